@@ -1,0 +1,10 @@
+"""What every test of the repository shares; the parts are in ``tests/harness``."""
+
+from __future__ import annotations
+
+pytest_plugins = [
+    "tests.harness.patched",
+    "tests.harness.deadlines",
+    "tests.harness.leaks",
+    "tests.servers.fixtures",
+]

@@ -1,0 +1,76 @@
+"""No greenlet, thread or socket survives a test.
+
+Knows nothing of brokers. What a fixture of a wider scope opened is not the test's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import threading
+import time
+import typing as t
+import weakref
+
+import gevent
+import pytest
+
+GRACE = 2.0
+
+_started: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()
+
+
+class Leak(Exception):
+    """Something that a test started outlived it."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_survives(request: pytest.FixtureRequest) -> t.Iterator[None]:
+    """Fail a test that leaves a greenlet, a thread or a socket behind.
+
+    ``@pytest.mark.may_leak("why")`` exempts one.
+    """
+    if request.node.get_closest_marker("may_leak"):
+        yield
+        return
+    gevent.Greenlet.add_spawn_callback(_started.add)
+    before = _alive()
+    yield
+    left = _left(before)
+    gevent.Greenlet.remove_spawn_callback(_started.add)
+    if left:
+        raise Leak(f"left behind by the test: {', '.join(sorted(left))}")
+
+
+def _left(before: frozenset[tuple[str, int]]) -> list[str]:
+    deadline = time.monotonic() + GRACE
+    while left := _alive() - before:
+        if time.monotonic() >= deadline:
+            return _describe(left)
+        time.sleep(0.01)
+        gc.collect()
+    return []
+
+
+def _alive() -> frozenset[tuple[str, int]]:
+    greenlets = {("greenlet", id(each)) for each in _started if not each.dead}
+    threads = {("thread", id(each)) for each in threading.enumerate()}
+    return frozenset(greenlets | threads | _sockets())
+
+
+def _sockets() -> set[tuple[str, int]]:
+    """Inode numbers: a descriptor's number is used again, a socket's inode is not."""
+    found = set()
+    for entry in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/self/fd/{entry}")
+            if target.startswith("socket:["):
+                found.add(("socket", int(target[8:-1])))
+    return found
+
+
+def _describe(left: t.AbstractSet[tuple[str, int]]) -> list[str]:
+    objects: dict[int, object] = {id(each): each for each in _started}
+    objects |= {id(each): each for each in threading.enumerate()}
+    return [f"{kind} {objects.get(key, key)!r}" for kind, key in left]

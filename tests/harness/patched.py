@@ -1,0 +1,66 @@
+"""Every test runs in an interpreter that gevent has patched before anything else.
+
+A plain ``pytest`` starts itself again in one. Must not import the package.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+
+import pytest
+
+GUARD = "QCONSUME_TESTS_PATCHED"
+COMMAND = "python -m gevent.monkey --module pytest"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if _is_patched():
+        return
+    if not _can_start_again():
+        raise pytest.UsageError(
+            "The tests need an interpreter that gevent has patched before pytest was"
+            f" imported, and this one is not. Run: {COMMAND}"
+        )
+    _start_again(config)
+
+
+def _is_patched() -> bool:
+    from gevent import monkey
+
+    return bool(monkey.is_module_patched("socket"))
+
+
+def _can_start_again() -> bool:
+    # Only where pytest owns the process: a debugger or coverage would be lost silently.
+    program = pathlib.Path(sys.argv[0])
+    ours = program.name in {"pytest", "py.test"} or program.parent.name == "pytest"
+    return ours and GUARD not in os.environ and not _is_measured()
+
+
+def _is_measured() -> bool:
+    coverage = sys.modules.get("coverage")
+    return coverage is not None and coverage.Coverage.current() is not None
+
+
+def _start_again(config: pytest.Config) -> None:
+    # pytest has already turned the output descriptors into its own files by now.
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is not None:
+        capture.stop_global_capturing()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    flags = sys.orig_argv[1 : _first_positional(sys.orig_argv)]
+    module = ["-m", "gevent.monkey", "--module", "pytest"]
+    arguments = [sys.executable, *flags, *module, *sys.argv[1:]]
+    os.execve(sys.executable, arguments, {**os.environ, GUARD: "1"})
+
+
+def _first_positional(argv: list[str]) -> int:
+    """The index of what is run, behind the interpreter's own flags."""
+    index = 1
+    while index < len(argv) and argv[index].startswith("-") and argv[index] != "-m":
+        index += 2 if argv[index] in {"-W", "-X"} else 1
+    return index

@@ -1,0 +1,12 @@
+"""Throwaway brokers: each with its own ports and folder, to be killed at will.
+
+Must not know the package under test.
+"""
+
+from __future__ import annotations
+
+from .rabbitmq import RabbitMQ as RabbitMQ
+from .rabbitmq import Vhost as Vhost
+from .redis import Redis as Redis
+from .server import Server as Server
+from .server import ServerError as ServerError

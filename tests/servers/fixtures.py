@@ -1,0 +1,141 @@
+"""The brokers as fixtures: shared ones, and ones that a test may kill.
+
+A broker that is not installed skips its tests, and the last lines of the run say so;
+with ``QCONSUME_REQUIRE_BROKERS=1`` it fails them.
+"""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+import pytest
+
+from .rabbitmq import RabbitMQ
+from .rabbitmq import Vhost
+from .redis import Redis
+from .server import Server
+
+REQUIRE = "QCONSUME_REQUIRE_BROKERS"
+
+#: Fixtures that need a real broker, and which.
+NEEDS: dict[str, type[Server]] = {
+    "rabbitmq": RabbitMQ,
+    "own_rabbitmq": RabbitMQ,
+    "redis_server": Redis,
+    "own_redis": Redis,
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_missing] = {}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Mark what needs a real broker, so that ``-m "not broker"`` leaves it out."""
+    for item in items:
+        for server in _needed(item):
+            item.add_marker("broker")
+            if reason := server.missing():
+                config.stash[_missing][server.title] = reason
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for server in _needed(item):
+        if reason := server.missing():
+            _refuse(f"{server.title} is not installed: {reason}")
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    for title, reason in sorted(config.stash[_missing].items()):
+        terminalreporter.write_line(
+            f"{title} is missing ({reason}): its tests did not run;"
+            f" {REQUIRE}=1 makes that a failure.",
+            yellow=True,
+        )
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[RabbitMQ]:
+    """The shared RabbitMQ: not to be stopped, nor its default virtual host used."""
+    folder = tmp_path_factory.mktemp("rabbitmq")
+    with RabbitMQ(folder, management=True) as server:
+        yield server
+
+
+@pytest.fixture
+def rabbitmq_vhost(rabbitmq: RabbitMQ) -> t.Iterator[Vhost]:
+    """A virtual host of the test's own on the shared RabbitMQ."""
+    with rabbitmq.vhost() as vhost:
+        yield vhost
+
+
+@pytest.fixture
+def rabbitmq_url(rabbitmq_vhost: Vhost) -> str:
+    return rabbitmq_vhost.url
+
+
+@pytest.fixture(scope="session")
+def _second_rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[RabbitMQ]:
+    with RabbitMQ(tmp_path_factory.mktemp("own-rabbitmq")) as server:
+        yield server
+
+
+@pytest.fixture
+def own_rabbitmq(_second_rabbitmq: RabbitMQ) -> RabbitMQ:
+    """A RabbitMQ that the test may stop, kill, freeze and start again.
+
+    Since a start takes seconds it is one for all these tests, up again for each: take
+    `own_rabbitmq_vhost` to have an empty one.
+    """
+    if not _second_rabbitmq.running:
+        _second_rabbitmq.start()
+    return _second_rabbitmq
+
+
+@pytest.fixture
+def own_rabbitmq_vhost(own_rabbitmq: RabbitMQ) -> t.Iterator[Vhost]:
+    """A virtual host of the test's own on the RabbitMQ that it may kill."""
+    with own_rabbitmq.vhost() as vhost:
+        yield vhost
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Redis]:
+    """The shared Redis: not to be stopped or reconfigured."""
+    with Redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: Redis) -> t.Iterator[str]:
+    """A database of the test's own on the shared Redis."""
+    url = redis_server.fresh_url()
+    yield url
+    redis_server.command("FLUSHDB", url=url)
+
+
+@pytest.fixture
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Redis]:
+    """A Redis that the test may stop, kill, freeze and start again."""
+    with Redis(tmp_path_factory.mktemp("own-redis")) as server:
+        yield server
+
+
+_missing = pytest.StashKey[dict[str, str]]()
+
+
+def _needed(item: pytest.Item) -> list[type[Server]]:
+    names = getattr(item, "fixturenames", ())
+    return [NEEDS[name] for name in names if name in NEEDS]
+
+
+def _refuse(reason: str) -> t.NoReturn:
+    if os.environ.get(REQUIRE, "") not in {"", "0"}:
+        pytest.fail(f"{reason}, and {REQUIRE} is set", pytrace=False)
+    pytest.skip(reason)

@@ -1,0 +1,65 @@
+"""A Redis of a test's own, with an append-only file, so that it keeps its data."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import typing as t
+
+import redis
+
+from .ports import HOST
+from .ports import free_port
+from .server import Server
+
+DATABASES = 4096
+
+
+class Redis(Server):
+    """A throwaway redis-server; ``options`` are lines of its configuration."""
+
+    title = "Redis"
+
+    def __init__(
+        self, folder: pathlib.Path, *, options: t.Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(folder)
+        self.port = free_port()
+        self.options = {"appendonly": "yes", "save": "", **(options or {})}
+        self._used = 0
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return None if shutil.which("redis-server") else "no redis-server on the PATH"
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port}/0"
+
+    def fresh_url(self) -> str:
+        """The URL of a database that nobody has used yet."""
+        self._used = self._used % (DATABASES - 1) + 1
+        return f"redis://{HOST}:{self.port}/{self._used}"
+
+    def client(self, url: str = "") -> redis.Redis:
+        """A client; use it as a context manager, so that its connection is closed."""
+        return redis.Redis.from_url(url or self.url, decode_responses=True)
+
+    def command(self, *args: str | int, url: str = "") -> t.Any:
+        """Send one command, over a connection of its own."""
+        with self.client(url) as client:
+            return client.execute_command(*args)
+
+    def _command(self) -> list[str]:
+        fixed = {"port": self.port, "bind": HOST, "dir": ".", "databases": DATABASES}
+        lines = [
+            f'{name} "{value}"\n' for name, value in {**fixed, **self.options}.items()
+        ]
+        (self.folder / "redis.conf").write_text("".join(lines))
+        return ["redis-server", "redis.conf"]
+
+    def _is_ready(self) -> bool:
+        try:
+            return bool(self.command("PING"))
+        except (redis.ConnectionError, redis.TimeoutError):
+            return False

@@ -1,0 +1,220 @@
+"""A server process of a test's own: started, stopped, killed, frozen, started again.
+
+Knows nothing of any broker; `RabbitMQ` and `Redis` say what to run and when it is up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import typing as t
+
+import psutil
+
+from ..waiting import wait_for
+
+ServerT = t.TypeVar("ServerT", bound="Server")
+
+
+class ServerError(Exception):
+    """A server did not start, or refused what it was told."""
+
+
+class Server:
+    """One throwaway server; its address stays the same over stop and start."""
+
+    #: What a message calls it.
+    title: t.ClassVar[str]
+    #: How long it may take to start, and to stop cleanly.
+    start_timeout: t.ClassVar[float] = 60.0
+    stop_timeout: t.ClassVar[float] = 30.0
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Why this server cannot be run here, or `None` where it can."""
+        raise NotImplementedError
+
+    @property
+    def url(self) -> str:
+        raise NotImplementedError
+
+    def _command(self) -> list[str]:
+        raise NotImplementedError
+
+    def _environment(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    def _is_ready(self) -> bool:
+        raise NotImplementedError
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise ServerError(f"{self.title} is not running")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and return once it answers."""
+        if self.running:
+            raise ServerError(f"{self.title} is already running")
+        self._process = spawn(
+            self._command(),
+            env=self._environment(),
+            folder=self.folder,
+            output=self._output,
+        )
+        try:
+            self._await_ready()
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """Ask it to stop, as an operator would, and return once it has ended."""
+        self._end(signal.SIGTERM, timeout=self.stop_timeout)
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would."""
+        self._end(signal.SIGKILL, timeout=10.0)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """End it for good; its data is thrown away, so no clean stop is waited for."""
+        self.kill()
+
+    def freeze(self) -> None:
+        """Let it hang: connections stay open and nothing answers, until `thaw`."""
+        os.killpg(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.killpg(self.pid, signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def frozen(self) -> t.Iterator[None]:
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.thaw()
+
+    def output(self) -> str:
+        """What it printed so far, over all its starts."""
+        return self._output.read_text(errors="replace") if self._output.exists() else ""
+
+    def __enter__(self: ServerT) -> ServerT:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @property
+    def _output(self) -> pathlib.Path:
+        return self.folder / "output"
+
+    def _await_ready(self) -> None:
+        wait_for(
+            lambda: not self.running or self._is_ready(),
+            self.start_timeout,
+            message=lambda: f"{self.title} is up; it printed:\n{self.output()[-4000:]}",
+            interval=0.05,
+        )
+        if not self.running:
+            raise ServerError(f"{self.title} ended at its start:\n{self.output()}")
+
+    def _end(self, signum: signal.Signals, *, timeout: float) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            end(process, signum, timeout=timeout)
+
+
+def spawn(
+    command: t.Sequence[str],
+    *,
+    env: t.Mapping[str, str],
+    folder: pathlib.Path,
+    output: pathlib.Path,
+) -> subprocess.Popen[bytes]:
+    """Start a command in a process group of its own, which ends with this process."""
+    with output.open("ab") as stream:
+        return subprocess.Popen(
+            [*_ends_with_parent(), *command],
+            env=env,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _ends_with_parent() -> list[str]:
+    # A run that is killed itself, past its deadline say, must leave no server behind.
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+
+
+def end(
+    process: subprocess.Popen[bytes], signum: signal.Signals, *, timeout: float
+) -> None:
+    """Signal a process group and return when it and all it started have ended."""
+    family = _descendants(process.pid)
+    _signal_group(process.pid, signum)
+    try:
+        process.wait(timeout)
+        wait_for(lambda: not any(map(is_alive, family)), timeout=10.0)
+    except (subprocess.TimeoutExpired, AssertionError):
+        _kill_all(process, family)
+        raise ServerError(
+            f"{process.args!r} did not end within {timeout:g} s of {signum.name}"
+        ) from None
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _signal_group(pid: int, signum: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signum)
+        # A frozen process takes no signal but SIGKILL before it goes on.
+        os.killpg(pid, signal.SIGCONT)
+
+
+def _kill_all(process: subprocess.Popen[bytes], family: list[psutil.Process]) -> None:
+    _signal_group(process.pid, signal.SIGKILL)
+    for each in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    process.wait(10.0)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; a zombie that nobody has collected yet does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,192 @@
+"""Each throwaway server starts, keeps its data, dies when told, and leaves nothing."""
+
+from __future__ import annotations
+
+import pathlib
+import typing as t
+
+import amqp
+import psutil
+import pytest
+
+from .servers import RabbitMQ
+from .servers import Redis
+from .servers import Server
+from .servers import ServerError
+from .servers import Vhost
+from .servers.server import is_alive
+from .waiting import wait_for
+
+
+def test_redis_keeps_its_data_over_a_stop_and_a_kill(own_redis: Redis) -> None:
+    own_redis.command("SET", "stopped", "1")
+    own_redis.restart()
+    own_redis.command("SET", "killed", "2")
+    own_redis.kill()
+    own_redis.start()
+    assert own_redis.command("MGET", "stopped", "killed") == ["1", "2"]
+
+
+def test_redis_takes_options(tmp_path: pathlib.Path, own_redis: Redis) -> None:
+    with Redis(tmp_path / "other", options={"maxmemory": "64mb"}) as other:
+        assert other.command("CONFIG", "GET", "maxmemory") == {
+            "maxmemory": str(64 * 1024**2)
+        }
+        assert other.port != own_redis.port
+
+
+def test_each_test_has_a_redis_database_of_its_own(
+    redis_server: Redis, redis_url: str
+) -> None:
+    redis_server.command("SET", "here", "1", url=redis_url)
+    assert redis_server.command("EXISTS", "here", url=redis_server.fresh_url()) == 0
+
+
+def test_a_frozen_redis_answers_once_it_is_thawed(own_redis: Redis) -> None:
+    process = psutil.Process(own_redis.pid)
+    with own_redis.frozen():
+        wait_for(lambda: process.status() == psutil.STATUS_STOPPED)
+    assert own_redis.command("PING")
+
+
+def test_a_closed_redis_leaves_no_process(own_redis: Redis) -> None:
+    assert_leaves_nothing(own_redis)
+
+
+def test_a_redis_that_cannot_start_says_why(tmp_path: pathlib.Path) -> None:
+    if reason := Redis.missing():
+        pytest.skip(reason)
+    server = Redis(tmp_path, options={"no-such-option": "1"})
+    with pytest.raises(ServerError, match="no-such-option"):
+        server.start()
+    assert not server.running
+
+
+def test_rabbitmq_keeps_durable_messages_over_a_stop_and_a_kill(
+    own_rabbitmq: RabbitMQ, own_rabbitmq_vhost: Vhost
+) -> None:
+    publish(own_rabbitmq_vhost, "kept", b"over a stop", declare=True)
+    own_rabbitmq.restart()
+    publish(own_rabbitmq_vhost, "kept", b"over a kill")
+    own_rabbitmq.kill()
+    own_rabbitmq.start()
+    assert fetch(own_rabbitmq_vhost, "kept", count=2) == [
+        b"over a stop",
+        b"over a kill",
+    ]
+
+
+def test_a_closed_rabbitmq_leaves_no_process(own_rabbitmq: RabbitMQ) -> None:
+    assert_leaves_nothing(own_rabbitmq)
+
+
+def test_a_rabbitmq_that_cannot_start_says_why(tmp_path: pathlib.Path) -> None:
+    if reason := RabbitMQ.missing():
+        pytest.skip(reason)
+    server = RabbitMQ(tmp_path, config={"no_such_option": "1"})
+    with pytest.raises(ServerError, match="no_such_option"), server:
+        pass
+    assert working_in(tmp_path) == []
+
+
+def test_each_test_has_a_virtual_host_of_its_own(
+    rabbitmq: RabbitMQ, rabbitmq_vhost: Vhost
+) -> None:
+    publish(rabbitmq_vhost, "here", b"1", declare=True)
+    with rabbitmq.vhost() as other:
+        assert other.name != rabbitmq_vhost.name
+        assert other.queues() == {}
+    assert list(rabbitmq_vhost.queues()) == ["here"]
+
+
+def test_the_state_of_queues_can_be_read_and_changed(rabbitmq_vhost: Vhost) -> None:
+    publish(rabbitmq_vhost, "kept", b"1", declare=True)
+    wait_for(lambda: rabbitmq_vhost.queues()["kept"]["messages_ready"] == 1)
+    assert rabbitmq_vhost.queues()["kept"]["type"] == "quorum"
+    rabbitmq_vhost.delete_queue("kept")
+    assert rabbitmq_vhost.queues() == {}
+
+
+def test_closing_the_connections_of_a_virtual_host_spares_the_others(
+    rabbitmq: RabbitMQ, rabbitmq_vhost: Vhost
+) -> None:
+    with rabbitmq.vhost() as other, connect(other) as spared:
+        closed = connect(rabbitmq_vhost)
+        closed.connect()
+        rabbitmq_vhost.close_connections()
+        with pytest.raises(amqp.ConnectionForced):
+            closed.drain_events(timeout=10)
+        closed.collect()
+        assert spared.channel().is_open
+
+
+def test_a_memory_alarm_blocks_who_publishes(
+    own_rabbitmq: RabbitMQ, own_rabbitmq_vhost: Vhost
+) -> None:
+    said: list[str] = []
+    connection = connect(own_rabbitmq_vhost, on_blocked=said.append)
+    with connection:
+        channel = connection.channel()
+        with own_rabbitmq.memory_alarm():
+            channel.basic_publish(amqp.Message(b"1"), routing_key="nowhere")
+            connection.drain_events(timeout=10)
+    assert len(said) == 1
+
+
+def test_a_refused_command_says_why(rabbitmq: RabbitMQ) -> None:
+    with pytest.raises(ServerError, match="no_such_vhost"):
+        rabbitmq.ctl("delete_vhost", "no_such_vhost")
+
+
+def assert_leaves_nothing(server: Server) -> None:
+    """End it, and look for processes that work in its folder."""
+    assert working_in(server.folder)
+    server.close()
+    assert working_in(server.folder) == []
+
+
+def working_in(folder: pathlib.Path) -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.process_iter()
+        if is_alive(process) and folder_of(process) == str(folder)
+    ]
+
+
+def folder_of(process: psutil.Process) -> str:
+    try:
+        return process.cwd()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return ""
+
+
+def connect(vhost: Vhost, **options: t.Any) -> amqp.Connection:
+    host = f"127.0.0.1:{vhost.server.port}"
+    return amqp.Connection(host, virtual_host=vhost.name, **options)
+
+
+def publish(vhost: Vhost, queue: str, body: bytes, *, declare: bool = False) -> None:
+    """Publish persistently, and return once the broker has confirmed it."""
+    with connect(vhost, confirm_publish=True) as connection:
+        channel = connection.channel()
+        if declare:
+            arguments = {"x-queue-type": "quorum"}
+            channel.queue_declare(
+                queue, durable=True, auto_delete=False, arguments=arguments
+            )
+        message = amqp.Message(body, delivery_mode=2)
+        channel.basic_publish(message, routing_key=queue)
+
+
+def fetch(vhost: Vhost, queue: str, *, count: int) -> list[bytes]:
+    with connect(vhost) as connection:
+        channel = connection.channel()
+        found: list[bytes] = []
+
+        def enough() -> bool:
+            if message := channel.basic_get(queue, no_ack=True):
+                found.append(message.body)
+            return len(found) >= count
+
+        wait_for(enough, message=f"{count} messages in '{queue}'")
+        return found
