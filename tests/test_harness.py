@@ -1,0 +1,178 @@
+"""The harness itself: for each of its rules a run of pytest that breaks it."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+import typing as t
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PLUGINS = ("patched", "deadlines", "leaks")
+PATCHED = ("-m", "gevent.monkey", "--module", "pytest")
+
+Run = t.Callable[..., str]
+
+
+@pytest.fixture
+def run(tmp_path: pathlib.Path) -> Run:
+    """Run pytest on a piece of source under the harness; returns what it printed."""
+
+    def run(
+        source: str, *, start: t.Sequence[str] = PATCHED, **environment: str
+    ) -> str:
+        (tmp_path / "test_it.py").write_text(textwrap.dedent(source))
+        (tmp_path / "pytest.ini").write_text("[pytest]\n")
+        plugins = [f"tests.harness.{name}" for name in PLUGINS]
+        options = ["-p", "no:cacheprovider", "-p", "tests.servers.fixtures"]
+        for plugin in plugins:
+            options += ["-p", plugin]
+        done = subprocess.run(
+            [sys.executable, *start, *options, "test_it.py"],
+            cwd=tmp_path,
+            env=_environment() | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.stdout + done.stderr
+
+    return run
+
+
+def _environment() -> dict[str, str]:
+    ours = {"QCONSUME_TESTS_PATCHED", "QCONSUME_REQUIRE_BROKERS"}
+    inherited = {name: os.environ[name] for name in os.environ if name not in ours}
+    return inherited | {
+        "PYTHONPATH": str(ROOT),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+
+
+def test_a_greenlet_that_outlives_its_test_fails_it(run: Run) -> None:
+    said = run(
+        """
+        import gevent
+
+        def test_leaves_a_greenlet():
+            gevent.spawn(gevent.sleep, 60)
+        """
+    )
+    assert "left behind by the test: greenlet" in said
+
+
+def test_a_thread_that_outlives_its_test_fails_it(run: Run) -> None:
+    said = run(
+        """
+        import threading
+
+        def test_leaves_a_thread():
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
+        """
+    )
+    assert "thread <Thread" in said
+
+
+def test_a_socket_that_outlives_its_test_fails_it(run: Run) -> None:
+    said = run(
+        """
+        import socket
+
+        kept = []
+
+        def test_leaves_a_socket():
+            kept.append(socket.socket())
+        """
+    )
+    assert "left behind by the test: socket" in said
+
+
+def test_a_test_that_clears_up_passes(run: Run) -> None:
+    said = run(
+        """
+        import gevent, socket, threading
+
+        def test_clears_up():
+            thread = threading.Thread(target=gevent.sleep)
+            thread.start()
+            socket.socket().close()
+            gevent.spawn(gevent.sleep, 0.2)
+            thread.join()
+        """
+    )
+    assert "1 passed" in said
+
+
+def test_a_test_may_be_let_off(run: Run) -> None:
+    said = run(
+        """
+        import gevent, pytest
+
+        @pytest.mark.may_leak("to show it")
+        def test_leaves_a_greenlet():
+            gevent.spawn(gevent.sleep, 60)
+        """
+    )
+    assert "1 passed" in said
+
+
+def test_a_test_fails_at_its_deadline_and_the_run_goes_on(run: Run) -> None:
+    said = run(
+        """
+        import gevent, pytest
+
+        @pytest.mark.deadline(0.1)
+        def test_waits_for_ever():
+            gevent.event.Event().wait()
+
+        def test_next():
+            pass
+        """
+    )
+    assert "DeadlineExceeded: took longer than 0.1 s" in said
+    assert "1 failed, 1 passed" in said
+
+
+def test_a_plain_pytest_starts_itself_again_patched(run: Run) -> None:
+    said = run("def test_nothing(): pass", start=("-m", "pytest"))
+    assert "1 passed" in said
+
+
+def test_an_unpatched_run_that_cannot_start_again_names_the_command(run: Run) -> None:
+    said = run(
+        "def test_nothing(): pass",
+        start=("-m", "pytest"),
+        QCONSUME_TESTS_PATCHED="1",
+    )
+    assert "Run: python -m gevent.monkey --module pytest" in said
+
+
+NEEDS_BROKERS = """
+    def test_redis(redis_url): pass
+
+    def test_rabbitmq(own_rabbitmq): pass
+"""
+
+
+def test_missing_brokers_skip_their_tests_and_the_last_lines_say_so(run: Run) -> None:
+    said = run(NEEDS_BROKERS, PATH="")
+    assert "2 skipped" in said
+    assert "Redis is missing (no redis-server on the PATH)" in said
+    assert "RabbitMQ is missing (no " in said
+
+
+def test_missing_brokers_are_a_failure_where_they_are_required(run: Run) -> None:
+    said = run(NEEDS_BROKERS, PATH="", QCONSUME_REQUIRE_BROKERS="1")
+    assert "2 error" in said
+    assert "QCONSUME_REQUIRE_BROKERS is set" in said
+
+
+def test_tests_that_need_no_broker_can_be_chosen(run: Run) -> None:
+    source = NEEDS_BROKERS + "\n    def test_other(): pass\n"
+    said = run(source, start=(*PATCHED, "-m", "not broker"), PATH="")
+    assert "1 passed, 2 deselected" in said

@@ -1,0 +1,54 @@
+"""What the repository says of itself in two places is the same in both."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+import flask_qconsume
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# Paths of the machine that something was written on.
+OF_A_MACHINE = re.compile(r"(?<![\w.])/(?:work|root|home/\w+|tmp/venv)/[\w.]")
+
+
+def test_the_readme_and_ci_run_the_same_test_command() -> None:
+    lines = (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
+    assert lines[-1].endswith("pip install tox && tox")
+    assert lines[-1] in (ROOT / "README.md").read_text("utf-8").splitlines()
+
+
+def test_the_changes_begin_with_this_version() -> None:
+    found = re.findall(
+        r"^Version (\S+)$", (ROOT / "CHANGES.rst").read_text("utf-8"), re.M
+    )
+    assert found[0] == flask_qconsume.__version__
+
+
+def test_no_file_names_a_path_of_one_machine() -> None:
+    found = [
+        f"{path}: {match.group()}"
+        for path in tracked_files()
+        for match in OF_A_MACHINE.finditer(text_of(path))
+    ]
+    assert found == []
+
+
+def tracked_files() -> list[str]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return [path for path in listed.stdout.split("\0") if (ROOT / path).is_file()]
+
+
+def text_of(path: str) -> str:
+    try:
+        return (ROOT / path).read_text("utf-8")
+    except UnicodeDecodeError:
+        return ""
