@@ -46,8 +46,11 @@ def run(tmp_path: pathlib.Path) -> Run:
 
 
 def _environment() -> dict[str, str]:
-    ours = {"QCONSUME_TESTS_PATCHED", "QCONSUME_REQUIRE_BROKERS"}
-    inherited = {name: os.environ[name] for name in os.environ if name not in ours}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("COVERAGE_", "QCONSUME_"))
+    }
     return inherited | {
         "PYTHONPATH": str(ROOT),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
