@@ -1,0 +1,86 @@
+"""Flask-QConsume: consumers of message queues, registered like views.
+
+Importing this imports neither gevent nor any of kombu's transports.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .blueprint import ConsumerBlueprint
+from .errors import BrokerError
+from .errors import BrokerRefused
+from .errors import BrokerUnavailable
+from .errors import ConfigurationError
+from .errors import HandlerTimeout
+from .errors import Interrupted
+from .errors import InvalidMessage
+from .errors import MessageTooLarge
+from .errors import PublishError
+from .errors import PublishRefused
+from .errors import PublishTimeout
+from .errors import QConsumeError
+from .errors import RegistrationError
+from .errors import TopologyMismatch
+from .errors import UndecodableMessage
+from .errors import UnknownConsumer
+from .errors import Unroutable
+from .errors import UnsupportedByBroker
+from .errors import WorkerError
+from .extension import QConsume
+from .handling import signals
+from .handling.context import current_message
+from .message import Message
+from .outcomes import Ack
+from .outcomes import Drop
+from .outcomes import Outcome
+from .outcomes import Reject
+from .outcomes import Retry
+from .registration.scaffold import ConsumerScaffold
+from .retry import RetryPolicy
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Ack",
+    "BrokerError",
+    "BrokerRefused",
+    "BrokerUnavailable",
+    "ConfigurationError",
+    "ConsumerBlueprint",
+    "ConsumerScaffold",
+    "Drop",
+    "HandlerTimeout",
+    "Interrupted",
+    "InvalidMessage",
+    "Message",
+    "MessageTooLarge",
+    "Outcome",
+    "PublishError",
+    "PublishRefused",
+    "PublishTimeout",
+    "QConsume",
+    "QConsumeError",
+    "RegistrationError",
+    "Reject",
+    "Retry",
+    "RetryPolicy",
+    "TopologyMismatch",
+    "UndecodableMessage",
+    "UnknownConsumer",
+    "Unroutable",
+    "UnsupportedByBroker",
+    "WorkerError",
+    "current_message",
+    "signals",
+    "spawn",
+]
+
+
+def __getattr__(name: str) -> t.Any:
+    # 'spawn' needs gevent, which a process that only publishes need not import.
+    if name == "spawn":
+        from .running.children import spawn
+
+        return spawn
+    raise AttributeError(f"module 'flask_qconsume' has no attribute '{name}'")

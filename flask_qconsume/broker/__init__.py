@@ -1,0 +1,1 @@
+"""Brokers: connections, topology, deliveries. kombu lives here, gevent does not."""

@@ -1,0 +1,205 @@
+"""What the floors above ask of a broker. Each kind of broker has a package beside this.
+
+Everything here may block, and is called from greenlets or from threads; a broker uses
+:mod:`threading`'s primitives and sockets, which are cooperative in a process patched by
+gevent, and never imports gevent itself.
+"""
+
+from __future__ import annotations
+
+import abc
+import typing as t
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..message import Message
+from ..message import Outgoing
+from ..settings import Settings
+from .capabilities import Capabilities
+from .delivery import Delivery
+from .delivery import Forward
+from .delivery import Lane
+from .topology import Binding
+from .topology import QueuePlan
+from .topology import Topology
+
+
+class Link(abc.ABC):
+    """One connection of one subscription: one generation of deliveries.
+
+    One greenlet reads, one settles, one beats; they may do so at the same time. It is
+    never reopened: after :meth:`close`, or any error, a new one is made.
+    """
+
+    #: Whether the broker pushes up to the prefetch by itself. A pulling link is only
+    #: read while there is room for more.
+    pushes: t.ClassVar[bool]
+
+    def __init__(self, plan: QueuePlan, lane: Lane) -> None:
+        self.plan = plan
+        self.lane = lane
+        #: Set by :meth:`close` and as soon as the connection is known to be lost.
+        self.closed = False
+
+    @property
+    def queue(self) -> str:
+        """The name of the queue that is read."""
+        return self.plan.name if self.lane is Lane.MAIN else self.plan.suspects
+
+    #: Seconds between two calls of :meth:`beat`.
+    beat_interval: float = 10.0
+
+    @abc.abstractmethod
+    def read(self, room: int) -> Sequence[Delivery]:
+        """Wait for messages and return them; none at all if it was woken for nothing.
+
+        :param room: How many more the subscription wants; a pulling link returns no
+            more than that.
+        :raises BrokerError: if the connection is lost or the broker cancelled us.
+        """
+
+    @abc.abstractmethod
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Tell the broker that these are done with. Never called with stale ones.
+
+        :raises BrokerError: if the connection is lost.
+        """
+
+    @abc.abstractmethod
+    def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
+        """Put each message where it goes, and acknowledge those that arrived there.
+
+        :returns: For each ``None``, or why it did not arrive (it is not acknowledged).
+        """
+
+    def beat(self) -> None:
+        """Show the broker that we live (heartbeat, leases), and look whether it does.
+
+        :raises BrokerError: if the connection must be given up.
+        """
+        return
+
+    @abc.abstractmethod
+    def pause(self) -> None:
+        """Fetch no more. What was fetched stays; :meth:`read` may go on blocking."""
+
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Give these back now, before :meth:`close`, so that others get them sooner.
+
+        They are settled by that. Called only after :meth:`pause`.
+
+        :raises BrokerError: if the connection is lost.
+        """
+        return
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give back what is not settled, wake :meth:`read`; raises nothing."""
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A dead letter as it is listed and shown."""
+
+    #: Unique in its queue while it lies there; what ``show`` and ``replay`` take.
+    ref: str
+    queue: str
+    message: Message
+    #: Its ``x-qconsume-*`` headers: reason, error, traceback, attempts, times.
+    headers: Mapping[str, t.Any]
+
+
+class DeadLetters(abc.ABC):
+    """The dead letters of one queue."""
+
+    @abc.abstractmethod
+    def count(self) -> int:
+        """How many there are."""
+
+    @abc.abstractmethod
+    def __iter__(self) -> Iterator[DeadLetter]:
+        """All of them, the oldest first; looking changes nothing."""
+
+    @abc.abstractmethod
+    def take(
+        self,
+        wanted: t.Callable[[DeadLetter], bool],
+        replay: bool,
+        progress: t.Callable[[], t.Any] = lambda: None,
+    ) -> int:
+        """Remove those that are ``wanted``, and replay them if so asked.
+
+        A replay puts a copy into the queue that failed (never the exchange), its
+        attempts at zero and our failure's headers gone; confirmed, then removed here.
+
+        :param progress: Called once per dead letter looked at.
+        :returns: How many were taken.
+        """
+
+
+class Broker(abc.ABC):
+    """One app's broker in one process. Opens nothing before it is used.
+
+    Safe in any thread or greenlet. After a fork, the child opens its own connections.
+    """
+
+    capabilities: t.ClassVar[Capabilities]
+
+    def __init__(self, settings: Settings, topology: Topology) -> None:
+        self.settings = settings
+        self.topology = topology
+
+    @abc.abstractmethod
+    def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
+        """Open a connection that consumes one queue.
+
+        :raises BrokerUnavailable: if there is no connection to be had.
+        :raises BrokerRefused: if the broker refuses us.
+        """
+
+    @abc.abstractmethod
+    def publish(
+        self, messages: Sequence[Outgoing], timeout: float
+    ) -> list[Exception | None]:
+        """Publish, pipelined; return when each is confirmed or has failed.
+
+        The topology is declared before the first one (``QCONSUME_DECLARE``).
+
+        :param timeout: Seconds for all of them, reconnecting included.
+        :returns: For each ``None``, or a :class:`BrokerError`.
+        :raises UnsupportedByBroker: before anything is sent, if one of them asks for
+            what the broker cannot do.
+        """
+
+    @abc.abstractmethod
+    def declare(self) -> None:
+        """Declare the topology, or check it, as ``QCONSUME_DECLARE`` says. Idempotent.
+
+        :raises TopologyMismatch: if the broker holds something of that name with other
+            arguments, or (``passive``) not at all.
+        """
+
+    @abc.abstractmethod
+    def stale_bindings(self) -> list[Binding]:
+        """Bindings of our queues to our exchange that the code no longer asks for.
+
+        :raises UnsupportedByBroker: if the broker cannot be asked.
+        """
+
+    @abc.abstractmethod
+    def unbind(self, bindings: Sequence[Binding]) -> None:
+        """Remove bindings."""
+
+    @abc.abstractmethod
+    def depth(self, queue: str) -> int:
+        """How many messages wait in a queue (any name); 0 if it does not exist."""
+
+    @abc.abstractmethod
+    def dead_letters(self, plan: QueuePlan) -> DeadLetters:
+        """The dead letters of one queue."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close what is open. Publishing again reopens it."""

@@ -1,0 +1,141 @@
+"""Our headers, read from messages and written for the copies we make. No I/O.
+
+Whatever stands in a header came from outside: nonsense in one of ours counts as absent.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import traceback
+import typing as t
+from collections.abc import Mapping
+
+from ..errors import InvalidMessage
+from ..message import Message
+from ..text import said
+from ..text import shortened
+
+PREFIX = "x-qconsume-"
+
+ATTEMPT = PREFIX + "attempt"
+DEATHS = PREFIX + "deaths"
+KEY = PREFIX + "key"
+PUBLISHED_AT = PREFIX + "published-at"
+EXPIRES_AT = PREFIX + "expires-at"
+#: Where it was published to at first: a retry comes back by the default exchange.
+EXCHANGE = PREFIX + "exchange"
+ROUTING_KEY = PREFIX + "routing-key"
+
+REASON = PREFIX + "reason"
+ERROR = PREFIX + "error"
+TRACEBACK = PREFIX + "traceback"
+DETAILS = PREFIX + "details"
+CONSUMER = PREFIX + "consumer"
+QUEUE = PREFIX + "queue"
+ATTEMPTS = PREFIX + "attempts"
+DIED_AT = PREFIX + "died-at"
+
+_OF_DEATH = (REASON, ERROR, TRACEBACK, DETAILS, CONSUMER, QUEUE, ATTEMPTS, DIED_AT)
+
+#: Routed on by RabbitMQ when a message is published: in a copy they would send it to
+#: others a second time. https://www.rabbitmq.com/docs/sender-selected
+_ROUTING = ("CC", "BCC")
+
+#: All headers must fit one AMQP frame beside the rest (frame_max is 128 KiB by default,
+#: and can be as small as 4 KiB); a traceback is the only long one of ours.
+MAX_TRACEBACK = 16_000
+MAX_ERROR = 1_000
+MAX_DETAILS = 8_000
+
+
+def whole(headers: Mapping[str, t.Any], name: str, default: int) -> int:
+    """A whole number of ours, from ``default`` up to a million."""
+    value = headers.get(name)
+    if isinstance(value, bool) or not isinstance(value, int):
+        return default
+    return min(max(value, default), 1_000_000)
+
+
+def seconds(headers: Mapping[str, t.Any], name: str) -> float | None:
+    """A time of ours in seconds since 1970."""
+    value = headers.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def text(headers: Mapping[str, t.Any], name: str) -> str | None:
+    """A text of ours."""
+    value = headers.get(name)
+    return value if isinstance(value, str) else None
+
+
+def retried(message: Message, attempt: int) -> dict[str, t.Any]:
+    """The headers of a copy that comes back as attempt number ``attempt``.
+
+    Whoever fails by an error has not killed its process: its deaths are forgotten.
+    """
+    headers = {**_kept(message), ATTEMPT: attempt}
+    headers.pop(DEATHS, None)
+    return headers
+
+
+def suspected(message: Message, deaths: int) -> dict[str, t.Any]:
+    """The headers of a copy that goes to the lane of suspects, or back into it."""
+    return {**_kept(message), ATTEMPT: message.attempt, DEATHS: deaths}
+
+
+def dead(
+    message: Message,
+    consumer: str,
+    queue: str,
+    reason: str,
+    error: BaseException | None,
+    now: float,
+) -> dict[str, t.Any]:
+    """The headers of a dead letter."""
+    headers = {
+        **_kept(message),
+        REASON: _fit(reason, MAX_ERROR),
+        CONSUMER: consumer,
+        QUEUE: queue,
+        ATTEMPTS: message.attempt,
+        DEATHS: message.deaths,
+        DIED_AT: now,
+    }
+    if error is not None:
+        headers |= _of_error(error)
+    return headers
+
+
+def replayed(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """The headers of a dead letter that goes back to its queue as if it were new."""
+    gone = {*_OF_DEATH, ATTEMPT, DEATHS}
+    return {name: value for name, value in headers.items() if name not in gone}
+
+
+def _kept(message: Message) -> dict[str, t.Any]:
+    headers = {k: v for k, v in message.headers.items() if k not in _ROUTING}
+    headers.setdefault(EXCHANGE, message.exchange)
+    headers.setdefault(ROUTING_KEY, message.routing_key)
+    return headers
+
+
+def _of_error(error: BaseException) -> dict[str, t.Any]:
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    described = f"{kind}: {said(error)}"
+    headers = {ERROR: _fit(described, MAX_ERROR)}
+    if error.__traceback__ is not None:
+        # traceback copes with errors whose own str() raises.
+        lines = "".join(traceback.format_exception(error))
+        headers[TRACEBACK] = _fit(lines, MAX_TRACEBACK)
+    if isinstance(error, InvalidMessage) and error.details is not None:
+        details = json.dumps(error.details, default=str)
+        headers[DETAILS] = _fit(details, MAX_DETAILS)
+    return headers
+
+
+def _fit(text: str, length: int) -> str:
+    """Short enough, and sendable: lone surrogates (undecodable bytes) are escaped."""
+    return shortened(text.encode("utf-8", "backslashreplace").decode(), length)

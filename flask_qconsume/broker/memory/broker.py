@@ -1,0 +1,132 @@
+"""The memory broker: routes what is published to the queues of its store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...errors import TopologyMismatch
+from ...message import Outgoing
+from ...settings import Settings
+from ..base import Broker
+from ..base import DeadLetters
+from ..base import Link
+from ..capabilities import Capabilities
+from ..delivery import Lane
+from ..properties import incoming
+from ..properties import outgoing
+from ..publishing import unroutable
+from ..topology import Binding
+from ..topology import QueuePlan
+from ..topology import Topology
+from .dead_letters import MemoryDeadLetters
+from .link import MemoryLink
+from .store import Store
+from .store import entry_of
+from .store import store_named
+
+
+class Memory(Broker):
+    """See the package's description."""
+
+    capabilities = Capabilities(
+        broker="memory",
+        shared=False,
+        survives_worker_death=False,
+        durable=False,
+        priorities=True,
+        max_delay=float("inf"),
+        delays="a heap in the process",
+        dead_letters="a list in the process",
+        counts_deaths="not at all: the messages die with the process",
+        confirms="the message is in its queues",
+        unroutable="looked up in the bindings",
+        guarantee=(
+            "Nothing outlives the process: whatever is queued, held back or a dead"
+            " letter when it ends is lost. For trying out and for tests."
+        ),
+    )
+
+    def __init__(self, settings: Settings, topology: Topology) -> None:
+        super().__init__(settings, topology)
+        name = settings.broker_url.partition("://")[2].strip("/")
+        self.store = store_named(name) if name else Store()
+        self._declared = False
+
+    def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
+        self._declare_once()
+        return MemoryLink(self.store, plan, lane)
+
+    def publish(
+        self, messages: Sequence[Outgoing], timeout: float
+    ) -> list[Exception | None]:
+        self._declare_once()
+        return [self._publish(message) for message in messages]
+
+    def declare(self) -> None:
+        if self.settings.declare == "never":
+            return
+        for plan in self.topology.queues:
+            if self.settings.declare == "passive":
+                self._check(plan)
+            else:
+                self._declare(plan)
+
+    def stale_bindings(self) -> list[Binding]:
+        ours = {plan.name for plan in self.topology.queues}
+        found = self.store.bindings - set(self.topology.bindings)
+        return sorted(b for b in found if b.queue in ours)
+
+    def unbind(self, bindings: Sequence[Binding]) -> None:
+        with self.store.lock:
+            self.store.bindings.difference_update(bindings)
+
+    def depth(self, queue: str) -> int:
+        if queue.endswith(".dead"):
+            return len(self.store.graves(queue))
+        return len(self.store.queue(queue))
+
+    def dead_letters(self, plan: QueuePlan) -> DeadLetters:
+        return MemoryDeadLetters(self.store, plan)
+
+    def close(self) -> None:
+        """There is nothing to close; the messages stay."""
+
+    def _declare_once(self) -> None:
+        if not self._declared:
+            self.declare()
+            self._declared = True
+
+    def _declare(self, plan: QueuePlan) -> None:
+        self.store.queue(plan.name)
+        with self.store.lock:
+            self.store.bindings.update(plan.bindings)
+
+    def _check(self, plan: QueuePlan) -> None:
+        missing = set(plan.bindings) - self.store.bindings
+        if missing:
+            raise TopologyMismatch(
+                f"The queue '{plan.name}' is not bound as the consumer"
+                f" '{plan.consumer}' wants, and 'QCONSUME_DECLARE' is 'passive'. In"
+                " memory nobody else can declare it: set it to 'auto'."
+            )
+
+    def _publish(self, message: Outgoing) -> Exception | None:
+        names = self.store.routes(message.exchange, message.routing_key)
+        if not names and message.mandatory:
+            return unroutable(message)
+        for name in names:
+            self._put(name, message)
+        return None
+
+    def _put(self, name: str, message: Outgoing) -> None:
+        properties = outgoing(message)
+        arrived = incoming(
+            message.body,
+            queue=name,
+            exchange=message.exchange,
+            routing_key=message.routing_key,
+            redelivered=False,
+            properties=properties,
+            headers=properties["headers"],
+        )
+        self.store.queue(name).put([entry_of(arrived)], message.delay)

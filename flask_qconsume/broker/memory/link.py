@@ -1,0 +1,92 @@
+"""One subscription's view of a queue in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Sequence
+
+from ...message import Message
+from ..base import Link
+from ..delivery import Delivery
+from ..delivery import Forward
+from ..delivery import Lane
+from ..properties import copy
+from ..properties import incoming
+from ..topology import QueuePlan
+from .store import Entry
+from .store import Store
+from .store import entry_of
+
+
+class MemoryLink(Link):
+    """Takes entries out of a queue, and puts back what was not settled."""
+
+    pushes = False
+
+    def __init__(self, store: Store, plan: QueuePlan, lane: Lane) -> None:
+        super().__init__(plan, lane)
+        self._store = store
+        self._queue = store.queue(self.queue)
+        self._unsettled: dict[int, Entry] = {}
+        self._lock = threading.Lock()
+        self._paused = False
+
+    def read(self, room: int) -> Sequence[Delivery]:
+        entries = self._queue.take(room, lambda: self.closed or self._paused)
+        with self._lock:
+            if self.closed:
+                self._queue.put(entries)
+                return []
+            self._unsettled.update({entry.number: entry for entry in entries})
+        return [Delivery(self, entry.number, entry.message) for entry in entries]
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            self._settle(delivery)
+
+    def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
+        for forward in forwards:
+            if self._settle(forward.delivery):
+                self._put(forward)
+        return [None] * len(forwards)
+
+    def pause(self) -> None:
+        self._paused = True
+        self._queue.wake()
+
+    def close(self) -> None:
+        with self._lock:
+            self.closed = True
+            unsettled = list(self._unsettled.values())
+            self._unsettled.clear()
+        # Their numbers are kept, so they come to stand where they stood.
+        self._queue.put(unsettled)
+
+    def _settle(self, delivery: Delivery) -> bool:
+        with self._lock:
+            return self._unsettled.pop(delivery.tag, None) is not None
+
+    def _put(self, forward: Forward) -> None:
+        message = copied(forward.delivery.message, forward)
+        if forward.lane is Lane.DEAD:
+            self._store.bury(self.plan.dead, message, forward.expires or 0.0)
+        else:
+            main = forward.lane is Lane.MAIN
+            name = self.plan.name if main else self.plan.suspects
+            self._store.queue(name).put([entry_of(message)], forward.delay)
+
+
+def copied(message: Message, forward: Forward) -> Message:
+    """The copy that goes elsewhere, as it would arrive from any other broker."""
+    properties = copy(message, forward.headers)
+    arrived = incoming(
+        message.raw,
+        queue=message.queue,
+        exchange="",
+        routing_key=message.queue,
+        redelivered=False,
+        properties=properties,
+        headers=properties["headers"],
+    )
+    return dataclasses.replace(arrived, timestamp=message.timestamp)

@@ -1,0 +1,153 @@
+"""Queues and bindings in memory, shared by all who use one broker. Thread-safe."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+import typing as t
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from weakref import WeakValueDictionary
+
+from ...message import Message
+from ..matching import matches
+from ..topology import Binding
+
+#: Every message put anywhere gets the next of these: the order within a priority.
+_numbers = count()
+
+
+class Entry(t.NamedTuple):
+    """A message in a queue; sorts by priority, then by age."""
+
+    rank: int
+    number: int
+    message: Message
+
+
+def entry_of(message: Message) -> Entry:
+    """A new entry, behind all others of its priority."""
+    return Entry(-(message.priority or 0), next(_numbers), message)
+
+
+class MemoryQueue:
+    """One queue: what waits, and what is held back until it is due."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.changed = threading.Condition()
+        self._clock = clock
+        self._ready: list[Entry] = []
+        self._delayed: list[tuple[float, Entry]] = []
+
+    def put(self, entries: t.Iterable[Entry], delay: float = 0.0) -> None:
+        """Add entries, new ones or ones that come back; each to its place."""
+        with self.changed:
+            for entry in entries:
+                if delay > 0:
+                    heapq.heappush(self._delayed, (self._clock() + delay, entry))
+                else:
+                    heapq.heappush(self._ready, entry)
+            self.changed.notify_all()
+
+    def take(self, room: int, closed: Callable[[], bool]) -> list[Entry]:
+        """Wait for entries and take up to ``room``; none once ``closed()`` is true."""
+        with self.changed:
+            while not closed():
+                due_in = self._ripen()
+                if self._ready:
+                    number = min(room, len(self._ready))
+                    return [heapq.heappop(self._ready) for _ in range(number)]
+                self.changed.wait(due_in)
+        return []
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
+        with self.changed:
+            self.changed.notify_all()
+
+    def __len__(self) -> int:
+        with self.changed:
+            self._ripen()
+            return len(self._ready)
+
+    def _ripen(self) -> float | None:
+        """Move what is due; return the seconds until the next, if there is one."""
+        now = self._clock()
+        while self._delayed and self._delayed[0][0] <= now:
+            heapq.heappush(self._ready, heapq.heappop(self._delayed)[1])
+        return self._delayed[0][0] - now if self._delayed else None
+
+
+@dataclass
+class Grave:
+    """A dead letter and when it is forgotten, on the store's clock."""
+
+    number: int
+    message: Message
+    until: float
+
+
+class Store:
+    """All queues, bindings and dead letters of one broker in memory."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.lock = threading.RLock()
+        self.bindings: set[Binding] = set()
+        self._queues: dict[str, MemoryQueue] = {}
+        self._graves: dict[str, list[Grave]] = {}
+
+    def queue(self, name: str) -> MemoryQueue:
+        """The queue of that name, made if need be."""
+        with self.lock:
+            if name not in self._queues:
+                self._queues[name] = MemoryQueue(self.clock)
+            return self._queues[name]
+
+    def routes(self, exchange: str, routing_key: str) -> list[str]:
+        """The names of the queues that get what is published so."""
+        with self.lock:
+            if not exchange:
+                return [routing_key] if routing_key in self._queues else []
+            found = (b for b in self.bindings if b.exchange == exchange)
+            return sorted(
+                {b.queue for b in found if matches(b.routing_key, routing_key)}
+            )
+
+    def bury(self, name: str, message: Message, expires: float) -> None:
+        """Keep a dead letter for so many seconds."""
+        with self.lock:
+            grave = Grave(next(_numbers), message, self.clock() + expires)
+            self._graves.setdefault(name, []).append(grave)
+
+    def graves(self, name: str) -> list[Grave]:
+        """The dead letters that are not forgotten yet, the oldest first."""
+        with self.lock:
+            now = self.clock()
+            kept = [g for g in self._graves.get(name, []) if g.until > now]
+            self._graves[name] = kept
+            return list(kept)
+
+    def exhume(self, name: str, grave: Grave) -> bool:
+        """Remove one dead letter; false if it is gone already."""
+        with self.lock:
+            graves = self._graves.get(name, [])
+            if grave not in graves:
+                return False
+            graves.remove(grave)
+            return True
+
+
+_named: WeakValueDictionary[str, Store] = WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def store_named(name: str) -> Store:
+    """The store that all brokers of that name share, as long as one of them lives."""
+    with _lock:
+        store = _named.get(name)
+        if store is None:
+            store = _named[name] = Store()
+        return store

@@ -1,0 +1,45 @@
+"""Which broker a URL means. Imports a broker's package when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from ..errors import ConfigurationError
+from ..settings import Settings
+from .base import Broker
+from .topology import Topology
+
+#: Scheme → module and class. ``+`` variants of kombu (``redis+socket``) count by the
+#: part before it.
+_BROKERS = {
+    "amqp": (".rabbitmq", "RabbitMQ"),
+    "amqps": (".rabbitmq", "RabbitMQ"),
+    "pyamqp": (".rabbitmq", "RabbitMQ"),
+    "redis": (".redis", "RedisLists"),
+    "rediss": (".redis", "RedisLists"),
+    "sentinel": (".redis", "RedisLists"),
+    "memory": (".memory", "Memory"),
+}
+
+
+def open_broker(settings: Settings, topology: Topology) -> Broker:
+    """The broker of ``QCONSUME_BROKER_URL``; nothing is connected yet.
+
+    :raises ConfigurationError: for a scheme that is not known, or not installed.
+    """
+    scheme = settings.broker_url.partition(":")[0].partition("+")[0]
+    if scheme not in _BROKERS:
+        raise ConfigurationError(
+            f"'QCONSUME_BROKER_URL' begins with '{scheme}', which is no broker known"
+            f" here. Use one of: {', '.join(_BROKERS)}."
+        )
+    module, name = _BROKERS[scheme]
+    try:
+        found = getattr(import_module(module, __package__), name)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"The broker '{scheme}' needs a package that is not installed ({error})."
+            " Install it by: pip install 'Flask-QConsume[redis]'"
+        ) from error
+    broker: Broker = found(settings, topology)
+    return broker

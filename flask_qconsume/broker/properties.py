@@ -1,0 +1,117 @@
+"""AMQP's basic properties, read into messages and written from them. No I/O.
+
+kombu's virtual transports carry the same properties, so this serves every broker.
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+from collections.abc import Mapping
+
+from ..message import Message
+from ..message import Outgoing
+from . import headers as ours
+
+#: Properties that a copy keeps as they are. Left out: ``expiration`` (it is over once
+#: consumed, and delays by it), ``user_id`` (the broker refuses another user's) and
+#: ``delivery_mode`` (every copy is persistent).
+_KEPT = ("correlation_id", "reply_to", "type", "app_id", "cluster_id")
+
+
+def incoming(
+    raw: bytes,
+    *,
+    queue: str,
+    exchange: str,
+    routing_key: str,
+    redelivered: bool,
+    properties: Mapping[str, t.Any],
+    headers: t.Any,
+) -> Message:
+    """A message as it arrived.
+
+    :param properties: AMQP's basic properties by name, ``headers`` apart.
+    """
+    table = dict(headers) if isinstance(headers, Mapping) else {}
+    published_at = ours.seconds(table, ours.PUBLISHED_AT)
+    return Message(
+        raw=raw,
+        queue=queue,
+        id=_text(properties.get("message_id")),
+        headers=table,
+        exchange=_or(ours.text(table, ours.EXCHANGE), exchange),
+        routing_key=_or(ours.text(table, ours.ROUTING_KEY), routing_key),
+        key=ours.text(table, ours.KEY),
+        attempt=ours.whole(table, ours.ATTEMPT, 1),
+        deaths=ours.whole(table, ours.DEATHS, 0),
+        timestamp=published_at or _timestamp(properties.get("timestamp")),
+        expires_at=ours.seconds(table, ours.EXPIRES_AT),
+        content_type=_text(properties.get("content_type")),
+        content_encoding=_text(properties.get("content_encoding")),
+        priority=_whole(properties.get("priority")),
+        redelivered=redelivered,
+        properties={k: properties[k] for k in _KEPT if properties.get(k)},
+    )
+
+
+def outgoing(message: Outgoing) -> dict[str, t.Any]:
+    """AMQP's basic properties for a message that is published."""
+    headers = dict(message.headers)
+    now = message.timestamp or time.time()
+    headers.setdefault(ours.PUBLISHED_AT, now)
+    if message.key is not None:
+        headers[ours.KEY] = message.key
+    if message.expires is not None:
+        headers[ours.EXPIRES_AT] = now + message.delay + message.expires
+    return _present(
+        {
+            **message.properties,
+            "message_id": message.id,
+            "content_type": message.content_type,
+            "content_encoding": message.content_encoding,
+            "priority": message.priority,
+            "timestamp": int(now),
+            "delivery_mode": 2,
+            "headers": headers,
+        }
+    )
+
+
+def copy(message: Message, headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """AMQP's basic properties for a copy of a message, with other headers."""
+    return _present(
+        {
+            **message.properties,
+            "message_id": message.id,
+            "content_type": message.content_type,
+            "content_encoding": message.content_encoding,
+            "priority": message.priority,
+            "timestamp": None if message.timestamp is None else int(message.timestamp),
+            "delivery_mode": 2,
+            "headers": dict(headers),
+        }
+    )
+
+
+def _present(properties: dict[str, t.Any]) -> dict[str, t.Any]:
+    return {name: value for name, value in properties.items() if value is not None}
+
+
+def _or(value: str | None, default: str) -> str:
+    return default if value is None else value
+
+
+def _text(value: t.Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _whole(value: t.Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _timestamp(value: t.Any) -> float | None:
+    """py-amqp gives a ``datetime`` in UTC, others give seconds."""
+    if hasattr(value, "timestamp"):
+        return float(value.timestamp())
+    return float(value) if _whole(value) is not None else None

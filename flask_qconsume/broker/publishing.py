@@ -1,0 +1,142 @@
+"""What a user publishes, made into messages for the broker. No I/O."""
+
+from __future__ import annotations
+
+import math
+import time
+import typing as t
+import uuid
+
+from ..errors import PublishError
+from ..errors import Unroutable
+from ..handling.payload import encode
+from ..message import Outgoing
+from ..settings import JSON
+from . import headers as ours
+
+#: AMQP's short strings hold 255 bytes.
+_LONGEST = 255
+
+OPTIONS = (
+    "content_type",
+    "delay",
+    "exchange",
+    "expires",
+    "headers",
+    "id",
+    "key",
+    "mandatory",
+    "priority",
+)
+
+
+def compose(
+    default_exchange: str, routing_key: str, body: t.Any, **options: t.Any
+) -> Outgoing:
+    """One message, checked and encoded; the options are those of ``publish``.
+
+    :raises PublishError: if something of it makes no sense; nothing was sent.
+    """
+    _known(options)
+    _check_routing_key(routing_key)
+    exchange = options.get("exchange")
+    content_type = options.get("content_type") or JSON
+    headers = _headers(options.get("headers"))
+    name = default_exchange if exchange is None else getattr(exchange, "name", exchange)
+    headers |= {ours.EXCHANGE: name, ours.ROUTING_KEY: routing_key}
+    return Outgoing(
+        routing_key=routing_key,
+        body=_encoded(body, content_type),
+        exchange=name,
+        id=options.get("id") or str(uuid.uuid4()),
+        headers=headers,
+        content_type=content_type,
+        content_encoding=None if isinstance(body, bytes) else _encoding(content_type),
+        timestamp=time.time(),
+        priority=_priority(options.get("priority")),
+        delay=_seconds("delay", options.get("delay")) or 0.0,
+        expires=_seconds("expires", options.get("expires")),
+        mandatory=options.get("mandatory", True),
+        key=_key(options.get("key")),
+    )
+
+
+def _known(options: dict[str, t.Any]) -> None:
+    for name in options:
+        if name not in OPTIONS:
+            raise PublishError(
+                f"'publish' has no option '{name}'. It has: {', '.join(OPTIONS)}."
+            )
+
+
+def _check_routing_key(routing_key: t.Any) -> None:
+    if not isinstance(routing_key, str) or not routing_key:
+        raise PublishError(f"The routing key must be a text, not '{routing_key!r}'.")
+    if len(routing_key.encode()) > _LONGEST:
+        raise PublishError(
+            f"The routing key '{routing_key}' has over {_LONGEST} bytes."
+        )
+
+
+def _headers(headers: t.Any) -> dict[str, t.Any]:
+    found = dict(headers or {})
+    for name in found:
+        if not isinstance(name, str) or len(name.encode()) > _LONGEST:
+            raise PublishError(
+                f"The header's name '{name!r}' must be a text of {_LONGEST} bytes at"
+                " the most."
+            )
+        if name.lower().startswith(ours.PREFIX):
+            raise PublishError(
+                f"The header '{name}' cannot be set: '{ours.PREFIX}' is kept for"
+                " flask_qconsume itself."
+            )
+    return found
+
+
+def _encoded(body: t.Any, content_type: str) -> bytes:
+    try:
+        return encode(body, content_type)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise PublishError(
+            f"The body cannot be written as {content_type}: {error}"
+        ) from error
+
+
+def _encoding(content_type: str) -> str | None:
+    return "utf-8" if content_type.startswith(("text/", JSON)) else "binary"
+
+
+def _priority(value: t.Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 9:
+        raise PublishError(
+            f"'priority' must be a whole number 0 to 9, not '{value!r}'."
+        )
+    return value
+
+
+def _seconds(name: str, value: t.Any) -> float | None:
+    if value is None:
+        return None
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < 0:
+        raise PublishError(f"'{name}' must be seconds from 0 up, not '{value!r}'.")
+    return float(value)
+
+
+def _key(value: t.Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise PublishError(f"'key' must be a text, not '{value!r}'.")
+
+
+def unroutable(message: Outgoing) -> Unroutable:
+    """The error for a message that no queue is bound for."""
+    where = f"the exchange '{message.exchange}'" if message.exchange else "any queue"
+    return Unroutable(
+        f"No queue is bound to {where} for the routing key '{message.routing_key}', so"
+        " nobody would get the message. Register a consumer for it, run 'flask qconsume"
+        " declare' in the app that has it, or publish with mandatory=False."
+    )

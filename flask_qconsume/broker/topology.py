@@ -1,0 +1,97 @@
+"""Which exchanges, queues and bindings an app needs: computed, not declared here."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+
+from ..registration.consumer import Consumer
+from ..settings import Settings
+
+
+@dataclass(frozen=True, order=True)
+class Binding:
+    """A queue takes from an exchange what matches a routing key."""
+
+    queue: str
+    exchange: str
+    routing_key: str
+
+
+@dataclass(frozen=True)
+class QueuePlan:
+    """One consumer's queue, and the two beside it."""
+
+    name: str
+    consumer: str
+    #: ``"quorum"`` or ``"classic"``, where the broker knows the difference.
+    type: str
+    #: All of them, those of a given queue too.
+    bindings: tuple[Binding, ...]
+    #: A :class:`kombu.Queue` of somebody else's, used as given.
+    given: t.Any = None
+
+    @property
+    def suspects(self) -> str:
+        """The lane of messages that may have killed a process."""
+        return f"{self.name}.suspects"
+
+    @property
+    def dead(self) -> str:
+        """Where its dead letters are kept."""
+        return f"{self.name}.dead"
+
+
+@dataclass(frozen=True)
+class Topology:
+    """All that one app needs on its broker."""
+
+    #: The app's topic exchange.
+    exchange: str
+    queues: tuple[QueuePlan, ...]
+
+    def queue(self, name: str) -> QueuePlan:
+        """The plan of the queue with that name on the broker."""
+        return next(queue for queue in self.queues if queue.name == name)
+
+    @property
+    def bindings(self) -> tuple[Binding, ...]:
+        """Every binding that the code asks for."""
+        return tuple(binding for queue in self.queues for binding in queue.bindings)
+
+
+def topology_of(settings: Settings, consumers: t.Iterable[Consumer]) -> Topology:
+    """The topology that these consumers need."""
+    return Topology(
+        exchange=settings.exchange,
+        queues=tuple(_plan(settings, consumer) for consumer in consumers),
+    )
+
+
+def _plan(settings: Settings, consumer: Consumer) -> QueuePlan:
+    return QueuePlan(
+        name=consumer.queue,
+        consumer=consumer.name,
+        type=settings.queue_type,
+        bindings=_bindings(settings, consumer),
+        given=consumer.given,
+    )
+
+
+def _bindings(settings: Settings, consumer: Consumer) -> tuple[Binding, ...]:
+    if consumer.given is not None:
+        return _given_bindings(consumer.given)
+    return tuple(
+        Binding(consumer.queue, settings.exchange, key) for key in consumer.routing_keys
+    )
+
+
+def _given_bindings(queue: t.Any) -> tuple[Binding, ...]:
+    """The bindings that a :class:`kombu.Queue` brings along."""
+    keys = [(queue.exchange, queue.routing_key)] if queue.exchange else []
+    keys += [(binding.exchange, binding.routing_key) for binding in queue.bindings]
+    return tuple(
+        Binding(queue.name, exchange.name, key or "")
+        for exchange, key in keys
+        if exchange is not None and exchange.name
+    )

@@ -1,0 +1,59 @@
+"""What is current while a message is handled.
+
+Knows nothing of gevent: whoever starts something for a handler registers how to end it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+from werkzeug.local import LocalProxy
+
+from ..message import Message
+
+_UNBOUND = """\
+Working outside of a message.
+
+'current_message' is there only while a message is handled: in a handler, in its hooks
+and error handlers, and in greenlets started by 'flask_qconsume.spawn'."""
+
+
+class Handling:
+    """One message while it is handled."""
+
+    __slots__ = ("_endings", "message")
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+        self._endings: list[Callable[[], object]] = []
+
+    def at_end(self, ending: Callable[[], object]) -> None:
+        """Call something when the handler has ended, before the teardown hooks."""
+        self._endings.append(ending)
+
+    def end(self) -> None:
+        """End what was started for this message, the last started first."""
+        while self._endings:
+            self._endings.pop()()
+
+
+current: ContextVar[Handling] = ContextVar("flask_qconsume.handling")
+
+#: The :class:`Message` that is being handled.
+current_message: Message = LocalProxy(  # type: ignore[assignment]
+    current, "message", unbound_message=_UNBOUND
+)
+
+
+@contextlib.contextmanager
+def handling(message: Message) -> Iterator[Handling]:
+    """Make a message the current one."""
+    now = Handling(message)
+    token = current.set(now)
+    try:
+        yield now
+    finally:
+        current.reset(token)

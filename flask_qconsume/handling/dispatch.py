@@ -1,0 +1,323 @@
+"""One message, from the bytes to its outcome.
+
+1. An app context; the message becomes :data:`current_message`.
+2. Its body is decoded, its size and age are checked; ``before_message`` hooks run from
+   the app inwards. A returned outcome ends it here.
+3. The schema loads the body.
+4. The handler runs. Steps 2 to 4 have the consumer's time limit.
+5. An error goes to the error handlers, innermost first, then to the retry policy. A
+   raised outcome is itself.
+6. ``after_message`` hooks run from inside outwards, and may change the outcome.
+7. ``teardown_message`` hooks run, the app context goes.
+
+Nothing raised in there leaves :func:`dispatch` but :class:`~.errors.Interrupted`, the
+stop's own; and nothing is acknowledged that was not wholly handled: where a step after
+the handler raises, an ``Ack`` becomes what the retry policy says. Settlement comes
+later, and elsewhere: nothing here knows a broker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import threading
+import time
+import typing as t
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flask import Flask
+from marshmallow import ValidationError
+
+from ..errors import Interrupted
+from ..errors import InvalidMessage
+from ..message import Message
+from ..outcomes import Ack
+from ..outcomes import Drop
+from ..outcomes import Outcome
+from ..outcomes import Reject
+from ..outcomes import Retry
+from ..registration.consumer import Consumer
+from ..registration.consumer import Hook
+from ..text import printable
+from . import signals
+from .context import Handling
+from .context import handling
+from .payload import decode
+
+logger = logging.getLogger("flask_qconsume.dispatch")
+
+#: Makes a context manager that throws ``HandlerTimeout`` after so many seconds.
+TimeLimit = Callable[[float], contextlib.AbstractContextManager[t.Any]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is to become of a message, and the error that led to it, if one did."""
+
+    outcome: Outcome
+    error: BaseException | None = None
+
+
+def dispatch(
+    app: Flask,
+    consumer: Consumer,
+    message: Message,
+    *,
+    limit: TimeLimit = contextlib.nullcontext,
+    stopping: threading.Event | None = None,
+    now: Callable[[], float] = time.time,
+) -> Result:
+    """Handle one message; see the module's description.
+
+    :param limit: What enforces the time limit; nothing does unless given.
+    :param stopping: Set when the worker is asked to stop.
+    :param now: Seconds since 1970, to tell whether the message has expired.
+    :raises Interrupted: the only thing that is raised: the delivery stays unsettled.
+    """
+    run = _Run(app, consumer, limit, now)
+    result = run.handle(_with_limits(consumer, message, stopping))
+    _tell(app, consumer, message, result)
+    return result
+
+
+def _with_limits(
+    consumer: Consumer, message: Message, stopping: threading.Event | None
+) -> Message:
+    return dataclasses.replace(
+        message,
+        deadline=time.monotonic() + consumer.timeout,
+        stopping=stopping or message.stopping,
+    )
+
+
+class _Run:
+    """One passage of one message through the steps."""
+
+    def __init__(
+        self,
+        app: Flask,
+        consumer: Consumer,
+        limit: TimeLimit,
+        now: Callable[[], float],
+    ) -> None:
+        self._app = app
+        self._consumer = consumer
+        self._hooks = consumer.hooks
+        self._limit = limit
+        self._now = now
+        self._attempt = 1
+        self._result = Result(Ack())
+
+    def handle(self, message: Message) -> Result:
+        self._attempt = message.attempt
+        try:
+            with self._app.app_context(), handling(message) as current:
+                self._steps(current)
+        except Interrupted:
+            raise
+        except BaseException as error:
+            # Only a teardown of the app context can raise here (or its start).
+            self._spoil(error)
+        return self._result
+
+    def _steps(self, current: Handling) -> None:
+        signals.send(
+            signals.message_received,
+            self._app,
+            consumer=self._consumer,
+            message=current.message,
+        )
+        try:
+            self._result = self._outcome(current)
+            self._after()
+        finally:
+            self._teardown(current)
+
+    def _outcome(self, current: Handling) -> Result:
+        try:
+            with self._limit(self._consumer.timeout):
+                return Result(self._call(current))
+        except Interrupted:
+            raise
+        except Outcome as outcome:
+            return Result(self._decided(outcome), _cause(outcome))
+        except BaseException as error:
+            return self._of_error(error)
+        finally:
+            current.end()
+
+    def _call(self, current: Handling) -> Outcome:
+        message = current.message
+        if message.expires_at is not None and message.expires_at <= self._now():
+            return Drop("expired before it was consumed")
+        body = decode(message, self._consumer.accept, self._consumer.max_message_size)
+        current.message = dataclasses.replace(message, body=body)
+        for hook in self._hooks.before:
+            found = _outcome_of(hook, hook())
+            if found is not None:
+                return self._decided(found)
+        handler = self._consumer.handler
+        returned = _outcome_of(handler, handler(self._loaded(body)))
+        return Ack() if returned is None else self._decided(returned)
+
+    def _loaded(self, body: t.Any) -> t.Any:
+        schema = self._consumer.schema
+        if schema is None:
+            return body
+        try:
+            return schema.load(body)
+        except ValidationError as error:
+            raise InvalidMessage(
+                f"the schema refused it: {error}", error.messages
+            ) from error
+
+    def _of_error(self, error: BaseException) -> Result:
+        """What the error handlers say of it, or else the retry policy."""
+        try:
+            outcome = self._from_error_handlers(error)
+        except Interrupted:
+            raise
+        except Outcome as raised:
+            outcome = raised
+        except BaseException as another:
+            return Result(self._by_policy(another), another)
+        if outcome is not None:
+            return Result(self._decided(outcome), error)
+        return Result(self._by_policy(error), error)
+
+    def _from_error_handlers(self, error: BaseException) -> Outcome | None:
+        for handlers in self._hooks.errors:
+            for cls in type(error).__mro__:
+                handler = handlers.get(cls)
+                if handler is None:
+                    continue
+                found = _outcome_of(handler, handler(error))
+                if found is not None:
+                    return found
+        return None
+
+    def _by_policy(self, error: BaseException) -> Outcome:
+        if isinstance(error, InvalidMessage):
+            return Reject(error.reason)
+        return self._consumer.retry.decide(self._attempt, error)
+
+    def _decided(self, outcome: Outcome) -> Outcome:
+        """A retry that was asked for still has the policy's end, and its delay."""
+        if isinstance(outcome, Retry):
+            return self._consumer.retry.again(self._attempt, outcome.delay)
+        return outcome
+
+    def _after(self) -> None:
+        for hook in self._hooks.after:
+            try:
+                found = _outcome_of(hook, hook(self._result.outcome))
+            except Interrupted:
+                raise
+            except Outcome as outcome:
+                found = outcome
+            except BaseException as error:
+                self._spoil(error)
+                continue
+            if found is not None and found is not self._result.outcome:
+                self._result = Result(self._decided(found), self._result.error)
+
+    def _teardown(self, current: Handling) -> None:
+        for hook in self._hooks.teardown:
+            try:
+                hook(self._result.error)
+            except Interrupted:
+                raise
+            except BaseException as error:
+                self._spoil(error)
+
+    def _spoil(self, error: BaseException) -> None:
+        """Something raised after the handler: what it had done may not have held."""
+        logger.error(
+            "A hook of the consumer '%s' raised after the handler.",
+            self._consumer.name,
+            exc_info=error,
+        )
+        if isinstance(self._result.outcome, Ack):
+            self._result = Result(self._by_policy(error), error)
+
+
+def _outcome_of(function: Hook, returned: t.Any) -> Outcome | None:
+    """What a function returned, if it is an outcome; other values mean nothing."""
+    if isinstance(returned, Outcome):
+        return returned
+    if isinstance(returned, type) and issubclass(returned, Outcome):
+        raise TypeError(
+            f"'{getattr(function, '__name__', function)}' returned the class"
+            f" '{returned.__name__}'; return an instance: '{returned.__name__}(...)'."
+        )
+    return None
+
+
+def _cause(outcome: Outcome) -> BaseException | None:
+    """The error that an outcome was raised from: ``raise Reject("…") from error``."""
+    if isinstance(outcome, Ack):
+        return None
+    return outcome.__cause__ or outcome.__context__
+
+
+_SIGNALS = {
+    Ack: signals.message_handled,
+    Retry: signals.message_retried,
+    Reject: signals.message_rejected,
+    Drop: signals.message_dropped,
+}
+
+
+def _tell(app: Flask, consumer: Consumer, message: Message, result: Result) -> None:
+    _log(consumer, message, result)
+    signals.send(
+        _SIGNALS[type(result.outcome)],
+        app,
+        consumer=consumer,
+        message=message,
+        outcome=result.outcome,
+        error=result.error,
+    )
+
+
+def _log(consumer: Consumer, message: Message, result: Result) -> None:
+    outcome = result.outcome
+    if isinstance(outcome, Retry):
+        logger.warning(
+            "%s: message %s failed (attempt %d of %d), again in %.1f s: %s",
+            consumer.name,
+            printable(message.id),
+            message.attempt,
+            consumer.retry.max_attempts,
+            outcome.delay,
+            _described(result.error),
+        )
+    elif isinstance(outcome, Reject):
+        logger.error(
+            "%s: message %s is a dead letter after %d attempts: %s",
+            consumer.name,
+            printable(message.id),
+            message.attempt,
+            printable(outcome.reason),
+            exc_info=_with_traceback(result.error),
+        )
+    elif isinstance(outcome, Drop):
+        logger.info(
+            "%s: message %s dropped: %s",
+            consumer.name,
+            printable(message.id),
+            printable(outcome.reason),
+        )
+
+
+def _described(error: BaseException | None) -> str:
+    if error is None:
+        return "it was asked for"
+    return f"{type(error).__name__}: {printable(error)}"
+
+
+def _with_traceback(error: BaseException | None) -> BaseException | None:
+    # What is wrong with an invalid message is all in its reason.
+    return None if isinstance(error, InvalidMessage) else error

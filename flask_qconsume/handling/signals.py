@@ -1,0 +1,49 @@
+"""Blinker signals, for observers. A receiver that raises is logged and changes nothing.
+
+Each is sent with the app as its sender.
+"""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+
+from blinker import NamedSignal
+from blinker import Namespace
+
+logger = logging.getLogger("flask_qconsume.signals")
+
+_signals = Namespace()
+
+#: A message is about to be handled. Arguments: ``consumer``, ``message``.
+message_received = _signals.signal("message-received")
+#: A message was handled, and is done with. ``consumer``, ``message``, ``outcome``.
+message_handled = _signals.signal("message-handled")
+#: A message will be handled again. ``consumer``, ``message``, ``outcome``, ``error``.
+message_retried = _signals.signal("message-retried")
+#: A message will be a dead letter. ``consumer``, ``message``, ``outcome``, ``error``.
+message_rejected = _signals.signal("message-rejected")
+#: A message was dropped on purpose. ``consumer``, ``message``, ``outcome``, ``error``.
+message_dropped = _signals.signal("message-dropped")
+#: A message was published and confirmed. Arguments: ``message``.
+message_published = _signals.signal("message-published")
+#: A worker consumes. Arguments: ``worker``.
+worker_started = _signals.signal("worker-started")
+#: A worker was asked to stop. Arguments: ``worker``.
+worker_stopping = _signals.signal("worker-stopping")
+#: A worker has stopped. Arguments: ``worker``, ``clean``.
+worker_stopped = _signals.signal("worker-stopped")
+
+
+def send(signal: NamedSignal, app: t.Any, **arguments: t.Any) -> None:
+    """Tell the receivers, if there are any; log those that raise."""
+    if not signal.receivers:
+        return
+    for receiver in signal.receivers_for(app):
+        try:
+            receiver(app, **arguments)
+        except Exception:
+            logger.exception(
+                "A receiver of the signal '%s' raised; the message is not affected.",
+                signal.name,
+            )

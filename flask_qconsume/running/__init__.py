@@ -1,0 +1,2 @@
+"""Workers: connections kept up, messages read, handled and settled. gevent lives
+here."""

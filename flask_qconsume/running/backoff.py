@@ -1,0 +1,33 @@
+"""How long to wait before the next attempt to reach a broker."""
+
+from __future__ import annotations
+
+import random as _random
+from collections.abc import Callable
+
+
+class Backoff:
+    """Delays from ``first`` seconds doubling up to ``longest``, each with jitter.
+
+    Jitter spreads the workers that lost their broker at the same moment.
+    """
+
+    def __init__(
+        self,
+        first: float = 1.0,
+        longest: float = 30.0,
+        random: Callable[[], float] = _random.random,
+    ) -> None:
+        self._first = first
+        self._longest = longest
+        self._random = random
+        self._next = first
+
+    def next(self) -> float:
+        """The seconds to wait now: between half of the delay and all of it."""
+        delay, self._next = self._next, min(self._longest, self._next * 2)
+        return delay * (0.5 + self._random() / 2)
+
+    def reset(self) -> None:
+        """Begin again with the first delay."""
+        self._next = self._first

@@ -1,0 +1,166 @@
+"""The greenlets that handle one subscription's messages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import gevent
+from gevent.event import Event
+from gevent.queue import SimpleQueue
+
+from ..broker.delivery import Delivery
+from ..errors import Interrupted
+from ..handling.dispatch import Result
+
+
+class Job:
+    """A delivery on its way through the handlers."""
+
+    __slots__ = ("delivery", "given_up", "started")
+
+    def __init__(self, delivery: Delivery) -> None:
+        #: Replaced when the broker delivers the same message again meanwhile.
+        self.delivery = delivery
+        self.started = 0.0
+        #: Its result is of no interest any more.
+        self.given_up = False
+
+
+class Handlers:
+    """A fixed number of greenlets that take jobs from one queue.
+
+    :param concurrency: How many greenlets.
+    :param work: Handles a delivery; raises nothing but :class:`Interrupted`.
+    :param done: Told the result of each job that was not given up.
+    """
+
+    def __init__(
+        self,
+        concurrency: int,
+        work: Callable[[Delivery], Result],
+        done: Callable[[Delivery, Result], None],
+    ) -> None:
+        self._concurrency = concurrency
+        self._work = work
+        self._done = done
+        self._inbox: SimpleQueue[Job | None] = SimpleQueue()
+        self._busy: dict[gevent.Greenlet, Job] = {}
+        self._greenlets: set[gevent.Greenlet] = set()
+        self._idle = Event()
+        self._idle.set()
+
+    @property
+    def busy(self) -> int:
+        """How many handlers are running."""
+        return len(self._busy)
+
+    @property
+    def waiting(self) -> int:
+        """How many deliveries wait for a handler."""
+        return int(self._inbox.qsize())
+
+    def start(self) -> None:
+        """Start the greenlets."""
+        for _ in range(self._concurrency):
+            self._add()
+
+    def put(self, delivery: Delivery) -> None:
+        """Have a delivery handled as soon as a handler is free."""
+        self._inbox.put(Job(delivery))
+
+    def adopt(self, delivery: Delivery) -> bool:
+        """Let a running handler answer for a delivery of the message it handles.
+
+        After a lost connection the broker gives out again what is still in hand here;
+        starting it a second time would only make a duplicate.
+        """
+        message = delivery.message
+        if message.id is None or not message.redelivered:
+            return False
+        for job in self._busy.values():
+            old = job.delivery
+            same = old.message.id == message.id and old.message.raw == message.raw
+            if same and old.stale:
+                job.delivery = delivery
+                return True
+        return False
+
+    def clear(self) -> list[Delivery]:
+        """Take back what no handler has started."""
+        found = []
+        while not self._inbox.empty():
+            job = self._inbox.get()
+            if job is not None:
+                found.append(job.delivery)
+        return found
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until no handler runs; whether that came true in time."""
+        return bool(self._idle.wait(timeout))
+
+    def interrupt(self) -> None:
+        """Throw :class:`Interrupted` into all that run; their results do not count."""
+        for greenlet, job in list(self._busy.items()):
+            job.given_up = True
+            greenlet.kill(Interrupted, block=False)
+
+    def give_up_overdue(self, allowed: float) -> list[Delivery]:
+        """Leave alone the handlers that have run for longer than ``allowed`` seconds.
+
+        Such a one has swallowed its time limit, and cannot be ended from outside. Its
+        place is taken by a new greenlet, so that the others' messages go on.
+        """
+        limit = time.monotonic() - allowed
+        overdue = [g for g, job in self._busy.items() if job.started < limit]
+        return [self._give_up(greenlet) for greenlet in overdue]
+
+    def stop(self) -> None:
+        """End the greenlets as they become free."""
+        for _ in self._greenlets:
+            self._inbox.put(None)
+
+    def _give_up(self, greenlet: gevent.Greenlet) -> Delivery:
+        job = self._busy[greenlet]
+        job.given_up = True
+        self._leave(greenlet)
+        self._greenlets.discard(greenlet)
+        self._add()
+        return job.delivery
+
+    def _add(self) -> None:
+        self._greenlets.add(gevent.spawn(self._loop))
+
+    def _loop(self) -> None:
+        while True:
+            try:
+                job = self._inbox.get()
+                if job is None:
+                    return
+                if not self._handle(job):
+                    return
+            except Interrupted:
+                # Thrown at a handler that had ended by the time it arrived.
+                return
+
+    def _handle(self, job: Job) -> bool:
+        """Handle one job; whether this greenlet is still wanted then."""
+        if job.delivery.stale:
+            # The broker delivers it again, and nobody has begun with it: no loss.
+            return True
+        this = gevent.getcurrent()
+        job.started = time.monotonic()
+        self._busy[this] = job
+        self._idle.clear()
+        try:
+            result = self._work(job.delivery)
+            if not job.given_up:
+                self._done(job.delivery, result)
+        finally:
+            self._leave(this)
+        return not job.given_up
+
+    def _leave(self, greenlet: gevent.Greenlet) -> None:
+        self._busy.pop(greenlet, None)
+        if not self._busy:
+            self._idle.set()

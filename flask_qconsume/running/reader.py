@@ -1,0 +1,67 @@
+"""Reading one link: the only greenlet that does, and it does nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gevent.event import Event
+
+from ..broker.base import Link
+from ..broker.delivery import Delivery
+
+
+class Reader:
+    """Reads deliveries as long as there is room for them.
+
+    :param link: Read until it is closed or fails.
+    :param prefetch: How many unsettled deliveries there may be at once.
+    :param receive: Given each delivery; must neither wait nor raise.
+    """
+
+    def __init__(
+        self, link: Link, prefetch: int, receive: Callable[[Delivery], None]
+    ) -> None:
+        self.link = link
+        self._prefetch = prefetch
+        self._receive = receive
+        self._held: set[Delivery] = set()
+        self._room = Event()
+        self._quiet = False
+
+    @property
+    def held(self) -> list[Delivery]:
+        """The deliveries that are not settled yet."""
+        return list(self._held)
+
+    def run(self) -> None:
+        """Read until :meth:`quiet` or the end of the link.
+
+        :raises BrokerError: if the link fails.
+        """
+        while not self.link.closed:
+            room = self._prefetch - len(self._held)
+            if room <= 0 and not self.link.pushes:
+                self._wait_for_room()
+                continue
+            if self._quiet and not self.link.pushes:
+                return
+            for delivery in self.link.read(room):
+                self._held.add(delivery)
+                self._receive(delivery)
+
+    def release(self, delivery: Delivery) -> None:
+        """A delivery is settled: there is room for another one."""
+        self._held.discard(delivery)
+        self._room.set()
+
+    def quiet(self) -> None:
+        """Fetch no more. A pushing link is read on, to keep the connection alive."""
+        self._quiet = True
+        self._room.set()
+        self.link.pause()
+
+    def _wait_for_room(self) -> None:
+        if self._quiet:
+            self.link.pause()
+        self._room.clear()
+        self._room.wait()

@@ -1,0 +1,183 @@
+"""Settlement: telling the broker what became of each delivery.
+
+Two greenlets that nobody kills (a write cut off in the middle would corrupt the
+connection): one acknowledges, in batches; the other one forwards retries, dead letters
+and suspects, which may have to wait for the broker, so acknowledgements do not.
+"""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import gevent
+from gevent.event import Event
+from gevent.queue import SimpleQueue
+
+from ..broker.base import Link
+from ..broker.delivery import Delivery
+from ..broker.delivery import Forward
+from ..errors import BrokerError
+from ..text import printable
+from .backoff import Backoff
+
+logger = logging.getLogger("flask_qconsume.settler")
+
+#: How many settlements go into one batch at the most.
+_BATCH = 500
+
+
+class Settler:
+    """Settles the deliveries of one subscription.
+
+    All deliveries that are not stale came by one link: a subscription opens the next
+    one only after it has closed the last.
+
+    :param closed: Told each delivery that needs no more care: it is settled, or stale.
+    :param lost: Told a link that failed, and the error.
+    """
+
+    def __init__(
+        self,
+        closed: Callable[[Delivery], None],
+        lost: Callable[[Link, Exception], None],
+    ) -> None:
+        self._closed = closed
+        self._lost = lost
+        self._acks: SimpleQueue[Delivery | None] = SimpleQueue()
+        self._forwards: SimpleQueue[Forward | None] = SimpleQueue()
+        self._open: set[Delivery] = set()
+        self._all_closed = Event()
+        self._all_closed.set()
+        self._backoff = Backoff()
+        self._stopping = Event()
+        self._greenlets: list[gevent.Greenlet] = []
+        #: How many deliveries were stale by the time they were to be settled.
+        self.stale = 0
+
+    def start(self) -> None:
+        """Start both greenlets."""
+        self._greenlets = [gevent.spawn(self._acker), gevent.spawn(self._forwarder)]
+
+    def ack(self, delivery: Delivery) -> None:
+        """Acknowledge a delivery soon."""
+        self._opened(delivery)
+        self._acks.put(delivery)
+
+    def forward(self, forward: Forward) -> None:
+        """Forward a delivery soon, and try until it arrives or is stale."""
+        self._opened(forward.delivery)
+        self._forwards.put(forward)
+
+    def has(self, delivery: Delivery) -> bool:
+        """Whether a delivery is being settled."""
+        return delivery in self._open
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until all is settled; whether it was within ``timeout`` seconds.
+
+        A forward that fails from now on is not tried again: its message stays with the
+        broker.
+        """
+        self._stopping.set()
+        return bool(self._all_closed.wait(timeout))
+
+    def stop(self, timeout: float) -> None:
+        """End both greenlets once they have nothing in hand."""
+        self._acks.put(None)
+        self._forwards.put(None)
+        gevent.joinall(self._greenlets, timeout)
+
+    def _acker(self) -> None:
+        while batch := _batch(self._acks):
+            fresh = [delivery for delivery in batch if not delivery.stale]
+            if fresh:
+                self._ack(fresh)
+            self._close(batch)
+
+    def _ack(self, deliveries: list[Delivery]) -> None:
+        try:
+            deliveries[0].link.ack(deliveries)
+        except Exception as error:
+            self._failed(deliveries[0].link, error)
+        else:
+            for delivery in deliveries:
+                delivery.settled = True
+
+    def _forwarder(self) -> None:
+        while batch := _batch(self._forwards):
+            fresh = [forward for forward in batch if not forward.delivery.stale]
+            self._close([f.delivery for f in batch if f.delivery.stale])
+            if fresh:
+                self._forward(fresh)
+
+    def _forward(self, forwards: list[Forward]) -> None:
+        link = forwards[0].delivery.link
+        try:
+            errors = link.forward(forwards)
+        except Exception as error:
+            self._failed(link, error)
+            errors = [error] * len(forwards)
+        for forward, error_or_none in zip(forwards, errors, strict=True):
+            if error_or_none is None:
+                forward.delivery.settled = True
+                self._backoff.reset()
+                self._close([forward.delivery])
+        failed = [(f, e) for f, e in zip(forwards, errors, strict=True) if e]
+        if failed:
+            self._again(failed)
+
+    def _again(self, failed: list[tuple[Forward, Exception]]) -> None:
+        """Try later what did not arrive; unsettled until then, it cannot be lost."""
+        if self._stopping.is_set():
+            self._close([forward.delivery for forward, _ in failed])
+            return
+        delay = self._backoff.next()
+        logger.error(
+            "%d messages of '%s' could not be forwarded, so they stay unsettled; trying"
+            " again in %.1f s: %s",
+            len(failed),
+            failed[0][0].delivery.link.queue,
+            delay,
+            printable(failed[0][1]),
+        )
+        gevent.spawn_later(delay, self._put_back, [forward for forward, _ in failed])
+
+    def _put_back(self, forwards: list[Forward]) -> None:
+        for forward in forwards:
+            self._forwards.put(forward)
+
+    def _failed(self, link: Link, error: Exception) -> None:
+        """Give the link up: the broker will give out again what was not settled."""
+        if not isinstance(error, BrokerError):
+            logger.exception("Settling failed in an unforeseen way.")
+        self._lost(link, error)
+
+    def _opened(self, delivery: Delivery) -> None:
+        self._open.add(delivery)
+        self._all_closed.clear()
+
+    def _close(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            self.stale += not delivery.settled and delivery.stale
+            self._open.discard(delivery)
+            self._closed(delivery)
+        if not self._open:
+            self._all_closed.set()
+
+
+def _batch(inbox: t.Any) -> list[t.Any]:
+    """What is there to do, waiting for it; nothing at all means the end."""
+    first = inbox.get()
+    if first is None:
+        return []
+    batch = [first]
+    while len(batch) < _BATCH and not inbox.empty():
+        item = inbox.get()
+        if item is None:
+            inbox.put(None)
+            break
+        batch.append(item)
+    return batch

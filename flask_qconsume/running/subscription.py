@@ -1,0 +1,339 @@
+"""One consumer running in one worker, on one of its lanes.
+
+Four roles, each a greenlet or a pool of them: the *reader* is the only one that reads
+the link, and only hands deliveries over; the *handlers* handle them; the *settler*
+settles them; the *supervisor* beats the link's heart, and makes a new one when it is
+lost. A link is never reopened: whatever belonged to the old one is stale.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections import Counter
+
+import gevent
+from flask import Flask
+from gevent.event import Event
+
+from ..broker import headers
+from ..broker.base import Broker
+from ..broker.base import Link
+from ..broker.delivery import Delivery
+from ..broker.delivery import Forward
+from ..broker.delivery import Lane
+from ..broker.topology import QueuePlan
+from ..errors import BrokerError
+from ..errors import HandlerTimeout
+from ..handling.dispatch import Result
+from ..handling.dispatch import dispatch
+from ..outcomes import Reject
+from ..outcomes import Retry
+from ..registration.consumer import Consumer
+from ..settings import Settings
+from ..text import printable
+from .backoff import Backoff
+from .handlers import Handlers
+from .limits import TimeLimit
+from .reader import Reader
+from .settler import Settler
+from .suspects import back_to_lane
+from .suspects import triage
+
+logger = logging.getLogger("flask_qconsume.subscription")
+
+#: Retries sooner than this are held here, since a broker's delays are coarser.
+HELD_HERE = 1.0
+
+#: Seconds beyond its time limit after which a handler that swallows it is given up.
+OVERDUE = 10.0
+
+#: Seconds that closing waits for greenlets which have nothing left to wait for.
+_PATIENCE = 5.0
+
+
+class Subscription:
+    """Consumes one lane of one consumer until it is stopped."""
+
+    def __init__(
+        self,
+        app: Flask,
+        broker: Broker,
+        settings: Settings,
+        consumer: Consumer,
+        plan: QueuePlan,
+        lane: Lane,
+        stopping: Event,
+    ) -> None:
+        self.consumer = consumer
+        self.lane = lane
+        #: How many messages came to which outcome, by its name.
+        self.counts: Counter[str] = Counter()
+        #: Set while it is connected and reads.
+        self.consuming = Event()
+        self._app = app
+        self._broker = broker
+        self._settings = settings
+        self._plan = plan
+        self._stopping = stopping
+        alone = lane is Lane.SUSPECTS
+        self._prefetch = 1 if alone else consumer.prefetch
+        self._handlers = Handlers(
+            1 if alone else consumer.concurrency, self._handle, self._handled
+        )
+        self._settler = Settler(self._closed, self._lost)
+        self._reader: Reader | None = None
+        self._held: set[gevent.Greenlet] = set()
+        self._survivors: set[str] = set()
+        self._quiet = False
+        self._over = Event()
+        self._supervisor: gevent.Greenlet | None = None
+
+    @property
+    def name(self) -> str:
+        """The consumer's name, and the lane's if it is not the main one."""
+        suffix = " (suspects)" if self.lane is Lane.SUSPECTS else ""
+        return self.consumer.name + suffix
+
+    @property
+    def busy(self) -> int:
+        """How many messages are being handled."""
+        return self._handlers.busy
+
+    # -- its life ---------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to consume; connecting goes on in the background, for ever."""
+        self._handlers.start()
+        self._settler.start()
+        self._supervisor = gevent.spawn(self._supervise)
+
+    def quiet(self) -> None:
+        """Fetch no more, and give back what no handler has started."""
+        self._quiet = True
+        for held in list(self._held):
+            held.kill(block=False)
+        unstarted = self._handlers.clear()
+        if self._reader is None:
+            self._over.set()
+            return
+        self._reader.quiet()
+        self._give_back(self._reader, unstarted)
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until no handler runs; whether that came true in time."""
+        return self._handlers.wait(timeout)
+
+    def interrupt(self) -> None:
+        """Throw :class:`~.errors.Interrupted` into the handlers that still run."""
+        self._handlers.interrupt()
+
+    def close(self, timeout: float) -> bool:
+        """Settle what can be settled, give back the rest, and end.
+
+        :returns: Whether all that was handled could be settled.
+        """
+        if self._reader is not None and self.lane is Lane.SUSPECTS:
+            self._clear_of_suspicion(self._reader)
+        settled = self._settler.drain(timeout)
+        self._over.set()
+        if self._supervisor is not None:
+            self._supervisor.join(_PATIENCE)
+        self._handlers.stop()
+        self._settler.stop(_PATIENCE)
+        return settled
+
+    # -- the supervisor ---------------------------------------------------------------
+
+    def _supervise(self) -> None:
+        backoff = Backoff()
+        while not self._quiet:
+            link = self._connect(backoff)
+            if link is None:
+                continue
+            began = time.monotonic()
+            self._tend(link)
+            if time.monotonic() - began > 60:
+                backoff.reset()
+            if not self._quiet:
+                self._over.wait(backoff.next())
+
+    def _connect(self, backoff: Backoff) -> Link | None:
+        try:
+            return self._broker.connect(self._plan, self.lane, self._prefetch)
+        except Exception as error:
+            delay = backoff.next()
+            logger.error(
+                "%s: not connected to the queue '%s', trying again in %.1f s: %s",
+                self.name,
+                self._plan.name,
+                delay,
+                printable(error),
+                exc_info=None if isinstance(error, BrokerError) else error,
+            )
+            self._over.wait(delay)
+            return None
+
+    def _tend(self, link: Link) -> None:
+        """Keep one link alive until it is lost or the subscription is closed."""
+        self._over.clear()
+        reader = self._reader = Reader(link, self._prefetch, self._receive)
+        if self._quiet:
+            reader.quiet()
+        reading = gevent.spawn(self._read, reader)
+        self.consuming.set()
+        logger.info("%s: consuming the queue '%s'", self.name, link.queue)
+        try:
+            self._beat(link)
+        finally:
+            self.consuming.clear()
+            self._reader = None
+            self._remember(reader)
+            link.close()
+            reading.join(_PATIENCE)
+
+    def _beat(self, link: Link) -> None:
+        while not self._over.wait(link.beat_interval):
+            # After a stall of the hub the reader goes first: what it has not read yet
+            # would look like silence.
+            gevent.sleep(0)
+            self._give_up_overdue()
+            try:
+                link.beat()
+            except Exception as error:
+                self._lost(link, error)
+                return
+
+    def _read(self, reader: Reader) -> None:
+        try:
+            reader.run()
+        except Exception as error:
+            self._lost(reader.link, error)
+
+    def _lost(self, link: Link, error: Exception) -> None:
+        """A link failed, whoever noticed: close it, so that all of it is stale."""
+        reader = self._reader
+        if reader is None or reader.link is not link or self._over.is_set():
+            return
+        logger.warning(
+            "%s: lost the connection to the queue '%s', connecting again: %s",
+            self.name,
+            link.queue,
+            printable(error),
+            exc_info=None if isinstance(error, BrokerError) else error,
+        )
+        self._over.set()
+
+    def _remember(self, reader: Reader) -> None:
+        """What comes back by the next link has not killed us: it is no suspect."""
+        ids = (delivery.message.id for delivery in reader.held)
+        self._survivors = {id for id in ids if id is not None}
+
+    # -- deliveries, in ---------------------------------------------------------------
+
+    def _receive(self, delivery: Delivery) -> None:
+        if self._quiet:
+            return  # It goes back when the link is closed.
+        if self._handlers.adopt(delivery):
+            return
+        forward = self._triage(delivery)
+        if forward is None:
+            self._handlers.put(delivery)
+        else:
+            self.counts["suspect"] += 1
+            self._settler.forward(forward)
+
+    def _triage(self, delivery: Delivery) -> Forward | None:
+        id = delivery.message.id
+        if id is not None and id in self._survivors:
+            self._survivors.discard(id)
+            return None
+        return triage(delivery, self.lane, self.consumer, self._settings)
+
+    # -- handling ---------------------------------------------------------------------
+
+    def _handle(self, delivery: Delivery) -> Result:
+        return dispatch(
+            self._app,
+            self.consumer,
+            delivery.message,
+            limit=TimeLimit,
+            stopping=self._stopping,
+        )
+
+    def _handled(self, delivery: Delivery, result: Result) -> None:
+        outcome = result.outcome
+        self.counts[type(outcome).__name__.lower()] += 1
+        if isinstance(outcome, Retry):
+            self._retry(delivery, outcome.delay or 0.0)
+        elif isinstance(outcome, Reject):
+            self._settler.forward(self._dead(delivery, outcome, result.error))
+        else:
+            self._settler.ack(delivery)
+
+    def _retry(self, delivery: Delivery, delay: float) -> None:
+        attempt = delivery.message.attempt + 1
+        if delay < HELD_HERE and not self._quiet:
+            self._hold(delivery, attempt, delay)
+            return
+        changed = headers.retried(delivery.message, attempt)
+        self._settler.forward(Forward(delivery, Lane.MAIN, changed, delay=delay))
+
+    def _hold(self, delivery: Delivery, attempt: int, delay: float) -> None:
+        """Keep it here, unsettled, for less than a second."""
+        delivery.message = dataclasses.replace(delivery.message, attempt=attempt)
+        held = gevent.spawn_later(delay, self._handlers.put, delivery)
+        self._held.add(held)
+        held.link(self._held.discard)
+
+    def _dead(
+        self, delivery: Delivery, outcome: Reject, error: BaseException | None
+    ) -> Forward:
+        changed = headers.dead(
+            delivery.message,
+            self.consumer.name,
+            self.consumer.queue,
+            outcome.reason,
+            error,
+            time.time(),
+        )
+        ttl = self._settings.dead_letter_ttl
+        return Forward(delivery, Lane.DEAD, changed, expires=ttl)
+
+    def _give_up_overdue(self) -> None:
+        allowed = self.consumer.timeout + OVERDUE
+        for delivery in self._handlers.give_up_overdue(allowed):
+            logger.error(
+                "%s: the handler of message %s ignores its time limit of %g s. It is"
+                " left alone, and the message goes to its retry policy. Let the handler"
+                " pass on 'HandlerTimeout'.",
+                self.name,
+                printable(delivery.message.id),
+                self.consumer.timeout,
+            )
+            error = HandlerTimeout(self.consumer.timeout)
+            outcome = self.consumer.retry.decide(delivery.message.attempt, error)
+            self._handled(delivery, Result(outcome, error))
+
+    # -- deliveries, out --------------------------------------------------------------
+
+    def _closed(self, delivery: Delivery) -> None:
+        if self._reader is not None and self._reader.link is delivery.link:
+            self._reader.release(delivery)
+
+    def _give_back(self, reader: Reader, deliveries: list[Delivery]) -> None:
+        """Let others have what was not started at once, and not only at the end."""
+        if self.lane is Lane.SUSPECTS:
+            return  # Those go back by 'close', without a mark.
+        fresh = [d for d in deliveries if not d.stale]
+        try:
+            reader.link.release(fresh)
+        except Exception as error:
+            self._lost(reader.link, error)
+
+    def _clear_of_suspicion(self, reader: Reader) -> None:
+        """Put back what the stop left unsettled in the lane: a stop is no death."""
+        for delivery in reader.held:
+            if not delivery.settled and not self._settler.has(delivery):
+                self._settler.forward(back_to_lane(delivery))

@@ -1,0 +1,60 @@
+"""Which messages may have killed a process, and what is done about it. No I/O.
+
+A broker marks what it delivers again. It was given to a process that died, or lost its
+connection, or only had it waiting; there is no telling. So a message delivered again is
+a *suspect*: it goes to a lane of its own, where suspects are handled one at a time.
+What is delivered again *there* was being handled when its process died: that is a
+death, and counts. Healthy neighbours of a killer pass the lane once, and are never
+rejected.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ..broker import headers
+from ..broker.delivery import Delivery
+from ..broker.delivery import Forward
+from ..broker.delivery import Lane
+from ..registration.consumer import Consumer
+from ..settings import Settings
+
+
+def triage(
+    delivery: Delivery, lane: Lane, consumer: Consumer, settings: Settings
+) -> Forward | None:
+    """Where a delivery has to go instead of to its handler, if anywhere.
+
+    The limit counts starts: one in the queue, and the others in the lane.
+    """
+    message = delivery.message
+    if not message.redelivered:
+        return None
+    if lane is Lane.MAIN:
+        return Forward(delivery, Lane.SUSPECTS, headers.suspected(message, deaths=0))
+    deaths = message.deaths + 1
+    if deaths + 1 < settings.delivery_limit:
+        return back_to_lane(delivery, deaths)
+    return Forward(
+        delivery,
+        Lane.DEAD,
+        headers.dead(
+            message,
+            consumer.name,
+            consumer.queue,
+            f"its process died {deaths} times while it was handled apart from others,"
+            f" after it had been in a process that died: 'QCONSUME_DELIVERY_LIMIT' ="
+            f" {settings.delivery_limit} starts are reached",
+            None,
+            time.time(),
+        ),
+        expires=settings.dead_letter_ttl,
+    )
+
+
+def back_to_lane(delivery: Delivery, deaths: int | None = None) -> Forward:
+    """A fresh copy into the lane: it is not marked as delivered again."""
+    known = delivery.message.deaths if deaths is None else deaths
+    return Forward(
+        delivery, Lane.SUSPECTS, headers.suspected(delivery.message, deaths=known)
+    )

@@ -1,0 +1,220 @@
+"""Everything that runs for one app in one process, and how it stops.
+
+The stop, step by step: 1. ``stopping`` is set; 2. nothing more is fetched; 3. what no
+handler has started goes back, no attempt charged; 4. running handlers are waited for,
+their connections kept alive; 5. at the deadline they are interrupted, and their
+messages go back, no attempt charged; 6. what was handled is settled; 7.
+``teardown_worker`` hooks run, the last registered first; 8. connections are closed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import typing as t
+
+import gevent
+from flask import Flask
+from gevent import monkey
+
+from ..broker.delivery import Lane
+from ..errors import BrokerUnavailable
+from ..errors import WorkerError
+from ..extension import consumers_of
+from ..handling import signals
+from ..registration.consumer import Consumer
+from ..registration.registry import find
+from ..text import printable
+from .subscription import Subscription
+
+logger = logging.getLogger("flask_qconsume.worker")
+
+#: Seconds that settling, and each hook, may take after the handlers' deadline.
+_GRACE = 4.0
+
+#: Seconds between two lines about what a stop waits for.
+_PROGRESS = 5.0
+
+_running: dict[int, Worker] = {}
+
+
+class Worker:
+    """Runs the consumers of an app in this process.
+
+    :param app: The app; its ``QConsume`` says what there is to run.
+    :param names: The full names of the consumers to run; all that are enabled unless
+        given.
+    """
+
+    def __init__(self, app: Flask, names: t.Sequence[str] = ()) -> None:
+        self.app = app
+        self._consumers = consumers_of(app)
+        self.settings = self._consumers.settings
+        self.names = [consumer.name for consumer in self._chosen(names)]
+        #: Set as soon as the worker is asked to stop.
+        self.stopping = threading.Event()
+        self.subscriptions: list[Subscription] = []
+        self._hooks_begun = False
+
+    def start(self) -> None:
+        """Run the ``before_worker`` hooks, then consume, in the background.
+
+        A broker that does not answer is waited for; what it refuses is raised.
+
+        :raises WorkerError: if this process is not patched by gevent, or the app's
+            worker runs already.
+        :raises BrokerRefused: if the broker refuses the credentials.
+        :raises TopologyMismatch: if queues cannot be declared as they should be.
+        """
+        _check_patched()
+        self._claim()
+        try:
+            self._declare()
+            self._before()
+        except BaseException:
+            self._finish()
+            raise
+        self.subscriptions = [
+            self._subscription(consumer, lane)
+            for consumer in self._chosen(self.names)
+            for lane in self._lanes()
+        ]
+        for subscription in self.subscriptions:
+            subscription.start()
+        signals.send(signals.worker_started, self.app, worker=self)
+        logger.info("Consuming %s", ", ".join(self.names) or "nothing")
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Stop, losing nothing; see the module's description.
+
+        :param timeout: Seconds to wait for running handlers;
+            ``QCONSUME_SHUTDOWN_TIMEOUT`` unless given.
+        :returns: Whether it was clean: no handler had to be interrupted, and all that
+            was handled is settled.
+        """
+        if timeout is None:
+            timeout = self.settings.shutdown_timeout
+        deadline = time.monotonic() + timeout
+        self.stopping.set()
+        signals.send(signals.worker_stopping, self.app, worker=self)
+        for subscription in self.subscriptions:
+            subscription.quiet()
+        clean = self._wait(deadline) or self._interrupt()
+        clean = self._settle() and clean
+        self._finish()
+        logger.info("Stopped %s", "cleanly" if clean else "with work given back")
+        signals.send(signals.worker_stopped, self.app, worker=self, clean=clean)
+        return clean
+
+    @property
+    def busy(self) -> int:
+        """How many messages are being handled."""
+        return sum(subscription.busy for subscription in self.subscriptions)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every consumer is connected and the worker is not stopping."""
+        return not self.stopping.is_set() and all(
+            subscription.consuming.is_set() for subscription in self.subscriptions
+        )
+
+    def _chosen(self, names: t.Sequence[str]) -> list[Consumer]:
+        consumers = self._consumers.consumers
+        if names:
+            return [find(consumers, name) for name in names]
+        return [consumer for consumer in consumers.values() if consumer.enabled]
+
+    def _lanes(self) -> list[Lane]:
+        # Where messages die with the worker, none is ever a suspect.
+        survives = self._consumers.broker.capabilities.survives_worker_death
+        return [Lane.MAIN, Lane.SUSPECTS] if survives else [Lane.MAIN]
+
+    def _subscription(self, consumer: Consumer, lane: Lane) -> Subscription:
+        return Subscription(
+            self.app,
+            self._consumers.broker,
+            self.settings,
+            consumer,
+            self._consumers.topology.queue(consumer.queue),
+            lane,
+            self.stopping,
+        )
+
+    def _claim(self) -> None:
+        key = id(self.app)
+        if self.stopping.is_set():
+            raise WorkerError("A worker runs once; make a new 'Worker' to run again.")
+        if key in _running:
+            raise WorkerError(
+                f"A worker of the app '{self.app.import_name}' runs already in process"
+                f" {os.getpid()}. Give its consumers more 'concurrency' to do more at"
+                " once; 'flask qconsume run --processes N' uses more cores."
+            )
+        _running[key] = self
+
+    def _declare(self) -> None:
+        try:
+            self._consumers.broker.declare()
+        except BrokerUnavailable as error:
+            logger.warning("The broker is not there yet: %s", printable(error))
+
+    def _before(self) -> None:
+        self._hooks_begun = True
+        for hook in self._consumers.registry.worker_hooks("before"):
+            with self.app.app_context():
+                hook()
+
+    def _wait(self, deadline: float) -> bool:
+        """Wait for running handlers, telling now and then how many there are."""
+        while (left := deadline - time.monotonic()) > 0 and self.busy:
+            gevent.wait(
+                [gevent.spawn(s.wait, min(left, _PROGRESS)) for s in self.subscriptions]
+            )
+            if self.busy and left > _PROGRESS:
+                logger.info(
+                    "Stopping: %d messages are still being handled, %.0f s left",
+                    self.busy,
+                    deadline - time.monotonic(),
+                )
+        return self.busy == 0
+
+    def _interrupt(self) -> bool:
+        logger.warning(
+            "Interrupting %d handlers at the deadline; their messages go back",
+            self.busy,
+        )
+        for subscription in self.subscriptions:
+            subscription.interrupt()
+        self._wait(time.monotonic() + 1.0)
+        return False
+
+    def _settle(self) -> bool:
+        closing = [gevent.spawn(s.close, _GRACE) for s in self.subscriptions]
+        gevent.joinall(closing)
+        return all(greenlet.value for greenlet in closing)
+
+    def _finish(self) -> None:
+        if self._hooks_begun:
+            for hook in self._consumers.registry.worker_hooks("teardown"):
+                self._teardown(hook)
+        self._consumers.close()
+        _running.pop(id(self.app), None)
+
+    def _teardown(self, hook: t.Callable[[], t.Any]) -> None:
+        try:
+            with gevent.Timeout(_GRACE), self.app.app_context():
+                hook()
+        except (Exception, gevent.Timeout):
+            logger.exception("A 'teardown_worker' hook failed; the others go on.")
+
+
+def _check_patched() -> None:
+    if not monkey.is_module_patched("socket"):
+        raise WorkerError(
+            "Consumers need a process that gevent has patched before anything else was"
+            " imported, or one handler that waits would stop all others. Start it by"
+            " 'flask qconsume run', by 'gunicorn -k gevent', or by 'python -m"
+            " gevent.monkey --module flask …'."
+        )

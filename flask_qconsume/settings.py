@@ -1,0 +1,375 @@
+"""The configuration: one table, read once. The only place that reads ``app.config``.
+
+:data:`TABLE` lists every key with its type, its default and its meaning; the reference
+page is rendered from it. Knows nothing about Flask: ``app.config`` is a mapping.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from .errors import ConfigurationError
+from .retry import RetryPolicy
+
+PREFIX = "QCONSUME_"
+
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+TEXT = "text/plain"
+BYTES = "application/octet-stream"
+
+#: What may be set for one consumer in ``QCONSUME_CONSUMERS``.
+CONSUMER_OPTIONS = (
+    "concurrency",
+    "enabled",
+    "prefetch",
+    "retry",
+    "timeout",
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table."""
+
+    name: str
+    kind: str
+    default: t.Any
+    doc: str
+    check: Callable[[t.Any], t.Any]
+
+    @property
+    def key(self) -> str:
+        """The name in ``app.config``."""
+        return PREFIX + self.name.upper()
+
+    def read(self, config: Mapping[str, t.Any]) -> t.Any:
+        """The checked value from ``config``, or the default."""
+        value = config.get(self.key)
+        if value is None:
+            return self.check(self.default) if self.default is not None else None
+        try:
+            return self.check(value)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"'{self.key}' must be {self.kind}, not '{value!r}'"
+                f"{_because(error)}. {self.doc}"
+            ) from error
+
+
+def _because(error: Exception) -> str:
+    text = str(error).rstrip(".")
+    return f" ({text})" if text else ""
+
+
+def _text(value: t.Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError()
+    return value
+
+
+def _number(low: float, high: float) -> Callable[[t.Any], float]:
+    def check(value: t.Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError()
+        if not low <= value <= high:
+            raise ValueError(f"it must be from {low:g} to {high:g}")
+        return float(value)
+
+    return check
+
+
+def _whole(low: int, high: int) -> Callable[[t.Any], int]:
+    def check(value: t.Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError()
+        if not low <= value <= high:
+            raise ValueError(f"it must be from {low} to {high}")
+        return value
+
+    return check
+
+
+def _one_of(*choices: str) -> Callable[[t.Any], str]:
+    def check(value: t.Any) -> str:
+        if value not in choices:
+            raise ValueError("it must be one of: " + ", ".join(choices))
+        return t.cast(str, value)
+
+    return check
+
+
+def _mapping(value: t.Any) -> dict[str, t.Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
+        raise TypeError()
+    return dict(value)
+
+
+def _texts(value: t.Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+        raise TypeError()
+    return tuple(value)
+
+
+def _policy(value: t.Any) -> RetryPolicy:
+    if isinstance(value, RetryPolicy):
+        return value
+    return RetryPolicy.from_mapping(_mapping(value))
+
+
+def _policies(value: t.Any) -> dict[str, RetryPolicy]:
+    return {name: _policy(options) for name, options in _mapping(value).items()}
+
+
+def _consumers(value: t.Any) -> dict[str, dict[str, t.Any]]:
+    return {
+        name: {key: _option(name, key, item) for key, item in _mapping(options).items()}
+        for name, options in _mapping(value).items()
+    }
+
+
+def _option(consumer: str, key: str, value: t.Any) -> t.Any:
+    if key not in CONSUMER_OPTIONS:
+        raise ValueError(
+            f"'{consumer}' has no option '{key}'{suggestion(key, CONSUMER_OPTIONS)};"
+            f" there are: {', '.join(CONSUMER_OPTIONS)}"
+        )
+    try:
+        return check_option(key, value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"'{key}' of '{consumer}' cannot be '{value!r}'{_because(error)}"
+        ) from error
+
+
+CONCURRENCY = _whole(1, 10_000)
+PREFETCH = _whole(1, 65_535)
+TIMEOUT = _number(0.001, 604_800)
+
+
+def check_option(key: str, value: t.Any) -> t.Any:
+    """One option of a consumer, checked alike for decorators and configuration.
+
+    :raises TypeError: if it is of the wrong type.
+    :raises ValueError: if it is out of its range.
+    """
+    if value is None:
+        return None
+    if key == "concurrency":
+        return CONCURRENCY(value)
+    if key == "prefetch":
+        return PREFETCH(value)
+    if key == "timeout":
+        return TIMEOUT(value)
+    if key == "retry":
+        return value if isinstance(value, str) else _policy(value)
+    if not isinstance(value, bool):
+        raise TypeError("it must be True or False")
+    return value
+
+
+TABLE: tuple[Setting, ...] = (
+    Setting(
+        "broker_url",
+        "a URL",
+        None,
+        "Where the broker is: amqp://…, redis://…, or memory:// for trying out.",
+        _text,
+    ),
+    Setting(
+        "transport_options",
+        "a mapping",
+        {},
+        "Options handed to kombu's transport as they are.",
+        _mapping,
+    ),
+    Setting(
+        "exchange",
+        "a text",
+        "qconsume",
+        "The topic exchange that the app publishes to and its queues are bound to.",
+        _text,
+    ),
+    Setting(
+        "queue_prefix",
+        "a text",
+        "",
+        "Put before the name of every queue, to let apps or stages share a broker.",
+        _text,
+    ),
+    Setting(
+        "queue_type",
+        "'quorum' or 'classic'",
+        "quorum",
+        "The type of the queues declared on RabbitMQ.",
+        _one_of("quorum", "classic"),
+    ),
+    Setting(
+        "accept",
+        "a list of content types",
+        (JSON, MSGPACK, TEXT, BYTES),
+        "The content types that are decoded; others become dead letters.",
+        _texts,
+    ),
+    Setting(
+        "concurrency",
+        "a whole number",
+        10,
+        "How many messages each consumer handles at once in one process.",
+        CONCURRENCY,
+    ),
+    Setting(
+        "prefetch",
+        "a whole number",
+        None,
+        "How many unsettled messages each consumer holds; twice its concurrency if"
+        " unset.",
+        PREFETCH,
+    ),
+    Setting(
+        "timeout",
+        "seconds",
+        600.0,
+        "How long a handler may take.",
+        TIMEOUT,
+    ),
+    Setting(
+        "retry",
+        "a retry policy's arguments",
+        {},
+        "The retry policy of consumers that have none of their own.",
+        _policy,
+    ),
+    Setting(
+        "retry_policies",
+        "a mapping of names to retry policies' arguments",
+        {},
+        'Retry policies by name, for retry="name".',
+        _policies,
+    ),
+    Setting(
+        "delivery_limit",
+        "a whole number",
+        3,
+        "How often a message may be started that kills its process each time; then it"
+        " is a dead letter.",
+        _whole(2, 1_000),
+    ),
+    Setting(
+        "dead_letter_ttl",
+        "seconds",
+        7 * 86_400.0,
+        "How long dead letters are kept.",
+        _number(1, 365 * 86_400),
+    ),
+    Setting(
+        "shutdown_timeout",
+        "seconds",
+        25.0,
+        "How long a stop waits for the handlers that are running.",
+        _number(0, 86_400),
+    ),
+    Setting(
+        "max_message_size",
+        "bytes",
+        16 * 1024 * 1024,
+        "The largest body that is decoded; larger ones become dead letters.",
+        _whole(1, 2**31),
+    ),
+    Setting(
+        "declare",
+        "'auto', 'passive' or 'never'",
+        "auto",
+        "Whether queues are declared, only checked, or left alone.",
+        _one_of("auto", "passive", "never"),
+    ),
+    Setting(
+        "publish_timeout",
+        "seconds",
+        10.0,
+        "How long a publish waits for the broker, reconnecting included.",
+        _number(0.001, 3_600),
+    ),
+    Setting(
+        "heartbeat",
+        "seconds",
+        30.0,
+        "How often broker and worker show each other that they live; a silent"
+        " connection is given up after two of these.",
+        _number(1, 600),
+    ),
+    Setting(
+        "lease",
+        "seconds",
+        60.0,
+        "On Redis: how long a message stays with a worker that no longer answers,"
+        " before another one gets it.",
+        _number(1, 86_400),
+    ),
+    Setting(
+        "consumers",
+        "a mapping of consumers' names to their options",
+        {},
+        "Options for single consumers; they beat the decorator's:"
+        ' {"orders.bill": {"concurrency": 50, "retry": "patient"}}.',
+        _consumers,
+    ),
+)
+
+_KEYS = {setting.key for setting in TABLE}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The configuration of one app, checked; see :data:`TABLE`."""
+
+    broker_url: str
+    transport_options: dict[str, t.Any]
+    exchange: str
+    queue_prefix: str
+    queue_type: str
+    accept: tuple[str, ...]
+    concurrency: int
+    prefetch: int | None
+    timeout: float
+    retry: RetryPolicy
+    retry_policies: dict[str, RetryPolicy]
+    delivery_limit: int
+    dead_letter_ttl: float
+    shutdown_timeout: float
+    max_message_size: int
+    declare: str
+    publish_timeout: float
+    heartbeat: float
+    lease: float
+    consumers: dict[str, dict[str, t.Any]]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, t.Any]) -> Settings:
+        """Read the ``QCONSUME_*`` keys of ``app.config``.
+
+        :raises ConfigurationError: for an unknown key, a wrong value or a missing URL.
+        """
+        for key in config:
+            if key.startswith(PREFIX) and key not in _KEYS:
+                raise ConfigurationError(
+                    f"There is no configuration key '{key}'{suggestion(key, _KEYS)}."
+                )
+        values = {setting.name: setting.read(config) for setting in TABLE}
+        if not values["broker_url"]:
+            raise ConfigurationError(
+                "'QCONSUME_BROKER_URL' must be set before 'QConsume.init_app': the"
+                " address of your broker, such as 'amqp://guest:guest@localhost//' or"
+                " 'redis://localhost/0'. Use 'memory://' to try things out without one."
+            )
+        return cls(**values)
+
+
+def suggestion(word: str, known: t.Iterable[str]) -> str:
+    """``; did you mean ...?`` where a known word is close, else nothing."""
+    close = get_close_matches(word, sorted(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

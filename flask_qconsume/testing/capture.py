@@ -1,0 +1,61 @@
+"""What an app published, kept for a test to look at."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..errors import UndecodableMessage
+from ..handling.payload import decode
+from ..message import Message
+from ..message import Outgoing
+from ..settings import BYTES
+from ..settings import JSON
+from ..settings import MSGPACK
+from ..settings import TEXT
+
+
+@dataclass(frozen=True)
+class Published:
+    """A message that was published, as its consumers would get it."""
+
+    routing_key: str
+    #: Encoded and decoded again; ``bytes`` of a type that is not known here.
+    body: t.Any
+    id: str
+    exchange: str
+    #: The headers given to ``publish``, without our own.
+    headers: Mapping[str, t.Any]
+    key: str | None
+    #: Seconds.
+    delay: float
+    expires: float | None
+    priority: int | None
+
+    @classmethod
+    def of(cls, message: Outgoing) -> Published:
+        """What there is to look at of an outgoing message."""
+        return cls(
+            routing_key=message.routing_key,
+            body=_body(message),
+            id=message.id or "",
+            exchange=message.exchange,
+            headers={
+                name: value
+                for name, value in message.headers.items()
+                if not name.startswith("x-qconsume-")
+            },
+            key=message.key,
+            delay=message.delay,
+            expires=message.expires,
+            priority=message.priority,
+        )
+
+
+def _body(message: Outgoing) -> t.Any:
+    arrived = Message(message.body, "", content_type=message.content_type)
+    try:
+        return decode(arrived, (JSON, MSGPACK, TEXT, BYTES), len(message.body))
+    except UndecodableMessage:
+        return message.body

@@ -1,0 +1,36 @@
+"""Text from outside, made fit to be shown. Standard library only."""
+
+from __future__ import annotations
+
+
+def printable(value: object, length: int = 500) -> str:
+    """The text of something in one line, without control characters, not too long.
+
+    What a message or an error says must not be able to forge a line of a log or a
+    sequence of a terminal.
+    """
+    return _escaped(shortened(said(value), length))
+
+
+def said(value: object) -> str:
+    """``str(value)``, also of errors whose own ``__str__`` raises."""
+    try:
+        return str(value)
+    except Exception:
+        return f"({type(value).__name__}, whose text cannot be had)"
+
+
+def shortened(text: str, length: int) -> str:
+    """The text, or its beginning and end where it is longer than ``length``."""
+    if len(text) <= length:
+        return text
+    head = length // 4
+    return f"{text[:head]} … {text[-(length - head - 3) :]}"
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
