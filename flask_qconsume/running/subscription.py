@@ -49,6 +49,12 @@ HELD_HERE = 1.0
 #: Seconds beyond its time limit after which a handler that swallows it is given up.
 OVERDUE = 10.0
 
+#: Seconds after which a connection that was lost had been a good one.
+LASTING = 60.0
+
+#: How many ids of messages that survived a lost connection are kept at the most.
+_SURVIVORS = 10_000
+
 #: Seconds that closing waits for greenlets which have nothing left to wait for.
 _PATIENCE = 5.0
 
@@ -115,11 +121,15 @@ class Subscription:
         for held in list(self._held):
             held.kill(block=False)
         unstarted = self._handlers.clear()
-        if self._reader is None:
+        reader = self._reader
+        if reader is None:
             self._over.set()
             return
-        self._reader.quiet()
-        self._give_back(self._reader, unstarted)
+        try:
+            reader.quiet()
+            self._give_back(reader, unstarted)
+        except Exception as error:
+            self._lost(reader.link, error)
 
     def wait(self, timeout: float) -> bool:
         """Wait until no handler runs; whether that came true in time."""
@@ -154,10 +164,10 @@ class Subscription:
                 continue
             began = time.monotonic()
             self._tend(link)
-            if time.monotonic() - began > 60:
+            if time.monotonic() - began > LASTING:
                 backoff.reset()
             if not self._quiet:
-                self._over.wait(backoff.next())
+                self._pause(backoff.next())
 
     def _connect(self, backoff: Backoff) -> Link | None:
         try:
@@ -172,15 +182,22 @@ class Subscription:
                 printable(error),
                 exc_info=None if isinstance(error, BrokerError) else error,
             )
-            self._over.wait(delay)
+            self._pause(delay)
             return None
+
+    def _pause(self, delay: float) -> None:
+        """Wait before the next connection, unless the subscription is closed."""
+        self._over.clear()
+        if not self._quiet:
+            self._over.wait(delay)
 
     def _tend(self, link: Link) -> None:
         """Keep one link alive until it is lost or the subscription is closed."""
+        if self._quiet:
+            link.close()
+            return
         self._over.clear()
         reader = self._reader = Reader(link, self._prefetch, self._receive)
-        if self._quiet:
-            reader.quiet()
         reading = gevent.spawn(self._read, reader)
         self.consuming.set()
         logger.info("%s: consuming the queue '%s'", self.name, link.queue)
@@ -227,8 +244,10 @@ class Subscription:
 
     def _remember(self, reader: Reader) -> None:
         """What comes back by the next link has not killed us: it is no suspect."""
-        ids = (delivery.message.id for delivery in reader.held)
-        self._survivors = {id for id in ids if id is not None}
+        ids = {d.message.id for d in reader.held if d.message.id is not None}
+        if len(self._survivors) > _SURVIVORS:
+            self._survivors.clear()
+        self._survivors |= ids
 
     # -- deliveries, in ---------------------------------------------------------------
 
@@ -326,11 +345,9 @@ class Subscription:
         """Let others have what was not started at once, and not only at the end."""
         if self.lane is Lane.SUSPECTS:
             return  # Those go back by 'close', without a mark.
-        fresh = [d for d in deliveries if not d.stale]
-        try:
+        fresh = [delivery for delivery in deliveries if not delivery.stale]
+        if fresh:
             reader.link.release(fresh)
-        except Exception as error:
-            self._lost(reader.link, error)
 
     def _clear_of_suspicion(self, reader: Reader) -> None:
         """Put back what the stop left unsettled in the lane: a stop is no death."""

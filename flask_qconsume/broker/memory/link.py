@@ -55,6 +55,12 @@ class MemoryLink(Link):
         self._paused = True
         self._queue.wake()
 
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        with self._lock:
+            tags = [d.tag for d in deliveries if d.tag in self._unsettled]
+            entries = [self._unsettled.pop(tag) for tag in tags]
+        self._queue.put(entries)
+
     def close(self) -> None:
         with self._lock:
             self.closed = True

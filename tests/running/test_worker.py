@@ -1,0 +1,428 @@
+"""The worker's life on the memory broker: start, handle, retry, stop."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import typing as t
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from flask_qconsume import HandlerTimeout
+from flask_qconsume import Interrupted
+from flask_qconsume import Reject
+from flask_qconsume import Retry
+from flask_qconsume import UnknownConsumer
+from flask_qconsume import WorkerError
+from flask_qconsume import current_message
+from flask_qconsume import signals
+from flask_qconsume.running import subscription
+
+from ..waiting import wait_for
+from .conftest import Bench
+
+
+def test_a_published_message_is_handled_within_milliseconds(bench: Bench) -> None:
+    """Event-driven: kombu's memory transport would poll once a second."""
+    delays: list[float] = []
+
+    @bench.qconsume.consumer("billing", routing_key="order.created")
+    def bill(order: dict[str, float]) -> None:
+        delays.append(time.monotonic() - order["at"])
+
+    bench.start()
+    for _ in range(20):
+        bench.publish("order.created", {"at": time.monotonic()})
+        gevent.idle()
+    wait_for(lambda: len(delays) == 20)
+
+    assert sorted(delays)[10] < 0.05
+
+
+def test_messages_are_handled_concurrently_up_to_the_concurrency(bench: Bench) -> None:
+    most = running = 0
+    go = Event()
+
+    @bench.qconsume.consumer("billing", concurrency=3)
+    def bill(order: t.Any) -> None:
+        nonlocal most, running
+        running += 1
+        most = max(most, running)
+        go.wait()
+        running -= 1
+
+    worker = bench.start()
+    for _ in range(9):
+        bench.publish("billing")
+    wait_for(lambda: worker.busy == 3)
+    gevent.idle()
+    go.set()
+    wait_for(lambda: worker.busy == 0 and worker.subscriptions[0].counts["ack"] == 9)
+
+    assert most == 3
+
+
+def test_no_more_than_the_prefetch_is_taken_from_the_broker(bench: Bench) -> None:
+    go = Event()
+
+    @bench.qconsume.consumer("billing", concurrency=1, prefetch=4)
+    def bill(order: t.Any) -> None:
+        go.wait()
+
+    bench.start()
+    for _ in range(10):
+        bench.publish("billing")
+
+    wait_for(lambda: bench.consumers.broker.depth("billing") == 6)
+    go.set()
+    wait_for(lambda: bench.consumers.broker.depth("billing") == 0)
+
+
+def test_a_failing_message_is_retried_and_then_a_dead_letter(bench: Bench) -> None:
+    attempts: list[int] = []
+
+    @bench.qconsume.consumer("billing", retry={"max_attempts": 3, "min_delay": 0.01})
+    def bill(order: t.Any) -> None:
+        attempts.append(current_message.attempt)
+        raise OSError("gateway down")
+
+    bench.start()
+    id = bench.publish("billing", {"id": 1})
+    wait_for(lambda: bench.dead("billing"))
+
+    (dead,) = bench.dead("billing")
+    assert attempts == [1, 2, 3]
+    assert dead.message.id == id
+    assert dead.message.raw == b'{"id":1}'
+    assert dead.headers["x-qconsume-reason"] == "failed 3 of 3 attempts"
+    assert dead.headers["x-qconsume-error"] == "builtins.OSError: gateway down"
+    assert "gateway down" in dead.headers["x-qconsume-traceback"]
+    assert dead.headers["x-qconsume-consumer"] == "bill"
+    assert dead.headers["x-qconsume-attempts"] == 3
+
+
+def test_a_long_retry_is_held_by_the_broker(bench: Bench) -> None:
+    @bench.qconsume.consumer("billing")
+    def bill(order: t.Any) -> Retry:
+        return Retry(delay=3600)
+
+    worker = bench.start()
+    bench.publish("billing")
+    wait_for(lambda: worker.subscriptions[0].counts["retry"] == 1)
+
+    assert worker.stop() is True
+    assert bench.consumers.broker.depth("billing") == 0
+
+
+def test_a_handler_over_its_time_limit_is_retried(bench: Bench) -> None:
+    errors: list[BaseException] = []
+
+    @bench.qconsume.consumer("billing", timeout=0.02)
+    def bill(order: t.Any) -> None:
+        if current_message.attempt == 1:
+            try:
+                gevent.sleep(60)
+            except HandlerTimeout as error:
+                errors.append(error)
+                raise
+
+    worker = bench.start()
+    bench.publish("billing")
+    wait_for(lambda: worker.subscriptions[0].counts["ack"] == 1)
+
+    assert str(errors[0]) == "the handler took longer than its 0.02 s"
+    assert worker.subscriptions[0].counts["retry"] == 1
+
+
+def test_a_handler_cannot_hide_its_time_limit(bench: Bench) -> None:
+    """It swallows everything and returns as if nothing had happened: no Ack."""
+
+    @bench.qconsume.consumer("billing", timeout=0.02)
+    def bill(order: t.Any) -> None:
+        if current_message.attempt == 1:
+            try:
+                gevent.sleep(60)
+            except BaseException:
+                return
+
+    worker = bench.start()
+    bench.publish("billing")
+    wait_for(lambda: worker.subscriptions[0].counts["ack"] == 1)
+
+    assert worker.subscriptions[0].counts["retry"] == 1
+
+
+def test_a_handler_that_never_ends_does_not_stop_the_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscription, "OVERDUE", 0.05)
+    release = Event()
+    done: list[t.Any] = []
+
+    @bench.qconsume.consumer("billing", timeout=0.05, concurrency=1)
+    def bill(order: t.Any) -> None:
+        while order == "stuck" and not release.is_set():
+            try:
+                release.wait()
+            except BaseException:
+                continue
+        done.append(order)
+
+    worker = bench.start()
+    reader = wait_for(lambda: worker.subscriptions[0]._reader)
+    reader.link.beat_interval = 0.05
+    bench.publish("billing", "stuck", headers={})
+    for _ in range(3):
+        bench.publish("billing", "good")
+    wait_for(lambda: done.count("good") == 3)
+    assert worker.subscriptions[0].counts["retry"] >= 1
+    release.set()
+    wait_for(lambda: worker.busy == 0)
+
+
+def test_system_exit_in_a_handler_stops_nothing(bench: Bench) -> None:
+    done: list[t.Any] = []
+
+    @bench.qconsume.consumer("billing", concurrency=1, retry={"max_attempts": 1})
+    def bill(order: t.Any) -> None:
+        if order == "exit":
+            sys.exit(7)
+        if order == "kill":
+            raise gevent.GreenletExit
+        done.append(order)
+
+    bench.start()
+    for body in ("exit", "kill", "good"):
+        bench.publish("billing", body)
+    wait_for(lambda: done == ["good"])
+
+    errors = [dead.headers["x-qconsume-error"] for dead in bench.dead("billing")]
+    assert errors == ["builtins.SystemExit: 7", "greenlet.GreenletExit: "]
+
+
+def test_a_stop_waits_for_running_handlers(bench: Bench) -> None:
+    started, go = Event(), Event()
+    done: list[bool] = []
+
+    @bench.qconsume.consumer("billing")
+    def bill(order: t.Any) -> None:
+        started.set()
+        go.wait()
+        done.append(current_message.stopping.is_set())
+
+    worker = bench.start()
+    bench.publish("billing")
+    started.wait()
+    stopping = gevent.spawn(worker.stop)
+    wait_for(worker.stopping.is_set)
+    go.set()
+
+    assert stopping.get() is True
+    assert done == [True]
+
+
+def test_what_no_handler_started_goes_back_uncharged_at_once(bench: Bench) -> None:
+    bench.config["QCONSUME_BROKER_URL"] = "memory://goes-back"
+    started, go = Event(), Event()
+
+    @bench.qconsume.consumer("billing", concurrency=1, prefetch=5)
+    def bill(order: t.Any) -> None:
+        started.set()
+        go.wait()
+
+    worker = bench.start()
+    ids = [bench.publish("billing", number) for number in range(5)]
+    started.wait()
+    wait_for(lambda: bench.consumers.broker.depth("billing") == 0)
+    stopping = gevent.spawn(worker.stop)
+    wait_for(lambda: bench.consumers.broker.depth("billing") == 4)
+    go.set()
+
+    assert stopping.get() is True
+    queue = bench.consumers.broker.store.queue("billing")  # type: ignore[attr-defined]
+    left = [entry.message for entry in queue.take(9, lambda: False)]
+    assert [message.id for message in left] == ids[1:]
+    assert {message.attempt for message in left} == {1}
+
+
+def test_at_the_deadline_handlers_are_interrupted_and_nothing_is_charged(
+    bench: Bench,
+) -> None:
+    seen: list[BaseException] = []
+
+    @bench.qconsume.consumer("billing")
+    def bill(order: t.Any) -> None:
+        try:
+            gevent.sleep(60)
+        except Interrupted as error:
+            seen.append(error)
+            raise
+
+    worker = bench.start()
+    bench.publish("billing")
+    wait_for(lambda: worker.busy == 1)
+
+    assert worker.stop(timeout=0.05) is False
+    assert len(seen) == 1
+    assert bench.consumers.broker.depth("billing") == 1
+
+
+def test_a_handler_cannot_hide_its_interruption(bench: Bench) -> None:
+    @bench.qconsume.consumer("billing")
+    def bill(order: t.Any) -> None:
+        try:
+            gevent.sleep(60)
+        except BaseException:
+            return
+
+    worker = bench.start()
+    bench.publish("billing")
+    wait_for(lambda: worker.busy == 1)
+
+    assert worker.stop(timeout=0.05) is False
+    assert bench.consumers.broker.depth("billing") == 1
+
+
+def test_worker_hooks_run_in_order_and_in_an_app_context(bench: Bench) -> None:
+    calls: list[str] = []
+    for name in ("one", "two"):
+
+        @bench.qconsume.before_worker
+        def begin(name: str = name) -> None:
+            calls.append(f"before {name}")
+
+        @bench.qconsume.teardown_worker
+        def end(name: str = name) -> None:
+            calls.append(f"teardown {name}")
+
+    bench.start().stop()
+
+    assert calls == ["before one", "before two", "teardown two", "teardown one"]
+
+
+def test_a_teardown_hook_that_raises_does_not_stop_the_others(bench: Bench) -> None:
+    calls: list[str] = []
+    bench.qconsume.teardown_worker(lambda: calls.append("first registered"))
+
+    @bench.qconsume.teardown_worker
+    def broken() -> None:
+        raise RuntimeError("oh")
+
+    assert bench.start().stop() is True
+    assert calls == ["first registered"]
+
+
+def test_a_before_hook_that_raises_keeps_the_worker_from_starting(bench: Bench) -> None:
+    calls: list[str] = []
+    bench.qconsume.teardown_worker(lambda: calls.append("torn down"))
+
+    @bench.qconsume.before_worker
+    def broken() -> None:
+        raise RuntimeError("no pool")
+
+    with pytest.raises(RuntimeError, match="no pool"):
+        bench.start()
+
+    assert calls == ["torn down"]
+
+
+def test_a_second_worker_of_the_app_is_refused(bench: Bench) -> None:
+    bench.start()
+
+    with pytest.raises(WorkerError, match="runs already in process"):
+        bench.start()
+
+
+def test_only_the_named_consumers_run(bench: Bench) -> None:
+    bench.config["QCONSUME_CONSUMERS"] = {"off": {"enabled": False}}
+    for name in ("one", "two", "off"):
+        bench.qconsume.add_consumer(name, lambda body: None, name=name)
+
+    assert [s.name for s in bench.start("two").subscriptions] == ["two"]
+    bench.workers[0].stop()
+    assert [s.name for s in bench.start().subscriptions] == ["one", "two"]
+    with pytest.raises(UnknownConsumer, match="did you mean 'one'"):
+        bench.start("onee")
+
+
+def test_signals_tell_of_the_workers_life(bench: Bench) -> None:
+    told: list[t.Any] = []
+
+    def started(app: t.Any, worker: t.Any) -> None:
+        told.append(("started", app, worker))
+
+    def stopped(app: t.Any, worker: t.Any, clean: bool) -> None:
+        told.append(("stopped", worker, clean))
+
+    with (
+        signals.worker_started.connected_to(started, sender=bench.app),
+        signals.worker_stopped.connected_to(stopped, sender=bench.app),
+    ):
+        worker = bench.start()
+        worker.stop()
+
+    assert told == [("started", bench.app, worker), ("stopped", worker, True)]
+
+
+def test_a_long_stop_tells_what_it_waits_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("flask_qconsume.running.worker._PROGRESS", 0.05)
+    caplog.set_level("INFO", "flask_qconsume")
+
+    @bench.qconsume.consumer("billing")
+    def bill(order: t.Any) -> None:
+        while "still being handled" not in caplog.text:
+            gevent.sleep(0.01)
+
+    worker = bench.start()
+    bench.publish("billing")
+    wait_for(lambda: worker.busy == 1)
+
+    assert worker.stop() is True
+    assert "Stopping: 1 messages are still being handled" in caplog.text
+
+
+def test_ready_is_said_only_while_consuming(bench: Bench) -> None:
+    bench.qconsume.add_consumer("billing", lambda body: None, name="bill")
+    worker = bench.start()
+
+    wait_for(lambda: worker.ready)
+    worker.stop()
+
+    assert not worker.ready
+
+
+def test_an_unpatched_process_is_refused_with_the_remedy() -> None:
+    code = """
+from flask import Flask
+from flask_qconsume import QConsume, WorkerError
+from flask_qconsume.running.worker import Worker
+app = Flask("x")
+app.config["QCONSUME_BROKER_URL"] = "memory://"
+QConsume(app)
+try:
+    Worker(app).start()
+except WorkerError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert "flask qconsume run" in done.stdout
+
+
+def test_a_rejected_message_keeps_its_reason(bench: Bench) -> None:
+    @bench.qconsume.consumer("billing")
+    def bill(order: t.Any) -> None:
+        raise Reject("card declined")
+
+    bench.start()
+    bench.publish("billing")
+    wait_for(lambda: bench.dead("billing"))
+
+    assert bench.dead("billing")[0].headers["x-qconsume-reason"] == "card declined"
