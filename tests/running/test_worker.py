@@ -19,6 +19,7 @@ from flask_qconsume import UnknownConsumer
 from flask_qconsume import WorkerError
 from flask_qconsume import current_message
 from flask_qconsume import signals
+from flask_qconsume.broker.base import Link
 from flask_qconsume.running import subscription
 
 from ..waiting import wait_for
@@ -159,6 +160,7 @@ def test_a_handler_that_never_ends_does_not_stop_the_others(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscription, "OVERDUE", 0.05)
+    monkeypatch.setattr(Link, "beat_interval", 0.05)
     release = Event()
     done: list[t.Any] = []
 
@@ -172,8 +174,6 @@ def test_a_handler_that_never_ends_does_not_stop_the_others(
         done.append(order)
 
     worker = bench.start()
-    reader = wait_for(lambda: worker.subscriptions[0]._reader)
-    reader.link.beat_interval = 0.05
     bench.publish("billing", "stuck", headers={})
     for _ in range(3):
         bench.publish("billing", "good")

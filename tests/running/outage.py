@@ -1,0 +1,103 @@
+"""A broker that plays outages: the memory broker, with connections that can be cut.
+
+What was unsettled on a connection that is cut comes back marked as delivered again, as
+RabbitMQ does it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+from collections.abc import Sequence
+
+from flask_qconsume.broker.base import Link
+from flask_qconsume.broker.delivery import Delivery
+from flask_qconsume.broker.delivery import Forward
+from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.memory import Memory
+from flask_qconsume.broker.memory.link import MemoryLink
+from flask_qconsume.broker.topology import QueuePlan
+from flask_qconsume.errors import BrokerUnavailable
+
+from .conftest import Bench
+
+
+class CutLink(MemoryLink):
+    """A connection that :meth:`cut` breaks."""
+
+    broker: Outage
+
+    def cut(self) -> None:
+        """Lose the connection: what is unsettled goes to the next one, marked."""
+        with self._lock:
+            self.closed = True
+            entries = list(self._unsettled.values())
+            self._unsettled.clear()
+        self._queue.put(
+            entry._replace(message=dataclasses.replace(entry.message, redelivered=True))
+            for entry in entries
+        )
+
+    def read(self, room: int) -> Sequence[Delivery]:
+        self._check()
+        found = super().read(room)
+        self._check()
+        return found
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        self._check()
+        assert not any(delivery.stale for delivery in deliveries)
+        super().ack(deliveries)
+
+    def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
+        self._check()
+        if self.broker.is_full:
+            return [BrokerUnavailable("the disk is full")] * len(forwards)
+        return super().forward(forwards)
+
+    def _check(self) -> None:
+        if self.closed:
+            raise BrokerUnavailable("the connection was cut")
+
+
+class Outage(Memory):
+    """The memory broker with :meth:`down` and :meth:`up`."""
+
+    capabilities = dataclasses.replace(Memory.capabilities, survives_worker_death=True)
+
+    def __init__(self, *arguments: t.Any) -> None:
+        super().__init__(*arguments)
+        self.links: list[CutLink] = []
+        self.is_down = False
+        #: Whether nothing can be forwarded.
+        self.is_full = False
+        self.refused = 0
+
+    def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
+        if self.is_down:
+            self.refused += 1
+            raise BrokerUnavailable("nobody listens")
+        self._declare_once()
+        link = CutLink(self.store, plan, lane)
+        link.broker = self
+        self.links.append(link)
+        return link
+
+    def down(self) -> None:
+        """Cut all connections and accept no new ones."""
+        self.is_down = True
+        for link in self.links:
+            if not link.closed:
+                link.cut()
+
+    def up(self) -> None:
+        """Accept connections again."""
+        self.is_down = False
+
+
+def play_outages(bench: Bench) -> Outage:
+    """Give an app this broker in place of its own."""
+    consumers = bench.consumers
+    broker = Outage(consumers.settings, consumers.topology)
+    consumers._broker = broker
+    return broker

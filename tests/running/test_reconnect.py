@@ -1,0 +1,251 @@
+"""Lost connections: stale deliveries, reconnecting, adoption, suspects and deaths."""
+
+from __future__ import annotations
+
+import typing as t
+from collections import Counter
+
+import pytest
+from gevent.event import Event
+
+from flask_qconsume import Reject
+from flask_qconsume import current_message
+from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.running import subscription
+from flask_qconsume.running.backoff import Backoff
+
+from ..waiting import wait_for
+from .conftest import Bench
+from .outage import Outage
+from .outage import play_outages
+
+
+@pytest.fixture(autouse=True)
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscription, "Backoff", lambda: Backoff(0.01, 0.05))
+
+
+def main_link(broker: Outage) -> t.Any:
+    return [link for link in broker.links if link.lane is Lane.MAIN][-1]
+
+
+def test_consuming_goes_on_after_an_outage(bench: Bench) -> None:
+    done: list[t.Any] = []
+    bench.qconsume.add_consumer("billing", done.append, name="bill")
+    broker = play_outages(bench)
+    worker = bench.start()
+    wait_for(lambda: worker.ready)
+
+    broker.down()
+    wait_for(lambda: broker.refused > 4)
+    assert not worker.ready
+    bench.publish("billing", "while away")
+    broker.up()
+
+    wait_for(lambda: done == ["while away"])
+    assert worker.ready
+
+
+def test_a_worker_starts_while_its_broker_is_away(bench: Bench) -> None:
+    done: list[t.Any] = []
+    bench.qconsume.add_consumer("billing", done.append, name="bill")
+    broker = play_outages(bench)
+    broker.down()
+    bench.start()
+    bench.publish("billing", 1)
+    wait_for(lambda: broker.refused > 2)
+    broker.up()
+
+    wait_for(lambda: done == [1])
+
+
+def test_a_stop_during_an_outage_is_quick_and_clean(bench: Bench) -> None:
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    broker = play_outages(bench)
+    broker.down()
+    worker = bench.start()
+    wait_for(lambda: broker.refused > 2)
+
+    assert worker.stop() is True
+
+
+def test_a_running_handler_answers_for_the_message_delivered_again(
+    bench: Bench,
+) -> None:
+    """Its old delivery is stale; starting it a second time would be a duplicate."""
+    go = Event()
+    starts: Counter[int] = Counter()
+
+    @bench.qconsume.consumer("billing")
+    def bill(order: int) -> None:
+        starts[order] += 1
+        go.wait()
+
+    broker = play_outages(bench)
+    worker = bench.start()
+    bench.publish("billing", 1)
+    wait_for(lambda: worker.busy == 1)
+    main_link(broker).cut()
+    wait_for(lambda: len(broker.links) == 3)
+    wait_for(lambda: broker.depth("billing") == 0)
+    go.set()
+    wait_for(lambda: worker.subscriptions[0].counts["ack"] == 1)
+    assert worker.stop() is True
+
+    assert starts == {1: 1}
+    assert broker.depth("billing") == 0
+
+
+def test_a_stale_delivery_is_never_settled(bench: Bench) -> None:
+    """A message without an id cannot be recognised: it is handled again."""
+    go = Event()
+    starts: Counter[str] = Counter()
+
+    @bench.qconsume.consumer("billing", concurrency=1)
+    def bill(order: str) -> None:
+        starts[order] += 1
+        go.wait()
+
+    broker = play_outages(bench)
+    worker = bench.start()
+    bench.publish("billing", "order")
+    wait_for(lambda: worker.busy == 1)
+    link = main_link(broker)
+    (entry,) = link._unsettled.values()
+    object.__setattr__(entry.message, "id", None)
+    link.cut()
+    wait_for(lambda: worker.subscriptions[0].counts["suspect"] == 1)
+    go.set()
+    wait_for(lambda: starts == {"order": 2})
+    assert worker.stop() is True
+
+    assert worker.subscriptions[0]._settler.stale == 1
+    assert broker.depth("billing") == 0
+
+
+def test_a_message_of_a_dead_process_is_handled_in_the_lane(bench: Bench) -> None:
+    seen: list[t.Any] = []
+
+    @bench.qconsume.consumer("billing", routing_key="order.created")
+    def bill(order: t.Any) -> None:
+        seen.append((order, current_message.attempt, current_message.routing_key))
+
+    broker = play_outages(bench)
+    bench.publish("order.created", 1)
+    dead_process = broker.connect(
+        bench.consumers.topology.queue("billing"), Lane.MAIN, 1
+    )
+    dead_process.read(1)
+    dead_process.cut()  # type: ignore[attr-defined]
+    worker = bench.start()
+    wait_for(lambda: seen)
+
+    assert seen == [(1, 1, "order.created")]
+    main, lane = worker.subscriptions
+    assert (main.counts["suspect"], main.counts["ack"]) == (1, 0)
+    wait_for(lambda: lane.counts["ack"] == 1)
+
+
+@pytest.mark.parametrize("limit", [2, 3, 5])
+def test_a_message_that_kills_is_a_dead_letter_instead_of_one_start_more(
+    bench: Bench, limit: int
+) -> None:
+    """Each 'process' reads what its worker would read, and dies with it in hand."""
+    bench.config["QCONSUME_DELIVERY_LIMIT"] = limit
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    broker = play_outages(bench)
+    plan = bench.consumers.topology.queue("billing")
+    consumer = bench.consumers.consumers["bill"]
+    bench.publish("billing", "killer")
+    starts = 0
+    while not bench.dead("billing"):
+        for lane in (Lane.MAIN, Lane.SUSPECTS):
+            queue = plan.name if lane is Lane.MAIN else plan.suspects
+            while broker.depth(queue):
+                process = broker.connect(plan, lane, 1)
+                (delivery,) = process.read(1)
+                forward = subscription.triage(
+                    delivery, lane, consumer, bench.consumers.settings
+                )
+                if forward is not None:
+                    process.forward([forward])
+                    process.close()
+                    continue
+                starts += 1
+                process.cut()  # type: ignore[attr-defined]
+
+    assert starts == limit
+    (dead,) = bench.dead("billing")
+    assert f"= {limit} starts are reached" in dead.headers["x-qconsume-reason"]
+
+
+def test_a_stop_in_the_lane_is_no_death(bench: Bench) -> None:
+    started = Event()
+
+    @bench.qconsume.consumer("billing")
+    def bill(order: t.Any) -> None:
+        started.set()
+        Event().wait()
+
+    broker = play_outages(bench)
+    bench.publish("billing", 1)
+    plan = bench.consumers.topology.queue("billing")
+    process = broker.connect(plan, Lane.MAIN, 1)
+    process.read(1)
+    process.cut()  # type: ignore[attr-defined]
+    worker = bench.start()
+    started.wait()
+
+    assert worker.stop(timeout=0.01) is False
+    (entry,) = broker.store.queue(plan.suspects).take(9, lambda: False)
+    assert entry.message.redelivered is False
+    assert entry.message.deaths == 0
+
+
+def test_a_suspect_that_fails_by_an_error_is_cleared(bench: Bench) -> None:
+    """It did not kill the process, so its next attempt is in the queue again."""
+
+    @bench.qconsume.consumer("billing")
+    def bill(order: t.Any) -> None:
+        if current_message.attempt == 1:
+            raise OSError("gateway")
+        raise Reject(f"deaths: {current_message.headers.get('x-qconsume-deaths')}")
+
+    broker = play_outages(bench)
+    bench.publish("billing", 1)
+    process = broker.connect(bench.consumers.topology.queue("billing"), Lane.MAIN, 1)
+    process.read(1)
+    process.cut()  # type: ignore[attr-defined]
+    worker = bench.start()
+    wait_for(lambda: bench.dead("billing"))
+
+    main, lane = worker.subscriptions
+    assert lane.counts["retry"] == 1
+    assert bench.dead("billing")[0].headers["x-qconsume-attempts"] == 2
+
+
+def test_a_dead_letter_that_cannot_be_put_down_waits_unsettled(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others go on, and it arrives once the broker takes it."""
+    done: list[t.Any] = []
+    monkeypatch.setattr(
+        "flask_qconsume.running.settler.Backoff", lambda: Backoff(0.01, 0.05)
+    )
+
+    @bench.qconsume.consumer("billing")
+    def bill(order: t.Any) -> None:
+        if order == "bad":
+            raise Reject("no good")
+        done.append(order)
+
+    broker = play_outages(bench)
+    broker.is_full = True
+    bench.start()
+    bench.publish("billing", "bad")
+    bench.publish("billing", "good")
+    wait_for(lambda: done == ["good"])
+    assert not bench.dead("billing")
+    broker.is_full = False
+
+    wait_for(lambda: bench.dead("billing"))
