@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -39,8 +40,8 @@ def test_no_file_names_a_path_of_one_machine() -> None:
 
 
 def tracked_files() -> list[str]:
-    if not (ROOT / ".git").exists():
-        pytest.skip("not a clone")
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("not a clone, or no git to read it with")
     # A clone that belongs to somebody else, as in a container, is fine to read.
     command = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
     listed = subprocess.run(

@@ -34,15 +34,11 @@ def _is_patched() -> bool:
 
 
 def _can_start_again() -> bool:
-    # Only where pytest owns the process: a debugger or coverage would be lost silently.
+    # Only where pytest owns the process, lest a debugger be lost. Coverage goes on in
+    # the new program: it is told to follow ``exec`` in pyproject.toml.
     program = pathlib.Path(sys.argv[0])
     ours = program.name in {"pytest", "py.test"} or program.parent.name == "pytest"
-    return ours and GUARD not in os.environ and not _is_measured()
-
-
-def _is_measured() -> bool:
-    coverage = sys.modules.get("coverage")
-    return coverage is not None and coverage.Coverage.current() is not None
+    return ours and GUARD not in os.environ
 
 
 def _start_again(config: pytest.Config) -> None:
