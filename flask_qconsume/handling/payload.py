@@ -6,9 +6,11 @@ Everything here is hostile input until it was decoded. Nothing that can execute 
 
 from __future__ import annotations
 
+import codecs
 import datetime
 import decimal
 import json
+import math
 import typing as t
 import uuid
 from collections.abc import Callable
@@ -39,6 +41,14 @@ _ALIASES = {
 #: kombu writes these as the "encoding" of bodies that have no character set.
 _NO_CHARSET = ("", "binary", "ascii-8bit", "utf-8")
 
+#: Python's codecs that no message is written in. The first two take time that grows
+#: with the square of the length: 16 MB would hold up the process for hours.
+_NO_CHARSETS = ("punycode", "idna", "unicode-escape", "raw-unicode-escape", "undefined")
+
+#: What decoders raise for bytes that they do not like: msgpack an ``OverflowError`` for
+#: times in a far future, and a ``TypeError`` for a mapping whose key is a list.
+_UNDECODABLE = (ValueError, TypeError, ArithmeticError, LookupError, RecursionError)
+
 
 def decode(message: Message, accept: Collection[str], max_size: int) -> t.Any:
     """The body of a message.
@@ -65,10 +75,9 @@ def decode(message: Message, accept: Collection[str], max_size: int) -> t.Any:
         return _DECODERS[kind](message)
     except UndecodableMessage:
         raise
-    except (ValueError, RecursionError, LookupError) as error:
-        raise UndecodableMessage(
-            f"the body is no {kind}: {printable(error)}"
-        ) from error
+    except _UNDECODABLE as error:
+        said = printable(error) or type(error).__name__
+        raise UndecodableMessage(f"the body is no {kind}: {said}") from error
 
 
 def encode(body: t.Any, content_type: str = JSON) -> bytes:
@@ -104,9 +113,8 @@ def _kind(message: Message, accept: Collection[str]) -> str:
 def _charset(message: Message) -> str:
     given = (message.content_encoding or "").strip().lower()
     _, found, in_type = (message.content_type or "").lower().partition("charset=")
-    charset = (
-        given if given not in _NO_CHARSET else in_type.strip(' "') if found else ""
-    )
+    in_type = in_type.partition(";")[0].strip(' "')
+    charset = given if given not in _NO_CHARSET else in_type if found else ""
     if charset in ("gzip", "deflate", "br", "zstd", "compress"):
         raise UndecodableMessage(f"the encoding '{charset}' is not supported")
     return charset or "utf-8"
@@ -115,6 +123,9 @@ def _charset(message: Message) -> str:
 def _decode_text(message: Message) -> str:
     charset = _charset(message)
     try:
+        # Looked up apart, since an empty body would decode by any name.
+        if codecs.lookup(charset).name in _NO_CHARSETS:
+            raise LookupError(charset)
         return message.raw.decode(charset)
     except LookupError:
         raise UndecodableMessage(
@@ -125,11 +136,20 @@ def _decode_text(message: Message) -> str:
 def _decode_json(message: Message) -> t.Any:
     if not message.raw:
         raise ValueError("it is empty")
-    return json.loads(_decode_text(message), parse_constant=_no_constant)
+    return json.loads(
+        _decode_text(message), parse_constant=_no_constant, parse_float=_finite
+    )
 
 
 def _no_constant(name: str) -> t.Any:
     raise ValueError(f"'{name}' is no JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"the number {printable(digits, 40)} is too large")
+    return number
 
 
 def _decode_msgpack(message: Message) -> t.Any:
