@@ -6,7 +6,6 @@ Whatever stands in a header came from outside: nonsense in one of ours counts as
 from __future__ import annotations
 
 import json
-import math
 import traceback
 import typing as t
 from collections.abc import Mapping
@@ -48,6 +47,9 @@ MAX_TRACEBACK = 16_000
 MAX_ERROR = 1_000
 MAX_DETAILS = 8_000
 
+#: The end of the year 9999, which is where AMQP's clients end, too.
+_LAST_TIME = 253_402_300_799
+
 
 def whole(headers: Mapping[str, t.Any], name: str, default: int) -> int:
     """A whole number of ours, from ``default`` up to a million."""
@@ -62,7 +64,8 @@ def seconds(headers: Mapping[str, t.Any], name: str) -> float | None:
     value = headers.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if math.isfinite(value) else None
+    # A copy takes it along as its AMQP timestamp, which must not refuse it.
+    return float(value) if 0 <= value <= _LAST_TIME else None
 
 
 def text(headers: Mapping[str, t.Any], name: str) -> str | None:
@@ -131,9 +134,16 @@ def _of_error(error: BaseException) -> dict[str, t.Any]:
         lines = "".join(traceback.format_exception(error))
         headers[TRACEBACK] = _fit(lines, MAX_TRACEBACK)
     if isinstance(error, InvalidMessage) and error.details is not None:
-        details = json.dumps(error.details, default=str)
-        headers[DETAILS] = _fit(details, MAX_DETAILS)
+        headers[DETAILS] = _fit(_details(error.details), MAX_DETAILS)
     return headers
+
+
+def _details(details: t.Any) -> str:
+    try:
+        return json.dumps(details, default=str)
+    except (TypeError, ValueError, RecursionError):
+        # msgpack's mappings have keys of any type, and a schema names those it refuses.
+        return said(details)
 
 
 def _fit(text: str, length: int) -> str:

@@ -5,6 +5,8 @@ kombu's virtual transports carry the same properties, so this serves every broke
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import time
 import typing as t
 from collections.abc import Mapping
@@ -49,7 +51,7 @@ def incoming(
         expires_at=ours.seconds(table, ours.EXPIRES_AT),
         content_type=_text(properties.get("content_type")),
         content_encoding=_text(properties.get("content_encoding")),
-        priority=_whole(properties.get("priority")),
+        priority=_octet(properties.get("priority")),
         redelivered=redelivered,
         properties={k: properties[k] for k in _KEPT if properties.get(k)},
     )
@@ -106,12 +108,14 @@ def _text(value: t.Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _whole(value: t.Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _octet(value: t.Any) -> int | None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and 0 <= value <= 255 else None
 
 
 def _timestamp(value: t.Any) -> float | None:
     """py-amqp gives a ``datetime`` in UTC, others give seconds."""
-    if hasattr(value, "timestamp"):
-        return float(value.timestamp())
-    return float(value) if _whole(value) is not None else None
+    if isinstance(value, datetime.datetime):
+        with contextlib.suppress(ValueError, OverflowError, OSError):
+            value = value.timestamp()
+    return ours.seconds({"": value}, "")
