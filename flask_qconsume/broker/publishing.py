@@ -6,6 +6,8 @@ import math
 import time
 import typing as t
 import uuid
+from collections.abc import Mapping
+from types import NoneType
 
 from ..errors import PublishError
 from ..errors import Unroutable
@@ -43,12 +45,14 @@ def compose(
     content_type = options.get("content_type") or JSON
     headers = _headers(options.get("headers"))
     name = default_exchange if exchange is None else getattr(exchange, "name", exchange)
+    _check_short("exchange", name)
+    _check_short("content_type", content_type)
     headers |= {ours.EXCHANGE: name, ours.ROUTING_KEY: routing_key}
     return Outgoing(
         routing_key=routing_key,
         body=_encoded(body, content_type),
         exchange=name,
-        id=options.get("id") or str(uuid.uuid4()),
+        id=_check_short("id", options.get("id") or str(uuid.uuid4())),
         headers=headers,
         content_type=content_type,
         content_encoding=None if isinstance(body, bytes) else _encoding(content_type),
@@ -70,22 +74,33 @@ def _known(options: dict[str, t.Any]) -> None:
 
 
 def _check_routing_key(routing_key: t.Any) -> None:
-    if not isinstance(routing_key, str) or not routing_key:
+    if not routing_key:
         raise PublishError(f"The routing key must be a text, not '{routing_key!r}'.")
-    if len(routing_key.encode()) > _LONGEST:
+    _check_short("routing_key", routing_key)
+
+
+def _check_short(name: str, value: t.Any) -> str:
+    """What AMQP writes as a short string."""
+    if not isinstance(value, str) or len(_utf8(value)) > _LONGEST:
         raise PublishError(
-            f"The routing key '{routing_key}' has over {_LONGEST} bytes."
+            f"'{name}' must be a text of {_LONGEST} bytes at the most, not '{value!r}'."
         )
+    return value
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise PublishError(f"'{text!r}' cannot be written as UTF-8.") from error
 
 
 def _headers(headers: t.Any) -> dict[str, t.Any]:
+    if not isinstance(headers, (Mapping, NoneType)):
+        raise PublishError(f"'headers' must be a mapping, not '{headers!r}'.")
     found = dict(headers or {})
     for name in found:
-        if not isinstance(name, str) or len(name.encode()) > _LONGEST:
-            raise PublishError(
-                f"The header's name '{name!r}' must be a text of {_LONGEST} bytes at"
-                " the most."
-            )
+        _check_short("a header's name", name)
         if name.lower().startswith(ours.PREFIX):
             raise PublishError(
                 f"The header '{name}' cannot be set: '{ours.PREFIX}' is kept for"
@@ -127,16 +142,26 @@ def _seconds(name: str, value: t.Any) -> float | None:
 
 
 def _key(value: t.Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    raise PublishError(f"'key' must be a text, not '{value!r}'.")
+    if not isinstance(value, (str, NoneType)):
+        raise PublishError(f"'key' must be a text, not '{value!r}'.")
+    _utf8(value or "")
+    return value
 
 
 def unroutable(message: Outgoing) -> Unroutable:
     """The error for a message that no queue is bound for."""
-    where = f"the exchange '{message.exchange}'" if message.exchange else "any queue"
     return Unroutable(
-        f"No queue is bound to {where} for the routing key '{message.routing_key}', so"
-        " nobody would get the message. Register a consumer for it, run 'flask qconsume"
-        " declare' in the app that has it, or publish with mandatory=False."
+        f"{_nobody(message)}, so nobody would get the message. Register a consumer for"
+        " it, run 'flask qconsume declare' in the app that has it, or publish with"
+        " mandatory=False."
+    )
+
+
+def _nobody(message: Outgoing) -> str:
+    key = message.routing_key
+    if not message.exchange:
+        return f"There is no queue '{key}'"
+    return (
+        f"No queue is bound to the exchange '{message.exchange}' for the routing key"
+        f" '{key}'"
     )
