@@ -83,7 +83,7 @@ class Memory(Broker):
     def depth(self, queue: str) -> int:
         if queue.endswith(".dead"):
             return len(self.store.graves(queue))
-        return len(self.store.queue(queue))
+        return self.store.depth(queue)
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return MemoryDeadLetters(self.store, plan)

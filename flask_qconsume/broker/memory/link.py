@@ -76,7 +76,7 @@ class MemoryLink(Link):
     def _put(self, forward: Forward) -> None:
         message = copied(forward.delivery.message, forward)
         if forward.lane is Lane.DEAD:
-            self._store.bury(self.plan.dead, message, forward.expires or 0.0)
+            self._store.bury(self.plan.dead, message, forward.expires)
         else:
             main = forward.lane is Lane.MAIN
             name = self.plan.name if main else self.plan.suspects

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import threading
 import time
 import typing as t
@@ -106,6 +107,11 @@ class Store:
                 self._queues[name] = MemoryQueue(self.clock)
             return self._queues[name]
 
+    def depth(self, name: str) -> int:
+        """How many messages are ready in a queue; looking does not make it."""
+        with self.lock:
+            return len(self._queues[name]) if name in self._queues else 0
+
     def routes(self, exchange: str, routing_key: str) -> list[str]:
         """The names of the queues that get what is published so."""
         with self.lock:
@@ -116,10 +122,11 @@ class Store:
                 {b.queue for b in found if matches(b.routing_key, routing_key)}
             )
 
-    def bury(self, name: str, message: Message, expires: float) -> None:
-        """Keep a dead letter for so many seconds."""
+    def bury(self, name: str, message: Message, expires: float | None) -> None:
+        """Keep a dead letter for so many seconds, or as long as the store lives."""
         with self.lock:
-            grave = Grave(next(_numbers), message, self.clock() + expires)
+            until = math.inf if expires is None else self.clock() + expires
+            grave = Grave(next(_numbers), message, until)
             self._graves.setdefault(name, []).append(grave)
 
     def graves(self, name: str) -> list[Grave]:
