@@ -28,16 +28,17 @@ class Handling:
 
     def __init__(self, message: Message) -> None:
         self.message = message
-        self._endings: list[Callable[[], object]] = []
+        self._endings = contextlib.ExitStack()
 
     def at_end(self, ending: Callable[[], object]) -> None:
         """Call something when the handler has ended, before the teardown hooks."""
-        self._endings.append(ending)
+        self._endings.callback(ending)
 
     def end(self) -> None:
-        """End what was started for this message, the last started first."""
-        while self._endings:
-            self._endings.pop()()
+        """End what was started for this message, the last started first; all of it,
+        even if ending one thing raises.
+        """
+        self._endings.close()
 
 
 current: ContextVar[Handling] = ContextVar("flask_qconsume.handling")

@@ -12,8 +12,9 @@
 
 Nothing raised in there leaves :func:`dispatch` but :class:`~.errors.Interrupted`, the
 stop's own; and nothing is acknowledged that was not wholly handled: where a step after
-the handler raises, an ``Ack`` becomes what the retry policy says. Settlement comes
-later, and elsewhere: nothing here knows a broker.
+the handler raises, an ``Ack`` becomes what the retry policy says. All teardown hooks
+run, whatever happens. Settlement comes later, and elsewhere: nothing here knows a
+broker.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ import logging
 import threading
 import time
 import typing as t
+from collections.abc import AsyncGenerator
 from collections.abc import Callable
+from collections.abc import Coroutine
+from collections.abc import Generator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flask import Flask
@@ -58,6 +63,8 @@ class Result:
 
     outcome: Outcome
     error: BaseException | None = None
+    #: Whether the outcome was somebody's decision and not the retry policy's.
+    foreseen: bool = False
 
 
 def dispatch(
@@ -78,7 +85,13 @@ def dispatch(
     """
     run = _Run(app, consumer, limit, now)
     result = run.handle(_with_limits(consumer, message, stopping))
-    _tell(app, consumer, message, result)
+    try:
+        _tell(app, consumer, message, result)
+    except Interrupted:
+        raise
+    except BaseException as error:
+        # A log filter that raises, or a receiver's SystemExit: they only look on.
+        _complain("An observer of the consumer '%s' raised.", consumer, error)
     return result
 
 
@@ -113,14 +126,29 @@ class _Run:
     def handle(self, message: Message) -> Result:
         self._attempt = message.attempt
         try:
-            with self._app.app_context(), handling(message) as current:
+            with self._app_context(), handling(message) as current:
                 self._steps(current)
         except Interrupted:
             raise
         except BaseException as error:
             # Only a teardown of the app context can raise here (or its start).
+            if isinstance(self._result.error, Interrupted):
+                raise self._result.error from error
             self._spoil(error)
         return self._result
+
+    @contextlib.contextmanager
+    def _app_context(self) -> Iterator[None]:
+        """The app's context; as after a request, its end is told an unhandled error."""
+        context = self._app.app_context()
+        context.push()
+        try:
+            yield
+        except BaseException as error:
+            context.pop(error)
+            raise
+        acked = isinstance(self._result.outcome, Ack)
+        context.pop(None if acked else self._result.error)
 
     def _steps(self, current: Handling) -> None:
         signals.send(
@@ -130,10 +158,16 @@ class _Run:
             message=current.message,
         )
         try:
-            self._result = self._outcome(current)
+            try:
+                self._result = self._outcome(current)
+            finally:
+                current.end()
             self._after()
+        except Interrupted as error:
+            self._result = Result(self._result.outcome, error)
+            raise
         finally:
-            self._teardown(current)
+            self._teardown()
 
     def _outcome(self, current: Handling) -> Result:
         try:
@@ -142,11 +176,9 @@ class _Run:
         except Interrupted:
             raise
         except Outcome as outcome:
-            return Result(self._decided(outcome), _cause(outcome))
+            return Result(self._decided(outcome), _cause(outcome), foreseen=True)
         except BaseException as error:
             return self._of_error(error)
-        finally:
-            current.end()
 
     def _call(self, current: Handling) -> Outcome:
         message = current.message
@@ -184,7 +216,7 @@ class _Run:
         except BaseException as another:
             return Result(self._by_policy(another), another)
         if outcome is not None:
-            return Result(self._decided(outcome), error)
+            return Result(self._decided(outcome), error, foreseen=True)
         return Result(self._by_policy(error), error)
 
     def _from_error_handlers(self, error: BaseException) -> Outcome | None:
@@ -221,23 +253,28 @@ class _Run:
                 self._spoil(error)
                 continue
             if found is not None and found is not self._result.outcome:
-                self._result = Result(self._decided(found), self._result.error)
+                self._result = dataclasses.replace(
+                    self._result, outcome=self._decided(found)
+                )
 
-    def _teardown(self, current: Handling) -> None:
+    def _teardown(self) -> None:
+        interrupted: Interrupted | None = None
         for hook in self._hooks.teardown:
             try:
                 hook(self._result.error)
-            except Interrupted:
-                raise
+            except Interrupted as error:
+                interrupted = error  # The other hooks come first.
             except BaseException as error:
                 self._spoil(error)
+        if interrupted is not None:
+            raise interrupted
 
     def _spoil(self, error: BaseException) -> None:
         """Something raised after the handler: what it had done may not have held."""
-        logger.error(
+        _complain(
             "A hook of the consumer '%s' raised after the handler.",
-            self._consumer.name,
-            exc_info=error,
+            self._consumer,
+            error,
         )
         if isinstance(self._result.outcome, Ack):
             self._result = Result(self._by_policy(error), error)
@@ -251,6 +288,14 @@ def _outcome_of(function: Hook, returned: t.Any) -> Outcome | None:
         raise TypeError(
             f"'{getattr(function, '__name__', function)}' returned the class"
             f" '{returned.__name__}'; return an instance: '{returned.__name__}(...)'."
+        )
+    if isinstance(returned, (Coroutine, Generator, AsyncGenerator)):
+        if isinstance(returned, Coroutine):
+            returned.close()  # Python would warn that it was never awaited.
+        raise TypeError(
+            f"'{getattr(function, '__name__', function)}' returned a"
+            f" {type(returned).__name__}, of which nothing has run yet; make it a plain"
+            " function, without 'async' and 'yield'."
         )
     return None
 
@@ -310,6 +355,12 @@ def _log(consumer: Consumer, message: Message, result: Result) -> None:
             printable(message.id),
             printable(outcome.reason),
         )
+
+
+def _complain(text: str, consumer: Consumer, error: BaseException) -> None:
+    # Where logging itself raises there is nobody left to tell.
+    with contextlib.suppress(Exception):
+        logger.error(text, consumer.name, exc_info=error)
 
 
 def _described(error: BaseException | None) -> str:

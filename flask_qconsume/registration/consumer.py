@@ -130,6 +130,11 @@ def _check_handler(name: str, handler: t.Any) -> None:
             f"The handler of the consumer '{name}' is an 'async def'. Consumers run in"
             " gevent greenlets, where no asyncio loop runs; make it a plain 'def'."
         )
+    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+        raise RegistrationError(
+            f"The handler of the consumer '{name}' has a 'yield', so calling it would"
+            " only make a generator, and run nothing of it; make it a plain function."
+        )
     try:
         inspect.signature(handler).bind(object())
     except TypeError as error:

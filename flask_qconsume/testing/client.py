@@ -90,7 +90,7 @@ class TestClient:
         )
         with self.capture() as published:
             result = dispatch(self._app, found, message)
-        if not catch and result.error is not None:
+        if not catch and result.error is not None and not result.foreseen:
             raise result.error
         return Delivered(result.outcome, result.error, list(published))
 
