@@ -33,6 +33,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._scopes: dict[str, Scope] = {}
+        self._closed_by = ""
 
     @classmethod
     def of(cls, app: Flask) -> Registry:
@@ -40,11 +41,21 @@ class Registry:
         return t.cast("Registry", app.extensions.setdefault(_KEY, cls()))
 
     def add_scope(self, name: str, scope: Scope) -> None:
-        """Add what an extension or a blueprint registered, under its name."""
+        """Add what an extension or a blueprint registered, under its name.
+
+        :raises RegistrationError: if it comes too late to have any effect.
+        """
+        if self._closed_by:
+            raise RegistrationError(
+                f"'{name or 'QConsume'}' cannot be registered any more:"
+                f" {self._closed_by}. Register all blueprints before the app publishes"
+                " or consumes."
+            )
         self._scopes[name] = scope
 
     def close(self, reason: str) -> None:
         """Refuse further registrations, since they would have no effect any more."""
+        self._closed_by = reason
         for scope in self._scopes.values():
             scope.closed_by = reason
 
