@@ -78,11 +78,13 @@ class RetryPolicy:
 
         :param random: A source of numbers from 0 to 1.
         """
-        # A large exponent overflows a float; the delay is then the longest one.
+        # A large exponent overflows a float (of whole numbers it would make one with
+        # millions of digits); the delay is then the longest one.
         try:
-            full = min(self.max_delay, self.min_delay * self.factor ** (attempt - 1))
+            growth = float(self.factor) ** (attempt - 1)
+            full = min(self.max_delay, self.min_delay * growth)
         except OverflowError:
-            full = self.max_delay
+            full = self.max_delay if self.min_delay else 0.0
         return full * (1 - self.jitter * random())
 
     def decide(
@@ -138,7 +140,7 @@ def _load(name: str, dotted: str) -> t.Any:
     module, _, attribute = dotted.rpartition(".")
     try:
         return getattr(import_module(module or "builtins"), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"A retry policy's '{name}' names '{dotted}', which cannot be imported:"
             f" {error}."
