@@ -1,0 +1,99 @@
+"""The dead letters of one queue: a sorted set of envelopes, by when they expire."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Iterator
+
+from ...message import Message
+from .. import headers as ours
+from .. import properties as basic
+from ..base import DeadLetter
+from ..base import DeadLetters
+from ..topology import QueuePlan
+from . import envelope
+from . import scripts
+from .shared import Shared
+
+_PAGE = 50
+
+
+class RedisDeadLetters(DeadLetters):
+    """What lies in ``<queue>.dead`` and is still to be kept."""
+
+    def __init__(self, plan: QueuePlan, shared: Shared) -> None:
+        self._plan = plan
+        self._shared = shared
+        self._key = shared.layout.base(plan.dead)
+
+    def count(self) -> int:
+        return int(self._shared.server.call(scripts.COUNT([self._key])))
+
+    def __iter__(self) -> Iterator[DeadLetter]:
+        return (letter for letter, _ in self._letters())
+
+    def take(
+        self,
+        wanted: t.Callable[[DeadLetter], bool],
+        replay: bool,
+        progress: t.Callable[[], t.Any] = lambda: None,
+    ) -> int:
+        taken = 0
+        for letter, element in self._letters():
+            if wanted(letter):
+                taken += self._take(letter.message, element, replay)
+            progress()
+        return taken
+
+    def _letters(self) -> Iterator[tuple[DeadLetter, bytes]]:
+        for element in self._elements():
+            message = envelope.opened(element, self._plan.name)
+            headers = {k: v for k, v in message.headers.items() if _is_ours(k)}
+            ref = envelope.reference(element)
+            yield DeadLetter(ref, self._plan.name, message, headers), element
+
+    def _elements(self) -> Iterator[bytes]:
+        """All elements by their scores.
+
+        By ranks some would be missed: those behind move up when others are taken out.
+        """
+        score = b""
+        #: Of the last score, what was given out already.
+        seen: set[bytes] = set()
+        while True:
+            count = len(seen) + _PAGE
+            page = self._shared.server.call(scripts.PAGE([self._key], score, 0, count))
+            fresh = [
+                (element, found)
+                for element, found in zip(page[::2], page[1::2], strict=True)
+                if found != score or element not in seen
+            ]
+            for element, found in fresh:
+                seen = {*seen, element} if found == score else {element}
+                score = found
+                yield element
+            if not fresh:
+                return
+
+    def _take(self, message: Message, element: bytes, replay: bool) -> int:
+        layout, queue = self._shared.layout, self._plan.name
+        step = layout.step(envelope.kombu_priority(message.priority))
+        keys = [self._key, layout.listed(queue, step)]
+        copy = self._replayed(message) if replay else b""
+        taken = self._shared.server.call(scripts.TAKE(keys, element, copy))
+        if taken and replay and step:
+            self._shared.wake([queue])
+        return int(taken)
+
+    def _replayed(self, message: Message) -> bytes:
+        headers = ours.replayed(message.headers)
+        return envelope.sealed(
+            basic.copy(message, headers),
+            message.raw,
+            exchange="",
+            routing_key=self._plan.name,
+        )
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(ours.PREFIX)

@@ -1,0 +1,85 @@
+"""What the redis package raises, in our words. No I/O."""
+
+from __future__ import annotations
+
+from redis import exceptions
+
+from ...errors import BrokerError
+from ...errors import BrokerRefused
+from ...errors import BrokerUnavailable
+from ...errors import PublishRefused
+from ...errors import TopologyMismatch
+
+_REFUSALS = (
+    exceptions.AuthenticationError,
+    exceptions.AuthorizationError,
+    exceptions.AuthenticationWrongNumberOfArgsError,
+    exceptions.NoPermissionError,
+)
+_OUTAGES = (
+    OSError,
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.ReadOnlyError,
+    exceptions.TryAgainError,
+    exceptions.ClusterDownError,
+    exceptions.InvalidResponse,
+)
+#: Errors that redis-py has no classes for, by the word that Redis begins them with.
+_WORDS: dict[str, type[BrokerError]] = {
+    "NOAUTH": BrokerRefused,
+    "WRONGPASS": BrokerRefused,
+    "NOPERM": BrokerRefused,
+    "WRONGTYPE": TopologyMismatch,
+    "OOM": PublishRefused,
+    "MISCONF": BrokerUnavailable,
+    "NOREPLICAS": BrokerUnavailable,
+    "BUSY": BrokerUnavailable,
+    "LOADING": BrokerUnavailable,
+    "READONLY": BrokerUnavailable,
+    "MASTERDOWN": BrokerUnavailable,
+    "CLUSTERDOWN": BrokerUnavailable,
+    "TRYAGAIN": BrokerUnavailable,
+    "UNBLOCKED": BrokerUnavailable,
+    "UNKILLABLE": BrokerUnavailable,
+}
+_SENTENCES = {
+    BrokerRefused: "Redis refused us: {0}. Look at the user, the password and the"
+    " permissions (ACL) behind 'QCONSUME_BROKER_URL'.",
+    BrokerUnavailable: "There is no working connection to Redis: {0}.",
+    TopologyMismatch: "Redis holds a key of ours as something else: {0}. Another"
+    " program uses that name; set 'QCONSUME_QUEUE_PREFIX' or remove the key.",
+    PublishRefused: "Redis refused the message: {0}. It is out of memory ('maxmemory');"
+    " consume, or give it more.",
+    BrokerError: "Redis answered with an error: {0}.",
+}
+
+
+class AnswerLost(BrokerUnavailable):
+    """A connection was lost after we had sent something by it."""
+
+
+def translated(error: Exception, *, sent: bool = False) -> BrokerError:
+    """Our error for one of redis-py's.
+
+    :param sent: Whether Redis may have done what we asked for.
+    """
+    kind = _kind(error)
+    text = str(error).strip().rstrip(".") or type(error).__name__
+    sentence = _SENTENCES[kind].format(text)
+    return (
+        AnswerLost(sentence) if sent and kind is BrokerUnavailable else kind(sentence)
+    )
+
+
+def _kind(error: Exception) -> type[BrokerError]:
+    # redis-py makes a refused password a ConnectionError, so refusals come first.
+    if isinstance(error, _REFUSALS):
+        return BrokerRefused
+    if isinstance(error, _OUTAGES):
+        return BrokerUnavailable
+    if isinstance(error, exceptions.OutOfMemoryError):
+        return PublishRefused
+    words = [word.strip(":'\"-") for word in str(error).split()]
+    # An error out of a script may begin with words of Redis' own.
+    return next((_WORDS[word] for word in words if word in _WORDS), BrokerError)

@@ -1,0 +1,166 @@
+"""The messages that one link holds: their tags, their leases, and the way back.
+
+A message is held as a field of kombu's ``unacked`` hash, in kombu's own format, so that
+a kombu worker that shares the Redis could put it back. The field's name is a tag of our
+own (never the producer's, which two copies may share); it ends with the step of the
+list that the message came from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+
+from ...errors import BrokerError
+from . import envelope
+from . import scripts
+from .layout import Layout
+from .scripts import Call
+from .server import Server
+
+#: Redis unpacks the tags of one call on Lua's stack, which holds some 8,000.
+_CHUNK = 500
+#: A look for expired leases ends after so many pages of so many.
+_PAGES = 10
+_PAGE = 100
+#: A read ends early when it has fetched so many bytes.
+_BYTES = 1024 * 1024
+
+
+class Held:
+    """What one link took out of its queue and has not settled."""
+
+    def __init__(
+        self, server: Server, layout: Layout, queue: str, lease: float
+    ) -> None:
+        self.queue = queue
+        self._server = server
+        self._layout = layout
+        self._lease = lease
+        self._prefix = f"{uuid.uuid4()}:"
+        self._number = 0
+        #: The tags in the order in which the messages were read.
+        self._tags: dict[str, None] = {}
+        #: The numbers given to a pop whose answer we have not got.
+        self._asked = range(0)
+        self._keys = layout.held(queue)
+        # kombu restores to (exchange, routing key): with the default exchange that is
+        # this queue alone, and not once more all that the message was routed to.
+        self._suffix = f',"",{json.dumps(queue)}]'.encode()
+
+    def pop(self, room: int) -> Call:
+        """The script that takes up to ``room`` messages."""
+        layout, queue = self._layout, self.queue
+        first, self._number = self._number, self._number + room
+        self._asked = range(first, self._number)
+        return scripts.POP(
+            [*self._keys, layout.delayed(queue), *layout.lists(queue)],
+            room,
+            _BYTES,
+            self._prefix,
+            first,
+            self._lease,
+            self._suffix,
+            layout.base(queue),
+            layout.sep,
+            *layout.steps,
+        )
+
+    def popped(self, answer: Sequence[bytes]) -> list[tuple[str, bytes]]:
+        """The tags and elements that the script took."""
+        tags = [tag.decode() for tag in answer[1::2]]
+        self._tags.update(dict.fromkeys(tags))
+        self._asked = range(0)
+        return list(zip(tags, answer[2::2], strict=True))
+
+    def ack(self, tags: Sequence[str]) -> int:
+        """Forget messages that are done with.
+
+        :returns: How many of them were not held any more: their leases had ended.
+        :raises BrokerError: if it is not known whether Redis forgot them.
+        """
+        calls = [scripts.ACK(self._keys, *some) for some in _chunks(tags)]
+        known = self._all(calls)
+        self.settled(tags)
+        return len(tags) - known
+
+    def forward(self, tag: str, place: str, copy: bytes, *how: object) -> Call:
+        """The script that puts a copy to another place and lets go of the message."""
+        return scripts.FORWARD([*self._keys, place], tag, copy, *how)
+
+    def settled(self, tags: Iterable[str]) -> None:
+        """Count messages as settled."""
+        for tag in tags:
+            self._tags.pop(tag, None)
+
+    def touch(self) -> int:
+        """Prolong all leases.
+
+        :returns: How many had ended already.
+        """
+        tags = list(self._tags)
+        calls = [scripts.TOUCH(self._keys, self._lease, *s) for s in _chunks(tags)]
+        known = self._all(calls)
+        # Some may have been settled while we were asking.
+        return sum(tag in self._tags for tag in tags) - known if tags else 0
+
+    def give_back(self, tags: Sequence[str], timeout: float) -> int:
+        """Put messages back, unmarked, to be read first and in their old order."""
+        layout = self._layout
+        fixed = (len(self._suffix), layout.base(self.queue), layout.sep)
+        # The first one last: lists are read from the right, where we push.
+        calls = [
+            scripts.GIVE_BACK(self._keys, *fixed, *some)
+            for some in _chunks(list(reversed(tags)))
+        ]
+        return self._all(calls, timeout)
+
+    def drop_all(self) -> list[str]:
+        """Hold nothing any more; return the tags, those never heard of included."""
+        unheard = [
+            f"{self._prefix}{number}:{step}"
+            for number in self._asked
+            for step in self._layout.steps
+        ]
+        tags, self._tags, self._asked = [*self._tags, *unheard], {}, range(0)
+        return tags
+
+    def restore_expired(self) -> int:
+        """Put back, marked as redelivered, what others held and no longer look after.
+
+        :returns: How many.
+        """
+        restored = 0
+        for _ in range(_PAGES):
+            found = self._server.call(scripts.EXPIRED(self._keys[:2], _PAGE))
+            pairs = list(zip(found[::2], found[1::2], strict=True))
+            restored += self._all([self._restore(*pair) for pair in pairs])
+            if len(pairs) < _PAGE:
+                break
+        return restored
+
+    def _restore(self, tag: bytes, value: bytes) -> Call:
+        step = int(tag.rpartition(b":")[2])
+        element = value[1 : -len(self._suffix)]
+        with contextlib.suppress(BrokerError):  # Unmarked is better than lost.
+            element = envelope.redelivered(element, self.queue)
+        place = self._layout.listed(self.queue, step)
+        return scripts.RESTORE([*self._keys, place], tag, element)
+
+    def _all(self, calls: Sequence[Call], timeout: float | None = None) -> int:
+        """Run scripts that count, and return the sum."""
+        count = 0
+        for answer in self._server.run(calls, timeout) if calls else ():
+            if isinstance(answer, BrokerError):
+                raise answer
+            count += answer
+        return count
+
+
+def _chunks(tags: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(tags), _CHUNK):
+        yield tags[start : start + _CHUNK]

@@ -1,0 +1,322 @@
+"""One connection that consumes one queue. Knows nothing about publishing.
+
+The reader waits without taking anything: it lets Redis move a message from the queue's
+right end to where it was, which blocks while there is none. What it then takes, it
+takes by a script that holds it in the same step, so that nothing is lost in between.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import typing as t
+from collections.abc import Callable
+from collections.abc import Sequence
+
+from redis.exceptions import NoPermissionError
+
+from ...errors import BrokerError
+from ...errors import PublishRefused
+from .. import properties as basic
+from ..base import Link
+from ..delivery import Delivery
+from ..delivery import Forward
+from ..delivery import Lane
+from ..topology import QueuePlan
+from . import envelope
+from .faults import translated
+from .held import Held
+from .scripts import Call
+from .server import good
+from .shared import Shared
+
+logger = logging.getLogger("flask_qconsume.broker.redis")
+
+T = t.TypeVar("T")
+
+#: Seconds that a wait takes at most. So late may come what does not end a wait: a
+#: shorter delay asked for by another process, a message of another step than the first.
+WAIT = 1.0
+#: The same while messages of other steps keep coming, and for how many waits.
+_SHORT_WAIT = 0.1
+_SHORT_WAITS = 600
+#: Where Redis cannot wait without taking (before 6.2), we ask this often at least.
+_POLL = 0.1
+#: Seconds that a close waits for Redis.
+_GRACE = 3.0
+#: Seconds that a dead letter is kept where no time is given: a century.
+_LONG = 100 * 365 * 86_400.0
+
+
+class LeaseLost(BrokerError):
+    """The message was not ours any more: its lease had ended, somebody else has it."""
+
+
+class RedisLink(Link):
+    """One queue, read from its lists."""
+
+    pushes = False
+
+    def __init__(self, plan: QueuePlan, lane: Lane, shared: Shared) -> None:
+        super().__init__(plan, lane)
+        lease = shared.settings.lease
+        self.beat_interval = lease / 3
+        self._shared = shared
+        self._layout = shared.layout
+        self._held = Held(shared.server, shared.layout, self.queue, lease)
+        self._pauses = _Pauses(min(WAIT, shared.server.silence / 2))
+        self._can_wait = True
+        self._paused = False
+        #: Guards ``closed``, ``_waiting`` and ``_woken``, for an instant only.
+        self._gate = threading.Lock()
+        self._waiting = False
+        self._woken = False
+        #: Held by the reader while it talks to Redis.
+        self._reading = threading.Lock()
+        self._ended = threading.Event()
+        self._wire = shared.server.wire()
+        try:
+            self._id = self._wire.pipeline([("CLIENT", "ID")])[0]
+            self._take_up_orphans()
+        except BaseException:
+            self._wire.close()
+            raise
+        shared.links.add(self)
+
+    def read(self, room: int) -> Sequence[Delivery]:
+        if self._paused or self.closed:
+            self._ended.wait(WAIT)
+            return []
+        with self._reading:
+            try:
+                found = self._watched(lambda: self._pop(room))
+                if not found:
+                    self._watched(self._await_more)
+            except Exception:
+                if not self._ended.is_set():
+                    raise
+                return []
+        # What was fetched during a close goes back by it.
+        return [] if self.closed else found
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        tags = [delivery.tag for delivery in deliveries]
+        self._note_lost(self._watched(lambda: self._held.ack(tags)))
+
+    def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
+        prepared = [self._prepared(each) for each in forwards]
+        calls = [each for each in prepared if isinstance(each, Call)]
+        answers = iter(self._watched(lambda: self._shared.server.run(calls)))
+        results = [
+            self._forwarded(forward.delivery, next(answers))
+            if isinstance(each, Call)
+            else each
+            for forward, each in zip(forwards, prepared, strict=True)
+        ]
+        self._shared.wake(self._place(f) for f in forwards if self._is_unseen(f))
+        return results
+
+    def beat(self) -> None:
+        if self.closed:
+            return
+        self._note_lost(self._watched(self._held.touch))
+        restored = self._watched(self._held.restore_expired)
+        if restored:
+            logger.warning(
+                "%d messages of '%s' went back to the queue: whoever held them has not"
+                " been heard of since their leases ended",
+                restored,
+                self.queue,
+            )
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def wake(self) -> None:
+        """Let the reader look at once for what does not end its wait."""
+        with self._gate:
+            self._woken = True
+            waiting = self._waiting
+        # The wait may not have arrived in Redis yet, so once is not always enough.
+        for _ in range(3 if waiting and isinstance(self._id, int) else 0):
+            if self._unblocked():
+                break
+
+    def close(self) -> None:
+        with self._gate:
+            self.closed = True
+            if self._waiting:
+                self._wire.interrupt()
+        if self._ended.is_set():
+            return
+        self._ended.set()
+        quiet = self._reading.acquire(timeout=_GRACE)
+        if not quiet:
+            self._wire.interrupt()
+        self._give_all_back()
+        if quiet:
+            self._wire.close()
+            self._reading.release()
+
+    def _watched(self, work: Callable[[], T]) -> T:
+        """Do something with Redis; after an error this link is no good any more."""
+        try:
+            return work()
+        except BrokerError:
+            with self._gate:
+                self.closed = True
+            raise
+
+    def _pop(self, room: int) -> list[Delivery]:
+        answer = good(self._wire.run([self._held.pop(room)])[0])
+        found = self._held.popped(answer)
+        self._pauses.note(answer[0], [tag for tag, _ in found])
+        return [
+            Delivery(self, tag, envelope.opened(element, self.queue))
+            for tag, element in found
+        ]
+
+    def _await_more(self) -> None:
+        seconds = self._pauses.next()
+        with self._gate:
+            if self.closed or self._woken or seconds <= 0:
+                self._woken = False
+                return
+            self._waiting = True
+        try:
+            self._block(seconds)
+        finally:
+            with self._gate:
+                self._waiting = False
+
+    def _block(self, seconds: float) -> None:
+        if not self._can_wait:
+            self._ended.wait(self._pauses.poll(seconds))
+            return
+        first = self._layout.lists(self.queue)[0]
+        blmove = ("BLMOVE", first, first, "RIGHT", "RIGHT", f"{seconds + 0.0005:.3f}")
+        answer = self._wire.pipeline([blmove])[0]
+        if isinstance(answer, Exception):
+            self._can_wait = False
+            if not _is_unavailable(answer):
+                raise translated(answer) from answer
+
+    def _unblocked(self) -> bool:
+        try:
+            done = self._shared.server.commands([("CLIENT", "UNBLOCK", self._id)])
+        except BrokerError:
+            return True  # Then it waits to the end.
+        return bool(done[0])
+
+    def _prepared(self, forward: Forward) -> Call | PublishRefused:
+        """The script that forwards a message, or why there is none."""
+        message = forward.delivery.message
+        queue = self._place(forward)
+        properties = basic.copy(message, forward.headers)
+        try:
+            copy = envelope.sealed(
+                properties, message.raw, exchange="", routing_key=queue
+            )
+        except PublishRefused as error:
+            return error
+        tag = forward.delivery.tag
+        if forward.lane is Lane.DEAD:
+            keep = forward.expires or _LONG
+            place = self._layout.base(queue)
+            return self._held.forward(tag, place, copy, "keep", keep)
+        step = self._step(forward)
+        if forward.delay > 0:
+            place = self._layout.delayed(queue)
+            copy = envelope.delayed(copy, step)
+            return self._held.forward(tag, place, copy, "delay", forward.delay)
+        return self._held.forward(tag, self._layout.listed(queue, step), copy, "")
+
+    def _place(self, forward: Forward) -> str:
+        names = {
+            Lane.MAIN: self.plan.name,
+            Lane.SUSPECTS: self.plan.suspects,
+            Lane.DEAD: self.plan.dead,
+        }
+        return names[forward.lane]
+
+    def _step(self, forward: Forward) -> int:
+        priority = forward.delivery.message.priority
+        return self._layout.step(envelope.kombu_priority(priority))
+
+    def _is_unseen(self, forward: Forward) -> bool:
+        """Whether a reader that waits already would come to know of it late."""
+        soon = 0 < forward.delay < WAIT
+        return forward.lane is not Lane.DEAD and (soon or self._step(forward) != 0)
+
+    def _forwarded(self, delivery: Delivery, answer: t.Any) -> Exception | None:
+        if isinstance(answer, BrokerError):
+            return answer
+        self._held.settled([delivery.tag])
+        if answer:
+            return None
+        return LeaseLost(
+            f"The message '{delivery.message.id}' of '{self.queue}' was not forwarded:"
+            " its lease had ended and somebody else has it. Make 'QCONSUME_LEASE'"
+            " longer if this process was only slow."
+        )
+
+    def _note_lost(self, lost: int) -> None:
+        if lost:
+            logger.warning(
+                "%d messages of '%s' had been given to somebody else: their leases had"
+                " ended. 'QCONSUME_LEASE' must be longer than this process ever halts",
+                lost,
+                self.queue,
+            )
+
+    def _give_all_back(self) -> None:
+        tags = self._held.drop_all()
+        try:
+            if tags:
+                self._held.give_back(tags, _GRACE)
+        except BrokerError:
+            self._shared.orphans.setdefault(self.queue, []).extend(tags)
+
+    def _take_up_orphans(self) -> None:
+        tags = self._shared.orphans.pop(self.queue, [])
+        try:
+            if tags:
+                self._held.give_back(tags, _GRACE)
+        except BrokerError:
+            self._shared.orphans.setdefault(self.queue, []).extend(tags)
+            raise
+
+
+class _Pauses:
+    """How long the reader waits each time."""
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self._due: float | None = None
+        self._short = 0
+        self._poll = 0.0
+
+    def note(self, due: bytes, tags: Sequence[str]) -> None:
+        """Remember what the last look found."""
+        self._due = float(due) if due else None
+        if tags:
+            self._poll = 0.0
+        if any(not tag.endswith(":0") for tag in tags):
+            self._short = _SHORT_WAITS
+
+    def next(self) -> float:
+        """Seconds to wait for a message, or for one that becomes due."""
+        self._short = max(0, self._short - 1)
+        longest = min(_SHORT_WAIT, self._longest) if self._short else self._longest
+        return longest if self._due is None else min(longest, self._due)
+
+    def poll(self, seconds: float) -> float:
+        """Seconds until the next look where nothing wakes us: more and more."""
+        self._poll = min(_POLL, 0.001 + 2 * self._poll)
+        return min(self._poll, seconds)
+
+
+def _is_unavailable(answer: Exception) -> bool:
+    """Whether this Redis, or its permissions, know no such command."""
+    unknown = "unknown command" in str(answer).lower()
+    return unknown or isinstance(answer, NoPermissionError)

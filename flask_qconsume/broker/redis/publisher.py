@@ -1,0 +1,218 @@
+"""Publishing: routed by kombu's bindings, confirmed by Redis' answer, tried again.
+
+Safe in any thread or greenlet: nothing is kept between two calls but what was read.
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...errors import BrokerError
+from ...errors import BrokerUnavailable
+from ...errors import PublishTimeout
+from ...errors import Unroutable
+from ...message import Outgoing
+from .. import properties as basic
+from . import envelope
+from . import scripts
+from .bindings import Bindings
+from .faults import AnswerLost
+from .link import WAIT
+from .scripts import Call
+from .shared import Shared
+
+#: One round trip carries at most so many messages and bytes.
+_MESSAGES = 200
+_BYTES = 4 * 1024 * 1024
+#: Seconds between two attempts: from, to.
+_PAUSES = (0.05, 1.0)
+
+Result = Exception | None
+
+
+@dataclass(frozen=True)
+class _Routed:
+    """A message with the queues that it goes to."""
+
+    call: Call
+    #: Queues whose readers might notice it late.
+    unseen: tuple[str, ...]
+
+
+class Publisher:
+    """Sends messages; each is in all of its queues or in none of them."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        bindings: Bindings,
+        prepare: t.Callable[[float], None],
+        redeclare: t.Callable[[float], None],
+    ) -> None:
+        self._shared = shared
+        self._bindings = bindings
+        #: Both take the seconds that are left.
+        self._prepare = prepare
+        self._redeclare = redeclare
+
+    def publish(self, messages: Sequence[Outgoing], timeout: float) -> list[Result]:
+        """Publish, trying again until the time is over."""
+        attempt = _Attempts(messages, time.monotonic() + timeout)
+        with self._shared.server.slot(timeout) as ours:
+            while ours and attempt.goes_on():
+                try:
+                    self._prepare(attempt.left)
+                    for numbers in attempt.portions():
+                        self._send(attempt, numbers)
+                except BrokerUnavailable as error:
+                    attempt.failed(error)
+                except BrokerError as error:
+                    attempt.give_up(error)
+        return attempt.results(ours)
+
+    def _send(self, attempt: _Attempts, numbers: Sequence[int]) -> None:
+        routed: dict[int, _Routed] = {}
+        for number in numbers:
+            try:
+                found = self._routed(attempt.messages[number], attempt.left)
+            except BrokerUnavailable:
+                raise
+            except BrokerError as error:
+                attempt.settle(number, error)
+                continue
+            if found is None:
+                attempt.settle(number, None)
+            else:
+                routed[number] = found
+        calls = [each.call for each in routed.values()]
+        answers = self._shared.server.run(calls, attempt.left)
+        for number, answer in zip(routed, answers, strict=True):
+            attempt.settle(number, answer if isinstance(answer, Exception) else None)
+        self._shared.wake(name for each in routed.values() for name in each.unseen)
+
+    def _routed(self, message: Outgoing, left: float) -> _Routed | None:
+        """The message on its way, or nothing if it goes nowhere and may."""
+        queues = self._queues(message, left)
+        if not queues:
+            return None
+        layout = self._shared.layout
+        step = layout.step(envelope.kombu_priority(message.priority))
+        copies = [self._sealed(message) for _ in queues]
+        if message.delay > 0:
+            keys = [layout.delayed(queue) for queue in queues]
+            copies = [envelope.delayed(copy, step) for copy in copies]
+            call = scripts.PUBLISH(keys, message.delay, *copies)
+        else:
+            keys = [layout.listed(queue, step) for queue in queues]
+            call = scripts.PUBLISH(keys, "", *copies)
+        late = step != 0 or 0 < message.delay < WAIT
+        return _Routed(call, queues if late else ())
+
+    def _sealed(self, message: Outgoing) -> bytes:
+        # For each queue an envelope of its own: two consumers of kombu that hold the
+        # same delivery tag at once take each other's message away.
+        return envelope.sealed(
+            basic.outgoing(message),
+            message.body,
+            exchange=message.exchange,
+            routing_key=message.routing_key,
+        )
+
+    def _queues(self, message: Outgoing, left: float) -> tuple[str, ...]:
+        exchange, key = message.exchange, message.routing_key
+        queues = self._bindings.queues(exchange, key, left)
+        if queues or not message.mandatory:
+            return queues
+        # What we remember may be old, and a Redis that was emptied knows no bindings.
+        self._redeclare(left)
+        queues = self._bindings.queues(exchange, key, left)
+        if not queues:
+            raise Unroutable(
+                f"No queue is bound to the exchange '{exchange}' for the routing key"
+                f" '{key}', so nobody would get the message. Register a consumer for"
+                " it, declare its queue ('flask qconsume declare'), or publish with"
+                " 'mandatory=False'."
+            )
+        return queues
+
+
+class _Attempts:
+    """What became of some messages so far."""
+
+    def __init__(self, messages: Sequence[Outgoing], deadline: float) -> None:
+        self.messages = messages
+        self._deadline = deadline
+        self._open = dict.fromkeys(range(len(messages)))
+        self._results: list[Result] = [None] * len(messages)
+        self._last: BrokerError | None = None
+        self._doubtful = False
+        self._pause = 0.0
+
+    @property
+    def left(self) -> float:
+        return self._deadline - time.monotonic()
+
+    def goes_on(self) -> bool:
+        """Whether there is something to send and time for it; waits if it was tried."""
+        if not self._open or self.left <= 0:
+            return False
+        if self._pause:
+            time.sleep(min(self._pause, self.left))
+        return self.left > 0
+
+    def portions(self) -> Iterator[list[int]]:
+        """What is to be sent, by round trips."""
+        portion: list[int] = []
+        size = 0
+        for number in list(self._open):
+            portion.append(number)
+            size += len(self.messages[number].body)
+            if len(portion) >= _MESSAGES or size >= _BYTES:
+                yield portion
+                portion, size = [], 0
+        if portion:
+            yield portion
+
+    def settle(self, number: int, error: Result) -> None:
+        """Note the end of a message, unless trying again may help."""
+        if isinstance(error, BrokerUnavailable):
+            self.failed(error)
+            return
+        self._open.pop(number, None)
+        self._results[number] = error
+
+    def failed(self, error: BrokerUnavailable) -> None:
+        """Note that there was no working connection."""
+        self._last = error
+        self._doubtful = self._doubtful or isinstance(error, AnswerLost)
+        shortest, longest = _PAUSES
+        self._pause = min(max(self._pause * 2, shortest), longest)
+
+    def give_up(self, error: BrokerError) -> None:
+        """Note that trying again does not help."""
+        for number in list(self._open):
+            self.settle(number, error)
+
+    def results(self, had_turn: bool) -> list[Result]:
+        """What became of each message, now that the time is over or all are settled."""
+        for number in self._open:
+            self._results[number] = self._failure(had_turn)
+        return self._results
+
+    def _failure(self, had_turn: bool) -> BrokerError:
+        if not had_turn:
+            return PublishTimeout(
+                "Redis did not confirm the message in time: all connections were busy"
+                " with other publishers ('max_connections' in"
+                " 'QCONSUME_TRANSPORT_OPTIONS')."
+            )
+        if self._doubtful or self._last is None:
+            return PublishTimeout(
+                "Redis did not confirm the message in time; it may have taken it or"
+                f" not. {self._last or ''}".strip()
+            )
+        return self._last

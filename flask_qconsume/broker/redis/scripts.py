@@ -1,0 +1,263 @@
+"""What Redis does in one step: Lua, so that no message is in two places or in none.
+
+Each script checks before it changes anything, and puts a message into its new place
+before it takes it from the old one: an error half-way loses nothing. Those that only
+move messages begin with a write that changes nothing: from then on Redis lets a script
+write even if it is out of memory, and consuming is what makes room again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import typing as t
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script that Redis knows by the hash of its text."""
+
+    source: str
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        digest = hashlib.sha1(self.source.encode(), usedforsecurity=False)
+        object.__setattr__(self, "sha", digest.hexdigest())
+
+    def __call__(self, keys: Sequence[str], *arguments: t.Any) -> Call:
+        """This script with its keys and arguments, to be sent."""
+        return Call(self, (len(keys), *keys, *arguments))
+
+
+@dataclass(frozen=True)
+class Call:
+    """One run of a script."""
+
+    script: Script
+    arguments: tuple[t.Any, ...]
+
+
+_NOW = """
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1000000
+"""
+
+_MAY_WRITE = """
+redis.call('ZREM', KEYS[1], '')
+"""
+
+# Whether kombu's own restore can handle an element: it fails on what is no JSON, and
+# loses what has no mappings in the usual places.
+_KNOWN_TO_KOMBU = """
+local function known_to_kombu(item)
+  if string.sub(item, 1, 1) ~= '{' then return false end
+  local ok, found = pcall(cjson.decode, item)
+  return ok and type(found.headers) == 'table' and type(found.properties) == 'table'
+    and type(found.properties.delivery_info) == 'table'
+end
+"""
+
+#: Moves what is due, then takes up to ``room`` messages, the first list's first.
+#: KEYS leases, unacked, index, delayed, lists…
+#: ARGV room, bytes, tags' prefix, first number, lease, suffix, base, separator, steps…
+#: Returns the seconds until the next one is due (or ''), then tag, element, …
+POP = Script(
+    _NOW
+    + _MAY_WRITE
+    + _KNOWN_TO_KOMBU
+    + """
+local room, bytes, number = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+local base = ARGV[7]
+for _, member in ipairs(
+    redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, 200)) do
+  local _, stop, step = string.find(member, '^(%d+):')
+  local list = base
+  if step and step ~= '0' then list = base .. ARGV[8] .. step end
+  redis.call('LPUSH', list, string.sub(member, (stop or 0) + 1))
+  redis.call('ZREM', KEYS[4], member)
+end
+local answer = {''}
+for i = 5, #KEYS do
+  while room > 0 and bytes > 0 do
+    local item = redis.call('LINDEX', KEYS[i], -1)
+    if not item then break end
+    local tag = ARGV[3] .. string.format('%d', number) .. ':' .. ARGV[i + 4]
+    redis.call('HSET', KEYS[2], tag, '[' .. item .. ARGV[6])
+    redis.call('ZADD', KEYS[1], now + ARGV[5], tag)
+    if known_to_kombu(item) then redis.call('ZADD', KEYS[3], now, tag) end
+    redis.call('RPOP', KEYS[i])
+    answer[#answer + 1] = tag
+    answer[#answer + 1] = item
+    room, bytes, number = room - 1, bytes - #item, number + 1
+  end
+end
+local nearest = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
+if nearest[2] then answer[1] = tostring(nearest[2] - now) end
+return answer
+"""
+)
+
+#: Forgets messages that are done with; returns how many of them were still held.
+#: KEYS leases, unacked, index; ARGV tags…
+ACK = Script(
+    """
+redis.call('ZREM', KEYS[1], unpack(ARGV))
+redis.call('ZREM', KEYS[3], unpack(ARGV))
+return redis.call('HDEL', KEYS[2], unpack(ARGV))
+"""
+)
+
+#: Prolongs leases; returns how many there were.
+#: KEYS leases, unacked, index; ARGV lease, tags…
+TOUCH = Script(
+    _NOW
+    + _MAY_WRITE
+    + """
+local leases, index = {}, {}
+for i = 2, #ARGV do
+  leases[#leases + 1] = now + ARGV[1]
+  leases[#leases + 1] = ARGV[i]
+  index[#index + 1] = now
+  index[#index + 1] = ARGV[i]
+end
+redis.call('ZADD', KEYS[3], 'XX', unpack(index))
+return redis.call('ZADD', KEYS[1], 'XX', 'CH', unpack(leases))
+"""
+)
+
+#: Puts messages back where they came from, to be read first; returns how many.
+#: KEYS leases, unacked, index; ARGV suffix's length, base, separator, tags…
+GIVE_BACK = Script(
+    _MAY_WRITE
+    + """
+local count = 0
+for i = 4, #ARGV do
+  local value = redis.call('HGET', KEYS[2], ARGV[i])
+  if value then
+    local step = string.match(ARGV[i], ':(%d+)$')
+    local list = ARGV[2]
+    if step ~= '0' then list = list .. ARGV[3] .. step end
+    redis.call('RPUSH', list, string.sub(value, 2, -1 - ARGV[1]))
+    redis.call('HDEL', KEYS[2], ARGV[i])
+    count = count + 1
+  end
+  redis.call('ZREM', KEYS[1], ARGV[i])
+  redis.call('ZREM', KEYS[3], ARGV[i])
+end
+return count
+"""
+)
+
+#: The messages whose lease is over, the one that ended last first: tag, value, …
+#: KEYS leases, unacked; ARGV how many at most
+EXPIRED = Script(
+    _NOW
+    + """
+local answer = {}
+for _, tag in ipairs(
+    redis.call('ZREVRANGEBYSCORE', KEYS[1], now, '-inf', 'LIMIT', 0, ARGV[1])) do
+  local value = redis.call('HGET', KEYS[2], tag)
+  if value then
+    answer[#answer + 1] = tag
+    answer[#answer + 1] = value
+  else
+    redis.call('ZREM', KEYS[1], tag)
+  end
+end
+return answer
+"""
+)
+
+#: Puts a message back, in the envelope given, if its lease is still over.
+#: KEYS leases, unacked, index, list; ARGV tag, envelope
+RESTORE = Script(
+    _NOW
+    + _MAY_WRITE
+    + """
+local till = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not till or tonumber(till) > now then return 0 end
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return 0 end
+redis.call('RPUSH', KEYS[4], ARGV[2])
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
+return 1
+"""
+)
+
+#: Puts the copy of a message that is still held to another place, and lets go of it.
+#: KEYS leases, unacked, index, place; ARGV tag, copy, '' | 'delay' | 'keep', seconds
+FORWARD = Script(
+    _NOW
+    + _MAY_WRITE
+    + """
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return 0 end
+if ARGV[3] == '' then
+  redis.call('LPUSH', KEYS[4], ARGV[2])
+else
+  if ARGV[3] == 'keep' then redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now) end
+  redis.call('ZADD', KEYS[4], now + ARGV[4], ARGV[2])
+end
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
+return 1
+"""
+)
+
+#: Puts a message into all of its queues, or into none of them.
+#: KEYS lists, or sorted sets if it is delayed; ARGV delay or '', envelopes…
+PUBLISH = Script(
+    _NOW
+    + """
+local wanted = ARGV[1] == '' and 'list' or 'zset'
+for _, key in ipairs(KEYS) do
+  local found = redis.call('TYPE', key).ok
+  if found ~= wanted and found ~= 'none' then
+    return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. found)
+  end
+end
+for i, key in ipairs(KEYS) do
+  if ARGV[1] == '' then
+    redis.call('LPUSH', key, ARGV[i + 1])
+  else
+    redis.call('ZADD', key, now + ARGV[1], ARGV[i + 1])
+  end
+end
+return 1
+"""
+)
+
+#: How many dead letters there are. KEYS dead
+COUNT = Script(
+    _NOW
+    + """
+return redis.call('ZCOUNT', KEYS[1], '(' .. string.format('%.17g', now), '+inf')
+"""
+)
+
+#: A page of dead letters from a score on, with their scores, those still kept.
+#: KEYS dead; ARGV lowest score, how many to leave out, how many at most
+PAGE = Script(
+    _NOW
+    + """
+local from = ARGV[1]
+if from == '' then from = '(' .. string.format('%.17g', now) end
+return redis.call('ZRANGEBYSCORE', KEYS[1], from, '+inf', 'WITHSCORES',
+  'LIMIT', ARGV[2], ARGV[3])
+"""
+)
+
+#: Takes a dead letter out, if it is still there; a copy, if any, goes to the list.
+#: KEYS dead, list; ARGV dead letter, copy or ''
+TAKE = Script(
+    _MAY_WRITE
+    + """
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
+if ARGV[2] ~= '' then redis.call('LPUSH', KEYS[2], ARGV[2]) end
+redis.call('ZREM', KEYS[1], ARGV[1])
+return 1
+"""
+)

@@ -1,0 +1,300 @@
+"""The Redis server as we talk to it: connections found by kombu, commands sent by us.
+
+kombu reads the URL and the transport options and makes the pool of connections (TLS,
+sentinels, sockets, credentials); it sends nothing. Nothing is opened before it is used,
+and nothing is taken over a fork. Raises nothing but errors of our own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import threading
+import typing as t
+from collections.abc import Iterator
+from collections.abc import Sequence
+
+from kombu.connection import Connection
+from redis import exceptions
+
+from ...errors import BrokerError
+from ...errors import ConfigurationError
+from ...settings import Settings
+from .faults import translated
+from .layout import connection_options
+from .scripts import Call
+
+Command = tuple[t.Any, ...]
+
+_connection: t.Any = Connection
+_ERRORS = (exceptions.RedisError, OSError)
+#: Seconds; redis-py would wait for ever.
+_CONNECT_TIMEOUT = 5.0
+#: How many publishers of one process talk to Redis at once; the others wait.
+_SLOTS = 10
+
+
+class Wire:
+    """One connection; one greenlet or thread uses it at a time."""
+
+    def __init__(self, connection: t.Any) -> None:
+        self._connection = connection
+        self._usual: float | None = connection.socket_timeout
+
+    def ask(self, *command: t.Any, timeout: float | None = None) -> t.Any:
+        """Send one command and return the answer.
+
+        :raises BrokerError: also for an error that Redis answered with.
+        """
+        answer = self.pipeline([command], timeout)[0]
+        if isinstance(answer, Exception):
+            raise translated(answer) from answer
+        return answer
+
+    def pipeline(
+        self, commands: Sequence[Command], timeout: float | None = None
+    ) -> list[t.Any]:
+        """Send commands at once; an error that Redis answered with is an answer.
+
+        :param timeout: Seconds of silence after which the connection is given up.
+        """
+        connection = self._connection
+        try:
+            self._limit(timeout)
+            connection.send_packed_command(connection.pack_commands(commands))
+            answers = [self._answer() for _ in commands]
+            self._limit(None)
+            return answers
+        except BaseException as error:
+            # Whatever it was, answers may still be on their way to us.
+            connection.disconnect()
+            if isinstance(error, _ERRORS):
+                raise translated(error, sent=True) from error
+            raise
+
+    def run(self, calls: Sequence[Call], timeout: float | None = None) -> list[t.Any]:
+        """Run scripts, pipelined; an error of Redis' is an answer, in our words."""
+        answers = self.pipeline([_by_hash(call) for call in calls], timeout)
+        unknown = [i for i, answer in enumerate(answers) if _is_unknown(answer)]
+        if unknown:
+            again = self.pipeline([_by_text(calls[i]) for i in unknown], timeout)
+            for i, answer in zip(unknown, again, strict=True):
+                answers[i] = answer
+        return [translated(a) if isinstance(a, Exception) else a for a in answers]
+
+    def interrupt(self) -> None:
+        """Make whoever waits for an answer fail at once. For any greenlet or thread."""
+        found = self._connection._sock
+        if found is not None:
+            with contextlib.suppress(OSError, ValueError):
+                found.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.disconnect()
+
+    def _answer(self) -> t.Any:
+        try:
+            return self._connection.read_response()
+        except exceptions.ResponseError as error:
+            return error
+
+    def _limit(self, timeout: float | None) -> None:
+        found = self._connection._sock
+        if found is not None:
+            found.settimeout(self._usual if timeout is None else max(timeout, 0.001))
+
+
+class _Pool:
+    """The connections of one process (of one of gevent's hubs, if it is patched)."""
+
+    def __init__(self, url: str, options: dict[str, t.Any], slots: int) -> None:
+        required = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+        try:
+            self._kombu = _connection(
+                url,
+                # Where the URL says nothing else: kombu would check no certificate.
+                ssl=required if url.startswith("rediss") else False,
+                transport_options=dict(options),
+            )
+            transport = self._kombu.transport
+            channel = type("Addresses", (transport.Channel,), {"client": _Unasked()})
+            self._channel = channel(transport)
+            self.redis = self._channel.pool
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigurationError(
+                "'QCONSUME_BROKER_URL' or 'QCONSUME_TRANSPORT_OPTIONS' cannot be used"
+                f" for Redis: {error}."
+            ) from error
+        self.slots = threading.BoundedSemaphore(slots)
+
+    def take(self) -> t.Any:
+        """A connection, opened."""
+        try:
+            return self.redis.get_connection()
+        except _ERRORS as error:
+            raise translated(error) from error
+
+    def close(self) -> None:
+        with contextlib.suppress(*_ERRORS):
+            self.redis.disconnect()
+            self._channel.close()
+
+
+class _Unasked:
+    """Stands for the client by which kombu's channel would ask Redis at its start."""
+
+    def ping(self) -> bool:
+        return True
+
+
+class Server:
+    """Redis, for one app in one process."""
+
+    def __init__(self, settings: Settings) -> None:
+        _check_url(settings.broker_url)
+        self._url = settings.broker_url
+        silence = 2 * settings.heartbeat
+        self._options = {
+            "socket_timeout": silence,
+            "socket_connect_timeout": min(_CONNECT_TIMEOUT, silence),
+            "socket_keepalive": True,
+            **connection_options(settings.transport_options),
+        }
+        self._slots: int = self._options.pop("max_connections", _SLOTS)
+        # redis-py raises an error where a pool is exhausted; we wait for our turn.
+        self._options["max_connections"] = 2**31
+        self._pools: dict[tuple[int, int], _Pool] = {}
+
+    @property
+    def silence(self) -> float:
+        """Seconds of silence after which a connection is given up."""
+        return float(self._options["socket_timeout"] or 3600.0)
+
+    def wire(self) -> Wire:
+        """A connection of one's own.
+
+        :raises BrokerError: if there is none to be had.
+        """
+        pool = self._pool()
+        connection = pool.take()
+        return _Own(pool, connection)
+
+    def run(self, calls: Sequence[Call], timeout: float | None = None) -> list[t.Any]:
+        """Run scripts, pipelined; an error of Redis' is an answer, in our words.
+
+        :raises BrokerError: if the connection is lost; any of them may have run.
+        """
+        if not calls:
+            return []
+        with self._pooled() as wire:
+            return wire.run(calls, timeout)
+
+    def call(self, call: Call, timeout: float | None = None) -> t.Any:
+        """Run one script.
+
+        :raises BrokerError: also for an error that Redis answered with.
+        """
+        return good(self.run([call], timeout)[0])
+
+    def commands(
+        self, commands: Sequence[Command], timeout: float | None = None
+    ) -> list[t.Any]:
+        """Send plain commands.
+
+        :raises BrokerError: also for an error that Redis answered with.
+        """
+        if not commands:
+            return []
+        with self._pooled() as wire:
+            answers = wire.pipeline(commands, timeout)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise translated(answer) from answer
+        return answers
+
+    def slot(self, timeout: float) -> t.ContextManager[bool]:
+        """Wait for one's turn to publish; false if it did not come in time."""
+        return _turn(self._pool().slots, timeout)
+
+    def close(self) -> None:
+        """Close all connections of this process."""
+        pools, self._pools = self._pools, {}
+        for (pid, _), pool in pools.items():
+            if pid == os.getpid():
+                pool.close()
+
+    @contextlib.contextmanager
+    def _pooled(self) -> Iterator[Wire]:
+        pool = self._pool()
+        connection = pool.take()
+        try:
+            yield Wire(connection)
+        finally:
+            pool.redis.release(connection)
+
+    def _pool(self) -> _Pool:
+        # No lock: one that another thread holds during a fork is held in the child.
+        key = (os.getpid(), _hub())
+        pool = self._pools.get(key)
+        if pool is None:
+            for other in [k for k in self._pools if k[0] != key[0]]:
+                self._pools.pop(other, None)
+            made = _Pool(self._url, self._options, self._slots)
+            pool = self._pools.setdefault(key, made)
+        return pool
+
+
+class _Own(Wire):
+    def __init__(self, pool: _Pool, connection: t.Any) -> None:
+        super().__init__(connection)
+        self._pool = pool
+
+    def close(self) -> None:
+        super().close()
+        self._pool.redis.release(self._connection)
+
+
+def _hub() -> int:
+    """A socket of gevent's belongs to the thread that opened it; others serve all."""
+    patched = socket.socket.__module__.startswith("gevent")
+    return threading.get_native_id() if patched else 0
+
+
+def _check_url(url: str) -> None:
+    if ";" in url and not url.startswith("sentinel"):
+        raise ConfigurationError(
+            "'QCONSUME_BROKER_URL' names several servers, which only 'sentinel://' can"
+            " choose from. Give one 'redis://' URL, or the sentinels."
+        )
+
+
+@contextlib.contextmanager
+def _turn(slots: threading.Semaphore, timeout: float) -> Iterator[bool]:
+    got = slots.acquire(timeout=max(timeout, 0.0))
+    try:
+        yield got
+    finally:
+        if got:
+            slots.release()
+
+
+def _by_hash(call: Call) -> Command:
+    return ("EVALSHA", call.script.sha, *call.arguments)
+
+
+def _by_text(call: Call) -> Command:
+    return ("EVAL", call.script.source, *call.arguments)
+
+
+def _is_unknown(answer: t.Any) -> bool:
+    return isinstance(answer, exceptions.NoScriptError)
+
+
+def good(answer: t.Any) -> t.Any:
+    """The answer of a script, or the error that it is, raised."""
+    if isinstance(answer, BrokerError):
+        raise answer
+    return answer
