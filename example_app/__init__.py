@@ -1,0 +1,53 @@
+"""A small tea shop: orders come in over HTTP, and consumers bill, mail and count them.
+
+What runs when an order is placed (every arrow is a message)::
+
+    POST /orders ── order.placed ──▶ orders.bill ── order.billed ──┬▶ stock.reserve
+                                        │                          └▶ mail.tell
+                                        └── order.rejected ─────────▶ mail.tell
+    stock.reserve ── stock.reserved ──▶ orders.follow
+                  └─ restock (later) ─▶ stock.receive
+    mail.tell ────── mail.sent ───────▶ orders.follow
+    everything ───────────────────────▶ audit.record
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from flask import Flask
+
+from . import audit
+from . import config
+from . import database
+from . import dead_letters
+from . import mail
+from . import orders
+from . import pages
+from . import stock
+from . import tracing
+from .extensions import db
+from .extensions import qconsume
+from .orders.gateway import PaymentGateway
+
+
+def create_app(overrides: t.Mapping[str, t.Any] | None = None) -> Flask:
+    """Make the shop.
+
+    Its configuration is :mod:`.config`, then ``FLASK_…`` environment variables, then
+    ``overrides``.
+    """
+    app = Flask(__name__)
+    app.config.from_mapping(config.defaults(app.instance_path))
+    app.config.from_prefixed_env()
+    app.config.from_mapping(overrides or {})
+
+    db.init_app(app)
+    qconsume.init_app(app)
+    app.extensions["payments"] = PaymentGateway.from_config(app.config)
+
+    for part in (pages, orders, stock, mail, audit, dead_letters):
+        app.register_blueprint(part.bp)
+    tracing.init_app(app)
+    database.init_app(app)
+    return app

@@ -1,0 +1,54 @@
+"""Telling customers what became of their order: one queue, two events."""
+
+from __future__ import annotations
+
+import typing as t
+
+from flask_qconsume import current_message
+
+from ..extensions import db
+from ..messages import NewsMessage
+from ..messages import OrderMessage
+from ..tracing import say
+from .blueprint import bp
+from .models import Mail
+
+TEXTS = {
+    "order.billed": (
+        "Thank you for order {id}",
+        "Dear {customer}, we have your payment, and the kettle is on.",
+    ),
+    "order.rejected": (
+        "About order {id}",
+        "Dear {customer}, we could not take your payment ({reason}).",
+    ),
+}
+
+
+@bp.consumer(
+    "mail",
+    routing_key=list(TEXTS),
+    schema=OrderMessage,
+    retry={"max_attempts": 10, "min_delay": 5},
+    concurrency=2,
+)
+def tell(order: dict[str, t.Any]) -> None:
+    """Write to a customer, once per occasion."""
+    subject, text = TEXTS[current_message.routing_key]
+    mail = Mail(
+        order_id=order["id"],
+        to=order["email"],
+        subject=subject.format(**order),
+        text=text.format(**order),
+    )
+    with db.session.begin():
+        if not was_sent(mail):
+            db.session.add(mail)
+    news = {"order_id": mail.order_id, "detail": mail.subject}
+    say("mail.sent", NewsMessage().dump(news), id=f"mail-{current_message.id}")
+
+
+def was_sent(mail: Mail) -> bool:
+    """Whether the customer has this mail already."""
+    same = db.select(Mail.id).filter_by(order_id=mail.order_id, subject=mail.subject)
+    return db.session.scalar(same) is not None

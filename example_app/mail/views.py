@@ -1,0 +1,16 @@
+"""The mails over HTTP."""
+
+from __future__ import annotations
+
+from flask.typing import ResponseReturnValue
+
+from ..extensions import db
+from .blueprint import bp
+from .models import Mail
+
+
+@bp.get("/")
+def index() -> ResponseReturnValue:
+    """The latest mails."""
+    mails = db.session.scalars(db.select(Mail).order_by(Mail.id.desc()).limit(50))
+    return [{"to": each.to, "subject": each.subject} for each in mails]

@@ -1,0 +1,9 @@
+"""Orders: placed over HTTP, billed by a consumer."""
+
+from __future__ import annotations
+
+from . import consumers as consumers
+from . import views as views
+from .blueprint import bp
+
+__all__ = ["bp"]

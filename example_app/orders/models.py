@@ -1,0 +1,70 @@
+"""An order, what was paid for it, and what became of it so far."""
+
+from __future__ import annotations
+
+import time
+
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import mapped_column
+from sqlalchemy.orm import relationship
+
+from ..extensions import db
+
+PLACED = "placed"
+BILLED = "billed"
+REJECTED = "rejected"
+
+
+class Order(db.Model):
+    """What somebody wants to buy."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    customer: Mapped[str]
+    email: Mapped[str]
+    card: Mapped[str]
+    #: Cents.
+    total: Mapped[int]
+    status: Mapped[str] = mapped_column(default=PLACED, index=True)
+    items: Mapped[list[OrderItem]] = relationship(lazy="selectin")
+    events: Mapped[list[OrderEvent]] = relationship(
+        lazy="selectin", order_by="OrderEvent.id"
+    )
+
+    def add_event(self, name: str, detail: str = "") -> None:
+        """Add something to what became of it."""
+        self.events.append(OrderEvent(name=name, detail=detail))
+
+    def has_event(self, name: str) -> bool:
+        """Whether this happened already."""
+        return any(event.name == name for event in self.events)
+
+
+class OrderItem(db.Model):
+    """One line of an order, at the price of that day."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int] = mapped_column(ForeignKey(Order.id), index=True)
+    product_id: Mapped[int]
+    name: Mapped[str]
+    quantity: Mapped[int]
+    #: Cents.
+    price: Mapped[int]
+
+
+class OrderEvent(db.Model):
+    """Something that became of an order."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int] = mapped_column(ForeignKey(Order.id), index=True)
+    name: Mapped[str]
+    detail: Mapped[str] = mapped_column(default="")
+    at: Mapped[float] = mapped_column(default=time.time)
+
+
+class Payment(db.Model):
+    """What was paid. Its key is the order's: no order can be paid twice."""
+
+    order_id: Mapped[int] = mapped_column(ForeignKey(Order.id), primary_key=True)
+    receipt: Mapped[str]
+    amount: Mapped[int]
