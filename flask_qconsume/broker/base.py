@@ -181,6 +181,14 @@ class Broker(abc.ABC):
             arguments, or (``passive``) not at all.
         """
 
+    def declare_delays(self) -> None:
+        """Declare all that ever holds messages back, where the broker needs anything.
+
+        Otherwise that is declared when it is used first, which a process whose
+        ``QCONSUME_DECLARE`` is ``passive`` or ``never`` does not do.
+        """
+        return
+
     @abc.abstractmethod
     def stale_bindings(self) -> list[Binding]:
         """Bindings of our queues to our exchange that the code no longer asks for.

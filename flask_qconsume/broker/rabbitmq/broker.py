@@ -1,0 +1,161 @@
+"""One app's RabbitMQ in one process."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+from collections.abc import Sequence
+
+from ...errors import PublishRefused
+from ...errors import UnsupportedByBroker
+from ...message import Outgoing
+from ...settings import Settings
+from ..base import Broker
+from ..base import DeadLetters
+from ..base import Link
+from ..delivery import Lane
+from ..properties import outgoing
+from ..topology import Binding
+from ..topology import QueuePlan
+from ..topology import Topology
+from .bindings import Record
+from .capabilities import CAPABILITIES
+from .connection import requests
+from .dead_letters import RabbitDeadLetters
+from .dead_letters import depth
+from .declaring import Declaring
+from .ladder import MAX_DELAY
+from .ladder import Step
+from .ladder import all_steps
+from .ladder import delay_step
+from .ladder import retry_step
+from .link import RabbitLink
+from .parcel import Parcel
+from .parcel import expiration
+from .publisher import Publisher
+
+
+class RabbitMQ(Broker):
+    """Links of a connection each, and one publisher with a connection of its own."""
+
+    capabilities = CAPABILITIES
+
+    def __init__(self, settings: Settings, topology: Topology) -> None:
+        super().__init__(settings, topology)
+        self._publishers: dict[int, Publisher] = {}
+
+    def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
+        return RabbitLink(self.settings, plan, lane, prefetch, self._send)
+
+    def publish(
+        self, messages: Sequence[Outgoing], timeout: float
+    ) -> list[Exception | None]:
+        for message in messages:
+            self._check(message)
+        made = [self._parcel(message) for message in messages]
+        parcels = [parcel for parcel in made if isinstance(parcel, Parcel)]
+        errors = iter(self._publisher.publish(parcels, timeout))
+        return [next(errors) if isinstance(m, Parcel) else m for m in made]
+
+    def declare(self) -> None:
+        if self.settings.declare == "never":
+            return
+        with requests(self.settings, "declaring the topology") as channel:
+            declaring = Declaring(channel, self.settings.declare)
+            declaring.topology(self.topology)
+            if self.settings.declare == "auto":
+                Record(channel, self.topology.exchange).remember(self.topology.bindings)
+
+    def declare_delays(self) -> None:
+        with requests(self.settings, "declaring the wait queues") as channel:
+            declaring = Declaring(channel, self.settings.declare)
+            for step in all_steps(self.topology.exchange):
+                step.declare(declaring)
+
+    def stale_bindings(self) -> list[Binding]:
+        wanted = set(self.topology.bindings)
+        queues = {plan.name for plan in self.topology.queues}
+        with requests(self.settings, "reading the bindings") as channel:
+            known = Record(channel, self.topology.exchange).known()
+        return [b for b in known if b.queue in queues and b not in wanted]
+
+    def unbind(self, bindings: Sequence[Binding]) -> None:
+        with requests(self.settings, "removing bindings") as channel:
+            for binding in bindings:
+                channel.queue_unbind(
+                    binding.queue, binding.exchange, binding.routing_key
+                )
+            Record(channel, self.topology.exchange).forget(bindings)
+
+    def depth(self, queue: str) -> int:
+        with requests(self.settings, f"counting '{queue}'") as channel:
+            return depth(channel, queue)
+
+    def dead_letters(self, plan: QueuePlan) -> DeadLetters:
+        return RabbitDeadLetters(self.settings, plan, self._send)
+
+    def close(self) -> None:
+        publisher = self._publishers.pop(os.getpid(), None)
+        if publisher is not None:
+            publisher.close()
+
+    @property
+    def _publisher(self) -> Publisher:
+        """This process's. A dictionary, for a lock may be held when a process forks."""
+        pid = os.getpid()
+        if pid not in self._publishers:
+            self._publishers.setdefault(pid, Publisher(self.settings, self.topology))
+        return self._publishers[pid]
+
+    def _send(self, parcels: Sequence[Parcel]) -> list[Exception | None]:
+        return self._publisher.publish(parcels, self.settings.publish_timeout)
+
+    def _check(self, message: Outgoing) -> None:
+        if message.priority is not None and self.settings.queue_type == "quorum":
+            raise UnsupportedByBroker(
+                "Quorum queues have no priorities, so"
+                f" 'priority={message.priority}' cannot be kept. Leave it out, or set"
+                " 'QCONSUME_QUEUE_TYPE' to 'classic' and give the consumer a"
+                " kombu.Queue with 'max_priority'."
+            )
+        if message.delay > MAX_DELAY:
+            raise UnsupportedByBroker(
+                f"A delay of {message.delay:g} s is longer than RabbitMQ's wait queues"
+                f" hold a message: {MAX_DELAY:g} s, a week."
+            )
+        if message.delay and message.exchange not in ("", self.topology.exchange):
+            raise UnsupportedByBroker(
+                f"A delayed message cannot go to the exchange '{message.exchange}': the"
+                f" wait queues lead to the app's own, '{self.topology.exchange}'."
+            )
+
+    def _parcel(self, message: Outgoing) -> Parcel | Exception:
+        basic = outgoing(message)
+        where: dict[str, t.Any] = {"exchange": message.exchange}
+        if message.delay > 0:
+            step = self._step(message)
+            basic["expiration"] = expiration(message.delay)
+            where = {"exchange": step.name, "step": step, "ours": True}
+        elif message.expires is not None:
+            basic["expiration"] = expiration(message.expires)
+        try:
+            return Parcel(
+                basic,
+                message.body,
+                routing_key=message.routing_key,
+                mandatory=message.mandatory,
+                **where,
+            )
+        except Exception as error:
+            return _unsendable(message, error)
+
+    def _step(self, message: Outgoing) -> Step:
+        step = delay_step if message.exchange else retry_step
+        return step(self.topology.exchange, message.delay)
+
+
+def _unsendable(message: Outgoing, error: Exception) -> PublishRefused:
+    return PublishRefused(
+        f"AMQP has no way to write the headers or properties of a message to"
+        f" '{message.routing_key}': {type(error).__name__}: {error}"
+    )

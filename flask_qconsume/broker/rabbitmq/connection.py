@@ -1,0 +1,140 @@
+"""Connections to RabbitMQ: opened, used for a moment, hung up; errors in our words.
+
+kombu's ``Connection`` is used to read the URL and the options, and never kept: asked
+for its connection later it would make a new one, silently and without any consumer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import typing as t
+
+import amqp.exceptions
+from kombu import Connection as Client  # type: ignore[attr-defined]
+
+from ...errors import BrokerError
+from ...errors import BrokerRefused
+from ...errors import BrokerUnavailable
+from ...settings import Settings
+from ...transports.amqp import Connection
+from ...transports.amqp import TLSTransport
+from ...transports.amqp import Transport
+
+#: What py-amqp raises for a connection that is lost or in use: ``AssertionError`` is
+#: gevent's ``ConcurrentObjectUseError``, ``AttributeError`` comes from objects that
+#: were torn down meanwhile, ``ValueError`` from a closed TLS socket.
+LOST = (
+    OSError,
+    amqp.exceptions.AMQPError,
+    AssertionError,
+    AttributeError,
+    ValueError,
+)
+
+#: How long a write may be stuck, and the answer to a request take: the timeout of the
+#: socket, set once. Changing it around single reads, as py-amqp offers, changes it for
+#: whoever writes at that moment, too.
+SOCKET_TIMEOUT = 30.0
+
+
+def open_connection(settings: Settings, name: str) -> Connection:
+    """Connect to the first address of the URL that answers.
+
+    :param name: What the broker's own pages call this connection.
+    :raises BrokerUnavailable: if none does.
+    :raises BrokerRefused: if the broker refuses us.
+    """
+    problem: BrokerError | None = None
+    for url in settings.broker_url.split(";"):
+        client = _client(settings, url, name)
+        try:
+            return _established(client)
+        except LOST as error:
+            where = f"No connection to RabbitMQ at '{client.as_uri()}'"
+            problem = translated(error, where)
+    assert problem is not None
+    raise problem
+
+
+def _client(settings: Settings, url: str, name: str) -> t.Any:
+    scheme = url.partition(":")[0]
+    options = settings.transport_options
+    return Client(  # type: ignore[no-untyped-call]
+        url,
+        transport=TLSTransport if scheme == "amqps" else Transport,
+        heartbeat=max(1, int(settings.heartbeat)),
+        transport_options={
+            **options,
+            "socket_settings": {**_sockets(), **options.get("socket_settings", {})},
+            "client_properties": {
+                "product": "Flask-QConsume",
+                "connection_name": f"{name} ({socket.gethostname()}:{os.getpid()})",
+                **options.get("client_properties", {}),
+            },
+        },
+    )
+
+
+def _sockets() -> dict[int, int]:
+    # py-amqp gives a connection up after one second without the peer's TCP
+    # acknowledgement, which an alarm at the broker or a slow network easily takes.
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):
+        return {}
+    return {socket.TCP_USER_TIMEOUT: int(SOCKET_TIMEOUT * 1000)}
+
+
+def _established(client: t.Any) -> Connection:
+    raw: Connection = client.transport.establish_connection()
+    raw.client = None
+    raw.sock.settimeout(SOCKET_TIMEOUT)
+    return raw
+
+
+@contextlib.contextmanager
+def requests(settings: Settings, doing: str) -> t.Iterator[t.Any]:
+    """A channel of a connection of its own, for a few requests with answers.
+
+    :param doing: What is being done, for the error messages.
+    """
+    raw = open_connection(settings, doing)
+    try:
+        yield raw.channel()
+        raw.close()
+    except LOST as error:
+        raise translated(error, f"RabbitMQ: {doing} failed") from error
+    finally:
+        hang_up(raw)
+
+
+def hang_up(raw: Connection) -> None:
+    """Free the connection, whatever state it is in. Who reads it is woken."""
+    with contextlib.suppress(Exception):
+        if raw._transport is not None and raw._transport.sock is not None:
+            # A thread that is blocked in ``recv`` is woken by this, not by ``close``.
+            raw._transport.sock.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(Exception):
+        raw.collect()
+
+
+def translated(error: BaseException, doing: str) -> BrokerError:
+    """The error in our words; our own stay as they are."""
+    if isinstance(error, BrokerError):
+        return error
+    text = f"{doing}: {described(error)}"
+    if isinstance(error, amqp.exceptions.AccessRefused):
+        return BrokerRefused(f"{text}. Check the user, the password and permissions.")
+    if isinstance(error, amqp.exceptions.NotAllowed) and "limit" not in str(error):
+        return BrokerRefused(f"{text}. Check the virtual host and its permissions.")
+    return BrokerUnavailable(text)
+
+
+def described(error: BaseException) -> str:
+    """The broker's own words where there are some."""
+    said = getattr(error, "reply_text", None) or str(error) or "no reason given"
+    return said if isinstance(error, BrokerError) else f"{said} ({_kind(error)})"
+
+
+def _kind(error: BaseException) -> str:
+    return type(error).__name__

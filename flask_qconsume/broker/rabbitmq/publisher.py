@@ -1,0 +1,301 @@
+"""The publisher of one process: any thread or greenlet hands it messages and waits.
+
+Callers never touch the connection. One of them may be interrupted at any moment (a
+handler's time limit, a killed greenlet), and half a frame would ruin it for all; so a
+thread of the publisher's own connects, declares, writes and beats, and another one
+reads the confirmations. Under gevent the threads are greenlets.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from amqp.exceptions import NotFound
+
+from ...errors import BrokerError
+from ...errors import BrokerUnavailable
+from ...errors import PublishRefused
+from ...errors import PublishTimeout
+from ...errors import Unroutable
+from ...settings import Settings
+from ..topology import Topology
+from .connection import described
+from .connection import requests
+from .connection import translated
+from .declaring import Declaring
+from .ladder import Step
+from .parcel import Batch
+from .parcel import Parcel
+from .session import Session
+
+logger = logging.getLogger("flask_qconsume.publisher")
+
+#: How many messages may be on their way without a confirmation.
+_WINDOW = 1000
+#: How many bytes are written at once, about.
+_WRITE_SIZE = 256 * 1024
+_MAX_BACKOFF = 1.0
+_CLOSE_WAIT = 10.0
+
+
+class Publisher:
+    """Publishes confirmed, over a connection that is opened when it is needed."""
+
+    def __init__(self, settings: Settings, topology: Topology) -> None:
+        self._settings = settings
+        self._topology = topology
+        self._pid = os.getpid()
+        #: Guards everything here and in the session; rung when something happened.
+        self._changed = threading.Condition(threading.Lock())
+        self._waiting: deque[Parcel] = deque()
+        self._session: Session | None = None
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        #: Why there is no connection, and how long to wait for the next attempt.
+        self._problem = ""
+        self._backoff = 0.0
+        self._next_beat = 0.0
+        #: How many messages go one by one, to find out which of them the broker hates.
+        self._careful = 0
+
+    def publish(
+        self, parcels: Sequence[Parcel], timeout: float
+    ) -> list[Exception | None]:
+        """Publish them all; return when each is confirmed, has failed or is late."""
+        batch = Batch(parcels)
+        with self._changed:
+            self._waiting.extend(parcels)
+            self._start()
+            self._changed.notify_all()
+        try:
+            batch.wait(timeout)
+        finally:
+            self._give_up(parcels, timeout)
+        return [parcel.error for parcel in parcels]
+
+    def close(self) -> None:
+        """Close the connection and end the threads. Publishing again starts anew."""
+        with self._changed:
+            thread = self._thread
+            self._closing = thread is not None
+            self._changed.notify_all()
+        if thread is None:
+            return
+        thread.join(_CLOSE_WAIT)
+        with self._changed:
+            self._thread, self._closing = None, False
+            if self._waiting:
+                self._start()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._run, name="flask_qconsume publisher", daemon=True
+            )
+            self._thread.start()
+
+    def _give_up(self, parcels: Sequence[Parcel], timeout: float) -> None:
+        with self._changed:
+            late = [parcel for parcel in parcels if not parcel.done]
+            if not late:
+                return
+            error = self._why_late(timeout)
+            for parcel in late:
+                parcel.finish(parcel.problem or error)
+
+    def _why_late(self, timeout: float) -> BrokerError:
+        session = self._session
+        if session is None:
+            said = self._problem or "there is no connection yet."
+            return BrokerUnavailable(f"Not published within {timeout:g} s: {said}")
+        if session.blocked:
+            return PublishTimeout(
+                f"Not published within {timeout:g} s: RabbitMQ blocks everybody who"
+                " publishes, because it is short of memory or disk space (an alarm; see"
+                " 'rabbitmq-diagnostics alarms')."
+            )
+        return PublishTimeout(
+            f"RabbitMQ did not confirm within {timeout:g} s; it may have the message."
+        )
+
+    # What follows runs in the publisher's own thread.
+
+    def _run(self) -> None:
+        # A fork under gevent copies this greenlet; the child's copy has no business.
+        while not self._closing and os.getpid() == self._pid:
+            try:
+                self._step()
+            except Exception as error:
+                # Nobody else would publish in this process, ever.
+                logger.exception("the publisher starts anew after an error")
+                self._start_anew(error)
+        if os.getpid() == self._pid:
+            self._end()
+
+    def _step(self) -> None:
+        session = self._session
+        if session is not None and session.lost is not None:
+            self._retire(session)
+        elif not self._work(session):
+            self._rest(session)
+        elif session is None:
+            self._connect()
+        else:
+            self._send(session)
+
+    def _start_anew(self, error: Exception) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+        with self._changed:
+            self._fail_waiting(error)
+        self._failed(BrokerUnavailable(f"{type(error).__name__}: {error}"))
+
+    def _work(self, session: Session | None) -> bool:
+        """Whether there is something that can be done now."""
+        with self._changed:
+            while self._waiting and self._waiting[0].done:
+                self._waiting.popleft()
+            return bool(self._waiting) and self._room(session) > 0
+
+    def _room(self, session: Session | None) -> int:
+        if session is None:
+            return 1
+        if session.blocked:
+            return 0
+        window = 1 if self._careful else _WINDOW
+        return window - len(session.in_flight)
+
+    def _rest(self, session: Session | None) -> None:
+        """Wait until something happens, and keep the connection alive meanwhile."""
+        with self._changed:
+            if self._closing or (session is not None and session.lost):
+                return
+            if self._waiting and self._room(session) > 0:
+                return
+            self._changed.wait(self._until_beat(session))
+        if session is not None and self._until_beat(session) == 0.0:
+            self._beat(session)
+
+    def _until_beat(self, session: Session | None) -> float | None:
+        if session is None:
+            return None
+        return max(0.0, self._next_beat - time.monotonic())
+
+    def _beat(self, session: Session) -> None:
+        self._next_beat = time.monotonic() + session.beat_interval
+        session.beat()
+
+    def _connect(self) -> None:
+        session = None
+        try:
+            session = Session(self._settings, self._changed)
+            session.start(self._topology, self._settings.declare)
+        except BrokerError as error:
+            if session is not None:
+                session.close()
+            self._failed(error)
+            return
+        with self._changed:
+            self._session, self._problem, self._backoff = session, "", 0.0
+        self._beat(session)
+
+    def _failed(self, error: BrokerError) -> None:
+        with self._changed:
+            self._problem = str(error)
+            if not isinstance(error, BrokerUnavailable):
+                # Refused, or a topology that does not fit: waiting does not help.
+                self._fail_waiting(error)
+                return
+            self._backoff = min(_MAX_BACKOFF, self._backoff * 2 or 0.05)
+            until = time.monotonic() + self._backoff
+            while not self._closing and (left := until - time.monotonic()) > 0:
+                self._changed.wait(left)
+
+    def _fail_waiting(self, error: BaseException) -> None:
+        while self._waiting:
+            self._waiting.popleft().finish(translated(error, "Not published"))
+
+    def _send(self, session: Session) -> None:
+        parcels = self._next(session)
+        for parcel in parcels:
+            self._declare_step(session, parcel)
+        session.send([parcel for parcel in parcels if not parcel.done])
+        if self._until_beat(session) == 0.0:
+            self._beat(session)
+
+    def _next(self, session: Session) -> list[Parcel]:
+        parcels: list[Parcel] = []
+        size = 0
+        with self._changed:
+            room = self._room(session)
+            while self._waiting and len(parcels) < room and size < _WRITE_SIZE:
+                parcel = self._waiting.popleft()
+                if not parcel.done:
+                    parcels.append(parcel)
+                    size += len(parcel.body) + len(parcel.properties)
+            self._careful = max(0, self._careful - len(parcels))
+        return parcels
+
+    def _declare_step(self, session: Session, parcel: Parcel) -> None:
+        """Declare a wait queue, over another connection: this one is being read."""
+        if parcel.step is None or parcel.step.name in session.steps:
+            return
+        try:
+            self._declare(parcel.step)
+            session.steps.add(parcel.step.name)
+        except BrokerError as error:
+            with self._changed:
+                parcel.finish(error)
+
+    def _declare(self, step: Step) -> None:
+        if self._settings.declare == "never":
+            return
+        with requests(self._settings, f"declaring '{step.name}'") as channel:
+            step.declare(Declaring(channel, self._settings.declare))
+
+    def _retire(self, session: Session) -> None:
+        """Give a broken session up; what it had not confirmed is published again."""
+        session.close()
+        with self._changed:
+            self._session = None
+            self._problem = described(session.lost or Exception())
+            again = [p for p in session.in_flight.values() if not p.done]
+            session.in_flight.clear()
+            if session.broke_the_channel:
+                self._blame(session.lost, again)
+            self._waiting.extendleft(p for p in reversed(again) if not p.done)
+
+    def _blame(self, error: BaseException | None, parcels: list[Parcel]) -> None:
+        """Find out which message it was: the broker does not say."""
+        if isinstance(error, NotFound):
+            for parcel in parcels:
+                gone = f"'{parcel.exchange}'" in error.reply_text
+                if gone and not parcel.may_be_redeclared():
+                    parcel.finish(_no_exchange(parcel))
+        elif len(parcels) == 1:
+            text = f"RabbitMQ refused the message: {described(error or Exception())}"
+            parcels[0].finish(PublishRefused(text))
+        self._careful = len([parcel for parcel in parcels if not parcel.done])
+
+    def _end(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+        with self._changed:
+            unconfirmed = [*(session.in_flight.values() if session else ())]
+            for parcel in unconfirmed:
+                parcel.finish(BrokerUnavailable("The publisher was closed."))
+            self._fail_waiting(BrokerUnavailable("The publisher was closed."))
+
+
+def _no_exchange(parcel: Parcel) -> Unroutable:
+    return Unroutable(
+        f"RabbitMQ has no exchange '{parcel.exchange}', so nobody would get the"
+        " message. Declare it on the broker, or publish to one that is there."
+    )

@@ -1,0 +1,222 @@
+"""One connection that publishes: one generation of sequence numbers and confirmations.
+
+It is written to by the publisher's thread alone, and read by a thread of its own. It is
+never reopened; what was in flight when it broke is published again on the next one.
+"""
+
+from __future__ import annotations
+
+import threading
+import typing as t
+from collections.abc import Sequence
+
+from amqp.exceptions import ChannelError
+
+from ...errors import BrokerError
+from ...errors import PublishRefused
+from ...errors import Unroutable
+from ...settings import Settings
+from ...transports import amqp_frames as frames
+from ...transports.amqp import is_timeout
+from ..topology import Topology
+from .connection import LOST
+from .connection import hang_up
+from .connection import open_connection
+from .connection import translated
+from .declaring import Declaring
+from .parcel import Parcel
+from .pulse import Pulse
+
+_CLOSE_WAIT = 2.0
+
+
+class Session:
+    """A connection in confirm mode.
+
+    :param changed: The publisher's lock and bell: it guards all that is written here,
+        and is rung when something happened.
+    """
+
+    def __init__(self, settings: Settings, changed: threading.Condition) -> None:
+        self._changed = changed
+        self._sequence = 0
+        #: Sent and not confirmed yet, by sequence number, in this order.
+        self.in_flight: dict[int, Parcel] = {}
+        #: Whether the broker asked us to stop publishing.
+        self.blocked = False
+        #: Why it is over, once it is.
+        self.lost: BaseException | None = None
+        #: Names of wait queues that are known to be there.
+        self.steps: set[str] = set()
+        self._raw = open_connection(settings, "publisher")
+        self._pulse = Pulse(self._raw)
+        self._reader: threading.Thread | None = None
+
+    def start(self, topology: Topology, mode: str) -> None:
+        """Declare the topology, enter confirm mode, begin to read.
+
+        :raises BrokerError: if that fails; the session is of no use then.
+        """
+        try:
+            self._channel = self._raw.channel()
+            Declaring(self._channel, mode).topology(topology)
+            self._listen()
+            self._channel.confirm_select()
+        except LOST as error:
+            doing = "RabbitMQ: declaring before publishing failed"
+            raise translated(error, doing) from error
+        self._reader = threading.Thread(
+            target=self._read, name="flask_qconsume confirmations", daemon=True
+        )
+        self._reader.start()
+
+    def _listen(self) -> None:
+        self._channel.events["basic_ack"].add(self._on_ack)
+        self._channel.events["basic_nack"].add(self._on_nack)
+        self._channel.events["basic_return"].add(self._on_return)
+        self._raw.on_blocked = self._on_blocked
+        self._raw.on_unblocked = self._on_unblocked
+
+    @property
+    def beat_interval(self) -> float:
+        return self._pulse.interval
+
+    def beat(self) -> None:
+        """Send a heartbeat, and judge the broker's."""
+        try:
+            self._pulse.beat()
+        except (BrokerError, *LOST) as error:
+            self._lose(error)
+
+    def send(self, parcels: Sequence[Parcel]) -> None:
+        """Write them; what becomes of them is heard later."""
+        written: list[bytes] = []
+        with self._changed:
+            for parcel in parcels:
+                written.extend(self._accept(parcel))
+        try:
+            self._raw.write(b"".join(written))
+        except LOST as error:
+            self._lose(error)
+
+    def _accept(self, parcel: Parcel) -> list[bytes]:
+        """Give it its number; frames must be written in the order of the numbers."""
+        try:
+            written = parcel.frames(self._channel.channel_id, self._raw.frame_max)
+        except PublishRefused as error:
+            parcel.finish(error)
+            return []
+        self._sequence += 1
+        self.in_flight[self._sequence] = parcel
+        return written
+
+    def _read(self) -> None:
+        try:
+            while True:
+                self._read_once()
+        except Exception as error:
+            self._lose(error)
+
+    def _read_once(self) -> None:
+        try:
+            self._raw.read_available()
+        except TimeoutError as error:
+            if not is_timeout(error):
+                raise
+
+    def _lose(self, error: BaseException) -> None:
+        with self._changed:
+            self.lost = self.lost or error
+            self._changed.notify_all()
+
+    def _on_ack(self, tag: int, multiple: bool) -> None:
+        with self._changed:
+            for parcel in self._confirmed(tag, multiple):
+                self._settle(parcel)
+            self._changed.notify_all()
+
+    def _settle(self, parcel: Parcel) -> None:
+        if parcel.problem is None or parcel.done or not parcel.may_be_redeclared():
+            parcel.finish(parcel.problem)
+            return
+        # Somebody deleted a queue of ours. The next session declares it again.
+        self.lost = self.lost or parcel.problem
+        parcel.problem = None
+        self._sequence += 1
+        self.in_flight[self._sequence] = parcel
+
+    def _on_nack(self, tag: int, multiple: bool) -> None:
+        with self._changed:
+            for parcel in self._confirmed(tag, multiple):
+                parcel.finish(
+                    PublishRefused(
+                        f"RabbitMQ refused a message to '{parcel.routing_key}': a queue"
+                        " that it goes to is full, or has lost most of its nodes."
+                    )
+                )
+            self._changed.notify_all()
+
+    def _confirmed(self, tag: int, multiple: bool) -> list[Parcel]:
+        if not multiple:
+            parcel = self.in_flight.pop(tag, None)
+            return [] if parcel is None else [parcel]
+        numbers: list[int] = []
+        for number in self.in_flight:
+            if number > tag:
+                break
+            numbers.append(number)
+        return [self.in_flight.pop(number) for number in numbers]
+
+    def _on_return(
+        self, error: t.Any, exchange: str, routing_key: str, content: frames.Content
+    ) -> None:
+        # The broker returns messages in the order of their publishing and confirms them
+        # afterwards. It does not say the number; of equal ones, the first is as good.
+        with self._changed:
+            for parcel in self.in_flight.values():
+                if parcel.is_returned_as(exchange, routing_key, content):
+                    parcel.problem = Unroutable(_nobody(exchange, routing_key))
+                    return
+
+    def _on_blocked(self, reason: str) -> None:
+        with self._changed:
+            self.blocked = True
+
+    def _on_unblocked(self) -> None:
+        with self._changed:
+            self.blocked = False
+            self._changed.notify_all()
+
+    @property
+    def broke_the_channel(self) -> bool:
+        """Whether the broker closed the channel because of something we published."""
+        return isinstance(self.lost, ChannelError)
+
+    def close(self) -> None:
+        """Say goodbye, if there is anybody to say it to, and free everything."""
+        reader = self._reader
+        if reader is not None and self.lost is None:
+            self._part()
+            reader.join(_CLOSE_WAIT)
+        hang_up(self._raw)
+        if reader is not None:
+            reader.join(_CLOSE_WAIT)
+
+    def _part(self) -> None:
+        try:
+            self._raw.write(frames.close_connection())
+        except LOST as error:
+            self._lose(error)
+
+
+def _nobody(exchange: str, routing_key: str) -> str:
+    if not exchange:
+        return (
+            f"RabbitMQ has no queue '{routing_key}', so nobody would get the message."
+        )
+    return (
+        f"No queue is bound to the exchange '{exchange}' for the routing key"
+        f" '{routing_key}', so nobody would get the message. Is its consumer declared"
+        " yet ('flask qconsume declare')? Publish with 'mandatory=False' if nobody has"
+        " to get it."
+    )

@@ -1,0 +1,1 @@
+"""kombu transports of our own. They know AMQP, and nothing about consumers."""

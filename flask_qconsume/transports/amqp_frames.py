@@ -1,0 +1,267 @@
+"""AMQP frames, read tolerantly and written in batches. No I/O.
+
+What stands in a property came from some publisher. py-amqp raises for text that is not
+UTF-8 and for values it has no Python object for, in the middle of a message: it leaves
+the connection unusable, the broker delivers the message again, for ever. Here every
+message that the broker can deliver arrives.
+"""
+
+from __future__ import annotations
+
+import struct
+import typing as t
+from collections.abc import Callable
+
+import amqp
+from amqp import spec
+from amqp.exceptions import UnexpectedFrame
+from amqp.serialization import dumps
+from amqp.serialization import loads
+
+METHOD = 1
+HEADER = 2
+BODY = 3
+HEARTBEAT = 8
+END = 0xCE
+
+Frame = tuple[int, int, bytes]
+Signature = tuple[int, int]
+
+_WITH_CONTENT = frozenset([spec.Basic.Return, spec.Basic.Deliver, spec.Basic.GetOk])
+
+#: Frame type, channel, size before a frame's payload; one octet behind it.
+_HEAD = struct.Struct(">BHI")
+#: What a frame needs beside its payload.
+OVERHEAD = 8
+
+
+class Content(amqp.Message):  # type: ignore[misc]
+    """A message as it was delivered."""
+
+    #: Why its headers could not be read, if they could not.
+    problem: str | None = None
+
+
+class Frames:
+    """Puts frames together to methods, like ``amqp.method_framing.frame_handler``."""
+
+    def __init__(self, connection: t.Any, callback: Callable[..., t.Any]) -> None:
+        self._connection = connection
+        self._callback = callback
+        self._partial: dict[int, _Partial] = {}
+
+    def __call__(self, frame: Frame) -> bool:
+        """Take one frame; whether it completed a method, which was called back."""
+        kind, channel, payload = frame
+        self._connection.bytes_recv += 1
+        if kind == HEARTBEAT:
+            return False
+        partial = self._partial.get(channel)
+        if kind != (METHOD if partial is None else partial.expected):
+            raise UnexpectedFrame(f"a frame of type {kind} on channel {channel}")
+        if partial is not None:
+            return self._content(channel, partial, payload)
+        return self._method(channel, payload)
+
+    def _method(self, channel: int, payload: bytes) -> bool:
+        signature = struct.unpack_from(">HH", payload)
+        if signature in _WITH_CONTENT:
+            self._partial[channel] = _Partial(signature, payload)
+            return False
+        self._callback(channel, signature, payload, None)
+        return True
+
+    def _content(self, channel: int, partial: _Partial, payload: bytes) -> bool:
+        if not partial.take(payload):
+            return False
+        del self._partial[channel]
+        content = partial.content
+        self._callback(channel, partial.signature, partial.payload, content)
+        return True
+
+
+class _Partial:
+    """A method whose content is still arriving."""
+
+    __slots__ = ("chunks", "content", "expected", "missing", "payload", "signature")
+
+    def __init__(self, signature: Signature, payload: bytes) -> None:
+        self.signature = signature
+        self.payload = payload
+        self.expected = HEADER
+        self.content = Content(b"")
+        self.chunks: list[bytes] = []
+        self.missing = 0
+
+    def take(self, payload: bytes) -> bool:
+        """Take a header or a piece of the body; whether that was all."""
+        if self.expected == HEADER:
+            self.expected = BODY
+            (self.missing,) = struct.unpack_from(">Q", payload, 4)
+            self.content.properties, self.content.problem = properties_of(payload)
+        else:
+            self.chunks.append(payload)
+            self.missing -= len(payload)
+        if self.missing > 0:
+            return False
+        self.content.body = b"".join(self.chunks)
+        return True
+
+
+def properties_of(header: bytes) -> tuple[dict[str, t.Any], str | None]:
+    """The basic properties in a content header, and what was wrong with the headers."""
+    properties: dict[str, t.Any] = {}
+    problem = None
+    (flags,) = struct.unpack_from(">H", header, 12)
+    offset = 14
+    for index, (name, kind) in enumerate(amqp.Message.PROPERTIES):
+        if not flags & 0x8000 >> index:
+            continue
+        if kind == "F":
+            properties[name], problem, offset = _table(header, offset)
+        else:
+            properties[name], offset = _READERS[kind](header, offset)
+    return properties, problem
+
+
+def readable(text: bytes) -> str:
+    """Text from outside: what is not UTF-8 is written as ``\\xff``.
+
+    Lone surrogates would keep the bytes, and then fail in the first log, database or
+    JSON that the text gets into.
+    """
+    return text.decode("utf-8", "backslashreplace")
+
+
+def _short(buffer: bytes, offset: int) -> tuple[str, int]:
+    end = offset + 1 + buffer[offset]
+    return readable(buffer[offset + 1 : end]), end
+
+
+def _octet(buffer: bytes, offset: int) -> tuple[int, int]:
+    return buffer[offset], offset + 1
+
+
+def _longlong(buffer: bytes, offset: int) -> tuple[int, int]:
+    return struct.unpack_from(">Q", buffer, offset)[0], offset + 8
+
+
+_READERS = {"s": _short, "o": _octet, "L": _longlong}
+
+
+def _table(buffer: bytes, offset: int) -> tuple[dict[str, t.Any], str | None, int]:
+    (size,) = struct.unpack_from(">I", buffer, offset)
+    end = offset + 4 + size
+    try:
+        (table,), _ = loads("F", buffer, offset)
+    except Exception as error:
+        # A date after the year 9999, tables nested a thousand deep, an unknown type.
+        return {}, f"{type(error).__name__}: {error}", end
+    return {_name(key): value for key, value in table.items()}, None, end
+
+
+def _name(key: str | bytes) -> str:
+    return key if isinstance(key, str) else readable(key)
+
+
+def delivered(payload: bytes) -> tuple[str, int, bool, str, str]:
+    """Basic.Deliver's tags of consumer and delivery, redelivered, exchange and key."""
+    consumer_tag, offset = _short(payload, 4)
+    tag, offset = _longlong(payload, offset)
+    exchange, end = _short(payload, offset + 1)
+    routing_key, _ = _short(payload, end)
+    return consumer_tag, tag, bool(payload[offset] & 1), exchange, routing_key
+
+
+def with_readable_text(layout: str, payload: bytes) -> bytes:
+    """A method's payload with its short strings in UTF-8, where they were not."""
+    parts, offset = [payload[:4]], 4
+    for kind in layout:
+        start = offset
+        if kind == "s":
+            text, offset = _short(payload, offset)
+            short = text.encode()[:255].decode("utf-8", "ignore").encode()
+            parts.append(bytes([len(short)]) + short)
+        else:
+            offset += {"L": 8, "l": 4, "B": 2, "b": 1}[kind]
+            parts.append(payload[start:offset])
+    return b"".join(parts)
+
+
+def take_frame(buffer: bytearray) -> Frame | None:
+    """Remove the first frame of a buffer, if it is there as a whole."""
+    if not has_frame(buffer):
+        return None
+    kind, channel, size = _HEAD.unpack_from(buffer)
+    if buffer[7 + size] != END:
+        raise UnexpectedFrame(f"a frame ends with {buffer[7 + size]:#04x}")
+    payload = bytes(buffer[7 : 7 + size])
+    del buffer[: size + OVERHEAD]
+    return kind, channel, payload
+
+
+def has_frame(buffer: bytearray) -> bool:
+    """Whether a buffer begins with a whole frame."""
+    if len(buffer) < OVERHEAD:
+        return False
+    size: int = _HEAD.unpack_from(buffer)[2]
+    return len(buffer) >= size + OVERHEAD
+
+
+def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
+    """The frame that acknowledges a delivery, or all up to it."""
+    method = struct.pack(">HHQB", *spec.Basic.Ack, tag, multiple)
+    return _frame(METHOD, channel, method)
+
+
+def requeue(channel: int, tag: int, *, multiple: bool) -> bytes:
+    """The frame that gives a delivery back, or all up to it (RabbitMQ's Basic.Nack)."""
+    method = struct.pack(">HHQB", *spec.Basic.Nack, tag, multiple | 2)
+    return _frame(METHOD, channel, method)
+
+
+def cancel(channel: int, consumer_tag: str) -> bytes:
+    """The frame that ends a consumer, and asks for no answer."""
+    arguments = t.cast(bytes, dumps("sb", (consumer_tag, True)))
+    return _frame(METHOD, channel, struct.pack(">HH", *spec.Basic.Cancel) + arguments)
+
+
+def close_connection() -> bytes:
+    """The frame that ends a connection; the broker answers with CloseOk."""
+    arguments = t.cast(bytes, dumps("BsBB", (200, "Goodbye", 0, 0)))
+    return _frame(METHOD, 0, struct.pack(">HH", *spec.Connection.Close) + arguments)
+
+
+def publish(
+    channel: int,
+    method: bytes,
+    properties: bytes,
+    body: bytes,
+    *,
+    frame_max: int,
+) -> list[bytes]:
+    """The frames of one Basic.Publish; ``method`` comes from :func:`publish_method`."""
+    header = struct.pack(">HHQ", spec.Basic.CLASS_ID, 0, len(body)) + properties
+    frames = [_frame(METHOD, channel, method), _frame(HEADER, channel, header)]
+    size = frame_max - OVERHEAD
+    pieces = (body[start : start + size] for start in range(0, len(body), size))
+    frames.extend(_frame(BODY, channel, piece) for piece in pieces)
+    return frames
+
+
+def publish_method(exchange: str, routing_key: str, *, mandatory: bool) -> bytes:
+    """Basic.Publish and its arguments.
+
+    :raises struct.error: if a name is longer than 255 bytes.
+    """
+    arguments = dumps("Bssbb", (0, exchange, routing_key, mandatory, False))
+    return struct.pack(">HH", *spec.Basic.Publish) + t.cast(bytes, arguments)
+
+
+def header_size(properties: bytes) -> int:
+    """How large the frame of a message's header is: it cannot be split."""
+    return len(properties) + 12 + OVERHEAD
+
+
+def _frame(kind: int, channel: int, payload: bytes) -> bytes:
+    return b"".join((_HEAD.pack(kind, channel, len(payload)), payload, b"\xce"))
