@@ -135,6 +135,13 @@ def _needed(item: pytest.Item) -> list[type[Server]]:
     return [NEEDS[name] for name in names if name in NEEDS]
 
 
+def require(fixture: str) -> None:
+    """Skip or fail a test that asks for this fixture while it runs."""
+    server = NEEDS.get(fixture.removesuffix("_vhost"))
+    if server is not None and (reason := server.missing()):
+        _refuse(f"{server.title} is not installed: {reason}")
+
+
 def _refuse(reason: str) -> t.NoReturn:
     if os.environ.get(REQUIRE, "") not in {"", "0"}:
         pytest.fail(f"{reason}, and {REQUIRE} is set", pytrace=False)

@@ -1,0 +1,1 @@
+"""Worker processes under test, and a ledger outside of them that says what they did."""

@@ -1,0 +1,102 @@
+"""The app that worker processes under test run: its messages say what to do.
+
+Everything a handler does is written to the ledger, a file outside of the process,
+before and after it is done.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import typing as t
+
+import gevent
+from flask import Flask
+
+from flask_qconsume import ConsumerBlueprint
+from flask_qconsume import QConsume
+from flask_qconsume import Reject
+from flask_qconsume import current_message
+
+from .ledger import note
+
+bp = ConsumerBlueprint("fleet", __name__)
+
+
+@bp.consumer("work", routing_key="work")
+def work(body: dict[str, t.Any]) -> None:
+    """Do what the message says."""
+    note("start", body["n"], current_message.attempt)
+    _TODO[body.get("do", "wait")](body)
+    note("done", body["n"], current_message.attempt)
+
+
+def _wait(body: dict[str, t.Any]) -> None:
+    gevent.sleep(body.get("seconds", 0))
+
+
+def _fail(body: dict[str, t.Any]) -> None:
+    """Fail as often as it says."""
+    if current_message.attempt <= body.get("times", 1):
+        raise OSError("told to fail")
+
+
+def _kill(body: dict[str, t.Any]) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _exit(body: dict[str, t.Any]) -> None:
+    sys.exit("told to exit")
+
+
+def _hog(body: dict[str, t.Any]) -> None:
+    """Use the processor and never let the hub have it."""
+    until = time.monotonic() + body["seconds"]
+    while time.monotonic() < until:
+        pass
+
+
+def _reject(body: dict[str, t.Any]) -> None:
+    raise Reject("told to reject")
+
+
+def _never(body: dict[str, t.Any]) -> None:
+    gevent.sleep(3600)
+
+
+def _swallow(body: dict[str, t.Any]) -> None:
+    try:
+        gevent.sleep(3600)
+    except BaseException:
+        return
+
+
+_TODO = {
+    "wait": _wait,
+    "fail": _fail,
+    "kill": _kill,
+    "exit": _exit,
+    "hog": _hog,
+    "reject": _reject,
+    "never": _never,
+    "swallow": _swallow,
+}
+
+
+def create_app() -> Flask:
+    app = Flask("fleet")
+    app.config.from_prefixed_env()
+    QConsume(app)
+    app.register_blueprint(bp)
+
+    @app.get("/")
+    def index() -> str:
+        return str(os.getpid())
+
+    @app.post("/<int:n>")
+    def publish(n: int) -> str:
+        return str(app.extensions["qconsume"].publish("work", {"n": n}))
+
+    return app

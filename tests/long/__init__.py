@@ -1,1 +1,0 @@
-"""The long proofs: every test here carries ``@pytest.mark.long``; ``tox -e long``."""

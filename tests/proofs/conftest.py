@@ -1,0 +1,101 @@
+"""The brokers on which each promise is proved, with worker processes to break."""
+
+from __future__ import annotations
+
+import pathlib
+import typing as t
+
+import pytest
+from flask import Flask
+
+from flask_qconsume.broker.base import DeadLetter
+from flask_qconsume.extension import AppConsumers
+
+from ..fleet.app import create_app
+from ..fleet.workers import Fleet
+from ..servers.fixtures import require
+from ..waiting import wait_for
+
+BROKERS = {
+    "quorum": ("own_rabbitmq_vhost", {"QUEUE_TYPE": "quorum"}),
+    "classic": ("own_rabbitmq_vhost", {"QUEUE_TYPE": "classic"}),
+    "redis": ("own_redis", {"LEASE": 2}),
+}
+
+
+class Stage:
+    """One broker, one app that publishes to it, and worker processes."""
+
+    def __init__(self, fleet: Fleet, app: Flask, server: t.Any) -> None:
+        self.fleet = fleet
+        self.ledger = fleet.ledger
+        self.app = app
+        #: The broker's process, which a test may stop and start.
+        self.server = server
+
+    @property
+    def consumers(self) -> AppConsumers:
+        return t.cast(AppConsumers, self.app.extensions["qconsume"])
+
+    def publish(self, numbers: t.Iterable[int], **body: t.Any) -> None:
+        """Publish one message for each number, all confirmed."""
+        messages = [("work", {"n": n, **body}) for n in numbers]
+        for at in range(0, len(messages), 1000):
+            self.consumers.publish_many(messages[at : at + 1000])
+
+    def dead(self) -> list[DeadLetter]:
+        plan = self.consumers.topology.queue("work")
+        return list(self.consumers.broker.dead_letters(plan))
+
+    def await_done(self, numbers: t.Iterable[int], timeout: float = 60) -> None:
+        """Wait until each number has been handled at least once."""
+        wanted = set(numbers)
+
+        def missing() -> set[int]:
+            return wanted - set(self.ledger.counted())
+
+        wait_for(
+            lambda: not missing(),
+            timeout,
+            interval=0.1,
+            message=lambda: (
+                f"{len(missing())} of {len(wanted)} not handled, such as"
+                f" {sorted(missing())[:5]}\n{self.fleet.logs()[-3000:]}"
+            ),
+        )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of these need a broker, which they only name in a parameter."""
+    for item in items:
+        if "make_stage" in getattr(item, "fixturenames", ()):
+            item.add_marker("broker")
+
+
+MakeStage = t.Callable[..., Stage]
+
+
+@pytest.fixture
+def make_stage(
+    request: pytest.FixtureRequest,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> t.Iterator[MakeStage]:
+    """Makes the stage on the broker of that name, with further configuration."""
+    stages: list[Stage] = []
+
+    def make(broker: str, **config: t.Any) -> Stage:
+        fixture, options = BROKERS[broker]
+        require(fixture)
+        place = request.getfixturevalue(fixture)
+        fleet = Fleet(tmp_path, {"BROKER_URL": place.url, **options, **config})
+        for key, value in fleet.environment().items():
+            if key.startswith("FLASK_QCONSUME_"):
+                monkeypatch.setenv(key, value)
+        stages.append(Stage(fleet, create_app(), getattr(place, "server", place)))
+        return stages[-1]
+
+    yield make
+    for stage in stages:
+        stage.fleet.close()
+        stage.consumers.close()

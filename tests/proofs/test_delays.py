@@ -1,0 +1,74 @@
+"""Retries are held by the broker: durable, in their own time, in nobody's way."""
+
+from __future__ import annotations
+
+import pytest
+
+from ..waiting import wait_for
+from .conftest import MakeStage
+from .conftest import Stage
+
+#: What a broker's delay may be late by, beside its step: a busy machine.
+LATE = 2.0
+
+
+def _delay(stage: Stage, n: int) -> float:
+    """The seconds between the first attempt and the second."""
+    first, second = (line.at for line in stage.ledger.lines("start") if line.n == n)
+    return second - first
+
+
+def _policy(seconds: float) -> dict[str, float]:
+    return {"min_delay": seconds, "max_delay": seconds, "jitter": 0}
+
+
+@pytest.mark.deadline(200)
+@pytest.mark.parametrize("broker", ["quorum", "classic", "redis"])
+@pytest.mark.parametrize(
+    ("short", "long"), [(2, 6), pytest.param(5, 30, marks=pytest.mark.long)]
+)
+def test_a_short_retry_is_not_behind_a_long_one_and_both_survive_a_kill(
+    make_stage: MakeStage, broker: str, short: int, long: int
+) -> None:
+    stage = make_stage(broker, RETRY=_policy(long), CONCURRENCY=1, PREFETCH=1)
+    worker = stage.fleet.start()
+    stage.publish([1], do="fail")
+    wait_for(lambda: 1 in stage.ledger.counted("start"))
+    wait_for(lambda: stage.consumers.broker.depth("work") == 0)
+    stage.fleet.term(worker)
+    stage.fleet.config["RETRY"] = _policy(short)
+    worker = stage.fleet.start()
+    stage.publish([2], do="fail")
+    # With a prefetch of one, a third message shows that no slot is taken by the wait.
+    wait_for(lambda: 2 in stage.ledger.counted("start"))
+    stage.publish([3])
+    stage.await_done([3], timeout=short)
+    stage.fleet.kill(worker)
+    stage.fleet.start()
+    stage.await_done([1, 2], timeout=long + 30)
+
+    assert short <= _delay(stage, 2) < short + LATE + 2
+    assert long <= _delay(stage, 1) < long + LATE
+    assert {line.attempt for line in stage.ledger.lines() if line.n < 3} == {2}
+
+
+@pytest.mark.deadline(600)
+@pytest.mark.parametrize("broker", ["quorum", "classic", "redis"])
+@pytest.mark.parametrize(
+    "messages", [300, pytest.param(10_000, marks=pytest.mark.long)]
+)
+def test_steady_retries_lose_none(
+    make_stage: MakeStage, broker: str, messages: int
+) -> None:
+    """Each message fails twice, with delays of one to two seconds."""
+    policy = {"min_delay": 2, "factor": 1, "jitter": 0.5}
+    stage = make_stage(broker, RETRY=policy, CONCURRENCY=50)
+    stage.fleet.start()
+    for at in range(0, messages, 50):
+        stage.publish(range(at, at + 50), do="fail", times=2)
+        wait_for(lambda at=at: len(stage.ledger.counted("start")) >= at)
+    stage.await_done(range(messages), timeout=300)
+
+    assert set(stage.ledger.counted().values()) == {1}
+    assert {line.attempt for line in stage.ledger.lines()} == {3}
+    assert stage.dead() == []

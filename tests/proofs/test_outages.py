@@ -1,0 +1,109 @@
+"""A broker that goes and comes: publishing and consuming resume by themselves."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+import typing as t
+
+import pytest
+
+from flask_qconsume import BrokerError
+
+from ..waiting import wait_for
+from .conftest import MakeStage
+from .conftest import Stage
+
+
+class Publishing:
+    """Publishes numbers, one after the other, until it is stopped."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        #: The numbers that the broker confirmed.
+        self.confirmed: list[int] = []
+        #: When each of them was confirmed.
+        self.times: list[float] = []
+        self.failed = 0
+
+    def __enter__(self) -> Publishing:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        for n in itertools.count():
+            if self._stop.wait(0.002):
+                return
+            try:
+                self._stage.publish([n])
+            except BrokerError:
+                self.failed += 1
+            else:
+                self.confirmed.append(n)
+                self.times.append(time.monotonic())
+
+    def await_more(self, number: int, timeout: float = 60) -> None:
+        """Wait until so many more are confirmed."""
+        wanted = len(self.confirmed) + number
+        wait_for(lambda: len(self.confirmed) >= wanted, timeout)
+
+
+def longest_silence(times: t.Sequence[float]) -> float:
+    """The longest time between two neighbours, in seconds."""
+    return max(b - a for a, b in itertools.pairwise(sorted(times)))
+
+
+@pytest.mark.deadline(600)
+@pytest.mark.parametrize("broker", ["quorum", "classic", "redis"])
+@pytest.mark.parametrize("restarts", [1, pytest.param(5, marks=pytest.mark.long)])
+def test_restarts_of_the_broker_lose_nothing(
+    make_stage: MakeStage, broker: str, restarts: int
+) -> None:
+    stage = make_stage(broker)
+    worker = stage.fleet.start()
+    with Publishing(stage) as publishing:
+        for _ in range(restarts):
+            publishing.await_more(300)
+            stage.server.restart()
+        publishing.await_more(300)
+    stage.await_done(publishing.confirmed, timeout=120)
+
+    doubles = sum(n > 1 for n in stage.ledger.counted().values())
+    silence = longest_silence([line.at for line in stage.ledger.lines()])
+    print(
+        f"{broker}: {restarts} restarts, {len(publishing.confirmed)} confirmed,"
+        f" {publishing.failed} refused, {doubles} handled twice,"
+        f" {silence:.1f} s the longest silence"
+    )
+    assert worker.poll() is None
+    assert stage.fleet.term(worker) == 0
+    assert stage.dead() == []
+
+
+@pytest.mark.long
+@pytest.mark.deadline(300)
+@pytest.mark.parametrize("broker", ["quorum", "redis"])
+def test_a_broker_that_is_away_for_long_loses_nothing(
+    make_stage: MakeStage, broker: str
+) -> None:
+    stage = make_stage(broker)
+    worker = stage.fleet.start()
+    with Publishing(stage) as publishing:
+        publishing.await_more(300)
+        stage.server.stop()
+        # The subject of this test is the time itself: 20 seconds without a broker.
+        time.sleep(20)
+        stage.server.start()
+        publishing.await_more(300)
+    stage.await_done(publishing.confirmed, timeout=120)
+
+    print(f"{broker}: {publishing.failed} refused while it was away")
+    assert worker.poll() is None
+    assert stage.fleet.term(worker) == 0

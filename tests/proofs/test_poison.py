@@ -1,0 +1,92 @@
+"""One bad message of each kind among good ones: none lost, none in the others' way."""
+
+from __future__ import annotations
+
+import pickle
+import typing as t
+
+import pytest
+
+from flask_qconsume.broker.base import DeadLetter
+
+from ..waiting import wait_for
+from .conftest import MakeStage
+from .conftest import Stage
+
+GOOD = range(1000)
+
+JSON = "application/json"
+
+#: Name → body, content type, and what the dead letter's reason says.
+BODIES: dict[str, tuple[bytes, str, str]] = {
+    "not JSON": (b"{not json", JSON, "the body is no application/json"),
+    "invalid UTF-8": (b'{"n": "\xff\xfe"}', JSON, "the body is no application/json"),
+    "empty": (b"", JSON, "it is empty"),
+    "pickle": (
+        pickle.dumps({"n": 1}),
+        "application/x-python-serialize",
+        "'application/x-python-serialize' is not accepted",
+    ),
+    "unknown type": (b"<n/>", "application/xml", "'application/xml' is not accepted"),
+    "too large": (b'"' + b"x" * 2_000_000 + b'"', JSON, "QCONSUME_MAX_MESSAGE_SIZE"),
+    "nested": (b"[" * 100_000 + b"]" * 100_000, JSON, "the body is no"),
+    "huge number": (b'{"n": ' + b"9" * 100_000 + b"}", JSON, "the body is no"),
+    "msgpack": (b"\xc1\xc1", "application/msgpack", "the body is no"),
+    # These decode, and the handler fails on them: attempts, then a dead letter.
+    "wrong shape": (b"[1, 2, 3]", JSON, "failed 2 of 2 attempts"),
+}
+
+#: What the app's handler is told to do, and the reason.
+DEEDS = {
+    "exit": "failed 2 of 2 attempts",
+    "never": "failed 2 of 2 attempts",
+    "swallow": "failed 2 of 2 attempts",
+    "reject": "told to reject",
+}
+
+
+@pytest.mark.deadline(300)
+@pytest.mark.parametrize("broker", ["quorum", "classic", "redis"])
+def test_poison_stops_nobody_and_is_kept(make_stage: MakeStage, broker: str) -> None:
+    stage = make_stage(
+        broker,
+        MAX_MESSAGE_SIZE=1_000_000,
+        TIMEOUT=1,
+        RETRY={"max_attempts": 2, "min_delay": 0.1, "max_delay": 0.1},
+    )
+    worker = stage.fleet.start()
+    stage.publish(GOOD[:500])
+    _publish_poison(stage)
+    stage.publish([9000], do="hog", seconds=2)
+    stage.publish(GOOD[500:])
+    stage.await_done([*GOOD, 9000], timeout=120)
+    wait_for(
+        lambda: len(stage.dead()) == len(BODIES) + len(DEEDS),
+        timeout=60,
+        message=lambda: repr([dead.headers for dead in stage.dead()]),
+    )
+
+    reasons = {dead.message.headers["name"]: _reason(dead) for dead in stage.dead()}
+    for name, (_, _, reason) in BODIES.items():
+        assert reason in reasons[name], name
+    for name, reason in DEEDS.items():
+        assert reason in reasons[name], name
+    bodies = {dead.message.headers["name"]: dead.message.raw for dead in stage.dead()}
+    assert all(bodies[name] == body for name, (body, _, _) in BODIES.items())
+    assert {stage.ledger.counted()[n] for n in GOOD} == {1}
+    assert stage.fleet.term(worker) == 0
+
+
+def _publish_poison(stage: Stage) -> None:
+    messages: list[tuple[str, t.Any, dict[str, t.Any]]] = [
+        ("work", body, {"content_type": kind, "headers": {"name": name}})
+        for name, (body, kind, _) in BODIES.items()
+    ]
+    messages += [
+        ("work", {"n": 9001, "do": name}, {"headers": {"name": name}}) for name in DEEDS
+    ]
+    stage.consumers.publish_many(messages)
+
+
+def _reason(dead: DeadLetter) -> str:
+    return str(dead.headers["x-qconsume-reason"])
