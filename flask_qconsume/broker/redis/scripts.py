@@ -79,18 +79,34 @@ for _, member in ipairs(
   redis.call('ZREM', KEYS[4], member)
 end
 local answer = {''}
+local till, since = string.format('%.6f', now + ARGV[5]), string.format('%.6f', now)
+local largest, want = 0, 1
 for i = 5, #KEYS do
   while room > 0 and bytes > 0 do
-    local item = redis.call('LINDEX', KEYS[i], -1)
-    if not item then break end
-    local tag = ARGV[3] .. string.format('%d', number) .. ':' .. ARGV[i + 4]
-    redis.call('HSET', KEYS[2], tag, '[' .. item .. ARGV[6])
-    redis.call('ZADD', KEYS[1], now + ARGV[5], tag)
-    if known_to_kombu(item) then redis.call('ZADD', KEYS[3], now, tag) end
-    redis.call('RPOP', KEYS[i])
-    answer[#answer + 1] = tag
-    answer[#answer + 1] = item
-    room, bytes, number = room - 1, bytes - #item, number + 1
+    local items = redis.call('LRANGE', KEYS[i], -math.min(want, room), -1)
+    if #items == 0 then break end
+    local fields, leases, index = {}, {}, {}
+    for j = #items, 1, -1 do
+      local item = items[j]
+      local tag = ARGV[3] .. string.format('%d', number) .. ':' .. ARGV[i + 4]
+      fields[#fields + 1] = tag
+      fields[#fields + 1] = '[' .. item .. ARGV[6]
+      leases[#leases + 1] = till
+      leases[#leases + 1] = tag
+      if known_to_kombu(item) then
+        index[#index + 1] = since
+        index[#index + 1] = tag
+      end
+      answer[#answer + 1] = tag
+      answer[#answer + 1] = item
+      room, bytes, number = room - 1, bytes - #item, number + 1
+      largest = math.max(largest, #item)
+    end
+    redis.call('HSET', KEYS[2], unpack(fields))
+    redis.call('ZADD', KEYS[1], unpack(leases))
+    if #index > 0 then redis.call('ZADD', KEYS[3], unpack(index)) end
+    redis.call('LTRIM', KEYS[i], 0, -#items - 1)
+    want = math.max(1, math.min(50, math.floor(bytes / (largest + 1))))
   end
 end
 local nearest = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')

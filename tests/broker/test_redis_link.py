@@ -1,0 +1,319 @@
+"""Reading, settling and giving back, on a real Redis."""
+
+from __future__ import annotations
+
+import time
+
+import gevent
+import pytest
+
+from flask_qconsume.broker import headers
+from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.redis import LeaseLost
+from flask_qconsume.errors import BrokerError
+
+from ..waiting import wait_for
+from .redis_tools import bodies
+from .redis_tools import forward
+from .redis_tools import outgoing
+from .redis_tools import plan
+from .redis_tools import read
+from .redis_tools import shop
+
+
+def test_messages_are_read_in_their_order_and_gone_once_acknowledged(redis_url):
+    with shop(redis_url) as it:
+        sent = it.fill(300)
+        link = it.link()
+        found = read(link, 300)
+        assert bodies(found) == sent
+        assert it.client.hlen("unacked") == 300
+        link.ack(found)
+        assert it.keys() == set()
+
+
+def test_no_more_is_read_than_there_is_room_for(redis_url):
+    with shop(redis_url) as it:
+        it.fill(10)
+        assert len(it.link().read(3)) == 3
+        assert it.depth() == 7
+
+
+def test_a_message_arrives_as_it_was_sent(redis_url):
+    sent = outgoing(
+        b"\x00\xff",
+        headers={"x-tenant": "a", "n": 1},
+        content_type="application/octet-stream",
+        content_encoding="binary",
+        priority=4,
+        key="k",
+        expires=60.0,
+        properties={"correlation_id": "c"},
+    )
+    with shop(redis_url) as it:
+        it.publish(sent)
+        message = read(it.link(), 1)[0].message
+    assert message.raw == sent.body
+    assert message.id == sent.id
+    assert message.headers["x-tenant"] == "a"
+    assert (message.exchange, message.routing_key) == ("shop", "billing")
+    assert message.content_type == "application/octet-stream"
+    assert message.content_encoding == "binary"
+    assert (message.priority, message.key) == (4, "k")
+    assert message.properties == {"correlation_id": "c"}
+    assert message.expires_at == pytest.approx(time.time() + 60, abs=5)
+    assert message.queue == "billing"
+    assert not message.redelivered
+
+
+def test_a_large_message_does_not_bring_many_others_with_it(redis_url):
+    with shop(redis_url) as it:
+        it.publish(*[outgoing(b"x" * 500_000) for _ in range(10)])
+        found = it.link().read(10)
+        assert 1 <= len(found) < 10
+
+
+def test_closing_gives_everything_back_unmarked_to_the_front(redis_url):
+    with shop(redis_url) as it:
+        sent = it.fill(20)
+        link = it.link()
+        found = read(link, 10)
+        link.ack(found[3:5])
+        link.close()
+        assert all(delivery.stale for delivery in found)
+        assert it.keys() == {"billing"}
+        again = read(it.link(), 18)
+        assert bodies(again) == sent[:3] + sent[5:]
+        assert not any(delivery.message.redelivered for delivery in again)
+
+
+def test_closing_wakes_a_reader_that_waits(redis_url):
+    with shop(redis_url) as it:
+        link = it.link()
+        reader = gevent.spawn(link.read, 5)
+        wait_for(lambda: is_waiting(it))
+        started = time.monotonic()
+        link.close()
+        assert reader.get(timeout=5) == []
+        assert time.monotonic() - started < 0.5
+        assert link.read(5) == []
+        link.close()
+
+
+def test_what_is_fetched_while_a_close_begins_is_not_lost(redis_url):
+    with shop(redis_url) as it:
+        sent = it.fill(200)
+        seen = []
+        for _ in range(20):
+            link = it.link()
+            reader = gevent.spawn(link.read, 7)
+            gevent.sleep(0)
+            link.close()
+            seen.append(reader.get(timeout=5))
+        assert it.depth() == 200
+        assert bodies(read(it.link(), 200)) == sent
+
+
+def test_a_new_message_is_read_in_milliseconds(redis_url):
+    with shop(redis_url) as it:
+        link = it.link()
+        took = []
+        for _ in range(10):
+            reader = gevent.spawn(read, link, 1)
+            wait_for(lambda: is_waiting(it), interval=0.001)
+            started = time.monotonic()
+            it.publish(outgoing())
+            link.ack(reader.get(timeout=5))
+            took.append(time.monotonic() - started)
+        assert sorted(took)[5] < 0.05
+
+
+def test_two_links_that_wait_share_what_comes(redis_url):
+    with shop(redis_url) as it:
+        links = [it.link(), it.link()]
+        found: list = []
+
+        def take(link):
+            while len(found) < 50:
+                found.extend(link.read(5))
+
+        readers = [gevent.spawn(take, link) for link in links]
+        it.fill(50)
+        gevent.joinall(readers, timeout=10, raise_error=True)
+        assert sorted(bodies(found), key=int) == [b"%d" % n for n in range(50)]
+
+
+def test_an_idle_link_asks_redis_a_few_times_a_second_only(redis_url, redis_server):
+    with shop(redis_url) as it:
+        link = it.link()
+        before = calls(redis_server)
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline:
+            assert link.read(1) == []
+        assert calls(redis_server) - before < 40
+
+
+def test_a_link_that_pauses_takes_nothing_more_and_keeps_what_it_has(redis_url):
+    with shop(redis_url) as it:
+        it.fill(2)
+        link = it.link()
+        first = read(link, 1)
+        link.pause()
+        assert link.read(5) == []
+        link.ack(first)
+        assert it.depth() == 1
+
+
+def test_forwarding_to_the_main_lane_makes_a_retry_of_its_own_queue(redis_url):
+    both = [plan("billing", "order.#"), plan("mail", "order.#")]
+    with shop(redis_url, *both) as it:
+        it.publish(outgoing(b"[1]", routing_key="order.created"))
+        link = it.link()
+        first = read(link, 1)[0]
+        copied = headers.retried(first.message, 2)
+        assert forward(link, first, Lane.MAIN, headers=copied) is None
+        again = read(link, 1)[0]
+        assert again.message.attempt == 2
+        assert again.message.id == first.message.id
+        assert again.message.raw == b"[1]"
+        assert again.message.exchange == "shop"
+        assert again.message.routing_key == "order.created"
+        assert it.depth("mail") == 1
+        link.ack([again])
+        assert it.keys() == {"mail"}
+
+
+def test_forwarding_to_suspects_is_read_by_their_link(redis_url):
+    with shop(redis_url) as it:
+        it.publish(outgoing(b"[1]"))
+        main, suspects = it.link(), it.link(Lane.SUSPECTS)
+        first = read(main, 1)[0]
+        copied = headers.suspected(first.message, 1)
+        assert forward(main, first, Lane.SUSPECTS, headers=copied) is None
+        found = read(suspects, 1)[0]
+        assert found.message.deaths == 1
+        assert not found.message.redelivered
+        # And back: a retry goes to the main queue from there.
+        copied = headers.retried(found.message, 2)
+        assert forward(suspects, found, Lane.MAIN, headers=copied, delay=0.05) is None
+        assert read(main, 1)[0].message.attempt == 2
+
+
+def test_a_message_that_somebody_else_has_is_not_forwarded(redis_url):
+    with shop(redis_url) as it:
+        it.publish(outgoing())
+        link = it.link()
+        delivery = read(link, 1)[0]
+        it.client.hdel("unacked", delivery.tag)
+        assert isinstance(forward(link, delivery, Lane.MAIN), LeaseLost)
+        assert isinstance(forward(link, delivery, Lane.DEAD), LeaseLost)
+        assert it.depth() == 0
+        assert it.broker.dead_letters(it.plan).count() == 0
+        assert not link.closed
+
+
+def test_forwarding_many_at_once_reports_on_each(redis_url):
+    with shop(redis_url) as it:
+        it.fill(3)
+        link = it.link()
+        found = read(link, 3)
+        it.client.hdel("unacked", found[1].tag)
+        from flask_qconsume.broker.delivery import Forward
+
+        results = link.forward([Forward(each, Lane.MAIN, {}) for each in found])
+        assert [type(each) for each in results] == [type(None), LeaseLost, type(None)]
+        assert bodies(read(link, 2)) == [b"0", b"2"]
+
+
+def test_headers_that_json_cannot_hold_are_refused_and_nothing_is_lost(redis_url):
+    with shop(redis_url) as it:
+        it.publish(outgoing())
+        link = it.link()
+        delivery = read(link, 1)[0]
+        error = forward(link, delivery, Lane.MAIN, headers={"x": object()})
+        assert isinstance(error, BrokerError)
+        link.close()
+        assert it.depth() == 1
+
+
+def test_a_short_delay_is_not_behind_a_long_one(redis_url):
+    with shop(redis_url) as it:
+        it.publish(outgoing(b"long", delay=1.5), outgoing(b"short", delay=0.3))
+        link = it.link()
+        started = time.monotonic()
+        assert bodies(read(link, 1)) == [b"short"]
+        assert 0.29 < time.monotonic() - started < 0.6
+        assert bodies(read(link, 1)) == [b"long"]
+        assert 1.49 < time.monotonic() - started < 1.8
+
+
+def test_a_delay_shorter_than_a_wait_ends_it(redis_url):
+    with shop(redis_url) as it:
+        link = it.link()
+        reader = gevent.spawn(read, link, 1)
+        wait_for(lambda: is_waiting(it))
+        started = time.monotonic()
+        it.publish(outgoing(delay=0.2))
+        reader.get(timeout=5)
+        assert time.monotonic() - started < 0.5
+
+
+def test_delayed_messages_of_every_priority_go_to_their_lists(redis_url):
+    with shop(redis_url) as it:
+        it.publish(*[outgoing(b"%d" % n, delay=0.05, priority=n) for n in range(10)])
+        it.publish(outgoing(b"none", delay=0.05))
+        found = bodies(read(it.link(), 11))
+        assert sorted(found) == [*(b"%d" % n for n in range(10)), b"none"]
+
+
+def test_nine_is_read_first_and_no_priority_counts_as_nine(redis_url):
+    with shop(redis_url) as it:
+        for priority in (0, 4, None, 9):
+            it.publish(outgoing(str(priority).encode(), priority=priority))
+        found = read(it.link(), 4)
+        assert bodies(found) == [b"None", b"9", b"4", b"0"]
+        assert [each.message.priority for each in found] == [None, 9, 4, 0]
+
+
+def test_a_message_of_a_low_priority_ends_a_wait_of_this_process(redis_url):
+    with shop(redis_url) as it:
+        link = it.link()
+        reader = gevent.spawn(read, link, 1)
+        wait_for(lambda: is_waiting(it))
+        started = time.monotonic()
+        it.publish(outgoing(priority=0))
+        reader.get(timeout=5)
+        assert time.monotonic() - started < 0.5
+
+
+def test_a_message_given_back_keeps_its_priority(redis_url):
+    with shop(redis_url) as it:
+        it.publish(outgoing(b"low", priority=0))
+        link = it.link()
+        read(link, 1)
+        link.close()
+        it.publish(outgoing(b"high", priority=9))
+        assert bodies(read(it.link(), 2)) == [b"high", b"low"]
+
+
+def test_a_redis_that_cannot_wait_is_polled(own_redis):
+    own_redis.command("ACL", "SETUSER", "default", "-blmove")
+    with shop(own_redis.url) as it:
+        link = it.link()
+        reader = gevent.spawn(read, link, 2)
+        it.publish(outgoing(b"1"))
+        it.publish(outgoing(b"2"))
+        assert len(reader.get(timeout=5)) == 2
+        started = time.monotonic()
+        reader = gevent.spawn(link.read, 1)
+        link.close()
+        assert reader.get(timeout=5) == []
+        assert time.monotonic() - started < 1
+
+
+def is_waiting(it) -> bool:
+    return int(it.client.info("clients")["blocked_clients"]) > 0
+
+
+def calls(server) -> int:
+    return int(server.command("INFO", "stats")["total_commands_processed"])
