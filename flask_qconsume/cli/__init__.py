@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from flask.cli import AppGroup
 
+from .dead_letters import dead_letters
+from .declare import declare
+from .listing import list_consumers
+from .plan import plan
+from .publish import publish
 from .run import run
 
 cli = AppGroup("qconsume", help="Run and look after the app's message consumers.")
-cli.add_command(run)
+for command in (run, list_consumers, plan, declare, publish, dead_letters):
+    cli.add_command(command)
 
 __all__ = ["cli"]

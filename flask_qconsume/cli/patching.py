@@ -10,9 +10,28 @@ from __future__ import annotations
 
 import os
 import sys
+import typing as t
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+from ..errors import WorkerError
 
 #: Set in the new interpreter, so that a failure to patch does not go round for ever.
 _MARK = "_FLASK_QCONSUME_PATCHED"
+
+#: The interpreter's short options that have a value, which may stand apart from them.
+_VALUED = "cmWX"
+
+
+class Start(t.NamedTuple):
+    """How a Python process was started, or is to be."""
+
+    #: The interpreter's own options.
+    options: list[str]
+    #: A module's name if :attr:`is_module`, else a script's path.
+    target: str
+    is_module: bool
+    arguments: list[str]
 
 
 def is_patched() -> bool:
@@ -23,26 +42,84 @@ def is_patched() -> bool:
 
 def ensure_patched() -> None:
     """Return in a patched interpreter; start this very command anew if need be."""
-    if is_patched() or os.environ.pop(_MARK, None):
+    tried = os.environ.pop(_MARK, None)
+    if is_patched() or tried:
         return
-    os.environ[_MARK] = "1"
+    command, environment = patched_command()
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, _patched_command(sys.orig_argv, sys.argv))
+    os.execve(sys.executable, command, {**environment, _MARK: "1"})
 
 
-def _patched_command(orig_argv: list[str], argv: list[str]) -> list[str]:
-    """The same command line, run by ``gevent.monkey``.
+def patched_command() -> tuple[list[str], dict[str, str]]:
+    """This very command, run by ``gevent.monkey``, and the environment it needs.
 
-    ``orig_argv`` is the interpreter's own: its options, then a script or ``-m`` module
-    and the arguments in ``argv[1:]``.
+    :raises WorkerError: if it was not started in a way that can be repeated.
     """
-    arguments = argv[1:]
-    head = orig_argv[1 : len(orig_argv) - len(arguments)]
-    if "-m" in head:
-        at = head.index("-m")
-        options, target = head[:at], ["--module", head[at + 1]]
-    else:
-        options, target = head[:-1], head[-1:]
-    command = ["-m", "gevent.monkey", *target, *arguments]
-    return [sys.executable, *options, *command]
+    start = started(sys.orig_argv, sys.argv)
+    target = ["--module", start.target] if start.is_module else [start.target]
+    monkey = ["-m", "gevent.monkey", *target, *start.arguments]
+    environment = _with_folder(start, os.environ)
+    return [sys.executable, *start.options, *monkey], environment
+
+
+def same_command() -> tuple[list[str], dict[str, str]]:
+    """This very command as it is, and its environment."""
+    return [sys.executable, *sys.orig_argv[1:]], dict(os.environ)
+
+
+def started(orig_argv: Sequence[str], argv: Sequence[str]) -> Start:
+    """How a process was started.
+
+    :param orig_argv: The interpreter's own: its options, then a script or ``-m`` and a
+        module, then the arguments in ``argv[1:]``.
+    :raises WorkerError: if it runs neither a script nor a module.
+    """
+    arguments = list(argv[1:])
+    head = list(orig_argv[1 : len(orig_argv) - len(arguments)])
+    options: list[str] = []
+    while head and head[0].startswith("-"):
+        word = head.pop(0)
+        flags, letter, value = _split(word)
+        if letter == "m" and (value or head):
+            options += [flags] if flags != "-" else []
+            return Start(options, value or head[0], True, arguments)
+        if letter in {"c", "m"} or word == "-":
+            raise _unrepeatable()
+        options.append(word)
+        if letter and not value and head:
+            options.append(head.pop(0))
+    if not head:
+        raise _unrepeatable()
+    return Start(options, head[0], False, arguments)
+
+
+def _split(word: str) -> tuple[str, str, str]:
+    """One word of options: flags, then the option that has a value, and its value."""
+    if word.startswith("--"):
+        return word, "-" if word == "--check-hash-based-pycs" else "", ""
+    for at, letter in enumerate(word):
+        if letter in _VALUED:
+            return word[:at], letter, word[at + 1 :]
+    return word, "", ""
+
+
+def _unrepeatable() -> WorkerError:
+    return WorkerError(
+        "Cannot start this command anew in an interpreter that gevent patches: it is"
+        " neither a script nor a module. Start it by 'flask qconsume run', or by"
+        " 'python -m gevent.monkey --module flask qconsume run'."
+    )
+
+
+def _with_folder(start: Start, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment, in which a script finds what lies beside it.
+
+    Python puts a script's folder on ``sys.path``; ``gevent.monkey`` does not.
+    """
+    folder = os.path.dirname(os.path.abspath(start.target))
+    # The folder of the installed commands, 'flask' among them, holds nothing to import.
+    if start.is_module or folder == os.path.dirname(os.path.abspath(sys.executable)):
+        return dict(environment)
+    paths = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**environment, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
+import time
 import typing as t
+from collections.abc import Callable
+from collections.abc import Sequence
 
 import click
-from flask import current_app
-from flask.cli import with_appcontext
+from flask import Flask
+from flask.cli import ScriptInfo
 
-from ..errors import QConsumeError
+from ..errors import UnsupportedByBroker
+from ..extension import consumers_of
+from ..registration.registry import find
+from .context import clean_errors
 from .patching import ensure_patched
+from .patching import is_patched
+from .patching import patched_command
+from .patching import same_command
 
 if t.TYPE_CHECKING:
-    from flask import Flask
+    from ..running.parent import Parent
+    from ..running.processes import Supervisor
+    from ..running.shutdown import StopSignals
+    from ..running.web import Web
+    from ..running.worker import Worker
+
+
+class Options(t.NamedTuple):
+    """What the command line asked for."""
+
+    names: tuple[str, ...]
+    web: str | None
+    reexec: bool
 
 
 @click.command()
@@ -25,60 +48,189 @@ if t.TYPE_CHECKING:
     help="Serve the app over HTTP too, in this process.",
 )
 @click.option(
+    "--processes",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Run in N processes, and start those anew that die.",
+)
+@click.option(
+    "--reload", is_flag=True, help="Start anew when code changes (for development)."
+)
+@click.option(
     "--reexec/--no-reexec",
     default=True,
     help="Start anew in an interpreter patched by gevent (the default).",
 )
-def run(names: tuple[str, ...], web: str | None, reexec: bool) -> None:
+@click.pass_context
+def run(
+    ctx: click.Context,
+    names: tuple[str, ...],
+    web: str | None,
+    processes: int | None,
+    reload: bool,
+    reexec: bool,
+) -> None:
     """Consume messages until SIGTERM or SIGINT.
 
     NAMES are the consumers to run, such as orders.bill; all of them unless given.
+
+    The exit code is 0 after a clean stop, and 3 after one that had to interrupt
+    handlers and give their messages back.
     """
-    if reexec:
-        ensure_patched()
-    _run_here(names=names, web=web)
-
-
-@with_appcontext
-def _run_here(names: tuple[str, ...], web: str | None) -> None:
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    log_to_stderr()
-    try:
-        code = serve(app, names, web)
-    except QConsumeError as error:
-        raise click.ClickException(str(error)) from error
+    if processes and reload:
+        raise click.UsageError("--reload is for one process: leave --processes out.")
+    load = ctx.ensure_object(ScriptInfo).load_app
+    options = Options(names, web, reexec)
+    with clean_errors():
+        if processes and not _is_child():
+            code = _supervise(load(), options, processes)
+        elif reload and not _is_child():
+            code = _supervise_reloading(options)
+        else:
+            code = _run_here(load, options, reload)
     sys.exit(code)
 
 
-def serve(app: Flask, names: t.Sequence[str], web: str | None) -> int:
-    """Run a worker, and a web server if so asked, until a signal; the exit code."""
-    from ..running.shutdown import FORCED
+def _is_child() -> bool:
+    from ..running.processes import FDS
+
+    return FDS in os.environ
+
+
+def _run_here(load: Callable[[], Flask], options: Options, reload: bool) -> int:
+    if options.reexec:
+        ensure_patched()
+    from ..running.parent import Parent
+
+    log_to_stderr()
+    parent = Parent.from_environment()
+    if reload:
+        from .reloading import run_reloading
+
+        return run_reloading(
+            lambda signals: serve(load(), options, signals, parent), parent
+        )
+    signals = _signals(parent)
+    return serve(load(), options, signals, parent)
+
+
+def _signals(parent: Parent | None) -> StopSignals:
     from ..running.shutdown import StopSignals
-    from ..running.web import Web
-    from ..running.web import listen
+
+    signals = StopSignals(supervised=parent is not None)
+    if parent is not None:
+        parent.watch(signals.asked)
+    return signals
+
+
+def serve(
+    app: Flask, options: Options, signals: StopSignals, parent: Parent | None = None
+) -> int:
+    """Run a worker, and a web server if so asked, until a signal; the exit code."""
+    from ..running.exits import FORCED
     from ..running.worker import Worker
 
-    signals = StopSignals()
-    server = Web(app, listen(web)) if web else None
-    worker = Worker(app, names)
+    worker = Worker(app, options.names)
+    web = _web(app, options, parent)
     worker.start()
-    if server is not None:
-        server.start()
+    if web is not None:
+        web.start()
+    if parent is not None:
+        parent.up()
     signals.asked.wait()
-    if server is not None:
-        server.stop(worker.settings.shutdown_timeout)
-    clean = worker.stop()
-    return 0 if clean else FORCED
+    return 0 if _stop(worker, web) else FORCED
+
+
+def _web(app: Flask, options: Options, parent: Parent | None) -> Web | None:
+    from ..running.listening import listen
+    from ..running.web import Web
+
+    if not options.web:
+        return None
+    if parent is not None and parent.listener is not None:
+        return Web(app, parent.listener, shared=True)
+    return Web(app, listen(options.web))
+
+
+def _stop(worker: Worker, web: Web | None) -> bool:
+    """Stop both within one time; whether nothing had to be cut off."""
+    deadline = time.monotonic() + worker.settings.shutdown_timeout
+    worker.quiet()
+    # Requests end before the worker, whose last hooks close what they may use.
+    served = web is None or web.stop(deadline - time.monotonic())
+    handled = worker.stop(max(0.0, deadline - time.monotonic()))
+    return served and handled
+
+
+def _supervise(app: Flask, options: Options, count: int) -> int:
+    from ..running.listening import listen
+    from ..running.listening import url_of
+
+    consumers = consumers_of(app)
+    _check_processes(app, options.names)
+    log_to_stderr()
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(listen(options.web)) if options.web else None
+        if listener is not None:
+            logger.info("Listening on %s for %d processes", url_of(listener), count)
+        supervisor = _supervisor(
+            options,
+            count=count,
+            listener=listener,
+            stop_timeout=consumers.settings.shutdown_timeout,
+        )
+        return supervisor.run()
+
+
+def _check_processes(app: Flask, names: Sequence[str]) -> None:
+    """Say once what is wrong, and not in each process."""
+    consumers = consumers_of(app)
+    for name in names:
+        find(consumers.consumers, name)
+    capabilities = consumers.broker.capabilities
+    if not capabilities.shared:
+        raise UnsupportedByBroker(
+            f"'--processes' needs a broker that processes share, and"
+            f" '{consumers.settings.broker_url}' lives within each one of them. Leave"
+            " it out, or set 'QCONSUME_BROKER_URL' to a broker of its own."
+        )
+
+
+def _supervise_reloading(options: Options) -> int:
+    from .reloading import CHANGED
+    from .reloading import ENVIRONMENT
+    from .reloading import STOP_TIMEOUT
+
+    # The app is not loaded here: its code may be broken, and is to be watched.
+    log_to_stderr()
+    supervisor = _supervisor(
+        options, extra=ENVIRONMENT, count=1, stop_timeout=STOP_TIMEOUT, again=(CHANGED,)
+    )
+    return supervisor.run()
+
+
+def _supervisor(
+    options: Options, *, extra: t.Mapping[str, str] | None = None, **kwargs: t.Any
+) -> Supervisor:
+    from ..running.processes import Supervisor
+
+    anew = options.reexec and not is_patched()
+    command, environment = patched_command() if anew else same_command()
+    return Supervisor(command, {**environment, **(extra or {})}, **kwargs)
+
+
+logger = logging.getLogger("flask_qconsume.run")
 
 
 def log_to_stderr() -> None:
     """Show our own log lines, unless the app has set up logging itself."""
-    logger = logging.getLogger("flask_qconsume")
-    if logging.getLogger().handlers or logger.handlers:
+    ours = logging.getLogger("flask_qconsume")
+    if logging.getLogger().handlers or ours.handlers:
         return
     handler = logging.StreamHandler()
+    process = " [%(process)d]" if _is_child() else ""
     handler.setFormatter(
-        logging.Formatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s")
+        logging.Formatter(f"%(asctime)s %(levelname)-7s %(name)s{process}  %(message)s")
     )
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)

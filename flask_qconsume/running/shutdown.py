@@ -10,12 +10,9 @@ import sys
 import gevent
 from gevent.event import Event
 
+from .exits import STOPS
+
 logger = logging.getLogger("flask_qconsume.shutdown")
-
-#: The exit code of a stop that had to give back work which handlers had begun.
-FORCED = 3
-
-STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignals:
@@ -23,10 +20,14 @@ class StopSignals:
 
     gevent runs the handlers in greenlets, so they may do anything; under somebody
     else's server they would replace the server's own, so only our commands use this.
+
+    :param supervised: Whether another process of ours looks after this one. That one
+        decides when it must end at once: a service manager may signal both.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, supervised: bool = False) -> None:
         self.asked = Event()
+        self._supervised = supervised
         self._watchers = [gevent.signal_handler(s, self._on, s) for s in STOPS]
 
     def cancel(self) -> None:
@@ -35,9 +36,11 @@ class StopSignals:
             watcher.cancel()
 
     def _on(self, number: signal.Signals) -> None:
-        if self.asked.is_set():
+        if not self.asked.is_set():
+            more = "" if self._supervised else "; once more ends at once"
+            logger.info("%s: stopping%s", number.name, more)
+            self.asked.set()
+        elif not self._supervised:
             logger.warning("Second signal: ending at once")
             sys.stderr.flush()
             os._exit(128 + number)
-        logger.info("%s: stopping; once more ends at once", number.name)
-        self.asked.set()

@@ -2,54 +2,128 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
+import time
 import typing as t
 
+from gevent.pool import Pool
+from gevent.pywsgi import WSGIHandler
 from gevent.pywsgi import WSGIServer
 
-from ..errors import WorkerError
+from .listening import url_of
 
 if t.TYPE_CHECKING:
     from flask import Flask
 
 logger = logging.getLogger("flask_qconsume.web")
 
+#: Seconds that a connection just made has at a stop, for its first request to arrive.
+_FIRST_REQUEST = 1.0
 
-def listen(address: str) -> socket.socket:
-    """A listening socket for ``HOST:PORT``.
-
-    :raises WorkerError: if the address makes no sense or is taken.
-    """
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]") or "127.0.0.1"
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, int(port)), family=family, backlog=1024)
-    except (OSError, ValueError, OverflowError) as error:
-        raise WorkerError(
-            f"Cannot listen on '{address}' ({error}). Give HOST:PORT of this machine"
-            " that nobody uses, such as 127.0.0.1:5000."
-        ) from error
+#: How many connections that wait to be accepted are, at a stop.
+_LAST_ACCEPTED = 1_000
 
 
 class Web:
-    """Serves an app on a listening socket until it is stopped."""
+    """Serves an app on a listening socket until it is stopped.
 
-    def __init__(self, app: Flask, listener: socket.socket) -> None:
-        self._server = WSGIServer(listener, app, log=None, error_log=logger)
-        self.url = _url(listener)
+    :param shared: Whether other processes listen on the same socket.
+    """
+
+    def __init__(
+        self, app: Flask, listener: socket.socket, *, shared: bool = False
+    ) -> None:
+        self._server = _Server(
+            listener,
+            app,
+            log=None,
+            error_log=logger,
+            spawn=Pool(),
+            handler_class=_Handler,
+            environ={"wsgi.multithread": True, "wsgi.multiprocess": shared},
+        )
+        self.url = url_of(listener)
 
     def start(self) -> None:
         """Accept requests, in the background."""
         self._server.start()
         logger.info("Serving on %s", self.url)
 
-    def stop(self, timeout: float) -> None:
-        """Accept no more, and wait for the requests that are running."""
-        self._server.stop(timeout=timeout)
+    def stop(self, timeout: float) -> bool:
+        """Accept no more, and wait for the requests that are running.
+
+        :returns: Whether all of them ended in time; the others are cut off.
+        """
+        deadline = time.monotonic() + timeout
+        server = self._server
+        server.accept_waiting()
+        server.draining = True
+        server.close()
+        server.hang_up(fresh=False)
+        if not server.pool.join(timeout=min(_FIRST_REQUEST, timeout)):
+            server.hang_up(fresh=True)
+        ended = bool(server.pool.join(timeout=max(0.0, deadline - time.monotonic())))
+        if not ended:
+            logger.warning("Cutting off %d requests at the deadline", len(server.pool))
+            server.pool.kill(timeout=1.0)
+        return ended
 
 
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+class _Server(WSGIServer):  # type: ignore[misc]
+    """Knows which connections wait for a request."""
+
+    #: Set at a stop: each connection ends with the request that it is at.
+    draining = False
+
+    def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.idle: set[_Handler] = set()
+
+    def accept_waiting(self) -> None:
+        """Accept what waits already: closing the listener would reset it."""
+        for _ in range(_LAST_ACCEPTED):
+            accepted = self.do_read()
+            if accepted is None:
+                return
+            self.do_handle(*accepted)
+
+    def hang_up(self, *, fresh: bool) -> None:
+        """End the connections that wait for a request.
+
+        :param fresh: Those too whose first one has not arrived yet.
+        """
+        for handler in list(self.idle):
+            if fresh or not handler.fresh:
+                handler.hang_up()
+
+
+class _Handler(WSGIHandler):  # type: ignore[misc]
+    """One connection, which can be asked to end between two requests."""
+
+    #: Until its first request.
+    fresh = True
+
+    def read_requestline(self) -> t.Any:
+        if self.server.draining and not self.fresh:
+            self.hang_up()
+        self.server.idle.add(self)
+        try:
+            return super().read_requestline()
+        finally:
+            self.server.idle.discard(self)
+            self.fresh = False
+
+    def hang_up(self) -> None:
+        """Read no further than what has arrived: a request in there is answered."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RD)
+
+    def finalize_headers(self) -> None:
+        super().finalize_headers()
+        if self.server.draining and not self.connection_upgraded:
+            self.close_connection = True
+            names = {name.lower() for name, _ in self.response_headers}
+            if b"connection" not in names:
+                self.response_headers.append((b"Connection", b"close"))

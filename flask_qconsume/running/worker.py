@@ -20,6 +20,7 @@ from flask import Flask
 from gevent import monkey
 
 from ..broker.delivery import Lane
+from ..broker.policies import check_policies
 from ..errors import BrokerUnavailable
 from ..errors import WorkerError
 from ..extension import consumers_of
@@ -65,10 +66,13 @@ class Worker:
 
         :raises WorkerError: if this process is not patched by gevent, or the app's
             worker runs already.
+        :raises UnsupportedByBroker: if a retry policy asks for more than the broker
+            can do.
         :raises BrokerRefused: if the broker refuses the credentials.
         :raises TopologyMismatch: if queues cannot be declared as they should be.
         """
         _check_patched()
+        check_policies(self._chosen(self.names), self._consumers.broker.capabilities)
         self._claim()
         try:
             self._declare()
@@ -86,6 +90,18 @@ class Worker:
         signals.send(signals.worker_started, self.app, worker=self)
         logger.info("Consuming %s", ", ".join(self.names) or "nothing")
 
+    def quiet(self) -> None:
+        """Begin the stop without waiting: fetch no more, give back what has not begun.
+
+        For hosts that have to stop other things before :meth:`stop` may wait.
+        """
+        if self.stopping.is_set():
+            return
+        self.stopping.set()
+        signals.send(signals.worker_stopping, self.app, worker=self)
+        for subscription in self.subscriptions:
+            subscription.quiet()
+
     def stop(self, timeout: float | None = None) -> bool:
         """Stop, losing nothing; see the module's description.
 
@@ -97,10 +113,7 @@ class Worker:
         if timeout is None:
             timeout = self.settings.shutdown_timeout
         deadline = time.monotonic() + timeout
-        self.stopping.set()
-        signals.send(signals.worker_stopping, self.app, worker=self)
-        for subscription in self.subscriptions:
-            subscription.quiet()
+        self.quiet()
         clean = self._wait(deadline) or self._interrupt()
         clean = self._settle() and clean
         self._finish()

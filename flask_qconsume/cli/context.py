@@ -1,0 +1,60 @@
+"""What every command gets: the app's consumers, and errors without a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import typing as t
+from collections.abc import Callable
+from collections.abc import Iterator
+
+import click
+from flask.cli import ScriptInfo
+
+from ..errors import QConsumeError
+from ..errors import UnsupportedByBroker
+from ..extension import AppConsumers
+from ..extension import consumers_of
+
+F = t.TypeVar("F", bound=Callable[..., t.Any])
+
+
+@contextlib.contextmanager
+def clean_errors() -> Iterator[None]:
+    """Show our own errors as one message and end with 1; others keep their traceback.
+
+    Loading the app belongs inside: that is where a wrong configuration is found.
+    """
+    try:
+        yield
+    except QConsumeError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def with_consumers(function: F) -> F:
+    """Call a command with the app's :class:`AppConsumers` before its own arguments."""
+
+    @click.pass_context
+    def wrapper(ctx: click.Context, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        with clean_errors():
+            app = ctx.ensure_object(ScriptInfo).load_app()
+            with app.app_context(), contextlib.closing(consumers_of(app)) as consumers:
+                return ctx.invoke(function, consumers, *args, **kwargs)
+
+    return t.cast(F, functools.update_wrapper(wrapper, function))
+
+
+def check_shared(consumers: AppConsumers, what: str) -> None:
+    """Refuse what needs another process to hear of it, on a broker nobody shares.
+
+    :param what: What the command would do, as in "publish a message".
+    :raises UnsupportedByBroker: if the broker lives in this process only.
+    """
+    capabilities = consumers.broker.capabilities
+    if not capabilities.shared:
+        raise UnsupportedByBroker(
+            f"Cannot {what}: '{consumers.settings.broker_url}' is a broker within one"
+            f" process ({capabilities.broker}), so no other process would ever see what"
+            " this command does. Set 'QCONSUME_BROKER_URL' to a broker of its own, such"
+            " as 'amqp://guest:guest@localhost//' or 'redis://localhost/0'."
+        )

@@ -1,0 +1,188 @@
+"""``flask qconsume dead-letters``: list, show, replay and purge them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+import typing as t
+from collections.abc import Callable
+from collections.abc import Iterator
+
+import click
+
+from ..broker.base import DeadLetter
+from ..errors import UnknownConsumer
+from .letters import HEADERS
+from .letters import as_json
+from .letters import page
+from .letters import row
+from .selection import Filter
+from .selection import Selection
+from .selection import with_selection
+from .table import table
+
+_json = click.option("--json", "as_lines", is_flag=True, help="One line of JSON each.")
+_limit = click.option(
+    "--limit",
+    type=click.IntRange(0),
+    default=50,
+    show_default=True,
+    help="How many at the most; 0 for all.",
+)
+_dry_run = click.option("--dry-run", is_flag=True, help="Only list what would be.")
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """Look after messages that were rejected.
+
+    QUEUE and CONSUMER say whose dead letters; all of the app's unless given.
+    """
+
+
+@dead_letters.command("list")
+@_limit
+@_json
+@with_selection
+def list_letters(selection: Selection, limit: int, as_lines: bool) -> None:
+    """Show dead letters, one in a line, the oldest of each queue first."""
+    with selection.letters() as letters:
+        shown = itertools.islice(letters, limit or None)
+        if as_lines:
+            _echo_json(shown, whole=False)
+            return
+        rows = [row(letter) for letter in shown]
+        more = next(letters, None) is not None if limit else False
+    if not rows:
+        click.echo("There are no such dead letters.")
+        return
+    click.echo(table(HEADERS, rows))
+    if more:
+        click.echo(f"… and more: these are the first {limit}; see --limit.", err=True)
+
+
+@dead_letters.command()
+@_limit
+@_json
+@with_selection
+def show(selection: Selection, limit: int, as_lines: bool) -> None:
+    """Show all of each dead letter: headers, error, traceback, body."""
+    number = 0
+    with selection.letters() as letters:
+        shown = itertools.islice(letters, limit or None)
+        if as_lines:
+            _echo_json(shown, whole=True)
+            return
+        for letter in shown:
+            number += 1
+            click.echo(page(letter) + "\n")
+        more = next(letters, None) is not None if limit else False
+    if not number:
+        click.echo("There are no such dead letters.")
+    if more:
+        click.echo(f"… and more: these are the first {limit}; see --limit.", err=True)
+
+
+@dead_letters.command()
+@_dry_run
+@with_selection
+def replay(selection: Selection, dry_run: bool) -> None:
+    """Send dead letters back to the queue where they failed.
+
+    Each is taken away only when the broker has confirmed its copy. Its attempts begin
+    anew. One that fails again meanwhile stays.
+    """
+    if dry_run:
+        _preview(selection, "would be replayed")
+        return
+    _take(selection, replay=True, done="Replayed")
+
+
+@dead_letters.command()
+@_dry_run
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@with_selection
+def purge(selection: Selection, dry_run: bool, yes: bool) -> None:
+    """Remove dead letters for good."""
+    if dry_run:
+        _preview(selection, "would be removed")
+        return
+    if not yes:
+        number = _matching(selection)
+        if not number:
+            click.echo("There are no such dead letters.")
+            return
+        click.confirm(f"Remove {_dead_letters(number)} for good?", abort=True)
+    _take(selection, replay=False, done="Removed")
+
+
+def _echo_json(letters: Iterator[DeadLetter], *, whole: bool) -> None:
+    for letter in letters:
+        click.echo(as_json(letter, whole=whole))
+
+
+def _preview(selection: Selection, fate: str) -> None:
+    with selection.letters() as letters:
+        rows = [row(letter) for letter in letters]
+    if rows:
+        click.echo(table(HEADERS, rows))
+    click.echo(f"{_dead_letters(len(rows))} {fate}.")
+
+
+def _matching(selection: Selection) -> int:
+    with selection.letters() as letters:
+        return sum(1 for _ in letters)
+
+
+def _take(selection: Selection, *, replay: bool, done: str) -> None:
+    total, met = 0, set[str]()
+    with _progress(selection.count(), done) as progress:
+        for _, letters in selection.queues:
+            wanted = _First(letters.count(), selection.filter, met)
+            total += letters.take(wanted, replay, progress)
+    click.echo(f"{done} {_dead_letters(total)}.")
+    missing = selection.filter.ids - met
+    if missing:
+        names = ", ".join(f"'{ref}'" for ref in sorted(missing))
+        raise UnknownConsumer(
+            f"There is no dead letter {names} there. 'flask qconsume dead-letters list'"
+            " shows which there are."
+        )
+
+
+class _First:
+    """Wants of the first ``number`` dead letters those that a filter wants.
+
+    One that is replayed and fails again comes back behind the others while we are still
+    looking: it must not go round for ever.
+
+    :param met: Gets the refs and ids of those that are wanted.
+    """
+
+    def __init__(self, number: int, wanted: Filter, met: set[str]) -> None:
+        self._left = number
+        self._wanted = wanted
+        self._met = met
+
+    def __call__(self, letter: DeadLetter) -> bool:
+        self._left -= 1
+        if self._left < 0 or not self._wanted(letter):
+            return False
+        self._met.update(filter(None, (letter.ref, letter.message.id)))
+        return True
+
+
+@contextlib.contextmanager
+def _progress(length: int, label: str) -> Iterator[Callable[[], t.Any]]:
+    """Something to call for each dead letter; shown where a person can see it."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    bar: t.Any = click.progressbar(length=length, label=label, file=sys.stderr)
+    with bar:
+        yield lambda: bar.update(1)
+
+
+def _dead_letters(number: int) -> str:
+    return "1 dead letter" if number == 1 else f"{number} dead letters"

@@ -1,0 +1,67 @@
+"""``flask qconsume declare``: makes the broker hold what the app needs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+
+import click
+
+from ..broker.base import Broker
+from ..broker.opening import open_broker
+from ..broker.topology import Binding
+from ..broker.topology import QueuePlan
+from ..extension import AppConsumers
+from .context import check_shared
+from .context import with_consumers
+from .plan import bound
+
+
+@click.command()
+@click.option("--prune", is_flag=True, help="Remove bindings the code no longer has.")
+@click.option("--yes", "-y", is_flag=True, help="Remove them without asking.")
+@with_consumers
+def declare(app: AppConsumers, prune: bool, yes: bool) -> None:
+    """Declare exchanges, queues and bindings on the broker.
+
+    It does so whatever 'QCONSUME_DECLARE' says, which is about what workers and
+    publishers do by themselves. Nothing that is there already is changed.
+    """
+    check_shared(app, "declare queues")
+    settings = dataclasses.replace(app.settings, declare="auto")
+    with contextlib.closing(open_broker(settings, app.topology)) as broker:
+        broker.declare()
+        for queue in app.topology.queues:
+            click.echo(_said(queue))
+        if prune:
+            _prune(broker, yes)
+
+
+def _said(queue: QueuePlan) -> str:
+    if queue.given is not None:
+        return f"{queue.consumer}: used as given: {queue.name}"
+    gets = bound(queue.bindings)
+    beside = f"{queue.suspects}, {queue.dead}"
+    return f"{queue.consumer}: {queue.name} (gets {gets}), {beside}"
+
+
+def _prune(broker: Broker, yes: bool) -> None:
+    stale = broker.stale_bindings()
+    if not stale:
+        click.echo("There are no stale bindings.")
+        return
+    for line in _lines(stale):
+        click.echo(line)
+    number = f"{len(stale)} stale binding{'s' if len(stale) > 1 else ''}"
+    if not yes:
+        click.confirm(f"Remove {number}?", abort=True)
+    broker.unbind(stale)
+    click.echo(f"Removed {number}.")
+
+
+def _lines(bindings: Sequence[Binding]) -> list[str]:
+    return [
+        f"stale: {binding.queue} gets {bound([binding])}, which no consumer asks for"
+        for binding in bindings
+    ]

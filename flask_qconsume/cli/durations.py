@@ -1,0 +1,60 @@
+"""Durations as people write and read them. Knows nothing of messages."""
+
+from __future__ import annotations
+
+import math
+import re
+import typing as t
+
+import click
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+_SPOKEN = (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0))
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """Seconds, or ``90s``, ``15m``, ``2h``, ``7d``, ``1h30m``."""
+
+    name = "duration"
+
+    def convert(
+        self,
+        value: t.Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        seconds = value if isinstance(value, float) else parsed(value)
+        if seconds is None:
+            self.fail(
+                f"'{value}' is no duration: give seconds, or a text such as 90s, 15m,"
+                " 2h, 7d or 1h30m.",
+                param,
+                ctx,
+            )
+        return seconds
+
+
+def parsed(text: str) -> float | None:
+    """The seconds that a text stands for; ``None`` if it is no duration."""
+    text = text.strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if not re.fullmatch(rf"({_PART.pattern})+", text):
+        return None
+    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+
+
+def spoken(seconds: float) -> str:
+    """A duration for people: ``16 s``, ``15 min``, ``7 days``.
+
+    In the largest unit of which there are two at least, one digit behind the point.
+    """
+    if math.isinf(seconds):
+        return "any time"
+    for unit, size in _SPOKEN:
+        whole = seconds >= size and seconds % size == 0
+        if seconds >= 2 * size or whole:
+            number = f"{seconds / size:.1f}".removesuffix(".0")
+            return f"{number} {'day' if (number, unit) == ('1', 'days') else unit}"
+    return f"{seconds:.3g} s"

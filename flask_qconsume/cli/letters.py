@@ -1,0 +1,178 @@
+"""Dead letters as texts: a row, a page, a line of JSON.
+
+All of a dead letter came from outside: nothing of it may reach the terminal unescaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import typing as t
+from collections.abc import Iterator
+
+from ..broker import headers as ours
+from ..broker.base import DeadLetter
+from ..errors import UndecodableMessage
+from ..handling.payload import decode
+from ..message import Message
+from ..settings import BYTES
+from ..settings import JSON
+from ..settings import MSGPACK
+from ..settings import TEXT
+from ..text import printable
+
+HEADERS = ("Ref", "Queue", "Died", "Attempts", "Why")
+
+#: How much of a body is shown to people; JSON has all of it.
+_SHOWN = 20_000
+_ANY_SIZE = 2**31
+
+_LONG = (ours.TRACEBACK, ours.DETAILS)
+
+
+def row(letter: DeadLetter) -> list[str]:
+    """The cells of a table."""
+    return [
+        printable(letter.ref),
+        printable(letter.queue),
+        _when(ours.seconds(letter.headers, ours.DIED_AT)),
+        str(ours.whole(letter.headers, ours.ATTEMPTS, 0) or "?"),
+        printable(why(letter), 70),
+    ]
+
+
+def why(letter: DeadLetter) -> str:
+    """The error, or the reason where there was none."""
+    error = ours.text(letter.headers, ours.ERROR)
+    return error or ours.text(letter.headers, ours.REASON) or "unknown"
+
+
+def page(letter: DeadLetter) -> str:
+    """All of it, for a person."""
+    return "\n".join(_lines(letter))
+
+
+def as_json(letter: DeadLetter, *, whole: bool) -> str:
+    """One line of JSON; ``whole`` adds headers, traceback, details and body."""
+    headers, message = letter.headers, letter.message
+    found = {
+        "ref": letter.ref,
+        "queue": letter.queue,
+        "consumer": headers.get(ours.CONSUMER),
+        "id": message.id,
+        "routing_key": message.routing_key,
+        "died_at": headers.get(ours.DIED_AT),
+        "attempts": headers.get(ours.ATTEMPTS),
+        "deaths": headers.get(ours.DEATHS),
+        "reason": headers.get(ours.REASON),
+        "error": headers.get(ours.ERROR),
+    }
+    if whole:
+        found |= {
+            "exchange": message.exchange,
+            "content_type": message.content_type,
+            "timestamp": message.timestamp,
+            "headers": dict(message.headers),
+            "traceback": headers.get(ours.TRACEBACK),
+            "details": headers.get(ours.DETAILS),
+            **_body_as_json(message),
+        }
+    return json.dumps(found, default=str)
+
+
+def _lines(letter: DeadLetter) -> Iterator[str]:
+    headers, message = letter.headers, letter.message
+    yield f"{printable(letter.ref)} in {printable(letter.queue)}.dead"
+    facts = {
+        "message": message.id,
+        "consumer": headers.get(ours.CONSUMER),
+        "published": _when(message.timestamp),
+        "to": f"{message.exchange or '(default exchange)'}, {message.routing_key}",
+        "died": _when(ours.seconds(headers, ours.DIED_AT)),
+        "attempts": headers.get(ours.ATTEMPTS),
+        "deaths": headers.get(ours.DEATHS) or None,
+        "reason": headers.get(ours.REASON),
+        "error": headers.get(ours.ERROR),
+        "content type": message.content_type,
+    }
+    for name, value in facts.items():
+        if value is not None:
+            yield f"  {name:<13} {printable(value, 1_000)}"
+    yield from _block("headers", _of_headers(message))
+    yield from _block("details", _indented(ours.text(headers, ours.DETAILS)))
+    yield from _block("traceback", ours.text(headers, ours.TRACEBACK) or "")
+    yield from _block(f"body ({len(message.raw)} bytes)", _body(message))
+
+
+def _of_headers(message: Message) -> str:
+    theirs = {
+        name: value
+        for name, value in sorted(message.headers.items(), key=lambda item: item[0])
+        if not name.startswith(ours.PREFIX)
+    }
+    return "\n".join(
+        f"{printable(name)}: {printable(value, 1_000)}"
+        for name, value in theirs.items()
+    )
+
+
+def _block(title: str, text: str) -> Iterator[str]:
+    if not text:
+        return
+    yield f"  {title}:"
+    for line in _cut(text).split("\n"):
+        yield f"    {printable(line, _SHOWN)}"
+
+
+def _cut(text: str) -> str:
+    if len(text) <= _SHOWN:
+        return text
+    more = len(text) - _SHOWN
+    return f"{text[:_SHOWN]}\n… {more} characters more; --json has them all"
+
+
+def _indented(text: str | None) -> str:
+    """JSON made readable, or the text as it is."""
+    try:
+        return json.dumps(json.loads(text or ""), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text or ""
+
+
+def _body(message: Message) -> str:
+    try:
+        body = decode(message, (JSON, MSGPACK, TEXT, BYTES), _ANY_SIZE)
+    except UndecodableMessage:
+        body = message.raw
+    if isinstance(body, bytes):
+        return body.decode("utf-8", "backslashreplace")
+    if isinstance(body, str) and message.content_type == TEXT:
+        return body
+    try:
+        return json.dumps(body, indent=2, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):
+        return repr(body)
+
+
+def _body_as_json(message: Message) -> dict[str, t.Any]:
+    """The body: decoded if JSON can say it, else as a text, else in base 64."""
+    try:
+        body = decode(message, (JSON, MSGPACK, TEXT), _ANY_SIZE)
+        json.dumps(body)
+        return {"body": body}
+    except (UndecodableMessage, TypeError, ValueError, RecursionError):
+        pass
+    try:
+        return {"body_text": message.raw.decode()}
+    except UnicodeDecodeError:
+        return {"body_base64": base64.b64encode(message.raw).decode()}
+
+
+def _when(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return "unknown"

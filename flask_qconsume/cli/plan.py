@@ -1,0 +1,141 @@
+"""``flask qconsume plan``: what there will be on the broker, and what it promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from ..broker.capabilities import Capabilities
+from ..broker.policies import unkept
+from ..broker.topology import Binding
+from ..broker.topology import QueuePlan
+from ..errors import BrokerError
+from ..errors import UnsupportedByBroker
+from ..extension import AppConsumers
+from ..registration.consumer import Consumer
+from ..text import printable
+from .context import with_consumers
+from .durations import spoken
+from .words import handler_name
+from .words import retries_in_words
+
+Lines = Iterable[tuple[str, str]]
+
+_WIDTH = 88
+_NAMES = 14
+
+
+@click.command()
+@with_consumers
+def plan(app: AppConsumers) -> None:
+    """Show what is declared on the broker, and what it promises.
+
+    Ends with 1 if a retry policy asks for more than the broker can do. Needs no broker
+    to run, but for the bindings that are left over from earlier code.
+    """
+    capabilities = app.broker.capabilities
+    consumers = app.consumers.values()
+    click.echo(f"{capabilities.broker} ({place(app.settings.broker_url)})")
+    for consumer in consumers:
+        _section(
+            f"{consumer.name}  {handler_name(consumer.handler)}",
+            _of_consumer(app, consumer),
+        )
+    _section(f"How {capabilities.broker} does it", _of_broker(capabilities))
+    if capabilities.shared:
+        _section("Stale bindings", _stale(app))
+    problems = unkept(consumers, capabilities)
+    if problems:
+        raise UnsupportedByBroker("\n".join(problems))
+
+
+def place(url: str) -> str:
+    """A broker's URL without what nobody should see: its user and its password."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+
+
+def bound(bindings: Iterable[Binding]) -> str:
+    """What a queue gets, in words."""
+    by_exchange: dict[str, list[str]] = {}
+    for binding in bindings:
+        by_exchange.setdefault(binding.exchange, []).append(f"'{binding.routing_key}'")
+    return "; ".join(
+        f"{', '.join(keys)} from the exchange '{exchange}'"
+        for exchange, keys in by_exchange.items()
+    )
+
+
+def _section(title: str, lines: Lines) -> None:
+    click.echo()
+    click.echo(title)
+    for name, text in lines:
+        click.echo(_wrapped(name, text))
+
+
+def _wrapped(name: str, text: str) -> str:
+    first = f"  {name:<{_NAMES}}"
+    return click.wrap_text(
+        text, _WIDTH, initial_indent=first, subsequent_indent=" " * len(first)
+    )
+
+
+def _of_consumer(app: AppConsumers, consumer: Consumer) -> Lines:
+    queue = app.topology.queue(consumer.queue)
+    settings = app.settings
+    limit = f"{settings.delivery_limit} deaths of its process"
+    yield "queue", _queue(queue, app.broker.capabilities)
+    yield "gets", bound(queue.bindings) or "what is published to it by its name"
+    if app.broker.capabilities.survives_worker_death:
+        yield "suspects", f"{queue.suspects}, handled one by one"
+    yield (
+        "handles",
+        f"{consumer.concurrency} at once in each process, {consumer.prefetch} fetched,"
+        f" each for {spoken(consumer.timeout)} at the most",
+    )
+    yield "retries", retries_in_words(consumer.retry)
+    yield (
+        "dead letters",
+        f"{queue.dead}, kept {spoken(settings.dead_letter_ttl)};"
+        f" after {_attempts(consumer)}"
+        + (f" or {limit}" if app.broker.capabilities.survives_worker_death else ""),
+    )
+    if not consumer.enabled:
+        yield "disabled", "by configuration; its queue is declared and filled"
+
+
+def _attempts(consumer: Consumer) -> str:
+    number = consumer.retry.max_attempts
+    return "1 attempt" if number == 1 else f"{number} attempts"
+
+
+def _queue(queue: QueuePlan, capabilities: Capabilities) -> str:
+    if queue.given is not None:
+        return f"{queue.name}, somebody else's: used as given"
+    # Only RabbitMQ knows types of queues.
+    kind = f", {queue.type}" if capabilities.broker == "RabbitMQ" else ""
+    return f"{queue.name}{kind}"
+
+
+def _of_broker(capabilities: Capabilities) -> Lines:
+    yield "delays", capabilities.delays
+    yield "dead letters", capabilities.dead_letters
+    yield "deaths", capabilities.counts_deaths
+    yield "confirms", capabilities.confirms
+    yield "unroutable", capabilities.unroutable
+    yield "guarantee", capabilities.guarantee
+
+
+def _stale(app: AppConsumers) -> Lines:
+    try:
+        found = app.broker.stale_bindings()
+    except BrokerError as error:
+        yield "unknown", f"the broker could not be asked: {printable(error)}"
+        return
+    for binding in found:
+        yield binding.queue, f"still gets {bound([binding])}"
+    if found:
+        yield "remedy", "flask qconsume declare --prune"
+    else:
+        yield "none", "every binding is one that the code asks for"

@@ -1,0 +1,96 @@
+"""``flask qconsume publish``: one message, from the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import typing as t
+
+import click
+
+from ..extension import AppConsumers
+from ..settings import JSON
+from ..settings import MSGPACK
+from .context import check_shared
+from .context import with_consumers
+from .durations import Duration
+
+
+@click.command()
+@click.argument("routing_key")
+@click.argument("body", required=False)
+@click.option(
+    "--file",
+    type=click.File("rb"),
+    help="Take the body from a file, byte by byte, in place of BODY.",
+)
+@click.option(
+    "--header", "headers", multiple=True, metavar="NAME=VALUE", help="Add a header."
+)
+@click.option("--content-type", default=JSON, show_default=True, help="What it is.")
+@click.option("--delay", type=Duration(), help="Hold it back, such as 30s or 2h.")
+@click.option("--expires", type=Duration(), help="Forget it after so long.")
+@click.option("--key", help="What orders or partitions it.")
+@click.option("--priority", type=click.IntRange(0, 9), help="0 to 9, highest first.")
+@with_consumers
+def publish(
+    app: AppConsumers,
+    routing_key: str,
+    body: str | None,
+    file: t.BinaryIO | None,
+    headers: tuple[str, ...],
+    content_type: str,
+    **options: t.Any,
+) -> None:
+    """Publish a message and print its id, once the broker has confirmed it.
+
+    BODY is JSON unless --content-type says otherwise; '-' reads it from standard input.
+    """
+    check_shared(app, "publish a message")
+    click.echo(
+        app.publish(
+            routing_key,
+            _body(body, file, content_type),
+            headers=dict(_header(each) for each in headers),
+            content_type=content_type,
+            **options,
+        )
+    )
+
+
+def _body(text: str | None, file: t.BinaryIO | None, content_type: str) -> t.Any:
+    if (text is None) == (file is None):
+        raise click.UsageError(
+            "Give the message's body: BODY, '-' for standard input, or --file; one of"
+            " them."
+        )
+    raw = file.read() if file is not None else _of_argument(t.cast(str, text))
+    if content_type == JSON:
+        _parsed(raw)
+    if content_type == MSGPACK and text not in (None, "-"):
+        # Nobody can type msgpack.
+        return _parsed(raw)
+    return raw
+
+
+def _of_argument(text: str) -> bytes:
+    if text == "-":
+        return sys.stdin.buffer.read()
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _parsed(raw: bytes) -> t.Any:
+    try:
+        return json.loads(raw)
+    except ValueError as error:
+        raise click.UsageError(
+            f"The body is no JSON ({error}). Quote it for the shell, as in"
+            " '{\"id\": 1}'; or say what it is by --content-type, such as text/plain."
+        ) from error
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, found, value = text.partition("=")
+    if not found or not name:
+        raise click.UsageError(f"A header is NAME=VALUE, not '{text}'.")
+    return name, value

@@ -1,0 +1,163 @@
+"""Which dead letters a command is about: its arguments and options, and what they mean.
+
+Knows nothing of how dead letters are shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+import typing as t
+from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import click
+
+from ..broker import headers as ours
+from ..broker.base import DeadLetter
+from ..broker.base import DeadLetters
+from ..broker.topology import QueuePlan
+from ..errors import UnknownConsumer
+from ..extension import AppConsumers
+from ..settings import suggestion
+from .context import check_shared
+from .context import with_consumers
+from .durations import Duration
+
+F = t.TypeVar("F", bound=Callable[..., t.Any])
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What a dead letter must be to be meant."""
+
+    #: A part of the error or the reason, in any case.
+    error: str | None = None
+    #: Seconds since 1970, of when it became a dead letter.
+    before: float | None = None
+    after: float | None = None
+    #: Refs or message ids.
+    ids: frozenset[str] = frozenset()
+
+    def __call__(self, letter: DeadLetter) -> bool:
+        return self._names(letter) and self._fits(letter) and self._is_of_age(letter)
+
+    def _names(self, letter: DeadLetter) -> bool:
+        return not self.ids or letter.ref in self.ids or letter.message.id in self.ids
+
+    def _fits(self, letter: DeadLetter) -> bool:
+        if self.error is None:
+            return True
+        said = (ours.text(letter.headers, name) or "" for name in _SAYS_WHY)
+        return any(self.error.casefold() in text.casefold() for text in said)
+
+    def _is_of_age(self, letter: DeadLetter) -> bool:
+        if self.before is None and self.after is None:
+            return True
+        died_at = ours.seconds(letter.headers, ours.DIED_AT)
+        if died_at is None:
+            return False
+        return (self.before is None or died_at <= self.before) and (
+            self.after is None or died_at >= self.after
+        )
+
+
+_SAYS_WHY = (ours.ERROR, ours.REASON)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The dead letters that a command is about."""
+
+    queues: tuple[tuple[QueuePlan, DeadLetters], ...]
+    filter: Filter
+
+    def count(self) -> int:
+        """How many there are in the queues, whether meant or not."""
+        return sum(letters.count() for _, letters in self.queues)
+
+    @contextlib.contextmanager
+    def letters(self) -> Iterator[Iterator[DeadLetter]]:
+        """Those that are meant, queue by queue, the oldest first."""
+        found = self._letters()
+        with contextlib.closing(found):
+            yield found
+
+    def _letters(self) -> t.Generator[DeadLetter, None, None]:
+        for _, letters in self.queues:
+            yield from (letter for letter in letters if self.filter(letter))
+
+
+def with_selection(function: F) -> F:
+    """Give a command the arguments that select, and call it with a Selection."""
+
+    @with_consumers
+    def wrapper(app: AppConsumers, /, **options: t.Any) -> t.Any:
+        check_shared(app, "look at dead letters")
+        chosen = {name: options.pop(name) for name in _NAMES}
+        return function(_selection(app, **chosen), **options)
+
+    decorated = functools.update_wrapper(wrapper, function)
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return t.cast(F, decorated)
+
+
+_NAMES = ("names", "queue", "consumer", "error", "older_than", "newer_than", "id")
+
+_OPTIONS: tuple[Callable[[t.Any], t.Any], ...] = (
+    click.argument("names", nargs=-1, metavar="[QUEUE|CONSUMER]..."),
+    click.option("--queue", multiple=True, help="Those of this queue."),
+    click.option("--consumer", multiple=True, help="Those of this consumer."),
+    click.option(
+        "--error", help="With this in the error's class, its text or the reason."
+    ),
+    click.option("--older-than", type=Duration(), help="Dead for longer, as in 2h."),
+    click.option("--newer-than", type=Duration(), help="Dead for less long."),
+    click.option("--id", multiple=True, metavar="REF", help="This one, or its id."),
+)
+
+
+def _selection(
+    app: AppConsumers,
+    names: tuple[str, ...],
+    queue: tuple[str, ...],
+    consumer: tuple[str, ...],
+    error: str | None,
+    older_than: float | None,
+    newer_than: float | None,
+    id: tuple[str, ...],
+) -> Selection:
+    now = time.time()
+    plans = app.topology.queues
+    by_queue = {plan.name: plan for plan in plans}
+    by_consumer = {plan.consumer: plan for plan in plans}
+    chosen = [
+        *(_named("queue or consumer", {**by_queue, **by_consumer}, n) for n in names),
+        *(_named("queue", by_queue, name) for name in queue),
+        *(_named("consumer", by_consumer, name) for name in consumer),
+    ]
+    return Selection(
+        queues=tuple(
+            (plan, app.broker.dead_letters(plan))
+            for plan in plans
+            if not chosen or plan in chosen
+        ),
+        filter=Filter(
+            error=error,
+            before=None if older_than is None else now - older_than,
+            after=None if newer_than is None else now - newer_than,
+            ids=frozenset(id),
+        ),
+    )
+
+
+def _named(what: str, known: dict[str, QueuePlan], name: str) -> QueuePlan:
+    if name not in known:
+        raise UnknownConsumer(
+            f"The app has no {what} '{name}'{suggestion(name, known)}. It has:"
+            f" {', '.join(sorted(known))}."
+        )
+    return known[name]

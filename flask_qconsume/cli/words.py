@@ -1,0 +1,71 @@
+"""Consumers and their policies in words, for ``list`` and ``plan``. No I/O."""
+
+from __future__ import annotations
+
+import functools
+import typing as t
+
+from ..registration.consumer import Consumer
+from ..retry import ErrorClass
+from ..retry import RetryPolicy
+from .durations import spoken
+
+#: How many delays are told one by one.
+_TOLD = 8
+
+
+def handler_name(handler: t.Any) -> str:
+    """Where a handler is found: ``module:name``."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    named = handler if hasattr(handler, "__qualname__") else type(handler)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def routing_keys(consumer: Consumer) -> str:
+    """What a consumer's queue gets."""
+    if consumer.given is not None:
+        return "(as given)"
+    return ", ".join(consumer.routing_keys)
+
+
+def retry_in_short(policy: RetryPolicy) -> str:
+    """A policy in a few words, for a table."""
+    delays = full_delays(policy)
+    if not delays:
+        return "none"
+    first, last = spoken(delays[0]), spoken(delays[-1])
+    return f"{policy.max_attempts} attempts, {first}" + (
+        "" if first == last else f" to {last}"
+    )
+
+
+def retries_in_words(policy: RetryPolicy) -> str:
+    """The delays of a policy one after the other, and what comes then."""
+    delays = full_delays(policy)
+    if not delays:
+        return "none: a message that fails is a dead letter at once"
+    told = ", ".join(spoken(delay) for delay in delays[:_TOLD])
+    if len(delays) > _TOLD:
+        last = spoken(delays[-1])
+        told += f", … up to {last}, {len(delays)} in all"
+    about = "about " if policy.jitter else ""
+    return f"{about}{told}, then a dead letter{_which(policy)}"
+
+
+def full_delays(policy: RetryPolicy) -> list[float]:
+    """The longest delay before each retry: what jitter only shortens."""
+    return [policy.delay(n, lambda: 0.0) for n in range(1, policy.max_attempts)]
+
+
+def _which(policy: RetryPolicy) -> str:
+    said = []
+    if policy.retry_on != (Exception,):
+        said.append(f"only {_names(policy.retry_on)} retried")
+    if policy.give_up_on:
+        said.append(f"{_names(policy.give_up_on)} never retried")
+    return f" ({', '.join(said)})" if said else ""
+
+
+def _names(errors: t.Iterable[ErrorClass]) -> str:
+    return ", ".join(error.__name__ for error in errors)

@@ -1,0 +1,35 @@
+"""Sockets to listen on, made or taken over. Must not import gevent.
+
+A process that only supervises others opens the socket which all of them share.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from ..errors import WorkerError
+
+_BACKLOG = 1024
+
+
+def listen(address: str) -> socket.socket:
+    """A listening socket for ``HOST:PORT``.
+
+    :raises WorkerError: if the address makes no sense or is taken.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, int(port)), family=family, backlog=_BACKLOG)
+    except (OSError, ValueError, OverflowError) as error:
+        raise WorkerError(
+            f"Cannot listen on '{address}' ({error}). Give HOST:PORT of this machine"
+            " that nobody uses, such as 127.0.0.1:5000."
+        ) from error
+
+
+def url_of(listener: socket.socket) -> str:
+    """What to type into a browser."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
