@@ -31,4 +31,8 @@ class Tags:
             self._done.remove(self._low)
             self._low += 1
         rest = [(tag, False) for tag in sorted(new) if tag >= self._low]
-        return rest if self._low == before else [(self._low - 1, True), *rest]
+        if self._low == before:
+            return rest
+        # The tag itself must be one that is not settled yet, or the broker closes the
+        # channel, although it stands for all up to it.
+        return [(max(tag for tag in new if tag < self._low), True), *rest]
