@@ -101,7 +101,7 @@ def _lines(letter: DeadLetter) -> Iterator[str]:
             yield f"  {name:<13} {printable(value, 1_000)}"
     yield from _block("headers", _of_headers(message))
     yield from _block("details", _indented(ours.text(headers, ours.DETAILS)))
-    yield from _block("traceback", ours.text(headers, ours.TRACEBACK) or "")
+    yield from _block("traceback", (ours.text(headers, ours.TRACEBACK) or "").rstrip())
     yield from _block(f"body ({len(message.raw)} bytes)", _body(message))
 
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 
 from ..errors import WorkerError
+from ..running.patched import is_patched
 
 #: Set in the new interpreter, so that a failure to patch does not go round for ever.
 _MARK = "_FLASK_QCONSUME_PATCHED"
@@ -32,12 +33,6 @@ class Start(t.NamedTuple):
     target: str
     is_module: bool
     arguments: list[str]
-
-
-def is_patched() -> bool:
-    """Whether gevent patched this process; without importing gevent."""
-    monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("socket"))
 
 
 def ensure_patched() -> None:

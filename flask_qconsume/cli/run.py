@@ -18,9 +18,9 @@ from flask.cli import ScriptInfo
 from ..errors import UnsupportedByBroker
 from ..extension import consumers_of
 from ..registration.registry import find
+from ..running.patched import is_patched
 from .context import clean_errors
 from .patching import ensure_patched
-from .patching import is_patched
 from .patching import patched_command
 from .patching import same_command
 

@@ -1,0 +1,75 @@
+"""The Flask app within whatever a WSGI server was given. Knows no server."""
+
+from __future__ import annotations
+
+import types
+import typing as t
+from collections.abc import Iterable
+
+from flask import Flask
+
+from ..errors import WorkerError
+
+#: How many wrappers may be around an app.
+_DEPTH = 10
+
+
+def find_app(wsgi: t.Any) -> Flask:
+    """The app with a ``QConsume`` in a WSGI callable: itself, or within middleware.
+
+    :raises WorkerError: if there is none, or more than one.
+    """
+    found = [app for app in _apps(wsgi) if "qconsume" in app.extensions]
+    if len(found) == 1:
+        return found[0]
+    what = "no Flask app with a QConsume" if not found else "several Flask apps"
+    raise WorkerError(
+        f"Found {what} in the WSGI callable '{wsgi!r}', so it is not clear whose"
+        " consumers to run. Say it in your gunicorn file: 'hooks = Hooks(app=lambda"
+        " wsgi: …)', with 'post_worker_init = hooks.post_worker_init' and 'worker_exit"
+        " = hooks.worker_exit'."
+    )
+
+
+def _apps(wsgi: t.Any) -> list[Flask]:
+    """All apps in a callable, those of the outermost layer first."""
+    layer, seen, found = [wsgi], {id(wsgi): wsgi}, list[Flask]()
+    for _ in range(_DEPTH):
+        found += [each for each in layer if isinstance(each, Flask)]
+        inner = {
+            id(part): part
+            for each in layer
+            if not isinstance(each, Flask)
+            for part in _parts(each)
+            if id(part) not in seen
+        }
+        # Kept, since an id is only an object's own as long as that lives.
+        seen |= inner
+        layer = list(inner.values())
+    return found
+
+
+def _parts(wrapper: t.Any) -> Iterable[t.Any]:
+    """What a piece of middleware may call next."""
+    if isinstance(wrapper, types.MethodType):
+        yield wrapper.__self__
+    for cell in getattr(wrapper, "__closure__", None) or ():
+        yield from _callable(cell)
+    yield from filter(callable, _attributes(wrapper).values())
+    mounts = _attributes(wrapper).get("mounts")
+    if isinstance(mounts, dict):
+        yield from mounts.values()
+
+
+def _callable(cell: types.CellType) -> Iterable[t.Any]:
+    try:
+        if callable(cell.cell_contents):
+            yield cell.cell_contents
+    except ValueError:
+        return  # Not assigned yet.
+
+
+def _attributes(wrapper: t.Any) -> dict[str, t.Any]:
+    if isinstance(wrapper, (type, types.ModuleType)):
+        return {}
+    return dict(getattr(wrapper, "__dict__", None) or {})
