@@ -8,6 +8,7 @@ and suspects, which may have to wait for the broker, so acknowledgements do not.
 from __future__ import annotations
 
 import logging
+import time
 import typing as t
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -51,6 +52,10 @@ class Settler:
         self._open: set[Delivery] = set()
         self._all_closed = Event()
         self._all_closed.set()
+        self._all_forwarded = Event()
+        self._all_forwarded.set()
+        self._last_forward = 0.0
+        self._put_off: dict[gevent.Greenlet, list[Forward]] = {}
         self._backoff = Backoff()
         self._stopping = Event()
         self._greenlets: list[gevent.Greenlet] = []
@@ -69,11 +74,17 @@ class Settler:
     def forward(self, forward: Forward) -> None:
         """Forward a delivery soon, and try until it arrives or is stale."""
         self._opened(forward.delivery)
+        self._all_forwarded.clear()
         self._forwards.put(forward)
 
     def has(self, delivery: Delivery) -> bool:
         """Whether a delivery is being settled."""
         return delivery in self._open
+
+    def await_forwarded(self, timeout: float) -> float:
+        """Wait until no forward is under way; the seconds since the last one ended."""
+        self._all_forwarded.wait(timeout)
+        return time.monotonic() - self._last_forward
 
     def drain(self, timeout: float) -> bool:
         """Wait until all is settled; whether it was within ``timeout`` seconds.
@@ -82,6 +93,7 @@ class Settler:
         broker.
         """
         self._stopping.set()
+        self._give_up()
         return bool(self._all_closed.wait(timeout))
 
     def stop(self, timeout: float) -> None:
@@ -112,6 +124,9 @@ class Settler:
             self._close([f.delivery for f in batch if f.delivery.stale])
             if fresh:
                 self._forward(fresh)
+            self._last_forward = time.monotonic()
+            if self._forwards.empty():
+                self._all_forwarded.set()
 
     def _forward(self, forwards: list[Forward]) -> None:
         link = forwards[0].delivery.link
@@ -143,11 +158,20 @@ class Settler:
             delay,
             printable(failed[0][1]),
         )
-        gevent.spawn_later(delay, self._put_back, [forward for forward, _ in failed])
+        forwards = [forward for forward, _ in failed]
+        later = gevent.spawn_later(delay, self._put_back, forwards)
+        self._put_off[later] = forwards
+        later.link(lambda greenlet: self._put_off.pop(greenlet, None))
 
     def _put_back(self, forwards: list[Forward]) -> None:
         for forward in forwards:
             self._forwards.put(forward)
+
+    def _give_up(self) -> None:
+        """Leave to the broker what could not be forwarded so far."""
+        for later, forwards in list(self._put_off.items()):
+            later.kill(block=False)
+            self._close([forward.delivery for forward in forwards])
 
     def _failed(self, link: Link, error: Exception) -> None:
         """Give the link up: the broker will give out again what was not settled."""

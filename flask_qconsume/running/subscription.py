@@ -52,6 +52,9 @@ OVERDUE = 10.0
 #: Seconds after which a connection that was lost had been a good one.
 LASTING = 60.0
 
+#: Seconds in which a broker takes notice of an acknowledgement that was written.
+ACKED = 0.05
+
 #: How many ids of messages that survived a lost connection are kept at the most.
 _SURVIVORS = 10_000
 
@@ -60,7 +63,10 @@ _PATIENCE = 5.0
 
 
 class Subscription:
-    """Consumes one lane of one consumer until it is stopped."""
+    """Consumes one lane of one consumer until it is stopped.
+
+    :param main: For the lane of suspects, the subscription they come from.
+    """
 
     def __init__(
         self,
@@ -71,6 +77,7 @@ class Subscription:
         plan: QueuePlan,
         lane: Lane,
         stopping: Event,
+        main: Subscription | None = None,
     ) -> None:
         self.consumer = consumer
         self.lane = lane
@@ -83,6 +90,7 @@ class Subscription:
         self._settings = settings
         self._plan = plan
         self._stopping = stopping
+        self._main = main
         alone = lane is Lane.SUSPECTS
         self._prefetch = 1 if alone else consumer.prefetch
         self._handlers = Handlers(
@@ -138,6 +146,15 @@ class Subscription:
     def interrupt(self) -> None:
         """Throw :class:`~.errors.Interrupted` into the handlers that still run."""
         self._handlers.interrupt()
+
+    def await_forwarded(self) -> None:
+        """Wait until what was forwarded is acknowledged where it came from.
+
+        A suspect may be here before that. If it killed the process now, it would be
+        found in both places, and each of the two would be counted on its own.
+        """
+        if self._settler.await_forwarded(_PATIENCE) < ACKED:
+            gevent.sleep(ACKED)
 
     def close(self, timeout: float) -> bool:
         """Settle what can be settled, give back the rest, and end.
@@ -273,6 +290,8 @@ class Subscription:
     # -- handling ---------------------------------------------------------------------
 
     def _handle(self, delivery: Delivery) -> Result:
+        if self._main is not None:
+            self._main.await_forwarded()
         return dispatch(
             self._app,
             self.consumer,

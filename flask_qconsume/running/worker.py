@@ -80,11 +80,8 @@ class Worker:
         except BaseException:
             self._finish()
             raise
-        self.subscriptions = [
-            self._subscription(consumer, lane)
-            for consumer in self._chosen(self.names)
-            for lane in self._lanes()
-        ]
+        for consumer in self._chosen(self.names):
+            self.subscriptions += self._subscribed(consumer)
         for subscription in self.subscriptions:
             subscription.start()
         signals.send(signals.worker_started, self.app, worker=self)
@@ -139,12 +136,15 @@ class Worker:
             return [find(consumers, name) for name in names]
         return [consumer for consumer in consumers.values() if consumer.enabled]
 
-    def _lanes(self) -> list[Lane]:
-        # Where messages die with the worker, none is ever a suspect.
-        survives = self._consumers.broker.capabilities.survives_worker_death
-        return [Lane.MAIN, Lane.SUSPECTS] if survives else [Lane.MAIN]
+    def _subscribed(self, consumer: Consumer) -> list[Subscription]:
+        main = self._subscription(consumer, Lane.MAIN)
+        if not self._consumers.broker.capabilities.survives_worker_death:
+            return [main]  # Where messages die with the worker, none is ever a suspect.
+        return [main, self._subscription(consumer, Lane.SUSPECTS, main)]
 
-    def _subscription(self, consumer: Consumer, lane: Lane) -> Subscription:
+    def _subscription(
+        self, consumer: Consumer, lane: Lane, main: Subscription | None = None
+    ) -> Subscription:
         return Subscription(
             self.app,
             self._consumers.broker,
@@ -153,6 +153,7 @@ class Worker:
             self._consumers.topology.queue(consumer.queue),
             lane,
             self.stopping,
+            main,
         )
 
     def _claim(self) -> None:

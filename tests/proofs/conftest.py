@@ -65,6 +65,7 @@ class Stage:
         )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All of these need a broker, which they only name in a parameter."""
     for item in items:
