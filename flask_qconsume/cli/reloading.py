@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import typing as t
 from collections.abc import Callable
 
@@ -50,13 +51,12 @@ class _Reloaded:
     def __init__(
         self, serve: Callable[[StopSignals], int], parent: Parent | None
     ) -> None:
-        from gevent.event import Event
-
         self._serve = serve
         self._parent = parent
         self._signals: StopSignals | None = None
         self._changed = False
-        self._ended = Event()
+        # Of a patched 'threading': whoever waits lets the others run.
+        self._ended = threading.Event()
 
     def run(self) -> None:
         # Here, since werkzeug has just set a handler of its own for SIGTERM.

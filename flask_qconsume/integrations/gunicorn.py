@@ -26,6 +26,7 @@ import atexit
 import logging
 import os
 import sys
+import threading
 import time
 import typing as t
 from collections.abc import Callable
@@ -120,9 +121,7 @@ class _Hosted:
 
         :raises QConsumeError: if it is our own configuration that is wrong.
         """
-        import gevent
-
-        gevent.spawn(self._watch)
+        _spawn(self._watch)
         try:
             self._worker.start()
         except UnsupportedByBroker:
@@ -144,10 +143,8 @@ class _Hosted:
         Gunicorn finishes its requests before it calls us, and those are many seconds in
         which we could begin what we cannot end.
         """
-        import gevent
-
         while self._host.alive:
-            gevent.sleep(_LOOK)
+            time.sleep(_LOOK)
         self._quiet()
 
     def _quiet(self) -> None:
@@ -168,20 +165,16 @@ class _Hosted:
         return max(0.0, left)
 
     def _refused(self, error: BrokerError) -> None:
-        import gevent
-
         from ..running.backoff import Backoff
 
         self._host.log.error(
             "The consumers cannot run yet, trying again: %s", printable(error)
         )
-        gevent.spawn(self._try_again, Backoff())
+        _spawn(self._try_again, Backoff())
 
     def _try_again(self, backoff: t.Any) -> None:
-        import gevent
-
         while True:
-            gevent.sleep(backoff.next())
+            time.sleep(backoff.next())
             if not self._host.alive or self._over:
                 return
             self._worker = self._make()
@@ -190,6 +183,11 @@ class _Hosted:
                 return
             except BrokerError as error:
                 self._host.log.error("The consumers cannot run yet: %s", error)
+
+
+def _spawn(function: Callable[..., t.Any], *args: t.Any) -> None:
+    # A greenlet: in a worker of gunicorn's kind 'gevent' threads are patched.
+    threading.Thread(target=function, args=args, daemon=True).start()
 
 
 def _log_as(log: t.Any) -> None:
