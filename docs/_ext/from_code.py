@@ -1,0 +1,243 @@
+"""Directives that write parts of the reference from the code itself.
+
+``qconsume-settings``      the table of configuration keys
+``qconsume-brokers``       what each broker can do and what it promises
+``qconsume-commands``      the commands and their options
+``qconsume-signals``       the signals
+
+Each makes reStructuredText of what it finds, so that all of it can be linked to: a key
+by ``:setting:`QCONSUME_TIMEOUT```, an option by ``:option:``.
+"""
+
+from __future__ import annotations
+
+import re
+import typing as t
+from collections.abc import Iterable
+from collections.abc import Iterator
+from importlib import import_module
+
+import click
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.nodes import nested_parse_with_titles
+
+from flask_qconsume import settings
+from flask_qconsume.broker import opening
+from flask_qconsume.broker.capabilities import Capabilities
+from flask_qconsume.cli import cli
+from flask_qconsume.cli.durations import spoken
+from flask_qconsume.handling import signals
+
+KEY = re.compile(r"'?\b(QCONSUME_[A-Z_]+)\b'?")
+COMMAND = re.compile(r"'(flask qconsume [a-z-]+)'")
+
+
+class FromCode(SphinxDirective):
+    """A directive that stands for lines of reStructuredText."""
+
+    def run(self) -> list[nodes.Node]:
+        holder = nodes.container()
+        holder.document = self.state.document
+        lines = StringList(list(self.lines()), source=self.get_source_info()[0])
+        nested_parse_with_titles(self.state, lines, holder)
+        return holder.children
+
+    def lines(self) -> Iterable[str]:
+        raise NotImplementedError
+
+
+class Settings(FromCode):
+    """Every row of ``settings.TABLE``: a table of them all, then one by one."""
+
+    def lines(self) -> Iterator[str]:
+        rows = [(f":setting:`{s.key}`", s.kind, default(s)) for s in settings.TABLE]
+        yield from table(("Key", "What it is", "Default"), rows, (3, 3, 4))
+        for setting in settings.TABLE:
+            yield f".. setting:: {setting.key}"
+            yield ""
+            yield f"   {escaped(setting.doc)}"
+            yield ""
+            yield f"   :Value: {setting.kind}"
+            yield f"   :Default: {default(setting)}"
+            yield ""
+
+
+class Brokers(FromCode):
+    """``Broker.capabilities``: what each broker promises, then all side by side."""
+
+    FACTS: t.ClassVar[dict[str, str]] = {
+        "shared": "Other processes see the messages",
+        "survives_worker_death": "A message outlives the death of its worker",
+        "durable": "A message outlives a restart of the broker",
+        "confirms": "A publish is confirmed when",
+        "unroutable": "A message that nobody would get is noticed by",
+        "delays": "Delays and retries are held by",
+        "max_delay": "The longest delay",
+        "dead_letters": "Dead letters are kept in",
+        "counts_deaths": "Deaths of the process are counted by",
+        "priorities": "Priorities",
+    }
+
+    def lines(self) -> Iterator[str]:
+        found = capabilities()
+        for one in found:
+            yield f"**{one.broker}.** {escaped(one.guarantee)}"
+            yield ""
+        rows = [
+            (label, *(said(name, getattr(c, name)) for c in found))
+            for name, label in self.FACTS.items()
+        ]
+        heads = ("", *(c.broker for c in found))
+        yield from table(heads, rows, (2, *(3 for _ in found)), stub=True)
+
+
+class Commands(FromCode):
+    """Every command of ``flask qconsume``, with its arguments and options."""
+
+    def lines(self) -> Iterator[str]:
+        return command_lines(cli, "flask qconsume", click.Context(cli))
+
+
+class Signals(FromCode):
+    """Every signal, with what its receivers are given."""
+
+    def lines(self) -> Iterator[str]:
+        analyzer = ModuleAnalyzer.for_module(signals.__name__)
+        for (_, name), doc in analyzer.find_attr_docs().items():
+            yield f".. py:data:: flask_qconsume.signals.{name}"
+            yield ""
+            yield from (f"   {line}" for line in doc)
+            yield ""
+
+
+def capabilities() -> list[Capabilities]:
+    """Those of every broker that a URL can mean, each once."""
+    found = {
+        getattr(import_module(module, opening.__package__), name): None
+        for module, name in opening._BROKERS.values()
+    }
+    return [broker.capabilities for broker in found]
+
+
+def said(name: str, value: t.Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name == "max_delay":
+        return "any" if value == float("inf") else spoken(value)
+    return escaped(value[0].upper() + value[1:])
+
+
+def default(setting: settings.Setting) -> str:
+    value = setting.default
+    if value is None:
+        return "none; it must be set" if setting.name == "broker_url" else "unset"
+    if isinstance(value, tuple):
+        return ", ".join(f"``{item}``" for item in value)
+    if setting.kind == "seconds" and value >= 600:
+        return f"``{value:g}``, {spoken(value)}"
+    return f"``{value:g}``" if isinstance(value, float) else f"``{value!r}``"
+
+
+def command_lines(
+    command: click.Command, path: str, context: click.Context
+) -> Iterator[str]:
+    """One command, and those below it if it is a group."""
+    group = isinstance(command, click.Group)
+    if not group:
+        yield from section(path)
+        yield ".. code-block:: text"
+        yield ""
+        pieces = " ".join(command.collect_usage_pieces(context))
+        yield f"   {path} {pieces}"
+        yield ""
+    elif path != "flask qconsume":
+        yield from section(path)
+    if path != "flask qconsume":
+        yield from paragraphs(command.help or "")
+        yield f".. program:: {path}"
+        yield ""
+    for parameter in command.params:
+        yield from option_lines(parameter, context)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            if child is not None and not child.hidden:
+                inner = click.Context(child, info_name=name, parent=context)
+                yield from command_lines(child, f"{path} {name}", inner)
+
+
+def option_lines(parameter: click.Parameter, context: click.Context) -> Iterator[str]:
+    record = parameter.get_help_record(context)
+    if not isinstance(parameter, click.Option) or record is None:
+        return
+    if parameter.is_eager and "help" in parameter.opts[0]:
+        return
+    value = f" <{record[0].rpartition(' ')[2]}>" if takes_value(parameter) else ""
+    names = [*parameter.opts, *parameter.secondary_opts]
+    yield f".. option:: {', '.join(name + value for name in names)}"
+    yield ""
+    yield f"   {escaped(record[1])}"
+    yield ""
+
+
+def takes_value(option: click.Option) -> bool:
+    return not option.is_flag and not option.count
+
+
+def section(path: str) -> Iterator[str]:
+    name = path.removeprefix("flask qconsume ")
+    yield f".. _command-{name.replace(' ', '-')}:"
+    yield ""
+    yield f"``{path}``"
+    yield "-" * (len(path) + 4)
+    yield ""
+
+
+def paragraphs(text: str) -> Iterator[str]:
+    for paragraph in text.replace("\b\n", "").strip().split("\n\n"):
+        yield escaped(" ".join(paragraph.split()))
+        yield ""
+
+
+def escaped(text: str) -> str:
+    """Plain text as reStructuredText; names of keys and commands become links."""
+    text = re.sub(r"([*`|\\]|(?<=\w)_(?=\W|$))", r"\\\1", text)
+    text = COMMAND.sub(r"``\1``", text)
+    return KEY.sub(linked, text)
+
+
+def linked(match: re.Match[str]) -> str:
+    known = {setting.key for setting in settings.TABLE}
+    key = match.group(1)
+    return f":setting:`{key}`" if key in known else f"``{key}``"
+
+
+def table(
+    heads: Iterable[str],
+    rows: Iterable[Iterable[str]],
+    widths: Iterable[int],
+    *,
+    stub: bool = False,
+) -> Iterator[str]:
+    yield ".. list-table::"
+    yield "   :header-rows: 1"
+    yield f"   :stub-columns: {int(stub)}"
+    yield f"   :widths: {' '.join(map(str, widths))}"
+    yield ""
+    for row in (heads, *rows):
+        for index, cell in enumerate(row):
+            yield f"   {'*' if index == 0 else ' '} - {cell}"
+    yield ""
+
+
+def setup(app: Sphinx) -> dict[str, t.Any]:
+    app.add_object_type("setting", "setting", indextemplate="pair: %s; configuration")
+    app.add_directive("qconsume-settings", Settings)
+    app.add_directive("qconsume-brokers", Brokers)
+    app.add_directive("qconsume-commands", Commands)
+    app.add_directive("qconsume-signals", Signals)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
