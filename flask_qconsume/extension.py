@@ -45,6 +45,7 @@ class AppConsumers:
     """The consumers, settings and broker of one app: ``app.extensions["qconsume"]``."""
 
     def __init__(self, app: Flask, settings: Settings) -> None:
+        #: The configuration, checked.
         self.settings = settings
         self.registry = Registry.of(app)
         self._sender = app
@@ -187,11 +188,11 @@ class QConsume(ConsumerScaffold):
         Registry.of(app).add_scope(ROOT, self._qconsume_scope)
 
     def publish(self, routing_key: str, body: t.Any, **options: t.Any) -> str:
-        """Publish for the current app; see :meth:`AppConsumers.publish`."""
+        """Publish for the current app; see :meth:`.AppConsumers.publish`."""
         return consumers_of(_current()).publish(routing_key, body, **options)
 
     def publish_many(self, messages: Iterable[Publishable]) -> list[str]:
-        """Publish for the current app; see :meth:`AppConsumers.publish_many`."""
+        """Publish for the current app; see :meth:`.AppConsumers.publish_many`."""
         return consumers_of(_current()).publish_many(messages)
 
     def test_client(self, app: Flask) -> TestClient:

@@ -14,7 +14,7 @@ _NEVER = threading.Event()
 
 @dataclass(frozen=True)
 class Message:
-    """A message as its handler sees it; :data:`current_message` is one of these."""
+    """A message as its handler sees it; :data:`.current_message` is one."""
 
     #: The body as bytes, as it came.
     raw: bytes

@@ -325,7 +325,7 @@ _KEYS = {setting.key for setting in TABLE}
 
 @dataclass(frozen=True)
 class Settings:
-    """The configuration of one app, checked; see :data:`TABLE`."""
+    """The configuration of one app, checked; its rows are in ``TABLE``."""
 
     broker_url: str
     transport_options: dict[str, t.Any]
