@@ -1,0 +1,47 @@
+"""`flask qconsume list`."""
+
+from __future__ import annotations
+
+import flask
+import pytest
+
+from flask_qconsume import QConsume
+
+from .commands import invoke
+from .conftest import MakeApp
+
+
+def test_each_consumer_has_a_row(make_app: MakeApp) -> None:
+    result = invoke(make_app(), "list")
+    assert result.exit_code == 0
+    header, line, *rows = result.output.splitlines()
+    assert header.split("  ")[0] == "Consumer"
+    assert set(line) == {"-", " "}
+    assert [row.split() for row in rows] == [
+        ["orders.audit", "audit", "#", "10", "none", "shop:audit"],
+        [
+            *["orders.bill", "bill", "order.created,", "order.paid", "3"],
+            *["6", "attempts,", "1", "s", "to", "4.3", "min", "shop:bill"],
+        ],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sort", "first"),
+    [("match", "orders.bill"), ("queue", "orders.audit"), ("retry", "orders.audit")],
+)
+def test_rows_are_sorted_as_asked(make_app: MakeApp, sort: str, first: str) -> None:
+    result = invoke(make_app(), "list", "--sort", sort)
+    assert result.output.splitlines()[2].startswith(first)
+
+
+def test_a_disabled_consumer_is_told(make_app: MakeApp) -> None:
+    app = make_app(CONSUMERS={"orders.audit": {"enabled": False}})
+    assert "disabled" in invoke(app, "list").output
+
+
+def test_an_app_without_consumers_says_so() -> None:
+    app = flask.Flask(__name__)
+    app.config["QCONSUME_BROKER_URL"] = "memory://"
+    QConsume(app)
+    assert invoke(app, "list").output == "No consumers were registered.\n"

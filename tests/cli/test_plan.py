@@ -1,0 +1,86 @@
+"""`flask qconsume plan`."""
+
+from __future__ import annotations
+
+import pytest
+
+from flask_qconsume.cli.plan import place
+
+from ..servers.ports import free_port
+from .commands import Commands
+from .commands import invoke
+from .conftest import MakeApp
+
+
+def unwrapped(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_it_tells_what_each_consumer_has(make_app: MakeApp) -> None:
+    result = invoke(make_app(), "plan")
+    assert result.exit_code == 0
+    said = unwrapped(result.output)
+    for words in (
+        "memory (memory://)",
+        "orders.bill shop:bill",
+        "gets 'order.created', 'order.paid' from the exchange 'qconsume'",
+        "3 at once in each process, 6 fetched, each for 10 min at the most",
+        "about 1 s, 4 s, 16 s, 64 s, 4.3 min, then a dead letter",
+        "bill.dead, kept 7 days; after 6 attempts",
+        "guarantee Nothing outlives the process",
+    ):
+        assert words in said
+
+
+def test_memory_has_no_suspects_and_no_stale_bindings(make_app: MakeApp) -> None:
+    output = invoke(make_app(), "plan").output
+    assert "suspects" not in output
+    assert "Stale" not in output
+
+
+def test_a_disabled_consumer_is_told(make_app: MakeApp) -> None:
+    app = make_app(CONSUMERS={"orders.audit": {"enabled": False}})
+    assert "disabled" in invoke(app, "plan").output
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+def test_it_needs_no_broker_but_for_stale_bindings(
+    make_app: MakeApp, scheme: str
+) -> None:
+    app = make_app(BROKER_URL=f"{scheme}://127.0.0.1:{free_port()}", PUBLISH_TIMEOUT=2)
+    result = invoke(app, "plan")
+    assert result.exit_code == 0
+    said = unwrapped(result.output)
+    assert "bill.suspects, handled one by one" in said
+    assert "after 6 attempts or 3 deaths of its process" in said
+    assert "Stale bindings unknown the broker could not be asked:" in said
+
+
+def test_types_of_queues_are_told_where_there_are_some(make_app: MakeApp) -> None:
+    url = f"amqp://127.0.0.1:{free_port()}"
+    app = make_app(BROKER_URL=url, QUEUE_TYPE="classic", PUBLISH_TIMEOUT=2)
+    assert "bill, classic" in invoke(app, "plan").output
+
+
+def test_a_delay_that_the_broker_cannot_keep_is_refused(make_app: MakeApp) -> None:
+    """A week is the longest that RabbitMQ's wait queues hold."""
+    retry = {"max_delay": 604_800, "min_delay": 604_800, "max_attempts": 3}
+    url = f"amqp://127.0.0.1:{free_port()}"
+    fine = make_app(BROKER_URL=url, RETRY=retry, PUBLISH_TIMEOUT=2)
+    assert invoke(fine, "plan").exit_code == 0
+
+
+def test_nobody_sees_the_password() -> None:
+    assert place("amqp://me:secret@host:5672/shop") == "amqp://host:5672/shop"
+    assert place("redis://host/0?password=secret") == "redis://host/0"
+    assert place("memory://") == "memory://"
+
+
+def test_stale_bindings_are_listed(on_redis: Commands) -> None:
+    assert on_redis.run("declare").returncode == 0
+    assert "every binding is one that the code" in on_redis.run("plan").stdout
+    shop = on_redis.folder / "shop.py"
+    shop.write_text(shop.read_text().replace('"order.paid"', '"order.sent"'))
+    said = unwrapped(on_redis.run("plan").stdout)
+    assert "bill still gets 'order.paid' from the exchange 'qconsume'" in said
+    assert "declare --prune" in said

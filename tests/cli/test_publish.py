@@ -1,0 +1,122 @@
+"""`flask qconsume publish`."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import typing as t
+import uuid
+
+import msgpack
+import pytest
+from flask import Flask
+
+from flask_qconsume.message import Outgoing
+
+from .commands import Commands
+from .commands import invoke
+from .conftest import MakeApp
+
+
+@pytest.fixture
+def app(make_app: MakeApp, redis_url: str) -> Flask:
+    return make_app(BROKER_URL=redis_url)
+
+
+def published(app: Flask, *args: str, **options: t.Any) -> Outgoing:
+    """What the command would have sent."""
+    sent: list[Outgoing] = []
+    with app.extensions["qconsume"].diverted(sent.append):
+        result = invoke(app, "publish", *args, **options)
+    assert result.exit_code == 0, result.output
+    assert result.output.strip() == sent[0].id
+    return sent[0]
+
+
+def refused(app: Flask, *args: str, **options: t.Any) -> str:
+    with app.extensions["qconsume"].diverted(lambda message: pytest.fail("sent")):
+        result = invoke(app, "publish", *args, **options)
+    assert result.exit_code != 0
+    assert "Traceback" not in result.output
+    return result.output
+
+
+def test_a_body_is_sent_as_it_is(app: Flask) -> None:
+    message = published(app, "order.created", '{"id":  1}')
+    assert message.routing_key == "order.created"
+    assert message.body == b'{"id":  1}'
+    assert message.content_type == "application/json"
+
+
+def test_a_dash_is_standard_input(app: Flask) -> None:
+    assert published(app, "a", "-", input="[1, 2]").body == b"[1, 2]"
+
+
+def test_a_file_is_sent_byte_by_byte(app: Flask, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "body"
+    path.write_bytes(b"\xff\x00")
+    given = ["a", "--file", str(path), "--content-type", "application/octet-stream"]
+    assert published(app, *given).body == b"\xff\x00"
+
+
+def test_a_text_needs_no_quotes(app: Flask) -> None:
+    message = published(app, "a", "grüß dich", "--content-type", "text/plain")
+    assert message.body == "grüß dich".encode()
+
+
+def test_msgpack_is_typed_as_json(app: Flask) -> None:
+    message = published(app, "a", "[1]", "--content-type", "application/msgpack")
+    assert message.body == msgpack.packb([1])
+
+
+def test_options_are_passed_on(app: Flask) -> None:
+    message = published(
+        app,
+        *("a", "1", "--header", "x=1", "--header", "y=a=b", "--delay", "1m"),
+        *("--expires", "2h", "--key", "k", "--priority", "7"),
+    )
+    assert message.headers["x"] == "1"
+    assert message.headers["y"] == "a=b"
+    assert (message.delay, message.expires) == (60.0, 7200.0)
+    assert (message.key, message.priority) == ("k", 7)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["a"], "Give the message's body"),
+        (["a", "{id: 1}"], "The body is no JSON"),
+        (["a", "1", "--header", "x"], "A header is NAME=VALUE, not 'x'"),
+        (["a", "1", "--delay", "soon"], "'soon' is no duration"),
+        (["a", "1", "--priority", "10"], "10 is not in the range"),
+        (["a", "1", "--header", "x-qconsume-id=1"], "'x-qconsume-' is kept for"),
+    ],
+)
+def test_nonsense_is_refused(app: Flask, args: list[str], message: str) -> None:
+    assert message in refused(app, *args)
+
+
+def test_memory_is_refused_with_the_reason(make_app: MakeApp) -> None:
+    result = invoke(make_app(), "publish", "order.created", "{}")
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: Cannot publish a message: 'memory://' is")
+
+
+def publishes_without_gevent(commands: Commands) -> None:
+    """Unpatched, with threads; a stand-in makes any import of gevent an error."""
+    (commands.folder / "gevent.py").write_text("raise RuntimeError('imported')")
+    done = commands.run("publish", "order.created", '{"id": 1}')
+    assert done.returncode == 0, done.stderr
+    assert uuid.UUID(done.stdout.strip())
+
+
+def test_redis_gets_it_without_gevent(on_redis: Commands) -> None:
+    publishes_without_gevent(on_redis)
+
+
+def test_what_nobody_would_get_is_an_error(on_redis: Commands) -> None:
+    shop = on_redis.folder / "shop.py"
+    shop.write_text(shop.read_text().replace('"#"', '"x"'))
+    done = on_redis.run("publish", "nobody", json.dumps({}))
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: No queue is bound to the exchange 'qconsume'")

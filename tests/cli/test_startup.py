@@ -1,0 +1,89 @@
+"""What the commands import, and how they show errors."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from .commands import Commands
+
+PROBE = """
+import sys
+from flask.cli import cli
+try:
+    cli.main(sys.argv[1:])
+finally:
+    found = [n for n in sys.modules if n.partition(".")[0] in ("gevent", "kombu")]
+    print("imported:", found, file=sys.stderr)
+"""
+
+
+def imported(folder: pathlib.Path, *args: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *args],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr.rpartition("imported: ")[2].strip()
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--help"],
+        ["qconsume", "--help"],
+        ["qconsume", "run", "--help"],
+        ["--app", "shop:create_app", "routes"],
+        ["--app", "shop:create_app", "qconsume", "list"],
+    ],
+    ids=" ".join,
+)
+def test_looking_imports_neither_gevent_nor_kombu(
+    folder: pathlib.Path, args: list[str]
+) -> None:
+    assert imported(folder, *args) == "[]"
+
+
+def test_other_commands_than_run_do_not_need_gevent(folder: pathlib.Path) -> None:
+    """A stand-in makes any import of gevent an error."""
+    (folder / "gevent.py").write_text("raise RuntimeError('imported')")
+    assert "gevent" not in imported(
+        folder, "--app", "shop:create_app", "qconsume", "plan"
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"BROKER_URL": "nonsense://x"}, "begins with 'nonsense', which is no broker"),
+        ({"CONCURENCY": 3}, "no configuration key 'QCONSUME_CONCURENCY'; did you mean"),
+        ({"CONSUMERS": {"orders.bil": {}}}, "names the consumer 'orders.bil'"),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_our_errors_are_one_message(
+    commands: Commands, command: str, config: dict[str, object], message: str
+) -> None:
+    commands.config |= config
+    done = commands.run(command)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_app_without_the_extension_is_told_so(
+    commands: Commands, folder: pathlib.Path
+) -> None:
+    (folder / "shop.py").write_text(
+        "import flask\ndef create_app(): return flask.Flask('bare')\n"
+    )
+    done = commands.run("list")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "The app 'bare' has no QConsume" in done.stderr

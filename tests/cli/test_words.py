@@ -1,0 +1,66 @@
+"""Retry policies and handlers in words."""
+
+from __future__ import annotations
+
+import functools
+import typing as t
+
+import pytest
+
+from flask_qconsume import RetryPolicy
+from flask_qconsume.cli.words import handler_name
+from flask_qconsume.cli.words import retries_in_words
+from flask_qconsume.cli.words import retry_in_short
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_attempts": 4}, "about 1 s, 4 s, 16 s, then a dead letter"),
+        ({"max_attempts": 3, "jitter": 0}, "1 s, 4 s, then a dead letter"),
+        ({"max_attempts": 1}, "none: a message that fails is a dead letter at once"),
+        (
+            {"max_attempts": 100, "max_delay": 8, "factor": 2},
+            "about 1 s, 2 s, 4 s, 8 s, 8 s, 8 s, 8 s, 8 s, … up to 8 s, 99 in all,"
+            " then a dead letter",
+        ),
+        (
+            {"max_attempts": 2, "retry_on": KeyError, "give_up_on": "ValueError"},
+            "about 1 s, then a dead letter (only KeyError retried, ValueError never"
+            " retried)",
+        ),
+    ],
+)
+def test_the_delays_are_told_one_by_one(options: dict[str, t.Any], words: str) -> None:
+    assert retries_in_words(RetryPolicy(**options)) == words
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "6 attempts, 1 s to 4.3 min"),
+        ({"max_attempts": 2}, "2 attempts, 1 s"),
+        ({"max_attempts": 1}, "none"),
+    ],
+)
+def test_a_table_has_them_in_short(options: dict[str, t.Any], words: str) -> None:
+    assert retry_in_short(RetryPolicy(**options)) == words
+
+
+class Handler:
+    def __call__(self, body: t.Any) -> None: ...
+
+    def method(self, body: t.Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "name"),
+    [
+        (handler_name, "flask_qconsume.cli.words:handler_name"),
+        (functools.partial(handler_name), "flask_qconsume.cli.words:handler_name"),
+        (Handler(), f"{__name__}:Handler"),
+        (Handler().method, f"{__name__}:Handler.method"),
+    ],
+)
+def test_a_handler_is_named_by_module_and_name(handler: t.Any, name: str) -> None:
+    assert handler_name(handler) == name

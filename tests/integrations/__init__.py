@@ -1,0 +1,1 @@
+"""Consumers hosted by other people's servers."""
