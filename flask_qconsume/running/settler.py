@@ -26,6 +26,9 @@ from .backoff import Backoff
 
 logger = logging.getLogger("flask_qconsume.settler")
 
+#: What becomes of a delivery: a delivery itself stands for its acknowledgement.
+Settlement = Delivery | Forward
+
 #: How many settlements go into one batch at the most.
 _BATCH = 500
 
@@ -36,13 +39,14 @@ class Settler:
     All deliveries that are not stale came by one link: a subscription opens the next
     one only after it has closed the last.
 
-    :param closed: Told each delivery that needs no more care: it is settled, or stale.
+    :param closed: Told each settlement that needs no more care: its delivery is
+        settled, or stale.
     :param lost: Told a link that failed, and the error.
     """
 
     def __init__(
         self,
-        closed: Callable[[Delivery], None],
+        closed: Callable[[Settlement], None],
         lost: Callable[[Link, Exception], None],
     ) -> None:
         self._closed = closed
@@ -121,7 +125,7 @@ class Settler:
     def _forwarder(self) -> None:
         while batch := _batch(self._forwards):
             fresh = [forward for forward in batch if not forward.delivery.stale]
-            self._close([f.delivery for f in batch if f.delivery.stale])
+            self._close([forward for forward in batch if forward.delivery.stale])
             if fresh:
                 self._forward(fresh)
             self._last_forward = time.monotonic()
@@ -139,7 +143,7 @@ class Settler:
             if error_or_none is None:
                 forward.delivery.settled = True
                 self._backoff.reset()
-                self._close([forward.delivery])
+                self._close([forward])
         failed = [(f, e) for f, e in zip(forwards, errors, strict=True) if e]
         if failed:
             self._again(failed)
@@ -147,7 +151,7 @@ class Settler:
     def _again(self, failed: list[tuple[Forward, Exception]]) -> None:
         """Try later what did not arrive; unsettled until then, it cannot be lost."""
         if self._stopping.is_set():
-            self._close([forward.delivery for forward, _ in failed])
+            self._close([forward for forward, _ in failed])
             return
         delay = self._backoff.next()
         logger.error(
@@ -171,7 +175,7 @@ class Settler:
         """Leave to the broker what could not be forwarded so far."""
         for later, forwards in list(self._put_off.items()):
             later.kill(block=False)
-            self._close([forward.delivery for forward in forwards])
+            self._close(forwards)
 
     def _failed(self, link: Link, error: Exception) -> None:
         """Give the link up: the broker will give out again what was not settled."""
@@ -183,13 +187,21 @@ class Settler:
         self._open.add(delivery)
         self._all_closed.clear()
 
-    def _close(self, deliveries: Sequence[Delivery]) -> None:
-        for delivery in deliveries:
+    def _close(self, settlements: Sequence[Settlement]) -> None:
+        for settlement in settlements:
+            delivery = delivery_of(settlement)
             self.stale += not delivery.settled and delivery.stale
             self._open.discard(delivery)
-            self._closed(delivery)
+            self._closed(settlement)
         if not self._open:
             self._all_closed.set()
+
+
+def delivery_of(settlement: Settlement) -> Delivery:
+    """The delivery that is settled by this."""
+    if isinstance(settlement, Forward):
+        return settlement.delivery
+    return settlement
 
 
 def _batch(inbox: t.Any) -> list[t.Any]:

@@ -37,7 +37,9 @@ from .backoff import Backoff
 from .handlers import Handlers
 from .limits import TimeLimit
 from .reader import Reader
+from .settler import Settlement
 from .settler import Settler
+from .settler import delivery_of
 from .suspects import back_to_lane
 from .suspects import triage
 
@@ -55,8 +57,8 @@ LASTING = 60.0
 #: Seconds in which a broker takes notice of an acknowledgement that was written.
 ACKED = 0.05
 
-#: How many ids of messages that survived a lost connection are kept at the most.
-_SURVIVORS = 10_000
+#: How many messages that survived a lost connection are remembered at the most.
+_REMEMBERED = 10_000
 
 #: Seconds that closing waits for greenlets which have nothing left to wait for.
 _PATIENCE = 5.0
@@ -100,6 +102,7 @@ class Subscription:
         self._reader: Reader | None = None
         self._held: set[gevent.Greenlet] = set()
         self._survivors: set[str] = set()
+        self._answers: dict[str, Settlement] = {}
         self._quiet = False
         self._over = Event()
         self._supervisor: gevent.Greenlet | None = None
@@ -262,8 +265,7 @@ class Subscription:
     def _remember(self, reader: Reader) -> None:
         """What comes back by the next link has not killed us: it is no suspect."""
         ids = {d.message.id for d in reader.held if d.message.id is not None}
-        if len(self._survivors) > _SURVIVORS:
-            self._survivors.clear()
+        _bound(self._survivors)
         self._survivors |= ids
 
     # -- deliveries, in ---------------------------------------------------------------
@@ -271,7 +273,7 @@ class Subscription:
     def _receive(self, delivery: Delivery) -> None:
         if self._quiet:
             return  # It goes back when the link is closed.
-        if self._handlers.adopt(delivery):
+        if self._handlers.adopt(delivery) or self._answered(delivery):
             return
         forward = self._triage(delivery)
         if forward is None:
@@ -279,6 +281,21 @@ class Subscription:
         else:
             self.counts["suspect"] += 1
             self._settler.forward(forward)
+
+    def _answered(self, delivery: Delivery) -> bool:
+        """Settle as known what was handled before its connection was lost."""
+        message = delivery.message
+        answer = self._answers.get(message.id or "")
+        if answer is None or not message.redelivered:
+            return False
+        if delivery_of(answer).message.raw != message.raw:
+            return False
+        del self._answers[message.id or ""]
+        if isinstance(answer, Forward):
+            self._settler.forward(dataclasses.replace(answer, delivery=delivery))
+        else:
+            self._settler.ack(delivery)
+        return True
 
     def _triage(self, delivery: Delivery) -> Forward | None:
         id = delivery.message.id
@@ -356,9 +373,13 @@ class Subscription:
 
     # -- deliveries, out --------------------------------------------------------------
 
-    def _closed(self, delivery: Delivery) -> None:
+    def _closed(self, settlement: Settlement) -> None:
+        delivery = delivery_of(settlement)
         if self._reader is not None and self._reader.link is delivery.link:
             self._reader.release(delivery)
+        if not delivery.settled and delivery.message.id is not None:
+            _bound(self._answers)
+            self._answers[delivery.message.id] = settlement
 
     def _give_back(self, reader: Reader, deliveries: list[Delivery]) -> None:
         """Let others have what was not started at once, and not only at the end."""
@@ -373,3 +394,9 @@ class Subscription:
         for delivery in reader.held:
             if not delivery.settled and not self._settler.has(delivery):
                 self._settler.forward(back_to_lane(delivery))
+
+
+def _bound(memory: set[str] | dict[str, Settlement]) -> None:
+    """Forget rather than grow: what is forgotten is only handled once more."""
+    if len(memory) > _REMEMBERED:
+        memory.clear()

@@ -1,0 +1,161 @@
+"""A long run with a connection cut every few seconds: nothing grows."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+import typing as t
+from dataclasses import dataclass
+
+import gevent
+import psutil
+import pytest
+from flask import Flask
+
+from flask_qconsume import BrokerError
+from flask_qconsume import QConsume
+from flask_qconsume.running.worker import Worker
+
+from ..servers.rabbitmq import Vhost
+from ..servers.redis import Redis
+
+#: Seconds between two cuts.
+CUT = 4.0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What must not grow."""
+
+    memory: float
+    greenlets: int
+    files: int
+    connections: int
+
+    @classmethod
+    def now(cls, connections: int) -> Figures:
+        gc.collect()
+        alive = [o for o in gc.get_objects() if isinstance(o, gevent.Greenlet)]
+        return cls(
+            memory=psutil.Process().memory_info().rss / 2**20,
+            greenlets=sum(not greenlet.dead for greenlet in alive),
+            files=len(os.listdir("/proc/self/fd")),
+            connections=connections,
+        )
+
+
+class Traffic:
+    """An app whose consumer handles what it publishes, all in this process."""
+
+    def __init__(self, url: str) -> None:
+        self.app = Flask("soak")
+        self.app.config.update(
+            QCONSUME_BROKER_URL=url,
+            QCONSUME_PUBLISH_TIMEOUT=5,
+            QCONSUME_RETRY={"min_delay": 1, "max_delay": 2},
+        )
+        self.seen: set[int] = set()
+        self.confirmed = 0
+        self.forgotten = 0
+        qconsume = QConsume(self.app)
+
+        @qconsume.consumer("soak")
+        def soak(n: int) -> None:
+            if n % 50 == 0 and n not in self.seen:
+                self.seen.add(n)
+                raise OSError("once in a while")
+            self.seen.add(n)
+
+        self.worker = Worker(self.app)
+
+    def run(self, seconds: float, cut: t.Callable[[], None]) -> None:
+        """Publish, a message after the other, and cut the connections now and then."""
+        until, next_cut = time.monotonic() + seconds, time.monotonic() + CUT
+        while time.monotonic() < until:
+            if time.monotonic() >= next_cut:
+                next_cut += CUT
+                cutting = gevent.spawn(cut)
+                cutting.link_exception(lambda greenlet: greenlet.get())
+            self.publish()
+
+    def publish(self) -> None:
+        n = self.confirmed + self.forgotten
+        try:
+            self.app.extensions["qconsume"].publish("soak", n)
+        except BrokerError:
+            self.forgotten += 1
+        else:
+            self.confirmed += 1
+        gevent.sleep(0.001)
+
+
+@pytest.mark.deadline(1500)
+@pytest.mark.parametrize(
+    ("warm", "seconds"), [(10, 15), pytest.param(60, 600, marks=pytest.mark.long)]
+)
+@pytest.mark.may_leak("gevent keeps its threadpool for look-ups of host names")
+def test_nothing_grows_on_rabbitmq(
+    own_rabbitmq_vhost: Vhost, warm: int, seconds: int
+) -> None:
+    server = own_rabbitmq_vhost.server
+
+    def connections() -> int:
+        gevent.sleep(2 * CUT)  # The last cut is healed by then.
+        rows = server.ctl_json("list_channels", "vhost")
+        return sum(row["vhost"] == own_rabbitmq_vhost.name for row in rows)
+
+    figures = _soak(
+        own_rabbitmq_vhost.url,
+        own_rabbitmq_vhost.close_connections,
+        connections,
+        (warm, seconds),
+    )
+
+    _same(*figures)
+
+
+@pytest.mark.deadline(1500)
+@pytest.mark.parametrize(
+    ("warm", "seconds"), [(10, 15), pytest.param(60, 600, marks=pytest.mark.long)]
+)
+@pytest.mark.may_leak("gevent keeps its threadpool for look-ups of host names")
+def test_nothing_grows_on_redis(own_redis: Redis, warm: int, seconds: int) -> None:
+    def cut() -> None:
+        own_redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    def connections() -> int:
+        gevent.sleep(2 * CUT)
+        return int(str(own_redis.command("CLIENT", "LIST")).count("id=")) - 1
+
+    _same(*_soak(own_redis.url, cut, connections, (warm, seconds)))
+
+
+def _soak(
+    url: str,
+    cut: t.Callable[[], None],
+    connections: t.Callable[[], int],
+    lengths: tuple[float, float],
+) -> tuple[Figures, Figures]:
+    traffic = Traffic(url)
+    traffic.worker.start()
+    try:
+        traffic.run(lengths[0], cut)
+        before = Figures.now(connections())
+        traffic.run(lengths[1], cut)
+        after = Figures.now(connections())
+    finally:
+        traffic.worker.stop()
+    print(
+        f"{lengths[1]} s, a cut every {CUT:g} s, {traffic.confirmed} confirmed,"
+        f" {traffic.forgotten} refused\n  before {before}\n  after  {after}"
+    )
+    assert len(traffic.seen) >= traffic.confirmed
+    return before, after
+
+
+def _same(before: Figures, after: Figures) -> None:
+    assert after.greenlets <= before.greenlets + 1
+    assert after.files <= before.files + 2
+    assert after.connections <= before.connections + 1
+    assert after.memory <= before.memory * 1.1 + 2
