@@ -8,6 +8,7 @@ import gevent
 import pytest
 
 from flask_qconsume.broker import headers
+from flask_qconsume.broker.delivery import Forward
 from flask_qconsume.broker.delivery import Lane
 from flask_qconsume.broker.redis import LeaseLost
 from flask_qconsume.errors import BrokerError
@@ -85,6 +86,20 @@ def test_closing_gives_everything_back_unmarked_to_the_front(redis_url):
         again = read(it.link(), 18)
         assert bodies(again) == sent[:3] + sent[5:]
         assert not any(delivery.message.redelivered for delivery in again)
+
+
+def test_what_is_released_is_there_for_others_at_once_unmarked_and_in_order(redis_url):
+    with shop(redis_url) as it:
+        sent = it.fill(10)
+        link = it.link()
+        found = read(link, 10)
+        link.pause()
+        link.release(found[4:])
+        again = read(it.link(), 6)
+        assert bodies(again) == sent[4:]
+        assert not any(delivery.message.redelivered for delivery in again)
+        link.close()
+        assert it.depth() == 4
 
 
 def test_closing_wakes_a_reader_that_waits(redis_url):
@@ -205,8 +220,8 @@ def test_a_message_that_somebody_else_has_is_not_forwarded(redis_url):
         link = it.link()
         delivery = read(link, 1)[0]
         it.client.hdel("unacked", delivery.tag)
-        assert isinstance(forward(link, delivery, Lane.MAIN), LeaseLost)
         assert isinstance(forward(link, delivery, Lane.DEAD), LeaseLost)
+        assert forward(link, delivery, Lane.DEAD) is None  # It was told once.
         assert it.depth() == 0
         assert it.broker.dead_letters(it.plan).count() == 0
         assert not link.closed
@@ -218,8 +233,6 @@ def test_forwarding_many_at_once_reports_on_each(redis_url):
         link = it.link()
         found = read(link, 3)
         it.client.hdel("unacked", found[1].tag)
-        from flask_qconsume.broker.delivery import Forward
-
         results = link.forward([Forward(each, Lane.MAIN, {}) for each in found])
         assert [type(each) for each in results] == [type(None), LeaseLost, type(None)]
         assert bodies(read(link, 2)) == [b"0", b"2"]

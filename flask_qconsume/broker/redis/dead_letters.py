@@ -15,7 +15,10 @@ from . import envelope
 from . import scripts
 from .shared import Shared
 
+#: A page is of so many, fewer where they are large, and of so many bytes.
 _PAGE = 50
+_FIRST_PAGE = 5
+_BYTES = 4 * 1024 * 1024
 
 
 class RedisDeadLetters(DeadLetters):
@@ -60,20 +63,24 @@ class RedisDeadLetters(DeadLetters):
         score = b""
         #: Of the last score, what was given out already.
         seen: set[bytes] = set()
+        size = _FIRST_PAGE
         while True:
-            count = len(seen) + _PAGE
-            page = self._shared.server.call(scripts.PAGE([self._key], score, 0, count))
+            count = len(seen) + size
+            page = self._shared.server.call(scripts.PAGE([self._key], score, count))
             fresh = [
                 (element, found)
                 for element, found in zip(page[::2], page[1::2], strict=True)
                 if found != score or element not in seen
             ]
             for element, found in fresh:
-                seen = {*seen, element} if found == score else {element}
-                score = found
+                if found != score:
+                    score, seen = found, set()
+                seen.add(element)
                 yield element
             if not fresh:
                 return
+            largest = max(len(element) for element, _ in fresh)
+            size = max(1, min(_PAGE, _BYTES // (largest + 1)))
 
     def _take(self, message: Message, element: bytes, replay: bool) -> int:
         layout, queue = self._shared.layout, self._plan.name

@@ -29,7 +29,7 @@ _CHUNK = 500
 #: A look for expired leases ends after so many pages of so many.
 _PAGES = 10
 _PAGE = 100
-#: A read ends early when it has fetched so many bytes.
+#: A read, or a page, ends early when it has fetched so many bytes.
 _BYTES = 1024 * 1024
 
 
@@ -53,6 +53,9 @@ class Held:
         # kombu restores to (exchange, routing key): with the default exchange that is
         # this queue alone, and not once more all that the message was routed to.
         self._suffix = f',"",{json.dumps(queue)}]'.encode()
+
+    def __contains__(self, tag: str) -> bool:
+        return tag in self._tags
 
     def pop(self, room: int) -> Call:
         """The script that takes up to ``room`` messages."""
@@ -99,18 +102,12 @@ class Held:
         for tag in tags:
             self._tags.pop(tag, None)
 
-    def touch(self) -> int:
-        """Prolong all leases.
+    def touch(self) -> None:
+        """Prolong all leases."""
+        chunks = _chunks(list(self._tags))
+        self._all([scripts.TOUCH(self._keys, self._lease, *some) for some in chunks])
 
-        :returns: How many had ended already.
-        """
-        tags = list(self._tags)
-        calls = [scripts.TOUCH(self._keys, self._lease, *s) for s in _chunks(tags)]
-        known = self._all(calls)
-        # Some may have been settled while we were asking.
-        return sum(tag in self._tags for tag in tags) - known if tags else 0
-
-    def give_back(self, tags: Sequence[str], timeout: float) -> int:
+    def give_back(self, tags: Sequence[str], timeout: float | None = None) -> int:
         """Put messages back, unmarked, to be read first and in their old order."""
         layout = self._layout
         fixed = (len(self._suffix), layout.base(self.queue), layout.sep)
@@ -138,11 +135,11 @@ class Held:
         """
         restored = 0
         for _ in range(_PAGES):
-            found = self._server.call(scripts.EXPIRED(self._keys[:2], _PAGE))
+            found = self._server.call(scripts.EXPIRED(self._keys[:2], _PAGE, _BYTES))
             pairs = list(zip(found[::2], found[1::2], strict=True))
-            restored += self._all([self._restore(*pair) for pair in pairs])
-            if len(pairs) < _PAGE:
+            if not pairs:
                 break
+            restored += self._all([self._restore(*pair) for pair in pairs])
         return restored
 
     def _restore(self, tag: bytes, value: bytes) -> Call:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 
 from redis.exceptions import NoPermissionError
+from redis.exceptions import OutOfMemoryError
 
 from ...errors import BrokerError
 from ...errors import PublishRefused
@@ -60,7 +61,7 @@ class RedisLink(Link):
     def __init__(self, plan: QueuePlan, lane: Lane, shared: Shared) -> None:
         super().__init__(plan, lane)
         lease = shared.settings.lease
-        self.beat_interval = lease / 3
+        self.beat_interval = min(lease / 3, Link.beat_interval)
         self._shared = shared
         self._layout = shared.layout
         self._held = Held(shared.server, shared.layout, self.queue, lease)
@@ -88,6 +89,8 @@ class RedisLink(Link):
             self._ended.wait(WAIT)
             return []
         with self._reading:
+            if self._ended.is_set():
+                return []
             try:
                 found = self._watched(lambda: self._pop(room))
                 if not found:
@@ -116,10 +119,15 @@ class RedisLink(Link):
         self._shared.wake(self._place(f) for f in forwards if self._is_unseen(f))
         return results
 
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        tags = [delivery.tag for delivery in deliveries]
+        self._watched(lambda: self._held.give_back(tags))
+        self._held.settled(tags)
+
     def beat(self) -> None:
         if self.closed:
             return
-        self._note_lost(self._watched(self._held.touch))
+        self._watched(self._held.touch)
         restored = self._watched(self._held.restore_expired)
         if restored:
             logger.warning(
@@ -147,9 +155,12 @@ class RedisLink(Link):
             self.closed = True
             if self._waiting:
                 self._wire.interrupt()
-        if self._ended.is_set():
-            return
-        self._ended.set()
+            first = not self._ended.is_set()
+            self._ended.set()
+        if first:
+            self._end()
+
+    def _end(self) -> None:
         quiet = self._reading.acquire(timeout=_GRACE)
         if not quiet:
             self._wire.interrupt()
@@ -190,27 +201,40 @@ class RedisLink(Link):
                 self._waiting = False
 
     def _block(self, seconds: float) -> None:
-        if not self._can_wait:
+        if not (self._can_wait and self._waited(seconds)):
             self._ended.wait(self._pauses.poll(seconds))
-            return
+
+    def _waited(self, seconds: float) -> bool:
+        """Wait in Redis for a message; false if it does not let us."""
         first = self._layout.lists(self.queue)[0]
         blmove = ("BLMOVE", first, first, "RIGHT", "RIGHT", f"{seconds + 0.0005:.3f}")
         answer = self._wire.pipeline([blmove])[0]
-        if isinstance(answer, Exception):
-            self._can_wait = False
-            if not _is_unavailable(answer):
-                raise translated(answer) from answer
+        if not isinstance(answer, Exception):
+            return True
+        # It counts as a write, and those Redis refuses while it is out of memory.
+        if isinstance(answer, OutOfMemoryError):
+            return False
+        if not _is_unavailable(answer):
+            raise translated(answer) from answer
+        self._can_wait = False
+        return False
 
     def _unblocked(self) -> bool:
         try:
-            done = self._shared.server.commands([("CLIENT", "UNBLOCK", self._id)])
+            unblock = ("CLIENT", "UNBLOCK", self._id)
+            done = self._shared.server.commands([unblock], timeout=1.0)
         except BrokerError:
             return True  # Then it waits to the end.
         return bool(done[0])
 
-    def _prepared(self, forward: Forward) -> Call | PublishRefused:
-        """The script that forwards a message, or why there is none."""
+    def _prepared(self, forward: Forward) -> Call | PublishRefused | None:
+        """The script that forwards a message, or why there is none.
+
+        What was told to be somebody else's has nothing left to be done.
+        """
         message = forward.delivery.message
+        if forward.delivery.tag not in self._held:
+            return None
         queue = self._place(forward)
         properties = basic.copy(message, forward.headers)
         try:

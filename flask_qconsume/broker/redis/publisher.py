@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from ...errors import BrokerError
 from ...errors import BrokerUnavailable
 from ...errors import PublishTimeout
-from ...errors import Unroutable
 from ...message import Outgoing
 from .. import properties as basic
+from ..publishing import unroutable
 from . import envelope
 from . import scripts
 from .bindings import Bindings
@@ -131,12 +131,7 @@ class Publisher:
         self._redeclare(left)
         queues = self._bindings.queues(exchange, key, left)
         if not queues:
-            raise Unroutable(
-                f"No queue is bound to the exchange '{exchange}' for the routing key"
-                f" '{key}', so nobody would get the message. Register a consumer for"
-                " it, declare its queue ('flask qconsume declare'), or publish with"
-                " 'mandatory=False'."
-            )
+            raise unroutable(message)
         return queues
 
 

@@ -2,8 +2,9 @@
 
 Each script checks before it changes anything, and puts a message into its new place
 before it takes it from the old one: an error half-way loses nothing. Those that only
-move messages begin with a write that changes nothing: from then on Redis lets a script
-write even if it is out of memory, and consuming is what makes room again.
+move messages begin with writes that change nothing: they fail where a key is of another
+type, and from then on Redis lets a script write even if it is out of memory, since
+consuming is what makes room again.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ local now = clock[1] + clock[2] / 1000000
 
 _MAY_WRITE = """
 redis.call('ZREM', KEYS[1], '')
+redis.call('HDEL', KEYS[2], '')
+redis.call('ZREM', KEYS[3], '')
 """
 
 # Whether kombu's own restore can handle an element: it fails on what is no JSON, and
@@ -167,17 +170,19 @@ return count
 )
 
 #: The messages whose lease is over, the one that ended last first: tag, value, …
-#: KEYS leases, unacked; ARGV how many at most
+#: KEYS leases, unacked; ARGV how many at most, how many bytes
 EXPIRED = Script(
     _NOW
     + """
-local answer = {}
+local answer, bytes = {}, tonumber(ARGV[2])
 for _, tag in ipairs(
     redis.call('ZREVRANGEBYSCORE', KEYS[1], now, '-inf', 'LIMIT', 0, ARGV[1])) do
+  if bytes <= 0 then break end
   local value = redis.call('HGET', KEYS[2], tag)
   if value then
     answer[#answer + 1] = tag
     answer[#answer + 1] = value
+    bytes = bytes - #value
   else
     redis.call('ZREM', KEYS[1], tag)
   end
@@ -255,22 +260,22 @@ return redis.call('ZCOUNT', KEYS[1], '(' .. string.format('%.17g', now), '+inf')
 )
 
 #: A page of dead letters from a score on, with their scores, those still kept.
-#: KEYS dead; ARGV lowest score, how many to leave out, how many at most
+#: KEYS dead; ARGV lowest score, how many at most
 PAGE = Script(
     _NOW
     + """
 local from = ARGV[1]
 if from == '' then from = '(' .. string.format('%.17g', now) end
 return redis.call('ZRANGEBYSCORE', KEYS[1], from, '+inf', 'WITHSCORES',
-  'LIMIT', ARGV[2], ARGV[3])
+  'LIMIT', 0, ARGV[2])
 """
 )
 
 #: Takes a dead letter out, if it is still there; a copy, if any, goes to the list.
 #: KEYS dead, list; ARGV dead letter, copy or ''
 TAKE = Script(
-    _MAY_WRITE
-    + """
+    """
+redis.call('ZREM', KEYS[1], '')
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
 if ARGV[2] ~= '' then redis.call('LPUSH', KEYS[2], ARGV[2]) end
 redis.call('ZREM', KEYS[1], ARGV[1])

@@ -30,7 +30,7 @@ Command = tuple[t.Any, ...]
 
 _connection: t.Any = Connection
 _ERRORS = (exceptions.RedisError, OSError)
-#: Seconds; redis-py would wait for ever.
+#: Seconds that it takes at most to be connected.
 _CONNECT_TIMEOUT = 5.0
 #: How many publishers of one process talk to Redis at once; the others wait.
 _SLOTS = 10
@@ -39,9 +39,9 @@ _SLOTS = 10
 class Wire:
     """One connection; one greenlet or thread uses it at a time."""
 
-    def __init__(self, connection: t.Any) -> None:
+    def __init__(self, connection: t.Any, silence: float) -> None:
         self._connection = connection
-        self._usual: float | None = connection.socket_timeout
+        self._silence = silence
 
     def ask(self, *command: t.Any, timeout: float | None = None) -> t.Any:
         """Send one command and return the answer.
@@ -62,11 +62,9 @@ class Wire:
         """
         connection = self._connection
         try:
-            self._limit(timeout)
+            self._limit(self._silence if timeout is None else max(timeout, 0.001))
             connection.send_packed_command(connection.pack_commands(commands))
-            answers = [self._answer() for _ in commands]
-            self._limit(None)
-            return answers
+            return [self._answer() for _ in commands]
         except BaseException as error:
             # Whatever it was, answers may still be on their way to us.
             connection.disconnect()
@@ -101,10 +99,10 @@ class Wire:
         except exceptions.ResponseError as error:
             return error
 
-    def _limit(self, timeout: float | None) -> None:
+    def _limit(self, timeout: float) -> None:
         found = self._connection._sock
         if found is not None:
-            found.settimeout(self._usual if timeout is None else max(timeout, 0.001))
+            found.settimeout(timeout)
 
 
 class _Pool:
@@ -156,31 +154,29 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         _check_url(settings.broker_url)
         self._url = settings.broker_url
-        silence = 2 * settings.heartbeat
-        self._options = {
-            "socket_timeout": silence,
-            "socket_connect_timeout": min(_CONNECT_TIMEOUT, silence),
+        given = connection_options(settings.transport_options)
+        #: Seconds of silence after which a connection is given up.
+        self.silence = float(given.get("socket_timeout") or 2 * settings.heartbeat)
+        # What kombu is told counts until a connection is open; from then on we say it
+        # for each command. redis-py would wait for ever.
+        first = min(_CONNECT_TIMEOUT, settings.publish_timeout, self.silence)
+        self._options: dict[str, t.Any] = {
+            "socket_connect_timeout": first,
             "socket_keepalive": True,
-            **connection_options(settings.transport_options),
+            **given,
+            "socket_timeout": first,
         }
         self._slots: int = self._options.pop("max_connections", _SLOTS)
         # redis-py raises an error where a pool is exhausted; we wait for our turn.
         self._options["max_connections"] = 2**31
         self._pools: dict[tuple[int, int], _Pool] = {}
 
-    @property
-    def silence(self) -> float:
-        """Seconds of silence after which a connection is given up."""
-        return float(self._options["socket_timeout"] or 3600.0)
-
     def wire(self) -> Wire:
         """A connection of one's own.
 
         :raises BrokerError: if there is none to be had.
         """
-        pool = self._pool()
-        connection = pool.take()
-        return _Own(pool, connection)
+        return _Own(self._pool(), self.silence)
 
     def run(self, calls: Sequence[Call], timeout: float | None = None) -> list[t.Any]:
         """Run scripts, pipelined; an error of Redis' is an answer, in our words.
@@ -231,7 +227,7 @@ class Server:
         pool = self._pool()
         connection = pool.take()
         try:
-            yield Wire(connection)
+            yield Wire(connection, self.silence)
         finally:
             pool.redis.release(connection)
 
@@ -248,8 +244,8 @@ class Server:
 
 
 class _Own(Wire):
-    def __init__(self, pool: _Pool, connection: t.Any) -> None:
-        super().__init__(connection)
+    def __init__(self, pool: _Pool, silence: float) -> None:
+        super().__init__(pool.take(), silence)
         self._pool = pool
 
     def close(self) -> None:
