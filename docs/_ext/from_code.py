@@ -33,6 +33,8 @@ from flask_qconsume.cli.durations import spoken
 from flask_qconsume.handling import signals
 
 KEY = re.compile(r"'?\b(QCONSUME_[A-Z_]+)\b'?")
+#: The names at the head of an option's line of help; its value follows.
+NAMES = re.compile(r"^(?:--?[\w-]+(?:, | / | |$))+")
 COMMAND = re.compile(r"'(flask qconsume [a-z-]+)'")
 
 
@@ -61,8 +63,7 @@ class Settings(FromCode):
             yield ""
             yield f"   {escaped(setting.doc)}"
             yield ""
-            yield f"   :Value: {setting.kind}"
-            yield f"   :Default: {default(setting)}"
+            yield f"   *{setting.kind}*; default: {default(setting)}"
             yield ""
 
 
@@ -79,7 +80,7 @@ class Brokers(FromCode):
         "max_delay": "The longest delay",
         "dead_letters": "Dead letters are kept in",
         "counts_deaths": "Deaths of the process are counted by",
-        "priorities": "Priorities",
+        "priorities": "Priorities, where the queue has them",
     }
 
     def lines(self) -> Iterator[str]:
@@ -163,9 +164,9 @@ def command_lines(
     for parameter in command.params:
         yield from option_lines(parameter, context)
     if isinstance(command, click.Group):
-        for name in command.list_commands(context):
-            child = command.get_command(context, name)
-            if child is not None and not child.hidden:
+        # In the order in which they were added, the most important first.
+        for name, child in command.commands.items():
+            if not child.hidden:
                 inner = click.Context(child, info_name=name, parent=context)
                 yield from command_lines(child, f"{path} {name}", inner)
 
@@ -176,16 +177,13 @@ def option_lines(parameter: click.Parameter, context: click.Context) -> Iterator
         return
     if parameter.is_eager and "help" in parameter.opts[0]:
         return
-    value = f" <{record[0].rpartition(' ')[2]}>" if takes_value(parameter) else ""
+    value = NAMES.sub("", record[0])
+    shown = f" <{value.lower()}>" if value else ""
     names = [*parameter.opts, *parameter.secondary_opts]
-    yield f".. option:: {', '.join(name + value for name in names)}"
+    yield f".. option:: {', '.join(names)}{shown}"
     yield ""
     yield f"   {escaped(record[1])}"
     yield ""
-
-
-def takes_value(option: click.Option) -> bool:
-    return not option.is_flag and not option.count
 
 
 def section(path: str) -> Iterator[str]:
