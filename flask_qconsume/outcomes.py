@@ -59,7 +59,8 @@ class Reject(Outcome):
     """
 
     def __init__(self, reason: str) -> None:
-        super().__init__()
+        # Handed on, or it could be neither copied nor pickled.
+        super().__init__(reason)
         self.reason = str(reason)
 
 
@@ -70,5 +71,6 @@ class Drop(Outcome):
     """
 
     def __init__(self, reason: str) -> None:
-        super().__init__()
+        # Handed on, or it could be neither copied nor pickled.
+        super().__init__(reason)
         self.reason = str(reason)
