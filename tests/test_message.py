@@ -1,0 +1,35 @@
+"""Messages are values; what their handler may ask of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import pytest
+
+from flask_qconsume import Message
+from flask_qconsume.message import Outgoing
+
+
+def test_a_message_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Message(b"", "q").attempt = 2  # type: ignore[misc]
+
+
+def test_a_foreign_message_needs_nothing_but_its_bytes_and_queue() -> None:
+    message = Message(b"x", "billing")
+    assert (message.id, message.attempt, message.deaths) == (None, 1, 0)
+    assert message.headers == {}
+    assert not message.stopping.is_set()
+
+
+def test_the_time_that_remains_is_never_negative() -> None:
+    assert Message(b"", "q").remaining is None
+    assert Message(b"", "q", deadline=time.monotonic() - 5).remaining == 0
+    left = Message(b"", "q", deadline=time.monotonic() + 5).remaining
+    assert left is not None and 4 < left <= 5
+
+
+def test_messages_share_no_headers() -> None:
+    assert Message(b"", "q").headers is not Message(b"", "q").headers
+    assert Outgoing("q", b"").headers is not Outgoing("q", b"").headers

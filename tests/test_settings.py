@@ -1,0 +1,245 @@
+"""The table of settings: typed, read once, and every mistake is named."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from flask import Flask
+
+from flask_qconsume import ConfigurationError
+from flask_qconsume import QConsume
+from flask_qconsume import RetryPolicy
+from flask_qconsume.settings import TABLE
+from flask_qconsume.settings import Settings
+from flask_qconsume.settings import suggestion
+
+URL = {"QCONSUME_BROKER_URL": "memory://"}
+
+FLOATS = ("timeout", "dead_letter_ttl", "shutdown_timeout", "publish_timeout")
+WHOLES = ("concurrency", "prefetch", "delivery_limit", "max_message_size")
+TEXTS = ("broker_url", "exchange", "queue_prefix", "queue_type", "declare")
+MAPPINGS = ("transport_options", "retry", "retry_policies", "consumers")
+
+WRONG: dict[str, list[t.Any]] = {
+    **dict.fromkeys(
+        (*FLOATS, "heartbeat", "lease"),
+        ["30", True, [], {}, -1, float("nan"), float("inf")],
+    ),
+    **dict.fromkeys(WHOLES, ["3", 3.0, True, [], 0, -1, 10**12]),
+    **dict.fromkeys(TEXTS, [5, True, b"x", ["x"], {}]),
+    **dict.fromkeys(MAPPINGS, [5, "x", ["x"], True, {5: {}}]),
+    "accept": [5, "application/json", [5], [None], True],
+}
+
+
+def settings(**config: t.Any) -> Settings:
+    return Settings.from_config({**URL, **config})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(setting.name, value) for setting in TABLE for value in WRONG[setting.name]],
+)
+def test_a_wrong_value_is_an_error_that_says_what_and_why(
+    name: str, value: t.Any
+) -> None:
+    key = f"QCONSUME_{name.upper()}"
+    row = next(setting for setting in TABLE if setting.name == name)
+    with pytest.raises(ConfigurationError) as caught:
+        settings(**{key: value})
+    said = str(caught.value)
+    assert said.startswith(f"'{key}' must be {row.kind}, not '{value!r}'")
+    assert said.endswith(row.doc)
+
+
+@pytest.mark.parametrize("setting", TABLE, ids=lambda s: s.name)
+def test_every_row_says_what_it_means_and_none_stands_for_the_default(
+    setting: t.Any,
+) -> None:
+    assert setting.doc.endswith((".", "}."))
+    assert setting.kind
+    if setting.name != "broker_url":
+        found = settings(**{setting.key: None})
+        assert getattr(found, setting.name) == getattr(settings(), setting.name)
+
+
+def test_the_table_and_the_class_have_the_same_names() -> None:
+    assert [setting.name for setting in TABLE] == [*Settings.__dataclass_fields__]
+
+
+def test_the_defaults() -> None:
+    found = settings()
+    assert found.retry == RetryPolicy()
+    assert (found.concurrency, found.prefetch, found.timeout) == (10, None, 600.0)
+    assert (found.delivery_limit, found.dead_letter_ttl) == (3, 604_800.0)
+    assert (found.queue_type, found.declare, found.exchange) == (
+        "quorum",
+        "auto",
+        "qconsume",
+    )
+    assert found.shutdown_timeout == 25.0
+    assert "application/json" in found.accept
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("QCONSUME_CONCURENCY", "; did you mean 'QCONSUME_CONCURRENCY'?"),
+        ("QCONSUME_BROKER", "; did you mean 'QCONSUME_BROKER_URL'?"),
+        ("QCONSUME_" + "Z" * 40, "."),
+    ],
+)
+def test_an_unknown_key_is_an_error_that_suggests(key: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        settings(**{key: 1})
+    assert str(caught.value).startswith(f"There is no configuration key '{key}'{meant}")
+
+
+def test_keys_of_others_are_none_of_our_business() -> None:
+    assert settings(SECRET_KEY="x", QCONSUMER="y") == settings()
+
+
+@pytest.mark.parametrize("url", [None, ""])
+def test_a_missing_url_is_an_error_that_offers_memory(url: str | None) -> None:
+    with pytest.raises(ConfigurationError, match="Use 'memory://' to try things out"):
+        Settings.from_config({} if url is None else {"QCONSUME_BROKER_URL": url})
+
+
+def test_a_wrong_choice_names_the_choices() -> None:
+    with pytest.raises(ConfigurationError, match="must be one of: quorum, classic"):
+        settings(QCONSUME_QUEUE_TYPE="stream")
+
+
+def test_a_number_out_of_range_names_the_range() -> None:
+    with pytest.raises(ConfigurationError, match=r"\(it must be from 1 to 10000\)"):
+        settings(QCONSUME_CONCURRENCY=0)
+
+
+def test_whole_numbers_will_do_for_seconds() -> None:
+    found = settings(QCONSUME_TIMEOUT=30)
+    assert found.timeout == 30.0
+    assert isinstance(found.timeout, float)
+
+
+@pytest.mark.parametrize(
+    ("retry", "said"),
+    [
+        ({"max_atempts": 5}, "has no 'max_atempts'"),
+        ({"jitter": 2}, "'jitter' must be a number from 0 to 1, not '2'"),
+        ({"give_up_on": ["no.such.Error"]}, "which cannot be imported"),
+        ({"retry_on": "..no.Error"}, "which cannot be imported"),
+    ],
+)
+def test_a_wrong_policy_names_the_key_and_the_argument(
+    retry: dict[str, t.Any], said: str
+) -> None:
+    for config in (
+        {"QCONSUME_RETRY": retry},
+        {"QCONSUME_RETRY_POLICIES": {"patient": retry}},
+        {"QCONSUME_CONSUMERS": {"bill": {"retry": retry}}},
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            settings(**config)
+        assert said in str(caught.value)
+        assert str(caught.value).startswith(f"'{next(iter(config))}' must be")
+
+
+def test_policies_are_made_of_mappings_and_classes_of_names() -> None:
+    found = settings(
+        QCONSUME_RETRY=RetryPolicy(max_attempts=2),
+        QCONSUME_RETRY_POLICIES={
+            "patient": {"min_delay": 60, "give_up_on": ["ValueError"]},
+            "hasty": RetryPolicy(min_delay=0),
+        },
+    )
+    assert found.retry.max_attempts == 2
+    assert found.retry_policies["patient"].give_up_on == (ValueError,)
+    assert found.retry_policies["hasty"].min_delay == 0
+
+
+def test_options_of_consumers_are_checked() -> None:
+    found = settings(
+        QCONSUME_CONSUMERS={
+            "orders.bill": {
+                "concurrency": 50,
+                "retry": "patient",
+                "enabled": False,
+                "timeout": 5,
+                "prefetch": None,
+            },
+            "mail": {"retry": {"max_attempts": 1}},
+        }
+    )
+    assert found.consumers == {
+        "orders.bill": {
+            "concurrency": 50,
+            "retry": "patient",
+            "enabled": False,
+            "timeout": 5.0,
+            "prefetch": None,
+        },
+        "mail": {"retry": RetryPolicy(max_attempts=1)},
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"concurency": 5}, "no option 'concurency'; did you mean 'concurrency'?"),
+        ({"queue": "x"}, "'bill' has no option 'queue'"),
+        ({"enabled": 1}, "'enabled' of 'bill' cannot be '1' (it must be True or"),
+        ({"concurrency": "5"}, "'concurrency' of 'bill' cannot be ''5''"),
+        ({"prefetch": 0}, "'prefetch' of 'bill' cannot be '0' (it must be from 1"),
+        ({"timeout": -1}, "'timeout' of 'bill' cannot be '-1'"),
+        ({"retry": 5}, "'retry' of 'bill' cannot be '5'"),
+        (5, "must be a mapping of consumers' names"),
+    ],
+)
+def test_a_wrong_option_of_a_consumer_is_named(options: t.Any, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        settings(QCONSUME_CONSUMERS={"bill": options})
+    assert said in str(caught.value)
+
+
+def test_what_is_read_is_not_changed_by_the_configuration_afterwards() -> None:
+    options: dict[str, t.Any] = {"socket_timeout": 1}
+    found = settings(QCONSUME_TRANSPORT_OPTIONS=options)
+    options["socket_timeout"] = 2
+    assert found.transport_options == {"socket_timeout": 1}
+
+
+def test_the_environment_gives_values_through_flask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {
+        "FLASK_QCONSUME_BROKER_URL": "memory://",
+        "FLASK_QCONSUME_CONCURRENCY": "7",
+        "FLASK_QCONSUME_TIMEOUT": "2.5",
+        "FLASK_QCONSUME_ACCEPT": '["application/json"]',
+        "FLASK_QCONSUME_RETRY__max_attempts": "2",
+        "FLASK_QCONSUME_CONSUMERS": '{"bill": {"enabled": false}}',
+    }.items():
+        monkeypatch.setenv(name, value)
+    app = Flask("env")
+    app.config.from_prefixed_env()
+    QConsume(app)
+    found = app.extensions["qconsume"].settings
+    assert (found.broker_url, found.concurrency, found.timeout) == ("memory://", 7, 2.5)
+    assert found.accept == ("application/json",)
+    assert found.retry.max_attempts == 2
+    assert found.consumers == {"bill": {"enabled": False}}
+
+
+def test_configuration_is_read_once() -> None:
+    app = Flask("once")
+    app.config.from_mapping(URL)
+    QConsume(app)
+    app.config["QCONSUME_CONCURRENCY"] = "nonsense by now"
+    assert app.extensions["qconsume"].settings.concurrency == 10
+
+
+def test_a_suggestion_is_made_only_if_a_word_is_close() -> None:
+    assert suggestion("bil", ["bill", "mail"]) == "; did you mean 'bill'?"
+    assert suggestion("zzz", ["bill", "mail"]) == ""
+    assert suggestion("bill", []) == ""
