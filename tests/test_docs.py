@@ -3,7 +3,7 @@
 Of a page, all Python is run in order, in one namespace:
 
 - ``.. code-block:: python`` is run; with ``:caption: some/module.py`` it is written to
-  a file of that name first, which the page can import;
+  a file of that name first, which is run or imported, and the page can import;
 - ``.. hidden:`` is a comment that readers do not see, and is run as well: what a
   snippet needs around it, and what it must have done;
 - ``.. not run: <why>`` before a block leaves it out.
@@ -11,8 +11,10 @@ Of a page, all Python is run in order, in one namespace:
 
 from __future__ import annotations
 
+import importlib
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 import types
@@ -133,11 +135,22 @@ def write_files(page: str, folder: pathlib.Path) -> list[pathlib.Path]:
     return written
 
 
+def run_file(path: pathlib.Path) -> None:
+    if path.parts[0] == "tests":
+        return  # For pytest, below.
+    parts = path.with_suffix("").parts
+    if all(part.isidentifier() for part in parts):
+        importlib.import_module(".".join(parts).removesuffix(".__init__"))
+    else:
+        runpy.run_path(str(path))
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if code_of(page)])
 def test_the_python_of_a_page_runs(
     page: str, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_files(page, folder)
+    for path in write_files(page, folder):
+        run_file(path.relative_to(folder))
     module = types.ModuleType("a_page")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for block in code_of(page):
