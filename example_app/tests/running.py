@@ -1,0 +1,110 @@
+"""The shop in a process of its own, started by the command of the README."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import signal
+import sys
+import typing as t
+import urllib.error
+import urllib.request
+
+from tests.servers.ports import free_port
+from tests.servers.server import end
+from tests.servers.server import spawn
+from tests.waiting import wait_for
+
+from .conftest import ORDER
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+class Shop:
+    """A running shop, and a customer who talks to it over HTTP."""
+
+    def __init__(self, folder: pathlib.Path, broker_url: str, *arguments: str) -> None:
+        address = f"127.0.0.1:{free_port()}"
+        self.url = f"http://{address}"
+        self._output = folder / "output"
+        command = "-m flask --app example_app qconsume run --web"
+        self._process = spawn(
+            [sys.executable, *command.split(), address, *arguments],
+            env=environment(folder, broker_url),
+            folder=ROOT,
+            output=self._output,
+        )
+
+    def __enter__(self) -> Shop:
+        wait_for(self._answers, timeout=30.0, message=self.output)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._process.poll() is None:
+            end(self._process, signal.SIGKILL, timeout=10.0)
+
+    def output(self) -> str:
+        """What it printed so far."""
+        return self._output.read_text()
+
+    def stop(self) -> int:
+        """Ask it to stop; the exit code."""
+        end(self._process, signal.SIGTERM, timeout=30.0)
+        return int(self._process.returncode)
+
+    def get(self, path: str) -> t.Any:
+        with urllib.request.urlopen(self.url + path, timeout=10.0) as answer:
+            return json.load(answer)
+
+    def page(self, path: str) -> str:
+        with urllib.request.urlopen(self.url + path, timeout=10.0) as answer:
+            return str(answer.read().decode())
+
+    def post(self, path: str, body: t.Any = None) -> t.Any:
+        request = urllib.request.Request(
+            self.url + path,
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10.0) as answer:
+            return answer.read().decode()
+
+    def order(self, **change: t.Any) -> int:
+        """Place an order; its number."""
+        return int(json.loads(self.post("/orders/", {**ORDER, **change}))["id"])
+
+    def wait_until(self, order_id: int, *events: str) -> dict[str, t.Any]:
+        """Return an order once all these events became of it."""
+
+        def happened() -> dict[str, t.Any] | None:
+            order: dict[str, t.Any] = self.get(f"/orders/{order_id}")
+            names = {event["name"] for event in order["events"]}
+            return order if names.issuperset(events) else None
+
+        found = wait_for(happened, timeout=30.0, message=self.output)
+        assert found is not None
+        return found
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, self.output()
+        try:
+            return bool(self.page("/"))
+        except urllib.error.URLError:
+            return False
+
+
+def environment(folder: pathlib.Path, broker_url: str) -> dict[str, str]:
+    """What is set from outside: the broker, and what would make a test slow."""
+    quick = {"max_attempts": 3, "min_delay": 0.1, "factor": 1, "jitter": 0}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("FLASK_")}
+    return {
+        **inherited,
+        "PYTHONWARNINGS": "error",
+        "FLASK_SQLALCHEMY_DATABASE_URI": f"sqlite:///{folder / 'shop.sqlite'}",
+        "FLASK_QCONSUME_BROKER_URL": broker_url,
+        "FLASK_QCONSUME_RETRY_POLICIES": json.dumps({"gateway": quick}),
+        "FLASK_SHOP_GATEWAY_SECONDS": "0.01",
+        "FLASK_SHOP_GATEWAY_TIMEOUTS": "0",
+        "FLASK_SHOP_SUPPLIER_SECONDS": "1",
+    }

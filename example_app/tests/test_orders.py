@@ -1,0 +1,210 @@
+"""Placing orders over HTTP, and billing them."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from example_app import create_app
+from example_app.orders.gateway import GatewayTimeout
+from example_app.orders.gateway import PaymentGateway
+from example_app.orders.placing import resend
+from flask_qconsume import Ack
+from flask_qconsume import Drop
+from flask_qconsume import Reject
+from flask_qconsume.testing.capture import Published
+from flask_qconsume.testing.client import TestClient
+
+from .conftest import ORDER
+
+
+def events_of(client: FlaskClient, order_id: int = 1) -> list[str]:
+    found = client.get(f"/orders/{order_id}").get_json()
+    return [event["name"] for event in found["events"]]
+
+
+def test_an_order_is_saved_and_published_with_our_prices(
+    client: FlaskClient, qconsume_published: list[Published], message: dict[str, t.Any]
+) -> None:
+    answer = client.post("/orders/", json=ORDER)
+    assert answer.status_code == 202
+    assert answer.headers["Location"] == "/orders/1"
+    assert answer.get_json()["status"] == "placed"
+    assert [p.routing_key for p in qconsume_published] == ["order.placed"]
+    assert qconsume_published[0].body == message
+    assert qconsume_published[0].id == "order-1-placed"
+
+
+def test_the_page_sends_an_order_as_a_form(
+    client: FlaskClient, qconsume_published: list[Published]
+) -> None:
+    form = {"customer": "Ada", "email": "a@example.com", "card": "tok_visa"}
+    answer = client.post("/orders/", data={**form, "quantity-1": "0", "quantity-2": 3})
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
+    lines = qconsume_published[0].body["items"]
+    assert [(line["product_id"], line["quantity"]) for line in lines] == [(2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"items": []}, "items"),
+        ({"items": [{"product_id": 77, "quantity": 1}]}, "items"),
+        ({"items": [{"product_id": 1, "quantity": -1}]}, "items"),
+        ({"email": "nowhere"}, "email"),
+        ({"card": "4242 4242 4242 4242"}, "card"),
+        ({"total": 1}, "total"),
+    ],
+)
+def test_what_is_no_order_is_refused_and_not_published(
+    client: FlaskClient,
+    qconsume_published: list[Published],
+    change: dict[str, t.Any],
+    field: str,
+) -> None:
+    answer = client.post("/orders/", json={**ORDER, **change})
+    assert answer.status_code == 422
+    assert list(answer.get_json()["errors"]) == [field]
+    assert qconsume_published == []
+
+
+def test_a_form_with_mistakes_comes_back_with_what_was_typed(
+    client: FlaskClient,
+) -> None:
+    answer = client.post("/orders/", data={"customer": "Grace <Hopper>", "email": "?"})
+    assert answer.status_code == 422
+    assert "Not a valid email address." in answer.text
+    assert 'value="Grace &lt;Hopper&gt;"' in answer.text
+
+
+def test_a_bill_is_paid_and_told(
+    client: FlaskClient, qconsume_client: TestClient, message: dict[str, t.Any]
+) -> None:
+    place(client, qconsume_client)
+    result = qconsume_client.deliver("orders.bill", message)
+    assert result.outcome == Ack()
+    assert [p.routing_key for p in result.published] == ["order.billed"]
+    assert events_of(client) == ["placed", "billed"]
+    assert client.get("/orders/1").get_json()["status"] == "billed"
+
+
+def test_a_message_that_comes_twice_is_paid_once_and_told_twice(
+    app: Flask,
+    client: FlaskClient,
+    qconsume_client: TestClient,
+    message: dict[str, t.Any],
+) -> None:
+    place(client, qconsume_client)
+    first = qconsume_client.deliver("orders.bill", message)
+    # Whoever charged again now would fail.
+    app.extensions["payments"].timeouts = 1.0
+    second = qconsume_client.deliver("orders.bill", message)
+    assert second.outcome == Ack()
+    assert [p.id for p in second.published] == [p.id for p in first.published]
+    assert events_of(client) == ["placed", "billed"]
+
+
+def test_a_gateway_that_does_not_answer_is_asked_again_and_not_for_ever(
+    app: Flask,
+    client: FlaskClient,
+    qconsume_client: TestClient,
+    message: dict[str, t.Any],
+) -> None:
+    place(client, qconsume_client)
+    app.extensions["payments"].timeouts = 1.0
+    delays = []
+    for attempt in (1, 2, 3):
+        result = qconsume_client.deliver("orders.bill", message, attempt=attempt)
+        assert isinstance(result.error, GatewayTimeout)
+        delays.append(result.next_delay)
+    assert all(d and n / 2 <= d <= n for d, n in zip(delays, (1, 2, 4), strict=True))
+    last = qconsume_client.deliver("orders.bill", message, attempt=4)
+    assert last.outcome == Reject("failed 4 of 4 attempts")
+    assert [p.routing_key for p in last.published] == ["order.rejected"]
+    assert events_of(client) == ["placed", *["retried"] * 3, "rejected"]
+
+
+def test_a_declined_card_is_a_dead_letter_at_once(
+    client: FlaskClient, qconsume_client: TestClient, message: dict[str, t.Any]
+) -> None:
+    place(client, qconsume_client, card="tok_expired")
+    result = qconsume_client.deliver("orders.bill", message)
+    assert result.outcome == Reject("the bank declined the card")
+    assert result.published[0].body["reason"] == "the bank declined the card"
+    assert client.get("/orders/1").get_json()["status"] == "rejected"
+
+
+def test_a_message_that_is_no_order_is_a_dead_letter(
+    qconsume_client: TestClient,
+) -> None:
+    result = qconsume_client.deliver("orders.bill", {"order_id": "seven"})
+    assert isinstance(result.outcome, Reject)
+    assert "'order_id': ['Not a valid integer.']" in result.outcome.reason
+
+
+def test_an_order_that_is_gone_is_dropped(
+    qconsume_client: TestClient, message: dict[str, t.Any]
+) -> None:
+    result = qconsume_client.deliver("orders.bill", {**message, "order_id": 99})
+    assert result.outcome == Drop("there is no order 99 any more")
+
+
+def test_what_others_do_about_an_order_is_added_to_its_story_once(
+    client: FlaskClient, qconsume_client: TestClient
+) -> None:
+    place(client, qconsume_client)
+    for _ in range(2):
+        news = {"order_id": 1, "detail": "all in stock"}
+        qconsume_client.deliver("orders.follow", news, routing_key="stock.reserved")
+    assert events_of(client) == ["placed", "stock.reserved"]
+
+
+def test_an_order_is_placed_without_the_broker_and_published_later(
+    config: dict[str, t.Any],
+) -> None:
+    # Nobody listens on port 1.
+    url = {"QCONSUME_BROKER_URL": "redis://127.0.0.1:1/0"}
+    app = create_app({**config, **url, "QCONSUME_PUBLISH_TIMEOUT": 0.1})
+    answer = app.test_client().post("/orders/", json=ORDER)
+    assert answer.status_code == 202
+    client = TestClient(app)
+    with client.capture() as published, app.app_context():
+        resend()
+    assert [p.id for p in published] == ["order-1-placed"]
+    qconsume_client = TestClient(app)
+    qconsume_client.deliver("orders.bill", published[0].body)
+    with client.capture() as published, app.app_context():
+        resend()
+    assert published == []
+
+
+def test_a_seed_gives_the_same_failures_every_time() -> None:
+    def failures(seed: int) -> list[bool]:
+        gateway = PaymentGateway.from_config(
+            {
+                "SHOP_GATEWAY_SECONDS": 0,
+                "SHOP_GATEWAY_TIMEOUTS": 0.5,
+                "SHOP_GATEWAY_SEED": seed,
+            }
+        )
+        return [fails(gateway) for _ in range(50)]
+
+    assert failures(1) == failures(1) != failures(2)
+    assert 10 < sum(failures(1)) < 40
+
+
+def fails(gateway: PaymentGateway) -> bool:
+    try:
+        gateway.charge("tok_visa", 100, key="order-1")
+    except GatewayTimeout:
+        return True
+    return False
+
+
+def place(client: FlaskClient, qconsume_client: TestClient, **change: t.Any) -> None:
+    """Place an order, and keep what is published about it from the consumers."""
+    with qconsume_client.capture():
+        assert client.post("/orders/", json={**ORDER, **change}).status_code == 202

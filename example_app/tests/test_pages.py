@@ -1,0 +1,43 @@
+"""The pages, without a worker."""
+
+from __future__ import annotations
+
+import typing as t
+
+from flask.testing import FlaskClient
+
+from flask_qconsume.testing.client import TestClient
+
+from .conftest import ORDER
+
+
+def test_the_page_shows_what_is_sold_and_on_which_broker(client: FlaskClient) -> None:
+    page = client.get("/").text
+    assert "Cast-iron teapot" in page
+    assert "€ 49.00" in page
+    assert "<strong>memory</strong>" in page
+
+
+def test_the_panels_are_there_to_be_asked_for(
+    client: FlaskClient, qconsume_client: TestClient, message: dict[str, t.Any]
+) -> None:
+    with qconsume_client.capture():
+        client.post("/orders/", json={**ORDER, "customer": "<b>Bobby</b>"})
+    qconsume_client.deliver("mail.tell", message, routing_key="order.billed")
+    qconsume_client.deliver("audit.record", message, routing_key="order.billed")
+    panels = client.get("/live").get_json()
+    assert sorted(panels) == ["audit", "mails", "orders", "stock"]
+    assert "&lt;b&gt;Bobby&lt;/b&gt;" in panels["orders"]
+    assert "Thank you for order 1" in panels["mails"]
+    assert "order.billed" in panels["audit"]
+
+
+def test_the_page_needs_nothing_from_elsewhere(client: FlaskClient) -> None:
+    for path in ("/", "/dead-letters/", "/static/shop.css", "/static/live.js"):
+        with client.get(path) as answer:
+            assert "//" not in answer.text.replace("// Keeps", "")
+
+
+def test_there_are_no_dead_letters_at_first(client: FlaskClient) -> None:
+    assert "None." in client.get("/dead-letters/").text
+    assert client.post("/dead-letters/shop.none/1/replay").status_code == 404

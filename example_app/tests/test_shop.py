@@ -1,0 +1,127 @@
+"""The whole shop over HTTP, the same on every broker: only the URL differs."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import statistics
+import typing as t
+
+import pytest
+
+from tests.waiting import wait_for
+
+from .running import Shop
+
+
+class Story:
+    """What a customer sees, on whatever broker."""
+
+    @pytest.fixture
+    def broker_url(self) -> str:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def shop(self, tmp_path: pathlib.Path, broker_url: str) -> t.Iterator[Shop]:
+        with Shop(tmp_path, broker_url) as shop:
+            yield shop
+
+    def test_an_order_is_billed_mailed_and_reserved(self, shop: Shop) -> None:
+        number = shop.order()
+        order = shop.wait_until(number, "billed", "mail.sent", "stock.reserved")
+        assert order["status"] == "billed"
+        assert [m["subject"] for m in shop.get("/mail/")] == ["Thank you for order 1"]
+        heard = wait_for(lambda: len(shop.get("/audit/")) >= 4 and shop.get("/audit/"))
+        assert len({entry["request_id"] for entry in heard}) == 1
+        assert shop.stop() == 0
+        assert "Stopped cleanly" in shop.output()
+
+    def test_failures_are_retried_then_dead_letters_that_can_be_replayed(
+        self, shop: Shop
+    ) -> None:
+        silent = shop.order(card="tok_silent")
+        declined = shop.order(card="tok_expired")
+        shop.wait_until(silent, "rejected", "mail.sent")
+        assert names_of(shop, silent) == [
+            "placed",
+            *["retried", "retried", "rejected"],
+            "mail.sent",
+        ]
+        shop.wait_until(declined, "rejected", "mail.sent")
+        shop.post("/orders/broken")
+        page = wait_for(lambda: self.dead_letters(shop, 3), message=shop.output)
+        assert "failed 3 of 3 attempts" in page
+        assert "the bank declined the card" in page
+        assert "the schema refused it" in page
+        for action in re.findall(r'formaction="([^"]+/discard)"', page):
+            if "failed 3 of 3" not in page.partition(action)[0].split("<article")[-1]:
+                shop.post(action)
+        page = wait_for(lambda: self.dead_letters(shop, 1), message=shop.output)
+        (replay,) = re.findall(r'formaction="([^"]+/replay)"', page)
+        shop.post(replay)
+        # The bank is silent again: three more attempts, and a dead letter again.
+        wait_for(
+            lambda: names_of(shop, silent)[5:] == ["retried", "retried", "rejected"],
+            message=shop.output,
+        )
+        wait_for(lambda: self.dead_letters(shop, 1), message=shop.output)
+        assert shop.stop() == 0
+
+    def test_what_runs_low_is_brought_later(self, shop: Shop) -> None:
+        shop.order(items=[{"product_id": 2, "quantity": 5}])
+        # 12, less 5: below 10, so 25 more are on their way.
+        wait_for(
+            lambda: shop.get("/stock/")[1]["in_stock"] == 32,
+            timeout=30.0,
+            message=shop.output,
+        )
+        assert shop.stop() == 0
+
+    @staticmethod
+    def dead_letters(shop: Shop, number: int) -> str | None:
+        page = shop.page("/dead-letters/")
+        return page if page.count('<article class="letter">') == number else None
+
+
+class TestInMemory(Story):
+    @pytest.fixture
+    def broker_url(self) -> str:
+        return "memory://"
+
+    def test_a_message_is_handled_within_milliseconds(self, shop: Shop) -> None:
+        for _ in range(10):
+            shop.wait_until(shop.order(), "billed", "mail.sent", "stock.reserved")
+        heard = [
+            entry["latency_ms"]
+            for entry in shop.get("/audit/")
+            if entry["routing_key"] == "order.placed"
+        ]
+        assert len(heard) == 10
+        assert statistics.median(heard) < 50.0
+
+    def test_what_was_only_in_memory_is_published_again_at_the_next_start(
+        self, tmp_path: pathlib.Path
+    ) -> None:
+        with Shop(tmp_path, "memory://") as shop:
+            number = shop.order(card="tok_silent")
+            shop.wait_until(number, "retried")
+            assert shop.stop() == 0
+        with Shop(tmp_path, "memory://") as shop:
+            shop.wait_until(number, "rejected")
+
+
+class TestOnRabbitMQ(Story):
+    @pytest.fixture
+    def broker_url(self, rabbitmq_url: str) -> str:
+        return rabbitmq_url
+
+
+class TestOnRedis(Story):
+    @pytest.fixture
+    def broker_url(self, redis_url: str) -> str:
+        return redis_url
+
+
+def names_of(shop: Shop, number: int) -> list[str]:
+    """What became of an order so far."""
+    return [event["name"] for event in shop.get(f"/orders/{number}")["events"]]
