@@ -212,7 +212,8 @@ TABLE: tuple[Setting, ...] = (
         "accept",
         "a list of content types",
         (JSON, MSGPACK, TEXT, BYTES),
-        "The content types that are decoded; others become dead letters.",
+        "The content types that are taken; others become dead letters. A body of a type"
+        " that is not known here is given to the handler as bytes.",
         _texts,
     ),
     Setting(

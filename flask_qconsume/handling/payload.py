@@ -53,7 +53,8 @@ _UNDECODABLE = (ValueError, TypeError, ArithmeticError, LookupError, RecursionEr
 def decode(message: Message, accept: Collection[str], max_size: int) -> t.Any:
     """The body of a message.
 
-    :param accept: The content types that are decoded.
+    :param accept: The content types that are taken. The body of one that is not known
+        here is given as bytes.
     :param max_size: Bytes.
     :raises MessageTooLarge: if it has more bytes than that.
     :raises UndecodableMessage: if it is nothing that can be decoded.
@@ -72,7 +73,7 @@ def decode(message: Message, accept: Collection[str], max_size: int) -> t.Any:
             " which is not supported"
         )
     try:
-        return _DECODERS[kind](message)
+        return _DECODERS.get(kind, _decode_bytes)(message)
     except UndecodableMessage:
         raise
     except _UNDECODABLE as error:
@@ -102,7 +103,7 @@ def encode(body: t.Any, content_type: str = JSON) -> bytes:
 def _kind(message: Message, accept: Collection[str]) -> str:
     given = (message.content_type or "").partition(";")[0].strip().lower()
     kind = JSON if given.endswith("+json") else _ALIASES.get(given, given)
-    if kind not in accept or kind not in _DECODERS:
+    if kind not in accept:
         raise UndecodableMessage(
             f"the content type '{printable(given)}' is not accepted; there are:"
             f" {', '.join(sorted(accept))}"
