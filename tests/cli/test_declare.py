@@ -40,3 +40,7 @@ def declares_and_prunes(commands: Commands) -> None:
 
 def test_redis_is_declared_and_pruned(on_redis: Commands) -> None:
     declares_and_prunes(on_redis)
+
+
+def test_rabbitmq_is_declared_and_pruned(on_rabbitmq: Commands) -> None:
+    declares_and_prunes(on_rabbitmq)

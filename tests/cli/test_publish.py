@@ -19,59 +19,59 @@ from .conftest import MakeApp
 
 
 @pytest.fixture
-def app(make_app: MakeApp, redis_url: str) -> Flask:
+def shop(make_app: MakeApp, redis_url: str) -> Flask:
     return make_app(BROKER_URL=redis_url)
 
 
-def published(app: Flask, *args: str, **options: t.Any) -> Outgoing:
+def published(shop: Flask, *args: str, **options: t.Any) -> Outgoing:
     """What the command would have sent."""
     sent: list[Outgoing] = []
-    with app.extensions["qconsume"].diverted(sent.append):
-        result = invoke(app, "publish", *args, **options)
+    with shop.extensions["qconsume"].diverted(sent.append):
+        result = invoke(shop, "publish", *args, **options)
     assert result.exit_code == 0, result.output
     assert result.output.strip() == sent[0].id
     return sent[0]
 
 
-def refused(app: Flask, *args: str, **options: t.Any) -> str:
-    with app.extensions["qconsume"].diverted(lambda message: pytest.fail("sent")):
-        result = invoke(app, "publish", *args, **options)
+def refused(shop: Flask, *args: str, **options: t.Any) -> str:
+    with shop.extensions["qconsume"].diverted(lambda message: pytest.fail("sent")):
+        result = invoke(shop, "publish", *args, **options)
     assert result.exit_code != 0
     assert "Traceback" not in result.output
     return result.output
 
 
-def test_a_body_is_sent_as_it_is(app: Flask) -> None:
-    message = published(app, "order.created", '{"id":  1}')
+def test_a_body_is_sent_as_it_is(shop: Flask) -> None:
+    message = published(shop, "order.created", '{"id":  1}')
     assert message.routing_key == "order.created"
     assert message.body == b'{"id":  1}'
     assert message.content_type == "application/json"
 
 
-def test_a_dash_is_standard_input(app: Flask) -> None:
-    assert published(app, "a", "-", input="[1, 2]").body == b"[1, 2]"
+def test_a_dash_is_standard_input(shop: Flask) -> None:
+    assert published(shop, "a", "-", input="[1, 2]").body == b"[1, 2]"
 
 
-def test_a_file_is_sent_byte_by_byte(app: Flask, tmp_path: pathlib.Path) -> None:
+def test_a_file_is_sent_byte_by_byte(shop: Flask, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "body"
     path.write_bytes(b"\xff\x00")
     given = ["a", "--file", str(path), "--content-type", "application/octet-stream"]
-    assert published(app, *given).body == b"\xff\x00"
+    assert published(shop, *given).body == b"\xff\x00"
 
 
-def test_a_text_needs_no_quotes(app: Flask) -> None:
-    message = published(app, "a", "grüß dich", "--content-type", "text/plain")
+def test_a_text_needs_no_quotes(shop: Flask) -> None:
+    message = published(shop, "a", "grüß dich", "--content-type", "text/plain")
     assert message.body == "grüß dich".encode()
 
 
-def test_msgpack_is_typed_as_json(app: Flask) -> None:
-    message = published(app, "a", "[1]", "--content-type", "application/msgpack")
+def test_msgpack_is_typed_as_json(shop: Flask) -> None:
+    message = published(shop, "a", "[1]", "--content-type", "application/msgpack")
     assert message.body == msgpack.packb([1])
 
 
-def test_options_are_passed_on(app: Flask) -> None:
+def test_options_are_passed_on(shop: Flask) -> None:
     message = published(
-        app,
+        shop,
         *("a", "1", "--header", "x=1", "--header", "y=a=b", "--delay", "1m"),
         *("--expires", "2h", "--key", "k", "--priority", "7"),
     )
@@ -92,8 +92,8 @@ def test_options_are_passed_on(app: Flask) -> None:
         (["a", "1", "--header", "x-qconsume-id=1"], "'x-qconsume-' is kept for"),
     ],
 )
-def test_nonsense_is_refused(app: Flask, args: list[str], message: str) -> None:
-    assert message in refused(app, *args)
+def test_nonsense_is_refused(shop: Flask, args: list[str], message: str) -> None:
+    assert message in refused(shop, *args)
 
 
 def test_memory_is_refused_with_the_reason(make_app: MakeApp) -> None:
@@ -120,3 +120,7 @@ def test_what_nobody_would_get_is_an_error(on_redis: Commands) -> None:
     done = on_redis.run("publish", "nobody", json.dumps({}))
     assert done.returncode == 1
     assert done.stderr.startswith("Error: No queue is bound to the exchange 'qconsume'")
+
+
+def test_rabbitmq_gets_it_without_gevent(on_rabbitmq: Commands) -> None:
+    publishes_without_gevent(on_rabbitmq)

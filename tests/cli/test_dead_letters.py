@@ -1,0 +1,362 @@
+"""`flask qconsume dead-letters`, on each broker that keeps some."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+import typing as t
+
+import pytest
+from flask import Flask
+
+from flask_qconsume.broker import headers
+from flask_qconsume.broker.base import DeadLetter
+from flask_qconsume.broker.delivery import Forward
+from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.extension import AppConsumers
+from flask_qconsume.extension import consumers_of
+
+from ..waiting import wait_for
+from .commands import FLASK
+from .commands import Commands
+from .commands import invoke
+from .conftest import MakeApp
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+def shop(make_app: MakeApp, redis_url: str) -> Flask:
+    return make_app(BROKER_URL=redis_url)
+
+
+@pytest.fixture
+def rabbit_shop(make_app: MakeApp, rabbitmq_url: str) -> Flask:
+    return make_app(BROKER_URL=rabbitmq_url)
+
+
+class Dead(t.NamedTuple):
+    """What a dead letter is made of."""
+
+    body: t.Any
+    error: Exception | None = None
+    reason: str = "told to"
+    age: float = 0.0
+    queue: str = "bill"
+    options: dict[str, t.Any] = {}
+
+
+def bury(shop: Flask, *dead: Dead) -> list[str]:
+    """Publish messages to queues and have each of them rejected; their ids."""
+    consumers = consumers_of(shop)
+    consumers.broker.declare()
+    return [_bury(consumers, each) for each in dead]
+
+
+def _bury(consumers: AppConsumers, dead: Dead) -> str:
+    plan = consumers.topology.queue(dead.queue)
+    options = {"exchange": "", **dead.options}
+    id = consumers.publish(plan.name, dead.body, **options)
+    link = consumers.broker.connect(plan, Lane.MAIN, 1)
+    try:
+        (delivery,) = wait_for(lambda: link.read(1))
+        died_at = time.time() - dead.age
+        found = headers.dead(
+            delivery.message,
+            plan.consumer,
+            plan.name,
+            dead.reason,
+            raised(dead.error),
+            died_at,
+        )
+        forward = Forward(delivery, Lane.DEAD, found, expires=HOUR)
+        assert link.forward([forward]) == [None]
+    finally:
+        link.close()
+    return id
+
+
+def raised(error: Exception | None) -> Exception | None:
+    """The error with a traceback."""
+    try:
+        if error is not None:
+            raise error
+    except Exception as caught:
+        return caught
+    return None
+
+
+def ok(shop: Flask, *args: str, **options: t.Any) -> str:
+    result = invoke(shop, "dead-letters", *args, **options)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def as_json(shop: Flask, *args: str) -> list[dict[str, t.Any]]:
+    return [json.loads(line) for line in ok(shop, *args, "--json").splitlines()]
+
+
+def left(shop: Flask) -> list[DeadLetter]:
+    """All there are."""
+    consumers = consumers_of(shop)
+    broker = consumers.broker
+    plans = consumers.topology.queues
+    return [letter for plan in plans for letter in broker.dead_letters(plan)]
+
+
+SEVERAL = (
+    Dead({"n": 0}, ValueError("no such card"), age=3 * HOUR),
+    Dead({"n": 1}, KeyError("total"), age=2 * HOUR),
+    Dead({"n": 2}, reason="blacklisted", age=1 * HOUR),
+    Dead({"n": 3}, ValueError("odd"), queue="audit"),
+)
+
+
+# -- which are meant -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "found"),
+    [
+        ([], [0, 1, 2, 3]),
+        (["bill"], [0, 1, 2]),
+        (["orders.audit"], [3]),
+        (["bill", "audit"], [0, 1, 2, 3]),
+        (["--queue", "audit"], [3]),
+        (["--consumer", "orders.bill"], [0, 1, 2]),
+        (["--error", "ValueError"], [0, 3]),
+        (["--error", "CARD"], [0]),
+        (["--error", "blacklist"], [2]),
+        (["--older-than", "90m"], [0, 1]),
+        (["--newer-than", "90m"], [2, 3]),
+        (["--older-than", "90m", "--newer-than", "150m"], [1]),
+        (["--error", "ValueError", "--queue", "bill"], [0]),
+        (["--limit", "2"], [0, 1]),
+        (["--limit", "0"], [0, 1, 2, 3]),
+    ],
+    ids=lambda value: " ".join(map(str, value)),
+)
+def test_filters(shop: Flask, args: list[str], found: list[int]) -> None:
+    ids = bury(shop, *SEVERAL)
+    assert {letter["id"] for letter in as_json(shop, "list", *args)} == {
+        ids[n] for n in found
+    }
+
+
+def test_one_is_meant_by_its_ref_or_its_id(shop: Flask) -> None:
+    ids = bury(shop, *SEVERAL)
+    (by_id,) = as_json(shop, "list", "--id", ids[1])
+    (by_ref,) = as_json(shop, "list", "--id", by_id["ref"])
+    assert by_id == by_ref
+    assert len(as_json(shop, "list", "--id", ids[0], "--id", ids[3])) == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nobody"], "The app has no queue or consumer 'nobody'. It has: audit, bill,"),
+        (["--queue", "bil"], "has no queue 'bil'; did you mean 'bill'?"),
+        (
+            ["--consumer", "bill"],
+            "has no consumer 'bill'. It has: orders.audit, orders.bill.",
+        ),
+        (["--older-than", "x"], "'x' is no duration"),
+    ],
+)
+def test_a_wrong_name_says_which_there_are(
+    shop: Flask, args: list[str], message: str
+) -> None:
+    result = invoke(shop, "dead-letters", "list", *args)
+    assert result.exit_code != 0
+    assert message in result.output
+
+
+@pytest.mark.parametrize("command", ["list", "show", "replay", "purge"])
+def test_memory_is_refused_with_the_reason(make_app: MakeApp, command: str) -> None:
+    result = invoke(make_app(), "dead-letters", command)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: Cannot look at dead letters: 'memory://'")
+
+
+# -- how they are shown ----------------------------------------------------------------
+
+
+def test_the_list_is_a_table(shop: Flask) -> None:
+    bury(shop, *SEVERAL[:3])
+    header, _, *rows = ok(shop, "list").splitlines()
+    assert header.split() == ["Ref", "Queue", "Died", "Attempts", "Why"]
+    assert [row.split("  ")[-1].strip() for row in rows] == [
+        "builtins.ValueError: no such card",
+        "builtins.KeyError: 'total'",
+        "blacklisted",
+    ]
+
+
+def test_the_list_says_that_there_are_more(shop: Flask) -> None:
+    bury(shop, *SEVERAL)
+    assert "these are the first 2; see --limit" in ok(shop, "list", "--limit", "2")
+    assert "--limit" not in ok(shop, "list", "--limit", "4")
+
+
+def test_no_dead_letters(shop: Flask) -> None:
+    for command in (["list"], ["show"], ["purge"]):
+        assert ok(shop, *command) == "There are no such dead letters.\n"
+    assert as_json(shop, "list") == []
+    assert ok(shop, "replay") == "Replayed 0 dead letters.\n"
+
+
+def test_a_page_has_all_of_it(shop: Flask) -> None:
+    error = ValueError("no such card")
+    dead = Dead({"n": 0, "name": "Jürgen"}, error, options={"headers": {"x-t": "7"}})
+    (id,) = bury(shop, dead)
+    said = ok(shop, "show")
+    for words in (
+        f"message       {id}",
+        "consumer      orders.bill",
+        "to            (default exchange), bill",
+        "reason        told to",
+        "error         builtins.ValueError: no such card",
+        "x-t: 7",
+        "Traceback (most recent call last):",
+        'ValueError: no such card\n  body (24 bytes):\n    {\n      "n": 0,\n',
+        '"name": "Jürgen"',
+    ):
+        assert words in said
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "shown", "json_body"),
+    [
+        (b'{"a": 1}', "application/json", '"a": 1', {"body": {"a": 1}}),
+        (b"{nonsense", "application/json", "{nonsense", {"body_text": "{nonsense"}),
+        (b"\xff\x00", "application/json", "\\xff\\x00", {"body_base64": "/wA="}),
+        (b"\x81\xa1a\x01", "application/msgpack", '"a": 1', {"body": {"a": 1}}),
+        (b"a\nb", "text/plain", "    a\n    b", {"body": "a\nb"}),
+        (b"cos\nx", "application/x-python-serialize", "cos", {"body_text": "cos\nx"}),
+    ],
+)
+def test_any_body_can_be_shown(
+    shop: Flask,
+    body: bytes,
+    content_type: str,
+    shown: str,
+    json_body: dict[str, t.Any],
+) -> None:
+    bury(shop, Dead(body, options={"content_type": content_type}))
+    assert shown in ok(shop, "show")
+    (found,) = as_json(shop, "show")
+    assert json_body.items() <= found.items()
+
+
+def test_a_long_body_is_cut_for_people_only(shop: Flask) -> None:
+    bury(shop, Dead({"text": "x" * 50_000}))
+    assert "characters more; --json has them all" in ok(shop, "show")
+    assert len(ok(shop, "show")) < 30_000
+    (found,) = as_json(shop, "show")
+    assert len(found["body"]["text"]) == 50_000
+
+
+def test_a_message_cannot_speak_to_the_terminal(shop: Flask) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\r\n\x9b1m"
+    bury(
+        shop,
+        Dead({evil: evil}, ValueError(evil), evil, options={"headers": {"h": evil}}),
+        Dead(evil.encode(), options={"content_type": "text/plain", "id": "\x1b[31m"}),
+    )
+    for args in (["list"], ["show"], ["list", "--json"], ["show", "--json"]):
+        said = ok(shop, *args)
+        assert all(char.isprintable() or char == "\n" for char in said)
+
+
+# -- replay and purge ------------------------------------------------------------------
+
+
+def replays_and_purges(shop: Flask) -> None:
+    """What was chosen goes back to its queue, or is gone; the others stay."""
+    bury(shop, *SEVERAL)
+    broker = consumers_of(shop).broker
+    assert "2 dead letters would be replayed" in ok(
+        shop, "replay", "--dry-run", "--error", "ValueError"
+    )
+    wait_for(lambda: len(left(shop)) == 4)
+
+    assert ok(shop, "replay", "--error", "ValueError") == "Replayed 2 dead letters.\n"
+    wait_for(lambda: len(left(shop)) == 2)
+    wait_for(lambda: broker.depth("bill") == broker.depth("audit") == 1)
+
+    assert "1 dead letter would be removed" in ok(
+        shop, "purge", "--dry-run", "--error", "KeyError"
+    )
+    refused = invoke(shop, "dead-letters", "purge", "bill", input="n\n")
+    assert refused.exit_code == 1
+    assert "Remove 2 dead letters for good? [y/N]" in refused.output
+    wait_for(lambda: len(left(shop)) == 2)
+
+    asked = ok(shop, "purge", "--error", "KeyError", input="y\n")
+    assert asked.endswith("Removed 1 dead letter.\n")
+    assert ok(shop, "purge", "--yes") == "Removed 1 dead letter.\n"
+    assert left(shop) == []
+    assert broker.depth("bill") == 1
+
+
+def test_replay_and_purge_on_redis(shop: Flask) -> None:
+    replays_and_purges(shop)
+
+
+def test_replay_and_purge_on_rabbitmq(rabbit_shop: Flask) -> None:
+    replays_and_purges(rabbit_shop)
+
+
+def test_listing_on_rabbitmq(rabbit_shop: Flask) -> None:
+    ids = bury(rabbit_shop, *SEVERAL)
+    assert [found["id"] for found in as_json(rabbit_shop, "list")] == ids
+    assert [found["id"] for found in as_json(rabbit_shop, "list", "--limit", "1")]
+    assert "Traceback (most recent" in ok(rabbit_shop, "show", "--id", ids[0])
+
+
+def test_a_ref_that_is_not_there_is_an_error(shop: Flask) -> None:
+    ids = bury(shop, *SEVERAL)
+    done = invoke(shop, "dead-letters", "replay", "--id", ids[0], "--id", "gone")
+    assert done.exit_code == 1
+    assert "Replayed 1 dead letter." in done.output
+    assert "Error: There is no dead letter 'gone' there." in done.output
+
+
+def test_one_that_fails_again_at_once_does_not_go_round(on_redis: Commands) -> None:
+    """A worker runs while dead letters are replayed, and rejects them all again."""
+    with on_redis.start("run") as worker:
+        worker.wait_for("consuming the queue 'bill'")
+        for n in range(3):
+            body = json.dumps({"reject": "again", "n": n})
+            assert on_redis.run("publish", "order.created", body).returncode == 0
+        worker.wait_for("is a dead letter", 3)
+        replayed = on_redis.run("dead-letters", "replay", "bill")
+        assert replayed.stdout == "Replayed 3 dead letters.\n"
+        worker.wait_for("is a dead letter", 6)
+        assert worker.end() == 0
+    listed = on_redis.run("dead-letters", "list", "--json").stdout
+    assert len(listed.splitlines()) == 3
+
+
+def test_a_person_sees_how_far_it_is(shop: Flask, on_redis: Commands) -> None:
+    """A bar on the terminal, and none in a file."""
+    bury(shop, *SEVERAL)
+    terminal, theirs = os.openpty()
+    try:
+        done = subprocess.run(
+            [*FLASK, "qconsume", "dead-letters", "replay", "bill"],
+            cwd=on_redis.folder,
+            env=on_redis.environment(),
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            timeout=60,
+        )
+        seen = os.read(terminal, 10_000).decode()
+    finally:
+        os.close(theirs)
+        os.close(terminal)
+    assert done.stdout == b"Replayed 3 dead letters.\n"
+    assert "100%" in seen
+    assert on_redis.run("dead-letters", "replay").stderr == ""
