@@ -83,6 +83,20 @@ class Story:
         return page if page.count('<article class="letter">') == number else None
 
 
+class StoryOfProcesses(Story):
+    """What a broker allows that other processes can reach."""
+
+    def test_two_processes_share_the_work(
+        self, tmp_path: pathlib.Path, broker_url: str
+    ) -> None:
+        with Shop(tmp_path, broker_url, "--processes", "2") as shop:
+            orders = [shop.order() for _ in range(20)]
+            for number in orders:
+                shop.wait_until(number, "billed", "mail.sent", "stock.reserved")
+            assert len(shop.get("/mail/")) == 20
+            assert shop.stop() == 0
+
+
 class TestInMemory(Story):
     @pytest.fixture
     def broker_url(self) -> str:
@@ -110,13 +124,13 @@ class TestInMemory(Story):
             shop.wait_until(number, "rejected")
 
 
-class TestOnRabbitMQ(Story):
+class TestOnRabbitMQ(StoryOfProcesses):
     @pytest.fixture
     def broker_url(self, rabbitmq_url: str) -> str:
         return rabbitmq_url
 
 
-class TestOnRedis(Story):
+class TestOnRedis(StoryOfProcesses):
     @pytest.fixture
     def broker_url(self, redis_url: str) -> str:
         return redis_url
