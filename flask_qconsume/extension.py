@@ -1,4 +1,4 @@
-"""The extension: what ``init_app`` puts into ``app.extensions["qconsume"]``.
+"""The extension: what a user makes, registers on and initialises apps with.
 
 :class:`QConsume` holds what is registered on it and nothing about an app, so one
 instance may serve several; :class:`AppConsumers` is what belongs to one app.
@@ -6,27 +6,17 @@ instance may serve several; :class:`AppConsumers` is what belongs to one app.
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import typing as t
-from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Iterator
-from functools import cached_property
 
 from flask import Flask
 from flask import current_app
 
-from .broker.base import Broker
-from .broker.opening import open_broker
-from .broker.publishing import compose
-from .broker.topology import Topology
-from .broker.topology import topology_of
-from .errors import ConfigurationError
+from .appconsumers import KEY
+from .appconsumers import AppConsumers as AppConsumers
+from .appconsumers import Publishable
+from .appconsumers import consumers_of as consumers_of
 from .errors import PublishError
-from .handling import signals
-from .message import Outgoing
-from .registration.consumer import Consumer
 from .registration.registry import ROOT
 from .registration.registry import Registry
 from .registration.scaffold import ConsumerScaffold
@@ -34,128 +24,6 @@ from .settings import Settings
 
 if t.TYPE_CHECKING:
     from .testing.client import TestClient
-
-_KEY = "qconsume"
-
-#: What ``publish_many`` takes for one message.
-Publishable = tuple[str, t.Any] | tuple[str, t.Any, t.Mapping[str, t.Any]]
-
-
-class AppConsumers:
-    """The consumers, settings and broker of one app: ``app.extensions["qconsume"]``."""
-
-    def __init__(self, app: Flask, settings: Settings) -> None:
-        #: The configuration, checked.
-        self.settings = settings
-        self.registry = Registry.of(app)
-        self._sender = app
-        self._lock = threading.RLock()
-        self._diversion: Callable[[Outgoing], None] | None = None
-
-    @cached_property
-    def consumers(self) -> dict[str, Consumer]:
-        """The consumers by their full names. Looked up first when all is registered.
-
-        :raises ConfigurationError: if configuration names a consumer or a retry policy
-            that does not exist.
-        :raises RegistrationError: if two consumers read one queue.
-        """
-        found = self.registry.resolve(self.settings)
-        self.registry.close("the app's consumers are in use already")
-        return found
-
-    @cached_property
-    def topology(self) -> Topology:
-        """The exchanges, queues and bindings that the consumers need."""
-        return topology_of(self.settings, self.consumers.values())
-
-    @property
-    def broker(self) -> Broker:
-        """The app's broker; it connects when it is used."""
-        with self._lock:
-            return self._broker
-
-    @cached_property
-    def _broker(self) -> Broker:
-        return open_broker(self.settings, self.topology)
-
-    def publish(self, routing_key: str, body: t.Any, **options: t.Any) -> str:
-        """Publish a message; return its id once the broker has confirmed it.
-
-        It may be called in any thread or greenlet, with or without an app context.
-
-        :param routing_key: What it is about (``"order.created"``). Every queue that is
-            bound for it gets a copy.
-        :param body: What a schema's ``dump()`` returns, or plain values; ``bytes`` are
-            sent as they are.
-        :param headers: A mapping of texts to plain values.
-        :param key: What orders or partitions it, on brokers that know that.
-        :param delay: Seconds that the broker holds it back.
-        :param expires: Seconds after which it is not handled any more.
-        :param priority: 0 to 9, the highest first.
-        :param content_type: JSON unless given; or ``application/msgpack``,
-            ``text/plain``, or anything else with ``bytes``.
-        :param mandatory: Whether it is an error if no queue is bound for it (it is,
-            unless given: nobody would ever get the message).
-        :param exchange: A name, or a kombu ``Exchange``, in place of
-            ``QCONSUME_EXCHANGE``; ``""`` is the broker's default one.
-        :param id: A message id of your own in place of a new one.
-        :raises Unroutable: if it is mandatory and no queue is bound for it.
-        :raises BrokerUnavailable: if there is no broker within
-            ``QCONSUME_PUBLISH_TIMEOUT``.
-        :raises PublishTimeout: if the broker did not confirm it within that time.
-        :raises UnsupportedByBroker: if this broker cannot do what was asked.
-        :raises PublishError: if it cannot be published like that.
-        """
-        return self.publish_many([(routing_key, body, options)])[0]
-
-    def publish_many(self, messages: Iterable[Publishable]) -> list[str]:
-        """Publish messages, pipelined; return their ids once all are confirmed.
-
-        :param messages: ``(routing_key, body)`` or ``(routing_key, body, options)``.
-        :raises PublishError: as :meth:`publish`; its ``errors`` are one per message,
-            ``None`` for those that were confirmed.
-        """
-        composed = [self._composed(*message) for message in messages]
-        if self._diversion is not None:
-            for message in composed:
-                self._diversion(message)
-            return [t.cast(str, message.id) for message in composed]
-        errors = self.broker.publish(composed, self.settings.publish_timeout)
-        for message, error in zip(composed, errors, strict=True):
-            if error is None:
-                signals.send(signals.message_published, self._sender, message=message)
-        _raise_first(errors)
-        return [t.cast(str, message.id) for message in composed]
-
-    def _composed(
-        self, routing_key: str, body: t.Any, options: t.Mapping[str, t.Any] = {}
-    ) -> Outgoing:
-        return compose(self.settings.exchange, routing_key, body, **options)
-
-    @contextlib.contextmanager
-    def diverted(self, take: Callable[[Outgoing], None]) -> Iterator[None]:
-        """Give what is published within the block to ``take`` instead of the broker."""
-        before, self._diversion = self._diversion, take
-        try:
-            yield
-        finally:
-            self._diversion = before
-
-    def close(self) -> None:
-        """Close the connections that are open. Publishing again reopens them."""
-        if "_broker" in self.__dict__:
-            self._broker.close()
-
-
-def _raise_first(errors: list[Exception | None]) -> None:
-    failed = [error for error in errors if error is not None]
-    if not failed:
-        return
-    first = failed[0]
-    if isinstance(first, PublishError):
-        first.errors = errors
-    raise first
 
 
 class QConsume(ConsumerScaffold):
@@ -179,12 +47,12 @@ class QConsume(ConsumerScaffold):
         :raises ConfigurationError: for an unknown key, a wrong value or a missing URL.
         :raises RuntimeError: if the app has one already.
         """
-        if _KEY in app.extensions:
+        if KEY in app.extensions:
             raise RuntimeError(
                 "A 'QConsume' instance has already been registered on this Flask app."
                 " Import and use that instance instead."
             )
-        app.extensions[_KEY] = AppConsumers(app, Settings.from_config(app.config))
+        app.extensions[KEY] = AppConsumers(app, Settings.from_config(app.config))
         Registry.of(app).add_scope(ROOT, self._qconsume_scope)
 
     def publish(self, routing_key: str, body: t.Any, **options: t.Any) -> str:
@@ -200,20 +68,6 @@ class QConsume(ConsumerScaffold):
         from .testing.client import TestClient
 
         return TestClient(app)
-
-
-def consumers_of(app: Flask) -> AppConsumers:
-    """``app.extensions["qconsume"]``.
-
-    :raises ConfigurationError: if the extension was not initialised on the app.
-    """
-    try:
-        return t.cast(AppConsumers, app.extensions[_KEY])
-    except KeyError:
-        raise ConfigurationError(
-            f"The app '{app.import_name}' has no QConsume: call"
-            " 'QConsume().init_app(app)' where the app is made."
-        ) from None
 
 
 def _current() -> Flask:

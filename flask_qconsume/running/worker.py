@@ -19,11 +19,11 @@ import gevent
 from flask import Flask
 from gevent import monkey
 
+from ..appconsumers import consumers_of
 from ..broker.delivery import Lane
 from ..broker.policies import check_policies
 from ..errors import BrokerUnavailable
 from ..errors import WorkerError
-from ..extension import consumers_of
 from ..handling import signals
 from ..registration.consumer import Consumer
 from ..registration.registry import find

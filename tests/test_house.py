@@ -1,0 +1,153 @@
+"""The floors of the house: imports go down only, and each floor keeps to its own."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import subprocess
+import sys
+import typing as t
+
+import pytest
+
+import flask_qconsume
+
+HOUSE = pathlib.Path(flask_qconsume.__file__).parent
+MODULES = {path.relative_to(HOUSE): path for path in sorted(HOUSE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in MODULES.items()}
+
+WORDS = {"errors", "outcomes", "retry", "message", "settings", "text"}
+FLOORS = {
+    "registration": 1,
+    "handling": 2,
+    "broker": 3,
+    "transports": 3,
+    "appconsumers": 4,
+    "running": 5,
+}
+DOORS = 6
+
+LONGEST = 45
+
+#: Where else than at home something may be imported: only inside functions, there.
+HOMES = {
+    "gevent": ({"running"}, {"cli", "integrations"}),
+    "kombu": ({"broker", "transports"}, set()),
+    "amqp": ({"broker", "transports"}, set()),
+    "redis": ({"broker", "transports"}, set()),
+}
+
+Function = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def floor(path: tuple[str, ...]) -> int:
+    return 0 if path[0] in WORDS else FLOORS.get(path[0], DOORS)
+
+
+def imports(tree: ast.AST, package: tuple[str, ...]) -> t.Iterator[tuple[str, ...]]:
+    """Whatever is imported, absolutely; our own as paths within the package."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = tuple((node.module or "").split(".")) if node.module else ()
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            names = [(alias.name,) for alias in node.names]
+            yield from ((*base, *module, *name) for name in names)
+
+
+def imported(module: pathlib.Path, tree: ast.AST) -> t.Iterator[tuple[str, ...]]:
+    return imports(tree, ("flask_qconsume", *module.parent.parts))
+
+
+def at_the_top(tree: ast.Module) -> ast.Module:
+    """The module without what stands in its functions."""
+    kept = [node for node in tree.body if not isinstance(node, Function)]
+    return ast.Module(body=kept, type_ignores=[])
+
+
+each_module = pytest.mark.parametrize("module", list(MODULES), ids=str)
+
+
+@each_module
+def test_imports_go_down_only(module: pathlib.Path) -> None:
+    parts = module.with_suffix("").parts
+    for path in imported(module, TREES[module]):
+        if path[0] == "flask_qconsume" and len(path) > 1:
+            assert floor(path[1:]) <= floor(parts), f"{module} imports {path}"
+
+
+@pytest.mark.parametrize("word", sorted(WORDS))
+def test_words_know_the_standard_library_only(word: str) -> None:
+    module = pathlib.Path(f"{word}.py")
+    for path in imported(module, TREES[module]):
+        assert path[0] in {*sys.stdlib_module_names, "flask_qconsume"}, path
+
+
+@each_module
+def test_gevent_and_the_brokers_libraries_stay_at_home(module: pathlib.Path) -> None:
+    for library, (homes, lazily) in HOMES.items():
+        if module.parts[0] in homes:
+            continue
+        lazy = module.parts[0] in lazily
+        tree = at_the_top(TREES[module]) if lazy else TREES[module]
+        found = {path[0] for path in imported(module, tree)}
+        assert library not in found, f"{module} imports {library}"
+
+
+def test_configuration_is_read_in_one_place_only() -> None:
+    readers = [
+        f"{module}: {ast.unparse(node)}"
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == "config"
+    ]
+    assert readers == ["extension.py: app.config"]
+
+
+@each_module
+def test_no_function_is_long(module: pathlib.Path) -> None:
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, Function):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+            assert lines <= LONGEST, f"{module}: {node.name} has {lines} lines"
+
+
+@each_module
+def test_every_module_says_what_it_is_for(module: pathlib.Path) -> None:
+    assert ast.get_docstring(TREES[module]), f"{module} has no docstring"
+
+
+@each_module
+def test_everything_public_has_a_docstring(module: pathlib.Path) -> None:
+    missing = [
+        f"{module}: {name}"
+        for name, node in public(TREES[module])
+        # What is inside one kind of broker is for nobody else.
+        if not ast.get_docstring(node) and not ("." in name and len(module.parts) > 2)
+    ]
+    assert missing == []
+
+
+def public(
+    tree: ast.Module | ast.ClassDef,
+) -> t.Iterator[tuple[str, ast.ClassDef | ast.FunctionDef]]:
+    """Functions and classes with public names; a method of a base has its docstring."""
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name[0] != "_":
+            yield node.name, node
+            if isinstance(node, ast.ClassDef) and not node.bases:
+                yield from ((f"{node.name}.{n}", found) for n, found in public(node))
+
+
+def test_importing_the_package_imports_neither_gevent_nor_a_transport() -> None:
+    code = (
+        "import sys, flask_qconsume, flask_qconsume.testing.client\n"
+        "print([name for name in sys.modules"
+        " if name.startswith(('gevent', 'kombu.transport', 'amqp', 'redis'))])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]", done.stderr
