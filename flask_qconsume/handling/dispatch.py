@@ -141,8 +141,9 @@ class _Run:
     def _app_context(self) -> Iterator[None]:
         """The app's context; as after a request, its end is told an unhandled error."""
         context = self._app.app_context()
-        context.push()
         try:
+            # A receiver of its signal may raise here, with the context pushed already.
+            context.push()
             yield
         except BaseException as error:
             context.pop(error)
