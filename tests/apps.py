@@ -1,0 +1,28 @@
+"""Apps for tests, on a memory broker of their own. Knows no worker."""
+
+from __future__ import annotations
+
+import typing as t
+
+from flask import Blueprint
+from flask import Flask
+
+from flask_qconsume import QConsume
+
+
+def make_app(
+    qconsume: QConsume | None = None, *blueprints: Blueprint, **config: t.Any
+) -> Flask:
+    """An app with the extension; ``config`` without its ``QCONSUME_``."""
+    app = Flask("tested")
+    app.config["QCONSUME_BROKER_URL"] = "memory://"
+    app.config.update({f"QCONSUME_{k.upper()}": v for k, v in config.items()})
+    (qconsume or QConsume()).init_app(app)
+    for blueprint in blueprints:
+        app.register_blueprint(blueprint)
+    return app
+
+
+def consumers(app: Flask) -> dict[str, t.Any]:
+    """The consumers of an app by their full names."""
+    return t.cast(dict[str, t.Any], app.extensions["qconsume"].consumers)
