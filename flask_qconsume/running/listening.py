@@ -19,14 +19,22 @@ def listen(address: str) -> socket.socket:
     """
     host, _, port = address.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, int(port)), family=family, backlog=_BACKLOG)
-    except (OSError, ValueError, OverflowError) as error:
+        place = (host, _port(port))
+        return socket.create_server(place, family=family, backlog=_BACKLOG)
+    except (OSError, ValueError) as error:
         raise WorkerError(
             f"Cannot listen on '{address}' ({error}). Give HOST:PORT of this machine"
             " that nobody uses, such as 127.0.0.1:5000."
         ) from error
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65_535:
+        raise ValueError("ports are numbers up to 65535")
+    return number
 
 
 def url_of(listener: socket.socket) -> str:

@@ -83,7 +83,7 @@ class _Server(WSGIServer):  # type: ignore[misc]
 
     def accept_waiting(self) -> None:
         """Accept what waits already: closing the listener would reset it."""
-        for _ in range(_LAST_ACCEPTED):
+        for _ in range(0 if self.closed else _LAST_ACCEPTED):
             accepted = self.do_read()
             if accepted is None:
                 return

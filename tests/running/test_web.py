@@ -1,0 +1,150 @@
+"""The web server beside the consumers: how it stops."""
+
+from __future__ import annotations
+
+import socket
+import typing as t
+
+import flask
+import gevent
+import pytest
+from gevent.event import Event
+
+from flask_qconsume import WorkerError
+from flask_qconsume.running.listening import listen
+from flask_qconsume.running.web import Web
+
+from ..waiting import wait_for
+
+
+class Site:
+    """An app that is served, whose requests wait until they are told to go on."""
+
+    def __init__(self) -> None:
+        self.began = Event()
+        self.go_on = Event()
+        self.app = flask.Flask("site")
+        self.app.add_url_rule("/", view_func=lambda: "here")
+        self.app.add_url_rule("/wait", view_func=self._wait)
+        listener = listen("127.0.0.1:0")
+        self.address = listener.getsockname()
+        self.web = Web(self.app, listener)
+        self.web.start()
+
+    def _wait(self) -> str:
+        self.began.set()
+        self.go_on.wait()
+        return "waited"
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, timeout=20)
+
+    def stop(self, timeout: float = 20.0) -> gevent.Greenlet:
+        """Stop in the background, and return once it accepts no more."""
+        stopping = gevent.spawn(self.web.stop, timeout)
+        wait_for(lambda: self.refuses() or stopping.dead)
+        return stopping
+
+    def refuses(self) -> bool:
+        try:
+            self.connect().close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+
+@pytest.fixture
+def site() -> t.Iterator[Site]:
+    site = Site()
+    yield site
+    site.go_on.set()
+    site.web.stop(0)
+
+
+def ask(connection: socket.socket, path: str) -> None:
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+
+def answer(connection: socket.socket) -> str:
+    """One answer, or what there is when the connection ends."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        more = connection.recv(10_000)
+        if not more:
+            break
+        received += more
+    return received.decode()
+
+
+def test_a_running_request_is_answered_and_its_connection_ends(site: Site) -> None:
+    with site.connect() as connection:
+        ask(connection, "/wait")
+        site.began.wait()
+        stopping = site.stop()
+        site.go_on.set()
+        said = answer(connection)
+        assert "200 OK" in said
+        assert "waited" in said
+        assert "Connection: close" in said
+        assert answer(connection) == ""
+        assert stopping.get() is True
+
+
+def test_an_idle_connection_is_hung_up(site: Site) -> None:
+    with site.connect() as connection:
+        ask(connection, "/")
+        assert "here" in answer(connection)
+        assert site.web.stop(20) is True
+        assert answer(connection) == ""
+
+
+def test_a_connection_just_made_may_still_ask(site: Site) -> None:
+    """It was accepted before the stop; its request was on the way."""
+    with site.connect() as connection:
+        stopping = site.stop()
+        ask(connection, "/")
+        assert "here" in answer(connection)
+        assert stopping.get() is True
+
+
+def test_one_that_never_asks_is_hung_up_nevertheless(site: Site) -> None:
+    with site.connect() as connection:
+        assert site.web.stop(20) is True
+        assert answer(connection) == ""
+
+
+def test_connections_that_wait_to_be_accepted_are_served(site: Site) -> None:
+    """They are in the kernel's queue when the stop begins."""
+    connections = [site.connect() for _ in range(50)]
+    for connection in connections:
+        ask(connection, "/")
+    stopping = gevent.spawn(site.web.stop, 20)
+    try:
+        assert all("here" in answer(connection) for connection in connections)
+        assert stopping.get() is True
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def test_a_request_that_does_not_end_is_cut_off(site: Site) -> None:
+    with site.connect() as connection:
+        ask(connection, "/wait")
+        site.began.wait()
+        assert site.web.stop(0.2) is False
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:x", "127.0.0.1:99999"])
+def test_an_address_that_makes_no_sense_says_what_would(address: str) -> None:
+    with pytest.raises(WorkerError, match="such as 127.0.0.1:5000"):
+        listen(address)
+
+
+def test_an_address_of_version_6_has_brackets() -> None:
+    try:
+        listener = listen("[::1]:0")
+    except WorkerError:
+        pytest.skip("no IPv6 here")
+    web = Web(flask.Flask("site"), listener)
+    assert web.url.startswith("http://[::1]:")
+    listener.close()
