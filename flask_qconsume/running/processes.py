@@ -76,7 +76,8 @@ class Supervisor:
         before = {number: signal.signal(number, self._on) for number in STOPS}
         try:
             code = self._supervise()
-            return self._stop() or code
+            stopped = self._stop()
+            return code or stopped
         finally:
             self._kill()
             self._selector.close()

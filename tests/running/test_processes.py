@@ -1,0 +1,297 @@
+"""A supervisor and its children: starts, restarts, stops.
+
+The children are small programs without an app, but where it says so.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import typing as t
+
+import psutil
+import pytest
+import redis
+
+from ..cli.commands import Commands
+from ..cli.commands import get
+from ..cli.conftest import SHOP
+from ..servers.ports import free_port
+from ..servers.server import is_alive
+from ..waiting import wait_for
+
+SUPERVISE = """
+import logging
+import os
+import socket
+import sys
+
+from flask_qconsume.running.processes import Supervisor
+
+logging.basicConfig(level=logging.INFO)
+listener = socket.create_server(("127.0.0.1", 0))
+supervisor = Supervisor(
+    [sys.executable, "child.py"],
+    os.environ,
+    count=int(sys.argv[1]),
+    listener=listener,
+    stop_timeout=float(sys.argv[2]),
+    again=(7,),
+)
+code = supervisor.run()
+assert "gevent" not in sys.modules
+print("ended with", code, flush=True)
+sys.exit(code)
+"""
+
+CHILD = """
+import os
+import signal
+import socket
+import sys
+
+control, listener = os.environ["_FLASK_QCONSUME_FDS"].split(",")
+control = socket.socket(fileno=int(control))
+listener = socket.socket(fileno=int(listener))
+
+def up():
+    control.sendall(b"up")
+    print("child is up", os.getpid(), flush=True)
+
+def exit_with(code):
+    print("child ends", os.getpid(), flush=True)
+    os._exit(code)
+
+def on_term(*args):
+    exit_with(0)
+
+"""
+
+#: Waits for the end of the supervisor, or for SIGTERM.
+WAIT = """
+signal.signal(signal.SIGTERM, on_term)
+signal.signal(signal.SIGINT, on_term)
+up()
+control.recv(1)
+print("parent is gone", flush=True)
+"""
+
+
+class Supervised(Commands):
+    """A supervisor over programs of the test's own."""
+
+    def begin(self, child: str, *, count: int = 2, stop_timeout: float = 5.0) -> t.Any:
+        (self.folder / "child.py").write_text(CHILD + child)
+        (self.folder / "supervise.py").write_text(SUPERVISE)
+        arguments = [str(count), str(stop_timeout)]
+        return self.spawn([sys.executable, "supervise.py", *arguments])
+
+
+@pytest.fixture
+def supervised(tmp_path: pathlib.Path) -> Supervised:
+    return Supervised(tmp_path, {})
+
+
+def runs(pid: int) -> bool:
+    try:
+        return is_alive(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return False
+
+
+def pids(output: str) -> list[int]:
+    return [int(pid) for pid in re.findall(r"child is up (\d+)", output)]
+
+
+def test_one_signal_stops_all(supervised: Supervised) -> None:
+    with supervised.begin(WAIT, count=3) as parent:
+        parent.wait_for("child is up", 3)
+        assert parent.end() == 0
+        assert parent.output.count("child ends") == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_stops_each_once(
+    supervised: Supervised, number: signal.Signals
+) -> None:
+    """As a terminal's Ctrl-C and service managers do."""
+    with supervised.begin(WAIT) as parent:
+        parent.wait_for("child is up", 2)
+        for pid in pids(parent.output):
+            os.kill(pid, number)
+        assert parent.end(number) == 0
+
+
+def test_a_child_that_dies_is_started_anew(supervised: Supervised) -> None:
+    with supervised.begin(WAIT) as parent:
+        parent.wait_for("child is up", 2)
+        victim = pids(parent.output)[0]
+        os.kill(victim, signal.SIGKILL)
+        parent.wait_for("child is up", 3)
+        line = rf"Process {victim} ended \(killed by SIGKILL\); starting .* in (\S+) s"
+        found = re.search(line, parent.output)
+        assert found is not None
+        assert 0.5 <= float(found[1]) <= 1.0
+        assert parent.end() == 0
+
+
+def test_the_wait_before_the_next_start_grows(supervised: Supervised) -> None:
+    """After it was up once, whatever its exit code."""
+    with supervised.begin("up(); exit_with(1)", count=1) as parent:
+        parent.wait_for("starting another one in", 3)
+        waits = [float(found) for found in re.findall(r"in (\S+) s", parent.output)]
+        assert 0.5 <= waits[0] <= 1.0 <= waits[1] <= 2.0 <= waits[2] <= 4.0
+        assert parent.end() == 0
+
+
+@pytest.mark.parametrize("code", [1, 2])
+def test_when_none_ever_came_up_it_gives_up(supervised: Supervised, code: int) -> None:
+    child = f"print('Error: wrong', flush=True); exit_with({code})"
+    with supervised.begin(child) as parent:
+        assert parent.wait() == code
+    assert "could not start: giving up" in parent.output
+    assert 1 <= parent.output.count("Error: wrong") <= 2
+
+
+def test_one_that_is_killed_at_its_start_is_tried_again(supervised: Supervised) -> None:
+    """That is no fault of the configuration."""
+    child = "print('try', flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    with supervised.begin(child, count=1) as parent:
+        parent.wait_for("try", 2)
+        assert parent.end() == 0
+
+
+def test_a_child_may_ask_to_be_started_anew_at_once(supervised: Supervised) -> None:
+    with supervised.begin("up(); exit_with(7)", count=1) as parent:
+        parent.wait_for("child is up", 5)
+        assert "starting another one" not in parent.output
+        parent.end()
+
+
+@pytest.mark.parametrize("code", [3, 1])
+def test_an_unclean_end_makes_the_whole_stop_forced(
+    supervised: Supervised, code: int
+) -> None:
+    child = WAIT.replace("on_term)", f"lambda *args: exit_with({code}))")
+    with supervised.begin(child) as parent:
+        parent.wait_for("child is up", 2)
+        assert parent.end() == 3
+
+
+@pytest.mark.deadline(60)
+def test_a_child_that_does_not_end_is_killed(supervised: Supervised) -> None:
+    child = WAIT.replace("on_term)", "signal.SIG_IGN)")
+    # The reserve, which comes on top, is 15 s.
+    with supervised.begin(child, count=1, stop_timeout=-14.0) as parent:
+        parent.wait_for("child is up")
+        assert parent.end() == 3
+        assert "does not end: killing it" in parent.output
+        assert not runs(pids(parent.output)[0])
+
+
+def test_a_second_signal_ends_all_at_once(supervised: Supervised) -> None:
+    child = WAIT.replace("on_term)", "signal.SIG_IGN)")
+    with supervised.begin(child) as parent:
+        parent.wait_for("child is up", 2)
+        parent.send()
+        parent.wait_for("stopping all")
+        assert parent.end(signal.SIGINT) == 128 + signal.SIGINT
+        assert not any(map(runs, pids(parent.output)))
+
+
+def test_children_end_when_the_supervisor_is_killed(supervised: Supervised) -> None:
+    with supervised.begin(WAIT) as parent:
+        parent.wait_for("child is up", 2)
+        assert parent.end(signal.SIGKILL) == -signal.SIGKILL
+        wait_for(lambda: parent.output.count("parent is gone") == 2)
+        wait_for(lambda: not any(map(runs, pids(parent.output))))
+
+
+# -- the command ---------------------------------------------------------------------
+
+
+def test_memory_is_refused_with_the_reason(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    done = Commands(tmp_path, {}).run("run", "--processes", "2")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: '--processes' needs a broker that processes")
+
+
+@pytest.fixture
+def shop(tmp_path: pathlib.Path, redis_url: str) -> Commands:
+    (tmp_path / "shop.py").write_text(SHOP)
+    return Commands(tmp_path, {"BROKER_URL": redis_url})
+
+
+def test_all_processes_share_the_web_and_the_messages(shop: Commands) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with shop.start("run", "--processes", "2", "--web", address) as parent:
+        parent.wait_for("Serving on", 2)
+        seen: collections.Counter[int] = collections.Counter()
+        wait_for(lambda: len(_count(seen, f"http://{address}/")) == 2, timeout=30)
+        assert parent.pid not in seen
+        assert shop.run("publish", "order.created", '{"n": 1}').returncode == 0
+        parent.wait_for("billed {'n': 1}")
+        assert parent.end() == 0
+        assert parent.output.count("Stopped cleanly") == 2
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", int(address.split(":")[1])))
+
+
+def _count(seen: collections.Counter[int], url: str) -> collections.Counter[int]:
+    seen[get(url)["pid"]] += 1
+    return seen
+
+
+def test_workers_stop_cleanly_when_the_supervisor_is_killed(shop: Commands) -> None:
+    with shop.start("run", "--processes", "2") as parent:
+        parent.wait_for("consuming the queue 'bill'", 2)
+        children = psutil.Process(parent.pid).children()
+        parent.end(signal.SIGKILL)
+        wait_for(lambda: parent.output.count("Stopped cleanly") == 2)
+        wait_for(lambda: not any(map(is_alive, children)))
+
+
+def test_two_signals_to_a_worker_that_is_supervised_are_one(shop: Commands) -> None:
+    """A service manager signals every process, and the supervisor does so too."""
+    with shop.start("run", "--processes", "1") as parent:
+        parent.wait_for("consuming the queue 'bill'")
+        (child,) = psutil.Process(parent.pid).children()
+        body = json.dumps({"seconds": 2})
+        assert shop.run("publish", "order.created", body).returncode == 0
+        wait_for(lambda: _is_empty(shop))
+        child.send_signal(signal.SIGTERM)
+        parent.wait_for("SIGTERM: stopping")
+        assert parent.end() == 0
+        assert "billed {'seconds': 2}" in parent.output
+
+
+def _is_empty(commands: Commands) -> bool:
+    with redis.Redis.from_url(commands.config["BROKER_URL"]) as client:
+        return not client.exists("bill")
+
+
+def test_a_wrong_configuration_is_told_once(shop: Commands) -> None:
+    """Where each process finds it, and not the supervisor."""
+    code = (shop.folder / "shop.py").read_text()
+    hook = "\n@bp.before_worker\ndef fail():\n    raise RuntimeError('no licence')\n"
+    (shop.folder / "shop.py").write_text(code + hook)
+    done = subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "shop:create_app", "qconsume"]
+        + ["run", "--processes", "1"],
+        cwd=shop.folder,
+        env=shop.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("RuntimeError: no licence") == 1
+    assert "giving up" in done.stderr
