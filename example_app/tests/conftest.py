@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import typing as t
 
@@ -33,7 +34,22 @@ def config(tmp_path: pathlib.Path) -> dict[str, t.Any]:
 
 @pytest.fixture
 def app(config: dict[str, t.Any]) -> t.Iterator[Flask]:
-    app = create_app(config)
+    with closed_at_end(create_app(config)) as app:
+        yield app
+
+
+@pytest.fixture
+def app_without_broker(config: dict[str, t.Any]) -> t.Iterator[Flask]:
+    # Nobody listens on port 1.
+    url = {"QCONSUME_BROKER_URL": "redis://127.0.0.1:1/0"}
+    app = create_app({**config, **url, "QCONSUME_PUBLISH_TIMEOUT": 0.1})
+    with closed_at_end(app):
+        yield app
+
+
+@contextlib.contextmanager
+def closed_at_end(app: Flask) -> t.Iterator[Flask]:
+    """Close the database's connections at the end."""
     yield app
     with app.app_context():
         db.engine.dispose()

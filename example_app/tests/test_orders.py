@@ -8,7 +8,6 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from example_app import create_app
 from example_app.orders.gateway import GatewayTimeout
 from example_app.orders.gateway import PaymentGateway
 from example_app.orders.placing import resend
@@ -163,22 +162,22 @@ def test_what_others_do_about_an_order_is_added_to_its_story_once(
 
 
 def test_an_order_is_placed_without_the_broker_and_published_later(
-    config: dict[str, t.Any],
+    app_without_broker: Flask,
 ) -> None:
-    # Nobody listens on port 1.
-    url = {"QCONSUME_BROKER_URL": "redis://127.0.0.1:1/0"}
-    app = create_app({**config, **url, "QCONSUME_PUBLISH_TIMEOUT": 0.1})
-    answer = app.test_client().post("/orders/", json=ORDER)
+    answer = app_without_broker.test_client().post("/orders/", json=ORDER)
     assert answer.status_code == 202
-    client = TestClient(app)
-    with client.capture() as published, app.app_context():
+    client = TestClient(app_without_broker)
+    (published,) = resent(app_without_broker)
+    assert published.id == "order-1-placed"
+    client.deliver("orders.bill", published.body)
+    assert resent(app_without_broker) == []
+
+
+def resent(app: Flask) -> list[Published]:
+    """What a starting worker publishes again."""
+    with TestClient(app).capture() as published, app.app_context():
         resend()
-    assert [p.id for p in published] == ["order-1-placed"]
-    qconsume_client = TestClient(app)
-    qconsume_client.deliver("orders.bill", published[0].body)
-    with client.capture() as published, app.app_context():
-        resend()
-    assert published == []
+    return published
 
 
 def test_a_seed_gives_the_same_failures_every_time() -> None:
