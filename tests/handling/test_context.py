@@ -1,0 +1,65 @@
+"""``current_message``: there while a message is handled, nowhere else."""
+
+from __future__ import annotations
+
+import gevent
+import pytest
+
+from flask_qconsume import Message
+from flask_qconsume import WorkerError
+from flask_qconsume import current_message
+from flask_qconsume import spawn
+from flask_qconsume.handling.context import Handling
+from flask_qconsume.handling.context import handling
+
+
+def test_outside_of_a_message_it_says_so() -> None:
+    with pytest.raises(RuntimeError, match="Working outside of a message"):
+        current_message.id  # noqa: B018
+    assert not current_message
+
+
+def test_it_is_the_message_and_gives_the_last_one_back() -> None:
+    with handling(Message(b"", "outer")):
+        with handling(Message(b"", "inner")):
+            assert current_message.queue == "inner"
+        assert current_message.queue == "outer"
+    assert not current_message
+
+
+def test_it_is_gone_after_an_error() -> None:
+    with pytest.raises(ValueError), handling(Message(b"", "q")):
+        raise ValueError()
+    assert not current_message
+
+
+def test_other_greenlets_do_not_see_it() -> None:
+    with handling(Message(b"", "q")):
+        seen = gevent.spawn(bool, current_message).get()
+        elsewhere = gevent.spawn(lambda: bool(current_message)).get()
+    assert seen is not elsewhere or not elsewhere
+
+
+def test_endings_run_once_the_last_first() -> None:
+    ended: list[int] = []
+    now = Handling(Message(b"", "q"))
+    for number in (1, 2):
+        now.at_end(lambda number=number: ended.append(number))
+    now.end()
+    now.end()
+    assert ended == [2, 1]
+
+
+def test_an_ending_that_raises_keeps_no_other_from_running() -> None:
+    ended: list[int] = []
+    now = Handling(Message(b"", "q"))
+    now.at_end(lambda: ended.append(1))
+    now.at_end(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        now.end()
+    assert ended == [1]
+
+
+def test_a_child_cannot_be_spawned_outside_of_a_message() -> None:
+    with pytest.raises(WorkerError, match="and none is being handled here"):
+        spawn(print)
