@@ -171,20 +171,18 @@ def test_one_extension_serves_two_apps() -> None:
     assert one.extensions["qconsume"].broker is not two.extensions["qconsume"].broker
 
 
-def test_a_blueprint_may_be_on_one_app_under_two_names_if_its_queues_differ() -> None:
-    outer_a = Blueprint("a", __name__)
-    outer_b = Blueprint("b", __name__)
-    shared = ConsumerBlueprint("shared", __name__)
+def test_blueprints_of_one_name_in_different_parents_are_different_scopes() -> None:
     order: list[str] = []
-    note_all(shared, "shared", order)
-    for outer in (outer_a, outer_b):
+    parents = [Blueprint(name, __name__) for name in ("a", "b")]
+    for parent in parents:
         own = ConsumerBlueprint("own", __name__)
-        own.add_consumer(f"queue-{outer.name}", failing, name="fail")
-        shared_child = Blueprint("mid", __name__)
-        shared_child.register_blueprint(own)
-        outer.register_blueprint(shared_child)
-    app = make_app(None, outer_a, outer_b, shared)
-    assert {*consumers(app)} == {"a.mid.own.fail", "b.mid.own.fail"}
+        note_all(own, parent.name, order)
+        own.add_consumer(f"queue-{parent.name}", lambda body: None, name="bill")
+        parent.register_blueprint(own)
+    app = make_app(None, *parents)
+    assert {*consumers(app)} == {"a.own.bill", "b.own.bill"}
+    deliver(app, "b.own.bill")
+    assert order == ["before b", "after b", "teardown b"]
 
 
 def test_a_blueprint_class_of_ones_own_takes_the_scaffold() -> None:

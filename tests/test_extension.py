@@ -1,0 +1,187 @@
+"""The extension, and what it puts into ``app.extensions["qconsume"]``."""
+
+from __future__ import annotations
+
+import typing as t
+
+import gevent
+import kombu
+import pytest
+from flask import Flask
+
+from flask_qconsume import ConfigurationError
+from flask_qconsume import ConsumerBlueprint
+from flask_qconsume import PublishError
+from flask_qconsume import QConsume
+from flask_qconsume import Unroutable
+from flask_qconsume import signals
+from flask_qconsume.broker.memory import Memory
+from flask_qconsume.extension import AppConsumers
+from flask_qconsume.extension import consumers_of
+from tests.apps import consumers
+from tests.apps import make_app
+
+
+def depth(app: Flask, queue: str) -> int:
+    return consumers_of(app).broker.depth(queue)
+
+
+def shop() -> tuple[QConsume, Flask]:
+    qconsume = QConsume()
+    qconsume.add_consumer("billing", print, name="bill")
+    qconsume.add_consumer("audit", print, name="audit", routing_key="#")
+    return qconsume, make_app(qconsume)
+
+
+def test_an_app_may_be_given_at_once_or_later() -> None:
+    for make in (lambda app: QConsume(app), lambda app: QConsume().init_app(app)):
+        app = Flask("given")
+        app.config["QCONSUME_BROKER_URL"] = "memory://"
+        make(app)
+        assert isinstance(app.extensions["qconsume"], AppConsumers)
+
+
+def test_an_app_has_one_extension_only() -> None:
+    app = make_app()
+    with pytest.raises(RuntimeError, match="has already been registered on this Flask"):
+        QConsume().init_app(app)
+
+
+def test_an_app_without_the_extension_says_what_to_do() -> None:
+    app = Flask("bare")
+    with pytest.raises(ConfigurationError, match=r"call 'QConsume\(\).init_app\(app\)"):
+        consumers_of(app)
+    with app.app_context(), pytest.raises(ConfigurationError):
+        QConsume().publish("x", {})
+
+
+def test_consumers_may_be_there_before_the_extension() -> None:
+    app = Flask("early")
+    app.config["QCONSUME_BROKER_URL"] = "memory://"
+    blueprint = ConsumerBlueprint("orders", __name__)
+    blueprint.add_consumer("q", print, name="bill")
+    app.register_blueprint(blueprint)
+    QConsume(app)
+    assert [*consumers(app)] == ["orders.bill"]
+
+
+def test_publishing_needs_to_know_the_app() -> None:
+    with pytest.raises(PublishError, match="needs an app context"):
+        QConsume().publish("billing", {})
+
+
+def test_what_is_published_arrives_in_every_queue_that_is_bound() -> None:
+    qconsume, app = shop()
+    with app.app_context():
+        id = qconsume.publish("billing", {"n": 1})
+        ids = qconsume.publish_many([("billing", 2), ("other", 3, {"id": "mine"})])
+    assert len(id) == 36
+    assert ids[1] == "mine"
+    assert depth(app, "billing") == 2
+    assert depth(app, "audit") == 3
+
+
+def test_publishing_works_without_a_context_and_in_any_greenlet() -> None:
+    _, app = shop()
+    publish = app.extensions["qconsume"].publish
+    jobs = [gevent.spawn(publish, "billing", n) for n in range(20)]
+    gevent.joinall(jobs, raise_error=True)
+    assert len({job.value for job in jobs}) == 20
+    assert depth(app, "billing") == 20
+
+
+def test_nothing_is_opened_before_it_is_used() -> None:
+    app = make_app(broker_url="amqp://nobody.invalid//")
+    app.extensions["qconsume"].close()
+    assert app.extensions["qconsume"].consumers == {}
+
+
+def test_the_broker_is_made_once() -> None:
+    _, app = shop()
+    found = app.extensions["qconsume"]
+    assert isinstance(found.broker, Memory)
+    assert found.broker is found.broker
+    found.close()
+    found.publish("billing", 1)
+
+
+@pytest.mark.parametrize("url", ["kafka+x://h", "http://h", "nonsense"])
+def test_an_unknown_broker_is_named_with_those_there_are(url: str) -> None:
+    app = make_app(broker_url=url)
+    with pytest.raises(ConfigurationError, match="which is no broker known here") as e:
+        app.extensions["qconsume"].broker  # noqa: B018
+    assert "memory" in str(e.value)
+
+
+def test_a_message_for_nobody_is_an_error_unless_that_is_fine() -> None:
+    app = make_app()
+    publish = app.extensions["qconsume"].publish
+    with pytest.raises(Unroutable, match="bound to the exchange 'qconsume'"):
+        publish("nobody", {})
+    assert publish("nobody", {}, mandatory=False)
+    with pytest.raises(Unroutable, match="There is no queue 'nobody'"):
+        publish("nobody", {}, exchange="")
+
+
+def test_publish_many_says_of_each_message_what_became_of_it() -> None:
+    qconsume = QConsume()
+    qconsume.add_consumer("billing", print, name="bill")
+    app = make_app(qconsume)
+    with pytest.raises(Unroutable) as caught:
+        app.extensions["qconsume"].publish_many([("billing", 1), ("x", 2), ("y", 3)])
+    first, second, third = caught.value.errors
+    assert first is None
+    assert second is caught.value
+    assert isinstance(third, Unroutable)
+    assert depth(app, "billing") == 1
+
+
+def test_a_message_that_cannot_be_written_keeps_all_from_being_sent() -> None:
+    _, app = shop()
+    with pytest.raises(PublishError, match="cannot be written as application/json"):
+        app.extensions["qconsume"].publish_many([("billing", 1), ("billing", object())])
+    assert depth(app, "billing") == 0
+
+
+def test_a_signal_tells_of_each_message_that_was_confirmed() -> None:
+    _, app = shop()
+    heard: list[str] = []
+
+    def hear(sender: t.Any, message: t.Any) -> None:
+        assert sender is app
+        heard.append(message.routing_key)
+
+    with signals.message_published.connected_to(hear, app):
+        app.extensions["qconsume"].publish_many([("billing", 1), ("other", 2)])
+    assert heard == ["billing", "other"]
+
+
+def test_another_exchange_may_be_named_or_given() -> None:
+    qconsume = QConsume()
+    events = kombu.Exchange("events", "topic")
+    qconsume.add_consumer(kombu.Queue("theirs", events, "order.#"), print, name="x")
+    app = make_app(qconsume)
+    publish = app.extensions["qconsume"].publish
+    publish("order", 1, exchange=events)
+    publish("order.created", 1, exchange="events")
+    publish("theirs", 1, exchange="")
+    assert depth(app, "theirs") == 3
+    with pytest.raises(Unroutable):
+        publish("order", 1)
+
+
+def test_diverted_messages_go_nowhere_else() -> None:
+    _, app = shop()
+    found = app.extensions["qconsume"]
+    outer: list[t.Any] = []
+    inner: list[t.Any] = []
+    with found.diverted(outer.append):
+        found.publish("a", 1)
+        with found.diverted(inner.append):
+            found.publish("b", 1)
+        found.publish("c", 1)
+    assert [m.routing_key for m in outer] == ["a", "c"]
+    assert [m.routing_key for m in inner] == ["b"]
+    assert depth(app, "audit") == 0
+    found.publish("d", 1)
+    assert depth(app, "audit") == 1
