@@ -1,0 +1,343 @@
+"""Consumers in a real gunicorn's workers."""
+
+from __future__ import annotations
+
+import http.client
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import typing as t
+
+import gevent
+import psutil
+import pytest
+from flask import Flask
+from gevent.pool import Pool
+
+from flask_qconsume.extension import AppConsumers
+from flask_qconsume.extension import consumers_of
+
+from ..fleet.app import create_app
+from ..fleet.workers import Fleet
+from ..servers import Redis
+from ..servers.ports import free_port
+from ..waiting import wait_for
+
+CONFIG = "python:flask_qconsume.integrations.gunicorn"
+APP = "tests.fleet.app:create_app()"
+READY = "consuming the queue 'work'"
+
+
+class Site:
+    """A gunicorn that serves and consumes, over and over on the same port."""
+
+    def __init__(self, fleet: Fleet, app: Flask) -> None:
+        self.fleet = fleet
+        self.app = app
+        self.port = free_port()
+        self.output = pathlib.Path()
+
+    @property
+    def consumers(self) -> AppConsumers:
+        return consumers_of(self.app)
+
+    def start(
+        self,
+        *options: str,
+        app: str = APP,
+        config: str = CONFIG,
+        kind: str = "gevent",
+        workers: int = 2,
+        sign: str = READY,
+    ) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{self.port}"]
+        command += ["-k", kind, "-w", str(workers), "-c", config, *options, app]
+        master = self.fleet.spawn(command)
+        self.output = master.output  # type: ignore[attr-defined]
+        if sign:
+            wait_for(
+                lambda: self.said().count(sign) >= workers or master.poll() is not None,
+                timeout=40,
+                message=self.said,
+            )
+        return master
+
+    def said(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def request(self, method: str, path: str) -> str:
+        """The answer's body; raises what went wrong."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=40)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            assert response.status == 200
+            return response.read().decode()
+        finally:
+            connection.close()
+
+    def end(self, master: subprocess.Popen[bytes]) -> None:
+        """Stop it; its workers must end before gunicorn loses patience."""
+        assert self.fleet.term(master) == 0, self.said()
+        assert "SIGKILL" not in self.said()
+
+    def await_done(self, numbers: t.Iterable[int]) -> None:
+        wanted = set(numbers)
+        wait_for(
+            lambda: wanted <= set(self.fleet.ledger.counted()),
+            40,
+            message=lambda: (
+                f"missing: {sorted(wanted - set(self.fleet.ledger.counted()))[:10]}\n"
+                f"{self.fleet.logs()[-3000:]}"
+            ),
+        )
+
+
+MakeSite = t.Callable[..., Site]
+
+
+@pytest.fixture
+def make_site(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> t.Iterator[MakeSite]:
+    """Makes a site on the broker of that URL."""
+    sites: list[Site] = []
+    monkeypatch.setenv("HOME", str(tmp_path))  # Of gunicorn's control socket.
+
+    def make(url: str, **config: t.Any) -> Site:
+        fleet = Fleet(tmp_path, {"BROKER_URL": url, **config})
+        with pytest.MonkeyPatch.context() as patch:
+            for key, value in fleet.environment().items():
+                if key.startswith("FLASK_QCONSUME_"):
+                    patch.setenv(key, value)
+            sites.append(Site(fleet, create_app()))
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        for master in site.fleet.workers:
+            _end(master)
+        site.consumers.close()
+
+
+def _end(master: subprocess.Popen[bytes]) -> None:
+    """End a gunicorn and its workers, which would go on for a while."""
+    if master.poll() is None:
+        workers = psutil.Process(master.pid).children()
+        master.kill()
+        master.wait(20)
+        for worker in workers:
+            worker.kill()
+
+
+@pytest.fixture
+def site(make_site: MakeSite, redis_url: str) -> Site:
+    return make_site(redis_url)
+
+
+class Load:
+    """Clients that place orders until they are told to stop."""
+
+    def __init__(self, site: Site, clients: int = 8) -> None:
+        #: Numbers whose request was answered, and those whose was not, and why.
+        self.answered: set[int] = set()
+        self.failed: dict[int, str] = {}
+        self._site = site
+        self._next = 0
+        self._over = False
+        self._pool = Pool(clients)
+        for _ in range(clients):
+            self._pool.spawn(self._ask)
+
+    def _ask(self) -> None:
+        while not self._over:
+            n, self._next = self._next, self._next + 1
+            try:
+                self._site.request("POST", f"/{n}")
+            except (OSError, http.client.HTTPException) as error:
+                self.failed[n] = repr(error)
+                gevent.sleep(0.02)
+            else:
+                self.answered.add(n)
+
+    def stop(self) -> None:
+        self._over = True
+        self._pool.join()
+
+
+def loses_nothing_at_a_stop(site: Site) -> None:
+    """Requests and messages are in hand in both workers when the signal comes."""
+    master = site.start()
+    slow = range(10_000, 10_100)
+    bodies = [("work", {"n": n, "seconds": 0.4}) for n in slow]
+    site.consumers.publish_many(bodies)
+    load = Load(site)
+    wait_for(lambda: len(load.answered) >= 100 and site.fleet.ledger.lines())
+    site.end(master)
+    load.stop()
+
+    wait_for(lambda: load.failed)
+    again = site.start()
+    site.await_done({*slow, *load.answered})
+    site.end(again)
+    counted = site.fleet.ledger.counted()
+    # Whoever's order was taken was told so: none of the others reached a handler.
+    assert set(counted) == {*slow, *load.answered}
+    assert set(counted.values()) == {1}
+    assert {line.attempt for line in site.fleet.ledger.lines()} == {1}
+
+
+def test_a_stop_under_load_loses_nothing_on_redis(site: Site) -> None:
+    loses_nothing_at_a_stop(site)
+
+
+def test_a_stop_under_load_loses_nothing_on_rabbitmq(
+    make_site: MakeSite, rabbitmq_url: str
+) -> None:
+    loses_nothing_at_a_stop(make_site(rabbitmq_url))
+
+
+def loses_nothing_when_workers_are_recycled(site: Site) -> None:
+    """Gunicorn ends each worker after so many requests, and starts another one."""
+    master = site.start("--max-requests", "60", "--max-requests-jitter", "10")
+    slow = range(10_000, 10_050)
+    bodies = [("work", {"n": n, "seconds": 0.3}) for n in slow]
+    site.consumers.publish_many(bodies)
+    load = Load(site, clients=4)
+    wait_for(lambda: site.said().count(READY) >= 6, 60, message=site.said)
+    load.stop()
+    site.await_done({*slow, *load.answered})
+    site.end(master)
+    counted = site.fleet.ledger.counted()
+    assert load.failed == {}
+    assert set(counted) == {*slow, *load.answered}
+    assert set(counted.values()) == {1}
+
+
+def test_recycling_loses_nothing_on_redis(site: Site) -> None:
+    loses_nothing_when_workers_are_recycled(site)
+
+
+def test_recycling_loses_nothing_on_rabbitmq(
+    make_site: MakeSite, rabbitmq_url: str
+) -> None:
+    loses_nothing_when_workers_are_recycled(make_site(rabbitmq_url))
+
+
+def test_what_does_not_end_goes_back_within_gunicorns_time(
+    make_site: MakeSite, redis_url: str
+) -> None:
+    """Its time is shorter than ours; nobody is killed, and no attempt is charged."""
+    site = make_site(redis_url, SHUTDOWN_TIMEOUT=60)
+    master = site.start("--graceful-timeout", "8")
+    site.consumers.publish("work", {"n": 1, "do": "never"})
+    wait_for(lambda: site.fleet.ledger.lines("start"))
+    began = time.monotonic()
+    site.end(master)
+    assert 2 < time.monotonic() - began < 8
+    assert "Interrupting 1 handlers" in site.said()
+    site.start()
+    wait_for(lambda: len(site.fleet.ledger.lines("start")) == 2)
+    assert {line.attempt for line in site.fleet.ledger.lines("start")} == {1}
+
+
+def test_nothing_is_begun_after_the_signal(site: Site) -> None:
+    """Gunicorn still works off a request, and calls us only then."""
+    master = site.start(workers=1)
+    with gevent.Timeout(60):
+        waiting = gevent.spawn(site.request, "GET", "/wait/4")
+        wait_for(lambda: "waiting" in site.said())
+        master.send_signal(signal.SIGTERM)
+        wait_for(lambda: "stopping" in site.said(), message=site.said)
+        site.consumers.publish("work", {"n": 1})
+        assert waiting.get() == "waited"
+        assert master.wait(20) == 0
+    assert site.fleet.ledger.lines("start") == []
+
+
+def test_preload_is_refused_with_the_remedy(site: Site) -> None:
+    master = site.start("--preload", sign="")
+    assert master.wait(40) == 3
+    assert "'--preload' has imported the app in gunicorn's master" in site.said()
+    assert "Traceback" not in site.said()
+
+
+def test_preload_works_in_a_patched_master(site: Site, tmp_path: pathlib.Path) -> None:
+    config = tmp_path / "patched.py"
+    config.write_text(
+        "from gevent import monkey\n"
+        "monkey.patch_all()\n"
+        "from flask_qconsume.integrations.gunicorn import post_worker_init\n"
+        "from flask_qconsume.integrations.gunicorn import worker_exit\n"
+    )
+    master = site.start("--preload", config=str(config))
+    site.request("POST", "/1")
+    site.await_done([1])
+    site.end(master)
+
+
+@pytest.mark.parametrize("kind", ["sync", "gthread"])
+def test_other_kinds_of_workers_are_refused(site: Site, kind: str) -> None:
+    master = site.start(kind=kind, sign="")
+    assert master.wait(40) == 3
+    assert "Start it by 'gunicorn -k gevent" in site.said()
+    assert "Traceback" not in site.said()
+
+
+def test_a_wrong_configuration_stops_it_with_a_message(
+    make_site: MakeSite, redis_url: str
+) -> None:
+    site = make_site(redis_url)
+    site.fleet.config["CONSUMERS"] = {"fleet.wrk": {"concurrency": 2}}
+    master = site.start(sign="")
+    assert master.wait(40) == 3
+    assert "Cannot run the consumers: 'QCONSUME_CONSUMERS' names" in site.said()
+
+
+def test_a_file_of_ones_own_says_which_app_and_consumers(
+    site: Site, tmp_path: pathlib.Path
+) -> None:
+    """And without the second hook it stops all the same."""
+    config = tmp_path / "own.py"
+    config.write_text(
+        "from flask_qconsume.integrations.gunicorn import Hooks\n"
+        "hooks = Hooks(app=lambda wsgi: wsgi.keywords['app'], names=['fleet.work'])\n"
+        "post_worker_init = hooks.post_worker_init\n"
+    )
+    (tmp_path / "wrapped.py").write_text(
+        "import functools\n"
+        "from tests.fleet.app import create_app\n"
+        "def serve(environ, start_response, app):\n"
+        "    return app(environ, start_response)\n"
+        "wsgi = functools.partial(serve, app=create_app())\n"
+    )
+    options = ["--pythonpath", str(tmp_path)]
+    master = site.start(*options, app="wrapped:wsgi", config=str(config))
+    site.request("POST", "/1")
+    site.await_done([1])
+    site.end(master)
+    assert site.said().count("Stopped cleanly") == 2
+
+
+def test_a_broker_that_refuses_us_does_not_keep_the_web_from_running(
+    make_site: MakeSite, own_redis: Redis
+) -> None:
+    site = make_site(own_redis.url)
+    own_redis.command("CONFIG", "SET", "requirepass", "secret")
+    master = site.start(sign="The consumers cannot run yet")
+    assert int(site.request("GET", "/"))
+    authorised = own_redis.url.replace("://", "://:secret@")
+    own_redis.command("CONFIG", "SET", "requirepass", "", url=authorised)
+    wait_for(lambda: site.said().count(READY) == 2, 30, message=site.said)
+    site.request("POST", "/1")
+    site.await_done([1])
+    site.end(master)
+
+
+def test_the_masters_calls_do_not_stop_its_workers() -> None:
+    """Gunicorn calls 'worker_exit' in its master too, for workers that are gone."""
+    from flask_qconsume.integrations.gunicorn import worker_exit
+
+    worker_exit(None, None)
