@@ -10,6 +10,8 @@ from flask import Blueprint
 from flask import render_template
 from flask.typing import ResponseReturnValue
 
+from flask_qconsume import BrokerError
+
 from .audit.models import AuditEntry
 from .extensions import db
 from .mail.models import Mail
@@ -34,6 +36,12 @@ def live() -> ResponseReturnValue:
     """The panels of the page as they are now; ``static/live.js`` asks for them."""
     found = panels()
     return {name: render_template(f"_{name}.html", **found) for name in PANELS}
+
+
+@bp.app_errorhandler(BrokerError)
+def unavailable(error: BrokerError) -> ResponseReturnValue:
+    """What a page wanted of the broker cannot be had now."""
+    return render_template("unavailable.html", error=error), 503
 
 
 def panels() -> dict[str, t.Any]:

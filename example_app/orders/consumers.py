@@ -11,6 +11,7 @@ import typing as t
 from flask import current_app
 from flask import g
 
+from flask_qconsume import BrokerError
 from flask_qconsume import Drop
 from flask_qconsume import Outcome
 from flask_qconsume import Reject
@@ -29,7 +30,14 @@ from .models import Payment
 from .placing import announce
 from .placing import resend
 
-bp.before_worker(resend)
+
+@bp.before_worker
+def catch_up() -> None:
+    """See to what was left behind; the worker starts even if that fails."""
+    try:
+        resend()
+    except BrokerError:
+        current_app.logger.exception("Open orders are left to the next start")
 
 
 @bp.consumer(

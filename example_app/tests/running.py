@@ -24,14 +24,20 @@ ROOT = pathlib.Path(__file__).parents[2]
 class Shop:
     """A running shop, and a customer who talks to it over HTTP."""
 
-    def __init__(self, folder: pathlib.Path, broker_url: str, *arguments: str) -> None:
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        broker_url: str,
+        *arguments: str,
+        publish_timeout: float = 10.0,
+    ) -> None:
         address = f"127.0.0.1:{free_port()}"
         self.url = f"http://{address}"
         self._output = folder / "output"
         command = "-m flask --app example_app qconsume run --web"
         self._process = spawn(
             [sys.executable, *command.split(), address, *arguments],
-            env=environment(folder, broker_url),
+            env=environment(folder, broker_url, publish_timeout),
             folder=ROOT,
             output=self._output,
         )
@@ -94,7 +100,9 @@ class Shop:
             return False
 
 
-def environment(folder: pathlib.Path, broker_url: str) -> dict[str, str]:
+def environment(
+    folder: pathlib.Path, broker_url: str, publish_timeout: float
+) -> dict[str, str]:
     """What is set from outside: the broker, and what would make a test slow."""
     quick = {"max_attempts": 3, "min_delay": 0.1, "factor": 1, "jitter": 0}
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("FLASK_")}
@@ -103,6 +111,7 @@ def environment(folder: pathlib.Path, broker_url: str) -> dict[str, str]:
         "PYTHONWARNINGS": "error",
         "FLASK_SQLALCHEMY_DATABASE_URI": f"sqlite:///{folder / 'shop.sqlite'}",
         "FLASK_QCONSUME_BROKER_URL": broker_url,
+        "FLASK_QCONSUME_PUBLISH_TIMEOUT": f"{publish_timeout}",
         "FLASK_QCONSUME_RETRY_POLICIES": json.dumps({"gateway": quick}),
         "FLASK_SHOP_GATEWAY_SECONDS": "0.01",
         "FLASK_SHOP_GATEWAY_TIMEOUTS": "0",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
+from flask import Flask
 from flask.testing import FlaskClient
 
 from flask_qconsume.testing.client import TestClient
@@ -41,3 +42,11 @@ def test_the_page_needs_nothing_from_elsewhere(client: FlaskClient) -> None:
 def test_there_are_no_dead_letters_at_first(client: FlaskClient) -> None:
     assert "None." in client.get("/dead-letters/").text
     assert client.post("/dead-letters/shop.none/1/replay").status_code == 404
+
+
+def test_without_the_broker_the_pages_say_so(app_without_broker: Flask) -> None:
+    client = app_without_broker.test_client()
+    assert "<strong>Redis</strong>" in client.get("/").text
+    answers = [client.get("/dead-letters/"), client.post("/orders/broken")]
+    assert [answer.status_code for answer in answers] == [503, 503]
+    assert "cannot be reached" in answers[0].text

@@ -124,6 +124,21 @@ class TestInMemory(Story):
             shop.wait_until(number, "rejected")
 
 
+class TestWithoutBroker:
+    def test_orders_are_taken_and_seen_to_when_there_is_one(
+        self, tmp_path: pathlib.Path
+    ) -> None:
+        nobody = "redis://127.0.0.1:1/0"
+        with Shop(tmp_path, nobody, publish_timeout=1.0) as shop:
+            number = shop.order()
+            assert shop.stop() == 0
+        with Shop(tmp_path, nobody, publish_timeout=1.0) as shop:
+            assert "left to the next start" in shop.output()
+            assert shop.stop() == 0
+        with Shop(tmp_path, "memory://") as shop:
+            shop.wait_until(number, "billed", "mail.sent")
+
+
 class TestOnRabbitMQ(StoryOfProcesses):
     @pytest.fixture
     def broker_url(self, rabbitmq_url: str) -> str:
