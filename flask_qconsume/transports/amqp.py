@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import ssl
 import threading
 import typing as t
 import weakref
@@ -28,6 +29,9 @@ from kombu.transport import pyamqp
 from . import amqp_frames as frames
 
 _RECV_SIZE = 128 * 1024
+
+#: What a socket raises that was told not to wait at all.
+_NOT_NOW = (BlockingIOError, ssl.SSLWantReadError)
 
 _open: weakref.WeakSet[Connection] = weakref.WeakSet()
 
@@ -56,7 +60,7 @@ class _Buffered:
         try:
             data = self._quick_recv(_RECV_SIZE)
         except OSError as error:
-            if not is_timeout(error):
+            if not (is_timeout(error) or isinstance(error, _NOT_NOW)):
                 self.connected = False
             raise
         if not data:
@@ -90,6 +94,9 @@ class Channel(pyamqp.Channel):
     """A channel that takes any text, leaves bodies alone and is never reopened."""
 
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
+        #: The tags of consumers whose beginning, and end, the broker has confirmed.
+        self.begun: set[str] = set()
+        self.ended: set[str] = set()
         super().__init__(*args, **{**kwargs, "auto_decode": False})
 
     def dispatch_method(
@@ -101,6 +108,17 @@ class Channel(pyamqp.Channel):
         if layout := _LAYOUTS.get(method_sig):
             payload = _readable(layout, payload)
         super().dispatch_method(method_sig, payload, content)
+
+    def _setup_listeners(self) -> None:
+        super()._setup_listeners()
+        self._callbacks[spec.Basic.ConsumeOk] = self._on_basic_consume_ok
+
+    def _on_basic_consume_ok(self, consumer_tag: str) -> None:
+        self.begun.add(consumer_tag)
+
+    def _on_basic_cancel_ok(self, consumer_tag: str) -> None:
+        self.ended.add(consumer_tag)
+        super()._on_basic_cancel_ok(consumer_tag)
 
     def _on_close(self, reply_code: int, reply_text: str, *method: int) -> None:
         self.send_method(spec.Channel.CloseOk)

@@ -220,9 +220,28 @@ def requeue(channel: int, tag: int, *, multiple: bool) -> bytes:
     return _frame(METHOD, channel, method)
 
 
-def cancel(channel: int, consumer_tag: str) -> bytes:
-    """The frame that ends a consumer, and asks for no answer."""
-    arguments = t.cast(bytes, dumps("sb", (consumer_tag, True)))
+#: ``{"x-credit": {"credit": 0, "drain": False}}``; RabbitMQ wants a 64-bit number
+#: there, which py-amqp does not write.
+_NO_CREDIT = b"".join(
+    (
+        b"\x08x-creditF\x00\x00\x00\x18",
+        b"\x06creditl" + bytes(8),
+        b"\x05draint\x00",
+    )
+)
+
+
+def consume_nothing(channel: int, queue: str, consumer_tag: str) -> bytes:
+    """The frame that begins a consumer which is given no message, and is answered."""
+    arguments = dumps("Bssbbbb", (0, queue, consumer_tag, *[False] * 4))
+    table = struct.pack(">I", len(_NO_CREDIT)) + _NO_CREDIT
+    method = struct.pack(">HH", *spec.Basic.Consume) + arguments + table
+    return _frame(METHOD, channel, method)
+
+
+def cancel(channel: int, consumer_tag: str, *, nowait: bool) -> bytes:
+    """The frame that ends a consumer."""
+    arguments = t.cast(bytes, dumps("sb", (consumer_tag, nowait)))
     return _frame(METHOD, channel, struct.pack(">HH", *spec.Basic.Cancel) + arguments)
 
 

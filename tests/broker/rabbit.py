@@ -32,14 +32,19 @@ def plan_of(
     return QueuePlan(name, name, type, () if given else bindings, given)
 
 
-@contextlib.contextmanager
-def rabbit(url: str, *plans: QueuePlan, **config: t.Any) -> t.Iterator[RabbitMQ]:
-    """A broker object; with no plan, of one queue."""
+def broker_of(url: str, *plans: QueuePlan, **config: t.Any) -> RabbitMQ:
+    """A broker object, to be closed; with no plan, of one queue."""
     keys = {f"QCONSUME_{key.upper()}": value for key, value in config.items()}
     settings = Settings.from_config(
         {"QCONSUME_BROKER_URL": url, "QCONSUME_EXCHANGE": EXCHANGE, **keys}
     )
-    broker = RabbitMQ(settings, Topology(EXCHANGE, plans or (plan_of(),)))
+    return RabbitMQ(settings, Topology(EXCHANGE, plans or (plan_of(),)))
+
+
+@contextlib.contextmanager
+def rabbit(url: str, *plans: QueuePlan, **config: t.Any) -> t.Iterator[RabbitMQ]:
+    """A broker object for the length of a block."""
+    broker = broker_of(url, *plans, **config)
     try:
         yield broker
     finally:

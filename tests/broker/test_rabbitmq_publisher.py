@@ -298,7 +298,7 @@ def test_a_classic_queue_is_published_to_as_well(rabbitmq_url: str) -> None:
 
 HEAD = """
 import os, sys, threading
-from tests.broker.rabbit import order, published, rabbit
+from tests.broker.rabbit import broker_of, order, published, rabbit
 
 def publish(broker, count=50):
     errors = [broker.publish([order(n)], 20)[0] for n in range(count)]
@@ -329,8 +329,7 @@ with rabbit(sys.argv[1]) as broker:
 """
 
 EXIT = """
-context = rabbit(sys.argv[1])
-broker = context.__enter__()
+broker = broker_of(sys.argv[1])
 publish(broker)
 """
 

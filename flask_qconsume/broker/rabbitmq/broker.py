@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 import typing as t
 from collections.abc import Sequence
 
+from amqp.exceptions import InternalError
+
+from ...errors import BrokerUnavailable
 from ...errors import PublishRefused
 from ...errors import UnsupportedByBroker
 from ...message import Outgoing
@@ -34,6 +38,8 @@ from .parcel import Parcel
 from .parcel import expiration
 from .publisher import Publisher
 
+_PAUSES = (0.1, 0.2, 0.4, 0.8)
+
 
 class RabbitMQ(Broker):
     """Links of a connection each, and one publisher with a connection of its own."""
@@ -60,6 +66,17 @@ class RabbitMQ(Broker):
     def declare(self) -> None:
         if self.settings.declare == "never":
             return
+        for pause in _PAUSES:
+            try:
+                return self._declare()
+            except BrokerUnavailable as error:
+                if not isinstance(error.__cause__, InternalError):
+                    raise
+            # Another process is declaring one of the queues at this very moment.
+            time.sleep(pause)
+        self._declare()
+
+    def _declare(self) -> None:
         with requests(self.settings, "declaring the topology") as channel:
             declaring = Declaring(channel, self.settings.declare)
             declaring.topology(self.topology)

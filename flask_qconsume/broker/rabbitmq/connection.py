@@ -28,6 +28,7 @@ from ...transports.amqp import Transport
 LOST = (
     OSError,
     amqp.exceptions.AMQPError,
+    amqp.exceptions.MessageNacked,
     AssertionError,
     AttributeError,
     ValueError,
@@ -101,10 +102,14 @@ def requests(settings: Settings, doing: str) -> t.Iterator[t.Any]:
     raw = open_connection(settings, doing)
     try:
         yield raw.channel()
-        raw.close()
     except LOST as error:
+        hang_up(raw)
         raise translated(error, f"RabbitMQ: {doing} failed") from error
     finally:
+        with contextlib.suppress(Exception):
+            if raw.connected:
+                # The answer means that our acknowledgements count.
+                raw.close()
         hang_up(raw)
 
 

@@ -21,6 +21,7 @@ from ..base import DeadLetter
 from ..base import DeadLetters
 from ..topology import QueuePlan
 from .arrivals import arrived
+from .barrier import await_settled
 from .connection import requests
 from .copies import copied
 from .copies import to_queue
@@ -93,12 +94,15 @@ class RabbitDeadLetters(DeadLetters):
             yield _Looked(content.delivery_tag, letter_of(self._plan.name, message))
 
     def _remove(self, channel: t.Any, batch: Sequence[_Looked], replay: bool) -> int:
+        if not batch:
+            return 0
         errors: Sequence[Exception | None] = [None] * len(batch)
-        if replay and batch:
+        if replay:
             errors = self._publish([self._replayed(each.letter) for each in batch])
         for looked, error in zip(batch, errors, strict=True):
             if error is None:
                 channel.basic_ack(looked.tag)
+        await_settled(channel, self._plan.dead)
         for error in errors:
             if error is not None:
                 raise error

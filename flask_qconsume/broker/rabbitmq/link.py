@@ -27,6 +27,7 @@ from ..delivery import Forward
 from ..delivery import Lane
 from ..topology import QueuePlan
 from .arrivals import arrived
+from .barrier import barrier
 from .connection import LOST
 from .connection import described
 from .connection import hang_up
@@ -163,7 +164,8 @@ class RabbitLink(Link):
         if self._paused or self.closed:
             return
         self._paused = True
-        self._write(lambda: frames.cancel(self._channel.channel_id, _CONSUMER_TAG))
+        channel = self._channel.channel_id
+        self._write(lambda: frames.cancel(channel, _CONSUMER_TAG, nowait=True))
 
     def close(self) -> None:
         if not self._closing.acquire(blocking=False):
@@ -182,23 +184,30 @@ class RabbitLink(Link):
         which destroys what is still on its way to the broker.
         """
         deadline = time.monotonic() + _CLOSE_WAIT
-        if not self._raw.writing.acquire(timeout=_CLOSE_WAIT):
-            return
+        for step in barrier(self._channel, self.queue):
+            self._say(step.request, deadline)
+            self._read_until(step.answered, deadline)
+        self._say(frames.close_connection(), deadline)
+        self._read_until(lambda: False, deadline)
+
+    def _say(self, data: bytes, deadline: float) -> None:
+        left = max(0.01, deadline - time.monotonic())
+        if not self._raw.writing.acquire(timeout=left):
+            raise TimeoutError("somebody is stuck in a write")
         try:
-            self._raw.write_held(frames.close_connection())
+            self._raw.sock.settimeout(left)
+            self._raw.write_held(data)
         finally:
             self._raw.writing.release()
-        while self._raw.connected and time.monotonic() < deadline:
-            self._read_rest(deadline)
 
-    def _read_rest(self, deadline: float) -> None:
-        left = max(0.01, deadline - time.monotonic())
-        # Either the reader is at it and sees the answer, or nobody is.
-        if not self._reading.acquire(timeout=left):
+    def _read_until(self, over: t.Callable[[], bool], deadline: float) -> None:
+        # A reader at it sees the answer, and leaves: the link is closed. Then, or if
+        # there was none, it is up to us.
+        if not self._reading.acquire(timeout=max(0.01, deadline - time.monotonic())):
             return
         try:
-            if self._raw.connected:
-                self._raw.sock.settimeout(left)
+            while self._raw.connected and not over():
+                self._raw.sock.settimeout(max(0.01, deadline - time.monotonic()))
                 self._raw.read_available()
         finally:
             self._reading.release()

@@ -73,9 +73,9 @@ class Parcel:
         if self.batch is not None:
             self.batch.one_done()
 
-    def may_be_redeclared(self) -> bool:
-        """Whether it is worth another try, once the topology was declared again."""
-        first, self.redeclared = self.ours and not self.redeclared, True
+    def once_more(self) -> bool:
+        """Whether to try again after the topology was declared again: once."""
+        first, self.redeclared = not self.redeclared, True
         return first
 
     def is_returned_as(self, exchange: str, routing_key: str, content: t.Any) -> bool:

@@ -9,7 +9,6 @@ reads the confirmations. Under gevent the threads are greenlets.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -28,6 +27,7 @@ from .connection import described
 from .connection import requests
 from .connection import translated
 from .declaring import Declaring
+from .forks import Origin
 from .ladder import Step
 from .parcel import Batch
 from .parcel import Parcel
@@ -49,7 +49,7 @@ class Publisher:
     def __init__(self, settings: Settings, topology: Topology) -> None:
         self._settings = settings
         self._topology = topology
-        self._pid = os.getpid()
+        self._origin = Origin()
         #: Guards everything here and in the session; rung when something happened.
         self._changed = threading.Condition(threading.Lock())
         self._waiting: deque[Parcel] = deque()
@@ -126,16 +126,15 @@ class Publisher:
     # What follows runs in the publisher's own thread.
 
     def _run(self) -> None:
-        # A fork under gevent copies this greenlet; the child's copy has no business.
-        while not self._closing and os.getpid() == self._pid:
+        while not self._closing and self._origin.here:
             try:
                 self._step()
             except Exception as error:
                 # Nobody else would publish in this process, ever.
                 logger.exception("the publisher starts anew after an error")
                 self._start_anew(error)
-        if os.getpid() == self._pid:
-            self._end()
+        self._origin.stay_away()
+        self._end()
 
     def _step(self) -> None:
         session = self._session
@@ -276,12 +275,15 @@ class Publisher:
         if isinstance(error, NotFound):
             for parcel in parcels:
                 gone = f"'{parcel.exchange}'" in error.reply_text
-                if gone and not parcel.may_be_redeclared():
+                if gone and not (self._declares(parcel) and parcel.once_more()):
                     parcel.finish(_no_exchange(parcel))
         elif len(parcels) == 1:
             text = f"RabbitMQ refused the message: {described(error or Exception())}"
             parcels[0].finish(PublishRefused(text))
         self._careful = len([parcel for parcel in parcels if not parcel.done])
+
+    def _declares(self, parcel: Parcel) -> bool:
+        return parcel.ours or parcel.exchange == self._topology.exchange
 
     def _end(self) -> None:
         session, self._session = self._session, None

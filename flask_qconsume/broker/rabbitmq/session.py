@@ -24,6 +24,7 @@ from .connection import hang_up
 from .connection import open_connection
 from .connection import translated
 from .declaring import Declaring
+from .forks import Origin
 from .parcel import Parcel
 from .pulse import Pulse
 
@@ -51,6 +52,7 @@ class Session:
         self._raw = open_connection(settings, "publisher")
         self._pulse = Pulse(self._raw)
         self._reader: threading.Thread | None = None
+        self._origin = Origin()
 
     def start(self, topology: Topology, mode: str) -> None:
         """Declare the topology, enter confirm mode, begin to read.
@@ -115,6 +117,7 @@ class Session:
             while True:
                 self._read_once()
         except Exception as error:
+            self._origin.stay_away()
             self._lose(error)
 
     def _read_once(self) -> None:
@@ -136,7 +139,8 @@ class Session:
             self._changed.notify_all()
 
     def _settle(self, parcel: Parcel) -> None:
-        if parcel.problem is None or parcel.done or not parcel.may_be_redeclared():
+        unroutable = parcel.problem is not None and not parcel.done
+        if not (unroutable and parcel.ours and parcel.once_more()):
             parcel.finish(parcel.problem)
             return
         # Somebody deleted a queue of ours. The next session declares it again.

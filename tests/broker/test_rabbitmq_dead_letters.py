@@ -1,0 +1,162 @@
+"""Dead letters: listed as often as one likes, replayed and purged once."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+
+from flask_qconsume.broker import headers
+from flask_qconsume.broker.base import DeadLetters
+from flask_qconsume.broker.delivery import Forward
+from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.rabbitmq import RabbitMQ
+from flask_qconsume.errors import PublishError
+
+from ..waiting import wait_for
+from .rabbit import QUEUE
+from .rabbit import linked
+from .rabbit import order
+from .rabbit import plan_of
+from .rabbit import published
+from .rabbit import rabbit
+from .rabbit import raw_channel
+from .rabbit import take
+
+
+@pytest.fixture(params=["quorum", "classic"])
+def broker(request: pytest.FixtureRequest, rabbitmq_url: str) -> t.Iterator[RabbitMQ]:
+    kind = request.param
+    with rabbit(rabbitmq_url, plan_of(type=kind), queue_type=kind) as made:
+        yield made
+
+
+def bury(broker: RabbitMQ, count: int, *, expires: float | None = 600) -> DeadLetters:
+    """Publish orders and make each a dead letter."""
+    published(broker, count, headers={"x-tenant": "acme"})
+    with linked(broker, prefetch=count) as link:
+        forwards = [
+            Forward(
+                delivery,
+                Lane.DEAD,
+                headers.dead(
+                    delivery.message, "billing", QUEUE, "bad", ValueError("no"), 1.5
+                ),
+                expires=expires,
+            )
+            for delivery in take(link, count)
+        ]
+        assert link.forward(forwards) == [None] * count
+    return broker.dead_letters(broker.topology.queues[0])
+
+
+def test_a_listing_shows_all_and_takes_none(broker: RabbitMQ) -> None:
+    letters = bury(broker, 30)
+    first = list(letters)
+    wait_for(lambda: letters.count() == 30)
+    assert [letter.message.raw for letter in first] == [
+        str(number).encode() for number in range(30)
+    ]
+    for _ in range(5):
+        assert {letter.ref for letter in letters} == {letter.ref for letter in first}
+        wait_for(lambda: letters.count() == 30)
+    assert len({letter.ref for letter in first}) == 30
+
+
+def test_a_dead_letter_says_why_and_what_it_was(broker: RabbitMQ) -> None:
+    (letter,) = bury(broker, 1)
+    assert letter.queue == QUEUE
+    assert letter.headers[headers.REASON] == "bad"
+    assert letter.headers[headers.ERROR] == "builtins.ValueError: no"
+    assert letter.headers[headers.DIED_AT] == 1.5
+    assert "x-tenant" not in letter.headers
+    assert letter.message.headers["x-tenant"] == "acme"
+    assert letter.message.id == "order-0"
+    assert letter.message.routing_key == "order.created"
+
+
+def test_a_listing_that_is_broken_off_gives_all_back(broker: RabbitMQ) -> None:
+    letters = bury(broker, 10)
+    for letter in letters:
+        assert letter.message.raw == b"0"
+        break
+    wait_for(lambda: letters.count() == 10)
+
+
+def test_what_is_purged_is_gone_and_the_rest_stays(broker: RabbitMQ) -> None:
+    letters = bury(broker, 250)
+    looked: list[int] = []
+    taken = letters.take(
+        lambda letter: int(letter.message.raw) % 2 == 0,
+        replay=False,
+        progress=lambda: looked.append(1),
+    )
+    assert (taken, len(looked)) == (125, 250)
+    wait_for(lambda: letters.count() == 125)
+    assert all(int(letter.message.raw) % 2 for letter in letters)
+    assert broker.depth(QUEUE) == 0
+
+
+def test_what_is_replayed_comes_to_its_queue_as_if_it_were_new(
+    broker: RabbitMQ,
+) -> None:
+    letters = bury(broker, 250)
+    assert letters.take(lambda _: True, replay=True) == 250
+    assert letters.count() == 0
+    with linked(broker, prefetch=300) as link:
+        deliveries = take(link, 250)
+        assert len(deliveries) == 250
+        message = deliveries[0].message
+        link.ack(deliveries)
+    assert message.attempt == 1
+    assert message.headers["x-tenant"] == "acme"
+    assert not {headers.REASON, headers.DIED_AT} & set(message.headers)
+    assert not message.redelivered
+
+
+def test_a_replay_goes_to_the_queue_that_failed_only(rabbitmq_url: str) -> None:
+    plans = plan_of(QUEUE, "#"), plan_of("audit", "#")
+    with rabbit(rabbitmq_url, *plans) as broker:
+        letters = bury(broker, 1)
+        letters.take(lambda _: True, replay=True)
+        assert broker.depth(QUEUE) == 1
+        assert broker.depth("audit") == 1
+
+
+def test_what_cannot_be_replayed_stays(rabbitmq_url: str, broker: RabbitMQ) -> None:
+    letters = bury(broker, 3)
+    assert letters.count() == 3
+    with raw_channel(rabbitmq_url) as channel:
+        channel.queue_delete(QUEUE)
+    with rabbit(rabbitmq_url, *broker.topology.queues, declare="never") as careless:
+        there = careless.dead_letters(broker.topology.queues[0])
+        with pytest.raises(PublishError, match=f"'{QUEUE}'"):
+            there.take(lambda _: True, replay=True)
+    wait_for(lambda: letters.count() == 3)
+
+
+def test_dead_letters_expire_one_by_one(broker: RabbitMQ) -> None:
+    letters = bury(broker, 2, expires=0.3)
+    wait_for(lambda: letters.count() == 0)
+
+
+def test_dead_letters_may_be_kept_longer_than_rabbitmq_counts(
+    broker: RabbitMQ,
+) -> None:
+    assert bury(broker, 1, expires=365 * 86_400).count() == 1
+
+
+def test_foreign_dead_letters_are_listed(broker: RabbitMQ) -> None:
+    broker.declare()
+    foreign = order(1, f"{QUEUE}.dead", exchange="", id=None)
+    assert broker.publish([foreign], 10) == [None]
+    letters = broker.dead_letters(broker.topology.queues[0])
+    (letter,) = letters
+    assert letter.message.id is None
+    assert letters.take(lambda found: found.ref == letter.ref, replay=False) == 1
+
+
+def test_a_queue_without_a_lane_has_no_dead_letters(broker: RabbitMQ) -> None:
+    letters = broker.dead_letters(plan_of("unknown"))
+    assert letters.count() == 0
+    assert list(letters) == []
