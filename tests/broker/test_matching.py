@@ -1,0 +1,76 @@
+"""Topic patterns mean what AMQP 0-9-1 says, and nothing else."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_qconsume.broker.matching import matches
+
+
+def by_the_book(pattern: list[str], words: list[str]) -> bool:
+    """The definition, word by word: slow, and plainly right."""
+    if not pattern:
+        return not words
+    if pattern[0] == "#":
+        return any(by_the_book(pattern[1:], words[n:]) for n in range(len(words) + 1))
+    if not words:
+        return False
+    return pattern[0] in ("*", words[0]) and by_the_book(pattern[1:], words[1:])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "taken", "refused"),
+    [
+        ("order", ["order"], ["", "orders", "order.", "order.x", ".order", "Order"]),
+        ("order.created", ["order.created"], ["order", "orderXcreated"]),
+        ("*", ["order", ""], ["order.x", "."]),
+        ("#", ["order", "", "a.b.c", ".", "..."], []),
+        ("order.*", ["order.x", "order."], ["order", "order.x.y", "x.order.y"]),
+        ("order.#", ["order", "order.x", "order.x.y", "order."], ["orders", "x.order"]),
+        ("#.order", ["order", "x.order", "x.y.order"], ["order.x", "xorder"]),
+        ("#.*", ["x", "x.y", ""], []),
+        ("*.#", ["x", "x.y", ""], []),
+        ("*.*", ["a.b", "."], ["a", "a.b.c"]),
+        ("a.#.b", ["a.b", "a.x.b", "a.x.y.b"], ["a", "b", "ab", "a.bb", "aa.b"]),
+        ("a.#.#.b", ["a.b", "a.x.b"], ["a", "a.b.c"]),
+        ("#.#", ["", "a", "a.b"], []),
+        ("a.*.#", ["a.b", "a.b.c"], ["a", "b.c"]),
+        ("a*", ["a*"], ["ab", "a"]),
+        ("a#", ["a#"], ["ab", "a"]),
+        ("a.b?", ["a.b?"], ["a.b", "a.bc"]),
+        ("[a]", ["[a]"], ["a"]),
+        ("a\\.b", ["a\\.b"], ["a.b"]),
+        ("zwölf.*", ["zwölf.x", "zwölf.\n"], ["zwolf.x"]),
+        ("", [""], ["a", "."]),
+    ],
+)
+def test_the_table(pattern: str, taken: list[str], refused: list[str]) -> None:
+    assert [key for key in taken if not matches(pattern, key)] == []
+    assert [key for key in refused if matches(pattern, key)] == []
+
+
+words = st.sampled_from(["a", "b", "ab", "", "a\n", "*", "#"])
+
+
+@given(st.lists(words, min_size=1, max_size=6), st.lists(words, min_size=1, max_size=6))
+def test_it_says_what_the_definition_says(pattern: list[str], key: list[str]) -> None:
+    # A message's own "*" and "#" are words like others.
+    assert matches(".".join(pattern), ".".join(key)) == by_the_book(pattern, key)
+
+
+@given(st.text(), st.text())
+def test_any_text_is_a_pattern_and_a_key(pattern: str, key: str) -> None:
+    found = matches(pattern, key)
+    assert found == by_the_book(pattern.split("."), key.split("."))
+
+
+@pytest.mark.deadline(20)
+def test_no_pattern_takes_long() -> None:
+    began = time.process_time()
+    assert not matches(".".join(["#"] * 120) + ".x", ".".join(["a"] * 120))
+    assert not matches("#.a.#.a.#.a.#.b", ".".join(["a"] * 120))
+    assert time.process_time() - began < 5

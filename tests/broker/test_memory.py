@@ -1,0 +1,457 @@
+"""The memory broker: it does what the others do, but outlive its process."""
+
+from __future__ import annotations
+
+import typing as t
+
+import gevent
+import pytest
+
+from flask_qconsume import Message
+from flask_qconsume import QConsume
+from flask_qconsume import TopologyMismatch
+from flask_qconsume import Unroutable
+from flask_qconsume.broker import headers as ours
+from flask_qconsume.broker.delivery import Delivery
+from flask_qconsume.broker.delivery import Forward
+from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.memory import Memory
+from flask_qconsume.broker.memory.link import MemoryLink
+from flask_qconsume.broker.memory.store import MemoryQueue
+from flask_qconsume.broker.memory.store import Store
+from flask_qconsume.broker.memory.store import entry_of
+from flask_qconsume.broker.publishing import compose
+from flask_qconsume.broker.topology import Binding
+from tests.apps import make_app
+
+
+class Clock:
+    """Seconds that pass only when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Bench:
+    """A broker on a virtual clock, with the queues 'billing' and 'audit'."""
+
+    def __init__(self, **config: t.Any) -> None:
+        qconsume = QConsume()
+        qconsume.add_consumer("billing", print, name="bill")
+        qconsume.add_consumer("audit", print, name="audit", routing_key="order.#")
+        self.clock = Clock()
+        found = make_app(qconsume, **config).extensions["qconsume"]
+        self.broker = t.cast(Memory, found.broker)
+        self.broker.store = Store(self.clock)
+        self.plan = found.topology.queue("billing")
+        self.audit = found.topology.queue("audit")
+        self.letters = self.broker.dead_letters(self.plan)
+
+    def publish(
+        self, body: t.Any, routing_key: str = "billing", **options: t.Any
+    ) -> list[Exception | None]:
+        message = compose("qconsume", routing_key, body, **options)
+        return self.broker.publish([message], timeout=1)
+
+    def link(self, lane: Lane = Lane.MAIN, plan: t.Any = None) -> MemoryLink:
+        link = self.broker.connect(plan or self.plan, lane, prefetch=10)
+        return t.cast(MemoryLink, link)
+
+    def later(self, seconds: float) -> None:
+        self.clock.now += seconds
+        for plan in (self.plan, self.audit):
+            self.broker.store.queue(plan.name).wake()
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def bodies(deliveries: t.Iterable[Delivery]) -> list[t.Any]:
+    return [delivery.message.raw for delivery in deliveries]
+
+
+# -- publishing ------------------------------------------------------------------------
+
+
+def test_each_queue_that_is_bound_gets_a_copy_of_its_own(bench: Bench) -> None:
+    assert bench.publish(1, "order.created") == [None]
+    bench.publish(2, "order")
+    bench.publish(3)
+    assert (bench.broker.depth("billing"), bench.broker.depth("audit")) == (1, 2)
+    link = bench.link(plan=bench.audit)
+    first, second = link.read(10)
+    assert bodies([first, second]) == [b"1", b"2"]
+    assert first.message.queue == "audit"
+    assert (first.message.exchange, first.message.routing_key) == (
+        "qconsume",
+        "order.created",
+    )
+    assert not first.message.redelivered
+    link.close()
+
+
+def test_two_bindings_that_match_make_one_copy() -> None:
+    qconsume = QConsume()
+    qconsume.add_consumer("q", print, name="q", routing_key=["a.*", "*.b", "#"])
+    found = make_app(qconsume).extensions["qconsume"]
+    found.publish("a.b", 1)
+    assert found.broker.depth("q") == 1
+
+
+def test_a_message_for_nobody_is_unroutable_unless_that_is_fine(bench: Bench) -> None:
+    (error,) = bench.publish(1, "nobody")
+    assert isinstance(error, Unroutable)
+    assert bench.publish(1, "nobody", mandatory=False) == [None]
+    assert bench.publish(1, "billing", exchange="other")[0] is not None
+
+
+def test_the_default_exchange_reaches_a_queue_by_its_name(bench: Bench) -> None:
+    assert bench.publish(1, "audit", exchange="") == [None]
+    assert bench.broker.depth("audit") == 1
+    assert isinstance(bench.publish(1, "nobody", exchange="")[0], Unroutable)
+
+
+def test_asking_for_the_depth_of_a_queue_does_not_make_it(bench: Bench) -> None:
+    assert bench.broker.depth("nobody") == 0
+    assert isinstance(bench.publish(1, "nobody", exchange="")[0], Unroutable)
+
+
+# -- order and delay -------------------------------------------------------------------
+
+
+def test_priorities_come_first_and_within_one_the_oldest(bench: Bench) -> None:
+    for body, priority in [(1, None), (2, 9), (3, 0), (4, 5), (5, 9)]:
+        bench.publish(body, priority=priority)
+    link = bench.link()
+    assert bodies(link.read(10)) == [b"2", b"5", b"4", b"1", b"3"]
+    link.close()
+
+
+def test_a_delayed_message_is_held_back_until_it_is_due(bench: Bench) -> None:
+    bench.publish("late", delay=30)
+    bench.publish("soon", delay=5)
+    bench.publish("now")
+    link = bench.link()
+    assert bodies(link.read(10)) == [b'"now"']
+    assert bench.broker.depth("billing") == 0
+    bench.later(4.9)
+    assert bench.broker.depth("billing") == 0
+    bench.later(0.1)
+    assert bodies(link.read(10)) == [b'"soon"']
+    bench.later(25)
+    assert bodies(link.read(10)) == [b'"late"']
+    link.close()
+
+
+def test_a_reader_that_waits_is_woken_when_a_message_is_due(bench: Bench) -> None:
+    bench.publish("late", delay=30)
+    link = bench.link()
+    reading = gevent.spawn(link.read, 10)
+    gevent.sleep(0)
+    assert not reading.ready()
+    bench.later(30)
+    assert bodies(reading.get(timeout=5)) == [b'"late"']
+    link.close()
+
+
+def test_a_reader_wakes_by_itself_on_a_real_clock() -> None:
+    queue = MemoryQueue()
+    queue.put([entry_of(Message(b"x", "q"))], delay=0.02)
+    (entry,) = queue.take(1, lambda: False)
+    assert entry.message.raw == b"x"
+
+
+def test_many_readers_get_each_message_once(bench: Bench) -> None:
+    links = [bench.link() for _ in range(4)]
+    readers = [gevent.spawn(link.read, 3) for link in links]
+    gevent.sleep(0)
+    for n in range(12):
+        bench.publish(n)
+    found = [raw for r in readers for raw in bodies(r.get(timeout=5))]
+    found += [raw for raw in bodies(links[0].read(12))] if len(found) < 12 else []
+    assert sorted(map(int, found)) == list(range(12))
+    for link in links:
+        link.close()
+
+
+# -- links -----------------------------------------------------------------------------
+
+
+def test_no_more_is_read_than_there_is_room_for(bench: Bench) -> None:
+    for n in range(5):
+        bench.publish(n)
+    link = bench.link()
+    assert bodies(link.read(2)) == [b"0", b"1"]
+    assert bodies(link.read(1)) == [b"2"]
+    assert bench.broker.depth("billing") == 2
+    link.close()
+
+
+def test_what_is_not_settled_goes_back_to_its_place(bench: Bench) -> None:
+    for n in range(5):
+        bench.publish(n)
+    link = bench.link()
+    first, second, third = link.read(3)
+    link.ack([second])
+    link.close()
+    assert first.stale
+    again = bench.link()
+    assert bodies(again.read(10)) == [b"0", b"2", b"3", b"4"]
+    again.close()
+
+
+def test_a_stale_settlement_changes_nothing(bench: Bench) -> None:
+    bench.publish(1)
+    link = bench.link()
+    (delivery,) = link.read(1)
+    link.close()
+    again = bench.link()
+    (same,) = again.read(1)
+    link.ack([delivery])
+    link.forward([Forward(delivery, Lane.DEAD, {}, expires=60)])
+    link.close()
+    assert bench.letters.count() == 0
+    again.close()
+    assert bench.broker.depth("billing") == 1
+    assert same.message.raw == b"1"
+
+
+def test_closing_wakes_the_reader_with_nothing(bench: Bench) -> None:
+    link = bench.link()
+    reading = gevent.spawn(link.read, 1)
+    gevent.sleep(0)
+    link.close()
+    bench.publish(1)
+    assert list(reading.get(timeout=5)) == []
+    assert bench.broker.depth("billing") == 1
+    link.close()
+
+
+def test_a_paused_link_fetches_no_more_and_keeps_what_it_has(bench: Bench) -> None:
+    bench.publish(1)
+    link = bench.link()
+    (delivery,) = link.read(1)
+    reading = gevent.spawn(link.read, 1)
+    gevent.sleep(0)
+    link.pause()
+    assert list(reading.get(timeout=5)) == []
+    bench.publish(2)
+    assert list(link.read(1)) == []
+    link.ack([delivery])
+    link.close()
+    assert bench.broker.depth("billing") == 1
+
+
+def test_what_is_given_back_early_is_there_for_others_once(bench: Bench) -> None:
+    for n in range(3):
+        bench.publish(n)
+    link = bench.link()
+    first, second, third = link.read(3)
+    link.pause()
+    link.release([third, first])
+    other = bench.link()
+    assert bodies(other.read(10)) == [b"0", b"2"]
+    link.close()
+    assert bodies(other.read(10)) == [b"1"]
+    link.release([first])
+    other.close()
+    assert bench.broker.depth("billing") == 3
+
+
+# -- forwarding ------------------------------------------------------------------------
+
+
+def test_a_retry_goes_to_its_own_queue_only_and_remembers_where_it_was_from() -> None:
+    bench = Bench()
+    bench.publish(1, "order.created", priority=4, key="k", headers={"a": 1})
+    link = bench.link(plan=bench.audit)
+    (delivery,) = link.read(1)
+    headers = ours.retried(delivery.message, 2)
+    assert link.forward([Forward(delivery, Lane.MAIN, headers, delay=5)]) == [None]
+    assert bench.broker.depth("audit") == 0
+    bench.later(5)
+    (again,) = link.read(1)
+    old, new = delivery.message, again.message
+    assert (new.attempt, new.id, new.raw, new.priority) == (2, old.id, old.raw, 4)
+    assert (new.exchange, new.routing_key, new.key) == (
+        "qconsume",
+        "order.created",
+        "k",
+    )
+    assert (new.timestamp, new.queue, new.headers["a"]) == (old.timestamp, "audit", 1)
+    assert not new.redelivered
+    link.close()
+
+
+def test_a_suspect_goes_to_the_lane_that_only_its_link_reads(bench: Bench) -> None:
+    bench.publish(1)
+    link = bench.link()
+    (delivery,) = link.read(1)
+    headers = ours.suspected(delivery.message, 1)
+    link.forward([Forward(delivery, Lane.SUSPECTS, headers)])
+    assert bench.broker.depth("billing") == 0
+    assert bench.broker.depth("billing.suspects") == 1
+    lane = bench.link(Lane.SUSPECTS)
+    (suspect,) = lane.read(1)
+    assert suspect.message.deaths == 1
+    assert suspect.message.queue == "billing"
+    back = ours.retried(suspect.message, 2)
+    lane.forward([Forward(suspect, Lane.MAIN, back)])
+    (healthy,) = link.read(1)
+    assert (healthy.message.attempt, healthy.message.deaths) == (2, 0)
+    link.close()
+    lane.close()
+
+
+def bury(bench: Bench, body: t.Any, expires: float | None = 60.0) -> None:
+    bench.publish(body, id=f"id-{body}")
+    link = bench.link()
+    (delivery,) = link.read(1)
+    headers = ours.dead(delivery.message, "bill", "billing", f"no {body}", None, 1.0)
+    link.forward([Forward(delivery, Lane.DEAD, headers, expires=expires)])
+    link.close()
+
+
+def test_dead_letters_are_listed_the_oldest_first_and_looking_changes_nothing(
+    bench: Bench,
+) -> None:
+    for n in range(3):
+        bury(bench, n)
+    for _ in range(2):
+        found = list(bench.letters)
+        assert [letter.ref for letter in found] == ["id-0", "id-1", "id-2"]
+    assert bench.letters.count() == bench.broker.depth("billing.dead") == 3
+    assert found[0].queue == "billing"
+    assert found[0].headers[ours.REASON] == "no 0"
+    assert found[0].message.raw == b"0"
+
+
+def test_dead_letters_are_forgotten_in_time_each_by_itself(bench: Bench) -> None:
+    bury(bench, 1, expires=60)
+    bury(bench, 2, expires=10)
+    bury(bench, 3, expires=None)
+    bench.later(10)
+    assert [letter.ref for letter in bench.letters] == ["id-1", "id-3"]
+    bench.later(10**9)
+    assert [letter.ref for letter in bench.letters] == ["id-3"]
+
+
+def test_a_replay_puts_the_wanted_into_their_queue_as_if_new(bench: Bench) -> None:
+    for n in range(3):
+        bury(bench, n)
+    looked: list[None] = []
+    taken = bench.letters.take(
+        lambda letter: letter.ref != "id-1", True, lambda: looked.append(None)
+    )
+    assert (taken, len(looked)) == (2, 3)
+    assert [letter.ref for letter in bench.letters] == ["id-1"]
+    assert bench.broker.depth("audit") == 0
+    link = bench.link()
+    first, second = link.read(10)
+    assert [first.message.id, second.message.id] == ["id-0", "id-2"]
+    assert (first.message.attempt, first.message.deaths) == (1, 0)
+    assert ours.REASON not in first.message.headers
+    assert (first.message.exchange, first.message.routing_key) == (
+        "qconsume",
+        "billing",
+    )
+    link.close()
+
+
+def test_a_purge_removes_the_wanted_and_sends_nothing(bench: Bench) -> None:
+    for n in range(3):
+        bury(bench, n)
+    assert bench.letters.take(lambda letter: letter.ref == "id-1", replay=False) == 1
+    assert [letter.ref for letter in bench.letters] == ["id-0", "id-2"]
+    assert bench.broker.depth("billing") == 0
+
+
+def test_two_who_take_at_once_replay_each_letter_once(bench: Bench) -> None:
+    bury(bench, 1)
+
+    def take_it_from_under(letter: t.Any) -> bool:
+        if bench.letters.count():
+            bench.broker.dead_letters(bench.plan).take(lambda _: True, replay=True)
+        return True
+
+    assert bench.letters.take(take_it_from_under, replay=True) == 0
+    assert bench.broker.depth("billing") == 1
+
+
+# -- topology --------------------------------------------------------------------------
+
+
+def test_declaring_again_changes_nothing(bench: Bench) -> None:
+    bench.broker.declare()
+    before = set(bench.broker.store.bindings)
+    bench.broker.declare()
+    assert bench.broker.store.bindings == before
+    assert bench.broker.stale_bindings() == []
+
+
+def test_a_binding_that_the_code_has_no_more_is_reported_and_removed() -> None:
+    url = "memory://a-shared-name"
+    old = QConsume()
+    old.add_consumer("q", print, name="q", routing_key=["a", "b"])
+    first = make_app(old, broker_url=url).extensions["qconsume"].broker
+    first.declare()
+    new = QConsume()
+    new.add_consumer("q", print, name="q", routing_key=["b", "c"])
+    other = make_app(new, broker_url=url).extensions["qconsume"]
+    broker = other.broker
+    broker.declare()
+    stale = broker.stale_bindings()
+    assert stale == [Binding("q", "qconsume", "a")]
+    other.publish("a", 1)
+    broker.unbind(stale)
+    assert broker.stale_bindings() == []
+    with pytest.raises(Unroutable):
+        other.publish("a", 2)
+
+
+def test_bindings_of_other_apps_are_none_of_ours() -> None:
+    url = "memory://another-shared-name"
+    apps = []
+    for name in ("one", "two"):
+        qconsume = QConsume()
+        qconsume.add_consumer(name, print, name=name, routing_key="event")
+        apps.append(make_app(qconsume, broker_url=url).extensions["qconsume"])
+        apps[-1].broker.declare()
+    assert apps[0].broker.stale_bindings() == []
+    apps[0].publish("event", 1)
+    assert [apps[1].broker.depth(name) for name in ("one", "two")] == [1, 1]
+
+
+def test_brokers_without_a_name_share_nothing() -> None:
+    one, two = Bench(), Bench()
+    one.publish(1)
+    two.publish(2)
+    assert one.broker.depth("billing") == two.broker.depth("billing") == 1
+
+
+def test_passive_wants_what_somebody_else_declared() -> None:
+    bench = Bench(declare="passive")
+    with pytest.raises(TopologyMismatch, match="'billing' is not bound"):
+        bench.publish(1)
+    with pytest.raises(TopologyMismatch):
+        bench.link()
+    bench.broker.store.bindings.update(bench.broker.topology.bindings)
+    assert bench.publish(1) == [None]
+
+
+def test_never_leaves_everything_alone() -> None:
+    bench = Bench(declare="never")
+    bench.broker.declare()
+    assert bench.broker.store.bindings == set()
+    assert isinstance(bench.publish(1)[0], Unroutable)
+
+
+def test_it_says_plainly_what_it_cannot_do() -> None:
+    can = Memory.capabilities
+    assert not (can.shared or can.durable or can.survives_worker_death)
+    assert "lost" in can.guarantee
