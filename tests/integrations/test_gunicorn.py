@@ -243,22 +243,36 @@ def test_what_does_not_end_goes_back_within_gunicorns_time(
     assert {line.attempt for line in site.fleet.ledger.lines("start")} == {1}
 
 
-def test_nothing_is_begun_after_the_signal(site: Site) -> None:
+def test_nothing_is_begun_after_the_signal(site: Site, tmp_path: pathlib.Path) -> None:
     """Gunicorn still works off a request, and calls us only then."""
-    master = site.start(workers=1)
-    with gevent.Timeout(60):
-        waiting = gevent.spawn(site.request, "GET", "/wait/4")
-        wait_for(lambda: "waiting" in site.said())
-        master.send_signal(signal.SIGTERM)
-        wait_for(lambda: "stopping" in site.said(), message=site.said)
-        site.consumers.publish("work", {"n": 1})
-        assert waiting.get() == "waited"
-        assert master.wait(20) == 0
+    (tmp_path / "waiting.py").write_text(
+        "import time\n"
+        "from flask_qconsume import signals\n"
+        "from tests.fleet import app as fleet\n"
+        "app = fleet.create_app()\n"
+        "@app.get('/wait')\n"
+        "def wait():\n"
+        "    print('waiting', flush=True)\n"
+        "    time.sleep(4)\n"
+        "    return 'waited'\n"
+        "@signals.worker_stopping.connect\n"
+        "def tell(sender, **extra):\n"
+        "    print('quiet', flush=True)\n"
+    )
+    options = ["--pythonpath", str(tmp_path)]
+    master = site.start(*options, app="waiting:app", workers=1)
+    waiting = gevent.spawn(site.request, "GET", "/wait")
+    wait_for(lambda: "waiting\n" in site.said(), message=site.said)
+    master.send_signal(signal.SIGTERM)
+    wait_for(lambda: "quiet\n" in site.said(), message=site.said)
+    site.consumers.publish("work", {"n": 1})
+    assert waiting.get() == "waited"
+    assert master.wait(20) == 0
     assert site.fleet.ledger.lines("start") == []
 
 
 def test_preload_is_refused_with_the_remedy(site: Site) -> None:
-    master = site.start("--preload", sign="")
+    master = site.start("--preload", workers=1, sign="")
     assert master.wait(40) == 3
     assert "'--preload' has imported the app in gunicorn's master" in site.said()
     assert "Traceback" not in site.said()
@@ -280,7 +294,7 @@ def test_preload_works_in_a_patched_master(site: Site, tmp_path: pathlib.Path) -
 
 @pytest.mark.parametrize("kind", ["sync", "gthread"])
 def test_other_kinds_of_workers_are_refused(site: Site, kind: str) -> None:
-    master = site.start(kind=kind, sign="")
+    master = site.start(kind=kind, workers=1, sign="")
     assert master.wait(40) == 3
     assert "Start it by 'gunicorn -k gevent" in site.said()
     assert "Traceback" not in site.said()
@@ -291,7 +305,7 @@ def test_a_wrong_configuration_stops_it_with_a_message(
 ) -> None:
     site = make_site(redis_url)
     site.fleet.config["CONSUMERS"] = {"fleet.wrk": {"concurrency": 2}}
-    master = site.start(sign="")
+    master = site.start(workers=1, sign="")
     assert master.wait(40) == 3
     assert "Cannot run the consumers: 'QCONSUME_CONSUMERS' names" in site.said()
 
