@@ -1,0 +1,145 @@
+"""What users write, for a type checker to read; nothing here is ever run.
+
+Each ``type: ignore`` is a mistake that the checker must find: where it does not, the
+comment itself is an error.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from flask import Blueprint
+from flask import Flask
+from flask import g
+from flask import request
+from marshmallow import Schema
+from marshmallow import fields
+
+from flask_qconsume import Ack
+from flask_qconsume import ConsumerBlueprint
+from flask_qconsume import ConsumerScaffold
+from flask_qconsume import Drop
+from flask_qconsume import Message
+from flask_qconsume import Outcome
+from flask_qconsume import QConsume
+from flask_qconsume import Reject
+from flask_qconsume import Retry
+from flask_qconsume import RetryPolicy
+from flask_qconsume import Unroutable
+from flask_qconsume import current_message
+from flask_qconsume import signals
+from flask_qconsume.testing.client import TestClient
+
+qconsume = QConsume()
+bp = ConsumerBlueprint("orders", __name__, url_prefix="/orders")
+
+
+class OrderSchema(Schema):
+    id = fields.Int(required=True)
+
+
+class CardDeclined(Exception):
+    pass
+
+
+@bp.post("/")
+def create() -> tuple[dict[str, str], int]:
+    id: str = qconsume.publish("order.created", request.get_json(), delay=5, key="k")
+    return {"id": id}, 202
+
+
+@bp.consumer(
+    "billing",
+    routing_key=["order.created", "order.#"],
+    schema=OrderSchema(),
+    retry=RetryPolicy(max_attempts=5, give_up_on=(CardDeclined,)),
+    concurrency=10,
+    timeout=30,
+)
+def bill(order: dict[str, t.Any]) -> Outcome | None:
+    if current_message.attempt > 3:
+        return Reject("too late")
+    left: float | None = current_message.remaining
+    return Retry(left) if order["id"] else None
+
+
+queue: t.Any = object()  # A kombu.Queue: kombu itself has no types to check.
+
+
+@qconsume.consumer(queue, schema=OrderSchema, retry="patient")
+def theirs(order: t.Any) -> None:
+    raise Drop("not ours")
+
+
+# The decorators leave a function's type as it is.
+billed: Outcome | None = bill({"id": 1})
+bill(5)  # type: ignore[arg-type]
+
+
+@bp.before_message
+def load_tenant() -> None:
+    g.tenant = current_message.headers["x-tenant"]
+
+
+@bp.after_message
+def note(outcome: Outcome) -> Outcome:
+    return outcome
+
+
+@bp.teardown_message
+def clear(error: BaseException | None) -> None:
+    g.pop("tenant", None)
+
+
+@bp.message_errorhandler(CardDeclined)
+def declined(error: CardDeclined) -> Outcome:
+    return Reject(str(error))
+
+
+@bp.before_worker
+def open_pool() -> None: ...
+
+
+bp.add_consumer("mail", bill, name="mail", prefetch=5)
+bp.add_consumer("mail", bill, concurrency="5")  # type: ignore[arg-type]
+bp.consumer("mail", unknown=1)  # type: ignore[call-arg]
+bp.message_errorhandler(CardDeclined())  # type: ignore[arg-type]
+Reject()  # type: ignore[call-arg]
+Retry("5")  # type: ignore[arg-type]
+current_message.attempt = 2  # type: ignore[misc]
+RetryPolicy(max_attempts="5")  # type: ignore[arg-type]
+
+
+class OwnBlueprint(ConsumerScaffold, Blueprint):
+    pass
+
+
+def create_app() -> Flask:
+    app = Flask(__name__)
+    qconsume.init_app(app)
+    app.register_blueprint(bp)
+    app.register_blueprint(OwnBlueprint("own", __name__))
+    return app
+
+
+def test_of_a_user(app: Flask) -> None:
+    client: TestClient = qconsume.test_client(app)
+    result = client.deliver("orders.bill", {"id": 1}, headers={"x-tenant": "acme"})
+    assert result.outcome == Ack()
+    delay: float | None = result.next_delay
+    keys: list[str] = [message.routing_key for message in result.published]
+    print(delay, keys)
+
+
+def publish_many() -> list[str]:
+    try:
+        return qconsume.publish_many([("a", 1), ("b", 2, {"delay": 5})])
+    except Unroutable as error:
+        print([each for each in error.errors if each])
+        return []
+
+
+def heard(sender: Flask, message: Message, **_: t.Any) -> None: ...
+
+
+signals.message_received.connect(heard)
