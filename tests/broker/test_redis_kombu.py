@@ -127,10 +127,11 @@ def test_what_we_forwarded_is_consumed_and_restored_by_kombu_to_that_queue(redis
         assert read(link, 1)[0].message.redelivered
 
 
-def test_kombu_restores_what_a_dead_worker_of_ours_held(redis_url):
+@pytest.mark.parametrize("body", [b'{"id": 1}', b"x" * 100_000])
+def test_kombu_restores_what_a_dead_worker_of_ours_held(redis_url, body):
     both = [plan("billing", "order"), plan("mail", "order")]
     with shop(redis_url, *both) as it:
-        it.publish(outgoing(b'{"id": 1}', routing_key="order", priority=3))
+        it.publish(outgoing(body, routing_key="order", priority=3))
         link = it.link()
         late = read(link, 1)
         with kombus(redis_url, visibility_timeout=-10) as connection:
@@ -139,7 +140,7 @@ def test_kombu_restores_what_a_dead_worker_of_ours_held(redis_url):
         # The late acknowledgement of the first one takes nothing away.
         link.ack(late)
         again = read(it.link(), 1)[0]
-        assert (again.message.raw, again.message.redelivered) == (b'{"id": 1}', True)
+        assert (again.message.raw, again.message.redelivered) == (body, True)
         assert again.message.priority == 3
 
 

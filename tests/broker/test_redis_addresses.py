@@ -1,0 +1,143 @@
+"""Every way to a Redis that kombu knows: TLS, sentinels, a socket, users."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import subprocess
+
+import gevent
+import pytest
+
+from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.redis import RedisLists
+from flask_qconsume.broker.topology import Topology
+from flask_qconsume.errors import BrokerUnavailable
+
+from ..servers import Redis
+from ..servers.ports import free_port
+from ..waiting import wait_for
+from .redis_tools import EXCHANGE
+from .redis_tools import bodies
+from .redis_tools import outgoing
+from .redis_tools import plan
+from .redis_tools import read
+from .redis_tools import settings
+
+
+def broker_at(url: str, **config) -> RedisLists:
+    return RedisLists(settings(url, **config), Topology(EXCHANGE, (plan(),)))
+
+
+def assert_works(broker: RedisLists) -> None:
+    assert broker.publish([outgoing(b"1")], 5.0) == [None]
+    link = broker.connect(plan(), Lane.MAIN, 1)
+    found = read(link, 1)
+    assert bodies(found) == [b"1"]
+    link.ack(found)
+    reader = gevent.spawn(link.read, 1)
+    gevent.sleep(0.05)
+    link.close()
+    assert reader.get(timeout=1) == []
+    broker.close()
+
+
+@pytest.fixture
+def certificate(tmp_path: pathlib.Path) -> pathlib.Path:
+    if not shutil.which("openssl"):
+        pytest.skip("no openssl on the PATH to make a certificate with")
+    made = tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+        + ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+        + ["-keyout", tmp_path / "key.pem", "-out", made],
+        check=True,
+        capture_output=True,
+    )
+    return made
+
+
+def test_tls_with_a_certificate_that_is_checked(redis_server, certificate, tmp_path):
+    port = free_port()
+    options = {
+        "tls-port": str(port),
+        "tls-cert-file": str(certificate),
+        "tls-key-file": str(certificate.parent / "key.pem"),
+        "tls-ca-cert-file": str(certificate),
+        "tls-auth-clients": "no",
+    }
+    url = f"rediss://127.0.0.1:{port}/0"
+    with Redis(tmp_path / "redis", options=options):
+        unknown = broker_at(url)
+        error = unknown.publish([outgoing()], 0.5)[0]
+        assert isinstance(error, BrokerUnavailable)
+        assert "CERTIFICATE_VERIFY_FAILED" in str(error)
+        unknown.close()
+        assert_works(broker_at(f"{url}?ssl_ca_certs={certificate}"))
+        assert_works(broker_at(f"{url}?ssl_cert_reqs=none"))
+
+
+def test_a_socket_of_the_machine(redis_server, tmp_path):
+    path = tmp_path / "s"
+    with Redis(tmp_path / "redis", options={"unixsocket": str(path)}):
+        assert_works(broker_at(f"redis+socket://{path}"))
+
+
+def test_a_user_with_no_more_permissions_than_it_needs(own_redis):
+    commands = (
+        "+eval +evalsha +type +llen +smembers +sadd +srem +blmove +client|id"
+        " +client|unblock +hello +ping +select +time +zrem +hdel +hset"
+        " +hget +hexists +zadd +zrangebyscore +zrevrangebyscore +zscore +zrange"
+        " +zcount +zremrangebyscore +lrange +ltrim +lpush +rpush"
+    )
+    own_redis.command("ACL", "SETUSER", "shop", "on", ">pw", "~*", *commands.split())
+    assert_works(broker_at(own_redis.url.replace("//", "//shop:pw@")))
+
+
+class Sentinel(Redis):
+    """A sentinel that watches one master."""
+
+    master: Redis
+
+    def _command(self) -> list[str]:
+        (self.folder / "sentinel.conf").write_text(
+            f"port {self.port}\n"
+            "bind 127.0.0.1\n"
+            "dir .\n"
+            f"sentinel monitor shop 127.0.0.1 {self.master.port} 1\n"
+            "sentinel down-after-milliseconds shop 500\n"
+            "sentinel failover-timeout shop 3000\n"
+        )
+        return ["redis-server", "sentinel.conf", "--sentinel"]
+
+
+def test_sentinels_and_a_failover(own_redis, tmp_path):
+    replica_of = {"replicaof": f"127.0.0.1 {own_redis.port}"}
+    sentinel = Sentinel(tmp_path / "sentinel")
+    sentinel.master = own_redis
+    with Redis(tmp_path / "replica", options=replica_of) as replica, sentinel:
+        wait_for(lambda: status(replica) == "up", timeout=30)
+        wait_for(lambda: sentinel.command("SENTINEL", "REPLICAS", "shop"), timeout=30)
+        broker = broker_at(
+            f"sentinel://127.0.0.1:{sentinel.port}/0",
+            transport_options={"master_name": "shop"},
+        )
+        sent = [b"%d" % number for number in range(10)]
+        assert broker.publish([outgoing(body) for body in sent], 5.0) == [None] * 10
+        link = broker.connect(plan(), Lane.MAIN, 5)
+        link.ack(read(link, 3))
+        held = read(link, 3)
+        assert own_redis.command("WAIT", 1, 5_000) == 1
+        own_redis.kill()
+        with pytest.raises(BrokerUnavailable):
+            link.ack(held)
+        link.close()
+        assert broker.publish([outgoing(b"later")], 30.0) == [None]
+        link = broker.connect(plan(), Lane.MAIN, 5)
+        assert bodies(read(link, 8)) == [*sent[3:], b"later"]
+        link.close()
+        broker.close()
+
+
+def status(replica: Redis) -> str | None:
+    return replica.command("INFO", "replication").get("master_link_status")
