@@ -22,6 +22,8 @@ from .selection import Selection
 from .selection import with_selection
 from .table import table
 
+_NONE = "There are no such dead letters."
+
 _json = click.option("--json", "as_lines", is_flag=True, help="One line of JSON each.")
 _limit = click.option(
     "--limit",
@@ -47,19 +49,12 @@ def dead_letters() -> None:
 @with_selection
 def list_letters(selection: Selection, limit: int, as_lines: bool) -> None:
     """Show dead letters, one in a line, the oldest of each queue first."""
-    with selection.letters() as letters:
-        shown = itertools.islice(letters, limit or None)
+    with _limited(selection, limit) as letters:
         if as_lines:
-            _echo_json(shown, whole=False)
+            _echo_json(letters, whole=False)
             return
-        rows = [row(letter) for letter in shown]
-        more = next(letters, None) is not None if limit else False
-    if not rows:
-        click.echo("There are no such dead letters.")
-        return
-    click.echo(table(HEADERS, rows))
-    if more:
-        click.echo(f"… and more: these are the first {limit}; see --limit.", err=True)
+        rows = [row(letter) for letter in letters]
+        click.echo(table(HEADERS, rows) if rows else _NONE)
 
 
 @dead_letters.command()
@@ -68,20 +63,16 @@ def list_letters(selection: Selection, limit: int, as_lines: bool) -> None:
 @with_selection
 def show(selection: Selection, limit: int, as_lines: bool) -> None:
     """Show all of each dead letter: headers, error, traceback, body."""
-    number = 0
-    with selection.letters() as letters:
-        shown = itertools.islice(letters, limit or None)
+    with _limited(selection, limit) as letters:
         if as_lines:
-            _echo_json(shown, whole=True)
+            _echo_json(letters, whole=True)
             return
-        for letter in shown:
+        number = 0
+        for letter in letters:
             number += 1
             click.echo(page(letter) + "\n")
-        more = next(letters, None) is not None if limit else False
-    if not number:
-        click.echo("There are no such dead letters.")
-    if more:
-        click.echo(f"… and more: these are the first {limit}; see --limit.", err=True)
+        if not number:
+            click.echo(_NONE)
 
 
 @dead_letters.command()
@@ -111,10 +102,20 @@ def purge(selection: Selection, dry_run: bool, yes: bool) -> None:
     if not yes:
         number = _matching(selection)
         if not number:
-            click.echo("There are no such dead letters.")
+            click.echo(_NONE)
             return
         click.confirm(f"Remove {_dead_letters(number)} for good?", abort=True)
     _take(selection, replay=False, done="Removed")
+
+
+@contextlib.contextmanager
+def _limited(selection: Selection, limit: int) -> Iterator[Iterator[DeadLetter]]:
+    """The first ones; says at the end if there are more."""
+    with selection.letters() as letters:
+        yield itertools.islice(letters, limit or None)
+        more = bool(limit) and next(letters, None) is not None
+    if more:
+        click.echo(f"… and more: these are the first {limit}; see --limit.", err=True)
 
 
 def _echo_json(letters: Iterator[DeadLetter], *, whole: bool) -> None:

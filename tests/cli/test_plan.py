@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from flask_qconsume.broker.memory import Memory
 from flask_qconsume.cli.plan import place
+from flask_qconsume.extension import consumers_of
 
 from ..servers.ports import free_port
 from .commands import Commands
@@ -62,12 +66,33 @@ def test_types_of_queues_are_told_where_there_are_some(make_app: MakeApp) -> Non
     assert "bill, classic" in invoke(app, "plan").output
 
 
-def test_a_delay_that_the_broker_cannot_keep_is_refused(make_app: MakeApp) -> None:
+def test_the_longest_delay_of_a_policy_can_be_kept(make_app: MakeApp) -> None:
     """A week is the longest that RabbitMQ's wait queues hold."""
     retry = {"max_delay": 604_800, "min_delay": 604_800, "max_attempts": 3}
     url = f"amqp://127.0.0.1:{free_port()}"
     fine = make_app(BROKER_URL=url, RETRY=retry, PUBLISH_TIMEOUT=2)
     assert invoke(fine, "plan").exit_code == 0
+
+
+class Short(Memory):
+    """A broker that cannot hold messages back for long."""
+
+    capabilities = dataclasses.replace(
+        Memory.capabilities, broker="Short", max_delay=60.0
+    )
+
+
+def test_a_delay_that_the_broker_cannot_keep_is_refused(make_app: MakeApp) -> None:
+    app = make_app()
+    consumers = consumers_of(app)
+    vars(consumers)["_broker"] = Short(consumers.settings, consumers.topology)
+    result = invoke(app, "plan")
+    assert result.exit_code == 1
+    assert "orders.bill  shop:bill" in result.output
+    assert (
+        "Error: The retry policy of the consumer 'orders.bill' waits up to 256 s, and"
+        " Short can hold a message back for 60 s at the most." in result.output
+    )
 
 
 def test_nobody_sees_the_password() -> None:
