@@ -234,3 +234,5 @@ def log_to_stderr() -> None:
     )
     ours.addHandler(handler)
     ours.setLevel(logging.INFO)
+    # A handler that the app adds to the root logger later would show each line again.
+    ours.propagate = False

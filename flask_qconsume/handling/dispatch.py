@@ -347,7 +347,7 @@ def _log(consumer: Consumer, message: Message, result: Result) -> None:
             printable(message.id),
             message.attempt,
             printable(outcome.reason),
-            exc_info=_with_traceback(result.error),
+            exc_info=_unforeseen(result),
         )
     elif isinstance(outcome, Drop):
         logger.info(
@@ -370,6 +370,8 @@ def _described(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {printable(error)}"
 
 
-def _with_traceback(error: BaseException | None) -> BaseException | None:
-    # What is wrong with an invalid message is all in its reason.
-    return None if isinstance(error, InvalidMessage) else error
+def _unforeseen(result: Result) -> BaseException | None:
+    """The error, where its traceback tells more than the outcome's reason does."""
+    if result.foreseen or isinstance(result.error, InvalidMessage):
+        return None
+    return result.error

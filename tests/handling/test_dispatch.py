@@ -978,3 +978,16 @@ def test_an_error_whose_text_raises_is_logged_all_the_same(
     desk.handler(raiser(Mute()))
     assert desk.handle().outcome == POLICY
     assert "(Mute, whose text cannot be had)" in caplog.text
+
+
+def test_a_dead_letter_that_was_foreseen_is_logged_without_a_traceback(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.handler(raiser(CardDeclined("no funds")))
+    desk.qconsume.register_message_error_handler(
+        CardDeclined, lambda error: Reject(str(error))
+    )
+    assert isinstance(desk.handle().error, CardDeclined)
+    (record,) = caplog.records
+    assert not record.exc_info
+    assert record.getMessage().endswith("is a dead letter after 1 attempts: no funds")
