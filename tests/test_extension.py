@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import typing as t
 
 import gevent
@@ -9,6 +10,7 @@ import kombu
 import pytest
 from flask import Flask
 
+from flask_qconsume import BrokerUnavailable
 from flask_qconsume import ConfigurationError
 from flask_qconsume import ConsumerBlueprint
 from flask_qconsume import PublishError
@@ -113,6 +115,16 @@ def test_an_unknown_broker_is_named_with_those_there_are(url: str) -> None:
     assert "memory" in str(e.value)
 
 
+def test_a_broker_whose_package_is_missing_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What Python does where a module cannot be imported.
+    monkeypatch.setitem(sys.modules, "flask_qconsume.broker.redis", None)
+    app = make_app(broker_url="redis://localhost")
+    with pytest.raises(ConfigurationError, match=r"'Flask-QConsume\[redis\]'"):
+        app.extensions["qconsume"].broker  # noqa: B018
+
+
 def test_a_message_for_nobody_is_an_error_unless_that_is_fine() -> None:
     app = make_app()
     publish = app.extensions["qconsume"].publish
@@ -134,6 +146,24 @@ def test_publish_many_says_of_each_message_what_became_of_it() -> None:
     assert second is caught.value
     assert isinstance(third, Unroutable)
     assert depth(app, "billing") == 1
+
+
+class Unreachable(Memory):
+    """The memory broker in an outage."""
+
+    def publish(self, messages: t.Any, timeout: float) -> list[Exception | None]:
+        return [BrokerUnavailable("nobody listens") for _ in messages]
+
+
+def test_an_outage_is_raised_as_what_it_is() -> None:
+    _, app = shop()
+    found = app.extensions["qconsume"]
+    found.__dict__["_broker"] = Unreachable(found.settings, found.topology)
+    heard: list[t.Any] = []
+    hearing = signals.message_published.connected_to(heard.append, app)
+    with hearing, pytest.raises(BrokerUnavailable, match="nobody listens"):
+        found.publish("billing", 1)
+    assert heard == []
 
 
 def test_a_message_that_cannot_be_written_keeps_all_from_being_sent() -> None:

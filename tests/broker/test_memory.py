@@ -221,6 +221,15 @@ def test_a_stale_settlement_changes_nothing(bench: Bench) -> None:
     assert same.message.raw == b"1"
 
 
+def test_its_heart_needs_no_beat_and_its_delays_no_declaration(bench: Bench) -> None:
+    link = bench.link()
+    link.beat()
+    bench.broker.declare_delays()
+    bench.broker.close()
+    assert not link.closed
+    link.close()
+
+
 def test_closing_wakes_the_reader_with_nothing(bench: Bench) -> None:
     link = bench.link()
     reading = gevent.spawn(link.read, 1)

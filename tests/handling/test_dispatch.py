@@ -894,6 +894,16 @@ def test_a_receiver_that_raises_is_logged_and_changes_nothing(
     assert " raised" in caplog.text
 
 
+def test_an_interrupt_of_a_receiver_leaves_the_message_unsettled(desk: Desk) -> None:
+    def receive(sender: t.Any, **_: t.Any) -> None:
+        raise Interrupted()
+
+    desk.handler(returner(None))
+    hearing = signals.message_handled.connected_to(receive, desk.app)
+    with hearing, pytest.raises(Interrupted):
+        desk.handle()
+
+
 def test_a_receiver_that_raises_does_not_keep_others_from_hearing(desk: Desk) -> None:
     heard: list[str] = []
 
