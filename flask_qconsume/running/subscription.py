@@ -52,7 +52,7 @@ HELD_HERE = 1.0
 OVERDUE = 10.0
 
 #: Seconds after which a connection that was lost had been a good one.
-LASTING = 60.0
+LASTING = 5.0
 
 #: Seconds in which a broker takes notice of an acknowledgement that was written.
 ACKED = 0.05

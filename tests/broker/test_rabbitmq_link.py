@@ -344,7 +344,13 @@ def hog(seconds: float) -> None:
 # What publishers send.
 
 
-def send(url: str, properties: bytes, body: bytes = b"{}", key: bytes = b"") -> None:
+def send(
+    url: str,
+    properties: bytes,
+    body: bytes = b"{}",
+    key: bytes = b"",
+    exchange: str = "amq.topic",
+) -> None:
     """Publish with content properties and a routing key as raw bytes."""
 
     class Raw(amqp.Message):  # type: ignore[misc]
@@ -352,8 +358,7 @@ def send(url: str, properties: bytes, body: bytes = b"{}", key: bytes = b"") -> 
             return properties
 
     with raw_channel(url) as channel:
-        exchange = "amq.topic" if key else ""
-        channel.basic_publish(Raw(body), exchange, key or QUEUE)
+        channel.basic_publish(Raw(body), exchange if key else "", key or QUEUE)
 
 
 def short(flag: int, value: bytes) -> bytes:

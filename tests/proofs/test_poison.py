@@ -5,10 +5,18 @@ from __future__ import annotations
 import pickle
 import typing as t
 
+import amqp
 import pytest
 
 from flask_qconsume.broker.base import DeadLetter
 
+from ..broker.rabbit import raw_channel
+from ..broker.test_rabbitmq_link import nested
+from ..broker.test_rabbitmq_link import send
+from ..broker.test_rabbitmq_link import short
+from ..broker.test_rabbitmq_link import with_table
+from ..servers.rabbitmq import Vhost
+from ..servers.redis import Redis
 from ..waiting import wait_for
 from .conftest import MakeStage
 from .conftest import Stage
@@ -90,3 +98,59 @@ def _publish_poison(stage: Stage) -> None:
 
 def _reason(dead: DeadLetter) -> str:
     return str(dead.headers["x-qconsume-reason"])
+
+
+#: Our own headers, as somebody else may fill them.
+NONSENSE = {
+    "x-qconsume-attempt": "many",
+    "x-qconsume-deaths": -3,
+    "x-qconsume-expires-at": "never",
+    "x-qconsume-published-at": {"a": 1},
+    "x-qconsume-routing-key": 5,
+    "x-qconsume-exchange": None,
+}
+
+
+@pytest.mark.parametrize("broker", ["quorum", "classic"])
+def test_what_others_send_to_rabbitmq_stops_nobody(
+    make_stage: MakeStage, own_rabbitmq_vhost: Vhost, broker: str
+) -> None:
+    stage = make_stage(broker, RETRY={"max_attempts": 1})
+    worker = stage.fleet.start()
+    url, queue = own_rabbitmq_vhost.url, b"work"
+    stage.publish(range(10))
+    send(url, short(0x8000, b"caf\xe9"), b'{"n": 100}', key=queue, exchange="")
+    send(url, with_table(nested(2000)), b'{"n": 101}', key=queue, exchange="")
+    send(url, b"\x00\x00", b"", key=queue, exchange="")
+    with raw_channel(url) as channel:
+        channel.basic_publish(
+            amqp.Message(b'{"n": 102}', application_headers=NONSENSE), "", "work"
+        )
+        channel.basic_publish(amqp.Message(b'{"n": 103}'), "", "work")
+    stage.publish(range(10, 20))
+    stage.await_done([*range(20), 102, 103])
+    wait_for(lambda: len(stage.dead()) == 3)
+
+    assert [dead.message.raw for dead in stage.dead()] == [
+        b'{"n": 100}',
+        b'{"n": 101}',
+        b"",
+    ]
+    assert stage.fleet.term(worker) == 0
+
+
+def test_what_others_push_to_redis_stops_nobody(
+    make_stage: MakeStage, own_redis: Redis
+) -> None:
+    stage = make_stage("redis", RETRY={"max_attempts": 1})
+    worker = stage.fleet.start()
+    stage.publish(range(10))
+    garbage = ["no json", "{}", '{"body": 5, "properties": []}', "\x00\xff", "[1]"]
+    for element in ['{"n": 100}', *garbage]:
+        own_redis.command("LPUSH", "work", element)
+    stage.publish(range(10, 20))
+    stage.await_done([*range(20), 100])
+    wait_for(lambda: len(stage.dead()) == len(garbage))
+
+    assert [dead.message.raw.decode() for dead in stage.dead()] == garbage
+    assert stage.fleet.term(worker) == 0
