@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
+import amqp
 import pytest
 
 from flask_qconsume.broker import headers
@@ -154,6 +155,17 @@ def test_foreign_dead_letters_are_listed(broker: RabbitMQ) -> None:
     (letter,) = letters
     assert letter.message.id is None
     assert letters.take(lambda found: found.ref == letter.ref, replay=False) == 1
+
+
+def test_a_letter_whose_routing_key_is_no_utf_8_is_listed(
+    rabbitmq_url: str, broker: RabbitMQ
+) -> None:
+    broker.declare()
+    with raw_channel(rabbitmq_url) as channel:
+        channel.queue_bind(f"{QUEUE}.dead", "amq.topic", "#")
+        channel.basic_publish(amqp.Message(b"x"), "amq.topic", b"caf\xe9")
+    (letter,) = broker.dead_letters(broker.topology.queues[0])
+    assert letter.message.routing_key == "caf\\xe9"
 
 
 def test_a_queue_without_a_lane_has_no_dead_letters(broker: RabbitMQ) -> None:

@@ -212,6 +212,16 @@ def test_fifty_greenlets_publish_at_once(broker: RabbitMQ) -> None:
     assert broker.depth(QUEUE) == 1000
 
 
+def test_a_thread_of_gevents_pool_may_be_the_first_to_publish(
+    broker: RabbitMQ,
+) -> None:
+    pool = gevent.get_hub().threadpool
+    with linked(broker) as link:
+        assert pool.spawn(broker.publish, [order()], 10).get() == [None]
+        published(broker)
+        take(link, 2)
+
+
 def test_a_caller_that_is_killed_harms_nobody(broker: RabbitMQ) -> None:
     published(broker)
     body = b"x" * 100_000

@@ -51,6 +51,9 @@ class RabbitMQ(Broker):
         self._publishers: dict[int, Publisher] = {}
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
+        # Here, on the hub of the worker: under gevent a thread belongs to the hub that
+        # it was started on, and the one of a thread pool's thread does not go on.
+        self._publisher.start()
         return RabbitLink(self.settings, plan, lane, prefetch, self._send)
 
     def publish(

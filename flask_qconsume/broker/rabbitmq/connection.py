@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
 import typing as t
 
 import amqp.exceptions
 from kombu import Connection as Client  # type: ignore[attr-defined]
+from kombu.utils.url import maybe_sanitize_url
 
 from ...errors import BrokerError
 from ...errors import BrokerRefused
@@ -53,18 +55,18 @@ def open_connection(settings: Settings, name: str) -> Connection:
         try:
             return _established(client)
         except LOST as error:
-            where = f"No connection to RabbitMQ at '{client.as_uri()}'"
+            where = f"No connection to RabbitMQ at '{maybe_sanitize_url(url)}'"
             problem = translated(error, where)
     assert problem is not None
     raise problem
 
 
 def _client(settings: Settings, url: str, name: str) -> t.Any:
-    scheme = url.partition(":")[0]
-    options = settings.transport_options
-    return Client(  # type: ignore[no-untyped-call]
+    options = dict(settings.transport_options)
+    tls = options.pop("ssl", url.startswith("amqps:"))
+    client: t.Any = Client(  # type: ignore[no-untyped-call]
         url,
-        transport=TLSTransport if scheme == "amqps" else Transport,
+        transport=TLSTransport if tls else Transport,
         heartbeat=max(1, int(settings.heartbeat)),
         transport_options={
             **options,
@@ -76,6 +78,21 @@ def _client(settings: Settings, url: str, name: str) -> t.Any:
             },
         },
     )
+    client.ssl = _tls(tls, client.hostname)
+    return client
+
+
+def _tls(given: t.Any, hostname: str) -> t.Any:
+    """The TLS options, with the server's name checked unless they say otherwise.
+
+    py-amqp checks none by default, and kombu makes an address of ``localhost``.
+    """
+    options = {} if given is True else given
+    if not isinstance(options, dict) or "context" in options:
+        return given
+    if options.get("cert_reqs") == ssl.CERT_NONE:
+        return options
+    return {"server_hostname": hostname, **options}
 
 
 def _sockets() -> dict[int, int]:

@@ -63,6 +63,11 @@ class Publisher:
         #: How many messages go one by one, to find out which of them the broker hates.
         self._careful = 0
 
+    def start(self) -> None:
+        """Start the thread, which connects when there is something to publish."""
+        with self._changed:
+            self._start()
+
     def publish(
         self, parcels: Sequence[Parcel], timeout: float
     ) -> list[Exception | None]:

@@ -1,0 +1,120 @@
+"""AMQP frames: taken apart as py-amqp does, whatever stands in them."""
+
+from __future__ import annotations
+
+import struct
+import typing as t
+
+import amqp
+import pytest
+from amqp import spec
+from amqp.exceptions import UnexpectedFrame
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_qconsume.transports import amqp_frames as frames
+
+texts = st.text(max_size=60)
+properties = st.fixed_dictionaries(
+    {},
+    optional={
+        "content_type": texts,
+        "content_encoding": texts,
+        "application_headers": st.dictionaries(
+            texts, st.none() | st.booleans() | texts | st.integers(-(2**31), 2**31)
+        ),
+        "delivery_mode": st.integers(1, 2),
+        "priority": st.integers(0, 9),
+        "correlation_id": texts,
+        "reply_to": texts,
+        "expiration": texts,
+        "message_id": texts,
+        "timestamp": st.integers(0, 2**63),
+        "type": texts,
+        "user_id": texts,
+        "app_id": texts,
+        "cluster_id": texts,
+    },
+)
+
+
+class Sink:
+    """What stands for a connection here, and keeps what is called back."""
+
+    def __init__(self) -> None:
+        self.bytes_recv = 0
+        self.methods: list[tuple[t.Any, ...]] = []
+        self.take = frames.Frames(self, lambda *method: self.methods.append(method))
+
+
+def header(raw: bytes, size: int = 0) -> bytes:
+    return struct.pack(">HHQ", 60, 0, size) + raw
+
+
+@given(properties)
+def test_properties_are_read_as_they_were_written(written: dict[str, t.Any]) -> None:
+    raw = amqp.Message(b"", **written)._serialize_properties()
+    assert frames.properties_of(header(raw)) == (written, None)
+
+
+@given(st.binary(max_size=30))
+def test_any_bytes_make_a_readable_text(raw: bytes) -> None:
+    flags = struct.pack(">HB", 0x8000, len(raw))
+    found, problem = frames.properties_of(header(flags + raw))
+    assert problem is None
+    found["content_type"].encode()
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_for_a_header_table_leave_the_other_properties(raw: bytes) -> None:
+    flags = struct.pack(">HI", 0x2080, len(raw))
+    found, problem = frames.properties_of(header(flags + raw + b"\x02id"))
+    assert found["message_id"] == "id"
+    assert problem is None or found["application_headers"] == {}
+
+
+@given(st.binary(min_size=1, max_size=5000), st.integers(1, 4096))
+def test_a_message_comes_whole_however_the_bytes_are_cut(body: bytes, cut: int) -> None:
+    method = frames.publish_method("exchange", "key", mandatory=True)
+    deliver = struct.pack(">HH", *spec.Basic.Deliver) + method[4:]
+    written = b"".join(frames.publish(1, deliver, b"\x00\x00", body, frame_max=4096))
+    sink, buffer = Sink(), bytearray()
+    for start in range(0, len(written), cut):
+        buffer += written[start : start + cut]
+        while (frame := frames.take_frame(buffer)) is not None:
+            sink.take(frame)
+    ((channel, signature, payload, content),) = sink.methods
+    assert (channel, signature, payload) == (1, spec.Basic.Deliver, deliver)
+    assert content.body == body
+    assert not buffer
+
+
+def test_two_channels_may_be_mixed() -> None:
+    sink = Sink()
+    deliver = struct.pack(">HH", *spec.Basic.Deliver)
+    empty = header(b"\x00\x00")
+    for channel in (1, 2):
+        sink.take((frames.METHOD, channel, deliver))
+    for channel in (2, 1):
+        assert sink.take((frames.HEADER, channel, empty))
+    assert [method[0] for method in sink.methods] == [2, 1]
+
+
+def test_a_heartbeat_counts_and_means_nothing() -> None:
+    sink = Sink()
+    assert not sink.take((frames.HEARTBEAT, 0, b""))
+    assert (sink.bytes_recv, sink.methods) == (1, [])
+
+
+def test_frames_out_of_order_end_the_connection() -> None:
+    with pytest.raises(UnexpectedFrame):
+        Sink().take((frames.BODY, 1, b"body"))
+    with pytest.raises(UnexpectedFrame):
+        frames.take_frame(bytearray(b"\x01\x00\x01\x00\x00\x00\x01xx"))
+
+
+def test_short_strings_that_are_no_utf_8_are_escaped_in_place() -> None:
+    payload = b"abcd" + struct.pack(">QB", 2**63, 1) + b"\x01\xff\x02ok" + bytes(4)
+    assert frames.with_readable_text("Lbssl", payload) == (
+        b"abcd" + struct.pack(">QB", 2**63, 1) + b"\x04\\xff\x02ok" + bytes(4)
+    )
