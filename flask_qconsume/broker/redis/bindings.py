@@ -19,7 +19,6 @@ from ...errors import UnsupportedByBroker
 from ..matching import matches
 from ..topology import Binding
 from ..topology import Topology
-from .layout import Layout
 from .server import Command
 from .server import Server
 
@@ -51,6 +50,15 @@ class Member:
         return Binding(self.queue, self.exchange, self.routing_key)
 
 
+class _Places(t.Protocol):
+    """What is to be known of a layout here."""
+
+    @property
+    def sep(self) -> str: ...
+
+    def binding_sets(self, exchange: str) -> list[str]: ...
+
+
 @dataclass(frozen=True)
 class _Table:
     """What was read of one exchange."""
@@ -72,7 +80,7 @@ class _Table:
 class Bindings:
     """Which queues are bound to which exchange."""
 
-    def __init__(self, server: Server, layout: Layout) -> None:
+    def __init__(self, server: Server, layout: _Places) -> None:
         self._server = server
         self._layout = layout
         self._tables: dict[str, _Table] = {}
@@ -94,7 +102,7 @@ class Bindings:
 
     def members(self, exchange: str, timeout: float | None = None) -> list[Member]:
         """All bindings of an exchange, as they are now."""
-        key = self._layout.bindings(exchange)
+        key = self._layout.binding_sets(exchange)[0]
         raw = self._server.commands([("SMEMBERS", key)], timeout)[0]
         parts = (m.decode("utf-8", "replace").split(self._layout.sep) for m in raw)
         return sorted(Member(exchange, *p) for p in parts if len(p) == 3)
@@ -116,9 +124,8 @@ class Bindings:
         commands: list[Command] = []
         for m in members:
             text = self._layout.sep.join((m.routing_key, m.pattern, m.queue))
-            commands.append((verb, self._layout.bindings(m.exchange), text))
-            # kombu sweeps away an exchange that has only queues with an expiry.
-            commands.append((verb, self._layout.permanent(m.exchange), text))
+            keys = self._layout.binding_sets(m.exchange)
+            commands.extend((verb, key, text) for key in keys)
         self._server.commands(commands, timeout)
         self.forget()
 

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import typing as t
-from collections.abc import Sequence
+from collections.abc import Iterator
 
-from ...errors import TopologyMismatch
-from ...errors import UnsupportedByBroker
-from ...message import Outgoing
 from ...settings import Settings
-from ..base import Broker
 from ..base import DeadLetters
 from ..base import Link
 from ..capabilities import Capabilities
 from ..delivery import Lane
-from ..topology import Binding
 from ..topology import QueuePlan
 from ..topology import Topology
-from .bindings import Bindings
-from .bindings import Member
-from .bindings import wanted_by
+from .base import LONGEST_DELAY
+from .base import RedisBroker
 from .dead_letters import RedisDeadLetters
+from .layout import Layout
+from .layout import layout_of
 from .link import RedisLink
-from .publisher import Publisher
+from .publisher import ListPublisher
+from .server import Server
 from .shared import Shared
 
-_YEAR = 365 * 86_400.0
 
-
-class RedisLists(Broker):
+class RedisLists(RedisBroker[Layout]):
     """kombu's list transport, read and settled by scripts of our own."""
 
     capabilities: t.ClassVar[Capabilities] = Capabilities(
@@ -38,7 +32,7 @@ class RedisLists(Broker):
         survives_worker_death=True,
         durable=True,
         priorities=True,
-        max_delay=10 * _YEAR,
+        max_delay=LONGEST_DELAY,
         delays=(
             "A sorted set per queue, moved to the queue by its workers when due; late"
             " by some 0.1 s, a delay below 1 s published by another process by up to"
@@ -73,40 +67,14 @@ class RedisLists(Broker):
         ),
     )
 
+    publisher = ListPublisher
+
     def __init__(self, settings: Settings, topology: Topology) -> None:
-        super().__init__(settings, topology)
-        self._shared = Shared(settings)
-        self._bindings = Bindings(self._shared.server, self._shared.layout)
-        self._publisher = Publisher(
-            self._shared, self._bindings, self._prepare, self._redeclare
-        )
-        self._declared_by: int | None = None
+        layout = layout_of(settings.transport_options)
+        super().__init__(settings, topology, Shared(settings, layout, Server(settings)))
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         return RedisLink(plan, lane, self._shared)
-
-    def publish(
-        self, messages: Sequence[Outgoing], timeout: float
-    ) -> list[Exception | None]:
-        for message in messages:
-            if message.delay > self.capabilities.max_delay:
-                raise UnsupportedByBroker(
-                    f"A delay of '{message.delay:g}' seconds is more than 10 years,"
-                    " the longest on Redis."
-                )
-        return self._publisher.publish(messages, timeout)
-
-    def declare(self) -> None:
-        self._declare(None)
-
-    def stale_bindings(self) -> list[Binding]:
-        queues = {plan.name for plan in self.topology.queues}
-        asked_for = {member.binding for member in wanted_by(self.topology)}
-        found = {m.binding for m in self._bindings.members(self.topology.exchange)}
-        return sorted(b for b in found - asked_for if b.queue in queues)
-
-    def unbind(self, bindings: Sequence[Binding]) -> None:
-        self._bindings.remove(bindings)
 
     def depth(self, queue: str) -> int:
         lists = self._shared.layout.lists(queue)
@@ -116,65 +84,9 @@ class RedisLists(Broker):
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return RedisDeadLetters(plan, self._shared)
 
-    def close(self) -> None:
-        self._shared.server.close()
-
-    def _declare(self, timeout: float | None) -> None:
-        wanted = wanted_by(self.topology)
-        if self.settings.declare == "auto":
-            self._check_keys(timeout)
-            self._bindings.add(wanted, timeout)
-        elif self.settings.declare == "passive":
-            self._check_keys(timeout)
-            self._check_bound(wanted, timeout)
-        self._declared_by = os.getpid()
-
-    def _prepare(self, timeout: float) -> None:
-        """Declare before the first publish of this process."""
-        if self._declared_by != os.getpid():
-            self._declare(timeout)
-
-    def _redeclare(self, timeout: float) -> None:
-        """Bind again what an emptied Redis may have forgotten."""
-        self._bindings.forget()
-        if self.settings.declare == "auto":
-            self._declare(timeout)
-
-    def _check_keys(self, timeout: float | None) -> None:
+    def _kinds(self) -> Iterator[tuple[str, str]]:
         base = self._shared.layout.base
-        kinds = {
-            base(name): kind
-            for plan in self.topology.queues
-            for name, kind in (
-                (plan.name, "list"),
-                (plan.suspects, "list"),
-                (plan.dead, "zset"),
-            )
-        }
-        asked = [("TYPE", key) for key in kinds]
-        for (key, kind), answer in zip(
-            kinds.items(), self._shared.server.commands(asked, timeout), strict=True
-        ):
-            if answer.decode() not in (kind, "none"):
-                raise TopologyMismatch(
-                    f"The key '{key}' in Redis is a {answer.decode()}, not a {kind}:"
-                    " another program uses that name. Set 'QCONSUME_QUEUE_PREFIX', or"
-                    " remove the key."
-                )
-
-    def _check_bound(self, wanted: list[Member], timeout: float | None) -> None:
-        exchanges = {member.exchange for member in wanted}
-        found = {
-            member.binding
-            for exchange in exchanges
-            for member in self._bindings.members(exchange, timeout)
-        }
-        missing = sorted({member.binding for member in wanted} - found)
-        if missing:
-            first = missing[0]
-            raise TopologyMismatch(
-                f"The queue '{first.queue}' is not bound to the exchange"
-                f" '{first.exchange}' for '{first.routing_key}' ({len(missing)} such"
-                " bindings are missing), and 'QCONSUME_DECLARE' is 'passive'. Run"
-                " 'flask qconsume declare' where it is 'auto'."
-            )
+        for plan in self.topology.queues:
+            yield base(plan.name), "list"
+            yield base(plan.suspects), "list"
+            yield base(plan.dead), "zset"

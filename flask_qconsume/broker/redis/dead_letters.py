@@ -13,6 +13,7 @@ from ..base import DeadLetters
 from ..topology import QueuePlan
 from . import envelope
 from . import scripts
+from .layout import Layout
 from .shared import Shared
 
 #: A page is of so many, fewer where they are large, and of so many bytes.
@@ -21,13 +22,13 @@ _FIRST_PAGE = 5
 _BYTES = 4 * 1024 * 1024
 
 
-class RedisDeadLetters(DeadLetters):
-    """What lies in ``<queue>.dead`` and is still to be kept."""
+class KeptElements(DeadLetters):
+    """Elements of a sorted set that are still to be kept, whatever they look like."""
 
-    def __init__(self, plan: QueuePlan, shared: Shared) -> None:
+    def __init__(self, plan: QueuePlan, shared: Shared[t.Any], key: str) -> None:
         self._plan = plan
         self._shared = shared
-        self._key = shared.layout.base(plan.dead)
+        self._key = key
 
     def count(self) -> int:
         return int(self._shared.server.call(scripts.COUNT([self._key])))
@@ -50,9 +51,8 @@ class RedisDeadLetters(DeadLetters):
 
     def _letters(self) -> Iterator[tuple[DeadLetter, bytes]]:
         for element in self._elements():
-            message = envelope.opened(element, self._plan.name)
+            message, ref = self._opened(element)
             headers = {k: v for k, v in message.headers.items() if _is_ours(k)}
-            ref = envelope.reference(element)
             yield DeadLetter(ref, self._plan.name, message, headers), element
 
     def _elements(self) -> Iterator[bytes]:
@@ -81,6 +81,25 @@ class RedisDeadLetters(DeadLetters):
                 return
             largest = max(len(element) for element, _ in fresh)
             size = max(1, min(_PAGE, _BYTES // (largest + 1)))
+
+    def _opened(self, element: bytes) -> tuple[Message, str]:
+        """The message in an element, and what tells it from the others."""
+        raise NotImplementedError
+
+    def _take(self, message: Message, element: bytes, replay: bool) -> int:
+        """Take one out if it is still there, and replay it; how many that were."""
+        raise NotImplementedError
+
+
+class RedisDeadLetters(KeptElements):
+    """What lies in ``<queue>.dead``: kombu's envelopes."""
+
+    def __init__(self, plan: QueuePlan, shared: Shared[Layout]) -> None:
+        super().__init__(plan, shared, shared.layout.base(plan.dead))
+
+    def _opened(self, element: bytes) -> tuple[Message, str]:
+        message = envelope.opened(element, self._plan.name)
+        return message, envelope.reference(element)
 
     def _take(self, message: Message, element: bytes, replay: bool) -> int:
         layout, queue = self._shared.layout, self._plan.name

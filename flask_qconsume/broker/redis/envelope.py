@@ -39,7 +39,7 @@ def sealed(
     rest = dict(properties)
     if "priority" in rest:
         rest["priority"] = kombu_priority(rest["priority"])
-    return _written(
+    return written(
         {
             "body": base64.b64encode(body).decode("ascii"),
             "content-encoding": rest.pop("content_encoding", None),
@@ -71,7 +71,7 @@ def redelivered(element: bytes, queue: str) -> bytes:
         return sealed(properties, element, exchange="", routing_key=queue)
     found = envelope["properties"]
     info = {**_mapping(found.get("delivery_info")), _REDELIVERED: True}
-    return _written(
+    return written(
         {
             **envelope,
             "headers": {**_mapping(envelope.get("headers")), _REDELIVERED: True},
@@ -99,7 +99,11 @@ def kombu_priority(priority: t.Any) -> int:
     return HIGHEST - max(0, min(priority, HIGHEST))
 
 
-def _written(envelope: dict[str, t.Any]) -> bytes:
+def written(envelope: dict[str, t.Any]) -> bytes:
+    """As JSON, in kombu's way.
+
+    :raises PublishRefused: if there is something in it that JSON cannot hold.
+    """
     try:
         return _encoder.encode(envelope).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:
@@ -138,7 +142,7 @@ def _envelope(element: bytes) -> dict[str, t.Any] | None:
     if not element.startswith(b"{"):
         return None
     try:
-        found = _read(element)
+        found = read_json(element)
     except (ArithmeticError, LookupError, TypeError, ValueError, RecursionError):
         return None
     if not isinstance(found, dict) or not isinstance(found.get("body"), str):
@@ -150,7 +154,8 @@ def _envelope(element: bytes) -> dict[str, t.Any] | None:
     return found if known else None
 
 
-def _read(element: bytes) -> t.Any:
+def read_json(element: bytes) -> t.Any:
+    """What was written as JSON, in kombu's way or anybody else's."""
     # kombu's way to read dates and such is slow, and few messages have any.
     if b'"__type__"' in element:
         with contextlib.suppress(ArithmeticError, LookupError, TypeError, ValueError):

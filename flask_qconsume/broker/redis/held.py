@@ -8,10 +8,12 @@ list that the message came from.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import json
 import os
 import socket
+import typing as t
 import uuid
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -33,7 +35,57 @@ _PAGE = 100
 _BYTES = 1024 * 1024
 
 
-class Held:
+class Holder(abc.ABC):
+    """What one link has not settled yet, however it lies in Redis."""
+
+    @abc.abstractmethod
+    def __contains__(self, tag: str) -> bool: ...
+
+    @abc.abstractmethod
+    def pop(self, room: int) -> Call:
+        """The script that takes up to ``room`` messages."""
+
+    @abc.abstractmethod
+    def ack(self, tags: Sequence[str]) -> int:
+        """Forget messages that are done with.
+
+        :returns: How many of them were not held any more: their leases had ended.
+        :raises BrokerError: if it is not known whether Redis forgot them.
+        """
+
+    @abc.abstractmethod
+    def forward(self, tag: str, place: str, *how: t.Any) -> Call:
+        """The script that puts a copy to another place and lets go of the message."""
+
+    @abc.abstractmethod
+    def settled(self, tags: Iterable[str]) -> None:
+        """Count messages as settled."""
+
+    @abc.abstractmethod
+    def touch(self) -> None:
+        """Prolong all leases."""
+
+    @abc.abstractmethod
+    def give_back(self, tags: Sequence[str], timeout: float | None = None) -> int:
+        """Put messages back, unmarked, to be read first and in their old order."""
+
+    @abc.abstractmethod
+    def drop_all(self) -> list[str]:
+        """Hold nothing any more; return what :meth:`give_all_back` has to know."""
+
+    @abc.abstractmethod
+    def give_all_back(self, dropped: Sequence[str], timeout: float) -> int:
+        """Put back what was dropped, by this link or by one before it."""
+
+    @abc.abstractmethod
+    def restore_expired(self) -> int:
+        """Put back, marked as redelivered, what others held and no longer look after.
+
+        :returns: How many.
+        """
+
+
+class Held(Holder):
     """What one link took out of its queue and has not settled."""
 
     def __init__(
@@ -58,7 +110,6 @@ class Held:
         return tag in self._tags
 
     def pop(self, room: int) -> Call:
-        """The script that takes up to ``room`` messages."""
         layout, queue = self._layout, self.queue
         first, self._number = self._number, self._number + room
         self._asked = range(first, self._number)
@@ -83,43 +134,36 @@ class Held:
         return list(zip(tags, answer[2::2], strict=True))
 
     def ack(self, tags: Sequence[str]) -> int:
-        """Forget messages that are done with.
-
-        :returns: How many of them were not held any more: their leases had ended.
-        :raises BrokerError: if it is not known whether Redis forgot them.
-        """
-        calls = [scripts.ACK(self._keys, *some) for some in _chunks(tags)]
-        known = self._all(calls)
+        calls = [scripts.ACK(self._keys, *some) for some in chunks(tags)]
+        known = self._server.count(calls)
         self.settled(tags)
         return len(tags) - known
 
-    def forward(self, tag: str, place: str, copy: bytes, *how: object) -> Call:
-        """The script that puts a copy to another place and lets go of the message."""
-        return scripts.FORWARD([*self._keys, place], tag, copy, *how)
+    def forward(self, tag: str, place: str, *how: t.Any) -> Call:
+        return scripts.FORWARD([*self._keys, place], tag, *how)
 
     def settled(self, tags: Iterable[str]) -> None:
-        """Count messages as settled."""
         for tag in tags:
             self._tags.pop(tag, None)
 
     def touch(self) -> None:
-        """Prolong all leases."""
-        chunks = _chunks(list(self._tags))
-        self._all([scripts.TOUCH(self._keys, self._lease, *some) for some in chunks])
+        held = chunks(list(self._tags))
+        self._server.count(
+            [scripts.TOUCH(self._keys, self._lease, *some) for some in held]
+        )
 
     def give_back(self, tags: Sequence[str], timeout: float | None = None) -> int:
-        """Put messages back, unmarked, to be read first and in their old order."""
         layout = self._layout
         fixed = (len(self._suffix), layout.base(self.queue), layout.sep)
         # The first one last: lists are read from the right, where we push.
         calls = [
             scripts.GIVE_BACK(self._keys, *fixed, *some)
-            for some in _chunks(list(reversed(tags)))
+            for some in chunks(list(reversed(tags)))
         ]
-        return self._all(calls, timeout)
+        return self._server.count(calls, timeout)
 
     def drop_all(self) -> list[str]:
-        """Hold nothing any more; return the tags, those never heard of included."""
+        # Those never heard of included.
         unheard = [
             f"{self._prefix}{number}:{step}"
             for number in self._asked
@@ -128,18 +172,17 @@ class Held:
         tags, self._tags, self._asked = [*self._tags, *unheard], {}, range(0)
         return tags
 
-    def restore_expired(self) -> int:
-        """Put back, marked as redelivered, what others held and no longer look after.
+    def give_all_back(self, dropped: Sequence[str], timeout: float) -> int:
+        return self.give_back(dropped, timeout)
 
-        :returns: How many.
-        """
+    def restore_expired(self) -> int:
         restored = 0
         for _ in range(_PAGES):
             found = self._server.call(scripts.EXPIRED(self._keys[:2], _PAGE, _BYTES))
             pairs = list(zip(found[::2], found[1::2], strict=True))
             if not pairs:
                 break
-            restored += self._all([self._restore(*pair) for pair in pairs])
+            restored += self._server.count([self._restore(*pair) for pair in pairs])
         return restored
 
     def _restore(self, tag: bytes, value: bytes) -> Call:
@@ -150,26 +193,22 @@ class Held:
         place = self._layout.listed(self.queue, step)
         return scripts.RESTORE([*self._keys, place], tag, element)
 
-    def _all(self, calls: Sequence[Call], timeout: float | None = None) -> int:
-        """Run scripts that count, and return the sum."""
-        count = 0
-        for answer in self._server.run(calls, timeout) if calls else ():
-            if isinstance(answer, BrokerError):
-                raise answer
-            count += answer
-        return count
+
+def whoami() -> str:
+    """Tells a person who holds a message."""
+    return f"flask_qconsume:{socket.gethostname()}:{os.getpid()}"
 
 
 def _prefix() -> str:
-    """What the tags of one link begin with; tells a person who holds a message.
+    """What the tags of one link begin with.
 
     Longer than 64 bytes on purpose: a sorted set with shorter members, as long as it is
     small, is a packed list, into which Redis inserts ten times slower.
     """
-    who = f"flask_qconsume:{socket.gethostname()}:{os.getpid()}"
-    return f"{who:-<28.150}:{uuid.uuid4()}:"
+    return f"{whoami():-<28.150}:{uuid.uuid4()}:"
 
 
-def _chunks(tags: Sequence[str]) -> Iterator[Sequence[str]]:
+def chunks(tags: Sequence[str]) -> Iterator[Sequence[str]]:
+    """So many of them as one call takes, again and again."""
     for start in range(0, len(tags), _CHUNK):
         yield tags[start : start + _CHUNK]

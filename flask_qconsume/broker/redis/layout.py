@@ -34,7 +34,7 @@ _FIELDS = {
     "unacked_index_key": "unacked_index",
 }
 #: Handed on to kombu, which knows how to connect.
-_OF_CONNECTIONS = (
+OF_CONNECTIONS = (
     "client_name",
     "health_check_interval",
     "master_name",
@@ -101,8 +101,15 @@ class Layout:
         return f"{self.prefix}_kombu.binding.{exchange}"
 
     def permanent(self, exchange: str) -> str:
-        """As long as this set has members, kombu keeps that exchange's bindings."""
+        """As long as this set has members, kombu keeps that exchange's bindings.
+
+        It sweeps away an exchange that has only queues with an expiry.
+        """
         return f"{self.prefix}_kombu.binding_permanent.{exchange}"
+
+    def binding_sets(self, exchange: str) -> list[str]:
+        """The sets that a binding is written to, the one that is read first."""
+        return [self.bindings(exchange), self.permanent(exchange)]
 
     @property
     def unacked(self) -> str:
@@ -132,11 +139,11 @@ def layout_of(options: Mapping[str, t.Any]) -> Layout:
         _check_known(name)
     steps = options.get("priority_steps", Layout.steps)
     return Layout(
-        prefix=_text(options, "global_keyprefix", Layout.prefix),
-        sep=_text(options, "sep", Layout.sep),
-        steps=_steps(steps),
-        unacked_name=_text(options, "unacked_key", Layout.unacked_name),
-        unacked_index_name=_text(
+        prefix=text_option(options, "global_keyprefix", Layout.prefix),
+        sep=text_option(options, "sep", Layout.sep),
+        steps=steps_option(steps),
+        unacked_name=text_option(options, "unacked_key", Layout.unacked_name),
+        unacked_index_name=text_option(
             options, "unacked_index_key", Layout.unacked_index_name
         ),
     )
@@ -144,7 +151,7 @@ def layout_of(options: Mapping[str, t.Any]) -> Layout:
 
 def connection_options(options: Mapping[str, t.Any]) -> dict[str, t.Any]:
     """Those of the transport options that are about connections."""
-    return {name: options[name] for name in _OF_CONNECTIONS if name in options}
+    return {name: options[name] for name in OF_CONNECTIONS if name in options}
 
 
 def _check_known(name: str) -> None:
@@ -153,7 +160,7 @@ def _check_known(name: str) -> None:
             f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which cannot be honoured:"
             f" {_REFUSED[name]}. Remove it."
         )
-    known = [*_FIELDS, *_OF_CONNECTIONS, *_WITHOUT_EFFECT]
+    known = [*_FIELDS, *OF_CONNECTIONS, *_WITHOUT_EFFECT]
     if name not in known:
         raise ConfigurationError(
             f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which is no option for"
@@ -161,7 +168,8 @@ def _check_known(name: str) -> None:
         )
 
 
-def _text(options: Mapping[str, t.Any], name: str, default: str) -> str:
+def text_option(options: Mapping[str, t.Any], name: str, default: str) -> str:
+    """An option that is a text; only the prefix may be empty."""
     value = options.get(name, default)
     if not isinstance(value, str) or (not value and name != "global_keyprefix"):
         raise ConfigurationError(
@@ -170,7 +178,8 @@ def _text(options: Mapping[str, t.Any], name: str, default: str) -> str:
     return value
 
 
-def _steps(value: t.Any) -> tuple[int, ...]:
+def steps_option(value: t.Any) -> tuple[int, ...]:
+    """The priority steps, ascending."""
     steps = tuple(value) if isinstance(value, (list, tuple, range)) else ()
     whole = all(isinstance(s, int) and not isinstance(s, bool) for s in steps)
     if not steps or not whole or steps[0] < 0 or list(steps) != sorted(set(steps)):

@@ -27,6 +27,8 @@ from ..topology import QueuePlan
 from . import envelope
 from .faults import translated
 from .held import Held
+from .held import Holder
+from .layout import Layout
 from .scripts import Call
 from .server import good
 from .shared import Shared
@@ -53,20 +55,21 @@ class LeaseLost(BrokerError):
     """The message was not ours any more: its lease had ended, somebody else has it."""
 
 
-class RedisLink(Link):
-    """One queue, read from its lists."""
+class HoldingLink(Link):
+    """One queue of which messages are taken and held in one step.
+
+    How they lie in Redis is for a subclass to say.
+    """
 
     pushes = False
 
-    def __init__(self, plan: QueuePlan, lane: Lane, shared: Shared) -> None:
+    def __init__(self, plan: QueuePlan, lane: Lane, shared: Shared[t.Any]) -> None:
         super().__init__(plan, lane)
         lease = shared.settings.lease
         self.beat_interval = min(lease / 3, Link.beat_interval)
         self._shared = shared
-        self._layout = shared.layout
-        self._held = Held(shared.server, shared.layout, self.queue, lease)
-        self._pauses = _Pauses(min(WAIT, shared.server.silence / 2))
-        self._can_wait = True
+        self._held = self._holder(lease)
+        self._longest = min(WAIT, shared.server.silence / 2)
         self._paused = False
         #: Guards ``closed``, ``_waiting`` and ``_woken``, for an instant only.
         self._gate = threading.Lock()
@@ -94,7 +97,7 @@ class RedisLink(Link):
             try:
                 found = self._watched(lambda: self._pop(room))
                 if not found:
-                    self._watched(self._await_more)
+                    found = self._watched(self._await_more)
             except Exception:
                 if not self._ended.is_set():
                     raise
@@ -154,11 +157,46 @@ class RedisLink(Link):
         with self._gate:
             self.closed = True
             if self._waiting:
-                self._wire.interrupt()
+                self._rouse()
             first = not self._ended.is_set()
             self._ended.set()
         if first:
             self._end()
+
+    # -- how they lie in Redis --------------------------------------------------------
+
+    def _holder(self, lease: float) -> Holder:
+        """What knows the messages that this link holds."""
+        raise NotImplementedError
+
+    def _pop(self, room: int) -> list[Delivery]:
+        """Take what is there, without waiting."""
+        raise NotImplementedError
+
+    def _pause(self) -> float:
+        """Seconds to wait for the next message."""
+        raise NotImplementedError
+
+    def _block(self, seconds: float) -> list[Delivery]:
+        """Wait for a message, or for :meth:`wake`; may return what came."""
+        raise NotImplementedError
+
+    def _forwarding(self, forward: Forward, queue: str) -> Call:
+        """The script that puts a copy into that queue and lets go of the message.
+
+        :raises PublishRefused: if the copy cannot be written.
+        """
+        raise NotImplementedError
+
+    def _is_unseen(self, forward: Forward) -> bool:
+        """Whether a reader that waits already would come to know of it late."""
+        raise NotImplementedError
+
+    # -- settling and ending ----------------------------------------------------------
+
+    def _rouse(self) -> None:
+        """End the reader's wait, now that the link is closed."""
+        self._wire.interrupt()
 
     def _end(self) -> None:
         quiet = self._reading.acquire(timeout=_GRACE)
@@ -178,46 +216,18 @@ class RedisLink(Link):
                 self.closed = True
             raise
 
-    def _pop(self, room: int) -> list[Delivery]:
-        answer = good(self._wire.run([self._held.pop(room)])[0])
-        found = self._held.popped(answer)
-        self._pauses.note(answer[0], [tag for tag, _ in found])
-        return [
-            Delivery(self, tag, envelope.opened(element, self.queue))
-            for tag, element in found
-        ]
-
-    def _await_more(self) -> None:
-        seconds = self._pauses.next()
+    def _await_more(self) -> list[Delivery]:
+        seconds = self._pause()
         with self._gate:
             if self.closed or self._woken or seconds <= 0:
                 self._woken = False
-                return
+                return []
             self._waiting = True
         try:
-            self._block(seconds)
+            return self._block(seconds)
         finally:
             with self._gate:
                 self._waiting = False
-
-    def _block(self, seconds: float) -> None:
-        if not (self._can_wait and self._waited(seconds)):
-            self._ended.wait(self._pauses.poll(seconds))
-
-    def _waited(self, seconds: float) -> bool:
-        """Wait in Redis for a message; false if it does not let us."""
-        first = self._layout.lists(self.queue)[0]
-        blmove = ("BLMOVE", first, first, "RIGHT", "RIGHT", f"{seconds + 0.0005:.3f}")
-        answer = self._wire.pipeline([blmove])[0]
-        if not isinstance(answer, Exception):
-            return True
-        # It counts as a write, and those Redis refuses while it is out of memory.
-        if isinstance(answer, OutOfMemoryError):
-            return False
-        if not _is_unavailable(answer):
-            raise translated(answer) from answer
-        self._can_wait = False
-        return False
 
     def _unblocked(self) -> bool:
         try:
@@ -232,28 +242,12 @@ class RedisLink(Link):
 
         What was told to be somebody else's has nothing left to be done.
         """
-        message = forward.delivery.message
         if forward.delivery.tag not in self._held:
             return None
-        queue = self._place(forward)
-        properties = basic.copy(message, forward.headers)
         try:
-            copy = envelope.sealed(
-                properties, message.raw, exchange="", routing_key=queue
-            )
+            return self._forwarding(forward, self._place(forward))
         except PublishRefused as error:
             return error
-        tag = forward.delivery.tag
-        if forward.lane is Lane.DEAD:
-            keep = forward.expires or _LONG
-            place = self._layout.base(queue)
-            return self._held.forward(tag, place, copy, "keep", keep)
-        step = self._step(forward)
-        if forward.delay > 0:
-            place = self._layout.delayed(queue)
-            copy = envelope.delayed(copy, step)
-            return self._held.forward(tag, place, copy, "delay", forward.delay)
-        return self._held.forward(tag, self._layout.listed(queue, step), copy, "")
 
     def _place(self, forward: Forward) -> str:
         names = {
@@ -262,15 +256,6 @@ class RedisLink(Link):
             Lane.DEAD: self.plan.dead,
         }
         return names[forward.lane]
-
-    def _step(self, forward: Forward) -> int:
-        priority = forward.delivery.message.priority
-        return self._layout.step(envelope.kombu_priority(priority))
-
-    def _is_unseen(self, forward: Forward) -> bool:
-        """Whether a reader that waits already would come to know of it late."""
-        soon = 0 < forward.delay < WAIT
-        return forward.lane is not Lane.DEAD and (soon or self._step(forward) != 0)
 
     def _forwarded(self, delivery: Delivery, answer: t.Any) -> Exception | None:
         if isinstance(answer, BrokerError):
@@ -297,7 +282,7 @@ class RedisLink(Link):
         tags = self._held.drop_all()
         try:
             if tags:
-                self._held.give_back(tags, _GRACE)
+                self._held.give_all_back(tags, _GRACE)
         except BrokerError:
             self._shared.orphans.setdefault(self.queue, []).extend(tags)
 
@@ -305,10 +290,80 @@ class RedisLink(Link):
         tags = self._shared.orphans.pop(self.queue, [])
         try:
             if tags:
-                self._held.give_back(tags, _GRACE)
+                self._held.give_all_back(tags, _GRACE)
         except BrokerError:
             self._shared.orphans.setdefault(self.queue, []).extend(tags)
             raise
+
+
+class RedisLink(HoldingLink):
+    """One queue, read from its lists."""
+
+    _held: Held
+
+    def __init__(self, plan: QueuePlan, lane: Lane, shared: Shared[Layout]) -> None:
+        self._layout = shared.layout
+        self._can_wait = True
+        super().__init__(plan, lane, shared)
+        self._pauses = _Pauses(self._longest)
+
+    def _holder(self, lease: float) -> Held:
+        return Held(self._shared.server, self._layout, self.queue, lease)
+
+    def _pop(self, room: int) -> list[Delivery]:
+        answer = good(self._wire.run([self._held.pop(room)])[0])
+        found = self._held.popped(answer)
+        self._pauses.note(answer[0], [tag for tag, _ in found])
+        return [
+            Delivery(self, tag, envelope.opened(element, self.queue))
+            for tag, element in found
+        ]
+
+    def _pause(self) -> float:
+        return self._pauses.next()
+
+    def _block(self, seconds: float) -> list[Delivery]:
+        if not (self._can_wait and self._waited(seconds)):
+            self._ended.wait(self._pauses.poll(seconds))
+        return []
+
+    def _waited(self, seconds: float) -> bool:
+        """Wait in Redis for a message; false if it does not let us."""
+        first = self._layout.lists(self.queue)[0]
+        blmove = ("BLMOVE", first, first, "RIGHT", "RIGHT", f"{seconds + 0.0005:.3f}")
+        answer = self._wire.pipeline([blmove])[0]
+        if not isinstance(answer, Exception):
+            return True
+        # It counts as a write, and those Redis refuses while it is out of memory.
+        if isinstance(answer, OutOfMemoryError):
+            return False
+        if not _is_unavailable(answer):
+            raise translated(answer) from answer
+        self._can_wait = False
+        return False
+
+    def _forwarding(self, forward: Forward, queue: str) -> Call:
+        message, tag = forward.delivery.message, forward.delivery.tag
+        properties = basic.copy(message, forward.headers)
+        copy = envelope.sealed(properties, message.raw, exchange="", routing_key=queue)
+        if forward.lane is Lane.DEAD:
+            keep = forward.expires or _LONG
+            place = self._layout.base(queue)
+            return self._held.forward(tag, place, copy, "keep", keep)
+        step = self._step(forward)
+        if forward.delay > 0:
+            place = self._layout.delayed(queue)
+            copy = envelope.delayed(copy, step)
+            return self._held.forward(tag, place, copy, "delay", forward.delay)
+        return self._held.forward(tag, self._layout.listed(queue, step), copy, "")
+
+    def _step(self, forward: Forward) -> int:
+        priority = forward.delivery.message.priority
+        return self._layout.step(envelope.kombu_priority(priority))
+
+    def _is_unseen(self, forward: Forward) -> bool:
+        soon = 0 < forward.delay < WAIT
+        return forward.lane is not Lane.DEAD and (soon or self._step(forward) != 0)
 
 
 class _Pauses:

@@ -21,6 +21,7 @@ from . import envelope
 from . import scripts
 from .bindings import Bindings
 from .faults import AnswerLost
+from .layout import Layout
 from .link import WAIT
 from .scripts import Call
 from .shared import Shared
@@ -35,7 +36,7 @@ Result = Exception | None
 
 
 @dataclass(frozen=True)
-class _Routed:
+class Routed:
     """A message with the queues that it goes to."""
 
     call: Call
@@ -44,11 +45,14 @@ class _Routed:
 
 
 class Publisher:
-    """Sends messages; each is in all of its queues or in none of them."""
+    """Sends messages; each is in all of its queues or in none of them.
+
+    How it is put there is for a subclass to say.
+    """
 
     def __init__(
         self,
-        shared: Shared,
+        shared: Shared[t.Any],
         bindings: Bindings,
         prepare: t.Callable[[float], None],
         redeclare: t.Callable[[float], None],
@@ -75,7 +79,7 @@ class Publisher:
         return attempt.results(ours)
 
     def _send(self, attempt: _Attempts, numbers: Sequence[int]) -> None:
-        routed: dict[int, _Routed] = {}
+        routed: dict[int, Routed] = {}
         for number in numbers:
             try:
                 found = self._routed(attempt.messages[number], attempt.left)
@@ -94,33 +98,14 @@ class Publisher:
             attempt.settle(number, answer if isinstance(answer, Exception) else None)
         self._shared.wake(name for each in routed.values() for name in each.unseen)
 
-    def _routed(self, message: Outgoing, left: float) -> _Routed | None:
+    def _routed(self, message: Outgoing, left: float) -> Routed | None:
         """The message on its way, or nothing if it goes nowhere and may."""
         queues = self._queues(message, left)
-        if not queues:
-            return None
-        layout = self._shared.layout
-        step = layout.step(envelope.kombu_priority(message.priority))
-        copies = [self._sealed(message) for _ in queues]
-        if message.delay > 0:
-            keys = [layout.delayed(queue) for queue in queues]
-            copies = [envelope.delayed(copy, step) for copy in copies]
-            call = scripts.PUBLISH(keys, message.delay, *copies)
-        else:
-            keys = [layout.listed(queue, step) for queue in queues]
-            call = scripts.PUBLISH(keys, "", *copies)
-        late = step != 0 or 0 < message.delay < WAIT
-        return _Routed(call, queues if late else ())
+        return self._addressed(message, queues) if queues else None
 
-    def _sealed(self, message: Outgoing) -> bytes:
-        # For each queue an envelope of its own: two consumers of kombu that hold the
-        # same delivery tag at once take each other's message away.
-        return envelope.sealed(
-            basic.outgoing(message),
-            message.body,
-            exchange=message.exchange,
-            routing_key=message.routing_key,
-        )
+    def _addressed(self, message: Outgoing, queues: tuple[str, ...]) -> Routed:
+        """The script that puts a message into these queues."""
+        raise NotImplementedError
 
     def _queues(self, message: Outgoing, left: float) -> tuple[str, ...]:
         exchange, key = message.exchange, message.routing_key
@@ -133,6 +118,34 @@ class Publisher:
         if not queues:
             raise unroutable(message)
         return queues
+
+
+class ListPublisher(Publisher):
+    """Puts kombu's envelopes into lists."""
+
+    def _addressed(self, message: Outgoing, queues: tuple[str, ...]) -> Routed:
+        layout: Layout = self._shared.layout
+        step = layout.step(envelope.kombu_priority(message.priority))
+        copies = [self._sealed(message) for _ in queues]
+        if message.delay > 0:
+            keys = [layout.delayed(queue) for queue in queues]
+            copies = [envelope.delayed(copy, step) for copy in copies]
+            call = scripts.PUBLISH(keys, message.delay, *copies)
+        else:
+            keys = [layout.listed(queue, step) for queue in queues]
+            call = scripts.PUBLISH(keys, "", *copies)
+        late = step != 0 or 0 < message.delay < WAIT
+        return Routed(call, queues if late else ())
+
+    def _sealed(self, message: Outgoing) -> bytes:
+        # For each queue an envelope of its own: two consumers of kombu that hold the
+        # same delivery tag at once take each other's message away.
+        return envelope.sealed(
+            basic.outgoing(message),
+            message.body,
+            exchange=message.exchange,
+            routing_key=message.routing_key,
+        )
 
 
 class _Attempts:

@@ -40,7 +40,8 @@ class Call:
     arguments: tuple[t.Any, ...]
 
 
-_NOW = """
+#: The server's own time in seconds.
+NOW = """
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 """
@@ -74,7 +75,7 @@ end
 #: ARGV room, bytes, tags' prefix, first number, lease, suffix, base, separator, steps…
 #: Returns the seconds until the next one is due (or ''), then tag, element, …
 POP = Script(
-    _NOW
+    NOW
     + _MAY_WRITE
     + _KNOWN_TO_KOMBU
     + """
@@ -138,7 +139,7 @@ return redis.call('HDEL', KEYS[2], unpack(ARGV))
 #: Prolongs leases; returns how many there were.
 #: KEYS leases, unacked, index; ARGV lease, tags…
 TOUCH = Script(
-    _NOW
+    NOW
     + _MAY_WRITE
     + """
 local leases, index = {}, {}
@@ -179,7 +180,7 @@ return count
 #: The messages whose lease is over, the one that ended last first: tag, value, …
 #: KEYS leases, unacked; ARGV how many at most, how many bytes
 EXPIRED = Script(
-    _NOW
+    NOW
     + """
 local answer, bytes = {}, tonumber(ARGV[2])
 for _, tag in ipairs(
@@ -201,7 +202,7 @@ return answer
 #: Puts a message back, in the envelope given, if its lease is still over.
 #: KEYS leases, unacked, index, list; ARGV tag, envelope
 RESTORE = Script(
-    _NOW
+    NOW
     + _MAY_WRITE
     + """
 local till = redis.call('ZSCORE', KEYS[1], ARGV[1])
@@ -218,7 +219,7 @@ return 1
 #: Puts the copy of a message that is still held to another place, and lets go of it.
 #: KEYS leases, unacked, index, place; ARGV tag, copy, '' | 'delay' | 'keep', seconds
 FORWARD = Script(
-    _NOW
+    NOW
     + _MAY_WRITE
     + """
 if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return 0 end
@@ -238,7 +239,7 @@ return 1
 #: Puts a message into all of its queues, or into none of them.
 #: KEYS lists, or sorted sets if it is delayed; ARGV delay or '', envelopes…
 PUBLISH = Script(
-    _NOW
+    NOW
     + """
 local wanted = ARGV[1] == '' and 'list' or 'zset'
 for _, key in ipairs(KEYS) do
@@ -260,7 +261,7 @@ return 1
 
 #: How many dead letters there are. KEYS dead
 COUNT = Script(
-    _NOW
+    NOW
     + """
 return redis.call('ZCOUNT', KEYS[1], '(' .. string.format('%.17g', now), '+inf')
 """
@@ -269,7 +270,7 @@ return redis.call('ZCOUNT', KEYS[1], '(' .. string.format('%.17g', now), '+inf')
 #: A page of dead letters from a score on, with their scores, those still kept.
 #: KEYS dead; ARGV lowest score, how many at most
 PAGE = Script(
-    _NOW
+    NOW
     + """
 local from = ARGV[1]
 if from == '' then from = '(' .. string.format('%.17g', now) end

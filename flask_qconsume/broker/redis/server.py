@@ -195,6 +195,13 @@ class Server:
         """
         return good(self.run([call], timeout)[0])
 
+    def count(self, calls: Sequence[Call], timeout: float | None = None) -> int:
+        """Run scripts that count, and return the sum.
+
+        :raises BrokerError: also for an error that Redis answered with.
+        """
+        return sum(good(answer) for answer in self.run(calls, timeout))
+
     def commands(
         self, commands: Sequence[Command], timeout: float | None = None
     ) -> list[t.Any]:

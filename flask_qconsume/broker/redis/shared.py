@@ -6,8 +6,9 @@ import typing as t
 import weakref
 
 from ...settings import Settings
-from .layout import layout_of
 from .server import Server
+
+L = t.TypeVar("L")
 
 
 class Waiting(t.Protocol):
@@ -20,15 +21,15 @@ class Waiting(t.Protocol):
         """Let it look again at once."""
 
 
-class Shared:
+class Shared(t.Generic[L]):
     """One app's Redis in this process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, layout: L, server: Server) -> None:
         self.settings = settings
-        self.layout = layout_of(settings.transport_options)
-        self.server = Server(settings)
-        #: By queue, the tags of messages that a link could not give back because Redis
-        #: was away; the next link of that queue does.
+        self.layout = layout
+        self.server = server
+        #: By queue, what a link could not give back because Redis was away (its
+        #: messages' tags, or its own name); the next link of that queue does.
         self.orphans: dict[str, list[str]] = {}
         self.links: weakref.WeakSet[t.Any] = weakref.WeakSet()
 
