@@ -18,6 +18,9 @@ _BROKERS = {
     "redis": (".redis", "RedisLists"),
     "rediss": (".redis", "RedisLists"),
     "sentinel": (".redis", "RedisLists"),
+    "redis-streams": (".redis_streams", "RedisStreams"),
+    "rediss-streams": (".redis_streams", "RedisStreams"),
+    "sentinel-streams": (".redis_streams", "RedisStreams"),
     "memory": (".memory", "Memory"),
 }
 

@@ -12,7 +12,7 @@ from flask_qconsume.broker.base import Link
 from flask_qconsume.broker.delivery import Delivery
 from flask_qconsume.broker.delivery import Forward
 from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.redis import RedisLists
+from flask_qconsume.broker.opening import open_broker
 from flask_qconsume.broker.topology import Binding
 from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.broker.topology import Topology
@@ -54,10 +54,9 @@ class Shop:
     def __init__(self, url: str, plans: t.Sequence[QueuePlan], **config: t.Any) -> None:
         self.url = url
         self.plan = plans[0]
-        self.broker = RedisLists(
-            settings(url, **config), Topology(EXCHANGE, tuple(plans))
-        )
-        self.client = redis.Redis.from_url(url)
+        topology = Topology(EXCHANGE, tuple(plans))
+        self.broker = open_broker(settings(url, **config), topology)
+        self.client = redis.Redis.from_url(url.replace("-streams:", ":"))
         self._links: list[Link] = []
 
     def link(self, lane: Lane = Lane.MAIN, plan: QueuePlan | None = None) -> Link:
@@ -81,7 +80,7 @@ class Shop:
     def keys(self) -> set[str]:
         """All keys but the bindings."""
         found = {key.decode() for key in self.client.keys("*")}
-        return {key for key in found if "_kombu." not in key}
+        return {key for key in found if ".binding" not in key}
 
     def close(self) -> None:
         for link in self._links:

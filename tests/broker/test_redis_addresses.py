@@ -9,8 +9,9 @@ import subprocess
 import gevent
 import pytest
 
+from flask_qconsume.broker.base import Broker
 from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.redis import RedisLists
+from flask_qconsume.broker.opening import open_broker
 from flask_qconsume.broker.topology import Topology
 from flask_qconsume.errors import BrokerUnavailable
 
@@ -24,12 +25,15 @@ from .redis_tools import plan
 from .redis_tools import read
 from .redis_tools import settings
 
+#: What stands behind the scheme: lists, and streams.
+both = pytest.mark.parametrize("kind", ["", "-streams"])
 
-def broker_at(url: str, **config) -> RedisLists:
-    return RedisLists(settings(url, **config), Topology(EXCHANGE, (plan(),)))
+
+def broker_at(url: str, **config) -> Broker:
+    return open_broker(settings(url, **config), Topology(EXCHANGE, (plan(),)))
 
 
-def assert_works(broker: RedisLists) -> None:
+def assert_works(broker: Broker) -> None:
     assert broker.publish([outgoing(b"1")], 5.0) == [None]
     link = broker.connect(plan(), Lane.MAIN, 1)
     found = read(link, 1)
@@ -57,7 +61,10 @@ def certificate(tmp_path: pathlib.Path) -> pathlib.Path:
     return made
 
 
-def test_tls_with_a_certificate_that_is_checked(redis_server, certificate, tmp_path):
+@both
+def test_tls_with_a_certificate_that_is_checked(
+    redis_server, certificate, tmp_path, kind
+):
     port = free_port()
     options = {
         "tls-port": str(port),
@@ -66,7 +73,7 @@ def test_tls_with_a_certificate_that_is_checked(redis_server, certificate, tmp_p
         "tls-ca-cert-file": str(certificate),
         "tls-auth-clients": "no",
     }
-    url = f"rediss://127.0.0.1:{port}/0"
+    url = f"rediss{kind}://127.0.0.1:{port}/0"
     with Redis(tmp_path / "redis", options=options):
         unknown = broker_at(url)
         error = unknown.publish([outgoing()], 0.5)[0]
@@ -77,10 +84,11 @@ def test_tls_with_a_certificate_that_is_checked(redis_server, certificate, tmp_p
         assert_works(broker_at(f"{url}?ssl_cert_reqs=none"))
 
 
-def test_a_socket_of_the_machine(redis_server, tmp_path):
+@both
+def test_a_socket_of_the_machine(redis_server, tmp_path, kind):
     path = tmp_path / "s"
     with Redis(tmp_path / "redis", options={"unixsocket": str(path)}):
-        assert_works(broker_at(f"redis+socket://{path}"))
+        assert_works(broker_at(f"redis{kind}+socket://{path}"))
 
 
 def test_a_user_with_no_more_permissions_than_it_needs(own_redis):
@@ -92,6 +100,17 @@ def test_a_user_with_no_more_permissions_than_it_needs(own_redis):
     )
     own_redis.command("ACL", "SETUSER", "shop", "on", ">pw", "~*", *commands.split())
     assert_works(broker_at(own_redis.url.replace("//", "//shop:pw@")))
+
+
+def test_a_user_of_streams_with_no_more_permissions_than_it_needs(own_redis):
+    commands = (
+        "+eval +evalsha +type +smembers +sadd +srem +client|id +client|unblock +hello"
+        " +ping +select +time +zrem +zadd +zrangebyscore +zrange +zremrangebyscore"
+        " +xadd +xlen +xdel +xack +xclaim +xpending +xreadgroup +xgroup"
+    )
+    own_redis.command("ACL", "SETUSER", "shop", "on", ">pw", "~*", *commands.split())
+    url = own_redis.url.replace("redis://", "redis-streams://shop:pw@")
+    assert_works(broker_at(url))
 
 
 class Sentinel(Redis):
@@ -111,7 +130,8 @@ class Sentinel(Redis):
         return ["redis-server", "sentinel.conf", "--sentinel"]
 
 
-def test_sentinels_and_a_failover(own_redis, tmp_path):
+@both
+def test_sentinels_and_a_failover(own_redis, tmp_path, kind):
     replica_of = {"replicaof": f"127.0.0.1 {own_redis.port}"}
     sentinel = Sentinel(tmp_path / "sentinel")
     sentinel.master = own_redis
@@ -119,7 +139,7 @@ def test_sentinels_and_a_failover(own_redis, tmp_path):
         wait_for(lambda: status(replica) == "up", timeout=30)
         wait_for(lambda: sentinel.command("SENTINEL", "REPLICAS", "shop"), timeout=30)
         broker = broker_at(
-            f"sentinel://127.0.0.1:{sentinel.port}/0",
+            f"sentinel{kind}://127.0.0.1:{sentinel.port}/0",
             transport_options={"master_name": "shop"},
         )
         sent = [b"%d" % number for number in range(10)]

@@ -20,7 +20,11 @@ BROKERS = {
     "quorum": ("own_rabbitmq_vhost", {"QUEUE_TYPE": "quorum"}),
     "classic": ("own_rabbitmq_vhost", {"QUEUE_TYPE": "classic"}),
     "redis": ("own_redis", {"LEASE": 2}),
+    "streams": ("own_redis", {"LEASE": 2}),
 }
+
+#: What the URL begins with, where it is not the server's own.
+SCHEMES = {"streams": "redis-streams"}
 
 
 class Stage:
@@ -89,7 +93,9 @@ def make_stage(
         fixture, options = BROKERS[broker]
         require(fixture)
         place = request.getfixturevalue(fixture)
-        fleet = Fleet(tmp_path, {"BROKER_URL": place.url, **options, **config})
+        scheme, rest = place.url.split(":", 1)
+        url = f"{SCHEMES.get(broker, scheme)}:{rest}"
+        fleet = Fleet(tmp_path, {"BROKER_URL": url, **options, **config})
         for key, value in fleet.environment().items():
             if key.startswith("FLASK_QCONSUME_"):
                 monkeypatch.setenv(key, value)

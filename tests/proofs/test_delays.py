@@ -23,7 +23,7 @@ def _policy(seconds: float) -> dict[str, float]:
 
 
 @pytest.mark.deadline(200)
-@pytest.mark.parametrize("broker", ["quorum", "classic", "redis"])
+@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams"])
 @pytest.mark.parametrize(
     ("short", "long"), [(2, 6), pytest.param(5, 30, marks=pytest.mark.long)]
 )
@@ -53,7 +53,7 @@ def test_a_short_retry_is_not_behind_a_long_one_and_both_survive_a_kill(
 
 
 @pytest.mark.deadline(600)
-@pytest.mark.parametrize("broker", ["quorum", "classic", "redis"])
+@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams"])
 @pytest.mark.parametrize(
     "messages", [300, pytest.param(10_000, marks=pytest.mark.long)]
 )

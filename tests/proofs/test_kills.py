@@ -15,7 +15,7 @@ HELD = 20 + 1
 
 
 @pytest.mark.deadline(900)
-@pytest.mark.parametrize("broker", ["quorum", "classic", "redis"])
+@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams"])
 @pytest.mark.parametrize(
     ("messages", "kills"), [SHORT, pytest.param(*LONG, marks=pytest.mark.long)]
 )
@@ -39,7 +39,7 @@ def test_killed_workers_lose_nothing(
 
 
 @pytest.mark.deadline(300)
-@pytest.mark.parametrize("broker", ["quorum", "classic", "redis"])
+@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams"])
 def test_a_killer_is_a_dead_letter_instead_of_a_fourth_start(
     make_stage: MakeStage, broker: str
 ) -> None:

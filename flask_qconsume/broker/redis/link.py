@@ -48,7 +48,7 @@ _POLL = 0.1
 #: Seconds that a close waits for Redis.
 _GRACE = 3.0
 #: Seconds that a dead letter is kept where no time is given: a century.
-_LONG = 100 * 365 * 86_400.0
+LONG = 100 * 365 * 86_400.0
 
 
 class LeaseLost(BrokerError):
@@ -347,7 +347,7 @@ class RedisLink(HoldingLink):
         properties = basic.copy(message, forward.headers)
         copy = envelope.sealed(properties, message.raw, exchange="", routing_key=queue)
         if forward.lane is Lane.DEAD:
-            keep = forward.expires or _LONG
+            keep = forward.expires or LONG
             place = self._layout.base(queue)
             return self._held.forward(tag, place, copy, "keep", keep)
         step = self._step(forward)

@@ -1,0 +1,139 @@
+"""Entries of a stream, read into messages and written for them. No I/O.
+
+An entry of ours has two fields: the body as it is, and :data:`META`, which holds the
+properties as JSON. Any other entry is a foreign message: its fields are its headers,
+and one of them is its body. If it has no such field, the body is a JSON object of all
+fields. Reading an entry never fails.
+
+Where an entry is to lie in a sorted set, it is packed: ``step:length:meta body``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import typing as t
+import uuid
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...message import Message
+from .. import properties as basic
+from ..redis.envelope import read_json
+from ..redis.envelope import written
+
+#: The field that tells an entry of ours.
+META = "x-qconsume"
+
+_CONTENT_TYPES = ("content_type", "content-type", "Content-Type")
+_PACKED = re.compile(rb"(\d{1,9}):(\d{1,9}):")
+_UNREADABLE = (ArithmeticError, LookupError, TypeError, ValueError, RecursionError)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of ours, to be written."""
+
+    meta: bytes
+    body: bytes
+
+    def packed(self, step: int) -> bytes:
+        """The entry as it lies in a sorted set."""
+        return b"%d:%d:%s%s" % (step, len(self.meta), self.meta, self.body)
+
+
+def sealed(
+    properties: Mapping[str, t.Any], body: bytes, *, exchange: str, routing_key: str
+) -> Entry:
+    """An entry for a message.
+
+    :param properties: AMQP's basic properties by name, ``headers`` among them.
+    :raises PublishRefused: if there is something in them that JSON cannot hold.
+    """
+    # A sorted set knows each member once: the "ref" tells apart what is else the same.
+    meta = {
+        **properties,
+        "exchange": exchange,
+        "routing_key": routing_key,
+        "ref": str(uuid.uuid4()),
+    }
+    return Entry(written(meta), body)
+
+
+def opened(
+    fields: Sequence[bytes], queue: str, body_field: str, redelivered: bool = False
+) -> Message:
+    """The message in an entry, given as names and values in turn."""
+    pairs = dict(zip(fields[::2], fields[1::2], strict=True))
+    meta = _meta(pairs.get(META.encode()))
+    if meta is not None:
+        rest = [v for k, v in pairs.items() if k != META.encode()]
+        with contextlib.suppress(*_UNREADABLE):  # Nonsense inside: it is not ours.
+            return _ours(meta, rest[0] if rest else b"", queue, redelivered)
+    return _foreign(pairs, queue, body_field, redelivered)
+
+
+def unpacked(element: bytes, queue: str) -> tuple[Message, str]:
+    """The message that is packed in a member of a sorted set, and its ``ref``."""
+    found = _PACKED.match(element)
+    start = found.end() if found else 0
+    end = start + int(found[2]) if found else 0
+    meta = _meta(element[start:end])
+    ref = meta.get("ref") if meta else None
+    if meta is None or not isinstance(ref, str):
+        ref = hashlib.sha256(element).hexdigest()
+    return _ours(meta or {}, element[end:] if meta else element, queue, False), ref
+
+
+def _ours(
+    meta: Mapping[str, t.Any], body: bytes, queue: str, redelivered: bool
+) -> Message:
+    exchange, key = meta.get("exchange"), meta.get("routing_key")
+    return basic.incoming(
+        body,
+        queue=queue,
+        exchange=exchange if isinstance(exchange, str) else "",
+        routing_key=key if isinstance(key, str) else queue,
+        redelivered=redelivered,
+        properties=meta,
+        headers=meta.get("headers"),
+    )
+
+
+def _foreign(
+    pairs: Mapping[bytes, bytes], queue: str, body_field: str, redelivered: bool
+) -> Message:
+    # Bytes that are no UTF-8 stay what they are: JSON can hold lone surrogates.
+    fields = {_text(name): _text(value) for name, value in pairs.items()}
+    body = pairs.get(body_field.encode())
+    given = (fields.pop(name, None) for name in _CONTENT_TYPES if name in fields)
+    properties = {} if body is None else {"content_type": next(given, None)}
+    if body is None:
+        body = json.dumps(fields).encode()
+    fields.pop(body_field, None)
+    return basic.incoming(
+        body,
+        queue=queue,
+        exchange="",
+        routing_key=queue,
+        redelivered=redelivered,
+        properties=properties,
+        headers=fields,
+    )
+
+
+def _meta(raw: bytes | None) -> dict[str, t.Any] | None:
+    if raw is None or not raw.startswith(b"{"):
+        return None
+    try:
+        found = read_json(raw)
+    except _UNREADABLE:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")

@@ -1,0 +1,144 @@
+"""The entries that one link holds: pending for its consumer, leased by their idle time.
+
+A tag is the number of the stream that the entry came from, in the order in which the
+streams are read, and the entry's id.
+"""
+
+from __future__ import annotations
+
+import typing as t
+import uuid
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+
+from ..redis.held import Holder
+from ..redis.held import chunks
+from ..redis.held import whoami
+from ..redis.scripts import Call
+from ..redis.server import Server
+from . import scripts
+from .envelope import META
+from .layout import Layout
+
+#: A read ends early when it has fetched so many bytes.
+_BYTES = 1024 * 1024
+#: Seconds after which a consumer that has nothing and does nothing is forgotten.
+_GONE = 60.0
+
+
+class Held(Holder):
+    """What is pending for one consumer of the group."""
+
+    def __init__(
+        self, server: Server, layout: Layout, queue: str, lease: float
+    ) -> None:
+        self.consumer = f"{whoami()}:{uuid.uuid4()}"
+        self.streams = layout.streams(queue)
+        self._server = server
+        self._layout = layout
+        self._queue = queue
+        self._lease = lease
+        self._group = layout.group
+        #: Whether each is marked as redelivered.
+        self._tags: dict[str, bool] = {}
+        #: Where the look for expired leases goes on, by stream.
+        self._cursors = dict.fromkeys(self.streams, "-")
+
+    def __contains__(self, tag: str) -> bool:
+        return tag in self._tags
+
+    def pop(self, room: int) -> Call:
+        layout = self._layout
+        return scripts.POP(
+            [layout.delayed(self._queue), *self.streams],
+            self._group,
+            self.consumer,
+            room,
+            _BYTES,
+            layout.body,
+            META,
+            *layout.levels(self._queue),
+        )
+
+    def take(self, stream: int, id: bytes, redelivered: bool) -> str:
+        """Note that an entry was read; returns its tag."""
+        tag = f"{stream}:{id.decode()}"
+        self._tags[tag] = redelivered
+        return tag
+
+    def ack(self, tags: Sequence[str]) -> int:
+        calls = [
+            scripts.ACK([stream], self._group, *some)
+            for stream, ids in self._sorted(tags)
+            for some in chunks(ids)
+        ]
+        known = self._server.count(calls)
+        self.settled(tags)
+        return len(tags) - known
+
+    def forward(self, tag: str, place: str, *how: t.Any) -> Call:
+        stream, id = self._parted(tag)
+        return scripts.FORWARD([stream, place], self._group, self.consumer, id, *how)
+
+    def settled(self, tags: Iterable[str]) -> None:
+        for tag in tags:
+            self._tags.pop(tag, None)
+
+    def touch(self) -> None:
+        if self._tags:
+            call = scripts.TOUCH(self.streams, self._group, self.consumer)
+            self._server.call(call)
+
+    def give_back(self, tags: Sequence[str], timeout: float | None = None) -> int:
+        marked = [tag for tag in tags if self._tags.get(tag)]
+        fresh = [tag for tag in tags if not self._tags.get(tag)]
+        calls = [*self._releases(marked, "lost"), *self._releases(fresh, "released")]
+        return self._server.count(calls, timeout)
+
+    def drop_all(self) -> list[str]:
+        # What was delivered again already stays marked.
+        marked = [tag for tag, redelivered in self._tags.items() if redelivered]
+        self._tags = {}
+        return [*(f"{tag} {self.consumer}" for tag in marked), f" {self.consumer}"]
+
+    def give_all_back(self, dropped: Sequence[str], timeout: float) -> int:
+        calls = []
+        for each in dropped:
+            tag, _, consumer = each.partition(" ")
+            if tag:
+                stream, id = self._parted(tag)
+                arguments = (self._group, consumer, "lost", id)
+                calls.append(scripts.RELEASE([stream], *arguments))
+            else:
+                calls.append(scripts.RELEASE_ALL(self.streams, self._group, consumer))
+        return self._server.count(calls, timeout)
+
+    def restore_expired(self) -> int:
+        return sum(self._reclaim(stream) for stream in self.streams)
+
+    def _reclaim(self, stream: str) -> int:
+        lease = round(self._lease * 1000)
+        gone = round(max(_GONE, 2 * self._lease) * 1000)
+        arguments = (self._group, self.consumer, lease, gone, self._cursors[stream])
+        count, cursor = self._server.call(scripts.RECLAIM([stream], *arguments))
+        self._cursors[stream] = cursor.decode()
+        return int(count)
+
+    def _releases(self, tags: Sequence[str], owner: str) -> Iterator[Call]:
+        for stream, ids in self._sorted(tags):
+            for some in chunks(ids):
+                arguments = (self._group, self.consumer, owner, *some)
+                yield scripts.RELEASE([stream], *arguments)
+
+    def _parted(self, tag: str) -> tuple[str, str]:
+        number, _, id = tag.partition(":")
+        return self.streams[int(number)], id
+
+    def _sorted(self, tags: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+        """The ids by their streams."""
+        found: dict[str, list[str]] = {}
+        for tag in tags:
+            stream, id = self._parted(tag)
+            found.setdefault(stream, []).append(id)
+        yield from found.items()

@@ -1,0 +1,44 @@
+"""Publishing into streams: how a message is put there."""
+
+from __future__ import annotations
+
+from ...message import Outgoing
+from .. import properties as basic
+from ..redis.link import WAIT
+from ..redis.publisher import Publisher
+from ..redis.publisher import Routed
+from . import scripts
+from .envelope import META
+from .envelope import Entry
+from .envelope import sealed
+from .layout import Layout
+
+
+class StreamPublisher(Publisher):
+    """Adds entries to streams, or holds them back in sorted sets."""
+
+    def _addressed(self, message: Outgoing, queues: tuple[str, ...]) -> Routed:
+        layout: Layout = self._shared.layout
+        entry = sealed(
+            basic.outgoing(message),
+            message.body,
+            exchange=message.exchange,
+            routing_key=message.routing_key,
+        )
+        if message.delay > 0:
+            return self._delayed(message, entry, queues)
+        keys = [
+            layout.stream(queue, layout.step(queue, message.priority))
+            for queue in queues
+        ]
+        fields = (layout.body, entry.body, META, entry.meta)
+        return Routed(scripts.PUBLISH(keys, "", *fields), ())
+
+    def _delayed(
+        self, message: Outgoing, entry: Entry, queues: tuple[str, ...]
+    ) -> Routed:
+        layout: Layout = self._shared.layout
+        copies = [entry.packed(layout.step(q, message.priority)) for q in queues]
+        keys = [layout.delayed(queue) for queue in queues]
+        call = scripts.PUBLISH(keys, message.delay, *copies)
+        return Routed(call, queues if message.delay < WAIT else ())

@@ -1,0 +1,315 @@
+"""What Redis does in one step with streams: Lua, for Redis 6.2 and up.
+
+An entry that was read is *pending*: Redis notes which consumer of the group has it. A
+consumer is one link. Two more stand for nobody: ``released`` owns what a link gave back
+cleanly, ``lost`` what was taken from consumers that were not heard of for a lease. Both
+are read before what is new, in the order of the entries, and only what comes from
+``lost`` is marked as redelivered. So giving back copies nothing, keeps the order, and
+is told apart from a death by who owns the entry, which survives anything but the data.
+
+Each script puts a message into its new place before it takes it from the old one, and
+those that only move messages begin with a write that changes nothing: from then on
+Redis lets them write even if it is out of memory. A group that is missing (after a
+``FLUSHALL``, or a failover that lost it) is made again, from the first entry on.
+"""
+
+from __future__ import annotations
+
+from ..redis.scripts import NOW
+from ..redis.scripts import Script
+
+# Runs a command on a stream's group; makes the group if there is none.
+_ASK = """
+local function ask(key, group, ...)
+  local found = redis.pcall(...)
+  if type(found) == 'table' and found.err then
+    if not string.find(found.err, 'NOGROUP', 1, true) then return error(found.err) end
+    redis.call('XGROUP', 'CREATE', key, group, '0', 'MKSTREAM')
+    found = redis.call(...)
+  end
+  return found
+end
+"""
+
+# What a consumer has pending on a stream; without a group that is nothing.
+_PENDING = """
+local function pending(key, group, from, to, count, consumer)
+  local found = redis.pcall('XPENDING', key, group, from, to, count, consumer)
+  if not found.err then return found end
+  if string.find(found.err, 'NOGROUP', 1, true) then return {} end
+  return error(found.err)
+end
+local function claim(key, group, consumer, ids)
+  if #ids == 0 then return end
+  ids[#ids + 1] = 'JUSTID'
+  redis.call('XCLAIM', key, group, consumer, 0, unpack(ids))
+end
+"""
+
+#: Moves what is due, then takes up to ``room`` messages, the first stream's first.
+#: KEYS delayed, streams…
+#: ARGV group, consumer, room, bytes, body field, meta field, steps…
+#: Returns the seconds until the next one is due (or ''), then {number of the stream,
+#: 1 if it is redelivered, id, fields}, …
+POP = Script(
+    NOW
+    + _ASK
+    + """
+redis.call('ZREM', KEYS[1], '')
+local group, me = ARGV[1], ARGV[2]
+local room, bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 200)
+for _, member in ipairs(due) do
+  local _, stop, step, size = string.find(member, '^(%d+):(%d+):')
+  local key = KEYS[#KEYS]
+  for i = 2, #KEYS do if ARGV[i + 5] == step then key = KEYS[i] end end
+  stop, size = stop or 0, tonumber(size or 0)
+  redis.call('XADD', key, '*', ARGV[5], string.sub(member, stop + size + 1),
+    ARGV[6], string.sub(member, stop + 1, stop + size))
+  redis.call('ZREM', KEYS[1], member)
+end
+local answer = {''}
+local nearest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+if nearest[2] then answer[1] = tostring(nearest[2] - now) end
+local largest, want = 0, 1
+local function give(number, entry, mark)
+  local size = 0
+  for _, part in ipairs(entry[2]) do size = size + #part end
+  answer[#answer + 1] = {number, mark, entry[1], entry[2]}
+  room, bytes, largest = room - 1, bytes - size, math.max(largest, size)
+end
+local function owned(number, owner, mark)
+  local key = KEYS[number]
+  local found = ask(key, group, 'XPENDING', key, group, '-', '+',
+    math.min(want, room), owner)
+  if #found == 0 then return false end
+  for _, each in ipairs(found) do
+    local entry = redis.call('XCLAIM', key, group, me, 0, each[1])[1]
+    if entry and entry[2] then
+      give(number, entry, mark)
+    else
+      redis.call('XACK', key, group, each[1])
+    end
+  end
+  return true
+end
+local function fresh(number)
+  local key = KEYS[number]
+  local found = ask(key, group, 'XREADGROUP', 'GROUP', group, me,
+    'COUNT', math.min(want, room), 'STREAMS', key, '>')
+  if not found or not found[1] then return false end
+  for _, entry in ipairs(found[1][2]) do give(number, entry, 0) end
+  return true
+end
+for number = 2, #KEYS do
+  for turn = 1, 3 do
+    while room > 0 and bytes > 0 do
+      local more
+      if turn == 1 then more = owned(number, 'released', 0)
+      elseif turn == 2 then more = owned(number, 'lost', 1)
+      else more = fresh(number) end
+      if not more then break end
+      want = math.max(1, math.min(100, math.floor(bytes / (largest + 1))))
+    end
+  end
+end
+return answer
+"""
+)
+
+#: Forgets messages that are done with; returns how many of them were still pending.
+#: KEYS stream; ARGV group, ids…
+ACK = Script(
+    """
+local known = redis.call('XACK', KEYS[1], unpack(ARGV))
+redis.call('XDEL', KEYS[1], unpack(ARGV, 2))
+return known
+"""
+)
+
+# Claims all that a consumer has pending for another one, or again for itself.
+_CLAIM_ALL = """
+local function claim_all(key, group, consumer, other)
+  local from, count = '-', 0
+  while true do
+    local ids = {}
+    for _, each in ipairs(pending(key, group, from, '+', 500, consumer)) do
+      ids[#ids + 1] = each[1]
+    end
+    local last, size = ids[#ids], #ids
+    claim(key, group, other, ids)
+    count = count + size
+    if size < 500 then return count end
+    from = '(' .. last
+  end
+end
+"""
+
+#: Prolongs the leases of all that a consumer has; returns how many that are.
+#: KEYS streams…; ARGV group, consumer
+TOUCH = Script(
+    _PENDING
+    + _CLAIM_ALL
+    + """
+local count = 0
+for _, key in ipairs(KEYS) do
+  count = count + claim_all(key, ARGV[1], ARGV[2], ARGV[2])
+end
+return count
+"""
+)
+
+#: Gives back all that a consumer has, and forgets the consumer; returns how many.
+#: KEYS streams…; ARGV group, consumer
+RELEASE_ALL = Script(
+    _PENDING
+    + _CLAIM_ALL
+    + """
+local count = 0
+for _, key in ipairs(KEYS) do
+  count = count + claim_all(key, ARGV[1], ARGV[2], 'released')
+  redis.pcall('XGROUP', 'DELCONSUMER', key, ARGV[1], ARGV[2])
+end
+return count
+"""
+)
+
+#: Gives back some of what a consumer has; returns how many.
+#: KEYS stream; ARGV group, consumer, 'released' or 'lost', ids…
+RELEASE = Script(
+    _PENDING
+    + """
+local ids = {}
+for i = 4, #ARGV do
+  if #pending(KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2]) > 0 then
+    ids[#ids + 1] = ARGV[i]
+  end
+end
+local count = #ids
+claim(KEYS[1], ARGV[1], ARGV[3], ids)
+return count
+"""
+)
+
+#: Takes what is pending for longer than a lease from whoever has it, at most 1,000
+#: entries at once, and forgets consumers that are long gone. XAUTOCLAIM would do but
+#: for one thing: it cannot leave alone what was given back.
+#: KEYS stream; ARGV group, consumer, lease and age of consumers in ms, from
+#: Returns how many, and where to go on ('-' after the last one).
+RECLAIM = Script(
+    _PENDING
+    + """
+local key, group, from, count = KEYS[1], ARGV[1], ARGV[5], 0
+for page = 1, 10 do
+  local found = redis.pcall(
+    'XPENDING', key, group, 'IDLE', ARGV[3], from, '+', 100)
+  if found.err then
+    if string.find(found.err, 'NOGROUP', 1, true) then return {0, '-'} end
+    return error(found.err)
+  end
+  local ids = {}
+  for _, each in ipairs(found) do
+    local owner = each[2]
+    if owner ~= 'released' and owner ~= 'lost' and owner ~= ARGV[2] then
+      ids[#ids + 1] = each[1]
+    end
+  end
+  count = count + #ids
+  claim(key, group, 'lost', ids)
+  if #found < 100 then
+    from = '-'
+    break
+  end
+  from = '(' .. found[#found][1]
+end
+if from ~= '-' then return {count, from} end
+local consumers = redis.pcall('XINFO', 'CONSUMERS', key, group)
+for _, flat in ipairs(consumers.err and {} or consumers) do
+  local about = {}
+  for i = 1, #flat, 2 do about[flat[i]] = flat[i + 1] end
+  if about.pending == 0 and about.idle > tonumber(ARGV[4]) then
+    redis.call('XGROUP', 'DELCONSUMER', key, group, about.name)
+  end
+end
+return {count, from}
+"""
+)
+
+#: Puts a copy elsewhere and forgets the message, if the consumer still has it.
+#: KEYS stream, and a stream or a sorted set
+#: ARGV group, consumer, id, how ('', 'delay' or 'keep'), seconds, copy…
+#: The copy is fields and values for a stream, a member for a sorted set.
+FORWARD = Script(
+    NOW
+    + _PENDING
+    + """
+redis.call('XDEL', KEYS[1], '0-0')
+local group, id = ARGV[1], ARGV[3]
+if #pending(KEYS[1], group, id, id, 1, ARGV[2]) == 0 then return 0 end
+if ARGV[4] == '' then
+  redis.call('XADD', KEYS[2], '*', unpack(ARGV, 6))
+else
+  if ARGV[4] == 'keep' then redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now) end
+  redis.call('ZADD', KEYS[2], now + ARGV[5], ARGV[6])
+end
+redis.call('XACK', KEYS[1], group, id)
+redis.call('XDEL', KEYS[1], id)
+return 1
+"""
+)
+
+#: Puts a message into all of its queues, or into none of them.
+#: KEYS streams, or sorted sets if it is delayed; ARGV delay or '', then a packed entry
+#: for each of the sets, or fields and values for all the streams.
+PUBLISH = Script(
+    NOW
+    + """
+local wanted = ARGV[1] == '' and 'stream' or 'zset'
+for _, key in ipairs(KEYS) do
+  local found = redis.call('TYPE', key).ok
+  if found ~= wanted and found ~= 'none' then
+    return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. found)
+  end
+end
+for i, key in ipairs(KEYS) do
+  if ARGV[1] == '' then
+    redis.call('XADD', key, '*', unpack(ARGV, 2))
+  else
+    redis.call('ZADD', key, now + ARGV[1], ARGV[i + 1])
+  end
+end
+return 1
+"""
+)
+
+#: How many entries nobody has. KEYS streams…; ARGV group
+DEPTH = Script(
+    """
+local count = 0
+for _, key in ipairs(KEYS) do
+  local waiting = redis.call('XLEN', key)
+  local found = redis.pcall('XPENDING', key, ARGV[1])
+  if not found.err then
+    for _, owner in ipairs(found[4] or {}) do
+      if owner[1] ~= 'released' and owner[1] ~= 'lost' then
+        waiting = waiting - owner[2]
+      end
+    end
+  end
+  count = count + math.max(0, waiting)
+end
+return count
+"""
+)
+
+#: Takes a dead letter out, if it is still there; a copy, if any, goes to the stream.
+#: KEYS dead, stream; ARGV dead letter, fields and values…
+TAKE = Script(
+    """
+redis.call('ZREM', KEYS[1], '')
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
+if ARGV[2] then redis.call('XADD', KEYS[2], '*', unpack(ARGV, 2)) end
+redis.call('ZREM', KEYS[1], ARGV[1])
+return 1
+"""
+)
