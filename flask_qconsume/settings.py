@@ -177,14 +177,16 @@ TABLE: tuple[Setting, ...] = (
         "broker_url",
         "a URL",
         None,
-        "Where the broker is: amqp://…, redis://…, or memory:// for trying out.",
+        "Where the broker is: amqp://…, redis://…, redis-streams://…, or memory:// for"
+        " trying out.",
         _text,
     ),
     Setting(
         "transport_options",
         "a mapping",
         {},
-        "Options handed to kombu's transport as they are.",
+        "Options handed to kombu's transport as they are. For Redis Streams also:"
+        " group, body_field.",
         _mapping,
     ),
     Setting(

@@ -139,6 +139,25 @@ def test_what_others_send_to_rabbitmq_stops_nobody(
     assert stage.fleet.term(worker) == 0
 
 
+def test_what_others_add_to_streams_stops_nobody(
+    make_stage: MakeStage, own_redis: Redis
+) -> None:
+    stage = make_stage("streams", RETRY={"max_attempts": 1})
+    worker = stage.fleet.start()
+    stage.publish(range(10))
+    garbage = ["no json", "", "\x00\xff", "[1]"]
+    for body in ['{"n": 100}', *garbage]:
+        own_redis.command("XADD", "work", "*", "body", body, "x-qconsume-attempt", "x")
+    own_redis.command("XADD", "work", "*", "x-qconsume", "{", "neither", "body")
+    stage.publish(range(10, 20))
+    stage.await_done([*range(20), 100])
+    wait_for(lambda: len(stage.dead()) == len(garbage) + 1)
+
+    bodies = [dead.message.raw.decode() for dead in stage.dead()]
+    assert bodies[: len(garbage)] == garbage
+    assert stage.fleet.term(worker) == 0
+
+
 def test_what_others_push_to_redis_stops_nobody(
     make_stage: MakeStage, own_redis: Redis
 ) -> None:
