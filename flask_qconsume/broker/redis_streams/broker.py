@@ -78,7 +78,7 @@ class RedisStreams(RedisBroker[Layout]):
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
         layout = layout_of(settings.transport_options)
-        url = _SCHEME.sub(r"\1\2", settings.broker_url)
+        url = plain_url(settings.broker_url)
         server = Server(dataclasses.replace(settings, broker_url=url))
         super().__init__(settings, topology, Shared(settings, layout, server))
 
@@ -100,3 +100,8 @@ class RedisStreams(RedisBroker[Layout]):
                 yield from ((stream, "stream") for stream in layout.streams(name))
             yield layout.delayed(plan.name), "zset"
             yield layout.dead(plan.dead), "zset"
+
+
+def plain_url(url: str) -> str:
+    """The URL as it would be for lists, which says where the server is."""
+    return _SCHEME.sub(r"\1\2", url)

@@ -33,7 +33,7 @@ class Held(Holder):
     def __init__(
         self, server: Server, layout: Layout, queue: str, lease: float
     ) -> None:
-        self.consumer = f"{whoami()}:{uuid.uuid4()}"
+        self.consumer = consumer_name()
         self.streams = layout.streams(queue)
         self._server = server
         self._layout = layout
@@ -142,3 +142,8 @@ class Held(Holder):
             stream, id = self._parted(tag)
             found.setdefault(stream, []).append(id)
         yield from found.items()
+
+
+def consumer_name() -> str:
+    """A name that no other consumer has."""
+    return f"{whoami()}:{uuid.uuid4()}"

@@ -37,6 +37,8 @@ _TAG = re.compile(r"\{[^}]+\}")
 #: Transport options that say something about the layout, by the field they set.
 _TEXTS = {"global_keyprefix": "prefix", "body_field": "body", "group": "group"}
 _STEPS = "priority_steps"
+#: Every transport option that there is.
+OPTIONS = (*sorted([*_TEXTS, _STEPS, *OF_CONNECTIONS]),)
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,12 @@ def layout_of(options: Mapping[str, t.Any]) -> Layout:
 
     :raises ConfigurationError: for an option that is not known, or makes no sense.
     """
-    known = sorted([*_TEXTS, _STEPS, *OF_CONNECTIONS])
     for name in options:
-        if name not in known:
+        if name not in OPTIONS:
             raise ConfigurationError(
                 f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which is no option for"
-                f" Redis Streams{suggestion(name, known)}. There are:"
-                f" {', '.join(known)}."
+                f" Redis Streams{suggestion(name, OPTIONS)}. There are:"
+                f" {', '.join(OPTIONS)}."
             )
     texts = {
         field: text_option(options, name, getattr(Layout, field))

@@ -9,15 +9,12 @@ hand an entry to a connection that is gone.
 
 from __future__ import annotations
 
-import typing as t
-from collections.abc import Iterator
 from collections.abc import Sequence
 
 from .. import properties as basic
 from ..delivery import Delivery
 from ..delivery import Forward
 from ..delivery import Lane
-from ..redis.faults import translated
 from ..redis.link import LONG
 from ..redis.link import WAIT
 from ..redis.link import HoldingLink
@@ -29,9 +26,7 @@ from . import envelope
 from .envelope import META
 from .held import Held
 from .layout import Layout
-
-#: What ends a wait for a stream that is there no more; the next look makes it again.
-_MADE_AGAIN = ("NOGROUP", "UNBLOCKED")
+from .waiting import read_group
 
 
 class StreamLink(HoldingLink):
@@ -78,30 +73,15 @@ class StreamLink(HoldingLink):
         return self._longest if self._due is None else min(self._longest, self._due)
 
     def _block(self, seconds: float) -> list[Delivery]:
-        answer = self._wire.pipeline([self._reading_group(seconds)])[0]
-        if isinstance(answer, Exception):
-            if any(word in str(answer) for word in _MADE_AGAIN):
-                return []
-            raise translated(answer) from answer
-        found = list(self._read(answer))
+        held = self._held
+        found = [
+            self._delivery(held.streams.index(stream), id, fields, False)
+            for stream, id, fields in read_group(
+                self._wire, self._layout.group, held.consumer, held.streams, seconds
+            )
+        ]
         self._spare = found[self._room :]
         return found[: self._room]
-
-    def _reading_group(self, seconds: float) -> tuple[t.Any, ...]:
-        streams = self._held.streams
-        return (
-            *("XREADGROUP", "GROUP", self._layout.group, self._held.consumer),
-            *("COUNT", 1, "BLOCK", max(1, round(seconds * 1000))),
-            *("STREAMS", *streams, *(">" for _ in streams)),
-        )
-
-    def _read(self, answer: t.Any) -> Iterator[Delivery]:
-        """The deliveries in an answer of either version of the protocol."""
-        pairs = answer.items() if isinstance(answer, dict) else answer or ()
-        for stream, entries in pairs:
-            number = self._held.streams.index(stream.decode())
-            for id, fields in entries:
-                yield self._delivery(number, id, fields, False)
 
     def _delivery(
         self, number: int, id: bytes, fields: Sequence[bytes], redelivered: bool

@@ -1,0 +1,44 @@
+"""Waiting in Redis for the first entry of several streams."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Sequence
+
+from ..redis.faults import translated
+from ..redis.server import Wire
+
+#: What ends a wait for a stream that is there no more; the next look makes it again.
+_MADE_AGAIN = ("NOGROUP", "UNBLOCKED")
+
+Found = tuple[str, bytes, Sequence[bytes]]
+
+
+def read_group(
+    wire: Wire, group: str, consumer: str, streams: Sequence[str], seconds: float
+) -> list[Found]:
+    """The stream, id and fields of what came: at most one entry of each stream.
+
+    :raises BrokerError: if the connection is lost, or Redis refuses.
+    """
+    command = (
+        *("XREADGROUP", "GROUP", group, consumer),
+        *("COUNT", 1, "BLOCK", max(1, round(seconds * 1000))),
+        *("STREAMS", *streams, *(">" for _ in streams)),
+    )
+    answer = wire.pipeline([command])[0]
+    if not isinstance(answer, Exception):
+        return _found(answer)
+    if any(word in str(answer) for word in _MADE_AGAIN):
+        return []
+    raise translated(answer) from answer
+
+
+def _found(answer: t.Any) -> list[Found]:
+    """What is in an answer of either version of the protocol."""
+    pairs = answer.items() if isinstance(answer, dict) else answer or ()
+    return [
+        (stream.decode(), id, fields)
+        for stream, entries in pairs
+        for id, fields in entries
+    ]

@@ -1,0 +1,463 @@
+"""kombu's transport for Redis Streams: ``kombu.Connection("redis-streams://…")``.
+
+It stands on the scripts of our own broker and shares its streams: what either of them
+publishes, the other one consumes. Importing this module makes the scheme known to
+kombu. It knows nothing about consumers of ours, and needs no Flask.
+
+* Messages are held by a lease, prolonged by a thread as long as the process lives.
+* Bindings lie in Redis; a fanout exchange is a topic exchange bound with ``#``, so it
+  is durable. ``#`` and ``*`` mean what AMQP says.
+* ``reject(requeue=True)`` gives a message back to the front; ``reject()`` makes it a
+  dead letter in ``{<queue>}.dead``. A header ``x-delay`` holds it back, in ms.
+* ``lease`` among the transport options is in seconds, 60 unless given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import typing as t
+from collections import OrderedDict
+from collections import deque
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from queue import Empty
+
+from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import virtual
+
+from ..broker import headers as ours
+from ..broker import properties as basic
+from ..broker.redis.bindings import Bindings
+from ..broker.redis.bindings import Member
+from ..broker.redis.server import Server
+from ..broker.redis.server import good
+from ..broker.redis_streams import scripts
+from ..broker.redis_streams.broker import plain_url
+from ..broker.redis_streams.envelope import META
+from ..broker.redis_streams.envelope import opened
+from ..broker.redis_streams.envelope import sealed
+from ..broker.redis_streams.held import Held
+from ..broker.redis_streams.held import consumer_name
+from ..broker.redis_streams.layout import OPTIONS
+from ..broker.redis_streams.layout import layout_of
+from ..broker.redis_streams.waiting import read_group
+from ..errors import BrokerError
+from ..errors import BrokerUnavailable
+from ..message import Message
+from ..settings import Settings
+
+#: How many messages are read at once where no prefetch says less.
+_ROOM = 100
+#: Seconds that one wait takes at most.
+_WAIT = 1.0
+_DEFAULT_LEASE = 60.0
+_WEEK = 7 * 86_400.0
+_SCHEMES = ("redis-streams", "rediss-streams", "sentinel-streams")
+
+_Virtual: t.Any = virtual
+Payload = dict[str, t.Any]
+
+
+class QoS(_Virtual.QoS):  # type: ignore[misc]
+    """Which messages a channel holds; settling one is a round trip."""
+
+    def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
+        super().__init__(channel, prefetch_count)
+        self._delivered: OrderedDict[str, t.Any]
+
+    def ack(self, delivery_tag: str) -> None:
+        self.channel.source.ack(delivery_tag)
+        self._settled(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        if requeue:
+            self.channel.source.give_back([delivery_tag])
+        else:
+            self.channel.source.bury(delivery_tag)
+        self._settled(delivery_tag)
+
+    def restore_unacked(self) -> list[t.Any]:
+        tags = list(self._delivered)
+        self._delivered.clear()
+        with contextlib.suppress(BrokerError):  # Their leases end.
+            self.channel.source.give_back(tags)
+        return []
+
+    def room(self) -> int:
+        """How many more the channel wants."""
+        estimate = self.can_consume_max_estimate()
+        return _ROOM if estimate is None else min(estimate, _ROOM)
+
+    def _settled(self, tag: str) -> None:
+        self._delivered.pop(tag, None)
+        self.channel.source.room.set()
+
+
+class Source:
+    """All that one connection reads, as one consumer of each queue's group."""
+
+    def __init__(self, url: str, options: dict[str, t.Any]) -> None:
+        known = {name: options[name] for name in OPTIONS if name in options}
+        settings = Settings.from_config(
+            {
+                "QCONSUME_BROKER_URL": plain_url(url),
+                "QCONSUME_TRANSPORT_OPTIONS": known,
+                "QCONSUME_LEASE": float(options.get("lease", _DEFAULT_LEASE)),
+            }
+        )
+        self.lease = settings.lease
+        self.layout = layout_of(known)
+        self.server = Server(settings)
+        self.bindings = Bindings(self.server, self.layout)
+        #: Set when a message was settled, so that there may be room again.
+        self.room = threading.Event()
+        self._consumer = consumer_name()
+        self._held: dict[str, Held] = {}
+        self._messages: dict[str, Message] = {}
+        self._due: float | None = None
+        self._wire: t.Any = None
+        self._over = threading.Event()
+        self._beating: threading.Thread | None = None
+
+    def read(self, rooms: dict[str, int]) -> list[tuple[Payload, str]]:
+        """What is there for these queues, without waiting; and their names."""
+        self._begin()
+        self._due = None
+        found = []
+        for queue, room in rooms.items():
+            due, *entries = good(self._wire.run([self._of(queue).pop(room)])[0])
+            if due:
+                self._due = min(float(due), self._due or float(due))
+            for number, mark, id, fields in entries:
+                payload = self._payload(queue, number - 2, id, fields, bool(mark))
+                found.append((payload, queue))
+        return found
+
+    def wait(self, queues: Iterable[str], seconds: float) -> list[tuple[Payload, str]]:
+        """Wait for the first entry; returns what came, at most one of each stream."""
+        places = {
+            stream: (queue, number)
+            for queue in queues
+            for number, stream in enumerate(self._of(queue).streams)
+        }
+        longest = min(seconds, _WAIT if self._due is None else self._due)
+        found = read_group(
+            self._wire, self.layout.group, self._consumer, list(places), longest
+        )
+        return [
+            (self._payload(*places[stream], id, fields, False), places[stream][0])
+            for stream, id, fields in found
+        ]
+
+    def get(self, queue: str) -> Payload | None:
+        """One message of a queue, if there is any."""
+        found = self.read({queue: 1})
+        return found[0][0] if found else None
+
+    def put(self, queues: Sequence[str], payload: Payload) -> None:
+        """Put a message into all of these queues in one step."""
+        properties = dict(payload["properties"])
+        info = properties.pop("delivery_info", {})
+        for name in ("delivery_tag", "body_encoding"):
+            properties.pop(name, None)
+        body, priority = payload.get("body") or b"", properties.get("priority")
+        entry = sealed(
+            {
+                **properties,
+                "headers": payload.get("headers") or {},
+                "content_type": payload.get("content-type"),
+                "content_encoding": payload.get("content-encoding"),
+            },
+            body.encode() if isinstance(body, str) else bytes(body),
+            exchange=info.get("exchange") or "",
+            routing_key=info.get("routing_key") or "",
+        )
+        layout, delay = self.layout, _delay(payload)
+        steps = [layout.step(queue, priority) for queue in queues]
+        if delay:
+            keys = [layout.delayed(queue) for queue in queues]
+            copies = [entry.packed(step) for step in steps]
+            self.server.call(scripts.PUBLISH(keys, delay, *copies))
+        elif queues:
+            keys = [layout.stream(*each) for each in zip(queues, steps, strict=True)]
+            fields = (layout.body, entry.body, META, entry.meta)
+            self.server.call(scripts.PUBLISH(keys, "", *fields))
+
+    def ack(self, tag: str) -> None:
+        """Forget a message that is done with."""
+        queue, _, inner = tag.partition("\0")
+        self._messages.pop(tag, None)
+        self._of(queue).ack([inner])
+
+    def give_back(self, tags: Iterable[str]) -> None:
+        """Give messages back, unmarked, to be read first."""
+        for tag in tags:
+            queue, _, inner = tag.partition("\0")
+            self._messages.pop(tag, None)
+            self._of(queue).give_back([inner])
+            self._of(queue).settled([inner])
+
+    def bury(self, tag: str) -> None:
+        """Make a message a dead letter."""
+        queue, _, inner = tag.partition("\0")
+        message = self._messages.pop(tag)
+        written = ours.dead(message, "kombu", queue, "rejected", None, time.time())
+        entry = sealed(
+            basic.copy(message, written), message.raw, exchange="", routing_key=queue
+        )
+        step = self.layout.step(queue, message.priority)
+        held, place = self._of(queue), self.layout.dead(f"{queue}.dead")
+        call = held.forward(inner, place, "keep", _WEEK, entry.packed(step))
+        self.server.call(call)
+        held.settled([inner])
+
+    def depth(self, queue: str) -> int:
+        """How many messages nobody has."""
+        keys = self.layout.streams(queue)
+        return int(self.server.call(scripts.DEPTH(keys, self.layout.group)))
+
+    def close(self) -> None:
+        """Give everything back and close what is open."""
+        self._over.set()
+        for held in self._held.values():
+            with contextlib.suppress(BrokerError):
+                held.give_all_back(held.drop_all(), _WAIT)
+        self._held.clear()
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+        if self._beating is not None:
+            self._beating.join(_WAIT)
+        self.server.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is over; a new connection takes a new source."""
+        return self._over.is_set()
+
+    def _begin(self) -> None:
+        if self._wire is None:
+            self._wire = self.server.wire()
+        if self._beating is None:
+            self._beating = threading.Thread(target=self._beat, daemon=True)
+            self._beating.start()
+
+    def _beat(self) -> None:
+        while not self._over.wait(self.lease / 3):
+            with contextlib.suppress(BrokerError):
+                for held in list(self._held.values()):
+                    held.touch()
+                    held.restore_expired()
+
+    def _of(self, queue: str) -> Held:
+        found = self._held.get(queue)
+        if found is None:
+            found = Held(self.server, self.layout, queue, self.lease)
+            found.consumer = self._consumer
+            self._held[queue] = found
+        return found
+
+    def _payload(
+        self, queue: str, number: int, id: bytes, fields: Sequence[bytes], mark: bool
+    ) -> Payload:
+        tag = f"{queue}\0{self._of(queue).take(number, id, mark)}"
+        message = opened(fields, queue, self.layout.body, mark)
+        self._messages[tag] = message
+        properties = basic.copy(message, {})
+        properties.pop("headers")
+        return {
+            "body": message.raw,
+            "headers": dict(message.headers),
+            "content-type": properties.pop("content_type", None),
+            "content-encoding": properties.pop("content_encoding", None),
+            "properties": {
+                **properties,
+                "delivery_tag": tag,
+                "delivery_info": {
+                    "exchange": message.exchange,
+                    "routing_key": message.routing_key,
+                    "redelivered": mark,
+                },
+            },
+        }
+
+
+class Channel(_Virtual.Channel):  # type: ignore[misc]
+    """Publishes, binds and consumes by the connection's :class:`Source`."""
+
+    QoS = QoS
+    #: Bodies lie in streams as they are.
+    body_encoding = None
+    #: kombu tells us about bindings only then.
+    supports_fanout = True
+    from_transport_options = ()
+
+    @property
+    def source(self) -> Source:
+        return t.cast(Source, self.connection.source)
+
+    def basic_publish(
+        self, message: Payload, exchange: str, routing_key: str, **kwargs: t.Any
+    ) -> None:
+        self._inplace_augment_message(message, exchange, routing_key)
+        self.source.put(self._lookup(exchange, routing_key), message)
+
+    def basic_consume(self, queue: str, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        if queue in self.connection._callbacks:
+            raise ValueError(
+                f"The queue '{queue}' has a consumer on this connection already, and"
+                " kombu would forget that one. Use another connection."
+            )
+        return super().basic_consume(queue, *args, **kwargs)
+
+    def get_table(self, exchange: str) -> list[tuple[str, str, str]]:
+        found = self.source.bindings.members(exchange)
+        return [(each.routing_key, each.pattern, each.queue) for each in found]
+
+    def queue_unbind(
+        self, queue: str, exchange: str, routing_key: str = "", *args: t.Any, **_: t.Any
+    ) -> None:
+        self.state.binding_delete(queue, exchange, routing_key)
+        self.source.bindings.remove([Member(exchange, routing_key, "", queue).binding])
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+
+    def _lookup(
+        self, exchange: str, routing_key: str, default: str | None = None
+    ) -> list[str]:
+        return list(self.source.bindings.queues(exchange, routing_key))
+
+    def _queue_bind(
+        self, exchange: str, routing_key: str, pattern: str | None, queue: str
+    ) -> None:
+        fanout = self.typeof(exchange).type == "fanout"
+        key = "#" if fanout else routing_key
+        member = Member(exchange, key, "#" if fanout else pattern or "", queue)
+        self.source.bindings.add([member])
+
+    def _get(self, queue: str, timeout: float | None = None) -> Payload:
+        found = self.source.get(queue)
+        if found is None:
+            raise Empty()
+        return found
+
+    def _put(self, queue: str, message: Payload, **kwargs: t.Any) -> None:
+        self.source.put([queue], message)
+
+    def _size(self, queue: str) -> int:
+        return self.source.depth(queue)
+
+    def _purge(self, queue: str) -> int:
+        count = 0
+        while (found := self.source.get(queue)) is not None:
+            self.source.ack(found["properties"]["delivery_tag"])
+            count += 1
+        return count
+
+    def _new_queue(self, queue: str, **kwargs: t.Any) -> None:
+        # A look without any room makes the group, and so the stream.
+        held = Held(self.source.server, self.source.layout, queue, 1.0)
+        self.source.server.call(held.pop(0))
+
+    def _has_queue(self, queue: str, **kwargs: t.Any) -> bool:
+        key = self.source.layout.stream(queue)
+        return bool(self.source.server.commands([("EXISTS", key)])[0])
+
+    def _delete(self, queue: str, exchange: str, *meta: t.Any, **_: t.Any) -> None:
+        layout = self.source.layout
+        keys = [*layout.streams(queue), layout.delayed(queue)]
+        self.source.server.commands([("DEL", *keys)])
+        for binding in [m for m in self.get_table(exchange) if m[2] == queue]:
+            member = Member(exchange, *binding)
+            self.source.bindings.remove([member.binding])
+
+
+class Transport(_Virtual.Transport):  # type: ignore[misc]
+    """kombu's side of a connection."""
+
+    Channel = Channel
+    can_parse_url = True
+    driver_type = "redis"
+    driver_name = "redis-streams"
+    polling_interval = None
+    implements = _Virtual.Transport.implements.extend(
+        asynchronous=False, exchange_type=frozenset(["direct", "topic", "fanout"])
+    )
+    connection_errors = (*_Virtual.Transport.connection_errors, BrokerUnavailable)
+    channel_errors = (*_Virtual.Transport.channel_errors, BrokerError)
+
+    def __init__(self, client: t.Any, **kwargs: t.Any) -> None:
+        super().__init__(client, **kwargs)
+        self.source = self._sourced()
+        self._ready: deque[tuple[Payload, str]] = deque()
+
+    def _sourced(self) -> Source:
+        return Source(self.client.hostname, self.client.transport_options)
+
+    def establish_connection(self) -> t.Any:
+        if self.source.closed:
+            self.source = self._sourced()
+        self.source.server.commands([("PING",)])
+        return super().establish_connection()
+
+    def close_connection(self, connection: t.Any) -> None:
+        self._ready.clear()
+        super().close_connection(connection)
+        self.source.close()
+
+    def drain_events(self, connection: t.Any, timeout: float | None = None) -> None:
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._delivered_one():
+            left = _WAIT if until is None else until - time.monotonic()
+            rooms = dict(self._rooms())
+            self.source.room.clear()
+            found = self.source.read(rooms)
+            if not found and left <= 0:
+                raise TimeoutError()
+            if not found and rooms:
+                found = self.source.wait(rooms, left)
+            elif not found:
+                self.source.room.wait(min(left, _WAIT))
+            self._ready.extend(found)
+
+    def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
+        head, at, rest = uri.rpartition("@")
+        user, colon, _ = head.rpartition(":")
+        known = include_password or not at or "//" in head.rpartition(":")[2]
+        return uri if known else f"{user}{colon}{mask}{at}{rest}"
+
+    def _delivered_one(self) -> bool:
+        """Hand over one message of those that were read, if its channel has room."""
+        for number, (payload, queue) in enumerate(self._ready):
+            channel = self._channel_of(queue)
+            if channel is None or channel.qos.can_consume():
+                del self._ready[number]
+                self._deliver(payload, queue)
+                return True
+        return False
+
+    def _rooms(self) -> Iterator[tuple[str, int]]:
+        for channel in self.channels:
+            room = channel.qos.room() - len(self._ready)
+            if room > 0:
+                yield from dict.fromkeys(channel._active_queues, room).items()
+
+    def _channel_of(self, queue: str) -> t.Any:
+        return next((c for c in self.channels if queue in c._active_queues), None)
+
+
+def _delay(payload: Payload) -> float:
+    """The seconds that a header asks for."""
+    value = (payload.get("headers") or {}).get("x-delay")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return 0.0
+    return max(0.0, value / 1000)
+
+
+for _scheme in _SCHEMES:
+    TRANSPORT_ALIASES[_scheme] = f"{__name__}:Transport"

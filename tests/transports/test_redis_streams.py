@@ -1,0 +1,236 @@
+"""kombu on Redis Streams, without Flask and without our consumers."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from kombu import Connection
+from kombu import Exchange
+from kombu import Queue
+
+from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.transports import redis_streams
+
+from ..broker.redis_tools import outgoing
+from ..broker.redis_tools import read
+from ..broker.redis_tools import shop
+from ..waiting import wait_for
+
+EXCHANGE = Exchange("shop", type="topic")
+BILLING = Queue("billing", EXCHANGE, routing_key="billing")
+
+SCRIPT = """
+import sys
+
+from kombu import Connection, Exchange, Queue
+from kombu.mixins import ConsumerMixin
+
+import flask_qconsume.transports.redis_streams  # Makes the scheme known.
+
+billing = Queue("billing", Exchange("shop", type="topic"), routing_key="order.#")
+
+
+class Worker(ConsumerMixin):
+    def __init__(self, connection):
+        self.connection = connection
+
+    def get_consumers(self, Consumer, channel):
+        return [Consumer([billing], callbacks=[self.on_message], prefetch_count=10)]
+
+    def on_consume_ready(self, connection, channel, consumers, **kwargs):
+        print("ready", flush=True)
+
+    def on_message(self, body, message):
+        print(body["n"], message.delivery_info["routing_key"], flush=True)
+        if body["n"] == 99:
+            self.should_stop = True
+        if body["n"] != 50:
+            message.ack()
+
+
+with Connection(sys.argv[1]) as connection:
+    Worker(connection).run()
+"""
+
+
+@pytest.fixture
+def url(redis_url):
+    return redis_url.replace("redis:", "redis-streams:")
+
+
+def take(connection, queue=BILLING, *, count=1, prefetch=0, ack=True):
+    """Consume that many; returns the messages."""
+    found: list = []
+    with connection.channel() as channel:
+        consumer = connection.Consumer([queue], channel=channel, accept=["json"])
+        consumer.qos(prefetch_count=prefetch)
+        consumer.register_callback(lambda body, message: found.append(message))
+        with consumer:
+            while len(found) < count:
+                connection.drain_events(timeout=5)
+                if ack:
+                    found[-1].ack()
+    return found
+
+
+def send(connection, body, key="billing", **more):
+    producer = connection.Producer(serializer="json")
+    declare = more.pop("declare", [BILLING])
+    producer.publish(body, exchange="shop", routing_key=key, declare=declare, **more)
+
+
+def test_a_script_of_thirty_lines_consumes_with_a_consumer_mixin(url):
+    script = [sys.executable, "-W", "error", "-c", SCRIPT, url]
+    worker = subprocess.Popen(script, stdout=subprocess.PIPE, text=True)
+    assert worker.stdout is not None
+    with worker, worker.stdout as output:
+        assert output.readline() == "ready\n"
+        with Connection(url) as connection:
+            for number in range(100):
+                send(connection, {"n": number}, "order.new", declare=[EXCHANGE])
+        lines = [line.split() for line in output]
+    assert worker.returncode == 0
+    assert lines == [[str(number), "order.new"] for number in range(100)]
+    with shop(url) as it:
+        (left,) = read(it.link(), 1)  # The one that was not acknowledged.
+        assert left.message.raw == b'{"n": 50}'
+        assert not left.message.redelivered
+
+
+def test_what_a_killed_script_held_comes_again(url):
+    script = SCRIPT.replace('if body["n"] != 50:', "if False:")
+    worker = subprocess.Popen(
+        [sys.executable, "-c", script, url], stdout=subprocess.PIPE, text=True
+    )
+    assert worker.stdout is not None
+    with worker, worker.stdout as output:
+        assert output.readline() == "ready\n"
+        with Connection(url) as connection:
+            for number in range(20):
+                send(connection, {"n": number}, "order.new", declare=[EXCHANGE])
+            held = [output.readline() for _ in range(10)]
+        worker.send_signal(signal.SIGKILL)
+    assert len(held) == 10
+    with shop(url, lease=2) as it:
+        link = it.link()
+        wait_for(lambda: link.beat() or it.depth() == 20, timeout=10, interval=0.2)
+        found = read(link, 20)
+        assert [d.message.redelivered for d in found].count(True) == 10
+
+
+def test_what_we_publish_is_consumed_by_kombu_and_the_other_way_round(url):
+    with shop(url) as it, Connection(url) as connection:
+        sent = outgoing(
+            b'{"n": 1}', content_type="application/json", headers={"a": 1}, priority=9
+        )
+        it.publish(sent)
+        (message,) = take(connection)
+        assert message.payload == {"n": 1}
+        assert message.headers["a"] == 1
+        assert message.properties["message_id"] == sent.id
+        send(connection, {"n": 2}, headers={"b": 2}, priority=4)
+        (delivery,) = read(it.link(), 1)
+        assert delivery.message.raw == b'{"n": 2}'
+        assert delivery.message.headers == {"b": 2}
+        assert delivery.message.content_type == "application/json"
+        assert (delivery.message.exchange, delivery.message.priority) == ("shop", 4)
+
+
+def test_no_more_is_delivered_than_the_prefetch(url):
+    with Connection(url) as connection:
+        for number in range(3):
+            send(connection, number)
+        found: list = []
+        consumer = connection.Consumer([BILLING], accept=["json"])
+        consumer.qos(prefetch_count=2)
+        consumer.register_callback(lambda body, message: found.append(message))
+        with consumer:
+            for _ in range(2):
+                connection.drain_events(timeout=5)
+            with pytest.raises(socket.timeout):
+                connection.drain_events(timeout=0.2)
+            found[0].ack()
+            connection.drain_events(timeout=5)
+        assert [message.payload for message in found] == [0, 1, 2]
+
+
+def test_a_rejected_message_is_a_dead_letter_and_a_requeued_one_comes_again(url):
+    with shop(url) as it, Connection(url) as connection:
+        send(connection, {"n": 1})
+        (message,) = take(connection, ack=False)
+        queue = BILLING(connection.default_channel)
+        found = queue.get(accept=["json"])
+        assert found.payload == message.payload  # Its channel was closed.
+        found.requeue()
+        queue.get(accept=["json"]).reject()
+        assert queue.get() is None
+        (dead,) = it.broker.dead_letters(it.plan)
+        assert dead.message.raw == b'{"n": 1}'
+        assert it.depth() == 0
+
+
+def test_a_header_holds_a_message_back(url):
+    with Connection(url) as connection:
+        started = time.monotonic()
+        send(connection, 1, headers={"x-delay": 300})
+        take(connection)
+        assert time.monotonic() - started > 0.3
+
+
+def test_a_fanout_exchange_is_durable(url):
+    news = Exchange("news", type="fanout")
+    both = [Queue("a", news), Queue("b", news)]
+    with Connection(url) as connection:
+        producer = connection.Producer(serializer="json")
+        for queue in both:
+            queue(connection.default_channel).declare()
+        producer.publish({"n": 1}, exchange="news", routing_key="any", declare=[news])
+        for queue in both:
+            assert [m.payload for m in take(connection, queue)] == [{"n": 1}]
+
+
+def test_leases_are_prolonged_while_a_handler_works(url):
+    options = {"lease": 1}
+    with shop(url, lease=1) as it, Connection(url, transport_options=options) as mine:
+        send(mine, 1)
+        channel = mine.default_channel
+        message = BILLING(channel).get(accept=["json"])
+        other = it.broker.connect(it.plan, Lane.MAIN, 1)
+        until = time.monotonic() + 2.5
+        while time.monotonic() < until:
+            other.beat()
+            assert other.read(1) == []
+        message.ack()
+        other.close()
+        assert it.client.xlen("billing") == 0
+
+
+def test_queues_are_counted_purged_and_deleted(url):
+    with Connection(url) as connection:
+        for number in range(3):
+            send(connection, number)
+        bound = BILLING(connection.default_channel)
+        assert bound.queue_declare(passive=True).message_count == 3
+        assert bound.purge() == 3
+        bound.delete()
+        with pytest.raises(connection.channel_errors):
+            bound.queue_declare(passive=True)
+
+
+def test_two_consumers_of_a_queue_on_one_connection_are_refused(url):
+    with Connection(url) as connection:
+        first = connection.Consumer([BILLING])
+        with first, pytest.raises(ValueError, match="has a consumer"):
+            connection.Consumer([BILLING]).consume()
+
+
+def test_passwords_are_not_shown():
+    with Connection("redis-streams://user:secret@localhost:1/0") as connection:
+        assert "secret" not in connection.as_uri()
+        assert "secret" in connection.as_uri(include_password=True)
+    assert redis_streams.TRANSPORT_ALIASES["rediss-streams"]
