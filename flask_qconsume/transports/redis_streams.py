@@ -39,6 +39,7 @@ from ..broker.redis_streams.broker import plain_url
 from ..broker.redis_streams.envelope import META
 from ..broker.redis_streams.envelope import opened
 from ..broker.redis_streams.envelope import sealed
+from ..broker.redis_streams.envelope import unrolled
 from ..broker.redis_streams.held import Held
 from ..broker.redis_streams.held import consumer_name
 from ..broker.redis_streams.layout import OPTIONS
@@ -131,9 +132,8 @@ class Source:
             due, *entries = good(self._wire.run([self._of(queue).pop(room)])[0])
             if due:
                 self._due = min(float(due), self._due or float(due))
-            for number, mark, id, fields in entries:
-                payload = self._payload(queue, number - 2, id, fields, bool(mark))
-                found.append((payload, queue))
+            for entry in entries:
+                found.append((self._payload(queue, *unrolled(entry)), queue))
         return found
 
     def wait(self, queues: Iterable[str], seconds: float) -> list[tuple[Payload, str]]:

@@ -120,7 +120,10 @@ def test_nothing_grows_on_rabbitmq(
     ("warm", "seconds"), [(10, 15), pytest.param(60, 600, marks=pytest.mark.long)]
 )
 @pytest.mark.may_leak("gevent keeps its threadpool for look-ups of host names")
-def test_nothing_grows_on_redis(own_redis: Redis, warm: int, seconds: int) -> None:
+@pytest.mark.parametrize("scheme", ["redis:", "redis-streams:"])
+def test_nothing_grows_on_redis(
+    own_redis: Redis, scheme: str, warm: int, seconds: int
+) -> None:
     def cut() -> None:
         own_redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
@@ -128,7 +131,11 @@ def test_nothing_grows_on_redis(own_redis: Redis, warm: int, seconds: int) -> No
         gevent.sleep(2 * CUT)
         return int(str(own_redis.command("CLIENT", "LIST")).count("id=")) - 1
 
-    _same(*_soak(own_redis.url, cut, connections, (warm, seconds)))
+    _same(
+        *_soak(
+            own_redis.url.replace("redis:", scheme), cut, connections, (warm, seconds)
+        )
+    )
 
 
 def _soak(

@@ -64,10 +64,7 @@ class StreamLink(HoldingLink):
         self._room = room
         due, *entries = good(self._wire.run([self._held.pop(room)])[0])
         self._due = float(due) if due else None
-        return [
-            self._delivery(number - 2, id, fields, bool(mark))
-            for number, mark, id, fields in entries
-        ]
+        return [self._delivery(*envelope.unrolled(entry)) for entry in entries]
 
     def _pause(self) -> float:
         return self._longest if self._due is None else min(self._longest, self._due)

@@ -49,8 +49,9 @@ end
 #: Moves what is due, then takes up to ``room`` messages, the first stream's first.
 #: KEYS delayed, streams…
 #: ARGV group, consumer, room, bytes, body field, meta field, steps…
-#: Returns the seconds until the next one is due (or ''), then {number of the stream,
-#: 1 if it is redelivered, id, fields}, …
+#: Returns the seconds until the next one is due (or ''), then each entry as one text,
+#: since clients are slow at reading many: a line of the stream's number, 1 if it is
+#: redelivered, the id, and the fields' lengths; then the fields.
 POP = Script(
     NOW
     + _ASK
@@ -73,9 +74,14 @@ local nearest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 if nearest[2] then answer[1] = tostring(nearest[2] - now) end
 local largest, want = 0, 1
 local function give(number, entry, mark)
-  local size = 0
-  for _, part in ipairs(entry[2]) do size = size + #part end
-  answer[#answer + 1] = {number, mark, entry[1], entry[2]}
+  local size, head, parts = 0, {number, mark, entry[1]}, {''}
+  for _, part in ipairs(entry[2]) do
+    head[#head + 1] = #part
+    parts[#parts + 1] = part
+    size = size + #part
+  end
+  parts[1] = table.concat(head, ' ') .. '\\n'
+  answer[#answer + 1] = table.concat(parts)
   room, bytes, largest = room - 1, bytes - size, math.max(largest, size)
 end
 local function owned(number, owner, mark)
