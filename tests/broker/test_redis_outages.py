@@ -44,6 +44,12 @@ with shop(sys.argv[1], lease=1.0) as it:
 """
 
 
+@pytest.fixture(params=["redis:", "redis-streams:"])
+def at(request):
+    """Makes the URL of lists, and that of streams."""
+    return lambda url: url.replace("redis:", request.param)
+
+
 @pytest.mark.deadline(180)
 def test_ten_kills_of_a_consumer_lose_nothing(redis_url):
     with shop(redis_url, lease=1.0) as it:
@@ -147,8 +153,8 @@ def test_a_restored_foreign_message_has_its_body_and_its_mark(redis_url):
         assert (message.raw, message.redelivered, message.id) == (b"\xff{", True, None)
 
 
-def test_a_link_ends_with_redis_and_a_new_one_goes_on_at_once(own_redis):
-    with shop(own_redis.url) as it:
+def test_a_link_ends_with_redis_and_a_new_one_goes_on_at_once(own_redis, at):
+    with shop(at(own_redis.url)) as it:
         sent = it.fill(20)
         link = it.link()
         held = read(link, 10)
@@ -166,8 +172,10 @@ def test_a_link_ends_with_redis_and_a_new_one_goes_on_at_once(own_redis):
         assert not any(delivery.message.redelivered for delivery in again)
 
 
-def test_what_a_link_held_while_redis_is_away_comes_back_with_the_next_link(own_redis):
-    with shop(own_redis.url) as it:
+def test_what_a_link_held_while_redis_is_away_comes_back_with_the_next_link(
+    own_redis, at
+):
+    with shop(at(own_redis.url)) as it:
         sent = it.fill(10)
         link = it.link()
         held = read(link, 10)
@@ -184,8 +192,8 @@ def test_what_a_link_held_while_redis_is_away_comes_back_with_the_next_link(own_
         assert not any(delivery.message.redelivered for delivery in again)
 
 
-def test_publishing_goes_on_over_a_restart(own_redis):
-    with shop(own_redis.url) as it:
+def test_publishing_goes_on_over_a_restart(own_redis, at):
+    with shop(at(own_redis.url)) as it:
         it.publish(outgoing())
         going_on = True
         results: list = []
@@ -211,9 +219,14 @@ def test_publishing_goes_on_over_a_restart(own_redis):
         assert it.depth() >= len(results) + 1
 
 
-def test_what_was_confirmed_outlives_a_kill_of_redis_with_an_append_only_file(tmp_path):
+def test_what_was_confirmed_outlives_a_kill_of_redis_with_an_append_only_file(
+    tmp_path, at
+):
     options = {"appendfsync": "always"}
-    with Redis(tmp_path / "redis", options=options) as server, shop(server.url) as it:
+    with (
+        Redis(tmp_path / "redis", options=options) as server,
+        shop(at(server.url)) as it,
+    ):
         sent = it.fill(200)
         it.publish(outgoing(b"later", delay=0.5))
         link = it.link()
@@ -225,8 +238,8 @@ def test_what_was_confirmed_outlives_a_kill_of_redis_with_an_append_only_file(tm
         assert bodies(again) == [*sent, b"later"]
 
 
-def test_a_redis_that_hangs_ends_the_link_after_two_heartbeats(own_redis):
-    with shop(own_redis.url, heartbeat=1.0) as it:
+def test_a_redis_that_hangs_ends_the_link_after_two_heartbeats(own_redis, at):
+    with shop(at(own_redis.url), heartbeat=1.0) as it:
         link = it.link()
         assert link.read(1) == []
         started = time.monotonic()
@@ -238,8 +251,8 @@ def test_a_redis_that_hangs_ends_the_link_after_two_heartbeats(own_redis):
             assert time.monotonic() - started < 10
 
 
-def test_closing_a_link_to_a_redis_that_hangs_does_not_hang(own_redis):
-    with shop(own_redis.url) as it:
+def test_closing_a_link_to_a_redis_that_hangs_does_not_hang(own_redis, at):
+    with shop(at(own_redis.url)) as it:
         it.fill(5)
         link = it.link()
         read(link, 5)
@@ -253,8 +266,8 @@ def test_closing_a_link_to_a_redis_that_hangs_does_not_hang(own_redis):
         assert len(read(it.link(), 5)) == 5
 
 
-def test_a_full_redis_refuses_publishing_and_lets_consuming_go_on(own_redis):
-    with shop(own_redis.url) as it:
+def test_a_full_redis_refuses_publishing_and_lets_consuming_go_on(own_redis, at):
+    with shop(at(own_redis.url)) as it:
         it.publish(*[outgoing(b"x" * 1_000) for _ in range(100)])
         own_redis.command("CONFIG", "SET", "maxmemory", "1")
         error = it.broker.publish([outgoing()], 2.0)[0]
@@ -275,8 +288,8 @@ def test_a_full_redis_refuses_publishing_and_lets_consuming_go_on(own_redis):
         assert it.broker.dead_letters(it.plan).take(lambda letter: True, True) == 1
 
 
-def test_a_read_only_redis_is_an_outage(own_redis):
-    with shop(own_redis.url) as it:
+def test_a_read_only_redis_is_an_outage(own_redis, at):
+    with shop(at(own_redis.url)) as it:
         it.fill(3)
         own_redis.command("REPLICAOF", "127.0.0.1", "1")
         link = it.link()
