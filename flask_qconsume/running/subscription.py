@@ -179,9 +179,7 @@ class Subscription:
             link = self._connect(backoff)
             if link is None:
                 continue
-            began = time.monotonic()
-            self._tend(link)
-            if time.monotonic() - began > LASTING:
+            if self._tend(link):
                 backoff.reset()
             if not self._quiet:
                 self._pause(backoff.next())
@@ -208,11 +206,15 @@ class Subscription:
         if not self._quiet:
             self._over.wait(delay)
 
-    def _tend(self, link: Link) -> None:
-        """Keep one link alive until it is lost or the subscription is closed."""
+    def _tend(self, link: Link) -> bool:
+        """Keep one link alive until it is lost or the subscription is closed.
+
+        :returns: Whether it had been a good one, so that its loss is news.
+        """
         if self._quiet:
             link.close()
-            return
+            return False
+        began = time.monotonic()
         self._over.clear()
         reader = self._reader = Reader(link, self._prefetch, self._receive)
         reading = gevent.spawn(self._read, reader)
@@ -226,6 +228,7 @@ class Subscription:
             self._survivors.remember(reader.held)
             link.close()
             reading.join(_PATIENCE)
+        return reader.received > 0 or time.monotonic() - began > LASTING
 
     def _beat(self, link: Link) -> None:
         while not self._over.wait(link.beat_interval):
