@@ -166,7 +166,7 @@ class RabbitLink(Link):
         if self._paused or self.closed:
             return
         self._paused = True
-        channel = self._channel.channel_id
+        channel = self._number
         self._write(lambda: frames.cancel(channel, _CONSUMER_TAG, nowait=True))
 
     def close(self) -> None:
