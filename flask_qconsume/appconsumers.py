@@ -16,6 +16,7 @@ from functools import cached_property
 from flask import Flask
 
 from .broker.base import Broker
+from .broker.opening import check_url
 from .broker.opening import open_broker
 from .broker.publishing import compose
 from .broker.topology import Topology
@@ -39,6 +40,7 @@ class AppConsumers:
     """The consumers, settings and broker of one app: ``app.extensions["qconsume"]``."""
 
     def __init__(self, app: Flask, settings: Settings) -> None:
+        check_url(settings.broker_url)
         #: The configuration, checked.
         self.settings = settings
         self.registry = Registry.of(app)

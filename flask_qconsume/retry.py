@@ -13,6 +13,7 @@ from .errors import ConfigurationError
 from .outcomes import Outcome
 from .outcomes import Reject
 from .outcomes import Retry
+from .text import quoted
 
 ErrorClass = type[BaseException]
 
@@ -157,5 +158,5 @@ def _is_number(value: t.Any) -> bool:
 
 def _wrong(name: str, value: t.Any, wanted: str) -> ConfigurationError:
     return ConfigurationError(
-        f"A retry policy's '{name}' must be {wanted}, not '{value!r}'."
+        f"A retry policy's '{name}' must be {wanted}, not {quoted(value)}."
     )

@@ -10,10 +10,12 @@ import typing as t
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
 from difflib import get_close_matches
 
 from .errors import ConfigurationError
 from .retry import RetryPolicy
+from .text import quoted
 
 PREFIX = "QCONSUME_"
 
@@ -56,7 +58,7 @@ class Setting:
             return self.check(value)
         except (TypeError, ValueError) as error:
             raise ConfigurationError(
-                f"'{self.key}' must be {self.kind}, not '{value!r}'"
+                f"'{self.key}' must be {self.kind}, not {quoted(value)}"
                 f"{_because(error)}. {self.doc}"
             ) from error
 
@@ -142,7 +144,7 @@ def _option(consumer: str, key: str, value: t.Any) -> t.Any:
         return check_option(key, value)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"'{key}' of '{consumer}' cannot be '{value!r}'{_because(error)}"
+            f"'{key}' of '{consumer}' cannot be {quoted(value)}{_because(error)}"
         ) from error
 
 
@@ -330,8 +332,9 @@ _KEYS = {setting.key for setting in TABLE}
 class Settings:
     """The configuration of one app, checked; its rows are in ``TABLE``."""
 
-    broker_url: str
-    transport_options: dict[str, t.Any]
+    # Both may hold passwords, which a traceback's locals or a log must not show.
+    broker_url: str = field(repr=False)
+    transport_options: dict[str, t.Any] = field(repr=False)
     exchange: str
     queue_prefix: str
     queue_type: str
@@ -359,9 +362,8 @@ class Settings:
         """
         for key in config:
             if key.startswith(PREFIX) and key not in _KEYS:
-                raise ConfigurationError(
-                    f"There is no configuration key '{key}'{suggestion(key, _KEYS)}."
-                )
+                hint = suggestion(key, _KEYS) or "."
+                raise ConfigurationError(f"There is no configuration key '{key}'{hint}")
         values = {setting.name: setting.read(config) for setting in TABLE}
         if not values["broker_url"]:
             raise ConfigurationError(

@@ -12,6 +12,12 @@ def printable(value: object, length: int = 500) -> str:
     return _escaped(shortened(said(value), length))
 
 
+def quoted(value: object) -> str:
+    """A value that somebody gave us, in single quotes, for an error message."""
+    text = value if isinstance(value, str) else repr(value)
+    return f"'{printable(text)}'"
+
+
 def said(value: object) -> str:
     """``str(value)``, also of errors whose own ``__str__`` raises."""
     try:

@@ -11,6 +11,7 @@ Of a page, all Python is run in order, in one namespace:
 
 from __future__ import annotations
 
+import contextvars
 import importlib
 import pathlib
 import re
@@ -153,10 +154,12 @@ def test_the_python_of_a_page_runs(
         run_file(path.relative_to(folder))
     module = types.ModuleType("a_page")
     monkeypatch.setitem(sys.modules, module.__name__, module)
+    # A page may push an app context: it must be gone with the page.
+    context = contextvars.copy_context()
     for block in code_of(page):
         if not block.caption and not block.not_run:
             code = compile(block.code, PAGES[page], "exec", dont_inherit=True)
-            exec(code, module.__dict__)
+            context.run(exec, code, module.__dict__)
 
 
 @pytest.mark.parametrize(

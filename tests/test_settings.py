@@ -13,6 +13,7 @@ from flask_qconsume import RetryPolicy
 from flask_qconsume.settings import TABLE
 from flask_qconsume.settings import Settings
 from flask_qconsume.settings import suggestion
+from flask_qconsume.text import quoted
 
 URL = {"QCONSUME_BROKER_URL": "memory://"}
 
@@ -49,7 +50,7 @@ def test_a_wrong_value_is_an_error_that_says_what_and_why(
     with pytest.raises(ConfigurationError) as caught:
         settings(**{key: value})
     said = str(caught.value)
-    assert said.startswith(f"'{key}' must be {row.kind}, not '{value!r}'")
+    assert said.startswith(f"'{key}' must be {row.kind}, not {quoted(value)}")
     assert said.endswith(row.doc)
 
 
@@ -189,7 +190,7 @@ def test_options_of_consumers_are_checked() -> None:
         ({"concurency": 5}, "no option 'concurency'; did you mean 'concurrency'?"),
         ({"queue": "x"}, "'bill' has no option 'queue'"),
         ({"enabled": 1}, "'enabled' of 'bill' cannot be '1' (it must be True or"),
-        ({"concurrency": "5"}, "'concurrency' of 'bill' cannot be ''5''"),
+        ({"concurrency": "5"}, "'concurrency' of 'bill' cannot be '5'"),
         ({"prefetch": 0}, "'prefetch' of 'bill' cannot be '0' (it must be from 1"),
         ({"timeout": -1}, "'timeout' of 'bill' cannot be '-1'"),
         ({"retry": 5}, "'retry' of 'bill' cannot be '5'"),

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_qconsume.text import printable
+from flask_qconsume.text import quoted
 from flask_qconsume.text import said
 from flask_qconsume.text import shortened
 
@@ -56,3 +57,10 @@ def test_a_long_text_keeps_its_two_ends(text: str, length: int) -> None:
 def test_what_an_error_says_may_itself_raise() -> None:
     assert said(ValueError("no")) == "no"
     assert said(Mute()) == "(Mute, whose text cannot be had)"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [("many", "'many'"), (5, "'5'"), (["a"], "'['a']'")]
+)
+def test_a_value_is_shown_in_single_quotes(value: object, shown: str) -> None:
+    assert quoted(value) == shown

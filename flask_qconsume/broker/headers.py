@@ -113,8 +113,11 @@ def dead(
 
 
 def replayed(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """The headers of a dead letter that goes back to its queue as if it were new."""
-    gone = {*_OF_DEATH, ATTEMPT, DEATHS}
+    """The headers of a dead letter that goes back to its queue as if it were new.
+
+    It has no expiry any more: whoever replays a message wants it handled.
+    """
+    gone = {*_OF_DEATH, ATTEMPT, DEATHS, EXPIRES_AT}
     return {name: value for name, value in headers.items() if name not in gone}
 
 

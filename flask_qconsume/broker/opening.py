@@ -6,6 +6,7 @@ from importlib import import_module
 
 from ..errors import ConfigurationError
 from ..settings import Settings
+from ..text import quoted
 from .base import Broker
 from .topology import Topology
 
@@ -25,17 +26,25 @@ _BROKERS = {
 }
 
 
+def check_url(url: str) -> None:
+    """Refuse a URL of no known broker, as soon as it is configured.
+
+    :raises ConfigurationError: for a scheme that is not known.
+    """
+    if _scheme(url) not in _BROKERS:
+        raise ConfigurationError(
+            f"'QCONSUME_BROKER_URL' begins with {quoted(_scheme(url))}, which"
+            f" is no broker known here. Use one of: {', '.join(_BROKERS)}."
+        )
+
+
 def open_broker(settings: Settings, topology: Topology) -> Broker:
     """The broker of ``QCONSUME_BROKER_URL``; nothing is connected yet.
 
     :raises ConfigurationError: for a scheme that is not known, or not installed.
     """
-    scheme = settings.broker_url.partition(":")[0].partition("+")[0]
-    if scheme not in _BROKERS:
-        raise ConfigurationError(
-            f"'QCONSUME_BROKER_URL' begins with '{scheme}', which is no broker known"
-            f" here. Use one of: {', '.join(_BROKERS)}."
-        )
+    check_url(settings.broker_url)
+    scheme = _scheme(settings.broker_url)
     module, name = _BROKERS[scheme]
     try:
         found = getattr(import_module(module, __package__), name)
@@ -46,3 +55,7 @@ def open_broker(settings: Settings, topology: Topology) -> Broker:
         ) from error
     broker: Broker = found(settings, topology)
     return broker
+
+
+def _scheme(url: str) -> str:
+    return url.partition(":")[0].partition("+")[0]

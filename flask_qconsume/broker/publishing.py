@@ -14,6 +14,7 @@ from ..errors import Unroutable
 from ..handling.payload import encode
 from ..message import Outgoing
 from ..settings import JSON
+from ..text import quoted
 from . import headers as ours
 
 #: AMQP's short strings hold 255 bytes.
@@ -75,7 +76,9 @@ def _known(options: dict[str, t.Any]) -> None:
 
 def _check_routing_key(routing_key: t.Any) -> None:
     if not routing_key:
-        raise PublishError(f"The routing key must be a text, not '{routing_key!r}'.")
+        raise PublishError(
+            f"The routing key must be a text, not {quoted(routing_key)}."
+        )
     _check_short("routing_key", routing_key)
 
 
@@ -83,7 +86,8 @@ def _check_short(name: str, value: t.Any) -> str:
     """What AMQP writes as a short string."""
     if not isinstance(value, str) or len(_utf8(value)) > _LONGEST:
         raise PublishError(
-            f"'{name}' must be a text of {_LONGEST} bytes at the most, not '{value!r}'."
+            f"'{name}' must be a text of {_LONGEST} bytes at the most, not"
+            f" {quoted(value)}."
         )
     return value
 
@@ -92,12 +96,12 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise PublishError(f"'{text!r}' cannot be written as UTF-8.") from error
+        raise PublishError(f"{quoted(text)} cannot be written as UTF-8.") from error
 
 
 def _headers(headers: t.Any) -> dict[str, t.Any]:
     if not isinstance(headers, (Mapping, NoneType)):
-        raise PublishError(f"'headers' must be a mapping, not '{headers!r}'.")
+        raise PublishError(f"'headers' must be a mapping, not {quoted(headers)}.")
     found = dict(headers or {})
     for name in found:
         _check_short("a header's name", name)
@@ -127,7 +131,7 @@ def _priority(value: t.Any) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 9:
         raise PublishError(
-            f"'priority' must be a whole number 0 to 9, not '{value!r}'."
+            f"'priority' must be a whole number 0 to 9, not {quoted(value)}."
         )
     return value
 
@@ -137,13 +141,13 @@ def _seconds(name: str, value: t.Any) -> float | None:
         return None
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value < 0:
-        raise PublishError(f"'{name}' must be seconds from 0 up, not '{value!r}'.")
+        raise PublishError(f"'{name}' must be seconds from 0 up, not {quoted(value)}.")
     return float(value)
 
 
 def _key(value: t.Any) -> str | None:
     if not isinstance(value, (str, NoneType)):
-        raise PublishError(f"'key' must be a text, not '{value!r}'.")
+        raise PublishError(f"'key' must be a text, not {quoted(value)}.")
     _utf8(value or "")
     return value
 

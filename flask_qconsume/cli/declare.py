@@ -26,12 +26,16 @@ def declare(app: AppConsumers, prune: bool, yes: bool) -> None:
     """Declare exchanges, queues and bindings on the broker.
 
     It does so whatever 'QCONSUME_DECLARE' says, which is about what workers and
-    publishers do by themselves. Nothing that is there already is changed.
+    publishers do by themselves. Nothing that is there already is changed. Where it
+    says 'passive' or 'never', the queues that hold delayed messages are declared too,
+    which otherwise happens when they are used first.
     """
     check_shared(app, "declare queues")
     settings = dataclasses.replace(app.settings, declare="auto")
     with contextlib.closing(open_broker(settings, app.topology)) as broker:
         broker.declare()
+        if app.settings.declare != "auto":
+            broker.declare_delays()
         for queue in app.topology.queues:
             click.echo(_said(queue))
         if prune:

@@ -11,6 +11,7 @@ from dataclasses import field
 from ..errors import RegistrationError
 from ..retry import RetryPolicy
 from ..settings import check_option
+from ..text import quoted
 
 Handler = Callable[[t.Any], t.Any]
 Hook = Callable[..., t.Any]
@@ -123,7 +124,7 @@ def _check_handler(name: str, handler: t.Any) -> None:
     if not callable(handler):
         raise RegistrationError(
             f"The handler of the consumer '{name}' must be a function of one argument,"
-            f" the body, not '{handler!r}'."
+            f" the body, not {quoted(handler)}."
         )
     if inspect.iscoroutinefunction(handler):
         raise RegistrationError(
@@ -158,7 +159,7 @@ def _check_queue(name: str, queue: t.Any, routing_key: t.Any) -> None:
     if not is_kombu_queue(queue):
         raise RegistrationError(
             f"The queue of the consumer '{name}' must be a name or a kombu.Queue, not"
-            f" '{queue!r}'. Was the decorator used without its arguments?"
+            f" {quoted(queue)}. Was the decorator used without its arguments?"
         )
     if not queue.name:
         raise RegistrationError(
@@ -204,7 +205,7 @@ def _schema(name: str, schema: t.Any) -> SchemaLike | None:
     if not callable(getattr(made, "load", None)):
         raise RegistrationError(
             f"The schema of the consumer '{name}' must be a marshmallow Schema, not"
-            f" '{schema!r}'."
+            f" {quoted(schema)}."
         )
     return t.cast(SchemaLike, made)
 
@@ -215,5 +216,5 @@ def _checked(name: str, key: str, value: t.Any) -> t.Any:
     except (TypeError, ValueError) as error:
         detail = f": {error}" if str(error) else ""
         raise RegistrationError(
-            f"'{key}' of the consumer '{name}' cannot be '{value!r}'{detail}."
+            f"'{key}' of the consumer '{name}' cannot be {quoted(value)}{detail}."
         ) from error

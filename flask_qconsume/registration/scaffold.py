@@ -6,6 +6,7 @@ Each decorator is a thin skin over a method of the same work (``consumer`` over
 
 from __future__ import annotations
 
+import inspect
 import typing as t
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from flask.sansio.blueprints import BlueprintSetupState
 
 from ..errors import RegistrationError
 from ..retry import RetryPolicy
+from ..text import quoted
 from .consumer import Hook
 from .consumer import declared
 from .registry import Registry
@@ -61,6 +63,11 @@ class ConsumerScaffold:
 
         The arguments are those of :meth:`add_consumer`.
         """
+        if inspect.isroutine(queue):
+            raise RegistrationError(
+                f"'consumer' was used without its arguments. Name the queue above"
+                f" '{queue.__name__}': '@….consumer(\"{queue.__name__}\")'."
+            )
 
         def decorator(handler: F) -> F:
             self.add_consumer(
@@ -169,6 +176,8 @@ class ConsumerScaffold:
         those of the nearest class.
         """
 
+        _check_error_class(error)
+
         def decorator(handler: F) -> F:
             self.register_message_error_handler(error, handler)
             return handler
@@ -180,15 +189,19 @@ class ConsumerScaffold:
     ) -> None:
         """Do what :meth:`message_errorhandler` does, without a decorator."""
         self._qconsume_scope.check_open("message_errorhandler")
-        if not (isinstance(error, type) and issubclass(error, BaseException)):
-            raise RegistrationError(
-                f"'message_errorhandler' takes an exception class, not '{error!r}'."
-            )
+        _check_error_class(error)
         self._qconsume_scope.errors[error] = handler
 
     def _add_hook(self, kind: str, hook: F) -> F:
         self._qconsume_scope.check_open(kind)
         if not callable(hook):
-            raise RegistrationError(f"'{kind}' takes a function, not '{hook!r}'.")
+            raise RegistrationError(f"'{kind}' takes a function, not {quoted(hook)}.")
         getattr(self._qconsume_scope, kind).append(hook)
         return hook
+
+
+def _check_error_class(error: t.Any) -> None:
+    if not (isinstance(error, type) and issubclass(error, BaseException)):
+        raise RegistrationError(
+            f"'message_errorhandler' takes an exception class, not {quoted(error)}."
+        )

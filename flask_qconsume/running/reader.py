@@ -27,6 +27,8 @@ class Reader:
         self._held: set[Delivery] = set()
         self._room = Event()
         self._quiet = False
+        #: How many deliveries it has read.
+        self.received = 0
 
     @property
     def held(self) -> list[Delivery]:
@@ -46,6 +48,7 @@ class Reader:
             if self._quiet and not self.link.pushes:
                 return
             for delivery in self.link.read(room):
+                self.received += 1
                 self._held.add(delivery)
                 self._receive(delivery)
 

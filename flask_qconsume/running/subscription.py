@@ -40,6 +40,7 @@ from .reader import Reader
 from .settler import Settlement
 from .settler import Settler
 from .settler import delivery_of
+from .survivors import Survivors
 from .suspects import back_to_lane
 from .suspects import triage
 
@@ -56,9 +57,6 @@ LASTING = 5.0
 
 #: Seconds in which a broker takes notice of an acknowledgement that was written.
 ACKED = 0.05
-
-#: How many messages that survived a lost connection are remembered at the most.
-_REMEMBERED = 10_000
 
 #: Seconds that closing waits for greenlets which have nothing left to wait for.
 _PATIENCE = 5.0
@@ -101,8 +99,7 @@ class Subscription:
         self._settler = Settler(self._closed, self._lost)
         self._reader: Reader | None = None
         self._held: set[gevent.Greenlet] = set()
-        self._survivors: set[str] = set()
-        self._answers: dict[str, Settlement] = {}
+        self._survivors = Survivors(self._prefetch)
         self._quiet = False
         self._over = Event()
         self._supervisor: gevent.Greenlet | None = None
@@ -182,9 +179,7 @@ class Subscription:
             link = self._connect(backoff)
             if link is None:
                 continue
-            began = time.monotonic()
-            self._tend(link)
-            if time.monotonic() - began > LASTING:
+            if self._tend(link):
                 backoff.reset()
             if not self._quiet:
                 self._pause(backoff.next())
@@ -211,11 +206,15 @@ class Subscription:
         if not self._quiet:
             self._over.wait(delay)
 
-    def _tend(self, link: Link) -> None:
-        """Keep one link alive until it is lost or the subscription is closed."""
+    def _tend(self, link: Link) -> bool:
+        """Keep one link alive until it is lost or the subscription is closed.
+
+        :returns: Whether it had been a good one, so that its loss is news.
+        """
         if self._quiet:
             link.close()
-            return
+            return False
+        began = time.monotonic()
         self._over.clear()
         reader = self._reader = Reader(link, self._prefetch, self._receive)
         reading = gevent.spawn(self._read, reader)
@@ -226,9 +225,10 @@ class Subscription:
         finally:
             self.consuming.clear()
             self._reader = None
-            self._remember(reader)
+            self._survivors.remember(reader.held)
             link.close()
             reading.join(_PATIENCE)
+        return reader.received > 0 or time.monotonic() - began > LASTING
 
     def _beat(self, link: Link) -> None:
         while not self._over.wait(link.beat_interval):
@@ -262,12 +262,6 @@ class Subscription:
         )
         self._over.set()
 
-    def _remember(self, reader: Reader) -> None:
-        """What comes back by the next link has not killed us: it is no suspect."""
-        ids = {d.message.id for d in reader.held if d.message.id is not None}
-        _bound(self._survivors)
-        self._survivors |= ids
-
     # -- deliveries, in ---------------------------------------------------------------
 
     def _receive(self, delivery: Delivery) -> None:
@@ -284,23 +278,15 @@ class Subscription:
 
     def _answered(self, delivery: Delivery) -> bool:
         """Settle as known what was handled before its connection was lost."""
-        message = delivery.message
-        answer = self._answers.get(message.id or "")
-        if answer is None or not message.redelivered:
-            return False
-        if delivery_of(answer).message.raw != message.raw:
-            return False
-        del self._answers[message.id or ""]
+        answer = self._survivors.answer_to(delivery)
         if isinstance(answer, Forward):
-            self._settler.forward(dataclasses.replace(answer, delivery=delivery))
-        else:
-            self._settler.ack(delivery)
-        return True
+            self._settler.forward(answer)
+        elif answer is not None:
+            self._settler.ack(answer)
+        return answer is not None
 
     def _triage(self, delivery: Delivery) -> Forward | None:
-        id = delivery.message.id
-        if id is not None and id in self._survivors:
-            self._survivors.discard(id)
+        if self._survivors.include(delivery):
             return None
         return triage(delivery, self.lane, self.consumer, self._settings)
 
@@ -377,9 +363,8 @@ class Subscription:
         delivery = delivery_of(settlement)
         if self._reader is not None and self._reader.link is delivery.link:
             self._reader.release(delivery)
-        if not delivery.settled and delivery.message.id is not None:
-            _bound(self._answers)
-            self._answers[delivery.message.id] = settlement
+        if not delivery.settled:
+            self._survivors.keep_answer(settlement)
 
     def _give_back(self, reader: Reader, deliveries: list[Delivery]) -> None:
         """Let others have what was not started at once, and not only at the end."""
@@ -394,9 +379,3 @@ class Subscription:
         for delivery in reader.held:
             if not delivery.settled and not self._settler.has(delivery):
                 self._settler.forward(back_to_lane(delivery))
-
-
-def _bound(memory: set[str] | dict[str, Settlement]) -> None:
-    """Forget rather than grow: what is forgotten is only handled once more."""
-    if len(memory) > _REMEMBERED:
-        memory.clear()

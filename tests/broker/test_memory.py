@@ -365,6 +365,7 @@ def test_a_replay_puts_the_wanted_into_their_queue_as_if_new(bench: Bench) -> No
     assert [first.message.id, second.message.id] == ["id-0", "id-2"]
     assert (first.message.attempt, first.message.deaths) == (1, 0)
     assert ours.REASON not in first.message.headers
+    assert first.message.expires_at is None
     assert (first.message.exchange, first.message.routing_key) == (
         "qconsume",
         "billing",

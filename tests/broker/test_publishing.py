@@ -113,7 +113,7 @@ LONG = "x" * 256
         ({"content_type": LONG, "body": b""}, "'content_type' must be a text"),
         ({"content_type": 5, "body": b""}, "'content_type' must be a text"),
         ({"content_type": "x/y"}, "There is no encoder for 'x/y': publish bytes"),
-        ({"headers": "x"}, "'headers' must be a mapping, not ''x''"),
+        ({"headers": "x"}, "'headers' must be a mapping, not 'x'"),
         ({"headers": [("a", 1)]}, "'headers' must be a mapping"),
         ({"headers": {5: 1}}, "'a header's name' must be a text"),
         ({"headers": {LONG: 1}}, "'a header's name' must be a text"),

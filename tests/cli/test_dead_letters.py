@@ -95,7 +95,9 @@ def ok(shop: Flask, *args: str, **options: t.Any) -> str:
 
 
 def as_json(shop: Flask, *args: str) -> list[dict[str, t.Any]]:
-    return [json.loads(line) for line in ok(shop, *args, "--json").splitlines()]
+    result = invoke(shop, "dead-letters", *args, "--json")
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 def left(shop: Flask) -> list[DeadLetter]:

@@ -20,6 +20,8 @@ def declares_and_prunes(commands: Commands) -> None:
     assert "orders.bill: bill (gets 'order.created', 'order.paid' from" in done.stdout
     assert "bill.suspects, bill.dead" in done.stdout
     assert commands.run("publish", "order.paid", "{}").returncode == 0
+    delayed = commands.run("publish", "order.paid", "{}", "--delay", "1")
+    assert delayed.returncode == 0, delayed.stderr
 
     done = commands.run("declare", "--prune")
     assert done.stdout.endswith("There are no stale bindings.\n")

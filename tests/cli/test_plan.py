@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import flask
+import kombu
 import pytest
 
+from flask_qconsume import QConsume
 from flask_qconsume.broker.memory import Memory
 from flask_qconsume.cli.plan import place
 from flask_qconsume.extension import consumers_of
@@ -93,6 +96,17 @@ def test_a_delay_that_the_broker_cannot_keep_is_refused(make_app: MakeApp) -> No
         "Error: The retry policy of the consumer 'orders.bill' waits up to 256 s, and"
         " Short can hold a message back for 60 s at the most." in result.output
     )
+
+
+def test_a_queue_of_somebody_elses_is_used_as_given() -> None:
+    app = flask.Flask(__name__)
+    app.config["QCONSUME_BROKER_URL"] = "memory://"
+    queue = kombu.Queue("theirs", kombu.Exchange("news"), routing_key="sport")
+    QConsume(app).add_consumer(queue, print, name="read")
+    said = unwrapped(invoke(app, "plan").output)
+    assert "queue theirs, somebody else's: used as given" in said
+    assert "gets 'sport' from the exchange 'news'" in said
+    assert "(as given)" in invoke(app, "list").output
 
 
 def test_nobody_sees_the_password() -> None:

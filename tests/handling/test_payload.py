@@ -66,7 +66,7 @@ HOSTILE: dict[str, tuple[t.Any, ...]] = {
     "100,000 brackets": (b"[" * 100_000, JSON, "is no application/json: "),
     "100,000 objects": (b'{"a":' * 100_000, JSON, "is no application/json: "),
     "100,000 closed ones": (b"[" * 10**5 + b"]" * 10**5, JSON, "recursion"),
-    "a million digits": (b"1" * 10**6, JSON, "Exceeds the limit (4300 digits)"),
+    "a million digits": (b"1" * 10**6, JSON, "Exceeds the limit (4300"),
     "too large a float": (b"[1e999]", JSON, "the number 1e999 is too large"),
     "a long such float": (b"-" + b"9" * 10**5 + b".0", JSON, "is too large"),
     "NaN": (b'{"a": NaN}', JSON, "'NaN' is no JSON"),

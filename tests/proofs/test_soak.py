@@ -19,6 +19,7 @@ from flask_qconsume.running.worker import Worker
 
 from ..servers.rabbitmq import Vhost
 from ..servers.redis import Redis
+from ..waiting import wait_for
 
 #: Seconds between two cuts.
 CUT = 4.0
@@ -78,6 +79,14 @@ class Traffic:
                 cutting = gevent.spawn(cut)
                 cutting.link_exception(lambda greenlet: greenlet.get())
             self.publish()
+
+    def await_handled(self) -> None:
+        """Wait until all that was confirmed is handled, which is soon."""
+        wait_for(
+            lambda: len(self.seen) >= self.confirmed,
+            timeout=30,
+            message=lambda: f"{len(self.seen)} of {self.confirmed} handled",
+        )
 
     def publish(self) -> None:
         n = self.confirmed + self.forgotten
@@ -148,8 +157,10 @@ def _soak(
     traffic.worker.start()
     try:
         traffic.run(lengths[0], cut)
+        traffic.await_handled()
         before = Figures.now(connections())
         traffic.run(lengths[1], cut)
+        traffic.await_handled()
         after = Figures.now(connections())
     finally:
         traffic.worker.stop()
@@ -157,7 +168,6 @@ def _soak(
         f"{lengths[1]} s, a cut every {CUT:g} s, {traffic.confirmed} confirmed,"
         f" {traffic.forgotten} refused\n  before {before}\n  after  {after}"
     )
-    assert len(traffic.seen) >= traffic.confirmed
     return before, after
 
 

@@ -282,3 +282,29 @@ def test_a_dead_letter_that_cannot_be_put_down_waits_unsettled(
     broker.is_full = False
 
     wait_for(lambda: bench.dead("billing"))
+
+
+def test_a_connection_that_delivered_was_a_good_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut again and again, it is replaced after the first delay each time."""
+    delays: list[float] = []
+
+    class Noted(Backoff):
+        def next(self) -> float:
+            delays.append(self._next)
+            return super().next() / 100
+
+    monkeypatch.setattr(subscription, "Backoff", Noted)
+    done: list[t.Any] = []
+    bench.qconsume.add_consumer("billing", done.append, name="bill")
+    broker = play_outages(bench)
+    bench.start()
+    for number in range(6):
+        bench.publish("billing", number)
+        wait_for(lambda number=number: len(done) > number)
+        main_link(broker).cut()
+
+    bench.publish("billing", 6)
+    wait_for(lambda: len(done) == 7)
+    assert delays == [1.0] * 6

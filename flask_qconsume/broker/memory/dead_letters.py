@@ -47,7 +47,11 @@ class MemoryDeadLetters(DeadLetters):
         if replay:
             message = grave.message
             fresh = dataclasses.replace(
-                message, headers=replayed(message.headers), attempt=1, deaths=0
+                message,
+                headers=replayed(message.headers),
+                attempt=1,
+                deaths=0,
+                expires_at=None,
             )
             self._store.queue(self._plan.name).put([entry_of(fresh)])
         return True

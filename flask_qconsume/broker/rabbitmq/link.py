@@ -86,6 +86,8 @@ class RabbitLink(Link):
         self._pulse = Pulse(self._raw)
         self.beat_interval = self._pulse.interval
         self._channel = self._raw.channel()
+        # Kept here: what is lost is torn down at any moment, the number with it.
+        self._number = self._channel.channel_id
         declaring = Declaring(self._channel, self._settings.declare)
         declaring.exchange(self._settings.exchange)
         declaring.queues(self.plan)
@@ -134,7 +136,7 @@ class RabbitLink(Link):
         self, deliveries: Sequence[Delivery], frame: t.Callable[..., bytes]
     ) -> bytes:
         done = self._tags.done(d.tag for d in deliveries if d.link is self)
-        channel = self._channel.channel_id
+        channel = self._number
         return b"".join(frame(channel, tag, multiple=multi) for tag, multi in done)
 
     def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
@@ -164,7 +166,7 @@ class RabbitLink(Link):
         if self._paused or self.closed:
             return
         self._paused = True
-        channel = self._channel.channel_id
+        channel = self._number
         self._write(lambda: frames.cancel(channel, _CONSUMER_TAG, nowait=True))
 
     def close(self) -> None:

@@ -61,6 +61,10 @@ class Session:
         """
         try:
             self._channel = self._raw.channel()
+            # Kept here: the reader tears both objects down when the connection is lost,
+            # at any moment of our writing.
+            self._number = self._channel.channel_id
+            self._frame_max = self._raw.frame_max
             Declaring(self._channel, mode).topology(topology)
             self._listen()
             self._channel.confirm_select()
@@ -104,7 +108,7 @@ class Session:
     def _accept(self, parcel: Parcel) -> list[bytes]:
         """Give it its number; frames must be written in the order of the numbers."""
         try:
-            written = parcel.frames(self._channel.channel_id, self._raw.frame_max)
+            written = parcel.frames(self._number, self._frame_max)
         except PublishRefused as error:
             parcel.finish(error)
             return []

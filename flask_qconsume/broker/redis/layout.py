@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from ...errors import ConfigurationError
 from ...settings import suggestion
+from ...text import quoted
 
 HIGHEST = 9
 
@@ -173,7 +174,8 @@ def text_option(options: Mapping[str, t.Any], name: str, default: str) -> str:
     value = options.get(name, default)
     if not isinstance(value, str) or (not value and name != "global_keyprefix"):
         raise ConfigurationError(
-            f"'{name}' in 'QCONSUME_TRANSPORT_OPTIONS' must be a text, not '{value!r}'."
+            f"'{name}' in 'QCONSUME_TRANSPORT_OPTIONS' must be a text, not"
+            f" {quoted(value)}."
         )
     return value
 
@@ -185,6 +187,6 @@ def steps_option(value: t.Any) -> tuple[int, ...]:
     if not steps or not whole or steps[0] < 0 or list(steps) != sorted(set(steps)):
         raise ConfigurationError(
             "'priority_steps' in 'QCONSUME_TRANSPORT_OPTIONS' must be whole numbers"
-            f" from 0, each larger than the one before, not '{value!r}'."
+            f" from 0, each larger than the one before, not {quoted(value)}."
         )
     return steps
