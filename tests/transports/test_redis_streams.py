@@ -234,3 +234,19 @@ def test_passwords_are_not_shown():
         assert "secret" not in connection.as_uri()
         assert "secret" in connection.as_uri(include_password=True)
     assert redis_streams.TRANSPORT_ALIASES["rediss-streams"]
+
+
+def test_a_consumer_mixin_goes_on_after_a_restart_of_redis(own_redis):
+    url = own_redis.url.replace("redis:", "redis-streams:")
+    script = [sys.executable, "-c", SCRIPT.replace("!= 50", "is not None"), url]
+    worker = subprocess.Popen(script, stdout=subprocess.PIPE, text=True)
+    assert worker.stdout is not None
+    with worker, worker.stdout as output:
+        assert output.readline() == "ready\n"
+        for number in (1, 2, 99):
+            with Connection(url) as connection:
+                send(connection, {"n": number}, "order.new", declare=[EXCHANGE])
+            line = output.readline().replace("ready\n", "") or output.readline()
+            assert line == f"{number} order.new\n"
+            own_redis.restart()
+    assert worker.returncode == 0
