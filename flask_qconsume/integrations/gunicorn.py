@@ -128,6 +128,10 @@ class _Hosted:
             raise
         except BrokerError as error:
             self._refused(error)
+        except WorkerError:
+            # A worker that gunicorn ends while it begins: there is nothing to stop.
+            if not self._asked_at:
+                raise
 
     def stop(self) -> None:
         """Stop, once; within the time that gunicorn gives, counted from its signal."""

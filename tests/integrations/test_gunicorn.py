@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import logging
 import pathlib
 import signal
 import subprocess
 import sys
 import time
+import types
 import typing as t
 
 import gevent
@@ -16,8 +18,10 @@ import pytest
 from flask import Flask
 from gevent.pool import Pool
 
+from flask_qconsume import QConsume
 from flask_qconsume.extension import AppConsumers
 from flask_qconsume.extension import consumers_of
+from flask_qconsume.integrations import gunicorn
 
 from ..fleet.app import create_app
 from ..fleet.workers import Fleet
@@ -355,3 +359,23 @@ def test_the_masters_calls_do_not_stop_its_workers() -> None:
     from flask_qconsume.integrations.gunicorn import worker_exit
 
     worker_exit(None, None)
+
+
+def test_a_worker_that_is_ended_while_it_begins_ends_without_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Gunicorn takes an error there for a broken app, and stops altogether."""
+    app = Flask("ended")
+    app.config["QCONSUME_BROKER_URL"] = "memory://"
+    QConsume(app)
+    host = types.SimpleNamespace(
+        alive=False,
+        wsgi=app,
+        log=types.SimpleNamespace(error_log=logging.getLogger("gunicorn.error")),
+        cfg=types.SimpleNamespace(preload_app=False, graceful_timeout=30, timeout=30),
+    )
+    hooks = gunicorn.Hooks()
+    # The watcher looks first, as it does on a busy machine.
+    monkeypatch.setattr(gunicorn, "_spawn", lambda function, *args: function(*args))
+    hooks.post_worker_init(host)
+    hooks.worker_exit(None, host)
