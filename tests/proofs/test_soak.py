@@ -24,7 +24,7 @@ from ..servers.redis import Redis
 from ..waiting import wait_for
 
 #: Seconds between two cuts.
-CUT = 4.0
+CUT = 3.0
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +112,7 @@ class Traffic:
 
 @pytest.mark.deadline(1500)
 @pytest.mark.parametrize(
-    ("warm", "seconds"), [(10, 15), pytest.param(60, 600, marks=pytest.mark.long)]
+    ("warm", "seconds"), [(5, 10), pytest.param(60, 600, marks=pytest.mark.long)]
 )
 @pytest.mark.may_leak("gevent keeps its threadpool for look-ups of host names")
 def test_nothing_grows_on_rabbitmq(
@@ -121,7 +121,7 @@ def test_nothing_grows_on_rabbitmq(
     server = own_rabbitmq_vhost.server
 
     def connections() -> int:
-        gevent.sleep(2 * CUT)  # The last cut is healed by then.
+        gevent.sleep(CUT)  # The last cut is healed by then.
         rows = server.ctl_json("list_channels", "vhost")
         return sum(row["vhost"] == own_rabbitmq_vhost.name for row in rows)
 
@@ -137,7 +137,7 @@ def test_nothing_grows_on_rabbitmq(
 
 @pytest.mark.deadline(1500)
 @pytest.mark.parametrize(
-    ("warm", "seconds"), [(10, 15), pytest.param(60, 600, marks=pytest.mark.long)]
+    ("warm", "seconds"), [(5, 10), pytest.param(60, 600, marks=pytest.mark.long)]
 )
 @pytest.mark.may_leak("gevent keeps its threadpool for look-ups of host names")
 @pytest.mark.parametrize("scheme", ["redis:", "redis-streams:"])
@@ -148,7 +148,7 @@ def test_nothing_grows_on_redis(
         own_redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
     def connections() -> int:
-        gevent.sleep(2 * CUT)
+        gevent.sleep(CUT)
         return int(str(own_redis.command("CLIENT", "LIST")).count("id=")) - 1
 
     _same(
