@@ -129,28 +129,30 @@ class Source:
         self._due = None
         found = []
         for queue, room in rooms.items():
-            due, *entries = good(self._wire.run([self._of(queue).pop(room)])[0])
+            due, *texts = good(self._wire.run([self._of(queue).pop(room)])[0])
             if due:
                 self._due = min(float(due), self._due or float(due))
-            for entry in entries:
-                found.append((self._payload(queue, *unrolled(entry)), queue))
+            for entry in unrolled(*texts):
+                found.append((self._payload(queue, *entry), queue))
         return found
 
     def wait(self, queues: Iterable[str], seconds: float) -> list[tuple[Payload, str]]:
         """Wait for the first entry; returns what came, at most one of each stream."""
-        places = {
-            stream: (queue, number)
+        places = [
+            (queue, number, stream)
             for queue in queues
             for number, stream in enumerate(self._of(queue).streams)
-        }
-        longest = min(seconds, _WAIT if self._due is None else self._due)
-        found = read_group(
-            self._wire, self.layout.group, self._consumer, list(places), longest
-        )
-        return [
-            (self._payload(*places[stream], id, fields, False), places[stream][0])
-            for stream, id, fields in found
         ]
+        longest = min(seconds, _WAIT if self._due is None else self._due)
+        streams = [stream for _, _, stream in places]
+        payloads = []
+        for index, id, fields in read_group(
+            self._wire, self.layout.group, self._consumer, streams, longest
+        ):
+            queue, number, _ = places[index]
+            payload = self._payload(queue, f"{number}:{id}", fields, False)
+            payloads.append((payload, queue))
+        return payloads
 
     def get(self, queue: str) -> Payload | None:
         """One message of a queue, if there is any."""
@@ -261,9 +263,10 @@ class Source:
         return found
 
     def _payload(
-        self, queue: str, number: int, id: bytes, fields: Sequence[bytes], mark: bool
+        self, queue: str, inner: str, fields: Sequence[bytes], mark: bool
     ) -> Payload:
-        tag = f"{queue}\0{self._of(queue).take(number, id, mark)}"
+        self._of(queue).take(inner, mark)
+        tag = f"{queue}\0{inner}"
         message = opened(fields, queue, self.layout.body, mark)
         self._messages[tag] = message
         properties = basic.copy(message, {})

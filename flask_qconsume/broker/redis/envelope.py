@@ -25,6 +25,7 @@ from .layout import HIGHEST
 _REDELIVERED = "redelivered"
 
 _encoder = JSONEncoder()
+_decoded = json.JSONDecoder().decode
 _kombu_loads: t.Any = loads
 
 
@@ -160,7 +161,11 @@ def read_json(element: bytes) -> t.Any:
     if b'"__type__"' in element:
         with contextlib.suppress(ArithmeticError, LookupError, TypeError, ValueError):
             return _kombu_loads(element)
-    return json.loads(element)
+    try:
+        return _decoded(element.decode())
+    except ValueError:
+        # Not UTF-8, perhaps. To guess it takes longer than to read it.
+        return json.loads(element)
 
 
 def _body(envelope: Mapping[str, t.Any]) -> bytes | None:

@@ -15,6 +15,7 @@ import json
 import re
 import typing as t
 import uuid
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,16 +80,17 @@ def opened(
     return _foreign(pairs, queue, body_field, redelivered)
 
 
-def unrolled(raw: bytes) -> tuple[int, bytes, list[bytes], bool]:
-    """The stream's number, id, fields and mark of an entry as the script gives it."""
-    end = raw.index(b"\n")
-    number, mark, id, *lengths = raw[:end].split(b" ")
-    fields, at = [], end + 1
-    for length in map(int, lengths):
-        fields.append(raw[at : at + length])
-        at += length
-    # Lua counts from one, and the first of the keys is not a stream.
-    return int(number) - 2, id, fields, mark == b"1"
+def unrolled(heads: bytes, texts: bytes) -> Iterator[tuple[str, list[bytes], bool]]:
+    """The tags, fields and marks of the entries that the script gives as two texts."""
+    at = 0
+    for head in heads.decode().splitlines():
+        tag, mark, *lengths = head.split(" ")
+        fields = []
+        for length in lengths:
+            end = at + int(length)
+            fields.append(texts[at:end])
+            at = end
+        yield tag, fields, mark == "1"
 
 
 def unpacked(element: bytes, queue: str) -> tuple[Message, str]:

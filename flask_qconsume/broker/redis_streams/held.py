@@ -61,15 +61,13 @@ class Held(Holder):
             *layout.levels(self._queue),
         )
 
-    def take(self, stream: int, id: bytes, redelivered: bool) -> str:
-        """Note that an entry was read; returns its tag."""
-        tag = f"{stream}:{id.decode()}"
+    def take(self, tag: str, redelivered: bool) -> None:
+        """Note that an entry was read."""
         self._tags[tag] = redelivered
-        return tag
 
     def ack(self, tags: Sequence[str]) -> int:
         calls = [
-            scripts.ACK([stream], self._group, *some)
+            scripts.ACK([stream], self._group, " ".join(some))
             for stream, ids in self._sorted(tags)
             for some in chunks(ids)
         ]
@@ -139,9 +137,10 @@ class Held(Holder):
         """The ids by their streams."""
         found: dict[str, list[str]] = {}
         for tag in tags:
-            stream, id = self._parted(tag)
-            found.setdefault(stream, []).append(id)
-        yield from found.items()
+            number, _, id = tag.partition(":")
+            found.setdefault(number, []).append(id)
+        for number, ids in found.items():
+            yield self.streams[int(number)], ids
 
 
 def consumer_name() -> str:

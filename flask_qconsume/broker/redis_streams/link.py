@@ -62,9 +62,9 @@ class StreamLink(HoldingLink):
             found, self._spare = self._spare[:room], self._spare[room:]
             return found
         self._room = room
-        due, *entries = good(self._wire.run([self._held.pop(room)])[0])
+        due, *texts = good(self._wire.run([self._held.pop(room)])[0])
         self._due = float(due) if due else None
-        return [self._delivery(*envelope.unrolled(entry)) for entry in entries]
+        return [self._delivery(*each) for each in envelope.unrolled(*texts)]
 
     def _pause(self) -> float:
         return self._longest if self._due is None else min(self._longest, self._due)
@@ -72,8 +72,8 @@ class StreamLink(HoldingLink):
     def _block(self, seconds: float) -> list[Delivery]:
         held = self._held
         found = [
-            self._delivery(held.streams.index(stream), id, fields, False)
-            for stream, id, fields in read_group(
+            self._delivery(f"{number}:{id}", fields, False)
+            for number, id, fields in read_group(
                 self._wire, self._layout.group, held.consumer, held.streams, seconds
             )
         ]
@@ -81,9 +81,9 @@ class StreamLink(HoldingLink):
         return found[: self._room]
 
     def _delivery(
-        self, number: int, id: bytes, fields: Sequence[bytes], redelivered: bool
+        self, tag: str, fields: Sequence[bytes], redelivered: bool
     ) -> Delivery:
-        tag = self._held.take(number, id, redelivered)
+        self._held.take(tag, redelivered)
         body = self._layout.body
         message = envelope.opened(fields, self.queue, body, redelivered)
         return Delivery(self, tag, message)

@@ -49,9 +49,10 @@ end
 #: Moves what is due, then takes up to ``room`` messages, the first stream's first.
 #: KEYS delayed, streams…
 #: ARGV group, consumer, room, bytes, body field, meta field, steps…
-#: Returns the seconds until the next one is due (or ''), then each entry as one text,
-#: since clients are slow at reading many: a line of the stream's number, 1 if it is
-#: redelivered, the id, and the fields' lengths; then the fields.
+#: Returns the seconds until the next one is due (or ''), and the entries as two texts,
+#: since clients are slow at reading many: a line for each of them with its tag (the
+#: stream's number, from 0 on, and the id), 1 if it is redelivered, and its fields'
+#: lengths; and the fields, one after the other.
 POP = Script(
     NOW
     + _ASK
@@ -69,19 +70,19 @@ for _, member in ipairs(due) do
     ARGV[6], string.sub(member, stop + 1, stop + size))
   redis.call('ZREM', KEYS[1], member)
 end
-local answer = {''}
+local soon = ''
 local nearest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-if nearest[2] then answer[1] = tostring(nearest[2] - now) end
-local largest, want = 0, 1
+if nearest[2] then soon = tostring(nearest[2] - now) end
+local heads, parts, largest, want = {}, {}, 0, 1
 local function give(number, entry, mark)
-  local size, head, parts = 0, {number, mark, entry[1]}, {''}
-  for _, part in ipairs(entry[2]) do
-    head[#head + 1] = #part
-    parts[#parts + 1] = part
-    size = size + #part
+  local size, fields = 0, entry[2]
+  local head = {number - 2 .. ':' .. entry[1], mark}
+  for i = 1, #fields do
+    head[i + 2] = #fields[i]
+    parts[#parts + 1] = fields[i]
+    size = size + head[i + 2]
   end
-  parts[1] = table.concat(head, ' ') .. '\\n'
-  answer[#answer + 1] = table.concat(parts)
+  heads[#heads + 1] = table.concat(head, ' ')
   room, bytes, largest = room - 1, bytes - size, math.max(largest, size)
 end
 local function owned(number, owner, mark)
@@ -119,16 +120,18 @@ for number = 2, #KEYS do
     end
   end
 end
-return answer
+return {soon, table.concat(heads, '\\n'), table.concat(parts)}
 """
 )
 
 #: Forgets messages that are done with; returns how many of them were still pending.
-#: KEYS stream; ARGV group, ids…
+#: KEYS stream; ARGV group, the ids as one text, since clients are slow at sending many
 ACK = Script(
     """
-local known = redis.call('XACK', KEYS[1], unpack(ARGV))
-redis.call('XDEL', KEYS[1], unpack(ARGV, 2))
+local ids = {}
+for id in string.gmatch(ARGV[2], '%S+') do ids[#ids + 1] = id end
+local known = redis.call('XACK', KEYS[1], ARGV[1], unpack(ids))
+redis.call('XDEL', KEYS[1], unpack(ids))
 return known
 """
 )

@@ -11,13 +11,13 @@ from ..redis.server import Wire
 #: What ends a wait for a stream that is there no more; the next look makes it again.
 _MADE_AGAIN = ("NOGROUP", "UNBLOCKED")
 
-Found = tuple[str, bytes, Sequence[bytes]]
+Found = tuple[int, str, Sequence[bytes]]
 
 
 def read_group(
     wire: Wire, group: str, consumer: str, streams: Sequence[str], seconds: float
 ) -> list[Found]:
-    """The stream, id and fields of what came: at most one entry of each stream.
+    """The number of the stream, the id and the fields of what came: one of each stream.
 
     :raises BrokerError: if the connection is lost, or Redis refuses.
     """
@@ -28,17 +28,17 @@ def read_group(
     )
     answer = wire.pipeline([command])[0]
     if not isinstance(answer, Exception):
-        return _found(answer)
+        return _found(answer, streams)
     if any(word in str(answer) for word in _MADE_AGAIN):
         return []
     raise translated(answer) from answer
 
 
-def _found(answer: t.Any) -> list[Found]:
+def _found(answer: t.Any, streams: Sequence[str]) -> list[Found]:
     """What is in an answer of either version of the protocol."""
     pairs = answer.items() if isinstance(answer, dict) else answer or ()
     return [
-        (stream.decode(), id, fields)
+        (streams.index(stream.decode()), id.decode(), fields)
         for stream, entries in pairs
         for id, fields in entries
     ]
