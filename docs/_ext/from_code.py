@@ -68,32 +68,25 @@ class Settings(FromCode):
 
 
 class Brokers(FromCode):
-    """``Broker.capabilities``: what each broker promises, then all side by side."""
-
-    FACTS: t.ClassVar[dict[str, str]] = {
-        "shared": "Other processes see the messages",
-        "survives_worker_death": "A message outlives the death of its worker",
-        "durable": "A message outlives a restart of the broker",
-        "confirms": "A publish is confirmed when",
-        "unroutable": "A message that nobody would get is noticed by",
-        "delays": "Delays and retries are held by",
-        "max_delay": "The longest delay",
-        "dead_letters": "Dead letters are kept in",
-        "counts_deaths": "Deaths of the process are counted by",
-        "priorities": "Priorities, where the queue has them",
-    }
+    """``Broker.capabilities``: yes or no for all, then what each does in words."""
 
     def lines(self) -> Iterator[str]:
         found = capabilities()
+        yield from table(
+            ("", *(c.title for c in found)),
+            rows(found),
+            (6, *(2 for _ in found)),
+            stub=True,
+        )
         for one in found:
-            yield f"**{one.broker}.** {escaped(one.guarantee)}"
+            yield f".. rubric:: {one.title}"
             yield ""
-        rows = [
-            (label, *(said(name, getattr(c, name)) for c in found))
-            for name, label in self.FACTS.items()
-        ]
-        heads = ("", *(c.broker for c in found))
-        yield from table(heads, rows, (2, *(3 for _ in found)), stub=True)
+            yield escaped(one.guarantee)
+            yield ""
+            for fact in one.facts:
+                if fact.in_words:
+                    yield f":{fact.label}: {escaped(fact.value)}."
+            yield ""
 
 
 class Commands(FromCode):
@@ -121,15 +114,22 @@ def capabilities() -> list[Capabilities]:
         getattr(import_module(module, opening.__package__), name): None
         for module, name in opening._BROKERS.values()
     }
-    return [broker.capabilities for broker in found]
+    return [record for broker in found for record in broker.records()]
 
 
-def said(name: str, value: t.Any) -> str:
+def rows(found: list[Capabilities]) -> Iterator[Iterable[str]]:
+    """What can be said in a word, for all of them."""
+    for facts in zip(*(one.facts for one in found), strict=True):
+        if not facts[0].in_words:
+            yield facts[0].label, *(said(fact.value) for fact in facts)
+
+
+def said(value: t.Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if name == "max_delay":
-        return "any" if value == float("inf") else spoken(value)
-    return escaped(value[0].upper() + value[1:])
+    if isinstance(value, tuple):
+        return ", ".join(f"``{one}``" for one in value)
+    return "any" if value == float("inf") else spoken(value)
 
 
 def default(setting: settings.Setting) -> str:

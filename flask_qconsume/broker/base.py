@@ -145,11 +145,17 @@ class Broker(abc.ABC):
     Safe in any thread or greenlet. After a fork, the child opens its own connections.
     """
 
-    capabilities: t.ClassVar[Capabilities]
+    #: What it can do; one of :meth:`records`.
+    capabilities: Capabilities
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
         self.settings = settings
         self.topology = topology
+
+    @classmethod
+    def records(cls) -> tuple[Capabilities, ...]:
+        """All that its capabilities may be: one for each kind of queues it has."""
+        return (cls.capabilities,)
 
     @abc.abstractmethod
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:

@@ -1,33 +1,49 @@
-"""Which retry policies a broker cannot keep: told before a message depends on it."""
+"""What a broker cannot keep: told before a message depends on it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Iterator
 
 from ..errors import UnsupportedByBroker
+from ..message import Outgoing
 from ..registration.consumer import Consumer
 from .capabilities import Capabilities
 
 
 def unkept(consumers: Iterable[Consumer], capabilities: Capabilities) -> list[str]:
-    """What the broker cannot keep of the consumers' policies, in sentences."""
+    """What the broker cannot keep of what consumers ask for, in sentences."""
     return [
-        f"The retry policy of the consumer '{consumer.name}' waits up to {longest:g} s,"
-        f" and {capabilities.broker} can hold a message back for"
-        f" {capabilities.max_delay:g} s at the most. Lower its 'max_delay'."
+        sentence
         for consumer in consumers
-        if (longest := longest_delay(consumer)) > capabilities.max_delay
+        for sentence in (
+            *_too_long(consumer, capabilities),
+            *_without_priorities(consumer, capabilities),
+        )
     ]
 
 
 def check_policies(consumers: Iterable[Consumer], capabilities: Capabilities) -> None:
-    """Refuse policies that the broker cannot keep.
+    """Refuse consumers that ask for what the broker cannot keep.
 
     :raises UnsupportedByBroker: if there are any.
     """
     sentences = unkept(consumers, capabilities)
     if sentences:
         raise UnsupportedByBroker(" ".join(sentences))
+
+
+def check_messages(
+    messages: Iterable[Outgoing], exchange: str, capabilities: Capabilities
+) -> None:
+    """Refuse messages that ask for what the broker cannot do; nothing was sent yet.
+
+    :param exchange: The app's own.
+    :raises UnsupportedByBroker: for the first of them.
+    """
+    for message in messages:
+        for sentence in _unsendable(message, exchange, capabilities):
+            raise UnsupportedByBroker(sentence)
 
 
 def longest_delay(consumer: Consumer) -> float:
@@ -37,3 +53,54 @@ def longest_delay(consumer: Consumer) -> float:
         return 0.0
     # Delays never shrink from one attempt to the next.
     return policy.delay(policy.max_attempts - 1, lambda: 0.0)
+
+
+def _too_long(consumer: Consumer, capabilities: Capabilities) -> Iterator[str]:
+    longest = longest_delay(consumer)
+    if longest > capabilities.max_delay:
+        yield (
+            f"The retry policy of the consumer '{consumer.name}' waits up to"
+            f" {longest:g} s, and {capabilities.broker} can hold a message back for"
+            f" {capabilities.max_delay:g} s at the most. Lower its 'max_delay'."
+        )
+
+
+def _without_priorities(
+    consumer: Consumer, capabilities: Capabilities
+) -> Iterator[str]:
+    given = consumer.given
+    if not getattr(given, "max_priority", None) or capabilities.priorities:
+        return
+    # A classic queue of somebody else's may have them, whatever ours are.
+    kind = (given.queue_arguments or {}).get("x-queue-type", "classic")
+    if not capabilities.kind or kind in capabilities.kind:
+        yield (
+            f"The kombu.Queue of the consumer '{consumer.name}' has a 'max_priority',"
+            f" which cannot be kept. Priorities are {capabilities.priority}."
+        )
+
+
+def _unsendable(
+    message: Outgoing, exchange: str, capabilities: Capabilities
+) -> Iterator[str]:
+    broker, longest = capabilities.broker, capabilities.max_delay
+    if message.priority is not None and not capabilities.priorities:
+        yield (
+            f"{capabilities.title}: 'priority={message.priority}' cannot be kept."
+            f" Priorities are {capabilities.priority}. Leave it out."
+        )
+    if message.exchange not in ("", exchange) and not capabilities.exchanges:
+        yield (
+            f"{broker} has no exchange '{message.exchange}', nor any other than the"
+            " app's own. Leave 'exchange' out."
+        )
+    if message.delay > longest:
+        yield (
+            f"A delay of {message.delay:g} s is longer than {broker} can hold a message"
+            f" back, {longest:g} s. Leave 'delay' out, or make it shorter."
+        )
+    if message.delay and message.exchange and not capabilities.delayed_publish:
+        yield (
+            f"{broker} cannot delay what is published. Leave 'delay' out, or publish to"
+            " a queue by its name with exchange=''."
+        )

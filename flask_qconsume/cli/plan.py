@@ -31,12 +31,12 @@ _NAMES = 14
 def plan(app: AppConsumers) -> None:
     """Show what is declared on the broker, and what it promises.
 
-    Ends with 1 if a retry policy asks for more than the broker can do. Needs no broker
+    Ends with 1 if a consumer asks for more than the broker can do. Needs no broker
     to run, but for the bindings that are left over from earlier code.
     """
     capabilities = app.broker.capabilities
     consumers = app.consumers.values()
-    click.echo(f"{capabilities.broker} ({place(app.settings.broker_url)})")
+    click.echo(f"{capabilities.title} ({place(app.settings.broker_url)})")
     for consumer in consumers:
         _section(
             f"{consumer.name}  {handler_name(consumer.handler)}",
@@ -101,6 +101,8 @@ def _of_consumer(app: AppConsumers, consumer: Consumer) -> Lines:
         f" after {_attempts(consumer)}"
         + (f" or {limit}" if app.broker.capabilities.survives_worker_death else ""),
     )
+    if getattr(queue.given, "max_priority", None):
+        yield "priorities", app.broker.capabilities.priority
     if not consumer.enabled:
         yield "disabled", "by configuration; its queue is declared and filled"
 
@@ -113,17 +115,17 @@ def _attempts(consumer: Consumer) -> str:
 def _queue(queue: QueuePlan, capabilities: Capabilities) -> str:
     if queue.given is not None:
         return f"{queue.name}, somebody else's: used as given"
-    # Only RabbitMQ knows types of queues.
-    kind = f", {queue.type}" if capabilities.broker == "RabbitMQ" else ""
+    # Where the broker knows types of queues, it is that of its record.
+    kind = f", {queue.type}" if queue.type in capabilities.kind else ""
     return f"{queue.name}{kind}"
 
 
 def _of_broker(capabilities: Capabilities) -> Lines:
-    yield "delays", capabilities.delays
-    yield "dead letters", capabilities.dead_letters
-    yield "deaths", capabilities.counts_deaths
-    yield "confirms", capabilities.confirms
-    yield "unroutable", capabilities.unroutable
+    facts = list(capabilities.facts)
+    yield from ((fact.short, fact.value) for fact in facts if fact.in_words)
+    missing = [fact.short for fact in facts if fact.value is False]
+    if missing:
+        yield "without", "; ".join(missing)
     yield "guarantee", capabilities.guarantee
 
 

@@ -1,4 +1,4 @@
-"""What a broker cannot keep of a retry policy is refused beforehand."""
+"""What a broker cannot keep is refused beforehand."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import dataclasses
 import typing as t
 
 import flask
+import kombu
 import pytest
 
 from flask_qconsume import QConsume
 from flask_qconsume import UnsupportedByBroker
 from flask_qconsume.broker.memory import Memory
+from flask_qconsume.broker.policies import check_messages
 from flask_qconsume.broker.policies import check_policies
 from flask_qconsume.broker.policies import unkept
+from flask_qconsume.broker.rabbitmq.capabilities import CLASSIC
+from flask_qconsume.broker.rabbitmq.capabilities import QUORUM
+from flask_qconsume.message import Outgoing
 from flask_qconsume.registration.consumer import Consumer
 
 SHORT = dataclasses.replace(Memory.capabilities, broker="Short", max_delay=60.0)
@@ -43,3 +48,47 @@ def test_a_longer_delay_than_the_broker_can_hold_is_told() -> None:
 def test_what_it_can_hold_is_fine(retry: dict[str, t.Any]) -> None:
     """The longest delay counts that there is, not the one that there might be."""
     check_policies(consumers(retry), SHORT)
+
+
+def given_with_priorities(**arguments: t.Any) -> list[Consumer]:
+    app = flask.Flask(__name__)
+    app.config["QCONSUME_BROKER_URL"] = "memory://"
+    qconsume = QConsume(app)
+    queue = kombu.Queue("theirs", max_priority=9, queue_arguments=arguments)
+    qconsume.add_consumer(queue, print, name="one")
+    return list(app.extensions["qconsume"].consumers.values())
+
+
+def test_priorities_of_a_queue_that_has_none_are_told() -> None:
+    """A classic queue of somebody else's may have them, whatever ours are."""
+    classic, quorum = given_with_priorities(), {"x-queue-type": "quorum"}
+    assert unkept(classic, QUORUM) == []
+    assert unkept(classic, CLASSIC) == []
+    (told,) = unkept(given_with_priorities(**quorum), QUORUM)
+    assert "consumer 'one' has a 'max_priority', which cannot be kept" in told
+    none = dataclasses.replace(QUORUM, kind="")
+    assert len(unkept(classic, none)) == 1
+
+
+@pytest.mark.parametrize(
+    ("wish", "record"),
+    [
+        ({"priority": 5}, {"priorities": False}),
+        ({"delay": 61.0}, {"max_delay": 60.0}),
+        ({"delay": 1.0}, {"delayed_publish": False}),
+        ({"exchange": "other"}, {"exchanges": False}),
+    ],
+)
+def test_a_message_that_asks_for_too_much_is_refused(
+    wish: dict[str, t.Any], record: dict[str, t.Any]
+) -> None:
+    able = dataclasses.replace(Memory.capabilities, max_delay=600.0)
+    message = Outgoing("queue", b"1", **{"exchange": "shop", **wish})
+    check_messages([message], "shop", able)
+    with pytest.raises(UnsupportedByBroker, match="eave"):
+        check_messages([message], "shop", dataclasses.replace(able, **record))
+
+
+def test_a_delay_to_a_queue_by_its_name_is_always_fine() -> None:
+    unable = dataclasses.replace(Memory.capabilities, delayed_publish=False)
+    check_messages([Outgoing("queue", b"1", delay=1.0)], "shop", unable)

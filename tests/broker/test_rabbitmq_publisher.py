@@ -157,9 +157,9 @@ def test_a_message_expires_in_its_queue(broker: RabbitMQ) -> None:
 def test_what_rabbitmq_cannot_do_is_refused_before_anything_is_sent(
     broker: RabbitMQ,
 ) -> None:
-    with pytest.raises(UnsupportedByBroker, match="priorities"):
+    with pytest.raises(UnsupportedByBroker, match="Priorities are"):
         broker.publish([order(1), order(2, priority=5)], 10)
-    with pytest.raises(UnsupportedByBroker, match="a week"):
+    with pytest.raises(UnsupportedByBroker, match="604800 s"):
         broker.publish([order(1), order(2, delay=604_801)], 10)
     with pytest.raises(UnsupportedByBroker, match="'elsewhere'"):
         broker.publish([order(1), order(2, exchange="elsewhere", delay=1)], 10)

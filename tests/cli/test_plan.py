@@ -66,7 +66,17 @@ def test_it_needs_no_broker_but_for_stale_bindings(
 def test_types_of_queues_are_told_where_there_are_some(make_app: MakeApp) -> None:
     url = f"amqp://127.0.0.1:{free_port()}"
     app = make_app(BROKER_URL=url, QUEUE_TYPE="classic", PUBLISH_TIMEOUT=2)
-    assert "bill, classic" in invoke(app, "plan").output
+    output = invoke(app, "plan").output
+    assert "RabbitMQ, classic queues" in output
+    assert "bill, classic" in output
+
+
+def test_what_the_broker_does_without_is_told(make_app: MakeApp) -> None:
+    url = f"amqp://127.0.0.1:{free_port()}"
+    said = unwrapped(invoke(make_app(BROKER_URL=url, PUBLISH_TIMEOUT=2), "plan").output)
+    assert "RabbitMQ, quorum queues" in said
+    assert "priorities unknown to quorum queues" in said
+    assert "without tombstones; priorities; delays exact to a second" in said
 
 
 def test_the_longest_delay_of_a_policy_can_be_kept(make_app: MakeApp) -> None:
@@ -101,9 +111,12 @@ def test_a_delay_that_the_broker_cannot_keep_is_refused(make_app: MakeApp) -> No
 def test_a_queue_of_somebody_elses_is_used_as_given() -> None:
     app = flask.Flask(__name__)
     app.config["QCONSUME_BROKER_URL"] = "memory://"
-    queue = kombu.Queue("theirs", kombu.Exchange("news"), routing_key="sport")
+    queue = kombu.Queue(
+        "theirs", kombu.Exchange("news"), routing_key="sport", max_priority=9
+    )
     QConsume(app).add_consumer(queue, print, name="read")
     said = unwrapped(invoke(app, "plan").output)
+    assert "priorities 0 to 9, the highest first" in said.partition("How")[0]
     assert "queue theirs, somebody else's: used as given" in said
     assert "gets 'sport' from the exchange 'news'" in said
     assert "(as given)" in invoke(app, "list").output

@@ -10,14 +10,15 @@ from ...settings import Settings
 from ..base import Broker
 from ..base import DeadLetters
 from ..base import Link
-from ..capabilities import Capabilities
 from ..delivery import Lane
+from ..policies import check_messages
 from ..properties import incoming
 from ..properties import outgoing
 from ..publishing import unroutable
 from ..topology import Binding
 from ..topology import QueuePlan
 from ..topology import Topology
+from .capabilities import CAPABILITIES
 from .dead_letters import MemoryDeadLetters
 from .link import MemoryLink
 from .store import Store
@@ -28,23 +29,7 @@ from .store import store_named
 class Memory(Broker):
     """See the package's description."""
 
-    capabilities = Capabilities(
-        broker="memory",
-        shared=False,
-        survives_worker_death=False,
-        durable=False,
-        priorities=True,
-        max_delay=float("inf"),
-        delays="a heap in the process",
-        dead_letters="a list in the process",
-        counts_deaths="not at all: the messages die with the process",
-        confirms="the message is in its queues",
-        unroutable="looked up in the bindings",
-        guarantee=(
-            "Nothing outlives the process: whatever is queued, held back or a dead"
-            " letter when it ends is lost. For trying out and for tests."
-        ),
-    )
+    capabilities = CAPABILITIES
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
         super().__init__(settings, topology)
@@ -59,6 +44,7 @@ class Memory(Broker):
     def publish(
         self, messages: Sequence[Outgoing], timeout: float
     ) -> list[Exception | None]:
+        check_messages(messages, self.topology.exchange, self.capabilities)
         self._declare_once()
         return [self._publish(message) for message in messages]
 

@@ -17,18 +17,20 @@ from ...settings import Settings
 from ..base import Broker
 from ..base import DeadLetters
 from ..base import Link
+from ..capabilities import Capabilities
 from ..delivery import Lane
+from ..policies import check_messages
 from ..properties import outgoing
 from ..topology import Binding
 from ..topology import QueuePlan
 from ..topology import Topology
 from .bindings import Record
-from .capabilities import CAPABILITIES
+from .capabilities import CLASSIC
+from .capabilities import QUORUM
 from .connection import requests
 from .dead_letters import RabbitDeadLetters
 from .dead_letters import depth
 from .declaring import Declaring
-from .ladder import MAX_DELAY
 from .ladder import Step
 from .ladder import all_steps
 from .ladder import delay_step
@@ -44,11 +46,14 @@ _PAUSES = (0.1, 0.2, 0.4, 0.8)
 class RabbitMQ(Broker):
     """Links of a connection each, and one publisher with a connection of its own."""
 
-    capabilities = CAPABILITIES
-
     def __init__(self, settings: Settings, topology: Topology) -> None:
         super().__init__(settings, topology)
+        self.capabilities = CLASSIC if settings.queue_type == "classic" else QUORUM
         self._publishers: dict[int, Publisher] = {}
+
+    @classmethod
+    def records(cls) -> tuple[Capabilities, ...]:
+        return QUORUM, CLASSIC
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         # Here, on the hub of the worker: under gevent a thread belongs to the hub that
@@ -59,6 +64,7 @@ class RabbitMQ(Broker):
     def publish(
         self, messages: Sequence[Outgoing], timeout: float
     ) -> list[Exception | None]:
+        check_messages(messages, self.topology.exchange, self.capabilities)
         for message in messages:
             self._check(message)
         made = [self._parcel(message) for message in messages]
@@ -131,18 +137,6 @@ class RabbitMQ(Broker):
         return self._publisher.publish(parcels, self.settings.publish_timeout)
 
     def _check(self, message: Outgoing) -> None:
-        if message.priority is not None and self.settings.queue_type == "quorum":
-            raise UnsupportedByBroker(
-                "Quorum queues have no priorities, so"
-                f" 'priority={message.priority}' cannot be kept. Leave it out, or set"
-                " 'QCONSUME_QUEUE_TYPE' to 'classic' and give the consumer a"
-                " kombu.Queue with 'max_priority'."
-            )
-        if message.delay > MAX_DELAY:
-            raise UnsupportedByBroker(
-                f"A delay of {message.delay:g} s is longer than RabbitMQ's wait queues"
-                f" hold a message: {MAX_DELAY:g} s, a week."
-            )
         if message.delay and message.exchange not in ("", self.topology.exchange):
             raise UnsupportedByBroker(
                 f"A delayed message cannot go to the exchange '{message.exchange}': the"

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 
 from ...errors import TopologyMismatch
-from ...errors import UnsupportedByBroker
 from ...message import Outgoing
 from ...settings import Settings
 from ..base import Broker
+from ..policies import check_messages
 from ..topology import Binding
 from ..topology import Topology
 from .bindings import Bindings
@@ -19,9 +19,6 @@ from .bindings import Member
 from .bindings import wanted_by
 from .publisher import Publisher
 from .shared import Shared
-
-_YEAR = 365 * 86_400.0
-LONGEST_DELAY = 10 * _YEAR
 
 L = t.TypeVar("L")
 
@@ -50,12 +47,7 @@ class RedisBroker(Broker, t.Generic[L]):
     def publish(
         self, messages: Sequence[Outgoing], timeout: float
     ) -> list[Exception | None]:
-        for message in messages:
-            if message.delay > self.capabilities.max_delay:
-                raise UnsupportedByBroker(
-                    f"A delay of '{message.delay:g}' seconds is more than 10 years,"
-                    " the longest on Redis."
-                )
+        check_messages(messages, self.topology.exchange, self.capabilities)
         return self._publisher.publish(messages, timeout)
 
     def declare(self) -> None:

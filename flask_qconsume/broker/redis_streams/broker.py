@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import typing as t
 from collections.abc import Iterator
 
 from ...settings import Settings
 from ..base import DeadLetters
 from ..base import Link
-from ..capabilities import Capabilities
 from ..delivery import Lane
-from ..redis.base import LONGEST_DELAY
 from ..redis.base import RedisBroker
 from ..redis.server import Server
 from ..redis.shared import Shared
 from ..topology import QueuePlan
 from ..topology import Topology
 from . import scripts
+from .capabilities import CAPABILITIES
 from .dead_letters import StreamDeadLetters
 from .layout import Layout
 from .layout import layout_of
@@ -35,45 +33,7 @@ _SCHEME = re.compile(r"(^|;)(rediss?|sentinel)-streams(?=[+:])")
 class RedisStreams(RedisBroker[Layout]):
     """A stream for each queue and priority, read by one consumer group."""
 
-    capabilities: t.ClassVar[Capabilities] = Capabilities(
-        broker="Redis Streams",
-        shared=True,
-        survives_worker_death=True,
-        durable=True,
-        priorities=True,
-        max_delay=LONGEST_DELAY,
-        delays=(
-            "A sorted set per queue, moved to the stream by its workers when due; late"
-            " by some 0.1 s, a delay below 1 s published by another process by up to"
-            " 1 s. Held back for longer while no worker of the queue runs."
-        ),
-        dead_letters=(
-            "A sorted set per queue, '{<queue>}.dead', by the time they are kept to."
-            " Put there, and taken from the stream, in one step."
-        ),
-        counts_deaths=(
-            "An entry whose worker is not heard of for QCONSUME_LEASE is taken from it"
-            " and given out again, marked as redelivered: from then on it is a"
-            " suspect. A clean stop and a lost connection mark nothing."
-        ),
-        confirms=(
-            "Redis has answered: the message is in all of its streams, in the server's"
-            " memory; on disk or on a replica only as the server is set up."
-        ),
-        unroutable=(
-            "By our look-up of the bindings, at most 1 s old. A queue addressed by its"
-            " name through the default exchange always counts as there."
-        ),
-        guarantee=(
-            "At least once, as long as the server keeps its data: without an"
-            " append-only file with 'appendfsync always' a crash of Redis loses the"
-            " latest messages, or all; a failover loses what was not replicated yet;"
-            " 'maxmemory' must not evict ('noeviction'). Nothing is trimmed that was"
-            " not handled, and what was handled is deleted: a stream that other groups"
-            " read too is not for this. Messages that nobody reads expire only when"
-            " they are read. Redis 6.2 or later."
-        ),
-    )
+    capabilities = CAPABILITIES
     publisher = StreamPublisher
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
