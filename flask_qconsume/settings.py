@@ -28,6 +28,7 @@ BYTES = "application/octet-stream"
 CONSUMER_OPTIONS = (
     "concurrency",
     "enabled",
+    "ordering",
     "prefetch",
     "retry",
     "timeout",
@@ -150,6 +151,7 @@ def _option(consumer: str, key: str, value: t.Any) -> t.Any:
 
 CONCURRENCY = _whole(1, 10_000)
 PREFETCH = _whole(1, 65_535)
+ORDERING = _one_of("none", "key", "partition")
 TIMEOUT = _number(0.001, 604_800)
 
 
@@ -167,6 +169,8 @@ def check_option(key: str, value: t.Any) -> t.Any:
         return PREFETCH(value)
     if key == "timeout":
         return TIMEOUT(value)
+    if key == "ordering":
+        return ORDERING(value)
     if key == "retry":
         return value if isinstance(value, str) else _policy(value)
     if not isinstance(value, bool):
@@ -234,6 +238,15 @@ TABLE: tuple[Setting, ...] = (
         "How many unsettled messages each consumer holds; twice its concurrency if"
         " unset.",
         PREFETCH,
+    ),
+    Setting(
+        "ordering",
+        "'none', 'key' or 'partition'",
+        "none",
+        "Which messages are handled strictly one after the other, a retry holding back"
+        " what is behind it: none, those of one key, or those of one partition. Where"
+        " the broker cannot, only 'none' is taken.",
+        ORDERING,
     ),
     Setting(
         "timeout",
@@ -341,6 +354,7 @@ class Settings:
     accept: tuple[str, ...]
     concurrency: int
     prefetch: int | None
+    ordering: str
     timeout: float
     retry: RetryPolicy
     retry_policies: dict[str, RetryPolicy]

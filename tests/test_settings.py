@@ -19,7 +19,7 @@ URL = {"QCONSUME_BROKER_URL": "memory://"}
 
 FLOATS = ("timeout", "dead_letter_ttl", "shutdown_timeout", "publish_timeout")
 WHOLES = ("concurrency", "prefetch", "delivery_limit", "max_message_size")
-TEXTS = ("broker_url", "exchange", "queue_prefix", "queue_type", "declare")
+TEXTS = ("broker_url", "exchange", "queue_prefix", "queue_type", "declare", "ordering")
 MAPPINGS = ("transport_options", "retry", "retry_policies", "consumers")
 
 WRONG: dict[str, list[t.Any]] = {
@@ -167,6 +167,7 @@ def test_options_of_consumers_are_checked() -> None:
                 "retry": "patient",
                 "enabled": False,
                 "timeout": 5,
+                "ordering": "key",
                 "prefetch": None,
             },
             "mail": {"retry": {"max_attempts": 1}},
@@ -178,6 +179,7 @@ def test_options_of_consumers_are_checked() -> None:
             "retry": "patient",
             "enabled": False,
             "timeout": 5.0,
+            "ordering": "key",
             "prefetch": None,
         },
         "mail": {"retry": RetryPolicy(max_attempts=1)},

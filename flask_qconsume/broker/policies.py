@@ -19,6 +19,7 @@ def unkept(consumers: Iterable[Consumer], capabilities: Capabilities) -> list[st
         for sentence in (
             *_too_long(consumer, capabilities),
             *_without_priorities(consumer, capabilities),
+            *_out_of_order(consumer, capabilities),
         )
     ]
 
@@ -77,6 +78,16 @@ def _without_priorities(
         yield (
             f"The kombu.Queue of the consumer '{consumer.name}' has a 'max_priority',"
             f" which cannot be kept. Priorities are {capabilities.priority}."
+        )
+
+
+def _out_of_order(consumer: Consumer, capabilities: Capabilities) -> Iterator[str]:
+    if consumer.ordering not in capabilities.orderings:
+        known = " or ".join(f"'{name}'" for name in capabilities.orderings)
+        yield (
+            f"The consumer '{consumer.name}' has the ordering '{consumer.ordering}',"
+            f" which {capabilities.broker} cannot keep. Leave 'ordering' out, or make"
+            f" it {known}."
         )
 
 

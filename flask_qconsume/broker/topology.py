@@ -30,6 +30,8 @@ class QueuePlan:
     bindings: tuple[Binding, ...]
     #: A :class:`kombu.Queue` of somebody else's, used as given.
     given: t.Any = None
+    #: ``"none"``, ``"key"`` or ``"partition"``: what its messages keep to.
+    ordering: str = "none"
 
     @property
     def suspects(self) -> str:
@@ -75,6 +77,7 @@ def _plan(settings: Settings, consumer: Consumer) -> QueuePlan:
         type=settings.queue_type,
         bindings=_bindings(settings, consumer),
         given=consumer.given,
+        ordering=consumer.ordering,
     )
 
 

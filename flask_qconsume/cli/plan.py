@@ -94,6 +94,8 @@ def _of_consumer(app: AppConsumers, consumer: Consumer) -> Lines:
         f"{consumer.concurrency} at once in each process, {consumer.prefetch} fetched,"
         f" each for {spoken(consumer.timeout)} at the most",
     )
+    if consumer.ordering != "none":
+        yield "ordering", _ordering(consumer)
     yield "retries", retries_in_words(consumer.retry)
     yield (
         "dead letters",
@@ -105,6 +107,13 @@ def _of_consumer(app: AppConsumers, consumer: Consumer) -> Lines:
         yield "priorities", app.broker.capabilities.priority
     if not consumer.enabled:
         yield "disabled", "by configuration; its queue is declared and filled"
+
+
+def _ordering(consumer: Consumer) -> str:
+    return (
+        f"one after the other within one {consumer.ordering}; a retry holds back what"
+        " is behind it"
+    )
 
 
 def _attempts(consumer: Consumer) -> str:

@@ -41,6 +41,7 @@ class Declared:
     concurrency: int | None
     prefetch: int | None
     timeout: float | None
+    ordering: str | None
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class Consumer:
     accept: frozenset[str]
     #: A :class:`kombu.Queue` that is used as given, and declared by its owner.
     given: t.Any = None
+    #: ``"none"``, ``"key"`` or ``"partition"``.
+    ordering: str = "none"
     hooks: Hooks = field(default_factory=Hooks)
 
 
@@ -88,6 +91,7 @@ def declared(
     concurrency: int | None,
     prefetch: int | None,
     timeout: float | None,
+    ordering: str | None,
 ) -> Declared:
     """Check what a decorator was given.
 
@@ -101,6 +105,7 @@ def declared(
         "concurrency": concurrency,
         "prefetch": prefetch,
         "timeout": timeout,
+        "ordering": ordering,
     }
     return Declared(
         name=name,

@@ -115,6 +115,7 @@ class Registry:
             max_message_size=settings.max_message_size,
             accept=frozenset(settings.accept),
             given=given,
+            ordering=options.get("ordering", settings.ordering),
             hooks=self._hooks(scope_name),
         )
 

@@ -58,6 +58,7 @@ class ConsumerScaffold:
         concurrency: int | None = None,
         prefetch: int | None = None,
         timeout: float | None = None,
+        ordering: str | None = None,
     ) -> Callable[[F], F]:
         """Register the decorated function as the handler of a queue.
 
@@ -80,6 +81,7 @@ class ConsumerScaffold:
                 concurrency=concurrency,
                 prefetch=prefetch,
                 timeout=timeout,
+                ordering=ordering,
             )
             return handler
 
@@ -97,6 +99,7 @@ class ConsumerScaffold:
         concurrency: int | None = None,
         prefetch: int | None = None,
         timeout: float | None = None,
+        ordering: str | None = None,
     ) -> None:
         """Register ``handler`` for the messages of a queue.
 
@@ -118,6 +121,9 @@ class ConsumerScaffold:
             twice the concurrency, unless given.
         :param timeout: Seconds that the handler may take; ``QCONSUME_TIMEOUT`` unless
             given.
+        :param ordering: ``"key"``: messages of one key are handled one after the other;
+            ``"partition"``: all of one partition; a retry holds back what is behind it.
+            ``QCONSUME_ORDERING``, or ``"none"``, unless given.
         :raises RegistrationError: if something of it makes no sense, or comes too late.
         """
         self._qconsume_scope.check_open("consumer")
@@ -136,6 +142,7 @@ class ConsumerScaffold:
             concurrency=concurrency,
             prefetch=prefetch,
             timeout=timeout,
+            ordering=ordering,
         )
 
     def before_message(self, hook: F) -> F:

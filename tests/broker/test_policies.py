@@ -23,11 +23,13 @@ from flask_qconsume.registration.consumer import Consumer
 SHORT = dataclasses.replace(Memory.capabilities, broker="Short", max_delay=60.0)
 
 
-def consumers(retry: dict[str, t.Any]) -> list[Consumer]:
+def consumers(retry: dict[str, t.Any], ordering: str | None = None) -> list[Consumer]:
     app = flask.Flask(__name__)
     app.config["QCONSUME_BROKER_URL"] = "memory://"
     qconsume = QConsume(app)
-    qconsume.add_consumer("queue", lambda body: None, name="one", retry=retry)
+    qconsume.add_consumer(
+        "queue", lambda body: None, name="one", retry=retry, ordering=ordering
+    )
     return list(app.extensions["qconsume"].consumers.values())
 
 
@@ -48,6 +50,16 @@ def test_a_longer_delay_than_the_broker_can_hold_is_told() -> None:
 def test_what_it_can_hold_is_fine(retry: dict[str, t.Any]) -> None:
     """The longest delay counts that there is, not the one that there might be."""
     check_policies(consumers(retry), SHORT)
+
+
+def test_an_ordering_that_the_broker_cannot_keep_is_told() -> None:
+    found = consumers({}, "key")
+    assert unkept(found, Memory.capabilities) == [
+        "The consumer 'one' has the ordering 'key', which memory cannot keep. Leave"
+        " 'ordering' out, or make it 'none'."
+    ]
+    able = dataclasses.replace(Memory.capabilities, orderings=("none", "key"))
+    assert unkept(found, able) == []
 
 
 def given_with_priorities(**arguments: t.Any) -> list[Consumer]:

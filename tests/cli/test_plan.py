@@ -50,6 +50,15 @@ def test_a_disabled_consumer_is_told(make_app: MakeApp) -> None:
     assert "disabled" in invoke(app, "plan").output
 
 
+def test_an_ordering_that_the_broker_cannot_keep_fails(make_app: MakeApp) -> None:
+    app = make_app(CONSUMERS={"orders.bill": {"ordering": "key"}})
+    result = invoke(app, "plan")
+    said = unwrapped(result.output)
+    assert "ordering one after the other within one key; a retry holds back" in said
+    assert "the ordering 'key', which memory cannot keep. Leave 'ordering'" in said
+    assert result.exit_code == 1
+
+
 @pytest.mark.parametrize("scheme", ["redis", "amqp"])
 def test_it_needs_no_broker_but_for_stale_bindings(
     make_app: MakeApp, scheme: str

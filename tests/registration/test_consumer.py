@@ -78,6 +78,10 @@ def registered(**options: t.Any) -> t.Any:
         ({"schema": dict}, "must be a marshmallow Schema"),
         ({"concurrency": 0}, "'concurrency' of the consumer 'handler' cannot be '0'"),
         ({"concurrency": "5"}, "'concurrency' of the consumer 'handler' cannot be"),
+        (
+            {"ordering": "keys"},
+            "cannot be 'keys': it must be one of: none, key, partition.",
+        ),
         ({"prefetch": True}, "'prefetch' of the consumer 'handler' cannot be 'True'"),
         ({"timeout": 0}, "'timeout' of the consumer 'handler' cannot be '0'"),
         ({"timeout": float("inf")}, "'timeout' of the consumer 'handler' cannot be"),
