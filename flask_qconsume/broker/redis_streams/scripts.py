@@ -75,14 +75,15 @@ local nearest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 if nearest[2] then soon = tostring(nearest[2] - now) end
 local heads, parts, largest, want = {}, {}, 0, 1
 local function give(number, entry, mark)
-  local size, fields = 0, entry[2]
-  local head = {number - 2 .. ':' .. entry[1], mark}
+  local size, fields, last = 0, entry[2], #heads + 3
+  heads[last - 2], heads[last - 1], heads[last] = number - 2 .. ':', entry[1], mark
   for i = 1, #fields do
-    head[i + 2] = #fields[i]
-    parts[#parts + 1] = fields[i]
-    size = size + head[i + 2]
+    local field = fields[i]
+    parts[#parts + 1] = field
+    heads[last + 1], heads[last + 2] = ' ', #field
+    size, last = size + #field, last + 2
   end
-  heads[#heads + 1] = table.concat(head, ' ')
+  heads[last + 1] = '\\n'
   room, bytes, largest = room - 1, bytes - size, math.max(largest, size)
 end
 local function owned(number, owner, mark)
@@ -105,22 +106,22 @@ local function fresh(number)
   local found = ask(key, group, 'XREADGROUP', 'GROUP', group, me,
     'COUNT', math.min(want, room), 'STREAMS', key, '>')
   if not found or not found[1] then return false end
-  for _, entry in ipairs(found[1][2]) do give(number, entry, 0) end
+  for _, entry in ipairs(found[1][2]) do give(number, entry, ' 0') end
   return true
 end
 for number = 2, #KEYS do
   for turn = 1, 3 do
     while room > 0 and bytes > 0 do
       local more
-      if turn == 1 then more = owned(number, 'released', 0)
-      elseif turn == 2 then more = owned(number, 'lost', 1)
+      if turn == 1 then more = owned(number, 'released', ' 0')
+      elseif turn == 2 then more = owned(number, 'lost', ' 1')
       else more = fresh(number) end
       if not more then break end
       want = math.max(1, math.min(100, math.floor(bytes / (largest + 1))))
     end
   end
 end
-return {soon, table.concat(heads, '\\n'), table.concat(parts)}
+return {soon, table.concat(heads), table.concat(parts)}
 """
 )
 
