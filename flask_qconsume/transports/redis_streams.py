@@ -32,6 +32,7 @@ from ..broker import headers as ours
 from ..broker import properties as basic
 from ..broker.redis.bindings import Bindings
 from ..broker.redis.bindings import Member
+from ..broker.redis.scripts import Call
 from ..broker.redis.server import Server
 from ..broker.redis.server import good
 from ..broker.redis_streams import scripts
@@ -182,11 +183,11 @@ class Source:
         if delay:
             keys = [layout.delayed(queue) for queue in queues]
             copies = [entry.packed(step) for step in steps]
-            self.server.call(scripts.PUBLISH(keys, delay, *copies))
+            self._publish(scripts.PUBLISH(keys, delay, *copies))
         elif queues:
             keys = [layout.stream(*each) for each in zip(queues, steps, strict=True)]
             fields = (layout.body, entry.body, META, entry.meta)
-            self.server.call(scripts.PUBLISH(keys, "", *fields))
+            self._publish(scripts.PUBLISH(keys, "", *fields))
 
     def ack(self, tag: str) -> None:
         """Forget a message that is done with."""
@@ -239,6 +240,9 @@ class Source:
     def closed(self) -> bool:
         """Whether it is over; a new connection takes a new source."""
         return self._over.is_set()
+
+    def _publish(self, call: Call) -> None:
+        good(self.server.publish([call])[0])
 
     def _begin(self) -> None:
         if self._wire is None:

@@ -14,6 +14,7 @@ from kombu import Exchange
 from kombu import Queue
 
 from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.errors import PublishTimeout
 from flask_qconsume.transports import redis_streams
 
 from ..broker.redis_tools import outgoing
@@ -227,6 +228,14 @@ def test_two_consumers_of_a_queue_on_one_connection_are_refused(url):
         first = connection.Consumer([BILLING])
         with first, pytest.raises(ValueError, match="has a consumer"):
             connection.Consumer([BILLING]).consume()
+
+
+def test_kombus_producer_waits_for_replicas_too(url):
+    options = {"wait_replicas": 1, "wait_timeout": 0.1}
+    with Connection(url, transport_options=options) as connection:
+        producer = connection.Producer()
+        with pytest.raises(PublishTimeout, match="only 0 of the 1 replicas"):
+            producer.publish({}, routing_key="billing")
 
 
 def test_passwords_are_not_shown():

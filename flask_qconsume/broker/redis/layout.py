@@ -34,6 +34,10 @@ _FIELDS = {
     "unacked_key": "unacked",
     "unacked_index_key": "unacked_index",
 }
+#: On how many replicas a publish has to be before it counts, and the seconds to wait.
+REPLICAS = "wait_replicas"
+REPLICAS_TIMEOUT = "wait_timeout"
+OF_REPLICAS = (REPLICAS, REPLICAS_TIMEOUT)
 #: Handed on to kombu, which knows how to connect.
 OF_CONNECTIONS = (
     "client_name",
@@ -161,7 +165,7 @@ def _check_known(name: str) -> None:
             f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which cannot be honoured:"
             f" {_REFUSED[name]}. Remove it."
         )
-    known = [*_FIELDS, *OF_CONNECTIONS, *_WITHOUT_EFFECT]
+    known = [*_FIELDS, *OF_CONNECTIONS, *OF_REPLICAS, *_WITHOUT_EFFECT]
     if name not in known:
         raise ConfigurationError(
             f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which is no option for"

@@ -93,7 +93,7 @@ class Publisher:
             else:
                 routed[number] = found
         calls = [each.call for each in routed.values()]
-        answers = self._shared.server.run(calls, attempt.left)
+        answers = self._shared.server.publish(calls, attempt.left)
         for number, answer in zip(routed, answers, strict=True):
             attempt.settle(number, answer if isinstance(answer, Exception) else None)
         self._shared.wake(name for each in routed.values() for name in each.unseen)

@@ -24,6 +24,7 @@ from ...errors import ConfigurationError
 from ...settings import Settings
 from .faults import translated
 from .layout import connection_options
+from .replicas import replicas_of
 from .scripts import Call
 
 Command = tuple[t.Any, ...]
@@ -166,6 +167,7 @@ class Server:
             **given,
             "socket_timeout": first,
         }
+        self._replicas = replicas_of(settings.transport_options)
         self._slots: int = self._options.pop("max_connections", _SLOTS)
         # redis-py raises an error where a pool is exhausted; we wait for our turn.
         self._options["max_connections"] = 2**31
@@ -187,6 +189,19 @@ class Server:
             return []
         with self._pooled() as wire:
             return wire.run(calls, timeout)
+
+    def publish(
+        self, calls: Sequence[Call], timeout: float | None = None
+    ) -> list[t.Any]:
+        """Run scripts that publish: done once as many replicas have it as asked for.
+
+        :raises BrokerError: if the connection is lost; any of them may have run.
+        """
+        if not calls:
+            return []
+        with self._pooled() as wire:
+            answers = wire.run(calls, timeout)
+            return self._replicas.confirmed(wire, answers, timeout)
 
     def call(self, call: Call, timeout: float | None = None) -> t.Any:
         """Run one script.

@@ -20,7 +20,8 @@ CAPABILITIES = dataclasses.replace(
     ),
     confirms=(
         "Redis has answered: the message is in all of its streams, in the server's"
-        " memory; on disk or on a replica only as the server is set up"
+        " memory; on disk only as the server is set up; on as many replicas as the"
+        " transport option 'wait_replicas' says"
     ),
     unroutable=(
         "our look-up of the bindings, at most 1 s old; a queue addressed by its name"

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from ...errors import ConfigurationError
 from ...settings import suggestion
 from ..redis.layout import OF_CONNECTIONS
+from ..redis.layout import OF_REPLICAS
 from ..redis.layout import steps_option
 from ..redis.layout import text_option
 
@@ -38,7 +39,7 @@ _TAG = re.compile(r"\{[^}]+\}")
 _TEXTS = {"global_keyprefix": "prefix", "body_field": "body", "group": "group"}
 _STEPS = "priority_steps"
 #: Every transport option that there is.
-OPTIONS = (*sorted([*_TEXTS, _STEPS, *OF_CONNECTIONS]),)
+OPTIONS = (*sorted([*_TEXTS, _STEPS, *OF_CONNECTIONS, *OF_REPLICAS]),)
 
 
 @dataclass(frozen=True)
