@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+import shutil
 import typing as t
 
 import amqp
 import psutil
 import pytest
 
+from .servers import Kafka
+from .servers import KafkaCluster
 from .servers import RabbitMQ
 from .servers import Redis
 from .servers import Server
@@ -138,6 +142,52 @@ def test_a_refused_command_says_why(rabbitmq: RabbitMQ) -> None:
         rabbitmq.ctl("delete_vhost", "no_such_vhost")
 
 
+def test_kafka_keeps_its_records_over_a_kill(own_kafka: Kafka) -> None:
+    own_kafka.create_topics({"kept": 1})
+    produce(own_kafka, "kept", b"over a kill")
+    own_kafka.kill()
+    own_kafka.start()
+    assert consume(own_kafka, "kept", count=1) == [b"over a kill"]
+    assert_leaves_nothing(own_kafka)
+
+
+def test_a_kafka_that_cannot_start_says_why(tmp_path: pathlib.Path) -> None:
+    if reason := Kafka.missing():
+        pytest.skip(reason)
+    server = Kafka(tmp_path, config={"num.partitions": "none"})
+    with pytest.raises(ServerError, match="Invalid value none"):
+        server.start()
+    assert not server.running
+
+
+def test_a_kafka_that_is_missing_is_named_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert "get_kafka" in (Kafka.missing() or "") or not shutil.which("java")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert Kafka.missing() == "no java on the PATH"
+
+
+def test_tests_do_not_see_each_others_topics(kafka: Kafka, kafka_prefix: str) -> None:
+    with_prefix = f"{kafka_prefix}here"
+    kafka.create_topics({with_prefix: 2, f"_qconsume.{kafka_prefix}a.dead": 1})
+    kafka.delete_topics(kafka_prefix)
+    wait_for(lambda: not any(kafka_prefix in name for name in kafka.topics()))
+
+
+@pytest.mark.long
+def test_a_cluster_of_kafkas_goes_on_without_one_of_them(
+    own_kafka_cluster: KafkaCluster,
+) -> None:
+    own_kafka_cluster.create_topics({"kept": 1})
+    leader = own_kafka_cluster.leaders("kept")[0]
+    leader.kill()
+    wait_for(lambda: own_kafka_cluster.leaders("kept").get(0) not in {None, leader})
+    produce(own_kafka_cluster, "kept", b"1")
+    assert consume(own_kafka_cluster, "kept", count=1) == [b"1"]
+
+
 def assert_leaves_nothing(server: Server) -> None:
     """End it, and look for processes that work in its folder."""
     assert working_in(server.folder)
@@ -158,6 +208,28 @@ def folder_of(process: psutil.Process) -> str:
         return process.cwd()
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return ""
+
+
+def produce(kafka: Kafka | KafkaCluster, topic: str, value: bytes) -> None:
+    """Produce one record, and return once all replicas in sync have it."""
+    import confluent_kafka
+
+    producer = confluent_kafka.Producer(
+        {"bootstrap.servers": kafka.address, "log_level": 0}
+    )
+    producer.produce(topic, value)
+    assert producer.flush(30) == 0
+
+
+def consume(kafka: Kafka | KafkaCluster, topic: str, *, count: int) -> list[bytes]:
+    """The first records of the partition 0."""
+    import confluent_kafka
+
+    settings = {"bootstrap.servers": kafka.address, "group.id": "g", "log_level": 0}
+    consumer = confluent_kafka.Consumer(settings)
+    with contextlib.closing(consumer):
+        consumer.assign([confluent_kafka.TopicPartition(topic, 0, 0)])
+        return [each.value() for each in consumer.consume(count, 30)]
 
 
 def connect(vhost: Vhost, **options: t.Any) -> amqp.Connection:

@@ -5,6 +5,8 @@ Must not know the package under test.
 
 from __future__ import annotations
 
+from .kafka import Kafka as Kafka
+from .kafka import KafkaCluster as KafkaCluster
 from .rabbitmq import RabbitMQ as RabbitMQ
 from .rabbitmq import Vhost as Vhost
 from .redis import Redis as Redis

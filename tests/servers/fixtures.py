@@ -11,6 +11,9 @@ import typing as t
 
 import pytest
 
+from .kafka import Kafka
+from .kafka import KafkaCluster
+from .kafka import fresh_prefix
 from .rabbitmq import RabbitMQ
 from .rabbitmq import Vhost
 from .redis import Redis
@@ -24,6 +27,9 @@ NEEDS: dict[str, type[Server]] = {
     "own_rabbitmq": RabbitMQ,
     "redis_server": Redis,
     "own_redis": Redis,
+    "kafka": Kafka,
+    "own_kafka": Kafka,
+    "own_kafka_cluster": Kafka,
 }
 
 
@@ -125,6 +131,43 @@ def own_redis(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Redis]:
     """A Redis that the test may stop, kill, freeze and start again."""
     with Redis(tmp_path_factory.mktemp("own-redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Kafka]:
+    """The shared Kafka, not to be stopped; a test's topics begin with its prefix."""
+    with Kafka(tmp_path_factory.mktemp("kafka"), users={"guest": "guest"}) as server:
+        yield server
+
+
+@pytest.fixture
+def kafka_prefix(kafka: Kafka) -> t.Iterator[str]:
+    """What the names of a test's topics and queues begin with on the shared Kafka."""
+    prefix = fresh_prefix()
+    yield prefix
+    kafka.delete_topics(prefix)
+
+
+@pytest.fixture
+def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Kafka]:
+    """A Kafka that the test may stop, kill, freeze and start again."""
+    with Kafka(tmp_path_factory.mktemp("own-kafka")) as server:
+        yield server
+
+
+@pytest.fixture
+def own_kafka_cluster(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> t.Iterator[KafkaCluster]:
+    """Three Kafkas, of which the test may do that to one at a time."""
+    with KafkaCluster(tmp_path_factory.mktemp("own-kafka-cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def kafka_url(kafka: Kafka) -> str:
+    """The shared Kafka; take a ``kafka_prefix`` beside it."""
+    return kafka.url
 
 
 _missing = pytest.StashKey[dict[str, str]]()

@@ -68,6 +68,11 @@ class Server:
 
     def start(self) -> None:
         """Start it and return once it answers."""
+        self.begin()
+        self.await_ready()
+
+    def begin(self) -> None:
+        """Start it, without waiting for it."""
         if self.running:
             raise ServerError(f"{self.title} is already running")
         self._process = spawn(
@@ -76,6 +81,9 @@ class Server:
             folder=self.folder,
             output=self._output,
         )
+
+    def await_ready(self) -> None:
+        """Return once it answers; one that does not is ended."""
         try:
             self._await_ready()
         except BaseException:

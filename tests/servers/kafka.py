@@ -1,0 +1,292 @@
+"""A Kafka of a test's own, broker and controller in one process; or three of them.
+
+Its jars are in a folder of the user's, where the script ``get_kafka`` puts them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import pathlib
+import re
+import shutil
+import typing as t
+import uuid
+
+from ..waiting import wait_for
+from .ports import HOST
+from .ports import free_port
+from .server import Server
+
+if t.TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
+
+_HERE = pathlib.Path(__file__).parent
+
+#: Small, and up soon: there are seconds to live for most of them.
+_JVM = (
+    "-Xmx192m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+)
+
+_CONFIG = {
+    "process.roles": "broker,controller",
+    "controller.listener.names": "CONTROLLER",
+    "inter.broker.listener.name": "PLAINTEXT",
+    "log.dirs": "data",
+    "auto.create.topics.enable": "false",
+    "num.partitions": "4",
+    # A group forms at once, and its members may be found dead soon.
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    "offsets.topic.num.partitions": "2",
+    "transaction.state.log.num.partitions": "2",
+    # What was killed may come back before it was found dead: it waits for that.
+    "broker.heartbeat.interval.ms": "500",
+    "broker.session.timeout.ms": "2000",
+    "replica.lag.time.max.ms": "3000",
+    "log.segment.delete.delay.ms": "1000",
+    "log.initial.task.delay.ms": "1000",
+    "log.cleaner.dedupe.buffer.size": "4194304",
+    "log.index.size.max.bytes": "65536",
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+    "background.threads": "2",
+}
+
+
+class Kafka(Server):
+    """A throwaway broker; ``config`` are lines of its ``server.properties``.
+
+    With ``users`` or a ``certificate`` (a PEM file: key, then certificate) it listens
+    on :attr:`secured_port` too, by SASL/PLAIN, TLS or both.
+
+    :param voters: Of a cluster, the ports of all controllers; its own is ``voters[n]``.
+    """
+
+    title = "Kafka"
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        *,
+        config: t.Mapping[str, str] | None = None,
+        users: t.Mapping[str, str] | None = None,
+        certificate: pathlib.Path | None = None,
+        voters: t.Sequence[int] = (),
+        n: int = 0,
+    ) -> None:
+        super().__init__(folder)
+        self.port = free_port()
+        self.secured_port = free_port()
+        self.n = n
+        self._voters = voters or [free_port()]
+        self._users = users or {}
+        self._certificate = certificate
+        self._config = dict(config or {})
+
+    @classmethod
+    def missing(cls) -> str | None:
+        if shutil.which("java") is None:
+            return "no java on the PATH"
+        if not _installed().is_dir():
+            return "its jars are not there: run tests/servers/get_kafka"
+        found = importlib.util.find_spec("confluent_kafka")
+        return None if found else "no confluent_kafka to speak to it"
+
+    @property
+    def address(self) -> str:
+        return f"{HOST}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"kafka://{self.address}"
+
+    def admin(self) -> AdminClient:
+        """A client for topics and groups."""
+        return _admin(self.address)
+
+    def create_topics(self, partitions: t.Mapping[str, int]) -> None:
+        """Create topics with so many partitions each."""
+        _create_topics(self.admin(), partitions)
+
+    def topics(self) -> set[str]:
+        """The names of all topics."""
+        return set(self.admin().list_topics(timeout=10).topics)
+
+    def delete_topics(self, prefix: str) -> None:
+        """Delete every topic whose name begins so, but for our own underscore."""
+        _delete_topics(self.admin(), prefix)
+
+    def _command(self) -> list[str]:
+        self._format()
+        lines = [f"{name}={value}\n" for name, value in self._settings().items()]
+        (self.folder / "server.properties").write_text("".join(lines))
+        libs = f"{_installed()}/libs/*"
+        return ["java", *_JVM, "-cp", libs, "kafka.Kafka", "server.properties"]
+
+    def _format(self) -> None:
+        """Do what Kafka's own tool does in another second and a half."""
+        data = self.folder / "data"
+        if not data.exists():
+            data.mkdir()
+            shutil.copy(_installed() / "bootstrap.checkpoint", data)
+            identity = f"cluster.id={'A' * 22}\nnode.id={self.n}\nversion=1\n"
+            (data / "meta.properties").write_text(identity)
+
+    def _settings(self) -> dict[str, str]:
+        members = len(self._voters)
+        voters = [f"{n}@{HOST}:{port}" for n, port in enumerate(self._voters)]
+        listeners = {"PLAINTEXT": self.port}
+        if self._users or self._certificate:
+            listeners["SECURED"] = self.secured_port
+        listening = [f"{name}://{HOST}:{port}" for name, port in listeners.items()]
+        controller = f"CONTROLLER://{HOST}:{self._voters[self.n]}"
+        return {
+            **_CONFIG,
+            "node.id": str(self.n),
+            "controller.quorum.voters": ",".join(voters),
+            "listeners": ",".join([*listening, controller]),
+            "advertised.listeners": ",".join(listening).replace(
+                f"SECURED://{HOST}", "SECURED://localhost"
+            ),
+            "default.replication.factor": str(members),
+            "min.insync.replicas": str(members // 2 + 1),
+            "offsets.topic.replication.factor": str(members),
+            "transaction.state.log.replication.factor": str(members),
+            "transaction.state.log.min.isr": str(members // 2 + 1),
+            **self._security(),
+            **self._config,
+        }
+
+    def _security(self) -> dict[str, str]:
+        protocol = "SASL_" * bool(self._users)
+        protocol += "SSL" if self._certificate else "PLAINTEXT"
+        known = " ".join(f'user_{user}="{word}"' for user, word in self._users.items())
+        plain = "org.apache.kafka.common.security.plain.PlainLoginModule"
+        login = f"{plain} required {known};"
+        return {
+            "listener.security.protocol.map": (
+                f"CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURED:{protocol}"
+            ),
+            "sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.secured.plain.sasl.jaas.config": login,
+            "listener.name.secured.ssl.keystore.type": "PEM",
+            "listener.name.secured.ssl.keystore.location": str(self._certificate),
+        }
+
+    def _is_ready(self) -> bool:
+        return _members(self.admin()) > 0
+
+
+class KafkaCluster:
+    """Three brokers, each topic on all of them; two are enough to go on."""
+
+    def __init__(self, folder: pathlib.Path, size: int = 3) -> None:
+        voters = [free_port() for _ in range(size)]
+        self.brokers = [
+            Kafka(folder / f"broker-{n}", voters=voters, n=n) for n in range(size)
+        ]
+
+    @property
+    def address(self) -> str:
+        return ",".join(each.address for each in self.brokers)
+
+    @property
+    def url(self) -> str:
+        return f"kafka://{self.address}"
+
+    def admin(self) -> AdminClient:
+        """A client for topics and groups."""
+        return _admin(self.address)
+
+    def create_topics(self, partitions: t.Mapping[str, int]) -> None:
+        """Create topics with so many partitions each."""
+        _create_topics(self.admin(), partitions)
+
+    def leaders(self, topic: str) -> dict[int, Kafka]:
+        """Which broker leads each partition of a topic."""
+        found = self.admin().list_topics(topic, timeout=10).topics[topic].partitions
+        return {n: self.brokers[each.leader] for n, each in found.items()}
+
+    def start(self) -> None:
+        """Start all of them, and return once they know of each other."""
+        # None of them answers before there is a majority.
+        for each in self.brokers:
+            each.begin()
+        for each in self.brokers:
+            each.await_ready()
+
+    def close(self) -> None:
+        for each in self.brokers:
+            each.close()
+
+    def __enter__(self) -> KafkaCluster:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def fresh_prefix() -> str:
+    """What the names of one test's topics and queues begin with."""
+    return f"t{uuid.uuid4().hex[:8]}."
+
+
+def _installed() -> pathlib.Path:
+    """Where the jars are."""
+    pom = (_HERE / "pom.xml").read_text("utf-8")
+    (version,) = re.findall("<kafka.version>(.*)</kafka.version>", pom)
+    return pathlib.Path.home() / ".cache" / "flask_qconsume" / f"kafka-{version}"
+
+
+def _admin(address: str) -> AdminClient:
+    from confluent_kafka.admin import AdminClient
+
+    quickly = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 100}
+    return AdminClient({"bootstrap.servers": address, "log_level": 0, **quickly})
+
+
+def _members(admin: AdminClient) -> int:
+    """How many brokers a cluster has, as far as the one knows that answers."""
+    from confluent_kafka import KafkaException
+
+    try:
+        return len(admin.list_topics(timeout=0.5).brokers)
+    except KafkaException:
+        return 0
+
+
+def _create_topics(admin: AdminClient, partitions: t.Mapping[str, int]) -> None:
+    from confluent_kafka.admin import NewTopic
+
+    wanted = [NewTopic(name, number) for name, number in partitions.items()]
+    for future in admin.create_topics(wanted).values():
+        future.result(10)
+    wait_for(lambda: all(_is_led(admin, name) for name in partitions))
+
+
+def _is_led(admin: AdminClient, topic: str) -> bool:
+    """Whether each of its partitions has found a broker to lead it."""
+    found = admin.list_topics(topic, timeout=10).topics[topic]
+    return bool(found.partitions) and all(
+        each.leader >= 0 for each in found.partitions.values()
+    )
+
+
+def _delete_topics(admin: AdminClient, prefix: str) -> None:
+    from confluent_kafka import KafkaException
+
+    found = admin.list_topics(timeout=10).topics
+    ours = [name for name in found if name.startswith((prefix, f"_qconsume.{prefix}"))]
+    if ours:
+        for future in admin.delete_topics(ours).values():
+            with contextlib.suppress(KafkaException):  # Somebody was faster.
+                future.result(10)
