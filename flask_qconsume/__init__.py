@@ -28,6 +28,8 @@ from .errors import Unroutable
 from .errors import UnsupportedByBroker
 from .errors import WorkerError
 from .extension import QConsume
+from .formats.base import Format
+from .formats.protobuf import Protobuf
 from .handling import signals
 from .handling.context import current_message
 from .message import Message
@@ -50,12 +52,14 @@ __all__ = [
     "ConsumerBlueprint",
     "ConsumerScaffold",
     "Drop",
+    "Format",
     "HandlerTimeout",
     "Interrupted",
     "InvalidMessage",
     "Message",
     "MessageTooLarge",
     "Outcome",
+    "Protobuf",
     "PublishError",
     "PublishRefused",
     "PublishTimeout",

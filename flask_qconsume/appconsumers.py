@@ -23,6 +23,7 @@ from .broker.topology import Topology
 from .broker.topology import topology_of
 from .errors import ConfigurationError
 from .errors import PublishError
+from .formats.table import Formats
 from .handling import signals
 from .message import Outgoing
 from .registration.consumer import Consumer
@@ -61,6 +62,12 @@ class AppConsumers:
         return found
 
     @cached_property
+    def formats(self) -> Formats:
+        """The formats of bodies. Looked up first when all is registered."""
+        _ = self.consumers  # Closes the registry: what came later would not be known.
+        return self.registry.formats()
+
+    @cached_property
     def topology(self) -> Topology:
         """The exchanges, queues and bindings that the consumers need."""
         return topology_of(self.settings, self.consumers.values())
@@ -82,15 +89,16 @@ class AppConsumers:
 
         :param routing_key: What it is about (``"order.created"``). Every queue that is
             bound for it gets a copy.
-        :param body: What a schema's ``dump()`` returns, or plain values; ``bytes`` are
-            sent as they are.
+        :param body: What a schema's ``dump()`` returns, plain values, or a protobuf
+            message; ``bytes`` are sent as they are.
         :param headers: A mapping of texts to plain values.
         :param key: What orders or partitions it, on brokers that know that.
         :param delay: Seconds that the broker holds it back.
         :param expires: Seconds after which it is not handled any more.
         :param priority: 0 to 9, the highest first.
-        :param content_type: JSON unless given; or ``application/msgpack``,
-            ``text/plain``, or anything else with ``bytes``.
+        :param content_type: JSON unless given, or what the body itself is; or
+            ``application/msgpack``, ``text/plain``, that of a registered format, or
+            anything else with ``bytes``.
         :param mandatory: Whether it is an error if no queue is bound for it (it is,
             unless given: nobody would ever get the message).
         :param exchange: A name, or a kombu ``Exchange``, in place of
@@ -127,7 +135,8 @@ class AppConsumers:
     def _composed(
         self, routing_key: str, body: t.Any, options: t.Mapping[str, t.Any] = {}
     ) -> Outgoing:
-        return compose(self.settings.exchange, routing_key, body, **options)
+        exchange = self.settings.exchange
+        return compose(exchange, routing_key, body, self.formats, **options)
 
     @contextlib.contextmanager
     def diverted(self, take: Callable[[Outgoing], None]) -> Iterator[None]:

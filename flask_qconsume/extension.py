@@ -17,6 +17,8 @@ from .appconsumers import AppConsumers as AppConsumers
 from .appconsumers import Publishable
 from .appconsumers import consumers_of as consumers_of
 from .errors import PublishError
+from .formats.base import Format
+from .formats.table import check_format
 from .registration.registry import ROOT
 from .registration.registry import Registry
 from .registration.scaffold import ConsumerScaffold
@@ -54,6 +56,19 @@ class QConsume(ConsumerScaffold):
             )
         app.extensions[KEY] = AppConsumers(app, Settings.from_config(app.config))
         Registry.of(app).add_scope(ROOT, self._qconsume_scope)
+
+    def register_format(self, format: Format) -> None:
+        """Add a format to the apps of this extension, for consuming and publishing.
+
+        It comes before the formats that every app has, so it may replace one of them.
+
+        :param format: An instance of a subclass of :class:`.Format`.
+        :raises RegistrationError: if it is none, if another one is registered for a
+            content type of it, or if it comes too late to have any effect.
+        """
+        self._qconsume_scope.check_open("register_format")
+        check_format(format, self._qconsume_scope.formats)
+        self._qconsume_scope.formats.append(format)
 
     def publish(self, routing_key: str, body: t.Any, **options: t.Any) -> str:
         """Publish for the current app; see :meth:`.AppConsumers.publish`."""

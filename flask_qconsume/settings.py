@@ -23,6 +23,7 @@ JSON = "application/json"
 MSGPACK = "application/msgpack"
 TEXT = "text/plain"
 BYTES = "application/octet-stream"
+PROTOBUF = "application/protobuf"
 
 #: What may be set for one consumer in ``QCONSUME_CONSUMERS``.
 CONSUMER_OPTIONS = (
@@ -219,9 +220,11 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "accept",
         "a list of content types",
-        (JSON, MSGPACK, TEXT, BYTES),
-        "The content types that are taken; others become dead letters. A body of a type"
-        " that is not known here is given to the handler as bytes.",
+        None,
+        "The content types that are taken; others become dead letters. Unless set, they"
+        " are JSON, msgpack, protobuf, plain text, octet streams and those of the app's"
+        " own formats. A body of a type that has no format is given to the handler as"
+        " bytes.",
         _texts,
     ),
     Setting(
@@ -351,7 +354,7 @@ class Settings:
     exchange: str
     queue_prefix: str
     queue_type: str
-    accept: tuple[str, ...]
+    accept: tuple[str, ...] | None
     concurrency: int
     prefetch: int | None
     ordering: str

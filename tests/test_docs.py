@@ -30,6 +30,7 @@ from flask.cli import FlaskGroup
 import flask_qconsume
 from flask_qconsume.broker import headers
 from flask_qconsume.cli import cli
+from flask_qconsume.formats import protobuf
 from flask_qconsume.handling import payload
 from flask_qconsume.handling import signals
 from flask_qconsume.settings import TABLE
@@ -303,7 +304,8 @@ def test_the_page_of_headers_names_them_all_and_no_other() -> None:
         if name.isupper() and isinstance(value, str) and value != headers.PREFIX
     }
     # The last one is RabbitMQ's alone.
-    assert named == ours | {payload.UNREADABLE, "x-qconsume-changed-headers"}
+    others = {payload.UNREADABLE, protobuf.TYPE, "x-qconsume-changed-headers"}
+    assert named == ours | others
 
 
 def test_the_api_page_has_every_public_name() -> None:

@@ -11,10 +11,13 @@ from types import NoneType
 
 from ..errors import PublishError
 from ..errors import Unroutable
+from ..formats.table import BUILT_IN
+from ..formats.table import Formats
 from ..handling.payload import encode
 from ..message import Outgoing
 from ..settings import JSON
 from ..text import quoted
+from ..text import said
 from . import headers as ours
 
 #: AMQP's short strings hold 255 bytes.
@@ -34,7 +37,12 @@ OPTIONS = (
 
 
 def compose(
-    default_exchange: str, routing_key: str, body: t.Any, **options: t.Any
+    default_exchange: str,
+    routing_key: str,
+    body: t.Any,
+    formats: Formats = BUILT_IN,
+    /,
+    **options: t.Any,
 ) -> Outgoing:
     """One message, checked and encoded; the options are those of ``publish``.
 
@@ -43,15 +51,16 @@ def compose(
     _known(options)
     _check_routing_key(routing_key)
     exchange = options.get("exchange")
-    content_type = options.get("content_type") or JSON
+    content_type = options.get("content_type") or formats.type_of(body)
     headers = _headers(options.get("headers"))
     name = default_exchange if exchange is None else getattr(exchange, "name", exchange)
     _check_short("exchange", name)
     _check_short("content_type", content_type)
-    headers |= {ours.EXCHANGE: name, ours.ROUTING_KEY: routing_key}
+    raw, more = _encoded(body, content_type, formats, routing_key)
+    headers |= {**more, ours.EXCHANGE: name, ours.ROUTING_KEY: routing_key}
     return Outgoing(
         routing_key=routing_key,
-        body=_encoded(body, content_type),
+        body=raw,
         exchange=name,
         id=_check_short("id", options.get("id") or str(uuid.uuid4())),
         headers=headers,
@@ -113,12 +122,15 @@ def _headers(headers: t.Any) -> dict[str, t.Any]:
     return found
 
 
-def _encoded(body: t.Any, content_type: str) -> bytes:
+def _encoded(
+    body: t.Any, content_type: str, formats: Formats, routing_key: str
+) -> tuple[bytes, Mapping[str, t.Any]]:
+    """The bytes of a body, and what headers go with it."""
     try:
-        return encode(body, content_type)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        return encode(body, content_type, formats, routing_key)
+    except Exception as error:
         raise PublishError(
-            f"The body cannot be written as {content_type}: {error}"
+            f"The body cannot be written as {content_type}: {said(error)}"
         ) from error
 
 

@@ -51,7 +51,7 @@ def list_letters(selection: Selection, limit: int, as_lines: bool) -> None:
     """Show dead letters, one in a line, the oldest of each queue first."""
     with _limited(selection, limit) as letters:
         if as_lines:
-            _echo_json(letters, whole=False)
+            _echo_json(selection, letters, whole=False)
             return
         rows = [row(letter) for letter in letters]
         click.echo(table(HEADERS, rows) if rows else _NONE)
@@ -65,12 +65,12 @@ def show(selection: Selection, limit: int, as_lines: bool) -> None:
     """Show all of each dead letter: headers, error, traceback, body."""
     with _limited(selection, limit) as letters:
         if as_lines:
-            _echo_json(letters, whole=True)
+            _echo_json(selection, letters, whole=True)
             return
         number = 0
         for letter in letters:
             number += 1
-            click.echo(page(letter) + "\n")
+            click.echo(page(letter, selection.decoders(letter)) + "\n")
         if not number:
             click.echo(_NONE)
 
@@ -118,9 +118,11 @@ def _limited(selection: Selection, limit: int) -> Iterator[Iterator[DeadLetter]]
         click.echo(f"… and more: these are the first {limit}; see --limit.", err=True)
 
 
-def _echo_json(letters: Iterator[DeadLetter], *, whole: bool) -> None:
+def _echo_json(
+    selection: Selection, letters: Iterator[DeadLetter], *, whole: bool
+) -> None:
     for letter in letters:
-        click.echo(as_json(letter, whole=whole))
+        click.echo(as_json(letter, selection.decoders(letter), whole=whole))
 
 
 def _preview(selection: Selection, fate: str) -> None:

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from ..broker import headers as ours
 from ..broker.base import DeadLetter
 from ..errors import UndecodableMessage
+from ..formats.json import plain
+from ..formats.table import Decoders
 from ..handling.payload import decode
 from ..message import Message
-from ..settings import BYTES
-from ..settings import JSON
-from ..settings import MSGPACK
+from ..outcomes import Outcome
 from ..settings import TEXT
 from ..text import printable
 
@@ -48,12 +48,12 @@ def why(letter: DeadLetter) -> str:
     return error or ours.text(letter.headers, ours.REASON) or "unknown"
 
 
-def page(letter: DeadLetter) -> str:
+def page(letter: DeadLetter, decoders: Decoders) -> str:
     """All of it, for a person."""
-    return "\n".join(_lines(letter))
+    return "\n".join(_lines(letter, decoders))
 
 
-def as_json(letter: DeadLetter, *, whole: bool) -> str:
+def as_json(letter: DeadLetter, decoders: Decoders, *, whole: bool) -> str:
     """One line of JSON; ``whole`` adds headers, traceback, details and body."""
     headers, message = letter.headers, letter.message
     found = {
@@ -76,12 +76,12 @@ def as_json(letter: DeadLetter, *, whole: bool) -> str:
             "headers": dict(message.headers),
             "traceback": headers.get(ours.TRACEBACK),
             "details": headers.get(ours.DETAILS),
-            **_body_as_json(message),
+            **_body_as_json(message, decoders),
         }
-    return json.dumps(found, default=str)
+    return json.dumps(found, default=_shown)
 
 
-def _lines(letter: DeadLetter) -> Iterator[str]:
+def _lines(letter: DeadLetter, decoders: Decoders) -> Iterator[str]:
     headers, message = letter.headers, letter.message
     yield f"{printable(letter.ref)} in {printable(letter.queue)}.dead"
     facts = {
@@ -102,7 +102,7 @@ def _lines(letter: DeadLetter) -> Iterator[str]:
     yield from _block("headers", _of_headers(message))
     yield from _block("details", _indented(ours.text(headers, ours.DETAILS)))
     yield from _block("traceback", (ours.text(headers, ours.TRACEBACK) or "").rstrip())
-    yield from _block(f"body ({len(message.raw)} bytes)", _body(message))
+    yield from _block(f"body ({len(message.raw)} bytes)", _body(message, decoders))
 
 
 def _of_headers(message: Message) -> str:
@@ -140,28 +140,40 @@ def _indented(text: str | None) -> str:
         return text or ""
 
 
-def _body(message: Message) -> str:
-    try:
-        body = decode(message, (JSON, MSGPACK, TEXT, BYTES), _ANY_SIZE)
-    except UndecodableMessage:
-        body = message.raw
+def _body(message: Message, decoders: Decoders) -> str:
+    body = _decoded(message, decoders)
     if isinstance(body, bytes):
         return body.decode("utf-8", "backslashreplace")
     if isinstance(body, str) and message.content_type == TEXT:
         return body
     try:
-        return json.dumps(body, indent=2, ensure_ascii=False, default=str)
+        return json.dumps(body, indent=2, ensure_ascii=False, default=_shown)
     except (TypeError, ValueError, RecursionError):
         return repr(body)
 
 
-def _body_as_json(message: Message) -> dict[str, t.Any]:
+def _decoded(message: Message, decoders: Decoders) -> t.Any:
+    """The body, or its bytes where it is none."""
+    try:
+        return decode(message, decoders, _ANY_SIZE)
+    except (UndecodableMessage, Outcome):
+        return message.raw
+
+
+def _shown(value: t.Any) -> t.Any:
+    try:
+        return plain(value)
+    except TypeError:
+        return str(value)
+
+
+def _body_as_json(message: Message, decoders: Decoders) -> dict[str, t.Any]:
     """The body: decoded if JSON can say it, else as a text, else in base 64."""
     try:
-        body = decode(message, (JSON, MSGPACK, TEXT), _ANY_SIZE)
-        json.dumps(body)
+        body = _decoded(message, decoders)
+        json.dumps(body, default=plain)
         return {"body": body}
-    except (UndecodableMessage, TypeError, ValueError, RecursionError):
+    except (TypeError, ValueError, RecursionError):
         pass
     try:
         return {"body_text": message.raw.decode()}

@@ -11,6 +11,7 @@ import time
 import typing as t
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import click
@@ -21,6 +22,8 @@ from ..broker.base import DeadLetters
 from ..broker.topology import QueuePlan
 from ..errors import UnknownConsumer
 from ..extension import AppConsumers
+from ..formats.table import Decoders
+from ..formats.table import Formats
 from ..settings import suggestion
 from .context import check_shared
 from .context import with_consumers
@@ -73,6 +76,13 @@ class Selection:
 
     queues: tuple[tuple[QueuePlan, DeadLetters], ...]
     filter: Filter
+    formats: Formats
+    #: What the consumers declare, by queue.
+    schemas: Mapping[str, t.Any]
+
+    def decoders(self, letter: DeadLetter) -> Decoders:
+        """What decodes the body of a letter, accepted by its consumer or not."""
+        return self.formats.decoders(schema=self.schemas.get(letter.queue))
 
     def count(self) -> int:
         """How many there are in the queues, whether meant or not."""
@@ -151,6 +161,8 @@ def _selection(
             after=None if newer_than is None else now - newer_than,
             ids=frozenset(id),
         ),
+        formats=app.formats,
+        schemas={each.queue: each.schema for each in app.consumers.values()},
     )
 
 

@@ -185,7 +185,7 @@ class _Run:
         message = current.message
         if message.expires_at is not None and message.expires_at <= self._now():
             return Drop("expired before it was consumed")
-        body = decode(message, self._consumer.accept, self._consumer.max_message_size)
+        body = decode(message, self._consumer.decoders, self._consumer.max_message_size)
         current.message = dataclasses.replace(message, body=body)
         for hook in self._hooks.before:
             found = _outcome_of(hook, hook())

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from ..errors import RegistrationError
+from ..formats.protobuf import ProtobufSchema
+from ..formats.protobuf import is_protobuf_class
+from ..formats.table import Decoders
 from ..retry import RetryPolicy
 from ..settings import check_option
 from ..text import quoted
@@ -72,7 +75,8 @@ class Consumer:
     timeout: float
     enabled: bool
     max_message_size: int
-    accept: frozenset[str]
+    #: What decodes its bodies, by content type; what is not there is not accepted.
+    decoders: Decoders
     #: A :class:`kombu.Queue` that is used as given, and declared by its owner.
     given: t.Any = None
     #: ``"none"``, ``"key"`` or ``"partition"``.
@@ -206,11 +210,13 @@ def _routing_keys(name: str, given: t.Any) -> tuple[str, ...]:
 def _schema(name: str, schema: t.Any) -> SchemaLike | None:
     if schema is None:
         return None
+    if is_protobuf_class(schema):
+        return ProtobufSchema(schema)
     made = schema() if isinstance(schema, type) else schema
     if not callable(getattr(made, "load", None)):
         raise RegistrationError(
-            f"The schema of the consumer '{name}' must be a marshmallow Schema, not"
-            f" {quoted(schema)}."
+            f"The schema of the consumer '{name}' must be a marshmallow Schema or a"
+            f" protobuf message class, not {quoted(schema)}."
         )
     return t.cast(SchemaLike, made)
 

@@ -14,6 +14,7 @@ from flask import Flask
 from ..errors import ConfigurationError
 from ..errors import RegistrationError
 from ..errors import UnknownConsumer
+from ..formats.table import Formats
 from ..settings import Settings
 from ..settings import suggestion
 from .consumer import Consumer
@@ -71,12 +72,19 @@ class Registry:
             for name, declared in scope.consumers.items()
         }
         self._check_names(settings, list(found))
+        formats = self.formats()
         consumers = {
-            full: self._consumer(full, scope_name, declared, settings)
+            full: self._consumer(full, scope_name, declared, settings, formats)
             for full, (scope_name, declared) in found.items()
         }
         _check_queues(consumers.values())
         return consumers
+
+    def formats(self) -> Formats:
+        """The formats of the app, once all is registered."""
+        scopes = self._scopes.values()
+        schemas = [d.schema for s in scopes for d in s.consumers.values()]
+        return Formats([f for s in scopes for f in s.formats], schemas)
 
     def worker_hooks(self, kind: t.Literal["before", "teardown"]) -> list[Hook]:
         """The hooks of a worker in the order in which they are called."""
@@ -96,7 +104,12 @@ class Registry:
                 )
 
     def _consumer(
-        self, full: str, scope_name: str, declared: Declared, settings: Settings
+        self,
+        full: str,
+        scope_name: str,
+        declared: Declared,
+        settings: Settings,
+        formats: Formats,
     ) -> Consumer:
         given = None if isinstance(declared.queue, str) else declared.queue
         options = _Options(settings, settings.consumers.get(full, {}), declared)
@@ -113,7 +126,7 @@ class Registry:
             timeout=options.get("timeout", settings.timeout),
             enabled=options.get("enabled", True),
             max_message_size=settings.max_message_size,
-            accept=frozenset(settings.accept),
+            decoders=formats.decoders(settings.accept, declared.schema),
             given=given,
             ordering=options.get("ordering", settings.ordering),
             hooks=self._hooks(scope_name),

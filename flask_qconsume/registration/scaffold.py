@@ -112,7 +112,7 @@ class ConsumerScaffold:
         :param name: The function's name unless given. The full name has the blueprint's
             before it: ``"orders.bill"``.
         :param schema: A marshmallow schema, instance or class. What it refuses is a
-            dead letter with its messages.
+            dead letter with its messages. Or a protobuf message class.
         :param retry: A policy, its arguments, or the name of one in
             ``QCONSUME_RETRY_POLICIES``; ``QCONSUME_RETRY`` unless given.
         :param concurrency: How many messages are handled at once in one process;

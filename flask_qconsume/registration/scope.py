@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import RegistrationError
+from ..formats.base import Format
 from .consumer import Declared
 from .consumer import ErrorHandlers
 from .consumer import Hook
@@ -19,6 +20,7 @@ class Scope:
         self.before_worker: list[Hook] = []
         self.teardown_worker: list[Hook] = []
         self.errors: ErrorHandlers = {}
+        self.formats: list[Format] = []
         #: Why nothing more can be registered; empty while it can.
         self.closed_by = ""
 

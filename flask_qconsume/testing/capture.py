@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import UndecodableMessage
+from ..formats.table import Decoders
 from ..handling.payload import decode
 from ..message import Message
 from ..message import Outgoing
-from ..settings import BYTES
-from ..settings import JSON
-from ..settings import MSGPACK
-from ..settings import TEXT
+from ..outcomes import Outcome
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,11 @@ class Published:
     priority: int | None
 
     @classmethod
-    def of(cls, message: Outgoing) -> Published:
+    def of(cls, message: Outgoing, decoders: Decoders) -> Published:
         """What there is to look at of an outgoing message."""
         return cls(
             routing_key=message.routing_key,
-            body=_body(message),
+            body=_body(message, decoders),
             id=message.id or "",
             exchange=message.exchange,
             headers={
@@ -53,9 +51,11 @@ class Published:
         )
 
 
-def _body(message: Outgoing) -> t.Any:
-    arrived = Message(message.body, "", content_type=message.content_type)
+def _body(message: Outgoing, decoders: Decoders) -> t.Any:
+    arrived = Message(
+        message.body, "", headers=message.headers, content_type=message.content_type
+    )
     try:
-        return decode(arrived, (JSON, MSGPACK, TEXT, BYTES), len(message.body))
-    except UndecodableMessage:
+        return decode(arrived, decoders, len(message.body))
+    except (UndecodableMessage, Outcome):
         return message.body

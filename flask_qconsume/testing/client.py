@@ -22,7 +22,6 @@ from ..message import Outgoing
 from ..outcomes import Outcome
 from ..outcomes import Retry
 from ..registration.registry import find
-from ..settings import JSON
 from .capture import Published
 
 
@@ -63,7 +62,7 @@ class TestClient:
         *,
         headers: t.Mapping[str, t.Any] | None = None,
         attempt: int = 1,
-        content_type: str = JSON,
+        content_type: str | None = None,
         catch: bool = True,
         **fields: t.Any,
     ) -> Delivered:
@@ -73,6 +72,7 @@ class TestClient:
         :param body: Encoded by ``content_type``, as ``publish`` does; ``bytes`` are
             delivered as they are, to try out bodies that are wrong.
         :param attempt: 1 for the first.
+        :param content_type: JSON unless given, or what the body itself is.
         :param catch: If false, an exception that was not foreseen (by an error handler,
             or as an outcome) is raised here instead of being kept in ``error``.
         :param fields: Further fields of the :class:`~flask_qconsume.Message`, such as
@@ -80,10 +80,15 @@ class TestClient:
         :raises UnknownConsumer: if there is none of that name.
         """
         found = find(self._consumers.consumers, consumer)
+        formats = self._consumers.formats
+        if content_type is None:
+            content_type = formats.type_of(body)
+        routing_key = fields.get("routing_key", found.queue)
+        raw, more = encode(body, content_type, formats, routing_key)
         message = Message(
-            raw=encode(body, content_type),
+            raw=raw,
             queue=found.queue,
-            headers=dict(headers or {}),
+            headers={**more, **(headers or {})},
             attempt=attempt,
             content_type=content_type,
             **{"id": str(uuid.uuid4()), **fields},
@@ -98,9 +103,10 @@ class TestClient:
     def capture(self) -> Iterator[list[Published]]:
         """Keep what the app publishes within the block, instead of sending it."""
         published: list[Published] = []
+        decoders = self._consumers.formats.decoders()
 
         def keep(message: Outgoing) -> None:
-            published.append(Published.of(message))
+            published.append(Published.of(message, decoders))
 
         with self._consumers.diverted(keep):
             yield published

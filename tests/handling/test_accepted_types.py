@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flask_qconsume.formats.table import BUILT_IN
 from flask_qconsume.handling.payload import decode
 from flask_qconsume.message import Message
 
@@ -9,4 +10,4 @@ from flask_qconsume.message import Message
 def test_an_accepted_type_without_a_decoder_is_given_as_bytes() -> None:
     message = Message(b"<n/>", "billing", content_type="application/xml")
 
-    assert decode(message, ("application/xml",), 100) == b"<n/>"
+    assert decode(message, BUILT_IN.decoders(["application/xml"]), 100) == b"<n/>"

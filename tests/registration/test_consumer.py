@@ -74,7 +74,7 @@ def registered(**options: t.Any) -> t.Any:
         ({"routing_key": "x" * 256}, "of 1 to 255 bytes"),
         ({"routing_key": [5]}, "The routing key '5'"),
         ({"routing_key": []}, "has an empty list of routing keys"),
-        ({"schema": 5}, "must be a marshmallow Schema, not '5'"),
+        ({"schema": 5}, "or a protobuf message class, not '5'"),
         ({"schema": dict}, "must be a marshmallow Schema"),
         ({"concurrency": 0}, "'concurrency' of the consumer 'handler' cannot be '0'"),
         ({"concurrency": "5"}, "'concurrency' of the consumer 'handler' cannot be"),

@@ -19,8 +19,10 @@ from flask_qconsume import Ack
 from flask_qconsume import ConsumerBlueprint
 from flask_qconsume import ConsumerScaffold
 from flask_qconsume import Drop
+from flask_qconsume import Format
 from flask_qconsume import Message
 from flask_qconsume import Outcome
+from flask_qconsume import Protobuf
 from flask_qconsume import QConsume
 from flask_qconsume import Reject
 from flask_qconsume import Retry
@@ -108,6 +110,28 @@ Reject()  # type: ignore[call-arg]
 Retry("5")  # type: ignore[arg-type]
 current_message.attempt = 2  # type: ignore[misc]
 RetryPolicy(max_attempts="5")  # type: ignore[arg-type]
+
+
+class Csv(Format):
+    content_types = ("text/csv",)
+
+    def decode(self, message: Message) -> list[str]:
+        return message.raw.decode().split(",")
+
+    def encode(self, body: list[str], routing_key: str) -> bytes:
+        return ",".join(body).encode()
+
+
+class Wrong(Format):
+    def encode(self, body: t.Any, routing_key: str) -> str:  # type: ignore[override]
+        return ""
+
+
+order_class: t.Any = object  # Of generated code.
+qconsume.register_format(Csv())
+qconsume.register_format(Protobuf(order_class, header="x-type"))
+qconsume.register_format(Csv)  # type: ignore[arg-type]
+bp.add_consumer("orders", bill, schema=order_class)
 
 
 class OwnBlueprint(ConsumerScaffold, Blueprint):

@@ -1,0 +1,65 @@
+"""JSON, the format of bodies that do not say theirs."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+import math
+import typing as t
+import uuid
+
+from ..message import Message
+from ..settings import JSON
+from ..text import printable
+from .base import Format
+from .protobuf import as_plain
+from .protobuf import is_protobuf
+from .text import text_of
+
+
+class Json(Format):
+    """What JSON means, without NaN and infinity, which are none."""
+
+    content_types = (JSON, "text/json", "+json")
+
+    def decode(self, message: Message) -> t.Any:
+        if not message.raw:
+            raise ValueError("it is empty")
+        return json.loads(
+            text_of(message), parse_constant=_no_constant, parse_float=_finite
+        )
+
+    def encode(self, body: t.Any, routing_key: str) -> bytes:
+        return json.dumps(
+            body,
+            default=plain,
+            ensure_ascii=False,
+            allow_nan=False,
+            separators=(",", ":"),
+        ).encode()
+
+
+def plain(value: t.Any) -> t.Any:
+    """What stands for a value that JSON does not know."""
+    if isinstance(value, (decimal.Decimal, uuid.UUID)):
+        return str(value)
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        return value.isoformat()
+    if is_protobuf(value):
+        return as_plain(value)
+    raise TypeError(
+        f"A body cannot hold a '{type(value).__name__}'; publish what a schema's dump()"
+        " returns, or plain values."
+    )
+
+
+def _no_constant(name: str) -> t.Any:
+    raise ValueError(f"'{name}' is no JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"the number {printable(digits, 40)} is too large")
+    return number

@@ -1,0 +1,201 @@
+"""Protocol Buffers, by message classes that the app has; a body never brings its own.
+
+``google.protobuf`` is imported only where a message class or object of it is at hand.
+"""
+
+from __future__ import annotations
+
+import sys
+import typing as t
+from collections.abc import Sequence
+from functools import partial
+
+from ..errors import InvalidMessage
+from ..errors import RegistrationError
+from ..errors import UndecodableMessage
+from ..message import Message
+from ..settings import PROTOBUF
+from ..text import printable
+from ..text import quoted
+from .base import Decoder
+from .base import Format
+
+#: Names the type of a protobuf body: ``shop.Order``.
+TYPE = "x-qconsume-type"
+
+
+class Protobuf(Format):
+    """Protocol Buffers. Every app has it; registered anew, it knows more types.
+
+    The type of a body is what its consumer declares by ``schema=``, or what a header
+    names: one of ``types``, or of those that the app's consumers declare.
+
+    :param types: Generated message classes.
+    :param header: The header that names the type; written when one is published.
+    :raises RegistrationError: for something that is no message class.
+    """
+
+    content_types = (
+        PROTOBUF,
+        "application/x-protobuf",
+        "application/vnd.google.protobuf",
+    )
+
+    def __init__(self, *types: t.Any, header: str = TYPE) -> None:
+        for given in types:
+            if not is_protobuf_class(given):
+                raise RegistrationError(
+                    f"'Protobuf' takes generated message classes, not {quoted(given)}."
+                )
+        self._types = {_name(cls): cls for cls in types}
+        self._header = header
+
+    def decode(self, message: Message) -> t.Any:
+        name = self._named(message)
+        if name is None:
+            raise UndecodableMessage(
+                f"nothing says which protobuf type it is: neither a header"
+                f" '{self._header}' nor the consumer's 'schema='"
+            )
+        cls = self._types.get(name)
+        if cls is None:
+            known = ", ".join(sorted(self._types)) or "none"
+            raise UndecodableMessage(
+                f"the protobuf type '{printable(name)}' is not known here; there are:"
+                f" {known}"
+            )
+        return _parsed(cls, message.raw)
+
+    def encode(self, body: t.Any, routing_key: str) -> bytes:
+        if not is_protobuf(body):
+            raise TypeError(
+                f"publish a protobuf message, or bytes, not '{type(body).__name__}'"
+            )
+        return t.cast(bytes, body.SerializeToString())
+
+    def claims(self, body: t.Any) -> bool:
+        return is_protobuf(body)
+
+    def headers(self, body: t.Any) -> dict[str, str]:
+        return {self._header: _name(type(body))}
+
+    def decoder(self, schema: t.Any) -> Decoder:
+        if isinstance(schema, ProtobufSchema):
+            return partial(self._decode_as, schema.cls)
+        return self.decode
+
+    def knowing(self, schemas: Sequence[t.Any]) -> Protobuf:
+        declared = [s.cls for s in schemas if isinstance(s, ProtobufSchema)]
+        return Protobuf(*declared, *self._types.values(), header=self._header)
+
+    def _decode_as(self, cls: t.Any, message: Message) -> t.Any:
+        name = self._named(message)
+        if name is None:
+            return _recognised(cls, message.raw)
+        if name != _name(cls):
+            raise UndecodableMessage(
+                f"it is a protobuf '{printable(name)}', and the consumer takes"
+                f" '{_name(cls)}'"
+            )
+        return _parsed(cls, message.raw)
+
+    def _named(self, message: Message) -> str | None:
+        name = message.headers.get(self._header)
+        # Some write it as a URL: type.googleapis.com/shop.Order.
+        return None if name is None else str(name).rpartition("/")[2]
+
+
+class ProtobufSchema:
+    """What stands behind ``schema=`` where it is a message class.
+
+    :param cls: The class.
+    """
+
+    def __init__(self, cls: t.Any) -> None:
+        self.cls = cls
+
+    def load(self, data: t.Any) -> t.Any:
+        """The message that a body is, or that its JSON stands for."""
+        if isinstance(data, self.cls):
+            return data
+        try:
+            if not isinstance(data, dict):
+                raise TypeError(f"it is a '{type(data).__name__}', not a mapping")
+            return _from_plain(data, self.cls())
+        except Exception as error:
+            raise InvalidMessage(
+                f"it is no '{_name(self.cls)}': {printable(error)}"
+            ) from error
+
+
+def is_protobuf_class(given: t.Any) -> bool:
+    """Whether it is a generated message class, told without importing protobuf."""
+    return isinstance(given, type) and issubclass(given, _base())
+
+
+def is_protobuf(given: t.Any) -> bool:
+    """Whether it is a protobuf message, told without importing protobuf."""
+    return isinstance(given, _base())
+
+
+def as_plain(message: t.Any) -> t.Any:
+    """A protobuf message as its JSON."""
+    from google.protobuf import json_format
+
+    return json_format.MessageToDict(message)
+
+
+def _from_plain(data: dict[str, t.Any], message: t.Any) -> t.Any:
+    from google.protobuf import json_format
+
+    return json_format.ParseDict(data, message)
+
+
+def _base() -> t.Any:
+    """The base of all messages; where it was never imported, there is none yet."""
+    module = sys.modules.get("google.protobuf.message")
+    return () if module is None else module.Message
+
+
+def _name(cls: t.Any) -> str:
+    return t.cast(str, cls.DESCRIPTOR.full_name)
+
+
+def _recognised(cls: t.Any, raw: bytes) -> t.Any:
+    """A body whose type nobody named, so that it must look like one of its own.
+
+    Whoever means an empty one, or one of fields that are not known here yet, can name
+    its type.
+    """
+    message = _parsed(cls, raw)
+    if message.ListFields() or not cls.DESCRIPTOR.fields:
+        return message
+    if not raw:
+        raise UndecodableMessage(
+            f"it is empty, and no header says that it is a '{_name(cls)}'"
+        )
+    if _has_unknown_fields(message):
+        raise UndecodableMessage(
+            f"it has no field of '{_name(cls)}', only others: it may be of another type"
+        )
+    return message
+
+
+def _parsed(cls: t.Any, raw: bytes) -> t.Any:
+    try:
+        message = cls.FromString(raw)
+    except Exception as error:
+        hint = "; it may be framed for a schema registry" if raw[:1] == b"\0" else ""
+        raise UndecodableMessage(
+            f"the body is no '{_name(cls)}': {printable(error)}{hint}"
+        ) from error
+    if not message.IsInitialized():
+        missing = ", ".join(message.FindInitializationErrors())
+        raise UndecodableMessage(f"it has no {missing}, which '{_name(cls)}' requires")
+    return message
+
+
+def _has_unknown_fields(message: t.Any) -> bool:
+    from google.protobuf.unknown_fields import UnknownFieldSet
+
+    return len(UnknownFieldSet(message)) > 0

@@ -1,0 +1,72 @@
+"""Texts and bytes as they are."""
+
+from __future__ import annotations
+
+import codecs
+import typing as t
+
+from ..errors import UndecodableMessage
+from ..message import Message
+from ..settings import BYTES
+from ..settings import TEXT
+from ..text import printable
+from .base import Format
+
+#: kombu writes these as the "encoding" of bodies that have no character set.
+_NO_CHARSET = ("", "binary", "ascii-8bit", "utf-8")
+
+#: Python's codecs that no message is written in. The first two take time that grows
+#: with the square of the length: 16 MB would hold up the process for hours.
+_NO_CHARSETS = ("punycode", "idna", "unicode-escape", "raw-unicode-escape", "undefined")
+
+
+class Text(Format):
+    """A ``str``, in the message's character set."""
+
+    content_types = (TEXT,)
+
+    def decode(self, message: Message) -> str:
+        return text_of(message)
+
+    def encode(self, body: t.Any, routing_key: str) -> bytes:
+        if not isinstance(body, str):
+            raise TypeError(
+                f"A '{TEXT}' body must be a str, not '{type(body).__name__}'."
+            )
+        return body.encode()
+
+
+class Bytes(Format):
+    """The bytes, and whatever else has no format."""
+
+    content_types = (BYTES, "application/data")
+
+    def decode(self, message: Message) -> bytes:
+        return message.raw
+
+    def encode(self, body: t.Any, routing_key: str) -> bytes:
+        raise ValueError(f"It is for bytes, not for '{type(body).__name__}'.")
+
+
+def text_of(message: Message) -> str:
+    """The body as a text, in the character set that the message says."""
+    charset = _charset(message)
+    try:
+        # Looked up apart, since an empty body would decode by any name.
+        if codecs.lookup(charset).name in _NO_CHARSETS:
+            raise LookupError(charset)
+        return message.raw.decode(charset)
+    except LookupError:
+        raise UndecodableMessage(
+            f"the character set '{printable(charset)}' is not known"
+        ) from None
+
+
+def _charset(message: Message) -> str:
+    given = (message.content_encoding or "").strip().lower()
+    _, found, in_type = (message.content_type or "").lower().partition("charset=")
+    in_type = in_type.partition(";")[0].strip(' "')
+    charset = given if given not in _NO_CHARSET else in_type if found else ""
+    if charset in ("gzip", "deflate", "br", "zstd", "compress"):
+        raise UndecodableMessage(f"the encoding '{charset}' is not supported")
+    return charset or "utf-8"
