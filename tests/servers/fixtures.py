@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for server in _needed(item):
         if reason := server.missing():
-            _refuse(f"{server.title} is not installed: {reason}")
+            refuse(f"{server.title} is not installed: {reason}")
 
 
 def pytest_terminal_summary(
@@ -182,10 +182,11 @@ def require(fixture: str) -> None:
     """Skip or fail a test that asks for this fixture while it runs."""
     server = NEEDS.get(fixture.removesuffix("_vhost"))
     if server is not None and (reason := server.missing()):
-        _refuse(f"{server.title} is not installed: {reason}")
+        refuse(f"{server.title} is not installed: {reason}")
 
 
-def _refuse(reason: str) -> t.NoReturn:
+def refuse(reason: str) -> t.NoReturn:
+    """Skip a test, or fail it where nothing may be missing."""
     if os.environ.get(REQUIRE, "") not in {"", "0"}:
         pytest.fail(f"{reason}, and {REQUIRE} is set", pytrace=False)
     pytest.skip(reason)

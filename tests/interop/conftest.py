@@ -1,0 +1,70 @@
+"""An app whose consumer keeps what it is given, and programs that we did not write."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import typing as t
+
+import pytest
+
+from flask_qconsume import current_message
+
+from ..running.conftest import Bench
+from ..servers.fixtures import REQUIRE
+from ..servers.fixtures import refuse
+from ..waiting import wait_for
+
+
+class Shop:
+    """An app with one queue on a broker of the test's."""
+
+    def __init__(self, queue: str, **config: t.Any) -> None:
+        self.queue = queue
+        self.bench = Bench(**{f"QCONSUME_{k.upper()}": v for k, v in config.items()})
+        #: Each message handled: its body, and the message itself.
+        self.handled: list[tuple[t.Any, t.Any]] = []
+
+        @self.bench.qconsume.consumer(queue)
+        def keep(body: t.Any) -> None:
+            self.handled.append((body, current_message._get_current_object()))
+
+    def declare(self) -> None:
+        """Declare what a worker would."""
+        self.bench.consumers.broker.declare()
+
+    def publish(self, body: t.Any, **options: t.Any) -> str:
+        return self.bench.publish(self.queue, body, **options)
+
+    def consume(self, count: int) -> list[tuple[t.Any, t.Any]]:
+        """Run a worker until so many messages are handled."""
+        worker = self.bench.start()
+        try:
+            wait_for(lambda: len(self.handled) >= count, 30)
+        finally:
+            worker.stop()
+        return self.handled
+
+
+@pytest.fixture
+def make_shop() -> t.Iterator[t.Callable[..., Shop]]:
+    made: list[Shop] = []
+
+    def make(queue: str, **config: t.Any) -> Shop:
+        made.append(Shop(queue, **config))
+        return made[-1]
+
+    yield make
+    for shop in made:
+        shop.bench.consumers.close()
+
+
+def run(*command: str, given: str = "") -> str:
+    """Run a program of somebody else's; what it printed."""
+    if shutil.which(command[0]) is None:
+        refuse(f"{command[0]} is not installed, which CI has ({REQUIRE})")
+    done = subprocess.run(
+        command, input=given, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -1,0 +1,71 @@
+"""``redis-cli`` beside us, on Redis Streams."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from urllib.parse import urlsplit
+
+import pytest
+
+from .conftest import run
+
+MakeShop = t.Callable[..., t.Any]
+
+
+@pytest.fixture
+def cli(redis_url: str) -> list[str]:
+    address = urlsplit(redis_url)
+    database = address.path.strip("/")
+    return [
+        "redis-cli",
+        "-h",
+        str(address.hostname),
+        "-p",
+        str(address.port),
+        "-n",
+        database,
+    ]
+
+
+def test_what_redis_cli_adds_is_handled(
+    make_shop: MakeShop, redis_url: str, cli: list[str]
+) -> None:
+    shop = make_shop(
+        "billing", broker_url=redis_url.replace("redis:", "redis-streams:")
+    )
+    run(*cli, "XADD", "billing", "*", "body", '{"n": 1}', "x-tenant", "a")
+    run(*cli, "XADD", "billing", "*", "id", "5", "total", "3")
+
+    (first, message), (second, _) = shop.consume(2)
+    assert (first, second) == ({"n": 1}, {"id": "5", "total": "3"})
+    assert (message.headers, message.id) == ({"x-tenant": "a"}, None)
+    assert run(*cli, "XLEN", "billing").strip() == "0"
+
+
+def test_what_we_publish_is_read_by_redis_cli(
+    make_shop: MakeShop, redis_url: str, cli: list[str]
+) -> None:
+    shop = make_shop(
+        "billing", broker_url=redis_url.replace("redis:", "redis-streams:")
+    )
+    shop.publish({"n": 1}, headers={"x-tenant": "a"})
+
+    lines = run(*cli, "XRANGE", "billing", "-", "+").splitlines()
+    assert json.loads(lines[lines.index("body") + 1]) == {"n": 1}
+    assert "x-tenant" in run(*cli, "XRANGE", "billing", "-", "+")
+
+
+def test_another_group_of_redis_cli_gets_its_own_copies(
+    make_shop: MakeShop, redis_url: str, cli: list[str]
+) -> None:
+    """Somebody may watch a stream without taking anything from us."""
+    shop = make_shop(
+        "billing", broker_url=redis_url.replace("redis:", "redis-streams:")
+    )
+    shop.publish({"n": 1})
+    run(*cli, "XGROUP", "CREATE", "billing", "watch", "0")
+
+    read = ["XREADGROUP", "GROUP", "watch", "me", "STREAMS", "billing", ">"]
+    assert "body" in run(*cli, *read)
+    assert [body for body, _ in shop.consume(1)] == [{"n": 1}]
