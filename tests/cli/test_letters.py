@@ -1,0 +1,59 @@
+"""Dead letters as texts: bodies in a format that JSON does not know."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+import pytest
+
+from flask_qconsume import Format
+from flask_qconsume import Message
+from flask_qconsume import Retry
+from flask_qconsume.broker.base import DeadLetter
+from flask_qconsume.cli.letters import as_json
+from flask_qconsume.cli.letters import page
+from flask_qconsume.formats.protobuf import ProtobufSchema
+from flask_qconsume.formats.table import Formats
+from tests.protobufs import Order
+
+RAW = Order(id=7, total="1\x1b[2J").SerializeToString()
+
+
+class Away(Format):
+    """Its registry never answers."""
+
+    content_types = ("application/avro",)
+
+    def decode(self, message: Message) -> t.Any:
+        raise Retry()
+
+
+DECODERS = Formats([Away()]).decoders(schema=ProtobufSchema(Order))
+
+
+def letter(raw: bytes, content_type: str) -> DeadLetter:
+    message = Message(raw, "billing", content_type=content_type)
+    return DeadLetter("1", "billing", message, message.headers)
+
+
+def test_a_protobuf_message_is_shown_as_its_json() -> None:
+    found = letter(RAW, "application/protobuf")
+    shown = page(found, DECODERS)
+    assert '"id": "7",' in shown
+    assert "\x1b" not in shown
+    line = as_json(found, DECODERS, whole=True)
+    assert json.loads(line)["body"] == {"id": "7", "total": "1\x1b[2J"}
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("content_type", ["application/protobuf", "application/avro"])
+def test_what_cannot_be_read_is_shown_as_its_bytes(content_type: str) -> None:
+    found = letter(b"\xff\x08", content_type)
+    assert r"\xff\x08" in page(found, DECODERS)
+    assert json.loads(as_json(found, DECODERS, whole=True))["body_base64"] == "/wg="
+
+
+def test_what_json_does_not_know_at_all_is_shown_by_its_text() -> None:
+    found = letter(b"\x81\xa1a\xc4\x01x", "application/msgpack")
+    assert '"a": "b\'x\'"' in page(found, DECODERS)
