@@ -1,0 +1,154 @@
+"""``python -m benchmarks drain --broker rabbitmq``; ``--help`` says the rest."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import sys
+import tempfile
+import time
+import typing as t
+from collections.abc import Sequence
+
+from . import brokers
+from . import contenders
+from . import table
+from .job import Job
+from .rounds import Run
+from .rounds import Summary
+from .rounds import play
+
+#: What is written down beside the figures, where it is installed.
+PACKAGES = (
+    "aio-pika",
+    "amqp",
+    "celery",
+    "confluent-kafka",
+    "dramatiq",
+    "faststream",
+    "flask",
+    "gevent",
+    "huey",
+    "kombu",
+    "marshmallow",
+    "nameko",
+    "pika",
+    "redis",
+    "uvloop",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    names = options.contenders or _able(options.do, options.broker)
+    with (
+        tempfile.TemporaryDirectory(prefix="benchmarks-") as folder,
+        brokers.started(options.broker, pathlib.Path(folder) / "server") as url,
+    ):
+        turns = play(
+            options.do, _job(options, url), names, options.rounds, options.timeout
+        )
+        runs = list(_told(turns))
+    summaries = [Summary(name, _of(name, runs)) for name in names if _of(name, runs)]
+    print(table.rendered(summaries, "us"))
+    if options.json:
+        options.json.write_text(json.dumps(_record(options, runs), indent=1) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("do", choices=["drain", "publish"])
+    parser.add_argument("--broker", choices=brokers.NAMES, default="rabbitmq")
+    parser.add_argument(
+        "--contenders",
+        nargs="+",
+        choices=contenders.names(),
+        metavar="NAME",
+        help=f"all that can, unless given: {', '.join(contenders.names())}",
+    )
+    parser.add_argument("--count", type=int, default=20_000, help="messages in a run")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--work",
+        type=float,
+        default=0.0,
+        metavar="MS",
+        help="how long each handler waits, in milliseconds",
+    )
+    parser.add_argument("--schema", action="store_true", help="load bodies by a schema")
+    parser.add_argument("--concurrency", type=int, default=100)
+    parser.add_argument("--prefetch", type=int, default=200)
+    parser.add_argument("--timeout", type=float, default=60.0, help="of one run")
+    parser.add_argument("--json", type=pathlib.Path, help="write all figures there")
+    return parser
+
+
+def _able(do: str, broker: str) -> list[str]:
+    found = [(name, contenders.find(name)) for name in contenders.names()]
+    return [n for n, c in found if broker in c.BROKERS and hasattr(c, do)]
+
+
+def _job(options: argparse.Namespace, url: str) -> Job:
+    return Job(
+        broker=options.broker,
+        url=url,
+        queue="",
+        count=options.count,
+        concurrency=options.concurrency,
+        prefetch=options.prefetch,
+        work=options.work / 1000,
+        schema=options.schema,
+    )
+
+
+def _told(runs: t.Iterable[Run]) -> t.Iterator[Run]:
+    for run in runs:
+        left = "" if run.left is None else f", {run.left} left"
+        print(
+            f"{run.round}. {run.contender}: {run.rate:,.0f}/s,"
+            f" {run.cpu:.1f} µs CPU{left}",
+            file=sys.stderr,
+        )
+        yield run
+
+
+def _of(name: str, runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if run.contender == name]
+
+
+def _record(options: argparse.Namespace, runs: Sequence[Run]) -> dict[str, t.Any]:
+    return {
+        "options": {k: v for k, v in vars(options).items() if k != "json"},
+        "time": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "system": f"{platform.system()} {platform.release()}",
+            "python": platform.python_version(),
+        },
+        "versions": dict(_versions()),
+        "runs": [dataclasses.asdict(run) for run in runs],
+    }
+
+
+def _processor() -> str:
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _versions() -> t.Iterator[tuple[str, str]]:
+    for name in PACKAGES:
+        try:
+            yield name, importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Throwaway brokers, those of the tests; each run has a queue of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import typing as t
+from collections.abc import Iterator
+
+NAMES = ("rabbitmq", "rabbitmq-quorum", "redis", "redis-streams", "memory", "kafka")
+
+
+@contextlib.contextmanager
+def started(name: str, folder: pathlib.Path) -> Iterator[str]:
+    """The URL of a broker that lives as long as the block."""
+    if name == "memory":
+        yield "memory://"
+        return
+    server = _server(name)
+    if reason := server.missing():
+        raise SystemExit(f"{server.title} is not installed: {reason}")
+    with server(folder) as running:
+        yield running.url
+
+
+def _server(name: str) -> t.Any:
+    from tests import servers
+
+    if name.startswith("rabbitmq"):
+        return servers.RabbitMQ
+    if name.startswith("redis"):
+        return servers.Redis
+    if not hasattr(servers, "Kafka"):
+        raise SystemExit("There is no throwaway Kafka in 'tests/servers' yet.")
+    return servers.Kafka

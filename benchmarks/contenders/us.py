@@ -1,0 +1,102 @@
+"""flask_qconsume: a worker with everything that a message gets, app context and all."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from .. import plain
+from ..job import BODY
+from ..job import Job
+from ..tally import Tally
+
+TITLE = "flask_qconsume"
+BROKERS = ("rabbitmq", "rabbitmq-quorum", "redis", "redis-streams", "memory", "kafka")
+
+_SCHEMES = {"redis-streams": ("redis://", "redis-streams://")}
+
+
+def drain(job: Job) -> None:
+    from gevent import monkey
+
+    monkey.patch_all()
+    from flask_qconsume.running.worker import Worker
+
+    tally = Tally(job)
+    app = _app(job, tally)
+    if job.broker == "memory":
+        publisher = app.extensions["qconsume"]
+        publisher.publish_many((job.queue, BODY, JSON) for _ in range(job.count))
+    Worker(app).start()
+    while True:
+        time.sleep(1)
+
+
+#: A body of bytes is published as it is.
+JSON = {"content_type": "application/json"}
+
+
+def _app(job: Job, tally: Tally | None) -> t.Any:
+    from flask import Flask
+
+    from flask_qconsume import QConsume
+
+    app = Flask("benchmark")
+    app.config["QCONSUME_BROKER_URL"] = job.url.replace(*_SCHEMES.get(job.broker, "  "))
+    quorum = job.broker == "rabbitmq-quorum"
+    app.config["QCONSUME_QUEUE_TYPE"] = "quorum" if quorum else "classic"
+    qconsume = QConsume()
+
+    @qconsume.consumer(
+        job.queue,
+        name="handle",
+        concurrency=job.concurrency,
+        prefetch=job.prefetch,
+        schema=_schema() if job.schema else None,
+    )
+    def handle(order: t.Any) -> None:
+        if job.work:
+            time.sleep(job.work)
+        if tally is not None:
+            tally.one()
+
+    qconsume.init_app(app)
+    return app
+
+
+def _schema() -> t.Any:
+    from marshmallow import Schema
+    from marshmallow import fields
+
+    class Item(Schema):
+        sku = fields.Str(required=True)
+        count = fields.Int(required=True)
+        price = fields.Decimal(required=True)
+
+    class Order(Schema):
+        id = fields.Int(required=True)
+        customer = fields.Str(required=True)
+        items = fields.List(fields.Nested(Item), required=True)
+
+    return Order()
+
+
+def fill(job: Job) -> None:
+    """Plain messages in a queue that was declared as our consumer wants it."""
+    if job.broker == "memory":
+        return  # It fills its own, in its own process.
+    broker = _app(job, None).extensions["qconsume"].broker
+    broker.declare()
+    if job.broker.startswith("rabbitmq"):
+        plain.rabbitmq(job, declared=True)
+    elif job.broker == "kafka":
+        plain.fill(job)
+    else:
+        publisher = _app(job, None).extensions["qconsume"]
+        publisher.publish_many([(job.queue, BODY, JSON)] * job.count)
+
+
+def left(job: Job) -> int:
+    if job.broker == "memory":
+        return 0  # It died with the process; what is left was counted before.
+    return int(_app(job, None).extensions["qconsume"].broker.depth(job.queue))

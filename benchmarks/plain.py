@@ -1,0 +1,200 @@
+"""Plain messages, put there and counted by the brokers' bare clients.
+
+What a contender needs is imported inside of its functions, here as well: nothing must
+be imported before a contender has patched its process, if it does.
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+from collections.abc import Iterable
+from collections.abc import Mapping
+
+from .job import BODY
+from .job import Job
+
+#: How a Redis stream's entries are read: one group.
+GROUP = "benchmark"
+
+
+def fill(job: Job) -> None:
+    """Put the job's messages into its queue, stream or topic."""
+    fillers = {
+        "rabbitmq": rabbitmq,
+        "rabbitmq-quorum": rabbitmq,
+        "redis": _redis_list,
+        "redis-streams": _redis_stream,
+        "kafka": _kafka,
+    }
+    fillers[job.broker](job)
+
+
+def left(job: Job) -> int:
+    """How many messages are waiting or not acknowledged."""
+    counts = {
+        "rabbitmq": _rabbitmq_depth,
+        "rabbitmq-quorum": _rabbitmq_depth,
+        "redis": _redis_list_depth,
+        "redis-streams": _redis_stream_depth,
+        "kafka": _kafka_depth,
+    }
+    return counts[job.broker](job)
+
+
+def rabbitmq(
+    job: Job,
+    bodies: Iterable[bytes] = (),
+    *,
+    arguments: Mapping[str, t.Any] | None = None,
+    exchange: str = "",
+    queue: str = "",
+    declared: bool = False,
+    **properties: t.Any,
+) -> None:
+    """Publish persistent messages to a durable queue, and wait until all are there."""
+    import amqp
+
+    queue = queue or job.queue
+    with connected(job) as connection:
+        channel = connection.channel()
+        if not declared:
+            declare(channel, job, queue, arguments)
+        channel.confirm_select()
+        confirmed = [0]
+        channel.events["basic_ack"].add(lambda tag, multiple: confirmed.append(tag))
+        options = {"content_type": "application/json", **properties}
+        for body in bodies or [BODY] * job.count:
+            message = amqp.Message(body, delivery_mode=2, **options)
+            channel._basic_publish(message, exchange, queue)
+        while max(confirmed[-1000:]) < job.count:
+            connection.drain_events(timeout=30)
+
+
+def declare(
+    channel: t.Any,
+    job: Job,
+    queue: str,
+    arguments: Mapping[str, t.Any] | None = None,
+) -> None:
+    """A durable queue, of the type that the job asks for."""
+    quorum = job.broker == "rabbitmq-quorum"
+    wanted = {**(arguments or {}), **({"x-queue-type": "quorum"} if quorum else {})}
+    channel.queue_declare(queue, durable=True, auto_delete=False, arguments=wanted)
+
+
+def connected(job: Job) -> t.Any:
+    """py-amqp's own connection; a context manager."""
+    import urllib.parse
+
+    import amqp
+
+    url = urllib.parse.urlsplit(job.url)
+    connection = amqp.Connection(
+        f"{url.hostname}:{url.port}", virtual_host=urllib.parse.unquote(url.path[1:])
+    )
+    connection.connect()
+    # Asking for this makes py-amqp look into the socket before each publish.
+    connection.client_properties["capabilities"].pop("connection.blocked", None)
+    return connection
+
+
+def _rabbitmq_depth(job: Job) -> int:
+    with connected(job) as connection:
+        channel = connection.channel()
+        deadline = time.monotonic() + 10.0
+        while True:
+            found = channel.queue_declare(job.queue, passive=True)
+            # The killed contender's connection goes first, and then its messages are
+            # back; a quorum queue counts every now and then.
+            if not found.consumer_count or time.monotonic() > deadline:
+                time.sleep(1.0 if job.broker == "rabbitmq-quorum" else 0.1)
+                found = channel.queue_declare(job.queue, passive=True)
+                return int(found.message_count)
+            time.sleep(0.05)
+
+
+def redis_client(job: Job) -> t.Any:
+    import redis
+
+    return redis.Redis.from_url(job.url)
+
+
+def _redis_list(job: Job) -> None:
+    """In the layout of kombu's Redis transport."""
+    import kombu
+
+    with kombu.Connection(job.url) as connection:
+        producer = connection.Producer()
+        queue = kombu.Queue(job.queue)
+        for _ in range(job.count):
+            producer.publish(
+                BODY,
+                content_type="application/json",
+                content_encoding="utf-8",
+                routing_key=job.queue,
+                declare=[queue],
+            )
+
+
+def _redis_list_depth(job: Job) -> int:
+    client = redis_client(job)
+    return int(client.llen(job.queue) + client.hlen("unacked"))
+
+
+def _redis_stream(job: Job) -> None:
+    client = redis_client(job)
+    for start in range(0, job.count, 1000):
+        pipe = client.pipeline(transaction=False)
+        for _ in range(min(1000, job.count - start)):
+            pipe.xadd(job.queue, {"body": BODY, "content-type": "application/json"})
+        pipe.execute()
+
+
+def _redis_stream_depth(job: Job) -> int:
+    """Unread ones and those read but not acknowledged, over all groups."""
+    client = redis_client(job)
+    groups = client.xinfo_groups(job.queue) if client.exists(job.queue) else []
+    if not groups:
+        return int(client.xlen(job.queue))
+    return max(int(group["lag"] or 0) + int(group["pending"]) for group in groups)
+
+
+def _kafka(job: Job) -> None:
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": kafka_servers(job), "linger.ms": 5})
+    for number in range(job.count):
+        while True:
+            try:
+                producer.produce(
+                    job.queue,
+                    BODY,
+                    key=str(number),
+                    headers={"content-type": "application/json"},
+                )
+                break
+            except BufferError:
+                producer.poll(0.1)
+    if producer.flush(60):
+        raise RuntimeError("Kafka did not take all messages")
+
+
+def kafka_servers(job: Job) -> str:
+    return job.url.partition("://")[2].rstrip("/")
+
+
+def _kafka_depth(job: Job) -> int:
+    from confluent_kafka import Consumer
+    from confluent_kafka import TopicPartition
+
+    config = {"bootstrap.servers": kafka_servers(job), "group.id": job.queue}
+    consumer = Consumer(config)
+    partitions = consumer.list_topics(job.queue, timeout=10).topics[job.queue]
+    wanted = [TopicPartition(job.queue, number) for number in partitions.partitions]
+    total = 0
+    for committed in consumer.committed(wanted, timeout=10):
+        low, high = consumer.get_watermark_offsets(committed, timeout=10)
+        total += high - max(low, committed.offset)
+    consumer.close()
+    return total

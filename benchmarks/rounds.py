@@ -1,0 +1,142 @@
+"""Rounds: each contender once in each, in turns, so that all meet the same machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from collections.abc import Sequence
+
+from .job import Job
+
+#: Seconds that an acknowledgement may take after the last message was handled.
+GRACE = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The figures of one contender in one round."""
+
+    contender: str
+    round: int
+    #: Messages a second.
+    rate: float
+    #: Microseconds of processor time a message.
+    cpu: float
+    #: The most memory that the process had, in MiB.
+    memory: float
+    #: How many messages the broker still had after the process was killed.
+    left: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """One contender over all rounds."""
+
+    contender: str
+    runs: list[Run]
+
+    def median(self, figure: str) -> float:
+        return statistics.median(getattr(run, figure) for run in self.runs)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The lowest and the highest rate."""
+        rates = [run.rate for run in self.runs]
+        return min(rates), max(rates)
+
+    @property
+    def left(self) -> int:
+        return max(run.left or 0 for run in self.runs)
+
+
+def play(
+    do: str, job: Job, contenders: Sequence[str], rounds: int, timeout: float
+) -> Iterator[Run]:
+    """Run each contender once a round, in another order each time."""
+    order = list(contenders)
+    for number in range(1, rounds + 1):
+        random.Random(number).shuffle(order)
+        for name in order:
+            queue = f"bench-{uuid.uuid4().hex[:8]}"
+            one = dataclasses.replace(job, queue=queue)
+            try:
+                yield _run(do, name, number, one, timeout)
+            except (RuntimeError, subprocess.SubprocessError) as error:
+                print(f"{name}: {error}", file=sys.stderr)
+
+
+def _run(do: str, name: str, number: int, job: Job, timeout: float) -> Run:
+    if do == "drain" and job.broker != "memory":
+        _call(name, "fill", job, timeout)
+    figures = _measured(do, name, job, timeout)
+    left = None
+    if do == "drain" and job.broker != "memory":
+        left = int(_call(name, "left", job, timeout))
+    return Run(name, number, left=left, **figures)
+
+
+def _measured(do: str, name: str, job: Job, timeout: float) -> dict[str, float]:
+    """Start the contender, wait for its figures, and kill it."""
+    process = subprocess.Popen(
+        _command(name, do, job),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    killer = _Killer(process, timeout)
+    try:
+        for line in process.stdout or ():
+            if line.startswith("{"):
+                time.sleep(GRACE)
+                figures: dict[str, float] = json.loads(line)
+                return figures
+    finally:
+        killer.over()
+        _, errors = process.communicate()
+    raise RuntimeError(f"gave no figures; it printed:\n{errors[-3000:]}")
+
+
+class _Killer:
+    """Kills a process group, at the latest when its time is up."""
+
+    def __init__(self, process: subprocess.Popen[str], timeout: float) -> None:
+        import threading
+
+        self._process = process
+        self._timer = threading.Timer(timeout, self._kill)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def over(self) -> None:
+        self._timer.cancel()
+        self._kill()
+
+    def _kill(self) -> None:
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+
+def _call(name: str, do: str, job: Job, timeout: float) -> str:
+    done = subprocess.run(
+        _command(name, do, job), capture_output=True, text=True, timeout=timeout
+    )
+    if done.returncode:
+        raise RuntimeError(f"'{do}' failed:\n{done.stderr[-3000:]}")
+    return done.stdout.strip().rpartition("\n")[2]
+
+
+def _command(name: str, do: str, job: Job) -> list[str]:
+    here = [sys.executable, "-m", f"{__package__}.contender"]
+    return [*here, name, do, job.to_json()]
