@@ -23,7 +23,7 @@ def drain(job: Job) -> None:
     from flask_qconsume.running.worker import Worker
 
     tally = Tally(job)
-    app = _app(job, tally)
+    app = app_of(job, tally)
     if job.broker == "memory":
         publisher = app.extensions["qconsume"]
         publisher.publish_many((job.queue, BODY, JSON) for _ in range(job.count))
@@ -36,7 +36,7 @@ def drain(job: Job) -> None:
 JSON = {"content_type": "application/json"}
 
 
-def _app(job: Job, tally: Tally | None) -> t.Any:
+def app_of(job: Job, tally: Tally | None) -> t.Any:
     from flask import Flask
 
     from flask_qconsume import QConsume
@@ -85,18 +85,37 @@ def fill(job: Job) -> None:
     """Plain messages in a queue that was declared as our consumer wants it."""
     if job.broker == "memory":
         return  # It fills its own, in its own process.
-    broker = _app(job, None).extensions["qconsume"].broker
+    broker = app_of(job, None).extensions["qconsume"].broker
     broker.declare()
     if job.broker.startswith("rabbitmq"):
         plain.rabbitmq(job, declared=True)
     elif job.broker == "kafka":
         plain.fill(job)
     else:
-        publisher = _app(job, None).extensions["qconsume"]
+        publisher = app_of(job, None).extensions["qconsume"]
         publisher.publish_many([(job.queue, BODY, JSON)] * job.count)
 
 
 def left(job: Job) -> int:
     if job.broker == "memory":
         return 0  # It died with the process; what is left was counted before.
-    return int(_app(job, None).extensions["qconsume"].broker.depth(job.queue))
+    return int(app_of(job, None).extensions["qconsume"].broker.depth(job.queue))
+
+
+def publish(job: Job) -> None:
+    """A hundred greenlets at once, each waiting for its confirmations."""
+    from gevent import monkey
+
+    monkey.patch_all()
+    import gevent
+
+    app = app_of(job, None)
+    publisher = app.extensions["qconsume"]
+    tally = Tally(job)
+
+    def some() -> None:
+        for _ in range(job.count // job.concurrency):
+            publisher.publish(job.queue, BODY, **JSON)
+            tally.one()
+
+    gevent.joinall([gevent.spawn(some) for _ in range(job.concurrency)])
