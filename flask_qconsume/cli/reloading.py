@@ -15,11 +15,13 @@ from collections.abc import Callable
 
 from werkzeug._reloader import run_with_reloader
 
+from ..logs import logger_named
+
 if t.TYPE_CHECKING:
     from ..running.parent import Parent
     from ..running.shutdown import StopSignals
 
-logger = logging.getLogger("flask_qconsume.reloading")
+logger = logger_named("flask_qconsume.reloading")
 
 #: The exit code by which werkzeug's reloader asks to be started anew.
 CHANGED = 3

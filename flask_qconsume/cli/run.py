@@ -17,6 +17,7 @@ from flask.cli import ScriptInfo
 
 from ..errors import UnsupportedByBroker
 from ..extension import consumers_of
+from ..logs import logger_named
 from ..registration.registry import find
 from ..running.patched import is_patched
 from .context import clean_errors
@@ -219,7 +220,7 @@ def _supervisor(
     return Supervisor(command, {**environment, **(extra or {})}, **kwargs)
 
 
-logger = logging.getLogger("flask_qconsume.run")
+logger = logger_named("flask_qconsume.run")
 
 
 def log_to_stderr() -> None:

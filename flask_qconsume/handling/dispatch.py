@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import threading
 import time
 import typing as t
@@ -37,6 +36,7 @@ from marshmallow import ValidationError
 
 from ..errors import Interrupted
 from ..errors import InvalidMessage
+from ..logs import logger_named
 from ..message import Message
 from ..outcomes import Ack
 from ..outcomes import Drop
@@ -51,7 +51,7 @@ from .context import Handling
 from .context import handling
 from .payload import decode
 
-logger = logging.getLogger("flask_qconsume.dispatch")
+logger = logger_named("flask_qconsume.dispatch")
 
 #: Makes a context manager that throws ``HandlerTimeout`` after so many seconds.
 TimeLimit = Callable[[float], contextlib.AbstractContextManager[t.Any]]

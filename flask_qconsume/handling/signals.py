@@ -5,13 +5,14 @@ Each is sent with the app as its sender.
 
 from __future__ import annotations
 
-import logging
 import typing as t
 
 from blinker import NamedSignal
 from blinker import Namespace
 
-logger = logging.getLogger("flask_qconsume.signals")
+from ..logs import logger_named
+
+logger = logger_named("flask_qconsume.signals")
 
 _signals = Namespace()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import socket
 
@@ -11,10 +10,11 @@ import gevent
 from gevent.event import Event
 from gevent.socket import wait_read
 
+from ..logs import logger_named
 from .processes import FDS
 from .processes import UP
 
-logger = logging.getLogger("flask_qconsume.parent")
+logger = logger_named("flask_qconsume.parent")
 
 
 class Parent:

@@ -6,7 +6,6 @@ socket. Must not import gevent: the process that supervises is not patched.
 
 from __future__ import annotations
 
-import logging
 import selectors
 import signal
 import socket
@@ -17,12 +16,13 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from types import FrameType
 
+from ..logs import logger_named
 from .backoff import Backoff
 from .exits import FORCED
 from .exits import RESERVE
 from .exits import STOPS
 
-logger = logging.getLogger("flask_qconsume.processes")
+logger = logger_named("flask_qconsume.processes")
 
 #: Tells a child its end of the control socket, and the listening socket: ``5,6``.
 FDS = "_FLASK_QCONSUME_FDS"

@@ -7,7 +7,6 @@ and suspects, which may have to wait for the broker, so acknowledgements do not.
 
 from __future__ import annotations
 
-import logging
 import time
 import typing as t
 from collections.abc import Callable
@@ -21,10 +20,11 @@ from ..broker.base import Link
 from ..broker.delivery import Delivery
 from ..broker.delivery import Forward
 from ..errors import BrokerError
+from ..logs import logger_named
 from ..text import printable
 from .backoff import Backoff
 
-logger = logging.getLogger("flask_qconsume.settler")
+logger = logger_named("flask_qconsume.settler")
 
 #: What becomes of a delivery: a delivery itself stands for its acknowledgement.
 Settlement = Delivery | Forward

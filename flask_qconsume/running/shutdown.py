@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -10,9 +9,10 @@ import sys
 import gevent
 from gevent.event import Event
 
+from ..logs import logger_named
 from .exits import STOPS
 
-logger = logging.getLogger("flask_qconsume.shutdown")
+logger = logger_named("flask_qconsume.shutdown")
 
 
 class StopSignals:

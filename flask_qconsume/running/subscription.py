@@ -9,7 +9,6 @@ lost. A link is never reopened: whatever belonged to the old one is stale.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
 from collections import Counter
 
@@ -28,6 +27,7 @@ from ..errors import BrokerError
 from ..errors import HandlerTimeout
 from ..handling.dispatch import Result
 from ..handling.dispatch import dispatch
+from ..logs import logger_named
 from ..outcomes import Reject
 from ..outcomes import Retry
 from ..registration.consumer import Consumer
@@ -44,7 +44,7 @@ from .survivors import Survivors
 from .suspects import back_to_lane
 from .suspects import triage
 
-logger = logging.getLogger("flask_qconsume.subscription")
+logger = logger_named("flask_qconsume.subscription")
 
 #: Retries sooner than this are held here, since a broker's delays are coarser.
 HELD_HERE = 1.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 import time
 import typing as t
@@ -12,12 +11,13 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler
 from gevent.pywsgi import WSGIServer
 
+from ..logs import logger_named
 from .listening import url_of
 
 if t.TYPE_CHECKING:
     from flask import Flask
 
-logger = logging.getLogger("flask_qconsume.web")
+logger = logger_named("flask_qconsume.web")
 
 #: Seconds that a connection just made has at a stop, for its first request to arrive.
 _FIRST_REQUEST = 1.0

@@ -9,7 +9,6 @@ messages go back, no attempt charged; 6. what was handled is settled; 7.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -25,12 +24,13 @@ from ..broker.policies import check_policies
 from ..errors import BrokerUnavailable
 from ..errors import WorkerError
 from ..handling import signals
+from ..logs import logger_named
 from ..registration.consumer import Consumer
 from ..registration.registry import find
 from ..text import printable
 from .subscription import Subscription
 
-logger = logging.getLogger("flask_qconsume.worker")
+logger = logger_named("flask_qconsume.worker")
 
 #: Seconds that settling, and each hook, may take after the handlers' deadline.
 _GRACE = 4.0

@@ -8,7 +8,6 @@ reads the confirmations. Under gevent the threads are greenlets.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from ...errors import BrokerUnavailable
 from ...errors import PublishRefused
 from ...errors import PublishTimeout
 from ...errors import Unroutable
+from ...logs import logger_named
 from ...settings import Settings
 from ..topology import Topology
 from .connection import described
@@ -33,7 +33,7 @@ from .parcel import Batch
 from .parcel import Parcel
 from .session import Session
 
-logger = logging.getLogger("flask_qconsume.publisher")
+logger = logger_named("flask_qconsume.publisher")
 
 #: How many messages may be on their way without a confirmation.
 _WINDOW = 1000

@@ -7,7 +7,6 @@ takes by a script that holds it in the same step, so that nothing is lost in bet
 
 from __future__ import annotations
 
-import logging
 import threading
 import typing as t
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from redis.exceptions import OutOfMemoryError
 
 from ...errors import BrokerError
 from ...errors import PublishRefused
+from ...logs import logger_named
 from .. import properties as basic
 from ..base import Link
 from ..delivery import Delivery
@@ -33,7 +33,7 @@ from .scripts import Call
 from .server import good
 from .shared import Shared
 
-logger = logging.getLogger("flask_qconsume.broker.redis")
+logger = logger_named("flask_qconsume.broker.redis")
 
 T = t.TypeVar("T")
 

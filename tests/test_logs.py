@@ -1,0 +1,150 @@
+"""Tracebacks in logs: all of them, and no line that an error's text has made."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import traceback
+import typing as t
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from flask_qconsume import QConsume
+from flask_qconsume.logs import logger_named
+from flask_qconsume.logs import traceback_of
+from tests.apps import make_app
+
+EVIL = "no\n2026-01-01 INFO all is well\r\x1b[2J\x85\u2028\x00end"
+ESCAPED = r"no\n2026-01-01 INFO all is well\r\x1b[2J\x85\u2028\x00end"
+
+
+def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
+    try:
+        raise error from cause
+    except BaseException as caught:
+        return caught
+
+
+def during(first: BaseException, second: BaseException) -> BaseException:
+    try:
+        try:
+            raise first
+        except BaseException:
+            raise second  # noqa: B904
+    except BaseException as caught:
+        return caught
+
+
+def stdlib(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error)).rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        raised(ValueError("plain")),
+        raised(ValueError()),
+        raised(ValueError("a"), raised(KeyError("b"))),
+        during(ValueError("a"), KeyError("b")),
+        raised(ValueError("a"), ValueError("never raised")),
+        ValueError("never raised"),
+    ],
+)
+def test_it_looks_as_python_writes_it(error: BaseException) -> None:
+    assert traceback_of(error) == stdlib(error)
+
+
+def test_what_every_error_of_a_chain_says_is_one_line() -> None:
+    class Evil(Exception):
+        def __str__(self) -> str:
+            return EVIL
+
+    error = raised(Evil(), during(ValueError(EVIL), KeyError(EVIL)))
+    lines = traceback_of(error).split("\n")
+    assert lines[-1].endswith(f"Evil: {ESCAPED}")
+    assert f"ValueError: {ESCAPED}" in lines
+    assert not [line for line in lines if line.startswith("2026")]
+    assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no groups")
+def test_so_is_what_the_errors_of_a_group_and_their_notes_say() -> None:
+    group: t.Any = ExceptionGroup(EVIL, [raised(ValueError(EVIL))])  # noqa: F821
+    group.add_note(EVIL)
+    shown = traceback_of(raised(group))
+    assert shown.count(ESCAPED) == 3
+    assert f"  | ValueError: {ESCAPED}" in shown.split("\n")
+    assert all(line.isprintable() for line in shown.split("\n"))
+
+
+def test_a_long_text_loses_its_middle() -> None:
+    shown = traceback_of(raised(ValueError("x" * 10**6)))
+    assert len(shown) < 12_000
+    assert " … " in shown
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What our loggers write."""
+    written, parent = io.StringIO(), logging.getLogger("flask_qconsume")
+    handler = logging.StreamHandler(written)
+    parent.addHandler(handler)
+    yield written
+    parent.removeHandler(handler)
+
+
+def test_the_error_is_there_for_those_who_want_it_itself() -> None:
+    logger, records = logger_named(f"test.{uuid.uuid4()}"), list[logging.LogRecord]()
+    assert logger_named(logger.name).filters == logger.filters
+    assert len(logger.filters) == 1
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    error = raised(ValueError(EVIL))
+    logger.error("it failed", exc_info=error)
+    logger.error("nothing was raised")
+    assert records[0].exc_info is not None
+    assert records[0].exc_info[1] is error
+    assert records[0].exc_text == traceback_of(error)
+    assert records[1].exc_text is None
+
+
+def test_an_error_that_cannot_be_shown_is_no_error_of_the_log(
+    log: io.StringIO,
+) -> None:
+    class Worst(Exception):
+        @property
+        def __notes__(self) -> t.Any:
+            raise SystemError("never")
+
+        @property
+        def __cause__(self) -> t.Any:
+            raise RuntimeError("never")
+
+    logger_named("flask_qconsume.test").error("it failed", exc_info=Worst())
+    assert log.getvalue() == "it failed\nWorst, whose traceback cannot be had\n"
+
+
+def test_a_message_cannot_forge_a_line_by_the_error_it_causes(
+    log: io.StringIO,
+) -> None:
+    qconsume = QConsume()
+
+    @qconsume.consumer("billing")
+    def bill(body: str) -> None:
+        raise ValueError(body)
+
+    @qconsume.after_message
+    def check(outcome: t.Any) -> None:
+        raise KeyError(EVIL)
+
+    client = qconsume.test_client(make_app(qconsume))
+    client.deliver("bill", EVIL, attempt=6)
+    lines = log.getvalue().split("\n")
+    assert f"ValueError: {ESCAPED}" in lines
+    assert [line for line in lines if line.startswith("KeyError: ")]
+    assert not [line for line in lines if line.startswith("2026")]
+    assert all(line.isprintable() for line in lines)
