@@ -56,7 +56,7 @@ class Shop:
         self.plan = plans[0]
         topology = Topology(EXCHANGE, tuple(plans))
         self.broker = open_broker(settings(url, **config), topology)
-        self.client = redis.Redis.from_url(url.replace("-streams:", ":"))
+        self.client = _client(url)
         self._links: list[Link] = []
 
     def link(self, lane: Lane = Lane.MAIN, plan: QueuePlan | None = None) -> Link:
@@ -87,6 +87,13 @@ class Shop:
             link.close()
         self.broker.close()
         self.client.close()
+
+
+def _client(url: str) -> t.Any:
+    if "+cluster:" in url:
+        first = url.rpartition("/")[2].partition(",")[0]
+        return redis.RedisCluster.from_url(f"redis://{first}")
+    return redis.Redis.from_url(url.replace("-streams:", ":"))
 
 
 @contextlib.contextmanager

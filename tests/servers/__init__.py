@@ -10,5 +10,6 @@ from .kafka import KafkaCluster as KafkaCluster
 from .rabbitmq import RabbitMQ as RabbitMQ
 from .rabbitmq import Vhost as Vhost
 from .redis import Redis as Redis
+from .redis_cluster import RedisCluster as RedisCluster
 from .server import Server as Server
 from .server import ServerError as ServerError

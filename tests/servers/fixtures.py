@@ -17,6 +17,7 @@ from .kafka import fresh_prefix
 from .rabbitmq import RabbitMQ
 from .rabbitmq import Vhost
 from .redis import Redis
+from .redis_cluster import RedisCluster
 from .server import Server
 
 REQUIRE = "QCONSUME_REQUIRE_BROKERS"
@@ -27,6 +28,7 @@ NEEDS: dict[str, type[Server]] = {
     "own_rabbitmq": RabbitMQ,
     "redis_server": Redis,
     "own_redis": Redis,
+    "redis_cluster": Redis,
     "kafka": Kafka,
     "own_kafka": Kafka,
     "own_kafka_cluster": Kafka,
@@ -131,6 +133,21 @@ def own_redis(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Redis]:
     """A Redis that the test may stop, kill, freeze and start again."""
     with Redis(tmp_path_factory.mktemp("own-redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def _one_redis_cluster(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> t.Iterator[RedisCluster]:
+    with RedisCluster(tmp_path_factory.mktemp("redis-cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def redis_cluster(_one_redis_cluster: RedisCluster) -> RedisCluster:
+    """A Redis Cluster, whole and empty, of which the test may kill a node."""
+    _one_redis_cluster.mend()
+    return _one_redis_cluster
 
 
 @pytest.fixture(scope="session")

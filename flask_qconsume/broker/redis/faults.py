@@ -59,11 +59,27 @@ class AnswerLost(BrokerUnavailable):
     """A connection was lost after we had sent something by it."""
 
 
+class Moved(BrokerUnavailable):
+    """A node of a cluster does not have the slot of the keys, or not any more."""
+
+    def __init__(self, error: exceptions.AskError) -> None:
+        #: The node that has it, ``host:port``.
+        self.address = f"{error.host}:{error.port}"
+        #: Whether it is still on its way there.
+        self.asking = not isinstance(error, exceptions.MovedError)
+        super().__init__(
+            f"The slot {error.slot_id} of the Redis Cluster is on another node now:"
+            f" {self.address}."
+        )
+
+
 def translated(error: Exception, *, sent: bool = False) -> BrokerError:
     """Our error for one of redis-py's.
 
     :param sent: Whether Redis may have done what we asked for.
     """
+    if isinstance(error, exceptions.AskError):  # MovedError is one of them.
+        return Moved(error)
     kind = _kind(error)
     text = str(error).strip().rstrip(".") or type(error).__name__
     sentence = _SENTENCES[kind].format(text)

@@ -78,7 +78,7 @@ class HoldingLink(Link):
         #: Held by the reader while it talks to Redis.
         self._reading = threading.Lock()
         self._ended = threading.Event()
-        self._wire = shared.server.wire()
+        self._wire = shared.server.wire(self._near())
         try:
             self._id = self._wire.pipeline([("CLIENT", "ID")])[0]
             self._take_up_orphans()
@@ -165,6 +165,10 @@ class HoldingLink(Link):
 
     # -- how they lie in Redis --------------------------------------------------------
 
+    def _near(self) -> str:
+        """A key that is where the messages are, if there are several nodes."""
+        return ""
+
     def _holder(self, lease: float) -> Holder:
         """What knows the messages that this link holds."""
         raise NotImplementedError
@@ -232,7 +236,8 @@ class HoldingLink(Link):
     def _unblocked(self) -> bool:
         try:
             unblock = ("CLIENT", "UNBLOCK", self._id)
-            done = self._shared.server.commands([unblock], timeout=1.0)
+            server = self._shared.server
+            done = server.commands([unblock], timeout=1.0, near=self._near())
         except BrokerError:
             return True  # Then it waits to the end.
         return bool(done[0])

@@ -37,11 +37,18 @@ Result = Exception | None
 
 @dataclass(frozen=True)
 class Routed:
-    """A message with the queues that it goes to."""
+    """A message on its way to some queues, in one step."""
 
+    #: Which one it is of those that are to be published.
+    number: int
+    queues: tuple[str, ...]
     call: Call
-    #: Queues whose readers might notice it late.
-    unseen: tuple[str, ...]
+    #: Whether the queues' readers might notice it late.
+    late: bool
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        return self.queues if self.late else ()
 
 
 class Publisher:
@@ -79,32 +86,49 @@ class Publisher:
         return attempt.results(ours)
 
     def _send(self, attempt: _Attempts, numbers: Sequence[int]) -> None:
-        routed: dict[int, Routed] = {}
-        for number in numbers:
-            try:
-                found = self._routed(attempt.messages[number], attempt.left)
-            except BrokerUnavailable:
-                raise
-            except BrokerError as error:
-                attempt.settle(number, error)
-                continue
-            if found is None:
-                attempt.settle(number, None)
-            else:
-                routed[number] = found
-        calls = [each.call for each in routed.values()]
+        parts = [part for number in numbers for part in self._parts(attempt, number)]
+        calls = [part.call for part in parts]
         answers = self._shared.server.publish(calls, attempt.left)
-        for number, answer in zip(routed, answers, strict=True):
-            attempt.settle(number, answer if isinstance(answer, Exception) else None)
-        self._shared.wake(name for each in routed.values() for name in each.unseen)
+        results: dict[int, Result] = {}
+        for part, answer in zip(parts, answers, strict=True):
+            failed = answer if isinstance(answer, Exception) else None
+            if failed is None:
+                attempt.arrived(part.number).update(part.queues)
+            results[part.number] = results.get(part.number) or failed
+        for number, result in results.items():
+            attempt.settle(number, result)
+        self._shared.wake(name for part in parts for name in part.unseen)
 
-    def _routed(self, message: Outgoing, left: float) -> Routed | None:
-        """The message on its way, or nothing if it goes nowhere and may."""
-        queues = self._queues(message, left)
-        return self._addressed(message, queues) if queues else None
+    def _parts(self, attempt: _Attempts, number: int) -> list[Routed]:
+        """A message on its way, in parts; what has no way is settled by that."""
+        try:
+            parts = self._routed(attempt, number)
+        except BrokerUnavailable:
+            raise
+        except BrokerError as error:
+            attempt.settle(number, error)
+            return []
+        if not parts:
+            attempt.settle(number, None)
+        return parts
 
-    def _addressed(self, message: Outgoing, queues: tuple[str, ...]) -> Routed:
-        """The script that puts a message into these queues."""
+    def _routed(self, attempt: _Attempts, number: int) -> list[Routed]:
+        """A message on its way to the queues that do not have it yet, if any."""
+        message, there = attempt.messages[number], attempt.arrived(number)
+        queues = [q for q in self._queues(message, attempt.left) if q not in there]
+        return [
+            Routed(number, group, *self._addressed(message, group))
+            for group in self._shared.server.together(queues, self._key)
+        ]
+
+    def _key(self, queue: str) -> str:
+        """A key of a queue that tells on which node it is."""
+        return queue
+
+    def _addressed(
+        self, message: Outgoing, queues: tuple[str, ...]
+    ) -> tuple[Call, bool]:
+        """The script that puts a message into these queues, and if they see it late."""
         raise NotImplementedError
 
     def _queues(self, message: Outgoing, left: float) -> tuple[str, ...]:
@@ -123,7 +147,9 @@ class Publisher:
 class ListPublisher(Publisher):
     """Puts kombu's envelopes into lists."""
 
-    def _addressed(self, message: Outgoing, queues: tuple[str, ...]) -> Routed:
+    def _addressed(
+        self, message: Outgoing, queues: tuple[str, ...]
+    ) -> tuple[Call, bool]:
         layout: Layout = self._shared.layout
         step = layout.step(envelope.kombu_priority(message.priority))
         copies = [self._sealed(message) for _ in queues]
@@ -135,7 +161,7 @@ class ListPublisher(Publisher):
             keys = [layout.listed(queue, step) for queue in queues]
             call = scripts.PUBLISH(keys, "", *copies)
         late = step != 0 or 0 < message.delay < WAIT
-        return Routed(call, queues if late else ())
+        return call, late
 
     def _sealed(self, message: Outgoing) -> bytes:
         # For each queue an envelope of its own: two consumers of kombu that hold the
@@ -156,6 +182,7 @@ class _Attempts:
         self._deadline = deadline
         self._open = dict.fromkeys(range(len(messages)))
         self._results: list[Result] = [None] * len(messages)
+        self._arrived: dict[int, set[str]] = {}
         self._last: BrokerError | None = None
         self._doubtful = False
         self._pause = 0.0
@@ -184,6 +211,10 @@ class _Attempts:
                 portion, size = [], 0
         if portion:
             yield portion
+
+    def arrived(self, number: int) -> set[str]:
+        """The queues that have a message, where others are not reached yet."""
+        return self._arrived.setdefault(number, set())
 
     def settle(self, number: int, error: Result) -> None:
         """Note the end of a message, unless trying again may help."""

@@ -173,9 +173,10 @@ class Server:
         self._options["max_connections"] = 2**31
         self._pools: dict[tuple[int, int], _Pool] = {}
 
-    def wire(self) -> Wire:
+    def wire(self, near: str = "") -> Wire:
         """A connection of one's own.
 
+        :param near: A key; where there are several nodes, the one that has it.
         :raises BrokerError: if there is none to be had.
         """
         return _Own(self._pool(), self.silence)
@@ -217,11 +218,27 @@ class Server:
         """
         return sum(good(answer) for answer in self.run(calls, timeout))
 
+    def ask_anyway(self, call: Call) -> t.Any:
+        """Run one script at a node that is taking over the slot of its keys."""
+        with self._pooled() as wire:
+            answer = wire.pipeline([("ASKING",), _by_text(call)])[1]
+        return translated(answer) if isinstance(answer, Exception) else answer
+
+    def together(
+        self, names: Sequence[str], key: t.Callable[[str], str]
+    ) -> list[tuple[str, ...]]:
+        """Groups of names whose keys one script may write to."""
+        return [tuple(names)] if names else []
+
     def commands(
-        self, commands: Sequence[Command], timeout: float | None = None
+        self,
+        commands: Sequence[Command],
+        timeout: float | None = None,
+        near: str = "",
     ) -> list[t.Any]:
         """Send plain commands.
 
+        :param near: As for :meth:`wire`; by default the key that a command names.
         :raises BrokerError: also for an error that Redis answered with.
         """
         if not commands:
@@ -282,6 +299,11 @@ def _hub() -> int:
 
 
 def _check_url(url: str) -> None:
+    if "+cluster:" in url:
+        raise ConfigurationError(
+            "'QCONSUME_BROKER_URL' names a Redis Cluster, on which kombu's lists cannot"
+            " be: its keys lie on several nodes. Use 'redis-streams+cluster://'."
+        )
     if ";" in url and not url.startswith("sentinel"):
         raise ConfigurationError(
             "'QCONSUME_BROKER_URL' names several servers, which only 'sentinel://' can"

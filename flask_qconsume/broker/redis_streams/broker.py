@@ -1,7 +1,8 @@
 """Redis Streams as an app's broker: puts the parts together, says what they can do.
 
 The URL is that of Redis with ``-streams`` behind the scheme: ``redis-streams://``,
-``rediss-streams://`` (TLS), ``redis-streams+socket://`` and ``sentinel-streams://``.
+``rediss-streams://`` (TLS), ``redis-streams+socket://``, ``sentinel-streams://`` and
+``redis-streams+cluster://``, where commas stand between several nodes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ..topology import QueuePlan
 from ..topology import Topology
 from . import scripts
 from .capabilities import CAPABILITIES
+from .cluster import Cluster
 from .dead_letters import StreamDeadLetters
 from .layout import Layout
 from .layout import layout_of
@@ -28,6 +30,7 @@ from .link import StreamLink
 from .publisher import StreamPublisher
 
 _SCHEME = re.compile(r"(^|;)(rediss?|sentinel)-streams(?=[+:])")
+_CLUSTER = re.compile(r"rediss?\+cluster:")
 
 
 class RedisStreams(RedisBroker[Layout]):
@@ -38,8 +41,7 @@ class RedisStreams(RedisBroker[Layout]):
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
         layout = layout_of(settings.transport_options)
-        url = plain_url(settings.broker_url)
-        server = Server(dataclasses.replace(settings, broker_url=url))
+        server = server_of(settings)
         super().__init__(settings, topology, Shared(settings, layout, server))
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
@@ -60,6 +62,13 @@ class RedisStreams(RedisBroker[Layout]):
                 yield from ((stream, "stream") for stream in layout.streams(name))
             yield layout.delayed(plan.name), "zset"
             yield layout.dead(plan.dead), "zset"
+
+
+def server_of(settings: Settings) -> Server:
+    """The server, or the cluster, that the URL names; nothing is opened yet."""
+    url = plain_url(settings.broker_url)
+    kind = Cluster if _CLUSTER.match(url) else Server
+    return kind(dataclasses.replace(settings, broker_url=url))
 
 
 def plain_url(url: str) -> str:

@@ -16,12 +16,15 @@ CAPABILITIES = dataclasses.replace(
         " all; a failover loses what was not replicated yet; 'maxmemory' must not evict"
         " ('noeviction'). Nothing is trimmed that was not handled, and what was handled"
         " is deleted: a stream that other groups read too is not for this. Messages"
-        " that nobody reads expire only when they are read. Redis 6.2 or later."
+        " that nobody reads expire only when they are read. On a cluster, a publish to"
+        " several queues that ends with an error may be in some of them. Redis 6.2 or"
+        " later."
     ),
     confirms=(
-        "Redis has answered: the message is in all of its streams, in the server's"
-        " memory; on disk only as the server is set up; on as many replicas as the"
-        " transport option 'wait_replicas' says"
+        "Redis has answered: the message is in all of its streams, put there in one"
+        " step (on a cluster in one for each slot), in the server's memory; on disk"
+        " only as the server is set up; on as many replicas as the transport option"
+        " 'wait_replicas' says"
     ),
     unroutable=(
         "our look-up of the bindings, at most 1 s old; a queue addressed by its name"

@@ -54,6 +54,9 @@ class StreamLink(HoldingLink):
         # the most: an interrupted wait could still be given a message.
         return
 
+    def _near(self) -> str:
+        return self._layout.stream(self.queue)
+
     def _holder(self, lease: float) -> Held:
         return Held(self._shared.server, self._layout, self.queue, lease)
 

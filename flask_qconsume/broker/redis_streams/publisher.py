@@ -6,7 +6,7 @@ from ...message import Outgoing
 from .. import properties as basic
 from ..redis.link import WAIT
 from ..redis.publisher import Publisher
-from ..redis.publisher import Routed
+from ..redis.scripts import Call
 from . import scripts
 from .envelope import META
 from .envelope import Entry
@@ -17,7 +17,9 @@ from .layout import Layout
 class StreamPublisher(Publisher):
     """Adds entries to streams, or holds them back in sorted sets."""
 
-    def _addressed(self, message: Outgoing, queues: tuple[str, ...]) -> Routed:
+    def _addressed(
+        self, message: Outgoing, queues: tuple[str, ...]
+    ) -> tuple[Call, bool]:
         layout: Layout = self._shared.layout
         entry = sealed(
             basic.outgoing(message),
@@ -32,13 +34,15 @@ class StreamPublisher(Publisher):
             for queue in queues
         ]
         fields = (layout.body, entry.body, META, entry.meta)
-        return Routed(scripts.PUBLISH(keys, "", *fields), ())
+        return scripts.PUBLISH(keys, "", *fields), False
 
     def _delayed(
         self, message: Outgoing, entry: Entry, queues: tuple[str, ...]
-    ) -> Routed:
+    ) -> tuple[Call, bool]:
         layout: Layout = self._shared.layout
         copies = [entry.packed(layout.step(q, message.priority)) for q in queues]
         keys = [layout.delayed(queue) for queue in queues]
-        call = scripts.PUBLISH(keys, message.delay, *copies)
-        return Routed(call, queues if message.delay < WAIT else ())
+        return scripts.PUBLISH(keys, message.delay, *copies), message.delay < WAIT
+
+    def _key(self, queue: str) -> str:
+        return str(self._shared.layout.stream(queue))
