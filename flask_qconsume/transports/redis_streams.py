@@ -48,6 +48,7 @@ from ..broker.redis_streams.layout import layout_of
 from ..broker.redis_streams.waiting import read_group
 from ..errors import BrokerError
 from ..errors import BrokerUnavailable
+from ..errors import ConfigurationError
 from ..message import Message
 from ..settings import Settings
 
@@ -102,6 +103,11 @@ class Source:
     """All that one connection reads, as one consumer of each queue's group."""
 
     def __init__(self, url: str, options: dict[str, t.Any]) -> None:
+        if "+cluster:" in url:
+            raise ConfigurationError(
+                "kombu reads all queues of a connection by one wait, which a Redis"
+                " Cluster does not have. Consume by flask_qconsume there."
+            )
         known = {name: options[name] for name in OPTIONS if name in options}
         settings = Settings.from_config(
             {
@@ -404,7 +410,11 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
         self._ready: deque[tuple[Payload, str]] = deque()
 
     def _sourced(self) -> Source:
-        return Source(self.client.hostname, self.client.transport_options)
+        url, kind = self.client.hostname, self.client.uri_prefix
+        # kombu takes what stands before a "+" away.
+        if kind and not url.startswith(kind):
+            url = f"{kind}+{url}"
+        return Source(url, self.client.transport_options)
 
     def establish_connection(self) -> t.Any:
         if self.source.closed:

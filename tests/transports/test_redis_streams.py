@@ -14,12 +14,14 @@ from kombu import Exchange
 from kombu import Queue
 
 from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.errors import ConfigurationError
 from flask_qconsume.errors import PublishTimeout
 from flask_qconsume.transports import redis_streams
 
 from ..broker.redis_tools import outgoing
 from ..broker.redis_tools import read
 from ..broker.redis_tools import shop
+from ..servers import Redis
 from ..waiting import wait_for
 
 EXCHANGE = Exchange("shop", type="topic")
@@ -236,6 +238,22 @@ def test_kombus_producer_waits_for_replicas_too(url):
         producer = connection.Producer()
         with pytest.raises(PublishTimeout, match="only 0 of the 1 replicas"):
             producer.publish({}, routing_key="billing")
+
+
+def test_a_socket_of_the_machine(redis_server, tmp_path):
+    path = tmp_path / "s"
+    with (
+        Redis(tmp_path / "redis", options={"unixsocket": str(path)}),
+        Connection(f"redis-streams+socket://{path}") as connection,
+    ):
+        send(connection, 1)
+        assert [m.payload for m in take(connection)] == [1]
+
+
+def test_a_cluster_is_refused():
+    connection = Connection("redis-streams+cluster://localhost")
+    with pytest.raises(ConfigurationError, match="Consume by flask_qconsume"):
+        connection.connect()
 
 
 def test_passwords_are_not_shown():
