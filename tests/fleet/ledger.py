@@ -46,6 +46,10 @@ class Ledger:
 
     def lines(self, what: str = "done") -> list[Line]:
         """All lines of one kind so far."""
+        return [line for line in self.everything() if line.what == what]
+
+    def everything(self) -> list[Line]:
+        """All lines so far, in the order they were written, whoever wrote them."""
         with self.path.open() as file:
             file.seek(self._at)
             while line := file.readline():
@@ -53,7 +57,7 @@ class Ledger:
                     break
                 self._read.append(Line(*json.loads(line)))
                 self._at = file.tell()
-        return [line for line in self._read if line.what == what]
+        return self._read
 
     def counted(self, what: str = "done") -> Counter[t.Any]:
         """How often each number stands in lines of one kind."""

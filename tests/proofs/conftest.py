@@ -21,6 +21,8 @@ BROKERS = {
     "classic": ("own_rabbitmq_vhost", {"QUEUE_TYPE": "classic"}),
     "redis": ("own_redis", {"LEASE": 2}),
     "streams": ("own_redis", {"LEASE": 2}),
+    "kafka": ("own_kafka", {"TRANSPORT_OPTIONS": {"partitions": 4}}),
+    "cluster": ("own_kafka_cluster", {"TRANSPORT_OPTIONS": {"partitions": 8}}),
 }
 
 #: What the URL begins with, where it is not the server's own.
