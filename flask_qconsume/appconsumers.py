@@ -91,7 +91,8 @@ class AppConsumers:
             bound for it gets a copy.
         :param body: What a schema's ``dump()`` returns, plain values, or a protobuf
             message; ``bytes`` are sent as they are.
-        :param headers: A mapping of texts to plain values.
+        :param headers: A mapping of texts to plain values: what AMQP can write, on
+            every broker.
         :param key: What orders or partitions it, on brokers that know that.
         :param delay: Seconds that the broker holds it back.
         :param expires: Seconds after which it is not handled any more.

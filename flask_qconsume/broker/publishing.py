@@ -19,6 +19,7 @@ from ..settings import JSON
 from ..text import quoted
 from ..text import said
 from . import headers as ours
+from .header_values import check_values
 
 #: AMQP's short strings hold 255 bytes.
 _LONGEST = 255
@@ -57,7 +58,9 @@ def compose(
     _check_short("exchange", name)
     _check_short("content_type", content_type)
     raw, more = _encoded(body, content_type, formats, routing_key)
-    headers |= {**more, ours.EXCHANGE: name, ours.ROUTING_KEY: routing_key}
+    headers |= more
+    check_values(headers)
+    headers |= {ours.EXCHANGE: name, ours.ROUTING_KEY: routing_key}
     return Outgoing(
         routing_key=routing_key,
         body=raw,

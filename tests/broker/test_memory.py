@@ -333,11 +333,22 @@ def test_dead_letters_are_listed_the_oldest_first_and_looking_changes_nothing(
         bury(bench, n)
     for _ in range(2):
         found = list(bench.letters)
-        assert [letter.ref for letter in found] == ["id-0", "id-1", "id-2"]
+        assert [letter.message.id for letter in found] == ["id-0", "id-1", "id-2"]
     assert bench.letters.count() == bench.broker.depth("billing.dead") == 3
     assert found[0].queue == "billing"
     assert found[0].headers[ours.REASON] == "no 0"
     assert found[0].message.raw == b"0"
+
+
+def test_a_ref_is_of_one_dead_letter_only(bench: Bench) -> None:
+    for body in (1, 1, 2):
+        bury(bench, body)
+    first, second, other = bench.letters
+    assert first.message.id == second.message.id
+    assert len({first.ref, second.ref, other.ref}) == 3
+    assert [letter.ref for letter in bench.letters][1] == second.ref
+    bench.letters.take(lambda letter: letter.ref == second.ref, replay=False)
+    assert [letter.ref for letter in bench.letters] == [first.ref, other.ref]
 
 
 def test_dead_letters_are_forgotten_in_time_each_by_itself(bench: Bench) -> None:
@@ -345,9 +356,9 @@ def test_dead_letters_are_forgotten_in_time_each_by_itself(bench: Bench) -> None
     bury(bench, 2, expires=10)
     bury(bench, 3, expires=None)
     bench.later(10)
-    assert [letter.ref for letter in bench.letters] == ["id-1", "id-3"]
+    assert [letter.message.id for letter in bench.letters] == ["id-1", "id-3"]
     bench.later(10**9)
-    assert [letter.ref for letter in bench.letters] == ["id-3"]
+    assert [letter.message.id for letter in bench.letters] == ["id-3"]
 
 
 def test_a_replay_puts_the_wanted_into_their_queue_as_if_new(bench: Bench) -> None:
@@ -355,10 +366,10 @@ def test_a_replay_puts_the_wanted_into_their_queue_as_if_new(bench: Bench) -> No
         bury(bench, n)
     looked: list[None] = []
     taken = bench.letters.take(
-        lambda letter: letter.ref != "id-1", True, lambda: looked.append(None)
+        lambda letter: letter.message.id != "id-1", True, lambda: looked.append(None)
     )
     assert (taken, len(looked)) == (2, 3)
-    assert [letter.ref for letter in bench.letters] == ["id-1"]
+    assert [letter.message.id for letter in bench.letters] == ["id-1"]
     assert bench.broker.depth("audit") == 0
     link = bench.link()
     first, second = link.read(10)
@@ -376,8 +387,11 @@ def test_a_replay_puts_the_wanted_into_their_queue_as_if_new(bench: Bench) -> No
 def test_a_purge_removes_the_wanted_and_sends_nothing(bench: Bench) -> None:
     for n in range(3):
         bury(bench, n)
-    assert bench.letters.take(lambda letter: letter.ref == "id-1", replay=False) == 1
-    assert [letter.ref for letter in bench.letters] == ["id-0", "id-2"]
+    assert (
+        bench.letters.take(lambda letter: letter.message.id == "id-1", replay=False)
+        == 1
+    )
+    assert [letter.message.id for letter in bench.letters] == ["id-0", "id-2"]
     assert bench.broker.depth("billing") == 0
 
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import signal
 import time
+import types
 import typing as t
 import uuid
 
 import kombu
 import pytest
 
+from flask_qconsume import Format
 from flask_qconsume import PublishError
 from flask_qconsume.broker import headers as ours
+from flask_qconsume.broker.properties import outgoing
 from flask_qconsume.broker.publishing import OPTIONS
 from flask_qconsume.broker.publishing import compose
 from flask_qconsume.broker.publishing import unroutable
+from flask_qconsume.broker.rabbitmq.parcel import encoded
+from flask_qconsume.broker.redis.envelope import written
+from flask_qconsume.formats.table import Formats
 from flask_qconsume.message import Outgoing
+from tests.apps import make_app
 
 
 def composed(routing_key: str = "k", body: t.Any = None, **options: t.Any) -> Outgoing:
@@ -83,6 +93,112 @@ def test_headers_of_the_callers_are_not_changed() -> None:
 
 
 LONG = "x" * 256
+
+
+class Deep:
+    """Headers that no broker's client can write, and that many can."""
+
+    endless: t.ClassVar[list[t.Any]] = []
+    endless.append(endless)
+    of_50: t.ClassVar[t.Any] = 1
+    for _ in range(49):
+        of_50 = {"in": of_50}
+
+
+EAST = datetime.timezone(datetime.timedelta(hours=2))
+
+WRITABLE: list[t.Any] = [
+    "ü\n",
+    "\ud800",
+    b"\xff",
+    bytes(300),
+    True,
+    0.1,
+    float("inf"),
+    None,
+    2**63 - 1,
+    -(2**63),
+    -(2**31),
+    decimal.Decimal("-1.10"),
+    decimal.Decimal(2**31 - 1),
+    decimal.Decimal("1e-255"),
+    datetime.datetime(1970, 1, 1),
+    datetime.datetime(1970, 1, 1, 2, tzinfo=EAST),
+    datetime.datetime.max,
+    [],
+    (1, [None, {"a": b"x"}]),
+    {"x" * 255: {}},
+    Deep.of_50,
+    signal.SIGTERM,
+]
+
+
+@pytest.mark.parametrize("value", WRITABLE)
+def test_what_amqp_and_json_can_write_may_be_a_header(value: t.Any) -> None:
+    message = composed(headers={"h": value})
+    assert message.headers["h"] == value
+    assert encoded(outgoing(message))
+    assert written(outgoing(message))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (object(), "it holds a 'object'. Headers hold texts, whole numbers of 64"),
+        ({1, 2}, "it holds a 'set'"),
+        (uuid.UUID(int=5), "it holds a 'UUID'"),
+        (datetime.date(2026, 1, 1), "it holds a 'date'"),
+        (datetime.timedelta(1), "it holds a 'timedelta'"),
+        (bytearray(b"x"), "it holds a 'bytearray'"),
+        (5j, "it holds a 'complex'"),
+        (types.MappingProxyType({}), "it holds a 'mappingproxy'"),
+        ([1, [print]], "it holds a 'builtin_function_or_method'"),
+        ({"a": {"b": object()}}, "it holds a 'object'"),
+        (2**63, "its 'int' is out of range. Headers hold"),
+        (-(2**63) - 1, "is out of range"),
+        ([2**70], "is out of range"),
+        (decimal.Decimal("NaN"), "its 'Decimal' is out of range"),
+        (decimal.Decimal("-Infinity"), "is out of range"),
+        (decimal.Decimal(2**31), "is out of range"),
+        (decimal.Decimal("1e5"), "is out of range"),
+        (decimal.Decimal("1e-256"), "is out of range"),
+        ([10**5_000], "is out of range"),
+        (datetime.datetime(1969, 12, 31, 23, 59, 59), "its 'datetime' is out of range"),
+        (datetime.datetime(1970, 1, 1, 1, tzinfo=EAST), "is out of range"),
+        (datetime.datetime.min.replace(tzinfo=EAST), "is out of range"),
+        ({1: 2}, "its key '1' must be a text of up to 255 bytes"),
+        ({"ü" * 128: 2}, "must be a text of up to 255"),
+        (Deep.endless, "it nests deeper than 50"),
+        ([Deep.of_50], "it nests deeper than 50"),
+    ],
+)
+def test_another_header_is_refused_by_name_on_every_broker(
+    value: t.Any, said: str
+) -> None:
+    with pytest.raises(PublishError) as caught:
+        composed(headers={"fine": 1, "tenant\n": value})
+    assert str(caught.value).startswith(r"The header 'tenant\n' cannot be sent: ")
+    assert said in str(caught.value)
+
+
+def test_headers_of_a_format_are_checked_as_well() -> None:
+    class Odd(Format):
+        content_types = ("a/b",)
+
+        def encode(self, body: t.Any, routing_key: str) -> bytes:
+            return b""
+
+        def headers(self, body: t.Any) -> dict[str, t.Any]:
+            return {"odd": object()}
+
+    with pytest.raises(PublishError, match="The header 'odd' cannot be sent"):
+        compose("shop", "a", 1, Formats([Odd()]), content_type="a/b")
+
+
+def test_a_header_is_refused_before_any_broker_has_it() -> None:
+    app = make_app()
+    with pytest.raises(PublishError, match="The header 'x' cannot be sent"):
+        app.extensions["qconsume"].publish("a", 1, headers={"x": object()})
 
 
 @pytest.mark.parametrize(

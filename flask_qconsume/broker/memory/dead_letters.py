@@ -58,7 +58,7 @@ class MemoryDeadLetters(DeadLetters):
 
     def _letter(self, grave: Grave) -> DeadLetter:
         return DeadLetter(
-            ref=grave.message.id or str(grave.number),
+            ref=str(grave.number),
             queue=self._plan.name,
             message=grave.message,
             headers=grave.message.headers,
