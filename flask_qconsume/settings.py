@@ -332,6 +332,22 @@ TABLE: tuple[Setting, ...] = (
         _number(1, 86_400),
     ),
     Setting(
+        "blocked_after",
+        "seconds",
+        10.0,
+        "After how long a handler that lets no other greenlet run is logged, with its"
+        " stack, and the check for life fails.",
+        _number(0.001, 3_600),
+    ),
+    Setting(
+        "stalled_after",
+        "seconds",
+        120.0,
+        "After how long a consumer that reads nothing although messages wait, or cannot"
+        " settle what it has handled, is logged and shown by the checks.",
+        _number(0.001, 86_400),
+    ),
+    Setting(
         "consumers",
         "a mapping of consumers' names to their options",
         {},
@@ -369,6 +385,8 @@ class Settings:
     publish_timeout: float
     heartbeat: float
     lease: float
+    blocked_after: float
+    stalled_after: float
     consumers: dict[str, dict[str, t.Any]]
 
     @classmethod

@@ -37,6 +37,10 @@ class Link(abc.ABC):
     #: read while there is room for more.
     pushes: t.ClassVar[bool]
 
+    #: Whether messages may wait for long although it is well: others come first (a
+    #: single active consumer, partitions that somebody else has).
+    may_starve: bool = False
+
     def __init__(self, plan: QueuePlan, lane: Lane) -> None:
         self.plan = plan
         self.lane = lane

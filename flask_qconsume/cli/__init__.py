@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from flask.cli import AppGroup
 
+from .check import check
 from .dead_letters import dead_letters
 from .declare import declare
 from .listing import list_consumers
@@ -16,7 +17,15 @@ from .publish import publish
 from .run import run
 
 cli = AppGroup("qconsume", help="Run and look after the app's message consumers.")
-for command in (run, list_consumers, plan, declare, publish, dead_letters):
+for command in (
+    run,
+    list_consumers,
+    plan,
+    declare,
+    publish,
+    dead_letters,
+    check,
+):
     cli.add_command(command)
 
 __all__ = ["cli"]

@@ -19,7 +19,9 @@ from ..errors import UnsupportedByBroker
 from ..extension import consumers_of
 from ..logs import logger_named
 from ..registration.registry import find
+from ..running.notices import Systemd
 from ..running.patched import is_patched
+from .checks import Checks
 from .context import clean_errors
 from .patching import ensure_patched
 from .patching import patched_command
@@ -39,6 +41,8 @@ class Options(t.NamedTuple):
     names: tuple[str, ...]
     web: str | None
     reexec: bool
+    health: str | None
+    health_file: str | None
 
 
 @click.command()
@@ -53,6 +57,16 @@ class Options(t.NamedTuple):
     type=click.IntRange(1),
     metavar="N",
     help="Run in N processes, and start those anew that die.",
+)
+@click.option(
+    "--health",
+    metavar="HOST:PORT",
+    help="Answer /live and /ready there, for whoever looks after the process.",
+)
+@click.option(
+    "--health-file",
+    metavar="PATH",
+    help="Write this file each second while the process lives.",
 )
 @click.option(
     "--reload", is_flag=True, help="Start anew when code changes (for development)."
@@ -70,6 +84,8 @@ def run(
     processes: int | None,
     reload: bool,
     reexec: bool,
+    health: str | None,
+    health_file: str | None,
 ) -> None:
     """Consume messages until SIGTERM or SIGINT.
 
@@ -81,13 +97,15 @@ def run(
     if processes and reload:
         raise click.UsageError("--reload is for one process: leave --processes out.")
     load = ctx.ensure_object(ScriptInfo).load_app
-    options = Options(names, web, reexec)
+    options = Options(names, web, reexec, health, health_file)
     with clean_errors():
         if processes and not _is_child():
             code = _supervise(load(), options, processes)
         elif reload and not _is_child():
             code = _supervise_reloading(options)
         else:
+            if processes:  # The process above us answers for all.
+                options = options._replace(health=None, health_file=None)
             code = _run_here(load, options, reload)
     sys.exit(code)
 
@@ -133,13 +151,17 @@ def serve(
 
     worker = Worker(app, options.names)
     web = _web(app, options, parent)
-    worker.start()
-    if web is not None:
-        web.start()
-    if parent is not None:
-        parent.up()
-    signals.asked.wait()
-    return 0 if _stop(worker, web) else FORCED
+    with Checks(options.health, options.health_file, worker.watch) as checks:
+        if parent is not None:
+            worker.watch.tell(parent.report)
+        worker.start()
+        if web is not None:
+            web.start()
+        checks.ready()
+        if parent is not None:
+            parent.up()
+        signals.asked.wait()
+        return 0 if _stop(worker, web) else FORCED
 
 
 def _web(app: Flask, options: Options, parent: Parent | None) -> Web | None:
@@ -170,6 +192,7 @@ def _supervise(app: Flask, options: Options, count: int) -> int:
     consumers = consumers_of(app)
     _check_processes(app, options.names)
     log_to_stderr()
+    systemd = Systemd.from_environment(os.environ)  # The children are to have none.
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen(options.web)) if options.web else None
         if listener is not None:
@@ -179,7 +202,11 @@ def _supervise(app: Flask, options: Options, count: int) -> int:
             count=count,
             listener=listener,
             stop_timeout=consumers.settings.shutdown_timeout,
+            silent_after=consumers.settings.blocked_after,
         )
+        checks = Checks(options.health, options.health_file, supervisor, systemd)
+        stack.enter_context(checks)
+        checks.ready()
         return supervisor.run()
 
 

@@ -47,6 +47,7 @@ class Handlers:
         self._inbox: SimpleQueue[Job | None] = SimpleQueue()
         self._busy: dict[gevent.Greenlet, Job] = {}
         self._greenlets: set[gevent.Greenlet] = set()
+        self._left_alone: set[gevent.Greenlet] = set()
         self._idle = Event()
         self._idle.set()
 
@@ -115,6 +116,12 @@ class Handlers:
         overdue = [g for g, job in self._busy.items() if job.started < limit]
         return [self._give_up(greenlet) for greenlet in overdue]
 
+    def late(self, allowed: float) -> int:
+        """How many have run for longer than that, those left alone included."""
+        limit = time.monotonic() - allowed
+        overdue = [job for job in self._busy.values() if job.started < limit]
+        return len(overdue) + len(self._left_alone)
+
     def stop(self) -> None:
         """End the greenlets as they become free."""
         for _ in self._greenlets:
@@ -125,6 +132,8 @@ class Handlers:
         job.given_up = True
         self._leave(greenlet)
         self._greenlets.discard(greenlet)
+        self._left_alone.add(greenlet)
+        greenlet.link(self._left_alone.discard)
         self._add()
         return job.delivery
 

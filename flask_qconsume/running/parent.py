@@ -11,6 +11,7 @@ from gevent.event import Event
 from gevent.socket import wait_read
 
 from ..logs import logger_named
+from .notices import Report
 from .processes import FDS
 from .processes import UP
 
@@ -38,6 +39,11 @@ class Parent:
         for each in sockets:
             each.set_inheritable(False)
         return cls(sockets[0], sockets[1] if len(sockets) > 1 else None)
+
+    @property
+    def report(self) -> Report:
+        """Tells it how we are."""
+        return Report(self._control.fileno())
 
     def up(self) -> None:
         """Say that we consume."""

@@ -6,11 +6,13 @@ socket. Must not import gevent: the process that supervises is not patched.
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -21,6 +23,10 @@ from .backoff import Backoff
 from .exits import FORCED
 from .exits import RESERVE
 from .exits import STOPS
+from .health import Silence
+from .health import Trouble
+from .health import Verdict
+from .health import together
 
 logger = logger_named("flask_qconsume.processes")
 
@@ -28,13 +34,16 @@ logger = logger_named("flask_qconsume.processes")
 FDS = "_FLASK_QCONSUME_FDS"
 
 #: What a child sends when it consumes.
-UP = b"up"
+UP = b"up\n"
 
 #: Seconds between two looks at the children, where nothing wakes us up before.
 _LOOK = 0.2
 
 #: A child that ran for so many seconds was fine: its successor need not wait long.
 _FINE = 60.0
+
+#: The shortest limit for a child's silence, in seconds: it reports once a second.
+_SILENT = 5.0
 
 #: Exit codes of a process that finds its own configuration wrong.
 _WRONG = (1, 2)
@@ -46,6 +55,8 @@ class Supervisor:
     :param command: What to run, with an environment.
     :param listener: A listening socket that all children share.
     :param stop_timeout: Seconds that a child's stop waits for its handlers.
+    :param silent_after: Seconds after which a child that reported how it is, and does
+        so no more, is not live.
     :param again: Exit codes by which a child asks to be started anew, at once.
     """
 
@@ -57,6 +68,7 @@ class Supervisor:
         count: int,
         listener: socket.socket | None = None,
         stop_timeout: float,
+        silent_after: float = _SILENT,
         again: Collection[int] = (),
     ) -> None:
         self._stop_timeout = stop_timeout
@@ -64,12 +76,26 @@ class Supervisor:
         self._again = again
         self._selector = selectors.DefaultSelector()
         self._children = [
-            _Child(list(command), environment, listener, self._selector)
+            _Child(
+                list(command),
+                environment,
+                listener,
+                self._selector,
+                max(_SILENT, silent_after),
+            )
             for _ in range(count)
         ]
         self._signals = 0
         self._last_signal = signal.SIGTERM
         self._ever_up = False
+        self._told: list[Callable[[Verdict], object]] = []
+        self._tell_at = 0.0
+        #: What is to be answered for all children; any thread may read it.
+        self.verdict = Verdict(live=True, ready=False)
+
+    def tell(self, told: Callable[[Verdict], object]) -> None:
+        """Have a function called with the verdict about all children, each second."""
+        self._told.append(told)
 
     def run(self) -> int:
         """Supervise until a signal; the exit code."""
@@ -124,6 +150,25 @@ class Supervisor:
         for key, _ in self._selector.select(timeout):
             key.data.hear()
         self._ever_up = self._ever_up or any(child.up for child in self._children)
+        self._judge()
+
+    def _judge(self) -> None:
+        now = time.monotonic()
+        verdicts = {child.name: child.verdict(now) for child in self._children}
+        verdict = together(verdicts)
+        self.verdict = Verdict(
+            verdict.live, verdict.ready and not self._signals, verdict.troubles
+        )
+        if now >= self._tell_at:
+            self._tell_at = now + 1.0
+            for told in self._told:
+                self._try(told)
+
+    def _try(self, told: Callable[[Verdict], object]) -> None:
+        try:
+            told(self.verdict)
+        except OSError as error:
+            logger.error("The health cannot be told: %s", error)
 
     def _stop(self) -> int:
         if self._listener is not None:
@@ -159,6 +204,7 @@ class _Child:
         environment: Mapping[str, str],
         listener: socket.socket | None,
         selector: selectors.BaseSelector,
+        silent_after: float,
     ) -> None:
         #: When to start a process, on the monotonic clock, where none runs.
         self.due = 0.0
@@ -173,6 +219,29 @@ class _Child:
         self._control: socket.socket | None = None
         self._began = 0.0
         self._backoff = Backoff()
+        self._said = b""
+        self._verdict: Verdict | None = None
+        self._reports = 0
+        self._silent_after = silent_after
+        self._silence = Silence(_LOOK)
+        self._looked_at = 0.0
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return f"process {self.pid}" if self.running else "a process"
+
+    def verdict(self, now: float) -> Verdict | None:
+        """What it said last, unless it runs and does not say anything any more."""
+        elapsed, self._looked_at = now - self._looked_at, now
+        silent = self._silence.look((self.pid, self._reports), elapsed)
+        if self._verdict is None or silent < self._silent_after:
+            return self._verdict
+        text = (
+            f"nothing has been heard of it for {silent:.0f} s: it is halted, or"
+            " something in it lets not even threads run."
+        )
+        return Verdict(False, False, (Trouble("silent", "", text),))
 
     @property
     def running(self) -> bool:
@@ -198,18 +267,28 @@ class _Child:
         self._selector.register(self._control, selectors.EVENT_READ, self)
 
     def hear(self) -> None:
-        """Read what the child says: that it is up, or, by an end, nothing more."""
+        """Read what the child says: that it is up, how it is, or that it ends."""
         if self._control is None:
             return
         try:
-            said = self._control.recv(64)
+            said = self._control.recv(65_536)
         except OSError:
             said = b""
-        self.up = self.up or bool(said)
+        self._understand(said)
         if not said:
             self._selector.unregister(self._control)
             self._control.close()
             self._control = None
+
+    def _understand(self, said: bytes) -> None:
+        *lines, self._said = (self._said + said).split(b"\n")
+        for line in lines:
+            if line == UP.strip():
+                self.up = True
+                continue
+            with contextlib.suppress(ValueError):
+                self._verdict = Verdict.from_json(line.decode())
+                self._reports += 1
 
     def ended(self) -> int | None:
         """The exit code, once, when the process has ended."""
@@ -242,7 +321,7 @@ class _Child:
             self._forget()
 
     def _forget(self) -> None:
-        self._process = None
+        self._process, self._verdict, self._said = None, None, b""
         if self._control is not None:
             self._selector.unregister(self._control)
             self._control.close()

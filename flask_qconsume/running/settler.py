@@ -85,6 +85,21 @@ class Settler:
         """Whether a delivery is being settled."""
         return delivery in self._open
 
+    @property
+    def open(self) -> frozenset[Delivery]:
+        """What is being settled."""
+        return frozenset(self._open)
+
+    @property
+    def puts_off(self) -> bool:
+        """Whether something could not be forwarded and is tried again later."""
+        return bool(self._put_off)
+
+    @property
+    def works(self) -> bool:
+        """Whether both greenlets run."""
+        return not any(greenlet.dead for greenlet in self._greenlets)
+
     def await_forwarded(self, timeout: float) -> float:
         """Wait until no forward is under way; the seconds since the last one ended."""
         self._all_forwarded.wait(timeout)

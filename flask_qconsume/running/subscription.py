@@ -115,6 +115,52 @@ class Subscription:
         """How many messages are being handled."""
         return self._handlers.busy
 
+    # -- what the watch looks at ------------------------------------------------------
+
+    @property
+    def queue(self) -> str:
+        """The name of the queue that it reads."""
+        main = self.lane is Lane.MAIN
+        return self._plan.name if main else self._plan.suspects
+
+    @property
+    def concurrency(self) -> int:
+        """How many messages it handles at once."""
+        return 1 if self.lane is Lane.SUSPECTS else self.consumer.concurrency
+
+    @property
+    def received(self) -> int:
+        """How many messages it has read by its present connection."""
+        return 0 if self._reader is None else self._reader.received
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing in hand, and would take what is there."""
+        busy = self._handlers.busy or self._handlers.waiting or self._held
+        starves = self._reader is not None and self._reader.link.may_starve
+        return not (busy or starves or self._settler.open)
+
+    @property
+    def unsettled(self) -> frozenset[Delivery]:
+        """What is being settled."""
+        return self._settler.open
+
+    @property
+    def puts_off(self) -> bool:
+        """Whether the broker refused to take something, so that it is tried again."""
+        return self._settler.puts_off
+
+    @property
+    def late(self) -> int:
+        """How many handlers are far beyond their time limit and do not end."""
+        return self._handlers.late(self.consumer.timeout + OVERDUE)
+
+    @property
+    def tended(self) -> bool:
+        """Whether the greenlets that look after it run."""
+        supervisor = self._supervisor
+        return supervisor is not None and not supervisor.dead and self._settler.works
+
     # -- its life ---------------------------------------------------------------------
 
     def start(self) -> None:

@@ -29,6 +29,7 @@ from ..registration.consumer import Consumer
 from ..registration.registry import find
 from ..text import printable
 from .subscription import Subscription
+from .watch import Watch
 
 logger = logger_named("flask_qconsume.worker")
 
@@ -57,6 +58,8 @@ class Worker:
         #: Set as soon as the worker is asked to stop.
         self.stopping = threading.Event()
         self.subscriptions: list[Subscription] = []
+        #: Knows whether it is live and ready, and what is wrong.
+        self.watch = Watch(self)
         self._hooks_begun = False
 
     def start(self) -> None:
@@ -74,6 +77,7 @@ class Worker:
         _check_patched()
         check_policies(self._chosen(self.names), self._consumers.broker.capabilities)
         self._claim()
+        self.watch.start()
         try:
             self._declare()
             self._before()
@@ -84,6 +88,7 @@ class Worker:
             self.subscriptions += self._subscribed(consumer)
         for subscription in self.subscriptions:
             subscription.start()
+        self.watch.started = True
         signals.send(signals.worker_started, self.app, worker=self)
         logger.info("Consuming %s", ", ".join(self.names) or "nothing")
 
@@ -126,9 +131,20 @@ class Worker:
     @property
     def ready(self) -> bool:
         """Whether every consumer is connected and the worker is not stopping."""
-        return not self.stopping.is_set() and all(
-            subscription.consuming.is_set() for subscription in self.subscriptions
+        return (
+            self.watch.started
+            and not self.stopping.is_set()
+            and all(
+                subscription.consuming.is_set() for subscription in self.subscriptions
+            )
         )
+
+    def depth(self, queue: str) -> int:
+        """How many messages wait in a queue.
+
+        :raises BrokerError: if the broker cannot be asked.
+        """
+        return self._consumers.broker.depth(queue)
 
     def _chosen(self, names: t.Sequence[str]) -> list[Consumer]:
         consumers = self._consumers.consumers
@@ -214,6 +230,7 @@ class Worker:
             for hook in self._consumers.registry.worker_hooks("teardown"):
                 self._teardown(hook)
         self._consumers.close()
+        self.watch.stop()
         _running.pop(id(self.app), None)
 
     def _teardown(self, hook: t.Callable[[], t.Any]) -> None:
@@ -222,6 +239,11 @@ class Worker:
                 hook()
         except (Exception, gevent.Timeout):
             logger.exception("A 'teardown_worker' hook failed; the others go on.")
+
+
+def running(app: Flask) -> Worker | None:
+    """The worker that runs for an app in this process, if there is one."""
+    return _running.get(id(app))
 
 
 def _check_patched() -> None:

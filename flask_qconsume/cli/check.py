@@ -1,0 +1,88 @@
+"""``flask qconsume check``: asks a running worker how it is. Loads no app."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import pathlib
+import sys
+import time
+
+import click
+
+from ..running.health import Verdict
+from .durations import Duration
+
+#: Seconds that an answer is waited for; the endpoint has it at hand.
+_TIMEOUT = 5.0
+
+
+@click.command()
+@click.option("--health", metavar="HOST:PORT", help="Where 'run --health' answers.")
+@click.option("--health-file", metavar="PATH", help="What 'run --health-file' writes.")
+@click.option("--ready", is_flag=True, help="Ask whether it is ready, not only live.")
+@click.option(
+    "--max-age",
+    type=Duration(),
+    default="30s",
+    show_default=True,
+    help="How old the file may be.",
+)
+def check(
+    health: str | None, health_file: str | None, ready: bool, max_age: float
+) -> None:
+    """Ask a running worker whether it lives.
+
+    The exit code is 0 if it does, and 1 if it does not. Give --health or --health-file
+    as to the worker. Live means that starting it anew would not help; a worker whose
+    broker is away is live, and not ready.
+    """
+    if (health is None) == (health_file is None):
+        raise click.UsageError("Give either --health or --health-file.")
+    if health is not None:
+        verdict = _asked(health)
+    else:
+        verdict = _read(pathlib.Path(str(health_file)), max_age)
+    good = verdict.ready if ready else verdict.live
+    for trouble in verdict.troubles:
+        click.echo(trouble.text, err=True)
+    click.echo(f"{'ready' if ready else 'live'}: {'yes' if good else 'no'}")
+    sys.exit(0 if good else 1)
+
+
+def _asked(address: str) -> Verdict:
+    """What the endpoint says.
+
+    :raises click.ClickException: if it says nothing.
+    """
+    try:
+        connection = http.client.HTTPConnection(address, timeout=_TIMEOUT)
+        with contextlib.closing(connection):
+            connection.request("GET", "/ready")
+            return Verdict.from_json(connection.getresponse().read().decode())
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise click.ClickException(
+            f"No worker answers on '{address}' ({error}). Was it started by 'flask"
+            f" qconsume run --health {address}'?"
+        ) from error
+
+
+def _read(path: pathlib.Path, max_age: float) -> Verdict:
+    """What the file says.
+
+    :raises click.ClickException: if it is not there, or old.
+    """
+    try:
+        age = time.time() - path.stat().st_mtime
+        verdict = Verdict.from_json(path.read_text())
+    except (OSError, ValueError) as error:
+        raise click.ClickException(
+            f"No worker writes '{path}' ({error}). Was it started by 'flask qconsume"
+            f" run --health-file {path}'?"
+        ) from error
+    if age > max_age:
+        raise click.ClickException(
+            f"'{path}' was written {age:.0f} s ago: the worker does not live any more,"
+            " or not well. Its log says why."
+        )
+    return verdict

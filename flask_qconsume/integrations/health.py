@@ -1,0 +1,64 @@
+"""``/live`` and ``/ready`` as a part of the app's own WSGI callable.
+
+::
+
+    from flask_qconsume.integrations.health import Health
+
+    app.wsgi_app = Health(app)
+
+For gunicorn's workers, whose only socket is the web's. It answers before Flask does, so
+that no hook, session or route of the app has a say in it. Where 'flask qconsume run'
+runs the consumers, take its ``--health``, which answers while the hub is blocked.
+"""
+
+from __future__ import annotations
+
+import sys
+import typing as t
+from collections.abc import Callable
+from collections.abc import Iterable
+
+from flask import Flask
+
+from ..running.endpoint import answer
+from ..running.health import Trouble
+from ..running.health import Verdict
+
+if t.TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
+    from _typeshed.wsgi import WSGIEnvironment
+
+
+class Health:
+    """Answers the checks, and leaves all other requests to the app.
+
+    :param app: The app whose worker is asked about; its ``wsgi_app`` is called.
+    :param prefix: What comes before ``/live`` and ``/ready``.
+    """
+
+    def __init__(self, app: Flask, prefix: str = "") -> None:
+        self._app = app
+        self._wsgi_app: Callable[..., Iterable[bytes]] = app.wsgi_app
+        self._paths = {f"{prefix}/live": "/live", f"{prefix}/ready": "/ready"}
+
+    def __call__(
+        self, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Answer one request."""
+        path = self._paths.get(environ.get("PATH_INFO", ""))
+        if path is None:
+            return self._wsgi_app(environ, start_response)
+        status, body = answer(self._verdict(), path)
+        reason = "OK" if status == 200 else "Service Unavailable"
+        headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
+        start_response(f"{status} {reason}", headers)
+        return [body.encode()]
+
+    def _verdict(self) -> Verdict:
+        # Not imported: that needs gevent, which a process without consumers does not.
+        module = sys.modules.get("flask_qconsume.running.worker")
+        worker = module.running(self._app) if module is not None else None
+        if worker is not None:
+            return t.cast(Verdict, worker.watch.verdict)
+        none = Trouble("absent", "", "No consumers run in this process.")
+        return Verdict(live=True, ready=False, troubles=(none,))

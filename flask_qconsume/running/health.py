@@ -1,0 +1,300 @@
+"""Whether a worker lives and is ready: facts in, a verdict out. No I/O, no clock.
+
+*Live* means that starting the process anew would not help. A broker that is away is no
+reason for that: the worker repairs itself, and is only not *ready* meanwhile. What
+would not end by itself (a hub that somebody blocks, a consumer that reads nothing
+although messages wait) makes the process not live.
+
+Time is counted in looks and not in seconds where it matters: a process that was halted
+itself (a suspended machine, SIGSTOP) is not to blame for what it did not do meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from collections.abc import Hashable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..text import printable
+
+#: How many troubles are told at once, at the most.
+_MOST = 10
+
+#: How often a queue is looked at within the time after which it counts as stalled.
+LOOKS = 3
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of one subscription at one moment; times are seconds."""
+
+    name: str
+    queue: str
+    connected: bool
+    #: Whether the greenlets that look after it are running.
+    tended: bool
+    #: A handler's time limit, and how many handlers are far beyond it.
+    limit: float
+    late: int
+    concurrency: int
+    #: How many handled messages are being settled, and for how long the oldest has.
+    unsettled: int
+    unsettled_for: float
+    #: Whether the broker refused some of them, so that it is tried again.
+    put_off: bool
+    #: For how long messages have waited in the queue and none was read, and how many.
+    hungry_for: float
+    backlog: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is known of a worker at one moment."""
+
+    #: For how many seconds nothing but one greenlet has run, and where that one is.
+    silent_for: float
+    where: str
+    started: bool
+    stopping: bool
+    subscriptions: Sequence[Facts]
+
+
+class Limits(t.NamedTuple):
+    """Seconds after which something counts as wrong."""
+
+    blocked: float
+    stalled: float
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """One thing that is wrong."""
+
+    kind: str
+    about: str
+    text: str
+    #: Whether the process should be started anew.
+    fatal: bool = False
+    #: Whether to log it: what others have logged is only shown.
+    logged: bool = True
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The same as long as it is the same trouble."""
+        return self.kind, self.about
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the checks answer."""
+
+    live: bool
+    ready: bool
+    troubles: tuple[Trouble, ...] = ()
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        wrong = [printable(trouble.text) for trouble in self.troubles[:_MOST]]
+        return json.dumps({"live": self.live, "ready": self.ready, "wrong": wrong})
+
+    @classmethod
+    def from_json(cls, text: str) -> Verdict:
+        """What :meth:`to_json` made, with the troubles' texts only.
+
+        :raises ValueError: if it is something else.
+        """
+        said = json.loads(text)
+        if not isinstance(said, Mapping) or not {"live", "ready"} <= said.keys():
+            raise ValueError("no verdict")
+        wrong = (Trouble("told", "", str(text)) for text in said.get("wrong", ()))
+        return cls(bool(said["live"]), bool(said["ready"]), tuple(wrong))
+
+
+def judge(snapshot: Snapshot, limits: Limits) -> Verdict:
+    """Whether a worker lives and is ready, and what is wrong with it."""
+    troubles = [*_of_hub(snapshot, limits)]
+    for facts in snapshot.subscriptions:
+        troubles += _of_subscription(facts, snapshot, limits)
+    live = not any(trouble.fatal for trouble in troubles)
+    connected = all(facts.connected for facts in snapshot.subscriptions)
+    ready = live and snapshot.started and not snapshot.stopping and connected
+    return Verdict(live, ready, tuple(troubles))
+
+
+def _of_hub(snapshot: Snapshot, limits: Limits) -> Iterable[Trouble]:
+    if snapshot.silent_for >= limits.blocked:
+        yield Trouble(
+            "blocked",
+            "",
+            f"One greenlet has let no other run for {snapshot.silent_for:.0f} s, at"
+            f" {snapshot.where}. No message, heartbeat or request is served meanwhile."
+            " Where it computes, let it call 'gevent.sleep(0)' now and then, or give"
+            " the work to 'gevent.get_hub().threadpool' or to another process; where"
+            " it waits, it does so in code that gevent cannot patch.",
+            fatal=True,
+        )
+    if not snapshot.started:
+        yield Trouble("starting", "", "The worker has not started yet.", logged=False)
+    if snapshot.stopping:
+        yield Trouble("stopping", "", "The worker is stopping.", logged=False)
+
+
+def _of_subscription(
+    facts: Facts, snapshot: Snapshot, limits: Limits
+) -> Iterable[Trouble]:
+    if not facts.tended and not snapshot.stopping:
+        yield Trouble(
+            "ended",
+            facts.name,
+            f"{facts.name}: what looks after it has ended by an error, so it consumes"
+            " nothing any more. Start the process anew, and report the error above.",
+            fatal=True,
+        )
+    if not facts.connected and not snapshot.stopping:
+        text = f"{facts.name}: not connected to the queue '{facts.queue}'."
+        yield Trouble("disconnected", facts.name, text, logged=False)
+    if facts.late:
+        yield _late(facts)
+    if facts.unsettled_for >= limits.stalled:
+        yield _unsettled(facts)
+    if facts.hungry_for >= limits.stalled and not snapshot.stopping:
+        yield _hungry(facts)
+
+
+def _late(facts: Facts) -> Trouble:
+    return Trouble(
+        "late",
+        facts.name,
+        f"{facts.name}: {facts.late} handlers are far beyond their time limit of"
+        f" {facts.limit:g} s and do not end. Others took their places, and their"
+        " messages went to the retry policy. Let them pass on 'HandlerTimeout'.",
+        # Some that hang cost little; as many as may run at once are a habit.
+        fatal=facts.late >= facts.concurrency,
+        logged=False,
+    )
+
+
+def _unsettled(facts: Facts) -> Trouble:
+    begin = (
+        f"{facts.name}: {facts.unsettled} messages were handled and could not be"
+        f" settled for {facts.unsettled_for:.0f} s"
+    )
+    if facts.put_off or not facts.connected:
+        text = (
+            f"{begin}: the broker does not take them. They are not lost, and it is"
+            " tried again; see the errors above, and look at the broker's disk, memory"
+            " and limits."
+        )
+        return Trouble("unsettled", facts.name, text)
+    text = (
+        f"{begin}, although the connection is there. Start the process anew: they will"
+        " be handled once more."
+    )
+    return Trouble("unsettled", facts.name, text, fatal=True)
+
+
+def _hungry(facts: Facts) -> Trouble:
+    return Trouble(
+        "hungry",
+        facts.name,
+        f"{facts.name}: connected, but it has read nothing for {facts.hungry_for:.0f} s"
+        f" although {facts.backlog} messages wait in the queue '{facts.queue}'. Start"
+        " the process anew; if it comes again, look at the queue's consumers on the"
+        " broker.",
+        fatal=True,
+    )
+
+
+class Silence:
+    """For how many seconds a pulse has not moved, seen by regular looks.
+
+    :param interval: Seconds between two looks, as intended.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self._most = 2 * interval
+        self._seen: object = None
+        self.seconds = 0.0
+
+    def look(self, pulse: object, elapsed: float) -> float:
+        """Look once more.
+
+        :param elapsed: Seconds since the last look.
+        """
+        moved = pulse != self._seen
+        self._seen = pulse
+        self.seconds = 0.0 if moved else self.seconds + min(elapsed, self._most)
+        return self.seconds
+
+
+class Settling:
+    """For how long the same message has been settled, seen by regular looks."""
+
+    def __init__(self) -> None:
+        self._looks: dict[Hashable, int] = {}
+
+    def look(self, open: Iterable[Hashable]) -> int:
+        """Look once more; at how many looks the oldest was there already."""
+        before = self._looks
+        self._looks = {each: before.get(each, -1) + 1 for each in open}
+        return max(self._looks.values(), default=0)
+
+
+class Hunger:
+    """Whether a subscription reads nothing although messages wait.
+
+    :param stalled: Seconds after which that counts; within these it is asked
+        :data:`LOOKS` times how many wait.
+    """
+
+    def __init__(self, stalled: float) -> None:
+        self._period = stalled / LOOKS
+        self._received = -1
+        self._idle_since = 0.0
+        self._found = 0
+        self.backlog = 0
+
+    @property
+    def seconds(self) -> float:
+        """For how long messages have waited and none was read."""
+        return self._found * self._period
+
+    def look(self, now: float, received: int, idle: bool) -> bool:
+        """Note what it does; whether it is time to ask the broker.
+
+        :param received: How many messages it has read so far.
+        :param idle: Whether it has nothing to do.
+        """
+        if received != self._received or not idle:
+            self._received, self._idle_since = received, now
+            self._found = self.backlog = 0
+        return now - self._idle_since >= self._period
+
+    def found(self, now: float, backlog: int) -> None:
+        """The broker's answer: so many wait."""
+        self.backlog = backlog
+        self._found = self._found + 1 if backlog else 0
+        self._idle_since = now
+
+
+def together(verdicts: Mapping[str, Verdict | None]) -> Verdict:
+    """One verdict for several processes, by what to call them.
+
+    ``None`` stands for one that does not run at the moment, or says nothing yet.
+    """
+    troubles: list[Trouble] = []
+    for name, verdict in verdicts.items():
+        if verdict is None:
+            troubles.append(Trouble("absent", name, f"{name}: not running yet."))
+        else:
+            troubles += [
+                Trouble(each.kind, name, f"{name}: {each.text}")
+                for each in verdict.troubles
+            ]
+    live = all(verdict.live for verdict in verdicts.values() if verdict is not None)
+    ready = all(verdict is not None and verdict.ready for verdict in verdicts.values())
+    return Verdict(live, ready, tuple(troubles))

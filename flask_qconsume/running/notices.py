@@ -1,0 +1,113 @@
+"""Whoever is told of each verdict: a file, systemd, the supervising process.
+
+All of it is called in a thread of the operating system and must not wait, nor import
+gevent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import socket
+from collections.abc import MutableMapping
+
+from ..errors import WorkerError
+from ..transports.native import original
+from .health import Verdict
+
+#: Where systemd wants to be told, and how often, in microseconds.
+NOTIFY_SOCKET = "NOTIFY_SOCKET"
+WATCHDOG = ("WATCHDOG_USEC", "WATCHDOG_PID")
+
+
+class HealthFile:
+    """A file that is written anew while the worker lives, and gets old otherwise.
+
+    :raises WorkerError: if it cannot be written.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = pathlib.Path(path)
+        self._draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        try:
+            self._draft.touch()
+        except OSError as error:
+            raise WorkerError(
+                f"Cannot write the health file '{path}' ({error}). Give '--health-file'"
+                " a path in a folder that this user may write to."
+            ) from error
+
+    def __call__(self, verdict: Verdict) -> None:
+        """Write the verdict, whole, if it is a good one."""
+        if verdict.live:
+            self._draft.write_text(verdict.to_json() + "\n")
+            self._draft.replace(self._path)
+
+    def close(self) -> None:
+        """Remove it: nobody lives here any more."""
+        for path in (self._path, self._draft):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+class Systemd:
+    """Tells systemd that the service is ready, and feeds its watchdog while it lives.
+
+    :param address: What systemd has put into ``NOTIFY_SOCKET``.
+    """
+
+    def __init__(self, address: str) -> None:
+        # An '@' stands for the zero byte that abstract addresses begin with.
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        kind = original("socket", "socket")
+        self._socket = kind(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.setblocking(False)
+
+    @classmethod
+    def from_environment(cls, environment: MutableMapping[str, str]) -> Systemd | None:
+        """For the service that we are; ``None`` where we are none.
+
+        Taken out, so that what we start in turn does not speak for us.
+        """
+        address = environment.pop(NOTIFY_SOCKET, "")
+        for name in WATCHDOG:
+            environment.pop(name, None)
+        return cls(address) if address else None
+
+    def ready(self) -> None:
+        """Tell that the start is over. A broker that is away does not delay it."""
+        self._say("READY=1")
+
+    def __call__(self, verdict: Verdict) -> None:
+        """Feed the watchdog, if the verdict is a good one."""
+        if verdict.live:
+            self._say("WATCHDOG=1")
+
+    def close(self) -> None:
+        """Tell that it stops."""
+        self._say("STOPPING=1")
+        self._socket.close()
+
+    def _say(self, word: str) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.sendto(word.encode(), self._address)
+
+
+class Report:
+    """Tells the supervising process, over the control socket.
+
+    :param control: The socket's descriptor, which does not block.
+    """
+
+    def __init__(self, control: int) -> None:
+        self._control = control
+        self._rest = b""
+
+    def __call__(self, verdict: Verdict) -> None:
+        """Send the verdict as one line; what it does not take now follows next time."""
+        if not self._rest:
+            self._rest = verdict.to_json().encode() + b"\n"
+        with contextlib.suppress(OSError):
+            sent = os.write(self._control, self._rest)
+            self._rest = self._rest[sent:]

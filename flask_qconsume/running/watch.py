@@ -1,0 +1,246 @@
+"""Watches a worker from outside of its hub: is it live, is it ready, what is wrong?
+
+Two take part. A greenlet looks at the subscriptions once a second, and logs what is
+wrong, once; that it does shows that the hub runs. A thread of the operating system
+looks at that greenlet, judges, and tells whoever wants to know, also while the hub is
+blocked. It uses none of gevent's locks, and so does not log.
+gevent's own monitor was not taken: it traces every switch (as coverage tools want to),
+sees no hub that is starved by greenlets which switch among each other, and repeats
+itself.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+import typing as t
+from collections.abc import Callable
+from types import FrameType
+
+import gevent
+
+from ..logs import logger_named
+from ..text import printable
+from ..transports.native import NativeThread
+from . import native
+from .health import Facts
+from .health import Hunger
+from .health import Limits
+from .health import Settling
+from .health import Silence
+from .health import Snapshot
+from .health import Trouble
+from .health import Verdict
+from .health import judge
+
+if t.TYPE_CHECKING:
+    from .subscription import Subscription
+    from .worker import Worker
+
+logger = logger_named("flask_qconsume.watch")
+
+#: Seconds between two looks.
+INTERVAL = 1.0
+
+#: How much of a stack is logged.
+_FRAMES = 12
+
+_UNTOLD = "The worker's health cannot be told: %s. It is tried again."
+
+#: Seconds that the end of the thread is waited for.
+_PATIENCE = 2.0
+
+Told = Callable[[Verdict], t.Any]
+
+
+class Watch:
+    """Watches one worker, from its start to the end of its stop.
+
+    :param interval: Seconds between two looks.
+    """
+
+    def __init__(self, worker: Worker, interval: float = INTERVAL) -> None:
+        self._worker = worker
+        self._interval = interval
+        settings = worker.settings
+        self._limits = Limits(settings.blocked_after, settings.stalled_after)
+        #: Set once the worker consumes, or tries to.
+        self.started = False
+        #: The latest verdict, which any thread may read.
+        self.verdict = Verdict(live=True, ready=False)
+        self._told: list[Told] = []
+        self._untold: list[Told] = []
+        self._pulse = 0
+        self._facts: tuple[Facts, ...] = ()
+        self._watched: dict[Subscription, _Watched] = {}
+        self._greenlet: gevent.Greenlet | None = None
+        self._hub_thread = 0
+        self._known: dict[tuple[str, str], Trouble] = {}
+        self._over = native.Latch()
+        self._thread = NativeThread(self._watch, "watch")
+
+    def tell(self, told: Told) -> None:
+        """Have a function called with each verdict, in a thread of its own.
+
+        It must not wait for the hub, nor for long.
+        """
+        self._told.append(told)
+
+    def start(self) -> None:
+        """Begin to watch. To be called on the worker's hub."""
+        self._hub_thread = native.this_thread()
+        self._greenlet = gevent.spawn(self._look)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Watch no more."""
+        if self._greenlet is None:
+            return
+        self._greenlet.kill()
+        self._over.open()
+        self._thread.join(_PATIENCE)
+
+    # -- on the hub -------------------------------------------------------------------
+
+    def _look(self) -> None:
+        asking: gevent.Greenlet | None = None
+        try:
+            while True:
+                now = time.monotonic()
+                watched = self._all()
+                self._facts = tuple(each.facts() for each in watched)
+                due = [each for each in watched if each.look(now)]
+                if due and not asking:  # A dead greenlet is false.
+                    asking = gevent.spawn(self._ask, due)
+                self._log()
+                self._pulse += 1
+                gevent.sleep(self._interval)
+        finally:
+            gevent.kill(asking) if asking else None
+
+    def _all(self) -> list[_Watched]:
+        for subscription in self._worker.subscriptions:
+            if subscription not in self._watched:
+                self._watched[subscription] = _Watched(
+                    subscription, self._limits, self._interval
+                )
+        return list(self._watched.values())
+
+    def _ask(self, due: list[_Watched]) -> None:
+        for watched in due:
+            try:
+                backlog = self._worker.depth(watched.queue)
+            except Exception as error:
+                # Whatever ails the broker is told by those who need it.
+                logger.debug("Cannot count '%s': %s", watched.queue, error)
+                backlog = 0
+            watched.found(backlog)
+
+    def _log(self) -> None:
+        """Log what is new, once, and what is over."""
+        now = {each.key: each for each in self.verdict.troubles if each.logged}
+        for key, trouble in now.items():
+            if key not in self._known:
+                logger.error("%s", trouble.text)
+        for key, trouble in self._known.items():
+            if key not in now:
+                logger.warning("Over: %s", trouble.text.partition(". ")[0])
+        self._known = now
+
+    # -- in a thread of its own -------------------------------------------------------
+
+    def _watch(self) -> None:
+        silence = Silence(self._interval)
+        before = time.monotonic()
+        while not self._over.wait(self._interval):
+            now = time.monotonic()
+            silent = silence.look(self._pulse, now - before)
+            before = now
+            verdict = judge(self._snapshot(silent), self._limits)
+            blocked = [each for each in verdict.troubles if each.kind == "blocked"]
+            for trouble in blocked:
+                if trouble.key not in self._known:
+                    self._known[trouble.key] = trouble
+                    self._log_blocked(trouble)
+            self.verdict = verdict
+            self._report()
+
+    def _snapshot(self, silent: float) -> Snapshot:
+        return Snapshot(
+            silent_for=silent,
+            where=_place(self._frame()) if silent >= self._limits.blocked else "",
+            started=self.started,
+            stopping=self._worker.stopping.is_set(),
+            subscriptions=self._facts,
+        )
+
+    def _report(self) -> None:
+        for told in self._told:
+            try:
+                told(self.verdict)
+            except Exception as error:
+                if told not in self._untold:
+                    self._untold.append(told)
+                    native.apart("health", logger.error, _UNTOLD, printable(error))
+
+    def _log_blocked(self, trouble: Trouble) -> None:
+        """Log it now: it may never end. What blocks may be logging, so apart."""
+        frame = self._frame()
+        stack = traceback.format_stack(frame)[-_FRAMES:] if frame else ["  unknown"]
+        text = "".join(stack).rstrip()
+        native.apart("blocked", logger.error, "%s The stack:\n%s", trouble.text, text)
+
+    def _frame(self) -> FrameType | None:
+        return sys._current_frames().get(self._hub_thread)
+
+
+class _Watched:
+    """One subscription, and what is remembered of it from look to look."""
+
+    def __init__(
+        self, subscription: Subscription, limits: Limits, interval: float
+    ) -> None:
+        self._subscription = subscription
+        self._interval = interval
+        self._settling = Settling()
+        self._hunger = Hunger(limits.stalled)
+
+    @property
+    def queue(self) -> str:
+        return self._subscription.queue
+
+    def look(self, now: float) -> bool:
+        """Whether it is time to ask how many messages wait."""
+        subscription = self._subscription
+        idle = subscription.consuming.is_set() and subscription.idle
+        return self._hunger.look(now, subscription.received, idle)
+
+    def found(self, backlog: int) -> None:
+        self._hunger.found(time.monotonic(), backlog)
+
+    def facts(self) -> Facts:
+        subscription = self._subscription
+        unsettled = subscription.unsettled
+        return Facts(
+            name=subscription.name,
+            queue=subscription.queue,
+            connected=subscription.consuming.is_set(),
+            tended=subscription.tended,
+            limit=subscription.consumer.timeout,
+            late=subscription.late,
+            concurrency=subscription.concurrency,
+            unsettled=len(unsettled),
+            unsettled_for=self._settling.look(unsettled) * self._interval,
+            put_off=subscription.puts_off,
+            hungry_for=self._hunger.seconds,
+            backlog=self._hunger.backlog,
+        )
+
+
+def _place(frame: FrameType | None) -> str:
+    """Where a frame is, for people."""
+    if frame is None:
+        return "an unknown place"
+    code = frame.f_code
+    return f"{code.co_filename}:{frame.f_lineno} in '{code.co_name}'"

@@ -1,0 +1,177 @@
+"""The checks of `flask qconsume run`, asked as a container platform asks them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import signal
+import time
+import typing as t
+import urllib.error
+import urllib.request
+
+import pytest
+from flask import Flask
+
+from flask_qconsume.integrations.health import Health
+
+from ..servers.ports import free_port
+from ..waiting import wait_for
+from .commands import Commands
+from .commands import invoke
+
+
+def get(url: str) -> tuple[int, t.Any]:
+    """Status and body; 0 where nobody listens."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+    except OSError:
+        return 0, {}
+
+
+@pytest.fixture
+def address() -> str:
+    return f"127.0.0.1:{free_port()}"
+
+
+def test_a_blocked_hub_fails_the_check_for_life(
+    commands: Commands, address: str, tmp_path: pathlib.Path
+) -> None:
+    """The endpoint answers meanwhile, and afterwards it is well again."""
+    shop = commands.folder / "shop.py"
+    shop.write_text(shop.read_text().replace("time.sleep(order", "hog(order") + HOG)
+    commands.config["BLOCKED_AFTER"] = 1.0
+    web = f"127.0.0.1:{free_port()}"
+    file = tmp_path / "health"
+    with commands.start(
+        "run", "--health", address, "--health-file", str(file), "--web", web
+    ) as worker:
+        wait_for(lambda: get(f"http://{address}/ready")[0] == 200, 40)
+        wait_for(file.exists)
+        done = commands.run("check", "--health", address, "--ready")
+        assert (done.returncode, done.stdout) == (0, "ready: yes\n")
+        done = commands.run("check", "--health-file", str(file))
+        assert (done.returncode, done.stdout) == (0, "live: yes\n")
+
+        urllib.request.urlopen(f"http://{web}/hog/3", timeout=10).close()
+        wait_for(lambda: get(f"http://{address}/live")[0] == 503, 10)
+        wrong = get(f"http://{address}/live")[1]["wrong"]
+        assert "in 'hog'" in wrong[0]
+        done = commands.run("check", "--health", address)
+        assert (done.returncode, done.stdout) == (1, "live: no\n")
+        assert "One greenlet has let no other run" in done.stderr
+        wait_for(lambda: get(f"http://{address}/live")[0] == 200, 20)
+        worker.wait_for("Over: One greenlet has let no other run")
+        assert worker.end() == 0
+    assert worker.output.count("The stack:") == 1
+    assert not file.exists()
+
+
+HOG = """
+
+def hog(seconds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+@bp.get("/hog/<int:seconds>")
+def start_hog(seconds):
+    from flask import current_app
+    current_app.extensions["qconsume"].publish("order.created", {"seconds": seconds})
+    return ""
+"""
+
+
+def test_an_outage_of_the_broker_is_no_matter_of_life(
+    commands: Commands, address: str
+) -> None:
+    commands.config["BROKER_URL"] = f"redis://127.0.0.1:{free_port()}/0"
+    with commands.start("run", "--health", address) as worker:
+        wait_for(lambda: "not connected" in str(get(f"http://{address}/ready")), 40)
+        assert get(f"http://{address}/live")[0] == 200
+        assert get(f"http://{address}/ready")[0] == 503
+        assert worker.end() == 0
+
+
+def test_the_supervisor_answers_for_all(on_redis: Commands, address: str) -> None:
+    on_redis.config["BLOCKED_AFTER"] = 1.0
+    with on_redis.start("run", "--processes", "2", "--health", address) as parent:
+        wait_for(lambda: get(f"http://{address}/ready")[0] == 200, 40)
+        child = _children(parent.pid)[0]
+        os.kill(child, signal.SIGSTOP)
+        try:
+            wait_for(lambda: get(f"http://{address}/live")[0] == 503, 40)
+            (wrong,) = get(f"http://{address}/live")[1]["wrong"]
+            assert wrong.startswith(f"process {child}: nothing has been heard of it")
+        finally:
+            os.kill(child, signal.SIGCONT)
+        wait_for(lambda: get(f"http://{address}/ready")[0] == 200, 40)
+        os.kill(child, signal.SIGKILL)
+        wait_for(lambda: get(f"http://{address}/ready")[0] == 503, 40)
+        assert get(f"http://{address}/live")[0] == 200
+        wait_for(lambda: get(f"http://{address}/ready")[0] == 200, 40)
+        assert parent.end() == 0
+    assert get(f"http://{address}/live")[0] == 0
+
+
+def _children(pid: int) -> list[int]:
+    text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+def test_an_address_that_is_taken_is_told(commands: Commands, address: str) -> None:
+    done = commands.run("run", "--health", "127.0.0.1:99999")
+    assert done.returncode == 1
+    assert "Cannot listen on '127.0.0.1:99999'" in done.stderr
+
+
+def test_a_worker_that_does_not_answer_does_not_live(address: str) -> None:
+    done = invoke(Flask("any"), "check", "--health", address)
+    assert done.exit_code == 1
+    assert f"No worker answers on '{address}'" in done.output
+
+
+def test_a_file_that_is_old_tells_of_no_life(tmp_path: pathlib.Path) -> None:
+    app, path = Flask("any"), tmp_path / "health"
+    args = ["check", "--health-file", str(path)]
+    assert "No worker writes" in invoke(app, *args).output
+    path.write_text('{"live": true, "ready": false, "wrong": ["the broker is away"]}')
+    assert invoke(app, *args).exit_code == 0
+    done = invoke(app, *args, "--ready")
+    assert done.exit_code == 1
+    assert "the broker is away" in done.output
+    old = time.time() - 60
+    os.utime(path, (old, old))
+    done = invoke(app, *args)
+    assert done.exit_code == 1
+    assert "was written 60 s ago" in done.output
+    assert invoke(app, *args, "--max-age", "2m").exit_code == 0
+
+
+def test_one_of_both_has_to_be_given() -> None:
+    assert invoke(Flask("any"), "check").exit_code == 2
+
+
+def test_it_is_answered_within_a_wsgi_server(make_app: t.Any) -> None:
+    from flask_qconsume.running.worker import Worker
+
+    app = make_app()
+    app.wsgi_app = Health(app, prefix="/health")  # type: ignore[method-assign]
+    client = app.test_client()
+    assert client.get("/").status_code == 200
+    assert client.get("/live").status_code == 404
+    assert client.get("/health/live").status_code == 200
+    answer = client.get("/health/ready")
+    assert answer.status_code == 503
+    assert answer.get_json()["wrong"] == ["No consumers run in this process."]
+    worker = Worker(app)
+    worker.start()
+    wait_for(lambda: client.get("/health/ready").status_code == 200)
+    assert worker.stop()
+    assert client.get("/health/ready").status_code == 503

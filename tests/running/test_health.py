@@ -1,0 +1,187 @@
+"""Live or not, ready or not: facts in, a verdict out."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+import pytest
+
+from flask_qconsume.running.health import LOOKS
+from flask_qconsume.running.health import Facts
+from flask_qconsume.running.health import Hunger
+from flask_qconsume.running.health import Limits
+from flask_qconsume.running.health import Settling
+from flask_qconsume.running.health import Silence
+from flask_qconsume.running.health import Snapshot
+from flask_qconsume.running.health import Trouble
+from flask_qconsume.running.health import Verdict
+from flask_qconsume.running.health import judge
+from flask_qconsume.running.health import together
+
+FINE = Facts(
+    name="orders.bill",
+    queue="bill",
+    connected=True,
+    tended=True,
+    limit=600.0,
+    late=0,
+    concurrency=3,
+    unsettled=0,
+    unsettled_for=0.0,
+    put_off=False,
+    hungry_for=0.0,
+    backlog=0,
+)
+RUNS = Snapshot(0.0, "", started=True, stopping=False, subscriptions=(FINE,))
+LIMITS = Limits(blocked=10.0, stalled=120.0)
+
+
+def judged(**changes: t.Any) -> Verdict:
+    """The verdict on one subscription that is fine but for this."""
+    facts = dataclasses.replace(FINE, **changes)
+    return judge(dataclasses.replace(RUNS, subscriptions=(facts,)), LIMITS)
+
+
+def test_a_worker_with_nothing_wrong_is_live_and_ready() -> None:
+    assert judge(RUNS, LIMITS) == Verdict(live=True, ready=True)
+
+
+@pytest.mark.parametrize("changes", [{"started": False}, {"stopping": True}])
+def test_one_that_starts_or_stops_is_live_and_not_ready(
+    changes: dict[str, bool],
+) -> None:
+    verdict = judge(dataclasses.replace(RUNS, **changes), LIMITS)
+    assert (verdict.live, verdict.ready) == (True, False)
+    assert not any(trouble.logged for trouble in verdict.troubles)
+
+
+def test_an_outage_of_the_broker_is_no_reason_to_start_anew() -> None:
+    verdict = judged(connected=False, unsettled=3, unsettled_for=10_000.0)
+    assert (verdict.live, verdict.ready) == (True, False)
+    assert "orders.bill: not connected to the queue 'bill'." in verdict.to_json()
+
+
+def test_a_broker_that_takes_nothing_is_no_reason_either() -> None:
+    verdict = judged(put_off=True, unsettled=3, unsettled_for=130.0)
+    assert (verdict.live, verdict.ready) == (True, True)
+    assert "3 messages were handled and could not be settled" in verdict.to_json()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tended": False}, "what looks after it has ended by an error"),
+        ({"unsettled": 3, "unsettled_for": 120.0}, "although the connection is there"),
+        (
+            {"hungry_for": 120.0, "backlog": 57},
+            "although 57 messages wait in the queue 'bill'",
+        ),
+        ({"late": 3}, "3 handlers are far beyond their time limit of 600 s"),
+    ],
+)
+def test_what_does_not_end_by_itself_is(changes: dict[str, t.Any], said: str) -> None:
+    verdict = judged(**changes)
+    assert (verdict.live, verdict.ready) == (False, False)
+    assert said in verdict.to_json()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"unsettled": 3, "unsettled_for": 119.0}, {"hungry_for": 119.0}, {"late": 2}],
+)
+def test_short_of_the_limit_it_is_fine(changes: dict[str, t.Any]) -> None:
+    assert judged(**changes).live
+
+
+def test_a_blocked_hub_is_told_with_its_place() -> None:
+    blocked = dataclasses.replace(RUNS, silent_for=10.0, where="shop.py:7 in 'bill'")
+    verdict = judge(blocked, LIMITS)
+    assert (verdict.live, verdict.ready) == (False, False)
+    assert "let no other run for 10 s, at shop.py:7 in 'bill'" in verdict.to_json()
+    assert judge(dataclasses.replace(blocked, silent_for=9.9), LIMITS).live
+
+
+def test_a_stop_is_not_judged_by_what_it_reads_no_more() -> None:
+    facts = dataclasses.replace(FINE, tended=False, hungry_for=999.0, connected=False)
+    stopping = dataclasses.replace(RUNS, stopping=True, subscriptions=(facts,))
+    assert judge(stopping, LIMITS).live
+
+
+def test_silence_is_what_did_not_move_while_we_looked() -> None:
+    silence = Silence(1.0)
+    assert silence.look(1, 1.0) == 0.0
+    assert silence.look(1, 1.0) == 1.0
+    assert silence.look(1, 1.1) == 2.1
+    # A night's sleep of the machine is nobody's fault.
+    assert silence.look(1, 30_000.0) == 4.1
+    assert silence.look(2, 1.0) == 0.0
+
+
+def test_settling_is_as_old_as_its_oldest() -> None:
+    settling = Settling()
+    assert settling.look(["a"]) == 0
+    assert settling.look(["a", "b"]) == 1
+    assert settling.look(["b", "c"]) == 1
+    assert settling.look(["c"]) == 1
+    assert settling.look([]) == 0
+
+
+def test_hunger_is_messages_that_wait_while_nothing_is_read() -> None:
+    hunger = Hunger(stalled=30.0)
+    assert hunger.look(0.0, received=5, idle=True) is False
+    now = 0.0
+    for found in range(1, LOOKS + 1):
+        now += 10.0
+        assert hunger.look(now - 0.1, received=5, idle=True) is False
+        assert hunger.look(now, received=5, idle=True) is True
+        hunger.found(now, 7)
+        assert (hunger.seconds, hunger.backlog) == (10.0 * found, 7)
+    assert hunger.seconds == 30.0
+
+
+@pytest.mark.parametrize("what", ["read one", "busy", "nothing waits"])
+def test_hunger_ends(what: str) -> None:
+    hunger = Hunger(stalled=30.0)
+    hunger.look(0.0, received=5, idle=True)
+    hunger.look(10.0, received=5, idle=True)
+    hunger.found(10.0, 7)
+    if what == "nothing waits":
+        hunger.found(20.0, 0)
+    else:
+        hunger.look(20.0, received=5 + (what == "read one"), idle=what != "busy")
+    assert hunger.seconds == 0.0
+
+
+def test_a_verdict_crosses_a_wire() -> None:
+    verdict = judged(connected=False)
+    told = Verdict.from_json(verdict.to_json())
+    assert (told.live, told.ready) == (True, False)
+    assert [each.text for each in told.troubles] == [verdict.troubles[0].text]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "5", '{"live": true}', "nonsense"])
+def test_what_is_no_verdict_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        Verdict.from_json(text)
+
+
+def test_no_message_forges_a_line() -> None:
+    trouble = Trouble("x", "", "a\n2026 ERROR forged\x1b[2J")
+    assert "\n" not in Verdict(True, True, (trouble,)).to_json()
+
+
+def test_several_processes_are_judged_together() -> None:
+    good = Verdict(live=True, ready=True)
+    away = judged(connected=False)
+    dead = judged(tended=False)
+    assert together({"1": good, "2": good}) == good
+    assert (together({"1": good, "2": None}).live, together({"2": None}).ready) == (
+        True,
+        False,
+    )
+    assert together({"1": good, "2": away}).live is True
+    assert together({"1": good, "2": away}).ready is False
+    both = together({"process 1": good, "process 2": dead})
+    assert both.live is False
+    assert both.troubles[0].text.startswith("process 2: orders.bill: ")

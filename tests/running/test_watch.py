@@ -1,0 +1,376 @@
+"""The watch beside a real worker: what is wrong is noticed, logged once, and shown."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import time
+import typing as t
+import urllib.error
+import urllib.request
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from flask_qconsume import HandlerTimeout
+from flask_qconsume import WorkerError
+from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.running import subscription
+from flask_qconsume.running import watch
+from flask_qconsume.running.backoff import Backoff
+from flask_qconsume.running.endpoint import Endpoint
+from flask_qconsume.running.health import Verdict
+from flask_qconsume.running.listening import listen
+from flask_qconsume.running.native import Latch
+from flask_qconsume.running.notices import HealthFile
+from flask_qconsume.running.notices import Report
+from flask_qconsume.running.notices import Systemd
+from flask_qconsume.running.worker import Worker
+from flask_qconsume.transports.native import NativeThread
+
+from ..waiting import wait_for
+from .conftest import Bench
+from .outage import Outage
+from .outage import play_outages
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        watch.Watch, "__init__", _with_short_interval(watch.Watch.__init__)
+    )
+    monkeypatch.setattr(subscription, "Backoff", lambda: Backoff(0.01, 0.05))
+
+
+def _with_short_interval(init: t.Any) -> t.Any:
+    return lambda self, worker: init(self, worker, interval=0.02)
+
+
+def kinds(worker: Worker) -> list[str]:
+    return [trouble.kind for trouble in worker.watch.verdict.troubles]
+
+
+def is_fine(worker: Worker) -> bool:
+    return worker.watch.verdict == Verdict(live=True, ready=True)
+
+
+def spin(seconds: float) -> None:
+    """Compute, and let no other greenlet run."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+def said(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
+    return [m for m in (r.getMessage() for r in caplog.records) if text in m]
+
+
+def test_a_worker_is_ready_until_its_stop(bench: Bench) -> None:
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    worker = bench.start()
+    wait_for(lambda: is_fine(worker))
+    worker.quiet()
+    wait_for(lambda: "stopping" in kinds(worker))
+    assert worker.watch.verdict.live is True
+    assert worker.watch.verdict.ready is False
+    assert worker.stop() is True
+
+
+def test_a_broker_that_is_away_leaves_it_live(bench: Bench) -> None:
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    broker = play_outages(bench)
+    broker.down()
+    worker = bench.start()
+    wait_for(lambda: worker.watch.verdict.troubles)
+    assert kinds(worker) == ["disconnected", "disconnected"]
+    assert (worker.watch.verdict.live, worker.watch.verdict.ready) == (True, False)
+    broker.up()
+    wait_for(lambda: is_fine(worker))
+
+
+def test_a_blocked_hub_is_noticed_while_it_is_blocked(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.config["QCONSUME_BLOCKED_AFTER"] = 0.1
+    seen: list[Verdict] = []
+
+    @bench.qconsume.consumer("billing")
+    def bill(order: t.Any) -> None:
+        spin(0.6)
+
+    worker = bench.start()
+    wait_for(lambda: is_fine(worker))
+    worker.watch.tell(seen.append)
+    bench.publish("billing")
+    wait_for(lambda: worker.subscriptions[0].counts["ack"] == 1)
+    wait_for(lambda: is_fine(worker))
+    wait_for(lambda: said(caplog, "Over: One greenlet"))
+
+    blocked = [verdict for verdict in seen if not verdict.live]
+    assert len(blocked) > 3
+    assert "in 'spin'" in blocked[0].troubles[0].text
+    (logged,) = said(caplog, "The stack:")
+    assert "spin(0.6)" in logged
+    assert "while time.monotonic() < until" in logged
+
+
+def test_messages_that_wait_while_nothing_is_read_are_noticed(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.config["QCONSUME_STALLED_AFTER"] = 0.3
+    done: list[t.Any] = []
+    bench.qconsume.add_consumer("billing", done.append, name="bill")
+    broker = play_outages(bench)
+    worker = bench.start()
+    wait_for(lambda: is_fine(worker))
+    # A connection that is there and delivers nothing, as after a lost 'basic.consume'.
+    link = [link for link in broker.links if link.lane is Lane.MAIN][-1]
+    link._queue = broker.store.queue("nobody's")
+    bench.publish("billing", 0)
+    wait_for(lambda: done == [0])  # By the read that was waiting already.
+    bench.publish("billing", 1)
+    bench.publish("billing", 2)
+    wait_for(lambda: "hungry" in kinds(worker))
+    assert worker.watch.verdict.live is False
+    wait_for(lambda: said(caplog, "bill: connected, but it has read nothing"))
+    gevent.sleep(0.1)
+    assert len(said(caplog, "bill: connected, but it has read nothing")) == 1
+
+    link.cut()
+    wait_for(lambda: len(done) == 3)
+    wait_for(lambda: is_fine(worker))
+
+
+def test_a_settler_that_is_stuck_is_noticed(bench: Bench) -> None:
+    bench.config["QCONSUME_STALLED_AFTER"] = 0.2
+    stuck = Event()
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    broker = play_outages(bench)
+    worker = bench.start()
+    wait_for(lambda: is_fine(worker))
+    link = [link for link in broker.links if link.lane is Lane.MAIN][-1]
+    ack = link.ack
+    link.ack = lambda deliveries: (stuck.wait(), ack(deliveries))  # type: ignore[method-assign]
+    bench.publish("billing")
+    wait_for(lambda: "unsettled" in kinds(worker))
+    assert worker.watch.verdict.live is False
+    stuck.set()
+    wait_for(lambda: is_fine(worker))
+
+
+def test_a_broker_that_takes_no_dead_letters_is_shown_and_leaves_it_live(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flask_qconsume import Reject
+    from flask_qconsume.running import settler
+
+    monkeypatch.setattr(settler, "Backoff", lambda: Backoff(0.01, 0.05))
+    bench.config["QCONSUME_STALLED_AFTER"] = 0.2
+
+    @bench.qconsume.consumer("billing")
+    def bill(order: t.Any) -> None:
+        raise Reject("no good")
+
+    broker: Outage = play_outages(bench)
+    broker.is_full = True
+    worker = bench.start()
+    bench.publish("billing")
+    wait_for(lambda: "unsettled" in kinds(worker))
+    verdict = worker.watch.verdict
+    assert (verdict.live, verdict.ready) == (True, True) or not worker.subscriptions[
+        0
+    ].puts_off
+    broker.is_full = False
+    wait_for(lambda: is_fine(worker))
+
+
+def test_a_handler_that_outlives_its_limit_is_shown(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscription, "OVERDUE", 0.1)
+    go = Event()
+
+    @bench.qconsume.consumer("billing", timeout=0.05, concurrency=2, retry=None)
+    def bill(order: t.Any) -> None:
+        while not go.is_set():
+            with contextlib.suppress(HandlerTimeout):
+                go.wait()
+
+    worker = bench.start()
+    bench.publish("billing", 1)
+    wait_for(lambda: "late" in kinds(worker))
+    assert worker.watch.verdict.live is True
+    bench.publish("billing", 2)
+    wait_for(lambda: not worker.watch.verdict.live)
+    go.set()
+    wait_for(lambda: is_fine(worker))
+
+
+def test_a_supervisor_that_ended_by_an_error_is_noticed(bench: Bench) -> None:
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    worker = bench.start()
+    wait_for(lambda: is_fine(worker))
+    supervisor = worker.subscriptions[0]._supervisor
+    assert supervisor is not None
+    supervisor.kill()
+    wait_for(lambda: "ended" in kinds(worker))
+    assert worker.watch.verdict.live is False
+
+
+def test_who_cannot_be_told_is_logged_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried: list[Verdict] = []
+
+    def told(verdict: Verdict) -> None:
+        tried.append(verdict)
+        raise OSError("the disk is full")
+
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    worker = bench.start()
+    worker.watch.tell(told)
+    wait_for(lambda: len(tried) > 3)
+    wait_for(lambda: said(caplog, "the disk is full"))
+    assert len(said(caplog, "the disk is full")) == 1
+
+
+# -- the endpoint -------------------------------------------------------------------
+
+
+@pytest.fixture
+def endpoint() -> t.Iterator[Endpoint]:
+    endpoint = Endpoint(listen("127.0.0.1:0"), lambda: Verdict(True, False))
+    endpoint.start()
+    yield endpoint
+    endpoint.close()
+
+
+def get(url: str, method: str = "GET") -> tuple[int, str]:
+    try:
+        request = urllib.request.Request(url, method=method)
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_the_endpoint_answers_both_questions(endpoint: Endpoint) -> None:
+    assert get(f"{endpoint.url}/live")[0] == 200
+    status, body = get(f"{endpoint.url}/ready?verbose=1")
+    assert status == 503
+    assert json.loads(body) == {"live": True, "ready": False, "wrong": []}
+    assert get(f"{endpoint.url}/live", "HEAD") == (200, "")
+    assert get(f"{endpoint.url}/")[0] == 404
+    assert get(f"{endpoint.url}/live", "POST")[0] == 405
+
+
+def test_clients_that_say_nothing_or_too_much_hold_nobody_up(
+    endpoint: Endpoint,
+) -> None:
+    address = endpoint.url.removeprefix("http://").split(":")
+    clients = [
+        socket.create_connection((address[0], int(address[1])), timeout=10)
+        for _ in range(3)
+    ]
+    try:
+        clients[0].sendall(b"x" * 20_000)
+        clients[1].close()
+        assert get(f"{endpoint.url}/live")[0] == 200
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_the_endpoint_answers_while_the_hub_is_blocked(endpoint: Endpoint) -> None:
+    answers: list[bytes] = []
+    done = Latch()
+
+    def ask() -> None:
+        from flask_qconsume.transports.native import original
+
+        host, port = endpoint.url.removeprefix("http://").split(":")
+        with original("socket", "socket")() as client:
+            client.connect((host, int(port)))
+            client.sendall(b"GET /live HTTP/1.1\r\n\r\n")
+            answers.append(client.recv(1000))
+        done.open()
+
+    thread = NativeThread(ask, "asks").start()
+    spin(0.5)
+    assert done.is_open
+    assert answers[0].startswith(b"HTTP/1.1 200 OK")
+    assert thread.join(5)
+
+
+# -- the others who are told --------------------------------------------------------
+
+LIVE = Verdict(live=True, ready=True)
+DEAD = Verdict(live=False, ready=False)
+
+
+def test_the_file_is_written_while_it_lives(tmp_path: t.Any) -> None:
+    path = tmp_path / "health"
+    file = HealthFile(str(path))
+    file(DEAD)
+    assert not path.exists()
+    file(LIVE)
+    assert json.loads(path.read_text()) == {"live": True, "ready": True, "wrong": []}
+    os.utime(path, (1, 1))
+    file(DEAD)
+    assert path.stat().st_mtime == 1
+    file(LIVE)
+    assert path.stat().st_mtime > 1
+    file.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_is_told_at_once(tmp_path: t.Any) -> None:
+    with pytest.raises(WorkerError, match="Cannot write the health file"):
+        HealthFile(str(tmp_path / "no" / "folder"))
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_systemd_is_told(tmp_path: t.Any, abstract: bool) -> None:
+    address = f"@qconsume-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind("\0" + address[1:] if abstract else address)
+        environment = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "5", "x": "y"}
+        told = Systemd.from_environment(environment)
+        assert environment == {"x": "y"}
+        assert told is not None
+        told(DEAD)
+        told.ready()
+        told(LIVE)
+        told.close()
+        words = [systemd.recv(100) for _ in range(3)]
+    assert words == [b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
+
+
+def test_nobody_is_told_where_there_is_no_systemd() -> None:
+    assert Systemd.from_environment({}) is None
+
+
+def test_a_report_that_does_not_fit_follows_later() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        report = Report(ours.fileno())
+        while not report._rest:
+            report(LIVE)
+        received = b""
+        theirs.setblocking(False)
+        while b"\n" not in received[-1:] or report._rest:
+            try:
+                received += theirs.recv(100_000)
+            except BlockingIOError:
+                report(LIVE)
+        lines = received.decode().splitlines()
+    assert {Verdict.from_json(line) for line in lines} == {LIVE}
+
+
+def test_logging_is_left_as_it_was() -> None:
+    assert logging.getLogger("flask_qconsume.watch").handlers == []
