@@ -43,7 +43,7 @@ _LOOK = 0.2
 _FINE = 60.0
 
 #: The shortest limit for a child's silence, in seconds: it reports once a second.
-_SILENT = 5.0
+_SILENT = 3.0
 
 #: Exit codes of a process that finds its own configuration wrong.
 _WRONG = (1, 2)

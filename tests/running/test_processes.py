@@ -64,7 +64,7 @@ control = socket.socket(fileno=int(control))
 listener = socket.socket(fileno=int(listener))
 
 def up():
-    control.sendall(b"up")
+    control.sendall(b"up\\n")
     print("child is up", os.getpid(), flush=True)
 
 def exit_with(code):
