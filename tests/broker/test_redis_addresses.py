@@ -5,6 +5,8 @@ from __future__ import annotations
 import pathlib
 import shutil
 import subprocess
+import typing as t
+from collections.abc import Iterator
 
 import gevent
 import pytest
@@ -20,6 +22,7 @@ from ..servers.ports import free_port
 from ..waiting import wait_for
 from .redis_tools import EXCHANGE
 from .redis_tools import bodies
+from .redis_tools import forward
 from .redis_tools import outgoing
 from .redis_tools import plan
 from .redis_tools import read
@@ -111,6 +114,51 @@ def test_a_user_of_streams_with_no_more_permissions_than_it_needs(own_redis):
     own_redis.command("ACL", "SETUSER", "shop", "on", ">pw", "~*", *commands.split())
     url = own_redis.url.replace("redis://", "redis-streams://shop:pw@")
     assert_works(broker_at(url))
+
+
+@both
+def test_no_command_is_needed_that_redis_6_2_does_not_have(own_redis, kind):
+    """The server itself tells since when it knows each command."""
+    with own_redis.client() as client:
+        docs = client.execute_command("COMMAND DOCS")
+    newer = {name for name, since in introduced(docs) if since > (6, 2, 99)}
+    assert {"xautoclaim", "blmove"}.isdisjoint(newer)
+    assert "lmpop" in newer
+    forbidden = [f"-{name}" for name in sorted(newer)]
+    own_redis.command("ACL", "SETUSER", "old", "on", ">pw", "~*", "+@all", *forbidden)
+    url = own_redis.url.replace("redis://", f"redis{kind}://old:pw@")
+    broker = broker_at(url)
+    broker.declare()
+    broker.publish([outgoing(delay=0.01), *[outgoing() for _ in range(3)]], 5.0)
+    link = broker.connect(plan(), Lane.MAIN, 5)
+    retried, dead, given_back, acked = read(link, 4)
+    assert forward(link, retried, Lane.MAIN, delay=0.01) is None
+    assert forward(link, dead, Lane.DEAD, expires=60.0) is None
+    link.ack([acked])
+    link.beat()
+    link.release([given_back])
+    link.close()
+    assert broker.dead_letters(plan()).take(lambda letter: True, replay=True) == 1
+    link = broker.connect(plan(), Lane.MAIN, 5)
+    link.ack(read(link, 3))
+    link.close()
+    broker.close()
+    assert_works(broker_at(url))
+
+
+def introduced(docs: t.Any) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Each command, and those below it, with its first version."""
+    for name, about in pairs(docs).items():
+        known = pairs(about)
+        yield name, tuple(map(int, known["since"].split(".")))
+        yield from introduced(known.get("subcommands", []))
+
+
+def pairs(found: t.Any) -> dict[str, t.Any]:
+    """A mapping, however the client's version of the protocol gives it."""
+    if isinstance(found, dict):
+        return found
+    return dict(zip(found[::2], found[1::2], strict=True))
 
 
 class Sentinel(Redis):

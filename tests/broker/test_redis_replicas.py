@@ -26,10 +26,12 @@ both = pytest.mark.parametrize("scheme", ["redis:", "redis-streams:"])
 
 @pytest.fixture
 def replica(own_redis, tmp_path):
-    options = {"replicaof": f"127.0.0.1 {own_redis.port}", "repl-diskless-sync": "yes"}
     own_redis.command("CONFIG", "SET", "repl-diskless-sync-delay", "0")
-    with Redis(tmp_path / "replica", options=options) as made:
-        wait_for(lambda: own_redis.command("WAIT", 1, 1) == 1, timeout=30)
+    with Redis(tmp_path / "replica") as made:
+        made.command("REPLICAOF", "127.0.0.1", own_redis.port)
+        with own_redis.client() as client:
+            client.set("known", 1)
+            wait_for(lambda: client.wait(1, 100) == 1, timeout=30)
         yield made
 
 
@@ -48,7 +50,7 @@ def test_what_was_confirmed_is_on_the_replica(own_redis, replica, scheme):
 def test_a_publish_that_no_replica_gets_is_an_error_and_is_not_sent_twice(
     own_redis, replica, scheme
 ):
-    options = {"wait_replicas": 1, "wait_timeout": 0.2}
+    options = {"wait_replicas": 1, "wait_timeout": 0.5}
     url = own_redis.url.replace("redis:", scheme)
     with shop(url, transport_options=options) as it:
         it.publish(outgoing(b"1"))

@@ -148,7 +148,7 @@ def test_every_queue_that_is_bound_gets_its_copy_and_nobody_twice(url):
 
 
 def test_a_delay_of_more_than_ten_years_is_refused(url):
-    with shop(url) as it, pytest.raises(UnsupportedByBroker, match="10 years"):
+    with shop(url) as it, pytest.raises(UnsupportedByBroker, match="is longer than"):
         it.broker.publish([outgoing(delay=1e9)], 5.0)
 
 
