@@ -11,6 +11,10 @@ Each script puts a message into its new place before it takes it from the old on
 those that only move messages begin with a write that changes nothing: from then on
 Redis lets them write even if it is out of memory. A group that is missing (after a
 ``FLUSHALL``, or a failover that lost it) is made again, from the first entry on.
+
+Newer commands are not for this: ``XAUTOCLAIM`` and ``XREADGROUP … CLAIM`` would
+take what was given back for what was lost; ``XACKDEL`` leaves an entry that is not
+pending any more, where a group was made again, to be read once more.
 """
 
 from __future__ import annotations
