@@ -37,6 +37,7 @@ HOMES = {
     "kombu": ({"broker", "transports"}, set()),
     "amqp": ({"broker", "transports"}, set()),
     "redis": ({"broker", "transports"}, set()),
+    "confluent_kafka": ({"broker", "transports"}, set()),
     "google": (set(), {"formats"}),
 }
 
@@ -148,7 +149,8 @@ def test_importing_the_package_imports_neither_gevent_nor_a_transport() -> None:
     code = (
         "import sys, flask_qconsume, flask_qconsume.testing.client\n"
         "print([name for name in sys.modules"
-        " if name.startswith(('gevent', 'kombu.transport', 'amqp', 'redis'))])"
+        " if name.startswith(('gevent', 'kombu.transport', 'amqp', 'redis',"
+        " 'confluent'))])"
     )
     # Without site: what measures a run imports gevent as the interpreter starts.
     done = subprocess.run(

@@ -41,6 +41,11 @@ class Link(abc.ABC):
     #: single active consumer, partitions that somebody else has).
     may_starve: bool = False
 
+    #: Whether what belongs together comes one by one (a consumer's ``ordering``). Then
+    #: the link holds retries, and what is behind them, by :meth:`postpone`; and
+    #: suspects come alone, their deaths counted by the link.
+    keeps_order: bool = False
+
     def __init__(self, plan: QueuePlan, lane: Lane) -> None:
         self.plan = plan
         self.lane = lane
@@ -77,6 +82,14 @@ class Link(abc.ABC):
 
         :returns: For each ``None``, or why it did not arrive (it is not acknowledged).
         """
+
+    def postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
+        """Take a delivery back, and give it out again as that attempt after a delay.
+
+        It is stale from then on, to be neither handled nor settled. Only for a link
+        that :attr:`keeps_order`.
+        """
+        raise NotImplementedError
 
     def beat(self) -> None:
         """Show the broker that we live (heartbeat, leases), and look whether it does.

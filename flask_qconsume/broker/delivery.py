@@ -46,6 +46,10 @@ class Delivery:
         """Whether the connection that it came by is gone."""
         return self.link.closed
 
+    def begin(self) -> bool:
+        """Whether a handler may begin with it now; if not, it is out of our hands."""
+        return not self.stale
+
 
 @dataclass(frozen=True)
 class Forward:

@@ -33,6 +33,7 @@ class Handlers:
     :param concurrency: How many greenlets.
     :param work: Handles a delivery; raises nothing but :class:`Interrupted`.
     :param done: Told the result of each job that was not given up.
+    :param missed: Told a delivery that may not be begun any more.
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class Handlers:
         concurrency: int,
         work: Callable[[Delivery], Result],
         done: Callable[[Delivery, Result], None],
+        missed: Callable[[Delivery], None],
     ) -> None:
         self._concurrency = concurrency
         self._work = work
         self._done = done
+        self._missed = missed
         self._inbox: SimpleQueue[Job | None] = SimpleQueue()
         self._busy: dict[gevent.Greenlet, Job] = {}
         self._greenlets: set[gevent.Greenlet] = set()
@@ -154,8 +157,9 @@ class Handlers:
 
     def _handle(self, job: Job) -> bool:
         """Handle one job; whether this greenlet is still wanted then."""
-        if job.delivery.stale:
+        if not job.delivery.begin():
             # The broker delivers it again, and nobody has begun with it: no loss.
+            self._missed(job.delivery)
             return True
         this = gevent.getcurrent()
         job.started = time.monotonic()

@@ -94,7 +94,10 @@ class Subscription:
         alone = lane is Lane.SUSPECTS
         self._prefetch = 1 if alone else consumer.prefetch
         self._handlers = Handlers(
-            1 if alone else consumer.concurrency, self._handle, self._handled
+            1 if alone else consumer.concurrency,
+            self._handle,
+            self._handled,
+            self._let_go,
         )
         self._settler = Settler(self._closed, self._lost)
         self._reader: Reader | None = None
@@ -361,11 +364,20 @@ class Subscription:
 
     def _retry(self, delivery: Delivery, delay: float) -> None:
         attempt = delivery.message.attempt + 1
+        if delivery.link.keeps_order:
+            self._postpone(delivery, attempt, delay)
+            return
         if delay < HELD_HERE and not self._quiet:
             self._hold(delivery, attempt, delay)
             return
         changed = headers.retried(delivery.message, attempt)
         self._settler.forward(Forward(delivery, Lane.MAIN, changed, delay=delay))
+
+    def _postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
+        """Leave it to its link, which holds back what is behind it."""
+        if not delivery.stale:
+            delivery.link.postpone(delivery, attempt, delay)
+        self._let_go(delivery)
 
     def _hold(self, delivery: Delivery, attempt: int, delay: float) -> None:
         """Keep it here, unsettled, for less than a second."""
@@ -407,10 +419,14 @@ class Subscription:
 
     def _closed(self, settlement: Settlement) -> None:
         delivery = delivery_of(settlement)
-        if self._reader is not None and self._reader.link is delivery.link:
-            self._reader.release(delivery)
+        self._let_go(delivery)
         if not delivery.settled:
             self._survivors.keep_answer(settlement)
+
+    def _let_go(self, delivery: Delivery) -> None:
+        """It is not ours to care for any more, so there is room for another one."""
+        if self._reader is not None and self._reader.link is delivery.link:
+            self._reader.release(delivery)
 
     def _give_back(self, reader: Reader, deliveries: list[Delivery]) -> None:
         """Let others have what was not started at once, and not only at the end."""

@@ -25,16 +25,18 @@ def triage(
 ) -> Forward | None:
     """Where a delivery has to go instead of to its handler, if anywhere.
 
-    The limit counts starts: one in the queue, and the others in the lane.
+    The limit counts starts: one in the queue, and the others in the lane. A link that
+    keeps an order has no use for a lane: it counts, and gives suspects out alone.
     """
     message = delivery.message
     if not message.redelivered:
         return None
-    if lane is Lane.MAIN:
+    in_place = delivery.link.keeps_order
+    if lane is Lane.MAIN and not in_place:
         return Forward(delivery, Lane.SUSPECTS, headers.suspected(message, deaths=0))
-    deaths = message.deaths + 1
+    deaths = message.deaths if in_place else message.deaths + 1
     if deaths + 1 < settings.delivery_limit:
-        return back_to_lane(delivery, deaths)
+        return None if in_place else back_to_lane(delivery, deaths)
     return Forward(
         delivery,
         Lane.DEAD,

@@ -167,7 +167,8 @@ class Window:
         if expected and end < self._furthest:
             yield end, self._furthest
         for start, stop in self._inherited:
-            yield max(start, self.position), stop
+            if stop > self.position:
+                yield max(start, self.position), stop
 
     def _written(self, upto: int, notes: t.Mapping[int, Note], limit: int) -> str:
         return written(self.base, Inherited(upto, list(self._done()), notes), limit)

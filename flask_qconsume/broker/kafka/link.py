@@ -1,0 +1,165 @@
+"""One member of a consumer group as a link: reads a queue's topics or its suspects.
+
+What becomes of records, and how that is committed, is the consumer's to know; here they
+become deliveries. A delivery is stale as soon as its partition was taken away, however
+well the link is.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+from ...message import Message
+from ...transports.kafka_consumer import KafkaConsumer
+from ...transports.kafka_member import Terms
+from ...transports.kafka_slot import Arrival
+from ..base import Link
+from ..delivery import Delivery
+from ..delivery import Forward
+from ..delivery import Lane
+from ..topology import QueuePlan
+
+#: Seconds that a read waits at the most, and that a close waits for the client.
+_WAIT = 1.0
+_GRACE = 3.0
+
+Forwarder = Callable[[Sequence[Forward]], list[Exception | None]]
+#: Makes a message of an arrival.
+Opener = Callable[[Arrival], Message]
+
+
+class KafkaDelivery(Delivery):
+    """An arrival on its way; stale once its partition is gone, or it was put back."""
+
+    __slots__ = ("returned",)
+
+    link: KafkaLink
+    tag: Arrival
+
+    def __init__(self, link: KafkaLink, arrival: Arrival, message: Message) -> None:
+        # As the base's, without calling it: this is done for every record.
+        self.link = link
+        self.tag = arrival
+        self.message = message
+        self.settled = False
+        #: Whether its link has it back.
+        self.returned = False
+
+    @property
+    def stale(self) -> bool:
+        return self.link.closed or self.returned or self.tag.slot.gone
+
+    def begin(self) -> bool:
+        if self.stale:
+            return False
+        if self.tag.slot.leaving:
+            self.link.release([self])
+            return False
+        return True
+
+
+class KafkaLink(Link):
+    """Reads topics as a member of a group.
+
+    :param config: librdkafka's settings, the group's id among them.
+    :param topics: Topics, and patterns that begin with ``^``.
+    :param opened: Makes a message of a record that arrived.
+    :param forwarder: Puts copies where they go; for each ``None``, or why it did not.
+    """
+
+    pushes = False
+    #: Another member of the group may have the partitions that are full.
+    may_starve = True
+
+    def __init__(
+        self,
+        plan: QueuePlan,
+        lane: Lane,
+        *,
+        config: Mapping[str, t.Any],
+        topics: Sequence[str],
+        terms: Terms,
+        opened: Opener,
+        forwarder: Forwarder,
+    ) -> None:
+        super().__init__(plan, lane)
+        self.keeps_order = terms.ordering != "none"
+        self._opened = opened
+        self._forwarder = forwarder
+        self._paused = False
+        self._consumer = KafkaConsumer(config, topics, terms)
+        self._consumer.start()
+
+    def read(self, room: int) -> Sequence[Delivery]:
+        if self.closed:
+            return []
+        consumer, opened = self._consumer, self._opened
+        found = [] if self._paused else consumer.take(room)
+        if not found:
+            consumer.wait(_WAIT)
+            found = [] if self._paused or self.closed else consumer.take(room)
+        return [KafkaDelivery(self, arrival, opened(arrival)) for arrival in found]
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        self._consumer.settle([delivery.tag for delivery in deliveries])
+
+    def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
+        errors = self._forwarder(forwards)
+        self._consumer.settle(
+            [
+                forward.delivery.tag
+                for forward, error in zip(forwards, errors, strict=True)
+                if error is None
+            ]
+        )
+        return errors
+
+    def postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
+        t.cast(KafkaDelivery, delivery).returned = True
+        self._consumer.postpone(delivery.tag, attempt, delay)
+
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            t.cast(KafkaDelivery, delivery).returned = True
+        self._consumer.put_back([delivery.tag for delivery in deliveries])
+
+    def beat(self) -> None:
+        if not self.closed:
+            self._consumer.check()
+
+    def pause(self) -> None:
+        self._paused = True
+        self._consumer.pause()
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self._consumer.close(_GRACE)
+
+
+def terms_of(
+    plan: QueuePlan,
+    lane: Lane,
+    prefetch: int,
+    *,
+    delayed: Callable[[str], bool],
+    due: Callable[[t.Any], float],
+    grace: float,
+) -> Terms:
+    """How a lane is read: suspects strictly one by one, in no order.
+
+    :param delayed: Whether a topic holds records back; :func:`due` tells until when.
+    """
+    main = lane is Lane.MAIN
+    return Terms(
+        room=prefetch,
+        ahead=main,
+        ordering=plan.ordering if main else "none",
+        delayed=delayed,
+        due=due,
+        grace=grace,
+    )

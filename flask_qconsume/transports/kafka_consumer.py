@@ -1,0 +1,161 @@
+"""A consumer of Kafka's that never blocks the hub, loses nothing and repeats little.
+
+A :class:`~.kafka_member.Member` in a native thread does all that the client may block
+in. Here is the hub's side: it takes arrivals and settles them, in any order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import BrokerError
+from ..errors import BrokerUnavailable
+from ..logs import logger_named
+from .kafka_member import ANSWER
+from .kafka_member import Member
+from .kafka_member import Terms
+from .kafka_order import order_of
+from .kafka_slot import Arrival
+from .kafka_window import Note
+from .native import Bell
+from .native import NativeThread
+
+logger = logger_named("flask_qconsume.transports.kafka")
+
+#: Seconds without a sign of the native thread after which the client is given up.
+_SILENCE = 60.0
+
+
+class KafkaConsumer:
+    """A member of a consumer group, for the thread that made it.
+
+    :param config: librdkafka's settings, the group's id among them.
+    :param topics: Topics, and patterns that begin with ``^``.
+    """
+
+    def __init__(
+        self, config: Mapping[str, Any], topics: Sequence[str], terms: Terms
+    ) -> None:
+        self._order = order_of(terms.ordering)
+        self._bell = Bell()
+        self._member = Member(config, list(topics), terms, self._bell)
+        self._thread = NativeThread(self._member.run, "kafka")
+
+    @property
+    def stale(self) -> int:
+        """How many settlements came after their partition had been taken away."""
+        return self._member.stale
+
+    def start(self, timeout: float = 2 * ANSWER) -> None:
+        """Connect, and begin to join the group.
+
+        :raises BrokerError: if the broker does not answer, or refuses.
+        """
+        self._thread.start()
+        deadline = time.monotonic() + timeout
+        try:
+            while not self._member.opened:
+                self._raise()
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise BrokerUnavailable("Kafka's client does not begin.")
+                self._bell.wait(left)
+        except BrokerError:
+            self.close(0)
+            raise
+
+    def take(self, room: int) -> list[Arrival]:
+        """Up to ``room`` arrivals to be handled; none if there are none yet.
+
+        :raises BrokerError: if it is of no use any more.
+        """
+        self._raise()
+        member = self._member
+        if member.told:
+            self._say()
+        while member.gone:
+            self._order.drop(member.gone.popleft())
+        while member.arrived:
+            self._order.add(member.arrived.popleft())
+        return self._order.take(room, time.monotonic())
+
+    def wait(self, timeout: float) -> None:
+        """Wait, cooperatively, until there may be something to take."""
+        due = self._order.next_due()
+        if due is not None:
+            timeout = min(timeout, due - time.monotonic())
+        if timeout > 0:
+            self._bell.wait(timeout)
+
+    def wake(self) -> None:
+        """End a wait."""
+        self._bell.ring()
+
+    def settle(self, arrivals: Sequence[Arrival]) -> None:
+        """These are done with; that is committed soon."""
+        self._member.settled.append(arrivals)
+        if self._order.settled(arrivals):
+            self._bell.ring()
+
+    def postpone(self, arrival: Arrival, attempt: int, delay: float) -> None:
+        """Hand it out again after so many seconds, and nothing behind it before.
+
+        That it comes to its attempt number ``attempt`` then is committed, too.
+        """
+        again = arrival._replace(redelivered=False, attempt=attempt, deaths=0)
+        self._member.noted.append((arrival, Note(attempt)))
+        if self._member.quiet:
+            self._member.released.append([arrival])
+        self._order.postpone(again, time.monotonic() + delay)
+        self._bell.ring()
+
+    def put_back(self, arrivals: Iterable[Arrival]) -> None:
+        """These were not begun here, and will not be: somebody else gets them."""
+        given = list(arrivals)
+        for arrival in given:
+            arrival.slot.handed -= 1
+        self._member.released.append(given)
+
+    def pause(self) -> None:
+        """Hand out no more, and give back what is not handed out."""
+        self._member.quiet = True
+        while self._member.arrived:
+            self._order.add(self._member.arrived.popleft())
+        self._member.released.append(self._order.clear())
+        self._bell.ring()
+
+    def check(self) -> None:
+        """Look whether the client lives.
+
+        :raises BrokerError: if it does not.
+        """
+        self._raise()
+        if time.monotonic() - self._member.beaten > _SILENCE:
+            raise BrokerUnavailable(f"Kafka's client has hung for {_SILENCE:g} s.")
+
+    def close(self, timeout: float) -> bool:
+        """Commit, and leave the group.
+
+        :returns: Whether that was done in time; else it goes on without us.
+        """
+        self._member.stopping = True
+        self._bell.ring()
+        done = not self._thread.alive or self._thread.join(timeout)
+        self._say()
+        self._bell.close()
+        return done
+
+    def _raise(self) -> None:
+        if self._member.error is not None:
+            raise self._member.error
+        if not self._thread.alive and not self._member.stopping:
+            raise BrokerError(f"Kafka's client has ended: {self._thread.error!r}")
+
+    def _say(self) -> None:
+        """Log what the native thread has to tell: it shares no locks with us."""
+        while self._member.told:
+            logger.log(*self._member.told.popleft())

@@ -1,0 +1,532 @@
+"""A member of a consumer group: what the native thread does that owns the client.
+
+It joins, fetches, commits, pauses, and leaves. With the hub it shares deques, flags and
+a bell, and no locks; so it logs nothing itself. Before a record is handed out, that it
+will be is committed, so that it is known if the process dies (:mod:`.kafka_window`);
+what is settled goes into the same commits, of which one is under way at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+import typing as t
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer
+from confluent_kafka import KafkaError
+from confluent_kafka import KafkaException
+from confluent_kafka import TopicPartition
+
+from ..errors import BrokerError
+from .kafka_faults import is_refusal
+from .kafka_faults import translated
+from .kafka_slot import Arrival
+from .kafka_slot import Due
+from .kafka_slot import Slot
+from .kafka_window import Note
+from .kafka_window import State
+from .kafka_window import Window
+from .native import Bell
+from .native import original
+
+#: Seconds between two commits, and after one that failed.
+_PACE = 0.02
+_PAUSE = 0.25
+#: Seconds that the client waits for records: with nothing in hand, and else, since
+#: what is settled meanwhile waits for its end.
+_IDLE = 0.05
+_BUSY = 0.005
+#: Seconds that the broker may take to answer.
+ANSWER = 5.0
+#: How many records are marked at once at the most, and how many are fetched ahead.
+_MOST = 5_000
+_AHEAD = 1_000
+#: How many records are fetched in one go.
+_BATCH = 1_000
+#: Bytes that are fetched ahead; and how many of them may lie in slots that are stuck.
+_BYTES = 16 * 1024 * 1024
+_BYTES_STUCK = 4 * _BYTES
+#: Seconds for which it only fetches slowly when that much is there. Then it pauses,
+#: which costs what the client has fetched, and half a second to go on.
+_FULL = 1.0
+#: Seconds between two looks at which slots are stuck or full.
+_LOOK = 0.05
+
+#: What a commit fails by while partitions move: it is tried again, or they are gone.
+_MOVING = {
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError._NO_OFFSET,
+    KafkaError._STATE,
+    KafkaError._WAIT_COORD,
+}
+
+Place = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a member reads."""
+
+    #: How many unsettled arrivals the hub wants at once.
+    room: int
+    #: Whether more than that may be marked, so that fast handlers never wait.
+    ahead: bool = True
+    #: ``"none"``, ``"key"`` or ``"partition"``.
+    ordering: str = "none"
+    #: Which topics hold records back, and until when (seconds since 1970) they do.
+    delayed: Callable[[str], bool] = lambda topic: False
+    due: Due = lambda record: 0.0
+    #: Seconds that a partition which is taken away waits for what is being handled.
+    grace: float = 10.0
+
+
+class Member:
+    """Runs in the native thread; what stands in the first part is shared with the hub.
+
+    :param config: librdkafka's settings, the group's id among them.
+    :param topics: Topics, and patterns that begin with ``^``.
+    """
+
+    def __init__(
+        self, config: Mapping[str, t.Any], topics: list[str], terms: Terms, bell: Bell
+    ) -> None:
+        #: From the hub: what is done with, given back unstarted, to be remembered.
+        self.settled: deque[Sequence[Arrival]] = deque()
+        self.released: deque[Sequence[Arrival]] = deque()
+        self.noted: deque[tuple[Arrival, Note]] = deque()
+        self.quiet = False
+        self.stopping = False
+        #: For the hub: what it may hand out, what it must forget, what is to be logged.
+        self.arrived: deque[list[Arrival]] = deque()
+        self.gone: deque[Slot] = deque()
+        self.told: deque[tuple[int, str]] = deque()
+        self.opened = False
+        self.error: BrokerError | None = None
+        #: When it was seen alive.
+        self.beaten = time.monotonic()
+        #: How many settlements came for slots that were gone.
+        self.stale = 0
+
+        self._config = config
+        self._topics = topics
+        self._terms = terms
+        self._bell = bell
+        self._slots: dict[Place, Slot] = {}
+        self._commits = Commits(terms, self)
+        self._flow = Flow()
+        self._turn = 0
+        self._doubted = False
+        self._known: set[t.Any] = set()
+
+    def run(self) -> None:
+        """Be a member until :attr:`stopping`, or an error."""
+        try:
+            self._consumer = Consumer(self._configured(), logger=_Lines(self.told))
+            try:
+                self._open()
+                while not self.stopping and self.error is None:
+                    self._round()
+            finally:
+                self._consumer.close()
+        except Exception as error:
+            self.fail(error)
+        finally:
+            self._bell.ring()
+
+    def fail(self, error: t.Any) -> None:
+        """End, and let the hub know why; the first reason counts."""
+        if self.error is None:
+            known = isinstance(error, BrokerError)
+            self.error = error if known else translated(error)
+
+    def tell(self, level: int, text: str) -> None:
+        """Have the hub log something."""
+        self.told.append((level, text))
+
+    def hand_over(self, slot: Slot, arrivals: list[Arrival]) -> None:
+        """Give arrivals to the hub: that it has them is committed."""
+        if self.quiet or slot.leaving:
+            for arrival in arrivals:
+                slot.window.release(arrival.offset)
+            slot.dirty = True
+        elif arrivals:
+            self.arrived.append(arrivals)
+            self._bell.ring()
+
+    # -- joining and leaving ----------------------------------------------------------
+
+    def _configured(self) -> dict[str, t.Any]:
+        return {
+            **self._config,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "on_commit": self._committed,
+            "error_cb": self._trouble,
+        }
+
+    def _open(self) -> None:
+        try:
+            self._consumer.list_topics(timeout=ANSWER)
+        except KafkaException:
+            self._consumer.poll(0)  # It may know more by now: a refusal.
+            if self.error is None:
+                raise
+        self._consumer.subscribe(
+            self._topics,
+            on_assign=self._assigned,
+            on_revoke=self._revoked,
+            on_lost=self._lost,
+        )
+        self.opened = True
+        self._bell.ring()
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if not partitions:
+            return
+        for found in consumer.committed(partitions, timeout=2 * ANSWER):
+            if found.error is not None:
+                raise KafkaException(found.error)
+            committed = found.offset if found.offset >= 0 else None
+            self._add(found.topic, found.partition, committed, found.metadata or "")
+
+    def _add(
+        self, topic: str, partition: int, committed: int | None, metadata: str
+    ) -> Slot:
+        slot = self._slots[topic, partition] = Slot(
+            topic,
+            partition,
+            Window(committed, metadata),
+            due=self._terms.due if self._terms.delayed(topic) else None,
+            apart=self._terms.ordering != "none",
+        )
+        return slot
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        places = [(each.topic, each.partition) for each in partitions]
+        slots = [self._slots[place] for place in places if place in self._slots]
+        for slot in slots:
+            slot.leaving = True
+        self._bell.ring()
+        self._await_handlers(slots)
+        if self.error is None:
+            self._commits.leave(consumer, slots)
+        self._drop(places)
+
+    def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._drop([(each.topic, each.partition) for each in partitions])
+        self.tell(
+            logging.WARNING,
+            f"{len(partitions)} partitions were lost: somebody else may handle what is"
+            " being handled here. This process was not heard of for too long"
+            " ('session.timeout.ms', 'max.poll.interval.ms').",
+        )
+
+    def _drop(self, places: Sequence[Place]) -> None:
+        for place in places:
+            slot = self._slots.pop(place, None)
+            if slot is not None:
+                slot.leaving = slot.gone = True
+                self.gone.append(slot)
+        self._bell.ring()
+
+    def _await_handlers(self, slots: list[Slot]) -> None:
+        """Let the hub finish what it has begun, for a while."""
+        sleep = original("time", "sleep")
+        deadline = time.monotonic() + self._terms.grace
+        while True:
+            self._obey()
+            over = self.stopping or self.error or time.monotonic() > deadline
+            if over or not any(slot.in_hands > 0 for slot in slots):
+                break
+            self.beaten = time.monotonic()
+            sleep(_BUSY)
+
+    # -- going on ---------------------------------------------------------------------
+
+    def _round(self) -> None:
+        self.beaten = time.monotonic()
+        self._obey()
+        slots = list(self._slots.values())
+        if not self.quiet:
+            self._mark(slots)
+        self._commits.send(self._consumer, slots)
+        ahead = _AHEAD + self._commits.room
+        self._flow.look(self._consumer, slots, ahead, self.quiet)
+        self._fetch(slots)
+        if self._doubted:
+            self._doubted = False
+            self._consumer.list_topics(timeout=ANSWER)
+
+    def _obey(self) -> None:
+        while self.settled:
+            for arrival in self.settled.popleft():
+                slot = arrival.slot
+                if slot.gone:
+                    self.stale += 1
+                elif slot.window.settle(arrival.offset):
+                    slot.settled += 1
+                    slot.dirty = True
+                    self._commits.settled += 1
+        while self.noted:
+            arrival, note = self.noted.popleft()
+            arrival.slot.window.note(arrival.offset, note)
+            arrival.slot.dirty = True
+        while self.released:
+            for arrival in self.released.popleft():
+                arrival.slot.window.release(arrival.offset)
+                arrival.slot.dirty = True
+
+    def _mark(self, slots: list[Slot]) -> None:
+        """Choose what may be handed out next, from all slots in turn."""
+        free = self._commits.room - sum(slot.open - slot.blocked for slot in slots)
+        ready = [slot for slot in slots if slot.buffer and not slot.leaving]
+        if not ready or free <= 0:
+            return
+        self._turn = (self._turn + 1) % len(ready)
+        share = max(1, free // len(ready))
+        now = time.time()
+        for slot in ready[self._turn :] + ready[: self._turn]:
+            lane = self._commits.room_of(slot)
+            free -= slot.mark(min(share, free, lane), now)
+
+    def _fetch(self, slots: list[Slot]) -> None:
+        room = self._flow.room
+        if room <= 0:
+            # It must go on asking, for the client's callbacks.
+            original("time", "sleep")(_BUSY)
+        busy = self._commits.pending or any(slot.open for slot in slots)
+        wait = _BUSY if busy else _IDLE
+        first = self._consumer.poll(wait if room > 0 else 0)
+        if first is None:
+            return
+        self._fetched(first)
+        if room > 1:
+            for record in self._consumer.consume(min(room - 1, _BATCH), 0):
+                self._fetched(record)
+
+    def _fetched(self, record: t.Any) -> None:
+        error = record.error()
+        if error is not None:
+            self._trouble(error)
+            return
+        place = record.topic(), record.partition()
+        slot = self._slots.get(place)
+        if slot is None:
+            return
+        if record.offset() < slot.window.position:
+            # The topic was made anew, or lost its end: those offsets are others now.
+            self._drop([place])
+            slot = self._add(*place, None, "")
+        slot.fetched(record)
+
+    # -- what goes wrong --------------------------------------------------------------
+
+    def _committed(
+        self, error: KafkaError | None, partitions: list[TopicPartition]
+    ) -> None:
+        for failed in self._commits.answered(error, partitions):
+            self._trouble(failed)
+
+    def _trouble(self, error: KafkaError) -> None:
+        if error.fatal() or is_refusal(error):
+            self.fail(error)
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._doubted = True  # It may be that they only hung up idle connections.
+        elif error.code() not in self._known:
+            self._known.add(error.code())
+            self.tell(logging.WARNING, _described(error))
+
+
+class Commits:
+    """What is committed, one commit at a time, and what that lets the hub have."""
+
+    def __init__(self, terms: Terms, member: Member) -> None:
+        #: How many arrivals were settled since the last commit.
+        self.settled = 0
+        #: How many records may be marked and unsettled.
+        self.room = terms.room
+        self._terms = terms
+        self._member = member
+        self._pending: dict[Place, tuple[Slot, State, list[Arrival]]] = {}
+        self._next = 0.0
+
+    @property
+    def pending(self) -> bool:
+        """Whether a commit is not answered yet."""
+        return bool(self._pending)
+
+    def room_of(self, slot: Slot) -> int:
+        """How many more records of one slot may be marked, however many are blocked."""
+        if self._terms.ordering == "none":
+            return _MOST
+        most = _MOST // 5 if self._terms.ordering == "key" else self.room
+        return max(0, most - slot.open)
+
+    def send(self, consumer: Consumer, slots: list[Slot]) -> None:
+        """Commit what has changed, if it is time to."""
+        now = time.monotonic()
+        if self._pending or (now < self._next and not _is_starving(slots)):
+            return
+        self._next = now + _PACE
+        if self._terms.ahead:
+            self._adapt()
+        for slot in slots:
+            self._add(slot)
+        if not self._pending:
+            return
+        offsets = [_offset(slot, state) for slot, state, _ in self._pending.values()]
+        try:
+            consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            for failed in self.answered(error.args[0], []):
+                self._member.tell(logging.WARNING, _described(failed))
+
+    def answered(
+        self, error: KafkaError | None, partitions: list[TopicPartition]
+    ) -> list[KafkaError]:
+        """What the broker says; returns what is neither fine nor to be expected."""
+        pending, self._pending = self._pending, {}
+        errors = {(each.topic, each.partition): each.error for each in partitions}
+        failures = {}
+        for place, (slot, state, arrivals) in pending.items():
+            failed = errors.get(place) or error
+            if failed is None:
+                slot.committed = state
+                self._member.hand_over(slot, arrivals)
+                continue
+            slot.waiting[:0] = arrivals
+            slot.dirty = True
+            self._next = time.monotonic() + _PAUSE
+            if failed.code() == KafkaError.OFFSET_METADATA_TOO_LARGE:
+                slot.limit //= 2
+            elif failed.code() not in _MOVING:
+                failures[failed.code()] = failed
+        return list(failures.values())
+
+    def leave(self, consumer: Consumer, slots: list[Slot]) -> None:
+        """Commit, and wait for that, what somebody else is to find."""
+        left = [(slot, slot.window.left(slot.limit)) for slot in slots]
+        offsets = [
+            _offset(slot, state)
+            for slot, state in left
+            if state.offset >= 0 and state != slot.committed
+        ]
+        if not offsets:
+            return
+        try:
+            consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].code() not in _MOVING:
+                self._member.tell(logging.WARNING, _described(error.args[0]))
+
+    def _add(self, slot: Slot) -> None:
+        if not slot.dirty:
+            return
+        slot.dirty = False
+        state = slot.window.state(slot.limit)
+        if state == slot.committed:
+            # That they are in flight is known already, from a life before.
+            self._member.hand_over(slot, slot.waiting)
+        else:
+            place = slot.topic, slot.partition
+            self._pending[place] = slot, state, slot.waiting
+        slot.waiting = []
+
+    def _adapt(self) -> None:
+        """Mark as much ahead as is settled in the time of two commits."""
+        wanted = self._terms.room + 2 * self.settled
+        # It shrinks slowly: one slow moment is not the end of a fast stretch.
+        wanted = max(wanted, self._terms.room, self.room * 3 // 4)
+        self.room = min(max(_MOST, self._terms.room), wanted)
+        self.settled = 0
+
+
+class Flow:
+    """How much is fetched ahead, and what is paused."""
+
+    def __init__(self) -> None:
+        #: How many records are to be fetched next.
+        self.room = 1
+        #: How large records are, by those that came last.
+        self._mean = _BYTES // _BATCH
+        self._halted = False
+        self._full_since: float | None = None
+        self._next = 0.0
+
+    def look(
+        self, consumer: Consumer, slots: list[Slot], ahead: int, quiet: bool
+    ) -> None:
+        """Pause and resume, as is needed to have about ``ahead`` records here."""
+        loose = [slot for slot in slots if not slot.stuck]
+        count = sum(len(slot.buffer) for slot in loose)
+        size = sum(slot.size for slot in loose)
+        self.room = 0
+        if size < _BYTES and sum(slot.size for slot in slots) < _BYTES_STUCK:
+            self._mean = max(1, size // count) if count else self._mean
+            self.room = min(ahead - count, (_BYTES - size) // self._mean)
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _LOOK
+        for slot in slots:
+            slot.look(now)
+        enough = count > ahead // 2 or size > _BYTES // 2
+        self._decide(now, enough, quiet)
+        _switch(consumer, [s for s in slots if self._is_unwanted(s) and not s.paused])
+        _switch(consumer, [s for s in slots if s.paused and not self._is_unwanted(s)])
+
+    def _decide(self, now: float, enough: bool, quiet: bool) -> None:
+        if self.room > 0:
+            self._full_since = None
+        elif self._full_since is None:
+            self._full_since = now
+        if quiet or (self._full_since and now - self._full_since > _FULL):
+            self._halted = True
+        elif not enough:
+            self._halted = False
+
+    def _is_unwanted(self, slot: Slot) -> bool:
+        return self._halted or slot.stuck
+
+
+class _Lines:
+    """Takes what the client logs, in place of a logger."""
+
+    def __init__(self, told: deque[tuple[int, str]]) -> None:
+        self._told = told
+
+    def log(self, level: int, text: str, *values: t.Any) -> None:
+        """Keep a line for the hub."""
+        self._told.append((level, text % values))
+
+
+def _switch(consumer: Consumer, slots: list[Slot]) -> None:
+    """Pause or resume slots, whatever each is not."""
+    for slot in slots:
+        place = [TopicPartition(slot.topic, slot.partition)]
+        # While partitions move it may not be the client's any more.
+        with contextlib.suppress(KafkaException):
+            (consumer.resume if slot.paused else consumer.pause)(place)
+            slot.paused = not slot.paused
+
+
+def _offset(slot: Slot, state: State) -> TopicPartition:
+    return TopicPartition(slot.topic, slot.partition, state.offset, state.metadata)
+
+
+def _is_starving(slots: list[Slot]) -> bool:
+    """Whether the hub has nothing to do, and would have after a commit."""
+    waiting = any(slot.waiting for slot in slots)
+    return waiting and not any(slot.in_hands > 0 for slot in slots)
+
+
+def _described(error: KafkaError) -> str:
+    return f"Kafka's client says: {error.str()} ({error.name()}); it goes on."
