@@ -37,6 +37,8 @@ class Formats:
     ) -> None:
         built_in = (Json(), MsgPack(), Text(), _BYTES, Protobuf())
         self._formats = [each.knowing(schemas) for each in (*registered, *built_in)]
+        # Most claim nothing, and whatever is published is held out to those that may.
+        self._claiming = [f for f in self._formats if _may_claim(f)]
         self._by_type: dict[str, Format] = {}
         for each in self._formats:
             for name in each.content_types:
@@ -44,12 +46,14 @@ class Formats:
 
     def find(self, content_type: str) -> Format | None:
         """The format that bodies of a content type are in, if one is known."""
+        if content_type in self._by_type:
+            return self._by_type[content_type]
         name = normal(content_type) or JSON
         return self._by_type.get(name) or self._by_type.get(_suffix(name))
 
     def type_of(self, body: t.Any) -> str:
         """The content type of a body that is published without one."""
-        for each in self._formats:
+        for each in self._claiming:
             if each.claims(body):
                 return each.content_types[0]
         return JSON
@@ -131,6 +135,10 @@ def normal(content_type: str) -> str:
 
 def _first(decoders: Decoders, decoder: Decoder) -> str:
     return next(name for name, found in decoders.items() if found is decoder) or ""
+
+
+def _may_claim(format: Format) -> bool:
+    return type(format).claims is not Format.claims
 
 
 def _suffix(name: str) -> str:
