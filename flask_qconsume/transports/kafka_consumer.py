@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import BrokerError
 from ..errors import BrokerUnavailable
 from ..logs import logger_named
+from ..text import printable
 from .kafka_member import ANSWER
 from .kafka_member import Member
 from .kafka_member import Terms
@@ -49,6 +50,11 @@ class KafkaConsumer:
     def stale(self) -> int:
         """How many settlements came after their partition had been taken away."""
         return self._member.stale
+
+    @property
+    def ahead(self) -> int:
+        """How many records were fetched and may not be handed out yet."""
+        return self._member.buffered
 
     def start(self, timeout: float = 2 * ANSWER) -> None:
         """Connect, and begin to join the group.
@@ -158,4 +164,5 @@ class KafkaConsumer:
     def _say(self) -> None:
         """Log what the native thread has to tell: it shares no locks with us."""
         while self._member.told:
-            logger.log(*self._member.told.popleft())
+            level, text = self._member.told.popleft()
+            logger.log(level, "%s", printable(text))

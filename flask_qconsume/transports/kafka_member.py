@@ -44,6 +44,7 @@ _IDLE = 0.05
 _BUSY = 0.005
 #: Seconds that the broker may take to answer.
 ANSWER = 5.0
+_TRY = 0.5
 #: How many records are marked at once at the most, and how many are fetched ahead.
 _MOST = 5_000
 _AHEAD = 1_000
@@ -126,6 +127,11 @@ class Member:
         self._doubted = False
         self._known: set[t.Any] = set()
 
+    @property
+    def buffered(self) -> int:
+        """How many records are fetched and not marked."""
+        return sum(len(slot.buffer) for slot in list(self._slots.values()))
+
     def run(self) -> None:
         """Be a member until :attr:`stopping`, or an error."""
         try:
@@ -173,12 +179,7 @@ class Member:
         }
 
     def _open(self) -> None:
-        try:
-            self._consumer.list_topics(timeout=ANSWER)
-        except KafkaException:
-            self._consumer.poll(0)  # It may know more by now: a refusal.
-            if self.error is None:
-                raise
+        self._connect()
         self._consumer.subscribe(
             self._topics,
             on_assign=self._assigned,
@@ -187,6 +188,21 @@ class Member:
         )
         self.opened = True
         self._bell.ring()
+
+    def _connect(self) -> None:
+        """Wait for the broker's first answer, or for a reason why there is none."""
+        deadline = time.monotonic() + ANSWER
+        while True:
+            try:
+                self._consumer.list_topics(timeout=_TRY)
+                return
+            except KafkaException as error:
+                self._consumer.poll(0)  # Tells more: a refusal, nobody there at all.
+                over = self._doubted or time.monotonic() > deadline
+                if self.error is not None:
+                    raise self.error from error
+                if over or self.stopping:
+                    raise
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if not partitions:
@@ -456,7 +472,7 @@ class Flow:
         #: How many records are to be fetched next.
         self.room = 1
         #: How large records are, by those that came last.
-        self._mean = _BYTES // _BATCH
+        self._mean = _BYTES // 16
         self._halted = False
         self._full_since: float | None = None
         self._next = 0.0
@@ -479,16 +495,17 @@ class Flow:
         for slot in slots:
             slot.look(now)
         enough = count > ahead // 2 or size > _BYTES // 2
-        self._decide(now, enough, quiet)
+        too_much = count > 2 * ahead or size > 2 * _BYTES
+        self._decide(now, enough, quiet or too_much)
         _switch(consumer, [s for s in slots if self._is_unwanted(s) and not s.paused])
         _switch(consumer, [s for s in slots if s.paused and not self._is_unwanted(s)])
 
-    def _decide(self, now: float, enough: bool, quiet: bool) -> None:
+    def _decide(self, now: float, enough: bool, at_once: bool) -> None:
         if self.room > 0:
             self._full_since = None
         elif self._full_since is None:
             self._full_since = now
-        if quiet or (self._full_since and now - self._full_since > _FULL):
+        if at_once or (self._full_since and now - self._full_since > _FULL):
             self._halted = True
         elif not enough:
             self._halted = False
