@@ -124,8 +124,8 @@ def test_what_nobody_looks_after_comes_back_marked_and_a_late_ack_is_harmless(
         assert it.keys() == set()
 
 
-def test_leases_that_end_are_restored_under_load_too(redis_url):
-    with shop(redis_url, lease=1.0) as it:
+def test_leases_that_end_are_restored_under_load_too(redis_url, at):
+    with shop(at(redis_url), lease=1.0) as it:
         it.publish(outgoing(b"left behind"))
         silent = it.link()
         read(silent, 1)

@@ -46,6 +46,18 @@ local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 """
 
+#: Finds the error there is in putting something into keys of another type.
+MISPLACED = """
+local function misplaced(wanted)
+  for _, key in ipairs(KEYS) do
+    local found = redis.call('TYPE', key).ok
+    if found ~= wanted and found ~= 'none' then
+      return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. found)
+    end
+  end
+end
+"""
+
 _MAY_WRITE = """
 redis.call('ZREM', KEYS[1], '')
 redis.call('HDEL', KEYS[2], '')
@@ -240,14 +252,10 @@ return 1
 #: KEYS lists, or sorted sets if it is delayed; ARGV delay or '', envelopes…
 PUBLISH = Script(
     NOW
+    + MISPLACED
     + """
-local wanted = ARGV[1] == '' and 'list' or 'zset'
-for _, key in ipairs(KEYS) do
-  local found = redis.call('TYPE', key).ok
-  if found ~= wanted and found ~= 'none' then
-    return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. found)
-  end
-end
+local wrong = misplaced(ARGV[1] == '' and 'list' or 'zset')
+if wrong then return wrong end
 for i, key in ipairs(KEYS) do
   if ARGV[1] == '' then
     redis.call('LPUSH', key, ARGV[i + 1])

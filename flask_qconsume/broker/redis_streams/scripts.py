@@ -19,6 +19,7 @@ pending any more, where a group was made again, to be read once more.
 
 from __future__ import annotations
 
+from ..redis.scripts import MISPLACED
 from ..redis.scripts import NOW
 from ..redis.scripts import Script
 
@@ -277,14 +278,10 @@ return 1
 #: for each of the sets, or fields and values for all the streams.
 PUBLISH = Script(
     NOW
+    + MISPLACED
     + """
-local wanted = ARGV[1] == '' and 'stream' or 'zset'
-for _, key in ipairs(KEYS) do
-  local found = redis.call('TYPE', key).ok
-  if found ~= wanted and found ~= 'none' then
-    return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. found)
-  end
-end
+local wrong = misplaced(ARGV[1] == '' and 'stream' or 'zset')
+if wrong then return wrong end
 for i, key in ipairs(KEYS) do
   if ARGV[1] == '' then
     redis.call('XADD', key, '*', unpack(ARGV, 2))
