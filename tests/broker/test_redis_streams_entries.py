@@ -109,9 +109,11 @@ def test_a_packed_entry_that_is_none_is_its_own_body(element):
 
 def test_a_packed_entry_is_what_it_was():
     entry = sealed({"message_id": "1"}, b"\x00:\xff", exchange="e", routing_key="k")
-    message, ref = unpacked(entry.packed(3), "q")
+    first, second = entry.packed(3), entry.packed(3)
+    message, ref = unpacked(first, "q")
     assert (message.raw, message.id, message.exchange) == (b"\x00:\xff", "1", "e")
-    assert ref == json.loads(entry.meta)["ref"]
+    assert unpacked(first, "q")[1] == ref
+    assert unpacked(second, "q")[1] != ref
 
 
 def test_what_json_cannot_hold_is_refused():

@@ -42,8 +42,13 @@ class Entry:
     body: bytes
 
     def packed(self, step: int) -> bytes:
-        """The entry as it lies in a sorted set."""
-        return b"%d:%d:%s%s" % (step, len(self.meta), self.meta, self.body)
+        """The entry as it lies in a sorted set.
+
+        That knows each member once: a "ref" tells apart what is else the same.
+        """
+        ref = str(uuid.uuid4()).encode()
+        meta = b'%s, "ref": "%s"}' % (self.meta.removesuffix(b"}"), ref)
+        return b"%d:%d:%s%s" % (step, len(meta), meta, self.body)
 
 
 def sealed(
@@ -54,13 +59,7 @@ def sealed(
     :param properties: AMQP's basic properties by name, ``headers`` among them.
     :raises PublishRefused: if there is something in them that JSON cannot hold.
     """
-    # A sorted set knows each member once: the "ref" tells apart what is else the same.
-    meta = {
-        **properties,
-        "exchange": exchange,
-        "routing_key": routing_key,
-        "ref": str(uuid.uuid4()),
-    }
+    meta = {**properties, "exchange": exchange, "routing_key": routing_key}
     return Entry(written(meta), body)
 
 
