@@ -32,6 +32,7 @@ from .formats.base import Format
 from .formats.protobuf import Protobuf
 from .handling import signals
 from .handling.context import current_message
+from .message import TOMBSTONE
 from .message import Message
 from .outcomes import Ack
 from .outcomes import Drop
@@ -69,6 +70,7 @@ __all__ = [
     "Reject",
     "Retry",
     "RetryPolicy",
+    "TOMBSTONE",
     "TopologyMismatch",
     "UndecodableMessage",
     "UnknownConsumer",

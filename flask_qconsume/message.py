@@ -12,6 +12,17 @@ from dataclasses import field
 _NEVER = threading.Event()
 
 
+class Tombstone:
+    """The type of :data:`TOMBSTONE`."""
+
+    def __repr__(self) -> str:
+        return "TOMBSTONE"
+
+
+#: Published in place of a body, on Kafka: what the key stood for is no more.
+TOMBSTONE = Tombstone()
+
+
 @dataclass(frozen=True)
 class Message:
     """A message as its handler sees it; :data:`.current_message` is one."""
@@ -48,6 +59,8 @@ class Message:
     redelivered: bool = False
     #: Further properties of the broker's (``correlation_id``, ``reply_to``, ...).
     properties: Mapping[str, t.Any] = field(default_factory=dict)
+    #: Whether it has no body at all, which on Kafka removes its key.
+    tombstone: bool = False
     #: The decoded body, as it was before the schema.
     body: t.Any = None
     #: When the handler's time is over, on :func:`time.monotonic`'s clock.
@@ -89,3 +102,5 @@ class Outgoing:
     mandatory: bool = True
     #: What orders or partitions it, where the broker knows that.
     key: str | None = None
+    #: Whether it has no body at all.
+    tombstone: bool = False

@@ -184,8 +184,8 @@ TABLE: tuple[Setting, ...] = (
         "broker_url",
         "a URL",
         None,
-        "Where the broker is: amqp://…, redis://…, redis-streams://…, or memory:// for"
-        " trying out.",
+        "Where the broker is: amqp://…, redis://…, redis-streams://…, kafka://…, or"
+        " memory:// for trying out.",
         _text,
     ),
     Setting(

@@ -22,6 +22,8 @@ _BROKERS = {
     "redis-streams": (".redis_streams", "RedisStreams"),
     "rediss-streams": (".redis_streams", "RedisStreams"),
     "sentinel-streams": (".redis_streams", "RedisStreams"),
+    "kafka": (".kafka", "Kafka"),
+    "kafkas": (".kafka", "Kafka"),
     "memory": (".memory", "Memory"),
 }
 
@@ -51,10 +53,14 @@ def open_broker(settings: Settings, topology: Topology) -> Broker:
     except ImportError as error:
         raise ConfigurationError(
             f"The broker '{scheme}' needs a package that is not installed ({error})."
-            " Install it by: pip install 'Flask-QConsume[redis]'"
+            f" Install it by: pip install 'Flask-QConsume[{_extra(module)}]'"
         ) from error
     broker: Broker = found(settings, topology)
     return broker
+
+
+def _extra(module: str) -> str:
+    return "kafka" if module == ".kafka" else "redis"
 
 
 def _scheme(url: str) -> str:

@@ -100,6 +100,11 @@ def _unsendable(
             f"{capabilities.title}: 'priority={message.priority}' cannot be kept."
             f" Priorities are {capabilities.priority}. Leave it out."
         )
+    if message.tombstone and not capabilities.tombstones:
+        yield (
+            f"{broker} knows no tombstones: what was sent is read by nobody by its key."
+            " Publish a body that says that the key is gone."
+        )
     if message.exchange not in ("", exchange) and not capabilities.exchanges:
         yield (
             f"{broker} has no exchange '{message.exchange}', nor any other than the"

@@ -14,6 +14,7 @@ from ..errors import Unroutable
 from ..formats.table import BUILT_IN
 from ..formats.table import Formats
 from ..handling.payload import encode
+from ..message import TOMBSTONE
 from ..message import Outgoing
 from ..settings import JSON
 from ..text import quoted
@@ -57,7 +58,12 @@ def compose(
     name = default_exchange if exchange is None else getattr(exchange, "name", exchange)
     _check_short("exchange", name)
     _check_short("content_type", content_type)
-    raw, more = _encoded(body, content_type, formats, routing_key)
+    tombstone = body is TOMBSTONE
+    if tombstone and not options.get("key"):
+        raise PublishError("A tombstone needs a 'key': it is what is no more.")
+    raw, more = (
+        (b"", {}) if tombstone else _encoded(body, content_type, formats, routing_key)
+    )
     headers |= more
     check_values(headers)
     headers |= {ours.EXCHANGE: name, ours.ROUTING_KEY: routing_key}
@@ -75,6 +81,7 @@ def compose(
         expires=_seconds("expires", options.get("expires")),
         mandatory=options.get("mandatory", True),
         key=_key(options.get("key")),
+        tombstone=tombstone,
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import typing as t
 from dataclasses import dataclass
 
 from ..registration.consumer import Consumer
+from ..retry import RetryPolicy
 from ..settings import Settings
 
 
@@ -32,6 +34,8 @@ class QueuePlan:
     given: t.Any = None
     #: ``"none"``, ``"key"`` or ``"partition"``: what its messages keep to.
     ordering: str = "none"
+    #: The longest delays, in seconds, that its retry policy asks for.
+    delays: tuple[float, ...] = ()
 
     @property
     def suspects(self) -> str:
@@ -78,7 +82,14 @@ def _plan(settings: Settings, consumer: Consumer) -> QueuePlan:
         bindings=_bindings(settings, consumer),
         given=consumer.given,
         ordering=consumer.ordering,
+        delays=_delays(consumer.retry),
     )
+
+
+def _delays(policy: RetryPolicy) -> tuple[float, ...]:
+    """After each attempt the longest; those that grow no more are one."""
+    found = (policy.delay(n, lambda: 0.0) for n in range(1, policy.max_attempts))
+    return tuple(dict.fromkeys(itertools.islice(found, 100)))
 
 
 def _bindings(settings: Settings, consumer: Consumer) -> tuple[Binding, ...]:

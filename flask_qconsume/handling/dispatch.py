@@ -185,15 +185,20 @@ class _Run:
         message = current.message
         if message.expires_at is not None and message.expires_at <= self._now():
             return Drop("expired before it was consumed")
-        body = decode(message, self._consumer.decoders, self._consumer.max_message_size)
+        body = None if message.tombstone else self._decoded(message)
         current.message = dataclasses.replace(message, body=body)
         for hook in self._hooks.before:
             found = _outcome_of(hook, hook())
             if found is not None:
                 return self._decided(found)
         handler = self._consumer.handler
-        returned = _outcome_of(handler, handler(self._loaded(body)))
+        loaded = None if message.tombstone else self._loaded(body)
+        returned = _outcome_of(handler, handler(loaded))
         return Ack() if returned is None else self._decided(returned)
+
+    def _decoded(self, message: Message) -> t.Any:
+        consumer = self._consumer
+        return decode(message, consumer.decoders, consumer.max_message_size)
 
     def _loaded(self, body: t.Any) -> t.Any:
         schema = self._consumer.schema

@@ -1,0 +1,194 @@
+"""Kafka as an app's broker: puts the parts together, says what they can do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+from ...errors import TopologyMismatch
+from ...message import Message
+from ...message import Outgoing
+from ...settings import Settings
+from ...transports.kafka_admin import KafkaAdmin
+from ...transports.kafka_config import kafka_config
+from ...transports.kafka_producer import KafkaProducer
+from ...transports.kafka_slot import Arrival
+from ..base import Broker
+from ..base import DeadLetters
+from ..base import Link
+from ..delivery import Lane
+from ..policies import check_messages
+from ..topology import Binding
+from ..topology import QueuePlan
+from ..topology import Topology
+from . import layout
+from . import records
+from .capabilities import CAPABILITIES
+from .dead_letters import KafkaDeadLetters
+from .lag import lag
+from .link import KafkaLink
+from .link import Opener
+from .link import terms_of
+from .publisher import Publisher
+from .topics import TIMEOUT
+from .topics import Topics
+
+#: The group that a reader of dead letters would be in, if it committed anything.
+_NOBODY = "_qconsume.dead-letters"
+
+
+class Kafka(Broker):
+    """Groups for queues, topics for routing keys. Opens nothing before it is used."""
+
+    capabilities = CAPABILITIES
+
+    def __init__(self, settings: Settings, topology: Topology) -> None:
+        super().__init__(settings, topology)
+        self._config = kafka_config(settings.broker_url, settings.transport_options)
+        self._admin = KafkaAdmin(self._config.admin())
+        self._producer = KafkaProducer(self._config.producer(settings.publish_timeout))
+        self._topics = Topics(self._admin, self._config, settings)
+        self._publisher = Publisher(self._producer, self._topics)
+        self._declared_by: int | None = None
+
+    def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
+        self._declare_once(TIMEOUT)
+        return KafkaLink(
+            plan,
+            lane,
+            config=self._config.consumer(layout.group(plan, lane), self.settings.lease),
+            topics=layout.subscription(plan, lane),
+            terms=terms_of(
+                plan,
+                lane,
+                prefetch,
+                delayed=layout.holds_back,
+                due=records.due,
+                grace=self._config.grace,
+            ),
+            opened=_opener(plan.name),
+            forwarder=lambda forwards: self._publisher.forward(
+                forwards, self.settings.publish_timeout
+            ),
+        )
+
+    def publish(
+        self, messages: Sequence[Outgoing], timeout: float
+    ) -> list[Exception | None]:
+        check_messages(messages, self.topology.exchange, self.capabilities)
+        planned = self._publisher.composed(messages)
+        self._declare_once(timeout)
+        return self._publisher.publish(messages, planned, timeout)
+
+    def declare(self) -> None:
+        self._declare(TIMEOUT)
+
+    def stale_bindings(self) -> list[Binding]:
+        """None: what a group reads is said by its members, and only while they live."""
+        return []
+
+    def unbind(self, bindings: Sequence[Binding]) -> None:
+        """There are none."""
+
+    def depth(self, queue: str) -> int:
+        for plan in self.topology.queues:
+            if queue == plan.dead:
+                return self.dead_letters(plan).count()
+            if queue in (plan.name, plan.suspects):
+                return self._lag(plan, queue)
+        return lag(self._admin, queue, self._topics.look(), TIMEOUT, only_known=True)
+
+    def dead_letters(self, plan: QueuePlan) -> DeadLetters:
+        return KafkaDeadLetters(
+            plan,
+            self._config.consumer(_NOBODY),
+            self._admin,
+            self._topics,
+            self._publisher.replay,
+            self.settings.dead_letter_ttl,
+        )
+
+    def close(self) -> None:
+        self._producer.close()
+        self._admin.close()
+
+    def _lag(self, plan: QueuePlan, queue: str) -> int:
+        found = self._topics.look()
+        if queue == plan.suspects:
+            wanted = {layout.suspects(plan.name)}
+        else:
+            wanted = {topic for topic in found if layout.matches(plan, topic)}
+        read = {topic: number for topic, number in found.items() if topic in wanted}
+        return lag(self._admin, queue, read, TIMEOUT)
+
+    def _declare_once(self, timeout: float) -> None:
+        if self._declared_by != os.getpid():
+            self._declare(timeout)
+
+    def _declare(self, timeout: float) -> None:
+        for plan in self.topology.queues:
+            layout.check_plan(plan)
+        if self.settings.declare != "never":
+            found = self._topics.look(timeout)
+            missing = {
+                plan.name: [
+                    name for name in self._topics.wanted(plan) if name not in found
+                ]
+                for plan in self.topology.queues
+            }
+            self._supply(missing, timeout)
+            self._begin(timeout)
+        self._declared_by = os.getpid()
+
+    def _supply(self, missing: Mapping[str, Sequence[str]], timeout: float) -> None:
+        """Create what is missing, or say that it is."""
+        names = {name for each in missing.values() for name in each}
+        if not names:
+            return
+        if self.settings.declare == "auto":
+            self._topics.create(names, timeout)
+            return
+        queue, first = next((q, each[0]) for q, each in missing.items() if each)
+        raise TopologyMismatch(
+            f"The topic '{first}' of the queue '{queue}' is not there ({len(names)}"
+            " such topics are missing), and 'QCONSUME_DECLARE' is 'passive'. Run 'flask"
+            " qconsume declare' where it is 'auto'."
+        )
+
+    def _begin(self, timeout: float) -> None:
+        """Note where new groups begin, if that is not at the first record.
+
+        What is published from now on is theirs, whether a worker runs by then or not.
+        """
+        if not self._config.begins_at_the_end or self.settings.declare != "auto":
+            return
+        for plan in self.topology.queues:
+            if self._admin.committed(plan.name, timeout):
+                continue
+            found = self._topics.look(timeout)
+            places = [
+                (topic, n)
+                for topic, number in found.items()
+                if layout.matches(plan, topic)
+                for n in range(number)
+            ]
+            ends = self._admin.ends(places, timeout)
+            if ends:
+                self._admin.commit(plan.name, ends, timeout)
+
+
+def _opener(queue: str) -> Opener:
+    """Makes messages of a queue's arrivals."""
+
+    def opened(arrival: Arrival) -> Message:
+        _, _, record, redelivered, attempt, deaths = arrival
+        return records.incoming(
+            record,
+            queue,
+            redelivered=redelivered,
+            attempt=attempt,
+            deaths=deaths,
+        )
+
+    return opened

@@ -1,0 +1,45 @@
+"""How many records a group has not handled yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+
+from ...transports.kafka_admin import Committed
+from ...transports.kafka_admin import KafkaAdmin
+from ...transports.kafka_admin import Place
+from ...transports.kafka_window import read
+
+
+def lag(
+    admin: KafkaAdmin,
+    group: str,
+    topics: Mapping[str, int],
+    timeout: float,
+    only_known: bool = False,
+) -> int:
+    """The records from where a group stands to the ends, less those that are done.
+
+    :param topics: What the group reads, and how many partitions each has.
+    :param only_known: Whether only those count of which it has committed something.
+    """
+    known = admin.committed(group, timeout)
+    places = set() if only_known else set(_places(topics))
+    places |= {place for place in known if place[0] in topics}
+    ends = admin.ends(places, timeout)
+    first = admin.beginnings(places - set(known), timeout)
+    return sum(
+        _left(known.get(place) or Committed(first.get(place, end), ""), end)
+        for place, end in ends.items()
+    )
+
+
+def _left(committed: Committed, end: int) -> int:
+    """What is in one partition beyond an offset, and not done."""
+    done = read(committed.metadata, committed.offset).done
+    handled = sum(stop - start for start, stop in done)
+    return max(0, end - committed.offset - handled)
+
+
+def _places(topics: Mapping[str, int]) -> Iterable[Place]:
+    return ((name, n) for name, number in topics.items() for n in range(number))

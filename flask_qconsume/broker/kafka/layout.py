@@ -1,0 +1,166 @@
+"""Which topics, groups and patterns stand for a queue. No I/O.
+
+All that is ours begins with an underscore, which no pattern of a consumer's matches: so
+nobody who subscribes to ``#`` gets somebody's retries and dead letters.
+"""
+
+from __future__ import annotations
+
+import re
+import typing as t
+from collections.abc import Iterator
+
+from ...errors import UnsupportedByBroker
+from ...text import quoted
+from ..delivery import Lane
+from ..topology import QueuePlan
+
+PREFIX = "_qconsume."
+
+#: Seconds for which records are held back: at once, then doubling, and a week.
+STEPS: tuple[int, ...] = (0, *(1 << n for n in range(20)), 604_800)
+LONGEST = float(STEPS[-1])
+
+_LEGAL = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+_DELAYED = re.compile(re.escape(PREFIX) + r".*\.retry\.([0-9]+)")
+
+#: One word, and the first one of a topic, which begins with no underscore.
+_WORD = "[^.]*"
+_FIRST = "[^_.][^.]*"
+
+
+def retry(queue: str, step: int) -> str:
+    """The topic of what a queue gets again after so many seconds."""
+    return f"{PREFIX}{queue}.retry.{step}"
+
+
+def suspects(queue: str) -> str:
+    """The topic of a queue's suspects."""
+    return f"{PREFIX}{queue}.suspects"
+
+
+def dead(queue: str) -> str:
+    """The topic of a queue's dead letters."""
+    return f"{PREFIX}{queue}.dead"
+
+
+def step_for(delay: float) -> int:
+    """The shortest step that is no shorter than a delay; a week at the most.
+
+    >>> step_for(0), step_for(0.4), step_for(5), step_for(1e9)
+    (0, 1, 8, 604800)
+    """
+    return next((step for step in STEPS if step >= delay), STEPS[-1])
+
+
+def steps_within(shortest: float, longest: float) -> list[int]:
+    """The steps that delays from the one to the other come to."""
+    first, last = step_for(shortest), step_for(longest)
+    return [step for step in STEPS if first <= step <= last]
+
+
+def holds_back(topic: str) -> bool:
+    """Whether the records of a topic are handed out when they are due only."""
+    return _DELAYED.fullmatch(topic) is not None
+
+
+def group(plan: QueuePlan, lane: Lane) -> str:
+    """The consumer group that reads a lane."""
+    return plan.name if lane is Lane.MAIN else plan.suspects
+
+
+def subscription(plan: QueuePlan, lane: Lane) -> list[str]:
+    """What the group of a lane reads: topics, and patterns that begin with ^."""
+    if lane is not Lane.MAIN:
+        return [suspects(plan.name)]
+    own = "^" + _escaped(f"{PREFIX}{plan.name}.retry.") + "[0-9]+$"
+    return [*literal_topics(plan), *_patterns_of(plan), own]
+
+
+def literal_topics(plan: QueuePlan) -> list[str]:
+    """The topics that a queue names in full."""
+    return [key for key in _keys(plan) if not is_pattern(key)]
+
+
+def is_pattern(routing_key: str) -> bool:
+    """Whether a routing key stands for many topics."""
+    return any(word in ("*", "#") for word in routing_key.split("."))
+
+
+def check_topic(name: str, what: str) -> str:
+    """A name that a topic may have.
+
+    :param what: What is called so, for the error.
+    :raises UnsupportedByBroker: if no topic can be called that.
+    """
+    if not _LEGAL.fullmatch(name) or name in (".", ".."):
+        raise UnsupportedByBroker(
+            f"{what} {quoted(name)} cannot be one on Kafka, where it names a topic or a"
+            " group: letters, digits, '.', '_' and '-', 249 at the most."
+        )
+    return name
+
+
+def check_plan(plan: QueuePlan) -> None:
+    """Refuse a queue whose topics Kafka could not have.
+
+    :raises UnsupportedByBroker: that says which name it is.
+    """
+    check_topic(retry(plan.name, STEPS[-1]), "The queue's topic")
+    for key in literal_topics(plan):
+        check_topic(key, "The routing key")
+
+
+def matches(plan: QueuePlan, topic: str) -> bool:
+    """Whether a queue's own group reads a topic."""
+    return any(
+        re.fullmatch(name, topic) if name.startswith("^") else name == topic
+        for name in subscription(plan, Lane.MAIN)
+    )
+
+
+def patterns(routing_key: str) -> list[str]:
+    """Regular expressions for the topics that a pattern means, for the client.
+
+    They are extended ones of POSIX: there is no looking ahead.
+
+    >>> patterns("order.*")
+    ['^order\\\\.[^.]*$']
+    >>> patterns("#.failed")
+    ['^failed$', '^[^_.][^.]*(\\\\.[^.]*)*\\\\.failed$']
+    """
+    return [f"^{found}$" for found in _expressions(routing_key.split("."))]
+
+
+def _expressions(words: list[str]) -> Iterator[str]:
+    first, rest = words[0], words[1:]
+    if first == "#":
+        if rest:
+            yield from _expressions(rest)
+        if not rest or rest[0] != "#":
+            yield f"{_FIRST}(\\.{_WORD})*" + _tail(rest)
+    else:
+        yield (_FIRST if first == "*" else _escaped(first)) + _tail(rest)
+
+
+def _tail(words: list[str]) -> str:
+    return "".join(map(_word, words))
+
+
+def _word(word: str) -> str:
+    if word == "#":
+        return f"(\\.{_WORD})*"
+    return "\\." + (_WORD if word == "*" else _escaped(word))
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([^a-zA-Z0-9_-])", r"\\\1", text)
+
+
+def _patterns_of(plan: QueuePlan) -> list[str]:
+    keys = (key for key in _keys(plan) if is_pattern(key))
+    return list(dict.fromkeys(found for key in keys for found in patterns(key)))
+
+
+def _keys(plan: QueuePlan) -> t.Iterable[str]:
+    return dict.fromkeys(binding.routing_key for binding in plan.bindings)

@@ -1,0 +1,288 @@
+"""Kafka's records, read into messages and written for them. No I/O.
+
+There is no envelope: a record's value is the body, its key the key. Properties are
+headers of their usual names (``content-type``, ``message-id``, …). Headers are texts
+in UTF-8; other values are written as JSON, and two headers of ours tell which, so that
+they come back as they were, and other programs can read them.
+"""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from collections.abc import Iterable
+from collections.abc import Mapping
+
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
+from kombu.utils.json import JSONEncoder
+from kombu.utils.json import loads
+
+from ...errors import UnsupportedByBroker
+from ...message import Message
+from ...message import Outgoing
+from ...text import quoted
+from ...transports.kafka_producer import Record
+from .. import headers as ours
+from . import layout
+
+#: When a record may be handed out, in milliseconds since 1970.
+DUE = ours.PREFIX + "due"
+#: The names of headers whose values are JSON, and of those that are bytes though they
+#: could be read as text; each a list in JSON.
+AS_JSON = ours.PREFIX + "json"
+AS_BYTES = ours.PREFIX + "bytes"
+
+_PROPERTIES = {
+    "message-id": "id",
+    "content-type": "content_type",
+    "content-encoding": "content_encoding",
+}
+_FURTHER = {
+    "correlation-id": "correlation_id",
+    "reply-to": "reply_to",
+    ours.PREFIX + "type": "type",
+    ours.PREFIX + "app-id": "app_id",
+    ours.PREFIX + "cluster-id": "cluster_id",
+}
+_HEADER_OF = {name: header for header, name in _FURTHER.items()}
+#: What a publisher cannot use for headers of its own.
+RESERVED = frozenset((*_PROPERTIES, *_FURTHER))
+
+#: Where a record lies, among a message's properties.
+_PLACE = ("topic", "partition", "offset")
+
+_encoder = JSONEncoder()
+_kombu_loads: t.Any = loads
+
+Header = tuple[str, bytes | None]
+#: A :class:`confluent_kafka.Message`, of which the client types each part as optional.
+Fetched = t.Any
+
+
+def incoming(
+    record: Fetched,
+    queue: str,
+    *,
+    redelivered: bool,
+    attempt: int | None = None,
+    deaths: int | None = None,
+) -> Message:
+    """A message as it was fetched.
+
+    :param attempt: Known better than what its headers say.
+    :param deaths: Likewise.
+    """
+    headers = _read(record.headers() or ())
+    topic = record.topic()
+    value = record.value()
+    properties: dict[str, t.Any] = {
+        "topic": topic,
+        "partition": record.partition(),
+        "offset": record.offset(),
+    }
+    for header, name in _FURTHER.items():
+        if header in headers:
+            properties[name] = headers.pop(header)
+    key = headers.pop(ours.KEY, None)
+    return Message(
+        raw=b"" if value is None else value,
+        queue=queue,
+        id=_text(headers.pop("message-id", None)),
+        exchange=ours.text(headers, ours.EXCHANGE) or "",
+        routing_key=ours.text(headers, ours.ROUTING_KEY) or topic,
+        key=key if isinstance(key, str) else _key(record.key()),
+        attempt=ours.whole(headers, ours.ATTEMPT, 1) if attempt is None else attempt,
+        deaths=ours.whole(headers, ours.DEATHS, 0) if deaths is None else deaths,
+        timestamp=ours.seconds(headers, ours.PUBLISHED_AT) or _timestamp(record),
+        expires_at=ours.seconds(headers, ours.EXPIRES_AT),
+        content_type=_text(headers.pop("content-type", None)),
+        content_encoding=_text(headers.pop("content-encoding", None)),
+        redelivered=redelivered,
+        properties=properties,
+        headers=headers,
+        tombstone=value is None,
+    )
+
+
+def outgoing(message: Outgoing, topic: str, due: float | None = None) -> Record:
+    """The record for a message that is published.
+
+    :param due: When it is to be handed out, in seconds since 1970, if not at once.
+    :raises UnsupportedByBroker: for a header that has the name of a property.
+    """
+    for name in RESERVED.intersection(message.headers):
+        raise UnsupportedByBroker(
+            f"The header {quoted(name)} cannot be set on Kafka, where a property of the"
+            " message has that name: give the property to 'publish' instead."
+        )
+    headers = dict(message.headers)
+    if message.expires is not None:
+        begins = (message.timestamp or 0.0) + message.delay
+        headers[ours.EXPIRES_AT] = begins + message.expires
+    written = [*_properties(message, message.properties), *_written(headers)]
+    stamp = message.timestamp
+    if due is not None:
+        written.append((DUE, b"%d" % round(due * 1_000)))
+    return Record(
+        topic=topic,
+        value=None if message.tombstone else message.body,
+        key=_key_bytes(message.key),
+        headers=tuple(written),
+        timestamp=0 if stamp is None else round(stamp * 1_000),
+    )
+
+
+def copied(
+    message: Message,
+    headers: Mapping[str, t.Any],
+    topic: str,
+    *,
+    due: float | None = None,
+    key: bytes | None = None,
+) -> Record:
+    """The record of a copy of a message, with other headers.
+
+    Its own time is now, since that is what Kafka's retention counts from.
+
+    :param key: Instead of the message's own, which becomes a header then.
+    """
+    kept = dict(headers)
+    if message.timestamp is not None:
+        kept.setdefault(ours.PUBLISHED_AT, message.timestamp)
+    if key is not None and message.key is not None:
+        kept[ours.KEY] = message.key
+    written = [*_properties(message, message.properties), *_written(kept)]
+    if due is not None:
+        written.append((DUE, b"%d" % round(due * 1_000)))
+    return Record(
+        topic=topic,
+        value=None if message.tombstone else message.raw,
+        key=_key_bytes(message.key) if key is None else key,
+        headers=tuple(written),
+    )
+
+
+def dead_key(message: Message) -> bytes:
+    """What a dead letter is known by in its topic.
+
+    The same for each copy of one record, and another one for what died again later.
+    """
+    place = "/".join(str(message.properties.get(name, "")) for name in _PLACE)
+    return f"{message.id or ''}@{place}".encode("utf-8", "backslashreplace")
+
+
+def due(record: Fetched) -> float:
+    """When a record may be handed out, in seconds since 1970; 0 if at once."""
+    for name, value in record.headers() or ():
+        if name == DUE:
+            return _milliseconds(value) / 1_000
+    return 0.0
+
+
+def is_delayed(topic: str) -> bool:
+    """Whether the records of a topic have to wait until they are due."""
+    return layout.holds_back(topic)
+
+
+def _milliseconds(value: bytes | None) -> int:
+    # Nonsense that somebody else wrote there must not hold back what is behind it.
+    try:
+        return min(max(int(value or b"0"), 0), 2**53)
+    except ValueError:
+        return 0
+
+
+def _read(found: Iterable[Header]) -> dict[str, t.Any]:
+    """Headers as they were given to the publisher; of several of a name, the last."""
+    headers: dict[str, t.Any] = {}
+    special = False
+    for name, value in found:
+        if value is None:
+            headers[name] = None
+            continue
+        try:
+            headers[name] = value.decode()
+        except UnicodeDecodeError:
+            headers[name] = bytes(value)
+        if name in (AS_JSON, AS_BYTES, DUE):
+            special = True
+    if special:
+        headers.pop(DUE, None)
+        _restore(headers)
+    return headers
+
+
+def _restore(headers: dict[str, t.Any]) -> None:
+    """Give values back their types; what is no JSON stays the text that it is."""
+    for name in _names(headers.pop(AS_JSON, None)):
+        if isinstance(headers.get(name), str):
+            headers[name] = _value(headers[name])
+    for name in _names(headers.pop(AS_BYTES, None)):
+        if isinstance(headers.get(name), str):
+            headers[name] = headers[name].encode()
+
+
+def _names(text: t.Any) -> list[str]:
+    found = _value(text) if isinstance(text, str) else []
+    return [name for name in found if isinstance(name, str)] if found else []
+
+
+def _value(text: str) -> t.Any:
+    try:
+        return _kombu_loads(text)
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
+        return text
+
+
+def _written(headers: Mapping[str, t.Any]) -> list[Header]:
+    written: list[Header] = []
+    as_json: list[str] = []
+    as_bytes: list[str] = []
+    for name, value in headers.items():
+        if isinstance(value, str):
+            written.append((name, value.encode("utf-8", "backslashreplace")))
+        elif value is None:
+            written.append((name, None))
+        elif isinstance(value, (bytes, bytearray)):
+            written.append((name, bytes(value)))
+            as_bytes.append(name)
+        else:
+            written.append((name, _encoder.encode(value).encode()))
+            as_json.append(name)
+    if as_json:
+        written.append((AS_JSON, json.dumps(as_json).encode()))
+    if as_bytes:
+        written.append((AS_BYTES, json.dumps(as_bytes).encode()))
+    return written
+
+
+def _properties(
+    message: Message | Outgoing, further: Mapping[str, t.Any]
+) -> t.Iterator[Header]:
+    for header, name in _PROPERTIES.items():
+        value = getattr(message, name)
+        if value is not None:
+            yield header, value.encode("utf-8", "backslashreplace")
+    for name, value in further.items():
+        if name in _HEADER_OF and value is not None:
+            yield _HEADER_OF[name], str(value).encode("utf-8", "backslashreplace")
+
+
+def _text(value: t.Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _key(key: t.Any) -> str | None:
+    """A key that is no UTF-8 has lone surrogates, and comes back as the same bytes."""
+    if key is None or isinstance(key, str):
+        return key
+    return bytes(key).decode("utf-8", "surrogateescape")
+
+
+def _key_bytes(key: str | None) -> bytes | None:
+    return None if key is None else key.encode("utf-8", "surrogateescape")
+
+
+def _timestamp(record: Fetched) -> float | None:
+    kind, value = record.timestamp()
+    return None if kind == TIMESTAMP_NOT_AVAILABLE or value < 0 else value / 1_000

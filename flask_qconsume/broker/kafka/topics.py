@@ -1,0 +1,151 @@
+"""The topics of an app: which there must be, which there are, and how they are made."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from collections.abc import Mapping
+
+from ...errors import BrokerError
+from ...errors import TopologyMismatch
+from ...settings import Settings
+from ...transports.kafka_admin import KafkaAdmin
+from ...transports.kafka_admin import NewOne
+from ...transports.kafka_config import KafkaConfig
+from ..topology import QueuePlan
+from . import layout
+
+#: Seconds for which it is believed that a topic is still there.
+_FRESH = 60.0
+#: Seconds that the broker has to answer, where nobody says.
+TIMEOUT = 10.0
+#: Seconds between two looks at whether a new topic has leaders.
+_PAUSE = 0.05
+
+
+class Topics:
+    """What is known of the topics of one Kafka, and how to get more of them."""
+
+    def __init__(
+        self,
+        admin: KafkaAdmin,
+        config: KafkaConfig,
+        settings: Settings,
+    ) -> None:
+        self._admin = admin
+        self._config = config
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._known: Mapping[str, int] = {}
+        self._looked = float("-inf")
+
+    def partitions(self, topic: str, timeout: float = TIMEOUT) -> int:
+        """How many partitions a topic has; 0 if there is no such topic."""
+        known = self._known.get(topic, 0)
+        if not known or time.monotonic() - self._looked > _FRESH:
+            known = self.look(timeout).get(topic, 0)
+        return known
+
+    def look(self, timeout: float = TIMEOUT) -> Mapping[str, int]:
+        """All topics, asked for anew, and how many partitions each has."""
+        found = self._admin.topics(timeout)
+        with self._lock:
+            self._known, self._looked = found, time.monotonic()
+        return found
+
+    def forget(self) -> None:
+        """Ask again before anything is believed to be there."""
+        self._looked = float("-inf")
+
+    def ensure(self, names: Iterable[str], timeout: float = TIMEOUT) -> None:
+        """Create topics of ours that are missing, if that is wanted.
+
+        :raises TopologyMismatch: if one is missing, and declaring is left to others.
+        """
+        missing = [name for name in set(names) if not self.partitions(name, timeout)]
+        if not missing:
+            return
+        if self._settings.declare != "auto":
+            raise TopologyMismatch(
+                f"There is no topic '{min(missing)}' ({len(missing)} are missing),"
+                f" and 'QCONSUME_DECLARE' is '{self._settings.declare}'. Run 'flask"
+                " qconsume declare' where it is 'auto'."
+            )
+        self.create(missing, timeout)
+
+    def create(self, names: Iterable[str], timeout: float = TIMEOUT) -> None:
+        """Create topics, and wait until they have leaders."""
+        wanted = sorted(set(names))
+        deadline = time.monotonic() + timeout
+        self._admin.create([self._new(name) for name in wanted], timeout)
+        while not all(name in self._known for name in wanted):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise BrokerError(
+                    f"Kafka does not show the topics it created: {wanted}"
+                )
+            found = self.look(left)
+            if not all(found.get(name) for name in wanted):
+                time.sleep(_PAUSE)
+
+    def wanted(self, plan: QueuePlan) -> list[str]:
+        """The topics that must be there for a queue; of somebody else's, only ours."""
+        steps = {0, *map(layout.step_for, plan.delays)} if _forwards(plan) else {0}
+        return [
+            *([] if plan.given is not None else layout.literal_topics(plan)),
+            *(layout.retry(plan.name, step) for step in sorted(steps)),
+            layout.suspects(plan.name),
+            layout.dead(plan.name),
+        ]
+
+    def retry(self, queue: str, delay: float) -> str:
+        """The topic in which a queue's retries are held back for so long.
+
+        A longer step serves as well as the one that fits, as long as what waits behind
+        others in there is late by no more than some delays of its own.
+        """
+        best = layout.step_for(delay)
+        longer = [step for step in layout.STEPS if step >= best]
+        if self._settings.declare == "auto":
+            longer = [step for step in longer if step <= 4 * best]
+        for step in longer:
+            if layout.retry(queue, step) in self._known:
+                return layout.retry(queue, step)
+        if self._settings.declare != "auto":
+            return self._longest(queue, best)
+        return layout.retry(queue, best)
+
+    def _longest(self, queue: str, best: int) -> str:
+        """A shorter step, where we may create none: what waits there is due later."""
+        for step in reversed(layout.STEPS):
+            if layout.retry(queue, step) in self._known:
+                return layout.retry(queue, step)
+        return layout.retry(queue, best)
+
+    def _new(self, name: str) -> NewOne:
+        config = self._config
+        settings, partitions = config.topic, config.partitions
+        if name.startswith(layout.PREFIX):
+            # What fails is the exception: it takes no more partitions than it must.
+            settings, partitions = settings | self._settings_of_ours(name), 1
+        return NewOne(
+            name,
+            config.topics.get(name, partitions),
+            config.replication_factor,
+            settings,
+        )
+
+    def _settings_of_ours(self, name: str) -> dict[str, str]:
+        """Nothing of ours may go before its time is over."""
+        kept = round(self._settings.dead_letter_ttl * 1_000)
+        if name.endswith(".dead"):
+            return {"cleanup.policy": "compact,delete", "retention.ms": str(kept)}
+        # From the longest wait on: retries must outlive weeks without workers.
+        longest = round(4 * layout.LONGEST * 1_000)
+        return {"cleanup.policy": "delete", "retention.ms": str(longest)}
+
+
+def _forwards(plan: QueuePlan) -> bool:
+    """Whether retries leave their partition."""
+    return plan.ordering == "none"

@@ -1,0 +1,219 @@
+"""Topics and groups of a Kafka: looked up, created, measured. Waits cooperatively."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import typing as t
+from collections.abc import Iterable
+from collections.abc import Mapping
+from concurrent.futures import Future
+
+from confluent_kafka import KafkaError
+from confluent_kafka import KafkaException
+from confluent_kafka import TopicPartition
+from confluent_kafka import admin as _admin
+from confluent_kafka.admin import AdminClient
+
+from ..errors import BrokerUnavailable
+from ..errors import TopologyMismatch
+from .kafka_client import away
+from .kafka_client import destroyed
+from .kafka_client import leave_alone
+from .kafka_client import made
+from .kafka_faults import translated
+from .native import Bell
+
+T = t.TypeVar("T")
+
+#: A partition of a topic.
+Place = tuple[str, int]
+
+_GRACE = 2.0
+
+
+#: The client has no types for these.
+_untyped: t.Any = _admin
+_NewTopic = _untyped.NewTopic
+_OffsetSpec = _untyped.OffsetSpec
+
+
+class Committed(t.NamedTuple):
+    """What a group has committed for a partition."""
+
+    offset: int
+    metadata: str
+
+
+class NewOne(t.NamedTuple):
+    """A topic that is to be created."""
+
+    name: str
+    partitions: int
+    replication_factor: int
+    settings: Mapping[str, str]
+
+
+class KafkaAdmin:
+    """Opens nothing before it is used; a forked child has a client of its own."""
+
+    def __init__(self, config: Mapping[str, t.Any]) -> None:
+        self._config = config
+        self._lock = threading.Lock()
+        self._client: AdminClient | None = None
+        self._pid = os.getpid()
+
+    def topics(self, timeout: float) -> dict[str, int]:
+        """All topics that we may see, and how many partitions each has."""
+        client = self._opened()
+        found = away(lambda: client.list_topics(timeout=max(timeout, 0.01)), timeout)
+        return {
+            name: len(topic.partitions)
+            for name, topic in found.topics.items()
+            if topic.error is None
+        }
+
+    def create(self, topics: Iterable[NewOne], timeout: float) -> None:
+        """Create topics; one that is there by now is fine.
+
+        :raises BrokerRefused: if we may not.
+        :raises TopologyMismatch: if the broker does not take it like that.
+        """
+        wanted = [
+            _NewTopic(
+                topic.name,
+                num_partitions=topic.partitions,
+                replication_factor=topic.replication_factor,
+                config=dict(topic.settings),
+            )
+            for topic in topics
+        ]
+        if not wanted:
+            return
+        asked = self._opened().create_topics(wanted, request_timeout=timeout)
+        for name, answer in _answers(asked, timeout).items():
+            if isinstance(answer, KafkaException):
+                _check_created(name, answer)
+
+    def ends(self, places: Iterable[Place], timeout: float) -> dict[Place, int]:
+        """The offset behind the last record of each partition."""
+        return self._offsets(places, _OffsetSpec.latest(), timeout)
+
+    def beginnings(self, places: Iterable[Place], timeout: float) -> dict[Place, int]:
+        """The offset of the first record that is kept of each partition."""
+        return self._offsets(places, _OffsetSpec.earliest(), timeout)
+
+    def committed(self, group: str, timeout: float) -> dict[Place, Committed]:
+        """What a group has committed; nothing if there is no such group."""
+        from confluent_kafka import ConsumerGroupTopicPartitions
+
+        asked = self._opened().list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(group)], request_timeout=timeout
+        )
+        (answer,) = _answers(asked, timeout).values()
+        if isinstance(answer, KafkaException):
+            raise translated(answer) from answer
+        return {
+            (found.topic, found.partition): Committed(
+                found.offset, found.metadata or ""
+            )
+            for found in answer.topic_partitions
+            if found.offset >= 0
+        }
+
+    def commit(self, group: str, offsets: Mapping[Place, int], timeout: float) -> None:
+        """Commit offsets for a group that has no members."""
+        from confluent_kafka import ConsumerGroupTopicPartitions
+
+        places = [TopicPartition(*place, offset) for place, offset in offsets.items()]
+        asked = self._opened().alter_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(group, places)], request_timeout=timeout
+        )
+        (answer,) = _answers(asked, timeout).values()
+        if isinstance(answer, KafkaException):
+            raise translated(answer) from answer
+
+    def close(self) -> None:
+        """Close what is open. Using it again opens it anew."""
+        with self._lock:
+            clients = [self._client] if self._client is not None else []
+            self._client = None
+        if clients and self._pid == os.getpid():
+            destroyed(_GRACE, clients.clear)
+
+    def _opened(self) -> AdminClient:
+        with self._lock:
+            if self._pid != os.getpid():
+                if self._client is not None:
+                    leave_alone(self._client)
+                self._client, self._pid = None, os.getpid()
+            if self._client is None:
+                self._client = made(AdminClient, self._config)
+            return self._client
+
+    def _offsets(
+        self, places: Iterable[Place], spec: t.Any, timeout: float
+    ) -> dict[Place, int]:
+        wanted = {TopicPartition(*place): spec for place in places}
+        if not wanted:
+            return {}
+        asked = self._opened().list_offsets(wanted, request_timeout=timeout)
+        return {
+            (place.topic, place.partition): answer.offset
+            for place, answer in _answers(asked, timeout).items()
+            # A partition may be gone, or without a leader just now.
+            if not isinstance(answer, KafkaException)
+        }
+
+
+def _answers(asked: Mapping[T, Future[t.Any]], timeout: float) -> dict[T, t.Any]:
+    """What each future came to, errors of Kafka's included.
+
+    Nobody waits for the futures themselves: their locks are gevent's, in a process that
+    it patched, and they are fulfilled by a thread of the client's.
+    """
+    deadline = time.monotonic() + timeout
+    bell = Bell()
+    try:
+        for future in asked.values():
+            future.add_done_callback(lambda _: bell.ring())
+        while not all(future.done() for future in asked.values()):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise BrokerUnavailable(f"Kafka did not answer within {timeout:g} s.")
+            bell.wait(left)
+        return {key: _answer(future) for key, future in asked.items()}
+    finally:
+        bell.close()
+
+
+def _answer(future: Future[t.Any]) -> t.Any:
+    error = future.exception(0)
+    if error is None:
+        return future.result(0)
+    if isinstance(error, KafkaException):
+        return error
+    raise error
+
+
+def _check_created(name: str, error: KafkaException) -> None:
+    found = error.args[0]
+    if found.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+        return
+    if found.code() in _WRONG:
+        raise TopologyMismatch(
+            f"Kafka does not create the topic '{name}': {found.str()}. See the"
+            " transport options 'partitions', 'replication_factor', 'topics' and"
+            " 'kafka_topic_config'."
+        ) from error
+    raise translated(error) from error
+
+
+_WRONG = (
+    KafkaError.INVALID_REPLICATION_FACTOR,
+    KafkaError.INVALID_PARTITIONS,
+    KafkaError.INVALID_CONFIG,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError.TOPIC_EXCEPTION,
+)

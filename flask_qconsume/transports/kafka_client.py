@@ -1,0 +1,78 @@
+"""Calls of Kafka's client that block, made off the hub; and what must not be destroyed.
+
+Knows no queue and no message.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import typing as t
+from collections.abc import Callable
+
+from confluent_kafka import KafkaException
+
+from ..errors import BrokerUnavailable
+from ..errors import ConfigurationError
+from .kafka_faults import translated
+from .native import NativeThread
+
+T = t.TypeVar("T")
+
+#: Seconds beyond a call's own time limit after which it is taken to hang.
+_PATIENCE = 2.0
+
+#: Parts of the names of settings whose values are never shown.
+_SECRET = ("password", "secret", "token", "oauth", "key.pem", "jaas")
+
+
+def away(call: Callable[[], T], timeout: float) -> T:
+    """Call something in a native thread, and wait for it cooperatively.
+
+    :param timeout: Seconds that the call itself takes at the most.
+    :raises BrokerUnavailable: if it hangs; then it is left alone.
+    """
+    found: list[T] = []
+    thread = NativeThread(lambda: found.append(call()), "kafka-call").start()
+    if not thread.join(timeout + _PATIENCE):
+        raise BrokerUnavailable(f"Kafka's client has hung for {timeout + _PATIENCE} s.")
+    if isinstance(thread.error, KafkaException):
+        raise translated(thread.error) from thread.error
+    if thread.error is not None:
+        raise thread.error
+    return found[0]
+
+
+def made(kind: Callable[[dict[str, t.Any]], T], config: t.Mapping[str, t.Any]) -> T:
+    """A client with these settings.
+
+    :raises ConfigurationError: for settings that librdkafka does not take.
+    """
+    try:
+        return kind(dict(config))
+    except (KafkaException, ValueError, TypeError) as error:
+        raise ConfigurationError(
+            f"Kafka's client does not take its settings: {_without(config, error)}."
+            " See the transport options 'kafka_…_config'."
+        ) from None
+
+
+def leave_alone(client: object) -> None:
+    """Never destroy a client: it belongs to the process that we were forked from.
+
+    Its threads are not here, and its destructor would wait for them for ever.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
+
+
+def destroyed(timeout: float, drop: Callable[[], object]) -> bool:
+    """Let go of clients, whose destructors may block; whether it was done in time."""
+    return NativeThread(drop, "kafka-close").start().join(timeout)
+
+
+def _without(config: t.Mapping[str, t.Any], error: Exception) -> str:
+    """What an error says, without any password that is in it."""
+    said = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+    for name, value in config.items():
+        if any(part in name for part in _SECRET) and str(value):
+            said = said.replace(str(value), "***")
+    return t.cast(str, said)
