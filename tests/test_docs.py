@@ -29,6 +29,7 @@ from flask.cli import FlaskGroup
 
 import flask_qconsume
 from flask_qconsume.broker import headers
+from flask_qconsume.broker.kafka import records
 from flask_qconsume.cli import cli
 from flask_qconsume.formats import protobuf
 from flask_qconsume.handling import payload
@@ -305,6 +306,8 @@ def test_the_page_of_headers_names_them_all_and_no_other() -> None:
     }
     # The last one is RabbitMQ's alone.
     others = {payload.UNREADABLE, protobuf.TYPE, "x-qconsume-changed-headers"}
+    of_kafka = {records.DUE, records.AS_JSON, records.AS_BYTES, *records.RESERVED}
+    others |= {name for name in of_kafka if name.startswith(headers.PREFIX)}
     assert named == ours | others
 
 

@@ -40,9 +40,9 @@ _PROPERTIES = {
 _FURTHER = {
     "correlation-id": "correlation_id",
     "reply-to": "reply_to",
-    ours.PREFIX + "type": "type",
-    ours.PREFIX + "app-id": "app_id",
-    ours.PREFIX + "cluster-id": "cluster_id",
+    ours.PREFIX + "amqp-type": "type",
+    ours.PREFIX + "amqp-app-id": "app_id",
+    ours.PREFIX + "amqp-cluster-id": "cluster_id",
 }
 _HEADER_OF = {name: header for header, name in _FURTHER.items()}
 #: What a publisher cannot use for headers of its own.

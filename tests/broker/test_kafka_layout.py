@@ -1,0 +1,111 @@
+"""Which topics, groups and patterns stand for a queue on Kafka."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_qconsume import UnsupportedByBroker
+from flask_qconsume.broker import matching
+from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.kafka import layout
+from flask_qconsume.broker.topology import Binding
+from flask_qconsume.broker.topology import QueuePlan
+
+WORDS = st.sampled_from(["a", "b", "order", "x-1", "*", "#"])
+PATTERNS = st.lists(WORDS, min_size=1, max_size=5).map(".".join)
+TOPICS = st.lists(
+    st.sampled_from(["a", "b", "order", "x-1", "z"]), min_size=1, max_size=6
+).map(".".join)
+
+
+def plan(*keys: str, name: str = "billing") -> QueuePlan:
+    bindings = tuple(Binding(name, "qconsume", key) for key in keys)
+    return QueuePlan(name, "bill", "quorum", bindings)
+
+
+@given(PATTERNS, TOPICS)
+def test_a_pattern_means_on_kafka_what_it_means_elsewhere(
+    pattern: str, topic: str
+) -> None:
+    found = any(re.fullmatch(each, topic) for each in layout.patterns(pattern))
+
+    assert found == matching.matches(pattern, topic)
+
+
+@pytest.mark.parametrize("pattern", ["#", "*", "#.#", "*.#", "#.*", "*.dead", "#.dead"])
+@pytest.mark.parametrize(
+    "topic",
+    ["_qconsume.billing.dead", "_qconsume.b.retry.1", "__consumer_offsets", "_schemas"],
+)
+def test_no_pattern_matches_what_begins_with_an_underscore(
+    pattern: str, topic: str
+) -> None:
+    assert not any(re.fullmatch(each, topic) for each in layout.patterns(pattern))
+
+
+def test_a_group_reads_its_topics_its_patterns_and_its_retries() -> None:
+    found = plan("order.created", "refund.*")
+
+    assert layout.subscription(found, Lane.MAIN) == [
+        "order.created",
+        r"^refund\.[^.]*$",
+        r"^_qconsume\.billing\.retry\.[0-9]+$",
+    ]
+    assert layout.matches(found, "order.created")
+    assert layout.matches(found, "refund.asked")
+    assert layout.matches(found, "_qconsume.billing.retry.16")
+    assert not layout.matches(found, "orderxcreated")
+    assert not layout.matches(found, "_qconsume.billing.dead")
+    assert not layout.matches(found, "_qconsume.billing2.retry.16")
+
+
+def test_suspects_have_a_group_and_a_topic_of_their_own() -> None:
+    found = plan("order.created")
+
+    assert layout.group(found, Lane.MAIN) == "billing"
+    assert layout.group(found, Lane.SUSPECTS) == "billing.suspects"
+    assert layout.subscription(found, Lane.SUSPECTS) == ["_qconsume.billing.suspects"]
+
+
+@pytest.mark.parametrize(
+    ("delay", "step"),
+    [(0, 0), (0.1, 1), (1, 1), (1.1, 2), (4, 4), (900, 1024), (604_800, 604_800)],
+)
+def test_a_step_is_as_long_as_the_delay_at_least(delay: float, step: int) -> None:
+    assert layout.step_for(delay) == step
+
+
+def test_a_delay_beyond_a_week_is_a_week() -> None:
+    assert layout.step_for(10_000_000) == 604_800
+
+
+@pytest.mark.parametrize(
+    ("topic", "held"),
+    [
+        ("_qconsume.billing.retry.8", True),
+        ("_qconsume.a.b.retry.604800", True),
+        ("_qconsume.billing.suspects", False),
+        ("billing.retry.8", False),
+        ("order.created", False),
+    ],
+)
+def test_only_retries_are_held_back(topic: str, held: bool) -> None:
+    assert layout.holds_back(topic) is held
+
+
+@pytest.mark.parametrize("name", ["an order", "é", "a/b", "x" * 250, ".", ".."])
+def test_a_name_that_no_topic_can_have_is_refused(name: str) -> None:
+    with pytest.raises(UnsupportedByBroker, match="cannot be one on Kafka"):
+        layout.check_topic(name, "The routing key")
+
+
+def test_a_queue_whose_topics_cannot_be_is_refused() -> None:
+    with pytest.raises(UnsupportedByBroker, match="queue's topic"):
+        layout.check_plan(plan("order", name="x" * 240))
+    with pytest.raises(UnsupportedByBroker, match="'an order'"):
+        layout.check_plan(plan("an order"))
+    layout.check_plan(plan("order.#", "a" * 249))
