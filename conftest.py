@@ -7,4 +7,5 @@ pytest_plugins = [
     "tests.harness.deadlines",
     "tests.harness.leaks",
     "tests.servers.fixtures",
+    "tests.brokers.report",
 ]

@@ -15,7 +15,6 @@ import re
 import typing as t
 from collections.abc import Iterable
 from collections.abc import Iterator
-from importlib import import_module
 
 import click
 from docutils import nodes
@@ -26,8 +25,8 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import nested_parse_with_titles
 
 from flask_qconsume import settings
-from flask_qconsume.broker import opening
 from flask_qconsume.broker.capabilities import Capabilities
+from flask_qconsume.broker.opening import brokers
 from flask_qconsume.cli import cli
 from flask_qconsume.cli.durations import spoken
 from flask_qconsume.handling import signals
@@ -110,11 +109,7 @@ class Signals(FromCode):
 
 def capabilities() -> list[Capabilities]:
     """Those of every broker that a URL can mean, each once."""
-    found = {
-        getattr(import_module(module, opening.__package__), name): None
-        for module, name in opening._BROKERS.values()
-    }
-    return [record for broker in found for record in broker.records()]
+    return [record for broker in brokers() for record in broker.records()]
 
 
 def rows(found: list[Capabilities]) -> Iterator[Iterable[str]]:

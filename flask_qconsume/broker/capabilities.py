@@ -94,20 +94,14 @@ class Capabilities:
     knows_missing_queues: bool = field(
         metadata=_words(
             "Publishing to a queue that does not exist, by its name, is an error",
-            "an error for a missing queue",
+            "error for a missing queue",
         )
-    )
-    binary_headers: bool = field(
-        metadata=_words("Headers may hold bytes", "bytes in headers")
     )
     expires_unread: bool = field(
         metadata=_words(
             "What nobody reads in time goes away (``expires``)",
             "expiry of what nobody reads",
         )
-    )
-    tombstones: bool = field(
-        metadata=_words("Tombstones (a key without a body)", "tombstones")
     )
     priorities: bool = field(metadata=_words("Priorities", "priorities"))
     priority: str = field(metadata=_words("Priorities are", "priorities"))
@@ -141,13 +135,13 @@ class Capabilities:
     in_order: bool = field(
         metadata=_words(
             "One reader gets a queue's messages in their order",
-            "one order within a queue",
+            "order within the whole queue",
         )
     )
     keeps_place: bool = field(
         metadata=_words(
             "What is given back keeps its place in the queue",
-            "the old place for what is given back",
+            "place kept for what is given back",
         )
     )
 
@@ -161,7 +155,7 @@ class Capabilities:
     counts_deliveries: bool = field(
         metadata=_words(
             "The broker's own count of deliveries is among the headers",
-            "a count of deliveries in the headers",
+            "count of deliveries in the headers",
         )
     )
     unmarked_stops: bool = field(

@@ -74,6 +74,11 @@ def text(headers: Mapping[str, t.Any], name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def of_ours(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Those that we wrote."""
+    return {name: headers[name] for name in headers if name.startswith(PREFIX)}
+
+
 def retried(message: Message, attempt: int) -> dict[str, t.Any]:
     """The headers of a copy that comes back as attempt number ``attempt``.
 

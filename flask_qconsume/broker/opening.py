@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing as t
 from importlib import import_module
 
 from ..errors import ConfigurationError
@@ -40,6 +41,11 @@ def check_url(url: str) -> None:
         )
 
 
+def brokers() -> list[type[Broker]]:
+    """All kinds of brokers that a URL can mean, each once."""
+    return [_imported(*where) for where in dict.fromkeys(_BROKERS.values())]
+
+
 def open_broker(settings: Settings, topology: Topology) -> Broker:
     """The broker of ``QCONSUME_BROKER_URL``; nothing is connected yet.
 
@@ -47,16 +53,18 @@ def open_broker(settings: Settings, topology: Topology) -> Broker:
     """
     check_url(settings.broker_url)
     scheme = _scheme(settings.broker_url)
-    module, name = _BROKERS[scheme]
     try:
-        found = getattr(import_module(module, __package__), name)
+        found = _imported(*_BROKERS[scheme])
     except ImportError as error:
         raise ConfigurationError(
             f"The broker '{scheme}' needs a package that is not installed ({error})."
             f" Install it by: pip install 'Flask-QConsume[{_extra(module)}]'"
         ) from error
-    broker: Broker = found(settings, topology)
-    return broker
+    return found(settings, topology)
+
+
+def _imported(module: str, name: str) -> type[Broker]:
+    return t.cast(type[Broker], getattr(import_module(module, __package__), name))
 
 
 def _extra(module: str) -> str:

@@ -9,7 +9,6 @@ import pytest
 
 from flask_qconsume import Message
 from flask_qconsume import QConsume
-from flask_qconsume import TopologyMismatch
 from flask_qconsume import Unroutable
 from flask_qconsume.broker import headers as ours
 from flask_qconsume.broker.delivery import Delivery
@@ -308,7 +307,7 @@ def test_a_suspect_goes_to_the_lane_that_only_its_link_reads(bench: Bench) -> No
     lane = bench.link(Lane.SUSPECTS)
     (suspect,) = lane.read(1)
     assert suspect.message.deaths == 1
-    assert suspect.message.queue == "billing"
+    assert suspect.message.queue == "billing.suspects"
     back = ours.retried(suspect.message, 2)
     lane.forward([Forward(suspect, Lane.MAIN, back)])
     (healthy,) = link.read(1)
@@ -456,16 +455,6 @@ def test_brokers_without_a_name_share_nothing() -> None:
     one.publish(1)
     two.publish(2)
     assert one.broker.depth("billing") == two.broker.depth("billing") == 1
-
-
-def test_passive_wants_what_somebody_else_declared() -> None:
-    bench = Bench(declare="passive")
-    with pytest.raises(TopologyMismatch, match="'billing' is not bound"):
-        bench.publish(1)
-    with pytest.raises(TopologyMismatch):
-        bench.link()
-    bench.broker.store.bindings.update(bench.broker.topology.bindings)
-    assert bench.publish(1) == [None]
 
 
 def test_never_leaves_everything_alone() -> None:

@@ -45,7 +45,10 @@ class Memory(Broker):
         self, messages: Sequence[Outgoing], timeout: float
     ) -> list[Exception | None]:
         check_messages(messages, self.topology.exchange, self.capabilities)
-        self._declare_once()
+        try:
+            self._declare_once()
+        except TopologyMismatch as error:
+            return [error] * len(messages)
         return [self._publish(message) for message in messages]
 
     def declare(self) -> None:

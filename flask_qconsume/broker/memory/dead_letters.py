@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from ..base import DeadLetter
 from ..base import DeadLetters
+from ..headers import of_ours
 from ..headers import replayed
 from ..topology import QueuePlan
 from .store import Grave
@@ -61,5 +62,5 @@ class MemoryDeadLetters(DeadLetters):
             ref=str(grave.number),
             queue=self._plan.name,
             message=grave.message,
-            headers=grave.message.headers,
+            headers=of_ours(grave.message.headers),
         )

@@ -74,23 +74,23 @@ class MemoryLink(Link):
             return self._unsettled.pop(delivery.tag, None) is not None
 
     def _put(self, forward: Forward) -> None:
-        message = copied(forward.delivery.message, forward)
+        suspects = forward.lane is Lane.SUSPECTS
+        name = self.plan.suspects if suspects else self.plan.name
+        message = copied(forward.delivery.message, forward, name)
         if forward.lane is Lane.DEAD:
             self._store.bury(self.plan.dead, message, forward.expires)
         else:
-            main = forward.lane is Lane.MAIN
-            name = self.plan.name if main else self.plan.suspects
             self._store.queue(name).put([entry_of(message)], forward.delay)
 
 
-def copied(message: Message, forward: Forward) -> Message:
+def copied(message: Message, forward: Forward, queue: str) -> Message:
     """The copy that goes elsewhere, as it would arrive from any other broker."""
     properties = copy(message, forward.headers)
     arrived = incoming(
         message.raw,
-        queue=message.queue,
+        queue=queue,
         exchange="",
-        routing_key=message.queue,
+        routing_key=queue,
         redelivered=False,
         properties=properties,
         headers=properties["headers"],

@@ -24,9 +24,7 @@ QUORUM = Capabilities(
     confirms="the broker took the message over: a majority of the nodes has it on disk",
     unroutable="returned by the broker; not known for delayed messages",
     knows_missing_queues=True,
-    binary_headers=True,
     expires_unread=True,
-    tombstones=False,
     priorities=False,
     priority=(
         "unknown to quorum queues; 'QCONSUME_QUEUE_TYPE' = 'classic' and a kombu.Queue"
@@ -41,10 +39,10 @@ QUORUM = Capabilities(
     delayed_publish=True,
     exact_delays=False,
     unattended_delays=True,
-    order="as published; what is given back or lost comes again in its old place",
+    order="as published; what is given back or lost may come in another one",
     orderings=("none",),
     in_order=True,
-    keeps_place=True,
+    keeps_place=False,
     dead_letters=(
         "a confirmed copy in '<queue>.dead', with an expiration of its own; above 49"
         " days it does not expire"
@@ -72,5 +70,7 @@ CLASSIC = dataclasses.replace(
         "0 to 9, the highest first, none as 0; only in a queue that is given as a"
         " kombu.Queue with 'max_priority'"
     ),
+    order="as published; what is given back or lost comes again in its old place",
+    keeps_place=True,
     counts_deliveries=False,
 )

@@ -118,13 +118,11 @@ class RabbitDeadLetters(DeadLetters):
 
 def letter_of(queue: str, message: t.Any) -> DeadLetter:
     """A dead letter as it is shown."""
-    headers = {
-        name: value
-        for name, value in message.headers.items()
-        if name.startswith(ours.PREFIX)
-    }
     return DeadLetter(
-        ref=reference(message), queue=queue, message=message, headers=headers
+        ref=reference(message),
+        queue=queue,
+        message=message,
+        headers=ours.of_ours(message.headers),
     )
 
 

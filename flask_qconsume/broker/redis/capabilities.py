@@ -34,9 +34,7 @@ CAPABILITIES = Capabilities(
         " name through the default exchange always counts as there"
     ),
     knows_missing_queues=False,
-    binary_headers=False,
     expires_unread=False,
-    tombstones=False,
     priorities=True,
     priority=(
         "0 to 9, the highest first, in the steps of 'priority_steps'; none counts as 9,"

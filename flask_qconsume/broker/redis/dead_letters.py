@@ -52,7 +52,7 @@ class KeptElements(DeadLetters):
     def _letters(self) -> Iterator[tuple[DeadLetter, bytes]]:
         for element in self._elements():
             message, ref = self._opened(element)
-            headers = {k: v for k, v in message.headers.items() if _is_ours(k)}
+            headers = ours.of_ours(message.headers)
             yield DeadLetter(ref, self._plan.name, message, headers), element
 
     def _elements(self) -> Iterator[bytes]:
@@ -119,7 +119,3 @@ class RedisDeadLetters(KeptElements):
             exchange="",
             routing_key=self._plan.name,
         )
-
-
-def _is_ours(name: str) -> bool:
-    return name.startswith(ours.PREFIX)

@@ -102,6 +102,10 @@ class HoldingLink(Link):
                 if not self._ended.is_set():
                     raise
                 return []
+        if found and self._paused:
+            # It came while the wait went on that had begun before.
+            self.release(found)
+            return []
         # What was fetched during a close goes back by it.
         return [] if self.closed else found
 

@@ -66,14 +66,16 @@ class Held(Holder):
         self._tags[tag] = redelivered
 
     def ack(self, tags: Sequence[str]) -> int:
+        # What this link gave back may be pending for somebody else by now.
+        ours = dict.fromkeys(tag for tag in tags if tag in self._tags)
         calls = [
             scripts.ACK([stream], self._group, " ".join(some))
-            for stream, ids in self._sorted(tags)
+            for stream, ids in self._sorted(ours)
             for some in chunks(ids)
         ]
         known = self._server.count(calls)
-        self.settled(tags)
-        return len(tags) - known
+        self.settled(ours)
+        return len(ours) - known
 
     def forward(self, tag: str, place: str, *how: t.Any) -> Call:
         stream, id = self._parted(tag)

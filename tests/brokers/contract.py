@@ -1,0 +1,1257 @@
+"""What every broker must do, as cases; a capability may exclude a broker from one.
+
+A case names what it needs of the broker's record. Where the record says no, the case is
+*excluded*: what it does ``otherwise`` shows that the broker is as its record says, and
+the run reports it as excluded, with the capability that is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+import typing as t
+
+import gevent
+import pytest
+from kombu import Exchange
+from kombu import Queue
+
+from flask_qconsume.broker import headers as ours
+from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.topology import Binding
+from flask_qconsume.errors import BrokerError
+from flask_qconsume.errors import BrokerUnavailable
+from flask_qconsume.errors import PublishTimeout
+from flask_qconsume.errors import TopologyMismatch
+from flask_qconsume.errors import Unroutable
+from flask_qconsume.errors import UnsupportedByBroker
+
+from ..waiting import wait_for
+from .stage import EXCHANGE
+from .stage import SOON
+from .stage import Stage
+from .stage import bodies
+
+Check = t.Callable[[Stage], None]
+
+
+class Excluded(Exception):
+    """The case does not hold on this broker, and its record says so."""
+
+
+class Case:
+    """One thing that a broker must do, as a function of a stage.
+
+    :param needs: Fields of the record that must say yes.
+    :param breaks: Whether it freezes or stops the server.
+    """
+
+    def __init__(self, check: Check, needs: tuple[str, ...], breaks: bool) -> None:
+        self.check = check
+        self.name = check.__name__
+        self.needs = needs
+        self.breaks = breaks
+        self._instead: dict[str, Check] = {}
+
+    def otherwise(self, capability: str) -> t.Callable[[Check], Check]:
+        """What holds where the broker has not this capability."""
+        assert capability in self.needs
+
+        def decorate(check: Check) -> Check:
+            self._instead[capability] = check
+            return check
+
+        return decorate
+
+    def run(self, stage: Stage) -> None:
+        """Run it.
+
+        :raises Excluded: if the record excludes it, and what holds instead held.
+        """
+        for capability in self.needs:
+            if not getattr(stage.record, capability):
+                if capability in self._instead:
+                    self._instead[capability](stage)
+                label = {fact.name: fact.short for fact in stage.record.facts}
+                raise Excluded(f"{stage.record.title} has no {label[capability]}")
+        self.check(stage)
+
+
+#: All of them, by name, in their order.
+CASES: dict[str, Case] = {}
+
+
+def case(*needs: str, breaks: bool = False) -> t.Callable[[Check], Case]:
+    """Make a case of a function."""
+
+    def decorate(check: Check) -> Case:
+        made = Case(check, needs, breaks)
+        assert made.name not in CASES
+        CASES[made.name] = made
+        return made
+
+    return decorate
+
+
+# -- what arrives ----------------------------------------------------------------------
+
+
+@case()
+def a_message_arrives_as_it_was_sent(stage: Stage) -> None:
+    sent = stage.message(
+        b'{"n": 1}',
+        headers={"x-tenant": "acme", "n": 7},
+        content_type="application/json",
+        key="customer-1",
+        expires=60,
+        id="order-1",
+    )
+    sent = dataclasses.replace(
+        sent,
+        content_encoding="utf-8",
+        properties={"correlation_id": "c", "reply_to": "answers", "type": "t"},
+    )
+    stage.publish(sent)
+    message = stage.hand().take_one().message
+    assert message.raw == b'{"n": 1}'
+    assert (message.id, message.key) == ("order-1", "customer-1")
+    assert (message.headers["x-tenant"], message.headers["n"]) == ("acme", 7)
+    assert message.content_type == "application/json"
+    assert message.content_encoding == "utf-8"
+    assert message.timestamp == pytest.approx(time.time(), abs=10)
+    assert message.expires_at == pytest.approx(time.time() + 60, abs=10)
+    assert {**message.properties, **sent.properties} == message.properties
+    assert (message.exchange, message.routing_key) == (EXCHANGE, stage.key("order"))
+    assert message.queue == stage.plan.name
+    assert (message.attempt, message.deaths, message.redelivered) == (1, 0, False)
+
+
+@case()
+def bodies_of_any_bytes_arrive(stage: Stage) -> None:
+    sent = [b"", b"\x00", b"\xff\xfe", bytes(range(256)) * 4, b"1" * 1_000_000]
+    stage.publish(*(stage.message(body) for body in sent))
+    hand = stage.hand()
+    assert sorted(hand.get().raw for _ in sent) == sorted(sent)
+
+
+@case()
+def headers_of_any_plain_values_arrive(stage: Stage) -> None:
+    sent = {
+        "text": "grüße 🎉 \x00",
+        "empty": "",
+        "yes": True,
+        "no": False,
+        "none": None,
+        "whole": -(2**40),
+        "float": 0.5,
+        "list": [1, "two", [3]],
+        "table": {"in": {"deep": [None, True]}},
+        "bytes": b"\xff\x00",
+    }
+    stage.publish(stage.message(b"1", headers=sent, key="schlüssel", id="nº 1"))
+    message = stage.hand().get()
+    assert {**message.headers, **sent} == message.headers
+    assert [type(message.headers[name]) for name in sent] == list(
+        map(type, sent.values())
+    )
+    assert (message.key, message.id) == ("schlüssel", "nº 1")
+
+
+@case("foreign")
+def a_message_of_a_foreign_program_arrives(stage: Stage) -> None:
+    """No id, no type, no header of ours: it is handled as any other."""
+    stage.app.declare()
+    stage.place.send(stage.plan, b'{"n": 1}')
+    hand = stage.hand()
+    delivery = hand.take_one()
+    message = delivery.message
+    assert (message.raw, message.id, message.content_type) == (b'{"n": 1}', None, None)
+    assert (message.attempt, message.redelivered) == (1, False)
+    assert message.queue == stage.plan.name
+    hand.retry(delivery)
+    again = hand.take_one()
+    assert (again.message.raw, again.message.id) == (b'{"n": 1}', None)
+    assert again.message.attempt == 2
+    hand.bury(again)
+    (letter,) = stage.letters()
+    assert (letter.message.raw, letter.message.id) == (b'{"n": 1}', None)
+    assert letter.ref
+
+
+# -- publishing ------------------------------------------------------------------------
+
+
+@case()
+def what_is_confirmed_is_in_its_queue(stage: Stage) -> None:
+    stage.fill(7)
+    assert stage.depth() == 7
+
+
+@case()
+def publishing_declares_what_it_needs(stage: Stage) -> None:
+    """No event may find no queue, so nobody has to declare beforehand."""
+    stage.publish(stage.message(b"first"))
+    assert stage.hand().get().raw == b"first"
+
+
+@case()
+def a_message_for_nobody_is_an_error_of_its_own(stage: Stage) -> None:
+    sent = [
+        stage.message(b"1"),
+        stage.message(b"2", "nobody"),
+        stage.message(b"3", "nobody", mandatory=False),
+        stage.message(b"4"),
+    ]
+    errors = stage.app.publish(sent, SOON)
+    assert [type(each) for each in errors] == [
+        type(None),
+        Unroutable,
+        type(None),
+        type(None),
+    ]
+    assert stage.key("nobody") in str(errors[1])
+    assert "mandatory=False" in str(errors[1])
+    hand = stage.hand()
+    assert sorted(bodies(hand.take(2))) == [b"1", b"4"]
+    hand.nothing_comes()
+
+
+@case()
+def each_queue_that_is_bound_gets_one_copy(stage: Stage) -> None:
+    twice = stage.planned("twice", "event", "#.event", "#")
+    once = stage.planned("once", "event")
+    other = stage.planned("other", "something.else")
+    app = stage.opened(twice, once, other)
+    app.declare()
+    stage.publish(stage.message(b"1", "event"), by=app)
+    hands = [stage.hand(plan) for plan in (twice, once, other)]
+    assert [hand.get().raw for hand in hands[:2]] == [b"1", b"1"]
+    for hand in hands:
+        hand.nothing_comes(0.1)
+
+
+@case()
+def a_queue_gets_a_copy_of_its_own_to_settle(stage: Stage) -> None:
+    """What one consumer does with an event is nothing to another one."""
+    audit = stage.planned("audit", "order")
+    app = stage.opened(audit)
+    app.declare()
+    stage.publish(stage.message(b"1"))
+    first, second = stage.hand(), stage.hand(audit)
+    first.bury(first.take_one())
+    second.retry(second.take_one())
+    assert second.get().attempt == 2
+    assert stage.depth() == 0
+    first.nothing_comes(0.1)
+
+
+PATTERNS = {
+    "order.#": {"order", "order.new", "order.new.eu"},
+    "order.*": {"order.new"},
+    "*.new": {"order.new"},
+    "#.new": {"order.new", "new"},
+    "order.#.eu": {"order.new.eu"},
+    "#": {"order", "order.new", "order.new.eu", "new", "orders"},
+}
+
+
+@case()
+def patterns_mean_what_amqp_says(stage: Stage) -> None:
+    """``order.#`` matches ``order`` too, which kombu's own matcher misses."""
+    keys = sorted(PATTERNS["#"])
+    literal = stage.planned("literal", *keys)
+    plans = {
+        pattern: stage.planned(f"q{number}", pattern)
+        for number, pattern in enumerate(PATTERNS)
+    }
+    app = stage.opened(literal, *plans.values())
+    app.declare()
+    stage.publish(*(stage.message(key.encode(), key) for key in keys), by=app)
+    for pattern, plan in plans.items():
+        hand = stage.hand(plan)
+        expected = PATTERNS[pattern]
+        came = {raw.decode() for raw in bodies(hand.take(len(expected)))}
+        assert came == expected, pattern
+        hand.nothing_comes(0.05)
+        hand.close()
+
+
+@case()
+def a_queue_is_reached_by_its_name(stage: Stage) -> None:
+    """By the default exchange, and nobody else gets it."""
+    audit = stage.planned("audit", "#")
+    app = stage.opened(audit)
+    app.declare()
+    stage.app.declare()
+    stage.publish(stage.message(b"1", stage.plan.name, exchange=""))
+    message = stage.hand().get()
+    assert (message.raw, message.queue) == (b"1", stage.plan.name)
+    assert app.depth(audit.name) == 0
+
+
+@case("knows_missing_queues")
+def a_queue_that_is_not_there_is_an_error(stage: Stage) -> None:
+    message = stage.message(b"1", f"{stage.name}-nobody", exchange="")
+    assert isinstance(stage.refused(message), Unroutable)
+    assert stage.depth(f"{stage.name}-nobody") == 0
+
+
+@a_queue_that_is_not_there_is_an_error.otherwise("knows_missing_queues")
+def a_queue_is_there_once_it_is_published_to(stage: Stage) -> None:
+    name = f"{stage.name}-nobody"
+    stage.publish(stage.message(b"1", name, exchange=""))
+    assert stage.depth(name) == 1
+
+
+@case("exchanges")
+def another_exchange_is_published_to(stage: Stage) -> None:
+    theirs = Exchange(f"{stage.name}-theirs", "direct")
+    given = Queue(f"{stage.name}-inbox", theirs, routing_key=stage.key("mail"))
+    plan = stage.planned("inbox", given=given)
+    app = stage.opened(plan)
+    app.declare()
+    stage.publish(stage.message(b"1", "mail", exchange=theirs), by=app)
+    message = stage.hand(plan).get()
+    assert (message.exchange, message.routing_key) == (theirs.name, stage.key("mail"))
+    assert isinstance(
+        stage.refused(stage.message(b"1", "mail", exchange=f"{stage.name}-no")),
+        Unroutable,
+    )
+
+
+@another_exchange_is_published_to.otherwise("exchanges")
+def another_exchange_is_refused(stage: Stage) -> None:
+    refused_before_anything_is_sent(stage, exchange="another")
+
+
+def refused_before_anything_is_sent(stage: Stage, **options: t.Any) -> None:
+    with pytest.raises(UnsupportedByBroker, match="Leave"):
+        stage.app.publish([stage.message(b"1"), stage.message(b"2", **options)], SOON)
+    stage.app.declare()
+    assert stage.depth() == 0
+
+
+@case()
+def many_messages_of_one_call_all_arrive(stage: Stage) -> None:
+    sent = stage.fill(1_000)
+    hand = stage.hand(prefetch=1_000)
+    deliveries = hand.take(1_000)
+    assert sorted(bodies(deliveries)) == sorted(sent)
+    hand.ack(deliveries)
+
+
+@case()
+def many_greenlets_publish_at_once(stage: Stage) -> None:
+    def some(start: int) -> None:
+        for number in range(start, start + 5):
+            stage.publish(stage.message(b"%d" % number))
+
+    greenlets = [gevent.spawn(some, number * 5) for number in range(20)]
+    gevent.joinall(greenlets, timeout=SOON, raise_error=True)
+    came = bodies(stage.hand().take(100))
+    assert sorted(came, key=int) == [b"%d" % n for n in range(100)]
+
+
+@case()
+def publishing_after_a_close_opens_anew(stage: Stage) -> None:
+    stage.fill(1)
+    stage.app.close()
+    stage.app.close()
+    stage.fill(1)
+    stage.await_depth(2)
+
+
+@case("expires_unread")
+def what_nobody_reads_in_time_goes_away(stage: Stage) -> None:
+    stage.publish(stage.message(b"1", expires=0.2))
+    stage.await_depth(0)
+
+
+@what_nobody_reads_in_time_goes_away.otherwise("expires_unread")
+def what_comes_too_late_says_so(stage: Stage) -> None:
+    """It is dropped where it is handled."""
+    stage.publish(stage.message(b"1", expires=0.05))
+    gevent.sleep(0.1)
+    message = stage.hand().get()
+    assert message.expires_at is not None
+    assert message.expires_at < time.time()
+
+
+@case("priorities")
+def the_highest_priority_comes_first(stage: Stage) -> None:
+    """Within one priority the oldest. RabbitMQ wants a queue that is made for it."""
+    theirs = Exchange(f"{stage.name}-theirs", "direct")
+    key = stage.key("mail")
+    given = Queue(f"{stage.name}-inbox", theirs, routing_key=key, max_priority=9)
+    plan = stage.planned("inbox", given=given)
+    app = stage.opened(plan)
+    app.declare()
+    for body, priority in [(b"1", 0), (b"2", 9), (b"3", 4), (b"4", 9), (b"5", 0)]:
+        stage.publish(
+            stage.message(body, "mail", exchange=theirs, priority=priority), by=app
+        )
+    hand = stage.hand(plan)
+    deliveries = hand.take(5)
+    assert bodies(deliveries) == [b"2", b"4", b"3", b"1", b"5"]
+    assert [d.message.priority for d in deliveries] == [9, 9, 4, 0, 0]
+    hand.ack(deliveries[1:])
+    # A retry keeps it.
+    hand.retry(deliveries[0])
+    assert hand.get().priority == 9
+
+
+@the_highest_priority_comes_first.otherwise("priorities")
+def a_priority_is_refused(stage: Stage) -> None:
+    refused_before_anything_is_sent(stage, priority=5)
+
+
+@case()
+def a_delay_beyond_the_longest_is_refused(stage: Stage) -> None:
+    longest = stage.record.max_delay
+    if math.isinf(longest):
+        raise Excluded(f"{stage.record.title} holds back for any time")
+    refused_before_anything_is_sent(stage, delay=longest + 1)
+
+
+@case("delayed_publish")
+def a_delayed_message_comes_when_it_is_due(stage: Stage) -> None:
+    hand = stage.hand()
+    began = time.monotonic()
+    stage.publish(stage.message(b"late", delay=0.7), stage.message(b"now"))
+    assert hand.get().raw == b"now"
+    late = hand.get()
+    assert late.raw == b"late"
+    assert 0.65 < time.monotonic() - began < 0.7 + lateness(stage, 0.7)
+    assert (late.exchange, late.routing_key) == (EXCHANGE, stage.key("order"))
+    assert (late.attempt, late.redelivered) == (1, False)
+
+
+@a_delayed_message_comes_when_it_is_due.otherwise("delayed_publish")
+def a_delayed_message_is_refused(stage: Stage) -> None:
+    refused_before_anything_is_sent(stage, delay=1)
+
+
+def lateness(stage: Stage, delay: float) -> float:
+    """What a delay may be late by, on a machine that has other things to do."""
+    return (1.0 if stage.record.exact_delays else max(delay, 1.0)) + 1.0
+
+
+@case("unattended_delays")
+def what_is_due_moves_on_by_itself(stage: Stage) -> None:
+    """No worker runs; the queue fills nevertheless."""
+    stage.app.declare()
+    stage.publish(stage.message(b"1", stage.plan.name, exchange="", delay=0.5))
+    assert stage.depth() == 0
+    stage.await_depth(1)
+
+
+@what_is_due_moves_on_by_itself.otherwise("unattended_delays")
+def what_is_due_comes_once_somebody_reads(stage: Stage) -> None:
+    stage.app.declare()
+    stage.publish(stage.message(b"1", stage.plan.name, exchange="", delay=0.3))
+    gevent.sleep(0.4)
+    assert stage.hand().get().raw == b"1"
+
+
+# -- reading and settling --------------------------------------------------------------
+
+
+@case("in_order")
+def messages_come_in_the_order_of_their_publishing(stage: Stage) -> None:
+    sent = stage.fill(300)
+    assert bodies(stage.hand(prefetch=300).take(300)) == sent
+
+
+@messages_come_in_the_order_of_their_publishing.otherwise("in_order")
+def messages_of_one_key_come_in_order(stage: Stage) -> None:
+    sent = stage.fill(300, key="one")
+    assert bodies(stage.hand(prefetch=300).take(300)) == sent
+
+
+@case()
+def what_is_acknowledged_is_gone(stage: Stage) -> None:
+    stage.fill(20)
+    hand = stage.hand()
+    hand.ack(hand.take(20))
+    hand.close()
+    stage.await_depth(0)
+    stage.hand().nothing_comes()
+
+
+@case()
+def acknowledgements_in_any_order_leave_what_is_open(stage: Stage) -> None:
+    stage.fill(100)
+    hand = stage.hand()
+    deliveries = hand.take(100)
+    kept = deliveries.pop(42)
+    hand.ack(deliveries[90:])
+    for delivery in reversed(deliveries[80:90]):
+        hand.ack([delivery])
+    hand.ack(list(reversed(deliveries[:80])))
+    hand.close()
+    again = stage.hand()
+    assert again.take_one().message.raw == kept.message.raw
+    again.nothing_comes(0.1)
+
+
+@case()
+def acknowledgements_of_the_last_moment_count(stage: Stage) -> None:
+    stage.fill(200)
+    hand = stage.hand(prefetch=200)
+    for delivery in hand.take(200)[1:]:
+        hand.ack([delivery])
+    hand.close()
+    again = stage.hand(prefetch=200)
+    assert len(again.take(1)) == 1
+    again.nothing_comes(0.1)
+
+
+@case()
+def settling_twice_harms_nobody(stage: Stage) -> None:
+    stage.fill(3)
+    hand = stage.hand()
+    first, second, third = hand.take(3)
+    hand.ack([second, second])
+    hand.ack([second])
+    hand.ack([third])
+    stage.publish(stage.message(b"after"))
+    assert hand.get().raw == b"after"
+    hand.close()
+    assert stage.hand().take_one().message.raw == first.message.raw
+
+
+@case()
+def a_settlement_of_a_closed_link_does_nothing(stage: Stage) -> None:
+    """Its tag may by then be somebody else's message."""
+    stage.fill(1)
+    link = stage.link()
+    (delivery,) = read_one(link)
+    link.close()
+    assert delivery.stale
+    hand = stage.hand()
+    (same,) = hand.take(1)
+    assert not same.stale
+    try:
+        link.ack([delivery])
+    except BrokerError as error:
+        assert "closed" in str(error)
+    hand.close()
+    again = stage.hand().take_one()
+    assert again.message.raw == delivery.message.raw
+
+
+def read_one(link: t.Any) -> t.Any:
+    with gevent.Timeout(SOON, AssertionError("no message came")):
+        while not (found := link.read(1)):
+            pass
+    return found
+
+
+@case()
+def no_more_is_fetched_than_there_is_room_for(stage: Stage) -> None:
+    """Nobody holds what he cannot handle: another one gets it."""
+    stage.fill(20)
+    hand = stage.hand(prefetch=3)
+    held = hand.take(3)
+    hand.nothing_comes()
+    hand.ack(held[:2])
+    assert len(hand.take(2)) == 2
+    hand.nothing_comes(0.1)
+
+
+@case()
+def two_links_share_a_queue_without_doubles(stage: Stage) -> None:
+    hands = [stage.hand(prefetch=5) for _ in range(2)]
+    sent = stage.fill(60)
+    came: list[bytes] = []
+
+    def all_came() -> bool:
+        for hand in hands:
+            new = hand.take(len(hand.waiting()))
+            came.extend(bodies(new))
+            hand.ack(new)
+        return len(came) >= len(sent)
+
+    wait_for(all_came, SOON, message=lambda: f"{len(came)} came")
+    assert sorted(came, key=int) == sent
+    for hand in hands:
+        hand.nothing_comes(0.1)
+
+
+@case()
+def closing_wakes_who_reads(stage: Stage) -> None:
+    link = stage.link()
+
+    def read() -> None:
+        try:
+            while not link.closed:
+                link.read(1)
+        except BrokerUnavailable:
+            return
+
+    reader = gevent.spawn(read)
+    gevent.sleep(0.05)
+    began = time.monotonic()
+    link.close()
+    link.close()
+    reader.get(timeout=5)
+    assert time.monotonic() - began < 3
+
+
+@case()
+def a_paused_link_fetches_no_more_and_settles_what_it_has(stage: Stage) -> None:
+    stage.fill(1)
+    hand = stage.hand()
+    held = hand.take(1)
+    hand.link.pause()
+    stage.publish(stage.message(b"later"))
+    hand.nothing_comes()
+    hand.ack(held)
+    hand.close()
+    assert stage.hand().get().raw == b"later"
+
+
+@case()
+def what_is_released_is_there_for_others_at_once(stage: Stage) -> None:
+    sent = stage.fill(10)
+    hand = stage.hand()
+    held = hand.take(10)
+    hand.release(held[4:])
+    other = stage.hand()
+    assert sorted(bodies(other.take(6))) == sorted(bodies(held[4:]))
+    hand.ack(held[:4])
+    hand.close()
+    other.nothing_comes(0.1)
+    assert len(sent) == 10
+
+
+@case("keeps_place")
+def what_is_given_back_keeps_its_place(stage: Stage) -> None:
+    stage.fill(20)
+    hand = stage.hand(prefetch=10)
+    held = hand.take(10)
+    hand.ack(held[3:5])
+    hand.close()
+    expected = [b"%d" % n for n in (0, 1, 2, *range(5, 20))]
+    came = bodies(stage.hand().take(18))
+    assert came == expected, came
+
+
+@what_is_given_back_keeps_its_place.otherwise("keeps_place")
+def what_is_given_back_comes_again(stage: Stage) -> None:
+    stage.fill(20)
+    hand = stage.hand(prefetch=10)
+    held = hand.take(10)
+    hand.ack(held[3:5])
+    hand.close()
+    gone = bodies(held[3:5])
+    came = bodies(stage.hand().take(18))
+    assert sorted([*came, *gone], key=int) == [b"%d" % n for n in range(20)]
+
+
+@case("in_order", "keeps_place")
+def one_at_a_time_the_order_holds_over_a_stop(stage: Stage) -> None:
+    sent = stage.fill(6)
+    came = []
+    for _ in range(3):
+        hand = stage.hand(prefetch=1)
+        came.append(hand.get().raw)
+        came.append(hand.get().raw)
+        hand.take(1) if len(came) < 6 else None
+        hand.close()
+    assert came == sent
+
+
+@case("unmarked_stops")
+def what_a_stop_gives_back_is_not_marked(stage: Stage) -> None:
+    assert not any(marks_after_a_stop(stage))
+
+
+@what_a_stop_gives_back_is_not_marked.otherwise("unmarked_stops")
+def what_a_stop_gives_back_is_marked(stage: Stage) -> None:
+    assert all(marks_after_a_stop(stage))
+
+
+def marks_after_a_stop(stage: Stage) -> list[bool]:
+    stage.fill(3)
+    hand = stage.hand()
+    hand.take(3)
+    hand.close()
+    return [d.message.redelivered for d in stage.hand().take(3)]
+
+
+@case("counts_deliveries")
+def the_count_of_deliveries_is_among_the_headers(stage: Stage) -> None:
+    marks_after_a_stop(stage)
+    stage._hands[-1].close()
+    assert stage.hand().take_one().message.headers["x-delivery-count"] == 2
+
+
+@the_count_of_deliveries_is_among_the_headers.otherwise("counts_deliveries")
+def no_count_of_deliveries_is_among_the_headers(stage: Stage) -> None:
+    marks_after_a_stop(stage)
+    stage._hands[-1].close()
+    assert "x-delivery-count" not in stage.hand().take_one().message.headers
+
+
+# -- retries ---------------------------------------------------------------------------
+
+
+@case()
+def a_retry_keeps_all_but_its_attempt(stage: Stage) -> None:
+    sent = stage.message(
+        b"1", headers={"x-tenant": "acme"}, key="k", expires=60, id="order-1"
+    )
+    stage.publish(dataclasses.replace(sent, properties={"correlation_id": "c"}))
+    hand = stage.hand()
+    delivery = hand.take_one()
+    hand.retry(delivery)
+    old, new = delivery.message, hand.get()
+    assert new.attempt == 2
+    for name in ("id", "raw", "key", "exchange", "routing_key", "queue", "properties"):
+        assert getattr(new, name) == getattr(old, name), name
+    assert new.content_type == old.content_type
+    assert new.headers["x-tenant"] == "acme"
+    assert new.timestamp == pytest.approx(old.timestamp, abs=1)
+    assert new.expires_at == pytest.approx(old.expires_at, abs=1)
+    assert not new.redelivered
+    hand.nothing_comes(0.1)
+
+
+@case()
+def a_delayed_retry_comes_when_it_is_due(stage: Stage) -> None:
+    stage.fill(1)
+    hand = stage.hand()
+    delivery = hand.take_one()
+    began = time.monotonic()
+    hand.retry(delivery, delay=1.2)
+    again = hand.get()
+    took = time.monotonic() - began
+    assert 1.15 < took < 1.2 + lateness(stage, 1.2)
+    assert (again.raw, again.attempt, again.redelivered) == (b"0", 2, False)
+    assert (again.exchange, again.routing_key) == (EXCHANGE, stage.key("order"))
+
+
+@case("exact_delays")
+def a_delay_is_exact_behind_a_longer_one(stage: Stage) -> None:
+    assert behind_a_longer_one(stage) < 1.1 + 1.0
+
+
+@a_delay_is_exact_behind_a_longer_one.otherwise("exact_delays")
+def a_delay_is_late_by_its_own_length_at_most(stage: Stage) -> None:
+    assert behind_a_longer_one(stage) < 1.1 * 2 + 1.0
+
+
+def behind_a_longer_one(stage: Stage) -> float:
+    """The seconds that a delay of 1.1 s takes behind one of 1.9 s, of the same step."""
+    stage.fill(2)
+    hand = stage.hand()
+    first, second = hand.take(2)
+    began = time.monotonic()
+    hand.retry(first, delay=1.9)
+    hand.retry(second, delay=1.1)
+    came = {}
+    for _ in range(2):
+        raw = hand.get().raw
+        came[raw] = time.monotonic() - began
+    assert came[first.message.raw] > 1.85
+    assert came[second.message.raw] > 1.05
+    return came[second.message.raw]
+
+
+@case()
+def a_short_retry_is_not_behind_a_long_one(stage: Stage) -> None:
+    stage.fill(2)
+    hand = stage.hand(prefetch=1)
+    hand.retry(hand.take_one(), delay=30)
+    second = hand.take_one()
+    hand.retry(second, delay=0.3)
+    stage.publish(stage.message(b"new"))
+    came = {hand.get(5).raw, hand.get(5).raw}
+    assert came == {second.message.raw, b"new"}
+
+
+@case()
+def a_retry_goes_to_the_queue_that_failed_only(stage: Stage) -> None:
+    audit = stage.planned("audit", "#")
+    stage.opened(audit).declare()
+    stage.publish(stage.message(b"1"))
+    hand = stage.hand()
+    hand.retry(hand.take_one())
+    assert hand.get().attempt == 2
+    other = stage.hand(audit)
+    assert other.get().attempt == 1
+    other.nothing_comes(0.1)
+
+
+@case()
+def attempts_are_counted_over_many_retries(stage: Stage) -> None:
+    """A broker may drop what seems to go round in circles."""
+    stage.fill(1)
+    hand = stage.hand()
+    for attempt in range(1, 7):
+        delivery = hand.take_one()
+        assert delivery.message.attempt == attempt
+        hand.retry(delivery, delay=0.05 * (attempt % 2))
+    assert hand.get().attempt == 7
+
+
+@case()
+def a_retry_outlives_a_stop(stage: Stage) -> None:
+    """It is the broker that holds it, no process of ours."""
+    stage.fill(1)
+    hand = stage.hand()
+    hand.retry(hand.take_one(), delay=0.5)
+    hand.close()
+    assert stage.hand().get().attempt == 2
+
+
+# -- suspects --------------------------------------------------------------------------
+
+
+@case()
+def a_suspect_is_read_in_its_lane_only(stage: Stage) -> None:
+    stage.publish(stage.message(b"1", id="order-1"))
+    hand = stage.hand()
+    hand.suspect(hand.take_one())
+    hand.nothing_comes(0.1)
+    assert stage.depth() == 0
+    stage.await_depth(1, stage.plan.suspects)
+    lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
+    suspect = lane.take_one()
+    message = suspect.message
+    assert (message.raw, message.id, message.queue) == (
+        b"1",
+        "order-1",
+        stage.plan.suspects,
+    )
+    assert (message.deaths, message.attempt, message.redelivered) == (0, 1, False)
+    assert (message.exchange, message.routing_key) == (EXCHANGE, stage.key("order"))
+
+
+@case()
+def deaths_are_counted_in_the_lane_and_forgotten_by_a_retry(stage: Stage) -> None:
+    stage.fill(1)
+    hand = stage.hand()
+    lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
+    hand.suspect(hand.take_one())
+    lane.suspect(lane.take_one(), deaths=1)
+    again = lane.take_one()
+    assert again.message.deaths == 1
+    lane.retry(again)
+    healthy = hand.get()
+    assert (healthy.attempt, healthy.deaths) == (2, 0)
+    lane.nothing_comes(0.1)
+
+
+@case()
+def a_suspect_may_be_a_dead_letter(stage: Stage) -> None:
+    stage.fill(1)
+    hand = stage.hand()
+    hand.suspect(hand.take_one())
+    lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
+    suspect = lane.take_one()
+    lane.bury(suspect, reason="it killed its process")
+    (letter,) = stage.letters()
+    assert letter.headers[ours.REASON] == "it killed its process"
+    assert stage.app.dead_letters(stage.plan).take(lambda _: True, replay=True) == 1
+    again = hand.get()
+    assert (again.raw, again.attempt, again.deaths) == (b"0", 1, 0)
+
+
+# -- dead letters ----------------------------------------------------------------------
+
+
+def bury(stage: Stage, count: int, **options: t.Any) -> list[bytes]:
+    """Publish that many, and make each a dead letter, in their order."""
+    sent = stage.fill(count, headers={"x-tenant": "acme"}, key="one")
+    hand = stage.hand()
+    deliveries = sorted(hand.take(count), key=lambda each: int(each.message.raw))
+    hand.bury(*deliveries, **options)
+    hand.close()
+    stage.await_letters(count)
+    return sent
+
+
+@case()
+def a_dead_letter_says_why_and_what_it_was(stage: Stage) -> None:
+    bury(stage, 1)
+    (letter,) = stage.letters()
+    assert letter.queue == stage.plan.name
+    assert letter.headers[ours.REASON] == "bad"
+    assert letter.headers[ours.ERROR] == "builtins.ValueError: no such card"
+    assert "stage.py" in letter.headers[ours.TRACEBACK]
+    assert letter.headers[ours.CONSUMER] == "bill"
+    assert letter.headers[ours.ATTEMPTS] == 1
+    assert letter.headers[ours.DIED_AT] == pytest.approx(time.time(), abs=30)
+    assert "x-tenant" not in letter.headers
+    assert letter.message.headers["x-tenant"] == "acme"
+    assert letter.message.raw == b"0"
+    assert letter.message.id
+    assert (letter.message.exchange, letter.message.routing_key) == (
+        EXCHANGE,
+        stage.key("order"),
+    )
+    assert stage.depth() == 0
+
+
+@case()
+def dead_letters_are_listed_the_oldest_first_and_looking_changes_nothing(
+    stage: Stage,
+) -> None:
+    sent = bury(stage, 30)
+    first = stage.letters()
+    assert [letter.message.raw for letter in first] == sent
+    assert len({letter.ref for letter in first}) == 30
+    for _ in range(2):
+        stage.await_letters(30)
+        assert {letter.ref for letter in stage.letters()} == {
+            letter.ref for letter in first
+        }
+    stage.await_letters(30)
+    for letter in stage.app.dead_letters(stage.plan):
+        assert letter.message.raw == sent[0]
+        break
+    stage.await_letters(30)
+
+
+@case()
+def dead_letters_of_a_queue_without_any_are_none(stage: Stage) -> None:
+    stage.app.declare()
+    letters = stage.app.dead_letters(stage.plan)
+    assert (letters.count(), list(letters)) == (0, [])
+    assert letters.take(lambda _: True, replay=True) == 0
+
+
+@case()
+def a_replay_goes_to_the_queue_that_failed_as_if_new(stage: Stage) -> None:
+    audit = stage.planned("audit", "#")
+    app = stage.opened(audit)
+    app.declare()
+    sent = bury(stage, 12)
+    looked: list[int] = []
+    letters = stage.app.dead_letters(stage.plan)
+    taken = letters.take(
+        lambda letter: letter.message.raw in sent[3:6],
+        replay=True,
+        progress=lambda: looked.append(1),
+    )
+    assert (taken, len(looked)) == (3, 12)
+    stage.await_letters(9)
+    hand = stage.hand()
+    deliveries = hand.take(3)
+    assert sorted(bodies(deliveries)) == sorted(sent[3:6])
+    message = deliveries[0].message
+    assert (message.attempt, message.deaths, message.redelivered) == (1, 0, False)
+    assert message.headers["x-tenant"] == "acme"
+    assert not {ours.REASON, ours.DIED_AT} & set(message.headers)
+    assert (message.exchange, message.routing_key) == (EXCHANGE, stage.key("order"))
+    hand.nothing_comes(0.1)
+    # The other queue has what was published, and not what was replayed.
+    others = stage.hand(audit)
+    others.ack(others.take(12))
+    others.nothing_comes(0.1)
+
+
+@case()
+def one_dead_letter_is_taken_by_its_ref(stage: Stage) -> None:
+    sent = bury(stage, 5)
+    letters = stage.app.dead_letters(stage.plan)
+    wanted = stage.letters()[2]
+    assert letters.take(lambda each: each.ref == wanted.ref, replay=False) == 1
+    stage.await_letters(4)
+    left = [letter.message.raw for letter in stage.letters()]
+    assert sorted(left) == sorted(set(sent) - {wanted.message.raw})
+
+
+@case()
+def a_purge_removes_the_wanted_and_sends_nothing(stage: Stage) -> None:
+    bury(stage, 20)
+    letters = stage.app.dead_letters(stage.plan)
+    even = letters.take(lambda each: int(each.message.raw) % 2 == 0, replay=False)
+    assert even == 10
+    stage.await_letters(10)
+    assert all(int(each.message.raw) % 2 for each in letters)
+    assert stage.depth() == 0
+
+
+@case()
+def what_is_replayed_may_die_again(stage: Stage) -> None:
+    bury(stage, 1, reason="first")
+    (first,) = stage.letters()
+    letters = stage.app.dead_letters(stage.plan)
+    assert letters.take(lambda _: True, replay=True) == 1
+    hand = stage.hand()
+    hand.bury(hand.take_one(), reason="second")
+    stage.await_letters(1)
+    (second,) = stage.letters()
+    assert second.headers[ours.REASON] == "second"
+    assert second.message.id == first.message.id
+    assert letters.take(lambda _: True, replay=True) == 1
+    assert hand.get().raw == b"0"
+    hand.nothing_comes(0.1)
+    assert stage.letters() == []
+
+
+@case()
+def dead_letters_are_forgotten_in_time(stage: Stage) -> None:
+    bury(stage, 1, expires=600.0)
+    hand = stage.hand()
+    stage.publish(stage.message(b"soon gone"))
+    hand.bury(hand.take_one(), expires=0.5)
+    # RabbitMQ lets go of what is at the head only: the first one is taken away.
+    letters = stage.app.dead_letters(stage.plan)
+    assert letters.take(lambda each: each.message.raw == b"0", replay=False) == 1
+    stage.await_letters(0)
+    assert stage.letters() == []
+
+
+@case()
+def two_who_replay_at_once_send_each_one_once(stage: Stage) -> None:
+    bury(stage, 10)
+    greenlets = [
+        gevent.spawn(
+            stage.app.dead_letters(stage.plan).take, lambda _: True, replay=True
+        )
+        for _ in range(2)
+    ]
+    gevent.joinall(greenlets, timeout=SOON, raise_error=True)
+    assert sum(greenlet.value for greenlet in greenlets) == 10
+    hand = stage.hand()
+    assert sorted(bodies(hand.take(10)), key=int) == [b"%d" % n for n in range(10)]
+    hand.nothing_comes(0.1)
+
+
+# -- topology --------------------------------------------------------------------------
+
+
+@case()
+def declaring_again_changes_nothing(stage: Stage) -> None:
+    stage.app.declare()
+    stage.fill(3)
+    stage.app.declare()
+    stage.opened(stage.plan).declare()
+    assert stage.depth() == 3
+    assert stage.app.stale_bindings() == []
+
+
+@case()
+def passive_declares_nothing_and_says_what_is_missing(stage: Stage) -> None:
+    passive = stage.opened(stage.plan, declare="passive")
+    with pytest.raises(TopologyMismatch):
+        passive.declare()
+    assert isinstance(stage.refused(stage.message(b"1"), by=passive), TopologyMismatch)
+    stage.app.declare()
+    assert stage.depth() == 0
+    passive.declare()
+    stage.publish(stage.message(b"1"), by=passive)
+    assert stage.hand(by=passive).get().raw == b"1"
+
+
+@case()
+def never_leaves_everything_alone(stage: Stage) -> None:
+    never = stage.opened(stage.plan, declare="never")
+    never.declare()
+    assert isinstance(stage.refused(stage.message(b"1"), by=never), Unroutable)
+    stage.app.declare()
+    stage.publish(stage.message(b"1"), by=never)
+    assert stage.hand(by=never).get().raw == b"1"
+
+
+@case()
+def the_depth_of_a_queue_that_is_not_there_is_none(stage: Stage) -> None:
+    name = f"{stage.name}-nobody"
+    assert stage.depth(name) == 0
+    # Asking makes none.
+    if stage.record.knows_missing_queues:
+        message = stage.message(b"1", name, exchange="")
+        assert isinstance(stage.refused(message), Unroutable)
+
+
+@case("bindings")
+def a_binding_that_the_code_has_no_more_is_found_and_removed(stage: Stage) -> None:
+    queue = stage.planned("billing", "order.old", "order.kept")
+    stage.opened(queue).declare()
+    later = stage.opened(stage.planned("billing", "order.kept", "order.new"))
+    later.declare()
+    stale = [Binding(queue.name, EXCHANGE, stage.key("order.old"))]
+    assert later.stale_bindings() == stale
+    stage.publish(stage.message(b"1", "order.old"), by=later)
+    later.unbind(stale)
+    later.unbind(stale)
+    assert later.stale_bindings() == []
+    old = stage.message(b"1", "order.old")
+    assert isinstance(stage.refused(old, by=later), Unroutable)
+    stage.publish(stage.message(b"2", "order.kept"), by=later)
+    stage.publish(stage.message(b"3", "order.new"), by=later)
+
+
+@a_binding_that_the_code_has_no_more_is_found_and_removed.otherwise("bindings")
+def no_binding_outlives_the_code(stage: Stage) -> None:
+    queue = stage.planned("billing", "order.old", "order.kept")
+    stage.opened(queue).declare()
+    later = stage.opened(stage.planned("billing", "order.kept", "order.new"))
+    later.declare()
+    assert later.stale_bindings() == []
+    stage.publish(stage.message(b"1", "order.new"), by=later)
+    hand = stage.hand(later.topology.queues[0], by=later)
+    stage.publish(stage.message(b"2", "order.old", mandatory=False), by=later)
+    assert hand.get().raw == b"1"
+    hand.nothing_comes()
+
+
+@case()
+def bindings_of_other_apps_are_none_of_ours(stage: Stage) -> None:
+    stage.app.declare()
+    other = stage.opened(stage.planned("audit", "#"))
+    other.declare()
+    assert other.stale_bindings() == []
+    assert stage.app.stale_bindings() == []
+
+
+@case()
+def a_queue_of_somebody_elses_is_used_as_given(stage: Stage) -> None:
+    """And its lanes are ours."""
+    key = stage.key("mail")
+    given = Queue(f"{stage.name}-inbox", Exchange(EXCHANGE, "topic"), routing_key=key)
+    plan = stage.planned("inbox", given=given)
+    theirs = stage.opened(stage.planned("theirs", "mail"))
+    theirs.declare()
+    app = stage.opened(plan)
+    app.declare()
+    app.declare()
+    stage.publish(stage.message(b"1", "mail"), by=app)
+    hand = stage.hand(plan)
+    delivery = hand.take_one()
+    assert delivery.message.routing_key == key
+    hand.retry(delivery)
+    again = hand.take_one()
+    assert again.message.attempt == 2
+    hand.bury(again)
+    (letter,) = stage.letters(plan)
+    assert letter.message.raw == b"1"
+
+
+# -- outages ---------------------------------------------------------------------------
+
+
+@case("shared")
+def no_broker_at_all_is_told_in_time(stage: Stage) -> None:
+    """The error keeps the password to itself. Nothing was opened before."""
+    broker = stage.opened(stage.plan, broker_url=stage.place.nowhere)
+    began = time.monotonic()
+    error = broker.publish([stage.message(b"1")], 0.5)[0]
+    assert isinstance(error, BrokerUnavailable | PublishTimeout)
+    assert time.monotonic() - began < 3
+    assert "secret" not in f"{error}{error!r}"
+
+
+@case("shared")
+def what_a_lost_link_held_comes_again(stage: Stage) -> None:
+    stage.fill(5)
+    hand = stage.hand()
+    held = hand.take(3)
+    stage.place.cut()
+    hand.lost()
+    assert all(delivery.stale for delivery in held)
+    hand.close()
+    again = stage.hand()
+    deliveries = again.take(5)
+    assert sorted(bodies(deliveries)) == [b"%d" % n for n in range(5)]
+    again.ack(deliveries)
+    # The publisher connects again by itself.
+    stage.publish(stage.message(b"after"))
+    assert again.get().raw == b"after"
+
+
+@case("shared", "unmarked_losses")
+def what_a_lost_link_held_is_not_marked(stage: Stage) -> None:
+    assert not any(marks_after_a_loss(stage))
+
+
+@what_a_lost_link_held_is_not_marked.otherwise("unmarked_losses")
+def what_a_lost_link_held_is_marked(stage: Stage) -> None:
+    assert all(marks_after_a_loss(stage))
+
+
+def marks_after_a_loss(stage: Stage) -> list[bool]:
+    stage.fill(3)
+    hand = stage.hand()
+    hand.take(3)
+    stage.place.cut()
+    hand.lost()
+    hand.close()
+    return [d.message.redelivered for d in stage.hand().take(3)]
+
+
+@case("survives_worker_death")
+def what_a_killed_process_held_comes_again_marked(stage: Stage) -> None:
+    """And what it acknowledged, or never had, does not, or not marked."""
+    stage.fill(12)
+    said = stage.die_holding(8, acked=3)
+    hand = stage.hand()
+    came = {d.message.raw.decode(): d.message.redelivered for d in hand.take(9)}
+    hand.nothing_comes(0.1)
+    held = {each["body"] for each in said[3:]}
+    assert held <= set(came)
+    assert all(came[body] for body in held)
+    assert not any(marked for body, marked in came.items() if body not in held)
+    assert not {each["body"] for each in said[:3]} & set(came)
+    assert not any(each["redelivered"] for each in said)
+
+
+@case("survives_worker_death")
+def what_kills_its_process_in_the_lane_is_marked_there(stage: Stage) -> None:
+    stage.fill(1)
+    hand = stage.hand()
+    hand.suspect(hand.take_one(), deaths=1)
+    hand.close()
+    stage.die_holding(1, Lane.SUSPECTS)
+    lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
+    suspect = lane.take_one()
+    assert suspect.message.redelivered
+    assert suspect.message.deaths == 1
+    lane.bury(suspect)
+    assert len(stage.letters()) == 1
+
+
+@case("durable", breaks=True)
+def everything_outlives_a_kill_of_the_broker(stage: Stage) -> None:
+    """What waits, is held back, is held by a link, or is dead; and all go on after."""
+    stage.app.declare()
+    stage.app.declare_delays()
+    stage.place.settle()
+    stage.publish(stage.message(b"dead"))
+    hand = stage.hand(prefetch=1)
+    hand.bury(hand.take_one())
+    stage.publish(stage.message(b"delayed"))
+    hand.retry(hand.take_one(), delay=1)
+    stage.publish(stage.message(b"held"))
+    hand.take_one()
+    stage.publish(stage.message(b"waiting"))
+    stage.place.server.kill()
+    stage.place.server.start()
+    stage.publish(stage.message(b"after"))
+    hand.close()
+    again = stage.hand()
+    came = bodies(again.take(4, timeout=60))
+    assert sorted(came) == [b"after", b"delayed", b"held", b"waiting"]
+    assert [letter.message.raw for letter in stage.letters()] == [b"dead"]
+
+
+@case("shared", breaks=True)
+def a_broker_that_hangs_is_told_in_time(stage: Stage) -> None:
+    app = stage.opened(stage.plan, publish_timeout=0.5)
+    stage.publish(stage.message(b"1"), by=app)
+    hand = stage.hand()
+    hand.take_one()
+    with stage.place.server.frozen():
+        began = time.monotonic()
+        (error,) = app.publish([stage.message(b"2")], 0.5)
+        assert isinstance(error, PublishTimeout | BrokerUnavailable)
+        assert time.monotonic() - began < 5
+        began = time.monotonic()
+        hand.link.close()
+        assert time.monotonic() - began < 15
+    stage.publish(stage.message(b"after"))

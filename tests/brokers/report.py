@@ -1,0 +1,122 @@
+"""What became of each case on each broker, told at the end of the run.
+
+``pytest tests/brokers --contract-table`` prints the table of cases by brokers. Without
+it a run that had any of them says in a few lines what was excluded, and by what.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+
+#: How the reason of an excluded case begins: a broker that is missing is none.
+EXCLUDED = "excluded: "
+
+_TEST = "test_contract"
+#: What stands in the table, and what it means.
+_SIGNS = {"passed": "yes", "excluded": "—", "failed": "FAILED", "not run": "not run"}
+
+Outcomes = dict[str, dict[str, tuple[str, str]]]
+
+_outcomes = pytest.StashKey[Outcomes]()
+_wanted = pytest.StashKey[list[tuple[str, str]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--contract-table",
+        action="store_true",
+        help="print what each case of the contract did on each broker",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_outcomes] = defaultdict(dict)
+    config.stash[_wanted] = []
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    for item in items:
+        if (pair := _pair(item)) is not None:
+            item.add_marker("broker") if pair[1] != "memory" else None
+            config.stash[_wanted].append(pair)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> object:
+    report = yield
+    pair = _pair(item)
+    if pair is not None and (report.when == "call" or report.outcome != "passed"):
+        case, broker = pair
+        item.config.stash[_outcomes][case][broker] = _outcome(report)
+    return report
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    wanted = config.stash[_wanted]
+    if not wanted:
+        return
+    found = config.stash[_outcomes]
+    lines = _summary(wanted, found)
+    if config.getoption("--contract-table"):
+        lines = [*_table(wanted, found), "", *lines]
+    terminalreporter.section("the contract of the brokers")
+    for line in lines:
+        terminalreporter.write_line(line)
+
+
+def _pair(item: pytest.Item) -> tuple[str, str] | None:
+    """The case and the broker of a test, if it is one of the contract."""
+    if getattr(item, "originalname", "") != _TEST:
+        return None
+    params = item.callspec.params  # type: ignore[attr-defined]
+    return params["case"], params["broker"]
+
+
+def _outcome(report: pytest.TestReport) -> tuple[str, str]:
+    """What became of it, and why."""
+    if report.outcome != "skipped":
+        return report.outcome, ""
+    reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
+    reason = reason.removeprefix("Skipped: ")
+    if reason.startswith(EXCLUDED):
+        return "excluded", reason.removeprefix(EXCLUDED)
+    return "not run", reason
+
+
+def _told(found: Outcomes, case: str, broker: str) -> tuple[str, str]:
+    return found.get(case, {}).get(broker, ("not run", ""))
+
+
+def _summary(wanted: list[tuple[str, str]], found: Outcomes) -> list[str]:
+    counts = dict.fromkeys(_SIGNS, 0)
+    excluded: dict[str, list[str]] = defaultdict(list)
+    for case, broker in wanted:
+        outcome, why = _told(found, case, broker)
+        counts[outcome] += 1
+        if outcome == "excluded":
+            excluded[why].append(case)
+    cases = len({case for case, _ in wanted})
+    brokers = len({broker for _, broker in wanted})
+    said = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
+    return [
+        *(f"excluded: {why}: {', '.join(names)}" for why, names in excluded.items()),
+        f"{cases} cases, {brokers} brokers, {len(wanted)} pairs: {said}",
+    ]
+
+
+def _table(wanted: list[tuple[str, str]], found: Outcomes) -> list[str]:
+    brokers = list(dict.fromkeys(broker for _, broker in wanted))
+    cases = list(dict.fromkeys(case for case, _ in wanted))
+    width = max(map(len, cases))
+    lines = [" ".join((f"{'':<{width}}", *(f"{name:<8}" for name in brokers)))]
+    for case in cases:
+        signs = (_SIGNS[_told(found, case, broker)[0]] for broker in brokers)
+        lines.append(" ".join((f"{case:<{width}}", *(f"{s:<8}" for s in signs))))
+    return lines
