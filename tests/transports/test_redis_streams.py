@@ -162,6 +162,32 @@ def test_no_more_is_delivered_than_the_prefetch(url):
         assert [message.payload for message in found] == [0, 1, 2]
 
 
+def test_acknowledgements_go_together_and_wait_for_nobody(url):
+    with shop(url) as it, Connection(url) as connection:
+        for number in range(50):
+            send(connection, number)
+        before = acknowledged(it)
+        found: list = []
+        consumer = connection.Consumer([BILLING], accept=["json"])
+        consumer.register_callback(lambda body, message: found.append(message))
+        with consumer:
+            for number in range(50):
+                connection.drain_events(timeout=5)
+                found[-1].ack()
+                if number == 30:
+                    # As if a handler took long: the others are heard of all the same.
+                    wait_for(lambda: it.client.xlen("billing") == 19, timeout=2)
+            assert it.client.xlen("billing") == 0
+        assert acknowledged(it) - before < 25
+        assert [message.payload for message in found] == list(range(50))
+
+
+def acknowledged(it) -> int:
+    """How often Redis was told of acknowledgements."""
+    found = it.client.info("commandstats").get("cmdstat_xack")
+    return found["calls"] if found else 0
+
+
 def test_a_rejected_message_is_a_dead_letter_and_a_requeued_one_comes_again(url):
     with shop(url) as it, Connection(url) as connection:
         send(connection, {"n": 1})
