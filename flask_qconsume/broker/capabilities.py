@@ -103,6 +103,9 @@ class Capabilities:
             "expiry of what nobody reads",
         )
     )
+    tombstones: bool = field(
+        metadata=_words("Tombstones (a key without a body)", "tombstones")
+    )
     priorities: bool = field(metadata=_words("Priorities", "priorities"))
     priority: str = field(metadata=_words("Priorities are", "priorities"))
 

@@ -53,8 +53,9 @@ def open_broker(settings: Settings, topology: Topology) -> Broker:
     """
     check_url(settings.broker_url)
     scheme = _scheme(settings.broker_url)
+    module, name = _BROKERS[scheme]
     try:
-        found = _imported(*_BROKERS[scheme])
+        found = _imported(module, name)
     except ImportError as error:
         raise ConfigurationError(
             f"The broker '{scheme}' needs a package that is not installed ({error})."

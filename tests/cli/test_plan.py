@@ -85,7 +85,7 @@ def test_what_the_broker_does_without_is_told(make_app: MakeApp) -> None:
     said = unwrapped(invoke(make_app(BROKER_URL=url, PUBLISH_TIMEOUT=2), "plan").output)
     assert "RabbitMQ, quorum queues" in said
     assert "priorities unknown to quorum queues" in said
-    assert "without priorities; delays exact to a second" in said
+    assert "without tombstones; priorities; delays exact to a second" in said
 
 
 def test_the_longest_delay_of_a_policy_can_be_kept(make_app: MakeApp) -> None:

@@ -23,7 +23,6 @@ CAPABILITIES = Capabilities(
     confirms="all replicas in sync have the record (acks=all, idempotent producer)",
     unroutable="the cluster's own list of topics, at most a minute old",
     knows_missing_queues=True,
-    binary_headers=True,
     expires_unread=False,
     tombstones=True,
     priorities=False,

@@ -21,6 +21,7 @@ CAPABILITIES = Capabilities(
     knows_missing_queues=True,
     expires_unread=False,
     priorities=True,
+    tombstones=False,
     priority="0 to 9, the highest first, none as 0",
     delays="a heap in the process",
     max_delay=float("inf"),

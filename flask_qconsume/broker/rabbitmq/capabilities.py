@@ -25,6 +25,7 @@ QUORUM = Capabilities(
     unroutable="returned by the broker; not known for delayed messages",
     knows_missing_queues=True,
     expires_unread=True,
+    tombstones=False,
     priorities=False,
     priority=(
         "unknown to quorum queues; 'QCONSUME_QUEUE_TYPE' = 'classic' and a kombu.Queue"

@@ -36,6 +36,7 @@ CAPABILITIES = Capabilities(
     knows_missing_queues=False,
     expires_unread=False,
     priorities=True,
+    tombstones=False,
     priority=(
         "0 to 9, the highest first, in the steps of 'priority_steps'; none counts as 9,"
         " as it does for kombu"
