@@ -32,6 +32,8 @@ DUE = ours.PREFIX + "due"
 AS_JSON = ours.PREFIX + "json"
 AS_BYTES = ours.PREFIX + "bytes"
 
+_OURS_ONLY = frozenset((DUE, AS_JSON, AS_BYTES))
+
 _PROPERTIES = {
     "message-id": "id",
     "content-type": "content_type",
@@ -197,14 +199,11 @@ def _read(found: Iterable[Header]) -> dict[str, t.Any]:
     headers: dict[str, t.Any] = {}
     special = False
     for name, value in found:
-        if value is None:
-            headers[name] = None
-            continue
         try:
-            headers[name] = value.decode()
+            headers[name] = None if value is None else value.decode()
         except UnicodeDecodeError:
-            headers[name] = bytes(value)
-        if name in (AS_JSON, AS_BYTES, DUE):
+            headers[name] = value
+        if name in _OURS_ONLY:
             special = True
     if special:
         headers.pop(DUE, None)
@@ -223,8 +222,10 @@ def _restore(headers: dict[str, t.Any]) -> None:
 
 
 def _names(text: t.Any) -> list[str]:
-    found = _value(text) if isinstance(text, str) else []
-    return [name for name in found if isinstance(name, str)] if found else []
+    found = _value(text) if isinstance(text, str) else None
+    if not isinstance(found, list):
+        return []
+    return [name for name in found if isinstance(name, str)]
 
 
 def _value(text: str) -> t.Any:
