@@ -279,7 +279,7 @@ class Member:
         self._fetch(slots)
         if self._doubted:
             self._doubted = False
-            self._consumer.list_topics(timeout=ANSWER)
+            self._consumer.list_topics(timeout=2 * _TRY)
 
     def _obey(self) -> None:
         while self.settled:

@@ -212,7 +212,7 @@ def test_a_broker_that_ends_is_told_and_a_stop_does_not_wait_for_it(
 ) -> None:
     own_kafka.create_topics({"work": 2})
     produce(own_kafka.address, "work", numbers(3))
-    with linked(own_kafka.address, "work") as link:
+    with linked(own_kafka.address, "work", session_timeout_ms=1500) as link:
         held = read(link, 3)
         own_kafka.kill()
         with pytest.raises(BrokerUnavailable, match="does not answer"):
@@ -225,7 +225,7 @@ def test_a_broker_that_ends_is_told_and_a_stop_does_not_wait_for_it(
         assert all(delivery.stale for delivery in held)
     own_kafka.start()
     # It was no stop: they are known to have been in flight.
-    with linked(own_kafka.address, "work") as link:
+    with linked(own_kafka.address, "work", session_timeout_ms=1500) as link:
         found = read(link, 3)
         assert all(delivery.message.redelivered for delivery in found)
 
