@@ -49,6 +49,9 @@ class Link(abc.ABC):
     def __init__(self, plan: QueuePlan, lane: Lane) -> None:
         self.plan = plan
         self.lane = lane
+        #: Once it is closed, what it had fetched and not given out, by identity, if the
+        #: broker may mark that as delivered.
+        self.fetched: t.AbstractSet[str] = frozenset()
         #: Set by :meth:`close` and as soon as the connection is known to be lost.
         self.closed = False
 

@@ -46,6 +46,12 @@ class Delivery:
         """Whether the connection that it came by is gone."""
         return self.link.closed
 
+    @property
+    def identity(self) -> str | None:
+        """What tells that a delivery is one of the same message, as long as it lies
+        where it does; ``None`` if nothing tells."""
+        return self.message.id
+
     def begin(self) -> bool:
         """Whether a handler may begin with it now; if not, it is out of our hands."""
         return not self.stale

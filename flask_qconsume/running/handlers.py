@@ -79,12 +79,12 @@ class Handlers:
         After a lost connection the broker gives out again what is still in hand here;
         starting it a second time would only make a duplicate.
         """
-        message = delivery.message
-        if message.id is None or not message.redelivered:
+        message, identity = delivery.message, delivery.identity
+        if identity is None or not message.redelivered:
             return False
         for job in self._busy.values():
             old = job.delivery
-            same = old.message.id == message.id and old.message.raw == message.raw
+            same = old.identity == identity and old.message.raw == message.raw
             if same and old.stale:
                 job.delivery = delivery
                 return True

@@ -274,8 +274,9 @@ class Subscription:
         finally:
             self.consuming.clear()
             self._reader = None
-            self._survivors.remember(reader.held)
+            self._survivors.remember(delivery.identity for delivery in reader.held)
             link.close()
+            self._survivors.remember(link.fetched)
             reading.join(_PATIENCE)
         return reader.received > 0 or time.monotonic() - began > LASTING
 

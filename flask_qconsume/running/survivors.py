@@ -32,15 +32,15 @@ class Survivors:
         self._ids: set[str] = set()
         self._answers: dict[str, Settlement] = {}
 
-    def remember(self, deliveries: Iterable[Delivery]) -> None:
+    def remember(self, identities: Iterable[str | None]) -> None:
         """These were unsettled when their connection was lost, and we are alive."""
         if len(self._ids) > _MOST_IDS:
             self._ids.clear()
-        self._ids |= {d.message.id for d in deliveries if d.message.id is not None}
+        self._ids |= {id for id in identities if id is not None}
 
     def keep_answer(self, settlement: Settlement) -> None:
         """This was handled, and could not be settled any more."""
-        id = delivery_of(settlement).message.id
+        id = delivery_of(settlement).identity
         if id is None:
             return
         if len(self._answers) >= self._most_answers:
@@ -49,21 +49,21 @@ class Survivors:
 
     def answer_to(self, delivery: Delivery) -> Settlement | None:
         """How to settle a message delivered again, if it was handled here before."""
-        message = delivery.message
-        answer = self._answers.get(message.id or "")
+        message, id = delivery.message, delivery.identity or ""
+        answer = self._answers.get(id)
         if answer is None or not message.redelivered:
             return None
         handled = delivery_of(answer).message
         if (handled.raw, handled.attempt) != (message.raw, message.attempt):
             return None
-        del self._answers[message.id or ""]
+        del self._answers[id]
         if isinstance(answer, Forward):
             return dataclasses.replace(answer, delivery=delivery)
         return delivery
 
     def include(self, delivery: Delivery) -> bool:
         """Whether a message delivered again has not killed this process; once."""
-        id = delivery.message.id
+        id = delivery.identity
         if id is None or id not in self._ids:
             return False
         self._ids.discard(id)

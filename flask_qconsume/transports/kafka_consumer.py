@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from ..errors import BrokerError
@@ -42,6 +43,8 @@ class KafkaConsumer:
         self, config: Mapping[str, Any], topics: Sequence[str], terms: Terms
     ) -> None:
         self._order = order_of(terms.ordering)
+        #: Once it is closed: what may be committed to be handed out, and was not.
+        self.unused: list[Arrival] = []
         self._bell = Bell()
         self._member = Member(config, list(topics), terms, self._bell)
         self._thread = NativeThread(self._member.run, "kafka")
@@ -143,12 +146,17 @@ class KafkaConsumer:
         if time.monotonic() - self._member.beaten > _SILENCE:
             raise BrokerUnavailable(f"Kafka's client has hung for {_SILENCE:g} s.")
 
-    def close(self, timeout: float) -> bool:
+    def close(self, timeout: float, clean: bool = True) -> bool:
         """Commit, and leave the group.
 
+        :param clean: Whether what is handed out and not settled is given back. Else it
+            stays marked, as at a death.
         :returns: Whether that was done in time; else it goes on without us.
         """
-        self._member.stopping = True
+        member = self._member
+        self.unused = [*self._order.clear(), *chain(*member.arrived), *member.waiting]
+        member.clean = clean
+        member.stopping = True
         self._bell.ring()
         done = not self._thread.alive or self._thread.join(timeout)
         self._say()

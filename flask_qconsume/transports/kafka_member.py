@@ -17,6 +17,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from confluent_kafka import Consumer
 from confluent_kafka import KafkaError
@@ -105,10 +106,12 @@ class Member:
         self.noted: deque[tuple[Arrival, Note]] = deque()
         self.quiet = False
         self.stopping = False
+        #: Whether what is not settled in the end is given back, and not in flight.
+        self.clean = True
         #: For the hub: what it may hand out, what it must forget, what is to be logged.
         self.arrived: deque[list[Arrival]] = deque()
         self.gone: deque[Slot] = deque()
-        self.told: deque[tuple[int, str]] = deque()
+        self.told: deque[tuple[int, str]] = deque(maxlen=1_000)
         self.opened = False
         self.error: BrokerError | None = None
         #: When it was seen alive.
@@ -125,33 +128,42 @@ class Member:
         self._flow = Flow()
         self._turn = 0
         self._doubted = False
-        self._known: set[t.Any] = set()
+        self._known: set[str] = set()
 
     @property
     def buffered(self) -> int:
         """How many records are fetched and not marked."""
         return sum(len(slot.buffer) for slot in list(self._slots.values()))
 
+    @property
+    def waiting(self) -> list[Arrival]:
+        """What is marked, and not handed over, since no commit of it was answered."""
+        marked = [slot.waiting for slot in list(self._slots.values())]
+        return [*chain(*marked), *self._commits.unanswered]
+
     def run(self) -> None:
         """Be a member until :attr:`stopping`, or an error."""
         try:
-            self._consumer = Consumer(self._configured(), logger=_Lines(self.told))
-            try:
-                self._open()
-                while not self.stopping and self.error is None:
-                    self._round()
-            finally:
-                self._consumer.close()
+            self._consumer = Consumer(self._configured())
+        except Exception as error:
+            self.fail(error)
+            return
+        try:
+            self._open()
+            while not self.stopping and self.error is None:
+                self._round()
         except Exception as error:
             self.fail(error)
         finally:
-            self._bell.ring()
+            # It may take long where nobody answers: the hub knows already.
+            self._consumer.close()
 
     def fail(self, error: t.Any) -> None:
         """End, and let the hub know why; the first reason counts."""
         if self.error is None:
             known = isinstance(error, BrokerError)
             self.error = error if known else translated(error)
+            self._bell.ring()
 
     def tell(self, level: int, text: str) -> None:
         """Have the hub log something."""
@@ -174,6 +186,7 @@ class Member:
             **self._config,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
+            "logger": _Lines(self.told),
             "on_commit": self._committed,
             "error_cb": self._trouble,
         }
@@ -232,8 +245,10 @@ class Member:
             slot.leaving = True
         self._bell.ring()
         self._await_handlers(slots)
+        # It is not to come back paused, if it does.
+        _switch(consumer, [slot for slot in slots if slot.paused])
         if self.error is None:
-            self._commits.leave(consumer, slots)
+            self._commits.leave(consumer, slots, self.clean)
         self._drop(places)
 
     def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -356,8 +371,14 @@ class Member:
             self.fail(error)
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._doubted = True  # It may be that they only hung up idle connections.
-        elif error.code() not in self._known:
-            self._known.add(error.code())
+        else:
+            self._tell_once(error)
+
+    def _tell_once(self, error: KafkaError) -> None:
+        unknown = error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+        what = error.str() if unknown else error.name()
+        if what not in self._known and len(self._known) < 100:
+            self._known.add(what)
             self.tell(logging.WARNING, _described(error))
 
 
@@ -378,6 +399,11 @@ class Commits:
     def pending(self) -> bool:
         """Whether a commit is not answered yet."""
         return bool(self._pending)
+
+    @property
+    def unanswered(self) -> list[Arrival]:
+        """What may be handed out once the commit that is under way is answered."""
+        return list(chain(*(arrivals for _, _, arrivals in self._pending.values())))
 
     def room_of(self, slot: Slot) -> int:
         """How many more records of one slot may be marked, however many are blocked."""
@@ -427,9 +453,12 @@ class Commits:
                 failures[failed.code()] = failed
         return list(failures.values())
 
-    def leave(self, consumer: Consumer, slots: list[Slot]) -> None:
+    def leave(self, consumer: Consumer, slots: list[Slot], clean: bool) -> None:
         """Commit, and wait for that, what somebody else is to find."""
-        left = [(slot, slot.window.left(slot.limit)) for slot in slots]
+        left = [
+            (slot, slot.window.left(slot.limit) if clean else slot.window.state())
+            for slot in slots
+        ]
         offsets = [
             _offset(slot, state)
             for slot, state in left
@@ -515,14 +544,17 @@ class Flow:
 
 
 class _Lines:
-    """Takes what the client logs, in place of a logger."""
+    """Takes what the client logs, in place of a logger.
+
+    What matters of it comes as an error too, so it is for whoever looks closely.
+    """
 
     def __init__(self, told: deque[tuple[int, str]]) -> None:
         self._told = told
 
     def log(self, level: int, text: str, *values: t.Any) -> None:
         """Keep a line for the hub."""
-        self._told.append((level, text % values))
+        self._told.append((logging.DEBUG, text % values))
 
 
 def _switch(consumer: Consumer, slots: list[Slot]) -> None:
@@ -546,4 +578,9 @@ def _is_starving(slots: list[Slot]) -> bool:
 
 
 def _described(error: KafkaError) -> str:
+    if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        return (
+            f"{error.str()}. Nothing comes of it before somebody creates it, as 'flask"
+            " qconsume declare' does for topics that are the app's own."
+        )
     return f"Kafka's client says: {error.str()} ({error.name()}); it goes on."

@@ -40,6 +40,11 @@ class Arrival(t.NamedTuple):
     #: How many processes died while they handled it apart from others, if known.
     deaths: int | None = None
 
+    @property
+    def place(self) -> str:
+        """Where its record lies, for ever."""
+        return f"{self.slot.topic}/{self.slot.partition}/{self.offset}"
+
 
 class Slot:
     """A partition, what was fetched of it, and what may be handed out.

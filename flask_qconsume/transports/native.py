@@ -130,6 +130,9 @@ class NativeThread:
     def _run(self) -> None:
         # As threading's own threads do, for debuggers and for measuring coverage.
         sys.settrace(threading.gettrace())
+        self._live()
+
+    def _live(self) -> None:
         try:
             self._target()
         except BaseException as error:

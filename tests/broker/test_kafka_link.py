@@ -82,6 +82,7 @@ def linked(
     try:
         yield link
     finally:
+        link.pause()
         link.close()
 
 
@@ -187,6 +188,22 @@ def test_a_postponed_delivery_comes_again_as_the_next_attempt(
         assert (again.message.raw, again.message.attempt) == (b"0", 2)
         link.ack([again])
         assert bodies(read(link, 1)) == [b"1"]
+
+
+def test_what_is_in_hand_as_a_link_is_given_up_is_known_again(
+    kafka: Kafka, queue: str
+) -> None:
+    produce(kafka.address, queue, numbers(50))
+    with linked(kafka.address, queue, prefetch=50) as link:
+        held = read(link, 3)
+        link.ack(held[:1])
+        link.close()
+        assert link.fetched >= {f"{queue}/0/{n}" for n in range(3, 20)}
+    unknown = {delivery.identity for delivery in held[1:]} | link.fetched
+    with linked(kafka.address, queue, prefetch=50) as link:
+        found = read(link, 49)
+        marked = {d.identity for d in found if d.message.redelivered}
+        assert marked == unknown
 
 
 def test_the_lane_of_suspects_is_in_no_order_and_one_by_one(

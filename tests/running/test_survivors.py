@@ -18,7 +18,7 @@ def delivery(id: str | None, **fields: t.Any) -> Delivery:
 
 def test_a_survivor_is_known_once() -> None:
     survivors = Survivors(2)
-    survivors.remember([delivery("a"), delivery(None)])
+    survivors.remember(["a", None])
 
     assert survivors.include(delivery("a"))
     assert not survivors.include(delivery("a"))

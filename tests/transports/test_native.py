@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -96,6 +97,7 @@ def test_no_ring_is_lost() -> None:
 
 
 def test_it_works_where_nothing_is_patched() -> None:
+    # Without site: what measures a run imports gevent as the interpreter starts.
     code = (
         "import sys, time\n"
         "from flask_qconsume.transports.native import Bell, NativeThread\n"
@@ -106,6 +108,10 @@ def test_it_works_where_nothing_is_patched() -> None:
         "print([name for name in sys.modules if name.startswith('gevent')])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+        [sys.executable, "-S", "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.stdout.split("\n")[:2] == ["True False True None", "[]"], done.stderr

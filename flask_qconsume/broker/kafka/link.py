@@ -52,6 +52,10 @@ class KafkaDelivery(Delivery):
     def stale(self) -> bool:
         return self.link.closed or self.returned or self.tag.slot.gone
 
+    @property
+    def identity(self) -> str:
+        return self.tag.place
+
     def begin(self) -> bool:
         if self.stale:
             return False
@@ -138,7 +142,10 @@ class KafkaLink(Link):
         if self.closed:
             return
         self.closed = True
-        self._consumer.close(_GRACE)
+        # After a pause this is a stop. Else it is no good any more, but we are: what is
+        # in hand stays marked, and is known when it comes again.
+        self._consumer.close(_GRACE, clean=self._paused)
+        self.fetched = {arrival.place for arrival in self._consumer.unused}
 
 
 def terms_of(
