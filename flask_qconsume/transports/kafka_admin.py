@@ -134,6 +134,15 @@ class KafkaAdmin:
         if isinstance(answer, KafkaException):
             raise translated(answer) from answer
 
+    def delete(self, group: str, topics: Iterable[str], timeout: float) -> None:
+        """Delete topics, and a group, as far as they are there."""
+        client = self._opened()
+        names = list(topics)
+        if names:
+            _answers(client.delete_topics(names, request_timeout=timeout), timeout)
+        asked = client.delete_consumer_groups([group], request_timeout=timeout)
+        _answers(asked, timeout)
+
     def close(self) -> None:
         """Close what is open. Using it again opens it anew."""
         with self._lock:

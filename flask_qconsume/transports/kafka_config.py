@@ -34,7 +34,8 @@ TOPICS = "topics"
 GRACE = "rebalance_grace"
 
 _PASSED_ON = (COMMON, CONSUMER, PRODUCER, ADMIN, TOPIC)
-_KNOWN = (*_PASSED_ON, PARTITIONS, REPLICATION, TOPICS, GRACE)
+#: All of them.
+OPTIONS = (*_PASSED_ON, PARTITIONS, REPLICATION, TOPICS, GRACE)
 
 _PORT = 9092
 _SCHEMES = ("kafka", "kafkas")
@@ -210,10 +211,11 @@ def _security(tls: bool, login: str) -> Config:
 
 def _check_options(options: Mapping[str, t.Any]) -> None:
     for name in options:
-        if name not in _KNOWN:
+        if name not in OPTIONS:
             raise ConfigurationError(
                 f"There is no transport option {quoted(name)} for"
-                f" Kafka{suggestion(str(name), _KNOWN)} There are: {', '.join(_KNOWN)}."
+                f" Kafka{suggestion(str(name), OPTIONS)}"
+                f" There are: {', '.join(OPTIONS)}."
             )
     for option in _PASSED_ON:
         given = options.get(option) or {}

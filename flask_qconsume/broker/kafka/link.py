@@ -97,13 +97,13 @@ class KafkaLink(Link):
         self._consumer = KafkaConsumer(config, topics, terms)
         self._consumer.start()
 
-    def read(self, room: int) -> Sequence[Delivery]:
+    def read(self, room: int, wait: float = _WAIT) -> Sequence[Delivery]:
         if self.closed:
             return []
         consumer, opened = self._consumer, self._opened
         found = [] if self._paused else consumer.take(room)
         if not found:
-            consumer.wait(_WAIT)
+            consumer.wait(wait)
             found = [] if self._paused or self.closed else consumer.take(room)
         return [KafkaDelivery(self, arrival, opened(arrival)) for arrival in found]
 

@@ -40,7 +40,10 @@ class Publisher:
     ) -> list[Exception | None]:
         """Send records to topics that are there; for each ``None``, or what failed."""
         deadline = time.monotonic() + timeout
-        found = [self._is_there(record.topic, deadline) for record in planned]
+        found = [
+            self._is_there(message, record.topic, deadline)
+            for message, record in zip(messages, planned, strict=True)
+        ]
         sent = self._send(
             [record for record, there in zip(planned, found, strict=True) if there],
             deadline,
@@ -81,9 +84,16 @@ class Publisher:
             self._topics.forget()
         return iter(errors)
 
-    def _is_there(self, topic: str, deadline: float) -> bool:
+    def _is_there(self, message: Outgoing, topic: str, deadline: float) -> bool:
         left = max(deadline - time.monotonic(), 0.001)
-        return self._topics.partitions(topic, left) > 0
+        if self._topics.partitions(topic, left):
+            return True
+        # A queue that is there gets the topic of a new delay when it is used first.
+        known = layout.retry(message.routing_key, 0)
+        if message.exchange or not self._topics.partitions(known, left):
+            return False
+        self._topics.ensure([topic], left)
+        return True
 
     def _record(self, message: Outgoing) -> Record:
         if message.exchange == "":
