@@ -1,0 +1,61 @@
+"""``kcat`` beside us, on Kafka."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+import pytest
+
+from flask_qconsume import TOMBSTONE
+
+from ..servers import Kafka
+from .conftest import Shop
+from .conftest import run
+
+
+@pytest.fixture
+def shop(make_shop: t.Callable[..., Shop], kafka_url: str, kafka_prefix: str) -> Shop:
+    return make_shop(
+        f"{kafka_prefix}billing",
+        broker_url=kafka_url,
+        transport_options={"partitions": 1},
+    )
+
+
+def test_what_kcat_produces_is_handled(shop: Shop, kafka: Kafka) -> None:
+    shop.declare()
+    produce = ["kcat", "-P", "-b", kafka.address, "-t", shop.queue]
+    run(*produce, "-k", "order-1", "-H", "x-tenant=a", given='{"n": 1}')
+    run(*produce, given='{"n": 2}')
+    run(*produce, "-Z", "-K", ":", given="order-1:")
+
+    (one, first), (two, second), (nothing, third) = shop.consume(3)
+    assert (one, two, nothing) == ({"n": 1}, {"n": 2}, None)
+    assert (first.key, second.key, third.key) == ("order-1", None, "order-1")
+    assert first.headers["x-tenant"] == "a"
+    assert (first.id, first.tombstone, third.tombstone) == (None, False, True)
+    assert [each.properties["offset"] for each in (first, second, third)] == [0, 1, 2]
+
+
+def test_what_we_publish_is_read_by_kcat(shop: Shop, kafka: Kafka) -> None:
+    id = shop.publish({"n": 1}, key="order-1", headers={"x-tenant": "a"})
+    shop.publish(TOMBSTONE, key="order-1")
+
+    read = ["kcat", "-C", "-b", kafka.address, "-t", shop.queue, "-e", "-q"]
+    values = run(*read, "-f", "%S %s\\n").splitlines()
+    assert json.loads(values[0].split(" ", 1)[1]) == {"n": 1}
+    assert values[1].startswith("-1")  # Null, not empty.
+    described = run(*read, "-f", "%k %h\\n").splitlines()
+    assert described[0].startswith("order-1 ")
+    assert "x-tenant=a" in described[0] and f"message-id={id}" in described[0]
+
+
+def test_kcat_beside_a_worker_is_a_group_of_its_own(shop: Shop, kafka: Kafka) -> None:
+    """Both get all of it, each at its own pace."""
+    shop.publish({"n": 1})
+    group = f"{shop.queue}.watch"
+    read = ["-X", "auto.offset.reset=earliest", "-c", "1", "-q", shop.queue]
+    seen = run("kcat", "-b", kafka.address, "-G", group, *read)
+    assert json.loads(seen) == {"n": 1}
+    assert [body for body, _ in shop.consume(1)] == [{"n": 1}]
