@@ -16,13 +16,25 @@ from ..fleet.workers import Fleet
 from ..servers.fixtures import require
 from ..waiting import wait_for
 
+#: A member that was killed is found dead soon, so that others get its partitions.
+KAFKA = {
+    "TRANSPORT_OPTIONS": {
+        "partitions": 8,
+        "kafka_common_config": {"message.max.bytes": 4_194_304},
+        "kafka_consumer_config": {
+            "session.timeout.ms": 2_000,
+            "heartbeat.interval.ms": 500,
+        },
+    }
+}
+
 BROKERS = {
     "quorum": ("own_rabbitmq_vhost", {"QUEUE_TYPE": "quorum"}),
     "classic": ("own_rabbitmq_vhost", {"QUEUE_TYPE": "classic"}),
     "redis": ("own_redis", {"LEASE": 2}),
     "streams": ("own_redis", {"LEASE": 2}),
-    "kafka": ("own_kafka", {"TRANSPORT_OPTIONS": {"partitions": 4}}),
-    "cluster": ("own_kafka_cluster", {"TRANSPORT_OPTIONS": {"partitions": 8}}),
+    "kafka": ("own_kafka", KAFKA),
+    "cluster": ("own_kafka_cluster", KAFKA),
 }
 
 #: What the URL begins with, where it is not the server's own.

@@ -12,10 +12,12 @@ LONG = (20_000, 10)
 
 #: What one worker holds: its prefetch in the queue, and one in the lane.
 HELD = 20 + 1
+#: What it settles between two commits, on Kafka: ten handlers of 5 ms do, in 30 ms.
+UNTOLD = {"kafka": 60}
 
 
 @pytest.mark.deadline(900)
-@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams"])
+@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams", "kafka"])
 @pytest.mark.parametrize(
     ("messages", "kills"), [SHORT, pytest.param(*LONG, marks=pytest.mark.long)]
 )
@@ -34,12 +36,12 @@ def test_killed_workers_lose_nothing(
 
     doubles = sum(stage.ledger.counted().values()) - messages
     print(f"{broker}: {messages} messages, {kills} kills, {doubles} handled twice")
-    assert doubles <= kills * HELD
+    assert doubles <= kills * (HELD + UNTOLD.get(broker, 0))
     assert stage.dead() == []
 
 
 @pytest.mark.deadline(300)
-@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams"])
+@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams", "kafka"])
 def test_a_killer_is_a_dead_letter_instead_of_a_fourth_start(
     make_stage: MakeStage, broker: str
 ) -> None:

@@ -61,7 +61,7 @@ def longest_silence(times: t.Sequence[float]) -> float:
 
 
 @pytest.mark.deadline(600)
-@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams"])
+@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams", "kafka"])
 @pytest.mark.parametrize("restarts", [1, pytest.param(5, marks=pytest.mark.long)])
 def test_restarts_of_the_broker_lose_nothing(
     make_stage: MakeStage, broker: str, restarts: int
@@ -89,7 +89,7 @@ def test_restarts_of_the_broker_lose_nothing(
 
 @pytest.mark.long
 @pytest.mark.deadline(300)
-@pytest.mark.parametrize("broker", ["quorum", "redis", "streams"])
+@pytest.mark.parametrize("broker", ["quorum", "redis", "streams", "kafka"])
 def test_a_broker_that_is_away_for_long_loses_nothing(
     make_stage: MakeStage, broker: str
 ) -> None:

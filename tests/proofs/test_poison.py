@@ -54,7 +54,7 @@ DEEDS = {
 
 
 @pytest.mark.deadline(300)
-@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams"])
+@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams", "kafka"])
 def test_poison_stops_nobody_and_is_kept(make_stage: MakeStage, broker: str) -> None:
     stage = make_stage(
         broker,

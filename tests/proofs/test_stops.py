@@ -12,7 +12,7 @@ LONG = (20_000, 10)
 
 
 @pytest.mark.deadline(900)
-@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams"])
+@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams", "kafka"])
 @pytest.mark.parametrize(
     ("messages", "stops"), [SHORT, pytest.param(*LONG, marks=pytest.mark.long)]
 )
@@ -39,7 +39,7 @@ def test_a_stopped_worker_loses_and_doubles_nothing(
     assert stage.dead() == []
 
 
-@pytest.mark.parametrize("broker", ["quorum", "redis", "streams"])
+@pytest.mark.parametrize("broker", ["quorum", "redis", "streams", "kafka"])
 def test_handlers_that_outlast_the_deadline_are_handed_on_uncharged(
     make_stage: MakeStage, broker: str
 ) -> None:

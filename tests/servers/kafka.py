@@ -51,6 +51,7 @@ _CONFIG = {
     "log.initial.task.delay.ms": "1000",
     "log.cleaner.dedupe.buffer.size": "4194304",
     "log.index.size.max.bytes": "65536",
+    "message.max.bytes": "4194304",
     "num.network.threads": "2",
     "num.io.threads": "4",
     "background.threads": "2",
