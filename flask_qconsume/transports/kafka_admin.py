@@ -18,6 +18,7 @@ from confluent_kafka.admin import AdminClient
 
 from ..errors import BrokerUnavailable
 from ..errors import TopologyMismatch
+from .kafka_client import Complaints
 from .kafka_client import away
 from .kafka_client import destroyed
 from .kafka_client import leave_alone
@@ -31,6 +32,8 @@ T = t.TypeVar("T")
 Place = tuple[str, int]
 
 _GRACE = 2.0
+#: Seconds of a look at the topics, after which it is asked whether we are refused.
+_LOOK = 1.0
 
 
 #: The client has no types for these.
@@ -62,17 +65,31 @@ class KafkaAdmin:
         self._config = config
         self._lock = threading.Lock()
         self._client: AdminClient | None = None
+        self._complaints = Complaints()
         self._pid = os.getpid()
 
     def topics(self, timeout: float) -> dict[str, int]:
         """All topics that we may see, and how many partitions each has."""
         client = self._opened()
-        found = away(lambda: client.list_topics(timeout=max(timeout, 0.01)), timeout)
+        found = away(lambda: self._listed(client, timeout), timeout)
         return {
             name: len(topic.partitions)
             for name, topic in found.topics.items()
             if topic.error is None
         }
+
+    def _listed(self, client: AdminClient, timeout: float) -> t.Any:
+        """In a native thread: look again and again, and at what the client says."""
+        deadline = time.monotonic() + timeout
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return client.list_topics(timeout=min(max(left, 0.01), _LOOK))
+            except KafkaException:
+                client.poll(0)
+                self._complaints.check()
+                if left <= _LOOK:
+                    raise
 
     def create(self, topics: Iterable[NewOne], timeout: float) -> None:
         """Create topics; one that is there by now is fine.
@@ -158,7 +175,8 @@ class KafkaAdmin:
                     leave_alone(self._client)
                 self._client, self._pid = None, os.getpid()
             if self._client is None:
-                self._client = made(AdminClient, self._config)
+                config = {**self._config, "error_cb": self._complaints}
+                self._client = made(AdminClient, config)
             return self._client
 
     def _offsets(

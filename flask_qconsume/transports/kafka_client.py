@@ -9,10 +9,12 @@ import ctypes
 import typing as t
 from collections.abc import Callable
 
+from confluent_kafka import KafkaError
 from confluent_kafka import KafkaException
 
 from ..errors import BrokerUnavailable
 from ..errors import ConfigurationError
+from .kafka_faults import is_refusal
 from .kafka_faults import translated
 from .native import NativeThread
 
@@ -54,6 +56,29 @@ def made(kind: Callable[[dict[str, t.Any]], T], config: t.Mapping[str, t.Any]) -
             f"Kafka's client does not take its settings: {_without(config, error)}."
             " See the transport options 'kafka_…_config'."
         ) from None
+
+
+class Complaints:
+    """What a client says on its own: why it cannot connect, say. Any thread's."""
+
+    def __init__(self) -> None:
+        self.last: KafkaError | None = None
+        self._refusal: KafkaError | None = None
+
+    def __call__(self, error: KafkaError) -> None:
+        """Called by the client, whenever it is polled."""
+        self.last = error
+        if is_refusal(error):
+            self._refusal = error
+
+    def check(self) -> None:
+        """Raise what the broker refused us for, if it did since the last look.
+
+        :raises BrokerRefused: with what to do.
+        """
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            raise translated(refusal)
 
 
 def leave_alone(client: object) -> None:

@@ -23,6 +23,7 @@ from ..errors import BrokerError
 from ..errors import PublishRefused
 from ..errors import PublishTimeout
 from ..errors import Unroutable
+from .kafka_client import Complaints
 from .kafka_client import destroyed
 from .kafka_client import leave_alone
 from .kafka_client import made
@@ -114,6 +115,7 @@ class KafkaProducer:
         self._config = config
         self._lock = threading.Lock()
         self._client: Producer | None = None
+        self._complaints = Complaints()
         self._thread: NativeThread | None = None
         self._bells: deque[Bell] = deque()
         self._pid = os.getpid()
@@ -123,6 +125,7 @@ class KafkaProducer:
 
         :param timeout: Seconds for all of them.
         :returns: For each ``None``, or why it did not arrive.
+        :raises BrokerRefused: if the broker does not let us in.
         :raises ConfigurationError: for settings that librdkafka does not take.
         """
         deadline = time.monotonic() + timeout
@@ -137,6 +140,8 @@ class KafkaProducer:
             self._bells.append(bell)
         if any(map(_is_fatal, batch.errors)):
             self._give_up(client)
+        if any(isinstance(error, PublishTimeout) for error in batch.errors):
+            self._complaints.check()
         return [_own(error) for error in batch.errors]
 
     def close(self) -> None:
@@ -156,7 +161,8 @@ class KafkaProducer:
             if self._pid != os.getpid():
                 self._forget()
             if self._client is None:
-                self._client = made(Producer, self._config)
+                config = {**self._config, "error_cb": self._complaints}
+                self._client = made(Producer, config)
                 serve = partial(self._serve, self._client)
                 self._thread = NativeThread(serve, "kafka-producer").start()
             return self._client

@@ -31,6 +31,7 @@ VALUES = st.one_of(
     st.lists(st.integers(0, 9), max_size=3),
     st.dictionaries(st.sampled_from(["a", "b"]), st.text("xyz"), max_size=2),
 )
+ORDER = {"n": 1}
 NAMES = st.text("abcdefgh-", min_size=1, max_size=5).map("h-".__add__)
 
 
@@ -52,7 +53,7 @@ def read(record: Fetched, **known: t.Any) -> Message:
     return records.incoming(record, "billing", redelivered=False, **known)
 
 
-def sent(body: t.Any = {"n": 1}, **options: t.Any) -> Record:
+def sent(body: t.Any = ORDER, **options: t.Any) -> Record:
     message = compose("qconsume", "order.created", body, **options)
     return records.outgoing(message, "order.created")
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 
-from confluent_kafka import OFFSET_BEGINNING
 from confluent_kafka import Consumer
 from confluent_kafka import KafkaError
 from confluent_kafka import TopicPartition
@@ -17,6 +16,7 @@ from confluent_kafka import TopicPartition
 from ...errors import BrokerUnavailable
 from ...message import Message
 from ...transports.kafka_admin import KafkaAdmin
+from ...transports.kafka_admin import Place
 from ...transports.kafka_client import away
 from ...transports.kafka_client import made
 from ...transports.kafka_faults import translated
@@ -36,7 +36,11 @@ Send = Callable[[Sequence[Record], float], list[Exception | None]]
 
 #: How many are replayed at once.
 _PAGE = 100
+#: Ends are told, and without waiting for more to come.
+_AT_ONCE = {"enable.partition.eof": True, "fetch.wait.max.ms": 10}
 _FETCH = 500
+#: Seconds that reading all of them takes at the most.
+_LONGEST = 120.0
 
 
 class KafkaDeadLetters(DeadLetters):
@@ -122,12 +126,13 @@ class KafkaDeadLetters(DeadLetters):
         if not number:
             return []
         places = [(self._topic, n) for n in range(number)]
+        begin = self._admin.beginnings(places, TIMEOUT)
         ends = {
             place: end
             for place, end in self._admin.ends(places, TIMEOUT).items()
-            if end > 0
+            if end > begin.get(place, end)
         }
-        found = away(lambda: self._read(ends), TIMEOUT * 10) if ends else []
+        found = away(lambda: self._read(begin, ends), _LONGEST) if ends else []
         oldest = (time.time() - self._kept) * 1_000
         by_key: dict[bytes, Fetched] = {}
         for record in found:
@@ -137,18 +142,17 @@ class KafkaDeadLetters(DeadLetters):
                 by_key[record.key() or b""] = record
         return sorted(by_key.values(), key=lambda record: record.timestamp()[1])
 
-    def _read(self, ends: dict[tuple[str, int], int]) -> list[Fetched]:
+    def _read(self, begin: dict[Place, int], ends: dict[Place, int]) -> list[Fetched]:
         """In a native thread: all that is there by now."""
-        consumer = made(Consumer, {**self._settings, "enable.partition.eof": True})
+        consumer = made(Consumer, {**self._settings, **_AT_ONCE})
         try:
-            places = [TopicPartition(*place, OFFSET_BEGINNING) for place in ends]
-            consumer.assign(places)
+            consumer.assign([TopicPartition(*each, begin[each]) for each in ends])
             return list(_until(consumer, ends))
         finally:
             consumer.close()
 
 
-def _until(consumer: Consumer, ends: dict[tuple[str, int], int]) -> Iterator[Fetched]:
+def _until(consumer: Consumer, ends: dict[Place, int]) -> Iterator[Fetched]:
     """What is before the ends."""
     silent_until = time.monotonic() + TIMEOUT
     while ends:
@@ -156,8 +160,10 @@ def _until(consumer: Consumer, ends: dict[tuple[str, int], int]) -> Iterator[Fet
         for record in found:
             if _is_end(record):
                 ends.pop(_place(record), None)
-            elif record.offset() < ends.get(_place(record), 0):
+            elif record.offset() < (end := ends.get(_place(record), 0)):
                 yield record
+                if record.offset() + 1 == end:
+                    del ends[_place(record)]
         if found:
             silent_until = time.monotonic() + TIMEOUT
         elif time.monotonic() > silent_until:
@@ -172,7 +178,7 @@ def _is_end(record: Fetched) -> bool:
     return error is not None
 
 
-def _place(record: Fetched) -> tuple[str, int]:
+def _place(record: Fetched) -> Place:
     return t.cast(str, record.topic()), t.cast(int, record.partition())
 
 

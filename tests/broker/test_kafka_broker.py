@@ -1,0 +1,392 @@
+"""Kafka as a broker: what of it is not the same as elsewhere, on a real one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import typing as t
+
+import gevent
+import pytest
+from confluent_kafka.admin import ConfigResource
+from kombu import Queue
+
+from flask_qconsume import BrokerRefused
+from flask_qconsume import ConfigurationError
+from flask_qconsume import PublishRefused
+from flask_qconsume import PublishTimeout
+from flask_qconsume import TopologyMismatch
+from flask_qconsume import Unroutable
+from flask_qconsume import UnsupportedByBroker
+from flask_qconsume.broker.delivery import Forward
+from flask_qconsume.broker.delivery import Lane
+
+from ..servers.kafka import Kafka
+from ..waiting import wait_for
+from .kafka_shop import outgoing
+from .kafka_shop import plan
+from .kafka_shop import read
+from .kafka_shop import shop
+
+
+def test_declaring_makes_the_topics_with_the_partitions_asked_for(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue, topic = f"{kafka_prefix}billing", f"{kafka_prefix}order.created"
+    wanted = plan(queue, topic, f"{kafka_prefix}refund.*", delays=(1.0, 4.0))
+    options = {"partitions": 3, "topics": {topic: 5}}
+
+    with shop(kafka.url, wanted, transport_options=options) as it:
+        it.broker.declare()
+        it.broker.declare()
+
+    found = kafka.admin().list_topics(timeout=10).topics
+    mine = {n: len(t.partitions) for n, t in found.items() if kafka_prefix in n}
+    assert mine == {
+        topic: 5,
+        f"_qconsume.{queue}.retry.0": 1,
+        f"_qconsume.{queue}.retry.1": 1,
+        f"_qconsume.{queue}.retry.4": 1,
+        f"_qconsume.{queue}.suspects": 1,
+        f"_qconsume.{queue}.dead": 1,
+    }
+
+
+def test_dead_letters_are_kept_as_long_as_configured(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue = f"{kafka_prefix}billing"
+    with shop(kafka.url, plan(queue), dead_letter_ttl=3_600) as it:
+        it.broker.declare()
+
+    topic = ConfigResource("topic", f"_qconsume.{queue}.dead")
+    admin = kafka.admin()
+    (future,) = admin.describe_configs([topic]).values()
+    found = {name: entry.value for name, entry in future.result(10).items()}
+    assert found["retention.ms"] == "3600000"
+    assert set(found["cleanup.policy"].split(",")) == {"compact", "delete"}
+
+
+def test_passive_says_what_is_missing_and_makes_nothing(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue = f"{kafka_prefix}billing"
+    with shop(kafka.url, plan(queue), declare="passive") as it:
+        with pytest.raises(TopologyMismatch, match=f"'{queue}' is not there"):
+            it.broker.declare()
+        assert not [name for name in kafka.topics() if kafka_prefix in name]
+    with shop(kafka.url, plan(queue)) as it:
+        it.broker.declare()
+    with shop(kafka.url, plan(queue), declare="passive") as it:
+        it.broker.declare()
+
+
+def test_the_topics_of_a_queue_that_is_somebody_else_s_are_never_made(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    given = Queue(f"{kafka_prefix}billing", routing_key=f"{kafka_prefix}theirs")
+    wanted = plan(given.name, f"{kafka_prefix}theirs", given=given)
+    with shop(kafka.url, wanted) as it:
+        it.broker.declare()
+        assert f"{kafka_prefix}theirs" not in kafka.topics()
+        assert f"_qconsume.{given.name}.dead" in kafka.topics()
+
+
+def test_a_topic_that_cannot_be_made_as_asked_is_an_error(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    options = {"replication_factor": 7}
+    with (
+        shop(
+            kafka.url, plan(f"{kafka_prefix}billing"), transport_options=options
+        ) as it,
+        pytest.raises(TopologyMismatch, match="'replication_factor'"),
+    ):
+        it.broker.declare()
+
+
+def test_a_new_group_gets_what_was_published_before_its_first_worker(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue = f"{kafka_prefix}billing"
+    with shop(kafka.url, plan(queue)) as it:
+        it.publish(*(outgoing(queue, b"%d" % n) for n in range(5)))
+        found = read(it.link(), 5)
+        assert {d.message.raw for d in found} == {b"0", b"1", b"2", b"3", b"4"}
+        assert not any(d.message.redelivered for d in found)
+
+
+def test_a_group_that_begins_at_the_end_begins_where_it_was_declared(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue = f"{kafka_prefix}billing"
+    kafka.create_topics({queue: 2})
+    with shop(kafka.url, plan(f"{kafka_prefix}other", queue)) as it:
+        it.publish(outgoing(queue, b"before"))
+    quickly: dict[str, t.Any] = {
+        "kafka_consumer_config": {
+            "auto.offset.reset": "latest",
+            "topic.metadata.refresh.interval.ms": 500,
+        }
+    }
+    with shop(kafka.url, plan(queue), transport_options=quickly) as it:
+        it.broker.declare()
+        it.publish(outgoing(queue, b"after"))
+        assert [d.message.raw for d in read(it.link(), 1)] == [b"after"]
+
+
+def test_a_topic_that_is_not_there_is_an_error_if_it_is_mandatory(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue = f"{kafka_prefix}billing"
+    with shop(kafka.url, plan(queue)) as it:
+        lost = outgoing(f"{kafka_prefix}nobody")
+        errors = it.broker.publish([outgoing(queue), lost, outgoing(queue)], 10.0)
+        assert [type(each) for each in errors] == [type(None), Unroutable, type(None)]
+        it.publish(outgoing(f"{kafka_prefix}nobody", mandatory=False))
+        assert f"{kafka_prefix}nobody" not in kafka.topics()
+        assert it.broker.depth(queue) == 2
+        kafka.create_topics({f"{kafka_prefix}nobody": 1})
+        it.publish(lost)
+
+
+def test_a_queue_gets_what_is_sent_to_it_alone(kafka: Kafka, kafka_prefix: str) -> None:
+    billing, audit = f"{kafka_prefix}billing", f"{kafka_prefix}audit"
+    topic = f"{kafka_prefix}order"
+    with shop(kafka.url, plan(billing, topic), plan(audit, topic)) as it:
+        it.publish(outgoing(billing, exchange=""))
+        assert (it.broker.depth(billing), it.broker.depth(audit)) == (1, 0)
+        missing = outgoing(f"{kafka_prefix}missing", exchange="")
+        (error,) = it.broker.publish([missing], 10.0)
+        assert isinstance(error, Unroutable)
+        assert "There is no queue" in str(error)
+
+
+def test_what_is_sent_to_a_queue_may_be_held_back(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue = f"{kafka_prefix}billing"
+    with shop(kafka.url, plan(queue, delays=(1.0,))) as it:
+        sent = time.time()
+        it.publish(outgoing(queue, exchange="", delay=1.0))
+        read(it.link(), 1)
+        assert 0.9 <= time.time() - sent < 5
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"priority": 5}, "Priorities"),
+        ({"delay": 5.0}, "exchange=''"),
+        ({"exchange": "theirs"}, "no exchange 'theirs'"),
+        ({"headers": {"message-id": "x"}}, "'message-id' cannot be set"),
+        ({"exchange": "", "delay": 1e9}, "longer than Kafka"),
+    ],
+)
+def test_what_kafka_cannot_do_is_refused_before_anything_is_sent(
+    options: dict[str, t.Any], said: str
+) -> None:
+    # Nobody listens there: it would hang, or fail in another way, if it were tried.
+    with shop("kafka://127.0.0.1:1", plan("billing")) as it:
+        with pytest.raises(UnsupportedByBroker, match=said):
+            it.broker.publish([outgoing("billing", **options)], 5.0)
+        with pytest.raises(UnsupportedByBroker, match="'an order' cannot be one"):
+            it.broker.publish([outgoing("an order")], 5.0)
+
+
+def test_a_record_that_is_too_large_is_refused(kafka: Kafka, kafka_prefix: str) -> None:
+    queue = f"{kafka_prefix}billing"
+    with shop(kafka.url, plan(queue)) as it:
+        (large, small) = it.broker.publish(
+            [outgoing(queue, b"x" * 2_000_000), outgoing(queue)], 10.0
+        )
+        assert isinstance(large, PublishRefused)
+        assert small is None
+
+
+def test_a_broker_that_hangs_is_a_timeout_and_the_hub_goes_on(
+    own_kafka: Kafka,
+) -> None:
+    with shop(own_kafka.url, plan("billing")) as it:
+        it.publish(outgoing("billing"))
+        ticks = 0
+
+        def tick() -> None:
+            nonlocal ticks
+            while True:
+                gevent.sleep(0.01)
+                ticks += 1
+
+        ticking = gevent.spawn(tick)
+        with own_kafka.frozen():
+            began = time.monotonic()
+            (error,) = it.broker.publish([outgoing("billing")], 1.0)
+            took = time.monotonic() - began
+        ticking.kill()
+        assert isinstance(error, PublishTimeout)
+        assert took < 3
+        assert ticks > 20
+        it.publish(outgoing("billing"))
+        own_kafka.kill()
+        (error,) = it.broker.publish([outgoing("billing")], 0.5)
+        assert isinstance(error, PublishTimeout)
+        own_kafka.start()
+        wait_for(lambda: it.broker.publish([outgoing("billing")], 5.0) == [None], 30)
+
+
+def test_a_hundred_greenlets_publish_at_once(kafka: Kafka, kafka_prefix: str) -> None:
+    queue = f"{kafka_prefix}billing"
+    with shop(kafka.url, plan(queue)) as it:
+        jobs = [gevent.spawn(it.publish, outgoing(queue)) for _ in range(100)]
+        gevent.joinall(jobs, timeout=20, raise_error=True)
+        assert it.broker.depth(queue) == 100
+
+
+def test_a_password_is_in_no_error(kafka: Kafka) -> None:
+    address = f"127.0.0.1:{kafka.secured_port}"
+    with shop(f"kafka://guest:hunter2@{address}", plan("billing")) as it:
+        with pytest.raises(BrokerRefused) as caught:
+            it.broker.connect(it.plan, Lane.MAIN, 1)
+        assert "hunter2" not in str(caught.value)
+    with shop(f"kafka://guest:guest@{address}", plan("billing"), declare="never") as it:
+        assert it.broker.depth("billing") == 0
+
+
+def test_a_setting_that_is_not_known_is_an_error_without_secrets() -> None:
+    options = {"kafka_common_config": {"sasl.password": "hunter2", "no.such": 1}}
+    with shop("kafka://127.0.0.1:1", plan("a"), transport_options=options) as it:
+        with pytest.raises(ConfigurationError, match="no.such") as caught:
+            it.broker.publish([outgoing("a")], 5.0)
+        assert "hunter2" not in str(caught.value)
+
+
+def test_a_fork_has_clients_of_its_own(kafka: Kafka, kafka_prefix: str) -> None:
+    """The child publishes, ends, and leaves the parent's clients as they are."""
+    queue = f"{kafka_prefix}billing"
+    script = f"""
+import os, sys
+from tests.broker.kafka_shop import Shop, outgoing, plan
+it = Shop({kafka.url!r}, [plan({queue!r})])
+it.publish(outgoing({queue!r}))
+pid = os.fork()
+it.publish(outgoing({queue!r}))
+it.close()
+if pid:
+    assert os.waitpid(pid, 0)[1] == 0
+    it.publish(outgoing({queue!r}))
+    print(it.broker.depth({queue!r}))
+    it.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert (done.stdout.strip(), done.returncode) == ("4", 0), done.stderr
+
+
+def test_the_lag_is_what_is_not_done(kafka: Kafka, kafka_prefix: str) -> None:
+    queue = f"{kafka_prefix}billing"
+    with shop(kafka.url, plan(queue), transport_options={"partitions": 1}) as it:
+        it.publish(*(outgoing(queue, b"%d" % n) for n in range(10)))
+        assert it.broker.depth(queue) == 10
+        link = it.link()
+        found = read(link, 10)
+        # Not the first ones: what is done beyond them counts as done nevertheless.
+        link.ack(found[4:])
+        wait_for(lambda: it.broker.depth(queue) == 4, 10)
+        assert it.broker.depth("nobody's") == 0
+        assert it.broker.depth(f"{queue}.suspects") == 0
+
+
+def test_dead_letters_are_listed_and_taken(kafka: Kafka, kafka_prefix: str) -> None:
+    queue = f"{kafka_prefix}billing"
+    with shop(kafka.url, plan(queue)) as it:
+        it.publish(
+            *(outgoing(queue, b"%d" % n, id=f"m-{n}", key="k") for n in range(4))
+        )
+        link = it.link()
+        for delivery in read(link, 4):
+            it.bury(link, delivery, reason=f"no {delivery.message.id}")
+        letters = it.letters()
+        assert sorted(x.message.id or "" for x in letters) == [
+            "m-0",
+            "m-1",
+            "m-2",
+            "m-3",
+        ]
+        assert len({letter.ref for letter in letters}) == 4
+        first = next(letter for letter in letters if letter.message.id == "m-0")
+        assert first.headers["x-qconsume-reason"] == "no m-0"
+        assert first.message.key == "k"
+        assert it.broker.depth(f"{queue}.dead") == 4
+
+        dead = it.broker.dead_letters(it.plan)
+        assert dead.take(lambda letter: letter.message.id == "m-1", replay=False) == 1
+        assert dead.take(lambda letter: letter.message.id == "m-2", replay=True) == 1
+        assert sorted(x.message.id or "" for x in it.letters()) == ["m-0", "m-3"]
+        (again,) = read(link, 1)
+        assert (again.message.id, again.message.attempt) == ("m-2", 1)
+        assert again.message.properties["topic"] == f"_qconsume.{queue}.retry.0"
+        assert "x-qconsume-reason" not in again.message.headers
+        # What dies again is another dead letter, and no older tombstone removes it.
+        it.bury(link, again, reason="again")
+        assert sorted(x.message.id or "" for x in it.letters()) == ["m-0", "m-2", "m-3"]
+
+
+def test_a_dead_letter_that_is_forwarded_twice_is_one(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue = f"{kafka_prefix}billing"
+    with shop(kafka.url, plan(queue)) as it:
+        it.publish(outgoing(queue))
+        link = it.link()
+        (delivery,) = read(link, 1)
+        it.bury(link, delivery)
+        it.bury(link, delivery)
+        assert len(it.letters()) == 1
+
+
+def test_no_dead_letters_are_no_error(kafka: Kafka, kafka_prefix: str) -> None:
+    with shop(kafka.url, plan(f"{kafka_prefix}billing"), declare="never") as it:
+        assert it.letters() == []
+        assert it.broker.dead_letters(it.plan).count() == 0
+        assert it.broker.stale_bindings() == []
+
+
+def test_a_step_that_is_not_there_is_made_or_a_longer_one_is_taken(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue = f"{kafka_prefix}billing"
+    with shop(kafka.url, plan(queue, delays=(8.0,))) as it:
+        it.publish(outgoing(queue, b"1"), outgoing(queue, b"2"))
+        link = it.link()
+        first, second = read(link, 2)
+        # 8 s serve for 3 s, but not for 1 s.
+        assert link.forward([Forward(first, Lane.MAIN, {}, delay=3.0)]) == [None]
+        assert link.forward([Forward(second, Lane.MAIN, {}, delay=1.0)]) == [None]
+        (again,) = read(link, 1)
+        assert again.message.properties["topic"] == f"_qconsume.{queue}.retry.1"
+    mine = {n for n in kafka.topics() if f"{queue}.retry" in n}
+    assert mine == {f"_qconsume.{queue}.retry.{n}" for n in (0, 1, 8)}
+
+
+def test_where_nothing_may_be_made_a_step_that_is_there_is_taken(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue = f"{kafka_prefix}billing"
+    with shop(kafka.url, plan(queue, delays=(1.0,))) as it:
+        it.broker.declare()
+    with shop(kafka.url, plan(queue), declare="passive") as it:
+        it.publish(outgoing(queue))
+        link = it.link()
+        (delivery,) = read(link, 1)
+        assert link.forward([Forward(delivery, Lane.MAIN, {}, delay=2.0)]) == [None]
+        began = time.monotonic()
+        (again,) = read(link, 1)
+        assert again.message.properties["topic"] == f"_qconsume.{queue}.retry.1"
+        assert time.monotonic() - began > 1.5
