@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from ..message import Message
 from ..message import Outgoing
+from ..message import made
 from . import headers as ours
 
 #: Properties that a copy keeps as they are. Left out: ``expiration`` (it is over once
@@ -36,25 +37,36 @@ def incoming(
     :param properties: AMQP's basic properties by name, ``headers`` apart.
     """
     table = dict(headers) if isinstance(headers, Mapping) else {}
+    get = properties.get
+    fields = {
+        "raw": raw,
+        "queue": queue,
+        "id": _text(get("message_id")),
+        "headers": table,
+        "exchange": exchange,
+        "routing_key": routing_key,
+        "timestamp": _timestamp(get("timestamp")),
+        "content_type": _text(get("content_type")),
+        "content_encoding": _text(get("content_encoding")),
+        "priority": _octet(get("priority")),
+        "redelivered": redelivered,
+        "properties": {k: properties[k] for k in _KEPT if get(k)},
+    }
+    if table:
+        _read_ours(table, fields)
+    return made(fields)
+
+
+def _read_ours(table: Mapping[str, t.Any], fields: dict[str, t.Any]) -> None:
+    fields["exchange"] = _or(ours.text(table, ours.EXCHANGE), fields["exchange"])
+    key = ours.text(table, ours.ROUTING_KEY)
+    fields["routing_key"] = _or(key, fields["routing_key"])
+    fields["key"] = ours.text(table, ours.KEY)
+    fields["attempt"] = ours.whole(table, ours.ATTEMPT, 1)
+    fields["deaths"] = ours.whole(table, ours.DEATHS, 0)
     published_at = ours.seconds(table, ours.PUBLISHED_AT)
-    return Message(
-        raw=raw,
-        queue=queue,
-        id=_text(properties.get("message_id")),
-        headers=table,
-        exchange=_or(ours.text(table, ours.EXCHANGE), exchange),
-        routing_key=_or(ours.text(table, ours.ROUTING_KEY), routing_key),
-        key=ours.text(table, ours.KEY),
-        attempt=ours.whole(table, ours.ATTEMPT, 1),
-        deaths=ours.whole(table, ours.DEATHS, 0),
-        timestamp=published_at or _timestamp(properties.get("timestamp")),
-        expires_at=ours.seconds(table, ours.EXPIRES_AT),
-        content_type=_text(properties.get("content_type")),
-        content_encoding=_text(properties.get("content_encoding")),
-        priority=_octet(properties.get("priority")),
-        redelivered=redelivered,
-        properties={k: properties[k] for k in _KEPT if properties.get(k)},
-    )
+    fields["timestamp"] = published_at or fields["timestamp"]
+    fields["expires_at"] = ours.seconds(table, ours.EXPIRES_AT)
 
 
 def outgoing(message: Outgoing) -> dict[str, t.Any]:

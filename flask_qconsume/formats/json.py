@@ -26,9 +26,10 @@ class Json(Format):
     def decode(self, message: Message) -> t.Any:
         if not message.raw:
             raise ValueError("it is empty")
-        return json.loads(
-            text_of(message), parse_constant=_no_constant, parse_float=_finite
-        )
+        text = text_of(message)
+        if text.startswith("\ufeff"):
+            raise ValueError("Unexpected UTF-8 BOM")
+        return _DECODER.decode(text)
 
     def encode(self, body: t.Any, routing_key: str) -> bytes:
         return json.dumps(
@@ -63,3 +64,7 @@ def _finite(digits: str) -> float:
     if math.isinf(number):
         raise ValueError(f"the number {printable(digits, 40)} is too large")
     return number
+
+
+#: 'json.loads' would make a new one each time.
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)

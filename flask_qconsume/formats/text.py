@@ -8,12 +8,17 @@ import typing as t
 from ..errors import UndecodableMessage
 from ..message import Message
 from ..settings import BYTES
+from ..settings import JSON
 from ..settings import TEXT
 from ..text import printable
 from .base import Format
 
 #: kombu writes these as the "encoding" of bodies that have no character set.
 _NO_CHARSET = ("", "binary", "ascii-8bit", "utf-8")
+
+#: What nearly all messages say, told at a glance.
+_UTF8 = frozenset((None, "", "utf-8", "UTF-8"))
+_SAYS_NO_CHARSET = frozenset((None, "", JSON, TEXT))
 
 #: Python's codecs that no message is written in. The first two take time that grows
 #: with the square of the length: 16 MB would hold up the process for hours.
@@ -50,6 +55,8 @@ class Bytes(Format):
 
 def text_of(message: Message) -> str:
     """The body as a text, in the character set that the message says."""
+    if message.content_encoding in _UTF8 and message.content_type in _SAYS_NO_CHARSET:
+        return message.raw.decode()
     charset = _charset(message)
     try:
         # Looked up apart, since an empty body would decode by any name.

@@ -28,17 +28,20 @@ class Handling:
 
     def __init__(self, message: Message) -> None:
         self.message = message
-        self._endings = contextlib.ExitStack()
+        self._endings: contextlib.ExitStack | None = None
 
     def at_end(self, ending: Callable[[], object]) -> None:
         """Call something when the handler has ended, before the teardown hooks."""
+        if self._endings is None:
+            self._endings = contextlib.ExitStack()
         self._endings.callback(ending)
 
     def end(self) -> None:
         """End what was started for this message, the last started first; all of it,
         even if ending one thing raises.
         """
-        self._endings.close()
+        if self._endings is not None:
+            self._endings.close()
 
 
 current: ContextVar[Handling] = ContextVar("flask_qconsume.handling")

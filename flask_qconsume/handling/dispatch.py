@@ -28,7 +28,6 @@ from collections.abc import AsyncGenerator
 from collections.abc import Callable
 from collections.abc import Coroutine
 from collections.abc import Generator
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flask import Flask
@@ -38,6 +37,8 @@ from ..errors import Interrupted
 from ..errors import InvalidMessage
 from ..logs import logger_named
 from ..message import Message
+from ..message import changed
+from ..message import fill_in
 from ..outcomes import Ack
 from ..outcomes import Drop
 from ..outcomes import Outcome
@@ -48,7 +49,7 @@ from ..registration.consumer import Hook
 from ..text import printable
 from . import signals
 from .context import Handling
-from .context import handling
+from .context import current
 from .payload import decode
 
 logger = logger_named("flask_qconsume.dispatch")
@@ -65,6 +66,10 @@ class Result:
     error: BaseException | None = None
     #: Whether the outcome was somebody's decision and not the retry policy's.
     foreseen: bool = False
+
+
+#: What stands for a result until there is one; nobody sees it.
+_NOTHING_YET = Result(Ack())
 
 
 def dispatch(
@@ -98,7 +103,7 @@ def dispatch(
 def _with_limits(
     consumer: Consumer, message: Message, stopping: threading.Event | None
 ) -> Message:
-    return dataclasses.replace(
+    return changed(
         message,
         deadline=time.monotonic() + consumer.timeout,
         stopping=stopping or message.stopping,
@@ -107,6 +112,8 @@ def _with_limits(
 
 class _Run:
     """One passage of one message through the steps."""
+
+    __slots__ = ("_app", "_attempt", "_consumer", "_hooks", "_limit", "_now", "_result")
 
     def __init__(
         self,
@@ -121,13 +128,12 @@ class _Run:
         self._limit = limit
         self._now = now
         self._attempt = 1
-        self._result = Result(Ack())
+        self._result = _NOTHING_YET
 
     def handle(self, message: Message) -> Result:
         self._attempt = message.attempt
         try:
-            with self._app_context(), handling(message) as current:
-                self._steps(current)
+            self._in_context(message)
         except Interrupted:
             raise
         except BaseException as error:
@@ -137,32 +143,39 @@ class _Run:
             self._spoil(error)
         return self._result
 
-    @contextlib.contextmanager
-    def _app_context(self) -> Iterator[None]:
+    def _in_context(self, message: Message) -> None:
         """The app's context; as after a request, its end is told an unhandled error."""
         context = self._app.app_context()
         try:
             # A receiver of its signal may raise here, with the context pushed already.
             context.push()
-            yield
+            self._as_current(Handling(message))
         except BaseException as error:
             context.pop(error)
             raise
         acked = isinstance(self._result.outcome, Ack)
         context.pop(None if acked else self._result.error)
 
-    def _steps(self, current: Handling) -> None:
-        signals.send(
-            signals.message_received,
-            self._app,
-            consumer=self._consumer,
-            message=current.message,
-        )
+    def _as_current(self, handled: Handling) -> None:
+        token = current.set(handled)
+        try:
+            self._steps(handled)
+        finally:
+            current.reset(token)
+
+    def _steps(self, handled: Handling) -> None:
+        if signals.message_received.receivers:
+            signals.send(
+                signals.message_received,
+                self._app,
+                consumer=self._consumer,
+                message=handled.message,
+            )
         try:
             try:
-                self._result = self._outcome(current)
+                self._result = self._outcome(handled.message)
             finally:
-                current.end()
+                handled.end()
             self._after()
         except Interrupted as error:
             self._result = Result(self._result.outcome, error)
@@ -170,10 +183,10 @@ class _Run:
         finally:
             self._teardown()
 
-    def _outcome(self, current: Handling) -> Result:
+    def _outcome(self, message: Message) -> Result:
         try:
             with self._limit(self._consumer.timeout):
-                return Result(self._call(current))
+                return Result(self._call(message))
         except Interrupted:
             raise
         except Outcome as outcome:
@@ -181,12 +194,11 @@ class _Run:
         except BaseException as error:
             return self._of_error(error)
 
-    def _call(self, current: Handling) -> Outcome:
-        message = current.message
+    def _call(self, message: Message) -> Outcome:
         if message.expires_at is not None and message.expires_at <= self._now():
             return Drop("expired before it was consumed")
         body = None if message.tombstone else self._decoded(message)
-        current.message = dataclasses.replace(message, body=body)
+        fill_in(message, body)
         for hook in self._hooks.before:
             found = _outcome_of(hook, hook())
             if found is not None:
@@ -288,6 +300,8 @@ class _Run:
 
 def _outcome_of(function: Hook, returned: t.Any) -> Outcome | None:
     """What a function returned, if it is an outcome; other values mean nothing."""
+    if returned is None:
+        return None
     if isinstance(returned, Outcome):
         return returned
     if isinstance(returned, type) and issubclass(returned, Outcome):
@@ -322,9 +336,13 @@ _SIGNALS = {
 
 
 def _tell(app: Flask, consumer: Consumer, message: Message, result: Result) -> None:
-    _log(consumer, message, result)
+    kind = type(result.outcome)
+    if kind is not Ack:
+        _log(consumer, message, result)
+    if not _SIGNALS[kind].receivers:
+        return
     signals.send(
-        _SIGNALS[type(result.outcome)],
+        _SIGNALS[kind],
         app,
         consumer=consumer,
         message=message,

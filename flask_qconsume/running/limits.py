@@ -1,12 +1,67 @@
-"""A handler's time limit, which its own ``except`` cannot hide."""
+"""Handlers' time limits, which their own ``except`` cannot hide.
+
+A timer for each message would cost more than handing it over. Nearly all handlers end
+in time, so there is one timer, for the first limit that may be over; what it finds
+when it rings tells when it has to ring again.
+"""
 
 from __future__ import annotations
 
+import math
+import time
 import typing as t
 
 import gevent
 
 from ..errors import HandlerTimeout
+
+
+class TimeLimits:
+    """Makes the time limits of handlers, for greenlets of one thread."""
+
+    def __init__(self) -> None:
+        self._running: dict[TimeLimit, None] = {}
+        self._due = math.inf
+        self._timer: t.Any = None
+
+    def __call__(self, seconds: float) -> TimeLimit:
+        return TimeLimit(self, seconds)
+
+    def add(self, limit: TimeLimit) -> None:
+        """A limit runs from now on."""
+        self._running[limit] = None
+        if limit.until < self._due:
+            self._ring_at(limit.until)
+
+    def remove(self, limit: TimeLimit) -> None:
+        """A limit runs no more."""
+        self._running.pop(limit, None)
+
+    def close(self) -> None:
+        """Free the timer; no handler may be running."""
+        self._due = math.inf
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
+
+    def _ring_at(self, until: float) -> None:
+        self.close()
+        self._due = until
+        wait = max(0.0, until - time.monotonic())
+        self._timer = gevent.get_hub().loop.timer(wait)
+        self._timer.start(self._ring)
+
+    def _ring(self) -> None:
+        """Called in the hub, which each ``throw`` comes back to."""
+        now = time.monotonic()
+        for limit in [limit for limit in self._running if limit.until <= now]:
+            # Those before it may have led to its end.
+            if limit in self._running:
+                self.remove(limit)
+                limit.throw()
+        self.close()
+        if self._running:
+            self._ring_at(min(limit.until for limit in self._running))
 
 
 class TimeLimit:
@@ -16,15 +71,25 @@ class TimeLimit:
     the block: work that was cut off must not count as done.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._error = HandlerTimeout(seconds)
-        self._timer = gevent.Timeout(seconds, self._error)
+    __slots__ = ("_error", "_greenlet", "_limits", "_seconds", "until")
+
+    def __init__(self, limits: TimeLimits, seconds: float) -> None:
+        self._limits = limits
+        self._seconds = seconds
+        self._error: HandlerTimeout | None = None
 
     def __enter__(self) -> None:
-        self._timer.start()
+        self._greenlet = gevent.getcurrent()
+        #: On :func:`time.monotonic`'s clock.
+        self.until = time.monotonic() + self._seconds
+        self._limits.add(self)
+
+    def throw(self) -> None:
+        """Time is up; called in the hub."""
+        self._error = HandlerTimeout(self._seconds)
+        self._greenlet.throw(self._error)
 
     def __exit__(self, kind: t.Any, error: t.Any, traceback: t.Any) -> None:
-        fired = not self._timer.pending
-        self._timer.close()
-        if fired and error is None:
+        self._limits.remove(self)
+        if self._error is not None and error is None:
             raise self._error

@@ -35,7 +35,7 @@ from ..settings import Settings
 from ..text import printable
 from .backoff import Backoff
 from .handlers import Handlers
-from .limits import TimeLimit
+from .limits import TimeLimits
 from .reader import Reader
 from .settler import Settlement
 from .settler import Settler
@@ -99,6 +99,7 @@ class Subscription:
             self._handled,
             self._let_go,
         )
+        self._limits = TimeLimits()
         self._settler = Settler(self._closed, self._lost)
         self._reader: Reader | None = None
         self._held: set[gevent.Greenlet] = set()
@@ -217,6 +218,7 @@ class Subscription:
         if self._supervisor is not None:
             self._supervisor.join(_PATIENCE)
         self._handlers.stop()
+        self._limits.close()
         self._settler.stop(_PATIENCE)
         return settled
 
@@ -349,7 +351,7 @@ class Subscription:
             self._app,
             self.consumer,
             delivery.message,
-            limit=TimeLimit,
+            limit=self._limits,
             stopping=self._stopping,
         )
 

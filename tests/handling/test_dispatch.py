@@ -31,7 +31,7 @@ from flask_qconsume import current_message
 from flask_qconsume import signals
 from flask_qconsume import spawn
 from flask_qconsume.handling.dispatch import dispatch
-from flask_qconsume.running.limits import TimeLimit
+from flask_qconsume.running.limits import TimeLimits
 
 from .conftest import Desk
 
@@ -586,7 +586,7 @@ def test_an_interrupted_message_is_reported_by_no_signal(desk: Desk) -> None:
 def test_steps_two_to_four_have_the_consumers_time_limit(desk: Desk) -> None:
     desk.config["timeout"] = 0.05
     desk.handler(lambda body: gevent.sleep(30))
-    result = desk.handle(limit=TimeLimit)
+    result = desk.handle(limit=TimeLimits())
     assert result.outcome == POLICY
     assert isinstance(result.error, HandlerTimeout)
     assert result.error.seconds == 0.05
@@ -596,7 +596,7 @@ def test_a_time_limit_ends_a_hook_too(desk: Desk) -> None:
     desk.config["timeout"] = 0.05
     desk.handler(returner(None))
     desk.qconsume.before_message(lambda: gevent.sleep(30))
-    assert isinstance(desk.handle(limit=TimeLimit).error, HandlerTimeout)
+    assert isinstance(desk.handle(limit=TimeLimits()).error, HandlerTimeout)
 
 
 def test_a_swallowed_time_limit_is_no_ack(desk: Desk) -> None:
@@ -608,7 +608,7 @@ def test_a_swallowed_time_limit_is_no_ack(desk: Desk) -> None:
 
     desk.config["timeout"] = 0.05
     desk.handler(stubborn)
-    result = desk.handle(limit=TimeLimit)
+    result = desk.handle(limit=TimeLimits())
     assert (result.outcome, type(result.error)) == (POLICY, HandlerTimeout)
 
 
@@ -623,7 +623,7 @@ def test_an_except_exception_does_not_swallow_the_time_limit(desk: Desk) -> None
 
     desk.config["timeout"] = 0.05
     desk.handler(careless)
-    desk.handle(limit=TimeLimit)
+    desk.handle(limit=TimeLimits())
     assert swallowed == []
 
 
@@ -644,7 +644,7 @@ def test_error_handlers_and_teardown_are_not_cut_off_by_the_time_limit(
     desk.qconsume.register_message_error_handler(CardDeclined, slow("error handler"))
     desk.qconsume.after_message(slow("after"))
     desk.qconsume.teardown_message(slow("teardown"))
-    assert desk.handle(limit=TimeLimit).outcome == POLICY
+    assert desk.handle(limit=TimeLimits()).outcome == POLICY
     assert done == ["error handler", "after", "teardown"]
 
 
