@@ -22,6 +22,7 @@ from flask_qconsume.broker.redis.capabilities import CAPABILITIES as LISTS
 from flask_qconsume.broker.redis_streams.capabilities import CAPABILITIES as STREAMS
 from flask_qconsume.broker.topology import QueuePlan
 
+from ..servers import RedisCluster
 from ..servers import Server
 from ..servers import Vhost
 from ..servers.ports import HOST
@@ -47,8 +48,8 @@ class Place(abc.ABC):
     own: t.ClassVar[str] = ""
 
     url: str
-    #: The broker's process, where it is the test's own.
-    server: Server
+    #: The broker's process, or processes, where it is the test's own.
+    server: Server | RedisCluster
 
     @abc.abstractmethod
     def __init__(self, fixture: Fixture, breaks: bool) -> None: ...
@@ -162,10 +163,31 @@ class Streams(Lists):
         self._command("XADD", plan.name, "*", "body", body)
 
 
+class Cluster(Place):
+    """Redis Streams on a Redis Cluster."""
+
+    record = STREAMS
+    config = Lists.config
+    shared = own = "redis_cluster"
+
+    def __init__(self, fixture: Fixture, breaks: bool) -> None:
+        self.server: RedisCluster = fixture(self.own)
+        self.url = self.server.url
+
+    def send(self, plan: QueuePlan, body: bytes) -> None:
+        owner = self.server.owner(plan.name)
+        owner.command("XADD", plan.name, "*", "body", body)
+
+    def cut(self) -> None:
+        for node in self.server.masters():
+            node.command("CLIENT", "KILL", "TYPE", "normal")
+
+
 PLACES: dict[str, type[Place]] = {
     "quorum": Quorum,
     "classic": Classic,
     "redis": Lists,
     "streams": Streams,
+    "cluster": Cluster,
     "memory": Memory,
 }

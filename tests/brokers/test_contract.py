@@ -32,8 +32,18 @@ def stage(request: pytest.FixtureRequest) -> t.Iterator[Stage]:
         made.close()
 
 
+#: Where each case goes the same ways as in another place, but for the network.
+LONG = {"cluster"}
+
+
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("broker", PLACES)
+@pytest.mark.parametrize(
+    "broker",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if name in LONG else [])
+        for name in PLACES
+    ],
+)
 def test_contract(case: str, broker: str, stage: Stage) -> None:
     try:
         CASES[case].run(stage)

@@ -73,14 +73,31 @@ class RedisCluster:
             if self.owner(name) is node
         )
 
-    def mend(self) -> None:
+    def mend(self, *, empty: bool = True) -> None:
         """Start what was killed, and empty all."""
         for node in self.nodes:
             if not node.running:
                 node.start()
         self._await(lambda node: node.knows(4))
-        for node in self.masters():
+        for node in self.masters() if empty else ():
             node.command("FLUSHALL")
+
+    def kill(self) -> None:
+        """End all nodes at once."""
+        for node in self.nodes:
+            node.kill()
+
+    def start(self) -> None:
+        """Start all nodes, and return once they see each other."""
+        self.mend(empty=False)
+
+    @contextlib.contextmanager
+    def frozen(self) -> t.Iterator[None]:
+        """Let all nodes hang."""
+        with contextlib.ExitStack() as stack:
+            for node in self.nodes:
+                stack.enter_context(node.frozen())
+            yield
 
     def masters(self) -> list[Node]:
         """The nodes that have slots, as they see themselves."""

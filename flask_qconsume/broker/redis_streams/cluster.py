@@ -9,6 +9,7 @@ to several queues is more than one step.
 from __future__ import annotations
 
 import dataclasses
+import time
 import typing as t
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -16,7 +17,6 @@ from urllib.parse import urlsplit
 
 from redis.crc import key_slot
 
-from ...errors import BrokerError
 from ...errors import BrokerUnavailable
 from ...errors import ConfigurationError
 from ...settings import Settings
@@ -155,17 +155,21 @@ class Cluster(Server):
 
     def _learn(self, timeout: float | None) -> None:
         """Ask who has which slot, the first node that answers."""
-        last: BrokerError | None = None
-        for address in dict.fromkeys([*self._nodes, *self._address.seeds]):
+        whole = self.silence if timeout is None else timeout
+        deadline = time.monotonic() + whole
+        known = dict.fromkeys([*self._nodes, *self._address.seeds])
+        for address in known:
+            node = self._node(address)
             try:
-                node = self._node(address)
-                (found,) = Server.commands(node, [("CLUSTER", "SLOTS")], timeout)
-            except BrokerUnavailable as error:
-                last = error
-                continue
-            self._owners = _owners(found, address)
-            return
-        raise last or BrokerUnavailable("The Redis Cluster has no nodes.")
+                (found,) = node.commands([("CLUSTER", "SLOTS")], whole / len(known))
+            except BrokerUnavailable:
+                # It may hang: the next time, the others have their turn before it.
+                self._nodes[address] = self._nodes.pop(address, node)
+                if time.monotonic() >= deadline or address == [*known][-1]:
+                    raise
+            else:
+                self._owners = _owners(found, address)
+                return
 
     def _node(self, address: str) -> Server:
         found = self._nodes.get(address)
