@@ -327,8 +327,8 @@ TABLE: tuple[Setting, ...] = (
         "lease",
         "seconds",
         60.0,
-        "On Redis: how long a message stays with a worker that no longer answers,"
-        " before another one gets it.",
+        "On Redis and Kafka: how long a message stays with a worker that no longer"
+        " answers, before another one gets it. On Kafka at least 6.",
         _number(1, 86_400),
     ),
     Setting(
