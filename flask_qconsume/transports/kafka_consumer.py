@@ -146,16 +146,15 @@ class KafkaConsumer:
         if time.monotonic() - self._member.beaten > _SILENCE:
             raise BrokerUnavailable(f"Kafka's client has hung for {_SILENCE:g} s.")
 
-    def close(self, timeout: float, clean: bool = True) -> bool:
-        """Commit, and leave the group.
+    def close(self, timeout: float) -> bool:
+        """Commit, give back what is not settled, and leave the group.
 
-        :param clean: Whether what is handed out and not settled is given back. Else it
-            stays marked, as at a death.
+        After an error nothing is committed: it stays marked, as at a death.
+
         :returns: Whether that was done in time; else it goes on without us.
         """
         member = self._member
         self.unused = [*self._order.clear(), *chain(*member.arrived), *member.waiting]
-        member.clean = clean
         member.stopping = True
         self._bell.ring()
         done = not self._thread.alive or self._thread.join(timeout)

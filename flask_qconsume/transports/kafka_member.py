@@ -106,8 +106,6 @@ class Member:
         self.noted: deque[tuple[Arrival, Note]] = deque()
         self.quiet = False
         self.stopping = False
-        #: Whether what is not settled in the end is given back, and not in flight.
-        self.clean = True
         #: For the hub: what it may hand out, what it must forget, what is to be logged.
         self.arrived: deque[list[Arrival]] = deque()
         self.gone: deque[Slot] = deque()
@@ -248,7 +246,7 @@ class Member:
         # It is not to come back paused, if it does.
         _switch(consumer, [slot for slot in slots if slot.paused])
         if self.error is None:
-            self._commits.leave(consumer, slots, self.clean)
+            self._commits.leave(consumer, slots)
         self._drop(places)
 
     def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -453,12 +451,9 @@ class Commits:
                 failures[failed.code()] = failed
         return list(failures.values())
 
-    def leave(self, consumer: Consumer, slots: list[Slot], clean: bool) -> None:
+    def leave(self, consumer: Consumer, slots: list[Slot]) -> None:
         """Commit, and wait for that, what somebody else is to find."""
-        left = [
-            (slot, slot.window.left(slot.limit) if clean else slot.window.state())
-            for slot in slots
-        ]
+        left = [(slot, slot.window.left(slot.limit)) for slot in slots]
         offsets = [
             _offset(slot, state)
             for slot, state in left

@@ -350,7 +350,7 @@ def test_why_a_commit_failed_is_told(committing: Committing) -> None:
     commits._next = 0.0
     commits.send(asked, [slot])
     assert [level for level, _ in member.told] == [30]
-    commits.leave(asked, [slot], clean=True)
+    commits.leave(asked, [slot])
     assert len(member.told) == 2
     member._trouble(refused)
     assert isinstance(member.error, BrokerRefused)

@@ -142,9 +142,7 @@ class KafkaLink(Link):
         if self.closed:
             return
         self.closed = True
-        # After a pause this is a stop. Else it is no good any more, but we are: what is
-        # in hand stays marked, and is known when it comes again.
-        self._consumer.close(_GRACE, clean=self._paused)
+        self._consumer.close(_GRACE)
         self.fetched = {arrival.place for arrival in self._consumer.unused}
 
 
