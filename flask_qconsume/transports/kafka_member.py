@@ -267,16 +267,21 @@ class Member:
         self._bell.ring()
 
     def _await_handlers(self, slots: list[Slot]) -> None:
-        """Let the hub finish what it has begun, for a while."""
-        sleep = original("time", "sleep")
+        """Let the hub finish what it has begun, for a while; the rest goes on."""
         deadline = time.monotonic() + self._terms.grace
-        while True:
-            self._obey()
-            over = self.stopping or self.error or time.monotonic() > deadline
-            if over or not any(slot.in_hands > 0 for slot in slots):
+        self._commits.recall()
+        self._obey()
+        while any(slot.in_hands > 0 for slot in slots):
+            if self.stopping or self.error or time.monotonic() > deadline:
                 break
             self.beaten = time.monotonic()
-            sleep(_BUSY)
+            others = [slot for slot in self._slots.values() if not slot.leaving]
+            if not self.quiet:
+                self._mark(others)
+            # In a callback of the client's no other one comes: so it waits for answers.
+            self._commits.send(self._consumer, others, wait=True)
+            original("time", "sleep")(_BUSY)
+            self._obey()
 
     # -- going on ---------------------------------------------------------------------
 
@@ -410,8 +415,10 @@ class Commits:
         most = _MOST // 5 if self._terms.ordering == "key" else self.room
         return max(0, most - slot.open)
 
-    def send(self, consumer: Consumer, slots: list[Slot]) -> None:
-        """Commit what has changed, if it is time to."""
+    def send(
+        self, consumer: Consumer, slots: list[Slot], *, wait: bool = False
+    ) -> None:
+        """Commit what has changed, if it is time to; and ``wait`` for the answer."""
         now = time.monotonic()
         if self._pending or (now < self._next and not _is_starving(slots)):
             return
@@ -424,15 +431,29 @@ class Commits:
             return
         offsets = [_offset(slot, state) for slot, state, _ in self._pending.values()]
         try:
-            consumer.commit(offsets=offsets, asynchronous=True)
+            if not wait:
+                consumer.commit(offsets=offsets, asynchronous=True)
+                return
+            done = consumer.commit(offsets=offsets, asynchronous=False) or []
+            failures = self.answered(None, done)
         except KafkaException as error:
-            for failed in self.answered(error.args[0], []):
-                self._member.tell(logging.WARNING, _described(failed))
+            failures = self.answered(error.args[0], [])
+        for failed in failures:
+            self._member.tell(logging.WARNING, _described(failed))
+
+    def recall(self) -> None:
+        """Take no notice of the answer that is awaited: ask again, for more."""
+        for slot, _, arrivals in self._pending.values():
+            slot.waiting[:0] = arrivals
+            slot.dirty = True
+        self._pending = {}
 
     def answered(
         self, error: KafkaError | None, partitions: list[TopicPartition]
     ) -> list[KafkaError]:
         """What the broker says; returns what is neither fine nor to be expected."""
+        if partitions and not any(self._is_awaited(each) for each in partitions):
+            return []  # It was recalled.
         pending, self._pending = self._pending, {}
         errors = {(each.topic, each.partition): each.error for each in partitions}
         failures = {}
@@ -466,6 +487,11 @@ class Commits:
         except KafkaException as error:
             if error.args[0].code() not in _MOVING:
                 self._member.tell(logging.WARNING, _described(error.args[0]))
+
+    def _is_awaited(self, found: TopicPartition) -> bool:
+        known = self._pending.get((found.topic, found.partition))
+        told = State(found.offset, found.metadata or "")
+        return known is not None and known[1] == told
 
     def _add(self, slot: Slot) -> None:
         if not slot.dirty:

@@ -178,6 +178,30 @@ def test_a_partition_is_given_up_only_when_its_records_are_handled(
         assert first.stale == 0
 
 
+def test_what_stays_goes_on_while_a_partition_that_leaves_is_waited_for(
+    kafka: Kafka, topic: str
+) -> None:
+    produce(kafka.address, topic, numbers(400), partition=lambda n: n % PARTITIONS)
+    with consuming(kafka.address, topic, topic, room=40) as first:
+        one_each: dict[int, Arrival] = {}
+        while len(one_each) < PARTITIONS:
+            (arrival,) = take(first)
+            if one_each.setdefault(arrival.slot.partition, arrival) is not arrival:
+                first.settle([arrival])
+        held = list(one_each.values())
+        with consuming(kafka.address, topic, topic) as second:
+            leaving = wait_for(lambda: [a for a in held if a.slot.leaving])
+            staying = {a.slot for a in held} - {a.slot for a in leaving}
+            for _ in range(100):
+                (arrival,) = take(first)
+                assert arrival.slot in staying
+                first.settle([arrival])
+            assert not any(a.slot.gone for a in leaving)
+            first.settle(held)
+            take(second)
+        assert first.stale == 0
+
+
 def test_what_is_not_handled_in_time_is_stale(kafka: Kafka, topic: str) -> None:
     produce(kafka.address, topic, numbers(40), partition=lambda n: n % PARTITIONS)
     with consuming(kafka.address, topic, topic, room=100, grace=0.1) as first:

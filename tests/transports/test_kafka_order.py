@@ -329,6 +329,22 @@ def test_a_commit_that_fails_is_made_again_and_hands_out_nothing(
     assert [len(each) for each in member.arrived] == [3]
 
 
+def test_the_answer_to_a_commit_that_was_recalled_is_not_the_next_ones(
+    committing: Committing,
+) -> None:
+    commits, member, asked = committing
+    slot = marked()
+    commits.send(asked, [slot])
+    commits.recall()
+    slot.window.settle(0)
+    commits._next = 0.0
+    commits.send(asked, [slot])
+    assert commits.answered(None, asked.commits[0]) == []
+    assert not member.arrived
+    commits.answered(None, asked.commits[1])
+    assert [len(each) for each in member.arrived] == [3]
+
+
 def test_metadata_that_is_too_long_for_the_broker_is_made_shorter(
     committing: Committing,
 ) -> None:
