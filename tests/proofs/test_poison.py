@@ -6,6 +6,7 @@ import pickle
 import typing as t
 
 import amqp
+import confluent_kafka
 import pytest
 
 from flask_qconsume.broker.base import DeadLetter
@@ -15,6 +16,7 @@ from ..broker.test_rabbitmq_link import nested
 from ..broker.test_rabbitmq_link import send
 from ..broker.test_rabbitmq_link import short
 from ..broker.test_rabbitmq_link import with_table
+from ..servers.kafka import Kafka
 from ..servers.rabbitmq import Vhost
 from ..servers.redis import Redis
 from ..waiting import wait_for
@@ -110,6 +112,8 @@ NONSENSE = {
     "x-qconsume-exchange": None,
 }
 
+OF_KAFKA = ["x-qconsume-due", "x-qconsume-json", "x-qconsume-bytes"]
+
 
 @pytest.mark.parametrize("broker", ["quorum", "classic"])
 def test_what_others_send_to_rabbitmq_stops_nobody(
@@ -155,6 +159,30 @@ def test_what_others_add_to_streams_stops_nobody(
 
     bodies = [dead.message.raw.decode() for dead in stage.dead()]
     assert bodies[: len(garbage)] == garbage
+    assert stage.fleet.term(worker) == 0
+
+
+def test_what_others_produce_to_kafka_stops_nobody(
+    make_stage: MakeStage, own_kafka: Kafka
+) -> None:
+    stage = make_stage("kafka", RETRY={"max_attempts": 1})
+    worker = stage.fleet.start()
+    stage.publish(range(10))
+    nonsense = [(name, b"\xff\xfe{") for name in (*NONSENSE, *OF_KAFKA)]
+    nonsense += [(name, b"[5, null") for name in (*NONSENSE, *OF_KAFKA)]
+    settings = {"bootstrap.servers": own_kafka.address, "log_level": 0}
+    producer = confluent_kafka.Producer(settings)
+    for value in [b'{"n": 100}', b"no json", b"", None, b"\x00\xff", b"[1]"]:
+        producer.produce("work", value, key=b"\xff", headers=nonsense)
+    producer.produce("work", b'{"n": 101}', headers=[("x", None), ("x", b"\xff")])
+    assert producer.flush(30) == 0
+    stage.publish(range(10, 20))
+    stage.await_done([*range(20), 100, 101])
+    wait_for(lambda: len(stage.dead()) == 5)
+
+    bodies = {dead.message.raw for dead in stage.dead()}
+    assert bodies == {b"no json", b"", b"\x00\xff", b"[1]"}
+    assert [dead.message.tombstone for dead in stage.dead()].count(True) == 1
     assert stage.fleet.term(worker) == 0
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from flask_qconsume import PublishTimeout
 
+from ..servers.kafka import Kafka
 from ..servers.rabbitmq import Vhost
 from ..waiting import wait_for
 from .conftest import MakeStage
@@ -107,4 +110,67 @@ def test_a_handler_that_hogs_the_processor_past_the_heartbeat_is_not_repeated(
     assert stage.fleet.term(worker) == 0
     assert stage.ledger.counted("start")[1] == 1
     assert "lost the connection" in stage.fleet.logs()
+    assert stage.dead() == []
+
+
+def test_kafka_is_not_lost_by_a_handler_that_hogs_the_processor(
+    make_stage: MakeStage,
+) -> None:
+    """Its client's threads show that it lives, for longer than a session lasts."""
+    stage = make_stage("kafka", TIMEOUT=60)
+    worker = stage.fleet.start()
+    stage.publish([1], do="hog", seconds=5)
+    stage.publish(range(2, 50))
+    stage.await_done(range(1, 50))
+
+    assert stage.fleet.term(worker) == 0
+    assert set(stage.ledger.counted("start").values()) == {1}
+    assert "lost" not in stage.fleet.logs()
+
+
+def test_a_wrong_password_for_kafka_ends_the_start_with_what_to_do(
+    make_stage: MakeStage, own_kafka: Kafka
+) -> None:
+    stage = make_stage("kafka")
+    stage.fleet.config["BROKER_URL"] = (
+        f"kafka://guest:secret@localhost:{own_kafka.secured_port}"
+    )
+    worker = stage.fleet.start(ready=False)
+
+    assert worker.wait(30) == 1
+    assert "Check the user" in stage.fleet.logs()
+    assert "secret" not in stage.fleet.logs()
+    assert "Traceback" not in stage.fleet.logs()
+
+
+def test_a_topic_deleted_under_a_worker_is_read_again_once_it_is_declared(
+    make_stage: MakeStage, own_kafka: Kafka
+) -> None:
+    stage = make_stage("kafka")
+    worker = stage.fleet.start()
+    stage.publish([1])
+    stage.await_done([1])
+    own_kafka.delete_topics("work")
+    wait_for(lambda: "before somebody creates it" in stage.fleet.logs(), 30)
+    stage.consumers.broker.declare()
+    stage.publish([2])
+
+    stage.await_done([2])
+    assert stage.fleet.term(worker) == 0
+
+
+def test_a_kafka_that_hangs_for_a_while_is_waited_for(
+    make_stage: MakeStage, own_kafka: Kafka
+) -> None:
+    stage = make_stage("kafka")
+    worker = stage.fleet.start()
+    stage.publish(range(100))
+    stage.await_done(range(50))
+    with own_kafka.frozen():
+        # The subject of this test is the time itself: longer than a session lasts.
+        time.sleep(5)
+    stage.publish(range(100, 200))
+    stage.await_done(range(200))
+
+    assert stage.fleet.term(worker) == 0
     assert stage.dead() == []

@@ -168,7 +168,8 @@ def kafka_prefix(kafka: Kafka) -> t.Iterator[str]:
 @pytest.fixture
 def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Kafka]:
     """A Kafka that the test may stop, kill, freeze and start again."""
-    with Kafka(tmp_path_factory.mktemp("own-kafka")) as server:
+    folder = tmp_path_factory.mktemp("own-kafka")
+    with Kafka(folder, users={"guest": "guest"}) as server:
         yield server
 
 

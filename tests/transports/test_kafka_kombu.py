@@ -50,7 +50,9 @@ class Worker(ConsumerMixin):
             message.ack()
 
 
-with Connection(url, transport_options={"lease": 6}) as connection:
+short = {"session.timeout.ms": 2000, "heartbeat.interval.ms": 500}
+options = {"lease": 6, "kafka_consumer_config": short}
+with Connection(url, transport_options=options) as connection:
     Worker(connection).run()
 """
 
