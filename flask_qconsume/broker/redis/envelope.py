@@ -25,7 +25,7 @@ from .layout import HIGHEST
 _REDELIVERED = "redelivered"
 
 _encoder = JSONEncoder()
-_decoded = json.JSONDecoder().decode
+_decoded = json.JSONDecoder().raw_decode
 _kombu_loads: t.Any = loads
 
 
@@ -161,11 +161,13 @@ def read_json(element: bytes) -> t.Any:
     if b'"__type__"' in element:
         with contextlib.suppress(ArithmeticError, LookupError, TypeError, ValueError):
             return _kombu_loads(element)
+    # To guess the encoding takes longer than to read it.
     try:
-        return _decoded(element.decode())
+        text = element.decode()
+        value, end = _decoded(text)
     except ValueError:
-        # Not UTF-8, perhaps. To guess it takes longer than to read it.
         return json.loads(element)
+    return value if end == len(text) else json.loads(element)
 
 
 def _body(envelope: Mapping[str, t.Any]) -> bytes | None:
