@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gevent
 import pytest
+from redis.crc import key_slot
 
 from flask_qconsume.broker import headers
 from flask_qconsume.broker.delivery import Lane
@@ -99,6 +100,30 @@ def test_a_slot_may_move_while_it_is_used(redis_cluster, queues):
         list(redis_cluster.move(one, redis_cluster.owner(queues[1])))
         second.close()
         assert it.depth(one) == 2
+
+
+def test_bindings_may_move_too(redis_cluster, queues):
+    key = "_qconsume.binding.shop"
+    with shop(redis_cluster.url, *plans(queues)) as it:
+        it.publish(outgoing(routing_key="order.new"))
+        there = redis_cluster.owner(key)
+        other = next(node for node in redis_cluster.masters() if node is not there)
+        list(redis_cluster.move(key, other))
+        assert it.broker.stale_bindings() == []
+        it.publish(outgoing(routing_key="order.new"))
+        assert [it.depth(name) for name in queues] == [2, 2, 2]
+
+
+def test_a_slot_that_no_node_has_is_said_to_be_missing(redis_cluster, queues):
+    slot = key_slot(queues[1].encode())
+    with shop(redis_cluster.url, plan(queues[1])) as it:
+        redis_cluster.assign("DELSLOTS", slot)
+        try:
+            error = it.broker.publish([outgoing(routing_key=queues[1])], 0.3)[0]
+        finally:
+            redis_cluster.assign("ADDSLOTS", slot)
+        assert isinstance(error, BrokerUnavailable)
+        assert f"No node of the Redis Cluster has the slot {slot}" in str(error)
 
 
 def test_a_node_that_is_gone_keeps_its_queues_only(redis_cluster, queues):

@@ -6,6 +6,7 @@ import contextlib
 import pathlib
 import typing as t
 
+import redis
 from redis.crc import key_slot
 
 from ..waiting import wait_for
@@ -102,6 +103,16 @@ class RedisCluster:
     def masters(self) -> list[Node]:
         """The nodes that have slots, as they see themselves."""
         return [node for node in self.nodes if node.command("ROLE")[0] == "master"]
+
+    def assign(self, verb: str, slot: int) -> None:
+        """``DELSLOTS`` a slot at every node, or ``ADDSLOTS`` it to the first one."""
+        masters = self.masters()
+        for node in masters if verb == "DELSLOTS" else masters[:1]:
+            with contextlib.suppress(redis.ResponseError):  # It knew of no owner.
+                node.command("CLUSTER", verb, slot)
+        if verb == "ADDSLOTS":
+            whole = f"cluster_slots_assigned:{SLOTS}"
+            self._await(lambda node: whole in node.command("CLUSTER", "INFO"))
 
     def move(self, key: str, target: Node) -> t.Iterator[None]:
         """Move a key's slot to another node; goes on at each step when it is told to.
