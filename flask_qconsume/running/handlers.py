@@ -1,13 +1,18 @@
-"""The greenlets that handle one subscription's messages."""
+"""The greenlets that handle one subscription's messages.
+
+What is put here wakes one greenlet that is free, which takes one job after the other
+for as long as it need not wait; only when it does is the next one woken. So handlers
+that wait run side by side, and those that do not get their jobs without a switch.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 import gevent
 from gevent.event import Event
-from gevent.queue import SimpleQueue
 
 from ..broker.delivery import Delivery
 from ..errors import Interrupted
@@ -47,12 +52,14 @@ class Handlers:
         self._work = work
         self._done = done
         self._missed = missed
-        self._inbox: SimpleQueue[Job | None] = SimpleQueue()
+        self._inbox: deque[Job] = deque()
+        self._free: dict[gevent.Greenlet, None] = {}
+        self._waking = False
+        self._ending = False
         self._busy: dict[gevent.Greenlet, Job] = {}
         self._greenlets: set[gevent.Greenlet] = set()
         self._left_alone: set[gevent.Greenlet] = set()
         self._idle = Event()
-        self._idle.set()
 
     @property
     def busy(self) -> int:
@@ -62,7 +69,7 @@ class Handlers:
     @property
     def waiting(self) -> int:
         """How many deliveries wait for a handler."""
-        return int(self._inbox.qsize())
+        return len(self._inbox)
 
     def start(self) -> None:
         """Start the greenlets."""
@@ -71,7 +78,8 @@ class Handlers:
 
     def put(self, delivery: Delivery) -> None:
         """Have a delivery handled as soon as a handler is free."""
-        self._inbox.put(Job(delivery))
+        self._inbox.append(Job(delivery))
+        self._wake_soon()
 
     def adopt(self, delivery: Delivery) -> bool:
         """Let a running handler answer for a delivery of the message it handles.
@@ -92,15 +100,15 @@ class Handlers:
 
     def clear(self) -> list[Delivery]:
         """Take back what no handler has started."""
-        found = []
-        while not self._inbox.empty():
-            job = self._inbox.get()
-            if job is not None:
-                found.append(job.delivery)
+        found = [job.delivery for job in self._inbox]
+        self._inbox.clear()
         return found
 
     def wait(self, timeout: float) -> bool:
         """Wait until no handler runs; whether that came true in time."""
+        if not self._busy:
+            return True
+        self._idle.clear()
         return bool(self._idle.wait(timeout))
 
     def interrupt(self) -> None:
@@ -127,8 +135,10 @@ class Handlers:
 
     def stop(self) -> None:
         """End the greenlets as they become free."""
-        for _ in self._greenlets:
-            self._inbox.put(None)
+        self._ending = True
+        for greenlet in self._free:
+            gevent.get_hub().loop.run_callback(greenlet.switch)
+        self._free.clear()
 
     def _give_up(self, greenlet: gevent.Greenlet) -> Delivery:
         job = self._busy[greenlet]
@@ -144,16 +154,40 @@ class Handlers:
         self._greenlets.add(gevent.spawn(self._loop))
 
     def _loop(self) -> None:
-        while True:
-            try:
-                job = self._inbox.get()
-                if job is None:
-                    return
+        try:
+            while job := self._next():
                 if not self._handle(job):
                     return
-            except Interrupted:
-                # Thrown at a handler that had ended by the time it arrived.
-                return
+        except Interrupted:
+            # Thrown at a handler that had ended by the time it arrived.
+            return
+
+    def _next(self) -> Job | None:
+        """The next job, waiting for it; ``None`` at the end."""
+        while not self._inbox:
+            if self._ending:
+                return None
+            this = gevent.getcurrent()
+            self._free[this] = None
+            try:
+                gevent.get_hub().switch()
+            finally:
+                self._free.pop(this, None)
+        return self._inbox.popleft()
+
+    def _wake_soon(self) -> None:
+        if self._free and not self._waking:
+            self._waking = True
+            gevent.get_hub().loop.run_callback(self._wake)
+
+    def _wake(self) -> None:
+        """Called in the hub, which is come back to when the greenlet waits."""
+        self._waking = False
+        if self._inbox and self._free:
+            greenlet, _ = self._free.popitem()
+            greenlet.switch()
+            if self._inbox:
+                self._wake_soon()
 
     def _handle(self, job: Job) -> bool:
         """Handle one job; whether this greenlet is still wanted then."""
@@ -164,7 +198,6 @@ class Handlers:
         this = gevent.getcurrent()
         job.started = time.monotonic()
         self._busy[this] = job
-        self._idle.clear()
         try:
             result = self._work(job.delivery)
             if not job.given_up:

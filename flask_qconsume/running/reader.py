@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 
 from gevent.event import Event
 
@@ -47,14 +48,15 @@ class Reader:
                 continue
             if self._quiet and not self.link.pushes:
                 return
-            for delivery in self.link.read(room):
-                self.received += 1
-                self._held.add(delivery)
+            deliveries = self.link.read(room)
+            self.received += len(deliveries)
+            self._held.update(deliveries)
+            for delivery in deliveries:
                 self._receive(delivery)
 
-    def release(self, delivery: Delivery) -> None:
-        """A delivery is settled: there is room for another one."""
-        self._held.discard(delivery)
+    def release(self, deliveries: Iterable[Delivery]) -> None:
+        """These are settled: there is room for others."""
+        self._held.difference_update(deliveries)
         self._room.set()
 
     def quiet(self) -> None:

@@ -39,23 +39,24 @@ class Settler:
     All deliveries that are not stale came by one link: a subscription opens the next
     one only after it has closed the last.
 
-    :param closed: Told each settlement that needs no more care: its delivery is
+    :param closed: Told the settlements that need no more care: their deliveries are
         settled, or stale.
     :param lost: Told a link that failed, and the error.
     """
 
     def __init__(
         self,
-        closed: Callable[[Settlement], None],
+        closed: Callable[[Sequence[Settlement]], None],
         lost: Callable[[Link, Exception], None],
     ) -> None:
         self._closed = closed
         self._lost = lost
-        self._acks: SimpleQueue[Delivery | None] = SimpleQueue()
+        self._acks: list[Delivery] = []
+        self._to_ack = Event()
+        self._ending = False
         self._forwards: SimpleQueue[Forward | None] = SimpleQueue()
         self._open: set[Delivery] = set()
         self._all_closed = Event()
-        self._all_closed.set()
         self._all_forwarded = Event()
         self._all_forwarded.set()
         self._last_forward = 0.0
@@ -72,12 +73,14 @@ class Settler:
 
     def ack(self, delivery: Delivery) -> None:
         """Acknowledge a delivery soon."""
-        self._opened(delivery)
-        self._acks.put(delivery)
+        self._open.add(delivery)
+        if not self._acks:
+            self._to_ack.set()
+        self._acks.append(delivery)
 
     def forward(self, forward: Forward) -> None:
         """Forward a delivery soon, and try until it arrives or is stale."""
-        self._opened(forward.delivery)
+        self._open.add(forward.delivery)
         self._all_forwarded.clear()
         self._forwards.put(forward)
 
@@ -113,20 +116,32 @@ class Settler:
         """
         self._stopping.set()
         self._give_up()
+        if not self._open:
+            return True
+        self._all_closed.clear()
         return bool(self._all_closed.wait(timeout))
 
     def stop(self, timeout: float) -> None:
         """End both greenlets once they have nothing in hand."""
-        self._acks.put(None)
+        self._ending = True
+        self._to_ack.set()
         self._forwards.put(None)
         gevent.joinall(self._greenlets, timeout)
 
     def _acker(self) -> None:
-        while batch := _batch(self._acks):
+        while batch := self._batch_of_acks():
             fresh = [delivery for delivery in batch if not delivery.stale]
             if fresh:
                 self._ack(fresh)
             self._close(batch)
+
+    def _batch_of_acks(self) -> list[Delivery]:
+        """What was handled meanwhile, waiting for it; nothing at all means the end."""
+        while not self._acks and not self._ending:
+            self._to_ack.clear()
+            self._to_ack.wait()
+        batch, self._acks = self._acks[:_BATCH], self._acks[_BATCH:]
+        return batch
 
     def _ack(self, deliveries: list[Delivery]) -> None:
         try:
@@ -198,16 +213,12 @@ class Settler:
             logger.exception("Settling failed in an unforeseen way.")
         self._lost(link, error)
 
-    def _opened(self, delivery: Delivery) -> None:
-        self._open.add(delivery)
-        self._all_closed.clear()
-
     def _close(self, settlements: Sequence[Settlement]) -> None:
         for settlement in settlements:
             delivery = delivery_of(settlement)
             self.stale += not delivery.settled and delivery.stale
             self._open.discard(delivery)
-            self._closed(settlement)
+        self._closed(settlements)
         if not self._open:
             self._all_closed.set()
 

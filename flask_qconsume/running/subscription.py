@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import gevent
 from flask import Flask
@@ -319,6 +320,9 @@ class Subscription:
     def _receive(self, delivery: Delivery) -> None:
         if self._quiet:
             return  # It goes back when the link is closed.
+        if not delivery.message.redelivered and not self._survivors:
+            self._handlers.put(delivery)
+            return
         if self._handlers.adopt(delivery) or self._answered(delivery):
             return
         forward = self._triage(delivery)
@@ -420,16 +424,16 @@ class Subscription:
 
     # -- deliveries, out --------------------------------------------------------------
 
-    def _closed(self, settlement: Settlement) -> None:
-        delivery = delivery_of(settlement)
-        self._let_go(delivery)
-        if not delivery.settled:
-            self._survivors.keep_answer(settlement)
+    def _closed(self, settlements: Sequence[Settlement]) -> None:
+        self._let_go(*map(delivery_of, settlements))
+        for settlement in settlements:
+            if not delivery_of(settlement).settled:
+                self._survivors.keep_answer(settlement)
 
-    def _let_go(self, delivery: Delivery) -> None:
-        """It is not ours to care for any more, so there is room for another one."""
-        if self._reader is not None and self._reader.link is delivery.link:
-            self._reader.release(delivery)
+    def _let_go(self, *deliveries: Delivery) -> None:
+        """They are not ours to care for any more, so there is room for others."""
+        if self._reader is not None:
+            self._reader.release(deliveries)
 
     def _give_back(self, reader: Reader, deliveries: list[Delivery]) -> None:
         """Let others have what was not started at once, and not only at the end."""

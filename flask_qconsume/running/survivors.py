@@ -32,6 +32,10 @@ class Survivors:
         self._ids: set[str] = set()
         self._answers: dict[str, Settlement] = {}
 
+    def __bool__(self) -> bool:
+        """Whether anything is known."""
+        return bool(self._ids or self._answers)
+
     def remember(self, identities: Iterable[str | None]) -> None:
         """These were unsettled when their connection was lost, and we are alive."""
         if len(self._ids) > _MOST_IDS:
