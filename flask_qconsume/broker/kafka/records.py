@@ -13,13 +13,13 @@ import typing as t
 from collections.abc import Iterable
 from collections.abc import Mapping
 
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 from kombu.utils.json import JSONEncoder
 from kombu.utils.json import loads
 
 from ...errors import UnsupportedByBroker
 from ...message import Message
 from ...message import Outgoing
+from ...message import made
 from ...text import quoted
 from ...transports.kafka_producer import Record
 from .. import headers as ours
@@ -31,8 +31,6 @@ DUE = ours.PREFIX + "due"
 #: could be read as text; each a list in JSON.
 AS_JSON = ours.PREFIX + "json"
 AS_BYTES = ours.PREFIX + "bytes"
-
-_OURS_ONLY = frozenset((DUE, AS_JSON, AS_BYTES))
 
 _PROPERTIES = {
     "message-id": "id",
@@ -49,6 +47,15 @@ _FURTHER = {
 _HEADER_OF = {name: header for header, name in _FURTHER.items()}
 #: What a publisher cannot use for headers of its own.
 RESERVED = frozenset((*_PROPERTIES, *_FURTHER))
+
+#: What few messages have.
+_RARE = frozenset(
+    (
+        *_FURTHER,
+        *(DUE, AS_JSON, AS_BYTES),
+        *(ours.KEY, ours.ATTEMPT, ours.DEATHS, ours.PUBLISHED_AT, ours.EXPIRES_AT),
+    )
+)
 
 #: Where a record lies, among a message's properties.
 _PLACE = ("topic", "partition", "offset")
@@ -74,36 +81,33 @@ def incoming(
     :param attempt: Known better than what its headers say.
     :param deaths: Likewise.
     """
-    headers = _read(record.headers() or ())
-    topic = record.topic()
-    value = record.value()
-    properties: dict[str, t.Any] = {
-        "topic": topic,
-        "partition": record.partition(),
-        "offset": record.offset(),
+    topic, value, key = record.topic(), record.value(), record.key()
+    kind, stamp = record.timestamp()
+    fields: dict[str, t.Any] = {
+        "raw": b"" if value is None else value,
+        "queue": queue,
+        "headers": {},
+        "routing_key": topic,
+        "timestamp": stamp / 1_000 if kind and stamp >= 0 else None,
+        "redelivered": redelivered,
+        "properties": {
+            "topic": topic,
+            "partition": record.partition(),
+            "offset": record.offset(),
+        },
     }
-    for header, name in _FURTHER.items():
-        if header in headers:
-            properties[name] = headers.pop(header)
-    key = headers.pop(ours.KEY, None)
-    return Message(
-        raw=b"" if value is None else value,
-        queue=queue,
-        id=_text(headers.pop("message-id", None)),
-        exchange=ours.text(headers, ours.EXCHANGE) or "",
-        routing_key=ours.text(headers, ours.ROUTING_KEY) or topic,
-        key=key if isinstance(key, str) else _key(record.key()),
-        attempt=ours.whole(headers, ours.ATTEMPT, 1) if attempt is None else attempt,
-        deaths=ours.whole(headers, ours.DEATHS, 0) if deaths is None else deaths,
-        timestamp=ours.seconds(headers, ours.PUBLISHED_AT) or _timestamp(record),
-        expires_at=ours.seconds(headers, ours.EXPIRES_AT),
-        content_type=_text(headers.pop("content-type", None)),
-        content_encoding=_text(headers.pop("content-encoding", None)),
-        redelivered=redelivered,
-        properties=properties,
-        headers=headers,
-        tombstone=value is None,
-    )
+    if key is not None:
+        fields["key"] = _key(key)
+    if value is None:
+        fields["tombstone"] = True
+    headers = record.headers()
+    if headers:
+        _read(headers, fields)
+    if attempt is not None:
+        fields["attempt"] = attempt
+    if deaths is not None:
+        fields["deaths"] = deaths
+    return made(fields)
 
 
 def outgoing(message: Outgoing, topic: str, due: float | None = None) -> Record:
@@ -194,21 +198,48 @@ def _milliseconds(value: bytes | None) -> int:
         return 0
 
 
-def _read(found: Iterable[Header]) -> dict[str, t.Any]:
-    """Headers as they were given to the publisher; of several of a name, the last."""
-    headers: dict[str, t.Any] = {}
-    special = False
+def _read(found: Iterable[Header], fields: dict[str, t.Any]) -> None:
+    """Headers as they were given to the publisher; of several of a name, the last.
+
+    This is done for every record: what is rare is looked for only where it may be.
+    """
+    headers: dict[str, t.Any] = fields["headers"]
+    given: t.Any
+    rare = False
     for name, value in found:
         try:
-            headers[name] = None if value is None else value.decode()
+            given = None if value is None else value.decode()
         except UnicodeDecodeError:
-            headers[name] = value
-        if name in _OURS_ONLY:
-            special = True
-    if special:
-        headers.pop(DUE, None)
-        _restore(headers)
-    return headers
+            given = value
+        if name in _PROPERTIES:
+            if given and isinstance(given, str):
+                fields[_PROPERTIES[name]] = given
+            continue
+        headers[name] = given
+        rare = rare or name in _RARE
+    if headers:
+        fields["exchange"] = ours.text(headers, ours.EXCHANGE) or ""
+        key = ours.text(headers, ours.ROUTING_KEY)
+        fields["routing_key"] = key or fields["routing_key"]
+    if rare:
+        _read_rare(headers, fields)
+
+
+def _read_rare(headers: dict[str, t.Any], fields: dict[str, t.Any]) -> None:
+    """What only copies have, and messages with properties that are seldom used."""
+    headers.pop(DUE, None)
+    _restore(headers)
+    for header, name in _FURTHER.items():
+        if header in headers:
+            fields["properties"][name] = headers.pop(header)
+    key = headers.pop(ours.KEY, None)
+    if isinstance(key, str):
+        fields["key"] = key
+    fields["attempt"] = ours.whole(headers, ours.ATTEMPT, 1)
+    fields["deaths"] = ours.whole(headers, ours.DEATHS, 0)
+    published_at = ours.seconds(headers, ours.PUBLISHED_AT)
+    fields["timestamp"] = published_at or fields["timestamp"]
+    fields["expires_at"] = ours.seconds(headers, ours.EXPIRES_AT)
 
 
 def _restore(headers: dict[str, t.Any]) -> None:
@@ -269,10 +300,6 @@ def _properties(
             yield _HEADER_OF[name], str(value).encode("utf-8", "backslashreplace")
 
 
-def _text(value: t.Any) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
 def _key(key: t.Any) -> str | None:
     """A key that is no UTF-8 has lone surrogates, and comes back as the same bytes."""
     if key is None or isinstance(key, str):
@@ -282,8 +309,3 @@ def _key(key: t.Any) -> str | None:
 
 def _key_bytes(key: str | None) -> bytes | None:
     return None if key is None else key.encode("utf-8", "surrogateescape")
-
-
-def _timestamp(record: Fetched) -> float | None:
-    kind, value = record.timestamp()
-    return None if kind == TIMESTAMP_NOT_AVAILABLE or value < 0 else value / 1_000
