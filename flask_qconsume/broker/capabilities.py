@@ -148,9 +148,22 @@ class Capabilities:
         )
     )
 
+    hands_over: bool = field(
+        metadata=_words(
+            "What a stopping worker has not begun goes to others at once",
+            "early return of what a stopping worker has not begun",
+        )
+    )
+
     # Failures.
     dead_letters: str = field(
         metadata=_words("Dead letters are kept in", "dead letters")
+    )
+    exclusive_replays: bool = field(
+        metadata=_words(
+            "Two who replay at once send each dead letter once",
+            "replays by two at once without doubles",
+        )
     )
     counts_deaths: str = field(
         metadata=_words("Deaths of the process are counted by", "deaths")

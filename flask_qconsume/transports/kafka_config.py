@@ -80,6 +80,8 @@ _PRODUCER: Config = {
     "acks": "all",
     # Whoever publishes waits for the answer: nothing comes to fill a batch.
     "linger.ms": 0,
+    # How large a record may be is for the topic to say, which the client knows not.
+    "message.max.bytes": 1_000_000_000,
 }
 
 

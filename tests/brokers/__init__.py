@@ -7,3 +7,7 @@
 ``test_contract.py``  each case on each broker
 ``report.py``         the table of what passed and what is excluded, at the end of a run
 """
+
+import pytest
+
+pytest.register_assert_rewrite("tests.brokers.contract", "tests.brokers.stage")

@@ -32,6 +32,8 @@ def main() -> None:
     # Not a further one in place of those that it acknowledges.
     link.pause()
     link.ack(held[: told["acked"]])
+    # A broker may take acknowledgements in batches.
+    threading.Event().wait(0.3)
     say("acked")
     sys.stdin.readline()
 

@@ -11,10 +11,12 @@ import typing as t
 import uuid
 
 import amqp
+import confluent_kafka
 import gevent
 import redis
 
 from flask_qconsume.broker.capabilities import Capabilities
+from flask_qconsume.broker.kafka.capabilities import CAPABILITIES as KAFKA
 from flask_qconsume.broker.memory.capabilities import CAPABILITIES as MEMORY
 from flask_qconsume.broker.rabbitmq.capabilities import CLASSIC
 from flask_qconsume.broker.rabbitmq.capabilities import QUORUM
@@ -43,22 +45,28 @@ class Place(abc.ABC):
     record: t.ClassVar[Capabilities]
     #: Further configuration, without ``QCONSUME_``.
     config: t.ClassVar[dict[str, t.Any]] = {}
+    #: Whether a connection that is cut ends the link; else it mends itself underneath.
+    loses_links: t.ClassVar[bool] = True
+    #: Whether to cut connections means to break the server.
+    cuts_by_breaking: t.ClassVar[bool] = False
     #: The fixtures of a server that is shared, and of one that may be broken.
     shared: t.ClassVar[str] = ""
     own: t.ClassVar[str] = ""
 
     url: str
+    #: What the names of the case begin with.
+    name: str
     #: The broker's process, or processes, where it is the test's own.
     server: Server | RedisCluster
 
-    @abc.abstractmethod
-    def __init__(self, fixture: Fixture, breaks: bool) -> None: ...
+    def __init__(self, fixture: Fixture, breaks: bool) -> None:
+        self.name = f"t{uuid.uuid4().hex[:8]}"
 
     @property
     def nowhere(self) -> str:
         """A URL with credentials where nobody listens."""
         scheme = self.url.partition(":")[0]
-        return f"{scheme}://someone:secret@{HOST}:{free_port()}/0"
+        return f"{scheme}://someone:secret@{HOST}:{free_port()}"
 
     def send(self, plan: QueuePlan, body: bytes) -> None:
         """Put a bare body into a queue, as a program would that knows nothing of us."""
@@ -83,6 +91,7 @@ class Memory(Place):
     record = MEMORY
 
     def __init__(self, fixture: Fixture, breaks: bool) -> None:
+        super().__init__(fixture, breaks)
         self.url = f"memory://{uuid.uuid4()}"
 
 
@@ -95,6 +104,7 @@ class Quorum(Place):
     own = "own_rabbitmq_vhost"
 
     def __init__(self, fixture: Fixture, breaks: bool) -> None:
+        super().__init__(fixture, breaks)
         self._vhost: Vhost = fixture(self.own if breaks else self.shared)
         self.url = self._vhost.url
         self.server = self._vhost.server
@@ -130,6 +140,7 @@ class Lists(Place):
     own = "own_redis"
 
     def __init__(self, fixture: Fixture, breaks: bool) -> None:
+        super().__init__(fixture, breaks)
         if breaks:
             self.server = fixture(self.own)
         self._plain = self.server.url if breaks else fixture(self.shared)
@@ -171,6 +182,7 @@ class Cluster(Place):
     shared = own = "redis_cluster"
 
     def __init__(self, fixture: Fixture, breaks: bool) -> None:
+        super().__init__(fixture, breaks)
         self.server: RedisCluster = fixture(self.own)
         self.url = self.server.url
 
@@ -183,11 +195,42 @@ class Cluster(Place):
             node.command("CLIENT", "KILL", "TYPE", "normal")
 
 
+class Topics(Place):
+    """Kafka."""
+
+    record = KAFKA
+    config: t.ClassVar[dict[str, t.Any]] = {"lease": 2.0}
+    shared = "kafka"
+    own = "own_kafka"
+    loses_links = False
+    cuts_by_breaking = True
+
+    def __init__(self, fixture: Fixture, breaks: bool) -> None:
+        super().__init__(fixture, breaks)
+        self.server = self._kafka = fixture(self.own if breaks else self.shared)
+        self.url = self._kafka.url
+        if not breaks:
+            # Its topics are deleted afterwards.
+            self.name = fixture("kafka_prefix").removesuffix(".")
+
+    def send(self, plan: QueuePlan, body: bytes) -> None:
+        producer = confluent_kafka.Producer(
+            {"bootstrap.servers": self.url.rpartition("/")[2]}
+        )
+        producer.produce(plan.bindings[0].routing_key, body)
+        assert producer.flush(10) == 0
+
+    def cut(self) -> None:
+        self.server.kill()
+        self.server.start()
+
+
 PLACES: dict[str, type[Place]] = {
     "quorum": Quorum,
     "classic": Classic,
     "redis": Lists,
     "streams": Streams,
     "cluster": Cluster,
+    "kafka": Topics,
     "memory": Memory,
 }

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import typing as t
-import uuid
 from collections.abc import Iterable
 from collections.abc import Sequence
 
@@ -174,11 +173,11 @@ class Hand:
 class Stage:
     """One broker for one case, and all that the case opens on it."""
 
-    def __init__(self, place: Place, folder: t.Any = None) -> None:
+    def __init__(self, place: Place) -> None:
         self.place = place
         self.record: Capabilities = place.record
         #: Makes the names of this case its own, where brokers are shared.
-        self.name = f"t{uuid.uuid4().hex[:8]}"
+        self.name = place.name
         self._brokers: list[Broker] = []
         self._hands: list[Hand] = []
         self._links: list[Link] = []
@@ -195,12 +194,12 @@ class Stage:
 
     def planned(self, name: str, *keys: str, given: t.Any = None) -> QueuePlan:
         """A queue of this case's own, bound for these keys of its own."""
-        name = f"{self.name}-{name}" if given is None else given.name
+        name = self.key(name) if given is None else given.name
         bindings = tuple(Binding(name, EXCHANGE, self.key(key)) for key in keys)
         if given is not None:
             bindings = (Binding(name, given.exchange.name, given.routing_key),)
         kind = self.place.config.get("queue_type", "quorum")
-        return QueuePlan(name, name, kind, bindings, given)
+        return QueuePlan(name, name, kind, bindings, given, delays=(1.0, 2.0, 30.0))
 
     def settings(self, **config: t.Any) -> Settings:
         merged = {
@@ -221,12 +220,13 @@ class Stage:
 
     # -- publishing --------------------------------------------------------------------
 
-    def message(self, body: bytes, to: str = "order", **options: t.Any) -> Outgoing:
+    def message(self, body: t.Any, to: str = "order", **options: t.Any) -> Outgoing:
         """A message as ``publish`` composes it.
 
         :param to: The routing key, made one of this case's own, unless it is a queue's.
         """
-        options.setdefault("content_type", "application/octet-stream")
+        if isinstance(body, bytes):
+            options.setdefault("content_type", "application/octet-stream")
         straight = isinstance(exchange := options.get("exchange"), str) and not exchange
         return compose(EXCHANGE, to if straight else self.key(to), body, **options)
 

@@ -21,7 +21,8 @@ def stage(request: pytest.FixtureRequest) -> t.Iterator[Stage]:
     """The stage of the case and the broker that the test is parametrized with."""
     params = request.node.callspec.params
     place = PLACES[params["broker"]]
-    breaks = CASES[params["case"]].breaks
+    case = CASES[params["case"]]
+    breaks = case.breaks or (case.cuts and place.cuts_by_breaking)
     fixture = place.own if breaks else place.shared
     if fixture:
         require(fixture)

@@ -6,7 +6,9 @@ import os
 from collections.abc import Mapping
 from collections.abc import Sequence
 
+from ...errors import BrokerError
 from ...errors import TopologyMismatch
+from ...errors import UnsupportedByBroker
 from ...message import Message
 from ...message import Outgoing
 from ...settings import Settings
@@ -67,7 +69,7 @@ class Kafka(Broker):
                 due=records.due,
                 grace=self._config.grace,
             ),
-            opened=_opener(plan.name),
+            opened=_opener(layout.group(plan, lane)),
             forwarder=lambda forwards: self._publisher.forward(
                 forwards, self.settings.publish_timeout
             ),
@@ -78,7 +80,12 @@ class Kafka(Broker):
     ) -> list[Exception | None]:
         check_messages(messages, self.topology.exchange, self.capabilities)
         planned = self._publisher.composed(messages)
-        self._declare_once(timeout)
+        try:
+            self._declare_once(timeout)
+        except UnsupportedByBroker:
+            raise
+        except BrokerError as error:
+            return [error] * len(messages)
         return self._publisher.publish(messages, planned, timeout)
 
     def declare(self) -> None:

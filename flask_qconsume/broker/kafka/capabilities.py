@@ -40,6 +40,8 @@ CAPABILITIES = Capabilities(
     orderings=("none", "key", "partition"),
     in_order=False,
     keeps_place=True,
+    hands_over=False,
+    exclusive_replays=False,
     dead_letters=(
         "a compacted topic per queue, '_qconsume.<queue>.dead'; confirmed there, then"
         " committed here"
@@ -51,5 +53,5 @@ CAPABILITIES = Capabilities(
     ),
     counts_deliveries=False,
     unmarked_stops=True,
-    unmarked_losses=False,
+    unmarked_losses=True,
 )

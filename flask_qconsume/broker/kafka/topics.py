@@ -20,6 +20,10 @@ from . import layout
 _FRESH = 60.0
 #: Seconds that the broker has to answer, where nobody says.
 TIMEOUT = 10.0
+#: Bytes that a record of ours may have: what a topic took, with the headers of a copy.
+_LARGEST = 8 * 1024 * 1024
+#: What a topic takes where nobody says.
+_USUAL = 1_048_588
 #: Seconds between two looks at whether a new topic has leaders.
 _PAUSE = 0.05
 
@@ -139,11 +143,15 @@ class Topics:
     def _settings_of_ours(self, name: str) -> dict[str, str]:
         """Nothing of ours may go before its time is over."""
         kept = round(self._settings.dead_letter_ttl * 1_000)
+        usual = int(self._config.topic.get("max.message.bytes", _USUAL))
+        # A copy is larger than what came, and has to fit nevertheless.
+        room = {"max.message.bytes": str(max(2 * usual, _LARGEST))}
         if name.endswith(".dead"):
-            return {"cleanup.policy": "compact,delete", "retention.ms": str(kept)}
+            kind = {"cleanup.policy": "compact,delete", "retention.ms": str(kept)}
+            return room | kind
         # From the longest wait on: retries must outlive weeks without workers.
         longest = round(4 * layout.LONGEST * 1_000)
-        return {"cleanup.policy": "delete", "retention.ms": str(longest)}
+        return room | {"cleanup.policy": "delete", "retention.ms": str(longest)}
 
 
 def _forwards(plan: QueuePlan) -> bool:

@@ -44,6 +44,8 @@ QUORUM = Capabilities(
     orderings=("none",),
     in_order=True,
     keeps_place=False,
+    hands_over=True,
+    exclusive_replays=True,
     dead_letters=(
         "a confirmed copy in '<queue>.dead', with an expiration of its own; above 49"
         " days it does not expire"

@@ -54,6 +54,8 @@ CAPABILITIES = Capabilities(
     orderings=("none",),
     in_order=True,
     keeps_place=True,
+    hands_over=True,
+    exclusive_replays=True,
     dead_letters=(
         "a sorted set per queue, '<queue>.dead', by the time they are kept to; put"
         " there, and taken from the queue, in one step"
