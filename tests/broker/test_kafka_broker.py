@@ -200,7 +200,7 @@ def test_a_record_that_is_too_large_is_refused(kafka: Kafka, kafka_prefix: str) 
     queue = f"{kafka_prefix}billing"
     with shop(kafka.url, plan(queue)) as it:
         (large, small) = it.broker.publish(
-            [outgoing(queue, b"x" * 2_000_000), outgoing(queue)], 10.0
+            [outgoing(queue, os.urandom(5_000_000)), outgoing(queue)], 10.0
         )
         assert isinstance(large, PublishRefused)
         assert small is None

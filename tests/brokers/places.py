@@ -45,7 +45,7 @@ class Place(abc.ABC):
     record: t.ClassVar[Capabilities]
     #: Further configuration, without ``QCONSUME_``.
     config: t.ClassVar[dict[str, t.Any]] = {}
-    #: Whether a connection that is cut ends the link; else it mends itself underneath.
+    #: Whether a connection that is cut ends the link; else it may mend underneath.
     loses_links: t.ClassVar[bool] = True
     #: Whether to cut connections means to break the server.
     cuts_by_breaking: t.ClassVar[bool] = False
@@ -199,7 +199,11 @@ class Topics(Place):
     """Kafka."""
 
     record = KAFKA
-    config: t.ClassVar[dict[str, t.Any]] = {"lease": 2.0}
+    #: The shortest lease that the server grants, and what is quickly made.
+    config: t.ClassVar[dict[str, t.Any]] = {
+        "lease": 1.0,
+        "transport_options": {"partitions": 2},
+    }
     shared = "kafka"
     own = "own_kafka"
     loses_links = False

@@ -53,5 +53,5 @@ CAPABILITIES = Capabilities(
     ),
     counts_deliveries=False,
     unmarked_stops=True,
-    unmarked_losses=True,
+    unmarked_losses=False,
 )
