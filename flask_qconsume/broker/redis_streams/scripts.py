@@ -79,9 +79,10 @@ local soon = ''
 local nearest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 if nearest[2] then soon = tostring(nearest[2] - now) end
 local heads, parts, largest, want = {}, {}, 0, 1
-local function give(number, entry, mark)
+local stream
+local function give(entry, mark)
   local size, fields, last = 0, entry[2], #heads + 3
-  heads[last - 2], heads[last - 1], heads[last] = number - 2 .. ':', entry[1], mark
+  heads[last - 2], heads[last - 1], heads[last] = stream, entry[1], mark
   for i = 1, #fields do
     local field = fields[i]
     parts[#parts + 1] = field
@@ -99,7 +100,7 @@ local function owned(number, owner, mark)
   for _, each in ipairs(found) do
     local entry = redis.call('XCLAIM', key, group, me, 0, each[1])[1]
     if entry and entry[2] then
-      give(number, entry, mark)
+      give(entry, mark)
     else
       redis.call('XACK', key, group, each[1])
     end
@@ -111,10 +112,11 @@ local function fresh(number)
   local found = ask(key, group, 'XREADGROUP', 'GROUP', group, me,
     'COUNT', math.min(want, room), 'STREAMS', key, '>')
   if not found or not found[1] then return false end
-  for _, entry in ipairs(found[1][2]) do give(number, entry, ' 0') end
+  for _, entry in ipairs(found[1][2]) do give(entry, ' 0') end
   return true
 end
 for number = 2, #KEYS do
+  stream = number - 2 .. ':'
   for turn = 1, 3 do
     while room > 0 and bytes > 0 do
       local more
