@@ -74,7 +74,7 @@ class Brokers(FromCode):
         yield from table(
             ("", *(c.title for c in found)),
             rows(found),
-            (6, *(2 for _ in found)),
+            (9, *(2 for _ in found)),
             stub=True,
         )
         for one in found:

@@ -18,6 +18,9 @@ from kombu import Exchange
 from kombu import Queue
 
 from flask_qconsume import TOMBSTONE
+from flask_qconsume import QConsume
+from flask_qconsume import RetryPolicy
+from flask_qconsume import current_message
 from flask_qconsume.broker import headers as ours
 from flask_qconsume.broker.delivery import Lane
 from flask_qconsume.broker.topology import Binding
@@ -27,6 +30,8 @@ from flask_qconsume.errors import PublishTimeout
 from flask_qconsume.errors import TopologyMismatch
 from flask_qconsume.errors import Unroutable
 from flask_qconsume.errors import UnsupportedByBroker
+from flask_qconsume.extension import consumers_of
+from flask_qconsume.running.worker import Worker
 
 from ..waiting import wait_for
 from .stage import EXCHANGE
@@ -1302,3 +1307,76 @@ def a_broker_that_hangs_is_told_in_time(stage: Stage) -> None:
         hand.link.close()
         assert time.monotonic() - began < 15
     stage.publish(stage.message(b"after"))
+
+
+# -- apps ------------------------------------------------------------------------------
+
+
+@case()
+def an_app_handles_retries_and_buries(stage: Stage) -> None:
+    """All the way, with a prefix for the queues."""
+    qconsume = QConsume()
+    seen: list[tuple[str, str, int]] = []
+
+    def bill(body: str) -> None:
+        seen.append((current_message.queue, body, current_message.attempt))
+        if body == "bad":
+            raise ValueError("no such card")
+
+    key, queue = stage.key("order"), stage.key("billing")
+    retry = RetryPolicy(max_attempts=2, min_delay=0.05, max_delay=0.05)
+    qconsume.add_consumer("billing", bill, name="bill", routing_key=key, retry=retry)
+    worker = stage.worker(qconsume)
+    consumers = consumers_of(worker.app)
+    id = consumers.publish_many([(key, "good"), (key, "bad")])[1]
+    letters = consumers.broker.dead_letters(consumers.topology.queue(queue))
+    wait_for(lambda: letters.count() == 1, SOON, interval=0.1)
+    assert sorted(seen) == [(queue, "bad", 1), (queue, "bad", 2), (queue, "good", 1)]
+    (letter,) = letters
+    assert letter.message.id == id
+    assert "failed 2 of 2 attempts" in letter.headers[ours.REASON]
+    assert letters.take(lambda each: each.ref == letter.ref, replay=True) == 1
+    wait_for(lambda: seen.count((queue, "bad", 2)) == 2, SOON)
+    assert worker.stop()
+
+
+@case()
+def a_worker_that_stops_hands_on_what_it_has_not_begun(stage: Stage) -> None:
+    """Nothing is lost, nothing is handled twice, and no attempt is charged."""
+    seen: list[tuple[int, int]] = []
+
+    def bill(number: int) -> None:
+        gevent.sleep(0.01)
+        seen.append((number, current_message.attempt))
+
+    def started() -> Worker:
+        qconsume = QConsume()
+        key = stage.key("order")
+        qconsume.add_consumer(
+            "billing", bill, name="bill", routing_key=key, concurrency=2
+        )
+        return stage.worker(qconsume)
+
+    first = started()
+    consumers = consumers_of(first.app)
+    consumers.publish_many([(stage.key("order"), number) for number in range(60)])
+    wait_for(lambda: len(seen) >= 10, SOON)
+    assert first.stop()
+    assert len(seen) < 60
+    second = started()
+    wait_for(lambda: len(seen) >= 60, SOON)
+    assert second.stop()
+    assert sorted(seen) == [(number, 1) for number in range(60)]
+
+
+@case()
+def an_ordering_is_kept_or_refused(stage: Stage) -> None:
+    """No consumer believes in an order that there is not."""
+    for ordering in ("none", "key", "partition"):
+        qconsume = QConsume()
+        qconsume.add_consumer("billing", print, name="bill", ordering=ordering)
+        if ordering in stage.record.orderings:
+            assert stage.worker(qconsume).stop()
+        else:
+            with pytest.raises(UnsupportedByBroker, match=ordering):
+                stage.worker(qconsume)

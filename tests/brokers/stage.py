@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import gevent
 from gevent.event import Event
 
+from flask_qconsume import QConsume
 from flask_qconsume.broker import headers as ours
 from flask_qconsume.broker.base import Broker
 from flask_qconsume.broker.base import DeadLetter
@@ -28,10 +29,13 @@ from flask_qconsume.broker.topology import Binding
 from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.broker.topology import Topology
 from flask_qconsume.errors import BrokerError
+from flask_qconsume.extension import consumers_of
 from flask_qconsume.message import Message
 from flask_qconsume.message import Outgoing
+from flask_qconsume.running.worker import Worker
 from flask_qconsume.settings import Settings
 
+from ..apps import make_app
 from ..waiting import wait_for
 from .places import Place
 
@@ -181,6 +185,7 @@ class Stage:
         self._brokers: list[Broker] = []
         self._hands: list[Hand] = []
         self._links: list[Link] = []
+        self._workers: list[Worker] = []
         self._holders: list[subprocess.Popen[str]] = []
         self.plan = self.planned("billing", "order")
         #: The case's first app: one queue, bound for ``order``.
@@ -332,7 +337,27 @@ class Stage:
         holder.stdin.flush()
         return holder
 
+    # -- apps with workers -------------------------------------------------------------
+
+    def worker(self, qconsume: QConsume, **config: t.Any) -> Worker:
+        """An app's worker, started; its queues have this case's prefix."""
+        merged = {
+            "broker_url": self.place.url,
+            "exchange": EXCHANGE,
+            "queue_prefix": self.key(""),
+            **self.place.config,
+            **config,
+        }
+        worker = Worker(make_app(qconsume, **merged))
+        self._workers.append(worker)
+        worker.start()
+        return worker
+
     def close(self) -> None:
+        for worker in self._workers:
+            if not worker.stopping.is_set():
+                worker.stop(timeout=0)
+            consumers_of(worker.app).close()
         for holder in self._holders:
             holder.kill()
             holder.wait(20)
