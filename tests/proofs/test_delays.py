@@ -16,9 +16,10 @@ TAKEN_OVER = {"kafka": LATE + 3.0}
 
 
 def _delay(stage: Stage, n: int) -> float:
-    """The seconds between the first attempt and the second."""
-    first, second = (line.at for line in stage.ledger.lines("start") if line.n == n)
-    return second - first
+    """The seconds between the first attempt and the second; a kill may repeat that."""
+    starts = [line for line in stage.ledger.lines("start") if line.n == n]
+    assert [line.attempt for line in starts[:2]] == [1, 2]
+    return starts[1].at - starts[0].at
 
 
 def _policy(seconds: float) -> dict[str, float]:
@@ -37,7 +38,8 @@ def test_a_short_retry_is_not_behind_a_long_one_and_both_survive_a_kill(
     worker = stage.fleet.start()
     stage.publish([1], do="fail")
     wait_for(lambda: 1 in stage.ledger.counted("start"))
-    wait_for(lambda: stage.consumers.broker.depth("work") == 0)
+    if broker != "kafka":  # Where what is held back counts, too.
+        wait_for(lambda: stage.consumers.broker.depth("work") == 0)
     stage.fleet.term(worker)
     stage.fleet.config["RETRY"] = _policy(short)
     worker = stage.fleet.start()

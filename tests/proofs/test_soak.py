@@ -19,6 +19,7 @@ from flask_qconsume import QConsume
 from flask_qconsume import current_message
 from flask_qconsume.running.worker import Worker
 
+from ..servers.kafka import Kafka
 from ..servers.rabbitmq import Vhost
 from ..servers.redis import Redis
 from ..waiting import wait_for
@@ -79,12 +80,12 @@ class Traffic:
 
         self.worker = Worker(self.app)
 
-    def run(self, seconds: float, cut: t.Callable[[], None]) -> None:
+    def run(self, seconds: float, cut: t.Callable[[], None], every: float) -> None:
         """Publish, a message after the other, and cut the connections now and then."""
-        until, next_cut = time.monotonic() + seconds, time.monotonic() + CUT
+        until, next_cut = time.monotonic() + seconds, time.monotonic() + every
         while time.monotonic() < until:
             if time.monotonic() >= next_cut:
-                next_cut += CUT
+                next_cut += every
                 cutting = gevent.spawn(cut)
                 cutting.link_exception(lambda greenlet: greenlet.get())
             self.publish()
@@ -158,25 +159,46 @@ def test_nothing_grows_on_redis(
     )
 
 
+@pytest.mark.long
+@pytest.mark.deadline(900)
+@pytest.mark.may_leak("gevent keeps its threadpool for look-ups of host names")
+def test_nothing_grows_on_kafka(own_kafka: Kafka) -> None:
+    """Its connections are cut by killing it: each time it is away for some seconds."""
+
+    def cut() -> None:
+        if own_kafka.running:
+            own_kafka.kill()
+            own_kafka.start()
+
+    def connections() -> int:
+        wait_for(lambda: own_kafka.running)
+        gevent.sleep(4 * CUT)  # It is back, and the group has formed anew, by then.
+        found = psutil.Process().net_connections("tcp")
+        return sum(each.raddr[1:] == (own_kafka.port,) for each in found)
+
+    _same(*_soak(own_kafka.url, cut, connections, (40, 160), every=20.0))
+
+
 def _soak(
     url: str,
     cut: t.Callable[[], None],
     connections: t.Callable[[], int],
     lengths: tuple[float, float],
+    every: float = CUT,
 ) -> tuple[Figures, Figures]:
     traffic = Traffic(url)
     traffic.worker.start()
     try:
-        traffic.run(lengths[0], cut)
+        traffic.run(lengths[0], cut, every)
         traffic.await_handled()
         before = Figures.now(connections())
-        traffic.run(lengths[1], cut)
+        traffic.run(lengths[1], cut, every)
         traffic.await_handled()
         after = Figures.now(connections())
     finally:
         traffic.worker.stop()
     print(
-        f"{lengths[1]} s, a cut every {CUT:g} s, {traffic.confirmed} confirmed,"
+        f"{lengths[1]} s, a cut every {every:g} s, {traffic.confirmed} confirmed,"
         f" {traffic.refused} refused\n  before {before}\n  after  {after}"
     )
     return before, after

@@ -113,6 +113,7 @@ def test_a_handler_that_hogs_the_processor_past_the_heartbeat_is_not_repeated(
     assert stage.dead() == []
 
 
+@pytest.mark.long
 def test_kafka_is_not_lost_by_a_handler_that_hogs_the_processor(
     make_stage: MakeStage,
 ) -> None:
@@ -143,6 +144,7 @@ def test_a_wrong_password_for_kafka_ends_the_start_with_what_to_do(
     assert "Traceback" not in stage.fleet.logs()
 
 
+@pytest.mark.long
 def test_a_topic_deleted_under_a_worker_is_read_again_once_it_is_declared(
     make_stage: MakeStage, own_kafka: Kafka
 ) -> None:
@@ -159,6 +161,7 @@ def test_a_topic_deleted_under_a_worker_is_read_again_once_it_is_declared(
     assert stage.fleet.term(worker) == 0
 
 
+@pytest.mark.long
 def test_a_kafka_that_hangs_for_a_while_is_waited_for(
     make_stage: MakeStage, own_kafka: Kafka
 ) -> None:

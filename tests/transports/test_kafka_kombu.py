@@ -199,7 +199,7 @@ def test_a_requeued_message_comes_again_and_a_rejected_one_is_a_dead_letter(
     with place.connect() as connection:
         consumer = connection.Consumer([place.queue()], callbacks=[print])
         with consumer:
-            idle(connection, 3)
+            idle(connection, 1.5)
 
 
 def test_headers_properties_and_keys_come_as_they_were_sent(place: Place) -> None:
