@@ -1,4 +1,4 @@
-"""The memory broker: it does what the others do, but outlive its process."""
+"""The memory broker, where it is its own: a virtual clock, names, what is remembered."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 
 from flask_qconsume import Message
 from flask_qconsume import QConsume
-from flask_qconsume import Unroutable
 from flask_qconsume.broker import headers as ours
 from flask_qconsume.broker.delivery import Delivery
 from flask_qconsume.broker.delivery import Forward
@@ -20,7 +19,6 @@ from flask_qconsume.broker.memory.store import MemoryQueue
 from flask_qconsume.broker.memory.store import Store
 from flask_qconsume.broker.memory.store import entry_of
 from flask_qconsume.broker.publishing import compose
-from flask_qconsume.broker.topology import Binding
 from tests.apps import make_app
 
 
@@ -72,52 +70,6 @@ def bench() -> Bench:
 
 def bodies(deliveries: t.Iterable[Delivery]) -> list[t.Any]:
     return [delivery.message.raw for delivery in deliveries]
-
-
-# -- publishing ------------------------------------------------------------------------
-
-
-def test_each_queue_that_is_bound_gets_a_copy_of_its_own(bench: Bench) -> None:
-    assert bench.publish(1, "order.created") == [None]
-    bench.publish(2, "order")
-    bench.publish(3)
-    assert (bench.broker.depth("billing"), bench.broker.depth("audit")) == (1, 2)
-    link = bench.link(plan=bench.audit)
-    first, second = link.read(10)
-    assert bodies([first, second]) == [b"1", b"2"]
-    assert first.message.queue == "audit"
-    assert (first.message.exchange, first.message.routing_key) == (
-        "qconsume",
-        "order.created",
-    )
-    assert not first.message.redelivered
-    link.close()
-
-
-def test_two_bindings_that_match_make_one_copy() -> None:
-    qconsume = QConsume()
-    qconsume.add_consumer("q", print, name="q", routing_key=["a.*", "*.b", "#"])
-    found = make_app(qconsume).extensions["qconsume"]
-    found.publish("a.b", 1)
-    assert found.broker.depth("q") == 1
-
-
-def test_a_message_for_nobody_is_unroutable_unless_that_is_fine(bench: Bench) -> None:
-    (error,) = bench.publish(1, "nobody")
-    assert isinstance(error, Unroutable)
-    assert bench.publish(1, "nobody", mandatory=False) == [None]
-    assert bench.publish(1, "billing", exchange="other")[0] is not None
-
-
-def test_the_default_exchange_reaches_a_queue_by_its_name(bench: Bench) -> None:
-    assert bench.publish(1, "audit", exchange="") == [None]
-    assert bench.broker.depth("audit") == 1
-    assert isinstance(bench.publish(1, "nobody", exchange="")[0], Unroutable)
-
-
-def test_asking_for_the_depth_of_a_queue_does_not_make_it(bench: Bench) -> None:
-    assert bench.broker.depth("nobody") == 0
-    assert isinstance(bench.publish(1, "nobody", exchange="")[0], Unroutable)
 
 
 # -- order and delay -------------------------------------------------------------------
@@ -181,45 +133,6 @@ def test_many_readers_get_each_message_once(bench: Bench) -> None:
 # -- links -----------------------------------------------------------------------------
 
 
-def test_no_more_is_read_than_there_is_room_for(bench: Bench) -> None:
-    for n in range(5):
-        bench.publish(n)
-    link = bench.link()
-    assert bodies(link.read(2)) == [b"0", b"1"]
-    assert bodies(link.read(1)) == [b"2"]
-    assert bench.broker.depth("billing") == 2
-    link.close()
-
-
-def test_what_is_not_settled_goes_back_to_its_place(bench: Bench) -> None:
-    for n in range(5):
-        bench.publish(n)
-    link = bench.link()
-    first, second, third = link.read(3)
-    link.ack([second])
-    link.close()
-    assert first.stale
-    again = bench.link()
-    assert bodies(again.read(10)) == [b"0", b"2", b"3", b"4"]
-    again.close()
-
-
-def test_a_stale_settlement_changes_nothing(bench: Bench) -> None:
-    bench.publish(1)
-    link = bench.link()
-    (delivery,) = link.read(1)
-    link.close()
-    again = bench.link()
-    (same,) = again.read(1)
-    link.ack([delivery])
-    link.forward([Forward(delivery, Lane.DEAD, {}, expires=60)])
-    link.close()
-    assert bench.letters.count() == 0
-    again.close()
-    assert bench.broker.depth("billing") == 1
-    assert same.message.raw == b"1"
-
-
 def test_its_heart_needs_no_beat_and_its_delays_no_declaration(bench: Bench) -> None:
     link = bench.link()
     link.beat()
@@ -227,32 +140,6 @@ def test_its_heart_needs_no_beat_and_its_delays_no_declaration(bench: Bench) -> 
     bench.broker.close()
     assert not link.closed
     link.close()
-
-
-def test_closing_wakes_the_reader_with_nothing(bench: Bench) -> None:
-    link = bench.link()
-    reading = gevent.spawn(link.read, 1)
-    gevent.sleep(0)
-    link.close()
-    bench.publish(1)
-    assert list(reading.get(timeout=5)) == []
-    assert bench.broker.depth("billing") == 1
-    link.close()
-
-
-def test_a_paused_link_fetches_no_more_and_keeps_what_it_has(bench: Bench) -> None:
-    bench.publish(1)
-    link = bench.link()
-    (delivery,) = link.read(1)
-    reading = gevent.spawn(link.read, 1)
-    gevent.sleep(0)
-    link.pause()
-    assert list(reading.get(timeout=5)) == []
-    bench.publish(2)
-    assert list(link.read(1)) == []
-    link.ack([delivery])
-    link.close()
-    assert bench.broker.depth("billing") == 1
 
 
 def test_what_is_given_back_early_is_there_for_others_once(bench: Bench) -> None:
@@ -409,59 +296,11 @@ def test_two_who_take_at_once_replay_each_letter_once(bench: Bench) -> None:
 # -- topology --------------------------------------------------------------------------
 
 
-def test_declaring_again_changes_nothing(bench: Bench) -> None:
-    bench.broker.declare()
-    before = set(bench.broker.store.bindings)
-    bench.broker.declare()
-    assert bench.broker.store.bindings == before
-    assert bench.broker.stale_bindings() == []
-
-
-def test_a_binding_that_the_code_has_no_more_is_reported_and_removed() -> None:
-    url = "memory://a-shared-name"
-    old = QConsume()
-    old.add_consumer("q", print, name="q", routing_key=["a", "b"])
-    first = make_app(old, broker_url=url).extensions["qconsume"].broker
-    first.declare()
-    new = QConsume()
-    new.add_consumer("q", print, name="q", routing_key=["b", "c"])
-    other = make_app(new, broker_url=url).extensions["qconsume"]
-    broker = other.broker
-    broker.declare()
-    stale = broker.stale_bindings()
-    assert stale == [Binding("q", "qconsume", "a")]
-    other.publish("a", 1)
-    broker.unbind(stale)
-    assert broker.stale_bindings() == []
-    with pytest.raises(Unroutable):
-        other.publish("a", 2)
-
-
-def test_bindings_of_other_apps_are_none_of_ours() -> None:
-    url = "memory://another-shared-name"
-    apps = []
-    for name in ("one", "two"):
-        qconsume = QConsume()
-        qconsume.add_consumer(name, print, name=name, routing_key="event")
-        apps.append(make_app(qconsume, broker_url=url).extensions["qconsume"])
-        apps[-1].broker.declare()
-    assert apps[0].broker.stale_bindings() == []
-    apps[0].publish("event", 1)
-    assert [apps[1].broker.depth(name) for name in ("one", "two")] == [1, 1]
-
-
 def test_brokers_without_a_name_share_nothing() -> None:
     one, two = Bench(), Bench()
     one.publish(1)
     two.publish(2)
     assert one.broker.depth("billing") == two.broker.depth("billing") == 1
-
-
-def test_never_leaves_everything_alone() -> None:
-    bench = Bench(declare="never")
-    bench.broker.declare()
-    assert bench.broker.store.bindings == set()
-    assert isinstance(bench.publish(1)[0], Unroutable)
 
 
 def test_it_says_plainly_what_it_cannot_do() -> None:

@@ -64,26 +64,6 @@ def test_a_listing_shows_all_and_takes_none(broker: RabbitMQ) -> None:
     assert len({letter.ref for letter in first}) == 30
 
 
-def test_a_dead_letter_says_why_and_what_it_was(broker: RabbitMQ) -> None:
-    (letter,) = bury(broker, 1)
-    assert letter.queue == QUEUE
-    assert letter.headers[headers.REASON] == "bad"
-    assert letter.headers[headers.ERROR] == "builtins.ValueError: no"
-    assert letter.headers[headers.DIED_AT] == 1.5
-    assert "x-tenant" not in letter.headers
-    assert letter.message.headers["x-tenant"] == "acme"
-    assert letter.message.id == "order-0"
-    assert letter.message.routing_key == "order.created"
-
-
-def test_a_listing_that_is_broken_off_gives_all_back(broker: RabbitMQ) -> None:
-    letters = bury(broker, 10)
-    for letter in letters:
-        assert letter.message.raw == b"0"
-        break
-    wait_for(lambda: letters.count() == 10)
-
-
 def test_what_is_purged_is_gone_and_the_rest_stays(broker: RabbitMQ) -> None:
     letters = bury(broker, 250)
     looked: list[int] = []
@@ -115,15 +95,6 @@ def test_what_is_replayed_comes_to_its_queue_as_if_it_were_new(
     assert not message.redelivered
 
 
-def test_a_replay_goes_to_the_queue_that_failed_only(rabbitmq_url: str) -> None:
-    plans = plan_of(QUEUE, "#"), plan_of("audit", "#")
-    with rabbit(rabbitmq_url, *plans) as broker:
-        letters = bury(broker, 1)
-        letters.take(lambda _: True, replay=True)
-        assert broker.depth(QUEUE) == 1
-        assert broker.depth("audit") == 1
-
-
 def test_what_cannot_be_replayed_stays(rabbitmq_url: str, broker: RabbitMQ) -> None:
     letters = bury(broker, 3)
     assert letters.count() == 3
@@ -134,11 +105,6 @@ def test_what_cannot_be_replayed_stays(rabbitmq_url: str, broker: RabbitMQ) -> N
         with pytest.raises(PublishError, match=f"'{QUEUE}'"):
             there.take(lambda _: True, replay=True)
     wait_for(lambda: letters.count() == 3)
-
-
-def test_dead_letters_expire_one_by_one(broker: RabbitMQ) -> None:
-    letters = bury(broker, 2, expires=0.3)
-    wait_for(lambda: letters.count() == 0)
 
 
 def test_dead_letters_may_be_kept_longer_than_rabbitmq_counts(

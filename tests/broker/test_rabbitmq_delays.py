@@ -17,8 +17,6 @@ from flask_qconsume.broker.rabbitmq.ladder import MAX_DELAY
 from flask_qconsume.broker.rabbitmq.ladder import STEPS
 from flask_qconsume.broker.rabbitmq.ladder import retry_step
 
-from ..servers import RabbitMQ as Server
-from ..servers import Vhost
 from ..waiting import wait_for
 from .rabbit import EXCHANGE
 from .rabbit import QUEUE
@@ -28,7 +26,6 @@ from .rabbit import published
 from .rabbit import rabbit
 from .rabbit import raw_channel
 from .rabbit import take
-from .rabbit import take_one
 
 
 @pytest.fixture(params=["quorum", "classic"])
@@ -48,67 +45,6 @@ def retried(link: Link, *delays: float) -> None:
     deliveries = take(link, len(delays))
     forwards = [retry(d, s) for d, s in zip(deliveries, delays, strict=True)]
     assert link.forward(forwards) == [None] * len(delays)
-
-
-def test_a_retry_comes_back_when_it_is_due(broker: RabbitMQ) -> None:
-    published(broker)
-    with linked(broker) as link:
-        retried(link, 1.2)
-        began = time.monotonic()
-        message = take_one(link).message
-    assert 1.1 < time.monotonic() - began < 2.5
-    assert (message.attempt, message.raw) == (2, b"0")
-    assert message.exchange == EXCHANGE
-    assert message.routing_key == "order.created"
-
-
-def test_a_short_retry_is_not_behind_a_long_one(broker: RabbitMQ) -> None:
-    published(broker, 2)
-    with linked(broker) as link:
-        retried(link, 30, 2)
-        began = time.monotonic()
-        assert take_one(link).message.raw == b"1"
-        assert time.monotonic() - began < 4
-
-
-def test_a_message_may_be_retried_many_times(broker: RabbitMQ) -> None:
-    """The broker drops what seems to go round in circles."""
-    published(broker)
-    with linked(broker) as link:
-        for attempt in range(2, 12):
-            retried(link, 0.05)
-            delivery = take_one(link)
-            assert delivery.message.attempt == attempt
-            assert len(delivery.message.headers["x-death"]) == 1
-            retried_now = Forward(
-                delivery, Lane.MAIN, headers.retried(delivery.message, attempt)
-            )
-            assert link.forward([retried_now]) == [None]
-
-
-def test_a_retry_goes_to_its_queue_and_to_no_other(rabbitmq_url: str) -> None:
-    plans = plan_of(QUEUE, "#"), plan_of("audit", "#")
-    with rabbit(rabbitmq_url, *plans) as broker:
-        published(broker)
-        with linked(broker) as link:
-            retried(link, 0.2)
-            take_one(link)
-        assert broker.depth("audit") == 1
-
-
-def test_a_retry_survives_a_kill_of_the_broker(
-    own_rabbitmq: Server, own_rabbitmq_vhost: Vhost
-) -> None:
-    with rabbit(own_rabbitmq_vhost.url) as broker:
-        published(broker, 20)
-        with linked(broker) as link:
-            # RabbitMQ 3.10 forgets what is in a queue that was declared for the first
-            # time in the half second before it is killed.
-            retried(link, *[1.0] * 20)
-            retried(link, *[1.0] * 20)
-        own_rabbitmq.kill()
-        own_rabbitmq.start()
-        wait_for(lambda: broker.depth(QUEUE) == 20, 30)
 
 
 def test_a_delayed_publish_arrives_at_every_queue_that_is_bound_by_then(

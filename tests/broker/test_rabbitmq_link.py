@@ -57,20 +57,6 @@ def dead(delivery: Delivery, **rest: t.Any) -> Forward:
     return Forward(delivery, Lane.DEAD, {**changed, **rest}, expires=60)
 
 
-def test_what_is_acknowledged_is_gone(either: RabbitMQ) -> None:
-    published(either, 10)
-    with linked(either) as link:
-        link.ack(take(link, 10))
-    assert either.depth(QUEUE) == 0
-
-
-def test_no_more_than_the_prefetch_comes(either: RabbitMQ) -> None:
-    published(either, 10)
-    with linked(either, prefetch=3) as link:
-        assert len(take(link, 3)) == 3
-        assert either.depth(QUEUE) == 7
-
-
 @pytest.mark.parametrize("reading", [False, True], ids=["unread", "read"])
 def test_a_close_loses_no_acknowledgement_and_no_message(
     either: RabbitMQ, reading: bool
@@ -102,17 +88,6 @@ def read_until_closed(link: t.Any) -> Exception:
         return error
 
 
-def test_a_close_wakes_who_reads(broker: RabbitMQ) -> None:
-    with linked(broker) as link:
-        reader = gevent.spawn(read_until_closed, link)
-        gevent.sleep(0)
-        began = time.monotonic()
-        link.close()
-        link.close()
-        assert isinstance(reader.get(timeout=5), BrokerUnavailable)
-        assert time.monotonic() - began < 2
-
-
 def test_nothing_is_sent_once_a_link_is_closed(broker: RabbitMQ) -> None:
     published(broker)
     with linked(broker) as link:
@@ -135,56 +110,6 @@ def test_a_delivery_of_another_link_is_never_acknowledged(broker: RabbitMQ) -> N
     wait_for(lambda: broker.depth(QUEUE) == 2)
 
 
-def test_a_delivery_is_acknowledged_once(broker: RabbitMQ) -> None:
-    """The broker closes the channel over a second time."""
-    published(broker, 3)
-    with linked(broker) as link:
-        first, second, third = take(link, 3)
-        link.ack([second, second])
-        link.ack([second])
-        link.ack([third, first])
-        published(broker)
-        link.ack(take(link))
-    assert broker.depth(QUEUE) == 0
-
-
-def test_acknowledgements_in_any_order_leave_what_is_not_acknowledged(
-    either: RabbitMQ,
-) -> None:
-    published(either, 100)
-    with linked(either) as link:
-        deliveries = take(link, 100)
-        kept = deliveries[42]
-        link.ack(deliveries[90:])
-        link.ack([d for d in reversed(deliveries[:90]) if d is not kept])
-    wait_for(lambda: either.depth(QUEUE) == 1)
-    with linked(either) as link:
-        assert take_one(link).message.raw == kept.message.raw
-
-
-def test_acknowledgements_one_by_one_count_even_in_the_last_moment(
-    either: RabbitMQ,
-) -> None:
-    """A quorum queue forgets those it has not written when a channel is closed."""
-    published(either, 300)
-    with linked(either, prefetch=300) as link:
-        for delivery in take(link, 300)[1:]:
-            link.ack([delivery])
-    wait_for(lambda: either.depth(QUEUE) > 0)
-    assert either.depth(QUEUE) == 1
-
-
-def test_a_paused_link_gets_no_more_and_settles_what_it_has(broker: RabbitMQ) -> None:
-    published(broker)
-    with linked(broker) as link:
-        delivery = take_one(link)
-        link.pause()
-        link.pause()
-        published(broker, 5)
-        link.ack([delivery])
-    wait_for(lambda: broker.depth(QUEUE) == 5)
-
-
 def test_released_messages_are_there_for_others_at_once(either: RabbitMQ) -> None:
     published(either, 10)
     with linked(either) as link:
@@ -200,34 +125,6 @@ def test_released_messages_are_there_for_others_at_once(either: RabbitMQ) -> Non
             link.ack(deliveries[:3])
             other.ack(came)
     assert either.depth(QUEUE) == 0
-
-
-def test_a_retry_without_delay_comes_back_to_its_queue(broker: RabbitMQ) -> None:
-    published(broker)
-    with linked(broker) as link:
-        delivery = take_one(link)
-        changed = headers.retried(delivery.message, 2)
-        assert link.forward([Forward(delivery, Lane.MAIN, changed)]) == [None]
-        again = take_one(link).message
-    assert (again.attempt, again.raw, again.id) == (2, b"0", "order-0")
-    assert again.routing_key == "order.created"
-    assert not again.redelivered
-
-
-def test_a_suspect_goes_to_its_lane_and_back_into_it(broker: RabbitMQ) -> None:
-    published(broker)
-    with linked(broker) as link:
-        delivery = take_one(link)
-        changed = headers.suspected(delivery.message, deaths=0)
-        assert link.forward([Forward(delivery, Lane.SUSPECTS, changed)]) == [None]
-    with linked(broker, Lane.SUSPECTS, prefetch=1) as lane:
-        delivery = take_one(lane)
-        changed = headers.suspected(delivery.message, deaths=1)
-        assert lane.forward([Forward(delivery, Lane.SUSPECTS, changed)]) == [None]
-        delivery = take_one(lane)
-        assert delivery.message.deaths == 1
-        lane.ack([delivery])
-    assert broker.depth(QUEUE) == 0
 
 
 def test_many_are_forwarded_at_once_while_others_are_acknowledged(

@@ -21,12 +21,10 @@ from flask_qconsume.errors import UnsupportedByBroker
 
 from ..servers import RabbitMQ as Server
 from ..servers import Vhost
-from ..waiting import wait_for
 from .rabbit import EXCHANGE
 from .rabbit import QUEUE
 from .rabbit import linked
 from .rabbit import order
-from .rabbit import plan_of
 from .rabbit import published
 from .rabbit import rabbit
 from .rabbit import raw_channel
@@ -40,51 +38,12 @@ def broker(rabbitmq_url: str) -> t.Iterator[RabbitMQ]:
         yield made
 
 
-def test_a_confirmed_message_is_in_its_queue(broker: RabbitMQ) -> None:
-    published(broker, 3)
-    assert broker.depth(QUEUE) == 3
-
-
-def test_what_was_published_arrives_as_it_was(broker: RabbitMQ) -> None:
-    message = order(
-        7,
-        headers={"x-tenant": "acme", "n": 2**40, "b": b"\xff", "l": [1, None]},
-        content_type="application/json",
-        key="customer-1",
-        properties={"correlation_id": "c"},
-    )
-    assert broker.publish([message], 10) == [None]
-    with linked(broker) as link:
-        arrived = take_one(link).message
-    assert arrived.raw == b"7"
-    assert arrived.id == "order-7"
-    assert arrived.key == "customer-1"
-    assert arrived.content_type == "application/json"
-    assert arrived.properties == {"correlation_id": "c"}
-    assert {**arrived.headers, **message.headers} == arrived.headers
-    assert arrived.routing_key == "order.created"
-    assert arrived.exchange == EXCHANGE
-
-
 def test_a_body_of_many_frames_arrives_whole(broker: RabbitMQ) -> None:
     body = bytes(range(256)) * 20_000
     big = order()
     assert broker.publish([type(big)(**{**vars(big), "body": body})], 30) == [None]
     with linked(broker) as link:
         assert take_one(link).message.raw == body
-
-
-def test_an_unroutable_message_is_an_error_of_its_own(broker: RabbitMQ) -> None:
-    errors = broker.publish([order(1), order(2, "nobody"), order(3)], 10)
-    assert [type(error) for error in errors] == [type(None), Unroutable, type(None)]
-    assert "'nobody'" in str(errors[1])
-    assert "mandatory=False" in str(errors[1])
-
-
-def test_an_unroutable_message_is_no_error_where_nobody_has_to_get_it(
-    broker: RabbitMQ,
-) -> None:
-    assert broker.publish([order(1, "nobody", mandatory=False)], 10) == [None]
 
 
 def test_unroutable_messages_that_are_alike_all_fail(broker: RabbitMQ) -> None:
@@ -147,11 +106,6 @@ def test_headers_larger_than_a_frame_are_refused(broker: RabbitMQ) -> None:
     assert isinstance(errors[0], PublishRefused)
     assert "131072" in str(errors[0])
     assert errors[1] is None
-
-
-def test_a_message_expires_in_its_queue(broker: RabbitMQ) -> None:
-    published(broker, 1, expires=0.2)
-    wait_for(lambda: broker.depth(QUEUE) == 0)
 
 
 def test_what_rabbitmq_cannot_do_is_refused_before_anything_is_sent(
@@ -297,13 +251,6 @@ def test_closing_ends_its_threads_and_publishing_starts_them_again(
         broker.close()
     broker.close()
     published(broker)
-
-
-def test_a_classic_queue_is_published_to_as_well(rabbitmq_url: str) -> None:
-    plan = plan_of(type="classic")
-    with rabbit(rabbitmq_url, plan, queue_type="classic") as broker:
-        published(broker, 100, priority=3)
-        assert broker.depth(QUEUE) == 100
 
 
 HEAD = """

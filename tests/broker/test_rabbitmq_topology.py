@@ -131,10 +131,6 @@ def test_never_declares_nothing(rabbitmq_vhost: Vhost) -> None:
     assert rabbitmq_vhost.queues() == {}
 
 
-def test_the_depth_of_a_queue_that_does_not_exist_is_0(broker: RabbitMQ) -> None:
-    assert broker.depth("nothing") == 0
-
-
 def test_a_given_queue_that_is_not_to_be_declared_is_left_alone(
     rabbitmq_vhost: Vhost,
 ) -> None:
@@ -185,16 +181,6 @@ def test_bindings_that_the_code_no_longer_has_are_known_and_removed(
         (error,) = later.publish([order()], 20)
         assert isinstance(error, Unroutable)
         later.unbind(stale)
-
-
-def test_bindings_of_other_apps_on_the_exchange_are_none_of_ours(
-    rabbitmq_url: str, broker: RabbitMQ
-) -> None:
-    broker.declare()
-    with rabbit(rabbitmq_url, plan_of("other", "#")) as other:
-        other.declare()
-        assert other.stale_bindings() == []
-    assert broker.stale_bindings() == []
 
 
 def test_bindings_declared_by_many_at_once_are_all_remembered(

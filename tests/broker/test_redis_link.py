@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 
 import gevent
-import pytest
 
-from flask_qconsume.broker import headers
 from flask_qconsume.broker.delivery import Forward
 from flask_qconsume.broker.delivery import Lane
 from flask_qconsume.broker.redis import LeaseLost
@@ -17,7 +15,6 @@ from ..waiting import wait_for
 from .redis_tools import bodies
 from .redis_tools import forward
 from .redis_tools import outgoing
-from .redis_tools import plan
 from .redis_tools import read
 from .redis_tools import shop
 
@@ -31,40 +28,6 @@ def test_messages_are_read_in_their_order_and_gone_once_acknowledged(redis_url):
         assert it.client.hlen("unacked") == 300
         link.ack(found)
         assert it.keys() == set()
-
-
-def test_no_more_is_read_than_there_is_room_for(redis_url):
-    with shop(redis_url) as it:
-        it.fill(10)
-        assert len(it.link().read(3)) == 3
-        assert it.depth() == 7
-
-
-def test_a_message_arrives_as_it_was_sent(redis_url):
-    sent = outgoing(
-        b"\x00\xff",
-        headers={"x-tenant": "a", "n": 1},
-        content_type="application/octet-stream",
-        content_encoding="binary",
-        priority=4,
-        key="k",
-        expires=60.0,
-        properties={"correlation_id": "c"},
-    )
-    with shop(redis_url) as it:
-        it.publish(sent)
-        message = read(it.link(), 1)[0].message
-    assert message.raw == sent.body
-    assert message.id == sent.id
-    assert message.headers["x-tenant"] == "a"
-    assert (message.exchange, message.routing_key) == ("shop", "billing")
-    assert message.content_type == "application/octet-stream"
-    assert message.content_encoding == "binary"
-    assert (message.priority, message.key) == (4, "k")
-    assert message.properties == {"correlation_id": "c"}
-    assert message.expires_at == pytest.approx(time.time() + 60, abs=5)
-    assert message.queue == "billing"
-    assert not message.redelivered
 
 
 def test_a_large_message_does_not_bring_many_others_with_it(redis_url):
@@ -102,19 +65,6 @@ def test_what_is_released_is_there_for_others_at_once_unmarked_and_in_order(redi
         assert it.depth() == 4
 
 
-def test_closing_wakes_a_reader_that_waits(redis_url):
-    with shop(redis_url) as it:
-        link = it.link()
-        reader = gevent.spawn(link.read, 5)
-        wait_for(lambda: is_waiting(it))
-        started = time.monotonic()
-        link.close()
-        assert reader.get(timeout=5) == []
-        assert time.monotonic() - started < 0.5
-        assert link.read(5) == []
-        link.close()
-
-
 def test_what_is_fetched_while_a_close_begins_is_not_lost(redis_url):
     with shop(redis_url) as it:
         sent = it.fill(200)
@@ -143,21 +93,6 @@ def test_a_new_message_is_read_in_milliseconds(redis_url):
         assert sorted(took)[5] < 0.05
 
 
-def test_two_links_that_wait_share_what_comes(redis_url):
-    with shop(redis_url) as it:
-        links = [it.link(), it.link()]
-        found: list = []
-
-        def take(link):
-            while len(found) < 50:
-                found.extend(link.read(5))
-
-        readers = [gevent.spawn(take, link) for link in links]
-        it.fill(50)
-        gevent.joinall(readers, timeout=10, raise_error=True)
-        assert sorted(bodies(found), key=int) == [b"%d" % n for n in range(50)]
-
-
 def test_an_idle_link_asks_redis_a_few_times_a_second_only(redis_url, redis_server):
     with shop(redis_url) as it:
         link = it.link()
@@ -166,52 +101,6 @@ def test_an_idle_link_asks_redis_a_few_times_a_second_only(redis_url, redis_serv
         while time.monotonic() < deadline:
             assert link.read(1) == []
         assert calls(redis_server) - before < 40
-
-
-def test_a_link_that_pauses_takes_nothing_more_and_keeps_what_it_has(redis_url):
-    with shop(redis_url) as it:
-        it.fill(2)
-        link = it.link()
-        first = read(link, 1)
-        link.pause()
-        assert link.read(5) == []
-        link.ack(first)
-        assert it.depth() == 1
-
-
-def test_forwarding_to_the_main_lane_makes_a_retry_of_its_own_queue(redis_url):
-    both = [plan("billing", "order.#"), plan("mail", "order.#")]
-    with shop(redis_url, *both) as it:
-        it.publish(outgoing(b"[1]", routing_key="order.created"))
-        link = it.link()
-        first = read(link, 1)[0]
-        copied = headers.retried(first.message, 2)
-        assert forward(link, first, Lane.MAIN, headers=copied) is None
-        again = read(link, 1)[0]
-        assert again.message.attempt == 2
-        assert again.message.id == first.message.id
-        assert again.message.raw == b"[1]"
-        assert again.message.exchange == "shop"
-        assert again.message.routing_key == "order.created"
-        assert it.depth("mail") == 1
-        link.ack([again])
-        assert it.keys() == {"mail"}
-
-
-def test_forwarding_to_suspects_is_read_by_their_link(redis_url):
-    with shop(redis_url) as it:
-        it.publish(outgoing(b"[1]"))
-        main, suspects = it.link(), it.link(Lane.SUSPECTS)
-        first = read(main, 1)[0]
-        copied = headers.suspected(first.message, 1)
-        assert forward(main, first, Lane.SUSPECTS, headers=copied) is None
-        found = read(suspects, 1)[0]
-        assert found.message.deaths == 1
-        assert not found.message.redelivered
-        # And back: a retry goes to the main queue from there.
-        copied = headers.retried(found.message, 2)
-        assert forward(suspects, found, Lane.MAIN, headers=copied, delay=0.05) is None
-        assert read(main, 1)[0].message.attempt == 2
 
 
 def test_a_message_that_somebody_else_has_is_not_forwarded(redis_url):
@@ -247,17 +136,6 @@ def test_headers_that_json_cannot_hold_are_refused_and_nothing_is_lost(redis_url
         assert isinstance(error, BrokerError)
         link.close()
         assert it.depth() == 1
-
-
-def test_a_short_delay_is_not_behind_a_long_one(redis_url):
-    with shop(redis_url) as it:
-        it.publish(outgoing(b"long", delay=1.5), outgoing(b"short", delay=0.3))
-        link = it.link()
-        started = time.monotonic()
-        assert bodies(read(link, 1)) == [b"short"]
-        assert 0.29 < time.monotonic() - started < 0.6
-        assert bodies(read(link, 1)) == [b"long"]
-        assert 1.49 < time.monotonic() - started < 1.8
 
 
 def test_a_delay_shorter_than_a_wait_ends_it(redis_url):

@@ -15,50 +15,18 @@ from kombu import binding
 
 from flask_qconsume.broker.redis import RedisLists
 from flask_qconsume.broker.redis.server import Server
-from flask_qconsume.broker.topology import Binding
 from flask_qconsume.broker.topology import Topology
 from flask_qconsume.errors import BrokerRefused
-from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.errors import PublishRefused
 from flask_qconsume.errors import PublishTimeout
 from flask_qconsume.errors import TopologyMismatch
 from flask_qconsume.errors import Unroutable
 from flask_qconsume.errors import UnsupportedByBroker
 
-from ..servers.ports import free_port
-from .redis_tools import bodies
 from .redis_tools import outgoing
 from .redis_tools import plan
-from .redis_tools import read
 from .redis_tools import settings
 from .redis_tools import shop
-
-
-def test_every_queue_that_is_bound_gets_a_copy_once(redis_url):
-    plans = [
-        plan("billing", "order.created", "order.*"),
-        plan("audit", "#"),
-        plan("mail", "order.#"),
-        plan("stock", "stock.#"),
-    ]
-    with shop(redis_url, *plans) as it:
-        it.publish(outgoing(routing_key="order.created"), outgoing(routing_key="order"))
-        assert [it.depth(each.name) for each in plans] == [1, 2, 2, 0]
-
-
-def test_what_nobody_is_bound_for_is_an_error_if_it_is_mandatory(redis_url):
-    with shop(redis_url) as it:
-        lost = outgoing(routing_key="nobody")
-        found = it.broker.publish([outgoing(), lost, outgoing()], 5.0)
-        assert [type(each) for each in found] == [type(None), Unroutable, type(None)]
-        it.publish(outgoing(routing_key="nobody", mandatory=False))
-        assert it.depth() == 2
-
-
-def test_the_default_exchange_knows_each_queue_by_its_name(redis_url):
-    with shop(redis_url) as it:
-        it.publish(outgoing(exchange="", routing_key="elsewhere"))
-        assert it.depth("elsewhere") == 1
 
 
 def test_a_binding_made_elsewhere_is_seen_when_nothing_is_bound(redis_url):
@@ -88,25 +56,12 @@ def test_a_message_is_in_all_queues_or_in_none(redis_url):
         assert it.depth("billing") == 0
 
 
-def test_a_delay_of_more_than_ten_years_is_refused_before_anything_is_sent(redis_url):
-    with shop(redis_url) as it:
-        with pytest.raises(UnsupportedByBroker):
-            it.broker.publish([outgoing(), outgoing(delay=1e9)], 5.0)
-        assert it.depth() == 0
-
-
 def test_headers_that_json_cannot_hold_are_that_messages_error_only(redis_url):
     with shop(redis_url) as it:
         wrong = outgoing(headers={"x": object()})
         found = it.broker.publish([outgoing(), wrong], 5.0)
         assert found[0] is None
         assert isinstance(found[1], PublishRefused)
-
-
-def test_many_messages_keep_their_order(redis_url):
-    with shop(redis_url) as it:
-        sent = it.fill(1_000)
-        assert bodies(read(it.link(), 1_000)) == sent
 
 
 def test_fifty_greenlets_publish_at_once(redis_url):
@@ -178,14 +133,6 @@ def test_threads_and_forks_of_an_unpatched_process_publish(redis_url):
         assert it.depth() == 1 + 400 + 300 + 1
 
 
-def test_no_broker_at_all_is_told_within_the_time(redis_server):
-    with shop(f"redis://127.0.0.1:{free_port()}/0") as it:
-        started = time.monotonic()
-        found = it.broker.publish([outgoing()], 0.5)
-        assert isinstance(found[0], BrokerUnavailable)
-        assert 0.4 < time.monotonic() - started < 1.0
-
-
 def test_a_wrong_password_is_told_at_once(own_redis):
     own_redis.command("CONFIG", "SET", "requirepass", "secret")
     for url in (own_redis.url, own_redis.url.replace("//", "//:wrong@")):
@@ -212,33 +159,6 @@ def test_a_redis_that_hangs_is_told_within_the_time(own_redis):
             found = it.broker.publish([outgoing(), outgoing()], 0.5)
             assert [type(each) for each in found] == [PublishTimeout] * 2
             assert time.monotonic() - started < 1.5
-        it.publish(outgoing())
-
-
-def test_declaring_twice_changes_nothing_and_stale_bindings_are_found(redis_url):
-    with shop(redis_url, plan("billing", "order.old", "order.kept")) as it:
-        it.broker.declare()
-    with shop(redis_url, plan("billing", "order.kept", "order.new")) as it:
-        it.broker.declare()
-        it.broker.declare()
-        stale = it.broker.stale_bindings()
-        assert stale == [Binding("billing", "shop", "order.old")]
-        it.broker.unbind(stale)
-        assert it.broker.stale_bindings() == []
-        found = it.broker.publish([outgoing(routing_key="order.old")], 5.0)
-        assert isinstance(found[0], Unroutable)
-        it.publish(outgoing(routing_key="order.kept"))
-        it.publish(outgoing(routing_key="order.new"))
-
-
-def test_passive_declares_nothing_and_misses_what_is_not_there(redis_url):
-    with shop(redis_url, declare="passive") as it:
-        with pytest.raises(TopologyMismatch, match="billing"):
-            it.broker.declare()
-        assert isinstance(it.broker.publish([outgoing()], 5.0)[0], TopologyMismatch)
-        with shop(redis_url) as other:
-            other.broker.declare()
-        it.broker.declare()
         it.publish(outgoing())
 
 
@@ -280,19 +200,6 @@ def test_a_queue_of_kombus_that_would_lose_messages_is_refused(given, redis_url)
     queue = plan("theirs", given=given)
     with shop(redis_url, queue) as it, pytest.raises(UnsupportedByBroker):
         it.broker.declare()
-
-
-def test_nothing_is_opened_before_it_is_used():
-    with shop(f"redis://127.0.0.1:{free_port()}/0"):
-        pass
-
-
-def test_publishing_after_a_close_opens_anew(redis_url):
-    with shop(redis_url) as it:
-        it.publish(outgoing())
-        it.broker.close()
-        it.publish(outgoing())
-        assert it.depth() == 2
 
 
 def test_certificates_are_checked_unless_the_url_says_otherwise():

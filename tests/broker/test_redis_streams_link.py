@@ -18,7 +18,6 @@ from ..waiting import wait_for
 from .redis_tools import bodies
 from .redis_tools import forward
 from .redis_tools import outgoing
-from .redis_tools import plan
 from .redis_tools import read
 from .redis_tools import shop
 
@@ -60,13 +59,6 @@ def test_messages_are_read_in_their_order_and_gone_once_acknowledged(url):
         assert it.client.xlen("billing") == 0
 
 
-def test_no_more_is_read_than_there_is_room_for(url):
-    with shop(url) as it:
-        it.fill(10)
-        assert len(it.link().read(3)) == 3
-        assert it.depth() == 7
-
-
 def test_no_more_is_given_than_there_is_room_for_after_a_wait_either(url):
     with shop(url) as it:
         link = it.link()
@@ -76,33 +68,6 @@ def test_no_more_is_given_than_there_is_room_for_after_a_wait_either(url):
         it.publish(*(outgoing(b"%d" % n, priority=n) for n in (0, 3, 6, 9)))
         assert len(reader.get(timeout=5)) == 1
         assert len(read(link, 3)) == 3
-
-
-def test_a_message_arrives_as_it_was_sent(url):
-    sent = outgoing(
-        b"\x00\xff",
-        headers={"x-tenant": "a", "n": 1},
-        content_type="application/octet-stream",
-        content_encoding="binary",
-        priority=4,
-        key="k",
-        expires=60.0,
-        properties={"correlation_id": "c"},
-    )
-    with shop(url) as it:
-        it.publish(sent)
-        message = read(it.link(), 1)[0].message
-    assert message.raw == sent.body
-    assert message.id == sent.id
-    assert message.headers["x-tenant"] == "a"
-    assert (message.exchange, message.routing_key) == ("shop", "billing")
-    assert message.content_type == "application/octet-stream"
-    assert message.content_encoding == "binary"
-    assert (message.priority, message.key) == (4, "k")
-    assert message.properties == {"correlation_id": "c"}
-    assert message.expires_at == pytest.approx(time.time() + 60, abs=5)
-    assert message.queue == "billing"
-    assert not message.redelivered
 
 
 def test_a_large_message_does_not_bring_many_others_with_it(url):
@@ -165,19 +130,6 @@ def test_a_closed_link_leaves_no_consumer_behind(url):
         assert names == {b"released"}
 
 
-def test_closing_wakes_a_reader_that_waits(url):
-    with shop(url) as it:
-        link = it.link()
-        reader = gevent.spawn(link.read, 5)
-        wait_for(lambda: is_waiting(it))
-        started = time.monotonic()
-        link.close()
-        assert reader.get(timeout=5) == []
-        assert time.monotonic() - started < 0.5
-        assert link.read(5) == []
-        link.close()
-
-
 def test_what_is_fetched_while_a_close_begins_is_not_lost(url):
     with shop(url) as it:
         sent = it.fill(200)
@@ -203,32 +155,6 @@ def test_a_new_message_is_read_in_milliseconds(url):
             link.ack(reader.get(timeout=5))
             took.append(time.monotonic() - started)
         assert sorted(took)[5] < 0.05
-
-
-def test_two_links_that_wait_share_what_comes(url):
-    with shop(url) as it:
-        links = [it.link(), it.link()]
-        found: list = []
-
-        def take(link):
-            while len(found) < 50:
-                found.extend(link.read(5))
-
-        readers = [gevent.spawn(take, link) for link in links]
-        it.fill(50)
-        gevent.joinall(readers, timeout=10, raise_error=True)
-        assert sorted(bodies(found), key=int) == [b"%d" % n for n in range(50)]
-
-
-def test_a_link_that_pauses_takes_nothing_more_and_keeps_what_it_has(url):
-    with shop(url) as it:
-        it.fill(2)
-        link = it.link()
-        first = read(link, 1)
-        link.pause()
-        assert link.read(5) == []
-        link.ack(first)
-        assert it.depth() == 1
 
 
 def test_what_a_dead_worker_held_comes_marked_and_in_order(url):
@@ -290,25 +216,6 @@ def test_dead_workers_are_found_behind_thousands_that_live(url):
         assert found[-1].message.redelivered
 
 
-def test_forwarding_to_the_main_lane_makes_a_retry_of_its_own_queue(url):
-    both = [plan("billing", "order.#"), plan("mail", "order.#")]
-    with shop(url, *both) as it:
-        it.publish(outgoing(b"[1]", routing_key="order.created"))
-        link = it.link()
-        first = read(link, 1)[0]
-        copied = headers.retried(first.message, 2)
-        assert forward(link, first, Lane.MAIN, headers=copied) is None
-        again = read(link, 1)[0]
-        assert again.message.attempt == 2
-        assert again.message.id == first.message.id
-        assert again.message.raw == b"[1]"
-        assert again.message.exchange == "shop"
-        assert again.message.routing_key == "order.created"
-        assert it.depth("mail") == 1
-        link.ack([again])
-        assert it.client.xlen("billing") == 0
-
-
 def test_forwarding_to_suspects_is_read_by_their_link(url):
     with shop(url) as it:
         it.publish(outgoing(b"[1]", priority=9))
@@ -359,17 +266,6 @@ def test_headers_that_json_cannot_hold_are_refused_and_nothing_is_lost(url):
         assert isinstance(error, BrokerError)
         link.close()
         assert it.depth() == 1
-
-
-def test_a_short_delay_is_not_behind_a_long_one(url):
-    with shop(url) as it:
-        it.publish(outgoing(b"long", delay=1.5), outgoing(b"short", delay=0.3))
-        link = it.link()
-        started = time.monotonic()
-        assert bodies(read(link, 1)) == [b"short"]
-        assert 0.29 < time.monotonic() - started < 0.6
-        assert bodies(read(link, 1)) == [b"long"]
-        assert 1.49 < time.monotonic() - started < 1.8
 
 
 def test_a_delay_shorter_than_a_wait_ends_it(url):
