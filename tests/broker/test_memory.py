@@ -1,4 +1,4 @@
-"""The memory broker, where it is its own: a virtual clock, names, what is remembered."""
+"""The memory broker, where it is its own: a virtual clock, and names."""
 
 from __future__ import annotations
 
