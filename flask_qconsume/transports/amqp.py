@@ -44,17 +44,31 @@ class _Buffered:
 
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
         super().__init__(*args, **kwargs)
-        self._buffer = bytearray()
+        self._data = b""
+        self._at = 0
 
     def read_frame(self) -> frames.Frame:
-        while (frame := frames.take_frame(self._buffer)) is None:
-            self._fill()
+        self.await_frame()
+        frame = frames.frame_at(self._data, self._at)
+        self._at += len(frame[2]) + frames.OVERHEAD
         return frame
+
+    def await_frame(self) -> None:
+        """Return once :attr:`has_frame` is true."""
+        while not self.has_frame:
+            self._fill()
 
     @property
     def has_frame(self) -> bool:
         """Whether :meth:`read_frame` would return at once."""
-        return frames.has_frame(self._buffer)
+        return frames.has_frame(self._data, self._at)
+
+    def take_delivery(self, channel: int) -> frames.Delivered | None:
+        """The delivery that comes next, if all of it is there at once."""
+        delivery = frames.delivery_at(self._data, self._at, channel)
+        if delivery is not None:
+            self._at = delivery.end
+        return delivery
 
     def _fill(self) -> None:
         try:
@@ -66,7 +80,8 @@ class _Buffered:
         if not data:
             self.connected = False
             raise ConnectionResetError("the broker closed the connection")
-        self._buffer += data
+        self._data = self._data[self._at :] + data
+        self._at = 0
 
 
 class TCP(_Buffered, sockets.TCPTransport):  # type: ignore[misc]
@@ -97,6 +112,9 @@ class Channel(pyamqp.Channel):
         #: The tags of consumers whose beginning, and end, the broker has confirmed.
         self.begun: set[str] = set()
         self.ended: set[str] = set()
+        #: Called with a delivery whose frames came all at once, instead of the
+        #: consumer's callback. Others still go there.
+        self.on_delivered: t.Callable[[frames.Delivered], object] = self._deliver
         super().__init__(*args, **{**kwargs, "auto_decode": False})
 
     def dispatch_method(
@@ -108,6 +126,11 @@ class Channel(pyamqp.Channel):
         if layout := _LAYOUTS.get(method_sig):
             payload = _readable(layout, payload)
         super().dispatch_method(method_sig, payload, content)
+
+    def _deliver(self, delivery: frames.Delivered) -> None:
+        content = frames.Content(delivery.body)
+        content.properties, content.problem = frames.properties_of(delivery.header)
+        self._on_basic_deliver(*delivery[:5], content)
 
     def _setup_listeners(self) -> None:
         super()._setup_listeners()
@@ -217,9 +240,24 @@ class Connection(pyamqp.Connection):
     def read_available(self) -> None:
         """Wait for one frame, and take all others that came with it."""
         transport = self.transport
-        self.on_inbound_frame(transport.read_frame())
+        transport.await_frame()
         while transport.has_frame and self._transport is transport:
-            self.on_inbound_frame(transport.read_frame())
+            if not self._take_deliveries(transport):
+                self.on_inbound_frame(transport.read_frame())
+
+    def _take_deliveries(self, transport: t.Any) -> bool:
+        """Take the deliveries that come next as wholes; whether there was one."""
+        taken = False
+        for number, channel in list((self.channels or {}).items()):
+            if number == 0 or self.on_inbound_frame.expects_content(number):
+                continue
+            while (delivery := transport.take_delivery(number)) is not None:
+                taken = True
+                self.bytes_recv += 1
+                channel.on_delivered(delivery)
+                if self._transport is not transport:
+                    return True
+        return taken
 
 
 class Transport(pyamqp.Transport):

@@ -8,6 +8,7 @@ message that the broker can deliver arrives.
 
 from __future__ import annotations
 
+import functools
 import struct
 import typing as t
 from collections.abc import Callable
@@ -31,6 +32,11 @@ _WITH_CONTENT = frozenset([spec.Basic.Return, spec.Basic.Deliver, spec.Basic.Get
 
 #: Frame type, channel, size before a frame's payload; one octet behind it.
 _HEAD = struct.Struct(">BHI")
+#: The same, and the method's class and number.
+_METHOD_HEAD = struct.Struct(">BHIHH")
+_TAG = struct.Struct(">QB")
+_LONG = struct.Struct(">I")
+_LONGLONG = struct.Struct(">Q")
 #: What a frame needs beside its payload.
 OVERHEAD = 8
 
@@ -49,6 +55,10 @@ class Frames:
         self._connection = connection
         self._callback = callback
         self._partial: dict[int, _Partial] = {}
+
+    def expects_content(self, channel: int) -> bool:
+        """Whether a method's content is still to come there."""
+        return channel in self._partial
 
     def __call__(self, frame: Frame) -> bool:
         """Take one frame; whether it completed a method, which was called back."""
@@ -112,16 +122,24 @@ def properties_of(header: bytes) -> tuple[dict[str, t.Any], str | None]:
     """The basic properties in a content header, and what was wrong with the headers."""
     properties: dict[str, t.Any] = {}
     problem = None
-    (flags,) = struct.unpack_from(">H", header, 12)
     offset = 14
-    for index, (name, kind) in enumerate(amqp.Message.PROPERTIES):
-        if not flags & 0x8000 >> index:
-            continue
-        if kind == "F":
+    for name, read in _present(header[12:14]):
+        if read is None:
             properties[name], problem, offset = _table(header, offset)
         else:
-            properties[name], offset = _READERS[kind](header, offset)
+            properties[name], offset = read(header, offset)
     return properties, problem
+
+
+@functools.lru_cache(256)
+def _present(flags: bytes) -> tuple[tuple[str, _Reader | None], ...]:
+    """The properties that are there, and what reads them; the headers' is ``None``."""
+    (bits,) = struct.unpack(">H", flags)
+    return tuple(
+        (name, _READERS.get(kind))
+        for index, (name, kind) in enumerate(amqp.Message.PROPERTIES)
+        if bits & 0x8000 >> index
+    )
 
 
 def readable(text: bytes) -> str:
@@ -143,21 +161,59 @@ def _octet(buffer: bytes, offset: int) -> tuple[int, int]:
 
 
 def _longlong(buffer: bytes, offset: int) -> tuple[int, int]:
-    return struct.unpack_from(">Q", buffer, offset)[0], offset + 8
+    return _LONGLONG.unpack_from(buffer, offset)[0], offset + 8
 
 
-_READERS = {"s": _short, "o": _octet, "L": _longlong}
+_Reader = Callable[[bytes, int], tuple[t.Any, int]]
+
+_READERS: dict[str, _Reader] = {"s": _short, "o": _octet, "L": _longlong}
 
 
 def _table(buffer: bytes, offset: int) -> tuple[dict[str, t.Any], str | None, int]:
     (size,) = struct.unpack_from(">I", buffer, offset)
     end = offset + 4 + size
+    if (common := _common_table(buffer, offset + 4, end)) is not None:
+        return common, None, end
     try:
         (table,), _ = loads("F", buffer, offset)
     except Exception as error:
         # A date after the year 9999, tables nested a thousand deep, an unknown type.
         return {}, f"{type(error).__name__}: {error}", end
     return {_name(key): value for key, value in table.items()}, None, end
+
+
+def _common_table(buffer: bytes, offset: int, end: int) -> dict[str, t.Any] | None:
+    """A table of texts, numbers and truths in UTF-8, or ``None`` for any other one."""
+    table: dict[str, t.Any] = {}
+    try:
+        while offset < end:
+            start = offset + 1
+            kind = start + buffer[offset]
+            name = str(buffer[start:kind], "utf-8")
+            if buffer[kind] == 0x53:  # S, a text
+                start = kind + 5
+                offset = start + _LONG.unpack_from(buffer, kind + 1)[0]
+                table[name] = str(buffer[start:offset], "utf-8")
+            else:
+                number, size = _NUMBERS[buffer[kind]]
+                (table[name],) = number.unpack_from(buffer, kind + 1)
+                offset = kind + 1 + size
+    except (KeyError, IndexError, UnicodeDecodeError, struct.error):
+        return None
+    return table if offset == end <= len(buffer) else None
+
+
+#: By type: l and L, I, d and t, as py-amqp reads them.
+_NUMBERS = {
+    ord(kind): (struct.Struct(layout), struct.calcsize(layout))
+    for kind, layout in (
+        ("l", ">q"),
+        ("L", ">q"),
+        ("I", ">i"),
+        ("d", ">d"),
+        ("t", ">?"),
+    )
+}
 
 
 def _name(key: str | bytes) -> str:
@@ -171,6 +227,68 @@ def delivered(payload: bytes) -> tuple[str, int, bool, str, str]:
     exchange, end = _short(payload, offset + 1)
     routing_key, _ = _short(payload, end)
     return consumer_tag, tag, bool(payload[offset] & 1), exchange, routing_key
+
+
+class Delivered(t.NamedTuple):
+    """A delivery whose frames are all there."""
+
+    consumer_tag: str
+    tag: int
+    redelivered: bool
+    exchange: str
+    routing_key: str
+    #: The payload of the content header.
+    header: bytes
+    body: bytes
+    #: Where what comes behind it begins.
+    end: int
+
+
+def delivery_at(data: bytes, start: int, channel: int) -> Delivered | None:
+    """The delivery that begins there, if its body is one frame or none, and all of it
+    is there; ``None`` leaves it, and every mistake in it, to the frames one by one.
+    """
+    try:
+        kind, number, size, *method = _METHOD_HEAD.unpack_from(data, start)
+        if (kind, number, *method) != (METHOD, channel, *spec.Basic.Deliver):
+            return None
+        at = start + size + OVERHEAD
+        arguments = _arguments(data, start + 11, at - 1)
+        head = _frame_of(HEADER, channel, data, at)
+        end = at + len(head) + OVERHEAD
+        (length,) = _LONGLONG.unpack_from(head, 4)
+        body = _frame_of(BODY, channel, data, end) if length else b""
+        if data[at - 1] != END or len(body) != length:
+            return None
+    except (ValueError, IndexError, struct.error):
+        return None
+    return Delivered(*arguments, head, body, end + (length and length + OVERHEAD))
+
+
+def _frame_of(kind: int, channel: int, data: bytes, start: int) -> bytes:
+    """The payload of a frame of that kind; ``IndexError`` if not all of it is there."""
+    found, number, size = _HEAD.unpack_from(data, start)
+    end = start + 7 + size
+    if data[end] != END or (found, number) != (kind, channel):
+        raise ValueError("something else is there")
+    return data[start + 7 : end]
+
+
+def _arguments(data: bytes, start: int, end: int) -> tuple[str, int, bool, str, str]:
+    at = start + 1 + data[start]
+    tag, flags = _TAG.unpack_from(data, at)
+    exchange, routing_key = _shorts(data[at + 9 : end])
+    return *_shorts(data[start:at]), tag, bool(flags & 1), exchange, routing_key
+
+
+@functools.lru_cache(1024)
+def _shorts(data: bytes) -> tuple[str, ...]:
+    """Short texts one after the other: nearly always the same ones."""
+    found, offset = [], 0
+    while offset < len(data):
+        text, offset = _short(data, offset)
+        found.append(text)
+    return tuple(found)
 
 
 def with_readable_text(layout: str, payload: bytes) -> bytes:
@@ -188,24 +306,22 @@ def with_readable_text(layout: str, payload: bytes) -> bytes:
     return b"".join(parts)
 
 
-def take_frame(buffer: bytearray) -> Frame | None:
-    """Remove the first frame of a buffer, if it is there as a whole."""
-    if not has_frame(buffer):
-        return None
-    kind, channel, size = _HEAD.unpack_from(buffer)
-    if buffer[7 + size] != END:
-        raise UnexpectedFrame(f"a frame ends with {buffer[7 + size]:#04x}")
-    payload = bytes(buffer[7 : 7 + size])
-    del buffer[: size + OVERHEAD]
-    return kind, channel, payload
+def frame_at(data: bytes, start: int) -> Frame:
+    """The frame that begins there, of which :func:`has_frame` is true."""
+    kind, channel, size = _HEAD.unpack_from(data, start)
+    end = start + 7 + size
+    if data[end] != END:
+        raise UnexpectedFrame(f"a frame ends with {data[end]:#04x}")
+    return kind, channel, data[start + 7 : end]
 
 
-def has_frame(buffer: bytearray) -> bool:
-    """Whether a buffer begins with a whole frame."""
-    if len(buffer) < OVERHEAD:
+def has_frame(data: bytes, start: int) -> bool:
+    """Whether a whole frame begins there."""
+    there = len(data) - start
+    if there < OVERHEAD:
         return False
-    size: int = _HEAD.unpack_from(buffer)[2]
-    return len(buffer) >= size + OVERHEAD
+    size: int = _HEAD.unpack_from(data, start)[2]
+    return there >= size + OVERHEAD
 
 
 def ack(channel: int, tag: int, *, multiple: bool) -> bytes:

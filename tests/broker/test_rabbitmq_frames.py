@@ -78,15 +78,80 @@ def test_a_message_comes_whole_however_the_bytes_are_cut(body: bytes, cut: int) 
     method = frames.publish_method("exchange", "key", mandatory=True)
     deliver = struct.pack(">HH", *spec.Basic.Deliver) + method[4:]
     written = b"".join(frames.publish(1, deliver, b"\x00\x00", body, frame_max=4096))
-    sink, buffer = Sink(), bytearray()
+    sink, data, at = Sink(), b"", 0
     for start in range(0, len(written), cut):
-        buffer += written[start : start + cut]
-        while (frame := frames.take_frame(buffer)) is not None:
+        data += written[start : start + cut]
+        while frames.has_frame(data, at):
+            frame = frames.frame_at(data, at)
+            at += len(frame[2]) + frames.OVERHEAD
             sink.take(frame)
     ((channel, signature, payload, content),) = sink.methods
     assert (channel, signature, payload) == (1, spec.Basic.Deliver, deliver)
     assert content.body == body
-    assert not buffer
+    assert at == len(data)
+
+
+@st.composite
+def deliveries(draw: st.DrawFn) -> bytes:
+    """The frames of a delivery, some of their bytes changed, or cut off."""
+    names = st.binary(max_size=20)
+    arguments = [draw(names) for _ in range(3)]
+    tag, exchange, key = (bytes([len(name)]) + name for name in arguments)
+    number = struct.pack(">QB", draw(st.integers(0, 2**64 - 1)), draw(st.booleans()))
+    deliver = struct.pack(">HH", *spec.Basic.Deliver) + tag + number + exchange + key
+    basic = amqp.Message(b"", **draw(properties))._serialize_properties()
+    body = draw(st.binary(max_size=40))
+    size = draw(st.sampled_from([32, 4096]))
+    data = bytearray(b"".join(frames.publish(1, deliver, basic, body, frame_max=size)))
+    for _ in range(draw(st.integers(0, 2))):
+        data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    return bytes(data[: draw(st.integers(len(data) // 2, len(data)))])
+
+
+@given(deliveries(), st.binary(max_size=20))
+def test_a_delivery_taken_at_once_is_what_its_frames_are(
+    data: bytes, before: bytes
+) -> None:
+    found = frames.delivery_at(before + data, len(before), 1)
+    if found is None:
+        return
+    sink, at = Sink(), 0
+    while at < found.end - len(before):
+        frame = frames.frame_at(data, at)
+        at += len(frame[2]) + frames.OVERHEAD
+        sink.take(frame)
+    ((channel, signature, payload, content),) = sink.methods
+    assert at == found.end - len(before)
+    assert (channel, signature) == (1, spec.Basic.Deliver)
+    assert frames.delivered(payload) == found[:5]
+    assert frames.properties_of(found.header) == (content.properties, content.problem)
+    assert found.body == content.body
+
+
+def test_a_whole_delivery_is_taken_at_once() -> None:
+    method = b"\x00\x3c\x00\x3c\x03tag" + struct.pack(">QB", 7, 1) + b"\x01x\x01k"
+    for body in (b"", b"body"):
+        data = b"".join(frames.publish(1, method, bytes(2), body, frame_max=4096))
+        found = frames.delivery_at(data, 0, 1)
+        head = header(bytes(2), len(body))
+        assert found == ("tag", 7, True, "x", "k", head, body, len(data))
+        assert frames.delivery_at(data[:-1], 0, 1) is None
+        assert frames.delivery_at(data, 0, 2) is None
+
+
+@given(st.binary(max_size=60))
+def test_common_tables_are_read_as_py_amqp_reads_them(raw: bytes) -> None:
+    """Nonsense in between texts and numbers included."""
+    table = b"\x01aS\x00\x00\x00\x02\xc3\xa4\x01bl" + bytes(7) + b"\x05" + raw
+    packed = b"\x20\x00" + struct.pack(">I", len(table)) + table
+    found, problem = frames.properties_of(header(packed))
+    try:
+        (expected,), _ = amqp.serialization.loads("F", packed, 2)
+    except Exception:
+        assert problem is not None
+        return
+    named = {frames._name(key): value for key, value in expected.items()}
+    assert repr(found["application_headers"]) == repr(named)
 
 
 def test_two_channels_may_be_mixed() -> None:
@@ -110,7 +175,7 @@ def test_frames_out_of_order_end_the_connection() -> None:
     with pytest.raises(UnexpectedFrame):
         Sink().take((frames.BODY, 1, b"body"))
     with pytest.raises(UnexpectedFrame):
-        frames.take_frame(bytearray(b"\x01\x00\x01\x00\x00\x00\x01xx"))
+        frames.frame_at(b"\x01\x00\x01\x00\x00\x00\x01xx", 0)
 
 
 def test_short_strings_that_are_no_utf_8_are_escaped_in_place() -> None:

@@ -8,6 +8,8 @@ from ...handling.payload import UNREADABLE
 from ...message import Message
 from ...text import shortened
 from ...transports.amqp_frames import Content
+from ...transports.amqp_frames import Delivered
+from ...transports.amqp_frames import properties_of
 from .. import headers as ours
 from .. import properties
 
@@ -18,14 +20,28 @@ def arrived(content: Content, queue: str) -> Message:
     One whose headers cannot be read has a single header,
     :data:`~flask_qconsume.handling.payload.UNREADABLE`, that says why.
     """
-    basic = dict(content.properties)
-    headers = basic.pop("application_headers", None) or {}
-    if content.problem is not None:
-        headers = unreadable(content.problem)
-    try:
-        return _message(content, queue, basic, headers)
-    except Exception as error:
-        return _message(content, queue, {}, unreadable(repr(error)))
+    info = content.delivery_info
+    return _message(
+        content.properties,
+        content.problem,
+        raw=content.body,
+        queue=queue,
+        exchange=info["exchange"],
+        routing_key=info["routing_key"],
+        redelivered=bool(info["redelivered"]),
+    )
+
+
+def delivered(delivery: Delivered, queue: str) -> Message:
+    """The same of one whose frames came all at once."""
+    return _message(
+        *properties_of(delivery.header),
+        raw=delivery.body,
+        queue=queue,
+        exchange=delivery.exchange,
+        routing_key=delivery.routing_key,
+        redelivered=delivery.redelivered,
+    )
 
 
 def unreadable(problem: str) -> dict[str, t.Any]:
@@ -33,16 +49,12 @@ def unreadable(problem: str) -> dict[str, t.Any]:
     return {UNREADABLE: shortened(problem, ours.MAX_ERROR)}
 
 
-def _message(
-    content: Content, queue: str, basic: dict[str, t.Any], headers: dict[str, t.Any]
-) -> Message:
-    info = content.delivery_info
-    return properties.incoming(
-        content.body,
-        queue=queue,
-        exchange=info["exchange"],
-        routing_key=info["routing_key"],
-        redelivered=bool(info["redelivered"]),
-        properties=basic,
-        headers=headers,
-    )
+def _message(basic: dict[str, t.Any], problem: str | None, **arrival: t.Any) -> Message:
+    headers = basic.get("application_headers") or {}
+    if problem is not None:
+        headers = unreadable(problem)
+    try:
+        return properties.incoming(**arrival, properties=basic, headers=headers)
+    except Exception as error:
+        headers = unreadable(repr(error))
+        return properties.incoming(**arrival, properties={}, headers=headers)

@@ -27,6 +27,7 @@ from ..delivery import Forward
 from ..delivery import Lane
 from ..topology import QueuePlan
 from .arrivals import arrived
+from .arrivals import delivered
 from .barrier import barrier
 from .connection import LOST
 from .connection import described
@@ -91,6 +92,7 @@ class RabbitLink(Link):
         declaring = Declaring(self._channel, self._settings.declare)
         declaring.exchange(self._settings.exchange)
         declaring.queues(self.plan)
+        self._channel.on_delivered = self._on_delivered
         self._channel.basic_qos(0, prefetch, False)
         self._channel.basic_consume(
             self.queue,
@@ -235,6 +237,10 @@ class RabbitLink(Link):
     def _on_message(self, content: frames.Content) -> None:
         tag = content.delivery_info["delivery_tag"]
         self._arrived.append(Delivery(self, tag, arrived(content, self.queue)))
+
+    def _on_delivered(self, delivery: frames.Delivered) -> None:
+        message = delivered(delivery, self.queue)
+        self._arrived.append(Delivery(self, delivery.tag, message))
 
     def _on_cancel(self, consumer_tag: str) -> None:
         self._cancelled = True
