@@ -36,7 +36,8 @@ def drain(job: Job) -> None:
 JSON = {"content_type": "application/json"}
 
 
-def app_of(job: Job, tally: Tally | None) -> t.Any:
+def app_of(job: Job, tally: t.Any) -> t.Any:
+    """An app whose consumer tells ``tally`` of each message, if it is given one."""
     from flask import Flask
 
     from flask_qconsume import QConsume

@@ -1,0 +1,202 @@
+"""What each stage of a message's way costs here: ``python -m benchmarks.stages``.
+
+Microseconds of processor time, the least of several repeats, and their ratio to a
+calibrating loop that is measured beside each: the ratio hardly depends on the machine
+and on who else uses it. "Whole way" is a worker on the memory broker: reader, handlers,
+dispatch and settlement.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import struct
+import time
+import typing as t
+from collections.abc import Callable
+
+from .contenders.us import JSON
+from .contenders.us import app_of
+from .job import BODY
+from .job import Job
+
+_JOB = Job("memory", "memory://", "bench", 1_000)
+
+#: Gets ready to do something so often, and returns what does it.
+Stage = Callable[[int], Callable[[], None]]
+
+
+def calibrating(count: int) -> Callable[[], None]:
+    """Plain Python: what the others are compared with."""
+
+    def run() -> None:
+        for _ in range(count):
+            table = {}
+            for number in range(20):
+                table[number] = str(number)
+
+    return run
+
+
+def context(count: int) -> Callable[[], None]:
+    """Flask's app context, pushed and popped."""
+    app = app_of(_JOB, None)
+
+    def run() -> None:
+        for _ in range(count):
+            with app.app_context():
+                pass
+
+    return run
+
+
+def arrival(count: int) -> Callable[[], None]:
+    """A delivery of RabbitMQ's, from the bytes to a message."""
+    from flask_qconsume.broker.rabbitmq.arrivals import delivered
+    from flask_qconsume.transports import amqp_frames as frames
+
+    data = _delivery()
+
+    def run() -> None:
+        for _ in range(count):
+            found = frames.delivery_at(data, 0, 1)
+            assert found is not None
+            delivered(found, "bench")
+
+    return run
+
+
+def _delivery() -> bytes:
+    import amqp
+
+    from flask_qconsume.transports import amqp_frames as frames
+
+    names = b"\x00\x3c\x00\x3c\x08qconsume" + struct.pack(">QB", 7, 0)
+    headers = {
+        "x-qconsume-published-at": 1_800_000_000.5,
+        "x-qconsume-exchange": "qconsume",
+        "x-qconsume-routing-key": "bench",
+    }
+    message = amqp.Message(
+        b"",
+        content_type="application/json",
+        content_encoding="utf-8",
+        application_headers=headers,
+        delivery_mode=2,
+        message_id="6b1bf0b4-70a3-4b3c-8f4c-9c2f5a3d6c1e",
+        timestamp=1_800_000_000,
+    )
+    properties = message._serialize_properties()
+    method = names + b"\x08qconsume\x05bench"
+    return b"".join(frames.publish(1, method, properties, BODY, frame_max=131_072))
+
+
+def decoding(count: int) -> Callable[[], None]:
+    """The body, decoded."""
+    from flask_qconsume.handling.payload import decode
+
+    consumer, message = _consumer(), _message()
+
+    def run() -> None:
+        for _ in range(count):
+            decode(message, consumer.decoders, consumer.max_message_size)
+
+    return run
+
+
+def dispatching(count: int) -> Callable[[], None]:
+    """All of dispatch: app context, decoding, time limit, an empty handler."""
+    from flask_qconsume.handling.dispatch import dispatch
+    from flask_qconsume.running import limits
+
+    app = app_of(_JOB, None)
+    consumer = app.extensions["qconsume"].consumers["handle"]
+    message = _message()
+    # Before commit 2d41f1c there was a timer for each.
+    limit = getattr(limits, "TimeLimits", lambda: limits.TimeLimit)()
+
+    def run() -> None:
+        for _ in range(count):
+            dispatch(app, consumer, message, limit=limit)
+
+    return run
+
+
+def whole(count: int) -> Callable[[], None]:
+    """The whole way on the memory broker."""
+    from flask_qconsume.running.worker import Worker
+
+    countdown = _Countdown(count)
+    app = app_of(_JOB, countdown)
+    messages = [(_JOB.queue, BODY, JSON)] * count
+    app.extensions["qconsume"].publish_many(messages)
+    worker = Worker(app)
+
+    def run() -> None:
+        worker.start()
+        countdown.over.wait()
+        worker.stop()
+
+    return run
+
+
+class _Countdown:
+    """Rings when so many messages were handled."""
+
+    def __init__(self, count: int) -> None:
+        from gevent.event import Event
+
+        self.left = count
+        self.over = Event()
+
+    def one(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.over.set()
+
+
+def _consumer() -> t.Any:
+    return app_of(_JOB, None).extensions["qconsume"].consumers["handle"]
+
+
+def _message() -> t.Any:
+    from flask_qconsume import Message
+
+    return Message(BODY, "bench", id="1", content_type="application/json")
+
+
+STAGES: dict[str, Stage] = {
+    "calibrating loop": calibrating,
+    "app context": context,
+    "RabbitMQ's frames to a message": arrival,
+    "decoding": decoding,
+    "dispatch, both included": dispatching,
+    "whole way, memory broker": whole,
+}
+
+
+def measured(stage: Stage, count: int) -> float:
+    """Microseconds of processor time for each."""
+    run = stage(count)
+    gc.collect()
+    began = time.process_time()
+    run()
+    return (time.process_time() - began) / count * 1e6
+
+
+def main(repeats: int = 7, count: int = 4_000) -> None:
+    from gevent import monkey
+
+    monkey.patch_all()
+    print(f"{'stage':<32}{'µs':>8}{'ratio':>8}")
+    for name, stage in STAGES.items():
+        both = [
+            (measured(stage, count), measured(calibrating, count))
+            for _ in range(repeats)
+        ]
+        ratio = statistics.median(mine / loop for mine, loop in both)
+        print(f"{name:<32}{min(mine for mine, _ in both):8.1f}{ratio:8.2f}")
+
+
+if __name__ == "__main__":
+    main()
