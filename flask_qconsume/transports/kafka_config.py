@@ -69,6 +69,9 @@ _CONSUMER: Config = {
     "auto.offset.reset": "earliest",
     "partition.assignment.strategy": "cooperative-sticky",
     "allow.auto.create.topics": False,
+    # While members come and go nothing can be committed, and it is by their heartbeats
+    # that the others learn of it.
+    "heartbeat.interval.ms": 1_000,
     # A topic that matches a pattern is found within this time.
     "topic.metadata.refresh.interval.ms": 10_000,
     # What is fetched ahead counts for each consumer: 64 MiB is librdkafka's default.
@@ -112,7 +115,6 @@ class KafkaConfig:
             # The cluster's limits, as Kafka sets them up, are 6 s and 30 minutes.
             silence = min(max(session_timeout, 6.0), 1_800.0)
             own["session.timeout.ms"] = round(silence * 1_000)
-            own["heartbeat.interval.ms"] = round(min(silence / 3, 3.0) * 1_000)
         return self._merged(_CONSUMER | own, CONSUMER) | {"group.id": group}
 
     def producer(self, timeout: float | None = None) -> Config:

@@ -38,7 +38,7 @@ from .native import original
 
 #: Seconds between two commits, and after one that failed.
 _PACE = 0.02
-_PAUSE = 0.25
+_PAUSE = 0.1
 #: Seconds that the client waits for records: with nothing in hand, and else, since
 #: what is settled meanwhile waits for its end.
 _IDLE = 0.05
@@ -46,6 +46,8 @@ _BUSY = 0.005
 #: Seconds that the broker may take to answer.
 ANSWER = 5.0
 _TRY = 0.5
+#: Seconds that a member which leaves tries to commit before it does.
+_PARTING = 3.5
 #: How many records are marked at once at the most, and how many are fetched ahead.
 _MOST = 5_000
 _AHEAD = 1_000
@@ -150,11 +152,13 @@ class Member:
             self._open()
             while not self.stopping and self.error is None:
                 self._round()
+            self._part()
         except Exception as error:
             self.fail(error)
         finally:
             # It may take long where nobody answers: the hub knows already.
-            self._consumer.close()
+            with contextlib.suppress(Exception):
+                self._consumer.close()
 
     def fail(self, error: t.Any) -> None:
         """End, and let the hub know why; the first reason counts."""
@@ -216,8 +220,8 @@ class Member:
                     raise
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if not partitions:
-            return
+        if self.stopping or not partitions:
+            return  # At the end there is nothing to begin with.
         for found in consumer.committed(partitions, timeout=2 * ANSWER):
             if found.error is not None:
                 raise KafkaException(found.error)
@@ -248,6 +252,23 @@ class Member:
         if self.error is None:
             self._commits.leave(consumer, slots)
         self._drop(places)
+
+    def _part(self) -> None:
+        """Commit what others are to find, while the group is at rest.
+
+        While it is not, commits wait until it is, and are refused then. So would be one
+        that comes with the end, and who leaves in the midst of it is missed by the
+        others until they take it for dead.
+        """
+        self.quiet = True
+        deadline = time.monotonic() + _PARTING
+        while self.error is None and time.monotonic() < deadline:
+            self._obey()
+            if self._commits.part(self._consumer, list(self._slots.values())):
+                break
+            record = self._consumer.poll(_BUSY)
+            if record is not None:
+                self._fetched(record)
 
     def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._drop([(each.topic, each.partition) for each in partitions])
@@ -427,8 +448,10 @@ class Commits:
             self._adapt()
         for slot in slots:
             self._add(slot)
-        if not self._pending:
-            return
+        if self._pending:
+            self._ask(consumer, wait)
+
+    def _ask(self, consumer: Consumer, wait: bool) -> None:
         offsets = [_offset(slot, state) for slot, state, _ in self._pending.values()]
         try:
             if not wait:
@@ -471,6 +494,19 @@ class Commits:
             elif failed.code() not in _MOVING:
                 failures[failed.code()] = failed
         return list(failures.values())
+
+    def part(self, consumer: Consumer, slots: list[Slot]) -> bool:
+        """Commit what others are to find; whether that is done already."""
+        if self._pending or time.monotonic() < self._next:
+            return False
+        for slot in slots:
+            state = slot.window.left(slot.limit)
+            if state.offset >= 0 and state != slot.committed:
+                self._pending[slot.topic, slot.partition] = slot, state, []
+        if self._pending:
+            self._ask(consumer, wait=False)
+            return False
+        return True
 
     def leave(self, consumer: Consumer, slots: list[Slot]) -> None:
         """Commit, and wait for that, what somebody else is to find."""

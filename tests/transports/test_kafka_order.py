@@ -120,7 +120,7 @@ def test_there_is_no_place_to_keep_without_an_order() -> None:
 DEEDS = ["come", "take", "settle", "postpone", "wait"]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_each_lane_comes_one_by_one_in_its_order_and_nothing_is_lost(
     data: t.Any,

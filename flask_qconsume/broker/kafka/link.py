@@ -24,7 +24,7 @@ from ..topology import QueuePlan
 
 #: Seconds that a read waits at the most, and that a close waits for the client.
 _WAIT = 1.0
-_GRACE = 3.0
+_GRACE = 4.0
 
 Forwarder = Callable[[Sequence[Forward]], list[Exception | None]]
 #: Makes a message of an arrival.
