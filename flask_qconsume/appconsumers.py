@@ -75,6 +75,9 @@ class AppConsumers:
     @property
     def broker(self) -> Broker:
         """The app's broker; it connects when it is used."""
+        found: Broker | None = self.__dict__.get("_broker")
+        if found is not None:
+            return found  # Without the lock, which costs each publish something.
         with self._lock:
             return self._broker
 

@@ -81,8 +81,8 @@ _CONSUMER: Config = {
 _PRODUCER: Config = {
     "enable.idempotence": True,
     "acks": "all",
-    # Whoever publishes waits for the answer: nothing comes to fill a batch.
-    "linger.ms": 0,
+    # Whoever publishes waits for the answer; those who do so at once share a request.
+    "linger.ms": 0.5,
     # How large a record may be is for the topic to say, which the client knows not.
     "message.max.bytes": 1_000_000_000,
 }

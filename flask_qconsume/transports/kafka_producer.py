@@ -10,7 +10,6 @@ import os
 import threading
 import time
 import typing as t
-from collections import deque
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import partial
@@ -28,8 +27,11 @@ from .kafka_client import destroyed
 from .kafka_client import leave_alone
 from .kafka_client import made
 from .kafka_faults import translated
-from .native import Bell
+from .kafka_reports import Batch
+from .kafka_reports import Ear
+from .kafka_reports import late
 from .native import NativeThread
+from .native import hub
 
 #: Seconds that the native thread waits for reports before it looks about.
 _POLL = 0.1
@@ -62,47 +64,6 @@ class Record(t.NamedTuple):
     timestamp: int = 0
 
 
-class _Batch:
-    """What was sent by one call, and what is reported of it."""
-
-    def __init__(self, size: int, bell: Bell) -> None:
-        self.errors: list[Exception | None] = [_NOT_REPORTED] * size
-        self._bell = bell
-        self._reported = 0
-        self._expected = size
-        self._waited_for = False
-
-    def report(self, index: int, error: t.Any, record: t.Any) -> None:
-        """Called by the client, in the native thread."""
-        self.errors[index] = None if error is None else _translated(error)
-        self._reported += 1
-        if self._waited_for and self.complete:
-            self._bell.ring()
-
-    def failed(self, index: int, error: Exception) -> None:
-        """It was never given to the client."""
-        self.errors[index] = error
-        self._expected -= 1
-
-    @property
-    def complete(self) -> bool:
-        return self._reported >= self._expected
-
-    def wait(self, deadline: float) -> None:
-        """Wait for all reports; seen by the other thread before it is looked at."""
-        self._waited_for = True
-        while not self.complete:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return
-            self._bell.wait(left)
-
-
-_NOT_REPORTED = PublishTimeout(
-    "Kafka did not confirm the record in time. It may have taken it or not."
-)
-
-
 class KafkaProducer:
     """Sends records, from any greenlet or thread. Opens nothing before it is used.
 
@@ -117,7 +78,9 @@ class KafkaProducer:
         self._client: Producer | None = None
         self._complaints = Complaints()
         self._thread: NativeThread | None = None
-        self._bells: deque[Bell] = deque()
+        #: By where it is listened.
+        self._ears: dict[int, Ear] = {}
+        self._home = 0
         self._pid = os.getpid()
 
     def send(self, records: Sequence[Record], timeout: float) -> list[Exception | None]:
@@ -130,28 +93,31 @@ class KafkaProducer:
         """
         deadline = time.monotonic() + timeout
         client = self._opened()
-        bell = self._bell()
+        place = hub()
+        ear = self._ears.get(place) or self._ears.setdefault(place, Ear())
         try:
-            batch = _Batch(len(records), bell)
+            batch = Batch(len(records), ear)
+            if not ear.idle:
+                # Let others come as far as this: what is sent together costs less.
+                time.sleep(0)
             for index, record in enumerate(records):
                 self._produce(client, batch, index, record, deadline)
             batch.wait(deadline)
         finally:
-            self._bells.append(bell)
-        if any(map(_is_fatal, batch.errors)):
-            self._give_up(client)
-        if any(isinstance(error, PublishTimeout) for error in batch.errors):
-            self._complaints.check()
-        return [_own(error) for error in batch.errors]
+            self._part(place, ear)
+        errors = batch.errors
+        if any(errors):
+            self._look(client, errors)
+        return errors
 
     def close(self) -> None:
         """Close what is open. Sending again opens it anew."""
         with self._lock:
             client, thread = self._client, self._thread
             self._client = self._thread = None
-            bells, self._bells = self._bells, deque()
-        for bell in bells:
-            bell.close()
+            ears, self._ears = self._ears, {}
+        for ear in ears.values():
+            ear.close()
         if client is not None and thread is not None and self._pid == os.getpid():
             thread.join(_GRACE)
             _let_go([client])
@@ -165,6 +131,7 @@ class KafkaProducer:
                 self._client = made(Producer, config)
                 serve = partial(self._serve, self._client)
                 self._thread = NativeThread(serve, "kafka-producer").start()
+                self._home = hub()
             return self._client
 
     def _forget(self) -> None:
@@ -172,7 +139,7 @@ class KafkaProducer:
         if self._client is not None:
             leave_alone(self._client)
         self._client = self._thread = None
-        self._bells = deque()
+        self._ears = {}
         self._pid = os.getpid()
 
     def _serve(self, client: Producer) -> None:
@@ -182,22 +149,28 @@ class KafkaProducer:
         # Somebody may still be waiting for a report.
         client.flush(_GRACE / 2)
 
-    def _bell(self) -> Bell:
-        try:
-            return self._bells.pop()
-        except IndexError:
-            return Bell()
+    def _part(self, place: int, ear: Ear) -> None:
+        """Threads that have a hub come and go, and their ears with them."""
+        if place != self._home and ear.idle and self._ears.pop(place, None) is ear:
+            ear.close()
+
+    def _look(self, client: Producer, errors: Sequence[Exception | None]) -> None:
+        """Look whether errors have a cause that others will have, too."""
+        if any(isinstance(error, Fatal) for error in errors):
+            self._give_up(client)
+        if any(isinstance(error, PublishTimeout) for error in errors):
+            self._complaints.check()
 
     def _produce(
         self,
         client: Producer,
-        batch: _Batch,
+        batch: Batch,
         index: int,
         record: Record,
         deadline: float,
     ) -> None:
         """Give one record to the client, as soon as it has room."""
-        report = partial(batch.report, index)
+        report = partial(_report, batch, index)
         topic, value, key, headers, partition, timestamp = record
         while True:
             try:
@@ -213,7 +186,7 @@ class KafkaProducer:
                 return
             except BufferError:
                 if time.monotonic() > deadline:
-                    batch.failed(index, _NOT_REPORTED)
+                    batch.failed(index, late())
                     return
                 time.sleep(_FULL)
             except KafkaException as error:
@@ -225,6 +198,11 @@ class KafkaProducer:
         with self._lock:
             if self._client is client:
                 self._client = self._thread = None
+
+
+def _report(batch: Batch, index: int, error: t.Any, record: t.Any) -> None:
+    """Called by the client, in the native thread."""
+    batch.report(index, None if error is None else _translated(error))
 
 
 def _let_go(clients: list[Producer]) -> None:
@@ -242,18 +220,9 @@ def _translated(error: t.Any) -> BrokerError:
     if code in _REFUSED:
         return PublishRefused(f"Kafka refused the record: {said}")
     if code == KafkaError._MSG_TIMED_OUT:
-        return PublishTimeout(str(_NOT_REPORTED))
+        return late()
     return translated(error)
 
 
 class Fatal(BrokerError):
     """The client is of no use any more; another one is made."""
-
-
-def _is_fatal(error: Exception | None) -> bool:
-    return isinstance(error, Fatal)
-
-
-def _own(error: Exception | None) -> Exception | None:
-    """Not one exception for several: each may be raised somewhere."""
-    return PublishTimeout(str(error)) if error is _NOT_REPORTED else error

@@ -32,6 +32,15 @@ def original(module: str, name: str) -> t.Any:
     return getattr(importlib.import_module(module), name)
 
 
+def hub() -> int:
+    """Where one waits: a number for each hub, or one for all threads without any.
+
+    A socket of gevent's belongs to the thread that opened it; others serve all.
+    """
+    patched = socket.socket.__module__.startswith("gevent")
+    return threading.get_native_id() if patched else 0
+
+
 class Bell:
     """Wakes one greenlet or thread from any other thread.
 

@@ -11,6 +11,7 @@ import typing as t
 import gevent
 import pytest
 from confluent_kafka.admin import ConfigResource
+from gevent.threadpool import ThreadPool
 from kombu import Queue
 
 from flask_qconsume import BrokerRefused
@@ -242,6 +243,25 @@ def test_a_hundred_greenlets_publish_at_once(kafka: Kafka, kafka_prefix: str) ->
         jobs = [gevent.spawn(it.publish, outgoing(queue)) for _ in range(100)]
         gevent.joinall(jobs, timeout=20, raise_error=True)
         assert it.broker.depth(queue) == 100
+
+
+def test_threads_with_hubs_of_their_own_publish_beside_greenlets(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue = f"{kafka_prefix}billing"
+    pool = ThreadPool(3)
+    try:
+        with shop(kafka.url, plan(queue)) as it:
+            it.publish(outgoing(queue))
+            for _ in range(5):
+                there = [pool.spawn(it.publish, outgoing(queue)) for _ in range(6)]
+                here = [gevent.spawn(it.publish, outgoing(queue)) for _ in range(6)]
+                gevent.joinall(here, timeout=20, raise_error=True)
+                for job in there:
+                    job.get(timeout=20)
+            assert it.broker.depth(queue) == 61
+    finally:
+        pool.kill()
 
 
 def test_a_password_is_in_no_error(kafka: Kafka) -> None:
