@@ -25,8 +25,10 @@ _RUN = """
 import sys
 from gevent import monkey
 monkey.patch_all()
-sys.path[:0] = sys.argv[1:3]
+# The stages of these files, the package of that tree.
+sys.path[0] = sys.argv[2]
 from benchmarks.stages import STAGES
+sys.path[0] = sys.argv[1]
 STAGES[sys.argv[3]](int(sys.argv[4]))()
 """
 
@@ -67,7 +69,6 @@ def per_message(tree: pathlib.Path, name: str) -> float | None:
 
 
 def _counted(tree: pathlib.Path, name: str, messages: int) -> int | None:
-    # The package of that tree, but the stages of this one.
     code = [sys.executable, "-c", _RUN, str(tree), str(ROOT), name, str(messages)]
     done = subprocess.run(
         ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *code],

@@ -58,15 +58,35 @@ def incoming(
 
 
 def _read_ours(table: Mapping[str, t.Any], fields: dict[str, t.Any]) -> None:
-    fields["exchange"] = _or(ours.text(table, ours.EXCHANGE), fields["exchange"])
-    key = ours.text(table, ours.ROUTING_KEY)
-    fields["routing_key"] = _or(key, fields["routing_key"])
-    fields["key"] = ours.text(table, ours.KEY)
-    fields["attempt"] = ours.whole(table, ours.ATTEMPT, 1)
-    fields["deaths"] = ours.whole(table, ours.DEATHS, 0)
-    published_at = ours.seconds(table, ours.PUBLISHED_AT)
-    fields["timestamp"] = published_at or fields["timestamp"]
-    fields["expires_at"] = ours.seconds(table, ours.EXPIRES_AT)
+    for name in _OURS.keys() & table.keys():
+        field, read = _OURS[name]
+        value = read(table, name)
+        if value is not None:
+            fields[field] = value
+
+
+def _attempt(headers: Mapping[str, t.Any], name: str) -> int:
+    return ours.whole(headers, name, 1)
+
+
+def _deaths(headers: Mapping[str, t.Any], name: str) -> int:
+    return ours.whole(headers, name, 0)
+
+
+def _published_at(headers: Mapping[str, t.Any], name: str) -> float | None:
+    return ours.seconds(headers, name) or None
+
+
+#: The fields that our headers say, and what reads each.
+_OURS: dict[str, tuple[str, t.Callable[[Mapping[str, t.Any], str], t.Any]]] = {
+    ours.EXCHANGE: ("exchange", ours.text),
+    ours.ROUTING_KEY: ("routing_key", ours.text),
+    ours.KEY: ("key", ours.text),
+    ours.ATTEMPT: ("attempt", _attempt),
+    ours.DEATHS: ("deaths", _deaths),
+    ours.PUBLISHED_AT: ("timestamp", _published_at),
+    ours.EXPIRES_AT: ("expires_at", ours.seconds),
+}
 
 
 def outgoing(message: Outgoing) -> dict[str, t.Any]:
@@ -110,10 +130,6 @@ def copy(message: Message, headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
 
 def _present(properties: dict[str, t.Any]) -> dict[str, t.Any]:
     return {name: value for name, value in properties.items() if value is not None}
-
-
-def _or(value: str | None, default: str) -> str:
-    return default if value is None else value
 
 
 def _text(value: t.Any) -> str | None:
