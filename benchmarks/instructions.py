@@ -19,7 +19,7 @@ from .stages import STAGES
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-_FEW, _MORE = 300, 1_300
+_FEW, _MORE = 100, 600
 
 _RUN = """
 import sys
