@@ -37,13 +37,16 @@ def stage(request: pytest.FixtureRequest) -> t.Iterator[Stage]:
 LONG = {"cluster"}
 
 
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    """Which of the runs a place is left out of."""
+    found = [pytest.mark.broker] if PLACES[name].shared else []
+    return [*found, pytest.mark.long] if name in LONG else found
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(
     "broker",
-    [
-        pytest.param(name, marks=[pytest.mark.long] if name in LONG else [])
-        for name in PLACES
-    ],
+    [pytest.param(name, marks=marks(name)) for name in PLACES],
 )
 def test_contract(case: str, broker: str, stage: Stage) -> None:
     try:
