@@ -162,7 +162,13 @@ def _redis_stream_depth(job: Job) -> int:
 
 def _kafka(job: Job) -> None:
     from confluent_kafka import Producer
+    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.admin import NewTopic
 
+    admin = AdminClient({"bootstrap.servers": kafka_servers(job)})
+    if job.queue not in admin.list_topics(timeout=10).topics:
+        topic = NewTopic(job.queue, num_partitions=8, replication_factor=1)
+        admin.create_topics([topic])[job.queue].result(10)
     producer = Producer({"bootstrap.servers": kafka_servers(job), "linger.ms": 5})
     for number in range(job.count):
         while True:

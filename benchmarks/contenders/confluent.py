@@ -27,7 +27,8 @@ def drain(job: Job) -> None:
     )
     consumer.subscribe([job.queue])
     while True:
-        messages = consumer.consume(job.prefetch, 1.0)
+        found = consumer.consume(job.prefetch, 1.0)
+        messages = [message for message in found if not message.error()]
         for message in messages:
             json.loads(message.value())
             if job.work:
