@@ -43,7 +43,7 @@ def plan(app: AppConsumers) -> None:
             _of_consumer(app, consumer),
         )
     _section(f"How {capabilities.broker} does it", _of_broker(capabilities))
-    if capabilities.shared:
+    if capabilities.shared and capabilities.bindings:
         _section("Stale bindings", _stale(app))
     problems = unkept(consumers, capabilities)
     if problems:

@@ -15,6 +15,8 @@ _REFUSED = {
     KafkaError._AUTHENTICATION: "Check the user and the password, and the options"
     " 'sasl.mechanism' and 'security.protocol'.",
     KafkaError.SASL_AUTHENTICATION_FAILED: "Check the user and the password.",
+    KafkaError._SSL: "The certificate must be that of the host in the address, and"
+    " 'ssl.ca.location' must name who has signed it.",
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "The user must be allowed to read, write"
     " and describe the topic.",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "The user must be allowed to read the"
@@ -37,6 +39,9 @@ _UNAVAILABLE = {
 
 def is_refusal(error: KafkaError) -> bool:
     """Whether the broker will go on to say no until somebody changes something."""
+    if error.code() == KafkaError._SSL:
+        # Otherwise somebody hung up in the middle of it, as a broker that ends does.
+        return "verif" in error.str()
     return error.code() in _REFUSED
 
 

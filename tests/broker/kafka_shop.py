@@ -60,7 +60,8 @@ class Shop:
 
     def publish(self, *messages: Outgoing) -> None:
         """Publish, and insist that all of it is confirmed."""
-        assert self.broker.publish(messages, 10.0) == [None] * len(messages)
+        found = self.broker.publish(messages, 10.0)
+        assert found == [None] * len(messages), found
 
     def link(self, lane: Lane = Lane.MAIN, prefetch: int = 20) -> Link:
         """A link to the first queue."""
