@@ -50,6 +50,7 @@ def fetched(record: Record, **changes: t.Any) -> Fetched:
 
 
 def read(record: Fetched, **known: t.Any) -> Message:
+    known = {"exchange": "qconsume", **known}
     return records.incoming(record, "billing", redelivered=False, **known)
 
 
@@ -120,7 +121,7 @@ def test_a_foreign_record_is_a_message() -> None:
     )
     assert (found.id, found.key, found.timestamp) == (None, None, None)
     assert found.headers == {"a": "2", "raw": b"\xff", "nil": None}
-    assert (found.routing_key, found.exchange) == ("orders", "")
+    assert (found.routing_key, found.exchange) == ("orders", "qconsume")
     assert found.raw == b"\xff"
 
 

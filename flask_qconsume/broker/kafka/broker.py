@@ -69,7 +69,7 @@ class Kafka(Broker):
                 due=records.due,
                 grace=self._config.grace,
             ),
-            opened=_opener(layout.group(plan, lane)),
+            opened=_opener(layout.group(plan, lane), self.topology.exchange),
             forwarder=lambda forwards: self._publisher.forward(
                 forwards, self.settings.publish_timeout
             ),
@@ -185,7 +185,7 @@ class Kafka(Broker):
                 self._admin.commit(plan.name, ends, timeout)
 
 
-def _opener(queue: str) -> Opener:
+def _opener(queue: str, exchange: str) -> Opener:
     """Makes messages of a queue's arrivals."""
 
     def opened(arrival: Arrival) -> Message:
@@ -194,6 +194,7 @@ def _opener(queue: str) -> Opener:
             record,
             queue,
             redelivered=redelivered,
+            exchange=exchange,
             attempt=attempt,
             deaths=deaths,
         )

@@ -53,6 +53,7 @@ _RARE = frozenset(
     (
         *_FURTHER,
         *(DUE, AS_JSON, AS_BYTES),
+        *(ours.EXCHANGE, ours.ROUTING_KEY),
         *(ours.KEY, ours.ATTEMPT, ours.DEATHS, ours.PUBLISHED_AT, ours.EXPIRES_AT),
     )
 )
@@ -73,11 +74,13 @@ def incoming(
     queue: str,
     *,
     redelivered: bool,
+    exchange: str = "",
     attempt: int | None = None,
     deaths: int | None = None,
 ) -> Message:
     """A message as it was fetched.
 
+    :param exchange: Where what is in topics was published to, if it does not say.
     :param attempt: Known better than what its headers say.
     :param deaths: Likewise.
     """
@@ -87,6 +90,7 @@ def incoming(
         "raw": b"" if value is None else value,
         "queue": queue,
         "headers": {},
+        "exchange": exchange,
         "routing_key": topic,
         "timestamp": stamp / 1_000 if kind and stamp >= 0 else None,
         "redelivered": redelivered,
@@ -122,6 +126,10 @@ def outgoing(message: Outgoing, topic: str, due: float | None = None) -> Record:
             " message has that name: give the property to 'publish' instead."
         )
     headers = dict(message.headers)
+    if topic == message.routing_key:
+        # The topic says as much, and there is but one exchange.
+        headers.pop(ours.EXCHANGE, None)
+        headers.pop(ours.ROUTING_KEY, None)
     if message.expires is not None:
         begins = (message.timestamp or 0.0) + message.delay
         headers[ours.EXPIRES_AT] = begins + message.expires
@@ -217,10 +225,6 @@ def _read(found: Iterable[Header], fields: dict[str, t.Any]) -> None:
             continue
         headers[name] = given
         rare = rare or name in _RARE
-    if headers:
-        fields["exchange"] = ours.text(headers, ours.EXCHANGE) or ""
-        key = ours.text(headers, ours.ROUTING_KEY)
-        fields["routing_key"] = key or fields["routing_key"]
     if rare:
         _read_rare(headers, fields)
 
@@ -235,6 +239,10 @@ def _read_rare(headers: dict[str, t.Any], fields: dict[str, t.Any]) -> None:
     key = headers.pop(ours.KEY, None)
     if isinstance(key, str):
         fields["key"] = key
+    for header, name in (ours.EXCHANGE, "exchange"), (ours.ROUTING_KEY, "routing_key"):
+        text = ours.text(headers, header)
+        if text is not None:
+            fields[name] = text
     fields["attempt"] = ours.whole(headers, ours.ATTEMPT, 1)
     fields["deaths"] = ours.whole(headers, ours.DEATHS, 0)
     published_at = ours.seconds(headers, ours.PUBLISHED_AT)
