@@ -51,17 +51,13 @@ class Case:
 
     :param needs: Fields of the record that must say yes.
     :param breaks: Whether it freezes or stops the server.
-    :param cuts: Whether it cuts connections.
     """
 
-    def __init__(
-        self, check: Check, needs: tuple[str, ...], breaks: bool, cuts: bool
-    ) -> None:
+    def __init__(self, check: Check, needs: tuple[str, ...], breaks: bool) -> None:
         self.check = check
         self.name = check.__name__
         self.needs = needs
         self.breaks = breaks
-        self.cuts = cuts
         self._instead: dict[str, Check] = {}
 
     def otherwise(self, capability: str) -> t.Callable[[Check], Check]:
@@ -92,13 +88,11 @@ class Case:
 CASES: dict[str, Case] = {}
 
 
-def case(
-    *needs: str, breaks: bool = False, cuts: bool = False
-) -> t.Callable[[Check], Case]:
+def case(*needs: str, breaks: bool = False) -> t.Callable[[Check], Case]:
     """Make a case of a function."""
 
     def decorate(check: Check) -> Case:
-        made = Case(check, needs, breaks, cuts)
+        made = Case(check, needs, breaks)
         assert made.name not in CASES
         CASES[made.name] = made
         return made
@@ -1205,15 +1199,17 @@ def no_broker_at_all_is_told_in_time(stage: Stage) -> None:
     assert "secret" not in f"{error}{error!r}"
 
 
-@case("shared", "unmarked_losses", cuts=True)
+@case("shared", "unmarked_losses")
 def what_a_lost_link_held_comes_again_unmarked(stage: Stage) -> None:
     assert not any(marks_after_a_loss(stage))
 
 
 @what_a_lost_link_held_comes_again_unmarked.otherwise("unmarked_losses")
-def what_a_lost_link_held_comes_again(stage: Stage) -> None:
-    """Marked, unless the link was mended in time."""
-    assert all(marks_after_a_loss(stage)) or not stage.place.loses_links
+def what_a_lost_link_held_comes_again_marked(stage: Stage) -> None:
+    # On Kafka a connection mends underneath, or everything is as after a kill of the
+    # broker, which has a case of its own.
+    if stage.place.loses_links:
+        assert all(marks_after_a_loss(stage))
 
 
 def marks_after_a_loss(stage: Stage) -> list[bool]:
@@ -1222,9 +1218,8 @@ def marks_after_a_loss(stage: Stage) -> list[bool]:
     hand = stage.hand()
     held = hand.take(5)
     stage.place.cut()
-    if stage.place.loses_links:
-        hand.lost()
-        assert all(delivery.stale for delivery in held)
+    hand.lost()
+    assert all(delivery.stale for delivery in held)
     hand.close()
     again = stage.hand()
     deliveries = again.take(5)
@@ -1288,6 +1283,7 @@ def everything_outlives_a_kill_of_the_broker(stage: Stage) -> None:
     again = stage.hand()
     came = bodies(again.take(4, timeout=60))
     assert sorted(came) == [b"after", b"delayed", b"held", b"waiting"]
+    stage.await_letters(1)
     assert [letter.message.raw for letter in stage.letters()] == [b"dead"]
 
 
@@ -1296,16 +1292,11 @@ def a_broker_that_hangs_is_told_in_time(stage: Stage) -> None:
     app = stage.opened(stage.plan, publish_timeout=0.5)
     stage.app.declare()
     wait_for(lambda: app.publish([stage.message(b"1")], SOON) == [None], SOON)
-    hand = stage.hand()
-    hand.take_one()
     with stage.place.server.frozen():
         began = time.monotonic()
         (error,) = app.publish([stage.message(b"2")], 0.5)
         assert isinstance(error, PublishTimeout | BrokerUnavailable)
         assert time.monotonic() - began < 5
-        began = time.monotonic()
-        hand.link.close()
-        assert time.monotonic() - began < 15
     stage.publish(stage.message(b"after"))
 
 

@@ -12,7 +12,6 @@ import uuid
 
 import amqp
 import confluent_kafka
-import gevent
 import redis
 
 from flask_qconsume.broker.capabilities import Capabilities
@@ -47,8 +46,6 @@ class Place(abc.ABC):
     config: t.ClassVar[dict[str, t.Any]] = {}
     #: Whether a connection that is cut ends the link; else it may mend underneath.
     loses_links: t.ClassVar[bool] = True
-    #: Whether to cut connections means to break the server.
-    cuts_by_breaking: t.ClassVar[bool] = False
     #: The fixtures of a server that is shared, and of one that may be broken.
     shared: t.ClassVar[str] = ""
     own: t.ClassVar[str] = ""
@@ -118,9 +115,9 @@ class Quorum(Place):
         self._vhost.close_connections()
 
     def settle(self) -> None:
-        # RabbitMQ 3.10 writes half a second later which quorum queues it has, and takes
-        # what it finds in its log for an unknown one for nothing.
-        gevent.sleep(1.5)
+        # RabbitMQ 3.10 writes later which quorum queues it has, and takes what
+        # it finds in its log for an unknown one for nothing. So it is told to write.
+        self.server.ctl("eval", "[dets:sync(Table) || Table <- dets:all()].")
 
 
 class Classic(Quorum):
@@ -207,7 +204,6 @@ class Topics(Place):
     shared = "kafka"
     own = "own_kafka"
     loses_links = False
-    cuts_by_breaking = True
 
     def __init__(self, fixture: Fixture, breaks: bool) -> None:
         super().__init__(fixture, breaks)
@@ -223,10 +219,6 @@ class Topics(Place):
         )
         producer.produce(plan.bindings[0].routing_key, body)
         assert producer.flush(10) == 0
-
-    def cut(self) -> None:
-        self.server.kill()
-        self.server.start()
 
 
 PLACES: dict[str, type[Place]] = {

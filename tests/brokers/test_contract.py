@@ -22,11 +22,10 @@ def stage(request: pytest.FixtureRequest) -> t.Iterator[Stage]:
     params = request.node.callspec.params
     place = PLACES[params["broker"]]
     case = CASES[params["case"]]
-    breaks = case.breaks or (case.cuts and place.cuts_by_breaking)
-    fixture = place.own if breaks else place.shared
+    fixture = place.own if case.breaks else place.shared
     if fixture:
         require(fixture)
-    made = Stage(place(request.getfixturevalue, breaks))
+    made = Stage(place(request.getfixturevalue, case.breaks))
     try:
         yield made
     finally:
