@@ -204,7 +204,7 @@ class Stage:
         if given is not None:
             bindings = (Binding(name, given.exchange.name, given.routing_key),)
         kind = self.place.config.get("queue_type", "quorum")
-        return QueuePlan(name, name, kind, bindings, given, delays=(1.0, 2.0, 30.0))
+        return QueuePlan(name, name, kind, bindings, given, delays=(2.0, 30.0))
 
     def settings(self, **config: t.Any) -> Settings:
         merged = {
