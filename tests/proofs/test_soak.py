@@ -58,11 +58,12 @@ class Figures:
 class Traffic:
     """An app whose consumer handles what it publishes, all in this process."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, lease: float) -> None:
         self.app = Flask("soak")
         self.app.config.update(
             QCONSUME_BROKER_URL=url,
             QCONSUME_PUBLISH_TIMEOUT=5,
+            QCONSUME_LEASE=lease,
             QCONSUME_RETRY={"min_delay": 1, "max_delay": 2},
         )
         #: The numbers that were published, until they are handled: never many, so that
@@ -176,7 +177,7 @@ def test_nothing_grows_on_kafka(own_kafka: Kafka) -> None:
         found = psutil.Process().net_connections("tcp")
         return sum(each.raddr[1:] == (own_kafka.port,) for each in found)
 
-    _same(*_soak(own_kafka.url, cut, connections, (40, 160), every=20.0))
+    _same(*_soak(own_kafka.url, cut, connections, (40, 120), every=20.0, lease=6))
 
 
 def _soak(
@@ -185,8 +186,9 @@ def _soak(
     connections: t.Callable[[], int],
     lengths: tuple[float, float],
     every: float = CUT,
+    lease: float = 60,
 ) -> tuple[Figures, Figures]:
-    traffic = Traffic(url)
+    traffic = Traffic(url, lease)
     traffic.worker.start()
     try:
         traffic.run(lengths[0], cut, every)
