@@ -127,9 +127,10 @@ def outgoing(message: Outgoing, topic: str, due: float | None = None) -> Record:
         )
     headers = dict(message.headers)
     if topic == message.routing_key:
-        # The topic says as much, and there is but one exchange.
-        headers.pop(ours.EXCHANGE, None)
+        # The topic says as much, and there is but one exchange. (kombu's may be others.)
         headers.pop(ours.ROUTING_KEY, None)
+        if headers.get(ours.EXCHANGE) == message.exchange:
+            del headers[ours.EXCHANGE]
     if message.expires is not None:
         begins = (message.timestamp or 0.0) + message.delay
         headers[ours.EXPIRES_AT] = begins + message.expires
