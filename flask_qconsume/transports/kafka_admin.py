@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from concurrent.futures import Future
 
+from confluent_kafka import Consumer
 from confluent_kafka import KafkaError
 from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition
@@ -121,21 +122,34 @@ class KafkaAdmin:
         """The offset of the first record that is kept of each partition."""
         return self._offsets(places, _OffsetSpec.earliest(), timeout)
 
-    def committed(self, group: str, timeout: float) -> dict[Place, Committed]:
-        """What a group has committed; nothing if there is no such group."""
-        from confluent_kafka import ConsumerGroupTopicPartitions
+    def committed(
+        self, group: str, places: Iterable[Place], timeout: float
+    ) -> dict[Place, Committed]:
+        """What a group has committed for partitions, as far as it has.
 
-        asked = self._opened().list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group)], request_timeout=timeout
-        )
-        (answer,) = _answers(asked, timeout).values()
-        if isinstance(answer, KafkaException):
-            raise translated(answer) from answer
+        A consumer asks, which joins no group: the client for administration crashes the
+        process when the group's coordinator has moved, or is not there yet.
+        https://github.com/confluentinc/librdkafka/issues/5040
+        """
+        wanted = [TopicPartition(*place) for place in places]
+        if not wanted:
+            return {}
+
+        def ask() -> list[TopicPartition]:
+            consumer = made(Consumer, {**self._config, "group.id": group})
+            try:
+                found = consumer.committed(wanted, timeout=timeout)
+                for failed in (each.error for each in found if each.error):
+                    raise KafkaException(failed)
+                return found
+            finally:
+                consumer.close()
+
         return {
             (found.topic, found.partition): Committed(
                 found.offset, found.metadata or ""
             )
-            for found in answer.topic_partitions
+            for found in away(ask, timeout)
             if found.offset >= 0
         }
 

@@ -171,8 +171,6 @@ class Kafka(Broker):
         if not self._config.begins_at_the_end or self.settings.declare != "auto":
             return
         for plan in self.topology.queues:
-            if self._admin.committed(plan.name, timeout):
-                continue
             found = self._topics.look(timeout)
             places = [
                 (topic, n)
@@ -180,6 +178,8 @@ class Kafka(Broker):
                 if layout.matches(plan, topic)
                 for n in range(number)
             ]
+            if self._admin.committed(plan.name, places, timeout):
+                continue
             ends = self._admin.ends(places, timeout)
             if ends:
                 self._admin.commit(plan.name, ends, timeout)

@@ -23,9 +23,9 @@ def lag(
     :param topics: What the group reads, and how many partitions each has.
     :param only_known: Whether only those count of which it has committed something.
     """
-    known = admin.committed(group, timeout)
-    places = set() if only_known else set(_places(topics))
-    places |= {place for place in known if place[0] in topics}
+    everywhere = set(_places(topics))
+    known = admin.committed(group, everywhere, timeout)
+    places = set(known) if only_known else everywhere
     ends = admin.ends(places, timeout)
     first = admin.beginnings(places - set(known), timeout)
     return sum(

@@ -127,7 +127,7 @@ def outgoing(message: Outgoing, topic: str, due: float | None = None) -> Record:
         )
     headers = dict(message.headers)
     if topic == message.routing_key:
-        # The topic says as much, and there is but one exchange. (kombu's may be others.)
+        # The topic says as much, and there is but one exchange (kombu has others).
         headers.pop(ours.ROUTING_KEY, None)
         if headers.get(ours.EXCHANGE) == message.exchange:
             del headers[ours.EXCHANGE]
