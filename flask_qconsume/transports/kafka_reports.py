@@ -97,7 +97,7 @@ class Ear:
         try:
             while not batch.complete and (left := deadline - time.monotonic()) > 0:
                 if self._begin():
-                    self._listen(left)
+                    self._listen(batch, left)
                 else:
                     batch.sleep(left)
         finally:
@@ -115,9 +115,11 @@ class Ear:
         # Looked at first: gevent goes round the hub where it does not get a lock.
         return not self._listening.locked() and self._listening.acquire(blocking=False)
 
-    def _listen(self, timeout: float) -> None:
+    def _listen(self, batch: Batch, timeout: float) -> None:
         try:
-            self._bell.wait(timeout)
+            # Who listened before may have heard what is ours, and nobody rings again.
+            if not batch.complete:
+                self._bell.wait(timeout)
             while self._heard:
                 self._heard.popleft().wake()
         finally:

@@ -6,6 +6,7 @@ import re
 
 import pytest
 from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from flask_qconsume import UnsupportedByBroker
@@ -27,6 +28,7 @@ def plan(*keys: str, name: str = "billing") -> QueuePlan:
     return QueuePlan(name, "bill", "quorum", bindings)
 
 
+@settings(deadline=None)
 @given(PATTERNS, TOPICS)
 def test_a_pattern_means_on_kafka_what_it_means_elsewhere(
     pattern: str, topic: str

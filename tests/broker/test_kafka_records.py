@@ -11,6 +11,7 @@ from confluent_kafka import TIMESTAMP_CREATE_TIME
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 from confluent_kafka import Message as Fetched
 from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from flask_qconsume import TOMBSTONE
@@ -79,6 +80,7 @@ def test_what_is_published_comes_back() -> None:
     assert "message-id" not in found.headers
 
 
+@settings(deadline=None)
 @given(st.dictionaries(NAMES, VALUES, max_size=5))
 def test_headers_come_back_as_they_were(headers: dict[str, t.Any]) -> None:
     found = read(fetched(sent(headers=headers)))

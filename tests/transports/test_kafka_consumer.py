@@ -232,7 +232,7 @@ def test_much_is_not_fetched_ahead(kafka: Kafka, topic: str) -> None:
 def test_what_is_held_back_holds_up_nothing_else(kafka: Kafka, topic: str) -> None:
     held = f"{topic}.held"
     kafka.create_topics({held: 1})
-    due = time.time() + 1.0
+    due = float("inf")
     produce(kafka.address, held, numbers(300))
     produce(kafka.address, topic, numbers(5))
     with consuming(
@@ -247,8 +247,9 @@ def test_what_is_held_back_holds_up_nothing_else(kafka: Kafka, topic: str) -> No
         consumer.settle(early)
         assert Counter(a.slot.topic for a in early) == {topic: 5, held: 10}
         assert nothing_comes(consumer)
+        due = time.time() + 0.3
         consumer.settle(take(consumer, 1))
-        assert time.time() - due < 0.5
+        assert time.time() >= due
         seen = 1
         while seen < 290:
             arrivals = take(consumer)

@@ -99,6 +99,29 @@ def test_an_ear_is_closed_once_nobody_waits() -> None:
     wait_for(lambda: ear.idle, 5)
 
 
+class Overheard(Ear):
+    """Somebody else hears what is ours just before we listen, as threads may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batch = Batch(1, self)
+
+    def _begin(self) -> bool:
+        reported(self.batch)
+        self._bell.wait(5)
+        self._heard.clear()
+        return super()._begin()
+
+
+def test_what_somebody_else_has_heard_is_not_waited_for() -> None:
+    ear = Overheard()
+    began = time.monotonic()
+    ear.batch.wait(began + 10)
+    assert time.monotonic() - began < 5
+    assert ear.batch.errors == [None]
+    ear.close()
+
+
 def test_threads_without_any_hub_wait_as_well() -> None:
     script = """
 import sys, threading, time
