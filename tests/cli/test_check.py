@@ -58,7 +58,7 @@ def test_a_blocked_hub_fails_the_check_for_life(
         done = commands.run("check", "--health-file", str(file))
         assert (done.returncode, done.stdout) == (0, "live: yes\n")
 
-        urllib.request.urlopen(f"http://{web}/hog/3", timeout=10).close()
+        urllib.request.urlopen(f"http://{web}/hog/8", timeout=10).close()
         wait_for(lambda: get(f"http://{address}/live")[0] == 503, 10)
         wrong = get(f"http://{address}/live")[1]["wrong"]
         assert "in 'hog'" in wrong[0]

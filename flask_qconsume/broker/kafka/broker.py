@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -53,6 +54,7 @@ class Kafka(Broker):
         self._topics = Topics(self._admin, self._config, settings)
         self._publisher = Publisher(self._producer, self._topics)
         self._declared_by: int | None = None
+        self._declaring = threading.Lock()
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         self._declare_once(TIMEOUT)
@@ -130,8 +132,12 @@ class Kafka(Broker):
         return lag(self._admin, queue, read, TIMEOUT)
 
     def _declare_once(self, timeout: float) -> None:
-        if self._declared_by != os.getpid():
-            self._declare(timeout)
+        if self._declared_by == os.getpid():
+            return
+        # One for all who publish first: the others wait for it.
+        with self._declaring:
+            if self._declared_by != os.getpid():
+                self._declare(timeout)
 
     def _declare(self, timeout: float) -> None:
         for plan in self.topology.queues:
