@@ -36,6 +36,7 @@ PACKAGES = (
     "huey",
     "kombu",
     "marshmallow",
+    "msgspec",
     "nameko",
     "pika",
     "redis",

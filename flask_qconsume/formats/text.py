@@ -53,9 +53,16 @@ class Bytes(Format):
         raise ValueError(f"It is for bytes, not for '{type(body).__name__}'.")
 
 
+def is_utf8(message: Message) -> bool:
+    """Whether the body is in UTF-8, told at a glance; if not it may be all the same."""
+    return (
+        message.content_encoding in _UTF8 and message.content_type in _SAYS_NO_CHARSET
+    )
+
+
 def text_of(message: Message) -> str:
     """The body as a text, in the character set that the message says."""
-    if message.content_encoding in _UTF8 and message.content_type in _SAYS_NO_CHARSET:
+    if is_utf8(message):
         return message.raw.decode()
     charset = _charset(message)
     try:
