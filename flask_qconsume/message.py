@@ -87,9 +87,15 @@ def made(fields: dict[str, t.Any]) -> Message:
     return message
 
 
-def changed(message: Message, **changes: t.Any) -> Message:
-    """A copy with other values for some fields, as by :func:`dataclasses.replace`."""
-    return made({**message.__dict__, **changes})
+def begun(
+    message: Message, timeout: float, stopping: threading.Event | None
+) -> Message:
+    """The copy that a handler sees, which has ``timeout`` seconds from now on."""
+    fields = message.__dict__.copy()
+    fields["deadline"] = time.monotonic() + timeout
+    if stopping is not None:
+        fields["stopping"] = stopping
+    return made(fields)
 
 
 def fill_in(message: Message, body: t.Any) -> None:

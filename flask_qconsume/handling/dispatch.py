@@ -37,7 +37,7 @@ from ..errors import Interrupted
 from ..errors import InvalidMessage
 from ..logs import logger_named
 from ..message import Message
-from ..message import changed
+from ..message import begun
 from ..message import fill_in
 from ..outcomes import Ack
 from ..outcomes import Drop
@@ -71,6 +71,10 @@ class Result:
 #: What stands for a result until there is one; nobody sees it.
 _NOTHING_YET = Result(Ack())
 
+#: The usual one, made once. Where an ``after_message`` hook is there to see it, each
+#: message gets one of its own: an outcome that is raised keeps its traceback.
+_ACKED = Result(Ack())
+
 
 def dispatch(
     app: Flask,
@@ -88,8 +92,10 @@ def dispatch(
     :param now: Seconds since 1970, to tell whether the message has expired.
     :raises Interrupted: the only thing that is raised: the delivery stays unsettled.
     """
-    run = _Run(app, consumer, limit, now)
-    result = run.handle(_with_limits(consumer, message, stopping))
+    handled = begun(message, consumer.timeout, stopping)
+    result = _Run(app, consumer, limit, now, message.attempt).handle(handled)
+    if result is _ACKED and not signals.message_handled.receivers:
+        return result  # There is nothing to tell, and nobody to be told.
     try:
         _tell(app, consumer, message, result)
     except Interrupted:
@@ -98,16 +104,6 @@ def dispatch(
         # A log filter that raises, or a receiver's SystemExit: they only look on.
         _complain("An observer of the consumer '%s' raised.", consumer, error)
     return result
-
-
-def _with_limits(
-    consumer: Consumer, message: Message, stopping: threading.Event | None
-) -> Message:
-    return changed(
-        message,
-        deadline=time.monotonic() + consumer.timeout,
-        stopping=stopping or message.stopping,
-    )
 
 
 class _Run:
@@ -121,17 +117,17 @@ class _Run:
         consumer: Consumer,
         limit: TimeLimit,
         now: Callable[[], float],
+        attempt: int,
     ) -> None:
         self._app = app
         self._consumer = consumer
         self._hooks = consumer.hooks
         self._limit = limit
         self._now = now
-        self._attempt = 1
+        self._attempt = attempt
         self._result = _NOTHING_YET
 
     def handle(self, message: Message) -> Result:
-        self._attempt = message.attempt
         try:
             self._in_context(message)
         except Interrupted:
@@ -146,22 +142,20 @@ class _Run:
     def _in_context(self, message: Message) -> None:
         """The app's context; as after a request, its end is told an unhandled error."""
         context = self._app.app_context()
+        handled = Handling(message)
         try:
             # A receiver of its signal may raise here, with the context pushed already.
             context.push()
-            self._as_current(Handling(message))
+            token = current.set(handled)
+            try:
+                self._steps(handled)
+            finally:
+                current.reset(token)
         except BaseException as error:
             context.pop(error)
             raise
         acked = isinstance(self._result.outcome, Ack)
         context.pop(None if acked else self._result.error)
-
-    def _as_current(self, handled: Handling) -> None:
-        token = current.set(handled)
-        try:
-            self._steps(handled)
-        finally:
-            current.reset(token)
 
     def _steps(self, handled: Handling) -> None:
         if signals.message_received.receivers:
@@ -176,17 +170,20 @@ class _Run:
                 self._result = self._outcome(handled.message)
             finally:
                 handled.end()
-            self._after()
+            if self._hooks.after:
+                self._after()
         except Interrupted as error:
             self._result = Result(self._result.outcome, error)
             raise
         finally:
-            self._teardown()
+            if self._hooks.teardown:
+                self._teardown()
 
     def _outcome(self, message: Message) -> Result:
         try:
             with self._limit(self._consumer.timeout):
-                return Result(self._call(message))
+                outcome = self._call(message)
+            return self._acked() if outcome is None else Result(outcome)
         except Interrupted:
             raise
         except Outcome as outcome:
@@ -194,7 +191,11 @@ class _Run:
         except BaseException as error:
             return self._of_error(error)
 
-    def _call(self, message: Message) -> Outcome:
+    def _acked(self) -> Result:
+        return Result(Ack()) if self._hooks.after else _ACKED
+
+    def _call(self, message: Message) -> Outcome | None:
+        """What was returned, if it was an outcome: by a hook or by the handler."""
         if message.expires_at is not None and message.expires_at <= self._now():
             return Drop("expired before it was consumed")
         body = None if message.tombstone else self._decoded(message)
@@ -205,8 +206,11 @@ class _Run:
                 return self._decided(found)
         handler = self._consumer.handler
         loaded = None if message.tombstone else self._loaded(body)
-        returned = _outcome_of(handler, handler(loaded))
-        return Ack() if returned is None else self._decided(returned)
+        returned = handler(loaded)
+        if returned is None:
+            return None
+        found = _outcome_of(handler, returned)
+        return None if found is None else self._decided(found)
 
     def _decoded(self, message: Message) -> t.Any:
         consumer = self._consumer

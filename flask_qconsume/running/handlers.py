@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Iterable
 
 import gevent
 from gevent.event import Event
@@ -20,15 +21,16 @@ from ..handling.dispatch import Result
 
 
 class Job:
-    """A delivery on its way through the handlers."""
+    """What one greenlet is handling."""
 
     __slots__ = ("delivery", "given_up", "started")
 
-    def __init__(self, delivery: Delivery) -> None:
-        #: Replaced when the broker delivers the same message again meanwhile.
-        self.delivery = delivery
-        self.started = 0.0
-        #: Its result is of no interest any more.
+    #: Replaced when the broker delivers the same message again meanwhile.
+    delivery: Delivery
+    started: float
+
+    def __init__(self) -> None:
+        #: Its result is of no interest any more, and its greenlet is not wanted.
         self.given_up = False
 
 
@@ -52,7 +54,7 @@ class Handlers:
         self._work = work
         self._done = done
         self._missed = missed
-        self._inbox: deque[Job] = deque()
+        self._inbox: deque[Delivery] = deque()
         self._free: dict[gevent.Greenlet, None] = {}
         self._waking = False
         self._ending = False
@@ -60,6 +62,7 @@ class Handlers:
         self._greenlets: set[gevent.Greenlet] = set()
         self._left_alone: set[gevent.Greenlet] = set()
         self._idle = Event()
+        self._awaited = False
 
     @property
     def busy(self) -> int:
@@ -76,9 +79,9 @@ class Handlers:
         for _ in range(self._concurrency):
             self._add()
 
-    def put(self, delivery: Delivery) -> None:
-        """Have a delivery handled as soon as a handler is free."""
-        self._inbox.append(Job(delivery))
+    def put(self, deliveries: Iterable[Delivery]) -> None:
+        """Have deliveries handled as soon as handlers are free."""
+        self._inbox.extend(deliveries)
         self._wake_soon()
 
     def adopt(self, delivery: Delivery) -> bool:
@@ -100,7 +103,7 @@ class Handlers:
 
     def clear(self) -> list[Delivery]:
         """Take back what no handler has started."""
-        found = [job.delivery for job in self._inbox]
+        found = list(self._inbox)
         self._inbox.clear()
         return found
 
@@ -109,6 +112,7 @@ class Handlers:
         if not self._busy:
             return True
         self._idle.clear()
+        self._awaited = True
         return bool(self._idle.wait(timeout))
 
     def interrupt(self) -> None:
@@ -154,20 +158,19 @@ class Handlers:
         self._greenlets.add(gevent.spawn(self._loop))
 
     def _loop(self) -> None:
+        this, job = gevent.getcurrent(), Job()
         try:
-            while job := self._next():
-                if not self._handle(job):
-                    return
+            while not job.given_up and (delivery := self._next(this)):
+                self._handle(this, job, delivery)
         except Interrupted:
             # Thrown at a handler that had ended by the time it arrived.
             return
 
-    def _next(self) -> Job | None:
-        """The next job, waiting for it; ``None`` at the end."""
+    def _next(self, this: gevent.Greenlet) -> Delivery | None:
+        """What is to be handled next, waiting for it; ``None`` at the end."""
         while not self._inbox:
             if self._ending:
                 return None
-            this = gevent.getcurrent()
             self._free[this] = None
             try:
                 gevent.get_hub().switch()
@@ -176,7 +179,7 @@ class Handlers:
         return self._inbox.popleft()
 
     def _wake_soon(self) -> None:
-        if self._free and not self._waking:
+        if self._inbox and self._free and not self._waking:
             self._waking = True
             gevent.get_hub().loop.run_callback(self._wake)
 
@@ -186,27 +189,24 @@ class Handlers:
         if self._inbox and self._free:
             greenlet, _ = self._free.popitem()
             greenlet.switch()
-            if self._inbox:
-                self._wake_soon()
+            self._wake_soon()
 
-    def _handle(self, job: Job) -> bool:
-        """Handle one job; whether this greenlet is still wanted then."""
-        if not job.delivery.begin():
+    def _handle(self, this: gevent.Greenlet, job: Job, delivery: Delivery) -> None:
+        if not delivery.begin():
             # The broker delivers it again, and nobody has begun with it: no loss.
-            self._missed(job.delivery)
-            return True
-        this = gevent.getcurrent()
+            self._missed(delivery)
+            return
+        job.delivery = delivery
         job.started = time.monotonic()
         self._busy[this] = job
         try:
-            result = self._work(job.delivery)
+            result = self._work(delivery)
             if not job.given_up:
                 self._done(job.delivery, result)
         finally:
             self._leave(this)
-        return not job.given_up
 
     def _leave(self, greenlet: gevent.Greenlet) -> None:
         self._busy.pop(greenlet, None)
-        if not self._busy:
+        if self._awaited and not self._busy:
             self._idle.set()

@@ -20,33 +20,26 @@ class TimeLimits:
     """Makes the time limits of handlers, for greenlets of one thread."""
 
     def __init__(self) -> None:
-        self._running: dict[TimeLimit, None] = {}
-        self._due = math.inf
+        #: The limits that run; each enters itself, and leaves.
+        self.running: dict[TimeLimit, None] = {}
+        #: When the timer rings.
+        self.due = math.inf
         self._timer: t.Any = None
 
     def __call__(self, seconds: float) -> TimeLimit:
         return TimeLimit(self, seconds)
 
-    def add(self, limit: TimeLimit) -> None:
-        """A limit runs from now on."""
-        self._running[limit] = None
-        if limit.until < self._due:
-            self._ring_at(limit.until)
-
-    def remove(self, limit: TimeLimit) -> None:
-        """A limit runs no more."""
-        self._running.pop(limit, None)
-
     def close(self) -> None:
         """Free the timer; no handler may be running."""
-        self._due = math.inf
+        self.due = math.inf
         if self._timer is not None:
             self._timer.close()
             self._timer = None
 
-    def _ring_at(self, until: float) -> None:
+    def ring_at(self, until: float) -> None:
+        """Have the timer ring then, instead of whenever it would."""
         self.close()
-        self._due = until
+        self.due = until
         wait = max(0.0, until - time.monotonic())
         self._timer = gevent.get_hub().loop.timer(wait)
         self._timer.start(self._ring)
@@ -54,14 +47,14 @@ class TimeLimits:
     def _ring(self) -> None:
         """Called in the hub, which each ``throw`` comes back to."""
         now = time.monotonic()
-        for limit in [limit for limit in self._running if limit.until <= now]:
+        for limit in [limit for limit in self.running if limit.until <= now]:
             # Those before it may have led to its end.
-            if limit in self._running:
-                self.remove(limit)
+            if limit in self.running:
+                del self.running[limit]
                 limit.throw()
         self.close()
-        if self._running:
-            self._ring_at(min(limit.until for limit in self._running))
+        if self.running:
+            self.ring_at(min(limit.until for limit in self.running))
 
 
 class TimeLimit:
@@ -79,10 +72,13 @@ class TimeLimit:
         self._error: HandlerTimeout | None = None
 
     def __enter__(self) -> None:
+        limits = self._limits
         self._greenlet = gevent.getcurrent()
         #: On :func:`time.monotonic`'s clock.
-        self.until = time.monotonic() + self._seconds
-        self._limits.add(self)
+        self.until = until = time.monotonic() + self._seconds
+        limits.running[self] = None
+        if until < limits.due:
+            limits.ring_at(until)
 
     def throw(self) -> None:
         """Time is up; called in the hub."""
@@ -90,6 +86,6 @@ class TimeLimit:
         self._greenlet.throw(self._error)
 
     def __exit__(self, kind: t.Any, error: t.Any, traceback: t.Any) -> None:
-        self._limits.remove(self)
+        self._limits.running.pop(self, None)
         if self._error is not None and error is None:
             raise self._error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Sequence
 
 from gevent.event import Event
 
@@ -16,11 +17,14 @@ class Reader:
 
     :param link: Read until it is closed or fails.
     :param prefetch: How many unsettled deliveries there may be at once.
-    :param receive: Given each delivery; must neither wait nor raise.
+    :param receive: Given deliveries as they come; must neither wait nor raise.
     """
 
     def __init__(
-        self, link: Link, prefetch: int, receive: Callable[[Delivery], None]
+        self,
+        link: Link,
+        prefetch: int,
+        receive: Callable[[Sequence[Delivery]], None],
     ) -> None:
         self.link = link
         self._prefetch = prefetch
@@ -51,8 +55,7 @@ class Reader:
             deliveries = self.link.read(room)
             self.received += len(deliveries)
             self._held.update(deliveries)
-            for delivery in deliveries:
-                self._receive(delivery)
+            self._receive(deliveries)
 
     def release(self, deliveries: Iterable[Delivery]) -> None:
         """These are settled: there is room for others."""

@@ -39,14 +39,14 @@ class Settler:
     All deliveries that are not stale came by one link: a subscription opens the next
     one only after it has closed the last.
 
-    :param closed: Told the settlements that need no more care: their deliveries are
-        settled, or stale.
+    :param closed: Told the deliveries that need no more care, since they are settled or
+        stale; and how those would have been settled that are not.
     :param lost: Told a link that failed, and the error.
     """
 
     def __init__(
         self,
-        closed: Callable[[Sequence[Settlement]], None],
+        closed: Callable[[Sequence[Delivery], Sequence[Settlement]], None],
         lost: Callable[[Link, Exception], None],
     ) -> None:
         self._closed = closed
@@ -133,7 +133,7 @@ class Settler:
             fresh = [delivery for delivery in batch if not delivery.stale]
             if fresh:
                 self._ack(fresh)
-            self._close(batch)
+            self._close(batch, batch)
 
     def _batch_of_acks(self) -> list[Delivery]:
         """What was handled meanwhile, waiting for it; nothing at all means the end."""
@@ -155,7 +155,7 @@ class Settler:
     def _forwarder(self) -> None:
         while batch := _batch(self._forwards):
             fresh = [forward for forward in batch if not forward.delivery.stale]
-            self._close([forward for forward in batch if forward.delivery.stale])
+            self._close_forwards([f for f in batch if f.delivery.stale])
             if fresh:
                 self._forward(fresh)
             self._last_forward = time.monotonic()
@@ -173,7 +173,7 @@ class Settler:
             if error_or_none is None:
                 forward.delivery.settled = True
                 self._backoff.reset()
-                self._close([forward])
+                self._close_forwards([forward])
         failed = [(f, e) for f, e in zip(forwards, errors, strict=True) if e]
         if failed:
             self._again(failed)
@@ -181,7 +181,7 @@ class Settler:
     def _again(self, failed: list[tuple[Forward, Exception]]) -> None:
         """Try later what did not arrive; unsettled until then, it cannot be lost."""
         if self._stopping.is_set():
-            self._close([forward for forward, _ in failed])
+            self._close_forwards([forward for forward, _ in failed])
             return
         delay = self._backoff.next()
         logger.error(
@@ -205,7 +205,7 @@ class Settler:
         """Leave to the broker what could not be forwarded so far."""
         for later, forwards in list(self._put_off.items()):
             later.kill(block=False)
-            self._close(forwards)
+            self._close_forwards(forwards)
 
     def _failed(self, link: Link, error: Exception) -> None:
         """Give the link up: the broker will give out again what was not settled."""
@@ -213,12 +213,16 @@ class Settler:
             logger.exception("Settling failed in an unforeseen way.")
         self._lost(link, error)
 
-    def _close(self, settlements: Sequence[Settlement]) -> None:
-        for settlement in settlements:
-            delivery = delivery_of(settlement)
-            self.stale += not delivery.settled and delivery.stale
-            self._open.discard(delivery)
-        self._closed(settlements)
+    def _close_forwards(self, forwards: Sequence[Forward]) -> None:
+        self._close([forward.delivery for forward in forwards], forwards)
+
+    def _close(
+        self, deliveries: Sequence[Delivery], settlements: Sequence[Settlement]
+    ) -> None:
+        unsettled = [s for s in settlements if not delivery_of(s).settled]
+        self.stale += sum(delivery_of(each).stale for each in unsettled)
+        self._open.difference_update(deliveries)
+        self._closed(deliveries, unsettled)
         if not self._open:
             self._all_closed.set()
 

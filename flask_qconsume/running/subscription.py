@@ -40,7 +40,6 @@ from .limits import TimeLimits
 from .reader import Reader
 from .settler import Settlement
 from .settler import Settler
-from .settler import delivery_of
 from .survivors import Survivors
 from .suspects import back_to_lane
 from .suspects import triage
@@ -317,20 +316,22 @@ class Subscription:
 
     # -- deliveries, in ---------------------------------------------------------------
 
-    def _receive(self, delivery: Delivery) -> None:
-        if self._quiet:
-            return  # It goes back when the link is closed.
+    def _receive(self, deliveries: Sequence[Delivery]) -> None:
+        if not self._quiet:  # Else they go back when the link is closed.
+            self._handlers.put(filter(self._is_to_be_handled, deliveries))
+
+    def _is_to_be_handled(self, delivery: Delivery) -> bool:
+        """Whether nothing else is to be done with it, which is done then."""
         if not delivery.message.redelivered and not self._survivors:
-            self._handlers.put(delivery)
-            return
+            return True
         if self._handlers.adopt(delivery) or self._answered(delivery):
-            return
+            return False
         forward = self._triage(delivery)
         if forward is None:
-            self._handlers.put(delivery)
-        else:
-            self.counts["suspect"] += 1
-            self._settler.forward(forward)
+            return True
+        self.counts["suspect"] += 1
+        self._settler.forward(forward)
+        return False
 
     def _answered(self, delivery: Delivery) -> bool:
         """Settle as known what was handled before its connection was lost."""
@@ -389,7 +390,7 @@ class Subscription:
     def _hold(self, delivery: Delivery, attempt: int, delay: float) -> None:
         """Keep it here, unsettled, for less than a second."""
         delivery.message = dataclasses.replace(delivery.message, attempt=attempt)
-        held = gevent.spawn_later(delay, self._handlers.put, delivery)
+        held = gevent.spawn_later(delay, self._handlers.put, [delivery])
         self._held.add(held)
         held.link(self._held.discard)
 
@@ -424,13 +425,17 @@ class Subscription:
 
     # -- deliveries, out --------------------------------------------------------------
 
-    def _closed(self, settlements: Sequence[Settlement]) -> None:
-        self._let_go(*map(delivery_of, settlements))
-        for settlement in settlements:
-            if not delivery_of(settlement).settled:
-                self._survivors.keep_answer(settlement)
+    def _closed(
+        self, deliveries: Sequence[Delivery], unsettled: Sequence[Settlement]
+    ) -> None:
+        self._release(deliveries)
+        for settlement in unsettled:
+            self._survivors.keep_answer(settlement)
 
-    def _let_go(self, *deliveries: Delivery) -> None:
+    def _let_go(self, delivery: Delivery) -> None:
+        self._release([delivery])
+
+    def _release(self, deliveries: Sequence[Delivery]) -> None:
         """They are not ours to care for any more, so there is room for others."""
         if self._reader is not None:
             self._reader.release(deliveries)
