@@ -76,6 +76,13 @@ class Message:
         return max(0.0, self.deadline - time.monotonic())
 
 
+def sent(fields: dict[str, t.Any]) -> Outgoing:
+    """A message to be sent, of these fields; as :func:`made`."""
+    message = object.__new__(Outgoing)
+    object.__setattr__(message, "__dict__", fields)
+    return message
+
+
 def made(fields: dict[str, t.Any]) -> Message:
     """A message of these fields; those without a plain default must be among them.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 import typing as t
-import uuid
 from collections.abc import Mapping
 from types import NoneType
 
@@ -16,6 +16,7 @@ from ..formats.table import Formats
 from ..handling.payload import encode
 from ..message import TOMBSTONE
 from ..message import Outgoing
+from ..message import sent
 from ..settings import JSON
 from ..text import quoted
 from ..text import said
@@ -67,22 +68,41 @@ def compose(
     headers |= more
     check_values(headers)
     headers |= {ours.EXCHANGE: name, ours.ROUTING_KEY: routing_key}
-    return Outgoing(
-        routing_key=routing_key,
-        body=raw,
-        exchange=name,
-        id=_check_short("id", options.get("id") or str(uuid.uuid4())),
-        headers=headers,
-        content_type=content_type,
-        content_encoding=None if isinstance(body, bytes) else _encoding(content_type),
-        timestamp=time.time(),
-        priority=_priority(options.get("priority")),
-        delay=_seconds("delay", options.get("delay")) or 0.0,
-        expires=_seconds("expires", options.get("expires")),
-        mandatory=options.get("mandatory", True),
-        key=_key(options.get("key")),
-        tombstone=tombstone,
-    )
+    fields = {
+        "routing_key": routing_key,
+        "body": raw,
+        "exchange": name,
+        "headers": headers,
+        "content_type": content_type,
+        "content_encoding": (
+            None if isinstance(body, bytes) else _encoding(content_type)
+        ),
+        "timestamp": time.time(),
+        "properties": {},
+        "tombstone": tombstone,
+    }
+    for option, read in _READ.items():
+        if option in options:
+            fields[option] = read(option, options[option])
+    if not fields.get("id"):
+        fields["id"] = new_id()
+    return sent(fields)
+
+
+def new_id() -> str:
+    """A random UUID (version 4) as text.
+
+    One is made for each message, and :func:`uuid.uuid4` takes three times as long.
+    """
+    number = int.from_bytes(os.urandom(16), "big")
+    text = f"{number & ~_UUID_FIXED | _UUID_4:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+#: The bits of a UUID that say its version and variant, and those of a random one
+#: (RFC 9562, 5.4).
+_UUID_FIXED = 0xF000_C000_0000_0000_0000
+_UUID_4 = 0x4000_8000_0000_0000_0000
 
 
 def _known(options: dict[str, t.Any]) -> None:
@@ -148,12 +168,20 @@ def _encoding(content_type: str) -> str | None:
     return "utf-8" if content_type.startswith(("text/", JSON)) else "binary"
 
 
-def _priority(value: t.Any) -> int | None:
+def _id(name: str, value: t.Any) -> str | None:
+    return _check_short(name, value) if value else None
+
+
+def _as_given(name: str, value: t.Any) -> t.Any:
+    return value
+
+
+def _priority(name: str, value: t.Any) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 9:
         raise PublishError(
-            f"'priority' must be a whole number 0 to 9, not {quoted(value)}."
+            f"'{name}' must be a whole number 0 to 9, not {quoted(value)}."
         )
     return value
 
@@ -167,11 +195,26 @@ def _seconds(name: str, value: t.Any) -> float | None:
     return float(value)
 
 
-def _key(value: t.Any) -> str | None:
+def _delay(name: str, value: t.Any) -> float:
+    return _seconds(name, value) or 0.0
+
+
+def _key(name: str, value: t.Any) -> str | None:
     if not isinstance(value, (str, NoneType)):
-        raise PublishError(f"'key' must be a text, not {quoted(value)}.")
+        raise PublishError(f"'{name}' must be a text, not {quoted(value)}.")
     _utf8(value or "")
     return value
+
+
+#: What reads an option that becomes a field as it is.
+_READ: dict[str, t.Callable[[str, t.Any], t.Any]] = {
+    "id": _id,
+    "priority": _priority,
+    "delay": _delay,
+    "expires": _seconds,
+    "mandatory": _as_given,
+    "key": _key,
+}
 
 
 def unroutable(message: Outgoing) -> Unroutable:

@@ -51,13 +51,7 @@ class Json(Format):
         return _DECODER.decode(text)
 
     def encode(self, body: t.Any, routing_key: str) -> bytes:
-        return json.dumps(
-            body,
-            default=plain,
-            ensure_ascii=False,
-            allow_nan=False,
-            separators=(",", ":"),
-        ).encode()
+        return _ENCODER.encode(body).encode()
 
 
 def plain(value: t.Any) -> t.Any:
@@ -85,8 +79,11 @@ def _finite(digits: str) -> float:
     return number
 
 
-#: 'json.loads' would make a new one each time.
+#: 'json.loads' and 'json.dumps' would make new ones each time.
 _DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
+_ENCODER = json.JSONEncoder(
+    default=plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+)
 
 #: Reads what is certainly the same by any reader's rules, or raises.
 _quickly: t.Callable[[bytes], t.Any] | None = None

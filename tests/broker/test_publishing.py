@@ -266,3 +266,13 @@ def test_an_unroutable_message_says_where_nobody_listens() -> None:
     )
     queue = str(unroutable(composed("order.x", exchange="")))
     assert queue.startswith("There is no queue 'order.x', so nobody would get the")
+
+
+def test_an_id_of_ours_is_a_random_uuid() -> None:
+    ids = {compose("", "q", {}).id for _ in range(1_000)}
+    found = [uuid.UUID(id) for id in ids]
+
+    assert len(ids) == 1_000
+    assert {id.version for id in found} == {4}
+    assert {id.variant for id in found} == {uuid.RFC_4122}
+    assert ids == {str(id) for id in found}
