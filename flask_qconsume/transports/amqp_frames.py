@@ -37,6 +37,8 @@ _METHOD_HEAD = struct.Struct(">BHIHH")
 _TAG = struct.Struct(">QB")
 _LONG = struct.Struct(">I")
 _LONGLONG = struct.Struct(">Q")
+#: Class, weight and size of the body, before a message's properties.
+_CONTENT_HEAD = struct.Struct(">HHQ")
 #: What a frame needs beside its payload.
 OVERHEAD = 8
 
@@ -376,14 +378,18 @@ def publish(
     frame_max: int,
 ) -> list[bytes]:
     """The frames of one Basic.Publish; ``method`` comes from :func:`publish_method`."""
-    header = struct.pack(">HHQ", spec.Basic.CLASS_ID, 0, len(body)) + properties
+    header = _CONTENT_HEAD.pack(spec.Basic.CLASS_ID, 0, len(body)) + properties
     frames = [_frame(METHOD, channel, method), _frame(HEADER, channel, header)]
     size = frame_max - OVERHEAD
+    if 0 < len(body) <= size:
+        frames.append(_frame(BODY, channel, body))
+        return frames
     pieces = (body[start : start + size] for start in range(0, len(body), size))
     frames.extend(_frame(BODY, channel, piece) for piece in pieces)
     return frames
 
 
+@functools.lru_cache(maxsize=1_000)
 def publish_method(exchange: str, routing_key: str, *, mandatory: bool) -> bytes:
     """Basic.Publish and its arguments.
 

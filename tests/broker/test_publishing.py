@@ -20,10 +20,10 @@ from flask_qconsume.broker.properties import outgoing
 from flask_qconsume.broker.publishing import OPTIONS
 from flask_qconsume.broker.publishing import compose
 from flask_qconsume.broker.publishing import unroutable
-from flask_qconsume.broker.rabbitmq.parcel import encoded
 from flask_qconsume.broker.redis.envelope import written
 from flask_qconsume.formats.table import Formats
 from flask_qconsume.message import Outgoing
+from flask_qconsume.transports.amqp_properties import written as amqp_written
 from tests.apps import make_app
 
 
@@ -137,7 +137,7 @@ WRITABLE: list[t.Any] = [
 def test_what_amqp_and_json_can_write_may_be_a_header(value: t.Any) -> None:
     message = composed(headers={"h": value})
     assert message.headers["h"] == value
-    assert encoded(outgoing(message))
+    assert amqp_written(outgoing(message))
     assert written(outgoing(message))
 
 

@@ -14,6 +14,7 @@ from amqp.serialization import dumps
 from ...message import Message
 from ...text import shortened
 from ...transports import amqp_frames as frames
+from ...transports.amqp_properties import written
 from .. import headers as ours
 from .. import properties
 from ..delivery import Forward
@@ -22,7 +23,6 @@ from ..topology import QueuePlan
 from .ladder import MAX_DELAY
 from .ladder import retry_step
 from .parcel import Parcel
-from .parcel import encoded
 from .parcel import expiration
 
 #: Written by the broker. A message that expires from a wait queue and whose x-death
@@ -152,7 +152,7 @@ def _fitting(
     # Room for an expiration, which comes later.
     limit = frame_max - 64
     cuts = iter(_CUTS)
-    while frames.header_size(encoded({**basic, "headers": headers})) > limit:
+    while frames.header_size(written({**basic, "headers": headers})) > limit:
         cut = next(cuts, None)
         if cut is not None:
             _cut(headers, *cut)

@@ -7,10 +7,9 @@ import typing as t
 from collections.abc import Mapping
 from collections.abc import Sequence
 
-import amqp
-
 from ...errors import PublishRefused
 from ...transports import amqp_frames as frames
+from ...transports.amqp_properties import written
 from .ladder import Step
 
 #: The longest expiration that RabbitMQ takes, some 49 days, in milliseconds.
@@ -57,7 +56,7 @@ class Parcel:
         self.id = properties.get("message_id")
         self.body = body
         self.method = frames.publish_method(exchange, routing_key, mandatory=mandatory)
-        self.properties = encoded(properties)
+        self.properties = written(properties)
         self.batch: Batch | None = None
         self.done = False
         self.error: Exception | None = None
@@ -124,15 +123,6 @@ class Batch:
 
     def wait(self, timeout: float) -> bool:
         return self._over.wait(timeout)
-
-
-def encoded(properties: Mapping[str, t.Any]) -> bytes:
-    """Basic properties as AMQP writes them, ``headers`` among them.
-
-    :raises Exception: of many kinds, if one of them cannot be written.
-    """
-    table = {**properties, "application_headers": properties.get("headers") or None}
-    return t.cast(bytes, amqp.Message(b"", **table)._serialize_properties())
 
 
 def expiration(seconds: float) -> str | None:

@@ -77,10 +77,12 @@ class Publisher:
             self._waiting.extend(parcels)
             self._start()
             self._changed.notify_all()
+        complete = False
         try:
-            batch.wait(timeout)
+            complete = batch.wait(timeout)
         finally:
-            self._give_up(parcels, timeout)
+            if not complete:
+                self._give_up(parcels, timeout)
         return [parcel.error for parcel in parcels]
 
     def close(self) -> None:
