@@ -16,6 +16,7 @@ from redis.exceptions import ResponseError
 from flask_qconsume.broker import headers
 from flask_qconsume.broker.redis.base import RedisBroker
 from flask_qconsume.broker.redis.faults import translated
+from flask_qconsume.broker.redis.meeting import Meeting
 from flask_qconsume.broker.redis.server import Server
 from flask_qconsume.broker.redis.shared import Shared
 from flask_qconsume.broker.redis_streams import RedisStreams
@@ -46,8 +47,8 @@ class Fake(Server):
     def commands(self, commands, timeout=None, near=""):
         return [self.client.execute_command(*command) for command in commands]
 
-    def slot(self, timeout):
-        return contextlib.nullcontext(True)
+    def meeting(self):
+        return Meeting(1)
 
     def close(self):
         self.client.close()

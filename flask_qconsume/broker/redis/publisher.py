@@ -1,6 +1,6 @@
 """Publishing: routed by kombu's bindings, confirmed by Redis' answer, tried again.
 
-Safe in any thread or greenlet: nothing is kept between two calls but what was read.
+Safe in any thread or greenlet: those who publish at the same time send together.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .bindings import Bindings
 from .faults import AnswerLost
 from .layout import Layout
 from .link import WAIT
+from .meeting import Turn
 from .scripts import Call
 from .shared import Shared
 
@@ -39,7 +40,8 @@ Result = Exception | None
 class Routed:
     """A message on its way to some queues, in one step."""
 
-    #: Which one it is of those that are to be published.
+    #: Whose it is, and which one of that caller's.
+    attempt: _Attempts
     number: int
     queues: tuple[str, ...]
     call: Call
@@ -73,51 +75,65 @@ class Publisher:
     def publish(self, messages: Sequence[Outgoing], timeout: float) -> list[Result]:
         """Publish, trying again until the time is over."""
         attempt = _Attempts(messages, time.monotonic() + timeout)
-        with self._shared.server.slot(timeout) as ours:
-            while ours and attempt.goes_on():
-                try:
-                    self._prepare(attempt.left)
-                    for numbers in attempt.portions():
-                        self._send(attempt, numbers)
-                except BrokerUnavailable as error:
-                    attempt.failed(error)
-                except BrokerError as error:
-                    attempt.give_up(error)
-        return attempt.results(ours)
+        meeting = self._shared.server.meeting()
+        while attempt.goes_on():
 
-    def _send(self, attempt: _Attempts, numbers: Sequence[int]) -> None:
-        parts = [part for number in numbers for part in self._parts(attempt, number)]
+            def lead(attempts: Sequence[Turn]) -> None:
+                self._send_all(t.cast("Sequence[_Attempts]", attempts), attempt)
+
+            meeting.attend(attempt, lead, attempt.deadline)
+        return attempt.results()
+
+    def _send_all(self, attempts: Sequence[_Attempts], leader: _Attempts) -> None:
+        """Send once what is open of each; it has the leader's time."""
+        try:
+            self._prepare(leader.left)
+            for portion in _portions(attempts):
+                self._send(portion, leader)
+        except BrokerUnavailable as error:
+            for attempt in attempts:
+                attempt.failed(error)
+        except BrokerError as error:
+            for attempt in attempts:
+                attempt.give_up(error if attempt is leader else _like(error))
+
+    def _send(self, portion: Portion, leader: _Attempts) -> None:
+        parts = [part for each in portion for part in self._parts(*each, leader)]
         calls = [part.call for part in parts]
-        answers = self._shared.server.publish(calls, attempt.left)
-        results: dict[int, Result] = {}
+        answers = self._shared.server.publish(calls, leader.left)
+        results: dict[One, Result] = {}
         for part, answer in zip(parts, answers, strict=True):
             failed = answer if isinstance(answer, Exception) else None
+            key = part.attempt, part.number
             if failed is None:
-                attempt.arrived(part.number).update(part.queues)
-            results[part.number] = results.get(part.number) or failed
-        for number, result in results.items():
+                part.attempt.arrived(part.number, part.queues)
+            results[key] = results.get(key) or failed
+        for (attempt, number), result in results.items():
             attempt.settle(number, result)
         self._shared.wake(name for part in parts for name in part.unseen)
 
-    def _parts(self, attempt: _Attempts, number: int) -> list[Routed]:
+    def _parts(
+        self, attempt: _Attempts, number: int, leader: _Attempts
+    ) -> list[Routed]:
         """A message on its way, in parts; what has no way is settled by that."""
         try:
-            parts = self._routed(attempt, number)
+            parts = self._routed(attempt, number, leader.left)
         except BrokerUnavailable:
             raise
-        except BrokerError as error:
+        except Exception as error:
+            # Its own caller's, and nobody else's who sends with it.
             attempt.settle(number, error)
             return []
         if not parts:
             attempt.settle(number, None)
         return parts
 
-    def _routed(self, attempt: _Attempts, number: int) -> list[Routed]:
+    def _routed(self, attempt: _Attempts, number: int, left: float) -> list[Routed]:
         """A message on its way to the queues that do not have it yet, if any."""
-        message, there = attempt.messages[number], attempt.arrived(number)
-        queues = [q for q in self._queues(message, attempt.left) if q not in there]
+        message, there = attempt.messages[number], attempt.there(number)
+        queues = [q for q in self._queues(message, left) if q not in there]
         return [
-            Routed(number, group, *self._addressed(message, group))
+            Routed(attempt, number, group, *self._addressed(message, group))
             for group in self._shared.server.together(queues, self._key)
         ]
 
@@ -174,22 +190,28 @@ class ListPublisher(Publisher):
         )
 
 
-class _Attempts:
-    """What became of some messages so far."""
+class _Attempts(Turn):
+    """What became of one caller's messages so far."""
 
     def __init__(self, messages: Sequence[Outgoing], deadline: float) -> None:
+        super().__init__(len(messages))
         self.messages = messages
-        self._deadline = deadline
+        #: On :func:`time.monotonic`'s clock.
+        self.deadline = deadline
         self._open = dict.fromkeys(range(len(messages)))
         self._results: list[Result] = [None] * len(messages)
         self._arrived: dict[int, set[str]] = {}
         self._last: BrokerError | None = None
-        self._doubtful = False
         self._pause = 0.0
 
     @property
     def left(self) -> float:
-        return self._deadline - time.monotonic()
+        return self.deadline - time.monotonic()
+
+    @property
+    def open(self) -> list[int]:
+        """What is to be sent."""
+        return list(self._open)
 
     def goes_on(self) -> bool:
         """Whether there is something to send and time for it; waits if it was tried."""
@@ -199,22 +221,13 @@ class _Attempts:
             time.sleep(min(self._pause, self.left))
         return self.left > 0
 
-    def portions(self) -> Iterator[list[int]]:
-        """What is to be sent, by round trips."""
-        portion: list[int] = []
-        size = 0
-        for number in list(self._open):
-            portion.append(number)
-            size += len(self.messages[number].body)
-            if len(portion) >= _MESSAGES or size >= _BYTES:
-                yield portion
-                portion, size = [], 0
-        if portion:
-            yield portion
+    def arrived(self, number: int, queues: Sequence[str]) -> None:
+        """Note that these queues have a message; others may not be reached yet."""
+        self._arrived.setdefault(number, set()).update(queues)
 
-    def arrived(self, number: int) -> set[str]:
-        """The queues that have a message, where others are not reached yet."""
-        return self._arrived.setdefault(number, set())
+    def there(self, number: int) -> t.AbstractSet[str]:
+        """The queues that have a message already."""
+        return self._arrived.get(number, frozenset())
 
     def settle(self, number: int, error: Result) -> None:
         """Note the end of a message, unless trying again may help."""
@@ -227,31 +240,60 @@ class _Attempts:
     def failed(self, error: BrokerUnavailable) -> None:
         """Note that there was no working connection."""
         self._last = error
-        self._doubtful = self._doubtful or isinstance(error, AnswerLost)
+        self.doubtful = self.doubtful or isinstance(error, AnswerLost)
         shortest, longest = _PAUSES
         self._pause = min(max(self._pause * 2, shortest), longest)
 
     def give_up(self, error: BrokerError) -> None:
         """Note that trying again does not help."""
-        for number in list(self._open):
+        for number in self.open:
             self.settle(number, error)
 
-    def results(self, had_turn: bool) -> list[Result]:
+    def results(self) -> list[Result]:
         """What became of each message, now that the time is over or all are settled."""
-        for number in self._open:
-            self._results[number] = self._failure(had_turn)
-        return self._results
+        # A copy: whoever still sends for us may note something later.
+        results = list(self._results)
+        for number in self.open:
+            results[number] = self._failure()
+        return results
 
-    def _failure(self, had_turn: bool) -> BrokerError:
-        if not had_turn:
+    def _failure(self) -> BrokerError:
+        if self._last is None and not self.doubtful:
             return PublishTimeout(
-                "Redis did not confirm the message in time: all connections were busy"
-                " with other publishers ('max_connections' in"
-                " 'QCONSUME_TRANSPORT_OPTIONS')."
+                "Redis did not confirm the message in time: it was still busy with what"
+                " others had published before. Nothing was sent."
             )
-        if self._doubtful or self._last is None:
+        if self.doubtful or self._last is None:
             return PublishTimeout(
                 "Redis did not confirm the message in time; it may have taken it or"
                 f" not. {self._last or ''}".strip()
             )
-        return self._last
+        return _like(self._last)
+
+
+#: A message: whose it is, and which one of that caller's.
+One = tuple[_Attempts, int]
+Portion = list[One]
+
+
+def _portions(attempts: Sequence[_Attempts]) -> Iterator[Portion]:
+    """What is to be sent, by round trips."""
+    portion: Portion = []
+    size = 0
+    for attempt in attempts:
+        for number in attempt.open:
+            portion.append((attempt, number))
+            size += len(attempt.messages[number].body)
+            if len(portion) >= _MESSAGES or size >= _BYTES:
+                yield portion
+                portion, size = [], 0
+    if portion:
+        yield portion
+
+
+def _like(error: BrokerError) -> BrokerError:
+    """The same for somebody else: an exception is raised in one place only."""
+    kind = BrokerUnavailable if isinstance(error, BrokerUnavailable) else type(error)
+    found = kind(str(error))
+    found.__cause__ = error
+    return found

@@ -24,6 +24,7 @@ from ...errors import ConfigurationError
 from ...settings import Settings
 from .faults import translated
 from .layout import connection_options
+from .meeting import Meeting
 from .replicas import replicas_of
 from .scripts import Call
 
@@ -33,8 +34,6 @@ _connection: t.Any = Connection
 _ERRORS = (exceptions.RedisError, OSError)
 #: Seconds that it takes at most to be connected.
 _CONNECT_TIMEOUT = 5.0
-#: How many publishers of one process talk to Redis at once; the others wait.
-_SLOTS = 10
 
 
 class Wire:
@@ -109,7 +108,7 @@ class Wire:
 class _Pool:
     """The connections of one process (of one of gevent's hubs, if it is patched)."""
 
-    def __init__(self, url: str, options: dict[str, t.Any], slots: int) -> None:
+    def __init__(self, url: str, options: dict[str, t.Any], leaders: int) -> None:
         required = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
         try:
             self._kombu = _connection(
@@ -127,7 +126,8 @@ class _Pool:
                 "'QCONSUME_BROKER_URL' or 'QCONSUME_TRANSPORT_OPTIONS' cannot be used"
                 f" for Redis: {error}."
             ) from error
-        self.slots = threading.BoundedSemaphore(slots)
+        #: Those who publish by these connections.
+        self.meeting = Meeting(leaders)
 
     def take(self) -> t.Any:
         """A connection, opened."""
@@ -152,6 +152,10 @@ class _Unasked:
 class Server:
     """Redis, for one app in one process."""
 
+    #: How many send at once of those who publish: while one waits for the answer, the
+    #: next one gets ready.
+    leaders: t.ClassVar[int] = 2
+
     def __init__(self, settings: Settings) -> None:
         _check_url(settings.broker_url)
         self._url = settings.broker_url
@@ -168,7 +172,8 @@ class Server:
             "socket_timeout": first,
         }
         self._replicas = replicas_of(settings.transport_options)
-        self._slots: int = self._options.pop("max_connections", _SLOTS)
+        most: int = self._options.pop("max_connections", self.leaders)
+        self._leaders = max(1, min(self.leaders, most))
         # redis-py raises an error where a pool is exhausted; we wait for our turn.
         self._options["max_connections"] = 2**31
         self._pools: dict[tuple[int, int], _Pool] = {}
@@ -250,9 +255,9 @@ class Server:
                 raise translated(answer) from answer
         return answers
 
-    def slot(self, timeout: float) -> t.ContextManager[bool]:
-        """Wait for one's turn to publish; false if it did not come in time."""
-        return _turn(self._pool().slots, timeout)
+    def meeting(self) -> Meeting:
+        """Where those meet who publish at the same time."""
+        return self._pool().meeting
 
     def close(self) -> None:
         """Close all connections of this process."""
@@ -277,7 +282,7 @@ class Server:
         if pool is None:
             for other in [k for k in self._pools if k[0] != key[0]]:
                 self._pools.pop(other, None)
-            made = _Pool(self._url, self._options, self._slots)
+            made = _Pool(self._url, self._options, self._leaders)
             pool = self._pools.setdefault(key, made)
         return pool
 
@@ -309,16 +314,6 @@ def _check_url(url: str) -> None:
             "'QCONSUME_BROKER_URL' names several servers, which only 'sentinel://' can"
             " choose from. Give one 'redis://' URL, or the sentinels."
         )
-
-
-@contextlib.contextmanager
-def _turn(slots: threading.Semaphore, timeout: float) -> Iterator[bool]:
-    got = slots.acquire(timeout=max(timeout, 0.0))
-    try:
-        yield got
-    finally:
-        if got:
-            slots.release()
 
 
 def _by_hash(call: Call) -> Command:

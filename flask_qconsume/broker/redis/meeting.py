@@ -1,0 +1,122 @@
+"""Those who publish at the same time: one of them sends for all who wait.
+
+A round trip costs the same for one message and for a hundred. So whoever comes while
+somebody is sending waits for that to end, and goes with all the others who came
+meanwhile. Knows neither messages nor Redis.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from collections.abc import Sequence
+
+#: How many messages go together at the most; whoever comes with more goes alone.
+_MOST = 200
+
+#: Sends for all of these.
+Lead = Callable[[Sequence["Turn"]], None]
+
+
+class Turn:
+    """One who waits until its messages were sent; once more if that failed.
+
+    :param size: How many messages it has.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        #: Whether somebody has begun to send for it, and whether that has ended.
+        self.taken = self.served = False
+        #: Whether it is not known what became of something that was sent.
+        self.doubtful = False
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
+
+    def sleep(self, timeout: float) -> None:
+        """Wait until :meth:`wake`; what came before counts."""
+        self._asleep.acquire(timeout=timeout)
+
+    def wake(self) -> None:
+        """End a sleep, or the next one."""
+        with contextlib.suppress(RuntimeError):  # It was told already.
+            self._asleep.release()
+
+
+class Meeting:
+    """Where they meet: on one hub of gevent's, or in a process without any.
+
+    :param leaders: How many may be sending at once.
+    """
+
+    def __init__(self, leaders: int) -> None:
+        self._leaders = [threading.Lock() for _ in range(leaders)]
+        self._waiting: dict[Turn, None] = {}
+
+    def attend(self, turn: Turn, lead: Lead, deadline: float) -> None:
+        """Wait until somebody has sent for a turn, or do it; or until time is over.
+
+        :param lead: Called where nobody else is sending, with this turn and others.
+        """
+        turn.taken = turn.served = False
+        self._waiting[turn] = None
+        try:
+            while not turn.served and (left := deadline - time.monotonic()) > 0:
+                # Who is being served has nothing to lead for.
+                leader = None if turn.taken else self._free()
+                if leader is None:
+                    turn.sleep(left)
+                else:
+                    self._lead(leader, lead)
+        finally:
+            self._waiting.pop(turn, None)
+            turn.doubtful = turn.doubtful or (turn.taken and not turn.served)
+            self._hand_on()
+
+    def _free(self) -> threading.Lock | None:
+        """Begin to lead, if not enough others do."""
+        for leader in self._leaders:
+            # Looked at first: gevent goes round the hub where it does not get a lock.
+            if not leader.locked() and leader.acquire(blocking=False):
+                return leader
+        return None
+
+    def _lead(self, leader: threading.Lock, lead: Lead) -> None:
+        group: list[Turn] = []
+        try:
+            if len(self._waiting) > 1:
+                time.sleep(0)  # Others who were woken with us come as far as this.
+            group = self._take()
+            if group:
+                lead(group)
+        except BaseException:
+            # Whoever is interrupted here may have sent what others wait for.
+            for turn in group:
+                turn.doubtful = True
+            raise
+        finally:
+            leader.release()
+            for turn in group:
+                turn.served = True
+                turn.wake()
+
+    def _take(self) -> list[Turn]:
+        """Those who waited for longest. Each is given to one leader only."""
+        group: list[Turn] = []
+        room = _MOST
+        for turn in list(self._waiting):
+            if group and turn.size > room:
+                break
+            if self._waiting.pop(turn, turn) is None:
+                turn.taken = True
+                room -= turn.size
+                group.append(turn)
+        return group
+
+    def _hand_on(self) -> None:
+        """See to it that somebody leads, if anybody waits."""
+        if self._waiting and not all(leader.locked() for leader in self._leaders):
+            for turn in list(self._waiting)[:1]:
+                turn.wake()
