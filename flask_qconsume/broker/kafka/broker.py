@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Mapping
 from collections.abc import Sequence
 
 from ...errors import BrokerError
+from ...errors import BrokerUnavailable
 from ...errors import TopologyMismatch
 from ...errors import UnsupportedByBroker
 from ...message import Message
@@ -82,13 +84,15 @@ class Kafka(Broker):
     ) -> list[Exception | None]:
         check_messages(messages, self.topology.exchange, self.capabilities)
         planned = self._publisher.composed(messages)
+        deadline = time.monotonic() + timeout
         try:
             self._declare_once(timeout)
+            left = _left(deadline)
+            return self._publisher.publish(messages, planned, left)
         except UnsupportedByBroker:
             raise
         except BrokerError as error:
             return [error] * len(messages)
-        return self._publisher.publish(messages, planned, timeout)
 
     def declare(self) -> None:
         self._declare(TIMEOUT)
@@ -134,15 +138,24 @@ class Kafka(Broker):
     def _declare_once(self, timeout: float) -> None:
         if self._declared_by == os.getpid():
             return
-        # One for all who publish first: the others wait for it.
-        with self._declaring:
+        deadline = time.monotonic() + timeout
+        # One for all who publish first: the others wait for it, each for its own time.
+        if not self._declaring.acquire(timeout=timeout):
+            raise BrokerUnavailable(
+                f"Kafka did not answer within {timeout:g} s to somebody else, who looks"
+                " for the topics before anything is published."
+            )
+        try:
             if self._declared_by != os.getpid():
-                self._declare(timeout)
+                self._declare(_left(deadline))
+        finally:
+            self._declaring.release()
 
     def _declare(self, timeout: float) -> None:
         for plan in self.topology.queues:
             layout.check_plan(plan)
         if self.settings.declare != "never":
+            deadline = time.monotonic() + timeout
             found = self._topics.look(timeout)
             missing = {
                 plan.name: [
@@ -150,8 +163,8 @@ class Kafka(Broker):
                 ]
                 for plan in self.topology.queues
             }
-            self._supply(missing, timeout)
-            self._begin(timeout)
+            self._supply(missing, _left(deadline))
+            self._begin(_left(deadline))
         self._declared_by = os.getpid()
 
     def _supply(self, missing: Mapping[str, Sequence[str]], timeout: float) -> None:
@@ -189,6 +202,11 @@ class Kafka(Broker):
             ends = self._admin.ends(places, timeout)
             if ends:
                 self._admin.commit(plan.name, ends, timeout)
+
+
+def _left(deadline: float) -> float:
+    """The seconds that are left, and enough to be told why it failed."""
+    return max(deadline - time.monotonic(), 0.1)
 
 
 def _opener(queue: str, exchange: str) -> Opener:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 
 from ...errors import BrokerError
+from ...errors import BrokerUnavailable
 from ...errors import TopologyMismatch
 from ...settings import Settings
 from ...transports.kafka_admin import KafkaAdmin
@@ -41,6 +42,7 @@ class Topics:
         self._config = config
         self._settings = settings
         self._lock = threading.Lock()
+        self._looking = threading.Lock()
         self._known: Mapping[str, int] = {}
         self._looked = float("-inf")
 
@@ -48,8 +50,20 @@ class Topics:
         """How many partitions a topic has; 0 if there is no such topic."""
         known = self._known.get(topic, 0)
         if not known or time.monotonic() - self._looked > _FRESH:
-            known = self.look(timeout).get(topic, 0)
+            known = self._found(timeout).get(topic, 0)
         return known
+
+    def _found(self, timeout: float) -> Mapping[str, int]:
+        """What is there now: one asks at a time, for that takes a thread of its own."""
+        began = time.monotonic()
+        if not self._looking.acquire(timeout=timeout):
+            raise BrokerUnavailable(f"Kafka did not answer within {timeout:g} s.")
+        try:
+            if self._looked > began:  # Somebody else has asked meanwhile.
+                return self._known
+            return self.look(max(timeout - (time.monotonic() - began), 0.1))
+        finally:
+            self._looking.release()
 
     def look(self, timeout: float = TIMEOUT) -> Mapping[str, int]:
         """All topics, asked for anew, and how many partitions each has."""
