@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from .blueprint import ConsumerBlueprint
+from .errors import BrokerAway
 from .errors import BrokerError
 from .errors import BrokerRefused
 from .errors import BrokerUnavailable
@@ -46,6 +47,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Ack",
+    "BrokerAway",
     "BrokerError",
     "BrokerRefused",
     "BrokerUnavailable",

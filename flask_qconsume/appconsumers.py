@@ -16,6 +16,7 @@ from functools import cached_property
 from flask import Flask
 
 from .broker.base import Broker
+from .broker.circuit import Circuit
 from .broker.opening import check_url
 from .broker.opening import open_broker
 from .broker.publishing import compose
@@ -46,6 +47,7 @@ class AppConsumers:
         self.settings = settings
         self.registry = Registry.of(app)
         self._sender = app
+        self._circuit = Circuit(settings.away_after)
         self._lock = threading.RLock()
         self._diversion: Callable[[Outgoing], None] | None = None
 
@@ -111,6 +113,8 @@ class AppConsumers:
         :raises Unroutable: if it is mandatory and no queue is bound for it.
         :raises BrokerUnavailable: if there is no broker within
             ``QCONSUME_PUBLISH_TIMEOUT``.
+        :raises BrokerAway: at once, if nobody has got an answer from the broker for
+            ``QCONSUME_AWAY_AFTER``; nothing was sent. It is a ``BrokerUnavailable``.
         :raises PublishTimeout: if the broker did not confirm it within that time.
         :raises UnsupportedByBroker: if this broker cannot do what was asked.
         :raises PublishError: if it cannot be published like that.
@@ -129,7 +133,8 @@ class AppConsumers:
             for message in composed:
                 self._diversion(message)
             return [t.cast(str, message.id) for message in composed]
-        errors = self.broker.publish(composed, self.settings.publish_timeout)
+        timeout = self.settings.publish_timeout
+        errors = self._circuit.publish(self.broker, composed, timeout)
         for message, error in zip(composed, errors, strict=True):
             if error is None:
                 signals.send(signals.message_published, self._sender, message=message)

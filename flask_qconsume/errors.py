@@ -9,6 +9,7 @@
     ├── WorkerError (RuntimeError)              a worker cannot start here or now
     ├── BrokerError
     │   ├── BrokerUnavailable (ConnectionError) no connection, or it was lost
+    │   │   └── BrokerAway                      for a while already: it was not tried
     │   ├── BrokerRefused                       credentials or permissions
     │   ├── TopologyMismatch                    the broker holds it with other arguments
     │   ├── UnsupportedByBroker (NotImplementedError)
@@ -59,6 +60,22 @@ class BrokerError(QConsumeError):
 class BrokerUnavailable(BrokerError, ConnectionError):
     """There is no connection to the broker, or it was lost. Trying again may help."""
 
+    #: Whole seconds after which to try again, as HTTP's ``Retry-After`` has them.
+    retry_after: int = 1
+
+
+class BrokerAway(BrokerUnavailable):
+    """The broker has not answered for a while, so nothing was sent at all.
+
+    Raised at once; see ``QCONSUME_AWAY_AFTER``.
+
+    :param retry_after: Whole seconds after which it is tried again.
+    """
+
+    def __init__(self, text: str, retry_after: int = 1) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
 
 class BrokerRefused(BrokerError):
     """The broker refused the credentials, the virtual host or a permission."""
@@ -89,6 +106,9 @@ class PublishRefused(PublishError):
 
 class PublishTimeout(PublishError, TimeoutError):
     """The broker did not confirm the message in time; it may have taken it or not."""
+
+    #: Whole seconds after which to try again, as HTTP's ``Retry-After`` has them.
+    retry_after: int = 1
 
 
 class InvalidMessage(QConsumeError):

@@ -316,6 +316,14 @@ TABLE: tuple[Setting, ...] = (
         _number(0.001, 3_600),
     ),
     Setting(
+        "away_after",
+        "seconds",
+        5.0,
+        "After how long without an answer to anybody who publishes the broker counts as"
+        " away: publishing then fails at once, but for one attempt at a time.",
+        _number(0.001, 86_400),
+    ),
+    Setting(
         "heartbeat",
         "seconds",
         30.0,
@@ -383,6 +391,7 @@ class Settings:
     max_message_size: int
     declare: str
     publish_timeout: float
+    away_after: float
     heartbeat: float
     lease: float
     blocked_after: float

@@ -24,7 +24,7 @@ MAPPINGS = ("transport_options", "retry", "retry_policies", "consumers")
 
 WRONG: dict[str, list[t.Any]] = {
     **dict.fromkeys(
-        (*FLOATS, "heartbeat", "lease", "blocked_after", "stalled_after"),
+        (*FLOATS, "away_after", "heartbeat", "lease", "blocked_after", "stalled_after"),
         ["30", True, [], {}, -1, float("nan"), float("inf")],
     ),
     **dict.fromkeys(WHOLES, ["3", 3.0, True, [], 0, -1, 10**12]),
