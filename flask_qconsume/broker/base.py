@@ -60,6 +60,14 @@ class Link(abc.ABC):
         """The name of the queue that is read."""
         return self.plan.name if self.lane is Lane.MAIN else self.plan.suspects
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether the broker is away, and the link goes on by itself once it is back.
+
+        Others are lost then.
+        """
+        return False
+
     #: Seconds between two calls of :meth:`beat`.
     beat_interval: float = 10.0
 
@@ -229,6 +237,14 @@ class Broker(abc.ABC):
     @abc.abstractmethod
     def depth(self, queue: str) -> int:
         """How many messages wait in a queue (any name); 0 if it does not exist."""
+
+    def answers(self) -> bool:
+        """Whether anything answers at the broker's address now, be it a refusal.
+
+        Asked once a second while a connection is awaited; cheap, raises nothing. A
+        client that comes back by itself has no need of it, and says yes.
+        """
+        return True
 
     @abc.abstractmethod
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:

@@ -37,6 +37,7 @@ from ..text import printable
 from .backoff import Backoff
 from .handlers import Handlers
 from .limits import TimeLimits
+from .lookout import Lookout
 from .reader import Reader
 from .settler import Settlement
 from .settler import Settler
@@ -72,6 +73,7 @@ class Subscription:
         self,
         app: Flask,
         broker: Broker,
+        lookout: Lookout,
         settings: Settings,
         consumer: Consumer,
         plan: QueuePlan,
@@ -87,6 +89,7 @@ class Subscription:
         self.consuming = Event()
         self._app = app
         self._broker = broker
+        self._lookout = lookout
         self._settings = settings
         self._plan = plan
         self._stopping = stopping
@@ -113,6 +116,13 @@ class Subscription:
         """The consumer's name, and the lane's if it is not the main one."""
         suffix = " (suspects)" if self.lane is Lane.SUSPECTS else ""
         return self.consumer.name + suffix
+
+    @property
+    def connected(self) -> bool:
+        """Whether it reads, and the broker is there."""
+        reader = self._reader
+        interrupted = reader is not None and reader.link.interrupted
+        return self.consuming.is_set() and not interrupted
 
     @property
     def busy(self) -> int:
@@ -233,7 +243,7 @@ class Subscription:
             if self._tend(link):
                 backoff.reset()
             if not self._quiet:
-                self._pause(backoff.next())
+                self._pause(backoff, backoff.next())
 
     def _connect(self, backoff: Backoff) -> Link | None:
         try:
@@ -248,14 +258,15 @@ class Subscription:
                 printable(error),
                 exc_info=None if isinstance(error, BrokerError) else error,
             )
-            self._pause(delay)
+            self._pause(backoff, delay)
             return None
 
-    def _pause(self, delay: float) -> None:
+    def _pause(self, backoff: Backoff, delay: float) -> None:
         """Wait before the next connection, unless the subscription is closed."""
         self._over.clear()
-        if not self._quiet:
-            self._over.wait(delay)
+        if not self._quiet and self._lookout.pause(self._over, delay):
+            # What failed so far says nothing of a broker that has just come back.
+            backoff.reset()
 
     def _tend(self, link: Link) -> bool:
         """Keep one link alive until it is lost or the subscription is closed.

@@ -213,7 +213,7 @@ class _Watched:
     def look(self, now: float) -> bool:
         """Whether it is time to ask how many messages wait."""
         subscription = self._subscription
-        idle = subscription.consuming.is_set() and subscription.idle
+        idle = subscription.connected and subscription.idle
         return self._hunger.look(now, subscription.received, idle)
 
     def found(self, backlog: int) -> None:
@@ -225,7 +225,7 @@ class _Watched:
         return Facts(
             name=subscription.name,
             queue=subscription.queue,
-            connected=subscription.consuming.is_set(),
+            connected=subscription.connected,
             tended=subscription.tended,
             limit=subscription.consumer.timeout,
             late=subscription.late,

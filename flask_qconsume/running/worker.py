@@ -28,6 +28,7 @@ from ..logs import logger_named
 from ..registration.consumer import Consumer
 from ..registration.registry import find
 from ..text import printable
+from .lookout import Lookout
 from .subscription import Subscription
 from .watch import Watch
 
@@ -60,6 +61,7 @@ class Worker:
         self.subscriptions: list[Subscription] = []
         #: Knows whether it is live and ready, and what is wrong.
         self.watch = Watch(self)
+        self._lookout = Lookout(lambda: self._consumers.broker.answers())
         self._hooks_begun = False
 
     def start(self) -> None:
@@ -134,9 +136,7 @@ class Worker:
         return (
             self.watch.started
             and not self.stopping.is_set()
-            and all(
-                subscription.consuming.is_set() for subscription in self.subscriptions
-            )
+            and all(subscription.connected for subscription in self.subscriptions)
         )
 
     def depth(self, queue: str) -> int:
@@ -164,6 +164,7 @@ class Worker:
         return Subscription(
             self.app,
             self._consumers.broker,
+            self._lookout,
             self.settings,
             consumer,
             self._consumers.topology.queue(consumer.queue),

@@ -138,10 +138,20 @@ class KafkaConfig:
         return {name: str(value) for name, value in given.items()}
 
     @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """The hosts and ports by which the cluster is found."""
+        found = [each.rpartition(":") for each in self._servers.split(",")]
+        return [(host.strip("[]"), int(port)) for host, _, port in found]
+
+    @property
     def begins_at_the_end(self) -> bool:
         """Whether a new group begins with what comes later."""
         found = str(self.consumer("").get("auto.offset.reset", "")).lower()
         return found in ("latest", "largest", "end")
+
+    @property
+    def _servers(self) -> str:
+        return str(self.common["bootstrap.servers"])
 
     def _merged(self, ours: Config, option: str) -> Config:
         return {**_COMMON, **ours, **self.common, **(self.options.get(option) or {})}

@@ -59,6 +59,11 @@ class KafkaConsumer:
         """How many records were fetched and may not be handed out yet."""
         return self._member.buffered
 
+    @property
+    def away(self) -> bool:
+        """Whether Kafka does not answer at the moment."""
+        return self._member.absence.lasts
+
     def start(self, timeout: float = 2 * ANSWER) -> None:
         """Connect, and begin to join the group.
 

@@ -25,6 +25,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition
 
 from ..errors import BrokerError
+from .kafka_absence import Absence
 from .kafka_faults import is_refusal
 from .kafka_faults import translated
 from .kafka_slot import Arrival
@@ -114,6 +115,7 @@ class Member:
         self.told: deque[tuple[int, str]] = deque(maxlen=1_000)
         self.opened = False
         self.error: BrokerError | None = None
+        self.absence = Absence(float(config.get("session.timeout.ms", 45_000)) / 1_000)
         #: When it was seen alive.
         self.beaten = time.monotonic()
         #: How many settlements came for slots that were gone.
@@ -127,7 +129,6 @@ class Member:
         self._commits = Commits(terms, self)
         self._flow = Flow()
         self._turn = 0
-        self._doubted = False
         self._known: set[str] = set()
 
     @property
@@ -213,7 +214,7 @@ class Member:
                 return
             except KafkaException as error:
                 self._consumer.poll(0)  # Tells more: a refusal, nobody there at all.
-                over = self._doubted or time.monotonic() > deadline
+                over = self.absence.begun or time.monotonic() > deadline
                 if self.error is not None:
                     raise self.error from error
                 if over or self.stopping:
@@ -316,9 +317,8 @@ class Member:
         ahead = _AHEAD + self._commits.room
         self._flow.look(self._consumer, slots, ahead, self.quiet)
         self._fetch(slots)
-        if self._doubted:
-            self._doubted = False
-            self._consumer.list_topics(timeout=2 * _TRY)
+        if self.absence.look(lambda time: self._consumer.list_topics(timeout=time)):
+            self.tell(logging.WARNING, _of_absence(self.absence))
 
     def _obey(self) -> None:
         while self.settled:
@@ -394,7 +394,7 @@ class Member:
         if error.fatal() or is_refusal(error):
             self.fail(error)
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self._doubted = True  # It may be that they only hung up idle connections.
+            self.absence.doubt()
         else:
             self._tell_once(error)
 
@@ -598,6 +598,15 @@ class Flow:
 
     def _is_unwanted(self, slot: Slot) -> bool:
         return self._halted or slot.stuck
+
+
+def _of_absence(absence: Absence) -> str:
+    if absence.lasts:
+        return (
+            "Kafka does not answer. What is in hand stays in hand, and the group keeps"
+            " our place, until the session is over ('QCONSUME_LEASE')."
+        )
+    return "Kafka answers again."
 
 
 class _Lines:

@@ -72,6 +72,12 @@ class Outage(Memory):
         #: Whether nothing can be forwarded.
         self.is_full = False
         self.refused = 0
+        #: How often it was looked whether it answers, while it was down.
+        self.looked_at = 0
+
+    def answers(self) -> bool:
+        self.looked_at += self.is_down
+        return not self.is_down
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         if self.is_down:

@@ -23,6 +23,7 @@ from ..base import Broker
 from ..base import DeadLetters
 from ..base import Link
 from ..delivery import Lane
+from ..listening import anybody_listens
 from ..policies import check_messages
 from ..topology import Binding
 from ..topology import QueuePlan
@@ -111,6 +112,9 @@ class Kafka(Broker):
             if queue in (plan.name, plan.suspects):
                 return self._lag(plan, queue)
         return lag(self._admin, queue, self._topics.look(), TIMEOUT, only_known=True)
+
+    def answers(self) -> bool:
+        return anybody_listens(self._config.addresses)
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return KafkaDeadLetters(

@@ -97,6 +97,10 @@ class KafkaLink(Link):
         self._consumer = KafkaConsumer(config, topics, terms)
         self._consumer.start()
 
+    @property
+    def interrupted(self) -> bool:
+        return self._consumer.away
+
     def read(self, room: int, wait: float = _WAIT) -> Sequence[Delivery]:
         if self.closed:
             return []

@@ -19,6 +19,7 @@ from ..base import DeadLetters
 from ..base import Link
 from ..capabilities import Capabilities
 from ..delivery import Lane
+from ..listening import anybody_listens
 from ..policies import check_messages
 from ..properties import outgoing
 from ..topology import Binding
@@ -27,6 +28,7 @@ from ..topology import Topology
 from .bindings import Record
 from .capabilities import CLASSIC
 from .capabilities import QUORUM
+from .connection import addresses
 from .connection import requests
 from .dead_letters import RabbitDeadLetters
 from .dead_letters import depth
@@ -116,6 +118,9 @@ class RabbitMQ(Broker):
     def depth(self, queue: str) -> int:
         with requests(self.settings, f"counting '{queue}'") as channel:
             return depth(channel, queue)
+
+    def answers(self) -> bool:
+        return anybody_listens(addresses(self.settings))
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return RabbitDeadLetters(self.settings, plan, self._send)

@@ -61,6 +61,14 @@ def open_connection(settings: Settings, name: str) -> Connection:
     raise problem
 
 
+def addresses(settings: Settings) -> t.Iterator[tuple[str, int]]:
+    """The hosts and ports of the URL."""
+    for url in settings.broker_url.split(";"):
+        client = _client(settings, url, "")
+        usual = client.transport.default_connection_params["port"]
+        yield client.hostname, client.port or usual
+
+
 def _client(settings: Settings, url: str, name: str) -> t.Any:
     options = dict(settings.transport_options)
     tls = options.pop("ssl", url.startswith("amqps:"))

@@ -62,6 +62,9 @@ class RedisBroker(Broker, t.Generic[L]):
     def unbind(self, bindings: Sequence[Binding]) -> None:
         self._bindings.remove(bindings)
 
+    def answers(self) -> bool:
+        return self._shared.server.answers()
+
     def close(self) -> None:
         self._shared.server.close()
 

@@ -20,6 +20,7 @@ from kombu.connection import Connection
 from redis import exceptions
 
 from ...errors import BrokerError
+from ...errors import BrokerUnavailable
 from ...errors import ConfigurationError
 from ...settings import Settings
 from .faults import translated
@@ -34,6 +35,8 @@ _connection: t.Any = Connection
 _ERRORS = (exceptions.RedisError, OSError)
 #: Seconds that it takes at most to be connected.
 _CONNECT_TIMEOUT = 5.0
+#: Seconds in which it answers if it is there.
+_LOOK = 1.0
 
 
 class Wire:
@@ -258,6 +261,17 @@ class Server:
     def meeting(self) -> Meeting:
         """Where those meet who publish at the same time."""
         return self._pool().meeting
+
+    def answers(self) -> bool:
+        """Whether it answers now, be it by a refusal; while it loads it does not."""
+        try:
+            with self._pooled() as wire:
+                wire.ask("PING", timeout=_LOOK)
+        except BrokerUnavailable:
+            return False
+        except BrokerError:
+            return True
+        return True
 
     def close(self) -> None:
         """Close all connections of this process."""

@@ -73,6 +73,11 @@ class Cluster(Server):
             found[slot] = (*found.get(slot, ()), name)
         return list(found.values())
 
+    def answers(self) -> bool:
+        """Whether all of them do: it is the last one that somebody waits for."""
+        known = dict.fromkeys([*self._nodes, *self._address.seeds])
+        return all(self._node(address).answers() for address in known)
+
     def close(self) -> None:
         super().close()
         for node in list(self._nodes.values()):

@@ -1,0 +1,266 @@
+"""One looks whether the broker is back, for all who wait for it."""
+
+from __future__ import annotations
+
+import itertools
+import typing as t
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from flask_qconsume.running import subscription
+from flask_qconsume.running.backoff import Backoff
+from flask_qconsume.running.lookout import Lookout
+
+from ..servers import Kafka
+from ..servers import RabbitMQ
+from ..servers import Redis
+from ..servers import RedisCluster
+from ..servers import Vhost
+from ..waiting import wait_for
+from .conftest import Bench
+from .outage import play_outages
+
+#: No test is as long as that: whoever waits for it waits in vain.
+LONG = 3600.0
+
+
+class Port:
+    """A port that answers or does not, as the test says."""
+
+    def __init__(self) -> None:
+        self.answers = False
+        self.asked = 0
+
+    def __call__(self) -> bool:
+        self.asked += 1
+        return self.answers
+
+    def await_looks(self, number: int) -> None:
+        wanted = self.asked + number
+        wait_for(lambda: self.asked >= wanted)
+
+
+@pytest.fixture
+def port() -> Port:
+    return Port()
+
+
+def lookout_at(port: t.Callable[[], bool]) -> Lookout:
+    return Lookout(port, interval=0.001, spread=0.001)
+
+
+def test_pauses_end_when_the_broker_is_back(port: Port) -> None:
+    lookout = lookout_at(port)
+    waiting = [gevent.spawn(lookout.pause, Event(), LONG) for _ in range(50)]
+    port.await_looks(3)
+    assert not any(one.dead for one in waiting)
+    port.answers = True
+    gevent.joinall(waiting, timeout=10, raise_error=True)
+    assert [one.value for one in waiting] == [True] * 50
+
+
+def test_a_broker_that_answers_and_refuses_is_not_hammered(port: Port) -> None:
+    port.answers = True
+    lookout = lookout_at(port)
+    waiting = gevent.spawn(lookout.pause, Event(), LONG)
+    port.await_looks(20)
+    assert not waiting.dead
+    waiting.kill()
+
+
+def test_that_it_was_away_is_remembered_from_one_pause_to_the_next(port: Port) -> None:
+    lookout = lookout_at(port)
+    first = gevent.spawn(lookout.pause, Event(), LONG)
+    port.await_looks(2)
+    first.kill()
+    port.answers = True
+    assert lookout.pause(Event(), LONG) is True
+    # The same return is news only once.
+    second = gevent.spawn(lookout.pause, Event(), LONG)
+    port.await_looks(5)
+    assert not second.dead
+    second.kill()
+
+
+def test_a_pause_ends_by_itself_and_by_a_stop(port: Port) -> None:
+    lookout = lookout_at(port)
+    assert lookout.pause(Event(), 0.01) is False
+    over = Event()
+    waiting = gevent.spawn(lookout.pause, over, LONG)
+    port.await_looks(1)
+    over.set()
+    assert waiting.get(timeout=10) is False
+
+
+def test_a_stop_ends_the_jitter_too(port: Port) -> None:
+    lookout = Lookout(port, interval=0.001, spread=LONG, random=lambda: 1.0)
+    over = Event()
+    waiting = gevent.spawn(lookout.pause, over, LONG)
+    port.await_looks(2)
+    port.answers = True
+    port.await_looks(1)
+    assert not waiting.dead
+    over.set()
+    assert waiting.get(timeout=10) is False
+
+
+def test_one_looks_for_all_and_no_longer_than_anybody_waits(port: Port) -> None:
+    lookout = lookout_at(port)
+    waiting = [gevent.spawn(lookout.pause, Event(), LONG) for _ in range(20)]
+    port.await_looks(1)
+    looking = lookout._looking
+    port.await_looks(3)
+    assert lookout._looking is looking is not None
+    gevent.killall(waiting)
+    looking.join(timeout=10)
+    assert looking.dead
+
+
+def test_a_look_that_fails_is_no_news() -> None:
+    numbers = itertools.count()
+
+    def fails() -> bool:
+        next(numbers)
+        raise RuntimeError("a mistake")
+
+    lookout = lookout_at(fails)
+    waiting = gevent.spawn(lookout.pause, Event(), LONG)
+    wait_for(lambda: next(numbers) > 4)
+    assert not waiting.dead
+    waiting.kill()
+
+
+# -- with workers ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after many attempts: the next one is far away."""
+    monkeypatch.setattr(subscription, "Backoff", lambda: Backoff(LONG, LONG))
+
+
+def test_consuming_goes_on_when_the_broker_is_back(
+    bench: Bench, long_pauses: None
+) -> None:
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    broker = play_outages(bench)
+    worker = bench.start()
+    wait_for(lambda: worker.ready)
+    broker.down()
+    wait_for(lambda: broker.looked_at > 2)
+    broker.up()
+    wait_for(lambda: worker.ready)
+
+
+def goes_on(bench: Bench, server: t.Any) -> None:
+    """The server is away and comes back: consuming goes on before any pause ends."""
+    done: list[t.Any] = []
+    bench.qconsume.add_consumer("billing", done.append, name="bill")
+    worker = bench.start()
+    wait_for(lambda: worker.ready, 60)
+    server.kill()
+    wait_for(lambda: not worker.ready, 30)
+    wait_for(lambda: not bench.consumers.broker.answers(), 30)
+    # One look at least: what was never seen away does not come back.
+    wait_for(lambda: worker._lookout._away, 30)
+    server.start()
+    wait_for(lambda: worker.ready, 30)
+    bench.publish("billing", "after")
+    wait_for(lambda: done == ["after"], 30)
+
+
+@pytest.mark.broker
+@pytest.mark.deadline(180)
+@pytest.mark.parametrize("layout", ["redis", "redis-streams"])
+def test_it_goes_on_at_once_on_redis(
+    bench: Bench, own_redis: Redis, layout: str, long_pauses: None
+) -> None:
+    bench.config["QCONSUME_BROKER_URL"] = own_redis.url.replace("redis", layout, 1)
+    goes_on(bench, own_redis)
+
+
+@pytest.mark.broker
+@pytest.mark.deadline(240)
+def test_it_goes_on_at_once_on_rabbitmq(
+    bench: Bench,
+    own_rabbitmq: RabbitMQ,
+    own_rabbitmq_vhost: Vhost,
+    long_pauses: None,
+) -> None:
+    bench.config["QCONSUME_BROKER_URL"] = own_rabbitmq_vhost.url
+    goes_on(bench, own_rabbitmq)
+
+
+@pytest.mark.broker
+@pytest.mark.deadline(300)
+def test_a_member_of_kafkas_keeps_its_place_over_an_outage(
+    bench: Bench, own_kafka: Kafka, long_pauses: None
+) -> None:
+    """A new one would wait for a session of the old one's: two minutes, here."""
+    done: list[t.Any] = []
+    go = Event()
+
+    @bench.qconsume.consumer("billing")
+    def bill(order: str) -> None:
+        go.wait()
+        done.append(order)
+
+    bench.config |= {
+        "QCONSUME_BROKER_URL": own_kafka.url,
+        "QCONSUME_LEASE": 120,
+        "QCONSUME_TRANSPORT_OPTIONS": {"partitions": 1},
+        "QCONSUME_PUBLISH_TIMEOUT": 60,
+    }
+    worker = bench.start()
+    wait_for(lambda: worker.ready, 60)
+    bench.publish("billing", "in hand")
+    wait_for(lambda: worker.busy == 1, 60)
+    own_kafka.kill()
+    wait_for(lambda: not worker.ready, 60)
+    # Handled while nobody could be told.
+    go.set()
+    wait_for(lambda: done == ["in hand"])
+    own_kafka.start()
+    wait_for(lambda: worker.ready, 60)
+    bench.publish("billing", "after")
+    wait_for(lambda: done == ["in hand", "after"], 60)
+    assert worker.stop() is True
+    assert bench.consumers.broker.depth("billing") == 0
+
+
+@pytest.mark.broker
+def test_a_kafka_answers_while_its_port_is_open(bench: Bench, own_kafka: Kafka) -> None:
+    url = own_kafka.url.replace("kafka://", "kafka://127.0.0.1:1,")
+    bench.config["QCONSUME_BROKER_URL"] = url
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    assert bench.consumers.broker.answers()
+    own_kafka.kill()
+    assert not bench.consumers.broker.answers()
+
+
+@pytest.mark.broker
+def test_a_redis_that_refuses_us_answers(bench: Bench, own_redis: Redis) -> None:
+    own_redis.command("CONFIG", "SET", "requirepass", "s3cret")
+    bench.config["QCONSUME_BROKER_URL"] = own_redis.url
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    assert bench.consumers.broker.answers()
+    bench.consumers.close()
+    own_redis.kill()
+    assert not bench.consumers.broker.answers()
+
+
+@pytest.mark.broker
+def test_a_cluster_answers_once_all_of_it_does(
+    bench: Bench, redis_cluster: RedisCluster
+) -> None:
+    bench.config["QCONSUME_BROKER_URL"] = redis_cluster.url
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    broker, node = bench.consumers.broker, redis_cluster.nodes[0]
+    assert broker.answers()
+    node.kill()
+    assert not broker.answers()
+    node.start()
+    wait_for(broker.answers, 30)
+    bench.consumers.close()

@@ -1,0 +1,87 @@
+"""How long a member of a group waits for a Kafka that does not answer."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import KafkaError
+from confluent_kafka import KafkaException
+
+from flask_qconsume.transports.kafka_absence import Absence
+
+
+class Scene:
+    """A session of ten seconds, on a clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.there = False
+        self.asked = 0
+        self.absence = Absence(10.0, lambda: self.now)
+
+    def look(self, later: float = 0.5) -> bool:
+        self.now += later
+        return self.absence.look(self._ask)
+
+    def _ask(self, timeout: float) -> None:
+        self.asked += 1
+        if not self.there:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_nobody_is_asked_without_a_doubt(scene: Scene) -> None:
+    assert not scene.look()
+    assert scene.asked == 0
+
+
+def test_connections_that_were_only_idle_are_no_absence(scene: Scene) -> None:
+    scene.there = True
+    scene.absence.doubt()
+    assert not scene.look()
+    assert not scene.absence.lasts
+    assert not scene.look()
+    assert scene.asked == 1
+
+
+def test_its_beginning_and_its_end_are_news(scene: Scene) -> None:
+    scene.absence.doubt()
+    assert scene.look()
+    assert scene.absence.lasts
+    scene.absence.doubt()
+    assert not scene.look()
+    scene.there = True
+    assert scene.look()
+    assert not scene.absence.lasts
+    assert not scene.look()
+    assert scene.asked == 3
+
+
+def test_it_is_not_asked_in_every_round(scene: Scene) -> None:
+    scene.absence.doubt()
+    for _ in range(8):
+        scene.look(0.125)
+    assert scene.asked == 2
+
+
+def test_it_is_over_with_the_session(scene: Scene) -> None:
+    scene.absence.doubt()
+    for _ in range(19):
+        scene.look()
+    with pytest.raises(KafkaException):
+        scene.look()
+    assert scene.now == 110
+
+
+def test_the_next_absence_has_a_whole_session(scene: Scene) -> None:
+    scene.absence.doubt()
+    scene.look(9)
+    scene.there = True
+    scene.look()
+    scene.there = False
+    scene.absence.doubt()
+    assert scene.look(9)
+    assert scene.absence.lasts
