@@ -45,6 +45,8 @@ class Setting:
     default: t.Any
     doc: str
     check: Callable[[t.Any], t.Any]
+    #: Whether a password may be in it, so that no error shows it.
+    secret: bool = False
 
     @property
     def key(self) -> str:
@@ -59,8 +61,10 @@ class Setting:
         try:
             return self.check(value)
         except (TypeError, ValueError) as error:
+            kind = type(value).__name__
+            shown = f"of the type '{kind}'" if self.secret else quoted(value)
             raise ConfigurationError(
-                f"'{self.key}' must be {self.kind}, not {quoted(value)}"
+                f"'{self.key}' must be {self.kind}, not {shown}"
                 f"{_because(error)}. {self.doc}"
             ) from error
 
@@ -187,6 +191,7 @@ TABLE: tuple[Setting, ...] = (
         "Where the broker is: amqp://…, redis://…, redis-streams://…, kafka://…, or"
         " memory:// for trying out.",
         _text,
+        secret=True,
     ),
     Setting(
         "transport_options",
@@ -195,6 +200,7 @@ TABLE: tuple[Setting, ...] = (
         "Options handed to kombu's transport as they are. For Redis Streams also:"
         " group, body_field.",
         _mapping,
+        secret=True,
     ),
     Setting(
         "exchange",

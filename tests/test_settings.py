@@ -50,7 +50,9 @@ def test_a_wrong_value_is_an_error_that_says_what_and_why(
     with pytest.raises(ConfigurationError) as caught:
         settings(**{key: value})
     said = str(caught.value)
-    assert said.startswith(f"'{key}' must be {row.kind}, not {quoted(value)}")
+    # What may have a password in it is not shown.
+    shown = f"of the type '{type(value).__name__}'" if row.secret else quoted(value)
+    assert said.startswith(f"'{key}' must be {row.kind}, not {shown}")
     assert said.endswith(row.doc)
 
 
@@ -63,6 +65,19 @@ def test_every_row_says_what_it_means_and_none_stands_for_the_default(
     if setting.name != "broker_url":
         found = settings(**{setting.key: None})
         assert getattr(found, setting.name) == getattr(settings(), setting.name)
+
+
+def test_what_may_have_a_password_in_it_is_not_shown() -> None:
+    assert {setting.name for setting in TABLE if setting.secret} == {
+        "broker_url",
+        "transport_options",
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        settings(QCONSUME_TRANSPORT_OPTIONS='{"password": "s3cr3t"')
+    assert "s3cr3t" not in str(caught.value)
+    given = {"QCONSUME_TRANSPORT_OPTIONS": {"password": "s3cr3t"}}
+    found = settings(QCONSUME_BROKER_URL="redis://:s3cr3t@localhost", **given)
+    assert "s3cr3t" not in repr(found)
 
 
 def test_the_table_and_the_class_have_the_same_names() -> None:

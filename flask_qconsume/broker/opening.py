@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 from importlib import import_module
+from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
 from ..settings import Settings
@@ -32,13 +33,34 @@ _BROKERS = {
 def check_url(url: str) -> None:
     """Refuse a URL of no known broker, as soon as it is configured.
 
-    :raises ConfigurationError: for a scheme that is not known.
+    :raises ConfigurationError: for a scheme that is not known, or a login that breaks
+        the URL.
     """
     if _scheme(url) not in _BROKERS:
         raise ConfigurationError(
             f"'QCONSUME_BROKER_URL' begins with {quoted(_scheme(url))}, which"
             f" is no broker known here. Use one of: {', '.join(_BROKERS)}."
         )
+    if not all(map(_is_whole, url.split(";"))):
+        # What it is cut into may be a password, so nothing of it is shown.
+        raise ConfigurationError(
+            "'QCONSUME_BROKER_URL' cannot be read: its host and port make no sense."
+            " If a user or a password has one of '/?#[]%' in it, write it as"
+            " urllib.parse.quote(it, safe='') gives it."
+        )
+
+
+def _is_whole(url: str) -> bool:
+    """Whether an address is not cut at a sign of its password."""
+    try:
+        parts = urlsplit(url)
+        # Several hosts are for those brokers to read that have them.
+        if "," not in parts.netloc:
+            _ = parts.port
+    except ValueError:
+        return False
+    rest = parts.path + parts.fragment + ("" if parts.hostname else parts.query)
+    return "@" in parts.netloc or "@" not in rest
 
 
 def brokers() -> list[type[Broker]]:

@@ -19,6 +19,9 @@ from ..logs import logger_named
 
 logger = logger_named("flask_qconsume.lookout")
 
+#: Seconds that a look has to end when all else has.
+_PATIENCE = 2.0
+
 
 class Lookout:
     """Lets subscriptions pause, and ends their pauses when the broker is back.
@@ -43,6 +46,7 @@ class Lookout:
         self._back = Event()
         self._waiting = 0
         self._looking: gevent.Greenlet | None = None
+        self._enough = Event()
 
     def pause(self, over: Event, timeout: float) -> bool:
         """Wait for so many seconds, or until ``over``, or until the broker is back.
@@ -60,22 +64,29 @@ class Lookout:
         # A broker that has just started is not met by all of us at once.
         return not over.wait(self._spread * self._random())
 
+    def close(self) -> None:
+        """End the look that is under way, if nobody waits any more."""
+        looking, self._looking = self._looking, None
+        if looking is not None:
+            looking.join(_PATIENCE)
+            looking.kill()
+
     def _begin(self) -> None:
         self._waiting += 1
-        if self._looking is None:
+        self._enough.clear()
+        if self._looking is None or self._looking.dead:
             self._looking = gevent.spawn(self._look_on)
 
     def _end(self) -> None:
         self._waiting -= 1
-        looking = self._looking
-        if not self._waiting and looking is not None:
-            self._looking = None
-            looking.kill(block=False)
+        if not self._waiting:
+            # Not killed: it may be connecting, and would leave an open socket behind.
+            self._enough.set()
 
     def _look_on(self) -> None:
-        while True:
+        while not self._enough.is_set():
             self._look()
-            gevent.sleep(self._interval)
+            self._enough.wait(self._interval)
 
     def _look(self) -> None:
         was_away, self._away = self._away, not self._is_there()

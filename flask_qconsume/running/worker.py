@@ -230,6 +230,7 @@ class Worker:
         if self._hooks_begun:
             for hook in self._consumers.registry.worker_hooks("teardown"):
                 self._teardown(hook)
+        self._lookout.close()
         self._consumers.close()
         self.watch.stop()
         _running.pop(id(self.app), None)
