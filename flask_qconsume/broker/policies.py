@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ..errors import UnsupportedByBroker
 from ..message import Outgoing
 from ..registration.consumer import Consumer
+from ..text import quoted
 from .capabilities import Capabilities
 
 
@@ -107,8 +108,8 @@ def _unsendable(
         )
     if message.exchange not in ("", exchange) and not capabilities.exchanges:
         yield (
-            f"{broker} has no exchange '{message.exchange}', nor any other than the"
-            " app's own. Leave 'exchange' out."
+            f"{broker} has no exchange {quoted(message.exchange)}, nor any other than"
+            " the app's own. Leave 'exchange' out."
         )
     if message.delay > longest:
         yield (

@@ -18,8 +18,8 @@ from ..message import TOMBSTONE
 from ..message import Outgoing
 from ..message import sent
 from ..settings import JSON
+from ..text import printable
 from ..text import quoted
-from ..text import said
 from . import headers as ours
 from .header_values import check_values
 
@@ -109,7 +109,7 @@ def _known(options: dict[str, t.Any]) -> None:
     for name in options:
         if name not in OPTIONS:
             raise PublishError(
-                f"'publish' has no option '{name}'. It has: {', '.join(OPTIONS)}."
+                f"'publish' has no option {quoted(name)}. It has: {', '.join(OPTIONS)}."
             )
 
 
@@ -146,7 +146,7 @@ def _headers(headers: t.Any) -> dict[str, t.Any]:
         _check_short("a header's name", name)
         if name.lower().startswith(ours.PREFIX):
             raise PublishError(
-                f"The header '{name}' cannot be set: '{ours.PREFIX}' is kept for"
+                f"The header {quoted(name)} cannot be set: '{ours.PREFIX}' is kept for"
                 " flask_qconsume itself."
             )
     return found
@@ -160,7 +160,8 @@ def _encoded(
         return encode(body, content_type, formats, routing_key)
     except Exception as error:
         raise PublishError(
-            f"The body cannot be written as {content_type}: {said(error)}"
+            f"The body cannot be written as {printable(content_type)}:"
+            f" {printable(error)}"
         ) from error
 
 
@@ -227,10 +228,10 @@ def unroutable(message: Outgoing) -> Unroutable:
 
 
 def _nobody(message: Outgoing) -> str:
-    key = message.routing_key
+    key = quoted(message.routing_key)
     if not message.exchange:
-        return f"There is no queue '{key}'"
+        return f"There is no queue {key}"
     return (
-        f"No queue is bound to the exchange '{message.exchange}' for the routing key"
-        f" '{key}'"
+        f"No queue is bound to the exchange {quoted(message.exchange)} for the routing"
+        f" key {key}"
     )

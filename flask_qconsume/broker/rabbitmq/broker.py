@@ -14,6 +14,8 @@ from ...errors import PublishRefused
 from ...errors import UnsupportedByBroker
 from ...message import Outgoing
 from ...settings import Settings
+from ...text import printable
+from ...text import quoted
 from ..base import Broker
 from ..base import DeadLetters
 from ..base import Link
@@ -144,8 +146,9 @@ class RabbitMQ(Broker):
     def _check(self, message: Outgoing) -> None:
         if message.delay and message.exchange not in ("", self.topology.exchange):
             raise UnsupportedByBroker(
-                f"A delayed message cannot go to the exchange '{message.exchange}': the"
-                f" wait queues lead to the app's own, '{self.topology.exchange}'."
+                f"A delayed message cannot go to the exchange"
+                f" {quoted(message.exchange)}: the wait queues lead to the app's own,"
+                f" '{self.topology.exchange}'."
             )
 
     def _parcel(self, message: Outgoing) -> Parcel | Exception:
@@ -176,5 +179,5 @@ class RabbitMQ(Broker):
 def _unsendable(message: Outgoing, error: Exception) -> PublishRefused:
     return PublishRefused(
         f"AMQP has no way to write the headers or properties of a message to"
-        f" '{message.routing_key}': {type(error).__name__}: {error}"
+        f" {quoted(message.routing_key)}: {type(error).__name__}: {printable(error)}"
     )

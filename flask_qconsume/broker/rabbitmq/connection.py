@@ -20,6 +20,7 @@ from ...errors import BrokerError
 from ...errors import BrokerRefused
 from ...errors import BrokerUnavailable
 from ...settings import Settings
+from ...text import printable
 from ...transports.amqp import Connection
 from ...transports.amqp import TLSTransport
 from ...transports.amqp import Transport
@@ -161,8 +162,9 @@ def translated(error: BaseException, doing: str) -> BrokerError:
 
 
 def described(error: BaseException) -> str:
-    """The broker's own words where there are some."""
-    said = getattr(error, "reply_text", None) or str(error) or "no reason given"
+    """The broker's own words where there are some, with the names that others chose."""
+    text = getattr(error, "reply_text", None) or str(error) or "no reason given"
+    said = printable(text)
     return said if isinstance(error, BrokerError) else f"{said} ({_kind(error)})"
 
 

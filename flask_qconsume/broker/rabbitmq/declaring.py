@@ -15,6 +15,7 @@ from amqp.exceptions import PreconditionFailed
 from amqp.exceptions import ResourceLocked
 
 from ...errors import TopologyMismatch
+from ...text import quoted
 from ..topology import QueuePlan
 from ..topology import Topology
 from .connection import described
@@ -46,7 +47,7 @@ class Declaring:
 
     def exchange(self, name: str, kind: str = "topic") -> None:
         """One durable exchange."""
-        with self._explained(f"exchange '{name}'"):
+        with self._explained(f"exchange {quoted(name)}"):
             if self._mode != "never":
                 self._channel.exchange_declare(
                     name,
@@ -68,7 +69,7 @@ class Declaring:
 
     def queue(self, name: str, arguments: t.Mapping[str, t.Any]) -> None:
         """One durable queue."""
-        with self._explained(f"queue '{name}'"):
+        with self._explained(f"queue {quoted(name)}"):
             if self._mode != "never":
                 self._channel.queue_declare(
                     name,
@@ -88,7 +89,7 @@ class Declaring:
             self.bind(binding.queue, binding.exchange, binding.routing_key)
 
     def _given(self, plan: QueuePlan) -> None:
-        with self._explained(f"queue '{plan.name}'"):
+        with self._explained(f"queue {quoted(plan.name)}"):
             if self._mode == "auto":
                 plan.given(self._channel).declare()
             elif self._mode == "passive":

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 
 from ...errors import PublishRefused
+from ...text import quoted
 from ...transports import amqp_frames as frames
 from ...transports.amqp_properties import written
 from .ladder import Step
@@ -95,7 +96,7 @@ class Parcel:
         """
         if frames.header_size(self.properties) > frame_max:
             raise PublishRefused(
-                f"The headers of a message to '{self.routing_key}' take"
+                f"The headers of a message to {quoted(self.routing_key)} take"
                 f" {len(self.properties)} bytes; RabbitMQ allows {frame_max} here."
                 " Put what is long into the body."
             )

@@ -22,6 +22,7 @@ from ...errors import PublishTimeout
 from ...errors import Unroutable
 from ...logs import logger_named
 from ...settings import Settings
+from ...text import quoted
 from ..topology import Topology
 from .connection import described
 from .connection import requests
@@ -305,6 +306,6 @@ class Publisher:
 
 def _no_exchange(parcel: Parcel) -> Unroutable:
     return Unroutable(
-        f"RabbitMQ has no exchange '{parcel.exchange}', so nobody would get the"
+        f"RabbitMQ has no exchange {quoted(parcel.exchange)}, so nobody would get the"
         " message. Declare it on the broker, or publish to one that is there."
     )

@@ -16,6 +16,7 @@ from ...errors import BrokerError
 from ...errors import PublishRefused
 from ...errors import Unroutable
 from ...settings import Settings
+from ...text import quoted
 from ...transports import amqp_frames as frames
 from ...transports.amqp import is_timeout
 from ..topology import Topology
@@ -158,8 +159,9 @@ class Session:
             for parcel in self._confirmed(tag, multiple):
                 parcel.finish(
                     PublishRefused(
-                        f"RabbitMQ refused a message to '{parcel.routing_key}': a queue"
-                        " that it goes to is full, or has lost most of its nodes."
+                        f"RabbitMQ refused a message to {quoted(parcel.routing_key)}:"
+                        " a queue that it goes to is full, or has lost most of its"
+                        " nodes."
                     )
                 )
             self._changed.notify_all()
@@ -220,11 +222,12 @@ class Session:
 def _nobody(exchange: str, routing_key: str) -> str:
     if not exchange:
         return (
-            f"RabbitMQ has no queue '{routing_key}', so nobody would get the message."
+            f"RabbitMQ has no queue {quoted(routing_key)}, so nobody would get the"
+            " message."
         )
     return (
-        f"No queue is bound to the exchange '{exchange}' for the routing key"
-        f" '{routing_key}', so nobody would get the message. Is its consumer declared"
-        " yet ('flask qconsume declare')? Publish with 'mandatory=False' if nobody has"
-        " to get it."
+        f"No queue is bound to the exchange {quoted(exchange)} for the routing key"
+        f" {quoted(routing_key)}, so nobody would get the message. Is its consumer"
+        " declared yet ('flask qconsume declare')? Publish with 'mandatory=False' if"
+        " nobody has to get it."
     )
