@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import shutil
+import ssl
 import subprocess
 import typing as t
 from collections.abc import Iterator
@@ -56,7 +57,7 @@ def certificate(tmp_path: pathlib.Path) -> pathlib.Path:
     made = tmp_path / "certificate.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-        + ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+        + ["-subj", "/CN=redis", "-addext", "subjectAltName=IP:127.0.0.1"]
         + ["-keyout", tmp_path / "key.pem", "-out", made],
         check=True,
         capture_output=True,
@@ -83,8 +84,24 @@ def test_tls_with_a_certificate_that_is_checked(
         assert isinstance(error, BrokerUnavailable)
         assert "CERTIFICATE_VERIFY_FAILED" in str(error)
         unknown.close()
+        # The certificate is for the address, not for the name.
+        named = url.replace("127.0.0.1", "localhost")
+        another = broker_at(f"{named}?ssl_ca_certs={certificate}")
+        error = another.publish([outgoing()], 0.5)[0]
+        assert isinstance(error, BrokerUnavailable)
+        assert "Hostname mismatch" in str(error)
+        another.close()
         assert_works(broker_at(f"{url}?ssl_ca_certs={certificate}"))
         assert_works(broker_at(f"{url}?ssl_cert_reqs=none"))
+
+
+def test_a_certificate_is_checked_at_every_node_of_a_cluster():
+    broker = broker_at("rediss-streams+cluster://one:7000,two:7001")
+    cluster = t.cast(t.Any, broker)._shared.server
+    for node in ("one:7000", "two:7001", "learnt:7002"):
+        given = cluster._node(node)._pool().redis.connection_kwargs
+        assert given["ssl_cert_reqs"] == ssl.CERT_REQUIRED
+    broker.close()
 
 
 @both
