@@ -1,0 +1,85 @@
+"""What kombu serialized is no code to us, on any broker; nor is it a bomb."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pathlib
+import typing as t
+
+import kombu
+import pytest
+
+from ..waiting import wait_for
+from .conftest import Shop
+
+#: Brokers, by the fixture of their URL, and who teaches kombu the scheme.
+PLACES = {
+    "rabbitmq": ("amqp://", ""),
+    "redis": ("redis://", ""),
+    "redis-streams": ("redis-streams://", "redis_streams"),
+    "kafka": ("kafka://", "kafka"),
+}
+
+#: A megabyte that is a kilobyte: kombu would make it large again.
+BOMB = {"laughs": "ha" * 500_000}
+
+
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> t.Any:
+        return os.mkdir, (str(self._path),)
+
+
+@pytest.fixture(params=PLACES)
+def shop(request: pytest.FixtureRequest, make_shop: t.Callable[..., Shop]) -> Shop:
+    kind = request.param.partition("-")[0]
+    scheme, transport = PLACES[request.param]
+    if transport:
+        importlib.import_module(f"flask_qconsume.transports.{transport}")
+    url = request.getfixturevalue(f"{kind}_url")
+    prefix = request.getfixturevalue("kafka_prefix") if kind == "kafka" else ""
+    return make_shop(
+        f"{prefix}billing",
+        broker_url=scheme + url.partition("://")[2],
+        transport_options={"partitions": 1} if kind == "kafka" else {},
+    )
+
+
+@pytest.mark.deadline(180)
+def test_nothing_that_kombu_serialized_is_run_or_blown_up(
+    shop: Shop, tmp_path: pathlib.Path
+) -> None:
+    made = tmp_path / "made"
+    shop.declare()
+    app = shop.bench.consumers
+    with kombu.Connection(
+        app.settings.broker_url, transport_options=app.settings.transport_options
+    ) as connection:
+        producer = connection.Producer()
+
+        def send(body: t.Any, **options: t.Any) -> None:
+            producer.publish(body, exchange="", routing_key=shop.queue, **options)
+
+        send(Touch(made), serializer="pickle")
+        send(Touch(made), serializer="pickle", compression="zlib")
+        send(b"!!python/object/apply:os.mkdir [x]", content_type="application/x-yaml")
+        send(BOMB, compression="zlib")
+        send({"n": 2})
+
+    worker = shop.bench.start()
+    try:
+        wait_for(lambda: len(shop.handled) == 1, 60)
+        wait_for(lambda: len(shop.bench.dead(shop.queue)) == 4, 60)
+    finally:
+        worker.stop()
+    assert [body for body, _ in shop.handled] == [{"n": 2}]
+    assert not made.exists()
+    dead = shop.bench.dead(shop.queue)
+    reasons = [each.headers["x-qconsume-reason"] for each in dead]
+    assert sum("is not accepted" in reason for reason in reasons) == 3, reasons
+    assert sum("which is not supported" in reason for reason in reasons) == 1, reasons
