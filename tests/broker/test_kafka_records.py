@@ -155,6 +155,14 @@ def test_nonsense_in_our_headers_is_no_error(nonsense: bytes | None) -> None:
     assert records.DUE not in found.headers
 
 
+@pytest.mark.parametrize("mark", ["bytes", "base64", "uuid", "datetime", "none"])
+def test_a_value_that_kombu_chokes_on_stays_a_text(mark: str) -> None:
+    text = f'{{"__type__": "{mark}", "__value__": {{"hex": 5}}}}'
+    headers = [("x", text.encode()), (records.AS_JSON, b'["x"]')]
+    found = read(Fetched(topic="t", partition=0, offset=0, headers=headers))
+    assert found.headers == {"x": text}
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
@@ -209,6 +217,24 @@ def test_a_dead_letter_has_a_key_of_its_own_and_keeps_the_message_s() -> None:
     assert key == b"m@order.created/3/7"
     assert copy.key == key
     assert read(fetched(copy)).key == "k"
+
+
+@pytest.mark.parametrize("key", [b"\xff\x00", b"", "ü".encode(), None])
+def test_a_dead_letter_keeps_any_key_or_that_there_was_none(key: bytes | None) -> None:
+    first = read(Fetched(topic="t", partition=0, offset=0, key=key, value=b""))
+    dead = records.copied(first, {}, "dead", key=records.dead_key(first))
+    letter = read(fetched(dead))
+    assert letter.key == first.key
+    assert records.copied(letter, letter.headers, "t").key == key
+
+
+def test_a_key_in_json_is_a_key_that_can_be_sent() -> None:
+    headers = [
+        ("x-qconsume-key", b'"\\ud800"'),
+        (records.AS_JSON, b'["x-qconsume-key"]'),
+    ]
+    found = read(Fetched(topic="t", partition=0, offset=0, headers=headers))
+    assert records.copied(found, {}, "elsewhere").key == b'"\\ud800"'
 
 
 def test_properties_of_amqp_have_headers() -> None:

@@ -121,6 +121,15 @@ NONSENSE = {
     "a date of kombu's that is none": with_(
         headers={"x": {"__type__": "datetime", "__value__": "never"}}
     ),
+    "bytes of kombu's that are a number": with_(
+        headers={"x": {"__type__": "bytes", "__value__": 5}}
+    ),
+    "base64 of kombu's that is a list": with_(
+        headers={"x": {"__type__": "base64", "__value__": []}}
+    ),
+    "a UUID of kombu's that is a number": with_(
+        headers={"x": {"__type__": "uuid", "__value__": {"hex": 5}}}
+    ),
     "a lone surrogate": element(kombus(body="\ud800", body_encoding="utf-8")),
 }
 

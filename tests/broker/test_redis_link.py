@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import gevent
@@ -28,6 +29,19 @@ def test_messages_are_read_in_their_order_and_gone_once_acknowledged(redis_url):
         assert it.client.hlen("unacked") == 300
         link.ack(found)
         assert it.keys() == set()
+
+
+def test_what_kombus_json_chokes_on_holds_up_nobody(redis_url):
+    headers = {"x": {"__type__": "bytes", "__value__": 5}}
+    properties = {"delivery_tag": "t", "body_encoding": "utf-8"}
+    element = {"body": "bad", "headers": headers, "properties": properties}
+    with shop(redis_url) as it:
+        it.client.lpush("billing", json.dumps(element), b"good")
+        link = it.link()
+        found = read(link, 2)
+        assert bodies(found) == [b"bad", b"good"]
+        assert forward(link, found[0], Lane.DEAD) is None
+        assert it.broker.dead_letters(it.plan).count() == 1
 
 
 def test_a_large_message_does_not_bring_many_others_with_it(redis_url):

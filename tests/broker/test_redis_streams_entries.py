@@ -100,6 +100,18 @@ def test_nonsense_in_our_own_field_is_absent_and_not_an_error():
     assert (message.headers, message.exchange) == ({}, "")
 
 
+@pytest.mark.parametrize("value", [5, None, [], {"hex": 5}])
+@pytest.mark.parametrize("mark", ["bytes", "base64", "uuid", "datetime", "none"])
+def test_a_value_that_kombu_chokes_on_is_a_mapping(mark, value):
+    given = {"__type__": mark, "__value__": value}
+    meta = json.dumps({"headers": {"x": given}}).encode()
+    assert opened([b"body", b"x", META.encode(), meta], "q", "body").headers["x"] == (
+        given
+    )
+    packed = b"0:%d:%sx" % (len(meta), meta)
+    assert unpacked(packed, "q")[0].headers["x"] == given
+
+
 @pytest.mark.parametrize("element", [b"", b"5:", b"1:9999:{}", b"1:2:[]x", b"\xff"])
 def test_a_packed_entry_that_is_none_is_its_own_body(element):
     message, ref = unpacked(element, "q")

@@ -164,9 +164,10 @@ def copied(
     kept = dict(headers)
     if message.timestamp is not None:
         kept.setdefault(ours.PUBLISHED_AT, message.timestamp)
-    if key is not None and message.key is not None:
-        kept[ours.KEY] = message.key
     written = [*_properties(message, message.properties), *_written(kept)]
+    if key is not None:
+        # Without a value it says that there was none.
+        written.append((ours.KEY, _key_bytes(message.key)))
     if due is not None:
         written.append((DUE, b"%d" % round(due * 1_000)))
     return Record(
@@ -233,13 +234,12 @@ def _read(found: Iterable[Header], fields: dict[str, t.Any]) -> None:
 def _read_rare(headers: dict[str, t.Any], fields: dict[str, t.Any]) -> None:
     """What only copies have, and messages with properties that are seldom used."""
     headers.pop(DUE, None)
+    if ours.KEY in headers:
+        fields["key"] = _key(headers.pop(ours.KEY))
     _restore(headers)
     for header, name in _FURTHER.items():
         if header in headers:
             fields["properties"][name] = headers.pop(header)
-    key = headers.pop(ours.KEY, None)
-    if isinstance(key, str):
-        fields["key"] = key
     for header, name in (ours.EXCHANGE, "exchange"), (ours.ROUTING_KEY, "routing_key"):
         text = ours.text(headers, header)
         if text is not None:
@@ -271,7 +271,8 @@ def _names(text: t.Any) -> list[str]:
 def _value(text: str) -> t.Any:
     try:
         return _kombu_loads(text)
-    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
+    except Exception:
+        # kombu calls methods of whatever it finds there: it may raise anything.
         return text
 
 

@@ -31,7 +31,6 @@ _META = META.encode()
 
 _CONTENT_TYPES = ("content_type", "content-type", "Content-Type")
 _PACKED = re.compile(rb"(\d{1,9}):(\d{1,9}):")
-_UNREADABLE = (ArithmeticError, LookupError, TypeError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def opened(
             meta = _meta(fields[3])
             if meta is not None:
                 return _ours(meta, fields[1], queue, redelivered)
-        except _UNREADABLE:
+        except Exception:
             pass  # Nonsense inside: it is not ours.
     pairs = dict(zip(fields[::2], fields[1::2], strict=True))
     return _foreign(pairs, queue, body_field, redelivered)
@@ -146,7 +145,7 @@ def _meta(raw: bytes) -> dict[str, t.Any] | None:
         return None
     try:
         found = read_json(raw)
-    except _UNREADABLE:
+    except Exception:
         return None
     return found if isinstance(found, dict) else None
 
