@@ -128,8 +128,10 @@ def replayed(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
 
 def _kept(message: Message) -> dict[str, t.Any]:
     headers = {k: v for k, v in message.headers.items() if k not in _ROUTING}
-    headers.setdefault(EXCHANGE, message.exchange)
-    headers.setdefault(ROUTING_KEY, message.routing_key)
+    origin = (EXCHANGE, message.exchange), (ROUTING_KEY, message.routing_key)
+    for name, known in origin:
+        if text(headers, name) is None:
+            headers[name] = known
     return headers
 
 

@@ -125,11 +125,14 @@ def properties_of(header: bytes) -> tuple[dict[str, t.Any], str | None]:
     properties: dict[str, t.Any] = {}
     problem = None
     offset = 14
-    for name, read in _present(header[12:14]):
-        if read is None:
-            properties[name], problem, offset = _table(header, offset)
-        else:
-            properties[name], offset = read(header, offset)
+    try:
+        for name, read in _present(header[12:14]):
+            if read is None:
+                properties[name], problem, offset = _table(header, offset)
+            else:
+                properties[name], offset = read(header, offset)
+    except (IndexError, struct.error):
+        problem = "the properties end before they should"
     return properties, problem
 
 
@@ -177,10 +180,12 @@ def _table(buffer: bytes, offset: int) -> tuple[dict[str, t.Any], str | None, in
     if (common := _common_table(buffer, offset + 4, end)) is not None:
         return common, None, end
     try:
-        (table,), _ = loads("F", buffer, offset)
+        (table,), found = loads("F", buffer, offset)
     except Exception as error:
         # A date after the year 9999, tables nested a thousand deep, an unknown type.
         return {}, f"{type(error).__name__}: {error}", end
+    if found != end or end > len(buffer):
+        return {}, "the headers do not end where they should", end
     return {_name(key): value for key, value in table.items()}, None, end
 
 

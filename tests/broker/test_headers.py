@@ -109,6 +109,14 @@ def test_the_origin_survives_any_number_of_retries() -> None:
     assert again[ours.ATTEMPT] == 3
 
 
+@pytest.mark.parametrize("nonsense", [None, 5, b"x"])
+def test_nonsense_for_an_origin_counts_as_absent(nonsense: t.Any) -> None:
+    headers = {ours.EXCHANGE: nonsense, ours.ROUTING_KEY: nonsense}
+    for found in copies(message(headers=headers)):
+        assert found[ours.EXCHANGE] == "shop"
+        assert found[ours.ROUTING_KEY] == "order.created"
+
+
 def copies(given: Message) -> list[dict[str, t.Any]]:
     return [
         ours.retried(given, 2),

@@ -73,6 +73,26 @@ def test_any_bytes_for_a_header_table_leave_the_other_properties(raw: bytes) -> 
     assert problem is None or found["application_headers"] == {}
 
 
+def test_what_is_missing_is_told() -> None:
+    for raw in (b"\x80\x00", b"\x20\x00\x00", b"\x10\x00", b"\x00\x40\x00"):
+        found, problem = frames.properties_of(header(raw))
+        assert (found, problem) == ({}, "the properties end before they should")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        b"\x00\x00\x00\x03\x01aS\x00\x00\x00\x02no",
+        b"\x00\x00\x00\x09\x01aS\x00\x00\x00\x05no",
+    ],
+)
+def test_headers_that_do_not_fit_their_table_are_a_problem(table: bytes) -> None:
+    """py-amqp reads on where the last of them ended, and whatever it finds there."""
+    found, problem = frames.properties_of(header(b"\x20\x00" + table))
+    assert found["application_headers"] == {}
+    assert problem == "the headers do not end where they should"
+
+
 @given(st.binary(min_size=1, max_size=5000), st.integers(1, 4096))
 def test_a_message_comes_whole_however_the_bytes_are_cut(body: bytes, cut: int) -> None:
     method = frames.publish_method("exchange", "key", mandatory=True)
