@@ -13,6 +13,7 @@ from .errors import ConfigurationError
 from .outcomes import Outcome
 from .outcomes import Reject
 from .outcomes import Retry
+from .text import printable
 from .text import quoted
 
 ErrorClass = type[BaseException]
@@ -67,7 +68,7 @@ class RetryPolicy:
         for name in options:
             if name not in known:
                 raise ConfigurationError(
-                    f"A retry policy has no '{name}'. It has:"
+                    f"A retry policy has no {quoted(name)}. It has:"
                     f" {', '.join(sorted(known))}."
                 )
         return cls(**options)
@@ -141,10 +142,11 @@ def _load(name: str, dotted: str) -> t.Any:
     module, _, attribute = dotted.rpartition(".")
     try:
         return getattr(import_module(module or "builtins"), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    except Exception as error:
+        # A module that is imported for the first time may raise anything.
         raise ConfigurationError(
-            f"A retry policy's '{name}' names '{dotted}', which cannot be imported:"
-            f" {error}."
+            f"A retry policy's '{name}' names {quoted(dotted)}, which cannot be"
+            f" imported: {printable(error)}."
         ) from error
 
 

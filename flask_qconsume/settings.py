@@ -143,14 +143,15 @@ def _consumers(value: t.Any) -> dict[str, dict[str, t.Any]]:
 def _option(consumer: str, key: str, value: t.Any) -> t.Any:
     if key not in CONSUMER_OPTIONS:
         raise ValueError(
-            f"'{consumer}' has no option '{key}'{suggestion(key, CONSUMER_OPTIONS)};"
+            f"{quoted(consumer)} has no option {quoted(key)}"
+            f"{suggestion(key, CONSUMER_OPTIONS)};"
             f" there are: {', '.join(CONSUMER_OPTIONS)}"
         )
     try:
         return check_option(key, value)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"'{key}' of '{consumer}' cannot be {quoted(value)}{_because(error)}"
+            f"'{key}' of {quoted(consumer)} cannot be {quoted(value)}{_because(error)}"
         ) from error
 
 
@@ -411,9 +412,11 @@ class Settings:
         :raises ConfigurationError: for an unknown key, a wrong value or a missing URL.
         """
         for key in config:
-            if key.startswith(PREFIX) and key not in _KEYS:
+            if isinstance(key, str) and key.startswith(PREFIX) and key not in _KEYS:
                 hint = suggestion(key, _KEYS) or "."
-                raise ConfigurationError(f"There is no configuration key '{key}'{hint}")
+                raise ConfigurationError(
+                    f"There is no configuration key {quoted(key)}{hint}"
+                )
         values = {setting.name: setting.read(config) for setting in TABLE}
         if not values["broker_url"]:
             raise ConfigurationError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 def printable(value: object, length: int = 500) -> str:
     """The text of something in one line, without control characters, not too long.
@@ -14,16 +16,13 @@ def printable(value: object, length: int = 500) -> str:
 
 def quoted(value: object) -> str:
     """A value that somebody gave us, in single quotes, for an error message."""
-    text = value if isinstance(value, str) else repr(value)
+    text = value if isinstance(value, str) else _had(repr, value)
     return f"'{printable(text)}'"
 
 
 def said(value: object) -> str:
     """``str(value)``, also of errors whose own ``__str__`` raises."""
-    try:
-        return str(value)
-    except Exception:
-        return f"({type(value).__name__}, whose text cannot be had)"
+    return _had(str, value)
 
 
 def shortened(text: str, length: int) -> str:
@@ -32,6 +31,14 @@ def shortened(text: str, length: int) -> str:
         return text
     head = length // 4
     return f"{text[:head]} … {text[-(length - head - 3) :]}"
+
+
+def _had(text: Callable[[object], str], value: object) -> str:
+    # Python writes no number of more than 4,300 digits, and nothing nested deeply.
+    try:
+        return text(value)
+    except Exception:
+        return f"({type(value).__name__}, whose text cannot be had)"
 
 
 def _escaped(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import time
 import typing as t
 
@@ -199,6 +200,15 @@ def test_a_name_that_cannot_be_imported_is_named(dotted: str) -> None:
     with pytest.raises(ConfigurationError, match="which cannot be imported") as caught:
         RetryPolicy(retry_on=dotted)  # type: ignore[arg-type]
     assert f"'{dotted}'" in str(caught.value)
+
+
+def test_a_module_may_raise_anything_when_it_is_imported(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "qconsume_broken.py").write_text("raise RuntimeError('not\\nhere')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"imported: not\\nhere\.$"):
+        RetryPolicy(retry_on=("qconsume_broken.Error",))  # type: ignore[arg-type]
 
 
 def test_a_name_of_something_else_is_refused() -> None:

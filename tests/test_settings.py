@@ -98,6 +98,38 @@ def test_the_defaults() -> None:
     assert found.accept is None
 
 
+def nested(depth: int) -> list[t.Any]:
+    found: list[t.Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+UNWRITABLE = {"long": 10**5_000, "deep": nested(100_000), "within": {"a": 10**5_000}}
+
+
+@pytest.mark.parametrize("value", UNWRITABLE.values(), ids=UNWRITABLE)
+def test_a_value_that_python_cannot_write_is_an_error_as_any_other(
+    value: t.Any,
+) -> None:
+    with pytest.raises(ConfigurationError, match="^'QCONSUME_TIMEOUT' must be seconds"):
+        settings(QCONSUME_TIMEOUT=value)
+
+
+def test_no_error_has_a_line_of_somebody_elses() -> None:
+    for config in (
+        {"QCONSUME_A\nERROR": 1},
+        {"QCONSUME_CONSUMERS": {"a\nERROR": {"x": 1}}},
+        {"QCONSUME_CONSUMERS": {"a": {"x\nERROR": 1}}},
+        {"QCONSUME_CONSUMERS": {"a\nERROR": {"timeout": "x"}}},
+        {"QCONSUME_RETRY": {"a\nERROR": 1}},
+        {"QCONSUME_RETRY": {"retry_on": "a\nERROR.x"}},
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            settings(**config)
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("key", "meant"),
     [
@@ -114,6 +146,7 @@ def test_an_unknown_key_is_an_error_that_suggests(key: str, meant: str) -> None:
 
 def test_keys_of_others_are_none_of_our_business() -> None:
     assert settings(SECRET_KEY="x", QCONSUMER="y") == settings()
+    assert Settings.from_config({**URL, 5: "x", None: "y"}) == settings()
 
 
 @pytest.mark.parametrize("url", [None, ""])

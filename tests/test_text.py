@@ -54,6 +54,12 @@ def test_a_long_text_keeps_its_two_ends(text: str, length: int) -> None:
     assert (short == text) == (len(text) <= length)
 
 
+def test_a_value_that_cannot_be_written_is_told_by_its_type() -> None:
+    for value in (10**5_000, [10**5_000]):
+        name = type(value).__name__
+        assert quoted(value) == f"'({name}, whose text cannot be had)'"
+
+
 def test_what_an_error_says_may_itself_raise() -> None:
     assert said(ValueError("no")) == "no"
     assert said(Mute()) == "(Mute, whose text cannot be had)"
