@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import math
 import typing as t
 from collections.abc import Mapping
 
@@ -15,7 +16,10 @@ from ..errors import PublishError
 from ..text import quoted
 
 #: What is written whatever its value is.
-_ALWAYS = frozenset((str, bool, float, bytes, type(None)))
+_ALWAYS = frozenset((bool, float, bytes, type(None)))
+
+#: Of the largest number of 31 bits.
+_DIGITS = 10
 
 #: How deep lists and mappings may nest: well within what any broker's client can write.
 _DEEPEST = 50
@@ -27,7 +31,10 @@ def check_values(headers: Mapping[str, t.Any]) -> None:
     :raises PublishError: that names the header; nothing was sent.
     """
     for name, value in headers.items():
-        if type(value) not in _ALWAYS and (problem := _problem(value, _DEEPEST)):
+        kind = type(value)
+        if kind in _ALWAYS or (kind is str and value.isascii()):
+            continue
+        if problem := _problem(value, _DEEPEST):
             raise PublishError(
                 f"The header {quoted(name)} cannot be sent: {problem}. Headers hold"
                 " texts, whole numbers of 64 bits, floats, True, False, None, bytes,"
@@ -37,7 +44,9 @@ def check_values(headers: Mapping[str, t.Any]) -> None:
 
 def _problem(value: t.Any, depth: int) -> str | None:
     """Why a value cannot be written; ``None`` if it can."""
-    if isinstance(value, (str, bool, float, bytes, type(None))):
+    if isinstance(value, str):
+        return None if _is_utf8(value) else f"{quoted(value)} is no UTF-8"
+    if isinstance(value, (bool, float, bytes, type(None))):
         return None
     if isinstance(value, (list, tuple, dict)):
         return _problem_within(value, depth - 1)
@@ -52,11 +61,19 @@ def _problem_within(value: t.Any, depth: int) -> str | None:
         return f"it nests deeper than {_DEEPEST}"
     if isinstance(value, dict):
         for key in value:
-            if not isinstance(key, str) or len(key.encode("utf-8", "replace")) > 255:
+            if not isinstance(key, str) or not _is_utf8(key, 255):
                 return f"its key {quoted(key)} must be a text of up to 255 bytes"
         value = value.values()
     problems = (_problem(each, depth) for each in value)
     return next((each for each in problems if each), None)
+
+
+def _is_utf8(text: str, longest: float = math.inf) -> bool:
+    """Whether a text can be written; lone surrogates would arrive as something else."""
+    try:
+        return len(text.encode()) <= longest
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_short_decimal(value: decimal.Decimal) -> bool:
@@ -64,9 +81,10 @@ def _is_short_decimal(value: decimal.Decimal) -> bool:
     if not value.is_finite():
         return False
     _, digits, exponent = value.as_tuple()
+    if not -255 <= t.cast(int, exponent) <= 0 or len(digits) > _DIGITS:
+        return False
     # The sign is one of the bits.
-    number = int("".join(map(str, digits)))
-    return -255 <= t.cast(int, exponent) <= 0 and number < 2**31
+    return int("".join(map(str, digits))) < 2**31
 
 
 def _is_time(value: datetime.datetime) -> bool:

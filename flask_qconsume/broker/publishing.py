@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
+import sys
 import time
 import typing as t
 from collections.abc import Mapping
@@ -25,6 +25,9 @@ from .header_values import check_values
 
 #: AMQP's short strings hold 255 bytes.
 _LONGEST = 255
+
+#: Seconds: the largest of floats.
+_LONGEST_TIME = sys.float_info.max
 
 OPTIONS = (
     "content_type",
@@ -191,7 +194,7 @@ def _seconds(name: str, value: t.Any) -> float | None:
     if value is None:
         return None
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < 0:
+    if not number or not 0 <= value <= _LONGEST_TIME:
         raise PublishError(f"'{name}' must be seconds from 0 up, not {quoted(value)}.")
     return float(value)
 

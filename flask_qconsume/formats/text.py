@@ -66,21 +66,46 @@ def text_of(message: Message) -> str:
         return message.raw.decode()
     charset = _charset(message)
     try:
-        # Looked up apart, since an empty body would decode by any name.
-        if codecs.lookup(charset).name in _NO_CHARSETS:
-            raise LookupError(charset)
-        return message.raw.decode(charset)
+        return _decoded(message.raw, charset)
     except LookupError:
         raise UndecodableMessage(
             f"the character set '{printable(charset)}' is not known"
         ) from None
 
 
+def check_charset(raw: bytes, content_type: str) -> None:
+    """Refuse a content type that says another character set than UTF-8 of a text.
+
+    :raises ValueError: unless that makes no difference to this text.
+    """
+    charset = _charset_in(content_type)
+    try:
+        if not charset or _decoded(raw, charset) == raw.decode():
+            return
+    except (LookupError, ValueError):
+        pass
+    raise ValueError(
+        f"it would be UTF-8, not '{printable(charset)}'; leave the character set out,"
+        " or publish bytes"
+    )
+
+
+def _decoded(raw: bytes, charset: str) -> str:
+    # Looked up apart, since an empty body would decode by any name.
+    if codecs.lookup(charset).name in _NO_CHARSETS:
+        raise LookupError(charset)
+    return raw.decode(charset)
+
+
+def _charset_in(content_type: str) -> str:
+    _, _, found = content_type.lower().partition("charset=")
+    return found.partition(";")[0].strip(' "')
+
+
 def _charset(message: Message) -> str:
     given = (message.content_encoding or "").strip().lower()
-    _, found, in_type = (message.content_type or "").lower().partition("charset=")
-    in_type = in_type.partition(";")[0].strip(' "')
-    charset = given if given not in _NO_CHARSET else in_type if found else ""
+    in_type = _charset_in(message.content_type or "")
+    charset = given if given not in _NO_CHARSET else in_type
     if charset in ("gzip", "deflate", "br", "zstd", "compress"):
         raise UndecodableMessage(f"the encoding '{charset}' is not supported")
     return charset or "utf-8"

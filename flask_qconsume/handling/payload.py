@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from ..errors import InvalidMessage
 from ..errors import MessageTooLarge
 from ..errors import UndecodableMessage
+from ..formats.json import Json
 from ..formats.table import BUILT_IN
 from ..formats.table import Decoders
 from ..formats.table import Formats
@@ -18,6 +19,8 @@ from ..formats.table import decoder_of
 from ..formats.table import name_of
 from ..formats.table import names
 from ..formats.table import normal
+from ..formats.text import Text
+from ..formats.text import check_charset
 from ..message import Message
 from ..outcomes import Outcome
 from ..settings import JSON
@@ -94,6 +97,8 @@ def encode(
             f"'{type(format).__name__}.encode' returned a '{type(raw).__name__}', which"
             " must be bytes."
         )
+    if "=" in content_type and isinstance(format, (Json, Text)):
+        check_charset(raw, content_type)
     return raw, format.headers(body)
 
 

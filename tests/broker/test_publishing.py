@@ -86,6 +86,13 @@ def test_bytes_are_sent_as_they_are_without_an_encoding() -> None:
     assert (message.body, message.content_encoding) == (b"\x89PNG", None)
 
 
+@pytest.mark.parametrize("charset", ["utf-8", '"UTF8"', "us-ascii", "latin-1"])
+def test_a_character_set_may_be_said_where_it_makes_no_difference(charset: str) -> None:
+    kind = f"application/json; charset={charset}"
+    assert composed(body=["a"], content_type=kind).body == b'["a"]'
+    assert composed(body=b"\xff", content_type="text/plain; charset=x").body == b"\xff"
+
+
 def test_headers_of_the_callers_are_not_changed() -> None:
     headers = {"a": 1}
     composed(headers=headers)
@@ -109,7 +116,6 @@ EAST = datetime.timezone(datetime.timedelta(hours=2))
 
 WRITABLE: list[t.Any] = [
     "ü\n",
-    "\ud800",
     b"\xff",
     bytes(300),
     True,
@@ -162,6 +168,11 @@ def test_what_amqp_and_json_can_write_may_be_a_header(value: t.Any) -> None:
         (decimal.Decimal(2**31), "is out of range"),
         (decimal.Decimal("1e5"), "is out of range"),
         (decimal.Decimal("1e-256"), "is out of range"),
+        (decimal.Decimal("9" * 5_000), "is out of range"),
+        pytest.param(10**5_000, "its 'int' is out of range", id="long"),
+        ("\ud800", "'\\ud800' is no UTF-8"),
+        (["x", "\udc80"], "is no UTF-8"),
+        ({"\ud800": 1}, "must be a text of up to 255 bytes"),
         ([10**5_000], "is out of range"),
         (datetime.datetime(1969, 12, 31, 23, 59, 59), "its 'datetime' is out of range"),
         (datetime.datetime(1970, 1, 1, 1, tzinfo=EAST), "is out of range"),
@@ -218,6 +229,9 @@ def test_a_header_is_refused_before_any_broker_has_it() -> None:
         ({"delay": float("nan")}, "'delay' must be seconds"),
         ({"delay": "5"}, "'delay' must be seconds"),
         ({"delay": True}, "'delay' must be seconds"),
+        ({"delay": 10**400}, "'delay' must be seconds"),
+        ({"delay": 10**5_000}, "'delay' must be seconds"),
+        ({"priority": 10**5_000}, "'priority' must be a whole number"),
         ({"expires": float("inf")}, "'expires' must be seconds"),
         ({"expires": -0.1}, "'expires' must be seconds"),
         ({"key": 5}, "'key' must be a text, not '5'"),
@@ -240,6 +254,13 @@ def test_a_header_is_refused_before_any_broker_has_it() -> None:
         ({"body": float("nan")}, "The body cannot be written as application/json"),
         ({"body": "\ud800"}, "The body cannot be written as application/json"),
         ({"body": {(1, 2): 3}}, "The body cannot be written as application/json"),
+        (
+            {"body": "ü", "content_type": "text/plain; charset=latin-1"},
+            "it would be UTF-8, not 'latin-1'; leave the character set out, or publish",
+        ),
+        ({"body": "a", "content_type": "text/plain; charset=utf-16"}, "not 'utf-16'"),
+        ({"body": [], "content_type": "a/b+json; charset=ebcdic"}, "not 'ebcdic'"),
+        ({"body": "a", "content_type": "text/plain; charset=idna"}, "not 'idna'"),
         ({"dealy": 5}, "'publish' has no option 'dealy'. It has: content_type, delay,"),
     ],
 )
