@@ -1,0 +1,105 @@
+"""Bodies of any type and character set: decoded, or refused with a reason."""
+
+from __future__ import annotations
+
+import json
+
+from google.protobuf.wrappers_pb2 import StringValue
+
+from flask_qconsume.broker import headers as ours
+from flask_qconsume.broker.base import DeadLetter
+from flask_qconsume.cli import letters
+from flask_qconsume.errors import InvalidMessage
+from flask_qconsume.formats.protobuf import ProtobufSchema
+from flask_qconsume.formats.table import BUILT_IN
+from flask_qconsume.formats.table import Formats
+from flask_qconsume.handling.payload import decode
+from flask_qconsume.handling.payload import encode
+from flask_qconsume.message import Message
+from flask_qconsume.settings import JSON
+from flask_qconsume.text import printable
+
+from . import values
+from .taps import Taps
+
+_SCHEMA = ProtobufSchema(StringValue)
+_FORMATS = Formats(schemas=[_SCHEMA])
+
+_TYPES = (
+    *(None, JSON, "text/plain", "application/msgpack", "application/protobuf"),
+    *("application/octet-stream", "application/cloudevents+json", "text/json"),
+    *("text/plain; charset=", "application/json; charset="),
+)
+_CHARSETS = (
+    *("utf-8", "utf-16", "latin-1", "utf-7", "base64", "zlib", "rot13", "idna", "hz"),
+    *("cp1252", "punycode", "undefined", "unicode-escape", "gzip", "a\0b", "\ud800"),
+    *("utf_32_be", "iso2022_jp", "uu", "mbcs", "charmap", "...", "__init__", "aliases"),
+)
+
+
+def bodies(data: bytes) -> None:
+    """A body: what it means, or why it means nothing; and how it is shown."""
+    taps = Taps(data)
+    accepted = _FORMATS.decoders(schema=_SCHEMA if taps.pick((False, True)) else None)
+    message = Message(
+        headers=values.mapping(taps),
+        content_type=_type(taps),
+        content_encoding=_charset(taps) if taps.pick((False, True)) else None,
+        raw=taps.rest(),
+        queue="q",
+    )
+    try:
+        found = decode(message, accepted, 1_000)
+    except InvalidMessage as error:
+        dead = ours.dead(message, "c", "q", error.reason, error, 1.0)
+        for name in (ours.REASON, ours.ERROR, ours.TRACEBACK):
+            dead[name].encode()
+    else:
+        dead = dict(message.headers)
+        _encodes_again(message, found)
+    _shows(DeadLetter("ref", "q", message, dead))
+
+
+def _type(taps: Taps) -> str | None:
+    found = taps.pick((*_TYPES, taps.text()))
+    return found + _charset(taps) if found and found.endswith("=") else found
+
+
+def _charset(taps: Taps) -> str:
+    return taps.pick((*_CHARSETS, taps.text()))
+
+
+def _encodes_again(message: Message, body: object) -> None:
+    """What JSON means is what it means once it was written by us."""
+    if message.content_type == JSON and message.content_encoding is None:
+        raw = encode(body, JSON)[0].decode("utf-8") if _is_utf8(body) else None
+        assert raw is None or json.loads(raw) == body
+
+
+def _is_utf8(body: object) -> bool:
+    try:
+        encode(body, JSON)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shows(letter: DeadLetter) -> None:
+    """On a terminal, without a control character; and as one line of JSON."""
+    decoders = BUILT_IN.decoders()
+    for cell in letters.row(letter):
+        assert cell.isprintable()
+    assert all(
+        line.isprintable() for line in letters.page(letter, decoders).split("\n")
+    )
+    for whole in (False, True):
+        line = letters.as_json(letter, decoders, whole=whole)
+        assert line.isascii() and "\n" not in line
+        assert json.loads(line)["ref"] == "ref"
+
+
+def texts(data: bytes) -> None:
+    """Any text, shown in a line."""
+    text = Taps(data).text()
+    assert printable(text, 40).isprintable()
+    assert text.isprintable() <= (printable(text) == text or len(text) > 500)
