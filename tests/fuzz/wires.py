@@ -6,10 +6,11 @@ not there: what it would have brought is given, in pieces.
 
 from __future__ import annotations
 
-import collections
+import itertools
 import typing as t
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 
 import amqp
 from amqp import spec
@@ -23,6 +24,8 @@ from flask_qconsume.transports import amqp_frames as frames
 CHANNELS = (1, 2)
 
 Event = tuple[t.Any, ...]
+#: How many bytes come at a time: always the same, or so many in turn.
+Size = int | Sequence[int]
 
 
 class NotReopened(amqp.Channel):  # type: ignore[misc]
@@ -39,6 +42,19 @@ class NotReopened(amqp.Channel):  # type: ignore[misc]
         self.is_open = False
 
 
+class _Always(dict[str, t.Any]):
+    """The same for any consumer's tag, also once it was taken."""
+
+    def __init__(self, value: t.Any) -> None:
+        self._value = value
+
+    def __getitem__(self, tag: str) -> t.Any:
+        return self._value
+
+    def pop(self, tag: str, *default: t.Any) -> t.Any:
+        return self._value
+
+
 class Heard(t.NamedTuple):
     """What came of a stream, and why that was all."""
 
@@ -51,32 +67,33 @@ class Heard(t.NamedTuple):
         return isinstance(self.error, OSError)
 
 
-def pieces(stream: bytes, size: int) -> Callable[[int], bytes]:
+def pieces(stream: bytes, size: Size) -> Callable[[int], bytes]:
     """What stands for ``recv``: so many bytes at a time, then none for ever."""
     at = 0
+    sizes = itertools.cycle((size,) if isinstance(size, int) else size)
 
     def recv(wanted: int) -> bytes:
         nonlocal at
-        found = stream[at : at + min(size, wanted)]
+        found = stream[at : at + min(next(sizes), wanted)]
         at += len(found)
         return found
 
     return recv
 
 
-def heard_by_us(stream: bytes, size: int) -> Heard:
+def heard_by_us(stream: bytes, size: Size) -> Heard:
     """What our transport makes of a stream that comes in pieces of that size."""
     return _heard(ours.Connection(), ours.TCP("nowhere"), stream, size)
 
 
-def heard_by_py_amqp(stream: bytes, size: int = 4096) -> Heard:
+def heard_by_py_amqp(stream: bytes, size: Size = 4096) -> Heard:
     """The same by py-amqp."""
     connection = amqp.Connection()
     connection.Channel = NotReopened
     return _heard(connection, sockets.TCPTransport("nowhere"), stream, size)
 
 
-def _heard(connection: t.Any, transport: t.Any, stream: bytes, size: int) -> Heard:
+def _heard(connection: t.Any, transport: t.Any, stream: bytes, size: Size) -> Heard:
     events: list[Event] = []
     _wire(connection, transport, stream, size)
     connection.frame_writer = lambda kind, channel, method, *_: events.append(
@@ -88,7 +105,7 @@ def _heard(connection: t.Any, transport: t.Any, stream: bytes, size: int) -> Hea
     return Heard(events, _read_all(connection))
 
 
-def _wire(connection: t.Any, transport: t.Any, stream: bytes, size: int) -> None:
+def _wire(connection: t.Any, transport: t.Any, stream: bytes, size: Size) -> None:
     """Connect them, as far as that goes without a socket."""
     transport._quick_recv = pieces(stream, size)
     transport._read_buffer = b""
@@ -122,12 +139,12 @@ def _listen(channel: t.Any, number: int, events: list[Event]) -> None:
         )
 
     channel.is_open = True
-    channel.callbacks = collections.defaultdict(lambda: delivered)
+    channel.callbacks = _Always(delivered)
     channel.events["basic_return"].add(returned)
     for name in ("basic_ack", "basic_nack"):
         channel.events[name].add(lambda *args: events.append(("settled", *args)))
-    channel.cancel_callbacks = collections.defaultdict(
-        lambda: lambda tag: events.append(("cancelled", number, text(tag)))
+    channel.cancel_callbacks = _Always(
+        lambda tag: events.append(("cancelled", number, text(tag)))
     )
 
 
@@ -139,7 +156,8 @@ def _info(content: t.Any) -> tuple[t.Any, ...]:
 
 
 def _content(content: t.Any) -> tuple[t.Any, ...]:
-    return bytes(content.body), named(content.properties)
+    # Where there is none, py-amqp has an empty text.
+    return bytes(content.body or b""), named(content.properties)
 
 
 def named(properties: dict[str, t.Any]) -> str:
@@ -209,7 +227,7 @@ def _shorts(payload: bytes) -> tuple[int, int]:
     return int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:4], "big")
 
 
-def messages(stream: bytes, size: int) -> list[Message]:
+def messages(stream: bytes, size: Size) -> list[Message]:
     """The messages that a link makes of what is delivered."""
     found: list[Message] = []
 
@@ -225,6 +243,31 @@ def messages(stream: bytes, size: int) -> list[Message]:
         channel = connection.Channel(connection, number)
         channel.is_open = True
         channel.on_delivered = delivered
-        channel.callbacks = collections.defaultdict(lambda: arrived)
+        channel.callbacks = _Always(arrived)
+        channel.cancel_callbacks = _Always(lambda tag: None)
+        channel.events["basic_return"].add(lambda *_: None)
     _read_all(connection)
     return found
+
+
+def compare(stream: bytes, size: Size) -> None:
+    """Fail unless we read a stream as py-amqp does, or go on where it gives up."""
+    us, them = heard_by_us(stream, size), heard_by_py_amqp(stream)
+    for our_event, their_event in zip(us.events, them.events, strict=False):
+        assert our_event == their_event
+    assert len(us.events) >= len(them.events), (us, them)
+    if them.to_the_end:
+        assert us.to_the_end, us.error
+        assert len(us.events) == len(them.events)
+    _delivers_what_is_written(us, stream)
+    assert repr(messages(stream, size)) == repr(messages(stream, 1))
+
+
+def _delivers_what_is_written(us: Heard, stream: bytes) -> None:
+    """Also where py-amqp has given up: nothing but the messages that are there."""
+    found = [event for event in us.events if event[0] == "delivered"]
+    for event, written in itertools.zip_longest(found, by_the_book(stream)):
+        if event is None:
+            break
+        assert (event[1], event[7]) == (written.channel, written.body)
+        assert event[2:7] == written.arguments
