@@ -38,6 +38,24 @@ def test_what_kcat_produces_is_handled(shop: Shop, kafka: Kafka) -> None:
     assert [each.properties["offset"] for each in (first, second, third)] == [0, 1, 2]
 
 
+def test_a_header_whose_name_is_no_utf_8_makes_a_dead_letter(
+    shop: Shop, kafka: Kafka
+) -> None:
+    """confluent_kafka raises for it, and crashes when it is asked once more."""
+    shop.declare()
+    produce = ["kcat", "-P", "-b", kafka.address, "-t", shop.queue]
+    run(*produce, "-H", "\udcff=x", "-H", "good=x", given='{"n": 1}')
+    run(*produce, given='{"n": 2}')
+
+    assert [body for body, _ in shop.consume(1)] == [{"n": 2}]
+    broker = shop.bench.consumers.broker
+    (letter,) = broker.dead_letters(broker.topology.queues[0])
+    assert letter.message.raw == b'{"n": 1}'
+    assert letter.headers["x-qconsume-reason"] == (
+        "unreadable: the name of a header is no UTF-8"
+    )
+
+
 def test_what_we_publish_is_read_by_kcat(shop: Shop, kafka: Kafka) -> None:
     id = shop.publish({"n": 1}, key="order-1", headers={"x-tenant": "a"})
     shop.publish(TOMBSTONE, key="order-1")

@@ -138,7 +138,7 @@ class KafkaDeadLetters(DeadLetters):
         for record in found:
             by_key.pop(record.key() or b"", None)
             # A tombstone of ours has no headers; the copy of a tombstone has.
-            if record.headers() and record.timestamp()[1] >= oldest:
+            if records.headers_of(record) and record.timestamp()[1] >= oldest:
                 by_key[record.key() or b""] = record
         return sorted(by_key.values(), key=lambda record: record.timestamp()[1])
 

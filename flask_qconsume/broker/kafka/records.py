@@ -17,6 +17,7 @@ from kombu.utils.json import JSONEncoder
 from kombu.utils.json import loads
 
 from ...errors import UnsupportedByBroker
+from ...handling.payload import UNREADABLE
 from ...message import Message
 from ...message import Outgoing
 from ...message import made
@@ -104,7 +105,7 @@ def incoming(
         fields["key"] = _key(key)
     if value is None:
         fields["tombstone"] = True
-    headers = record.headers()
+    headers = headers_of(record)
     if headers:
         _read(headers, fields)
     if attempt is not None:
@@ -187,9 +188,23 @@ def dead_key(message: Message) -> bytes:
     return f"{message.id or ''}@{place}".encode("utf-8", "backslashreplace")
 
 
+def headers_of(record: Fetched) -> list[Header] | None:
+    """The headers of a record, or the one that says that they cannot be read.
+
+    Where a name is no UTF-8, the client raises the first time that it is asked, and
+    after that gives a list that crashes the process: it must not be asked again.
+    """
+    try:
+        return t.cast("list[Header] | None", record.headers())
+    except Exception:
+        problem = b"the name of a header is no UTF-8"
+        record.set_headers([(UNREADABLE, problem)])
+        return t.cast("list[Header]", record.headers())
+
+
 def due(record: Fetched) -> float:
     """When a record may be handed out, in seconds since 1970; 0 if at once."""
-    for name, value in record.headers() or ():
+    for name, value in headers_of(record) or ():
         if name == DUE:
             return _milliseconds(value) / 1_000
     return 0.0
