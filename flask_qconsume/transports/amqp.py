@@ -29,6 +29,8 @@ from kombu.transport import pyamqp
 from . import amqp_frames as frames
 
 _RECV_SIZE = 128 * 1024
+#: What py-amqp asks for, and the most that comes before broker and client have agreed.
+_FRAME_MAX = 128 * 1024
 
 #: What a socket raises that was told not to wait at all.
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError)
@@ -46,6 +48,8 @@ class _Buffered:
         super().__init__(*args, **kwargs)
         self._data = b""
         self._at = 0
+        #: How many bytes a frame may have.
+        self.largest = _FRAME_MAX
 
     def read_frame(self) -> frames.Frame:
         self.await_frame()
@@ -56,6 +60,7 @@ class _Buffered:
     def await_frame(self) -> None:
         """Return once :attr:`has_frame` is true."""
         while not self.has_frame:
+            frames.check_size(self._data, self._at, self.largest)
             self._fill()
 
     @property
@@ -202,6 +207,10 @@ class Connection(pyamqp.Connection):
             raise
         _open.add(self)
         return result
+
+    def _on_tune(self, *agreed: int) -> None:
+        super()._on_tune(*agreed)
+        self.transport.largest = self.frame_max
 
     def _warn_force_connect(self, attr: str) -> None:
         raise RecoverableConnectionError("the connection is closed")

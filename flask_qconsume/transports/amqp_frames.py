@@ -331,6 +331,18 @@ def has_frame(data: bytes, start: int) -> bool:
     return there >= size + OVERHEAD
 
 
+def check_size(data: bytes, start: int, largest: int) -> None:
+    """Refuse a frame that is not all there yet, and is larger than agreed upon.
+
+    Something went wrong on the way: what it says next is no frame either, and to wait
+    for it would fill the memory.
+    """
+    if len(data) - start >= OVERHEAD:
+        size: int = _HEAD.unpack_from(data, start)[2]
+        if size > largest:
+            raise UnexpectedFrame(f"a frame of {size} bytes; {largest} are allowed")
+
+
 def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
     """The frame that acknowledges a delivery, or all up to it."""
     method = struct.pack(">HHQB", *spec.Basic.Ack, tag, multiple)

@@ -10,6 +10,7 @@ import typing as t
 import amqp
 import pytest
 from amqp import spec
+from amqp.exceptions import UnexpectedFrame
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -197,6 +198,24 @@ def test_values_come_as_what_they_are() -> None:
         "s": -2,
     }
     assert frames.properties_of(header) == ({"application_headers": expected}, None)
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096])
+def test_nobody_waits_for_a_frame_that_is_too_large(size: int) -> None:
+    begun = b"\x03\x00\x01" + struct.pack(">I", 131_073) + bytes(1_000)
+    us, them = wires.heard_by_us(begun, size), wires.heard_by_py_amqp(begun, size)
+    assert them.to_the_end
+    assert us.refused_a_size
+    assert "131073 bytes; 131072 are allowed" in str(us.error)
+    assert isinstance(us.error, UnexpectedFrame)
+
+
+def test_a_frame_may_be_as_large_as_was_agreed() -> None:
+    tune = struct.pack(">HHHIH", *spec.Connection.Tune, 0, 5_000, 0)
+    agreed = frames._frame(frames.METHOD, 0, tune)
+    for size in (5_000, 5_001):
+        begun = struct.pack(">BHI", 3, 1, size) + bytes(10)
+        assert wires.heard_by_us(agreed + begun, 4096).refused_a_size == (size > 5_000)
 
 
 @pytest.mark.parametrize("size", [1, 3, 4096])
