@@ -16,7 +16,7 @@ import sys
 HERE = pathlib.Path(__file__).parent
 FOUND = HERE.parents[1] / ".fuzz"
 NAMES = (
-    *("amqp", "rabbitmq", "redis", "redis-streams", "kafka", "bodies", "texts"),
+    *("amqp", "rabbitmq", "redis", "redis-streams", "kafka", "bodies", "json", "texts"),
     *("settings", "keys", "patterns", "times", "delays", "publishing"),
 )
 

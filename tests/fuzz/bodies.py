@@ -10,6 +10,8 @@ from flask_qconsume.broker import headers as ours
 from flask_qconsume.broker.base import DeadLetter
 from flask_qconsume.cli import letters
 from flask_qconsume.errors import InvalidMessage
+from flask_qconsume.formats.base import Decoder
+from flask_qconsume.formats.json import Json
 from flask_qconsume.formats.protobuf import ProtobufSchema
 from flask_qconsume.formats.table import BUILT_IN
 from flask_qconsume.formats.table import Formats
@@ -96,6 +98,19 @@ def _shows(letter: DeadLetter) -> None:
         line = letters.as_json(letter, decoders, whole=whole)
         assert line.isascii() and "\n" not in line
         assert json.loads(line)["ref"] == "ref"
+
+
+def json_bodies(data: bytes) -> None:
+    """JSON, which means the same whoever reads it."""
+    message = Message(data, "q")
+    assert _read(Json().decode, message) == _read(Json()._decoded, message)
+
+
+def _read(decode: Decoder, message: Message) -> str:
+    try:
+        return repr(decode(message))
+    except Exception as error:
+        return f"{type(error)}: {error}"
 
 
 def texts(data: bytes) -> None:

@@ -32,6 +32,7 @@ TARGETS: dict[str, Target] = {
     "redis-streams": inbound.redis_streams,
     "kafka": inbound.kafka,
     "bodies": bodies.bodies,
+    "json": bodies.json_bodies,
     "texts": bodies.texts,
     "settings": words.settings,
     "keys": words.keys,
