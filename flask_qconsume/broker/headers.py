@@ -35,6 +35,9 @@ QUEUE = PREFIX + "queue"
 ATTEMPTS = PREFIX + "attempts"
 DIED_AT = PREFIX + "died-at"
 
+#: Names of headers that a copy could not carry as they were.
+CHANGED = PREFIX + "changed-headers"
+
 _OF_DEATH = (REASON, ERROR, TRACEBACK, DETAILS, CONSUMER, QUEUE, ATTEMPTS, DIED_AT)
 
 #: Routed on by RabbitMQ when a message is published: in a copy they would send it to
@@ -115,6 +118,18 @@ def dead(
     if error is not None:
         headers |= _of_error(error)
     return headers
+
+
+def simple(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Those that anybody can write; the others are named in one of ours."""
+    kept = {name: value for name, value in headers.items() if is_simple(value)}
+    lost = ", ".join(name for name in headers if name not in kept)
+    return {**kept, CHANGED: _fit(lost, MAX_ERROR)}
+
+
+def is_simple(value: t.Any) -> bool:
+    """Whether a value holds no others, and no surprises."""
+    return isinstance(value, (str, int, float, type(None)))
 
 
 def replayed(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:

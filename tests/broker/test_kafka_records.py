@@ -237,6 +237,17 @@ def test_a_key_in_json_is_a_key_that_can_be_sent() -> None:
     assert records.copied(found, {}, "elsewhere").key == b'"\\ud800"'
 
 
+def test_a_copy_goes_without_a_header_too_deep_to_be_written() -> None:
+    deep: t.Any = "x"
+    for _ in range(100_000):
+        deep = [deep]
+    copy = records.copied(read(fetched(sent())), {"deep": deep, "y": 1}, "t")
+    again = read(fetched(copy))
+    assert "deep" not in again.headers
+    assert again.headers["y"] == 1
+    assert again.headers["x-qconsume-changed-headers"] == "deep"
+
+
 def test_properties_of_amqp_have_headers() -> None:
     first = read(
         Fetched(

@@ -44,6 +44,30 @@ def test_what_kombus_json_chokes_on_holds_up_nobody(redis_url):
         assert it.broker.dead_letters(it.plan).count() == 1
 
 
+def nested(depth):
+    found = "x"
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+def test_a_copy_that_cannot_be_written_goes_without_what_it_cannot_carry(redis_url):
+    """A header that was read may be too deep to be written from another stack."""
+    deep = nested(100_000)
+    with shop(redis_url) as it:
+        it.publish(outgoing(b"1", properties={"correlation_id": "c"}))
+        link = it.link()
+        (found,) = read(link, 1)
+        found.message.properties["reply_to"] = deep
+        headers = {"deep": deep, "y": 1, "n": None}
+        assert forward(link, found, Lane.DEAD, headers=headers) is None
+        (letter,) = it.broker.dead_letters(it.plan)
+        assert letter.message.raw == b"1"
+        assert letter.message.properties == {"correlation_id": "c"}
+        assert letter.message.headers["y"] == 1
+        assert letter.headers["x-qconsume-changed-headers"] == "deep"
+
+
 def test_a_large_message_does_not_bring_many_others_with_it(redis_url):
     with shop(redis_url) as it:
         it.publish(*[outgoing(b"x" * 500_000) for _ in range(10)])

@@ -295,6 +295,7 @@ def _written(headers: Mapping[str, t.Any]) -> list[Header]:
     written: list[Header] = []
     as_json: list[str] = []
     as_bytes: list[str] = []
+    lost: list[str] = []
     for name, value in headers.items():
         if isinstance(value, str):
             written.append((name, value.encode("utf-8", "backslashreplace")))
@@ -303,14 +304,26 @@ def _written(headers: Mapping[str, t.Any]) -> list[Header]:
         elif isinstance(value, (bytes, bytearray)):
             written.append((name, bytes(value)))
             as_bytes.append(name)
+        elif (text := _encoded(value)) is None:
+            lost.append(name)
         else:
-            written.append((name, _encoder.encode(value).encode()))
+            written.append((name, text))
             as_json.append(name)
+    if lost:
+        written.append((ours.CHANGED, ", ".join(lost).encode()[: ours.MAX_ERROR]))
     if as_json:
         written.append((AS_JSON, json.dumps(as_json).encode()))
     if as_bytes:
         written.append((AS_BYTES, json.dumps(as_bytes).encode()))
     return written
+
+
+def _encoded(value: t.Any) -> bytes | None:
+    """As JSON; ``None`` if it is nested so deeply that it could but be read."""
+    try:
+        return _encoder.encode(value).encode()
+    except RecursionError:
+        return None
 
 
 def _properties(

@@ -42,8 +42,7 @@ _BROKERS = (
     "BCC",
 )
 
-#: Names of headers that a copy could not carry as they were.
-CHANGED = ours.PREFIX + "changed-headers"
+CHANGED = ours.CHANGED
 
 #: The order in which our own long headers are cut, and to how much.
 _CUTS = (

@@ -11,6 +11,7 @@ import threading
 import typing as t
 from collections.abc import Callable
 from collections.abc import Sequence
+from dataclasses import replace
 
 from redis.exceptions import NoPermissionError
 from redis.exceptions import OutOfMemoryError
@@ -18,6 +19,7 @@ from redis.exceptions import OutOfMemoryError
 from ...errors import BrokerError
 from ...errors import PublishRefused
 from ...logs import logger_named
+from .. import headers as ours
 from .. import properties as basic
 from ..base import Link
 from ..delivery import Delivery
@@ -255,6 +257,10 @@ class HoldingLink(Link):
             return None
         try:
             return self._forwarding(forward, self._place(forward))
+        except PublishRefused:
+            pass  # Nested so deeply that it could be read, and cannot be written.
+        try:
+            return self._forwarding(_simplified(forward), self._place(forward))
         except PublishRefused as error:
             return error
 
@@ -303,6 +309,19 @@ class HoldingLink(Link):
         except BrokerError:
             self._shared.orphans.setdefault(self.queue, []).extend(tags)
             raise
+
+
+def _simplified(forward: Forward) -> Forward:
+    """The same without what may not be writable: it would be tried for ever."""
+    delivery = forward.delivery
+    properties = delivery.message.properties
+    kept = {name: v for name, v in properties.items() if ours.is_simple(v)}
+    message = replace(delivery.message, properties=kept)
+    return replace(
+        forward,
+        delivery=Delivery(delivery.link, delivery.tag, message),
+        headers=ours.simple(forward.headers),
+    )
 
 
 class RedisLink(HoldingLink):
