@@ -52,9 +52,8 @@ def open_connection(settings: Settings, name: str) -> Connection:
     """
     problem: BrokerError | None = None
     for url in settings.broker_url.split(";"):
-        client = _client(settings, url, name)
         try:
-            return _established(client)
+            return _established(_client(settings, url, name))
         except LOST as error:
             where = f"No connection to RabbitMQ at '{maybe_sanitize_url(url)}'"
             problem = translated(error, where)
