@@ -17,7 +17,7 @@ HERE = pathlib.Path(__file__).parent
 FOUND = HERE.parents[1] / ".fuzz"
 NAMES = (
     *("amqp", "rabbitmq", "redis", "redis-streams", "kafka", "bodies", "json", "texts"),
-    *("settings", "keys", "patterns", "times", "delays", "publishing"),
+    *("settings", "keys", "patterns", "times", "delays", "publishing", "properties"),
 )
 
 

@@ -6,6 +6,7 @@ import datetime
 import decimal
 import typing as t
 
+import amqp
 from confluent_kafka import Message as Fetched
 
 from flask_qconsume import TOMBSTONE
@@ -26,6 +27,7 @@ from flask_qconsume.handling.payload import decode
 from flask_qconsume.message import Message
 from flask_qconsume.message import Outgoing
 from flask_qconsume.transports import amqp_frames as frames
+from flask_qconsume.transports import amqp_properties
 
 from . import values
 from .taps import Taps
@@ -52,6 +54,32 @@ def publishing(data: bytes) -> None:
         check(name, message, found)
         if not message.tombstone:
             _decodes(message, found, body)
+
+
+def written(data: bytes) -> None:
+    """Properties as we write them, and as py-amqp does."""
+    taps = Taps(data)
+    given = {
+        name: _property(taps)
+        for name, _ in amqp.Message.PROPERTIES
+        if name != "application_headers" and taps.pick((False, False, True))
+    }
+    given["headers"] = values.mapping(taps)
+    table = {**given, "application_headers": given["headers"] or None}
+    assert _bytes(lambda: amqp_properties.written(given)) == _bytes(
+        lambda: amqp.Message(b"", **table)._serialize_properties()
+    )
+
+
+def _property(taps: Taps) -> t.Any:
+    return taps.pick((taps.text(), taps.number(), taps.number(8), None, taps.piece()))
+
+
+def _bytes(write: t.Callable[[], bytes]) -> bytes | None:
+    try:
+        return write()
+    except Exception:
+        return None
 
 
 def _option(taps: Taps) -> t.Any:

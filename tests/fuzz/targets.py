@@ -40,4 +40,5 @@ TARGETS: dict[str, Target] = {
     "times": words.times,
     "delays": words.delays,
     "publishing": outbound.publishing,
+    "properties": outbound.written,
 }
