@@ -8,4 +8,5 @@ pytest_plugins = [
     "tests.harness.leaks",
     "tests.servers.fixtures",
     "tests.brokers.report",
+    "tests.faults.crash_report",
 ]

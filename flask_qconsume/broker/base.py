@@ -176,6 +176,9 @@ class Broker(abc.ABC):
     #: What it can do; one of :meth:`records`.
     capabilities: Capabilities
 
+    #: What :meth:`connect` makes. A subclass may put one of its own there.
+    link: t.ClassVar[type[Link]]
+
     def __init__(self, settings: Settings, topology: Topology) -> None:
         self.settings = settings
         self.topology = topology

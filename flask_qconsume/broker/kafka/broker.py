@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import typing as t
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -48,6 +49,7 @@ class Kafka(Broker):
     """Groups for queues, topics for routing keys. Opens nothing before it is used."""
 
     capabilities = CAPABILITIES
+    link: t.ClassVar[type[KafkaLink]] = KafkaLink
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
         super().__init__(settings, topology)
@@ -61,7 +63,7 @@ class Kafka(Broker):
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         self._declare_once(TIMEOUT)
-        return KafkaLink(
+        return self.link(
             plan,
             lane,
             config=self._config.consumer(layout.group(plan, lane), self.settings.lease),

@@ -116,9 +116,9 @@ class KafkaLink(Link):
 
     def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
         errors = self._forwarder(forwards)
-        self._consumer.settle(
+        self.ack(
             [
-                forward.delivery.tag
+                forward.delivery
                 for forward, error in zip(forwards, errors, strict=True)
                 if error is None
             ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing as t
 from collections.abc import Sequence
 
 from ...errors import TopologyMismatch
@@ -30,6 +31,7 @@ class Memory(Broker):
     """See the package's description."""
 
     capabilities = CAPABILITIES
+    link: t.ClassVar[type[MemoryLink]] = MemoryLink
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
         super().__init__(settings, topology)
@@ -39,7 +41,7 @@ class Memory(Broker):
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         self._declare_once()
-        return MemoryLink(self.store, plan, lane)
+        return self.link(self.store, plan, lane)
 
     def publish(
         self, messages: Sequence[Outgoing], timeout: float

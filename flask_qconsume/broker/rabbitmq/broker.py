@@ -50,6 +50,8 @@ _PAUSES = (0.1, 0.2, 0.4, 0.8)
 class RabbitMQ(Broker):
     """Links of a connection each, and one publisher with a connection of its own."""
 
+    link: t.ClassVar[type[RabbitLink]] = RabbitLink
+
     def __init__(self, settings: Settings, topology: Topology) -> None:
         super().__init__(settings, topology)
         self.capabilities = CLASSIC if settings.queue_type == "classic" else QUORUM
@@ -63,7 +65,7 @@ class RabbitMQ(Broker):
         # Here, on the hub of the worker: under gevent a thread belongs to the hub that
         # it was started on, and the one of a thread pool's thread does not go on.
         self._publisher.start()
-        return RabbitLink(self.settings, plan, lane, prefetch, self._send)
+        return self.link(self.settings, plan, lane, prefetch, self._send)
 
     def publish(
         self, messages: Sequence[Outgoing], timeout: float

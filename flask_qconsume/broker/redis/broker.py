@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing as t
 from collections.abc import Iterator
 
 from ...settings import Settings
@@ -25,7 +26,7 @@ class RedisLists(RedisBroker[Layout]):
     """kombu's list transport, read and settled by scripts of our own."""
 
     capabilities = CAPABILITIES
-
+    link: t.ClassVar[type[RedisLink]] = RedisLink
     publisher = ListPublisher
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
@@ -33,7 +34,7 @@ class RedisLists(RedisBroker[Layout]):
         super().__init__(settings, topology, Shared(settings, layout, Server(settings)))
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
-        return RedisLink(plan, lane, self._shared)
+        return self.link(plan, lane, self._shared)
 
     def depth(self, queue: str) -> int:
         lists = self._shared.layout.lists(queue)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import typing as t
 from collections.abc import Iterator
 
 from ...settings import Settings
@@ -37,6 +38,7 @@ class RedisStreams(RedisBroker[Layout]):
     """A stream for each queue and priority, read by one consumer group."""
 
     capabilities = CAPABILITIES
+    link: t.ClassVar[type[StreamLink]] = StreamLink
     publisher = StreamPublisher
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
@@ -45,7 +47,7 @@ class RedisStreams(RedisBroker[Layout]):
         super().__init__(settings, topology, Shared(settings, layout, server))
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
-        return StreamLink(plan, lane, self._shared)
+        return self.link(plan, lane, self._shared)
 
     def depth(self, queue: str) -> int:
         layout = self._shared.layout

@@ -1,0 +1,66 @@
+"""What became of a message at each point where its process died, told at the end.
+
+A figure says how often it was handled to its end ("1×"), or how many dead letters there
+are of it ("1× dead").
+"""
+
+from __future__ import annotations
+
+import pytest
+
+#: What the test records of a case.
+FIGURE = "crash figure"
+
+_TEST = "test_no_message_is_lost_wherever_its_process_dies"
+
+Found = dict[tuple[str, str], str]
+
+_found = pytest.StashKey[Found]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_found] = {}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of these need a broker, which they only name in a parameter."""
+    for item in items:
+        if _is_one(item):
+            item.add_marker("broker")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> object:
+    report = yield
+    if _is_one(item) and (report.when == "call" or report.outcome != "passed"):
+        params = item.callspec.params  # type: ignore[attr-defined]
+        figure = dict(report.user_properties).get(FIGURE, report.outcome)
+        shown = figure if report.outcome == "passed" else f"{report.outcome} {figure}"
+        item.config.stash[_found][params["case"].name, params["place"]] = str(shown)
+    return report
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    found = config.stash[_found]
+    if found:
+        terminalreporter.section("where a process died, and how often it was handled")
+        for line in _table(found):
+            terminalreporter.write_line(line)
+
+
+def _is_one(item: pytest.Item) -> bool:
+    return getattr(item, "originalname", "") == _TEST
+
+
+def _table(found: Found) -> list[str]:
+    cases = list(dict.fromkeys(case for case, _ in found))
+    brokers = list(dict.fromkeys(broker for _, broker in found))
+    width = max(map(len, cases))
+    lines = ["  ".join((f"{'':<{width}}", *(f"{name:<8}" for name in brokers)))]
+    for case in cases:
+        told = (f"{found.get((case, broker), '—'):<8}" for broker in brokers)
+        lines.append("  ".join((f"{case:<{width}}", *told)).rstrip())
+    return lines
