@@ -139,6 +139,17 @@ class DeadLetter:
     headers: Mapping[str, t.Any]
 
 
+@dataclass(frozen=True)
+class Suspects:
+    """How the lane of a queue's suspects stands."""
+
+    #: How many wait in it. On Kafka those that are being handled are among them.
+    waiting: int
+    #: When the oldest of them became a suspect, in seconds since 1970; ``None`` if none
+    #: waits, or the broker cannot tell.
+    since: float | None = None
+
+
 class DeadLetters(abc.ABC):
     """The dead letters of one queue."""
 
@@ -248,6 +259,15 @@ class Broker(abc.ABC):
         client that comes back by itself has no need of it, and says yes.
         """
         return True
+
+    def suspects(self, plan: QueuePlan) -> Suspects:
+        """How the lane of one queue's suspects stands; looking changes nothing.
+
+        AMQP cannot look at a message without taking it, and one that is given back is
+        marked as delivered, which is a death in the lane: there nobody can tell since
+        when it waits, but who has it in hand.
+        """
+        return Suspects(self.depth(plan.suspects))
 
     @abc.abstractmethod
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:

@@ -184,6 +184,12 @@ class Capabilities:
             "A lost connection makes no suspects", "lost connections without suspects"
         )
     )
+    dates_suspects: bool = field(
+        metadata=_words(
+            "The age of the oldest suspect is known without a worker",
+            "age of suspects without a worker",
+        )
+    )
 
     @property
     def title(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import traceback
 import typing as t
+from collections.abc import Iterable
 from collections.abc import Mapping
 
 from ..errors import InvalidMessage
@@ -19,6 +20,7 @@ PREFIX = "x-qconsume-"
 
 ATTEMPT = PREFIX + "attempt"
 DEATHS = PREFIX + "deaths"
+SUSPECTED_AT = PREFIX + "suspected-at"
 KEY = PREFIX + "key"
 PUBLISHED_AT = PREFIX + "published-at"
 EXPIRES_AT = PREFIX + "expires-at"
@@ -82,6 +84,12 @@ def of_ours(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
     return {name: headers[name] for name in headers if name.startswith(PREFIX)}
 
 
+def oldest(messages: Iterable[Message]) -> float | None:
+    """When the first of some suspects became one, as far as they say."""
+    since = (seconds(message.headers, SUSPECTED_AT) for message in messages)
+    return min((each for each in since if each is not None), default=None)
+
+
 def retried(message: Message, attempt: int) -> dict[str, t.Any]:
     """The headers of a copy that comes back as attempt number ``attempt``.
 
@@ -89,12 +97,19 @@ def retried(message: Message, attempt: int) -> dict[str, t.Any]:
     """
     headers = {**_kept(message), ATTEMPT: attempt}
     headers.pop(DEATHS, None)
+    headers.pop(SUSPECTED_AT, None)
     return headers
 
 
-def suspected(message: Message, deaths: int) -> dict[str, t.Any]:
+def suspected(message: Message, deaths: int, now: float) -> dict[str, t.Any]:
     """The headers of a copy that goes to the lane of suspects, or back into it."""
-    return {**_kept(message), ATTEMPT: message.attempt, DEATHS: deaths}
+    since = seconds(message.headers, SUSPECTED_AT) or now
+    return {
+        **_kept(message),
+        ATTEMPT: message.attempt,
+        DEATHS: deaths,
+        SUSPECTED_AT: since,
+    }
 
 
 def dead(
@@ -137,7 +152,7 @@ def replayed(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
 
     It has no expiry any more: whoever replays a message wants it handled.
     """
-    gone = {*_OF_DEATH, ATTEMPT, DEATHS, EXPIRES_AT}
+    gone = {*_OF_DEATH, ATTEMPT, DEATHS, SUSPECTED_AT, EXPIRES_AT}
     return {name: value for name, value in headers.items() if name not in gone}
 
 

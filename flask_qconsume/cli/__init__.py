@@ -15,12 +15,14 @@ from .listing import list_consumers
 from .plan import plan
 from .publish import publish
 from .run import run
+from .status import status
 
 cli = AppGroup("qconsume", help="Run and look after the app's message consumers.")
 for command in (
     run,
     list_consumers,
     plan,
+    status,
     declare,
     publish,
     dead_letters,

@@ -18,14 +18,28 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 
 from ..text import printable
+
+N = t.TypeVar("N", int, float)
 
 #: How many troubles are told at once, at the most.
 _MOST = 10
 
 #: How often a queue is looked at within the time after which it counts as stalled.
 LOOKS = 3
+
+
+class Lane(t.NamedTuple):
+    """How the lane of a consumer's suspects stands."""
+
+    consumer: str
+    #: How many wait in it; ``None`` where the broker has not been asked yet.
+    waiting: int | None
+    #: For how many seconds the oldest has been a suspect, the one in hand included;
+    #: ``None`` where there is none, or nobody can tell.
+    oldest: float | None
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,8 @@ class Facts:
     #: For how long messages have waited in the queue and none was read, and how many.
     hungry_for: float
     backlog: int
+    #: Where it is one of suspects.
+    lane: Lane | None = None
 
 
 @dataclass(frozen=True)
@@ -95,11 +111,19 @@ class Verdict:
     live: bool
     ready: bool
     troubles: tuple[Trouble, ...] = ()
+    #: The lanes that there are; they say nothing about the other fields.
+    lanes: tuple[Lane, ...] = field(default=(), compare=False)
 
     def to_json(self) -> str:
         """One line of JSON."""
         wrong = [printable(trouble.text) for trouble in self.troubles[:_MOST]]
-        return json.dumps({"live": self.live, "ready": self.ready, "wrong": wrong})
+        said = {"live": self.live, "ready": self.ready, "wrong": wrong}
+        if self.lanes:
+            said["suspects"] = {
+                lane.consumer: {"waiting": lane.waiting, "oldest": _whole(lane.oldest)}
+                for lane in self.lanes
+            }
+        return json.dumps(said)
 
     @classmethod
     def from_json(cls, text: str) -> Verdict:
@@ -111,7 +135,16 @@ class Verdict:
         if not isinstance(said, Mapping) or not {"live", "ready"} <= said.keys():
             raise ValueError("no verdict")
         wrong = (Trouble("told", "", str(text)) for text in said.get("wrong", ()))
-        return cls(bool(said["live"]), bool(said["ready"]), tuple(wrong))
+        lanes = _lanes(said.get("suspects", {}))
+        return cls(bool(said["live"]), bool(said["ready"]), tuple(wrong), tuple(lanes))
+
+
+def _lanes(said: t.Any) -> t.Iterator[Lane]:
+    try:
+        for consumer, lane in said.items():
+            yield Lane(consumer, lane["waiting"], lane["oldest"])
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError("no verdict") from error
 
 
 def judge(snapshot: Snapshot, limits: Limits) -> Verdict:
@@ -122,7 +155,8 @@ def judge(snapshot: Snapshot, limits: Limits) -> Verdict:
     live = not any(trouble.fatal for trouble in troubles)
     connected = all(facts.connected for facts in snapshot.subscriptions)
     ready = live and snapshot.started and not snapshot.stopping and connected
-    return Verdict(live, ready, tuple(troubles))
+    lanes = tuple(facts.lane for facts in snapshot.subscriptions if facts.lane)
+    return Verdict(live, ready, tuple(troubles), lanes)
 
 
 def _of_hub(snapshot: Snapshot, limits: Limits) -> Iterable[Trouble]:
@@ -163,6 +197,8 @@ def _of_subscription(
         yield _unsettled(facts)
     if facts.hungry_for >= limits.stalled and not snapshot.stopping:
         yield _hungry(facts)
+    if facts.lane and (facts.lane.oldest or 0.0) >= limits.stalled:
+        yield _suspects(facts.lane, facts.queue)
 
 
 def _late(facts: Facts) -> Trouble:
@@ -207,6 +243,23 @@ def _hungry(facts: Facts) -> Trouble:
         " broker.",
         fatal=True,
     )
+
+
+def _suspects(lane: Lane, queue: str) -> Trouble:
+    behind = f", and {lane.waiting} wait in the lane" if lane.waiting else ""
+    return Trouble(
+        "suspects",
+        lane.consumer,
+        f"{lane.consumer}: a suspect in '{queue}' has been one for"
+        f" {lane.oldest:.0f} s{behind}. Each process handles one of them at a time:"
+        " start more processes, or give the consumer a shorter 'timeout' if it is one"
+        " that takes long. Look into the logs for why processes die; 'flask qconsume"
+        " status' tells how many are left.",
+    )
+
+
+def _whole(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
 
 
 class Silence:
@@ -295,6 +348,25 @@ def together(verdicts: Mapping[str, Verdict | None]) -> Verdict:
                 Trouble(each.kind, name, f"{name}: {each.text}")
                 for each in verdict.troubles
             ]
-    live = all(verdict.live for verdict in verdicts.values() if verdict is not None)
-    ready = all(verdict is not None and verdict.ready for verdict in verdicts.values())
-    return Verdict(live, ready, tuple(troubles))
+    told = [verdict for verdict in verdicts.values() if verdict is not None]
+    live = all(verdict.live for verdict in told)
+    ready = len(told) == len(verdicts) and all(verdict.ready for verdict in told)
+    lanes = _together(lane for verdict in told for lane in verdict.lanes)
+    return Verdict(live, ready, tuple(troubles), lanes)
+
+
+def _together(lanes: Iterable[Lane]) -> tuple[Lane, ...]:
+    """They look at one lane each from their side: the largest figures count."""
+    found: dict[str, Lane] = {}
+    for lane in lanes:
+        known = found.get(lane.consumer, lane)
+        found[lane.consumer] = Lane(
+            lane.consumer,
+            _largest(lane.waiting, known.waiting),
+            _largest(lane.oldest, known.oldest),
+        )
+    return tuple(found.values())
+
+
+def _largest(one: N | None, other: N | None) -> N | None:
+    return max((each for each in (one, other) if each is not None), default=None)

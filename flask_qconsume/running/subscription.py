@@ -42,7 +42,7 @@ from .reader import Reader
 from .settler import Settlement
 from .settler import Settler
 from .survivors import Survivors
-from .suspects import back_to_lane
+from .suspects import to_lane
 from .suspects import triage
 
 logger = logger_named("flask_qconsume.subscription")
@@ -153,6 +153,12 @@ class Subscription:
         busy = self._handlers.busy or self._handlers.waiting or self._held
         starves = self._reader is not None and self._reader.link.may_starve
         return not (busy or starves or self._settler.open)
+
+    @property
+    def suspected_since(self) -> float | None:
+        """Of what it has in hand in the lane: when the oldest became a suspect."""
+        held = () if self._reader is None else self._reader.held
+        return headers.oldest(delivery.message for delivery in held)
 
     @property
     def unsettled(self) -> frozenset[Delivery]:
@@ -463,4 +469,4 @@ class Subscription:
         """Put back what the stop left unsettled in the lane: a stop is no death."""
         for delivery in reader.held:
             if not delivery.settled and not self._settler.has(delivery):
-                self._settler.forward(back_to_lane(delivery))
+                self._settler.forward(to_lane(delivery))

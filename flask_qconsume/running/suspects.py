@@ -33,10 +33,10 @@ def triage(
         return None
     in_place = delivery.link.keeps_order
     if lane is Lane.MAIN and not in_place:
-        return Forward(delivery, Lane.SUSPECTS, headers.suspected(message, deaths=0))
+        return to_lane(delivery, deaths=0)
     deaths = message.deaths if in_place else message.deaths + 1
     if deaths + 1 < settings.delivery_limit:
-        return None if in_place else back_to_lane(delivery, deaths)
+        return None if in_place else to_lane(delivery, deaths)
     return Forward(
         delivery,
         Lane.DEAD,
@@ -54,9 +54,8 @@ def triage(
     )
 
 
-def back_to_lane(delivery: Delivery, deaths: int | None = None) -> Forward:
+def to_lane(delivery: Delivery, deaths: int | None = None) -> Forward:
     """A fresh copy into the lane: it is not marked as delivered again."""
     known = delivery.message.deaths if deaths is None else deaths
-    return Forward(
-        delivery, Lane.SUSPECTS, headers.suspected(delivery.message, deaths=known)
-    )
+    changed = headers.suspected(delivery.message, known, time.time())
+    return Forward(delivery, Lane.SUSPECTS, changed)

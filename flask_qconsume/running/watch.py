@@ -20,9 +20,12 @@ from types import FrameType
 
 import gevent
 
+from ..broker.base import Suspects
+from ..broker.delivery import Lane
 from ..logs import logger_named
 from ..text import printable
 from ..transports.native import NativeThread
+from . import health
 from . import native
 from .health import Facts
 from .health import Hunger
@@ -110,7 +113,7 @@ class Watch:
                 now = time.monotonic()
                 watched = self._all()
                 self._facts = tuple(each.facts() for each in watched)
-                due = [each for each in watched if each.look(now)]
+                due = [each for each in watched if each.is_due(now)]
                 if due and not asking:  # A dead greenlet is false.
                     asking = gevent.spawn(self._ask, due)
                 self._log()
@@ -130,12 +133,11 @@ class Watch:
     def _ask(self, due: list[_Watched]) -> None:
         for watched in due:
             try:
-                backlog = self._worker.depth(watched.queue)
+                watched.ask(self._worker)
             except Exception as error:
                 # Whatever ails the broker is told by those who need it.
                 logger.debug("Cannot count '%s': %s", watched.queue, error)
-                backlog = 0
-            watched.found(backlog)
+                watched.unknown()
 
     def _log(self) -> None:
         """Log what is new, once, and what is over."""
@@ -205,19 +207,46 @@ class _Watched:
         self._interval = interval
         self._settling = Settling()
         self._hunger = Hunger(limits.stalled)
+        self._is_lane = subscription.lane is Lane.SUSPECTS
+        self._period = limits.stalled / health.LOOKS
+        self._asked = time.monotonic()
+        self._waiting: int | None = None
+        self._oldest: float | None = None
 
     @property
     def queue(self) -> str:
         return self._subscription.queue
 
-    def look(self, now: float) -> bool:
-        """Whether it is time to ask how many messages wait."""
+    def is_due(self, now: float) -> bool:
+        """Whether it is time to ask how many messages wait: when it has nothing to do;
+        and in a lane of suspects always, since few are handled at once there."""
         subscription = self._subscription
         idle = subscription.connected and subscription.idle
-        return self._hunger.look(now, subscription.received, idle)
+        hungry = self._hunger.look(now, subscription.received, idle)
+        return hungry or (self._is_lane and now - self._asked >= self._period)
 
-    def found(self, backlog: int) -> None:
-        self._hunger.found(time.monotonic(), backlog)
+    def ask(self, worker: Worker) -> None:
+        """Ask the broker.
+
+        :raises BrokerError: if it cannot be asked.
+        """
+        if self._is_lane:
+            self.found(worker.suspects(self._subscription.consumer))
+        else:
+            self.found(Suspects(worker.depth(self.queue)))
+
+    def unknown(self) -> None:
+        """The broker cannot be asked."""
+        self._asked = time.monotonic()
+        self._waiting = self._oldest = None
+        self._hunger.found(self._asked, 0)
+
+    def found(self, waiting: Suspects) -> None:
+        """So many wait."""
+        self._asked = time.monotonic()
+        self._waiting, self._oldest = waiting.waiting, _age(waiting.since)
+        if self._subscription.idle:
+            self._hunger.found(self._asked, waiting.waiting)
 
     def facts(self) -> Facts:
         subscription = self._subscription
@@ -235,7 +264,19 @@ class _Watched:
             put_off=subscription.puts_off,
             hungry_for=self._hunger.seconds,
             backlog=self._hunger.backlog,
+            lane=self._lane() if self._is_lane else None,
         )
+
+    def _lane(self) -> health.Lane:
+        # What waited when we looked may be handled by now: it does not get older.
+        known = [_age(self._subscription.suspected_since), self._oldest]
+        oldest = max((each for each in known if each is not None), default=None)
+        return health.Lane(self._subscription.consumer.name, self._waiting, oldest)
+
+
+def _age(since: float | None) -> float | None:
+    # Somebody else's clock may be ahead of ours.
+    return None if since is None else max(0.0, time.time() - since)
 
 
 def _place(frame: FrameType | None) -> str:

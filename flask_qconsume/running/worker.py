@@ -19,6 +19,7 @@ from flask import Flask
 from gevent import monkey
 
 from ..appconsumers import consumers_of
+from ..broker.base import Suspects
 from ..broker.delivery import Lane
 from ..broker.policies import check_policies
 from ..errors import BrokerUnavailable
@@ -145,6 +146,14 @@ class Worker:
         :raises BrokerError: if the broker cannot be asked.
         """
         return self._consumers.broker.depth(queue)
+
+    def suspects(self, consumer: Consumer) -> Suspects:
+        """How the lane of a consumer's suspects stands.
+
+        :raises BrokerError: if the broker cannot be asked.
+        """
+        plan = self._consumers.topology.queue(consumer.queue)
+        return self._consumers.broker.suspects(plan)
 
     def _chosen(self, names: t.Sequence[str]) -> list[Consumer]:
         consumers = self._consumers.consumers

@@ -120,7 +120,7 @@ def test_nonsense_for_an_origin_counts_as_absent(nonsense: t.Any) -> None:
 def copies(given: Message) -> list[dict[str, t.Any]]:
     return [
         ours.retried(given, 2),
-        ours.suspected(given, 1),
+        ours.suspected(given, 1, now=5.0),
         ours.dead(given, "bill", "billing", "no", None, 1.0),
     ]
 
@@ -140,7 +140,7 @@ def test_making_copies_changes_no_message() -> None:
 
 
 def test_a_suspect_keeps_its_attempt_and_counts_its_deaths() -> None:
-    found = ours.suspected(message(attempt=4, deaths=1), 2)
+    found = ours.suspected(message(attempt=4, deaths=1), 2, now=5.0)
     assert (found[ours.ATTEMPT], found[ours.DEATHS]) == (4, 2)
 
 

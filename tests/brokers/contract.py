@@ -22,6 +22,7 @@ from flask_qconsume import QConsume
 from flask_qconsume import RetryPolicy
 from flask_qconsume import current_message
 from flask_qconsume.broker import headers as ours
+from flask_qconsume.broker.base import Suspects
 from flask_qconsume.broker.delivery import Lane
 from flask_qconsume.broker.topology import Binding
 from flask_qconsume.errors import BrokerError
@@ -882,6 +883,48 @@ def deaths_are_counted_in_the_lane_and_forgotten_by_a_retry(stage: Stage) -> Non
     healthy = hand.get()
     assert (healthy.attempt, healthy.deaths) == (2, 0)
     lane.nothing_comes(0.1)
+
+
+@case()
+def the_length_of_a_lane_is_known(stage: Stage) -> None:
+    """Looking at it takes none of them, and marks none."""
+    assert stage.app.suspects(stage.plan) == Suspects(0)
+    suspected(stage, 3)
+    assert stage.app.suspects(stage.plan).waiting == 3
+    lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
+    assert lane.take_one().message.redelivered is False
+
+
+@case("dates_suspects")
+def the_age_of_a_lane_is_known(stage: Stage) -> None:
+    suspected(stage, 3)
+    assert stage.app.suspects(stage.plan).since == 1000.0
+    lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
+    first = lane.take_one()
+    # It is as old as it was when it is put back, having killed a process.
+    lane.suspect(first, deaths=1, now=9000.0)
+    lane.get()
+    lane.get()
+    lane.close()
+    wait_for(lambda: stage.app.suspects(stage.plan) == Suspects(1, 1000.0), 30)
+
+
+@the_age_of_a_lane_is_known.otherwise("dates_suspects")
+def the_age_of_a_lane_is_known_to_who_has_one_in_hand(stage: Stage) -> None:
+    suspected(stage, 2)
+    assert stage.app.suspects(stage.plan).since is None
+    lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
+    assert ours.oldest([lane.take_one().message]) == 1000.0
+
+
+def suspected(stage: Stage, count: int) -> None:
+    """Put so many messages into the lane, one second after the other."""
+    stage.fill(count)
+    hand = stage.hand()
+    for number, delivery in enumerate(hand.take(count)):
+        hand.suspect(delivery, now=1000.0 + number)
+    hand.close()
+    stage.await_depth(count, stage.plan.suspects)
 
 
 @case()

@@ -115,9 +115,11 @@ class Hand:
         changed = ours.retried(delivery.message, delivery.message.attempt + 1)
         self.forward(Forward(delivery, Lane.MAIN, changed, delay=delay))
 
-    def suspect(self, delivery: Delivery, deaths: int = 0) -> None:
+    def suspect(
+        self, delivery: Delivery, deaths: int = 0, now: float | None = None
+    ) -> None:
         """As the triage does it."""
-        changed = ours.suspected(delivery.message, deaths)
+        changed = ours.suspected(delivery.message, deaths, now or time.time())
         self.forward(Forward(delivery, Lane.SUSPECTS, changed))
 
     def bury(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import typing as t
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from flask_qconsume.running.health import LOOKS
 from flask_qconsume.running.health import Facts
 from flask_qconsume.running.health import Hunger
+from flask_qconsume.running.health import Lane
 from flask_qconsume.running.health import Limits
 from flask_qconsume.running.health import Settling
 from flask_qconsume.running.health import Silence
@@ -185,3 +187,44 @@ def test_several_processes_are_judged_together() -> None:
     both = together({"process 1": good, "process 2": dead})
     assert both.live is False
     assert both.troubles[0].text.startswith("process 2: orders.bill: ")
+
+
+WAITS = Lane("orders.bill", waiting=4, oldest=130.04)
+
+
+def test_lanes_are_told_and_harm_nobody() -> None:
+    young = Lane("orders.bill", waiting=4, oldest=119.0)
+    verdict = judged(lane=young)
+    assert verdict == Verdict(live=True, ready=True)
+    assert json.loads(verdict.to_json())["suspects"] == {
+        "orders.bill": {"waiting": 4, "oldest": 119.0}
+    }
+    assert Verdict.from_json(verdict.to_json()).lanes == (young,)
+    nobody_knows = judged(lane=Lane("orders.bill", None, None))
+    assert Verdict.from_json(nobody_knows.to_json()).lanes[0].oldest is None
+
+
+def test_a_lane_that_waits_long_is_told_with_what_to_do() -> None:
+    verdict = judged(lane=WAITS, queue="bill.suspects")
+    assert (verdict.live, verdict.ready) == (True, True)
+    (trouble,) = verdict.troubles
+    assert trouble.logged
+    assert trouble.text.startswith(
+        "orders.bill: a suspect in 'bill.suspects' has been one for 130 s, and 4 wait"
+    )
+    assert "start more processes" in trouble.text
+
+
+def test_several_processes_see_one_lane() -> None:
+    one = judged(lane=Lane("bill", waiting=3, oldest=None))
+    other = judged(lane=Lane("bill", waiting=2, oldest=7.0))
+    both = together({"1": one, "2": other, "3": None})
+    assert both.lanes == (Lane("bill", waiting=3, oldest=7.0),)
+
+
+@pytest.mark.parametrize(
+    "suspects", ['{"a": {}}', '{"a": 5}', "[]", "5", '{"a": {"waiting": 1}}']
+)
+def test_lanes_that_are_none_are_refused(suspects: str) -> None:
+    with pytest.raises(ValueError):
+        Verdict.from_json(f'{{"live": 1, "ready": 1, "suspects": {suspects}}}')

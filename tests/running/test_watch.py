@@ -18,7 +18,10 @@ from gevent.event import Event
 
 from flask_qconsume import HandlerTimeout
 from flask_qconsume import WorkerError
+from flask_qconsume.broker import headers
+from flask_qconsume.broker.base import Suspects
 from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.message import Outgoing
 from flask_qconsume.running import subscription
 from flask_qconsume.running import watch
 from flask_qconsume.running.backoff import Backoff
@@ -143,6 +146,37 @@ def test_messages_that_wait_while_nothing_is_read_are_noticed(
     link.cut()
     wait_for(lambda: len(done) == 3)
     wait_for(lambda: is_fine(worker))
+
+
+def test_a_lane_of_suspects_is_told_its_length_and_age(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.config["QCONSUME_STALLED_AFTER"] = 0.6
+    go = Event()
+
+    @bench.qconsume.consumer("billing")
+    def bill(order: t.Any) -> None:
+        go.wait()
+
+    broker = play_outages(bench)
+    worker = bench.start()
+    wait_for(lambda: [lane.waiting for lane in worker.watch.verdict.lanes] == [0])
+    now = time.time()
+    for age in (0.5, 0.4, 0.3):
+        since = {headers.SUSPECTED_AT: now - age}
+        suspect = Outgoing("billing.suspects", b"1", headers=since)
+        assert broker.publish([suspect], 5.0) == [None]
+    wait_for(lambda: [lane.waiting for lane in worker.watch.verdict.lanes] == [2])
+    wait_for(lambda: "suspects" in kinds(worker))
+    (lane,) = worker.watch.verdict.lanes
+    assert 0.6 <= t.cast(float, lane.oldest) < 60
+    assert (worker.watch.verdict.live, worker.watch.verdict.ready) == (True, True)
+    wait_for(lambda: said(caplog, "bill: a suspect in 'billing.suspects' has been"))
+    go.set()
+    wait_for(lambda: [lane[1:] for lane in worker.watch.verdict.lanes] == [(0, None)])
+    wait_for(lambda: said(caplog, "Over: bill: a suspect in 'billing.suspects'"))
+    assert len(said(caplog, "bill: a suspect in 'billing.suspects' has been")) == 2
+    assert broker.suspects(bench.consumers.topology.queue("billing")) == Suspects(0)
 
 
 def test_a_settler_that_is_stuck_is_noticed(bench: Bench) -> None:

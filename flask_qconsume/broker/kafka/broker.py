@@ -23,7 +23,9 @@ from ...transports.kafka_slot import Arrival
 from ..base import Broker
 from ..base import DeadLetters
 from ..base import Link
+from ..base import Suspects
 from ..delivery import Lane
+from ..headers import oldest
 from ..listening import anybody_listens
 from ..policies import check_messages
 from ..topology import Binding
@@ -33,7 +35,9 @@ from . import layout
 from . import records
 from .capabilities import CAPABILITIES
 from .dead_letters import KafkaDeadLetters
+from .heads import Heads
 from .lag import lag
+from .lag import undone
 from .link import KafkaLink
 from .link import Opener
 from .link import terms_of
@@ -117,6 +121,19 @@ class Kafka(Broker):
 
     def answers(self) -> bool:
         return anybody_listens(self._config.addresses)
+
+    def suspects(self, plan: QueuePlan) -> Suspects:
+        topic = layout.suspects(plan.name)
+        read = {topic: self._topics.look().get(topic, 0)}
+        waiting = lag(self._admin, plan.suspects, read, TIMEOUT)
+        if not waiting:
+            return Suspects(0)
+        first = undone(self._admin, plan.suspects, read, TIMEOUT)
+        heads = Heads(self._config.consumer(_NOBODY)).at(first)
+        messages = (
+            records.incoming(r, plan.suspects, redelivered=False) for r in heads
+        )
+        return Suspects(waiting, oldest(messages))
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return KafkaDeadLetters(

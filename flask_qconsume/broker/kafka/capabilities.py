@@ -54,4 +54,5 @@ CAPABILITIES = Capabilities(
     counts_deliveries=False,
     unmarked_stops=True,
     unmarked_losses=False,
+    dates_suspects=True,
 )

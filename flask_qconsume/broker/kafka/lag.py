@@ -34,6 +34,21 @@ def lag(
     )
 
 
+def undone(
+    admin: KafkaAdmin, group: str, topics: Mapping[str, int], timeout: float
+) -> dict[Place, int]:
+    """The offset of the first record of each partition that a group has not handled,
+    where there is any."""
+    everywhere = set(_places(topics))
+    known = admin.committed(group, everywhere, timeout)
+    ends = admin.ends(everywhere, timeout)
+    first = admin.beginnings(everywhere - set(known), timeout)
+    begin = {**first, **{place: found.offset for place, found in known.items()}}
+    return {
+        place: offset for place, offset in begin.items() if offset < ends.get(place, 0)
+    }
+
+
 def _left(committed: Committed, end: int) -> int:
     """What is in one partition beyond an offset, and not done."""
     done = read(committed.metadata, committed.offset).done

@@ -11,7 +11,9 @@ from ...settings import Settings
 from ..base import Broker
 from ..base import DeadLetters
 from ..base import Link
+from ..base import Suspects
 from ..delivery import Lane
+from ..headers import oldest
 from ..policies import check_messages
 from ..properties import incoming
 from ..properties import outgoing
@@ -75,6 +77,10 @@ class Memory(Broker):
         if queue.endswith(".dead"):
             return len(self.store.graves(queue))
         return self.store.depth(queue)
+
+    def suspects(self, plan: QueuePlan) -> Suspects:
+        waiting = self.store.queue(plan.suspects).ready()
+        return Suspects(len(waiting), oldest(waiting))
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return MemoryDeadLetters(self.store, plan)

@@ -39,4 +39,5 @@ CAPABILITIES = Capabilities(
     counts_deliveries=False,
     unmarked_stops=True,
     unmarked_losses=True,
+    dates_suspects=True,
 )

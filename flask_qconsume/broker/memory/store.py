@@ -63,6 +63,12 @@ class MemoryQueue:
                 self.changed.wait(due_in)
         return []
 
+    def ready(self) -> list[Message]:
+        """What may be taken; looking changes nothing."""
+        with self.changed:
+            self._ripen()
+            return [entry.message for entry in self._ready]
+
     def wake(self) -> None:
         """Let those who wait look again."""
         with self.changed:

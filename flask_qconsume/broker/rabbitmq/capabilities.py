@@ -57,6 +57,7 @@ QUORUM = Capabilities(
     counts_deliveries=True,
     unmarked_stops=False,
     unmarked_losses=False,
+    dates_suspects=False,
 )
 
 CLASSIC = dataclasses.replace(

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from ...settings import Settings
 from ..base import DeadLetters
 from ..base import Link
+from ..base import Suspects
 from ..delivery import Lane
+from ..headers import oldest
 from ..topology import QueuePlan
 from ..topology import Topology
+from . import envelope
 from .base import RedisBroker
 from .capabilities import CAPABILITIES
 from .dead_letters import RedisDeadLetters
@@ -40,6 +43,18 @@ class RedisLists(RedisBroker[Layout]):
         lists = self._shared.layout.lists(queue)
         counts = self._shared.server.commands([("LLEN", key) for key in lists])
         return sum(counts)
+
+    def suspects(self, plan: QueuePlan) -> Suspects:
+        lists = self._shared.layout.lists(plan.suspects)
+        heads = self._shared.server.commands([("LINDEX", key, -1) for key in lists])
+        return Suspects(
+            self.depth(plan.suspects),
+            oldest(
+                envelope.opened(head, plan.suspects)
+                for head in heads
+                if isinstance(head, bytes)
+            ),
+        )
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return RedisDeadLetters(plan, self._shared)

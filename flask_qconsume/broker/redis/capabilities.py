@@ -68,4 +68,5 @@ CAPABILITIES = Capabilities(
     counts_deliveries=False,
     unmarked_stops=True,
     unmarked_losses=True,
+    dates_suspects=True,
 )

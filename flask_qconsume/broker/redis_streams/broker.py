@@ -15,12 +15,15 @@ from collections.abc import Iterator
 from ...settings import Settings
 from ..base import DeadLetters
 from ..base import Link
+from ..base import Suspects
 from ..delivery import Lane
+from ..headers import oldest
 from ..redis.base import RedisBroker
 from ..redis.server import Server
 from ..redis.shared import Shared
 from ..topology import QueuePlan
 from ..topology import Topology
+from . import envelope
 from . import scripts
 from .capabilities import CAPABILITIES
 from .cluster import Cluster
@@ -53,6 +56,13 @@ class RedisStreams(RedisBroker[Layout]):
         layout = self._shared.layout
         call = scripts.DEPTH(layout.streams(queue), layout.group)
         return int(self._shared.server.call(call))
+
+    def suspects(self, plan: QueuePlan) -> Suspects:
+        layout = self._shared.layout
+        call = scripts.OLDEST(layout.streams(plan.suspects), layout.group)
+        fields = self._shared.server.call(call)
+        found = [envelope.opened(fields, plan.suspects, layout.body)] if fields else []
+        return Suspects(self.depth(plan.suspects), oldest(found))
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return StreamDeadLetters(plan, self._shared)

@@ -315,6 +315,38 @@ return count
 """
 )
 
+#: The oldest entry of a stream that nobody has: its fields and values, or nothing.
+#: KEYS stream; ARGV group
+OLDEST = Script(
+    """
+local key, last, found = KEYS[1], '-', {}
+local groups = redis.pcall('XINFO', 'GROUPS', key)
+if groups.err then return {} end
+for _, flat in ipairs(groups) do
+  local about = {}
+  for i = 1, #flat, 2 do about[flat[i]] = flat[i + 1] end
+  if about.name == ARGV[1] then last = '(' .. about['last-delivered-id'] end
+end
+for _, owner in ipairs(last == '-' and {} or {'released', 'lost'}) do
+  local first = redis.call('XPENDING', key, ARGV[1], '-', '+', 1, owner)[1]
+  if first then found[#found + 1] = first[1] end
+end
+local fresh = redis.call('XRANGE', key, last, '+', 'COUNT', 1)[1]
+if fresh then found[#found + 1] = fresh[1] end
+local function parts(id)
+  local time, number = string.match(id, '(%d+)-(%d+)')
+  return tonumber(time), tonumber(number)
+end
+table.sort(found, function(a, b)
+  local time, number = parts(a)
+  local other, another = parts(b)
+  return time < other or (time == other and number < another)
+end)
+local entry = found[1] and redis.call('XRANGE', key, found[1], found[1])[1]
+return entry and entry[2] or {}
+"""
+)
+
 #: Takes a dead letter out, if it is still there; a copy, if any, goes to the stream.
 #: KEYS dead, stream; ARGV dead letter, fields and values…
 TAKE = Script(
