@@ -28,6 +28,8 @@ from .native import NativeThread
 
 logger = logger_named("flask_qconsume.transports.kafka")
 
+#: Seconds between two looks at what is committed.
+_POLL = 0.005
 #: Seconds without a sign of the native thread after which the client is given up.
 _SILENCE = 60.0
 
@@ -114,6 +116,15 @@ class KafkaConsumer:
         self._member.settled.append(arrivals)
         if self._order.settled(arrivals):
             self._bell.ring()
+
+    def await_committed(self, arrivals: Sequence[Arrival], timeout: float) -> bool:
+        """Wait until it is committed that these are done with; whether it is."""
+        deadline = time.monotonic() + timeout
+        while not all(each.slot.has_committed(each.offset) for each in arrivals):
+            if time.monotonic() > deadline or not self._thread.alive:
+                return False
+            time.sleep(_POLL)
+        return True
 
     def postpone(self, arrival: Arrival, attempt: int, delay: float) -> None:
         """Hand it out again after so many seconds, and nothing behind it before.

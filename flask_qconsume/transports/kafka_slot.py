@@ -17,6 +17,7 @@ from .kafka_window import LIMIT
 from .kafka_window import Note
 from .kafka_window import State
 from .kafka_window import Window
+from .kafka_window import read
 
 #: A slot of which nothing could be handed out for so many seconds is stuck, if so many
 #: records wait in it; then no more are fetched.
@@ -134,6 +135,14 @@ class Slot:
     def open(self) -> int:
         """How many records are marked and not settled."""
         return len(self.window) - len(self.buffer)
+
+    def has_committed(self, offset: int) -> bool:
+        """Whether it is committed that a record is done; or never will be by us."""
+        committed = self.committed
+        if self.gone or committed is None:
+            return self.gone
+        done = read(committed.metadata, committed.offset).done
+        return offset < committed.offset or any(a <= offset < b for a, b in done)
 
     def fetched(self, record: t.Any) -> None:
         """A record came; what is done already is passed over."""

@@ -121,6 +121,20 @@ def test_what_is_acknowledged_or_forwarded_is_committed(
     group.await_metadata()
 
 
+def test_a_suspect_has_left_its_queue_once_it_is_forwarded(
+    kafka: Kafka, queue: str
+) -> None:
+    """Of all that goes elsewhere, only for these it is waited that the broker knows."""
+    produce(kafka.address, queue, numbers(4))
+    with linked(kafka.address, queue, refuse=lambda forward: None) as link:
+        found = read(link, 4)
+        for number in (2, 0, 1):
+            assert link.forward([Forward(found[number], Lane.SUSPECTS, {})]) == [None]
+            slot = found[number].tag.slot
+            assert slot.has_committed(found[number].tag.offset)
+        assert not slot.has_committed(found[3].tag.offset)
+
+
 def test_a_delivery_whose_partition_leaves_is_not_begun(
     kafka: Kafka, queue: str
 ) -> None:

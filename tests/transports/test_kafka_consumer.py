@@ -75,6 +75,18 @@ def test_that_a_record_is_handed_out_was_committed_before(
         assert group.offsets() == [0]
 
 
+def test_it_can_be_waited_for_that_what_is_settled_is_committed(
+    kafka: Kafka, topic: str, group: Group
+) -> None:
+    produce(kafka.address, topic, numbers(2))
+    with consuming(kafka.address, topic, topic) as consumer:
+        first, second = take(consumer, 2)
+        consumer.settle([second])
+        assert consumer.await_committed([second], 20)
+        assert group.metadata()["done"] == [1, 1]
+        assert not consumer.await_committed([first, second], 0.05)
+
+
 def test_who_leaves_takes_the_marks_back(
     kafka: Kafka, topic: str, group: Group
 ) -> None:

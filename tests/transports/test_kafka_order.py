@@ -28,7 +28,10 @@ from flask_qconsume.transports.kafka_order import order_of
 from flask_qconsume.transports.kafka_slot import Arrival
 from flask_qconsume.transports.kafka_slot import Slot
 from flask_qconsume.transports.kafka_window import LIMIT
+from flask_qconsume.transports.kafka_window import Inherited
+from flask_qconsume.transports.kafka_window import State
 from flask_qconsume.transports.kafka_window import Window
+from flask_qconsume.transports.kafka_window import written
 from flask_qconsume.transports.native import Bell
 
 EVERYTHING = 10**6
@@ -53,6 +56,18 @@ class Fetched(t.NamedTuple):
 
 def slot_of(partition: int = 0, **options: t.Any) -> Slot:
     return Slot("orders", partition, Window(), **options)
+
+
+def test_what_is_committed_as_done_is_known() -> None:
+    one = Slot("orders", 0, Window())
+    assert not one.has_committed(5)
+    one.committed = State(5, written(5, Inherited(upto=9, done=[(6, 8)])))
+    assert [one.has_committed(n) for n in range(3, 10)] == [
+        *(True, True, False),
+        *(True, True, False, False),
+    ]
+    one.gone = True  # Nothing is ever committed for it again, by us.
+    assert one.has_committed(9)
 
 
 def arrivals(slot: Slot, *keys: bytes | None) -> list[Arrival]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
+from ...logs import logger_named
 from ...message import Message
 from ...transports.kafka_consumer import KafkaConsumer
 from ...transports.kafka_member import Terms
@@ -21,6 +22,8 @@ from ..delivery import Delivery
 from ..delivery import Forward
 from ..delivery import Lane
 from ..topology import QueuePlan
+
+logger = logger_named("flask_qconsume.broker.kafka")
 
 #: Seconds that a read waits at the most, and that a close waits for the client.
 _WAIT = 1.0
@@ -116,14 +119,31 @@ class KafkaLink(Link):
 
     def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
         errors = self._forwarder(forwards)
-        self.ack(
-            [
-                forward.delivery
-                for forward, error in zip(forwards, errors, strict=True)
-                if error is None
-            ]
-        )
+        there = [
+            forward
+            for forward, error in zip(forwards, errors, strict=True)
+            if error is None
+        ]
+        self.ack([forward.delivery for forward in there])
+        self._await_moved(there)
         return errors
+
+    def _await_moved(self, forwards: Sequence[Forward]) -> None:
+        """Have suspects in their lane alone, as far as the broker knows, too.
+
+        If one killed its process before that, it would be found in both places, and
+        each of the two would be counted on its own.
+        """
+        moved = [f.delivery.tag for f in forwards if f.lane is Lane.SUSPECTS]
+        there = self._consumer.await_committed(moved, _GRACE)
+        if not there and not self.closed:
+            logger.warning(
+                "Kafka did not take notice within %g s that %d suspects of '%s' are in"
+                " their lane; one that kills its process may be started once more",
+                _GRACE,
+                len(moved),
+                self.queue,
+            )
 
     def postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
         t.cast(KafkaDelivery, delivery).returned = True
