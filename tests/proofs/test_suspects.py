@@ -1,0 +1,240 @@
+"""Killers among others: found out, and nobody is punished with them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+import typing as t
+
+import amqp
+import confluent_kafka
+import pytest
+
+from ..broker.rabbit import raw_channel
+from ..waiting import wait_for
+from .conftest import MakeStage
+from .conftest import Stage
+
+EVERYWHERE = ["quorum", "classic", "redis", "streams", "kafka"]
+
+#: What one worker fetches at once.
+PREFETCH = 20
+KILLERS = range(2)
+#: As often as the limit allows.
+LIMIT = 3
+
+
+class Workers:
+    """So many, and another one for each that dies."""
+
+    def __init__(self, stage: Stage, count: int) -> None:
+        self._stage = stage
+        self.running = [stage.fleet.start(ready=False) for _ in range(count)]
+        self.deaths = 0
+
+    def revive(self) -> None:
+        """Start one for each that has died."""
+        for place, worker in enumerate(self.running):
+            if worker.poll() is not None:
+                self.deaths += 1
+                self.running[place] = self._stage.fleet.start(ready=False)
+
+    def stop(self) -> list[int]:
+        """The exit codes."""
+        for worker in self.running:
+            self._ready(worker)
+        return [self._stage.fleet.term(worker) for worker in self.running]
+
+    def _ready(self, worker: subprocess.Popen[bytes]) -> None:
+        path = worker.output  # type: ignore[attr-defined]
+        wait_for(lambda: "consuming the queue" in path.read_text(), 60)
+
+
+def add_foreign(stage: Stage, broker: str, body: bytes) -> None:
+    """A message of somebody who gives no ids."""
+    url = stage.fleet.config["BROKER_URL"]
+    if broker in ("quorum", "classic"):
+        with raw_channel(url) as channel:
+            channel.basic_publish(amqp.Message(body), "", "work")
+    elif broker == "redis":
+        stage.server.command("LPUSH", "work", body.decode())
+    elif broker == "streams":
+        stage.server.command("XADD", "work", "*", "body", body.decode())
+    else:
+        settings = {"bootstrap.servers": stage.server.address, "log_level": 0}
+        producer = confluent_kafka.Producer(settings)
+        producer.produce("work", body)
+        assert producer.flush(30) == 0
+
+
+def kills(n: int) -> dict[str, t.Any]:
+    return {"n": n, "do": "kill"}
+
+
+def _until_found_out(
+    stage: Stage, workers: Workers, neighbours: t.Iterable[int], restart: bool = False
+) -> None:
+    """Until all killers are dead letters, and all others are handled."""
+    wanted = set(neighbours)
+
+    def over() -> bool:
+        nonlocal restart
+        workers.revive()
+        if restart and workers.deaths == 2:
+            restart = False
+            stage.server.restart()
+        done = set(stage.ledger.counted())
+        # A look at the dead letters costs more than one at the ledger.
+        return wanted <= done and len(stage.dead()) >= len(KILLERS)
+
+    wait_for(
+        over,
+        300,
+        interval=0.2,
+        message=lambda: (
+            f"{sorted(wanted - set(stage.ledger.counted()))} are missing,"
+            f" {len(stage.dead())} dead letters\n{stage.fleet.logs()[-3000:]}"
+        ),
+    )
+
+
+def _check(stage: Stage, neighbours: t.Iterable[int]) -> None:
+    """The killers are dead letters, each once and for the limit; nobody else is."""
+    dead = [json.loads(letter.message.raw)["n"] for letter in stage.dead()]
+    assert sorted(dead) == list(KILLERS)
+    for letter in stage.dead():
+        assert "QCONSUME_DELIVERY_LIMIT" in letter.headers["x-qconsume-reason"]
+    starts = stage.ledger.counted("start")
+    assert all(1 <= starts[n] <= LIMIT for n in KILLERS), starts
+    # Whoever was first began once in the queue, and the other times apart.
+    assert max(starts[n] for n in KILLERS) == LIMIT
+    assert {line.attempt for line in stage.ledger.everything()} == {1}
+    assert all(starts[n] <= 2 for n in neighbours)
+
+
+@pytest.mark.deadline(400)
+@pytest.mark.parametrize("broker", EVERYWHERE)
+@pytest.mark.parametrize(
+    "restart", [False, pytest.param(True, marks=pytest.mark.long)], ids=["", "restart"]
+)
+def test_killers_are_found_out_whatever_their_ids(
+    make_stage: MakeStage, broker: str, restart: bool
+) -> None:
+    """A whole prefetch of suspects, and the id of a message says nothing about it.
+
+    One killer has no id, and the other one that of all its neighbours.
+    """
+    stage = make_stage(broker)
+    neighbours = range(100, 100 + PREFETCH - len(KILLERS))
+    stage.consumers.broker.declare()
+    add_foreign(stage, broker, json.dumps(kills(0)).encode())
+    stage.consumers.publish("work", kills(1), id="same")
+    for n in neighbours:
+        stage.consumers.publish("work", {"n": n, "seconds": 0.2}, id="same")
+    workers = Workers(stage, 1)
+    _until_found_out(stage, workers, neighbours, restart)
+
+    starts = stage.ledger.counted("start")
+    print(f"{broker}: {workers.deaths} deaths, starts {[starts[n] for n in KILLERS]}")
+    _check(stage, neighbours)
+    assert workers.stop() == [0]
+
+
+class Traffic:
+    """Publishes healthy messages, some each second, until it is told to end."""
+
+    PAUSE = 0.05
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        #: When each number was confirmed.
+        self.published: dict[int, float] = {}
+
+    def __enter__(self) -> Traffic:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        n = 1_000
+        while not self._end.wait(self.PAUSE):
+            self._stage.publish([n])
+            self.published[n] = time.time()
+            n += 1
+
+
+@pytest.mark.long
+@pytest.mark.deadline(600)
+@pytest.mark.parametrize("broker", EVERYWHERE)
+def test_traffic_goes_on_while_several_workers_die(
+    make_stage: MakeStage, broker: str
+) -> None:
+    """Three workers, of which several die at once, again and again."""
+    stage = make_stage(broker, PUBLISH_TIMEOUT=60)
+    workers = Workers(stage, 3)
+    for worker in workers.running:
+        workers._ready(worker)
+    with Traffic(stage) as traffic:
+        for n in KILLERS:
+            stage.consumers.publish("work", kills(n))
+        _until_found_out(stage, workers, ())
+    stage.await_done(traffic.published, timeout=120)
+
+    first, last = _lived(stage)
+    meanwhile = [n for n, at in traffic.published.items() if first <= at <= last]
+    late = sorted(_latency(stage, traffic)[n] for n in meanwhile)
+    print(
+        f"{broker}: {workers.deaths} deaths in {last - first:.0f} s; meanwhile"
+        f" {len(meanwhile)} healthy messages, half of them handled within"
+        f" {late[len(late) // 2]:.2f} s, all within {late[-1]:.1f} s"
+    )
+    _check(stage, traffic.published)
+    assert workers.stop() == [0, 0, 0]
+
+
+def _lived(stage: Stage) -> tuple[float, float]:
+    """From the first start of a killer to the last one."""
+    starts = [line.at for line in stage.ledger.lines("start") if line.n in KILLERS]
+    return min(starts), max(starts)
+
+
+def _latency(stage: Stage, traffic: Traffic) -> dict[int, float]:
+    """From when it was confirmed to when it was handled first."""
+    done: dict[int, float] = {}
+    for line in stage.ledger.lines():
+        done.setdefault(line.n, line.at)
+    return {n: done[n] - at for n, at in traffic.published.items()}
+
+
+@pytest.mark.deadline(400)
+@pytest.mark.parametrize(
+    "ordering", ["key", pytest.param("partition", marks=pytest.mark.long)]
+)
+def test_killers_in_an_order_hold_up_their_own_kind_only(
+    make_stage: MakeStage, ordering: str
+) -> None:
+    """They are counted where they are; what is behind them comes after their end."""
+    stage = make_stage("kafka", ORDERING=ordering)
+    neighbours = range(100, 140)
+    for n in KILLERS:
+        stage.consumers.publish("work", kills(n), key=f"k{n}")
+    for n in neighbours:
+        stage.consumers.publish("work", {"n": n}, key=f"k{n % 8}")
+    workers = Workers(stage, 1)
+    _until_found_out(stage, workers, neighbours)
+
+    _check(stage, neighbours)
+    for kind in range(8):
+        first: dict[int, float] = {}
+        for line in stage.ledger.lines():
+            if line.n % 8 == kind:
+                first.setdefault(line.n, line.at)
+        assert list(first) == sorted(first)
+    assert workers.stop() == [0]
