@@ -347,6 +347,13 @@ class Subscription:
         if forward is None:
             return True
         self.counts["suspect"] += 1
+        if forward.lane is Lane.DEAD:
+            logger.error(
+                "%s: message %s is a dead letter: %s",
+                self.name,
+                printable(delivery.message.id),
+                forward.headers[headers.REASON],
+            )
         self._settler.forward(forward)
         return False
 

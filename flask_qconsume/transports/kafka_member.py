@@ -350,7 +350,12 @@ class Member:
         now = time.time()
         for slot in ready[self._turn :] + ready[: self._turn]:
             lane = self._commits.room_of(slot)
-            free -= slot.mark(min(share, free, lane), now)
+            # One at a time in the whole process: all of them would be blamed.
+            trial = not slot.apart or not self._tries()
+            free -= slot.mark(min(share, free, lane), now, trial=trial)
+
+    def _tries(self) -> bool:
+        return any(slot.tries for slot in list(self._slots.values()))
 
     def _fetch(self, slots: list[Slot]) -> None:
         room = self._flow.room

@@ -136,6 +136,11 @@ class Slot:
         """How many records are marked and not settled."""
         return len(self.window) - len(self.buffer)
 
+    @property
+    def tries(self) -> bool:
+        """Whether a death of the process now would count for one of its records."""
+        return any(note.alone for note in self.window.notes.values())
+
     def has_committed(self, offset: int) -> bool:
         """Whether it is committed that a record is done; or never will be by us."""
         committed = self.committed
@@ -152,9 +157,12 @@ class Slot:
         else:
             self.dirty = True
 
-    def mark(self, room: int, now: float) -> int:
-        """Mark up to ``room`` records to be handed out; how many there were."""
-        if self.apart and not self._may_go_on():
+    def mark(self, room: int, now: float, *, trial: bool = True) -> int:
+        """Mark up to ``room`` records to be handed out; how many there were.
+
+        :param trial: Whether a suspect may be, where they are handled apart.
+        """
+        if self.apart and not self._may_go_on(trial):
             return 0
         waiting, window, buffer = len(self.waiting), self.window, self.buffer
         while buffer and room > 0:
@@ -182,11 +190,14 @@ class Slot:
         elif len(self.buffer) >= _ENOUGH and now - self.still_since > STUCK:
             self.stuck = True
 
-    def _may_go_on(self) -> bool:
+    def _may_go_on(self, trial: bool) -> bool:
         """Whether the next record may be handed out beside those that are."""
-        if self.open and (self.trial or self._is_suspect_next()):
+        suspect = self._is_suspect_next()
+        if suspect and not trial:
             return False
-        self.trial = self._is_suspect_next()
+        if self.open and (self.trial or suspect):
+            return False
+        self.trial = suspect
         return True
 
     def _is_suspect_next(self) -> bool:

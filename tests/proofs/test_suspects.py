@@ -106,6 +106,8 @@ def _check(stage: Stage, neighbours: t.Iterable[int]) -> None:
     assert sorted(dead) == list(KILLERS)
     for letter in stage.dead():
         assert "QCONSUME_DELIVERY_LIMIT" in letter.headers["x-qconsume-reason"]
+    logs = stage.fleet.logs()
+    assert logs.count("is a dead letter: its process died") >= len(KILLERS)
     starts = stage.ledger.counted("start")
     assert all(1 <= starts[n] <= LIMIT for n in KILLERS), starts
     # Whoever was first began once in the queue, and the other times apart.

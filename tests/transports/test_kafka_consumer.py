@@ -352,6 +352,35 @@ def test_suspects_come_alone_where_there_is_an_order(
         assert [a.redelivered for a in fresh] == [False, False]
 
 
+def test_suspects_of_several_partitions_come_alone_too(
+    kafka: Kafka, topic: str, group: Group
+) -> None:
+    """Else all of them were blamed for what one of them does."""
+    everywhere = Group(kafka.address, topic, topic, PARTITIONS)
+    produce(kafka.address, topic, numbers(8), partition=lambda n: n % PARTITIONS)
+    for partition in range(PARTITIONS):
+        everywhere.commit(0, '{"qconsume":1,"upto":1}', partition)
+    with consuming(kafka.address, topic, topic, ordering="key") as consumer:
+        seen = set()
+        while len(seen) < PARTITIONS:
+            found = take(consumer)
+            tried = [each for each in found if each.redelivered]
+            assert len(tried) <= 1
+            seen.update(each.slot.partition for each in tried)
+            if tried:
+                # Whatever is beside it was in nobody's hands before.
+                beside = [*found, *more(consumer)]
+                assert [each for each in beside if each.redelivered] == tried
+                found = beside
+            consumer.settle(found)
+
+
+def more(consumer: KafkaConsumer) -> list[Arrival]:
+    """What comes within a moment."""
+    consumer.wait(0.2)
+    return consumer.take(100)
+
+
 def test_a_topic_made_anew_is_read_from_its_beginning(
     kafka: Kafka, topic: str, group: Group
 ) -> None:
