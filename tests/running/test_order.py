@@ -142,7 +142,11 @@ def test_a_retry_is_left_with_a_link_that_keeps_an_order(
 
 @pytest.mark.parametrize(("deaths", "handled"), [(0, True), (1, True), (2, False)])
 def test_a_suspect_is_handled_where_it_is_until_it_has_killed_too_often(
-    bench: Bench, broker: t.Callable[[], Parted], deaths: int, handled: bool
+    bench: Bench,
+    broker: t.Callable[[], Parted],
+    deaths: int,
+    handled: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     seen: list[t.Any] = []
 
@@ -165,3 +169,4 @@ def test_a_suspect_is_handled_where_it_is_until_it_has_killed_too_often(
     (dead,) = wait_for(lambda: bench.dead("billing"))
     assert seen == []
     assert "its process died 2 times" in dead.headers["x-qconsume-reason"]
+    assert "is a dead letter: its process died 2 times" in caplog.text
