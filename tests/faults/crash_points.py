@@ -288,8 +288,9 @@ def _suspected_again() -> Iterator[Case]:
     yield Case("ack", (*lane, apart(Point.BEFORE_SUSPECT)), tries=3)
     yield Case("ack", (*lane, apart(Point.BEFORE_ACK)), 2, 4, _copying())
     # What the broker gives out by then counts as begun, if it was delivered.
-    yield Case("ack", (*lane, apart(Point.AFTER_SUSPECT)), 2, 4, SOON, buried=True)
-    yield Case("ack", (*lane, apart(Point.AFTER_SUSPECT)), 1, 3, MOVED)
+    back = (*lane, apart(Point.AFTER_SUSPECT))
+    yield Case("ack", back, 2, 4, _copying(), buried=True)
+    yield Case("ack", back, 1, 3, _in_one_step())
 
 
 def _fails_apart() -> Iterator[Case]:

@@ -132,8 +132,11 @@ class KafkaLink(Link):
         """Have suspects in their lane alone, as far as the broker knows, too.
 
         If one killed its process before that, it would be found in both places, and
-        each of the two would be counted on its own.
+        each of the two would be counted on its own. (What goes back to the lane is
+        handed out by the same commit.)
         """
+        if self.lane is not Lane.MAIN:
+            return
         moved = [f.delivery.tag for f in forwards if f.lane is Lane.SUSPECTS]
         there = self._consumer.await_committed(moved, _GRACE)
         if not there and not self.closed:
