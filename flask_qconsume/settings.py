@@ -363,6 +363,22 @@ TABLE: tuple[Setting, ...] = (
         _number(0.001, 86_400),
     ),
     Setting(
+        "hub_latency",
+        "seconds",
+        0.01,
+        "Where a web server shares the process: how late the hub may be, on average,"
+        " before messages are begun less often. 0 begins them as if there were no site.",
+        _number(0, 10),
+    ),
+    Setting(
+        "least_share",
+        "a number",
+        0.02,
+        "Where a web server shares the process: the part of the time in which messages"
+        " may be begun however busy the site is.",
+        _number(0.001, 1),
+    ),
+    Setting(
         "consumers",
         "a mapping of consumers' names to their options",
         {},
@@ -403,6 +419,8 @@ class Settings:
     lease: float
     blocked_after: float
     stalled_after: float
+    hub_latency: float
+    least_share: float
     consumers: dict[str, dict[str, t.Any]]
 
     @classmethod

@@ -18,13 +18,15 @@ from flask_qconsume.text import quoted
 URL = {"QCONSUME_BROKER_URL": "memory://"}
 
 FLOATS = ("timeout", "dead_letter_ttl", "shutdown_timeout", "publish_timeout")
+SHARING = ("hub_latency", "least_share")
 WHOLES = ("concurrency", "prefetch", "delivery_limit", "max_message_size")
 TEXTS = ("broker_url", "exchange", "queue_prefix", "queue_type", "declare", "ordering")
 MAPPINGS = ("transport_options", "retry", "retry_policies", "consumers")
 
 WRONG: dict[str, list[t.Any]] = {
     **dict.fromkeys(
-        (*FLOATS, "away_after", "heartbeat", "lease", "blocked_after", "stalled_after"),
+        (*FLOATS, "away_after", "heartbeat", "lease", "blocked_after", "stalled_after")
+        + SHARING,
         ["30", True, [], {}, -1, float("nan"), float("inf")],
     ),
     **dict.fromkeys(WHOLES, ["3", 3.0, True, [], 0, -1, 10**12]),

@@ -149,7 +149,7 @@ def serve(
     from ..running.exits import FORCED
     from ..running.worker import Worker
 
-    worker = Worker(app, options.names)
+    worker = Worker(app, options.names, beside_web=bool(options.web))
     web = _web(app, options, parent)
     with Checks(options.health, options.health_file, worker.watch) as checks:
         if parent is not None:

@@ -109,7 +109,7 @@ class _Hosted:
 
         self._host = worker
         self._pid = os.getpid()
-        self._make: Callable[[], Worker] = lambda: Worker(app, names)
+        self._make: Callable[[], Worker] = lambda: Worker(app, names, beside_web=True)
         self._worker = self._make()
         self._asked_at = 0.0
         self._over = False

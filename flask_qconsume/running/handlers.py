@@ -18,6 +18,7 @@ from gevent.event import Event
 from ..broker.delivery import Delivery
 from ..errors import Interrupted
 from ..handling.dispatch import Result
+from .turns import Turns
 
 
 class Job:
@@ -41,6 +42,7 @@ class Handlers:
     :param work: Handles a delivery; raises nothing but :class:`Interrupted`.
     :param done: Told the result of each job that was not given up.
     :param missed: Told a delivery that may not be begun any more.
+    :param turns: When jobs may be begun; at any time unless given.
     """
 
     def __init__(
@@ -49,11 +51,13 @@ class Handlers:
         work: Callable[[Delivery], Result],
         done: Callable[[Delivery, Result], None],
         missed: Callable[[Delivery], None],
+        turns: Turns | None = None,
     ) -> None:
         self._concurrency = concurrency
         self._work = work
         self._done = done
         self._missed = missed
+        self._turns = turns
         self._inbox: deque[Delivery] = deque()
         self._free: dict[gevent.Greenlet, None] = {}
         self._waking = False
@@ -168,20 +172,33 @@ class Handlers:
 
     def _next(self, this: gevent.Greenlet) -> Delivery | None:
         """What is to be handled next, waiting for it; ``None`` at the end."""
-        while not self._inbox:
+        over = self._turns is not None and self._turns.over
+        while over or not self._inbox:
             if self._ending:
                 return None
-            self._free[this] = None
-            try:
-                gevent.get_hub().switch()
-            finally:
-                self._free.pop(this, None)
+            self._wait_for_job(this)
+            # Whoever is woken may begin one.
+            over = False
         return self._inbox.popleft()
 
+    def _wait_for_job(self, this: gevent.Greenlet) -> None:
+        self._free[this] = None
+        if self._turns is not None:
+            # There may be some, and it was only the turn that was over.
+            self._wake_soon()
+        try:
+            gevent.get_hub().switch()
+        finally:
+            self._free.pop(this, None)
+
     def _wake_soon(self) -> None:
-        if self._inbox and self._free and not self._waking:
-            self._waking = True
+        if not self._inbox or not self._free or self._waking:
+            return
+        self._waking = True
+        if self._turns is None:
             gevent.get_hub().loop.run_callback(self._wake)
+        else:
+            self._turns.ask(self._wake)
 
     def _wake(self) -> None:
         """Called in the hub, which is come back to when the greenlet waits."""

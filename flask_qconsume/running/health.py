@@ -12,6 +12,7 @@ itself (a suspended machine, SIGSTOP) is not to blame for what it did not do mea
 from __future__ import annotations
 
 import json
+import logging
 import typing as t
 from collections.abc import Hashable
 from collections.abc import Iterable
@@ -77,6 +78,10 @@ class Snapshot:
     started: bool
     stopping: bool
     subscriptions: Sequence[Facts]
+    #: For how long no more messages were begun than a busy site leaves at least, and
+    #: how late the hub is, in seconds.
+    slowed_for: float = 0.0
+    late: float = 0.0
 
 
 class Limits(t.NamedTuple):
@@ -97,6 +102,7 @@ class Trouble:
     fatal: bool = False
     #: Whether to log it: what others have logged is only shown.
     logged: bool = True
+    level: int = logging.ERROR
 
     @property
     def key(self) -> tuple[str, str]:
@@ -171,10 +177,25 @@ def _of_hub(snapshot: Snapshot, limits: Limits) -> Iterable[Trouble]:
             " it waits, it does so in code that gevent cannot patch.",
             fatal=True,
         )
+    if snapshot.slowed_for >= limits.stalled:
+        yield _slowed(snapshot)
     if not snapshot.started:
         yield Trouble("starting", "", "The worker has not started yet.", logged=False)
     if snapshot.stopping:
         yield Trouble("stopping", "", "The worker is stopping.", logged=False)
+
+
+def _slowed(snapshot: Snapshot) -> Trouble:
+    return Trouble(
+        "slowed",
+        "",
+        f"Messages have been begun at the least pace for {snapshot.slowed_for:.0f} s,"
+        f" since the web server in this process goes first and the hub is"
+        f" {snapshot.late * 1000:.0f} ms late. Where they pile up, let consumers run in"
+        " a process of their own, by 'flask qconsume run', or let them have more by"
+        " 'QCONSUME_HUB_LATENCY' and 'QCONSUME_LEAST_SHARE'.",
+        level=logging.WARNING,
+    )
 
 
 def _of_subscription(
@@ -282,6 +303,22 @@ class Silence:
         self._seen = pulse
         self.seconds = 0.0 if moved else self.seconds + min(elapsed, self._most)
         return self.seconds
+
+
+class Slowness:
+    """For how long consumers have been slowed, seen by regular looks.
+
+    :param interval: Seconds between two looks, as intended.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._looks = 0
+
+    def look(self, slowed: bool) -> float:
+        """Look once more; for how many seconds they have been."""
+        self._looks = self._looks + 1 if slowed else 0
+        return self._looks * self._interval
 
 
 class Settling:

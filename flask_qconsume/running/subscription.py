@@ -44,6 +44,7 @@ from .settler import Settler
 from .survivors import Survivors
 from .suspects import to_lane
 from .suspects import triage
+from .turns import Turns
 
 logger = logger_named("flask_qconsume.subscription")
 
@@ -67,6 +68,7 @@ class Subscription:
     """Consumes one lane of one consumer until it is stopped.
 
     :param main: For the lane of suspects, the subscription they come from.
+    :param turns: When its messages may be begun; at any time unless given.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Subscription:
         lane: Lane,
         stopping: Event,
         main: Subscription | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self.consumer = consumer
         self.lane = lane
@@ -101,6 +104,7 @@ class Subscription:
             self._handle,
             self._handled,
             self._let_go,
+            turns,
         )
         self._limits = TimeLimits()
         self._settler = Settler(self._closed, self._lost)

@@ -32,6 +32,7 @@ from .health import Hunger
 from .health import Limits
 from .health import Settling
 from .health import Silence
+from .health import Slowness
 from .health import Snapshot
 from .health import Trouble
 from .health import Verdict
@@ -77,6 +78,8 @@ class Watch:
         self._pulse = 0
         self._facts: tuple[Facts, ...] = ()
         self._watched: dict[Subscription, _Watched] = {}
+        self._slowness = Slowness(interval)
+        self._slowed_for = 0.0
         self._greenlet: gevent.Greenlet | None = None
         self._hub_thread = 0
         self._known: dict[tuple[str, str], Trouble] = {}
@@ -113,6 +116,9 @@ class Watch:
                 now = time.monotonic()
                 watched = self._all()
                 self._facts = tuple(each.facts() for each in watched)
+                turns = self._worker.turns
+                slowed = turns is not None and turns.slowed
+                self._slowed_for = self._slowness.look(slowed)
                 due = [each for each in watched if each.is_due(now)]
                 if due and not asking:  # A dead greenlet is false.
                     asking = gevent.spawn(self._ask, due)
@@ -144,7 +150,7 @@ class Watch:
         now = {each.key: each for each in self.verdict.troubles if each.logged}
         for key, trouble in now.items():
             if key not in self._known:
-                logger.error("%s", trouble.text)
+                logger.log(trouble.level, "%s", trouble.text)
         for key, trouble in self._known.items():
             if key not in now:
                 logger.warning("Over: %s", trouble.text.partition(". ")[0])
@@ -169,12 +175,15 @@ class Watch:
             self._report()
 
     def _snapshot(self, silent: float) -> Snapshot:
+        turns = self._worker.turns
         return Snapshot(
             silent_for=silent,
             where=_place(self._frame()) if silent >= self._limits.blocked else "",
             started=self.started,
             stopping=self._worker.stopping.is_set(),
             subscriptions=self._facts,
+            slowed_for=self._slowed_for,
+            late=0.0 if turns is None else turns.pace.late,
         )
 
     def _report(self) -> None:

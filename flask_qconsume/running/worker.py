@@ -30,7 +30,10 @@ from ..registration.consumer import Consumer
 from ..registration.registry import find
 from ..text import printable
 from .lookout import Lookout
+from .pace import Pace
 from .subscription import Subscription
+from .turns import SLICE
+from .turns import Turns
 from .watch import Watch
 
 logger = logger_named("flask_qconsume.worker")
@@ -50,9 +53,13 @@ class Worker:
     :param app: The app; its ``QConsume`` says what there is to run.
     :param names: The full names of the consumers to run; all that are enabled unless
         given.
+    :param beside_web: Whether a web server serves requests on the same hub, so that
+        consumers are to take only the time that it leaves.
     """
 
-    def __init__(self, app: Flask, names: t.Sequence[str] = ()) -> None:
+    def __init__(
+        self, app: Flask, names: t.Sequence[str] = (), *, beside_web: bool = False
+    ) -> None:
         self.app = app
         self._consumers = consumers_of(app)
         self.settings = self._consumers.settings
@@ -64,6 +71,8 @@ class Worker:
         self.watch = Watch(self)
         self._lookout = Lookout(lambda: self._consumers.broker.answers())
         self._hooks_begun = False
+        self._beside_web = beside_web
+        self.turns: Turns | None = None
 
     def start(self) -> None:
         """Run the ``before_worker`` hooks, then consume, in the background.
@@ -87,6 +96,8 @@ class Worker:
         except BaseException:
             self._finish()
             raise
+        if self._beside_web and self.settings.hub_latency:
+            self.turns = self._take_turns()
         for consumer in self._chosen(self.names):
             self.subscriptions += self._subscribed(consumer)
         for subscription in self.subscriptions:
@@ -180,7 +191,17 @@ class Worker:
             lane,
             self.stopping,
             main,
+            self.turns,
         )
+
+    def _take_turns(self) -> Turns:
+        latency, share = self.settings.hub_latency, self.settings.least_share
+        logger.info(
+            "The web server goes first: messages are begun in the time that it leaves,"
+            " and less often while the hub is more than %g ms late",
+            latency * 1000,
+        )
+        return Turns(Pace(latency, longest=SLICE / share), share)
 
     def _claim(self) -> None:
         key = id(self.app)
@@ -242,6 +263,8 @@ class Worker:
         self._lookout.close()
         self._consumers.close()
         self.watch.stop()
+        if self.turns is not None:
+            self.turns.close()
         _running.pop(id(self.app), None)
 
     def _teardown(self, hook: t.Callable[[], t.Any]) -> None:

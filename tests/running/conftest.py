@@ -41,8 +41,8 @@ class Bench:
     def publish(self, routing_key: str, body: t.Any = None, **options: t.Any) -> str:
         return self.consumers.publish(routing_key, body, **options)
 
-    def start(self, *names: str) -> Worker:
-        worker = Worker(self.app, names)
+    def start(self, *names: str, **options: t.Any) -> Worker:
+        worker = Worker(self.app, names, **options)
         self.workers.append(worker)
         worker.start()
         return worker

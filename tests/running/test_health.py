@@ -15,6 +15,7 @@ from flask_qconsume.running.health import Lane
 from flask_qconsume.running.health import Limits
 from flask_qconsume.running.health import Settling
 from flask_qconsume.running.health import Silence
+from flask_qconsume.running.health import Slowness
 from flask_qconsume.running.health import Snapshot
 from flask_qconsume.running.health import Trouble
 from flask_qconsume.running.health import Verdict
@@ -108,6 +109,23 @@ def test_a_stop_is_not_judged_by_what_it_reads_no_more() -> None:
     facts = dataclasses.replace(FINE, tended=False, hungry_for=999.0, connected=False)
     stopping = dataclasses.replace(RUNS, stopping=True, subscriptions=(facts,))
     assert judge(stopping, LIMITS).live
+
+
+def test_giving_way_to_the_site_for_long_is_told_and_no_reason_to_start_anew() -> None:
+    slowed = dataclasses.replace(RUNS, slowed_for=LIMITS.stalled, late=0.025)
+    verdict = judge(slowed, LIMITS)
+    assert (verdict.live, verdict.ready) == (True, True)
+    (trouble,) = verdict.troubles
+    assert "for 120 s" in trouble.text
+    assert "25 ms late" in trouble.text
+    shorter = dataclasses.replace(RUNS, slowed_for=LIMITS.stalled - 1, late=0.025)
+    assert judge(shorter, LIMITS).troubles == ()
+
+
+def test_slowness_is_over_with_the_first_look_that_finds_none() -> None:
+    slowness = Slowness(interval=2.0)
+    looks = (False, True, True, True, False, True)
+    assert [slowness.look(look) for look in looks] == [0, 2, 4, 6, 0, 2]
 
 
 def test_silence_is_what_did_not_move_while_we_looked() -> None:

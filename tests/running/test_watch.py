@@ -17,6 +17,7 @@ import pytest
 from gevent.event import Event
 
 from flask_qconsume import HandlerTimeout
+from flask_qconsume import Retry
 from flask_qconsume import WorkerError
 from flask_qconsume.broker import headers
 from flask_qconsume.broker.base import Suspects
@@ -242,6 +243,39 @@ def test_a_handler_that_outlives_its_limit_is_shown(
     wait_for(lambda: not worker.watch.verdict.live)
     go.set()
     wait_for(lambda: is_fine(worker))
+
+
+def test_consumers_that_give_way_to_the_site_for_long_are_shown(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.config |= {
+        "QCONSUME_STALLED_AFTER": 0.1,
+        "QCONSUME_HUB_LATENCY": 0.05,
+        "QCONSUME_LEAST_SHARE": 0.01,
+    }
+    over = Event()
+
+    @bench.qconsume.consumer("billing", retry={"min_delay": 0, "max_attempts": 1_000})
+    def bill(order: t.Any) -> None:
+        if not over.is_set():
+            raise Retry(0)
+
+    def site() -> None:
+        while not over.is_set():
+            spin(0.2)
+            gevent.sleep(0.001)
+
+    worker = bench.start(beside_web=True)
+    serving = gevent.spawn(site)
+    bench.publish("billing")
+    wait_for(lambda: "slowed" in kinds(worker), timeout=60)
+    assert (worker.watch.verdict.live, worker.watch.verdict.ready) == (True, True)
+    over.set()
+    serving.join()
+    wait_for(lambda: is_fine(worker))
+    wait_for(lambda: said(caplog, "Over: Messages have been begun at the least pace"))
+    (record,) = (r for r in caplog.records if "QCONSUME_LEAST_SHARE" in r.getMessage())
+    assert record.levelno == logging.WARNING
 
 
 def test_a_supervisor_that_ended_by_an_error_is_noticed(bench: Bench) -> None:

@@ -1,0 +1,1 @@
+"""The example shop under load: its site beside its consumers, in one process."""

@@ -1,0 +1,81 @@
+"""Messages that wait for the shop's consumers: more than they can handle meanwhile."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Iterator
+from collections.abc import Mapping
+
+from example_app import create_app
+from example_app.extensions import db
+from example_app.messages import NewsMessage
+from example_app.messages import OrderMessage
+from example_app.orders.models import Order
+from example_app.orders.models import OrderItem
+
+#: How many orders there are; the messages are about these.
+ORDERS = 20
+
+#: Fewer messages than this in a queue, and it is filled again.
+FEW = 300
+
+
+class Backlog:
+    """The shop's queues, and what is put there.
+
+    :param config: The shop's configuration.
+    """
+
+    def __init__(self, config: Mapping[str, t.Any]) -> None:
+        app = create_app(config)
+        self._consumers = app.extensions["qconsume"]
+        #: The names of the shop's consumers.
+        self.names = list(self._consumers.consumers)
+        with app.app_context():
+            orders = list(_placed())
+        self._messages = [each for order in orders for each in _about(order)]
+
+    def fill(self, times: int = 25) -> None:
+        """Publish all messages so many times."""
+        self._consumers.publish_many(self._messages * times)
+
+    def depths(self) -> dict[str, int]:
+        """How many messages wait, by consumer."""
+        broker = self._consumers.broker
+        found = self._consumers.consumers.items()
+        return {name: broker.depth(consumer.queue) for name, consumer in found}
+
+    def close(self) -> None:
+        """Close the connections to the broker."""
+        self._consumers.close()
+
+
+def runs_low(depths: Mapping[str, int]) -> bool:
+    """Whether a consumer is soon without work."""
+    # The supplier comes when the stock is low, and not before.
+    return min(n for name, n in depths.items() if name != "stock.receive") < FEW
+
+
+def _placed() -> Iterator[Order]:
+    with db.session.begin():
+        for number in range(ORDERS):
+            item = OrderItem(product_id=3, name="Earl Grey", quantity=1, price=540)
+            order = Order(
+                customer=f"Customer {number}",
+                email="customer@example.org",
+                card="tok_visa",
+                total=540,
+                items=[item],
+            )
+            order.add_event("placed")
+            db.session.add(order)
+            db.session.flush()
+            yield order
+
+
+def _about(order: Order) -> Iterator[tuple[str, t.Any]]:
+    """What the parts of the shop say about an order, for each consumer some."""
+    body = OrderMessage().dump(order)
+    news = NewsMessage().dump({"order_id": order.id, "detail": "all in stock"})
+    yield from (("order.placed", body), ("order.billed", body))
+    yield from (("stock.reserved", news), ("mail.sent", news))

@@ -1,0 +1,27 @@
+"""The shop, with one more page: how many messages it has handled so far."""
+
+from __future__ import annotations
+
+import typing as t
+
+from flask import Flask
+
+import example_app
+from flask_qconsume import signals
+
+
+def create_app() -> Flask:
+    app = example_app.create_app()
+    handled = 0
+
+    def count(sender: t.Any, **arguments: t.Any) -> None:
+        nonlocal handled
+        handled += 1
+
+    signals.message_handled.connect(count, app, weak=False)
+
+    @app.get("/handled")
+    def show() -> dict[str, int]:
+        return {"handled": handled}
+
+    return app
