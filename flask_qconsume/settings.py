@@ -367,13 +367,14 @@ TABLE: tuple[Setting, ...] = (
         "seconds",
         0.01,
         "Where a web server shares the process: how late the hub may be, on average,"
-        " before messages are begun less often. 0 begins them as if there were no site.",
+        " before messages are begun less often. With 0 they are begun at once, whatever"
+        " the site does.",
         _number(0, 10),
     ),
     Setting(
         "least_share",
         "a number",
-        0.02,
+        0.005,
         "Where a web server shares the process: the part of the time in which messages"
         " may be begun however busy the site is.",
         _number(0.001, 1),

@@ -1,21 +1,18 @@
 """``python -m benchmarks.load``: what consumers in the same process cost the site.
 
-Finds how many requests a second the shop can serve alone; then customers come in steps,
-up to 80 % of that: to the site alone, and to the site beside its consumers, whose queues
-are kept full, with and without co-scheduling. In rounds, each in another order. The site
-has a core for itself, where there are two; Locust, the broker and this have another one.
+Finds how many requests a second the shop can serve alone. Then customers come in steps,
+up to 80 % of that: to the site alone, and to the site beside its consumers, whose
+queues are kept full, without and with co-scheduling; in rounds, each in another order.
+The site has a core for itself, where there are two; the rest shares the others.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import os
 import pathlib
 import sys
 import tempfile
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 
@@ -30,6 +27,8 @@ from .trial import play
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     _to_the_last_core()
+    if options.realtime:
+        os.environ["LOAD_REALTIME"] = "1"
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with (
         tempfile.TemporaryDirectory(prefix="load-", dir=memory) as folder,
@@ -37,20 +36,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ):
         if options.broker == "redis-streams":
             url = url.replace("redis://", "redis-streams://")
-        place = pathlib.Path(folder)
-        limit = options.limit or limit_of(place, url)
-        print(f"The site alone serves {limit:.0f} requests a second at the most.")
-        plan = _plan(options, limit)
-        trials = list(_told(play(place, url, plan, options.rounds)))
-    print(report.rendered(plan, trials))
-    if options.json:
-        options.json.write_text(json.dumps([dataclasses.asdict(t) for t in trials]))
+        trials = list(_rounds(options, pathlib.Path(folder), url))
+    print(report.rendered(trials))
+    if options.csv:
+        report.write(options.csv, trials)
+
+
+def _rounds(
+    options: argparse.Namespace, place: pathlib.Path, url: str
+) -> Iterator[Trial]:
+    """All trials. The limit is asked anew in each round: others use the machine too."""
+    for number in range(1, options.rounds + 1):
+        limit = limit_of(place, url, number)
+        told = f"The site alone serves {limit:.0f} requests a second at the most."
+        print(f"{number}. {told}", file=sys.stderr, flush=True)
+        for trial in play(place, url, _plan(options, limit), number):
+            print(report.line(trial), file=sys.stderr, flush=True)
+            yield trial
 
 
 def _plan(options: argparse.Namespace, limit: float) -> Plan:
     """Steps up to 80 % of the limit; the last one is the longest, and the one meant."""
     most = options.customers
-    steps = [(8.0, most // 4), (8.0, most // 2), (options.seconds, most)]
+    steps = [(6.0, most // 4), (6.0, most // 2), (options.seconds, most)]
     return Plan(steps, period=most / (options.load * limit))
 
 
@@ -70,15 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--customers", type=int, default=200, help="in the last step")
     parser.add_argument("--seconds", type=float, default=20, help="of the last step")
     parser.add_argument("--load", type=float, default=0.8, help="part of the limit")
-    parser.add_argument("--limit", type=float, help="requests a second, if known")
-    parser.add_argument("--json", type=pathlib.Path, help="write all figures there")
+    parser.add_argument(
+        "--realtime",
+        action="store_true",
+        help="keep others off the site's core (for root, on a machine that is shared)",
+    )
+    parser.add_argument("--csv", type=pathlib.Path, help="write all figures there")
     return parser
-
-
-def _told(trials: Iterable[Trial]) -> Iterator[Trial]:
-    for trial in trials:
-        print(report.line(trial), file=sys.stderr, flush=True)
-        yield trial
 
 
 if __name__ == "__main__":

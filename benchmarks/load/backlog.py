@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import typing as t
 from collections.abc import Iterator
 from collections.abc import Mapping
 
 from example_app import create_app
+from example_app.audit.models import AuditEntry
 from example_app.extensions import db
+from example_app.mail.models import Mail
 from example_app.messages import NewsMessage
 from example_app.messages import OrderMessage
 from example_app.orders.models import Order
 from example_app.orders.models import OrderItem
+from example_app.orders.models import Payment
+from example_app.stock.models import Reservation
 
 #: How many orders there are; the messages are about these.
 ORDERS = 20
 
 #: Fewer messages than this in a queue, and it is filled again.
-FEW = 300
+FEW = 100
 
 
 class Backlog:
@@ -35,7 +40,7 @@ class Backlog:
             orders = list(_placed())
         self._messages = [each for order in orders for each in _about(order)]
 
-    def fill(self, times: int = 25) -> None:
+    def fill(self, times: int) -> None:
         """Publish all messages so many times."""
         self._consumers.publish_many(self._messages * times)
 
@@ -57,20 +62,51 @@ def runs_low(depths: Mapping[str, int]) -> bool:
 
 
 def _placed() -> Iterator[Order]:
+    """Orders, and what the shop's page shows of them once they were seen to.
+
+    Without these the page would be shorter, and sooner made, where nobody consumes.
+    """
     with db.session.begin():
         for number in range(ORDERS):
-            item = OrderItem(product_id=3, name="Earl Grey", quantity=1, price=540)
-            order = Order(
-                customer=f"Customer {number}",
-                email="customer@example.org",
-                card="tok_visa",
-                total=540,
-                items=[item],
-            )
-            order.add_event("placed")
+            order = _order(number)
             db.session.add(order)
             db.session.flush()
+            db.session.add_all(_noted(order))
             yield order
+
+
+def _order(number: int) -> Order:
+    order = Order(
+        customer=f"Customer {number}",
+        email="customer@example.org",
+        card="tok_visa",
+        total=540,
+        status="billed",
+        items=[OrderItem(product_id=3, name="Earl Grey", quantity=1, price=540)],
+    )
+    for name in ("placed", "billed", "stock.reserved", "mail.sent"):
+        order.add_event(name, "all in stock")
+    return order
+
+
+def _noted(order: Order) -> Iterator[t.Any]:
+    body = json.dumps(OrderMessage().dump(order))
+    yield Payment(order_id=order.id, receipt="R", amount=order.total)
+    yield Reservation(order_id=order.id, detail="all in stock")
+    yield Mail(
+        order_id=order.id,
+        to=order.email,
+        subject=f"Thank you for order {order.id}",
+        text=f"Dear {order.customer}, we have your payment, and the kettle is on.",
+    )
+    yield AuditEntry(
+        message_id=f"order-{order.id}",
+        routing_key="order.placed",
+        request_id="load",
+        body=body,
+        published_at=0.0,
+        received_at=0.1,
+    )
 
 
 def _about(order: Order) -> Iterator[tuple[str, t.Any]]:

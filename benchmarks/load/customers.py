@@ -59,19 +59,19 @@ class Customer(FastHttpUser):
     def on_start(self) -> None:
         time.sleep(self.wait_time())
 
-    @task(6)
+    @task(12)
     def shop(self) -> None:
         self.client.get("/")
 
-    @task(3)
+    @task(6)
     def live(self) -> None:
         self.client.get("/live")
 
-    @task(6)
+    @task(12)
     def stock(self) -> None:
         self.client.get("/stock/")
 
-    @task(4)
+    @task(8)
     def order(self) -> None:
         self.client.get(f"/orders/{_chance.randint(1, 20)}", name="/orders/N")
 

@@ -31,7 +31,10 @@ MODES: dict[str, dict[str, t.Any]] = {
 }
 
 #: Seconds between two looks at the queues.
-_LOOK = 0.5
+_LOOK = 1.0
+
+#: How often each message waits in the beginning.
+_FULL = 75
 
 #: Seconds that a start may take.
 _START = 30.0
@@ -76,20 +79,20 @@ class Trial:
     looks: list[Look]
 
 
-def play(folder: pathlib.Path, url: str, plan: Plan, rounds: int) -> Iterator[Trial]:
-    """Each mode once a round, in another order each time."""
+def play(folder: pathlib.Path, url: str, plan: Plan, number: int) -> Iterator[Trial]:
+    """Each mode once, in another order each round."""
     order = list(MODES)
-    for number in range(1, rounds + 1):
-        random.Random(number).shuffle(order)
-        for mode in order:
-            place = folder / f"{number}-{order.index(mode)}"
-            yield _trial(place, url, plan, mode, number)
+    random.Random(number).shuffle(order)
+    for mode in order:
+        place = folder / f"{number}-{order.index(mode)}"
+        yield _trial(place, url, plan, mode, number)
 
 
-def limit_of(folder: pathlib.Path, url: str, seconds: float = 8.0) -> float:
-    """The most requests a second that the site alone can serve."""
+def limit_of(folder: pathlib.Path, url: str, number: int) -> float:
+    """The most requests a second that the site alone can serve now."""
+    seconds = 8.0
     plan = Plan([(seconds, 30)], period=0.0)
-    trial = _trial(folder / "limit", url, plan, ALONE, 0)
+    trial = _trial(folder / f"{number}-limit", url, plan, ALONE, number)
     begin = trial.requests[0].at + seconds / 4
     late = [each for each in trial.requests if each.at >= begin]
     return (len(late) - 1) / (late[-1].at - begin)
@@ -102,7 +105,7 @@ def _trial(folder: pathlib.Path, url: str, plan: Plan, mode: str, number: int) -
     if mode == ALONE:
         config["QCONSUME_CONSUMERS"] = {n: {"enabled": False} for n in backlog.names}
     else:
-        backlog.fill()
+        backlog.fill(_FULL)
     with _site(folder, {**config, **MODES[mode]}) as address:
         watch = _Watch(address, backlog, filled=mode != ALONE)
         requests = _customers(folder, address, plan)
@@ -150,8 +153,10 @@ def _flask() -> list[str]:
 
 
 def _pinned() -> list[str]:
+    """Before the site's command: its core, and whether it need not share that."""
     core = os.environ.get("LOAD_CORE")
-    return ["taskset", "-c", core] if core else []
+    realtime = ["chrt", "--rr", "1"] if "LOAD_REALTIME" in os.environ else []
+    return [*realtime, *(["taskset", "-c", core] if core else [])]
 
 
 def _await(url: str, process: subprocess.Popen[bytes], log: pathlib.Path) -> None:
@@ -222,4 +227,4 @@ class _Watch:
                 depths = self._backlog.depths()
                 self._looks.append(Look(time.time(), handled, sum(depths.values())))
                 if runs_low(depths):
-                    self._backlog.fill()
+                    self._backlog.fill(10)
