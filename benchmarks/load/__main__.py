@@ -27,8 +27,6 @@ from .trial import play
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     _to_the_last_core()
-    if options.realtime:
-        os.environ["LOAD_REALTIME"] = "1"
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with (
         tempfile.TemporaryDirectory(prefix="load-", dir=memory) as folder,
@@ -78,11 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--customers", type=int, default=200, help="in the last step")
     parser.add_argument("--seconds", type=float, default=20, help="of the last step")
     parser.add_argument("--load", type=float, default=0.8, help="part of the limit")
-    parser.add_argument(
-        "--realtime",
-        action="store_true",
-        help="keep others off the site's core (for root, on a machine that is shared)",
-    )
     parser.add_argument("--csv", type=pathlib.Path, help="write all figures there")
     return parser
 

@@ -153,10 +153,8 @@ def _flask() -> list[str]:
 
 
 def _pinned() -> list[str]:
-    """Before the site's command: its core, and whether it need not share that."""
     core = os.environ.get("LOAD_CORE")
-    realtime = ["chrt", "--rr", "1"] if "LOAD_REALTIME" in os.environ else []
-    return [*realtime, *(["taskset", "-c", core] if core else [])]
+    return ["taskset", "-c", core] if core else []
 
 
 def _await(url: str, process: subprocess.Popen[bytes], log: pathlib.Path) -> None:
