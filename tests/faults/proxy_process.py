@@ -1,4 +1,4 @@
-"""The process of a proxy: a TCP relay on the loopback address that misbehaves on command.
+"""The process of a proxy: a TCP relay that misbehaves on command.
 
 Commands come as lines of JSON on its standard input, each answered by a line; it ends
 when that is closed. It runs in a process of its own, with an event loop of its own:

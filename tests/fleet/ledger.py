@@ -12,19 +12,34 @@ from dataclasses import dataclass
 
 LEDGER = "FLEET_LEDGER"
 
-_file: int | None = None
+_writer: Writer | None = None
+
+
+class Writer:
+    """Adds lines to a ledger."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def note(self, what: str, n: t.Any, attempt: int = 0) -> None:
+        """Write one line. A short append is atomic, so many processes may do it."""
+        line = json.dumps([what, n, attempt, os.getpid(), time.time()]) + "\n"
+        os.write(self._file, line.encode())
+
+    def close(self) -> None:
+        """Write no more."""
+        os.close(self._file)
 
 
 def note(what: str, n: t.Any, attempt: int) -> None:
-    """Write one line. A short append is atomic, so many processes may do it."""
-    global _file
-    if _file is None:
-        _file = os.open(os.environ[LEDGER], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    line = json.dumps([what, n, attempt, os.getpid(), time.time()]) + "\n"
-    os.write(_file, line.encode())
+    """Write one line, to the ledger that the environment names."""
+    global _writer
+    if _writer is None:
+        _writer = Writer(os.environ[LEDGER])
+    _writer.note(what, n, attempt)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Line:
     """One thing that happened."""
 
@@ -50,14 +65,18 @@ class Ledger:
 
     def everything(self) -> list[Line]:
         """All lines so far, in the order they were written, whoever wrote them."""
-        with self.path.open() as file:
+        self._read.extend(self.fresh())
+        return self._read
+
+    def fresh(self) -> t.Iterator[Line]:
+        """What was written since the last look, which nobody else gets any more."""
+        with self.path.open("rb") as file:
             file.seek(self._at)
             while line := file.readline():
-                if not line.endswith("\n"):
+                if not line.endswith(b"\n"):
                     break
-                self._read.append(Line(*json.loads(line)))
-                self._at = file.tell()
-        return self._read
+                self._at += len(line)
+                yield Line(*json.loads(line))
 
     def counted(self, what: str = "done") -> Counter[t.Any]:
         """How often each number stands in lines of one kind."""

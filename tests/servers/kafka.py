@@ -65,6 +65,8 @@ class Kafka(Server):
     on :attr:`secured_port` too, by SASL/PLAIN, TLS or both.
 
     :param voters: Of a cluster, the ports of all controllers; its own is ``voters[n]``.
+    :param proxy_port: Where a proxy listens: whoever comes by :attr:`proxied_port` is
+        told to go there.
     """
 
     title = "Kafka"
@@ -78,10 +80,13 @@ class Kafka(Server):
         certificate: pathlib.Path | None = None,
         voters: t.Sequence[int] = (),
         n: int = 0,
+        proxy_port: int = 0,
     ) -> None:
         super().__init__(folder)
         self.port = free_port()
         self.secured_port = free_port()
+        self.proxied_port = free_port()
+        self.proxy_port = proxy_port
         self.n = n
         self._voters = voters or [free_port()]
         self._users = users or {}
@@ -142,18 +147,19 @@ class Kafka(Server):
     def _settings(self) -> dict[str, str]:
         members = len(self._voters)
         voters = [f"{n}@{HOST}:{port}" for n, port in enumerate(self._voters)]
-        listeners = {"PLAINTEXT": self.port}
-        if self._users or self._certificate:
-            listeners["SECURED"] = self.secured_port
+        listeners = self._listeners()
         listening = [f"{name}://{HOST}:{port}" for name, port in listeners.items()]
+        told = {**listeners, "PROXIED": self.proxy_port}
         controller = f"CONTROLLER://{HOST}:{self._voters[self.n]}"
         return {
             **_CONFIG,
             "node.id": str(self.n),
             "controller.quorum.voters": ",".join(voters),
             "listeners": ",".join([*listening, controller]),
-            "advertised.listeners": ",".join(listening).replace(
-                f"SECURED://{HOST}", "SECURED://localhost"
+            "advertised.listeners": ",".join(
+                # What its certificate says.
+                f"{name}://{'localhost' if name == 'SECURED' else HOST}:{told[name]}"
+                for name in listeners
             ),
             "default.replication.factor": str(members),
             "min.insync.replicas": str(members // 2 + 1),
@@ -164,6 +170,15 @@ class Kafka(Server):
             **self._config,
         }
 
+    def _listeners(self) -> dict[str, int]:
+        """The ports that clients come to, by the name of the listener."""
+        found = {"PLAINTEXT": self.port}
+        if self._users or self._certificate:
+            found["SECURED"] = self.secured_port
+        if self.proxy_port:
+            found["PROXIED"] = self.proxied_port
+        return found
+
     def _security(self) -> dict[str, str]:
         protocol = "SASL_" * bool(self._users)
         protocol += "SSL" if self._certificate else "PLAINTEXT"
@@ -172,7 +187,8 @@ class Kafka(Server):
         login = f"{plain} required {known};"
         return {
             "listener.security.protocol.map": (
-                f"CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURED:{protocol}"
+                "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,"
+                f"SECURED:{protocol}"
             ),
             "sasl.enabled.mechanisms": "PLAIN",
             "listener.name.secured.plain.sasl.jaas.config": login,
@@ -185,12 +201,19 @@ class Kafka(Server):
 
 
 class KafkaCluster:
-    """Three brokers, each topic on all of them; two are enough to go on."""
+    """Three brokers, each topic on all of them; two are enough to go on.
 
-    def __init__(self, folder: pathlib.Path, size: int = 3) -> None:
+    :param proxy_ports: One for each broker, where proxies before them listen.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, size: int = 3, proxy_ports: t.Sequence[int] = ()
+    ) -> None:
         voters = [free_port() for _ in range(size)]
+        ports = proxy_ports or [0] * size
         self.brokers = [
-            Kafka(folder / f"broker-{n}", voters=voters, n=n) for n in range(size)
+            Kafka(folder / f"broker-{n}", voters=voters, n=n, proxy_port=port)
+            for n, port in enumerate(ports)
         ]
 
     @property
@@ -241,6 +264,11 @@ class KafkaCluster:
 def fresh_prefix() -> str:
     """What the names of one test's topics and queues begin with."""
     return f"t{uuid.uuid4().hex[:8]}."
+
+
+def version() -> str:
+    """Which Kafka it is."""
+    return _installed().name.partition("-")[2]
 
 
 def _installed() -> pathlib.Path:
