@@ -1,0 +1,49 @@
+"""All faults, and which of them a run provokes, in which order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from . import network
+from .fault import Fault
+
+FAULTS: tuple[Fault, ...] = network.FAULTS
+
+
+def faults_of(place: str) -> list[Fault]:
+    """What can be provoked at a place."""
+    return [each for each in FAULTS if place in each.brokers]
+
+
+def short(place: str, seed: int) -> list[Fault]:
+    """The few of the short profile, shuffled."""
+    found = [each for each in faults_of(place) if each.short]
+    return _chance(place, seed).sample(found, len(found))
+
+
+def drawn(place: str, seed: int, count: int) -> list[Fault]:
+    """So many of them: each at least once, if they are enough; shuffled."""
+    known = faults_of(place)
+    chance = _chance(place, seed)
+    first = chance.sample(known, min(count, len(known)))
+    more = chance.choices(known, [each.weight for each in known], k=count - len(first))
+    return chance.sample([*first, *more], count)
+
+
+def named(place: str, names: Sequence[str]) -> list[Fault]:
+    """Those of these names, in this order.
+
+    :raises LookupError: if there is no such fault there.
+    """
+    known = {each.name: each for each in faults_of(place)}
+    for name in names:
+        if name not in known:
+            raise LookupError(
+                f"There is no fault '{name}' at {place}; there are: {', '.join(known)}."
+            )
+    return [known[name] for name in names]
+
+
+def _chance(place: str, seed: int) -> random.Random:
+    return random.Random(f"{seed} {place}")

@@ -1,0 +1,317 @@
+"""Runs faults one after the other on one broker, under load, and records what they did.
+
+Only what kills workers has them replaced; one that ends by itself fails the run.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import random
+import subprocess
+import threading
+import time
+import traceback
+import typing as t
+from collections.abc import Sequence
+from dataclasses import dataclass
+from unittest import mock
+
+from flask_qconsume.extension import AppConsumers
+
+from ..fleet.app import create_app
+from ..fleet.ledger import Ledger
+from ..fleet.ledger import Writer
+from ..fleet.workers import Fleet
+from ..waiting import wait_for
+from .check import Tally
+from .check import longest_silence
+from .check import out_of_order
+from .fault import Fault
+from .fault import Scene
+from .places import Place
+from .publishing import BATCH
+from .publishing import KEYS
+from .publishing import Publishing
+from .record import FaultRecord
+from .record import RunRecord
+
+#: Seconds of the longest reconnect interval, jitter included: `running/backoff.py`.
+RECONNECT = 30.0
+#: Seconds that it may take beside that on a machine that is busy: a worker that starts
+#: imports for some, and what piled up goes first.
+SLACK = 15.0
+#: Messages that may be published and not handled yet.
+FULL = 2_000
+#: What one worker has in flight: its prefetch, one in the lane of suspects, on Kafka
+#: what it has handled since it last committed.
+HELD = 20 + 1 + 60
+#: Seconds that the last messages may take.
+LAST = 180.0
+
+_LIBRARIES = ("amqp", "confluent-kafka", "flask", "gevent", "kombu", "redis")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does: all of it follows from the seed."""
+
+    seed: int
+    faults: Sequence[Fault]
+    #: How many messages are published at least, and how many a second at the most.
+    messages: int
+    rate: float = 1_500.0
+    workers: int = 2
+    #: Seconds between two faults, at the most.
+    calm: float = 1.5
+    #: The command that runs it again.
+    command: str = ""
+
+
+class Run:
+    """One run.
+
+    :param folder: For ledgers and the workers' output.
+    :param say: Is told how far it has come.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        plan: Plan,
+        folder: pathlib.Path,
+        say: t.Callable[[str], object] = print,
+    ) -> None:
+        self._place = place
+        self._plan = plan
+        self._say = say
+        self._began = time.time()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._fleet = Fleet(folder, {"BROKER_URL": place.url, **place.config})
+        self._published = Ledger(folder / "published")
+        self._tally = Tally()
+        self._looking = threading.Lock()
+        self._told: set[int] = set()
+        self._consumers = self._app()
+        self._writer = Writer(self._published.path)
+        self._publishing = Publishing(
+            self._consumers, self._writer, plan.rate, self._is_full
+        )
+        self._scene = Scene(
+            place=place.name,
+            server=place.server,
+            vhost=place.vhost,
+            proxies=place.proxies,
+            fleet=self._fleet,
+            consumers=self._consumers,
+            send=self._send,
+        )
+        self.record = RunRecord(
+            place=place.name,
+            title=place.title,
+            seed=plan.seed,
+            command=plan.command,
+            versions=_versions(),
+            workers=plan.workers,
+        )
+
+    def go(self) -> RunRecord:
+        """Do all of it; what goes wrong is in the record."""
+        try:
+            self._work()
+        except Exception as error:
+            self._note(error)
+        finally:
+            self._close()
+        self._judge()
+        self._consumers.close()
+        return self.record
+
+    def _note(self, error: BaseException) -> None:
+        text = "".join(traceback.format_exception(error)).strip()
+        self.record.problems.append(text)
+
+    def _app(self) -> AppConsumers:
+        with mock.patch.dict(os.environ, self._fleet.environment()):
+            return t.cast(AppConsumers, create_app().extensions["qconsume"])
+
+    # -- the run ----------------------------------------------------------------------
+
+    def _work(self) -> None:
+        for _ in range(self._plan.workers):
+            self._scene.workers.append(self._fleet.start())
+        self._publishing.start()
+        for index, fault in enumerate(self._plan.faults):
+            self._provoke(index, fault)
+        wait_for(self._is_enough, 3_600, interval=0.1)
+        self._publishing.stop()
+        wait_for(self._is_done, LAST, interval=0.1, message=self._what_is_missing)
+        self._stop_workers()
+
+    def _provoke(self, index: int, fault: Fault) -> None:
+        """Let one fault happen when all is well, and wait until all is well again."""
+        chance = random.Random(f"{self._plan.seed} {self._place.name} {index}")
+        self._await_consuming(RECONNECT + SLACK)
+        Scene.last(chance.uniform(0.3, 1) * self._plan.calm)
+        began = time.time()
+        try:
+            fault.apply(self._scene, chance)
+        finally:
+            for proxy in self._place.proxies:
+                proxy.mend()
+        over = time.time()
+        allowed = RECONNECT + fault.detection + SLACK
+        resumed = self._await_consuming(2 * allowed)
+        found = FaultRecord(
+            index,
+            fault.name,
+            fault.told_loss,
+            began=began - self._began,
+            lasted=over - began,
+            resumed=resumed,
+            allowed=allowed,
+        )
+        self.record.faults.append(found)
+        self._say(f"{self._place.name} {_told(found, len(self._plan.faults))}")
+        self._check_workers()
+
+    def _await_consuming(self, timeout: float) -> float | None:
+        """Seconds until every worker has handled what was published from now on."""
+        began, number = time.time(), self._publishing.next
+
+        def reached() -> list[float]:
+            self._check_workers()
+            self._look()
+            found = [
+                self._tally.reached(each.pid, number) for each in self._scene.workers
+            ]
+            return [] if None in found else t.cast(list[float], found)
+
+        try:
+            return max(wait_for(reached, timeout, interval=0.05)) - began
+        except AssertionError:
+            return None
+
+    def _check_workers(self) -> None:
+        for worker in self._scene.workers:
+            if worker.poll() is not None:
+                raise RunFailed(f"a worker ended by itself: {_end_of(worker)}")
+        if self._publishing.problem is not None:
+            raise self._publishing.problem
+
+    def _stop_workers(self) -> None:
+        self._check_workers()
+        codes = [self._fleet.term(each) for each in self._scene.workers]
+        if any(codes):
+            self.record.problems.append(f"workers ended with {codes} when told to stop")
+
+    def _close(self) -> None:
+        self._publishing.stop()
+        self._look()
+        self._fleet.close()
+        self._writer.close()
+
+    def _send(self, **body: t.Any) -> int:
+        number = self._publishing.send(**body)
+        self._told.add(number)
+        return number
+
+    # -- what has happened ------------------------------------------------------------
+
+    def _look(self) -> None:
+        with self._looking:
+            self._tally.add(self._published.fresh())
+            self._tally.add(self._fleet.ledger.fresh())
+
+    def _is_full(self) -> bool:
+        self._look()
+        return self._tally.open > FULL
+
+    def _is_enough(self) -> bool:
+        self._check_workers()
+        return self._publishing.confirmed >= self._plan.messages
+
+    def _is_done(self) -> bool:
+        """Whether all was handled, but for what was told to become a dead letter."""
+        self._check_workers()
+        self._look()
+        missing = self._tally.missing()
+        return not missing or (missing <= self._told and missing <= self._dead())
+
+    def _dead(self) -> set[int]:
+        """The numbers of the dead letters."""
+        plan = self._consumers.topology.queue("work")
+        letters = self._consumers.broker.dead_letters(plan)
+        return {json.loads(each.message.body)["n"] for each in letters}
+
+    def _what_is_missing(self) -> str:
+        missing = sorted(self._tally.missing())
+        return f"all is handled; {len(missing)} are missing, such as {missing[:5]}"
+
+    # -- the verdict ------------------------------------------------------------------
+
+    def _judge(self) -> None:
+        record, tally = self.record, self._tally
+        dead = self._dead()
+        lost = tally.missing() - dead
+        if lost:
+            plan = self._consumers.topology.queue("work")
+            broker = self._consumers.broker
+            record.stuck = broker.depth(plan.name) + broker.depth(plan.suspects)
+        record.seconds = time.time() - self._began
+        record.messages = len(tally.confirmed)
+        record.refused = len(tally.refused)
+        record.dead_told, record.dead = len(dead & self._told), len(dead - self._told)
+        record.lost = len(lost)
+        record.duplicated = len(tally.again)
+        if record.faults and tally.times:
+            record.silence = longest_silence(
+                tally.times, min(tally.times), max(tally.times)
+            )
+        if self._place.ordered:
+            lines = Ledger(self._fleet.ledger.path).fresh()
+            record.reordered = len(out_of_order(lines, tally.confirmed, KEYS))
+        self._judge_faults(lost)
+
+    def _judge_faults(self, lost: set[int]) -> None:
+        """Charge each fault with what happened from its beginning to the next one's."""
+        begins = [self._began + each.began for each in self.record.faults]
+        ends = [*begins[1:], time.time()]
+        tally = self._tally
+        for fault, since, until in zip(self.record.faults, begins, ends, strict=False):
+            times = [n for n, at in tally.confirmed.items() if since <= at < until]
+            fault.messages = len(times)
+            fault.lost = sum(n in lost for n in times)
+            fault.duplicated = sum(since <= at < until for at in tally.again)
+            fault.bound = self._plan.workers * HELD + BATCH
+            last = max(tally.times, default=since)
+            fault.silence = longest_silence(tally.times, since, min(until, last))
+
+
+class RunFailed(Exception):
+    """Nothing is to be learnt from going on."""
+
+
+def _told(fault: FaultRecord, count: int) -> str:
+    """One line on a fault that is over."""
+    resumed = "never" if fault.resumed is None else f"after {fault.resumed:.1f} s"
+    return (
+        f"{fault.index + 1}/{count} {fault.name}: {fault.lasted:.1f} s, consuming goes"
+        f" on {resumed} ({fault.allowed:g} s allowed)"
+    )
+
+
+def _end_of(worker: subprocess.Popen[bytes]) -> str:
+    output: pathlib.Path = worker.output  # type: ignore[attr-defined]
+    return f"exit code {worker.returncode}\n{output.read_text()[-2000:]}"
+
+
+def _versions() -> dict[str, str]:
+    import flask_qconsume
+
+    found = {"Python": platform.python_version()}
+    found["flask_qconsume"] = flask_qconsume.__version__
+    return found | {name: importlib.metadata.version(name) for name in _LIBRARIES}
