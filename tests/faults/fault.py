@@ -59,6 +59,8 @@ class Scene:
     send: Callable[..., int]
     #: The workers that run now. One that ends by itself fails the run.
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    #: Seconds until the last fault was noticed by us, where a fault measures that.
+    noticed: float | None = None
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         """Start one more worker, without waiting for it."""
@@ -95,7 +97,8 @@ class Fault:
 
     #: For people: ``"connection reset"``.
     name: str
-    #: Provokes it, and returns once it is over.
+    #: Provokes it, and returns once it is over. An `AssertionError` says that what it
+    #: waited for did not come; the run goes on and has failed.
     apply: Callable[[Scene, random.Random], None]
     #: Names of the places where it can be provoked.
     brokers: frozenset[str] = EVERYWHERE

@@ -83,6 +83,7 @@ def half_open(ways: Sequence[str]) -> _Apply:
                 f" are still open after {time.monotonic() - began:.1f} s"
             ),
         )
+        scene.noticed = time.monotonic() - began
 
     return apply
 

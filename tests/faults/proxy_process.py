@@ -230,31 +230,35 @@ class Relay:
 
     async def _pump(self, connection: Connection, name: str) -> None:
         """Relay one direction until it ends."""
-        data = b"?"
-        while data:
-            try:
-                data = await self._piece(connection, name)
-            except OSError:
-                if not connection.dead:
-                    raise
-                # The other side does not hear of it, of whatever comes after.
-                connection.dead.add(name)
-                connection.left = connection.left or name == UP
-                return
+        while data := await self._received(connection, name):
+            await self._sent(connection, name, data)
+        await self._sent(connection, name, data)
 
-    async def _piece(self, connection: Connection, name: str) -> bytes:
-        """Relay what comes next; nothing at all is the end."""
+    async def _received(self, connection: Connection, name: str) -> bytes:
+        """What comes next; nothing at all is the end, or a reset that is lost."""
         loop = asyncio.get_running_loop()
-        source, target = connection.sockets[name]
         way = self._ways[name]
         await way.open.wait()
-        data = await loop.sock_recv(source, CHUNK)
+        try:
+            data = await loop.sock_recv(connection.sockets[name][0], CHUNK)
+        except OSError:
+            if name not in connection.dead:
+                raise
+            data = b""
         await way.open.wait()
-        if name == UP and not data:
-            connection.left = True
-        if name not in connection.dead:
-            await self._pass_on(connection, name, data, target)
+        connection.left |= name == UP and not data
         return data
+
+    async def _sent(self, connection: Connection, name: str, data: bytes) -> None:
+        if name in connection.dead:
+            return
+        try:
+            await self._pass_on(connection, name, data, connection.sockets[name][1])
+        except OSError:
+            if not connection.dead:
+                raise
+            # That it is closed would be heard by the way that is dead.
+            connection.dead.add(name)
 
     async def _pass_on(
         self, connection: Connection, name: str, data: bytes, target: socket.socket

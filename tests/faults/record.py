@@ -26,6 +26,10 @@ class FaultRecord:
     #: after it; ``None`` if that never came. And how many that may be.
     resumed: float | None
     allowed: float
+    #: Seconds until it was noticed, where it measures that.
+    noticed: float | None = None
+    #: What did not come that it waited for, in words.
+    problem: str = ""
     #: The longest time in which nothing was handled at all, in seconds.
     silence: float = 0.0
     #: Of the messages confirmed from its beginning on.
@@ -38,6 +42,8 @@ class FaultRecord:
 
     def failures(self) -> Iterator[str]:
         """What is wrong with it, in words."""
+        if self.problem:
+            yield self.problem
         if self.lost and not self.told_loss:
             yield f"{self.lost} lost"
         if self.resumed is None:

@@ -156,12 +156,9 @@ class Run:
         chance = random.Random(f"{self._plan.seed} {self._place.name} {index}")
         self._await_consuming(RECONNECT + SLACK)
         Scene.last(chance.uniform(0.3, 1) * self._plan.calm)
+        self._scene.noticed = None
         began = time.time()
-        try:
-            fault.apply(self._scene, chance)
-        finally:
-            for proxy in self._place.proxies:
-                proxy.mend()
+        problem = self._applied(fault, chance)
         over = time.time()
         allowed = RECONNECT + fault.detection + SLACK
         resumed = self._await_consuming(2 * allowed)
@@ -173,10 +170,23 @@ class Run:
             lasted=over - began,
             resumed=resumed,
             allowed=allowed,
+            noticed=self._scene.noticed,
+            problem=problem,
         )
         self.record.faults.append(found)
         self._say(f"{self._place.name} {_told(found, len(self._plan.faults))}")
         self._check_workers()
+
+    def _applied(self, fault: Fault, chance: random.Random) -> str:
+        """Apply it; what did not come that it waited for, in words."""
+        try:
+            fault.apply(self._scene, chance)
+        except AssertionError as error:
+            return str(error)
+        finally:
+            for proxy in self._place.proxies:
+                proxy.mend()
+        return ""
 
     def _await_consuming(self, timeout: float) -> float | None:
         """Seconds until every worker has handled what was published from now on."""
@@ -298,9 +308,11 @@ class RunFailed(Exception):
 def _told(fault: FaultRecord, count: int) -> str:
     """One line on a fault that is over."""
     resumed = "never" if fault.resumed is None else f"after {fault.resumed:.1f} s"
+    noticed = "" if fault.noticed is None else f", noticed after {fault.noticed:.1f} s"
     return (
-        f"{fault.index + 1}/{count} {fault.name}: {fault.lasted:.1f} s, consuming goes"
-        f" on {resumed} ({fault.allowed:g} s allowed)"
+        f"{fault.index + 1}/{count} {fault.name}: {fault.lasted:.1f} s{noticed},"
+        f" consuming goes on {resumed} ({fault.allowed:g} s allowed)"
+        f"{fault.problem and f'; {fault.problem}'}"
     )
 
 

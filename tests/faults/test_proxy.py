@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
+import struct
 import threading
 import time
 import typing as t
@@ -55,6 +56,11 @@ class Echo:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+    def hang_up(self) -> None:
+        """Close what is connected, as the options of its socket say."""
+        for each in self.open:
+            each.shutdown(socket.SHUT_RD)
 
     def close(self) -> None:
         self.deafen()
@@ -178,6 +184,20 @@ def test_what_is_swallowed_on_the_way_up_never_arrives(
 
     assert client.recv(5) == b"heard"
     assert echo.got == b"first"
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_the_end_of_the_other_side_is_heard_where_only_the_way_up_is_swallowed(
+    proxy: Proxy, client: socket.socket, echo: Echo, reset: bool
+) -> None:
+    proxy.swallow([UP])
+    if reset:
+        no_linger = struct.pack("ii", 1, 0)
+        echo.open[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+    echo.hang_up()
+
+    with contextlib.suppress(ConnectionResetError):
+        assert client.recv(1) == b""
 
 
 def test_what_is_swallowed_on_the_way_down_arrives_and_is_not_answered(
