@@ -103,6 +103,9 @@ class KafkaConfig:
     topics: Mapping[str, int] = field(default_factory=dict)
     #: Seconds that a partition which is taken away waits for what is being handled.
     grace: float = 10.0
+    #: Seconds without an answer after which a connection is given up; librdkafka's
+    #: own, a minute, unless it is said.
+    silence: float | None = None
 
     def consumer(self, group: str, session_timeout: float | None = None) -> Config:
         """The settings of a member of a group.
@@ -154,14 +157,26 @@ class KafkaConfig:
         return str(self.common["bootstrap.servers"])
 
     def _merged(self, ours: Config, option: str) -> Config:
-        return {**_COMMON, **ours, **self.common, **(self.options.get(option) or {})}
+        given = self.options.get(option) or {}
+        return {**_COMMON, **self._sockets, **ours, **self.common, **given}
+
+    @property
+    def _sockets(self) -> Config:
+        if self.silence is None:
+            return {}
+        # As much as librdkafka takes. A fetch waits for half a second by itself.
+        return {"socket.timeout.ms": round(min(max(self.silence, 2), 300) * 1_000)}
 
 
-def kafka_config(url: str, options: Mapping[str, t.Any]) -> KafkaConfig:
+def kafka_config(
+    url: str, options: Mapping[str, t.Any], silence: float | None = None
+) -> KafkaConfig:
     """What a URL and the transport's options say.
 
     :param url: ``kafka://[user:password@]host[:port][,host2[:port]]``, or ``kafkas://``
         for TLS.
+    :param silence: Seconds without an answer after which a connection is given up,
+        where the options say nothing else.
     :raises ConfigurationError: if something of it makes no sense, or would break what
         is promised.
     """
@@ -174,6 +189,7 @@ def kafka_config(url: str, options: Mapping[str, t.Any]) -> KafkaConfig:
         replication_factor=_whole(options, REPLICATION, -1, -1),
         topics=_partitions(options.get(TOPICS) or {}),
         grace=_seconds(options, GRACE, 10.0),
+        silence=silence,
     )
 
 

@@ -47,6 +47,19 @@ def test_tls() -> None:
     assert not [name for name in found if "verif" in name or "identification" in name]
 
 
+def test_a_silent_connection_is_given_up_as_it_is_told() -> None:
+    found = kafka_config("kafka://localhost", {}, silence=4)
+    for each in (found.consumer("g"), found.producer(), found.admin()):
+        assert each["socket.timeout.ms"] == 4_000
+    assert "socket.timeout.ms" not in config().admin()
+    long = kafka_config("kafka://localhost", {}, silence=1_200)
+    assert long.admin()["socket.timeout.ms"] == 300_000
+
+    options = {"kafka_common_config": {"socket.timeout.ms": 9_000}}
+    given = kafka_config("kafka://localhost", options, silence=4)
+    assert given.consumer("g")["socket.timeout.ms"] == 9_000
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -57,7 +57,9 @@ class Kafka(Broker):
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
         super().__init__(settings, topology)
-        self._config = kafka_config(settings.broker_url, settings.transport_options)
+        self._config = kafka_config(
+            settings.broker_url, settings.transport_options, 2 * settings.heartbeat
+        )
         self._admin = KafkaAdmin(self._config.admin())
         self._producer = KafkaProducer(self._config.producer(settings.publish_timeout))
         self._topics = Topics(self._admin, self._config, settings)
