@@ -30,6 +30,7 @@ from ..waiting import wait_for
 from .check import Tally
 from .check import longest_silence
 from .check import out_of_order
+from .fault import KAFKA
 from .fault import Fault
 from .fault import Scene
 from .places import Place
@@ -46,9 +47,8 @@ RECONNECT = 30.0
 SLACK = 15.0
 #: Messages that may be published and not handled yet.
 FULL = 2_000
-#: What one worker has in flight: its prefetch, one in the lane of suspects, on Kafka
-#: what it has handled since it last committed.
-HELD = 20 + 1 + 60
+#: What one worker has in flight: its prefetch, and one in the lane of suspects.
+HELD = 20 + 1
 #: Seconds that the last messages may take.
 LAST = 180.0
 
@@ -296,9 +296,15 @@ class Run:
             fault.messages = len(times)
             fault.lost = sum(n in lost for n in times)
             fault.duplicated = sum(since <= at < until for at in tally.again)
-            fault.bound = self._plan.workers * HELD + BATCH
+            fault.bound = self._in_flight()
             last = max(tally.times, default=since)
             fault.silence = longest_silence(tally.times, since, min(until, last))
+
+    def _in_flight(self) -> int:
+        """How many may be handled again when everything is cut off once."""
+        held = self._plan.workers * HELD + BATCH
+        # What was fetched ahead is handled, and cannot be committed any more.
+        return held + FULL if self._place.name in KAFKA else held
 
 
 class RunFailed(Exception):
