@@ -7,12 +7,14 @@ before and after it is done.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import time
 import typing as t
 
 import gevent
+import psutil
 from flask import Flask
 
 from flask_qconsume import ConsumerBlueprint
@@ -20,6 +22,7 @@ from flask_qconsume import QConsume
 from flask_qconsume import Reject
 from flask_qconsume import current_message
 
+from .ledger import LEDGER
 from .ledger import note
 
 bp = ConsumerBlueprint("fleet", __name__)
@@ -45,6 +48,33 @@ def _fail(body: dict[str, t.Any]) -> None:
 
 def _kill(body: dict[str, t.Any]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _kill_once(body: dict[str, t.Any]) -> None:
+    """Kill the process as the kernel does that is short of memory, but only once."""
+    try:
+        mark = os.open(f"{os.environ[LEDGER]}.{body['n']}", os.O_CREAT | os.O_EXCL)
+    except FileExistsError:
+        return
+    os.close(mark)
+    _kill(body)
+
+
+def _hoard(body: dict[str, t.Any]) -> None:
+    """Take all the memory that there is, and let the others go on without any."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limit = psutil.Process().memory_info().vms + body.get("bytes", 2**26)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    hoard: list[bytearray] = []
+    try:
+        while True:
+            hoard.append(bytearray(2**20))
+    except MemoryError:
+        gevent.sleep(body.get("seconds", 0))
+        if current_message.attempt == 1:
+            raise
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _exit(body: dict[str, t.Any]) -> None:
@@ -77,6 +107,8 @@ _TODO = {
     "wait": _wait,
     "fail": _fail,
     "kill": _kill,
+    "kill_once": _kill_once,
+    "hoard": _hoard,
     "exit": _exit,
     "hog": _hog,
     "reject": _reject,

@@ -11,6 +11,7 @@ import sys
 import typing as t
 
 from ..waiting import wait_for
+from .clock import Clock
 from .ledger import LEDGER
 from .ledger import Ledger
 
@@ -27,30 +28,36 @@ class Fleet:
         self._started = 0
         self.workers: list[subprocess.Popen[bytes]] = []
 
-    def start(self, *arguments: str, ready: bool = True) -> subprocess.Popen[bytes]:
+    def start(
+        self, *arguments: str, ready: bool = True, clock: Clock | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start ``flask qconsume run``, and wait until it consumes."""
         command = [sys.executable, "-m", "flask", "--app", APP, "qconsume", "run"]
-        return self.spawn(
-            [*command, *arguments], "consuming the queue" if ready else ""
-        )
+        sign = "consuming the queue" if ready else ""
+        return self.spawn([*command, *arguments], sign, clock)
 
-    def spawn(self, command: list[str], sign: str = "") -> subprocess.Popen[bytes]:
+    def spawn(
+        self, command: list[str], sign: str = "", clock: Clock | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start a process, and wait until its output has the sign of readiness."""
         self._started += 1
         path = self._folder / f"worker-{self._started}.log"
         with path.open("wb") as output:
-            worker = subprocess.Popen(
-                command, env=self.environment(), stdout=output, stderr=output
-            )
+            env = self.environment() | (clock.environment() if clock else {})
+            worker = subprocess.Popen(command, env=env, stdout=output, stderr=output)
         worker.output = path  # type: ignore[attr-defined]
         self.workers.append(worker)
         if sign:
             wait_for(
                 lambda: sign in path.read_text() or worker.poll() is not None,
-                timeout=40,
+                timeout=90,
                 message=lambda: path.read_text()[-2000:],
             )
         return worker
+
+    def clock(self) -> Clock:
+        """A clock for one of them, to be set while it runs."""
+        return Clock(self._folder / f"clock-{self._started + 1}")
 
     def environment(self) -> dict[str, str]:
         """The processes' environment: the configuration, and the path of the ledger."""

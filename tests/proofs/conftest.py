@@ -13,6 +13,7 @@ from flask_qconsume.extension import AppConsumers
 
 from ..fleet.app import create_app
 from ..fleet.workers import Fleet
+from ..servers import Vhost
 from ..servers.fixtures import require
 from ..waiting import wait_for
 
@@ -28,6 +29,8 @@ KAFKA = {
     }
 }
 
+SENTINEL = {"LEASE": 2, "TRANSPORT_OPTIONS": {"master_name": "shop"}}
+
 BROKERS = {
     "quorum": ("own_rabbitmq_vhost", {"QUEUE_TYPE": "quorum"}),
     "classic": ("own_rabbitmq_vhost", {"QUEUE_TYPE": "classic"}),
@@ -35,21 +38,25 @@ BROKERS = {
     "streams": ("own_redis", {"LEASE": 2}),
     "kafka": ("own_kafka", KAFKA),
     "cluster": ("own_kafka_cluster", KAFKA),
+    "sentinel": ("redis_sentinel", SENTINEL),
+    "sentinel-streams": ("redis_sentinel", SENTINEL),
 }
 
 #: What the URL begins with, where it is not the server's own.
-SCHEMES = {"streams": "redis-streams"}
+SCHEMES = {"streams": "redis-streams", "sentinel-streams": "sentinel-streams"}
 
 
 class Stage:
     """One broker, one app that publishes to it, and worker processes."""
 
-    def __init__(self, fleet: Fleet, app: Flask, server: t.Any) -> None:
+    def __init__(self, fleet: Fleet, app: Flask, place: t.Any) -> None:
         self.fleet = fleet
         self.ledger = fleet.ledger
         self.app = app
         #: The broker's process, which a test may stop and start.
-        self.server = server
+        self.server = getattr(place, "server", place)
+        #: On RabbitMQ, where we are there.
+        self.vhost = place if isinstance(place, Vhost) else None
 
     @property
     def consumers(self) -> AppConsumers:
@@ -113,7 +120,7 @@ def make_stage(
         for key, value in fleet.environment().items():
             if key.startswith("FLASK_QCONSUME_"):
                 monkeypatch.setenv(key, value)
-        stages.append(Stage(fleet, create_app(), getattr(place, "server", place)))
+        stages.append(Stage(fleet, create_app(), place))
         return stages[-1]
 
     yield make

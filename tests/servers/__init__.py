@@ -11,5 +11,6 @@ from .rabbitmq import RabbitMQ as RabbitMQ
 from .rabbitmq import Vhost as Vhost
 from .redis import Redis as Redis
 from .redis_cluster import RedisCluster as RedisCluster
+from .redis_sentinel import RedisSentinel as RedisSentinel
 from .server import Server as Server
 from .server import ServerError as ServerError

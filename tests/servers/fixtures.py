@@ -18,6 +18,7 @@ from .rabbitmq import RabbitMQ
 from .rabbitmq import Vhost
 from .redis import Redis
 from .redis_cluster import RedisCluster
+from .redis_sentinel import RedisSentinel
 from .server import Server
 
 REQUIRE = "QCONSUME_REQUIRE_BROKERS"
@@ -29,6 +30,7 @@ NEEDS: dict[str, type[Server]] = {
     "redis_server": Redis,
     "own_redis": Redis,
     "redis_cluster": Redis,
+    "redis_sentinel": Redis,
     "kafka": Kafka,
     "own_kafka": Kafka,
     "own_kafka_cluster": Kafka,
@@ -130,8 +132,12 @@ def redis_url(redis_server: Redis) -> t.Iterator[str]:
 
 @pytest.fixture
 def own_redis(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Redis]:
-    """A Redis that the test may stop, kill, freeze and start again."""
-    with Redis(tmp_path_factory.mktemp("own-redis")) as server:
+    """A Redis that the test may stop, kill, freeze and start again.
+
+    What it has confirmed is on the disk, as where nothing may be lost.
+    """
+    options = {"appendfsync": "always"}
+    with Redis(tmp_path_factory.mktemp("own-redis"), options=options) as server:
         yield server
 
 
@@ -148,6 +154,15 @@ def redis_cluster(_one_redis_cluster: RedisCluster) -> RedisCluster:
     """A Redis Cluster, whole and empty, of which the test may kill a node."""
     _one_redis_cluster.mend()
     return _one_redis_cluster
+
+
+@pytest.fixture
+def redis_sentinel(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> t.Iterator[RedisSentinel]:
+    """A Redis with a replica and sentinels, of which the test may kill any."""
+    with RedisSentinel(tmp_path_factory.mktemp("redis-sentinel")) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="session")

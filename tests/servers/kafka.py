@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import pathlib
 import re
 import shutil
@@ -236,6 +237,17 @@ class KafkaCluster:
         """Which broker leads each partition of a topic."""
         found = self.admin().list_topics(topic, timeout=10).topics[topic].partitions
         return {n: self.brokers[each.leader] for n, each in found.items()}
+
+    def controller(self) -> Kafka:
+        """The one that keeps the cluster's metadata, as a member of it knows."""
+        known = next(each for each in self.brokers if each.running)
+        state = known.folder / "data" / "__cluster_metadata-0" / "quorum-state"
+        return self.brokers[json.loads(state.read_text())["leaderId"]]
+
+    def coordinator(self, group: str) -> Kafka:
+        """The one that leads a consumer group."""
+        found = self.admin().describe_consumer_groups([group])[group].result(10)
+        return self.brokers[found.coordinator.id]
 
     def start(self) -> None:
         """Start all of them, and return once they know of each other."""

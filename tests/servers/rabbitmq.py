@@ -33,6 +33,9 @@ from .server import spawn
 _DEBIAN = pathlib.Path("/usr/lib/rabbitmq/bin")
 _QUEUE_COLUMNS = ("name", "type", "messages", "messages_ready", "consumers", "state")
 
+#: More than any disk has.
+_EXABYTE = 10**18
+
 # Counts of quorum queues are as old as the last tick; 5 s by default.
 _ADVANCED = "[{rabbit, [{quorum_tick_interval, 500}]}].\n"
 
@@ -127,8 +130,15 @@ class RabbitMQ(Server):
             self.api("PUT", path, {"configure": ".*", "write": ".*", "read": ".*"})
         else:
             self.ctl("add_vhost", name)
-            self.ctl("set_permissions", "--vhost", name, "guest", ".*", ".*", ".*")
+            self.permit(name)
         return Vhost(self, name)
+
+    def permit(self, vhost: str, pattern: str | None = ".*") -> None:
+        """Let our user touch what has such a name in a virtual host; all, usually."""
+        if pattern is None:
+            self.ctl("clear_permissions", "--vhost", vhost, "guest")
+        else:
+            self.ctl("set_permissions", "--vhost", vhost, "guest", *[pattern] * 3)
 
     def delete_vhost(self, name: str) -> None:
         if self.management:
@@ -154,6 +164,33 @@ class RabbitMQ(Server):
             yield
         finally:
             self.ctl("set_vm_memory_high_watermark", "0.4")
+
+    @contextlib.contextmanager
+    def disk_alarm(self) -> t.Iterator[None]:
+        """For the length of a block, do the same as if the disk were full."""
+        self.ctl("set_disk_free_limit", f"{_EXABYTE}")
+        try:
+            yield
+        finally:
+            self.ctl("set_disk_free_limit", "1MB")
+
+    @contextlib.contextmanager
+    def consumer_timeout(self, seconds: float) -> t.Iterator[None]:
+        """For the length of a block, close channels that do not acknowledge so long.
+
+        Holds for channels that are opened in it; they look once a second, instead of
+        once a minute as they usually do.
+        """
+        self._set("consumer_timeout", round(seconds * 1000))
+        self._set("channel_tick_interval", 1000)
+        try:
+            yield
+        finally:
+            self._set("consumer_timeout", 1_800_000)
+            self._set("channel_tick_interval", 60_000)
+
+    def _set(self, name: str, value: int) -> None:
+        self.ctl("eval", f"application:set_env(rabbit, {name}, {value}).")
 
     def close_all_connections(self, reason: str = "closed by a test") -> None:
         self.ctl("close_all_connections", reason)
@@ -257,6 +294,25 @@ class Vhost:
 
     def delete_queue(self, name: str) -> None:
         self.server.ctl("delete_queue", "--vhost", self.name, name)
+
+    def delete_exchange(self, name: str) -> None:
+        # No other command can: rabbitmqctl has none for it.
+        resource = f'rabbit_misc:r(<<"{self.name}">>, exchange, <<"{name}">>)'
+        self.server.ctl(
+            "eval", f'rabbit_exchange:delete({resource}, false, <<"test">>).'
+        )
+
+    @contextlib.contextmanager
+    def permissions(self, pattern: str | None) -> t.Iterator[None]:
+        """For the length of a block, let us touch only what has a name like that.
+
+        With `None` we may not even connect.
+        """
+        self.server.permit(self.name, pattern)
+        try:
+            yield
+        finally:
+            self.server.permit(self.name)
 
     def close_connections(self, reason: str = "closed by a test") -> None:
         """Close every connection to this virtual host, as an operator would."""

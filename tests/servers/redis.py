@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import shutil
+import signal
 import typing as t
 
 import redis
@@ -13,6 +14,10 @@ from .ports import free_port
 from .server import Server
 
 DATABASES = 4096
+
+#: A write beyond a limit of the kernel's is to be an error, as on a full disk, and not
+#: the end by a signal.
+_IGNORE_FULL = ("sh", "-c", f"trap '' {signal.SIGXFSZ:d}; exec \"$@\"", "sh")
 
 
 class Redis(Server):
@@ -56,7 +61,7 @@ class Redis(Server):
             f'{name} "{value}"\n' for name, value in {**fixed, **self.options}.items()
         ]
         (self.folder / "redis.conf").write_text("".join(lines))
-        return ["redis-server", "redis.conf"]
+        return [*_IGNORE_FULL, "redis-server", "redis.conf"]
 
     def _is_ready(self) -> bool:
         try:

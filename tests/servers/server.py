@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import subprocess
@@ -120,6 +121,24 @@ class Server:
             yield
         finally:
             self.thaw()
+
+    @contextlib.contextmanager
+    def full_disk(self) -> t.Iterator[None]:
+        """For the length of a block, let no file of its grow: every write fails.
+
+        The kernel refuses them (``EFBIG``) as it does on a full disk (``ENOSPC``), and
+        needs no disk of a size of its own for that. A server that ends of it, as some
+        do, may be started again once the block is left.
+        """
+        pid = self.pid
+        before = resource.prlimit(
+            pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY)
+        )
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
     def output(self) -> str:
         """What it printed so far, over all its starts."""

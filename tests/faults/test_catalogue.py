@@ -1,0 +1,69 @@
+"""Each fault of the catalogue is survived by itself, and the log says what it was."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+
+from ..fleet.clock import Clock
+from ..proofs.conftest import MakeStage
+from ..servers.fixtures import refuse
+from . import brokers
+from . import process
+from .fault import Fault
+from .trial import RECONNECT
+from .trial import config_of
+from .trial import undergo
+
+#: What the log says of a fault: what happened, and what to do where that is ours to say.
+SAID: dict[str, tuple[str, ...]] = {
+    "broker restarted": ("lost the connection", "consuming the queue"),
+    "broker killed": ("lost the connection", "consuming the queue"),
+    "connections closed by the operator": ("maintenance", "consuming the queue"),
+    "queue deleted": ("its queue was deleted",),
+    "locked out": ("Check the virtual host and its permissions",),
+    "permissions revoked": ("Check the user, the password and permissions",),
+    "consumer timeout": ("acknowledgement",),
+    "clients killed": ("lost the connection",),
+    "disk full": ("lost the connection", "MISCONF"),
+    "ended by a full disk": ("lost the connection",),
+    "commands forbidden": ("permissions (ACL)",),
+}
+
+#: Workers that are there: one whose place another one has to take needs company.
+WORKERS = {"worker halted": 2, "killed for want of memory": 2}
+
+#: What takes more than some seconds, whatever its profile.
+LONG = {"one of three restarted", "controller killed", "coordinator killed"}
+
+
+def _cases(faults: t.Iterable[Fault]) -> t.Iterator[t.Any]:
+    for fault in faults:
+        for broker in sorted(fault.brokers):
+            marks = [] if fault.short and broker != "cluster" else [pytest.mark.long]
+            yield pytest.param(fault, broker, marks=marks, id=f"{fault.name}-{broker}")
+
+
+@pytest.mark.deadline(400)
+@pytest.mark.parametrize(
+    ("fault", "broker"), [*_cases(process.FAULTS), *_cases(brokers.FAULTS)]
+)
+def test_a_fault_is_survived(make_stage: MakeStage, fault: Fault, broker: str) -> None:
+    if "clock" in fault.name and (reason := Clock.missing()):
+        refuse(reason)
+    stage = make_stage(broker, **config_of(broker))
+
+    found = undergo(stage, fault, broker, workers=WORKERS.get(fault.name, 1))
+
+    print(
+        f"\n{broker}, {fault.name}: {found.confirmed} confirmed, {found.refused} refused,"
+        f" {len(found.lost)} lost, {found.twice} handled twice, back after"
+        f" {found.back:.1f} s, {found.silence:.1f} s the longest silence"
+    )
+    assert found.back <= RECONNECT + fault.detection
+    assert fault.told_loss or not found.lost
+    assert "Traceback" not in found.logs
+    assert ":guest@" not in found.logs
+    for text in SAID.get(fault.name, ()):
+        assert text in found.logs
