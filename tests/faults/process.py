@@ -95,7 +95,5 @@ FAULTS = (
     Fault(
         "killed for want of memory", _killed_for_memory, EVERYWHERE, START + TAKEN_OVER
     ),
-    Fault(
-        "clock set forward and back", _clock_steps(*STEPS, 0), EVERYWHERE, TAKEN_OVER
-    ),
+    Fault("clock set to and fro", _clock_steps(*STEPS, 0), EVERYWHERE, TAKEN_OVER),
 )

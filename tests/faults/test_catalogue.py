@@ -16,7 +16,7 @@ from .trial import RECONNECT
 from .trial import config_of
 from .trial import undergo
 
-#: What the log says of a fault: what happened, and what to do where that is ours to say.
+#: What the log says of a fault: what happened, and what to do where we can say that.
 SAID: dict[str, tuple[str, ...]] = {
     "broker restarted": ("lost the connection", "consuming the queue"),
     "broker killed": ("lost the connection", "consuming the queue"),
@@ -57,9 +57,9 @@ def test_a_fault_is_survived(make_stage: MakeStage, fault: Fault, broker: str) -
     found = undergo(stage, fault, broker, workers=WORKERS.get(fault.name, 1))
 
     print(
-        f"\n{broker}, {fault.name}: {found.confirmed} confirmed, {found.refused} refused,"
-        f" {len(found.lost)} lost, {found.twice} handled twice, back after"
-        f" {found.back:.1f} s, {found.silence:.1f} s the longest silence"
+        f"\n{broker}, {fault.name}: {found.confirmed} confirmed,"
+        f" {found.refused} refused, {len(found.lost)} lost, {found.twice} handled"
+        f" twice, back after {found.back:.1f} s, silent for {found.silence:.1f} s"
     )
     assert found.back <= RECONNECT + fault.detection
     assert fault.told_loss or not found.lost

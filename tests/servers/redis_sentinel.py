@@ -1,4 +1,4 @@
-"""A Redis with a replica, and sentinels that make that one the server when it is gone."""
+"""A Redis with a replica, and sentinels that let that one take its place."""
 
 from __future__ import annotations
 
