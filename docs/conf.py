@@ -15,7 +15,7 @@ copyright = f"2026, {author}"
 release = flask_qconsume.__version__
 version = release
 
-extensions = ["sphinx.ext.autodoc", "from_code"]
+extensions = ["sphinx.ext.autodoc", "from_code", "faults"]
 exclude_patterns = ["_build"]
 default_role = None
 # What stands between quotes is often to be typed.

@@ -1,8 +1,9 @@
 """What a network does to connections: each fault of the proxy, on every broker.
 
-A connection that is half-open is noticed within two heartbeats. Kafka's client notices
-those of its connections on which it waits for an answer; others do no harm, and what
-is measured there is how long it takes until consuming goes on.
+A connection that is half-open is noticed within two heartbeats: on RabbitMQ each of
+them, since there something is always sent. Elsewhere it is those on which somebody
+waits for an answer; others do no harm, and what counts is how long it takes until
+consuming goes on.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def half_open(ways: Sequence[str]) -> _Apply:
     def apply(scene: Scene, chance: random.Random) -> None:
         for proxy in scene.proxies:
             proxy.swallow(ways)
-        if scene.place in fault.KAFKA:
+        if scene.place not in fault.AMQP:
             return
         began = time.monotonic()
         wait_for(

@@ -89,9 +89,8 @@ class RunRecord:
             for each in self.faults
             for text in each.failures()
         ]
-        told = sum(each.lost for each in self.faults if each.told_loss)
-        if self.lost > sum(each.lost for each in self.faults):
-            found.append(f"{self.lost - told} lost, some before the first fault")
+        if self.lost and not self.faults:
+            found.append(f"{self.lost} lost without any fault")
         if self.reordered:
             found.append(f"{self.reordered} out of order")
         if self.dead:

@@ -39,18 +39,22 @@ from .publishing import KEYS
 from .publishing import Publishing
 from .record import FaultRecord
 from .record import RunRecord
+from .verdict import charge
+from .verdict import judge_faults
 
-#: Seconds of the longest reconnect interval, jitter included: `running/backoff.py`.
-RECONNECT = 30.0
-#: Seconds that it may take beside that on a machine that is busy: a worker that starts
-#: imports for some, and what piled up goes first.
-SLACK = 15.0
+#: Seconds in which all goes on after a fault, the protocol's own detection excepted:
+#: the longest reconnect interval with its jitter, see `running/backoff.py`, and half as
+#: much for a machine that is busy (a worker that starts imports for seconds, and what
+#: has piled up goes first).
+ALLOWED = 30.0 + 15.0
 #: Messages that may be published and not handled yet.
-FULL = 2_000
+FULL = 1_000
 #: What one worker has in flight: its prefetch, and one in the lane of suspects.
 HELD = 20 + 1
 #: Seconds that the last messages may take.
 LAST = 180.0
+#: Seconds without any message after which those that may be lost are lost.
+QUIET = 10.0
 
 _LIBRARIES = ("amqp", "confluent-kafka", "flask", "gevent", "kombu", "redis")
 
@@ -67,6 +71,8 @@ class Plan:
     workers: int = 2
     #: Seconds between two faults, at the most.
     calm: float = 1.5
+    #: Seconds in which all goes on after a fault, detection excepted.
+    allowed: float = ALLOWED
     #: The command that runs it again.
     command: str = ""
 
@@ -92,9 +98,13 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         self._fleet = Fleet(folder, {"BROKER_URL": place.url, **place.config})
         self._published = Ledger(folder / "published")
+        #: Of our own: faults read the workers' ledger, too, and a line comes once.
+        self._handled = Ledger(self._fleet.ledger.path)
         self._tally = Tally()
         self._looking = threading.Lock()
         self._told: set[int] = set()
+        #: What may be lost by a fault that is told to lose something, and its index.
+        self._excused: dict[int, int] = {}
         self._consumers = self._app()
         self._writer = Writer(self._published.path)
         self._publishing = Publishing(
@@ -154,13 +164,13 @@ class Run:
     def _provoke(self, index: int, fault: Fault) -> None:
         """Let one fault happen when all is well, and wait until all is well again."""
         chance = random.Random(f"{self._plan.seed} {self._place.name} {index}")
-        self._await_consuming(RECONNECT + SLACK)
+        self._await_consuming(self._plan.allowed)
         Scene.last(chance.uniform(0.3, 1) * self._plan.calm)
         self._scene.noticed = None
         began = time.time()
         problem = self._applied(fault, chance)
         over = time.time()
-        allowed = RECONNECT + fault.detection + SLACK
+        allowed = self._plan.allowed + fault.detection
         resumed = self._await_consuming(2 * allowed)
         found = FaultRecord(
             index,
@@ -174,6 +184,8 @@ class Run:
             problem=problem,
         )
         self.record.faults.append(found)
+        if fault.told_loss:
+            self._excuse(index, over)
         self._say(f"{self._place.name} {_told(found, len(self._plan.faults))}")
         self._check_workers()
 
@@ -234,11 +246,18 @@ class Run:
     def _look(self) -> None:
         with self._looking:
             self._tally.add(self._published.fresh())
-            self._tally.add(self._fleet.ledger.fresh())
+            self._tally.add(self._handled.fresh())
 
     def _is_full(self) -> bool:
         self._look()
-        return self._tally.open > FULL
+        excused = len(self._excused.keys() - self._tally.handled.keys())
+        return self._tally.open - excused > FULL
+
+    def _excuse(self, index: int, over: float) -> None:
+        """Expect nothing any more of what was there before a fault was over."""
+        for n in self._tally.missing() - self._excused.keys():
+            if self._tally.confirmed[n] <= over:
+                self._excused[n] = index
 
     def _is_enough(self) -> bool:
         self._check_workers()
@@ -249,13 +268,20 @@ class Run:
         self._check_workers()
         self._look()
         missing = self._tally.missing()
+        if missing & self._excused.keys() and self._is_busy():
+            return False
+        missing -= self._excused.keys()
         return not missing or (missing <= self._told and missing <= self._dead())
+
+    def _is_busy(self) -> bool:
+        """Whether something was handled lately: more may come."""
+        return time.time() - max(self._tally.times, default=0.0) < QUIET
 
     def _dead(self) -> set[int]:
         """The numbers of the dead letters."""
         plan = self._consumers.topology.queue("work")
         letters = self._consumers.broker.dead_letters(plan)
-        return {json.loads(each.message.body)["n"] for each in letters}
+        return {json.loads(each.message.raw)["n"] for each in letters}
 
     def _what_is_missing(self) -> str:
         missing = sorted(self._tally.missing())
@@ -284,21 +310,8 @@ class Run:
         if self._place.ordered:
             lines = Ledger(self._fleet.ledger.path).fresh()
             record.reordered = len(out_of_order(lines, tally.confirmed, KEYS))
-        self._judge_faults(lost)
-
-    def _judge_faults(self, lost: set[int]) -> None:
-        """Charge each fault with what happened from its beginning to the next one's."""
-        begins = [self._began + each.began for each in self.record.faults]
-        ends = [*begins[1:], time.time()]
-        tally = self._tally
-        for fault, since, until in zip(self.record.faults, begins, ends, strict=False):
-            times = [n for n, at in tally.confirmed.items() if since <= at < until]
-            fault.messages = len(times)
-            fault.lost = sum(n in lost for n in times)
-            fault.duplicated = sum(since <= at < until for at in tally.again)
-            fault.bound = self._in_flight()
-            last = max(tally.times, default=since)
-            fault.silence = longest_silence(tally.times, since, min(until, last))
+        judge_faults(record.faults, tally, self._began, self._in_flight())
+        charge(record.faults, tally, self._began, lost, self._excused)
 
     def _in_flight(self) -> int:
         """How many may be handled again when everything is cut off once."""
