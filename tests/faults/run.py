@@ -51,9 +51,9 @@ ALLOWED = 30.0 + 15.0
 FULL = 1_000
 #: What one worker has in flight: its prefetch, and one in the lane of suspects.
 HELD = 20 + 1
-#: Seconds that the last messages may take.
-LAST = 180.0
-#: Seconds without any message after which those that may be lost are lost.
+#: Seconds without any message after which those that are missing are given up, and
+#: those that may be lost are known to be.
+GIVEN_UP = 60.0
 QUIET = 10.0
 
 _LIBRARIES = ("amqp", "confluent-kafka", "flask", "gevent", "kombu", "redis")
@@ -158,7 +158,7 @@ class Run:
             self._provoke(index, fault)
         wait_for(self._is_enough, 3_600, interval=0.1)
         self._publishing.stop()
-        wait_for(self._is_done, LAST, interval=0.1, message=self._what_is_missing)
+        wait_for(self._is_over, 3_600, interval=0.1)
         self._stop_workers()
 
     def _provoke(self, index: int, fault: Fault) -> None:
@@ -263,29 +263,24 @@ class Run:
         self._check_workers()
         return self._publishing.confirmed >= self._plan.messages
 
-    def _is_done(self) -> bool:
-        """Whether all was handled, but for what was told to become a dead letter."""
+    def _is_over(self) -> bool:
+        """Whether all was handled, or nothing has been for so long that it never is."""
         self._check_workers()
         self._look()
         missing = self._tally.missing()
-        if missing & self._excused.keys() and self._is_busy():
+        quiet = time.time() - max(self._tally.times, default=self._began)
+        if quiet > GIVEN_UP or not missing:
+            return True
+        if missing & self._excused.keys() and quiet < QUIET:
             return False
         missing -= self._excused.keys()
         return not missing or (missing <= self._told and missing <= self._dead())
-
-    def _is_busy(self) -> bool:
-        """Whether something was handled lately: more may come."""
-        return time.time() - max(self._tally.times, default=0.0) < QUIET
 
     def _dead(self) -> set[int]:
         """The numbers of the dead letters."""
         plan = self._consumers.topology.queue("work")
         letters = self._consumers.broker.dead_letters(plan)
         return {json.loads(each.message.raw)["n"] for each in letters}
-
-    def _what_is_missing(self) -> str:
-        missing = sorted(self._tally.missing())
-        return f"all is handled; {len(missing)} are missing, such as {missing[:5]}"
 
     # -- the verdict ------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ def reject(scene: Scene, chance: random.Random) -> None:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is lost is not waited for in vain for long."""
-    monkeypatch.setattr("tests.faults.run.LAST", 8.0)
+    monkeypatch.setattr("tests.faults.run.GIVEN_UP", 10.0)
     monkeypatch.setattr("tests.faults.run.QUIET", 3.0)
 
 
@@ -81,9 +81,10 @@ def test_a_theft_and_copies_fail_the_run(make_run: MakeRun) -> None:
         Fault("nothing", nothing),
         Fault("theft", steal),
         Fault("copies", double),
+        Fault("nothing", nothing),
     )
 
-    assert [each.lost for each in record.faults] == [0, 1, 0]
+    assert [each.lost for each in record.faults] == [0, 1, 0, 0]
     assert record.faults[2].duplicated >= 1_000
     failures = " ".join(record.failures())
     assert "fault 1 (theft): 1 lost" in failures
