@@ -18,11 +18,13 @@ from ..servers import Kafka
 from ..servers import KafkaCluster
 from ..servers import RabbitMQ
 from ..servers import Redis
+from ..servers import RedisSentinel
 from ..servers import Server
 from ..servers import Vhost
 from ..servers.kafka import version as kafka_version
 from ..servers.ports import HOST
 from ..servers.ports import free_port
+from ..servers.redis_sentinel import NAME as SENTINEL_NAME
 from . import fault
 from .proxy import Proxy
 
@@ -131,6 +133,28 @@ def _kafka(name: str, folder: pathlib.Path) -> Iterator[Place]:
         )
 
 
+@contextlib.contextmanager
+def _sentinel(name: str, folder: pathlib.Path) -> Iterator[Place]:
+    """No proxy: sentinels name the servers' own addresses."""
+    with RedisSentinel(folder, {"appendfsync": "always"}) as server:
+        with server.servers[0].client() as client:
+            version = client.info("server")["redis_version"]
+        streams = name == "sentinel-streams"
+        yield Place(
+            name,
+            f"Redis {version} with a replica, {'Streams' if streams else 'lists'}",
+            server,
+            [],
+            server.url.replace("sentinel:", f"{name}:", 1),
+            None,
+            {
+                **COMMON,
+                "LEASE": fault.LEASE,
+                "TRANSPORT_OPTIONS": {"master_name": SENTINEL_NAME},
+            },
+        )
+
+
 _Opened = Callable[[str, pathlib.Path], contextlib.AbstractContextManager[Place]]
 
 #: How each is opened, by its name, and which server it needs.
@@ -141,6 +165,8 @@ PLACES: dict[str, tuple[_Opened, type[Server]]] = {
     "streams": (_redis, Redis),
     "kafka": (_kafka, Kafka),
     "cluster": (_kafka, Kafka),
+    "sentinel": (_sentinel, Redis),
+    "sentinel-streams": (_sentinel, Redis),
 }
 
 

@@ -7,9 +7,10 @@ from collections import Counter
 import pytest
 
 from . import catalogue
+from .fault import EVERYWHERE
 from .places import PLACES
 
-each_place = pytest.mark.parametrize("place", PLACES)
+each_place = pytest.mark.parametrize("place", sorted(EVERYWHERE))
 
 
 @each_place
@@ -40,6 +41,13 @@ def test_names_are_unique_at_a_place(place: str) -> None:
     assert max(names.values()) == 1
     assert set(catalogue.short(place, 1)) <= set(catalogue.faults_of(place))
     assert catalogue.named(place, [*names][:2]) == catalogue.faults_of(place)[:2]
+
+
+def test_each_fault_has_places_and_each_place_has_faults() -> None:
+    for each in catalogue.FAULTS:
+        assert each.brokers and each.brokers <= PLACES.keys()
+    for place in PLACES:
+        assert catalogue.faults_of(place)
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:

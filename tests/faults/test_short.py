@@ -11,7 +11,6 @@ from . import catalogue
 from .__main__ import PROFILES
 from .__main__ import report
 from .conftest import MakeRun
-from .places import PLACES
 
 #: Repeats a run.
 SEED = "QCONSUME_FAULTS_SEED"
@@ -24,7 +23,7 @@ def seed() -> int:
 
 
 @pytest.mark.deadline(600)
-@pytest.mark.parametrize("place", [each for each in PLACES if each != "cluster"])
+@pytest.mark.parametrize("place", ["quorum", "classic", "redis", "streams", "kafka"])
 def test_nothing_is_lost_and_all_goes_on(
     make_run: MakeRun, place: str, seed: int
 ) -> None:
