@@ -18,6 +18,10 @@ from dataclasses import field
 from ..fleet.ledger import Line
 
 
+#: Seconds by which a clock is wrong: no run is silent for so long.
+CLOCK = 900.0
+
+
 @dataclass
 class Tally:
     """What happened to each number, from lines as they come."""
@@ -65,13 +69,23 @@ def _refuse(tally: Tally, line: Line) -> None:
 
 
 def _handle(tally: Tally, line: Line) -> None:
+    at = _when(tally, line)
     tally.handled[line.n] += 1
-    tally.times.append(line.at)
+    tally.times.append(at)
     if tally.handled[line.n] > 1:
-        tally.again.append(line.at)
+        tally.again.append(at)
     records = tally.latest.setdefault(line.pid, [])
     if not records or line.n > records[-1][0]:
-        records.append((line.n, line.at))
+        records.append((line.n, at))
+
+
+def _when(tally: Tally, line: Line) -> float:
+    """When it was written; a worker whose clock was set knows less than its neighbour.
+
+    Lines come in the order in which they were written.
+    """
+    last = tally.times[-1] if tally.times else line.at
+    return line.at if abs(line.at - last) < CLOCK else last
 
 
 _TAKES: dict[str, Callable[[Tally, Line], None]] = {

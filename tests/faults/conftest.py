@@ -18,6 +18,9 @@ from .record import RunRecord
 from .run import Plan
 from .run import Run
 
+#: Fixtures of what needs a broker.
+_NEEDING = {"make_run", "make_stage", "kafka_is_there"}
+
 MakeRun = Callable[..., RunRecord]
 
 
@@ -25,7 +28,7 @@ MakeRun = Callable[..., RunRecord]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All of these need a broker, which they only name in a parameter."""
     for item in items:
-        if {"make_run", "make_stage"} & set(getattr(item, "fixturenames", ())):
+        if _NEEDING & set(getattr(item, "fixturenames", ())):
             item.add_marker("broker")
 
 

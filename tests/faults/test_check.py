@@ -92,3 +92,15 @@ def test_a_process_reached_a_number_when_it_first_handled_a_later_one() -> None:
     assert found.reached(8, 2) == 3
     assert found.reached(8, 3) is None
     assert found.reached(9, 0) is None
+
+
+def test_a_clock_that_was_set_by_hours_is_not_believed() -> None:
+    found = tally(
+        handled(0, 1),
+        lines(("done", 2), pid=2, began=3_605),
+        lines(("done", 3), pid=2, began=-3_595),
+        lines(("done", 4), began=7),
+    )
+
+    assert found.times == [1, 3, 3, 3, 7]
+    assert found.reached(2, 3) == 3
