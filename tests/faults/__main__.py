@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 import random
+import signal
 import sys
 import tempfile
 import typing as t
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.list:
         _list(given.places)
         return 0
+    # Whatever ends us, brokers and workers end with us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     seed = random.randrange(10**6) if given.seed is None else given.seed
     print(f"seed {seed}", flush=True)
     bad = [place for place in given.places if not _run(place, seed, given)]

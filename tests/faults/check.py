@@ -17,7 +17,6 @@ from dataclasses import field
 
 from ..fleet.ledger import Line
 
-
 #: Seconds by which a clock is wrong: no run is silent for so long.
 CLOCK = 900.0
 
