@@ -103,8 +103,9 @@ class Run:
         self._tally = Tally()
         self._looking = threading.Lock()
         self._told: set[int] = set()
-        #: What may be lost by a fault that is told to lose something, and its index.
-        self._excused: dict[int, int] = {}
+        #: Below which number messages may be lost by a fault that is told to lose some,
+        #: and its index.
+        self._pardons: list[tuple[int, int]] = []
         self._consumers = self._app()
         self._writer = Writer(self._published.path)
         self._publishing = Publishing(
@@ -170,6 +171,9 @@ class Run:
         began = time.time()
         problem = self._applied(fault, chance)
         over = time.time()
+        if fault.told_loss:
+            # By the number, since a confirmation is noted later than it was given.
+            self._pardons.append((self._publishing.next, index))
         allowed = self._plan.allowed + fault.detection
         resumed = self._await_consuming(2 * allowed)
         found = FaultRecord(
@@ -184,8 +188,6 @@ class Run:
             problem=problem,
         )
         self.record.faults.append(found)
-        if fault.told_loss:
-            self._excuse(index, over)
         self._say(f"{self._place.name} {_told(found, len(self._plan.faults))}")
         self._check_workers()
 
@@ -250,14 +252,17 @@ class Run:
 
     def _is_full(self) -> bool:
         self._look()
-        excused = len(self._excused.keys() - self._tally.handled.keys())
-        return self._tally.open - excused > FULL
+        return self._tally.open - len(self._excused()) > FULL
 
-    def _excuse(self, index: int, over: float) -> None:
-        """Expect nothing any more of what was there before a fault was over."""
-        for n in self._tally.missing() - self._excused.keys():
-            if self._tally.confirmed[n] <= over:
-                self._excused[n] = index
+    def _excused(self) -> dict[int, int]:
+        """What is missing and may be lost, and the index of the fault that did it."""
+        if not self._pardons:
+            return {}
+        return {
+            n: next(index for number, index in self._pardons if n < number)
+            for n in self._tally.missing()
+            if n < self._pardons[-1][0]
+        }
 
     def _is_enough(self) -> bool:
         self._check_workers()
@@ -271,9 +276,10 @@ class Run:
         quiet = time.time() - max(self._tally.times, default=self._began)
         if quiet > GIVEN_UP or not missing:
             return True
-        if missing & self._excused.keys() and quiet < QUIET:
+        excused = self._excused().keys()
+        if excused and quiet < QUIET:
             return False
-        missing -= self._excused.keys()
+        missing -= excused
         return not missing or (missing <= self._told and missing <= self._dead())
 
     def _dead(self) -> set[int]:
@@ -306,7 +312,7 @@ class Run:
             lines = Ledger(self._fleet.ledger.path).fresh()
             record.reordered = len(out_of_order(lines, tally.confirmed, KEYS))
         judge_faults(record.faults, tally, self._began, self._in_flight())
-        charge(record.faults, tally, self._began, lost, self._excused)
+        charge(record.faults, tally, self._began, lost, self._excused())
 
     def _in_flight(self) -> int:
         """How many may be handled again when everything is cut off once."""
