@@ -258,9 +258,11 @@ class Run:
         """What is missing and may be lost, and the index of the fault that did it."""
         if not self._pardons:
             return {}
+        with self._looking:
+            missing = self._tally.missing()
         return {
             n: next(index for number, index in self._pardons if n < number)
-            for n in self._tally.missing()
+            for n in missing
             if n < self._pardons[-1][0]
         }
 
