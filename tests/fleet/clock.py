@@ -34,7 +34,9 @@ class Clock:
     def environment(self) -> dict[str, str]:
         """What a process must be started with."""
         return {
-            "LD_PRELOAD": str(_library()),
+            # The C library's own allocator, since jemalloc, which Redis uses, asks for
+            # the time before there is one that can be faked.
+            "LD_PRELOAD": f"{_library()} libc.so.6",
             "FAKETIME_TIMESTAMP_FILE": str(self._path),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_RESET": "1",

@@ -26,9 +26,14 @@ class Redis(Server):
     title = "Redis"
 
     def __init__(
-        self, folder: pathlib.Path, *, options: t.Mapping[str, str] | None = None
+        self,
+        folder: pathlib.Path,
+        *,
+        options: t.Mapping[str, str] | None = None,
+        environment: t.Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(folder)
+        self._more_environment = dict(environment or {})
         self.port = free_port()
         self.options = {"appendonly": "yes", "save": "", **(options or {})}
         self._used = 0
@@ -62,6 +67,9 @@ class Redis(Server):
         ]
         (self.folder / "redis.conf").write_text("".join(lines))
         return [*_IGNORE_FULL, "redis-server", "redis.conf"]
+
+    def _environment(self) -> dict[str, str]:
+        return super()._environment() | self._more_environment
 
     def _is_ready(self) -> bool:
         try:

@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from itertools import chain
 
 from ...errors import BrokerError
 from . import envelope
@@ -25,6 +26,7 @@ from . import scripts
 from .layout import Layout
 from .scripts import Call
 from .server import Server
+from .unmoved import Unmoved
 
 #: Redis unpacks the tags of one call on Lua's stack, which holds some 8,000.
 _CHUNK = 500
@@ -95,6 +97,8 @@ class Held(Holder):
         self._server = server
         self._layout = layout
         self._lease = lease
+        #: Tags and ends of leases.
+        self._unmoved: Unmoved[tuple[bytes, bytes]] = Unmoved(lease)
         self._prefix = _prefix()
         self._number = 0
         #: The tags in the order in which the messages were read.
@@ -176,6 +180,7 @@ class Held(Holder):
         return self.give_back(dropped, timeout)
 
     def restore_expired(self) -> int:
+        self._end_unmoved()
         restored = 0
         for _ in range(_PAGES):
             found = self._server.call(scripts.EXPIRED(self._keys[:2], _PAGE, _BYTES))
@@ -184,6 +189,14 @@ class Held(Holder):
                 break
             restored += self._server.count([self._restore(*pair) for pair in pairs])
         return restored
+
+    def _end_unmoved(self) -> None:
+        """End what would last for too long, since Redis' clock was set back."""
+        leases = self._keys[:1]
+        found = self._server.call(scripts.AHEAD(leases, self._lease, _PAGE))
+        over = self._unmoved.over(zip(found[::2], found[1::2], strict=True))
+        if over:
+            self._server.call(scripts.END(leases, *chain(*over)))
 
     def _restore(self, tag: bytes, value: bytes) -> Call:
         step = int(tag.rpartition(b":")[2])

@@ -211,6 +211,33 @@ return answer
 """
 )
 
+#: The leases that end later than any that is made now: tag, end, …
+#: KEYS leases; ARGV lease, how many at most
+AHEAD = Script(
+    NOW
+    + """
+return redis.call('ZRANGEBYSCORE', KEYS[1],
+  '(' .. string.format('%.17g', now + ARGV[1]), '+inf', 'WITHSCORES',
+  'LIMIT', 0, ARGV[2])
+"""
+)
+
+#: Ends leases that nobody has renewed since; returns how many.
+#: KEYS leases; ARGV tag, end, …
+END = Script(
+    NOW
+    + """
+local count = 0
+for i = 1, #ARGV, 2 do
+  if redis.call('ZSCORE', KEYS[1], ARGV[i]) == ARGV[i + 1] then
+    redis.call('ZADD', KEYS[1], now, ARGV[i])
+    count = count + 1
+  end
+end
+return count
+"""
+)
+
 #: Puts a message back, in the envelope given, if its lease is still over.
 #: KEYS leases, unacked, index, list; ARGV tag, envelope
 RESTORE = Script(

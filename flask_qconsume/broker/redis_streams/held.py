@@ -17,6 +17,7 @@ from ..redis.held import chunks
 from ..redis.held import whoami
 from ..redis.scripts import Call
 from ..redis.server import Server
+from ..redis.unmoved import Unmoved
 from . import scripts
 from .envelope import META
 from .layout import Layout
@@ -25,6 +26,8 @@ from .layout import Layout
 _BYTES = 1024 * 1024
 #: Seconds after which a consumer that has nothing and does nothing is forgotten.
 _GONE = 60.0
+#: How many entries of one owner are watched at once, since a clock was set back.
+_MOST = 500
 
 
 class Held(Holder):
@@ -44,6 +47,10 @@ class Held(Holder):
         self._tags: dict[str, bool] = {}
         #: Where the look for expired leases goes on, by stream.
         self._cursors = dict.fromkeys(self.streams, "-")
+        #: By stream, the owners and ids of entries.
+        self._unmoved: dict[str, Unmoved[tuple[bytes, bytes]]] = {
+            stream: Unmoved(lease) for stream in self.streams
+        }
 
     def __contains__(self, tag: str) -> bool:
         return tag in self._tags
@@ -115,7 +122,10 @@ class Held(Holder):
         return self._server.count(calls, timeout)
 
     def restore_expired(self) -> int:
-        return sum(self._reclaim(stream) for stream in self.streams)
+        return sum(
+            self._reclaim(stream) + self._reclaim_unmoved(stream)
+            for stream in self.streams
+        )
 
     def _reclaim(self, stream: str) -> int:
         lease = round(self._lease * 1000)
@@ -124,6 +134,17 @@ class Held(Holder):
         count, cursor = self._server.call(scripts.RECLAIM([stream], *arguments))
         self._cursors[stream] = cursor.decode()
         return int(count)
+
+    def _reclaim_unmoved(self, stream: str) -> int:
+        """Reclaim what would be held for too long, since Redis' clock was set back."""
+        arguments = (self._group, self.consumer, _MOST)
+        found = self._server.call(scripts.AHEAD([stream], *arguments))
+        over = self._unmoved[stream].over(zip(found[::2], found[1::2], strict=True))
+        calls = [
+            scripts.RELEASE([stream], self._group, owner, "lost", id)
+            for owner, id in over
+        ]
+        return self._server.count(calls)
 
     def _releases(self, tags: Sequence[str], owner: str) -> Iterator[Call]:
         for stream, ids in self._sorted(tags):

@@ -252,6 +252,32 @@ return {count, from}
 """
 )
 
+#: What others have pending that was given to them at this very moment, or, as a clock
+#: that was set back makes it look, at a later one: owner, id, …
+#: KEYS stream; ARGV group, consumer, how many of each owner at most
+AHEAD = Script(
+    _PENDING
+    + """
+local key, group, answer = KEYS[1], ARGV[1], {}
+local consumers = redis.pcall('XINFO', 'CONSUMERS', key, group)
+for _, flat in ipairs(consumers.err and {} or consumers) do
+  local about = {}
+  for i = 1, #flat, 2 do about[flat[i]] = flat[i + 1] end
+  local owner = about.name
+  local held = about.pending > 0 and about.idle == 0
+  if held and owner ~= ARGV[2] and owner ~= 'released' and owner ~= 'lost' then
+    for _, each in ipairs(pending(key, group, '-', '+', ARGV[3], owner)) do
+      if each[3] == 0 then
+        answer[#answer + 1] = owner
+        answer[#answer + 1] = each[1]
+      end
+    end
+  end
+end
+return answer
+"""
+)
+
 #: Puts a copy elsewhere and forgets the message, if the consumer still has it.
 #: KEYS stream, and a stream or a sorted set
 #: ARGV group, consumer, id, how ('', 'delay' or 'keep'), seconds, copy…
