@@ -6,6 +6,7 @@ before and after it is done.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -67,13 +68,15 @@ def _hoard(body: dict[str, t.Any]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
     hoard: list[bytearray] = []
     try:
-        while True:
-            hoard.append(bytearray(2**20))
-    except MemoryError:
+        for size in (2**20, 2**12, 2**9, 2**6):
+            with contextlib.suppress(MemoryError):
+                while True:
+                    hoard.append(bytearray(size))
         gevent.sleep(body.get("seconds", 0))
         if current_message.attempt == 1:
-            raise
+            hoard.append(bytearray(2**22))
     finally:
+        del hoard[:]
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
