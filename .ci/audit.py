@@ -1,6 +1,6 @@
 """Look up the known vulnerabilities of all that the package and its extras bring.
 
-The list of them is on pypi.org. Where that cannot be reached, nothing was audited: this
+The list of them is at the package index. Where that cannot be reached, nothing was audited: this
 says so and ends with 2. It ends with 1 if something is vulnerable.
 """
 
