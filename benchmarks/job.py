@@ -41,6 +41,14 @@ class Job:
     work: float = 0.0
     #: Whether the handler gets its message through a schema.
     schema: bool = False
+    #: How many bytes each body has, as one text of JSON; 0 for `BODY`.
+    size: int = 0
+    #: How many more consumers the app has, with nothing to do.
+    idle: int = 0
+    #: How many messages, of all that are there, are handled; 0 for all.
+    first: int = 0
+    #: Seconds that a worker at rest is watched for.
+    rest: float = 20.0
 
     @classmethod
     def from_json(cls, text: str) -> Job:
@@ -50,6 +58,16 @@ class Job:
         return json.dumps(dataclasses.asdict(self))
 
     @property
+    def handled(self) -> int:
+        """How many messages are handled."""
+        return self.first or self.count
+
+    @property
     def warm_up(self) -> int:
         """How many messages are handled before the clock starts."""
-        return self.count // 10
+        return self.handled // 10
+
+    @property
+    def body(self) -> bytes:
+        """What every message is."""
+        return b'"%s"' % (b"x" * (self.size - 2)) if self.size else BODY

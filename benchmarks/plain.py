@@ -11,7 +11,6 @@ import typing as t
 from collections.abc import Iterable
 from collections.abc import Mapping
 
-from .job import BODY
 from .job import Job
 
 #: How a Redis stream's entries are read: one group.
@@ -64,11 +63,20 @@ def rabbitmq(
         confirmed = [0]
         channel.events["basic_ack"].add(lambda tag, multiple: confirmed.append(tag))
         options = {"content_type": "application/json", **properties}
-        for body in bodies or [BODY] * job.count:
+        for body in bodies or [job.body] * job.count:
             message = amqp.Message(body, delivery_mode=2, **options)
             channel._basic_publish(message, exchange, queue)
+            _take(connection)
         while max(confirmed[-1000:]) < job.count:
             connection.drain_events(timeout=30)
+
+
+def _take(connection: t.Any) -> None:
+    """Take the confirmations that are there: a million would not fit between us."""
+    import select
+
+    while select.select([connection.sock], [], [], 0)[0]:
+        connection.drain_events(timeout=30)
 
 
 def declare(
@@ -129,7 +137,7 @@ def _redis_list(job: Job) -> None:
         queue = kombu.Queue(job.queue)
         for _ in range(job.count):
             producer.publish(
-                BODY,
+                job.body,
                 content_type="application/json",
                 content_encoding="utf-8",
                 routing_key=job.queue,
@@ -147,7 +155,7 @@ def _redis_stream(job: Job) -> None:
     for start in range(0, job.count, 1000):
         pipe = client.pipeline(transaction=False)
         for _ in range(min(1000, job.count - start)):
-            pipe.xadd(job.queue, {"body": BODY, "content-type": "application/json"})
+            pipe.xadd(job.queue, {"body": job.body, "content-type": "application/json"})
         pipe.execute()
 
 
@@ -175,7 +183,7 @@ def _kafka(job: Job) -> None:
             try:
                 producer.produce(
                     job.queue,
-                    BODY,
+                    job.body,
                     key=str(number),
                     headers={"content-type": "application/json"},
                 )

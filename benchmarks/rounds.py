@@ -76,18 +76,18 @@ def play(
 
 def _run(do: str, name: str, number: int, job: Job, timeout: float) -> Run:
     if do == "drain" and job.broker != "memory":
-        _call(name, "fill", job, timeout)
-    figures = _measured(do, name, job, timeout)
+        call(name, "fill", job, timeout)
+    figures = measured(do, name, job, timeout)
     left = None
     if do == "drain" and job.broker != "memory":
-        left = int(_call(name, "left", job, timeout))
+        left = int(call(name, "left", job, timeout))
     return Run(name, number, left=left, **figures)
 
 
-def _measured(do: str, name: str, job: Job, timeout: float) -> dict[str, float]:
+def measured(do: str, name: str, job: Job, timeout: float) -> dict[str, float]:
     """Start the contender, wait for its figures, and kill it."""
     process = subprocess.Popen(
-        _command(name, do, job),
+        command(name, do, job),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -128,15 +128,16 @@ class _Killer:
             return
 
 
-def _call(name: str, do: str, job: Job, timeout: float) -> str:
+def call(name: str, do: str, job: Job, timeout: float) -> str:
+    """Have the contender do that in a process that ends; the last line it printed."""
     done = subprocess.run(
-        _command(name, do, job), capture_output=True, text=True, timeout=timeout
+        command(name, do, job), capture_output=True, text=True, timeout=timeout
     )
     if done.returncode:
         raise RuntimeError(f"'{do}' failed:\n{done.stderr[-3000:]}")
     return done.stdout.strip().rpartition("\n")[2]
 
 
-def _command(name: str, do: str, job: Job) -> list[str]:
+def command(name: str, do: str, job: Job) -> list[str]:
     here = [sys.executable, "-m", f"{__package__}.contender"]
     return [*here, name, do, job.to_json()]

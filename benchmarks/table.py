@@ -12,8 +12,12 @@ HEAD = ("contender", "msg/s", "spread", "times", "µs CPU", "MiB", "left")
 
 def rendered(summaries: Sequence[Summary], reference: str) -> str:
     """A table, the fastest first; "times" is the ratio of the reference to each."""
-    rows = [HEAD, *_rows(summaries, reference)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
+    return drawn([HEAD, *_rows(summaries, reference)])
+
+
+def drawn(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a table; the first one is its head."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     line = "  ".join("=" * width for width in widths)
     texts = ["  ".join(map(_padded, row, widths)).rstrip() for row in rows]
     return "\n".join([line, texts[0], line, *texts[1:], line])

@@ -7,6 +7,7 @@ import os
 import pathlib
 import resource
 import time
+from collections.abc import Mapping
 
 from .job import Job
 
@@ -19,7 +20,7 @@ class Tally:
     """
 
     def __init__(self, job: Job) -> None:
-        self._last = job.count
+        self._last = job.handled
         self._first = job.warm_up
         self._done = 0
         self._began = (0.0, 0.0)
@@ -33,29 +34,34 @@ class Tally:
             self.end(self._last - self._first)
 
     def begin(self) -> None:
-        self._began = (time.perf_counter(), _cpu())
+        self._began = (time.perf_counter(), cpu())
 
     def end(self, messages: int) -> None:
         seconds = time.perf_counter() - self._began[0]
-        cpu = _cpu() - self._began[1]
+        used = cpu() - self._began[1]
         figures = {
             "rate": messages / seconds,
-            "cpu": cpu / messages * 1e6,
-            "memory": _memory(),
+            "cpu": used / messages * 1e6,
+            "memory": memory("VmHWM"),
         }
-        # Not by 'sys.stdout': Celery puts something else there.
-        os.write(1, json.dumps(figures).encode() + b"\n")
+        tell(figures)
 
 
-def _cpu() -> float:
+def tell(figures: Mapping[str, object]) -> None:
+    """Print figures as one line of JSON."""
+    # Not by 'sys.stdout': Celery puts something else there.
+    os.write(1, json.dumps(figures).encode() + b"\n")
+
+
+def cpu() -> float:
     """Seconds of processor time, of this process and of its children that ended."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def _memory() -> float:
-    """The most memory that this process had, in MiB."""
+def memory(field: str = "VmRSS") -> float:
+    """The memory that this process has, in MiB; with ``VmHWM`` the most it had."""
     for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) / 1024
-    raise RuntimeError("no VmHWM in /proc/self/status")
+    raise RuntimeError(f"no {field} in /proc/self/status")

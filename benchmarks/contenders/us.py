@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import typing as t
+from collections.abc import Callable
 
 from .. import plain
 from ..job import BODY
@@ -25,8 +26,7 @@ def drain(job: Job) -> None:
     tally = Tally(job)
     app = app_of(job, tally)
     if job.broker == "memory":
-        publisher = app.extensions["qconsume"]
-        publisher.publish_many((job.queue, BODY, JSON) for _ in range(job.count))
+        published(app, job)
     Worker(app).start()
     while True:
         time.sleep(1)
@@ -38,6 +38,18 @@ JSON = {"content_type": "application/json"}
 
 def app_of(job: Job, tally: t.Any) -> t.Any:
     """An app whose consumer tells ``tally`` of each message, if it is given one."""
+
+    def handle(order: t.Any) -> None:
+        if job.work:
+            time.sleep(job.work)
+        if tally is not None:
+            tally.one()
+
+    return app_with(job, handle)
+
+
+def app_with(job: Job, handle: Callable[[t.Any], None]) -> t.Any:
+    """An app whose consumer is this function, and has some idle ones beside it."""
     from flask import Flask
 
     from flask_qconsume import QConsume
@@ -48,21 +60,18 @@ def app_of(job: Job, tally: t.Any) -> t.Any:
     app.config["QCONSUME_QUEUE_TYPE"] = "quorum" if quorum else "classic"
     qconsume = QConsume()
 
-    @qconsume.consumer(
-        job.queue,
-        name="handle",
-        concurrency=job.concurrency,
-        prefetch=job.prefetch,
-        schema=_schema() if job.schema else None,
-    )
-    def handle(order: t.Any) -> None:
-        if job.work:
-            time.sleep(job.work)
-        if tally is not None:
-            tally.one()
-
+    options = {"concurrency": job.concurrency, "prefetch": job.prefetch}
+    schema = _schema() if job.schema else None
+    qconsume.add_consumer(job.queue, handle, name="handle", schema=schema, **options)
+    for number in range(job.idle):
+        name = f"idle-{number}"
+        qconsume.add_consumer(f"{job.queue}-{name}", _never, name=name)
     qconsume.init_app(app)
     return app
+
+
+def _never(order: t.Any) -> None:
+    raise AssertionError("nothing is published for this one")
 
 
 def _schema() -> t.Any:
@@ -93,8 +102,17 @@ def fill(job: Job) -> None:
     elif job.broker == "kafka":
         plain.fill(job)
     else:
-        publisher = app_of(job, None).extensions["qconsume"]
-        publisher.publish_many([(job.queue, BODY, JSON)] * job.count)
+        published(app_of(job, None), job)
+
+
+def published(app: t.Any, job: Job) -> None:
+    """Publish the job's messages."""
+    publisher, body = app.extensions["qconsume"], job.body
+    # A million at once would be as many messages in memory.
+    step = max(1, min(1000, 10_000_000 // len(body)))
+    for begun in range(0, job.count, step):
+        number = min(step, job.count - begun)
+        publisher.publish_many([(job.queue, body, JSON)] * number)
 
 
 def left(job: Job) -> int:

@@ -1,0 +1,85 @@
+"""flask_qconsume at rest, and what it imports without it: for `benchmarks.idle`."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import time
+import typing as t
+
+from ..job import Job
+from ..tally import cpu
+from ..tally import memory
+from . import us
+
+TITLE = "flask_qconsume, idle"
+BROKERS = us.BROKERS
+
+#: Seconds that a start may take, with dozens of connections.
+_START = 120.0
+
+#: Seconds after that, for whatever the start left behind.
+_SETTLED = 3.0
+
+#: What a worker imports that is not ours: of each app, and of each broker.
+_COMMON = (
+    "flask",
+    "gevent",
+    "gevent.monkey",
+    "gevent.pool",
+    "gevent.event",
+    "gevent.pywsgi",
+    "marshmallow",
+    "msgpack",
+    "msgspec",
+    "kombu",
+)
+_CLIENTS = {
+    "rabbitmq": ("amqp", "kombu.transport.pyamqp"),
+    "redis": ("redis", "kombu.transport.redis"),
+    "redis-streams": ("redis", "kombu.transport.redis"),
+    "kafka": ("confluent_kafka", "confluent_kafka.admin"),
+    "memory": (),
+}
+
+
+def rest(job: Job) -> str:
+    """Start a worker and let it be; its share of a processor, and its memory."""
+    from gevent import monkey
+
+    monkey.patch_all()
+    from flask_qconsume.running.worker import Worker
+
+    worker = Worker(us.app_of(job, None))
+    worker.start()
+    for subscription in worker.subscriptions:
+        if not subscription.consuming.wait(_START):
+            raise SystemExit(f"{subscription.name} does not consume.")
+    time.sleep(_SETTLED)
+    began, used = time.perf_counter(), cpu()
+    time.sleep(job.rest)
+    share = (cpu() - used) / (time.perf_counter() - began)
+    found = _said(share)
+    worker.stop()
+    return found
+
+
+def bare(job: Job) -> str:
+    """The memory of a process that imports the same, and makes an app."""
+    from gevent import monkey
+
+    monkey.patch_all()
+    for name in (*_COMMON, *_CLIENTS[job.broker]):
+        importlib.import_module(name)
+    from flask import Flask
+
+    app: t.Any = Flask("benchmark")
+    with app.app_context():
+        return _said(0.0)
+
+
+def _said(share: float) -> str:
+    import json
+
+    gc.collect()
+    return json.dumps({"share": share * 100, "memory": memory()})
