@@ -73,9 +73,9 @@ class Scale:
 
 
 FULL = Scale(20_000, 1_000_000)
-QUICK = Scale(5_000, 200_000)
+QUICK = Scale(20_000, 200_000)
 #: Enough to see whether the benchmark itself works.
-TINY = Scale(500, 5_000, 20, 200, 1)
+TINY = Scale(2_000, 10_000, 20, 100, 1)
 
 
 def consumers(job: Job, scale: Scale) -> Iterator[Pair]:

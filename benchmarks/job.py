@@ -47,6 +47,8 @@ class Job:
     idle: int = 0
     #: How many messages, of all that are there, are handled; 0 for all.
     first: int = 0
+    #: Messages a second that are published while others are handled.
+    pace: float = 200.0
     #: Seconds that a worker at rest is watched for.
     rest: float = 20.0
 

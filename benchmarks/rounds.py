@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -11,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+import typing as t
 import uuid
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -86,6 +88,17 @@ def _run(do: str, name: str, number: int, job: Job, timeout: float) -> Run:
 
 def measured(do: str, name: str, job: Job, timeout: float) -> dict[str, float]:
     """Start the contender, wait for its figures, and kill it."""
+    with told(name, do, job, timeout) as lines:
+        figures = next(lines)
+        time.sleep(GRACE)
+    return figures
+
+
+@contextlib.contextmanager
+def told(
+    name: str, do: str, job: Job, timeout: float
+) -> Iterator[Iterator[dict[str, t.Any]]]:
+    """What a contender says, line by line, while it runs; at the end it is killed."""
     process = subprocess.Popen(
         command(name, do, job),
         stdout=subprocess.PIPE,
@@ -95,14 +108,17 @@ def measured(do: str, name: str, job: Job, timeout: float) -> dict[str, float]:
     )
     killer = _Killer(process, timeout)
     try:
-        for line in process.stdout or ():
-            if line.startswith("{"):
-                time.sleep(GRACE)
-                figures: dict[str, float] = json.loads(line)
-                return figures
+        yield _lines(process)
     finally:
         killer.over()
-        _, errors = process.communicate()
+        process.communicate()
+
+
+def _lines(process: subprocess.Popen[str]) -> Iterator[dict[str, t.Any]]:
+    for line in process.stdout or ():
+        if line.startswith("{"):
+            yield json.loads(line)
+    errors = process.stderr.read() if process.stderr else ""
     raise RuntimeError(f"gave no figures; it printed:\n{errors[-3000:]}")
 
 

@@ -1,0 +1,120 @@
+"""How late messages are at an even pace: ``python -m benchmarks.latency``.
+
+One process publishes 200 messages a second, each with the time in it, and another one
+handles them; its handler looks at the clock. Ours and kombu's bare loop read the same
+queue of RabbitMQ's in turns; of Redis Streams there is ours alone, and its time has the
+publisher's own part in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pathlib
+import statistics
+import sys
+import tempfile
+import uuid
+from collections.abc import Sequence
+
+from . import brokers
+from .job import Job
+from .rounds import call
+from .rounds import told
+from .table import drawn
+from .target import Target
+
+HEAD = ("broker", "contender", "p50 ms", "p99 ms", "spread of p99", "targets", "")
+
+P99 = Target(1.5, " ms")
+
+_OURS, _KOMBU = "us_latency", "kombu_latency"
+CONTENDERS = {"rabbitmq": (_OURS, _KOMBU), "redis-streams": (_OURS,)}
+
+Figures = dict[str, float]
+
+
+def heard(name: str, job: Job) -> Figures:
+    """One contender's percentiles, in milliseconds."""
+    job = dataclasses.replace(job, queue=f"bench-{uuid.uuid4().hex[:8]}")
+    timeout = 120.0 + 2 * job.count / job.pace
+    call(_OURS, "declare", job, timeout)
+    with told(name, "listen", job, timeout) as lines:
+        next(lines)  # It listens.
+        call(_OURS, "pace", job, timeout)
+        figures: Figures = next(lines)
+    print(
+        f"{job.broker}, {name}: p50 {figures['p50']:.2f} ms,"
+        f" p99 {figures['p99']:.2f} ms",
+        file=sys.stderr,
+    )
+    return figures
+
+
+def compared(job: Job, rounds: int) -> list[tuple[str, ...]]:
+    """All contenders of the broker, in turns."""
+    names = CONTENDERS[job.broker]
+    found: dict[str, list[Figures]] = {name: [] for name in names}
+    for number in range(rounds):
+        for name in names[:: 1 if number % 2 else -1]:
+            found[name].append(heard(name, job))
+    p50s = {name: _median(found[name], "p50") for name in names}
+    return [_row(job, name, found[name], p50s.get(_KOMBU)) for name in names]
+
+
+def _row(
+    job: Job, name: str, figures: Sequence[Figures], others: float | None
+) -> tuple[str, ...]:
+    p50, p99 = _median(figures, "p50"), _median(figures, "p99")
+    p99s = [each["p99"] for each in figures]
+    targets = {"p99": (P99, p99)}
+    if others is not None:
+        targets["p50"] = (Target(round(others, 2), " ms"), p50)
+    ours = name == _OURS
+    return (
+        job.broker,
+        "Flask-QConsume" if ours else "kombu, Consumer",
+        f"{p50:.2f}",
+        f"{p99:.2f}",
+        f"{min(p99s):.2f} – {max(p99s):.2f}",
+        ", ".join(f"{k} {target}" for k, (target, _) in targets.items()) * ours or "–",
+        ", ".join(target.verdict(value) for target, value in targets.values()) * ours,
+    )
+
+
+def _median(figures: Sequence[Figures], name: str) -> float:
+    return statistics.median(each[name] for each in figures)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    rows: list[tuple[str, ...]] = [HEAD]
+    for broker in options.brokers:
+        with (
+            tempfile.TemporaryDirectory(prefix="benchmarks-") as folder,
+            brokers.started(broker, pathlib.Path(folder) / "server") as url,
+        ):
+            job = Job(broker, url, "", options.count, pace=options.rate)
+            rows += compared(job, options.rounds)
+    print(drawn(rows))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.latency", description=__doc__
+    )
+    parser.add_argument(
+        "--brokers",
+        nargs="+",
+        choices=list(CONTENDERS),
+        metavar="NAME",
+        default=list(CONTENDERS),
+    )
+    parser.add_argument("--rate", type=float, default=200.0, help="messages a second")
+    parser.add_argument("--count", type=int, default=3_000, help="messages in a run")
+    parser.add_argument("--rounds", type=int, default=3)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Messages that say when they were published, and how late they were handled.
+
+Both are taken from this machine's clock, in different processes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import typing as t
+from collections.abc import Callable
+
+from .job import Job
+from .tally import tell
+
+
+class Stamps:
+    """Collects how late messages are; the last one prints two percentiles."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._late: list[float] = []
+
+    def one(self, body: t.Mapping[str, float]) -> None:
+        """A message with this body begins to be handled."""
+        self._late.append(time.time() - body["at"])
+        if len(self._late) == self._job.count:
+            late = sorted(self._late[self._job.warm_up :])
+            figures = {50: _percentile(late, 50), 99: _percentile(late, 99)}
+            tell({f"p{name}": value * 1000 for name, value in figures.items()})
+
+
+def _percentile(ordered: list[float], percent: int) -> float:
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+
+
+def paced(job: Job, rate: float, publish: Callable[[bytes], object]) -> None:
+    """Publish the job's messages, so many a second, each at its time."""
+    begun = time.monotonic()
+    for number in range(job.count):
+        time.sleep(max(0.0, begun + number / rate - time.monotonic()))
+        publish(json.dumps({"at": time.time()}).encode())
