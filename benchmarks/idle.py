@@ -90,10 +90,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             job = Job(broker, url, f"idle-{broker}", 0, rest=options.seconds)
             # As an app has it, and not as it has been set for measuring rates.
             job = dataclasses.replace(job, concurrency=10, prefetch=20)
-            rows.append(resting(job, options.consumers))
-            rows.append(resident(job, options.rounds))
+            rows.append(_told(resting(job, options.consumers)))
+            rows.append(_told(resident(job, options.rounds)))
     rows += starting(options.repeats)
     print(drawn(rows))
+
+
+def _told(row: Row) -> Row:
+    print(": ".join(row[:2]), file=sys.stderr)
+    return row
 
 
 def _parser() -> argparse.ArgumentParser:
