@@ -1,7 +1,7 @@
 """Look up the known vulnerabilities of all that the package and its extras bring.
 
-The list of them is at the package index. Where that cannot be reached, nothing was audited: this
-says so and ends with 2. It ends with 1 if something is vulnerable.
+The list of them is at the package index. Where that cannot be reached, nothing was
+audited: this says so and ends with 2. It ends with 1 if something is vulnerable.
 """
 
 from __future__ import annotations
