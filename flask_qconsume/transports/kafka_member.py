@@ -248,8 +248,6 @@ class Member:
             slot.leaving = True
         self._bell.ring()
         self._await_handlers(slots)
-        # It is not to come back paused, if it does.
-        _switch(consumer, [slot for slot in slots if slot.paused])
         if self.error is None:
             self._commits.leave(consumer, slots)
         self._drop(places)
@@ -281,11 +279,12 @@ class Member:
         )
 
     def _drop(self, places: Sequence[Place]) -> None:
-        for place in places:
-            slot = self._slots.pop(place, None)
-            if slot is not None:
-                slot.leaving = slot.gone = True
-                self.gone.append(slot)
+        slots = [self._slots.pop(each) for each in places if each in self._slots]
+        # They are not to come back paused: who has them then does not know of it.
+        _switch(self._consumer, [slot for slot in slots if slot.paused])
+        for slot in slots:
+            slot.leaving = slot.gone = True
+            self.gone.append(slot)
         self._bell.ring()
 
     def _await_handlers(self, slots: list[Slot]) -> None:

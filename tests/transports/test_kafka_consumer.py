@@ -241,6 +241,31 @@ def test_much_is_not_fetched_ahead(kafka: Kafka, topic: str) -> None:
         assert nothing_comes(consumer)
 
 
+def test_what_was_paused_when_it_was_lost_is_read_when_it_comes_back(
+    own_kafka: Kafka,
+) -> None:
+    """A broker that hangs for longer than a session: partitions are lost, not given."""
+    own_kafka.create_topics({"hung": 1})
+    produce(own_kafka.address, "hung", numbers(600))
+    silence = {"session_timeout_ms": 1_500, "socket_timeout_ms": 2_000}
+    with consuming(
+        own_kafka.address, "hung", "hung", room=5, ahead=False, **silence
+    ) as consumer:
+        held = take(consumer, 5)
+        slot = held[0].slot
+        # Nothing of what was fetched can be handed out: so no more is fetched.
+        wait_for(lambda: slot.paused, 20)
+        with own_kafka.frozen():
+            wait_for(lambda: slot.gone, 20)
+        seen = set()
+        while len(seen) < 600:
+            for arrival in take(consumer, timeout=30):
+                seen.add(arrival.offset)
+                consumer.settle([arrival])
+
+    assert seen == set(range(600))
+
+
 def test_what_is_held_back_holds_up_nothing_else(kafka: Kafka, topic: str) -> None:
     held = f"{topic}.held"
     kafka.create_topics({held: 1})
