@@ -38,6 +38,11 @@ logger = logger_named("flask_qconsume.publisher")
 
 #: How many messages may be on their way without a confirmation.
 _WINDOW = 1000
+#: Where more than so many are on their way, and fewer than so many wait, these wait for
+#: others for so many seconds: to write, and to be confirmed, together costs less.
+_CROWD = 10
+_ENOUGH = 50
+_LINGER = 0.002
 #: How many bytes are written at once, about.
 _WRITE_SIZE = 256 * 1024
 _MAX_BACKOFF = 1.0
@@ -229,6 +234,8 @@ class Publisher:
             self._waiting.popleft().finish(translated(error, "Not published"))
 
     def _send(self, session: Session) -> None:
+        if len(session.in_flight) > _CROWD and len(self._waiting) < _ENOUGH:
+            time.sleep(_LINGER)
         parcels = self._next(session)
         for parcel in parcels:
             self._declare_step(session, parcel)
