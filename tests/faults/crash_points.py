@@ -93,7 +93,8 @@ OF_BROKER: dict[str, tuple[Point, ...]] = {
     "declare": (Point.DECLARED,),
     "publish": (Point.BEFORE_PUBLISH, Point.SENT, Point.AFTER_PUBLISH),
     "close": (Point.BROKER_CLOSED,),
-    # What commands do, beside the messages' way.
+    # What commands do, and who waits for a broker, beside the messages' way.
+    "answers": (),
     "records": (),
     "declare_delays": (),
     "stale_bindings": (),
