@@ -76,4 +76,24 @@ def fill(job: Job) -> None:
             )
 
 
+def publish(job: Job) -> None:
+    """A hundred greenlets at once, each waiting for its confirmations."""
+    from gevent import monkey
+
+    monkey.patch_all()
+    import gevent
+
+    app = _app(job)
+    app.conf.broker_transport_options = {"confirm_publish": True}
+    order = json.loads(BODY)
+    tally = Tally(job)
+
+    def some() -> None:
+        for _ in range(job.count // job.concurrency):
+            app.send_task("handle", args=[order], ignore_result=True)
+            tally.one()
+
+    gevent.joinall([gevent.spawn(some) for _ in range(job.concurrency)])
+
+
 left = plain.left

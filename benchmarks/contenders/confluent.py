@@ -6,6 +6,7 @@ import json
 import time
 
 from .. import plain
+from ..job import BODY
 from ..job import Job
 from ..tally import Tally
 
@@ -36,3 +37,28 @@ def drain(job: Job) -> None:
             tally.one()
         if messages:
             consumer.commit(asynchronous=True)
+
+
+def publish(job: Job) -> None:
+    """At most a hundred records unconfirmed, by all replicas."""
+    from confluent_kafka import Producer
+
+    producer = Producer(
+        {"bootstrap.servers": plain.kafka_servers(job), "enable.idempotence": True}
+    )
+    tally = Tally(job)
+    unconfirmed = 0
+
+    def confirmed(error: object, record: object) -> None:
+        nonlocal unconfirmed
+        if error is not None:
+            raise RuntimeError(error)
+        unconfirmed -= 1
+        tally.one()
+
+    for _ in range(job.count):
+        producer.produce(job.queue, BODY, on_delivery=confirmed)
+        unconfirmed += 1
+        while unconfirmed >= job.concurrency:
+            producer.poll(1.0)
+    producer.flush(30)

@@ -31,7 +31,7 @@ def drain(job: Job) -> None:
         time.sleep(1)
 
 
-def _broker(job: Job) -> t.Any:
+def _broker(job: Job, **options: t.Any) -> t.Any:
     import os
 
     # Read when the module of its worker is imported.
@@ -45,7 +45,7 @@ def _broker(job: Job) -> t.Any:
     else:
         from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
-        broker = RabbitmqBroker(url=job.url)
+        broker = RabbitmqBroker(url=job.url, **options)
     dramatiq.set_broker(broker)
     return broker
 
@@ -68,6 +68,25 @@ def fill(job: Job) -> None:
     actor = _actor(job, broker, None)
     for _ in range(job.count):
         actor.send(json.loads(BODY))
+
+
+def publish(job: Job) -> None:
+    """A hundred greenlets at once, each waiting for its confirmations."""
+    from gevent import monkey
+
+    monkey.patch_all()
+    import gevent
+
+    actor = _actor(job, _broker(job, confirm_delivery=True), None)
+    order = json.loads(BODY)
+    tally = Tally(job)
+
+    def some() -> None:
+        for _ in range(job.count // job.concurrency):
+            actor.send(order)
+            tally.one()
+
+    gevent.joinall([gevent.spawn(some) for _ in range(job.concurrency)])
 
 
 def left(job: Job) -> int:

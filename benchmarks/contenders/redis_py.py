@@ -6,6 +6,7 @@ import json
 import time
 
 from .. import plain
+from ..job import BODY
 from ..job import Job
 from ..tally import Tally
 
@@ -29,3 +30,22 @@ def drain(job: Job) -> None:
                     time.sleep(job.work)
                 tally.one()
             client.xack(job.queue, plain.GROUP, *[entry for entry, _ in entries])
+
+
+def publish(job: Job) -> None:
+    """A hundred greenlets at once, each waiting for its answers."""
+    from gevent import monkey
+
+    monkey.patch_all()
+    import gevent
+
+    client = plain.redis_client(job)
+    entry = {"body": BODY, "content-type": "application/json"}
+    tally = Tally(job)
+
+    def some() -> None:
+        for _ in range(job.count // job.concurrency):
+            client.xadd(job.queue, entry)
+            tally.one()
+
+    gevent.joinall([gevent.spawn(some) for _ in range(job.concurrency)])
