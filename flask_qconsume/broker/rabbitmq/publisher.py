@@ -24,6 +24,7 @@ from ...logs import logger_named
 from ...settings import Settings
 from ...text import quoted
 from ..topology import Topology
+from .bell import Bell
 from .connection import described
 from .connection import requests
 from .connection import translated
@@ -56,8 +57,10 @@ class Publisher:
         self._settings = settings
         self._topology = topology
         self._origin = Origin()
-        #: Guards everything here and in the session; rung when something happened.
-        self._changed = threading.Condition(threading.Lock())
+        #: Its lock guards everything here and in the session; rung when something
+        #: happened.
+        self._bell = Bell()
+        self._lock = self._bell.lock
         self._waiting: deque[Parcel] = deque()
         self._session: Session | None = None
         self._thread: threading.Thread | None = None
@@ -71,7 +74,7 @@ class Publisher:
 
     def start(self) -> None:
         """Start the thread, which connects when there is something to publish."""
-        with self._changed:
+        with self._lock:
             self._start()
 
     def publish(
@@ -79,10 +82,10 @@ class Publisher:
     ) -> list[Exception | None]:
         """Publish them all; return when each is confirmed, has failed or is late."""
         batch = Batch(parcels)
-        with self._changed:
+        with self._lock:
             self._waiting.extend(parcels)
             self._start()
-            self._changed.notify_all()
+            self._bell.ring()
         complete = False
         try:
             complete = batch.wait(timeout)
@@ -93,14 +96,14 @@ class Publisher:
 
     def close(self) -> None:
         """Close the connection and end the threads. Publishing again starts anew."""
-        with self._changed:
+        with self._lock:
             thread = self._thread
             self._closing = thread is not None
-            self._changed.notify_all()
+            self._bell.ring()
         if thread is None:
             return
         thread.join(_CLOSE_WAIT)
-        with self._changed:
+        with self._lock:
             self._thread, self._closing = None, False
             if self._waiting:
                 self._start()
@@ -113,7 +116,7 @@ class Publisher:
             self._thread.start()
 
     def _give_up(self, parcels: Sequence[Parcel], timeout: float) -> None:
-        with self._changed:
+        with self._lock:
             late = [parcel for parcel in parcels if not parcel.done]
             if not late:
                 return
@@ -164,13 +167,13 @@ class Publisher:
         session, self._session = self._session, None
         if session is not None:
             session.close()
-        with self._changed:
+        with self._lock:
             self._fail_waiting(error)
         self._failed(BrokerUnavailable(f"{type(error).__name__}: {error}"))
 
     def _work(self, session: Session | None) -> bool:
         """Whether there is something that can be done now."""
-        with self._changed:
+        with self._lock:
             while self._waiting and self._waiting[0].done:
                 self._waiting.popleft()
             return bool(self._waiting) and self._room(session) > 0
@@ -185,12 +188,14 @@ class Publisher:
 
     def _rest(self, session: Session | None) -> None:
         """Wait until something happens, and keep the connection alive meanwhile."""
-        with self._changed:
+        with self._lock:
             if self._closing or (session is not None and session.lost):
                 return
             if self._waiting and self._room(session) > 0:
                 return
-            self._changed.wait(self._until_beat(session))
+            if session is not None:
+                session.awaited = bool(self._waiting)
+        self._bell.wait(self._until_beat(session))
         if session is not None and self._until_beat(session) == 0.0:
             self._beat(session)
 
@@ -206,28 +211,28 @@ class Publisher:
     def _connect(self) -> None:
         session = None
         try:
-            session = Session(self._settings, self._changed)
+            session = Session(self._settings, self._bell)
             session.start(self._topology, self._settings.declare)
         except BrokerError as error:
             if session is not None:
                 session.close()
             self._failed(error)
             return
-        with self._changed:
+        with self._lock:
             self._session, self._problem, self._backoff = session, "", 0.0
         self._beat(session)
 
     def _failed(self, error: BrokerError) -> None:
-        with self._changed:
+        with self._lock:
             self._problem = str(error)
             if not isinstance(error, BrokerUnavailable):
                 # Refused, or a topology that does not fit: waiting does not help.
                 self._fail_waiting(error)
                 return
-            self._backoff = min(_MAX_BACKOFF, self._backoff * 2 or 0.05)
-            until = time.monotonic() + self._backoff
-            while not self._closing and (left := until - time.monotonic()) > 0:
-                self._changed.wait(left)
+        self._backoff = min(_MAX_BACKOFF, self._backoff * 2 or 0.05)
+        until = time.monotonic() + self._backoff
+        while not self._closing and (left := until - time.monotonic()) > 0:
+            self._bell.wait(left)
 
     def _fail_waiting(self, error: BaseException) -> None:
         while self._waiting:
@@ -246,7 +251,7 @@ class Publisher:
     def _next(self, session: Session) -> list[Parcel]:
         parcels: list[Parcel] = []
         size = 0
-        with self._changed:
+        with self._lock:
             room = self._room(session)
             while self._waiting and len(parcels) < room and size < _WRITE_SIZE:
                 parcel = self._waiting.popleft()
@@ -264,7 +269,7 @@ class Publisher:
             self._declare(parcel.step)
             session.steps.add(parcel.step.name)
         except BrokerError as error:
-            with self._changed:
+            with self._lock:
                 parcel.finish(error)
 
     def _declare(self, step: Step) -> None:
@@ -276,7 +281,7 @@ class Publisher:
     def _retire(self, session: Session) -> None:
         """Give a broken session up; what it had not confirmed is published again."""
         session.close()
-        with self._changed:
+        with self._lock:
             self._session = None
             self._problem = described(session.lost or Exception())
             again = [p for p in session.in_flight.values() if not p.done]
@@ -304,7 +309,7 @@ class Publisher:
         session, self._session = self._session, None
         if session is not None:
             session.close()
-        with self._changed:
+        with self._lock:
             unconfirmed = [*(session.in_flight.values() if session else ())]
             for parcel in unconfirmed:
                 parcel.finish(BrokerUnavailable("The publisher was closed."))

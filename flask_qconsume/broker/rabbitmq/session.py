@@ -20,6 +20,7 @@ from ...text import quoted
 from ...transports import amqp_frames as frames
 from ...transports.amqp import is_timeout
 from ..topology import Topology
+from .bell import Bell
 from .connection import LOST
 from .connection import hang_up
 from .connection import open_connection
@@ -35,15 +36,18 @@ _CLOSE_WAIT = 2.0
 class Session:
     """A connection in confirm mode.
 
-    :param changed: The publisher's lock and bell: it guards all that is written here,
-        and is rung when something happened.
+    :param bell: The publisher's: its lock guards all that is written here, and it is
+        rung when something happened.
     """
 
-    def __init__(self, settings: Settings, changed: threading.Condition) -> None:
-        self._changed = changed
+    def __init__(self, settings: Settings, bell: Bell) -> None:
+        self._bell = bell
+        self._lock = bell.lock
         self._sequence = 0
         #: Sent and not confirmed yet, by sequence number, in this order.
         self.in_flight: dict[int, Parcel] = {}
+        #: Whether somebody waits for confirmations, to send more.
+        self.awaited = False
         #: Whether the broker asked us to stop publishing.
         self.blocked = False
         #: Why it is over, once it is.
@@ -98,7 +102,7 @@ class Session:
     def send(self, parcels: Sequence[Parcel]) -> None:
         """Write them; what becomes of them is heard later."""
         written: list[bytes] = []
-        with self._changed:
+        with self._lock:
             for parcel in parcels:
                 written.extend(self._accept(parcel))
         try:
@@ -133,15 +137,20 @@ class Session:
                 raise
 
     def _lose(self, error: BaseException) -> None:
-        with self._changed:
+        with self._lock:
             self.lost = self.lost or error
-            self._changed.notify_all()
+            self._bell.ring()
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
-        with self._changed:
+        with self._lock:
             for parcel in self._confirmed(tag, multiple):
                 self._settle(parcel)
-            self._changed.notify_all()
+            self._told()
+
+    def _told(self) -> None:
+        # Where nobody waits for it, each of many confirmations would wake somebody up.
+        if self.awaited or self.lost is not None:
+            self._bell.ring()
 
     def _settle(self, parcel: Parcel) -> None:
         unroutable = parcel.problem is not None and not parcel.done
@@ -155,7 +164,7 @@ class Session:
         self.in_flight[self._sequence] = parcel
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
-        with self._changed:
+        with self._lock:
             for parcel in self._confirmed(tag, multiple):
                 parcel.finish(
                     PublishRefused(
@@ -164,7 +173,7 @@ class Session:
                         " nodes."
                     )
                 )
-            self._changed.notify_all()
+            self._told()
 
     def _confirmed(self, tag: int, multiple: bool) -> list[Parcel]:
         if not multiple:
@@ -182,20 +191,20 @@ class Session:
     ) -> None:
         # The broker returns messages in the order of their publishing and confirms them
         # afterwards. It does not say the number; of equal ones, the first is as good.
-        with self._changed:
+        with self._lock:
             for parcel in self.in_flight.values():
                 if parcel.is_returned_as(exchange, routing_key, content):
                     parcel.problem = Unroutable(_nobody(exchange, routing_key))
                     return
 
     def _on_blocked(self, reason: str) -> None:
-        with self._changed:
+        with self._lock:
             self.blocked = True
 
     def _on_unblocked(self) -> None:
-        with self._changed:
+        with self._lock:
             self.blocked = False
-            self._changed.notify_all()
+            self._bell.ring()
 
     @property
     def broke_the_channel(self) -> bool:
