@@ -187,7 +187,7 @@ def test_a_suspect_goes_to_the_lane_that_only_its_link_reads(bench: Bench) -> No
     bench.publish(1)
     link = bench.link()
     (delivery,) = link.read(1)
-    headers = ours.suspected(delivery.message, 1)
+    headers = ours.suspected(delivery.message, 1, 1.0)
     link.forward([Forward(delivery, Lane.SUSPECTS, headers)])
     assert bench.broker.depth("billing") == 0
     assert bench.broker.depth("billing.suspects") == 1

@@ -224,7 +224,7 @@ def test_anything_arrives_as_a_message_that_can_be_copied(
     message = arrived(properties, headers)
     for made in (
         ours.retried(message, 2),
-        ours.suspected(message, 1),
+        ours.suspected(message, 1, 1.0),
         ours.dead(message, "bill", "billing", "no", None, 1.0),
     ):
         written = copy(message, made)

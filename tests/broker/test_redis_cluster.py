@@ -117,11 +117,11 @@ def test_bindings_may_move_too(redis_cluster, queues):
 def test_a_slot_that_no_node_has_is_said_to_be_missing(redis_cluster, queues):
     slot = key_slot(queues[1].encode())
     with shop(redis_cluster.url, plan(queues[1])) as it:
-        redis_cluster.assign("DELSLOTS", slot)
+        redis_cluster.unassign(slot)
         try:
             error = it.broker.publish([outgoing(routing_key=queues[1])], 0.3)[0]
         finally:
-            redis_cluster.assign("ADDSLOTS", slot)
+            redis_cluster.assign(slot)
         assert isinstance(error, BrokerUnavailable)
         assert f"No node of the Redis Cluster has the slot {slot}" in str(error)
 

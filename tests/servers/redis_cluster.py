@@ -104,15 +104,20 @@ class RedisCluster:
         """The nodes that have slots, as they see themselves."""
         return [node for node in self.nodes if node.command("ROLE")[0] == "master"]
 
-    def assign(self, verb: str, slot: int) -> None:
-        """``DELSLOTS`` a slot at every node, or ``ADDSLOTS`` it to the first one."""
-        masters = self.masters()
-        for node in masters if verb == "DELSLOTS" else masters[:1]:
+    def unassign(self, slot: int) -> None:
+        """Take a slot from the node that has it: nobody has it then."""
+        # Twice, since its owner tells the others of it until it has been told itself.
+        for node in 2 * self.masters():
             with contextlib.suppress(redis.ResponseError):  # It knew of no owner.
-                node.command("CLUSTER", verb, slot)
-        if verb == "ADDSLOTS":
-            whole = f"cluster_slots_assigned:{SLOTS}"
-            self._await(lambda node: whole in node.command("CLUSTER", "INFO"))
+                node.command("CLUSTER", "DELSLOTS", slot)
+
+    def assign(self, slot: int) -> None:
+        """Give a slot to the first node."""
+        masters = self.masters()
+        for node in masters:
+            node.command("CLUSTER", "SETSLOT", slot, "NODE", masters[0].id)
+        whole = f"cluster_slots_assigned:{SLOTS}"
+        self._await(lambda node: whole in node.command("CLUSTER", "INFO"))
 
     def move(self, key: str, target: Node) -> t.Iterator[None]:
         """Move a key's slot to another node; goes on at each step when it is told to.
