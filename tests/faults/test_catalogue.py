@@ -42,14 +42,16 @@ SAID_BY_KAFKA: dict[str, tuple[str, ...]] = {
 #: Workers that are there: one whose place another one has to take needs company.
 WORKERS = {"worker halted": 2, "killed for want of memory": 2}
 
-#: What takes more than some seconds, whatever its profile.
-LONG = {"one of three restarted", "controller killed", "coordinator killed"}
+#: Where each by itself is left to the long ones: these take long, or have a sibling
+#: that settles by the same code. The short profile provokes some at each of these, too.
+LONG_AT = {"cluster", "classic", "redis"}
 
 
 def _cases(faults: t.Iterable[Fault]) -> t.Iterator[t.Any]:
     for fault in faults:
         for broker in sorted(fault.brokers):
-            marks = [] if fault.short and broker != "cluster" else [pytest.mark.long]
+            quick = fault.short and broker not in LONG_AT
+            marks = [] if quick else [pytest.mark.long]
             yield pytest.param(fault, broker, marks=marks, id=f"{fault.name}-{broker}")
 
 
