@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typing as t
 from importlib import import_module
+from ipaddress import IPv6Address
+from urllib.parse import SplitResult
 from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
@@ -57,10 +59,23 @@ def _is_whole(url: str) -> bool:
         # Several hosts are for those brokers to read that have them.
         if "," not in parts.netloc:
             _ = parts.port
+            _check_brackets(parts)
     except ValueError:
         return False
     rest = parts.path + parts.fragment + ("" if parts.hostname else parts.query)
     return "@" in parts.netloc or "@" not in rest
+
+
+def _check_brackets(parts: SplitResult) -> None:
+    """As Python itself does since 3.11.4: they are around an address of version 6.
+
+    :raises ValueError: if they are not.
+    """
+    login, _, host = parts.netloc.rpartition("@")
+    if "[" in host:
+        IPv6Address(parts.hostname or "")
+    if "[" in login or "]" in login:
+        raise ValueError(login)
 
 
 def brokers() -> list[type[Broker]]:

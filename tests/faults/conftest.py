@@ -19,7 +19,7 @@ from .run import Plan
 from .run import Run
 
 #: Fixtures of what needs a broker.
-_NEEDING = {"make_run", "make_stage", "kafka_is_there"}
+_NEEDING = {"make_run", "make_stage", "kafka_is_there", "redis_clocked"}
 
 MakeRun = Callable[..., RunRecord]
 

@@ -22,7 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_found] = {}
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All of these need a broker, which they only name in a parameter."""
     for item in items:

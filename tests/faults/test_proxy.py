@@ -289,8 +289,9 @@ def test_refused_connections_are_refused_until_it_is_mended(
 
 def test_where_no_broker_listens_a_client_is_reset(proxy: Proxy, echo: Echo) -> None:
     echo.deafen()
+    # It may be reset before it knows that it is connected.
     with (
-        socket.create_connection((HOST, proxy.port), timeout=10) as client,
         pytest.raises(ConnectionResetError),
+        socket.create_connection((HOST, proxy.port), timeout=10) as client,
     ):
         client.recv(1)
