@@ -78,12 +78,15 @@ class Scene:
         """Wait until a worker has died of what it was told, and start another."""
         from ..waiting import wait_for
 
-        dead = wait_for(
-            lambda: [each for each in self.workers if each.poll() is not None], timeout
-        )
+        wait_for(self.replaced_dead, timeout)
+
+    def replaced_dead(self) -> bool:
+        """Start another worker for each that has died; whether there was any."""
+        dead = [each for each in self.workers if each.poll() is not None]
         for worker in dead:
             self.workers.remove(worker)
             self.start_worker()
+        return bool(dead)
 
     @staticmethod
     def last(seconds: float) -> None:

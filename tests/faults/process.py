@@ -52,8 +52,11 @@ def _hog(scene: Scene, chance: random.Random) -> None:
 
 
 def _hoard(scene: Scene, chance: random.Random) -> None:
-    """The handler fails of it, and so may whatever else runs in its process."""
-    _do(scene, "hoard", seconds=1)
+    """The handler fails of it, and so may whatever else runs in its process.
+
+    So may the process: greenlet ends one that has no memory left to switch.
+    """
+    _do(scene, "hoard", deadly=True, seconds=1)
 
 
 def _killed_for_memory(scene: Scene, chance: random.Random) -> None:
@@ -61,11 +64,20 @@ def _killed_for_memory(scene: Scene, chance: random.Random) -> None:
     scene.replace_dead()
 
 
-def _do(scene: Scene, deed: str, **body: t.Any) -> None:
-    """Have a handler do something, and wait until it has done it."""
+def _do(scene: Scene, deed: str, *, deadly: bool = False, **body: t.Any) -> None:
+    """Have a handler do something, and wait until it has done it.
+
+    :param deadly: Whether its process may die of it.
+    """
     n = scene.send(do=deed, **body)
+
+    def done() -> int:
+        if deadly:
+            scene.replaced_dead()
+        return scene.fleet.ledger.counted()[n]
+
     wait_for(
-        lambda: scene.fleet.ledger.counted()[n],
+        done,
         timeout=60,
         interval=0.2,
         message=lambda: f"{deed!r} is done\n{scene.fleet.logs()[-3000:]}",
@@ -91,7 +103,7 @@ FAULTS = (
     Fault("worker killed", _kill, EVERYWHERE, START + TAKEN_OVER, short=True),
     Fault("worker halted", _halt, EVERYWHERE, TAKEN_OVER, short=True),
     Fault("handler hogs the processor", _hog, EVERYWHERE, TAKEN_OVER, short=True),
-    Fault("out of memory", _hoard, EVERYWHERE, TAKEN_OVER),
+    Fault("out of memory", _hoard, EVERYWHERE, START + TAKEN_OVER),
     Fault(
         "killed for want of memory", _killed_for_memory, EVERYWHERE, START + TAKEN_OVER
     ),

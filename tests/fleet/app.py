@@ -53,16 +53,24 @@ def _kill(body: dict[str, t.Any]) -> None:
 
 def _kill_once(body: dict[str, t.Any]) -> None:
     """Kill the process as the kernel does that is short of memory, but only once."""
+    if _is_first(body):
+        _kill(body)
+
+
+def _is_first(body: dict[str, t.Any]) -> bool:
+    """Whether no handler of any process has asked so for this message."""
     try:
         mark = os.open(f"{os.environ[LEDGER]}.{body['n']}", os.O_CREAT | os.O_EXCL)
     except FileExistsError:
-        return
+        return False
     os.close(mark)
-    _kill(body)
+    return True
 
 
 def _hoard(body: dict[str, t.Any]) -> None:
-    """Take all the memory that there is, and let the others go on without any."""
+    """Take all the memory that there is, and let the others go on without any; once."""
+    if not _is_first(body):
+        return
     before = resource.getrlimit(resource.RLIMIT_AS)
     limit = psutil.Process().memory_info().vms + body.get("bytes", 2**26)
     resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
@@ -73,8 +81,7 @@ def _hoard(body: dict[str, t.Any]) -> None:
                 while True:
                     hoard.append(bytearray(size))
         gevent.sleep(body.get("seconds", 0))
-        if current_message.attempt == 1:
-            hoard.append(bytearray(2**22))
+        hoard.append(bytearray(2**22))
     finally:
         del hoard[:]
         resource.setrlimit(resource.RLIMIT_AS, before)
