@@ -140,6 +140,33 @@ def whole(count: int) -> Callable[[], None]:
     return run
 
 
+def publishing(count: int) -> Callable[[], None]:
+    """Publishing one by one to the memory broker: checks, circuit, signals."""
+    publisher = app_of(_JOB, None).extensions["qconsume"]
+    publisher.publish(_JOB.queue, BODY, **JSON)
+
+    def run() -> None:
+        for _ in range(count):
+            publisher.publish(_JOB.queue, BODY, **JSON)
+
+    return run
+
+
+def departure(count: int) -> Callable[[], None]:
+    """What is published, composed and written as RabbitMQ's frames."""
+    from flask_qconsume.broker.properties import outgoing
+    from flask_qconsume.broker.publishing import compose
+    from flask_qconsume.broker.rabbitmq.parcel import Parcel
+
+    def run() -> None:
+        for _ in range(count):
+            message = compose("shop", _JOB.queue, BODY, **JSON)
+            names = {"exchange": "shop", "routing_key": _JOB.queue}
+            Parcel(outgoing(message), message.body, **names).frames(1, 131_072)
+
+    return run
+
+
 class _Countdown:
     """Rings when so many messages were handled."""
 
@@ -172,6 +199,8 @@ STAGES: dict[str, Stage] = {
     "decoding": decoding,
     "dispatch, both included": dispatching,
     "whole way, memory broker": whole,
+    "publishing, memory broker": publishing,
+    "what is published to frames": departure,
 }
 
 
