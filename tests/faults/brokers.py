@@ -200,7 +200,7 @@ def _replaced(broker: Kafka) -> None:
 
 FAULTS = (
     Fault("broker restarted", _restart, SINGLE, SESSION, short=True),
-    Fault("broker killed", _kill, SINGLE, SESSION, short=True),
+    Fault("broker killed", _kill, SINGLE, SESSION, returns=2, short=True),
     Fault("broker hangs", _hang, SINGLE, SESSION),
     Fault("connections closed by the operator", _connections_closed, AMQP, short=True),
     Fault("memory alarm", _memory_alarm, AMQP, short=True),

@@ -111,6 +111,10 @@ class Fault:
     #: Whether it loses what ``plan`` names (a failover to a replica that is behind, a
     #: flush of the data): counted apart, in rows of its own.
     told_loss: bool = False
+    #: How often as much as is in flight may be handled again: once for each time that
+    #: all is cut off, and once more where a broker is killed that may have written down
+    #: nothing of what was acknowledged last.
+    returns: int = 1
     #: Whether the short profile uses it.
     short: bool = False
     #: How often it is chosen, compared with others.

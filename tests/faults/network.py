@@ -43,9 +43,13 @@ def reset_some(scene: Scene, chance: random.Random) -> None:
         proxy.cut(reset=True, share=chance.uniform(0.2, 0.8), chance=chance)
 
 
+#: How often they are reset at the most, where that is again and again.
+OFTEN = 6
+
+
 def reset_often(scene: Scene, chance: random.Random) -> None:
     """They are reset again and again, as soon as they are there."""
-    for _ in range(chance.randint(3, 6)):
+    for _ in range(chance.randint(3, OFTEN)):
         reset(scene, chance)
         Scene.last(chance.uniform(0.2, 1.0))
 
@@ -132,7 +136,7 @@ def _sum(proxies: Sequence[Proxy], what: str) -> int:
 _TCP_FAULTS: tuple[tuple[str, _Apply, dict[str, t.Any]], ...] = (
     ("connections reset", reset, {"short": True}),
     ("some connections reset", reset_some, {}),
-    ("connections reset again and again", reset_often, {}),
+    ("connections reset again and again", reset_often, {"returns": OFTEN}),
     ("connections closed", finished, {}),
     ("cut within what we send, by a reset", cut_within_a_frame(UP, True), {}),
     ("cut within what we send, by closing", cut_within_a_frame(UP, False), {}),

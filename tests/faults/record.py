@@ -30,6 +30,8 @@ class FaultRecord:
     noticed: float | None = None
     #: What did not come that it waited for, in words.
     problem: str = ""
+    #: How often as much as is in flight may be handled again because of it.
+    returns: int = 1
     #: The longest time in which nothing was handled at all, in seconds.
     silence: float = 0.0
     #: Of the messages confirmed from its beginning on.
@@ -51,7 +53,7 @@ class FaultRecord:
         elif self.resumed > self.allowed:
             yield f"went on after {self.resumed:.1f} s, {self.allowed:g} s are allowed"
         if self.duplicated > self.bound:
-            yield f"{self.duplicated} handled again, {self.bound} were in flight"
+            yield f"{self.duplicated} handled again, {self.bound} may be"
 
 
 @dataclass

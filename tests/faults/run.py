@@ -186,6 +186,7 @@ class Run:
             allowed=allowed,
             noticed=self._scene.noticed,
             problem=problem,
+            returns=fault.returns,
         )
         self.record.faults.append(found)
         self._say(f"{self._place.name} {_told(found, len(self._plan.faults))}")

@@ -18,7 +18,7 @@ def judge_faults(
     """Charge each fault with what happened from its beginning to the next one's.
 
     :param began: When the run did.
-    :param bound: How much may be handled again because of one fault.
+    :param bound: How much may be handled again when all is cut off once.
     """
     begins = [began + each.began for each in faults]
     for fault, since, until in zip(
@@ -26,7 +26,7 @@ def judge_faults(
     ):
         fault.messages = _within(tally.confirmed.values(), since, until)
         fault.duplicated = _within(tally.again, since, until)
-        fault.bound = bound
+        fault.bound = fault.returns * bound
         last = max(tally.times, default=since)
         fault.silence = longest_silence(tally.times, since, min(until, last))
 
