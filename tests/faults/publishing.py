@@ -43,7 +43,8 @@ class Publishing:
         self._ledger = ledger
         self._pause = BATCH / rate
         self._full = full
-        self._numbers = threading.Lock()
+        #: Of two who publish at once nobody could say whose message comes first.
+        self._turn = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="publishing")
         #: The number of the next message.
@@ -82,12 +83,12 @@ class Publishing:
     def _publish(
         self, size: int, body: dict[str, t.Any]
     ) -> tuple[range, list[Exception | None]]:
-        with self._numbers:
+        with self._turn:
             numbers = range(self.next, self.next + size)
             self.next = numbers.stop
-        errors = self._errors(
-            [("work", {"n": n, **body}, {"key": str(n % KEYS)}) for n in numbers]
-        )
+            errors = self._errors(
+                [("work", {"n": n, **body}, {"key": str(n % KEYS)}) for n in numbers]
+            )
         for n, error in zip(numbers, errors, strict=True):
             self._ledger.note("refused" if error else "confirmed", n)
         refused = sum(error is not None for error in errors)
