@@ -52,7 +52,8 @@ class FaultRecord:
             yield "a worker did not go on consuming"
         elif self.resumed > self.allowed:
             yield f"went on after {self.resumed:.1f} s, {self.allowed:g} s are allowed"
-        if self.duplicated > self.bound:
+        # A replica that is behind has not heard of what was acknowledged either.
+        if self.duplicated > self.bound and not self.told_loss:
             yield f"{self.duplicated} handled again, {self.bound} may be"
 
 

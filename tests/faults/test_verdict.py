@@ -67,7 +67,8 @@ def test_what_a_fault_is_told_to_lose_is_charged_to_it(events: Tally) -> None:
 
 def test_a_good_run_has_no_failures() -> None:
     assert run(fault(0, 1, duplicated=3, bound=3)).failures() == []
-    assert run(fault(0, 1, lost=5, told_loss=True), lost=5).failures() == []
+    told = fault(0, 1, lost=5, duplicated=4, bound=3, told_loss=True)
+    assert run(told, lost=5).failures() == []
 
 
 @pytest.mark.parametrize(
