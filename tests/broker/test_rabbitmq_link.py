@@ -7,6 +7,7 @@ import decimal
 import struct
 import time
 import typing as t
+from urllib.parse import urlsplit
 
 import amqp
 import gevent
@@ -20,9 +21,11 @@ from flask_qconsume.broker.delivery import Delivery
 from flask_qconsume.broker.delivery import Forward
 from flask_qconsume.broker.delivery import Lane
 from flask_qconsume.broker.rabbitmq import RabbitMQ
+from flask_qconsume.broker.rabbitmq.connection import requests
 from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.handling.payload import UNREADABLE
 
+from ..faults.proxy import Proxy
 from ..servers import RabbitMQ as Server
 from ..servers import Vhost
 from ..waiting import wait_for
@@ -49,6 +52,25 @@ def either(request: pytest.FixtureRequest, rabbitmq_url: str) -> t.Iterator[Rabb
     kind = request.param
     with rabbit(rabbitmq_url, plan_of(type=kind), queue_type=kind) as made:
         yield made
+
+
+def test_a_connection_that_goes_half_open_while_it_is_opened_is_given_up(
+    rabbitmq_url: str,
+) -> None:
+    """Its pulse begins later; the time-out for writes is 30 seconds."""
+    address = urlsplit(rabbitmq_url)
+    assert address.port is not None
+    with Proxy(address.port) as proxy:
+        url = rabbitmq_url.replace(f":{address.port}", f":{proxy.port}")
+        with (
+            rabbit(url, heartbeat=1) as broker,
+            pytest.raises(BrokerUnavailable, match="asking failed"),
+            requests(broker.settings, "asking") as channel,
+        ):
+            proxy.swallow()
+            began = time.monotonic()
+            channel.queue_declare("anything")
+        assert time.monotonic() - began < 15
 
 
 def dead(delivery: Delivery, **rest: t.Any) -> Forward:

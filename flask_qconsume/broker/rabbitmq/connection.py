@@ -37,9 +37,9 @@ LOST = (
     ValueError,
 )
 
-#: How long a write may be stuck, and the answer to a request take: the timeout of the
-#: socket, set once. Changing it around single reads, as py-amqp offers, changes it for
-#: whoever writes at that moment, too.
+#: Seconds that a write may be stuck: the timeout of the socket, set once it is open.
+#: Changing it around single reads, as py-amqp offers, changes it for whoever writes at
+#: that moment, too.
 SOCKET_TIMEOUT = 30.0
 
 
@@ -114,8 +114,15 @@ def _sockets() -> dict[int, int]:
 def _established(client: t.Any) -> Connection:
     raw: Connection = client.transport.establish_connection()
     raw.client = None
-    raw.sock.settimeout(SOCKET_TIMEOUT)
+    # Nobody beats yet. A broker that is there does, so one that says nothing at all for
+    # two intervals is not.
+    raw.sock.settimeout(min(SOCKET_TIMEOUT, 2 * raw.heartbeat or SOCKET_TIMEOUT))
     return raw
+
+
+def opened(raw: Connection) -> None:
+    """From now on a pulse judges the broker's silence, and writes may take long."""
+    raw.sock.settimeout(SOCKET_TIMEOUT)
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ from .connection import LOST
 from .connection import described
 from .connection import hang_up
 from .connection import open_connection
+from .connection import opened
 from .connection import translated
 from .copies import forwarded
 from .declaring import Declaring
@@ -101,6 +102,7 @@ class RabbitLink(Link):
             on_cancel=self._on_cancel,
             arguments=getattr(self.plan.given, "consumer_arguments", None),
         )
+        opened(self._raw)
 
     def _refused(self, error: BaseException) -> BrokerError:
         if isinstance(error, NotFound):

@@ -24,6 +24,7 @@ from .bell import Bell
 from .connection import LOST
 from .connection import hang_up
 from .connection import open_connection
+from .connection import opened
 from .connection import translated
 from .declaring import Declaring
 from .forks import Origin
@@ -73,6 +74,7 @@ class Session:
             Declaring(self._channel, mode).topology(topology)
             self._listen()
             self._channel.confirm_select()
+            opened(self._raw)
         except LOST as error:
             doing = "RabbitMQ: declaring before publishing failed"
             raise translated(error, doing) from error
