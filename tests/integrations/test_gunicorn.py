@@ -171,6 +171,11 @@ class Load:
         self._pool.join()
 
 
+def test_requests_go_before_messages(site: Site) -> None:
+    site.start(workers=1)
+    assert "The web server goes first" in site.said()
+
+
 def loses_nothing_at_a_stop(site: Site) -> None:
     """Requests and messages are in hand in both workers when the signal comes."""
     master = site.start()
