@@ -246,8 +246,17 @@ class KafkaCluster:
 
     def coordinator(self, group: str) -> Kafka:
         """The one that leads a consumer group."""
-        found = self.admin().describe_consumer_groups([group])[group].result(10)
+        found = wait_for(lambda: self._described(group), timeout=30)
         return self.brokers[found.coordinator.id]
+
+    def _described(self, group: str) -> t.Any:
+        """What is known of a group; nothing while the one to be asked is not there."""
+        from confluent_kafka import KafkaException
+
+        try:
+            return self.admin().describe_consumer_groups([group])[group].result(10)
+        except KafkaException:
+            return None
 
     def start(self) -> None:
         """Start all of them, and return once they know of each other."""
