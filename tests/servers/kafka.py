@@ -246,17 +246,10 @@ class KafkaCluster:
 
     def coordinator(self, group: str) -> Kafka:
         """The one that leads a consumer group."""
-        found = wait_for(lambda: self._described(group), timeout=30)
+        # Kept until there is an answer: with the client go its questions.
+        admin = self.admin()
+        found = wait_for(lambda: _described(admin, group), timeout=30)
         return self.brokers[found.coordinator.id]
-
-    def _described(self, group: str) -> t.Any:
-        """What is known of a group; nothing while the one to be asked is not there."""
-        from confluent_kafka import KafkaException
-
-        try:
-            return self.admin().describe_consumer_groups([group])[group].result(10)
-        except KafkaException:
-            return None
 
     def start(self) -> None:
         """Start all of them, and return once they know of each other."""
@@ -323,6 +316,16 @@ def _create_topics(admin: AdminClient, partitions: t.Mapping[str, int]) -> None:
     for future in admin.create_topics(wanted).values():
         future.result(10)
     wait_for(lambda: all(_is_led(admin, name) for name in partitions))
+
+
+def _described(admin: AdminClient, group: str) -> t.Any:
+    """What is known of a group; nothing while the one to be asked is not there."""
+    from confluent_kafka import KafkaException
+
+    try:
+        return admin.describe_consumer_groups([group])[group].result(10)
+    except KafkaException:
+        return None
 
 
 def _is_led(admin: AdminClient, topic: str) -> bool:
