@@ -147,8 +147,11 @@ def serve(
 ) -> int:
     """Run a worker, and a web server if so asked, until a signal; the exit code."""
     from ..running.exits import FORCED
+    from ..running.garbage import look_less_often
     from ..running.worker import Worker
 
+    # The process is a worker's and nobody else's; hooks may think better of it.
+    look_less_often()
     worker = Worker(app, options.names, beside_web=bool(options.web))
     web = _web(app, options, parent)
     with Checks(options.health, options.health_file, worker.watch) as checks:

@@ -95,6 +95,12 @@ def test_web_and_consumers_run_in_one_process(commands: Commands, address: str) 
     assert "The web server goes first" in worker.output
 
 
+def test_garbage_is_looked_for_less_often(commands: Commands) -> None:
+    with commands.start("run") as worker:
+        worker.wait_for("collects garbage after 10000")
+        assert worker.end() == 0
+
+
 def test_without_a_web_server_nothing_goes_first(commands: Commands) -> None:
     with commands.start("run") as worker:
         worker.wait_for("Consuming")
