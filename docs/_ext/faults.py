@@ -73,7 +73,8 @@ def section(record: Record) -> Iterator[str]:
     yield paragraph(record)
     yield ""
     kept = [fault for fault in record["faults"] if not fault["told_loss"]]
-    yield from table(HEADS, rows(kept), WIDTHS)
+    if kept:
+        yield from table(HEADS, rows(kept), WIDTHS)
     told = [fault for fault in record["faults"] if fault["told_loss"]]
     if told:
         yield "Faults that are known to lose messages (:doc:`concepts/guarantees`):"
