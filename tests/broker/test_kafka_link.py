@@ -97,6 +97,19 @@ def bodies(deliveries: Sequence[Delivery]) -> list[bytes]:
     return [delivery.message.raw for delivery in deliveries]
 
 
+def test_what_is_acknowledged_in_the_lane_is_committed_before_the_next_one_comes(
+    kafka: Kafka, queue: str
+) -> None:
+    """If the next one killed the process, it would come again, and be blamed again."""
+    produce(kafka.address, queue, numbers(3))
+    with linked(kafka.address, queue, lane=Lane.SUSPECTS, prefetch=1) as link:
+        for _ in range(3):
+            found = read(link, 1)
+            link.ack(found)
+            arrival = t.cast(Arrival, found[0].tag)
+            assert arrival.slot.has_committed(arrival.offset)
+
+
 def test_what_is_acknowledged_or_forwarded_is_committed(
     kafka: Kafka, queue: str
 ) -> None:

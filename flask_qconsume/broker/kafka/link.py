@@ -115,7 +115,11 @@ class KafkaLink(Link):
         return [KafkaDelivery(self, arrival, opened(arrival)) for arrival in found]
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        self._consumer.settle([delivery.tag for delivery in deliveries])
+        arrivals = [delivery.tag for delivery in deliveries]
+        self._consumer.settle(arrivals)
+        if self.lane is Lane.SUSPECTS:
+            # The next one may kill the process, and what is done would come again.
+            self._consumer.await_committed(arrivals, _GRACE)
 
     def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
         errors = self._forwarder(forwards)
