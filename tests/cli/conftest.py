@@ -12,7 +12,6 @@ from flask import Flask
 from .commands import Commands
 
 SHOP = """
-import gc
 import os
 import sys
 import time
@@ -35,11 +34,6 @@ def bill(order):
         raise ValueError(order["fail"])
     time.sleep(order.get("seconds", 0) if isinstance(order, dict) else 0)
     print("billed", order, flush=True)
-
-
-@bp.before_worker
-def look():
-    print("collects garbage after", gc.get_threshold()[0], flush=True)
 
 
 @bp.consumer("audit", routing_key="#", retry={"max_attempts": 1})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import pathlib
 import signal
 import threading
 import time
@@ -95,7 +96,14 @@ def test_web_and_consumers_run_in_one_process(commands: Commands, address: str) 
     assert "The web server goes first" in worker.output
 
 
-def test_garbage_is_looked_for_less_often(commands: Commands) -> None:
+def test_garbage_is_looked_for_less_often(
+    commands: Commands, folder: pathlib.Path
+) -> None:
+    with (folder / "shop.py").open("a") as file:
+        file.write(
+            "\n@bp.before_worker\ndef look():\n    import gc\n"
+            "    print('collects garbage after', gc.get_threshold()[0], flush=True)\n"
+        )
     with commands.start("run") as worker:
         worker.wait_for("collects garbage after 10000")
         assert worker.end() == 0
