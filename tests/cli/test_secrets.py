@@ -103,6 +103,7 @@ def _inside(root: object) -> t.Iterator[str]:
             waiting += vars(each).values() if hasattr(each, "__dict__") else []
 
 
+@pytest.mark.broker
 @pytest.mark.deadline(120)
 @pytest.mark.parametrize("kind", [kind for kind in URLS if kind != "kafka"])
 def test_no_command_shows_the_password_of_a_broker_that_is_away(
@@ -149,6 +150,7 @@ def test_nor_of_a_kafka_that_refuses_it(
     assert SECRET not in said
 
 
+@pytest.mark.broker
 @pytest.mark.deadline(120)
 @pytest.mark.parametrize("kind", ["amqp", "kafka"])
 def test_a_worker_shows_it_nowhere(folder: pathlib.Path, kind: str) -> None:

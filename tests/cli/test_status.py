@@ -29,6 +29,7 @@ def broker(request: pytest.FixtureRequest) -> tuple[str, str]:
     return request.param, url.replace("redis:", f"{request.param}:")
 
 
+@pytest.mark.broker
 def test_it_needs_no_worker(
     broker: tuple[str, str], make_app: MakeApp, request: pytest.FixtureRequest
 ) -> None:

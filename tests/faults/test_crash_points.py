@@ -69,6 +69,14 @@ EVERYWHERE = {
     "PUBLISH_TIMEOUT": 30,
 }
 
+#: Where all are long ones: a sibling that settles by the same code has the short ones.
+LONG_AT = {"classic"}
+
+
+def _is_short(case: Case, broker: str) -> bool:
+    return case.short and broker not in LONG_AT
+
+
 RUNS = [(case, broker) for case in cases() for broker in case.brokers]
 
 
@@ -190,7 +198,7 @@ class Outcome:
         pytest.param(
             *each,
             id=f"{each[1]}-{each[0].name}",
-            marks=[] if each[0].short else [pytest.mark.long],
+            marks=[] if _is_short(*each) else [pytest.mark.long],
         )
         for each in RUNS
     ],
