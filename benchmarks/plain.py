@@ -168,8 +168,8 @@ def _redis_stream_depth(job: Job) -> int:
     return max(int(group["lag"] or 0) + int(group["pending"]) for group in groups)
 
 
-def _kafka(job: Job) -> None:
-    from confluent_kafka import Producer
+def kafka_topic(job: Job) -> None:
+    """Create the job's topic, unless it is there."""
     from confluent_kafka.admin import AdminClient
     from confluent_kafka.admin import NewTopic
 
@@ -177,6 +177,12 @@ def _kafka(job: Job) -> None:
     if job.queue not in admin.list_topics(timeout=10).topics:
         topic = NewTopic(job.queue, num_partitions=8, replication_factor=1)
         admin.create_topics([topic])[job.queue].result(10)
+
+
+def _kafka(job: Job) -> None:
+    from confluent_kafka import Producer
+
+    kafka_topic(job)
     producer = Producer({"bootstrap.servers": kafka_servers(job), "linger.ms": 5})
     for number in range(job.count):
         while True:

@@ -43,6 +43,7 @@ def publish(job: Job) -> None:
     """At most a hundred records unconfirmed, by all replicas."""
     from confluent_kafka import Producer
 
+    plain.kafka_topic(job)
     producer = Producer(
         {"bootstrap.servers": plain.kafka_servers(job), "enable.idempotence": True}
     )

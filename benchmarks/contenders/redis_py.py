@@ -1,4 +1,4 @@
-"""redis-py reading a stream in batches, acknowledging each batch at once."""
+"""redis-py reading a stream in batches, acknowledging each batch at once; and XADD."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..job import BODY
 from ..job import Job
 from ..tally import Tally
 
-TITLE = "redis-py, bare loop in batches"
+TITLE = "redis-py"
 BROKERS = ("redis-streams",)
 
 
