@@ -239,6 +239,9 @@ class Member:
             due=self._terms.due if self._terms.delayed(topic) else None,
             apart=self._terms.ordering != "none",
         )
+        # It may be, from when it was lost. It is resumed in the next round: within the
+        # client's own callbacks, while partitions move, that may never return.
+        slot.paused = True
         return slot
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -280,8 +283,6 @@ class Member:
 
     def _drop(self, places: Sequence[Place]) -> None:
         slots = [self._slots.pop(each) for each in places if each in self._slots]
-        # They are not to come back paused: who has them then does not know of it.
-        _switch(self._consumer, [slot for slot in slots if slot.paused])
         for slot in slots:
             slot.leaving = slot.gone = True
             self.gone.append(slot)
