@@ -239,9 +239,6 @@ class Member:
             due=self._terms.due if self._terms.delayed(topic) else None,
             apart=self._terms.ordering != "none",
         )
-        # It may be, from when it was lost. It is resumed in the next round: within the
-        # client's own callbacks, while partitions move, that may never return.
-        slot.paused = True
         return slot
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -588,8 +585,8 @@ class Flow:
         enough = count > ahead // 2 or size > _BYTES // 2
         too_much = count > 2 * ahead or size > 2 * _BYTES
         self._decide(now, enough, quiet or too_much)
-        _switch(consumer, [s for s in slots if self._is_unwanted(s) and not s.paused])
-        _switch(consumer, [s for s in slots if s.paused and not self._is_unwanted(s)])
+        for slot in slots:
+            _switch(consumer, slot, self._is_unwanted(slot))
 
     def _decide(self, now: float, enough: bool, at_once: bool) -> None:
         if self.room > 0:
@@ -628,14 +625,18 @@ class _Lines:
         self._told.append((logging.DEBUG, text % values))
 
 
-def _switch(consumer: Consumer, slots: list[Slot]) -> None:
-    """Pause or resume slots, whatever each is not."""
-    for slot in slots:
-        place = [TopicPartition(slot.topic, slot.partition)]
-        # While partitions move it may not be the client's any more.
-        with contextlib.suppress(KafkaException):
-            (consumer.resume if slot.paused else consumer.pause)(place)
-            slot.paused = not slot.paused
+def _switch(consumer: Consumer, slot: Slot, paused: bool) -> None:
+    """Pause or resume a slot, unless it is so.
+
+    Never within the client's own callbacks: while partitions move it may not return.
+    """
+    if slot.paused is paused:
+        return
+    place = [TopicPartition(slot.topic, slot.partition)]
+    # It may not be the client's any more.
+    with contextlib.suppress(KafkaException):
+        (consumer.pause if paused else consumer.resume)(place)
+        slot.paused = paused
 
 
 def _offset(slot: Slot, state: State) -> TopicPartition:

@@ -110,8 +110,9 @@ class Slot:
         self.leaving = False
         #: It was taken away: all that belonged to it is stale.
         self.gone = False
-        #: Whether the client fetches no more of it.
-        self.paused = False
+        #: Whether the client fetches no more of it;
+        #: ``None``: it has just come, and may be paused from when it was lost.
+        self.paused: bool | None = None
         self.stuck = False
         #: Whether something of it was marked since the last look, and since when not.
         self.moved = True
