@@ -249,6 +249,7 @@ def test_a_client_that_hangs_is_left_and_a_broker_that_ends_is_told(
     produce(own_kafka.address, "work", numbers(6))
     with linked(own_kafka.address, "work", session_timeout_ms=1500) as link:
         link.ack(read(link, 1))
+        Group(own_kafka.address, "work", "work", 1).await_offsets(1)
         own_kafka.freeze()
         began = time.monotonic()
         link.close()

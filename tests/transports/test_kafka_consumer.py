@@ -193,8 +193,11 @@ def test_a_partition_is_given_up_only_when_its_records_are_handled(
 def test_what_stays_goes_on_while_a_partition_that_leaves_is_waited_for(
     kafka: Kafka, topic: str
 ) -> None:
-    produce(kafka.address, topic, numbers(400), partition=lambda n: n % PARTITIONS)
-    with consuming(kafka.address, topic, topic, room=40) as first:
+    """As far as it is fetched: the client fetches no more until its callback is done."""
+    count, room = 400, 40
+    produce(kafka.address, topic, numbers(count), partition=lambda n: n % PARTITIONS)
+    with consuming(kafka.address, topic, topic, room=room, ahead=False) as first:
+        wait_for(lambda: first.ahead == count - room)
         one_each: dict[int, Arrival] = {}
         while len(one_each) < PARTITIONS:
             (arrival,) = take(first)
@@ -202,7 +205,8 @@ def test_what_stays_goes_on_while_a_partition_that_leaves_is_waited_for(
                 first.settle([arrival])
         held = list(one_each.values())
         with consuming(kafka.address, topic, topic) as second:
-            leaving = wait_for(lambda: [a for a in held if a.slot.leaving])
+            wait_for(lambda: sum(a.slot.leaving for a in held) == PARTITIONS // 2)
+            leaving = [a for a in held if a.slot.leaving]
             staying = {a.slot for a in held} - {a.slot for a in leaving}
             for _ in range(100):
                 (arrival,) = take(first)
