@@ -94,19 +94,20 @@ def made(fields: dict[str, t.Any]) -> Message:
     return message
 
 
-def begun(
-    message: Message, timeout: float, stopping: threading.Event | None
-) -> Message:
-    """The copy that a handler sees, which has ``timeout`` seconds from now on."""
-    fields = message.__dict__.copy()
+def begin(message: Message, timeout: float, stopping: threading.Event | None) -> None:
+    """Give a message ``timeout`` seconds from now on.
+
+    This, and :func:`fill_in`, are for who hands it to its handler, which no other one
+    has: a message that is handled once more is another one. Frozen, it is so for them.
+    """
+    fields = message.__dict__
     fields["deadline"] = time.monotonic() + timeout
     if stopping is not None:
         fields["stopping"] = stopping
-    return made(fields)
 
 
 def fill_in(message: Message, body: t.Any) -> None:
-    """Give a message its decoded body; only for who has made a copy of his own."""
+    """Give a message its decoded body."""
     message.__dict__["body"] = body
 
 

@@ -37,7 +37,7 @@ from ..errors import Interrupted
 from ..errors import InvalidMessage
 from ..logs import logger_named
 from ..message import Message
-from ..message import begun
+from ..message import begin
 from ..message import fill_in
 from ..outcomes import Ack
 from ..outcomes import Drop
@@ -87,13 +87,14 @@ def dispatch(
 ) -> Result:
     """Handle one message; see the module's description.
 
+    :param message: Gets its time, and its body; so each dispatch has its own.
     :param limit: What enforces the time limit; nothing does unless given.
     :param stopping: Set when the worker is asked to stop.
     :param now: Seconds since 1970, to tell whether the message has expired.
     :raises Interrupted: the only thing that is raised: the delivery stays unsettled.
     """
-    handled = begun(message, consumer.timeout, stopping)
-    result = _Run(app, consumer, limit, now, message.attempt).handle(handled)
+    begin(message, consumer.timeout, stopping)
+    result = _Run(app, consumer, limit, now, message.attempt).handle(message)
     if result is _ACKED and not signals.message_handled.receivers:
         return result  # There is nothing to tell, and nobody to be told.
     try:

@@ -133,7 +133,7 @@ class Settler:
             fresh = [delivery for delivery in batch if not delivery.stale]
             if fresh:
                 self._ack(fresh)
-            self._close(batch, batch)
+            self._close(batch, [each for each in batch if not each.settled])
 
     def _batch_of_acks(self) -> list[Delivery]:
         """What was handled meanwhile, waiting for it; nothing at all means the end."""
@@ -214,12 +214,12 @@ class Settler:
         self._lost(link, error)
 
     def _close_forwards(self, forwards: Sequence[Forward]) -> None:
-        self._close([forward.delivery for forward in forwards], forwards)
+        unsettled = [each for each in forwards if not each.delivery.settled]
+        self._close([forward.delivery for forward in forwards], unsettled)
 
     def _close(
-        self, deliveries: Sequence[Delivery], settlements: Sequence[Settlement]
+        self, deliveries: Sequence[Delivery], unsettled: Sequence[Settlement]
     ) -> None:
-        unsettled = [s for s in settlements if not delivery_of(s).settled]
         self.stale += sum(delivery_of(each).stale for each in unsettled)
         self._open.difference_update(deliveries)
         self._closed(deliveries, unsettled)

@@ -29,6 +29,7 @@ from ..errors import HandlerTimeout
 from ..handling.dispatch import Result
 from ..handling.dispatch import dispatch
 from ..logs import logger_named
+from ..outcomes import Ack
 from ..outcomes import Reject
 from ..outcomes import Retry
 from ..registration.consumer import Consumer
@@ -390,12 +391,14 @@ class Subscription:
 
     def _handled(self, delivery: Delivery, result: Result) -> None:
         outcome = result.outcome
-        self.counts[type(outcome).__name__.lower()] += 1
         if isinstance(outcome, Retry):
+            self.counts["retry"] += 1
             self._retry(delivery, outcome.delay or 0.0)
         elif isinstance(outcome, Reject):
+            self.counts["reject"] += 1
             self._settler.forward(self._dead(delivery, outcome, result.error))
         else:
+            self.counts["ack" if isinstance(outcome, Ack) else "drop"] += 1
             self._settler.ack(delivery)
 
     def _retry(self, delivery: Delivery, delay: float) -> None:

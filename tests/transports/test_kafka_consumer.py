@@ -193,7 +193,7 @@ def test_a_partition_is_given_up_only_when_its_records_are_handled(
 def test_what_stays_goes_on_while_a_partition_that_leaves_is_waited_for(
     kafka: Kafka, topic: str
 ) -> None:
-    """As far as it is fetched: the client fetches no more until its callback is done."""
+    """As far as it is fetched: before its callback is done the client fetches none."""
     count, room = 400, 40
     produce(kafka.address, topic, numbers(count), partition=lambda n: n % PARTITIONS)
     with consuming(kafka.address, topic, topic, room=room, ahead=False) as first:
