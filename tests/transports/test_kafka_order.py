@@ -284,6 +284,21 @@ def test_too_much_is_paused_at_once_and_goes_on_when_half_is_gone() -> None:
     assert flow.room == 60
 
 
+def test_a_partition_that_comes_gets_the_state_of_all_others() -> None:
+    """The client may have it as it was when it was lost, which nobody told us."""
+    flow, asked, first = Flow(), client(), filled(slot_of(), 250)
+    flow.look(asked, [first], 100, False)
+    coming = slot_of(1)
+    flow._next = 0.0
+    flow.look(asked, [first, coming], 100, False)
+    assert asked.paused == {0, 1}
+    again = slot_of(1)
+    first.mark(EVERYTHING, 0.0)
+    flow._next = 0.0
+    flow.look(asked, [first, again], 100, False)
+    assert asked.paused == set()
+
+
 def test_large_records_take_room_by_their_size() -> None:
     flow, slot = Flow(), filled(slot_of(), 8, size=1024 * 1024)
     flow.look(client(), [slot], 1_000, False)
