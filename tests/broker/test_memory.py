@@ -19,6 +19,8 @@ from flask_qconsume.broker.memory.store import MemoryQueue
 from flask_qconsume.broker.memory.store import Store
 from flask_qconsume.broker.memory.store import entry_of
 from flask_qconsume.broker.publishing import compose
+from flask_qconsume.message import begin
+from flask_qconsume.message import fill_in
 from tests.apps import make_app
 
 
@@ -140,6 +142,22 @@ def test_its_heart_needs_no_beat_and_its_delays_no_declaration(bench: Bench) -> 
     bench.broker.close()
     assert not link.closed
     link.close()
+
+
+def test_what_comes_back_is_not_the_message_that_a_handler_may_still_have(
+    bench: Bench,
+) -> None:
+    bench.publish(1)
+    links = bench.link(), bench.link()
+    (first,) = links[0].read(1)
+    begin(first.message, 10.0, None)
+    links[0].close()
+    (again,) = links[1].read(1)
+    until = first.message.deadline
+    begin(again.message, 1_000.0, None)
+    fill_in(again.message, 1)
+    assert (first.message.deadline, first.message.body) == (until, None)
+    links[1].close()
 
 
 def test_what_is_given_back_early_is_there_for_others_once(bench: Bench) -> None:

@@ -105,6 +105,24 @@ def test_a_failing_message_is_retried_and_then_a_dead_letter(bench: Bench) -> No
     assert dead.headers["x-qconsume-attempts"] == 3
 
 
+def test_each_attempt_has_a_message_of_its_own(bench: Bench) -> None:
+    """What an attempt that was left alone still has does not change under it."""
+    seen: list[t.Any] = []
+
+    @bench.qconsume.consumer("billing")
+    def bill(order: t.Any) -> Retry | None:
+        seen.append(current_message._get_current_object())  # type: ignore[attr-defined]
+        return Retry(delay=0) if len(seen) < 3 else None
+
+    worker = bench.start()
+    bench.publish("billing", {"id": 1})
+    wait_for(lambda: worker.subscriptions[0].counts["ack"] == 1)
+
+    assert [message.attempt for message in seen] == [1, 2, 3]
+    assert [message.body for message in seen] == [{"id": 1}] * 3
+    assert len({message.deadline for message in seen}) == 3
+
+
 def test_a_long_retry_is_held_by_the_broker(bench: Bench) -> None:
     @bench.qconsume.consumer("billing")
     def bill(order: t.Any) -> Retry:

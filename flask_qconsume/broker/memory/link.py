@@ -16,6 +16,7 @@ from ..properties import incoming
 from ..topology import QueuePlan
 from .store import Entry
 from .store import Store
+from .store import again
 from .store import entry_of
 
 
@@ -64,7 +65,7 @@ class MemoryLink(Link):
     def close(self) -> None:
         with self._lock:
             self.closed = True
-            unsettled = list(self._unsettled.values())
+            unsettled = [again(entry) for entry in self._unsettled.values()]
             self._unsettled.clear()
         # Their numbers are kept, so they come to stand where they stood.
         self._queue.put(unsettled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import math
 import threading
@@ -31,6 +32,14 @@ class Entry(t.NamedTuple):
 def entry_of(message: Message) -> Entry:
     """A new entry, behind all others of its priority."""
     return Entry(-(message.priority or 0), next(_numbers), message)
+
+
+def again(entry: Entry) -> Entry:
+    """An entry that comes back, with a message of its own.
+
+    A handler that does not end may have the one that it was given for ever.
+    """
+    return entry._replace(message=dataclasses.replace(entry.message))
 
 
 class MemoryQueue:
