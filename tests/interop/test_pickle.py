@@ -13,6 +13,8 @@ import pytest
 from ..waiting import wait_for
 from .conftest import Shop
 
+pytestmark = pytest.mark.broker
+
 #: Brokers, by the fixture of their URL, and who teaches kombu the scheme.
 PLACES = {
     "rabbitmq": ("amqp://", ""),
