@@ -299,6 +299,40 @@ def test_a_partition_that_comes_gets_the_state_of_all_others() -> None:
     assert asked.paused == set()
 
 
+class Moving(Client):
+    """A client in whose callbacks a pause or its end would wait for ever."""
+
+    def pause(self, places: list[TopicPartition]) -> None:
+        raise AssertionError("asked for in a callback")
+
+    resume = pause
+
+    def committed(
+        self, places: list[TopicPartition], timeout: float
+    ) -> list[TopicPartition]:
+        return places
+
+
+@pytest.mark.parametrize("leave", [Member._lost, Member._revoked])
+def test_while_partitions_move_none_is_paused_or_resumed(
+    committing: Committing, leave: t.Any
+) -> None:
+    """A worker went silent by that: the call in the callback never returned."""
+    _, member, _ = committing
+    asked: t.Any = Moving()
+    member._consumer = asked
+    places = [TopicPartition("orders", 0)]
+    member._assigned(asked, places)
+    (slot,) = member._slots.values()
+    slot.paused = True
+    leave(member, asked, places)
+    member._assigned(asked, places)
+    (again,) = member._slots.values()
+    assert slot.gone
+    # So the next look, outside of all callbacks, resumes it.
+    assert again.paused is None
+
+
 def test_large_records_take_room_by_their_size() -> None:
     flow, slot = Flow(), filled(slot_of(), 8, size=1024 * 1024)
     flow.look(client(), [slot], 1_000, False)
