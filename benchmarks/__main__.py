@@ -49,11 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = options.contenders or _able(options.do, options.broker)
     with (
         tempfile.TemporaryDirectory(prefix="benchmarks-") as folder,
-        brokers.started(options.broker, pathlib.Path(folder) / "server") as url,
+        brokers.all_started(
+            {_broker(options, name) for name in names}, pathlib.Path(folder)
+        ) as urls,
     ):
-        turns = play(
-            options.do, _job(options, url), names, options.rounds, options.timeout
-        )
+        jobs = {name: _job(options, _broker(options, name), urls) for name in names}
+        turns = play(options.do, jobs, options.rounds, options.timeout)
         runs = list(_told(turns))
     summaries = [Summary(name, _of(name, runs)) for name in names if _of(name, runs)]
     print(table.rendered(summaries, "us"))
@@ -68,9 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--contenders",
         nargs="+",
-        choices=contenders.names(),
-        metavar="NAME",
-        help=f"all that can, unless given: {', '.join(contenders.names())}",
+        type=_contender,
+        metavar="NAME[@BROKER]",
+        help="all that can, unless given; on another broker than the others with"
+        f" '@': {', '.join(contenders.names())}",
     )
     parser.add_argument("--count", type=int, default=20_000, help="messages in a run")
     parser.add_argument("--rounds", type=int, default=3)
@@ -94,10 +96,23 @@ def _able(do: str, broker: str) -> list[str]:
     return [n for n, c in found if broker in c.BROKERS and hasattr(c, do)]
 
 
-def _job(options: argparse.Namespace, url: str) -> Job:
+def _contender(text: str) -> str:
+    name, at, broker = text.partition("@")
+    if name not in contenders.names():
+        raise argparse.ArgumentTypeError(f"there is no contender '{name}'")
+    if at and broker not in brokers.NAMES:
+        raise argparse.ArgumentTypeError(f"there is no broker '{broker}'")
+    return text
+
+
+def _broker(options: argparse.Namespace, name: str) -> str:
+    return name.partition("@")[2] or str(options.broker)
+
+
+def _job(options: argparse.Namespace, broker: str, urls: t.Mapping[str, str]) -> Job:
     return Job(
-        broker=options.broker,
-        url=url,
+        broker=broker,
+        url=urls[broker],
         queue="",
         count=options.count,
         concurrency=options.concurrency,

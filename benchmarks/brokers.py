@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import typing as t
+from collections.abc import Iterable
 from collections.abc import Iterator
 
 NAMES = ("rabbitmq", "rabbitmq-quorum", "redis", "redis-streams", "memory", "kafka")
@@ -21,6 +22,15 @@ def started(name: str, folder: pathlib.Path) -> Iterator[str]:
         raise SystemExit(f"{server.title} is not installed: {reason}")
     with server(folder) as running:
         yield running.url
+
+
+@contextlib.contextmanager
+def all_started(names: Iterable[str], folder: pathlib.Path) -> Iterator[dict[str, str]]:
+    """The URLs of several brokers, by their names."""
+    with contextlib.ExitStack() as stack:
+        yield {
+            name: stack.enter_context(started(name, folder / name)) for name in names
+        }
 
 
 def _server(name: str) -> t.Any:

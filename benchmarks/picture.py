@@ -8,14 +8,14 @@ import sys
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-from .contenders import find
+from .contenders import title
 from .rounds import Run
 from .rounds import Summary
 
 _NAMES, _BARS, _ROW = 250, 480, 26
 
 
-def drawn(summaries: Sequence[Summary], title: str) -> str:
+def drawn(summaries: Sequence[Summary], heading: str) -> str:
     """A picture in SVG: medians as bars, the lowest and highest rate as a line."""
     ordered = sorted(summaries, key=lambda s: s.median("rate"), reverse=True)
     most = max(summary.spread[1] for summary in ordered)
@@ -26,7 +26,7 @@ def drawn(summaries: Sequence[Summary], title: str) -> str:
         ' font-family="sans-serif" font-size="13">'
     )
     back = f'<rect width="{width}" height="{height}" fill="#fff"/>'
-    text = f'<text x="8" y="18" font-weight="bold">{escape(title)}</text>'
+    text = f'<text x="8" y="18" font-weight="bold">{escape(heading)}</text>'
     return "\n".join([head, back, text, *rows, "</svg>\n"])
 
 
@@ -36,7 +36,7 @@ def _row(at: int, summary: Summary, most: float) -> str:
     low, high = (_NAMES + each / most * _BARS for each in summary.spread)
     middle = top + _ROW / 2 - 3
     fill = "#2f6f4f" if summary.contender.startswith("us") else "#9aa7b0"
-    name = escape(find(summary.contender).TITLE)
+    name = escape(title(summary.contender))
     return (
         f'<text x="{_NAMES - 8}" y="{middle + 4:.0f}" text-anchor="end">{name}</text>'
         f'<rect x="{_NAMES}" y="{top:.0f}" width="{rate / most * _BARS:.0f}"'
@@ -53,8 +53,8 @@ def main(figures: str, picture: str) -> None:
     names = dict.fromkeys(run.contender for run in runs)
     summaries = [Summary(n, [r for r in runs if r.contender == n]) for n in names]
     options = record["options"]
-    title = f"{options['do']}, {options['broker']}: messages a second"
-    pathlib.Path(picture).write_text(drawn(summaries, title))
+    what = f"{options['do']}, {options['broker']}: messages a second"
+    pathlib.Path(picture).write_text(drawn(summaries, what))
 
 
 if __name__ == "__main__":

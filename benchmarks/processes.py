@@ -114,7 +114,7 @@ def _row(
 def efficiency(job: Job, rounds: int) -> Iterator[Row]:
     """One process, 100 handlers at once."""
     job = dataclasses.replace(job, concurrency=100, prefetch=200, count=job.count * 2)
-    runs: list[Run] = list(play("drain", job, ["us"], rounds, 120.0))
+    runs: list[Run] = list(play("drain", {"us": job}, rounds, 120.0))
     rate = statistics.median(run.rate for run in runs)
     cpu = statistics.median(run.cpu for run in runs)
     share = rate / (job.concurrency / job.work) * 100

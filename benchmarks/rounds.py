@@ -15,7 +15,7 @@ import time
 import typing as t
 import uuid
 from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from .job import Job
 
@@ -61,15 +61,15 @@ class Summary:
 
 
 def play(
-    do: str, job: Job, contenders: Sequence[str], rounds: int, timeout: float
+    do: str, jobs: Mapping[str, Job], rounds: int, timeout: float
 ) -> Iterator[Run]:
-    """Run each contender once a round, in another order each time."""
-    order = list(contenders)
+    """Run each contender's job once a round, in another order each time."""
+    order = list(jobs)
     for number in range(1, rounds + 1):
         random.Random(number).shuffle(order)
         for name in order:
             queue = f"bench-{uuid.uuid4().hex[:8]}"
-            one = dataclasses.replace(job, queue=queue)
+            one = dataclasses.replace(jobs[name], queue=queue)
             try:
                 yield _run(do, name, number, one, timeout)
             except (RuntimeError, subprocess.SubprocessError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .contenders import find
+from .contenders import title
 from .rounds import Summary
 
 HEAD = ("contender", "msg/s", "spread", "times", "µs CPU", "MiB", "left")
@@ -37,7 +37,7 @@ def _row(summary: Summary, ours: float | None) -> tuple[str, ...]:
     rate = summary.median("rate")
     low, high = summary.spread
     return (
-        find(summary.contender).TITLE,
+        title(summary.contender),
         f"{rate:,.0f}",
         f"{low:,.0f} – {high:,.0f}",
         "–" if ours is None else f"{ours / rate:.2f}",

@@ -40,4 +40,10 @@ def names() -> list[str]:
 
 def find(name: str) -> t.Any:
     """The contender of that name; what it needs is imported with it."""
-    return importlib.import_module(f"{__name__}.{name}")
+    return importlib.import_module(f"{__name__}.{name.partition('@')[0]}")
+
+
+def title(name: str) -> str:
+    """What tables and pictures call it; ``NAME@BROKER`` tells the broker."""
+    _, _, broker = name.partition("@")
+    return find(name).TITLE + (f", on {broker}" if broker else "")

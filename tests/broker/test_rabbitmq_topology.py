@@ -81,9 +81,7 @@ def test_an_exchange_of_another_type_is_told(
 
 
 def test_a_missing_permission_is_told(rabbitmq_vhost: Vhost, broker: RabbitMQ) -> None:
-    path = f"/api/permissions/{rabbitmq_vhost.name}/guest"
-    some = {"configure": "^nothing$", "write": ".*", "read": ".*"}
-    rabbitmq_vhost.server.api("PUT", path, some)
+    rabbitmq_vhost.server.permit(rabbitmq_vhost.name, configure="^nothing$")
     with pytest.raises(BrokerRefused, match="permissions"):
         broker.declare()
     with pytest.raises(BrokerRefused, match="permissions"), linked(broker):

@@ -164,19 +164,6 @@ def test_forwarding_many_at_once_reports_on_each(redis_url):
         assert bodies(read(link, 2)) == [b"0", b"2"]
 
 
-def test_a_header_that_json_cannot_hold_stays_behind_and_nothing_is_lost(redis_url):
-    with shop(redis_url) as it:
-        it.publish(outgoing())
-        link = it.link()
-        delivery = read(link, 1)[0]
-        headers = {"x": object(), "y": 1}
-        assert forward(link, delivery, Lane.MAIN, headers=headers) is None
-        copy = read(link, 1)[0].message
-        assert "x" not in copy.headers
-        assert copy.headers["y"] == 1
-        assert copy.headers["x-qconsume-changed-headers"] == "x"
-
-
 def test_a_delay_shorter_than_a_wait_ends_it(redis_url):
     with shop(redis_url) as it:
         link = it.link()

@@ -23,6 +23,7 @@ from flask_qconsume import RetryPolicy
 from flask_qconsume import current_message
 from flask_qconsume.broker import headers as ours
 from flask_qconsume.broker.base import Suspects
+from flask_qconsume.broker.delivery import Forward
 from flask_qconsume.broker.delivery import Lane
 from flask_qconsume.broker.topology import Binding
 from flask_qconsume.errors import BrokerError
@@ -757,6 +758,25 @@ def a_retry_keeps_all_but_its_attempt(stage: Stage) -> None:
     assert new.expires_at == pytest.approx(old.expires_at, abs=1)
     assert not new.redelivered
     hand.nothing_comes(0.1)
+
+
+@case()
+def a_header_that_no_copy_can_carry_stays_behind_and_nothing_is_lost(
+    stage: Stage,
+) -> None:
+    """Hooks may change headers; what is no plain value is told by its name."""
+    stage.fill(1)
+    hand = stage.hand()
+    delivery = hand.take_one()
+    headers = {"x-object": object(), "x-tenant": "acme"}
+    hand.forward(Forward(delivery, Lane.MAIN, headers))
+    copy = hand.get()
+    if "x-object" in copy.headers:  # In memory nothing is written down.
+        assert copy.headers["x-object"] is headers["x-object"]
+    else:
+        assert copy.headers[ours.CHANGED] == "x-object"
+    assert copy.headers["x-tenant"] == "acme"
+    assert copy.raw == b"0"
 
 
 @case()

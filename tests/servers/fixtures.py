@@ -73,8 +73,7 @@ def pytest_terminal_summary(
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[RabbitMQ]:
     """The shared RabbitMQ: not to be stopped, nor its default virtual host used."""
-    folder = tmp_path_factory.mktemp("rabbitmq")
-    with RabbitMQ(folder, management=True) as server:
+    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as server:
         yield server
 
 
