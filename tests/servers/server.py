@@ -108,8 +108,16 @@ class Server:
         self.kill()
 
     def freeze(self) -> None:
-        """Let it hang: connections stay open and nothing answers, until `thaw`."""
+        """Let it hang: connections stay open and nothing answers, until `thaw`.
+
+        The signal goes to one thread, and only when that runs next are the others
+        stopped, which went on answering meanwhile on a busy machine.
+        """
         os.killpg(self.pid, signal.SIGSTOP)
+        wait_for(
+            lambda: _states(self.pid) == {"T"},
+            message=lambda: f"all threads are stopped: {_states(self.pid)}",
+        )
 
     def thaw(self) -> None:
         os.killpg(self.pid, signal.SIGCONT)
@@ -215,6 +223,16 @@ def end(
         raise ServerError(
             f"{process.args!r} did not end within {timeout:g} s of {signum.name}"
         ) from None
+
+
+def _states(pid: int) -> set[str]:
+    """The states that its threads are in."""
+    found = set()
+    for file in pathlib.Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            # The name before it is in brackets, and may hold anything.
+            found.add(file.read_text().rpartition(")")[2].split()[0])
+    return found
 
 
 def _descendants(pid: int) -> list[psutil.Process]:
