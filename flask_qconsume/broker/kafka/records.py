@@ -9,6 +9,7 @@ they come back as they were, and other programs can read them.
 from __future__ import annotations
 
 import json
+import operator
 import typing as t
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -63,6 +64,12 @@ _RARE = frozenset(
 _PLACE = ("topic", "partition", "offset")
 
 _encoder = JSONEncoder()
+
+#: ``record.headers()``, but always looked at for an error. The client returns a list
+#: *and* sets an error where a name is no UTF-8; CPython (3.11 and up) tells that as a
+#: `SystemError`, unless it has specialized the call, as it does where one is frequent:
+#: then the list, which crashes whoever reads it, would be taken for good.
+_asked_for_headers = operator.methodcaller("headers")
 _kombu_loads: t.Any = loads
 
 Header = tuple[str, bytes | None]
@@ -165,7 +172,10 @@ def copied(
     kept = dict(headers)
     if message.timestamp is not None:
         kept.setdefault(ours.PUBLISHED_AT, message.timestamp)
-    written = [*_properties(message, message.properties), *_written(kept)]
+    written = [
+        *_properties(message, message.properties),
+        *_written(kept, lenient=True),
+    ]
     if key is not None:
         # Without a value it says that there was none.
         written.append((ours.KEY, _key_bytes(message.key)))
@@ -195,7 +205,7 @@ def headers_of(record: Fetched) -> list[Header] | None:
     after that gives a list that crashes the process: it must not be asked again.
     """
     try:
-        return t.cast("list[Header] | None", record.headers())
+        return t.cast("list[Header] | None", _asked_for_headers(record))
     except Exception:
         problem = b"the name of a header is no UTF-8"
         record.set_headers([(UNREADABLE, problem)])
@@ -291,7 +301,12 @@ def _value(text: str) -> t.Any:
         return text
 
 
-def _written(headers: Mapping[str, t.Any]) -> list[Header]:
+def _written(headers: Mapping[str, t.Any], *, lenient: bool = False) -> list[Header]:
+    """Headers as they go into a record.
+
+    :param lenient: Whether what is no plain value is left out and told by its name.
+    :raises TypeError: for such a one, where that is an error of who publishes it.
+    """
     written: list[Header] = []
     as_json: list[str] = []
     as_bytes: list[str] = []
@@ -304,7 +319,7 @@ def _written(headers: Mapping[str, t.Any]) -> list[Header]:
         elif isinstance(value, (bytes, bytearray)):
             written.append((name, bytes(value)))
             as_bytes.append(name)
-        elif (text := _encoded(value)) is None:
+        elif (text := _encoded(value, lenient)) is None:
             lost.append(name)
         else:
             written.append((name, text))
@@ -318,12 +333,17 @@ def _written(headers: Mapping[str, t.Any]) -> list[Header]:
     return written
 
 
-def _encoded(value: t.Any) -> bytes | None:
+def _encoded(value: t.Any, lenient: bool) -> bytes | None:
     """As JSON; ``None`` if it is nested so deeply that it could but be read."""
     try:
         return _encoder.encode(value).encode()
     except RecursionError:
         return None
+    except Exception:
+        # A hook may have put anything there, and a copy must not fail for it.
+        if lenient:
+            return None
+        raise
 
 
 def _properties(
