@@ -152,7 +152,25 @@ class RabbitMQ(Server):
         self.evaluate(f"rabbit_auth_backend_internal:{call}")
 
     def delete_vhost(self, name: str) -> None:
+        self._await_quorum_queues(name)
         self.evaluate(f"rabbit_vhost:delete({_binary(name)}, {_US})")
+
+    def _await_quorum_queues(self, vhost: str) -> None:
+        """Wait until its quorum queues have begun: each, and what dead-letters for it.
+
+        RabbitMQ 3.10 may start the latter for a queue that was deleted meanwhile, say
+        soon after a restart. It fails twice then, and what supervises all of its kind
+        ends for good: no quorum queue that dead-letters can be declared any more.
+        """
+        queues = f"rabbit_amqqueue:list({_binary(vhost)})"
+        self.evaluate(
+            "[catch ra:consistent_query(amqqueue:get_pid(Q), fun(_) -> ok end, 30000)"
+            f" || Q <- {queues}, amqqueue:get_type(Q) =:= rabbit_quorum_queue]"
+        )
+        self.evaluate(
+            "[catch is_tuple(sys:get_state(P, 30000))"
+            " || {_, P, _, _} <- supervisor:which_children(rabbit_fifo_dlx_sup)]"
+        )
 
     @contextlib.contextmanager
     def vhost(self, name: str = "") -> t.Iterator[Vhost]:
