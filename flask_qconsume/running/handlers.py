@@ -13,11 +13,11 @@ from collections.abc import Callable
 from collections.abc import Iterable
 
 import gevent
-from gevent.event import Event
 
 from ..broker.delivery import Delivery
 from ..errors import Interrupted
 from ..handling.dispatch import Result
+from .event import Event
 from .turns import Turns
 
 

@@ -13,9 +13,9 @@ import random as _random
 from collections.abc import Callable
 
 import gevent
-from gevent.event import Event
 
 from ..logs import logger_named
+from .event import Event
 
 logger = logger_named("flask_qconsume.lookout")
 

@@ -7,10 +7,10 @@ import os
 import socket
 
 import gevent
-from gevent.event import Event
 from gevent.socket import wait_read
 
 from ..logs import logger_named
+from .event import Event
 from .notices import Report
 from .processes import FDS
 from .processes import UP

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 
-from gevent.event import Event
-
 from ..broker.base import Link
 from ..broker.delivery import Delivery
+from .event import Event
 
 
 class Reader:

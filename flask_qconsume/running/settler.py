@@ -13,7 +13,6 @@ from collections.abc import Callable
 from collections.abc import Sequence
 
 import gevent
-from gevent.event import Event
 from gevent.queue import SimpleQueue
 
 from ..broker.base import Link
@@ -23,6 +22,7 @@ from ..errors import BrokerError
 from ..logs import logger_named
 from ..text import printable
 from .backoff import Backoff
+from .event import Event
 
 logger = logger_named("flask_qconsume.settler")
 

@@ -7,9 +7,9 @@ import signal
 import sys
 
 import gevent
-from gevent.event import Event
 
 from ..logs import logger_named
+from .event import Event
 from .exits import STOPS
 
 logger = logger_named("flask_qconsume.shutdown")

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 import gevent
 from flask import Flask
-from gevent.event import Event
 
 from ..broker import headers
 from ..broker.base import Broker
@@ -36,6 +35,7 @@ from ..registration.consumer import Consumer
 from ..settings import Settings
 from ..text import printable
 from .backoff import Backoff
+from .event import Event
 from .handlers import Handlers
 from .limits import TimeLimits
 from .lookout import Lookout

@@ -10,7 +10,6 @@ messages go back, no attempt charged; 6. what was handled is settled; 7.
 from __future__ import annotations
 
 import os
-import threading
 import time
 import typing as t
 
@@ -29,6 +28,7 @@ from ..logs import logger_named
 from ..registration.consumer import Consumer
 from ..registration.registry import find
 from ..text import printable
+from .event import Event
 from .lookout import Lookout
 from .pace import Pace
 from .subscription import Subscription
@@ -65,7 +65,7 @@ class Worker:
         self.settings = self._consumers.settings
         self.names = [consumer.name for consumer in self._chosen(names)]
         #: Set as soon as the worker is asked to stop.
-        self.stopping = threading.Event()
+        self.stopping = Event()
         self.subscriptions: list[Subscription] = []
         #: Knows whether it is live and ready, and what is wrong.
         self.watch = Watch(self)

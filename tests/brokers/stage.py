@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 
 import gevent
-from gevent.event import Event
 
 from flask_qconsume import QConsume
 from flask_qconsume.broker import headers as ours
@@ -32,6 +31,7 @@ from flask_qconsume.errors import BrokerError
 from flask_qconsume.extension import consumers_of
 from flask_qconsume.message import Message
 from flask_qconsume.message import Outgoing
+from flask_qconsume.running.event import Event
 from flask_qconsume.running.worker import Worker
 from flask_qconsume.settings import Settings
 

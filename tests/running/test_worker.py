@@ -242,6 +242,24 @@ def test_a_stop_waits_for_running_handlers(bench: Bench) -> None:
     assert done == [True]
 
 
+def test_handlers_that_wait_for_the_stop_all_see_it(bench: Bench) -> None:
+    waiting: list[t.Any] = []
+    seen: list[bool] = []
+
+    @bench.qconsume.consumer("billing", concurrency=10)
+    def bill(order: t.Any) -> None:
+        waiting.append(order)
+        seen.append(current_message.stopping.wait(60))
+
+    worker = bench.start()
+    for _ in range(10):
+        bench.publish("billing")
+    wait_for(lambda: len(waiting) == 10)
+
+    assert worker.stop() is True
+    assert seen == [True] * 10
+
+
 def test_what_no_handler_started_goes_back_uncharged_at_once(bench: Bench) -> None:
     bench.config["QCONSUME_BROKER_URL"] = "memory://goes-back"
     started, go = Event(), Event()
