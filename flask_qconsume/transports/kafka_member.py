@@ -40,10 +40,14 @@ from .native import original
 #: Seconds between two commits, and after one that failed.
 _PACE = 0.02
 _PAUSE = 0.1
-#: Seconds that the client waits for records: with nothing in hand, and else, since
-#: what is settled meanwhile waits for its end.
-_IDLE = 0.05
+#: Seconds that the client waits for records: with something in hand, since what is
+#: settled meanwhile waits for its end; and else, at first and at the most. A stop waits
+#: for that, too; what comes ends it.
 _BUSY = 0.005
+_IDLE = 0.05
+_REST = 0.5
+#: Seconds of nothing to do after which partitions are not looked at in each round.
+_CALM = 1.0
 #: Seconds that the broker may take to answer.
 ANSWER = 5.0
 _TRY = 0.5
@@ -129,6 +133,8 @@ class Member:
         self._commits = Commits(terms, self)
         self._flow = Flow()
         self._turn = 0
+        #: Seconds for which there has been nothing to do.
+        self._calm = 0.0
         self._known: set[str] = set()
 
     @property
@@ -232,6 +238,7 @@ class Member:
     def _add(
         self, topic: str, partition: int, committed: int | None, metadata: str
     ) -> Slot:
+        self._calm = 0.0
         slot = self._slots[topic, partition] = Slot(
             topic,
             partition,
@@ -306,16 +313,25 @@ class Member:
 
     def _round(self) -> None:
         self.beaten = time.monotonic()
-        self._obey()
         slots = list(self._slots.values())
+        if not self._rests():
+            self._calm = 0.0 if self._calm >= _CALM else self._calm
+            self._see_to(slots)
+        self._fetch(slots)
+        if self.absence.look(lambda time: self._consumer.list_topics(timeout=time)):
+            self.tell(logging.WARNING, _of_absence(self.absence))
+
+    def _rests(self) -> bool:
+        """Whether nothing has changed for a while, in however many partitions."""
+        return self._calm >= _CALM and not (self.settled or self.noted or self.released)
+
+    def _see_to(self, slots: list[Slot]) -> None:
+        self._obey()
         if not self.quiet:
             self._mark(slots)
         self._commits.send(self._consumer, slots)
         ahead = _AHEAD + self._commits.room
         self._flow.look(self._consumer, slots, ahead, self.quiet)
-        self._fetch(slots)
-        if self.absence.look(lambda time: self._consumer.list_topics(timeout=time)):
-            self.tell(logging.WARNING, _of_absence(self.absence))
 
     def _obey(self) -> None:
         while self.settled:
@@ -359,15 +375,28 @@ class Member:
         if room <= 0:
             # It must go on asking, for the client's callbacks.
             original("time", "sleep")(_BUSY)
-        busy = self._commits.pending or any(slot.open for slot in slots)
-        wait = _BUSY if busy else _IDLE
+        wait = self._patience(slots)
         first = self._consumer.poll(wait if room > 0 else 0)
         if first is None:
+            self._calm += wait
             return
+        self._calm = 0.0
         self._fetched(first)
         if room > 1:
             for record in self._consumer.consume(min(room - 1, _BATCH), 0):
                 self._fetched(record)
+
+    def _patience(self, slots: list[Slot]) -> float:
+        """Seconds to wait for a record: a tenth of how long it has been at rest."""
+        if self._calm < _CALM:
+            if self._commits.pending or any(slot.open for slot in slots):
+                self._calm = 0.0
+                return _BUSY
+            # What is held back may become due; what has changed is to be committed.
+            if any(slot.buffer or slot.dirty for slot in slots):
+                self._calm = 0.0
+                return _IDLE
+        return min(_REST, max(_IDLE, self._calm / 10))
 
     def _fetched(self, record: t.Any) -> None:
         error = record.error()

@@ -47,7 +47,8 @@ from ..broker.redis_streams.held import Held
 from ..broker.redis_streams.held import consumer_name
 from ..broker.redis_streams.layout import OPTIONS
 from ..broker.redis_streams.layout import layout_of
-from ..broker.redis_streams.waiting import read_group
+from ..broker.redis_streams.waiting import come
+from ..broker.redis_streams.waiting import wait_for
 from ..errors import BrokerError
 from ..errors import BrokerUnavailable
 from ..errors import ConfigurationError
@@ -165,9 +166,9 @@ class Source:
         longest = min(seconds, _WAIT if self._due is None else self._due)
         streams = [stream for _, _, stream in places]
         payloads = []
-        for index, id, fields in read_group(
-            self._wire, self.layout.group, self._consumer, streams, longest
-        ):
+        wait = wait_for(self.layout.group, self._consumer, streams, longest)
+        answer = self._wire.pipeline([wait])[0]
+        for index, id, fields in come(answer, streams):
             queue, number, _ = places[index]
             payload = self._payload(queue, f"{number}:{id}", fields, False)
             payloads.append((payload, queue))

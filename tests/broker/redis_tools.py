@@ -107,6 +107,14 @@ def shop(url: str, *plans: QueuePlan, **config: t.Any) -> t.Iterator[Shop]:
         made.close()
 
 
+def patient(link: t.Any) -> t.Any:
+    """A link that would wait for minutes, if nothing ended its waits."""
+    link._longest = 300.0
+    if hasattr(link, "_pauses"):
+        link._pauses._longest = 300.0
+    return link
+
+
 def read(link: Link, count: int, timeout: float = 10.0) -> list[Delivery]:
     """Read until there are that many, and no more than that."""
     found: list[Delivery] = []

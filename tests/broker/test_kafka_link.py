@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import gevent
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from flask_qconsume import BrokerError
 from flask_qconsume import BrokerUnavailable
@@ -87,10 +88,34 @@ def linked(
 
 def read(link: KafkaLink, count: int, timeout: float = 20.0) -> list[Delivery]:
     found: list[Delivery] = []
-    with gevent.Timeout(timeout):
-        while len(found) < count:
-            found += link.read(count - len(found))
+    try:
+        with gevent.Timeout(timeout):
+            while len(found) < count:
+                found += link.read(count - len(found))
+    except gevent.Timeout:
+        pytest.fail(f"{count} wanted, there are {bodies(found)}; {state(link)}")
     return found
+
+
+def state(link: KafkaLink) -> dict[str, object]:
+    """What its native thread has, and waits for."""
+    member = link._consumer._member
+    slots = {
+        repr(slot): [len(slot.buffer), len(slot.waiting), slot.open, slot.committed]
+        for slot in member._slots.values()
+    }
+    since = time.monotonic() - member.beaten
+    admin = AdminClient({"bootstrap.servers": member._config["bootstrap.servers"]})
+    group = member._config["group.id"]
+    known = admin.describe_consumer_groups([group])[group].result(10)
+    return {
+        "group": f"{known.state}, {[each.member_id for each in known.members]}",
+        "round": f"{since:.1f} s ago",
+        "slots": slots,
+        "unanswered": len(member._commits.unanswered),
+        "away": member.absence.begun,
+        "told": list(member.told),
+    }
 
 
 def bodies(deliveries: Sequence[Delivery]) -> list[bytes]:
@@ -259,6 +284,8 @@ def test_a_client_that_hangs_is_left_and_a_broker_that_ends_is_told(
         # It ends by itself as soon as it can.
         assert link._consumer._thread.join(20)
 
+    # Its controller had taken it for dead, and it leads nothing before that is over.
+    own_kafka.await_ready()
     with linked(own_kafka.address, "work", session_timeout_ms=1500) as link:
         held = read(link, 3)
         own_kafka.kill()

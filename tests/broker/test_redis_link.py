@@ -15,6 +15,7 @@ from ..waiting import wait_for
 from .redis_tools import bodies
 from .redis_tools import forward
 from .redis_tools import outgoing
+from .redis_tools import patient
 from .redis_tools import read
 from .redis_tools import shop
 
@@ -116,28 +117,46 @@ def test_what_is_fetched_while_a_close_begins_is_not_lost(redis_url):
         assert bodies(read(it.link(), 200)) == sent
 
 
-def test_a_new_message_is_read_in_milliseconds(redis_url):
+def test_a_new_message_ends_a_wait(redis_url):
     with shop(redis_url) as it:
-        link = it.link()
-        took = []
+        link = patient(it.link())
         for _ in range(10):
             reader = gevent.spawn(read, link, 1)
             wait_for(lambda: is_waiting(it), interval=0.001)
-            started = time.monotonic()
             it.publish(outgoing())
-            link.ack(reader.get(timeout=5))
-            took.append(time.monotonic() - started)
-        assert sorted(took)[5] < 0.05
+            link.ack(reader.get(timeout=20))
 
 
-def test_an_idle_link_asks_redis_a_few_times_a_second_only(redis_url, redis_server):
+def test_an_idle_link_asks_redis_once_a_wait(own_redis):
+    with shop(own_redis.url) as it:
+        link = it.link()
+        assert link.read(1) == []  # It looks first, and waits then.
+        own = -asked(own_redis) + asked(own_redis)
+        before = asked(own_redis)
+        for _ in range(3):
+            assert link.read(1) == []
+        assert asked(own_redis) - before == 3 + own
+
+
+def test_a_redis_that_forgot_the_scripts_is_told_them_again(own_redis):
+    """After a wait, too, when the script was sent before they were forgotten."""
+    with shop(own_redis.url) as it:
+        link = it.link()
+        reader = gevent.spawn(read, link, 2)
+        wait_for(lambda: is_waiting(it))
+        it.client.script_flush()
+        it.client.lpush("billing", b"1", b"2")
+        assert bodies(reader.get(timeout=5)) == [b"1", b"2"]
+
+
+def test_a_wait_takes_one_message_whatever_room_there_is(redis_url):
+    """The others are for whoever is not stopped, or held up by a handler."""
     with shop(redis_url) as it:
         link = it.link()
-        before = calls(redis_server)
-        deadline = time.monotonic() + 3
-        while time.monotonic() < deadline:
-            assert link.read(1) == []
-        assert calls(redis_server) - before < 40
+        assert link.read(5) == []
+        it.client.lpush("billing", b"1", b"2", b"3")
+        assert bodies(link.read(5)) == [b"1"]
+        assert bodies(link.read(5)) == [b"2", b"3"]
 
 
 def test_a_message_that_somebody_else_has_is_not_forwarded(redis_url):
@@ -166,13 +185,11 @@ def test_forwarding_many_at_once_reports_on_each(redis_url):
 
 def test_a_delay_shorter_than_a_wait_ends_it(redis_url):
     with shop(redis_url) as it:
-        link = it.link()
+        link = patient(it.link())
         reader = gevent.spawn(read, link, 1)
         wait_for(lambda: is_waiting(it))
-        started = time.monotonic()
         it.publish(outgoing(delay=0.2))
-        reader.get(timeout=5)
-        assert time.monotonic() - started < 0.5
+        assert reader.get(timeout=20)
 
 
 def test_delayed_messages_of_every_priority_go_to_their_lists(redis_url):
@@ -194,13 +211,11 @@ def test_nine_is_read_first_and_no_priority_counts_as_nine(redis_url):
 
 def test_a_message_of_a_low_priority_ends_a_wait_of_this_process(redis_url):
     with shop(redis_url) as it:
-        link = it.link()
+        link = patient(it.link())
         reader = gevent.spawn(read, link, 1)
         wait_for(lambda: is_waiting(it))
-        started = time.monotonic()
         it.publish(outgoing(priority=0))
-        reader.get(timeout=5)
-        assert time.monotonic() - started < 0.5
+        assert reader.get(timeout=20)
 
 
 def test_a_message_given_back_keeps_its_priority(redis_url):
@@ -232,5 +247,6 @@ def is_waiting(it) -> bool:
     return int(it.client.info("clients")["blocked_clients"]) > 0
 
 
-def calls(server) -> int:
-    return int(server.command("INFO", "stats")["total_commands_processed"])
+def asked(server) -> int:
+    """How often Redis has read from a connection."""
+    return int(server.command("INFO", "stats")["total_reads_processed"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import gevent
 import pytest
 
@@ -17,6 +15,7 @@ from ..waiting import wait_for
 from .redis_tools import bodies
 from .redis_tools import forward
 from .redis_tools import outgoing
+from .redis_tools import patient
 from .redis_tools import read
 from .redis_tools import shop
 
@@ -142,18 +141,38 @@ def test_what_is_fetched_while_a_close_begins_is_not_lost(url):
         assert bodies(read(it.link(), 200)) == sent
 
 
-def test_a_new_message_is_read_in_milliseconds(url):
-    with shop(url) as it:
+def test_a_redis_that_forgot_the_scripts_is_told_them_again(own_redis):
+    with shop(own_redis.url.replace("redis:", "redis-streams:")) as it:
         link = it.link()
-        took = []
+        reader = gevent.spawn(read, link, 2)
+        wait_for(lambda: is_waiting(it))
+        it.client.script_flush()
+        it.client.xadd("billing", {"body": b"1"})
+        it.client.xadd("billing", {"body": b"2"})
+        assert bodies(reader.get(timeout=5)) == [b"1", b"2"]
+
+
+def test_a_suspect_comes_alone_after_a_wait_too(url):
+    with shop(url) as it:
+        lane = it.link(Lane.SUSPECTS)
+        reader = gevent.spawn(read, lane, 1)
+        wait_for(lambda: is_waiting(it))
+        pipe = it.client.pipeline(transaction=True)
+        for body in (b"1", b"2", b"3"):
+            pipe.xadd("{billing}.suspects", {"body": body})
+        pipe.execute()
+        assert bodies(reader.get(timeout=5)) == [b"1"]
+        assert sum(pending(it, "{billing}.suspects").values()) == 1
+
+
+def test_a_new_message_ends_a_wait(url):
+    with shop(url) as it:
+        link = patient(it.link())
         for n in range(10):
             reader = gevent.spawn(read, link, 1)
             wait_for(lambda: is_waiting(it), interval=0.001)
-            started = time.monotonic()
             it.publish(outgoing(priority=n))
-            link.ack(reader.get(timeout=5))
-            took.append(time.monotonic() - started)
-        assert sorted(took)[5] < 0.05
+            link.ack(reader.get(timeout=20))
 
 
 def test_what_a_dead_worker_held_comes_marked_and_in_order(url):
@@ -258,13 +277,11 @@ def test_forwarding_many_at_once_reports_on_each(url):
 
 def test_a_delay_shorter_than_a_wait_ends_it(url):
     with shop(url) as it:
-        link = it.link()
+        link = patient(it.link())
         reader = gevent.spawn(read, link, 1)
         wait_for(lambda: is_waiting(it))
-        started = time.monotonic()
         it.publish(outgoing(delay=0.2))
-        reader.get(timeout=5)
-        assert time.monotonic() - started < 0.5
+        assert reader.get(timeout=20)
 
 
 def test_delayed_messages_that_are_the_same_are_not_one(url):

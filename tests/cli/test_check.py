@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import signal
 import time
 import typing as t
@@ -68,7 +69,8 @@ def test_a_blocked_hub_fails_the_check_for_life(
         wait_for(lambda: get(f"http://{address}/live")[0] == 200, 20)
         worker.wait_for("Over: One greenlet has let no other run")
         assert worker.end() == 0
-    assert worker.output.count("The stack:") == 1
+    # A busy machine may hold it up at other times, too.
+    assert len(re.findall("in 'hog'.* The stack:", worker.output)) == 1
     assert not file.exists()
 
 

@@ -72,7 +72,11 @@ class Kafka(Broker):
         return self.link(
             plan,
             lane,
-            config=self._config.consumer(layout.group(plan, lane), self.settings.lease),
+            config=self._config.consumer(
+                layout.group(plan, lane),
+                self.settings.lease,
+                seeks=lane is Lane.MAIN and layout.seeks(plan),
+            ),
             topics=layout.subscription(plan, lane),
             terms=terms_of(
                 plan,

@@ -82,6 +82,11 @@ def literal_topics(plan: QueuePlan) -> list[str]:
     return [key for key in _keys(plan) if not is_pattern(key)]
 
 
+def seeks(plan: QueuePlan) -> bool:
+    """Whether a queue reads topics that may come at any time."""
+    return any(is_pattern(key) for key in _keys(plan))
+
+
 def is_pattern(routing_key: str) -> bool:
     """Whether a routing key stands for many topics."""
     return any(word in ("*", "#") for word in routing_key.split("."))

@@ -2,7 +2,8 @@
 
 The reader waits without taking anything: it lets Redis move a message from the queue's
 right end to where it was, which blocks while there is none. What it then takes, it
-takes by a script that holds it in the same step, so that nothing is lost in between.
+takes by a script that holds it in the same step, so that nothing is lost in between;
+the script is sent with the wait, and run as soon as that ends.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from redis.exceptions import NoPermissionError
 from redis.exceptions import OutOfMemoryError
 
 from ...errors import BrokerError
+from ...errors import BrokerUnavailable
 from ...errors import PublishRefused
 from ...logs import logger_named
 from .. import headers as ours
@@ -42,9 +44,14 @@ T = t.TypeVar("T")
 #: Seconds that a wait takes at most. So late may come what does not end a wait: a
 #: shorter delay asked for by another process, a message of another step than the first.
 WAIT = 1.0
+#: The same for a lane of suspects, which nobody publishes to.
+_LANE_WAIT = 2.0
 #: The same while messages of other steps keep coming, and for how many waits.
 _SHORT_WAIT = 0.1
 _SHORT_WAITS = 600
+#: How many messages are taken by the end of a wait: this process may be stopped, or
+#: its hub blocked, while others have nothing to do.
+ONE = 1
 #: Where Redis cannot wait without taking (before 6.2), we ask this often at least.
 _POLL = 0.1
 #: Seconds that a close waits for Redis.
@@ -71,7 +78,10 @@ class HoldingLink(Link):
         self.beat_interval = min(lease / 3, Link.beat_interval)
         self._shared = shared
         self._held = self._holder(lease)
-        self._longest = min(WAIT, shared.server.silence / 2)
+        longest = WAIT if lane is Lane.MAIN else _LANE_WAIT
+        self._longest = min(longest, shared.server.silence / 2)
+        #: Whether the last look found nothing, so that a wait comes next.
+        self._dry = False
         self._paused = False
         #: Guards ``closed``, ``_waiting`` and ``_woken``, for an instant only.
         self._gate = threading.Lock()
@@ -97,9 +107,9 @@ class HoldingLink(Link):
             if self._ended.is_set():
                 return []
             try:
-                found = self._watched(lambda: self._pop(room))
+                found = [] if self._dry else self._watched(lambda: self._pop(room))
                 if not found:
-                    found = self._watched(self._await_more)
+                    found = self._watched(lambda: self._await_more(room))
             except Exception:
                 if not self._ended.is_set():
                     raise
@@ -162,11 +172,11 @@ class HoldingLink(Link):
     def close(self) -> None:
         with self._gate:
             self.closed = True
-            if self._waiting:
-                self._rouse()
             first = not self._ended.is_set()
             self._ended.set()
         if first:
+            # Not interrupted: what follows the wait may take something even then.
+            self.wake()
             self._end()
 
     # -- how they lie in Redis --------------------------------------------------------
@@ -179,16 +189,16 @@ class HoldingLink(Link):
         """What knows the messages that this link holds."""
         raise NotImplementedError
 
-    def _pop(self, room: int) -> list[Delivery]:
-        """Take what is there, without waiting."""
+    def _popped(self, answer: t.Any) -> list[Delivery]:
+        """What the script took."""
         raise NotImplementedError
 
     def _pause(self) -> float:
         """Seconds to wait for the next message."""
         raise NotImplementedError
 
-    def _block(self, seconds: float) -> list[Delivery]:
-        """Wait for a message, or for :meth:`wake`; may return what came."""
+    def _block(self, seconds: float, room: int) -> list[Delivery]:
+        """Wait for a message, or for :meth:`wake`, and take what ended the wait."""
         raise NotImplementedError
 
     def _forwarding(self, forward: Forward, queue: str) -> Call:
@@ -203,10 +213,6 @@ class HoldingLink(Link):
         raise NotImplementedError
 
     # -- settling and ending ----------------------------------------------------------
-
-    def _rouse(self) -> None:
-        """End the reader's wait, now that the link is closed."""
-        self._wire.interrupt()
 
     def _end(self) -> None:
         quiet = self._reading.acquire(timeout=_GRACE)
@@ -226,15 +232,24 @@ class HoldingLink(Link):
                 self.closed = True
             raise
 
-    def _await_more(self) -> list[Delivery]:
+    def _pop(self, room: int) -> list[Delivery]:
+        """Take what is there, without waiting."""
+        answer = good(self._wire.run([self._held.pop(room)])[0])
+        return self._looked(self._popped(answer))
+
+    def _looked(self, found: list[Delivery]) -> list[Delivery]:
+        self._dry = not found
+        return found
+
+    def _await_more(self, room: int) -> list[Delivery]:
         seconds = self._pause()
         with self._gate:
-            if self.closed or self._woken or seconds <= 0:
-                self._woken = False
+            if self.closed:
                 return []
-            self._waiting = True
+            waiting = self._waiting = seconds > 0 and not self._woken
+            self._woken = False
         try:
-            return self._block(seconds)
+            return self._block(seconds, room) if waiting else self._pop(room)
         finally:
             with self._gate:
                 self._waiting = False
@@ -244,6 +259,10 @@ class HoldingLink(Link):
             unblock = ("CLIENT", "UNBLOCK", self._id)
             server = self._shared.server
             done = server.commands([unblock], timeout=1.0, near=self._near())
+        except BrokerUnavailable:
+            if self.closed:
+                self._wire.interrupt()
+            return True
         except BrokerError:
             return True  # Then it waits to the end.
         return bool(done[0])
@@ -338,8 +357,7 @@ class RedisLink(HoldingLink):
     def _holder(self, lease: float) -> Held:
         return Held(self._shared.server, self._layout, self.queue, lease)
 
-    def _pop(self, room: int) -> list[Delivery]:
-        answer = good(self._wire.run([self._held.pop(room)])[0])
+    def _popped(self, answer: t.Any) -> list[Delivery]:
         found = self._held.popped(answer)
         self._pauses.note(answer[0], [tag for tag, _ in found])
         return [
@@ -350,25 +368,26 @@ class RedisLink(HoldingLink):
     def _pause(self) -> float:
         return self._pauses.next()
 
-    def _block(self, seconds: float) -> list[Delivery]:
-        if not (self._can_wait and self._waited(seconds)):
+    def _block(self, seconds: float, room: int) -> list[Delivery]:
+        if not self._can_wait:
             self._ended.wait(self._pauses.poll(seconds))
-        return []
-
-    def _waited(self, seconds: float) -> bool:
-        """Wait in Redis for a message; false if it does not let us."""
+            return self._pop(room)
         first = self._layout.lists(self.queue)[0]
         blmove = ("BLMOVE", first, first, "RIGHT", "RIGHT", f"{seconds + 0.0005:.3f}")
-        answer = self._wire.pipeline([blmove])[0]
-        if not isinstance(answer, Exception):
-            return True
+        answer, taken = self._wire.run_after(blmove, self._held.pop(ONE))
+        found = self._looked(self._popped(good(taken)))
+        if isinstance(answer, Exception) and not found:
+            self._not_waited(answer, seconds)
+        return found
+
+    def _not_waited(self, error: Exception, seconds: float) -> None:
+        """Redis does not let us wait in it."""
         # It counts as a write, and those Redis refuses while it is out of memory.
-        if isinstance(answer, OutOfMemoryError):
-            return False
-        if not _is_unavailable(answer):
-            raise translated(answer) from answer
-        self._can_wait = False
-        return False
+        if not isinstance(error, OutOfMemoryError):
+            if not _is_unavailable(error):
+                raise translated(error) from error
+            self._can_wait = False
+        self._ended.wait(self._pauses.poll(seconds))
 
     def _forwarding(self, forward: Forward, queue: str) -> Call:
         message, tag = forward.delivery.message, forward.delivery.tag

@@ -85,6 +85,16 @@ class Wire:
                 answers[i] = answer
         return [translated(a) if isinstance(a, Exception) else a for a in answers]
 
+    def run_after(self, command: Command, call: Call) -> tuple[t.Any, t.Any]:
+        """Send a command that waits, and a script that is run as soon as it ends.
+
+        :returns: Both answers, of which each may be an error: redis-py's, and ours.
+        """
+        waited, answer = self.pipeline([command, _by_hash(call)])
+        if _is_unknown(answer):
+            return waited, self.run([call])[0]
+        return waited, translated(answer) if isinstance(answer, Exception) else answer
+
     def interrupt(self) -> None:
         """Make whoever waits for an answer fail at once. For any greenlet or thread."""
         found = self._connection._sock

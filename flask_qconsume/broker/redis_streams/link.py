@@ -3,12 +3,13 @@
 The reader asks by a script first, which moves what is due, and reads what was given
 back, what was lost and what is new, the high priorities first. If there is nothing it
 waits in a blocking ``XREADGROUP`` on all streams, which Redis ends at the first entry;
-and which :meth:`~.StreamLink.close` ends by ``CLIENT UNBLOCK``, so that Redis cannot
-hand an entry to a connection that is gone.
+and which a close ends by ``CLIENT UNBLOCK``, so that Redis cannot hand an entry to a
+connection that is gone. The next script is sent with the wait.
 """
 
 from __future__ import annotations
 
+import typing as t
 from collections.abc import Sequence
 
 from .. import properties as basic
@@ -16,6 +17,7 @@ from ..delivery import Delivery
 from ..delivery import Forward
 from ..delivery import Lane
 from ..redis.link import LONG
+from ..redis.link import ONE
 from ..redis.link import WAIT
 from ..redis.link import HoldingLink
 from ..redis.scripts import Call
@@ -26,7 +28,8 @@ from . import envelope
 from .envelope import META
 from .held import Held
 from .layout import Layout
-from .waiting import read_group
+from .waiting import come
+from .waiting import wait_for
 
 
 class StreamLink(HoldingLink):
@@ -37,22 +40,9 @@ class StreamLink(HoldingLink):
     def __init__(self, plan: QueuePlan, lane: Lane, shared: Shared[Layout]) -> None:
         self._layout = shared.layout
         self._due: float | None = None
-        #: The room that there was at the last look.
-        self._room = 1
         #: What a wait brought beyond the room that there was.
         self._spare: list[Delivery] = []
         super().__init__(plan, lane, shared)
-
-    def close(self) -> None:
-        with self._gate:
-            self.closed = True
-        self.wake()
-        super().close()
-
-    def _rouse(self) -> None:
-        # It was unblocked already. If Redis does not let us, it waits for a second at
-        # the most: an interrupted wait could still be given a message.
-        return
 
     def _near(self) -> str:
         return self._layout.stream(self.queue)
@@ -64,24 +54,35 @@ class StreamLink(HoldingLink):
         if self._spare:
             found, self._spare = self._spare[:room], self._spare[room:]
             return found
-        self._room = room
-        due, *texts = good(self._wire.run([self._held.pop(room)])[0])
+        return super()._pop(room)
+
+    def _popped(self, answer: t.Any) -> list[Delivery]:
+        due, *texts = answer
         self._due = float(due) if due else None
         return [self._delivery(*each) for each in envelope.unrolled(*texts)]
 
     def _pause(self) -> float:
         return self._longest if self._due is None else min(self._longest, self._due)
 
-    def _block(self, seconds: float) -> list[Delivery]:
+    def _block(self, seconds: float, room: int) -> list[Delivery]:
         held = self._held
-        found = [
+        wait = wait_for(self._layout.group, held.consumer, held.streams, seconds)
+        if self.lane is Lane.MAIN:
+            answer, taken = self._wire.run_after(wait, held.pop(ONE))
+            found = self._come(answer) + self._looked(self._popped(good(taken)))
+        else:
+            # One by one: what the wait brings is all that there is room for.
+            found = self._come(self._wire.pipeline([wait])[0])
+            self._dry = False
+        self._spare = found[room:]
+        self._dry = self._dry and not self._spare
+        return found[:room]
+
+    def _come(self, answer: t.Any) -> list[Delivery]:
+        return [
             self._delivery(f"{number}:{id}", fields, False)
-            for number, id, fields in read_group(
-                self._wire, self._layout.group, held.consumer, held.streams, seconds
-            )
+            for number, id, fields in come(answer, self._held.streams)
         ]
-        self._spare = found[self._room :]
-        return found[: self._room]
 
     def _delivery(
         self, tag: str, fields: Sequence[bytes], redelivered: bool

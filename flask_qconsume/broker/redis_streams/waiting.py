@@ -6,7 +6,7 @@ import typing as t
 from collections.abc import Sequence
 
 from ..redis.faults import translated
-from ..redis.server import Wire
+from ..redis.server import Command
 
 #: What ends a wait for a stream that is there no more; the next look makes it again.
 _MADE_AGAIN = ("NOGROUP", "UNBLOCKED")
@@ -14,19 +14,22 @@ _MADE_AGAIN = ("NOGROUP", "UNBLOCKED")
 Found = tuple[int, str, Sequence[bytes]]
 
 
-def read_group(
-    wire: Wire, group: str, consumer: str, streams: Sequence[str], seconds: float
-) -> list[Found]:
-    """The number of the stream, the id and the fields of what came: one of each stream.
-
-    :raises BrokerError: if the connection is lost, or Redis refuses.
-    """
-    command = (
+def wait_for(
+    group: str, consumer: str, streams: Sequence[str], seconds: float
+) -> Command:
+    """The command that waits; it ends with one entry of each stream, at the most."""
+    return (
         *("XREADGROUP", "GROUP", group, consumer),
         *("COUNT", 1, "BLOCK", max(1, round(seconds * 1000))),
         *("STREAMS", *streams, *(">" for _ in streams)),
     )
-    answer = wire.pipeline([command])[0]
+
+
+def come(answer: t.Any, streams: Sequence[str]) -> list[Found]:
+    """The number of the stream, the id and the fields of what ended the wait.
+
+    :raises BrokerError: if Redis refused to wait.
+    """
     if not isinstance(answer, Exception):
         return _found(answer, streams)
     if any(word in str(answer) for word in _MADE_AGAIN):
