@@ -314,16 +314,13 @@ class Member:
     def _round(self) -> None:
         self.beaten = time.monotonic()
         slots = list(self._slots.values())
-        if not self._rests():
-            self._calm = 0.0 if self._calm >= _CALM else self._calm
+        if self.settled or self.noted or self.released:
+            self._calm = 0.0
+        if self._calm < _CALM:
             self._see_to(slots)
         self._fetch(slots)
         if self.absence.look(lambda time: self._consumer.list_topics(timeout=time)):
             self.tell(logging.WARNING, _of_absence(self.absence))
-
-    def _rests(self) -> bool:
-        """Whether nothing has changed for a while, in however many partitions."""
-        return self._calm >= _CALM and not (self.settled or self.noted or self.released)
 
     def _see_to(self, slots: list[Slot]) -> None:
         self._obey()

@@ -61,6 +61,21 @@ def test_every_record_comes_once_and_all_is_committed(kafka: Kafka, topic: str) 
     assert consumer.stale == 0
 
 
+def test_a_member_at_rest_waits_longer_and_hears_of_what_comes(
+    kafka: Kafka, topic: str, group: Group
+) -> None:
+    with consuming(kafka.address, topic, topic, room=3) as consumer:
+        member = consumer._member
+        wait_for(lambda: len(member._slots) == PARTITIONS, 20)
+        wait_for(lambda: member._patience([]) > 0.2, 20)
+        produce(kafka.address, topic, numbers(10))
+        for _ in range(10):
+            consumer.settle(take(consumer))
+        group.await_offsets(10)
+        wait_for(lambda: member._patience([]) > 0.2, 20)
+        assert consumer.close(timeout=4)
+
+
 def test_that_a_record_is_handed_out_was_committed_before(
     kafka: Kafka, topic: str, group: Group
 ) -> None:
