@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 
@@ -124,18 +125,26 @@ def test_a_new_message_ends_a_wait(redis_url):
             reader = gevent.spawn(read, link, 1)
             wait_for(lambda: is_waiting(it), interval=0.001)
             it.publish(outgoing())
-            link.ack(reader.get(timeout=20))
+            link.ack(reader.get(timeout=5))
 
 
 def test_an_idle_link_asks_redis_once_a_wait(own_redis):
     with shop(own_redis.url) as it:
         link = it.link()
         assert link.read(1) == []  # It looks first, and waits then.
-        own = -asked(own_redis) + asked(own_redis)
-        before = asked(own_redis)
-        for _ in range(3):
-            assert link.read(1) == []
-        assert asked(own_redis) - before == 3 + own
+        with asked(own_redis, 3):
+            for _ in range(3):
+                assert link.read(1) == []
+
+
+def test_what_ends_a_wait_is_brought_by_it(own_redis):
+    with shop(own_redis.url) as it:
+        link = patient(it.link())
+        reader = gevent.spawn(link.read, 1)
+        wait_for(lambda: is_waiting(it))
+        with asked(own_redis, 1):  # The push.
+            it.client.lpush("billing", b"1")
+            assert bodies(reader.get(timeout=5)) == [b"1"]
 
 
 def test_a_redis_that_forgot_the_scripts_is_told_them_again(own_redis):
@@ -188,8 +197,10 @@ def test_a_delay_shorter_than_a_wait_ends_it(redis_url):
         link = patient(it.link())
         reader = gevent.spawn(read, link, 1)
         wait_for(lambda: is_waiting(it))
+        started = time.monotonic()
         it.publish(outgoing(delay=0.2))
-        assert reader.get(timeout=20)
+        reader.get(timeout=5)
+        assert time.monotonic() - started < 0.5
 
 
 def test_delayed_messages_of_every_priority_go_to_their_lists(redis_url):
@@ -214,8 +225,10 @@ def test_a_message_of_a_low_priority_ends_a_wait_of_this_process(redis_url):
         link = patient(it.link())
         reader = gevent.spawn(read, link, 1)
         wait_for(lambda: is_waiting(it))
+        started = time.monotonic()
         it.publish(outgoing(priority=0))
-        assert reader.get(timeout=20)
+        reader.get(timeout=5)
+        assert time.monotonic() - started < 0.5
 
 
 def test_a_message_given_back_keeps_its_priority(redis_url):
@@ -247,6 +260,13 @@ def is_waiting(it) -> bool:
     return int(it.client.info("clients")["blocked_clients"]) > 0
 
 
-def asked(server) -> int:
-    """How often Redis has read from a connection."""
-    return int(server.command("INFO", "stats")["total_reads_processed"])
+@contextlib.contextmanager
+def asked(server, times: int):
+    """Hold that Redis reads from its connections so many times in the block."""
+
+    def reads() -> int:
+        return int(server.command("INFO", "stats")["total_reads_processed"])
+
+    before, first = reads(), reads()
+    yield
+    assert reads() - first - (first - before) == times

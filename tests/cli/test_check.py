@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import re
 import signal
 import time
 import typing as t
@@ -46,7 +45,7 @@ def test_a_blocked_hub_fails_the_check_for_life(
     """The endpoint answers meanwhile, and afterwards it is well again."""
     shop = commands.folder / "shop.py"
     shop.write_text(shop.read_text().replace("time.sleep(order", "hog(order") + HOG)
-    commands.config["BLOCKED_AFTER"] = 1.0
+    commands.config["BLOCKED_AFTER"] = 2.0
     web = f"127.0.0.1:{free_port()}"
     file = tmp_path / "health"
     with commands.start(
@@ -69,8 +68,7 @@ def test_a_blocked_hub_fails_the_check_for_life(
         wait_for(lambda: get(f"http://{address}/live")[0] == 200, 20)
         worker.wait_for("Over: One greenlet has let no other run")
         assert worker.end() == 0
-    # A busy machine may hold it up at other times, too.
-    assert len(re.findall("in 'hog'.* The stack:", worker.output)) == 1
+    assert worker.output.count("The stack:") == 1
     assert not file.exists()
 
 
