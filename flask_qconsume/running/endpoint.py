@@ -13,11 +13,11 @@ import time
 import typing as t
 from collections.abc import Callable
 
+from ..transports.native import Latch
 from ..transports.native import NativeThread
 from ..transports.native import original
 from .health import Verdict
 from .listening import url_of
-from .native import Latch
 
 #: How many clients are served at once.
 _THREADS = 4

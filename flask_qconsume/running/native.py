@@ -32,24 +32,3 @@ def apart(name: str, function: Callable[..., t.Any], *args: t.Any) -> None:
             entries.pop(threading.get_ident(), None)
 
     NativeThread(run, name).start()
-
-
-class Latch:
-    """A native thread waits for it, with a time limit; anybody opens it, once."""
-
-    def __init__(self) -> None:
-        self._lock = original("_thread", "allocate_lock")()
-        self._lock.acquire()
-        self.is_open = False
-
-    def open(self) -> None:
-        """Wake whoever waits, now or later. Never blocks."""
-        if not self.is_open:
-            self.is_open = True
-            self._lock.release()
-
-    def wait(self, timeout: float) -> bool:
-        """Wait for so long at the most; whether it is open."""
-        if self._lock.acquire(timeout=timeout):
-            self._lock.release()
-        return self.is_open

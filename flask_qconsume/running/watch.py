@@ -24,6 +24,7 @@ from ..broker.base import Suspects
 from ..broker.delivery import Lane
 from ..logs import logger_named
 from ..text import printable
+from ..transports.native import Latch
 from ..transports.native import NativeThread
 from . import health
 from . import native
@@ -83,7 +84,7 @@ class Watch:
         self._greenlet: gevent.Greenlet | None = None
         self._hub_thread = 0
         self._known: dict[tuple[str, str], Trouble] = {}
-        self._over = native.Latch()
+        self._over = Latch()
         self._thread = NativeThread(self._watch, "watch")
 
     def tell(self, told: Told) -> None:

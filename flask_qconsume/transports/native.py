@@ -93,6 +93,27 @@ class Bell:
             self._ear.close()
 
 
+class Latch:
+    """A native thread waits for it, with a time limit; anybody opens it, once."""
+
+    def __init__(self) -> None:
+        self._lock = original("_thread", "allocate_lock")()
+        self._lock.acquire()
+        self.is_open = False
+
+    def open(self) -> None:
+        """Wake whoever waits, now or later. Never blocks."""
+        if not self.is_open:
+            self.is_open = True
+            self._lock.release()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for so long at the most; whether it is open."""
+        if self._lock.acquire(timeout=timeout):
+            self._lock.release()
+        return self.is_open
+
+
 class NativeThread:
     """A thread of the system that nobody has to wait for.
 

@@ -29,11 +29,11 @@ from flask_qconsume.running.backoff import Backoff
 from flask_qconsume.running.endpoint import Endpoint
 from flask_qconsume.running.health import Verdict
 from flask_qconsume.running.listening import listen
-from flask_qconsume.running.native import Latch
 from flask_qconsume.running.notices import HealthFile
 from flask_qconsume.running.notices import Report
 from flask_qconsume.running.notices import Systemd
 from flask_qconsume.running.worker import Worker
+from flask_qconsume.transports.native import Latch
 from flask_qconsume.transports.native import NativeThread
 
 from ..waiting import wait_for
