@@ -8,7 +8,6 @@ import time
 import typing as t
 from collections.abc import Iterable
 from collections.abc import Mapping
-from concurrent.futures import Future
 
 from confluent_kafka import Consumer
 from confluent_kafka import KafkaError
@@ -17,17 +16,14 @@ from confluent_kafka import TopicPartition
 from confluent_kafka import admin as _admin
 from confluent_kafka.admin import AdminClient
 
-from ..errors import BrokerUnavailable
 from ..errors import TopologyMismatch
 from .kafka_client import Complaints
+from .kafka_client import answers
 from .kafka_client import away
 from .kafka_client import destroyed
 from .kafka_client import leave_alone
 from .kafka_client import made
 from .kafka_faults import translated
-from .native import Bell
-
-T = t.TypeVar("T")
 
 #: A partition of a topic.
 Place = tuple[str, int]
@@ -109,8 +105,10 @@ class KafkaAdmin:
         ]
         if not wanted:
             return
-        asked = self._opened().create_topics(wanted, request_timeout=timeout)
-        for name, answer in _answers(asked, timeout).items():
+        client = self._opened()
+        for name, answer in answers(
+            lambda: client.create_topics(wanted, request_timeout=timeout), timeout
+        ).items():
             if isinstance(answer, KafkaException):
                 _check_created(name, answer)
 
@@ -158,21 +156,21 @@ class KafkaAdmin:
         from confluent_kafka import ConsumerGroupTopicPartitions
 
         places = [TopicPartition(*place, offset) for place, offset in offsets.items()]
-        asked = self._opened().alter_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group, places)], request_timeout=timeout
-        )
-        (answer,) = _answers(asked, timeout).values()
+        wanted = [ConsumerGroupTopicPartitions(group, places)]
+        alter = self._opened().alter_consumer_group_offsets
+        found = answers(lambda: alter(wanted, request_timeout=timeout), timeout)
+        (answer,) = found.values()
         if isinstance(answer, KafkaException):
             raise translated(answer) from answer
 
     def delete(self, group: str, topics: Iterable[str], timeout: float) -> None:
         """Delete topics, and a group, as far as they are there."""
         client = self._opened()
+        limit = {"request_timeout": timeout}
         names = list(topics)
         if names:
-            _answers(client.delete_topics(names, request_timeout=timeout), timeout)
-        asked = client.delete_consumer_groups([group], request_timeout=timeout)
-        _answers(asked, timeout)
+            answers(lambda: client.delete_topics(names, **limit), timeout)
+        answers(lambda: client.delete_consumer_groups([group], **limit), timeout)
 
     def close(self) -> None:
         """Close what is open. Using it again opens it anew."""
@@ -199,43 +197,16 @@ class KafkaAdmin:
         wanted = {TopicPartition(*place): spec for place in places}
         if not wanted:
             return {}
-        asked = self._opened().list_offsets(wanted, request_timeout=timeout)
+        client = self._opened()
+        found = answers(
+            lambda: client.list_offsets(wanted, request_timeout=timeout), timeout
+        )
         return {
             (place.topic, place.partition): answer.offset
-            for place, answer in _answers(asked, timeout).items()
+            for place, answer in found.items()
             # A partition may be gone, or without a leader just now.
             if not isinstance(answer, KafkaException)
         }
-
-
-def _answers(asked: Mapping[T, Future[t.Any]], timeout: float) -> dict[T, t.Any]:
-    """What each future came to, errors of Kafka's included.
-
-    Nobody waits for the futures themselves: their locks are gevent's, in a process that
-    it patched, and they are fulfilled by a thread of the client's.
-    """
-    deadline = time.monotonic() + timeout
-    bell = Bell()
-    try:
-        for future in asked.values():
-            future.add_done_callback(lambda _: bell.ring())
-        while not all(future.done() for future in asked.values()):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise BrokerUnavailable(f"Kafka did not answer within {timeout:g} s.")
-            bell.wait(left)
-        return {key: _answer(future) for key, future in asked.items()}
-    finally:
-        bell.close()
-
-
-def _answer(future: Future[t.Any]) -> t.Any:
-    error = future.exception(0)
-    if error is None:
-        return future.result(0)
-    if isinstance(error, KafkaException):
-        return error
-    raise error
 
 
 def _check_created(name: str, error: KafkaException) -> None:

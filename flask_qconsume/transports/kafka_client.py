@@ -6,8 +6,11 @@ Knows no queue and no message.
 from __future__ import annotations
 
 import ctypes
+import time
 import typing as t
 from collections.abc import Callable
+from collections.abc import Mapping
+from concurrent.futures import Future
 
 from confluent_kafka import KafkaError
 from confluent_kafka import KafkaException
@@ -16,8 +19,10 @@ from ..errors import BrokerUnavailable
 from ..errors import ConfigurationError
 from .kafka_faults import is_refusal
 from .kafka_faults import translated
+from .native import Latch
 from .native import NativeThread
 
+K = t.TypeVar("K")
 T = t.TypeVar("T")
 
 #: Seconds beyond a call's own time limit after which it is taken to hang.
@@ -44,7 +49,24 @@ def away(call: Callable[[], T], timeout: float) -> T:
     return found[0]
 
 
-def made(kind: Callable[[dict[str, t.Any]], T], config: t.Mapping[str, t.Any]) -> T:
+def answers(
+    ask: Callable[[], Mapping[K, Future[t.Any]]], timeout: float
+) -> dict[K, t.Any]:
+    """What each future came to that is asked for; errors of Kafka's are values.
+
+    No greenlet may touch a future, not even to see whether it is done: its lock is
+    gevent's, in a process that it patched, and is held at times by the thread of the
+    client's that fulfils it. The hub does not know of that one, and where nothing else
+    is left for it to do it ends with a ``LoopExit``.
+
+    :param ask: Called in a native thread.
+    :param timeout: Seconds for all of them.
+    :raises BrokerUnavailable: if one is not there in time.
+    """
+    return away(lambda: _awaited(ask(), timeout), timeout)
+
+
+def made(kind: Callable[[dict[str, t.Any]], T], config: Mapping[str, t.Any]) -> T:
     """A client with these settings.
 
     :raises ConfigurationError: for settings that librdkafka does not take.
@@ -94,7 +116,31 @@ def destroyed(timeout: float, drop: Callable[[], object]) -> bool:
     return NativeThread(drop, "kafka-close").start().join(timeout)
 
 
-def _without(config: t.Mapping[str, t.Any], error: Exception) -> str:
+def _awaited(asked: Mapping[K, Future[t.Any]], timeout: float) -> dict[K, t.Any]:
+    deadline = time.monotonic() + timeout
+    for done in [_done(future) for future in asked.values()]:
+        if not done.wait(max(deadline - time.monotonic(), 0)):
+            raise BrokerUnavailable(f"Kafka did not answer within {timeout:g} s.")
+    return {key: _answer(future) for key, future in asked.items()}
+
+
+def _done(future: Future[t.Any]) -> Latch:
+    """Opens with the answer."""
+    latch = Latch()
+    future.add_done_callback(lambda _: latch.open())
+    return latch
+
+
+def _answer(future: Future[t.Any]) -> t.Any:
+    error = future.exception(0)
+    if error is None:
+        return future.result(0)
+    if isinstance(error, KafkaException):
+        return error
+    raise error
+
+
+def _without(config: Mapping[str, t.Any], error: Exception) -> str:
     """What an error says, without any password that is in it."""
     said = error.args[0].str() if isinstance(error, KafkaException) else str(error)
     for name, value in config.items():

@@ -1,0 +1,83 @@
+"""Calls of Kafka's client that are made off the hub, and what they come to."""
+
+from __future__ import annotations
+
+import typing as t
+from concurrent.futures import Future
+
+import pytest
+from confluent_kafka import KafkaError
+from confluent_kafka import KafkaException
+
+from flask_qconsume import BrokerUnavailable
+from flask_qconsume.running.native import this_thread
+from flask_qconsume.transports.kafka_client import answers
+from flask_qconsume.transports.native import NativeThread
+
+
+class Watched(Future[t.Any]):
+    """Notes which threads ever take its lock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[int] = set()
+        held = self._condition
+
+        class Noted:
+            def __enter__(_) -> t.Any:
+                self.seen.add(this_thread())
+                return held.__enter__()
+
+            def __exit__(_, *args: t.Any) -> None:
+                held.__exit__(*args)
+
+            def __getattr__(_, name: str) -> t.Any:
+                return getattr(held, name)
+
+        self._condition = t.cast(t.Any, Noted())
+
+
+def test_no_greenlet_takes_a_lock_that_the_clients_thread_takes() -> None:
+    """Where both wanted it at once, the hub ended: it knew of nobody to wait for."""
+    future = Watched()
+    fulfilling: list[int] = []
+
+    def fulfil() -> None:
+        fulfilling.append(this_thread())
+        future.set_result("there")
+
+    def ask() -> dict[str, Future[t.Any]]:
+        NativeThread(fulfil, "client").start()
+        return {"topic": future}
+
+    assert answers(ask, 10) == {"topic": "there"}
+    assert fulfilling[0] in future.seen
+    assert this_thread() not in future.seen
+
+
+def test_an_error_of_kafkas_is_an_answer_and_any_other_is_raised() -> None:
+    refused = KafkaException(KafkaError(KafkaError.TOPIC_ALREADY_EXISTS))
+    assert answers(lambda: {"topic": _failed(refused)}, 10) == {"topic": refused}
+    with pytest.raises(ZeroDivisionError):
+        answers(lambda: {"topic": _failed(ZeroDivisionError())}, 10)
+
+
+def test_what_cannot_be_asked_is_raised_translated() -> None:
+    def ask() -> dict[str, Future[t.Any]]:
+        raise KafkaException(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+
+    with pytest.raises(BrokerUnavailable):
+        answers(ask, 10)
+
+
+def test_an_answer_that_does_not_come_is_an_error_in_time() -> None:
+    done: Future[str] = Future()
+    done.set_result("there")
+    with pytest.raises(BrokerUnavailable, match="did not answer within 0.05 s"):
+        answers(lambda: {"here": done, "never": Future()}, 0.05)
+
+
+def _failed(error: Exception) -> Future[t.Any]:
+    future: Future[t.Any] = Future()
+    future.set_exception(error)
+    return future
