@@ -63,8 +63,6 @@ _COMMON: Config = {
     "socket.nagle.disable": True,
 }
 
-_REFRESH = "topic.metadata.refresh.interval.ms"
-
 _CONSUMER: Config = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
@@ -74,8 +72,6 @@ _CONSUMER: Config = {
     # While members come and go nothing can be committed, and it is by their heartbeats
     # that the others learn of it.
     "heartbeat.interval.ms": 1_000,
-    # A topic that matches a pattern is found within this time.
-    _REFRESH: 10_000,
     # What is fetched ahead counts for each consumer: 64 MiB is librdkafka's default.
     "queued.max.messages.kbytes": 16_384,
 }
@@ -109,17 +105,13 @@ class KafkaConfig:
     #: own, a minute, unless it is said.
     silence: float | None = None
 
-    def consumer(
-        self, group: str, session_timeout: float | None = None, *, seeks: bool = True
-    ) -> Config:
+    def consumer(self, group: str, session_timeout: float | None = None) -> Config:
         """The settings of a member of a group.
 
         :param session_timeout: Seconds of silence after which others get its
             partitions, where the options say nothing else.
-        :param seeks: Whether topics are looked for that may come at any time. That
-            reads of all topics that there are, which fifty members notice.
         """
-        own: Config = {} if seeks else {_REFRESH: 30_000}
+        own: Config = {}
         if session_timeout is not None:
             # The cluster's limits, as Kafka sets them up, are 6 s and 30 minutes.
             silence = min(max(session_timeout, 6.0), 1_800.0)

@@ -111,6 +111,10 @@ class KafkaConsumer:
         """End a wait."""
         self._bell.ring()
 
+    def find(self, topics: Mapping[str, int]) -> None:
+        """Have it look for topics that have come, and have so many partitions."""
+        self._member.search.ask(topics)
+
     def settle(self, arrivals: Sequence[Arrival]) -> None:
         """These are done with; that is committed soon."""
         self._member.settled.append(arrivals)

@@ -28,6 +28,7 @@ from ..errors import BrokerError
 from .kafka_absence import Absence
 from .kafka_faults import is_refusal
 from .kafka_faults import translated
+from .kafka_search import Search
 from .kafka_slot import Arrival
 from .kafka_slot import Due
 from .kafka_slot import Slot
@@ -45,7 +46,7 @@ _PAUSE = 0.1
 #: for that, too; what comes ends it.
 _BUSY = 0.005
 _IDLE = 0.05
-_REST = 0.5
+_REST = 1.0
 #: Seconds of nothing to do after which partitions are not looked at in each round.
 _CALM = 1.0
 #: Seconds that the broker may take to answer.
@@ -120,6 +121,7 @@ class Member:
         self.opened = False
         self.error: BrokerError | None = None
         self.absence = Absence(float(config.get("session.timeout.ms", 45_000)) / 1_000)
+        self.search = Search(lambda timeout: self._topics_seen(timeout).topics)
         #: When it was seen alive.
         self.beaten = time.monotonic()
         #: How many settlements came for slots that were gone.
@@ -177,6 +179,7 @@ class Member:
     def tell(self, level: int, text: str) -> None:
         """Have the hub log something."""
         self.told.append((level, text))
+        self._bell.ring()
 
     def hand_over(self, slot: Slot, arrivals: list[Arrival]) -> None:
         """Give arrivals to the hub: that it has them is committed."""
@@ -319,8 +322,13 @@ class Member:
         if self._calm < _CALM:
             self._see_to(slots)
         self._fetch(slots)
-        if self.absence.look(lambda time: self._consumer.list_topics(timeout=time)):
+        if self.absence.look(self._topics_seen):
             self.tell(logging.WARNING, _of_absence(self.absence))
+        if not self.absence.begun:
+            self.search.look()
+
+    def _topics_seen(self, timeout: float) -> t.Any:
+        return self._consumer.list_topics(timeout=timeout)
 
     def _see_to(self, slots: list[Slot]) -> None:
         self._obey()

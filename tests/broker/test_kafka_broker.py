@@ -10,6 +10,7 @@ import typing as t
 
 import gevent
 import pytest
+from confluent_kafka import admin as _admin
 from confluent_kafka.admin import ConfigResource
 from gevent.threadpool import ThreadPool
 from kombu import Queue
@@ -23,8 +24,10 @@ from flask_qconsume import Unroutable
 from flask_qconsume import UnsupportedByBroker
 from flask_qconsume.broker.delivery import Forward
 from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.kafka.broker import Kafka as KafkaBroker
 
 from ..servers.kafka import Kafka
+from ..transports.kafka_tools import produce
 from ..waiting import wait_for
 from .kafka_shop import outgoing
 from .kafka_shop import plan
@@ -410,3 +413,61 @@ def test_where_nothing_may_be_made_a_step_that_is_there_is_taken(
         (again,) = read(link, 1)
         assert again.message.properties["topic"] == f"_qconsume.{queue}.retry.1"
         assert time.monotonic() - began > 1.5
+
+
+#: The client has no types for these.
+_untyped: t.Any = _admin
+
+#: Nothing is found by the client's own looks.
+BLINDLY: dict[str, t.Any] = {
+    "kafka_consumer_config": {
+        "heartbeat.interval.ms": 200,
+        "topic.metadata.refresh.interval.ms": 300_000,
+    }
+}
+
+
+def test_topics_that_come_later_are_found_by_the_one_who_looks_for_all(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue = plan(f"{kafka_prefix}billing", f"{kafka_prefix}order.*")
+    topic = f"{kafka_prefix}order.created"
+    with shop(kafka.url, queue, transport_options=BLINDLY) as it:
+        link = it.link()
+        kafka.create_topics({topic: 1})
+        with shop(kafka.url, plan(f"{kafka_prefix}other", topic)) as other:
+            other.publish(outgoing(topic, b"created"))
+        # Nobody has looked for so long.
+        t.cast(KafkaBroker, it.broker)._topics.forget()
+        link.beat()
+        assert [d.message.raw for d in read(link, 1)] == [b"created"]
+
+
+def test_partitions_that_are_added_are_read_as_soon_as_anybody_sees_them(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue = f"{kafka_prefix}billing"
+    kafka.create_topics({queue: 1})
+    with shop(kafka.url, plan(queue), transport_options=BLINDLY) as it:
+        it.publish(outgoing(queue, b"first"))
+        link = it.link()
+        link.ack(read(link, 1))
+        more = _untyped.NewPartitions(queue, 4)
+        admin = kafka.admin()
+        admin.create_partitions([more])[queue].result(10)
+        produce(kafka.address, queue, [b"new"], partition=3)
+        wait_for(lambda: it.broker.depth(queue) == 1, 20)
+        assert [d.message.raw for d in read(link, 1)] == [b"new"]
+
+
+def test_a_topic_of_longer_retries_is_read_at_once_by_who_made_it(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue = f"{kafka_prefix}billing"
+    with shop(kafka.url, plan(queue), transport_options=BLINDLY) as it:
+        it.publish(outgoing(queue, b"late"))
+        link = it.link()
+        (delivery,) = read(link, 1)
+        again = Forward(delivery, Lane.MAIN, delivery.message.headers, delay=2.0)
+        assert link.forward([again]) == [None]
+        assert [d.message.raw for d in read(link, 1)] == [b"late"]

@@ -65,11 +65,6 @@ def test_a_group_reads_its_topics_its_patterns_and_its_retries() -> None:
     assert not layout.matches(found, "_qconsume.billing2.retry.16")
 
 
-def test_only_a_pattern_of_the_queues_own_is_for_topics_to_come() -> None:
-    assert layout.seeks(plan("order.created", "refund.*"))
-    assert not layout.seeks(plan("order.created"))
-
-
 def test_suspects_have_a_group_and_a_topic_of_their_own() -> None:
     found = plan("order.created")
 

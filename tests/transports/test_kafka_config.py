@@ -173,14 +173,6 @@ def test_a_session_timeout_among_the_options_is_taken() -> None:
     assert found.consumer("billing", 60.0)["session.timeout.ms"] == 9_000
 
 
-def test_who_seeks_no_topics_asks_for_them_less_often() -> None:
-    name = "topic.metadata.refresh.interval.ms"
-    assert config().consumer("billing")[name] == 10_000
-    assert config().consumer("billing", seeks=False)[name] == 30_000
-    given = config(kafka_consumer_config={name: 500})
-    assert given.consumer("billing", seeks=False)[name] == 500
-
-
 def test_nothing_is_committed_that_was_not_handled() -> None:
     found = config().consumer("billing")
     assert found["enable.auto.commit"] is False

@@ -41,6 +41,7 @@ from .lag import undone
 from .link import KafkaLink
 from .link import Opener
 from .link import terms_of
+from .newcomers import Newcomers
 from .publisher import Publisher
 from .topics import TIMEOUT
 from .topics import Topics
@@ -62,21 +63,18 @@ class Kafka(Broker):
         )
         self._admin = KafkaAdmin(self._config.admin())
         self._producer = KafkaProducer(self._config.producer(settings.publish_timeout))
-        self._topics = Topics(self._admin, self._config, settings)
+        self._newcomers = Newcomers()
+        self._topics = Topics(self._admin, self._config, settings, self._newcomers.tell)
         self._publisher = Publisher(self._producer, self._topics)
         self._declared_by: int | None = None
         self._declaring = threading.Lock()
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         self._declare_once(TIMEOUT)
-        return self.link(
+        link = self.link(
             plan,
             lane,
-            config=self._config.consumer(
-                layout.group(plan, lane),
-                self.settings.lease,
-                seeks=lane is Lane.MAIN and layout.seeks(plan),
-            ),
+            config=self._config.consumer(layout.group(plan, lane), self.settings.lease),
             topics=layout.subscription(plan, lane),
             terms=terms_of(
                 plan,
@@ -90,7 +88,10 @@ class Kafka(Broker):
             forwarder=lambda forwards: self._publisher.forward(
                 forwards, self.settings.publish_timeout
             ),
+            refresh=self._topics.refresh,
         )
+        self._newcomers.add(link, self._topics.known)
+        return link
 
     def publish(
         self, messages: Sequence[Outgoing], timeout: float

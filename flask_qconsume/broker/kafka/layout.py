@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import typing as t
+from collections.abc import Callable
 from collections.abc import Iterator
 
 from ...errors import UnsupportedByBroker
@@ -82,11 +83,6 @@ def literal_topics(plan: QueuePlan) -> list[str]:
     return [key for key in _keys(plan) if not is_pattern(key)]
 
 
-def seeks(plan: QueuePlan) -> bool:
-    """Whether a queue reads topics that may come at any time."""
-    return any(is_pattern(key) for key in _keys(plan))
-
-
 def is_pattern(routing_key: str) -> bool:
     """Whether a routing key stands for many topics."""
     return any(word in ("*", "#") for word in routing_key.split("."))
@@ -118,9 +114,16 @@ def check_plan(plan: QueuePlan) -> None:
 
 def matches(plan: QueuePlan, topic: str) -> bool:
     """Whether a queue's own group reads a topic."""
-    return any(
-        re.fullmatch(name, topic) if name.startswith("^") else name == topic
-        for name in subscription(plan, Lane.MAIN)
+    return reader(plan, Lane.MAIN)(topic)
+
+
+def reader(plan: QueuePlan, lane: Lane) -> Callable[[str], bool]:
+    """Tells whether the group of a lane reads a topic."""
+    names = subscription(plan, lane)
+    literal = {name for name in names if not name.startswith("^")}
+    patterns = [re.compile(name) for name in names if name.startswith("^")]
+    return lambda topic: (
+        topic in literal or any(pattern.fullmatch(topic) for pattern in patterns)
     )
 
 

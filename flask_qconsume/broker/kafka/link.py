@@ -26,7 +26,7 @@ from ..topology import QueuePlan
 logger = logger_named("flask_qconsume.broker.kafka")
 
 #: Seconds that a read waits at the most, and that a close waits for the client.
-_WAIT = 1.0
+_WAIT = 10.0
 _GRACE = 4.0
 
 Forwarder = Callable[[Sequence[Forward]], list[Exception | None]]
@@ -75,6 +75,7 @@ class KafkaLink(Link):
     :param topics: Topics, and patterns that begin with ``^``.
     :param opened: Makes a message of a record that arrived.
     :param forwarder: Puts copies where they go; for each ``None``, or why it did not.
+    :param refresh: Called now and then: has somebody look for new topics.
     """
 
     pushes = False
@@ -91,11 +92,13 @@ class KafkaLink(Link):
         terms: Terms,
         opened: Opener,
         forwarder: Forwarder,
+        refresh: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(plan, lane)
         self.keeps_order = terms.ordering != "none"
         self._opened = opened
         self._forwarder = forwarder
+        self._refresh = refresh
         self._paused = False
         self._consumer = KafkaConsumer(config, topics, terms)
         self._consumer.start()
@@ -162,8 +165,15 @@ class KafkaLink(Link):
         self._consumer.put_back([delivery.tag for delivery in deliveries])
 
     def beat(self) -> None:
-        if not self.closed:
-            self._consumer.check()
+        if self.closed:
+            return
+        self._consumer.check()
+        if not self.interrupted:
+            self._refresh()
+
+    def find(self, topics: Mapping[str, int]) -> None:
+        """There are topics to be read that it may not know; so many partitions each."""
+        self._consumer.find(topics)
 
     def pause(self) -> None:
         self._paused = True

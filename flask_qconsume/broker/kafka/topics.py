@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 
@@ -19,6 +21,8 @@ from . import layout
 
 #: Seconds for which it is believed that a topic is still there.
 _FRESH = 60.0
+#: Seconds after which it is looked again for those who read whatever comes.
+_RECENT = 8.0
 #: Seconds that the broker has to answer, where nobody says.
 TIMEOUT = 10.0
 #: Bytes that a record of ours may have: what a topic took, with the headers of a copy.
@@ -30,21 +34,32 @@ _PAUSE = 0.05
 
 
 class Topics:
-    """What is known of the topics of one Kafka, and how to get more of them."""
+    """What is known of the topics of one Kafka, and how to get more of them.
+
+    :param heard: Called with all topics, and how many partitions each has, whenever
+        that is news.
+    """
 
     def __init__(
         self,
         admin: KafkaAdmin,
         config: KafkaConfig,
         settings: Settings,
+        heard: Callable[[Mapping[str, int]], None] = lambda topics: None,
     ) -> None:
         self._admin = admin
         self._config = config
         self._settings = settings
+        self._heard = heard
         self._lock = threading.Lock()
         self._looking = threading.Lock()
         self._known: Mapping[str, int] = {}
         self._looked = float("-inf")
+
+    @property
+    def known(self) -> Mapping[str, int]:
+        """The topics as they were seen last, and how many partitions each had."""
+        return self._known
 
     def partitions(self, topic: str, timeout: float = TIMEOUT) -> int:
         """How many partitions a topic has; 0 if there is no such topic."""
@@ -69,8 +84,21 @@ class Topics:
         """All topics, asked for anew, and how many partitions each has."""
         found = self._admin.topics(timeout)
         with self._lock:
+            news = found != self._known
             self._known, self._looked = found, time.monotonic()
+        if news:
+            self._heard(found)
         return found
+
+    def refresh(self) -> None:
+        """Look in the background, if nobody has for a while. Never waits."""
+        if time.monotonic() - self._looked >= _RECENT and not self._looking.locked():
+            # A greenlet, where there are some.
+            threading.Thread(target=self._refresh, daemon=True).start()
+
+    def _refresh(self) -> None:
+        with contextlib.suppress(BrokerError):  # Who needs it now is told.
+            self._found(TIMEOUT)
 
     def forget(self) -> None:
         """Ask again before anything is believed to be there."""

@@ -1,0 +1,86 @@
+"""How a client is made to look for topics that came later."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Mapping
+
+import pytest
+from confluent_kafka import KafkaError
+from confluent_kafka import KafkaException
+
+from flask_qconsume.transports.kafka_search import Search
+
+
+class Topic(t.NamedTuple):
+    partitions: range
+
+
+class Scene:
+    """A client that sees these topics, on a clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.asked = 0
+        self.answers = True
+        self.there: dict[str, int] = {}
+        self.search = Search(self._topics, lambda: self.now)
+
+    def look(self, later: float = 0.5) -> int:
+        """How often it was asked by then."""
+        self.now += later
+        self.search.look()
+        return self.asked
+
+    def _topics(self, timeout: float) -> Mapping[str, Topic]:
+        self.asked += 1
+        if not self.answers:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        return {name: Topic(range(number)) for name, number in self.there.items()}
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_nothing_is_asked_for_before_something_is_sought(scene: Scene) -> None:
+    assert scene.look() == 0
+
+
+def test_what_is_seen_is_sought_no_more(scene: Scene) -> None:
+    scene.there = {"orders": 2}
+    scene.search.ask({"orders": 2})
+    assert scene.look() == 1
+    assert scene.look() == 1
+
+
+def test_it_is_looked_again_until_all_of_it_is_seen(scene: Scene) -> None:
+    scene.there = {"orders": 1}
+    scene.search.ask({"orders": 2})
+    scene.search.ask({"refunds": 1})
+    assert scene.look() == 1
+    assert scene.look(0.1) == 1
+    scene.there = {"orders": 2}
+    assert scene.look(0.4) == 2
+    scene.there = {"orders": 2, "refunds": 1}
+    assert scene.look() == 3
+    assert scene.look() == 3
+
+
+def test_a_topic_that_is_gone_again_is_not_sought_for_ever(scene: Scene) -> None:
+    scene.search.ask({"orders": 1})
+    asked = [scene.look() for _ in range(100)]
+    assert asked[-1] == asked[-50] < 50
+    scene.search.ask({"orders": 1})
+    assert scene.look() == asked[-1] + 1
+
+
+def test_a_broker_that_does_not_answer_ends_no_search(scene: Scene) -> None:
+    scene.answers = False
+    scene.search.ask({"orders": 1})
+    for _ in range(100):
+        scene.look()
+    scene.answers, scene.there = True, {"orders": 1}
+    assert scene.look() == 101
+    assert scene.look() == 101
