@@ -135,3 +135,15 @@ def forward(link: Link, delivery: Delivery, lane: Lane, **more: t.Any) -> t.Any:
     """Forward one message; returns why it did not arrive, or nothing."""
     headers = more.pop("headers", delivery.message.headers)
     return link.forward([Forward(delivery, lane, headers, **more)])[0]
+
+
+@contextlib.contextmanager
+def asked(server, times: int):
+    """Hold that Redis reads from its connections so many times in the block."""
+
+    def reads() -> int:
+        return int(server.command("INFO", "stats")["total_reads_processed"])
+
+    before, first = reads(), reads()
+    yield
+    assert reads() - first - (first - before) == times

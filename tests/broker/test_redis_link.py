@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 
@@ -13,6 +12,7 @@ from flask_qconsume.broker.delivery import Lane
 from flask_qconsume.broker.redis import LeaseLost
 
 from ..waiting import wait_for
+from .redis_tools import asked
 from .redis_tools import bodies
 from .redis_tools import forward
 from .redis_tools import outgoing
@@ -137,6 +137,14 @@ def test_an_idle_link_asks_redis_once_a_wait(own_redis):
                 assert link.read(1) == []
 
 
+def test_a_beat_of_an_idle_link_asks_redis_once(own_redis):
+    with shop(own_redis.url) as it:
+        link = it.link()
+        link.beat()  # It connects, and tells Redis the scripts.
+        with asked(own_redis, 1):
+            link.beat()
+
+
 def test_what_ends_a_wait_is_brought_by_it(own_redis):
     with shop(own_redis.url) as it:
         link = patient(it.link())
@@ -258,15 +266,3 @@ def test_a_redis_that_cannot_wait_is_polled(own_redis):
 
 def is_waiting(it) -> bool:
     return int(it.client.info("clients")["blocked_clients"]) > 0
-
-
-@contextlib.contextmanager
-def asked(server, times: int):
-    """Hold that Redis reads from its connections so many times in the block."""
-
-    def reads() -> int:
-        return int(server.command("INFO", "stats")["total_reads_processed"])
-
-    before, first = reads(), reads()
-    yield
-    assert reads() - first - (first - before) == times

@@ -14,6 +14,7 @@ from flask_qconsume.broker.redis import LeaseLost
 from flask_qconsume.errors import TopologyMismatch
 
 from ..waiting import wait_for
+from .redis_tools import asked
 from .redis_tools import bodies
 from .redis_tools import forward
 from .redis_tools import outgoing
@@ -141,6 +142,14 @@ def test_what_is_fetched_while_a_close_begins_is_not_lost(url):
             reader.get(timeout=5)
         assert it.depth() == 200
         assert bodies(read(it.link(), 200)) == sent
+
+
+def test_a_beat_of_an_idle_link_asks_redis_once(own_redis):
+    with shop(own_redis.url.replace("redis:", "redis-streams:")) as it:
+        link = it.link()
+        link.beat()  # It connects, and tells Redis the scripts.
+        with asked(own_redis, 1):
+            link.beat()
 
 
 def test_a_redis_that_forgot_the_scripts_is_told_them_again(own_redis):

@@ -26,6 +26,7 @@ from . import scripts
 from .layout import Layout
 from .scripts import Call
 from .server import Server
+from .server import good
 from .unmoved import Unmoved
 
 #: Redis unpacks the tags of one call on Lua's stack, which holds some 8,000.
@@ -180,23 +181,29 @@ class Held(Holder):
         return self.give_back(dropped, timeout)
 
     def restore_expired(self) -> int:
-        self._end_unmoved()
+        ahead = scripts.AHEAD(self._keys[:1], self._lease, _PAGE)
+        # Asked for at once: a consumer at rest does so again and again.
+        answers = map(good, self._server.run([ahead, self._expired()]))
+        ended = self._end_unmoved(next(answers))
+        found = self._server.call(self._expired()) if ended else next(answers)
         restored = 0
         for _ in range(_PAGES):
-            found = self._server.call(scripts.EXPIRED(self._keys[:2], _PAGE, _BYTES))
             pairs = list(zip(found[::2], found[1::2], strict=True))
             if not pairs:
                 break
             restored += self._server.count([self._restore(*pair) for pair in pairs])
+            found = self._server.call(self._expired())
         return restored
 
-    def _end_unmoved(self) -> None:
+    def _expired(self) -> Call:
+        return scripts.EXPIRED(self._keys[:2], _PAGE, _BYTES)
+
+    def _end_unmoved(self, found: Sequence[bytes]) -> bool:
         """End what would last for too long, since Redis' clock was set back."""
-        leases = self._keys[:1]
-        found = self._server.call(scripts.AHEAD(leases, self._lease, _PAGE))
         over = self._unmoved.over(zip(found[::2], found[1::2], strict=True))
         if over:
-            self._server.call(scripts.END(leases, *chain(*over)))
+            self._server.call(scripts.END(self._keys[:1], *chain(*over)))
+        return bool(over)
 
     def _restore(self, tag: bytes, value: bytes) -> Call:
         step = int(tag.rpartition(b":")[2])

@@ -45,7 +45,7 @@ T = t.TypeVar("T")
 #: shorter delay asked for by another process, a message of another step than the first.
 WAIT = 1.0
 #: The same for a lane of suspects, which nobody publishes to.
-_LANE_WAIT = 2.0
+_LANE_WAIT = 5.0
 #: The same while messages of other steps keep coming, and for how many waits.
 _SHORT_WAIT = 0.1
 _SHORT_WAITS = 600

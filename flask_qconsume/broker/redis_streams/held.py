@@ -17,6 +17,7 @@ from ..redis.held import chunks
 from ..redis.held import whoami
 from ..redis.scripts import Call
 from ..redis.server import Server
+from ..redis.server import good
 from ..redis.unmoved import Unmoved
 from . import scripts
 from .envelope import META
@@ -122,23 +123,30 @@ class Held(Holder):
         return self._server.count(calls, timeout)
 
     def restore_expired(self) -> int:
+        # Asked for at once: that costs a consumer at rest a third of asking in turn.
+        looks = [each for stream in self.streams for each in self._looks(stream)]
+        answers = map(good, self._server.run(looks))
         return sum(
-            self._reclaim(stream) + self._reclaim_unmoved(stream)
+            self._reclaimed(stream, next(answers))
+            + self._reclaim_unmoved(stream, next(answers))
             for stream in self.streams
         )
 
-    def _reclaim(self, stream: str) -> int:
+    def _looks(self, stream: str) -> tuple[Call, Call]:
+        """One that reclaims what is over, and one that tells what may be, too."""
         lease = round(self._lease * 1000)
         gone = round(max(_GONE, 2 * self._lease) * 1000)
-        arguments = (self._group, self.consumer, lease, gone, self._cursors[stream])
-        count, cursor = self._server.call(scripts.RECLAIM([stream], *arguments))
+        us = (self._group, self.consumer)
+        over = scripts.RECLAIM([stream], *us, lease, gone, self._cursors[stream])
+        return over, scripts.AHEAD([stream], *us, _MOST)
+
+    def _reclaimed(self, stream: str, answer: t.Any) -> int:
+        count, cursor = answer
         self._cursors[stream] = cursor.decode()
         return int(count)
 
-    def _reclaim_unmoved(self, stream: str) -> int:
+    def _reclaim_unmoved(self, stream: str, found: Sequence[bytes]) -> int:
         """Reclaim what would be held for too long, since Redis' clock was set back."""
-        arguments = (self._group, self.consumer, _MOST)
-        found = self._server.call(scripts.AHEAD([stream], *arguments))
         over = self._unmoved[stream].over(zip(found[::2], found[1::2], strict=True))
         calls = [
             scripts.RELEASE([stream], self._group, owner, "lost", id)
