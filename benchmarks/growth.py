@@ -69,7 +69,7 @@ class Scale:
 
     @property
     def window(self) -> int:
-        return self.many // 10
+        return self.many // 20
 
 
 FULL = Scale(20_000, 1_000_000)
@@ -177,7 +177,7 @@ class Growth:
         found = json.loads(call(_NAME, "windows", job, self._timeout))
         for label, figures in found.items():
             _say(job, label, figures)
-        labels = [f"{each} {scale.window:,} of {scale.many:,}" for each in found]
+        labels = [f"{each} windows of {scale.many:,}" for each in found]
         pair = Pair(Case(labels[0], job), Case(labels[1], job))
         yield _compared(job.broker, pair, [(found["first"], found["last"])])
         memory = [found[each]["memory"] for each in ("first", "last")]

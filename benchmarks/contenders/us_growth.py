@@ -5,9 +5,11 @@ Its runs end by a clean stop, so that a queue with more messages can be drained 
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 import typing as t
+from collections.abc import Sequence
 
 from ..job import Job
 from ..tally import Tally
@@ -38,7 +40,7 @@ def first(job: Job) -> None:
 
 
 def windows(job: Job) -> None:
-    """Handle all; print the figures of the first so many, and of the last."""
+    """Handle all; print the figures of its beginning and of its end."""
     from gevent import monkey
 
     monkey.patch_all()
@@ -83,42 +85,56 @@ class _Gated(Tally):
 
 
 class _Windows:
-    """Notes the clocks and the memory at both ends of the first and the last ones."""
+    """Notes the clocks and the memory from window to window of a long run.
+
+    At either end the median of three windows counts: a host that is shared gives one
+    half or twice the time of the next one.
+    """
 
     def __init__(self, job: Job) -> None:
         self.gate = threading.Event()
         self.over = threading.Event()
         self._size = job.handled
-        self._ends = (job.warm_up, self._size, job.count - self._size, job.count)
-        self._notes: list[tuple[float, float, float]] = []
+        self._last = job.count
+        self._notes: list[_Note] = []
         self._done = 0
 
     def one(self) -> None:
         if not self.gate.is_set():
             self.gate.wait()
         self._done += 1
-        if self._done in self._ends:
-            self._notes.append((time.perf_counter(), cpu(), memory()))
-        if self._done == self._ends[-1]:
+        if self._done % self._size == 0:
+            self._notes.append(_Note(time.perf_counter(), cpu(), memory()))
+        if self._done == self._last:
             self._end()
 
     def _end(self) -> None:
-        warm_up, size, *_ = self._ends
-        begun, early, before, late = self._notes
-        tell(
-            {
-                "first": _figures(begun, early, size - warm_up),
-                "last": _figures(before, late, size),
-            }
-        )
+        # The first window has the start in it.
+        windows = [
+            _figures(*pair, self._size)
+            for pair in zip(self._notes, self._notes[1:], strict=False)
+        ]
+        tell({"first": _median(windows[:3]), "last": _median(windows[-3:])})
         self.over.set()
 
 
-def _figures(
-    begun: t.Sequence[float], ended: t.Sequence[float], messages: int
-) -> dict[str, float]:
+class _Note(t.NamedTuple):
+    """What the clocks say."""
+
+    clock: float
+    cpu: float
+    memory: float
+
+
+def _figures(begun: _Note, ended: _Note, messages: int) -> dict[str, float]:
     return {
-        "rate": messages / (ended[0] - begun[0]),
-        "cpu": (ended[1] - begun[1]) / messages * 1e6,
-        "memory": ended[2],
+        "rate": messages / (ended.clock - begun.clock),
+        "cpu": (ended.cpu - begun.cpu) / messages * 1e6,
+        "memory": ended.memory,
+    }
+
+
+def _median(windows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {
+        name: statistics.median(each[name] for each in windows) for name in windows[0]
     }
