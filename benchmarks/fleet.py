@@ -32,11 +32,22 @@ class Fleet:
     """A running command with its processes.
 
     :param counter: The file to which each message adds a byte.
+    :param gate: A file without which nothing is handled.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], counter: pathlib.Path) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        counter: pathlib.Path,
+        gate: pathlib.Path,
+    ) -> None:
         self._process = process
         self._counter = counter
+        self._gate = gate
+
+    def open(self) -> None:
+        """Have messages handled from now on, and not before."""
+        self._gate.touch()
 
     @property
     def handled(self) -> int:
@@ -63,10 +74,11 @@ def running(job: Job, processes: int, folder: pathlib.Path) -> Iterator[Fleet]:
     port = free_port()
     counter = folder / "counter"
     counter.write_bytes(b"")
-    process = _started(job, processes, port, counter, folder / "log")
+    gate = folder / "gate"
+    process = _started(job, processes, port, counter, gate, folder / "log")
     try:
         _await(lambda: _ready(port, process), 120.0, "all processes consume", 0.2)
-        yield Fleet(process, counter)
+        yield Fleet(process, counter, gate)
     except FleetError as error:
         raise FleetError(f"{error}:\n{_end_of(folder / 'log')}") from None
     finally:
@@ -74,12 +86,21 @@ def running(job: Job, processes: int, folder: pathlib.Path) -> Iterator[Fleet]:
 
 
 def _started(
-    job: Job, processes: int, port: int, counter: pathlib.Path, log: pathlib.Path
+    job: Job,
+    processes: int,
+    port: int,
+    counter: pathlib.Path,
+    gate: pathlib.Path,
+    log: pathlib.Path,
 ) -> subprocess.Popen[bytes]:
     app = f"{counted_app.__name__}:create_app"
     command = ["-m", "flask", "--app", app, "qconsume", "run"]
     options = ["--processes", str(processes), "--health", f"127.0.0.1:{port}"]
-    environment = {counted_app.JOB: job.to_json(), counted_app.COUNTER: str(counter)}
+    environment = {
+        counted_app.JOB: job.to_json(),
+        counted_app.COUNTER: str(counter),
+        counted_app.GATE: str(gate),
+    }
     with log.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, *command, *options],

@@ -2,10 +2,10 @@
 
 ``flask qconsume run --processes 1``, then 2 and 4, in turns; each handler waits for
 10 ms and 20 run at once in a process, so that one process does 2,000 a second at best.
-All processes consume before the first message is published. The clock runs from when
-all are published (and a tenth is handled) until nine tenths are handled: who has taken
-more than the others when the queue runs dry is not what is asked. ``efficiency`` is one
-process with 100 at once, as a share of the 10,000 a second that there could be.
+All processes consume before the first message is published, and handle none before the
+last one is. The clock runs from when a tenth is handled until nine tenths are: who has
+taken more than the others when the queue runs dry is not what is asked. ``efficiency``
+is one process with 100 at once, as a share of the 10,000 a second that there could be.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def measured(job: Job, processes: int, settle: float) -> Figures:
     ):
         time.sleep(settle)
         call("us", "fill", job, timeout)
+        running.open()
         figures = _watched(running, job, timeout)
     print(
         f"{job.broker}, {processes}: {figures.rate:,.0f}/s, {figures.cpu:.1f} µs CPU",
@@ -75,8 +76,6 @@ def _watched(running: fleet.Fleet, job: Job, timeout: float) -> Figures:
     began = running.await_handled(job.warm_up, timeout)
     before, used = running.handled, running.cpu()
     wanted = job.count * 9 // 10
-    if wanted - before < job.count // 4:
-        raise SystemExit("Publishing took too long for this: give a larger --count.")
     ended = running.await_handled(wanted, timeout)
     done = running.handled - before
     return Figures(done / (ended - began), (running.cpu() - used) / done * 1e6)
