@@ -8,6 +8,12 @@ import typing as t
 from collections.abc import Iterable
 from collections.abc import Iterator
 
+#: A group gets together before its partitions are dealt out, as Kafka is set up; the
+#: tests' own does not wait.
+_OPTIONS: t.Mapping[str, t.Mapping[str, t.Any]] = {
+    "kafka": {"config": {"group.initial.rebalance.delay.ms": "3000"}}
+}
+
 NAMES = ("rabbitmq", "rabbitmq-quorum", "redis", "redis-streams", "memory", "kafka")
 
 
@@ -20,7 +26,7 @@ def started(name: str, folder: pathlib.Path) -> Iterator[str]:
     server = _server(name)
     if reason := server.missing():
         raise SystemExit(f"{server.title} is not installed: {reason}")
-    with server(folder) as running:
+    with server(folder, **_OPTIONS.get(name, {})) as running:
         yield running.url
 
 
