@@ -21,8 +21,10 @@ from . import layout
 
 #: Seconds for which it is believed that a topic is still there.
 _FRESH = 60.0
-#: Seconds after which it is looked again for those who read whatever comes.
+#: Seconds after which it is looked again for those who read whatever comes: at least,
+#: and as a multiple of what a look took, since who looks keeps all else from running.
 _RECENT = 8.0
+_SELDOM = 20
 #: Seconds that the broker has to answer, where nobody says.
 TIMEOUT = 10.0
 #: Bytes that a record of ours may have: what a topic took, with the headers of a copy.
@@ -55,6 +57,7 @@ class Topics:
         self._looking = threading.Lock()
         self._known: Mapping[str, int] = {}
         self._looked = float("-inf")
+        self._took = 0.0
 
     @property
     def known(self) -> Mapping[str, int]:
@@ -82,17 +85,20 @@ class Topics:
 
     def look(self, timeout: float = TIMEOUT) -> Mapping[str, int]:
         """All topics, asked for anew, and how many partitions each has."""
+        began = time.monotonic()
         found = self._admin.topics(timeout)
         with self._lock:
             news = found != self._known
             self._known, self._looked = found, time.monotonic()
+            self._took = self._looked - began
         if news:
             self._heard(found)
         return found
 
     def refresh(self) -> None:
         """Look in the background, if nobody has for a while. Never waits."""
-        if time.monotonic() - self._looked >= _RECENT and not self._looking.locked():
+        age = time.monotonic() - self._looked
+        if age >= recent(self._took) and not self._looking.locked():
             # A greenlet, where there are some.
             threading.Thread(target=self._refresh, daemon=True).start()
 
@@ -194,6 +200,15 @@ class Topics:
         # From the longest wait on: retries must outlive weeks without workers.
         longest = round(4 * layout.LONGEST * 1_000)
         return room | {"cleanup.policy": "delete", "retention.ms": str(longest)}
+
+
+def recent(took: float) -> float:
+    """Seconds for which a look is a recent one, by how long it took.
+
+    >>> recent(0.01), recent(1.0), recent(5.0)
+    (8.0, 20.0, 60.0)
+    """
+    return min(max(_RECENT, _SELDOM * took), _FRESH)
 
 
 def _forwards(plan: QueuePlan) -> bool:
