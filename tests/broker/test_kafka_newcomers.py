@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from flask_qconsume.broker.delivery import Lane
 from flask_qconsume.broker.kafka.newcomers import Newcomers
+from flask_qconsume.broker.kafka.topics import recent
 from flask_qconsume.broker.topology import QueuePlan
 
 from .kafka_shop import plan
@@ -65,3 +66,7 @@ def test_a_link_that_is_closed_is_told_no_more_and_forgotten() -> None:
     closed.closed = False
     newcomers.tell({"billing": 2})
     assert closed.heard == []
+
+
+def test_it_is_looked_the_less_the_longer_a_look_takes() -> None:
+    assert [recent(took) for took in (0.01, 1.0, 2.0, 100.0)] == [8.0, 20.0, 40.0, 60.0]
