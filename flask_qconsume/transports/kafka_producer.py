@@ -22,6 +22,7 @@ from ..errors import BrokerError
 from ..errors import PublishRefused
 from ..errors import PublishTimeout
 from ..errors import Unroutable
+from ..logs import logger_named
 from .kafka_client import Complaints
 from .kafka_client import destroyed
 from .kafka_client import leave_alone
@@ -32,6 +33,8 @@ from .kafka_reports import Ear
 from .kafka_reports import late
 from .native import NativeThread
 from .native import hub
+
+logger = logger_named("flask_qconsume.transports.kafka")
 
 #: Seconds that the native thread waits for reports before it looks about.
 _POLL = 0.1
@@ -70,10 +73,16 @@ class KafkaProducer:
     After a fork, the child has a client of its own.
 
     :param config: librdkafka's settings.
+    :param patience: Seconds (and twice the time of a send) without any confirmation
+        after which the client is made anew: one that went through an outage may send
+        nothing any more, https://github.com/confluentinc/librdkafka/issues/3009
     """
 
-    def __init__(self, config: Mapping[str, t.Any]) -> None:
+    def __init__(self, config: Mapping[str, t.Any], patience: float = 15.0) -> None:
         self._config = config
+        self._patience = patience
+        #: When anything was confirmed, or the client was made.
+        self._confirmed = 0.0
         self._lock = threading.Lock()
         self._client: Producer | None = None
         self._complaints = Complaints()
@@ -107,7 +116,7 @@ class KafkaProducer:
             self._part(place, ear)
         errors = batch.errors
         if any(errors):
-            self._look(client, errors)
+            self._look(client, errors, timeout)
         return errors
 
     def close(self) -> None:
@@ -129,6 +138,7 @@ class KafkaProducer:
             if self._client is None:
                 config = {**self._config, "error_cb": self._complaints}
                 self._client = made(Producer, config)
+                self._confirmed = time.monotonic()
                 serve = partial(self._serve, self._client)
                 self._thread = NativeThread(serve, "kafka-producer").start()
                 self._home = hub()
@@ -154,12 +164,21 @@ class KafkaProducer:
         if place != self._home and ear.idle and self._ears.pop(place, None) is ear:
             ear.close()
 
-    def _look(self, client: Producer, errors: Sequence[Exception | None]) -> None:
+    def _look(
+        self, client: Producer, errors: Sequence[Exception | None], timeout: float
+    ) -> None:
         """Look whether errors have a cause that others will have, too."""
         if any(isinstance(error, Fatal) for error in errors):
             self._give_up(client)
         if any(isinstance(error, PublishTimeout) for error in errors):
             self._complaints.check()
+            silence = time.monotonic() - self._confirmed
+            if silence >= max(self._patience, 2 * timeout) and self._give_up(client):
+                logger.warning(
+                    "Kafka's client has confirmed nothing for %.0f s: the next publish"
+                    " makes another",
+                    silence,
+                )
 
     def _produce(
         self,
@@ -170,7 +189,7 @@ class KafkaProducer:
         deadline: float,
     ) -> None:
         """Give one record to the client, as soon as it has room."""
-        report = partial(_report, batch, index)
+        report = partial(self._report, batch, index)
         topic, value, key, headers, partition, timestamp = record
         while True:
             try:
@@ -193,16 +212,22 @@ class KafkaProducer:
                 batch.failed(index, _translated(error.args[0]))
                 return
 
-    def _give_up(self, client: Producer) -> None:
-        """A client that had a fatal error sends nothing any more."""
+    def _give_up(self, client: Producer) -> bool:
+        """A client that had a fatal error, or hangs, sends nothing any more.
+
+        :returns: Whether it was ours until now.
+        """
         with self._lock:
-            if self._client is client:
+            ours = self._client is client
+            if ours:
                 self._client = self._thread = None
+            return ours
 
-
-def _report(batch: Batch, index: int, error: t.Any, record: t.Any) -> None:
-    """Called by the client, in the native thread."""
-    batch.report(index, None if error is None else _translated(error))
+    def _report(self, batch: Batch, index: int, error: t.Any, record: t.Any) -> None:
+        """Called by the client, in the native thread."""
+        if error is None:
+            self._confirmed = time.monotonic()
+        batch.report(index, None if error is None else _translated(error))
 
 
 def _let_go(clients: list[Producer]) -> None:
