@@ -31,6 +31,7 @@ from .kafka_faults import translated
 from .kafka_reports import Batch
 from .kafka_reports import Ear
 from .kafka_reports import late
+from .kafka_silence import Silence
 from .native import NativeThread
 from .native import hub
 
@@ -73,16 +74,15 @@ class KafkaProducer:
     After a fork, the child has a client of its own.
 
     :param config: librdkafka's settings.
-    :param patience: Seconds (and twice the time of a send) without any confirmation
-        after which the client is made anew: one that went through an outage may send
-        nothing any more, https://github.com/confluentinc/librdkafka/issues/3009
+    :param patience: Seconds (and twice the time of a send) for which nothing is
+        confirmed of what is sent, after which the client is made anew: one that went
+        through an outage may send nothing any more,
+        https://github.com/confluentinc/librdkafka/issues/3009
     """
 
     def __init__(self, config: Mapping[str, t.Any], patience: float = 15.0) -> None:
         self._config = config
-        self._patience = patience
-        #: When anything was confirmed, or the client was made.
-        self._confirmed = 0.0
+        self._silence = Silence(patience)
         self._lock = threading.Lock()
         self._client: Producer | None = None
         self._complaints = Complaints()
@@ -106,6 +106,7 @@ class KafkaProducer:
         ear = self._ears.get(place) or self._ears.setdefault(place, Ear())
         try:
             batch = Batch(len(records), ear)
+            self._silence.begin()
             if not ear.idle:
                 # Let others come as far as this: what is sent together costs less.
                 time.sleep(0)
@@ -138,7 +139,7 @@ class KafkaProducer:
             if self._client is None:
                 config = {**self._config, "error_cb": self._complaints}
                 self._client = made(Producer, config)
-                self._confirmed = time.monotonic()
+                self._silence.end()
                 serve = partial(self._serve, self._client)
                 self._thread = NativeThread(serve, "kafka-producer").start()
                 self._home = hub()
@@ -172,12 +173,10 @@ class KafkaProducer:
             self._give_up(client)
         if any(isinstance(error, PublishTimeout) for error in errors):
             self._complaints.check()
-            silence = time.monotonic() - self._confirmed
-            if silence >= max(self._patience, 2 * timeout) and self._give_up(client):
+            if self._silence.is_too_long(timeout) and self._give_up(client):
                 logger.warning(
-                    "Kafka's client has confirmed nothing for %.0f s: the next publish"
-                    " makes another",
-                    silence,
+                    "Kafka's client confirms nothing any more of what it is given: the"
+                    " next publish makes another"
                 )
 
     def _produce(
@@ -226,7 +225,7 @@ class KafkaProducer:
     def _report(self, batch: Batch, index: int, error: t.Any, record: t.Any) -> None:
         """Called by the client, in the native thread."""
         if error is None:
-            self._confirmed = time.monotonic()
+            self._silence.end()
         batch.report(index, None if error is None else _translated(error))
 
 
