@@ -37,6 +37,8 @@ _SILENCE = 60.0
 class KafkaConsumer:
     """A member of a consumer group, for the thread that made it.
 
+    Before it has started it takes nothing, and costs next to nothing.
+
     :param config: librdkafka's settings, the group's id among them.
     :param topics: Topics, and patterns that begin with ``^``.
     """
@@ -50,6 +52,8 @@ class KafkaConsumer:
         self._bell = Bell()
         self._member = Member(config, list(topics), terms, self._bell)
         self._thread = NativeThread(self._member.run, "kafka")
+        #: Whether it is in its group, or on the way there, or was.
+        self.started = False
 
     @property
     def stale(self) -> int:
@@ -67,14 +71,18 @@ class KafkaConsumer:
         return self._member.absence.lasts
 
     def start(self, timeout: float = 2 * ANSWER) -> None:
-        """Connect, and begin to join the group.
+        """Connect, and begin to join the group, unless it is closed by now.
 
         :raises BrokerError: if the broker does not answer, or refuses.
         """
+        if self._member.stopping:
+            return
+        self.started = True
+        self._member.beaten = time.monotonic()
         self._thread.start()
         deadline = time.monotonic() + timeout
         try:
-            while not self._member.opened:
+            while not (self._member.opened or self._member.stopping):
                 self._raise()
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -163,6 +171,8 @@ class KafkaConsumer:
         :raises BrokerError: if it does not.
         """
         self._raise()
+        if not self.started:
+            return
         if time.monotonic() - self._member.beaten > _SILENCE:
             raise BrokerUnavailable(f"Kafka's client has hung for {_SILENCE:g} s.")
 
@@ -185,7 +195,8 @@ class KafkaConsumer:
     def _raise(self) -> None:
         if self._member.error is not None:
             raise self._member.error
-        if not self._thread.alive and not self._member.stopping:
+        ended = self.started and not self._thread.alive
+        if ended and not self._member.stopping:
             raise BrokerError(f"Kafka's client has ended: {self._thread.error!r}")
 
     def _say(self) -> None:

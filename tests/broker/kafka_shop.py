@@ -24,7 +24,7 @@ from ..waiting import wait_for
 EXCHANGE = "shop"
 
 #: Two partitions are enough to tell, and members that are gone are found gone soon.
-QUICKLY = {
+QUICKLY: dict[str, t.Any] = {
     "partitions": 2,
     "kafka_consumer_config": {
         "session.timeout.ms": 6_000,

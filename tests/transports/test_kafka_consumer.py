@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 import typing as t
 from collections import Counter
@@ -498,3 +499,24 @@ def test_a_wrong_password_is_told(kafka: Kafka) -> None:
 def test_a_setting_that_does_not_exist_is_told() -> None:
     error, _ = started(config(closed_port(), "group", no_such_thing=1))
     assert 'No such configuration property: "no.such.thing"' in str(error)
+
+
+def test_one_that_is_closed_while_it_starts_lets_its_starter_go() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host, port = silent.getsockname()
+        consumer = KafkaConsumer(config(f"{host}:{port}", "group"), ["x"], Terms(1))
+        starting = gevent.spawn(consumer.start)
+        wait_for(lambda: consumer.started)
+        consumer.close(0)
+        starting.get(timeout=4)
+
+
+def test_one_that_was_never_started_does_nothing_and_is_well() -> None:
+    consumer = KafkaConsumer(config(closed_port(), "group"), ["orders"], Terms(1))
+    consumer.wait(0.01)
+    consumer.check()
+    assert consumer.take(1) == []
+    assert not consumer.away
+    assert consumer.close(0)
+    consumer.start()
+    assert not consumer.started

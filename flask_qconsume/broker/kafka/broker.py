@@ -18,12 +18,14 @@ from ...message import Outgoing
 from ...settings import Settings
 from ...transports.kafka_admin import KafkaAdmin
 from ...transports.kafka_config import kafka_config
+from ...transports.kafka_contents import Contents
 from ...transports.kafka_producer import KafkaProducer
 from ...transports.kafka_slot import Arrival
 from ..base import Broker
 from ..base import DeadLetters
 from ..base import Link
 from ..base import Suspects
+from ..delivery import Forward
 from ..delivery import Lane
 from ..headers import oldest
 from ..listening import anybody_listens
@@ -38,6 +40,7 @@ from .dead_letters import KafkaDeadLetters
 from .heads import Heads
 from .lag import lag
 from .lag import undone
+from .lanes import Lanes
 from .link import KafkaLink
 from .link import Opener
 from .link import terms_of
@@ -64,17 +67,20 @@ class Kafka(Broker):
         self._admin = KafkaAdmin(self._config.admin())
         self._producer = KafkaProducer(self._config.producer(settings.publish_timeout))
         self._newcomers = Newcomers()
-        self._topics = Topics(self._admin, self._config, settings, self._newcomers.tell)
+        self._topics = Topics(self._admin, self._config, settings, self._hear)
+        self._contents = Contents(self._config.consumer(_NOBODY))
+        self._lanes = Lanes(self._partitions, self._contents.of)
         self._publisher = Publisher(self._producer, self._topics)
         self._declared_by: int | None = None
         self._declaring = threading.Lock()
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         self._declare_once(TIMEOUT)
+        group, main = layout.group(plan, lane), lane is Lane.MAIN
         link = self.link(
             plan,
             lane,
-            config=self._config.consumer(layout.group(plan, lane), self.settings.lease),
+            config=self._member_of(group, from_the_first=not main),
             topics=layout.subscription(plan, lane),
             terms=terms_of(
                 plan,
@@ -84,14 +90,38 @@ class Kafka(Broker):
                 due=records.due,
                 grace=self._config.grace,
             ),
-            opened=_opener(layout.group(plan, lane), self.topology.exchange),
-            forwarder=lambda forwards: self._publisher.forward(
-                forwards, self.settings.publish_timeout
-            ),
-            refresh=self._topics.refresh,
+            opened=_opener(group, self.topology.exchange),
+            forwarder=self._forward,
+            refresh=self._refresh,
+            wanted=None if main else lambda: self._lanes.in_use(plan.name),
         )
         self._newcomers.add(link, self._topics.known)
+        if not main:
+            self._lanes.add(plan.name, link)
         return link
+
+    def _member_of(self, group: str, *, from_the_first: bool) -> dict[str, t.Any]:
+        config = self._config.consumer(group, self.settings.lease)
+        # A lane's member joins after the first suspect came.
+        return config | ({"auto.offset.reset": "earliest"} if from_the_first else {})
+
+    def _forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
+        errors = self._publisher.forward(forwards, self.settings.publish_timeout)
+        for forward, error in zip(forwards, errors, strict=True):
+            if error is None and forward.lane is Lane.SUSPECTS:
+                self._lanes.tell(forward.delivery.link.plan.name)
+        return errors
+
+    def _refresh(self) -> None:
+        self._topics.refresh()
+        self._lanes.refresh()
+
+    def _hear(self, topics: Mapping[str, int]) -> None:
+        self._newcomers.tell(topics)
+        self._lanes.look_again()
+
+    def _partitions(self, topic: str) -> int:
+        return self._topics.known.get(topic, 0)
 
     def publish(
         self, messages: Sequence[Outgoing], timeout: float
@@ -154,6 +184,7 @@ class Kafka(Broker):
 
     def close(self) -> None:
         self._producer.close()
+        self._contents.close()
         self._admin.close()
 
     def _lag(self, plan: QueuePlan, queue: str) -> int:

@@ -76,6 +76,8 @@ class KafkaLink(Link):
     :param opened: Makes a message of a record that arrived.
     :param forwarder: Puts copies where they go; for each ``None``, or why it did not.
     :param refresh: Called now and then: has somebody look for new topics.
+    :param wanted: Whether anything is there to be read, for who is to join no sooner;
+        :meth:`wake` lets it look again.
     """
 
     pushes = False
@@ -93,6 +95,7 @@ class KafkaLink(Link):
         opened: Opener,
         forwarder: Forwarder,
         refresh: Callable[[], None] = lambda: None,
+        wanted: Callable[[], bool] | None = None,
     ) -> None:
         super().__init__(plan, lane)
         self.keeps_order = terms.ordering != "none"
@@ -101,14 +104,16 @@ class KafkaLink(Link):
         self._refresh = refresh
         self._paused = False
         self._consumer = KafkaConsumer(config, topics, terms)
-        self._consumer.start()
+        self._wanted = wanted
+        if wanted is None:
+            self._consumer.start()
 
     @property
     def interrupted(self) -> bool:
         return self._consumer.away
 
     def read(self, room: int, wait: float = _WAIT) -> Sequence[Delivery]:
-        if self.closed:
+        if self.closed or not self._joined(wait):
             return []
         consumer, opened = self._consumer, self._opened
         found = [] if self._paused else consumer.take(room)
@@ -116,6 +121,16 @@ class KafkaLink(Link):
             consumer.wait(wait)
             found = [] if self._paused or self.closed else consumer.take(room)
         return [KafkaDelivery(self, arrival, opened(arrival)) for arrival in found]
+
+    def _joined(self, wait: float) -> bool:
+        """Whether it is in its group, or on the way there; else, that is waited for."""
+        if self._wanted is not None:
+            if self._paused or not self._wanted():
+                self._consumer.wait(wait)
+                return False
+            self._wanted = None
+            self._consumer.start()
+        return True
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         arrivals = [delivery.tag for delivery in deliveries]
@@ -174,6 +189,10 @@ class KafkaLink(Link):
     def find(self, topics: Mapping[str, int]) -> None:
         """There are topics to be read that it may not know; so many partitions each."""
         self._consumer.find(topics)
+
+    def wake(self) -> None:
+        """Let the reader look at once."""
+        self._consumer.wake()
 
     def pause(self) -> None:
         self._paused = True
