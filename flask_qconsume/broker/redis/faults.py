@@ -88,6 +88,14 @@ def translated(error: Exception, *, sent: bool = False) -> BrokerError:
     )
 
 
+def like(error: BrokerError) -> BrokerError:
+    """The same for somebody else: an exception is raised in one place only."""
+    kind = BrokerUnavailable if isinstance(error, BrokerUnavailable) else type(error)
+    found = kind(str(error))
+    found.__cause__ = error
+    return found
+
+
 def _kind(error: Exception) -> type[BrokerError]:
     # redis-py makes a refused password a ConnectionError, so refusals come first.
     if isinstance(error, _REFUSALS):

@@ -135,6 +135,8 @@ class Held(Holder):
         """The tags and elements that the script took."""
         tags = [tag.decode() for tag in answer[1::2]]
         self._tags.update(dict.fromkeys(tags))
+        # What was not given out is given to the next pop, which may be the same then.
+        self._number = self._asked.start + len(tags)
         self._asked = range(0)
         return list(zip(tags, answer[2::2], strict=True))
 
@@ -153,9 +155,9 @@ class Held(Holder):
 
     def touch(self) -> None:
         held = chunks(list(self._tags))
-        self._server.count(
-            [scripts.TOUCH(self._keys, self._lease, *some) for some in held]
-        )
+        calls = [scripts.TOUCH(self._keys, self._lease, *some) for some in held]
+        for answer in self._server.beat(calls) if calls else ():
+            good(answer)
 
     def give_back(self, tags: Sequence[str], timeout: float | None = None) -> int:
         layout = self._layout
@@ -183,7 +185,7 @@ class Held(Holder):
     def restore_expired(self) -> int:
         ahead = scripts.AHEAD(self._keys[:1], self._lease, _PAGE)
         # Asked for at once: a consumer at rest does so again and again.
-        answers = map(good, self._server.run([ahead, self._expired()]))
+        answers = map(good, self._server.beat([ahead, self._expired()]))
         ended = self._end_unmoved(next(answers))
         found = self._server.call(self._expired()) if ended else next(answers)
         restored = 0

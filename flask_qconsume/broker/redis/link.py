@@ -9,6 +9,7 @@ the script is sent with the wait, and run as soon as that ends.
 from __future__ import annotations
 
 import threading
+import time
 import typing as t
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from ..delivery import Forward
 from ..delivery import Lane
 from ..topology import QueuePlan
 from . import envelope
+from . import scripts
 from .faults import translated
 from .held import Held
 from .held import Holder
@@ -36,19 +38,20 @@ from .layout import Layout
 from .scripts import Call
 from .server import good
 from .shared import Shared
+from .unseen import EVERY
 
 logger = logger_named("flask_qconsume.broker.redis")
 
 T = t.TypeVar("T")
 
-#: Seconds that a wait takes at most. So late may come what does not end a wait: a
-#: shorter delay asked for by another process, a message of another step than the first.
-WAIT = 1.0
-#: The same for a lane of suspects, which nobody publishes to.
-_LANE_WAIT = 5.0
+#: Seconds that a wait takes at most. What ends none is looked for sooner by one for all
+#: (:mod:`.unseen`), but in a lane of suspects, which nobody publishes to.
+_WAIT = 5.0
 #: The same while messages of other steps keep coming, and for how many waits.
 _SHORT_WAIT = 0.1
 _SHORT_WAITS = 600
+#: A wait that ends by so much later anyway is not ended for what becomes due.
+_MARGIN = 0.1
 #: How many messages are taken by the end of a wait: this process may be stopped, or
 #: its hub blocked, while others have nothing to do.
 ONE = 1
@@ -78,8 +81,7 @@ class HoldingLink(Link):
         self.beat_interval = min(lease / 3, Link.beat_interval)
         self._shared = shared
         self._held = self._holder(lease)
-        longest = WAIT if lane is Lane.MAIN else _LANE_WAIT
-        self._longest = min(longest, shared.server.silence / 2)
+        self._longest = min(_WAIT, shared.server.silence / 2)
         #: Whether the last look found nothing, so that a wait comes next.
         self._dry = False
         self._paused = False
@@ -87,6 +89,8 @@ class HoldingLink(Link):
         self._gate = threading.Lock()
         self._waiting = False
         self._woken = False
+        #: When the wait ends at the latest.
+        self._until = 0.0
         #: Held by the reader while it talks to Redis.
         self._reading = threading.Lock()
         self._ended = threading.Event()
@@ -98,10 +102,12 @@ class HoldingLink(Link):
             self._wire.close()
             raise
         shared.links.add(self)
+        if lane is Lane.MAIN:
+            shared.unseen.add(self)
 
     def read(self, room: int) -> Sequence[Delivery]:
         if self._paused or self.closed:
-            self._ended.wait(WAIT)
+            self._ended.wait(EVERY)
             return []
         with self._reading:
             if self._ended.is_set():
@@ -169,11 +175,27 @@ class HoldingLink(Link):
             if self._unblocked():
                 break
 
+    def unseen(self) -> Call | None:
+        """What tells if there is anything that does not end the present wait."""
+        left = self._until - time.monotonic()
+        return self._look_beside() if self._waiting and left > EVERY else None
+
+    def tell_unseen(self, answer: bytes) -> None:
+        """Wake the reader for what comes before its wait ends.
+
+        :param answer: In how many seconds, if ever.
+        """
+        # By how much the two ways to Redis differ is no reason.
+        soon = self._until - _MARGIN
+        if answer and time.monotonic() + float(answer) < soon:
+            self.wake()
+
     def close(self) -> None:
         with self._gate:
             self.closed = True
             first = not self._ended.is_set()
             self._ended.set()
+        self._shared.unseen.discard(self)
         if first:
             # Not interrupted: what follows the wait may take something even then.
             self.wake()
@@ -187,6 +209,10 @@ class HoldingLink(Link):
 
     def _holder(self, lease: float) -> Holder:
         """What knows the messages that this link holds."""
+        raise NotImplementedError
+
+    def _look_beside(self) -> Call:
+        """The script that tells in how many seconds there is what ends no wait."""
         raise NotImplementedError
 
     def _popped(self, answer: t.Any) -> list[Delivery]:
@@ -248,6 +274,7 @@ class HoldingLink(Link):
                 return []
             waiting = self._waiting = seconds > 0 and not self._woken
             self._woken = False
+            self._until = time.monotonic() + seconds
         try:
             return self._block(seconds, room) if waiting else self._pop(room)
         finally:
@@ -357,6 +384,13 @@ class RedisLink(HoldingLink):
     def _holder(self, lease: float) -> Held:
         return Held(self._shared.server, self._layout, self.queue, lease)
 
+    def _look_beside(self) -> Call:
+        delayed, others = (
+            self._layout.delayed(self.queue),
+            self._layout.lists(self.queue),
+        )
+        return scripts.BESIDE([delayed, *others[1:]])
+
     def _popped(self, answer: t.Any) -> list[Delivery]:
         found = self._held.popped(answer)
         self._pauses.note(answer[0], [tag for tag, _ in found])
@@ -409,7 +443,7 @@ class RedisLink(HoldingLink):
         return self._layout.step(envelope.kombu_priority(priority))
 
     def _is_unseen(self, forward: Forward) -> bool:
-        soon = 0 < forward.delay < WAIT
+        soon = 0 < forward.delay < EVERY
         return forward.lane is not Lane.DEAD and (soon or self._step(forward) != 0)
 
 

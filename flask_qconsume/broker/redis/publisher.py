@@ -21,11 +21,12 @@ from . import envelope
 from . import scripts
 from .bindings import Bindings
 from .faults import AnswerLost
+from .faults import like
 from .layout import Layout
-from .link import WAIT
 from .meeting import Turn
 from .scripts import Call
 from .shared import Shared
+from .unseen import EVERY
 
 #: One round trip carries at most so many messages and bytes.
 _MESSAGES = 200
@@ -95,7 +96,7 @@ class Publisher:
                 attempt.failed(error)
         except BrokerError as error:
             for attempt in attempts:
-                attempt.give_up(error if attempt is leader else _like(error))
+                attempt.give_up(error if attempt is leader else like(error))
 
     def _send(self, portion: Portion, leader: _Attempts) -> None:
         parts = [part for each in portion for part in self._parts(*each, leader)]
@@ -176,7 +177,7 @@ class ListPublisher(Publisher):
         else:
             keys = [layout.listed(queue, step) for queue in queues]
             call = scripts.PUBLISH(keys, "", *copies)
-        late = step != 0 or 0 < message.delay < WAIT
+        late = step != 0 or 0 < message.delay < EVERY
         return call, late
 
     def _sealed(self, message: Outgoing) -> bytes:
@@ -268,7 +269,7 @@ class _Attempts(Turn):
                 "Redis did not confirm the message in time; it may have taken it or"
                 f" not. {self._last or ''}".strip()
             )
-        return _like(self._last)
+        return like(self._last)
 
 
 #: A message: whose it is, and which one of that caller's.
@@ -289,11 +290,3 @@ def _portions(attempts: Sequence[_Attempts]) -> Iterator[Portion]:
                 portion, size = [], 0
     if portion:
         yield portion
-
-
-def _like(error: BrokerError) -> BrokerError:
-    """The same for somebody else: an exception is raised in one place only."""
-    kind = BrokerUnavailable if isinstance(error, BrokerUnavailable) else type(error)
-    found = kind(str(error))
-    found.__cause__ = error
-    return found

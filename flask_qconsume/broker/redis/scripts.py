@@ -138,6 +138,19 @@ return answer
 """
 )
 
+#: In how many seconds there is something that a wait for the first list does not see;
+#: '' if nothing is known of. KEYS delayed, the other lists…
+BESIDE = Script(
+    NOW
+    + """
+for i = 2, #KEYS do
+  if redis.call('EXISTS', KEYS[i]) == 1 then return '0' end
+end
+local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
+return first and string.format('%.6f', math.max(0, first - now)) or ''
+"""
+)
+
 #: Forgets messages that are done with; returns how many of them were still held.
 #: KEYS leases, unacked, index; ARGV tags…
 ACK = Script(

@@ -23,6 +23,7 @@ from ...errors import BrokerError
 from ...errors import BrokerUnavailable
 from ...errors import ConfigurationError
 from ...settings import Settings
+from .beats import Beats
 from .faults import translated
 from .layout import connection_options
 from .meeting import Meeting
@@ -37,6 +38,8 @@ _ERRORS = (exceptions.RedisError, OSError)
 _CONNECT_TIMEOUT = 5.0
 #: Seconds in which it answers if it is there.
 _LOOK = 1.0
+#: How many questions a link asks again and again.
+_FEW = 4
 
 
 class Wire:
@@ -66,7 +69,7 @@ class Wire:
         connection = self._connection
         try:
             self._limit(self._silence if timeout is None else max(timeout, 0.001))
-            connection.send_packed_command(connection.pack_commands(commands))
+            connection.send_packed_command(self._packed(commands))
             return [self._answer() for _ in commands]
         except BaseException as error:
             # Whatever it was, answers may still be on their way to us.
@@ -106,6 +109,9 @@ class Wire:
         """Close the connection."""
         self._connection.disconnect()
 
+    def _packed(self, commands: Sequence[Command]) -> Sequence[bytes]:
+        return t.cast("Sequence[bytes]", self._connection.pack_commands(commands))
+
     def _answer(self) -> t.Any:
         try:
             return self._connection.read_response()
@@ -139,8 +145,9 @@ class _Pool:
                 "'QCONSUME_BROKER_URL' or 'QCONSUME_TRANSPORT_OPTIONS' cannot be used"
                 f" for Redis: {error}."
             ) from error
-        #: Those who publish by these connections.
+        #: Those who publish by these connections, and those who are asked if they live.
         self.meeting = Meeting(leaders)
+        self.beats = Beats()
 
     def take(self) -> t.Any:
         """A connection, opened."""
@@ -221,6 +228,10 @@ class Server:
         with self._pooled() as wire:
             answers = wire.run(calls, timeout)
             return self._replicas.confirmed(wire, answers, timeout)
+
+    def beat(self, calls: Sequence[Call]) -> Sequence[t.Any]:
+        """:meth:`run`, together with all who do so at this time."""
+        return self._pool().beats.run(calls, self.run, 2 * self.silence)
 
     def call(self, call: Call, timeout: float | None = None) -> t.Any:
         """Run one script.
@@ -312,13 +323,26 @@ class Server:
 
 
 class _Own(Wire):
+    """One link's: it asks for the same again and again as long as there is nothing."""
+
     def __init__(self, pool: _Pool, silence: float) -> None:
         super().__init__(pool.take(), silence)
         self._pool = pool
+        self._known: dict[tuple[Command, ...], Sequence[bytes]] = {}
 
     def close(self) -> None:
         super().close()
         self._pool.redis.release(self._connection)
+
+    def _packed(self, commands: Sequence[Command]) -> Sequence[bytes]:
+        # To pack two commands takes longer than to send them.
+        key = tuple(commands)
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= _FEW:
+                self._known.clear()
+            found = self._known[key] = super()._packed(commands)
+        return found
 
 
 def _hub() -> int:

@@ -7,6 +7,7 @@ import weakref
 
 from ...settings import Settings
 from .server import Server
+from .unseen import Unseen
 
 L = t.TypeVar("L")
 
@@ -32,6 +33,7 @@ class Shared(t.Generic[L]):
         #: messages' tags, or its own name); the next link of that queue does.
         self.orphans: dict[str, list[str]] = {}
         self.links: weakref.WeakSet[t.Any] = weakref.WeakSet()
+        self.unseen = Unseen(server.run)
 
     def wake(self, queues: t.Iterable[str]) -> None:
         """Let the links of these queues look for what their waits do not see."""

@@ -96,7 +96,7 @@ class Held(Holder):
     def touch(self) -> None:
         if self._tags:
             call = scripts.TOUCH(self.streams, self._group, self.consumer)
-            self._server.call(call)
+            good(self._server.beat([call])[0])
 
     def give_back(self, tags: Sequence[str], timeout: float | None = None) -> int:
         marked = [tag for tag in tags if self._tags.get(tag)]
@@ -125,7 +125,7 @@ class Held(Holder):
     def restore_expired(self) -> int:
         # Asked for at once: that costs a consumer at rest a third of asking in turn.
         looks = [each for stream in self.streams for each in self._looks(stream)]
-        answers = map(good, self._server.run(looks))
+        answers = map(good, self._server.beat(looks))
         return sum(
             self._reclaimed(stream, next(answers))
             + self._reclaim_unmoved(stream, next(answers))

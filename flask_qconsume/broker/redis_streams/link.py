@@ -18,13 +18,14 @@ from ..delivery import Forward
 from ..delivery import Lane
 from ..redis.link import LONG
 from ..redis.link import ONE
-from ..redis.link import WAIT
 from ..redis.link import HoldingLink
 from ..redis.scripts import Call
 from ..redis.server import good
 from ..redis.shared import Shared
+from ..redis.unseen import EVERY
 from ..topology import QueuePlan
 from . import envelope
+from . import scripts
 from .envelope import META
 from .held import Held
 from .layout import Layout
@@ -49,6 +50,10 @@ class StreamLink(HoldingLink):
 
     def _holder(self, lease: float) -> Held:
         return Held(self._shared.server, self._layout, self.queue, lease)
+
+    def _look_beside(self) -> Call:
+        keys = [self._layout.delayed(self.queue), *self._held.streams]
+        return scripts.BESIDE(keys, self._layout.group)
 
     def _pop(self, room: int) -> list[Delivery]:
         if self._spare:
@@ -109,4 +114,4 @@ class StreamLink(HoldingLink):
         return self._held.forward(tag, place, "", 0, *fields)
 
     def _is_unseen(self, forward: Forward) -> bool:
-        return 0 < forward.delay < WAIT
+        return 0 < forward.delay < EVERY

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ...message import Outgoing
 from .. import properties as basic
-from ..redis.link import WAIT
 from ..redis.publisher import Publisher
 from ..redis.scripts import Call
+from ..redis.unseen import EVERY
 from . import scripts
 from .envelope import META
 from .envelope import Entry
@@ -42,7 +42,7 @@ class StreamPublisher(Publisher):
         layout: Layout = self._shared.layout
         copies = [entry.packed(layout.step(q, message.priority)) for q in queues]
         keys = [layout.delayed(queue) for queue in queues]
-        return scripts.PUBLISH(keys, message.delay, *copies), message.delay < WAIT
+        return scripts.PUBLISH(keys, message.delay, *copies), message.delay < EVERY
 
     def _key(self, queue: str) -> str:
         return str(self._shared.layout.stream(queue))

@@ -132,6 +132,22 @@ return {soon, table.concat(heads), table.concat(parts)}
 """
 )
 
+#: In how many seconds there is something that no wait for new entries sees; '' if
+#: nothing is known of. KEYS delayed, streams…; ARGV group
+BESIDE = Script(
+    NOW
+    + _PENDING
+    + """
+for i = 2, #KEYS do
+  for _, owner in ipairs({'released', 'lost'}) do
+    if #pending(KEYS[i], ARGV[1], '-', '+', 1, owner) > 0 then return '0' end
+  end
+end
+local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
+return first and string.format('%.6f', math.max(0, first - now)) or ''
+"""
+)
+
 #: Forgets messages that are done with; returns how many of them were still pending.
 #: KEYS stream; ARGV group, the ids as one text, since clients are slow at sending many
 ACK = Script(

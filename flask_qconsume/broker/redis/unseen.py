@@ -1,0 +1,88 @@
+"""What ends no wait: one looks for it, for all links of the process that wait.
+
+A link waits in Redis for what comes into its queue, and that can be for long. What
+becomes due, what somebody gives back, and what has a priority that the wait is not for,
+does not end it. A look at one queue costs as much as a wait, and at fifty hardly more.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import typing as t
+from collections.abc import Callable
+from collections.abc import Sequence
+
+from ...errors import BrokerError
+from .scripts import Call
+
+#: Seconds between two looks: so late may come what ends no wait.
+EVERY = 1.0
+
+
+class Waiting(t.Protocol):
+    """A link that may be waiting."""
+
+    def unseen(self) -> Call | None:
+        """What tells if it waits for too long; ``None`` if it does not wait."""
+
+    def tell_unseen(self, answer: t.Any) -> None:
+        """What came of that."""
+
+
+class Unseen:
+    """Looks for what waits do not see, as long as there are links.
+
+    :param run: Runs scripts in one round trip; an error of Redis' is an answer.
+    :param every: Seconds between two looks.
+    """
+
+    def __init__(
+        self, run: Callable[[Sequence[Call]], Sequence[t.Any]], every: float = EVERY
+    ) -> None:
+        self._run = run
+        self._every = every
+        self._links: dict[Waiting, None] = {}
+        self._gate = threading.Lock()
+        self._empty = threading.Event()
+        self._runs_in: int | None = None
+
+    def add(self, link: Waiting) -> None:
+        """Look for this one, too."""
+        with self._gate:
+            self._links[link] = None
+            self._empty.clear()
+            # In a forked child nobody does yet.
+            if self._runs_in != os.getpid():
+                self._runs_in = os.getpid()
+                # A greenlet, where there are some.
+                threading.Thread(target=self._go_on, daemon=True).start()
+
+    def discard(self, link: Waiting) -> None:
+        """Look for this one no more."""
+        with self._gate:
+            self._links.pop(link, None)
+            if not self._links:
+                self._empty.set()
+
+    def look(self) -> None:
+        """Look once, and tell each of those that wait."""
+        asked = [(link, call) for link in list(self._links) if (call := link.unseen())]
+        try:
+            answers = self._run([call for _, call in asked]) if asked else ()
+        except BrokerError:
+            return  # Those that wait find out by themselves that it is away.
+        for (link, _), answer in zip(asked, answers, strict=True):
+            if not isinstance(answer, Exception):
+                link.tell_unseen(answer)
+
+    def _go_on(self) -> None:
+        while not self._is_over():
+            if not self._empty.wait(self._every):
+                self.look()
+
+    def _is_over(self) -> bool:
+        with self._gate:
+            if not self._links:
+                self._runs_in = None
+            return not self._links
