@@ -7,6 +7,7 @@ import re
 import shlex
 import typing as t
 
+import click
 import pytest
 from flask import Flask
 
@@ -101,6 +102,8 @@ def test_the_commands_it_shows_are_there() -> None:
     shown = re.findall(r"\bqconsume (\S+) ?(.*)$", "\n".join(blocks("sh")), re.M)
     assert shown
     for name, arguments in shown:
-        options = {opt for param in cli.commands[name].params for opt in param.opts}
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        options = {opt for param in command.params for opt in param.opts}
         used = {word for word in shlex.split(arguments) if word.startswith("--")}
         assert used <= options

@@ -29,6 +29,7 @@ from flask_qconsume.broker.capabilities import Capabilities
 from flask_qconsume.broker.opening import brokers
 from flask_qconsume.cli import cli
 from flask_qconsume.cli.durations import spoken
+from flask_qconsume.cli.group import LazyGroup
 from flask_qconsume.handling import signals
 
 KEY = re.compile(r"'?\b(QCONSUME_[A-Z_]+)\b'?")
@@ -160,8 +161,11 @@ def command_lines(
         yield from option_lines(parameter, context)
     if isinstance(command, click.Group):
         # In the order in which they were added, the most important first.
-        for name, child in command.commands.items():
-            if not child.hidden:
+        for name in (
+            command.lazy if isinstance(command, LazyGroup) else command.commands
+        ):
+            child = command.get_command(context, name)
+            if child is not None and not child.hidden:
                 inner = click.Context(child, info_name=name, parent=context)
                 yield from command_lines(child, f"{path} {name}", inner)
 

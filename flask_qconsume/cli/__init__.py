@@ -1,33 +1,52 @@
 """``flask qconsume``: its commands.
 
 Flask imports this for every ``flask`` command, before the process can be patched by
-gevent. So nothing here imports gevent or kombu until a command needs it.
+gevent. So nothing here imports a command, gevent or kombu until it is needed.
 """
 
 from __future__ import annotations
 
-from flask.cli import AppGroup
+from .group import Lazy
+from .group import LazyGroup
 
-from .check import check
-from .dead_letters import dead_letters
-from .declare import declare
-from .listing import list_consumers
-from .plan import plan
-from .publish import publish
-from .run import run
-from .status import status
+_COMMANDS = {
+    "run": ("run", "run", "Consume messages until SIGTERM or SIGINT."),
+    "list": ("listing", "list_consumers", "Show the consumers of the app."),
+    "plan": (
+        "plan",
+        "plan",
+        "Show what is declared on the broker, and what it promises.",
+    ),
+    "status": (
+        "status",
+        "status",
+        "Show how many messages, suspects and dead letters wait.",
+    ),
+    "declare": (
+        "declare",
+        "declare",
+        "Declare exchanges, queues and bindings on the broker.",
+    ),
+    "publish": (
+        "publish",
+        "publish",
+        "Publish a message and print its id, once the broker has confirmed it.",
+    ),
+    "dead-letters": (
+        "dead_letters",
+        "dead_letters",
+        "Look after messages that were rejected.",
+    ),
+    "check": ("check", "check", "Ask a running worker whether it lives."),
+}
 
-cli = AppGroup("qconsume", help="Run and look after the app's message consumers.")
-for command in (
-    run,
-    list_consumers,
-    plan,
-    status,
-    declare,
-    publish,
-    dead_letters,
-    check,
-):
-    cli.add_command(command)
+cli = LazyGroup(
+    "qconsume",
+    help="Run and look after the app's message consumers.",
+    lazy={
+        word: Lazy(f"{__name__}.{module}", name, said)
+        for word, (module, name, said) in _COMMANDS.items()
+    },
+)
 
 __all__ = ["cli"]

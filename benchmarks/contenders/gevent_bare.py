@@ -1,0 +1,33 @@
+"""gevent alone: greenlets that wait as handlers do, and get no messages.
+
+Its loop counts in milliseconds, so that 10 ms take 10.7. No consumer on gevent can be
+faster than this, whatever it costs.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ..job import Job
+from ..tally import Tally
+
+TITLE = "gevent, handlers without messages"
+BROKERS = ("memory",)
+
+
+def drain(job: Job) -> None:
+    from gevent import monkey
+
+    monkey.patch_all()
+    import gevent
+
+    if not job.work:
+        raise SystemExit("Without '--work' there is nothing to wait for.")
+    tally = Tally(job)
+
+    def handle() -> None:
+        while True:
+            time.sleep(job.work)
+            tally.one()
+
+    gevent.joinall([gevent.spawn(handle) for _ in range(job.concurrency)])
