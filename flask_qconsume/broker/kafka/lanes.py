@@ -68,8 +68,8 @@ class Lanes:
     def tell(self, queue: str) -> None:
         """There is a suspect in the queue's lane."""
         self._in_use.add(queue)
-        for lane in [each for each, its in self._waiting.items() if its == queue]:
-            del self._waiting[lane]
+        for lane in [each for each, its in list(self._waiting.items()) if its == queue]:
+            self._waiting.pop(lane, None)
             lane.wake()
 
     def look_again(self) -> None:
@@ -107,7 +107,7 @@ class Lanes:
         self._took = self._looked - began
 
     def _places(self) -> list[Place]:
-        for lane in [each for each in self._waiting if each.closed]:
-            del self._waiting[lane]
-        topics = {layout.suspects(queue) for queue in self._waiting.values()}
+        for lane in [each for each in list(self._waiting) if each.closed]:
+            self._waiting.pop(lane, None)
+        topics = {layout.suspects(queue) for queue in list(self._waiting.values())}
         return [(name, n) for name in topics for n in range(self._partitions(name))]
