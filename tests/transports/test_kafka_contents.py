@@ -91,7 +91,7 @@ def test_it_is_opened_anew_after_it_was_closed(
 
 
 def test_a_fork_has_a_client_of_its_own(kafka: Kafka, kafka_prefix: str) -> None:
-    """In a process that has no other clients: their threads would not be in the fork."""
+    """In a process without other clients: their threads would not be in the fork."""
     topic = f"{kafka_prefix}full"
     kafka.create_topics({topic: 1})
     produce(kafka.address, topic, [b"one"])
