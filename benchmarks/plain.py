@@ -13,6 +13,8 @@ from collections.abc import Mapping
 
 from .job import Job
 
+#: How many messages of a queue that is filled are unconfirmed at the most.
+_AHEAD = 5_000
 #: How a Redis stream's entries are read: one group.
 GROUP = "benchmark"
 
@@ -63,10 +65,14 @@ def rabbitmq(
         confirmed = [0]
         channel.events["basic_ack"].add(lambda tag, multiple: confirmed.append(tag))
         options = {"content_type": "application/json", **properties}
-        for body in bodies or [job.body] * job.count:
+        for number, body in enumerate(bodies or [job.body] * job.count, 1):
             message = amqp.Message(body, delivery_mode=2, **options)
             channel._basic_publish(message, exchange, queue)
             _take(connection)
+            # A broker that is far behind stops to read, and after a second of that
+            # py-amqp's connection is lost.
+            while number % 1000 == 0 and number - max(confirmed[-1000:]) > _AHEAD:
+                connection.drain_events(timeout=30)
         while max(confirmed[-1000:]) < job.count:
             connection.drain_events(timeout=30)
 
