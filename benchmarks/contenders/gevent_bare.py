@@ -21,8 +21,6 @@ def drain(job: Job) -> None:
     monkey.patch_all()
     import gevent
 
-    if not job.work:
-        raise SystemExit("Without '--work' there is nothing to wait for.")
     tally = Tally(job)
 
     def handle() -> None:

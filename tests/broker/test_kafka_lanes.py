@@ -156,9 +156,11 @@ def test_who_put_a_suspect_there_says_so(bench: Bench) -> None:
     bench.lanes.tell("billing")
     assert [ear.woken for ear in ears] == [1, 1, 0]
     asked = len(bench.asked)
-    # It joins without asking: it is known.
+    # It joins without asking: it is known, and stays so.
     bench.add()
     assert bench.lanes.in_use("billing") and len(bench.asked) == asked
+    bench.beat(60.0)
+    assert bench.asked[asked:] == [{("_qconsume.mail.suspects", 0)}]
 
 
 def test_a_lane_that_is_closed_is_not_asked_for(bench: Bench) -> None:
@@ -214,6 +216,18 @@ def test_a_suspect_that_was_there_before_is_found_wherever_groups_begin(
         suspect(it, b"before")
     with shop(kafka.url, queue, transport_options=late) as it:
         assert raw(read(lane_of(it), 1)) == [b"before"]
+
+
+def test_where_nothing_is_declared_a_suspect_is_found_once_topics_are_known(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue = plan(f"{kafka_prefix}billing")
+    with shop(kafka.url, queue) as it:
+        suspect(it, b"before")
+    with shop(kafka.url, queue, declare="never") as it:
+        lane = lane_of(it)
+        lane.beat()  # It has somebody look for the topics.
+        assert raw(read(lane, 1)) == [b"before"]
 
 
 def test_a_lane_that_nobody_joined_can_be_paused_and_closed(

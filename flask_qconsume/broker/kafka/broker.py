@@ -100,29 +100,6 @@ class Kafka(Broker):
             self._lanes.add(plan.name, link)
         return link
 
-    def _member_of(self, group: str, *, from_the_first: bool) -> dict[str, t.Any]:
-        config = self._config.consumer(group, self.settings.lease)
-        # A lane's member joins after the first suspect came.
-        return config | ({"auto.offset.reset": "earliest"} if from_the_first else {})
-
-    def _forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
-        errors = self._publisher.forward(forwards, self.settings.publish_timeout)
-        for forward, error in zip(forwards, errors, strict=True):
-            if error is None and forward.lane is Lane.SUSPECTS:
-                self._lanes.tell(forward.delivery.link.plan.name)
-        return errors
-
-    def _refresh(self) -> None:
-        self._topics.refresh()
-        self._lanes.refresh()
-
-    def _hear(self, topics: Mapping[str, int]) -> None:
-        self._newcomers.tell(topics)
-        self._lanes.look_again()
-
-    def _partitions(self, topic: str) -> int:
-        return self._topics.known.get(topic, 0)
-
     def publish(
         self, messages: Sequence[Outgoing], timeout: float
     ) -> list[Exception | None]:
@@ -186,6 +163,29 @@ class Kafka(Broker):
         self._producer.close()
         self._contents.close()
         self._admin.close()
+
+    def _member_of(self, group: str, *, from_the_first: bool) -> dict[str, t.Any]:
+        config = self._config.consumer(group, self.settings.lease)
+        # A lane's member joins after the first suspect came.
+        return config | ({"auto.offset.reset": "earliest"} if from_the_first else {})
+
+    def _forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
+        errors = self._publisher.forward(forwards, self.settings.publish_timeout)
+        for forward, error in zip(forwards, errors, strict=True):
+            if error is None and forward.lane is Lane.SUSPECTS:
+                self._lanes.tell(forward.delivery.link.plan.name)
+        return errors
+
+    def _refresh(self) -> None:
+        self._topics.refresh()
+        self._lanes.refresh()
+
+    def _hear(self, topics: Mapping[str, int]) -> None:
+        self._newcomers.tell(topics)
+        self._lanes.look_again()
+
+    def _partitions(self, topic: str) -> int:
+        return self._topics.known.get(topic, 0)
 
     def _lag(self, plan: QueuePlan, queue: str) -> int:
         found = self._topics.look()

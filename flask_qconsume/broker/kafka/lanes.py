@@ -51,14 +51,14 @@ class Lanes:
         self._waiting: dict[Waiting, str] = {}
         self._in_use: set[str] = set()
         self._looking = False
-        self._unseen = False
+        self._again = False
         self._looked = float("-inf")
         self._took = 0.0
 
     def add(self, queue: str, lane: Waiting) -> None:
         """Wake this one as soon as the queue's lane holds anything."""
-        self._waiting[lane] = queue
         if queue not in self._in_use:
+            self._waiting[lane] = queue
             self.look_again()
 
     def in_use(self, queue: str) -> bool:
@@ -74,14 +74,14 @@ class Lanes:
 
     def look_again(self) -> None:
         """Look in the background, whenever that was done last. Never waits."""
-        self._unseen = True
+        self._again = True
         self.refresh()
 
     def refresh(self) -> None:
         """Look in the background, if nobody has for a while."""
         if not self._waiting or self._looking:
             return
-        if self._unseen or not self._is_recent():
+        if self._again or not self._is_recent():
             self._looking = True
             # A greenlet, where there are some.
             threading.Thread(target=self._look_on, daemon=True).start()
@@ -89,8 +89,8 @@ class Lanes:
     def _look_on(self) -> None:
         try:
             # Of those that come meanwhile it is not known yet.
-            while self._unseen or not self._is_recent():
-                self._unseen = False
+            while self._again or not self._is_recent():
+                self._again = False
                 self._look()
         finally:
             self._looking = False
@@ -100,14 +100,20 @@ class Lanes:
 
     def _look(self) -> None:
         began = self._clock()
+        places = self._places()
         with contextlib.suppress(BrokerError):  # At the next heartbeat, again.
-            for place in self._filled(self._places(), _TIMEOUT):
-                self.tell(layout.queue_of_suspects(place[0]))
+            for place in self._filled(places.keys(), _TIMEOUT):
+                self.tell(places[place])
         self._looked = self._clock()
         self._took = self._looked - began
 
-    def _places(self) -> list[Place]:
+    def _places(self) -> dict[Place, str]:
+        """The partitions to be asked for, and the queues whose suspects they hold."""
         for lane in [each for each in list(self._waiting) if each.closed]:
             self._waiting.pop(lane, None)
-        topics = {layout.suspects(queue) for queue in list(self._waiting.values())}
-        return [(name, n) for name in topics for n in range(self._partitions(name))]
+        topics = {layout.suspects(q): q for q in list(self._waiting.values())}
+        return {
+            (topic, n): queue
+            for topic, queue in topics.items()
+            for n in range(self._partitions(topic))
+        }

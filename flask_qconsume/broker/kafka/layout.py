@@ -40,15 +40,6 @@ def suspects(queue: str) -> str:
     return f"{PREFIX}{queue}.suspects"
 
 
-def queue_of_suspects(topic: str) -> str:
-    """The queue whose suspects are in a topic.
-
-    >>> queue_of_suspects(suspects("billing"))
-    'billing'
-    """
-    return topic.removeprefix(PREFIX).removesuffix(".suspects")
-
-
 def dead(queue: str) -> str:
     """The topic of a queue's dead letters."""
     return f"{PREFIX}{queue}.dead"
