@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ast
-import os
 import pathlib
-import subprocess
 import sys
 import typing as t
 
 import pytest
 
 import flask_qconsume
+
+from .harness.scripts import run_script
 
 HOUSE = pathlib.Path(flask_qconsume.__file__).parent
 MODULES = {path.relative_to(HOUSE): path for path in sorted(HOUSE.rglob("*.py"))}
@@ -153,11 +153,5 @@ def test_importing_the_package_imports_neither_gevent_nor_a_transport() -> None:
         " 'confluent'))])"
     )
     # Without site: what measures a run imports gevent as the interpreter starts.
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", code],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_script(code, "-S")
     assert done.stdout.strip() == "[]", done.stderr

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 import typing as t
 
@@ -26,6 +24,7 @@ from flask_qconsume.broker.delivery import Forward
 from flask_qconsume.broker.delivery import Lane
 from flask_qconsume.broker.kafka.broker import Kafka as KafkaBroker
 
+from ..harness.scripts import run_script
 from ..servers.kafka import Kafka
 from ..transports.kafka_tools import produce
 from ..waiting import wait_for
@@ -302,13 +301,7 @@ if pid:
     print(it.broker.depth({queue!r}))
     it.close()
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
+    done = run_script(script)
     assert (done.stdout.strip(), done.returncode) == ("4", 0), done.stderr
 
 

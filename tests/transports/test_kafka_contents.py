@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import typing as t
 
 import pytest
@@ -14,6 +11,7 @@ from confluent_kafka import TopicPartition
 from flask_qconsume import BrokerError
 from flask_qconsume.transports.kafka_contents import Contents
 
+from ..harness.scripts import run_script
 from ..servers.kafka import Kafka
 from ..waiting import wait_for
 from .kafka_tools import config
@@ -109,13 +107,7 @@ if pid:
     assert os.waitpid(pid, 0)[1] == 0
     print("both")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
+    done = run_script(script)
     assert (done.stdout.strip(), done.returncode) == ("both", 0), done.stderr
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 import typing as t
 
@@ -16,6 +13,7 @@ from flask_qconsume.transports.kafka_reports import Batch
 from flask_qconsume.transports.kafka_reports import Ear
 from flask_qconsume.transports.native import NativeThread
 
+from ..harness.scripts import run_script
 from ..waiting import wait_for
 
 
@@ -150,11 +148,5 @@ assert {"gevent"} & set(sys.modules) == before
 print(late, ear.idle)
 ear.close()
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
+    done = run_script(script, "-W", "error")
     assert done.stdout.strip() == "[] True", done.stderr

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 
 import gevent
@@ -12,6 +9,8 @@ import gevent
 from flask_qconsume.transports.native import Bell
 from flask_qconsume.transports.native import NativeThread
 from flask_qconsume.transports.native import original
+
+from ..harness.scripts import run_script
 
 sleep = original("time", "sleep")
 
@@ -107,11 +106,5 @@ def test_it_works_where_nothing_is_patched() -> None:
         "bell.close()\n"
         "print([name for name in sys.modules if name.startswith('gevent')])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", code],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_script(code, "-S")
     assert done.stdout.split("\n")[:2] == ["True False True None", "[]"], done.stderr
