@@ -20,6 +20,7 @@ from . import headers as ours
 #: consumed, and delays by it), ``user_id`` (the broker refuses another user's) and
 #: ``delivery_mode`` (every copy is persistent).
 _KEPT = ("correlation_id", "reply_to", "type", "app_id", "cluster_id")
+_ANY_KEPT = frozenset(_KEPT)
 
 
 def incoming(
@@ -36,7 +37,7 @@ def incoming(
 
     :param properties: AMQP's basic properties by name, ``headers`` apart.
     """
-    table = dict(headers) if isinstance(headers, Mapping) else {}
+    table = dict(headers) if isinstance(headers, (dict, Mapping)) else {}
     get = properties.get
     fields = {
         "raw": raw,
@@ -50,19 +51,22 @@ def incoming(
         "content_encoding": _text(get("content_encoding")),
         "priority": _octet(get("priority")),
         "redelivered": redelivered,
-        "properties": {k: properties[k] for k in _KEPT if get(k)},
+        "properties": {},
     }
+    if not _ANY_KEPT.isdisjoint(properties):
+        fields["properties"] = {k: properties[k] for k in _KEPT if get(k)}
     if table:
         _read_ours(table, fields)
     return made(fields)
 
 
 def _read_ours(table: Mapping[str, t.Any], fields: dict[str, t.Any]) -> None:
-    for name in _OURS.keys() & table.keys():
-        field, read = _OURS[name]
-        value = read(table, name)
-        if value is not None:
-            fields[field] = value
+    for name in table:
+        if name in _OURS:
+            field, read = _OURS[name]
+            value = read(table, name)
+            if value is not None:
+                fields[field] = value
 
 
 def _attempt(headers: Mapping[str, t.Any], name: str) -> int:
@@ -143,6 +147,8 @@ def _octet(value: t.Any) -> int | None:
 
 def _timestamp(value: t.Any) -> float | None:
     """py-amqp gives a ``datetime`` in UTC, others give seconds."""
+    if value is None:
+        return None
     if isinstance(value, datetime.datetime):
         with contextlib.suppress(ValueError, OverflowError, OSError):
             value = value.timestamp()

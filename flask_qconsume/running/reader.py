@@ -6,6 +6,8 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 
+import gevent
+
 from ..broker.base import Link
 from ..broker.delivery import Delivery
 from .event import Event
@@ -55,6 +57,10 @@ class Reader:
             self.received += len(deliveries)
             self._held.update(deliveries)
             self._receive(deliveries)
+            if self.link.pushes:
+                # Nothing more may be there yet, and to find that out takes longer than
+                # to begin with what is.
+                gevent.sleep(0)
 
     def release(self, deliveries: Iterable[Delivery]) -> None:
         """These are settled: there is room for others."""

@@ -250,9 +250,11 @@ class Connection(pyamqp.Connection):
         """Wait for one frame, and take all others that came with it."""
         transport = self.transport
         transport.await_frame()
-        while transport.has_frame and self._transport is transport:
+        there = True
+        while there:
             if not self._take_deliveries(transport):
                 self.on_inbound_frame(transport.read_frame())
+            there = self._transport is transport and transport.has_frame
 
     def _take_deliveries(self, transport: t.Any) -> bool:
         """Take the deliveries that come next as wholes; whether there was one."""

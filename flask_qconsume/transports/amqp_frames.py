@@ -32,8 +32,9 @@ _WITH_CONTENT = frozenset([spec.Basic.Return, spec.Basic.Deliver, spec.Basic.Get
 
 #: Frame type, channel, size before a frame's payload; one octet behind it.
 _HEAD = struct.Struct(">BHI")
-#: The same, and the method's class and number.
-_METHOD_HEAD = struct.Struct(">BHIHH")
+#: The same, and the method's class and number as one.
+_METHOD_HEAD = struct.Struct(">BHII")
+_DELIVER = spec.Basic.Deliver[0] << 16 | spec.Basic.Deliver[1]
 _TAG = struct.Struct(">QB")
 _LONG = struct.Struct(">I")
 _LONGLONG = struct.Struct(">Q")
@@ -158,7 +159,8 @@ def readable(text: bytes) -> str:
 
 def _short(buffer: bytes, offset: int) -> tuple[str, int]:
     end = offset + 1 + buffer[offset]
-    return readable(buffer[offset + 1 : end]), end
+    # As 'readable', without the call: there are many of these.
+    return buffer[offset + 1 : end].decode("utf-8", "backslashreplace"), end
 
 
 def _octet(buffer: bytes, offset: int) -> tuple[int, int]:
@@ -255,9 +257,11 @@ def delivery_at(data: bytes, start: int, channel: int) -> Delivered | None:
     """The delivery that begins there, if its body is one frame or none, and all of it
     is there; ``None`` leaves it, and every mistake in it, to the frames one by one.
     """
+    if len(data) == start:
+        return None  # After the last one: an exception would take longer.
     try:
-        kind, number, size, *method = _METHOD_HEAD.unpack_from(data, start)
-        if (kind, number, *method) != (METHOD, channel, *spec.Basic.Deliver):
+        kind, number, size, method = _METHOD_HEAD.unpack_from(data, start)
+        if method != _DELIVER or number != channel or kind != METHOD:
             return None
         at = start + size + OVERHEAD
         arguments = _arguments(data, start + 11, at - 1)
@@ -276,7 +280,7 @@ def _frame_of(kind: int, channel: int, data: bytes, start: int) -> bytes:
     """The payload of a frame of that kind; ``IndexError`` if not all of it is there."""
     found, number, size = _HEAD.unpack_from(data, start)
     end = start + 7 + size
-    if data[end] != END or (found, number) != (kind, channel):
+    if data[end] != END or found != kind or number != channel:
         raise ValueError("something else is there")
     return data[start + 7 : end]
 

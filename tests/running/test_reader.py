@@ -1,0 +1,54 @@
+"""The reader: what it does, and what it lets others do before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import gevent
+
+from flask_qconsume.broker.base import Link
+from flask_qconsume.broker.delivery import Delivery
+from flask_qconsume.broker.delivery import Forward
+from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.topology import QueuePlan
+from flask_qconsume.message import Message
+from flask_qconsume.running.reader import Reader
+
+PLAN = QueuePlan("billing", consumer="billing", type="", bindings=())
+
+
+class Pushed(Link):
+    """Has three messages, one at a time, and is closed then."""
+
+    pushes = True
+
+    def __init__(self, happened: list[str]) -> None:
+        super().__init__(PLAN, Lane.MAIN)
+        self._happened = happened
+
+    def read(self, room: int) -> Sequence[Delivery]:
+        self._happened.append("read")
+        self.closed = self._happened.count("read") == 3
+        return [Delivery(self, 1, Message(b"1", "billing"))]
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        raise AssertionError("nobody settles here")
+
+    def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
+        raise AssertionError("nobody settles here")
+
+    def pause(self) -> None:
+        return
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_what_was_pushed_is_begun_before_more_is_looked_for() -> None:
+    happened: list[str] = []
+
+    def receive(deliveries: Sequence[Delivery]) -> None:
+        gevent.spawn(happened.append, "begun")
+
+    Reader(Pushed(happened), 100, receive).run()
+    assert happened == ["read", "begun"] * 3
