@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -10,14 +12,17 @@ import typing as t
 
 import gevent
 import pytest
+from gevent import monkey
 
 from flask_qconsume.broker.rabbitmq import RabbitMQ
+from flask_qconsume.broker.rabbitmq.session import Session
 from flask_qconsume.errors import BrokerRefused
 from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.errors import PublishRefused
 from flask_qconsume.errors import PublishTimeout
 from flask_qconsume.errors import Unroutable
 from flask_qconsume.errors import UnsupportedByBroker
+from flask_qconsume.transports import amqp_frames as frames
 
 from ..servers import RabbitMQ as Server
 from ..servers import Vhost
@@ -164,6 +169,53 @@ def test_fifty_greenlets_publish_at_once(broker: RabbitMQ) -> None:
     gevent.joinall(greenlets, raise_error=True)
     assert [g.value for g in greenlets] == [[None] * 20] * 50
     assert broker.depth(QUEUE) == 1000
+
+
+def test_callers_that_go_on_together_keep_the_broker_busy(broker: RabbitMQ) -> None:
+    published(broker)
+    session = broker._publisher._session
+    assert session is not None
+    #: How many had been written when each of them went on.
+    found: list[int] = []
+
+    def publish_twice(number: int) -> None:
+        assert broker.publish([order(number)], 20) == [None]
+        found.append(session._sequence)
+        assert broker.publish([order(number)], 20) == [None]
+
+    callers = [gevent.spawn(publish_twice, number) for number in range(100)]
+    while len(session.in_flight) < 100:
+        gevent.sleep(0)
+    hold_until_confirmed(session)
+    gevent.joinall(callers, raise_error=True)
+    # All were confirmed at once, and the next messages of the first ones were written
+    # before the last ones went on.
+    assert found[0] == 101 < found[-1]
+
+
+def hold_until_confirmed(session: Session) -> None:
+    """Stop this thread, the hub and all, until all confirmations are there to read."""
+    confirmed: set[int] = set()
+    wait = monkey.get_original("select", "select")
+    while confirmed < session.in_flight.keys():
+        (readable, _, _) = wait([session._raw.sock.fileno()], [], [], 20.0)
+        assert readable, f"confirmed: {sorted(confirmed)}"
+        peeked = session._raw.sock.recv(65536, socket.MSG_PEEK)
+        confirmed = {
+            number
+            for tag, multiple in confirmations(peeked)
+            for number in session.in_flight
+            if number == tag or (multiple and number < tag)
+        }
+
+
+def confirmations(data: bytes) -> t.Iterator[tuple[int, bool]]:
+    at = 0
+    while frames.has_frame(data, at):
+        kind, _, payload = frames.frame_at(data, at)
+        at += len(payload) + frames.OVERHEAD
+        if kind == frames.METHOD:
+            yield struct.unpack(">4xQ?", payload)
 
 
 def test_a_thread_of_gevents_pool_may_be_the_first_to_publish(

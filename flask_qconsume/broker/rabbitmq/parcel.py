@@ -64,14 +64,16 @@ class Parcel:
         #: Why the broker returned it; its confirmation is still to come.
         self.problem: Exception | None = None
 
-    def finish(self, error: Exception | None) -> None:
-        """Settle its fate; later news about it counts no more."""
+    def finish(self, error: Exception | None) -> bool:
+        """Settle its fate; later news about it counts no more.
+
+        :returns: Whether it was the last of its batch, whose caller goes on now.
+        """
         if self.done:
-            return
+            return False
         self.done = True
         self.error = error
-        if self.batch is not None:
-            self.batch.one_done()
+        return self.batch is not None and self.batch.one_done()
 
     def once_more(self) -> bool:
         """Whether to try again after the topology was declared again: once."""
@@ -116,11 +118,13 @@ class Batch:
         if not parcels:
             self._over.set()
 
-    def one_done(self) -> None:
-        """Called under the publisher's lock."""
+    def one_done(self) -> bool:
+        """Called under the publisher's lock; whether it was the last one."""
         self._left -= 1
-        if self._left <= 0:
-            self._over.set()
+        if self._left > 0:
+            return False
+        self._over.set()
+        return True
 
     def wait(self, timeout: float) -> bool:
         return self._over.wait(timeout)

@@ -42,8 +42,8 @@ _WINDOW = 1000
 #: Where more than so many are on their way, and fewer than so many wait, these wait for
 #: others for so many seconds: to write, and to be confirmed, together costs less.
 _CROWD = 10
-_ENOUGH = 50
-_LINGER = 0.002
+_ENOUGH = 20
+_LINGER = 0.0005
 #: How many bytes are written at once, about.
 _WRITE_SIZE = 256 * 1024
 _MAX_BACKOFF = 1.0

@@ -7,7 +7,9 @@ never reopened; what was in flight when it broke is published again on the next 
 from __future__ import annotations
 
 import threading
+import time
 import typing as t
+from collections.abc import Iterator
 from collections.abc import Sequence
 
 from amqp.exceptions import ChannelError
@@ -32,6 +34,9 @@ from .parcel import Parcel
 from .pulse import Pulse
 
 _CLOSE_WAIT = 2.0
+
+#: How many callers go on at once when much is confirmed at once.
+_AT_ONCE = 20
 
 
 class Session:
@@ -145,25 +150,38 @@ class Session:
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
         with self._lock:
-            for parcel in self._confirmed(tag, multiple):
-                self._settle(parcel)
+            confirmed = iter(self._confirmed(tag, multiple))
+        while self._settle_some(confirmed):
+            # These publish their next ones now. If all did before any of that is
+            # written, the broker would have nothing to do meanwhile.
+            time.sleep(0)
+
+    def _settle_some(self, parcels: Iterator[Parcel]) -> bool:
+        """Settle parcels; whether enough callers go on, and there may be more."""
+        going_on = 0
+        with self._lock:
+            for parcel in parcels:
+                going_on += self._settle(parcel)
+                if going_on == _AT_ONCE:
+                    break
             self._told()
+        return going_on == _AT_ONCE
 
     def _told(self) -> None:
         # Where nobody waits for it, each of many confirmations would wake somebody up.
         if self.awaited or self.lost is not None:
             self._bell.ring()
 
-    def _settle(self, parcel: Parcel) -> None:
+    def _settle(self, parcel: Parcel) -> bool:
         unroutable = parcel.problem is not None and not parcel.done
         if not (unroutable and parcel.ours and parcel.once_more()):
-            parcel.finish(parcel.problem)
-            return
+            return parcel.finish(parcel.problem)
         # Somebody deleted a queue of ours. The next session declares it again.
         self.lost = self.lost or parcel.problem
         parcel.problem = None
         self._sequence += 1
         self.in_flight[self._sequence] = parcel
+        return False
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
         with self._lock:
