@@ -6,6 +6,7 @@ messages have; whatever else there is, and whatever cannot be written, is left t
 
 from __future__ import annotations
 
+import functools
 import struct
 import typing as t
 from collections.abc import Callable
@@ -42,20 +43,25 @@ class _Rare(Exception):
 
 
 def _written(properties: Mapping[str, t.Any]) -> bytes:
-    flags, parts = 0, [b""]
-    for name, flag, write in _PROPERTIES:
-        value = properties.get(name)
-        if value is None or (write is _table and not value):
-            continue
-        flags |= flag
-        parts.append(write(value))
-    parts[0] = _FLAGS.pack(flags)
-    return b"".join(parts)
+    flags, writers = _layout(tuple(properties))
+    return flags + b"".join([write(properties[name]) for name, write in writers])
+
+
+@functools.lru_cache(256)
+def _layout(names: tuple[str, ...]) -> tuple[bytes, tuple[tuple[str, _Writer], ...]]:
+    """The flags of these properties, and what writes each, in order."""
+    there = [each for each in _PROPERTIES if each[0] in names]
+    flags = sum(flag for _, flag, _ in there)
+    return _FLAGS.pack(flags), tuple((name, write) for name, _, write in there)
 
 
 def _short(value: str) -> bytes:
     text = value.encode()
     return bytes((len(text),)) + text
+
+
+#: The same, for what is nearly always one of a few texts.
+_usual = functools.lru_cache(1024)(_short)
 
 
 def _octet(value: int) -> bytes:
@@ -67,11 +73,9 @@ def _time(value: t.Any) -> bytes:
 
 
 def _table(headers: Mapping[str, t.Any]) -> bytes:
-    parts = [b""]
-    for name, value in headers.items():
-        parts.append(_short(name))
-        parts.append(_value(value))
-    table = b"".join(parts)
+    if not headers:
+        raise _Rare
+    table = b"".join([_usual(name) + _value(headers[name]) for name in headers])
     return _LONG.pack(len(table)) + table
 
 
@@ -92,8 +96,8 @@ def _value(value: t.Any) -> bytes:
 
 #: Each with its flag, in the order in which they are written (AMQP 0-9-1, 4.2.6.1).
 _PROPERTIES: tuple[tuple[str, int, _Writer], ...] = (
-    ("content_type", 1 << 15, _short),
-    ("content_encoding", 1 << 14, _short),
+    ("content_type", 1 << 15, _usual),
+    ("content_encoding", 1 << 14, _usual),
     ("headers", 1 << 13, _table),
     ("delivery_mode", 1 << 12, _octet),
     ("priority", 1 << 11, _octet),

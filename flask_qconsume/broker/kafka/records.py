@@ -14,9 +14,6 @@ import typing as t
 from collections.abc import Iterable
 from collections.abc import Mapping
 
-from kombu.utils.json import JSONEncoder
-from kombu.utils.json import loads
-
 from ...errors import UnsupportedByBroker
 from ...handling.payload import UNREADABLE
 from ...message import Message
@@ -25,6 +22,7 @@ from ...message import made
 from ...text import quoted
 from ...transports.kafka_producer import Record
 from .. import headers as ours
+from .. import kombu_json
 from . import layout
 
 #: When a record may be handed out, in milliseconds since 1970.
@@ -63,14 +61,11 @@ _RARE = frozenset(
 #: Where a record lies, among a message's properties.
 _PLACE = ("topic", "partition", "offset")
 
-_encoder = JSONEncoder()
-
 #: ``record.headers()``, but always looked at for an error. The client returns a list
 #: *and* sets an error where a name is no UTF-8; CPython (3.11 and up) tells that as a
 #: `SystemError`, unless it has specialized the call, as it does where one is frequent:
 #: then the list, which crashes whoever reads it, would be taken for good.
 _asked_for_headers = operator.methodcaller("headers")
-_kombu_loads: t.Any = loads
 
 Header = tuple[str, bytes | None]
 #: A :class:`confluent_kafka.Message`, of which the client types each part as optional.
@@ -139,6 +134,9 @@ def outgoing(message: Outgoing, topic: str, due: float | None = None) -> Record:
         headers.pop(ours.ROUTING_KEY, None)
         if headers.get(ours.EXCHANGE) == message.exchange:
             del headers[ours.EXCHANGE]
+    else:
+        headers.setdefault(ours.EXCHANGE, message.exchange)
+        headers.setdefault(ours.ROUTING_KEY, message.routing_key)
     if message.expires is not None:
         begins = (message.timestamp or 0.0) + message.delay
         headers[ours.EXPIRES_AT] = begins + message.expires
@@ -295,9 +293,8 @@ def _names(text: t.Any) -> list[str]:
 
 def _value(text: str) -> t.Any:
     try:
-        return _kombu_loads(text)
+        return kombu_json.read(text)
     except Exception:
-        # kombu calls methods of whatever it finds there: it may raise anything.
         return text
 
 
@@ -336,7 +333,7 @@ def _written(headers: Mapping[str, t.Any], *, lenient: bool = False) -> list[Hea
 def _encoded(value: t.Any, lenient: bool) -> bytes | None:
     """As JSON; ``None`` if it is nested so deeply that it could but be read."""
     try:
-        return _encoder.encode(value).encode()
+        return kombu_json.written(value).encode()
     except RecursionError:
         return None
     except Exception:

@@ -1,0 +1,50 @@
+"""JSON as kombu writes it, without kombu where that makes no difference."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import typing as t
+import uuid
+
+import pytest
+from kombu.utils.json import dumps
+from kombu.utils.json import loads
+
+from flask_qconsume.broker import kombu_json
+
+from ..harness.scripts import run_script
+
+VALUES = (
+    *(True, False, None, 0, -(2**63), 1.5, 1e300, "text", 'quoted "__type__"'),
+    *([], [1, "two", None], {}, {"a": {"b": [1.5]}}, {"__type__": 1}),
+    *(decimal.Decimal("1.50"), uuid.UUID(int=7), b"\xff", [b"bytes", 1]),
+    datetime.datetime(2026, 11, 27, 1, 2, 3, 456, tzinfo=datetime.timezone.utc),
+    {"due": [datetime.date(2026, 11, 27)]},
+)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_it_is_what_kombu_writes_and_reads(value: t.Any) -> None:
+    text = kombu_json.written(value)
+    assert text == dumps(value)
+    assert kombu_json.read(text) == loads(text)
+
+
+def test_what_cannot_be_written_is_an_error() -> None:
+    with pytest.raises(TypeError):
+        kombu_json.written(object())
+
+
+KAFKA_ALONE = """
+import sys
+import flask_qconsume.broker.kafka
+from flask_qconsume.broker import kombu_json
+assert kombu_json.read(kombu_json.written(1.5)) == 1.5
+assert kombu_json.read("[1, 2]") == [1, 2]
+print(sorted({"amqp", "billiard", "kombu.utils.json"} & sys.modules.keys()))
+"""
+
+
+def test_a_worker_on_kafka_does_without_kombus_json_and_what_comes_with_it() -> None:
+    assert run_script(KAFKA_ALONE).stdout == "[]\n"
