@@ -49,16 +49,13 @@ class Link(abc.ABC):
     def __init__(self, plan: QueuePlan, lane: Lane) -> None:
         self.plan = plan
         self.lane = lane
+        #: The name of the queue that is read.
+        self.queue = plan.name if lane is Lane.MAIN else plan.suspects
         #: Once it is closed, what it had fetched and not given out, by identity, if the
         #: broker may mark that as delivered.
         self.fetched: t.AbstractSet[str] = frozenset()
         #: Set by :meth:`close` and as soon as the connection is known to be lost.
         self.closed = False
-
-    @property
-    def queue(self) -> str:
-        """The name of the queue that is read."""
-        return self.plan.name if self.lane is Lane.MAIN else self.plan.suspects
 
     @property
     def interrupted(self) -> bool:

@@ -206,8 +206,9 @@ class _Run:
             if found is not None:
                 return self._decided(found)
         handler = self._consumer.handler
-        loaded = None if message.tombstone else self._loaded(body)
-        returned = handler(loaded)
+        schema = self._consumer.schema
+        unchanged = schema is None or message.tombstone
+        returned = handler(body if unchanged else self._loaded(schema, body))
         if returned is None:
             return None
         found = _outcome_of(handler, returned)
@@ -217,10 +218,7 @@ class _Run:
         consumer = self._consumer
         return decode(message, consumer.decoders, consumer.max_message_size)
 
-    def _loaded(self, body: t.Any) -> t.Any:
-        schema = self._consumer.schema
-        if schema is None:
-            return body
+    def _loaded(self, schema: t.Any, body: t.Any) -> t.Any:
         try:
             return schema.load(body)
         except ValidationError as error:
