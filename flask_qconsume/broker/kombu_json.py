@@ -1,7 +1,7 @@
 """Values in JSON as kombu writes them, with dates, decimals and the like. No I/O.
 
-kombu is imported once there is such a value: py-amqp and billiard come with it, which
-takes three megabytes that a worker on Kafka needs for nothing else.
+kombu is imported once there is such a value: py-amqp and billiard come with it, a
+megabyte and more that a worker on Kafka has no other use for.
 """
 
 from __future__ import annotations
