@@ -54,7 +54,7 @@ class Delivery:
 
     def begin(self) -> bool:
         """Whether a handler may begin with it now; if not, it is out of our hands."""
-        return not self.link.closed
+        return not self.stale
 
 
 @dataclass(frozen=True)
