@@ -60,6 +60,16 @@ def sent(body: t.Any = ORDER, **options: t.Any) -> Record:
     return records.outgoing(message, "order.created")
 
 
+def test_where_it_was_published_to_is_said_where_the_topic_does_not() -> None:
+    message = compose("shop", "order.created", ORDER)
+    here = records.outgoing(message, "order.created")
+    elsewhere = records.outgoing(message, "billing.retry")
+
+    assert not [name for name, _ in here.headers if "x-qconsume-" in name]
+    found = read(fetched(elsewhere), exchange="qconsume")
+    assert (found.exchange, found.routing_key) == ("shop", "order.created")
+
+
 def test_what_is_published_comes_back() -> None:
     record = sent({"n": 1}, key="k-1", headers={"x-tenant": "a"}, id="m-1")
 

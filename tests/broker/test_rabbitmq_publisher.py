@@ -184,8 +184,9 @@ def test_callers_that_go_on_together_keep_the_broker_busy(broker: RabbitMQ) -> N
         assert broker.publish([order(number)], 20) == [None]
 
     callers = [gevent.spawn(publish_twice, number) for number in range(100)]
-    while len(session.in_flight) < 100:
-        gevent.sleep(0)
+    with gevent.Timeout(20, AssertionError("they were not written")):
+        while session._sequence < 101:
+            gevent.sleep(0)
     hold_until_confirmed(session)
     gevent.joinall(callers, raise_error=True)
     # All were confirmed at once, and the next messages of the first ones were written
