@@ -15,12 +15,17 @@ from flask_qconsume.broker.delivery import Lane
 from flask_qconsume.broker.kafka import layout
 from flask_qconsume.broker.topology import Binding
 from flask_qconsume.broker.topology import QueuePlan
+from tests.fuzz.cost import counted
 
 WORDS = st.sampled_from(["a", "b", "order", "x-1", "*", "#"])
 PATTERNS = st.lists(WORDS, min_size=1, max_size=5).map(".".join)
 TOPICS = st.lists(
     st.sampled_from(["a", "b", "order", "x-1", "z"]), min_size=1, max_size=6
 ).map(".".join)
+
+ODD = st.lists(st.sampled_from(["a", "_a", "", "*", "#"]), min_size=1, max_size=5).map(
+    ".".join
+)
 
 
 def plan(*keys: str, name: str = "billing") -> QueuePlan:
@@ -36,6 +41,29 @@ def test_a_pattern_means_on_kafka_what_it_means_elsewhere(
     found = any(re.fullmatch(each, topic) for each in layout.patterns(pattern))
 
     assert found == matching.matches(pattern, topic)
+
+
+@settings(deadline=None)
+@given(PATTERNS | ODD, TOPICS | ODD.filter(bool))
+def test_a_worker_knows_which_topics_the_client_reads_for_it(
+    pattern: str, topic: str
+) -> None:
+    names = layout.subscription(plan(pattern), Lane.MAIN)
+    read = any(
+        re.fullmatch(name, topic) if name.startswith("^") else name == topic
+        for name in names
+    )
+
+    assert layout.matches(plan(pattern), topic) == read
+
+
+def test_that_takes_some_steps_for_each_word() -> None:
+    read = layout.reader(plan("#.a.#.a.#.a.#.a.#.a.c"), Lane.MAIN)
+
+    found, steps = counted(lambda: read("a." * 100 + "b"))
+
+    assert not found
+    assert steps < 1_000
 
 
 @pytest.mark.parametrize("pattern", ["#", "*", "#.#", "*.#", "#.*", "*.dead", "#.dead"])

@@ -1,6 +1,7 @@
 """The targets: each takes arbitrary bytes, and raises if something is wrong.
 
-What is wrong is an ``AssertionError`` or any other exception that no caller expects.
+What is wrong is an ``AssertionError`` or any other exception that no caller expects;
+and that a few hundred bytes take long.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from . import outbound
 from . import streams
 from . import wires
 from . import words
+from .cost import bounded
 from .taps import Taps
 
 Target = Callable[[bytes], None]
@@ -25,7 +27,11 @@ def amqp(data: bytes) -> None:
     wires.compare(streams.stream(taps), size)
 
 
-TARGETS: dict[str, Target] = {
+def _costed(target: Target) -> Target:
+    return lambda data: bounded(lambda: target(data))
+
+
+_TARGETS: dict[str, Target] = {
     "amqp": amqp,
     "rabbitmq": inbound.rabbitmq,
     "redis": inbound.redis,
@@ -42,3 +48,5 @@ TARGETS: dict[str, Target] = {
     "publishing": outbound.publishing,
     "properties": outbound.written,
 }
+
+TARGETS: dict[str, Target] = {name: _costed(each) for name, each in _TARGETS.items()}

@@ -17,6 +17,7 @@ from flask_qconsume.settings import Setting
 from flask_qconsume.settings import Settings
 
 from . import values
+from .cost import counted
 from .taps import Taps
 
 #: What a checked value is, by the name of its setting.
@@ -102,6 +103,14 @@ def patterns(data: bytes) -> None:
     taps = Taps(data)
     pattern, key = (".".join(_words(taps)) for _ in range(2))
     assert matches(pattern, key) == by_the_book(pattern.split("."), key.split("."))
+    many = taps.number()
+    _takes_few_steps(f"{pattern}." * many + pattern, f"{key}." * many + key)
+
+
+def _takes_few_steps(pattern: str, key: str) -> None:
+    """Some for each word, however long both are."""
+    _, steps = counted(lambda: matches(pattern, key))
+    assert steps <= 100 + 10 * (pattern.count(".") + key.count("."))
 
 
 def _words(taps: Taps) -> Iterator[str]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from ...errors import UnsupportedByBroker
 from ...text import quoted
+from .. import matching
 from ..delivery import Lane
 from ..topology import QueuePlan
 
@@ -74,8 +75,7 @@ def subscription(plan: QueuePlan, lane: Lane) -> list[str]:
     """What the group of a lane reads: topics, and patterns that begin with ^."""
     if lane is not Lane.MAIN:
         return [suspects(plan.name)]
-    own = "^" + _escaped(f"{PREFIX}{plan.name}.retry.") + "[0-9]+$"
-    return [*literal_topics(plan), *_patterns_of(plan), own]
+    return [*literal_topics(plan), *_patterns_of(plan), f"^{_retries(plan)}$"]
 
 
 def literal_topics(plan: QueuePlan) -> list[str]:
@@ -119,11 +119,15 @@ def matches(plan: QueuePlan, topic: str) -> bool:
 
 def reader(plan: QueuePlan, lane: Lane) -> Callable[[str], bool]:
     """Tells whether the group of a lane reads a topic."""
-    names = subscription(plan, lane)
-    literal = {name for name in names if not name.startswith("^")}
-    patterns = [re.compile(name) for name in names if name.startswith("^")]
+    if lane is not Lane.MAIN:
+        return suspects(plan.name).__eq__
+    literal = set(literal_topics(plan))
+    wild = [key for key in _keys(plan) if is_pattern(key)]
+    own = re.compile(_retries(plan))
     return lambda topic: (
-        topic in literal or any(pattern.fullmatch(topic) for pattern in patterns)
+        topic in literal
+        or any(_takes(key, topic) for key in wild)
+        or own.fullmatch(topic) is not None
     )
 
 
@@ -163,6 +167,24 @@ def _word(word: str) -> str:
 
 def _escaped(text: str) -> str:
     return re.sub(r"([^a-zA-Z0-9_-])", r"\\\1", text)
+
+
+def _retries(plan: QueuePlan) -> str:
+    """A regular expression for the topics of a queue's retries."""
+    return _escaped(f"{PREFIX}{plan.name}.retry.") + "[0-9]+"
+
+
+def _takes(routing_key: str, topic: str) -> bool:
+    """Whether a pattern means a topic: what :func:`patterns` say, in linear time.
+
+    Python's regular expressions backtrack, which the client's (the C library's) do not.
+    """
+    if topic.startswith(("_", ".")):  # No wildcard stands for a first word like these.
+        while routing_key.startswith("#."):
+            routing_key = routing_key[2:]
+        if routing_key.partition(".")[0] in ("*", "#"):
+            return False
+    return matching.matches(routing_key, topic)
 
 
 def _patterns_of(plan: QueuePlan) -> list[str]:
