@@ -363,6 +363,15 @@ TABLE: tuple[Setting, ...] = (
         _number(0.001, 86_400),
     ),
     Setting(
+        "log_tracebacks",
+        "'first', 'always' or 'never'",
+        "first",
+        "Which failures that are retried are logged with their tracebacks: the first of"
+        " each error, all, or none. Errors of one consumer and one class that the same"
+        " line raised are the same. A dead letter has its traceback, but with 'never'.",
+        _one_of("first", "always", "never"),
+    ),
+    Setting(
         "hub_latency",
         "seconds",
         0.01,
@@ -420,6 +429,7 @@ class Settings:
     lease: float
     blocked_after: float
     stalled_after: float
+    log_tracebacks: str
     hub_latency: float
     least_share: float
     consumers: dict[str, dict[str, t.Any]]

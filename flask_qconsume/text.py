@@ -20,6 +20,11 @@ def quoted(value: object) -> str:
     return f"'{printable(text)}'"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: ``1 attempt``, ``2 attempts``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def said(value: object) -> str:
     """``str(value)``, also of errors whose own ``__str__`` raises."""
     return _had(str, value)

@@ -20,7 +20,10 @@ URL = {"QCONSUME_BROKER_URL": "memory://"}
 FLOATS = ("timeout", "dead_letter_ttl", "shutdown_timeout", "publish_timeout")
 SHARING = ("hub_latency", "least_share")
 WHOLES = ("concurrency", "prefetch", "delivery_limit", "max_message_size")
-TEXTS = ("broker_url", "exchange", "queue_prefix", "queue_type", "declare", "ordering")
+TEXTS = (
+    *("broker_url", "exchange", "queue_prefix", "queue_type", "declare", "ordering"),
+    "log_tracebacks",
+)
 MAPPINGS = ("transport_options", "retry", "retry_policies", "consumers")
 
 WRONG: dict[str, list[t.Any]] = {

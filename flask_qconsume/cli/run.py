@@ -17,6 +17,8 @@ from flask.cli import ScriptInfo
 
 from ..errors import UnsupportedByBroker
 from ..extension import consumers_of
+from ..log_handlers import log_all_to
+from ..log_handlers import log_as
 from ..logs import logger_named
 from ..registration.registry import find
 from ..running.notices import Systemd
@@ -100,7 +102,7 @@ def run(
     options = Options(names, web, reexec, health, health_file)
     with clean_errors():
         if processes and not _is_child():
-            code = _supervise(load(), options, processes)
+            code = _supervise(_loaded(load), options, processes)
         elif reload and not _is_child():
             code = _supervise_reloading(options)
         else:
@@ -121,16 +123,25 @@ def _run_here(load: Callable[[], Flask], options: Options, reload: bool) -> int:
         ensure_patched()
     from ..running.parent import Parent
 
-    log_to_stderr()
     parent = Parent.from_environment()
     if reload:
         from .reloading import run_reloading
 
         return run_reloading(
-            lambda signals: serve(load(), options, signals, parent), parent
+            lambda signals: serve(_loaded(load), options, signals, parent), parent
         )
     signals = _signals(parent)
-    return serve(load(), options, signals, parent)
+    return serve(_loaded(load), options, signals, parent)
+
+
+def _loaded(load: Callable[[], Flask]) -> Flask:
+    """The app; what it has configured of logging holds from here on."""
+    app = None
+    try:
+        app = load()
+        return app
+    finally:
+        log_to_stderr(app)
 
 
 def _signals(parent: Parent | None) -> StopSignals:
@@ -194,7 +205,6 @@ def _supervise(app: Flask, options: Options, count: int) -> int:
 
     consumers = consumers_of(app)
     _check_processes(app, options.names)
-    log_to_stderr()
     systemd = Systemd.from_environment(os.environ)  # The children are to have none.
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen(options.web)) if options.web else None
@@ -253,17 +263,16 @@ def _supervisor(
 logger = logger_named("flask_qconsume.run")
 
 
-def log_to_stderr() -> None:
-    """Show our own log lines, unless the app has set up logging itself."""
-    ours = logging.getLogger("flask_qconsume")
-    if logging.getLogger().handlers or ours.handlers:
+def log_to_stderr(app: Flask | None = None) -> None:
+    """Show log lines, unless the app has configured logging itself.
+
+    :param app: The app; ``None`` in a process that has not loaded it.
+    """
+    if log_as(app):
         return
     handler = logging.StreamHandler()
     process = " [%(process)d]" if _is_child() else ""
     handler.setFormatter(
         logging.Formatter(f"%(asctime)s %(levelname)-7s %(name)s{process}  %(message)s")
     )
-    ours.addHandler(handler)
-    ours.setLevel(logging.INFO)
-    # A handler that the app adds to the root logger later would show each line again.
-    ours.propagate = False
+    log_all_to(handler, app)

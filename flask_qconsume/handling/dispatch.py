@@ -46,6 +46,7 @@ from ..outcomes import Reject
 from ..outcomes import Retry
 from ..registration.consumer import Consumer
 from ..registration.consumer import Hook
+from ..text import counted
 from ..text import printable
 from . import signals
 from .context import Handling
@@ -357,23 +358,27 @@ def _tell(app: Flask, consumer: Consumer, message: Message, result: Result) -> N
 def _log(consumer: Consumer, message: Message, result: Result) -> None:
     outcome = result.outcome
     if isinstance(outcome, Retry):
+        shown, seen = _note(consumer, result)
         logger.warning(
-            "%s: message %s failed (attempt %d of %d), again in %.1f s: %s",
+            "%s: message %s failed (attempt %d of %d), again in %.1f s: %s%s",
             consumer.name,
             printable(message.id),
             message.attempt,
             consumer.retry.max_attempts,
             outcome.delay,
             _described(result.error),
+            seen,
+            exc_info=shown,
         )
     elif isinstance(outcome, Reject):
+        hidden = consumer.log_tracebacks == "never"
         logger.error(
-            "%s: message %s is a dead letter after %d attempts: %s",
+            "%s: message %s is a dead letter after %s: %s",
             consumer.name,
             printable(message.id),
-            message.attempt,
+            counted(message.attempt, "attempt"),
             printable(outcome.reason),
-            exc_info=_unforeseen(result),
+            exc_info=None if hidden else _unforeseen(result),
         )
     elif isinstance(outcome, Drop):
         logger.info(
@@ -382,6 +387,22 @@ def _log(consumer: Consumer, message: Message, result: Result) -> None:
             printable(message.id),
             printable(outcome.reason),
         )
+
+
+def _note(consumer: Consumer, result: Result) -> tuple[BaseException | None, str]:
+    """Count a failure.
+
+    :returns: The error, where its traceback is to be logged; else where it was raised
+        and how often.
+    """
+    error = _unforeseen(result)
+    if error is None:
+        return None, ""
+    place, count = consumer.failures.note(error)
+    first = count == 1 and consumer.log_tracebacks == "first"
+    if first or consumer.log_tracebacks == "always":
+        return error, ""
+    return None, f" (at {printable(place)}, {counted(count, 'time')} so far)"
 
 
 def _complain(text: str, consumer: Consumer, error: BaseException) -> None:

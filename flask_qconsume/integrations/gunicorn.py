@@ -23,7 +23,6 @@ which is not patched: nothing here may import gevent before a worker has been.
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import sys
 import threading
@@ -38,6 +37,8 @@ from ..errors import BrokerError
 from ..errors import QConsumeError
 from ..errors import UnsupportedByBroker
 from ..errors import WorkerError
+from ..log_handlers import add_handlers
+from ..log_handlers import log_as
 from ..running.patched import is_patched
 from ..text import printable
 from .finding import find_app
@@ -83,10 +84,13 @@ class Hooks:
 
     def post_worker_init(self, worker: t.Any) -> None:
         """Begin to consume, in a worker that has loaded the app."""
-        _log_as(worker.log)
         try:
             _check(worker)
-            hosted = _Hosted(self._find(worker.wsgi), self._names, worker)
+            app = self._find(worker.wsgi)
+            if not log_as(app):
+                gunicorns = worker.log.error_log
+                add_handlers(gunicorns.handlers, gunicorns.level)
+            hosted = _Hosted(app, self._names, worker)
             hosted.start()
         except QConsumeError as error:
             worker.log.error("Cannot run the consumers: %s", error)
@@ -192,16 +196,6 @@ class _Hosted:
 def _spawn(function: Callable[..., t.Any], *args: t.Any) -> None:
     # A greenlet: in a worker of gunicorn's kind 'gevent' threads are patched.
     threading.Thread(target=function, args=args, daemon=True).start()
-
-
-def _log_as(log: t.Any) -> None:
-    """Send our log lines where gunicorn's go, unless the app has said otherwise."""
-    ours = logging.getLogger("flask_qconsume")
-    if logging.getLogger().handlers or ours.handlers:
-        return
-    for handler in log.error_log.handlers:
-        ours.addHandler(handler)
-    ours.setLevel(log.error_log.level)
 
 
 def _check(worker: t.Any) -> None:

@@ -15,6 +15,7 @@ from ..formats.table import Decoders
 from ..retry import RetryPolicy
 from ..settings import check_option
 from ..text import quoted
+from .failures import Failures
 
 Handler = Callable[[t.Any], t.Any]
 Hook = Callable[..., t.Any]
@@ -82,6 +83,10 @@ class Consumer:
     #: ``"none"``, ``"key"`` or ``"partition"``.
     ordering: str = "none"
     hooks: Hooks = field(default_factory=Hooks)
+    #: Which failures are logged with their tracebacks: ``QCONSUME_LOG_TRACEBACKS``.
+    log_tracebacks: str = "first"
+    #: What has failed so far, in this process.
+    failures: Failures = field(default_factory=Failures, compare=False, repr=False)
 
 
 def declared(

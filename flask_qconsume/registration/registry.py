@@ -130,6 +130,7 @@ class Registry:
             given=given,
             ordering=options.get("ordering", settings.ordering),
             hooks=self._hooks(scope_name),
+            log_tracebacks=settings.log_tracebacks,
         )
 
     def _hooks(self, scope_name: str) -> Hooks:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
+import sys
 import time
 import typing as t
 
@@ -12,12 +14,16 @@ from gevent.pywsgi import WSGIHandler
 from gevent.pywsgi import WSGIServer
 
 from ..logs import logger_named
+from ..text import printable
 from .listening import url_of
 
 if t.TYPE_CHECKING:
     from flask import Flask
 
 logger = logger_named("flask_qconsume.web")
+
+#: Has one line for each request.
+access_logger = logger_named("flask_qconsume.access")
 
 #: Seconds that a connection just made has at a stop, for its first request to arrive.
 _FIRST_REQUEST = 1.0
@@ -38,11 +44,17 @@ class Web:
         self._server = _Server(
             listener,
             app,
-            log=None,
+            log=access_logger,
             error_log=logger,
             spawn=Pool(),
             handler_class=_Handler,
-            environ={"wsgi.multithread": True, "wsgi.multiprocess": shared},
+            environ={
+                "wsgi.multithread": True,
+                "wsgi.multiprocess": shared,
+                # Not a logger: its lines would come by it again, for handlers of
+                # Flask's kind write there.
+                "wsgi.errors": sys.stderr,
+            },
         )
         self.url = url_of(listener)
 
@@ -115,6 +127,22 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
             self.server.idle.discard(self)
             self.fresh = False
 
+    def log_request(self) -> None:
+        if access_logger.isEnabledFor(logging.INFO):
+            super().log_request()
+
+    def format_request(self) -> str:
+        """One line as web servers have it; the log puts the time before it."""
+        status = (self._orig_status or self.status or "000").split()[0]
+        took = (self.time_finish or time.time()) - self.time_start
+        return (
+            f'{_host(self.client_address)} "{printable(self.requestline)}" {status}'
+            f" {self.response_length or '-'} {took:.3f} s"
+        )
+
+    def log_error(self, msg: str, *args: t.Any) -> None:
+        logger.error("%s", printable(msg % args if args else msg))
+
     def hang_up(self) -> None:
         """Read no further than what has arrived: a request in there is answered."""
         with contextlib.suppress(OSError):
@@ -127,3 +155,8 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
             names = {name.lower() for name, _ in self.response_headers}
             if b"connection" not in names:
                 self.response_headers.append((b"Connection", b"close"))
+
+
+def _host(client: t.Any) -> str:
+    """The client's address; a Unix socket's has none."""
+    return client[0] if isinstance(client, tuple) else "-"

@@ -975,7 +975,7 @@ def test_a_rejected_message_is_logged_with_a_traceback_unless_it_was_invalid(
     failed, invalid = caplog.records
     assert failed.exc_info and failed.exc_info[0] is CardDeclined
     assert not invalid.exc_info
-    assert "is a dead letter after 1 attempts: the body is no" in invalid.getMessage()
+    assert "is a dead letter after 1 attempt: the body is no" in invalid.getMessage()
 
 
 def test_an_error_whose_text_raises_is_logged_all_the_same(
@@ -1000,4 +1000,75 @@ def test_a_dead_letter_that_was_foreseen_is_logged_without_a_traceback(
     assert isinstance(desk.handle().error, CardDeclined)
     (record,) = caplog.records
     assert not record.exc_info
-    assert record.getMessage().endswith("is a dead letter after 1 attempts: no funds")
+    assert record.getMessage().endswith("is a dead letter after 1 attempt: no funds")
+
+
+# -- tracebacks ------------------------------------------------------------------------
+
+
+def fail(body: t.Any) -> None:
+    if body == "key":
+        raise KeyError(body)
+    raise ValueError(body)
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[bool, str]]:
+    """Whether each record has a traceback, and the end of its line."""
+    return [
+        (bool(record.exc_info), record.getMessage().split(" s: ")[-1])
+        for record in caplog.records
+    ]
+
+
+def test_the_first_failure_of_each_error_shows_its_traceback(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others have the place and the count in their one line."""
+    desk.handler(fail)
+    desk.qconsume.add_consumer("other", fail, name="other")
+    for raw in (b'"one"', b'"two"', b'"key"', b'"three"'):
+        desk.handle(raw)
+    desk.handle(b'"four"', name="other")
+    line = fail.__code__.co_firstlineno + 3
+    place = f"{fail.__code__.co_filename}:{line}"
+    assert logged(caplog) == [
+        (True, "ValueError: one"),
+        (False, f"ValueError: two (at {place}, 2 times so far)"),
+        (True, "KeyError: 'key'"),
+        (False, f"ValueError: three (at {place}, 3 times so far)"),
+        (True, "ValueError: four"),
+    ]
+    assert "in fail\n    raise ValueError(body)\nValueError: one" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("setting", "shown"),
+    [
+        ("first", [True, False, True, True]),
+        ("always", [True, True, True, True]),
+        ("never", [False, False, False, False]),
+    ],
+)
+def test_which_tracebacks_are_logged_is_a_setting(
+    desk: Desk, caplog: pytest.LogCaptureFixture, setting: str, shown: list[bool]
+) -> None:
+    """The last two are dead letters."""
+    desk.config["log_tracebacks"] = setting
+    desk.handler(fail)
+    for attempt in (1, 2, 3, 3):
+        desk.handle(attempt=attempt)
+    assert [with_traceback for with_traceback, _ in logged(caplog)] == shown
+
+
+def test_a_retry_that_was_asked_for_is_no_news(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    def ask(body: t.Any) -> None:
+        try:
+            fail(body)
+        except ValueError as error:
+            raise Retry(7) from error
+
+    desk.handler(ask)
+    desk.handle(b'"x"')
+    assert logged(caplog) == [(False, "ValueError: x")]

@@ -1,0 +1,208 @@
+"""Log lines of `run`: in the app's format where it has one, else in ours."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from ..servers.ports import free_port
+from .commands import Commands
+from .commands import get
+
+SHOP = """
+import logging
+import logging.config
+import sys
+
+from flask import Flask, current_app
+from flask.logging import default_handler
+from flask_qconsume import ConsumerBlueprint, QConsume
+
+FORMAT = logging.Formatter("APP %(levelname)s %(name)s %(message)s")
+DICT = {{
+    "version": 1,
+    "formatters": {{"app": {{"format": "APP %(levelname)s %(name)s %(message)s"}}}},
+    "handlers": {{
+        "app": {{
+            "class": "logging.StreamHandler",
+            "formatter": "app",
+            "stream": "ext://flask.logging.wsgi_errors_stream",
+        }}
+    }},
+    "root": {{"level": "INFO", "handlers": ["app"]}},
+}}
+{at_import}
+
+qconsume = QConsume()
+bp = ConsumerBlueprint("orders", __name__)
+
+
+@bp.consumer("bill", retry={{"min_delay": 600}})
+def bill(order):
+    current_app.logger.info("info %s", order)
+    current_app.logger.error("error %s", order)
+    raise ValueError("failed")
+
+
+@bp.get("/")
+def index():
+    current_app.logger.error("in a request")
+    return {{}}
+
+
+@bp.before_worker
+def begin():
+    qconsume.publish("bill", 7)
+
+
+def create_app():
+    app = Flask("store")
+    app.config.from_mapping(QCONSUME_BROKER_URL="memory://")
+    app.config.from_prefixed_env()
+    qconsume.init_app(app)
+    app.register_blueprint(bp)
+{in_the_factory}
+    return app
+"""
+
+HANDLER = """
+handler = logging.StreamHandler()
+handler.setFormatter(FORMAT)
+"""
+
+#: How apps configure logging: at import, in their factory.
+WAYS = {
+    "dictConfig at import": ("logging.config.dictConfig(DICT)", ""),
+    "dictConfig in the factory": ("", "logging.config.dictConfig(DICT)"),
+    "basicConfig at import": (
+        "logging.basicConfig(format=FORMAT._fmt, level='INFO')",
+        "",
+    ),
+    "basicConfig in the factory": (
+        "",
+        "logging.basicConfig(format=FORMAT._fmt, level='INFO')",
+    ),
+    "a handler of the root logger": (
+        HANDLER + "logging.getLogger().addHandler(handler)\n"
+        "logging.getLogger().setLevel('INFO')",
+        "",
+    ),
+    "handlers of app.logger": (
+        "",
+        HANDLER + "app.logger.handlers = [handler]\napp.logger.setLevel('INFO')",
+    ),
+    "handlers of app.logger's name, at import": (
+        HANDLER + "logging.getLogger('store').addHandler(handler)\n"
+        "logging.getLogger('store').setLevel('INFO')",
+        "",
+    ),
+    "Flask's handler with another format": (
+        "",
+        "default_handler.setFormatter(FORMAT)\napp.logger.setLevel('INFO')",
+    ),
+    "handlers of both loggers": (
+        HANDLER + "for name in ('store', 'flask_qconsume'):\n"
+        "    logging.getLogger(name).addHandler(handler)\n"
+        "    logging.getLogger(name).setLevel('INFO')",
+        "",
+    ),
+}
+
+#: What is logged once each, and by which logger.
+ONCE = (
+    r"INFO +flask_qconsume.worker +Consuming orders.bill$",
+    r"INFO +flask_qconsume.subscription +orders.bill: consuming the queue 'bill'$",
+    r"INFO +store +info 7$",
+    r"ERROR +store +error 7$",
+    r"WARNING +flask_qconsume.dispatch +orders.bill: message .* \(attempt 1 of 6\)",
+    r"ERROR +store +in a request$",
+    r"INFO +flask_qconsume.access +127.0.0.1 \"GET / HTTP/1.1\" 200 ",
+    r"INFO +flask_qconsume.worker +Stopped cleanly$",
+)
+
+
+def run(commands: Commands, at_import: str = "", in_the_factory: str = "") -> list[str]:
+    """The lines of a run that handles one message once and answers one request."""
+    factory = "\n".join(f"    {line}" for line in in_the_factory.splitlines())
+    shop = SHOP.format(at_import=at_import, in_the_factory=factory)
+    (commands.folder / "shop.py").write_text(shop)
+    address = f"127.0.0.1:{free_port()}"
+    with commands.start("run", "--web", address) as worker:
+        worker.wait_for("Serving on")
+        worker.wait_for("ValueError: failed\n", 2)
+        get(f"http://{address}/")
+        worker.wait_for("GET / HTTP")
+        assert worker.end() == 0
+    return worker.output.splitlines()
+
+
+def assert_once(lines: list[str], before: str) -> None:
+    for pattern in ONCE:
+        ours = [line for line in lines if re.search(pattern, line)]
+        assert len(ours) == 1, (pattern, ours, lines)
+        assert re.match(before, ours[0]), ours
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_line_has_the_apps_format_once(commands: Commands, way: str) -> None:
+    lines = run(commands, *WAYS[way])
+    assert_once(lines, "APP [A-Z]+ ")
+    assert sum(line.count("APP ") for line in lines) == len(
+        [line for line in lines if line.startswith("APP ")]
+    )
+
+
+def test_without_any_configuration_ours_shows_the_apps_lines_too(
+    commands: Commands,
+) -> None:
+    """A traceback is there as well, at the first failure."""
+    lines = run(commands)
+    assert_once(lines, r"\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ ")
+    assert "Traceback (most recent call last):" in lines
+    assert '    raise ValueError("failed")' in lines
+
+
+def test_a_logger_that_was_asked_for_before_has_each_line_once(
+    commands: Commands,
+) -> None:
+    """Flask gives it a handler of its own then."""
+    assert_once(run(commands, "", "app.logger"), r"\d{4}-\d\d-\d\d ")
+
+
+def test_levels_of_the_app_hold(commands: Commands) -> None:
+    (commands.folder / "shop.py").write_text(
+        SHOP.format(
+            at_import="logging.basicConfig(format=FORMAT._fmt)", in_the_factory=""
+        )
+    )
+    with commands.start("run") as worker:
+        worker.wait_for("error 7")
+        assert worker.end() == 0
+    assert "info 7" not in worker.output
+    assert "Consuming" not in worker.output
+    assert "APP WARNING flask_qconsume.dispatch orders.bill" in worker.output
+
+
+def test_children_have_the_apps_format_too(on_redis: Commands) -> None:
+    shop = SHOP.format(at_import="logging.config.dictConfig(DICT)", in_the_factory="")
+    (on_redis.folder / "shop.py").write_text(shop)
+    with on_redis.start("run", "--processes", "2") as supervisor:
+        supervisor.wait_for("consuming the queue 'bill'", 2)
+        assert supervisor.end() == 0
+    named = [line for line in supervisor.output.splitlines() if "flask_qcons" in line]
+    logged = [line for line in named if "File " not in line]
+    assert [line for line in logged if not line.startswith("APP ")] == []
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_a_reloaded_app_is_asked_each_time(commands: Commands, broken: bool) -> None:
+    shop = commands.folder / "shop.py"
+    text = SHOP.format(at_import="logging.config.dictConfig(DICT)", in_the_factory="")
+    shop.write_text("this is no Python" if broken else text)
+    with commands.start("run", "--reload") as worker:
+        if broken:
+            worker.wait_for("waiting for a change of the code")
+            shop.write_text(text)
+        worker.wait_for("APP INFO flask_qconsume.worker Consuming orders.bill")
+        assert worker.end() == 0
