@@ -4,6 +4,7 @@
 ``qconsume-brokers``       what each broker can do and what it promises
 ``qconsume-commands``      the commands and their options
 ``qconsume-signals``       the signals
+``qconsume-refusals``      what RabbitMQ refuses
 
 Each makes reStructuredText of what it finds, so that all of it can be linked to: a key
 by ``:setting:`QCONSUME_TIMEOUT```, an option by ``:option:``.
@@ -27,6 +28,7 @@ from sphinx.util.nodes import nested_parse_with_titles
 from flask_qconsume import settings
 from flask_qconsume.broker.capabilities import Capabilities
 from flask_qconsume.broker.opening import brokers
+from flask_qconsume.broker.rabbitmq import refusals
 from flask_qconsume.cli import cli
 from flask_qconsume.cli.durations import spoken
 from flask_qconsume.cli.group import LazyGroup
@@ -170,6 +172,21 @@ def command_lines(
                 yield from command_lines(child, f"{path} {name}", inner)
 
 
+class Refusals(FromCode):
+    """One row for each situation."""
+
+    def lines(self) -> Iterator[str]:
+        rows = (
+            (
+                f"{row.code or 'none'}" + (f", ``{row.words}``" if row.words else ""),
+                f":exc:`~flask_qconsume.{row.error.__name__}`",
+                escaped(row.advice),
+            )
+            for row in refusals.REFUSALS
+        )
+        yield from table(("Number, and words", "Error", "What to do"), rows, (4, 3, 6))
+
+
 def option_lines(parameter: click.Parameter, context: click.Context) -> Iterator[str]:
     record = parameter.get_help_record(context)
     if not isinstance(parameter, click.Option) or record is None:
@@ -237,4 +254,5 @@ def setup(app: Sphinx) -> dict[str, t.Any]:
     app.add_directive("qconsume-brokers", Brokers)
     app.add_directive("qconsume-commands", Commands)
     app.add_directive("qconsume-signals", Signals)
+    app.add_directive("qconsume-refusals", Refusals)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -59,7 +59,7 @@ def test_a_wrong_password_ends_the_start_with_what_to_do(
     worker = stage.fleet.start(ready=False)
 
     assert worker.wait(30) == 1
-    assert "Check the user, the password" in stage.fleet.logs()
+    assert "Check the user and the password" in stage.fleet.logs()
     assert "secret" not in stage.fleet.logs()
     assert "Traceback" not in stage.fleet.logs()
 

@@ -17,13 +17,13 @@ from kombu import Connection as Client  # type: ignore[attr-defined]
 from kombu.utils.url import maybe_sanitize_url
 
 from ...errors import BrokerError
-from ...errors import BrokerRefused
 from ...errors import BrokerUnavailable
 from ...settings import Settings
 from ...text import printable
 from ...transports.amqp import Connection
 from ...transports.amqp import TLSTransport
 from ...transports.amqp import Transport
+from .refusals import refusal_of
 
 #: What py-amqp raises for a connection that is lost or in use: ``AssertionError`` is
 #: gevent's ``ConcurrentObjectUseError``, ``AttributeError`` comes from objects that
@@ -159,12 +159,16 @@ def translated(error: BaseException, doing: str) -> BrokerError:
     """The error in our words; our own stay as they are."""
     if isinstance(error, BrokerError):
         return error
-    text = f"{doing}: {described(error)}"
-    if isinstance(error, amqp.exceptions.AccessRefused):
-        return BrokerRefused(f"{text}. Check the user, the password and permissions.")
-    if isinstance(error, amqp.exceptions.NotAllowed) and "limit" not in str(error):
-        return BrokerRefused(f"{text}. Check the virtual host and its permissions.")
-    return BrokerUnavailable(text)
+    refusal = refusal_of(error)
+    kind = BrokerUnavailable if refusal is None else refusal.error
+    return kind(f"{doing}: {explained(error)}")
+
+
+def explained(error: BaseException) -> str:
+    """The broker's words, and what to do about them where that is known."""
+    refusal = refusal_of(error)
+    said = described(error)
+    return said if refusal is None else f"{said}. {refusal.advice}"
 
 
 def described(error: BaseException) -> str:

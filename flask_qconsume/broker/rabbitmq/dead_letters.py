@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from amqp.exceptions import NotFound
 
+from ...errors import TopologyMismatch
 from ...handling.payload import UNREADABLE
 from ...settings import Settings
 from .. import headers as ours
@@ -26,6 +27,7 @@ from .connection import requests
 from .copies import copied
 from .copies import to_queue
 from .parcel import Parcel
+from .refusals import is_refused_as
 
 #: How many are replayed at once.
 _BATCH = 100
@@ -141,5 +143,7 @@ def depth(channel: t.Any, queue: str) -> int:
     """How many messages wait in a queue; 0 if there is none of that name."""
     try:
         return int(channel.queue_declare(queue, passive=True).message_count)
-    except NotFound:
-        return 0
+    except NotFound as error:
+        if is_refused_as(error, TopologyMismatch):
+            return 0
+        raise

@@ -10,15 +10,16 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
+from amqp.exceptions import AMQPError
 from amqp.exceptions import NotFound
-from amqp.exceptions import PreconditionFailed
-from amqp.exceptions import ResourceLocked
 
 from ...errors import TopologyMismatch
 from ...text import quoted
 from ..topology import QueuePlan
 from ..topology import Topology
 from .connection import described
+from .connection import explained
+from .refusals import is_refused_as
 
 #: The broker's own limit drops messages, and counts every delivery that a stopped
 #: worker had only prefetched; listing dead letters is a delivery too. -1 is refused by
@@ -99,19 +100,22 @@ class Declaring:
     def _explained(self, what: str) -> t.Iterator[None]:
         try:
             yield
-        except NotFound as error:
-            raise TopologyMismatch(
+        except AMQPError as error:
+            if not is_refused_as(error, TopologyMismatch):
+                raise
+            raise TopologyMismatch(self._mismatch(what, error)) from error
+
+    def _mismatch(self, what: str, error: AMQPError) -> str:
+        if isinstance(error, NotFound):
+            return (
                 f"RabbitMQ has no {what} ({described(error)}), and 'QCONSUME_DECLARE'"
                 f" is '{self._mode}'. Run 'flask qconsume declare' with"
                 " 'QCONSUME_DECLARE' set to 'auto', or create it yourself."
-            ) from error
-        except (PreconditionFailed, ResourceLocked) as error:
-            raise TopologyMismatch(
-                f"RabbitMQ holds the {what} with other arguments than wanted:"
-                f" {described(error)}. Delete it on the broker once it is empty, use"
-                " another name, set 'QCONSUME_QUEUE_TYPE' to its type, or give the"
-                " consumer a kombu.Queue that describes it as it is."
-            ) from error
+            )
+        return (
+            f"RabbitMQ holds the {what} with other arguments than wanted:"
+            f" {explained(error)}"
+        )
 
 
 def arguments_of(queue_type: str) -> dict[str, t.Any]:

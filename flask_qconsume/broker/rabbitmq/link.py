@@ -13,11 +13,8 @@ import time
 import typing as t
 from collections.abc import Sequence
 
-from amqp.exceptions import NotFound
-
 from ...errors import BrokerError
 from ...errors import BrokerUnavailable
-from ...errors import TopologyMismatch
 from ...settings import Settings
 from ...transports import amqp_frames as frames
 from ...transports.amqp import is_timeout
@@ -30,7 +27,7 @@ from .arrivals import arrived
 from .arrivals import delivered
 from .barrier import barrier
 from .connection import LOST
-from .connection import described
+from .connection import explained
 from .connection import hang_up
 from .connection import open_connection
 from .connection import opened
@@ -105,12 +102,8 @@ class RabbitLink(Link):
         opened(self._raw)
 
     def _refused(self, error: BaseException) -> BrokerError:
-        if isinstance(error, NotFound):
-            return TopologyMismatch(
-                f"The queue '{self.queue}' of '{self.plan.consumer}' does not exist on"
-                f" RabbitMQ ({described(error)}). Run 'flask qconsume declare'."
-            )
-        return translated(error, f"Consuming '{self.queue}' failed")
+        consumer = self.plan.consumer
+        return translated(error, f"Consuming '{self.queue}' of '{consumer}' failed")
 
     def read(self, room: int) -> Sequence[Delivery]:
         with self._reading:
@@ -128,7 +121,7 @@ class RabbitLink(Link):
             self._raw.read_available()
         except Exception as error:
             if not is_timeout(error):
-                raise self._lost(described(error)) from error
+                raise self._lost(explained(error)) from error
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         self._write(lambda: self._settlements(deliveries, frames.ack))
@@ -164,7 +157,7 @@ class RabbitLink(Link):
         try:
             self._pulse.beat()
         except (BrokerError, *LOST) as error:
-            raise self._lost(described(error)) from error
+            raise self._lost(explained(error)) from error
 
     def pause(self) -> None:
         if self._paused or self.closed:
@@ -230,7 +223,7 @@ class RabbitLink(Link):
         except BrokerError:
             raise
         except LOST as error:
-            raise self._lost(described(error)) from error
+            raise self._lost(explained(error)) from error
 
     def _lost(self, why: str) -> BrokerUnavailable:
         self.closed = True

@@ -25,7 +25,7 @@ from ...settings import Settings
 from ...text import quoted
 from ..topology import Topology
 from .bell import Bell
-from .connection import described
+from .connection import explained
 from .connection import requests
 from .connection import translated
 from .declaring import Declaring
@@ -33,6 +33,7 @@ from .forks import Origin
 from .ladder import Step
 from .parcel import Batch
 from .parcel import Parcel
+from .refusals import lacks_exchange
 from .session import Session
 
 logger = logger_named("flask_qconsume.publisher")
@@ -283,7 +284,7 @@ class Publisher:
         session.close()
         with self._lock:
             self._session = None
-            self._problem = described(session.lost or Exception())
+            self._problem = explained(session.lost or Exception())
             again = [p for p in session.in_flight.values() if not p.done]
             session.in_flight.clear()
             if session.broke_the_channel:
@@ -292,14 +293,13 @@ class Publisher:
 
     def _blame(self, error: BaseException | None, parcels: list[Parcel]) -> None:
         """Find out which message it was: the broker does not say."""
-        if isinstance(error, NotFound):
-            for parcel in parcels:
-                gone = f"'{parcel.exchange}'" in error.reply_text
-                if gone and not (self._declares(parcel) and parcel.once_more()):
-                    parcel.finish(_no_exchange(parcel))
-        elif len(parcels) == 1:
-            text = f"RabbitMQ refused the message: {described(error or Exception())}"
-            parcels[0].finish(PublishRefused(text))
+        problem = error or Exception()
+        for parcel in _to_blame(problem, parcels):
+            if not isinstance(problem, NotFound):
+                text = f"RabbitMQ refused the message: {explained(problem)}"
+                parcel.finish(PublishRefused(text))
+            elif not (self._declares(parcel) and parcel.once_more()):
+                parcel.finish(_no_exchange(parcel))
         self._careful = len([parcel for parcel in parcels if not parcel.done])
 
     def _declares(self, parcel: Parcel) -> bool:
@@ -314,6 +314,11 @@ class Publisher:
             for parcel in unconfirmed:
                 parcel.finish(BrokerUnavailable("The publisher was closed."))
             self._fail_waiting(BrokerUnavailable("The publisher was closed."))
+
+
+def _to_blame(error: BaseException, parcels: list[Parcel]) -> list[Parcel]:
+    named = [parcel for parcel in parcels if lacks_exchange(error, parcel.exchange)]
+    return named or (parcels if len(parcels) == 1 else [])
 
 
 def _no_exchange(parcel: Parcel) -> Unroutable:
