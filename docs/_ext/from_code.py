@@ -178,7 +178,8 @@ class Refusals(FromCode):
     def lines(self) -> Iterator[str]:
         rows = (
             (
-                f"{row.code or 'none'}" + (f", ``{row.words}``" if row.words else ""),
+                f"{row.code or 'none'}"
+                + (f", ``{row.words.strip()}``" if row.words else ""),
                 f":exc:`~flask_qconsume.{row.error.__name__}`",
                 escaped(row.advice),
             )
