@@ -15,6 +15,7 @@ from difflib import get_close_matches
 
 from .errors import ConfigurationError
 from .retry import RetryPolicy
+from .text import problem_of
 from .text import quoted
 
 PREFIX = "QCONSUME_"
@@ -78,6 +79,20 @@ def _text(value: t.Any) -> str:
     if not isinstance(value, str):
         raise TypeError()
     return value
+
+
+def _affix(value: t.Any) -> str:
+    """A text that may be a part of a name on a broker."""
+    text = _text(value)
+    if problem := problem_of(text):
+        raise ValueError(problem)
+    return text
+
+
+def _name(value: t.Any) -> str:
+    if not value:
+        raise ValueError("it must not be empty")
+    return _affix(value)
 
 
 def _number(low: float, high: float) -> Callable[[t.Any], float]:
@@ -207,15 +222,18 @@ TABLE: tuple[Setting, ...] = (
         "exchange",
         "a text",
         "qconsume",
-        "The topic exchange that the app publishes to and its queues are bound to.",
-        _text,
+        "The topic exchange that the app publishes to and its queues are bound to; its"
+        " name on the broker begins with ``QCONSUME_QUEUE_PREFIX``.",
+        _name,
     ),
     Setting(
         "queue_prefix",
         "a text",
         "",
-        "Put before the name of every queue, to let apps or stages share a broker.",
-        _text,
+        "Put before every name of the app on the broker (exchange, queues, wait queues,"
+        " keys, topics, groups), to let apps or stages share it. Code leaves it out."
+        " Queues and exchanges given as kombu's objects keep their names.",
+        _affix,
     ),
     Setting(
         "queue_type",
@@ -408,6 +426,7 @@ class Settings:
     # Both may hold passwords, which a traceback's locals or a log must not show.
     broker_url: str = field(repr=False)
     transport_options: dict[str, t.Any] = field(repr=False)
+    #: Its name on the broker, with the prefix.
     exchange: str
     queue_prefix: str
     queue_type: str
@@ -453,7 +472,13 @@ class Settings:
                 " address of your broker, such as 'amqp://guest:guest@localhost//' or"
                 " 'redis://localhost/0'. Use 'memory://' to try things out without one."
             )
+        values["exchange"] = values["queue_prefix"] + values["exchange"]
         return cls(**values)
+
+    @property
+    def bare_exchange(self) -> str:
+        """The exchange without the prefix: what it was called by earlier versions."""
+        return self.exchange.removeprefix(self.queue_prefix)
 
 
 def suggestion(word: str, known: t.Iterable[str]) -> str:

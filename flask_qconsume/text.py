@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
+
+#: Unicode's categories of control characters, lone surrogates and breaks of lines.
+_NOT_IN_NAMES = frozenset(("Cc", "Cs", "Zl", "Zp"))
 
 
 def printable(value: object, length: int = 500) -> str:
@@ -23,6 +27,18 @@ def quoted(value: object) -> str:
 def counted(number: int, noun: str) -> str:
     """A number and its noun: ``1 attempt``, ``2 attempts``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def problem_of(name: str) -> str:
+    """What keeps a text from being a name on a broker; empty if nothing does.
+
+    >>> problem_of("order.created"), problem_of("order\\n")
+    ('', "it has '\\\\n' in it")
+    """
+    for character in name:
+        if unicodedata.category(character) in _NOT_IN_NAMES:
+            return f"it has {quoted(character)} in it"
+    return ""
 
 
 def said(value: object) -> str:

@@ -191,6 +191,15 @@ class Broker(abc.ABC):
         self.settings = settings
         self.topology = topology
 
+    @property
+    def exchanges(self) -> list[str]:
+        """The app's exchange, and the one without the prefix.
+
+        Earlier versions bound the queues to the latter, whatever their prefix.
+        """
+        names = (self.topology.exchange, self.settings.bare_exchange)
+        return list(dict.fromkeys(names))
+
     @classmethod
     def records(cls) -> tuple[Capabilities, ...]:
         """All that its capabilities may be: one for each kind of queues it has."""
@@ -236,7 +245,7 @@ class Broker(abc.ABC):
 
     @abc.abstractmethod
     def stale_bindings(self) -> list[Binding]:
-        """Bindings of our queues to our exchange that the code no longer asks for.
+        """Bindings of our queues to :attr:`exchanges` that no consumer asks for.
 
         :raises UnsupportedByBroker: if the broker cannot be asked.
         """

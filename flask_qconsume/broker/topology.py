@@ -36,6 +36,9 @@ class QueuePlan:
     ordering: str = "none"
     #: The longest delays, in seconds, that its retry policy asks for.
     delays: tuple[float, ...] = ()
+    #: What the topics begin with that its bindings mean, where routing keys are topics:
+    #: the app's prefix; nothing for a given queue.
+    prefix: str = ""
 
     @property
     def suspects(self) -> str:
@@ -52,7 +55,7 @@ class QueuePlan:
 class Topology:
     """All that one app needs on its broker."""
 
-    #: The app's topic exchange.
+    #: The app's topic exchange, its prefix included.
     exchange: str
     queues: tuple[QueuePlan, ...]
 
@@ -83,6 +86,7 @@ def _plan(settings: Settings, consumer: Consumer) -> QueuePlan:
         given=consumer.given,
         ordering=consumer.ordering,
         delays=_delays(consumer.retry),
+        prefix="" if consumer.given is not None else settings.queue_prefix,
     )
 
 

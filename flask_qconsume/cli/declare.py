@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from ..broker.base import Broker
+from ..broker.capabilities import Capabilities
 from ..broker.opening import open_broker
 from ..broker.topology import Binding
 from ..broker.topology import QueuePlan
@@ -16,6 +17,7 @@ from ..extension import AppConsumers
 from .context import check_shared
 from .context import with_consumers
 from .plan import bound
+from .plan import gets
 
 
 @click.command()
@@ -37,17 +39,17 @@ def declare(app: AppConsumers, prune: bool, yes: bool) -> None:
         if app.settings.declare != "auto":
             broker.declare_delays()
         for queue in app.topology.queues:
-            click.echo(_said(queue))
+            click.echo(_said(queue, broker.capabilities))
         if prune:
             _prune(broker, yes)
 
 
-def _said(queue: QueuePlan) -> str:
+def _said(queue: QueuePlan, capabilities: Capabilities) -> str:
     if queue.given is not None:
         return f"{queue.consumer}: used as given: {queue.name}"
-    gets = bound(queue.bindings)
+    found = gets(queue, capabilities)
     beside = f"{queue.suspects}, {queue.dead}"
-    return f"{queue.consumer}: {queue.name} (gets {gets}), {beside}"
+    return f"{queue.consumer}: {queue.name} (gets {found}), {beside}"
 
 
 def _prune(broker: Broker, yes: bool) -> None:

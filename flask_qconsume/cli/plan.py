@@ -56,8 +56,17 @@ def place(url: str) -> str:
     return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
+def gets(queue: QueuePlan, capabilities: Capabilities) -> str:
+    """What a queue gets, by the names on the broker."""
+    if capabilities.exchanges:
+        return bound(queue.bindings)
+    keys = (binding.routing_key for binding in queue.bindings)
+    topics = ", ".join(f"'{queue.prefix}{key}'" for key in keys)
+    return f"the topics {topics}" if topics else ""
+
+
 def bound(bindings: Iterable[Binding]) -> str:
-    """What a queue gets, in words."""
+    """What is bound, in words."""
     by_exchange: dict[str, list[str]] = {}
     for binding in bindings:
         by_exchange.setdefault(binding.exchange, []).append(f"'{binding.routing_key}'")
@@ -86,7 +95,8 @@ def _of_consumer(app: AppConsumers, consumer: Consumer) -> Lines:
     settings = app.settings
     limit = f"{settings.delivery_limit} deaths of its process"
     yield "queue", _queue(queue, app.broker.capabilities)
-    yield "gets", bound(queue.bindings) or "what is published to it by its name"
+    found = gets(queue, app.broker.capabilities)
+    yield "gets", found or "what is published to it by its name"
     if app.broker.capabilities.survives_worker_death:
         yield "suspects", f"{queue.suspects}, handled one by one"
     yield (

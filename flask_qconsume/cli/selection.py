@@ -142,7 +142,9 @@ def _selection(
 ) -> Selection:
     now = time.time()
     plans = app.topology.queues
-    by_queue = {plan.name: plan for plan in plans}
+    # With the prefix, as on the broker, or without it, as in the code.
+    by_queue = {plan.name.removeprefix(plan.prefix): plan for plan in plans}
+    by_queue |= {plan.name: plan for plan in plans}
     by_consumer = {plan.consumer: plan for plan in plans}
     chosen = [
         *(_named("queue or consumer", {**by_queue, **by_consumer}, n) for n in names),

@@ -57,6 +57,26 @@ def test_declaring_makes_the_topics_with_the_partitions_asked_for(
     }
 
 
+def test_topics_have_the_prefix_and_options_name_them_without(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    wanted = plan(f"{kafka_prefix}billing", "order.created", prefix=kafka_prefix)
+    config = {
+        "transport_options": {"topics": {"order.created": 3}},
+        "QUEUE_PREFIX": kafka_prefix,
+    }
+
+    with shop(kafka.url, wanted, **config) as it:
+        it.broker.declare()
+        assert it.broker.publish([outgoing("order.created")], 10) == [None]
+        (delivery,) = read(it.link(), 1)
+
+    found = kafka.admin().list_topics(timeout=10).topics
+    assert len(found[f"{kafka_prefix}order.created"].partitions) == 3
+    assert delivery.message.routing_key == "order.created"
+    assert delivery.message.headers == {}
+
+
 def test_dead_letters_are_kept_as_long_as_configured(
     kafka: Kafka, kafka_prefix: str
 ) -> None:

@@ -24,12 +24,12 @@ def test_a_work_queue_is_bound_by_its_own_name() -> None:
     found = topology(qconsume, queue_prefix="stage.", exchange="shop")
     (plan,) = found.queues
     assert (plan.name, plan.consumer, plan.type) == ("stage.billing", "bill", "quorum")
-    assert plan.bindings == (Binding("stage.billing", "shop", "billing"),)
+    assert plan.bindings == (Binding("stage.billing", "stage.shop", "billing"),)
     assert (plan.suspects, plan.dead) == (
         "stage.billing.suspects",
         "stage.billing.dead",
     )
-    assert found.exchange == "shop"
+    assert (found.exchange, plan.prefix) == ("stage.shop", "stage.")
 
 
 def test_a_subscriber_is_bound_by_each_of_its_keys() -> None:
@@ -83,7 +83,7 @@ def test_a_given_queue_brings_its_bindings(
     qconsume = QConsume()
     qconsume.add_consumer(queue, print, name="theirs")
     (plan,) = topology(qconsume, queue_prefix="stage.").queues
-    assert plan.given is queue
+    assert (plan.given, plan.prefix) == (queue, "")
     assert {*plan.bindings} == {Binding("q", *pair) for pair in bindings}
 
 

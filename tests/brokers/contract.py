@@ -25,6 +25,7 @@ from flask_qconsume.broker import headers as ours
 from flask_qconsume.broker.base import Suspects
 from flask_qconsume.broker.delivery import Forward
 from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.publishing import compose
 from flask_qconsume.broker.topology import Binding
 from flask_qconsume.errors import BrokerError
 from flask_qconsume.errors import BrokerUnavailable
@@ -1217,6 +1218,30 @@ def no_binding_outlives_the_code(stage: Stage) -> None:
     hand.nothing_comes()
 
 
+@case("bindings")
+def a_binding_to_the_exchange_without_the_prefix_is_stale(stage: Stage) -> None:
+    """Earlier versions bound there; what another stage has there stays."""
+    stage.app.declare()
+    before = stage.planned("staging.billing", "order")
+    stage.opened(before).declare()
+    staging = stage.opened(
+        dataclasses.replace(before, bindings=()), queue_prefix=stage.key("staging.")
+    )
+    stale = [Binding(before.name, EXCHANGE, stage.key("order"))]
+    assert staging.stale_bindings() == stale
+    staging.unbind(stale)
+    assert staging.stale_bindings() == []
+    stage.publish(stage.message(b"1"))
+    stage.await_depth(1)
+    assert staging.depth(before.name) == 0
+
+
+@a_binding_to_the_exchange_without_the_prefix_is_stale.otherwise("bindings")
+def no_binding_outlives_a_change_of_the_prefix(stage: Stage) -> None:
+    staging = stage.opened(stage.plan, queue_prefix="staging.")
+    assert staging.stale_bindings() == []
+
+
 @case()
 def bindings_of_other_apps_are_none_of_ours(stage: Stage) -> None:
     stage.app.declare()
@@ -1385,7 +1410,7 @@ def an_app_handles_retries_and_buries(stage: Stage) -> None:
     consumers = consumers_of(worker.app)
     id = consumers.publish_many([(key, "good"), (key, "bad")])[1]
     letters = consumers.broker.dead_letters(consumers.topology.queue(queue))
-    wait_for(lambda: letters.count() == 1, SOON, interval=0.1)
+    wait_for(lambda: len(seen) == 3 and letters.count() == 1, SOON, interval=0.1)
     assert sorted(seen) == [(queue, "bad", 1), (queue, "bad", 2), (queue, "good", 1)]
     (letter,) = letters
     assert letter.message.id == id
@@ -1422,6 +1447,67 @@ def a_worker_that_stops_hands_on_what_it_has_not_begun(stage: Stage) -> None:
     wait_for(lambda: len(seen) >= 60, SOON)
     assert second.stop()
     assert sorted(seen) == [(number, 1) for number in range(60)]
+
+
+@case()
+def stages_with_prefixes_of_their_own_share_nothing(stage: Stage) -> None:
+    """Work queues, events, patterns, retries, delays and dead letters."""
+    production, staging = _Shop(stage, "production."), _Shop(stage, "staging.")
+    production.publish("order.created", 1)
+    staging.publish("order.created", 2)
+    production.publish("billing", "bad")
+    if stage.record.delayed_publish:
+        production.publish("order.created", 3, delay=0.5)
+        expected = [("order.created", 1), ("order.created", 3)]
+    else:
+        expected = [("order.created", 1)]
+    wait_for(lambda: sorted(production.events) == expected, SOON)
+    wait_for(lambda: production.letters == 1, SOON, interval=0.1)
+    assert production.attempts == 2
+    assert staging.events == [("order.created", 2)]
+    assert (staging.attempts, staging.letters) == (0, 0)
+
+
+@case()
+def nobody_in_the_own_stage_is_nobody(stage: Stage) -> None:
+    _Shop(stage, "staging.")
+    production = stage.opened(queue_prefix=stage.key("production."))
+    key = "order.created"
+    message = compose(production.settings.exchange, key, 1)
+    error = stage.refused(message, by=production)
+    assert isinstance(error, Unroutable)
+    assert stage.key("production.") in str(error)
+
+
+class _Shop:
+    """A stage of an app: what it handled, and what it could not."""
+
+    def __init__(self, stage: Stage, prefix: str) -> None:
+        self.events: list[tuple[str, int]] = []
+        self.attempts = 0
+        qconsume = QConsume()
+        retry = RetryPolicy(max_attempts=2, min_delay=0.05, max_delay=0.05)
+        qconsume.add_consumer("billing", self._fail, name="bill", retry=retry)
+        # The one in full is what there is a topic for on Kafka.
+        keys = ["order.created", "order.*"]
+        qconsume.add_consumer("audit", self._see, name="audit", routing_key=keys)
+        worker = stage.worker(qconsume, queue_prefix=stage.key(prefix))
+        self._app = consumers_of(worker.app)
+
+    def publish(self, routing_key: str, body: t.Any, **options: t.Any) -> None:
+        self._app.publish(routing_key, body, **options)
+
+    @property
+    def letters(self) -> int:
+        queue = self._app.consumers["bill"].queue
+        return self._app.broker.dead_letters(self._app.topology.queue(queue)).count()
+
+    def _see(self, body: int) -> None:
+        self.events.append((current_message.routing_key, body))
+
+    def _fail(self, body: str) -> None:
+        self.attempts += 1
+        raise ValueError("no such card")
 
 
 @case()

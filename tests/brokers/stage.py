@@ -221,7 +221,8 @@ class Stage:
 
     def opened(self, *plans: QueuePlan, **config: t.Any) -> Broker:
         """Another app's broker object, closed with the case."""
-        broker = open_broker(self.settings(**config), Topology(EXCHANGE, plans))
+        settings = self.settings(**config)
+        broker = open_broker(settings, Topology(settings.exchange, plans))
         self._brokers.append(broker)
         return broker
 

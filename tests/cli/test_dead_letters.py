@@ -147,6 +147,18 @@ def test_filters(shop: Flask, args: list[str], found: list[int]) -> None:
     }
 
 
+def test_a_queue_is_named_with_its_prefix_or_without(
+    make_app: MakeApp, redis_url: str
+) -> None:
+    shop = make_app(BROKER_URL=redis_url, QUEUE_PREFIX="staging.")
+    bury(shop, Dead({"n": 0}, queue="staging.bill"))
+    (bare,) = as_json(shop, "list", "bill")
+    (full,) = as_json(shop, "list", "--queue", "staging.bill")
+    assert bare == full
+    assert bare["queue"] == "staging.bill"
+    assert as_json(shop, "list", "audit") == []
+
+
 def test_one_is_meant_by_its_ref_or_its_id(shop: Flask) -> None:
     ids = bury(shop, *SEVERAL)
     (by_id,) = as_json(shop, "list", "--id", ids[1])

@@ -70,7 +70,7 @@ class Kafka(Broker):
         self._topics = Topics(self._admin, self._config, settings, self._hear)
         self._contents = Contents(self._config.consumer(_NOBODY))
         self._lanes = Lanes(self._partitions, self._contents.of)
-        self._publisher = Publisher(self._producer, self._topics)
+        self._publisher = Publisher(self._producer, self._topics, settings.queue_prefix)
         self._declared_by: int | None = None
         self._declaring = threading.Lock()
 
@@ -90,7 +90,7 @@ class Kafka(Broker):
                 due=records.due,
                 grace=self._config.grace,
             ),
-            opened=_opener(group, self.topology.exchange),
+            opened=_opener(group, self.topology.exchange, plan.prefix),
             forwarder=self._forward,
             refresh=self._refresh,
             wanted=None if main else lambda: self._lanes.in_use(plan.name),
@@ -270,7 +270,7 @@ def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.1)
 
 
-def _opener(queue: str, exchange: str) -> Opener:
+def _opener(queue: str, exchange: str, prefix: str) -> Opener:
     """Makes messages of a queue's arrivals."""
 
     def opened(arrival: Arrival) -> Message:
@@ -280,6 +280,7 @@ def _opener(queue: str, exchange: str) -> Opener:
             queue,
             redelivered=redelivered,
             exchange=exchange,
+            prefix=prefix,
             attempt=attempt,
             deaths=deaths,
         )

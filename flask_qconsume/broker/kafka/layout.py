@@ -80,7 +80,7 @@ def subscription(plan: QueuePlan, lane: Lane) -> list[str]:
 
 def literal_topics(plan: QueuePlan) -> list[str]:
     """The topics that a queue names in full."""
-    return [key for key in _keys(plan) if not is_pattern(key)]
+    return [plan.prefix + key for key in _keys(plan) if not is_pattern(key)]
 
 
 def is_pattern(routing_key: str) -> bool:
@@ -108,8 +108,8 @@ def check_plan(plan: QueuePlan) -> None:
     :raises UnsupportedByBroker: that says which name it is.
     """
     check_topic(retry(plan.name, STEPS[-1]), "The queue's topic")
-    for key in literal_topics(plan):
-        check_topic(key, "The routing key")
+    for topic in literal_topics(plan):
+        check_topic(topic, "The routing key")
 
 
 def matches(plan: QueuePlan, topic: str) -> bool:
@@ -131,17 +131,20 @@ def reader(plan: QueuePlan, lane: Lane) -> Callable[[str], bool]:
     )
 
 
-def patterns(routing_key: str) -> list[str]:
+def patterns(routing_key: str, prefix: str = "") -> list[str]:
     """Regular expressions for the topics that a pattern means, for the client.
 
     They are extended ones of POSIX: there is no looking ahead.
+
+    :param prefix: What the topics begin with; it stands for nothing but itself.
 
     >>> patterns("order.*")
     ['^order\\\\.[^.]*$']
     >>> patterns("#.failed")
     ['^failed$', '^[^_.][^.]*(\\\\.[^.]*)*\\\\.failed$']
     """
-    return [f"^{found}$" for found in _expressions(routing_key.split("."))]
+    begin = "^" + _escaped(prefix)
+    return [f"{begin}{found}$" for found in _expressions(routing_key.split("."))]
 
 
 def _expressions(words: list[str]) -> Iterator[str]:
@@ -189,7 +192,8 @@ def _takes(routing_key: str, topic: str) -> bool:
 
 def _patterns_of(plan: QueuePlan) -> list[str]:
     keys = (key for key in _keys(plan) if is_pattern(key))
-    return list(dict.fromkeys(found for key in keys for found in patterns(key)))
+    found = (each for key in keys for each in patterns(key, plan.prefix))
+    return list(dict.fromkeys(found))
 
 
 def _keys(plan: QueuePlan) -> t.Iterable[str]:

@@ -24,9 +24,12 @@ from .topics import Topics
 class Publisher:
     """Makes records of messages, and sends them to topics that are there."""
 
-    def __init__(self, producer: KafkaProducer, topics: Topics) -> None:
+    def __init__(
+        self, producer: KafkaProducer, topics: Topics, prefix: str = ""
+    ) -> None:
         self._producer = producer
         self._topics = topics
+        self._prefix = prefix
 
     def composed(self, messages: Sequence[Outgoing]) -> list[Record]:
         """The records of messages.
@@ -49,8 +52,8 @@ class Publisher:
             deadline,
         )
         return [
-            _answer(message, next(sent) if there else _MISSING)
-            for message, there in zip(messages, found, strict=True)
+            _answer(message, record.topic, next(sent) if there else _MISSING)
+            for message, record, there in zip(messages, planned, found, strict=True)
         ]
 
     def forward(
@@ -98,8 +101,9 @@ class Publisher:
     def _record(self, message: Outgoing) -> Record:
         if message.exchange == "":
             return self._for_queue(message)
-        topic = layout.check_topic(message.routing_key, "The routing key")
-        return records.outgoing(message, topic)
+        topic = self._prefix + message.routing_key
+        layout.check_topic(topic, "The routing key")
+        return records.outgoing(message, topic, prefix=self._prefix)
 
     def _for_queue(self, message: Outgoing) -> Record:
         """What is for one queue alone is as if it were retried."""
@@ -128,7 +132,7 @@ class Publisher:
 _MISSING = Unroutable("")
 
 
-def _answer(message: Outgoing, error: Exception | None) -> Exception | None:
+def _answer(message: Outgoing, topic: str, error: Exception | None) -> Exception | None:
     """What is not mandatory may get lost where nobody is."""
     if not isinstance(error, Unroutable):
         return error
@@ -137,7 +141,7 @@ def _answer(message: Outgoing, error: Exception | None) -> Exception | None:
     if not message.exchange:
         return unroutable(message)
     return Unroutable(
-        f"There is no topic {quoted(message.routing_key)}, so nobody would get the"
+        f"There is no topic {quoted(topic)}, so nobody would get the"
         " message. Register a consumer for it, run 'flask qconsume declare' in the app"
         " that has it, create the topic, or publish with mandatory=False."
     )

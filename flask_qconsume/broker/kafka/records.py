@@ -78,12 +78,14 @@ def incoming(
     *,
     redelivered: bool,
     exchange: str = "",
+    prefix: str = "",
     attempt: int | None = None,
     deaths: int | None = None,
 ) -> Message:
     """A message as it was fetched.
 
     :param exchange: Where what is in topics was published to, if it does not say.
+    :param prefix: What the app's topics begin with, and their routing keys do not.
     :param attempt: Known better than what its headers say.
     :param deaths: Likewise.
     """
@@ -94,7 +96,7 @@ def incoming(
         "queue": queue,
         "headers": {},
         "exchange": exchange,
-        "routing_key": topic,
+        "routing_key": topic.removeprefix(prefix),
         "timestamp": stamp / 1_000 if kind and stamp >= 0 else None,
         "redelivered": redelivered,
         "properties": {
@@ -117,9 +119,12 @@ def incoming(
     return made(fields)
 
 
-def outgoing(message: Outgoing, topic: str, due: float | None = None) -> Record:
+def outgoing(
+    message: Outgoing, topic: str, *, prefix: str = "", due: float | None = None
+) -> Record:
     """The record for a message that is published.
 
+    :param prefix: What the app's topics begin with, and their routing keys do not.
     :param due: When it is to be handed out, in seconds since 1970, if not at once.
     :raises UnsupportedByBroker: for a header that has the name of a property.
     """
@@ -129,7 +134,7 @@ def outgoing(message: Outgoing, topic: str, due: float | None = None) -> Record:
             " message has that name: give the property to 'publish' instead."
         )
     headers = dict(message.headers)
-    if topic == message.routing_key:
+    if topic == prefix + message.routing_key:
         # The topic says as much, and there is but one exchange (kombu has others).
         headers.pop(ours.ROUTING_KEY, None)
         if headers.get(ours.EXCHANGE) == message.exchange:

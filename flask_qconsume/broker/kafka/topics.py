@@ -181,9 +181,11 @@ class Topics:
         if name.startswith(layout.PREFIX):
             # What fails is the exception: it takes no more partitions than it must.
             settings, partitions = settings | self._settings_of_ours(name), 1
+        # The option names topics as routing keys do, or in full.
+        bare = name.removeprefix(self._settings.queue_prefix)
         return NewOne(
             name,
-            config.topics.get(name, partitions),
+            config.topics.get(bare, config.topics.get(name, partitions)),
             config.replication_factor,
             settings,
         )

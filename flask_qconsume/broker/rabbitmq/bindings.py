@@ -12,6 +12,8 @@ import json
 import typing as t
 from collections.abc import Iterable
 
+from amqp.exceptions import NotFound
+
 from ..topology import Binding
 from .declaring import Declaring
 from .declaring import arguments_of
@@ -40,7 +42,11 @@ class Record:
         )
 
     def known(self) -> list[Binding]:
-        """All bindings on record."""
+        """All bindings on record; none where nothing was ever recorded."""
+        try:
+            self._channel.queue_declare(self._queue, passive=True)
+        except NotFound:
+            return []
         table, _, _ = self._read()
         return [
             Binding(queue, self._exchange, key)

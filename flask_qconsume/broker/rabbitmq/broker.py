@@ -107,8 +107,7 @@ class RabbitMQ(Broker):
     def stale_bindings(self) -> list[Binding]:
         wanted = set(self.topology.bindings)
         queues = {plan.name for plan in self.topology.queues}
-        with requests(self.settings, "reading the bindings") as channel:
-            known = Record(channel, self.topology.exchange).known()
+        known = [b for name in self.exchanges for b in self._recorded(name)]
         return [b for b in known if b.queue in queues and b not in wanted]
 
     def unbind(self, bindings: Sequence[Binding]) -> None:
@@ -117,7 +116,14 @@ class RabbitMQ(Broker):
                 channel.queue_unbind(
                     binding.queue, binding.exchange, binding.routing_key
                 )
-            Record(channel, self.topology.exchange).forget(bindings)
+            for exchange in sorted({binding.exchange for binding in bindings}):
+                gone = [each for each in bindings if each.exchange == exchange]
+                Record(channel, exchange).forget(gone)
+
+    def _recorded(self, exchange: str) -> list[Binding]:
+        # By a channel for each: RabbitMQ closes it where there is no record.
+        with requests(self.settings, "reading the bindings") as channel:
+            return Record(channel, exchange).known()
 
     def depth(self, queue: str) -> int:
         with requests(self.settings, f"counting '{queue}'") as channel:

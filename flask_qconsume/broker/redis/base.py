@@ -56,7 +56,11 @@ class RedisBroker(Broker, t.Generic[L]):
     def stale_bindings(self) -> list[Binding]:
         queues = {plan.name for plan in self.topology.queues}
         asked_for = {member.binding for member in wanted_by(self.topology)}
-        found = {m.binding for m in self._bindings.members(self.topology.exchange)}
+        found = {
+            member.binding
+            for exchange in self.exchanges
+            for member in self._bindings.members(exchange)
+        }
         return sorted(b for b in found - asked_for if b.queue in queues)
 
     def unbind(self, bindings: Sequence[Binding]) -> None:
