@@ -20,7 +20,9 @@ from . import headers as ours
 #: consumed, and delays by it), ``user_id`` (the broker refuses another user's) and
 #: ``delivery_mode`` (every copy is persistent).
 _KEPT = ("correlation_id", "reply_to", "type", "app_id", "cluster_id")
-_ANY_KEPT = frozenset(_KEPT)
+#: Properties that a message shows.
+_SHOWN = (*_KEPT, "user_id")
+_ANY_SHOWN = frozenset(_SHOWN)
 
 
 def incoming(
@@ -53,8 +55,8 @@ def incoming(
         "redelivered": redelivered,
         "properties": {},
     }
-    if not _ANY_KEPT.isdisjoint(properties):
-        fields["properties"] = {k: properties[k] for k in _KEPT if get(k)}
+    if not _ANY_SHOWN.isdisjoint(properties):
+        fields["properties"] = {k: properties[k] for k in _SHOWN if get(k)}
     if table:
         _read_ours(table, fields)
     return made(fields)
@@ -120,7 +122,7 @@ def copy(message: Message, headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
     """AMQP's basic properties for a copy of a message, with other headers."""
     return _present(
         {
-            **message.properties,
+            **{k: message.properties[k] for k in _KEPT if k in message.properties},
             "message_id": message.id,
             "content_type": message.content_type,
             "content_encoding": message.content_encoding,

@@ -276,6 +276,18 @@ class Transport(pyamqp.Transport):
 
     Connection = Connection
 
+    def register_with_event_loop(self, connection: t.Any, loop: t.Any) -> None:
+        super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call]
+
+        def read_buffered() -> None:
+            """Deliver what was read already: the loop waits for the socket only."""
+            if not connection.connected:
+                loop.on_tick.discard(read_buffered)
+            elif connection.transport.has_frame:
+                self.on_readable(connection, loop)  # type: ignore[no-untyped-call]
+
+        loop.on_tick.add(read_buffered)
+
 
 class TLSTransport(Transport):
     """``amqps://``"""

@@ -9,8 +9,10 @@ kombu. It knows nothing about consumers of ours, and needs no Flask.
   already, 0.05 s later at the most. Killed in that time, a process gets them again.
 * Bindings lie in Redis; a fanout exchange is a topic exchange bound with ``#``, so it
   is durable. ``#`` and ``*`` mean what AMQP says.
-* ``reject(requeue=True)`` gives a message back to the front; ``reject()`` makes it a
-  dead letter in ``{<queue>}.dead``. A header ``x-delay`` holds it back, in ms.
+* ``reject(requeue=True)`` gives a message back to the front, to be read as redelivered;
+  ``reject()`` makes it a dead letter in ``{<queue>}.dead``.
+* A header ``x-delay`` holds a message back, and what outlives its ``expiration`` is
+  dropped when it is read; both in ms.
 * ``lease`` among the transport options is in seconds, 60 unless given.
 """
 
@@ -21,7 +23,6 @@ import threading
 import time
 import typing as t
 from collections import OrderedDict
-from collections import deque
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -54,19 +55,34 @@ from ..errors import BrokerUnavailable
 from ..errors import ConfigurationError
 from ..message import Message
 from ..settings import Settings
+from .kombu_payload import Payload
+from .kombu_payload import body_of
+from .kombu_payload import delay_of
+from .kombu_payload import expiration_of
+from .kombu_payload import has_expired
+from .kombu_payload import payload_of
+from .kombu_url import url_of
+from .ready_messages import ReadyMessages
 
 #: How many messages are read at once where no prefetch says less.
 _ROOM = 100
 #: Seconds that one wait takes at most.
 _WAIT = 1.0
 _DEFAULT_LEASE = 60.0
+#: After so many deliveries the queues of which nothing is ready are looked at.
+_LOOK_EVERY = 10
 #: Seconds that an acknowledgement may wait for the next one.
 _ACKS_WAIT = 0.05
 _WEEK = 7 * 86_400.0
-_SCHEMES = ("redis-streams", "rediss-streams", "sentinel-streams")
+_SENTINELS = "sentinel-streams"
+_SCHEMES = (
+    "redis-streams",
+    "redis-streams+socket",
+    "rediss-streams",
+    _SENTINELS,
+)
 
 _Virtual: t.Any = virtual
-Payload = dict[str, t.Any]
 
 
 class QoS(_Virtual.QoS):  # type: ignore[misc]
@@ -85,7 +101,7 @@ class QoS(_Virtual.QoS):  # type: ignore[misc]
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         if requeue:
-            self.channel.source.give_back([delivery_tag])
+            self.channel.source.give_back([delivery_tag], redelivered=True)
         else:
             self.channel.source.bury(delivery_tag)
         self._settled(delivery_tag)
@@ -145,16 +161,7 @@ class Source:
 
     def read(self, rooms: dict[str, int]) -> list[tuple[Payload, str]]:
         """What is there for these queues, without waiting; and their names."""
-        self._begin()
-        self._due = None
-        found = []
-        for queue, room in rooms.items():
-            due, *texts = good(self._wire.run([self._of(queue).pop(room)])[0])
-            if due:
-                self._due = min(float(due), self._due or float(due))
-            for entry in unrolled(*texts):
-                found.append((self._payload(queue, *entry), queue))
-        return found
+        return list(self._unexpired(self._pop(rooms)))
 
     def wait(self, queues: Iterable[str], seconds: float) -> list[tuple[Payload, str]]:
         """Wait for the first entry; returns what came, at most one of each stream."""
@@ -165,19 +172,20 @@ class Source:
         ]
         longest = min(seconds, _WAIT if self._due is None else self._due)
         streams = [stream for _, _, stream in places]
-        payloads = []
+        found = []
         wait = wait_for(self.layout.group, self._consumer, streams, longest)
         answer = self._wire.pipeline([wait])[0]
         for index, id, fields in come(answer, streams):
             queue, number, _ = places[index]
-            payload = self._payload(queue, f"{number}:{id}", fields, False)
-            payloads.append((payload, queue))
-        return payloads
+            found.append((self._payload(queue, f"{number}:{id}", fields, False), queue))
+        return list(self._unexpired(found))
 
     def get(self, queue: str) -> Payload | None:
         """One message of a queue, if there is any."""
-        found = self.read({queue: 1})
-        return found[0][0] if found else None
+        while found := self._pop({queue: 1}):
+            for payload, _ in self._unexpired(found):
+                return payload
+        return None
 
     def put(self, queues: Sequence[str], payload: Payload) -> None:
         """Put a message into all of these queues in one step."""
@@ -185,20 +193,23 @@ class Source:
         info = properties.pop("delivery_info", {})
         for name in ("delivery_tag", "body_encoding"):
             properties.pop(name, None)
-        body, priority = payload.get("body") or b"", properties.get("priority")
+        headers, delay = dict(payload.get("headers") or {}), delay_of(payload)
+        expiration = expiration_of(payload)
+        if expiration is not None:
+            headers[ours.EXPIRES_AT] = time.time() + delay + expiration
         entry = sealed(
             {
                 **properties,
-                "headers": payload.get("headers") or {},
+                "headers": headers,
                 "content_type": payload.get("content-type"),
                 "content_encoding": payload.get("content-encoding"),
             },
-            body.encode() if isinstance(body, str) else bytes(body),
+            body_of(payload),
             exchange=info.get("exchange") or "",
             routing_key=info.get("routing_key") or "",
         )
-        layout, delay = self.layout, _delay(payload)
-        steps = [layout.step(queue, priority) for queue in queues]
+        layout = self.layout
+        steps = [layout.step(queue, properties.get("priority")) for queue in queues]
         if delay:
             keys = [layout.delayed(queue) for queue in queues]
             copies = [entry.packed(step) for step in steps]
@@ -229,11 +240,16 @@ class Source:
                 for queue, tags in acks.items():
                     self._acks.setdefault(queue, []).extend(tags)
 
-    def give_back(self, tags: Iterable[str]) -> None:
-        """Give messages back, unmarked, to be read first."""
+    def give_back(self, tags: Iterable[str], *, redelivered: bool = False) -> None:
+        """Give messages back, to be read first.
+
+        :param redelivered: Whether to mark them as delivered before.
+        """
         for tag in tags:
             queue, _, inner = tag.partition("\0")
             self._messages.pop(tag, None)
+            if redelivered:
+                self._of(queue).take(inner, True)
             self._of(queue).give_back([inner])
             self._of(queue).settled([inner])
 
@@ -278,6 +294,36 @@ class Source:
         """Whether it is over; a new connection takes a new source."""
         return self._over.is_set()
 
+    def _pop(self, rooms: dict[str, int]) -> list[tuple[Payload, str]]:
+        self._begin()
+        self._due = None
+        answers = self._wire.run([self._of(q).pop(room) for q, room in rooms.items()])
+        found = []
+        for queue, answer in zip(rooms, answers, strict=True):
+            if isinstance(answer, Exception):
+                continue
+            due, *texts = answer
+            if due:
+                self._due = min(float(due), self._due or float(due))
+            for entry in unrolled(*texts):
+                found.append((self._payload(queue, *entry), queue))
+        if not found:
+            # What came from other queues is delivered before an error is raised.
+            for answer in answers:
+                good(answer)
+        return found
+
+    def _unexpired(
+        self, found: Iterable[tuple[Payload, str]]
+    ) -> Iterator[tuple[Payload, str]]:
+        """Drop the messages that have expired."""
+        for payload, queue in found:
+            tag = payload["properties"]["delivery_tag"]
+            if has_expired(self._messages[tag]):
+                self.ack(tag)
+            else:
+                yield payload, queue
+
     def _publish(self, call: Call) -> None:
         good(self.server.publish([call])[0])
 
@@ -321,23 +367,7 @@ class Source:
         tag = f"{queue}\0{inner}"
         message = opened(fields, queue, self.layout.body, mark)
         self._messages[tag] = message
-        properties = basic.copy(message, {})
-        properties.pop("headers")
-        return {
-            "body": message.raw,
-            "headers": dict(message.headers),
-            "content-type": properties.pop("content_type", None),
-            "content-encoding": properties.pop("content_encoding", None),
-            "properties": {
-                **properties,
-                "delivery_tag": tag,
-                "delivery_info": {
-                    "exchange": message.exchange,
-                    "routing_key": message.routing_key,
-                    "redelivered": mark,
-                },
-            },
-        }
+        return payload_of(message, tag, redelivered=mark)
 
 
 class Channel(_Virtual.Channel):  # type: ignore[misc]
@@ -367,6 +397,14 @@ class Channel(_Virtual.Channel):  # type: ignore[misc]
                 " kombu would forget that one. Use another connection."
             )
         return super().basic_consume(queue, *args, **kwargs)
+
+    def basic_cancel(self, consumer_tag: str) -> t.Any:
+        queue = self._tag_to_queue.get(consumer_tag)
+        found = super().basic_cancel(consumer_tag)
+        if queue is not None:
+            ready = self.connection.ready.remove(queue)
+            self.source.give_back(p["properties"]["delivery_tag"] for p in ready)
+        return found
 
     def get_table(self, exchange: str) -> list[tuple[str, str, str]]:
         found = self.source.bindings.members(exchange)
@@ -450,15 +488,15 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
     def __init__(self, client: t.Any, **kwargs: t.Any) -> None:
         super().__init__(client, **kwargs)
         self.source = self._sourced()
-        #: What was read and is not delivered yet.
-        self.ready: deque[tuple[Payload, str]] = deque()
+        self.ready = ReadyMessages()
+        self._deliveries = 0
 
     def _sourced(self) -> Source:
-        url, kind = self.client.hostname, self.client.uri_prefix
-        # kombu takes what stands before a "+" away.
-        if kind and not url.startswith(kind):
-            url = f"{kind}+{url}"
-        return Source(url, self.client.transport_options)
+        client = self.client
+        # Several URLs of sentinels name one Redis.
+        sentinels = len(client.alt) > 1 and client.transport_cls == _SENTINELS
+        url = ";".join(client.alt) if sentinels else url_of(client)
+        return Source(url, client.transport_options)
 
     def establish_connection(self) -> t.Any:
         if self.source.closed:
@@ -473,18 +511,19 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
 
     def drain_events(self, connection: t.Any, timeout: float | None = None) -> None:
         until = None if timeout is None else time.monotonic() + timeout
+        self._look_at_others()
         while not self._delivered_one():
             left = _WAIT if until is None else until - time.monotonic()
-            rooms = dict(self._rooms())
+            rooms = self._rooms()
             self.source.room.clear()
-            found = self.source.read(rooms)
+            found = self.source.read(rooms) if rooms else []
             if not found and left <= 0:
                 raise TimeoutError()
             if not found and rooms:
                 found = self.source.wait(rooms, left)
             elif not found:
                 self.source.room.wait(min(left, _WAIT))
-            self.ready.extend(found)
+            self.ready.add(found)
 
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
         head, at, rest = uri.rpartition("@")
@@ -492,32 +531,41 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
         known = include_password or not at or "//" in head.rpartition(":")[2]
         return uri if known else f"{user}{colon}{mask}{at}{rest}"
 
+    def _look_at_others(self) -> None:
+        """Read queues of which nothing is ready, now and then while others are busy."""
+        self._deliveries += 1
+        if self._deliveries % _LOOK_EVERY or not self.ready:
+            return
+        rooms = self._rooms()
+        others = {q: room for q, room in rooms.items() if not self.ready.count(q)}
+        if others:
+            self.ready.add(self.source.read(others))
+
     def _delivered_one(self) -> bool:
         """Hand over one message of those that were read, if its channel has room."""
-        for number, (payload, queue) in enumerate(self.ready):
-            channel = self._channel_of(queue)
-            if channel is None or channel.qos.can_consume():
-                del self.ready[number]
-                self._deliver(payload, queue)
-                return True
-        return False
+        taken = self.ready.take(self._may_deliver)
+        if taken is not None:
+            self._deliver(*taken)
+        return taken is not None
 
-    def _rooms(self) -> Iterator[tuple[str, int]]:
+    def _may_deliver(self, queue: str) -> bool:
+        channel = self._channel_of(queue)
+        return channel is None or channel.qos.can_consume()
+
+    def _rooms(self) -> dict[str, int]:
+        """How many messages of each queue there is room for, where there is any.
+
+        The queues of a channel share what its prefetch allows.
+        """
+        rooms = {}
         for channel in self.channels:
-            room = channel.qos.room() - len(self.ready)
-            if room > 0:
-                yield from dict.fromkeys(channel._active_queues, room).items()
+            queues, room = set(channel._active_queues), channel.qos.room()
+            for queue in queues if room else ():
+                rooms[queue] = max(1, room // len(queues)) - self.ready.count(queue)
+        return {queue: room for queue, room in rooms.items() if room > 0}
 
     def _channel_of(self, queue: str) -> t.Any:
         return next((c for c in self.channels if queue in c._active_queues), None)
-
-
-def _delay(payload: Payload) -> float:
-    """The seconds that a header asks for."""
-    value = (payload.get("headers") or {}).get("x-delay")
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return 0.0
-    return max(0.0, value / 1000)
 
 
 for _scheme in _SCHEMES:

@@ -203,6 +203,119 @@ def test_a_rejected_message_is_a_dead_letter_and_a_requeued_one_comes_again(url)
         assert it.depth() == 0
 
 
+def test_a_requeued_message_is_redelivered_and_one_of_a_closed_channel_is_not(url):
+    with Connection(url) as connection:
+        send(connection, 1)
+        channel = connection.channel()
+        BILLING(channel).get(accept=["json"])
+        channel.close()
+        (message,) = take(connection, ack=False)
+        queue = BILLING(connection.default_channel)
+        again = queue.get(accept=["json"])
+        assert not message.delivery_info["redelivered"]
+        assert not again.delivery_info["redelivered"]
+        again.requeue()
+        last = queue.get(accept=["json"])
+        assert last.delivery_info["redelivered"]
+        last.ack()
+
+
+def test_what_has_expired_is_not_delivered(url):
+    with shop(url) as it, Connection(url) as connection:
+        for number in range(3):
+            send(connection, number, expiration=0)
+        send(connection, 3, expiration=60)
+        assert [m.payload for m in take(connection)] == [3]
+        send(connection, 4, expiration=0)
+        assert BILLING(connection.default_channel).get() is None
+        assert it.depth() == 0
+
+
+def test_our_own_headers_are_neither_shown_nor_forwarded(url):
+    with shop(url) as it, Connection(url) as connection:
+        it.publish(outgoing(b"1", headers={"a": 1}, key="k", expires=60.0))
+        (message,) = take(connection)
+        assert message.headers == {"a": 1}
+        assert message.properties["timestamp"]
+        send(connection, 2, headers=message.headers)
+        (delivery,) = read(it.link(), 1)
+        assert delivery.message.headers == {"a": 1}
+        assert delivery.message.expires_at is None
+
+
+def test_the_properties_of_amqp_arrive(url):
+    given = {
+        "correlation_id": "c",
+        "reply_to": "r",
+        "type": "t",
+        "app_id": "a",
+        "cluster_id": "l",
+        "user_id": "u",
+        "message_id": "m",
+        "timestamp": 1_700_000_000,
+    }
+    with Connection(url) as connection:
+        send(connection, 1, priority=7, **given)
+        (message,) = take(connection)
+        assert {name: message.properties[name] for name in given} == given
+        assert message.properties["priority"] == 7
+
+
+def test_a_busy_queue_does_not_hold_up_another_one(url):
+    busy, quiet = Queue("busy", routing_key="busy"), Queue("quiet", routing_key="quiet")
+    with Connection(url) as connection:
+        producer = connection.Producer(serializer="json")
+        for number in range(300):
+            producer.publish(number, routing_key="busy", declare=[busy])
+        found: list = []
+        consumer = connection.Consumer([busy, quiet], accept=["json"])
+        consumer.register_callback(lambda body, message: found.append(message))
+        with consumer:
+            for _ in range(5):
+                connection.drain_events(timeout=5)
+            producer.publish("now", routing_key="quiet")
+            while found[-1].payload != "now":
+                connection.drain_events(timeout=5)
+        assert len(found) < 20
+
+
+def test_what_was_read_for_a_consumer_that_is_cancelled_goes_back(url):
+    with shop(url) as it, Connection(url) as connection:
+        for number in range(3):
+            send(connection, number)
+        consumer = connection.Consumer([BILLING], accept=["json"], prefetch_count=9)
+        consumer.register_callback(lambda body, message: message.ack())
+        with consumer:
+            connection.drain_events(timeout=5)
+        wait_for(lambda: it.depth() == 2, timeout=5)
+        left = read(it.link(), 2)
+        assert [d.message.redelivered for d in left] == [False, False]
+
+
+def test_the_next_url_of_a_list_is_used_and_one_can_switch(url, redis_server):
+    other = redis_server.fresh_url().replace("redis:", "redis-streams:")
+    nowhere = "redis-streams://127.0.0.1:1/0"
+    with Connection(f"{nowhere};{url}") as connection:
+        send(connection, 1)
+        assert [m.payload for m in take(connection)] == [1]
+        connection.switch(other)
+        send(connection, 2)
+        with Connection(other) as there:
+            assert [m.payload for m in take(there)] == [2]
+    redis_server.command("FLUSHDB", url=other.replace("redis-streams:", "redis:"))
+
+
+def test_one_can_switch_to_a_socket_of_the_machine(url, tmp_path):
+    path = tmp_path / "s"
+    with (
+        Redis(tmp_path / "redis", options={"unixsocket": str(path)}),
+        Connection(url) as connection,
+    ):
+        connection.switch(f"redis-streams+socket://{path}")
+        send(connection, 1)
+        assert [m.payload for m in take(connection)] == [1]
+
+
 def test_a_header_holds_a_message_back(url):
     with Connection(url) as connection:
         started = time.monotonic()

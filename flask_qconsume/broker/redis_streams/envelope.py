@@ -74,7 +74,9 @@ def opened(
                 return _ours(meta, fields[1], queue, redelivered)
         except Exception:
             pass  # Nonsense inside: it is not ours.
-    pairs = dict(zip(fields[::2], fields[1::2], strict=True))
+    pairs: dict[bytes, list[bytes]] = {}
+    for name, value in zip(fields[::2], fields[1::2], strict=True):
+        pairs.setdefault(name, []).append(value)
     return _foreign(pairs, queue, body_field, redelivered)
 
 
@@ -119,15 +121,18 @@ def _ours(
 
 
 def _foreign(
-    pairs: Mapping[bytes, bytes], queue: str, body_field: str, redelivered: bool
+    pairs: Mapping[bytes, Sequence[bytes]],
+    queue: str,
+    body_field: str,
+    redelivered: bool,
 ) -> Message:
-    # Bytes that are no UTF-8 stay what they are: JSON can hold lone surrogates.
-    fields = {_text(name): _text(value) for name, value in pairs.items()}
-    body = pairs.get(body_field.encode())
+    body = pairs.get(body_field.encode(), (None,))[-1]
+    fields = {_name(name): _value(values) for name, values in pairs.items()}
     given = (fields.pop(name, None) for name in _CONTENT_TYPES if name in fields)
     properties = {} if body is None else {"content_type": next(given, None)}
     if body is None:
-        body = json.dumps(fields).encode()
+        texts = {_name(name): _texts(values) for name, values in pairs.items()}
+        body = json.dumps(texts).encode()
     fields.pop(body_field, None)
     return basic.incoming(
         body,
@@ -150,5 +155,28 @@ def _meta(raw: bytes) -> dict[str, t.Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
+def _name(raw: bytes) -> str:
+    """The name of a field; bytes that are not UTF-8 are escaped."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def _value(values: Sequence[bytes]) -> t.Any:
+    """The value of a field as a header: a list where a name stands several times.
+
+    Bytes that are not UTF-8 stay bytes, which every broker can hold in a header.
+    """
+    found = [_decoded(value) for value in values]
+    return found[0] if len(found) == 1 else found
+
+
+def _texts(values: Sequence[bytes]) -> str | list[str]:
+    """The same in a body, which is JSON; there such bytes are escaped as in names."""
+    found = [_name(value) for value in values]
+    return found[0] if len(found) == 1 else found
+
+
+def _decoded(raw: bytes) -> str | bytes:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw

@@ -1,0 +1,87 @@
+"""What kombu's virtual transports hold in place of a message. No I/O.
+
+A payload is a mapping: ``body``, ``headers``, ``content-type``, ``content-encoding``
+and ``properties``, where AMQP's other properties are.
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from ..broker import headers as ours
+from ..broker import properties as basic
+from ..message import Message
+
+Payload = dict[str, t.Any]
+
+#: Our headers that tell what a payload has in places of its own, or what concerns one
+#: delivery only. If kombu's consumers saw them, they would forward them.
+_HIDDEN = frozenset(
+    {
+        ours.ATTEMPT,
+        ours.DEATHS,
+        ours.EXCHANGE,
+        ours.EXPIRES_AT,
+        ours.KEY,
+        ours.PUBLISHED_AT,
+        ours.ROUTING_KEY,
+        ours.SUSPECTED_AT,
+    }
+)
+
+
+def payload_of(message: Message, tag: str, redelivered: bool) -> Payload:
+    """The payload by which kombu delivers a message.
+
+    :param tag: The delivery tag.
+    """
+    properties = {**basic.copy(message, {}), **message.properties}
+    properties.pop("headers")
+    return {
+        "body": message.raw,
+        "headers": {k: v for k, v in message.headers.items() if k not in _HIDDEN},
+        "content-type": properties.pop("content_type", None),
+        "content-encoding": properties.pop("content_encoding", None),
+        "properties": {
+            **properties,
+            "delivery_tag": tag,
+            "delivery_info": {
+                "exchange": message.exchange,
+                "routing_key": message.routing_key,
+                "redelivered": redelivered,
+            },
+        },
+    }
+
+
+def body_of(payload: Payload) -> bytes:
+    """The body, as bytes."""
+    body = payload.get("body") or b""
+    return body.encode() if isinstance(body, str) else bytes(body)
+
+
+def delay_of(payload: Payload) -> float:
+    """Seconds for which the header ``x-delay`` holds a message back."""
+    return _seconds((payload.get("headers") or {}).get("x-delay"))
+
+
+def expiration_of(payload: Payload) -> float | None:
+    """Seconds after which a message has expired; ``None`` if it never does."""
+    value = payload["properties"].get("expiration")
+    return None if value is None else _seconds(value)
+
+
+def has_expired(message: Message) -> bool:
+    """Whether a message is to be dropped instead of delivered."""
+    return message.expires_at is not None and message.expires_at < time.time()
+
+
+def _seconds(milliseconds: t.Any) -> float:
+    """Seconds of a number, or of a text with one; 0 for anything else."""
+    if isinstance(milliseconds, bool):
+        return 0.0
+    try:
+        return max(0.0, float(milliseconds or 0) / 1_000)
+    except (TypeError, ValueError):
+        return 0.0

@@ -1,0 +1,49 @@
+"""Messages that a kombu connection has read and not delivered yet. No I/O."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Iterable
+
+from .kombu_payload import Payload
+
+
+class ReadyMessages:
+    """Messages by queue; the queues take turns, so that none waits for a busy one."""
+
+    def __init__(self) -> None:
+        self._queues: OrderedDict[str, deque[Payload]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._queues)
+
+    def count(self, queue: str) -> int:
+        """How many messages of a queue are ready."""
+        return len(self._queues.get(queue, ()))
+
+    def add(self, found: Iterable[tuple[Payload, str]]) -> None:
+        """Add messages, each with the name of its queue."""
+        for payload, queue in found:
+            self._queues.setdefault(queue, deque()).append(payload)
+
+    def take(self, allowed: Callable[[str], bool]) -> tuple[Payload, str] | None:
+        """Remove and return the first message of the next queue that is allowed."""
+        queue = next(filter(allowed, self._queues), None)
+        if queue is None:
+            return None
+        payload = self._queues[queue].popleft()
+        if self._queues[queue]:
+            self._queues.move_to_end(queue)
+        else:
+            del self._queues[queue]
+        return payload, queue
+
+    def remove(self, queue: str) -> list[Payload]:
+        """Remove and return all messages of a queue."""
+        return list(self._queues.pop(queue, ()))
+
+    def clear(self) -> None:
+        """Forget all messages."""
+        self._queues.clear()

@@ -1,0 +1,36 @@
+"""The URL that a kombu connection uses, in each of the ways that kombu keeps it."""
+
+from __future__ import annotations
+
+import pytest
+from kombu import Connection
+
+import flask_qconsume.transports.redis_streams  # noqa: F401  Makes the scheme known.
+from flask_qconsume.transports.kombu_url import url_of
+
+FIRST = "redis-streams://first:1/0"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis-streams://user:p%40ss@host:2/3",
+        "redis-streams://:secret@host/3",
+        "redis-streams://[::1]:2/3",
+        "redis-streams+socket:///run/redis",
+        "rediss-streams://host:2/3",
+    ],
+)
+def test_a_url_is_the_same_however_it_was_given(url):
+    assert url_of(Connection(url)) == url
+    switched = Connection(FIRST)
+    switched.switch(url)
+    assert url_of(switched) == url
+
+
+def test_an_alternate_keeps_its_query():
+    second = "rediss-streams://host:2/3?ssl_cert_reqs=required"
+    connection = Connection(f"{FIRST};{second}")
+    assert url_of(connection) == FIRST
+    connection.maybe_switch_next()
+    assert url_of(connection) == second
