@@ -19,6 +19,7 @@ from .broker.base import Broker
 from .broker.circuit import Circuit
 from .broker.opening import check_url
 from .broker.opening import open_broker
+from .broker.policies import unattended
 from .broker.publishing import compose
 from .broker.topology import Topology
 from .broker.topology import topology_of
@@ -117,7 +118,8 @@ class AppConsumers:
             ``QCONSUME_AWAY_AFTER``; nothing was sent. It is a ``BrokerUnavailable``.
         :raises PublishTimeout: if the broker did not confirm it within that time.
         :raises UnsupportedByBroker: if this broker cannot do what was asked.
-        :raises PublishError: if it cannot be published like that.
+        :raises PublishError: if it cannot be published like that; or if the broker is
+            in memory, and no worker has begun in this process (but with ``TESTING``).
         """
         return self.publish_many([(routing_key, body, options)])[0]
 
@@ -133,8 +135,11 @@ class AppConsumers:
             for message in composed:
                 self._diversion(message)
             return [t.cast(str, message.id) for message in composed]
+        broker = self.broker
+        if not broker.attended and not self._sender.testing:
+            _raise_first([unattended(broker) for _ in composed])
         timeout = self.settings.publish_timeout
-        errors = self._circuit.publish(self.broker, composed, timeout)
+        errors = self._circuit.publish(broker, composed, timeout)
         for message, error in zip(composed, errors, strict=True):
             if error is None:
                 signals.send(signals.message_published, self._sender, message=message)

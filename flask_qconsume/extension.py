@@ -57,6 +57,9 @@ class QConsume(ConsumerScaffold):
         app.extensions[KEY] = AppConsumers(app, Settings.from_config(app.config))
         Registry.of(app).add_scope(ROOT, self._qconsume_scope)
 
+    def _qconsume_remedy(self) -> str:
+        return "init_app(app) of a 'QConsume' that has consumers"
+
     def register_format(self, format: Format) -> None:
         """Add a format to the apps of this extension, for consuming and publishing.
 

@@ -15,6 +15,7 @@ def make_app(
 ) -> Flask:
     """An app with the extension; ``config`` without its ``QCONSUME_``."""
     app = Flask("tested")
+    app.testing = True  # What is published in memory waits for a worker.
     app.config["QCONSUME_BROKER_URL"] = "memory://"
     app.config.update({f"QCONSUME_{k.upper()}": v for k, v in config.items()})
     (qconsume or QConsume()).init_app(app)

@@ -205,6 +205,18 @@ class Broker(abc.ABC):
         """All that its capabilities may be: one for each kind of queues it has."""
         return (cls.capabilities,)
 
+    @property
+    def attended(self) -> bool:
+        """Whether a consumer can ever get what this process publishes.
+
+        In a broker within one process there has to be a worker in this very process.
+        """
+        return True
+
+    def attend(self) -> None:
+        """Note that a worker of this process consumes, or is about to."""
+        return
+
     @abc.abstractmethod
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         """Open a connection that consumes one queue.

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Iterator
 
+from ..errors import PublishError
 from ..errors import UnsupportedByBroker
 from ..message import Outgoing
 from ..registration.consumer import Consumer
 from ..text import quoted
+from .base import Broker
 from .capabilities import Capabilities
 
 
@@ -46,6 +48,28 @@ def check_messages(
     for message in messages:
         for sentence in _unsendable(message, exchange, capabilities):
             raise UnsupportedByBroker(sentence)
+
+
+def unattended(broker: Broker) -> PublishError:
+    """The error of publishing where no consumer can ever get the message."""
+    return PublishError(
+        unshared("publish a message", broker, "and nothing consumes in this one.")
+        + " Or consume beside the web server: 'flask qconsume run --web HOST:PORT'. A"
+        " test that starts its worker later sets 'TESTING'."
+    )
+
+
+def unshared(what: str, broker: Broker, why: str) -> str:
+    """Why something cannot be done with a broker within one process, and the remedy.
+
+    :param what: As in "publish a message".
+    """
+    return (
+        f"Cannot {what}: '{broker.settings.broker_url}' is a broker within one process"
+        f" ({broker.capabilities.broker}), {why} Set 'QCONSUME_BROKER_URL' to a broker"
+        " of its own, such as 'amqp://guest:guest@localhost//' or"
+        " 'redis://localhost/0'."
+    )
 
 
 def longest_delay(consumer: Consumer) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import click
 from flask.cli import ScriptInfo
 
+from ..broker.policies import unshared
 from ..errors import QConsumeError
 from ..errors import UnsupportedByBroker
 from ..extension import AppConsumers
@@ -50,11 +51,11 @@ def check_shared(consumers: AppConsumers, what: str) -> None:
     :param what: What the command would do, as in "publish a message".
     :raises UnsupportedByBroker: if the broker lives in this process only.
     """
-    capabilities = consumers.broker.capabilities
-    if not capabilities.shared:
+    if not consumers.broker.capabilities.shared:
         raise UnsupportedByBroker(
-            f"Cannot {what}: '{consumers.settings.broker_url}' is a broker within one"
-            f" process ({capabilities.broker}), so no other process would ever see what"
-            " this command does. Set 'QCONSUME_BROKER_URL' to a broker of its own, such"
-            " as 'amqp://guest:guest@localhost//' or 'redis://localhost/0'."
+            unshared(
+                what,
+                consumers.broker,
+                "so no other process would ever see what this command does.",
+            )
         )

@@ -8,6 +8,7 @@ import click
 
 from ..extension import AppConsumers
 from ..registration.consumer import Consumer
+from ..registration.missing import why_nothing
 from .context import with_consumers
 from .table import table
 from .words import handler_name
@@ -42,7 +43,7 @@ def list_consumers(app: AppConsumers, sort: str) -> None:
     """Show the consumers of the app: their queues, settings and handlers."""
     found = sorted(app.consumers.values(), key=_SORTS[sort])  # type: ignore[arg-type]
     if not found:
-        click.echo("No consumers were registered.")
+        click.echo(f"Nothing to list: {why_nothing(app.consumers)}")
         return
     click.echo(table(_HEADERS, [_row(consumer) for consumer in found]))
 

@@ -15,6 +15,7 @@ import click
 from flask import Flask
 from flask.cli import ScriptInfo
 
+from ..broker.policies import unshared
 from ..errors import UnsupportedByBroker
 from ..extension import consumers_of
 from ..log_handlers import log_all_to
@@ -30,6 +31,7 @@ from .patching import patched_command
 from .patching import same_command
 
 if t.TYPE_CHECKING:
+    from ..broker.base import Broker
     from ..running.parent import Parent
     from ..running.processes import Supervisor
     from ..running.shutdown import StopSignals
@@ -163,6 +165,8 @@ def serve(
 
     # The process is a worker's and nobody else's; hooks may think better of it.
     look_less_often()
+    if not options.web:
+        _warn_of_isolation(consumers_of(app).broker)
     worker = Worker(app, options.names, beside_web=bool(options.web))
     web = _web(app, options, parent)
     with Checks(options.health, options.health_file, worker.watch) as checks:
@@ -176,6 +180,16 @@ def serve(
             parent.up()
         signals.asked.wait()
         return 0 if _stop(worker, web) else FORCED
+
+
+def _warn_of_isolation(broker: Broker) -> None:
+    """Tell that nothing outside of this process can publish, where that is so."""
+    if not broker.capabilities.shared:
+        why = "so only what runs in this one can publish to its consumers."
+        logger.warning(
+            "%s Or serve the app here: 'flask qconsume run --web HOST:PORT'.",
+            unshared("consume what other processes publish", broker, why),
+        )
 
 
 def _web(app: Flask, options: Options, parent: Parent | None) -> Web | None:
@@ -228,8 +242,7 @@ def _check_processes(app: Flask, names: Sequence[str]) -> None:
     consumers = consumers_of(app)
     for name in names:
         find(consumers.consumers, name)
-    capabilities = consumers.broker.capabilities
-    if not capabilities.shared:
+    if not consumers.broker.capabilities.shared:
         raise UnsupportedByBroker(
             f"'--processes' needs a broker that processes share, and"
             f" '{consumers.settings.broker_url}' lives within each one of them. Leave"

@@ -53,6 +53,7 @@ class Registry:
                 " or consumes."
             )
         self._scopes[name] = scope
+        scope.owned = True
 
     def close(self, reason: str) -> None:
         """Refuse further registrations, since they would have no effect any more."""

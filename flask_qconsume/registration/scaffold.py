@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import typing as t
+import weakref
 from collections.abc import Callable
 
 from flask import Flask
@@ -23,6 +24,9 @@ from .scope import Scope
 
 F = t.TypeVar("F", bound=Callable[..., t.Any])
 
+#: All that there are, to name those which were forgotten.
+_scaffolds: weakref.WeakSet[ConsumerScaffold] = weakref.WeakSet()
+
 
 class ConsumerScaffold:
     """Adds consumers, hooks and error handlers to a class that registers things.
@@ -35,6 +39,7 @@ class ConsumerScaffold:
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
         super().__init__(*args, **kwargs)
         self._qconsume_scope = Scope()
+        _scaffolds.add(self)
         record = getattr(self, "record", None)
         if record is not None:
             record(self._qconsume_register)
@@ -46,6 +51,11 @@ class ConsumerScaffold:
         self._qconsume_scope.closed_by = (
             f"the blueprint '{name}' has been registered on an app"
         )
+
+    def _qconsume_remedy(self) -> str:
+        """What gives its consumers to an app."""
+        name = getattr(self, "name", "")
+        return f"app.register_blueprint(…) for the blueprint '{name}'"
 
     def consumer(
         self,
@@ -205,6 +215,15 @@ class ConsumerScaffold:
             raise RegistrationError(f"'{kind}' takes a function, not {quoted(hook)}.")
         getattr(self._qconsume_scope, kind).append(hook)
         return hook
+
+
+def forgotten() -> list[str]:
+    """For each blueprint or extension that has consumers and no app: what to call."""
+    return sorted(
+        scaffold._qconsume_remedy()
+        for scaffold in _scaffolds
+        if scaffold._qconsume_scope.consumers and not scaffold._qconsume_scope.owned
+    )
 
 
 def _check_error_class(error: t.Any) -> None:

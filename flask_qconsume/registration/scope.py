@@ -21,6 +21,8 @@ class Scope:
         self.teardown_worker: list[Hook] = []
         self.errors: ErrorHandlers = {}
         self.formats: list[Format] = []
+        #: Whether an app has it.
+        self.owned = False
         #: Why nothing more can be registered; empty while it can.
         self.closed_by = ""
 

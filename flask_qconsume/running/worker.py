@@ -26,6 +26,7 @@ from ..errors import WorkerError
 from ..handling import signals
 from ..logs import logger_named
 from ..registration.consumer import Consumer
+from ..registration.missing import why_nothing
 from ..registration.registry import find
 from ..text import printable
 from .event import Event
@@ -104,7 +105,11 @@ class Worker:
             subscription.start()
         self.watch.started = True
         signals.send(signals.worker_started, self.app, worker=self)
-        logger.info("Consuming %s", ", ".join(self.names) or "nothing")
+        if self.names:
+            logger.info("Consuming %s", ", ".join(self.names))
+        else:
+            why = why_nothing(self._consumers.consumers)
+            logger.warning("Consuming nothing: %s", why)
 
     def quiet(self) -> None:
         """Begin the stop without waiting: fetch no more, give back what has not begun.
@@ -214,6 +219,7 @@ class Worker:
                 " once; 'flask qconsume run --processes N' uses more cores."
             )
         _running[key] = self
+        self._consumers.broker.attend()
 
     def _declare(self) -> None:
         try:

@@ -50,6 +50,7 @@ def app_on(url: str, handled: list[t.Any]) -> Flask:
         handled.append((body, current_message.attempt))
 
     app = Flask("formats")
+    app.testing = True
     app.config["QCONSUME_BROKER_URL"] = url
     app.config["QCONSUME_RETRY"] = {"min_delay": 0.01, "max_delay": 0.02}
     qconsume.init_app(app)

@@ -198,6 +198,14 @@ def loses_nothing_at_a_stop(site: Site) -> None:
     assert {line.attempt for line in site.fleet.ledger.lines()} == {1}
 
 
+def test_views_publish_in_memory(make_site: MakeSite) -> None:
+    site = make_site("memory://")
+    master = site.start(workers=1)
+    site.request("POST", "/7")
+    site.await_done([7])
+    site.end(master)
+
+
 def test_a_stop_under_load_loses_nothing_on_redis(site: Site) -> None:
     loses_nothing_at_a_stop(site)
 

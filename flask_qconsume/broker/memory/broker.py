@@ -41,6 +41,13 @@ class Memory(Broker):
         self.store = store_named(name) if name else Store()
         self._declared = False
 
+    @property
+    def attended(self) -> bool:
+        return self.store.attended
+
+    def attend(self) -> None:
+        self.store.attended = True
+
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         self._declare_once()
         return self.link(self.store, plan, lane)

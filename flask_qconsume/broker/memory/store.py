@@ -112,6 +112,8 @@ class Store:
         self.clock = clock
         self.lock = threading.RLock()
         self.bindings: set[Binding] = set()
+        #: Whether a worker of this process has ever begun to consume.
+        self.attended = False
         self._queues: dict[str, MemoryQueue] = {}
         self._graves: dict[str, list[Grave]] = {}
 

@@ -1,0 +1,241 @@
+"""The broker in memory where nothing consumes, and workers without anything to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from ..servers.ports import free_port
+from .commands import FLASK
+from .commands import Commands
+from .commands import get
+
+SHOP = """
+from flask import Flask
+from flask_qconsume import ConsumerBlueprint, PublishError, QConsume
+
+qconsume = QConsume()
+bp = ConsumerBlueprint("orders", __name__)
+other = ConsumerBlueprint("parcels", __name__)
+
+
+@bp.consumer("bill")
+def bill(order):
+    print("billed", order, flush=True)
+    if order == "first":
+        qconsume.publish("bill", "by a handler")
+
+
+@other.consumer("send")
+def send(parcel):
+    pass
+
+
+@bp.get("/")
+def index():
+    try:
+        return {"id": qconsume.publish("bill", "by a view")}
+    except PublishError as error:
+        return {"error": str(error), "errors": [str(e) for e in error.errors]}
+
+
+def create_app(*blueprints):
+    app = Flask(__name__)
+    app.config.from_mapping(QCONSUME_BROKER_URL="memory://")
+    app.config.from_prefixed_env()
+    qconsume.init_app(app)
+    for blueprint in blueprints or (bp,):
+        app.register_blueprint(blueprint)
+    return app
+"""
+
+REFUSED = (
+    "Cannot publish a message: 'memory://' is a broker within one process (memory), and"
+    " nothing consumes in this one. Set 'QCONSUME_BROKER_URL' to a broker of its own,"
+    " such as 'amqp://guest:guest@localhost//' or 'redis://localhost/0'. Or consume"
+    " beside the web server: 'flask qconsume run --web HOST:PORT'. A test that starts"
+    " its worker later sets 'TESTING'."
+)
+
+
+@pytest.fixture
+def shop(commands: Commands) -> Commands:
+    (commands.folder / "shop.py").write_text(SHOP)
+    return commands
+
+
+def add(shop: Commands, code: str) -> None:
+    with (shop.folder / "shop.py").open("a") as file:
+        file.write(textwrap.dedent(code))
+
+
+def run_script(shop: Commands, code: str) -> str:
+    """What a script prints that has the app, in a process of its own."""
+    before = "from shop import *\napp = create_app()\napp.app_context().push()\n"
+    (shop.folder / "script.py").write_text(before + textwrap.dedent(code))
+    done = subprocess.run(
+        [sys.executable, "-m", "gevent.monkey", "script.py"],
+        cwd=shop.folder,
+        env=shop.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_web_server_alone_publishes_nothing(shop: Commands) -> None:
+    port = free_port()
+    with shop.spawn([*FLASK, "run", "--port", f"{port}"]) as server:
+        server.wait_for("Running on")
+        assert get(f"http://127.0.0.1:{port}/")["error"] == REFUSED
+
+
+def test_every_message_of_many_is_refused(shop: Commands) -> None:
+    said = run_script(
+        shop,
+        """
+        try:
+            qconsume.publish_many([("bill", 1), ("bill", 2)])
+        except PublishError as error:
+            print(len(error.errors), {type(e).__name__ for e in error.errors})
+        """,
+    )
+    assert said == "2 {'PublishError'}\n"
+
+
+def test_hooks_handlers_and_views_of_a_worker_publish(shop: Commands) -> None:
+    add(
+        shop,
+        """
+        @bp.before_worker
+        def begin():
+            qconsume.publish("bill", "first")
+        """,
+    )
+    port = free_port()
+    with shop.start("run", "--web", f"127.0.0.1:{port}") as worker:
+        worker.wait_for("Serving on")
+        assert "id" in get(f"http://127.0.0.1:{port}/")
+        for who in ("first", "by a handler", "by a view"):
+            worker.wait_for(f"billed {who}")
+        assert worker.end() == 0
+    assert "Cannot consume" not in worker.output
+
+
+def test_what_is_captured_or_tested_needs_no_worker(shop: Commands) -> None:
+    said = run_script(
+        shop,
+        """
+        with qconsume.test_client(app).capture() as published:
+            qconsume.publish("bill", "captured")
+        print(published[0].body)
+        print(len(qconsume.test_client(app).deliver("orders.bill", "first").published))
+        app.testing = True
+        qconsume.publish("bill", "tested")
+        """,
+    )
+    assert said == "captured\nbilled first\n1\n"
+
+
+def test_a_worker_of_another_app_attends_a_store_that_both_share(
+    shop: Commands,
+) -> None:
+    shop.config["BROKER_URL"] = "memory://shared"
+    said = run_script(
+        shop,
+        """
+        import gevent
+        from flask_qconsume.running.worker import Worker
+        web = Flask("web")
+        web.config.from_prefixed_env()
+        QConsume(web)
+        publish = web.extensions["qconsume"].publish
+        try:
+            publish("bill", "too early")
+        except PublishError:
+            print("refused")
+        worker = Worker(app)
+        worker.start()
+        publish("bill", "by another app")
+        worker.stop()
+        publish("bill", "too late, but there was a worker")
+        """,
+    )
+    assert said.startswith("refused\n")
+
+
+def test_a_worker_alone_warns_of_being_alone(shop: Commands) -> None:
+    with shop.start("run") as worker:
+        worker.wait_for("Consuming orders.bill")
+        assert worker.end() == 0
+    (line,) = [line for line in worker.output.splitlines() if "WARNING" in line]
+    assert line.endswith(
+        "Cannot consume what other processes publish: 'memory://' is a broker within"
+        " one process (memory), so only what runs in this one can publish to its"
+        " consumers. Set 'QCONSUME_BROKER_URL' to a broker of its own, such as"
+        " 'amqp://guest:guest@localhost//' or 'redis://localhost/0'. Or serve the app"
+        " here: 'flask qconsume run --web HOST:PORT'."
+    )
+
+
+FORGOTTEN = """
+def create_nothing():
+    app = create_app(Blueprint("plain", __name__))
+    return app
+
+from flask import Blueprint
+"""
+
+
+def test_a_blueprint_that_was_not_registered_is_named(on_redis: Commands) -> None:
+    (on_redis.folder / "shop.py").write_text(SHOP + FORGOTTEN)
+    command = [*FLASK[:-1], "shop:create_nothing"]
+    with on_redis.start("run", command=command) as worker:
+        worker.wait_for("Consuming nothing")
+        assert worker.end() == 0
+    (line,) = [line for line in worker.output.splitlines() if "nothing" in line]
+    assert "WARNING" in line
+    assert line.endswith(
+        "Consuming nothing: the app has no consumers. Was this forgotten:"
+        " app.register_blueprint(…) for the blueprint 'orders';"
+        " app.register_blueprint(…) for the blueprint 'parcels'?"
+    )
+    listed = on_redis.run("list", command=command).stdout
+    assert listed.startswith("Nothing to list: the app has no consumers. Was this")
+
+
+def test_an_extension_that_was_not_initialised_is_named(on_redis: Commands) -> None:
+    (on_redis.folder / "shop.py").write_text(
+        "from flask import Flask\nfrom flask_qconsume import QConsume\n"
+        "qconsume = QConsume()\nqconsume.add_consumer('bill', print)\n"
+        "def create_app():\n    app = Flask(__name__)\n"
+        "    app.config.from_prefixed_env()\n    QConsume(app)\n    return app\n"
+    )
+    with on_redis.start("run") as worker:
+        worker.wait_for(
+            "Was this forgotten: init_app(app) of a 'QConsume' that has consumers?"
+        )
+        assert worker.end() == 0
+
+
+def test_disabled_consumers_are_the_reason(on_redis: Commands) -> None:
+    (on_redis.folder / "shop.py").write_text(SHOP)
+    on_redis.config["CONSUMERS"] = {"orders.bill": {"enabled": False}}
+    with on_redis.start("run") as worker:
+        worker.wait_for("nothing: 'QCONSUME_CONSUMERS' disables every consumer")
+        assert worker.end() == 0
+
+
+def test_an_app_without_any_is_told_how_to_add_one(on_redis: Commands) -> None:
+    (on_redis.folder / "shop.py").write_text(
+        "from flask import Flask\nfrom flask_qconsume import QConsume\n"
+        "app = Flask(__name__)\napp.config.from_prefixed_env()\nQConsume(app)\n"
+    )
+    with on_redis.start("run", command=[*FLASK[:-1], "shop"]) as worker:
+        worker.wait_for("nothing: the app has no consumers. Decorate a function by")
+        assert worker.end() == 0
