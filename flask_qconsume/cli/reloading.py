@@ -64,9 +64,7 @@ class _Reloaded:
         # Here, since werkzeug has just set a handler of its own for SIGTERM.
         from ..running.shutdown import StopSignals
 
-        self._signals = StopSignals(supervised=self._parent is not None)
-        if self._parent is not None:
-            self._parent.watch(self._signals.asked)
+        self._signals = StopSignals(self._parent)
         try:
             self._finish(self._serve(self._signals))
         except Exception:

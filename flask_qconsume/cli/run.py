@@ -91,7 +91,7 @@ def run(
     health: str | None,
     health_file: str | None,
 ) -> None:
-    """Consume messages until SIGTERM or SIGINT.
+    """Consume messages until SIGTERM, SIGINT, SIGHUP or SIGQUIT.
 
     NAMES are the consumers to run, such as orders.bill; all of them unless given.
 
@@ -115,7 +115,7 @@ def run(
 
 
 def _is_child() -> bool:
-    from ..running.processes import FDS
+    from ..running.child_process import FDS
 
     return FDS in os.environ
 
@@ -124,6 +124,7 @@ def _run_here(load: Callable[[], Flask], options: Options, reload: bool) -> int:
     if options.reexec:
         ensure_patched()
     from ..running.parent import Parent
+    from ..running.shutdown import StopSignals
 
     parent = Parent.from_environment()
     if reload:
@@ -132,7 +133,7 @@ def _run_here(load: Callable[[], Flask], options: Options, reload: bool) -> int:
         return run_reloading(
             lambda signals: serve(_loaded(load), options, signals, parent), parent
         )
-    signals = _signals(parent)
+    signals = StopSignals(parent)  # First, for what is imported may hang.
     return serve(_loaded(load), options, signals, parent)
 
 
@@ -144,15 +145,6 @@ def _loaded(load: Callable[[], Flask]) -> Flask:
         return app
     finally:
         log_to_stderr(app)
-
-
-def _signals(parent: Parent | None) -> StopSignals:
-    from ..running.shutdown import StopSignals
-
-    signals = StopSignals(supervised=parent is not None)
-    if parent is not None:
-        parent.watch(signals.asked)
-    return signals
 
 
 def serve(
@@ -168,6 +160,7 @@ def serve(
     if not options.web:
         _warn_of_isolation(consumers_of(app).broker)
     worker = Worker(app, options.names, beside_web=bool(options.web))
+    signals.allow(worker.settings.shutdown_timeout)
     web = _web(app, options, parent)
     with Checks(options.health, options.health_file, worker.watch) as checks:
         if parent is not None:

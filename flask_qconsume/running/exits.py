@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
+import typing as t
 
 #: The exit code of a stop that had to give back work which handlers had begun.
 FORCED = 3
 
-#: What asks for a stop.
-STOPS = (signal.SIGTERM, signal.SIGINT)
+#: Signals that ask for a stop: SIGHUP comes when a terminal is closed, SIGQUIT from
+#: Ctrl-\\.
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+#: Signals without a meaning, which would end the process if they had no handler.
+UNUSED = (signal.SIGUSR1, signal.SIGUSR2)
 
 #: Seconds beyond ``QCONSUME_SHUTDOWN_TIMEOUT`` that a stop may need: to settle, to run
 #: the ``teardown_worker`` hooks, to close connections.
 RESERVE = 15.0
+
+
+def end_process(code: int) -> t.NoReturn:
+    """End this process at once, from any thread, whatever its other threads do.
+
+    Children that ``multiprocessing`` started are ended as well: they wait for work
+    from each other's pipes and would stay for ever.
+    """
+    # Looked up, not imported: without the module there are no such children.
+    processes = sys.modules.get("multiprocessing.process")
+    for child in processes.active_children() if processes else ():
+        with contextlib.suppress(Exception):
+            child.terminate()
+    os._exit(code)

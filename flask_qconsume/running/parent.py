@@ -6,20 +6,13 @@ import contextlib
 import os
 import socket
 
-import gevent
-from gevent.socket import wait_read
-
-from ..logs import logger_named
-from .event import Event
+from .child_process import FDS
+from .child_process import UP
 from .notices import Report
-from .processes import FDS
-from .processes import UP
-
-logger = logger_named("flask_qconsume.parent")
 
 
 class Parent:
-    """Tells the supervising process that we are up, and notices its end."""
+    """Tells the supervising process that we are up, and how we are."""
 
     def __init__(self, control: socket.socket, listener: socket.socket | None) -> None:
         self._control = control
@@ -40,6 +33,10 @@ class Parent:
             each.set_inheritable(False)
         return cls(sockets[0], sockets[1] if len(sockets) > 1 else None)
 
+    def fileno(self) -> int:
+        """The control socket, which ends with the supervising process."""
+        return self._control.fileno()
+
     @property
     def report(self) -> Report:
         """Tells it how we are."""
@@ -49,13 +46,3 @@ class Parent:
         """Say that we consume."""
         with contextlib.suppress(OSError):
             self._control.sendall(UP)
-
-    def watch(self, asked: Event) -> None:
-        """Ask for a stop, in the background, when the supervising process is gone."""
-        gevent.spawn(self._watch, asked)
-
-    def _watch(self, asked: Event) -> None:
-        wait_read(self._control.fileno())
-        if not asked.is_set():
-            logger.warning("The supervising process is gone: stopping")
-            asked.set()

@@ -1,46 +1,70 @@
-"""Signals: the first one asks for a stop, the second one ends the process at once."""
+"""The stop of a worker's process, as its signals ask for it."""
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 
 import gevent
 
 from ..logs import logger_named
+from ..transports.native import Latch
+from . import native
 from .event import Event
-from .exits import STOPS
+from .exits import RESERVE
+from .exits import end_process
+from .parent import Parent
+from .signal_watcher import SignalWatcher
 
 logger = logger_named("flask_qconsume.shutdown")
 
+#: Seconds within which the hub notices that a stop is asked for, unless it is blocked.
+_NOTICED = 0.5
+
+_BLOCKED = (
+    "%s. It cannot begin yet: nothing else runs until the code below lets go. The"
+    " process ends in %g s in any case. The stack:\n%s"
+)
+
 
 class StopSignals:
-    """Waits for SIGTERM or SIGINT, in a process of our own.
+    """Waits for a signal that asks for a stop, in a process of our own.
 
-    gevent runs the handlers in greenlets, so they may do anything; under somebody
-    else's server they would replace the server's own, so only our commands use this.
+    Under a server of another kind it would replace that server's handlers, so only our
+    commands use it. To be made on the worker's hub.
 
-    :param supervised: Whether another process of ours looks after this one. That one
-        decides when it must end at once: a service manager may signal both.
+    :param parent: The process that supervises this one, if there is one.
     """
 
-    def __init__(self, *, supervised: bool = False) -> None:
+    def __init__(self, parent: Parent | None = None) -> None:
+        #: Set once a stop is asked for.
         self.asked = Event()
-        self._supervised = supervised
-        self._watchers = [gevent.signal_handler(s, self._on, s) for s in STOPS]
+        self._reason = ""
+        self._noticed = Latch()
+        self._hub_thread = native.this_thread()
+        self._wake = gevent.get_hub().loop.async_(ref=False)
+        self._wake.start(gevent.spawn, self._notice)
+        control = None if parent is None else parent.fileno()
+        self._watcher = SignalWatcher(self._stop, end_process, _say_unused, control)
 
-    def cancel(self) -> None:
-        """Leave the signals alone again."""
-        for watcher in self._watchers:
-            watcher.cancel()
+    def allow(self, timeout: float) -> None:
+        """Let a stop take so many seconds, and what it needs to settle and to close."""
+        self._watcher.limit = timeout + RESERVE
 
-    def _on(self, number: signal.Signals) -> None:
-        if not self.asked.is_set():
-            more = "" if self._supervised else "; once more ends at once"
-            logger.info("%s: stopping%s", number.name, more)
-            self.asked.set()
-        elif not self._supervised:
-            logger.warning("Second signal: ending at once")
-            sys.stderr.flush()
-            os._exit(128 + number)
+    def _stop(self, reason: str) -> None:
+        """Have the hub notice it; in the watcher's thread."""
+        self._reason = reason
+        self._wake.send()
+        if not self._noticed.wait(_NOTICED):
+            stack = native.stack_of(self._hub_thread)
+            limit = self._watcher.limit
+            native.apart("signals", logger.warning, _BLOCKED, reason, limit, stack)
+
+    def _notice(self) -> None:
+        self._noticed.open()
+        self.asked.set()
+        logger.info("%s", self._reason)
+
+
+def _say_unused(number: signal.Signals) -> None:
+    text = "%s: ignored, since it has no meaning for a worker"
+    native.apart("signals", logger.info, text, number.name)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import sys
 import time
-import traceback
 import typing as t
 from collections.abc import Callable
 from types import FrameType
@@ -47,9 +46,6 @@ logger = logger_named("flask_qconsume.watch")
 
 #: Seconds between two looks.
 INTERVAL = 1.0
-
-#: How much of a stack is logged.
-_FRAMES = 12
 
 _UNTOLD = "The worker's health cannot be told: %s. It is tried again."
 
@@ -198,10 +194,8 @@ class Watch:
 
     def _log_blocked(self, trouble: Trouble) -> None:
         """Log it now: it may never end. What blocks may be logging, so apart."""
-        frame = self._frame()
-        stack = traceback.format_stack(frame)[-_FRAMES:] if frame else ["  unknown"]
-        text = "".join(stack).rstrip()
-        native.apart("blocked", logger.error, "%s The stack:\n%s", trouble.text, text)
+        stack = native.stack_of(self._hub_thread)
+        native.apart("blocked", logger.error, "%s The stack:\n%s", trouble.text, stack)
 
     def _frame(self) -> FrameType | None:
         return sys._current_frames().get(self._hub_thread)

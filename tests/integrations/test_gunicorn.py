@@ -288,6 +288,23 @@ def test_nothing_is_begun_after_the_signal(site: Site, tmp_path: pathlib.Path) -
     assert site.fleet.ledger.lines("start") == []
 
 
+def test_signals_are_gunicorns_own(site: Site) -> None:
+    """SIGUSR1 opens logs again, SIGHUP makes new workers; none of them loses any."""
+    master = site.start(workers=1)
+    (worker,) = psutil.Process(master.pid).children()
+    worker.send_signal(signal.SIGUSR1)
+    master.send_signal(signal.SIGUSR1)
+    site.request("POST", "/1")
+    site.await_done([1])
+    assert worker.is_running()
+    master.send_signal(signal.SIGHUP)
+    wait_for(lambda: site.said().count(READY) == 2, 40, message=site.said)
+    site.request("POST", "/2")
+    site.await_done([2])
+    site.end(master)
+    assert "once more ends at once" not in site.said()
+
+
 def test_preload_is_refused_with_the_remedy(site: Site) -> None:
     master = site.start("--preload", workers=1, sign="")
     assert master.wait(40) == 3

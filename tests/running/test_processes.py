@@ -89,9 +89,14 @@ print("parent is gone", flush=True)
 class Supervised(Commands):
     """A supervisor over programs of the test's own."""
 
+    #: Code that the supervisor runs first.
+    logging = ""
+
     def begin(self, child: str, *, count: int = 2, stop_timeout: float = 5.0) -> t.Any:
         (self.folder / "child.py").write_text(CHILD + child)
-        (self.folder / "supervise.py").write_text(SUPERVISE)
+        (self.folder / "supervise.py").write_text(
+            SUPERVISE.replace("listener = ", f"{self.logging}listener = ", 1)
+        )
         arguments = [str(count), str(stop_timeout)]
         return self.spawn([sys.executable, "supervise.py", *arguments])
 
@@ -112,11 +117,54 @@ def pids(output: str) -> list[int]:
     return [int(pid) for pid in re.findall(r"child is up (\d+)", output)]
 
 
-def test_one_signal_stops_all(supervised: Supervised) -> None:
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]
+)
+def test_one_signal_stops_all(supervised: Supervised, number: signal.Signals) -> None:
     with supervised.begin(WAIT, count=3) as parent:
         parent.wait_for("child is up", 3)
-        assert parent.end() == 0
+        assert parent.end(number) == 0
         assert parent.output.count("child ends") == 3
+
+
+def test_a_signal_without_a_meaning_is_passed_on(supervised: Supervised) -> None:
+    """Not to one that starts: without a handler it would end by it."""
+    child = (
+        "if not os.path.exists('first'):\n"
+        "    open('first', 'w').close()\n"
+        "    print('starts', flush=True)\n"
+        "    control.recv(1)\n"
+        "signal.signal(signal.SIGUSR1, lambda *args: print('heard', flush=True))\n"
+        + WAIT
+    )
+    with supervised.begin(child) as parent:
+        parent.wait_for("starts")
+        parent.wait_for("child is up")
+        parent.send(signal.SIGUSR1)
+        parent.wait_for("heard")
+        assert parent.end() == 0
+        assert "killed by" not in parent.output
+
+
+def test_a_log_that_blocks_the_supervisor_does_not_hold_up_a_stop(
+    supervised: Supervised,
+) -> None:
+    supervised.logging = (
+        "import time\n"
+        "class Blocked(logging.Handler):\n"
+        "    def emit(self, record):\n"
+        "        while 'starting another' in record.msg:\n"
+        "            print('log blocks', flush=True)\n"
+        "            time.sleep(1)\n"
+        "logging.getLogger('flask_qconsume').addHandler(Blocked())\n"
+    )
+    with supervised.begin(WAIT, stop_timeout=-18.0) as parent:
+        parent.wait_for("child is up", 2)
+        os.kill(pids(parent.output)[0], signal.SIGKILL)
+        parent.wait_for("log blocks")
+        assert parent.end() == 3
+        assert parent.output.count("child ends") == 1
+        assert "The stop has not ended after 1 s: ending at once" in parent.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -206,7 +254,7 @@ def test_a_second_signal_ends_all_at_once(supervised: Supervised) -> None:
     with supervised.begin(child) as parent:
         parent.wait_for("child is up", 2)
         parent.send()
-        parent.wait_for("stopping all")
+        parent.wait_for("SIGTERM: stopping; once more")
         assert parent.end(signal.SIGINT) == 128 + signal.SIGINT
         assert not any(map(runs, pids(parent.output)))
 

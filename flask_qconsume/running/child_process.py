@@ -1,0 +1,185 @@
+"""One place for a child of the supervisor: its process now, and when it gets another.
+
+Must not import gevent: the process that supervises is not patched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+
+from .backoff import Backoff
+from .health import Silence
+from .health import Trouble
+from .health import Verdict
+
+#: Tells a child its end of the control socket, and the listening socket: ``5,6``.
+FDS = "_FLASK_QCONSUME_FDS"
+
+#: What a child sends when it consumes.
+UP = b"up\n"
+
+#: Seconds between two looks at the children, where nothing wakes us up before.
+LOOK = 0.2
+
+#: A child that ran for so many seconds was fine: its successor need not wait long.
+_FINE = 60.0
+
+#: The shortest limit for a child's silence, in seconds: it reports once a second.
+SILENT = 3.0
+
+
+class ChildProcess:
+    """One place for a child: the process that has it now, and when it gets another."""
+
+    def __init__(
+        self,
+        command: list[str],
+        environment: Mapping[str, str],
+        listener: socket.socket | None,
+        selector: selectors.BaseSelector,
+        silent_after: float,
+    ) -> None:
+        #: When to start a process, on the monotonic clock, where none runs.
+        self.due = 0.0
+        #: Whether its process consumes, or did when it ended.
+        self.up = False
+        self.pid = 0
+        self._command = command
+        self._environment = environment
+        self._listener = listener
+        self._selector = selector
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._began = 0.0
+        self._backoff = Backoff()
+        self._said = b""
+        self._verdict: Verdict | None = None
+        self._reports = 0
+        self._silent_after = silent_after
+        self._silence = Silence(LOOK)
+        self._looked_at = 0.0
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return f"process {self.pid}" if self.running else "a process"
+
+    def verdict(self, now: float) -> Verdict | None:
+        """What it said last, unless it runs and does not say anything any more."""
+        elapsed, self._looked_at = now - self._looked_at, now
+        silent = self._silence.look((self.pid, self._reports), elapsed)
+        if self._verdict is None or silent < self._silent_after:
+            return self._verdict
+        text = (
+            f"nothing has been heard of it for {silent:.0f} s: it is halted, or"
+            " something in it lets not even threads run."
+        )
+        return Verdict(False, False, (Trouble("silent", "", text),))
+
+    @property
+    def running(self) -> bool:
+        """Whether it has a process."""
+        return self._process is not None
+
+    def start_if_due(self) -> None:
+        """Start a process where none runs and it is time for one."""
+        if self._process is None and time.monotonic() >= self.due:
+            self._start()
+
+    def _start(self) -> None:
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            fds = [theirs.fileno()]
+            fds += [self._listener.fileno()] if self._listener is not None else []
+            self._process = subprocess.Popen(
+                self._command,
+                env={**self._environment, FDS: ",".join(map(str, fds))},
+                pass_fds=fds,
+                # A Ctrl-C is for us: we tell the children.
+                start_new_session=True,
+            )
+        self.pid, self.up, self._began = self._process.pid, False, time.monotonic()
+        self._selector.register(self._control, selectors.EVENT_READ, self)
+
+    def hear(self) -> None:
+        """Read what the child says: that it is up, how it is, or that it ends."""
+        if self._control is None:
+            return
+        try:
+            said = self._control.recv(65_536)
+        except OSError:
+            said = b""
+        self._understand(said)
+        if not said:
+            self._selector.unregister(self._control)
+            self._control.close()
+            self._control = None
+
+    def _understand(self, said: bytes) -> None:
+        *lines, self._said = (self._said + said).split(b"\n")
+        for line in lines:
+            if line == UP.strip():
+                self.up = True
+                continue
+            with contextlib.suppress(ValueError):
+                self._verdict = Verdict.from_json(line.decode())
+                self._reports += 1
+
+    def ended(self) -> int | None:
+        """The exit code, once, when the process has ended."""
+        if self._process is None:
+            return None
+        code = self._process.poll()
+        if code is None:
+            return None
+        if self._control is not None:
+            self.hear()
+        self._forget()
+        return code
+
+    def again_after(self) -> float:
+        """The seconds until the next process starts here."""
+        if time.monotonic() - self._began > _FINE:
+            self._backoff.reset()
+        delay = self._backoff.next()
+        self.due = time.monotonic() + delay
+        return delay
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal the process, from any thread; SIGKILL to all that it has started."""
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if number is signal.SIGKILL:
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
+
+    def wait(self, timeout: float) -> None:
+        """Wait for the end of the process, so many seconds at the most."""
+        process = self._process
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if process is not None:
+                process.wait(timeout)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.send(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+            self._forget()
+
+    def _forget(self) -> None:
+        self._process, self._verdict, self._said = None, None, b""
+        if self._control is not None:
+            self._selector.unregister(self._control)
+            self._control.close()
+            self._control = None
