@@ -1,0 +1,1 @@
+"""What users install, where nothing else is installed: by ``tox -e installs``."""

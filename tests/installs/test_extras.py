@@ -1,0 +1,142 @@
+"""Each extra alone is enough for what it is for; so are the lowest versions."""
+
+from __future__ import annotations
+
+import configparser
+import pathlib
+
+import pytest
+
+from ..servers.ports import free_port
+from ..test_repository import ROOT
+from .conftest import Install
+from .environments import Environment
+from .shops import check_shop
+from .shops import handles_an_order
+
+pytestmark = pytest.mark.long
+
+#: Extras that users ask for. The other two are for us: the environments of tox have
+#: "tests", and "docs" builds the pages there, with nothing beside it.
+EXTRAS = {"", "redis", "kafka", "gunicorn", "protobuf", "speed", "example"}
+
+PROTOBUF = """
+from flask import Flask
+from flask_qconsume import Ack, QConsume
+from google.protobuf.wrappers_pb2 import StringValue
+
+app = Flask(__name__)
+app.config["QCONSUME_BROKER_URL"] = "memory://"
+qconsume = QConsume(app)
+got = []
+qconsume.add_consumer("teas", got.append, name="teas", schema=StringValue)
+result = qconsume.test_client(app).deliver("teas", StringValue(value="oolong"))
+assert result.outcome == Ack(), result
+assert got == [StringValue(value="oolong")]
+"""
+
+SPEED = """
+import sys
+from flask import Flask
+from flask_qconsume import Ack, QConsume
+
+app = Flask(__name__)
+app.config["QCONSUME_BROKER_URL"] = "memory://"
+qconsume = QConsume(app)
+got = []
+qconsume.add_consumer("teas", got.append, name="teas")
+result = qconsume.test_client(app).deliver("teas", b'{"name": "oolong"}')
+assert result.outcome == Ack(), result
+assert got == [{"name": "oolong"}]
+assert "msgspec" in sys.modules
+"""
+
+
+#: Say which Flask is installed, as a requirement.
+FLASK = "from importlib.metadata import version; print('flask>=' + version('flask'))"
+
+
+def test_every_extra_is_tried() -> None:
+    found = {*setup_cfg()["options.extras_require"], ""}
+    assert found == EXTRAS | {"tests", "docs"}
+
+
+def test_nothing_more_is_enough_for_memory_and_rabbitmq(
+    install: Install, tmp_path: pathlib.Path, rabbitmq_url: str
+) -> None:
+    environment = install("")
+    check_shop(environment, tmp_path, {"BROKER_URL": "memory://"})
+    check_shop(environment, tmp_path, {"BROKER_URL": rabbitmq_url})
+
+
+def test_redis(install: Install, tmp_path: pathlib.Path, redis_url: str) -> None:
+    check_redis(install("redis"), tmp_path, redis_url)
+
+
+def test_kafka(
+    install: Install, tmp_path: pathlib.Path, kafka_url: str, kafka_prefix: str
+) -> None:
+    check_kafka(install("kafka"), tmp_path, kafka_url, kafka_prefix)
+
+
+def test_gunicorn(install: Install, tmp_path: pathlib.Path) -> None:
+    check_gunicorn(install("gunicorn"), tmp_path)
+
+
+def test_protobuf(install: Install, tmp_path: pathlib.Path) -> None:
+    install("protobuf").run("python", "-W", "error", "-c", PROTOBUF, folder=tmp_path)
+
+
+def test_speed(install: Install, tmp_path: pathlib.Path) -> None:
+    install("speed").run("python", "-W", "error", "-c", SPEED, folder=tmp_path)
+
+
+def test_the_lowest_versions(
+    install_lowest: Install,
+    tmp_path: pathlib.Path,
+    rabbitmq_url: str,
+    redis_url: str,
+    kafka_url: str,
+    kafka_prefix: str,
+) -> None:
+    environment = install_lowest("redis,kafka,gunicorn,protobuf,speed")
+    assert environment.run("python", "-c", FLASK, folder=tmp_path).strip() in required()
+    check_shop(environment, tmp_path, {"BROKER_URL": rabbitmq_url})
+    check_redis(environment, tmp_path, redis_url)
+    check_kafka(environment, tmp_path, kafka_url, kafka_prefix)
+    check_gunicorn(environment, tmp_path)
+    environment.run("python", "-W", "error", "-c", PROTOBUF, folder=tmp_path)
+    environment.run("python", "-W", "error", "-c", SPEED, folder=tmp_path)
+
+
+def setup_cfg() -> configparser.ConfigParser:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    return config
+
+
+def required() -> list[str]:
+    """What is required where no extra is asked for."""
+    return setup_cfg()["options"]["install_requires"].split()
+
+
+def check_redis(environment: Environment, folder: pathlib.Path, url: str) -> None:
+    check_shop(environment, folder, {"BROKER_URL": url})
+    streams = url.replace("redis://", "redis-streams://")
+    check_shop(environment, folder, {"BROKER_URL": streams, "QUEUE_PREFIX": "streams."})
+
+
+def check_kafka(
+    environment: Environment, folder: pathlib.Path, url: str, prefix: str
+) -> None:
+    check_shop(environment, folder, {"BROKER_URL": url, "QUEUE_PREFIX": prefix})
+
+
+def check_gunicorn(environment: Environment, folder: pathlib.Path) -> None:
+    """Run the README's command of gunicorn."""
+    address = f"127.0.0.1:{free_port()}"
+    options = "-k gevent -c python:flask_qconsume.integrations.gunicorn --bind"
+    command = [environment.program("gunicorn"), *options.split(), address]
+    handles_an_order(
+        [*command, "shop:create_app()"], folder, {"BROKER_URL": "memory://"}, address
+    )
