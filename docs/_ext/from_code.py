@@ -5,6 +5,7 @@
 ``qconsume-commands``      the commands and their options
 ``qconsume-signals``       the signals
 ``qconsume-refusals``      what RabbitMQ refuses
+``qconsume-traits``        what types and arguments of given queues change
 
 Each makes reStructuredText of what it finds, so that all of it can be linked to: a key
 by ``:setting:`QCONSUME_TIMEOUT```, an option by ``:option:``.
@@ -26,6 +27,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import nested_parse_with_titles
 
 from flask_qconsume import settings
+from flask_qconsume.broker import given_queues
 from flask_qconsume.broker.capabilities import Capabilities
 from flask_qconsume.broker.opening import brokers
 from flask_qconsume.broker.rabbitmq import refusals
@@ -188,6 +190,23 @@ class Refusals(FromCode):
         yield from table(("Number, and words", "Error", "What to do"), rows, (4, 3, 6))
 
 
+class Traits(FromCode):
+    """One row for each."""
+
+    def lines(self) -> Iterator[str]:
+        rows = (
+            (
+                escaped(trait.name),
+                escaped(f"{trait.effect}."),
+                "refused" if trait.instead else "honoured",
+                "left out" if trait.neutral and not trait.instead else "refused",
+            )
+            for trait in given_queues.TRAITS
+        )
+        heads = ("What it has", "What follows", "On RabbitMQ", "On others")
+        yield from table(heads, rows, (4, 8, 2, 2))
+
+
 def option_lines(parameter: click.Parameter, context: click.Context) -> Iterator[str]:
     record = parameter.get_help_record(context)
     if not isinstance(parameter, click.Option) or record is None:
@@ -256,4 +275,5 @@ def setup(app: Sphinx) -> dict[str, t.Any]:
     app.add_directive("qconsume-commands", Commands)
     app.add_directive("qconsume-signals", Signals)
     app.add_directive("qconsume-refusals", Refusals)
+    app.add_directive("qconsume-traits", Traits)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -76,6 +76,12 @@ class Capabilities:
     exchanges: bool = field(
         metadata=_words("Exchanges beside the app's own", "other exchanges")
     )
+    queue_arguments: bool = field(
+        metadata=_words(
+            "Types and arguments of a given ``kombu.Queue``",
+            "types and arguments of given queues",
+        )
+    )
     bindings: bool = field(
         metadata=_words(
             "Bindings the code no longer has are found",

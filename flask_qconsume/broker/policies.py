@@ -12,6 +12,8 @@ from ..registration.consumer import Consumer
 from ..text import quoted
 from .base import Broker
 from .capabilities import Capabilities
+from .given_queues import described
+from .given_queues import unkept_of
 
 
 def unkept(consumers: Iterable[Consumer], capabilities: Capabilities) -> list[str]:
@@ -21,6 +23,7 @@ def unkept(consumers: Iterable[Consumer], capabilities: Capabilities) -> list[st
         for consumer in consumers
         for sentence in (
             *_too_long(consumer, capabilities),
+            *_unknown_traits(consumer, capabilities),
             *_without_priorities(consumer, capabilities),
             *_out_of_order(consumer, capabilities),
         )
@@ -91,15 +94,20 @@ def _too_long(consumer: Consumer, capabilities: Capabilities) -> Iterator[str]:
         )
 
 
+def _unknown_traits(consumer: Consumer, capabilities: Capabilities) -> Iterator[str]:
+    for problem in unkept_of(consumer.given, capabilities):
+        yield f"The kombu.Queue of the consumer '{consumer.name}' {problem}"
+
+
 def _without_priorities(
     consumer: Consumer, capabilities: Capabilities
 ) -> Iterator[str]:
-    given = consumer.given
-    if not getattr(given, "max_priority", None) or capabilities.priorities:
+    if consumer.given is None or capabilities.priorities:
         return
+    given = described(consumer.given)
     # A classic queue of somebody else's may have them, whatever ours are.
-    kind = (given.queue_arguments or {}).get("x-queue-type", "classic")
-    if not capabilities.kind or kind in capabilities.kind:
+    unknown = not capabilities.kind or given.type in capabilities.kind
+    if given.arguments.get("x-max-priority") and unknown:
         yield (
             f"The kombu.Queue of the consumer '{consumer.name}' has a 'max_priority',"
             f" which cannot be kept. Priorities are {capabilities.priority}."

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import click
 
 from ..broker.capabilities import Capabilities
+from ..broker.given_queues import effects_of
 from ..broker.policies import unkept
 from ..broker.topology import Binding
 from ..broker.topology import QueuePlan
@@ -115,6 +116,8 @@ def _of_consumer(app: AppConsumers, consumer: Consumer) -> Lines:
     )
     if getattr(queue.given, "max_priority", None):
         yield "priorities", app.broker.capabilities.priority
+    for effect in effects_of(queue.given, app.broker.capabilities):
+        yield "as given", effect
     if not consumer.enabled:
         yield "disabled", "by configuration; its queue is declared and filled"
 

@@ -20,6 +20,7 @@ from gevent import monkey
 from ..appconsumers import consumers_of
 from ..broker.base import Suspects
 from ..broker.delivery import Lane
+from ..broker.given_queues import effects_of
 from ..broker.policies import check_policies
 from ..errors import BrokerUnavailable
 from ..errors import WorkerError
@@ -89,6 +90,7 @@ class Worker:
         """
         _check_patched()
         check_policies(self._chosen(self.names), self._consumers.broker.capabilities)
+        self._warn_of_queues()
         self._claim()
         self.watch.start()
         try:
@@ -207,6 +209,12 @@ class Worker:
             latency * 1000,
         )
         return Turns(Pace(latency, longest=SLICE / share), share)
+
+    def _warn_of_queues(self) -> None:
+        capabilities = self._consumers.broker.capabilities
+        for consumer in self._chosen(self.names):
+            for effect in effects_of(consumer.given, capabilities, warns=True):
+                logger.warning("%s: its kombu.Queue has %s", consumer.name, effect)
 
     def _claim(self) -> None:
         key = id(self.app)

@@ -25,6 +25,7 @@ from flask_qconsume.broker import headers as ours
 from flask_qconsume.broker.base import Suspects
 from flask_qconsume.broker.delivery import Forward
 from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.given_queues import unkept_of
 from flask_qconsume.broker.publishing import compose
 from flask_qconsume.broker.topology import Binding
 from flask_qconsume.errors import BrokerError
@@ -1249,6 +1250,28 @@ def bindings_of_other_apps_are_none_of_ours(stage: Stage) -> None:
     other.declare()
     assert other.stale_bindings() == []
     assert stage.app.stale_bindings() == []
+
+
+@case("queue_arguments")
+def an_argument_of_a_given_queue_is_honoured(stage: Stage) -> None:
+    plan = stage.planned("inbox", given=_passing(stage))
+    app = stage.opened(plan)
+    app.declare()
+    stage.publish(stage.message(b"1", plan.name, exchange=""), by=app)
+    wait_for(lambda: stage.depth(plan.name) == 0, message="it expired in its queue")
+
+
+@an_argument_of_a_given_queue_is_honoured.otherwise("queue_arguments")
+def an_argument_of_a_given_queue_is_refused(stage: Stage) -> None:
+    (problem,) = unkept_of(_passing(stage), stage.record)
+    assert "'x-message-ttl'" in problem
+    assert "Leave it out" in problem
+
+
+def _passing(stage: Stage) -> Queue:
+    exchange = Exchange(EXCHANGE, "topic")
+    key = stage.key("mail")
+    return Queue(stage.key("inbox"), exchange, routing_key=key, message_ttl=0.2)
 
 
 @case()

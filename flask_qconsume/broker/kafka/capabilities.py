@@ -19,6 +19,7 @@ CAPABILITIES = Capabilities(
     durable=True,
     foreign=True,
     exchanges=False,
+    queue_arguments=False,
     bindings=False,
     confirms="all replicas in sync have the record (acks=all, idempotent producer)",
     unroutable="the cluster's own list of topics, at most a minute old",

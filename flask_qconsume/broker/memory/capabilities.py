@@ -15,6 +15,7 @@ CAPABILITIES = Capabilities(
     durable=False,
     foreign=False,
     exchanges=True,
+    queue_arguments=False,
     bindings=True,
     confirms="the message is in its queues",
     unroutable="looked up in the bindings",

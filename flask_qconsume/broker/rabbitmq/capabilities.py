@@ -20,6 +20,7 @@ QUORUM = Capabilities(
     durable=True,
     foreign=True,
     exchanges=True,
+    queue_arguments=True,
     bindings=True,
     confirms="the broker took the message over: a majority of the nodes has it on disk",
     unroutable="returned by the broker; not known for delayed messages",

@@ -65,6 +65,10 @@ class Declaring:
             self._bind(plan)
         else:
             self._given(plan)
+        self.side_queues(plan)
+
+    def side_queues(self, plan: QueuePlan) -> None:
+        """The two lanes of a consumer's queue."""
         for name in (plan.suspects, plan.dead):
             self.queue(name, arguments_of(plan.type))
 

@@ -22,6 +22,7 @@ from ..base import Link
 from ..delivery import Delivery
 from ..delivery import Forward
 from ..delivery import Lane
+from ..given_queues import may_starve
 from ..topology import QueuePlan
 from .arrivals import arrived
 from .arrivals import delivered
@@ -63,6 +64,7 @@ class RabbitLink(Link):
         publish: Publish,
     ) -> None:
         super().__init__(plan, lane)
+        self.may_starve = lane is Lane.MAIN and may_starve(plan.given)
         self._settings = settings
         self._publish = publish
         self._arrived: list[Delivery] = []
@@ -87,9 +89,7 @@ class RabbitLink(Link):
         self._channel = self._raw.channel()
         # Kept here: what is lost is torn down at any moment, the number with it.
         self._number = self._channel.channel_id
-        declaring = Declaring(self._channel, self._settings.declare)
-        declaring.exchange(self._settings.exchange)
-        declaring.queues(self.plan)
+        self._declare(Declaring(self._channel, self._settings.declare))
         self._channel.on_delivered = self._on_delivered
         self._channel.basic_qos(0, prefetch, False)
         self._channel.basic_consume(
@@ -97,9 +97,23 @@ class RabbitLink(Link):
             _CONSUMER_TAG,
             callback=self._on_message,
             on_cancel=self._on_cancel,
-            arguments=getattr(self.plan.given, "consumer_arguments", None),
+            arguments=self._consumer_arguments,
         )
         opened(self._raw)
+
+    def _declare(self, declaring: Declaring) -> None:
+        if self.lane is Lane.SUSPECTS:
+            # A given queue may be exclusive: then it is the other link's alone.
+            declaring.side_queues(self.plan)
+            return
+        declaring.exchange(self._settings.exchange)
+        declaring.queues(self.plan)
+
+    @property
+    def _consumer_arguments(self) -> t.Any:
+        """Those of a given queue; the lane of suspects is ours."""
+        given = self.plan.given if self.lane is Lane.MAIN else None
+        return getattr(given, "consumer_arguments", None)
 
     def _refused(self, error: BaseException) -> BrokerError:
         consumer = self.plan.consumer

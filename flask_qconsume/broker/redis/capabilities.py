@@ -23,6 +23,7 @@ CAPABILITIES = Capabilities(
     durable=True,
     foreign=True,
     exchanges=True,
+    queue_arguments=False,
     bindings=True,
     confirms=(
         "Redis has answered: the message is in all of its queues, in the server's"

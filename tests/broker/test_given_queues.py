@@ -1,0 +1,295 @@
+"""Types and arguments of given queues: honoured, or refused, and never dropped."""
+
+from __future__ import annotations
+
+import typing as t
+
+import flask
+import pytest
+from kombu import Exchange
+from kombu import Queue
+from kombu import binding
+
+from flask_qconsume import QConsume
+from flask_qconsume import UnsupportedByBroker
+from flask_qconsume.broker import headers
+from flask_qconsume.broker.capabilities import Capabilities
+from flask_qconsume.broker.delivery import Forward
+from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.given_queues import TRAITS
+from flask_qconsume.broker.given_queues import effects_of
+from flask_qconsume.broker.given_queues import traits_of
+from flask_qconsume.broker.given_queues import unkept_of
+from flask_qconsume.broker.kafka.capabilities import CAPABILITIES as KAFKA
+from flask_qconsume.broker.memory.capabilities import CAPABILITIES as MEMORY
+from flask_qconsume.broker.policies import unkept
+from flask_qconsume.broker.rabbitmq import RabbitMQ
+from flask_qconsume.broker.rabbitmq.capabilities import CLASSIC
+from flask_qconsume.broker.rabbitmq.capabilities import QUORUM
+from flask_qconsume.broker.redis.capabilities import CAPABILITIES as LISTS
+from flask_qconsume.broker.redis_streams.capabilities import CAPABILITIES as STREAMS
+from flask_qconsume.errors import PublishRefused
+from flask_qconsume.running.worker import Worker
+
+from ..servers import Vhost
+from ..waiting import wait_for
+from .rabbit import linked
+from .rabbit import order
+from .rabbit import plan_of
+from .rabbit import rabbit
+from .rabbit import take
+from .rabbit import take_one
+
+OTHERS = (LISTS, STREAMS, KAFKA, MEMORY)
+
+
+def queue(*, arguments: dict[str, t.Any] | None = None, **options: t.Any) -> Queue:
+    return Queue("theirs", queue_arguments=arguments, **options)
+
+
+QUORUM_TYPE = {"x-queue-type": "quorum"}
+
+#: What RabbitMQ keeps, by a part of what plan calls it. ``True``: so do the others.
+KEPT: list[tuple[str, dict[str, t.Any], bool]] = [
+    ("'exclusive'", {"exclusive": True}, False),
+    ("'auto_delete'", {"auto_delete": True}, False),
+    ("'durable=False'", {"durable": False}, True),
+    (
+        "'x-single-active-consumer'",
+        {"arguments": {"x-single-active-consumer": True}},
+        False,
+    ),
+    ("'x-priority'", {"consumer_arguments": {"x-priority": 5}}, False),
+    (
+        "other consumer arguments",
+        {"consumer_arguments": {"x-cancel-on-ha-failover": True}},
+        False,
+    ),
+    ("'x-message-ttl'", {"message_ttl": 60}, False),
+    ("'x-message-ttl'", {"arguments": {"x-message-ttl": 60_000}}, False),
+    ("'x-expires'", {"expires": 60}, False),
+    ("removes its oldest", {"max_length": 9}, False),
+    ("removes its oldest", {"max_length_bytes": 9_000}, False),
+    (
+        "refuses what is published",
+        {"max_length": 9, "arguments": {"x-overflow": "reject-publish"}},
+        False,
+    ),
+    (
+        "refuses what is published",
+        {"max_length": 9, "arguments": {"x-overflow": "reject-publish-dlx"}},
+        False,
+    ),
+    (
+        "after so many deliveries",
+        {"arguments": {**QUORUM_TYPE, "x-delivery-limit": 7}},
+        False,
+    ),
+    ("after 20 deliveries", {"arguments": QUORUM_TYPE}, True),
+    (
+        "'x-dead-letter-exchange'",
+        {"arguments": {"x-dead-letter-exchange": "amq.fanout"}},
+        False,
+    ),
+    ("'max_priority'", {"max_priority": 9}, True),
+    ("how it is stored", {"arguments": {"x-queue-mode": "lazy"}}, True),
+    (
+        "neither 'direct' nor 'topic'",
+        {"exchange": Exchange("amq.fanout", "fanout")},
+        False,
+    ),
+    (
+        "arguments of bindings",
+        {
+            "bindings": [
+                binding(Exchange("events", "topic"), "a", arguments={"x-match": "any"})
+            ]
+        },
+        False,
+    ),
+    ("'on_declared'", {"on_declared": lambda *answer: None}, False),
+    ("arguments of the broker's plugins", {"arguments": {"x-their-own": 1}}, False),
+]
+IDS = [f"{name}-{n}" for n, (name, _, _) in enumerate(KEPT)]
+
+#: What a consumer of ours cannot have anywhere.
+REFUSED: list[tuple[str, dict[str, t.Any]]] = [
+    ("stream", {"arguments": {"x-queue-type": "stream"}}),
+    ("'no_ack'", {"no_ack": True}),
+    ("quorum", {"arguments": QUORUM_TYPE, "exclusive": True}),
+    ("quorum", {"arguments": QUORUM_TYPE, "auto_delete": True}),
+    ("quorum", {"arguments": QUORUM_TYPE, "durable": False}),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "everywhere"), KEPT, ids=IDS)
+def test_what_rabbitmq_keeps_is_refused_elsewhere(
+    name: str, options: dict[str, t.Any], everywhere: bool
+) -> None:
+    given = queue(**options)
+    for record in (QUORUM, CLASSIC):
+        assert list(unkept_of(given, record)) == []
+        assert any(name in effect for effect in effects_of(given, record))
+    for record in OTHERS:
+        assert effects_of(given, record) == []
+        problems = list(unkept_of(given, record))
+        assert bool(problems) is not everywhere
+        assert all(f"which {record.broker} does not know" in one for one in problems)
+
+
+@pytest.mark.parametrize("record", [QUORUM, CLASSIC, *OTHERS])
+@pytest.mark.parametrize(("name", "options"), REFUSED)
+def test_what_no_consumer_can_have_is_refused(
+    name: str, options: dict[str, t.Any], record: Capabilities
+) -> None:
+    assert any(name in problem for problem in unkept_of(queue(**options), record))
+
+
+def test_every_row_is_tested() -> None:
+    options = [option for _, option, _ in KEPT] + [option for _, option in REFUSED]
+    found = {trait.name for one in options for trait in traits_of(queue(**one))}
+    assert found == {trait.name for trait in TRAITS}
+
+
+@pytest.mark.parametrize("record", [QUORUM, CLASSIC, *OTHERS])
+def test_a_plain_queue_has_nothing_to_tell(record: Capabilities) -> None:
+    given = queue(exchange=Exchange("theirs", "topic"), routing_key="a")
+    assert list(unkept_of(given, record)) == effects_of(given, record) == []
+    assert list(unkept_of(None, record)) == effects_of(None, record) == []
+
+
+def app_of(url: str, given: Queue) -> flask.Flask:
+    app = flask.Flask(__name__)
+    app.config["QCONSUME_BROKER_URL"] = url
+    QConsume(app).add_consumer(given, lambda body: None, name="read")
+    return app
+
+
+def test_a_worker_refuses_and_warns(
+    rabbitmq_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = Worker(app_of(rabbitmq_url, queue(arguments={"x-queue-type": "stream"})))
+    with pytest.raises(UnsupportedByBroker, match="'read' has 'x-queue-type'"):
+        worker.start()
+    elsewhere = Worker(app_of("memory://", queue(message_ttl=5)))
+    with pytest.raises(UnsupportedByBroker, match="which memory does not know"):
+        elsewhere.start()
+    warned = Worker(app_of(rabbitmq_url, queue(message_ttl=5)))
+    warned.start()
+    assert warned.stop()
+    assert "read: its kombu.Queue has 'x-message-ttl'" in caplog.text
+
+
+def retried(broker: RabbitMQ, link: t.Any, delivery: t.Any) -> None:
+    changed = headers.retried(delivery.message, 2)
+    assert link.forward([Forward(delivery, Lane.MAIN, changed, delay=0.1)]) == [None]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [options for name, options, _ in KEPT if "bindings" not in name],
+    ids=[one for one in IDS if "bindings" not in one],
+)
+def test_both_lanes_consume_it(rabbitmq_url: str, options: dict[str, t.Any]) -> None:
+    """Alone on the broker; and what is retried, or suspected, comes."""
+    plan = plan_of("theirs", given=queue(**options))
+    with (
+        rabbit(rabbitmq_url, plan) as broker,
+        linked(broker) as main,
+        linked(broker, Lane.SUSPECTS) as suspects,
+    ):
+        assert broker.publish([order(1, "theirs", exchange="")], 20) == [None]
+        retried(broker, main, take_one(main))
+        again = take_one(main)
+        assert again.message.attempt == 2
+        changed = headers.suspected(again.message, 0, 1.0)
+        assert main.forward([Forward(again, Lane.SUSPECTS, changed)]) == [None]
+        suspect = take_one(suspects)
+        retried(broker, suspects, suspect)
+        main.ack([take_one(main)])
+
+
+def test_an_exclusive_queue_is_ready_with_both_lanes(rabbitmq_url: str) -> None:
+    """Whichever connects first; and again after a lost connection."""
+    worker = Worker(app_of(rabbitmq_url, queue(exclusive=True)))
+    worker.start()
+    try:
+        wait_for(lambda: worker.ready, 20)
+    finally:
+        assert worker.stop()
+
+
+def test_one_of_two_gets_the_messages_of_a_single_active_consumer(
+    rabbitmq_url: str,
+) -> None:
+    """The one that waits is not taken for stalled."""
+    arguments = {**QUORUM_TYPE, "x-single-active-consumer": True}
+    plan = plan_of("theirs", given=queue(arguments=arguments))
+    with rabbit(rabbitmq_url, plan) as broker, linked(broker) as first:
+        assert first.may_starve
+        with linked(broker) as second, linked(broker, Lane.SUSPECTS) as lane:
+            assert not lane.may_starve
+            messages = [order(n, "theirs", exchange="") for n in range(3)]
+            assert broker.publish(messages, 20) == [None] * 3
+            first.ack(take(first, 3))
+            first.close()
+            assert broker.publish(messages[:1], 20) == [None]
+            second.ack([take_one(second)])
+
+
+def test_a_priority_of_the_consumer_is_not_that_of_its_suspects(
+    rabbitmq_vhost: Vhost,
+) -> None:
+    given = queue(consumer_arguments={"x-priority": 7})
+    plan = plan_of("theirs", given=given)
+    with (
+        rabbit(rabbitmq_vhost.url, plan) as broker,
+        linked(broker),
+        linked(broker, Lane.SUSPECTS),
+    ):
+        rows = rabbitmq_vhost.server.ctl_json(
+            *("list_consumers", "--vhost", rabbitmq_vhost.name),
+            *("queue_name", "arguments"),
+        )
+    found = {row["queue_name"]: row["arguments"] for row in rows}
+    assert "x-priority" in str(found["theirs"])
+    assert "x-priority" not in str(found["theirs.suspects"])
+
+
+def test_a_full_queue_takes_its_retries_once_the_broker_tries_again(
+    own_rabbitmq_vhost: Vhost,
+) -> None:
+    """After three minutes, unless the broker is set to less."""
+    vhost, name = own_rabbitmq_vhost, "dead_letter_worker_publisher_confirm_timeout"
+    bound = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    plan = plan_of("theirs", given=queue(arguments=bound))
+    messages = [order(n, "theirs", exchange="") for n in range(3)]
+    # The broker's own setting, which the node of all tests keeps as it is.
+    vhost.server.evaluate(f"application:set_env(rabbit, {name}, 500)")
+    with rabbit(vhost.url, plan) as broker:
+        with linked(broker, prefetch=1) as link:
+            assert broker.publish(messages[:1], 20) == [None]
+            delivery = take_one(link)
+            assert broker.publish(messages[1:2], 20) == [None]
+            (refused,) = broker.publish(messages[2:], 20)
+            assert isinstance(refused, PublishRefused)
+            link.pause()
+            retried(broker, link, delivery)
+        # What is due and refused is no longer among those that are ready.
+        wait_for(lambda: counts(vhost, "shop.wait.1") == (1, 0), 30)
+        with linked(broker) as link:
+            found = take(link, 2)
+            assert [each.message.attempt for each in found] == [1, 2]
+            link.ack(found)
+
+
+def counts(vhost: Vhost, name: str) -> tuple[int, int]:
+    row = vhost.queues()[name]
+    return row["messages"], row["messages_ready"]
+
+
+def test_a_maximum_of_priorities_by_an_argument_counts_as_well() -> None:
+    app = app_of("memory://", queue(arguments={"x-max-priority": 9, **QUORUM_TYPE}))
+    consumers = list(app.extensions["qconsume"].consumers.values())
+    (told,) = unkept(consumers, QUORUM)
+    assert "has a 'max_priority', which cannot be kept" in told
