@@ -10,6 +10,7 @@ import contextlib
 import os
 import pathlib
 import socket
+import stat
 from collections.abc import MutableMapping
 
 from ..errors import WorkerError
@@ -24,31 +25,62 @@ WATCHDOG = ("WATCHDOG_USEC", "WATCHDOG_PID")
 class HealthFile:
     """A file that is written anew while the worker lives, and gets old otherwise.
 
-    :raises WorkerError: if it cannot be written.
+    It replaces nothing but a verdict of its own kind, or an empty file.
+
+    :raises WorkerError: if it cannot be written, or is something else.
     """
 
     def __init__(self, path: str) -> None:
         self._path = pathlib.Path(path)
         self._draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
-            self._draft.touch()
-        except OSError as error:
+            self._check()
+            self._write("")
+        except (OSError, ValueError) as error:
             raise WorkerError(
                 f"Cannot write the health file '{path}' ({error}). Give '--health-file'"
-                " a path in a folder that this user may write to."
+                " a path that nothing else uses, in a folder that this user may write"
+                " to."
             ) from error
 
     def __call__(self, verdict: Verdict) -> None:
         """Write the verdict, whole, if it is a good one."""
         if verdict.live:
-            self._draft.write_text(verdict.to_json() + "\n")
+            self._write(verdict.to_json() + "\n")
+            self._check()
             self._draft.replace(self._path)
 
     def close(self) -> None:
-        """Remove it: nobody lives here any more."""
-        for path in (self._path, self._draft):
-            with contextlib.suppress(OSError):
-                path.unlink()
+        """Remove it: nothing lives here any more."""
+        with contextlib.suppress(OSError):
+            self._draft.unlink()
+        with contextlib.suppress(OSError, ValueError):
+            self._check()
+            self._path.unlink()
+
+    def _check(self) -> None:
+        """Raise ``ValueError`` unless the file is missing, empty or a verdict."""
+        with contextlib.suppress(FileNotFoundError):
+            # Not followed: what a link leads to is not to be replaced either.
+            if not stat.S_ISREG(self._path.lstat().st_mode):
+                raise ValueError("there is something else than a plain file")
+            text = self._path.read_text("utf-8", "replace")
+            if text.strip() and not _is_verdict(text):
+                raise ValueError("there is a file with other contents")
+
+    def _write(self, text: str) -> None:
+        # In a folder that others may write to, the draft's name may be taken by a link.
+        self._draft.unlink(missing_ok=True)
+        with self._draft.open("x") as file:
+            file.write(text)
+
+
+def _is_verdict(text: str) -> bool:
+    try:
+        Verdict.from_json(text)
+    except ValueError:
+        return False
+    return True
 
 
 class Systemd:

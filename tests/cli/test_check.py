@@ -131,6 +131,20 @@ def test_an_address_that_is_taken_is_told(commands: Commands, address: str) -> N
     assert "Cannot listen on '127.0.0.1:99999'" in done.stderr
 
 
+@pytest.mark.parametrize("args", [[], ["--processes", "1"]], ids=" ".join)
+def test_a_file_of_other_contents_is_told(
+    on_redis: Commands, tmp_path: pathlib.Path, args: list[str]
+) -> None:
+    path = tmp_path / "thesis"
+    path.write_text("my thesis")
+    done = on_redis.run("run", "--health-file", str(path), *args)
+    assert done.returncode == 1
+    assert (
+        f"Error: Cannot write the health file '{path}' (there is a file" in done.stderr
+    )
+    assert path.read_text() == "my thesis"
+
+
 def test_a_worker_that_does_not_answer_does_not_live(address: str) -> None:
     done = invoke(Flask("any"), "check", "--health", address)
     assert done.exit_code == 1

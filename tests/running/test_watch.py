@@ -6,6 +6,8 @@ import contextlib
 import json
 import logging
 import os
+import pathlib
+import select
 import socket
 import time
 import typing as t
@@ -354,6 +356,33 @@ def test_clients_that_say_nothing_or_too_much_hold_nobody_up(
             client.close()
 
 
+@pytest.mark.parametrize("count", [40, 250])
+def test_silent_clients_delay_no_answer(endpoint: Endpoint, count: int) -> None:
+    """Probes wait for one to three seconds."""
+    host, port = endpoint.url.removeprefix("http://").split(":")
+    with contextlib.ExitStack() as silent:
+        for _ in range(count):
+            client = socket.create_connection((host, int(port)), timeout=10)
+            silent.enter_context(client)
+        began = time.monotonic()
+        assert get(f"{endpoint.url}/live")[0] == 200
+        assert time.monotonic() - began < 3
+
+
+def test_clients_have_a_second_to_ask_in_all(endpoint: Endpoint) -> None:
+    host, port = endpoint.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        began = time.monotonic()
+        with contextlib.suppress(OSError):
+            while client.send(b"G") and not wait_readable(client, 0.1):
+                pass
+        assert 0.9 < time.monotonic() - began < 5
+
+
+def wait_readable(client: socket.socket, timeout: float) -> bool:
+    return bool(select.select([client], [], [], timeout)[0])
+
+
 def test_the_endpoint_answers_while_the_hub_is_blocked(endpoint: Endpoint) -> None:
     answers: list[bytes] = []
     done = Latch()
@@ -400,6 +429,56 @@ def test_the_file_is_written_while_it_lives(tmp_path: t.Any) -> None:
 def test_a_file_that_cannot_be_written_is_told_at_once(tmp_path: t.Any) -> None:
     with pytest.raises(WorkerError, match="Cannot write the health file"):
         HealthFile(str(tmp_path / "no" / "folder"))
+
+
+OTHERS: dict[str, t.Callable[[pathlib.Path], object]] = {
+    "a file": lambda path: path.write_text("my thesis"),
+    "JSON": lambda path: path.write_text('{"live": true}'),
+    "a folder": lambda path: path.mkdir(),
+    "a pipe": os.mkfifo,
+    "a link": lambda path: path.symlink_to("/dev/null"),
+    "a link to a file": lambda path: path.symlink_to(__file__),
+}
+
+
+@pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
+def test_what_is_something_else_is_not_replaced(
+    tmp_path: pathlib.Path, make: t.Callable[[pathlib.Path], object]
+) -> None:
+    path = tmp_path / "health"
+    make(path)
+    before = path.lstat()
+    with pytest.raises(WorkerError, match="a path that nothing else uses"):
+        HealthFile(str(path))
+    assert path.lstat().st_ino == before.st_ino
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_takes_its_place_meanwhile_is_left(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "health"
+    file = HealthFile(str(path))
+    file(LIVE)
+    path.write_text("my thesis")
+    with pytest.raises(ValueError, match="other contents"):
+        file(LIVE)
+    file.close()
+    assert path.read_text() == "my thesis"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_verdict_that_was_left_behind_is_replaced(tmp_path: pathlib.Path) -> None:
+    """And what lies where a draft goes, which may be a link, is not written to."""
+    path = tmp_path / "health"
+    path.write_text(DEAD.to_json())
+    other = tmp_path / "other"
+    other.write_text("my thesis")
+    (tmp_path / f".health.{os.getpid()}").symlink_to(other)
+    file = HealthFile(str(path))
+    file(LIVE)
+    assert Verdict.from_json(path.read_text()) == LIVE
+    file.close()
+    assert other.read_text() == "my thesis"
+    assert list(tmp_path.iterdir()) == [other]
 
 
 @pytest.mark.parametrize("abstract", [False, True])
