@@ -28,9 +28,9 @@ ODD = st.lists(st.sampled_from(["a", "_a", "", "*", "#"]), min_size=1, max_size=
 )
 
 
-def plan(*keys: str, name: str = "billing") -> QueuePlan:
+def plan(*keys: str, name: str = "billing", prefix: str = "") -> QueuePlan:
     bindings = tuple(Binding(name, "qconsume", key) for key in keys)
-    return QueuePlan(name, "bill", "quorum", bindings)
+    return QueuePlan(name, "bill", "quorum", bindings, prefix=prefix)
 
 
 @settings(deadline=None)
@@ -91,6 +91,25 @@ def test_a_group_reads_its_topics_its_patterns_and_its_retries() -> None:
     assert not layout.matches(found, "orderxcreated")
     assert not layout.matches(found, "_qconsume.billing.dead")
     assert not layout.matches(found, "_qconsume.billing2.retry.16")
+
+
+@settings(deadline=None)
+@given(PATTERNS, TOPICS, st.sampled_from(["stage.", "stage-", "a+", "a."]))
+def test_a_prefix_is_before_the_topics_of_any_key(
+    pattern: str, topic: str, prefix: str
+) -> None:
+    found = plan(pattern, prefix=prefix)
+    names = layout.subscription(found, Lane.MAIN)
+    read = any(
+        re.fullmatch(name, prefix + topic)
+        if name.startswith("^")
+        else name == prefix + topic
+        for name in names
+    )
+
+    assert read == matching.matches(pattern, topic)
+    assert layout.matches(found, prefix + topic) == read
+    assert not layout.matches(found, f"other.{topic}")
 
 
 def test_suspects_have_a_group_and_a_topic_of_their_own() -> None:

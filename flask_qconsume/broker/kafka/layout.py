@@ -126,7 +126,7 @@ def reader(plan: QueuePlan, lane: Lane) -> Callable[[str], bool]:
     own = re.compile(_retries(plan))
     return lambda topic: (
         topic in literal
-        or any(_takes(key, topic) for key in wild)
+        or any(_takes(plan.prefix, key, topic) for key in wild)
         or own.fullmatch(topic) is not None
     )
 
@@ -177,11 +177,14 @@ def _retries(plan: QueuePlan) -> str:
     return _escaped(f"{PREFIX}{plan.name}.retry.") + "[0-9]+"
 
 
-def _takes(routing_key: str, topic: str) -> bool:
+def _takes(prefix: str, routing_key: str, topic: str) -> bool:
     """Whether a pattern means a topic: what :func:`patterns` say, in linear time.
 
     Python's regular expressions backtrack, which the client's (the C library's) do not.
     """
+    if not topic.startswith(prefix):
+        return False
+    topic = topic.removeprefix(prefix)
     if topic.startswith(("_", ".")):  # No wildcard stands for a first word like these.
         while routing_key.startswith("#."):
             routing_key = routing_key[2:]
