@@ -233,7 +233,7 @@ class Worker:
         try:
             self._consumers.broker.declare()
         except BrokerUnavailable as error:
-            logger.warning("The broker is not there yet: %s", printable(error))
+            logger.warning("The broker is not ready yet: %s", printable(error))
 
     def _before(self) -> None:
         self._hooks_begun = True

@@ -7,18 +7,30 @@ import typing as t
 from collections.abc import Iterator
 from collections.abc import Sequence
 
+from ...errors import BrokerUnavailable
 from ...errors import TopologyMismatch
+from ...logs import logger_named
 from ...message import Outgoing
 from ...settings import Settings
+from ...text import printable
 from ..base import Broker
+from ..base import Link
+from ..delivery import Lane
 from ..policies import check_messages
 from ..topology import Binding
+from ..topology import QueuePlan
 from ..topology import Topology
 from .bindings import Bindings
 from .bindings import Member
 from .bindings import wanted_by
+from .faults import Full
+from .faults import Moved
+from .faults import not_followed
+from .link import HoldingLink
 from .publisher import Publisher
 from .shared import Shared
+
+logger = logger_named("flask_qconsume.broker.redis")
 
 L = t.TypeVar("L")
 
@@ -26,6 +38,7 @@ L = t.TypeVar("L")
 class RedisBroker(Broker, t.Generic[L]):
     """Bindings in sets, publishing by scripts; a subclass knows where messages lie."""
 
+    link: t.ClassVar[type[HoldingLink]]
     #: What puts messages into the queues.
     publisher: t.ClassVar[type[Publisher]]
 
@@ -39,10 +52,16 @@ class RedisBroker(Broker, t.Generic[L]):
             shared, self._bindings, self._prepare, self._redeclare
         )
         self._declared_by: int | None = None
+        self._told_full = False
+        shared.prepare = self._prepare_reading
 
     def _kinds(self) -> Iterator[tuple[str, str]]:
         """The keys of the app's queues, and the type that each has in Redis."""
         raise NotImplementedError
+
+    def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
+        self._prepare_reading()
+        return self.link(plan, lane, self._shared)
 
     def publish(
         self, messages: Sequence[Outgoing], timeout: float
@@ -51,7 +70,10 @@ class RedisBroker(Broker, t.Generic[L]):
         return self._publisher.publish(messages, timeout)
 
     def declare(self) -> None:
-        self._declare(None)
+        try:
+            self._declare(None)
+        except Full as error:
+            raise BrokerUnavailable(_unbound(error)) from error
 
     def stale_bindings(self) -> list[Binding]:
         queues = {plan.name for plan in self.topology.queues}
@@ -73,19 +95,47 @@ class RedisBroker(Broker, t.Generic[L]):
         self._shared.server.close()
 
     def _declare(self, timeout: float | None) -> None:
-        wanted = wanted_by(self.topology)
-        if self.settings.declare == "auto":
-            self._check_keys(timeout)
-            self._bindings.add(wanted, timeout)
-        elif self.settings.declare == "passive":
-            self._check_keys(timeout)
-            self._check_bound(wanted, timeout)
+        """Declare, or check.
+
+        :raises Full: if a binding that is not there yet cannot be written.
+        """
+        try:
+            if self.settings.declare != "never":
+                self._check_keys(timeout)
+                self._bind(timeout)
+        except Moved as error:
+            if self._shared.server.follows_slots:
+                raise
+            raise not_followed(error) from error
         self._declared_by = os.getpid()
 
-    def _prepare(self, timeout: float) -> None:
-        """Declare before the first publish of this process."""
+    def _bind(self, timeout: float | None) -> None:
+        wanted = wanted_by(self.topology)
+        if self.settings.declare == "passive":
+            self._check_bound(wanted, timeout)
+            return
+        try:
+            self._bindings.add(wanted, timeout)
+        except Full:
+            if self._unbound(wanted, timeout):
+                raise
+
+    def _prepare(self, timeout: float | None) -> None:
+        """Declare before this process publishes or reads for the first time."""
         if self._declared_by != os.getpid():
             self._declare(timeout)
+
+    def _prepare_reading(self) -> None:
+        """Declare before the first read; where Redis is full, as soon as it is not.
+
+        What is read until then makes room.
+        """
+        try:
+            self._prepare(None)
+        except Full as error:
+            if not self._told_full:
+                self._told_full = True
+                logger.warning("%s", printable(_unbound(error), 1_000))
 
     def _redeclare(self, timeout: float) -> None:
         """Bind again what an emptied Redis may have forgotten."""
@@ -107,13 +157,7 @@ class RedisBroker(Broker, t.Generic[L]):
                 )
 
     def _check_bound(self, wanted: list[Member], timeout: float | None) -> None:
-        exchanges = {member.exchange for member in wanted}
-        found = {
-            member.binding
-            for exchange in exchanges
-            for member in self._bindings.members(exchange, timeout)
-        }
-        missing = sorted({member.binding for member in wanted} - found)
+        missing = self._unbound(wanted, timeout)
         if missing:
             first = missing[0]
             raise TopologyMismatch(
@@ -122,3 +166,20 @@ class RedisBroker(Broker, t.Generic[L]):
                 " bindings are missing), and 'QCONSUME_DECLARE' is 'passive'. Run"
                 " 'flask qconsume declare' where it is 'auto'."
             )
+
+    def _unbound(self, wanted: list[Member], timeout: float | None) -> list[Binding]:
+        """The bindings that are not there."""
+        exchanges = {member.exchange for member in wanted}
+        found = {
+            member.binding
+            for exchange in exchanges
+            for member in self._bindings.members(exchange, timeout)
+        }
+        return sorted({member.binding for member in wanted} - found)
+
+
+def _unbound(error: Full) -> str:
+    return (
+        f"Bindings of the app's queues are missing, and cannot be written: {error} They"
+        " are written once there is room; consumers read meanwhile, which makes some."
+    )

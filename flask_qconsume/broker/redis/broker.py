@@ -7,9 +7,7 @@ from collections.abc import Iterator
 
 from ...settings import Settings
 from ..base import DeadLetters
-from ..base import Link
 from ..base import Suspects
-from ..delivery import Lane
 from ..headers import oldest
 from ..topology import QueuePlan
 from ..topology import Topology
@@ -35,9 +33,6 @@ class RedisLists(RedisBroker[Layout]):
     def __init__(self, settings: Settings, topology: Topology) -> None:
         layout = layout_of(settings.transport_options)
         super().__init__(settings, topology, Shared(settings, layout, Server(settings)))
-
-    def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
-        return self.link(plan, lane, self._shared)
 
     def depth(self, queue: str) -> int:
         lists = self._shared.layout.lists(queue)

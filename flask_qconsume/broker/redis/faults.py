@@ -1,6 +1,14 @@
-"""What the redis package raises, in our words. No I/O."""
+"""What Redis refuses, and what the redis package raises, in our words. No I/O.
+
+The first word of an error of Redis' is its code; the rest is a text that holds names of
+others, and decides nothing. Where Redis has no code but ``ERR``, a text of its own
+stands at the beginning, and is looked for there only.
+"""
 
 from __future__ import annotations
+
+import re
+import typing as t
 
 from redis import exceptions
 
@@ -9,54 +17,15 @@ from ...errors import BrokerRefused
 from ...errors import BrokerUnavailable
 from ...errors import PublishRefused
 from ...errors import TopologyMismatch
-
-_REFUSALS = (
-    exceptions.AuthenticationError,
-    exceptions.AuthorizationError,
-    exceptions.AuthenticationWrongNumberOfArgsError,
-    exceptions.NoPermissionError,
-)
-_OUTAGES = (
-    OSError,
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
-    exceptions.ReadOnlyError,
-    exceptions.TryAgainError,
-    exceptions.ClusterDownError,
-    exceptions.InvalidResponse,
-)
-#: Errors that redis-py has no classes for, by the word that Redis begins them with.
-_WORDS: dict[str, type[BrokerError]] = {
-    "NOAUTH": BrokerRefused,
-    "WRONGPASS": BrokerRefused,
-    "NOPERM": BrokerRefused,
-    "WRONGTYPE": TopologyMismatch,
-    "OOM": PublishRefused,
-    "MISCONF": BrokerUnavailable,
-    "NOREPLICAS": BrokerUnavailable,
-    "BUSY": BrokerUnavailable,
-    "LOADING": BrokerUnavailable,
-    "READONLY": BrokerUnavailable,
-    "MASTERDOWN": BrokerUnavailable,
-    "CLUSTERDOWN": BrokerUnavailable,
-    "TRYAGAIN": BrokerUnavailable,
-    "UNBLOCKED": BrokerUnavailable,
-    "UNKILLABLE": BrokerUnavailable,
-}
-_SENTENCES = {
-    BrokerRefused: "Redis refused us: {0}. Look at the user, the password and the"
-    " permissions (ACL) behind 'QCONSUME_BROKER_URL'.",
-    BrokerUnavailable: "There is no working connection to Redis: {0}.",
-    TopologyMismatch: "Redis holds a key of ours as something else: {0}. Another"
-    " program uses that name; set 'QCONSUME_QUEUE_PREFIX' or remove the key.",
-    PublishRefused: "Redis refused the message: {0}. It is out of memory ('maxmemory');"
-    " consume, or give it more.",
-    BrokerError: "Redis answered with an error: {0}.",
-}
+from ...errors import UnsupportedByBroker
 
 
 class AnswerLost(BrokerUnavailable):
     """A connection was lost after we had sent something by it."""
+
+
+class Full(PublishRefused):
+    """Redis is at its ``maxmemory``: it takes no more, and gives what it has."""
 
 
 class Moved(BrokerUnavailable):
@@ -73,6 +42,154 @@ class Moved(BrokerUnavailable):
         )
 
 
+class Meaning(t.NamedTuple):
+    """What an error of Redis' means here."""
+
+    kind: type[BrokerError]
+    #: With what Redis says in the place of ``{0}``.
+    sentence: str
+
+
+_REFUSED = Meaning(
+    BrokerRefused,
+    "Redis refused us: {0}. Look at the user, the password and the permissions (ACL)"
+    " behind 'QCONSUME_BROKER_URL'.",
+)
+_NOT_PERMITTED = Meaning(
+    BrokerRefused,
+    "Redis refused us: {0}. The user of 'QCONSUME_BROKER_URL' needs more permissions:"
+    " 'ACL SETUSER' with '+' and the command, or '~' and the keys; 'ACL LOG' tells"
+    " which it was.",
+)
+_A_CLUSTER = Meaning(
+    BrokerRefused,
+    "This Redis is a node of a cluster: {0}. 'QCONSUME_BROKER_URL' must begin with"
+    " 'redis-streams+cluster://', and name no database.",
+)
+_NO_DATABASE = Meaning(
+    BrokerRefused,
+    "Redis has no such database: {0}. 'QCONSUME_BROKER_URL' ends with its number, and"
+    " the server's 'databases' says how many there are.",
+)
+_TOO_OLD = Meaning(
+    UnsupportedByBroker,
+    "This Redis lacks what is needed: {0}. It must be Redis 6.2 or later, or Valkey,"
+    " with no command renamed or disabled.",
+)
+_OUTAGE = Meaning(BrokerUnavailable, "There is no working connection to Redis: {0}.")
+_ANY = Meaning(BrokerError, "Redis answered with an error: {0}.")
+
+
+def _unavailable(why: str, remedy: str = "") -> Meaning:
+    """A state that ends: it is tried again."""
+    return Meaning(BrokerUnavailable, f"Redis {why}: {{0}}.{remedy and ' ' + remedy}")
+
+
+#: By Redis' codes, and by the words in capitals that stand for texts in ``_TEXTS``.
+#: https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors and
+#: ``server.c`` (``createSharedObjects``), ``cluster.c``, ``acl.c``, ``networking.c``.
+MEANINGS: t.Mapping[str, Meaning] = {
+    "NOAUTH": _REFUSED,
+    "WRONGPASS": _REFUSED,
+    "DENIED": _REFUSED,
+    "NOPERM": _NOT_PERMITTED,
+    "CROSSSLOT": _A_CLUSTER,
+    "NOPROTO": _TOO_OLD,
+    "WRONGTYPE": Meaning(
+        TopologyMismatch,
+        "Redis holds a key of ours as something else: {0}. Another program uses that"
+        " name; set 'QCONSUME_QUEUE_PREFIX' or remove the key.",
+    ),
+    "OOM": Meaning(
+        Full,
+        "Redis refused the message: {0}. It is out of memory ('maxmemory'); consume, or"
+        " give it more.",
+    ),
+    "MISCONF": _unavailable(
+        "writes nothing now", "It could not save its data: look at its log and disk."
+    ),
+    "NOREPLICAS": _unavailable(
+        "writes nothing now", "See 'min-replicas-to-write' and its replicas."
+    ),
+    "READONLY": _unavailable(
+        "is a replica",
+        "If that lasts, 'QCONSUME_BROKER_URL' must name the master, or sentinels.",
+    ),
+    "BUSY": _unavailable(
+        "runs a script for too long", "'SCRIPT KILL' ends one that has not written."
+    ),
+    "LOADING": _unavailable("is not ready yet"),
+    "MASTERDOWN": _unavailable("is a replica without its master"),
+    "CLUSTERDOWN": _unavailable("is a cluster that is not complete"),
+    "TRYAGAIN": _unavailable("is moving the keys"),
+    "UNBLOCKED": _unavailable("ended a wait"),
+    # What follows has no code but ERR.
+    "UNKNOWN": _TOO_OLD,
+    "DATABASE": _NO_DATABASE,
+    "ONLY-DATABASE": _A_CLUSTER,
+    "NO-CLUSTER": Meaning(
+        BrokerRefused,
+        "This Redis is no cluster: {0}. 'QCONSUME_BROKER_URL' must begin with"
+        " 'redis-streams://'.",
+    ),
+    "KILLED": _unavailable("ended a script of ours"),
+    "CLIENTS": _unavailable("has too many clients", "See 'maxclients'."),
+}
+#: How the texts begin that Redis has no codes for.
+_TEXTS: t.Mapping[str, str] = {
+    "unknown command": "UNKNOWN",
+    "unknown subcommand": "UNKNOWN",
+    "unknown redis command": "UNKNOWN",
+    "the user executing the script can't": "NOPERM",
+    "acl failure in script": "NOPERM",
+    "script killed": "KILLED",
+    "db index is out of range": "DATABASE",
+    "invalid db index": "DATABASE",
+    "select is not allowed in cluster mode": "ONLY-DATABASE",
+    "this instance has cluster support disabled": "NO-CLUSTER",
+    "max number of clients reached": "CLIENTS",
+}
+#: The codes that redis-py takes off, by the classes that it makes of them.
+_CODES: t.Mapping[type[Exception], str] = {
+    exceptions.AuthenticationError: "WRONGPASS",
+    exceptions.AuthorizationError: "NOAUTH",
+    exceptions.AuthenticationWrongNumberOfArgsError: "WRONGPASS",
+    exceptions.NoPermissionError: "NOPERM",
+    exceptions.OutOfMemoryError: "OOM",
+    exceptions.BusyLoadingError: "LOADING",
+    exceptions.ReadOnlyError: "READONLY",
+    exceptions.MasterDownError: "MASTERDOWN",
+    exceptions.ClusterDownError: "CLUSTERDOWN",
+    exceptions.TryAgainError: "TRYAGAIN",
+    exceptions.ClusterCrossSlotError: "CROSSSLOT",
+    exceptions.NoScriptError: "NOSCRIPT",
+}
+_OUTAGES = (
+    OSError,
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.InvalidResponse,
+)
+#: What Redis before 7 puts before an error that ended a script.
+_IN_SCRIPT = re.compile(r"^Error running script \(call to f_\w+\): (@[^:]*: ?\d+: )*-?")
+
+
+def code_of(error: Exception) -> str:
+    """What Redis calls an error, or a word of ours where it has no code for it.
+
+    >>> code_of(exceptions.ResponseError("BUSY Redis is busy running a script"))
+    'BUSY'
+    >>> code_of(exceptions.ResponseError("unknown command 'OOM'"))
+    'UNKNOWN'
+    """
+    for kind in type(error).__mro__:
+        if kind in _CODES:
+            return _CODES[kind]
+    text = _IN_SCRIPT.sub("", str(error), count=1)
+    found = (code for begin, code in _TEXTS.items() if text.lower().startswith(begin))
+    return next(found, text.partition(" ")[0])
+
+
 def translated(error: Exception, *, sent: bool = False) -> BrokerError:
     """Our error for one of redis-py's.
 
@@ -80,12 +197,16 @@ def translated(error: Exception, *, sent: bool = False) -> BrokerError:
     """
     if isinstance(error, exceptions.AskError):  # MovedError is one of them.
         return Moved(error)
-    kind = _kind(error)
+    kind, sentence = _meaning(error)
     text = str(error).strip().rstrip(".") or type(error).__name__
-    sentence = _SENTENCES[kind].format(text)
-    return (
-        AnswerLost(sentence) if sent and kind is BrokerUnavailable else kind(sentence)
-    )
+    lost = sent and kind is BrokerUnavailable
+    return (AnswerLost if lost else kind)(sentence.format(text))
+
+
+def not_followed(error: Moved) -> BrokerError:
+    """What :class:`Moved` means to a client that follows no slots."""
+    kind, sentence = _A_CLUSTER
+    return kind(sentence.format(str(error).rstrip(".")))
 
 
 def like(error: BrokerError) -> BrokerError:
@@ -96,14 +217,9 @@ def like(error: BrokerError) -> BrokerError:
     return found
 
 
-def _kind(error: Exception) -> type[BrokerError]:
-    # redis-py makes a refused password a ConnectionError, so refusals come first.
-    if isinstance(error, _REFUSALS):
-        return BrokerRefused
-    if isinstance(error, _OUTAGES):
-        return BrokerUnavailable
-    if isinstance(error, exceptions.OutOfMemoryError):
-        return PublishRefused
-    words = [word.strip(":'\"-") for word in str(error).split()]
-    # An error out of a script may begin with words of Redis' own.
-    return next((_WORDS[word] for word in words if word in _WORDS), BrokerError)
+def _meaning(error: Exception) -> Meaning:
+    # redis-py makes a refused password a ConnectionError, so outages come last.
+    found = MEANINGS.get(code_of(error))
+    if found is not None:
+        return found
+    return _OUTAGE if isinstance(error, _OUTAGES) else _ANY

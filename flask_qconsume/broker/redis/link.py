@@ -153,6 +153,7 @@ class HoldingLink(Link):
         if self.closed:
             return
         self._watched(self._held.touch)
+        self._watched(self._shared.prepare)
         restored = self._watched(self._held.restore_expired)
         if restored:
             logger.warning(

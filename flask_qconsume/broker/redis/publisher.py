@@ -64,7 +64,7 @@ class Publisher:
         self,
         shared: Shared[t.Any],
         bindings: Bindings,
-        prepare: t.Callable[[float], None],
+        prepare: t.Callable[[float | None], None],
         redeclare: t.Callable[[float], None],
     ) -> None:
         self._shared = shared

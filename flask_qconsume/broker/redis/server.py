@@ -34,6 +34,12 @@ Command = tuple[t.Any, ...]
 
 _connection: t.Any = Connection
 _ERRORS = (exceptions.RedisError, OSError)
+#: What Redis answered, though redis-py makes lost connections of some of it.
+_ANSWERS = (
+    exceptions.ResponseError,
+    exceptions.AuthenticationError,
+    exceptions.BusyLoadingError,
+)
 #: Seconds that it takes at most to be connected.
 _CONNECT_TIMEOUT = 5.0
 #: Seconds in which it answers if it is there.
@@ -115,7 +121,7 @@ class Wire:
     def _answer(self) -> t.Any:
         try:
             return self._connection.read_response()
-        except exceptions.ResponseError as error:
+        except _ANSWERS as error:
             return error
 
     def _limit(self, timeout: float) -> None:
@@ -175,6 +181,8 @@ class Server:
     #: How many send at once of those who publish: while one waits for the answer, the
     #: next one gets ready.
     leaders: t.ClassVar[int] = 2
+    #: Whether it finds the node of a cluster that has a key.
+    follows_slots: t.ClassVar[bool] = False
 
     def __init__(self, settings: Settings) -> None:
         _check_url(settings.broker_url)

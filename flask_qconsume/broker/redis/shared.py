@@ -34,6 +34,8 @@ class Shared(t.Generic[L]):
         self.orphans: dict[str, list[str]] = {}
         self.links: weakref.WeakSet[t.Any] = weakref.WeakSet()
         self.unseen = Unseen(server.run)
+        #: Declares what could not be declared before; set by the broker.
+        self.prepare: t.Callable[[], None] = lambda: None
 
     def wake(self, queues: t.Iterable[str]) -> None:
         """Let the links of these queues look for what their waits do not see."""

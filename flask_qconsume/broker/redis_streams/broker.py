@@ -14,9 +14,7 @@ from collections.abc import Iterator
 
 from ...settings import Settings
 from ..base import DeadLetters
-from ..base import Link
 from ..base import Suspects
-from ..delivery import Lane
 from ..headers import oldest
 from ..redis.base import RedisBroker
 from ..redis.server import Server
@@ -48,9 +46,6 @@ class RedisStreams(RedisBroker[Layout]):
         layout = layout_of(settings.transport_options)
         server = server_of(settings)
         super().__init__(settings, topology, Shared(settings, layout, server))
-
-    def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
-        return self.link(plan, lane, self._shared)
 
     def depth(self, queue: str) -> int:
         layout = self._shared.layout

@@ -35,6 +35,8 @@ _Answers = dict[int, t.Any]
 class Cluster(Server):
     """The nodes of a cluster, each a :class:`Server`."""
 
+    follows_slots = True
+
     def __init__(self, settings: Settings) -> None:
         self._address = _Address(settings.broker_url)
         self._settings = settings

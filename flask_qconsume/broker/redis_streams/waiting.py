@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Sequence
 
+from ..redis.faults import code_of
 from ..redis.faults import translated
 from ..redis.server import Command
 
@@ -32,7 +33,7 @@ def come(answer: t.Any, streams: Sequence[str]) -> list[Found]:
     """
     if not isinstance(answer, Exception):
         return _found(answer, streams)
-    if any(word in str(answer) for word in _MADE_AGAIN):
+    if code_of(answer) in _MADE_AGAIN:
         return []
     raise translated(answer) from answer
 
