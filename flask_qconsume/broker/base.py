@@ -270,6 +270,13 @@ class Broker(abc.ABC):
     def depth(self, queue: str) -> int:
         """How many messages wait in a queue (any name); 0 if it does not exist."""
 
+    def caveats(self) -> list[str]:
+        """What the server's own configuration takes from the guarantee, in sentences.
+
+        :raises BrokerError: if the broker cannot be asked.
+        """
+        return []
+
     def answers(self) -> bool:
         """Whether anything answers at the broker's address now, be it a refusal.
 

@@ -44,6 +44,8 @@ def plan(app: AppConsumers) -> None:
             _of_consumer(app, consumer),
         )
     _section(f"How {capabilities.broker} does it", _of_broker(capabilities))
+    for text in _caveats(app):
+        _section("But", [("warning", text)])
     if capabilities.shared and capabilities.bindings:
         _section("Stale bindings", _stale(app))
     problems = unkept(consumers, capabilities)
@@ -149,6 +151,14 @@ def _of_broker(capabilities: Capabilities) -> Lines:
     if missing:
         yield "without", "; ".join(missing)
     yield "guarantee", capabilities.guarantee
+
+
+def _caveats(app: AppConsumers) -> list[str]:
+    """What the server's configuration takes from the guarantee, if it can be asked."""
+    try:
+        return app.broker.caveats()
+    except BrokerError:
+        return []
 
 
 def _stale(app: AppConsumers) -> Lines:

@@ -58,6 +58,8 @@ def status(app: AppConsumers, names: tuple[str, ...], as_lines: bool) -> None:
         click.echo(table(_HEADERS, [_row(each) for each in found]))
     else:
         click.echo("No consumers were registered.")
+    for text in app.broker.caveats():
+        click.echo(f"Warning: {text}", err=True)
 
 
 def _standing(app: AppConsumers, consumer: Consumer, now: float) -> Standing:

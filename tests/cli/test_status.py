@@ -11,6 +11,7 @@ from flask_qconsume.broker import headers
 from flask_qconsume.cli.status import Standing
 from flask_qconsume.cli.status import _row
 
+from ..servers import Redis
 from ..waiting import wait_for
 from .commands import Commands
 from .commands import invoke
@@ -35,7 +36,7 @@ def test_it_needs_no_worker(
 ) -> None:
     kind, url = broker
     prefix = request.getfixturevalue("kafka_prefix") if kind == "kafka" else "x."
-    app = make_app(BROKER_URL=url, QUEUE_PREFIX=prefix, EXCHANGE=f"{prefix}events")
+    app = make_app(BROKER_URL=url, QUEUE_PREFIX=prefix)
     consumers = app.extensions["qconsume"]
     consumers.broker.declare()
     bill = consumers.topology.queue(f"{prefix}bill")
@@ -97,3 +98,14 @@ def test_an_unknown_consumer_is_told(on_redis: Commands) -> None:
     done = on_redis.run("status", "orders.bil")
     assert done.returncode == 1
     assert "did you mean 'orders.bill'?" in done.stderr
+
+
+def test_a_redis_that_evicts_is_told(make_app: MakeApp, own_redis: Redis) -> None:
+    own_redis.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    app = make_app(BROKER_URL=own_redis.url)
+    told = invoke(app, "status", "--json")
+    assert told.exit_code == 0
+    assert "MESSAGES CAN BE LOST" in told.stderr
+    assert "LOST" not in told.stdout
+    plan = " ".join(invoke(app, "plan").output.split())
+    assert "But warning MESSAGES CAN BE LOST: Redis has the 'maxmemory-policy'" in plan

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 
 from ...errors import BrokerUnavailable
 from ...errors import TopologyMismatch
-from ...logs import logger_named
 from ...message import Outgoing
 from ...settings import Settings
-from ...text import printable
 from ..base import Broker
 from ..base import Link
 from ..delivery import Lane
@@ -23,14 +21,13 @@ from ..topology import Topology
 from .bindings import Bindings
 from .bindings import Member
 from .bindings import wanted_by
+from .eviction import evictions
 from .faults import Full
 from .faults import Moved
 from .faults import not_followed
 from .link import HoldingLink
 from .publisher import Publisher
 from .shared import Shared
-
-logger = logger_named("flask_qconsume.broker.redis")
 
 L = t.TypeVar("L")
 
@@ -52,7 +49,7 @@ class RedisBroker(Broker, t.Generic[L]):
             shared, self._bindings, self._prepare, self._redeclare
         )
         self._declared_by: int | None = None
-        self._told_full = False
+        self._warned_by: int | None = None
         shared.prepare = self._prepare_reading
 
     def _kinds(self) -> Iterator[tuple[str, str]]:
@@ -61,6 +58,7 @@ class RedisBroker(Broker, t.Generic[L]):
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         self._prepare_reading()
+        self._warn()
         return self.link(plan, lane, self._shared)
 
     def publish(
@@ -88,6 +86,9 @@ class RedisBroker(Broker, t.Generic[L]):
     def unbind(self, bindings: Sequence[Binding]) -> None:
         self._bindings.remove(bindings)
 
+    def caveats(self) -> list[str]:
+        return list(evictions(self._shared.server))
+
     def answers(self) -> bool:
         return self._shared.server.answers()
 
@@ -101,6 +102,7 @@ class RedisBroker(Broker, t.Generic[L]):
         """
         try:
             if self.settings.declare != "never":
+                self._shared.server.check_replicas(timeout)
                 self._check_keys(timeout)
                 self._bind(timeout)
         except Moved as error:
@@ -133,15 +135,20 @@ class RedisBroker(Broker, t.Generic[L]):
         try:
             self._prepare(None)
         except Full as error:
-            if not self._told_full:
-                self._told_full = True
-                logger.warning("%s", printable(_unbound(error), 1_000))
+            self._shared.warn(_unbound(error))
 
     def _redeclare(self, timeout: float) -> None:
         """Bind again what an emptied Redis may have forgotten."""
         self._bindings.forget()
         if self.settings.declare == "auto":
             self._declare(timeout)
+
+    def _warn(self) -> None:
+        """Log once in a process what makes the guarantee less than it is."""
+        if self._warned_by != os.getpid():
+            for text in self.caveats():
+                self._shared.warn(text)
+            self._warned_by = os.getpid()
 
     def _check_keys(self, timeout: float | None) -> None:
         kinds = dict(self._kinds())

@@ -190,6 +190,11 @@ def code_of(error: Exception) -> str:
     return next(found, text.partition(" ")[0])
 
 
+def words_of(error: Exception) -> str:
+    """What an error says, without a full stop."""
+    return str(error).strip().rstrip(".") or type(error).__name__
+
+
 def translated(error: Exception, *, sent: bool = False) -> BrokerError:
     """Our error for one of redis-py's.
 
@@ -198,7 +203,7 @@ def translated(error: Exception, *, sent: bool = False) -> BrokerError:
     if isinstance(error, exceptions.AskError):  # MovedError is one of them.
         return Moved(error)
     kind, sentence = _meaning(error)
-    text = str(error).strip().rstrip(".") or type(error).__name__
+    text = words_of(error)
     lost = sent and kind is BrokerUnavailable
     return (AnswerLost if lost else kind)(sentence.format(text))
 

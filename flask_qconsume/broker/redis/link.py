@@ -15,9 +15,6 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
 
-from redis.exceptions import NoPermissionError
-from redis.exceptions import OutOfMemoryError
-
 from ...errors import BrokerError
 from ...errors import BrokerUnavailable
 from ...errors import PublishRefused
@@ -31,7 +28,9 @@ from ..delivery import Lane
 from ..topology import QueuePlan
 from . import envelope
 from . import scripts
+from .faults import code_of
 from .faults import translated
+from .faults import words_of
 from .held import Held
 from .held import Holder
 from .layout import Layout
@@ -57,6 +56,8 @@ _MARGIN = 0.1
 ONE = 1
 #: Where Redis cannot wait without taking (before 6.2), we ask this often at least.
 _POLL = 0.1
+#: Codes of what this Redis, or the user's permissions, have not.
+_LACKING = ("NOPERM", "UNKNOWN")
 #: Seconds that a close waits for Redis.
 _GRACE = 3.0
 #: Seconds that a dead letter is kept where no time is given: a century.
@@ -81,7 +82,6 @@ class HoldingLink(Link):
         self.beat_interval = min(lease / 3, Link.beat_interval)
         self._shared = shared
         self._held = self._holder(lease)
-        self._longest = min(_WAIT, shared.server.silence / 2)
         #: Whether the last look found nothing, so that a wait comes next.
         self._dry = False
         self._paused = False
@@ -94,9 +94,10 @@ class HoldingLink(Link):
         #: Held by the reader while it talks to Redis.
         self._reading = threading.Lock()
         self._ended = threading.Event()
+        self._longest = min(_WAIT, shared.server.silence / 2)
         self._wire = shared.server.wire(self._near())
         try:
-            self._id = self._wire.pipeline([("CLIENT", "ID")])[0]
+            self._id = self._wakeable()
             self._take_up_orphans()
         except BaseException:
             self._wire.close()
@@ -172,7 +173,7 @@ class HoldingLink(Link):
             self._woken = True
             waiting = self._waiting
         # The wait may not have arrived in Redis yet, so once is not always enough.
-        for _ in range(3 if waiting and isinstance(self._id, int) else 0):
+        for _ in range(3 if waiting and self._id is not None else 0):
             if self._unblocked():
                 break
 
@@ -249,6 +250,27 @@ class HoldingLink(Link):
         if quiet:
             self._wire.close()
             self._reading.release()
+
+    def _wakeable(self) -> int | None:
+        """The connection's number, by which another one ends its waits.
+
+        Where that is not permitted the waits are short.
+        """
+        # There is no connection 0: the question is whether it may be asked.
+        answers = self._wire.pipeline([("CLIENT", "ID"), ("CLIENT", "UNBLOCK", 0)])
+        errors = [answer for answer in answers if isinstance(answer, Exception)]
+        if not errors:
+            return int(answers[0])
+        if code_of(errors[0]) not in _LACKING:
+            raise translated(errors[0]) from errors[0]
+        self._longest = min(self._longest, EVERY)
+        self._shared.warn(
+            "The waits in Redis cannot be ended before their time:"
+            f" {words_of(errors[0])}. So none takes more than {EVERY:g} s, which costs"
+            " Redis more, and retries and delays may be late by as much. Permit it:"
+            " 'ACL SETUSER … +client|id +client|unblock'."
+        )
+        return None
 
     def _watched(self, work: Callable[[], T]) -> T:
         """Do something with Redis; after an error this link is no good any more."""
@@ -418,10 +440,16 @@ class RedisLink(HoldingLink):
     def _not_waited(self, error: Exception, seconds: float) -> None:
         """Redis does not let us wait in it."""
         # It counts as a write, and those Redis refuses while it is out of memory.
-        if not isinstance(error, OutOfMemoryError):
-            if not _is_unavailable(error):
-                raise translated(error) from error
+        code = code_of(error)
+        if code in _LACKING:
             self._can_wait = False
+            self._shared.warn(
+                f"Redis does not let consumers wait by BLMOVE: {words_of(error)}. So"
+                f" they look for messages every {_POLL:g} s, which costs Redis more."
+                " Use Redis 6.2 or later, and permit it: 'ACL SETUSER … +blmove'."
+            )
+        elif code != "OOM":
+            raise translated(error) from error
         self._ended.wait(self._pauses.poll(seconds))
 
     def _forwarding(self, forward: Forward, queue: str) -> Call:
@@ -475,9 +503,3 @@ class _Pauses:
         """Seconds until the next look where nothing wakes us: more and more."""
         self._poll = min(_POLL, 0.001 + 2 * self._poll)
         return min(self._poll, seconds)
-
-
-def _is_unavailable(answer: Exception) -> bool:
-    """Whether this Redis, or its permissions, know no such command."""
-    unknown = "unknown command" in str(answer).lower()
-    return unknown or isinstance(answer, NoPermissionError)

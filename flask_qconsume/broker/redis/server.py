@@ -287,6 +287,21 @@ class Server:
                 raise translated(answer) from answer
         return answers
 
+    def nodes(self) -> list[tuple[str, Server]]:
+        """Each that holds messages, with its address where there are several.
+
+        :raises BrokerError: if it is not known which there are.
+        """
+        return [("", self)]
+
+    def check_replicas(self, timeout: float | None = None) -> None:
+        """Make sure that replicas may be waited for, where that is asked for.
+
+        :raises BrokerRefused: if they may not.
+        """
+        if self._replicas.wanted:
+            self.commands([("WAIT", 0, 1)], timeout)
+
     def meeting(self) -> Meeting:
         """Where those meet who publish at the same time."""
         return self._pool().meeting

@@ -5,9 +5,13 @@ from __future__ import annotations
 import typing as t
 import weakref
 
+from ...logs import logger_named
 from ...settings import Settings
+from ...text import printable
 from .server import Server
 from .unseen import Unseen
+
+logger = logger_named("flask_qconsume.broker.redis")
 
 L = t.TypeVar("L")
 
@@ -34,8 +38,15 @@ class Shared(t.Generic[L]):
         self.orphans: dict[str, list[str]] = {}
         self.links: weakref.WeakSet[t.Any] = weakref.WeakSet()
         self.unseen = Unseen(server.run)
+        self._told: set[str] = set()
         #: Declares what could not be declared before; set by the broker.
         self.prepare: t.Callable[[], None] = lambda: None
+
+    def warn(self, text: str) -> None:
+        """Log what an operator should change, once for each thing and process."""
+        if text not in self._told:
+            self._told.add(text)
+            logger.warning("%s", printable(text, 1_000))
 
     def wake(self, queues: t.Iterable[str]) -> None:
         """Let the links of these queues look for what their waits do not see."""

@@ -75,6 +75,15 @@ class Cluster(Server):
             found[slot] = (*found.get(slot, ()), name)
         return list(found.values())
 
+    def nodes(self) -> list[tuple[str, Server]]:
+        self._learn(None)
+        addresses = sorted(set(self._owners.values()))
+        return [(address, self._node(address)) for address in addresses]
+
+    def check_replicas(self, timeout: float | None = None) -> None:
+        for _, node in self.nodes():
+            node.check_replicas(timeout)
+
     def answers(self) -> bool:
         """Whether all of them do: it is the last one that somebody waits for."""
         known = dict.fromkeys([*self._nodes, *self._address.seeds])

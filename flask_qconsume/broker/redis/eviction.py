@@ -1,0 +1,80 @@
+"""Whether Redis may evict messages to make room: its ``maxmemory-policy``.
+
+Queues are keys like any others. A policy other than ``noeviction`` lets Redis delete
+whole queues when its memory is full, and nothing tells of it afterwards.
+"""
+
+from __future__ import annotations
+
+import re
+import typing as t
+from collections.abc import Iterator
+
+from ...errors import BrokerError
+from ...errors import BrokerUnavailable
+from .server import Server
+
+_SAFE = "noeviction"
+_REMEDY = f"Set 'maxmemory-policy' to '{_SAFE}' (redis.conf, or CONFIG SET)."
+
+
+def evictions(server: Server) -> Iterator[str]:
+    """What each node may do to messages when it is full, in sentences.
+
+    :raises BrokerUnavailable: if a node does not answer.
+    """
+    found: dict[str | None, list[str]] = {}
+    for address, node in server.nodes():
+        found.setdefault(_policy(node), []).append(address)
+    for policy, addresses in found.items():
+        if policy != _SAFE:
+            where = ", ".join(filter(None, addresses))
+            yield _said(policy, f" ({where})" if where else "")
+
+
+def _said(policy: str | None, where: str) -> str:
+    if policy is None:
+        return (
+            f"It is not known whether Redis{where} evicts messages when its memory is"
+            " full: the user may ask neither 'INFO memory' nor 'CONFIG GET"
+            f" maxmemory-policy'. Permit one ('+info'). {_REMEDY}"
+        )
+    if policy.startswith("volatile-"):
+        return (
+            f"Redis{where} has the 'maxmemory-policy' '{policy}': when its memory is"
+            " full, it evicts keys that expire. Queues do not expire, unless another"
+            f" program lets them; then whole queues are lost silently. {_REMEDY}"
+        )
+    return (
+        f"MESSAGES CAN BE LOST: Redis{where} has the 'maxmemory-policy' '{policy}', so"
+        " when its memory is full, it deletes whole queues without a word, also those"
+        f" of confirmed messages. {_REMEDY}"
+    )
+
+
+def _policy(node: Server) -> str | None:
+    """The policy of one node; ``None`` if it does not tell."""
+    return _of_info(node) or _of_config(node)
+
+
+def _of_info(node: Server) -> str | None:
+    text = _asked(node, "INFO", "memory") or b""
+    found = re.search(rb"^maxmemory_policy:(\S+)", text, re.MULTILINE)
+    return found[1].decode() if found else None
+
+
+def _of_config(node: Server) -> str | None:
+    answer = _asked(node, "CONFIG", "GET", "maxmemory-policy") or ()
+    # A mapping in the newer version of the protocol.
+    values = list(answer.values()) if isinstance(answer, dict) else answer[1:]
+    return values[0].decode() if values else None
+
+
+def _asked(node: Server, *command: str) -> t.Any:
+    """The answer, or nothing where Redis refuses to give one."""
+    try:
+        return node.commands([command])[0]
+    except BrokerUnavailable:
+        raise
+    except BrokerError:
+        return None
