@@ -47,6 +47,9 @@ class Fake(Server):
     def commands(self, commands, timeout=None, near=""):
         return [self.client.execute_command(*command) for command in commands]
 
+    def check_replicas(self, timeout=None):
+        pass  # It has none.
+
     def meeting(self):
         return Meeting(1)
 
