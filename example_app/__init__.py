@@ -5,8 +5,9 @@ What runs when an order is placed (every arrow is a message)::
     POST /orders ── order.placed ──▶ orders.bill ── order.billed ──┬▶ stock.reserve
                                         │                          └▶ mail.tell
                                         └── order.rejected ─────────▶ mail.tell
-    stock.reserve ── stock.reserved ──▶ orders.follow
-                  └─ restock (later) ─▶ stock.receive
+    stock.reserve ─┬ stock.reserved ──▶ orders.follow
+                   ├ stock.missing ───▶ orders.refund ── order.rejected ─▶ mail.tell
+                   └ restock (later) ─▶ stock.receive
     mail.tell ────── mail.sent ───────▶ orders.follow
     everything ───────────────────────▶ audit.record
 """

@@ -47,7 +47,7 @@ class OrderMessage(MessageSchema):
 
 
 class NewsMessage(MessageSchema):
-    """``stock.reserved``, ``mail.sent``: something was done about an order."""
+    """``stock.reserved``, ``stock.missing``, ``mail.sent``: news about an order."""
 
     order_id = fields.Int(required=True)
     detail = fields.Str(required=True)

@@ -54,6 +54,21 @@ def test_the_order_of_a_request_is_published(shop: dict[str, t.Any]) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "body", [b"{", b"", b"[1]", b"null", b'{"id": "x"}', b'{"id": 7, "total": "NaN"}']
+)
+def test_what_is_no_order_is_the_clients_fault(
+    shop: dict[str, t.Any], body: bytes
+) -> None:
+    app = shop["create_app"]()
+    with shop["qconsume"].test_client(app).capture() as published:
+        answer = app.test_client().post(
+            "/orders/", data=body, content_type="application/json"
+        )
+    assert answer.status_code == 400
+    assert published == []
+
+
 def test_a_message_is_acknowledged_retried_or_rejected(
     shop: dict[str, t.Any],
 ) -> None:

@@ -16,6 +16,7 @@ from example_app.messages import OrderMessage
 from example_app.orders.models import Order
 from example_app.orders.models import OrderItem
 from example_app.orders.models import Payment
+from example_app.stock.models import Product
 from example_app.stock.models import Reservation
 
 #: How many orders there are; the messages are about these.
@@ -67,6 +68,8 @@ def _placed() -> Iterator[Order]:
     Without these the page would be shorter, and sooner made, where nobody consumes.
     """
     with db.session.begin():
+        # Enough for all customers, however long they come.
+        db.session.execute(db.update(Product).values(in_stock=1_000_000_000))
         for number in range(ORDERS):
             order = _order(number)
             db.session.add(order)

@@ -20,7 +20,7 @@ TEXTS = {
     ),
     "order.rejected": (
         "About order {id}",
-        "Dear {customer}, we could not take your payment ({reason}).",
+        "Dear {customer}, we cannot deliver your order ({reason}).",
     ),
 }
 

@@ -94,6 +94,20 @@ def follow(news: dict[str, t.Any]) -> None:
             order.add_event(name, news["detail"])
 
 
+@bp.consumer(
+    "refunds", routing_key="stock.missing", schema=NewsMessage, retry="gateway"
+)
+def refund(news: dict[str, t.Any]) -> None:
+    """Give the money back for an order that cannot be delivered."""
+    with db.session.begin():
+        order = found(news["order_id"])
+        payment = db.session.get_one(Payment, order.id)
+    if order.status != REJECTED:
+        current_app.extensions["payments"].refund(payment.receipt)
+        note(order, REJECTED, f"{news['detail']}; refunded")
+    announce(order, REJECTED, f"{news['detail']}; refunded")
+
+
 def enter(order: Order, receipt: str) -> None:
     """Save a payment. Of two at once one fails here, and is retried."""
     with db.session.begin():
@@ -103,7 +117,7 @@ def enter(order: Order, receipt: str) -> None:
 
 
 def note(order: Order, name: str, detail: str) -> None:
-    """Save how the billing of an order failed."""
+    """Save what went wrong with an order, for now or for good."""
     # What failed may have left a transaction behind.
     db.session.rollback()
     with db.session.begin():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import typing as t
+from collections import Counter
 
 from flask import Request
 from marshmallow import Schema
 from marshmallow import ValidationError
 from marshmallow import fields
+from marshmallow import validates_schema
 from marshmallow.validate import Length
 from marshmallow.validate import OneOf
 from marshmallow.validate import Range
@@ -20,6 +22,10 @@ from .gateway import CARDS
 def _sold_here(product_id: int) -> None:
     if db.session.get(Product, product_id) is None:
         raise ValidationError(f"There is no product {product_id}.")
+
+
+def _product(product_id: int) -> Product:
+    return db.session.get_one(Product, product_id)
 
 
 class ItemForm(Schema):
@@ -40,6 +46,17 @@ class OrderForm(Schema):
         required=True,
         validate=Length(min=1, error="Choose something first."),
     )
+
+    @validates_schema
+    def in_stock(self, order: dict[str, t.Any], **options: t.Any) -> None:
+        """Refuse more than there is; what the other orders leave is seen later."""
+        wanted: Counter[int] = Counter()
+        for line in order["items"]:
+            wanted[line["product_id"]] += line["quantity"]
+        for product in map(_product, wanted):
+            if product.in_stock < wanted[product.id]:
+                left = f"{product.in_stock} of {product.name}"
+                raise ValidationError(f"There are only {left}.", "items")
 
 
 def loaded(request: Request) -> dict[str, t.Any]:

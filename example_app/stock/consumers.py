@@ -12,6 +12,7 @@ from ..messages import OrderMessage
 from ..messages import RestockMessage
 from ..tracing import say
 from .blueprint import bp
+from .models import ALL
 from .models import Product
 from .models import Reservation
 
@@ -22,14 +23,19 @@ BATCH = 25
 
 @bp.consumer("reservations", routing_key="order.billed", schema=OrderMessage)
 def reserve(order: dict[str, t.Any]) -> None:
-    """Set goods aside for an order that was paid for."""
+    """Set goods aside for an order that was paid for, or tell that some are missing.
+
+    The shop's page takes no order for more than there is. Of orders at the same time
+    only some may find enough.
+    """
     with db.session.begin():
         reservation = db.session.get(Reservation, order["id"]) or set_aside(order)
+    said = "reserved" if reservation.complete else "missing"
     news = {"order_id": reservation.order_id, "detail": reservation.detail}
     say(
-        "stock.reserved",
+        f"stock.{said}",
         NewsMessage().dump(news),
-        id=f"order-{reservation.order_id}-reserved",
+        id=f"order-{reservation.order_id}-{said}",
     )
     reorder()
 
@@ -49,23 +55,45 @@ def receive(restock: dict[str, t.Any]) -> None:
 
 
 def set_aside(order: dict[str, t.Any]) -> Reservation:
-    """Take the items of an order out of the stock."""
-    missing = [item["name"] for item in order["items"] if not take(**item)]
-    detail = f"to be sent later: {', '.join(missing)}" if missing else "all in stock"
+    """Take the items of an order out of the stock: all of them, or none."""
+    taken: list[dict[str, t.Any]] = []
+    missing: list[str] = []
+    for item in order["items"]:
+        if take(item):
+            taken.append(item)
+        else:
+            missing.append(item["name"])
+    if missing:
+        for item in taken:
+            put_back(item)
+    detail = f"sold out: {', '.join(missing)}" if missing else ALL
     reservation = Reservation(order_id=order["id"], detail=detail)
     db.session.add(reservation)
     return reservation
 
 
-def take(product_id: int, name: str, quantity: int) -> bool:
-    """Take some of a product, promised if there is not enough; whether there was."""
-    left = db.session.scalar(
+def take(item: dict[str, t.Any]) -> bool:
+    """Take an item out of the stock if there is enough; whether there was.
+
+    Looking and taking are one statement, so that no other process takes it in between.
+    """
+    taken = db.session.scalar(
         db.update(Product)
-        .filter_by(id=product_id)
-        .values(in_stock=Product.in_stock - quantity)
-        .returning(Product.in_stock)
+        .filter_by(id=item["product_id"])
+        .where(Product.in_stock >= item["quantity"])
+        .values(in_stock=Product.in_stock - item["quantity"])
+        .returning(Product.id)
     )
-    return left is not None and left >= 0
+    return taken is not None
+
+
+def put_back(item: dict[str, t.Any]) -> None:
+    """Give back what was taken for an order that lacks something else."""
+    db.session.execute(
+        db.update(Product)
+        .filter_by(id=item["product_id"])
+        .values(in_stock=Product.in_stock + item["quantity"])
+    )
 
 
 def reorder() -> None:

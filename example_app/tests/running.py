@@ -30,6 +30,7 @@ class Shop:
         broker_url: str,
         *arguments: str,
         publish_timeout: float = 10.0,
+        supplier_seconds: float = 1.0,
     ) -> None:
         address = f"127.0.0.1:{free_port()}"
         self.url = f"http://{address}"
@@ -37,7 +38,7 @@ class Shop:
         command = "-m flask --app example_app qconsume run --web"
         self._process = spawn(
             [sys.executable, *command.split(), address, *arguments],
-            env=environment(folder, broker_url, publish_timeout),
+            env=environment(folder, broker_url, publish_timeout, supplier_seconds),
             folder=ROOT,
             output=self._output,
         )
@@ -80,6 +81,27 @@ class Shop:
         """Place an order; its number."""
         return int(json.loads(self.post("/orders/", {**ORDER, **change}))["id"])
 
+    def try_order(self, **change: t.Any) -> int | None:
+        """Place an order; its number, or nothing if the shop refuses it."""
+        try:
+            return self.order(**change)
+        except urllib.error.HTTPError as error:
+            error.close()
+            assert error.code == 422
+            return None
+
+    def wait_until_either(self, order_id: int, *events: str) -> str:
+        """Return the first of these events that becomes of an order."""
+
+        def happened() -> str | None:
+            order: dict[str, t.Any] = self.get(f"/orders/{order_id}")
+            names = [event["name"] for event in order["events"]]
+            return next((name for name in names if name in events), None)
+
+        found = wait_for(happened, timeout=30.0, message=self.output)
+        assert found is not None
+        return found
+
     def wait_until(self, order_id: int, *events: str) -> dict[str, t.Any]:
         """Return an order once all these events became of it."""
 
@@ -101,7 +123,10 @@ class Shop:
 
 
 def environment(
-    folder: pathlib.Path, broker_url: str, publish_timeout: float
+    folder: pathlib.Path,
+    broker_url: str,
+    publish_timeout: float,
+    supplier_seconds: float,
 ) -> dict[str, str]:
     """What is set from outside: the broker, and what would make a test slow."""
     quick = {"max_attempts": 3, "min_delay": 0.1, "factor": 1, "jitter": 0}
@@ -115,5 +140,5 @@ def environment(
         "FLASK_QCONSUME_RETRY_POLICIES": json.dumps({"gateway": quick}),
         "FLASK_SHOP_GATEWAY_SECONDS": "0.01",
         "FLASK_SHOP_GATEWAY_TIMEOUTS": "0",
-        "FLASK_SHOP_SUPPLIER_SECONDS": "1",
+        "FLASK_SHOP_SUPPLIER_SECONDS": f"{supplier_seconds}",
     }

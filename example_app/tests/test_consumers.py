@@ -27,19 +27,32 @@ def test_goods_are_set_aside_once(
     assert in_stock(client) == [before[0] - 2, *before[1:]]
 
 
-def test_what_is_missing_is_promised_and_ordered(
+def test_what_runs_low_is_ordered_and_counted_once(
     client: FlaskClient, qconsume_client: TestClient, message: dict[str, t.Any]
 ) -> None:
-    items = [{"product_id": 2, "name": "Oolong, loose", "quantity": 20}]
+    items = [{"product_id": 2, "name": "Oolong, loose", "quantity": 12}]
     result = qconsume_client.deliver("stock.reserve", {**message, "items": items})
-    assert in_stock(client)[1] == -8
-    assert result.published[0].body["detail"] == "to be sent later: Oolong, loose"
+    assert in_stock(client)[1] == 0
     restock = [p for p in result.published if p.body.get("product_id") == 2]
     assert restock[0].routing_key == "restock"
     assert restock[0].delay == 10.0
     for _ in range(2):
         qconsume_client.deliver("stock.receive", restock[0].body)
-    assert in_stock(client)[1] == 17
+    assert in_stock(client)[1] == 25
+
+
+def test_an_order_that_lacks_something_gets_nothing_and_is_told(
+    client: FlaskClient, qconsume_client: TestClient, message: dict[str, t.Any]
+) -> None:
+    before = in_stock(client)
+    oolong = {"product_id": 2, "name": "Oolong, loose", "quantity": 7}
+    items = [{**oolong, "product_id": 1, "name": "Gunpowder"}, oolong, oolong]
+    for _ in range(2):
+        result = qconsume_client.deliver("stock.reserve", {**message, "items": items})
+        news = result.published[0]
+        assert news.routing_key == "stock.missing"
+        assert news.body == {"order_id": 1, "detail": "sold out: Oolong, loose"}
+    assert in_stock(client) == before
 
 
 @pytest.mark.parametrize(

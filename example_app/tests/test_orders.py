@@ -53,6 +53,8 @@ def test_the_page_sends_an_order_as_a_form(
         ({"items": []}, "items"),
         ({"items": [{"product_id": 77, "quantity": 1}]}, "items"),
         ({"items": [{"product_id": 1, "quantity": -1}]}, "items"),
+        ({"items": [{"product_id": 2, "quantity": 13}]}, "items"),
+        ({"items": [{"product_id": 2, "quantity": 7}] * 2}, "items"),
         ({"email": "nowhere"}, "email"),
         ({"card": "4242 4242 4242 4242"}, "card"),
         ({"total": 1}, "total"),
@@ -159,6 +161,33 @@ def test_what_others_do_about_an_order_is_added_to_its_story_once(
         news = {"order_id": 1, "detail": "all in stock"}
         qconsume_client.deliver("orders.follow", news, routing_key="stock.reserved")
     assert events_of(client) == ["placed", "stock.reserved"]
+
+
+def test_an_order_that_cannot_be_delivered_is_refunded_and_told_once(
+    client: FlaskClient, qconsume_client: TestClient, message: dict[str, t.Any]
+) -> None:
+    place(client, qconsume_client)
+    qconsume_client.deliver("orders.bill", message)
+    news = {"order_id": 1, "detail": "sold out: Gunpowder green tea"}
+    reason = "sold out: Gunpowder green tea; refunded"
+    for _ in range(2):
+        result = qconsume_client.deliver(
+            "orders.refund", news, routing_key="stock.missing"
+        )
+        assert result.outcome == Ack()
+        assert result.published[0].routing_key == "order.rejected"
+        assert result.published[0].body["reason"] == reason
+    assert events_of(client) == ["placed", "billed", "rejected"]
+    assert client.get("/orders/1").get_json()["status"] == "rejected"
+
+
+@pytest.mark.parametrize("body", [b"{", b"", b"[1]", b"7", b"null"])
+def test_a_body_that_is_no_order_is_the_clients_fault(
+    client: FlaskClient, qconsume_published: list[Published], body: bytes
+) -> None:
+    answer = client.post("/orders/", data=body, content_type="application/json")
+    assert answer.status_code in {400, 422}
+    assert qconsume_published == []
 
 
 def test_an_order_is_placed_without_the_broker_and_published_later(

@@ -6,6 +6,7 @@ import pathlib
 import re
 import time
 import typing as t
+from multiprocessing.pool import ThreadPool
 
 import pytest
 
@@ -76,6 +77,25 @@ class Story:
             message=shop.output,
         )
         assert shop.stop() == 0
+
+    def test_orders_at_once_get_no_more_than_there_is(
+        self, tmp_path: pathlib.Path, broker_url: str
+    ) -> None:
+        teapots = [{"product_id": 4, "quantity": 2}]
+        with Shop(tmp_path, broker_url, supplier_seconds=600.0) as shop:
+            with ThreadPool(12) as customers:
+                tried = customers.map(
+                    lambda _: shop.try_order(items=teapots), range(12)
+                )
+            placed = [number for number in tried if number is not None]
+            ends = [
+                shop.wait_until_either(number, "stock.reserved", "rejected")
+                for number in placed
+            ]
+            # There were 6.
+            assert ends.count("stock.reserved") == 3
+            assert shop.get("/stock/")[3]["in_stock"] == 0
+            assert shop.stop() == 0
 
     @staticmethod
     def dead_letters(shop: Shop, number: int) -> str | None:

@@ -1,10 +1,11 @@
-"""Throwaway brokers: each with its own ports and folder, to be killed at will.
+"""Throwaway brokers and a browser, each with its own ports and folder.
 
 Must not know the package under test.
 """
 
 from __future__ import annotations
 
+from .chromium import Chromium as Chromium
 from .kafka import Kafka as Kafka
 from .kafka import KafkaCluster as KafkaCluster
 from .rabbitmq import RabbitMQ as RabbitMQ

@@ -11,6 +11,7 @@ import typing as t
 
 import pytest
 
+from .chromium import Chromium
 from .kafka import Kafka
 from .kafka import KafkaCluster
 from .kafka import fresh_prefix
@@ -23,7 +24,7 @@ from .server import Server
 
 REQUIRE = "QCONSUME_REQUIRE_BROKERS"
 
-#: Fixtures that need a real broker, and which.
+#: Fixtures that need a real broker or the browser, and which.
 NEEDS: dict[str, type[Server]] = {
     "rabbitmq": RabbitMQ,
     "own_rabbitmq": RabbitMQ,
@@ -34,6 +35,7 @@ NEEDS: dict[str, type[Server]] = {
     "kafka": Kafka,
     "own_kafka": Kafka,
     "own_kafka_cluster": Kafka,
+    "browser": Chromium,
 }
 
 
@@ -194,6 +196,13 @@ def own_kafka_cluster(
     """Three Kafkas, of which the test may do that to one at a time."""
     with KafkaCluster(tmp_path_factory.mktemp("own-kafka-cluster")) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Chromium]:
+    """A browser for all tests; each loads pages of its own."""
+    with Chromium(tmp_path_factory.mktemp("browser")) as found:
+        yield found
 
 
 @pytest.fixture
