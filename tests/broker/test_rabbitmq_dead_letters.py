@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import typing as t
 
 import amqp
+import gevent
 import pytest
 
 from flask_qconsume.broker import headers
@@ -12,8 +15,10 @@ from flask_qconsume.broker.base import DeadLetters
 from flask_qconsume.broker.delivery import Forward
 from flask_qconsume.broker.delivery import Lane
 from flask_qconsume.broker.rabbitmq import RabbitMQ
+from flask_qconsume.broker.rabbitmq.depth import depth
 from flask_qconsume.errors import PublishError
 
+from ..servers import Vhost
 from ..waiting import wait_for
 from .rabbit import QUEUE
 from .rabbit import linked
@@ -51,17 +56,81 @@ def bury(broker: RabbitMQ, count: int, *, expires: float | None = 600) -> DeadLe
     return broker.dead_letters(broker.topology.queues[0])
 
 
-def test_a_listing_shows_all_and_takes_none(broker: RabbitMQ) -> None:
-    letters = bury(broker, 30)
+def test_a_listing_shows_all_in_their_order_and_takes_none(broker: RabbitMQ) -> None:
+    letters = bury(broker, 250)
     first = list(letters)
-    wait_for(lambda: letters.count() == 30)
     assert [letter.message.raw for letter in first] == [
-        str(number).encode() for number in range(30)
+        str(number).encode() for number in range(250)
     ]
-    for _ in range(5):
-        assert {letter.ref for letter in letters} == {letter.ref for letter in first}
-        wait_for(lambda: letters.count() == 30)
-    assert len({letter.ref for letter in first}) == 30
+    assert len({letter.ref for letter in first}) == 250
+    for _ in range(3):
+        assert letters.count() == 250
+        assert [letter.ref for letter in letters] == [letter.ref for letter in first]
+
+
+def test_a_look_at_the_first_changes_nothing(broker: RabbitMQ) -> None:
+    letters = bury(broker, 150)
+    for _ in range(2):
+        with contextlib.closing(iter(letters)) as found:
+            raws = [letter.message.raw for letter in itertools.islice(found, 3)]
+        assert raws == [b"0", b"1", b"2"]
+        assert letters.count() == 150
+    assert len(list(letters)) == 150
+
+
+def test_two_who_look_at_once_see_all(broker: RabbitMQ) -> None:
+    letters = bury(broker, 150)
+    looking = iter(letters)
+    next(looking)
+    others = [gevent.spawn(lambda: len(list(letters))) for _ in range(2)]
+    others.append(gevent.spawn(letters.count))
+    gevent.joinall(others, timeout=1)
+    assert not any(other.ready() for other in others)
+    assert len(list(looking)) == 149
+    gevent.joinall(others, timeout=30, raise_error=True)
+    assert [other.value for other in others] == [150] * 3
+
+
+def test_what_is_replayed_or_purged_meanwhile_is_done_once(broker: RabbitMQ) -> None:
+    letters = bury(broker, 150)
+    takers = [
+        gevent.spawn(letters.take, lambda letter: True, replay) for replay in (1, 1, 0)
+    ]
+    gevent.joinall(takers, timeout=60, raise_error=True)
+    assert sorted(taker.value for taker in takers) == [0, 0, 150]
+
+
+def test_a_reader_that_dies_leaves_no_lock(rabbitmq_url: str, broker: RabbitMQ) -> None:
+    letters = bury(broker, 3)
+    with raw_channel(rabbitmq_url) as channel:
+        channel.queue_declare(f"{QUEUE}.dead.lock", exclusive=True)
+        counting = gevent.spawn(letters.count)
+        counting.join(0.5)
+        assert not counting.ready()
+    assert counting.get(timeout=30) == 3
+
+
+def test_a_listing_ends_where_letters_go_meanwhile(
+    rabbitmq_url: str, broker: RabbitMQ
+) -> None:
+    """They may expire while it has only fetched the first of them."""
+    letters = bury(broker, 150)
+    looking = iter(letters)
+    next(looking)
+    with raw_channel(rabbitmq_url) as channel:
+        wait_for(lambda: depth(channel, f"{QUEUE}.dead") == 50)
+        channel.queue_purge(f"{QUEUE}.dead")
+    assert len(list(looking)) == 99
+    assert letters.count() == 100
+
+
+def test_a_lock_that_is_not_permitted_is_done_without(
+    rabbitmq_vhost: Vhost, broker: RabbitMQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    letters = bury(broker, 3)
+    rabbitmq_vhost.server.permit(rabbitmq_vhost.name, configure="^nothing$")
+    assert len(list(letters)) == letters.count() == 3
+    assert "without a lock" in caplog.text
 
 
 def test_what_is_purged_is_gone_and_the_rest_stays(broker: RabbitMQ) -> None:

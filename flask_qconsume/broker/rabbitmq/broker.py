@@ -33,8 +33,8 @@ from .capabilities import QUORUM
 from .connection import addresses
 from .connection import requests
 from .dead_letters import RabbitDeadLetters
-from .dead_letters import depth
 from .declaring import Declaring
+from .depth import depth
 from .ladder import Step
 from .ladder import all_steps
 from .ladder import delay_step

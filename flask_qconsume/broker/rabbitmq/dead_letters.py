@@ -1,7 +1,7 @@
 """The dead letters of one queue on RabbitMQ.
 
-AMQP cannot look without taking. A listing takes one after another, acknowledges none,
-and closes its connection at the end, by which all go back to where they were.
+AMQP cannot look without taking. A listing takes them all, acknowledges none, and gives
+all back to where they were; for that time it has a lock, for which other commands wait.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ import typing as t
 from collections.abc import Iterator
 from collections.abc import Sequence
 
-from amqp.exceptions import NotFound
-
-from ...errors import TopologyMismatch
 from ...handling.payload import UNREADABLE
 from ...settings import Settings
 from .. import headers as ours
 from ..base import DeadLetter
 from ..base import DeadLetters
 from ..topology import QueuePlan
-from .arrivals import arrived
-from .barrier import await_settled
+from .browse_lock import BrowseLock
+from .browser import Browser
 from .connection import requests
 from .copies import copied
 from .copies import to_queue
+from .depth import depth
 from .parcel import Parcel
-from .refusals import is_refused_as
 
 #: How many are replayed at once.
 _BATCH = 100
+
+#: Seconds that a count waits for a process that reads them all.
+_COUNT_WAIT = 15.0
 
 #: The smallest frame that AMQP allows is larger than ours ever need; the publisher
 #: refuses what does not fit.
@@ -39,7 +39,7 @@ _FRAME_MAX = 131_072
 Publish = t.Callable[[Sequence[Parcel]], list[Exception | None]]
 
 
-class _Looked(t.NamedTuple):
+class _Wanted(t.NamedTuple):
     tag: int
     letter: DeadLetter
 
@@ -53,13 +53,23 @@ class RabbitDeadLetters(DeadLetters):
         self._publish = publish
 
     def count(self) -> int:
+        found: list[int] = []
+
+        def count() -> bool:
+            # One that reads meanwhile has some, or all, in hand.
+            if lock.is_free():
+                found.append(depth(channel, self._plan.dead))
+            return bool(found) and lock.is_free()
+
         with self._channel() as channel:
-            return depth(channel, self._plan.dead)
+            lock = BrowseLock(channel.connection, self._plan.dead)
+            lock.wait(count, _COUNT_WAIT)
+        return found[-1]
 
     def __iter__(self) -> Iterator[DeadLetter]:
-        with self._channel() as channel:
-            for looked in self._look(channel):
-                yield looked.letter
+        with self._browser() as browser:
+            for taken in browser:
+                yield letter_of(self._plan.name, taken.message)
 
     def take(
         self,
@@ -67,17 +77,18 @@ class RabbitDeadLetters(DeadLetters):
         replay: bool,
         progress: t.Callable[[], t.Any] = lambda: None,
     ) -> int:
-        taken = 0
-        batch: list[_Looked] = []
-        with self._channel() as channel:
-            for looked in self._look(channel):
-                if wanted(looked.letter):
-                    batch.append(looked)
+        number = 0
+        batch: list[_Wanted] = []
+        with self._browser() as browser:
+            for taken in browser:
+                letter = letter_of(self._plan.name, taken.message)
+                if wanted(letter):
+                    batch.append(_Wanted(taken.tag, letter))
                 if len(batch) == _BATCH:
-                    taken += self._remove(channel, batch, replay)
+                    number += self._remove(browser, batch, replay)
                     batch = []
                 progress()
-            return taken + self._remove(channel, batch, replay)
+            return number + self._remove(browser, batch, replay)
 
     @contextlib.contextmanager
     def _channel(self) -> t.Iterator[t.Any]:
@@ -85,26 +96,24 @@ class RabbitDeadLetters(DeadLetters):
         with requests(self._settings, doing) as channel:
             yield channel
 
-    def _look(self, channel: t.Any) -> Iterator[_Looked]:
-        # Those that die meanwhile are not waited for: the loop would never end where
-        # a replayed message fails at once.
-        for _ in range(depth(channel, self._plan.dead)):
-            content = channel.basic_get(self._plan.dead)
-            if content is None:
-                return
-            message = arrived(content, self._plan.name)
-            yield _Looked(content.delivery_tag, letter_of(self._plan.name, message))
+    @contextlib.contextmanager
+    def _browser(self) -> t.Iterator[Browser]:
+        plan = self._plan
+        with self._channel() as channel, BrowseLock(channel.connection, plan.dead)():
+            browser = Browser(channel, plan.dead, plan.type, plan.name)
+            try:
+                yield browser
+            finally:
+                browser.give_back()
 
-    def _remove(self, channel: t.Any, batch: Sequence[_Looked], replay: bool) -> int:
+    def _remove(self, browser: Browser, batch: Sequence[_Wanted], replay: bool) -> int:
         if not batch:
             return 0
         errors: Sequence[Exception | None] = [None] * len(batch)
         if replay:
             errors = self._publish([self._replayed(each.letter) for each in batch])
-        for looked, error in zip(batch, errors, strict=True):
-            if error is None:
-                channel.basic_ack(looked.tag)
-        await_settled(channel, self._plan.dead)
+        settled = zip(batch, errors, strict=True)
+        browser.remove(each.tag for each, error in settled if error is None)
         for error in errors:
             if error is not None:
                 raise error
@@ -137,13 +146,3 @@ def reference(message: t.Any) -> str:
     died_at = message.headers.get(ours.DIED_AT)
     text = f"{message.id}|{died_at}|".encode("utf-8", "backslashreplace")
     return hashlib.sha256(text + message.raw).hexdigest()[:12]
-
-
-def depth(channel: t.Any, queue: str) -> int:
-    """How many messages wait in a queue; 0 if there is none of that name."""
-    try:
-        return int(channel.queue_declare(queue, passive=True).message_count)
-    except NotFound as error:
-        if is_refused_as(error, TopologyMismatch):
-            return 0
-        raise
