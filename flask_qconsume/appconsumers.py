@@ -68,7 +68,7 @@ class AppConsumers:
     def formats(self) -> Formats:
         """The formats of bodies. Looked up first when all is registered."""
         _ = self.consumers  # Closes the registry: what came later would not be known.
-        return self.registry.formats()
+        return self.registry.formats(self.settings.max_items)
 
     @cached_property
     def topology(self) -> Topology:

@@ -26,6 +26,9 @@ TEXT = "text/plain"
 BYTES = "application/octet-stream"
 PROTOBUF = "application/protobuf"
 
+#: Values and keys in a body, where the configuration does not say.
+MAX_ITEMS = 1_000_000
+
 #: What may be set for one consumer in ``QCONSUME_CONSUMERS``.
 CONSUMER_OPTIONS = (
     "concurrency",
@@ -323,7 +326,16 @@ TABLE: tuple[Setting, ...] = (
         "max_message_size",
         "bytes",
         16 * 1024 * 1024,
-        "The largest body that is decoded; larger ones become dead letters.",
+        "The largest body that is decoded, and the size that a compressed one may grow"
+        " to; larger ones become dead letters.",
+        _whole(1, 2**31),
+    ),
+    Setting(
+        "max_items",
+        "a whole number",
+        MAX_ITEMS,
+        "How many values, keys included, a body may hold; those with more become dead"
+        " letters before they are decoded.",
         _whole(1, 2**31),
     ),
     Setting(
@@ -441,6 +453,7 @@ class Settings:
     dead_letter_ttl: float
     shutdown_timeout: float
     max_message_size: int
+    max_items: int
     declare: str
     publish_timeout: float
     away_after: float

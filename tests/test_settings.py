@@ -19,7 +19,8 @@ URL = {"QCONSUME_BROKER_URL": "memory://"}
 
 FLOATS = ("timeout", "dead_letter_ttl", "shutdown_timeout", "publish_timeout")
 SHARING = ("hub_latency", "least_share")
-WHOLES = ("concurrency", "prefetch", "delivery_limit", "max_message_size")
+SIZES = ("max_message_size", "max_items")
+WHOLES = ("concurrency", "prefetch", "delivery_limit", *SIZES)
 TEXTS = (
     *("broker_url", "exchange", "queue_prefix", "queue_type", "declare", "ordering"),
     "log_tracebacks",

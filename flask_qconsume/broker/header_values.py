@@ -16,7 +16,7 @@ from ..errors import PublishError
 from ..text import quoted
 
 #: What is written whatever its value is.
-_ALWAYS = frozenset((bool, float, bytes, type(None)))
+_ALWAYS = frozenset((bool, bytes, type(None)))
 
 #: Of the largest number of 31 bits.
 _DIGITS = 10
@@ -46,7 +46,7 @@ def _problem(value: t.Any, depth: int) -> str | None:
     """Why a value cannot be written; ``None`` if it can."""
     if isinstance(value, str):
         return None if _is_utf8(value) else f"{quoted(value)} is no UTF-8"
-    if isinstance(value, (bool, float, bytes, type(None))):
+    if isinstance(value, (bool, bytes, type(None))):
         return None
     if isinstance(value, (list, tuple, dict)):
         return _problem_within(value, depth - 1)
@@ -99,6 +99,8 @@ _EPOCH = datetime.datetime(1970, 1, 1).utctimetuple()
 
 _CHECKS: dict[type, t.Callable[[t.Any], bool]] = {
     int: lambda value: -(2**63) <= value < 2**63,
+    # Most brokers carry headers as JSON, which has no NaN and no infinity.
+    float: math.isfinite,
     decimal.Decimal: _is_short_decimal,
     datetime.datetime: _is_time,
 }

@@ -52,6 +52,9 @@ MAX_TRACEBACK = 16_000
 MAX_ERROR = 1_000
 MAX_DETAILS = 8_000
 
+#: Values and keys in one header, or in an envelope, that is written as JSON.
+MAX_ITEMS = 100_000
+
 #: The end of the year 9999, which is where AMQP's clients end, too.
 _LAST_TIME = 253_402_300_799
 

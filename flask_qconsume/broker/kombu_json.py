@@ -9,6 +9,9 @@ from __future__ import annotations
 import json
 import typing as t
 
+from ..formats.bounds import check_json
+from .headers import MAX_ITEMS
+
 _PLAIN = (bool, int, float)
 
 
@@ -28,8 +31,11 @@ def written(value: t.Any) -> str:
 def read(text: str) -> t.Any:
     """What was written as JSON, in kombu's way or anybody else's.
 
+    :raises TooManyItems: for what would take too much memory.
     :raises Exception: of any kind: kombu calls methods of whatever it finds there.
     """
+    if len(text) > MAX_ITEMS:
+        check_json(text.encode("utf-8", "surrogatepass"), MAX_ITEMS)
     if '"__type__"' not in text:
         return json.loads(text)
     from kombu.utils.json import loads

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from ..broker import headers as ours
 from ..broker.base import DeadLetter
-from ..errors import UndecodableMessage
+from ..errors import InvalidMessage
 from ..formats.json import plain
 from ..formats.table import Decoders
 from ..handling.payload import decode
@@ -26,7 +26,8 @@ HEADERS = ("Ref", "Queue", "Died", "Attempts", "Why")
 
 #: How much of a body is shown to people; JSON has all of it.
 _SHOWN = 20_000
-_ANY_SIZE = 2**31
+#: What a compressed body is shown of, in bytes; one that is not is shown at any size.
+_GROWN = 16 * 1024 * 1024
 
 _LONG = (ours.TRACEBACK, ours.DETAILS)
 
@@ -55,8 +56,17 @@ def page(letter: DeadLetter, decoders: Decoders) -> str:
 
 def as_json(letter: DeadLetter, decoders: Decoders, *, whole: bool) -> str:
     """One line of JSON; ``whole`` adds headers, traceback, details and body."""
+    found = _speakable(_facts(letter))
+    if whole:
+        found |= _speakable(_further_facts(letter))
+        found["headers"] = _speakable(dict(letter.message.headers))
+        found |= _body_as_json(letter.message, decoders)
+    return json.dumps(found, default=_shown)
+
+
+def _facts(letter: DeadLetter) -> dict[str, t.Any]:
     headers, message = letter.headers, letter.message
-    found = {
+    return {
         "ref": letter.ref,
         "queue": letter.queue,
         "consumer": headers.get(ours.CONSUMER),
@@ -68,17 +78,18 @@ def as_json(letter: DeadLetter, decoders: Decoders, *, whole: bool) -> str:
         "reason": headers.get(ours.REASON),
         "error": headers.get(ours.ERROR),
     }
-    if whole:
-        found |= {
-            "exchange": message.exchange,
-            "content_type": message.content_type,
-            "timestamp": message.timestamp,
-            "headers": dict(message.headers),
-            "traceback": headers.get(ours.TRACEBACK),
-            "details": headers.get(ours.DETAILS),
-            **_body_as_json(message, decoders),
-        }
-    return json.dumps(found, default=_shown)
+
+
+def _further_facts(letter: DeadLetter) -> dict[str, t.Any]:
+    headers, message = letter.headers, letter.message
+    return {
+        "exchange": message.exchange,
+        "content_type": message.content_type,
+        "content_encoding": message.content_encoding,
+        "timestamp": message.timestamp,
+        "traceback": headers.get(ours.TRACEBACK),
+        "details": headers.get(ours.DETAILS),
+    }
 
 
 def _lines(letter: DeadLetter, decoders: Decoders) -> Iterator[str]:
@@ -155,8 +166,8 @@ def _body(message: Message, decoders: Decoders) -> str:
 def _decoded(message: Message, decoders: Decoders) -> t.Any:
     """The body, or its bytes where it is none."""
     try:
-        return decode(message, decoders, _ANY_SIZE)
-    except (UndecodableMessage, Outcome):
+        return decode(message, decoders, max(len(message.raw), _GROWN))
+    except (InvalidMessage, Outcome):
         return message.raw
 
 
@@ -169,16 +180,30 @@ def _shown(value: t.Any) -> t.Any:
 
 def _body_as_json(message: Message, decoders: Decoders) -> dict[str, t.Any]:
     """The body: decoded if JSON can say it, else as a text, else in base 64."""
-    try:
-        body = _decoded(message, decoders)
-        json.dumps(body, default=plain)
+    body = _decoded(message, decoders)
+    if _is_speakable(body, plain):
         return {"body": body}
-    except (TypeError, ValueError, RecursionError):
-        pass
     try:
         return {"body_text": message.raw.decode()}
     except UnicodeDecodeError:
         return {"body_base64": base64.b64encode(message.raw).decode()}
+
+
+def _speakable(values: dict[str, t.Any]) -> dict[str, t.Any]:
+    """The values that JSON can say; of the others, their texts."""
+    return {
+        name: value if _is_speakable(value, _shown) else printable(value, _SHOWN)
+        for name, value in values.items()
+    }
+
+
+def _is_speakable(value: t.Any, default: t.Callable[[t.Any], t.Any]) -> bool:
+    """Whether JSON can say it, even within other things: it has no NaN, and an end."""
+    try:
+        json.dumps([[[value]]], default=default, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _when(seconds: float | None) -> str:

@@ -16,8 +16,11 @@ import uuid
 
 from ..message import Message
 from ..settings import JSON
+from ..settings import MAX_ITEMS
 from ..text import printable
 from .base import Format
+from .bounds import check_depth
+from .bounds import check_json
 from .protobuf import as_plain
 from .protobuf import is_protobuf
 from .text import is_utf8
@@ -34,7 +37,12 @@ class Json(Format):
 
     content_types = (JSON, "text/json", "+json")
 
+    def __init__(self, max_items: int = MAX_ITEMS) -> None:
+        self._max_items = max_items
+
     def decode(self, message: Message) -> t.Any:
+        if len(message.raw) > self._max_items:
+            self._check(message)
         if _quickly is not None and is_utf8(message):
             try:
                 return _quickly(message.raw)
@@ -42,16 +50,22 @@ class Json(Format):
                 pass  # Whatever ails it is found, and told, by the other one.
         return self._decoded(message)
 
+    def _check(self, message: Message) -> None:
+        raw = message.raw
+        if not is_utf8(message):
+            # In UTF-16 and the like, these bytes may be parts of other characters.
+            raw = text_of(message).encode("utf-8", "surrogatepass")
+        check_json(raw, self._max_items)
+
     def _decoded(self, message: Message) -> t.Any:
         if not message.raw:
             raise ValueError("it is empty")
-        text = text_of(message)
-        if text.startswith("\ufeff"):
-            raise ValueError("Unexpected UTF-8 BOM")
-        return _DECODER.decode(text)
+        return _DECODER.decode(text_of(message))
 
     def encode(self, body: t.Any, routing_key: str) -> bytes:
-        return _ENCODER.encode(body).encode()
+        raw = _ENCODER.encode(body).encode()
+        check_depth(raw)
+        return raw
 
 
 def plain(value: t.Any) -> t.Any:

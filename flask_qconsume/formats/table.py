@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ..errors import RegistrationError
 from ..settings import JSON
+from ..settings import MAX_ITEMS
 from ..text import quoted
 from .base import Decoder
 from .base import Format
@@ -30,12 +31,17 @@ class Formats:
 
     :param registered: Those of its own; they come before the ones that every app has.
     :param schemas: What its consumers declare.
+    :param max_items: How many values and keys a body may hold, in those that every app
+        has.
     """
 
     def __init__(
-        self, registered: Iterable[Format] = (), schemas: Sequence[t.Any] = ()
+        self,
+        registered: Iterable[Format] = (),
+        schemas: Sequence[t.Any] = (),
+        max_items: int = MAX_ITEMS,
     ) -> None:
-        built_in = (Json(), MsgPack(), Text(), _BYTES, Protobuf())
+        built_in = (Json(max_items), MsgPack(max_items), Text(), _BYTES, Protobuf())
         self._formats = [each.knowing(schemas) for each in (*registered, *built_in)]
         # Most claim nothing, and whatever is published is held out to those that may.
         self._claiming = [f for f in self._formats if _may_claim(f)]

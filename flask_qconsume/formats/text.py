@@ -16,9 +16,14 @@ from .base import Format
 #: kombu writes these as the "encoding" of bodies that have no character set.
 _NO_CHARSET = ("", "binary", "ascii-8bit", "utf-8")
 
+#: The byte-order mark, decoded.
+_MARK = "\ufeff"
+
 #: What nearly all messages say, told at a glance.
 _UTF8 = frozenset((None, "", "utf-8", "UTF-8"))
-_SAYS_NO_CHARSET = frozenset((None, "", JSON, TEXT))
+_SAYS_NO_OTHER = frozenset(
+    (None, "", JSON, TEXT, f"{JSON}; charset=utf-8", f"{TEXT}; charset=utf-8")
+)
 
 #: Python's codecs that no message is written in. The first two take time that grows
 #: with the square of the length: 16 MB would hold up the process for hours.
@@ -38,7 +43,9 @@ class Text(Format):
             raise TypeError(
                 f"A '{TEXT}' body must be a str, not '{type(body).__name__}'."
             )
-        return body.encode()
+        # A text that begins with what looks like a mark keeps it behind a mark of ours.
+        mark = _MARK if body.startswith(_MARK) else ""
+        return (mark + body).encode()
 
 
 class Bytes(Format):
@@ -55,18 +62,19 @@ class Bytes(Format):
 
 def is_utf8(message: Message) -> bool:
     """Whether the body is in UTF-8, told at a glance; if not it may be all the same."""
-    return (
-        message.content_encoding in _UTF8 and message.content_type in _SAYS_NO_CHARSET
-    )
+    return message.content_encoding in _UTF8 and message.content_type in _SAYS_NO_OTHER
 
 
 def text_of(message: Message) -> str:
-    """The body as a text, in the character set that the message says."""
+    """The body as a text, in the character set that the message says.
+
+    Without the byte-order mark that .NET puts before texts.
+    """
     if is_utf8(message):
-        return message.raw.decode()
+        return message.raw.decode().removeprefix(_MARK)
     charset = _charset(message)
     try:
-        return _decoded(message.raw, charset)
+        return _decoded(message.raw, charset).removeprefix(_MARK)
     except LookupError:
         raise UndecodableMessage(
             f"the character set '{printable(charset)}' is not known"

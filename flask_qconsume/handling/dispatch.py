@@ -52,6 +52,7 @@ from . import signals
 from .context import Handling
 from .context import current
 from .payload import decode
+from .refusals import refusal
 
 logger = logger_named("flask_qconsume.dispatch")
 
@@ -223,9 +224,7 @@ class _Run:
         try:
             return schema.load(body)
         except ValidationError as error:
-            raise InvalidMessage(
-                f"the schema refused it: {error}", error.messages
-            ) from error
+            raise refusal(error) from error
 
     def _of_error(self, error: BaseException) -> Result:
         """What the error handlers say of it, or else the retry policy."""

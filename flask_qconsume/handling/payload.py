@@ -5,12 +5,17 @@ Everything here is hostile input until it was decoded: see :mod:`..formats`.
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 from collections.abc import Mapping
 
 from ..errors import InvalidMessage
 from ..errors import MessageTooLarge
 from ..errors import UndecodableMessage
+from ..formats.compression import BY_ENCODING
+from ..formats.compression import BY_HEADER
+from ..formats.compression import Decompressors
+from ..formats.compression import decompressed
 from ..formats.json import Json
 from ..formats.table import BUILT_IN
 from ..formats.table import Decoders
@@ -36,7 +41,7 @@ def decode(message: Message, decoders: Decoders, max_size: int) -> t.Any:
 
     :param decoders: By content type; what is not there is not accepted.
     :param max_size: Bytes.
-    :raises MessageTooLarge: if it has more bytes than that.
+    :raises MessageTooLarge: if it has more bytes than that, or grows to more.
     :raises UndecodableMessage: if it is nothing that can be decoded.
     """
     if len(message.raw) > max_size:
@@ -53,11 +58,8 @@ def decode(message: Message, decoders: Decoders, max_size: int) -> t.Any:
             f"the content type '{printable(normal(given or ''))}' is not accepted;"
             f" there are: {', '.join(names(decoders))}"
         )
-    if message.headers.get("compression"):
-        raise UndecodableMessage(
-            f"the body is compressed by '{printable(message.headers['compression'])}',"
-            " which is not supported"
-        )
+    if _is_compressed(message):
+        message = _decompressed(message, max_size)
     try:
         return decoder(message)
     except (InvalidMessage, Outcome):
@@ -66,6 +68,41 @@ def decode(message: Message, decoders: Decoders, max_size: int) -> t.Any:
         # Whatever a decoder raises, and be it a mistake of its own: the bytes are kept.
         raise UndecodableMessage(
             f"the body is no {name_of(decoders, decoder)}: {_told(error)}"
+        ) from error
+
+
+def _is_compressed(message: Message) -> bool:
+    encoding = message.content_encoding
+    return encoding in BY_ENCODING or bool(message.headers.get("compression"))
+
+
+def _decompressed(message: Message, max_size: int) -> Message:
+    """The same message with a body as it was before it was compressed.
+
+    kombu compresses what was encoded already, so its header comes first.
+    """
+    raw, encoding = message.raw, message.content_encoding
+    if header := message.headers.get("compression"):
+        raw = _grown(raw, header, BY_HEADER, max_size)
+    if encoding is not None and encoding in BY_ENCODING:
+        raw, encoding = _grown(raw, encoding, BY_ENCODING, max_size), None
+    return dataclasses.replace(message, raw=raw, content_encoding=encoding)
+
+
+def _grown(raw: bytes, name: t.Any, known: Decompressors, max_size: int) -> bytes:
+    found = known.get(name) if isinstance(name, str) else None
+    if found is None:
+        raise UndecodableMessage(
+            f"the body is compressed by '{printable(name)}', which is not supported;"
+            f" there are: {', '.join(known)}"
+        )
+    try:
+        return decompressed(raw, found, max_size)
+    except MessageTooLarge:
+        raise
+    except Exception as error:
+        raise UndecodableMessage(
+            f"the body is not compressed by '{name}': {_told(error)}"
         ) from error
 
 

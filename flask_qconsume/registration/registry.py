@@ -15,6 +15,7 @@ from ..errors import ConfigurationError
 from ..errors import RegistrationError
 from ..errors import UnknownConsumer
 from ..formats.table import Formats
+from ..settings import MAX_ITEMS
 from ..settings import Settings
 from ..settings import suggestion
 from .consumer import Consumer
@@ -73,7 +74,7 @@ class Registry:
             for name, declared in scope.consumers.items()
         }
         self._check_names(settings, list(found))
-        formats = self.formats()
+        formats = self.formats(settings.max_items)
         consumers = {
             full: self._consumer(full, scope_name, declared, settings, formats)
             for full, (scope_name, declared) in found.items()
@@ -81,11 +82,12 @@ class Registry:
         _check_queues(consumers.values())
         return consumers
 
-    def formats(self) -> Formats:
+    def formats(self, max_items: int = MAX_ITEMS) -> Formats:
         """The formats of the app, once all is registered."""
         scopes = self._scopes.values()
         schemas = [d.schema for s in scopes for d in s.consumers.values()]
-        return Formats([f for s in scopes for f in s.formats], schemas)
+        registered = [f for s in scopes for f in s.formats]
+        return Formats(registered, schemas, max_items)
 
     def worker_hooks(self, kind: t.Literal["before", "teardown"]) -> list[Hook]:
         """The hooks of a worker in the order in which they are called."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
 import typing as t
 
 import pytest
@@ -21,6 +22,7 @@ from flask_qconsume import UnsupportedByBroker
 from flask_qconsume.broker.kafka import records
 from flask_qconsume.broker.publishing import compose
 from flask_qconsume.transports.kafka_producer import Record
+from tests.fuzz.cost import bounded
 
 VALUES = st.one_of(
     st.none(),
@@ -68,6 +70,28 @@ def test_where_it_was_published_to_is_said_where_the_topic_does_not() -> None:
     assert not [name for name, _ in here.headers if "x-qconsume-" in name]
     found = read(fetched(elsewhere), exchange="qconsume")
     assert (found.exchange, found.routing_key) == ("shop", "order.created")
+
+
+@pytest.mark.deadline(20)
+def test_a_long_header_is_read_once_however_often_it_is_named() -> None:
+    names = json.dumps(["x-long"] * 100_000).encode()
+    broken = b"[" + b"0," * 90_000
+    record = fetched(
+        Record("t", b"1", headers=(("x-long", broken), (records.AS_JSON, names)))
+    )
+
+    message = bounded(lambda: read(record))
+
+    assert message.headers["x-long"] == broken.decode()
+
+
+def test_a_header_of_too_many_values_stays_the_text_that_it_is() -> None:
+    text = b"[" + b"{}," * 200_000 + b"{}]"
+    record = fetched(
+        Record("t", b"1", headers=(("x-many", text), (records.AS_JSON, b'["x-many"]')))
+    )
+
+    assert read(record).headers["x-many"] == text.decode()
 
 
 def test_what_is_published_comes_back() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import signal
+import sys
 import time
 import types
 import typing as t
@@ -117,7 +118,7 @@ WRITABLE: list[t.Any] = [
     bytes(300),
     True,
     0.1,
-    float("inf"),
+    sys.float_info.max,
     None,
     2**63 - 1,
     -(2**63),
@@ -172,6 +173,8 @@ def test_what_amqp_and_json_can_write_may_be_a_header(value: t.Any) -> None:
         ({"\ud800": 1}, "must be a text of up to 255 bytes"),
         ([10**5_000], "is out of range"),
         (datetime.datetime(1969, 12, 31, 23, 59, 59), "its 'datetime' is out of range"),
+        (float("nan"), "its 'float' is out of range"),
+        ([{"a": float("-inf")}], "its 'float' is out of range"),
         (datetime.datetime(1970, 1, 1, 1, tzinfo=EAST), "is out of range"),
         (datetime.datetime.min.replace(tzinfo=EAST), "is out of range"),
         ({1: 2}, "its key '1' must be a text of up to 255 bytes"),

@@ -54,6 +54,7 @@ FOREIGN = {
     "bytes": bytes(range(256)),
     "a brace and bytes": b"{\xff\xfe\x00",
     "deep JSON": b'{"a":' * 100_000,
+    "JSON of many values": with_(headers={"a": [{}] * 200_000}),
     "a huge number": b'{"a": 1' + b"0" * 10_000 + b"}",
     "properties that are none": with_(properties=7),
     "a list of properties": with_(properties=["delivery_tag"]),

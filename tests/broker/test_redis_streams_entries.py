@@ -86,6 +86,19 @@ def test_an_entry_that_only_looks_like_ours_is_a_foreign_one(fields):
     assert (message.id, message.exchange, message.routing_key) == (None, "", "q")
 
 
+def test_a_foreign_content_encoding_counts():
+    fields = [b"body", b"\x1f\x8b", b"content-encoding", b"gzip", b"n", b"1"]
+    message = opened(fields, "q", "body")
+    assert (message.raw, message.content_encoding) == (b"\x1f\x8b", "gzip")
+    assert message.headers == {"n": "1"}
+
+
+def test_what_is_large_is_no_properties_of_ours():
+    meta = b'{"headers": {"a": [' + b"{}," * 200_000 + b"{}]}}"
+    message = opened([b"body", b"1", META.encode(), meta], "q", "body")
+    assert message.headers[META] == meta.decode()
+
+
 def test_a_foreign_content_type_counts():
     message = opened([b"body", b"x", b"content-type", b"text/plain"], "q", "body")
     assert message.content_type == "text/plain"

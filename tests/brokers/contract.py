@@ -8,9 +8,12 @@ the run reports it as excluded, with the capability that is missing.
 from __future__ import annotations
 
 import dataclasses
+import gzip
+import json
 import math
 import time
 import typing as t
+import zlib
 
 import gevent
 import pytest
@@ -18,6 +21,7 @@ from kombu import Exchange
 from kombu import Queue
 
 from flask_qconsume import TOMBSTONE
+from flask_qconsume import Message
 from flask_qconsume import QConsume
 from flask_qconsume import RetryPolicy
 from flask_qconsume import current_message
@@ -28,6 +32,7 @@ from flask_qconsume.broker.delivery import Lane
 from flask_qconsume.broker.given_queues import unkept_of
 from flask_qconsume.broker.publishing import compose
 from flask_qconsume.broker.topology import Binding
+from flask_qconsume.cli.letters import as_json
 from flask_qconsume.errors import BrokerError
 from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.errors import PublishTimeout
@@ -35,6 +40,8 @@ from flask_qconsume.errors import TopologyMismatch
 from flask_qconsume.errors import Unroutable
 from flask_qconsume.errors import UnsupportedByBroker
 from flask_qconsume.extension import consumers_of
+from flask_qconsume.formats.table import BUILT_IN
+from flask_qconsume.handling.payload import decode
 from flask_qconsume.running.worker import Worker
 
 from ..waiting import wait_for
@@ -192,6 +199,33 @@ def a_message_of_a_foreign_program_arrives(stage: Stage) -> None:
     (letter,) = stage.letters()
     assert (letter.message.raw, letter.message.id) == (b'{"n": 1}', None)
     assert letter.ref
+
+
+@case()
+def a_compressed_body_is_read_and_replayed_as_it_came(stage: Stage) -> None:
+    raw = zlib.compress(gzip.compress(b'{"n": 1}'))
+    sent = stage.message(
+        raw,
+        content_type="application/json",
+        headers={"compression": "application/x-gzip"},
+    )
+    stage.publish(dataclasses.replace(sent, content_encoding="gzip"))
+    hand = stage.hand()
+    delivery = hand.take_one()
+    assert decoded(delivery.message) == {"n": 1}
+    hand.retry(delivery)
+    hand.bury(hand.take_one())
+    (letter,) = stage.letters()
+    decoders = BUILT_IN.decoders()
+    assert json.loads(as_json(letter, decoders, whole=True))["body"] == {"n": 1}
+    stage.app.dead_letters(stage.plan).take(lambda letter: True, replay=True)
+    message = hand.get()
+    assert (message.raw, message.content_encoding) == (raw, "gzip")
+    assert decoded(message) == {"n": 1}
+
+
+def decoded(message: Message) -> t.Any:
+    return decode(message, BUILT_IN.decoders(), 1_000)
 
 
 @case("tombstones")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gzip
 import json
 import typing as t
 
@@ -10,6 +12,7 @@ import pytest
 from flask_qconsume import Format
 from flask_qconsume import Message
 from flask_qconsume import Retry
+from flask_qconsume.broker import headers as ours
 from flask_qconsume.broker.base import DeadLetter
 from flask_qconsume.cli.letters import as_json
 from flask_qconsume.cli.letters import page
@@ -57,3 +60,54 @@ def test_what_cannot_be_read_is_shown_as_its_bytes(content_type: str) -> None:
 def test_what_json_does_not_know_at_all_is_shown_by_its_text() -> None:
     found = letter(b"\x81\xa1a\xc4\x01x", "application/msgpack")
     assert '"a": "b\'x\'"' in page(found, DECODERS)
+
+
+NOT_JSON: dict[str, t.Any] = {
+    "NaN": float("nan"),
+    "infinity within": {"a": [float("-inf")]},
+    "depth": functools.reduce(lambda inner, _: [inner], range(5_000), 0),
+    "itself": b"\xff",
+}
+
+
+@pytest.mark.parametrize("value", NOT_JSON.values(), ids=NOT_JSON)
+@pytest.mark.parametrize("name", ["x-tenant", ours.CONSUMER, ours.REASON])
+def test_a_header_that_json_cannot_say_is_shown_by_its_text(
+    name: str, value: t.Any
+) -> None:
+    message = Message(b"1", "billing", headers={name: value})
+    found = DeadLetter("1", "billing", message, message.headers)
+
+    line = as_json(found, DECODERS, whole=True)
+
+    shown = json.loads(line, parse_constant=pytest.fail)["headers"][name]
+    assert isinstance(shown, str)
+    assert page(found, DECODERS)
+
+
+def test_a_body_of_msgpack_with_nan_is_shown_in_base_64() -> None:
+    found = letter(b"\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00", "application/msgpack")
+
+    line = as_json(found, DECODERS, whole=True)
+
+    assert json.loads(line, parse_constant=pytest.fail)["body_base64"]
+
+
+def test_a_compressed_body_is_shown_as_what_it_was() -> None:
+    raw = gzip.compress(b'{"n": 1}')
+    message = Message(
+        raw, "q", content_type="application/json", content_encoding="gzip"
+    )
+    found = DeadLetter("1", "q", message, {})
+
+    assert '"n": 1' in page(found, DECODERS)
+    assert json.loads(as_json(found, DECODERS, whole=True))["body"] == {"n": 1}
+
+
+def test_a_bomb_is_shown_as_its_bytes() -> None:
+    raw = gzip.compress(b"0" * 20_000_000)
+    message = Message(raw, "q", content_type="text/plain", content_encoding="gzip")
+    found = DeadLetter("1", "q", message, {})
+
+    assert f"body ({len(raw)} bytes)" in page(found, DECODERS)
+    assert "body_base64" in json.loads(as_json(found, DECODERS, whole=True))

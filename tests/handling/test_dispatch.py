@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import traceback
 import typing as t
 import warnings
 
@@ -837,6 +838,19 @@ def test_what_the_schema_refuses_is_rejected_at_once_with_its_errors(
     assert isinstance(result.error.__cause__, ValidationError)
     assert result.error.details == result.error.__cause__.messages
     assert handled == []
+
+
+@pytest.mark.deadline(60)
+def test_of_a_million_errors_the_first_thousand_are_kept(desk: Desk) -> None:
+    desk.handler(lambda body: None, schema=Order(many=True))
+
+    result = desk.handle(b"[" + b"1," * 200_000 + b"1]")
+
+    assert isinstance(result.outcome, Reject)
+    assert len(result.outcome.reason) < 2_100
+    assert isinstance(result.error, InvalidMessage)
+    assert len(result.error.details) == 1_000
+    assert len("".join(traceback.format_exception(result.error))) < 200_000
 
 
 def test_a_validation_error_of_the_handlers_own_is_retried(desk: Desk) -> None:

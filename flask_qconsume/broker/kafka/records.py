@@ -289,11 +289,12 @@ def _restore(headers: dict[str, t.Any]) -> None:
             headers[name] = headers[name].encode()
 
 
-def _names(text: t.Any) -> list[str]:
+def _names(text: t.Any) -> Iterable[str]:
+    """The names in a list, each once: a long value is read only once."""
     found = _value(text) if isinstance(text, str) else None
     if not isinstance(found, list):
-        return []
-    return [name for name in found if isinstance(name, str)]
+        return ()
+    return dict.fromkeys(name for name in found if isinstance(name, str))
 
 
 def _value(text: str) -> t.Any:

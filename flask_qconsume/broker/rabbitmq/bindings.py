@@ -14,6 +14,8 @@ from collections.abc import Iterable
 
 from amqp.exceptions import NotFound
 
+from ...formats.bounds import check_json
+from .. import headers as ours
 from ..topology import Binding
 from .declaring import Declaring
 from .declaring import arguments_of
@@ -100,7 +102,8 @@ def _union(left: Table, right: Table) -> Table:
 def _parsed(body: bytes) -> Table:
     """What stands there; nonsense counts as an empty table."""
     try:
+        check_json(body, ours.MAX_ITEMS)
         table = json.loads(body)
         return {str(queue): {str(key) for key in table[queue]} for queue in table}
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         return {}

@@ -18,7 +18,9 @@ from kombu.utils.json import JSONEncoder
 from kombu.utils.json import loads
 
 from ...errors import PublishRefused
+from ...formats.bounds import check_json
 from ...message import Message
+from .. import headers as ours
 from .. import properties as basic
 from .layout import HIGHEST
 
@@ -156,7 +158,11 @@ def _envelope(element: bytes) -> dict[str, t.Any] | None:
 
 
 def read_json(element: bytes) -> t.Any:
-    """What was written as JSON, in kombu's way or anybody else's."""
+    """What was written as JSON, in kombu's way or anybody else's.
+
+    :raises TooManyItems: for what is a large body rather than an envelope.
+    """
+    check_json(element, ours.MAX_ITEMS)
     # kombu's way to read dates and such is slow, and few messages have any.
     if b'"__type__"' in element:
         # It calls methods of whatever it finds there: it may raise anything.

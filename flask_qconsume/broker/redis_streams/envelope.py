@@ -30,6 +30,7 @@ META = "x-qconsume"
 _META = META.encode()
 
 _CONTENT_TYPES = ("content_type", "content-type", "Content-Type")
+_ENCODINGS = ("content_encoding", "content-encoding", "Content-Encoding")
 _PACKED = re.compile(rb"(\d{1,9}):(\d{1,9}):")
 
 
@@ -128,9 +129,11 @@ def _foreign(
 ) -> Message:
     body = pairs.get(body_field.encode(), (None,))[-1]
     fields = {_name(name): _value(values) for name, values in pairs.items()}
-    given = (fields.pop(name, None) for name in _CONTENT_TYPES if name in fields)
-    properties = {} if body is None else {"content_type": next(given, None)}
-    if body is None:
+    properties = {}
+    if body is not None:
+        properties["content_type"] = _taken(fields, _CONTENT_TYPES)
+        properties["content_encoding"] = _taken(fields, _ENCODINGS)
+    else:
         texts = {_name(name): _texts(values) for name, values in pairs.items()}
         body = json.dumps(texts).encode()
     fields.pop(body_field, None)
@@ -143,6 +146,11 @@ def _foreign(
         properties=properties,
         headers=fields,
     )
+
+
+def _taken(fields: dict[str, t.Any], names: Sequence[str]) -> t.Any:
+    """The field of one of these names, which is no header then."""
+    return next((fields.pop(name) for name in names if name in fields), None)
 
 
 def _meta(raw: bytes) -> dict[str, t.Any] | None:
