@@ -151,10 +151,12 @@ class KafkaAdmin:
             if found.offset >= 0
         }
 
-    def commit(self, group: str, offsets: Mapping[Place, int], timeout: float) -> None:
-        """Commit offsets for a group that has no members."""
+    def commit(self, group: str, offsets: Mapping[Place, int], timeout: float) -> bool:
+        """Commit offsets for a group, unless it has members; whether it had none."""
         from confluent_kafka import ConsumerGroupTopicPartitions
 
+        if not offsets:
+            return True
         places = [TopicPartition(*place, offset) for place, offset in offsets.items()]
         wanted = [ConsumerGroupTopicPartitions(group, places)]
         alter = self._opened().alter_consumer_group_offsets
@@ -162,6 +164,14 @@ class KafkaAdmin:
         (answer,) = found.values()
         if isinstance(answer, KafkaException):
             raise translated(answer) from answer
+        errors = [each.error for each in answer.topic_partitions if each.error]
+        if any(error.code() in _OCCUPIED for error in errors):
+            return False
+        for error in errors:
+            # A topic that is deleted meanwhile has no offset to be committed.
+            if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise translated(error)
+        return True
 
     def delete(self, group: str, topics: Iterable[str], timeout: float) -> None:
         """Delete topics, and a group, as far as they are there."""
@@ -221,6 +231,14 @@ def _check_created(name: str, error: KafkaException) -> None:
         ) from error
     raise translated(error) from error
 
+
+#: What commits of a client without membership fail by while a group has members.
+_OCCUPIED = (
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.NON_EMPTY_GROUP,
+)
 
 _WRONG = (
     KafkaError.INVALID_REPLICATION_FACTOR,

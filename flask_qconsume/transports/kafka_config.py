@@ -27,6 +27,11 @@ PRODUCER = "kafka_producer_config"
 ADMIN = "kafka_admin_config"
 TOPIC = "kafka_topic_config"
 
+#: The setting of a consumer that says where a new group begins, and its values.
+RESET = "auto.offset.reset"
+_AT_THE_START = ("earliest", "smallest", "beginning")
+_AT_THE_END = ("latest", "largest", "end")
+
 #: Options of our own.
 PARTITIONS = "partitions"
 REPLICATION = "replication_factor"
@@ -66,7 +71,7 @@ _COMMON: Config = {
 _CONSUMER: Config = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
-    "auto.offset.reset": "earliest",
+    RESET: "earliest",
     "partition.assignment.strategy": "cooperative-sticky",
     "allow.auto.create.topics": False,
     # While members come and go nothing can be committed, and it is by their heartbeats
@@ -147,8 +152,7 @@ class KafkaConfig:
     @property
     def begins_at_the_end(self) -> bool:
         """Whether a new group begins with what comes later."""
-        found = str(self.consumer("").get("auto.offset.reset", "")).lower()
-        return found in ("latest", "largest", "end")
+        return str(self.consumer("")[RESET]).lower() in _AT_THE_END
 
     @property
     def _servers(self) -> str:
@@ -259,6 +263,11 @@ def _check_settings(option: str, given: Mapping[str, t.Any]) -> None:
         if why and str(value).lower() not in taken:
             raise ConfigurationError(
                 f"'{name}' in the transport option '{option}' cannot be set: {why}."
+            )
+        if name == RESET and str(value).lower() not in (*_AT_THE_START, *_AT_THE_END):
+            raise ConfigurationError(
+                f"'{name}' in the transport option '{option}' must be 'earliest' or"
+                f" 'latest', not {quoted(value)}: it says where a new group begins."
             )
 
 

@@ -28,6 +28,8 @@ from ..errors import BrokerError
 from .kafka_absence import Absence
 from .kafka_faults import is_refusal
 from .kafka_faults import translated
+from .kafka_positions import SETTINGS
+from .kafka_positions import Positions
 from .kafka_search import Search
 from .kafka_slot import Arrival
 from .kafka_slot import Due
@@ -128,6 +130,9 @@ class Member:
         self.stale = 0
 
         self._config = config
+        self._positions = Positions(
+            str(config.get("partition.assignment.strategy", "")), self.tell
+        )
         self._topics = topics
         self._terms = terms
         self._bell = bell
@@ -196,6 +201,7 @@ class Member:
     def _configured(self) -> dict[str, t.Any]:
         return {
             **self._config,
+            **SETTINGS,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "logger": _Lines(self.told),
@@ -232,11 +238,13 @@ class Member:
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if self.stopping or not partitions:
             return  # At the end there is nothing to begin with.
-        for found in consumer.committed(partitions, timeout=2 * ANSWER):
+        committed = consumer.committed(partitions, timeout=2 * ANSWER)
+        for found in committed:
             if found.error is not None:
                 raise KafkaException(found.error)
-            committed = found.offset if found.offset >= 0 else None
-            self._add(found.topic, found.partition, committed, found.metadata or "")
+            offset = found.offset if found.offset >= 0 else None
+            self._add(found.topic, found.partition, offset, found.metadata or "")
+        self._positions.begin(consumer, committed)
 
     def _add(
         self, topic: str, partition: int, committed: int | None, metadata: str
@@ -322,6 +330,8 @@ class Member:
         if self._calm < _CALM:
             self._see_to(slots)
         self._fetch(slots)
+        for place in self._positions.look(self._consumer, self._slots):
+            self._begin_again(place)
         if self.absence.look(self._topics_seen):
             self.tell(logging.WARNING, _of_absence(self.absence))
         if not self.absence.begun:
@@ -405,18 +415,25 @@ class Member:
 
     def _fetched(self, record: t.Any) -> None:
         error = record.error()
-        if error is not None:
-            self._trouble(error)
-            return
         place = record.topic(), record.partition()
+        if error is not None:
+            if error.code() == KafkaError._AUTO_OFFSET_RESET:
+                self._positions.lose(place)
+            else:
+                self._trouble(error)
+            return
         slot = self._slots.get(place)
         if slot is None:
             return
         if record.offset() < slot.window.position:
             # The topic was made anew, or lost its end: those offsets are others now.
-            self._drop([place])
-            slot = self._add(*place, None, "")
+            slot = self._begin_again(place)
         slot.fetched(record)
+
+    def _begin_again(self, place: Place) -> Slot:
+        """Know nothing of a partition any more."""
+        self._drop([place])
+        return self._add(*place, None, "")
 
     # -- what goes wrong --------------------------------------------------------------
 

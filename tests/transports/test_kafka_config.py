@@ -186,6 +186,15 @@ def test_a_new_group_may_begin_at_the_end() -> None:
     assert found.begins_at_the_end
 
 
+@pytest.mark.parametrize("option", ["kafka_consumer_config", "kafka_common_config"])
+@pytest.mark.parametrize("value", ["error", "newest", None])
+def test_where_a_new_group_begins_is_one_of_two_places(
+    option: str, value: t.Any
+) -> None:
+    with pytest.raises(ConfigurationError, match="'earliest' or 'latest'"):
+        config(**{option: {"auto.offset.reset": value}})
+
+
 def test_a_producer_waits_no_longer_than_who_publishes() -> None:
     found = config().producer(2.5)
     assert found["message.timeout.ms"] == 2_500

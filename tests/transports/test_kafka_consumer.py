@@ -9,6 +9,7 @@ from collections import Counter
 
 import gevent
 import pytest
+from confluent_kafka import TopicPartition
 
 from flask_qconsume import BrokerError
 from flask_qconsume import BrokerRefused
@@ -437,6 +438,64 @@ def test_a_topic_made_anew_is_read_from_its_beginning(
         assert not any(a.redelivered for a in arrivals)
         consumer.settle(arrivals)
         group.await_offsets(5)
+
+
+def deleted(kafka: Kafka, topic: str, before: int) -> None:
+    """Delete the records of partition 0 that are older, as the retention does."""
+    place = TopicPartition(topic, 0, before)
+    admin = kafka.admin()
+    for future in admin.delete_records([place]).values():
+        future.result(10)
+
+
+@STRATEGIES
+def test_records_that_are_deleted_unread_are_told(
+    kafka: Kafka, topic: str, strategy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"partition_assignment_strategy": strategy}
+    produce(kafka.address, topic, numbers(1))
+    with consuming(kafka.address, topic, topic, **options) as consumer:
+        (first,) = take(consumer)
+        consumer._member.quiet = True  # It reads on only when that is over.
+        wait_for(lambda: first.slot.paused is True)
+        produce(kafka.address, topic, numbers(60)[1:])
+        produce(kafka.address, topic, [b"other"] * 3, partition=1)
+        deleted(kafka, topic, 40)
+        consumer._member.quiet = False
+        consumer.settle([first])
+        seen: list[bytes] = []
+        while len(seen) < 20 + 3:
+            arrivals = take(consumer)
+            seen += values(arrivals)
+            consumer.settle(arrivals)
+        assert sorted(seen) == sorted([*numbers(60)[40:], *[b"other"] * 3])
+    assert f"records 1 to 39 of partition 0 of the topic '{topic}'" in caplog.text
+    assert "(39 at the most)" in caplog.text
+    assert "goes on at 40" in caplog.text
+
+
+def test_records_that_were_deleted_while_nobody_read_are_told(
+    kafka: Kafka, topic: str, group: Group, caplog: pytest.LogCaptureFixture
+) -> None:
+    produce(kafka.address, topic, numbers(10))
+    group.commit(2, "")
+    deleted(kafka, topic, 7)
+    with consuming(kafka.address, topic, topic) as consumer:
+        arrivals = take(consumer, 3)
+        assert values(arrivals) == numbers(10)[7:]
+        consumer.settle(arrivals)
+        group.await_offsets(10)
+    assert "records 2 to 6 of partition 0" in caplog.text
+
+
+def test_an_end_that_is_lost_is_told(
+    kafka: Kafka, topic: str, group: Group, caplog: pytest.LogCaptureFixture
+) -> None:
+    group.commit(500, "")
+    produce(kafka.address, topic, numbers(5))
+    with consuming(kafka.address, topic, topic) as consumer:
+        assert values(take(consumer, 5)) == numbers(5)
+    assert "ends at 5, though it was read up to 500" in caplog.text
 
 
 def test_topics_that_appear_are_found_by_a_pattern(

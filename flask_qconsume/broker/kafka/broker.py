@@ -46,6 +46,7 @@ from .link import Opener
 from .link import terms_of
 from .newcomers import Newcomers
 from .publisher import Publisher
+from .starts import GroupStarts
 from .topics import TIMEOUT
 from .topics import Topics
 
@@ -68,6 +69,12 @@ class Kafka(Broker):
         self._producer = KafkaProducer(self._config.producer(settings.publish_timeout))
         self._newcomers = Newcomers()
         self._topics = Topics(self._admin, self._config, settings, self._hear)
+        self._starts = GroupStarts(
+            self._admin,
+            self._topics.look,
+            self._producer.send,
+            at_the_end=self._config.begins_at_the_end,
+        )
         self._contents = Contents(self._config.consumer(_NOBODY))
         self._lanes = Lanes(self._partitions, self._contents.of)
         self._publisher = Publisher(self._producer, self._topics, settings.queue_prefix)
@@ -77,10 +84,13 @@ class Kafka(Broker):
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         self._declare_once(TIMEOUT)
         group, main = layout.group(plan, lane), lane is Lane.MAIN
+        if main:
+            self._starts.begin([plan], TIMEOUT)
+            self._starts.check(plan, TIMEOUT)
         link = self.link(
             plan,
             lane,
-            config=self._member_of(group, from_the_first=not main),
+            config=self._config.consumer(group, self.settings.lease),
             topics=layout.subscription(plan, lane),
             terms=terms_of(
                 plan,
@@ -164,11 +174,6 @@ class Kafka(Broker):
         self._contents.close()
         self._admin.close()
 
-    def _member_of(self, group: str, *, from_the_first: bool) -> dict[str, t.Any]:
-        config = self._config.consumer(group, self.settings.lease)
-        # A lane's member joins after the first suspect came.
-        return config | ({"auto.offset.reset": "earliest"} if from_the_first else {})
-
     def _forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
         errors = self._publisher.forward(forwards, self.settings.publish_timeout)
         for forward, error in zip(forwards, errors, strict=True):
@@ -225,7 +230,9 @@ class Kafka(Broker):
                 for plan in self.topology.queues
             }
             self._supply(missing, _left(deadline))
-            self._begin(_left(deadline))
+            if self._config.begins_at_the_end and self.settings.declare == "auto":
+                # What is published from now on is theirs, before any worker runs.
+                self._starts.begin(self.topology.queues, _left(deadline))
         self._declared_by = os.getpid()
 
     def _supply(self, missing: Mapping[str, Sequence[str]], timeout: float) -> None:
@@ -242,27 +249,6 @@ class Kafka(Broker):
             " such topics are missing), and 'QCONSUME_DECLARE' is 'passive'. Run 'flask"
             " qconsume declare' where it is 'auto'."
         )
-
-    def _begin(self, timeout: float) -> None:
-        """Note where new groups begin, if that is not at the first record.
-
-        What is published from now on is theirs, whether a worker runs by then or not.
-        """
-        if not self._config.begins_at_the_end or self.settings.declare != "auto":
-            return
-        for plan in self.topology.queues:
-            found = self._topics.look(timeout)
-            places = [
-                (topic, n)
-                for topic, number in found.items()
-                if layout.matches(plan, topic)
-                for n in range(number)
-            ]
-            if self._admin.committed(plan.name, places, timeout):
-                continue
-            ends = self._admin.ends(places, timeout)
-            if ends:
-                self._admin.commit(plan.name, ends, timeout)
 
 
 def _left(deadline: float) -> float:

@@ -12,7 +12,7 @@ CAPABILITIES = Capabilities(
         " one broker only is lost with it (three replicas and 'min.insync.replicas' = 2"
         " survive any one broker), and what a group has not read when the topic's"
         " retention is over is gone. A group that was away for longer than the cluster"
-        " keeps offsets begins at the first record again."
+        " keeps offsets begins at the first record again, and says so."
     ),
     shared=True,
     survives_worker_death=True,
