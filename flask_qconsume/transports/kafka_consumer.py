@@ -47,6 +47,8 @@ class KafkaConsumer:
         self, config: Mapping[str, Any], topics: Sequence[str], terms: Terms
     ) -> None:
         self._order = order_of(terms.ordering)
+        #: Seconds for which others of the group may hold up a member that leaves.
+        self._patience = terms.grace
         #: Once it is closed: what may be committed to be handed out, and was not.
         self.unused: list[Arrival] = []
         self._bell = Bell()
@@ -69,6 +71,12 @@ class KafkaConsumer:
     def away(self) -> bool:
         """Whether Kafka does not answer at the moment."""
         return self._member.absence.lasts
+
+    @property
+    def misses(self) -> bool:
+        """Whether, since the last look, a topic that it reads was not there."""
+        found, self._member.misses = self._member.misses, False
+        return found
 
     def start(self, timeout: float = 2 * ANSWER) -> None:
         """Connect, and begin to join the group, unless it is closed by now.
@@ -188,6 +196,8 @@ class KafkaConsumer:
         member.stopping = True
         self._bell.ring()
         done = not self._thread.alive or self._thread.join(timeout)
+        if not done and member.leaving:
+            done = self._thread.join(self._patience)
         self._say()
         self._bell.close()
         return done

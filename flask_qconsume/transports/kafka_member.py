@@ -121,6 +121,10 @@ class Member:
         self.gone: deque[Slot] = deque()
         self.told: deque[tuple[int, str]] = deque(maxlen=1_000)
         self.opened = False
+        #: Whether a topic that it reads is not there; the hub takes that back.
+        self.misses = False
+        #: Whether it waits until the group lets it leave.
+        self.leaving = False
         self.error: BrokerError | None = None
         self.absence = Absence(float(config.get("session.timeout.ms", 45_000)) / 1_000)
         self.search = Search(lambda timeout: self._topics_seen(timeout).topics)
@@ -167,6 +171,7 @@ class Member:
             while not self.stopping and self.error is None:
                 self._round()
             self._part()
+            self._leave()
         except Exception as error:
             self.fail(error)
         finally:
@@ -286,6 +291,24 @@ class Member:
             record = self._consumer.poll(_BUSY)
             if record is not None:
                 self._fetched(record)
+
+    def _leave(self) -> None:
+        """Leave the group, once the join or rebalance under way is over.
+
+        The client's own end would not: without a partition it sends nothing, and behind
+        a join that waits for other members nothing is read. Then the group would wait
+        for the session timeout. https://github.com/confluentinc/librdkafka/pull/3375
+        """
+        if self._commits.pending:
+            return  # The broker has not answered for long.
+        self.leaving = True
+        deadline = time.monotonic() + self._terms.grace + _PARTING
+        self._consumer.unsubscribe()
+        while self._consumer.memberid() and time.monotonic() < deadline:
+            if self.error is not None or self.absence.begun:
+                break
+            self._consumer.poll(_BUSY)
+        self.leaving = False
 
     def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._drop([(each.topic, each.partition) for each in partitions])
@@ -453,6 +476,7 @@ class Member:
 
     def _tell_once(self, error: KafkaError) -> None:
         unknown = error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+        self.misses = self.misses or unknown
         what = error.str() if unknown else error.name()
         if what not in self._known and len(self._known) < 100:
             self._known.add(what)

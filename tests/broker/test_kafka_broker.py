@@ -14,6 +14,7 @@ from gevent.threadpool import ThreadPool
 from kombu import Queue
 
 from flask_qconsume import BrokerRefused
+from flask_qconsume import BrokerUnavailable
 from flask_qconsume import ConfigurationError
 from flask_qconsume import PublishRefused
 from flask_qconsume import PublishTimeout
@@ -484,3 +485,75 @@ def test_a_topic_of_longer_retries_is_read_at_once_by_who_made_it(
         again = Forward(delivery, Lane.MAIN, delivery.message.headers, delay=2.0)
         assert link.forward([again]) == [None]
         assert [d.message.raw for d in read(link, 1)] == [b"late"]
+
+
+def topic_is_deleted(kafka: Kafka, topic: str, link: t.Any) -> None:
+    """Delete it, and wait until the link knows."""
+    kafka.delete_topics(topic)
+    wait_for(lambda: link.read(5, 0.1) or link.interrupted, 30)
+    assert link.interrupted
+
+
+def test_a_topic_that_is_deleted_is_declared_again(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue = f"{kafka_prefix}billing"
+    with shop(kafka.url, plan(queue)) as it:
+        link = it.link()
+        it.publish(outgoing(queue, b"old"))
+        link.ack(read(link, 1))
+        topic_is_deleted(kafka, queue, link)
+        with pytest.raises(BrokerUnavailable, match=f"topic '{queue}' was deleted"):
+            link.beat()
+        link.close()
+        again = it.link()
+        assert not again.interrupted
+        it.publish(outgoing(queue, b"new"))
+        assert [d.message.raw for d in read(again, 1)] == [b"new"]
+
+
+def test_a_publisher_declares_a_topic_again_too(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue = f"{kafka_prefix}billing"
+    with shop(kafka.url, plan(queue)) as it:
+        it.publish(outgoing(queue))
+        kafka.delete_topics(queue)
+        wait_for(lambda: queue not in kafka.topics())
+        wait_for(lambda: it.broker.publish([outgoing(queue)], 3.0) == [None], 60)
+
+
+def test_where_topics_are_not_declared_it_is_waited_until_they_are_there_again(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    theirs = f"{kafka_prefix}theirs"
+    kafka.create_topics({theirs: 2})
+    given = Queue(f"{kafka_prefix}billing", routing_key=theirs)
+    with shop(kafka.url, plan(given.name, theirs, given=given)) as it:
+        link = it.link()
+        topic_is_deleted(kafka, theirs, link)
+        link.beat()
+        assert link.interrupted
+        kafka.create_topics({theirs: 2})
+        produce(kafka.address, theirs, [b"new"])
+        wait_for(
+            lambda: (
+                t.cast(KafkaBroker, it.broker)._topics.look() and not link.interrupted
+            )
+        )
+        assert [d.message.raw for d in read(link, 1, 60)] == [b"new"]
+
+
+def test_a_topic_is_taken_for_deleted_only_after_a_second_look(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    """The broker that is asked may have come back, and not know of all topics yet."""
+    queue = f"{kafka_prefix}billing"
+    with shop(kafka.url, plan(queue)) as it:
+        link = it.link()
+        broker = t.cast(KafkaBroker, it.broker)
+        broker._topics._known = {}
+        broker._hear({})
+        assert link.interrupted
+        link.beat()
+        assert not link.interrupted

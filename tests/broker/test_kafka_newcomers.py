@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from collections.abc import Collection
 from collections.abc import Mapping
 
 from flask_qconsume.broker.delivery import Lane
@@ -21,6 +22,10 @@ class Ear:
         self.lane = lane
         self.closed = False
         self.heard: list[Mapping[str, int]] = []
+        self.missing: frozenset[str] = frozenset()
+
+    def miss(self, topics: Collection[str]) -> None:
+        self.missing = frozenset(topics)
 
     def find(self, topics: Mapping[str, int]) -> None:
         self.heard.append(topics)
@@ -66,6 +71,19 @@ def test_a_link_that_is_closed_is_told_no_more_and_forgotten() -> None:
     closed.closed = False
     newcomers.tell({"billing": 2})
     assert closed.heard == []
+
+
+def test_a_link_misses_topics_that_it_names_until_they_come_back() -> None:
+    newcomers = Newcomers()
+    ear = added(newcomers, Ear(plan("billing", "refund", "late", "order.*")), refund=2)
+    newcomers.tell({"refund": 2, "order.new": 1})
+    assert not ear.missing
+    newcomers.tell({"other": 1})
+    assert ear.missing == {"refund"}
+    newcomers.tell({"more": 1})
+    assert ear.missing == {"refund"}
+    newcomers.tell({"refund": 1})
+    assert not ear.missing
 
 
 def test_it_is_looked_the_less_the_longer_a_look_takes() -> None:

@@ -235,6 +235,48 @@ def test_what_stays_goes_on_while_a_partition_that_leaves_is_waited_for(
         assert first.stale == 0
 
 
+class Members:
+    """How many members a group has, as the broker says."""
+
+    def __init__(self, kafka: Kafka, group: str) -> None:
+        self._admin = kafka.admin()
+        self._group = group
+
+    def count(self) -> int:
+        found = self._admin.describe_consumer_groups([self._group])
+        return len(found[self._group].result(10).members)
+
+
+def test_a_member_without_a_partition_leaves_its_group(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    """Kafka's client leaves without a word then: the group waited for its session."""
+    topic = f"{kafka_prefix}single"
+    members = Members(kafka, topic)
+    kafka.create_topics({topic: 1})
+    options = {"session_timeout_ms": 60_000}
+    with consuming(kafka.address, topic, topic, **options) as first:
+        wait_for(lambda: first._member._slots, 20)
+        with consuming(kafka.address, topic, topic, **options):
+            wait_for(lambda: members.count() == 2, 20)
+            produce(kafka.address, topic, numbers(1))
+            take(first)
+        wait_for(lambda: members.count() == 1, 20)
+
+
+def test_a_member_that_leaves_while_it_joins_holds_up_no_other(
+    kafka: Kafka, topic: str
+) -> None:
+    members = Members(kafka, topic)
+    options = {"session_timeout_ms": 60_000, "heartbeat_interval_ms": 1_000}
+    with consuming(kafka.address, topic, topic, **options) as first:
+        wait_for(lambda: first._member._slots, 20)
+        with consuming(kafka.address, topic, topic, **options):
+            wait_for(lambda: members.count() == 2, 20)
+        with consuming(kafka.address, topic, topic, **options) as third:
+            wait_for(lambda: third._member._slots, 20)
+
+
 def test_what_is_not_handled_in_time_is_stale(kafka: Kafka, topic: str) -> None:
     produce(kafka.address, topic, numbers(40), partition=lambda n: n % PARTITIONS)
     with consuming(kafka.address, topic, topic, room=100, grace=0.1) as first:

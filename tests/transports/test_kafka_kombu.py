@@ -194,8 +194,9 @@ def test_a_requeued_message_comes_again_and_a_rejected_one_is_a_dead_letter(
         assert again.delivery_info["routing_key"] == f"{place.prefix}order.new"
         place_of_the_dead = f"_qconsume.{place.prefix}billing.dead"
         looking = Queue(f"{place.prefix}looking", SHOP, place_of_the_dead)
-        dead = take(connection, looking, 1)
-        assert dead[0].payload == one.payload
+        mark, dead = take(connection, looking, 2)
+        assert mark.body == b""  # That the group has begun.
+        assert dead.payload == one.payload
     with place.connect() as connection:
         consumer = connection.Consumer([place.queue()], callbacks=[print])
         with consumer:

@@ -307,6 +307,9 @@ class Moving(Client):
 
     resume = pause
 
+    def assign(self, places: list[TopicPartition]) -> None:
+        """Taken, as it is in a callback."""
+
     def committed(
         self, places: list[TopicPartition], timeout: float
     ) -> list[TopicPartition]:

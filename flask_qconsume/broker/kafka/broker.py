@@ -103,6 +103,8 @@ class Kafka(Broker):
             opened=_opener(group, self.topology.exchange, plan.prefix),
             forwarder=self._forward,
             refresh=self._refresh,
+            look=self._topics.look,
+            declared=self._declared(plan),
             wanted=None if main else lambda: self._lanes.in_use(plan.name),
         )
         self._newcomers.add(link, self._topics.known)
@@ -181,13 +183,26 @@ class Kafka(Broker):
                 self._lanes.tell(forward.delivery.link.plan.name)
         return errors
 
-    def _refresh(self) -> None:
-        self._topics.refresh()
+    def _refresh(self, at_once: bool) -> None:
+        self._topics.refresh(at_once)
         self._lanes.refresh()
 
     def _hear(self, topics: Mapping[str, int]) -> None:
         self._newcomers.tell(topics)
         self._lanes.look_again()
+        if any(self._missing(topics).values()):
+            self._declared_by = None  # What was deleted is declared again.
+
+    def _missing(self, topics: Mapping[str, int]) -> dict[str, list[str]]:
+        """The topics that are to be declared and are not there, by their queues."""
+        return {
+            plan.name: [name for name in self._declared(plan) if name not in topics]
+            for plan in self.topology.queues
+        }
+
+    def _declared(self, plan: QueuePlan) -> list[str]:
+        """The topics that are looked for, or created, before a queue is used."""
+        return [] if self.settings.declare == "never" else self._topics.wanted(plan)
 
     def _partitions(self, topic: str) -> int:
         return self._topics.known.get(topic, 0)
@@ -222,13 +237,7 @@ class Kafka(Broker):
             layout.check_plan(plan)
         if self.settings.declare != "never":
             deadline = time.monotonic() + timeout
-            found = self._topics.look(timeout)
-            missing = {
-                plan.name: [
-                    name for name in self._topics.wanted(plan) if name not in found
-                ]
-                for plan in self.topology.queues
-            }
+            missing = self._missing(self._topics.look(timeout))
             self._supply(missing, _left(deadline))
             if self._config.begins_at_the_end and self.settings.declare == "auto":
                 # What is published from now on is theirs, before any worker runs.

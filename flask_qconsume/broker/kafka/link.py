@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import typing as t
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 
+from ...errors import BrokerUnavailable
 from ...logs import logger_named
 from ...message import Message
 from ...transports.kafka_consumer import KafkaConsumer
@@ -75,7 +77,10 @@ class KafkaLink(Link):
     :param topics: Topics, and patterns that begin with ``^``.
     :param opened: Makes a message of a record that arrived.
     :param forwarder: Puts copies where they go; for each ``None``, or why it did not.
-    :param refresh: Called now and then: has somebody look for new topics.
+    :param refresh: Called now and then: has somebody look for new topics; at once, if
+        that is asked for.
+    :param look: Looks for topics now, and tells the links.
+    :param declared: The topics that are created when a link is opened.
     :param wanted: Whether anything is there to be read, for who is to join no sooner;
         :meth:`wake` lets it look again.
     """
@@ -94,7 +99,9 @@ class KafkaLink(Link):
         terms: Terms,
         opened: Opener,
         forwarder: Forwarder,
-        refresh: Callable[[], None] = lambda: None,
+        refresh: Callable[[bool], None] = lambda at_once: None,
+        look: Callable[[], object] = lambda: None,
+        declared: Collection[str] = (),
         wanted: Callable[[], bool] | None = None,
     ) -> None:
         super().__init__(plan, lane)
@@ -102,6 +109,10 @@ class KafkaLink(Link):
         self._opened = opened
         self._forwarder = forwarder
         self._refresh = refresh
+        self._look = look
+        self._declared = declared
+        #: Topics that it reads by their names, and that were deleted meanwhile.
+        self.missing: frozenset[str] = frozenset()
         self._paused = False
         self._consumer = KafkaConsumer(config, topics, terms)
         self._wanted = wanted
@@ -110,12 +121,14 @@ class KafkaLink(Link):
 
     @property
     def interrupted(self) -> bool:
-        return self._consumer.away
+        return self._consumer.away or bool(self.missing)
 
     def read(self, room: int, wait: float = _WAIT) -> Sequence[Delivery]:
         if self.closed or not self._joined(wait):
             return []
         consumer, opened = self._consumer, self._opened
+        if consumer.misses:
+            self._refresh(True)
         found = [] if self._paused else consumer.take(room)
         if not found:
             consumer.wait(wait)
@@ -183,12 +196,34 @@ class KafkaLink(Link):
         if self.closed:
             return
         self._consumer.check()
-        if not self.interrupted:
-            self._refresh()
+        if self._consumer.away:
+            return
+        if self.missing.intersection(self._declared):
+            self._check_missing()
+        self._refresh(False)
+
+    def _check_missing(self) -> None:
+        """Have a topic that was deleted declared again: opening a link does that."""
+        self._look()  # The broker that was asked last may not have known of it yet.
+        deleted = self.missing.intersection(self._declared)
+        if deleted:
+            raise BrokerUnavailable(
+                f"The topic '{min(deleted)}' was deleted. It is declared again, as"
+                " 'QCONSUME_DECLARE' says."
+            )
 
     def find(self, topics: Mapping[str, int]) -> None:
         """There are topics to be read that it may not know; so many partitions each."""
         self._consumer.find(topics)
+
+    def miss(self, topics: Collection[str]) -> None:
+        """These topics were deleted."""
+        missing = frozenset(topics)
+        for name in missing - self.missing:
+            logger.warning(
+                "The topic '%s' of the queue '%s' was deleted", name, self.queue
+            )
+        self.missing = missing
 
     def wake(self) -> None:
         """Let the reader look at once."""

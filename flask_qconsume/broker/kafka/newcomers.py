@@ -1,4 +1,4 @@
-"""Which links are to hear of topics that came after they had joined. No I/O."""
+"""Which links hear of topics that came or went after they had joined. No I/O."""
 
 from __future__ import annotations
 
@@ -32,7 +32,17 @@ class Newcomers:
                 self._known.pop(link, None)
                 continue
             self._known[link] = topics
+            link.miss(_gone(link, known, topics))
             _tell(link, {n: size for n, size in topics.items() if known.get(n) != size})
+
+
+def _gone(
+    link: KafkaLink, before: Mapping[str, int], now: Mapping[str, int]
+) -> set[str]:
+    """The topics that a link names and that were there, and are not now."""
+    named = layout.subscription(link.plan, link.lane)
+    gone = {name for name in named if name in before} | link.missing
+    return {name for name in gone if name not in now}
 
 
 def _tell(link: KafkaLink, topics: Mapping[str, int]) -> None:

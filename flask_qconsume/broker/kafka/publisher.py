@@ -7,6 +7,7 @@ import typing as t
 from collections.abc import Sequence
 
 from ...errors import BrokerError
+from ...errors import PublishTimeout
 from ...errors import Unroutable
 from ...message import Outgoing
 from ...text import quoted
@@ -83,7 +84,8 @@ class Publisher:
             return iter(())
         left = max(deadline - time.monotonic(), 0.001)
         errors = self._producer.send(found, left)
-        if any(isinstance(error, Unroutable) for error in errors):
+        # The client looks for a topic that was deleted until the time is over.
+        if any(isinstance(error, (Unroutable, PublishTimeout)) for error in errors):
             self._topics.forget()
         return iter(errors)
 

@@ -95,10 +95,14 @@ class Topics:
             self._heard(found)
         return found
 
-    def refresh(self) -> None:
-        """Look in the background, if nobody has for a while. Never waits."""
+    def refresh(self, at_once: bool = False) -> None:
+        """Look in the background, if nobody has for a while. Never waits.
+
+        :param at_once: Whether to look even if somebody just has.
+        """
         age = time.monotonic() - self._looked
-        if age >= recent(self._took) and not self._looking.locked():
+        due = at_once or age >= recent(self._took)
+        if due and not self._looking.locked():
             # A greenlet, where there are some.
             threading.Thread(target=self._refresh, daemon=True).start()
 
