@@ -11,7 +11,6 @@ import typing as t
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
-from functools import cached_property
 
 from flask import Flask
 
@@ -25,12 +24,16 @@ from .broker.topology import Topology
 from .broker.topology import topology_of
 from .errors import ConfigurationError
 from .errors import PublishError
+from .errors import QConsumeError
+from .first_use import PerProcess
+from .first_use import once
 from .formats.table import Formats
 from .handling import signals
 from .message import Outgoing
 from .registration.consumer import Consumer
 from .registration.registry import Registry
 from .settings import Settings
+from .text import printable
 
 #: Its name in ``app.extensions``.
 KEY = "qconsume"
@@ -49,10 +52,13 @@ class AppConsumers:
         self.registry = Registry.of(app)
         self._sender = app
         self._circuit = Circuit(settings.away_after)
-        self._lock = threading.RLock()
+        self._broker = PerProcess(
+            lambda: open_broker(self.settings, self.topology),
+            leave=Broker.leave_to_parent,
+        )
         self._diversion: Callable[[Outgoing], None] | None = None
 
-    @cached_property
+    @once
     def consumers(self) -> dict[str, Consumer]:
         """The consumers by their full names. Looked up first when all is registered.
 
@@ -64,29 +70,21 @@ class AppConsumers:
         self.registry.close("the app's consumers are in use already")
         return found
 
-    @cached_property
+    @once
     def formats(self) -> Formats:
         """The formats of bodies. Looked up first when all is registered."""
         _ = self.consumers  # Closes the registry: what came later would not be known.
         return self.registry.formats(self.settings.max_items)
 
-    @cached_property
+    @once
     def topology(self) -> Topology:
         """The exchanges, queues and bindings that the consumers need."""
         return topology_of(self.settings, self.consumers.values())
 
     @property
     def broker(self) -> Broker:
-        """The app's broker; it connects when it is used."""
-        found: Broker | None = self.__dict__.get("_broker")
-        if found is not None:
-            return found  # Without the lock, which costs each publish something.
-        with self._lock:
-            return self._broker
-
-    @cached_property
-    def _broker(self) -> Broker:
-        return open_broker(self.settings, self.topology)
+        """The app's broker in this process; it connects when it is used."""
+        return self._broker.get()
 
     def publish(self, routing_key: str, body: t.Any, **options: t.Any) -> str:
         """Publish a message; return its id once the broker has confirmed it.
@@ -135,16 +133,24 @@ class AppConsumers:
             for message in composed:
                 self._diversion(message)
             return [t.cast(str, message.id) for message in composed]
-        broker = self.broker
-        if not broker.attended and not self._sender.testing:
-            _raise_first([unattended(broker) for _ in composed])
-        timeout = self.settings.publish_timeout
-        errors = self._circuit.publish(broker, composed, timeout)
+        errors = self._publish(composed)
         for message, error in zip(composed, errors, strict=True):
             if error is None:
                 signals.send(signals.message_published, self._sender, message=message)
         _raise_first(errors)
         return [t.cast(str, message.id) for message in composed]
+
+    def _publish(self, messages: list[Outgoing]) -> list[Exception | None]:
+        try:
+            broker = self.broker
+            if not broker.attended and not self._sender.testing:
+                return [unattended(broker) for _ in messages]
+            timeout = self.settings.publish_timeout
+            return self._circuit.publish(broker, messages, timeout)
+        except RuntimeError as error:
+            if isinstance(error, QConsumeError):
+                raise
+            raise PublishError(_cannot_begin(error)) from error
 
     def _composed(
         self, routing_key: str, body: t.Any, options: t.Mapping[str, t.Any] = {}
@@ -163,8 +169,19 @@ class AppConsumers:
 
     def close(self) -> None:
         """Close the connections that are open. Publishing again reopens them."""
-        if "_broker" in self.__dict__:
-            self._broker.close()
+        if self._broker.made is not None:
+            self._broker.made.close()
+
+
+def _cannot_begin(error: RuntimeError) -> str:
+    """Explain an error of Python's own: mostly that it starts no thread."""
+    text = f"Cannot publish: {printable(error)}."
+    if threading.main_thread().is_alive():
+        return text
+    return (
+        f"{text} The interpreter is shutting down, and starts no threads any more."
+        " Publish before the main thread ends, not in 'atexit'."
+    )
 
 
 def _raise_first(errors: list[Exception | None]) -> None:

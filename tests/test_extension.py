@@ -157,7 +157,7 @@ class Unreachable(Memory):
 def test_an_outage_is_raised_as_what_it_is() -> None:
     _, app = shop()
     found = app.extensions["qconsume"]
-    found.__dict__["_broker"] = Unreachable(found.settings, found.topology)
+    found._broker.made = Unreachable(found.settings, found.topology)
     heard: list[t.Any] = []
     hearing = signals.message_published.connected_to(heard.append, app)
     with hearing, pytest.raises(BrokerUnavailable, match="nobody listens"):

@@ -17,7 +17,10 @@ HOUSE = pathlib.Path(flask_qconsume.__file__).parent
 MODULES = {path.relative_to(HOUSE): path for path in sorted(HOUSE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in MODULES.items()}
 
-WORDS = {"errors", "logs", "outcomes", "retry", "message", "settings", "text"}
+WORDS = {
+    *("errors", "first_use", "logs", "message", "outcomes", "retry", "settings"),
+    "text",
+}
 FLOORS = {
     "formats": 1,
     "registration": 2,

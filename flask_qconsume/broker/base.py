@@ -301,3 +301,7 @@ class Broker(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Close what is open. Publishing again reopens it."""
+
+    def leave_to_parent(self) -> None:
+        """See to it that a forked child, which makes its own, never destroys this."""
+        return

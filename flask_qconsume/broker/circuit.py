@@ -11,7 +11,6 @@ Safe in any thread or greenlet, and after a fork. Knows no kind of broker.
 from __future__ import annotations
 
 import math
-import os
 import random as _random
 import threading
 import time
@@ -22,6 +21,7 @@ from collections.abc import Sequence
 from ..errors import BrokerAway
 from ..errors import BrokerUnavailable
 from ..errors import PublishTimeout
+from ..first_use import PerProcess
 from ..logs import logger_named
 from ..message import Outgoing
 from ..text import printable
@@ -50,10 +50,7 @@ class Circuit:
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = _random.random,
     ) -> None:
-        self._away_after = away_after
-        self._clock = clock
-        self._random = random
-        self._states: dict[int, _State] = {}
+        self._states = PerProcess(lambda: _State(away_after, clock, random))
 
     def publish(
         self, broker: Broker, messages: Sequence[Outgoing], timeout: float
@@ -64,7 +61,7 @@ class Circuit:
         """
         if not messages:
             return []
-        state = self._state
+        state = self._states.get()
         probes = self._let_through(state, broker, len(messages))
         silent: Exception | None = None
         answered = False
@@ -81,16 +78,6 @@ class Circuit:
             news = state.left(len(messages), probes, answered, silent)
             if news is not None:
                 _tell(news, broker.capabilities.broker, silent)
-
-    @property
-    def _state(self) -> _State:
-        """This process's. A dictionary, for a lock may be held when a process forks."""
-        pid = os.getpid()
-        state = self._states.get(pid)
-        if state is None:
-            made = _State(self._away_after, self._clock, self._random)
-            state = self._states.setdefault(pid, made)
-        return state
 
     def _let_through(self, state: _State, broker: Broker, count: int) -> bool:
         """Whether it is the attempt that is made while the circuit is open."""

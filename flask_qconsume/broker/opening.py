@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+# The first connection would import these, which the child of a fork cannot do while
+# another thread does, and the second one not at all once the interpreter shuts down.
+import concurrent.futures.thread  # noqa: F401
+import encodings.idna  # noqa: F401
 import typing as t
 from importlib import import_module
 from ipaddress import IPv6Address

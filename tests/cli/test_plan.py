@@ -107,7 +107,7 @@ class Short(Memory):
 def test_a_delay_that_the_broker_cannot_keep_is_refused(make_app: MakeApp) -> None:
     app = make_app()
     consumers = consumers_of(app)
-    vars(consumers)["_broker"] = Short(consumers.settings, consumers.topology)
+    consumers._broker.made = Short(consumers.settings, consumers.topology)
     result = invoke(app, "plan")
     assert result.exit_code == 1
     assert "orders.bill  shop:bill" in result.output

@@ -105,5 +105,5 @@ def play_outages(bench: Bench) -> Outage:
     """Give an app this broker in place of its own."""
     consumers = bench.consumers
     broker = Outage(consumers.settings, consumers.topology)
-    consumers._broker = broker
+    consumers._broker.made = broker
     return broker

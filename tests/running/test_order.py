@@ -81,7 +81,7 @@ def broker(bench: Bench) -> t.Callable[[], Parted]:
     def make() -> Parted:
         consumers = bench.consumers
         made = Parted(consumers.settings, consumers.topology)
-        consumers._broker = made
+        consumers._broker.made = made
         return made
 
     return make

@@ -17,6 +17,7 @@ from ...message import Message
 from ...message import Outgoing
 from ...settings import Settings
 from ...transports.kafka_admin import KafkaAdmin
+from ...transports.kafka_client import leave_alone
 from ...transports.kafka_config import kafka_config
 from ...transports.kafka_contents import Contents
 from ...transports.kafka_producer import KafkaProducer
@@ -175,6 +176,9 @@ class Kafka(Broker):
         self._producer.close()
         self._contents.close()
         self._admin.close()
+
+    def leave_to_parent(self) -> None:
+        leave_alone(self)
 
     def _forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
         errors = self._publisher.forward(forwards, self.settings.publish_timeout)

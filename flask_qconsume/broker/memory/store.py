@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import math
+import os
 import threading
 import time
 import typing as t
@@ -164,14 +165,10 @@ class Store:
             return True
 
 
-_named: WeakValueDictionary[str, Store] = WeakValueDictionary()
-_lock = threading.Lock()
+#: By process, too: what a fork copies nobody reads in the child.
+_named: WeakValueDictionary[tuple[int, str], Store] = WeakValueDictionary()
 
 
 def store_named(name: str) -> Store:
     """The store that all brokers of that name share, as long as one of them lives."""
-    with _lock:
-        store = _named.get(name)
-        if store is None:
-            store = _named[name] = Store()
-        return store
+    return _named.setdefault((os.getpid(), name), Store())

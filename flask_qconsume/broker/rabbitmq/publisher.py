@@ -84,8 +84,9 @@ class Publisher:
         """Publish them all; return when each is confirmed, has failed or is late."""
         batch = Batch(parcels)
         with self._lock:
-            self._waiting.extend(parcels)
+            # First, for it raises where Python can start no thread.
             self._start()
+            self._waiting.extend(parcels)
             self._bell.ring()
         complete = False
         try:
@@ -111,10 +112,11 @@ class Publisher:
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._run, name="flask_qconsume publisher", daemon=True
             )
-            self._thread.start()
+            thread.start()
+            self._thread = thread
 
     def _give_up(self, parcels: Sequence[Parcel], timeout: float) -> None:
         with self._lock:

@@ -16,6 +16,8 @@ import typing as t
 from collections.abc import Iterator
 from collections.abc import Sequence
 
+# Otherwise kombu imports it with the first connection; see 'first_use'.
+import kombu.transport.redis  # noqa: F401
 from kombu.connection import Connection
 from redis import exceptions
 
