@@ -17,6 +17,7 @@ class Bench:
 
     def __init__(self, **config: t.Any) -> None:
         self.config: dict[str, t.Any] = {
+            "TESTING": True,  # Publishes before a worker begins.
             "QCONSUME_BROKER_URL": "memory://",
             "QCONSUME_RETRY": {"min_delay": 0.01, "max_delay": 0.02},
             "QCONSUME_SHUTDOWN_TIMEOUT": 5,
