@@ -385,6 +385,14 @@ TABLE: tuple[Setting, ...] = (
         _number(0.001, 3_600),
     ),
     Setting(
+        "start_timeout",
+        "seconds",
+        120.0,
+        "After how long a worker whose start does not end (a ``before_worker`` hook or,"
+        " with ``--processes``, an import) is logged, and the check for life fails.",
+        _number(0.001, 86_400),
+    ),
+    Setting(
         "stalled_after",
         "seconds",
         120.0,
@@ -460,6 +468,7 @@ class Settings:
     heartbeat: float
     lease: float
     blocked_after: float
+    start_timeout: float
     stalled_after: float
     log_tracebacks: str
     hub_latency: float

@@ -18,7 +18,7 @@ from flask_qconsume.text import quoted
 URL = {"QCONSUME_BROKER_URL": "memory://"}
 
 FLOATS = ("timeout", "dead_letter_ttl", "shutdown_timeout", "publish_timeout")
-SHARING = ("hub_latency", "least_share")
+SHARING = ("hub_latency", "least_share", "start_timeout")
 SIZES = ("max_message_size", "max_items")
 WHOLES = ("concurrency", "prefetch", "delivery_limit", *SIZES)
 TEXTS = (

@@ -20,7 +20,9 @@ logger = logger_named("flask_qconsume.checks")
 class Watched(t.Protocol):
     """A worker's watch, or the supervisor of several processes."""
 
-    verdict: Verdict
+    @property
+    def verdict(self) -> Verdict:
+        """The latest verdict, which any thread may read."""
 
     def tell(self, told: Callable[[Verdict], object]) -> None:
         """Have a function called with each verdict."""

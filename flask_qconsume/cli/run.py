@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import sys
 import time
@@ -26,17 +27,23 @@ from ..running.notices import Systemd
 from ..running.patched import is_patched
 from .checks import Checks
 from .context import clean_errors
+from .durations import Duration
 from .patching import ensure_patched
 from .patching import patched_command
 from .patching import same_command
 
 if t.TYPE_CHECKING:
     from ..broker.base import Broker
+    from ..running.child_process import ChildLimits
     from ..running.parent import Parent
     from ..running.processes import Supervisor
     from ..running.shutdown import StopSignals
     from ..running.web import Web
     from ..running.worker import Worker
+    from ..settings import Settings
+
+#: The shortest time for ``--kill-blocked``, in seconds.
+_LEAST_BLOCKED = 5.0
 
 
 class Options(t.NamedTuple):
@@ -47,6 +54,7 @@ class Options(t.NamedTuple):
     reexec: bool
     health: str | None
     health_file: str | None
+    kill_blocked: float | None = None
 
 
 @click.command()
@@ -61,6 +69,12 @@ class Options(t.NamedTuple):
     type=click.IntRange(1),
     metavar="N",
     help="Run in N processes, and start those anew that die.",
+)
+@click.option(
+    "--kill-blocked",
+    type=Duration(),
+    metavar="SECONDS",
+    help="With --processes: kill a process whose hub has not run for so long.",
 )
 @click.option(
     "--health",
@@ -86,6 +100,7 @@ def run(
     names: tuple[str, ...],
     web: str | None,
     processes: int | None,
+    kill_blocked: float | None,
     reload: bool,
     reexec: bool,
     health: str | None,
@@ -100,8 +115,10 @@ def run(
     """
     if processes and reload:
         raise click.UsageError("--reload is for one process: leave --processes out.")
+    if kill_blocked is not None:
+        _check_kill_blocked(kill_blocked, processes)
     load = ctx.ensure_object(ScriptInfo).load_app
-    options = Options(names, web, reexec, health, health_file)
+    options = Options(names, web, reexec, health, health_file, kill_blocked)
     with clean_errors():
         if processes and not _is_child():
             code = _supervise(_loaded(load), options, processes)
@@ -112,6 +129,19 @@ def run(
                 options = options._replace(health=None, health_file=None)
             code = _run_here(load, options, reload)
     sys.exit(code)
+
+
+def _check_kill_blocked(seconds: float, processes: int | None) -> None:
+    if not processes:
+        raise click.UsageError(
+            "--kill-blocked is done by the process that supervises others: give"
+            " --processes, too; 1 will do."
+        )
+    if seconds < _LEAST_BLOCKED:
+        raise click.UsageError(
+            f"--kill-blocked takes at least {_LEAST_BLOCKED:g} s, since processes"
+            " report once a second, and less often on a busy machine."
+        )
 
 
 def _is_child() -> bool:
@@ -222,12 +252,22 @@ def _supervise(app: Flask, options: Options, count: int) -> int:
             count=count,
             listener=listener,
             stop_timeout=consumers.settings.shutdown_timeout,
-            silent_after=consumers.settings.blocked_after,
+            limits=_limits(consumers.settings, options),
         )
         checks = Checks(options.health, options.health_file, supervisor, systemd)
         stack.enter_context(checks)
         checks.ready()
         return supervisor.run()
+
+
+def _limits(settings: Settings, options: Options) -> ChildLimits:
+    from ..running.child_process import ChildLimits
+
+    return ChildLimits(
+        silent=settings.blocked_after,
+        starting=settings.start_timeout,
+        blocked=options.kill_blocked,
+    )
 
 
 def _check_processes(app: Flask, names: Sequence[str]) -> None:
@@ -244,6 +284,7 @@ def _check_processes(app: Flask, names: Sequence[str]) -> None:
 
 
 def _supervise_reloading(options: Options) -> int:
+    from ..running.child_process import ChildLimits
     from .reloading import CHANGED
     from .reloading import ENVIRONMENT
     from .reloading import STOP_TIMEOUT
@@ -251,7 +292,13 @@ def _supervise_reloading(options: Options) -> int:
     # The app is not loaded here: its code may be broken, and is to be watched.
     log_to_stderr()
     supervisor = _supervisor(
-        options, extra=ENVIRONMENT, count=1, stop_timeout=STOP_TIMEOUT, again=(CHANGED,)
+        options,
+        extra=ENVIRONMENT,
+        count=1,
+        stop_timeout=STOP_TIMEOUT,
+        # Code that cannot start waits for its next change, however long that takes.
+        limits=ChildLimits(starting=math.inf),
+        again=(CHANGED,),
     )
     return supervisor.run()
 

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+import typing as t
 from collections.abc import Mapping
 
 from .backoff import Backoff
@@ -35,6 +36,17 @@ _FINE = 60.0
 SILENT = 3.0
 
 
+class ChildLimits(t.NamedTuple):
+    """Seconds after which something is wrong with a child."""
+
+    #: It has reported how it is, and does so no more.
+    silent: float = SILENT
+    #: It has been started, and has not reported anything.
+    starting: float = 120.0
+    #: Its hub has not run, so it is killed; ``None`` if it never is.
+    blocked: float | None = None
+
+
 class ChildProcess:
     """One place for a child: the process that has it now, and when it gets another."""
 
@@ -44,12 +56,14 @@ class ChildProcess:
         environment: Mapping[str, str],
         listener: socket.socket | None,
         selector: selectors.BaseSelector,
-        silent_after: float,
+        limits: ChildLimits,
     ) -> None:
         #: When to start a process, on the monotonic clock, where none runs.
         self.due = 0.0
         #: Whether its process consumes, or did when it ended.
         self.up = False
+        #: Whether a process of it has found its own configuration wrong.
+        self.failed = False
         self.pid = 0
         self._command = command
         self._environment = environment
@@ -62,8 +76,11 @@ class ChildProcess:
         self._said = b""
         self._verdict: Verdict | None = None
         self._reports = 0
-        self._silent_after = silent_after
+        self._limits = limits
         self._silence = Silence(LOOK)
+        #: Seconds since it has reported how it is, or was started.
+        self._silent_for = 0.0
+        self._killed = False
         self._looked_at = 0.0
 
     @property
@@ -74,14 +91,47 @@ class ChildProcess:
     def verdict(self, now: float) -> Verdict | None:
         """What it said last, unless it runs and does not say anything any more."""
         elapsed, self._looked_at = now - self._looked_at, now
-        silent = self._silence.look((self.pid, self._reports), elapsed)
-        if self._verdict is None or silent < self._silent_after:
-            return self._verdict
-        text = (
-            f"nothing has been heard of it for {silent:.0f} s: it is halted, or"
-            " something in it lets not even threads run."
-        )
-        return Verdict(False, False, (Trouble("silent", "", text),))
+        silent = self._silence.look((self.pid, self.up, self._reports), elapsed)
+        self._silent_for = silent
+        if not self.running:
+            return None
+        has_said = self.up or self._verdict is not None
+        if not has_said and silent >= self._limits.starting:
+            return self._not_live(
+                "starting",
+                f"it was started {silent:.0f} s ago and does not run consumers yet:"
+                " what it imports does not end. 'py-spy dump' shows where.",
+            )
+        if has_said and silent >= max(SILENT, self._limits.silent):
+            return self._not_live(
+                "silent",
+                f"nothing has been heard of it for {silent:.0f} s: it is halted, or"
+                " something in it lets not even threads run.",
+            )
+        return self._verdict
+
+    def _not_live(self, kind: str, text: str) -> Verdict:
+        return Verdict(False, False, (Trouble(kind, "", text, fatal=True),))
+
+    @property
+    def blocked_for(self) -> float:
+        """Seconds for which its hub has not run since it consumes, as of the last look.
+
+        It is not counted while the child starts: hooks may load what takes long.
+        """
+        if not self.up:
+            return 0.0
+        silent = self._silent_for if self._silent_for >= SILENT else 0.0
+        return silent + (self._verdict.blocked_for if self._verdict else 0.0)
+
+    def kill_if_blocked(self) -> bool:
+        """Kill it, once, where its hub has not run for longer than it may."""
+        limit = self._limits.blocked
+        if self._killed or limit is None or self.blocked_for < limit:
+            return False
+        self._killed = True
+        self.send(signal.SIGKILL)
+        return True
 
     @property
     def running(self) -> bool:
@@ -106,6 +156,7 @@ class ChildProcess:
                 start_new_session=True,
             )
         self.pid, self.up, self._began = self._process.pid, False, time.monotonic()
+        self._killed = False
         self._selector.register(self._control, selectors.EVENT_READ, self)
 
     def hear(self) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 
 from ..text import printable
 
@@ -27,6 +28,9 @@ N = t.TypeVar("N", int, float)
 
 #: How many troubles are told at once, at the most.
 _MOST = 10
+
+#: Seconds that a hub may be busy with one greenlet before it is worth telling.
+_MOMENT = 2.0
 
 #: How often a queue is looked at within the time after which it counts as stalled.
 LOOKS = 3
@@ -82,6 +86,8 @@ class Snapshot:
     #: how late the hub is, in seconds.
     slowed_for: float = 0.0
     late: float = 0.0
+    #: For how many seconds it has been starting.
+    starting_for: float = 0.0
 
 
 class Limits(t.NamedTuple):
@@ -89,6 +95,7 @@ class Limits(t.NamedTuple):
 
     blocked: float
     stalled: float
+    starting: float
 
 
 @dataclass(frozen=True)
@@ -117,13 +124,21 @@ class Verdict:
     live: bool
     ready: bool
     troubles: tuple[Trouble, ...] = ()
+    #: For how many seconds the hub has not run.
+    blocked_for: float = field(default=0.0, compare=False)
     #: The lanes that there are; they say nothing about the other fields.
     lanes: tuple[Lane, ...] = field(default=(), compare=False)
 
     def to_json(self) -> str:
         """One line of JSON."""
         wrong = [printable(trouble.text) for trouble in self.troubles[:_MOST]]
-        said = {"live": self.live, "ready": self.ready, "wrong": wrong}
+        said: dict[str, t.Any] = {
+            "live": self.live,
+            "ready": self.ready,
+            "wrong": wrong,
+        }
+        if self.blocked_for >= _MOMENT:
+            said["blocked"] = round(self.blocked_for, 1)
         if self.lanes:
             said["suspects"] = {
                 lane.consumer: {"waiting": lane.waiting, "oldest": _whole(lane.oldest)}
@@ -140,9 +155,20 @@ class Verdict:
         said = json.loads(text)
         if not isinstance(said, Mapping) or not {"live", "ready"} <= said.keys():
             raise ValueError("no verdict")
-        wrong = (Trouble("told", "", str(text)) for text in said.get("wrong", ()))
-        lanes = _lanes(said.get("suspects", {}))
-        return cls(bool(said["live"]), bool(said["ready"]), tuple(wrong), tuple(lanes))
+        try:
+            return cls(
+                bool(said["live"]),
+                bool(said["ready"]),
+                tuple(map(_told, said.get("wrong", ()))),
+                float(said.get("blocked", 0.0)),
+                tuple(_lanes(said.get("suspects", {}))),
+            )
+        except TypeError as error:
+            raise ValueError("no verdict") from error
+
+
+def _told(text: t.Any) -> Trouble:
+    return Trouble("told", "", str(text), logged=False)
 
 
 def _lanes(said: t.Any) -> t.Iterator[Lane]:
@@ -162,7 +188,7 @@ def judge(snapshot: Snapshot, limits: Limits) -> Verdict:
     connected = all(facts.connected for facts in snapshot.subscriptions)
     ready = live and snapshot.started and not snapshot.stopping and connected
     lanes = tuple(facts.lane for facts in snapshot.subscriptions if facts.lane)
-    return Verdict(live, ready, tuple(troubles), lanes)
+    return Verdict(live, ready, tuple(troubles), snapshot.silent_for, lanes)
 
 
 def _of_hub(snapshot: Snapshot, limits: Limits) -> Iterable[Trouble]:
@@ -180,9 +206,23 @@ def _of_hub(snapshot: Snapshot, limits: Limits) -> Iterable[Trouble]:
     if snapshot.slowed_for >= limits.stalled:
         yield _slowed(snapshot)
     if not snapshot.started:
-        yield Trouble("starting", "", "The worker has not started yet.", logged=False)
+        yield _starting(snapshot, limits)
     if snapshot.stopping:
         yield Trouble("stopping", "", "The worker is stopping.", logged=False)
+
+
+def _starting(snapshot: Snapshot, limits: Limits) -> Trouble:
+    if snapshot.starting_for < limits.starting:
+        text = "The worker has not started yet."
+        return Trouble("starting", "", text, logged=False)
+    return Trouble(
+        "starting",
+        "",
+        f"The worker has been starting for {snapshot.starting_for:.0f} s: a"
+        " 'before_worker' hook does not end. 'QCONSUME_START_TIMEOUT' is for those that"
+        " take longer on purpose.",
+        fatal=True,
+    )
 
 
 def _slowed(snapshot: Snapshot) -> Trouble:
@@ -379,17 +419,18 @@ def together(verdicts: Mapping[str, Verdict | None]) -> Verdict:
     troubles: list[Trouble] = []
     for name, verdict in verdicts.items():
         if verdict is None:
-            troubles.append(Trouble("absent", name, f"{name}: not running yet."))
+            text = f"{name}: not running yet."
+            troubles.append(Trouble("absent", name, text, logged=False))
         else:
             troubles += [
-                Trouble(each.kind, name, f"{name}: {each.text}")
+                replace(each, about=name, text=f"{name}: {each.text}")
                 for each in verdict.troubles
             ]
     told = [verdict for verdict in verdicts.values() if verdict is not None]
     live = all(verdict.live for verdict in told)
     ready = len(told) == len(verdicts) and all(verdict.ready for verdict in told)
     lanes = _together(lane for verdict in told for lane in verdict.lanes)
-    return Verdict(live, ready, tuple(troubles), lanes)
+    return Verdict(live, ready, tuple(troubles), lanes=lanes)
 
 
 def _together(lanes: Iterable[Lane]) -> tuple[Lane, ...]:

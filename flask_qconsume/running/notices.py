@@ -11,15 +11,46 @@ import os
 import pathlib
 import socket
 import stat
+from collections.abc import Callable
 from collections.abc import MutableMapping
 
 from ..errors import WorkerError
+from ..logs import logger_named
+from ..text import printable
 from ..transports.native import original
+from . import native
 from .health import Verdict
+
+logger = logger_named("flask_qconsume.watch")
+
+_UNTOLD = "The worker's health cannot be told: %s. It is tried again."
 
 #: Where systemd wants to be told, and how often, in microseconds.
 NOTIFY_SOCKET = "NOTIFY_SOCKET"
 WATCHDOG = ("WATCHDOG_USEC", "WATCHDOG_PID")
+
+
+class Recipients:
+    """Functions that are called with each verdict; one that fails is logged once."""
+
+    def __init__(self) -> None:
+        self._all: list[Callable[[Verdict], object]] = []
+        self._failed: set[Callable[[Verdict], object]] = set()
+
+    def add(self, recipient: Callable[[Verdict], object]) -> None:
+        """Call it with each verdict from now on."""
+        self._all.append(recipient)
+
+    def tell(self, verdict: Verdict) -> None:
+        """Call all of them."""
+        for recipient in self._all:
+            try:
+                recipient(verdict)
+            except Exception as error:
+                if recipient not in self._failed:
+                    self._failed.add(recipient)
+                    text = printable(error)
+                    native.apart("health", logger.error, _UNTOLD, text)
 
 
 class HealthFile:

@@ -14,18 +14,23 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..logs import logger_named
 from ..transports.native import Latch
 from .child_process import LOOK
 from .child_process import SILENT
+from .child_process import ChildLimits
 from .child_process import ChildProcess
 from .exits import FORCED
 from .exits import RESERVE
 from .exits import end_process
+from .health import Trouble
 from .health import Verdict
 from .health import together
+from .notices import Recipients
 from .signal_watcher import SignalWatcher
+from .trouble_log import TroubleLog
 
 logger = logger_named("flask_qconsume.processes")
 
@@ -34,6 +39,8 @@ _LATER = 2.0
 
 #: Seconds within which the main thread notices that a stop is asked for.
 _NOTICED = 1.0
+
+_LIMITS = ChildLimits()
 
 #: Exit codes of a process that finds its own configuration wrong.
 _WRONG = (1, 2)
@@ -45,8 +52,7 @@ class Supervisor:
     :param command: What to run, with an environment.
     :param listener: A listening socket that all children share.
     :param stop_timeout: Seconds that a child's stop waits for its handlers.
-    :param silent_after: Seconds after which a child that reported how it is, and does
-        so no more, is not live.
+    :param limits: When a child counts as not live, and when it is killed.
     :param again: Exit codes by which a child asks to be started anew, at once.
     """
 
@@ -58,10 +64,11 @@ class Supervisor:
         count: int,
         listener: socket.socket | None = None,
         stop_timeout: float,
-        silent_after: float = SILENT,
+        limits: ChildLimits = _LIMITS,
         again: Collection[int] = (),
     ) -> None:
         self._stop_timeout = stop_timeout
+        self._limits = limits
         self._listener = listener
         self._again = again
         self._selector = selectors.DefaultSelector()
@@ -71,7 +78,7 @@ class Supervisor:
                 environment,
                 listener,
                 self._selector,
-                max(SILENT, silent_after),
+                limits,
             )
             for _ in range(count)
         ]
@@ -81,14 +88,27 @@ class Supervisor:
         #: The exit code, where it ends at once.
         self._code = 0
         self._ever_up = False
-        self._told: list[Callable[[Verdict], object]] = []
+        self._recipients = Recipients()
         self._tell_at = 0.0
-        #: What is to be answered for all children; any thread may read it.
-        self.verdict = Verdict(live=True, ready=False)
+        self._log = TroubleLog(logger)
+        self._verdict = Verdict(live=True, ready=False)
+        self._judged_at = time.monotonic()
+
+    @property
+    def verdict(self) -> Verdict:
+        """What is to be answered for all children; any thread may read it."""
+        silent = time.monotonic() - self._judged_at
+        if silent < max(SILENT, self._limits.silent):
+            return self._verdict
+        text = (
+            f"The supervising process has done nothing for {silent:.0f} s: it is"
+            " halted, or what it logs to takes nothing."
+        )
+        return Verdict(False, False, (Trouble("silent", "", text),))
 
     def tell(self, told: Callable[[Verdict], object]) -> None:
         """Have a function called with the verdict about all children, each second."""
-        self._told.append(told)
+        self._recipients.add(told)
 
     def run(self) -> int:
         """Supervise until a signal; the exit code."""
@@ -133,6 +153,7 @@ class Supervisor:
             for child in self._children:
                 child.start_if_due()
             self._listen(LOOK)
+            self._kill_blocked()
             for child in self._children:
                 code = child.ended()
                 if code is not None and self._is_final(child, code):
@@ -144,7 +165,9 @@ class Supervisor:
         if code in self._again:
             child.due = 0.0
             return False
-        if code in _WRONG and not self._ever_up and not child.up:
+        if code in _WRONG and not child.up:
+            child.failed = True
+        if not self._ever_up and all(each.failed for each in self._children):
             logger.error("Process %d could not start: giving up", child.pid)
             return True
         delay = child.again_after()
@@ -156,6 +179,16 @@ class Supervisor:
         )
         return False
 
+    def _kill_blocked(self) -> None:
+        for child in self._children:
+            if child.kill_if_blocked():
+                logger.error(
+                    "Process %d: its hub has not run for %.0f s: killed. Its"
+                    " messages come again as suspects",
+                    child.pid,
+                    child.blocked_for,
+                )
+
     def _listen(self, timeout: float) -> None:
         """Hear what the children say."""
         for key, _ in self._selector.select(timeout):
@@ -165,21 +198,13 @@ class Supervisor:
 
     def _judge(self) -> None:
         now = time.monotonic()
-        verdicts = {child.name: child.verdict(now) for child in self._children}
-        verdict = together(verdicts)
-        self.verdict = Verdict(
-            verdict.live, verdict.ready and not self._asked, verdict.troubles
-        )
+        verdict = together({each.name: each.verdict(now) for each in self._children})
+        self._verdict = replace(verdict, ready=verdict.ready and not self._asked)
+        self._judged_at = now
+        self._log.update(verdict.troubles)
         if now >= self._tell_at:
             self._tell_at = now + 1.0
-            for told in self._told:
-                self._try(told)
-
-    def _try(self, told: Callable[[Verdict], object]) -> None:
-        try:
-            told(self.verdict)
-        except OSError as error:
-            logger.error("The health cannot be told: %s", error)
+            self._recipients.tell(self._verdict)
 
     def _stop(self) -> int:
         """Stop all children; the exit code."""

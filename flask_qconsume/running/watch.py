@@ -22,7 +22,6 @@ import gevent
 from ..broker.base import Suspects
 from ..broker.delivery import Lane
 from ..logs import logger_named
-from ..text import printable
 from ..transports.native import Latch
 from ..transports.native import NativeThread
 from . import health
@@ -37,6 +36,8 @@ from .health import Snapshot
 from .health import Trouble
 from .health import Verdict
 from .health import judge
+from .notices import Recipients
+from .trouble_log import TroubleLog
 
 if t.TYPE_CHECKING:
     from .subscription import Subscription
@@ -47,12 +48,8 @@ logger = logger_named("flask_qconsume.watch")
 #: Seconds between two looks.
 INTERVAL = 1.0
 
-_UNTOLD = "The worker's health cannot be told: %s. It is tried again."
-
 #: Seconds that the end of the thread is waited for.
 _PATIENCE = 2.0
-
-Told = Callable[[Verdict], t.Any]
 
 
 class Watch:
@@ -65,13 +62,14 @@ class Watch:
         self._worker = worker
         self._interval = interval
         settings = worker.settings
-        self._limits = Limits(settings.blocked_after, settings.stalled_after)
+        self._limits = Limits(
+            settings.blocked_after, settings.stalled_after, settings.start_timeout
+        )
         #: Set once the worker consumes, or tries to.
         self.started = False
         #: The latest verdict, which any thread may read.
         self.verdict = Verdict(live=True, ready=False)
-        self._told: list[Told] = []
-        self._untold: list[Told] = []
+        self._recipients = Recipients()
         self._pulse = 0
         self._facts: tuple[Facts, ...] = ()
         self._watched: dict[Subscription, _Watched] = {}
@@ -79,16 +77,16 @@ class Watch:
         self._slowed_for = 0.0
         self._greenlet: gevent.Greenlet | None = None
         self._hub_thread = 0
-        self._known: dict[tuple[str, str], Trouble] = {}
+        self._log = TroubleLog(logger)
         self._over = Latch()
         self._thread = NativeThread(self._watch, "watch")
 
-    def tell(self, told: Told) -> None:
+    def tell(self, told: Callable[[Verdict], object]) -> None:
         """Have a function called with each verdict, in a thread of its own.
 
         It must not wait for the hub, nor for long.
         """
-        self._told.append(told)
+        self._recipients.add(told)
 
     def start(self) -> None:
         """Begin to watch. To be called on the worker's hub."""
@@ -119,7 +117,7 @@ class Watch:
                 due = [each for each in watched if each.is_due(now)]
                 if due and not asking:  # A dead greenlet is false.
                     asking = gevent.spawn(self._ask, due)
-                self._log()
+                self._log.update(self.verdict.troubles)
                 self._pulse += 1
                 gevent.sleep(self._interval)
         finally:
@@ -142,55 +140,36 @@ class Watch:
                 logger.debug("Cannot count '%s': %s", watched.queue, error)
                 watched.unknown()
 
-    def _log(self) -> None:
-        """Log what is new, once, and what is over."""
-        now = {each.key: each for each in self.verdict.troubles if each.logged}
-        for key, trouble in now.items():
-            if key not in self._known:
-                logger.log(trouble.level, "%s", trouble.text)
-        for key, trouble in self._known.items():
-            if key not in now:
-                logger.warning("Over: %s", trouble.text.partition(". ")[0])
-        self._known = now
-
     # -- in a thread of its own -------------------------------------------------------
 
     def _watch(self) -> None:
         silence = Silence(self._interval)
+        start = Silence(self._interval)
         before = time.monotonic()
         while not self._over.wait(self._interval):
             now = time.monotonic()
             silent = silence.look(self._pulse, now - before)
+            starting = start.look(self.started, now - before)
             before = now
-            verdict = judge(self._snapshot(silent), self._limits)
-            blocked = [each for each in verdict.troubles if each.kind == "blocked"]
-            for trouble in blocked:
-                if trouble.key not in self._known:
-                    self._known[trouble.key] = trouble
+            verdict = judge(self._snapshot(silent, starting), self._limits)
+            for trouble in verdict.troubles:
+                if trouble.kind == "blocked" and self._log.note(trouble):
                     self._log_blocked(trouble)
             self.verdict = verdict
-            self._report()
+            self._recipients.tell(verdict)
 
-    def _snapshot(self, silent: float) -> Snapshot:
+    def _snapshot(self, silent: float, starting: float) -> Snapshot:
         turns = self._worker.turns
         return Snapshot(
             silent_for=silent,
             where=_place(self._frame()) if silent >= self._limits.blocked else "",
             started=self.started,
+            starting_for=starting,
             stopping=self._worker.stopping.is_set(),
             subscriptions=self._facts,
             slowed_for=self._slowed_for,
             late=0.0 if turns is None else turns.pace.late,
         )
-
-    def _report(self) -> None:
-        for told in self._told:
-            try:
-                told(self.verdict)
-            except Exception as error:
-                if told not in self._untold:
-                    self._untold.append(told)
-                    native.apart("health", logger.error, _UNTOLD, printable(error))
 
     def _log_blocked(self, trouble: Trouble) -> None:
         """Log it now: it may never end. What blocks may be logging, so apart."""

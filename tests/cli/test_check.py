@@ -125,6 +125,45 @@ def _children(pid: int) -> list[int]:
     return [int(word) for word in text.split()]
 
 
+HANGS = """
+
+import gevent.event
+
+bp.before_worker(lambda: gevent.event.Event().wait())
+"""
+
+#: In a child, which gevent has patched.
+IMPORTS = """
+
+if getattr(sys.modules.get("gevent.monkey"), "saved", None):
+    while True:
+        time.sleep(1)
+"""
+
+
+@pytest.mark.parametrize(
+    "code, args, said",
+    [
+        (HANGS, [], "The worker has been starting for"),
+        (HANGS, ["--processes", "1"], "The worker has been starting for"),
+        (IMPORTS, ["--processes", "1"], "does not run consumers yet"),
+    ],
+    ids=["a hook", "a child's hook", "a child's import"],
+)
+def test_a_start_that_does_not_end_is_told(
+    on_redis: Commands, address: str, code: str, args: list[str], said: str
+) -> None:
+    shop = on_redis.folder / "shop.py"
+    shop.write_text(shop.read_text() + code)
+    on_redis.config["START_TIMEOUT"] = 2.0
+    with on_redis.start("run", "--health", address, *args) as worker:
+        wait_for(lambda: get(f"http://{address}/live")[0] == 503, 40)
+        assert said in get(f"http://{address}/live")[1]["wrong"][0]
+        worker.wait_for(said)
+        worker.send()
+        worker.wait_for("SIGTERM: stopping")
+
+
 def test_an_address_that_is_taken_is_told(commands: Commands, address: str) -> None:
     done = commands.run("run", "--health", "127.0.0.1:99999")
     assert done.returncode == 1

@@ -26,7 +26,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("timeout", "dead_letter_ttl", "shutdown_timeout"), (float,)),
     **dict.fromkeys(("publish_timeout", "heartbeat", "lease"), (float,)),
     **dict.fromkeys(("blocked_after", "stalled_after", "away_after"), (float,)),
-    **dict.fromkeys(("hub_latency", "least_share"), (float,)),
+    **dict.fromkeys(("hub_latency", "least_share", "start_timeout"), (float,)),
     **dict.fromkeys(("concurrency", "delivery_limit"), (int,)),
     **dict.fromkeys(("max_message_size", "max_items"), (int,)),
     "prefetch": (int, type(None)),

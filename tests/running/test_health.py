@@ -37,7 +37,7 @@ FINE = Facts(
     backlog=0,
 )
 RUNS = Snapshot(0.0, "", started=True, stopping=False, subscriptions=(FINE,))
-LIMITS = Limits(blocked=10.0, stalled=120.0)
+LIMITS = Limits(blocked=10.0, stalled=120.0, starting=60.0)
 
 
 def judged(**changes: t.Any) -> Verdict:
@@ -57,6 +57,24 @@ def test_one_that_starts_or_stops_is_live_and_not_ready(
     verdict = judge(dataclasses.replace(RUNS, **changes), LIMITS)
     assert (verdict.live, verdict.ready) == (True, False)
     assert not any(trouble.logged for trouble in verdict.troubles)
+
+
+def test_a_start_that_does_not_end_is_told() -> None:
+    starting = dataclasses.replace(RUNS, started=False, starting_for=60.0)
+    verdict = judge(starting, LIMITS)
+    assert (verdict.live, verdict.ready) == (False, False)
+    (trouble,) = verdict.troubles
+    assert trouble.logged
+    assert "starting for 60 s: a 'before_worker' hook does not end" in trouble.text
+
+
+def test_for_how_long_the_hub_has_not_run_crosses_a_wire() -> None:
+    """Not for a moment, as every hub has some."""
+    for seconds, told in ((1.0, 0.0), (4.0, 4.0)):
+        verdict = judge(dataclasses.replace(RUNS, silent_for=seconds), LIMITS)
+        assert Verdict.from_json(verdict.to_json()).blocked_for == told
+    with pytest.raises(ValueError):
+        Verdict.from_json('{"live": 1, "ready": 1, "wrong": 5}')
 
 
 def test_an_outage_of_the_broker_is_no_reason_to_start_anew() -> None:
@@ -196,6 +214,7 @@ def test_several_processes_are_judged_together() -> None:
     away = judged(connected=False)
     dead = judged(tended=False)
     assert together({"1": good, "2": good}) == good
+    assert not any(each.logged for each in together({"1": None}).troubles)
     assert (together({"1": good, "2": None}).live, together({"2": None}).ready) == (
         True,
         False,

@@ -35,6 +35,7 @@ import sys
 
 before = {"gevent"} & set(sys.modules)  # Where coverage measures, it imports it.
 
+from flask_qconsume.running.child_process import ChildLimits
 from flask_qconsume.running.processes import Supervisor
 
 logging.basicConfig(level=logging.INFO)
@@ -46,7 +47,9 @@ supervisor = Supervisor(
     listener=listener,
     stop_timeout=float(sys.argv[2]),
     again=(7,),
+    limits=ChildLimits(starting=1.0, blocked=5.0),
 )
+# watching
 code = supervisor.run()
 assert {"gevent"} & set(sys.modules) == before
 print("ended with", code, flush=True)
@@ -86,16 +89,34 @@ print("parent is gone", flush=True)
 """
 
 
+#: Blocks the supervisor when one of its children ends.
+LOG_BLOCKS = """
+import time
+
+class Blocked(logging.Handler):
+    def emit(self, record):
+        while "starting another" in record.msg:
+            print("log blocks", flush=True)
+            time.sleep(1)
+
+logging.getLogger("flask_qconsume").addHandler(Blocked())
+"""
+
+
 class Supervised(Commands):
     """A supervisor over programs of the test's own."""
 
     #: Code that the supervisor runs first.
     logging = ""
+    #: Code that it runs when it is made.
+    watching = ""
 
     def begin(self, child: str, *, count: int = 2, stop_timeout: float = 5.0) -> t.Any:
         (self.folder / "child.py").write_text(CHILD + child)
         (self.folder / "supervise.py").write_text(
-            SUPERVISE.replace("listener = ", f"{self.logging}listener = ", 1)
+            SUPERVISE.replace("listener = ", f"{self.logging}listener = ", 1).replace(
+                "# watching", self.watching
+            )
         )
         arguments = [str(count), str(stop_timeout)]
         return self.spawn([sys.executable, "supervise.py", *arguments])
@@ -149,15 +170,7 @@ def test_a_signal_without_a_meaning_is_passed_on(supervised: Supervised) -> None
 def test_a_log_that_blocks_the_supervisor_does_not_hold_up_a_stop(
     supervised: Supervised,
 ) -> None:
-    supervised.logging = (
-        "import time\n"
-        "class Blocked(logging.Handler):\n"
-        "    def emit(self, record):\n"
-        "        while 'starting another' in record.msg:\n"
-        "            print('log blocks', flush=True)\n"
-        "            time.sleep(1)\n"
-        "logging.getLogger('flask_qconsume').addHandler(Blocked())\n"
-    )
+    supervised.logging = LOG_BLOCKS
     with supervised.begin(WAIT, stop_timeout=-18.0) as parent:
         parent.wait_for("child is up", 2)
         os.kill(pids(parent.output)[0], signal.SIGKILL)
@@ -208,6 +221,102 @@ def test_when_none_ever_came_up_it_gives_up(supervised: Supervised, code: int) -
         assert parent.wait() == code
     assert "could not start: giving up" in parent.output
     assert 1 <= parent.output.count("Error: wrong") <= 2
+
+
+def test_one_that_cannot_start_does_not_end_the_others(supervised: Supervised) -> None:
+    """Only when none of them can, the configuration is to blame."""
+    child = (
+        "try:\n"
+        "    open('first', 'x').close()\n"
+        "except FileExistsError:\n"
+        "    pass\n"
+        "else:\n"
+        "    exit_with(1)\n"
+    )
+    with supervised.begin(child + WAIT) as parent:
+        parent.wait_for("child is up", 2)
+        assert parent.output.count("(exit code 1); starting another one") == 1
+        assert parent.end() == 0
+
+
+def test_one_that_does_not_come_up_is_told(supervised: Supervised) -> None:
+    """It hangs in an import, say."""
+    supervised.watching = "supervisor.tell(lambda told: print(told.to_json()))"
+    child = "print('hangs', os.getpid(), flush=True)\ncontrol.recv(1)\n"
+    with supervised.begin(child, count=1) as parent:
+        parent.wait_for("hangs")
+        parent.wait_for("s ago and does not run consumers yet: what it imports")
+        assert parent.output.count("ERROR:flask_qconsume.processes:process ") == 1
+        assert parent.end() == 0
+        assert '{"live": false, "ready": false, "wrong": ["process ' in parent.output
+
+
+REPORT = """
+control.sendall(b'{{"live": false, "ready": false, "wrong": [], "blocked": {}}}\\n')
+"""
+
+
+def test_one_whose_hub_is_blocked_is_killed(supervised: Supervised) -> None:
+    child = f"up()\n{REPORT.format(4.0)}{REPORT.format(5.0)}control.recv(1)"
+    with supervised.begin(child, count=1) as parent:
+        parent.wait_for("its hub has not run for 5 s: killed")
+        parent.wait_for("ended (killed by SIGKILL); starting another one")
+        parent.end()
+
+
+def test_one_that_is_blocked_while_it_starts_is_not_killed(
+    supervised: Supervised,
+) -> None:
+    """A hook may load what takes long."""
+    child = f"{REPORT.format(50.0)}{WAIT.replace('up()', '')}"
+    supervised.watching = "supervisor.tell(lambda told: print(told.to_json()))"
+    with supervised.begin(child, count=1) as parent:
+        parent.wait_for('{"live": false, "ready": false, "wrong": []}', 3)
+        assert parent.end() == 0
+        assert "its hub has" not in parent.output
+
+
+def test_one_that_says_nothing_any_more_is_killed(supervised: Supervised) -> None:
+    """Code in C may let not even threads run."""
+    child = f"up()\n{REPORT.format(0.0)}control.recv(1)"
+    with supervised.begin(child, count=1) as parent:
+        parent.wait_for("its hub has not run")
+        parent.wait_for("ended (killed by SIGKILL); starting another one")
+        parent.end()
+
+
+def test_what_a_killed_child_has_started_is_killed(supervised: Supervised) -> None:
+    child = (
+        "import subprocess\n"
+        "started = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=-1)\n"
+        "print('started', started.pid, flush=True)\n"
+        f"up()\n{REPORT.format(5.0)}control.recv(1)"
+    )
+    with supervised.begin(child, count=1) as parent:
+        parent.wait_for("its hub has not run")
+        found = re.findall(r"started (\d+)", parent.output)
+        wait_for(lambda: not runs(int(found[0])))
+        parent.end()
+
+
+def test_a_supervisor_that_is_blocked_is_not_live(supervised: Supervised) -> None:
+    supervised.logging = LOG_BLOCKS
+    supervised.watching = (
+        "import threading\n"
+        "def watch():\n"
+        "    while True:\n"
+        "        print(supervisor.verdict.to_json(), flush=True)\n"
+        "        time.sleep(0.2)\n"
+        "threading.Thread(target=watch, daemon=True).start()\n"
+    )
+    with supervised.begin(WAIT) as parent:
+        parent.wait_for("child is up", 2)
+        parent.wait_for('"live": true')
+        os.kill(pids(parent.output)[0], signal.SIGKILL)
+        parent.wait_for("The supervising process has done nothing for")
+        parent.send()
+        parent.wait_for("child ends")
+        assert parent.end() == 128 + signal.SIGTERM
 
 
 def test_one_that_is_killed_at_its_start_is_tried_again(supervised: Supervised) -> None:
@@ -348,3 +457,66 @@ def test_a_wrong_configuration_is_told_once(shop: Commands) -> None:
     assert done.returncode == 1
     assert done.stderr.count("RuntimeError: no licence") == 1
     assert "giving up" in done.stderr
+
+
+# -- what never returns from C ---------------------------------------------------------
+
+#: Backtracks for ages, in C, and holds the interpreter's lock meanwhile.
+POISON = """
+
+@bp.consumer("parse", concurrency=3)
+def parse(body):
+    import re
+
+    print("parsing", body["n"], flush=True)
+    re.match(r"(a+)+$", "a" * 60 + "b" if body["n"] == 0 else "aaa")
+    print("parsed", body["n"], flush=True)
+"""
+
+
+def test_a_message_that_blocks_for_ever_dies_on_redis(
+    tmp_path: pathlib.Path, redis_url: str
+) -> None:
+    blocks_until_it_is_dead(Commands(tmp_path, {"BROKER_URL": redis_url, "LEASE": 3}))
+
+
+def test_a_message_that_blocks_for_ever_dies_on_rabbitmq(
+    tmp_path: pathlib.Path, rabbitmq_url: str
+) -> None:
+    blocks_until_it_is_dead(Commands(tmp_path, {"BROKER_URL": rabbitmq_url}))
+
+
+def blocks_until_it_is_dead(shop: Commands) -> None:
+    """It is a suspect after the first kill; its neighbours are handled."""
+    code = SHOP.replace("def create_app", f"{POISON}\n\ndef create_app")
+    (shop.folder / "shop.py").write_text(code)
+    shop.config["DELIVERY_LIMIT"] = 2
+    for number in range(4):
+        done = shop.run("publish", "parse", json.dumps({"n": number}))
+        assert done.returncode == 0, done.stderr
+    options = ["orders.parse", "--processes", "1", "--kill-blocked", "5"]
+    with shop.start("run", *options) as parent:
+        parent.wait_for("parsing 0", 2, timeout=60)
+        wait_for(lambda: "parse" in dead(shop), 60, message=lambda: parent.output)
+        for number in (1, 2, 3):
+            parent.wait_for(f"parsed {number}", timeout=60)
+        assert parent.end() == 0
+    assert parent.output.count("its hub has not run for") == 2
+    assert "parsed 0" not in parent.output
+
+
+def dead(commands: Commands) -> str:
+    return commands.run("dead-letters", "list", "orders.parse").stdout
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [(["--kill-blocked", "60"], "--processes"), (["--kill-blocked", "1"], "at least")],
+)
+def test_what_cannot_kill_is_told(
+    shop: Commands, options: list[str], said: str
+) -> None:
+    more = ["--processes", "1"] if said == "at least" else []
+    done = shop.run("run", *options, *more)
+    assert done.returncode == 2
+    assert said in done.stderr
