@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 from difflib import get_close_matches
+from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
 from .retry import RetryPolicy
@@ -127,6 +128,14 @@ def _one_of(*choices: str) -> Callable[[t.Any], str]:
         return t.cast(str, value)
 
     return check
+
+
+def _http_url(value: t.Any) -> str:
+    text = _text(value)
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("it must begin with http:// or https:// and a host")
+    return text
 
 
 def _mapping(value: t.Any) -> dict[str, t.Any]:
@@ -361,6 +370,16 @@ TABLE: tuple[Setting, ...] = (
         _number(0.001, 86_400),
     ),
     Setting(
+        "management_url",
+        "a URL",
+        None,
+        "RabbitMQ only: where its management plugin answers"
+        " (http://user:password@host:15672), so that 'status' can tell what AMQP does"
+        " not: what workers have in hand, and retries that a full queue refuses.",
+        _http_url,
+        secret=True,
+    ),
+    Setting(
         "heartbeat",
         "seconds",
         30.0,
@@ -465,6 +484,7 @@ class Settings:
     declare: str
     publish_timeout: float
     away_after: float
+    management_url: str | None = field(repr=False)
     heartbeat: float
     lease: float
     blocked_after: float

@@ -37,6 +37,7 @@ WRONG: dict[str, list[t.Any]] = {
     **dict.fromkeys(TEXTS, [5, True, b"x", ["x"], {}]),
     **dict.fromkeys(MAPPINGS, [5, "x", ["x"], True, {5: {}}]),
     "accept": [5, "application/json", [5], [None], True],
+    "management_url": [5, True, [], "", "host:15672", "file:///etc/passwd", "http://"],
 }
 
 
@@ -76,6 +77,7 @@ def test_every_row_says_what_it_means_and_none_stands_for_the_default(
 def test_what_may_have_a_password_in_it_is_not_shown() -> None:
     assert {setting.name for setting in TABLE if setting.secret} == {
         "broker_url",
+        "management_url",
         "transport_options",
     }
     with pytest.raises(ConfigurationError) as caught:

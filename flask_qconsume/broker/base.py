@@ -147,6 +147,33 @@ class Suspects:
     since: float | None = None
 
 
+@dataclass(frozen=True)
+class QueueStatus:
+    """How the messages of one queue stand; ``None`` is what the broker cannot tell."""
+
+    #: Ready to be handled.
+    waiting: int | None
+    #: Held back until they are due: retries, and messages published with a delay.
+    delayed: int | None
+    #: With a worker and not settled yet, suspects included.
+    in_hand: int | None
+    suspects: Suspects | None
+    dead_letters: int | None
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """What a broker holds back until it is due, for all queues of an app together."""
+
+    #: Numbers of retries, by the seconds of the wait queue that they are in.
+    retries: Mapping[int, int]
+    #: The same of messages that were published with a delay.
+    delayed: Mapping[int, int]
+    #: How many more are due already, and refused by a queue that is full or missing;
+    #: ``None`` if the broker cannot tell.
+    refused: int | None
+
+
 class DeadLetters(abc.ABC):
     """The dead letters of one queue."""
 
@@ -293,6 +320,23 @@ class Broker(abc.ABC):
         when it waits, but who has it in hand.
         """
         return Suspects(self.depth(plan.suspects))
+
+    def statuses(self, plans: Sequence[QueuePlan]) -> list[QueueStatus]:
+        """How the messages of queues stand; looking changes nothing."""
+        return [self._status(plan) for plan in plans]
+
+    def held_back(self) -> HeldBack | None:
+        """What is held back for the whole app; ``None`` where each queue's is known."""
+        return None
+
+    def _status(self, plan: QueuePlan) -> QueueStatus:
+        return QueueStatus(
+            waiting=self.depth(plan.name),
+            delayed=None,
+            in_hand=None,
+            suspects=self.suspects(plan),
+            dead_letters=self.dead_letters(plan).count(),
+        )
 
     @abc.abstractmethod
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:

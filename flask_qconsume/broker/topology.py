@@ -46,6 +46,11 @@ class QueuePlan:
         return f"{self.name}.suspects"
 
     @property
+    def lanes(self) -> tuple[str, str]:
+        """The queues whose messages are handled."""
+        return self.name, self.suspects
+
+    @property
     def dead(self) -> str:
         """Where its dead letters are kept."""
         return f"{self.name}.dead"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 import typing as t
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import click
 
+from ..broker.base import HeldBack
+from ..broker.base import QueueStatus
 from ..broker.base import Suspects
+from ..broker.topology import QueuePlan
 from ..extension import AppConsumers
 from ..registration.consumer import Consumer
 from ..registration.registry import find
@@ -17,23 +23,34 @@ from .context import with_consumers
 from .durations import spoken
 from .table import table
 
-_HEADERS = ("Consumer", "Queue", "Waiting", "Suspects", "Oldest", "Dead letters")
+_HEADERS = (
+    "Consumer",
+    "Queue",
+    "Waiting",
+    "Delayed",
+    "In hand",
+    "Suspects",
+    "Oldest",
+    "Dead letters",
+)
 
 #: What stands where the broker cannot tell.
 _UNKNOWN = "unknown"
 
 
 class Standing(t.NamedTuple):
-    """How one consumer's messages stand."""
+    """How one consumer's messages stand; ``None`` is what the broker cannot tell."""
 
     consumer: str
     queue: str
-    waiting: int
-    suspects: int
-    #: For how many seconds the oldest suspect has been one; ``None`` where nobody can
-    #: tell, or there is none.
+    waiting: int | None
+    delayed: int | None
+    in_hand: int | None
+    suspects: int | None
+    #: For how many seconds the oldest suspect has been one; ``None`` if there is none,
+    #: too.
     oldest: float | None
-    dead_letters: int
+    dead_letters: int | None
 
 
 @click.command()
@@ -43,35 +60,53 @@ class Standing(t.NamedTuple):
 def status(app: AppConsumers, names: tuple[str, ...], as_lines: bool) -> None:
     """Show how many messages, suspects and dead letters wait.
 
-    The broker is asked; no worker needs to run. What a worker has in hand is not
-    counted, but on Kafka. The age of the oldest suspect is not to be had from RabbitMQ:
-    there the workers tell it, by 'run --health'.
+    The broker is asked; no worker needs to run. What it cannot tell is 'unknown', and
+    null in JSON: on RabbitMQ whose messages are held back, and, without
+    'QCONSUME_MANAGEMENT_URL', what workers have in hand; on Kafka the latter is among
+    what waits. The age of the oldest suspect is not to be had from RabbitMQ: there the
+    workers tell it, by 'run --health'.
     """
     check_shared(app, "count messages")
     consumers = app.consumers
     chosen = [find(consumers, name) for name in names] or list(consumers.values())
-    found = [_standing(app, consumer, time.time()) for consumer in chosen]
+    found = _standings(app, chosen, time.time())
+    held_back = app.broker.held_back() if found else None
     if as_lines:
         for each in found:
-            click.echo(json.dumps(each._asdict()))
+            click.echo(json.dumps(_as_json(each, held_back)))
     elif found:
         click.echo(table(_HEADERS, [_row(each) for each in found]))
+        if held_back is not None:
+            click.echo(f"\n{_in_words(held_back)}")
     else:
         click.echo("No consumers were registered.")
     for text in app.broker.caveats():
         click.echo(f"Warning: {text}", err=True)
 
 
-def _standing(app: AppConsumers, consumer: Consumer, now: float) -> Standing:
-    plan, broker = app.topology.queue(consumer.queue), app.broker
-    suspects = broker.suspects(plan)
+def _standings(
+    app: AppConsumers, consumers: Sequence[Consumer], now: float
+) -> list[Standing]:
+    plans = [app.topology.queue(consumer.queue) for consumer in consumers]
+    statuses = app.broker.statuses(plans)
+    return [
+        _standing(*each, now) for each in zip(consumers, plans, statuses, strict=True)
+    ]
+
+
+def _standing(
+    consumer: Consumer, plan: QueuePlan, status: QueueStatus, now: float
+) -> Standing:
+    suspects = status.suspects
     return Standing(
-        consumer.name,
-        plan.name,
-        broker.depth(plan.name),
-        suspects.waiting,
-        _age(suspects, now),
-        broker.dead_letters(plan).count(),
+        consumer=consumer.name,
+        queue=plan.name,
+        waiting=status.waiting,
+        delayed=status.delayed,
+        in_hand=status.in_hand,
+        suspects=None if suspects is None else suspects.waiting,
+        oldest=None if suspects is None else _age(suspects, now),
+        dead_letters=status.dead_letters,
     )
 
 
@@ -79,13 +114,43 @@ def _age(suspects: Suspects, now: float) -> float | None:
     return None if suspects.since is None else round(max(0.0, now - suspects.since), 1)
 
 
+def _as_json(each: Standing, held_back: HeldBack | None) -> dict[str, t.Any]:
+    held = None if held_back is None else dataclasses.asdict(held_back)
+    return {**each._asdict(), "held_back_for_the_app": held}
+
+
 def _row(each: Standing) -> list[str]:
-    oldest = "" if not each.suspects else _UNKNOWN
+    oldest = "" if each.suspects == 0 else _UNKNOWN
     return [
         each.consumer,
         each.queue,
-        str(each.waiting),
-        str(each.suspects),
+        _number(each.waiting),
+        _number(each.delayed),
+        _number(each.in_hand),
+        _number(each.suspects),
         oldest if each.oldest is None else spoken(each.oldest),
-        str(each.dead_letters),
+        _number(each.dead_letters),
     ]
+
+
+def _number(count: int | None) -> str:
+    return _UNKNOWN if count is None else str(count)
+
+
+def _in_words(held_back: HeldBack) -> str:
+    refused = (
+        "unknown, without 'QCONSUME_MANAGEMENT_URL'"
+        if held_back.refused is None
+        else str(held_back.refused)
+    )
+    return (
+        "Held back by the broker, for all consumers of the app together:\n"
+        f"  retries           {_by_step(held_back.retries)}\n"
+        f"  delayed messages  {_by_step(held_back.delayed)}\n"
+        f"  due, but refused by a full or missing queue: {refused}"
+    )
+
+
+def _by_step(counts: Mapping[int, int]) -> str:
+    steps = ", ".join(f"{n} of up to {spoken(s)}" for s, n in sorted(counts.items()))
+    return f"{sum(counts.values())}" + (f" ({steps})" if steps else "")

@@ -270,7 +270,7 @@ class Source:
     def depth(self, queue: str) -> int:
         """How many messages nobody has."""
         keys = self.layout.streams(queue)
-        return int(self.server.call(scripts.DEPTH(keys, self.layout.group)))
+        return int(self.server.call(scripts.COUNTS(keys, self.layout.group))[0])
 
     def close(self) -> None:
         """Give everything back and close what is open."""

@@ -42,7 +42,10 @@ _ADVANCED = "[{rabbit, [{quorum_tick_interval, 500}]}].\n"
 
 
 class RabbitMQ(Server):
-    """A throwaway node; ``config`` are lines of its ``rabbitmq.conf``."""
+    """A throwaway node; ``config`` are lines of its ``rabbitmq.conf``.
+
+    :param management: Whether it has the management plugin, which answers HTTP.
+    """
 
     title = "RabbitMQ"
 
@@ -51,9 +54,11 @@ class RabbitMQ(Server):
         folder: pathlib.Path,
         *,
         config: t.Mapping[str, str] | None = None,
+        management: bool = False,
     ) -> None:
         super().__init__(folder)
         self.port = free_port()
+        self._management_port = free_port() if management else None
         self._dist_port = free_port()
         self._epmd_port = free_port()
         self._config = dict(config or {})
@@ -72,6 +77,11 @@ class RabbitMQ(Server):
     def url(self) -> str:
         """The default virtual host; a test had better take one of its own."""
         return self._url("%2F")
+
+    @property
+    def management_url(self) -> str:
+        """The management plugin's."""
+        return f"http://guest:guest@{HOST}:{self._management_port}"
 
     def start(self) -> None:
         self._start_epmd()
@@ -238,12 +248,24 @@ class RabbitMQ(Server):
         settings = {
             "listeners.tcp.test": f"{HOST}:{self.port}",
             "disk_free_limit.absolute": "1MB",
+            **self._management(),
             **self._config,
         }
         lines = [f"{name} = {value}\n" for name, value in settings.items()]
         (self.folder / "rabbitmq.conf").write_text("".join(lines))
         (self.folder / "advanced.config").write_text(_ADVANCED)
-        (self.folder / "enabled_plugins").write_text("[].\n")
+        plugins = "rabbitmq_management" if self._management_port else ""
+        (self.folder / "enabled_plugins").write_text(f"[{plugins}].\n")
+
+    def _management(self) -> dict[str, str]:
+        if self._management_port is None:
+            return {}
+        return {
+            "management.tcp.ip": HOST,
+            "management.tcp.port": str(self._management_port),
+            # In milliseconds: how old its figures may be.
+            "collect_statistics_interval": "500",
+        }
 
     def _environment(self) -> dict[str, str]:
         folder = str(self.folder)

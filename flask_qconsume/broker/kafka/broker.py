@@ -25,6 +25,7 @@ from ...transports.kafka_slot import Arrival
 from ..base import Broker
 from ..base import DeadLetters
 from ..base import Link
+from ..base import QueueStatus
 from ..base import Suspects
 from ..delivery import Forward
 from ..delivery import Lane
@@ -162,6 +163,19 @@ class Kafka(Broker):
         )
         return Suspects(waiting, oldest(messages))
 
+    def _status(self, plan: QueuePlan) -> QueueStatus:
+        """What a worker has in hand is among what waits: no offset tells it."""
+        found = self._topics.look()
+        wanted = [topic for topic in found if layout.matches(plan, topic)]
+        delayed = {name for name in wanted if layout.delays(name)}
+        return QueueStatus(
+            waiting=self._lag_in(plan.name, set(wanted) - delayed),
+            delayed=self._lag_in(plan.name, delayed),
+            in_hand=None,
+            suspects=self.suspects(plan),
+            dead_letters=self.dead_letters(plan).count(),
+        )
+
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return KafkaDeadLetters(
             plan,
@@ -217,8 +231,12 @@ class Kafka(Broker):
             wanted = {layout.suspects(plan.name)}
         else:
             wanted = {topic for topic in found if layout.matches(plan, topic)}
+        return self._lag_in(queue, wanted)
+
+    def _lag_in(self, group: str, wanted: t.AbstractSet[str]) -> int:
+        found = self._topics.known
         read = {topic: number for topic, number in found.items() if topic in wanted}
-        return lag(self._admin, queue, read, TIMEOUT)
+        return lag(self._admin, group, read, TIMEOUT)
 
     def _declare_once(self, timeout: float) -> None:
         if self._declared_by == os.getpid():

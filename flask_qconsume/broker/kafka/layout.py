@@ -66,6 +66,12 @@ def holds_back(topic: str) -> bool:
     return _DELAYED.fullmatch(topic) is not None
 
 
+def delays(topic: str) -> bool:
+    """Whether the records of a topic are due some time after they were written."""
+    found = _DELAYED.fullmatch(topic)
+    return found is not None and found[1] != "0"
+
+
 def group(plan: QueuePlan, lane: Lane) -> str:
     """The consumer group that reads a lane."""
     return plan.name if lane is Lane.MAIN else plan.suspects

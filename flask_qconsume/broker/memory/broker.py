@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from ...settings import Settings
 from ..base import Broker
 from ..base import DeadLetters
 from ..base import Link
+from ..base import QueueStatus
 from ..base import Suspects
 from ..delivery import Lane
 from ..headers import oldest
@@ -88,6 +90,10 @@ class Memory(Broker):
     def suspects(self, plan: QueuePlan) -> Suspects:
         waiting = self.store.queue(plan.suspects).ready()
         return Suspects(len(waiting), oldest(waiting))
+
+    def _status(self, plan: QueuePlan) -> QueueStatus:
+        delayed = self.store.queue(plan.name).delayed
+        return dataclasses.replace(super()._status(plan), delayed=delayed)
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return MemoryDeadLetters(self.store, plan)

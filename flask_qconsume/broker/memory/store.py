@@ -79,6 +79,13 @@ class MemoryQueue:
             self._ripen()
             return [entry.message for entry in self._ready]
 
+    @property
+    def delayed(self) -> int:
+        """How many are held back."""
+        with self.changed:
+            self._ripen()
+            return len(self._delayed)
+
     def wake(self) -> None:
         """Let those who wait look again."""
         with self.changed:

@@ -18,7 +18,9 @@ from ...text import printable
 from ...text import quoted
 from ..base import Broker
 from ..base import DeadLetters
+from ..base import HeldBack
 from ..base import Link
+from ..base import QueueStatus
 from ..capabilities import Capabilities
 from ..delivery import Lane
 from ..listening import anybody_listens
@@ -43,6 +45,7 @@ from .link import RabbitLink
 from .parcel import Parcel
 from .parcel import expiration
 from .publisher import Publisher
+from .status import StatusReader
 
 _PAUSES = (0.1, 0.2, 0.4, 0.8)
 
@@ -128,6 +131,12 @@ class RabbitMQ(Broker):
     def depth(self, queue: str) -> int:
         with requests(self.settings, f"counting '{queue}'") as channel:
             return depth(channel, queue)
+
+    def statuses(self, plans: Sequence[QueuePlan]) -> list[QueueStatus]:
+        return StatusReader(self.settings).statuses(plans, self.dead_letters)
+
+    def held_back(self) -> HeldBack:
+        return StatusReader(self.settings).held_back(self.topology.exchange)
 
     def answers(self) -> bool:
         return anybody_listens(addresses(self.settings))

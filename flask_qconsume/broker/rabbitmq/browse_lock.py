@@ -26,6 +26,10 @@ _LONGEST_WAIT = 60.0
 _PAUSE = 0.1
 
 
+class BeingRead(BrokerUnavailable):
+    """Another process has a queue's messages in hand, for longer than is waited."""
+
+
 class BrowseLock:
     """The lock of one queue.
 
@@ -41,7 +45,7 @@ class BrowseLock:
     def __call__(self) -> t.Iterator[None]:
         """Hold the lock, for the length of a block.
 
-        :raises BrokerUnavailable: if another reader does not end.
+        :raises BeingRead: if another reader does not end.
         """
         self.wait(self._acquire)
         try:
@@ -55,13 +59,13 @@ class BrowseLock:
     ) -> None:
         """Try until it succeeds.
 
-        :raises BrokerUnavailable: if it never does.
+        :raises BeingRead: if it never does.
         """
         deadline = time.monotonic() + longest
         told = False
         while not attempt():
             if time.monotonic() > deadline:
-                raise BrokerUnavailable(
+                raise BeingRead(
                     f"Another process has been reading the queue '{self._queue}' for"
                     f" {longest:g} s. Try again once it is done."
                 )

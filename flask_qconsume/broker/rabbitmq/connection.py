@@ -69,6 +69,11 @@ def addresses(settings: Settings) -> t.Iterator[tuple[str, int]]:
         yield client.hostname, client.port or usual
 
 
+def virtual_host(settings: Settings) -> str:
+    """The virtual host of the URL."""
+    return str(_client(settings, settings.broker_url.split(";")[0], "").virtual_host)
+
+
 def _client(settings: Settings, url: str, name: str) -> t.Any:
     options = dict(settings.transport_options)
     tls = options.pop("ssl", url.startswith("amqps:"))

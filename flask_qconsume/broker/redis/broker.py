@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 from collections.abc import Iterator
 
 from ...settings import Settings
 from ..base import DeadLetters
+from ..base import QueueStatus
 from ..base import Suspects
 from ..headers import oldest
 from ..topology import QueuePlan
@@ -49,6 +51,14 @@ class RedisLists(RedisBroker[Layout]):
                 for head in heads
                 if isinstance(head, bytes)
             ),
+        )
+
+    def _status(self, plan: QueuePlan) -> QueueStatus:
+        layout = self._shared.layout
+        sets = layout.delayed(plan.name), *map(layout.leases, plan.lanes)
+        counts = self._shared.server.commands([("ZCARD", key) for key in sets])
+        return dataclasses.replace(
+            super()._status(plan), delayed=counts[0], in_hand=sum(counts[1:])
         )
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:

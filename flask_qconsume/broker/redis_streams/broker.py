@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from ...settings import Settings
 from ..base import DeadLetters
+from ..base import QueueStatus
 from ..base import Suspects
 from ..headers import oldest
 from ..redis.base import RedisBroker
@@ -48,9 +49,7 @@ class RedisStreams(RedisBroker[Layout]):
         super().__init__(settings, topology, Shared(settings, layout, server))
 
     def depth(self, queue: str) -> int:
-        layout = self._shared.layout
-        call = scripts.DEPTH(layout.streams(queue), layout.group)
-        return int(self._shared.server.call(call))
+        return self._counts(queue)[0]
 
     def suspects(self, plan: QueuePlan) -> Suspects:
         layout = self._shared.layout
@@ -58,6 +57,19 @@ class RedisStreams(RedisBroker[Layout]):
         fields = self._shared.server.call(call)
         found = [envelope.opened(fields, plan.suspects, layout.body)] if fields else []
         return Suspects(self.depth(plan.suspects), oldest(found))
+
+    def _status(self, plan: QueuePlan) -> QueueStatus:
+        delayed = self._shared.layout.delayed(plan.name)
+        (number,) = self._shared.server.commands([("ZCARD", delayed)])
+        held = sum(self._counts(queue)[1] for queue in plan.lanes)
+        return dataclasses.replace(super()._status(plan), delayed=number, in_hand=held)
+
+    def _counts(self, queue: str) -> tuple[int, int]:
+        """How many entries nobody has, and how many somebody has."""
+        layout = self._shared.layout
+        call = scripts.COUNTS(layout.streams(queue), layout.group)
+        waiting, held = self._shared.server.call(call)
+        return int(waiting), int(held)
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return StreamDeadLetters(plan, self._shared)

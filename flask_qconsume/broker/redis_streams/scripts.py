@@ -337,10 +337,11 @@ return 1
 """
 )
 
-#: How many entries nobody has. KEYS streams…; ARGV group
-DEPTH = Script(
+#: How many entries nobody has, and how many somebody has.
+#: KEYS streams…; ARGV group
+COUNTS = Script(
     """
-local count = 0
+local count, all = 0, 0
 for _, key in ipairs(KEYS) do
   local waiting = redis.call('XLEN', key)
   local found = redis.pcall('XPENDING', key, ARGV[1])
@@ -348,12 +349,13 @@ for _, key in ipairs(KEYS) do
     for _, owner in ipairs(found[4] or {}) do
       if owner[1] ~= 'released' and owner[1] ~= 'lost' then
         waiting = waiting - owner[2]
+        all = all + owner[2]
       end
     end
   end
   count = count + math.max(0, waiting)
 end
-return count
+return {count, all}
 """
 )
 

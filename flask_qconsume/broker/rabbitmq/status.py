@@ -1,0 +1,126 @@
+"""How the messages of an app stand on RabbitMQ: what AMQP tells, and what it does not.
+
+AMQP tells how many messages are ready in a queue, and nothing about those that a
+consumer has in hand, nor whose the messages in a wait queue are. A message that is due
+and refused is not ready in its wait queue either. The management plugin knows the
+numbers, if a URL of it is configured; nothing knows whose retries they are.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+from amqp.exceptions import ResourceLocked
+
+from ...settings import Settings
+from ..base import DeadLetters
+from ..base import HeldBack
+from ..base import QueueStatus
+from ..base import Suspects
+from ..topology import QueuePlan
+from .browse_lock import BeingRead
+from .connection import requests
+from .connection import virtual_host
+from .depth import depth
+from .ladder import STEPS
+from .ladder import Step
+from .ladder import delay_step
+from .ladder import retry_step
+from .management import Counts
+from .management import Management
+
+
+class StatusReader:
+    """Reads the status of queues and of the app's wait queues."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def statuses(
+        self,
+        plans: Sequence[QueuePlan],
+        letters: t.Callable[[QueuePlan], DeadLetters],
+    ) -> list[QueueStatus]:
+        """One for each plan."""
+        known = self._managed()
+        with requests(self._settings, "counting messages") as channel:
+            ready = _Ready(channel)
+            return [self._of(plan, ready, letters(plan), known) for plan in plans]
+
+    def held_back(self, exchange: str) -> HeldBack:
+        """What waits in the wait queues of an app's exchange."""
+        retries = [retry_step(exchange, seconds) for seconds in STEPS]
+        delays = [delay_step(exchange, seconds) for seconds in STEPS]
+        known = self._managed()
+        with requests(self._settings, "counting what is held back") as channel:
+            ready = _Ready(channel)
+            return HeldBack(
+                _counted(retries, ready),
+                _counted(delays, ready),
+                None if known is None else _refused([*retries, *delays], known),
+            )
+
+    def _of(
+        self,
+        plan: QueuePlan,
+        ready: _Ready,
+        letters: DeadLetters,
+        known: Mapping[str, Counts] | None,
+    ) -> QueueStatus:
+        suspects = ready.count(plan.suspects)
+        return QueueStatus(
+            waiting=ready.count(plan.name),
+            delayed=None,
+            in_hand=None if known is None else _in_hand(plan, known),
+            suspects=None if suspects is None else Suspects(suspects),
+            dead_letters=_all_of(letters),
+        )
+
+    def _managed(self) -> dict[str, Counts] | None:
+        url = self._settings.management_url
+        if not url:
+            return None
+        return Management(url, virtual_host(self._settings)).queues()
+
+
+class _Ready:
+    """Counts the messages that are ready in queues."""
+
+    def __init__(self, channel: t.Any) -> None:
+        self._channel = channel
+
+    def count(self, queue: str) -> int | None:
+        """``None`` for the exclusive queue of another connection."""
+        if not self._channel.is_open:
+            # The broker closes it with each refusal.
+            self._channel = self._channel.connection.channel()
+        try:
+            return depth(self._channel, queue)
+        except ResourceLocked:
+            return None
+
+
+def _counted(steps: Iterable[Step], ready: _Ready) -> dict[int, int]:
+    counts = {step.seconds: ready.count(step.name) for step in steps}
+    return {seconds: count for seconds, count in counts.items() if count}
+
+
+def _in_hand(plan: QueuePlan, known: Mapping[str, Counts]) -> int | None:
+    """``None`` while the plugin knows nothing of one of the queues yet."""
+    counts = [known.get(name, {}).get("messages_unacknowledged") for name in plan.lanes]
+    found = [count for count in counts if count is not None]
+    return sum(found) if len(found) == len(counts) else None
+
+
+def _refused(steps: Iterable[Step], known: Mapping[str, Counts]) -> int:
+    return sum(known.get(step.name, {}).get("messages_dlx", 0) for step in steps)
+
+
+def _all_of(letters: DeadLetters) -> int | None:
+    try:
+        return letters.count()
+    except BeingRead:
+        return None
