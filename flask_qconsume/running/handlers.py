@@ -3,10 +3,16 @@
 What is put here wakes one greenlet that is free, which takes one job after the other
 for as long as it need not wait; only when it does is the next one woken. So handlers
 that wait run side by side, and those that do not get their jobs without a switch.
+
+A greenlet is used again only if nothing but this pool refers to it. A reference that a
+message leaves behind may throw into the next message: a ``gevent.Timeout`` that was
+never closed, or a ``kill()`` that comes late. Such a greenlet ends, and a new one takes
+its place; what is thrown at it afterwards reaches nothing.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,8 +23,11 @@ import gevent
 from ..broker.delivery import Delivery
 from ..errors import Interrupted
 from ..handling.dispatch import Result
+from ..logs import logger_named
 from .event import Event
 from .turns import Turns
+
+logger = logger_named("flask_qconsume.handlers")
 
 
 class Job:
@@ -26,19 +35,21 @@ class Job:
 
     __slots__ = ("delivery", "given_up", "started")
 
-    #: Replaced when the broker delivers the same message again meanwhile.
-    delivery: Delivery
     started: float
 
     def __init__(self) -> None:
+        #: Replaced when the broker delivers the same message again meanwhile; ``None``
+        #: while the greenlet is free.
+        self.delivery: Delivery | None = None
         #: Its result is of no interest any more, and its greenlet is not wanted.
         self.given_up = False
 
 
 class Handlers:
-    """A fixed number of greenlets that take jobs from one queue.
+    """Greenlets that take jobs from one queue; they are started as they are needed.
 
-    :param concurrency: How many greenlets.
+    :param name: The consumer's, for log lines.
+    :param concurrency: How many greenlets at the most.
     :param work: Handles a delivery; raises nothing but :class:`Interrupted`.
     :param done: Told the result of each job that was not given up.
     :param missed: Told a delivery that may not be begun any more.
@@ -47,20 +58,26 @@ class Handlers:
 
     def __init__(
         self,
+        name: str,
         concurrency: int,
         work: Callable[[Delivery], Result],
         done: Callable[[Delivery, Result], None],
         missed: Callable[[Delivery], None],
         turns: Turns | None = None,
     ) -> None:
+        self._name = name
         self._concurrency = concurrency
         self._work = work
         self._done = done
         self._missed = missed
         self._turns = turns
         self._inbox: deque[Delivery] = deque()
-        self._free: dict[gevent.Greenlet, None] = {}
+        self._free: dict[gevent.Greenlet, Job] = {}
         self._waking = False
+        #: The greenlet that has run since it was woken without waiting.
+        self._awake: gevent.Greenlet | None = None
+        #: How many references to a free greenlet are the pool's own.
+        self._own_references = 0
         self._ending = False
         self._busy: dict[gevent.Greenlet, Job] = {}
         self._greenlets: set[gevent.Greenlet] = set()
@@ -78,10 +95,12 @@ class Handlers:
         """How many deliveries wait for a handler."""
         return len(self._inbox)
 
-    def start(self) -> None:
-        """Start the greenlets."""
-        for _ in range(self._concurrency):
-            self._add()
+    @property
+    def stuck(self) -> Delivery | None:
+        """What waits for a handler although one is free: it should not for long."""
+        awaits_turn = self._turns is not None and self._waking
+        waits = self._inbox and self._has_room and not awaits_turn
+        return self._inbox[0] if waits else None
 
     def put(self, deliveries: Iterable[Delivery]) -> None:
         """Have deliveries handled as soon as handlers are free."""
@@ -99,6 +118,7 @@ class Handlers:
             return False
         for job in self._busy.values():
             old = job.delivery
+            assert old is not None  # It is busy.
             same = old.identity == identity and old.message.raw == message.raw
             if same and old.stale:
                 job.delivery = delivery
@@ -144,55 +164,29 @@ class Handlers:
     def stop(self) -> None:
         """End the greenlets as they become free."""
         self._ending = True
-        for greenlet in self._free:
+        for greenlet, job in self._free.items():
+            job.given_up = True
             gevent.get_hub().loop.run_callback(greenlet.switch)
         self._free.clear()
 
     def _give_up(self, greenlet: gevent.Greenlet) -> Delivery:
         job = self._busy[greenlet]
+        assert job.delivery is not None
         job.given_up = True
         self._leave(greenlet)
-        self._greenlets.discard(greenlet)
         self._left_alone.add(greenlet)
         greenlet.link(self._left_alone.discard)
-        self._add()
+        self._discard(greenlet)
         return job.delivery
 
-    def _add(self) -> None:
-        self._greenlets.add(gevent.spawn(self._loop))
+    # -- waking one that is free ------------------------------------------------------
 
-    def _loop(self) -> None:
-        this, job = gevent.getcurrent(), Job()
-        try:
-            while not job.given_up and (delivery := self._next(this)):
-                self._handle(this, job, delivery)
-        except Interrupted:
-            # Thrown at a handler that had ended by the time it arrived.
-            return
-
-    def _next(self, this: gevent.Greenlet) -> Delivery | None:
-        """What is to be handled next, waiting for it; ``None`` at the end."""
-        over = self._turns is not None and self._turns.over
-        while over or not self._inbox:
-            if self._ending:
-                return None
-            self._wait_for_job(this)
-            # Whoever is woken may begin one.
-            over = False
-        return self._inbox.popleft()
-
-    def _wait_for_job(self, this: gevent.Greenlet) -> None:
-        self._free[this] = None
-        if self._turns is not None:
-            # There may be some, and it was only the turn that was over.
-            self._wake_soon()
-        try:
-            gevent.get_hub().switch()
-        finally:
-            self._free.pop(this, None)
+    @property
+    def _has_room(self) -> bool:
+        return bool(self._free) or len(self._greenlets) < self._concurrency
 
     def _wake_soon(self) -> None:
-        if not self._inbox or not self._free or self._waking:
+        if not self._inbox or self._waking or not self._has_room:
             return
         self._waking = True
         if self._turns is None:
@@ -203,23 +197,107 @@ class Handlers:
     def _wake(self) -> None:
         """Called in the hub, which is come back to when the greenlet waits."""
         self._waking = False
-        if self._inbox and self._free:
-            greenlet, _ = self._free.popitem()
+        found = self._take_free() if self._inbox else None
+        if found is not None:
+            greenlet, job = found
+            job.delivery = self._inbox.popleft()
+            self._awake = greenlet
             greenlet.switch()
+            self._awake = None
             self._wake_soon()
 
-    def _handle(self, this: gevent.Greenlet, job: Job, delivery: Delivery) -> None:
+    def _take_free(self) -> tuple[gevent.Greenlet, Job] | None:
+        """A greenlet that nothing else refers to; see the module's description."""
+        while self._free:
+            greenlet, job = self._free.popitem()
+            if sys.getrefcount(greenlet) == self._own_references:
+                return greenlet, job
+            job.given_up = True
+            greenlet.switch()
+        return self._add() if self._has_room and not self._ending else None
+
+    def _add(self) -> tuple[gevent.Greenlet, Job]:
+        greenlet = gevent.Greenlet(self._loop)
+        self._greenlets.add(greenlet)
+        greenlet.switch()
+        greenlet, job = self._free.popitem()
+        self._own_references = sys.getrefcount(greenlet)
+        return greenlet, job
+
+    # -- in the greenlets -------------------------------------------------------------
+
+    def _loop(self) -> None:
+        this, job = gevent.getcurrent(), Job()
+        try:
+            while self._await_job(this, job):
+                self._handle_in_a_row(this, job)
+        except Interrupted:
+            # Thrown at a handler that had ended by the time it arrived.
+            return
+        finally:
+            self._discard(this)
+
+    def _discard(self, greenlet: gevent.Greenlet) -> None:
+        """Forget a greenlet, and let another one take its place."""
+        self._greenlets.discard(greenlet)
+        self._wake_soon()
+
+    def _await_job(self, this: gevent.Greenlet, job: Job) -> bool:
+        """Wait until there is something to do; false at the end."""
+        if job.given_up or self._ending:
+            return False
+        job.delivery = None
+        self._free[this] = job
+        self._wake_soon()
+        try:
+            while job.delivery is None and not job.given_up:
+                gevent.get_hub().switch()
+        except Interrupted:
+            raise
+        except BaseException as error:
+            self._log_stray(error)
+            return False
+        finally:
+            self._free.pop(this, None)
+        return not job.given_up
+
+    def _log_stray(self, error: BaseException) -> None:
+        logger.warning(
+            "%s: %s was thrown into a greenlet that handles no message any more, and"
+            " changes nothing. A handler has left a 'gevent.Timeout' running, or"
+            " something keeps greenlets of handlers and calls 'kill()' too late. Start"
+            " time-outs by 'with gevent.Timeout(...)', which closes them.",
+            self._name,
+            type(error).__name__,
+        )
+
+    def _handle_in_a_row(self, this: gevent.Greenlet, job: Job) -> None:
+        """Handle one job after the other as long as this greenlet need not wait."""
+        references = sys.getrefcount(this)
+        self._handle(this, job)
+        while self._inbox and self._may_go_on(this, job):
+            if sys.getrefcount(this) != references:
+                return
+            job.delivery = self._inbox.popleft()
+            self._handle(this, job)
+
+    def _may_go_on(self, this: gevent.Greenlet, job: Job) -> bool:
+        over = self._turns is not None and self._turns.over
+        return self._awake is this and not (over or job.given_up)
+
+    def _handle(self, this: gevent.Greenlet, job: Job) -> None:
+        delivery = job.delivery
+        assert delivery is not None
         if not delivery.begin():
             # The broker delivers it again, and nobody has begun with it: no loss.
             self._missed(delivery)
             return
-        job.delivery = delivery
         job.started = time.monotonic()
         self._busy[this] = job
         try:
             result = self._work(delivery)
             if not job.given_up:
-                self._done(job.delivery, result)
+                self._done(job.delivery or delivery, result)
         finally:
             self._leave(this)
 

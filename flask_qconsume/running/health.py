@@ -65,6 +65,8 @@ class Facts:
     unsettled_for: float
     #: Whether the broker refused some of them, so that it is tried again.
     put_off: bool
+    #: For how long a message that was read has waited for a handler with one free.
+    stuck_for: float
     #: For how long messages have waited in the queue and none was read, and how many.
     hungry_for: float
     backlog: int
@@ -256,6 +258,8 @@ def _of_subscription(
         yield _late(facts)
     if facts.unsettled_for >= limits.stalled:
         yield _unsettled(facts)
+    if facts.stuck_for >= limits.stalled and not snapshot.stopping:
+        yield _stuck(facts)
     if facts.hungry_for >= limits.stalled and not snapshot.stopping:
         yield _hungry(facts)
     if facts.lane and (facts.lane.oldest or 0.0) >= limits.stalled:
@@ -292,6 +296,17 @@ def _unsettled(facts: Facts) -> Trouble:
         " be handled once more."
     )
     return Trouble("unsettled", facts.name, text, fatal=True)
+
+
+def _stuck(facts: Facts) -> Trouble:
+    return Trouble(
+        "stuck",
+        facts.name,
+        f"{facts.name}: a message has waited for a handler for"
+        f" {facts.stuck_for:.0f} s, although fewer than {facts.concurrency} are being"
+        " handled. Start the process anew: the message will be delivered again.",
+        fatal=True,
+    )
 
 
 def _hungry(facts: Facts) -> Trouble:
@@ -362,7 +377,7 @@ class Slowness:
 
 
 class Settling:
-    """For how long the same message has been settled, seen by regular looks."""
+    """For how long the same message has been in one state, seen by regular looks."""
 
     def __init__(self) -> None:
         self._looks: dict[Hashable, int] = {}

@@ -16,6 +16,7 @@ import gevent
 
 from ..logs import logger_named
 from .event import Event
+from .greenlets import ProtectedGreenlet
 
 logger = logger_named("flask_qconsume.lookout")
 
@@ -45,7 +46,7 @@ class Lookout:
         self._away = False
         self._back = Event()
         self._waiting = 0
-        self._looking: gevent.Greenlet | None = None
+        self._looking: ProtectedGreenlet | None = None
         self._enough = Event()
 
     def pause(self, over: Event, timeout: float) -> bool:
@@ -69,13 +70,13 @@ class Lookout:
         looking, self._looking = self._looking, None
         if looking is not None:
             looking.join(_PATIENCE)
-            looking.kill()
+            looking.end()
 
     def _begin(self) -> None:
         self._waiting += 1
         self._enough.clear()
         if self._looking is None or self._looking.dead:
-            self._looking = gevent.spawn(self._look_on)
+            self._looking = ProtectedGreenlet.spawn(self._look_on)
 
     def _end(self) -> None:
         self._waiting -= 1

@@ -23,6 +23,7 @@ from ..logs import logger_named
 from ..text import printable
 from .backoff import Backoff
 from .event import Event
+from .greenlets import ProtectedGreenlet
 
 logger = logger_named("flask_qconsume.settler")
 
@@ -47,7 +48,7 @@ class Settler:
     def __init__(
         self,
         closed: Callable[[Sequence[Delivery], Sequence[Settlement]], None],
-        lost: Callable[[Link, Exception], None],
+        lost: Callable[[Link, BaseException], None],
     ) -> None:
         self._closed = closed
         self._lost = lost
@@ -60,16 +61,19 @@ class Settler:
         self._all_forwarded = Event()
         self._all_forwarded.set()
         self._last_forward = 0.0
-        self._put_off: dict[gevent.Greenlet, list[Forward]] = {}
+        self._put_off: dict[ProtectedGreenlet, list[Forward]] = {}
         self._backoff = Backoff()
         self._stopping = Event()
-        self._greenlets: list[gevent.Greenlet] = []
+        self._greenlets: list[ProtectedGreenlet] = []
         #: How many deliveries were stale by the time they were to be settled.
         self.stale = 0
 
     def start(self) -> None:
         """Start both greenlets."""
-        self._greenlets = [gevent.spawn(self._acker), gevent.spawn(self._forwarder)]
+        self._greenlets = [
+            ProtectedGreenlet.spawn(_go_on, self._ack_next),
+            ProtectedGreenlet.spawn(_go_on, self._forward_next),
+        ]
 
     def ack(self, delivery: Delivery) -> None:
         """Acknowledge a delivery soon."""
@@ -128,12 +132,14 @@ class Settler:
         self._forwards.put(None)
         gevent.joinall(self._greenlets, timeout)
 
-    def _acker(self) -> None:
-        while batch := self._batch_of_acks():
-            fresh = [delivery for delivery in batch if not delivery.stale]
-            if fresh:
-                self._ack(fresh)
-            self._close(batch, [each for each in batch if not each.settled])
+    def _ack_next(self) -> bool:
+        """Acknowledge what was handled, waiting for it; false at the end."""
+        batch = self._batch_of_acks()
+        fresh = [delivery for delivery in batch if not delivery.stale]
+        if fresh:
+            self._ack(fresh)
+        self._close(batch, [each for each in batch if not each.settled])
+        return bool(batch)
 
     def _batch_of_acks(self) -> list[Delivery]:
         """What was handled meanwhile, waiting for it; nothing at all means the end."""
@@ -146,27 +152,30 @@ class Settler:
     def _ack(self, deliveries: list[Delivery]) -> None:
         try:
             deliveries[0].link.ack(deliveries)
-        except Exception as error:
+        except BaseException as error:
             self._failed(deliveries[0].link, error)
         else:
             for delivery in deliveries:
                 delivery.settled = True
 
-    def _forwarder(self) -> None:
-        while batch := _batch(self._forwards):
-            fresh = [forward for forward in batch if not forward.delivery.stale]
-            self._close_forwards([f for f in batch if f.delivery.stale])
-            if fresh:
-                self._forward(fresh)
-            self._last_forward = time.monotonic()
-            if self._forwards.empty():
-                self._all_forwarded.set()
+    def _forward_next(self) -> bool:
+        """Forward what is to be, waiting for it; false at the end."""
+        batch = _batch(self._forwards)
+        fresh = [forward for forward in batch if not forward.delivery.stale]
+        self._close_forwards([f for f in batch if f.delivery.stale])
+        if fresh:
+            self._forward(fresh)
+        self._last_forward = time.monotonic()
+        if self._forwards.empty():
+            self._all_forwarded.set()
+        return bool(batch)
 
     def _forward(self, forwards: list[Forward]) -> None:
         link = forwards[0].delivery.link
+        errors: Sequence[BaseException | None]
         try:
             errors = link.forward(forwards)
-        except Exception as error:
+        except BaseException as error:
             self._failed(link, error)
             errors = [error] * len(forwards)
         for forward, error_or_none in zip(forwards, errors, strict=True):
@@ -178,7 +187,7 @@ class Settler:
         if failed:
             self._again(failed)
 
-    def _again(self, failed: list[tuple[Forward, Exception]]) -> None:
+    def _again(self, failed: list[tuple[Forward, BaseException]]) -> None:
         """Try later what did not arrive; unsettled until then, it cannot be lost."""
         if self._stopping.is_set():
             self._close_forwards([forward for forward, _ in failed])
@@ -193,7 +202,7 @@ class Settler:
             printable(failed[0][1]),
         )
         forwards = [forward for forward, _ in failed]
-        later = gevent.spawn_later(delay, self._put_back, forwards)
+        later = ProtectedGreenlet.spawn_later(delay, self._put_back, forwards)
         self._put_off[later] = forwards
         later.link(lambda greenlet: self._put_off.pop(greenlet, None))
 
@@ -204,10 +213,10 @@ class Settler:
     def _give_up(self) -> None:
         """Leave to the broker what could not be forwarded so far."""
         for later, forwards in list(self._put_off.items()):
-            later.kill(block=False)
+            later.end(block=False)
             self._close_forwards(forwards)
 
-    def _failed(self, link: Link, error: Exception) -> None:
+    def _failed(self, link: Link, error: BaseException) -> None:
         """Give the link up: the broker will give out again what was not settled."""
         if not isinstance(error, BrokerError):
             logger.exception("Settling failed in an unforeseen way.")
@@ -232,6 +241,16 @@ def delivery_of(settlement: Settlement) -> Delivery:
     if isinstance(settlement, Forward):
         return settlement.delivery
     return settlement
+
+
+def _go_on(settle_next: Callable[[], bool]) -> None:
+    """Settle until the end, whatever is thrown in between."""
+    more = True
+    while more:
+        try:
+            more = settle_next()
+        except BaseException:
+            logger.exception("Settling was cut off; it goes on.")
 
 
 def _batch(inbox: t.Any) -> list[t.Any]:

@@ -25,6 +25,7 @@ from ..broker.delivery import Lane
 from ..broker.topology import QueuePlan
 from ..errors import BrokerError
 from ..errors import HandlerTimeout
+from ..errors import Interrupted
 from ..handling.dispatch import Result
 from ..handling.dispatch import dispatch
 from ..logs import logger_named
@@ -36,6 +37,7 @@ from ..settings import Settings
 from ..text import printable
 from .backoff import Backoff
 from .event import Event
+from .greenlets import ProtectedGreenlet
 from .handlers import Handlers
 from .limits import TimeLimits
 from .lookout import Lookout
@@ -101,6 +103,7 @@ class Subscription:
         alone = lane is Lane.SUSPECTS
         self._prefetch = 1 if alone else consumer.prefetch
         self._handlers = Handlers(
+            self.name,
             1 if alone else consumer.concurrency,
             self._handle,
             self._handled,
@@ -110,11 +113,11 @@ class Subscription:
         self._limits = TimeLimits()
         self._settler = Settler(self._closed, self._lost)
         self._reader: Reader | None = None
-        self._held: set[gevent.Greenlet] = set()
+        self._held: set[ProtectedGreenlet] = set()
         self._survivors = Survivors(self._prefetch)
         self._quiet = False
         self._over = Event()
-        self._supervisor: gevent.Greenlet | None = None
+        self._supervisor: ProtectedGreenlet | None = None
 
     @property
     def name(self) -> str:
@@ -166,6 +169,11 @@ class Subscription:
         return headers.oldest(delivery.message for delivery in held)
 
     @property
+    def stuck(self) -> Delivery | None:
+        """What waits for a handler although one is free."""
+        return self._handlers.stuck
+
+    @property
     def unsettled(self) -> frozenset[Delivery]:
         """What is being settled."""
         return self._settler.open
@@ -190,15 +198,14 @@ class Subscription:
 
     def start(self) -> None:
         """Begin to consume; connecting goes on in the background, for ever."""
-        self._handlers.start()
         self._settler.start()
-        self._supervisor = gevent.spawn(self._supervise)
+        self._supervisor = ProtectedGreenlet.spawn(self._supervise)
 
     def quiet(self) -> None:
         """Fetch no more, and give back what no handler has started."""
         self._quiet = True
         for held in list(self._held):
-            held.kill(block=False)
+            held.end(block=False)
         unstarted = self._handlers.clear()
         reader = self._reader
         if reader is None:
@@ -248,13 +255,22 @@ class Subscription:
     def _supervise(self) -> None:
         backoff = Backoff()
         while not self._quiet:
-            link = self._connect(backoff)
-            if link is None:
-                continue
-            if self._tend(link):
-                backoff.reset()
-            if not self._quiet:
-                self._pause(backoff, backoff.next())
+            try:
+                self._consume_once(backoff)
+            except BaseException:
+                # A bug, or thrown into this greenlet from outside.
+                logger.exception("%s: consuming was cut off, it goes on", self.name)
+                gevent.sleep(backoff.next())
+
+    def _consume_once(self, backoff: Backoff) -> None:
+        """Connect, and consume until the connection is lost."""
+        link = self._connect(backoff)
+        if link is None:
+            return
+        if self._tend(link):
+            backoff.reset()
+        if not self._quiet:
+            self._pause(backoff, backoff.next())
 
     def _connect(self, backoff: Backoff) -> Link | None:
         try:
@@ -290,7 +306,7 @@ class Subscription:
         began = time.monotonic()
         self._over.clear()
         reader = self._reader = Reader(link, self._prefetch, self._receive)
-        reading = gevent.spawn(self._read, reader)
+        reading = ProtectedGreenlet.spawn(self._read, reader)
         self.consuming.set()
         logger.info("%s: consuming the queue '%s'", self.name, link.queue)
         try:
@@ -319,10 +335,10 @@ class Subscription:
     def _read(self, reader: Reader) -> None:
         try:
             reader.run()
-        except Exception as error:
+        except BaseException as error:
             self._lost(reader.link, error)
 
-    def _lost(self, link: Link, error: Exception) -> None:
+    def _lost(self, link: Link, error: BaseException) -> None:
         """A link failed, whoever noticed: close it, so that all of it is stale."""
         reader = self._reader
         if reader is None or reader.link is not link or self._over.is_set():
@@ -379,15 +395,26 @@ class Subscription:
     # -- handling ---------------------------------------------------------------------
 
     def _handle(self, delivery: Delivery) -> Result:
-        if self._main is not None:
-            self._main.await_forwarded()
-        return dispatch(
-            self._app,
-            self.consumer,
-            delivery.message,
-            limit=self._limits,
-            stopping=self._stopping,
-        )
+        try:
+            if self._main is not None:
+                self._main.await_forwarded()
+            return dispatch(
+                self._app,
+                self.consumer,
+                delivery.message,
+                limit=self._limits,
+                stopping=self._stopping,
+            )
+        except Interrupted:
+            raise
+        except BaseException as error:
+            # Thrown into this greenlet from outside, before or after the handler.
+            return self._failed(delivery, error)
+
+    def _failed(self, delivery: Delivery, error: BaseException) -> Result:
+        """What the retry policy says of an error that came from outside the handler."""
+        outcome = self.consumer.retry.decide(delivery.message.attempt, error)
+        return Result(outcome, error)
 
     def _handled(self, delivery: Delivery, result: Result) -> None:
         outcome = result.outcome
@@ -421,7 +448,7 @@ class Subscription:
     def _hold(self, delivery: Delivery, attempt: int, delay: float) -> None:
         """Keep it here, unsettled, for less than a second."""
         delivery.message = dataclasses.replace(delivery.message, attempt=attempt)
-        held = gevent.spawn_later(delay, self._handlers.put, [delivery])
+        held = ProtectedGreenlet.spawn_later(delay, self._handlers.put, [delivery])
         self._held.add(held)
         held.link(self._held.discard)
 
@@ -451,8 +478,7 @@ class Subscription:
                 self.consumer.timeout,
             )
             error = HandlerTimeout(self.consumer.timeout)
-            outcome = self.consumer.retry.decide(delivery.message.attempt, error)
-            self._handled(delivery, Result(outcome, error))
+            self._handled(delivery, self._failed(delivery, error))
 
     # -- deliveries, out --------------------------------------------------------------
 

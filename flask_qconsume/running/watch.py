@@ -26,6 +26,7 @@ from ..transports.native import Latch
 from ..transports.native import NativeThread
 from . import health
 from . import native
+from .greenlets import ProtectedGreenlet
 from .health import Facts
 from .health import Hunger
 from .health import Limits
@@ -75,7 +76,8 @@ class Watch:
         self._watched: dict[Subscription, _Watched] = {}
         self._slowness = Slowness(interval)
         self._slowed_for = 0.0
-        self._greenlet: gevent.Greenlet | None = None
+        self._greenlet: ProtectedGreenlet | None = None
+        self._asking: ProtectedGreenlet | None = None
         self._hub_thread = 0
         self._log = TroubleLog(logger)
         self._over = Latch()
@@ -91,37 +93,43 @@ class Watch:
     def start(self) -> None:
         """Begin to watch. To be called on the worker's hub."""
         self._hub_thread = native.this_thread()
-        self._greenlet = gevent.spawn(self._look)
+        self._greenlet = ProtectedGreenlet.spawn(self._look_on)
         self._thread.start()
 
     def stop(self) -> None:
         """Watch no more."""
         if self._greenlet is None:
             return
-        self._greenlet.kill()
+        self._greenlet.end()
         self._over.open()
         self._thread.join(_PATIENCE)
 
     # -- on the hub -------------------------------------------------------------------
 
-    def _look(self) -> None:
-        asking: gevent.Greenlet | None = None
+    def _look_on(self) -> None:
         try:
             while True:
-                now = time.monotonic()
-                watched = self._all()
-                self._facts = tuple(each.facts() for each in watched)
-                turns = self._worker.turns
-                slowed = turns is not None and turns.slowed
-                self._slowed_for = self._slowness.look(slowed)
-                due = [each for each in watched if each.is_due(now)]
-                if due and not asking:  # A dead greenlet is false.
-                    asking = gevent.spawn(self._ask, due)
-                self._log.update(self.verdict.troubles)
-                self._pulse += 1
-                gevent.sleep(self._interval)
+                try:
+                    self._look()
+                    gevent.sleep(self._interval)
+                except (Exception, gevent.Timeout):
+                    logger.exception("Watching was cut off; it goes on.")
         finally:
-            gevent.kill(asking) if asking else None
+            if self._asking:
+                self._asking.end()
+
+    def _look(self) -> None:
+        watched = self._all()
+        self._facts = tuple(each.facts() for each in watched)
+        turns = self._worker.turns
+        slowed = turns is not None and turns.slowed
+        self._slowed_for = self._slowness.look(slowed)
+        now = time.monotonic()
+        due = [each for each in watched if each.is_due(now)]
+        if due and not self._asking:  # A dead greenlet is false.
+            self._asking = ProtectedGreenlet.spawn(self._ask, due)
+        self._log.update(self.verdict.troubles)
+        self._pulse += 1
 
     def _all(self) -> list[_Watched]:
         for subscription in self._worker.subscriptions:
@@ -189,6 +197,7 @@ class _Watched:
         self._subscription = subscription
         self._interval = interval
         self._settling = Settling()
+        self._stuck = Settling()
         self._hunger = Hunger(limits.stalled)
         self._is_lane = subscription.lane is Lane.SUSPECTS
         self._period = limits.stalled / health.LOOKS
@@ -234,6 +243,7 @@ class _Watched:
     def facts(self) -> Facts:
         subscription = self._subscription
         unsettled = subscription.unsettled
+        stuck = [subscription.stuck] if subscription.stuck else []
         return Facts(
             name=subscription.name,
             queue=subscription.queue,
@@ -245,6 +255,7 @@ class _Watched:
             unsettled=len(unsettled),
             unsettled_for=self._settling.look(unsettled) * self._interval,
             put_off=subscription.puts_off,
+            stuck_for=self._stuck.look(stuck) * self._interval,
             hungry_for=self._hunger.seconds,
             backlog=self._hunger.backlog,
             lane=self._lane() if self._is_lane else None,

@@ -31,6 +31,7 @@ from ..registration.missing import why_nothing
 from ..registration.registry import find
 from ..text import printable
 from .event import Event
+from .greenlets import ProtectedGreenlet
 from .lookout import Lookout
 from .pace import Pace
 from .subscription import Subscription
@@ -245,7 +246,10 @@ class Worker:
         """Wait for running handlers, telling now and then how many there are."""
         while (left := deadline - time.monotonic()) > 0 and self.busy:
             gevent.wait(
-                [gevent.spawn(s.wait, min(left, _PROGRESS)) for s in self.subscriptions]
+                [
+                    ProtectedGreenlet.spawn(s.wait, min(left, _PROGRESS))
+                    for s in self.subscriptions
+                ]
             )
             if self.busy and left > _PROGRESS:
                 logger.info(
@@ -266,7 +270,7 @@ class Worker:
         return False
 
     def _settle(self) -> bool:
-        closing = [gevent.spawn(s.close, _GRACE) for s in self.subscriptions]
+        closing = [ProtectedGreenlet.spawn(s.close, _GRACE) for s in self.subscriptions]
         gevent.joinall(closing)
         return all(greenlet.value for greenlet in closing)
 

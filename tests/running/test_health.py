@@ -33,6 +33,7 @@ FINE = Facts(
     unsettled=0,
     unsettled_for=0.0,
     put_off=False,
+    stuck_for=0.0,
     hungry_for=0.0,
     backlog=0,
 )
@@ -98,6 +99,10 @@ def test_a_broker_that_takes_nothing_is_no_reason_either() -> None:
             {"hungry_for": 120.0, "backlog": 57},
             "although 57 messages wait in the queue 'bill'",
         ),
+        (
+            {"stuck_for": 120.0},
+            "waited for a handler for 120 s, although fewer than 3 are being handled",
+        ),
         ({"late": 3}, "3 handlers are far beyond their time limit of 600 s"),
     ],
 )
@@ -109,7 +114,12 @@ def test_what_does_not_end_by_itself_is(changes: dict[str, t.Any], said: str) ->
 
 @pytest.mark.parametrize(
     "changes",
-    [{"unsettled": 3, "unsettled_for": 119.0}, {"hungry_for": 119.0}, {"late": 2}],
+    [
+        {"unsettled": 3, "unsettled_for": 119.0},
+        {"hungry_for": 119.0},
+        {"stuck_for": 119.0},
+        {"late": 2},
+    ],
 )
 def test_short_of_the_limit_it_is_fine(changes: dict[str, t.Any]) -> None:
     assert judged(**changes).live

@@ -286,7 +286,7 @@ def test_a_supervisor_that_ended_by_an_error_is_noticed(bench: Bench) -> None:
     wait_for(lambda: is_fine(worker))
     supervisor = worker.subscriptions[0]._supervisor
     assert supervisor is not None
-    supervisor.kill()
+    supervisor.end()
     wait_for(lambda: "ended" in kinds(worker))
     assert worker.watch.verdict.live is False
 

@@ -1,0 +1,185 @@
+"""What is thrown into our greenlets from outside ends none of them."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import typing as t
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from flask_qconsume import current_message
+from flask_qconsume.running.greenlets import ProtectedGreenlet
+
+from ..waiting import wait_for
+from .conftest import Bench
+
+
+def ours() -> list[gevent.Greenlet]:
+    """All greenlets that there are, but for the test's own."""
+    this = gevent.getcurrent()
+    found = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet)]
+    return [each for each in found if each and each is not this]
+
+
+def test_a_timeout_that_a_handler_leaves_running_ends_with_its_message(
+    bench: Bench,
+) -> None:
+    """Neither the next message of the same greenlet gets it, nor does an idle one."""
+    rung: list[gevent.Timeout] = []
+
+    class Left(gevent.Timeout):  # type: ignore[misc]
+        def _on_expiration(self, *args: t.Any) -> None:
+            rung.append(self)
+            super()._on_expiration(*args)
+
+    @bench.qconsume.consumer("billing", concurrency=1)
+    def bill(kind: str) -> None:
+        if kind == "leave one":
+            Left(0.05).start()
+        else:
+            wait_for(lambda: rung)
+
+    worker = bench.start()
+    bench.publish("billing", "leave one")
+    bench.publish("billing", "wait")
+    counts = worker.subscriptions[0].counts
+    wait_for(lambda: counts.total() == 2)
+
+    assert counts == {"ack": 2}
+
+
+def test_a_timeout_rings_in_its_own_message(bench: Bench) -> None:
+    @bench.qconsume.consumer("billing", concurrency=1, retry={"max_attempts": 1})
+    def bill(order: t.Any) -> None:
+        gevent.Timeout(0.01).start()
+        Event().wait()
+
+    bench.start()
+    bench.publish("billing")
+    wait_for(lambda: bench.dead("billing"))
+
+    (dead,) = bench.dead("billing")
+    assert "Timeout" in dead.headers["x-qconsume-error"]
+
+
+def test_a_kill_that_comes_late_does_not_reach_the_next_message(bench: Bench) -> None:
+    seen: list[gevent.Greenlet] = []
+
+    @bench.qconsume.consumer("billing", concurrency=1)
+    def bill(kind: str) -> None:
+        if kind == "be seen":
+            seen.append(gevent.getcurrent())
+        else:
+            gevent.spawn(seen[0].kill).join()
+
+    worker = bench.start()
+    bench.publish("billing", "be seen")
+    bench.publish("billing", "kill what was seen")
+    counts = worker.subscriptions[0].counts
+    wait_for(lambda: counts.total() == 2)
+
+    assert counts == {"ack": 2}
+
+
+def test_a_consumer_outlives_the_timeouts_that_its_messages_leave(bench: Bench) -> None:
+    left: list[gevent.Timeout] = []
+
+    @bench.qconsume.consumer("billing", concurrency=5)
+    def bill(order: t.Any) -> None:
+        left.append(gevent.Timeout.start_new(0.01))
+        gevent.sleep(0)
+
+    worker = bench.start()
+    for number in range(50):
+        bench.publish("billing")
+        wait_for(lambda n=number: len(left) > n and not left[-1].pending)
+
+    wait_for(lambda: worker.subscriptions[0].counts == {"ack": 50})
+
+
+def test_greenlets_that_are_reused_are_those_that_nothing_else_knows(
+    bench: Bench,
+) -> None:
+    """What is handled without leaving anything costs no greenlet of its own."""
+    seen: list[int] = []
+
+    @bench.qconsume.consumer("billing", concurrency=1)
+    def bill(waits: bool) -> None:
+        logging.getLogger("bench").info("It knows the current thread.")
+        seen.append(id(gevent.getcurrent()))
+        with gevent.Timeout(5):
+            gevent.sleep(0.001 if waits else 0)
+        if not waits:
+            raise OSError
+
+    bench.start()
+    for number in range(10):
+        bench.publish("billing", number % 2 == 0)
+    wait_for(lambda: len(seen) >= 30)
+
+    assert len(set(seen)) == 1
+
+
+def test_what_kills_every_greenlet_that_it_finds_ends_none_of_ours(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    handled: list[t.Any] = []
+
+    @bench.qconsume.consumer("billing", concurrency=3, retry={"max_attempts": 2})
+    def bill(order: t.Any) -> None:
+        handled.append(order)
+        if order == "fail":
+            raise OSError
+
+    worker = bench.start()
+    for number in range(3):
+        bench.publish("billing", number)
+    wait_for(lambda: len(handled) == 3)
+    for kind in (gevent.GreenletExit, gevent.Timeout):
+        for greenlet in ours():
+            greenlet.kill(kind, block=False)
+        gevent.sleep(0.01)
+    for number in range(3, 6):
+        bench.publish("billing", number)
+    bench.publish("billing", "fail")
+    wait_for(lambda: bench.dead("billing"))
+
+    assert sorted(map(str, handled)) == ["0", "1", "2", "3", "4", "5", "fail", "fail"]
+    assert worker.watch.verdict.live
+    assert worker.stop() is True
+    texts = [record.getMessage() for record in caplog.records]
+    assert any("thrown into a greenlet that handles no message" in t for t in texts)
+    assert any("a greenlet of ours. It goes on" in t for t in texts)
+
+
+def test_what_is_thrown_after_the_handler_counts_for_its_message(bench: Bench) -> None:
+    """The outcome is decided, or the retry policy's; never none at all."""
+
+    @bench.qconsume.consumer("billing", concurrency=1, retry={"max_attempts": 2})
+    def bill(order: t.Any) -> None:
+        if current_message.attempt == 1:
+            gevent.Timeout(0.01).start()
+
+    @bench.qconsume.teardown_message
+    def wait_long(error: BaseException | None) -> None:
+        if current_message.attempt == 1:
+            Event().wait()
+
+    worker = bench.start()
+    bench.publish("billing")
+    wait_for(lambda: worker.subscriptions[0].counts == {"retry": 1, "ack": 1})
+
+
+def test_a_protected_greenlet_ends_by_its_own_method_alone() -> None:
+    greenlet = ProtectedGreenlet.spawn(Event().wait)
+    gevent.sleep(0)
+    greenlet.kill(block=False)
+    gevent.sleep(0.01)
+    assert not greenlet.dead
+
+    greenlet.end()
+    assert greenlet.dead
+    assert greenlet.successful()
