@@ -249,6 +249,8 @@ def _go_on(settle_next: Callable[[], bool]) -> None:
     while more:
         try:
             more = settle_next()
+        except gevent.GreenletExit:
+            raise
         except BaseException:
             logger.exception("Settling was cut off; it goes on.")
 

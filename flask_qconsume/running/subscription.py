@@ -257,6 +257,8 @@ class Subscription:
         while not self._quiet:
             try:
                 self._consume_once(backoff)
+            except gevent.GreenletExit:
+                raise
             except BaseException:
                 # A bug, or thrown into this greenlet from outside.
                 logger.exception("%s: consuming was cut off, it goes on", self.name)

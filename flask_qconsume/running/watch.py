@@ -112,7 +112,9 @@ class Watch:
                 try:
                     self._look()
                     gevent.sleep(self._interval)
-                except (Exception, gevent.Timeout):
+                except gevent.GreenletExit:
+                    raise
+                except BaseException:
                     logger.exception("Watching was cut off; it goes on.")
         finally:
             if self._asking:
