@@ -28,7 +28,6 @@ from collections.abc import AsyncGenerator
 from collections.abc import Callable
 from collections.abc import Coroutine
 from collections.abc import Generator
-from dataclasses import dataclass
 
 from flask import Flask
 from marshmallow import ValidationError
@@ -53,21 +52,13 @@ from .context import Handling
 from .context import current
 from .payload import decode
 from .refusals import refusal
+from .result import Result
+from .result import as_value
 
 logger = logger_named("flask_qconsume.dispatch")
 
 #: Makes a context manager that throws ``HandlerTimeout`` after so many seconds.
 TimeLimit = Callable[[float], contextlib.AbstractContextManager[t.Any]]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What is to become of a message, and the error that led to it, if one did."""
-
-    outcome: Outcome
-    error: BaseException | None = None
-    #: Whether the outcome was somebody's decision and not the retry policy's.
-    foreseen: bool = False
 
 
 #: What stands for a result until there is one; nobody sees it.
@@ -134,6 +125,8 @@ class _Run:
         try:
             self._in_context(message)
         except Interrupted:
+            # It refers to the frames of its calls, and those refer to this.
+            self._result = _NOTHING_YET
             raise
         except BaseException as error:
             # Only a teardown of the app context can raise here (or its start).
@@ -190,7 +183,7 @@ class _Run:
         except Interrupted:
             raise
         except Outcome as outcome:
-            return Result(self._decided(outcome), _cause(outcome), foreseen=True)
+            return self._of_raised(outcome)
         except BaseException as error:
             return self._of_error(error)
 
@@ -226,6 +219,10 @@ class _Run:
         except ValidationError as error:
             raise refusal(error) from error
 
+    def _of_raised(self, outcome: Outcome) -> Result:
+        cause = _cause(outcome)
+        return Result(self._decided(as_value(outcome)), cause, foreseen=True)
+
     def _of_error(self, error: BaseException) -> Result:
         """What the error handlers say of it, or else the retry policy."""
         try:
@@ -233,7 +230,7 @@ class _Run:
         except Interrupted:
             raise
         except Outcome as raised:
-            outcome = raised
+            outcome = as_value(raised)
         except BaseException as another:
             return Result(self._by_policy(another), another)
         if outcome is not None:
@@ -269,7 +266,7 @@ class _Run:
             except Interrupted:
                 raise
             except Outcome as outcome:
-                found = outcome
+                found = as_value(outcome)
             except BaseException as error:
                 self._spoil(error)
                 continue
@@ -288,7 +285,10 @@ class _Run:
             except BaseException as error:
                 self._spoil(error)
         if interrupted is not None:
-            raise interrupted
+            try:
+                raise interrupted
+            finally:
+                del interrupted
 
     def _spoil(self, error: BaseException) -> None:
         """Something raised after the handler: what it had done may not have held."""

@@ -22,7 +22,7 @@ import gevent
 
 from ..broker.delivery import Delivery
 from ..errors import Interrupted
-from ..handling.dispatch import Result
+from ..handling.result import Result
 from ..logs import logger_named
 from .event import Event
 from .turns import Turns
@@ -298,6 +298,8 @@ class Handlers:
             result = self._work(delivery)
             if not job.given_up:
                 self._done(job.delivery or delivery, result)
+            if result.error is not None:
+                result.release()
         finally:
             self._leave(this)
 

@@ -88,4 +88,7 @@ class TimeLimit:
     def __exit__(self, kind: t.Any, error: t.Any, traceback: t.Any) -> None:
         self._limits.running.pop(self, None)
         if self._error is not None and error is None:
-            raise self._error
+            try:
+                raise self._error
+            finally:
+                self._error = None

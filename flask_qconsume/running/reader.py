@@ -53,14 +53,16 @@ class Reader:
                 continue
             if self._quiet and not self.link.pushes:
                 return
-            deliveries = self.link.read(room)
-            self.received += len(deliveries)
-            self._held.update(deliveries)
-            self._receive(deliveries)
+            self._take(self.link.read(room))
             if self.link.pushes:
                 # Nothing more may be there yet, and to find that out takes longer than
                 # to begin with what is.
                 gevent.sleep(0)
+
+    def _take(self, deliveries: Sequence[Delivery]) -> None:
+        self.received += len(deliveries)
+        self._held.update(deliveries)
+        self._receive(deliveries)
 
     def release(self, deliveries: Iterable[Delivery]) -> None:
         """These are settled: there is room for others."""

@@ -26,8 +26,8 @@ from ..broker.topology import QueuePlan
 from ..errors import BrokerError
 from ..errors import HandlerTimeout
 from ..errors import Interrupted
-from ..handling.dispatch import Result
 from ..handling.dispatch import dispatch
+from ..handling.result import Result
 from ..logs import logger_named
 from ..outcomes import Ack
 from ..outcomes import Reject

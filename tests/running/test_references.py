@@ -1,0 +1,259 @@
+"""What a message held dies with it, without a look for garbage."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import typing as t
+import weakref
+from collections.abc import Callable
+from collections.abc import Iterator
+
+import gevent
+import pytest
+from marshmallow import Schema
+from marshmallow import fields
+
+from flask_qconsume import Interrupted
+from flask_qconsume import Reject
+from flask_qconsume import Retry
+from flask_qconsume import current_message
+from flask_qconsume import spawn
+
+from ..waiting import wait_for
+from .conftest import Bench
+
+
+class Held:
+    """A file, a session: what a handler has in a variable."""
+
+
+class OrderSchema(Schema):
+    id = fields.Int(required=True)
+
+
+Watched = list["weakref.ref[t.Any]"]
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    """What has to die; nothing looks for garbage meanwhile, and no log is kept."""
+    logging.disable()
+    gc.disable()
+    yield []
+    gc.enable()
+    logging.disable(logging.NOTSET)
+
+
+def watch(watched: Watched) -> Held:
+    """Something to hold in a variable; it and the message have to die."""
+    held = Held()
+    message = current_message._get_current_object()  # type: ignore[attr-defined]
+    watched += [weakref.ref(held), weakref.ref(message)]
+    return held
+
+
+def fail() -> t.NoReturn:
+    raise OSError("gateway down")
+
+
+def fail_while_handling() -> t.NoReturn:
+    try:
+        fail()
+    except OSError as error:
+        kept = error
+        raise RuntimeError from kept
+
+
+def fail_in_a_child() -> None:
+    child = spawn(fail)
+    child.get()
+
+
+def fail_in_a_child_unseen() -> None:
+    child = spawn(fail)
+    child.join()
+
+
+def wait_for_ever() -> None:
+    gevent.event.Event().wait()
+
+
+def swallow_the_limit() -> None:
+    try:
+        wait_for_ever()
+    except BaseException as error:
+        kept = error
+    assert kept
+
+
+def return_retry() -> Retry:
+    return Retry(0)
+
+
+def raise_retry() -> t.NoReturn:
+    raise Retry(0)
+
+
+def raise_reject() -> t.NoReturn:
+    try:
+        fail()
+    except OSError as error:
+        kept = error
+        raise Reject("no") from kept
+
+
+def exit() -> t.NoReturn:
+    raise SystemExit
+
+
+HANDLERS: list[Callable[[], t.Any]] = [
+    lambda: None,
+    fail,
+    fail_while_handling,
+    fail_in_a_child,
+    fail_in_a_child_unseen,
+    wait_for_ever,
+    swallow_the_limit,
+    return_retry,
+    raise_retry,
+    raise_reject,
+    exit,
+]
+
+
+def names(value: t.Any) -> str:
+    return t.cast(str, getattr(value, "__name__", str(value)))
+
+
+def check_that_nothing_is_left(watched: Watched) -> None:
+    gevent.sleep(0.01)
+    assert watched
+    assert [each() for each in watched if each() is not None] == []
+
+
+@pytest.mark.parametrize("handle", HANDLERS, ids=names)
+def test_what_a_handler_held_dies_with_its_message(
+    bench: Bench, watched: Watched, handle: Callable[[], t.Any]
+) -> None:
+    @bench.qconsume.consumer("billing", retry={"max_attempts": 2}, timeout=0.05)
+    def bill(order: t.Any) -> t.Any:
+        held = watch(watched)
+        return held and handle()
+
+    worker = bench.start()
+    counts = worker.subscriptions[0].counts
+    for number in range(3):
+        bench.publish("billing")
+        wait_for(lambda n=number: counts["ack"] + counts["reject"] > n)
+
+    check_that_nothing_is_left(watched)
+
+
+@pytest.mark.parametrize("raised", [OSError, Reject], ids=names)
+@pytest.mark.parametrize(
+    "stage", ["before_message", "after_message", "teardown_message", "errorhandler"]
+)
+def test_what_a_hook_held_dies_with_its_message(
+    bench: Bench,
+    watched: Watched,
+    stage: str,
+    raised: type[Exception],
+) -> None:
+    def function(*args: t.Any) -> t.NoReturn:
+        held = watch(watched)
+        kept = raised("no")
+        assert held
+        raise kept
+
+    if stage == "errorhandler":
+        bench.qconsume.message_errorhandler(KeyError)(function)
+    else:
+        getattr(bench.qconsume, stage)(function)
+
+    @bench.qconsume.consumer("billing", retry={"max_attempts": 2})
+    def bill(order: t.Any) -> None:
+        if stage == "errorhandler":
+            raise KeyError
+
+    worker = bench.start()
+    counts = worker.subscriptions[0].counts
+    bench.publish("billing")
+    wait_for(lambda: counts["reject"] + counts["ack"])
+
+    check_that_nothing_is_left(watched)
+
+
+@pytest.mark.parametrize(
+    ("body", "options"),
+    [({"id": "x"}, {}), (b"{", {"content_type": "application/json"})],
+    ids=["refused by the schema", "undecodable"],
+)
+def test_what_cannot_be_handled_leaves_nothing(
+    bench: Bench,
+    watched: Watched,
+    body: t.Any,
+    options: dict[str, t.Any],
+) -> None:
+    bench.qconsume.add_consumer("billing", print, name="bill", schema=OrderSchema())
+
+    @bench.qconsume.teardown_message
+    def look(error: BaseException | None) -> None:
+        watch(watched)
+        assert error is not None
+        watched.append(weakref.ref(error))
+
+    worker = bench.start()
+    bench.publish("billing", body, **options)
+    wait_for(lambda: worker.subscriptions[0].counts["reject"])
+
+    check_that_nothing_is_left(watched)
+
+
+def test_what_a_stop_interrupts_leaves_nothing(bench: Bench, watched: Watched) -> None:
+    interrupted: list[bool] = []
+
+    @bench.qconsume.consumer("billing")
+    def bill(order: t.Any) -> None:
+        held = watch(watched)
+        try:
+            wait_for_ever()
+        except Interrupted:
+            interrupted.append(bool(held))
+            raise
+
+    @bench.qconsume.teardown_message
+    def clear(error: BaseException | None) -> None:
+        if error is not None:
+            raise error
+
+    worker = bench.start()
+    bench.publish("billing")
+    wait_for(lambda: worker.busy == 1)
+    worker.stop(timeout=0)
+    assert interrupted == [True]
+    check_that_nothing_is_left(watched)
+
+
+def test_a_listener_that_keeps_an_error_has_its_text_and_lines(bench: Bench) -> None:
+    from flask_qconsume import signals
+    from flask_qconsume.logs import traceback_of
+
+    kept: list[BaseException] = []
+
+    def keep(app: t.Any, error: BaseException, **_: t.Any) -> None:
+        kept.append(error)
+
+    @bench.qconsume.consumer("billing", retry={"max_attempts": 1})
+    def bill(order: t.Any) -> None:
+        assert current_message.attempt == 1
+        fail()
+
+    with signals.message_rejected.connected_to(keep):
+        worker = bench.start()
+        bench.publish("billing")
+        wait_for(lambda: worker.subscriptions[0].counts["reject"])
+        gevent.sleep(0)
+
+    assert "in fail\n    raise OSError" in traceback_of(kept[0])
+    assert traceback_of(kept[0]).endswith("OSError: gateway down")
