@@ -20,6 +20,7 @@ from flask_qconsume import Retry
 from flask_qconsume import current_message
 from flask_qconsume import spawn
 
+from ..harness.scripts import run_script
 from ..waiting import wait_for
 from .conftest import Bench
 
@@ -136,7 +137,9 @@ def check_that_nothing_is_left(watched: Watched) -> None:
 def test_what_a_handler_held_dies_with_its_message(
     bench: Bench, watched: Watched, handle: Callable[[], t.Any]
 ) -> None:
-    @bench.qconsume.consumer("billing", retry={"max_attempts": 2}, timeout=0.05)
+    @bench.qconsume.consumer(
+        "billing", retry={"max_attempts": 2, "min_delay": 0.01}, timeout=0.05
+    )
     def bill(order: t.Any) -> t.Any:
         held = watch(watched)
         return held and handle()
@@ -171,7 +174,7 @@ def test_what_a_hook_held_dies_with_its_message(
     else:
         getattr(bench.qconsume, stage)(function)
 
-    @bench.qconsume.consumer("billing", retry={"max_attempts": 2})
+    @bench.qconsume.consumer("billing", retry={"max_attempts": 2, "min_delay": 0.01})
     def bill(order: t.Any) -> None:
         if stage == "errorhandler":
             raise KeyError
@@ -222,17 +225,56 @@ def test_what_a_stop_interrupts_leaves_nothing(bench: Bench, watched: Watched) -
             interrupted.append(bool(held))
             raise
 
-    @bench.qconsume.teardown_message
-    def clear(error: BaseException | None) -> None:
-        if error is not None:
-            raise error
-
     worker = bench.start()
     bench.publish("billing")
     wait_for(lambda: worker.busy == 1)
     worker.stop(timeout=0)
     assert interrupted == [True]
     check_that_nothing_is_left(watched)
+
+
+def test_failures_that_hold_files_do_not_use_them_up() -> None:
+    """In a worker of its own, which may have 64 files and looks for no garbage."""
+    done = run_script(
+        """
+from gevent import monkey
+monkey.patch_all()
+import gc, resource, threading
+from flask import Flask
+from flask_qconsume import QConsume
+from flask_qconsume.running.worker import Worker
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+gc.disable()
+app = Flask("shop")
+app.config["QCONSUME_BROKER_URL"] = "memory://"
+qconsume = QConsume(app)
+failures, over = [], threading.Event()
+
+@qconsume.consumer("billing", concurrency=5, retry={"max_attempts": 1})
+def bill(order):
+    try:
+        opened = open("/dev/null")
+        failures.append(None)
+        raise ValueError
+    except OSError as error:
+        failures.append(repr(error))
+    finally:
+        if len(failures) == 200:
+            over.set()
+
+worker = Worker(app)
+worker.start()
+for _ in range(200):
+    app.extensions["qconsume"].publish("billing", None)
+over.wait(20)
+worker.stop()
+print(len(failures), [each for each in failures if each][:1])
+""",
+        "-W",
+        "ignore::ResourceWarning",
+    )
+    assert done.stdout == "200 []\n", done.stderr
 
 
 def test_a_listener_that_keeps_an_error_has_its_text_and_lines(bench: Bench) -> None:
