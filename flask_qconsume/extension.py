@@ -6,6 +6,7 @@ instance may serve several; :class:`AppConsumers` is what belongs to one app.
 
 from __future__ import annotations
 
+import os
 import typing as t
 from collections.abc import Iterable
 
@@ -19,13 +20,18 @@ from .appconsumers import consumers_of as consumers_of
 from .errors import PublishError
 from .formats.base import Format
 from .formats.table import check_format
+from .logs import logger_named
 from .registration.registry import ROOT
 from .registration.registry import Registry
 from .registration.scaffold import ConsumerScaffold
 from .settings import Settings
+from .settings import unread
 
 if t.TYPE_CHECKING:
     from .testing.client import TestClient
+
+
+logger = logger_named("flask_qconsume.settings")
 
 
 class QConsume(ConsumerScaffold):
@@ -54,7 +60,16 @@ class QConsume(ConsumerScaffold):
                 "A 'QConsume' instance has already been registered on this Flask app."
                 " Import and use that instance instead."
             )
-        app.extensions[KEY] = AppConsumers(app, Settings.from_config(app.config))
+        config = app.config
+        app.extensions[KEY] = AppConsumers(app, Settings.from_config(config))
+        forgotten = unread(config, os.environ)
+        if forgotten and not app.testing:
+            logger.warning(
+                "The environment has %s, and the app's configuration something else."
+                " Call 'app.config.from_prefixed_env()' before 'QConsume.init_app', and"
+                " after the app's own defaults.",
+                ", ".join(forgotten),
+            )
         Registry.of(app).add_scope(ROOT, self._qconsume_scope)
 
     def _qconsume_remedy(self) -> str:

@@ -52,11 +52,13 @@ class RetryPolicy:
         object.__setattr__(self, "retry_on", _classes("retry_on", self.retry_on))
         object.__setattr__(self, "give_up_on", _classes("give_up_on", self.give_up_on))
         if not _is_whole(self.max_attempts) or self.max_attempts < 1:
-            raise _wrong("max_attempts", self.max_attempts, "a whole number from 1 up")
+            wanted = "a whole number from 1 up (1 means no retries)"
+            raise _wrong("max_attempts", self.max_attempts, wanted)
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if not _is_number(value) or not low <= value <= high:
-                raise _wrong(name, value, f"a number from {low:g} to {high:g}")
+                kind = "a number of seconds" if "delay" in name else "a number"
+                raise _wrong(name, value, f"{kind} from {low:g} to {high:g}")
 
     @classmethod
     def from_mapping(cls, options: t.Mapping[str, t.Any]) -> RetryPolicy:
@@ -108,7 +110,7 @@ class RetryPolicy:
     ) -> Outcome:
         """A retry after ``delay`` or the policy's own, or the end of the attempts."""
         if attempt >= self.max_attempts:
-            return Reject(f"failed {attempt} of {self.max_attempts} attempts")
+            return Reject(_failed(attempt, self.max_attempts))
         return Retry(self.delay(attempt, random) if delay is None else delay)
 
     def retries(self, error: BaseException) -> bool:
@@ -148,6 +150,12 @@ def _load(name: str, dotted: str) -> t.Any:
             f"A retry policy's '{name}' names {quoted(dotted)}, which cannot be"
             f" imported: {printable(error)}."
         ) from error
+
+
+def _failed(attempt: int, most: int) -> str:
+    if most == 1:
+        return "failed its only attempt"
+    return f"failed {attempt} of {most} attempts"
 
 
 def _is_whole(value: t.Any) -> bool:

@@ -6,9 +6,13 @@ page is rendered from it. Knows nothing about Flask: ``app.config`` is a mapping
 
 from __future__ import annotations
 
+import json
+import os
 import typing as t
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from difflib import get_close_matches
@@ -81,7 +85,7 @@ def _because(error: Exception) -> str:
 
 def _text(value: t.Any) -> str:
     if not isinstance(value, str):
-        raise TypeError()
+        raise TypeError("write a text in quotes")
     return value
 
 
@@ -99,10 +103,12 @@ def _name(value: t.Any) -> str:
     return _affix(value)
 
 
-def _number(low: float, high: float) -> Callable[[t.Any], float]:
+def _number(
+    low: float, high: float, write: str = "write a number, without a unit"
+) -> Callable[[t.Any], float]:
     def check(value: t.Any) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError()
+            raise TypeError(write)
         if not low <= value <= high:
             raise ValueError(f"it must be from {low:g} to {high:g}")
         return float(value)
@@ -113,7 +119,7 @@ def _number(low: float, high: float) -> Callable[[t.Any], float]:
 def _whole(low: int, high: int) -> Callable[[t.Any], int]:
     def check(value: t.Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError()
+            raise TypeError("write a whole number, without quotes")
         if not low <= value <= high:
             raise ValueError(f"it must be from {low} to {high}")
         return value
@@ -140,20 +146,32 @@ def _http_url(value: t.Any) -> str:
 
 def _mapping(value: t.Any) -> dict[str, t.Any]:
     if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
-        raise TypeError()
+        raise TypeError('write a mapping of texts to values: {"name": …}')
     return dict(value)
 
 
 def _texts(value: t.Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not all(isinstance(item, str) for item in value):
-        raise TypeError()
+    if isinstance(value, str):
+        raise TypeError(f'write a list: ["{value}"]')
+    if not isinstance(value, Iterable) or not all(isinstance(v, str) for v in value):
+        raise TypeError("write a list of texts")
     return tuple(value)
 
 
 def _policy(value: t.Any) -> RetryPolicy:
     if isinstance(value, RetryPolicy):
         return value
+    if not isinstance(value, Mapping):
+        raise TypeError(f'write {{"max_attempts": {_attempts(value)}}}')
     return RetryPolicy.from_mapping(_mapping(value))
+
+
+def _attempts(value: t.Any) -> str:
+    """What may be meant by a policy that is no mapping: a number, or no retries."""
+    if value is False:
+        return "1"
+    is_number = isinstance(value, int) and value is not True
+    return str(value) if is_number else str(RetryPolicy.max_attempts)
 
 
 def _policies(value: t.Any) -> dict[str, RetryPolicy]:
@@ -171,8 +189,8 @@ def _option(consumer: str, key: str, value: t.Any) -> t.Any:
     if key not in CONSUMER_OPTIONS:
         raise ValueError(
             f"{quoted(consumer)} has no option {quoted(key)}"
-            f"{suggestion(key, CONSUMER_OPTIONS)};"
-            f" there are: {', '.join(CONSUMER_OPTIONS)}"
+            f"{suggestion(key, CONSUMER_OPTIONS)}"
+            f" There are: {', '.join(CONSUMER_OPTIONS)}"
         )
     try:
         return check_option(key, value)
@@ -185,7 +203,7 @@ def _option(consumer: str, key: str, value: t.Any) -> t.Any:
 CONCURRENCY = _whole(1, 10_000)
 PREFETCH = _whole(1, 65_535)
 ORDERING = _one_of("none", "key", "partition")
-TIMEOUT = _number(0.001, 604_800)
+TIMEOUT = _number(0.001, 604_800, "write a number of seconds, such as 300")
 
 
 def check_option(key: str, value: t.Any) -> t.Any:
@@ -455,6 +473,9 @@ TABLE: tuple[Setting, ...] = (
     ),
 )
 
+#: How variables of the environment begin that 'from_prefixed_env' reads for us.
+_VARIABLE = "FLASK_" + PREFIX
+
 _KEYS = {setting.key for setting in TABLE}
 
 
@@ -503,17 +524,13 @@ class Settings:
         """
         for key in config:
             if isinstance(key, str) and key.startswith(PREFIX) and key not in _KEYS:
-                hint = suggestion(key, _KEYS) or "."
                 raise ConfigurationError(
-                    f"There is no configuration key {quoted(key)}{hint}"
+                    f"There is no configuration key {quoted(key)}"
+                    f"{suggestion(key, _KEYS)}"
                 )
         values = {setting.name: setting.read(config) for setting in TABLE}
         if not values["broker_url"]:
-            raise ConfigurationError(
-                "'QCONSUME_BROKER_URL' must be set before 'QConsume.init_app': the"
-                " address of your broker, such as 'amqp://guest:guest@localhost//' or"
-                " 'redis://localhost/0'. Use 'memory://' to try things out without one."
-            )
+            raise ConfigurationError(_no_url(unread(config, os.environ)))
         values["exchange"] = values["queue_prefix"] + values["exchange"]
         return cls(**values)
 
@@ -523,7 +540,43 @@ class Settings:
         return self.exchange.removeprefix(self.queue_prefix)
 
 
+def unread(config: Mapping[str, t.Any], environ: Mapping[str, str]) -> list[str]:
+    """Variables of the environment, of which ``config`` has something else.
+
+    It has what they say after ``app.config.from_prefixed_env()``.
+    """
+    return [
+        name
+        for name, text in sorted(environ.items())
+        if name.startswith(_VARIABLE) and not _is_read(config, name, text)
+    ]
+
+
+def _is_read(config: Mapping[str, t.Any], name: str, text: str) -> bool:
+    key, nested, _ = name.removeprefix("FLASK_").partition("__")
+    if nested:  # A part of a mapping.
+        return key in config
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text  # As Flask does.
+    return key in config and config[key] in (value, text)
+
+
+def _no_url(forgotten: Sequence[str]) -> str:
+    if _VARIABLE + "BROKER_URL" in forgotten:
+        return (
+            f"The environment has '{_VARIABLE}BROKER_URL', which the app does not read:"
+            " call 'app.config.from_prefixed_env()' before 'QConsume.init_app'."
+        )
+    return (
+        "'QCONSUME_BROKER_URL' must be set before 'QConsume.init_app': the address of"
+        " your broker, such as 'amqp://guest:guest@localhost//' or"
+        " 'redis://localhost/0'. Use 'memory://' to try things out without one."
+    )
+
+
 def suggestion(word: str, known: t.Iterable[str]) -> str:
-    """``; did you mean ...?`` where a known word is close, else nothing."""
+    """The end of a sentence: ``; did you mean ...?``, or a dot if no word is close."""
     close = get_close_matches(word, sorted(known), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return f"; did you mean '{close[0]}'?" if close else "."

@@ -13,6 +13,7 @@ from flask_qconsume import RetryPolicy
 from flask_qconsume.settings import TABLE
 from flask_qconsume.settings import Settings
 from flask_qconsume.settings import suggestion
+from flask_qconsume.settings import unread
 from flask_qconsume.text import quoted
 
 URL = {"QCONSUME_BROKER_URL": "memory://"}
@@ -300,5 +301,82 @@ def test_configuration_is_read_once() -> None:
 
 def test_a_suggestion_is_made_only_if_a_word_is_close() -> None:
     assert suggestion("bil", ["bill", "mail"]) == "; did you mean 'bill'?"
-    assert suggestion("zzz", ["bill", "mail"]) == ""
-    assert suggestion("bill", []) == ""
+    assert suggestion("zzz", ["bill", "mail"]) == "."
+    assert suggestion("bill", []) == "."
+
+
+ENVIRONMENT = {
+    "FLASK_QCONSUME_BROKER_URL": "redis://:secret@host/0",
+    "FLASK_QCONSUME_CONCURRENCY": "7",
+    "FLASK_QCONSUME_RETRY__max_attempts": "2",
+    "FLASK_DEBUG": "1",
+}
+
+
+def test_a_url_that_only_the_environment_has_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FLASK_QCONSUME_BROKER_URL", "redis://:secret@host/0")
+    with pytest.raises(ConfigurationError) as e:
+        QConsume(Flask("forgetful"))
+    assert str(e.value) == (
+        "The environment has 'FLASK_QCONSUME_BROKER_URL', which the app does not read:"
+        " call 'app.config.from_prefixed_env()' before 'QConsume.init_app'."
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, ["BROKER_URL", "CONCURRENCY", "RETRY__max_attempts"]),
+        (
+            {
+                "QCONSUME_BROKER_URL": "memory://",
+                "QCONSUME_CONCURRENCY": 7,
+                "QCONSUME_RETRY": {"max_attempts": 2},
+            },
+            ["BROKER_URL"],
+        ),
+        (
+            {
+                "QCONSUME_BROKER_URL": "redis://:secret@host/0",
+                "QCONSUME_CONCURRENCY": 7,
+                "QCONSUME_RETRY": {"max_attempts": 2},
+            },
+            [],
+        ),
+    ],
+)
+def test_what_the_environment_has_and_the_app_has_not_is_found(
+    config: dict[str, t.Any], expected: list[str]
+) -> None:
+    assert unread(config, ENVIRONMENT) == [f"FLASK_QCONSUME_{n}" for n in expected]
+
+
+def test_it_is_a_warning_where_there_is_a_url(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as a default, which the environment was to replace."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    app = Flask("forgetful")
+    app.config.from_mapping(URL)
+    QConsume(app)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith(
+        "The environment has FLASK_QCONSUME_BROKER_URL, FLASK_QCONSUME_CONCURRENCY,"
+        " FLASK_QCONSUME_RETRY__max_attempts, and the app's configuration something"
+        " else. Call 'app.config.from_prefixed_env()'"
+    )
+    assert "secret" not in caplog.text
+
+
+def test_it_is_none_where_the_environment_was_read(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("FLASK_QCONSUME_BROKER_URL", "memory://")
+    app = Flask("careful")
+    app.config.from_prefixed_env()
+    QConsume(app)
+    assert not caplog.records

@@ -57,6 +57,7 @@ def app_with(job: Job, handle: Callable[[t.Any], None]) -> t.Any:
     from flask_qconsume import QConsume
 
     app = Flask("benchmark")
+    app.testing = True  # What is published in memory waits for a worker.
     app.config["QCONSUME_BROKER_URL"] = job.url.replace(*_SCHEMES.get(job.broker, "  "))
     quorum = job.broker == "rabbitmq-quorum"
     app.config["QCONSUME_QUEUE_TYPE"] = "quorum" if quorum else "classic"

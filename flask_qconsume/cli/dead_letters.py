@@ -12,12 +12,11 @@ from collections.abc import Iterator
 import click
 
 from ..broker.base import DeadLetter
-from ..errors import UnknownConsumer
+from ..text import counted
 from .letters import HEADERS
 from .letters import as_json
 from .letters import page
 from .letters import row
-from .selection import Filter
 from .selection import Selection
 from .selection import with_selection
 from .table import table
@@ -103,8 +102,9 @@ def purge(selection: Selection, dry_run: bool, yes: bool) -> None:
         number = _matching(selection)
         if not number:
             click.echo(_NONE)
+            selection.check_ids()
             return
-        click.confirm(f"Remove {_dead_letters(number)} for good?", abort=True)
+        click.confirm(f"Remove {counted(number, 'dead letter')} for good?", abort=True)
     _take(selection, replay=False, done="Removed")
 
 
@@ -116,6 +116,8 @@ def _limited(selection: Selection, limit: int) -> Iterator[Iterator[DeadLetter]]
         more = bool(limit) and next(letters, None) is not None
     if more:
         click.echo(f"… and more: these are the first {limit}; see --limit.", err=True)
+    else:
+        selection.check_ids()
 
 
 def _echo_json(
@@ -130,7 +132,8 @@ def _preview(selection: Selection, fate: str) -> None:
         rows = [row(letter) for letter in letters]
     if rows:
         click.echo(table(HEADERS, rows))
-    click.echo(f"{_dead_letters(len(rows))} {fate}.")
+    click.echo(f"{counted(len(rows), 'dead letter')} {fate}.")
+    selection.check_ids()
 
 
 def _matching(selection: Selection) -> int:
@@ -139,41 +142,29 @@ def _matching(selection: Selection) -> int:
 
 
 def _take(selection: Selection, *, replay: bool, done: str) -> None:
-    total, met = 0, set[str]()
+    total = 0
     with _progress(selection.count(), done) as progress:
         for _, letters in selection.queues:
-            wanted = _First(letters.count(), selection.filter, met)
+            wanted = _First(letters.count(), selection.wants)
             total += letters.take(wanted, replay, progress)
-    click.echo(f"{done} {_dead_letters(total)}.")
-    missing = selection.filter.ids - met
-    if missing:
-        names = ", ".join(f"'{ref}'" for ref in sorted(missing))
-        raise UnknownConsumer(
-            f"There is no dead letter {names} there. 'flask qconsume dead-letters list'"
-            " shows which there are."
-        )
+    click.echo(f"{done} {counted(total, 'dead letter')}.")
+    selection.check_ids()
 
 
 class _First:
-    """Wants of the first ``number`` dead letters those that a filter wants.
+    """Wants of the first ``number`` dead letters those that are meant.
 
     One that is replayed and fails again comes back behind the others while we are still
     looking: it must not go round for ever.
-
-    :param met: Gets the refs and ids of those that are wanted.
     """
 
-    def __init__(self, number: int, wanted: Filter, met: set[str]) -> None:
+    def __init__(self, number: int, wanted: Callable[[DeadLetter], bool]) -> None:
         self._left = number
         self._wanted = wanted
-        self._met = met
 
     def __call__(self, letter: DeadLetter) -> bool:
         self._left -= 1
-        if self._left < 0 or not self._wanted(letter):
-            return False
-        self._met.update(filter(None, (letter.ref, letter.message.id)))
-        return True
+        return self._left >= 0 and self._wanted(letter)
 
 
 @contextlib.contextmanager
@@ -185,7 +176,3 @@ def _progress(length: int, label: str) -> Iterator[Callable[[], t.Any]]:
     bar: t.Any = click.progressbar(length=length, label=label, file=sys.stderr)
     with bar:
         yield lambda: bar.update(1)
-
-
-def _dead_letters(number: int) -> str:
-    return "1 dead letter" if number == 1 else f"{number} dead letters"

@@ -20,6 +20,7 @@ from ..handling.payload import decode
 from ..message import Message
 from ..outcomes import Outcome
 from ..settings import TEXT
+from ..text import counted
 from ..text import printable
 
 HEADERS = ("Ref", "Queue", "Died", "Attempts", "Why")
@@ -113,7 +114,9 @@ def _lines(letter: DeadLetter, decoders: Decoders) -> Iterator[str]:
     yield from _block("headers", _of_headers(message))
     yield from _block("details", _indented(ours.text(headers, ours.DETAILS)))
     yield from _block("traceback", (ours.text(headers, ours.TRACEBACK) or "").rstrip())
-    yield from _block(f"body ({len(message.raw)} bytes)", _body(message, decoders))
+    yield from _block(
+        f"body ({counted(len(message.raw), 'byte')})", _body(message, decoders)
+    )
 
 
 def _of_headers(message: Message) -> str:
@@ -140,7 +143,7 @@ def _cut(text: str) -> str:
     if len(text) <= _SHOWN:
         return text
     more = len(text) - _SHOWN
-    return f"{text[:_SHOWN]}\n… {more} characters more; --json has them all"
+    return f"{text[:_SHOWN]}\n… {counted(more, 'character')} more; --json has them all"
 
 
 def _indented(text: str | None) -> str:

@@ -15,6 +15,7 @@ from ..errors import BrokerError
 from ..errors import UnsupportedByBroker
 from ..extension import AppConsumers
 from ..registration.consumer import Consumer
+from ..text import counted
 from ..text import printable
 from .context import with_consumers
 from .durations import spoken
@@ -113,7 +114,7 @@ def _of_consumer(app: AppConsumers, consumer: Consumer) -> Lines:
     yield (
         "dead letters",
         f"{queue.dead}, kept {spoken(settings.dead_letter_ttl)};"
-        f" after {_attempts(consumer)}"
+        f" after {counted(consumer.retry.max_attempts, 'attempt')}"
         + (f" or {limit}" if app.broker.capabilities.survives_worker_death else ""),
     )
     if getattr(queue.given, "max_priority", None):
@@ -129,11 +130,6 @@ def _ordering(consumer: Consumer) -> str:
         f"one after the other within one {consumer.ordering}; a retry holds back what"
         " is behind it"
     )
-
-
-def _attempts(consumer: Consumer) -> str:
-    number = consumer.retry.max_attempts
-    return "1 attempt" if number == 1 else f"{number} attempts"
 
 
 def _queue(queue: QueuePlan, capabilities: Capabilities) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
 
 import click
 
@@ -79,6 +80,8 @@ class Selection:
     formats: Formats
     #: What the consumers declare, by queue.
     schemas: Mapping[str, t.Any]
+    #: Refs and ids of those that were found.
+    met: set[str] = field(default_factory=set)
 
     def decoders(self, letter: DeadLetter) -> Decoders:
         """What decodes the body of a letter, accepted by its consumer or not."""
@@ -97,7 +100,26 @@ class Selection:
 
     def _letters(self) -> t.Generator[DeadLetter, None, None]:
         for _, letters in self.queues:
-            yield from (letter for letter in letters if self.filter(letter))
+            yield from (letter for letter in letters if self.wants(letter))
+
+    def wants(self, letter: DeadLetter) -> bool:
+        """Whether a dead letter is meant."""
+        if not self.filter(letter):
+            return False
+        self.met.update(filter(None, (letter.ref, letter.message.id)))
+        return True
+
+    def check_ids(self) -> None:
+        """Refuse what was asked for by name and has not been found.
+
+        :raises UnknownConsumer: if there is any.
+        """
+        missing = ", ".join(f"'{ref}'" for ref in sorted(self.filter.ids - self.met))
+        if missing:
+            raise UnknownConsumer(
+                f"There is no dead letter {missing} there. 'flask qconsume dead-letters"
+                " list' shows which there are."
+            )
 
 
 def with_selection(function: F) -> F:
@@ -171,7 +193,7 @@ def _selection(
 def _named(what: str, known: dict[str, QueuePlan], name: str) -> QueuePlan:
     if name not in known:
         raise UnknownConsumer(
-            f"The app has no {what} '{name}'{suggestion(name, known)}. It has:"
+            f"The app has no {what} '{name}'{suggestion(name, known)} It has:"
             f" {', '.join(sorted(known))}."
         )
     return known[name]

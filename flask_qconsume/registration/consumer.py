@@ -197,6 +197,11 @@ def is_kombu_queue(queue: t.Any) -> bool:
 def _routing_keys(name: str, given: t.Any) -> tuple[str, ...]:
     if given is None:
         return ()
+    if not isinstance(given, (str, list, tuple, set, frozenset)):
+        raise RegistrationError(
+            f"The routing key {quoted(given)} of the consumer '{name}' must be a text"
+            " or a list of texts, such as 'order.created' or ['order.*', 'stock.#']."
+        )
     keys = (given,) if isinstance(given, str) else tuple(given)
     for key in keys:
         if not isinstance(key, str) or not key or len(key.encode()) > 255:

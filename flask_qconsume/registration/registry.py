@@ -103,7 +103,7 @@ class Registry:
             if name not in names:
                 raise ConfigurationError(
                     f"'QCONSUME_CONSUMERS' names the consumer '{name}', which is not"
-                    f" registered{suggestion(name, names)}. There are: {_list(names)}."
+                    f" registered{suggestion(name, names)} There are: {_list(names)}."
                 )
 
     def _consumer(
@@ -181,7 +181,7 @@ class _Options:
         if policy not in known:
             raise ConfigurationError(
                 f"The consumer '{consumer}' wants the retry policy '{policy}', which is"
-                f" not in 'QCONSUME_RETRY_POLICIES'{suggestion(policy, known)}. There"
+                f" not in 'QCONSUME_RETRY_POLICIES'{suggestion(policy, known)} There"
                 f" are: {_list(known)}."
             )
         return known[policy]
@@ -196,7 +196,7 @@ def find(consumers: t.Mapping[str, Consumer], name: str) -> Consumer:
         return consumers[name]
     except KeyError:
         raise UnknownConsumer(
-            f"There is no consumer '{name}'{suggestion(name, consumers)}. There are:"
+            f"There is no consumer '{name}'{suggestion(name, consumers)} There are:"
             f" {_list(consumers)}."
         ) from None
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
 
+from ..text import counted
 from ..text import printable
 
 N = t.TypeVar("N", int, float)
@@ -270,9 +271,9 @@ def _late(facts: Facts) -> Trouble:
     return Trouble(
         "late",
         facts.name,
-        f"{facts.name}: {facts.late} handlers are far beyond their time limit of"
-        f" {facts.limit:g} s and do not end. Others took their places, and their"
-        " messages went to the retry policy. Let them pass on 'HandlerTimeout'.",
+        f"{facts.name}: {counted(facts.late, 'handler')} far beyond the time limit of"
+        f" {facts.limit:g} s. Others took their places, and their messages went to the"
+        " retry policy. Let handlers pass on 'HandlerTimeout'.",
         # Some that hang cost little; as many as may run at once are a habit.
         fatal=facts.late >= facts.concurrency,
         logged=False,
@@ -281,8 +282,8 @@ def _late(facts: Facts) -> Trouble:
 
 def _unsettled(facts: Facts) -> Trouble:
     begin = (
-        f"{facts.name}: {facts.unsettled} messages were handled and could not be"
-        f" settled for {facts.unsettled_for:.0f} s"
+        f"{facts.name}: handled {counted(facts.unsettled, 'message')} and could not"
+        f" settle for {facts.unsettled_for:.0f} s"
     )
     if facts.put_off or not facts.connected:
         text = (
@@ -314,9 +315,9 @@ def _hungry(facts: Facts) -> Trouble:
         "hungry",
         facts.name,
         f"{facts.name}: connected, but it has read nothing for {facts.hungry_for:.0f} s"
-        f" although {facts.backlog} messages wait in the queue '{facts.queue}'. Start"
-        " the process anew; if it comes again, look at the queue's consumers on the"
-        " broker.",
+        f" although the queue '{facts.queue}' has {counted(facts.backlog, 'message')}."
+        " Start the process anew; if it comes again, look at the queue's consumers on"
+        " the broker.",
         fatal=True,
     )
 

@@ -20,6 +20,7 @@ from ..broker.delivery import Delivery
 from ..broker.delivery import Forward
 from ..errors import BrokerError
 from ..logs import logger_named
+from ..text import counted
 from ..text import printable
 from .backoff import Backoff
 from .event import Event
@@ -194,9 +195,9 @@ class Settler:
             return
         delay = self._backoff.next()
         logger.error(
-            "%d messages of '%s' could not be forwarded, so they stay unsettled; trying"
-            " again in %.1f s: %s",
-            len(failed),
+            "Could not forward %s of '%s', unsettled until then; trying again in"
+            " %.1f s: %s",
+            counted(len(failed), "message"),
             failed[0][0].delivery.link.queue,
             delay,
             printable(failed[0][1]),

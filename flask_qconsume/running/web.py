@@ -14,6 +14,7 @@ from gevent.pywsgi import WSGIHandler
 from gevent.pywsgi import WSGIServer
 
 from ..logs import logger_named
+from ..text import counted
 from ..text import printable
 from .listening import url_of
 
@@ -78,7 +79,8 @@ class Web:
             server.hang_up(fresh=True)
         ended = bool(server.pool.join(timeout=max(0.0, deadline - time.monotonic())))
         if not ended:
-            logger.warning("Cutting off %d requests at the deadline", len(server.pool))
+            cut = counted(len(server.pool), "request")
+            logger.warning("Cutting off %s at the deadline", cut)
             server.pool.kill(timeout=1.0)
         return ended
 

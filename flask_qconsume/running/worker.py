@@ -29,6 +29,7 @@ from ..logs import logger_named
 from ..registration.consumer import Consumer
 from ..registration.missing import why_nothing
 from ..registration.registry import find
+from ..text import counted
 from ..text import printable
 from .event import Event
 from .greenlets import ProtectedGreenlet
@@ -141,6 +142,7 @@ class Worker:
         clean = self._wait(deadline) or self._interrupt()
         clean = self._settle() and clean
         self._finish()
+        self._tell_of_losses()
         logger.info("Stopped %s", "cleanly" if clean else "with work given back")
         signals.send(signals.worker_stopped, self.app, worker=self, clean=clean)
         return clean
@@ -253,16 +255,16 @@ class Worker:
             )
             if self.busy and left > _PROGRESS:
                 logger.info(
-                    "Stopping: %d messages are still being handled, %.0f s left",
-                    self.busy,
+                    "Stopping: still handling %s, %.0f s left",
+                    counted(self.busy, "message"),
                     deadline - time.monotonic(),
                 )
         return self.busy == 0
 
     def _interrupt(self) -> bool:
         logger.warning(
-            "Interrupting %d handlers at the deadline; their messages go back",
-            self.busy,
+            "Interrupting %s at the deadline; what they handle goes back",
+            counted(self.busy, "handler"),
         )
         for subscription in self.subscriptions:
             subscription.interrupt()
@@ -273,6 +275,15 @@ class Worker:
         closing = [ProtectedGreenlet.spawn(s.close, _GRACE) for s in self.subscriptions]
         gevent.joinall(closing)
         return all(greenlet.value for greenlet in closing)
+
+    def _tell_of_losses(self) -> None:
+        lost = self._consumers.broker.kept_in_process()
+        if lost:
+            logger.warning(
+                "%s in memory, retries and dead letters included: lost when this"
+                " process ends",
+                counted(lost, "message"),
+            )
 
     def _finish(self) -> None:
         if self._hooks_begun:

@@ -25,6 +25,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition
 
 from ..errors import BrokerError
+from ..text import counted
 from .kafka_absence import Absence
 from .kafka_faults import is_refusal
 from .kafka_faults import translated
@@ -314,8 +315,8 @@ class Member:
         self._drop([(each.topic, each.partition) for each in partitions])
         self.tell(
             logging.WARNING,
-            f"{len(partitions)} partitions were lost: somebody else may handle what is"
-            " being handled here. This process was not heard of for too long"
+            f"Lost {counted(len(partitions), 'partition')}: another member may handle"
+            " what is being handled here. This process was not heard of for too long"
             " ('session.timeout.ms', 'max.poll.interval.ms').",
         )
 

@@ -338,6 +338,32 @@ def test_a_ref_that_is_not_there_is_an_error(shop: Flask) -> None:
     assert "Error: There is no dead letter 'gone' there." in done.output
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["list"],
+        ["list", "--json"],
+        ["list", "--limit", "0"],
+        ["show"],
+        ["show", "--json"],
+        ["replay"],
+        ["replay", "--dry-run"],
+        ["purge"],
+        ["purge", "--yes"],
+        ["purge", "--dry-run"],
+    ],
+    ids=" ".join,
+)
+def test_every_command_fails_for_what_is_not_there(
+    shop: Flask, command: list[str]
+) -> None:
+    ids = bury(shop, *SEVERAL)
+    done = invoke(shop, "dead-letters", *command, "--id", "gone", "--id", "lost")
+    assert done.exit_code == 1
+    assert "Error: There is no dead letter 'gone', 'lost' there." in done.output
+    assert [found["id"] for found in as_json(shop, "list")] == ids
+
+
 def test_one_that_fails_again_at_once_does_not_go_round(on_redis: Commands) -> None:
     """A worker runs while dead letters are replayed, and rejects them all again."""
     with on_redis.start("run") as worker:

@@ -239,3 +239,34 @@ def test_an_app_without_any_is_told_how_to_add_one(on_redis: Commands) -> None:
     with on_redis.start("run", command=[*FLASK[:-1], "shop"]) as worker:
         worker.wait_for("nothing: the app has no consumers. Decorate a function by")
         assert worker.end() == 0
+
+
+def test_a_stop_tells_how_many_messages_end_with_the_process(shop: Commands) -> None:
+    """Those whose retry waits, and dead letters."""
+    add(
+        shop,
+        """
+        @bp.consumer("fail", retry={"min_delay": 600})
+        def fail(order):
+            raise ValueError(order)
+
+        @bp.consumer("die", retry={"max_attempts": 1})
+        def die(order):
+            raise ValueError(order)
+
+        @bp.before_worker
+        def begin():
+            qconsume.publish_many([("fail", 1), ("fail", 2), ("die", 3)])
+        """,
+    )
+    with shop.start("run") as worker:
+        worker.wait_for("again in", 2)
+        worker.wait_for("is a dead letter after 1 attempt: failed its only attempt")
+        assert worker.end() == 0
+    lost, stopped = worker.output.splitlines()[-2:]
+    assert "WARNING" in lost
+    assert lost.endswith(
+        "3 messages in memory, retries and dead letters included: lost when this"
+        " process ends"
+    )
+    assert stopped.endswith("Stopped cleanly")

@@ -163,8 +163,8 @@ def test_requests_and_handlers_share_one_time(on_redis: Commands, address: str) 
             assert worker.end() == 3
             took = time.monotonic() - began
     assert 3 <= took < 3 + 5
-    assert "Cutting off 1 requests" in worker.output
-    assert "Interrupting 1 handlers" in worker.output
+    assert "Cutting off 1 request at" in worker.output
+    assert "Interrupting 1 handler at" in worker.output
     assert "failed" in asked.answer
 
 

@@ -254,7 +254,7 @@ def test_what_does_not_end_goes_back_within_gunicorns_time(
     began = time.monotonic()
     site.end(master)
     assert 2 < time.monotonic() - began < 8
-    assert "Interrupting 1 handlers" in site.said()
+    assert "Interrupting 1 handler at" in site.said()
     site.start()
     wait_for(lambda: len(site.fleet.ledger.lines("start")) == 2)
     assert {line.attempt for line in site.fleet.ledger.lines("start")} == {1}

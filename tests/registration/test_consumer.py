@@ -85,7 +85,39 @@ def registered(**options: t.Any) -> t.Any:
         ({"prefetch": True}, "'prefetch' of the consumer 'handler' cannot be 'True'"),
         ({"timeout": 0}, "'timeout' of the consumer 'handler' cannot be '0'"),
         ({"timeout": float("inf")}, "'timeout' of the consumer 'handler' cannot be"),
-        ({"retry": 5}, "'retry' of the consumer 'handler' cannot be '5'"),
+        (
+            {"retry": 3},
+            "'retry' of the consumer 'handler' cannot be '3': write"
+            ' {"max_attempts": 3}.',
+        ),
+        (
+            {"retry": False},
+            "'retry' of the consumer 'handler' cannot be 'False': write"
+            ' {"max_attempts": 1}.',
+        ),
+        ({"retry": True}, "cannot be 'True': write {\"max_attempts\": 6}."),
+        (
+            {"retry": {"max_attempts": 0}},
+            "must be a whole number from 1 up (1 means no retries), not '0'.",
+        ),
+        (
+            {"retry": {"min_delay": "5s"}},
+            "'min_delay' must be a number of seconds from 0 to 604800, not '5s'.",
+        ),
+        (
+            {"timeout": "5m"},
+            "'timeout' of the consumer 'handler' cannot be '5m': write a number of"
+            " seconds, such as 300.",
+        ),
+        (
+            {"concurrency": "10"},
+            "'concurrency' of the consumer 'handler' cannot be '10': write a whole"
+            " number, without quotes.",
+        ),
+        (
+            {"routing_key": 5},
+            "The routing key '5' of the consumer 'handler' must be a text or a list",
+        ),
         ({"retry": {"tries": 5}}, "A retry policy has no 'tries'"),
     ],
 )

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from ...errors import BrokerUnavailable
 from ...logs import logger_named
 from ...message import Message
+from ...text import counted
 from ...transports.kafka_consumer import KafkaConsumer
 from ...transports.kafka_member import Terms
 from ...transports.kafka_slot import Arrival
@@ -176,10 +177,10 @@ class KafkaLink(Link):
         there = self._consumer.await_committed(moved, _GRACE)
         if not there and not self.closed:
             logger.warning(
-                "Kafka did not take notice within %g s that %d suspects of '%s' are in"
-                " their lane; one that kills its process may be started once more",
+                "Kafka did not take notice within %g s that %s of '%s' went to the"
+                " lane; one that kills its process may be started once more",
                 _GRACE,
-                len(moved),
+                counted(len(moved), "suspect"),
                 self.queue,
             )
 

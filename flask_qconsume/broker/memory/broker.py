@@ -101,6 +101,9 @@ class Memory(Broker):
     def close(self) -> None:
         """There is nothing to close; the messages stay."""
 
+    def kept_in_process(self) -> int:
+        return self.store.held()
+
     def _declare_once(self) -> None:
         if not self._declared:
             self.declare()

@@ -137,6 +137,12 @@ class Store:
         with self.lock:
             return len(self._queues[name]) if name in self._queues else 0
 
+    def held(self) -> int:
+        """How many messages there are, dead letters included."""
+        with self.lock:
+            waiting = sum(len(q) + q.delayed for q in self._queues.values())
+            return waiting + sum(len(self.graves(name)) for name in list(self._graves))
+
     def routes(self, exchange: str, routing_key: str) -> list[str]:
         """The names of the queues that get what is published so."""
         with self.lock:

@@ -169,7 +169,7 @@ def _check_known(name: str) -> None:
     if name not in known:
         raise ConfigurationError(
             f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which is no option for"
-            f" Redis{suggestion(name, known)}. There are: {', '.join(sorted(known))}."
+            f" Redis{suggestion(name, known)} There are: {', '.join(sorted(known))}."
         )
 
 

@@ -19,6 +19,7 @@ from ...errors import BrokerError
 from ...errors import BrokerUnavailable
 from ...errors import PublishRefused
 from ...logs import logger_named
+from ...text import counted
 from .. import headers as ours
 from .. import properties as basic
 from ..base import Link
@@ -158,9 +159,8 @@ class HoldingLink(Link):
         restored = self._watched(self._held.restore_expired)
         if restored:
             logger.warning(
-                "%d messages of '%s' went back to the queue: whoever held them has not"
-                " been heard of since their leases ended",
-                restored,
+                "Put %s back into '%s': the worker that held them let their leases end",
+                counted(restored, "message"),
                 self.queue,
             )
 
@@ -356,9 +356,9 @@ class HoldingLink(Link):
     def _note_lost(self, lost: int) -> None:
         if lost:
             logger.warning(
-                "%d messages of '%s' had been given to somebody else: their leases had"
-                " ended. 'QCONSUME_LEASE' must be longer than this process ever halts",
-                lost,
+                "Lost %s of '%s' to another worker: their leases had ended."
+                " 'QCONSUME_LEASE' must be longer than this process ever halts",
+                counted(lost, "message"),
                 self.queue,
             )
 

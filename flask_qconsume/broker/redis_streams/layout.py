@@ -108,7 +108,7 @@ def layout_of(options: Mapping[str, t.Any]) -> Layout:
         if name not in OPTIONS:
             raise ConfigurationError(
                 f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which is no option for"
-                f" Redis Streams{suggestion(name, OPTIONS)}. There are:"
+                f" Redis Streams{suggestion(name, OPTIONS)} There are:"
                 f" {', '.join(OPTIONS)}."
             )
     texts = {
