@@ -232,6 +232,12 @@ TRAITS = (
         warns=False,
     ),
     Trait(
+        "arguments of exchanges",
+        lambda d: any(exchange.arguments for exchange, _ in d.bindings),
+        "the broker declares the exchange with them",
+        warns=False,
+    ),
+    Trait(
         "'on_declared'",
         lambda d: d.queue.on_declared,
         "it is called whenever a connection declares the queue",

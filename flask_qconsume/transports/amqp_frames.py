@@ -24,6 +24,7 @@ HEADER = 2
 BODY = 3
 HEARTBEAT = 8
 END = 0xCE
+_KINDS = frozenset([METHOD, HEADER, BODY, HEARTBEAT])
 
 Frame = tuple[int, int, bytes]
 Signature = tuple[int, int]
@@ -344,7 +345,13 @@ def check_size(data: bytes, start: int, largest: int) -> None:
     if len(data) - start >= OVERHEAD:
         size: int = _HEAD.unpack_from(data, start)[2]
         if size > largest:
-            raise UnexpectedFrame(f"a frame of {size} bytes; {largest} are allowed")
+            foreign = "" if data[start] in _KINDS else _not_amqp(data[start:])
+            text = f"a frame of {size} bytes; {largest} are allowed"
+            raise UnexpectedFrame(foreign + text)
+
+
+def _not_amqp(data: bytes) -> str:
+    return f"what answers does not speak AMQP 0-9-1, it sent {data[:30]!r}: "
 
 
 def ack(channel: int, tag: int, *, multiple: bool) -> bytes:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import typing as t
 
 import flask
+import gevent
 import pytest
+from gevent.event import Event
 from kombu import Exchange
 from kombu import Queue
 from kombu import binding
@@ -104,6 +106,15 @@ KEPT: list[tuple[str, dict[str, t.Any], bool]] = [
             "bindings": [
                 binding(Exchange("events", "topic"), "a", arguments={"x-match": "any"})
             ]
+        },
+        False,
+    ),
+    (
+        "arguments of exchanges",
+        {
+            "exchange": Exchange(
+                "theirs", "topic", arguments={"alternate-exchange": "amq.fanout"}
+            )
         },
         False,
     ),
@@ -209,14 +220,29 @@ def test_both_lanes_consume_it(rabbitmq_url: str, options: dict[str, t.Any]) -> 
         main.ack([take_one(main)])
 
 
-def test_an_exclusive_queue_is_ready_with_both_lanes(rabbitmq_url: str) -> None:
-    """Whichever connects first; and again after a lost connection."""
-    worker = Worker(app_of(rabbitmq_url, queue(exclusive=True)))
+@pytest.mark.parametrize("options", [{"exclusive": True}, {"auto_delete": True}])
+def test_a_queue_that_goes_with_its_consumer_is_ready_and_stopped_cleanly(
+    rabbitmq_url: str, options: dict[str, t.Any]
+) -> None:
+    """With a message in hand while the queue goes."""
+    app, begun, ended = flask.Flask(__name__), Event(), Event()
+    app.config["QCONSUME_BROKER_URL"] = rabbitmq_url
+    qconsume = QConsume(app)
+
+    @qconsume.consumer(queue(**options), name="read")
+    def read(body: t.Any) -> None:
+        begun.set()
+        ended.wait(30)
+
+    worker = Worker(app)
     worker.start()
-    try:
-        wait_for(lambda: worker.ready, 20)
-    finally:
-        assert worker.stop()
+    wait_for(lambda: worker.ready, 20)
+    app.extensions["qconsume"].publish("theirs", 1, exchange="")
+    assert begun.wait(20)
+    stopping = gevent.spawn(worker.stop)
+    wait_for(lambda: worker.stopping.is_set())
+    ended.set()
+    assert stopping.get(timeout=30) is True
 
 
 def test_one_of_two_gets_the_messages_of_a_single_active_consumer(

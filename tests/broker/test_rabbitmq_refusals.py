@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
+import socket
 import typing as t
 
 import amqp
 import gevent
 import pytest
 from amqp.exceptions import error_for_code
+from gevent.server import StreamServer
 from kombu import Exchange
 from kombu import Queue
 
@@ -160,6 +162,24 @@ def test_a_broker_in_maintenance_is_waited_for(own_rabbitmq: Server) -> None:
             pass
         own_rabbitmq.evaluate("rabbit_maintenance:revive()")
         published(broker)
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 503 No\r\n\r\n", b"AMQP\x03\x01\x00\x00"])
+def test_what_does_not_speak_amqp_is_told(said: bytes) -> None:
+    """A load balancer, say, while no node is there: it is waited for."""
+
+    def answer(client: socket.socket, address: object) -> None:
+        client.sendall(said)
+        client.close()
+
+    server = StreamServer(("127.0.0.1", 0), answer)
+    server.start()
+    try:
+        url = f"amqp://127.0.0.1:{server.server_port}"
+        with rabbit(url) as broker, told(BrokerUnavailable, "does not speak AMQP"):
+            broker.declare()
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("what", ["exchange", "queue"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import typing as t
 
 import flask
 import kombu
 import pytest
+from click.testing import Result
 
 from flask_qconsume import QConsume
 from flask_qconsume.broker.memory import Memory
@@ -129,6 +131,43 @@ def test_a_queue_of_somebody_elses_is_used_as_given() -> None:
     assert "queue theirs, somebody else's: used as given" in said
     assert "gets 'sport' from the exchange 'news'" in said
     assert "(as given)" in invoke(app, "list").output
+
+
+def planned(given: kombu.Queue, url: str) -> Result:
+    app = flask.Flask(__name__)
+    app.config["QCONSUME_BROKER_URL"] = url
+    app.config["QCONSUME_PUBLISH_TIMEOUT"] = 2
+    QConsume(app).add_consumer(given, print, name="read")
+    return invoke(app, "plan")
+
+
+def test_what_follows_from_a_given_queue_is_told() -> None:
+    url = f"amqp://127.0.0.1:{free_port()}"
+    bound = {"x-overflow": "reject-publish"}
+    result = planned(kombu.Queue("a", max_length=9, queue_arguments=bound), url)
+    assert result.exit_code == 0
+    said = unwrapped(result.output)
+    assert "as given a bound with 'x-overflow': 'reject-publish': a full queue" in said
+    assert "'dead_letter_worker_publisher_confirm_timeout'" in said
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("amqp://", {"queue_arguments": {"x-queue-type": "stream"}}),
+        ("redis://", {"message_ttl": 5}),
+        ("redis-streams://", {"max_length": 5}),
+        ("kafka://", {"exclusive": True}),
+        ("memory://", {"consumer_arguments": {"x-priority": 5}}),
+    ],
+)
+def test_a_given_queue_that_cannot_be_kept_is_refused(
+    url: str, options: dict[str, t.Any]
+) -> None:
+    place = "" if url == "memory://" else f"127.0.0.1:{free_port()}"
+    result = planned(kombu.Queue("theirs", **options), url + place)
+    assert result.exit_code == 1
+    assert "Error: The kombu.Queue of the consumer 'read' has" in result.output
 
 
 def test_nobody_sees_the_password() -> None:

@@ -70,7 +70,7 @@ class BrowseLock:
                     f" {longest:g} s. Try again once it is done."
                 )
             if not told:
-                logger.info("Waiting for another reader of '%s'", self._queue)
+                logger.warning("Waiting for another reader of '%s'", self._queue)
                 told = True
             time.sleep(_PAUSE)
 
