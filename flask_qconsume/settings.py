@@ -97,6 +97,12 @@ def _affix(value: t.Any) -> str:
     return text
 
 
+def _prefix(value: t.Any) -> str:
+    if isinstance(value, str) and value.startswith("amq."):
+        raise ValueError("RabbitMQ keeps 'amq.' to itself")
+    return _affix(value)
+
+
 def _name(value: t.Any) -> str:
     if not value:
         raise ValueError("it must not be empty")
@@ -263,7 +269,7 @@ TABLE: tuple[Setting, ...] = (
         "Put before every name of the app on the broker (exchange, queues, wait queues,"
         " keys, topics, groups), to let apps or stages share it. Code leaves it out."
         " Queues and exchanges given as kombu's objects keep their names.",
-        _affix,
+        _prefix,
     ),
     Setting(
         "queue_type",

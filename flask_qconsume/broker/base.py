@@ -21,6 +21,9 @@ from .capabilities import Capabilities
 from .delivery import Delivery
 from .delivery import Forward
 from .delivery import Lane
+from .names import Name
+from .names import check_unique
+from .names import names_of
 from .topology import Binding
 from .topology import QueuePlan
 from .topology import Topology
@@ -231,6 +234,18 @@ class Broker(abc.ABC):
     def records(cls) -> tuple[Capabilities, ...]:
         """All that its capabilities may be: one for each kind of queues it has."""
         return (cls.capabilities,)
+
+    def names(self) -> Iterator[Name]:
+        """Every name that the app uses on this broker."""
+        for plan in self.topology.queues:
+            yield from names_of(plan)
+
+    def check_names(self) -> None:
+        """Refuse names that the broker cannot have, or that would meet there.
+
+        :raises RegistrationError: that says which it is.
+        """
+        check_unique(self.names(), self.capabilities.broker)
 
     @property
     def attended(self) -> bool:

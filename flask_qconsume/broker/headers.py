@@ -123,7 +123,10 @@ def dead(
     error: BaseException | None,
     now: float,
 ) -> dict[str, t.Any]:
-    """The headers of a dead letter."""
+    """The headers of a dead letter.
+
+    A consumer that reads dead letters begins with attempt 1, and at any time.
+    """
     headers = {
         **_kept(message),
         REASON: _fit(reason, MAX_ERROR),
@@ -133,6 +136,8 @@ def dead(
         DEATHS: message.deaths,
         DIED_AT: now,
     }
+    for name in (ATTEMPT, EXPIRES_AT):
+        headers.pop(name, None)
     if error is not None:
         headers |= _of_error(error)
     return headers

@@ -91,6 +91,8 @@ def open_broker(settings: Settings, topology: Topology) -> Broker:
     """The broker of ``QCONSUME_BROKER_URL``; nothing is connected yet.
 
     :raises ConfigurationError: for a scheme that is not known, or not installed.
+    :raises RegistrationError: for a name that the broker cannot have, or that would
+        stand for two things there.
     """
     check_url(settings.broker_url)
     scheme = _scheme(settings.broker_url)
@@ -102,7 +104,9 @@ def open_broker(settings: Settings, topology: Topology) -> Broker:
             f"The broker '{scheme}' needs a package that is not installed ({error})."
             f" Install it by: pip install 'Flask-QConsume[{_extra(module)}]'"
         ) from error
-    return found(settings, topology)
+    broker = found(settings, topology)
+    broker.check_names()
+    return broker
 
 
 def _imported(module: str, name: str) -> type[Broker]:

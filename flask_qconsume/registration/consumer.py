@@ -14,8 +14,12 @@ from ..formats.protobuf import is_protobuf_class
 from ..formats.table import Decoders
 from ..retry import RetryPolicy
 from ..settings import check_option
+from ..text import problem_of
 from ..text import quoted
 from .failures import Failures
+
+#: Bytes of AMQP's short strings.
+_LONGEST = 255
 
 Handler = Callable[[t.Any], t.Any]
 Hook = Callable[..., t.Any]
@@ -129,9 +133,16 @@ def declared(
 def _check_name(name: t.Any) -> None:
     if not isinstance(name, str) or not name or "." in name:
         raise RegistrationError(
-            f"The consumer's name '{name}' must be a text without a dot: the dots of"
-            " its full name stand between blueprints. Give another one by 'name='."
+            f"The consumer's name {quoted(name)} must be a text without a dot: the dots"
+            " of its full name stand between blueprints. Give another one by 'name='."
         )
+    _check_text("The consumer's name", name)
+
+
+def _check_text(what: str, text: str) -> None:
+    """Refuse a name that no broker, log or header could show."""
+    if problem := problem_of(text):
+        raise RegistrationError(f"{what} {quoted(text)} cannot be one: {problem}.")
 
 
 def _check_handler(name: str, handler: t.Any) -> None:
@@ -163,6 +174,7 @@ def _check_handler(name: str, handler: t.Any) -> None:
 
 def _check_queue(name: str, queue: t.Any, routing_key: t.Any) -> None:
     if isinstance(queue, str):
+        _check_text(f"The queue of the consumer '{name}',", queue)
         # AMQP's short strings hold 255 bytes; ".suspects" and a prefix need room.
         if not queue or len(queue.encode()) > 200 or queue.startswith("amq."):
             raise RegistrationError(
@@ -179,10 +191,32 @@ def _check_queue(name: str, queue: t.Any, routing_key: t.Any) -> None:
         raise RegistrationError(
             f"The kombu.Queue of the consumer '{name}' has no name."
         )
+    _check_given(f"The kombu.Queue of the consumer '{name}' has", queue)
     if routing_key is not None:
         raise RegistrationError(
             f"The consumer '{name}' has a kombu.Queue, which is used as given; put its"
             " bindings there, and leave out 'routing_key'."
+        )
+
+
+def _check_given(of: str, queue: t.Any) -> None:
+    """The names that a kombu.Queue brings along: AMQP's short strings."""
+    pairs = [(queue.exchange, queue.routing_key)]
+    pairs += [(binding.exchange, binding.routing_key) for binding in queue.bindings]
+    texts = [("a name", queue.name)]
+    for exchange, key in pairs:
+        texts.append(("an exchange", getattr(exchange, "name", None)))
+        texts.append(("a routing key", key))
+    for what, text in texts:
+        if text:
+            _check_text(f"{of} {what},", text)
+            _check_length(f"{of} {what},", text)
+
+
+def _check_length(what: str, text: str) -> None:
+    if len(text.encode()) > _LONGEST:
+        raise RegistrationError(
+            f"{what} {quoted(text)} is longer than {_LONGEST} bytes."
         )
 
 
@@ -204,7 +238,9 @@ def _routing_keys(name: str, given: t.Any) -> tuple[str, ...]:
         )
     keys = (given,) if isinstance(given, str) else tuple(given)
     for key in keys:
-        if not isinstance(key, str) or not key or len(key.encode()) > 255:
+        if isinstance(key, str):
+            _check_text(f"The routing key of the consumer '{name}',", key)
+        if not isinstance(key, str) or not key or len(key.encode()) > _LONGEST:
             raise RegistrationError(
                 f"The routing key '{key}' of the consumer '{name}' must be a text of 1"
                 " to 255 bytes, such as 'order.created', 'order.*' or '#'."

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import typing as t
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -31,6 +32,8 @@ from ..delivery import Forward
 from ..delivery import Lane
 from ..headers import oldest
 from ..listening import anybody_listens
+from ..names import Name
+from ..names import names_of
 from ..policies import check_messages
 from ..topology import Binding
 from ..topology import QueuePlan
@@ -82,6 +85,19 @@ class Kafka(Broker):
         self._publisher = Publisher(self._producer, self._topics, settings.queue_prefix)
         self._declared_by: int | None = None
         self._declaring = threading.Lock()
+
+    def names(self) -> Iterator[Name]:
+        """The groups; topics are shared on purpose, or begin with what no group has."""
+        for plan in self.topology.queues:
+            main, suspects, _ = names_of(plan)
+            yield main
+            yield suspects
+
+    def check_names(self) -> None:
+        for plan in self.topology.queues:
+            layout.check_plan(plan)
+        layout.check_alike(self.topology.queues)
+        super().check_names()
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         self._declare_once(TIMEOUT)
@@ -141,10 +157,11 @@ class Kafka(Broker):
 
     def depth(self, queue: str) -> int:
         for plan in self.topology.queues:
-            if queue == plan.dead:
-                return self.dead_letters(plan).count()
             if queue in (plan.name, plan.suspects):
                 return self._lag(plan, queue)
+        for plan in self.topology.queues:
+            if queue == plan.dead:
+                return self.dead_letters(plan).count()
         return lag(self._admin, queue, self._topics.look(), TIMEOUT, only_known=True)
 
     def answers(self) -> bool:
@@ -256,7 +273,7 @@ class Kafka(Broker):
 
     def _declare(self, timeout: float) -> None:
         for plan in self.topology.queues:
-            layout.check_plan(plan)
+            layout.check_plan(plan)  # kombu's queues come one by one.
         if self.settings.declare != "never":
             deadline = time.monotonic() + timeout
             missing = self._missing(self._topics.look(timeout))

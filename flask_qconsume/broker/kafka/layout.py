@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 import typing as t
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 
+from ...errors import RegistrationError
 from ...errors import UnsupportedByBroker
 from ...text import quoted
 from .. import matching
@@ -116,6 +118,23 @@ def check_plan(plan: QueuePlan) -> None:
     check_topic(retry(plan.name, STEPS[-1]), "The queue's topic")
     for topic in literal_topics(plan):
         check_topic(topic, "The routing key")
+
+
+def check_alike(plans: Iterable[QueuePlan]) -> None:
+    """Refuse topics that Kafka takes for one: it does not tell ``.`` from ``_``.
+
+    :raises RegistrationError: that says which two.
+    """
+    known: dict[str, str] = {}
+    for plan in plans:
+        for topic in (dead(plan.name), *literal_topics(plan)):
+            other = known.setdefault(topic.replace(".", "_"), topic)
+            if other != topic:
+                raise RegistrationError(
+                    f"The topics {quoted(other)} and {quoted(topic)} cannot both be on"
+                    " Kafka, which does not tell '.' from '_' in names. Change the"
+                    " queue's name, or the routing key."
+                )
 
 
 def matches(plan: QueuePlan, topic: str) -> bool:

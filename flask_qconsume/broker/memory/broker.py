@@ -83,9 +83,9 @@ class Memory(Broker):
             self.store.bindings.difference_update(bindings)
 
     def depth(self, queue: str) -> int:
-        if queue.endswith(".dead"):
-            return len(self.store.graves(queue))
-        return self.store.depth(queue)
+        if any(queue == plan.name for plan in self.topology.queues):
+            return self.store.depth(queue)
+        return len(self.store.graves(queue)) or self.store.depth(queue)
 
     def suspects(self, plan: QueuePlan) -> Suspects:
         waiting = self.store.queue(plan.suspects).ready()

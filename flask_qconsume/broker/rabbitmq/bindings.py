@@ -29,7 +29,7 @@ class Record:
     def __init__(self, channel: t.Any, exchange: str) -> None:
         self._channel = channel
         self._exchange = exchange
-        self._queue = f"{exchange}.bindings"
+        self._queue = record_of(exchange)
 
     def remember(self, bindings: Iterable[Binding]) -> None:
         """Add bindings that were declared."""
@@ -85,6 +85,11 @@ class Record:
             text.encode(), properties={"delivery_mode": 2}
         )
         self._channel.basic_publish_confirm(message, routing_key=self._queue)
+
+
+def record_of(exchange: str) -> str:
+    """The queue that remembers the bindings of an exchange."""
+    return f"{exchange}.bindings"
 
 
 def _table(bindings: Iterable[Binding]) -> Table:

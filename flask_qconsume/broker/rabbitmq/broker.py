@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 import typing as t
+from collections.abc import Iterator
 from collections.abc import Sequence
 
 from amqp.exceptions import InternalError
 
 from ...errors import BrokerUnavailable
 from ...errors import PublishRefused
+from ...errors import RegistrationError
 from ...errors import UnsupportedByBroker
 from ...message import Outgoing
 from ...settings import Settings
@@ -24,12 +26,15 @@ from ..base import QueueStatus
 from ..capabilities import Capabilities
 from ..delivery import Lane
 from ..listening import anybody_listens
+from ..names import Name
+from ..names import names_of
 from ..policies import check_messages
 from ..properties import outgoing
 from ..topology import Binding
 from ..topology import QueuePlan
 from ..topology import Topology
 from .bindings import Record
+from .bindings import record_of
 from .capabilities import CLASSIC
 from .capabilities import QUORUM
 from .connection import addresses
@@ -47,6 +52,8 @@ from .parcel import expiration
 from .publisher import Publisher
 from .status import StatusReader
 
+#: Bytes: names are AMQP's short strings.
+_LONGEST = 255
 _PAUSES = (0.1, 0.2, 0.4, 0.8)
 
 
@@ -63,6 +70,26 @@ class RabbitMQ(Broker):
     @classmethod
     def records(cls) -> tuple[Capabilities, ...]:
         return QUORUM, CLASSIC
+
+    def names(self) -> Iterator[Name]:
+        for plan in self.topology.queues:
+            yield from names_of(plan, readable=True)
+        exchange = self.topology.exchange
+        yield Name(exchange, "the app's exchange", "exchange")
+        yield Name(record_of(exchange), "the record of the app's bindings")
+        for step in all_steps(exchange):
+            yield Name(step.name, "a queue in which the app's messages wait")
+            yield Name(step.name, "the exchange of a wait queue", "exchange")
+
+    def check_names(self) -> None:
+        for name in self.names():
+            if len(name.text.encode()) > _LONGEST:
+                raise RegistrationError(
+                    f"The name {quoted(name.text)}, for {name.what}, is longer than"
+                    f" {_LONGEST} bytes, which RabbitMQ cannot have. Make the queue's"
+                    " name shorter, or 'QCONSUME_QUEUE_PREFIX', or 'QCONSUME_EXCHANGE'."
+                )
+        super().check_names()
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         # Here, on the hub of the worker: under gevent a thread belongs to the hub that

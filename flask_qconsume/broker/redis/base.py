@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import typing as t
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 
 from ...errors import BrokerUnavailable
+from ...errors import RegistrationError
 from ...errors import TopologyMismatch
 from ...message import Outgoing
 from ...settings import Settings
+from ...text import quoted
 from ..base import Broker
 from ..base import Link
 from ..delivery import Lane
+from ..names import Name
+from ..names import names_of
 from ..policies import check_messages
 from ..topology import Binding
 from ..topology import QueuePlan
@@ -30,6 +35,27 @@ from .publisher import Publisher
 from .shared import Shared
 
 L = t.TypeVar("L")
+
+
+class Keys(t.Protocol):
+    """What is to be known of a layout here."""
+
+    @property
+    def sep(self) -> str:
+        """What stands between the parts of a binding."""
+
+    @property
+    def shared(self) -> Sequence[str]:
+        """Keys of kombu's that all queues use."""
+
+    def keys(self, queue: str) -> Iterable[tuple[str, str]]:
+        """The keys of a queue, each with what it is; ``{}`` stands for the queue."""
+
+    def dead(self, queue: str) -> str:
+        """The key of dead letters."""
+
+    def binding_sets(self, exchange: str) -> list[str]:
+        """The keys of an exchange."""
 
 
 class RedisBroker(Broker, t.Generic[L]):
@@ -55,6 +81,32 @@ class RedisBroker(Broker, t.Generic[L]):
     def _kinds(self) -> Iterator[tuple[str, str]]:
         """The keys of the app's queues, and the type that each has in Redis."""
         raise NotImplementedError
+
+    def names(self) -> Iterator[Name]:
+        layout = t.cast(Keys, self._shared.layout)
+        for plan in self.topology.queues:
+            main, suspects, dead = names_of(plan)
+            for name in (main, suspects):
+                for key, what in layout.keys(name.text):
+                    yield name._replace(text=key, what=what.format(name.what))
+            yield dead._replace(text=layout.dead(dead.text))
+        for exchange in sorted({b.exchange for b in self.topology.bindings}):
+            for key in layout.binding_sets(exchange):
+                yield Name(key, f"the bindings of the exchange {quoted(exchange)}")
+        for key in layout.shared:
+            yield Name(key, "what kombu's consumers hold")
+
+    def check_names(self) -> None:
+        sep = t.cast(Keys, self._shared.layout).sep
+        for binding in self.topology.bindings:
+            for text in (binding.queue, binding.routing_key):
+                if sep in text:
+                    raise RegistrationError(
+                        f"The name {quoted(text)} has {quoted(sep)} in it, which stands"
+                        " between the parts of a binding in Redis ('sep' in"
+                        " 'QCONSUME_TRANSPORT_OPTIONS'). Choose another one."
+                    )
+        super().check_names()
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         self._prepare_reading()

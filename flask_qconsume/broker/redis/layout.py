@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import typing as t
 from bisect import bisect
+from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -115,6 +116,23 @@ class Layout:
     def binding_sets(self, exchange: str) -> list[str]:
         """The sets that a binding is written to, the one that is read first."""
         return [self.bindings(exchange), self.permanent(exchange)]
+
+    @property
+    def shared(self) -> tuple[str, str]:
+        """Keys of kombu's that all queues use."""
+        return self.unacked, self.unacked_index
+
+    def keys(self, queue: str) -> Iterator[tuple[str, str]]:
+        """The keys of a queue, each with what it is; ``{}`` stands for the queue."""
+        for step in self.steps:
+            key = self.listed(queue, step)
+            yield key, f"the step {step} of {{}}" if step else "{}"
+        yield self.leases(queue), "the leases of {}"
+        yield self.delayed(queue), "the delayed messages of {}"
+
+    def dead(self, queue: str) -> str:
+        """The dead letters; ``queue`` is the name that ends with ``.dead``."""
+        return self.base(queue)
 
     @property
     def unacked(self) -> str:

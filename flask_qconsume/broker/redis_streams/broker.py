@@ -12,7 +12,9 @@ import re
 import typing as t
 from collections.abc import Iterator
 
+from ...errors import RegistrationError
 from ...settings import Settings
+from ...text import quoted
 from ..base import DeadLetters
 from ..base import QueueStatus
 from ..base import Suspects
@@ -27,6 +29,7 @@ from . import scripts
 from .capabilities import CAPABILITIES
 from .cluster import Cluster
 from .dead_letters import StreamDeadLetters
+from .layout import BESIDE
 from .layout import Layout
 from .layout import layout_of
 from .link import StreamLink
@@ -47,6 +50,18 @@ class RedisStreams(RedisBroker[Layout]):
         layout = layout_of(settings.transport_options)
         server = server_of(settings)
         super().__init__(settings, topology, Shared(settings, layout, server))
+
+    def check_names(self) -> None:
+        for plan in self.topology.queues:
+            if plan.name.endswith(BESIDE):
+                raise RegistrationError(
+                    f"The queue {quoted(plan.name)} of the consumer"
+                    f" {quoted(plan.consumer)} ends like those beside another queue"
+                    f" ({' and '.join(BESIDE)}), which have streams of their own on"
+                    " Redis Streams. Give the queue another name. Dead letters are"
+                    " listed and replayed by 'flask qconsume dead-letters'."
+                )
+        super().check_names()
 
     def depth(self, queue: str) -> int:
         return self._counts(queue)[0]

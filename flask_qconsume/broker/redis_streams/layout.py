@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 import typing as t
 from bisect import bisect
+from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ from ..redis.layout import text_option
 HIGHEST = 9
 
 #: Queues that lie beside another one.
-_BESIDE = (".suspects", ".dead")
+BESIDE = (".suspects", ".dead")
 _TAG = re.compile(r"\{[^}]+\}")
 #: Transport options that say something about the layout, by the field they set.
 _TEXTS = {"global_keyprefix": "prefix", "body_field": "body", "group": "group"}
@@ -71,13 +72,26 @@ class Layout:
         The lane of suspects has one only: it is read one by one, and a wait for
         several streams may end with a message of each.
         """
-        return self.steps[:1] if queue.endswith(_BESIDE) else self.steps[::-1]
+        return self.steps[:1] if queue.endswith(BESIDE) else self.steps[::-1]
 
     def step(self, queue: str, priority: int | None) -> int:
         """The step of a priority."""
         levels = sorted(self.levels(queue))
         number = max(0, min(priority or 0, HIGHEST))
         return levels[max(0, bisect(levels, number) - 1)]
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Keys of kombu's that all queues use: none."""
+        return ()
+
+    def keys(self, queue: str) -> Iterator[tuple[str, str]]:
+        """The keys of a queue, each with what it is; ``{}`` stands for the queue."""
+        for step in self.levels(queue):
+            lowest = step == self.steps[0]
+            what = "{}" if lowest else f"the priorities from {step} of {{}}"
+            yield self.stream(queue, step), what
+        yield self.delayed(queue), "the delayed messages of {}"
 
     def delayed(self, queue: str) -> str:
         return self._key(queue, ".delayed")
@@ -90,7 +104,7 @@ class Layout:
         return [f"{self.prefix}_qconsume.binding.{exchange}"]
 
     def _key(self, queue: str, kind: str = "") -> str:
-        lane = next((end for end in _BESIDE if queue.endswith(end)), "")
+        lane = next((end for end in BESIDE if queue.endswith(end)), "")
         base = self.prefix + queue.removesuffix(lane)
         if not lane + kind:
             return base
