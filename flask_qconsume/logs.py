@@ -1,13 +1,21 @@
-"""Our loggers: what an error says can neither forge a line nor speak to a terminal.
+"""Our loggers: neither an error's text nor an app's log handler can do harm by them.
 
 The standard library writes an error's text into a traceback as it is, and that text may
-have come with a message. Standard library only.
+have come with a message: it could forge a line or speak to a terminal. What a handler,
+a filter or a record factory of the app raises would come out of the call that logs, and
+end what consumes or stops. Standard library only.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
 import logging
+import time
 import traceback
+import typing as t
+from collections.abc import Callable
 from collections.abc import Iterator
 
 from .text import printable
@@ -16,11 +24,60 @@ from .text import printable
 _LONGEST = 10_000
 
 
+#: When the calls of handlers began that have not returned.
+_calls: dict[int, float] = {}
+_numbers = itertools.count()
+
+#: Reports what logging raises as the standard library's handlers do.
+_reporter = logging.Handler()
+
+
 def logger_named(name: str) -> logging.Logger:
-    """The logger of that name; it logs tracebacks with their errors' texts escaped."""
+    """The logger of that name: it never raises, and escapes the texts of errors."""
     logger = logging.getLogger(name)
     logger.addFilter(_escape)
+    # On the object: the app may have made it before, of another class.
+    own = vars(logger)
+    if "handle" not in own:
+        own["handle"] = functools.partial(_handle, logger.handle)
+        own["makeRecord"] = functools.partial(_make_record, logger.makeRecord)
     return logger
+
+
+def handlers_hang_for() -> float:
+    """Seconds since the oldest call of log handlers began that has not returned."""
+    begun = list(_calls.values())
+    return time.monotonic() - min(begun) if begun else 0.0
+
+
+def _handle(handle: Callable[[logging.LogRecord], t.Any], record: t.Any) -> None:
+    number = next(_numbers)
+    _calls[number] = time.monotonic()
+    try:
+        handle(record)
+    except Exception:
+        _report(record)
+    finally:
+        del _calls[number]
+
+
+def _make_record(
+    make: Callable[..., logging.LogRecord], *args: t.Any
+) -> logging.LogRecord:
+    try:
+        return make(*args)
+    except Exception:
+        name, level, path, line, text, values, error, function, _, stack = args
+        record = logging.LogRecord(
+            name, level, path, line, text, values, error, function, stack
+        )
+        _report(record)
+        return record
+
+
+def _report(record: logging.LogRecord) -> None:
+    with contextlib.suppress(Exception):  # The standard error stream may be closed.
+        _reporter.handleError(record)
 
 
 def traceback_of(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import threading
 import traceback
 import typing as t
 import uuid
@@ -13,9 +14,11 @@ from collections.abc import Iterator
 import pytest
 
 from flask_qconsume import QConsume
+from flask_qconsume.logs import handlers_hang_for
 from flask_qconsume.logs import logger_named
 from flask_qconsume.logs import traceback_of
 from tests.apps import make_app
+from tests.waiting import wait_for
 
 EVIL = "no\n2026-01-01 INFO all is well\r\x1b[2J\x85\u2028\x00end"
 ESCAPED = r"no\n2026-01-01 INFO all is well\r\x1b[2J\x85\u2028\x00end"
@@ -148,3 +151,59 @@ def test_a_message_cannot_forge_a_line_by_the_error_it_causes(
     assert [line for line in lines if line.startswith("KeyError: ")]
     assert not [line for line in lines if line.startswith("2026")]
     assert all(line.isprintable() for line in lines)
+
+
+class _Raises(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise RuntimeError("no space left")
+
+
+def _raise(*args: t.Any) -> t.NoReturn:
+    raise RuntimeError("no request here")
+
+
+@pytest.mark.parametrize("what", ["handler", "filter", "factory"])
+def test_what_logging_raises_stays_there(
+    what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = logger_named(f"flask_qconsume.test.{uuid.uuid4().hex}")
+    factory = logging.getLogRecordFactory()
+    if what == "handler":
+        logger.addHandler(_Raises())
+    elif what == "filter":
+        logger.addFilter(_raise)
+    else:
+        logging.setLogRecordFactory(_raise)
+    try:
+        logger.warning("%s is told", "it")
+    finally:
+        logging.setLogRecordFactory(factory)
+    said = capsys.readouterr().err
+    assert "RuntimeError: no " in said
+    assert "Message: '%s is told'\nArguments: ('it',)" in said
+
+
+def test_where_a_line_comes_from_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    logger_named(f"flask_qconsume.test.{uuid.uuid4().hex}").warning("here")
+    assert caplog.records[0].funcName == "test_where_a_line_comes_from_is_told"
+
+
+def test_a_handler_that_does_not_return_is_noticed() -> None:
+    entered, over = threading.Event(), threading.Event()
+
+    class Hangs(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            entered.set()
+            over.wait(20)
+
+    logger = logger_named(f"flask_qconsume.test.{uuid.uuid4().hex}")
+    logger.addHandler(Hangs())
+    assert handlers_hang_for() == 0.0
+    thread = threading.Thread(target=logger.warning, args=("hangs",))
+    thread.start()
+    entered.wait(20)
+    first = handlers_hang_for()
+    wait_for(lambda: handlers_hang_for() > first > 0.0)
+    over.set()
+    thread.join(20)
+    assert handlers_hang_for() == 0.0

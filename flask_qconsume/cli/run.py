@@ -10,6 +10,7 @@ import sys
 import time
 import typing as t
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 
 import click
@@ -31,6 +32,7 @@ from .durations import Duration
 from .patching import ensure_patched
 from .patching import patched_command
 from .patching import same_command
+from .streams import open_missing_streams
 
 if t.TYPE_CHECKING:
     from ..broker.base import Broker
@@ -113,13 +115,14 @@ def run(
     The exit code is 0 after a clean stop, and 3 after one that had to interrupt
     handlers and give their messages back.
     """
+    open_missing_streams()
     if processes and reload:
         raise click.UsageError("--reload is for one process: leave --processes out.")
     if kill_blocked is not None:
         _check_kill_blocked(kill_blocked, processes)
     load = ctx.ensure_object(ScriptInfo).load_app
     options = Options(names, web, reexec, health, health_file, kill_blocked)
-    with clean_errors():
+    with clean_errors(), _broken_pipes_logged():
         if processes and not _is_child():
             code = _supervise(_loaded(load), options, processes)
         elif reload and not _is_child():
@@ -129,6 +132,20 @@ def run(
                 options = options._replace(health=None, health_file=None)
             code = _run_here(load, options, reload)
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def _broken_pipes_logged() -> Iterator[None]:
+    """Log a broken pipe and end with 1; click would end without a word.
+
+    It takes any for one to the next command of a shell, but what breaks here is a
+    connection that a hook uses, or a stream that the app prints to.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        logger.exception("The worker ends by an error of the app")
+        sys.exit(1)
 
 
 def _check_kill_blocked(seconds: float, processes: int | None) -> None:

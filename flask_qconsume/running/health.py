@@ -91,6 +91,8 @@ class Snapshot:
     late: float = 0.0
     #: For how many seconds it has been starting.
     starting_for: float = 0.0
+    #: For how many seconds a log handler has not returned.
+    logging_for: float = 0.0
 
 
 class Limits(t.NamedTuple):
@@ -206,6 +208,8 @@ def _of_hub(snapshot: Snapshot, limits: Limits) -> Iterable[Trouble]:
             " it waits, it does so in code that gevent cannot patch.",
             fatal=True,
         )
+    if snapshot.logging_for >= limits.blocked:
+        yield _logging(snapshot)
     if snapshot.slowed_for >= limits.stalled:
         yield _slowed(snapshot)
     if not snapshot.started:
@@ -225,6 +229,18 @@ def _starting(snapshot: Snapshot, limits: Limits) -> Trouble:
         " 'before_worker' hook does not end. 'QCONSUME_START_TIMEOUT' is for those that"
         " take longer on purpose.",
         fatal=True,
+    )
+
+
+def _logging(snapshot: Snapshot) -> Trouble:
+    return Trouble(
+        "logging",
+        "",
+        f"A log handler has not returned for {snapshot.logging_for:.0f} s, and whatever"
+        " logs waits for it. Give it a time limit, or have it write from a"
+        " 'logging.handlers.QueueListener'.",
+        fatal=True,
+        logged=False,  # It would wait for that handler, too.
     )
 
 

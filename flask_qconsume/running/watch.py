@@ -21,6 +21,7 @@ import gevent
 
 from ..broker.base import Suspects
 from ..broker.delivery import Lane
+from ..logs import handlers_hang_for
 from ..logs import logger_named
 from ..transports.native import Latch
 from ..transports.native import NativeThread
@@ -78,6 +79,7 @@ class Watch:
         self._slowed_for = 0.0
         self._greenlet: ProtectedGreenlet | None = None
         self._asking: ProtectedGreenlet | None = None
+        self._logging: ProtectedGreenlet | None = None
         self._hub_thread = 0
         self._log = TroubleLog(logger)
         self._over = Latch()
@@ -117,8 +119,8 @@ class Watch:
                 except BaseException:
                     logger.exception("Watching was cut off; it goes on.")
         finally:
-            if self._asking:
-                self._asking.end()
+            for greenlet in filter(None, (self._asking, self._logging)):
+                greenlet.end(block=False)
 
     def _look(self) -> None:
         watched = self._all()
@@ -130,7 +132,10 @@ class Watch:
         due = [each for each in watched if each.is_due(now)]
         if due and not self._asking:  # A dead greenlet is false.
             self._asking = ProtectedGreenlet.spawn(self._ask, due)
-        self._log.update(self.verdict.troubles)
+        if not self._logging:  # In a greenlet of its own, for a log handler may hang.
+            self._logging = ProtectedGreenlet.spawn(
+                self._log.update, self.verdict.troubles
+            )
         self._pulse += 1
 
     def _all(self) -> list[_Watched]:
@@ -175,6 +180,7 @@ class Watch:
             where=_place(self._frame()) if silent >= self._limits.blocked else "",
             started=self.started,
             starting_for=starting,
+            logging_for=handlers_hang_for(),
             stopping=self._worker.stopping.is_set(),
             subscriptions=self._facts,
             slowed_for=self._slowed_for,

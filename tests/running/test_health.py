@@ -69,6 +69,13 @@ def test_a_start_that_does_not_end_is_told() -> None:
     assert "starting for 60 s: a 'before_worker' hook does not end" in trouble.text
 
 
+def test_a_log_handler_that_hangs_makes_it_not_live() -> None:
+    verdict = judge(dataclasses.replace(RUNS, logging_for=10.0), LIMITS)
+    assert (verdict.live, verdict.ready) == (False, False)
+    assert "A log handler has not returned for 10 s" in verdict.troubles[0].text
+    assert judge(dataclasses.replace(RUNS, logging_for=9.0), LIMITS).live
+
+
 def test_for_how_long_the_hub_has_not_run_crosses_a_wire() -> None:
     """Not for a moment, as every hub has some."""
     for seconds, told in ((1.0, 0.0), (4.0, 4.0)):
