@@ -23,7 +23,6 @@ from ..broker.delivery import Delivery
 from ..broker.delivery import Forward
 from ..broker.delivery import Lane
 from ..broker.topology import QueuePlan
-from ..errors import BrokerError
 from ..errors import HandlerTimeout
 from ..errors import Interrupted
 from ..handling.dispatch import dispatch
@@ -41,6 +40,7 @@ from .greenlets import ProtectedGreenlet
 from .handlers import Handlers
 from .limits import TimeLimits
 from .lookout import Lookout
+from .outages import OutageLog
 from .reader import Reader
 from .settler import Settlement
 from .settler import Settler
@@ -79,6 +79,7 @@ class Subscription:
         app: Flask,
         broker: Broker,
         lookout: Lookout,
+        outages: OutageLog,
         settings: Settings,
         consumer: Consumer,
         plan: QueuePlan,
@@ -96,6 +97,7 @@ class Subscription:
         self._app = app
         self._broker = broker
         self._lookout = lookout
+        self._outages = outages
         self._settings = settings
         self._plan = plan
         self._stopping = stopping
@@ -278,16 +280,9 @@ class Subscription:
         try:
             return self._broker.connect(self._plan, self.lane, self._prefetch)
         except Exception as error:
-            delay = backoff.next()
-            logger.error(
-                "%s: not connected to the queue '%s', trying again in %.1f s: %s",
-                self.name,
-                self._plan.name,
-                delay,
-                printable(error),
-                exc_info=None if isinstance(error, BrokerError) else error,
-            )
-            self._pause(backoff, delay)
+            text = f"not connected to the queue '{self._plan.name}', trying again"
+            self._outages.failed(self.name, text, error)
+            self._pause(backoff, backoff.next())
             return None
 
     def _pause(self, backoff: Backoff, delay: float) -> None:
@@ -311,6 +306,7 @@ class Subscription:
         reading = ProtectedGreenlet.spawn(self._read, reader)
         self.consuming.set()
         logger.info("%s: consuming the queue '%s'", self.name, link.queue)
+        self._outages.connected(self.name)
         try:
             self._beat(link)
         finally:
@@ -345,13 +341,8 @@ class Subscription:
         reader = self._reader
         if reader is None or reader.link is not link or self._over.is_set():
             return
-        logger.warning(
-            "%s: lost the connection to the queue '%s', connecting again: %s",
-            self.name,
-            link.queue,
-            printable(error),
-            exc_info=None if isinstance(error, BrokerError) else error,
-        )
+        text = f"lost the connection to the queue '{link.queue}', connecting again"
+        self._outages.failed(self.name, text, error)
         self._over.set()
 
     # -- deliveries, in ---------------------------------------------------------------

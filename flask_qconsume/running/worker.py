@@ -34,6 +34,7 @@ from ..text import printable
 from .event import Event
 from .greenlets import ProtectedGreenlet
 from .lookout import Lookout
+from .outages import OutageLog
 from .pace import Pace
 from .subscription import Subscription
 from .turns import SLICE
@@ -74,6 +75,7 @@ class Worker:
         #: Knows whether it is live and ready, and what is wrong.
         self.watch = Watch(self)
         self._lookout = Lookout(lambda: self._consumers.broker.answers())
+        self._outages = OutageLog()
         self._hooks_begun = False
         self._beside_web = beside_web
         self.turns: Turns | None = None
@@ -195,6 +197,7 @@ class Worker:
             self.app,
             self._consumers.broker,
             self._lookout,
+            self._outages,
             self.settings,
             consumer,
             self._consumers.topology.queue(consumer.queue),

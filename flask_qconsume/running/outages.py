@@ -1,0 +1,99 @@
+"""Outages in the log: a line for all consumers of a worker, then one now and then.
+
+The subscriptions of a worker lose their connections at the same moment, and try again
+for as long as it takes. What all of them meet with is one outage, whichever of them
+tells of it first.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from ..errors import BrokerError
+from ..errors import BrokerUnavailable
+from ..logs import logger_named
+from ..text import counted
+from ..text import printable
+
+logger = logger_named("flask_qconsume.outages")
+
+#: Seconds from the first line of an outage to the second, and from then on the longest.
+_FIRST, _LONGEST = 10.0, 600.0
+
+
+class _Outage:
+    """One cause for which subscriptions are not connected."""
+
+    def __init__(self, now: float) -> None:
+        self.began = now
+        self.subscriptions: set[str] = set()
+        self._next, self._interval = now, _FIRST
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is time for a line; the next one comes after twice the time."""
+        if now < self._next:
+            return False
+        self._next = now + self._interval
+        self._interval = min(2 * self._interval, _LONGEST)
+        return True
+
+
+class OutageLog:
+    """Logs why subscriptions of one worker are not connected.
+
+    Lines that say nothing new have the level DEBUG.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._outages: dict[str, _Outage] = {}
+
+    def failed(self, subscription: str, text: str, error: BaseException) -> None:
+        """Log that a subscription has lost its connection, or did not get one.
+
+        :param subscription: Its name.
+        :param text: What has happened, and what it does now.
+        """
+        now, cause = self._clock(), _cause(error)
+        self._leave(subscription, but=cause)
+        outage = self._outages.setdefault(cause, _Outage(now))
+        outage.subscriptions.add(subscription)
+        is_due = outage.is_due(now)
+        logger.log(
+            logging.ERROR if is_due else logging.DEBUG,
+            "%s: %s: %s%s",
+            subscription,
+            text,
+            printable(error),
+            _so_far(outage, now),
+            exc_info=error if is_due and not isinstance(error, BrokerError) else None,
+        )
+
+    def connected(self, subscription: str) -> None:
+        """Log the end of an outage, once its last subscription is connected."""
+        for outage in self._leave(subscription):
+            logger.warning("Connected again after %.0f s", self._clock() - outage.began)
+
+    def _leave(self, subscription: str, but: str = "") -> list[_Outage]:
+        """Take a subscription out of its outages; those that end by that."""
+        for cause, outage in self._outages.items():
+            if cause != but:
+                outage.subscriptions.discard(subscription)
+        over = [c for c, outage in self._outages.items() if not outage.subscriptions]
+        return [self._outages.pop(cause) for cause in over]
+
+
+def _cause(error: BaseException) -> str:
+    """Tells what all subscriptions meet with from what befalls one of them."""
+    if isinstance(error, BrokerUnavailable):
+        return "unavailable"
+    return f"{type(error).__name__}: {printable(error)}"
+
+
+def _so_far(outage: _Outage, now: float) -> str:
+    if now == outage.began:
+        return ""
+    number = counted(len(outage.subscriptions), "connection")
+    return f" (for {now - outage.began:.0f} s, {number} missing)"
