@@ -8,11 +8,14 @@ consumers of ours, and needs no Flask.
 * A queue is a consumer group, a routing key a topic; ``#`` and ``*`` mean what AMQP
   says. Exchanges play no part, but a fanout exchange is the topic of its name. What is
   published to a queue by its name, over no exchange, is for that group only.
+* Characters that no topic's name can have are escaped: the topics of ``celery@host``
+  have ``celery_x40_host`` in their names.
 * A message is acknowledged alone, in any order; what was acknowledged is not repeated.
-* ``reject(requeue=True)`` puts a message behind the others; ``reject()`` makes it a
-  dead letter in ``_qconsume.<queue>.dead``. A header ``x-delay``, in ms, holds back
-  what is published to a queue by its name.
-* The property ``key`` is the record's key.
+* ``reject(requeue=True)`` puts a message behind the others, to be read as redelivered;
+  ``reject()`` makes it a dead letter in ``_qconsume.<queue>.dead``.
+* A header ``x-delay`` holds back what is published to a queue by its name, and what
+  outlives its ``expiration`` is dropped when it is read; both in ms.
+* The property ``key`` is the record's key: bytes, where it is not UTF-8.
 * ``lease`` among the transport options is in seconds, 60 unless given: after so long a
   silence of a process others get what it held.
 """
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import itertools
 import re
 import threading
@@ -36,11 +40,11 @@ from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import virtual
 
 from ..broker import headers as ours
-from ..broker import properties as basic
 from ..broker.delivery import Delivery
 from ..broker.delivery import Forward
 from ..broker.delivery import Lane
 from ..broker.kafka import layout
+from ..broker.kafka import records
 from ..broker.kafka.broker import Kafka
 from ..broker.kafka.link import KafkaLink
 from ..broker.topology import Binding
@@ -48,12 +52,18 @@ from ..broker.topology import QueuePlan
 from ..broker.topology import Topology
 from ..errors import BrokerError
 from ..errors import BrokerUnavailable
-from ..message import Message
 from ..message import Outgoing
 from ..settings import Settings
 from .kafka_admin import KafkaAdmin
 from .kafka_config import OPTIONS
 from .kafka_config import kafka_config
+from .kombu_payload import Payload
+from .kombu_payload import body_of
+from .kombu_payload import delay_of
+from .kombu_payload import expiration_of
+from .kombu_payload import has_expired
+from .kombu_payload import payload_of
+from .kombu_url import url_of
 
 #: How many messages are held at once where no prefetch says less.
 _ROOM = 100
@@ -61,18 +71,22 @@ _ROOM = 100
 _WAIT = 1.0
 _TURN = 0.02
 #: Properties of AMQP's that come as they were sent.
-_KEPT = ("correlation_id", "reply_to", "type", "app_id", "cluster_id")
+_KEPT = (
+    *("correlation_id", "reply_to", "type", "app_id", "cluster_id", "user_id"),
+    *("priority", "expiration"),
+)
 #: Seconds in which a broker takes a message, and in which a group gives its first.
 _PUBLISH = 30.0
 _JOIN = 15.0
 #: Seconds in which it answers anything else.
 _ANSWER = 5.0
 _DEFAULT_LEASE = 60.0
+#: Seconds between two looks at whether a client lives, and at new topics.
+_BEAT = 10.0
 _WEEK = 7 * 86_400.0
 _SCHEMES = ("kafka", "kafkas")
 
 _Virtual: t.Any = virtual
-Payload = dict[str, t.Any]
 
 
 class QoS(_Virtual.QoS):  # type: ignore[misc]
@@ -126,6 +140,7 @@ class Source:
         self._links: dict[str, KafkaLink] = {}
         self._held: dict[str, Delivery] = {}
         self._numbers = itertools.count()
+        self._next_beats: dict[str, float] = {}
         self._turn = 0
 
     # -- queues -----------------------------------------------------------------------
@@ -157,9 +172,8 @@ class Source:
     def forget(self, queue: str) -> None:
         """Delete a queue: the topics of its own, and how far its group has come."""
         self.leave(queue)
-        own = re.compile(
-            re.escape(f"{layout.PREFIX}{queue}.") + r"(retry\.[0-9]+|suspects|dead)"
-        )
+        begin = re.escape(f"{layout.PREFIX}{layout.escaped(queue)}.")
+        own = re.compile(begin + r"(retry\.[0-9]+|suspects|dead)")
         found = self._admin.topics(_ANSWER)
         self._admin.delete(queue, filter(own.fullmatch, found), _ANSWER)
 
@@ -184,28 +198,38 @@ class Source:
 
     # -- messages, out ----------------------------------------------------------------
 
-    def put(self, message: Payload, topic: str, *, exchange: str, queue: str) -> None:
-        """Publish to a topic, or to one queue; return when that is confirmed."""
-        properties = dict(message["properties"])
-        headers = dict(message.get("headers") or {})
-        headers.setdefault(ours.EXCHANGE, exchange)
-        headers.setdefault(ours.ROUTING_KEY, topic or queue)
-        body = message.get("body") or b""
+    def put(
+        self,
+        payload: Payload,
+        topic: str,
+        exchange: str,
+        routing_key: str,
+        mandatory: bool,
+    ) -> None:
+        """Publish to a topic, or to a queue if there is none; return when confirmed."""
+        properties = payload["properties"]
+        headers = dict(payload.get("headers") or {})
+        headers[ours.EXCHANGE] = exchange
+        headers[ours.ROUTING_KEY] = routing_key
+        sent_at = _timestamp(properties.get("timestamp"))
+        if sent_at is not None:
+            headers[ours.PUBLISHED_AT] = sent_at
         error = self.broker.publish(
             [
                 Outgoing(
-                    routing_key=topic or queue,
-                    body=body.encode() if isinstance(body, str) else bytes(body),
+                    routing_key=topic or routing_key,
+                    body=body_of(payload),
                     exchange=self.broker.topology.exchange if topic else "",
                     id=properties.get("message_id"),
                     headers=headers,
-                    content_type=message.get("content-type"),
-                    content_encoding=message.get("content-encoding"),
+                    content_type=payload.get("content-type"),
+                    content_encoding=payload.get("content-encoding"),
                     properties={k: properties[k] for k in _KEPT if properties.get(k)},
                     timestamp=time.time(),
-                    delay=_seconds(headers.get("x-delay")),
-                    expires=_seconds(properties.get("expiration")) or None,
+                    delay=delay_of(payload),
+                    expires=expiration_of(payload),
                     key=properties.get("key"),
+                    mandatory=mandatory,
                 )
             ],
             _PUBLISH,
@@ -224,7 +248,7 @@ class Source:
         waits = [0.0] * (len(turns) - 1) + [min(seconds, _WAIT if not first else _TURN)]
         for queue, wait in zip(turns, waits, strict=True):
             for delivery in self._link(queue).read(1, wait):
-                if not _is_over(delivery.message):
+                if not has_expired(delivery.message):
                     return self._taken(delivery), queue
                 delivery.link.ack([delivery])
         return None
@@ -248,7 +272,7 @@ class Source:
         delivery = self._held[tag]
         message = delivery.message
         if requeue:
-            headers = ours.retried(message, message.attempt)
+            headers = ours.retried(message, message.attempt + 1)
             forward = Forward(delivery, Lane.MAIN, headers)
         else:
             now = time.time()
@@ -291,30 +315,24 @@ class Source:
         if link is None or link.closed:
             found = self.broker.connect(self._plan(queue), Lane.MAIN, _ROOM)
             link = self._links[queue] = t.cast(KafkaLink, found)
+            self._next_beats[queue] = time.monotonic() + _BEAT
+        elif time.monotonic() >= self._next_beats[queue]:
+            self._next_beats[queue] = time.monotonic() + _BEAT
+            link.beat()
         return link
 
     def _taken(self, delivery: Delivery) -> Payload:
         message = delivery.message
         tag = f"{message.queue}/{next(self._numbers)}"
         self._held[tag] = delivery
-        properties = basic.copy(message, {})
-        properties.pop("headers")
-        return {
-            "body": message.raw,
-            "headers": dict(message.headers),
-            "content-type": properties.pop("content_type", None),
-            "content-encoding": properties.pop("content_encoding", None),
-            "properties": {
-                **properties,
-                "key": message.key,
-                "delivery_tag": tag,
-                "delivery_info": {
-                    "exchange": message.exchange,
-                    "routing_key": message.routing_key,
-                    "redelivered": message.redelivered,
-                },
-            },
-        }
+        again = message.redelivered or message.attempt > 1
+        payload = payload_of(message, tag, again)
+        properties = payload["properties"]
+        properties["key"] = properties.pop(records.RAW_KEY, message.key)
+        topic = properties.pop("topic")
+        if message.routing_key == topic:
+            properties["delivery_info"]["routing_key"] = layout.unescaped(topic)
+        return payload
 
 
 class Channel(_Virtual.Channel):  # type: ignore[misc]
@@ -336,7 +354,8 @@ class Channel(_Virtual.Channel):  # type: ignore[misc]
     ) -> None:
         self._inplace_augment_message(message, exchange, routing_key)
         topic = self._topic(exchange, routing_key) if exchange else ""
-        self.source.put(message, topic, exchange=exchange, queue=routing_key)
+        mandatory = bool(kwargs.get("mandatory"))
+        self.source.put(message, topic, exchange, routing_key, mandatory)
 
     def basic_consume(self, queue: str, *args: t.Any, **kwargs: t.Any) -> t.Any:
         if queue in self.connection._callbacks:
@@ -366,7 +385,7 @@ class Channel(_Virtual.Channel):  # type: ignore[misc]
 
     def _topic(self, exchange: str, routing_key: str) -> str:
         fanout = self.typeof(exchange).type == "fanout"
-        return exchange if fanout else routing_key
+        return layout.escaped_key(exchange if fanout else routing_key)
 
     def _queue_bind(
         self, exchange: str, routing_key: str, pattern: str | None, queue: str
@@ -380,7 +399,7 @@ class Channel(_Virtual.Channel):  # type: ignore[misc]
         return found
 
     def _put(self, queue: str, message: Payload, **kwargs: t.Any) -> None:
-        self.source.put(message, "", exchange="", queue=queue)
+        self.source.put(message, "", "", queue, mandatory=True)
 
     def _size(self, queue: str) -> int:
         return self.source.depth(queue)
@@ -421,7 +440,7 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
         self.source = self._sourced()
 
     def _sourced(self) -> Source:
-        return Source(self.client.hostname, self.client.transport_options)
+        return Source(url_of(self.client), self.client.transport_options)
 
     def establish_connection(self) -> t.Any:
         if self.source.closed:
@@ -469,17 +488,12 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
         return having, full
 
 
-def _is_over(message: Message) -> bool:
-    """Whether a message is worth nothing any more."""
-    return message.expires_at is not None and message.expires_at < time.time()
-
-
-def _seconds(milliseconds: t.Any) -> float:
-    """The seconds that a header or a property asks for."""
-    try:
-        return max(0.0, float(milliseconds or 0) / 1_000)
-    except (TypeError, ValueError):
-        return 0.0
+def _timestamp(value: t.Any) -> float | None:
+    """Seconds since 1970; kombu takes a time, too."""
+    if isinstance(value, datetime.datetime):
+        return value.timestamp()
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if number and value > 0 else None
 
 
 for _scheme in _SCHEMES:

@@ -18,8 +18,16 @@ def url_of(client: t.Any) -> str:
     if "://" in hostname:
         # kombu takes away what stands before a "+".
         return f"{kind}+{hostname}" if kind else hostname
-    whole = (url for url in client.alt if _agrees(client, parse_url(url)))
+    whole = (url for url in client.alt if _agrees(client, _parts(url)))
     return next(whole, None) or _joined(client)
+
+
+def _parts(url: str) -> dict[str, t.Any]:
+    """The parts of a URL; none of one with several hosts, which kombu cannot parse."""
+    try:
+        return t.cast("dict[str, t.Any]", parse_url(url))
+    except ValueError:
+        return dict.fromkeys(("transport", "port", "virtual_host"))
 
 
 def _agrees(client: t.Any, parts: dict[str, t.Any]) -> bool:
@@ -29,7 +37,7 @@ def _agrees(client: t.Any, parts: dict[str, t.Any]) -> bool:
     # Where a URL has no port or path, the connection keeps the one that it had.
     port = parts["port"] in (None, client.port)
     path = parts["virtual_host"] in (None, client.virtual_host)
-    return port and path and kept == tuple(parts[name] for name in names)
+    return port and path and kept == tuple(parts.get(name) for name in names)
 
 
 def _joined(client: t.Any) -> str:

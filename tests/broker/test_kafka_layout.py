@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import example
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -158,3 +159,23 @@ def test_a_queue_whose_topics_cannot_be_is_refused() -> None:
     with pytest.raises(UnsupportedByBroker, match="'an order'"):
         layout.check_plan(plan("an order"))
     layout.check_plan(plan("order.#", "a" * 249))
+
+
+NAMES = st.text(st.sampled_from("_xX4@0F.-é"), min_size=1, max_size=12)
+
+
+@given(NAMES, NAMES)
+@example("_x4@", "_x4_x40_")
+@example("_x40_", "@")
+def test_names_that_are_escaped_come_back_and_stay_apart(one: str, other: str) -> None:
+    for name in one, other:
+        assert re.fullmatch(r"[a-zA-Z0-9._-]+", layout.escaped(name))
+        assert layout.unescaped(layout.escaped(name)) == name
+    assert (layout.escaped(one) == layout.escaped(other)) == (one == other)
+
+
+def test_names_that_a_topic_can_have_stay_as_they_are() -> None:
+    for name in ("billing", "a.b-c_d", "_x", "x40_", "_x40", "_xy_", "a_b_x4.c"):
+        assert layout.escaped(name) == name
+    assert layout.escaped_key("*.a@b.#") == "*.a_x40_b.#"
+    assert layout.unescaped("_xFFFFFFFF_") == "_xFFFFFFFF_"

@@ -21,6 +21,7 @@ from flask_qconsume import PublishError
 from flask_qconsume import UnsupportedByBroker
 from flask_qconsume.broker.kafka import records
 from flask_qconsume.broker.publishing import compose
+from flask_qconsume.message import Outgoing
 from flask_qconsume.transports.kafka_producer import Record
 from tests.fuzz.cost import bounded
 
@@ -156,9 +157,41 @@ def test_a_foreign_record_is_a_message() -> None:
         )
     )
     assert (found.id, found.key, found.timestamp) == (None, None, None)
-    assert found.headers == {"a": "2", "raw": b"\xff", "nil": None}
+    assert found.headers == {"a": ["1", "2"], "raw": b"\xff", "nil": None}
     assert (found.routing_key, found.exchange) == ("orders", "qconsume")
     assert found.raw == b"\xff"
+
+
+def test_headers_of_one_name_all_survive_a_copy() -> None:
+    headers = [("a", b"1"), ("a", b"\xff"), ("a", None), ("b", b"1")]
+    headers += [("correlation-id", b"1"), ("correlation-id", b"2")]
+    headers += [("content-type", b"text/plain"), ("content-type", b"text/html")]
+    headers += [("x-qconsume-attempt", b"1"), ("x-qconsume-attempt", b"2")]
+    first = read(Fetched(topic="t", partition=0, offset=0, value=b"", headers=headers))
+    assert first.headers["a"] == ["1", b"\xff", None]
+    assert first.headers["b"] == "1"
+    assert first.properties["correlation_id"] == "2"
+    assert first.content_type == "text/html"
+    copy = read(fetched(records.copied(first, first.headers, "elsewhere")))
+    assert copy.headers["a"] == ["1", b"\xff", None]
+
+
+def test_properties_of_amqp_that_kafka_does_not_know_survive_copies() -> None:
+    told = {"priority": 7, "user_id": "shop", "expiration": "60000", "app_id": "a"}
+    message = Outgoing(routing_key="t", body=b"", exchange="", properties=told)
+    first = read(fetched(records.outgoing(message, "t")))
+    for found in first, read(fetched(records.copied(first, {}, "elsewhere"))):
+        assert found.priority == 7
+        kept = {k: v for k, v in found.properties.items() if k in told}
+        assert kept == {"user_id": "shop", "expiration": "60000", "app_id": "a"}
+
+
+def test_a_property_that_is_not_utf8_survives_copies() -> None:
+    headers = [("correlation-id", b"\xff"), ("x-qconsume-amqp-priority", b"much")]
+    first = read(Fetched(topic="t", partition=0, offset=0, value=b"", headers=headers))
+    assert first.priority is None
+    copy = records.copied(first, {}, "elsewhere")
+    assert ("correlation-id", b"\xff") in copy.headers
 
 
 def test_a_record_without_headers_is_a_message() -> None:
@@ -239,6 +272,7 @@ def test_what_is_known_better_than_by_headers() -> None:
 
 def test_a_key_that_is_no_text_comes_back_as_the_same_bytes() -> None:
     found = read(Fetched(topic="t", partition=0, offset=0, key=b"\xff\x00", value=b""))
+    assert found.key == "\\xff\x00"  # Any broker can carry it.
     assert records.copied(found, {}, "elsewhere").key == b"\xff\x00"
 
 

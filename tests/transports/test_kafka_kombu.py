@@ -14,11 +14,13 @@ from kombu import Connection
 from kombu import Exchange
 from kombu import Queue
 from kombu.exceptions import OperationalError
+from kombu.pidbox import Mailbox
 
 import flask_qconsume.transports.kafka  # noqa: F401  Makes the scheme known.
 
 from ..servers import Kafka
 from ..waiting import wait_for
+from .kafka_tools import produce
 
 SCRIPT = """
 import sys
@@ -191,6 +193,13 @@ def test_a_requeued_message_comes_again_and_a_rejected_one_is_a_dead_letter(
         two.requeue()
         (again,) = take(connection, place.queue(), 1)
         assert again.payload == two.payload
+        assert (
+            again.delivery_info["redelivered"],
+            two.delivery_info["redelivered"],
+        ) == (
+            True,
+            False,
+        )
         assert again.delivery_info["routing_key"] == f"{place.prefix}order.new"
         place_of_the_dead = f"_qconsume.{place.prefix}billing.dead"
         looking = Queue(f"{place.prefix}looking", SHOP, place_of_the_dead)
@@ -284,11 +293,108 @@ def test_queues_are_read_counted_purged_and_deleted(
             bound.queue_declare(passive=True)
 
 
-def test_what_goes_nowhere_is_an_error(place: Place) -> None:
+def test_what_goes_nowhere_is_an_error_if_it_is_mandatory(place: Place) -> None:
+    nowhere = f"{place.prefix}nowhere"
     with place.connect() as connection:
         producer = connection.Producer(serializer="json")
-        with pytest.raises(connection.channel_errors, match="nowhere"):
-            producer.publish({}, exchange="shop", routing_key=f"{place.prefix}nowhere")
+        for exchange in ("shop", ""):
+            where = {"exchange": exchange, "routing_key": nowhere}
+            producer.publish({}, mandatory=False, **where)
+            with pytest.raises(connection.channel_errors, match="nowhere"):
+                producer.publish({}, mandatory=True, **where)
+
+
+def test_all_properties_of_amqp_come_as_they_were_sent(place: Place) -> None:
+    told = {
+        "timestamp": 1_700_000_000,
+        "priority": 5,
+        "user_id": "guest",
+        "app_id": "shop",
+        "type": "order",
+        "message_id": "m",
+    }
+    with place.connect() as connection:
+        place.send(connection, 1, expiration=60, **told)
+        (message,) = take(connection, place.queue(), 1)
+    assert {name: message.properties[name] for name in told} == told
+    assert message.properties["expiration"] == "60000"
+
+
+def test_what_is_forwarded_takes_nothing_along_of_its_first_way(place: Place) -> None:
+    with place.connect() as connection:
+        queue, other = place.queue(), place.queue("other", "other.new")
+        other(connection.default_channel).declare()
+        place.send(connection, 1, headers={"tenant": "a"}, expiration=60)
+        (first,) = take(connection, queue, 1, ack=False)
+        first.requeue()
+        (again,) = take(connection, queue, 1)
+        assert again.headers == {"tenant": "a"}
+        connection.Producer(serializer="json").publish(
+            again.payload,
+            exchange="shop",
+            routing_key=other.routing_key,
+            headers=again.headers,
+        )
+        (forwarded,) = take(connection, other, 1)
+    assert forwarded.headers == {"tenant": "a"}
+    assert forwarded.delivery_info["routing_key"] == other.routing_key
+    assert not forwarded.delivery_info["redelivered"]
+
+
+def test_a_key_that_is_not_utf8_can_be_published_again(
+    place: Place, kafka: Kafka
+) -> None:
+    key = b"\xff\x00"
+    body = b'{"n": 1}'
+    produce(kafka.address, f"{place.prefix}order.new", [body], key=lambda value: key)
+    with place.connect() as connection:
+        queue = place.queue()(connection.default_channel)
+        queue.declare()
+        message = wait_for(lambda: queue.get(no_ack=True))
+        assert message.properties["key"] == key
+        place.send(connection, 2, key=message.properties["key"])
+        again = wait_for(lambda: queue.get(no_ack=True))
+        assert again.properties["key"] == key
+
+
+@pytest.mark.parametrize("name", ["celery@host", "a b/ü", "_x40_", "a_@_x"])
+def test_any_name_of_a_queue_is_possible(place: Place, name: str) -> None:
+    queue = place.queue(name, "order.new")
+    direct = Queue(place.prefix + name, Exchange("direct"), place.prefix + name)
+    with place.connect() as connection:
+        for each in queue, direct:
+            each(connection.default_channel).declare()
+        producer = connection.Producer(serializer="json")
+        producer.publish({"n": 1}, routing_key=queue.name)
+        producer.publish({"n": 2}, exchange="direct", routing_key=direct.routing_key)
+        found = take(connection, queue, 2)
+        keys = {m.payload["n"]: m.delivery_info["routing_key"] for m in found}
+        assert keys == {1: queue.name, 2: queue.name}
+        queue(connection.default_channel).delete()
+
+
+def test_a_mailbox_of_a_node_hears_what_is_broadcast(place: Place) -> None:
+    """A Celery worker opens one when it starts."""
+    heard: list[str] = []
+    mailbox = Mailbox(f"{place.prefix}celery", type="fanout")
+    with place.connect() as connection:
+        node = mailbox(connection).Node(f"{place.prefix}celery@host")
+        node.channel = connection.default_channel
+        node.handlers["ping"] = lambda state, **_: heard.append("ping")
+        with node.listen():
+            mailbox(connection).cast([node.hostname], "ping")
+            connection.drain_events(timeout=20)
+    assert heard == ["ping"]
+
+
+def test_the_next_url_of_a_list_is_used_and_one_can_switch(place: Place) -> None:
+    dead = "kafka://127.0.0.1:1"
+    with Connection(f"{dead};{place.url}") as connection:
+        connection.ensure_connection(max_retries=3, interval_start=0.1)
+        place.send(connection, 1)
+    with Connection(dead) as connection:
+        connection.switch(place.url)
+        assert numbers(take(connection, place.queue(), 1)) == [1]
 
 
 def test_two_consumers_of_a_queue_on_one_connection_are_refused(place: Place) -> None:

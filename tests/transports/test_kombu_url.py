@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from kombu import Connection
 
+import flask_qconsume.transports.kafka
 import flask_qconsume.transports.redis_streams  # noqa: F401  Makes the scheme known.
 from flask_qconsume.transports.kombu_url import url_of
 
@@ -26,6 +27,13 @@ def test_a_url_is_the_same_however_it_was_given(url):
     switched = Connection(FIRST)
     switched.switch(url)
     assert url_of(switched) == url
+
+
+def test_an_alternate_may_stand_beside_a_url_with_several_hosts():
+    connection = Connection("kafka://a:1,b:2;kafka://user:secret@c:3")
+    assert url_of(connection) == "kafka://a:1,b:2"
+    connection.switch("kafka://user:secret@c:3")
+    assert url_of(connection).rstrip("/") == "kafka://user:secret@c:3"
 
 
 def test_an_alternate_keeps_its_query():

@@ -7,6 +7,7 @@ nobody who subscribes to ``#`` gets somebody's retries and dead letters.
 from __future__ import annotations
 
 import re
+import sys
 import typing as t
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -26,6 +27,11 @@ STEPS: tuple[int, ...] = (0, *(1 << n for n in range(20)), 604_800)
 LONGEST = float(STEPS[-1])
 
 _LEGAL = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+
+#: Characters that no topic's name may have; and underscores that would look like the
+#: beginning of an escape.
+_ESCAPE = re.compile(r"[^a-zA-Z0-9._-]|_(?=x[0-9A-F]+[^a-zA-Z0-9.-])")
+_ESCAPED = re.compile("_x([0-9A-F]+)_")
 _DELAYED = re.compile(re.escape(PREFIX) + r".*\.retry\.([0-9]+)")
 
 #: One word, and the first one of a topic, which begins with no underscore.
@@ -33,19 +39,53 @@ _WORD = "[^.]*"
 _FIRST = "[^_.][^.]*"
 
 
+def escaped(name: str) -> str:
+    """A name of which a topic's may be made; most names stay as they are.
+
+    >>> escaped("billing"), escaped("celery@host"), escaped("_x40_")
+    ('billing', 'celery_x40_host', '_x5F_x40_')
+    """
+    return _ESCAPE.sub(lambda found: f"_x{ord(found[0]):X}_", name)
+
+
+def unescaped(name: str) -> str:
+    """The name that was escaped.
+
+    >>> unescaped("celery_x40_host"), unescaped("_x5F_x40_")
+    ('celery@host', '_x40_')
+    """
+    return _ESCAPED.sub(_character, name)
+
+
+def escaped_key(routing_key: str) -> str:
+    """A routing key whose words may be in a topic's name, but for ``*`` and ``#``."""
+    words = routing_key.split(".")
+    return ".".join(each if each in ("*", "#") else escaped(each) for each in words)
+
+
+def stands_for(topic: str, routing_key: str | None) -> bool:
+    """Whether a topic has the name that is made of a routing key."""
+    return routing_key is not None and topic == escaped_key(routing_key)
+
+
+def _character(found: re.Match[str]) -> str:
+    code = int(found[1], 16)
+    return chr(code) if code <= sys.maxunicode else found[0]
+
+
 def retry(queue: str, step: int) -> str:
     """The topic of what a queue gets again after so many seconds."""
-    return f"{PREFIX}{queue}.retry.{step}"
+    return f"{PREFIX}{escaped(queue)}.retry.{step}"
 
 
 def suspects(queue: str) -> str:
     """The topic of a queue's suspects."""
-    return f"{PREFIX}{queue}.suspects"
+    return f"{PREFIX}{escaped(queue)}.suspects"
 
 
 def dead(queue: str) -> str:
     """The topic of a queue's dead letters."""
-    return f"{PREFIX}{queue}.dead"
+    return f"{PREFIX}{escaped(queue)}.dead"
 
 
 def step_for(delay: float) -> int:
@@ -168,7 +208,7 @@ def patterns(routing_key: str, prefix: str = "") -> list[str]:
     >>> patterns("#.failed")
     ['^failed$', '^[^_.][^.]*(\\\\.[^.]*)*\\\\.failed$']
     """
-    begin = "^" + _escaped(prefix)
+    begin = "^" + _quoted(prefix)
     return [f"{begin}{found}$" for found in _expressions(routing_key.split("."))]
 
 
@@ -180,7 +220,7 @@ def _expressions(words: list[str]) -> Iterator[str]:
         if not rest or rest[0] != "#":
             yield f"{_FIRST}(\\.{_WORD})*" + _tail(rest)
     else:
-        yield (_FIRST if first == "*" else _escaped(first)) + _tail(rest)
+        yield (_FIRST if first == "*" else _quoted(first)) + _tail(rest)
 
 
 def _tail(words: list[str]) -> str:
@@ -190,16 +230,16 @@ def _tail(words: list[str]) -> str:
 def _word(word: str) -> str:
     if word == "#":
         return f"(\\.{_WORD})*"
-    return "\\." + (_WORD if word == "*" else _escaped(word))
+    return "\\." + (_WORD if word == "*" else _quoted(word))
 
 
-def _escaped(text: str) -> str:
+def _quoted(text: str) -> str:
     return re.sub(r"([^a-zA-Z0-9_-])", r"\\\1", text)
 
 
 def _retries(plan: QueuePlan) -> str:
     """A regular expression for the topics of a queue's retries."""
-    return _escaped(f"{PREFIX}{plan.name}.retry.") + "[0-9]+"
+    return _quoted(f"{PREFIX}{escaped(plan.name)}.retry.") + "[0-9]+"
 
 
 def _takes(prefix: str, routing_key: str, topic: str) -> bool:

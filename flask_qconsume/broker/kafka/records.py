@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import operator
+import re
 import typing as t
 from collections.abc import Iterable
 from collections.abc import Mapping
+from collections.abc import Sequence
 
 from ...errors import UnsupportedByBroker
 from ...handling.payload import UNREADABLE
@@ -43,6 +45,9 @@ _FURTHER = {
     ours.PREFIX + "amqp-type": "type",
     ours.PREFIX + "amqp-app-id": "app_id",
     ours.PREFIX + "amqp-cluster-id": "cluster_id",
+    ours.PREFIX + "amqp-user-id": "user_id",
+    ours.PREFIX + "amqp-priority": "priority",
+    ours.PREFIX + "amqp-expiration": "expiration",
 }
 _HEADER_OF = {name: header for header, name in _FURTHER.items()}
 #: What a publisher cannot use for headers of its own.
@@ -57,6 +62,9 @@ _RARE = frozenset(
         *(ours.KEY, ours.ATTEMPT, ours.DEATHS, ours.PUBLISHED_AT, ours.EXPIRES_AT),
     )
 )
+
+#: The property that has a key that is not UTF-8, as bytes; the key itself is escaped.
+RAW_KEY = "raw_key"
 
 #: Where a record lies, among a message's properties.
 _PLACE = ("topic", "partition", "offset")
@@ -106,7 +114,7 @@ def incoming(
         },
     }
     if key is not None:
-        fields["key"] = _key(key)
+        _read_key(key, fields)
     if value is None:
         fields["tombstone"] = True
     headers = headers_of(record)
@@ -136,7 +144,9 @@ def outgoing(
     headers = dict(message.headers)
     if topic == prefix + message.routing_key:
         # The topic says as much, and there is but one exchange (kombu has others).
-        headers.pop(ours.ROUTING_KEY, None)
+        told = ours.text(headers, ours.ROUTING_KEY)
+        if told == message.routing_key or not layout.stands_for(topic, told):
+            headers.pop(ours.ROUTING_KEY, None)
         if headers.get(ours.EXCHANGE) == message.exchange:
             del headers[ours.EXCHANGE]
     else:
@@ -152,7 +162,7 @@ def outgoing(
     return Record(
         topic=topic,
         value=None if message.tombstone else message.body,
-        key=_key_bytes(message.key),
+        key=_key_of(message),
         headers=tuple(written),
         timestamp=0 if stamp is None else round(stamp * 1_000),
     )
@@ -181,13 +191,13 @@ def copied(
     ]
     if key is not None:
         # Without a value it says that there was none.
-        written.append((ours.KEY, _key_bytes(message.key)))
+        written.append((ours.KEY, _key_of(message)))
     if due is not None:
         written.append((DUE, b"%d" % round(due * 1_000)))
     return Record(
         topic=topic,
         value=None if message.tombstone else message.raw,
-        key=_key_bytes(message.key) if key is None else key,
+        key=_key_of(message) if key is None else key,
         headers=tuple(written),
     )
 
@@ -236,38 +246,60 @@ def _milliseconds(value: bytes | None) -> int:
         return 0
 
 
-def _read(found: Iterable[Header], fields: dict[str, t.Any]) -> None:
-    """Headers as they were given to the publisher; of several of a name, the last.
+def _read(found: Sequence[Header], fields: dict[str, t.Any]) -> None:
+    """Headers as they were given to the publisher.
 
     This is done for every record: what is rare is looked for only where it may be.
     """
     headers: dict[str, t.Any] = fields["headers"]
     given: t.Any
-    rare = False
+    rare, known = False, 0
     for name, value in found:
         try:
             given = None if value is None else value.decode()
         except UnicodeDecodeError:
             given = value
         if name in _PROPERTIES:
+            known += 1
             if given and isinstance(given, str):
                 fields[_PROPERTIES[name]] = given
             continue
         headers[name] = given
         rare = rare or name in _RARE
+    if len(headers) + known < len(found):
+        _read_repeated(found, headers)
     if rare:
         _read_rare(headers, fields)
+
+
+def _read_repeated(found: Sequence[Header], headers: dict[str, t.Any]) -> None:
+    """A name that stands several times has a list of its values; ours, the last."""
+    values: dict[str, list[t.Any]] = {}
+    for name, value in found:
+        values.setdefault(name, []).append(_decoded(value))
+    for name, several in values.items():
+        theirs = name not in RESERVED and not name.startswith(ours.PREFIX)
+        if theirs and len(several) > 1:
+            headers[name] = several
+
+
+def _decoded(value: bytes | None) -> str | bytes | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def _read_rare(headers: dict[str, t.Any], fields: dict[str, t.Any]) -> None:
     """What only copies have, and messages with properties that are seldom used."""
     headers.pop(DUE, None)
     if ours.KEY in headers:
-        fields["key"] = _key(headers.pop(ours.KEY))
+        _read_key(headers.pop(ours.KEY), fields)
     _restore(headers)
     for header, name in _FURTHER.items():
         if header in headers:
             fields["properties"][name] = headers.pop(header)
+    fields["priority"] = _octet(fields["properties"].pop("priority", None))
     for header, name in (ours.EXCHANGE, "exchange"), (ours.ROUTING_KEY, "routing_key"):
         text = ours.text(headers, header)
         if text is not None:
@@ -277,6 +309,11 @@ def _read_rare(headers: dict[str, t.Any], fields: dict[str, t.Any]) -> None:
     published_at = ours.seconds(headers, ours.PUBLISHED_AT)
     fields["timestamp"] = published_at or fields["timestamp"]
     fields["expires_at"] = ours.seconds(headers, ours.EXPIRES_AT)
+
+
+def _octet(text: t.Any) -> int | None:
+    found = isinstance(text, str) and re.fullmatch("[0-9]{1,3}", text)
+    return min(int(text), 255) if found else None
 
 
 def _restore(headers: dict[str, t.Any]) -> None:
@@ -358,15 +395,29 @@ def _properties(
             yield header, value.encode("utf-8", "backslashreplace")
     for name, value in further.items():
         if name in _HEADER_OF and value is not None:
-            yield _HEADER_OF[name], str(value).encode("utf-8", "backslashreplace")
+            yield _HEADER_OF[name], _bytes(value)
+    if message.priority is not None:
+        yield _HEADER_OF["priority"], _bytes(message.priority)
 
 
-def _key(key: t.Any) -> str | None:
-    """A key that is no UTF-8 has lone surrogates, and comes back as the same bytes."""
-    if key is None or isinstance(key, str):
-        return key
-    return bytes(key).decode("utf-8", "surrogateescape")
+def _bytes(value: t.Any) -> bytes:
+    """What is not UTF-8 comes, and goes, as bytes."""
+    if isinstance(value, bytes):
+        return value
+    return str(value).encode("utf-8", "backslashreplace")
 
 
-def _key_bytes(key: str | None) -> bytes | None:
-    return None if key is None else key.encode("utf-8", "surrogateescape")
+def _read_key(key: t.Any, fields: dict[str, t.Any]) -> None:
+    """A key that is not UTF-8 is escaped; its bytes are kept for copies."""
+    if isinstance(key, bytes):
+        try:
+            key = key.decode()
+        except UnicodeDecodeError:
+            fields["properties"][RAW_KEY] = key
+            key = key.decode("utf-8", "backslashreplace")
+    fields["key"] = key
+
+
+def _key_of(message: Message | Outgoing) -> bytes | None:
+    key = message.properties.get(RAW_KEY, message.key)
+    return key.encode("utf-8", "surrogateescape") if isinstance(key, str) else key
