@@ -94,7 +94,7 @@ def _escape(record: logging.LogRecord) -> bool:
     if error is not None and not record.exc_text:
         try:
             record.exc_text = traceback_of(error)
-        except Exception:
+        except BaseException:
             record.exc_text = f"{type(error).__name__}, whose traceback cannot be had"
     return True
 

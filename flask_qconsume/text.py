@@ -58,7 +58,7 @@ def _had(text: Callable[[object], str], value: object) -> str:
     # Python writes no number of more than 4,300 digits, and nothing nested deeply.
     try:
         return text(value)
-    except Exception:
+    except BaseException:  # An error's own text may raise anything.
         return f"({type(value).__name__}, whose text cannot be had)"
 
 

@@ -198,8 +198,11 @@ def serve(
     app: Flask, options: Options, signals: StopSignals, parent: Parent | None = None
 ) -> int:
     """Run a worker, and a web server if so asked, until a signal; the exit code."""
+    from ..running.exits import APP_EXIT
     from ..running.exits import FORCED
     from ..running.garbage import look_less_often
+    from ..running.main_greenlet import complete
+    from ..running.main_greenlet import wait_for_stop
     from ..running.worker import Worker
 
     # The process is a worker's and nobody else's; hooks may think better of it.
@@ -218,8 +221,10 @@ def serve(
         checks.ready()
         if parent is not None:
             parent.up()
-        signals.asked.wait()
-        return 0 if _stop(worker, web) else FORCED
+        asked = wait_for_stop(signals.asked)
+        if not complete(_stop, worker, web):
+            return FORCED
+        return 0 if asked else APP_EXIT
 
 
 def _warn_of_isolation(broker: Broker) -> None:

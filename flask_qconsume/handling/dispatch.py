@@ -406,8 +406,12 @@ def _note(consumer: Consumer, result: Result) -> tuple[BaseException | None, str
 
 def _complain(text: str, consumer: Consumer, error: BaseException) -> None:
     # Where logging itself raises there is nobody left to tell.
-    with contextlib.suppress(Exception):
+    try:
         logger.error(text, consumer.name, exc_info=error)
+    except Interrupted:
+        raise
+    except BaseException:
+        pass
 
 
 def _described(error: BaseException | None) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from marshmallow import ValidationError
 
 from ..errors import InvalidMessage
+from ..text import said
 from ..text import shortened
 
 _MOST = 1_000
@@ -30,7 +31,7 @@ def refusal(error: ValidationError) -> InvalidMessage:
     """
     error.args = tuple(_First(_MOST).of(each) for each in error.args)
     error.messages = _First(_MOST).of(error.messages)
-    text = shortened(str(error), _LONGEST)
+    text = shortened(said(error), _LONGEST)
     return InvalidMessage(f"the schema refused it: {text}", error.messages)
 
 

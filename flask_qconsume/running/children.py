@@ -26,7 +26,8 @@ def spawn(
     It has an app context of its own (so a database session of its own), a copy of what
     is in ``g``, and ``current_message``. It ends with its handler: what still runs then
     is killed, before the teardown hooks. Wait for it by ``.get()``, which also raises
-    what it raised.
+    what it raised. ``SystemExit`` and ``KeyboardInterrupt`` would end the process; a
+    ``RuntimeError`` takes their place.
 
     :raises WorkerError: outside of a message.
     """
@@ -56,4 +57,10 @@ def _run(
     current.set(now)  # A greenlet's context begins empty, and ends with it.
     with app.app_context():
         vars(g._get_current_object()).update(values)
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except (KeyboardInterrupt, SystemExit) as error:
+            raise RuntimeError(
+                f"a greenlet of a message raised {type(error).__name__}, which ends no"
+                " worker"
+            ) from error

@@ -11,6 +11,9 @@ import typing as t
 #: The exit code of a stop that had to give back work which handlers had begun.
 FORCED = 3
 
+#: The exit code of a clean stop that no signal asked for, but an exit of the app's.
+APP_EXIT = 4
+
 #: Signals that ask for a stop: SIGHUP comes when a terminal is closed, SIGQUIT from
 #: Ctrl-\\.
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)

@@ -303,7 +303,7 @@ class Worker:
         try:
             with gevent.Timeout(_GRACE), self.app.app_context():
                 hook()
-        except (Exception, gevent.Timeout):
+        except BaseException:
             logger.exception("A 'teardown_worker' hook failed; the others go on.")
 
 

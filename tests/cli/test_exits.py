@@ -1,0 +1,137 @@
+"""What greenlets of an app raise past everything, and how `run` ends by it."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from ..servers.ports import free_port
+from .commands import Commands
+
+APP = """
+import sys
+import time
+
+import gevent
+from flask import Flask
+from flask_qconsume import QConsume, current_message, spawn
+
+qconsume = QConsume()
+
+
+class Unsaid(Exception):
+    def __str__(self):
+        raise SystemExit(0)
+
+    __repr__ = __str__
+
+
+def leave():
+    raise {raised}
+
+
+@qconsume.consumer("bill")
+def bill(order):
+    if order == "spawn":
+        spawn(leave).get()
+    if order == "fail" and current_message.attempt == 1:
+        leave()
+    time.sleep(0.5)
+    print("handled", order, flush=True)
+
+
+def work():
+    publish = app.extensions["qconsume"].publish
+    for order in {orders!r}:
+        publish("bill", order)
+    gevent.sleep(0.2)
+    {then}
+
+
+@qconsume.before_worker
+def begin():
+    gevent.spawn(work)
+
+
+def create_app():
+    global app
+    app = Flask("shop")
+    app.config["QCONSUME_BROKER_URL"] = "memory://"
+    app.config.from_prefixed_env()
+    qconsume.init_app(app)
+    return app
+"""
+
+
+def write_app(
+    folder: pathlib.Path, raised: str, *orders: str, then: str = "leave()"
+) -> None:
+    (folder / "shop.py").write_text(APP.format(raised=raised, orders=orders, then=then))
+
+
+@pytest.mark.parametrize("web", [False, True], ids=["run", "web"])
+@pytest.mark.parametrize("raised", ["SystemExit", "SystemExit(0)", "KeyboardInterrupt"])
+def test_an_exit_in_a_greenlet_is_a_stop_with_a_code_of_its_own(
+    commands: Commands, folder: pathlib.Path, raised: str, web: bool
+) -> None:
+    write_app(folder, raised, "one", "two")
+    args = ("--web", f"127.0.0.1:{free_port()}") if web else ()
+    with commands.start("run", *args) as worker:
+        assert worker.wait() == 4
+    assert "handled one" in worker.output
+    assert "handled two" in worker.output
+    assert "A greenlet raised" in worker.output
+    assert "in leave" in worker.output
+    assert "Stopped cleanly" in worker.output
+
+
+def test_another_exit_does_not_cut_the_stop_short(
+    commands: Commands, folder: pathlib.Path
+) -> None:
+    then = "for _ in range(3): gevent.spawn(leave); gevent.sleep(0.05)"
+    write_app(folder, "SystemExit", "one", then=then)
+    with commands.start("run") as worker:
+        assert worker.wait() == 4
+    assert "handled one" in worker.output
+    assert "while stopping: the stop goes on" in worker.output
+    assert "Stopped cleanly" in worker.output
+
+
+@pytest.mark.parametrize("raised", ["SystemExit", "KeyboardInterrupt", "Unsaid"])
+@pytest.mark.parametrize("order", ["spawn", "fail"])
+def test_an_exit_in_a_message_is_a_failure_of_the_message(
+    commands: Commands, folder: pathlib.Path, raised: str, order: str
+) -> None:
+    write_app(folder, raised, order, "other", then="pass")
+    with commands.start("run") as worker:
+        worker.wait_for("attempt 1 of 6")
+        worker.wait_for("handled other")
+        assert worker.end() == 0
+    assert "A greenlet raised" not in worker.output
+
+
+def test_a_timeout_that_a_hook_leaves_running_stops_nothing(
+    commands: Commands, folder: pathlib.Path
+) -> None:
+    write_app(folder, "ValueError", "one", then="pass")
+    with (folder / "shop.py").open("a") as stream:
+        stream.write(
+            "\n@qconsume.before_worker\n"
+            "def leave_one_running():\n    gevent.Timeout(0.3).start()\n"
+        )
+    with commands.start("run") as worker:
+        worker.wait_for("A hook has left a time-out running")
+        worker.wait_for("handled one")
+        assert worker.end() == 0
+
+
+def test_a_child_that_exits_is_started_again(
+    on_redis: Commands, folder: pathlib.Path
+) -> None:
+    write_app(folder, "SystemExit", "one")
+    with on_redis.start("run", "--processes", "1") as supervisor:
+        supervisor.wait_for("Stopped cleanly")
+        supervisor.wait_for("exit code 4")
+        supervisor.wait_for("handled one", 2)
+        supervisor.end()
