@@ -13,6 +13,8 @@ from flask import g
 from ..errors import WorkerError
 from ..handling.context import Handling
 from ..handling.context import current
+from . import greenlets
+from .greenlets import OwnGreenlet
 
 #: Seconds that a child is waited for when its handler has ended.
 _PATIENCE = 5.0
@@ -38,7 +40,7 @@ def spawn(
             " here. Use 'gevent.spawn' for what belongs to no message."
         )
     app = current_app._get_current_object()  # type: ignore[attr-defined]
-    child = gevent.Greenlet(
+    child = OwnGreenlet(
         _run, app, now, dict(vars(g._get_current_object())), function, args, kwargs
     )
     now.at_end(lambda: child.kill(timeout=_PATIENCE))
@@ -58,9 +60,20 @@ def _run(
     with app.app_context():
         vars(g._get_current_object()).update(values)
         try:
-            return function(*args, **kwargs)
+            return _called(function, args, kwargs)
         except (KeyboardInterrupt, SystemExit) as error:
             raise RuntimeError(
                 f"a greenlet of a message raised {type(error).__name__}, which ends no"
                 " worker"
             ) from error
+
+
+def _called(
+    function: Callable[..., t.Any], args: tuple[t.Any, ...], kwargs: dict[str, t.Any]
+) -> t.Any:
+    """Call a function; a process that it has forked does not come back from it."""
+    try:
+        return function(*args, **kwargs)
+    finally:
+        if greenlets.forked is gevent.getcurrent():
+            greenlets.end_child()

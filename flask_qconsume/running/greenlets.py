@@ -1,13 +1,20 @@
-"""Greenlets of our own, which nothing but their own code ends.
+"""Greenlets of our own, which nothing but their own code ends or copies.
 
 Code that kills all the greenlets it can find would otherwise cut off a write, or end
 for good what reads, settles or watches. Time-outs pass: gevent implements the waits of
-our own code by them. Knows no messages.
+our own code by them.
+
+A fork copies all greenlets. In the child, only the one that forked goes on; the copies
+of ours are left to the parent, or it would handle, read and settle twice. Knows no
+messages.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import typing as t
+import weakref
 
 import gevent
 
@@ -15,12 +22,25 @@ from ..logs import logger_named
 
 logger = logger_named("flask_qconsume.greenlets")
 
+_all: weakref.WeakSet[OwnGreenlet] = weakref.WeakSet()
+
+#: In a child, the copy of the greenlet that forked, where that was one of ours.
+forked: OwnGreenlet | None = None
+
+
+class OwnGreenlet(gevent.Greenlet):  # type: ignore[misc]
+    """A greenlet that is left to the parent where a process forks."""
+
+    def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
+        super().__init__(*args, **kwargs)
+        _all.add(self)
+
 
 class _End(gevent.GreenletExit):  # type: ignore[misc]
     """Thrown by :meth:`ProtectedGreenlet.end`."""
 
 
-class ProtectedGreenlet(gevent.Greenlet):  # type: ignore[misc]
+class ProtectedGreenlet(OwnGreenlet):
     """A greenlet that ends when its function does, or by :meth:`end`."""
 
     def throw(self, *args: t.Any) -> None:
@@ -47,3 +67,48 @@ def _log_kill(greenlet: gevent.Greenlet) -> None:
         " your own.",
         getattr(greenlet, "name", greenlet),
     )
+
+
+# -- in a forked child ----------------------------------------------------------------
+
+
+class _LeftToParent(OwnGreenlet):
+    """The class that a greenlet gets in a child: nothing resumes it any more."""
+
+    def switch(self, *args: t.Any) -> None:
+        """Called by gevent's hub for what it has waited for."""
+
+    def throw(self, *args: t.Any) -> None:
+        """Called by gevent's hub for time-outs."""
+
+
+def end_child() -> t.NoReturn:
+    """End a child whose code came back to the worker's."""
+    error = sys.exc_info()[1]
+    code = 0 if error is None else 1
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(bool(error.code))
+        error = None
+    logger.warning(
+        "A handler forked, and the child came back from it; the child (process %d) ends"
+        " here. Only the parent goes on with the message. End what forks by"
+        " 'os._exit()', or use 'subprocess'.",
+        os.getpid(),
+        exc_info=error,
+    )
+    os._exit(code)
+
+
+def _leave_to_parent() -> None:
+    global forked
+    current = gevent.getcurrent()
+    forked = None
+    for greenlet in list(_all):
+        if greenlet is current:
+            forked = greenlet
+        else:
+            greenlet.__class__ = _LeftToParent
+    _all.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)

@@ -12,6 +12,7 @@ its place; what is thrown at it afterwards reaches nothing.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import deque
@@ -24,7 +25,9 @@ from ..broker.delivery import Delivery
 from ..errors import Interrupted
 from ..handling.result import Result
 from ..logs import logger_named
+from . import greenlets
 from .event import Event
+from .greenlets import OwnGreenlet
 from .turns import Turns
 
 logger = logger_named("flask_qconsume.handlers")
@@ -79,6 +82,8 @@ class Handlers:
         #: How many references to a free greenlet are the pool's own.
         self._own_references = 0
         self._ending = False
+        #: A fork copies what waits here; only the parent begins it.
+        self._pid = os.getpid()
         self._busy: dict[gevent.Greenlet, Job] = {}
         self._greenlets: set[gevent.Greenlet] = set()
         self._left_alone: set[gevent.Greenlet] = set()
@@ -214,10 +219,11 @@ class Handlers:
                 return greenlet, job
             job.given_up = True
             greenlet.switch()
-        return self._add() if self._has_room and not self._ending else None
+        copied = os.getpid() != self._pid
+        return None if self._ending or copied or not self._has_room else self._add()
 
     def _add(self) -> tuple[gevent.Greenlet, Job]:
-        greenlet = gevent.Greenlet(self._loop)
+        greenlet = OwnGreenlet(self._loop)
         self._greenlets.add(greenlet)
         greenlet.switch()
         greenlet, job = self._free.popitem()
@@ -296,6 +302,8 @@ class Handlers:
         self._busy[this] = job
         try:
             result = self._work(delivery)
+            if greenlets.forked is this:
+                greenlets.end_child()
             if not job.given_up:
                 self._done(job.delivery or delivery, result)
             if result.error is not None:

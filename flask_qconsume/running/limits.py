@@ -14,6 +14,7 @@ import typing as t
 import gevent
 
 from ..errors import HandlerTimeout
+from . import greenlets
 
 
 class TimeLimits:
@@ -86,6 +87,8 @@ class TimeLimit:
         self._greenlet.throw(self._error)
 
     def __exit__(self, kind: t.Any, error: t.Any, traceback: t.Any) -> None:
+        if greenlets.forked is self._greenlet:
+            greenlets.end_child()
         self._limits.running.pop(self, None)
         if self._error is not None and error is None:
             try:
