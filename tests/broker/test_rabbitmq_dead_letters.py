@@ -68,6 +68,17 @@ def test_a_listing_shows_all_in_their_order_and_takes_none(broker: RabbitMQ) -> 
         assert [letter.ref for letter in letters] == [letter.ref for letter in first]
 
 
+def test_a_listing_of_many_keeps_their_order(broker: RabbitMQ) -> None:
+    """More than RabbitMQ's channel hands back to a quorum queue at once."""
+    broker.declare()
+    many = [order(n, f"{QUEUE}.dead", exchange="") for n in range(2_500)]
+    assert broker.publish(many, 60) == [None] * len(many)
+    letters = broker.dead_letters(broker.topology.queues[0])
+    for _ in range(3):
+        numbers = [int(letter.message.raw) for letter in letters]
+        assert numbers == list(range(2_500))
+
+
 def test_a_look_at_the_first_changes_nothing(broker: RabbitMQ) -> None:
     letters = bury(broker, 150)
     for _ in range(2):

@@ -30,6 +30,10 @@ _SIZES = (100, 1_000, 10_000, 65_535)
 #: of up to 32; classic ones keep any, and sort the whole queue each time.
 _TOGETHER = {"quorum": 32, "classic": 1_000_000_000}
 
+#: Settlements between two barriers: RabbitMQ's channel hands 32 at once to a quorum
+#: queue, and makes one of those that it keeps, in another order.
+_BETWEEN_BARRIERS = 30
+
 #: Seconds without a message after which to ask whether any is left: some may have
 #: expired since they were counted.
 _SILENCE = 3.0
@@ -93,14 +97,19 @@ class Browser:
             return
         for consumer in self._consumers:
             self._channel.basic_cancel(consumer)
-        tags, number = list(self._kept), self._channel.channel_id
+        tags = list(self._kept)
         lasts = dict.fromkeys([*tags[self._together - 1 :: self._together], *tags[-1:]])
+        for some in _batches(list(lasts)):
+            self._requeue(some)
+        self._consumers.clear()
+        self._kept.clear()
+
+    def _requeue(self, lasts: Iterable[int]) -> None:
+        number = self._channel.channel_id
         self._connection.write(
             b"".join(frames.requeue(number, tag, multiple=True) for tag in lasts)
         )
         await_settled(self._channel, self._queue)
-        self._consumers.clear()
-        self._kept.clear()
 
     def _await_one(self) -> bool:
         """Wait for a message; whether there is one."""
@@ -149,3 +158,8 @@ class Browser:
         self._credit -= 1
         self._arrived.append(Taken(tag, message))
         self._last_arrival = time.monotonic()
+
+
+def _batches(tags: list[int]) -> Iterator[list[int]]:
+    for start in range(0, len(tags), _BETWEEN_BARRIERS):
+        yield tags[start : start + _BETWEEN_BARRIERS]
