@@ -45,6 +45,9 @@ OPTIONS = (*_PASSED_ON, PARTITIONS, REPLICATION, TOPICS, GRACE)
 _PORT = 9092
 _SCHEMES = ("kafka", "kafkas")
 
+#: What librdkafka takes, beside functions.
+_VALUES = (str, int, float, bool, type(None))
+
 #: What is ours to decide, why, and which values are taken nevertheless.
 _FIXED: dict[str, tuple[str, tuple[str, ...]]] = {
     "bootstrap.servers": ("the brokers are those of the URL", ()),
@@ -259,6 +262,12 @@ def _check_options(options: Mapping[str, t.Any]) -> None:
 
 def _check_settings(option: str, given: Mapping[str, t.Any]) -> None:
     for name, value in given.items():
+        plain = isinstance(value, _VALUES) or callable(value)
+        if not isinstance(name, str) or not plain:
+            raise ConfigurationError(
+                f"{quoted(name)} in the transport option '{option}' must be a text, a"
+                " number, True or False, by the name of a setting of librdkafka."
+            )
         why, taken = _FIXED.get(name, ("", ("",)))
         if why and str(value).lower() not in taken:
             raise ConfigurationError(

@@ -69,13 +69,16 @@ def test_messages_go_both_ways(secured: Secured) -> None:
         ("127.0.0.1", {}),
         ("localhost", {"ssl.ca.location": "/etc/ssl/certs/ca-certificates.crt"}),
     ],
-    ids=["another name", "another authority"],
+    ids=["another host", "unknown authority"],
 )
 def test_a_certificate_that_does_not_fit_is_refused(
-    secured: Secured, host: str, common: dict[str, str]
+    secured: Secured,
+    host: str,
+    common: dict[str, str],
+    request: pytest.FixtureRequest,
 ) -> None:
     with secured.shop(host=host, **common) as it:
-        with pytest.raises(BrokerRefused, match="'ssl.ca.location'"):
+        with pytest.raises(BrokerRefused, match=request.node.callspec.id):
             it.broker.declare()
         (error,) = it.broker.publish([outgoing("billing")], 5.0)
         assert isinstance(error, BrokerRefused)

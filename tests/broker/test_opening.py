@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from flask_qconsume.broker.opening import _BROKERS
 from flask_qconsume.broker.opening import check_url
 from flask_qconsume.broker.opening import open_broker
-from flask_qconsume.broker.rabbitmq.connection import open_connection
 from flask_qconsume.broker.topology import Topology
-from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.errors import ConfigurationError
 
 from .redis_tools import settings
@@ -53,10 +51,10 @@ def test_a_url_of_any_other_kind_is_not(url: str) -> None:
     check_url(url)
 
 
-def test_an_option_in_the_url_that_makes_no_sense_is_no_connection() -> None:
+def test_an_option_in_the_url_that_makes_no_sense_is_refused() -> None:
     url = "amqp://127.0.0.1:1//?heartbeat=often"
-    with pytest.raises(BrokerUnavailable, match="convert string to float: 'often'"):
-        open_connection(settings(url), "test")
+    with pytest.raises(ConfigurationError, match="convert string to float: 'often'"):
+        open_broker(settings(url), Topology("shop", ()))
 
 
 parts = st.sampled_from(

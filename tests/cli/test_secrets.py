@@ -40,7 +40,7 @@ URLS = {
 
 #: Where else a password may be.
 OPTIONS: dict[str, dict[str, t.Any]] = {
-    "amqps": {"ssl": {"password": SECRET}},
+    "amqps": {"client_properties": {"note": SECRET}},
     "sentinel": {"master_name": "main", "sentinel_kwargs": {"password": SECRET}},
     "kafka": {"kafka_common_config": {"sasl.password": SECRET}},
     "kafkas": {

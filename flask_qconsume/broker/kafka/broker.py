@@ -51,6 +51,7 @@ from .link import Opener
 from .link import terms_of
 from .newcomers import Newcomers
 from .publisher import Publisher
+from .security import check_files
 from .starts import GroupStarts
 from .topics import TIMEOUT
 from .topics import Topics
@@ -70,6 +71,7 @@ class Kafka(Broker):
         self._config = kafka_config(
             settings.broker_url, settings.transport_options, 2 * settings.heartbeat
         )
+        check_files(self._config)
         self._admin = KafkaAdmin(self._config.admin())
         self._producer = KafkaProducer(self._config.producer(settings.publish_timeout))
         self._newcomers = Newcomers()

@@ -18,6 +18,7 @@ from ...transports.kafka_admin import NewOne
 from ...transports.kafka_config import KafkaConfig
 from ..topology import QueuePlan
 from . import layout
+from . import security
 
 #: Seconds for which it is believed that a topic is still there.
 _FRESH = 60.0
@@ -27,6 +28,8 @@ _RECENT = 8.0
 _SELDOM = 20
 #: Seconds that the broker has to answer, where nobody says.
 TIMEOUT = 10.0
+#: Seconds of those for the first answer, after which a reason is looked for.
+_FIRST = 2.0
 #: Bytes that a record of ours may have: what a topic took, with the headers of a copy.
 _LARGEST = 8 * 1024 * 1024
 #: What a topic takes where nobody says.
@@ -86,7 +89,7 @@ class Topics:
     def look(self, timeout: float = TIMEOUT) -> Mapping[str, int]:
         """All topics, asked for anew, and how many partitions each has."""
         began = time.monotonic()
-        found = self._admin.topics(timeout)
+        found = self._asked(timeout)
         with self._lock:
             news = found != self._known
             self._known, self._looked = found, time.monotonic()
@@ -94,6 +97,20 @@ class Topics:
         if news:
             self._heard(found)
         return found
+
+    def _asked(self, timeout: float) -> Mapping[str, int]:
+        """The answer; at first contact TLS is looked at as soon as there is none."""
+        if self._looked > float("-inf"):
+            return self._admin.topics(timeout)
+        began = time.monotonic()
+        try:
+            return self._admin.topics(min(timeout, _FIRST))
+        except BrokerError as error:
+            security.check(self._config, error)
+            left = timeout - (time.monotonic() - began)
+            if left <= 0 or not isinstance(error, BrokerUnavailable):
+                raise
+            return self._admin.topics(left)
 
     def refresh(self, at_once: bool = False) -> None:
         """Look in the background, if nobody has for a while. Never waits.

@@ -38,6 +38,7 @@ from .bindings import record_of
 from .capabilities import CLASSIC
 from .capabilities import QUORUM
 from .connection import addresses
+from .connection import check
 from .connection import requests
 from .dead_letters import RabbitDeadLetters
 from .declaring import Declaring
@@ -64,6 +65,7 @@ class RabbitMQ(Broker):
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
         super().__init__(settings, topology)
+        check(settings)
         self.capabilities = CLASSIC if settings.queue_type == "classic" else QUORUM
         self._publishers: dict[int, Publisher] = {}
 

@@ -17,12 +17,18 @@ from kombu import Connection as Client  # type: ignore[attr-defined]
 from kombu.utils.url import maybe_sanitize_url
 
 from ...errors import BrokerError
+from ...errors import BrokerRefused
 from ...errors import BrokerUnavailable
+from ...errors import ConfigurationError
 from ...settings import Settings
 from ...text import printable
 from ...transports.amqp import Connection
 from ...transports.amqp import TLSTransport
 from ...transports.amqp import Transport
+from .. import tls
+from .options import ADVICE
+from .options import check_options
+from .options import check_tls
 from .refusals import refusal_of
 
 #: What py-amqp raises for a connection that is lost or in use: ``AssertionError`` is
@@ -36,6 +42,9 @@ LOST = (
     AttributeError,
     ValueError,
 )
+
+#: Nobody is there who could speak TLS.
+_NOT_THERE = (ConnectionRefusedError, TimeoutError, socket.gaierror)
 
 #: Seconds that a write may be stuck: the timeout of the socket, set once it is open.
 #: Changing it around single reads, as py-amqp offers, changes it for whoever writes at
@@ -52,21 +61,54 @@ def open_connection(settings: Settings, name: str) -> Connection:
     """
     problem: BrokerError | None = None
     for url in settings.broker_url.split(";"):
+        client = _client(settings, url, name)
         try:
-            return _established(_client(settings, url, name))
+            return _established(client)
         except LOST as error:
             where = f"No connection to RabbitMQ at '{maybe_sanitize_url(url)}'"
-            problem = translated(error, where)
+            said = _problem_with_tls(error, client)
+            problem = BrokerRefused(f"{where}: {said}") if said else None
+            problem = problem or translated(error, where)
+            problem.__cause__ = error
     assert problem is not None
     raise problem
+
+
+def _problem_with_tls(error: Exception, client: t.Any) -> str | None:
+    if client.ssl:
+        return tls.problem_of(error, ADVICE)
+    if isinstance(error, _NOT_THERE) or refusal_of(error) is not None:
+        return None
+    return tls.problem_at(*_address(client), ADVICE)
+
+
+def check(settings: Settings) -> None:
+    """Refuse a URL and options that no connection can be opened with.
+
+    :raises ConfigurationError: that says what is wrong with them.
+    """
+    check_options(settings.transport_options)
+    for url in settings.broker_url.split(";"):
+        try:
+            options = _client(settings, url, "").ssl
+        except (TypeError, ValueError, KeyError) as error:
+            raise ConfigurationError(
+                "'QCONSUME_BROKER_URL' cannot be used for RabbitMQ:"
+                f" {tls.mistake_of(error)}."
+            ) from error
+        if options:
+            check_tls(options)
 
 
 def addresses(settings: Settings) -> t.Iterator[tuple[str, int]]:
     """The hosts and ports of the URL."""
     for url in settings.broker_url.split(";"):
-        client = _client(settings, url, "")
-        usual = client.transport.default_connection_params["port"]
-        yield client.hostname, client.port or usual
+        yield _address(_client(settings, url, ""))
+
+
+def _address(client: t.Any) -> tuple[str, int]:
+    usual = client.transport.default_connection_params["port"]
+    return client.hostname, client.port or usual
 
 
 def virtual_host(settings: Settings) -> str:
@@ -76,10 +118,14 @@ def virtual_host(settings: Settings) -> str:
 
 def _client(settings: Settings, url: str, name: str) -> t.Any:
     options = dict(settings.transport_options)
-    tls = options.pop("ssl", url.startswith("amqps:"))
+    secure = options.pop("ssl", None)
+    if secure is None or secure == {}:
+        secure = url.startswith("amqps:")
+    if not secure and url.startswith("amqps:"):
+        raise ValueError("it begins with 'amqps://', and the option 'ssl' is false")
     client: t.Any = Client(  # type: ignore[no-untyped-call]
         url,
-        transport=TLSTransport if tls else Transport,
+        transport=TLSTransport if secure else Transport,
         heartbeat=max(1, int(settings.heartbeat)),
         transport_options={
             **options,
@@ -91,21 +137,35 @@ def _client(settings: Settings, url: str, name: str) -> t.Any:
             },
         },
     )
-    client.ssl = _tls(tls, client.hostname)
+    client.ssl = _tls(secure, client)
     return client
 
 
-def _tls(given: t.Any, hostname: str) -> t.Any:
+def _tls(given: t.Any, client: t.Any) -> t.Any:
     """The TLS options, with the server's name checked unless they say otherwise.
 
     py-amqp checks none by default, and kombu makes an address of ``localhost``.
     """
-    options = {} if given is True else given
-    if not isinstance(options, dict) or "context" in options:
+    of_url = _of_url(client.ssl)
+    if of_url and not given:
+        raise ValueError("it has options of TLS, and does not begin with 'amqps://'")
+    if not given or "context" in (options := _mapping(given)):
         return given
+    options = of_url | options
     if options.get("cert_reqs") == ssl.CERT_NONE:
         return options
-    return {"server_hostname": hostname, **options}
+    return {"server_hostname": client.hostname, **options}
+
+
+def _mapping(given: t.Any) -> dict[str, t.Any]:
+    return {} if given is True else dict(given)
+
+
+def _of_url(given: t.Any) -> dict[str, t.Any]:
+    """The TLS options of the URL's query, by py-amqp's names: without ``ssl_``."""
+    if not isinstance(given, dict):
+        return {}
+    return {name.removeprefix("ssl_"): value for name, value in given.items()}
 
 
 def _sockets() -> dict[int, int]:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from ...errors import ConfigurationError
 from ...settings import suggestion
 from ...text import quoted
+from .options import check_option
 
 HIGHEST = 9
 
@@ -159,6 +160,7 @@ def layout_of(options: Mapping[str, t.Any]) -> Layout:
     :raises ConfigurationError: for an option that cannot be honoured.
     """
     for name in options:
+        check_option(name, options[name])
         _check_known(name)
     steps = options.get("priority_steps", Layout.steps)
     return Layout(

@@ -22,15 +22,19 @@ from kombu.connection import Connection
 from redis import exceptions
 
 from ...errors import BrokerError
+from ...errors import BrokerRefused
 from ...errors import BrokerUnavailable
 from ...errors import ConfigurationError
 from ...settings import Settings
+from .. import tls
 from .beats import Beats
 from .faults import translated
 from .layout import connection_options
 from .meeting import Meeting
 from .replicas import replicas_of
 from .scripts import Call
+from .security import check_connection
+from .security import problem_of
 
 Command = tuple[t.Any, ...]
 
@@ -148,10 +152,13 @@ class _Pool:
             channel = type("Addresses", (transport.Channel,), {"client": _Unasked()})
             self._channel = channel(transport)
             self.redis = self._channel.pool
-        except (ValueError, KeyError, TypeError) as error:
+            check_connection(self.redis)
+        except ConfigurationError:
+            raise
+        except (ValueError, KeyError, TypeError, OSError) as error:
             raise ConfigurationError(
                 "'QCONSUME_BROKER_URL' or 'QCONSUME_TRANSPORT_OPTIONS' cannot be used"
-                f" for Redis: {error}."
+                f" for Redis: {tls.mistake_of(error)}."
             ) from error
         #: Those who publish by these connections, and those who are asked if they live.
         self.meeting = Meeting(leaders)
@@ -162,6 +169,8 @@ class _Pool:
         try:
             return self.redis.get_connection()
         except _ERRORS as error:
+            if problem := problem_of(self.redis, error):
+                raise BrokerRefused(f"No connection to Redis: {problem}") from error
             raise translated(error) from error
 
     def close(self) -> None:

@@ -30,6 +30,7 @@ from ..redis.layout import OF_CONNECTIONS
 from ..redis.layout import OF_REPLICAS
 from ..redis.layout import steps_option
 from ..redis.layout import text_option
+from ..redis.options import check_option
 
 HIGHEST = 9
 
@@ -118,7 +119,8 @@ def layout_of(options: Mapping[str, t.Any]) -> Layout:
 
     :raises ConfigurationError: for an option that is not known, or makes no sense.
     """
-    for name in options:
+    for name, value in options.items():
+        check_option(name, value)
         if name not in OPTIONS:
             raise ConfigurationError(
                 f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which is no option for"
