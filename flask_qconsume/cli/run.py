@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import click
 from flask import Flask
 from flask.cli import ScriptInfo
+from flask.helpers import get_debug_flag
 
 from ..broker.policies import unshared
 from ..errors import UnsupportedByBroker
@@ -35,6 +36,8 @@ from .patching import same_command
 from .streams import open_missing_streams
 
 if t.TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
     from ..broker.base import Broker
     from ..running.child_process import ChildLimits
     from ..running.parent import Parent
@@ -57,6 +60,7 @@ class Options(t.NamedTuple):
     health: str | None
     health_file: str | None
     kill_blocked: float | None = None
+    debugger: bool = False
 
 
 @click.command()
@@ -89,7 +93,14 @@ class Options(t.NamedTuple):
     help="Write this file each second while the process lives.",
 )
 @click.option(
-    "--reload", is_flag=True, help="Start anew when code changes (for development)."
+    "--reload/--no-reload",
+    default=None,
+    help="Start anew when code changes. Done in debug mode, of one process.",
+)
+@click.option(
+    "--debugger/--no-debugger",
+    default=None,
+    help="Show errors of views in Werkzeug's debugger. Done in debug mode, with --web.",
 )
 @click.option(
     "--reexec/--no-reexec",
@@ -103,7 +114,8 @@ def run(
     web: str | None,
     processes: int | None,
     kill_blocked: float | None,
-    reload: bool,
+    reload: bool | None,
+    debugger: bool | None,
     reexec: bool,
     health: str | None,
     health_file: str | None,
@@ -116,12 +128,26 @@ def run(
     handlers and give their messages back.
     """
     open_missing_streams()
-    if processes and reload:
-        raise click.UsageError("--reload is for one process: leave --processes out.")
+    for option, given in {"--reload": reload, "--debugger": debugger}.items():
+        if processes and given:
+            raise click.UsageError(
+                f"{option} is for one process: leave --processes out."
+            )
+    # As 'flask run' does it.
+    debug = get_debug_flag() and not processes
+    reload = debug if reload is None else reload
     if kill_blocked is not None:
         _check_kill_blocked(kill_blocked, processes)
     load = ctx.ensure_object(ScriptInfo).load_app
-    options = Options(names, web, reexec, health, health_file, kill_blocked)
+    options = Options(
+        names,
+        web,
+        reexec,
+        health,
+        health_file,
+        kill_blocked,
+        debugger=debug if debugger is None else debugger,
+    )
     with clean_errors(), _broken_pipes_logged():
         if processes and not _is_child():
             code = _supervise(_loaded(load), options, processes)
@@ -245,7 +271,14 @@ def _web(app: Flask, options: Options, parent: Parent | None) -> Web | None:
         return None
     if parent is not None and parent.listener is not None:
         return Web(app, parent.listener, shared=True)
-    return Web(app, listen(options.web))
+    return Web(_debugged(app) if options.debugger else app, listen(options.web))
+
+
+def _debugged(app: Flask) -> WSGIApplication:
+    """The app within Werkzeug's debugger, which asks for its PIN."""
+    from werkzeug.debug import DebuggedApplication
+
+    return DebuggedApplication(app, evalex=True)
 
 
 def _stop(worker: Worker, web: Web | None) -> bool:

@@ -19,7 +19,7 @@ from ..text import printable
 from .listening import url_of
 
 if t.TYPE_CHECKING:
-    from flask import Flask
+    from _typeshed.wsgi import WSGIApplication
 
 logger = logger_named("flask_qconsume.web")
 
@@ -40,7 +40,7 @@ class Web:
     """
 
     def __init__(
-        self, app: Flask, listener: socket.socket, *, shared: bool = False
+        self, app: WSGIApplication, listener: socket.socket, *, shared: bool = False
     ) -> None:
         self._server = _Server(
             listener,
