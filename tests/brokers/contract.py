@@ -7,6 +7,7 @@ the run reports it as excluded, with the capability that is missing.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import json
@@ -1431,6 +1432,28 @@ def everything_outlives_a_kill_of_the_broker(stage: Stage) -> None:
     assert sorted(came) == [b"after", b"delayed", b"held", b"waiting"]
     stage.await_letters(1)
     assert [letter.message.raw for letter in stage.letters()] == [b"dead"]
+
+
+@case("durable", breaks=True)
+def a_queue_is_bound_once_a_broker_is_there_that_was_away_at_the_start(
+    stage: Stage,
+) -> None:
+    """What others publish finds it, though a start could not declare anything."""
+    plan = stage.planned("late", "late")
+    late = stage.opened(plan)
+    stage.place.server.kill()
+    with pytest.raises(BrokerUnavailable):
+        late.declare()
+    stage.place.server.start()
+
+    def connected() -> t.Any:
+        with contextlib.suppress(BrokerUnavailable):
+            return stage.hand(plan, by=late)
+
+    hand = wait_for(connected, 60)
+    message = stage.message(b"1", "late")
+    wait_for(lambda: stage.app.publish([message], SOON) == [None], 60)
+    assert hand.get().raw == b"1"
 
 
 @case("shared", breaks=True)
