@@ -1542,6 +1542,7 @@ def stages_with_prefixes_of_their_own_share_nothing(stage: Stage) -> None:
     else:
         expected = [("order.created", 1)]
     wait_for(lambda: sorted(production.events) == expected, SOON)
+    wait_for(lambda: staging.events, SOON)
     wait_for(lambda: production.letters == 1, SOON, interval=0.1)
     assert production.attempts == 2
     assert staging.events == [("order.created", 2)]
