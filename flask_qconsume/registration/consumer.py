@@ -90,7 +90,9 @@ class Consumer:
     #: Which failures are logged with their tracebacks: ``QCONSUME_LOG_TRACEBACKS``.
     log_tracebacks: str = "first"
     #: What has failed so far, in this process.
-    failures: Failures = field(default_factory=Failures, compare=False, repr=False)
+    failures: Failures = field(
+        default_factory=Failures, init=False, compare=False, repr=False
+    )
 
 
 def declared(
