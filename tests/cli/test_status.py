@@ -23,8 +23,10 @@ from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.cli.status import Standing
 from flask_qconsume.cli.status import _row
 
+from ..broker.rabbit import raw_channel
 from ..servers import RabbitMQ
 from ..servers import Redis
+from ..servers import Vhost
 from ..waiting import wait_for
 from .commands import Commands
 from .commands import invoke
@@ -152,9 +154,12 @@ def held(
 def test_the_management_of_rabbitmq_tells_what_amqp_does_not(
     make_app: MakeApp, tmp_path: pathlib.Path, rabbitmq: RabbitMQ
 ) -> None:
-    with RabbitMQ(tmp_path / "managed", management=True) as server:
+    with (
+        RabbitMQ(tmp_path / "managed", management=True) as server,
+        server.vhost("managed") as vhost,
+    ):
         url = server.management_url
-        app = make_app(BROKER_URL=server.url, MANAGEMENT_URL=url, EXCHANGE="shop")
+        app = make_app(BROKER_URL=vhost.url, MANAGEMENT_URL=url, EXCHANGE="shop")
         consumers = app.extensions["qconsume"]
         plan = consumers.topology.queue("bill")
         consumers.broker.declare()
@@ -164,13 +169,31 @@ def test_the_management_of_rabbitmq_tells_what_amqp_does_not(
             consumers.publish("nobody", 1, exchange="", delay=0.1)
             wait_for(lambda: refused(app) == 1, 30)
             assert "queue: 1" in invoke(app, "status").output
-        server.ctl("clear_permissions", "guest")
+        _check_what_an_operator_set(vhost, app)
         for wrong in (url.replace("guest@", "no@"), url.replace("http:", "https:")):
-            app = make_app(BROKER_URL=server.url, MANAGEMENT_URL=wrong)
+            app = make_app(BROKER_URL=vhost.url, MANAGEMENT_URL=wrong)
             told = invoke(app, "status")
             assert told.exit_code == 1
             assert "'QCONSUME_MANAGEMENT_URL'" in told.output
             assert "guest:" not in told.output
+
+
+def _check_what_an_operator_set(vhost: Vhost, app: flask.Flask) -> None:
+    assert "But" not in invoke(app, "plan").output
+    definition = ("^bill$", '{"max-length": 5}', "--apply-to", "queues")
+    vhost.server.ctl("set_policy", "-p", vhost.name, "short", *definition)
+    wait_for(lambda: "sets 'max-length' to 5" in invoke(app, "plan").output, 30)
+    assert "Warning: A policy of the broker" in invoke(app, "status").output
+    with raw_channel(vhost.url) as channel:
+        arguments = {"x-queue-type": "stream"}
+        channel.queue_declare(
+            "log", durable=True, auto_delete=False, arguments=arguments
+        )
+    other = flask.Flask(__name__)
+    other.config.update(app.config)
+    given = Queue("log", no_declare=True)
+    QConsume(other).add_consumer(given, print, name="read")
+    wait_for(lambda: "is a stream" in invoke(other, "plan").output, 30)
 
 
 def refused(app: flask.Flask) -> int | None:

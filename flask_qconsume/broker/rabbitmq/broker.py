@@ -164,6 +164,9 @@ class RabbitMQ(Broker):
     def statuses(self, plans: Sequence[QueuePlan]) -> list[QueueStatus]:
         return StatusReader(self.settings).statuses(plans, self.dead_letters)
 
+    def caveats(self) -> list[str]:
+        return StatusReader(self.settings).caveats(self.topology.queues)
+
     def held_back(self) -> HeldBack:
         return StatusReader(self.settings).held_back(self.topology.exchange)
 

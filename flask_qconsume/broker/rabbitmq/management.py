@@ -13,6 +13,7 @@ import typing as t
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 
 from ...errors import BrokerError
 from ...errors import BrokerRefused
@@ -21,9 +22,19 @@ from ...text import printable
 
 #: Seconds that an answer may take.
 _TIMEOUT = 10.0
-_COLUMNS = "name,messages,messages_ready,messages_unacknowledged,messages_dlx"
+_COLUMNS = "name,type,messages_unacknowledged,messages_dlx,effective_policy_definition"
 
-Counts = t.Mapping[str, t.Any]
+#: What a policy may set by which messages go, are refused, or are late.
+_HARMFUL = (
+    "delivery-limit",
+    "expires",
+    "max-length",
+    "max-length-bytes",
+    "message-ttl",
+)
+
+#: What is known of one queue.
+Row = t.Mapping[str, t.Any]
 
 
 class Management:
@@ -43,8 +54,8 @@ class Management:
         )
         self._vhost = vhost
 
-    def queues(self) -> dict[str, Counts]:
-        """The counts of all queues, by name.
+    def queues(self) -> dict[str, Row]:
+        """What is known of all queues, by name.
 
         :raises BrokerRefused: if the user may not ask.
         :raises BrokerUnavailable: if there is no answer.
@@ -78,3 +89,20 @@ class Management:
             f" answers {code}. The user needs the tag 'management' ('rabbitmqctl"
             f" set_user_tags') and permissions in the virtual host '{self._vhost}'."
         )
+
+
+def caveats(queue: str, row: Row) -> Iterator[str]:
+    """What an operator has set for a queue that takes from the guarantee."""
+    if row.get("type") == "stream":
+        yield (
+            f"The queue '{queue}' is a stream on the broker: an acknowledgement removes"
+            " nothing from it, and nothing is given back. Consume another queue."
+        )
+    policy = row.get("effective_policy_definition") or {}
+    for name in _HARMFUL:
+        if name in policy:
+            yield (
+                f"A policy of the broker sets '{name}' to {policy[name]} for the queue"
+                f" '{queue}': messages may go, be refused or be late by it. Exclude the"
+                " queue from the policy's pattern."
+            )

@@ -29,8 +29,9 @@ from .ladder import STEPS
 from .ladder import Step
 from .ladder import delay_step
 from .ladder import retry_step
-from .management import Counts
 from .management import Management
+from .management import Row
+from .management import caveats
 
 
 class StatusReader:
@@ -63,12 +64,22 @@ class StatusReader:
                 None if known is None else _refused([*retries, *delays], known),
             )
 
+    def caveats(self, plans: Sequence[QueuePlan]) -> list[str]:
+        """What an operator has set for queues, if the management plugin tells."""
+        known = self._managed() or {}
+        return [
+            text
+            for plan in plans
+            for name in (*plan.lanes, plan.dead)
+            for text in caveats(name, known.get(name, {}))
+        ]
+
     def _of(
         self,
         plan: QueuePlan,
         ready: _Ready,
         letters: DeadLetters,
-        known: Mapping[str, Counts] | None,
+        known: Mapping[str, Row] | None,
     ) -> QueueStatus:
         suspects = ready.count(plan.suspects)
         return QueueStatus(
@@ -79,7 +90,7 @@ class StatusReader:
             dead_letters=_all_of(letters),
         )
 
-    def _managed(self) -> dict[str, Counts] | None:
+    def _managed(self) -> dict[str, Row] | None:
         url = self._settings.management_url
         if not url:
             return None
@@ -87,7 +98,7 @@ class StatusReader:
 
 
 class _Ready:
-    """Counts the messages that are ready in queues."""
+    """Row the messages that are ready in queues."""
 
     def __init__(self, channel: t.Any) -> None:
         self._channel = channel
@@ -108,14 +119,14 @@ def _counted(steps: Iterable[Step], ready: _Ready) -> dict[int, int]:
     return {seconds: count for seconds, count in counts.items() if count}
 
 
-def _in_hand(plan: QueuePlan, known: Mapping[str, Counts]) -> int | None:
+def _in_hand(plan: QueuePlan, known: Mapping[str, Row]) -> int | None:
     """``None`` while the plugin knows nothing of one of the queues yet."""
     counts = [known.get(name, {}).get("messages_unacknowledged") for name in plan.lanes]
     found = [count for count in counts if count is not None]
     return sum(found) if len(found) == len(counts) else None
 
 
-def _refused(steps: Iterable[Step], known: Mapping[str, Counts]) -> int:
+def _refused(steps: Iterable[Step], known: Mapping[str, Row]) -> int:
     return sum(known.get(step.name, {}).get("messages_dlx", 0) for step in steps)
 
 
