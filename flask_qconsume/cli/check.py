@@ -11,6 +11,8 @@ import time
 import click
 
 from ..running.health import Verdict
+from ..text import printable
+from ..text import quoted
 from .durations import Duration
 
 #: Seconds that an answer is waited for; the endpoint has it at hand.
@@ -60,10 +62,10 @@ def _asked(address: str) -> Verdict:
         with contextlib.closing(connection):
             connection.request("GET", "/ready")
             return Verdict.from_json(connection.getresponse().read().decode())
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (OSError, http.client.HTTPException, ValueError, TypeError) as error:
         raise click.ClickException(
-            f"No worker answers on '{address}' ({error}). Was it started by 'flask"
-            f" qconsume run --health {address}'?"
+            f"No worker answers on {quoted(address)} ({printable(error)}). Was it"
+            f" started by 'flask qconsume run --health {printable(address)}'?"
         ) from error
 
 

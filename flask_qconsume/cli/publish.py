@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import typing as t
 
 import click
 
 from ..extension import AppConsumers
+from ..formats.bounds import check_depth
+from ..formats.json import Json
+from ..formats.table import Formats
+from ..message import Message
 from ..settings import JSON
 from ..settings import MSGPACK
+from ..text import printable
 from .context import check_shared
 from .context import with_consumers
 from .durations import Duration
@@ -50,7 +54,7 @@ def publish(
     click.echo(
         app.publish(
             routing_key,
-            _body(body, file, content_type),
+            _body(body, file, content_type, app.formats),
             headers=dict(_header(each) for each in headers),
             content_type=content_type,
             **options,
@@ -58,18 +62,20 @@ def publish(
     )
 
 
-def _body(text: str | None, file: t.BinaryIO | None, content_type: str) -> t.Any:
+def _body(
+    text: str | None, file: t.BinaryIO | None, content_type: str, formats: Formats
+) -> t.Any:
     if (text is None) == (file is None):
         raise click.UsageError(
             "Give the message's body: BODY, '-' for standard input, or --file; one of"
             " them."
         )
     raw = file.read() if file is not None else _of_argument(t.cast(str, text))
-    if content_type == JSON:
-        _parsed(raw)
+    if isinstance(formats.find(content_type), Json):
+        _parsed(raw, content_type)
     if content_type == MSGPACK and text not in (None, "-"):
         # Nobody can type msgpack.
-        return _parsed(raw)
+        return _parsed(raw, JSON)
     return raw
 
 
@@ -79,12 +85,14 @@ def _of_argument(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _parsed(raw: bytes) -> t.Any:
+def _parsed(raw: bytes, content_type: str) -> t.Any:
+    """What JSON means to a consumer, which must be able to read it."""
     try:
-        return json.loads(raw)
-    except ValueError as error:
+        check_depth(raw)
+        return Json().decode(Message(raw, "", content_type=content_type))
+    except Exception as error:
         raise click.UsageError(
-            f"The body is no JSON ({error}). Quote it for the shell, as in"
+            f"The body is no JSON ({printable(error)}). Quote it for the shell, as in"
             " '{\"id\": 1}'; or say what it is by --content-type, such as text/plain."
         ) from error
 

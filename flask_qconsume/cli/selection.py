@@ -26,6 +26,7 @@ from ..extension import AppConsumers
 from ..formats.table import Decoders
 from ..formats.table import Formats
 from ..settings import suggestion
+from ..text import quoted
 from .context import check_shared
 from .context import with_consumers
 from .durations import Duration
@@ -193,7 +194,7 @@ def _selection(
 def _named(what: str, known: dict[str, QueuePlan], name: str) -> QueuePlan:
     if name not in known:
         raise UnknownConsumer(
-            f"The app has no {what} '{name}'{suggestion(name, known)} It has:"
+            f"The app has no {what} {quoted(name)}{suggestion(name, known)} It has:"
             f" {', '.join(sorted(known))}."
         )
     return known[name]

@@ -18,6 +18,7 @@ from ..formats.table import Formats
 from ..settings import MAX_ITEMS
 from ..settings import Settings
 from ..settings import suggestion
+from ..text import quoted
 from .consumer import Consumer
 from .consumer import Declared
 from .consumer import Hook
@@ -196,8 +197,8 @@ def find(consumers: t.Mapping[str, Consumer], name: str) -> Consumer:
         return consumers[name]
     except KeyError:
         raise UnknownConsumer(
-            f"There is no consumer '{name}'{suggestion(name, consumers)} There are:"
-            f" {_list(consumers)}."
+            f"There is no consumer {quoted(name)}{suggestion(name, consumers)}"
+            f" There are: {_list(consumers)}."
         ) from None
 
 

@@ -134,10 +134,18 @@ def test_a_request_that_does_not_end_is_cut_off(site: Site) -> None:
         assert site.web.stop(0.2) is False
 
 
-@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:x", "127.0.0.1:99999"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("nonsense", "127.0.0.1:x", "127.0.0.1:99999", "127.0.0.1:-1", "", ":", ":５"),
+        *(".é..:1", "\udcff:1", "a b:1", "x" * 70 + ":1", "h\n:1", ":" + "9" * 5_000),
+        *("[::1:5", "::1:5", "[]:x", "[nonsense]:1", "[127.0.0.1]:1", "[::1]5"),
+    ],
+)
 def test_an_address_that_makes_no_sense_says_what_would(address: str) -> None:
-    with pytest.raises(WorkerError, match="such as 127.0.0.1:5000"):
+    with pytest.raises(WorkerError, match="such as 127.0.0.1:5000") as caught:
         listen(address)
+    assert str(caught.value).isprintable()
 
 
 def test_an_address_of_version_6_has_brackets() -> None:

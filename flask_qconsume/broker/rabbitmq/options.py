@@ -51,7 +51,7 @@ def check_options(options: Mapping[str, t.Any]) -> None:
         if name not in known:
             raise ConfigurationError(
                 f"{WHERE} has {quoted(name)}, which is no option for RabbitMQ"
-                f"{suggestion(name, known) or '.'} There are: {', '.join(known)}."
+                f"{suggestion(name, known)} There are: {', '.join(known)}."
             )
         check, kind = _CHECKS.get(name, (None, ""))
         if check is not None and not check(value):
