@@ -486,6 +486,20 @@ def test_a_message_that_blocks_for_ever_dies_on_rabbitmq(
     blocks_until_it_is_dead(Commands(tmp_path, {"BROKER_URL": rabbitmq_url}))
 
 
+def test_a_message_that_blocks_for_ever_dies_on_streams(
+    tmp_path: pathlib.Path, redis_url: str
+) -> None:
+    url = f"redis-streams{redis_url.removeprefix('redis')}"
+    blocks_until_it_is_dead(Commands(tmp_path, {"BROKER_URL": url, "LEASE": 3}))
+
+
+def test_a_message_that_blocks_for_ever_dies_on_kafka(
+    tmp_path: pathlib.Path, kafka_url: str, kafka_prefix: str
+) -> None:
+    config = {"BROKER_URL": kafka_url, "QUEUE_PREFIX": kafka_prefix, "LEASE": 6}
+    blocks_until_it_is_dead(Commands(tmp_path, config))
+
+
 def blocks_until_it_is_dead(shop: Commands) -> None:
     """It is a suspect after the first kill; its neighbours are handled."""
     code = SHOP.replace("def create_app", f"{POISON}\n\ndef create_app")
