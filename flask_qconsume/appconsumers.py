@@ -52,10 +52,7 @@ class AppConsumers:
         self.registry = Registry.of(app)
         self._sender = app
         self._circuit = Circuit(settings.away_after)
-        self._broker = PerProcess(
-            lambda: open_broker(self.settings, self.topology),
-            leave=Broker.leave_to_parent,
-        )
+        self._broker = PerProcess(self._open_broker, leave=Broker.leave_to_parent)
         self._diversion: Callable[[Outgoing], None] | None = None
 
     @once
@@ -139,6 +136,9 @@ class AppConsumers:
                 signals.send(signals.message_published, self._sender, message=message)
         _raise_first(errors)
         return [t.cast(str, message.id) for message in composed]
+
+    def _open_broker(self) -> Broker:
+        return open_broker(self.settings, self.topology)
 
     def _publish(self, messages: list[Outgoing]) -> list[Exception | None]:
         try:

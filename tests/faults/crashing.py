@@ -12,7 +12,6 @@ import os
 import signal
 import typing as t
 from collections.abc import Sequence
-from functools import cached_property
 
 import gevent
 from flask import Flask
@@ -182,8 +181,7 @@ def _die_when_sent() -> None:
 class CrashingConsumers(AppConsumers):
     """What belongs to an app, with such a broker."""
 
-    @cached_property
-    def _broker(self) -> Broker:
+    def _open_broker(self) -> Broker:
         # Its kind; nothing is opened by that.
         kind: t.Any = type(open_broker(self.settings, self.topology))
         link = type(f"Crashing{kind.link.__name__}", (CrashingLink, kind.link), {})
