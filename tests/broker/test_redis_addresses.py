@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import shutil
+import socket
 import ssl
 import subprocess
 import typing as t
@@ -223,6 +225,42 @@ def test_sentinels_and_a_failover(own_redis, tmp_path, kind):
         assert bodies(read(link, 8)) == [*sent[3:], b"later"]
         link.close()
         broker.close()
+
+
+@both
+def test_a_master_that_no_sentinel_knows_is_told_by_the_option(
+    own_redis, tmp_path, kind
+):
+    sentinel = Sentinel(tmp_path / "sentinel")
+    sentinel.master = own_redis
+    with sentinel:
+        broker = broker_at(
+            f"sentinel{kind}://127.0.0.1:{sentinel.port}/0",
+            transport_options={"master_name": "shpo"},
+        )
+        with pytest.raises(BrokerUnavailable, match=r"'shpo'.* look at 'master_name'"):
+            broker.declare()
+        broker.close()
+
+
+@both
+def test_another_program_at_the_port_is_told(kind):
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
+
+        def answer() -> None:
+            while True:
+                connection, _ = listener.accept()
+                connection.recv(1_000)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                connection.close()
+
+        answering = gevent.spawn(answer)
+        port = listener.getsockname()[1]
+        broker = broker_at(f"redis{kind}://127.0.0.1:{port}/0")
+        with pytest.raises(BrokerUnavailable, match="port of another program"):
+            broker.declare()
+        broker.close()
+        answering.kill()
 
 
 def status(replica: Redis) -> str | None:

@@ -11,6 +11,7 @@ import re
 import typing as t
 
 from redis import exceptions
+from redis.sentinel import MasterNotFoundError
 
 from ...errors import BrokerError
 from ...errors import BrokerRefused
@@ -134,6 +135,16 @@ MEANINGS: t.Mapping[str, Meaning] = {
     ),
     "KILLED": _unavailable("ended a script of ours"),
     "CLIENTS": _unavailable("has too many clients", "See 'maxclients'."),
+    # What redis-py itself says.
+    "SENTINEL": _unavailable(
+        "has no master that the sentinels know",
+        "If that lasts, look at 'master_name' and 'sentinel_kwargs' among"
+        " 'QCONSUME_TRANSPORT_OPTIONS'.",
+    ),
+    "PROTOCOL": _unavailable(
+        "does not answer as Redis does",
+        "If that lasts, 'QCONSUME_BROKER_URL' names the port of another program.",
+    ),
 }
 #: How the texts begin that Redis has no codes for.
 _TEXTS: t.Mapping[str, str] = {
@@ -149,7 +160,8 @@ _TEXTS: t.Mapping[str, str] = {
     "this instance has cluster support disabled": "NO-CLUSTER",
     "max number of clients reached": "CLIENTS",
 }
-#: The codes that redis-py takes off, by the classes that it makes of them.
+#: The codes that redis-py takes off, by the classes that it makes of them; and words of
+#: ours for errors of its own.
 _CODES: t.Mapping[type[Exception], str] = {
     exceptions.AuthenticationError: "WRONGPASS",
     exceptions.AuthorizationError: "NOAUTH",
@@ -163,12 +175,13 @@ _CODES: t.Mapping[type[Exception], str] = {
     exceptions.TryAgainError: "TRYAGAIN",
     exceptions.ClusterCrossSlotError: "CROSSSLOT",
     exceptions.NoScriptError: "NOSCRIPT",
+    exceptions.InvalidResponse: "PROTOCOL",
+    MasterNotFoundError: "SENTINEL",
 }
 _OUTAGES = (
     OSError,
     exceptions.ConnectionError,
     exceptions.TimeoutError,
-    exceptions.InvalidResponse,
 )
 #: What Redis before 7 puts before an error that ended a script.
 _IN_SCRIPT = re.compile(r"^Error running script \(call to f_\w+\): (@[^:]*: ?\d+: )*-?")
