@@ -8,12 +8,15 @@ gevent, and never imports gevent itself.
 from __future__ import annotations
 
 import abc
+import contextlib
 import typing as t
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..errors import BrokerRefused
 from ..message import Message
 from ..message import Outgoing
 from ..settings import Settings
@@ -221,14 +224,22 @@ class Broker(abc.ABC):
         self.settings = settings
         self.topology = topology
 
-    @property
-    def exchanges(self) -> list[str]:
-        """The app's exchange, and the one without the prefix.
+    def find_bindings(
+        self, look: t.Callable[[str], Iterable[Binding]]
+    ) -> list[Binding]:
+        """Look up bindings to the app's exchange, and to that without the prefix.
 
-        Earlier versions bound the queues to the latter, whatever their prefix.
+        Earlier versions bound the queues to the latter, whatever their prefix. A user
+        who may not look there any more has nothing there.
+
+        :param look: Reads the bindings to one exchange.
         """
-        names = (self.topology.exchange, self.settings.bare_exchange)
-        return list(dict.fromkeys(names))
+        found = list(look(self.topology.exchange))
+        former = self.settings.bare_exchange
+        if former != self.topology.exchange:
+            with contextlib.suppress(BrokerRefused):
+                found += look(former)
+        return found
 
     @classmethod
     def records(cls) -> tuple[Capabilities, ...]:
@@ -299,7 +310,7 @@ class Broker(abc.ABC):
 
     @abc.abstractmethod
     def stale_bindings(self) -> list[Binding]:
-        """Bindings of our queues to :attr:`exchanges` that no consumer asks for.
+        """Bindings of our queues, by :meth:`find_bindings`, that no consumer asks for.
 
         :raises UnsupportedByBroker: if the broker cannot be asked.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import re
 import threading
@@ -83,6 +84,7 @@ ANSWERS = [
     ("TRYAGAIN Multiple keys request during rehashing of slot", BrokerUnavailable),
     ("UNBLOCKED force unblock from blocking operation", BrokerUnavailable),
     ("ERR Script killed by user with SCRIPT KILL... " + FAR, BrokerUnavailable),
+    ("ERR WAIT cannot be used with replica instances.", BrokerUnavailable),
     ("ERR max number of clients reached", BrokerUnavailable),
     ("ERR something that is new", BrokerError),
 ]
@@ -318,6 +320,17 @@ def test_the_documented_permissions_are_enough(own_redis, at, caplog):
         it.broker.unbind(it.plan.bindings)
         assert it.broker.answers()
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_user_of_one_stage_need_not_see_what_was_shared(own_redis, at, caplog):
+    keys = ["~staging.*", "~{staging.*", "~*binding*.staging.*", "~unacked*"]
+    url = user(own_redis, at, "resetkeys", *keys)
+    stage = dataclasses.replace(plan("staging.billing", "billing"), bindings=())
+    with shop(url, stage, exchange=EXCHANGE, queue_prefix="staging.") as it:
+        it.broker.topology = Topology(f"staging.{EXCHANGE}", (stage,))
+        with pytest.raises(BrokerRefused):
+            it.broker._bound_to(EXCHANGE)
+        assert it.broker.stale_bindings() == []
 
 
 @pytest.mark.parametrize("rule", ["-type", "-sadd"])

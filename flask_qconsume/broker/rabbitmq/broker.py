@@ -139,7 +139,7 @@ class RabbitMQ(Broker):
     def stale_bindings(self) -> list[Binding]:
         wanted = set(self.topology.bindings)
         queues = {plan.name for plan in self.topology.queues}
-        known = [b for name in self.exchanges for b in self._recorded(name)]
+        known = self.find_bindings(self._recorded)
         return [b for b in known if b.queue in queues and b not in wanted]
 
     def unbind(self, bindings: Sequence[Binding]) -> None:

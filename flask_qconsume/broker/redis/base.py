@@ -128,12 +128,11 @@ class RedisBroker(Broker, t.Generic[L]):
     def stale_bindings(self) -> list[Binding]:
         queues = {plan.name for plan in self.topology.queues}
         asked_for = {member.binding for member in wanted_by(self.topology)}
-        found = {
-            member.binding
-            for exchange in self.exchanges
-            for member in self._bindings.members(exchange)
-        }
+        found = set(self.find_bindings(self._bound_to))
         return sorted(b for b in found - asked_for if b.queue in queues)
+
+    def _bound_to(self, exchange: str) -> list[Binding]:
+        return [member.binding for member in self._bindings.members(exchange)]
 
     def unbind(self, bindings: Sequence[Binding]) -> None:
         self._bindings.remove(bindings)

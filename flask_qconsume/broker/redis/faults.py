@@ -154,6 +154,7 @@ _TEXTS: t.Mapping[str, str] = {
     "the user executing the script can't": "NOPERM",
     "acl failure in script": "NOPERM",
     "script killed": "KILLED",
+    "wait cannot be used with replica": "READONLY",
     "db index is out of range": "DATABASE",
     "invalid db index": "DATABASE",
     "select is not allowed in cluster mode": "ONLY-DATABASE",
