@@ -8,9 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..message import Message
+from . import headers
 
 if t.TYPE_CHECKING:
     from .base import Link
+
+
+#: Seconds after which a dead letter tries again to get into its queue.
+PARKED_FOR = 60.0
 
 
 class Lane(enum.Enum):
@@ -70,3 +75,8 @@ class Forward:
     delay: float = 0.0
     #: Seconds that the broker keeps it. Only for :attr:`Lane.DEAD`.
     expires: float | None = None
+
+    def parked(self) -> Forward:
+        """A dead letter that its queue refuses, as a retry that is not handled."""
+        marked = {**self.headers, headers.PARKED: True}
+        return Forward(self.delivery, Lane.MAIN, marked, delay=PARKED_FOR)

@@ -36,6 +36,8 @@ CONSUMER = PREFIX + "consumer"
 QUEUE = PREFIX + "queue"
 ATTEMPTS = PREFIX + "attempts"
 DIED_AT = PREFIX + "died-at"
+#: Of a dead letter whose queue was full: it is to go there, and not to a handler.
+PARKED = PREFIX + "parked"
 
 #: Names of headers that a copy could not carry as they were.
 CHANGED = PREFIX + "changed-headers"

@@ -66,6 +66,8 @@ class Facts:
     unsettled_for: float
     #: Whether the broker refused some of them, so that it is tried again.
     put_off: bool
+    #: Whether its dead-letter queue refused dead letters, so that they wait elsewhere.
+    parks: bool
     #: For how long a message that was read has waited for a handler with one free.
     stuck_for: float
     #: For how long messages have waited in the queue and none was read, and how many.
@@ -275,6 +277,8 @@ def _of_subscription(
         yield _late(facts)
     if facts.unsettled_for >= limits.stalled:
         yield _unsettled(facts)
+    if facts.parks:
+        yield _parks(facts)
     if facts.stuck_for >= limits.stalled and not snapshot.stopping:
         yield _stuck(facts)
     if facts.hungry_for >= limits.stalled and not snapshot.stopping:
@@ -313,6 +317,17 @@ def _unsettled(facts: Facts) -> Trouble:
         " be handled once more."
     )
     return Trouble("unsettled", facts.name, text, fatal=True)
+
+
+def _parks(facts: Facts) -> Trouble:
+    return Trouble(
+        "parked",
+        facts.name,
+        f"{facts.name}: its dead-letter queue refuses dead letters, which wait as"
+        " retries meanwhile. Nothing is lost, and other messages are handled; make room"
+        " by 'flask qconsume dead-letters', or raise the queue's limit.",
+        logged=False,
+    )
 
 
 def _stuck(facts: Facts) -> Trouble:

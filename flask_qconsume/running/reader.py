@@ -12,6 +12,9 @@ from ..broker.base import Link
 from ..broker.delivery import Delivery
 from .event import Event
 
+#: How far the prefetch may be exceeded: what is held is held in memory.
+MOST_MORE = 1_000
+
 
 class Reader:
     """Reads deliveries as long as there is room for them.
@@ -31,6 +34,7 @@ class Reader:
         self._prefetch = prefetch
         self._receive = receive
         self._held: set[Delivery] = set()
+        self._more = 0
         self._room = Event()
         self._quiet = False
         #: How many deliveries it has read.
@@ -47,7 +51,7 @@ class Reader:
         :raises BrokerError: if the link fails.
         """
         while not self.link.closed:
-            room = self._prefetch - len(self._held)
+            room = self._prefetch + self._more - len(self._held)
             if room <= 0 and not self.link.pushes:
                 self._wait_for_room()
                 continue
@@ -67,6 +71,11 @@ class Reader:
     def release(self, deliveries: Iterable[Delivery]) -> None:
         """These are settled: there is room for others."""
         self._held.difference_update(deliveries)
+        self._room.set()
+
+    def exceed(self, more: int) -> None:
+        """Read so many more than the prefetch, where the link does not push."""
+        self._more = min(more, MOST_MORE)
         self._room.set()
 
     def quiet(self) -> None:

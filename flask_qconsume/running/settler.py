@@ -7,6 +7,7 @@ and suspects, which may have to wait for the broker, so acknowledgements do not.
 
 from __future__ import annotations
 
+import math
 import time
 import typing as t
 from collections.abc import Callable
@@ -16,15 +17,19 @@ import gevent
 from gevent.queue import SimpleQueue
 
 from ..broker.base import Link
+from ..broker.delivery import PARKED_FOR
 from ..broker.delivery import Delivery
 from ..broker.delivery import Forward
+from ..broker.delivery import Lane
 from ..errors import BrokerError
+from ..errors import PublishRefused
 from ..logs import logger_named
 from ..text import counted
 from ..text import printable
 from .backoff import Backoff
 from .event import Event
 from .greenlets import ProtectedGreenlet
+from .put_off import PutOff
 
 logger = logger_named("flask_qconsume.settler")
 
@@ -44,12 +49,18 @@ class Settler:
     :param closed: Told the deliveries that need no more care, since they are settled or
         stale; and how those would have been settled that are not.
     :param lost: Told a link that failed, and the error.
+    :param put_off: Told how many deliveries wait for a refused forward to be tried
+        again.
+    :param most: How many may wait for that where the broker pushes, since they take
+        the places of others there.
     """
 
     def __init__(
         self,
         closed: Callable[[Sequence[Delivery], Sequence[Settlement]], None],
         lost: Callable[[Link, BaseException], None],
+        put_off: Callable[[int], None],
+        most: int,
     ) -> None:
         self._closed = closed
         self._lost = lost
@@ -58,16 +69,20 @@ class Settler:
         self._ending = False
         self._forwards: SimpleQueue[Forward | None] = SimpleQueue()
         self._open: set[Delivery] = set()
+        self._unsettled = 0
         self._all_closed = Event()
         self._all_forwarded = Event()
         self._all_forwarded.set()
         self._last_forward = 0.0
-        self._put_off: dict[ProtectedGreenlet, list[Forward]] = {}
+        self._put_off = PutOff(self._forwards.put, put_off)
+        self._most_put_off = most
         self._backoff = Backoff()
         self._stopping = Event()
         self._greenlets: list[ProtectedGreenlet] = []
         #: How many deliveries were stale by the time they were to be settled.
         self.stale = 0
+        #: When dead letters last had to wait outside of their queue.
+        self.parked_at = -math.inf
 
     def start(self) -> None:
         """Start both greenlets."""
@@ -114,17 +129,18 @@ class Settler:
         return time.monotonic() - self._last_forward
 
     def drain(self, timeout: float) -> bool:
-        """Wait until all is settled; whether it was within ``timeout`` seconds.
+        """Settle what is to be; whether all was settled within ``timeout`` seconds.
 
         A forward that fails from now on is not tried again: its message stays with the
-        broker.
+        broker, as does that of one that is put off.
         """
+        before = self._unsettled
         self._stopping.set()
-        self._give_up()
-        if not self._open:
-            return True
-        self._all_closed.clear()
-        return bool(self._all_closed.wait(timeout))
+        self._close_forwards(self._put_off.clear())
+        if self._open:
+            self._all_closed.clear()
+            self._all_closed.wait(timeout)
+        return not self._open and self._unsettled == before
 
     def stop(self, timeout: float) -> None:
         """End both greenlets once they have nothing in hand."""
@@ -193,6 +209,30 @@ class Settler:
         if self._stopping.is_set():
             self._close_forwards([forward for forward, _ in failed])
             return
+        room = self._most_put_off - len(self._put_off)
+        parked = [each for each in failed[max(0, room) :] if _may_park(*each)]
+        later = [each for each in failed if each not in parked]
+        if parked:
+            self._park(parked)
+        if later:
+            self._put_off_until_later(later)
+
+    def _park(self, failed: list[tuple[Forward, BaseException]]) -> None:
+        """Have dead letters wait outside of their queue, which refuses them."""
+        self.parked_at = time.monotonic()
+        logger.error(
+            "The dead-letter queue of '%s' refuses %s. Dead letters wait for %g s as"
+            " retries that are not handled, since others need their places here. Make"
+            " room in that queue: %s",
+            failed[0][0].delivery.link.queue,
+            counted(len(failed), "message"),
+            PARKED_FOR,
+            printable(failed[0][1]),
+        )
+        for forward, _ in failed:
+            self._forwards.put(forward.parked())
+
+    def _put_off_until_later(self, failed: list[tuple[Forward, BaseException]]) -> None:
         delay = self._backoff.next()
         logger.error(
             "Could not forward %s of '%s', unsettled until then; trying again in"
@@ -202,20 +242,7 @@ class Settler:
             delay,
             printable(failed[0][1]),
         )
-        forwards = [forward for forward, _ in failed]
-        later = ProtectedGreenlet.spawn_later(delay, self._put_back, forwards)
-        self._put_off[later] = forwards
-        later.link(lambda greenlet: self._put_off.pop(greenlet, None))
-
-    def _put_back(self, forwards: list[Forward]) -> None:
-        for forward in forwards:
-            self._forwards.put(forward)
-
-    def _give_up(self) -> None:
-        """Leave to the broker what could not be forwarded so far."""
-        for later, forwards in list(self._put_off.items()):
-            later.end(block=False)
-            self._close_forwards(forwards)
+        self._put_off.add([forward for forward, _ in failed], delay)
 
     def _failed(self, link: Link, error: BaseException) -> None:
         """Give the link up: the broker will give out again what was not settled."""
@@ -231,10 +258,17 @@ class Settler:
         self, deliveries: Sequence[Delivery], unsettled: Sequence[Settlement]
     ) -> None:
         self.stale += sum(delivery_of(each).stale for each in unsettled)
+        self._unsettled += len(unsettled)
         self._open.difference_update(deliveries)
         self._closed(deliveries, unsettled)
         if not self._open:
             self._all_closed.set()
+
+
+def _may_park(forward: Forward, error: BaseException) -> bool:
+    """Whether its queue refused a dead letter, which takes a place at the broker."""
+    pushes = forward.delivery.link.pushes
+    return pushes and forward.lane is Lane.DEAD and isinstance(error, PublishRefused)
 
 
 def delivery_of(settlement: Settlement) -> Delivery:

@@ -19,6 +19,7 @@ from flask import Flask
 from ..broker import headers
 from ..broker.base import Broker
 from ..broker.base import Link
+from ..broker.delivery import PARKED_FOR
 from ..broker.delivery import Delivery
 from ..broker.delivery import Forward
 from ..broker.delivery import Lane
@@ -113,7 +114,9 @@ class Subscription:
             turns,
         )
         self._limits = TimeLimits()
-        self._settler = Settler(self._closed, self._lost)
+        self._settler = Settler(
+            self._closed, self._lost, self._put_off, most=self._prefetch // 2
+        )
         self._reader: Reader | None = None
         self._held: set[ProtectedGreenlet] = set()
         self._survivors = Survivors(self._prefetch)
@@ -184,6 +187,11 @@ class Subscription:
     def puts_off(self) -> bool:
         """Whether the broker refused to take something, so that it is tried again."""
         return self._settler.puts_off
+
+    @property
+    def parks(self) -> bool:
+        """Whether dead letters had to wait outside of their queue just now."""
+        return time.monotonic() - self._settler.parked_at < 2 * PARKED_FOR
 
     @property
     def late(self) -> int:
@@ -353,6 +361,9 @@ class Subscription:
 
     def _is_to_be_handled(self, delivery: Delivery) -> bool:
         """Whether nothing else is to be done with it, which is done then."""
+        if headers.PARKED in delivery.message.headers:
+            self._settler.forward(self._unparked(delivery))
+            return False
         if not delivery.message.redelivered and not self._survivors:
             return True
         if self._handlers.adopt(delivery) or self._answered(delivery):
@@ -370,6 +381,13 @@ class Subscription:
             )
         self._settler.forward(forward)
         return False
+
+    def _unparked(self, delivery: Delivery) -> Forward:
+        """A dead letter on its way to its queue, which refused it before."""
+        kept = dict(delivery.message.headers)
+        del kept[headers.PARKED]
+        ttl = self._settings.dead_letter_ttl
+        return Forward(delivery, Lane.DEAD, kept, expires=ttl)
 
     def _answered(self, delivery: Delivery) -> bool:
         """Settle as known what was handled before its connection was lost."""
@@ -481,6 +499,11 @@ class Subscription:
         self._release(deliveries)
         for settlement in unsettled:
             self._survivors.keep_answer(settlement)
+
+    def _put_off(self, count: int) -> None:
+        """What the broker refused for now takes no places of others."""
+        if self._reader is not None:
+            self._reader.exceed(count)
 
     def _let_go(self, delivery: Delivery) -> None:
         self._release([delivery])

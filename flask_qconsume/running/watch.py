@@ -263,6 +263,7 @@ class _Watched:
             unsettled=len(unsettled),
             unsettled_for=self._settling.look(unsettled) * self._interval,
             put_off=subscription.puts_off,
+            parks=subscription.parks,
             stuck_for=self._stuck.look(stuck) * self._interval,
             hungry_for=self._hunger.seconds,
             backlog=self._hunger.backlog,

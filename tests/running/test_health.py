@@ -33,6 +33,7 @@ FINE = Facts(
     unsettled=0,
     unsettled_for=0.0,
     put_off=False,
+    parks=False,
     stuck_for=0.0,
     hungry_for=0.0,
     backlog=0,
@@ -83,6 +84,12 @@ def test_for_how_long_the_hub_has_not_run_crosses_a_wire() -> None:
         assert Verdict.from_json(verdict.to_json()).blocked_for == told
     with pytest.raises(ValueError):
         Verdict.from_json('{"live": 1, "ready": 1, "wrong": 5}')
+
+
+def test_a_full_dead_letter_queue_is_told_and_no_reason_to_start_anew() -> None:
+    verdict = judged(parks=True)
+    assert (verdict.live, verdict.ready) == (True, True)
+    assert "its dead-letter queue refuses dead letters" in verdict.to_json()
 
 
 def test_an_outage_of_the_broker_is_no_reason_to_start_anew() -> None:
