@@ -5,6 +5,7 @@
 ``qconsume-commands``      the commands and their options
 ``qconsume-signals``       the signals
 ``qconsume-refusals``      what RabbitMQ refuses
+``qconsume-kafka-refusals``  what Kafka refuses
 ``qconsume-traits``        what types and arguments of given queues change
 
 Each makes reStructuredText of what it finds, so that all of it can be linked to: a key
@@ -35,6 +36,7 @@ from flask_qconsume.cli import cli
 from flask_qconsume.cli.durations import spoken
 from flask_qconsume.cli.group import LazyGroup
 from flask_qconsume.handling import signals
+from flask_qconsume.transports import kafka_refusals
 
 KEY = re.compile(r"'?\b(QCONSUME_[A-Z_]+)\b'?")
 #: The names at the head of an option's line of help; its value follows.
@@ -190,6 +192,21 @@ class Refusals(FromCode):
         yield from table(("Number, and words", "Error", "What to do"), rows, (4, 3, 6))
 
 
+class KafkaRefusals(FromCode):
+    """One row for each meaning."""
+
+    def lines(self) -> Iterator[str]:
+        rows = (
+            (
+                ", ".join(f"``{name}``" for name in row.codes),
+                f":exc:`~flask_qconsume.{row.error.__name__}`",
+                escaped(row.advice),
+            )
+            for row in kafka_refusals.REFUSALS
+        )
+        yield from table(("Codes", "Error", "What to do"), rows, (5, 3, 6))
+
+
 class Traits(FromCode):
     """One row for each."""
 
@@ -275,5 +292,6 @@ def setup(app: Sphinx) -> dict[str, t.Any]:
     app.add_directive("qconsume-commands", Commands)
     app.add_directive("qconsume-signals", Signals)
     app.add_directive("qconsume-refusals", Refusals)
+    app.add_directive("qconsume-kafka-refusals", KafkaRefusals)
     app.add_directive("qconsume-traits", Traits)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

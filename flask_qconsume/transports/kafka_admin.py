@@ -16,13 +16,13 @@ from confluent_kafka import TopicPartition
 from confluent_kafka import admin as _admin
 from confluent_kafka.admin import AdminClient
 
-from ..errors import TopologyMismatch
 from .kafka_client import Complaints
 from .kafka_client import answers
 from .kafka_client import away
 from .kafka_client import destroyed
 from .kafka_client import leave_alone
 from .kafka_client import made
+from .kafka_faults import is_refusal
 from .kafka_faults import translated
 
 #: A partition of a topic.
@@ -82,11 +82,11 @@ class KafkaAdmin:
             left = deadline - time.monotonic()
             try:
                 return client.list_topics(timeout=min(max(left, 0.01), _LOOK))
-            except KafkaException:
+            except KafkaException as error:
                 client.poll(0)
                 self._complaints.check()
                 if left <= _LOOK:
-                    raise
+                    raise self._complaints.explained(error) from None
 
     def create(self, topics: Iterable[NewOne], timeout: float) -> None:
         """Create topics; one that is there by now is fine.
@@ -136,10 +136,7 @@ class KafkaAdmin:
         def ask() -> list[TopicPartition]:
             consumer = made(Consumer, {**self._config, "group.id": group})
             try:
-                found = consumer.committed(wanted, timeout=timeout)
-                for failed in (each.error for each in found if each.error):
-                    raise KafkaException(failed)
-                return found
+                return _committed(consumer, wanted, timeout)
             finally:
                 consumer.close()
 
@@ -219,17 +216,34 @@ class KafkaAdmin:
         }
 
 
+def _committed(
+    consumer: Consumer, wanted: list[TopicPartition], timeout: float
+) -> list[TopicPartition]:
+    """In a native thread: ask until there is an answer, or the group is refused."""
+    deadline = time.monotonic() + timeout
+    while True:
+        left = max(deadline - time.monotonic(), 0.01)
+        try:
+            found = consumer.committed(wanted, timeout=min(left, _LOOK))
+        except KafkaException:
+            # The client goes on asking, and tells why that is in vain as a record.
+            told = consumer.poll(0)
+            error = None if told is None else told.error()
+            if error is not None and is_refusal(error):
+                raise KafkaException(error) from None
+            if left <= _LOOK:
+                raise
+            continue
+        for failed in (each.error for each in found if each.error):
+            raise KafkaException(failed)
+        return found
+
+
 def _check_created(name: str, error: KafkaException) -> None:
-    found = error.args[0]
-    if found.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+    if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
         return
-    if found.code() in _WRONG:
-        raise TopologyMismatch(
-            f"Kafka does not create the topic '{name}': {found.str()}. See the"
-            " transport options 'partitions', 'replication_factor', 'topics' and"
-            " 'kafka_topic_config'."
-        ) from error
-    raise translated(error) from error
+    found = translated(error)
+    raise type(found)(f"The topic '{name}' was not created. {found}") from error
 
 
 #: What commits of a client without membership fail by while a group has members.
@@ -238,12 +252,4 @@ _OCCUPIED = (
     KafkaError.ILLEGAL_GENERATION,
     KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError.NON_EMPTY_GROUP,
-)
-
-_WRONG = (
-    KafkaError.INVALID_REPLICATION_FACTOR,
-    KafkaError.INVALID_PARTITIONS,
-    KafkaError.INVALID_CONFIG,
-    KafkaError.POLICY_VIOLATION,
-    KafkaError.TOPIC_EXCEPTION,
 )

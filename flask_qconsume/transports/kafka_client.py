@@ -17,6 +17,7 @@ from confluent_kafka import KafkaException
 
 from ..errors import BrokerUnavailable
 from ..errors import ConfigurationError
+from ..text import quoted
 from .kafka_faults import is_refusal
 from .kafka_faults import translated
 from .native import Latch
@@ -27,6 +28,15 @@ T = t.TypeVar("T")
 
 #: Seconds beyond a call's own time limit after which it is taken to hang.
 _PATIENCE = 2.0
+
+#: Settings that name a file.
+_FILES = (
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.crl.location",
+    "ssl.key.location",
+    "ssl.keystore.location",
+)
 
 #: Parts of the names of settings whose values are never shown.
 _SECRET = ("password", "secret", "token", "oauth", "key.pem", "jaas")
@@ -71,6 +81,7 @@ def made(kind: Callable[[dict[str, t.Any]], T], config: Mapping[str, t.Any]) -> 
 
     :raises ConfigurationError: for settings that librdkafka does not take.
     """
+    _check_files(config)
     try:
         return kind(dict(config))
     except (KafkaException, ValueError, TypeError) as error:
@@ -78,6 +89,23 @@ def made(kind: Callable[[dict[str, t.Any]], T], config: Mapping[str, t.Any]) -> 
             f"Kafka's client does not take its settings: {_without(config, error)}."
             " See the transport options 'kafka_…_config'."
         ) from None
+
+
+def _check_files(config: Mapping[str, t.Any]) -> None:
+    """The client tells that a file cannot be read, but not which."""
+    for name, path in config.items():
+        if name not in _FILES or path == "probe":
+            continue
+        try:
+            with open(path, "rb"):
+                pass
+        except IsADirectoryError:
+            pass  # Of certificates.
+        except OSError as error:
+            raise ConfigurationError(
+                f"'{name}' in the options of Kafka names a file that cannot be read:"
+                f" {quoted(path)} ({error.strerror})."
+            ) from None
 
 
 class Complaints:
@@ -89,9 +117,15 @@ class Complaints:
 
     def __call__(self, error: KafkaError) -> None:
         """Called by the client, whenever it is polled."""
-        self.last = error
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self.last = error
         if is_refusal(error):
             self._refusal = error
+
+    def explained(self, error: KafkaException) -> KafkaException:
+        """An error of the client's, or why it cannot connect, where it said that."""
+        last, self.last = self.last, None
+        return error if last is None else KafkaException(last)
 
     def check(self) -> None:
         """Raise what the broker refused us for, if it did since the last look.

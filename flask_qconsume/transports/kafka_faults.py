@@ -10,54 +10,41 @@ from confluent_kafka import KafkaException
 from ..errors import BrokerError
 from ..errors import BrokerRefused
 from ..errors import BrokerUnavailable
+from ..errors import PublishRefused
+from ..errors import TopologyMismatch
+from ..errors import UnsupportedByBroker
+from .kafka_refusals import refusal_of
 
-_REFUSED = {
-    KafkaError._AUTHENTICATION: "Check the user and the password, and the options"
-    " 'sasl.mechanism' and 'security.protocol'.",
-    KafkaError.SASL_AUTHENTICATION_FAILED: "Check the user and the password.",
-    KafkaError._SSL: "The certificate must be that of the host in the address, and"
-    " 'ssl.ca.location' must name who has signed it.",
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "The user must be allowed to read, write"
-    " and describe the topic.",
-    KafkaError.GROUP_AUTHORIZATION_FAILED: "The user must be allowed to read the"
-    " group, which has the queue's name.",
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "The user has no permission for that on"
-    " the cluster.",
-}
-
-_UNAVAILABLE = {
-    KafkaError._ALL_BROKERS_DOWN,
-    KafkaError._TRANSPORT,
-    KafkaError._TIMED_OUT,
-    KafkaError._RESOLVE,
-    KafkaError._WAIT_COORD,
-    KafkaError.REQUEST_TIMED_OUT,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.NOT_COORDINATOR,
+#: How an error begins.
+_SENTENCES: dict[type[BrokerError], str] = {
+    BrokerRefused: "Kafka refuses us",
+    BrokerUnavailable: "Kafka does not answer, or cannot do that now",
+    TopologyMismatch: "Kafka does not create a topic like this",
+    PublishRefused: "Kafka refused the record",
+    UnsupportedByBroker: "This Kafka cannot do that",
+    BrokerError: "Kafka's client failed",
 }
 
 
 def is_refusal(error: KafkaError) -> bool:
     """Whether the broker will go on to say no until somebody changes something."""
-    if error.code() == KafkaError._SSL:
-        # Otherwise somebody hung up in the middle of it, as a broker that ends does.
-        return "verif" in error.str()
-    return error.code() in _REFUSED
+    return refusal_of(error).error is BrokerRefused
+
+
+def keeps_out(error: KafkaError) -> bool:
+    """Whether a client that meets this is of no use, and should be given up."""
+    full = KafkaError.GROUP_MAX_SIZE_REACHED
+    return bool(error.fatal()) or is_refusal(error) or error.code() == full
 
 
 def translated(error: t.Any) -> BrokerError:
-    """An error or an exception of the client's as one of ours.
-
-    >>> translated(KafkaError(KafkaError._TRANSPORT))
-    BrokerUnavailable('Kafka does not answer: Local: Broker transport failure')
-    """
+    """An error or an exception of the client's as one of ours."""
     if isinstance(error, KafkaException) and error.args:
         error = error.args[0]
     if not isinstance(error, KafkaError):
         return BrokerError(f"Kafka's client failed: {error}")
-    if error.code() in _REFUSED:
-        remedy = _REFUSED[error.code()]
-        return BrokerRefused(f"Kafka refuses us: {error.str()}. {remedy}")
-    if error.code() in _UNAVAILABLE:
-        return BrokerUnavailable(f"Kafka does not answer: {error.str()}")
-    return BrokerError(f"Kafka's client failed: {error.str()} ({error.name()})")
+    found = refusal_of(error)
+    said = error.str().rstrip(".")
+    return found.error(
+        f"{_SENTENCES[found.error]}: {said} ({error.name()}). {found.advice}"
+    )

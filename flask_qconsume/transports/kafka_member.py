@@ -27,7 +27,7 @@ from confluent_kafka import TopicPartition
 from ..errors import BrokerError
 from ..text import counted
 from .kafka_absence import Absence
-from .kafka_faults import is_refusal
+from .kafka_faults import keeps_out
 from .kafka_faults import translated
 from .kafka_positions import SETTINGS
 from .kafka_positions import Positions
@@ -468,7 +468,7 @@ class Member:
             self._trouble(failed)
 
     def _trouble(self, error: KafkaError) -> None:
-        if error.fatal() or is_refusal(error):
+        if keeps_out(error):
             self.fail(error)
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.absence.doubt()

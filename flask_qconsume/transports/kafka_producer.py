@@ -21,6 +21,7 @@ from confluent_kafka import Producer
 from ..errors import BrokerError
 from ..errors import PublishRefused
 from ..errors import PublishTimeout
+from ..errors import TopologyMismatch
 from ..errors import Unroutable
 from ..logs import logger_named
 from .kafka_client import Complaints
@@ -37,6 +38,8 @@ from .native import hub
 
 logger = logger_named("flask_qconsume.transports.kafka")
 
+#: What becomes of records that wait when an error ends the client.
+_PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
 #: Seconds that the native thread waits for reports before it looks about.
 _POLL = 0.1
 #: Seconds between two looks for room where the client's own queue is full.
@@ -45,13 +48,6 @@ _FULL = 0.01
 _GRACE = 2.0
 
 _UNKNOWN_TOPIC = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
-_REFUSED = (
-    KafkaError.MSG_SIZE_TOO_LARGE,
-    KafkaError.INVALID_RECORD,
-    KafkaError.POLICY_VIOLATION,
-    KafkaError.TOPIC_EXCEPTION,
-    KafkaError._UNKNOWN_PARTITION,
-)
 
 
 class Record(t.NamedTuple):
@@ -156,7 +152,11 @@ class KafkaProducer:
     def _serve(self, client: Producer) -> None:
         """In the native thread: have reports called as long as this is our client."""
         while self._client is client:
-            client.poll(_POLL)
+            try:
+                client.poll(_POLL)
+            except KafkaException as error:
+                # Of an error that ends it, the client raises, and then reports.
+                self._complaints(error.args[0])
         # Somebody may still be waiting for a report.
         client.flush(_GRACE / 2)
 
@@ -171,6 +171,7 @@ class KafkaProducer:
         """Look whether errors have a cause that others will have, too."""
         if any(isinstance(error, Fatal) for error in errors):
             self._give_up(client)
+            self._complaints.check()
         if any(isinstance(error, PublishTimeout) for error in errors):
             self._complaints.check()
             if self._silence.is_too_long(timeout) and self._give_up(client):
@@ -237,15 +238,15 @@ def _let_go(clients: list[Producer]) -> None:
 def _translated(error: t.Any) -> BrokerError:
     code = error.code()
     said = error.str()
-    if error.fatal():
+    if error.fatal() or code in _PURGED:
         return Fatal(f"Kafka's client gave up: {said}. The next publish makes another.")
     if code in _UNKNOWN_TOPIC:
         return Unroutable(f"There is no such topic: {said}")
-    if code in _REFUSED:
-        return PublishRefused(f"Kafka refused the record: {said}")
     if code == KafkaError._MSG_TIMED_OUT:
         return late()
-    return translated(error)
+    found = translated(error)
+    # A policy may be one for topics, or for records.
+    return PublishRefused(str(found)) if type(found) is TopologyMismatch else found
 
 
 class Fatal(BrokerError):
