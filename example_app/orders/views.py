@@ -30,7 +30,7 @@ def create() -> ResponseReturnValue:
     return redirect(url_for("pages.shop"), 303)
 
 
-@bp.get("/<int:order_id>")
+@bp.get("/<int(max=9223372036854775807):order_id>")
 def show(order_id: int) -> ResponseReturnValue:
     """What became of an order."""
     return described(db.get_or_404(Order, order_id))
@@ -41,6 +41,12 @@ def create_broken() -> ResponseReturnValue:
     """Publish something that is no order, to see what becomes of it."""
     say("order.placed", {"order_id": "seven", "note": "written by somebody else"})
     return redirect(url_for("dead_letters.index"), 303)
+
+
+@bp.errorhandler(RecursionError)
+def too_deep(error: RecursionError) -> ResponseReturnValue:
+    """What was sent is JSON nested deeper than Python reads it."""
+    return {"errors": "nested too deeply"}, 400
 
 
 @bp.errorhandler(ValidationError)

@@ -53,9 +53,11 @@ def test_the_page_sends_an_order_as_a_form(
         ({"items": []}, "items"),
         ({"items": [{"product_id": 77, "quantity": 1}]}, "items"),
         ({"items": [{"product_id": 1, "quantity": -1}]}, "items"),
+        ({"items": [{"product_id": 10**30, "quantity": 1}]}, "items"),
         ({"items": [{"product_id": 2, "quantity": 13}]}, "items"),
         ({"items": [{"product_id": 2, "quantity": 7}] * 2}, "items"),
         ({"email": "nowhere"}, "email"),
+        ({"customer": "\ud800"}, "customer"),
         ({"card": "4242 4242 4242 4242"}, "card"),
         ({"total": 1}, "total"),
     ],
@@ -70,6 +72,11 @@ def test_what_is_no_order_is_refused_and_not_published(
     assert answer.status_code == 422
     assert list(answer.get_json()["errors"]) == [field]
     assert qconsume_published == []
+
+
+def test_an_order_that_is_not_there_is_not_found(client: FlaskClient) -> None:
+    for number in (1, 10**30):
+        assert client.get(f"/orders/{number}").status_code == 404
 
 
 def test_a_form_with_mistakes_comes_back_with_what_was_typed(
@@ -181,7 +188,7 @@ def test_an_order_that_cannot_be_delivered_is_refunded_and_told_once(
     assert client.get("/orders/1").get_json()["status"] == "rejected"
 
 
-@pytest.mark.parametrize("body", [b"{", b"", b"[1]", b"7", b"null"])
+@pytest.mark.parametrize("body", [b"{", b"", b"[1]", b"7", b"null", b"[" * 100_000])
 def test_a_body_that_is_no_order_is_the_clients_fault(
     client: FlaskClient, qconsume_published: list[Published], body: bytes
 ) -> None:
