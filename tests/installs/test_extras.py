@@ -7,12 +7,12 @@ import pathlib
 
 import pytest
 
-from ..servers.ports import free_port
 from ..test_repository import ROOT
 from .conftest import Install
 from .environments import Environment
-from .shops import check_shop
-from .shops import handles_an_order
+from .shops import check_gunicorn
+from .shops import check_processes
+from .shops import check_web
 
 pytestmark = pytest.mark.long
 
@@ -65,12 +65,15 @@ def test_nothing_more_is_enough_for_memory_and_rabbitmq(
     install: Install, tmp_path: pathlib.Path, rabbitmq_url: str
 ) -> None:
     environment = install("")
-    check_shop(environment, tmp_path, {"BROKER_URL": "memory://"})
-    check_shop(environment, tmp_path, {"BROKER_URL": rabbitmq_url})
+    check_web(environment, tmp_path, {"BROKER_URL": "memory://"})
+    check_web(environment, tmp_path, {"BROKER_URL": rabbitmq_url})
 
 
 def test_redis(install: Install, tmp_path: pathlib.Path, redis_url: str) -> None:
-    check_redis(install("redis"), tmp_path, redis_url)
+    environment = install("redis")
+    check_redis(environment, tmp_path, redis_url)
+    config = {"BROKER_URL": redis_url, "QUEUE_PREFIX": "processes."}
+    check_processes(environment, tmp_path, config)
 
 
 def test_kafka(
@@ -101,7 +104,7 @@ def test_the_lowest_versions(
 ) -> None:
     environment = install_lowest("redis,kafka,gunicorn,protobuf,speed")
     assert environment.run("python", "-c", FLASK, folder=tmp_path).strip() in required()
-    check_shop(environment, tmp_path, {"BROKER_URL": rabbitmq_url})
+    check_web(environment, tmp_path, {"BROKER_URL": rabbitmq_url})
     check_redis(environment, tmp_path, redis_url)
     check_kafka(environment, tmp_path, kafka_url, kafka_prefix)
     check_gunicorn(environment, tmp_path)
@@ -121,22 +124,12 @@ def required() -> list[str]:
 
 
 def check_redis(environment: Environment, folder: pathlib.Path, url: str) -> None:
-    check_shop(environment, folder, {"BROKER_URL": url})
+    check_web(environment, folder, {"BROKER_URL": url})
     streams = url.replace("redis://", "redis-streams://")
-    check_shop(environment, folder, {"BROKER_URL": streams, "QUEUE_PREFIX": "streams."})
+    check_web(environment, folder, {"BROKER_URL": streams, "QUEUE_PREFIX": "streams."})
 
 
 def check_kafka(
     environment: Environment, folder: pathlib.Path, url: str, prefix: str
 ) -> None:
-    check_shop(environment, folder, {"BROKER_URL": url, "QUEUE_PREFIX": prefix})
-
-
-def check_gunicorn(environment: Environment, folder: pathlib.Path) -> None:
-    """Run the README's command of gunicorn."""
-    address = f"127.0.0.1:{free_port()}"
-    options = "-k gevent -c python:flask_qconsume.integrations.gunicorn --bind"
-    command = [environment.program("gunicorn"), *options.split(), address]
-    handles_an_order(
-        [*command, "shop:create_app()"], folder, {"BROKER_URL": "memory://"}, address
-    )
+    check_web(environment, folder, {"BROKER_URL": url, "QUEUE_PREFIX": prefix})

@@ -14,14 +14,14 @@ import pytest
 
 from ..cli.commands import Commands
 from ..servers.ports import free_port
-from ..test_readme import blocks
 from ..waiting import wait_for
 from .environments import output_of
+from .shops import FIRST
 from .shops import answers
 
 pytestmark = pytest.mark.long
 
-INSTALL, RUN = blocks("sh")[0].strip().rsplit(" && ", 1)
+INSTALL, RUN = FIRST.rsplit(" && ", 1)
 
 
 @pytest.fixture(scope="module")
