@@ -382,7 +382,8 @@ TABLE: tuple[Setting, ...] = (
         "publish_timeout",
         "seconds",
         10.0,
-        "How long a publish waits for the broker, reconnecting included.",
+        "How long a publish waits for the broker, reconnecting included. A process that"
+        " has not reached the broker yet waits for 'QCONSUME_AWAY_AFTER' at the most.",
         _number(0.001, 3_600),
     ),
     Setting(

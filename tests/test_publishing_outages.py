@@ -124,6 +124,20 @@ def test_a_process_whose_broker_was_never_there_is_told_in_time(place: Place) ->
 
 @pytest.mark.broker
 @pytest.mark.deadline(120)
+def test_the_first_publish_waits_no_longer_than_a_broker_counts_as_there(
+    place: Place,
+) -> None:
+    """A view whose broker is down answers sooner than one that awaits an answer."""
+    place.server.kill()
+    with site_at(place.url, publish_timeout=60.0) as site:
+        began = time.monotonic()
+        assert all(isinstance(e, BrokerUnavailable) for e in site.crowd(5))
+        assert time.monotonic() - began < 30
+        assert site.app.test_client().get("/").status_code == 503
+
+
+@pytest.mark.broker
+@pytest.mark.deadline(120)
 def test_an_alarm_of_rabbitmqs_is_waited_for_and_then_told(
     own_rabbitmq: RabbitMQ, own_rabbitmq_vhost: Vhost
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import socket
 import typing as t
 
@@ -156,3 +158,32 @@ def test_an_address_of_version_6_has_brackets() -> None:
     web = Web(flask.Flask("site"), listener)
     assert web.url.startswith("http://[::1]:")
     listener.close()
+
+
+def test_a_request_is_one_line_of_the_log(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "flask_qconsume.access"):
+        with site.connect() as connection:
+            ask(connection, "/?a=%0d%0a")
+            answer(connection)
+        wait_for(lambda: caplog.records)
+    (line,) = [record.getMessage() for record in caplog.records]
+    pattern = r'127\.0\.0\.1 "GET /\?a=%0d%0a HTTP/1\.1" 200 \d+ \d+\.\d{3} s'
+    assert re.fullmatch(pattern, line)
+
+
+def test_requests_are_not_logged_where_the_level_is_higher(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "flask_qconsume.access"):
+        with site.connect() as connection:
+            ask(connection, "/")
+            answer(connection)
+        with site.connect() as connection:
+            connection.sendall(b"nonsense\x1b[2J\r\n\r\n")
+            answer(connection)
+        wait_for(lambda: caplog.records)
+    lines = {record.getMessage() for record in caplog.records}
+    assert all(line.isprintable() for line in lines)
+    assert not [line for line in lines if "GET" in line or "gevent" in line]

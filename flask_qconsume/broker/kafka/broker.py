@@ -260,7 +260,8 @@ class Kafka(Broker):
     def _declare_once(self, timeout: float) -> None:
         if self._declared_by == os.getpid():
             return
-        deadline = time.monotonic() + timeout
+        began, away_after = time.monotonic(), self.settings.away_after
+        deadline = began + timeout
         # One for all who publish first: the others wait for it, each for its own time.
         if not self._declaring.acquire(timeout=timeout):
             raise BrokerUnavailable(
@@ -269,6 +270,8 @@ class Kafka(Broker):
             )
         try:
             if self._declared_by != os.getpid():
+                # Nothing tells yet that there is a Kafka at all.
+                self._topics.look(_left(min(deadline, began + away_after)))
                 self._declare(_left(deadline))
         finally:
             self._declaring.release()

@@ -69,6 +69,8 @@ class Publisher:
         #: Why there is no connection, and how long to wait for the next attempt.
         self._problem = ""
         self._backoff = 0.0
+        #: Whether there has been a connection.
+        self._reached = False
         self._next_beat = 0.0
         #: How many messages go one by one, to find out which of them the broker hates.
         self._careful = 0
@@ -88,13 +90,25 @@ class Publisher:
             self._start()
             self._waiting.extend(parcels)
             self._bell.ring()
-        complete = False
+        late: float | None = timeout
         try:
-            complete = batch.wait(timeout)
+            late = self._await(batch, timeout)
         finally:
-            if not complete:
-                self._give_up(parcels, timeout)
+            if late is not None:
+                self._give_up(parcels, late)
         return [parcel.error for parcel in parcels]
+
+    def _await(self, batch: Batch, timeout: float) -> float | None:
+        """Wait for confirmations, and less long where there never was a connection.
+
+        :returns: The seconds that were not enough, or ``None`` if they were.
+        """
+        first = min(timeout, self._settings.away_after)
+        if batch.wait(first):
+            return None
+        if self._problem and not self._reached:
+            return first
+        return None if batch.wait(timeout - first) else timeout
 
     def close(self) -> None:
         """Close the connection and end the threads. Publishing again starts anew."""
@@ -223,6 +237,7 @@ class Publisher:
             return
         with self._lock:
             self._session, self._problem, self._backoff = session, "", 0.0
+            self._reached = True
         self._beat(session)
 
     def _failed(self, error: BrokerError) -> None:

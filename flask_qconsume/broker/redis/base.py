@@ -117,6 +117,9 @@ class RedisBroker(Broker, t.Generic[L]):
         self, messages: Sequence[Outgoing], timeout: float
     ) -> list[Exception | None]:
         check_messages(messages, self.topology.exchange, self.capabilities)
+        if self._declared_by is None:
+            # Nothing tells that there is a Redis at all.
+            timeout = min(timeout, self.settings.away_after)
         return self._publisher.publish(messages, timeout)
 
     def declare(self) -> None:
