@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import pathlib
 import shutil
 import socket
@@ -24,6 +23,7 @@ from flask_qconsume.errors import BrokerUnavailable
 from ..servers import Redis
 from ..servers.ports import free_port
 from ..waiting import wait_for
+from .certificates import answering
 from .redis_tools import EXCHANGE
 from .redis_tools import bodies
 from .redis_tools import forward
@@ -245,22 +245,15 @@ def test_a_master_that_no_sentinel_knows_is_told_by_the_option(
 
 @both
 def test_another_program_at_the_port_is_told(kind):
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
+    def answer(found: socket.socket) -> None:
+        found.recv(1_000)
+        found.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-        def answer() -> None:
-            while True:
-                connection, _ = listener.accept()
-                connection.recv(1_000)
-                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                connection.close()
-
-        answering = gevent.spawn(answer)
-        port = listener.getsockname()[1]
+    with answering(answer) as port:
         broker = broker_at(f"redis{kind}://127.0.0.1:{port}/0")
         with pytest.raises(BrokerUnavailable, match="port of another program"):
             broker.declare()
         broker.close()
-        answering.kill()
 
 
 def status(replica: Redis) -> str | None:

@@ -23,6 +23,7 @@ from flask_qconsume.errors import TopologyMismatch
 from flask_qconsume.errors import Unroutable
 from flask_qconsume.errors import UnsupportedByBroker
 
+from .certificates import Certificates
 from .redis_tools import outgoing
 from .redis_tools import plan
 from .redis_tools import settings
@@ -202,13 +203,15 @@ def test_a_queue_of_kombus_that_would_lose_messages_is_refused(given, redis_url)
         it.broker.declare()
 
 
-def test_certificates_are_checked_unless_the_url_says_otherwise():
+def test_certificates_are_checked_unless_the_url_says_otherwise(tmp_path):
+    authority = Certificates(tmp_path).path("right")
+
     def kwargs(url: str):
         return Server(settings(url))._pool().redis.connection_kwargs
 
     assert kwargs("rediss://localhost")["ssl_cert_reqs"] == ssl.CERT_REQUIRED
     unchecked = kwargs("rediss://localhost?ssl_cert_reqs=none")
     assert unchecked["ssl_cert_reqs"] == ssl.CERT_NONE
-    own = kwargs("rediss://localhost?ssl_ca_certs=ca.pem")
-    assert own["ssl_ca_certs"] == "ca.pem"
+    own = kwargs(f"rediss://localhost?ssl_ca_certs={authority}")
+    assert own["ssl_ca_certs"] == authority
     assert own.get("ssl_cert_reqs", "required") == "required"
