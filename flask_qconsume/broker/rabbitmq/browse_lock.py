@@ -25,6 +25,9 @@ logger = logger_named("flask_qconsume.dead_letters")
 _LONGEST_WAIT = 60.0
 _PAUSE = 0.1
 
+#: Whatever type a virtual host has for queues of none: a quorum queue is shared.
+_CLASSIC = {"x-queue-type": "classic"}
+
 
 class BeingRead(BrokerUnavailable):
     """Another process has a queue's messages in hand, for longer than is waited."""
@@ -88,7 +91,9 @@ class BrowseLock:
     def _acquire(self) -> bool:
         try:
             with self._channel() as channel:
-                channel.queue_declare(self._name, exclusive=True, durable=False)
+                channel.queue_declare(
+                    self._name, exclusive=True, durable=False, arguments=_CLASSIC
+                )
         except ResourceLocked:
             return False
         except ChannelError as error:
