@@ -154,8 +154,10 @@ def held(
 def test_the_management_of_rabbitmq_tells_what_amqp_does_not(
     make_app: MakeApp, tmp_path: pathlib.Path, rabbitmq: RabbitMQ
 ) -> None:
+    # Each queue that is not there costs a channel, and each look at a lock.
+    config = {"channel_max": "8"}
     with (
-        RabbitMQ(tmp_path / "managed", management=True) as server,
+        RabbitMQ(tmp_path / "managed", config=config, management=True) as server,
         server.vhost("managed") as vhost,
     ):
         url = server.management_url

@@ -109,5 +109,9 @@ class BrowseLock:
     def _channel(self) -> t.Iterator[t.Any]:
         """A channel for one request: the broker closes it if it refuses that."""
         channel = self._connection.channel()
-        yield channel
-        channel.close()
+        try:
+            yield channel
+            channel.close()
+        finally:
+            if not channel.is_open:
+                channel.collect()  # Its number is used again: brokers limit these.

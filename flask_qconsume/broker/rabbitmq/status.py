@@ -106,8 +106,10 @@ class _Ready:
     def count(self, queue: str) -> int | None:
         """``None`` for the exclusive queue of another connection."""
         if not self._channel.is_open:
-            # The broker closes it with each refusal.
-            self._channel = self._channel.connection.channel()
+            # The broker closes it with each refusal; its number is used again.
+            connection = self._channel.connection
+            self._channel.collect()
+            self._channel = connection.channel()
         try:
             return depth(self._channel, queue)
         except ResourceLocked:
