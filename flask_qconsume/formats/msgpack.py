@@ -16,31 +16,17 @@ from ..message import Message
 from ..settings import MAX_ITEMS
 from ..settings import MSGPACK
 from .base import Format
+from .bounds import MOST_COLLISIONS
+from .bounds import SHORT
 from .bounds import TooManyItems
+from .bounds import TooManyKeys
 from .json import plain
 
 #: The types of keys whose hashes are secret.
 _SECRET = (str, bytes)
 
-#: The sum over all mappings of the square of how many other keys they have: 3,162 in
-#: one of them take 0.1 s at the most, and 4 of them in 600,000 take no longer.
-_MOST_COLLISIONS = 10_000_000
-
 #: How deep lists and mappings may nest for msgpack.
 _DEEPEST = 1_024
-
-#: Bytes that hold no 3,162 different keys with their values.
-_SHORT = 10_000
-
-
-class TooManyKeys(ValueError):
-    """A body has so many keys with hashes that can be chosen that it may take long."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "it has too many keys that are no texts; some 3,000 in one mapping are"
-            " taken"
-        )
 
 
 class MsgPack(Format):
@@ -56,7 +42,7 @@ class MsgPack(Format):
 
     def encode(self, body: t.Any, routing_key: str) -> bytes:
         raw = t.cast(bytes, msgpack.packb(body, default=plain))
-        if len(raw) > _SHORT:
+        if len(raw) > SHORT:
             _unpacked(raw, len(raw))  # A consumer must not refuse its keys.
         return raw
 
@@ -67,7 +53,7 @@ def _unpacked(raw: bytes, max_items: int) -> t.Any:
     :raises TooManyItems: if it holds more than ``max_items``.
     :raises Exception: of any kind, if it is wrong.
     """
-    if len(raw) <= min(_SHORT, max_items):
+    if len(raw) <= min(SHORT, max_items):
         return _unpackb(raw, strict_map_key=False)
     _check_whole(raw)
     if len(raw) <= max_items:
@@ -127,7 +113,7 @@ class _Counting:
         self._count(2 * len(pairs))
         others = sum(not isinstance(key, _SECRET) for key, _ in pairs)
         self._collisions += others * others
-        if self._collisions > _MOST_COLLISIONS:
+        if self._collisions > MOST_COLLISIONS:
             raise TooManyKeys()
         return dict(pairs)
 

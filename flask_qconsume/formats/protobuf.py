@@ -14,11 +14,13 @@ from ..errors import InvalidMessage
 from ..errors import RegistrationError
 from ..errors import UndecodableMessage
 from ..message import Message
+from ..settings import MAX_ITEMS
 from ..settings import PROTOBUF
 from ..text import printable
 from ..text import quoted
 from .base import Decoder
 from .base import Format
+from .protobuf_bounds import check_protobuf
 
 #: Names the type of a protobuf body: ``shop.Order``.
 TYPE = "x-qconsume-type"
@@ -32,6 +34,8 @@ class Protobuf(Format):
 
     :param types: Generated message classes.
     :param header: The header that names the type; written when one is published.
+    :param max_items: How many values a body may hold, as ``QCONSUME_MAX_ITEMS`` has it
+        for what is not registered.
     :raises RegistrationError: for something that is no message class.
     """
 
@@ -41,7 +45,9 @@ class Protobuf(Format):
         "application/vnd.google.protobuf",
     )
 
-    def __init__(self, *types: t.Any, header: str = TYPE) -> None:
+    def __init__(
+        self, *types: t.Any, header: str = TYPE, max_items: int = MAX_ITEMS
+    ) -> None:
         for given in types:
             if not is_protobuf_class(given):
                 raise RegistrationError(
@@ -49,6 +55,7 @@ class Protobuf(Format):
                 )
         self._types = {_name(cls): cls for cls in types}
         self._header = header
+        self._max_items = max_items
 
     def decode(self, message: Message) -> t.Any:
         name = self._named(message)
@@ -64,7 +71,7 @@ class Protobuf(Format):
                 f"the protobuf type '{printable(name)}' is not known here; there are:"
                 f" {known}"
             )
-        return _parsed(cls, message.raw)
+        return _parsed(cls, message.raw, self._max_items)
 
     def encode(self, body: t.Any, routing_key: str) -> bytes:
         if not is_protobuf(body):
@@ -86,18 +93,19 @@ class Protobuf(Format):
 
     def knowing(self, schemas: Sequence[t.Any]) -> Protobuf:
         declared = [s.cls for s in schemas if isinstance(s, ProtobufSchema)]
-        return Protobuf(*declared, *self._types.values(), header=self._header)
+        types = (*declared, *self._types.values())
+        return Protobuf(*types, header=self._header, max_items=self._max_items)
 
     def _decode_as(self, cls: t.Any, message: Message) -> t.Any:
         name = self._named(message)
         if name is None:
-            return _recognised(cls, message.raw)
+            return _recognised(cls, message.raw, self._max_items)
         if name != _name(cls):
             raise UndecodableMessage(
                 f"it is a protobuf '{printable(name)}', and the consumer takes"
                 f" '{_name(cls)}'"
             )
-        return _parsed(cls, message.raw)
+        return _parsed(cls, message.raw, self._max_items)
 
     def _named(self, message: Message) -> str | None:
         name = message.headers.get(self._header)
@@ -161,28 +169,29 @@ def _name(cls: t.Any) -> str:
     return t.cast(str, cls.DESCRIPTOR.full_name)
 
 
-def _recognised(cls: t.Any, raw: bytes) -> t.Any:
+def _recognised(cls: t.Any, raw: bytes, max_items: int) -> t.Any:
     """A body whose type nobody named, so that it must look like one of its own.
 
     Whoever means an empty one, or one of fields that are not known here yet, can name
     its type.
     """
-    message = _parsed(cls, raw)
+    message = _parsed(cls, raw, max_items)
     if message.ListFields() or not cls.DESCRIPTOR.fields:
         return message
     if not raw:
         raise UndecodableMessage(
             f"it is empty, and no header says that it is a '{_name(cls)}'"
         )
-    if _has_unknown_fields(message):
+    if message.ByteSize():  # Nothing but unknown fields; listed, they take memory.
         raise UndecodableMessage(
             f"it has no field of '{_name(cls)}', only others: it may be of another type"
         )
     return message
 
 
-def _parsed(cls: t.Any, raw: bytes) -> t.Any:
+def _parsed(cls: t.Any, raw: bytes, max_items: int) -> t.Any:
     try:
+        check_protobuf(cls.DESCRIPTOR, raw, max_items)
         message = cls.FromString(raw)
     except Exception as error:
         hint = "; it may be framed for a schema registry" if raw[:1] == b"\0" else ""
@@ -193,9 +202,3 @@ def _parsed(cls: t.Any, raw: bytes) -> t.Any:
         missing = ", ".join(message.FindInitializationErrors())
         raise UndecodableMessage(f"it has no {missing}, which '{_name(cls)}' requires")
     return message
-
-
-def _has_unknown_fields(message: t.Any) -> bool:
-    from google.protobuf.unknown_fields import UnknownFieldSet
-
-    return len(UnknownFieldSet(message)) > 0

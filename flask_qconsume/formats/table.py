@@ -41,7 +41,8 @@ class Formats:
         schemas: Sequence[t.Any] = (),
         max_items: int = MAX_ITEMS,
     ) -> None:
-        built_in = (Json(max_items), MsgPack(max_items), Text(), _BYTES, Protobuf())
+        bounded = (Json(max_items), MsgPack(max_items), Protobuf(max_items=max_items))
+        built_in = (*bounded, Text(), _BYTES)
         self._formats = [each.knowing(schemas) for each in (*registered, *built_in)]
         # Most claim nothing, and whatever is published is held out to those that may.
         self._claiming = [f for f in self._formats if _may_claim(f)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import struct
 
 from google.protobuf.wrappers_pb2 import StringValue
 
@@ -11,6 +13,7 @@ from flask_qconsume.broker.base import DeadLetter
 from flask_qconsume.cli import letters
 from flask_qconsume.errors import InvalidMessage
 from flask_qconsume.formats.base import Decoder
+from flask_qconsume.formats.compression import BY_HEADER
 from flask_qconsume.formats.json import Json
 from flask_qconsume.formats.protobuf import ProtobufSchema
 from flask_qconsume.formats.table import BUILT_IN
@@ -35,7 +38,18 @@ _TYPES = (
 _CHARSETS = (
     *("utf-8", "utf-16", "latin-1", "utf-7", "base64", "zlib", "rot13", "idna", "hz"),
     *("cp1252", "punycode", "undefined", "unicode-escape", "gzip", "a\0b", "\ud800"),
-    *("utf_32_be", "iso2022_jp", "uu", "mbcs", "charmap", "...", "__init__", "aliases"),
+    *(
+        "x-gzip",
+        "deflate",
+        "utf_32_be",
+        "iso2022_jp",
+        "uu",
+        "mbcs",
+        "charmap",
+        "...",
+        "__init__",
+        "aliases",
+    ),
 )
 
 
@@ -44,7 +58,7 @@ def bodies(data: bytes) -> None:
     taps = Taps(data)
     accepted = _FORMATS.decoders(schema=_SCHEMA if taps.pick((False, True)) else None)
     message = Message(
-        headers=values.mapping(taps),
+        headers=_headers(taps),
         content_type=_type(taps),
         content_encoding=_charset(taps) if taps.pick((False, True)) else None,
         raw=taps.rest(),
@@ -60,6 +74,13 @@ def bodies(data: bytes) -> None:
         dead = dict(message.headers)
         _encodes_again(message, found)
     _shows(DeadLetter("ref", "q", message, dead))
+
+
+def _headers(taps: Taps) -> dict[str, object]:
+    headers = values.mapping(taps)
+    if compression := taps.pick((None, None, None, *BY_HEADER)):
+        headers["compression"] = compression
+    return headers
 
 
 def _type(taps: Taps) -> str | None:
@@ -118,3 +139,30 @@ def texts(data: bytes) -> None:
     text = Taps(data).text()
     assert printable(text, 40).isprintable()
     assert text.isprintable() <= (printable(text) == text or len(text) > 500)
+
+
+#: What keys may lie apart, so that their lowest bits are equal.
+_STEPS = (*(1 << bits for bits in range(0, 62, 4)), 2**61 - 1, 2**31 - 1, 3)
+
+
+def costs(data: bytes) -> None:
+    """Some bytes over and over, and numbers as keys: the runner bounds what it takes."""
+    taps = Taps(data)
+    kind = taps.pick(
+        (JSON, "application/msgpack", "application/protobuf", "text/plain")
+    )
+    count = taps.number(2)
+    if kind == "application/msgpack" and taps.pick((True, False)):
+        raw = _numbers(count, taps.pick(_STEPS), taps.number())
+    else:
+        raw = taps.piece() + taps.piece() * count + taps.rest()
+    message = Message(raw[: 1 << 20], "q", content_type=kind)
+    with contextlib.suppress(InvalidMessage):
+        decode(message, _FORMATS.decoders(schema=_SCHEMA), 1 << 20)
+
+
+def _numbers(count: int, step: int, first: int) -> bytes:
+    """A mapping with numbers as keys, each a step from the one before."""
+    keys = ((first + number * step) % 2**64 for number in range(count))
+    pairs = b"".join(b"\xcf" + struct.pack(">Q", key) + b"\xc0" for key in keys)
+    return b"\xdf" + struct.pack(">I", count) + pairs

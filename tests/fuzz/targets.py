@@ -39,6 +39,7 @@ _TARGETS: dict[str, Target] = {
     "kafka": inbound.kafka,
     "bodies": bodies.bodies,
     "json": bodies.json_bodies,
+    "costs": bodies.costs,
     "texts": bodies.texts,
     "settings": words.settings,
     "keys": words.keys,

@@ -1,0 +1,132 @@
+"""What protobuf bodies may hold is bounded before they are parsed."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from google.protobuf import descriptor_pb2
+from google.protobuf import descriptor_pool
+from google.protobuf import message_factory
+
+from flask_qconsume import Message
+from flask_qconsume import UndecodableMessage
+from flask_qconsume.formats.protobuf import ProtobufSchema
+from flask_qconsume.formats.protobuf_bounds import check_protobuf
+from flask_qconsume.formats.table import Formats
+from flask_qconsume.handling.payload import decode
+from flask_qconsume.settings import PROTOBUF
+from tests.fuzz.cost import bounded
+
+F = descriptor_pb2.FieldDescriptorProto
+
+
+def made() -> t.Any:
+    """``Basket``: items, of many fields each, baskets, and two maps."""
+    file = descriptor_pb2.FileDescriptorProto(
+        name="bounds.proto", package="bounds", syntax="proto3"
+    )
+    item = file.message_type.add(name="Item")
+    for number in range(1, 41):
+        item.field.add(name=f"f{number}", number=number, type=F.TYPE_STRING, label=1)
+    basket = file.message_type.add(name="Basket")
+    for number, name, kind in (
+        (1, "items", ".bounds.Item"),
+        (2, "baskets", ".bounds.Basket"),
+        (3, "counts", ".bounds.Basket.CountsEntry"),
+        (4, "names", ".bounds.Basket.NamesEntry"),
+    ):
+        basket.field.add(
+            name=name, number=number, type=F.TYPE_MESSAGE, type_name=kind, label=3
+        )
+    basket.field.add(name="numbers", number=5, type=F.TYPE_INT64, label=3)
+    for name, key in (("CountsEntry", F.TYPE_UINT64), ("NamesEntry", F.TYPE_STRING)):
+        entry = basket.nested_type.add(name=name)
+        entry.options.map_entry = True
+        entry.field.add(name="key", number=1, type=key, label=1)
+        entry.field.add(name="value", number=2, type=F.TYPE_BOOL, label=1)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("bounds.Basket"))
+
+
+Basket: t.Any = made()
+
+
+def decoded(raw: bytes, max_items: int = 1_000_000) -> t.Any:
+    schema = ProtobufSchema(Basket)
+    formats = Formats(schemas=[schema], max_items=max_items)
+    message = Message(raw, "q", content_type=PROTOBUF)
+    return decode(message, formats.decoders(schema=schema), 1 << 24)
+
+
+@pytest.mark.deadline(60)
+def test_keys_that_collide_are_refused_in_time() -> None:
+    raw = b"".join(colliding(50_000))
+
+    with pytest.raises(UndecodableMessage, match="too many keys that are no texts"):
+        bounded(lambda: decoded(raw), most=1)
+
+
+def colliding(count: int) -> t.Iterator[bytes]:
+    """Entries of a map whose keys collide: protobuf's hash has their lower bits."""
+    for number in range(count):
+        yield Basket(counts={number << 16: True}).SerializeToString()
+
+
+TOO_MANY = {
+    "items": b"\x0a\x00" * 500_000,
+    "baskets": b"\x12\x00" * 1_000_000,
+    "items in baskets": b"\x12\x02\x0a\x00" * 500_000,
+    "numbers": b"\x28\x01" * 2_000_000,
+    "unknown ones": b"\x78\x01" * 2_000_000,
+    "groups": b"\x7b\x7c" * 1_000_000,
+    "items with long tags": b"\x8a\x80\x80\x00\x00" * 300_000,
+}
+
+
+@pytest.mark.deadline(60)
+@pytest.mark.parametrize("raw", TOO_MANY.values(), ids=TOO_MANY)
+def test_a_body_of_too_many_values_is_refused(raw: bytes) -> None:
+    with pytest.raises(UndecodableMessage, match="'QCONSUME_MAX_ITEMS'"):
+        bounded(lambda: decoded(raw), most=10)
+
+
+def test_what_is_honest_is_decoded() -> None:
+    item = {f"f{number}": "x" * 20 for number in range(1, 41)}
+    basket = Basket(
+        items=[item] * 500,
+        baskets=[{"counts": {n: True for n in range(5)}, "items": [item]}] * 500,
+        counts={number: True for number in range(3_000)},
+        names={f"name {number}": True for number in range(20_000)},
+        numbers=range(2_000_000),
+    )
+
+    assert decoded(basket.SerializeToString()) == basket
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\x0a\xff\xff\xff\xff\x7f" * 3_000,
+        b"\xff" * 20_000,
+        b"\x0e" * 20_000,
+        b"\x12\x7f" * 10_000,
+        b"\x29" + b"\0" * 20_000,
+    ],
+)
+def test_what_is_malformed_is_left_to_the_parser(raw: bytes) -> None:
+    with pytest.raises(UndecodableMessage, match="bounds.Basket"):
+        decoded(raw)
+
+
+def test_what_holds_no_messages_is_not_looked_at() -> None:
+    kind = Basket.DESCRIPTOR.fields_by_name["items"].message_type
+
+    check_protobuf(kind, b"\xff" * 20_000, 1)
+
+
+@pytest.mark.deadline(30)
+def test_unknown_fields_of_a_body_without_a_type_take_no_memory() -> None:
+    with pytest.raises(UndecodableMessage, match="only others"):
+        decoded(b"\x78\x01" * 100_000)
