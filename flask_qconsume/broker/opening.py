@@ -42,6 +42,10 @@ def check_url(url: str) -> None:
     :raises ConfigurationError: for a scheme that is not known, or a login that breaks
         the URL.
     """
+    if not _is_text(url):
+        raise ConfigurationError(
+            "'QCONSUME_BROKER_URL' cannot be read: it has bytes that are not UTF-8."
+        )
     if _scheme(url) not in _BROKERS:
         raise ConfigurationError(
             f"'QCONSUME_BROKER_URL' begins with {quoted(_scheme(url))}, which"
@@ -54,6 +58,11 @@ def check_url(url: str) -> None:
             " If a user or a password has one of '/?#[]%' in it, write it as"
             " urllib.parse.quote(it, safe='') gives it."
         )
+
+
+def _is_text(url: str) -> bool:
+    """Whether there are no lone surrogates, as bytes of the environment become."""
+    return url.isprintable() or url == url.encode(errors="ignore").decode()
 
 
 def _is_whole(url: str) -> bool:

@@ -84,7 +84,7 @@ def made(kind: Callable[[dict[str, t.Any]], T], config: Mapping[str, t.Any]) -> 
     _check_files(config)
     try:
         return kind(dict(config))
-    except (KafkaException, ValueError, TypeError) as error:
+    except (KafkaException, ValueError, TypeError, SystemError) as error:
         raise ConfigurationError(
             f"Kafka's client does not take its settings: {_without(config, error)}."
             " See the transport options 'kafka_…_config'."

@@ -20,6 +20,8 @@ from .redis_tools import settings
     "url",
     [
         "amqp://localhost:secret",
+        "amqp://guest:secret\udcff@localhost",
+        "kafka://secret\udcff",
         "amqp://localhost:99999",
         "amqp://guest:secret[1]@localhost",
         "amqp://localhost//;amqp://[::1",

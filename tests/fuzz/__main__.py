@@ -17,16 +17,8 @@ HERE = pathlib.Path(__file__).parent
 FOUND = HERE.parents[1] / ".fuzz"
 NAMES = (
     *("amqp", "rabbitmq", "redis", "redis-streams", "kafka", "bodies", "json", "costs"),
-    *(
-        "texts",
-        "settings",
-        "keys",
-        "patterns",
-        "times",
-        "delays",
-        "publishing",
-        "properties",
-    ),
+    *("texts", "settings", "keys", "patterns", "times", "delays"),
+    *("publishing", "properties"),
 )
 
 

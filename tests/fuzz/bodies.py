@@ -146,7 +146,7 @@ _STEPS = (*(1 << bits for bits in range(0, 62, 4)), 2**61 - 1, 2**31 - 1, 3)
 
 
 def costs(data: bytes) -> None:
-    """Some bytes over and over, and numbers as keys: the runner bounds what it takes."""
+    """Some bytes again and again, or numbers as keys: the runner bounds the time."""
     taps = Taps(data)
     kind = taps.pick(
         (JSON, "application/msgpack", "application/protobuf", "text/plain")
