@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import pathlib
+import re
 import sys
 import typing as t
 
@@ -100,6 +102,30 @@ def test_gevent_and_the_brokers_libraries_stay_at_home(module: pathlib.Path) -> 
         tree = at_the_top(TREES[module]) if lazy else TREES[module]
         found = {path[0] for path in imported(module, tree)}
         assert library not in found, f"{module} imports {library}"
+
+
+def test_what_is_imported_is_required() -> None:
+    """Else it is there by accident, because something else happens to bring it."""
+    # Types are for mypy alone, and the plugin for those who have pytest.
+    others = {*sys.stdlib_module_names, HOUSE.name, "_typeshed", "pytest"}
+    used = {
+        path[0].replace("google", "protobuf").replace("_", "-")
+        for module, tree in TREES.items()
+        for path in imported(module, tree)
+        if path and path[0] not in others
+    }
+    assert len(used) > 10
+    assert used - required() == set()
+
+
+def required() -> set[str]:
+    """The packages that ``setup.cfg`` requires, with extras or without."""
+    config = configparser.ConfigParser()
+    config.read(pathlib.Path(__file__).parents[1] / "setup.cfg")
+    extras = config["options.extras_require"].items()
+    lists = [config["options"]["install_requires"]]
+    lists += [names for extra, names in extras if extra not in {"tests", "docs"}]
+    return {re.split(r"[<>=\[]", line)[0].lower() for line in "\n".join(lists).split()}
 
 
 def test_configuration_is_read_in_one_place_only() -> None:
