@@ -28,6 +28,8 @@ from .parcel import Parcel
 
 #: How many are replayed at once.
 _BATCH = 100
+#: How many are removed between two barriers.
+_PURGED = 1_000
 
 #: Seconds that a count waits for a process that reads them all.
 _COUNT_WAIT = 15.0
@@ -84,7 +86,7 @@ class RabbitDeadLetters(DeadLetters):
                 letter = letter_of(self._plan.name, taken.message)
                 if wanted(letter):
                     batch.append(_Wanted(taken.tag, letter))
-                if len(batch) == _BATCH:
+                if len(batch) == (_BATCH if replay else _PURGED):
                     number += self._remove(browser, batch, replay)
                     batch = []
                 progress()
