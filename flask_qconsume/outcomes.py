@@ -46,10 +46,18 @@ class Retry(Outcome):
     """
 
     def __init__(self, delay: float | None = None) -> None:
-        if delay is not None and not 0 <= delay < float("inf"):
-            raise ValueError(f"'delay' must be seconds from 0 up, not '{delay}'.")
+        if delay is not None and not _is_seconds(delay):
+            raise ValueError(
+                f"'delay' must be seconds from 0 up, a number, not '{delay}'."
+            )
         super().__init__()
         self.delay = delay
+
+
+def _is_seconds(value: t.Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return 0 <= value < float("inf")
 
 
 class Reject(Outcome):

@@ -125,7 +125,7 @@ def _number(
 def _whole(low: int, high: int) -> Callable[[t.Any], int]:
     def check(value: t.Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError("write a whole number, without quotes")
+            raise TypeError("write a whole number, without quotes or a unit")
         if not low <= value <= high:
             raise ValueError(f"it must be from {low} to {high}")
         return value

@@ -60,8 +60,10 @@ def test_its_text_is_its_call(outcome: Outcome, said: str) -> None:
     assert (repr(outcome), str(outcome)) == (said, said)
 
 
-@pytest.mark.parametrize("delay", [-0.1, float("inf"), float("nan"), -float("inf")])
-def test_a_delay_that_makes_no_sense_is_refused(delay: float) -> None:
+@pytest.mark.parametrize(
+    "delay", [-0.1, float("inf"), float("nan"), -float("inf"), "5m", True, []]
+)
+def test_a_delay_that_makes_no_sense_is_refused(delay: t.Any) -> None:
     with pytest.raises(ValueError, match="'delay' must be seconds from 0 up"):
         Retry(delay)
 

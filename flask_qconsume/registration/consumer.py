@@ -273,7 +273,7 @@ def _checked(name: str, key: str, value: t.Any) -> t.Any:
     try:
         return check_option(key, value)
     except (TypeError, ValueError) as error:
-        detail = f": {error}" if str(error) else ""
+        detail = str(error).rstrip(".")
         raise RegistrationError(
-            f"'{key}' of the consumer '{name}' cannot be {quoted(value)}{detail}."
+            f"'{key}' of the consumer '{name}' cannot be {quoted(value)}: {detail}."
         ) from error

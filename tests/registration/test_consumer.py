@@ -112,7 +112,7 @@ def registered(**options: t.Any) -> t.Any:
         (
             {"concurrency": "10"},
             "'concurrency' of the consumer 'handler' cannot be '10': write a whole"
-            " number, without quotes.",
+            " number, without quotes or a unit.",
         ),
         (
             {"routing_key": 5},
