@@ -251,6 +251,10 @@ class Broker(abc.ABC):
         for plan in self.topology.queues:
             yield from names_of(plan)
 
+    def beside(self, plan: QueuePlan) -> tuple[str, str]:
+        """What the suspects and the dead letters of a queue lie in on this broker."""
+        return plan.suspects, plan.dead
+
     def check_names(self) -> None:
         """Refuse names that the broker cannot have, or that would meet there.
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import click
 
 from ..broker.base import Broker
-from ..broker.capabilities import Capabilities
 from ..broker.opening import open_broker
 from ..broker.topology import Binding
 from ..broker.topology import QueuePlan
@@ -39,16 +38,16 @@ def declare(app: AppConsumers, prune: bool, yes: bool) -> None:
         if app.settings.declare != "auto":
             broker.declare_delays()
         for queue in app.topology.queues:
-            click.echo(_said(queue, broker.capabilities))
+            click.echo(_said(queue, broker))
         if prune:
             _prune(broker, yes)
 
 
-def _said(queue: QueuePlan, capabilities: Capabilities) -> str:
+def _said(queue: QueuePlan, broker: Broker) -> str:
     if queue.given is not None:
         return f"{queue.consumer}: used as given: {queue.name}"
-    found = gets(queue, capabilities)
-    beside = f"{queue.suspects}, {queue.dead}"
+    found = gets(queue, broker.capabilities)
+    beside = ", ".join(broker.beside(queue))
     return f"{queue.consumer}: {queue.name} (gets {found}), {beside}"
 
 

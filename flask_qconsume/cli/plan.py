@@ -64,9 +64,9 @@ def gets(queue: QueuePlan, capabilities: Capabilities) -> str:
     """What a queue gets, by the names on the broker."""
     if capabilities.exchanges:
         return bound(queue.bindings)
-    keys = (binding.routing_key for binding in queue.bindings)
-    topics = ", ".join(f"'{queue.prefix}{key}'" for key in keys)
-    return f"the topics {topics}" if topics else ""
+    topics = [f"'{queue.prefix}{each.routing_key}'" for each in queue.bindings]
+    noun = "topic" if len(topics) == 1 else "topics"
+    return f"the {noun} {', '.join(topics)}" if topics else ""
 
 
 def bound(bindings: Iterable[Binding]) -> str:
@@ -88,7 +88,7 @@ def _section(title: str, lines: Lines) -> None:
 
 
 def _wrapped(name: str, text: str) -> str:
-    first = f"  {name:<{_NAMES}}"
+    first = f"  {name:<{_NAMES - 1}} "
     return click.wrap_text(
         text, _WIDTH, initial_indent=first, subsequent_indent=" " * len(first)
     )
@@ -99,10 +99,11 @@ def _of_consumer(app: AppConsumers, consumer: Consumer) -> Lines:
     settings = app.settings
     limit = f"{settings.delivery_limit} deaths of its process"
     yield "queue", _queue(queue, app.broker.capabilities)
+    suspects, dead = app.broker.beside(queue)
     found = gets(queue, app.broker.capabilities)
     yield "gets", found or "what is published to it by its name"
     if app.broker.capabilities.survives_worker_death:
-        yield "suspects", f"{queue.suspects}, handled one by one"
+        yield "suspects", f"{suspects}, handled one by one"
     yield (
         "handles",
         f"{consumer.concurrency} at once in each process, {consumer.prefetch} fetched,"
@@ -113,7 +114,7 @@ def _of_consumer(app: AppConsumers, consumer: Consumer) -> Lines:
     yield "retries", retries_in_words(consumer.retry)
     yield (
         "dead letters",
-        f"{queue.dead}, kept {spoken(settings.dead_letter_ttl)};"
+        f"{dead}, kept {spoken(settings.dead_letter_ttl)};"
         f" after {counted(consumer.retry.max_attempts, 'attempt')}"
         + (f" or {limit}" if app.broker.capabilities.survives_worker_death else ""),
     )

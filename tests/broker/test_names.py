@@ -125,6 +125,23 @@ def test_kafka_does_not_tell_a_dot_from_an_underscore() -> None:
     broker(LISTS, "order.created", "order_created").close()
 
 
+@pytest.mark.parametrize(
+    ("url", "beside"),
+    [
+        (RABBITMQ, ("s.bill.suspects", "s.bill.dead")),
+        (LISTS, ("s.bill.suspects", "s.bill.dead")),
+        (STREAMS, ("{s.bill}.suspects", "{s.bill}.dead")),
+        (KAFKA, ("_qconsume.s.bill.suspects", "_qconsume.s.bill.dead")),
+    ],
+)
+def test_what_is_beside_a_queue_is_told_as_it_is_called_there(
+    url: str, beside: tuple[str, str]
+) -> None:
+    made = broker(url, "bill", queue_prefix="s.")
+    (plan,) = made.topology.queues
+    assert made.beside(plan) == beside
+
+
 # -- names that there cannot be --------------------------------------------------------
 
 

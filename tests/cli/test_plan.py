@@ -12,6 +12,7 @@ from click.testing import Result
 
 from flask_qconsume import QConsume
 from flask_qconsume.broker.memory import Memory
+from flask_qconsume.cli.plan import _wrapped
 from flask_qconsume.cli.plan import place
 from flask_qconsume.extension import consumers_of
 
@@ -184,3 +185,22 @@ def test_stale_bindings_are_listed(on_redis: Commands) -> None:
     said = unwrapped(on_redis.run("plan").stdout)
     assert "bill still gets 'order.paid' from the exchange 'qconsume'" in said
     assert "declare --prune" in said
+
+
+def test_topics_and_groups_are_told_with_their_prefix(make_app: MakeApp) -> None:
+    app = make_app(BROKER_URL="kafka://nowhere:9092", QUEUE_PREFIX="staging.")
+    said = unwrapped(invoke(app, "plan").output)
+    for words in (
+        "queue staging.bill ",
+        "gets the topics 'staging.order.created', 'staging.order.paid'",
+        "suspects _qconsume.staging.bill.suspects, handled",
+        "dead letters _qconsume.staging.bill.dead, kept",
+        "gets the topic 'staging.#'",
+    ):
+        assert words in said
+
+
+def test_a_long_name_stands_apart_from_what_is_said_of_it() -> None:
+    assert _wrapped("staging.orders.billing", "still") == (
+        "  staging.orders.billing still"
+    )

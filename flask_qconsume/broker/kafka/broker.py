@@ -95,6 +95,9 @@ class Kafka(Broker):
             yield main
             yield suspects
 
+    def beside(self, plan: QueuePlan) -> tuple[str, str]:
+        return layout.suspects(plan.name), layout.dead(plan.name)
+
     def check_names(self) -> None:
         for plan in self.topology.queues:
             layout.check_plan(plan)

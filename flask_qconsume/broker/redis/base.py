@@ -96,6 +96,11 @@ class RedisBroker(Broker, t.Generic[L]):
         for key in layout.shared:
             yield Name(key, "what kombu's consumers hold")
 
+    def beside(self, plan: QueuePlan) -> tuple[str, str]:
+        layout = t.cast(Keys, self._shared.layout)
+        ((suspects, _), *_) = layout.keys(plan.suspects)
+        return suspects, layout.dead(plan.dead)
+
     def check_names(self) -> None:
         sep = t.cast(Keys, self._shared.layout).sep
         for binding in self.topology.bindings:
