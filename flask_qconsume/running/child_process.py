@@ -193,7 +193,14 @@ class ChildProcess:
         if self._control is not None:
             self.hear()
         self._forget()
+        if code < 0:
+            self._kill_group()
         return code
+
+    def _kill_group(self) -> None:
+        """Kill what the process has started, and what would wait for it for ever."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def again_after(self) -> float:
         """The seconds until the next process starts here."""
@@ -208,11 +215,10 @@ class ChildProcess:
         process = self._process
         if process is None or process.poll() is not None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            if number is signal.SIGKILL:
-                os.killpg(process.pid, number)
-            else:
-                process.send_signal(number)
+        if number is signal.SIGKILL:
+            self._kill_group()
+        else:
+            process.send_signal(number)
 
     def wait(self, timeout: float) -> None:
         """Wait for the end of the process, so many seconds at the most."""

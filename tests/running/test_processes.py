@@ -285,15 +285,20 @@ def test_one_that_says_nothing_any_more_is_killed(supervised: Supervised) -> Non
         parent.end()
 
 
-def test_what_a_killed_child_has_started_is_killed(supervised: Supervised) -> None:
+@pytest.mark.parametrize("by", ["the supervisor", "something else"])
+def test_what_a_killed_child_has_started_is_killed(
+    supervised: Supervised, by: str
+) -> None:
+    """Its successor handles the messages again, and starts the same."""
+    end = REPORT.format(5.0) if by == "the supervisor" else "os.kill(os.getpid(), 9)\n"
     child = (
         "import subprocess\n"
-        "started = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=-1)\n"
+        "started = subprocess.Popen(['sleep', '1000'])\n"
         "print('started', started.pid, flush=True)\n"
-        f"up()\n{REPORT.format(5.0)}control.recv(1)"
+        f"up()\n{end}control.recv(1)"
     )
     with supervised.begin(child, count=1) as parent:
-        parent.wait_for("its hub has not run")
+        parent.wait_for("(killed by SIGKILL); starting another one")
         found = re.findall(r"started (\d+)", parent.output)
         wait_for(lambda: not runs(int(found[0])))
         parent.end()
