@@ -29,6 +29,7 @@ from flask_qconsume.errors import UnsupportedByBroker
 
 from ..servers import RabbitMQ as Server
 from ..servers import Vhost
+from ..servers.ports import free_port
 from .rabbit import QUEUE
 from .rabbit import linked
 from .rabbit import order
@@ -103,6 +104,15 @@ def test_a_wrong_password_is_refused(rabbitmq_vhost: Vhost) -> None:
     error = refused(url_of(rabbitmq_vhost.server, rabbitmq_vhost.name, "guest", "no"))
     assert type(error) is BrokerRefused
     assert "Check the user and the password" in str(error)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_refusal_counts_although_another_node_is_away(
+    rabbitmq_vhost: Vhost, order: int
+) -> None:
+    wrong = url_of(rabbitmq_vhost.server, rabbitmq_vhost.name, "guest", "no")
+    nodes = [wrong, f"amqp://guest:no@127.0.0.1:{free_port()}"]
+    assert type(refused(";".join(nodes[::order]))) is BrokerRefused
 
 
 def test_a_login_method_that_the_broker_does_not_offer_is_refused(

@@ -57,9 +57,10 @@ def open_connection(settings: Settings, name: str) -> Connection:
 
     :param name: What the broker's own pages call this connection.
     :raises BrokerUnavailable: if none does.
-    :raises BrokerRefused: if the broker refuses us.
+    :raises BrokerRefused: if one of them refuses us, and no other one takes us: those
+        that are away are of the same broker.
     """
-    problem: BrokerError | None = None
+    problems: list[BrokerError] = []
     for url in settings.broker_url.split(";"):
         client = _client(settings, url, name)
         try:
@@ -67,11 +68,13 @@ def open_connection(settings: Settings, name: str) -> Connection:
         except LOST as error:
             where = f"No connection to RabbitMQ at '{maybe_sanitize_url(url)}'"
             said = _problem_with_tls(error, client)
-            problem = BrokerRefused(f"{where}: {said}") if said else None
-            problem = problem or translated(error, where)
+            problem = (
+                BrokerRefused(f"{where}: {said}") if said else translated(error, where)
+            )
             problem.__cause__ = error
-    assert problem is not None
-    raise problem
+            problems.append(problem)
+    final = (each for each in problems if not isinstance(each, BrokerUnavailable))
+    raise next(final, problems[-1])
 
 
 def _problem_with_tls(error: Exception, client: t.Any) -> str | None:
