@@ -58,7 +58,7 @@ def decode(message: Message, decoders: Decoders, max_size: int) -> t.Any:
             f"the content type '{printable(normal(given or ''))}' is not accepted;"
             f" there are: {', '.join(names(decoders))}"
         )
-    if _is_compressed(message):
+    if message.content_encoding in BY_ENCODING or message.headers.get("compression"):
         message = _decompressed(message, max_size)
     try:
         return decoder(message)
@@ -69,11 +69,6 @@ def decode(message: Message, decoders: Decoders, max_size: int) -> t.Any:
         raise UndecodableMessage(
             f"the body is no {name_of(decoders, decoder)}: {_told(error)}"
         ) from error
-
-
-def _is_compressed(message: Message) -> bool:
-    encoding = message.content_encoding
-    return encoding in BY_ENCODING or bool(message.headers.get("compression"))
 
 
 def _decompressed(message: Message, max_size: int) -> Message:

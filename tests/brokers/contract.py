@@ -45,6 +45,8 @@ from flask_qconsume.formats.table import BUILT_IN
 from flask_qconsume.handling.payload import decode
 from flask_qconsume.running.worker import Worker
 
+from ..formats.flooding import colliding
+from ..formats.flooding import packed
 from ..waiting import wait_for
 from .stage import EXCHANGE
 from .stage import SOON
@@ -1470,6 +1472,34 @@ def a_broker_that_hangs_is_told_in_time(stage: Stage) -> None:
 
 
 # -- apps ------------------------------------------------------------------------------
+
+
+@case()
+def what_costs_too_much_to_decode_is_a_dead_letter_at_once(stage: Stage) -> None:
+    qconsume, got = QConsume(), list[t.Any]()
+    key, queue = stage.key("order"), stage.key("billing")
+    qconsume.add_consumer("billing", got.append, name="bill", routing_key=key)
+    worker = stage.worker(qconsume, max_items=50_000)
+    consumers = consumers_of(worker.app)
+    msgpack = {"content_type": "application/msgpack"}
+    bomb = {"compression": "application/x-gzip"}
+    json = {"content_type": "application/json"}
+    consumers.publish_many(
+        [
+            (key, packed(colliding(5_400)), msgpack),
+            (key, b"[" + b"{}," * 50_000 + b"{}]", json),
+            (key, zlib.compress(b"0" * 20_000_000), json | {"headers": bomb}),
+            (key, b"\xef\xbb\xbf17", json),
+        ]
+    )
+    letters = consumers.broker.dead_letters(consumers.topology.queue(queue))
+    wait_for(lambda: letters.count() == 3 and got == [17], SOON, interval=0.1)
+    reasons = " ".join(str(letter.headers[ours.REASON]) for letter in letters)
+    assert "too many keys that are no texts" in reasons
+    assert "more than 'QCONSUME_MAX_ITEMS' = 50000" in reasons
+    assert "grows to more than 'QCONSUME_MAX_MESSAGE_SIZE'" in reasons
+    assert {letter.message.attempt for letter in letters} == {1}
+    assert worker.stop()
 
 
 @case()

@@ -69,9 +69,10 @@ def check_tls(options: Mapping[str, t.Any]) -> None:
     if (error := _fails(options)) is None:
         return
     name = next((n for n in options if _fails({n: options[n]})), "")
-    which = f"'{name}' in 'ssl'" if name else "'ssl'"
+    which = f"'{name}'" if name else "together they"
     raise ConfigurationError(
-        f"{which} of {WHERE} cannot be used: {tls.mistake_of(error)}."
+        f"Of the TLS options ('ssl' in {WHERE}, or 'ssl_…' in the URL), {which} cannot"
+        f" be used: {tls.mistake_of(error)}."
     ) from error
 
 
