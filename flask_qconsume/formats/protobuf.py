@@ -78,7 +78,10 @@ class Protobuf(Format):
             raise TypeError(
                 f"publish a protobuf message, or bytes, not '{type(body).__name__}'"
             )
-        return t.cast(bytes, body.SerializeToString())
+        raw = t.cast(bytes, body.SerializeToString())
+        # A consumer must not refuse its keys; how much it takes is for it to say.
+        check_protobuf(body.DESCRIPTOR, raw, sys.maxsize)
+        return raw
 
     def claims(self, body: t.Any) -> bool:
         return is_protobuf(body)

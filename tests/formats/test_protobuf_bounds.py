@@ -15,6 +15,7 @@ from flask_qconsume.formats.protobuf import ProtobufSchema
 from flask_qconsume.formats.protobuf_bounds import check_protobuf
 from flask_qconsume.formats.table import Formats
 from flask_qconsume.handling.payload import decode
+from flask_qconsume.handling.payload import encode
 from flask_qconsume.settings import PROTOBUF
 from tests.fuzz.cost import bounded
 
@@ -72,6 +73,13 @@ def colliding(count: int) -> t.Iterator[bytes]:
     """Entries of a map whose keys collide: protobuf's hash has their lower bits."""
     for number in range(count):
         yield Basket(counts={number << 16: True}).SerializeToString()
+
+
+def test_what_a_consumer_would_refuse_is_not_published() -> None:
+    basket = Basket(counts={number: True for number in range(5_000)})
+
+    with pytest.raises(ValueError, match="too many keys that are no texts"):
+        encode(basket, PROTOBUF)
 
 
 TOO_MANY = {
