@@ -84,6 +84,10 @@ class Reader:
         self._room.set()
         self.link.pause()
 
+    def wake(self) -> None:
+        """Have it notice that its link is closed, where it waits for room."""
+        self._room.set()
+
     def _wait_for_room(self) -> None:
         if self._quiet:
             self.link.pause()

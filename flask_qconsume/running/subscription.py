@@ -322,6 +322,7 @@ class Subscription:
             self._reader = None
             self._survivors.remember(delivery.identity for delivery in reader.held)
             link.close()
+            reader.wake()
             self._survivors.remember(link.fetched)
             reading.join(_PATIENCE)
         return reader.received > 0 or time.monotonic() - began > LASTING
