@@ -105,6 +105,10 @@ class Link(abc.ABC):
         """
         raise NotImplementedError
 
+    def exceed(self, more: int) -> None:
+        """Let so many more than the prefetch be held, for those that are put off."""
+        return
+
     def beat(self) -> None:
         """Show the broker that we live (heartbeat, leases), and look whether it does.
 

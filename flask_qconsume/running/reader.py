@@ -76,6 +76,7 @@ class Reader:
     def exceed(self, more: int) -> None:
         """Read so many more than the prefetch, where the link does not push."""
         self._more = min(more, MOST_MORE)
+        self.link.exceed(self._more)
         self._room.set()
 
     def quiet(self) -> None:

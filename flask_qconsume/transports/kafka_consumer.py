@@ -123,6 +123,10 @@ class KafkaConsumer:
         if timeout > 0:
             self._bell.wait(timeout)
 
+    def exceed(self, more: int) -> None:
+        """Have it hand out so many more than it was made for, at once."""
+        self._member.exceeded = more
+
     def wake(self) -> None:
         """End a wait."""
         self._bell.ring()

@@ -143,6 +143,8 @@ class Member:
         self._bell = bell
         self._slots: dict[Place, Slot] = {}
         self._commits = Commits(terms, self)
+        #: How many more the hub wants, for those that it cannot settle now.
+        self.exceeded = 0
         self._flow = Flow()
         self._turn = 0
         #: Seconds for which there has been nothing to do.
@@ -393,7 +395,8 @@ class Member:
 
     def _mark(self, slots: list[Slot]) -> None:
         """Choose what may be handed out next, from all slots in turn."""
-        free = self._commits.room - sum(slot.open - slot.blocked for slot in slots)
+        room = self._commits.room + self.exceeded
+        free = room - sum(slot.open - slot.blocked for slot in slots)
         ready = [slot for slot in slots if slot.buffer and not slot.leaving]
         if not ready or free <= 0:
             return

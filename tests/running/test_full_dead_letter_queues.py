@@ -1,4 +1,4 @@
-"""A full dead-letter queue, on RabbitMQ: neighbours are handled, nothing is lost."""
+"""A dead-letter queue that refuses: neighbours are handled, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import json
 import typing as t
 
 import pytest
+from confluent_kafka.admin import AlterConfigOpType
+from confluent_kafka.admin import ConfigEntry
+from confluent_kafka.admin import ConfigResource
 
 from flask_qconsume.broker.base import DeadLetter
+from flask_qconsume.broker.kafka import layout
 from flask_qconsume.running.backoff import Backoff
 
+from ..servers.kafka import Kafka
 from ..servers.rabbitmq import Vhost
 from ..waiting import wait_for
 from .conftest import Bench
@@ -22,14 +27,25 @@ def limit(vhost: Vhost, pattern: str, length: int) -> None:
     vhost.server.ctl("set_policy", "--vhost", vhost.name, *what)
 
 
+@pytest.fixture(autouse=True)
+def _try_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "flask_qconsume.running.settler.Backoff", lambda: Backoff(0.1, 0.2)
+    )
+
+
 @pytest.fixture
 def shop(bench: Bench, rabbitmq_vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A consumer of four at once, whose bad orders become dead letters; one fits."""
     monkeypatch.setattr("flask_qconsume.broker.delivery.PARKED_FOR", 1.0)
-    monkeypatch.setattr(
-        "flask_qconsume.running.settler.Backoff", lambda: Backoff(0.1, 0.2)
-    )
     bench.config["QCONSUME_BROKER_URL"] = rabbitmq_vhost.url
+    add_consumer(bench)
+    bench.consumers.broker.declare()
+    limit(rabbitmq_vhost, r"\.dead$", 1)
+    return bench
+
+
+def add_consumer(bench: Bench) -> None:
     bench.handled = []  # type: ignore[attr-defined]
 
     @bench.qconsume.consumer("billing", concurrency=4, retry={"max_attempts": 1})
@@ -37,10 +53,6 @@ def shop(bench: Bench, rabbitmq_vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -
         bench.handled.append(order)  # type: ignore[attr-defined]
         if order.startswith("bad"):
             raise ValueError
-
-    bench.consumers.broker.declare()
-    limit(rabbitmq_vhost, r"\.dead$", 1)
-    return bench
 
 
 def test_neighbours_are_handled_and_dead_letters_arrive_in_the_end(shop: Bench) -> None:
@@ -88,3 +100,45 @@ def test_a_stop_that_could_not_settle_says_so(shop: Bench) -> None:
     wait_for(lambda: worker.subscriptions[0].puts_off)
 
     assert worker.stop() is False
+
+
+def test_neighbours_are_handled_on_kafka(
+    bench: Bench, kafka: Kafka, kafka_prefix: str
+) -> None:
+    """The topic of dead letters takes shorter records than the queue's own."""
+    bench.config |= {
+        "QCONSUME_BROKER_URL": kafka.url,
+        "QCONSUME_QUEUE_PREFIX": kafka_prefix,
+    }
+    add_consumer(bench)
+    bench.consumers.broker.declare()
+    (plan,) = bench.consumers.topology.queues
+    longest(kafka, layout.dead(plan.name), 500)
+    worker = bench.start()
+    for number in range(12):
+        bench.publish("billing", f"bad {number}" + "x" * 1_000)
+    wait_for(lambda: worker.subscriptions[0].puts_off, 30)
+    for number in range(12):
+        bench.publish("billing", f"good {number}")
+    counts = worker.subscriptions[0].counts
+    wait_for(lambda: counts["ack"] == 12, 30)
+    assert counts["reject"] == 12
+
+    longest(kafka, layout.dead(plan.name), 100_000)
+    wait_for(lambda: len(bench.dead(plan.name)) == 12, 60)
+    assert worker.stop() is True
+
+
+def longest(kafka: Kafka, topic: str, length: int) -> None:
+    """Let a topic refuse longer records."""
+    entry = ConfigEntry(
+        "max.message.bytes",
+        str(length),
+        incremental_operation=AlterConfigOpType.SET,
+    )
+    resource = ConfigResource(
+        ConfigResource.Type.TOPIC, topic, incremental_configs=[entry]
+    )
+    admin = kafka.admin()
+    for done in admin.incremental_alter_configs([resource]).values():
+        done.result(30)

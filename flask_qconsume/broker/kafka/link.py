@@ -136,6 +136,9 @@ class KafkaLink(Link):
             found = [] if self._paused or self.closed else consumer.take(room)
         return [KafkaDelivery(self, arrival, opened(arrival)) for arrival in found]
 
+    def exceed(self, more: int) -> None:
+        self._consumer.exceed(more)
+
     def _joined(self, wait: float) -> bool:
         """Whether it is in its group, or on the way there; else, that is waited for."""
         if self._wanted is not None:
