@@ -10,7 +10,7 @@ from .group import Lazy
 from .group import LazyGroup
 
 _COMMANDS = {
-    "run": ("run", "run", "Consume messages until SIGTERM or SIGINT."),
+    "run": ("run", "run", "Consume messages until SIGTERM, SIGINT, SIGHUP or SIGQUIT."),
     "list": ("listing", "list_consumers", "Show the consumers of the app."),
     "plan": (
         "plan",

@@ -36,6 +36,7 @@ def broker(url: str, *queues: t.Any, **config: t.Any) -> Broker:
     [
         *((url, "bill.suspects") for url in ALL),
         *((url, "bill.dead") for url in (RABBITMQ, LISTS, STREAMS, MEMORY)),
+        (RABBITMQ, "bill.dead.lock"),
         (RABBITMQ, "qconsume.bindings"),
         (RABBITMQ, "qconsume.wait.8"),
         (RABBITMQ, "qconsume.delay.604800"),
@@ -153,7 +154,7 @@ def test_rabbitmq_has_no_longer_names_than_255_bytes() -> None:
         broker(RABBITMQ, "q" * 100, queue_prefix="é" * 80)
     with pytest.raises(RegistrationError, match="the record of the app's bindings"):
         broker(RABBITMQ, "q", exchange="x" * 250)
-    broker(RABBITMQ, kombu.Queue("q" * 246)).close()
+    broker(RABBITMQ, kombu.Queue("q" * 245)).close()
     broker(LISTS, long).close()
 
 

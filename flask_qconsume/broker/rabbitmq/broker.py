@@ -35,6 +35,7 @@ from ..topology import QueuePlan
 from ..topology import Topology
 from .bindings import Record
 from .bindings import record_of
+from .browse_lock import lock_of
 from .capabilities import CLASSIC
 from .capabilities import QUORUM
 from .connection import addresses
@@ -76,6 +77,8 @@ class RabbitMQ(Broker):
     def names(self) -> Iterator[Name]:
         for plan in self.topology.queues:
             yield from names_of(plan, readable=True)
+            lock = f"the lock of the dead letters of the consumer '{plan.consumer}'"
+            yield Name(lock_of(plan.dead), lock)
         exchange = self.topology.exchange
         yield Name(exchange, "the app's exchange", "exchange")
         yield Name(record_of(exchange), "the record of the app's bindings")

@@ -33,6 +33,11 @@ class BeingRead(BrokerUnavailable):
     """Another process has a queue's messages in hand, for longer than is waited."""
 
 
+def lock_of(queue: str) -> str:
+    """The name of a queue's lock."""
+    return f"{queue}.lock"
+
+
 class BrowseLock:
     """The lock of one queue.
 
@@ -42,7 +47,7 @@ class BrowseLock:
     def __init__(self, connection: t.Any, queue: str) -> None:
         self._connection = connection
         self._queue = queue
-        self._name = f"{queue}.lock"
+        self._name = lock_of(queue)
 
     @contextlib.contextmanager
     def __call__(self) -> t.Iterator[None]:
