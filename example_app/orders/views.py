@@ -45,7 +45,7 @@ def create_broken() -> ResponseReturnValue:
 
 @bp.errorhandler(RecursionError)
 def too_deep(error: RecursionError) -> ResponseReturnValue:
-    """What was sent is JSON nested deeper than Python reads it."""
+    """Refuse JSON that is nested deeper than Python reads it."""
     return {"errors": "nested too deeply"}, 400
 
 

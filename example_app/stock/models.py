@@ -33,5 +33,5 @@ class Reservation(db.Model):
 
     @property
     def complete(self) -> bool:
-        """Whether the goods were set aside."""
+        """True if the goods were set aside."""
         return self.detail == ALL

@@ -1,1 +1,1 @@
-"""What users install, where nothing else is installed: by ``tox -e installs``."""
+"""Installations as users make them, with nothing else there: ``tox -e installs``."""

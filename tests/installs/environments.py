@@ -27,7 +27,7 @@ class Environment:
         return str(self.folder / "bin" / name)
 
     def run(self, *command: str, folder: pathlib.Path) -> str:
-        """Run one of its programs to its end, in a folder; what it printed."""
+        """Run one of its programs to its end, in a folder; return what it printed."""
         return output_of([self.program(command[0]), *command[1:]], folder)
 
 
@@ -40,7 +40,7 @@ def output_of(
     folder: pathlib.Path,
     environment: t.Mapping[str, str] | None = None,
 ) -> str:
-    """Run a command that must succeed; what it printed."""
+    """Run a command that must succeed; return what it printed."""
     done = subprocess.run(
         command,
         cwd=folder,

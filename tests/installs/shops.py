@@ -87,7 +87,7 @@ def handles_an_order(
 
 
 def answers(address: str, running: Running) -> bool:
-    """Whether the server answers at all; it has no page at its root."""
+    """Return whether the server answers at all; it has no page at its root."""
     assert running.process.poll() is None, running.output
     try:
         urllib.request.urlopen(f"http://{address}/", timeout=10)

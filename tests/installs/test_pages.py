@@ -1,4 +1,4 @@
-"""What the docs show runs where only that is installed which they say to install."""
+"""The docs' code runs where only those packages are that its page tells to install."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class started:
 
 
 def promised(page: str, part: str) -> str:
-    """What a page says that a terminal will show, the last line of it."""
+    """The last line of what a terminal will show, according to a page."""
     (block,) = [b.code for b in blocks_in(page, "text") if part in b.code]
     return block.strip().splitlines()[-1].strip()
 

@@ -55,7 +55,7 @@ class Chromium(Server):
         self._ask("url", {"url": url})
 
     def evaluate(self, script: str) -> t.Any:
-        """What the body of a JavaScript function returns in the page."""
+        """Run the body of a JavaScript function in the page; return what it returns."""
         return self._ask("execute/sync", {"script": script, "args": []})
 
     def start(self) -> None:
