@@ -32,6 +32,7 @@ def bill(order):
         raise Reject(order["reject"])
     if isinstance(order, dict) and order.get("fail"):
         raise ValueError(order["fail"])
+    print("billing begins", flush=True)
     time.sleep(order.get("seconds", 0) if isinstance(order, dict) else 0)
     print("billed", order, flush=True)
 
