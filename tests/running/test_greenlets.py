@@ -158,6 +158,48 @@ def test_what_kills_every_greenlet_that_it_finds_ends_none_of_ours(
     assert any("a greenlet of ours. It goes on" in t for t in texts)
 
 
+def kafka_config(request: pytest.FixtureRequest) -> dict[str, str]:
+    return {
+        "QCONSUME_BROKER_URL": request.getfixturevalue("kafka_url"),
+        "QCONSUME_QUEUE_PREFIX": request.getfixturevalue("kafka_prefix"),
+    }
+
+
+@pytest.mark.parametrize("place", ["rabbitmq", "redis", "redis-streams", "kafka"])
+def test_what_kills_every_greenlet_ends_none_that_a_broker_needs(
+    bench: Bench, request: pytest.FixtureRequest, place: str
+) -> None:
+    """Not those that publish, confirm or look for what is due, either."""
+    if place == "kafka":
+        bench.config |= kafka_config(request)
+    else:
+        url = request.getfixturevalue(f"{place.partition('-')[0]}_url")
+        scheme = "amqp" if place == "rabbitmq" else place
+        bench.config["QCONSUME_BROKER_URL"] = scheme + url[url.index(":") :]
+    handled: list[t.Any] = []
+
+    @bench.qconsume.consumer("billing", concurrency=3, retry={"max_attempts": 2})
+    def bill(order: t.Any) -> None:
+        handled.append(order)
+        if order == 4:
+            raise OSError
+
+    worker = bench.start()
+    for number in range(2):
+        bench.publish("billing", number)
+    wait_for(lambda: len(handled) == 2, 30)
+    for greenlet in ours():
+        greenlet.kill(block=False)
+    gevent.idle()  # What is published at that moment may fail, and says so.
+    for number in range(2, 5):
+        bench.publish("billing", number)
+    (plan,) = bench.consumers.topology.queues
+    wait_for(lambda: bench.dead(plan.name), 60)
+
+    wait_for(lambda: sorted(handled) == [0, 1, 2, 3, 4, 4])
+    assert worker.stop() is True
+
+
 def test_what_is_thrown_after_the_handler_counts_for_its_message(bench: Bench) -> None:
     """The outcome is decided, or the retry policy's; never none at all."""
 

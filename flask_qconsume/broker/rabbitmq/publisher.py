@@ -162,8 +162,9 @@ class Publisher:
         while not self._closing and self._origin.here:
             try:
                 self._step()
-            except Exception as error:
-                # Nobody else would publish in this process, ever.
+            except BaseException as error:
+                # Nobody else would publish in this process, ever. Under gevent this is
+                # a greenlet, which may be killed by what kills all that it finds.
                 logger.exception("the publisher starts anew after an error")
                 self._start_anew(error)
         self._origin.stay_away()
@@ -180,7 +181,7 @@ class Publisher:
         else:
             self._send(session)
 
-    def _start_anew(self, error: Exception) -> None:
+    def _start_anew(self, error: BaseException) -> None:
         session, self._session = self._session, None
         if session is not None:
             session.close()

@@ -132,7 +132,7 @@ class Session:
         try:
             while True:
                 self._read_once()
-        except Exception as error:
+        except BaseException as error:
             self._origin.stay_away()
             self._lose(error)
 

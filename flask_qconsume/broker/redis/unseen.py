@@ -14,7 +14,10 @@ from collections.abc import Callable
 from collections.abc import Sequence
 
 from ...errors import BrokerError
+from ...logs import logger_named
 from .scripts import Call
+
+logger = logger_named("flask_qconsume.redis")
 
 #: Seconds between two looks: so late may come what ends no wait.
 EVERY = 1.0
@@ -78,8 +81,13 @@ class Unseen:
 
     def _go_on(self) -> None:
         while not self._is_over():
-            if not self._empty.wait(self._every):
-                self.look()
+            try:
+                if not self._empty.wait(self._every):
+                    self.look()
+            except BaseException:
+                # Under gevent this is a greenlet, and what kills all that it finds
+                # would end it; nothing starts another one.
+                logger.exception("Looking for what waits unseen was cut off")
 
     def _is_over(self) -> bool:
         with self._gate:
