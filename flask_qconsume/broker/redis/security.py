@@ -45,7 +45,9 @@ def problem_of(pool: t.Any, error: Exception) -> str | None:
     if None in address or not _is_connected(error):
         return None
     if not issubclass(pool.connection_class, SSLConnection):
-        return tls.problem_at(*address, ADVICE)
+        # A server of TLS does not keep silent; one that is away does.
+        silent = isinstance(error, exceptions.TimeoutError)
+        return None if silent else tls.problem_at(*address, ADVICE)
     return tls.NOT_SPOKEN.format(ADVICE.plain) if _speaks_redis(*address) else None
 
 
