@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 
 import pytest
 
@@ -135,3 +136,17 @@ def test_a_child_that_exits_is_started_again(
         supervisor.wait_for("exit code 4")
         supervisor.wait_for("handled one", 2)
         supervisor.end()
+
+
+def test_an_exit_in_a_worker_of_gunicorns_is_a_stop_and_it_is_started_again(
+    commands: Commands, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folder))  # Of gunicorn's control socket.
+    write_app(folder, "SystemExit", "one")
+    config = "python:flask_qconsume.integrations.gunicorn"
+    bound = f"127.0.0.1:{free_port()}"
+    options = ("-k", "gevent", "-b", bound, "-c", config, "shop:create_app()")
+    with commands.spawn([sys.executable, "-m", "gunicorn", *options]) as master:
+        master.wait_for("Stopped cleanly")
+        master.wait_for("handled one", 2)
+        assert master.end() == 0
