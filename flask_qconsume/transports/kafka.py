@@ -6,8 +6,9 @@ scheme, in place of its own, and makes ``kafkas://`` known. It knows nothing abo
 consumers of ours, and needs no Flask.
 
 * A queue is a consumer group, a routing key a topic; ``#`` and ``*`` mean what AMQP
-  says. Exchanges play no part, but a fanout exchange is the topic of its name. What is
-  published to a queue by its name, over no exchange, is for that group only.
+  says. Exchanges play no part, but a fanout exchange, and an empty routing key, is the
+  topic of the exchange's name. What is published to a queue by its name, over no
+  exchange, is for that group only.
 * Characters that no topic's name can have are escaped: the topics of ``celery@host``
   have ``celery_x40_host`` in their names.
 * A message is acknowledged alone, in any order; what was acknowledged is not repeated.
@@ -180,8 +181,10 @@ class Source:
     def check(self) -> None:
         """Whether the broker is there.
 
-        :raises BrokerError: if it is not.
+        :raises BrokerError: if it is not; soon, so that kombu has time for another.
         """
+        if not self.broker.answers():
+            raise BrokerUnavailable("Kafka does not answer: nothing listens there.")
         self._admin.topics(_ANSWER)
 
     def _plan(self, queue: str) -> QueuePlan:
@@ -238,6 +241,11 @@ class Source:
             raise error
 
     # -- messages, in -----------------------------------------------------------------
+
+    def join(self, queues: Sequence[str]) -> None:
+        """Be a member of the groups of these queues."""
+        for queue in queues:
+            self._link(queue)
 
     def next(self, queues: Sequence[str], seconds: float) -> tuple[Payload, str] | None:
         """One message of any of these queues, within so many seconds."""
@@ -316,6 +324,7 @@ class Source:
             found = self.broker.connect(self._plan(queue), Lane.MAIN, _ROOM)
             link = self._links[queue] = t.cast(KafkaLink, found)
             self._next_beats[queue] = time.monotonic() + _BEAT
+            link.await_joined(_ANSWER)
         elif time.monotonic() >= self._next_beats[queue]:
             self._next_beats[queue] = time.monotonic() + _BEAT
             link.beat()
@@ -384,8 +393,9 @@ class Channel(_Virtual.Channel):  # type: ignore[misc]
             super().close()
 
     def _topic(self, exchange: str, routing_key: str) -> str:
+        """The topic of a routing key; that of the exchange, where there is none."""
         fanout = self.typeof(exchange).type == "fanout"
-        return layout.escaped_key(exchange if fanout else routing_key)
+        return layout.escaped_key((not fanout and routing_key) or exchange)
 
     def _queue_bind(
         self, exchange: str, routing_key: str, pattern: str | None, queue: str
@@ -453,6 +463,8 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
         self.source.close()
 
     def drain_events(self, connection: t.Any, timeout: float | None = None) -> None:
+        # Joining a group takes none of the time that is for messages.
+        self.source.join(self._wanted()[0])
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             self.source.room.clear()

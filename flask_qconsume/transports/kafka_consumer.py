@@ -127,6 +127,13 @@ class KafkaConsumer:
         """Have it hand out so many more than it was made for, at once."""
         self._member.exceeded = more
 
+    def await_joined(self, timeout: float) -> None:
+        """Wait until the group has told which partitions are ours."""
+        deadline = time.monotonic() + timeout
+        while not self._member.joined and (left := deadline - time.monotonic()) > 0:
+            self._raise()
+            self._bell.wait(left)
+
     def wake(self) -> None:
         """End a wait."""
         self._bell.ring()

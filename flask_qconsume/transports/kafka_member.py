@@ -122,6 +122,8 @@ class Member:
         self.gone: deque[Slot] = deque()
         self.told: deque[tuple[int, str]] = deque(maxlen=1_000)
         self.opened = False
+        #: Whether the group has told which partitions are its own; perhaps none.
+        self.joined = False
         #: Whether a topic that it reads is not there; the hub takes that back.
         self.misses = False
         #: Whether it waits until the group lets it leave.
@@ -244,6 +246,8 @@ class Member:
                     raise
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.joined = True
+        self._bell.ring()
         if self.stopping or not partitions:
             return  # At the end there is nothing to begin with.
         committed = consumer.committed(partitions, timeout=2 * ANSWER)

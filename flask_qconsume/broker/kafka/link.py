@@ -216,6 +216,13 @@ class KafkaLink(Link):
                 " 'QCONSUME_DECLARE' says."
             )
 
+    def await_joined(self, timeout: float) -> None:
+        """Wait until it is a member of its group.
+
+        :raises BrokerError: if the broker refuses that.
+        """
+        self._consumer.await_joined(timeout)
+
     def find(self, topics: Mapping[str, int]) -> None:
         """There are topics to be read that it may not know; so many partitions each."""
         self._consumer.find(topics)
