@@ -13,7 +13,9 @@ NOBODY_LISTENS = "kafka://127.0.0.1:1"
 
 @pytest.fixture
 def connection(kafka_url):
-    with kombu.Connection(kafka_url) as connection:
+    # One partition, so that there is an order, which is not that of priorities.
+    one = {"partitions": 1}
+    with kombu.Connection(kafka_url, transport_options=one) as connection:
         yield connection
 
 
