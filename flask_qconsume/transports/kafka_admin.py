@@ -31,6 +31,9 @@ Place = tuple[str, int]
 _GRACE = 2.0
 #: Seconds of a look at the topics, after which it is asked whether we are refused.
 _LOOK = 1.0
+#: Seconds in which all brokers have heard of a new topic, and between two attempts.
+_SETTLED = 3.0
+_PAUSE = 0.05
 
 
 #: The client has no types for these.
@@ -150,25 +153,38 @@ class KafkaAdmin:
 
     def commit(self, group: str, offsets: Mapping[Place, int], timeout: float) -> bool:
         """Commit offsets for a group, unless it has members; whether it had none."""
-        from confluent_kafka import ConsumerGroupTopicPartitions
-
         if not offsets:
             return True
-        places = [TopicPartition(*place, offset) for place, offset in offsets.items()]
+        wanted = [TopicPartition(*place, offset) for place, offset in offsets.items()]
+        deadline = time.monotonic() + min(timeout, _SETTLED)
+        while True:
+            errors = self._altered(group, wanted, timeout)
+            if any(error.code() in _OCCUPIED for error in errors.values()):
+                return False
+            for error in errors.values():
+                if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise translated(error)
+            # The group's coordinator may not have heard of a new topic yet; one that is
+            # deleted meanwhile has no offset to be committed.
+            if not errors or time.monotonic() > deadline:
+                return True
+            wanted = [TopicPartition(*place, offsets[place]) for place in errors]
+            time.sleep(_PAUSE)
+
+    def _altered(
+        self, group: str, places: list[TopicPartition], timeout: float
+    ) -> dict[Place, KafkaError]:
+        """Commit offsets for a group; what failed."""
+        from confluent_kafka import ConsumerGroupTopicPartitions
+
         wanted = [ConsumerGroupTopicPartitions(group, places)]
         alter = self._opened().alter_consumer_group_offsets
         found = answers(lambda: alter(wanted, request_timeout=timeout), timeout)
         (answer,) = found.values()
         if isinstance(answer, KafkaException):
             raise translated(answer) from answer
-        errors = [each.error for each in answer.topic_partitions if each.error]
-        if any(error.code() in _OCCUPIED for error in errors):
-            return False
-        for error in errors:
-            # A topic that is deleted meanwhile has no offset to be committed.
-            if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise translated(error)
-        return True
+        each = answer.topic_partitions
+        return {(p.topic, p.partition): p.error for p in each if p.error}
 
     def delete(self, group: str, topics: Iterable[str], timeout: float) -> None:
         """Delete topics, and a group, as far as they are there."""

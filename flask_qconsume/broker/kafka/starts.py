@@ -70,6 +70,7 @@ class GroupStarts:
         for plan in unknown:
             if plan.name not in marked:
                 self._start(plan, topics, _left(deadline))
+                self._checked.add(plan.name)
             self._begun.add(plan.name)
 
     def check(self, plan: QueuePlan, timeout: float) -> None:
