@@ -175,10 +175,11 @@ class QueueStatus:
 class HeldBack:
     """What a broker holds back until it is due, for all queues of an app together."""
 
-    #: Numbers of retries, by the seconds of the wait queue that they are in.
-    retries: Mapping[int, int]
+    #: Numbers of retries, by the seconds of the wait queue that they are in; ``None``
+    #: where the broker cannot tell.
+    retries: Mapping[int, int | None]
     #: The same of messages that were published with a delay.
-    delayed: Mapping[int, int]
+    delayed: Mapping[int, int | None]
     #: How many more are due already, and refused by a queue that is full or missing;
     #: ``None`` if the broker cannot tell.
     refused: int | None

@@ -151,6 +151,11 @@ def _in_words(held_back: HeldBack) -> str:
     )
 
 
-def _by_step(counts: Mapping[int, int]) -> str:
-    steps = ", ".join(f"{n} of up to {spoken(s)}" for s, n in sorted(counts.items()))
-    return f"{sum(counts.values())}" + (f" ({steps})" if steps else "")
+def _by_step(counts: Mapping[int, int | None]) -> str:
+    known = [count for count in counts.values() if count is not None]
+    total = sum(known) if len(known) == len(counts) else None
+    steps = ", ".join(
+        f"{_number(count)} of up to {spoken(seconds)}"
+        for seconds, count in sorted(counts.items())
+    )
+    return _number(total) + (f" ({steps})" if steps else "")

@@ -18,6 +18,8 @@ from flask_qconsume.broker.topology import Topology
 from flask_qconsume.message import Outgoing
 from flask_qconsume.settings import Settings
 
+from ..servers import Vhost
+
 EXCHANGE = "shop"
 QUEUE = "billing"
 
@@ -97,3 +99,15 @@ def raw_channel(url: str) -> t.Iterator[t.Any]:
     host, _, vhost = url.rpartition("@")[2].partition("/")
     with amqp.Connection(host, virtual_host=vhost, confirm_publish=True) as connection:
         yield connection.channel()
+
+
+@contextlib.contextmanager
+def halted(vhost: Vhost, queue: str) -> t.Iterator[None]:
+    """A quorum queue that answers nothing for the length of a block."""
+    name = f'rabbit_misc:r(<<"{vhost.name}">>, queue, <<"{queue}">>)'
+    leader = f"amqqueue:get_pid(element(2, rabbit_amqqueue:lookup({name})))"
+    vhost.server.evaluate(f"sys:suspend({leader})")
+    try:
+        yield
+    finally:
+        vhost.server.evaluate(f"sys:resume({leader})")

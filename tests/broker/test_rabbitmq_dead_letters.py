@@ -16,11 +16,13 @@ from flask_qconsume.broker.delivery import Forward
 from flask_qconsume.broker.delivery import Lane
 from flask_qconsume.broker.rabbitmq import RabbitMQ
 from flask_qconsume.broker.rabbitmq.depth import depth
+from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.errors import PublishError
 
 from ..servers import Vhost
 from ..waiting import wait_for
 from .rabbit import QUEUE
+from .rabbit import halted
 from .rabbit import linked
 from .rabbit import order
 from .rabbit import plan_of
@@ -218,3 +220,41 @@ def test_a_queue_without_a_lane_has_no_dead_letters(broker: RabbitMQ) -> None:
     letters = broker.dead_letters(plan_of("unknown"))
     assert letters.count() == 0
     assert list(letters) == []
+
+
+def test_a_queue_that_answers_late_is_not_taken_for_empty(
+    rabbitmq_vhost: Vhost,
+) -> None:
+    """RabbitMQ says 0 of a quorum queue that does not answer it within 0.25 s."""
+    plan = plan_of(type="quorum")
+    with rabbit(rabbitmq_vhost.url, plan, queue_type="quorum") as broker:
+        letters = bury(broker, 3)
+        for look in (
+            letters.count,
+            lambda: len(list(letters)),
+            lambda: _taken(letters),
+        ):
+            with halted(rabbitmq_vhost, plan.dead):
+                looking = gevent.spawn(look)
+                looking.join(0.5)
+            assert looking.get(timeout=30) == 3
+
+
+def _taken(letters: DeadLetters) -> int:
+    return letters.take(lambda _: True, replay=True)
+
+
+def test_a_queue_that_answers_nothing_is_unknown_and_not_empty(
+    rabbitmq_vhost: Vhost,
+) -> None:
+    plan = plan_of(type="quorum")
+    with rabbit(rabbitmq_vhost.url, plan, queue_type="quorum") as broker:
+        broker.declare()
+        with halted(rabbitmq_vhost, plan.name):
+            with pytest.raises(BrokerUnavailable, match="does not tell RabbitMQ"):
+                broker.depth(plan.name)
+            (status,) = broker.statuses([plan])
+        assert (status.waiting, status.dead_letters) == (None, 0)
+        with halted(rabbitmq_vhost, plan.dead):
+            (status,) = broker.statuses([plan])
+        assert (status.waiting, status.dead_letters) == (0, None)

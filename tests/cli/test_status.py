@@ -15,12 +15,14 @@ from kombu import Queue
 
 from flask_qconsume import QConsume
 from flask_qconsume.broker import headers
+from flask_qconsume.broker.base import HeldBack
 from flask_qconsume.broker.base import Link
 from flask_qconsume.broker.delivery import Delivery
 from flask_qconsume.broker.delivery import Forward
 from flask_qconsume.broker.delivery import Lane
 from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.cli.status import Standing
+from flask_qconsume.cli.status import _in_words
 from flask_qconsume.cli.status import _row
 
 from ..broker.rabbit import raw_channel
@@ -260,6 +262,12 @@ def test_what_has_none_says_nothing_of_an_age() -> None:
     assert _row(none._replace(waiting=None, suspects=None))[2:7] == [
         *("unknown", "4", "3", "unknown", "unknown")
     ]
+
+
+def test_a_wait_queue_that_cannot_be_counted_is_not_left_out() -> None:
+    said = _in_words(HeldBack({4: 2, 30: None}, {4: 2, 30: 3}, 0))
+    assert "retries           unknown (2 of up to 4 s, unknown of up to 30 s)" in said
+    assert "delayed messages  5 (2 of up to 4 s, 3 of up to 30 s)" in said
 
 
 def test_memory_is_seen_by_its_own_process_only(make_app: MakeApp) -> None:

@@ -24,6 +24,7 @@ from ..topology import QueuePlan
 from .browse_lock import BeingRead
 from .connection import requests
 from .connection import virtual_host
+from .depth import Unanswered
 from .depth import depth
 from .ladder import STEPS
 from .ladder import Step
@@ -98,13 +99,13 @@ class StatusReader:
 
 
 class _Ready:
-    """Row the messages that are ready in queues."""
+    """Counts the messages that are ready in queues."""
 
     def __init__(self, channel: t.Any) -> None:
         self._channel = channel
 
     def count(self, queue: str) -> int | None:
-        """``None`` for the exclusive queue of another connection."""
+        """``None`` for one that does not answer, or is another connection's own."""
         if not self._channel.is_open:
             # The broker closes it with each refusal; its number is used again.
             connection = self._channel.connection
@@ -112,13 +113,14 @@ class _Ready:
             self._channel = connection.channel()
         try:
             return depth(self._channel, queue)
-        except ResourceLocked:
+        except (ResourceLocked, Unanswered):
             return None
 
 
-def _counted(steps: Iterable[Step], ready: _Ready) -> dict[int, int]:
+def _counted(steps: Iterable[Step], ready: _Ready) -> dict[int, int | None]:
+    """Without those that hold nothing."""
     counts = {step.seconds: ready.count(step.name) for step in steps}
-    return {seconds: count for seconds, count in counts.items() if count}
+    return {seconds: count for seconds, count in counts.items() if count != 0}
 
 
 def _in_hand(plan: QueuePlan, known: Mapping[str, Row]) -> int | None:
@@ -135,5 +137,5 @@ def _refused(steps: Iterable[Step], known: Mapping[str, Row]) -> int:
 def _all_of(letters: DeadLetters) -> int | None:
     try:
         return letters.count()
-    except BeingRead:
+    except (BeingRead, Unanswered):
         return None
