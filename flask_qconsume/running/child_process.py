@@ -145,6 +145,8 @@ class ChildProcess:
 
     def _start(self) -> None:
         self._control, theirs = socket.socketpair()
+        # What the child forks has the other end, too, and may keep it open.
+        self._control.setblocking(False)
         with theirs:
             fds = [theirs.fileno()]
             fds += [self._listener.fileno()] if self._listener is not None else []
@@ -165,6 +167,8 @@ class ChildProcess:
             return
         try:
             said = self._control.recv(65_536)
+        except BlockingIOError:
+            return
         except OSError:
             said = b""
         self._understand(said)

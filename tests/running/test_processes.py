@@ -304,6 +304,18 @@ def test_what_a_killed_child_has_started_is_killed(
         parent.end()
 
 
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "exit_with(5)"])
+def test_a_fork_that_keeps_the_control_socket_holds_nothing_up(
+    supervised: Supervised, end: str
+) -> None:
+    """As the processes of a ``multiprocessing.Pool`` keep it."""
+    fork = f"if os.fork():\n    {end}\nsignal.alarm(20)\nsignal.pause()\n"
+    with supervised.begin(f"up()\n{fork}", count=1) as parent:
+        parent.wait_for("starting another one", timeout=10)
+        parent.wait_for("child is up", times=2, timeout=10)
+        assert parent.end() == 0
+
+
 def test_a_supervisor_that_is_blocked_is_not_live(supervised: Supervised) -> None:
     supervised.logging = LOG_BLOCKS
     supervised.watching = (
