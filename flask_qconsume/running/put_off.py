@@ -6,14 +6,14 @@ from collections.abc import Callable
 from collections.abc import Sequence
 
 from ..broker.delivery import Forward
-from .greenlets import ProtectedGreenlet
+from .delayed import Delayed
 
 
 class PutOff:
     """Holds forwards for a while each.
 
-    :param again: Given each forward when its time is over.
-    :param changed: Told how many there are, whenever that has changed.
+    :param again: Given each forward when its time is over; must not wait.
+    :param changed: Told how many there are, whenever that has changed; must not wait.
     """
 
     def __init__(
@@ -21,31 +21,23 @@ class PutOff:
     ) -> None:
         self._again = again
         self._changed = changed
-        self._held: dict[ProtectedGreenlet, Sequence[Forward]] = {}
+        self._delayed = Delayed(self._give_back)
 
     def __len__(self) -> int:
-        return sum(map(len, self._held.values()))
+        return sum(map(len, self._delayed.items))
 
     def add(self, forwards: Sequence[Forward], delay: float) -> None:
         """Hold some, for so many seconds."""
-        later = ProtectedGreenlet(self._give_back, forwards)
-        self._held[later] = forwards
-        later.link(self._discard)
-        later.start_later(delay)
+        self._delayed.add(forwards, delay)
         self._changed(len(self))
 
     def clear(self) -> list[Forward]:
         """End holding what there is, and return it."""
-        found = [forward for forwards in self._held.values() for forward in forwards]
-        for later in list(self._held):
-            later.end(block=False)
-        self._held.clear()
+        found = [forward for forwards in self._delayed.clear() for forward in forwards]
+        self._changed(0)
         return found
 
     def _give_back(self, forwards: Sequence[Forward]) -> None:
         for forward in forwards:
             self._again(forward)
-
-    def _discard(self, later: ProtectedGreenlet) -> None:
-        self._held.pop(later, None)
         self._changed(len(self))

@@ -36,6 +36,7 @@ from ..registration.consumer import Consumer
 from ..settings import Settings
 from ..text import printable
 from .backoff import Backoff
+from .delayed import Delayed
 from .event import Event
 from .greenlets import ProtectedGreenlet
 from .handlers import Handlers
@@ -118,7 +119,7 @@ class Subscription:
             self._closed, self._lost, self._put_off, most=self._prefetch // 2
         )
         self._reader: Reader | None = None
-        self._held: set[ProtectedGreenlet] = set()
+        self._held = Delayed(self._handle_again)
         self._survivors = Survivors(self._prefetch)
         self._quiet = False
         self._over = Event()
@@ -214,8 +215,7 @@ class Subscription:
     def quiet(self) -> None:
         """Fetch no more, and give back what no handler has started."""
         self._quiet = True
-        for held in list(self._held):
-            held.end(block=False)
+        self._held.clear()
         unstarted = self._handlers.clear()
         reader = self._reader
         if reader is None:
@@ -460,9 +460,10 @@ class Subscription:
     def _hold(self, delivery: Delivery, attempt: int, delay: float) -> None:
         """Keep it here, unsettled, for less than a second."""
         delivery.message = dataclasses.replace(delivery.message, attempt=attempt)
-        held = ProtectedGreenlet.spawn_later(delay, self._handlers.put, [delivery])
-        self._held.add(held)
-        held.link(self._held.discard)
+        self._held.add(delivery, delay)
+
+    def _handle_again(self, delivery: Delivery) -> None:
+        self._handlers.put([delivery])
 
     def _dead(
         self, delivery: Delivery, outcome: Reject, error: BaseException | None

@@ -158,6 +158,25 @@ def test_what_kills_every_greenlet_that_it_finds_ends_none_of_ours(
     assert any("a greenlet of ours. It goes on" in t for t in texts)
 
 
+def test_what_kills_every_greenlet_loses_no_retry_that_waits(bench: Bench) -> None:
+    """A greenlet that has not begun would end without a word."""
+    attempts: list[int] = []
+
+    @bench.qconsume.consumer("billing", retry={"min_delay": 0.3, "jitter": 0})
+    def bill(order: t.Any) -> None:
+        attempts.append(current_message.attempt)
+        if current_message.attempt == 1:
+            raise OSError
+
+    worker = bench.start()
+    bench.publish("billing")
+    wait_for(lambda: worker.subscriptions[0].counts == {"retry": 1})
+    gevent.killall(ours(), block=False)
+
+    wait_for(lambda: attempts == [1, 2])
+    assert worker.stop() is True
+
+
 def kafka_config(request: pytest.FixtureRequest) -> dict[str, str]:
     return {
         "QCONSUME_BROKER_URL": request.getfixturevalue("kafka_url"),
