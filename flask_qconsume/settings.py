@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import typing as t
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -24,6 +25,9 @@ from .text import problem_of
 from .text import quoted
 
 PREFIX = "QCONSUME_"
+
+#: Type and subtype, without wildcards; parameters may follow.
+_CONTENT_TYPE = re.compile(r"[^\s/*;]+/[^\s/*;]+\s*(;|$)")
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -156,12 +160,17 @@ def _mapping(value: t.Any) -> dict[str, t.Any]:
     return dict(value)
 
 
-def _texts(value: t.Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        raise TypeError(f'write a list: ["{value}"]')
-    if not isinstance(value, Iterable) or not all(isinstance(v, str) for v in value):
-        raise TypeError("write a list of texts")
-    return tuple(value)
+def _content_types(value: t.Any) -> tuple[str, ...]:
+    """Refuse what no message's content type can equal: ``json``, ``text/*``."""
+    is_list = isinstance(value, Iterable) and not isinstance(value, str)
+    types = tuple(value) if is_list else ()
+    if not types or not all(map(_is_content_type, types)):
+        raise TypeError('write a list of them, such as ["application/json"]')
+    return types
+
+
+def _is_content_type(value: t.Any) -> bool:
+    return isinstance(value, str) and bool(_CONTENT_TYPE.match(value))
 
 
 def _policy(value: t.Any) -> RetryPolicy:
@@ -174,10 +183,8 @@ def _policy(value: t.Any) -> RetryPolicy:
 
 def _attempts(value: t.Any) -> str:
     """What may be meant by a policy that is no mapping: a number, or no retries."""
-    if value is False:
-        return "1"
     is_number = isinstance(value, int) and value is not True
-    return str(value) if is_number else str(RetryPolicy.max_attempts)
+    return str(max(value, 1) if is_number else RetryPolicy.max_attempts)
 
 
 def _policies(value: t.Any) -> dict[str, RetryPolicy]:
@@ -286,7 +293,7 @@ TABLE: tuple[Setting, ...] = (
         " are JSON, msgpack, protobuf, plain text, octet streams and those of the app's"
         " own formats. A body of a type that has no format is given to the handler as"
         " bytes.",
-        _texts,
+        _content_types,
     ),
     Setting(
         "concurrency",
@@ -575,6 +582,12 @@ def _no_url(forgotten: Sequence[str]) -> str:
         return (
             f"The environment has '{_VARIABLE}BROKER_URL', which the app does not read:"
             " call 'app.config.from_prefixed_env()' before 'QConsume.init_app'."
+        )
+    if PREFIX + "BROKER_URL" in os.environ:
+        return (
+            f"The environment has '{PREFIX}BROKER_URL', which Flask does not read: call"
+            f" it '{_VARIABLE}BROKER_URL', and have the app call"
+            " 'app.config.from_prefixed_env()' before 'QConsume.init_app'."
         )
     return (
         "'QCONSUME_BROKER_URL' must be set before 'QConsume.init_app': the address of"

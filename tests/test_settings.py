@@ -325,6 +325,31 @@ def test_a_url_that_only_the_environment_has_is_told(
     )
 
 
+def test_a_url_whose_variable_lacks_flasks_prefix_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("QCONSUME_BROKER_URL", "redis://:secret@host/0")
+    app = Flask("forgetful")
+    app.config.from_prefixed_env()
+    with pytest.raises(ConfigurationError) as e:
+        QConsume(app)
+    assert str(e.value) == (
+        "The environment has 'QCONSUME_BROKER_URL', which Flask does not read: call it"
+        " 'FLASK_QCONSUME_BROKER_URL', and have the app call"
+        " 'app.config.from_prefixed_env()' before 'QConsume.init_app'."
+    )
+
+
+@pytest.mark.parametrize(
+    "value", ["json", ["json"], ["application/json", "text"], ["text/*"], [], [5]]
+)
+def test_what_is_no_content_type_is_refused(value: t.Any) -> None:
+    """With it every message would be a dead letter."""
+    with pytest.raises(ConfigurationError) as e:
+        settings(QCONSUME_ACCEPT=value)
+    assert '(write a list of them, such as ["application/json"])' in str(e.value)
+
+
 @pytest.mark.parametrize(
     ("config", "expected"),
     [

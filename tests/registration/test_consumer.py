@@ -95,6 +95,8 @@ def registered(**options: t.Any) -> t.Any:
             "'retry' of the consumer 'handler' cannot be 'False': write"
             ' {"max_attempts": 1}.',
         ),
+        ({"retry": 0}, "cannot be '0': write {\"max_attempts\": 1}."),
+        ({"retry": -1}, "cannot be '-1': write {\"max_attempts\": 1}."),
         ({"retry": True}, "cannot be 'True': write {\"max_attempts\": 6}."),
         (
             {"retry": {"max_attempts": 0}},
