@@ -24,18 +24,21 @@ def log_as(app: Flask | None) -> bool:
 
     Where the app has given handlers to the root logger or to ``flask_qconsume``, they
     get our lines as they are. Where it has given some to ``app.logger`` only, our lines
-    go there too.
+    go there too. Handlers of errors only, such as those that send mail, are no log: an
+    app that has no others has not configured it.
 
     :param app: The app; ``None`` in a process that has not loaded it.
     """
     _enable()
-    if _ROOT.handlers or any(logger.handlers for logger in _all_of_ours()):
+    if any(_has_log(logger) for logger in (_ROOT, *_all_of_ours())):
         return True
-    return add_handlers([] if app is None else _handlers_of(app), logging.INFO)
+    handlers = [] if app is None else _handlers_of(app)
+    add_handlers(handlers, logging.INFO)
+    return any(map(_is_log, handlers))
 
 
-def add_handlers(handlers: Sequence[logging.Handler], level: int) -> bool:
-    """Send our lines to these handlers; return whether there are any.
+def add_handlers(handlers: Sequence[logging.Handler], level: int) -> None:
+    """Send our lines to these handlers.
 
     :param level: The least level that is logged, unless the app has set one.
     """
@@ -43,17 +46,39 @@ def add_handlers(handlers: Sequence[logging.Handler], level: int) -> bool:
         _OURS.addHandler(handler)
     if handlers:
         _OURS.setLevel(_OURS.level or level)
-    return bool(handlers)
 
 
 def log_all_to(handler: logging.Handler, app: Flask | None) -> None:
-    """Send the lines of all loggers there: ours and the app's own from INFO on."""
+    """Send the lines of all loggers there: ours and the app's own from INFO on.
+
+    A logger to which the app has given handlers keeps its lines to these.
+    """
+    handler.addFilter(lambda record: not _is_logged(logging.getLogger(record.name)))
     _ROOT.addHandler(handler)
     _OURS.setLevel(_OURS.level or logging.INFO)
     if app is not None:
         # Flask's own handler would show each of the app's lines once more.
         app.logger.removeHandler(default_handler)
         app.logger.setLevel(app.logger.level or logging.INFO)
+
+
+def _is_logged(logger: logging.Logger | None) -> bool:
+    """Whether a logger below the root has handlers, or inherits some."""
+    while logger is not None and logger is not _ROOT:
+        if _has_log(logger):
+            return True
+        logger = logger.parent
+    return False
+
+
+def _has_log(logger: logging.Logger) -> bool:
+    return any(map(_is_log, logger.handlers))
+
+
+def _is_log(handler: logging.Handler) -> bool:
+    """Whether it shows more than errors. Libraries give their loggers null handlers."""
+    is_null = isinstance(handler, logging.NullHandler)
+    return handler.level <= logging.WARNING and not is_null
 
 
 def _enable() -> None:

@@ -170,6 +170,32 @@ def test_a_logger_that_was_asked_for_before_has_each_line_once(
     assert_once(run(commands, "", "app.logger"), r"\d{4}-\d\d-\d\d ")
 
 
+def test_a_logger_with_a_handler_of_its_own_has_each_line_once(
+    commands: Commands,
+) -> None:
+    """The rest is shown by ours: the app has not configured it."""
+    handler = HANDLER + "logging.getLogger('cards').addHandler(handler)"
+    begin = (
+        "qconsume.before_worker(lambda: logging.getLogger('cards.visa').error('on'))"
+    )
+    lines = run(commands, handler, begin)
+    assert_once(lines, r"\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ ")
+    assert [line for line in lines if line.endswith(" on")] == [
+        "APP ERROR cards.visa on"
+    ]
+
+
+@pytest.mark.parametrize("logger", ["", "store"])
+def test_a_handler_of_errors_only_is_no_log(commands: Commands, logger: str) -> None:
+    """Such as one that sends mail: the worker was silent otherwise."""
+    alert = f"{HANDLER}handler.setLevel('ERROR')\n"
+    alert += f"logging.getLogger('{logger}').addHandler(handler)"
+    lines = run(commands, alert)
+    ours = [line for line in lines if not line.startswith("APP ")]
+    assert_once(ours, r"\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ ")
+    assert "APP ERROR store error 7" in lines
+
+
 def test_levels_of_the_app_hold(commands: Commands) -> None:
     (commands.folder / "shop.py").write_text(
         SHOP.format(
