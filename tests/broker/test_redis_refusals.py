@@ -39,6 +39,8 @@ from .redis_tools import shop
 
 FAR = "script: 2a5c, on @user_script:1."
 OLD = "ERR Error running script (call to f_2a5c): @user_script:7: "
+#: Where a script has looked at an error, and raised it again.
+RAISED = "ERR "
 
 #: As Redis 6.2 and 7 write them.
 ANSWERS = [
@@ -74,6 +76,13 @@ ANSWERS = [
     ("NOPROTO unsupported protocol version", UnsupportedByBroker),
     ("OOM command not allowed when used memory > 'maxmemory'.", PublishRefused),
     (OLD + "@user_script: 7: -OOM command not allowed when used", PublishRefused),
+    (RAISED + "OOM command not allowed when used memory", PublishRefused),
+    (RAISED + "READONLY You can't write against a read only", BrokerUnavailable),
+    (
+        RAISED + "ERR The user executing the script can't run this command " + FAR,
+        BrokerRefused,
+    ),
+    (OLD + "ERR WRONGTYPE Operation against a key", TopologyMismatch),
     ("MISCONF Redis is configured to save RDB snapshots", BrokerUnavailable),
     ("NOREPLICAS Not enough good replicas to write.", BrokerUnavailable),
     ("READONLY You can't write against a read only replica.", BrokerUnavailable),
@@ -288,6 +297,16 @@ def test_what_a_script_may_not_do_is_a_refusal_and_no_outage(own_redis, at, rule
         pytest.raises(BrokerRefused, match="needs more permissions"),
     ):
         it.link().read(1)
+
+
+@pytest.mark.parametrize("rule", ["-xreadgroup", "-xpending", "-xack"])
+def test_what_a_script_has_looked_at_stays_a_refusal(own_redis, rule):
+    """A script raises an error again that it was not prepared for."""
+    url = user(own_redis, lambda it: it.replace("redis:", "redis-streams:"), rule)
+    with shop(url) as it, pytest.raises(BrokerRefused, match="needs more permissions"):
+        it.publish(outgoing(b"1"))
+        link = it.link()
+        link.ack(link.read(1))
 
 
 def documented() -> list[str]:

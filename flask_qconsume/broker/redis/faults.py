@@ -184,8 +184,11 @@ _OUTAGES = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
 )
-#: What Redis before 7 puts before an error that ended a script.
-_IN_SCRIPT = re.compile(r"^Error running script \(call to f_\w+\): (@[^:]*: ?\d+: )*-?")
+#: What Redis before 7 puts before an error that ended a script, and Redis 7 before the
+#: code of one that a script has looked at and raised again.
+_IN_SCRIPT = re.compile(
+    r"^(Error running script \(call to f_\w+\): (@[^:]*: ?\d+: )*-?)?(ERR )?"
+)
 
 
 def code_of(error: Exception) -> str:

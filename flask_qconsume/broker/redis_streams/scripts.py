@@ -23,12 +23,15 @@ from ..redis.scripts import MISPLACED
 from ..redis.scripts import NOW
 from ..redis.scripts import Script
 
+# What a script raises again begins with its code, which tells what it means: the 0
+# keeps Lua from putting the line before it.
+
 # Runs a command on a stream's group; makes the group if there is none.
 _ASK = """
 local function ask(key, group, ...)
   local found = redis.pcall(...)
   if type(found) == 'table' and found.err then
-    if not string.find(found.err, 'NOGROUP', 1, true) then return error(found.err) end
+    if not string.find(found.err, 'NOGROUP', 1, true) then error(found.err, 0) end
     redis.call('XGROUP', 'CREATE', key, group, '0', 'MKSTREAM')
     found = redis.call(...)
   end
@@ -42,7 +45,7 @@ local function pending(key, group, from, to, count, consumer)
   local found = redis.pcall('XPENDING', key, group, from, to, count, consumer)
   if not found.err then return found end
   if string.find(found.err, 'NOGROUP', 1, true) then return {} end
-  return error(found.err)
+  error(found.err, 0)
 end
 local function claim(key, group, consumer, ids)
   if #ids == 0 then return end
@@ -238,7 +241,7 @@ for page = 1, 10 do
     'XPENDING', key, group, 'IDLE', ARGV[3], from, '+', 100)
   if found.err then
     if string.find(found.err, 'NOGROUP', 1, true) then return {0, '-'} end
-    return error(found.err)
+    error(found.err, 0)
   end
   local ids = {}
   for _, each in ipairs(found) do
