@@ -41,7 +41,9 @@ class Search:
         self._clock = clock
         self._asked: deque[Mapping[str, int]] = deque()
         self._missing: dict[str, int] = {}
-        self._next = 0.0
+        # When it subscribes, the client looks by itself. A look right then may wait for
+        # a fetch of nothing on the same connection, and the first records with it.
+        self._next = clock() + _PAUSE
         self._left = 0
 
     def ask(self, topics: Mapping[str, int]) -> None:

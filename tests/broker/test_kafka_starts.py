@@ -165,6 +165,19 @@ def test_a_group_whose_offsets_are_gone_is_told_and_loses_nothing(
     assert caplog.text.count("no offsets of the group") == 1
 
 
+def test_a_new_group_waits_for_no_fetch_to_learn_where_it_begins(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    """Its first record came half a second late, or a whole one."""
+    topic, queue = f"{kafka_prefix}orders", f"{kafka_prefix}billing"
+    kafka.create_topics({topic: 2})
+    produce(kafka.address, topic, [b"before"], partition=1)
+    with shop(kafka.url, plan(queue, topic)) as it:
+        it.broker.declare()
+        assert Group(kafka.address, queue, topic, 2).offsets() == [0, 0]
+        assert bodies(it, 1) == {b"before"}
+
+
 def test_a_group_that_has_nothing_to_read_is_not_taken_for_one_without_offsets(
     kafka: Kafka, kafka_prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -48,6 +48,15 @@ def test_nothing_is_asked_for_before_something_is_sought(scene: Scene) -> None:
     assert scene.look() == 0
 
 
+def test_what_is_sought_from_the_start_is_left_to_the_client_at_first(
+    scene: Scene,
+) -> None:
+    scene.there = {"orders": 1}
+    scene.search.ask({"orders": 1})
+    assert scene.look(0.4) == 0
+    assert scene.look(0.1) == 1
+
+
 def test_what_is_seen_is_sought_no_more(scene: Scene) -> None:
     scene.there = {"orders": 2}
     scene.search.ask({"orders": 2})
