@@ -15,11 +15,21 @@ def why_nothing(consumers: Mapping[str, Consumer]) -> str:
     """
     if consumers:
         return "'QCONSUME_CONSUMERS' disables every consumer of the app."
-    calls = forgotten()
-    if calls:
-        return f"the app has no consumers. Was this forgotten: {'; '.join(calls)}?"
+    if unregistered := why_not_all():
+        return f"the app has no consumers. {unregistered}"
     return (
         "the app has no consumers. Decorate a function by '@blueprint.consumer(…)' of a"
         " 'ConsumerBlueprint', in a module that the app imports, and register the"
         " blueprint by 'app.register_blueprint(…)'."
+    )
+
+
+def why_not_all() -> str:
+    """Name blueprints and extensions with consumers and no app; empty if none."""
+    calls = "; ".join(forgotten())
+    if not calls:
+        return ""
+    return (
+        f"Was this forgotten: {calls}? The consumers of a nested blueprint come with"
+        " the blueprint around it."
     )

@@ -27,6 +27,7 @@ from ..errors import WorkerError
 from ..handling import signals
 from ..logs import logger_named
 from ..registration.consumer import Consumer
+from ..registration.missing import why_not_all
 from ..registration.missing import why_nothing
 from ..registration.registry import find
 from ..text import counted
@@ -113,6 +114,8 @@ class Worker:
         signals.send(signals.worker_started, self.app, worker=self)
         if self.names:
             logger.info("Consuming %s", ", ".join(self.names))
+            if unregistered := why_not_all():
+                logger.warning("Not all consumers have an app. %s", unregistered)
         else:
             why = why_nothing(self._consumers.consumers)
             logger.warning("Consuming nothing: %s", why)

@@ -173,7 +173,8 @@ def test_a_worker_alone_warns_of_being_alone(shop: Commands) -> None:
     with shop.start("run") as worker:
         worker.wait_for("Consuming orders.bill")
         assert worker.end() == 0
-    (line,) = [line for line in worker.output.splitlines() if "WARNING" in line]
+    (line,) = [line for line in worker.output.splitlines() if "qconsume.run " in line]
+    assert "WARNING" in line
     assert line.endswith(
         "Cannot consume what other processes publish: 'memory://' is a broker within"
         " one process (memory), so only what runs in this one can publish to its"
@@ -204,6 +205,7 @@ def test_a_blueprint_that_was_not_registered_is_named(on_redis: Commands) -> Non
         "Consuming nothing: the app has no consumers. Was this forgotten:"
         " app.register_blueprint(…) for the blueprint 'orders';"
         " app.register_blueprint(…) for the blueprint 'parcels'?"
+        " The consumers of a nested blueprint come with the blueprint around it."
     )
     listed = on_redis.run("list", command=command).stdout
     assert listed.startswith("Nothing to list: the app has no consumers. Was this")
@@ -221,6 +223,24 @@ def test_an_extension_that_was_not_initialised_is_named(on_redis: Commands) -> N
             "Was this forgotten: init_app(app) of a 'QConsume' that has consumers?"
         )
         assert worker.end() == 0
+
+
+def test_one_of_several_blueprints_is_named_too(on_redis: Commands) -> None:
+    """The worker has something to do, and so it is easily overlooked."""
+    (on_redis.folder / "shop.py").write_text(
+        "from flask import Flask\nfrom flask_qconsume import *\n"
+        "orders, mails = map(ConsumerBlueprint, ('orders', 'mail'), 'ab')\n"
+        "orders.add_consumer('bill', print)\nmails.add_consumer('mail', print)\n"
+        "def create_app():\n    app = Flask(__name__)\n"
+        "    app.config.from_prefixed_env()\n    QConsume(app)\n"
+        "    app.register_blueprint(orders)\n    return app\n"
+    )
+    with on_redis.start("run") as worker:
+        worker.wait_for("Consuming orders.print")
+        assert worker.end() == 0
+    (line,) = [line for line in worker.output.splitlines() if "WARNING" in line]
+    assert "Not all consumers have an app. Was this forgotten:" in line
+    assert "app.register_blueprint(…) for the blueprint 'mail'?" in line
 
 
 def test_disabled_consumers_are_the_reason(on_redis: Commands) -> None:
