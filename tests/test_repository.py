@@ -30,6 +30,15 @@ def test_the_changes_begin_with_this_version() -> None:
     assert found[0] == flask_qconsume.__version__
 
 
+def test_no_change_is_told_twice() -> None:
+    """Merges keep the lines of both sides of this file."""
+    text = (ROOT / "CHANGES.rst").read_text("utf-8")
+    titles = re.findall(r"^(.+)\n~+$", text, re.M)
+    changes = [each.split("\n\n")[0] for each in text.split("\n-   ")[1:]]
+    for told in titles, changes:
+        assert sorted(told) == sorted(set(told))
+
+
 def test_no_file_names_a_path_of_one_machine() -> None:
     found = [
         f"{path}: {match.group()}"
