@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import re
 import threading
@@ -23,6 +24,7 @@ from flask_qconsume.errors import BrokerError
 from flask_qconsume.errors import BrokerRefused
 from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.errors import PublishRefused
+from flask_qconsume.errors import PublishTimeout
 from flask_qconsume.errors import TopologyMismatch
 from flask_qconsume.errors import UnsupportedByBroker
 
@@ -106,6 +108,36 @@ def test_each_refusal_has_its_class(answer: str, kind: type[BrokerError]) -> Non
     assert (kind is BrokerError) == (type(found) is BrokerError)
     code, _, text = answer.partition(" ")
     assert text.rstrip(". ")[:20] in str(found) or code in str(found)
+
+
+@pytest.mark.parametrize("scheme", ["redis:", "redis-streams:"])
+def test_a_batch_that_redis_answers_while_it_loads_fails_as_one(
+    scheme: str, tmp_path: pathlib.Path
+) -> None:
+    """redis-py hangs up at the first such answer, and the others are lost."""
+    slow = {
+        "enable-debug-command": "yes",
+        "key-load-delay": "20000",
+        "loading-process-events-interval-bytes": "1024",
+    }
+    with Redis(tmp_path, options={"appendonly": "no", **slow}) as server:
+        url = server.url.replace("redis:", scheme)
+        with server.client() as client, shop(url) as it:
+            it.broker.publish([outgoing()], 5.0)
+            for number in range(150):
+                client.set(f"key {number}", os.urandom(2_000))
+            client.save()
+            reload = gevent.spawn(server.command, "DEBUG", "RELOAD", "NOSAVE")
+            wait_for(lambda: client.info("persistence")["loading"], timeout=5)
+            errors = it.broker.publish([outgoing(), outgoing(), outgoing()], 1.0)
+            assert client.info("persistence")["loading"]
+            assert {type(error) for error in errors} <= {
+                PublishTimeout,
+                BrokerUnavailable,
+            }
+            assert all("is loading the dataset" in str(e) for e in errors), errors
+            reload.join()
+            assert it.broker.publish([outgoing(), outgoing()], 5.0) == [None, None]
 
 
 def test_every_meaning_is_met() -> None:

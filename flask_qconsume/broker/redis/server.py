@@ -40,12 +40,8 @@ Command = tuple[t.Any, ...]
 
 _connection: t.Any = Connection
 _ERRORS = (exceptions.RedisError, OSError)
-#: What Redis answered, though redis-py makes lost connections of some of it.
-_ANSWERS = (
-    exceptions.ResponseError,
-    exceptions.AuthenticationError,
-    exceptions.BusyLoadingError,
-)
+#: What Redis answered, though redis-py makes a lost connection of it, and hangs up.
+_HUNG_UP = (exceptions.AuthenticationError, exceptions.BusyLoadingError)
 #: Seconds that it takes at most to be connected.
 _CONNECT_TIMEOUT = 5.0
 #: Seconds in which it answers if it is there.
@@ -82,7 +78,7 @@ class Wire:
         try:
             self._limit(self._silence if timeout is None else max(timeout, 0.001))
             connection.send_packed_command(self._packed(commands))
-            return [self._answer() for _ in commands]
+            return [self._answer(alone=len(commands) == 1) for _ in commands]
         except BaseException as error:
             # Whatever it was, answers may still be on their way to us.
             connection.disconnect()
@@ -124,10 +120,18 @@ class Wire:
     def _packed(self, commands: Sequence[Command]) -> Sequence[bytes]:
         return t.cast("Sequence[bytes]", self._connection.pack_commands(commands))
 
-    def _answer(self) -> t.Any:
+    def _answer(self, alone: bool) -> t.Any:
+        """The next answer, or the error that it is.
+
+        :param alone: Whether no other answer is to come, which could be lost.
+        """
         try:
             return self._connection.read_response()
-        except _ANSWERS as error:
+        except exceptions.ResponseError as error:
+            return error
+        except _HUNG_UP as error:
+            if not alone:
+                raise
             return error
 
     def _limit(self, timeout: float) -> None:
