@@ -65,6 +65,8 @@ def _reads(one: Name, other: Name) -> bool:
 
 def _remedy(*names: Name) -> str:
     text = quoted(names[0].text)
+    if names[0].space == "exchange":
+        return "Bind the queue to another exchange."
     if any(name.readable for name in names):
         return (
             "Give the queue another name; or, to consume these dead letters on purpose,"

@@ -227,3 +227,24 @@ def test_an_exchange_has_a_name() -> None:
 def test_no_prefix_is_what_rabbitmq_keeps_to_itself() -> None:
     with pytest.raises(ConfigurationError, match=r"keeps 'amq\.' to itself"):
         make_app(queue_prefix="amq.")
+
+
+@pytest.mark.parametrize("prefix", ["_", "_qcon", "_qconsume.", "_qconsume.x."])
+def test_no_prefix_on_kafka_stands_before_retries_and_dead_letters(prefix: str) -> None:
+    with pytest.raises(UnsupportedByBroker, match="would read them"):
+        broker(KAFKA, "a", queue_prefix=prefix)
+
+
+def test_a_prefix_that_no_topic_can_have_is_refused_on_kafka() -> None:
+    with pytest.raises(UnsupportedByBroker, match="'QCONSUME_QUEUE_PREFIX'"):
+        broker(KAFKA, "a", queue_prefix="*.")
+    broker(KAFKA, "a", queue_prefix="_staging.").close()
+
+
+def test_no_given_queue_is_bound_to_the_exchange_of_a_wait_queue() -> None:
+    """Its handler would get what others delay."""
+    delays = kombu.Exchange("qconsume.delay.8")
+    with pytest.raises(RegistrationError, match="Bind the queue to another exchange"):
+        broker(RABBITMQ, kombu.Queue("q", delays, routing_key="#"))
+    ours = kombu.Exchange("qconsume")
+    broker(RABBITMQ, kombu.Queue("q", ours, routing_key="#"), "a").close()

@@ -99,6 +99,7 @@ class Kafka(Broker):
         return layout.suspects(plan.name), layout.dead(plan.name)
 
     def check_names(self) -> None:
+        layout.check_prefix(self.settings.queue_prefix)
         for plan in self.topology.queues:
             layout.check_plan(plan)
         layout.check_alike(self.topology.queues)

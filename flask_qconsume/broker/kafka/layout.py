@@ -150,6 +150,22 @@ def check_topic(name: str, what: str) -> str:
     return name
 
 
+def check_prefix(prefix: str) -> None:
+    """Refuse a prefix by which no topic can begin, or patterns would match ours.
+
+    :raises UnsupportedByBroker: that says why.
+    """
+    if not prefix:
+        return
+    check_topic(f"{prefix}x", "What begins with 'QCONSUME_QUEUE_PREFIX',")
+    if PREFIX.startswith(prefix) or prefix.startswith(PREFIX):
+        raise UnsupportedByBroker(
+            f"'QCONSUME_QUEUE_PREFIX' cannot be {quoted(prefix)} on Kafka: the topics"
+            " of all retries, suspects and dead letters begin with"
+            f" '{PREFIX}', so a consumer of '#' would read them. Choose another prefix."
+        )
+
+
 def check_plan(plan: QueuePlan) -> None:
     """Refuse a queue whose topics Kafka could not have.
 

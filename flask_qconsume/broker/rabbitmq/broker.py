@@ -85,6 +85,8 @@ class RabbitMQ(Broker):
         for step in all_steps(exchange):
             yield Name(step.name, "a queue in which the app's messages wait")
             yield Name(step.name, "the exchange of a wait queue", "exchange")
+        for name in {each.exchange for each in self.topology.bindings} - {exchange}:
+            yield Name(name, "an exchange that a kombu.Queue names", "exchange")
 
     def check_names(self) -> None:
         for name in self.names():
