@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import encodings
+import pkgutil
 import typing as t
+from encodings.aliases import aliases
+from functools import lru_cache
 
 from ..errors import UndecodableMessage
 from ..message import Message
@@ -24,6 +28,9 @@ _UTF8 = frozenset((None, "", "utf-8", "UTF-8"))
 _SAYS_NO_OTHER = frozenset(
     (None, "", JSON, TEXT, f"{JSON}; charset=utf-8", f"{TEXT}; charset=utf-8")
 )
+
+#: Characters of the longest name of a character set; Python's have up to 21.
+_LONGEST = 40
 
 #: Python's codecs that no message is written in. The first two take time that grows
 #: with the square of the length: 16 MB would hold up the process for hours.
@@ -100,9 +107,23 @@ def check_charset(raw: bytes, content_type: str) -> None:
 
 def _decoded(raw: bytes, charset: str) -> str:
     # Looked up apart, since an empty body would decode by any name.
-    if codecs.lookup(charset).name in _NO_CHARSETS:
+    if not _is_known(charset) or codecs.lookup(charset).name in _NO_CHARSETS:
         raise LookupError(charset)
     return raw.decode(charset)
+
+
+def _is_known(charset: str) -> bool:
+    """Whether Python has such a codec: it remembers each name that it has not."""
+    if len(charset) > _LONGEST or not charset.isascii():
+        return False
+    name = encodings.normalize_encoding(charset).lower().replace(".", "_")
+    return name in _known()
+
+
+@lru_cache(1)
+def _known() -> frozenset[str]:
+    modules = (each.name for each in pkgutil.iter_modules(encodings.__path__))
+    return frozenset((*modules, *aliases, *aliases.values()))
 
 
 def _charset_in(content_type: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import encodings
 import json
 import pickle
 import time
@@ -147,6 +148,23 @@ def test_an_unknown_encoding_is_undecodable(name: str, raw: bytes) -> None:
             decoded(raw, **{"content_type": TEXT, **given_as})
         assert caught.value.reason.isprintable()
         assert len(caught.value.reason) < 1000
+
+
+def test_names_of_unknown_encodings_are_not_kept() -> None:
+    """Python's codecs remember each name that they have not, whoever says it."""
+    cache: dict[str, t.Any] = t.cast(t.Any, encodings)._cache
+    before = set(cache)
+    for number in range(100):
+        with pytest.raises(UndecodableMessage, match="is not known"):
+            decoded(b"a", f"{TEXT}; charset=klingon{number}")
+    assert set(cache) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["ISO-8859-1", "windows 1252", "ANSI_X3.4-1968", "utf_8_sig", "mac-roman"]
+)
+def test_names_of_encodings_are_known_in_any_spelling(name: str) -> None:
+    assert decoded(b"a", f'{TEXT}; charset="{name}"') == "a"
 
 
 @pytest.mark.parametrize("name", ["rot13", "hex", "zlib", "bz2", "uu"])
