@@ -26,6 +26,9 @@ from .json import plain
 #: The types of keys whose hashes are secret.
 _SECRET = (str, bytes)
 
+#: So many keys take no longer than others, and their types are not looked at.
+_FEW = 8
+
 #: How deep lists and mappings may nest for msgpack.
 _DEEPEST = 1_024
 
@@ -115,11 +118,15 @@ class _Counting:
 
     def _mapping(self, pairs: list[tuple[t.Any, t.Any]]) -> dict[t.Any, t.Any]:
         self._count(2 * len(pairs))
+        if len(pairs) > _FEW:
+            self._check_keys(pairs)
+        return dict(pairs)
+
+    def _check_keys(self, pairs: list[tuple[t.Any, t.Any]]) -> None:
         others = sum(not isinstance(key, _SECRET) for key, _ in pairs)
         self._collisions += others * others
         if self._collisions > MOST_COLLISIONS:
             raise TooManyKeys()
-        return dict(pairs)
 
     def _count(self, items: int) -> None:
         self._items += items

@@ -20,6 +20,7 @@ from ..text import printable
 from ..text import quoted
 from .base import Decoder
 from .base import Format
+from .protobuf_bounds import check_plain
 from .protobuf_bounds import check_protobuf
 
 #: Names the type of a protobuf body: ``shop.Order``.
@@ -132,6 +133,7 @@ class ProtobufSchema:
         try:
             if not isinstance(data, dict):
                 raise TypeError(f"it is a '{type(data).__name__}', not a mapping")
+            check_plain(self.cls.DESCRIPTOR, data)
             return _from_plain(data, self.cls())
         except Exception as error:
             raise InvalidMessage(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import typing as t
 
 import pytest
+from google.protobuf import any_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf import descriptor_pool
 from google.protobuf import message_factory
 
+from flask_qconsume import InvalidMessage
 from flask_qconsume import Message
 from flask_qconsume import UndecodableMessage
 from flask_qconsume.formats.protobuf import ProtobufSchema
@@ -22,20 +24,21 @@ from tests.fuzz.cost import bounded
 F = descriptor_pb2.FieldDescriptorProto
 
 
-def made() -> t.Any:
+def made(package: str, syntax: str) -> t.Any:
     """``Basket``: items, of many fields each, baskets, and two maps."""
     file = descriptor_pb2.FileDescriptorProto(
-        name="bounds.proto", package="bounds", syntax="proto3"
+        name=f"{package}.proto", package=package, syntax=syntax
     )
     item = file.message_type.add(name="Item")
     for number in range(1, 41):
         item.field.add(name=f"f{number}", number=number, type=F.TYPE_STRING, label=1)
     basket = file.message_type.add(name="Basket")
     for number, name, kind in (
-        (1, "items", ".bounds.Item"),
-        (2, "baskets", ".bounds.Basket"),
-        (3, "counts", ".bounds.Basket.CountsEntry"),
-        (4, "names", ".bounds.Basket.NamesEntry"),
+        (1, "items", f".{package}.Item"),
+        (2, "baskets", f".{package}.Basket"),
+        (3, "counts", f".{package}.Basket.CountsEntry"),
+        (4, "names", f".{package}.Basket.NamesEntry"),
+        (6, "by_name", f".{package}.Basket.ByNameEntry"),
     ):
         basket.field.add(
             name=name, number=number, type=F.TYPE_MESSAGE, type_name=kind, label=3
@@ -46,16 +49,38 @@ def made() -> t.Any:
         entry.options.map_entry = True
         entry.field.add(name="key", number=1, type=key, label=1)
         entry.field.add(name="value", number=2, type=F.TYPE_BOOL, label=1)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("bounds.Basket"))
+    by_name = basket.nested_type.add(name="ByNameEntry")
+    by_name.options.map_entry = True
+    by_name.field.add(name="key", number=1, type=F.TYPE_STRING, label=1)
+    by_name.field.add(
+        name="value",
+        number=2,
+        type=F.TYPE_MESSAGE,
+        type_name=f".{package}.Basket",
+        label=1,
+    )
+    basket.field.add(
+        name="anything",
+        number=7,
+        type=F.TYPE_MESSAGE,
+        type_name=".google.protobuf.Any",
+        label=1,
+    )
+    file.dependency.append(any_pb2.DESCRIPTOR.name)
+    # Where it is looked for if an "Any" names it, as are all generated classes.
+    pool = descriptor_pool.Default()
+    pool.AddSerializedFile(file.SerializeToString())
+    kind = pool.FindMessageTypeByName(f"{package}.Basket")
+    return message_factory.GetMessageClass(kind)
 
 
-Basket: t.Any = made()
+Basket: t.Any = made("bounds", "proto3")
+#: Its texts need not be UTF-8.
+OldBasket: t.Any = made("old", "proto2")
 
 
-def decoded(raw: bytes, max_items: int = 1_000_000) -> t.Any:
-    schema = ProtobufSchema(Basket)
+def decoded(raw: bytes, max_items: int = 1_000_000, cls: t.Any = Basket) -> t.Any:
+    schema = ProtobufSchema(cls)
     formats = Formats(schemas=[schema], max_items=max_items)
     message = Message(raw, "q", content_type=PROTOBUF)
     return decode(message, formats.decoders(schema=schema), 1 << 24)
@@ -73,6 +98,58 @@ def colliding(count: int) -> t.Iterator[bytes]:
     """Entries of a map whose keys collide: protobuf's hash has their lower bits."""
     for number in range(count):
         yield Basket(counts={number << 16: True}).SerializeToString()
+
+
+@pytest.mark.deadline(60)
+def test_texts_that_need_not_be_utf_8_may_collide_as_well() -> None:
+    # A constant of protobuf's hash: what comes behind it makes no difference.
+    constant = 0x13198A2E03707344.to_bytes(8, "little")
+    keys = (constant + number.to_bytes(8, "little") + b"." for number in range(50_000))
+    raw = b"".join(b"\x22\x13\x0a\x11" + key for key in keys)
+
+    with pytest.raises(UndecodableMessage, match="too many keys that are no texts"):
+        bounded(lambda: decoded(raw, cls=OldBasket), most=1)
+    few = OldBasket(names={f"name {number}": True for number in range(3_000)})
+    assert decoded(few.SerializeToString(), cls=OldBasket) == few
+
+
+#: As JSON, where a key is a text before it is a number.
+COLLIDING = {str(number << 16): True for number in range(50_000)}
+BASKET = "type.googleapis.com/bounds.Basket"
+
+
+@pytest.mark.deadline(60)
+@pytest.mark.parametrize(
+    "basket",
+    [
+        {"counts": COLLIDING},
+        {"baskets": [{"baskets": [{"counts": COLLIDING}]}]},
+        {"byName": {"a": {"counts": COLLIDING}}},
+        {"by_name": {"a": {"counts": COLLIDING}}},
+        {"anything": {"@type": BASKET, "counts": COLLIDING}},
+        {
+            "anything": {
+                "@type": "type.googleapis.com/google.protobuf.Any",
+                "value": {"@type": BASKET, "counts": COLLIDING},
+            }
+        },
+    ],
+)
+def test_nor_may_they_come_as_json(basket: dict[str, t.Any]) -> None:
+    with pytest.raises(InvalidMessage, match="too many keys that are no texts"):
+        bounded(lambda: ProtobufSchema(Basket).load(basket), most=1)
+
+
+@pytest.mark.parametrize("anything", [{}, [], 1, {"@type": 1}, {"@type": "a/b.C"}])
+def test_what_is_no_message_in_json_is_left_to_the_parser(anything: t.Any) -> None:
+    with pytest.raises(InvalidMessage, match="no 'bounds.Basket': (?!it has too many)"):
+        ProtobufSchema(Basket).load({"anything": anything, "baskets": 1})
+
+
+def test_json_of_many_texts_as_keys_becomes_a_message() -> None:
+    names = {f"name {number}": True for number in range(20_000)}
+
+    assert ProtobufSchema(Basket).load({"names": names}) == Basket(names=names)
 
 
 def test_what_a_consumer_would_refuse_is_not_published() -> None:
