@@ -205,7 +205,7 @@ def test_a_state_that_ends_is_waited_for(tmp_path, at, state, said):
         state(server)
         with pytest.raises(BrokerUnavailable, match=said):
             it.broker.declare()
-        (error,) = it.broker.publish([outgoing()], 0.3)
+        (error,) = it.broker.publish([outgoing()], 1.0)  # It answers in that time.
         assert isinstance(error, BrokerUnavailable)
         with pytest.raises(BrokerUnavailable):
             it.link().read(1)
