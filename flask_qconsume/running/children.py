@@ -75,5 +75,5 @@ def _called(
     try:
         return function(*args, **kwargs)
     finally:
-        if greenlets.forked is gevent.getcurrent():
+        if gevent.getcurrent() in greenlets.copies:
             greenlets.end_child()

@@ -24,8 +24,8 @@ logger = logger_named("flask_qconsume.greenlets")
 
 _all: weakref.WeakSet[OwnGreenlet] = weakref.WeakSet()
 
-#: In a child, the copy of the greenlet that forked, where that was one of ours.
-forked: OwnGreenlet | None = None
+#: In a child, the copies of the parent's greenlets: none of them goes on here.
+copies: set[OwnGreenlet] = set()
 
 
 class OwnGreenlet(gevent.Greenlet):  # type: ignore[misc]
@@ -82,17 +82,20 @@ class _LeftToParent(OwnGreenlet):
         """Called by gevent's hub for time-outs."""
 
 
-def end_child() -> t.NoReturn:
-    """End a child whose code came back to the worker's."""
-    error = sys.exc_info()[1]
+def end_child(error: BaseException | None = None) -> t.NoReturn:
+    """End a child whose code came back to the worker's, or to no code at all.
+
+    :param error: What it raised; the error that is being handled, unless given.
+    """
+    error = error or sys.exc_info()[1]
     code = 0 if error is None else 1
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else int(bool(error.code))
         error = None
     logger.warning(
-        "A handler forked, and the child came back from it; the child (process %d) ends"
-        " here. Only the parent goes on with the message. End what forks by"
-        " 'os._exit()', or use 'subprocess'.",
+        "Code of the app forked, and the child came back from it; the child (process"
+        " %d) ends here. Only the parent goes on. End what forks by 'os._exit()', or"
+        " use 'subprocess'.",
         os.getpid(),
         exc_info=error,
     )
@@ -100,13 +103,14 @@ def end_child() -> t.NoReturn:
 
 
 def _leave_to_parent() -> None:
-    global forked
     current = gevent.getcurrent()
-    forked = None
+    if _all and current not in _all and isinstance(current, gevent.Greenlet):
+        # One of the app: behind it nothing is left, but a hub that waits for ever.
+        current.unlink_all()
+        current.rawlink(lambda ended: end_child(ended.exception))
+    copies.update(_all)
     for greenlet in list(_all):
-        if greenlet is current:
-            forked = greenlet
-        else:
+        if greenlet is not current:
             greenlet.__class__ = _LeftToParent
     _all.clear()
 

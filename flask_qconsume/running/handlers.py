@@ -302,7 +302,7 @@ class Handlers:
         self._busy[this] = job
         try:
             result = self._work(delivery)
-            if greenlets.forked is this:
+            if greenlets.copies and this in greenlets.copies:
                 greenlets.end_child()
             if not job.given_up:
                 self._done(job.delivery or delivery, result)

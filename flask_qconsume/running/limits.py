@@ -87,7 +87,7 @@ class TimeLimit:
         self._greenlet.throw(self._error)
 
     def __exit__(self, kind: t.Any, error: t.Any, traceback: t.Any) -> None:
-        if greenlets.forked is self._greenlet:
+        if greenlets.copies and self._greenlet in greenlets.copies:
             greenlets.end_child()
         self._limits.running.pop(self, None)
         if self._error is not None and error is None:

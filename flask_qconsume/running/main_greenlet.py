@@ -6,6 +6,7 @@ gevent's hub. There they ask for a stop, and cut none short. Knows no messages.
 
 from __future__ import annotations
 
+import os
 import typing as t
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ import gevent
 
 from ..logs import logger_named
 from ..text import printable
+from . import greenlets
 from .event import Event
 from .greenlets import ProtectedGreenlet
 
@@ -29,10 +31,13 @@ def wait_for_stop(asked: Event) -> bool:
 
     :returns: Whether it was by ``asked``, and not by an exit of another greenlet.
     """
+    process = os.getpid()
     while not asked.is_set():
         try:
             asked.wait()
         except _EXITS as error:
+            if os.getpid() != process:
+                greenlets.end_child()
             text = (
                 "A greenlet raised %s: stopping. Raise it in none, or the worker ends"
             )

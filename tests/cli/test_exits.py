@@ -87,6 +87,21 @@ def test_an_exit_in_a_greenlet_is_a_stop_with_a_code_of_its_own(
     assert "Stopped cleanly" in worker.output
 
 
+def test_an_exit_in_a_forked_child_stops_no_worker(
+    commands: Commands, folder: pathlib.Path
+) -> None:
+    """The child would close the parent's connections as its own."""
+    raised = "ValueError if __import__('os').fork() else SystemExit"
+    write_app(folder, raised, "one", "two")
+    with commands.start("run") as worker:
+        worker.wait_for("the child came back from it")
+        worker.wait_for("handled two")
+        assert worker.end() == 0
+    assert "A greenlet raised" not in worker.output
+    assert worker.output.count("in leave") == 1
+    assert worker.output.count("Stopped cleanly") == 1
+
+
 def test_another_exit_does_not_cut_the_stop_short(
     commands: Commands, folder: pathlib.Path
 ) -> None:

@@ -106,3 +106,15 @@ def test_a_child_that_waits_reads_and_settles_nothing_on_rabbitmq(
 def test_a_child_that_a_greenlet_of_the_message_forks_ends() -> None:
     fork = "lambda: spawn(os.fork).get()"
     check(worked("memory://", "say('never here')", fork), 0)
+
+
+def test_a_child_that_a_greenlet_of_the_app_forks_ends() -> None:
+    """It would go on with the handler that waits, or wait with the parent's sockets."""
+    fork = "lambda: gevent.spawn(lambda: os.fork() or 1 / 0).get()"
+    check(worked("memory://", "say('never here')", fork), 1)
+
+
+def test_a_child_that_wakes_a_handler_ends() -> None:
+    wait = "gevent.spawn(lambda: got.set(os.fork() or gevent.sleep(0.5) or 0))"
+    fork = f"lambda: [got := gevent.event.AsyncResult(), {wait}, got.get()][2]"
+    check(worked("memory://", "gevent.sleep(0.5)", fork), 0)
