@@ -42,11 +42,12 @@ class Json(Format):
         self._max_items = max_items
 
     def decode(self, message: Message) -> t.Any:
-        if len(message.raw) > self._max_items:
+        raw = message.raw
+        if len(raw) > self._max_items:
             self._check(message)
         if _quickly is not None and is_utf8(message):
             try:
-                return _quickly(message.raw)
+                return _quickly(raw)
             except Exception:
                 pass  # Whatever ails it is found, and told, by the other one.
         return self._decoded(message)
@@ -61,7 +62,7 @@ class Json(Format):
     def _decoded(self, message: Message) -> t.Any:
         if not message.raw:
             raise ValueError("it is empty")
-        return _DECODER.decode(text_of(message))
+        return _read(text_of(message))
 
     def encode(self, body: t.Any, routing_key: str) -> bytes:
         raw = _ENCODER.encode(body).encode()
@@ -93,6 +94,18 @@ def _finite(digits: str) -> float:
     if math.isinf(number):
         raise ValueError(f"the number {printable(digits, 40)} is too large")
     return number
+
+
+def _read(text: str) -> t.Any:
+    """What a text means, without a search for white space around it if there is none.
+
+    That search takes a tenth of the time that short bodies take.
+    """
+    try:
+        value, end = _DECODER.raw_decode(text)
+    except ValueError:
+        end = -1
+    return value if end == len(text) else _DECODER.decode(text)
 
 
 #: 'json.loads' and 'json.dumps' would make new ones each time.

@@ -49,8 +49,9 @@ def decode(message: Message, decoders: Decoders, max_size: int) -> t.Any:
             f"the body has {len(message.raw)} bytes, more than"
             f" 'QCONSUME_MAX_MESSAGE_SIZE' = {max_size}"
         )
-    if UNREADABLE in message.headers:
-        raise UndecodableMessage(f"unreadable: {message.headers[UNREADABLE]}")
+    headers = message.headers
+    if UNREADABLE in headers:
+        raise UndecodableMessage(f"unreadable: {headers[UNREADABLE]}")
     given = message.content_type
     decoder = decoders.get(given) or decoder_of(decoders, given)
     if decoder is None:
@@ -58,7 +59,7 @@ def decode(message: Message, decoders: Decoders, max_size: int) -> t.Any:
             f"the content type '{printable(normal(given or ''))}' is not accepted;"
             f" there are: {', '.join(names(decoders))}"
         )
-    if message.content_encoding in BY_ENCODING or message.headers.get("compression"):
+    if "compression" in headers or message.content_encoding in BY_ENCODING:
         message = _decompressed(message, max_size)
     try:
         return decoder(message)
