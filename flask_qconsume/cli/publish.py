@@ -15,6 +15,7 @@ from ..message import Message
 from ..settings import JSON
 from ..settings import MSGPACK
 from ..text import printable
+from ..text import quoted
 from .context import check_shared
 from .context import with_consumers
 from .durations import Duration
@@ -100,5 +101,5 @@ def _parsed(raw: bytes, content_type: str) -> t.Any:
 def _header(text: str) -> tuple[str, str]:
     name, found, value = text.partition("=")
     if not found or not name:
-        raise click.UsageError(f"A header is NAME=VALUE, not '{text}'.")
+        raise click.UsageError(f"A header is NAME=VALUE, not {quoted(text)}.")
     return name, value

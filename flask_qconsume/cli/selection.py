@@ -115,7 +115,7 @@ class Selection:
 
         :raises UnknownConsumer: if there is any.
         """
-        missing = ", ".join(f"'{ref}'" for ref in sorted(self.filter.ids - self.met))
+        missing = ", ".join(map(quoted, sorted(self.filter.ids - self.met)))
         if missing:
             raise UnknownConsumer(
                 f"There is no dead letter {missing} there. 'flask qconsume dead-letters"

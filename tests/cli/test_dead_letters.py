@@ -332,10 +332,10 @@ def test_listing_on_rabbitmq(rabbit_shop: Flask) -> None:
 
 def test_a_ref_that_is_not_there_is_an_error(shop: Flask) -> None:
     ids = bury(shop, *SEVERAL)
-    done = invoke(shop, "dead-letters", "replay", "--id", ids[0], "--id", "gone")
+    done = invoke(shop, "dead-letters", "replay", "--id", ids[0], "--id", "gone\n")
     assert done.exit_code == 1
     assert "Replayed 1 dead letter." in done.output
-    assert "Error: There is no dead letter 'gone' there." in done.output
+    assert r"Error: There is no dead letter 'gone\n' there." in done.output
 
 
 @pytest.mark.parametrize(

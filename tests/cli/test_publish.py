@@ -96,6 +96,7 @@ def test_options_are_passed_on(shop: Flask) -> None:
         (["a", "NaN", "--content-type", "application/json; charset=utf-8"], "no JSON"),
         (["a", "x", "--content-type", "application/x+json"], "The body is no JSON"),
         (["a", "1", "--header", "x"], "A header is NAME=VALUE, not 'x'"),
+        (["a", "1", "--header", "x\ny"], r"A header is NAME=VALUE, not 'x\ny'"),
         (["a", "1", "--delay", "soon"], "'soon' is no duration"),
         (["a", "1", "--priority", "10"], "10 is not in the range"),
         (["a", "1", "--header", "x-qconsume-id=1"], "'x-qconsume-' is kept for"),
