@@ -12,6 +12,7 @@ import contextlib
 import os
 import select
 import signal
+import typing as t
 from collections.abc import Sequence
 from types import FrameType
 
@@ -46,7 +47,7 @@ class SignalReader:
         ]
         self._pipe, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
-        self._before = {n: signal.signal(n, _do_nothing) for n in self.numbers}
+        self._before = {n: signal.signal(n, _handle) for n in self.numbers}
         for number in self.numbers:  # Libraries in C see no more EINTR than ever.
             signal.siginterrupt(number, False)
         _set_wakeup_fd(self._writer)
@@ -84,15 +85,27 @@ class SignalReader:
 
     def _is_ours(self, number: int) -> bool:
         # The app may have set a handler of its own since, for this signal or another.
-        return signal.getsignal(number) is _do_nothing
+        return signal.getsignal(number) is _handle
+
+    def write(self, number: int) -> None:
+        """Write a number that the handler in C has written elsewhere."""
+        elsewhere = _set_wakeup_fd(self._writer)
+        if elsewhere != self._writer:
+            _set_wakeup_fd(elsewhere)
+            with contextlib.suppress(OSError):
+                os.write(self._writer, bytes([number]))
 
 
-def _do_nothing(number: int, frame: FrameType | None) -> None:
-    """Stands where Python wants a handler; the pipe has the number by now."""
+def _handle(number: int, frame: FrameType | None) -> None:
+    """Called by Python; the pipe has the number by now, unless asyncio has its own."""
+    if _active is not None:
+        _active.write(number)
 
 
-def _set_wakeup_fd(descriptor: int) -> None:
-    original("signal", "set_wakeup_fd")(descriptor, warn_on_full_buffer=False)
+def _set_wakeup_fd(descriptor: int) -> int:
+    """Have the numbers of signals written there; where they were written before."""
+    set_wakeup_fd = original("signal", "set_wakeup_fd")
+    return t.cast(int, set_wakeup_fd(descriptor, warn_on_full_buffer=False))
 
 
 # A child shares the pipe: a signal sent to it, as 'multiprocessing.Pool' does at its

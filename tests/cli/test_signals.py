@@ -30,6 +30,18 @@ def begin(sender, worker):
 
 COMPUTE = "while True: pass"
 
+#: Takes the place to which Python's handler in C writes, and leaves none behind.
+ASYNCIO = """
+import asyncio
+import signal
+
+loop = asyncio.new_event_loop()
+loop.add_signal_handler(signal.SIGWINCH, print)
+loop.remove_signal_handler(signal.SIGWINCH)
+loop.close()
+print("asyncio was here", flush=True)
+"""
+
 #: What waits in C, which neither gevent nor a handler of Python's interrupts.
 WAIT = 'gevent.monkey.get_original("time", "sleep")(1000)'
 
@@ -50,6 +62,16 @@ def test_what_closes_a_terminal_stops_it_cleanly(
         assert worker.end(number) == 0
     assert f"{number.name}: stopping; once more ends at once" in worker.output
     assert worker.output.endswith("Stopped cleanly\n")
+
+
+def test_signals_stop_it_also_after_asyncio_has_handled_some(
+    commands: Commands,
+) -> None:
+    block(commands, f"exec({ASYNCIO!r})")
+    with commands.start("run") as worker:
+        worker.wait_for("asyncio was here")
+        assert worker.end() == 0
+    assert worker.output.count("SIGTERM: stopping") == 1
 
 
 def test_a_hangup_that_was_ignored_before_stays_so(commands: Commands) -> None:
