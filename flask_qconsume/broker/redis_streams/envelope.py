@@ -134,8 +134,8 @@ def _foreign(
         properties["content_type"] = _taken(fields, _CONTENT_TYPES)
         properties["content_encoding"] = _taken(fields, _ENCODINGS)
     else:
-        texts = {_name(name): _texts(values) for name, values in pairs.items()}
-        body = json.dumps(texts).encode()
+        # Bytes that are not UTF-8 are escaped as in names.
+        body = json.dumps(fields, default=_name).encode()
     fields.pop(body_field, None)
     return basic.incoming(
         body,
@@ -173,14 +173,9 @@ def _value(values: Sequence[bytes]) -> t.Any:
 
     Bytes that are not UTF-8 stay bytes, which every broker can hold in a header.
     """
-    found = [_decoded(value) for value in values]
-    return found[0] if len(found) == 1 else found
-
-
-def _texts(values: Sequence[bytes]) -> str | list[str]:
-    """The same in a body, which is JSON; there such bytes are escaped as in names."""
-    found = [_name(value) for value in values]
-    return found[0] if len(found) == 1 else found
+    if len(values) == 1:
+        return _decoded(values[0])
+    return [_decoded(value) for value in values]
 
 
 def _decoded(raw: bytes) -> str | bytes:
