@@ -6,6 +6,7 @@ Each decorator is a thin skin over a method of the same work (``consumer`` over
 
 from __future__ import annotations
 
+import gc
 import inspect
 import typing as t
 import weakref
@@ -219,11 +220,18 @@ class ConsumerScaffold:
 
 def forgotten() -> list[str]:
     """For each blueprint or extension that has consumers and no app: what to call."""
-    return sorted(
-        scaffold._qconsume_remedy()
+    if any(_unowned()):
+        # Those that nothing refers to any more are not part of the program.
+        gc.collect()
+    return sorted(scaffold._qconsume_remedy() for scaffold in _unowned())
+
+
+def _unowned() -> list[ConsumerScaffold]:
+    return [
+        scaffold
         for scaffold in _scaffolds
         if scaffold._qconsume_scope.consumers and not scaffold._qconsume_scope.owned
-    )
+    ]
 
 
 def _check_error_class(error: t.Any) -> None:

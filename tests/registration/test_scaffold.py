@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import typing as t
 
 import pytest
 
+from flask_qconsume import ConsumerBlueprint
 from flask_qconsume import QConsume
 from flask_qconsume import RegistrationError
+from flask_qconsume.registration.missing import why_not_all
 
 
 def test_consumer_without_arguments_says_how_it_is_written() -> None:
@@ -26,3 +29,21 @@ def test_an_error_handler_without_its_class_is_refused() -> None:
 
         @qconsume.message_errorhandler
         def declined(error: Exception) -> None: ...
+
+
+def test_a_blueprint_that_nothing_refers_to_any_more_is_not_forgotten() -> None:
+    def add(name: str) -> ConsumerBlueprint:
+        blueprint = ConsumerBlueprint(name, __name__)
+        blueprint.add_consumer(f"{name}-queue", print)
+        blueprint.itself = blueprint
+        return blueprint
+
+    gc.disable()
+    try:
+        add("gone-for-good")  # Only a cycle keeps it until a collection.
+        kept = add("kept-in-hand")
+        named = why_not_all()
+    finally:
+        gc.enable()
+    assert "'gone-for-good'" not in named
+    assert f"'{kept.name}'" in named
