@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import pathlib
 import socket
+import subprocess
+import sys
 import time
 import typing as t
 
@@ -15,6 +18,7 @@ from flask_qconsume import BrokerRefused
 from flask_qconsume import ConfigurationError
 from flask_qconsume import QConsume
 from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.tls import speaks_tls
 from flask_qconsume.extension import AppConsumers
 
 from .certificates import Certificates
@@ -228,3 +232,24 @@ def test_an_option_that_is_mistyped_is_told_by_its_name(
             assert said in str(caught.value)
             with pytest.raises(ConfigurationError):
                 app.broker.connect(app.topology.queues[0], Lane.MAIN, 1)
+
+
+HANGS_UP = """
+import socket, struct
+with socket.create_server(("127.0.0.1", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    for _ in range(100):
+        client, _ = server.accept()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+"""
+
+
+def test_a_server_that_hangs_up_at_once_speaks_no_tls_and_leaves_nothing_open() -> None:
+    """Such as a broker that is being restarted; an open socket is a warning here."""
+    server = subprocess.Popen([sys.executable, "-c", HANGS_UP], stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    with server, server.stdout as output:
+        port = int(output.readline())
+        assert not any(speaks_tls("127.0.0.1", port) for _ in range(100))
+    gc.collect()

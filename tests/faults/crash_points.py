@@ -87,13 +87,25 @@ OF_LINK: dict[str, tuple[Point, ...]] = {
     "pause": (Point.BEFORE_PAUSE, Point.AFTER_PAUSE),
     "release": (Point.BEFORE_RELEASE, Point.AFTER_RELEASE),
     "close": (Point.BEFORE_CLOSE, Point.AFTER_CLOSE),
+    # Changes how much is fetched, and nothing of what was.
+    "exceed": (),
 }
 OF_BROKER: dict[str, tuple[Point, ...]] = {
     "connect": (Point.CONNECTED,),
     "declare": (Point.DECLARED,),
     "publish": (Point.BEFORE_PUBLISH, Point.SENT, Point.AFTER_PUBLISH),
     "close": (Point.BROKER_CLOSED,),
-    # What commands do, and who waits for a broker, beside the messages' way.
+    # Names, forks, and what commands and waits ask: beside the messages' way.
+    "names": (),
+    "check_names": (),
+    "beside": (),
+    "attend": (),
+    "leave_to_parent": (),
+    "caveats": (),
+    "statuses": (),
+    "held_back": (),
+    "kept_in_process": (),
+    "find_bindings": (),
     "answers": (),
     "records": (),
     "declare_delays": (),

@@ -14,7 +14,7 @@ from .trial import config_of
 SAID = (
     "lost the connection",
     "their leases had ended",
-    "somebody else may handle what is being handled here",
+    "another member may handle what is being handled here",
 )
 
 
