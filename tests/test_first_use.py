@@ -250,13 +250,18 @@ def test_a_child_publishes_that_was_forked_while_another_thread(
     assert run(script, patched) == "the child ended with 0\n"
 
 
+@pytest.mark.parametrize("before", ["", "import gevent\n"], ids=["", "gevent"])
 def test_the_first_publish_imports_nothing_once_the_broker_is_made(
-    run: Run, url: str
+    run: Run, url: str, before: str
 ) -> None:
     """Imports are made under the one lock that a fork waits for."""
-    script = APP.format(url=url) + (
-        "consumers.broker\nbefore = set(sys.modules)\npublish()\n"
-        "print(sorted(set(sys.modules) - before))\n"
+    script = (
+        before
+        + APP.format(url=url)
+        + (
+            "consumers.broker\nbefore = set(sys.modules)\npublish()\n"
+            "print(sorted(set(sys.modules) - before))\n"
+        )
     )
     assert run(script, False) == "[]\n"
 

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 # Otherwise kombu imports it with the first connection; see 'first_use'.
 import kombu.transport.redis  # noqa: F401
 from kombu.connection import Connection
+from kombu.utils.compat import detect_environment
 from redis import exceptions
 
 from ...errors import BrokerError
@@ -39,6 +40,7 @@ from .security import problem_of
 Command = tuple[t.Any, ...]
 
 _connection: t.Any = Connection
+_detect_environment: t.Any = detect_environment
 _ERRORS = (exceptions.RedisError, OSError)
 #: What Redis answered, though redis-py makes a lost connection of it, and hangs up.
 _HUNG_UP = (exceptions.AuthenticationError, exceptions.BusyLoadingError)
@@ -201,6 +203,9 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         _check_url(settings.broker_url)
+        # With the first connection it would import gevent's sockets, where something
+        # has imported gevent; see 'first_use'.
+        _detect_environment()
         self._url = settings.broker_url
         given = connection_options(settings.transport_options)
         #: Seconds of silence after which a connection is given up.
