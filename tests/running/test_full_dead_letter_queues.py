@@ -13,6 +13,7 @@ from confluent_kafka.admin import ConfigResource
 from flask_qconsume.broker.base import DeadLetter
 from flask_qconsume.broker.kafka import layout
 from flask_qconsume.running.backoff import Backoff
+from flask_qconsume.running.worker import Worker
 
 from ..servers.kafka import Kafka
 from ..servers.rabbitmq import Vhost
@@ -36,7 +37,7 @@ def _try_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def shop(bench: Bench, rabbitmq_vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """A consumer of four at once, whose bad orders become dead letters; one fits."""
+    """A consumer of four at once, whose bad orders become dead letters; few fit."""
     monkeypatch.setattr("flask_qconsume.broker.delivery.PARKED_FOR", 1.0)
     bench.config["QCONSUME_BROKER_URL"] = rabbitmq_vhost.url
     add_consumer(bench)
@@ -55,20 +56,40 @@ def add_consumer(bench: Bench) -> None:
             raise ValueError
 
 
+def fill_dead_letters(shop: Bench, worker: Worker) -> list[str]:
+    """Publish bad orders until the dead-letter queue refuses one; return them all.
+
+    A quorum queue takes more than its bound: what is sent before the publisher has
+    heard that the queue is full.
+    """
+    orders: list[str] = []
+
+    def refuses_after_one_more() -> bool:
+        orders.append(f"bad {len(orders)}")
+        shop.publish("billing", orders[-1])
+        return worker.subscriptions[0].puts_off
+
+    wait_for(refuses_after_one_more, 30)
+    return orders
+
+
 def test_neighbours_are_handled_and_dead_letters_arrive_in_the_end(shop: Bench) -> None:
-    orders = [f"bad {n}" for n in range(12)] + [f"good {n}" for n in range(12)]
     worker = shop.start()
-    for order in orders:
+    orders = fill_dead_letters(shop, worker)
+    more = [f"bad too {n}" for n in range(12)] + [f"good {n}" for n in range(12)]
+    for order in more:
         shop.publish("billing", order)
+    orders += more
     counts = worker.subscriptions[0].counts
     wait_for(lambda: counts["ack"] == 12, 30)
     wait_for(lambda: "dead-letter queue refuses" in worker.watch.verdict.to_json())
     assert worker.watch.verdict.live
 
     letters: dict[t.Any, DeadLetter] = {}
-    wait_for(lambda: len(take_out(shop, letters)) == 12, 60)
+    bad = [order for order in orders if order.startswith("bad")]
+    wait_for(lambda: len(take_out(shop, letters)) == len(bad), 60)
     assert sorted(letter.message.raw for letter in letters.values()) == sorted(
-        json.dumps(order).encode() for order in orders if order.startswith("bad")
+        json.dumps(order).encode() for order in bad
     )
     for letter in letters.values():
         assert letter.headers["x-qconsume-error"].startswith("builtins.ValueError")
@@ -93,12 +114,7 @@ def take_out(shop: Bench, letters: dict[t.Any, DeadLetter]) -> dict[t.Any, DeadL
 
 def test_a_stop_that_could_not_settle_says_so(shop: Bench) -> None:
     worker = shop.start()
-    shop.publish("billing", "bad 1")
-    wait_for(lambda: len(shop.dead("billing")) == 1)
-    shop.publish("billing", "bad 2")
-    shop.publish("billing", "bad 3")
-    wait_for(lambda: worker.subscriptions[0].puts_off)
-
+    fill_dead_letters(shop, worker)
     assert worker.stop() is False
 
 
