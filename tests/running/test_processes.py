@@ -102,6 +102,9 @@ class Blocked(logging.Handler):
 logging.getLogger("flask_qconsume").addHandler(Blocked())
 """
 
+#: Prints each verdict about the children as it is told.
+TELL = "supervisor.tell(lambda told: print(told.to_json(), flush=True))"
+
 
 class Supervised(Commands):
     """A supervisor over programs of the test's own."""
@@ -241,7 +244,7 @@ def test_one_that_cannot_start_does_not_end_the_others(supervised: Supervised) -
 
 def test_one_that_does_not_come_up_is_told(supervised: Supervised) -> None:
     """It hangs in an import, say."""
-    supervised.watching = "supervisor.tell(lambda told: print(told.to_json()))"
+    supervised.watching = TELL
     child = "print('hangs', os.getpid(), flush=True)\ncontrol.recv(1)\n"
     with supervised.begin(child, count=1) as parent:
         parent.wait_for("hangs")
@@ -268,8 +271,9 @@ def test_one_that_is_blocked_while_it_starts_is_not_killed(
     supervised: Supervised,
 ) -> None:
     """A hook may load what takes long."""
-    child = f"{REPORT.format(50.0)}{WAIT.replace('up()', '')}"
-    supervised.watching = "supervisor.tell(lambda told: print(told.to_json()))"
+    report = REPORT.format(50.0).strip()
+    child = f"import time\nwhile True:\n    {report}\n    time.sleep(0.5)\n"
+    supervised.watching = TELL
     with supervised.begin(child, count=1) as parent:
         parent.wait_for('{"live": false, "ready": false, "wrong": []}', 3)
         assert parent.end() == 0
