@@ -174,8 +174,8 @@ child = os.fork()
 if child == 0:
     try:
         publish()
-    except PublishError as error:
-        print(error, flush=True)
+    except Exception as error:
+        print(repr(error), flush=True)
         os._exit(1)
     os._exit(0)
 forked.set()
