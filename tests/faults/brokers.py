@@ -23,6 +23,8 @@ SINGLE = EVERYWHERE - {"cluster"}
 
 #: Seconds for which a broker hangs or refuses: longer than it is waited for.
 LONG = 2 * HEARTBEAT + 2
+#: Seconds that a killed broker is away, beside what its start takes.
+_AWAY = 1.0
 #: Seconds that a timeout for consumers is set to.
 IMPATIENCE = 2.0
 
@@ -39,6 +41,8 @@ def _restart(scene: Scene, chance: random.Random) -> None:
 
 def _kill(scene: Scene, chance: random.Random) -> None:
     scene.server.kill()
+    # A broker that is back before a client connects again was never missed.
+    scene.last(_AWAY)
     scene.server.start()
 
 
