@@ -146,11 +146,10 @@ class AppConsumers:
             if not broker.attended and not self._sender.testing:
                 return [unattended(broker) for _ in messages]
             timeout = self.settings.publish_timeout
-            return self._circuit.publish(broker, messages, timeout)
+            errors = self._circuit.publish(broker, messages, timeout)
         except RuntimeError as error:
-            if isinstance(error, QConsumeError):
-                raise
-            raise PublishError(_cannot_begin(error)) from error
+            raise _explained(error) from error
+        return [error and _explained(error) for error in errors]
 
     def _composed(
         self, routing_key: str, body: t.Any, options: t.Mapping[str, t.Any] = {}
@@ -173,15 +172,17 @@ class AppConsumers:
             self._broker.made.close()
 
 
-def _cannot_begin(error: RuntimeError) -> str:
+def _explained(error: Exception) -> Exception:
     """Explain an error of Python's own: mostly that it starts no thread."""
+    if isinstance(error, QConsumeError) or not isinstance(error, RuntimeError):
+        return error
     text = f"Cannot publish: {printable(error)}."
-    if threading.main_thread().is_alive():
-        return text
-    return (
-        f"{text} The interpreter is shutting down, and starts no threads any more."
-        " Publish before the main thread ends, not in 'atexit'."
-    )
+    if not threading.main_thread().is_alive():
+        text += (
+            " The interpreter is shutting down, and starts no threads any more."
+            " Publish before the main thread ends, not in 'atexit'."
+        )
+    return PublishError(text)
 
 
 def _raise_first(errors: list[Exception | None]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+import typing as t
 from collections import deque
 from collections.abc import Sequence
 
@@ -163,9 +164,10 @@ class Publisher:
             try:
                 self._step()
             except BaseException as error:
-                # Nobody else would publish in this process, ever. Under gevent this is
-                # a greenlet, which may be killed by what kills all that it finds.
-                logger.exception("the publisher starts anew after an error")
+                # No other thread would publish in this process, ever. Under gevent this
+                # is a greenlet, which code of the app may kill with all that it finds.
+                if not _starts_no_thread(error):
+                    logger.exception("the publisher starts anew after an error")
                 self._start_anew(error)
         self._origin.stay_away()
         self._end()
@@ -254,8 +256,11 @@ class Publisher:
             self._bell.wait(left)
 
     def _fail_waiting(self, error: BaseException) -> None:
+        reason: Exception = (
+            error if _starts_no_thread(error) else translated(error, "Not published")
+        )
         while self._waiting:
-            self._waiting.popleft().finish(translated(error, "Not published"))
+            self._waiting.popleft().finish(reason)
 
     def _send(self, session: Session) -> None:
         if len(session.in_flight) > _CROWD and len(self._waiting) < _ENOUGH:
@@ -332,6 +337,14 @@ class Publisher:
             for parcel in unconfirmed:
                 parcel.finish(BrokerUnavailable("The publisher was closed."))
             self._fail_waiting(BrokerUnavailable("The publisher was closed."))
+
+
+def _starts_no_thread(error: BaseException) -> t.TypeGuard[RuntimeError]:
+    """Tell Python's refusal of a thread while the interpreter shuts down.
+
+    Under gevent a look-up of the broker's address needs one.
+    """
+    return isinstance(error, RuntimeError) and not threading.main_thread().is_alive()
 
 
 def _to_blame(error: BaseException, parcels: list[Parcel]) -> list[Parcel]:
