@@ -17,8 +17,8 @@ from collections.abc import MutableMapping
 from ..errors import WorkerError
 from ..logs import logger_named
 from ..text import printable
+from ..transports import native
 from ..transports.native import original
-from . import native
 from .health import Verdict
 
 logger = logger_named("flask_qconsume.watch")

@@ -7,8 +7,8 @@ import signal
 import gevent
 
 from ..logs import logger_named
+from ..transports import native
 from ..transports.native import Latch
-from . import native
 from .event import Event
 from .exits import RESERVE
 from .exits import end_process

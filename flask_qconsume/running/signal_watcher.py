@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 
 from ..logs import logger_named
+from ..transports import native
 from ..transports.native import NativeThread
-from . import native
 from .exits import FORCED
 from .exits import RESERVE
 from .exits import STOPS

@@ -23,10 +23,10 @@ from ..broker.base import Suspects
 from ..broker.delivery import Lane
 from ..logs import handlers_hang_for
 from ..logs import logger_named
+from ..transports import native
 from ..transports.native import Latch
 from ..transports.native import NativeThread
 from . import health
-from . import native
 from .greenlets import ProtectedGreenlet
 from .health import Facts
 from .health import Hunger
