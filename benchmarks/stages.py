@@ -52,8 +52,8 @@ def context(count: int) -> Callable[[], None]:
 
 def arrival(count: int) -> Callable[[], None]:
     """A delivery of RabbitMQ's, from the bytes to a message."""
-    from flask_qconsume.broker.rabbitmq.arrivals import delivered
-    from flask_qconsume.transports import amqp_frames as frames
+    from flask_qconsume.brokers.rabbitmq.amqp import frames as frames
+    from flask_qconsume.brokers.rabbitmq.incoming import delivered
 
     data = _delivery()
 
@@ -69,7 +69,7 @@ def arrival(count: int) -> Callable[[], None]:
 def _delivery() -> bytes:
     import amqp
 
-    from flask_qconsume.transports import amqp_frames as frames
+    from flask_qconsume.brokers.rabbitmq.amqp import frames as frames
 
     names = b"\x00\x3c\x00\x3c\x08qconsume" + struct.pack(">QB", 7, 0)
     headers = {
@@ -107,7 +107,7 @@ def decoding(count: int) -> Callable[[], None]:
 def dispatching(count: int) -> Callable[[], None]:
     """All of dispatch: app context, decoding, time limit, an empty handler."""
     from flask_qconsume.handling.dispatch import dispatch
-    from flask_qconsume.running import limits
+    from flask_qconsume.running import time_limits as limits
 
     app = app_of(_JOB, None)
     consumer = app.extensions["qconsume"].consumers["handle"]
@@ -154,9 +154,9 @@ def publishing(count: int) -> Callable[[], None]:
 
 def departure(count: int) -> Callable[[], None]:
     """What is published, composed and written as RabbitMQ's frames."""
+    from flask_qconsume.broker.compose import compose
     from flask_qconsume.broker.properties import outgoing
-    from flask_qconsume.broker.publishing import compose
-    from flask_qconsume.broker.rabbitmq.parcel import Parcel
+    from flask_qconsume.brokers.rabbitmq.pending_publish import Parcel
 
     def run() -> None:
         for _ in range(count):

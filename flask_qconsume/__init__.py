@@ -88,7 +88,7 @@ __all__ = [
 def __getattr__(name: str) -> t.Any:
     # 'spawn' needs gevent, which a process that only publishes need not import.
     if name == "spawn":
-        from .running.children import spawn
+        from .running.spawn import spawn
 
         return spawn
     raise AttributeError(f"module 'flask_qconsume' has no attribute '{name}'")

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from flask import Flask
 
 from .broker.base import Broker
-from .broker.circuit import Circuit
-from .broker.opening import check_url
-from .broker.opening import open_broker
-from .broker.policies import unattended
-from .broker.publishing import compose
+from .broker.checks import unattended
+from .broker.circuit_breaker import Circuit
+from .broker.compose import compose
 from .broker.topology import Topology
 from .broker.topology import topology_of
+from .broker.urls import check_url
+from .broker.urls import open_broker
 from .errors import ConfigurationError
 from .errors import PublishError
 from .errors import QConsumeError

@@ -22,7 +22,7 @@ from flask.cli import FlaskGroup
 
 import flask_qconsume
 from flask_qconsume.broker import headers
-from flask_qconsume.broker.kafka import records
+from flask_qconsume.brokers.kafka import records
 from flask_qconsume.cli import cli
 from flask_qconsume.formats import protobuf
 from flask_qconsume.handling import payload

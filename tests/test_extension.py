@@ -17,7 +17,7 @@ from flask_qconsume import PublishError
 from flask_qconsume import QConsume
 from flask_qconsume import Unroutable
 from flask_qconsume import signals
-from flask_qconsume.broker.memory import Memory
+from flask_qconsume.brokers.memory import Memory
 from flask_qconsume.extension import AppConsumers
 from flask_qconsume.extension import consumers_of
 from tests.apps import consumers
@@ -118,7 +118,7 @@ def test_a_broker_whose_package_is_missing_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # What Python does where a module cannot be imported.
-    monkeypatch.setitem(sys.modules, "flask_qconsume.broker.redis", None)
+    monkeypatch.setitem(sys.modules, "flask_qconsume.brokers.redis", None)
     app = make_app(broker_url="redis://localhost")
     with pytest.raises(ConfigurationError, match=r"'Flask-QConsume\[redis\]'"):
         app.extensions["qconsume"].broker  # noqa: B018

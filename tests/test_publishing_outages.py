@@ -15,7 +15,7 @@ from flask_qconsume import BrokerAway
 from flask_qconsume import BrokerUnavailable
 from flask_qconsume import PublishTimeout
 from flask_qconsume import QConsume
-from flask_qconsume.running.listening import listen
+from flask_qconsume.running.sockets import listen
 from flask_qconsume.running.web import Web
 
 from .apps import make_app

@@ -17,7 +17,7 @@ def drain(job: Job) -> None:
 
 
 def _drain_rabbitmq(job: Job) -> None:
-    from flask_qconsume.transports.amqp import Transport
+    from flask_qconsume.brokers.rabbitmq.amqp.transport import Transport
 
     consume(job, job.url, transport=Transport)
 

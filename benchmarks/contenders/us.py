@@ -21,7 +21,7 @@ def drain(job: Job) -> None:
     from gevent import monkey
 
     monkey.patch_all()
-    from flask_qconsume.running.garbage import look_less_often
+    from flask_qconsume.running.gc_tuning import look_less_often
     from flask_qconsume.running.worker import Worker
 
     tally = Tally(job)

@@ -48,7 +48,7 @@ def windows(job: Job) -> None:
 
 
 def _run(job: Job, tally: _Gated | _Windows) -> None:
-    from flask_qconsume.running.garbage import look_less_often
+    from flask_qconsume.running.gc_tuning import look_less_often
     from flask_qconsume.running.worker import Worker
 
     app = us.app_of(job, tally)

@@ -17,7 +17,7 @@ def drain(job: Job) -> None:
     from gevent import monkey
 
     monkey.patch_all()
-    from flask_qconsume.broker.delivery import Lane
+    from flask_qconsume.broker.link import Lane
 
     tally = Tally(job)
     consumers = us.app_of(job, None).extensions["qconsume"]

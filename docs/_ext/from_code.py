@@ -30,13 +30,13 @@ from sphinx.util.nodes import nested_parse_with_titles
 from flask_qconsume import settings
 from flask_qconsume.broker import given_queues
 from flask_qconsume.broker.capabilities import Capabilities
-from flask_qconsume.broker.opening import brokers
-from flask_qconsume.broker.rabbitmq import refusals
+from flask_qconsume.broker.urls import brokers
+from flask_qconsume.brokers.kafka.client import refusals as kafka_refusals
+from flask_qconsume.brokers.rabbitmq import refusals
 from flask_qconsume.cli import cli
 from flask_qconsume.cli.durations import spoken
-from flask_qconsume.cli.group import LazyGroup
+from flask_qconsume.cli.lazy_group import LazyGroup
 from flask_qconsume.handling import signals
-from flask_qconsume.transports import kafka_refusals
 
 KEY = re.compile(r"'?\b(QCONSUME_[A-Z_]+)\b'?")
 #: The names at the head of an option's line of help; its value follows.

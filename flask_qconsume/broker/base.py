@@ -21,9 +21,9 @@ from ..message import Message
 from ..message import Outgoing
 from ..settings import Settings
 from .capabilities import Capabilities
-from .delivery import Delivery
-from .delivery import Forward
-from .delivery import Lane
+from .link import Delivery
+from .link import Forward
+from .link import Lane
 from .names import Name
 from .names import check_unique
 from .names import names_of

@@ -6,8 +6,8 @@ gevent. So nothing here imports a command, gevent or kombu until it is needed.
 
 from __future__ import annotations
 
-from .group import Lazy
-from .group import LazyGroup
+from .lazy_group import Lazy
+from .lazy_group import LazyGroup
 
 _COMMANDS = {
     "run": ("run", "run", "Consume messages until SIGTERM, SIGINT, SIGHUP or SIGQUIT."),

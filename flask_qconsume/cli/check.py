@@ -10,7 +10,7 @@ import time
 
 import click
 
-from ..running.health import Verdict
+from ..running.health.verdict import Verdict
 from ..text import printable
 from ..text import quoted
 from .durations import Duration

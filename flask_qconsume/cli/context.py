@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import click
 from flask.cli import ScriptInfo
 
-from ..broker.policies import unshared
+from ..broker.checks import unshared
 from ..errors import QConsumeError
 from ..errors import UnsupportedByBroker
 from ..extension import AppConsumers

@@ -13,12 +13,12 @@ import click
 
 from ..broker.base import DeadLetter
 from ..text import counted
-from .letters import HEADERS
-from .letters import as_json
-from .letters import page
-from .letters import row
-from .selection import Selection
-from .selection import with_selection
+from .dead_letter_filters import Selection
+from .dead_letter_filters import with_selection
+from .dead_letter_text import HEADERS
+from .dead_letter_text import as_json
+from .dead_letter_text import page
+from .dead_letter_text import row
 from .table import table
 
 _NONE = "There are no such dead letters."

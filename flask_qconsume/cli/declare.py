@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import click
 
 from ..broker.base import Broker
-from ..broker.opening import open_broker
 from ..broker.topology import Binding
 from ..broker.topology import QueuePlan
+from ..broker.urls import open_broker
 from ..extension import AppConsumers
 from .context import check_shared
 from .context import with_consumers

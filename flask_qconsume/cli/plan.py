@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import click
 
 from ..broker.capabilities import Capabilities
+from ..broker.checks import unkept
 from ..broker.given_queues import effects_of
-from ..broker.policies import unkept
 from ..broker.topology import Binding
 from ..broker.topology import QueuePlan
 from ..errors import BrokerError
@@ -18,9 +18,9 @@ from ..registration.consumer import Consumer
 from ..text import counted
 from ..text import printable
 from .context import with_consumers
+from .descriptions import handler_name
+from .descriptions import retries_in_words
 from .durations import spoken
-from .words import handler_name
-from .words import retries_in_words
 
 Lines = Iterable[tuple[str, str]]
 

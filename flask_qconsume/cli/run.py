@@ -18,31 +18,31 @@ from flask import Flask
 from flask.cli import ScriptInfo
 from flask.helpers import get_debug_flag
 
-from ..broker.policies import unshared
+from ..broker.checks import unshared
 from ..errors import UnsupportedByBroker
 from ..extension import consumers_of
 from ..log_handlers import log_all_to
 from ..log_handlers import log_as
 from ..logs import logger_named
 from ..registration.registry import find
-from ..running.notices import Systemd
+from ..running.health.reporters import Systemd
 from ..running.patched import is_patched
-from .checks import Checks
 from .context import clean_errors
 from .durations import Duration
-from .patching import ensure_patched
-from .patching import patched_command
-from .patching import same_command
+from .gevent_patching import ensure_patched
+from .gevent_patching import patched_command
+from .gevent_patching import same_command
+from .health_reporters import Checks
 from .streams import open_missing_streams
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from ..broker.base import Broker
-    from ..running.child_process import ChildLimits
-    from ..running.parent import Parent
-    from ..running.processes import Supervisor
-    from ..running.shutdown import StopSignals
+    from ..running.process.child_process import ChildLimits
+    from ..running.process.parent import Parent
+    from ..running.process.stop_signals import StopSignals
+    from ..running.process.supervisor import Supervisor
     from ..running.web import Web
     from ..running.worker import Worker
     from ..settings import Settings
@@ -188,7 +188,7 @@ def _check_kill_blocked(seconds: float, processes: int | None) -> None:
 
 
 def _is_child() -> bool:
-    from ..running.child_process import FDS
+    from ..running.process.child_process import FDS
 
     return FDS in os.environ
 
@@ -196,12 +196,12 @@ def _is_child() -> bool:
 def _run_here(load: Callable[[], Flask], options: Options, reload: bool) -> int:
     if options.reexec:
         ensure_patched()
-    from ..running.parent import Parent
-    from ..running.shutdown import StopSignals
+    from ..running.process.parent import Parent
+    from ..running.process.stop_signals import StopSignals
 
     parent = Parent.from_environment()
     if reload:
-        from .reloading import run_reloading
+        from .code_reloader import run_reloading
 
         return run_reloading(
             lambda signals: serve(_loaded(load), options, signals, parent), parent
@@ -224,11 +224,11 @@ def serve(
     app: Flask, options: Options, signals: StopSignals, parent: Parent | None = None
 ) -> int:
     """Run a worker, and a web server if so asked, until a signal; the exit code."""
-    from ..running.exits import APP_EXIT
-    from ..running.exits import FORCED
-    from ..running.garbage import look_less_often
+    from ..running.gc_tuning import look_less_often
     from ..running.main_greenlet import complete
     from ..running.main_greenlet import wait_for_stop
+    from ..running.process.exit_codes import APP_EXIT
+    from ..running.process.exit_codes import FORCED
     from ..running.worker import Worker
 
     # The process is a worker's and nobody else's; hooks may think better of it.
@@ -264,7 +264,7 @@ def _warn_of_isolation(broker: Broker) -> None:
 
 
 def _web(app: Flask, options: Options, parent: Parent | None) -> Web | None:
-    from ..running.listening import listen
+    from ..running.sockets import listen
     from ..running.web import Web
 
     if not options.web:
@@ -292,8 +292,8 @@ def _stop(worker: Worker, web: Web | None) -> bool:
 
 
 def _supervise(app: Flask, options: Options, count: int) -> int:
-    from ..running.listening import listen
-    from ..running.listening import url_of
+    from ..running.sockets import listen
+    from ..running.sockets import url_of
 
     consumers = consumers_of(app)
     _check_processes(app, options.names)
@@ -316,7 +316,7 @@ def _supervise(app: Flask, options: Options, count: int) -> int:
 
 
 def _limits(settings: Settings, options: Options) -> ChildLimits:
-    from ..running.child_process import ChildLimits
+    from ..running.process.child_process import ChildLimits
 
     return ChildLimits(
         silent=settings.blocked_after,
@@ -339,10 +339,10 @@ def _check_processes(app: Flask, names: Sequence[str]) -> None:
 
 
 def _supervise_reloading(options: Options) -> int:
-    from ..running.child_process import ChildLimits
-    from .reloading import CHANGED
-    from .reloading import ENVIRONMENT
-    from .reloading import STOP_TIMEOUT
+    from ..running.process.child_process import ChildLimits
+    from .code_reloader import CHANGED
+    from .code_reloader import ENVIRONMENT
+    from .code_reloader import STOP_TIMEOUT
 
     # The app is not loaded here: its code may be broken, and is to be watched.
     log_to_stderr()
@@ -361,7 +361,7 @@ def _supervise_reloading(options: Options) -> int:
 def _supervisor(
     options: Options, *, extra: t.Mapping[str, str] | None = None, **kwargs: t.Any
 ) -> Supervisor:
-    from ..running.processes import Supervisor
+    from ..running.process.supervisor import Supervisor
 
     anew = options.reexec and not is_patched()
     command, environment = patched_command() if anew else same_command()

@@ -20,9 +20,9 @@ from collections.abc import Iterable
 
 from flask import Flask
 
-from ..running.endpoint import answer
-from ..running.health import Trouble
-from ..running.health import Verdict
+from ..running.health.endpoint import answer
+from ..running.health.verdict import Trouble
+from ..running.health.verdict import Verdict
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse

@@ -21,14 +21,14 @@ from collections.abc import Iterable
 
 import gevent
 
-from ..broker.delivery import Delivery
+from ..broker.link import Delivery
 from ..errors import Interrupted
 from ..handling.result import Result
 from ..logs import logger_named
 from . import greenlets
 from .event import Event
+from .fair_share import Turns
 from .greenlets import OwnGreenlet
-from .turns import Turns
 
 logger = logger_named("flask_qconsume.handlers")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence
 
-from ..broker.delivery import Forward
+from ..broker.link import Forward
 from .delayed import Delayed
 
 

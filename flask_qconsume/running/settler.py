@@ -17,10 +17,10 @@ import gevent
 from gevent.queue import SimpleQueue
 
 from ..broker.base import Link
-from ..broker.delivery import PARKED_FOR
-from ..broker.delivery import Delivery
-from ..broker.delivery import Forward
-from ..broker.delivery import Lane
+from ..broker.link import PARKED_FOR
+from ..broker.link import Delivery
+from ..broker.link import Forward
+from ..broker.link import Lane
 from ..errors import BrokerError
 from ..errors import PublishRefused
 from ..logs import logger_named

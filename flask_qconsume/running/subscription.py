@@ -19,10 +19,10 @@ from flask import Flask
 from ..broker import headers
 from ..broker.base import Broker
 from ..broker.base import Link
-from ..broker.delivery import PARKED_FOR
-from ..broker.delivery import Delivery
-from ..broker.delivery import Forward
-from ..broker.delivery import Lane
+from ..broker.link import PARKED_FOR
+from ..broker.link import Delivery
+from ..broker.link import Forward
+from ..broker.link import Lane
 from ..broker.topology import QueuePlan
 from ..errors import HandlerTimeout
 from ..errors import Interrupted
@@ -38,18 +38,18 @@ from ..text import printable
 from .backoff import Backoff
 from .delayed import Delayed
 from .event import Event
+from .fair_share import Turns
 from .greenlets import ProtectedGreenlet
 from .handlers import Handlers
-from .limits import TimeLimits
-from .lookout import Lookout
 from .outages import OutageLog
 from .reader import Reader
+from .reconnect import Lookout
+from .redeliveries import Survivors
 from .settler import Settlement
 from .settler import Settler
-from .survivors import Survivors
 from .suspects import to_lane
 from .suspects import triage
-from .turns import Turns
+from .time_limits import TimeLimits
 
 logger = logger_named("flask_qconsume.subscription")
 

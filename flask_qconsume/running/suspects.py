@@ -13,9 +13,9 @@ from __future__ import annotations
 import time
 
 from ..broker import headers
-from ..broker.delivery import Delivery
-from ..broker.delivery import Forward
-from ..broker.delivery import Lane
+from ..broker.link import Delivery
+from ..broker.link import Forward
+from ..broker.link import Lane
 from ..registration.consumer import Consumer
 from ..settings import Settings
 

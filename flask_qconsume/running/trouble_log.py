@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from .health import Trouble
+from .health.verdict import Trouble
 
 
 class TroubleLog:

@@ -16,7 +16,7 @@ from gevent.pywsgi import WSGIServer
 from ..logs import logger_named
 from ..text import counted
 from ..text import printable
-from .listening import url_of
+from .sockets import url_of
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

@@ -19,9 +19,9 @@ from gevent import monkey
 
 from ..appconsumers import consumers_of
 from ..broker.base import Suspects
-from ..broker.delivery import Lane
+from ..broker.checks import check_policies
 from ..broker.given_queues import effects_of
-from ..broker.policies import check_policies
+from ..broker.link import Lane
 from ..errors import BrokerUnavailable
 from ..errors import WorkerError
 from ..handling import signals
@@ -33,14 +33,14 @@ from ..registration.registry import find
 from ..text import counted
 from ..text import printable
 from .event import Event
+from .fair_share import SLICE
+from .fair_share import Turns
 from .greenlets import ProtectedGreenlet
-from .lookout import Lookout
+from .health.watchdog import Watch
 from .outages import OutageLog
 from .pace import Pace
+from .reconnect import Lookout
 from .subscription import Subscription
-from .turns import SLICE
-from .turns import Turns
-from .watch import Watch
 
 logger = logger_named("flask_qconsume.worker")
 

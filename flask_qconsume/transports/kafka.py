@@ -41,23 +41,23 @@ from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import virtual
 
 from ..broker import headers as ours
-from ..broker.delivery import Delivery
-from ..broker.delivery import Forward
-from ..broker.delivery import Lane
-from ..broker.kafka import layout
-from ..broker.kafka import records
-from ..broker.kafka.broker import Kafka
-from ..broker.kafka.link import KafkaLink
+from ..broker.link import Delivery
+from ..broker.link import Forward
+from ..broker.link import Lane
 from ..broker.topology import Binding
 from ..broker.topology import QueuePlan
 from ..broker.topology import Topology
+from ..brokers.kafka import naming
+from ..brokers.kafka import records
+from ..brokers.kafka.broker import Kafka
+from ..brokers.kafka.client.admin import KafkaAdmin
+from ..brokers.kafka.client.config import OPTIONS
+from ..brokers.kafka.client.config import kafka_config
+from ..brokers.kafka.link import KafkaLink
 from ..errors import BrokerError
 from ..errors import BrokerUnavailable
 from ..message import Outgoing
 from ..settings import Settings
-from .kafka_admin import KafkaAdmin
-from .kafka_config import OPTIONS
-from .kafka_config import kafka_config
 from .kombu_payload import Payload
 from .kombu_payload import body_of
 from .kombu_payload import delay_of
@@ -168,12 +168,12 @@ class Source:
 
     def exists(self, queue: str) -> bool:
         """Whether a queue was declared, here or elsewhere."""
-        return layout.retry(queue, 0) in self._admin.topics(_ANSWER)
+        return naming.retry(queue, 0) in self._admin.topics(_ANSWER)
 
     def forget(self, queue: str) -> None:
         """Delete a queue: the topics of its own, and how far its group has come."""
         self.leave(queue)
-        begin = re.escape(f"{layout.PREFIX}{layout.escaped(queue)}.")
+        begin = re.escape(f"{naming.PREFIX}{naming.escaped(queue)}.")
         own = re.compile(begin + r"(retry\.[0-9]+|suspects|dead)")
         found = self._admin.topics(_ANSWER)
         self._admin.delete(queue, filter(own.fullmatch, found), _ANSWER)
@@ -340,7 +340,7 @@ class Source:
         properties["key"] = properties.pop(records.RAW_KEY, message.key)
         topic = properties.pop("topic")
         if message.routing_key == topic:
-            properties["delivery_info"]["routing_key"] = layout.unescaped(topic)
+            properties["delivery_info"]["routing_key"] = naming.unescaped(topic)
         return payload
 
 
@@ -395,7 +395,7 @@ class Channel(_Virtual.Channel):  # type: ignore[misc]
     def _topic(self, exchange: str, routing_key: str) -> str:
         """The topic of a routing key; that of the exchange, where there is none."""
         fanout = self.typeof(exchange).type == "fanout"
-        return layout.escaped_key((not fanout and routing_key) or exchange)
+        return naming.escaped_key((not fanout and routing_key) or exchange)
 
     def _queue_bind(
         self, exchange: str, routing_key: str, pattern: str | None, queue: str

@@ -33,23 +33,23 @@ from kombu.transport import virtual
 
 from ..broker import headers as ours
 from ..broker import properties as basic
-from ..broker.redis.bindings import Bindings
-from ..broker.redis.bindings import Member
-from ..broker.redis.scripts import Call
-from ..broker.redis.server import Server
-from ..broker.redis.server import good
-from ..broker.redis_streams import scripts
-from ..broker.redis_streams.broker import plain_url
-from ..broker.redis_streams.envelope import META
-from ..broker.redis_streams.envelope import opened
-from ..broker.redis_streams.envelope import sealed
-from ..broker.redis_streams.envelope import unrolled
-from ..broker.redis_streams.held import Held
-from ..broker.redis_streams.held import consumer_name
-from ..broker.redis_streams.layout import OPTIONS
-from ..broker.redis_streams.layout import layout_of
-from ..broker.redis_streams.waiting import come
-from ..broker.redis_streams.waiting import wait_for
+from ..brokers.redis.bindings import Bindings
+from ..brokers.redis.bindings import Member
+from ..brokers.redis.scripts import Call
+from ..brokers.redis.server import Server
+from ..brokers.redis.server import good
+from ..brokers.redis_streams import scripts
+from ..brokers.redis_streams.blocking_read import come
+from ..brokers.redis_streams.blocking_read import wait_for
+from ..brokers.redis_streams.broker import plain_url
+from ..brokers.redis_streams.envelope import META
+from ..brokers.redis_streams.envelope import opened
+from ..brokers.redis_streams.envelope import sealed
+from ..brokers.redis_streams.envelope import unrolled
+from ..brokers.redis_streams.held import Held
+from ..brokers.redis_streams.held import consumer_name
+from ..brokers.redis_streams.keys import OPTIONS
+from ..brokers.redis_streams.keys import layout_of
 from ..errors import BrokerError
 from ..errors import BrokerUnavailable
 from ..errors import ConfigurationError

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 from flask_qconsume.broker.base import DeadLetter
 from flask_qconsume.broker.base import Link
-from flask_qconsume.broker.delivery import Delivery
-from flask_qconsume.broker.delivery import Forward
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.opening import open_broker
+from flask_qconsume.broker.link import Delivery
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import Binding
 from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.broker.topology import Topology
+from flask_qconsume.broker.urls import open_broker
 from flask_qconsume.message import Outgoing
 from flask_qconsume.settings import Settings
 

@@ -9,12 +9,12 @@ import amqp
 import gevent
 
 from flask_qconsume.broker.base import Link
-from flask_qconsume.broker.delivery import Delivery
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.rabbitmq import RabbitMQ
+from flask_qconsume.broker.link import Delivery
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import Binding
 from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.broker.topology import Topology
+from flask_qconsume.brokers.rabbitmq import RabbitMQ
 from flask_qconsume.message import Outgoing
 from flask_qconsume.settings import Settings
 

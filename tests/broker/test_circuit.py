@@ -10,9 +10,9 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from flask_qconsume.broker.circuit import Circuit
-from flask_qconsume.broker.memory import Memory
+from flask_qconsume.broker.circuit_breaker import Circuit
 from flask_qconsume.broker.topology import Topology
+from flask_qconsume.brokers.memory import Memory
 from flask_qconsume.errors import BrokerAway
 from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.errors import PublishTimeout

@@ -16,20 +16,20 @@ from flask_qconsume import QConsume
 from flask_qconsume import UnsupportedByBroker
 from flask_qconsume.broker import headers
 from flask_qconsume.broker.capabilities import Capabilities
-from flask_qconsume.broker.delivery import Forward
-from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.checks import unkept
 from flask_qconsume.broker.given_queues import TRAITS
 from flask_qconsume.broker.given_queues import effects_of
 from flask_qconsume.broker.given_queues import traits_of
 from flask_qconsume.broker.given_queues import unkept_of
-from flask_qconsume.broker.kafka.capabilities import CAPABILITIES as KAFKA
-from flask_qconsume.broker.memory.capabilities import CAPABILITIES as MEMORY
-from flask_qconsume.broker.policies import unkept
-from flask_qconsume.broker.rabbitmq import RabbitMQ
-from flask_qconsume.broker.rabbitmq.capabilities import CLASSIC
-from flask_qconsume.broker.rabbitmq.capabilities import QUORUM
-from flask_qconsume.broker.redis.capabilities import CAPABILITIES as LISTS
-from flask_qconsume.broker.redis_streams.capabilities import CAPABILITIES as STREAMS
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
+from flask_qconsume.brokers.kafka.capabilities import CAPABILITIES as KAFKA
+from flask_qconsume.brokers.memory.capabilities import CAPABILITIES as MEMORY
+from flask_qconsume.brokers.rabbitmq import RabbitMQ
+from flask_qconsume.brokers.rabbitmq.capabilities import CLASSIC
+from flask_qconsume.brokers.rabbitmq.capabilities import QUORUM
+from flask_qconsume.brokers.redis_lists.capabilities import CAPABILITIES as LISTS
+from flask_qconsume.brokers.redis_streams.capabilities import CAPABILITIES as STREAMS
 from flask_qconsume.errors import PublishRefused
 from flask_qconsume.running.worker import Worker
 

@@ -21,9 +21,9 @@ from flask_qconsume import PublishTimeout
 from flask_qconsume import TopologyMismatch
 from flask_qconsume import Unroutable
 from flask_qconsume import UnsupportedByBroker
-from flask_qconsume.broker.delivery import Forward
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.kafka.broker import Kafka as KafkaBroker
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
+from flask_qconsume.brokers.kafka.broker import Kafka as KafkaBroker
 
 from ..harness.scripts import run_script
 from ..servers.kafka import Kafka

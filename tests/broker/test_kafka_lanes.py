@@ -9,13 +9,13 @@ import gevent
 import pytest
 
 from flask_qconsume import BrokerUnavailable
-from flask_qconsume.broker.delivery import Delivery
-from flask_qconsume.broker.delivery import Forward
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.kafka.broker import Kafka as KafkaBroker
-from flask_qconsume.broker.kafka.lanes import Lanes
-from flask_qconsume.broker.kafka.link import KafkaLink
-from flask_qconsume.transports.kafka_admin import Place
+from flask_qconsume.broker.link import Delivery
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
+from flask_qconsume.brokers.kafka.broker import Kafka as KafkaBroker
+from flask_qconsume.brokers.kafka.client.admin import Place
+from flask_qconsume.brokers.kafka.link import KafkaLink
+from flask_qconsume.brokers.kafka.suspect_groups import Lanes
 
 from ..servers.kafka import Kafka
 from ..waiting import wait_for

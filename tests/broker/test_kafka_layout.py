@@ -11,11 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from flask_qconsume import UnsupportedByBroker
-from flask_qconsume.broker import matching
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.kafka import layout
+from flask_qconsume.broker import topic_patterns as matching
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import Binding
 from flask_qconsume.broker.topology import QueuePlan
+from flask_qconsume.brokers.kafka import naming as layout
 from tests.fuzz.cost import counted
 
 WORDS = st.sampled_from(["a", "b", "order", "x-1", "*", "#"])

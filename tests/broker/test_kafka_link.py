@@ -14,14 +14,14 @@ from confluent_kafka.admin import AdminClient
 
 from flask_qconsume import BrokerError
 from flask_qconsume import BrokerUnavailable
-from flask_qconsume.broker.delivery import Delivery
-from flask_qconsume.broker.delivery import Forward
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.kafka.link import KafkaLink
-from flask_qconsume.broker.kafka.link import terms_of
+from flask_qconsume.broker.link import Delivery
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import QueuePlan
+from flask_qconsume.brokers.kafka.client.partition import Arrival
+from flask_qconsume.brokers.kafka.link import KafkaLink
+from flask_qconsume.brokers.kafka.link import terms_of
 from flask_qconsume.message import Message
-from flask_qconsume.transports.kafka_slot import Arrival
 
 from ..servers.kafka import Kafka
 from ..transports.kafka_tools import Group

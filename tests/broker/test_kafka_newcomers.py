@@ -6,10 +6,10 @@ import typing as t
 from collections.abc import Collection
 from collections.abc import Mapping
 
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.kafka.newcomers import Newcomers
-from flask_qconsume.broker.kafka.topics import recent
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import QueuePlan
+from flask_qconsume.brokers.kafka.newcomers import Newcomers
+from flask_qconsume.brokers.kafka.topics import recent
 
 from .kafka_shop import plan
 

@@ -19,10 +19,10 @@ from flask_qconsume import TOMBSTONE
 from flask_qconsume import Message
 from flask_qconsume import PublishError
 from flask_qconsume import UnsupportedByBroker
-from flask_qconsume.broker.kafka import records
-from flask_qconsume.broker.publishing import compose
+from flask_qconsume.broker.compose import compose
+from flask_qconsume.brokers.kafka import records
+from flask_qconsume.brokers.kafka.client.producer import Record
 from flask_qconsume.message import Outgoing
-from flask_qconsume.transports.kafka_producer import Record
 from tests.fuzz.cost import bounded
 
 VALUES = st.one_of(

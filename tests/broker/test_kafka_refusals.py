@@ -11,6 +11,11 @@ from confluent_kafka import KafkaError
 from confluent_kafka import KafkaException
 from confluent_kafka import admin as _admin
 
+from flask_qconsume.brokers.kafka.client.errors import is_refusal
+from flask_qconsume.brokers.kafka.client.errors import keeps_out
+from flask_qconsume.brokers.kafka.client.errors import translated
+from flask_qconsume.brokers.kafka.client.refusals import REFUSALS
+from flask_qconsume.brokers.kafka.client.refusals import Refusal
 from flask_qconsume.errors import BrokerError
 from flask_qconsume.errors import BrokerRefused
 from flask_qconsume.errors import BrokerUnavailable
@@ -18,11 +23,6 @@ from flask_qconsume.errors import ConfigurationError
 from flask_qconsume.errors import PublishRefused
 from flask_qconsume.errors import TopologyMismatch
 from flask_qconsume.errors import UnsupportedByBroker
-from flask_qconsume.transports.kafka_faults import is_refusal
-from flask_qconsume.transports.kafka_faults import keeps_out
-from flask_qconsume.transports.kafka_faults import translated
-from flask_qconsume.transports.kafka_refusals import REFUSALS
-from flask_qconsume.transports.kafka_refusals import Refusal
 
 from ..servers.kafka import Kafka
 from ..waiting import wait_for

@@ -8,8 +8,8 @@ import typing as t
 import pytest
 from confluent_kafka import admin as _admin
 
-from flask_qconsume.broker.kafka.broker import Kafka as KafkaBroker
-from flask_qconsume.transports.kafka_admin import KafkaAdmin
+from flask_qconsume.brokers.kafka.broker import Kafka as KafkaBroker
+from flask_qconsume.brokers.kafka.client.admin import KafkaAdmin
 
 from ..servers.kafka import Kafka
 from ..transports.kafka_tools import Group

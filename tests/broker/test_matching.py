@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_qconsume.broker.matching import matches
+from flask_qconsume.broker.topic_patterns import matches
 from tests.fuzz.cost import bounded
 from tests.fuzz.cost import counted
 

@@ -10,15 +10,15 @@ import pytest
 from flask_qconsume import Message
 from flask_qconsume import QConsume
 from flask_qconsume.broker import headers as ours
-from flask_qconsume.broker.delivery import Delivery
-from flask_qconsume.broker.delivery import Forward
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.memory import Memory
-from flask_qconsume.broker.memory.link import MemoryLink
-from flask_qconsume.broker.memory.store import MemoryQueue
-from flask_qconsume.broker.memory.store import Store
-from flask_qconsume.broker.memory.store import entry_of
-from flask_qconsume.broker.publishing import compose
+from flask_qconsume.broker.compose import compose
+from flask_qconsume.broker.link import Delivery
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
+from flask_qconsume.brokers.memory import Memory
+from flask_qconsume.brokers.memory.link import MemoryLink
+from flask_qconsume.brokers.memory.store import MemoryQueue
+from flask_qconsume.brokers.memory.store import Store
+from flask_qconsume.brokers.memory.store import entry_of
 from flask_qconsume.message import begin
 from flask_qconsume.message import fill_in
 from tests.apps import make_app

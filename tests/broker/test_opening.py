@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from flask_qconsume.broker.opening import _BROKERS
-from flask_qconsume.broker.opening import check_url
-from flask_qconsume.broker.opening import open_broker
 from flask_qconsume.broker.topology import Topology
+from flask_qconsume.broker.urls import _BROKERS
+from flask_qconsume.broker.urls import check_url
+from flask_qconsume.broker.urls import open_broker
 from flask_qconsume.errors import ConfigurationError
 
 from .redis_tools import settings

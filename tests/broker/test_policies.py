@@ -11,12 +11,12 @@ import pytest
 
 from flask_qconsume import QConsume
 from flask_qconsume import UnsupportedByBroker
-from flask_qconsume.broker.memory import Memory
-from flask_qconsume.broker.policies import check_messages
-from flask_qconsume.broker.policies import check_policies
-from flask_qconsume.broker.policies import unkept
-from flask_qconsume.broker.rabbitmq.capabilities import CLASSIC
-from flask_qconsume.broker.rabbitmq.capabilities import QUORUM
+from flask_qconsume.broker.checks import check_messages
+from flask_qconsume.broker.checks import check_policies
+from flask_qconsume.broker.checks import unkept
+from flask_qconsume.brokers.memory import Memory
+from flask_qconsume.brokers.rabbitmq.capabilities import CLASSIC
+from flask_qconsume.brokers.rabbitmq.capabilities import QUORUM
 from flask_qconsume.message import Outgoing
 from flask_qconsume.registration.consumer import Consumer
 

@@ -17,14 +17,14 @@ import pytest
 from flask_qconsume import Format
 from flask_qconsume import PublishError
 from flask_qconsume.broker import headers as ours
+from flask_qconsume.broker.compose import OPTIONS
+from flask_qconsume.broker.compose import compose
+from flask_qconsume.broker.compose import unroutable
 from flask_qconsume.broker.properties import outgoing
-from flask_qconsume.broker.publishing import OPTIONS
-from flask_qconsume.broker.publishing import compose
-from flask_qconsume.broker.publishing import unroutable
-from flask_qconsume.broker.redis.envelope import written
+from flask_qconsume.brokers.rabbitmq.amqp.properties import written as amqp_written
+from flask_qconsume.brokers.redis_lists.envelope import written
 from flask_qconsume.formats.table import Formats
 from flask_qconsume.message import Outgoing
-from flask_qconsume.transports.amqp_properties import written as amqp_written
 from tests.apps import make_app
 
 

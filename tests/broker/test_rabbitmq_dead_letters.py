@@ -12,10 +12,10 @@ import pytest
 
 from flask_qconsume.broker import headers
 from flask_qconsume.broker.base import DeadLetters
-from flask_qconsume.broker.delivery import Forward
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.rabbitmq import RabbitMQ
-from flask_qconsume.broker.rabbitmq.depth import depth
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
+from flask_qconsume.brokers.rabbitmq import RabbitMQ
+from flask_qconsume.brokers.rabbitmq.depth import depth
 from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.errors import PublishError
 

@@ -9,13 +9,13 @@ import pytest
 
 from flask_qconsume.broker import headers
 from flask_qconsume.broker.base import Link
-from flask_qconsume.broker.delivery import Delivery
-from flask_qconsume.broker.delivery import Forward
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.rabbitmq import RabbitMQ
-from flask_qconsume.broker.rabbitmq.ladder import MAX_DELAY
-from flask_qconsume.broker.rabbitmq.ladder import STEPS
-from flask_qconsume.broker.rabbitmq.ladder import retry_step
+from flask_qconsume.broker.link import Delivery
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
+from flask_qconsume.brokers.rabbitmq import RabbitMQ
+from flask_qconsume.brokers.rabbitmq.wait_queues import MAX_DELAY
+from flask_qconsume.brokers.rabbitmq.wait_queues import STEPS
+from flask_qconsume.brokers.rabbitmq.wait_queues import retry_step
 
 from ..waiting import wait_for
 from .rabbit import EXCHANGE

@@ -12,7 +12,7 @@ from amqp.exceptions import UnexpectedFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_qconsume.transports import amqp_frames as frames
+from flask_qconsume.brokers.rabbitmq.amqp import frames as frames
 
 texts = st.text(max_size=60)
 properties = st.fixed_dictionaries(

@@ -17,11 +17,11 @@ from kombu import Exchange
 from kombu import Queue
 
 from flask_qconsume.broker import headers
-from flask_qconsume.broker.delivery import Delivery
-from flask_qconsume.broker.delivery import Forward
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.rabbitmq import RabbitMQ
-from flask_qconsume.broker.rabbitmq.connection import requests
+from flask_qconsume.broker.link import Delivery
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
+from flask_qconsume.brokers.rabbitmq import RabbitMQ
+from flask_qconsume.brokers.rabbitmq.connection import requests
 from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.handling.payload import UNREADABLE
 

@@ -14,15 +14,15 @@ import gevent
 import pytest
 from gevent import monkey
 
-from flask_qconsume.broker.rabbitmq import RabbitMQ
-from flask_qconsume.broker.rabbitmq.session import Session
+from flask_qconsume.brokers.rabbitmq import RabbitMQ
+from flask_qconsume.brokers.rabbitmq.amqp import frames as frames
+from flask_qconsume.brokers.rabbitmq.publish_session import Session
 from flask_qconsume.errors import BrokerRefused
 from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.errors import PublishRefused
 from flask_qconsume.errors import PublishTimeout
 from flask_qconsume.errors import Unroutable
 from flask_qconsume.errors import UnsupportedByBroker
-from flask_qconsume.transports import amqp_frames as frames
 
 from ..servers import RabbitMQ as Server
 from ..servers import Vhost

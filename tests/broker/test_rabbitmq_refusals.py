@@ -16,9 +16,9 @@ from gevent.server import StreamServer
 from kombu import Exchange
 from kombu import Queue
 
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.rabbitmq.connection import translated
-from flask_qconsume.broker.rabbitmq.refusals import lacks_exchange
+from flask_qconsume.broker.link import Lane
+from flask_qconsume.brokers.rabbitmq.connection import translated
+from flask_qconsume.brokers.rabbitmq.refusals import lacks_exchange
 from flask_qconsume.errors import BrokerError
 from flask_qconsume.errors import BrokerRefused
 from flask_qconsume.errors import BrokerUnavailable

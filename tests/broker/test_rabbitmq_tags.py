@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_qconsume.broker.rabbitmq.tags import Tags
+from flask_qconsume.brokers.rabbitmq.delivery_tags import Tags
 
 
 def settle_as_rabbitmq(outstanding: list[int], tag: int, multiple: bool) -> list[int]:

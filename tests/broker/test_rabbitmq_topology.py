@@ -9,8 +9,8 @@ import pytest
 from kombu import Exchange
 from kombu import Queue
 
-from flask_qconsume.broker.rabbitmq import RabbitMQ
 from flask_qconsume.broker.topology import Binding
+from flask_qconsume.brokers.rabbitmq import RabbitMQ
 from flask_qconsume.errors import BrokerRefused
 from flask_qconsume.errors import TopologyMismatch
 from flask_qconsume.errors import Unroutable

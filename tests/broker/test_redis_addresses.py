@@ -14,9 +14,9 @@ import gevent
 import pytest
 
 from flask_qconsume.broker.base import Broker
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.opening import open_broker
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import Topology
+from flask_qconsume.broker.urls import open_broker
 from flask_qconsume.errors import BrokerRefused
 from flask_qconsume.errors import BrokerUnavailable
 

@@ -11,9 +11,9 @@ from gevent.event import Event
 
 from flask_qconsume import BrokerRefused
 from flask_qconsume import BrokerUnavailable
-from flask_qconsume.broker.redis.beats import Beats
-from flask_qconsume.broker.redis.scripts import Call
-from flask_qconsume.broker.redis.scripts import Script
+from flask_qconsume.brokers.redis.beats import Beats
+from flask_qconsume.brokers.redis.scripts import Call
+from flask_qconsume.brokers.redis.scripts import Script
 
 from .redis_tools import plan
 from .redis_tools import shop

@@ -7,9 +7,9 @@ import pytest
 from redis.crc import key_slot
 
 from flask_qconsume.broker import headers
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.opening import open_broker
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import Topology
+from flask_qconsume.broker.urls import open_broker
 from flask_qconsume.errors import BrokerError
 from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.errors import ConfigurationError

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from flask_qconsume.broker import headers
-from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.link import Lane
 
 from ..waiting import wait_for
 from .redis_tools import Shop

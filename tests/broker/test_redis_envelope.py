@@ -10,7 +10,7 @@ import json
 import pytest
 
 from flask_qconsume.broker import properties as basic
-from flask_qconsume.broker.redis import envelope
+from flask_qconsume.brokers.redis_lists import envelope
 from flask_qconsume.errors import PublishRefused
 from flask_qconsume.message import Outgoing
 

@@ -14,16 +14,16 @@ import pytest
 from redis.exceptions import ResponseError
 
 from flask_qconsume.broker import headers
-from flask_qconsume.broker.redis.base import RedisBroker
-from flask_qconsume.broker.redis.faults import translated
-from flask_qconsume.broker.redis.meeting import Meeting
-from flask_qconsume.broker.redis.server import Server
-from flask_qconsume.broker.redis.shared import Shared
-from flask_qconsume.broker.redis_streams import RedisStreams
-from flask_qconsume.broker.redis_streams.envelope import META
-from flask_qconsume.broker.redis_streams.envelope import sealed
-from flask_qconsume.broker.redis_streams.layout import Layout
 from flask_qconsume.broker.topology import Topology
+from flask_qconsume.brokers.redis.broker import RedisBroker
+from flask_qconsume.brokers.redis.errors import translated
+from flask_qconsume.brokers.redis.group_commit import Meeting
+from flask_qconsume.brokers.redis.server import Server
+from flask_qconsume.brokers.redis.shared import Shared
+from flask_qconsume.brokers.redis_streams import RedisStreams
+from flask_qconsume.brokers.redis_streams.envelope import META
+from flask_qconsume.brokers.redis_streams.envelope import sealed
+from flask_qconsume.brokers.redis_streams.keys import Layout
 from flask_qconsume.errors import TopologyMismatch
 from flask_qconsume.errors import Unroutable
 from flask_qconsume.message import Message

@@ -9,7 +9,7 @@ import typing as t
 import kombu
 import pytest
 
-from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.link import Lane
 
 from .redis_tools import bodies
 from .redis_tools import forward

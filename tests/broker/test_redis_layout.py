@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from flask_qconsume.broker.redis import RedisLists
-from flask_qconsume.broker.redis.layout import Layout
-from flask_qconsume.broker.redis.layout import layout_of
 from flask_qconsume.broker.topology import Topology
+from flask_qconsume.brokers.redis import RedisLists
+from flask_qconsume.brokers.redis_lists.keys import Layout
+from flask_qconsume.brokers.redis_lists.keys import layout_of
 from flask_qconsume.errors import ConfigurationError
 
 from .redis_tools import outgoing

@@ -7,9 +7,9 @@ import time
 
 import gevent
 
-from flask_qconsume.broker.delivery import Forward
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.redis import LeaseLost
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
+from flask_qconsume.brokers.redis import LeaseLost
 
 from ..waiting import wait_for
 from .redis_tools import asked

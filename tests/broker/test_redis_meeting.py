@@ -9,9 +9,9 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from flask_qconsume.broker.redis.meeting import Lead
-from flask_qconsume.broker.redis.meeting import Meeting
-from flask_qconsume.broker.redis.meeting import Turn
+from flask_qconsume.brokers.redis.group_commit import Lead
+from flask_qconsume.brokers.redis.group_commit import Meeting
+from flask_qconsume.brokers.redis.group_commit import Turn
 
 
 class Sending:

@@ -9,8 +9,8 @@ import time
 import gevent
 import pytest
 
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.redis import LeaseLost
+from flask_qconsume.broker.link import Lane
+from flask_qconsume.brokers.redis import LeaseLost
 from flask_qconsume.errors import BrokerError
 from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.errors import PublishRefused

@@ -13,9 +13,9 @@ from kombu import Exchange
 from kombu import Queue
 from kombu import binding
 
-from flask_qconsume.broker.redis import RedisLists
-from flask_qconsume.broker.redis.server import Server
 from flask_qconsume.broker.topology import Topology
+from flask_qconsume.brokers.redis import RedisLists
+from flask_qconsume.brokers.redis.server import Server
 from flask_qconsume.errors import BrokerRefused
 from flask_qconsume.errors import PublishRefused
 from flask_qconsume.errors import PublishTimeout

@@ -14,12 +14,12 @@ import pytest
 import redis
 from redis._parsers.base import BaseParser
 
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.opening import open_broker
-from flask_qconsume.broker.redis.faults import MEANINGS
-from flask_qconsume.broker.redis.faults import code_of
-from flask_qconsume.broker.redis.faults import translated
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import Topology
+from flask_qconsume.broker.urls import open_broker
+from flask_qconsume.brokers.redis.errors import MEANINGS
+from flask_qconsume.brokers.redis.errors import code_of
+from flask_qconsume.brokers.redis.errors import translated
 from flask_qconsume.errors import BrokerError
 from flask_qconsume.errors import BrokerRefused
 from flask_qconsume.errors import BrokerUnavailable

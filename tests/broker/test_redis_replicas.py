@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from flask_qconsume.broker.opening import open_broker
 from flask_qconsume.broker.topology import Topology
+from flask_qconsume.broker.urls import open_broker
 from flask_qconsume.errors import ConfigurationError
 from flask_qconsume.errors import PublishTimeout
 

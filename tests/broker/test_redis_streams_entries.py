@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from flask_qconsume.broker import headers
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.redis_streams.envelope import META
-from flask_qconsume.broker.redis_streams.envelope import opened
-from flask_qconsume.broker.redis_streams.envelope import sealed
-from flask_qconsume.broker.redis_streams.envelope import unpacked
-from flask_qconsume.broker.redis_streams.layout import Layout
-from flask_qconsume.broker.redis_streams.layout import layout_of
+from flask_qconsume.broker.link import Lane
+from flask_qconsume.brokers.redis_streams.envelope import META
+from flask_qconsume.brokers.redis_streams.envelope import opened
+from flask_qconsume.brokers.redis_streams.envelope import sealed
+from flask_qconsume.brokers.redis_streams.envelope import unpacked
+from flask_qconsume.brokers.redis_streams.keys import Layout
+from flask_qconsume.brokers.redis_streams.keys import layout_of
 from flask_qconsume.errors import ConfigurationError
 from flask_qconsume.errors import PublishRefused
 from flask_qconsume.errors import Unroutable

@@ -8,9 +8,9 @@ import gevent
 import pytest
 
 from flask_qconsume.broker import headers
-from flask_qconsume.broker.delivery import Forward
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.redis import LeaseLost
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
+from flask_qconsume.brokers.redis import LeaseLost
 from flask_qconsume.errors import TopologyMismatch
 
 from ..waiting import wait_for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask_qconsume.broker.redis.unmoved import Unmoved
+from flask_qconsume.brokers.redis.unmoved import Unmoved
 
 
 class Time:

@@ -10,9 +10,9 @@ import pytest
 
 from flask_qconsume import BrokerError
 from flask_qconsume import BrokerUnavailable
-from flask_qconsume.broker.redis.scripts import Call
-from flask_qconsume.broker.redis.scripts import Script
-from flask_qconsume.broker.redis.unseen import Unseen
+from flask_qconsume.brokers.redis.blocked_readers import Unseen
+from flask_qconsume.brokers.redis.scripts import Call
+from flask_qconsume.brokers.redis.scripts import Script
 
 from ..waiting import wait_for
 from .redis_tools import Shop

@@ -17,7 +17,7 @@ from flask import Flask
 from flask_qconsume import BrokerRefused
 from flask_qconsume import ConfigurationError
 from flask_qconsume import QConsume
-from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.tls import speaks_tls
 from flask_qconsume.extension import AppConsumers
 

@@ -28,12 +28,12 @@ from flask_qconsume import RetryPolicy
 from flask_qconsume import current_message
 from flask_qconsume.broker import headers as ours
 from flask_qconsume.broker.base import Suspects
-from flask_qconsume.broker.delivery import Forward
-from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.compose import compose
 from flask_qconsume.broker.given_queues import unkept_of
-from flask_qconsume.broker.publishing import compose
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import Binding
-from flask_qconsume.cli.letters import as_json
+from flask_qconsume.cli.dead_letter_text import as_json
 from flask_qconsume.errors import BrokerError
 from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.errors import PublishTimeout

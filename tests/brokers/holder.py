@@ -12,12 +12,12 @@ import threading
 import typing as t
 
 from flask_qconsume.broker.base import Link
-from flask_qconsume.broker.delivery import Delivery
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.opening import open_broker
+from flask_qconsume.broker.link import Delivery
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import Binding
 from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.broker.topology import Topology
+from flask_qconsume.broker.urls import open_broker
 from flask_qconsume.settings import Settings
 
 

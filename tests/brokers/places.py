@@ -15,13 +15,13 @@ import confluent_kafka
 import redis
 
 from flask_qconsume.broker.capabilities import Capabilities
-from flask_qconsume.broker.kafka.capabilities import CAPABILITIES as KAFKA
-from flask_qconsume.broker.memory.capabilities import CAPABILITIES as MEMORY
-from flask_qconsume.broker.rabbitmq.capabilities import CLASSIC
-from flask_qconsume.broker.rabbitmq.capabilities import QUORUM
-from flask_qconsume.broker.redis.capabilities import CAPABILITIES as LISTS
-from flask_qconsume.broker.redis_streams.capabilities import CAPABILITIES as STREAMS
 from flask_qconsume.broker.topology import QueuePlan
+from flask_qconsume.brokers.kafka.capabilities import CAPABILITIES as KAFKA
+from flask_qconsume.brokers.memory.capabilities import CAPABILITIES as MEMORY
+from flask_qconsume.brokers.rabbitmq.capabilities import CLASSIC
+from flask_qconsume.brokers.rabbitmq.capabilities import QUORUM
+from flask_qconsume.brokers.redis_lists.capabilities import CAPABILITIES as LISTS
+from flask_qconsume.brokers.redis_streams.capabilities import CAPABILITIES as STREAMS
 
 from ..servers import RedisCluster
 from ..servers import Server

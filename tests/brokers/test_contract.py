@@ -6,7 +6,7 @@ import typing as t
 
 import pytest
 
-from flask_qconsume.broker.opening import brokers
+from flask_qconsume.broker.urls import brokers
 
 from ..servers.fixtures import require
 from .contract import CASES

@@ -13,8 +13,8 @@ from flask import Flask
 
 from flask_qconsume.broker import headers
 from flask_qconsume.broker.base import DeadLetter
-from flask_qconsume.broker.delivery import Forward
-from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.extension import AppConsumers
 from flask_qconsume.extension import consumers_of
 

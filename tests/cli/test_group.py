@@ -28,7 +28,7 @@ def test_help_imports_no_command(args: list[str]) -> None:
     )
     assert done.returncode == 0, done.stderr
     found = done.stderr.rpartition("imported: ")[2].split()
-    assert found == ["flask_qconsume.cli.group"]
+    assert found == ["flask_qconsume.cli.lazy_group"]
 
 
 @pytest.mark.parametrize("word", cli.lazy)

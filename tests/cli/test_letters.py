@@ -14,8 +14,8 @@ from flask_qconsume import Message
 from flask_qconsume import Retry
 from flask_qconsume.broker import headers as ours
 from flask_qconsume.broker.base import DeadLetter
-from flask_qconsume.cli.letters import as_json
-from flask_qconsume.cli.letters import page
+from flask_qconsume.cli.dead_letter_text import as_json
+from flask_qconsume.cli.dead_letter_text import page
 from flask_qconsume.formats.protobuf import ProtobufSchema
 from flask_qconsume.formats.table import Formats
 from tests.protobufs import Order

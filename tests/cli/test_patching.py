@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from flask_qconsume import WorkerError
-from flask_qconsume.cli.patching import Start
-from flask_qconsume.cli.patching import started
+from flask_qconsume.cli.gevent_patching import Start
+from flask_qconsume.cli.gevent_patching import started
 
 from .commands import Commands
 

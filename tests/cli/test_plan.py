@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 
 from flask_qconsume import QConsume
-from flask_qconsume.broker.memory import Memory
+from flask_qconsume.brokers.memory import Memory
 from flask_qconsume.cli.plan import _wrapped
 from flask_qconsume.cli.plan import place
 from flask_qconsume.extension import consumers_of

@@ -10,7 +10,7 @@ import typing as t
 import pytest
 
 from flask_qconsume import ConfigurationError
-from flask_qconsume.broker.opening import check_url
+from flask_qconsume.broker.urls import check_url
 
 from ..servers import Kafka
 from ..servers import RabbitMQ

@@ -207,7 +207,7 @@ def test_the_end_of_the_supervisor_reaches_a_blocked_worker() -> None:
         STOP.replace("StopSignals()", "StopSignals(Parent(ours, None))").replace(
             "\nlogging",
             "\nimport socket\n"
-            "from flask_qconsume.running.parent import Parent\n"
+            "from flask_qconsume.running.process.parent import Parent\n"
             "ours, theirs = socket.socketpair()\nlogging",
         )
         + "signals.allow(-14)\n"

@@ -17,9 +17,9 @@ from flask_qconsume import QConsume
 from flask_qconsume.broker import headers
 from flask_qconsume.broker.base import HeldBack
 from flask_qconsume.broker.base import Link
-from flask_qconsume.broker.delivery import Delivery
-from flask_qconsume.broker.delivery import Forward
-from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.link import Delivery
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.cli.status import Standing
 from flask_qconsume.cli.status import _in_words

@@ -8,9 +8,9 @@ import typing as t
 import pytest
 
 from flask_qconsume import RetryPolicy
-from flask_qconsume.cli.words import handler_name
-from flask_qconsume.cli.words import retries_in_words
-from flask_qconsume.cli.words import retry_in_short
+from flask_qconsume.cli.descriptions import handler_name
+from flask_qconsume.cli.descriptions import retries_in_words
+from flask_qconsume.cli.descriptions import retry_in_short
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,11 @@ class Handler:
 @pytest.mark.parametrize(
     ("handler", "name"),
     [
-        (handler_name, "flask_qconsume.cli.words:handler_name"),
-        (functools.partial(handler_name), "flask_qconsume.cli.words:handler_name"),
+        (handler_name, "flask_qconsume.cli.descriptions:handler_name"),
+        (
+            functools.partial(handler_name),
+            "flask_qconsume.cli.descriptions:handler_name",
+        ),
         (Handler(), f"{__name__}:Handler"),
         (Handler().method, f"{__name__}:Handler.method"),
     ],

@@ -28,7 +28,7 @@ from flask_qconsume.appconsumers import consumers_of
 from flask_qconsume.cli.run import Options
 from flask_qconsume.cli.run import log_to_stderr
 from flask_qconsume.cli.run import serve
-from flask_qconsume.running.shutdown import StopSignals
+from flask_qconsume.running.process.stop_signals import StopSignals
 from flask_qconsume.running.worker import running
 
 from ..fleet.ledger import LEDGER

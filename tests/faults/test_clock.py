@@ -9,7 +9,7 @@ import typing as t
 import pytest
 
 from flask_qconsume.broker.base import Link
-from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.link import Lane
 
 from ..broker.redis_tools import bodies
 from ..broker.redis_tools import forward

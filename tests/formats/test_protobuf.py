@@ -21,7 +21,7 @@ from flask_qconsume import RegistrationError
 from flask_qconsume import Reject
 from flask_qconsume import UndecodableMessage
 from flask_qconsume import current_message
-from flask_qconsume.broker.publishing import compose
+from flask_qconsume.broker.compose import compose
 from flask_qconsume.formats.protobuf import TYPE
 from flask_qconsume.formats.protobuf import ProtobufSchema
 from flask_qconsume.formats.table import Formats

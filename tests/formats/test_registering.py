@@ -17,7 +17,7 @@ from flask_qconsume import QConsume
 from flask_qconsume import RegistrationError
 from flask_qconsume import Reject
 from flask_qconsume import Retry
-from flask_qconsume.broker.publishing import compose
+from flask_qconsume.broker.compose import compose
 from flask_qconsume.formats.table import Formats
 from tests.apps import make_app
 

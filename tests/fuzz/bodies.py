@@ -10,7 +10,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from flask_qconsume.broker import headers as ours
 from flask_qconsume.broker.base import DeadLetter
-from flask_qconsume.cli import letters
+from flask_qconsume.cli import dead_letter_text as letters
 from flask_qconsume.errors import InvalidMessage
 from flask_qconsume.formats.base import Decoder
 from flask_qconsume.formats.compression import BY_HEADER

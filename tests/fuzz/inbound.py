@@ -17,19 +17,19 @@ from confluent_kafka import Message as Fetched
 
 from flask_qconsume.broker import headers as ours
 from flask_qconsume.broker import properties as basic
-from flask_qconsume.broker.delivery import Delivery
-from flask_qconsume.broker.delivery import Forward
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.kafka import records
-from flask_qconsume.broker.rabbitmq import arrivals
-from flask_qconsume.broker.rabbitmq import copies
-from flask_qconsume.broker.rabbitmq.parcel import Parcel
-from flask_qconsume.broker.redis import envelope
-from flask_qconsume.broker.redis_streams import envelope as entries
+from flask_qconsume.broker.link import Delivery
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import QueuePlan
+from flask_qconsume.brokers.kafka import records
+from flask_qconsume.brokers.rabbitmq import forwarding as copies
+from flask_qconsume.brokers.rabbitmq import incoming as arrivals
+from flask_qconsume.brokers.rabbitmq.amqp import frames as frames
+from flask_qconsume.brokers.rabbitmq.pending_publish import Parcel
+from flask_qconsume.brokers.redis_lists import envelope
+from flask_qconsume.brokers.redis_streams import envelope as entries
 from flask_qconsume.errors import UndecodableMessage
 from flask_qconsume.message import Message
-from flask_qconsume.transports import amqp_frames as frames
 
 from . import streams
 from . import values

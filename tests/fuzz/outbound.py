@@ -12,22 +12,22 @@ from confluent_kafka import Message as Fetched
 from flask_qconsume import TOMBSTONE
 from flask_qconsume.broker import headers as ours
 from flask_qconsume.broker import properties as basic
-from flask_qconsume.broker.kafka import layout
-from flask_qconsume.broker.kafka import records
-from flask_qconsume.broker.publishing import OPTIONS
-from flask_qconsume.broker.publishing import compose
-from flask_qconsume.broker.rabbitmq import arrivals
-from flask_qconsume.broker.rabbitmq.parcel import Parcel
-from flask_qconsume.broker.redis import envelope
-from flask_qconsume.broker.redis_streams import envelope as entries
+from flask_qconsume.broker.compose import OPTIONS
+from flask_qconsume.broker.compose import compose
+from flask_qconsume.brokers.kafka import naming as layout
+from flask_qconsume.brokers.kafka import records
+from flask_qconsume.brokers.rabbitmq import incoming as arrivals
+from flask_qconsume.brokers.rabbitmq.amqp import frames as frames
+from flask_qconsume.brokers.rabbitmq.amqp import properties as amqp_properties
+from flask_qconsume.brokers.rabbitmq.pending_publish import Parcel
+from flask_qconsume.brokers.redis_lists import envelope
+from flask_qconsume.brokers.redis_streams import envelope as entries
 from flask_qconsume.errors import PublishError
 from flask_qconsume.errors import UnsupportedByBroker
 from flask_qconsume.formats.table import BUILT_IN
 from flask_qconsume.handling.payload import decode
 from flask_qconsume.message import Message
 from flask_qconsume.message import Outgoing
-from flask_qconsume.transports import amqp_frames as frames
-from flask_qconsume.transports import amqp_properties
 
 from . import values
 from .taps import Taps

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from amqp import spec
 
-from flask_qconsume.transports import amqp_frames as frames
+from flask_qconsume.brokers.rabbitmq.amqp import frames as frames
 
 from .taps import Taps
 

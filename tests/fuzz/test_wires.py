@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from flask_qconsume.transports import amqp_frames as frames
+from flask_qconsume.brokers.rabbitmq.amqp import frames as frames
 
 from . import wires
 

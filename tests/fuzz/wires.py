@@ -16,10 +16,10 @@ import amqp
 from amqp import spec
 from amqp import transport as sockets
 
-from flask_qconsume.broker.rabbitmq import arrivals
+from flask_qconsume.brokers.rabbitmq import incoming as arrivals
+from flask_qconsume.brokers.rabbitmq.amqp import frames as frames
+from flask_qconsume.brokers.rabbitmq.amqp import transport as ours
 from flask_qconsume.message import Message
-from flask_qconsume.transports import amqp as ours
-from flask_qconsume.transports import amqp_frames as frames
 
 CHANNELS = (1, 2)
 

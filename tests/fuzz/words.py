@@ -6,8 +6,8 @@ import math
 import typing as t
 from collections.abc import Iterator
 
-from flask_qconsume.broker.matching import matches
-from flask_qconsume.broker.opening import check_url
+from flask_qconsume.broker.topic_patterns import matches
+from flask_qconsume.broker.urls import check_url
 from flask_qconsume.cli import durations
 from flask_qconsume.errors import ConfigurationError
 from flask_qconsume.retry import RetryPolicy

@@ -32,7 +32,7 @@ from flask_qconsume import current_message
 from flask_qconsume import signals
 from flask_qconsume import spawn
 from flask_qconsume.handling.dispatch import dispatch
-from flask_qconsume.running.limits import TimeLimits
+from flask_qconsume.running.time_limits import TimeLimits
 
 from .conftest import Desk
 

@@ -6,7 +6,7 @@ import kombu
 import pytest
 from t.integration import common
 
-from flask_qconsume.transports import amqp
+from flask_qconsume.brokers.rabbitmq.amqp import transport as amqp
 
 NOBODY_LISTENS = "amqp://127.0.0.1:1"
 

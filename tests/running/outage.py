@@ -11,12 +11,12 @@ import typing as t
 from collections.abc import Sequence
 
 from flask_qconsume.broker.base import Link
-from flask_qconsume.broker.delivery import Delivery
-from flask_qconsume.broker.delivery import Forward
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.memory import Memory
-from flask_qconsume.broker.memory.link import MemoryLink
+from flask_qconsume.broker.link import Delivery
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import QueuePlan
+from flask_qconsume.brokers.memory import Memory
+from flask_qconsume.brokers.memory.link import MemoryLink
 from flask_qconsume.errors import BrokerUnavailable
 
 from .conftest import Bench

@@ -11,7 +11,7 @@ from confluent_kafka.admin import ConfigEntry
 from confluent_kafka.admin import ConfigResource
 
 from flask_qconsume.broker.base import DeadLetter
-from flask_qconsume.broker.kafka import layout
+from flask_qconsume.brokers.kafka import naming as layout
 from flask_qconsume.running.backoff import Backoff
 from flask_qconsume.running.worker import Worker
 
@@ -38,7 +38,7 @@ def _try_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def shop(bench: Bench, rabbitmq_vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A consumer of four at once, whose bad orders become dead letters; few fit."""
-    monkeypatch.setattr("flask_qconsume.broker.delivery.PARKED_FOR", 1.0)
+    monkeypatch.setattr("flask_qconsume.broker.link.PARKED_FOR", 1.0)
     bench.config["QCONSUME_BROKER_URL"] = rabbitmq_vhost.url
     add_consumer(bench)
     bench.consumers.broker.declare()

@@ -7,7 +7,7 @@ import typing as t
 
 import pytest
 
-from flask_qconsume.running.garbage import look_less_often
+from flask_qconsume.running.gc_tuning import look_less_often
 
 
 @pytest.fixture(autouse=True)

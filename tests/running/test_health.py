@@ -8,19 +8,19 @@ import typing as t
 
 import pytest
 
-from flask_qconsume.running.health import LOOKS
-from flask_qconsume.running.health import Facts
-from flask_qconsume.running.health import Hunger
-from flask_qconsume.running.health import Lane
-from flask_qconsume.running.health import Limits
-from flask_qconsume.running.health import Settling
-from flask_qconsume.running.health import Silence
-from flask_qconsume.running.health import Slowness
-from flask_qconsume.running.health import Snapshot
-from flask_qconsume.running.health import Trouble
-from flask_qconsume.running.health import Verdict
-from flask_qconsume.running.health import judge
-from flask_qconsume.running.health import together
+from flask_qconsume.running.health.verdict import LOOKS
+from flask_qconsume.running.health.verdict import Facts
+from flask_qconsume.running.health.verdict import Hunger
+from flask_qconsume.running.health.verdict import Lane
+from flask_qconsume.running.health.verdict import Limits
+from flask_qconsume.running.health.verdict import Settling
+from flask_qconsume.running.health.verdict import Silence
+from flask_qconsume.running.health.verdict import Slowness
+from flask_qconsume.running.health.verdict import Snapshot
+from flask_qconsume.running.health.verdict import Trouble
+from flask_qconsume.running.health.verdict import Verdict
+from flask_qconsume.running.health.verdict import judge
+from flask_qconsume.running.health.verdict import together
 
 FINE = Facts(
     name="orders.bill",

@@ -10,7 +10,7 @@ import pytest
 from gevent.event import Event
 
 from flask_qconsume import HandlerTimeout
-from flask_qconsume.running.limits import TimeLimits
+from flask_qconsume.running.time_limits import TimeLimits
 
 from ..waiting import wait_for
 

@@ -11,7 +11,7 @@ from gevent.event import Event
 
 from flask_qconsume.running import subscription
 from flask_qconsume.running.backoff import Backoff
-from flask_qconsume.running.lookout import Lookout
+from flask_qconsume.running.reconnect import Lookout
 
 from ..servers import Kafka
 from ..servers import RabbitMQ

@@ -11,12 +11,12 @@ from gevent.event import Event
 
 from flask_qconsume import current_message
 from flask_qconsume.broker.base import Link
-from flask_qconsume.broker.delivery import Delivery
-from flask_qconsume.broker.delivery import Lane
-from flask_qconsume.broker.memory import Memory
-from flask_qconsume.broker.memory.link import MemoryLink
-from flask_qconsume.broker.memory.store import entry_of
+from flask_qconsume.broker.link import Delivery
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import QueuePlan
+from flask_qconsume.brokers.memory import Memory
+from flask_qconsume.brokers.memory.link import MemoryLink
+from flask_qconsume.brokers.memory.store import entry_of
 
 from ..waiting import wait_for
 from .conftest import Bench

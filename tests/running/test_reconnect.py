@@ -10,7 +10,7 @@ from gevent.event import Event
 
 from flask_qconsume import Reject
 from flask_qconsume import current_message
-from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.running import subscription
 from flask_qconsume.running.backoff import Backoff
 

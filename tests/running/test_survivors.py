@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import typing as t
 
-from flask_qconsume.broker.delivery import Delivery
-from flask_qconsume.broker.delivery import Forward
-from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.link import Delivery
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.message import Message
-from flask_qconsume.running.survivors import Survivors
+from flask_qconsume.running.redeliveries import Survivors
 
 
 def delivery(id: str | None, **fields: t.Any) -> Delivery:

@@ -12,9 +12,9 @@ import pytest
 from gevent.event import Event
 from gevent.socket import wait_read
 
+from flask_qconsume.running.fair_share import SLICE
+from flask_qconsume.running.fair_share import Turns
 from flask_qconsume.running.pace import Pace
-from flask_qconsume.running.turns import SLICE
-from flask_qconsume.running.turns import Turns
 from flask_qconsume.running.worker import Worker
 
 from ..waiting import wait_for

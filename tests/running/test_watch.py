@@ -23,20 +23,20 @@ from flask_qconsume import Retry
 from flask_qconsume import WorkerError
 from flask_qconsume.broker import headers
 from flask_qconsume.broker.base import Suspects
-from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.message import Outgoing
+from flask_qconsume.native_threads import Latch
+from flask_qconsume.native_threads import NativeThread
 from flask_qconsume.running import subscription
-from flask_qconsume.running import watch
 from flask_qconsume.running.backoff import Backoff
-from flask_qconsume.running.endpoint import Endpoint
-from flask_qconsume.running.health import Verdict
-from flask_qconsume.running.listening import listen
-from flask_qconsume.running.notices import HealthFile
-from flask_qconsume.running.notices import Report
-from flask_qconsume.running.notices import Systemd
+from flask_qconsume.running.health import watchdog as watch
+from flask_qconsume.running.health.endpoint import Endpoint
+from flask_qconsume.running.health.reporters import HealthFile
+from flask_qconsume.running.health.reporters import Report
+from flask_qconsume.running.health.reporters import Systemd
+from flask_qconsume.running.health.verdict import Verdict
+from flask_qconsume.running.sockets import listen
 from flask_qconsume.running.worker import Worker
-from flask_qconsume.transports.native import Latch
-from flask_qconsume.transports.native import NativeThread
 
 from ..waiting import wait_for
 from .conftest import Bench
@@ -388,7 +388,7 @@ def test_the_endpoint_answers_while_the_hub_is_blocked(endpoint: Endpoint) -> No
     done = Latch()
 
     def ask() -> None:
-        from flask_qconsume.transports.native import original
+        from flask_qconsume.native_threads import original
 
         host, port = endpoint.url.removeprefix("http://").split(":")
         with original("socket", "socket")() as client:

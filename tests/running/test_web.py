@@ -13,7 +13,7 @@ import pytest
 from gevent.event import Event
 
 from flask_qconsume import WorkerError
-from flask_qconsume.running.listening import listen
+from flask_qconsume.running.sockets import listen
 from flask_qconsume.running.web import Web
 
 from ..waiting import wait_for

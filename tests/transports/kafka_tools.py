@@ -16,9 +16,9 @@ from confluent_kafka import Consumer
 from confluent_kafka import Producer
 from confluent_kafka import TopicPartition
 
-from flask_qconsume.transports.kafka_consumer import KafkaConsumer
-from flask_qconsume.transports.kafka_member import Terms
-from flask_qconsume.transports.kafka_slot import Arrival
+from flask_qconsume.brokers.kafka.client.consumer import KafkaConsumer
+from flask_qconsume.brokers.kafka.client.consumer_thread import Terms
+from flask_qconsume.brokers.kafka.client.partition import Arrival
 
 from ..waiting import wait_for
 

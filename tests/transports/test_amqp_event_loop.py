@@ -12,7 +12,7 @@ from kombu import Queue
 from kombu.asynchronous.hub import Hub
 from kombu.transport import TRANSPORT_ALIASES
 
-from flask_qconsume.transports import amqp
+from flask_qconsume.brokers.rabbitmq.amqp import transport as amqp
 
 BILLING = Queue("billing", routing_key="billing")
 

@@ -12,8 +12,8 @@ from hypothesis import example
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_qconsume.transports import amqp_properties
-from flask_qconsume.transports.amqp_properties import written
+from flask_qconsume.brokers.rabbitmq.amqp import properties as amqp_properties
+from flask_qconsume.brokers.rabbitmq.amqp.properties import written
 
 TEXTS = st.text(max_size=80) | st.text(min_size=80, max_size=300)
 NUMBERS = st.integers(-(2**31) - 2, 2**31 + 2) | st.integers(-(2**65), 2**65)

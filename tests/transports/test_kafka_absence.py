@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import KafkaError
 from confluent_kafka import KafkaException
 
-from flask_qconsume.transports.kafka_absence import Absence
+from flask_qconsume.brokers.kafka.client.outage import Absence
 
 
 class Scene:

@@ -10,9 +10,9 @@ from confluent_kafka import KafkaError
 from confluent_kafka import KafkaException
 
 from flask_qconsume import BrokerUnavailable
-from flask_qconsume.transports.kafka_client import answers
-from flask_qconsume.transports.native import NativeThread
-from flask_qconsume.transports.native import this_thread
+from flask_qconsume.brokers.kafka.client.calls import answers
+from flask_qconsume.native_threads import NativeThread
+from flask_qconsume.native_threads import this_thread
 
 
 class Watched(Future[t.Any]):

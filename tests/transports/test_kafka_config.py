@@ -7,7 +7,7 @@ import typing as t
 import pytest
 
 from flask_qconsume import ConfigurationError
-from flask_qconsume.transports.kafka_config import kafka_config
+from flask_qconsume.brokers.kafka.client.config import kafka_config
 
 
 def config(url: str = "kafka://localhost", **options: t.Any) -> t.Any:

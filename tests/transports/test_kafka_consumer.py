@@ -14,9 +14,9 @@ from confluent_kafka import TopicPartition
 from flask_qconsume import BrokerError
 from flask_qconsume import BrokerRefused
 from flask_qconsume import BrokerUnavailable
-from flask_qconsume.transports.kafka_consumer import KafkaConsumer
-from flask_qconsume.transports.kafka_member import Terms
-from flask_qconsume.transports.kafka_slot import Arrival
+from flask_qconsume.brokers.kafka.client.consumer import KafkaConsumer
+from flask_qconsume.brokers.kafka.client.consumer_thread import Terms
+from flask_qconsume.brokers.kafka.client.partition import Arrival
 
 from ..servers.kafka import Kafka
 from ..servers.ports import free_port

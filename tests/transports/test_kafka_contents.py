@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_END
 from confluent_kafka import TopicPartition
 
 from flask_qconsume import BrokerError
-from flask_qconsume.transports.kafka_contents import Contents
+from flask_qconsume.brokers.kafka.client.contents import Contents
 
 from ..harness.scripts import run_script
 from ..servers.kafka import Kafka

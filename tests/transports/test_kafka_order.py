@@ -16,23 +16,23 @@ from hypothesis import strategies as st
 from flask_qconsume import BrokerError
 from flask_qconsume import BrokerRefused
 from flask_qconsume import BrokerUnavailable
-from flask_qconsume.transports.kafka_faults import is_refusal
-from flask_qconsume.transports.kafka_faults import translated
-from flask_qconsume.transports.kafka_member import Commits
-from flask_qconsume.transports.kafka_member import Flow
-from flask_qconsume.transports.kafka_member import Member
-from flask_qconsume.transports.kafka_member import Terms
-from flask_qconsume.transports.kafka_order import Ordered
-from flask_qconsume.transports.kafka_order import Unordered
-from flask_qconsume.transports.kafka_order import order_of
-from flask_qconsume.transports.kafka_slot import Arrival
-from flask_qconsume.transports.kafka_slot import Slot
-from flask_qconsume.transports.kafka_window import LIMIT
-from flask_qconsume.transports.kafka_window import Inherited
-from flask_qconsume.transports.kafka_window import State
-from flask_qconsume.transports.kafka_window import Window
-from flask_qconsume.transports.kafka_window import written
-from flask_qconsume.transports.native import Bell
+from flask_qconsume.brokers.kafka.client.consumer_thread import Commits
+from flask_qconsume.brokers.kafka.client.consumer_thread import Flow
+from flask_qconsume.brokers.kafka.client.consumer_thread import Member
+from flask_qconsume.brokers.kafka.client.consumer_thread import Terms
+from flask_qconsume.brokers.kafka.client.errors import is_refusal
+from flask_qconsume.brokers.kafka.client.errors import translated
+from flask_qconsume.brokers.kafka.client.offsets import LIMIT
+from flask_qconsume.brokers.kafka.client.offsets import Inherited
+from flask_qconsume.brokers.kafka.client.offsets import State
+from flask_qconsume.brokers.kafka.client.offsets import Window
+from flask_qconsume.brokers.kafka.client.offsets import written
+from flask_qconsume.brokers.kafka.client.ordering import Ordered
+from flask_qconsume.brokers.kafka.client.ordering import Unordered
+from flask_qconsume.brokers.kafka.client.ordering import order_of
+from flask_qconsume.brokers.kafka.client.partition import Arrival
+from flask_qconsume.brokers.kafka.client.partition import Slot
+from flask_qconsume.native_threads import Bell
 
 EVERYTHING = 10**6
 

@@ -7,9 +7,9 @@ import typing as t
 import pytest
 
 from flask_qconsume import PublishTimeout
-from flask_qconsume.transports.kafka_config import kafka_config
-from flask_qconsume.transports.kafka_producer import KafkaProducer
-from flask_qconsume.transports.kafka_producer import Record
+from flask_qconsume.brokers.kafka.client.config import kafka_config
+from flask_qconsume.brokers.kafka.client.producer import KafkaProducer
+from flask_qconsume.brokers.kafka.client.producer import Record
 
 from ..servers.kafka import Kafka
 from ..waiting import wait_for

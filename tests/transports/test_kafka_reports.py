@@ -9,9 +9,9 @@ import gevent
 import pytest
 
 from flask_qconsume import PublishTimeout
-from flask_qconsume.transports.kafka_reports import Batch
-from flask_qconsume.transports.kafka_reports import Ear
-from flask_qconsume.transports.native import NativeThread
+from flask_qconsume.brokers.kafka.client.delivery_reports import Batch
+from flask_qconsume.brokers.kafka.client.delivery_reports import Ear
+from flask_qconsume.native_threads import NativeThread
 
 from ..harness.scripts import run_script
 from ..waiting import wait_for

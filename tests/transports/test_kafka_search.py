@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import KafkaError
 from confluent_kafka import KafkaException
 
-from flask_qconsume.transports.kafka_search import Search
+from flask_qconsume.brokers.kafka.client.topic_refresh import Search
 
 
 class Topic(t.NamedTuple):

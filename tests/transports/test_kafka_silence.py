@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_qconsume.transports.kafka_silence import Silence
+from flask_qconsume.brokers.kafka.client.silence import Silence
 
 
 class Scene:

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from flask_qconsume.transports.kafka_window import LIMIT
-from flask_qconsume.transports.kafka_window import Inherited
-from flask_qconsume.transports.kafka_window import Note
-from flask_qconsume.transports.kafka_window import State
-from flask_qconsume.transports.kafka_window import Window
-from flask_qconsume.transports.kafka_window import read
-from flask_qconsume.transports.kafka_window import written
+from flask_qconsume.brokers.kafka.client.offsets import LIMIT
+from flask_qconsume.brokers.kafka.client.offsets import Inherited
+from flask_qconsume.brokers.kafka.client.offsets import Note
+from flask_qconsume.brokers.kafka.client.offsets import State
+from flask_qconsume.brokers.kafka.client.offsets import Window
+from flask_qconsume.brokers.kafka.client.offsets import read
+from flask_qconsume.brokers.kafka.client.offsets import written
 
 
 def filled(*offsets: int, committed: int | None = None, metadata: str = "") -> Window:

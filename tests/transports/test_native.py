@@ -6,9 +6,9 @@ import time
 
 import gevent
 
-from flask_qconsume.transports.native import Bell
-from flask_qconsume.transports.native import NativeThread
-from flask_qconsume.transports.native import original
+from flask_qconsume.native_threads import Bell
+from flask_qconsume.native_threads import NativeThread
+from flask_qconsume.native_threads import original
 
 from ..harness.scripts import run_script
 
@@ -99,7 +99,7 @@ def test_it_works_where_nothing_is_patched() -> None:
     # Without site: what measures a run imports gevent as the interpreter starts.
     code = (
         "import sys, time\n"
-        "from flask_qconsume.transports.native import Bell, NativeThread\n"
+        "from flask_qconsume.native_threads import Bell, NativeThread\n"
         "bell = Bell()\n"
         "thread = NativeThread(lambda: (time.sleep(0.05), bell.ring()), 'x').start()\n"
         "print(bell.wait(10), bell.wait(0.01), thread.join(10), thread.error)\n"

@@ -13,7 +13,7 @@ from kombu import Connection
 from kombu import Exchange
 from kombu import Queue
 
-from flask_qconsume.broker.delivery import Lane
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.errors import ConfigurationError
 from flask_qconsume.errors import PublishTimeout
 from flask_qconsume.transports import redis_streams

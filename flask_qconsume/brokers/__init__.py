@@ -1,0 +1,1 @@
+"""The kinds of brokers, a folder for each."""

@@ -1,0 +1,1 @@
+"""Kafka's own client, used from greenlets. Knows no message of the app."""

@@ -1,0 +1,142 @@
+"""Where consumer groups begin to read.
+
+The start position ('auto.offset.reset') is for a new group and for the partitions that
+exist when the group begins: their offsets are committed at that moment. A partition
+without a committed offset is younger than its group, so it is read from its first
+record.
+
+Kafka forgets the offsets of a group that has had no member for
+'offsets.retention.minutes', and then the group looks new. A mark tells that it is not:
+a tombstone in the topic of its dead letters, without a dead letter to remove. Even
+after Kafka has compacted it away, the end of that topic stays beyond 0.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+from ...broker.link import Lane
+from ...broker.topology import QueuePlan
+from ...logs import logger_named
+from . import naming
+from .client.admin import KafkaAdmin
+from .client.admin import Place
+from .client.producer import Record
+
+logger = logger_named("flask_qconsume.brokers.kafka")
+
+_MARK = b"qconsume: the group has begun"
+
+#: Sends records; for each ``None``, or why it did not arrive.
+Send = Callable[[Sequence[Record], float], list[Exception | None]]
+
+
+class GroupStarts:
+    """Begins groups, each once, and notices groups whose offsets are gone.
+
+    :param topics: Looks up all topics, and how many partitions each has.
+    :param at_the_end: Whether new groups begin with what is published from now on.
+    """
+
+    def __init__(
+        self,
+        admin: KafkaAdmin,
+        topics: Callable[[float], Mapping[str, int]],
+        send: Send,
+        *,
+        at_the_end: bool,
+    ) -> None:
+        self._admin = admin
+        self._topics = topics
+        self._send = send
+        self._at_the_end = at_the_end
+        self._begun: set[str] = set()
+        self._checked: set[str] = set()
+
+    def begin(self, plans: Sequence[QueuePlan], timeout: float) -> None:
+        """Commit where the groups of queues begin that have not begun yet.
+
+        :raises BrokerError: if the broker does not answer, or refuses.
+        """
+        deadline = time.monotonic() + timeout
+        unknown = [plan for plan in plans if plan.name not in self._begun]
+        if not unknown:
+            return
+        topics = self._topics(timeout)
+        marked = self._marked(unknown, topics, _left(deadline))
+        for plan in unknown:
+            if plan.name not in marked:
+                self._start(plan, topics, _left(deadline))
+                self._checked.add(plan.name)
+            self._begun.add(plan.name)
+
+    def check(self, plan: QueuePlan, timeout: float) -> None:
+        """Warn if Kafka has forgotten the offsets of a group that has begun.
+
+        :raises BrokerError: if the broker does not answer, or refuses.
+        """
+        if plan.name in self._checked:
+            return
+        places = _places(plan, self._topics(timeout))
+        if places and not self._admin.committed(plan.name, places, timeout):
+            logger.warning(_FORGOTTEN, plan.name)
+            first = self._admin.beginnings(places, timeout)
+            self._admin.commit(plan.name, first, timeout)
+        self._checked.add(plan.name)
+
+    def _marked(
+        self, plans: Sequence[QueuePlan], topics: Mapping[str, int], timeout: float
+    ) -> set[str]:
+        """The names of the queues whose groups have begun before."""
+        queues = {naming.dead(plan.name): plan.name for plan in plans}
+        places = [(topic, n) for topic in queues for n in range(topics.get(topic, 0))]
+        ends = self._admin.ends(places, timeout)
+        return {queues[topic] for (topic, _), end in ends.items() if end > 0}
+
+    def _start(
+        self, plan: QueuePlan, topics: Mapping[str, int], timeout: float
+    ) -> None:
+        deadline = time.monotonic() + timeout
+        places = _places(plan, topics)
+        # Before the look at what is committed: if two processes start a group at once,
+        # the later commit is no further than what either of them has found.
+        offsets = self._offsets(places, timeout)
+        known = self._admin.committed(plan.name, places, _left(deadline))
+        if known or self._admin.commit(plan.name, offsets, _left(deadline)):
+            # A mark that does not arrive is sent at the next start.
+            mark = Record(naming.dead(plan.name), None, _MARK)
+            self._send([mark], _left(deadline))
+
+    def _offsets(self, places: Sequence[Place], timeout: float) -> dict[Place, int]:
+        """The first offsets of a new group; what is in its retry topics is its own.
+
+        All are told: a partition without one would wait for the client's first fetch of
+        the others, which takes half a second where nothing is there.
+        """
+        if not self._at_the_end:
+            return self._admin.beginnings(places, timeout)
+        own = [place for place in places if naming.holds_back(place[0])]
+        first = self._admin.beginnings(own, timeout)
+        return self._admin.ends(set(places) - set(own), timeout) | first
+
+
+_FORGOTTEN = (
+    "Kafka has no offsets of the group '%s' any more, so it begins at the first record"
+    " that its topics keep, and handles again what it had handled. Kafka forgets the"
+    " offsets of a group that has had no member for 'offsets.retention.minutes' (a week"
+    " unless set): set more on the brokers, or run a worker more often. To begin"
+    " elsewhere, stop the workers and use 'kafka-consumer-groups.sh --reset-offsets'"
+)
+
+
+def _places(plan: QueuePlan, topics: Mapping[str, int]) -> list[Place]:
+    """The partitions that a queue's own group reads."""
+    reads = naming.reader(plan, Lane.MAIN)
+    return [(name, n) for name in topics if reads(name) for n in range(topics[name])]
+
+
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0.1)

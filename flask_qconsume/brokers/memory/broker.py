@@ -1,0 +1,145 @@
+"""The memory broker: routes what is published to the queues of its store."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+from collections.abc import Sequence
+
+from ...broker.base import Broker
+from ...broker.base import DeadLetters
+from ...broker.base import Link
+from ...broker.base import QueueStatus
+from ...broker.base import Suspects
+from ...broker.checks import check_messages
+from ...broker.compose import unroutable
+from ...broker.headers import oldest
+from ...broker.link import Lane
+from ...broker.properties import incoming
+from ...broker.properties import outgoing
+from ...broker.topology import Binding
+from ...broker.topology import QueuePlan
+from ...broker.topology import Topology
+from ...errors import TopologyMismatch
+from ...message import Outgoing
+from ...settings import Settings
+from .capabilities import CAPABILITIES
+from .dead_letters import MemoryDeadLetters
+from .link import MemoryLink
+from .store import Store
+from .store import entry_of
+from .store import store_named
+
+
+class Memory(Broker):
+    """See the package's description."""
+
+    capabilities = CAPABILITIES
+    link: t.ClassVar[type[MemoryLink]] = MemoryLink
+
+    def __init__(self, settings: Settings, topology: Topology) -> None:
+        super().__init__(settings, topology)
+        name = settings.broker_url.partition("://")[2].strip("/")
+        self.store = store_named(name) if name else Store()
+        self._declared = False
+
+    @property
+    def attended(self) -> bool:
+        return self.store.attended
+
+    def attend(self) -> None:
+        self.store.attended = True
+
+    def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
+        self._declare_once()
+        return self.link(self.store, plan, lane)
+
+    def publish(
+        self, messages: Sequence[Outgoing], timeout: float
+    ) -> list[Exception | None]:
+        check_messages(messages, self.topology.exchange, self.capabilities)
+        try:
+            self._declare_once()
+        except TopologyMismatch as error:
+            return [error] * len(messages)
+        return [self._publish(message) for message in messages]
+
+    def declare(self) -> None:
+        if self.settings.declare == "never":
+            return
+        for plan in self.topology.queues:
+            if self.settings.declare == "passive":
+                self._check(plan)
+            else:
+                self._declare(plan)
+
+    def stale_bindings(self) -> list[Binding]:
+        ours = {plan.name for plan in self.topology.queues}
+        found = self.store.bindings - set(self.topology.bindings)
+        return sorted(b for b in found if b.queue in ours)
+
+    def unbind(self, bindings: Sequence[Binding]) -> None:
+        with self.store.lock:
+            self.store.bindings.difference_update(bindings)
+
+    def depth(self, queue: str) -> int:
+        if any(queue == plan.name for plan in self.topology.queues):
+            return self.store.depth(queue)
+        return len(self.store.graves(queue)) or self.store.depth(queue)
+
+    def suspects(self, plan: QueuePlan) -> Suspects:
+        waiting = self.store.queue(plan.suspects).ready()
+        return Suspects(len(waiting), oldest(waiting))
+
+    def _status(self, plan: QueuePlan) -> QueueStatus:
+        delayed = self.store.queue(plan.name).delayed
+        return dataclasses.replace(super()._status(plan), delayed=delayed)
+
+    def dead_letters(self, plan: QueuePlan) -> DeadLetters:
+        return MemoryDeadLetters(self.store, plan)
+
+    def close(self) -> None:
+        """There is nothing to close; the messages stay."""
+
+    def kept_in_process(self) -> int:
+        return self.store.held()
+
+    def _declare_once(self) -> None:
+        if not self._declared:
+            self.declare()
+            self._declared = True
+
+    def _declare(self, plan: QueuePlan) -> None:
+        self.store.queue(plan.name)
+        with self.store.lock:
+            self.store.bindings.update(plan.bindings)
+
+    def _check(self, plan: QueuePlan) -> None:
+        missing = set(plan.bindings) - self.store.bindings
+        if missing:
+            raise TopologyMismatch(
+                f"The queue '{plan.name}' is not bound as the consumer"
+                f" '{plan.consumer}' wants, and 'QCONSUME_DECLARE' is 'passive'. In"
+                " memory nobody else can declare it: set it to 'auto'."
+            )
+
+    def _publish(self, message: Outgoing) -> Exception | None:
+        names = self.store.routes(message.exchange, message.routing_key)
+        if not names and message.mandatory:
+            return unroutable(message)
+        for name in names:
+            self._put(name, message)
+        return None
+
+    def _put(self, name: str, message: Outgoing) -> None:
+        properties = outgoing(message)
+        arrived = incoming(
+            message.body,
+            queue=name,
+            exchange=message.exchange,
+            routing_key=message.routing_key,
+            redelivered=False,
+            properties=properties,
+            headers=properties["headers"],
+        )
+        self.store.queue(name).put([entry_of(arrived)], message.delay)

@@ -1,0 +1,1 @@
+"""AMQP over a socket: frames, properties, and py-amqp with faster ones."""

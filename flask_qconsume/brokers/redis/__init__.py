@@ -1,0 +1,1 @@
+"""Redis: what the layouts of both brokers share, lists and streams."""

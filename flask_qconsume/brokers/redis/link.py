@@ -1,0 +1,505 @@
+"""One connection that consumes one queue. Knows nothing about publishing.
+
+The reader waits without taking anything: it lets Redis move a message from the queue's
+right end to where it was, which blocks while there is none. What it then takes, it
+takes by a script that holds it in the same step, so that nothing is lost in between;
+the script is sent with the wait, and run as soon as that ends.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import typing as t
+from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ...broker import headers as ours
+from ...broker import properties as basic
+from ...broker.base import Link
+from ...broker.link import Delivery
+from ...broker.link import Forward
+from ...broker.link import Lane
+from ...broker.topology import QueuePlan
+from ...errors import BrokerError
+from ...errors import BrokerUnavailable
+from ...errors import PublishRefused
+from ...logs import logger_named
+from ...text import counted
+from ..redis_lists import envelope
+from ..redis_lists.held import Held
+from ..redis_lists.held import Holder
+from ..redis_lists.keys import Layout
+from . import scripts
+from .blocked_readers import EVERY
+from .errors import code_of
+from .errors import translated
+from .errors import words_of
+from .scripts import Call
+from .server import good
+from .shared import Shared
+
+logger = logger_named("flask_qconsume.brokers.redis")
+
+T = t.TypeVar("T")
+
+#: Seconds that a wait takes at most. What ends none is looked for sooner by one for all
+#: (:mod:`.unseen`), but in a lane of suspects, which nobody publishes to.
+_WAIT = 5.0
+#: The same while messages of other steps keep coming, and for how many waits.
+_SHORT_WAIT = 0.1
+_SHORT_WAITS = 600
+#: A wait that ends by so much later anyway is not ended for what becomes due.
+_MARGIN = 0.1
+#: How many messages are taken by the end of a wait: this process may be stopped, or
+#: its hub blocked, while others have nothing to do.
+ONE = 1
+#: Where Redis cannot wait without taking (before 6.2), we ask this often at least.
+_POLL = 0.1
+#: Codes of what this Redis, or the user's permissions, have not.
+_LACKING = ("NOPERM", "UNKNOWN")
+#: Seconds that a close waits for Redis.
+_GRACE = 3.0
+#: Seconds that a dead letter is kept where no time is given: a century.
+LONG = 100 * 365 * 86_400.0
+
+
+class LeaseLost(BrokerError):
+    """The message was not ours any more: its lease had ended, somebody else has it."""
+
+
+class HoldingLink(Link):
+    """One queue of which messages are taken and held in one step.
+
+    How they lie in Redis is for a subclass to say.
+    """
+
+    pushes = False
+
+    def __init__(self, plan: QueuePlan, lane: Lane, shared: Shared[t.Any]) -> None:
+        super().__init__(plan, lane)
+        lease = shared.settings.lease
+        self.beat_interval = min(lease / 3, Link.beat_interval)
+        self._shared = shared
+        self._held = self._holder(lease)
+        #: Whether the last look found nothing, so that a wait comes next.
+        self._dry = False
+        self._paused = False
+        #: Guards ``closed``, ``_waiting`` and ``_woken``, for an instant only.
+        self._gate = threading.Lock()
+        self._waiting = False
+        self._woken = False
+        #: When the wait ends at the latest.
+        self._until = 0.0
+        #: Held by the reader while it talks to Redis.
+        self._reading = threading.Lock()
+        self._ended = threading.Event()
+        self._longest = min(_WAIT, shared.server.silence / 2)
+        self._wire = shared.server.wire(self._near())
+        try:
+            self._id = self._wakeable()
+            self._take_up_orphans()
+        except BaseException:
+            self._wire.close()
+            raise
+        shared.links.add(self)
+        if lane is Lane.MAIN:
+            shared.unseen.add(self)
+
+    def read(self, room: int) -> Sequence[Delivery]:
+        if self._paused or self.closed:
+            self._ended.wait(EVERY)
+            return []
+        with self._reading:
+            if self._ended.is_set():
+                return []
+            try:
+                found = [] if self._dry else self._watched(lambda: self._pop(room))
+                if not found:
+                    found = self._watched(lambda: self._await_more(room))
+            except Exception:
+                if not self._ended.is_set():
+                    raise
+                return []
+        if found and self._paused:
+            # It came while the wait went on that had begun before.
+            self.release(found)
+            return []
+        # What was fetched during a close goes back by it.
+        return [] if self.closed else found
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        tags = [delivery.tag for delivery in deliveries]
+        self._note_lost(self._watched(lambda: self._held.ack(tags)))
+
+    def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
+        prepared = [self._prepared(each) for each in forwards]
+        calls = [each for each in prepared if isinstance(each, Call)]
+        answers = iter(self._watched(lambda: self._shared.server.run(calls)))
+        results = [
+            self._forwarded(forward.delivery, next(answers))
+            if isinstance(each, Call)
+            else each
+            for forward, each in zip(forwards, prepared, strict=True)
+        ]
+        self._shared.wake(self._place(f) for f in forwards if self._is_unseen(f))
+        return results
+
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        tags = [delivery.tag for delivery in deliveries]
+        self._watched(lambda: self._held.give_back(tags))
+        self._held.settled(tags)
+
+    def beat(self) -> None:
+        if self.closed:
+            return
+        self._watched(self._held.touch)
+        self._watched(self._shared.prepare)
+        restored = self._watched(self._held.restore_expired)
+        if restored:
+            logger.warning(
+                "Put %s back into '%s': the worker that held them let their leases end",
+                counted(restored, "message"),
+                self.queue,
+            )
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def wake(self) -> None:
+        """Let the reader look at once for what does not end its wait."""
+        with self._gate:
+            self._woken = True
+            waiting = self._waiting
+        # The wait may not have arrived in Redis yet, so once is not always enough.
+        for _ in range(3 if waiting and self._id is not None else 0):
+            if self._unblocked():
+                break
+
+    def unseen(self) -> Call | None:
+        """What tells if there is anything that does not end the present wait."""
+        left = self._until - time.monotonic()
+        return self._look_beside() if self._waiting and left > EVERY else None
+
+    def tell_unseen(self, answer: bytes) -> None:
+        """Wake the reader for what comes before its wait ends.
+
+        :param answer: In how many seconds, if ever.
+        """
+        # By how much the two ways to Redis differ is no reason.
+        soon = self._until - _MARGIN
+        if answer and time.monotonic() + float(answer) < soon:
+            self.wake()
+
+    def close(self) -> None:
+        with self._gate:
+            self.closed = True
+            first = not self._ended.is_set()
+            self._ended.set()
+        self._shared.unseen.discard(self)
+        if first:
+            # Not interrupted: what follows the wait may take something even then.
+            self.wake()
+            self._end()
+
+    # -- how they lie in Redis --------------------------------------------------------
+
+    def _near(self) -> str:
+        """A key that is where the messages are, if there are several nodes."""
+        return ""
+
+    def _holder(self, lease: float) -> Holder:
+        """What knows the messages that this link holds."""
+        raise NotImplementedError
+
+    def _look_beside(self) -> Call:
+        """The script that tells in how many seconds there is what ends no wait."""
+        raise NotImplementedError
+
+    def _popped(self, answer: t.Any) -> list[Delivery]:
+        """What the script took."""
+        raise NotImplementedError
+
+    def _pause(self) -> float:
+        """Seconds to wait for the next message."""
+        raise NotImplementedError
+
+    def _block(self, seconds: float, room: int) -> list[Delivery]:
+        """Wait for a message, or for :meth:`wake`, and take what ended the wait."""
+        raise NotImplementedError
+
+    def _forwarding(self, forward: Forward, queue: str) -> Call:
+        """The script that puts a copy into that queue and lets go of the message.
+
+        :raises PublishRefused: if the copy cannot be written.
+        """
+        raise NotImplementedError
+
+    def _is_unseen(self, forward: Forward) -> bool:
+        """Whether a reader that waits already would come to know of it late."""
+        raise NotImplementedError
+
+    # -- settling and ending ----------------------------------------------------------
+
+    def _end(self) -> None:
+        quiet = self._reading.acquire(timeout=_GRACE)
+        if not quiet:
+            self._wire.interrupt()
+        self._give_all_back()
+        if quiet:
+            self._wire.close()
+            self._reading.release()
+
+    def _wakeable(self) -> int | None:
+        """The connection's number, by which another one ends its waits.
+
+        Where that is not permitted the waits are short.
+        """
+        # There is no connection 0: the question is whether it may be asked.
+        answers = self._wire.pipeline([("CLIENT", "ID"), ("CLIENT", "UNBLOCK", 0)])
+        errors = [answer for answer in answers if isinstance(answer, Exception)]
+        if not errors:
+            return int(answers[0])
+        if code_of(errors[0]) not in _LACKING:
+            raise translated(errors[0]) from errors[0]
+        self._longest = min(self._longest, EVERY)
+        self._shared.warn(
+            "The waits in Redis cannot be ended before their time:"
+            f" {words_of(errors[0])}. So none takes more than {EVERY:g} s, which costs"
+            " Redis more, and retries and delays may be late by as much. Permit it:"
+            " 'ACL SETUSER … +client|id +client|unblock'."
+        )
+        return None
+
+    def _watched(self, work: Callable[[], T]) -> T:
+        """Do something with Redis; after an error this link is no good any more."""
+        try:
+            return work()
+        except BrokerError:
+            with self._gate:
+                self.closed = True
+            raise
+
+    def _pop(self, room: int) -> list[Delivery]:
+        """Take what is there, without waiting."""
+        answer = good(self._wire.run([self._held.pop(room)])[0])
+        return self._looked(self._popped(answer))
+
+    def _looked(self, found: list[Delivery]) -> list[Delivery]:
+        self._dry = not found
+        return found
+
+    def _await_more(self, room: int) -> list[Delivery]:
+        seconds = self._pause()
+        with self._gate:
+            if self.closed:
+                return []
+            waiting = self._waiting = seconds > 0 and not self._woken
+            self._woken = False
+            self._until = time.monotonic() + seconds
+        try:
+            return self._block(seconds, room) if waiting else self._pop(room)
+        finally:
+            with self._gate:
+                self._waiting = False
+
+    def _unblocked(self) -> bool:
+        try:
+            unblock = ("CLIENT", "UNBLOCK", self._id)
+            server = self._shared.server
+            done = server.commands([unblock], timeout=1.0, near=self._near())
+        except BrokerUnavailable:
+            if self.closed:
+                self._wire.interrupt()
+            return True
+        except BrokerError:
+            return True  # Then it waits to the end.
+        return bool(done[0])
+
+    def _prepared(self, forward: Forward) -> Call | PublishRefused | None:
+        """The script that forwards a message, or why there is none.
+
+        What was told to be somebody else's has nothing left to be done.
+        """
+        if forward.delivery.tag not in self._held:
+            return None
+        try:
+            return self._forwarding(forward, self._place(forward))
+        except PublishRefused:
+            pass  # Nested so deeply that it could be read, and cannot be written.
+        try:
+            return self._forwarding(_simplified(forward), self._place(forward))
+        except PublishRefused as error:
+            return error
+
+    def _place(self, forward: Forward) -> str:
+        names = {
+            Lane.MAIN: self.plan.name,
+            Lane.SUSPECTS: self.plan.suspects,
+            Lane.DEAD: self.plan.dead,
+        }
+        return names[forward.lane]
+
+    def _forwarded(self, delivery: Delivery, answer: t.Any) -> Exception | None:
+        if isinstance(answer, BrokerError):
+            return answer
+        self._held.settled([delivery.tag])
+        if answer:
+            return None
+        return LeaseLost(
+            f"The message '{delivery.message.id}' of '{self.queue}' was not forwarded:"
+            " its lease had ended and somebody else has it. Make 'QCONSUME_LEASE'"
+            " longer if this process was only slow."
+        )
+
+    def _note_lost(self, lost: int) -> None:
+        if lost:
+            logger.warning(
+                "Lost %s of '%s' to another worker: their leases had ended."
+                " 'QCONSUME_LEASE' must be longer than this process ever halts",
+                counted(lost, "message"),
+                self.queue,
+            )
+
+    def _give_all_back(self) -> None:
+        tags = self._held.drop_all()
+        try:
+            if tags:
+                self._held.give_all_back(tags, _GRACE)
+        except BrokerError:
+            self._shared.orphans.setdefault(self.queue, []).extend(tags)
+
+    def _take_up_orphans(self) -> None:
+        tags = self._shared.orphans.pop(self.queue, [])
+        try:
+            if tags:
+                self._held.give_all_back(tags, _GRACE)
+        except BrokerError:
+            self._shared.orphans.setdefault(self.queue, []).extend(tags)
+            raise
+
+
+def _simplified(forward: Forward) -> Forward:
+    """The same without what may not be writable: it would be tried for ever."""
+    delivery = forward.delivery
+    properties = delivery.message.properties
+    kept = {name: v for name, v in properties.items() if ours.is_simple(v)}
+    message = replace(delivery.message, properties=kept)
+    return replace(
+        forward,
+        delivery=Delivery(delivery.link, delivery.tag, message),
+        headers=ours.simple(forward.headers),
+    )
+
+
+class RedisLink(HoldingLink):
+    """One queue, read from its lists."""
+
+    _held: Held
+
+    def __init__(self, plan: QueuePlan, lane: Lane, shared: Shared[Layout]) -> None:
+        self._layout = shared.layout
+        self._can_wait = True
+        super().__init__(plan, lane, shared)
+        self._pauses = _Pauses(self._longest)
+
+    def _holder(self, lease: float) -> Held:
+        return Held(self._shared.server, self._layout, self.queue, lease)
+
+    def _look_beside(self) -> Call:
+        delayed, others = (
+            self._layout.delayed(self.queue),
+            self._layout.lists(self.queue),
+        )
+        return scripts.BESIDE([delayed, *others[1:]])
+
+    def _popped(self, answer: t.Any) -> list[Delivery]:
+        found = self._held.popped(answer)
+        self._pauses.note(answer[0], [tag for tag, _ in found])
+        return [
+            Delivery(self, tag, envelope.opened(element, self.queue))
+            for tag, element in found
+        ]
+
+    def _pause(self) -> float:
+        return self._pauses.next()
+
+    def _block(self, seconds: float, room: int) -> list[Delivery]:
+        if not self._can_wait:
+            self._ended.wait(self._pauses.poll(seconds))
+            return self._pop(room)
+        first = self._layout.lists(self.queue)[0]
+        blmove = ("BLMOVE", first, first, "RIGHT", "RIGHT", f"{seconds + 0.0005:.3f}")
+        answer, taken = self._wire.run_after(blmove, self._held.pop(ONE))
+        found = self._looked(self._popped(good(taken)))
+        if isinstance(answer, Exception) and not found:
+            self._not_waited(answer, seconds)
+        return found
+
+    def _not_waited(self, error: Exception, seconds: float) -> None:
+        """Redis does not let us wait in it."""
+        # It counts as a write, and those Redis refuses while it is out of memory.
+        code = code_of(error)
+        if code in _LACKING:
+            self._can_wait = False
+            self._shared.warn(
+                f"Redis does not let consumers wait by BLMOVE: {words_of(error)}. So"
+                f" they look for messages every {_POLL:g} s, which costs Redis more."
+                " Use Redis 6.2 or later, and permit it: 'ACL SETUSER … +blmove'."
+            )
+        elif code != "OOM":
+            raise translated(error) from error
+        self._ended.wait(self._pauses.poll(seconds))
+
+    def _forwarding(self, forward: Forward, queue: str) -> Call:
+        message, tag = forward.delivery.message, forward.delivery.tag
+        properties = basic.copy(message, forward.headers)
+        copy = envelope.sealed(properties, message.raw, exchange="", routing_key=queue)
+        if forward.lane is Lane.DEAD:
+            keep = forward.expires or LONG
+            place = self._layout.base(queue)
+            return self._held.forward(tag, place, copy, "keep", keep)
+        step = self._step(forward)
+        if forward.delay > 0:
+            place = self._layout.delayed(queue)
+            copy = envelope.delayed(copy, step)
+            return self._held.forward(tag, place, copy, "delay", forward.delay)
+        return self._held.forward(tag, self._layout.listed(queue, step), copy, "")
+
+    def _step(self, forward: Forward) -> int:
+        priority = forward.delivery.message.priority
+        return self._layout.step(envelope.kombu_priority(priority))
+
+    def _is_unseen(self, forward: Forward) -> bool:
+        soon = 0 < forward.delay < EVERY
+        return forward.lane is not Lane.DEAD and (soon or self._step(forward) != 0)
+
+
+class _Pauses:
+    """How long the reader waits each time."""
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self._due: float | None = None
+        self._short = 0
+        self._poll = 0.0
+
+    def note(self, due: bytes, tags: Sequence[str]) -> None:
+        """Remember what the last look found."""
+        self._due = float(due) if due else None
+        if tags:
+            self._poll = 0.0
+        if any(not tag.endswith(":0") for tag in tags):
+            self._short = _SHORT_WAITS
+
+    def next(self) -> float:
+        """Seconds to wait for a message, or for one that becomes due."""
+        self._short = max(0, self._short - 1)
+        longest = min(_SHORT_WAIT, self._longest) if self._short else self._longest
+        return longest if self._due is None else min(longest, self._due)
+
+    def poll(self, seconds: float) -> float:
+        """Seconds until the next look where nothing wakes us: more and more."""
+        self._poll = min(_POLL, 0.001 + 2 * self._poll)
+        return min(self._poll, seconds)

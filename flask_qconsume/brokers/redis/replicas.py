@@ -1,0 +1,73 @@
+"""Waiting until replicas have what was published, where ``wait_replicas`` asks for it.
+
+Only a publish waits. Settling needs no waiting: it moves a message in one step, and
+what a replica has is what the server had at some moment, so whichever part of it is
+missing after a failover, the message is in its old place or in its new one.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...errors import BrokerError
+from ...errors import ConfigurationError
+from ...errors import PublishTimeout
+from ...text import quoted
+from ..redis_lists.keys import REPLICAS
+from ..redis_lists.keys import REPLICAS_TIMEOUT
+
+_SECONDS = 1.0
+
+
+class _Wire(t.Protocol):
+    def ask(self, *command: t.Any, timeout: float | None = None) -> t.Any: ...
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """How many replicas must have a message, and how long we wait for them."""
+
+    wanted: int = 0
+    seconds: float = _SECONDS
+
+    def confirmed(
+        self, wire: _Wire, answers: Sequence[t.Any], left: float | None
+    ) -> list[t.Any]:
+        """The answers to scripts that published, errors where replicas lag behind."""
+        if not self.wanted or all(isinstance(a, BrokerError) for a in answers):
+            return list(answers)
+        seconds = self.seconds if left is None else max(0.001, min(self.seconds, left))
+        wait = ("WAIT", self.wanted, round(seconds * 1000) or 1)
+        reached = wire.ask(*wait, timeout=seconds + _SECONDS)
+        if reached >= self.wanted:
+            return list(answers)
+        error = PublishTimeout(
+            f"Redis has the message, but only {reached} of the {self.wanted} replicas"
+            f" that '{REPLICAS}' asks for had it within {seconds:g} s: a failover may"
+            " lose it. Published again, it may come twice."
+        )
+        return [a if isinstance(a, BrokerError) else error for a in answers]
+
+
+def replicas_of(options: Mapping[str, t.Any]) -> Replicas:
+    """What the transport options ask for.
+
+    :raises ConfigurationError: if they make no sense.
+    """
+    wanted = options.get(REPLICAS, 0)
+    if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 0:
+        raise ConfigurationError(
+            f"'{REPLICAS}' in 'QCONSUME_TRANSPORT_OPTIONS' must be a number of"
+            f" replicas, not {quoted(wanted)}."
+        )
+    seconds = options.get(REPLICAS_TIMEOUT, _SECONDS)
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not number or not seconds > 0:
+        raise ConfigurationError(
+            f"'{REPLICAS_TIMEOUT}' in 'QCONSUME_TRANSPORT_OPTIONS' must be a number of"
+            f" seconds above 0, not {quoted(seconds)}."
+        )
+    return Replicas(wanted, float(seconds))

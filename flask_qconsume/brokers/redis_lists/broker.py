@@ -1,0 +1,72 @@
+"""Redis as an app's broker: puts the parts together, and says what they can do."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+from collections.abc import Iterator
+
+from ...broker.base import DeadLetters
+from ...broker.base import QueueStatus
+from ...broker.base import Suspects
+from ...broker.headers import oldest
+from ...broker.topology import QueuePlan
+from ...broker.topology import Topology
+from ...settings import Settings
+from ..redis.broker import RedisBroker
+from ..redis.link import RedisLink
+from ..redis.publisher import ListPublisher
+from ..redis.server import Server
+from ..redis.shared import Shared
+from . import envelope
+from .capabilities import CAPABILITIES
+from .dead_letters import RedisDeadLetters
+from .keys import Layout
+from .keys import layout_of
+
+
+class RedisLists(RedisBroker[Layout]):
+    """kombu's list transport, read and settled by scripts of our own."""
+
+    capabilities = CAPABILITIES
+    link: t.ClassVar[type[RedisLink]] = RedisLink
+    publisher = ListPublisher
+
+    def __init__(self, settings: Settings, topology: Topology) -> None:
+        layout = layout_of(settings.transport_options)
+        super().__init__(settings, topology, Shared(settings, layout, Server(settings)))
+
+    def depth(self, queue: str) -> int:
+        lists = self._shared.layout.lists(queue)
+        counts = self._shared.server.commands([("LLEN", key) for key in lists])
+        return sum(counts)
+
+    def suspects(self, plan: QueuePlan) -> Suspects:
+        lists = self._shared.layout.lists(plan.suspects)
+        heads = self._shared.server.commands([("LINDEX", key, -1) for key in lists])
+        return Suspects(
+            self.depth(plan.suspects),
+            oldest(
+                envelope.opened(head, plan.suspects)
+                for head in heads
+                if isinstance(head, bytes)
+            ),
+        )
+
+    def _status(self, plan: QueuePlan) -> QueueStatus:
+        layout = self._shared.layout
+        sets = layout.delayed(plan.name), *map(layout.leases, plan.lanes)
+        counts = self._shared.server.commands([("ZCARD", key) for key in sets])
+        return dataclasses.replace(
+            super()._status(plan), delayed=counts[0], in_hand=sum(counts[1:])
+        )
+
+    def dead_letters(self, plan: QueuePlan) -> DeadLetters:
+        return RedisDeadLetters(plan, self._shared)
+
+    def _kinds(self) -> Iterator[tuple[str, str]]:
+        base = self._shared.layout.base
+        for plan in self.topology.queues:
+            yield base(plan.name), "list"
+            yield base(plan.suspects), "list"
+            yield base(plan.dead), "zset"

@@ -1,0 +1,230 @@
+"""kombu's JSON envelope, read into messages and written for them. No I/O.
+
+Anything may lie in a list. What is no envelope of kombu's is a foreign message: its
+body is the element itself, whatever its bytes are, and reading it never fails.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import typing as t
+import uuid
+from collections.abc import Mapping
+
+from kombu.utils.json import JSONEncoder
+from kombu.utils.json import loads
+
+from ...broker import headers as ours
+from ...broker import properties as basic
+from ...errors import PublishRefused
+from ...formats.bounds import check_json
+from ...message import Message
+from .keys import HIGHEST
+
+_REDELIVERED = "redelivered"
+
+_encoder = JSONEncoder()
+_decoded = json.JSONDecoder().raw_decode
+_kombu_loads: t.Any = loads
+
+
+def sealed(
+    properties: Mapping[str, t.Any], body: bytes, *, exchange: str, routing_key: str
+) -> bytes:
+    """An envelope with a delivery tag of its own.
+
+    :param properties: AMQP's basic properties by name, ``headers`` among them.
+    :raises PublishRefused: if there is something in them that JSON cannot hold.
+    """
+    rest = dict(properties)
+    if "priority" in rest:
+        rest["priority"] = kombu_priority(rest["priority"])
+    return written(
+        {
+            "body": base64.b64encode(body).decode("ascii"),
+            "content-encoding": rest.pop("content_encoding", None),
+            "content-type": rest.pop("content_type", None),
+            "headers": rest.pop("headers", {}),
+            "properties": {
+                **rest,
+                "body_encoding": "base64",
+                "delivery_tag": _tag(),
+                "delivery_info": {"exchange": exchange, "routing_key": routing_key},
+            },
+        }
+    )
+
+
+def opened(element: bytes, queue: str) -> Message:
+    """The message in an element of a list."""
+    return _opened(element, queue)[0]
+
+
+def redelivered(element: bytes, queue: str) -> bytes:
+    """The same message, marked as kombu marks it, with a delivery tag of its own.
+
+    An element that is no envelope comes to lie in one.
+    """
+    message, envelope = _opened(element, queue)
+    if envelope is None:
+        properties = basic.copy(message, {_REDELIVERED: True})
+        return sealed(properties, element, exchange="", routing_key=queue)
+    found = envelope["properties"]
+    info = {**_mapping(found.get("delivery_info")), _REDELIVERED: True}
+    return written(
+        {
+            **envelope,
+            "headers": {**_mapping(envelope.get("headers")), _REDELIVERED: True},
+            "properties": {**found, "delivery_info": info, "delivery_tag": _tag()},
+        }
+    )
+
+
+def delayed(element: bytes, step: int) -> bytes:
+    """An envelope as it lies in the set of what is delayed: behind its step."""
+    return b"%d:%s" % (step, element)
+
+
+def reference(element: bytes) -> str:
+    """What tells a dead letter from the others: the delivery tag of its envelope."""
+    envelope = _envelope(element)
+    tag = envelope["properties"].get("delivery_tag") if envelope else None
+    return tag if isinstance(tag, str) else hashlib.sha256(element).hexdigest()
+
+
+def kombu_priority(priority: t.Any) -> int:
+    """kombu's number for one of ours: 0 is its highest."""
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        return 0
+    return HIGHEST - max(0, min(priority, HIGHEST))
+
+
+def written(envelope: dict[str, t.Any]) -> bytes:
+    """As JSON, in kombu's way.
+
+    :raises PublishRefused: if there is something in it that JSON cannot hold.
+    """
+    try:
+        return _encoder.encode(envelope).encode("ascii")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PublishRefused(
+            f"The message's headers cannot be written as JSON ({error}). On Redis they"
+            " may hold texts, numbers, dates, lists and mappings."
+        ) from error
+
+
+def _opened(element: bytes, queue: str) -> tuple[Message, dict[str, t.Any] | None]:
+    """The message, and its envelope unless it is a foreign one."""
+    envelope = _envelope(element)
+    body = _body(envelope) if envelope else None
+    if envelope is not None and body is not None:
+        try:
+            return _message(envelope, body, queue), envelope
+        except Exception:
+            pass  # Nonsense inside: it is nobody's envelope.
+    return _foreign(element, queue), None
+
+
+def _foreign(element: bytes, queue: str) -> Message:
+    return basic.incoming(
+        element,
+        queue=queue,
+        exchange="",
+        routing_key=queue,
+        redelivered=False,
+        properties={},
+        headers={},
+    )
+
+
+def _envelope(element: bytes) -> dict[str, t.Any] | None:
+    """The element as JSON, if it is an envelope of kombu's."""
+    if not element.startswith(b"{"):
+        return None
+    try:
+        found = read_json(element)
+    except Exception:
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("body"), str):
+        return None
+    properties = found.get("properties")
+    # A tag is what kombu itself cannot do without: it tells an envelope from somebody's
+    # JSON that has a "body" and "properties" too.
+    known = isinstance(properties, dict) and "delivery_tag" in properties
+    return found if known else None
+
+
+def read_json(element: bytes) -> t.Any:
+    """What was written as JSON, in kombu's way or anybody else's.
+
+    :raises TooManyItems: for what is a large body rather than an envelope.
+    """
+    check_json(element, ours.MAX_ITEMS)
+    # kombu's way to read dates and such is slow, and few messages have any.
+    if b'"__type__"' in element:
+        # It calls methods of whatever it finds there: it may raise anything.
+        with contextlib.suppress(Exception):
+            return _kombu_loads(element)
+    # To guess the encoding takes longer than to read it.
+    try:
+        text = element.decode()
+        value, end = _decoded(text)
+    except ValueError:
+        return json.loads(element)
+    return value if end == len(text) else json.loads(element)
+
+
+def _body(envelope: Mapping[str, t.Any]) -> bytes | None:
+    text: str = envelope["body"]
+    encoding = envelope["properties"].get("body_encoding")
+    if encoding is None or encoding == "utf-8":
+        return text.encode("utf-8", "surrogatepass")
+    if encoding != "base64":
+        return None
+    try:
+        return base64.b64decode(text, validate="\n" not in text)
+    except ValueError:
+        return None
+
+
+def _message(envelope: Mapping[str, t.Any], body: bytes, queue: str) -> Message:
+    properties = envelope["properties"]
+    headers = _mapping(envelope.get("headers"))
+    info = _mapping(properties.get("delivery_info"))
+    marks = (headers.pop(_REDELIVERED, None), info.get(_REDELIVERED))
+    return basic.incoming(
+        body,
+        queue=queue,
+        exchange=_text(info.get("exchange"), ""),
+        routing_key=_text(info.get("routing_key"), queue),
+        # kombu's Redis transport writes the first two, its other transports the third.
+        redelivered=any(m is True for m in (*marks, envelope.get(_REDELIVERED))),
+        properties={
+            **properties,
+            "content_type": envelope.get("content-type"),
+            "content_encoding": envelope.get("content-encoding"),
+            "priority": _priority(properties.get("priority")),
+        },
+        headers=headers,
+    )
+
+
+def _priority(number: t.Any) -> int | None:
+    if isinstance(number, bool) or not isinstance(number, int):
+        return None
+    return HIGHEST - number if 0 <= number <= HIGHEST else None
+
+
+def _tag() -> str:
+    return str(uuid.uuid4())
+
+
+def _mapping(value: t.Any) -> dict[str, t.Any]:
+    return dict(value) if isinstance(value, dict) else {}
+
+
+def _text(value: t.Any, default: str) -> str:
+    return value if isinstance(value, str) else default

@@ -1,0 +1,236 @@
+"""The messages that one link holds: their tags, their leases, and the way back.
+
+A message is held as a field of kombu's ``unacked`` hash, in kombu's own format, so that
+a kombu worker that shares the Redis could put it back. The field's name is a tag of our
+own (never the producer's, which two copies may share); it ends with the step of the
+list that the message came from.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import json
+import os
+import socket
+import typing as t
+import uuid
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from itertools import chain
+
+from ...errors import BrokerError
+from ..redis import scripts
+from ..redis.scripts import Call
+from ..redis.server import Server
+from ..redis.server import good
+from ..redis.unmoved import Unmoved
+from . import envelope
+from .keys import Layout
+
+#: Redis unpacks the tags of one call on Lua's stack, which holds some 8,000.
+_CHUNK = 500
+#: A look for expired leases ends after so many pages of so many.
+_PAGES = 10
+_PAGE = 100
+#: A read, or a page, ends early when it has fetched so many bytes.
+_BYTES = 1024 * 1024
+
+
+class Holder(abc.ABC):
+    """What one link has not settled yet, however it lies in Redis."""
+
+    @abc.abstractmethod
+    def __contains__(self, tag: str) -> bool: ...
+
+    @abc.abstractmethod
+    def pop(self, room: int) -> Call:
+        """The script that takes up to ``room`` messages."""
+
+    @abc.abstractmethod
+    def ack(self, tags: Sequence[str]) -> int:
+        """Forget messages that are done with.
+
+        :returns: How many of them were not held any more: their leases had ended.
+        :raises BrokerError: if it is not known whether Redis forgot them.
+        """
+
+    @abc.abstractmethod
+    def forward(self, tag: str, place: str, *how: t.Any) -> Call:
+        """The script that puts a copy to another place and lets go of the message."""
+
+    @abc.abstractmethod
+    def settled(self, tags: Iterable[str]) -> None:
+        """Count messages as settled."""
+
+    @abc.abstractmethod
+    def touch(self) -> None:
+        """Prolong all leases."""
+
+    @abc.abstractmethod
+    def give_back(self, tags: Sequence[str], timeout: float | None = None) -> int:
+        """Put messages back, unmarked, to be read first and in their old order."""
+
+    @abc.abstractmethod
+    def drop_all(self) -> list[str]:
+        """Hold nothing any more; return what :meth:`give_all_back` has to know."""
+
+    @abc.abstractmethod
+    def give_all_back(self, dropped: Sequence[str], timeout: float) -> int:
+        """Put back what was dropped, by this link or by one before it."""
+
+    @abc.abstractmethod
+    def restore_expired(self) -> int:
+        """Put back, marked as redelivered, what others held and no longer look after.
+
+        :returns: How many.
+        """
+
+
+class Held(Holder):
+    """What one link took out of its queue and has not settled."""
+
+    def __init__(
+        self, server: Server, layout: Layout, queue: str, lease: float
+    ) -> None:
+        self.queue = queue
+        self._server = server
+        self._layout = layout
+        self._lease = lease
+        #: Tags and ends of leases.
+        self._unmoved: Unmoved[tuple[bytes, bytes]] = Unmoved(lease)
+        self._prefix = _prefix()
+        self._number = 0
+        #: The tags in the order in which the messages were read.
+        self._tags: dict[str, None] = {}
+        #: The numbers given to a pop whose answer we have not got.
+        self._asked = range(0)
+        self._keys = layout.held(queue)
+        # kombu restores to (exchange, routing key): with the default exchange that is
+        # this queue alone, and not once more all that the message was routed to.
+        self._suffix = f',"",{json.dumps(queue)}]'.encode()
+
+    def __contains__(self, tag: str) -> bool:
+        return tag in self._tags
+
+    def pop(self, room: int) -> Call:
+        layout, queue = self._layout, self.queue
+        first, self._number = self._number, self._number + room
+        self._asked = range(first, self._number)
+        return scripts.POP(
+            [*self._keys, layout.delayed(queue), *layout.lists(queue)],
+            room,
+            _BYTES,
+            self._prefix,
+            first,
+            self._lease,
+            self._suffix,
+            layout.base(queue),
+            layout.sep,
+            *layout.steps,
+        )
+
+    def popped(self, answer: Sequence[bytes]) -> list[tuple[str, bytes]]:
+        """The tags and elements that the script took."""
+        tags = [tag.decode() for tag in answer[1::2]]
+        self._tags.update(dict.fromkeys(tags))
+        # What was not given out is given to the next pop, which may be the same then.
+        self._number = self._asked.start + len(tags)
+        self._asked = range(0)
+        return list(zip(tags, answer[2::2], strict=True))
+
+    def ack(self, tags: Sequence[str]) -> int:
+        calls = [scripts.ACK(self._keys, *some) for some in chunks(tags)]
+        known = self._server.count(calls)
+        self.settled(tags)
+        return len(tags) - known
+
+    def forward(self, tag: str, place: str, *how: t.Any) -> Call:
+        return scripts.FORWARD([*self._keys, place], tag, *how)
+
+    def settled(self, tags: Iterable[str]) -> None:
+        for tag in tags:
+            self._tags.pop(tag, None)
+
+    def touch(self) -> None:
+        held = chunks(list(self._tags))
+        calls = [scripts.TOUCH(self._keys, self._lease, *some) for some in held]
+        for answer in self._server.beat(calls) if calls else ():
+            good(answer)
+
+    def give_back(self, tags: Sequence[str], timeout: float | None = None) -> int:
+        layout = self._layout
+        fixed = (len(self._suffix), layout.base(self.queue), layout.sep)
+        # The first one last: lists are read from the right, where we push.
+        calls = [
+            scripts.GIVE_BACK(self._keys, *fixed, *some)
+            for some in chunks(list(reversed(tags)))
+        ]
+        return self._server.count(calls, timeout)
+
+    def drop_all(self) -> list[str]:
+        # Those never heard of included.
+        unheard = [
+            f"{self._prefix}{number}:{step}"
+            for number in self._asked
+            for step in self._layout.steps
+        ]
+        tags, self._tags, self._asked = [*self._tags, *unheard], {}, range(0)
+        return tags
+
+    def give_all_back(self, dropped: Sequence[str], timeout: float) -> int:
+        return self.give_back(dropped, timeout)
+
+    def restore_expired(self) -> int:
+        ahead = scripts.AHEAD(self._keys[:1], self._lease, _PAGE)
+        # Asked for at once: a consumer at rest does so again and again.
+        answers = map(good, self._server.beat([ahead, self._expired()]))
+        ended = self._end_unmoved(next(answers))
+        found = self._server.call(self._expired()) if ended else next(answers)
+        restored = 0
+        for _ in range(_PAGES):
+            pairs = list(zip(found[::2], found[1::2], strict=True))
+            if not pairs:
+                break
+            restored += self._server.count([self._restore(*pair) for pair in pairs])
+            found = self._server.call(self._expired())
+        return restored
+
+    def _expired(self) -> Call:
+        return scripts.EXPIRED(self._keys[:2], _PAGE, _BYTES)
+
+    def _end_unmoved(self, found: Sequence[bytes]) -> bool:
+        """End what would last for too long, since Redis' clock was set back."""
+        over = self._unmoved.over(zip(found[::2], found[1::2], strict=True))
+        if over:
+            self._server.call(scripts.END(self._keys[:1], *chain(*over)))
+        return bool(over)
+
+    def _restore(self, tag: bytes, value: bytes) -> Call:
+        step = int(tag.rpartition(b":")[2])
+        element = value[1 : -len(self._suffix)]
+        with contextlib.suppress(BrokerError):  # Unmarked is better than lost.
+            element = envelope.redelivered(element, self.queue)
+        place = self._layout.listed(self.queue, step)
+        return scripts.RESTORE([*self._keys, place], tag, element)
+
+
+def whoami() -> str:
+    """Tells a person who holds a message."""
+    return f"flask_qconsume:{socket.gethostname()}:{os.getpid()}"
+
+
+def _prefix() -> str:
+    """What the tags of one link begin with.
+
+    Longer than 64 bytes on purpose: a sorted set with shorter members, as long as it is
+    small, is a packed list, into which Redis inserts ten times slower.
+    """
+    return f"{whoami():-<28.150}:{uuid.uuid4()}:"
+
+
+def chunks(tags: Sequence[str]) -> Iterator[Sequence[str]]:
+    """So many of them as one call takes, again and again."""
+    for start in range(0, len(tags), _CHUNK):
+        yield tags[start : start + _CHUNK]

@@ -1,0 +1,216 @@
+"""Where everything lies in Redis: kombu's key names, and ours beside them. No I/O.
+
+================================  ===================================================
+``<queue>``, ``<queue><sep>3``…   lists, one per priority step, read from the right
+``_kombu.binding.<exchange>``     set of ``routing key, pattern, queue``
+``unacked``, ``unacked_index``    hash and sorted set of what is with a consumer
+``<queue>.leases``                sorted set: which of those are ours, until when
+``<queue>.delayed``               sorted set by due time: ``<step>:<envelope>``
+``<queue>.dead``                  sorted set by the time it is kept to: envelopes
+================================  ===================================================
+
+All times are the server's. kombu reads step 0 first; our priority 9 is its 0, and a
+message without a priority is of step 0 too, as all of kombu's are by default.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from bisect import bisect
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ...errors import ConfigurationError
+from ...settings import suggestion
+from ...text import quoted
+from ..redis.options import check_option
+
+HIGHEST = 9
+
+#: Transport options that say something about the layout, by the field they set.
+_FIELDS = {
+    "global_keyprefix": "prefix",
+    "sep": "sep",
+    "priority_steps": "steps",
+    "unacked_key": "unacked",
+    "unacked_index_key": "unacked_index",
+}
+#: On how many replicas a publish has to be before it counts, and the seconds to wait.
+REPLICAS = "wait_replicas"
+REPLICAS_TIMEOUT = "wait_timeout"
+OF_REPLICAS = (REPLICAS, REPLICAS_TIMEOUT)
+#: Handed on to kombu, which knows how to connect.
+OF_CONNECTIONS = (
+    "client_name",
+    "health_check_interval",
+    "master_name",
+    "max_connections",
+    "min_other_sentinels",
+    "sentinel_kwargs",
+    "socket_connect_timeout",
+    "socket_keepalive",
+    "socket_keepalive_options",
+    "socket_timeout",
+)
+#: Without any meaning here: there is one queue per link, and no fan-out by PUB/SUB.
+_WITHOUT_EFFECT = (
+    "fanout_patterns",
+    "fanout_prefix",
+    "queue_order_strategy",
+    "sentinel_fanout_compat",
+)
+#: What kombu would do differently, and what to do instead.
+_REFUSED = {
+    "ack_emulation": "messages are always kept until they are acknowledged",
+    "body_encoding": "bodies are always sent as base64, and read in any encoding",
+    "deadletter_queue": "an unroutable message is an error; bind a queue with '#'",
+    "polling_interval": "a queue is waited on, not polled",
+    "reauth_check_interval": "connections are not kept for that long",
+    "retry_on_timeout": "a publish is tried again until 'QCONSUME_PUBLISH_TIMEOUT'",
+    "unacked_mutex_expire": "messages are restored without a lock",
+    "unacked_mutex_key": "messages are restored without a lock",
+    "unacked_restore_interval": "set 'QCONSUME_LEASE'",
+    "unacked_restore_limit": "set 'QCONSUME_LEASE'",
+    "unacked_restore_throttle": "set 'QCONSUME_LEASE'",
+    "visibility_timeout": "set 'QCONSUME_LEASE'",
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names of all keys."""
+
+    prefix: str = ""
+    sep: str = "\x06\x16"
+    steps: tuple[int, ...] = (0, 3, 6, 9)
+    unacked_name: str = "unacked"
+    unacked_index_name: str = "unacked_index"
+
+    def base(self, queue: str) -> str:
+        """The list of step 0, which has the queue's own name."""
+        return self.prefix + queue
+
+    def listed(self, queue: str, step: int) -> str:
+        """The list of one step."""
+        return f"{self.base(queue)}{self.sep}{step}" if step else self.base(queue)
+
+    def lists(self, queue: str) -> list[str]:
+        """The lists of a queue, in the order in which they are read."""
+        return [self.listed(queue, step) for step in self.steps]
+
+    def step(self, priority: int) -> int:
+        """The step of a priority of kombu's, found as kombu finds it."""
+        number = max(0, min(priority, HIGHEST))
+        return self.steps[bisect(self.steps, number) - 1]
+
+    def bindings(self, exchange: str) -> str:
+        return f"{self.prefix}_kombu.binding.{exchange}"
+
+    def permanent(self, exchange: str) -> str:
+        """As long as this set has members, kombu keeps that exchange's bindings.
+
+        It sweeps away an exchange that has only queues with an expiry.
+        """
+        return f"{self.prefix}_kombu.binding_permanent.{exchange}"
+
+    def binding_sets(self, exchange: str) -> list[str]:
+        """The sets that a binding is written to, the one that is read first."""
+        return [self.bindings(exchange), self.permanent(exchange)]
+
+    @property
+    def shared(self) -> tuple[str, str]:
+        """Keys of kombu's that all queues use."""
+        return self.unacked, self.unacked_index
+
+    def keys(self, queue: str) -> Iterator[tuple[str, str]]:
+        """The keys of a queue, each with what it is; ``{}`` stands for the queue."""
+        for step in self.steps:
+            key = self.listed(queue, step)
+            yield key, f"the step {step} of {{}}" if step else "{}"
+        yield self.leases(queue), "the leases of {}"
+        yield self.delayed(queue), "the delayed messages of {}"
+
+    def dead(self, queue: str) -> str:
+        """The dead letters; ``queue`` is the name that ends with ``.dead``."""
+        return self.base(queue)
+
+    @property
+    def unacked(self) -> str:
+        return self.prefix + self.unacked_name
+
+    @property
+    def unacked_index(self) -> str:
+        return self.prefix + self.unacked_index_name
+
+    def leases(self, queue: str) -> str:
+        return f"{self.base(queue)}.leases"
+
+    def delayed(self, queue: str) -> str:
+        return f"{self.base(queue)}.delayed"
+
+    def held(self, queue: str) -> list[str]:
+        """The three keys that know of a message while it is with a consumer."""
+        return [self.leases(queue), self.unacked, self.unacked_index]
+
+
+def layout_of(options: Mapping[str, t.Any]) -> Layout:
+    """The layout that kombu would use with these transport options.
+
+    :raises ConfigurationError: for an option that cannot be honoured.
+    """
+    for name in options:
+        check_option(name, options[name])
+        _check_known(name)
+    steps = options.get("priority_steps", Layout.steps)
+    return Layout(
+        prefix=text_option(options, "global_keyprefix", Layout.prefix),
+        sep=text_option(options, "sep", Layout.sep),
+        steps=steps_option(steps),
+        unacked_name=text_option(options, "unacked_key", Layout.unacked_name),
+        unacked_index_name=text_option(
+            options, "unacked_index_key", Layout.unacked_index_name
+        ),
+    )
+
+
+def connection_options(options: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Those of the transport options that are about connections."""
+    return {name: options[name] for name in OF_CONNECTIONS if name in options}
+
+
+def _check_known(name: str) -> None:
+    if name in _REFUSED:
+        raise ConfigurationError(
+            f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which cannot be honoured:"
+            f" {_REFUSED[name]}. Remove it."
+        )
+    known = [*_FIELDS, *OF_CONNECTIONS, *OF_REPLICAS, *_WITHOUT_EFFECT]
+    if name not in known:
+        raise ConfigurationError(
+            f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which is no option for"
+            f" Redis{suggestion(name, known)} There are: {', '.join(sorted(known))}."
+        )
+
+
+def text_option(options: Mapping[str, t.Any], name: str, default: str) -> str:
+    """An option that is a text; only the prefix may be empty."""
+    value = options.get(name, default)
+    if not isinstance(value, str) or (not value and name != "global_keyprefix"):
+        raise ConfigurationError(
+            f"'{name}' in 'QCONSUME_TRANSPORT_OPTIONS' must be a text, not"
+            f" {quoted(value)}."
+        )
+    return value
+
+
+def steps_option(value: t.Any) -> tuple[int, ...]:
+    """The priority steps, ascending."""
+    steps = tuple(value) if isinstance(value, (list, tuple, range)) else ()
+    whole = all(isinstance(s, int) and not isinstance(s, bool) for s in steps)
+    if not steps or not whole or steps[0] < 0 or list(steps) != sorted(set(steps)):
+        raise ConfigurationError(
+            "'priority_steps' in 'QCONSUME_TRANSPORT_OPTIONS' must be whole numbers"
+            f" from 0, each larger than the one before, not {quoted(value)}."
+        )
+    return steps

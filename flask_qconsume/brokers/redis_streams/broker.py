@@ -1,0 +1,110 @@
+"""Redis Streams as an app's broker: puts the parts together, says what they can do.
+
+The URL is that of Redis with ``-streams`` behind the scheme: ``redis-streams://``,
+``rediss-streams://`` (TLS), ``redis-streams+socket://``, ``sentinel-streams://`` and
+``redis-streams+cluster://``, where commas stand between several nodes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing as t
+from collections.abc import Iterator
+
+from ...broker.base import DeadLetters
+from ...broker.base import QueueStatus
+from ...broker.base import Suspects
+from ...broker.headers import oldest
+from ...broker.topology import QueuePlan
+from ...broker.topology import Topology
+from ...errors import RegistrationError
+from ...settings import Settings
+from ...text import quoted
+from ..redis.broker import RedisBroker
+from ..redis.server import Server
+from ..redis.shared import Shared
+from . import envelope
+from . import scripts
+from .capabilities import CAPABILITIES
+from .cluster import Cluster
+from .dead_letters import StreamDeadLetters
+from .keys import BESIDE
+from .keys import Layout
+from .keys import layout_of
+from .link import StreamLink
+from .publisher import StreamPublisher
+
+_SCHEME = re.compile(r"(^|;)(rediss?|sentinel)-streams(?=[+:])")
+_CLUSTER = re.compile(r"rediss?\+cluster:")
+
+
+class RedisStreams(RedisBroker[Layout]):
+    """A stream for each queue and priority, read by one consumer group."""
+
+    capabilities = CAPABILITIES
+    link: t.ClassVar[type[StreamLink]] = StreamLink
+    publisher = StreamPublisher
+
+    def __init__(self, settings: Settings, topology: Topology) -> None:
+        layout = layout_of(settings.transport_options)
+        server = server_of(settings)
+        super().__init__(settings, topology, Shared(settings, layout, server))
+
+    def check_names(self) -> None:
+        for plan in self.topology.queues:
+            if plan.name.endswith(BESIDE):
+                raise RegistrationError(
+                    f"The queue {quoted(plan.name)} of the consumer"
+                    f" {quoted(plan.consumer)} ends like those beside another queue"
+                    f" ({' and '.join(BESIDE)}), which have streams of their own on"
+                    " Redis Streams. Give the queue another name. Dead letters are"
+                    " listed and replayed by 'flask qconsume dead-letters'."
+                )
+        super().check_names()
+
+    def depth(self, queue: str) -> int:
+        return self._counts(queue)[0]
+
+    def suspects(self, plan: QueuePlan) -> Suspects:
+        layout = self._shared.layout
+        call = scripts.OLDEST(layout.streams(plan.suspects), layout.group)
+        fields = self._shared.server.call(call)
+        found = [envelope.opened(fields, plan.suspects, layout.body)] if fields else []
+        return Suspects(self.depth(plan.suspects), oldest(found))
+
+    def _status(self, plan: QueuePlan) -> QueueStatus:
+        delayed = self._shared.layout.delayed(plan.name)
+        (number,) = self._shared.server.commands([("ZCARD", delayed)])
+        held = sum(self._counts(queue)[1] for queue in plan.lanes)
+        return dataclasses.replace(super()._status(plan), delayed=number, in_hand=held)
+
+    def _counts(self, queue: str) -> tuple[int, int]:
+        """How many entries nobody has, and how many somebody has."""
+        layout = self._shared.layout
+        call = scripts.COUNTS(layout.streams(queue), layout.group)
+        waiting, held = self._shared.server.call(call)
+        return int(waiting), int(held)
+
+    def dead_letters(self, plan: QueuePlan) -> DeadLetters:
+        return StreamDeadLetters(plan, self._shared)
+
+    def _kinds(self) -> Iterator[tuple[str, str]]:
+        layout = self._shared.layout
+        for plan in self.topology.queues:
+            for name in (plan.name, plan.suspects):
+                yield from ((stream, "stream") for stream in layout.streams(name))
+            yield layout.delayed(plan.name), "zset"
+            yield layout.dead(plan.dead), "zset"
+
+
+def server_of(settings: Settings) -> Server:
+    """The server, or the cluster, that the URL names; nothing is opened yet."""
+    url = plain_url(settings.broker_url)
+    kind = Cluster if _CLUSTER.match(url) else Server
+    return kind(dataclasses.replace(settings, broker_url=url))
+
+
+def plain_url(url: str) -> str:
+    """The URL as it would be for lists, which says where the server is."""
+    return _SCHEME.sub(r"\1\2", url)

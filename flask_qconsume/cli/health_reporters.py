@@ -1,0 +1,72 @@
+"""What tells the outside how a process is: an endpoint, a file, systemd."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import typing as t
+from collections.abc import Callable
+
+from ..logs import logger_named
+from ..running.health.endpoint import Endpoint
+from ..running.health.reporters import HealthFile
+from ..running.health.reporters import Systemd
+from ..running.health.verdict import Verdict
+from ..running.sockets import listen
+
+logger = logger_named("flask_qconsume.checks")
+
+
+class Watched(t.Protocol):
+    """A worker's watch, or the supervisor of several processes."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The latest verdict, which any thread may read."""
+
+    def tell(self, told: Callable[[Verdict], object]) -> None:
+        """Have a function called with each verdict."""
+
+
+class Checks:
+    """Answers for one process, or for several, as long as the block runs.
+
+    :param address: ``HOST:PORT`` to answer HTTP on.
+    :param path: A file to write.
+    :raises WorkerError: if one of them cannot be used.
+    """
+
+    def __init__(
+        self,
+        address: str | None,
+        path: str | None,
+        watched: Watched,
+        systemd: Systemd | None = None,
+    ) -> None:
+        self._stack = contextlib.ExitStack()
+        self._systemd = systemd or Systemd.from_environment(os.environ)
+        if self._systemd is not None:
+            self._stack.callback(self._systemd.close)
+            watched.tell(self._systemd)
+        if path:
+            file = HealthFile(path)
+            self._stack.callback(file.close)
+            watched.tell(file)
+        self._endpoint = None
+        if address:
+            self._endpoint = Endpoint(listen(address), lambda: watched.verdict)
+            self._stack.callback(self._endpoint.close)
+
+    def __enter__(self) -> Checks:
+        if self._endpoint is not None:
+            self._endpoint.start()
+            logger.info("Answering checks on %s", self._endpoint.url)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def ready(self) -> None:
+        """The start is over."""
+        if self._systemd is not None:
+            self._systemd.ready()

@@ -1,0 +1,1 @@
+"""Health of a worker: what is wrong, and how it is told."""

@@ -1,0 +1,197 @@
+"""``/live`` and ``/ready`` over HTTP, answered while the hub is blocked.
+
+One native thread serves all clients, and waits for none of them: each has a second to
+ask, one request by one connection. Must not import gevent: the process that supervises
+others answers as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import time
+import typing as t
+from collections.abc import Callable
+
+from ...native_threads import Latch
+from ...native_threads import NativeThread
+from ...native_threads import original
+from ..sockets import url_of
+from .verdict import Verdict
+
+#: How many clients are served at once; the oldest makes room for one more.
+_CLIENTS = 100
+
+#: Seconds that a client has to ask and to read the answer.
+_PATIENCE = 1.0
+
+#: The longest request that is read, in bytes.
+_LONGEST = 16_384
+
+#: How many bytes of a request are read at a time.
+_CHUNK = 4_096
+
+#: Seconds before the next client is accepted where the system has no descriptor left.
+_EXHAUSTED = 0.1
+
+_REASONS = {
+    200: "OK",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    503: "Service Unavailable",
+}
+
+
+def answer(verdict: Verdict, path: str) -> tuple[int, str]:
+    """The status and the body for ``/live`` or ``/ready``."""
+    if path not in ("/live", "/ready"):
+        return 404, '{"paths": ["/live", "/ready"]}'
+    good = verdict.live if path == "/live" else verdict.ready
+    return (200 if good else 503), verdict.to_json()
+
+
+class Endpoint:
+    """Answers on a listening socket until it is closed.
+
+    :param listener: Its descriptor is taken over.
+    :param verdict: Called for each request, in any thread; must not wait.
+    """
+
+    def __init__(self, listener: socket.socket, verdict: Callable[[], Verdict]) -> None:
+        self.url = url_of(listener)
+        self._verdict = verdict
+        self._socket = _plain(listener)
+        self._poll = original("select", "poll")()
+        self._poll.register(self._socket, select.POLLIN)
+        #: By descriptor, the oldest first.
+        self._clients: dict[int, _Client] = {}
+        self._over = Latch()
+        self._thread = NativeThread(self._serve, "health")
+
+    def start(self) -> None:
+        """Answer, in the background."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._over.open()
+        # Ends the thread's wait, which closing the descriptor would not.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join(2 * _PATIENCE)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while not self._over.is_open:
+            for descriptor, _ in self._poll.poll(self._wait()):
+                if descriptor == self._socket.fileno():
+                    self._accept()
+                elif (client := self._clients.get(descriptor)) is not None:
+                    self._attend(client)
+            now = time.monotonic()
+            for client in [c for c in self._clients.values() if c.deadline <= now]:
+                self._drop(client)
+        for client in list(self._clients.values()):
+            self._drop(client)
+
+    def _wait(self) -> float | None:
+        """Milliseconds until the first client has had its time."""
+        first = next(iter(self._clients.values()), None)
+        if first is None:
+            return None
+        return max(0.0, first.deadline - time.monotonic()) * 1000 + 1
+
+    def _accept(self) -> None:
+        if len(self._clients) >= _CLIENTS:
+            self._drop(next(iter(self._clients.values())))
+        try:
+            connection, _ = self._socket.accept()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._over.wait(_EXHAUSTED)
+            return
+        client = _Client(connection)
+        self._clients[client.descriptor] = client
+        self._poll.register(client.descriptor, select.POLLIN)
+
+    def _attend(self, client: _Client) -> None:
+        """Go on with a client that has said something, or can read on."""
+        try:
+            if client.answer:
+                client.send()
+            elif (line := client.read_request()) is not None:
+                client.answer = _respond(line, self._verdict())
+                client.send()
+                self._poll.modify(client.descriptor, select.POLLOUT)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._drop(client)
+        else:
+            if client.is_done:
+                self._drop(client)
+
+    def _drop(self, client: _Client) -> None:
+        del self._clients[client.descriptor]
+        self._poll.unregister(client.descriptor)
+        client.close()
+
+
+class _Client:
+    """One connection, with what has come of its request, or is to go of the answer."""
+
+    def __init__(self, connection: t.Any) -> None:
+        connection.setblocking(False)
+        self.descriptor: int = connection.fileno()
+        self.deadline = time.monotonic() + _PATIENCE
+        #: What is still to be sent, once the request has come.
+        self.answer = b""
+        self.is_done = False
+        self._connection = connection
+        self._request = b""
+
+    def read_request(self) -> str | None:
+        """Read on; the first line, once the whole head has come."""
+        more = self._connection.recv(_CHUNK)
+        self._request += more
+        whole = b"\r\n\r\n" in self._request or len(self._request) > _LONGEST
+        if more and not whole:
+            return None
+        return self._request.partition(b"\r\n")[0].decode("latin-1")
+
+    def send(self) -> None:
+        """Send as much of the answer as goes at once."""
+        self.answer = self.answer[self._connection.send(self.answer) :]
+        self.is_done = not self.answer
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
+
+def _respond(line: str, verdict: Verdict) -> bytes:
+    """The response to a request with that first line."""
+    method, _, rest = line.partition(" ")
+    path = rest.partition(" ")[0].partition("?")[0]
+    if method not in ("GET", "HEAD"):
+        status, body = 405, ""
+    else:
+        status, body = answer(verdict, path)
+    head = (
+        f"HTTP/1.1 {status} {_REASONS[status]}\r\n"
+        "Content-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n"
+        "Cache-Control: no-store\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    return (head + ("" if method == "HEAD" else body)).encode()
+
+
+def _plain(listener: socket.socket) -> t.Any:
+    """The socket as the operating system has it, not gevent's."""
+    kind = original("socket", "socket")
+    plain = kind(listener.family, listener.type, listener.proto, listener.detach())
+    plain.setblocking(False)
+    return plain

@@ -1,0 +1,1 @@
+"""Processes of workers: their supervisor, their signals and their exit codes."""

@@ -1,0 +1,137 @@
+"""Reads signals in any thread, also while the main thread is blocked.
+
+Python runs handlers of signals between two instructions of the main thread, and gevent
+runs its own from the hub: neither of them happens while the main thread waits in C. The
+handler in C, which runs at once, writes the signal's number to a pipe. Must not import
+gevent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import typing as t
+from collections.abc import Sequence
+from types import FrameType
+
+from ...native_threads import original
+
+#: Stands among the numbers of signals for the end of the supervising process.
+GONE = 0
+
+#: Signals that are taken over whatever handled them before.
+_ALWAYS = (signal.SIGTERM, signal.SIGINT)
+
+_active: SignalReader | None = None
+
+
+class SignalReader:
+    """Takes signals over from their handlers; one for each process, in its main thread.
+
+    Other signals than SIGTERM and SIGINT are left alone where they have a handler, or
+    were ignored when the process began, as ``nohup`` wants. A handler that the app sets
+    later takes its signal back, and a forked child gets all former handlers back.
+
+    :param numbers: The signals.
+    :param parent: A socket that ends with the supervising process, if there is one.
+    """
+
+    def __init__(
+        self, numbers: Sequence[signal.Signals], parent: int | None = None
+    ) -> None:
+        global _active
+        self.numbers = [
+            n for n in numbers if n in _ALWAYS or signal.getsignal(n) is signal.SIG_DFL
+        ]
+        self._pipe, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._before = {n: signal.signal(n, _handle) for n in self.numbers}
+        for number in self.numbers:  # Libraries in C see no more EINTR than ever.
+            signal.siginterrupt(number, False)
+        _set_wakeup_fd(self._writer)
+        self._poll = original("select", "poll")()
+        self._poll.register(self._pipe, select.POLLIN)
+        self._parent = parent
+        if parent is not None:
+            self._poll.register(parent, select.POLLIN)
+        _active = self
+
+    def read(self, timeout: float | None = None) -> int | None:
+        """Wait for the next signal; its number, :data:`GONE`, or ``None`` for neither.
+
+        To be called in one thread only, which may be a native one.
+        """
+        ready = self._poll.poll(None if timeout is None else timeout * 1000)
+        found = [descriptor for descriptor, _ in ready]
+        if self._pipe in found:
+            number = os.read(self._pipe, 1)[0]
+            return number if self._is_ours(number) else None
+        if self._parent in found:
+            self._poll.unregister(self._parent)
+            return GONE
+        return None
+
+    def leave(self) -> None:
+        """Give the signals back to their former handlers, in a forked child."""
+        _set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            if self._is_ours(number):
+                signal.signal(number, handler)
+        for descriptor in (self._pipe, self._writer):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def _is_ours(self, number: int) -> bool:
+        # The app may have set a handler of its own since, for this signal or another.
+        return signal.getsignal(number) is _handle
+
+    def write(self, number: int) -> None:
+        """Write a number that the handler in C has written elsewhere."""
+        elsewhere = _set_wakeup_fd(self._writer)
+        if elsewhere != self._writer:
+            _set_wakeup_fd(elsewhere)
+            with contextlib.suppress(OSError):
+                os.write(self._writer, bytes([number]))
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    """Called by Python; the pipe has the number by now, unless asyncio has its own."""
+    if _active is not None:
+        _active.write(number)
+
+
+def _set_wakeup_fd(descriptor: int) -> int:
+    """Have the numbers of signals written there; where they were written before."""
+    set_wakeup_fd = original("signal", "set_wakeup_fd")
+    return t.cast(int, set_wakeup_fd(descriptor, warn_on_full_buffer=False))
+
+
+# A child shares the pipe: a signal sent to it, as 'multiprocessing.Pool' does at its
+# end, would count as one to us. So it gets none until it has left the pipe.
+
+
+def _before_fork() -> None:
+    if _active is not None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _active.numbers)
+
+
+def _after_fork() -> None:
+    if _active is not None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _active.numbers)
+
+
+def _after_fork_in_child() -> None:
+    global _active
+    if _active is not None:
+        _active.leave()
+        _after_fork()
+        _active = None
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork,
+    after_in_child=_after_fork_in_child,
+)
