@@ -33,14 +33,14 @@ from flask_qconsume.brokers.redis_streams.capabilities import CAPABILITIES as ST
 from flask_qconsume.errors import PublishRefused
 from flask_qconsume.running.worker import Worker
 
+from ..brokers.rabbitmq.rabbit import linked
+from ..brokers.rabbitmq.rabbit import order
+from ..brokers.rabbitmq.rabbit import plan_of
+from ..brokers.rabbitmq.rabbit import rabbit
+from ..brokers.rabbitmq.rabbit import take
+from ..brokers.rabbitmq.rabbit import take_one
 from ..servers import Vhost
 from ..waiting import wait_for
-from .rabbit import linked
-from .rabbit import order
-from .rabbit import plan_of
-from .rabbit import rabbit
-from .rabbit import take
-from .rabbit import take_one
 
 OTHERS = (LISTS, STREAMS, KAFKA, MEMORY)
 

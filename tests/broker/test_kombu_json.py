@@ -38,7 +38,7 @@ def test_what_cannot_be_written_is_an_error() -> None:
 
 KAFKA_ALONE = """
 import sys
-import flask_qconsume.broker.kafka
+import flask_qconsume.brokers.kafka
 from flask_qconsume.broker import kombu_json
 assert kombu_json.read(kombu_json.written(1.5)) == 1.5
 assert kombu_json.read("[1, 2]") == [1, 2]

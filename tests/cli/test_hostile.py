@@ -16,7 +16,7 @@ from flask_qconsume.running.worker import Worker
 from flask_qconsume.text import problem_of
 
 from ..apps import make_app
-from ..broker.rabbit import raw_channel
+from ..brokers.rabbitmq.rabbit import raw_channel
 from ..waiting import wait_for
 from .commands import invoke
 

@@ -156,7 +156,7 @@ import gevent.monkey
 gevent.monkey.patch_all()
 import logging, multiprocessing, os, signal, sys, time
 import gevent
-from flask_qconsume.running.shutdown import StopSignals
+from flask_qconsume.running.process.stop_signals import StopSignals
 
 logging.basicConfig(level=logging.INFO)
 signals = StopSignals()

@@ -25,7 +25,7 @@ from flask_qconsume.cli.status import Standing
 from flask_qconsume.cli.status import _in_words
 from flask_qconsume.cli.status import _row
 
-from ..broker.rabbit import raw_channel
+from ..brokers.rabbitmq.rabbit import raw_channel
 from ..servers import RabbitMQ
 from ..servers import Redis
 from ..servers import Vhost

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import typing as t
 
-from ..broker.rabbit import raw_channel
+from ..brokers.rabbitmq.rabbit import raw_channel
 from ..servers import Kafka
 from ..servers import Redis
 from ..waiting import wait_for

@@ -66,7 +66,7 @@ class Plan(t.TypedDict):
 def main(path: str) -> None:
     """Run all cases of a plan."""
     for name in BROKERS:
-        importlib.import_module(f"flask_qconsume.broker.{name}")
+        importlib.import_module(f"flask_qconsume.brokers.{name}")
     todo: list[Plan] = json.loads(pathlib.Path(path).read_text())
     todo.reverse()
     living: dict[int, tuple[Plan, int]] = {}

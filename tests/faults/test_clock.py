@@ -11,11 +11,11 @@ import pytest
 from flask_qconsume.broker.base import Link
 from flask_qconsume.broker.link import Lane
 
-from ..broker.redis_tools import bodies
-from ..broker.redis_tools import forward
-from ..broker.redis_tools import outgoing
-from ..broker.redis_tools import read
-from ..broker.redis_tools import shop
+from ..brokers.redis.tools import bodies
+from ..brokers.redis.tools import forward
+from ..brokers.redis.tools import outgoing
+from ..brokers.redis.tools import read
+from ..brokers.redis.tools import shop
 from ..fleet.clock import Clock
 from ..servers import Redis
 from ..servers.fixtures import refuse

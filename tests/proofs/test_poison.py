@@ -11,11 +11,11 @@ import pytest
 
 from flask_qconsume.broker.base import DeadLetter
 
-from ..broker.rabbit import raw_channel
-from ..broker.test_rabbitmq_link import nested
-from ..broker.test_rabbitmq_link import send
-from ..broker.test_rabbitmq_link import short
-from ..broker.test_rabbitmq_link import with_table
+from ..brokers.rabbitmq.rabbit import raw_channel
+from ..brokers.rabbitmq.test_link import nested
+from ..brokers.rabbitmq.test_link import send
+from ..brokers.rabbitmq.test_link import short
+from ..brokers.rabbitmq.test_link import with_table
 from ..servers.kafka import Kafka
 from ..servers.rabbitmq import Vhost
 from ..servers.redis import Redis

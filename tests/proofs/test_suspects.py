@@ -12,7 +12,7 @@ import amqp
 import confluent_kafka
 import pytest
 
-from ..broker.rabbit import raw_channel
+from ..brokers.rabbitmq.rabbit import raw_channel
 from ..waiting import wait_for
 from .conftest import MakeStage
 from .conftest import Stage

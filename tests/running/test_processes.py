@@ -35,8 +35,8 @@ import sys
 
 before = {"gevent"} & set(sys.modules)  # Where coverage measures, it imports it.
 
-from flask_qconsume.running.child_process import ChildLimits
-from flask_qconsume.running.processes import Supervisor
+from flask_qconsume.running.process.child_process import ChildLimits
+from flask_qconsume.running.process.supervisor import Supervisor
 
 logging.basicConfig(level=logging.INFO)
 listener = socket.create_server(("127.0.0.1", 0))

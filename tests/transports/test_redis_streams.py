@@ -18,9 +18,9 @@ from flask_qconsume.errors import ConfigurationError
 from flask_qconsume.errors import PublishTimeout
 from flask_qconsume.transports import redis_streams
 
-from ..broker.redis_tools import outgoing
-from ..broker.redis_tools import read
-from ..broker.redis_tools import shop
+from ..brokers.redis.tools import outgoing
+from ..brokers.redis.tools import read
+from ..brokers.redis.tools import shop
 from ..servers import Redis
 from ..waiting import wait_for
 

@@ -1,0 +1,281 @@
+"""When the members of lanes join, and how rarely it is asked whether they have to."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Collection
+
+import gevent
+import pytest
+
+from flask_qconsume import BrokerUnavailable
+from flask_qconsume.broker.link import Delivery
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
+from flask_qconsume.brokers.kafka.broker import Kafka as KafkaBroker
+from flask_qconsume.brokers.kafka.client.admin import Place
+from flask_qconsume.brokers.kafka.link import KafkaLink
+from flask_qconsume.brokers.kafka.suspect_groups import Lanes
+
+from ...servers.kafka import Kafka
+from ...waiting import wait_for
+from .shop import QUICKLY
+from .shop import Shop
+from .shop import outgoing
+from .shop import plan
+from .shop import read
+from .shop import shop
+
+TOPIC = "_qconsume.billing.suspects"
+
+
+class Ear:
+    """As much of a link as is woken."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.woken = 0
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+class Bench:
+    """Lanes on a virtual clock, and what they ask."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.took = 0.01
+        self.asked: list[set[Place]] = []
+        self.filled: set[Place] = set()
+        self.error: Exception | None = None
+        self.meanwhile: t.Callable[[], object] = lambda: None
+        self.sizes: dict[str, int] = {}
+        self.lanes = Lanes(lambda topic: self.sizes.get(topic, 1), self._ask, self.time)
+
+    def time(self) -> float:
+        return self.now
+
+    def _ask(self, places: Collection[Place], timeout: float) -> set[Place]:
+        self.asked.append(set(places))
+        self.now += self.took
+        self.meanwhile()
+        if self.error is not None:
+            raise self.error
+        return self.filled & set(places)
+
+    def add(self, queue: str = "billing") -> Ear:
+        ear = Ear()
+        self.lanes.add(queue, ear)
+        self.settle()
+        return ear
+
+    def beat(self, after: float = 0.0) -> None:
+        self.now += after
+        self.lanes.refresh()
+        self.settle()
+
+    def settle(self) -> None:
+        """Let the look in the background come to its end."""
+        wait_for(lambda: not self.lanes._looking, 10)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_a_lane_in_which_something_lies_is_woken_at_once(bench: Bench) -> None:
+    bench.filled = {(TOPIC, 0)}
+    full, empty = bench.add(), bench.add("mail")
+    assert full.woken == 1 and bench.lanes.in_use("billing")
+    assert empty.woken == 0 and not bench.lanes.in_use("mail")
+    assert bench.asked == [{(TOPIC, 0)}, {("_qconsume.mail.suspects", 0)}]
+
+
+def test_one_question_is_for_all_lanes_and_for_all_partitions(bench: Bench) -> None:
+    bench.sizes = {TOPIC: 2}
+    bench.add()
+    bench.add("mail")
+    bench.asked.clear()
+    bench.beat(60.0)
+    assert bench.asked == [{(TOPIC, 0), (TOPIC, 1), ("_qconsume.mail.suspects", 0)}]
+
+
+def test_what_comes_later_is_noticed_and_looked_for_no_more(bench: Bench) -> None:
+    ear = bench.add()
+    bench.filled = {(TOPIC, 0)}
+    bench.beat(9.0)
+    assert ear.woken == 1
+    bench.beat(60.0)
+    assert len(bench.asked) == 2
+
+
+def test_all_links_beat_and_one_of_them_looks(bench: Bench) -> None:
+    bench.add()
+    for _ in range(50):
+        bench.beat(0.01)
+    assert len(bench.asked) == 1
+
+
+def test_it_is_looked_the_less_the_longer_that_takes(bench: Bench) -> None:
+    bench.took = 2.0
+    bench.add()
+    bench.beat(39.0)
+    assert len(bench.asked) == 1
+    bench.beat(2.0)
+    assert len(bench.asked) == 2
+
+
+def test_a_lane_that_comes_during_a_look_is_looked_at_after_it(bench: Bench) -> None:
+    ear = Ear()
+
+    def come() -> None:
+        bench.meanwhile = lambda: None
+        bench.lanes.add("mail", ear)
+
+    bench.meanwhile = come
+    bench.filled = {("_qconsume.mail.suspects", 0)}
+    bench.add()
+    assert ear.woken == 1
+
+
+def test_a_broker_that_does_not_answer_is_asked_again(bench: Bench) -> None:
+    bench.error = BrokerUnavailable("hangs")
+    bench.filled = {(TOPIC, 0)}
+    ear = bench.add()
+    bench.beat(1.0)
+    assert (ear.woken, len(bench.asked)) == (0, 1)
+    bench.error = None
+    bench.beat(9.0)
+    assert ear.woken == 1
+
+
+def test_who_put_a_suspect_there_says_so(bench: Bench) -> None:
+    ears = bench.add(), bench.add(), bench.add("mail")
+    bench.lanes.tell("billing")
+    assert [ear.woken for ear in ears] == [1, 1, 0]
+    asked = len(bench.asked)
+    # It joins without asking: it is known, and stays so.
+    bench.add()
+    assert bench.lanes.in_use("billing") and len(bench.asked) == asked
+    bench.beat(60.0)
+    assert bench.asked[asked:] == [{("_qconsume.mail.suspects", 0)}]
+
+
+def test_a_lane_that_is_closed_is_not_asked_for(bench: Bench) -> None:
+    bench.add().closed = True
+    bench.beat(60.0)
+    assert bench.asked[1:] == [set()]
+    bench.beat(60.0)
+    assert len(bench.asked) == 2
+
+
+# -- on a real Kafka ------------------------------------------------------------------
+
+
+def test_nobody_joins_for_a_lane_that_is_empty_until_it_is_not(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    with shop(kafka.url, plan(f"{kafka_prefix}billing")) as it:
+        lane = lane_of(it)
+        wait_until_looked(it)
+        assert lane.read(1, wait=0.05) == []
+        assert not joined(lane)
+        suspect(it, b"here")
+        assert raw(read(lane, 1)) == [b"here"]
+        assert joined(lane)
+
+
+def test_a_suspect_of_another_process_is_found_at_the_next_look(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue = plan(f"{kafka_prefix}billing")
+    with shop(kafka.url, queue) as it, shop(kafka.url, queue) as other:
+        lane = lane_of(it)
+        wait_until_looked(it)
+        suspect(other, b"there")
+        # Nobody has looked for so long.
+        lanes_of(it)._looked = float("-inf")
+        lane.beat()
+        assert raw(read(lane, 1)) == [b"there"]
+
+
+def test_a_suspect_that_was_there_before_is_found_wherever_groups_begin(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue = plan(f"{kafka_prefix}billing")
+    late = {
+        "kafka_consumer_config": {
+            **QUICKLY["kafka_consumer_config"],
+            "auto.offset.reset": "latest",
+        }
+    }
+    with shop(kafka.url, queue, transport_options=late) as it:
+        it.broker.declare()
+        suspect(it, b"before")
+    with shop(kafka.url, queue, transport_options=late) as it:
+        assert raw(read(lane_of(it), 1)) == [b"before"]
+
+
+def test_where_nothing_is_declared_a_suspect_is_found_once_topics_are_known(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    queue = plan(f"{kafka_prefix}billing")
+    with shop(kafka.url, queue) as it:
+        suspect(it, b"before")
+    with shop(kafka.url, queue, declare="never") as it:
+        lane = lane_of(it)
+        lane.beat()  # It has somebody look for the topics.
+        assert raw(read(lane, 1)) == [b"before"]
+
+
+def test_a_lane_that_nobody_joined_can_be_paused_and_closed(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
+    with shop(kafka.url, plan(f"{kafka_prefix}billing")) as it:
+        lane = lane_of(it)
+        reading = gevent.spawn(lane.read, 1, 60.0)
+        gevent.sleep(0)
+        lane.pause()
+        lane.beat()
+        assert reading.get(timeout=10) == []
+        suspect(it, b"late")
+        assert lane.read(1, wait=0.05) == []
+        assert not joined(lane)
+        again = gevent.spawn(lane.read, 1, 60.0)
+        gevent.sleep(0)
+        lane.close()
+        assert again.get(timeout=10) == []
+
+
+def lane_of(it: Shop) -> KafkaLink:
+    return t.cast(KafkaLink, it.link(Lane.SUSPECTS))
+
+
+def lanes_of(it: Shop) -> Lanes:
+    return t.cast(KafkaBroker, it.broker)._lanes
+
+
+def wait_until_looked(it: Shop) -> None:
+    lanes = lanes_of(it)
+    wait_for(lambda: not lanes._looking and lanes._looked > 0, 20)
+
+
+def joined(lane: KafkaLink) -> bool:
+    """Whether it is in its group, or on the way there."""
+    return lane._consumer.started
+
+
+def suspect(it: Shop, body: bytes) -> None:
+    """Publish a message, and have it become a suspect."""
+    it.publish(outgoing(it.plan.name, body))
+    link = it.link()
+    (delivery,) = read(link, 1)
+    forward = Forward(delivery, Lane.SUSPECTS, delivery.message.headers)
+    assert link.forward([forward]) == [None]
+    link.close()
+
+
+def raw(deliveries: list[Delivery]) -> list[bytes]:
+    return [each.message.raw for each in deliveries]

@@ -1,0 +1,104 @@
+"""The wait queues: a message comes back when it is due, and none is lost."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+import pytest
+
+from flask_qconsume.broker import headers
+from flask_qconsume.broker.base import Link
+from flask_qconsume.broker.link import Delivery
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
+from flask_qconsume.brokers.rabbitmq import RabbitMQ
+from flask_qconsume.brokers.rabbitmq.wait_queues import MAX_DELAY
+from flask_qconsume.brokers.rabbitmq.wait_queues import STEPS
+from flask_qconsume.brokers.rabbitmq.wait_queues import retry_step
+
+from ...waiting import wait_for
+from .rabbit import EXCHANGE
+from .rabbit import QUEUE
+from .rabbit import linked
+from .rabbit import plan_of
+from .rabbit import published
+from .rabbit import rabbit
+from .rabbit import raw_channel
+from .rabbit import take
+
+
+@pytest.fixture(params=["quorum", "classic"])
+def broker(request: pytest.FixtureRequest, rabbitmq_url: str) -> t.Iterator[RabbitMQ]:
+    kind = request.param
+    with rabbit(rabbitmq_url, plan_of(type=kind), queue_type=kind) as made:
+        yield made
+
+
+def retry(delivery: Delivery, delay: float) -> Forward:
+    attempt = delivery.message.attempt + 1
+    changed = headers.retried(delivery.message, attempt)
+    return Forward(delivery, Lane.MAIN, changed, delay=delay)
+
+
+def retried(link: Link, *delays: float) -> None:
+    deliveries = take(link, len(delays))
+    forwards = [retry(d, s) for d, s in zip(deliveries, delays, strict=True)]
+    assert link.forward(forwards) == [None] * len(delays)
+
+
+def test_a_delayed_publish_arrives_at_every_queue_that_is_bound_by_then(
+    rabbitmq_url: str,
+) -> None:
+    plans = plan_of(QUEUE, "order.*"), plan_of("audit", "#")
+    with rabbit(rabbitmq_url, *plans) as broker:
+        began = time.monotonic()
+        published(broker, 2, delay=1.0)
+        assert broker.depth(QUEUE) == 0
+        with linked(broker) as link:
+            message = take(link, 2)[0].message
+        assert 0.9 < time.monotonic() - began < 2.5
+        assert message.routing_key == "order.created"
+        assert message.attempt == 1
+        wait_for(lambda: broker.depth("audit") == 2)
+
+
+def test_a_delayed_publish_to_a_queue_goes_there(broker: RabbitMQ) -> None:
+    broker.declare()
+    published(broker, 1, delay=0.2, exchange="", routing_key=QUEUE)
+    wait_for(lambda: broker.depth(QUEUE) == 1)
+
+
+def test_a_wait_queue_that_was_deleted_comes_back(
+    rabbitmq_url: str, broker: RabbitMQ
+) -> None:
+    published(broker, 3)
+    with linked(broker) as link:
+        first, second, third = take(link, 3)
+        assert link.forward([retry(first, 0.1)]) == [None]
+        with raw_channel(rabbitmq_url) as channel:
+            channel.queue_delete(f"{EXCHANGE}.wait.1")
+        assert link.forward([retry(second, 0.1)]) == [None]
+        with raw_channel(rabbitmq_url) as channel:
+            channel.exchange_delete(f"{EXCHANGE}.wait.1")
+        assert link.forward([retry(third, 0.1)]) == [None]
+        assert len(take(link, 2)) >= 2
+
+
+def test_a_retry_later_than_the_longest_is_put_off_that_long(
+    rabbitmq_url: str, broker: RabbitMQ
+) -> None:
+    published(broker)
+    with linked(broker) as link:
+        retried(link, 10 * MAX_DELAY)
+    assert broker.depth(f"{EXCHANGE}.wait.{STEPS[-1]}") == 1
+
+
+@pytest.mark.parametrize(
+    ("delay", "seconds"),
+    [(0.01, 1), (1, 1), (1.01, 2), (900, 1024), (500_000, 524_288), (604_800, 604_800)],
+)
+def test_a_delay_takes_the_first_step_that_is_long_enough(
+    delay: float, seconds: int
+) -> None:
+    assert retry_step("shop", delay).name == f"shop.wait.{seconds}"

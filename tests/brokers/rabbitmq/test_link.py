@@ -1,0 +1,460 @@
+"""Links: what is read, what is settled, and what goes back."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import struct
+import time
+import typing as t
+from urllib.parse import urlsplit
+
+import amqp
+import gevent
+import pytest
+from amqp.serialization import dumps
+from kombu import Exchange
+from kombu import Queue
+
+from flask_qconsume.broker import headers
+from flask_qconsume.broker.link import Delivery
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
+from flask_qconsume.brokers.rabbitmq import RabbitMQ
+from flask_qconsume.brokers.rabbitmq.connection import requests
+from flask_qconsume.errors import BrokerUnavailable
+from flask_qconsume.handling.payload import UNREADABLE
+
+from ...faults.proxy import Proxy
+from ...servers import RabbitMQ as Server
+from ...servers import Vhost
+from ...waiting import wait_for
+from .rabbit import QUEUE
+from .rabbit import linked
+from .rabbit import order
+from .rabbit import plan_of
+from .rabbit import published
+from .rabbit import rabbit
+from .rabbit import raw_channel
+from .rabbit import take
+from .rabbit import take_one
+
+
+@pytest.fixture
+def broker(rabbitmq_url: str) -> t.Iterator[RabbitMQ]:
+    with rabbit(rabbitmq_url) as made:
+        yield made
+
+
+@pytest.fixture(params=["quorum", "classic"])
+def either(request: pytest.FixtureRequest, rabbitmq_url: str) -> t.Iterator[RabbitMQ]:
+    """A broker object of each type of queue."""
+    kind = request.param
+    with rabbit(rabbitmq_url, plan_of(type=kind), queue_type=kind) as made:
+        yield made
+
+
+def test_a_connection_that_goes_half_open_while_it_is_opened_is_given_up(
+    rabbitmq_url: str,
+) -> None:
+    """Its pulse begins later; the time-out for writes is 30 seconds."""
+    address = urlsplit(rabbitmq_url)
+    assert address.port is not None
+    with Proxy(address.port) as proxy:
+        url = rabbitmq_url.replace(f":{address.port}", f":{proxy.port}")
+        with (
+            rabbit(url, heartbeat=1) as broker,
+            pytest.raises(BrokerUnavailable, match="asking failed"),
+            requests(broker.settings, "asking") as channel,
+        ):
+            proxy.swallow()
+            began = time.monotonic()
+            channel.queue_declare("anything")
+        assert time.monotonic() - began < 15
+
+
+def dead(delivery: Delivery, **rest: t.Any) -> Forward:
+    error = ValueError("no such card")
+    changed = headers.dead(delivery.message, "billing", QUEUE, "bad", error, 1.5)
+    return Forward(delivery, Lane.DEAD, {**changed, **rest}, expires=60)
+
+
+@pytest.mark.parametrize("reading", [False, True], ids=["unread", "read"])
+def test_a_close_loses_no_acknowledgement_and_no_message(
+    either: RabbitMQ, reading: bool
+) -> None:
+    """The acknowledgements go out in the very last moment, much is on its way in."""
+    published(either, 1000)
+    with linked(either, prefetch=800) as link:
+        deliveries = take(link, 500)[:500]
+        reader = gevent.spawn(read_until_closed, link) if reading else None
+        gevent.sleep(0)
+        link.pause()
+        link.ack(deliveries)
+        link.close()
+        if reader is not None:
+            assert isinstance(reader.get(timeout=10), BrokerUnavailable)
+    wait_for(lambda: either.depth(QUEUE) == 500)
+    settled = {delivery.message.raw for delivery in deliveries}
+    with linked(either, prefetch=1000) as link:
+        back = take(link, 500)
+        assert not settled & {delivery.message.raw for delivery in back}
+        assert len(back) == 500
+
+
+def read_until_closed(link: t.Any) -> Exception:
+    try:
+        while True:
+            link.read(10)
+    except BrokerUnavailable as error:
+        return error
+
+
+def test_nothing_is_sent_once_a_link_is_closed(broker: RabbitMQ) -> None:
+    published(broker)
+    with linked(broker) as link:
+        delivery = take_one(link)
+    assert delivery.stale
+    for act in (link.ack, link.release):
+        with pytest.raises(BrokerUnavailable, match="closed"):
+            act([delivery])
+    with pytest.raises(BrokerUnavailable, match="closed"):
+        link.beat()
+    link.pause()
+    assert broker.depth(QUEUE) == 1
+
+
+def test_a_delivery_of_another_link_is_never_acknowledged(broker: RabbitMQ) -> None:
+    published(broker, 2)
+    with linked(broker, prefetch=1) as link, linked(broker, prefetch=1) as other:
+        take_one(link)
+        link.ack([take_one(other)])
+    wait_for(lambda: broker.depth(QUEUE) == 2)
+
+
+def test_released_messages_are_there_for_others_at_once(either: RabbitMQ) -> None:
+    published(either, 10)
+    with linked(either) as link:
+        deliveries = take(link, 10)
+        link.pause()
+        link.release(deliveries[3:])
+        with linked(either) as other:
+            came = take(other, 7)
+            assert {d.message.raw for d in came} == {
+                d.message.raw for d in deliveries[3:]
+            }
+            assert all(d.message.redelivered for d in came)
+            link.ack(deliveries[:3])
+            other.ack(came)
+    assert either.depth(QUEUE) == 0
+
+
+def test_many_are_forwarded_at_once_while_others_are_acknowledged(
+    either: RabbitMQ,
+) -> None:
+    published(either, 400)
+    with linked(either, prefetch=400) as link:
+        deliveries = take(link, 400)
+        acking = gevent.spawn(lambda: [link.ack([d]) for d in deliveries[::2]])
+        forwards = [dead(delivery) for delivery in deliveries[1::2]]
+        assert link.forward(forwards) == [None] * 200
+        acking.get()
+    assert either.depth(QUEUE) == 0
+    assert either.depth(f"{QUEUE}.dead") == 200
+
+
+def test_what_cannot_be_forwarded_stays(rabbitmq_url: str, broker: RabbitMQ) -> None:
+    published(broker)
+    config = {"declare": "never", "publish_timeout": 5}
+    with rabbit(rabbitmq_url, **config) as careless, linked(careless) as link:
+        with raw_channel(rabbitmq_url) as channel:
+            channel.queue_delete(f"{QUEUE}.dead")
+        (error,) = link.forward([dead(take_one(link))])
+        assert f"'{QUEUE}.dead'" in str(error)
+    wait_for(lambda: broker.depth(QUEUE) == 1)
+
+
+def test_a_queue_of_ours_that_was_deleted_comes_back(
+    rabbitmq_url: str, broker: RabbitMQ
+) -> None:
+    published(broker, 3)
+    with linked(broker) as link:
+        deliveries = take(link, 3)
+        with raw_channel(rabbitmq_url) as channel:
+            channel.queue_delete(f"{QUEUE}.dead")
+        assert link.forward([dead(d) for d in deliveries]) == [None] * 3
+    assert broker.depth(f"{QUEUE}.dead") == 3
+
+
+def test_a_deleted_queue_is_told_to_its_reader(
+    rabbitmq_url: str, broker: RabbitMQ
+) -> None:
+    with linked(broker) as link:
+        reader = gevent.spawn(read_until_closed, link)
+        gevent.sleep(0)
+        with raw_channel(rabbitmq_url) as channel:
+            channel.queue_delete(QUEUE)
+        assert "deleted" in str(reader.get(timeout=10))
+        assert link.closed
+    published_again = rabbit(rabbitmq_url)
+    with published_again as again, linked(again) as link:
+        published(again)
+        assert take_one(link).message.raw == b"0"
+
+
+def test_a_connection_that_the_broker_closes_is_told_to_its_reader(
+    rabbitmq_vhost: Vhost, broker: RabbitMQ
+) -> None:
+    published(broker)
+    with linked(broker) as link:
+        delivery = take_one(link)
+        reader = gevent.spawn(read_until_closed, link)
+        gevent.sleep(0)
+        rabbitmq_vhost.close_connections("by an operator")
+        assert "by an operator" in str(reader.get(timeout=10))
+        assert delivery.stale
+
+
+def test_a_dead_broker_is_noticed_by_its_silence(
+    own_rabbitmq: Server, own_rabbitmq_vhost: Vhost
+) -> None:
+    with (
+        rabbit(own_rabbitmq_vhost.url, heartbeat=1) as broker,
+        linked(broker) as link,
+        own_rabbitmq.frozen(),
+    ):
+        reader = gevent.spawn(read_until_closed, link)
+        with pytest.raises(BrokerUnavailable, match="silent"):
+            beat_for(link, 20)
+        began = time.monotonic()
+        link.close()
+        assert time.monotonic() - began < 1
+        reader.get(timeout=5)
+
+
+def beat_for(link: t.Any, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        gevent.sleep(link.beat_interval)
+        link.beat()
+
+
+def test_a_link_that_beats_lives_and_one_that_stalls_does_too(
+    broker: RabbitMQ, rabbitmq_url: str
+) -> None:
+    """Heartbeats of 1 s; nobody gets a turn for 1.5 s."""
+    with rabbit(rabbitmq_url, heartbeat=1) as quick, linked(quick) as link:
+        reader = gevent.spawn(take_one, link)
+        beat_for(link, 3)
+        hog(1.5)
+        for _ in range(10):
+            link.beat()
+        beat_for(link, 1)
+        published(broker)
+        assert reader.get(timeout=5).message.raw == b"0"
+
+
+def hog(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+# What publishers send.
+
+
+def send(
+    url: str,
+    properties: bytes,
+    body: bytes = b"{}",
+    key: bytes = b"",
+    exchange: str = "amq.topic",
+) -> None:
+    """Publish with content properties and a routing key as raw bytes."""
+
+    class Raw(amqp.Message):  # type: ignore[misc]
+        def _serialize_properties(self) -> bytes:
+            return properties
+
+    with raw_channel(url) as channel:
+        channel.basic_publish(Raw(body), exchange if key else "", key or QUEUE)
+
+
+def short(flag: int, value: bytes) -> bytes:
+    return struct.pack(">HB", flag, len(value)) + value
+
+
+def with_table(table: bytes) -> bytes:
+    return struct.pack(">HI", 0x2000, len(table)) + table
+
+
+@pytest.mark.parametrize("flag", [0x8000, 0x4000, 0x0400, 0x0200, 0x0080, 0x0020])
+def test_properties_that_are_no_utf_8_arrive(
+    rabbitmq_url: str, broker: RabbitMQ, flag: int
+) -> None:
+    broker.declare()
+    send(rabbitmq_url, short(flag, b"caf\xe9"))
+    with linked(broker) as link:
+        delivery = take_one(link)
+        message = delivery.message
+        assert UNREADABLE not in message.headers
+        found = [message.content_type, message.content_encoding, message.id]
+        assert "caf\\xe9" in [*found, *message.properties.values()]
+        assert link.forward([dead(delivery)]) == [None]
+    assert broker.depth(QUEUE) == 0
+
+
+def test_a_routing_key_that_is_no_utf_8_arrives(
+    rabbitmq_url: str, broker: RabbitMQ
+) -> None:
+    broker.declare()
+    with raw_channel(rabbitmq_url) as channel:
+        channel.queue_bind(QUEUE, "amq.topic", "#")
+    send(rabbitmq_url, b"\x00\x00", b"", key=b"order.\xff\xfe")
+    with linked(broker) as link:
+        delivery = take_one(link)
+        assert delivery.message.routing_key == "order.\\xff\\xfe"
+        assert delivery.message.raw == b""
+        assert link.forward([dead(delivery)]) == [None]
+    (letter,) = broker.dead_letters(broker.topology.queues[0])
+    assert letter.message.routing_key == "order.\\xff\\xfe"
+
+
+ALL_TYPES: dict[str, t.Any] = {
+    "S": "text",
+    "bytes": b"\xff\x00",
+    "t": True,
+    "I": 2**31 - 1,
+    "l": -(2**63),
+    "d": 0.5,
+    "D": decimal.Decimal("12.34"),
+    "T": datetime.datetime(2026, 1, 2),
+    "F": {"in": {"deep": [1, {"er": None}]}},
+    "A": ["a", 2, None],
+    "V": None,
+}
+
+#: Types that py-amqp reads and does not write: name, letter, bytes, value.
+MORE_TYPES = [
+    (b"b", b"\xff", -1),
+    (b"B", b"\xff", 255),
+    (b"s", b"\xff\xfe", -2),
+    (b"u", b"\xff\xfe", 65534),
+    (b"i", b"\xff\xff\xff\xff", 2**32 - 1),
+    (b"f", struct.pack(">f", 0.25), 0.25),
+    (b"x", b"\x00\x00\x00\x02\x00\xff", b"\x00\xff"),
+]
+
+
+def test_a_header_table_of_every_type_arrives_and_can_be_forwarded(
+    rabbitmq_url: str, broker: RabbitMQ
+) -> None:
+    broker.declare()
+    table = dumps("F", (ALL_TYPES,))[4:]
+    for letter, raw, _ in MORE_TYPES:
+        table += bytes([len(letter) + 1]) + b"_" + letter + letter + raw
+    table += b"\x02\xff\xfeS\x00\x00\x00\x01x"
+    send(rabbitmq_url, with_table(table))
+    expected = {
+        **ALL_TYPES,
+        **{f"_{letter.decode()}": value for letter, _, value in MORE_TYPES},
+        "\\xff\\xfe": "x",
+    }
+    with linked(broker) as link:
+        delivery = take_one(link)
+        assert {**delivery.message.headers, **expected} == delivery.message.headers
+        forward = Forward(delivery, Lane.MAIN, headers.retried(delivery.message, 2))
+        assert link.forward([forward]) == [None]
+        assert {**take_one(link).message.headers, **expected}.keys() >= expected.keys()
+
+
+LATE = b"\x01T" + b"T" + struct.pack(">Q", 2**62)
+DEEP = 2000
+
+
+def nested(depth: int) -> bytes:
+    table = b""
+    for _ in range(depth):
+        table = b"\x01n" + b"F" + struct.pack(">I", len(table)) + table
+    return table
+
+
+@pytest.mark.parametrize("table", [LATE, nested(DEEP)], ids=["date", "depth"])
+def test_headers_that_cannot_be_read_are_told_and_the_message_arrives(
+    rabbitmq_url: str, broker: RabbitMQ, table: bytes
+) -> None:
+    broker.declare()
+    flags = struct.pack(">HI", 0x2000 | 0x0080, len(table))
+    send(rabbitmq_url, flags + table + b"\x03abc", b"body")
+    published(broker)
+    with linked(broker) as link:
+        bad, good = take(link, 2)
+        assert "Error" in bad.message.headers[UNREADABLE]
+        assert (bad.message.raw, bad.message.id) == (b"body", "abc")
+        assert good.message.raw == b"0"
+        assert link.forward([dead(bad)]) == [None]
+        link.ack([good])
+    plan = broker.topology.queues[0]
+    (letter,) = broker.dead_letters(plan)
+    assert letter.message.raw == b"body"
+    assert broker.dead_letters(plan).take(lambda _: True, replay=True) == 1
+    with linked(broker) as link:
+        assert UNREADABLE not in take_one(link).message.headers
+
+
+def test_a_copy_that_cannot_carry_a_header_carries_it_as_text(
+    broker: RabbitMQ,
+) -> None:
+    published(broker)
+    with linked(broker) as link:
+        delivery = take_one(link)
+        odd = {"big": 2**80, "object": object, "n" * 300: 1, "BCC": ["spy"], "ok": 1}
+        assert link.forward([dead(delivery, **odd)]) == [None]
+    (letter,) = broker.dead_letters(broker.topology.queues[0])
+    found = letter.message.headers
+    assert found["big"] == str(2**80)
+    assert found["ok"] == 1
+    assert "BCC" not in found
+    assert found["x-qconsume-changed-headers"].startswith("big, object, nnn")
+
+
+@pytest.mark.parametrize("size", [100_000, 130_700])
+def test_a_copy_whose_headers_do_not_fit_a_frame_is_made_to_fit(
+    broker: RabbitMQ, size: int
+) -> None:
+    published(broker, headers={"large": "x" * size})
+    with linked(broker) as link:
+        delivery = take_one(link)
+        long = {headers.TRACEBACK: "t" * 16_000, headers.DETAILS: "d" * 18_000}
+        assert link.forward([dead(delivery, **long)]) == [None]
+    (letter,) = broker.dead_letters(broker.topology.queues[0])
+    assert letter.headers[headers.REASON] == "bad"
+    if size == 100_000:
+        assert letter.message.headers["large"] == "x" * size
+    else:
+        assert letter.headers["x-qconsume-changed-headers"] == "large"
+
+
+def test_a_queue_of_somebody_elses_is_used_as_given(rabbitmq_url: str) -> None:
+    exchange = Exchange("theirs", type="direct", durable=False, auto_delete=True)
+    given = Queue(
+        "inbox",
+        exchange,
+        routing_key="mail",
+        durable=True,
+        queue_arguments={"x-max-length": 10},
+        max_priority=5,
+    )
+    with rabbit(rabbitmq_url, plan_of("inbox", given=given)) as broker:
+        broker.declare()
+        message = order(1, "mail", exchange="theirs")
+        assert broker.publish([message], 10) == [None]
+        with linked(broker) as link:
+            delivery = take_one(link)
+            assert link.forward([dead(delivery)]) == [None]
+        assert broker.depth("inbox.dead") == 1
+        with raw_channel(rabbitmq_url) as channel:
+            arguments = {"x-max-length": 10, "x-max-priority": 5}
+            channel.queue_declare(
+                "inbox", durable=True, auto_delete=False, arguments=arguments
+            )

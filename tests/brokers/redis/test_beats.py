@@ -1,0 +1,117 @@
+"""Links that beat at the same time: one asks for all, by one connection."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Sequence
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from flask_qconsume import BrokerRefused
+from flask_qconsume import BrokerUnavailable
+from flask_qconsume.brokers.redis.beats import Beats
+from flask_qconsume.brokers.redis.scripts import Call
+from flask_qconsume.brokers.redis.scripts import Script
+
+from .tools import plan
+from .tools import shop
+
+
+class Redis:
+    """Answers when it is let, with the argument of each script."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.error: Exception | None = None
+        self.begun = Event()
+        self.answer = Event()
+
+    def __call__(self, calls: Sequence[Call]) -> list[t.Any]:
+        self.asked.append(len(calls))
+        self.begun.set()
+        self.answer.wait()
+        if self.error is not None:
+            raise self.error
+        return [call.arguments[1] for call in calls]
+
+
+def call(number: int) -> Call:
+    return Script("return ARGV[1]")([], number)
+
+
+def beating(
+    beats: Beats, redis: Redis, numbers: range, timeout: float = 30.0
+) -> list[gevent.Greenlet]:
+    """One that asks, and while it waits many others, two things each."""
+
+    def ask(n: int) -> Sequence[t.Any]:
+        return beats.run([call(n), call(-n)], redis, timeout)
+
+    first = gevent.spawn(ask, numbers[0])
+    redis.begun.wait()
+    others = [gevent.spawn(ask, number) for number in numbers[1:]]
+    gevent.sleep(0)
+    return [first, *others]
+
+
+def test_who_beats_while_somebody_asks_is_asked_for_with_the_others() -> None:
+    redis = Redis()
+    asking = beating(Beats(), redis, range(1, 51))
+    redis.answer.set()
+    found = [each.get(timeout=10) for each in asking]
+    assert found == [[n, -n] for n in range(1, 51)]
+    assert redis.asked == [2, 98]
+
+
+def test_each_has_the_error_as_its_own() -> None:
+    redis = Redis()
+    redis.error = BrokerRefused("wrong password")
+    asking = beating(Beats(), redis, range(1, 4))
+    redis.answer.set()
+    gevent.joinall(asking, timeout=10)
+    errors = [each.exception for each in asking]
+    assert [str(error) for error in errors] == ["wrong password"] * 3
+    assert {type(error) for error in errors} == {BrokerRefused}
+    assert len({id(error) for error in errors}) == 3
+
+
+def test_who_waits_for_others_waits_for_a_while_only() -> None:
+    redis = Redis()
+    first, other = beating(Beats(), redis, range(1, 3), timeout=0.05)
+    with pytest.raises(BrokerUnavailable, match="heartbeat"):
+        other.get(timeout=10)
+    redis.answer.set()
+    assert first.get(timeout=10) == [1, -1]
+
+
+@pytest.mark.parametrize("kind", ["redis", "redis-streams"])
+def test_a_crowd_of_links_beats_by_one_connection(own_redis, kind: str) -> None:
+    queues = [plan(f"queue-{number}") for number in range(20)]
+    url = own_redis.url.replace("redis:", f"{kind}:")
+    with shop(url, *queues) as it:
+        links = [it.link(plan=queue) for queue in queues]
+        before = it.client.info("clients")["connected_clients"]
+        for _ in range(3):
+            beats = [gevent.spawn(link.beat) for link in links]
+            gevent.joinall(beats, timeout=10, raise_error=True)
+        after = it.client.info("clients")["connected_clients"]
+        assert after <= before + 1
+
+
+def test_what_is_held_is_looked_after_by_each_beat(own_redis) -> None:
+    queues = [plan(f"queue-{number}") for number in range(5)]
+    with shop(own_redis.url, *queues, lease=3.0) as it:
+        links = [it.link(plan=queue) for queue in queues]
+        for queue in queues:
+            it.client.lpush(queue.name, b"held")
+        tags = [delivery.tag for link in links for delivery in link.read(1)]
+
+        def leases() -> list[float]:
+            keys = [f"{queue.name}.leases" for queue in queues]
+            return [it.client.zscore(k, tag) for k, tag in zip(keys, tags, strict=True)]
+
+        before = leases()
+        gevent.joinall([gevent.spawn(link.beat) for link in links], raise_error=True)
+        assert all(new > old for new, old in zip(leases(), before, strict=True))

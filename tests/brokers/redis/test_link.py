@@ -1,0 +1,271 @@
+"""Reading, settling and giving back, on a real Redis."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import gevent
+
+from flask_qconsume.broker.link import Forward
+from flask_qconsume.broker.link import Lane
+from flask_qconsume.brokers.redis.link import LeaseLost
+
+from ...waiting import wait_for
+from .tools import asked
+from .tools import bodies
+from .tools import forward
+from .tools import outgoing
+from .tools import patient
+from .tools import read
+from .tools import shop
+
+
+def test_messages_are_read_in_their_order_and_gone_once_acknowledged(redis_url):
+    with shop(redis_url) as it:
+        sent = it.fill(300)
+        link = it.link()
+        found = read(link, 300)
+        assert bodies(found) == sent
+        assert it.client.hlen("unacked") == 300
+        link.ack(found)
+        assert it.keys() == set()
+
+
+def test_what_kombus_json_chokes_on_holds_up_nobody(redis_url):
+    headers = {"x": {"__type__": "bytes", "__value__": 5}}
+    properties = {"delivery_tag": "t", "body_encoding": "utf-8"}
+    element = {"body": "bad", "headers": headers, "properties": properties}
+    with shop(redis_url) as it:
+        it.client.lpush("billing", json.dumps(element), b"good")
+        link = it.link()
+        found = read(link, 2)
+        assert bodies(found) == [b"bad", b"good"]
+        assert forward(link, found[0], Lane.DEAD) is None
+        assert it.broker.dead_letters(it.plan).count() == 1
+
+
+def nested(depth):
+    found = "x"
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+def test_a_copy_that_cannot_be_written_goes_without_what_it_cannot_carry(redis_url):
+    """A header that was read may be too deep to be written from another stack."""
+    deep = nested(100_000)
+    with shop(redis_url) as it:
+        it.publish(outgoing(b"1", properties={"correlation_id": "c"}))
+        link = it.link()
+        (found,) = read(link, 1)
+        found.message.properties["reply_to"] = deep
+        headers = {"deep": deep, "y": 1, "n": None}
+        assert forward(link, found, Lane.DEAD, headers=headers) is None
+        (letter,) = it.broker.dead_letters(it.plan)
+        assert letter.message.raw == b"1"
+        assert letter.message.properties == {"correlation_id": "c"}
+        assert letter.message.headers["y"] == 1
+        assert letter.headers["x-qconsume-changed-headers"] == "deep"
+
+
+def test_a_large_message_does_not_bring_many_others_with_it(redis_url):
+    with shop(redis_url) as it:
+        it.publish(*[outgoing(b"x" * 500_000) for _ in range(10)])
+        found = it.link().read(10)
+        assert 1 <= len(found) < 10
+
+
+def test_closing_gives_everything_back_unmarked_to_the_front(redis_url):
+    with shop(redis_url) as it:
+        sent = it.fill(20)
+        link = it.link()
+        found = read(link, 10)
+        link.ack(found[3:5])
+        link.close()
+        assert all(delivery.stale for delivery in found)
+        assert it.keys() == {"billing"}
+        again = read(it.link(), 18)
+        assert bodies(again) == sent[:3] + sent[5:]
+        assert not any(delivery.message.redelivered for delivery in again)
+
+
+def test_what_is_released_is_there_for_others_at_once_unmarked_and_in_order(redis_url):
+    with shop(redis_url) as it:
+        sent = it.fill(10)
+        link = it.link()
+        found = read(link, 10)
+        link.pause()
+        link.release(found[4:])
+        again = read(it.link(), 6)
+        assert bodies(again) == sent[4:]
+        assert not any(delivery.message.redelivered for delivery in again)
+        link.close()
+        assert it.depth() == 4
+
+
+def test_what_is_fetched_while_a_close_begins_is_not_lost(redis_url):
+    with shop(redis_url) as it:
+        sent = it.fill(200)
+        seen = []
+        for _ in range(20):
+            link = it.link()
+            reader = gevent.spawn(link.read, 7)
+            gevent.sleep(0)
+            link.close()
+            seen.append(reader.get(timeout=5))
+        assert it.depth() == 200
+        assert bodies(read(it.link(), 200)) == sent
+
+
+def test_a_new_message_ends_a_wait(redis_url):
+    with shop(redis_url) as it:
+        link = patient(it.link())
+        for _ in range(10):
+            reader = gevent.spawn(read, link, 1)
+            wait_for(lambda: is_waiting(it), interval=0.001)
+            it.publish(outgoing())
+            link.ack(reader.get(timeout=5))
+
+
+def test_an_idle_link_asks_redis_once_a_wait(own_redis):
+    with shop(own_redis.url) as it:
+        link = it.link()
+        link._pauses._longest = 0.1
+        assert link.read(1) == []  # It looks first, and waits then.
+        with asked(own_redis, 3):
+            for _ in range(3):
+                assert link.read(1) == []
+
+
+def test_a_beat_of_an_idle_link_asks_redis_once(own_redis):
+    with shop(own_redis.url) as it:
+        link = it.link()
+        link.beat()  # It connects, and tells Redis the scripts.
+        with asked(own_redis, 1):
+            link.beat()
+
+
+def test_what_ends_a_wait_is_brought_by_it(own_redis):
+    with shop(own_redis.url) as it:
+        link = patient(it.link())
+        link._shared.unseen.discard(link)  # Who looks for it would ask, too.
+        reader = gevent.spawn(link.read, 1)
+        wait_for(lambda: is_waiting(it))
+        with asked(own_redis, 1):  # The push.
+            it.client.lpush("billing", b"1")
+            assert bodies(reader.get(timeout=5)) == [b"1"]
+
+
+def test_a_redis_that_forgot_the_scripts_is_told_them_again(own_redis):
+    """After a wait, too, when the script was sent before they were forgotten."""
+    with shop(own_redis.url) as it:
+        link = it.link()
+        reader = gevent.spawn(read, link, 2)
+        wait_for(lambda: is_waiting(it))
+        it.client.script_flush()
+        it.client.lpush("billing", b"1", b"2")
+        assert bodies(reader.get(timeout=5)) == [b"1", b"2"]
+
+
+def test_a_wait_takes_one_message_whatever_room_there_is(redis_url):
+    """The others are for whoever is not stopped, or held up by a handler."""
+    with shop(redis_url) as it:
+        link = patient(it.link())
+        reader = gevent.spawn(link.read, 5)
+        wait_for(lambda: is_waiting(it))
+        it.client.lpush("billing", b"1", b"2", b"3")
+        assert bodies(reader.get(timeout=5)) == [b"1"]
+        assert bodies(link.read(5)) == [b"2", b"3"]
+
+
+def test_a_message_that_somebody_else_has_is_not_forwarded(redis_url):
+    with shop(redis_url) as it:
+        it.publish(outgoing())
+        link = it.link()
+        delivery = read(link, 1)[0]
+        it.client.hdel("unacked", delivery.tag)
+        assert isinstance(forward(link, delivery, Lane.DEAD), LeaseLost)
+        assert forward(link, delivery, Lane.DEAD) is None  # It was told once.
+        assert it.depth() == 0
+        assert it.broker.dead_letters(it.plan).count() == 0
+        assert not link.closed
+
+
+def test_forwarding_many_at_once_reports_on_each(redis_url):
+    with shop(redis_url) as it:
+        it.fill(3)
+        link = it.link()
+        found = read(link, 3)
+        it.client.hdel("unacked", found[1].tag)
+        results = link.forward([Forward(each, Lane.MAIN, {}) for each in found])
+        assert [type(each) for each in results] == [type(None), LeaseLost, type(None)]
+        assert bodies(read(link, 2)) == [b"0", b"2"]
+
+
+def test_a_delay_shorter_than_a_wait_ends_it(redis_url):
+    with shop(redis_url) as it:
+        link = patient(it.link())
+        reader = gevent.spawn(read, link, 1)
+        wait_for(lambda: is_waiting(it))
+        started = time.monotonic()
+        it.publish(outgoing(delay=0.2))
+        reader.get(timeout=5)
+        assert time.monotonic() - started < 0.5
+
+
+def test_delayed_messages_of_every_priority_go_to_their_lists(redis_url):
+    with shop(redis_url) as it:
+        it.publish(*[outgoing(b"%d" % n, delay=0.05, priority=n) for n in range(10)])
+        it.publish(outgoing(b"none", delay=0.05))
+        found = bodies(read(it.link(), 11))
+        assert sorted(found) == [*(b"%d" % n for n in range(10)), b"none"]
+
+
+def test_nine_is_read_first_and_no_priority_counts_as_nine(redis_url):
+    with shop(redis_url) as it:
+        for priority in (0, 4, None, 9):
+            it.publish(outgoing(str(priority).encode(), priority=priority))
+        found = read(it.link(), 4)
+        assert bodies(found) == [b"None", b"9", b"4", b"0"]
+        assert [each.message.priority for each in found] == [None, 9, 4, 0]
+
+
+def test_a_message_of_a_low_priority_ends_a_wait_of_this_process(redis_url):
+    with shop(redis_url) as it:
+        link = patient(it.link())
+        reader = gevent.spawn(read, link, 1)
+        wait_for(lambda: is_waiting(it))
+        started = time.monotonic()
+        it.publish(outgoing(priority=0))
+        reader.get(timeout=5)
+        assert time.monotonic() - started < 0.5
+
+
+def test_a_message_given_back_keeps_its_priority(redis_url):
+    with shop(redis_url) as it:
+        it.publish(outgoing(b"low", priority=0))
+        link = it.link()
+        read(link, 1)
+        link.close()
+        it.publish(outgoing(b"high", priority=9))
+        assert bodies(read(it.link(), 2)) == [b"high", b"low"]
+
+
+def test_a_redis_that_cannot_wait_is_polled(own_redis):
+    own_redis.command("ACL", "SETUSER", "default", "-blmove")
+    with shop(own_redis.url) as it:
+        link = it.link()
+        reader = gevent.spawn(read, link, 2)
+        it.publish(outgoing(b"1"))
+        it.publish(outgoing(b"2"))
+        assert len(reader.get(timeout=5)) == 2
+        started = time.monotonic()
+        reader = gevent.spawn(link.read, 1)
+        link.close()
+        assert reader.get(timeout=5) == []
+        assert time.monotonic() - started < 1
+
+
+def is_waiting(it) -> bool:
+    return int(it.client.info("clients")["blocked_clients"]) > 0

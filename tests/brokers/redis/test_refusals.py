@@ -1,0 +1,537 @@
+"""What Redis refuses: the class of each refusal, and what goes on without it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import re
+import threading
+import time
+
+import gevent
+import pytest
+import redis
+from redis._parsers.base import BaseParser
+
+from flask_qconsume.broker.link import Lane
+from flask_qconsume.broker.topology import Topology
+from flask_qconsume.broker.urls import open_broker
+from flask_qconsume.brokers.redis.errors import MEANINGS
+from flask_qconsume.brokers.redis.errors import code_of
+from flask_qconsume.brokers.redis.errors import translated
+from flask_qconsume.errors import BrokerError
+from flask_qconsume.errors import BrokerRefused
+from flask_qconsume.errors import BrokerUnavailable
+from flask_qconsume.errors import PublishRefused
+from flask_qconsume.errors import PublishTimeout
+from flask_qconsume.errors import TopologyMismatch
+from flask_qconsume.errors import UnsupportedByBroker
+
+from ...servers import Redis
+from ...waiting import wait_for
+from .tools import EXCHANGE
+from .tools import bodies
+from .tools import forward
+from .tools import outgoing
+from .tools import plan
+from .tools import read
+from .tools import settings
+from .tools import shop
+
+FAR = "script: 2a5c, on @user_script:1."
+OLD = "ERR Error running script (call to f_2a5c): @user_script:7: "
+#: Where a script has looked at an error, and raised it again.
+RAISED = "ERR "
+
+#: As Redis 6.2 and 7 write them.
+ANSWERS = [
+    ("NOAUTH Authentication required.", BrokerRefused),
+    ("WRONGPASS invalid username-password pair or user is disabled.", BrokerRefused),
+    ("NOPERM this user has no permissions to run the 'set' command", BrokerRefused),
+    ("DENIED Redis is running in protected mode", BrokerRefused),
+    (
+        "ERR The user executing the script can't run this command or subcommand " + FAR,
+        BrokerRefused,
+    ),
+    (
+        "ERR ACL failure in script: User a has no permissions to run 'x' " + FAR,
+        BrokerRefused,
+    ),
+    (
+        OLD + "@user_script: 7: The user executing the script can't access at least",
+        BrokerRefused,
+    ),
+    ("ERR DB index is out of range", BrokerRefused),
+    ("ERR invalid DB index", BrokerRefused),
+    ("ERR SELECT is not allowed in cluster mode", BrokerRefused),
+    ("ERR This instance has cluster support disabled", BrokerRefused),
+    ("CROSSSLOT Keys in request don't hash to the same slot", BrokerRefused),
+    ("WRONGTYPE Operation against a key holding the wrong kind", TopologyMismatch),
+    (OLD + "WRONGTYPE Operation against a key", TopologyMismatch),
+    (
+        "ERR unknown command 'BLMOVE', with args beginning with: 'q'",
+        UnsupportedByBroker,
+    ),
+    ("ERR Unknown Redis command called from script " + FAR, UnsupportedByBroker),
+    ("ERR unknown subcommand 'ID'. Try CLIENT HELP.", UnsupportedByBroker),
+    ("NOPROTO unsupported protocol version", UnsupportedByBroker),
+    ("OOM command not allowed when used memory > 'maxmemory'.", PublishRefused),
+    (OLD + "@user_script: 7: -OOM command not allowed when used", PublishRefused),
+    (RAISED + "OOM command not allowed when used memory", PublishRefused),
+    (RAISED + "READONLY You can't write against a read only", BrokerUnavailable),
+    (
+        RAISED + "ERR The user executing the script can't run this command " + FAR,
+        BrokerRefused,
+    ),
+    (OLD + "ERR WRONGTYPE Operation against a key", TopologyMismatch),
+    ("MISCONF Redis is configured to save RDB snapshots", BrokerUnavailable),
+    ("NOREPLICAS Not enough good replicas to write.", BrokerUnavailable),
+    ("READONLY You can't write against a read only replica.", BrokerUnavailable),
+    ("BUSY Redis is busy running a script.", BrokerUnavailable),
+    ("LOADING Redis is loading the dataset in memory", BrokerUnavailable),
+    ("MASTERDOWN Link with MASTER is down", BrokerUnavailable),
+    ("CLUSTERDOWN The cluster is down", BrokerUnavailable),
+    ("TRYAGAIN Multiple keys request during rehashing of slot", BrokerUnavailable),
+    ("UNBLOCKED force unblock from blocking operation", BrokerUnavailable),
+    ("ERR Script killed by user with SCRIPT KILL... " + FAR, BrokerUnavailable),
+    ("ERR WAIT cannot be used with replica instances.", BrokerUnavailable),
+    ("ERR max number of clients reached", BrokerUnavailable),
+    ("ERR something that is new", BrokerError),
+]
+
+
+@pytest.mark.parametrize(("answer", "kind"), ANSWERS, ids=[a[:40] for a, _ in ANSWERS])
+def test_each_refusal_has_its_class(answer: str, kind: type[BrokerError]) -> None:
+    found = translated(BaseParser.parse_error(answer))
+    assert isinstance(found, kind)
+    assert (kind is BrokerError) == (type(found) is BrokerError)
+    code, _, text = answer.partition(" ")
+    assert text.rstrip(". ")[:20] in str(found) or code in str(found)
+
+
+@pytest.mark.parametrize("scheme", ["redis:", "redis-streams:"])
+def test_a_batch_that_redis_answers_while_it_loads_fails_as_one(
+    scheme: str, tmp_path: pathlib.Path
+) -> None:
+    """redis-py hangs up at the first such answer, and the others are lost."""
+    slow = {
+        "enable-debug-command": "yes",
+        "key-load-delay": "20000",
+        "loading-process-events-interval-bytes": "1024",
+    }
+    with Redis(tmp_path, options={"appendonly": "no", **slow}) as server:
+        url = server.url.replace("redis:", scheme)
+        with server.client() as client, shop(url) as it:
+            it.broker.publish([outgoing()], 5.0)
+            for number in range(150):
+                client.set(f"key {number}", os.urandom(2_000))
+            client.save()
+            reload = gevent.spawn(server.command, "DEBUG", "RELOAD", "NOSAVE")
+            wait_for(lambda: client.info("persistence")["loading"], timeout=5)
+            errors = it.broker.publish([outgoing(), outgoing(), outgoing()], 1.0)
+            assert client.info("persistence")["loading"]
+            assert {type(error) for error in errors} <= {
+                PublishTimeout,
+                BrokerUnavailable,
+            }
+            assert all("is loading the dataset" in str(e) for e in errors), errors
+            reload.join()
+            assert it.broker.publish([outgoing(), outgoing()], 5.0) == [None, None]
+
+
+def test_every_meaning_is_met() -> None:
+    met = {code_of(BaseParser.parse_error(answer)) for answer, _ in ANSWERS}
+    # redis-py makes one class of NOAUTH and WRONGPASS; the others are its own errors.
+    assert set(MEANINGS) - met == {"NOAUTH", "SENTINEL", "PROTOCOL"}
+
+
+@pytest.mark.parametrize("word", MEANINGS)
+def test_a_name_in_a_text_decides_nothing(word: str) -> None:
+    """A queue, a user or an argument may be called like a code."""
+    answers = (
+        f"ERR wrong number of arguments for '{word}' command",
+        f"NOGROUP No such key '{word}' or consumer group {word}",
+        f"ERR user_script:1: {word} is no number",
+    )
+    for answer in answers:
+        assert type(translated(BaseParser.parse_error(answer))) is BrokerError
+
+
+@pytest.fixture(params=["redis:", "redis-streams:"])
+def at(request):
+    """Makes the URL of lists, and that of streams."""
+    return lambda url: url.replace("redis:", request.param)
+
+
+# -- states that end -------------------------------------------------------------------
+
+
+def replica(server: Redis) -> None:
+    server.command("REPLICAOF", "127.0.0.1", "1")
+
+
+def lonely_replica(server: Redis) -> None:
+    replica(server)
+    server.command("CONFIG", "SET", "replica-serve-stale-data", "no")
+
+
+def without_replicas(server: Redis) -> None:
+    server.command("CONFIG", "SET", "min-replicas-to-write", "1")
+
+
+def unsaved(server: Redis) -> None:
+    """A snapshot that cannot be put where it belongs, as on a full disk."""
+    (server.folder / "taken").mkdir()
+    server.command("CONFIG", "SET", "save", "3600 1")
+    server.command("BGSAVE")
+    wait_for(
+        lambda: server.command("INFO", "persistence")["rdb_last_bgsave_status"] == "err"
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (replica, "is a replica: You can't write"),
+        (lonely_replica, "is a replica without its master"),
+        (without_replicas, "See 'min-replicas-to-write'"),
+        (unsaved, "look at its log and disk"),
+    ],
+)
+def test_a_state_that_ends_is_waited_for(tmp_path, at, state, said):
+    options = {"dbfilename": "taken"}
+    with Redis(tmp_path, options=options) as server, shop(at(server.url)) as it:
+        state(server)
+        with pytest.raises(BrokerUnavailable, match=said):
+            it.broker.declare()
+        (error,) = it.broker.publish([outgoing()], 1.0)  # It answers in that time.
+        assert isinstance(error, BrokerUnavailable)
+        with pytest.raises(BrokerUnavailable):
+            it.link().read(1)
+
+
+def test_a_script_of_somebody_elses_is_waited_for(own_redis, at):
+    own_redis.command("CONFIG", "SET", "busy-reply-threshold", "50")
+    with shop(at(own_redis.url)) as it:
+        it.broker.declare()
+
+        def block() -> None:
+            with pytest.raises(redis.ResponseError):
+                own_redis.command("EVAL", "while true do end", 0)
+
+        blocking = threading.Thread(target=block)
+        blocking.start()
+        try:
+
+            def refused() -> str:
+                (error,) = it.broker.publish([outgoing()], 0.2)
+                assert error is None or isinstance(error, BrokerError)
+                return str(error)
+
+            wait_for(lambda: "SCRIPT KILL" in refused())
+        finally:
+            own_redis.command("SCRIPT", "KILL")
+            blocking.join()
+        it.publish(outgoing())
+
+
+# -- full ------------------------------------------------------------------------------
+
+
+def fill_up(server: Redis) -> None:
+    """Leave no room for anything more."""
+    server.command("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(redis.exceptions.OutOfMemoryError):
+        server.command("SET", "one", "more")
+
+
+def test_a_full_redis_is_consumed_by_those_who_come(own_redis, at):
+    url = at(own_redis.url)
+    with shop(url) as before:
+        sent = before.fill(3)
+        fill_up(own_redis)
+        with shop(url) as it:
+            it.broker.declare()
+            link = it.link()
+            found = read(link, 3)
+            assert bodies(found) == sent
+            link.ack(found)
+
+
+def test_a_binding_that_a_full_redis_does_not_take_is_written_once_there_is_room(
+    own_redis, at, caplog
+):
+    url = at(own_redis.url)
+    with shop(url) as before:
+        sent = before.fill(3)
+        fill_up(own_redis)
+        with shop(url, plan("billing", "billing", "new")) as it:
+            with pytest.raises(BrokerUnavailable, match="cannot be written: .* out of"):
+                it.broker.declare()
+            link = it.link()
+            it.link(Lane.SUSPECTS)
+            found = read(link, 3)
+            assert bodies(found) == sent
+            link.ack(found)
+            link.beat()
+            own_redis.command("CONFIG", "SET", "maxmemory", "0")
+            link.beat()
+            before.publish(outgoing(b"4", routing_key="new"))
+            assert bodies(read(link, 1)) == [b"4"]
+    (text,) = [r.getMessage() for r in caplog.records if "missing" in r.getMessage()]
+    assert "They are written once there is room" in text
+
+
+def test_a_publish_to_a_full_redis_is_refused_at_once(own_redis, at):
+    with shop(at(own_redis.url)) as it:
+        it.broker.declare()
+        fill_up(own_redis)
+        began = time.monotonic()
+        (error,) = it.broker.publish([outgoing()], 10.0)
+        assert isinstance(error, PublishRefused)
+        assert "maxmemory" in str(error)
+        assert time.monotonic() - began < 5
+
+
+def test_bindings_are_made_once_a_redis_is_there_that_was_away_at_the_start(
+    own_redis, at
+):
+    url = at(own_redis.url)
+    own_redis.stop()
+    with shop(url) as it, shop(url, plan("other")) as other:
+        with pytest.raises(BrokerUnavailable):
+            it.broker.declare()
+        own_redis.start()
+        link = it.link()
+        other.publish(outgoing(b"1"))
+        assert bodies(read(link, 1)) == [b"1"]
+
+
+# -- operators' errors -----------------------------------------------------------------
+
+
+def user(server: Redis, at, *rules: str) -> str:
+    """The URL of a user with all permissions but for these rules."""
+    server.command("ACL", "SETUSER", "limited", "reset", "on", ">x", "~*", "+@all")
+    server.command("ACL", "SETUSER", "limited", *rules)
+    return at(server.url).replace("//", "//limited:x@")
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [("-@write",), ("-eval", "-evalsha"), ("resetkeys", "~else*"), ("-zrangebyscore",)],
+    ids=lambda rules: " ".join(rules),
+)
+def test_what_a_script_may_not_do_is_a_refusal_and_no_outage(own_redis, at, rules):
+    with (
+        shop(user(own_redis, at, *rules), declare="never") as it,
+        pytest.raises(BrokerRefused, match="needs more permissions"),
+    ):
+        it.link().read(1)
+
+
+@pytest.mark.parametrize("rule", ["-xreadgroup", "-xpending", "-xack"])
+def test_what_a_script_has_looked_at_stays_a_refusal(own_redis, rule):
+    """A script raises an error again that it was not prepared for."""
+    url = user(own_redis, lambda it: it.replace("redis:", "redis-streams:"), rule)
+    with shop(url) as it, pytest.raises(BrokerRefused, match="needs more permissions"):
+        it.publish(outgoing(b"1"))
+        link = it.link()
+        link.ack(link.read(1))
+
+
+def documented() -> list[str]:
+    """The rules that the docs give for a user."""
+    text = pathlib.Path("docs/how-to/deploy.rst").read_text()
+    found = re.search(r"ACL SETUSER shop on '>secret' '~\*' ((?:.*\\\n)*.*)", text)
+    assert found is not None
+    return found[1].replace("\\|", "|").replace("\\\n", " ").split()
+
+
+def test_the_documented_permissions_are_enough(own_redis, at, caplog):
+    url = user(own_redis, at, "-@all", *documented())
+    with shop(url, transport_options={"wait_replicas": 0}) as it:
+        it.broker.declare()
+        it.fill(3)
+        link, suspects = it.link(), it.link(Lane.SUSPECTS)
+        first, second, third = read(link, 3)
+        assert forward(link, first, Lane.MAIN, delay=0.2) is None
+        assert forward(link, second, Lane.SUSPECTS) is None
+        assert forward(link, third, Lane.DEAD, expires=60) is None
+        reader = gevent.spawn(read, link, 1)
+        link.ack(reader.get(timeout=10))
+        suspects.release(read(suspects, 1))
+        link.beat()
+        letters = it.broker.dead_letters(it.plan)
+        assert letters.take(lambda letter: True, replay=True) == 1
+        assert it.broker.suspects(it.plan).waiting == 1
+        assert it.depth() == 1
+        assert it.broker.stale_bindings() == []
+        it.broker.unbind(it.plan.bindings)
+        assert it.broker.answers()
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_user_of_one_stage_need_not_see_what_was_shared(own_redis, at, caplog):
+    keys = ["~staging.*", "~{staging.*", "~*binding*.staging.*", "~unacked*"]
+    url = user(own_redis, at, "resetkeys", *keys)
+    stage = dataclasses.replace(plan("staging.billing", "billing"), bindings=())
+    with shop(url, stage, exchange=EXCHANGE, queue_prefix="staging.") as it:
+        it.broker.topology = Topology(f"staging.{EXCHANGE}", (stage,))
+        with pytest.raises(BrokerRefused):
+            it.broker._bound_to(EXCHANGE)
+        assert it.broker.stale_bindings() == []
+
+
+@pytest.mark.parametrize("rule", ["-type", "-sadd"])
+def test_what_is_needed_to_declare_is_a_refusal(own_redis, at, rule):
+    with shop(user(own_redis, at, rule)) as it:
+        with pytest.raises(BrokerRefused, match=f"'{rule[1:]}' command"):
+            it.broker.declare()
+        (error,) = it.broker.publish([outgoing()], 5.0)
+        assert isinstance(error, BrokerRefused)
+
+
+@pytest.mark.parametrize(
+    ("login", "database", "said"),
+    [
+        ("limited:wrong@", "0", "Look at the user, the password"),
+        ("", "0", "Look at the user, the password"),
+        ("admin:x@", "99999", "ends with its number"),
+    ],
+    ids=["wrong password", "no password", "no such database"],
+)
+def test_a_wrong_url_is_a_refusal(own_redis, at, login, database, said):
+    own_redis.command("ACL", "SETUSER", "admin", "on", ">x", "~*", "+@all")
+    url = f"redis://{login}127.0.0.1:{own_redis.port}/{database}"
+    with redis.Redis(port=own_redis.port, username="admin", password="x") as admin:
+        admin.execute_command("ACL", "SETUSER", "default", "off")
+        try:
+            with pytest.raises(BrokerRefused, match=said):
+                shop_of(at(url))
+        finally:
+            admin.execute_command("ACL", "SETUSER", "default", "on", "nopass")
+
+
+def shop_of(url: str) -> None:
+    with shop(url) as it:
+        it.broker.declare()
+
+
+def test_a_node_of_a_cluster_is_no_redis_by_itself(redis_cluster):
+    for scheme in ("redis", "redis-streams"):
+        for node in redis_cluster.nodes[:3]:
+            url = f"{scheme}://127.0.0.1:{node.port}/0"
+            try:
+                shop_of(url)
+            except BrokerRefused as error:
+                assert "'redis-streams+cluster://'" in str(error)
+                break
+        else:
+            pytest.fail(f"every node took a part of it: {scheme}")
+
+
+def test_a_redis_by_itself_is_no_cluster(redis_server):
+    url = f"redis-streams+cluster://127.0.0.1:{redis_server.port}"
+    broker = open_broker(settings(url), Topology(EXCHANGE, (plan(),)))
+    with pytest.raises(BrokerRefused, match="is no cluster: .*'redis-streams://'"):
+        broker.declare()
+    broker.close()
+
+
+def test_replicas_that_may_not_be_waited_for_are_told_before_anything_is_sent(
+    own_redis, at
+):
+    url = user(own_redis, at, "-wait")
+    with shop(url, transport_options={"wait_replicas": 1}) as it:
+        with pytest.raises(BrokerRefused, match="'wait' command"):
+            it.broker.declare()
+        assert it.client.keys() == []
+
+
+# -- what can be done without ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["-client|unblock", "-client|id", "-client"])
+def test_delays_are_kept_without_the_permission_to_end_waits(
+    own_redis, at, caplog, rule
+):
+    with shop(user(own_redis, at, rule)) as it:
+        link, _ = it.link(), it.link(Lane.SUSPECTS)
+        it.fill(1)
+        (first,) = read(link, 1)
+        reader = gevent.spawn(read, link, 1)
+        wait_for(lambda: link._waiting)
+        began = time.monotonic()
+        assert forward(link, first, Lane.MAIN, delay=1.0) is None
+        assert reader.get(timeout=10)
+        assert time.monotonic() - began < 3.5
+    (text,) = [r.getMessage() for r in caplog.records if "waits" in r.getMessage()]
+    assert "+client|id +client|unblock" in text
+
+
+def test_a_queue_is_read_without_the_permission_to_wait(own_redis, caplog):
+    url = user(own_redis, lambda url: url, "-blmove")
+    with shop(url) as it:
+        link = it.link()
+        assert link.read(1) == []
+        it.fill(1)
+        read(link, 1)
+    (text,) = [r.getMessage() for r in caplog.records if "BLMOVE" in r.getMessage()]
+    assert "+blmove" in text
+
+
+# -- what it may evict -----------------------------------------------------------------
+
+
+def warned(caplog) -> list[str]:
+    return [r.getMessage() for r in caplog.records if "maxmemory" in r.getMessage()]
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ("allkeys-lru", "MESSAGES CAN BE LOST: Redis has"),
+        ("allkeys-random", "MESSAGES CAN BE LOST: Redis has"),
+        ("volatile-ttl", "evicts keys that expire"),
+    ],
+)
+@pytest.mark.parametrize("rules", [(), ("-info",), ("-config",)])
+def test_a_redis_that_evicts_is_a_loud_warning(
+    own_redis, at, caplog, policy, said, rules
+):
+    own_redis.command("CONFIG", "SET", "maxmemory-policy", policy)
+    with shop(user(own_redis, at, *rules)) as it:
+        for lane in (Lane.MAIN, Lane.SUSPECTS, Lane.MAIN):
+            it.link(lane)
+        assert it.broker.caveats() == warned(caplog)
+    (text,) = warned(caplog)
+    assert said in text
+    assert f"'{policy}'" in text
+    assert "Set 'maxmemory-policy' to 'noeviction'" in text
+
+
+def test_a_redis_that_does_not_evict_is_no_warning(own_redis, at, caplog):
+    with shop(at(own_redis.url)) as it:
+        it.link()
+    assert warned(caplog) == []
+
+
+def test_a_redis_that_does_not_tell_is_a_warning(own_redis, at, caplog):
+    with shop(user(own_redis, at, "-info", "-config")) as it:
+        it.link()
+    (text,) = warned(caplog)
+    assert text.startswith("It is not known whether Redis evicts messages")
+
+
+def test_each_node_of_a_cluster_is_asked(redis_cluster, caplog):
+    evicting = redis_cluster.nodes[1]
+    evicting.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    try:
+        with shop(redis_cluster.url) as it:
+            it.link()
+    finally:
+        evicting.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    (text,) = warned(caplog)
+    assert f"(127.0.0.1:{evicting.port})" in text
