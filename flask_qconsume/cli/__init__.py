@@ -11,7 +11,7 @@ from .lazy_group import LazyGroup
 
 _COMMANDS = {
     "run": ("run", "run", "Consume messages until SIGTERM, SIGINT, SIGHUP or SIGQUIT."),
-    "list": ("listing", "list_consumers", "Show the consumers of the app."),
+    "list": ("list_consumers", "list_consumers", "Show the consumers of the app."),
     "plan": (
         "plan",
         "plan",
