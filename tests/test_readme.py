@@ -113,9 +113,18 @@ def test_what_is_published_is_consumed_by_a_worker(
         assert worker.stop()
 
 
-def test_its_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", README)
-    assert [link for link in links if not (ROOT / link).exists()] == []
+def test_it_links_no_file_of_the_repository() -> None:
+    """A package index shows the README without the files beside it.
+
+    Pages of the docs have roles that nothing but Sphinx renders.
+    """
+    assert re.findall(r"\]\((?!https?:)[^)]+\)", README) == []
+
+
+def test_the_files_that_it_names_exist() -> None:
+    names = re.findall(r"`([\w.]+/|[A-Z]+\.\w+)`", README)
+    assert {"docs/", "example_app/", "CONTRIBUTING.rst", "SECURITY.md"} <= set(names)
+    assert [name for name in names if not (ROOT / name).exists()] == []
 
 
 def test_the_commands_it_shows_are_there() -> None:
