@@ -36,23 +36,23 @@ from . import naming
 from . import records
 from .capabilities import CAPABILITIES
 from .client.admin import KafkaAdmin
-from .client.calls import leave_alone
+from .client.calls import keep_undestroyed
 from .client.config import kafka_config
 from .client.contents import Contents
-from .client.partition import Arrival
+from .client.partition import ReadyRecord
 from .client.producer import KafkaProducer
 from .dead_letters import KafkaDeadLetters
+from .group_starts import GroupStarts
 from .heads import Heads
 from .lag import lag
 from .lag import undone
 from .link import KafkaLink
 from .link import Opener
-from .link import terms_of
-from .newcomers import Newcomers
+from .link import create_terms
+from .newcomers import TopicListeners
 from .publisher import Publisher
-from .security import check_files
-from .starts import GroupStarts
-from .suspect_groups import Lanes
+from .suspect_groups import SuspectGroups
+from .tls_checks import check_files
 from .topics import TIMEOUT
 from .topics import Topics
 
@@ -74,7 +74,7 @@ class Kafka(Broker):
         check_files(self._config)
         self._admin = KafkaAdmin(self._config.admin())
         self._producer = KafkaProducer(self._config.producer(settings.publish_timeout))
-        self._newcomers = Newcomers()
+        self._newcomers = TopicListeners()
         self._topics = Topics(self._admin, self._config, settings, self._hear)
         self._starts = GroupStarts(
             self._admin,
@@ -83,7 +83,7 @@ class Kafka(Broker):
             at_the_end=self._config.begins_at_the_end,
         )
         self._contents = Contents(self._config.consumer(_NOBODY))
-        self._lanes = Lanes(self._partitions, self._contents.of)
+        self._lanes = SuspectGroups(self._partitions, self._contents.of)
         self._publisher = Publisher(self._producer, self._topics, settings.queue_prefix)
         self._declared_by: int | None = None
         self._declaring = threading.Lock()
@@ -116,7 +116,7 @@ class Kafka(Broker):
             lane,
             config=self._config.consumer(group, self.settings.lease),
             topics=naming.subscription(plan, lane),
-            terms=terms_of(
+            terms=create_terms(
                 plan,
                 lane,
                 prefetch,
@@ -215,7 +215,7 @@ class Kafka(Broker):
         self._admin.close()
 
     def leave_to_parent(self) -> None:
-        leave_alone(self)
+        keep_undestroyed(self)
 
     def _forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
         errors = self._publisher.forward(forwards, self.settings.publish_timeout)
@@ -316,7 +316,7 @@ def _left(deadline: float) -> float:
 def _opener(queue: str, exchange: str, prefix: str) -> Opener:
     """Makes messages of a queue's arrivals."""
 
-    def opened(arrival: Arrival) -> Message:
+    def opened(arrival: ReadyRecord) -> Message:
         _, _, record, redelivered, attempt, deaths = arrival
         return records.incoming(
             record,

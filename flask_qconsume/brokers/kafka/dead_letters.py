@@ -23,16 +23,16 @@ from . import naming
 from . import records
 from .client.admin import KafkaAdmin
 from .client.admin import Place
-from .client.calls import away
-from .client.calls import made
-from .client.errors import translated
-from .client.producer import Record
+from .client.calls import call_in_thread
+from .client.calls import create_client
+from .client.errors import translate_error
+from .client.producer import ProducerRecord
 from .records import Fetched
 from .topics import TIMEOUT
 from .topics import Topics
 
 #: Sends records; for each ``None``, or why it did not arrive.
-Send = Callable[[Sequence[Record], float], list[Exception | None]]
+Send = Callable[[Sequence[ProducerRecord], float], list[Exception | None]]
 
 #: How many are replayed at once.
 _PAGE = 100
@@ -100,13 +100,15 @@ class KafkaDeadLetters(DeadLetters):
             answers = self._send(copies, TIMEOUT)
             gone = [r for r, e in zip(gone, answers, strict=True) if e is None]
             failed = [error for error in answers if error is not None]
-        tombstones = [Record(self._topic, None, record.key()) for record in gone]
+        tombstones = [
+            ProducerRecord(self._topic, None, record.key()) for record in gone
+        ]
         failed += [error for error in self._send(tombstones, TIMEOUT) if error]
         if failed:
             raise failed[0]
         return len(gone)
 
-    def _replayed(self, message: Message) -> Record:
+    def _replayed(self, message: Message) -> ProducerRecord:
         topic = naming.retry(self._plan.name, 0)
         headers = ours.replayed(message.headers)
         return records.copied(message, headers, topic)
@@ -132,7 +134,9 @@ class KafkaDeadLetters(DeadLetters):
             for place, end in self._admin.ends(places, TIMEOUT).items()
             if end > begin.get(place, end)
         }
-        found = away(lambda: self._read(begin, ends), _LONGEST) if ends else []
+        found = (
+            call_in_thread(lambda: self._read(begin, ends), _LONGEST) if ends else []
+        )
         oldest = (time.time() - self._kept) * 1_000
         by_key: dict[bytes, Fetched] = {}
         for record in found:
@@ -144,7 +148,7 @@ class KafkaDeadLetters(DeadLetters):
 
     def _read(self, begin: dict[Place, int], ends: dict[Place, int]) -> list[Fetched]:
         """In a native thread: all that is there by now."""
-        consumer = made(Consumer, {**self._settings, **_AT_ONCE})
+        consumer = create_client(Consumer, {**self._settings, **_AT_ONCE})
         try:
             consumer.assign([TopicPartition(*each, begin[each]) for each in ends])
             return list(_until(consumer, ends))
@@ -174,7 +178,7 @@ def _is_end(record: Fetched) -> bool:
     """Whether this only tells that a partition has no more."""
     error = record.error()
     if error is not None and error.code() != KafkaError._PARTITION_EOF:
-        raise translated(error)
+        raise translate_error(error)
     return error is not None
 
 

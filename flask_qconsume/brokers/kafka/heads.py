@@ -10,8 +10,8 @@ from confluent_kafka import Consumer
 from confluent_kafka import TopicPartition
 
 from .client.admin import Place
-from .client.calls import away
-from .client.calls import made
+from .client.calls import call_in_thread
+from .client.calls import create_client
 from .records import Fetched
 
 #: Seconds that a look takes at the most; what did not come by then is not told.
@@ -30,11 +30,15 @@ class Heads:
 
     def at(self, offsets: Mapping[Place, int]) -> list[Fetched]:
         """The first record of each partition from an offset on, as far as they come."""
-        return away(lambda: self._read(dict(offsets)), 2 * _LONGEST) if offsets else []
+        return (
+            call_in_thread(lambda: self._read(dict(offsets)), 2 * _LONGEST)
+            if offsets
+            else []
+        )
 
     def _read(self, offsets: dict[Place, int]) -> list[Fetched]:
         """In a native thread."""
-        consumer = made(Consumer, {**self._settings, "fetch.wait.max.ms": 10})
+        consumer = create_client(Consumer, {**self._settings, "fetch.wait.max.ms": 10})
         deadline = time.monotonic() + _LONGEST
         found: dict[Place, Fetched] = {}
         try:

@@ -23,8 +23,8 @@ from ...logs import logger_named
 from ...message import Message
 from ...text import counted
 from .client.consumer import KafkaConsumer
-from .client.consumer_thread import Terms
-from .client.partition import Arrival
+from .client.consumer_thread import ConsumerTerms
+from .client.partition import ReadyRecord
 
 logger = logger_named("flask_qconsume.brokers.kafka")
 
@@ -34,7 +34,7 @@ _GRACE = 4.0
 
 Forwarder = Callable[[Sequence[Forward]], list[Exception | None]]
 #: Makes a message of an arrival.
-Opener = Callable[[Arrival], Message]
+Opener = Callable[[ReadyRecord], Message]
 
 
 class KafkaDelivery(Delivery):
@@ -43,9 +43,9 @@ class KafkaDelivery(Delivery):
     __slots__ = ("returned",)
 
     link: KafkaLink
-    tag: Arrival
+    tag: ReadyRecord
 
-    def __init__(self, link: KafkaLink, arrival: Arrival, message: Message) -> None:
+    def __init__(self, link: KafkaLink, arrival: ReadyRecord, message: Message) -> None:
         # As the base's, without calling it: this is done for every record.
         self.link = link
         self.tag = arrival
@@ -97,7 +97,7 @@ class KafkaLink(Link):
         *,
         config: Mapping[str, t.Any],
         topics: Sequence[str],
-        terms: Terms,
+        terms: ConsumerTerms,
         opened: Opener,
         forwarder: Forwarder,
         refresh: Callable[[bool], None] = lambda at_once: None,
@@ -252,7 +252,7 @@ class KafkaLink(Link):
         self.fetched = {arrival.place for arrival in self._consumer.unused}
 
 
-def terms_of(
+def create_terms(
     plan: QueuePlan,
     lane: Lane,
     prefetch: int,
@@ -260,13 +260,13 @@ def terms_of(
     delayed: Callable[[str], bool],
     due: Callable[[t.Any], float],
     grace: float,
-) -> Terms:
+) -> ConsumerTerms:
     """How a lane is read: suspects strictly one by one, in no order.
 
     :param delayed: Whether a topic holds records back; :func:`due` tells until when.
     """
     main = lane is Lane.MAIN
-    return Terms(
+    return ConsumerTerms(
         room=prefetch,
         ahead=main,
         ordering=plan.ordering if main else "none",

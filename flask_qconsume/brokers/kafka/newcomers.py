@@ -8,7 +8,7 @@ from . import naming
 from .link import KafkaLink
 
 
-class Newcomers:
+class TopicListeners:
     """Tells links of what they are to read, too: nobody else looks for it in time."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from ...text import quoted
 from . import naming
 from . import records
 from .client.producer import KafkaProducer
-from .client.producer import Record
+from .client.producer import ProducerRecord
 from .topics import Topics
 
 
@@ -32,7 +32,7 @@ class Publisher:
         self._topics = topics
         self._prefix = prefix
 
-    def composed(self, messages: Sequence[Outgoing]) -> list[Record]:
+    def composed(self, messages: Sequence[Outgoing]) -> list[ProducerRecord]:
         """The records of messages.
 
         :raises UnsupportedByBroker: for a name that no topic can have.
@@ -40,7 +40,10 @@ class Publisher:
         return [self._record(message) for message in messages]
 
     def publish(
-        self, messages: Sequence[Outgoing], planned: Sequence[Record], timeout: float
+        self,
+        messages: Sequence[Outgoing],
+        planned: Sequence[ProducerRecord],
+        timeout: float,
     ) -> list[Exception | None]:
         """Send records to topics that are there; for each ``None``, or what failed."""
         deadline = time.monotonic() + timeout
@@ -71,14 +74,14 @@ class Publisher:
             return [error] * len(forwards)
 
     def replay(
-        self, copies: Sequence[Record], timeout: float
+        self, copies: Sequence[ProducerRecord], timeout: float
     ) -> list[Exception | None]:
         """Send records of ours, to topics that are created if they are not there."""
         self._topics.ensure({copy.topic for copy in copies}, timeout)
         return list(self._send(copies, time.monotonic() + timeout))
 
     def _send(
-        self, found: Sequence[Record], deadline: float
+        self, found: Sequence[ProducerRecord], deadline: float
     ) -> t.Iterator[Exception | None]:
         if not found:
             return iter(())
@@ -100,14 +103,14 @@ class Publisher:
         self._topics.ensure([topic], left)
         return True
 
-    def _record(self, message: Outgoing) -> Record:
+    def _record(self, message: Outgoing) -> ProducerRecord:
         if message.exchange == "":
             return self._for_queue(message)
         topic = self._prefix + message.routing_key
         naming.check_topic(topic, "The routing key")
         return records.outgoing(message, topic, prefix=self._prefix)
 
-    def _for_queue(self, message: Outgoing) -> Record:
+    def _for_queue(self, message: Outgoing) -> ProducerRecord:
         """What is for one queue alone is as if it were retried."""
         queue, delay = message.routing_key, message.delay
         naming.check_topic(naming.retry(queue, 0), "The queue's topic")
@@ -116,7 +119,7 @@ class Publisher:
         topic = self._topics.retry(queue, delay)
         return records.outgoing(message, topic, due=time.time() + delay)
 
-    def _copy(self, forward: Forward, now: float) -> Record:
+    def _copy(self, forward: Forward, now: float) -> ProducerRecord:
         delivery: Delivery = forward.delivery
         queue = delivery.link.plan.name
         message = delivery.message

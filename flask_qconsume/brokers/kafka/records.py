@@ -25,7 +25,7 @@ from ...message import Outgoing
 from ...message import made
 from ...text import quoted
 from . import naming
-from .client.producer import Record
+from .client.producer import ProducerRecord
 
 #: When a record may be handed out, in milliseconds since 1970.
 DUE = ours.PREFIX + "due"
@@ -129,7 +129,7 @@ def incoming(
 
 def outgoing(
     message: Outgoing, topic: str, *, prefix: str = "", due: float | None = None
-) -> Record:
+) -> ProducerRecord:
     """The record for a message that is published.
 
     :param prefix: What the app's topics begin with, and their routing keys do not.
@@ -159,7 +159,7 @@ def outgoing(
     stamp = message.timestamp
     if due is not None:
         written.append((DUE, b"%d" % round(due * 1_000)))
-    return Record(
+    return ProducerRecord(
         topic=topic,
         value=None if message.tombstone else message.body,
         key=_key_of(message),
@@ -175,7 +175,7 @@ def copied(
     *,
     due: float | None = None,
     key: bytes | None = None,
-) -> Record:
+) -> ProducerRecord:
     """The record of a copy of a message, with other headers.
 
     Its own time is now, since that is what Kafka's retention counts from.
@@ -194,7 +194,7 @@ def copied(
         written.append((ours.KEY, _key_of(message)))
     if due is not None:
         written.append((DUE, b"%d" % round(due * 1_000)))
-    return Record(
+    return ProducerRecord(
         topic=topic,
         value=None if message.tombstone else message.raw,
         key=_key_of(message) if key is None else key,

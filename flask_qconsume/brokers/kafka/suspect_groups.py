@@ -31,7 +31,7 @@ class Waiting(t.Protocol):
     def wake(self) -> None: ...
 
 
-class Lanes:
+class SuspectGroups:
     """Wakes who waits for suspects.
 
     :param partitions: How many partitions a topic has, as far as is known.

@@ -15,9 +15,9 @@ from ...errors import BrokerUnavailable
 from ...errors import TopologyMismatch
 from ...settings import Settings
 from . import naming
-from . import security
+from . import tls_checks
 from .client.admin import KafkaAdmin
-from .client.admin import NewOne
+from .client.admin import NewTopic
 from .client.config import KafkaConfig
 
 #: Seconds for which it is believed that a topic is still there.
@@ -106,7 +106,7 @@ class Topics:
         try:
             return self._admin.topics(min(timeout, _FIRST))
         except BrokerError as error:
-            security.check(self._config, error)
+            tls_checks.check(self._config, error)
             left = timeout - (time.monotonic() - began)
             if left <= 0 or not isinstance(error, BrokerUnavailable):
                 raise
@@ -196,7 +196,7 @@ class Topics:
                 return naming.retry(queue, step)
         return naming.retry(queue, best)
 
-    def _new(self, name: str) -> NewOne:
+    def _new(self, name: str) -> NewTopic:
         config = self._config
         settings, partitions = config.topic, config.partitions
         if name.startswith(naming.PREFIX):
@@ -204,7 +204,7 @@ class Topics:
             settings, partitions = settings | self._settings_of_ours(name), 1
         # The option names topics as routing keys do, or in full.
         bare = name.removeprefix(self._settings.queue_prefix)
-        return NewOne(
+        return NewTopic(
             name,
             config.topics.get(bare, config.topics.get(name, partitions)),
             config.replication_factor,

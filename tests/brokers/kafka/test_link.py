@@ -18,9 +18,9 @@ from flask_qconsume.broker.link import Delivery
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import QueuePlan
-from flask_qconsume.brokers.kafka.client.partition import Arrival
+from flask_qconsume.brokers.kafka.client.partition import ReadyRecord
 from flask_qconsume.brokers.kafka.link import KafkaLink
-from flask_qconsume.brokers.kafka.link import terms_of
+from flask_qconsume.brokers.kafka.link import create_terms
 from flask_qconsume.message import Message
 
 from ...servers.kafka import Kafka
@@ -55,7 +55,7 @@ def linked(
 ) -> Iterator[KafkaLink]:
     plan = QueuePlan(queue, "bill", "", (), ordering=ordering)
 
-    def opened(arrival: Arrival) -> Message:
+    def opened(arrival: ReadyRecord) -> Message:
         return Message(
             arrival.record.value(),
             queue,
@@ -69,7 +69,7 @@ def linked(
         lane,
         config=config(address, queue, **settings),
         topics=[queue],
-        terms=terms_of(
+        terms=create_terms(
             plan,
             lane,
             prefetch,
@@ -131,7 +131,7 @@ def test_what_is_acknowledged_in_the_lane_is_committed_before_the_next_one_comes
         for _ in range(3):
             found = read(link, 1)
             link.ack(found)
-            arrival = t.cast(Arrival, found[0].tag)
+            arrival = t.cast(ReadyRecord, found[0].tag)
             assert arrival.slot.has_committed(arrival.offset)
 
 

@@ -21,7 +21,7 @@ from flask_qconsume import PublishError
 from flask_qconsume import UnsupportedByBroker
 from flask_qconsume.broker.compose import compose
 from flask_qconsume.brokers.kafka import records
-from flask_qconsume.brokers.kafka.client.producer import Record
+from flask_qconsume.brokers.kafka.client.producer import ProducerRecord
 from flask_qconsume.message import Outgoing
 from tests.fuzz.cost import bounded
 
@@ -39,7 +39,7 @@ ORDER = {"n": 1}
 NAMES = st.text("abcdefgh-", min_size=1, max_size=5).map("h-".__add__)
 
 
-def fetched(record: Record, **changes: t.Any) -> Fetched:
+def fetched(record: ProducerRecord, **changes: t.Any) -> Fetched:
     """A record as it comes back."""
     found: dict[str, t.Any] = {
         "topic": record.topic,
@@ -58,7 +58,7 @@ def read(record: Fetched, **known: t.Any) -> Message:
     return records.incoming(record, "billing", redelivered=False, **known)
 
 
-def sent(body: t.Any = ORDER, **options: t.Any) -> Record:
+def sent(body: t.Any = ORDER, **options: t.Any) -> ProducerRecord:
     message = compose("qconsume", "order.created", body, **options)
     return records.outgoing(message, "order.created")
 
@@ -78,7 +78,9 @@ def test_a_long_header_is_read_once_however_often_it_is_named() -> None:
     names = json.dumps(["x-long"] * 100_000).encode()
     broken = b"[" + b"0," * 90_000
     record = fetched(
-        Record("t", b"1", headers=(("x-long", broken), (records.AS_JSON, names)))
+        ProducerRecord(
+            "t", b"1", headers=(("x-long", broken), (records.AS_JSON, names))
+        )
     )
 
     message = bounded(lambda: read(record))
@@ -89,7 +91,9 @@ def test_a_long_header_is_read_once_however_often_it_is_named() -> None:
 def test_a_header_of_too_many_values_stays_the_text_that_it_is() -> None:
     text = b"[" + b"{}," * 200_000 + b"{}]"
     record = fetched(
-        Record("t", b"1", headers=(("x-many", text), (records.AS_JSON, b'["x-many"]')))
+        ProducerRecord(
+            "t", b"1", headers=(("x-many", text), (records.AS_JSON, b'["x-many"]'))
+        )
     )
 
     assert read(record).headers["x-many"] == text.decode()

@@ -11,9 +11,9 @@ from confluent_kafka import KafkaError
 from confluent_kafka import KafkaException
 from confluent_kafka import admin as _admin
 
+from flask_qconsume.brokers.kafka.client.errors import ends_client
 from flask_qconsume.brokers.kafka.client.errors import is_refusal
-from flask_qconsume.brokers.kafka.client.errors import keeps_out
-from flask_qconsume.brokers.kafka.client.errors import translated
+from flask_qconsume.brokers.kafka.client.errors import translate_error
 from flask_qconsume.brokers.kafka.client.refusals import REFUSALS
 from flask_qconsume.brokers.kafka.client.refusals import Refusal
 from flask_qconsume.errors import BrokerError
@@ -190,12 +190,12 @@ CODES = [(name, row) for row in REFUSALS for name in row.codes]
 @pytest.mark.parametrize(("name", "row"), CODES)
 def test_each_code_is_one_error_whatever_its_text_says(name: str, row: Refusal) -> None:
     error = KafkaError(getattr(KafkaError, name), MISLEADING)
-    for found in translated(error), translated(KafkaException(error)):
+    for found in translate_error(error), translate_error(KafkaException(error)):
         assert type(found) is row.error
         assert row.advice in str(found)
         assert name in str(found)
     assert is_refusal(error) is (row.error is BrokerRefused)
-    assert keeps_out(error) is (is_refusal(error) or name == "GROUP_MAX_SIZE_REACHED")
+    assert ends_client(error) is (is_refusal(error) or name == "GROUP_MAX_SIZE_REACHED")
 
 
 def test_no_code_has_two_meanings() -> None:
@@ -224,7 +224,7 @@ def test_no_code_has_two_meanings() -> None:
 def test_what_passes_is_waited_for_and_the_rest_is_final(
     code: str, kind: type[BrokerError]
 ) -> None:
-    assert type(translated(KafkaError(getattr(KafkaError, code)))) is kind
+    assert type(translate_error(KafkaError(getattr(KafkaError, code)))) is kind
 
 
 @pytest.mark.parametrize(
@@ -240,8 +240,8 @@ def test_what_passes_is_waited_for_and_the_rest_is_final(
 def test_openssl_s_number_tells_a_refusal_of_tls(said: str, advice: str) -> None:
     error = KafkaError(KafkaError._SSL, f"ssl://localhost:1: SSL handshake: {said}")
     assert is_refusal(error)
-    assert type(translated(error)) is BrokerRefused
-    assert advice in str(translated(error))
+    assert type(translate_error(error)) is BrokerRefused
+    assert advice in str(translate_error(error))
 
 
 @pytest.mark.parametrize(
@@ -254,4 +254,4 @@ def test_openssl_s_number_tells_a_refusal_of_tls(said: str, advice: str) -> None
 def test_tls_that_breaks_off_is_an_outage(said: str) -> None:
     error = KafkaError(KafkaError._SSL, said)
     assert not is_refusal(error)
-    assert type(translated(error)) is BrokerUnavailable
+    assert type(translate_error(error)) is BrokerUnavailable

@@ -16,14 +16,14 @@ from confluent_kafka import TopicPartition
 from confluent_kafka import admin as _admin
 from confluent_kafka.admin import AdminClient
 
-from .calls import Complaints
-from .calls import answers
-from .calls import away
-from .calls import destroyed
-from .calls import leave_alone
-from .calls import made
+from .calls import ClientErrors
+from .calls import call_for_results
+from .calls import call_in_thread
+from .calls import create_client
+from .calls import destroy_within
+from .calls import keep_undestroyed
 from .errors import is_refusal
-from .errors import translated
+from .errors import translate_error
 
 #: A partition of a topic.
 Place = tuple[str, int]
@@ -49,7 +49,7 @@ class Committed(t.NamedTuple):
     metadata: str
 
 
-class NewOne(t.NamedTuple):
+class NewTopic(t.NamedTuple):
     """A topic that is to be created."""
 
     name: str
@@ -65,13 +65,13 @@ class KafkaAdmin:
         self._config = config
         self._lock = threading.Lock()
         self._client: AdminClient | None = None
-        self._complaints = Complaints()
+        self._complaints = ClientErrors()
         self._pid = os.getpid()
 
     def topics(self, timeout: float) -> dict[str, int]:
         """All topics that we may see, and how many partitions each has."""
         client = self._opened()
-        found = away(lambda: self._listed(client, timeout), timeout)
+        found = call_in_thread(lambda: self._listed(client, timeout), timeout)
         return {
             name: len(topic.partitions)
             for name, topic in found.topics.items()
@@ -91,7 +91,7 @@ class KafkaAdmin:
                 if left <= _LOOK:
                     raise self._complaints.explained(error) from None
 
-    def create(self, topics: Iterable[NewOne], timeout: float) -> None:
+    def create(self, topics: Iterable[NewTopic], timeout: float) -> None:
         """Create topics; one that is there by now is fine.
 
         :raises BrokerRefused: if we may not.
@@ -109,7 +109,7 @@ class KafkaAdmin:
         if not wanted:
             return
         client = self._opened()
-        for name, answer in answers(
+        for name, answer in call_for_results(
             lambda: client.create_topics(wanted, request_timeout=timeout), timeout
         ).items():
             if isinstance(answer, KafkaException):
@@ -137,7 +137,7 @@ class KafkaAdmin:
             return {}
 
         def ask() -> list[TopicPartition]:
-            consumer = made(Consumer, {**self._config, "group.id": group})
+            consumer = create_client(Consumer, {**self._config, "group.id": group})
             try:
                 return _committed(consumer, wanted, timeout)
             finally:
@@ -147,7 +147,7 @@ class KafkaAdmin:
             (found.topic, found.partition): Committed(
                 found.offset, found.metadata or ""
             )
-            for found in away(ask, timeout)
+            for found in call_in_thread(ask, timeout)
             if found.offset >= 0
         }
 
@@ -163,7 +163,7 @@ class KafkaAdmin:
                 return False
             for error in errors.values():
                 if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    raise translated(error)
+                    raise translate_error(error)
             # The group's coordinator may not have heard of a new topic yet; one that is
             # deleted meanwhile has no offset to be committed.
             if not errors or time.monotonic() > deadline:
@@ -179,10 +179,12 @@ class KafkaAdmin:
 
         wanted = [ConsumerGroupTopicPartitions(group, places)]
         alter = self._opened().alter_consumer_group_offsets
-        found = answers(lambda: alter(wanted, request_timeout=timeout), timeout)
+        found = call_for_results(
+            lambda: alter(wanted, request_timeout=timeout), timeout
+        )
         (answer,) = found.values()
         if isinstance(answer, KafkaException):
-            raise translated(answer) from answer
+            raise translate_error(answer) from answer
         each = answer.topic_partitions
         return {(p.topic, p.partition): p.error for p in each if p.error}
 
@@ -192,8 +194,10 @@ class KafkaAdmin:
         limit = {"request_timeout": timeout}
         names = list(topics)
         if names:
-            answers(lambda: client.delete_topics(names, **limit), timeout)
-        answers(lambda: client.delete_consumer_groups([group], **limit), timeout)
+            call_for_results(lambda: client.delete_topics(names, **limit), timeout)
+        call_for_results(
+            lambda: client.delete_consumer_groups([group], **limit), timeout
+        )
 
     def close(self) -> None:
         """Close what is open. Using it again opens it anew."""
@@ -201,17 +205,17 @@ class KafkaAdmin:
             clients = [self._client] if self._client is not None else []
             self._client = None
         if clients and self._pid == os.getpid():
-            destroyed(_GRACE, clients.clear)
+            destroy_within(_GRACE, clients.clear)
 
     def _opened(self) -> AdminClient:
         with self._lock:
             if self._pid != os.getpid():
                 if self._client is not None:
-                    leave_alone(self._client)
+                    keep_undestroyed(self._client)
                 self._client, self._pid = None, os.getpid()
             if self._client is None:
                 config = {**self._config, "error_cb": self._complaints}
-                self._client = made(AdminClient, config)
+                self._client = create_client(AdminClient, config)
             return self._client
 
     def _offsets(
@@ -221,7 +225,7 @@ class KafkaAdmin:
         if not wanted:
             return {}
         client = self._opened()
-        found = answers(
+        found = call_for_results(
             lambda: client.list_offsets(wanted, request_timeout=timeout), timeout
         )
         return {
@@ -258,7 +262,7 @@ def _committed(
 def _check_created(name: str, error: KafkaException) -> None:
     if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
         return
-    found = translated(error)
+    found = translate_error(error)
     raise type(found)(f"The topic '{name}' was not created. {found}") from error
 
 

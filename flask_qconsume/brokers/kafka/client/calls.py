@@ -1,7 +1,4 @@
-"""Calls of Kafka's client that block, made off the hub; and what must not be destroyed.
-
-Knows no queue and no message.
-"""
+"""Blocking calls of the Kafka client, made in native threads, off the hub."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from ....native_threads import Latch
 from ....native_threads import NativeThread
 from ....text import quoted
 from .errors import is_refusal
-from .errors import translated
+from .errors import translate_error
 
 K = t.TypeVar("K")
 T = t.TypeVar("T")
@@ -42,7 +39,7 @@ _FILES = (
 _SECRET = ("password", "secret", "token", "oauth", "key.pem", "jaas")
 
 
-def away(call: Callable[[], T], timeout: float) -> T:
+def call_in_thread(call: Callable[[], T], timeout: float) -> T:
     """Call something in a native thread, and wait for it cooperatively.
 
     :param timeout: Seconds that the call itself takes at the most.
@@ -53,13 +50,13 @@ def away(call: Callable[[], T], timeout: float) -> T:
     if not thread.join(timeout + _PATIENCE):
         raise BrokerUnavailable(f"Kafka's client has hung for {timeout + _PATIENCE} s.")
     if isinstance(thread.error, KafkaException):
-        raise translated(thread.error) from thread.error
+        raise translate_error(thread.error) from thread.error
     if thread.error is not None:
         raise thread.error
     return found[0]
 
 
-def answers(
+def call_for_results(
     ask: Callable[[], Mapping[K, Future[t.Any]]], timeout: float
 ) -> dict[K, t.Any]:
     """What each future came to that is asked for; errors of Kafka's are values.
@@ -73,10 +70,12 @@ def answers(
     :param timeout: Seconds for all of them.
     :raises BrokerUnavailable: if one is not there in time.
     """
-    return away(lambda: _awaited(ask(), timeout), timeout)
+    return call_in_thread(lambda: _awaited(ask(), timeout), timeout)
 
 
-def made(kind: Callable[[dict[str, t.Any]], T], config: Mapping[str, t.Any]) -> T:
+def create_client(
+    kind: Callable[[dict[str, t.Any]], T], config: Mapping[str, t.Any]
+) -> T:
     """A client with these settings.
 
     :raises ConfigurationError: for settings that librdkafka does not take.
@@ -108,7 +107,7 @@ def _check_files(config: Mapping[str, t.Any]) -> None:
             ) from None
 
 
-class Complaints:
+class ClientErrors:
     """What a client says on its own: why it cannot connect, say. Any thread's."""
 
     def __init__(self) -> None:
@@ -134,10 +133,10 @@ class Complaints:
         """
         refusal, self._refusal = self._refusal, None
         if refusal is not None:
-            raise translated(refusal)
+            raise translate_error(refusal)
 
 
-def leave_alone(client: object) -> None:
+def keep_undestroyed(client: object) -> None:
     """Never destroy a client: it belongs to the process that we were forked from.
 
     Its threads are not here, and its destructor would wait for them for ever.
@@ -145,7 +144,7 @@ def leave_alone(client: object) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
 
 
-def destroyed(timeout: float, drop: Callable[[], object]) -> bool:
+def destroy_within(timeout: float, drop: Callable[[], object]) -> bool:
     """Let go of clients, whose destructors may block; whether it was done in time."""
     return NativeThread(drop, "kafka-close").start().join(timeout)
 

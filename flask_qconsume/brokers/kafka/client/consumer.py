@@ -1,7 +1,6 @@
-"""A consumer of Kafka's that never blocks the hub, loses nothing and repeats little.
+"""The hub's side of a Kafka consumer: takes records and settles them, in any order.
 
-A :class:`~.kafka_member.Member` in a native thread does all that the client may block
-in. Here is the hub's side: it takes arrivals and settles them, in any order.
+A :class:`~.consumer_thread.ConsumerThread` makes all calls of the client that block.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from ....native_threads import Bell
 from ....native_threads import NativeThread
 from ....text import printable
 from .consumer_thread import ANSWER
-from .consumer_thread import Member
-from .consumer_thread import Terms
-from .offsets import Note
-from .ordering import order_of
-from .partition import Arrival
+from .consumer_thread import ConsumerTerms
+from .consumer_thread import ConsumerThread
+from .offsets import RecordNote
+from .ordering import create_queue
+from .partition import ReadyRecord
 
 logger = logger_named("flask_qconsume.transports.kafka")
 
@@ -44,15 +43,15 @@ class KafkaConsumer:
     """
 
     def __init__(
-        self, config: Mapping[str, Any], topics: Sequence[str], terms: Terms
+        self, config: Mapping[str, Any], topics: Sequence[str], terms: ConsumerTerms
     ) -> None:
-        self._order = order_of(terms.ordering)
+        self._order = create_queue(terms.ordering)
         #: Seconds for which others of the group may hold up a member that leaves.
         self._patience = terms.grace
         #: Once it is closed: what may be committed to be handed out, and was not.
-        self.unused: list[Arrival] = []
+        self.unused: list[ReadyRecord] = []
         self._bell = Bell()
-        self._member = Member(config, list(topics), terms, self._bell)
+        self._member = ConsumerThread(config, list(topics), terms, self._bell)
         self._thread = NativeThread(self._member.run, "kafka")
         #: Whether it is in its group, or on the way there, or was.
         self.started = False
@@ -100,7 +99,7 @@ class KafkaConsumer:
             self.close(0)
             raise
 
-    def take(self, room: int) -> list[Arrival]:
+    def take(self, room: int) -> list[ReadyRecord]:
         """Up to ``room`` arrivals to be handled; none if there are none yet.
 
         :raises BrokerError: if it is of no use any more.
@@ -142,13 +141,13 @@ class KafkaConsumer:
         """Have it look for topics that have come, and have so many partitions."""
         self._member.search.ask(topics)
 
-    def settle(self, arrivals: Sequence[Arrival]) -> None:
+    def settle(self, arrivals: Sequence[ReadyRecord]) -> None:
         """These are done with; that is committed soon."""
         self._member.settled.append(arrivals)
         if self._order.settled(arrivals):
             self._bell.ring()
 
-    def await_committed(self, arrivals: Sequence[Arrival], timeout: float) -> bool:
+    def await_committed(self, arrivals: Sequence[ReadyRecord], timeout: float) -> bool:
         """Wait until it is committed that these are done with; whether it is."""
         deadline = time.monotonic() + timeout
         while not all(each.slot.has_committed(each.offset) for each in arrivals):
@@ -157,19 +156,19 @@ class KafkaConsumer:
             time.sleep(_POLL)
         return True
 
-    def postpone(self, arrival: Arrival, attempt: int, delay: float) -> None:
+    def postpone(self, arrival: ReadyRecord, attempt: int, delay: float) -> None:
         """Hand it out again after so many seconds, and nothing behind it before.
 
         That it comes to its attempt number ``attempt`` then is committed, too.
         """
         again = arrival._replace(redelivered=False, attempt=attempt, deaths=0)
-        self._member.noted.append((arrival, Note(attempt)))
+        self._member.noted.append((arrival, RecordNote(attempt)))
         if self._member.quiet:
             self._member.released.append([arrival])
         self._order.postpone(again, time.monotonic() + delay)
         self._bell.ring()
 
-    def put_back(self, arrivals: Iterable[Arrival]) -> None:
+    def put_back(self, arrivals: Iterable[ReadyRecord]) -> None:
         """These were not begun here, and will not be: somebody else gets them."""
         given = list(arrivals)
         for arrival in given:

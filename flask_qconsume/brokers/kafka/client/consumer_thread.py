@@ -28,18 +28,18 @@ from ....errors import BrokerError
 from ....native_threads import Bell
 from ....native_threads import original
 from ....text import counted
-from .errors import keeps_out
-from .errors import translated
-from .offsets import Note
-from .offsets import State
-from .offsets import Window
-from .outage import Absence
-from .partition import Arrival
+from .errors import ends_client
+from .errors import translate_error
+from .offsets import CommitState
+from .offsets import OffsetTracker
+from .offsets import RecordNote
+from .outage import Outage
+from .partition import AssignedPartition
 from .partition import Due
-from .partition import Slot
+from .partition import ReadyRecord
 from .positions import SETTINGS
 from .positions import Positions
-from .topic_refresh import Search
+from .topic_refresh import TopicRefresh
 
 #: Seconds between two commits, and after one that failed.
 _PACE = 0.02
@@ -85,7 +85,7 @@ Place = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Terms:
+class ConsumerTerms:
     """How a member reads."""
 
     #: How many unsettled arrivals the hub wants at once.
@@ -101,7 +101,7 @@ class Terms:
     grace: float = 10.0
 
 
-class Member:
+class ConsumerThread:
     """Runs in the native thread; what stands in the first part is shared with the hub.
 
     :param config: librdkafka's settings, the group's id among them.
@@ -109,17 +109,21 @@ class Member:
     """
 
     def __init__(
-        self, config: Mapping[str, t.Any], topics: list[str], terms: Terms, bell: Bell
+        self,
+        config: Mapping[str, t.Any],
+        topics: list[str],
+        terms: ConsumerTerms,
+        bell: Bell,
     ) -> None:
         #: From the hub: what is done with, given back unstarted, to be remembered.
-        self.settled: deque[Sequence[Arrival]] = deque()
-        self.released: deque[Sequence[Arrival]] = deque()
-        self.noted: deque[tuple[Arrival, Note]] = deque()
+        self.settled: deque[Sequence[ReadyRecord]] = deque()
+        self.released: deque[Sequence[ReadyRecord]] = deque()
+        self.noted: deque[tuple[ReadyRecord, RecordNote]] = deque()
         self.quiet = False
         self.stopping = False
         #: For the hub: what it may hand out, what it must forget, what is to be logged.
-        self.arrived: deque[list[Arrival]] = deque()
-        self.gone: deque[Slot] = deque()
+        self.arrived: deque[list[ReadyRecord]] = deque()
+        self.gone: deque[AssignedPartition] = deque()
         self.told: deque[tuple[int, str]] = deque(maxlen=1_000)
         self.opened = False
         #: Whether the group has told which partitions are its own; perhaps none.
@@ -129,8 +133,8 @@ class Member:
         #: Whether it waits until the group lets it leave.
         self.leaving = False
         self.error: BrokerError | None = None
-        self.absence = Absence(float(config.get("session.timeout.ms", 45_000)) / 1_000)
-        self.search = Search(lambda timeout: self._topics_seen(timeout).topics)
+        self.absence = Outage(float(config.get("session.timeout.ms", 45_000)) / 1_000)
+        self.search = TopicRefresh(lambda timeout: self._topics_seen(timeout).topics)
         #: When it was seen alive.
         self.beaten = time.monotonic()
         #: How many settlements came for slots that were gone.
@@ -143,11 +147,11 @@ class Member:
         self._topics = topics
         self._terms = terms
         self._bell = bell
-        self._slots: dict[Place, Slot] = {}
-        self._commits = Commits(terms, self)
+        self._slots: dict[Place, AssignedPartition] = {}
+        self._commits = OffsetCommits(terms, self)
         #: How many more the hub wants, for those that it cannot settle now.
         self.exceeded = 0
-        self._flow = Flow()
+        self._flow = FlowControl()
         self._turn = 0
         #: Seconds for which there has been nothing to do.
         self._calm = 0.0
@@ -159,7 +163,7 @@ class Member:
         return sum(len(slot.buffer) for slot in list(self._slots.values()))
 
     @property
-    def waiting(self) -> list[Arrival]:
+    def waiting(self) -> list[ReadyRecord]:
         """What is marked, and not handed over, since no commit of it was answered."""
         marked = [slot.waiting for slot in list(self._slots.values())]
         return [*chain(*marked), *self._commits.unanswered]
@@ -188,7 +192,7 @@ class Member:
         """End, and let the hub know why; the first reason counts."""
         if self.error is None:
             known = isinstance(error, BrokerError)
-            self.error = error if known else translated(error)
+            self.error = error if known else translate_error(error)
             self._bell.ring()
 
     def tell(self, level: int, text: str) -> None:
@@ -196,7 +200,7 @@ class Member:
         self.told.append((level, text))
         self._bell.ring()
 
-    def hand_over(self, slot: Slot, arrivals: list[Arrival]) -> None:
+    def hand_over(self, slot: AssignedPartition, arrivals: list[ReadyRecord]) -> None:
         """Give arrivals to the hub: that it has them is committed."""
         if self.quiet or slot.leaving:
             for arrival in arrivals:
@@ -260,12 +264,12 @@ class Member:
 
     def _add(
         self, topic: str, partition: int, committed: int | None, metadata: str
-    ) -> Slot:
+    ) -> AssignedPartition:
         self._calm = 0.0
-        slot = self._slots[topic, partition] = Slot(
+        slot = self._slots[topic, partition] = AssignedPartition(
             topic,
             partition,
-            Window(committed, metadata),
+            OffsetTracker(committed, metadata),
             due=self._terms.due if self._terms.delayed(topic) else None,
             apart=self._terms.ordering != "none",
         )
@@ -333,7 +337,7 @@ class Member:
             self.gone.append(slot)
         self._bell.ring()
 
-    def _await_handlers(self, slots: list[Slot]) -> None:
+    def _await_handlers(self, slots: list[AssignedPartition]) -> None:
         """Let the hub finish what it has begun, for a while; the rest goes on."""
         deadline = time.monotonic() + self._terms.grace
         self._commits.recall()
@@ -370,7 +374,7 @@ class Member:
     def _topics_seen(self, timeout: float) -> t.Any:
         return self._consumer.list_topics(timeout=timeout)
 
-    def _see_to(self, slots: list[Slot]) -> None:
+    def _see_to(self, slots: list[AssignedPartition]) -> None:
         self._obey()
         if not self.quiet:
             self._mark(slots)
@@ -397,7 +401,7 @@ class Member:
                 arrival.slot.window.release(arrival.offset)
                 arrival.slot.dirty = True
 
-    def _mark(self, slots: list[Slot]) -> None:
+    def _mark(self, slots: list[AssignedPartition]) -> None:
         """Choose what may be handed out next, from all slots in turn."""
         room = self._commits.room + self.exceeded
         free = room - sum(slot.open - slot.blocked for slot in slots)
@@ -416,7 +420,7 @@ class Member:
     def _tries(self) -> bool:
         return any(slot.tries for slot in list(self._slots.values()))
 
-    def _fetch(self, slots: list[Slot]) -> None:
+    def _fetch(self, slots: list[AssignedPartition]) -> None:
         room = self._flow.room
         if room <= 0:
             # It must go on asking, for the client's callbacks.
@@ -432,7 +436,7 @@ class Member:
             for record in self._consumer.consume(min(room - 1, _BATCH), 0):
                 self._fetched(record)
 
-    def _patience(self, slots: list[Slot]) -> float:
+    def _patience(self, slots: list[AssignedPartition]) -> float:
         """Seconds to wait for a record: a tenth of how long it has been at rest."""
         if self._calm < _CALM:
             if self._commits.pending or any(slot.open for slot in slots):
@@ -461,7 +465,7 @@ class Member:
             slot = self._begin_again(place)
         slot.fetched(record)
 
-    def _begin_again(self, place: Place) -> Slot:
+    def _begin_again(self, place: Place) -> AssignedPartition:
         """Know nothing of a partition any more."""
         self._drop([place])
         return self._add(*place, None, "")
@@ -475,7 +479,7 @@ class Member:
             self._trouble(failed)
 
     def _trouble(self, error: KafkaError) -> None:
-        if keeps_out(error):
+        if ends_client(error):
             self.fail(error)
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.absence.doubt()
@@ -491,17 +495,19 @@ class Member:
             self.tell(logging.WARNING, _described(error))
 
 
-class Commits:
+class OffsetCommits:
     """What is committed, one commit at a time, and what that lets the hub have."""
 
-    def __init__(self, terms: Terms, member: Member) -> None:
+    def __init__(self, terms: ConsumerTerms, member: ConsumerThread) -> None:
         #: How many arrivals were settled since the last commit.
         self.settled = 0
         #: How many records may be marked and unsettled.
         self.room = terms.room
         self._terms = terms
         self._member = member
-        self._pending: dict[Place, tuple[Slot, State, list[Arrival]]] = {}
+        self._pending: dict[
+            Place, tuple[AssignedPartition, CommitState, list[ReadyRecord]]
+        ] = {}
         self._next = 0.0
 
     @property
@@ -510,11 +516,11 @@ class Commits:
         return bool(self._pending)
 
     @property
-    def unanswered(self) -> list[Arrival]:
+    def unanswered(self) -> list[ReadyRecord]:
         """What may be handed out once the commit that is under way is answered."""
         return list(chain(*(arrivals for _, _, arrivals in self._pending.values())))
 
-    def room_of(self, slot: Slot) -> int:
+    def room_of(self, slot: AssignedPartition) -> int:
         """How many more records of one slot may be marked, however many are blocked."""
         if self._terms.ordering == "none":
             return _MOST
@@ -522,7 +528,7 @@ class Commits:
         return max(0, most - slot.open)
 
     def send(
-        self, consumer: Consumer, slots: list[Slot], *, wait: bool = False
+        self, consumer: Consumer, slots: list[AssignedPartition], *, wait: bool = False
     ) -> None:
         """Commit what has changed, if it is time to; and ``wait`` for the answer."""
         now = time.monotonic()
@@ -580,7 +586,7 @@ class Commits:
                 failures[failed.code()] = failed
         return list(failures.values())
 
-    def part(self, consumer: Consumer, slots: list[Slot]) -> bool:
+    def part(self, consumer: Consumer, slots: list[AssignedPartition]) -> bool:
         """Commit what others are to find; whether that is done already."""
         if self._pending or time.monotonic() < self._next:
             return False
@@ -593,7 +599,7 @@ class Commits:
             return False
         return True
 
-    def leave(self, consumer: Consumer, slots: list[Slot]) -> None:
+    def leave(self, consumer: Consumer, slots: list[AssignedPartition]) -> None:
         """Commit, and wait for that, what somebody else is to find."""
         left = [(slot, slot.window.left(slot.limit)) for slot in slots]
         offsets = [
@@ -611,10 +617,10 @@ class Commits:
 
     def _is_awaited(self, found: TopicPartition) -> bool:
         known = self._pending.get((found.topic, found.partition))
-        told = State(found.offset, found.metadata or "")
+        told = CommitState(found.offset, found.metadata or "")
         return known is not None and known[1] == told
 
-    def _add(self, slot: Slot) -> None:
+    def _add(self, slot: AssignedPartition) -> None:
         if not slot.dirty:
             return
         slot.dirty = False
@@ -636,7 +642,7 @@ class Commits:
         self.settled = 0
 
 
-class Flow:
+class FlowControl:
     """How much is fetched ahead, and what is paused."""
 
     def __init__(self) -> None:
@@ -649,7 +655,11 @@ class Flow:
         self._next = 0.0
 
     def look(
-        self, consumer: Consumer, slots: list[Slot], ahead: int, quiet: bool
+        self,
+        consumer: Consumer,
+        slots: list[AssignedPartition],
+        ahead: int,
+        quiet: bool,
     ) -> None:
         """Pause and resume, as is needed to have about ``ahead`` records here."""
         loose = [slot for slot in slots if not slot.stuck]
@@ -681,11 +691,11 @@ class Flow:
         elif not enough:
             self._halted = False
 
-    def _is_unwanted(self, slot: Slot) -> bool:
+    def _is_unwanted(self, slot: AssignedPartition) -> bool:
         return self._halted or slot.stuck
 
 
-def _of_absence(absence: Absence) -> str:
+def _of_absence(absence: Outage) -> str:
     if absence.lasts:
         return (
             "Kafka does not answer. What is in hand stays in hand, and the group keeps"
@@ -708,7 +718,7 @@ class _Lines:
         self._told.append((logging.DEBUG, text % values))
 
 
-def _switch(consumer: Consumer, slot: Slot, paused: bool) -> None:
+def _switch(consumer: Consumer, slot: AssignedPartition, paused: bool) -> None:
     """Pause or resume a slot, unless it is so.
 
     Never within the client's own callbacks: while partitions move it may not return.
@@ -722,11 +732,11 @@ def _switch(consumer: Consumer, slot: Slot, paused: bool) -> None:
         slot.paused = paused
 
 
-def _offset(slot: Slot, state: State) -> TopicPartition:
+def _offset(slot: AssignedPartition, state: CommitState) -> TopicPartition:
     return TopicPartition(slot.topic, slot.partition, state.offset, state.metadata)
 
 
-def _is_starving(slots: list[Slot]) -> bool:
+def _is_starving(slots: list[AssignedPartition]) -> bool:
     """Whether the hub has nothing to do, and would have after a commit."""
     waiting = any(slot.waiting for slot in slots)
     return waiting and not any(slot.in_hands > 0 for slot in slots)

@@ -19,10 +19,10 @@ from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition
 
 from .admin import Place
-from .calls import away
-from .calls import destroyed
-from .calls import leave_alone
-from .calls import made
+from .calls import call_in_thread
+from .calls import create_client
+from .calls import destroy_within
+from .calls import keep_undestroyed
 
 _GRACE = 2.0
 #: Seconds that one partition may take to be asked for on its own.
@@ -51,22 +51,22 @@ class Contents:
             return set()
         client = self._opened()
         limit = 2 * timeout + len(places) * _ALONE
-        return away(lambda: _filled(client, places, timeout), limit)
+        return call_in_thread(lambda: _filled(client, places, timeout), limit)
 
     def close(self) -> None:
         """Close what is open. Using it again opens it anew."""
         clients = [self._client] if self._client is not None else []
         self._client = None
         if clients and self._pid == os.getpid():
-            destroyed(_GRACE, clients.clear)
+            destroy_within(_GRACE, clients.clear)
 
     def _opened(self) -> Consumer:
         if self._pid != os.getpid():
             if self._client is not None:
-                leave_alone(self._client)
+                keep_undestroyed(self._client)
             self._client, self._pid = None, os.getpid()
         if self._client is None:
-            self._client = made(Consumer, self._config)
+            self._client = create_client(Consumer, self._config)
         return self._client
 
 

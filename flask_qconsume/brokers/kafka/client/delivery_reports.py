@@ -18,10 +18,10 @@ from ....native_threads import Bell
 _NOT_REPORTED = PublishTimeout()
 
 
-class Batch:
+class PendingReports:
     """What was sent by one call, and what is reported of it."""
 
-    def __init__(self, size: int, ear: Ear) -> None:
+    def __init__(self, size: int, ear: ReportListener) -> None:
         self._errors: list[Exception | None] = [_NOT_REPORTED] * size
         self._ear = ear
         self._reported = 0
@@ -42,14 +42,14 @@ class Batch:
         return self._reported >= self._expected
 
     def report(self, index: int, error: Exception | None) -> None:
-        """Note what became of one. For any thread, native ones too."""
+        """RecordNote what became of one. For any thread, native ones too."""
         self._errors[index] = error
         self._reported += 1
         if self._waited_for and self.complete:
             self._ear.hear(self)
 
     def failed(self, index: int, error: Exception) -> None:
-        """Note that one was never given to the client."""
+        """RecordNote that one was never given to the client."""
         self._errors[index] = error
         self._expected -= 1
 
@@ -70,15 +70,15 @@ class Batch:
             self._asleep.release()
 
 
-class Ear:
+class ReportListener:
     """Wakes those who wait in one place: on one hub, or in a process without any."""
 
     def __init__(self) -> None:
         self._bell = Bell()
         self._listening = threading.Lock()
         #: Batches by their age; a dictionary, for a set has no first one.
-        self._waiting: dict[Batch, None] = {}
-        self._heard: deque[Batch] = deque()
+        self._waiting: dict[PendingReports, None] = {}
+        self._heard: deque[PendingReports] = deque()
         self._closed = False
 
     @property
@@ -86,12 +86,12 @@ class Ear:
         """Whether nobody waits."""
         return not self._waiting
 
-    def hear(self, batch: Batch) -> None:
+    def hear(self, batch: PendingReports) -> None:
         """A batch is complete. For any thread, native ones too."""
         self._heard.append(batch)
         self._bell.ring()
 
-    def wait(self, batch: Batch, deadline: float) -> None:
+    def wait(self, batch: PendingReports, deadline: float) -> None:
         """Wait until a batch is complete, or time is over."""
         self._waiting[batch] = None
         try:
@@ -115,7 +115,7 @@ class Ear:
         # Looked at first: gevent goes round the hub where it does not get a lock.
         return not self._listening.locked() and self._listening.acquire(blocking=False)
 
-    def _listen(self, batch: Batch, timeout: float) -> None:
+    def _listen(self, batch: PendingReports, timeout: float) -> None:
         try:
             # Who listened before may have heard what is ours, and nobody rings again.
             if not batch.complete:

@@ -31,13 +31,13 @@ def is_refusal(error: KafkaError) -> bool:
     return refusal_of(error).error is BrokerRefused
 
 
-def keeps_out(error: KafkaError) -> bool:
+def ends_client(error: KafkaError) -> bool:
     """Whether a client that meets this is of no use, and should be given up."""
     full = KafkaError.GROUP_MAX_SIZE_REACHED
     return bool(error.fatal()) or is_refusal(error) or error.code() == full
 
 
-def translated(error: t.Any) -> BrokerError:
+def translate_error(error: t.Any) -> BrokerError:
     """An error or an exception of the client's as one of ours."""
     if isinstance(error, KafkaException) and error.args:
         error = error.args[0]

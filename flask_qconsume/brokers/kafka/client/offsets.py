@@ -29,7 +29,7 @@ _FORM = 1
 Range = tuple[int, int]
 
 
-class Note(t.NamedTuple):
+class RecordNote(t.NamedTuple):
     """What is known of a record that is not done."""
 
     attempt: int = 1
@@ -39,24 +39,24 @@ class Note(t.NamedTuple):
     alone: bool = False
 
 
-class State(t.NamedTuple):
+class CommitState(t.NamedTuple):
     """What is committed for a partition."""
 
     offset: int
     metadata: str
 
 
-class Inherited(t.NamedTuple):
+class CommitMetadata(t.NamedTuple):
     """What a commit's metadata says beside its offset."""
 
     #: Records below this were handed out, if they are not done.
     upto: int = 0
     #: What is done, each from its first offset to the one behind its last.
     done: Sequence[Range] = ()
-    notes: t.Mapping[int, Note] = {}
+    notes: t.Mapping[int, RecordNote] = {}
 
 
-class Window:
+class OffsetTracker:
     """The records of one partition, from the first that is not done on.
 
     Records are *seen* in the order of their offsets, then *marked* (handed out once
@@ -69,8 +69,10 @@ class Window:
     def __init__(self, committed: int | None = None, metadata: str = "") -> None:
         #: The offset behind the last record seen; -1 where nothing is known.
         self.position = -1 if committed is None else committed
-        found = read(metadata, self.position) if self.position >= 0 else Inherited()
-        self.notes: dict[int, Note] = {
+        found = (
+            read(metadata, self.position) if self.position >= 0 else CommitMetadata()
+        )
+        self.notes: dict[int, RecordNote] = {
             offset: _died(note) for offset, note in found.notes.items()
         }
         #: Records below this may have been in flight when a process died.
@@ -123,7 +125,7 @@ class Window:
         """The record was given back by whom it was handed to, unstarted."""
         self._released.add(offset)
 
-    def note(self, offset: int, note: Note) -> None:
+    def note(self, offset: int, note: RecordNote) -> None:
         """Remember something of a record that is not done."""
         if offset in self._open:
             self.notes[offset] = note
@@ -132,15 +134,15 @@ class Window:
         """Whether the record may have been in flight when a process died."""
         return offset < self.suspects_upto
 
-    def state(self, limit: int = LIMIT) -> State:
+    def state(self, limit: int = LIMIT) -> CommitState:
         """What to commit while records are in flight."""
         upto = max(self._in_flight(), self.suspects_upto)
-        return State(self.base, self._written(upto, self.notes, limit))
+        return CommitState(self.base, self._written(upto, self.notes, limit))
 
-    def left(self, limit: int = LIMIT) -> State:
+    def left(self, limit: int = LIMIT) -> CommitState:
         """What to commit when the partition is left, so that nothing is suspected."""
         calm = {o: note._replace(alone=False) for o, note in self.notes.items()}
-        return State(self.base, self._written(self.suspects_upto, calm, limit))
+        return CommitState(self.base, self._written(self.suspects_upto, calm, limit))
 
     def _was_done(self, offset: int) -> bool:
         while self._inherited and self._inherited[0][1] <= offset:
@@ -170,11 +172,13 @@ class Window:
             if stop > self.position:
                 yield max(start, self.position), stop
 
-    def _written(self, upto: int, notes: t.Mapping[int, Note], limit: int) -> str:
-        return written(self.base, Inherited(upto, list(self._done()), notes), limit)
+    def _written(self, upto: int, notes: t.Mapping[int, RecordNote], limit: int) -> str:
+        return written(
+            self.base, CommitMetadata(upto, list(self._done()), notes), limit
+        )
 
 
-def written(base: int, what: Inherited, limit: int = LIMIT) -> str:
+def written(base: int, what: CommitMetadata, limit: int = LIMIT) -> str:
     """Metadata for a commit of the offset ``base``; empty if there is nothing to say.
 
     What does not fit is left out, the furthest first: it is only handled once more.
@@ -192,27 +196,29 @@ def written(base: int, what: Inherited, limit: int = LIMIT) -> str:
     return head + tail + "}"
 
 
-def read(metadata: str | None, base: int) -> Inherited:
+def read(metadata: str | None, base: int) -> CommitMetadata:
     """What metadata beside the offset ``base`` says; nothing if it is not ours."""
     try:
         found = json.loads(metadata or "")
         if found[_OURS] != _FORM:
-            return Inherited()
-        return Inherited(
+            return CommitMetadata()
+        return CommitMetadata(
             base + _natural(found["upto"]),
             list(_ranges(base, found.get("done", []))),
             {
-                base + _natural(offset): Note(_natural(tries), _natural(deaths), alone)
+                base + _natural(offset): RecordNote(
+                    _natural(tries), _natural(deaths), alone
+                )
                 for offset, tries, deaths, alone in _notes(found.get("notes", []))
             },
         )
     except (ValueError, TypeError, LookupError, RecursionError):
-        return Inherited()
+        return CommitMetadata()
 
 
-def _died(note: Note) -> Note:
+def _died(note: RecordNote) -> RecordNote:
     """A record that was handled apart from others when its process died."""
-    return Note(note.attempt, note.deaths + 1) if note.alone else note
+    return RecordNote(note.attempt, note.deaths + 1) if note.alone else note
 
 
 def _fitting(texts: Iterable[str], room: int) -> list[str]:
@@ -226,7 +232,7 @@ def _fitting(texts: Iterable[str], room: int) -> list[str]:
     return kept
 
 
-def _of_note(base: int, offset: int, note: Note) -> str:
+def _of_note(base: int, offset: int, note: RecordNote) -> str:
     return f"{offset - base},{note.attempt},{note.deaths},{int(note.alone)}"
 
 

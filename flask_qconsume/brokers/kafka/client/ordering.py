@@ -13,21 +13,21 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterable
 
-from .partition import Arrival
-from .partition import Slot
+from .partition import AssignedPartition
+from .partition import ReadyRecord
 
 
-class Unordered:
+class UnorderedQueue:
     """As they come; what is not handed out when its slot is gone is forgotten."""
 
     def __init__(self) -> None:
-        self._ready: deque[Arrival] = deque()
+        self._ready: deque[ReadyRecord] = deque()
 
-    def add(self, arrivals: Iterable[Arrival]) -> None:
+    def add(self, arrivals: Iterable[ReadyRecord]) -> None:
         """These may be handed out."""
         self._ready.extend(arrivals)
 
-    def take(self, room: int, now: float) -> list[Arrival]:
+    def take(self, room: int, now: float) -> list[ReadyRecord]:
         """Up to ``room`` of those whose turn it is."""
         ready, found = self._ready, []
         while ready and room > 0:
@@ -39,11 +39,11 @@ class Unordered:
             room -= 1
         return found
 
-    def settled(self, arrivals: Iterable[Arrival]) -> bool:
+    def settled(self, arrivals: Iterable[ReadyRecord]) -> bool:
         """These are done with; whether that makes it another one's turn."""
         return False
 
-    def postpone(self, arrival: Arrival, due: float) -> None:
+    def postpone(self, arrival: ReadyRecord, due: float) -> None:
         """Hand it out once more when it is due, before what is behind it."""
         raise NotImplementedError
 
@@ -51,11 +51,11 @@ class Unordered:
         """When the next postponed arrival is due."""
         return None
 
-    def drop(self, slot: Slot) -> None:
+    def drop(self, slot: AssignedPartition) -> None:
         """Forget what belongs to a slot that is gone."""
         self._ready = deque(each for each in self._ready if each.slot is not slot)
 
-    def clear(self) -> list[Arrival]:
+    def clear(self) -> list[ReadyRecord]:
         """Forget all that is not handed out, and return it."""
         found = list(self._ready)
         self._ready.clear()
@@ -65,21 +65,21 @@ class Unordered:
 Lane = t.Hashable
 
 
-class Ordered(Unordered):
+class OrderedQueue(UnorderedQueue):
     """One by one within each lane.
 
     :param lane: The lane of an arrival within its slot; ``None`` for no lane at all.
     """
 
-    def __init__(self, lane: Callable[[Arrival], Lane | None]) -> None:
+    def __init__(self, lane: Callable[[ReadyRecord], Lane | None]) -> None:
         super().__init__()
         self._lane = lane
         #: What waits in each lane of which one is handed out, may be, or is postponed.
-        self._lanes: dict[Slot, dict[Lane, deque[Arrival]]] = {}
-        self._postponed: list[tuple[float, int, Arrival]] = []
+        self._lanes: dict[AssignedPartition, dict[Lane, deque[ReadyRecord]]] = {}
+        self._postponed: list[tuple[float, int, ReadyRecord]] = []
         self._numbers = itertools.count()
 
-    def add(self, arrivals: Iterable[Arrival]) -> None:
+    def add(self, arrivals: Iterable[ReadyRecord]) -> None:
         for arrival in arrivals:
             lane = self._lane(arrival)
             if lane is None:
@@ -94,17 +94,17 @@ class Ordered(Unordered):
                 queue.append(arrival)
                 arrival.slot.blocked += 1
 
-    def take(self, room: int, now: float) -> list[Arrival]:
+    def take(self, room: int, now: float) -> list[ReadyRecord]:
         while self._postponed and self._postponed[0][0] <= now:
             arrival = heapq.heappop(self._postponed)[2]
             arrival.slot.blocked -= 1
             self._ready.append(arrival)
         return super().take(room, now)
 
-    def settled(self, arrivals: Iterable[Arrival]) -> bool:
+    def settled(self, arrivals: Iterable[ReadyRecord]) -> bool:
         return any([self._is_next_free(arrival) for arrival in arrivals])
 
-    def postpone(self, arrival: Arrival, due: float) -> None:
+    def postpone(self, arrival: ReadyRecord, due: float) -> None:
         arrival.slot.handed -= 1
         arrival.slot.blocked += 1
         heapq.heappush(self._postponed, (due, next(self._numbers), arrival))
@@ -112,13 +112,13 @@ class Ordered(Unordered):
     def next_due(self) -> float | None:
         return self._postponed[0][0] if self._postponed else None
 
-    def drop(self, slot: Slot) -> None:
+    def drop(self, slot: AssignedPartition) -> None:
         super().drop(slot)
         self._lanes.pop(slot, None)
         self._postponed = [each for each in self._postponed if each[2].slot is not slot]
         heapq.heapify(self._postponed)
 
-    def clear(self) -> list[Arrival]:
+    def clear(self) -> list[ReadyRecord]:
         found = super().clear()
         for lanes in self._lanes.values():
             found += [arrival for queue in lanes.values() for arrival in queue]
@@ -127,7 +127,7 @@ class Ordered(Unordered):
         self._postponed.clear()
         return found
 
-    def _is_next_free(self, arrival: Arrival) -> bool:
+    def _is_next_free(self, arrival: ReadyRecord) -> bool:
         lanes = self._lanes.get(arrival.slot)
         lane = self._lane(arrival)
         if lanes is None or lane is None or lane not in lanes:
@@ -141,10 +141,10 @@ class Ordered(Unordered):
         return True
 
 
-def order_of(ordering: str) -> Unordered:
+def create_queue(ordering: str) -> UnorderedQueue:
     """What keeps the order of that name: ``"none"``, ``"key"`` or ``"partition"``."""
     if ordering == "key":
-        return Ordered(lambda arrival: t.cast(Lane, arrival.record.key()))
+        return OrderedQueue(lambda arrival: t.cast(Lane, arrival.record.key()))
     if ordering == "partition":
-        return Ordered(lambda arrival: "")
-    return Unordered()
+        return OrderedQueue(lambda arrival: "")
+    return UnorderedQueue()

@@ -18,7 +18,7 @@ _LOOK = 1.0
 _PAUSE = 0.5
 
 
-class Absence:
+class Outage:
     """Begins with a doubt, and ends with an answer, or with the session.
 
     :param session: Seconds after which the group has given the member up.

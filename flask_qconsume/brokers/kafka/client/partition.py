@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import Callable
 
 from .offsets import LIMIT
-from .offsets import Note
-from .offsets import State
-from .offsets import Window
+from .offsets import CommitState
+from .offsets import OffsetTracker
+from .offsets import RecordNote
 from .offsets import read
 
 #: A slot of which nothing could be handed out for so many seconds is stuck, if so many
@@ -27,10 +27,10 @@ _ENOUGH = 200
 Due = Callable[[t.Any], float]
 
 
-class Arrival(t.NamedTuple):
+class ReadyRecord(t.NamedTuple):
     """A record that may be handed out: that it may is committed."""
 
-    slot: Slot
+    slot: AssignedPartition
     offset: int
     #: As the client gave it: a :class:`confluent_kafka.Message`.
     record: t.Any
@@ -47,7 +47,7 @@ class Arrival(t.NamedTuple):
         return f"{self.slot.topic}/{self.slot.partition}/{self.offset}"
 
 
-class Slot:
+class AssignedPartition:
     """A partition, what was fetched of it, and what may be handed out.
 
     :param window: What is known of it.
@@ -84,7 +84,7 @@ class Slot:
         self,
         topic: str,
         partition: int,
-        window: Window,
+        window: OffsetTracker,
         *,
         due: Due | None = None,
         apart: bool = False,
@@ -98,8 +98,8 @@ class Slot:
         self.buffer: deque[t.Any] = deque()
         self.size = 0
         #: Marked; may be handed out as soon as that is committed.
-        self.waiting: list[Arrival] = []
-        self.committed: State | None = None
+        self.waiting: list[ReadyRecord] = []
+        self.committed: CommitState | None = None
         #: Whether something has changed that is not committed.
         self.dirty = False
         #: Bytes of metadata that the broker takes.
@@ -125,7 +125,7 @@ class Slot:
         self.blocked = 0
 
     def __repr__(self) -> str:
-        return f"<Slot {self.topic}/{self.partition}>"
+        return f"<AssignedPartition {self.topic}/{self.partition}>"
 
     @property
     def in_hands(self) -> int:
@@ -204,15 +204,15 @@ class Slot:
     def _is_suspect_next(self) -> bool:
         return bool(self.buffer) and self.window.suspected(self.buffer[0].offset())
 
-    def _arrival(self, offset: int, record: t.Any) -> Arrival:
+    def _arrival(self, offset: int, record: t.Any) -> ReadyRecord:
         window = self.window
         if offset >= window.suspects_upto and not window.notes:
-            return Arrival(self, offset, record)
+            return ReadyRecord(self, offset, record)
         note = window.notes.get(offset)
         suspected = window.suspected(offset)
         if self.trial:
-            known = note or Note()
+            known = note or RecordNote()
             window.note(offset, known._replace(alone=True))
         if note is None:
-            return Arrival(self, offset, record, suspected)
-        return Arrival(self, offset, record, suspected, note.attempt, note.deaths)
+            return ReadyRecord(self, offset, record, suspected)
+        return ReadyRecord(self, offset, record, suspected, note.attempt, note.deaths)

@@ -19,7 +19,7 @@ from confluent_kafka import Consumer
 from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition
 
-from .partition import Slot
+from .partition import AssignedPartition
 
 #: Settings of the client that leave the decision to the member.
 SETTINGS = {"auto.offset.reset": "error"}
@@ -56,7 +56,9 @@ class Positions:
         """The broker has no record at the offset that was to be read next."""
         self._lost.add(place)
 
-    def look(self, consumer: Consumer, slots: Mapping[Place, Slot]) -> list[Place]:
+    def look(
+        self, consumer: Consumer, slots: Mapping[Place, AssignedPartition]
+    ) -> list[Place]:
         """Go on reading where an offset is gone.
 
         :returns: The partitions that are to be read from their first record, since what
@@ -69,7 +71,7 @@ class Positions:
         return [each for each in list(self._lost) if self._go_on(consumer, slots, each)]
 
     def _go_on(
-        self, consumer: Consumer, slots: Mapping[Place, Slot], place: Place
+        self, consumer: Consumer, slots: Mapping[Place, AssignedPartition], place: Place
     ) -> bool:
         try:
             found = consumer.get_watermark_offsets(
@@ -87,7 +89,11 @@ class Positions:
         return made_anew
 
     def _read_from(
-        self, consumer: Consumer, slots: Mapping[Place, Slot], place: Place, offset: int
+        self,
+        consumer: Consumer,
+        slots: Mapping[Place, AssignedPartition],
+        place: Place,
+        offset: int,
     ) -> None:
         """Have the client read a partition from an offset on. It cannot seek there."""
         one = TopicPartition(*place, offset)
@@ -102,7 +108,7 @@ class Positions:
             slot.paused = None
 
 
-def _unread(slot: Slot) -> TopicPartition:
+def _unread(slot: AssignedPartition) -> TopicPartition:
     position = slot.window.position
     offset = OFFSET_BEGINNING if position < 0 else position
     return TopicPartition(slot.topic, slot.partition, offset)

@@ -26,15 +26,15 @@ from ....errors import Unroutable
 from ....logs import logger_named
 from ....native_threads import NativeThread
 from ....native_threads import hub
-from .calls import Complaints
-from .calls import destroyed
-from .calls import leave_alone
-from .calls import made
-from .delivery_reports import Batch
-from .delivery_reports import Ear
+from .calls import ClientErrors
+from .calls import create_client
+from .calls import destroy_within
+from .calls import keep_undestroyed
+from .delivery_reports import PendingReports
+from .delivery_reports import ReportListener
 from .delivery_reports import late
-from .errors import translated
-from .silence import Silence
+from .errors import translate_error
+from .silence import UnconfirmedFor
 
 logger = logger_named("flask_qconsume.transports.kafka")
 
@@ -50,7 +50,7 @@ _GRACE = 2.0
 _UNKNOWN_TOPIC = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 
 
-class Record(t.NamedTuple):
+class ProducerRecord(t.NamedTuple):
     """A record on its way to a topic."""
 
     topic: str
@@ -78,17 +78,19 @@ class KafkaProducer:
 
     def __init__(self, config: Mapping[str, t.Any], patience: float = 15.0) -> None:
         self._config = config
-        self._silence = Silence(patience)
+        self._silence = UnconfirmedFor(patience)
         self._lock = threading.Lock()
         self._client: Producer | None = None
-        self._complaints = Complaints()
+        self._complaints = ClientErrors()
         self._thread: NativeThread | None = None
         #: By where it is listened.
-        self._ears: dict[int, Ear] = {}
+        self._ears: dict[int, ReportListener] = {}
         self._home = 0
         self._pid = os.getpid()
 
-    def send(self, records: Sequence[Record], timeout: float) -> list[Exception | None]:
+    def send(
+        self, records: Sequence[ProducerRecord], timeout: float
+    ) -> list[Exception | None]:
         """Send records, pipelined; return when each is confirmed or has failed.
 
         :param timeout: Seconds for all of them.
@@ -99,9 +101,9 @@ class KafkaProducer:
         deadline = time.monotonic() + timeout
         client = self._opened()
         place = hub()
-        ear = self._ears.get(place) or self._ears.setdefault(place, Ear())
+        ear = self._ears.get(place) or self._ears.setdefault(place, ReportListener())
         try:
-            batch = Batch(len(records), ear)
+            batch = PendingReports(len(records), ear)
             self._silence.begin()
             if not ear.idle:
                 # Let others come as far as this: what is sent together costs less.
@@ -134,7 +136,7 @@ class KafkaProducer:
                 self._forget()
             if self._client is None:
                 config = {**self._config, "error_cb": self._complaints}
-                self._client = made(Producer, config)
+                self._client = create_client(Producer, config)
                 self._silence.end()
                 serve = partial(self._serve, self._client)
                 self._thread = NativeThread(serve, "kafka-producer").start()
@@ -144,7 +146,7 @@ class KafkaProducer:
     def _forget(self) -> None:
         """Leave what was opened before a fork to the process that opened it."""
         if self._client is not None:
-            leave_alone(self._client)
+            keep_undestroyed(self._client)
         self._client = self._thread = None
         self._ears = {}
         self._pid = os.getpid()
@@ -160,7 +162,7 @@ class KafkaProducer:
         # Somebody may still be waiting for a report.
         client.flush(_GRACE / 2)
 
-    def _part(self, place: int, ear: Ear) -> None:
+    def _part(self, place: int, ear: ReportListener) -> None:
         """Threads that have a hub come and go, and their ears with them."""
         if place != self._home and ear.idle and self._ears.pop(place, None) is ear:
             ear.close()
@@ -169,7 +171,7 @@ class KafkaProducer:
         self, client: Producer, errors: Sequence[Exception | None], timeout: float
     ) -> None:
         """Look whether errors have a cause that others will have, too."""
-        if any(isinstance(error, Fatal) for error in errors):
+        if any(isinstance(error, ClientFailed) for error in errors):
             self._give_up(client)
             self._complaints.check()
         if any(isinstance(error, PublishTimeout) for error in errors):
@@ -183,9 +185,9 @@ class KafkaProducer:
     def _produce(
         self,
         client: Producer,
-        batch: Batch,
+        batch: PendingReports,
         index: int,
-        record: Record,
+        record: ProducerRecord,
         deadline: float,
     ) -> None:
         """Give one record to the client, as soon as it has room."""
@@ -223,7 +225,9 @@ class KafkaProducer:
                 self._client = self._thread = None
             return ours
 
-    def _report(self, batch: Batch, index: int, error: t.Any, record: t.Any) -> None:
+    def _report(
+        self, batch: PendingReports, index: int, error: t.Any, record: t.Any
+    ) -> None:
         """Called by the client, in the native thread."""
         if error is None:
             self._silence.end()
@@ -232,22 +236,24 @@ class KafkaProducer:
 
 def _let_go(clients: list[Producer]) -> None:
     """The destructor waits for the client's threads: elsewhere, and not for ever."""
-    destroyed(_GRACE, clients.clear)
+    destroy_within(_GRACE, clients.clear)
 
 
 def _translated(error: t.Any) -> BrokerError:
     code = error.code()
     said = error.str()
     if error.fatal() or code in _PURGED:
-        return Fatal(f"Kafka's client gave up: {said}. The next publish makes another.")
+        return ClientFailed(
+            f"Kafka's client gave up: {said}. The next publish makes another."
+        )
     if code in _UNKNOWN_TOPIC:
         return Unroutable(f"There is no such topic: {said}")
     if code == KafkaError._MSG_TIMED_OUT:
         return late()
-    found = translated(error)
+    found = translate_error(error)
     # A policy may be one for topics, or for records.
     return PublishRefused(str(found)) if type(found) is TopologyMismatch else found
 
 
-class Fatal(BrokerError):
+class ClientFailed(BrokerError):
     """The client is of no use any more; another one is made."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-class Silence:
+class UnconfirmedFor:
     """Begins with the first record that is not confirmed, and ends with any that is.
 
     A client that nobody sends by is not silent.

@@ -23,7 +23,7 @@ _PAUSE = 0.5
 _LOOKS = 20
 
 
-class Search:
+class TopicRefresh:
     """Looks for topics until they are seen, and how many partitions they have.
 
     The hub asks; all else is the native thread's.

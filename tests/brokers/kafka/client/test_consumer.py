@@ -15,8 +15,8 @@ from flask_qconsume import BrokerError
 from flask_qconsume import BrokerRefused
 from flask_qconsume import BrokerUnavailable
 from flask_qconsume.brokers.kafka.client.consumer import KafkaConsumer
-from flask_qconsume.brokers.kafka.client.consumer_thread import Terms
-from flask_qconsume.brokers.kafka.client.partition import Arrival
+from flask_qconsume.brokers.kafka.client.consumer_thread import ConsumerTerms
+from flask_qconsume.brokers.kafka.client.partition import ReadyRecord
 
 from ....servers.kafka import Kafka
 from ....servers.ports import free_port
@@ -158,7 +158,7 @@ def test_members_that_come_and_go_lose_and_repeat_nothing(
     options = {"partition_assignment_strategy": strategy}
     produce(kafka.address, topic, numbers(count), partition=lambda n: n % PARTITIONS)
 
-    def handle(consumer: KafkaConsumer, arrivals: list[Arrival]) -> None:
+    def handle(consumer: KafkaConsumer, arrivals: list[ReadyRecord]) -> None:
         gevent.sleep(0.002)  # A handler waits; meanwhile partitions may go.
         seen.update(v for v, a in zip(values(arrivals), arrivals, strict=True))
         consumer.settle(arrivals)
@@ -215,7 +215,7 @@ def test_what_stays_goes_on_while_a_partition_that_leaves_is_waited_for(
     produce(kafka.address, topic, numbers(count), partition=lambda n: n % PARTITIONS)
     with consuming(kafka.address, topic, topic, room=room, ahead=False) as first:
         wait_for(lambda: first.ahead == count - room)
-        one_each: dict[int, Arrival] = {}
+        one_each: dict[int, ReadyRecord] = {}
         while len(one_each) < PARTITIONS:
             (arrival,) = take(first)
             if one_each.setdefault(arrival.slot.partition, arrival) is not arrival:
@@ -463,7 +463,7 @@ def test_suspects_of_several_partitions_come_alone_too(
             consumer.settle(found)
 
 
-def more(consumer: KafkaConsumer) -> list[Arrival]:
+def more(consumer: KafkaConsumer) -> list[ReadyRecord]:
     """What comes within a moment."""
     consumer.wait(0.2)
     return consumer.take(100)
@@ -558,7 +558,7 @@ def closed_port() -> str:
 
 def started(settings: dict[str, t.Any]) -> tuple[BrokerError, int]:
     """Why it does not start, and how often the hub got its turn meanwhile."""
-    consumer = KafkaConsumer(settings, ["orders"], Terms(1))
+    consumer = KafkaConsumer(settings, ["orders"], ConsumerTerms(1))
     turns = 0
 
     def turn() -> None:
@@ -605,7 +605,9 @@ def test_a_setting_that_does_not_exist_is_told() -> None:
 def test_one_that_is_closed_while_it_starts_lets_its_starter_go() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host, port = silent.getsockname()
-        consumer = KafkaConsumer(config(f"{host}:{port}", "group"), ["x"], Terms(1))
+        consumer = KafkaConsumer(
+            config(f"{host}:{port}", "group"), ["x"], ConsumerTerms(1)
+        )
         starting = gevent.spawn(consumer.start)
         wait_for(lambda: consumer.started)
         consumer.close(0)
@@ -613,7 +615,9 @@ def test_one_that_is_closed_while_it_starts_lets_its_starter_go() -> None:
 
 
 def test_one_that_was_never_started_does_nothing_and_is_well() -> None:
-    consumer = KafkaConsumer(config(closed_port(), "group"), ["orders"], Terms(1))
+    consumer = KafkaConsumer(
+        config(closed_port(), "group"), ["orders"], ConsumerTerms(1)
+    )
     consumer.wait(0.01)
     consumer.check()
     assert consumer.take(1) == []

@@ -9,7 +9,7 @@ import pytest
 from flask_qconsume import PublishTimeout
 from flask_qconsume.brokers.kafka.client.config import kafka_config
 from flask_qconsume.brokers.kafka.client.producer import KafkaProducer
-from flask_qconsume.brokers.kafka.client.producer import Record
+from flask_qconsume.brokers.kafka.client.producer import ProducerRecord
 
 from ....servers.kafka import Kafka
 from ....waiting import wait_for
@@ -30,7 +30,7 @@ def producing(kafka: Kafka, patience: float) -> KafkaProducer:
 
 
 def sent(producer: KafkaProducer, topic: str) -> Exception | None:
-    (error,) = producer.send([Record(topic, b"1")], _TIMEOUT)
+    (error,) = producer.send([ProducerRecord(topic, b"1")], _TIMEOUT)
     return error
 
 

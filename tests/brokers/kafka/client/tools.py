@@ -17,8 +17,8 @@ from confluent_kafka import Producer
 from confluent_kafka import TopicPartition
 
 from flask_qconsume.brokers.kafka.client.consumer import KafkaConsumer
-from flask_qconsume.brokers.kafka.client.consumer_thread import Terms
-from flask_qconsume.brokers.kafka.client.partition import Arrival
+from flask_qconsume.brokers.kafka.client.consumer_thread import ConsumerTerms
+from flask_qconsume.brokers.kafka.client.partition import ReadyRecord
 
 from ....waiting import wait_for
 
@@ -65,7 +65,7 @@ def consuming(
 ) -> Iterator[KafkaConsumer]:
     """A consumer that leaves its group in the end."""
     names = {"ahead", "ordering", "delayed", "due", "grace"}
-    terms = Terms(room, **{k: v for k, v in options.items() if k in names})
+    terms = ConsumerTerms(room, **{k: v for k, v in options.items() if k in names})
     more = {k: v for k, v in options.items() if k not in names}
     consumer = KafkaConsumer(config(address, group, **more), topics, terms)
     consumer.start()
@@ -77,9 +77,9 @@ def consuming(
 
 def take(
     consumer: KafkaConsumer, count: int = 1, timeout: float = 20.0
-) -> list[Arrival]:
+) -> list[ReadyRecord]:
     """So many arrivals, as soon as they are there."""
-    found: list[Arrival] = []
+    found: list[ReadyRecord] = []
     deadline = time.monotonic() + timeout
     while len(found) < count:
         left = deadline - time.monotonic()
@@ -100,7 +100,7 @@ def nothing_comes(consumer: KafkaConsumer, seconds: float = 0.3) -> bool:
     return True
 
 
-def values(arrivals: Sequence[Arrival]) -> list[bytes]:
+def values(arrivals: Sequence[ReadyRecord]) -> list[bytes]:
     return [arrival.record.value() for arrival in arrivals]
 
 

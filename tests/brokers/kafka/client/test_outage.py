@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import KafkaError
 from confluent_kafka import KafkaException
 
-from flask_qconsume.brokers.kafka.client.outage import Absence
+from flask_qconsume.brokers.kafka.client.outage import Outage
 
 
 class Scene:
@@ -16,7 +16,7 @@ class Scene:
         self.now = 100.0
         self.there = False
         self.asked = 0
-        self.absence = Absence(10.0, lambda: self.now)
+        self.absence = Outage(10.0, lambda: self.now)
 
     def look(self, later: float = 0.5) -> bool:
         self.now += later

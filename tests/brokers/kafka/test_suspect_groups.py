@@ -15,7 +15,7 @@ from flask_qconsume.broker.link import Lane
 from flask_qconsume.brokers.kafka.broker import Kafka as KafkaBroker
 from flask_qconsume.brokers.kafka.client.admin import Place
 from flask_qconsume.brokers.kafka.link import KafkaLink
-from flask_qconsume.brokers.kafka.suspect_groups import Lanes
+from flask_qconsume.brokers.kafka.suspect_groups import SuspectGroups
 
 from ...servers.kafka import Kafka
 from ...waiting import wait_for
@@ -41,7 +41,7 @@ class Ear:
 
 
 class Bench:
-    """Lanes on a virtual clock, and what they ask."""
+    """SuspectGroups on a virtual clock, and what they ask."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -51,7 +51,9 @@ class Bench:
         self.error: Exception | None = None
         self.meanwhile: t.Callable[[], object] = lambda: None
         self.sizes: dict[str, int] = {}
-        self.lanes = Lanes(lambda topic: self.sizes.get(topic, 1), self._ask, self.time)
+        self.lanes = SuspectGroups(
+            lambda topic: self.sizes.get(topic, 1), self._ask, self.time
+        )
 
     def time(self) -> float:
         return self.now
@@ -253,7 +255,7 @@ def lane_of(it: Shop) -> KafkaLink:
     return t.cast(KafkaLink, it.link(Lane.SUSPECTS))
 
 
-def lanes_of(it: Shop) -> Lanes:
+def lanes_of(it: Shop) -> SuspectGroups:
     return t.cast(KafkaBroker, it.broker)._lanes
 
 

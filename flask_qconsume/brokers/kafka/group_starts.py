@@ -24,14 +24,14 @@ from ...logs import logger_named
 from . import naming
 from .client.admin import KafkaAdmin
 from .client.admin import Place
-from .client.producer import Record
+from .client.producer import ProducerRecord
 
 logger = logger_named("flask_qconsume.brokers.kafka")
 
 _MARK = b"qconsume: the group has begun"
 
 #: Sends records; for each ``None``, or why it did not arrive.
-Send = Callable[[Sequence[Record], float], list[Exception | None]]
+Send = Callable[[Sequence[ProducerRecord], float], list[Exception | None]]
 
 
 class GroupStarts:
@@ -107,7 +107,7 @@ class GroupStarts:
         known = self._admin.committed(plan.name, places, _left(deadline))
         if known or self._admin.commit(plan.name, offsets, _left(deadline)):
             # A mark that does not arrive is sent at the next start.
-            mark = Record(naming.dead(plan.name), None, _MARK)
+            mark = ProducerRecord(naming.dead(plan.name), None, _MARK)
             self._send([mark], _left(deadline))
 
     def _offsets(self, places: Sequence[Place], timeout: float) -> dict[Place, int]:

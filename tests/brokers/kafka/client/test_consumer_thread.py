@@ -16,22 +16,22 @@ from hypothesis import strategies as st
 from flask_qconsume import BrokerError
 from flask_qconsume import BrokerRefused
 from flask_qconsume import BrokerUnavailable
-from flask_qconsume.brokers.kafka.client.consumer_thread import Commits
-from flask_qconsume.brokers.kafka.client.consumer_thread import Flow
-from flask_qconsume.brokers.kafka.client.consumer_thread import Member
-from flask_qconsume.brokers.kafka.client.consumer_thread import Terms
+from flask_qconsume.brokers.kafka.client.consumer_thread import ConsumerTerms
+from flask_qconsume.brokers.kafka.client.consumer_thread import ConsumerThread
+from flask_qconsume.brokers.kafka.client.consumer_thread import FlowControl
+from flask_qconsume.brokers.kafka.client.consumer_thread import OffsetCommits
 from flask_qconsume.brokers.kafka.client.errors import is_refusal
-from flask_qconsume.brokers.kafka.client.errors import translated
+from flask_qconsume.brokers.kafka.client.errors import translate_error
 from flask_qconsume.brokers.kafka.client.offsets import LIMIT
-from flask_qconsume.brokers.kafka.client.offsets import Inherited
-from flask_qconsume.brokers.kafka.client.offsets import State
-from flask_qconsume.brokers.kafka.client.offsets import Window
+from flask_qconsume.brokers.kafka.client.offsets import CommitMetadata
+from flask_qconsume.brokers.kafka.client.offsets import CommitState
+from flask_qconsume.brokers.kafka.client.offsets import OffsetTracker
 from flask_qconsume.brokers.kafka.client.offsets import written
-from flask_qconsume.brokers.kafka.client.ordering import Ordered
-from flask_qconsume.brokers.kafka.client.ordering import Unordered
-from flask_qconsume.brokers.kafka.client.ordering import order_of
-from flask_qconsume.brokers.kafka.client.partition import Arrival
-from flask_qconsume.brokers.kafka.client.partition import Slot
+from flask_qconsume.brokers.kafka.client.ordering import OrderedQueue
+from flask_qconsume.brokers.kafka.client.ordering import UnorderedQueue
+from flask_qconsume.brokers.kafka.client.ordering import create_queue
+from flask_qconsume.brokers.kafka.client.partition import AssignedPartition
+from flask_qconsume.brokers.kafka.client.partition import ReadyRecord
 from flask_qconsume.native_threads import Bell
 
 EVERYTHING = 10**6
@@ -54,14 +54,14 @@ class Fetched(t.NamedTuple):
         return self.size
 
 
-def slot_of(partition: int = 0, **options: t.Any) -> Slot:
-    return Slot("orders", partition, Window(), **options)
+def slot_of(partition: int = 0, **options: t.Any) -> AssignedPartition:
+    return AssignedPartition("orders", partition, OffsetTracker(), **options)
 
 
 def test_what_is_committed_as_done_is_known() -> None:
-    one = Slot("orders", 0, Window())
+    one = AssignedPartition("orders", 0, OffsetTracker())
     assert not one.has_committed(5)
-    one.committed = State(5, written(5, Inherited(upto=9, done=[(6, 8)])))
+    one.committed = CommitState(5, written(5, CommitMetadata(upto=9, done=[(6, 8)])))
     assert [one.has_committed(n) for n in range(3, 10)] == [
         *(True, True, False),
         *(True, True, False, False),
@@ -70,13 +70,13 @@ def test_what_is_committed_as_done_is_known() -> None:
     assert one.has_committed(9)
 
 
-def arrivals(slot: Slot, *keys: bytes | None) -> list[Arrival]:
-    return [Arrival(slot, n, Fetched(n, key)) for n, key in enumerate(keys)]
+def arrivals(slot: AssignedPartition, *keys: bytes | None) -> list[ReadyRecord]:
+    return [ReadyRecord(slot, n, Fetched(n, key)) for n, key in enumerate(keys)]
 
 
 @pytest.mark.parametrize("ordering", ["none", "key", "partition"])
 def test_what_is_not_handed_out_is_cleared_or_forgotten(ordering: str) -> None:
-    order, kept, gone = order_of(ordering), slot_of(0), slot_of(1)
+    order, kept, gone = create_queue(ordering), slot_of(0), slot_of(1)
     order.add(arrivals(kept, b"a", b"a", b"b") + arrivals(gone, b"a", b"a"))
     (first,) = order.take(1, 0)
     gone.leaving = gone.gone = True
@@ -91,7 +91,7 @@ def test_what_is_not_handed_out_is_cleared_or_forgotten(ordering: str) -> None:
 
 @pytest.mark.parametrize("ordering", ["none", "key", "partition"])
 def test_nothing_of_a_slot_that_leaves_is_handed_out(ordering: str) -> None:
-    order, slot = order_of(ordering), slot_of()
+    order, slot = create_queue(ordering), slot_of()
     order.add(arrivals(slot, b"a", b"b"))
     slot.leaving = True
     assert order.take(EVERYTHING, 0) == []
@@ -99,7 +99,7 @@ def test_nothing_of_a_slot_that_leaves_is_handed_out(ordering: str) -> None:
 
 
 def test_a_postponed_arrival_keeps_its_place() -> None:
-    order, slot = order_of("key"), slot_of()
+    order, slot = create_queue("key"), slot_of()
     order.add(arrivals(slot, b"a", b"b", b"a"))
     first, second = order.take(EVERYTHING, 0)
     order.postpone(first, 10.0)
@@ -115,7 +115,7 @@ def test_a_postponed_arrival_keeps_its_place() -> None:
 
 
 def test_what_is_postponed_is_cleared_and_forgotten_too() -> None:
-    order, slot, other = order_of("key"), slot_of(0), slot_of(1)
+    order, slot, other = create_queue("key"), slot_of(0), slot_of(1)
     order.add(arrivals(slot, b"a") + arrivals(other, b"a"))
     first, second = order.take(EVERYTHING, 0)
     order.postpone(first, 1.0)
@@ -126,7 +126,7 @@ def test_what_is_postponed_is_cleared_and_forgotten_too() -> None:
 
 
 def test_there_is_no_place_to_keep_without_an_order() -> None:
-    order, slot = Unordered(), slot_of()
+    order, slot = UnorderedQueue(), slot_of()
     (arrival,) = arrivals(slot, b"a")
     with pytest.raises(NotImplementedError):
         order.postpone(arrival, 1.0)
@@ -144,9 +144,9 @@ def test_each_lane_comes_one_by_one_in_its_order_and_nothing_is_lost(
     keys = st.lists(st.sampled_from([None, b"a", b"b", b"c"]), max_size=20)
     coming = {slot: deque(arrivals(slot, *data.draw(keys))) for slot in slots}
     total = sum(len(each) for each in coming.values())
-    order = Ordered(lambda arrival: arrival.record.key())
-    held: list[Arrival] = []
-    done: list[Arrival] = []
+    order = OrderedQueue(lambda arrival: arrival.record.key())
+    held: list[ReadyRecord] = []
+    done: list[ReadyRecord] = []
     now = 0.0
     for _ in range(data.draw(st.integers(0, 80))):
         deed = data.draw(
@@ -181,11 +181,11 @@ def test_each_lane_comes_one_by_one_in_its_order_and_nothing_is_lost(
     )
 
 
-def _of(found: list[Arrival], slot: Slot) -> set[Arrival]:
+def _of(found: list[ReadyRecord], slot: AssignedPartition) -> set[ReadyRecord]:
     return {arrival for arrival in found if arrival.slot is slot}
 
 
-def _check_lanes(held: list[Arrival], done: list[Arrival]) -> None:
+def _check_lanes(held: list[ReadyRecord], done: list[ReadyRecord]) -> None:
     in_hand: set[t.Any] = set()
     for arrival in held:
         key = arrival.record.key()
@@ -202,7 +202,7 @@ def _check_lanes(held: list[Arrival], done: list[Arrival]) -> None:
 # -- slots ----------------------------------------------------------------------------
 
 
-def filled(slot: Slot, count: int, **options: t.Any) -> Slot:
+def filled(slot: AssignedPartition, count: int, **options: t.Any) -> AssignedPartition:
     for number in range(count):
         slot.fetched(Fetched(number, **options))
     return slot
@@ -240,7 +240,7 @@ def test_a_slot_with_few_records_is_never_stuck() -> None:
 
 
 class Client:
-    """What :class:`Flow` and :class:`Commits` ask of the client."""
+    """What :class:`FlowControl` and :class:`OffsetCommits` ask of the client."""
 
     def __init__(self) -> None:
         self.paused: set[int] = set()
@@ -269,7 +269,7 @@ def client() -> t.Any:
 
 
 def test_too_much_is_paused_at_once_and_goes_on_when_half_is_gone() -> None:
-    flow, asked, slot = Flow(), client(), filled(slot_of(), 250)
+    flow, asked, slot = FlowControl(), client(), filled(slot_of(), 250)
     flow.look(asked, [slot], 100, False)
     assert flow.room <= 0
     assert asked.paused == {0}
@@ -286,7 +286,7 @@ def test_too_much_is_paused_at_once_and_goes_on_when_half_is_gone() -> None:
 
 def test_a_partition_that_comes_gets_the_state_of_all_others() -> None:
     """The client may have it as it was when it was lost, which nobody told us."""
-    flow, asked, first = Flow(), client(), filled(slot_of(), 250)
+    flow, asked, first = FlowControl(), client(), filled(slot_of(), 250)
     flow.look(asked, [first], 100, False)
     coming = slot_of(1)
     flow._next = 0.0
@@ -316,7 +316,7 @@ class Moving(Client):
         return places
 
 
-@pytest.mark.parametrize("leave", [Member._lost, Member._revoked])
+@pytest.mark.parametrize("leave", [ConsumerThread._lost, ConsumerThread._revoked])
 def test_while_partitions_move_none_is_paused_or_resumed(
     committing: Committing, leave: t.Any
 ) -> None:
@@ -337,7 +337,7 @@ def test_while_partitions_move_none_is_paused_or_resumed(
 
 
 def test_large_records_take_room_by_their_size() -> None:
-    flow, slot = Flow(), filled(slot_of(), 8, size=1024 * 1024)
+    flow, slot = FlowControl(), filled(slot_of(), 8, size=1024 * 1024)
     flow.look(client(), [slot], 1_000, False)
     assert flow.room == 8
     filled(slot_of(), 0)
@@ -348,7 +348,7 @@ def test_large_records_take_room_by_their_size() -> None:
 
 
 def test_a_pause_that_the_client_refuses_is_tried_again() -> None:
-    flow, asked, slot = Flow(), client(), filled(slot_of(), 250)
+    flow, asked, slot = FlowControl(), client(), filled(slot_of(), 250)
     asked.fails = KafkaError(KafkaError._STATE)
     flow.look(asked, [slot], 100, False)
     assert not slot.paused
@@ -361,19 +361,19 @@ def test_a_pause_that_the_client_refuses_is_tried_again() -> None:
 # -- commits --------------------------------------------------------------------------
 
 
-Committing = tuple[Commits, Member, t.Any]
+Committing = tuple[OffsetCommits, ConsumerThread, t.Any]
 
 
 @pytest.fixture
 def committing() -> t.Iterator[Committing]:
     """With a room of 10, and a client that does nothing yet."""
     bell = Bell()
-    member = Member({}, [], Terms(10), bell)
+    member = ConsumerThread({}, [], ConsumerTerms(10), bell)
     yield member._commits, member, client()
     bell.close()
 
 
-def marked(count: int = 3) -> Slot:
+def marked(count: int = 3) -> AssignedPartition:
     slot = filled(slot_of(), count)
     slot.mark(EVERYTHING, 0.0)
     return slot
@@ -469,7 +469,7 @@ def test_more_is_marked_ahead_the_faster_it_goes(committing: Committing) -> None
     ],
 )
 def test_what_the_client_raises_is_ours(error: t.Any, kind: type[Exception]) -> None:
-    assert type(translated(error)) is kind
+    assert type(translate_error(error)) is kind
 
 
 def test_a_refusal_stays_one() -> None:

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import KafkaError
 from confluent_kafka import KafkaException
 
-from flask_qconsume.brokers.kafka.client.topic_refresh import Search
+from flask_qconsume.brokers.kafka.client.topic_refresh import TopicRefresh
 
 
 class Topic(t.NamedTuple):
@@ -24,7 +24,7 @@ class Scene:
         self.asked = 0
         self.answers = True
         self.there: dict[str, int] = {}
-        self.search = Search(self._topics, lambda: self.now)
+        self.search = TopicRefresh(self._topics, lambda: self.now)
 
     def look(self, later: float = 0.5) -> int:
         """How often it was asked by then."""

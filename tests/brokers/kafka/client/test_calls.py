@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError
 from confluent_kafka import KafkaException
 
 from flask_qconsume import BrokerUnavailable
-from flask_qconsume.brokers.kafka.client.calls import answers
+from flask_qconsume.brokers.kafka.client.calls import call_for_results
 from flask_qconsume.native_threads import NativeThread
 from flask_qconsume.native_threads import this_thread
 
@@ -50,16 +50,18 @@ def test_no_greenlet_takes_a_lock_that_the_clients_thread_takes() -> None:
         NativeThread(fulfil, "client").start()
         return {"topic": future}
 
-    assert answers(ask, 10) == {"topic": "there"}
+    assert call_for_results(ask, 10) == {"topic": "there"}
     assert fulfilling[0] in future.seen
     assert this_thread() not in future.seen
 
 
 def test_an_error_of_kafkas_is_an_answer_and_any_other_is_raised() -> None:
     refused = KafkaException(KafkaError(KafkaError.TOPIC_ALREADY_EXISTS))
-    assert answers(lambda: {"topic": _failed(refused)}, 10) == {"topic": refused}
+    assert call_for_results(lambda: {"topic": _failed(refused)}, 10) == {
+        "topic": refused
+    }
     with pytest.raises(ZeroDivisionError):
-        answers(lambda: {"topic": _failed(ZeroDivisionError())}, 10)
+        call_for_results(lambda: {"topic": _failed(ZeroDivisionError())}, 10)
 
 
 def test_what_cannot_be_asked_is_raised_translated() -> None:
@@ -67,14 +69,14 @@ def test_what_cannot_be_asked_is_raised_translated() -> None:
         raise KafkaException(KafkaError(KafkaError._ALL_BROKERS_DOWN))
 
     with pytest.raises(BrokerUnavailable):
-        answers(ask, 10)
+        call_for_results(ask, 10)
 
 
 def test_an_answer_that_does_not_come_is_an_error_in_time() -> None:
     done: Future[str] = Future()
     done.set_result("there")
     with pytest.raises(BrokerUnavailable, match="did not answer within 0.05 s"):
-        answers(lambda: {"here": done, "never": Future()}, 0.05)
+        call_for_results(lambda: {"here": done, "never": Future()}, 0.05)
 
 
 def _failed(error: Exception) -> Future[t.Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_qconsume.brokers.kafka.client.silence import Silence
+from flask_qconsume.brokers.kafka.client.silence import UnconfirmedFor
 
 
 class Scene:
@@ -12,7 +12,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.silence = Silence(15.0, lambda: self.now)
+        self.silence = UnconfirmedFor(15.0, lambda: self.now)
 
     def is_too_long(self, later: float, timeout: float = 5.0) -> bool:
         self.now += later

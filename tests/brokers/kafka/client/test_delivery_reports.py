@@ -9,8 +9,8 @@ import gevent
 import pytest
 
 from flask_qconsume import PublishTimeout
-from flask_qconsume.brokers.kafka.client.delivery_reports import Batch
-from flask_qconsume.brokers.kafka.client.delivery_reports import Ear
+from flask_qconsume.brokers.kafka.client.delivery_reports import PendingReports
+from flask_qconsume.brokers.kafka.client.delivery_reports import ReportListener
 from flask_qconsume.native_threads import NativeThread
 
 from ....harness.scripts import run_script
@@ -18,22 +18,22 @@ from ....waiting import wait_for
 
 
 @pytest.fixture
-def ear() -> t.Iterator[Ear]:
-    it = Ear()
+def ear() -> t.Iterator[ReportListener]:
+    it = ReportListener()
     yield it
     it.close()
 
 
-def waiting(ear: Ear, number: int, seconds: float = 10.0) -> list[t.Any]:
+def waiting(ear: ReportListener, number: int, seconds: float = 10.0) -> list[t.Any]:
     """Batches of one record each, and the greenlets that wait for them."""
-    batches = [Batch(1, ear) for _ in range(number)]
+    batches = [PendingReports(1, ear) for _ in range(number)]
     deadline = time.monotonic() + seconds
     jobs = [gevent.spawn(batch.wait, deadline) for batch in batches]
     gevent.sleep(0)
     return list(zip(batches, jobs, strict=True))
 
 
-def reported(*batches: Batch) -> None:
+def reported(*batches: PendingReports) -> None:
     """Report them from a native thread, as the client does."""
     done = [(batch, None) for batch in batches]
     thread = NativeThread(lambda: [b.report(0, e) for b, e in done], "reports").start()
@@ -41,7 +41,9 @@ def reported(*batches: Batch) -> None:
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-def test_each_is_woken_when_its_own_is_reported(ear: Ear, backwards: bool) -> None:
+def test_each_is_woken_when_its_own_is_reported(
+    ear: ReportListener, backwards: bool
+) -> None:
     found = waiting(ear, 5)
     for batch, job in reversed(found) if backwards else found:
         assert not job.ready()
@@ -52,7 +54,7 @@ def test_each_is_woken_when_its_own_is_reported(ear: Ear, backwards: bool) -> No
     assert ear.idle
 
 
-def test_who_listens_may_be_killed(ear: Ear) -> None:
+def test_who_listens_may_be_killed(ear: ReportListener) -> None:
     (_, listener), (batch, job), (last, last_job) = waiting(ear, 3)
     listener.kill()
     reported(batch)
@@ -64,7 +66,9 @@ def test_who_listens_may_be_killed(ear: Ear) -> None:
     assert last_job.successful()
 
 
-def test_what_is_not_reported_in_time_is_a_timeout_of_its_own(ear: Ear) -> None:
+def test_what_is_not_reported_in_time_is_a_timeout_of_its_own(
+    ear: ReportListener,
+) -> None:
     (first, job), (second, other) = waiting(ear, 2, seconds=0.05)
     gevent.joinall([job, other], timeout=5)
     assert job.successful() and other.successful()
@@ -76,8 +80,8 @@ def test_what_is_not_reported_in_time_is_a_timeout_of_its_own(ear: Ear) -> None:
     assert first.errors == [None]
 
 
-def test_what_was_reported_or_never_sent_is_not_waited_for(ear: Ear) -> None:
-    batch = Batch(2, ear)
+def test_what_was_reported_or_never_sent_is_not_waited_for(ear: ReportListener) -> None:
+    batch = PendingReports(2, ear)
     error = ValueError("no")
     batch.failed(0, error)
     batch.report(1, None)
@@ -86,7 +90,7 @@ def test_what_was_reported_or_never_sent_is_not_waited_for(ear: Ear) -> None:
 
 
 def test_an_ear_is_closed_once_nobody_waits() -> None:
-    ear = Ear()
+    ear = ReportListener()
     ((batch, job),) = waiting(ear, 1)
     ear.close()
     gevent.sleep(0)
@@ -97,12 +101,12 @@ def test_an_ear_is_closed_once_nobody_waits() -> None:
     wait_for(lambda: ear.idle, 5)
 
 
-class Overheard(Ear):
+class Overheard(ReportListener):
     """Somebody else hears what is ours just before we listen, as threads may."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.batch = Batch(1, self)
+        self.batch = PendingReports(1, self)
 
     def _begin(self) -> bool:
         reported(self.batch)
@@ -125,11 +129,12 @@ def test_threads_without_any_hub_wait_as_well() -> None:
 import sys, threading, time
 before = {"gevent"} & set(sys.modules)  # Where coverage measures, it imports it.
 from collections import deque
-from flask_qconsume.brokers.kafka.client.delivery_reports import Batch, Ear
-ear, sent, late = Ear(), deque(), []
+from flask_qconsume.brokers.kafka.client.delivery_reports import PendingReports
+from flask_qconsume.brokers.kafka.client.delivery_reports import ReportListener
+ear, sent, late = ReportListener(), deque(), []
 def publish():
     for _ in range(200):
-        batch = Batch(1, ear)
+        batch = PendingReports(1, ear)
         sent.append(batch)
         batch.wait(time.monotonic() + 20)
         late.extend(e for e in batch.errors if e)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import QueuePlan
-from flask_qconsume.brokers.kafka.newcomers import Newcomers
+from flask_qconsume.brokers.kafka.newcomers import TopicListeners
 from flask_qconsume.brokers.kafka.topics import recent
 
 from .shop import plan
@@ -31,13 +31,13 @@ class Ear:
         self.heard.append(topics)
 
 
-def added(to: Newcomers, ear: Ear, **known: int) -> Ear:
+def added(to: TopicListeners, ear: Ear, **known: int) -> Ear:
     to.add(t.cast(t.Any, ear), known)
     return ear
 
 
 def test_a_link_hears_of_what_it_reads_and_did_not_know() -> None:
-    newcomers = Newcomers()
+    newcomers = TopicListeners()
     ear = added(newcomers, Ear(plan("billing", "order.*", "refund")), refund=2, no=1)
     assert ear.heard == [{"refund": 2}]
     retries = "_qconsume.billing.retry.8"
@@ -48,7 +48,7 @@ def test_a_link_hears_of_what_it_reads_and_did_not_know() -> None:
 
 
 def test_partitions_that_are_added_are_news_and_a_topic_that_comes_again() -> None:
-    newcomers = Newcomers()
+    newcomers = TopicListeners()
     ear = added(newcomers, Ear(plan("billing")), billing=2)
     newcomers.tell({"billing": 4})
     newcomers.tell({})
@@ -57,14 +57,14 @@ def test_partitions_that_are_added_are_news_and_a_topic_that_comes_again() -> No
 
 
 def test_a_lane_hears_of_its_own_topic_only() -> None:
-    newcomers = Newcomers()
+    newcomers = TopicListeners()
     lane = added(newcomers, Ear(plan("billing"), Lane.SUSPECTS), billing=1)
     newcomers.tell({"billing": 2, "_qconsume.billing.suspects": 1})
     assert lane.heard == [{"_qconsume.billing.suspects": 1}]
 
 
 def test_a_link_that_is_closed_is_told_no_more_and_forgotten() -> None:
-    newcomers = Newcomers()
+    newcomers = TopicListeners()
     closed = added(newcomers, Ear(plan("billing")))
     closed.closed = True
     newcomers.tell({"billing": 1})
@@ -74,7 +74,7 @@ def test_a_link_that_is_closed_is_told_no_more_and_forgotten() -> None:
 
 
 def test_a_link_misses_topics_that_it_names_until_they_come_back() -> None:
-    newcomers = Newcomers()
+    newcomers = TopicListeners()
     ear = added(newcomers, Ear(plan("billing", "refund", "late", "order.*")), refund=2)
     newcomers.tell({"refund": 2, "order.new": 1})
     assert not ear.missing

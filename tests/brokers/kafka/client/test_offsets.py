@@ -11,23 +11,25 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from flask_qconsume.brokers.kafka.client.offsets import LIMIT
-from flask_qconsume.brokers.kafka.client.offsets import Inherited
-from flask_qconsume.brokers.kafka.client.offsets import Note
-from flask_qconsume.brokers.kafka.client.offsets import State
-from flask_qconsume.brokers.kafka.client.offsets import Window
+from flask_qconsume.brokers.kafka.client.offsets import CommitMetadata
+from flask_qconsume.brokers.kafka.client.offsets import CommitState
+from flask_qconsume.brokers.kafka.client.offsets import OffsetTracker
+from flask_qconsume.brokers.kafka.client.offsets import RecordNote
 from flask_qconsume.brokers.kafka.client.offsets import read
 from flask_qconsume.brokers.kafka.client.offsets import written
 
 
-def filled(*offsets: int, committed: int | None = None, metadata: str = "") -> Window:
-    window = Window(committed, metadata)
+def filled(
+    *offsets: int, committed: int | None = None, metadata: str = ""
+) -> OffsetTracker:
+    window = OffsetTracker(committed, metadata)
     for offset in offsets:
         window.see(offset)
     return window
 
 
-def taken_over(state: State) -> Window:
-    return Window(state.offset, state.metadata)
+def taken_over(state: CommitState) -> OffsetTracker:
+    return OffsetTracker(state.offset, state.metadata)
 
 
 def test_the_offset_is_that_of_the_first_record_not_done() -> None:
@@ -40,7 +42,7 @@ def test_the_offset_is_that_of_the_first_record_not_done() -> None:
     assert window.settle(5)
     assert window.state().offset == 8
     assert window.settle(8)
-    assert window.state() == State(9, "")
+    assert window.state() == CommitState(9, "")
 
 
 def test_nothing_is_settled_twice() -> None:
@@ -51,9 +53,9 @@ def test_nothing_is_settled_twice() -> None:
 
 
 def test_an_empty_window_knows_what_it_was_given() -> None:
-    assert Window().base == -1
-    assert Window(7).base == 7
-    assert Window(7).state() == State(7, "")
+    assert OffsetTracker().base == -1
+    assert OffsetTracker(7).base == 7
+    assert OffsetTracker(7).state() == CommitState(7, "")
 
 
 def test_what_was_done_out_of_order_is_not_handled_again() -> None:
@@ -151,10 +153,10 @@ def test_gaps_in_the_offsets_take_no_room() -> None:
 def test_a_note_stays_until_its_record_is_done() -> None:
     window = filled(3, 4)
     window.mark(4)
-    window.note(4, Note(attempt=3))
-    window.note(9, Note(attempt=7))
+    window.note(4, RecordNote(attempt=3))
+    window.note(9, RecordNote(attempt=7))
     heir = taken_over(window.left())
-    assert heir.notes == {4: Note(3)}
+    assert heir.notes == {4: RecordNote(3)}
     window.settle(4)
     assert window.notes == {}
 
@@ -162,10 +164,13 @@ def test_a_note_stays_until_its_record_is_done() -> None:
 def test_a_death_counts_only_for_what_was_alone() -> None:
     window = filled(3, 4)
     window.mark(4)
-    window.note(3, Note(2, 1, alone=True))
-    window.note(4, Note(5, 1, alone=False))
-    assert taken_over(window.state()).notes == {3: Note(2, 2), 4: Note(5, 1)}
-    assert taken_over(window.left()).notes == {3: Note(2, 1), 4: Note(5, 1)}
+    window.note(3, RecordNote(2, 1, alone=True))
+    window.note(4, RecordNote(5, 1, alone=False))
+    assert taken_over(window.state()).notes == {
+        3: RecordNote(2, 2),
+        4: RecordNote(5, 1),
+    }
+    assert taken_over(window.left()).notes == {3: RecordNote(2, 1), 4: RecordNote(5, 1)}
 
 
 @pytest.mark.parametrize(
@@ -189,14 +194,14 @@ def test_a_death_counts_only_for_what_was_alone() -> None:
     ],
 )
 def test_metadata_that_is_not_ours_says_nothing(metadata: str | None) -> None:
-    assert read(metadata, 5) == Inherited()
+    assert read(metadata, 5) == CommitMetadata()
 
 
 numbers = st.integers(0, 2**40)
 ranges = st.lists(st.tuples(st.integers(1, 10**6), st.integers(1, 10**6)), max_size=900)
 notes = st.dictionaries(
     st.integers(0, 10**7),
-    st.builds(Note, st.integers(1, 100), st.integers(0, 100), st.booleans()),
+    st.builds(RecordNote, st.integers(1, 100), st.integers(0, 100), st.booleans()),
     max_size=400,
 )
 
@@ -207,14 +212,14 @@ def test_metadata_comes_back_and_stays_within_its_limit(
     base: int,
     ahead: int,
     found: list[tuple[int, int]],
-    notes: dict[int, Note],
+    notes: dict[int, RecordNote],
     limit: int,
 ) -> None:
     done, end = [], base
     for gap, length in found:
         done.append((end + gap, end + gap + length))
         end += gap + length
-    told = Inherited(
+    told = CommitMetadata(
         base + ahead, done, {base + at: note for at, note in notes.items()}
     )
     text = written(base, told, limit)
@@ -236,8 +241,8 @@ class Life:
     """One owner of the partition after the other, and all that there is to know."""
 
     log: list[int]
-    window: Window = dataclasses.field(default_factory=Window)
-    committed: State | None = None
+    window: OffsetTracker = dataclasses.field(default_factory=OffsetTracker)
+    committed: CommitState | None = None
     #: What the owner has read, and not handed out yet.
     buffer: list[int] = dataclasses.field(default_factory=list)
     in_flight: set[int] = dataclasses.field(default_factory=set)
@@ -293,7 +298,7 @@ class Life:
         self.suspects = self.marked_by_commit - self.done_by_commit
         # What was done and not committed is done again.
         self.done = set(self.done_by_commit)
-        self.window = Window(*(self.committed or (None, "")))
+        self.window = OffsetTracker(*(self.committed or (None, "")))
         self.buffer, self.in_flight = [], set()
         start = self.committed.offset if self.committed else 0
         self.read_upto = next(
@@ -324,4 +329,4 @@ def test_nothing_is_lost_and_nothing_done_comes_again(data: t.Any) -> None:
         life.settle(0)
     assert life.done == set(life.log)
     life.commit()
-    assert life.committed == State(life.log[-1] + 1, "")
+    assert life.committed == CommitState(life.log[-1] + 1, "")
