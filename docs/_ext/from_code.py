@@ -32,7 +32,7 @@ from flask_qconsume.broker import given_queues
 from flask_qconsume.broker.capabilities import Capabilities
 from flask_qconsume.broker.urls import brokers
 from flask_qconsume.brokers.kafka.client import refusals as kafka_refusals
-from flask_qconsume.brokers.rabbitmq import refusals
+from flask_qconsume.brokers.rabbitmq import errors as rabbitmq_errors
 from flask_qconsume.cli import cli
 from flask_qconsume.cli.durations import spoken
 from flask_qconsume.cli.lazy_group import LazyGroup
@@ -182,12 +182,12 @@ class Refusals(FromCode):
     def lines(self) -> Iterator[str]:
         rows = (
             (
-                f"{row.code or 'none'}"
-                + (f", ``{row.words.strip()}``" if row.words else ""),
+                f"{row.codes[0] or 'none'}"
+                + (f", ``{row.pattern.strip()}``" if row.pattern else ""),
                 f":exc:`~flask_qconsume.{row.error.__name__}`",
                 escaped(row.advice),
             )
-            for row in refusals.REFUSALS
+            for row in rabbitmq_errors.REFUSALS
         )
         yield from table(("Number, and words", "Error", "What to do"), rows, (4, 3, 6))
 

@@ -17,7 +17,7 @@ from amqp.exceptions import ResourceLocked
 
 from ...errors import BrokerUnavailable
 from ...logs import logger_named
-from .connection import explained
+from .errors import explain_error
 
 logger = logger_named("flask_qconsume.dead_letters")
 
@@ -106,7 +106,7 @@ class BrowseLock:
                 "Reading '%s' without a lock, so another reader finds nothing"
                 " meanwhile: %s",
                 self._queue,
-                explained(error),
+                explain_error(error),
             )
         return True
 

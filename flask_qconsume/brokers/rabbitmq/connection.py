@@ -12,7 +12,6 @@ import socket
 import ssl
 import typing as t
 
-import amqp.exceptions
 from kombu import Connection as Client  # type: ignore[attr-defined]
 from kombu.utils.url import maybe_sanitize_url
 
@@ -22,26 +21,15 @@ from ...errors import BrokerRefused
 from ...errors import BrokerUnavailable
 from ...errors import ConfigurationError
 from ...settings import Settings
-from ...text import printable
 from .amqp.transport import Connection
 from .amqp.transport import TLSTransport
 from .amqp.transport import Transport
+from .errors import LOST
+from .errors import find_refusal
+from .errors import translate_error
 from .options import ADVICE
 from .options import check_options
 from .options import check_tls
-from .refusals import refusal_of
-
-#: What py-amqp raises for a connection that is lost or in use: ``AssertionError`` is
-#: gevent's ``ConcurrentObjectUseError``, ``AttributeError`` comes from objects that
-#: were torn down meanwhile, ``ValueError`` from a closed TLS socket.
-LOST = (
-    OSError,
-    amqp.exceptions.AMQPError,
-    amqp.exceptions.MessageNacked,
-    AssertionError,
-    AttributeError,
-    ValueError,
-)
 
 #: Nobody is there who could speak TLS.
 _NOT_THERE = (ConnectionRefusedError, TimeoutError, socket.gaierror)
@@ -69,7 +57,9 @@ def open_connection(settings: Settings, name: str) -> Connection:
             where = f"No connection to RabbitMQ at '{maybe_sanitize_url(url)}'"
             said = _problem_with_tls(error, client)
             problem = (
-                BrokerRefused(f"{where}: {said}") if said else translated(error, where)
+                BrokerRefused(f"{where}: {said}")
+                if said
+                else translate_error(error, where)
             )
             problem.__cause__ = error
             problems.append(problem)
@@ -80,7 +70,7 @@ def open_connection(settings: Settings, name: str) -> Connection:
 def _problem_with_tls(error: Exception, client: t.Any) -> str | None:
     if client.ssl:
         return tls.problem_of(error, ADVICE)
-    if isinstance(error, _NOT_THERE) or refusal_of(error) is not None:
+    if isinstance(error, _NOT_THERE) or find_refusal(error) is not None:
         return None
     return tls.problem_at(*_address(client), ADVICE)
 
@@ -204,7 +194,7 @@ def requests(settings: Settings, doing: str) -> t.Iterator[t.Any]:
         yield raw.channel()
     except LOST as error:
         hang_up(raw)
-        raise translated(error, f"RabbitMQ: {doing} failed") from error
+        raise translate_error(error, f"RabbitMQ: {doing} failed") from error
     finally:
         with contextlib.suppress(Exception):
             if raw.connected:
@@ -221,30 +211,3 @@ def hang_up(raw: Connection) -> None:
             raw._transport.sock.shutdown(socket.SHUT_RDWR)
     with contextlib.suppress(Exception):
         raw.collect()
-
-
-def translated(error: BaseException, doing: str) -> BrokerError:
-    """The error in our words; our own stay as they are."""
-    if isinstance(error, BrokerError):
-        return error
-    refusal = refusal_of(error)
-    kind = BrokerUnavailable if refusal is None else refusal.error
-    return kind(f"{doing}: {explained(error)}")
-
-
-def explained(error: BaseException) -> str:
-    """The broker's words, and what to do about them where that is known."""
-    refusal = refusal_of(error)
-    said = described(error)
-    return said if refusal is None else f"{said}. {refusal.advice}"
-
-
-def described(error: BaseException) -> str:
-    """The broker's own words where there are some, with the names that others chose."""
-    text = getattr(error, "reply_text", None) or str(error) or "no reason given"
-    said = printable(text)
-    return said if isinstance(error, BrokerError) else f"{said} ({_kind(error)})"
-
-
-def _kind(error: BaseException) -> str:
-    return type(error).__name__

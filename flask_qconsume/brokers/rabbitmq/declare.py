@@ -17,9 +17,9 @@ from ...broker.topology import QueuePlan
 from ...broker.topology import Topology
 from ...errors import TopologyMismatch
 from ...text import quoted
-from .connection import described
-from .connection import explained
-from .refusals import is_refused_as
+from .errors import describe_error
+from .errors import explain_error
+from .errors import is_refused_as
 
 #: The broker's own limit drops messages, and counts every delivery that a stopped
 #: worker had only prefetched; listing dead letters is a delivery too. -1 is refused by
@@ -112,13 +112,13 @@ class Declaring:
     def _mismatch(self, what: str, error: AMQPError) -> str:
         if isinstance(error, NotFound):
             return (
-                f"RabbitMQ has no {what} ({described(error)}), and 'QCONSUME_DECLARE'"
-                f" is '{self._mode}'. Run 'flask qconsume declare' with"
-                " 'QCONSUME_DECLARE' set to 'auto', or create it yourself."
+                f"RabbitMQ has no {what} ({describe_error(error)}), and"
+                f" 'QCONSUME_DECLARE' is '{self._mode}'. Run 'flask qconsume declare'"
+                " with 'QCONSUME_DECLARE' set to 'auto', or create it yourself."
             )
         return (
             f"RabbitMQ holds the {what} with other arguments than wanted:"
-            f" {explained(error)}"
+            f" {explain_error(error)}"
         )
 
 

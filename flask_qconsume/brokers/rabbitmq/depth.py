@@ -13,7 +13,7 @@ from amqp.exceptions import NotFound
 
 from ...errors import BrokerUnavailable
 from ...errors import TopologyMismatch
-from .refusals import is_refused_as
+from .errors import is_refused_as
 
 #: Seconds after which a 0 may mean that the queue has not answered. RabbitMQ gives it
 #: 0.25; the difference is for a way to the broker that is now faster, now slower.

@@ -25,14 +25,14 @@ from ...settings import Settings
 from .ack_barrier import barrier
 from .amqp import frames
 from .amqp.transport import is_timeout
-from .connection import LOST
-from .connection import explained
 from .connection import hang_up
 from .connection import open_connection
 from .connection import opened
-from .connection import translated
 from .declare import Declaring
 from .delivery_tags import Tags
+from .errors import LOST
+from .errors import explain_error
+from .errors import translate_error
 from .forwarding import forwarded
 from .heartbeat import Pulse
 from .incoming import arrived
@@ -117,7 +117,9 @@ class RabbitLink(Link):
 
     def _refused(self, error: BaseException) -> BrokerError:
         consumer = self.plan.consumer
-        return translated(error, f"Consuming '{self.queue}' of '{consumer}' failed")
+        return translate_error(
+            error, f"Consuming '{self.queue}' of '{consumer}' failed"
+        )
 
     def read(self, room: int) -> Sequence[Delivery]:
         with self._reading:
@@ -135,7 +137,7 @@ class RabbitLink(Link):
             self._raw.read_available()
         except Exception as error:
             if not is_timeout(error):
-                raise self._lost(explained(error)) from error
+                raise self._lost(explain_error(error)) from error
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         self._write(lambda: self._settlements(deliveries, frames.ack))
@@ -171,7 +173,7 @@ class RabbitLink(Link):
         try:
             self._pulse.beat()
         except (BrokerError, *LOST) as error:
-            raise self._lost(explained(error)) from error
+            raise self._lost(explain_error(error)) from error
 
     def pause(self) -> None:
         if self._paused or self.closed:
@@ -237,7 +239,7 @@ class RabbitLink(Link):
         except BrokerError:
             raise
         except LOST as error:
-            raise self._lost(explained(error)) from error
+            raise self._lost(explain_error(error)) from error
 
     def _lost(self, why: str) -> BrokerUnavailable:
         self.closed = True

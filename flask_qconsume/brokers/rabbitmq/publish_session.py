@@ -22,12 +22,12 @@ from ...settings import Settings
 from ...text import quoted
 from .amqp import frames
 from .amqp.transport import is_timeout
-from .connection import LOST
 from .connection import hang_up
 from .connection import open_connection
 from .connection import opened
-from .connection import translated
 from .declare import Declaring
+from .errors import LOST
+from .errors import translate_error
 from .forks import Origin
 from .heartbeat import Pulse
 from .pending_publish import Parcel
@@ -82,7 +82,7 @@ class Session:
             opened(self._raw)
         except LOST as error:
             doing = "RabbitMQ: declaring before publishing failed"
-            raise translated(error, doing) from error
+            raise translate_error(error, doing) from error
         self._reader = threading.Thread(
             target=self._read, name="flask_qconsume confirmations", daemon=True
         )

@@ -25,15 +25,15 @@ from ...errors import Unroutable
 from ...logs import logger_named
 from ...settings import Settings
 from ...text import quoted
-from .connection import explained
 from .connection import requests
-from .connection import translated
 from .declare import Declaring
+from .errors import explain_error
+from .errors import lacks_exchange
+from .errors import translate_error
 from .forks import Origin
 from .pending_publish import Batch
 from .pending_publish import Parcel
 from .publish_session import Session
-from .refusals import lacks_exchange
 from .wait_queues import Step
 from .wakeup import Bell
 
@@ -257,7 +257,9 @@ class Publisher:
 
     def _fail_waiting(self, error: BaseException) -> None:
         reason: Exception = (
-            error if _starts_no_thread(error) else translated(error, "Not published")
+            error
+            if _starts_no_thread(error)
+            else translate_error(error, "Not published")
         )
         while self._waiting:
             self._waiting.popleft().finish(reason)
@@ -307,7 +309,7 @@ class Publisher:
         session.close()
         with self._lock:
             self._session = None
-            self._problem = explained(session.lost or Exception())
+            self._problem = explain_error(session.lost or Exception())
             again = [p for p in session.in_flight.values() if not p.done]
             session.in_flight.clear()
             if session.broke_the_channel:
@@ -319,7 +321,7 @@ class Publisher:
         problem = error or Exception()
         for parcel in _to_blame(problem, parcels):
             if not isinstance(problem, NotFound):
-                text = f"RabbitMQ refused the message: {explained(problem)}"
+                text = f"RabbitMQ refused the message: {explain_error(problem)}"
                 parcel.finish(PublishRefused(text))
             elif not (self._declares(parcel) and parcel.once_more()):
                 parcel.finish(_no_exchange(parcel))

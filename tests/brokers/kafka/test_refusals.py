@@ -11,11 +11,11 @@ from confluent_kafka import KafkaError
 from confluent_kafka import KafkaException
 from confluent_kafka import admin as _admin
 
+from flask_qconsume.broker.refusal_table import Refusal
 from flask_qconsume.brokers.kafka.client.errors import ends_client
 from flask_qconsume.brokers.kafka.client.errors import is_refusal
 from flask_qconsume.brokers.kafka.client.errors import translate_error
 from flask_qconsume.brokers.kafka.client.refusals import REFUSALS
-from flask_qconsume.brokers.kafka.client.refusals import Refusal
 from flask_qconsume.errors import BrokerError
 from flask_qconsume.errors import BrokerRefused
 from flask_qconsume.errors import BrokerUnavailable
@@ -188,7 +188,9 @@ CODES = [(name, row) for row in REFUSALS for name in row.codes]
 
 
 @pytest.mark.parametrize(("name", "row"), CODES)
-def test_each_code_is_one_error_whatever_its_text_says(name: str, row: Refusal) -> None:
+def test_each_code_is_one_error_whatever_its_text_says(
+    name: str, row: Refusal[str]
+) -> None:
     error = KafkaError(getattr(KafkaError, name), MISLEADING)
     for found in translate_error(error), translate_error(KafkaException(error)):
         assert type(found) is row.error

@@ -10,10 +10,10 @@ one code; there OpenSSL's own number decides.
 from __future__ import annotations
 
 import re
-import typing as t
 
 from confluent_kafka import KafkaError
 
+from ....broker.refusal_table import Refusal
 from ....errors import BrokerError
 from ....errors import BrokerRefused
 from ....errors import BrokerUnavailable
@@ -21,18 +21,8 @@ from ....errors import PublishRefused
 from ....errors import TopologyMismatch
 from ....errors import UnsupportedByBroker
 
-
-class Refusal(t.NamedTuple):
-    """The meaning of some error codes."""
-
-    #: Names of attributes of :class:`confluent_kafka.KafkaError`.
-    codes: tuple[str, ...]
-    error: type[BrokerError]
-    advice: str
-
-
-#: ``BrokerUnavailable`` passes, and is tried again; the others end a worker's start.
-REFUSALS: tuple[Refusal, ...] = (
+#: Codes are names of attributes of :class:`confluent_kafka.KafkaError`.
+REFUSALS: tuple[Refusal[str], ...] = (
     Refusal(
         ("_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED", "ILLEGAL_SASL_STATE"),
         BrokerRefused,
@@ -241,17 +231,17 @@ _OPENSSL = re.compile("error:([0-9A-F]{8}):")
 _BROKEN_OFF = Refusal(
     ("_SSL",), BrokerUnavailable, "The connection broke off in the midst of TLS."
 )
-_UNKNOWN = Refusal((), BrokerError, "Look at the log of the broker.")
+_UNKNOWN = Refusal[str]((), BrokerError, "Look at the log of the broker.")
 
 
-def refusal_of(error: KafkaError) -> Refusal:
+def refusal_of(error: KafkaError) -> Refusal[str]:
     """What an error means."""
     if error.code() == KafkaError._SSL:
         return _of_tls(error.str())
     return _BY_CODE.get(error.code(), _UNKNOWN)
 
 
-def _of_tls(text: str) -> Refusal:
+def _of_tls(text: str) -> Refusal[str]:
     for number in _OPENSSL.findall(text):
         # Library and reason; 12 bits for the reason are enough for any version.
         advice = _OF_TLS.get(int(number, 16) & 0xFFF)

@@ -1,90 +1,94 @@
-"""The refusals of RabbitMQ: which of them waiting cures, and what to do about each.
+"""RabbitMQ's errors: which error of ours each one is, and what to do about it. No I/O.
 
-A refusal has a number, which several situations share, and a text, which also holds
-names that users chose. A row is therefore found by the number, and by words of the
-broker's own at the begin or the end of the text, where no name can stand: RabbitMQ
-quotes names that come last. It shortens texts of more than 255 bytes; then the last row
-of the number counts. Numbers and texts: https://www.rabbitmq.com/docs/channels#errors
-and the sources of RabbitMQ 3.10 to 4.1. No I/O.
+A refusal of RabbitMQ has a number, which several situations share, and a text, which
+also holds names that users chose. So a row of the table is found by the number and by
+RabbitMQ's own words at the beginning or the end of the text, where no name can stand:
+RabbitMQ quotes names that come last. It shortens texts of more than 255 bytes; the last
+row of a number has no words, and takes these. Numbers and texts:
+https://www.rabbitmq.com/docs/channels#errors and the sources of RabbitMQ 3.10 to 4.1.
 """
 
 from __future__ import annotations
 
 import re
-import typing as t
 
+import amqp.exceptions
+
+from ...broker.refusal_table import Refusal
 from ...errors import BrokerError
 from ...errors import BrokerRefused
 from ...errors import BrokerUnavailable
 from ...errors import TopologyMismatch
 from ...errors import UnsupportedByBroker
+from ...text import printable
 
+#: Errors of py-amqp on a connection that is lost or in use: ``AssertionError`` is
+#: gevent's ``ConcurrentObjectUseError``, ``AttributeError`` comes from objects that
+#: another greenlet tore down meanwhile, ``ValueError`` from a closed TLS socket.
+LOST = (
+    OSError,
+    amqp.exceptions.AMQPError,
+    amqp.exceptions.MessageNacked,
+    AssertionError,
+    AttributeError,
+    ValueError,
+)
 
-class Refusal(t.NamedTuple):
-    """One situation, its error, and what to do."""
-
-    code: int
-    error: type[BrokerError]
-    advice: str
-    #: A regular expression that the text holds; any text unless given.
-    words: str = ""
-
-
-#: The first row that fits counts.
-REFUSALS = (
-    # py-amqp itself, when the broker offers no way of logging in that it knows.
+#: The first row that matches counts.
+REFUSALS: tuple[Refusal[int], ...] = (
+    # Raised by py-amqp itself: it knows none of the login methods that the broker has.
     Refusal(
-        0,
+        (0,),
         BrokerRefused,
         "Allow one of them on the broker ('auth_mechanisms'), or choose another one by"
         " 'login_method' in 'QCONSUME_TRANSPORT_OPTIONS'.",
         r"^Couldn't find appropriate auth mechanism ",
     ),
     Refusal(
-        320,
+        (320,),
         BrokerUnavailable,
         "The broker is stopping, or an operator closed the connection.",
     ),
     Refusal(
-        403,
+        (403,),
         BrokerRefused,
         "Check the user and the password; the user 'guest' can only log in from the"
         " broker's own host.",
         r"^Login was refused ",
     ),
     Refusal(
-        403,
+        (403,),
         BrokerUnavailable,
         "Another consumer has the queue to itself (an exclusive consumer). End that"
         " one, or wait for its end.",
         r" in exclusive use$",
     ),
     Refusal(
-        403,
+        (403,),
         BrokerRefused,
         "Use a name that does not begin with 'amq.'.",
         r" contains reserved prefix 'amq\.\*'$",
     ),
     Refusal(
-        403,
+        (403,),
         BrokerRefused,
         "Give the user this permission ('rabbitmqctl set_permissions').",
     ),
-    Refusal(404, TopologyMismatch, "Run 'flask qconsume declare'.", r"^no "),
+    Refusal((404,), TopologyMismatch, "Run 'flask qconsume declare'.", r"^no "),
     Refusal(
-        404,
+        (404,),
         BrokerUnavailable,
         "The queue exists, but the broker cannot reach it now; see the broker's log if"
         " it stays so.",
     ),
     Refusal(
-        405,
+        (405,),
         BrokerUnavailable,
         "Another connection declared the queue as exclusive; it is free when that"
         " connection ends.",
     ),
     Refusal(
-        406,
+        (406,),
         TopologyMismatch,
         "Delete it on the broker once it is empty, use another name, set"
         " 'QCONSUME_QUEUE_TYPE' to its type, or give the consumer a kombu.Queue that"
@@ -92,36 +96,36 @@ REFUSALS = (
         r"^inequivalent arg ",
     ),
     Refusal(
-        406,
+        (406,),
         UnsupportedByBroker,
         "Change that in the kombu.Queue: the broker, or this type of queue, does not"
         " know it.",
         r"^invalid (arg|property|type) ",
     ),
     Refusal(
-        406,
+        (406,),
         BrokerRefused,
         "Delete queues that are not needed any more, or raise the virtual host's limit"
         " ('rabbitmqctl set_vhost_limits').",
         r": queue limit in vhost '.*' \(\d+\) is reached$",
     ),
     Refusal(
-        406,
+        (406,),
         BrokerUnavailable,
         "A message was in hand for longer than the broker allows, from its arrival"
         " until the end of its handler. Lower the consumer's 'prefetch' or 'timeout',"
         " or raise 'consumer_timeout' on the broker.",
         r"^delivery acknowledgement on channel ",
     ),
-    Refusal(406, BrokerRefused, "Look up the reason in the broker's log."),
+    Refusal((406,), BrokerRefused, "Look up the reason in the broker's log."),
     Refusal(
-        503,
+        (503,),
         UnsupportedByBroker,
         "Does the exchange's type need a plugin that the broker has not enabled?",
         r"^(unknown|invalid) exchange type ",
     ),
     Refusal(
-        530,
+        (530,),
         BrokerUnavailable,
         "Close connections that are not needed, or raise the limit ('rabbitmqctl"
         " set_vhost_limits' and 'set_user_limits').",
@@ -129,27 +133,29 @@ REFUSALS = (
         r"| (user limit of|negotiated channel_max) \(\d+\)$",
     ),
     Refusal(
-        530,
+        (530,),
         BrokerRefused,
         "Create the virtual host ('rabbitmqctl add_vhost'), or check its name at the"
         " end of 'QCONSUME_BROKER_URL'.",
         r"^vhost .* not found$",
     ),
     Refusal(
-        530,
+        (530,),
         BrokerRefused,
         "Correct it in 'QCONSUME_BROKER_URL' or 'QCONSUME_TRANSPORT_OPTIONS'.",
         r"^negotiated ",
     ),
     Refusal(
-        530,
+        (530,),
         BrokerRefused,
         "Give the user permissions in the virtual host ('rabbitmqctl"
         " set_permissions').",
     ),
-    Refusal(540, UnsupportedByBroker, "This version of the broker does not have it."),
     Refusal(
-        541,
+        (540,), UnsupportedByBroker, "This version of the broker does not have it."
+    ),
+    Refusal(
+        (541,),
         BrokerUnavailable,
         "Start the virtual host again by 'rabbitmqctl restart_vhost'.",
         r": vhost '.*' is down$",
@@ -157,20 +163,47 @@ REFUSALS = (
 )
 
 
-def refusal_of(error: BaseException) -> Refusal | None:
-    """The row of an error; ``None`` if it is no refusal, or no known one."""
+def translate_error(error: BaseException, doing: str) -> BrokerError:
+    """Turn an error of py-amqp into one of ours; return one of ours unchanged.
+
+    :param doing: The operation that failed: the beginning of the text.
+    """
+    if isinstance(error, BrokerError):
+        return error
+    refusal = find_refusal(error)
+    kind = BrokerUnavailable if refusal is None else refusal.error
+    return kind(f"{doing}: {explain_error(error)}")
+
+
+def explain_error(error: BaseException) -> str:
+    """Return the broker's words, and the advice of the table if a row matches."""
+    refusal = find_refusal(error)
+    said = describe_error(error)
+    return said if refusal is None else f"{said}. {refusal.advice}"
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the broker's words, or the error's own; names in them made printable."""
+    text = getattr(error, "reply_text", None) or str(error) or "no reason given"
+    said = printable(text)
+    kind = type(error).__name__
+    return said if isinstance(error, BrokerError) else f"{said} ({kind})"
+
+
+def find_refusal(error: BaseException) -> Refusal[int] | None:
+    """Return the row of an error; ``None`` if it is no refusal, or not in the table."""
     text = getattr(error, "reply_text", None)
     if not isinstance(text, str):
         return None
     code = getattr(error, "reply_code", None) or 0
-    # "ACCESS_REFUSED - …": the number's name.
+    # Without the number's name: "ACCESS_REFUSED - …".
     words = re.sub(r"^[A-Z_]+ - ", "", text)
-    return next((row for row in REFUSALS if _fits(row, code, words)), None)
+    return next((row for row in REFUSALS if _matches(row, code, words)), None)
 
 
 def is_refused_as(error: BaseException, kind: type[BrokerError]) -> bool:
-    """Whether the broker's refusal means this error."""
-    row = refusal_of(error)
+    """Whether the table translates a refusal of the broker to this class."""
+    row = find_refusal(error)
     return row is not None and row.error is kind
 
 
@@ -183,5 +216,5 @@ def lacks_exchange(error: BaseException, name: str) -> bool:
     return bool(said.startswith(wanted))
 
 
-def _fits(row: Refusal, code: int, words: str) -> bool:
-    return row.code == code and re.search(row.words, words, re.DOTALL) is not None
+def _matches(row: Refusal[int], code: int, words: str) -> bool:
+    return code in row.codes and re.search(row.pattern, words, re.DOTALL) is not None

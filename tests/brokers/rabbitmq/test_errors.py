@@ -17,8 +17,8 @@ from kombu import Exchange
 from kombu import Queue
 
 from flask_qconsume.broker.link import Lane
-from flask_qconsume.brokers.rabbitmq.connection import translated
-from flask_qconsume.brokers.rabbitmq.refusals import lacks_exchange
+from flask_qconsume.brokers.rabbitmq.errors import lacks_exchange
+from flask_qconsume.brokers.rabbitmq.errors import translate_error
 from flask_qconsume.errors import BrokerError
 from flask_qconsume.errors import BrokerRefused
 from flask_qconsume.errors import BrokerUnavailable
@@ -378,7 +378,7 @@ def test_what_one_node_alone_cannot_be_brought_to_say(
     code: int, text: str, kind: type[BrokerError]
 ) -> None:
     error = error_for_code(code, text, (50, 10), amqp.exceptions.ConnectionError)
-    assert type(translated(error, "doing it")) is kind
+    assert type(translate_error(error, "doing it")) is kind
 
 
 def test_a_body_that_is_too_large_for_the_broker_is_refused(
