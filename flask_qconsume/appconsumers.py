@@ -26,14 +26,14 @@ from .errors import ConfigurationError
 from .errors import PublishError
 from .errors import QConsumeError
 from .first_use import PerProcess
-from .first_use import once
+from .first_use import fork_safe_property
 from .formats.table import Formats
 from .handling import signals
 from .message import Outgoing
 from .registration.consumer import Consumer
 from .registration.registry import Registry
 from .settings import Settings
-from .text import printable
+from .text import escape
 
 #: Its name in ``app.extensions``.
 KEY = "qconsume"
@@ -55,7 +55,7 @@ class AppConsumers:
         self._broker = PerProcess(self._open_broker, leave=Broker.leave_to_parent)
         self._diversion: Callable[[Outgoing], None] | None = None
 
-    @once
+    @fork_safe_property
     def consumers(self) -> dict[str, Consumer]:
         """The consumers by their full names. Looked up first when all is registered.
 
@@ -67,13 +67,13 @@ class AppConsumers:
         self.registry.close("the app's consumers are in use already")
         return found
 
-    @once
+    @fork_safe_property
     def formats(self) -> Formats:
         """The formats of bodies. Looked up first when all is registered."""
         _ = self.consumers  # Closes the registry: what came later would not be known.
         return self.registry.formats(self.settings.max_items)
 
-    @once
+    @fork_safe_property
     def topology(self) -> Topology:
         """The exchanges, queues and bindings that the consumers need."""
         return topology_of(self.settings, self.consumers.values())
@@ -176,7 +176,7 @@ def _explained(error: Exception) -> Exception:
     """Explain an error of Python's own: mostly that it starts no thread."""
     if isinstance(error, QConsumeError) or not isinstance(error, RuntimeError):
         return error
-    text = f"Cannot publish: {printable(error)}."
+    text = f"Cannot publish: {escape(error)}."
     if not threading.main_thread().is_alive():
         text += (
             " The interpreter is shutting down, and starts no threads any more."

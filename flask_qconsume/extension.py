@@ -20,18 +20,18 @@ from .appconsumers import consumers_of as consumers_of
 from .errors import PublishError
 from .formats.base import Format
 from .formats.table import check_format
-from .logs import logger_named
+from .logs import get_logger
 from .registration.registry import ROOT
 from .registration.registry import Registry
 from .registration.scaffold import ConsumerScaffold
 from .settings import Settings
-from .settings import unread
+from .settings import find_unread_variables
 
 if t.TYPE_CHECKING:
     from .testing.client import TestClient
 
 
-logger = logger_named("flask_qconsume.settings")
+logger = get_logger("flask_qconsume.settings")
 
 
 class QConsume(ConsumerScaffold):
@@ -62,7 +62,7 @@ class QConsume(ConsumerScaffold):
             )
         config = app.config
         app.extensions[KEY] = AppConsumers(app, Settings.from_config(config))
-        forgotten = unread(config, os.environ)
+        forgotten = find_unread_variables(config, os.environ)
         if forgotten and not app.testing:
             logger.warning(
                 "The environment has %s, and the app's configuration something else."

@@ -22,7 +22,7 @@ _lock = threading.RLock()
 _all: weakref.WeakSet[PerProcess[t.Any]] = weakref.WeakSet()
 
 
-class once(t.Generic[T]):
+class fork_safe_property(t.Generic[T]):
     """A property that is computed when it is read first, while no fork can happen.
 
     :class:`functools.cached_property` has a lock of its own until Python 3.12, which a
@@ -37,12 +37,14 @@ class once(t.Generic[T]):
         self._name = name
 
     @t.overload
-    def __get__(self, instance: None, owner: type) -> once[T]: ...
+    def __get__(self, instance: None, owner: type) -> fork_safe_property[T]: ...
 
     @t.overload
     def __get__(self, instance: object, owner: type) -> T: ...
 
-    def __get__(self, instance: object | None, owner: type) -> once[T] | T:
+    def __get__(
+        self, instance: object | None, owner: type
+    ) -> fork_safe_property[T] | T:
         if instance is None:
             return self
         # Read from there next time, without coming by here.

@@ -19,7 +19,7 @@ _OURS = logging.getLogger("flask_qconsume")
 _FLASK_FORMAT = "[%(asctime)s] %(levelname)s in %(module)s: %(message)s"
 
 
-def log_as(app: Flask | None) -> bool:
+def use_app_logging(app: Flask | None) -> bool:
     """Log as the app has configured it; return whether it has.
 
     Where the app has given handlers to the root logger or to ``flask_qconsume``, they

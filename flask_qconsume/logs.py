@@ -18,7 +18,7 @@ import typing as t
 from collections.abc import Callable
 from collections.abc import Iterator
 
-from .text import printable
+from .text import escape
 
 #: How much of one error's own text is logged.
 _LONGEST = 10_000
@@ -32,7 +32,7 @@ _numbers = itertools.count()
 _reporter = logging.Handler()
 
 
-def logger_named(name: str) -> logging.Logger:
+def get_logger(name: str) -> logging.Logger:
     """The logger of that name: it never raises, and escapes the texts of errors."""
     logger = logging.getLogger(name)
     logger.addFilter(_escape)
@@ -44,7 +44,7 @@ def logger_named(name: str) -> logging.Logger:
     return logger
 
 
-def handlers_hang_for() -> float:
+def measure_handler_hang() -> float:
     """Seconds since the oldest call of log handlers began that has not returned."""
     begun = list(_calls.values())
     return time.monotonic() - min(begun) if begun else 0.0
@@ -80,7 +80,7 @@ def _report(record: logging.LogRecord) -> None:
         _reporter.handleError(record)
 
 
-def traceback_of(error: BaseException) -> str:
+def format_traceback(error: BaseException) -> str:
     """Its traceback, with what each error in it says in one line, escaped."""
     return "\n".join(_lines(traceback.TracebackException.from_exception(error)))
 
@@ -93,7 +93,7 @@ def _escape(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if error is not None and not record.exc_text:
         try:
-            record.exc_text = traceback_of(error)
+            record.exc_text = format_traceback(error)
         except BaseException:
             record.exc_text = f"{type(error).__name__}, whose traceback cannot be had"
     return True
@@ -109,7 +109,7 @@ def _lines(shown: traceback.TracebackException) -> Iterator[str]:
     if shown.stack:
         yield "Traceback (most recent call last):"
         yield "".join(shown.stack.format()).rstrip("\n")
-    yield printable("".join(shown.format_exception_only()).rstrip("\n"), _LONGEST)
+    yield escape("".join(shown.format_exception_only()).rstrip("\n"), _LONGEST)
     # An exception group's; Python 3.10 has none.
     within: list[traceback.TracebackException] = (
         getattr(shown, "exceptions", None) or []

@@ -76,14 +76,14 @@ class Message:
         return max(0.0, self.deadline - time.monotonic())
 
 
-def sent(fields: dict[str, t.Any]) -> Outgoing:
+def create_outgoing(fields: dict[str, t.Any]) -> Outgoing:
     """A message to be sent, of these fields; as :func:`made`."""
     message = object.__new__(Outgoing)
     object.__setattr__(message, "__dict__", fields)
     return message
 
 
-def made(fields: dict[str, t.Any]) -> Message:
+def create_message(fields: dict[str, t.Any]) -> Message:
     """A message of these fields; those without a plain default must be among them.
 
     One is made for every arrival, and calling a frozen dataclass takes four times as
@@ -94,7 +94,9 @@ def made(fields: dict[str, t.Any]) -> Message:
     return message
 
 
-def begin(message: Message, timeout: float, stopping: threading.Event | None) -> None:
+def start_deadline(
+    message: Message, timeout: float, stopping: threading.Event | None
+) -> None:
     """Give a message ``timeout`` seconds from now on.
 
     This, and :func:`fill_in`, are for who hands it to its handler, which no other one
@@ -106,7 +108,7 @@ def begin(message: Message, timeout: float, stopping: threading.Event | None) ->
         fields["stopping"] = stopping
 
 
-def fill_in(message: Message, body: t.Any) -> None:
+def set_body(message: Message, body: t.Any) -> None:
     """Give a message its decoded body."""
     message.__dict__["body"] = body
 

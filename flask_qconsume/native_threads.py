@@ -1,12 +1,12 @@
-"""Native threads beside a hub: threads of the system even where gevent has patched all.
+"""Threads of the operating system, also in a process that gevent has patched.
 
-A client in C blocks the thread that calls it, so it gets one of its own; and whoever
-waits for that thread waits for a socket, which is cooperative in a patched process and
-plain in any other one. Knows no broker, and does not import gevent:
-the process that supervises workers is not patched, and uses this as well.
+A client library in C blocks the thread that calls it, so each such client gets a native
+thread. Greenlets wait for that thread by a socket pair: reading it is cooperative in a
+patched process and plain blocking elsewhere. This module imports no gevent, because the
+unpatched supervisor process uses it as well.
 
-What runs in such a thread must use no lock, event or logger that greenlets use too:
-those are gevent's, and belong to the hub's thread.
+Code in a native thread must not touch locks, events or loggers that greenlets also use:
+gevent has patched those, and they belong to the hub's thread.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ import traceback
 import typing as t
 from collections.abc import Callable
 
-#: How many frames of a stack are shown.
-_FRAMES = 12
+#: Innermost frames of a stack that are shown.
+_MAX_FRAMES = 12
 
-#: Seconds that the last words of a process may take.
-_LAST = 0.5
+#: Seconds that writing the last log line of a process may take.
+_LAST_LOG_TIMEOUT = 0.5
 
 
-def original(module: str, name: str) -> t.Any:
-    """A function as the standard library has it, whether gevent has patched it or not.
+def get_unpatched(module: str, name: str) -> t.Any:
+    """Return a function of the standard library as it was before gevent patched it.
 
     >>> original("math", "floor")(1.5)
     1
@@ -41,133 +41,132 @@ def original(module: str, name: str) -> t.Any:
     return getattr(importlib.import_module(module), name)
 
 
-def hub() -> int:
-    """Where one waits: a number for each hub, or one for all threads without any.
+def get_hub_id() -> int:
+    """Return a number for the hub of this thread; 0 where gevent has not patched.
 
-    A socket of gevent's belongs to the thread that opened it; others serve all.
+    A socket of gevent belongs to the hub that opened it; a plain socket serves all
+    threads.
     """
     patched = socket.socket.__module__.startswith("gevent")
     return threading.get_native_id() if patched else 0
 
 
-class Bell:
-    """Wakes one greenlet or thread from any other thread.
+class ThreadNotifier:
+    """Wakes one waiting greenlet or thread from any other thread.
 
-    Rung once or many times, it wakes once; rung before the wait, it is not missed. What
-    the ringing tells about has to be there before it rings.
+    Several notifications before a wait count as one, and none is missed. Store the news
+    first, then call :meth:`notify`.
     """
 
     def __init__(self) -> None:
-        self._ear, self._clapper = socket.socketpair()
-        self._clapper.setblocking(False)
-        self._rung = False
+        self._receiver, self._sender = socket.socketpair()
+        self._sender.setblocking(False)
+        self._notified = False
         self._waiting = False
         self._closed = False
 
-    def ring(self) -> None:
-        """Wake whoever waits, or who waits next. Never blocks."""
-        if self._rung:
+    def notify(self) -> None:
+        """Wake the current waiter, or the next one. Never blocks."""
+        if self._notified:
             return
-        self._rung = True
+        self._notified = True
         with contextlib.suppress(OSError):
-            self._clapper.send(b"\0")
+            self._sender.send(b"\0")
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the bell; whether it rang within ``timeout`` seconds.
+        """Wait for a notification; return whether one came within ``timeout`` seconds.
 
-        For one at a time. A bell that is closed rings.
+        Only one greenlet or thread may wait at a time. Closing notifies, too.
         """
         if self._closed:
             return True
         self._waiting = True
         try:
-            self._ear.settimeout(timeout)
-            self._ear.recv(1024)
+            self._receiver.settimeout(timeout)
+            self._receiver.recv(1024)
         except (TimeoutError, BlockingIOError):
             return False
         finally:
             self._waiting = False
             if self._closed:
-                self._ear.close()
-        # Whoever rings from here on writes again; whoever has rung since the byte came
-        # did so before the caller looks at what it was rung for.
-        self._rung = False
+                self._receiver.close()
+        # From here on 'notify' writes a byte again. A 'notify' between the byte and
+        # this line wrote none, but its news is stored before the caller looks for it.
+        self._notified = False
         return True
 
     def close(self) -> None:
-        """Ring for the last time."""
+        """Wake the waiter for the last time, and close the sockets."""
         self._closed = True
-        self._clapper.close()
+        self._sender.close()
         if not self._waiting:
-            self._ear.close()
+            self._receiver.close()
 
 
 class Latch:
-    """A native thread waits for it, with a time limit; anybody opens it, once."""
+    """Lets native threads wait, with a time limit, until another thread opens it."""
 
     def __init__(self) -> None:
-        self._lock = original("_thread", "allocate_lock")()
+        self._lock = get_unpatched("_thread", "allocate_lock")()
         self._lock.acquire()
         self.is_open = False
 
     def open(self) -> None:
-        """Wake whoever waits, now or later. Never blocks."""
+        """Wake all present and later waiters. Never blocks."""
         if not self.is_open:
             self.is_open = True
             self._lock.release()
 
     def wait(self, timeout: float) -> bool:
-        """Wait for so long at the most; whether it is open."""
+        """Wait up to ``timeout`` seconds; return whether the latch is open."""
         if self._lock.acquire(timeout=timeout):
             self._lock.release()
         return self.is_open
 
 
 class NativeThread:
-    """A thread of the system that nobody has to wait for.
+    """A daemon thread of the operating system; it never keeps the process alive.
 
-    It ends with the process at the latest, as daemons do.
-
-    :param target: Runs in the thread; what it raises is kept in :attr:`error`.
-    :param name: For people.
+    :param target: Runs in the thread; an exception it raises is kept in :attr:`error`.
+    :param name: The name that log lines show.
     """
 
     def __init__(self, target: Callable[[], object], name: str) -> None:
         self.name = name
-        #: What ended it, if it was an error.
+        #: The exception that ended the thread, if any.
         self.error: BaseException | None = None
         self.alive = False
         self._target = target
-        self._bells: list[Bell] = []
+        self._notifiers: list[ThreadNotifier] = []
 
     def __repr__(self) -> str:
         state = "running" if self.alive else "not running"
         return f"<{type(self).__name__} {self.name!r}, {state}>"
 
     def start(self) -> NativeThread:
-        """Start it, once."""
+        """Start the thread. Call this once."""
         self.alive = True
-        original("_thread", "start_new_thread")(self._run, ())
+        get_unpatched("_thread", "start_new_thread")(self._run, ())
         return self
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait cooperatively for its end; whether it came in time."""
+        """Wait cooperatively; return whether it ended within ``timeout`` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        bell = Bell()
-        self._bells.append(bell)
+        notifier = ThreadNotifier()
+        self._notifiers.append(notifier)
         try:
             while self.alive:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return False
-                bell.wait(left)
+                notifier.wait(left)
             return True
         finally:
-            self._bells.remove(bell)
-            bell.close()
+            self._notifiers.remove(notifier)
+            notifier.close()
 
     def _run(self) -> None:
-        # As threading's own threads do, for debuggers and for measuring coverage.
+        # 'threading' does the same, for debuggers and coverage.
         sys.settrace(threading.gettrace())
         self._live()
 
@@ -178,34 +177,34 @@ class NativeThread:
             self.error = error
         finally:
             self.alive = False
-            for bell in list(self._bells):
-                bell.ring()
+            for notifier in list(self._notifiers):
+                notifier.notify()
 
 
-def this_thread() -> int:
-    """What ``sys._current_frames`` calls the thread that asks."""
-    return t.cast(int, original("_thread", "get_ident")())
+def get_thread_id() -> int:
+    """Return the identifier of this thread in ``sys._current_frames()``."""
+    return t.cast(int, get_unpatched("_thread", "get_ident")())
 
 
-def apart(name: str, function: Callable[..., t.Any], *args: t.Any) -> None:
-    """Do something that may hang, such as logging, in a thread that may do so too."""
+def run_in_thread(name: str, function: Callable[..., t.Any], *args: t.Any) -> None:
+    """Run a function that may hang, such as a log call, in a native thread."""
 
     def run() -> None:
         try:
             function(*args)
         finally:
-            # Whoever logs in a thread that 'threading' did not start gets an entry
-            # there, for ever.
+            # Logging in a thread that 'threading' did not start leaves an entry in
+            # 'threading._active' for ever.
             entries: dict[int, t.Any] = vars(threading)["_active"]
             entries.pop(threading.get_ident(), None)
 
     NativeThread(run, name).start()
 
 
-def apart_within(
+def run_in_thread_within(
     timeout: float, name: str, function: Callable[..., t.Any], *args: t.Any
 ) -> bool:
-    """Do it apart, and wait; whether it ended within ``timeout`` seconds."""
+    """Do :func:`run_in_thread`; return whether it ended within ``timeout`` seconds."""
     ended = Latch()
 
     def run() -> None:
@@ -214,28 +213,31 @@ def apart_within(
         finally:
             ended.open()
 
-    apart(name, run)
+    run_in_thread(name, run)
     return ended.wait(timeout)
 
 
-def log_last(log: Callable[..., object], text: str) -> None:
-    """Log before the process ends; what blocks may hold the log's locks.
+def log_before_exit(log: Callable[..., object], text: str) -> None:
+    """Log a last line before the process ends, within a second.
 
-    Without those it goes to the standard error stream. Waits for a second at the most.
+    A blocked greenlet may hold the locks of the log's handlers; the line then goes to
+    the standard error stream.
     """
 
-    def say() -> None:
+    def write() -> None:
         log("%s", text)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError, OSError, ValueError):
                 stream.flush()
 
-    if not apart_within(_LAST, "log", say):
-        apart_within(_LAST, "log", os.write, 2, f"{text}\n".encode())
+    if not run_in_thread_within(_LAST_LOG_TIMEOUT, "log", write):
+        run_in_thread_within(
+            _LAST_LOG_TIMEOUT, "log", os.write, 2, f"{text}\n".encode()
+        )
 
 
-def stack_of(thread: int) -> str:
-    """The stack of a thread, innermost call last."""
+def format_stack(thread: int) -> str:
+    """Return the stack of a thread as text, the innermost call last."""
     frame = sys._current_frames().get(thread)
-    stack = traceback.format_stack(frame)[-_FRAMES:] if frame else ["  unknown"]
+    stack = traceback.format_stack(frame)[-_MAX_FRAMES:] if frame else ["  unknown"]
     return "".join(stack).rstrip()

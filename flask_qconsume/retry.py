@@ -13,8 +13,8 @@ from .errors import ConfigurationError
 from .outcomes import Outcome
 from .outcomes import Reject
 from .outcomes import Retry
-from .text import printable
-from .text import quoted
+from .text import escape
+from .text import quote
 
 ErrorClass = type[BaseException]
 
@@ -70,7 +70,7 @@ class RetryPolicy:
         for name in options:
             if name not in known:
                 raise ConfigurationError(
-                    f"A retry policy has no {quoted(name)}. It has:"
+                    f"A retry policy has no {quote(name)}. It has:"
                     f" {', '.join(sorted(known))}."
                 )
         return cls(**options)
@@ -147,8 +147,8 @@ def _load(name: str, dotted: str) -> t.Any:
     except Exception as error:
         # A module that is imported for the first time may raise anything.
         raise ConfigurationError(
-            f"A retry policy's '{name}' names {quoted(dotted)}, which cannot be"
-            f" imported: {printable(error)}."
+            f"A retry policy's '{name}' names {quote(dotted)}, which cannot be"
+            f" imported: {escape(error)}."
         ) from error
 
 
@@ -168,5 +168,5 @@ def _is_number(value: t.Any) -> bool:
 
 def _wrong(name: str, value: t.Any, wanted: str) -> ConfigurationError:
     return ConfigurationError(
-        f"A retry policy's '{name}' must be {wanted}, not {quoted(value)}."
+        f"A retry policy's '{name}' must be {wanted}, not {quote(value)}."
     )

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
 from .retry import RetryPolicy
-from .text import problem_of
-from .text import quoted
+from .text import find_name_problem
+from .text import quote
 
 PREFIX = "QCONSUME_"
 
@@ -75,7 +75,7 @@ class Setting:
             return self.check(value)
         except (TypeError, ValueError) as error:
             kind = type(value).__name__
-            shown = f"of the type '{kind}'" if self.secret else quoted(value)
+            shown = f"of the type '{kind}'" if self.secret else quote(value)
             raise ConfigurationError(
                 f"'{self.key}' must be {self.kind}, not {shown}"
                 f"{_because(error)}. {self.doc}"
@@ -96,7 +96,7 @@ def _text(value: t.Any) -> str:
 def _affix(value: t.Any) -> str:
     """A text that may be a part of a name on a broker."""
     text = _text(value)
-    if problem := problem_of(text):
+    if problem := find_name_problem(text):
         raise ValueError(problem)
     return text
 
@@ -201,15 +201,15 @@ def _consumers(value: t.Any) -> dict[str, dict[str, t.Any]]:
 def _option(consumer: str, key: str, value: t.Any) -> t.Any:
     if key not in CONSUMER_OPTIONS:
         raise ValueError(
-            f"{quoted(consumer)} has no option {quoted(key)}"
-            f"{suggestion(key, CONSUMER_OPTIONS)}"
+            f"{quote(consumer)} has no option {quote(key)}"
+            f"{suggest(key, CONSUMER_OPTIONS)}"
             f" There are: {', '.join(CONSUMER_OPTIONS)}"
         )
     try:
         return check_option(key, value)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"'{key}' of {quoted(consumer)} cannot be {quoted(value)}{_because(error)}"
+            f"'{key}' of {quote(consumer)} cannot be {quote(value)}{_because(error)}"
         ) from error
 
 
@@ -539,12 +539,11 @@ class Settings:
         for key in config:
             if isinstance(key, str) and key.startswith(PREFIX) and key not in _KEYS:
                 raise ConfigurationError(
-                    f"There is no configuration key {quoted(key)}"
-                    f"{suggestion(key, _KEYS)}"
+                    f"There is no configuration key {quote(key)}{suggest(key, _KEYS)}"
                 )
         values = {setting.name: setting.read(config) for setting in TABLE}
         if not values["broker_url"]:
-            raise ConfigurationError(_no_url(unread(config, os.environ)))
+            raise ConfigurationError(_no_url(find_unread_variables(config, os.environ)))
         values["exchange"] = values["queue_prefix"] + values["exchange"]
         return cls(**values)
 
@@ -554,7 +553,9 @@ class Settings:
         return self.exchange.removeprefix(self.queue_prefix)
 
 
-def unread(config: Mapping[str, t.Any], environ: Mapping[str, str]) -> list[str]:
+def find_unread_variables(
+    config: Mapping[str, t.Any], environ: Mapping[str, str]
+) -> list[str]:
     """Variables of the environment, of which ``config`` has something else.
 
     It has what they say after ``app.config.from_prefixed_env()``.
@@ -596,7 +597,7 @@ def _no_url(forgotten: Sequence[str]) -> str:
     )
 
 
-def suggestion(word: str, known: t.Iterable[str]) -> str:
+def suggest(word: str, known: t.Iterable[str]) -> str:
     """The end of a sentence: ``; did you mean ...?``, or a dot if no word is close."""
     close = get_close_matches(word, sorted(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else "."

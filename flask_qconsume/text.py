@@ -9,27 +9,27 @@ from collections.abc import Callable
 _NOT_IN_NAMES = frozenset(("Cc", "Cs", "Zl", "Zp"))
 
 
-def printable(value: object, length: int = 500) -> str:
+def escape(value: object, length: int = 500) -> str:
     """The text of something in one line, without control characters, not too long.
 
     What a message or an error says must not be able to forge a line of a log or a
     sequence of a terminal.
     """
-    return _escaped(shortened(said(value), length))
+    return _escaped(shorten(stringify(value), length))
 
 
-def quoted(value: object) -> str:
+def quote(value: object) -> str:
     """A value that somebody gave us, in single quotes, for an error message."""
     text = value if isinstance(value, str) else _had(repr, value)
-    return f"'{printable(text)}'"
+    return f"'{escape(text)}'"
 
 
-def counted(number: int, noun: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """A number and its noun: ``1 attempt``, ``2 attempts``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def problem_of(name: str) -> str:
+def find_name_problem(name: str) -> str:
     """What keeps a text from being a name on a broker; empty if nothing does.
 
     >>> problem_of("order.created"), problem_of("order\\n")
@@ -37,16 +37,16 @@ def problem_of(name: str) -> str:
     """
     for character in name:
         if unicodedata.category(character) in _NOT_IN_NAMES:
-            return f"it has {quoted(character)} in it"
+            return f"it has {quote(character)} in it"
     return ""
 
 
-def said(value: object) -> str:
+def stringify(value: object) -> str:
     """``str(value)``, also of errors whose own ``__str__`` raises."""
     return _had(str, value)
 
 
-def shortened(text: str, length: int) -> str:
+def shorten(text: str, length: int) -> str:
     """The text, or its beginning and end where it is longer than ``length``."""
     if len(text) <= length:
         return text

@@ -14,7 +14,7 @@ import weakref
 import pytest
 
 from flask_qconsume.first_use import PerProcess
-from flask_qconsume.first_use import once
+from flask_qconsume.first_use import fork_safe_property
 
 from .harness.scripts import run_script
 from .servers.fixtures import require
@@ -29,7 +29,7 @@ class Thing:
 
     computed = 0
 
-    @once
+    @fork_safe_property
     def value(self) -> int:
         """The docstring."""
         self.computed += 1

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 import pytest
 
 from flask_qconsume import QConsume
-from flask_qconsume.logs import handlers_hang_for
-from flask_qconsume.logs import logger_named
-from flask_qconsume.logs import traceback_of
+from flask_qconsume.logs import format_traceback
+from flask_qconsume.logs import get_logger
+from flask_qconsume.logs import measure_handler_hang
 from tests.apps import make_app
 from tests.waiting import wait_for
 
@@ -57,7 +57,7 @@ def stdlib(error: BaseException) -> str:
     ],
 )
 def test_it_looks_as_python_writes_it(error: BaseException) -> None:
-    assert traceback_of(error) == stdlib(error)
+    assert format_traceback(error) == stdlib(error)
 
 
 def test_what_every_error_of_a_chain_says_is_one_line() -> None:
@@ -66,7 +66,7 @@ def test_what_every_error_of_a_chain_says_is_one_line() -> None:
             return EVIL
 
     error = raised(Evil(), during(ValueError(EVIL), KeyError(EVIL)))
-    lines = traceback_of(error).split("\n")
+    lines = format_traceback(error).split("\n")
     assert lines[-1].endswith(f"Evil: {ESCAPED}")
     assert f"ValueError: {ESCAPED}" in lines
     assert not [line for line in lines if line.startswith("2026")]
@@ -77,14 +77,14 @@ def test_what_every_error_of_a_chain_says_is_one_line() -> None:
 def test_so_is_what_the_errors_of_a_group_and_their_notes_say() -> None:
     group: t.Any = ExceptionGroup(EVIL, [raised(ValueError(EVIL))])  # noqa: F821
     group.add_note(EVIL)
-    shown = traceback_of(raised(group))
+    shown = format_traceback(raised(group))
     assert shown.count(ESCAPED) == 3
     assert f"  | ValueError: {ESCAPED}" in shown.split("\n")
     assert all(line.isprintable() for line in shown.split("\n"))
 
 
 def test_a_long_text_loses_its_middle() -> None:
-    shown = traceback_of(raised(ValueError("x" * 10**6)))
+    shown = format_traceback(raised(ValueError("x" * 10**6)))
     assert len(shown) < 12_000
     assert " … " in shown
 
@@ -100,8 +100,8 @@ def log() -> Iterator[io.StringIO]:
 
 
 def test_the_error_is_there_for_those_who_want_it_itself() -> None:
-    logger, records = logger_named(f"test.{uuid.uuid4()}"), list[logging.LogRecord]()
-    assert logger_named(logger.name).filters == logger.filters
+    logger, records = get_logger(f"test.{uuid.uuid4()}"), list[logging.LogRecord]()
+    assert get_logger(logger.name).filters == logger.filters
     assert len(logger.filters) == 1
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign]
@@ -111,7 +111,7 @@ def test_the_error_is_there_for_those_who_want_it_itself() -> None:
     logger.error("nothing was raised")
     assert records[0].exc_info is not None
     assert records[0].exc_info[1] is error
-    assert records[0].exc_text == traceback_of(error)
+    assert records[0].exc_text == format_traceback(error)
     assert records[1].exc_text is None
 
 
@@ -127,7 +127,7 @@ def test_an_error_that_cannot_be_shown_is_no_error_of_the_log(
         def __cause__(self) -> t.Any:
             raise RuntimeError("never")
 
-    logger_named("flask_qconsume.test").error("it failed", exc_info=Worst())
+    get_logger("flask_qconsume.test").error("it failed", exc_info=Worst())
     assert log.getvalue() == "it failed\nWorst, whose traceback cannot be had\n"
 
 
@@ -166,7 +166,7 @@ def _raise(*args: t.Any) -> t.NoReturn:
 def test_what_logging_raises_stays_there(
     what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logger = logger_named(f"flask_qconsume.test.{uuid.uuid4().hex}")
+    logger = get_logger(f"flask_qconsume.test.{uuid.uuid4().hex}")
     factory = logging.getLogRecordFactory()
     if what == "handler":
         logger.addHandler(_Raises())
@@ -184,7 +184,7 @@ def test_what_logging_raises_stays_there(
 
 
 def test_where_a_line_comes_from_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    logger_named(f"flask_qconsume.test.{uuid.uuid4().hex}").warning("here")
+    get_logger(f"flask_qconsume.test.{uuid.uuid4().hex}").warning("here")
     assert caplog.records[0].funcName == "test_where_a_line_comes_from_is_told"
 
 
@@ -196,14 +196,14 @@ def test_a_handler_that_does_not_return_is_noticed() -> None:
             entered.set()
             over.wait(20)
 
-    logger = logger_named(f"flask_qconsume.test.{uuid.uuid4().hex}")
+    logger = get_logger(f"flask_qconsume.test.{uuid.uuid4().hex}")
     logger.addHandler(Hangs())
-    assert handlers_hang_for() == 0.0
+    assert measure_handler_hang() == 0.0
     thread = threading.Thread(target=logger.warning, args=("hangs",))
     thread.start()
     entered.wait(20)
-    first = handlers_hang_for()
-    wait_for(lambda: handlers_hang_for() > first > 0.0)
+    first = measure_handler_hang()
+    wait_for(lambda: measure_handler_hang() > first > 0.0)
     over.set()
     thread.join(20)
-    assert handlers_hang_for() == 0.0
+    assert measure_handler_hang() == 0.0

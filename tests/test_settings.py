@@ -12,9 +12,9 @@ from flask_qconsume import QConsume
 from flask_qconsume import RetryPolicy
 from flask_qconsume.settings import TABLE
 from flask_qconsume.settings import Settings
-from flask_qconsume.settings import suggestion
-from flask_qconsume.settings import unread
-from flask_qconsume.text import quoted
+from flask_qconsume.settings import find_unread_variables
+from flask_qconsume.settings import suggest
+from flask_qconsume.text import quote
 
 URL = {"QCONSUME_BROKER_URL": "memory://"}
 
@@ -59,7 +59,7 @@ def test_a_wrong_value_is_an_error_that_says_what_and_why(
         settings(**{key: value})
     said = str(caught.value)
     # What may have a password in it is not shown.
-    shown = f"of the type '{type(value).__name__}'" if row.secret else quoted(value)
+    shown = f"of the type '{type(value).__name__}'" if row.secret else quote(value)
     assert said.startswith(f"'{key}' must be {row.kind}, not {shown}")
     assert said.endswith(row.doc)
 
@@ -300,9 +300,9 @@ def test_configuration_is_read_once() -> None:
 
 
 def test_a_suggestion_is_made_only_if_a_word_is_close() -> None:
-    assert suggestion("bil", ["bill", "mail"]) == "; did you mean 'bill'?"
-    assert suggestion("zzz", ["bill", "mail"]) == "."
-    assert suggestion("bill", []) == "."
+    assert suggest("bil", ["bill", "mail"]) == "; did you mean 'bill'?"
+    assert suggest("zzz", ["bill", "mail"]) == "."
+    assert suggest("bill", []) == "."
 
 
 ENVIRONMENT = {
@@ -375,7 +375,9 @@ def test_what_is_no_content_type_is_refused(value: t.Any) -> None:
 def test_what_the_environment_has_and_the_app_has_not_is_found(
     config: dict[str, t.Any], expected: list[str]
 ) -> None:
-    assert unread(config, ENVIRONMENT) == [f"FLASK_QCONSUME_{n}" for n in expected]
+    assert find_unread_variables(config, ENVIRONMENT) == [
+        f"FLASK_QCONSUME_{n}" for n in expected
+    ]
 
 
 def test_it_is_a_warning_where_there_is_a_url(

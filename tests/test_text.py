@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_qconsume.text import printable
-from flask_qconsume.text import quoted
-from flask_qconsume.text import said
-from flask_qconsume.text import shortened
+from flask_qconsume.text import escape
+from flask_qconsume.text import quote
+from flask_qconsume.text import shorten
+from flask_qconsume.text import stringify
 
 
 class Mute(Exception):
@@ -34,12 +34,12 @@ class Mute(Exception):
     ],
 )
 def test_control_characters_are_escaped(value: object, shown: str) -> None:
-    assert printable(value) == shown
+    assert escape(value) == shown
 
 
 @given(st.text(), st.integers(min_value=8, max_value=600))
 def test_any_text_becomes_one_short_printable_line(text: str, length: int) -> None:
-    shown = printable(text, length)
+    shown = escape(text, length)
     assert shown.isprintable()
     assert len(shown) <= length * 10  # An escape has ten characters at the most.
     shown.encode()
@@ -47,7 +47,7 @@ def test_any_text_becomes_one_short_printable_line(text: str, length: int) -> No
 
 @given(st.text(min_size=1), st.integers(min_value=8, max_value=100))
 def test_a_long_text_keeps_its_two_ends(text: str, length: int) -> None:
-    short = shortened(text, length)
+    short = shorten(text, length)
     assert len(short) <= max(length, 0)
     assert short[0] == text[0]
     assert short[-1] == text[-1]
@@ -57,16 +57,16 @@ def test_a_long_text_keeps_its_two_ends(text: str, length: int) -> None:
 def test_a_value_that_cannot_be_written_is_told_by_its_type() -> None:
     for value in (10**5_000, [10**5_000]):
         name = type(value).__name__
-        assert quoted(value) == f"'({name}, whose text cannot be had)'"
+        assert quote(value) == f"'({name}, whose text cannot be had)'"
 
 
 def test_what_an_error_says_may_itself_raise() -> None:
-    assert said(ValueError("no")) == "no"
-    assert said(Mute()) == "(Mute, whose text cannot be had)"
+    assert stringify(ValueError("no")) == "no"
+    assert stringify(Mute()) == "(Mute, whose text cannot be had)"
 
 
 @pytest.mark.parametrize(
     ("value", "shown"), [("many", "'many'"), (5, "'5'"), (["a"], "'['a']'")]
 )
 def test_a_value_is_shown_in_single_quotes(value: object, shown: str) -> None:
-    assert quoted(value) == shown
+    assert quote(value) == shown

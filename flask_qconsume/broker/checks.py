@@ -9,7 +9,7 @@ from ..errors import PublishError
 from ..errors import UnsupportedByBroker
 from ..message import Outgoing
 from ..registration.consumer import Consumer
-from ..text import quoted
+from ..text import quote
 from .base import Broker
 from .capabilities import Capabilities
 from .given_queues import described
@@ -140,7 +140,7 @@ def _unsendable(
         )
     if message.exchange not in ("", exchange) and not capabilities.exchanges:
         yield (
-            f"{broker} has no exchange {quoted(message.exchange)}, nor any other than"
+            f"{broker} has no exchange {quote(message.exchange)}, nor any other than"
             " the app's own. Leave 'exchange' out."
         )
     if message.delay > longest:

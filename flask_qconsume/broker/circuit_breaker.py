@@ -22,12 +22,12 @@ from ..errors import BrokerAway
 from ..errors import BrokerUnavailable
 from ..errors import PublishTimeout
 from ..first_use import PerProcess
-from ..logs import logger_named
+from ..logs import get_logger
 from ..message import Outgoing
-from ..text import printable
+from ..text import escape
 from .base import Broker
 
-logger = logger_named("flask_qconsume.circuit")
+logger = get_logger("flask_qconsume.circuit")
 
 #: Seconds between two attempts while it is open, in the mean; jitter spreads processes.
 _PAUSE = 1.0
@@ -224,7 +224,7 @@ def _away(
     name: str, last: Exception | None, silence: float, pause: float
 ) -> BrokerAway:
     when = f"in {pause:.1f} s" if pause > 0 else "just now, by somebody else"
-    said = f" The last error: {printable(last)}" if last is not None else ""
+    said = f" The last error: {escape(last)}" if last is not None else ""
     return BrokerAway(
         f"Nothing was sent: {name} has confirmed nothing for {silence:.0f} s, so nobody"
         f" waits for it any more ('QCONSUME_AWAY_AFTER'). It is tried again {when}."
@@ -242,5 +242,5 @@ def _tell(news: _News, name: str, last: Exception | None) -> None:
         " for one attempt at a time, until it answers: %s",
         name,
         news.silence,
-        printable(last) if last is not None else "who publishes still waits",
+        escape(last) if last is not None else "who publishes still waits",
     )

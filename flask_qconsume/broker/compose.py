@@ -16,10 +16,10 @@ from ..formats.table import Formats
 from ..handling.payload import encode
 from ..message import TOMBSTONE
 from ..message import Outgoing
-from ..message import sent
+from ..message import create_outgoing
 from ..settings import JSON
-from ..text import printable
-from ..text import quoted
+from ..text import escape
+from ..text import quote
 from . import headers as ours
 from .header_values import check_values
 
@@ -88,7 +88,7 @@ def compose(
             fields[option] = read(option, options[option])
     if not fields.get("id"):
         fields["id"] = new_id()
-    return sent(fields)
+    return create_outgoing(fields)
 
 
 def new_id() -> str:
@@ -109,15 +109,13 @@ def _known(options: dict[str, t.Any]) -> None:
     for name in options:
         if name not in OPTIONS:
             raise PublishError(
-                f"'publish' has no option {quoted(name)}. It has: {', '.join(OPTIONS)}."
+                f"'publish' has no option {quote(name)}. It has: {', '.join(OPTIONS)}."
             )
 
 
 def _check_routing_key(routing_key: t.Any) -> None:
     if not routing_key:
-        raise PublishError(
-            f"The routing key must be a text, not {quoted(routing_key)}."
-        )
+        raise PublishError(f"The routing key must be a text, not {quote(routing_key)}.")
     _check_short("routing_key", routing_key)
 
 
@@ -128,7 +126,7 @@ def _check_short(name: str, value: t.Any) -> str:
     if not isinstance(value, str) or len(_utf8(value)) > _LONGEST:
         raise PublishError(
             f"'{name}' must be a text of {_LONGEST} bytes at the most, not"
-            f" {quoted(value)}."
+            f" {quote(value)}."
         )
     return value
 
@@ -137,18 +135,18 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise PublishError(f"{quoted(text)} cannot be written as UTF-8.") from error
+        raise PublishError(f"{quote(text)} cannot be written as UTF-8.") from error
 
 
 def _headers(headers: t.Any) -> dict[str, t.Any]:
     if not isinstance(headers, (Mapping, NoneType)):
-        raise PublishError(f"'headers' must be a mapping, not {quoted(headers)}.")
+        raise PublishError(f"'headers' must be a mapping, not {quote(headers)}.")
     found = dict(headers or {})
     for name in found:
         _check_short("a header's name", name)
         if name.lower().startswith(ours.PREFIX):
             raise PublishError(
-                f"The header {quoted(name)} cannot be set: '{ours.PREFIX}' is kept for"
+                f"The header {quote(name)} cannot be set: '{ours.PREFIX}' is kept for"
                 " flask_qconsume itself."
             )
     return found
@@ -162,8 +160,7 @@ def _encoded(
         return encode(body, content_type, formats, routing_key)
     except Exception as error:
         raise PublishError(
-            f"The body cannot be written as {printable(content_type)}:"
-            f" {printable(error)}"
+            f"The body cannot be written as {escape(content_type)}: {escape(error)}"
         ) from error
 
 
@@ -184,7 +181,7 @@ def _priority(name: str, value: t.Any) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 9:
         raise PublishError(
-            f"'{name}' must be a whole number 0 to 9, not {quoted(value)}."
+            f"'{name}' must be a whole number 0 to 9, not {quote(value)}."
         )
     return value
 
@@ -194,7 +191,7 @@ def _seconds(name: str, value: t.Any) -> float | None:
         return None
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 <= value <= _LONGEST_TIME:
-        raise PublishError(f"'{name}' must be seconds from 0 up, not {quoted(value)}.")
+        raise PublishError(f"'{name}' must be seconds from 0 up, not {quote(value)}.")
     return float(value)
 
 
@@ -204,7 +201,7 @@ def _delay(name: str, value: t.Any) -> float:
 
 def _key(name: str, value: t.Any) -> str | None:
     if not isinstance(value, (str, NoneType)):
-        raise PublishError(f"'{name}' must be a text, not {quoted(value)}.")
+        raise PublishError(f"'{name}' must be a text, not {quote(value)}.")
     _utf8(value or "")
     return value
 
@@ -230,10 +227,10 @@ def unroutable(message: Outgoing) -> Unroutable:
 
 
 def _nobody(message: Outgoing) -> str:
-    key = quoted(message.routing_key)
+    key = quote(message.routing_key)
     if not message.exchange:
         return f"There is no queue {key}"
     return (
-        f"No queue is bound to the exchange {quoted(message.exchange)} for the routing"
+        f"No queue is bound to the exchange {quote(message.exchange)} for the routing"
         f" key {key}"
     )

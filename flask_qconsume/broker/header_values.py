@@ -13,7 +13,7 @@ import typing as t
 from collections.abc import Mapping
 
 from ..errors import PublishError
-from ..text import quoted
+from ..text import quote
 
 #: What is written whatever its value is.
 _ALWAYS = frozenset((bool, bytes, type(None)))
@@ -36,7 +36,7 @@ def check_values(headers: Mapping[str, t.Any]) -> None:
             continue
         if problem := _problem(value, _DEEPEST):
             raise PublishError(
-                f"The header {quoted(name)} cannot be sent: {problem}. Headers hold"
+                f"The header {quote(name)} cannot be sent: {problem}. Headers hold"
                 " texts, whole numbers of 64 bits, floats, True, False, None, bytes,"
                 " decimals, times (datetime), and lists and mappings of these."
             )
@@ -45,7 +45,7 @@ def check_values(headers: Mapping[str, t.Any]) -> None:
 def _problem(value: t.Any, depth: int) -> str | None:
     """Why a value cannot be written; ``None`` if it can."""
     if isinstance(value, str):
-        return None if _is_utf8(value) else f"{quoted(value)} is no UTF-8"
+        return None if _is_utf8(value) else f"{quote(value)} is no UTF-8"
     if isinstance(value, (bool, bytes, type(None))):
         return None
     if isinstance(value, (list, tuple, dict)):
@@ -62,7 +62,7 @@ def _problem_within(value: t.Any, depth: int) -> str | None:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str) or not _is_utf8(key, 255):
-                return f"its key {quoted(key)} must be a text of up to 255 bytes"
+                return f"its key {quote(key)} must be a text of up to 255 bytes"
         value = value.values()
     problems = (_problem(each, depth) for each in value)
     return next((each for each in problems if each), None)

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 
 from ..errors import InvalidMessage
 from ..message import Message
-from ..text import said
-from ..text import shortened
+from ..text import shorten
+from ..text import stringify
 
 PREFIX = "x-qconsume-"
 
@@ -177,7 +177,7 @@ def _kept(message: Message) -> dict[str, t.Any]:
 
 def _of_error(error: BaseException) -> dict[str, t.Any]:
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
-    described = f"{kind}: {said(error)}"
+    described = f"{kind}: {stringify(error)}"
     headers = {ERROR: _fit(described, MAX_ERROR)}
     if error.__traceback__ is not None:
         # traceback copes with errors whose own str() raises.
@@ -193,9 +193,9 @@ def _details(details: t.Any) -> str:
         return json.dumps(details, default=str)
     except (TypeError, ValueError, RecursionError):
         # msgpack's mappings have keys of any type, and a schema names those it refuses.
-        return said(details)
+        return stringify(details)
 
 
 def _fit(text: str, length: int) -> str:
     """Short enough, and sendable: lone surrogates (undecodable bytes) are escaped."""
-    return shortened(text.encode("utf-8", "backslashreplace").decode(), length)
+    return shorten(text.encode("utf-8", "backslashreplace").decode(), length)

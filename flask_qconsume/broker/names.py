@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 
 from ..errors import RegistrationError
-from ..text import quoted
+from ..text import quote
 from .topology import QueuePlan
 
 
@@ -36,7 +36,7 @@ def names_of(plan: QueuePlan, *, readable: bool = False) -> Iterator[Name]:
 
     :param readable: Whether dead letters lie in a queue that a consumer can read.
     """
-    of = f"of the consumer {quoted(plan.consumer)}"
+    of = f"of the consumer {quote(plan.consumer)}"
     yield Name(plan.name, f"the queue {of}", given=plan.given is not None)
     yield Name(plan.suspects, f"the suspects {of}")
     yield Name(plan.dead, f"the dead letters {of}", dead=True, readable=readable)
@@ -53,7 +53,7 @@ def check_unique(names: Iterable[Name], broker: str) -> None:
         other = known.setdefault((name.space, name.text), name)
         if other is not name and not (_reads(name, other) or _reads(other, name)):
             raise RegistrationError(
-                f"The name {quoted(name.text)} would stand for two things on {broker}:"
+                f"The name {quote(name.text)} would stand for two things on {broker}:"
                 f" for {other.what}, and for {name.what}. {_remedy(name, other)}"
             )
 
@@ -64,7 +64,7 @@ def _reads(one: Name, other: Name) -> bool:
 
 
 def _remedy(*names: Name) -> str:
-    text = quoted(names[0].text)
+    text = quote(names[0].text)
     if names[0].space == "exchange":
         return "Bind the queue to another exchange."
     if any(name.readable for name in names):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from ..message import Message
 from ..message import Outgoing
-from ..message import made
+from ..message import create_message
 from . import headers as ours
 
 #: Properties that a copy keeps as they are. Left out: ``expiration`` (it is over once
@@ -59,7 +59,7 @@ def incoming(
         fields["properties"] = {k: properties[k] for k in _SHOWN if get(k)}
     if table:
         _read_ours(table, fields)
-    return made(fields)
+    return create_message(fields)
 
 
 def _read_ours(table: Mapping[str, t.Any], fields: dict[str, t.Any]) -> None:

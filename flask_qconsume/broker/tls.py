@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 
 from ..errors import ConfigurationError
-from ..text import printable
-from ..text import quoted
+from ..text import escape
+from ..text import quote
 
 #: OpenSSL's numbers (``X509_V_ERR_…``) by what they say of the broker's certificate.
 _EXPIRED = (10,)
@@ -132,10 +132,10 @@ def check_files(options: Mapping[str, t.Any], names: Iterable[str], where: str) 
         try:
             _read(path)
         except (OSError, TypeError, ValueError) as error:
-            why = getattr(error, "strerror", None) or printable(error)
+            why = getattr(error, "strerror", None) or escape(error)
             raise ConfigurationError(
                 f"'{name}' in {where} must name a file that can be read, not"
-                f" {quoted(path)} ({why})."
+                f" {quote(path)} ({why})."
             ) from error
 
 
@@ -151,13 +151,13 @@ def mistake_of(error: Exception) -> str:
     """What is wrong with a URL or an option, from what kombu or its client raises."""
     if isinstance(error, KeyError):  # kombu looks that one up.
         values = "'required', 'optional' or 'none'"
-        return f"'ssl_cert_reqs' must be {values}, not {quoted(error.args[0])}"
+        return f"'ssl_cert_reqs' must be {values}, not {quote(error.args[0])}"
     if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
         return f"there is no option '{unknown[1]}'"
     if isinstance(error, ssl.SSLError):
-        return printable(error.args[-1]).rstrip(".")
+        return escape(error.args[-1]).rstrip(".")
     # Without the function that was called.
-    return printable(str(error).rpartition("() ")[2]).rstrip(".")
+    return escape(str(error).rpartition("() ")[2]).rstrip(".")
 
 
 def _read(path: t.Any) -> None:
@@ -191,7 +191,7 @@ def _of_certificate(error: ssl.SSLCertVerificationError, advice: Advice) -> str:
             f"the broker's certificate is for another host ({said.rstrip('.')}). Use"
             " the host's name that the certificate has in 'QCONSUME_BROKER_URL'."
         )
-    return f"the broker's certificate cannot be verified ({printable(said)})."
+    return f"the broker's certificate cannot be verified ({escape(said)})."
 
 
 def _of_handshake(error: ssl.SSLError, advice: Advice) -> str | None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
 from ..settings import Settings
-from ..text import quoted
+from ..text import quote
 from .base import Broker
 from .topology import Topology
 
@@ -48,7 +48,7 @@ def check_url(url: str) -> None:
         )
     if _scheme(url) not in _BROKERS:
         raise ConfigurationError(
-            f"'QCONSUME_BROKER_URL' begins with {quoted(_scheme(url))}, which"
+            f"'QCONSUME_BROKER_URL' begins with {quote(_scheme(url))}, which"
             f" is no broker known here. Use one of: {', '.join(_BROKERS)}."
         )
     if not all(map(_is_whole, url.split(";"))):

@@ -11,8 +11,8 @@ import time
 import click
 
 from ..running.health.verdict import Verdict
-from ..text import printable
-from ..text import quoted
+from ..text import escape
+from ..text import quote
 from .durations import Duration
 
 #: Seconds that an answer is waited for; the endpoint has it at hand.
@@ -64,8 +64,8 @@ def _asked(address: str) -> Verdict:
             return Verdict.from_json(connection.getresponse().read().decode())
     except (OSError, http.client.HTTPException, ValueError, TypeError) as error:
         raise click.ClickException(
-            f"No worker answers on {quoted(address)} ({printable(error)}). Was it"
-            f" started by 'flask qconsume run --health {printable(address)}'?"
+            f"No worker answers on {quote(address)} ({escape(error)}). Was it"
+            f" started by 'flask qconsume run --health {escape(address)}'?"
         ) from error
 
 

@@ -15,13 +15,13 @@ from collections.abc import Callable
 
 from werkzeug._reloader import run_with_reloader
 
-from ..logs import logger_named
+from ..logs import get_logger
 
 if t.TYPE_CHECKING:
     from ..running.process.parent import Parent
     from ..running.process.stop_signals import StopSignals
 
-logger = logger_named("flask_qconsume.reloading")
+logger = get_logger("flask_qconsume.reloading")
 
 #: The exit code by which werkzeug's reloader asks to be started anew.
 CHANGED = 3

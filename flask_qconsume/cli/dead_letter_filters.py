@@ -25,8 +25,8 @@ from ..errors import UnknownConsumer
 from ..extension import AppConsumers
 from ..formats.table import Decoders
 from ..formats.table import Formats
-from ..settings import suggestion
-from ..text import quoted
+from ..settings import suggest
+from ..text import quote
 from .context import check_shared
 from .context import with_consumers
 from .durations import Duration
@@ -115,7 +115,7 @@ class Selection:
 
         :raises UnknownConsumer: if there is any.
         """
-        missing = ", ".join(map(quoted, sorted(self.filter.ids - self.met)))
+        missing = ", ".join(map(quote, sorted(self.filter.ids - self.met)))
         if missing:
             raise UnknownConsumer(
                 f"There is no dead letter {missing} there. 'flask qconsume dead-letters"
@@ -194,7 +194,7 @@ def _selection(
 def _named(what: str, known: dict[str, QueuePlan], name: str) -> QueuePlan:
     if name not in known:
         raise UnknownConsumer(
-            f"The app has no {what} {quoted(name)}{suggestion(name, known)} It has:"
+            f"The app has no {what} {quote(name)}{suggest(name, known)} It has:"
             f" {', '.join(sorted(known))}."
         )
     return known[name]

@@ -20,8 +20,8 @@ from ..handling.payload import decode
 from ..message import Message
 from ..outcomes import Outcome
 from ..settings import TEXT
-from ..text import counted
-from ..text import printable
+from ..text import escape
+from ..text import pluralize
 
 HEADERS = ("Ref", "Queue", "Died", "Attempts", "Why")
 
@@ -36,11 +36,11 @@ _LONG = (ours.TRACEBACK, ours.DETAILS)
 def row(letter: DeadLetter) -> list[str]:
     """The cells of a table."""
     return [
-        printable(letter.ref),
-        printable(letter.queue),
+        escape(letter.ref),
+        escape(letter.queue),
         _when(ours.seconds(letter.headers, ours.DIED_AT)),
         str(ours.whole(letter.headers, ours.ATTEMPTS, 0) or "?"),
-        printable(why(letter), 70),
+        escape(why(letter), 70),
     ]
 
 
@@ -95,7 +95,7 @@ def _further_facts(letter: DeadLetter) -> dict[str, t.Any]:
 
 def _lines(letter: DeadLetter, decoders: Decoders) -> Iterator[str]:
     headers, message = letter.headers, letter.message
-    yield f"{printable(letter.ref)} in {printable(letter.queue)}.dead"
+    yield f"{escape(letter.ref)} in {escape(letter.queue)}.dead"
     facts = {
         "message": message.id,
         "consumer": headers.get(ours.CONSUMER),
@@ -110,12 +110,12 @@ def _lines(letter: DeadLetter, decoders: Decoders) -> Iterator[str]:
     }
     for name, value in facts.items():
         if value is not None:
-            yield f"  {name:<13} {printable(value, 1_000)}"
+            yield f"  {name:<13} {escape(value, 1_000)}"
     yield from _block("headers", _of_headers(message))
     yield from _block("details", _indented(ours.text(headers, ours.DETAILS)))
     yield from _block("traceback", (ours.text(headers, ours.TRACEBACK) or "").rstrip())
     yield from _block(
-        f"body ({counted(len(message.raw), 'byte')})", _body(message, decoders)
+        f"body ({pluralize(len(message.raw), 'byte')})", _body(message, decoders)
     )
 
 
@@ -126,8 +126,7 @@ def _of_headers(message: Message) -> str:
         if not name.startswith(ours.PREFIX)
     }
     return "\n".join(
-        f"{printable(name)}: {printable(value, 1_000)}"
-        for name, value in theirs.items()
+        f"{escape(name)}: {escape(value, 1_000)}" for name, value in theirs.items()
     )
 
 
@@ -136,14 +135,16 @@ def _block(title: str, text: str) -> Iterator[str]:
         return
     yield f"  {title}:"
     for line in _cut(text).split("\n"):
-        yield f"    {printable(line, _SHOWN)}"
+        yield f"    {escape(line, _SHOWN)}"
 
 
 def _cut(text: str) -> str:
     if len(text) <= _SHOWN:
         return text
     more = len(text) - _SHOWN
-    return f"{text[:_SHOWN]}\n… {counted(more, 'character')} more; --json has them all"
+    return (
+        f"{text[:_SHOWN]}\n… {pluralize(more, 'character')} more; --json has them all"
+    )
 
 
 def _indented(text: str | None) -> str:
@@ -195,7 +196,7 @@ def _body_as_json(message: Message, decoders: Decoders) -> dict[str, t.Any]:
 def _speakable(values: dict[str, t.Any]) -> dict[str, t.Any]:
     """The values that JSON can say; of the others, their texts."""
     return {
-        name: value if _is_speakable(value, _shown) else printable(value, _SHOWN)
+        name: value if _is_speakable(value, _shown) else escape(value, _SHOWN)
         for name, value in values.items()
     }
 

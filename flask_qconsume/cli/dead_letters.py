@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import click
 
 from ..broker.base import DeadLetter
-from ..text import counted
+from ..text import pluralize
 from .dead_letter_filters import Selection
 from .dead_letter_filters import with_selection
 from .dead_letter_text import HEADERS
@@ -104,7 +104,9 @@ def purge(selection: Selection, dry_run: bool, yes: bool) -> None:
             click.echo(_NONE)
             selection.check_ids()
             return
-        click.confirm(f"Remove {counted(number, 'dead letter')} for good?", abort=True)
+        click.confirm(
+            f"Remove {pluralize(number, 'dead letter')} for good?", abort=True
+        )
     _take(selection, replay=False, done="Removed")
 
 
@@ -132,7 +134,7 @@ def _preview(selection: Selection, fate: str) -> None:
         rows = [row(letter) for letter in letters]
     if rows:
         click.echo(table(HEADERS, rows))
-    click.echo(f"{counted(len(rows), 'dead letter')} {fate}.")
+    click.echo(f"{pluralize(len(rows), 'dead letter')} {fate}.")
     selection.check_ids()
 
 
@@ -145,13 +147,13 @@ def _take(selection: Selection, *, replay: bool, done: str) -> None:
     total = 0
     with _progress(selection.count(), done) as progress:
         for _, letters in selection.queues:
-            wanted = _First(letters.count(), selection.wants)
+            wanted = _FirstWanted(letters.count(), selection.wants)
             total += letters.take(wanted, replay, progress)
-    click.echo(f"{done} {counted(total, 'dead letter')}.")
+    click.echo(f"{done} {pluralize(total, 'dead letter')}.")
     selection.check_ids()
 
 
-class _First:
+class _FirstWanted:
     """Wants of the first ``number`` dead letters those that are meant.
 
     One that is replayed and fails again comes back behind the others while we are still

@@ -7,14 +7,14 @@ import os
 import typing as t
 from collections.abc import Callable
 
-from ..logs import logger_named
+from ..logs import get_logger
 from ..running.health.endpoint import Endpoint
 from ..running.health.reporters import HealthFile
 from ..running.health.reporters import Systemd
 from ..running.health.verdict import Verdict
 from ..running.sockets import listen
 
-logger = logger_named("flask_qconsume.checks")
+logger = get_logger("flask_qconsume.checks")
 
 
 class Watched(t.Protocol):

@@ -8,7 +8,7 @@ import click
 
 from ..extension import AppConsumers
 from ..registration.consumer import Consumer
-from ..registration.missing import why_nothing
+from ..registration.missing import explain_no_consumers
 from .context import with_consumers
 from .descriptions import handler_name
 from .descriptions import retry_in_short
@@ -43,7 +43,7 @@ def list_consumers(app: AppConsumers, sort: str) -> None:
     """Show the consumers of the app: their queues, settings and handlers."""
     found = sorted(app.consumers.values(), key=_SORTS[sort])  # type: ignore[arg-type]
     if not found:
-        click.echo(f"Nothing to list: {why_nothing(app.consumers)}")
+        click.echo(f"Nothing to list: {explain_no_consumers(app.consumers)}")
         return
     click.echo(table(_HEADERS, [_row(consumer) for consumer in found]))
 

@@ -15,8 +15,8 @@ from ..errors import BrokerError
 from ..errors import UnsupportedByBroker
 from ..extension import AppConsumers
 from ..registration.consumer import Consumer
-from ..text import counted
-from ..text import printable
+from ..text import escape
+from ..text import pluralize
 from .context import with_consumers
 from .descriptions import handler_name
 from .descriptions import retries_in_words
@@ -115,7 +115,7 @@ def _of_consumer(app: AppConsumers, consumer: Consumer) -> Lines:
     yield (
         "dead letters",
         f"{dead}, kept {spoken(settings.dead_letter_ttl)};"
-        f" after {counted(consumer.retry.max_attempts, 'attempt')}"
+        f" after {pluralize(consumer.retry.max_attempts, 'attempt')}"
         + (f" or {limit}" if app.broker.capabilities.survives_worker_death else ""),
     )
     if getattr(queue.given, "max_priority", None):
@@ -162,7 +162,7 @@ def _stale(app: AppConsumers) -> Lines:
     try:
         found = app.broker.stale_bindings()
     except BrokerError as error:
-        yield "unknown", f"the broker could not be asked: {printable(error)}"
+        yield "unknown", f"the broker could not be asked: {escape(error)}"
         return
     for binding in found:
         yield binding.queue, f"still gets {bound([binding])}"

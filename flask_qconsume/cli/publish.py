@@ -14,8 +14,8 @@ from ..formats.table import Formats
 from ..message import Message
 from ..settings import JSON
 from ..settings import MSGPACK
-from ..text import printable
-from ..text import quoted
+from ..text import escape
+from ..text import quote
 from .context import check_shared
 from .context import with_consumers
 from .durations import Duration
@@ -93,7 +93,7 @@ def _parsed(raw: bytes, content_type: str) -> t.Any:
         return Json().decode(Message(raw, "", content_type=content_type))
     except Exception as error:
         raise click.UsageError(
-            f"The body is no JSON ({printable(error)}). Quote it for the shell, as in"
+            f"The body is no JSON ({escape(error)}). Quote it for the shell, as in"
             " '{\"id\": 1}'; or say what it is by --content-type, such as text/plain."
         ) from error
 
@@ -101,5 +101,5 @@ def _parsed(raw: bytes, content_type: str) -> t.Any:
 def _header(text: str) -> tuple[str, str]:
     name, found, value = text.partition("=")
     if not found or not name:
-        raise click.UsageError(f"A header is NAME=VALUE, not {quoted(text)}.")
+        raise click.UsageError(f"A header is NAME=VALUE, not {quote(text)}.")
     return name, value

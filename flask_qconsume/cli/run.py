@@ -22,9 +22,9 @@ from ..broker.checks import unshared
 from ..errors import UnsupportedByBroker
 from ..extension import consumers_of
 from ..log_handlers import log_all_to
-from ..log_handlers import log_as
-from ..logs import logger_named
-from ..registration.registry import find
+from ..log_handlers import use_app_logging
+from ..logs import get_logger
+from ..registration.registry import find_consumer
 from ..running.health.reporters import Systemd
 from ..running.patched import is_patched
 from .context import clean_errors
@@ -329,7 +329,7 @@ def _check_processes(app: Flask, names: Sequence[str]) -> None:
     """Say once what is wrong, and not in each process."""
     consumers = consumers_of(app)
     for name in names:
-        find(consumers.consumers, name)
+        find_consumer(consumers.consumers, name)
     if not consumers.broker.capabilities.shared:
         raise UnsupportedByBroker(
             f"'--processes' needs a broker that processes share, and"
@@ -368,7 +368,7 @@ def _supervisor(
     return Supervisor(command, {**environment, **(extra or {})}, **kwargs)
 
 
-logger = logger_named("flask_qconsume.run")
+logger = get_logger("flask_qconsume.run")
 
 
 def log_to_stderr(app: Flask | None = None) -> None:
@@ -376,7 +376,7 @@ def log_to_stderr(app: Flask | None = None) -> None:
 
     :param app: The app; ``None`` in a process that has not loaded it.
     """
-    if log_as(app):
+    if use_app_logging(app):
         return
     handler = logging.StreamHandler()
     process = " [%(process)d]" if _is_child() else ""

@@ -17,7 +17,7 @@ from ..broker.base import Suspects
 from ..broker.topology import QueuePlan
 from ..extension import AppConsumers
 from ..registration.consumer import Consumer
-from ..registration.registry import find
+from ..registration.registry import find_consumer
 from .context import check_shared
 from .context import with_consumers
 from .durations import spoken
@@ -68,7 +68,9 @@ def status(app: AppConsumers, names: tuple[str, ...], as_lines: bool) -> None:
     """
     check_shared(app, "count messages")
     consumers = app.consumers
-    chosen = [find(consumers, name) for name in names] or list(consumers.values())
+    chosen = [find_consumer(consumers, name) for name in names] or list(
+        consumers.values()
+    )
     found = _standings(app, chosen, time.time())
     held_back = app.broker.held_back() if found else None
     if as_lines:

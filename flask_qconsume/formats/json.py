@@ -17,7 +17,7 @@ import uuid
 from ..message import Message
 from ..settings import JSON
 from ..settings import MAX_ITEMS
-from ..text import printable
+from ..text import escape
 from .base import Format
 from .bounds import MAX_DEPTH
 from .bounds import check_depth
@@ -92,7 +92,7 @@ def _no_constant(name: str) -> t.Any:
 def _finite(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
-        raise ValueError(f"the number {printable(digits, 40)} is too large")
+        raise ValueError(f"the number {escape(digits, 40)} is too large")
     return number
 
 

@@ -16,8 +16,8 @@ from ..errors import UndecodableMessage
 from ..message import Message
 from ..settings import MAX_ITEMS
 from ..settings import PROTOBUF
-from ..text import printable
-from ..text import quoted
+from ..text import escape
+from ..text import quote
 from .base import Decoder
 from .base import Format
 from .protobuf_bounds import check_plain
@@ -52,7 +52,7 @@ class Protobuf(Format):
         for given in types:
             if not is_protobuf_class(given):
                 raise RegistrationError(
-                    f"'Protobuf' takes generated message classes, not {quoted(given)}."
+                    f"'Protobuf' takes generated message classes, not {quote(given)}."
                 )
         self._types = {_name(cls): cls for cls in types}
         self._header = header
@@ -69,7 +69,7 @@ class Protobuf(Format):
         if cls is None:
             known = ", ".join(sorted(self._types)) or "none"
             raise UndecodableMessage(
-                f"the protobuf type '{printable(name)}' is not known here; there are:"
+                f"the protobuf type '{escape(name)}' is not known here; there are:"
                 f" {known}"
             )
         return _parsed(cls, message.raw, self._max_items)
@@ -106,7 +106,7 @@ class Protobuf(Format):
             return _recognised(cls, message.raw, self._max_items)
         if name != _name(cls):
             raise UndecodableMessage(
-                f"it is a protobuf '{printable(name)}', and the consumer takes"
+                f"it is a protobuf '{escape(name)}', and the consumer takes"
                 f" '{_name(cls)}'"
             )
         return _parsed(cls, message.raw, self._max_items)
@@ -137,7 +137,7 @@ class ProtobufSchema:
             return _from_plain(data, self.cls())
         except Exception as error:
             raise InvalidMessage(
-                f"it is no '{_name(self.cls)}': {printable(error)}"
+                f"it is no '{_name(self.cls)}': {escape(error)}"
             ) from error
 
 
@@ -201,7 +201,7 @@ def _parsed(cls: t.Any, raw: bytes, max_items: int) -> t.Any:
     except Exception as error:
         hint = "; it may be framed for a schema registry" if raw[:1] == b"\0" else ""
         raise UndecodableMessage(
-            f"the body is no '{_name(cls)}': {printable(error)}{hint}"
+            f"the body is no '{_name(cls)}': {escape(error)}{hint}"
         ) from error
     if not message.IsInitialized():
         missing = ", ".join(message.FindInitializationErrors())

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ..errors import RegistrationError
 from ..settings import JSON
 from ..settings import MAX_ITEMS
-from ..text import quoted
+from ..text import quote
 from .base import Decoder
 from .base import Format
 from .json import Json
@@ -96,18 +96,18 @@ def check_format(given: t.Any, others: Iterable[Format]) -> None:
     if not isinstance(given, Format):
         raise RegistrationError(
             f"'register_format' takes an instance of a subclass of 'Format', not"
-            f" {quoted(given)}."
+            f" {quote(given)}."
         )
     names = given.content_types
     if not names or isinstance(names, str):
         raise RegistrationError(
             f"'{type(given).__name__}.content_types' must be a list of content types,"
-            f" not {quoted(names)}."
+            f" not {quote(names)}."
         )
     for name in names:
         if not isinstance(name, str) or name != normal(name) or not name:
             raise RegistrationError(
-                f"The content type {quoted(name)} of '{type(given).__name__}' must be a"
+                f"The content type {quote(name)} of '{type(given).__name__}' must be a"
                 " text in lower case and without parameters, such as"
                 " 'application/avro'."
             )

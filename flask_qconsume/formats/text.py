@@ -14,7 +14,7 @@ from ..message import Message
 from ..settings import BYTES
 from ..settings import JSON
 from ..settings import TEXT
-from ..text import printable
+from ..text import escape
 from .base import Format
 
 #: kombu writes these as the "encoding" of bodies that have no character set.
@@ -84,7 +84,7 @@ def text_of(message: Message) -> str:
         return _decoded(message.raw, charset).removeprefix(_MARK)
     except LookupError:
         raise UndecodableMessage(
-            f"the character set '{printable(charset)}' is not known"
+            f"the character set '{escape(charset)}' is not known"
         ) from None
 
 
@@ -100,7 +100,7 @@ def check_charset(raw: bytes, content_type: str) -> None:
     except (LookupError, ValueError):
         pass
     raise ValueError(
-        f"it would be UTF-8, not '{printable(charset)}'; leave the character set out,"
+        f"it would be UTF-8, not '{escape(charset)}'; leave the character set out,"
         " or publish bytes"
     )
 

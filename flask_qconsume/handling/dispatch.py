@@ -34,10 +34,10 @@ from marshmallow import ValidationError
 
 from ..errors import Interrupted
 from ..errors import InvalidMessage
-from ..logs import logger_named
+from ..logs import get_logger
 from ..message import Message
-from ..message import begin
-from ..message import fill_in
+from ..message import set_body
+from ..message import start_deadline
 from ..outcomes import Ack
 from ..outcomes import Drop
 from ..outcomes import Outcome
@@ -45,17 +45,17 @@ from ..outcomes import Reject
 from ..outcomes import Retry
 from ..registration.consumer import Consumer
 from ..registration.consumer import Hook
-from ..text import counted
-from ..text import printable
+from ..text import escape
+from ..text import pluralize
 from . import signals
 from .context import Handling
 from .context import current
 from .payload import decode
-from .refusals import refusal
+from .refusals import create_refusal
 from .result import Result
-from .result import as_value
+from .result import strip_raise
 
-logger = logger_named("flask_qconsume.dispatch")
+logger = get_logger("flask_qconsume.dispatch")
 
 #: Makes a context manager that throws ``HandlerTimeout`` after so many seconds.
 TimeLimit = Callable[[float], contextlib.AbstractContextManager[t.Any]]
@@ -86,7 +86,7 @@ def dispatch(
     :param now: Seconds since 1970, to tell whether the message has expired.
     :raises Interrupted: the only thing that is raised: the delivery stays unsettled.
     """
-    begin(message, consumer.timeout, stopping)
+    start_deadline(message, consumer.timeout, stopping)
     result = _Run(app, consumer, limit, now, message.attempt).handle(message)
     if result is _ACKED and not signals.message_handled.receivers:
         return result  # There is nothing to tell, and nobody to be told.
@@ -195,7 +195,7 @@ class _Run:
         if message.expires_at is not None and message.expires_at <= self._now():
             return Drop("expired before it was consumed")
         body = None if message.tombstone else self._decoded(message)
-        fill_in(message, body)
+        set_body(message, body)
         for hook in self._hooks.before:
             found = _outcome_of(hook, hook())
             if found is not None:
@@ -217,11 +217,11 @@ class _Run:
         try:
             return schema.load(body)
         except ValidationError as error:
-            raise refusal(error) from error
+            raise create_refusal(error) from error
 
     def _of_raised(self, outcome: Outcome) -> Result:
         cause = _cause(outcome)
-        return Result(self._decided(as_value(outcome)), cause, foreseen=True)
+        return Result(self._decided(strip_raise(outcome)), cause, foreseen=True)
 
     def _of_error(self, error: BaseException) -> Result:
         """What the error handlers say of it, or else the retry policy."""
@@ -230,7 +230,7 @@ class _Run:
         except Interrupted:
             raise
         except Outcome as raised:
-            outcome = as_value(raised)
+            outcome = strip_raise(raised)
         except BaseException as another:
             return Result(self._by_policy(another), another)
         if outcome is not None:
@@ -266,7 +266,7 @@ class _Run:
             except Interrupted:
                 raise
             except Outcome as outcome:
-                found = as_value(outcome)
+                found = strip_raise(outcome)
             except BaseException as error:
                 self._spoil(error)
                 continue
@@ -361,7 +361,7 @@ def _log(consumer: Consumer, message: Message, result: Result) -> None:
         logger.warning(
             "%s: message %s failed (attempt %d of %d), again in %.1f s: %s%s",
             consumer.name,
-            printable(message.id),
+            escape(message.id),
             message.attempt,
             consumer.retry.max_attempts,
             outcome.delay,
@@ -374,17 +374,17 @@ def _log(consumer: Consumer, message: Message, result: Result) -> None:
         logger.error(
             "%s: message %s is a dead letter after %s: %s",
             consumer.name,
-            printable(message.id),
-            counted(message.attempt, "attempt"),
-            printable(outcome.reason),
+            escape(message.id),
+            pluralize(message.attempt, "attempt"),
+            escape(outcome.reason),
             exc_info=None if hidden else _unforeseen(result),
         )
     elif isinstance(outcome, Drop):
         logger.info(
             "%s: message %s dropped: %s",
             consumer.name,
-            printable(message.id),
-            printable(outcome.reason),
+            escape(message.id),
+            escape(outcome.reason),
         )
 
 
@@ -401,7 +401,7 @@ def _note(consumer: Consumer, result: Result) -> tuple[BaseException | None, str
     first = count == 1 and consumer.log_tracebacks == "first"
     if first or consumer.log_tracebacks == "always":
         return error, ""
-    return None, f" (at {printable(place)}, {counted(count, 'time')} so far)"
+    return None, f" (at {escape(place)}, {pluralize(count, 'time')} so far)"
 
 
 def _complain(text: str, consumer: Consumer, error: BaseException) -> None:
@@ -417,7 +417,7 @@ def _complain(text: str, consumer: Consumer, error: BaseException) -> None:
 def _described(error: BaseException | None) -> str:
     if error is None:
         return "it was asked for"
-    return f"{type(error).__name__}: {printable(error)}"
+    return f"{type(error).__name__}: {escape(error)}"
 
 
 def _unforeseen(result: Result) -> BaseException | None:

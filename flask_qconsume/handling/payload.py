@@ -29,8 +29,8 @@ from ..formats.text import check_charset
 from ..message import Message
 from ..outcomes import Outcome
 from ..settings import JSON
-from ..text import printable
-from ..text import said
+from ..text import escape
+from ..text import stringify
 
 #: Set by a transport that could not read a message's properties: the reason.
 UNREADABLE = "x-qconsume-unreadable"
@@ -56,7 +56,7 @@ def decode(message: Message, decoders: Decoders, max_size: int) -> t.Any:
     decoder = decoders.get(given) or decoder_of(decoders, given)
     if decoder is None:
         raise UndecodableMessage(
-            f"the content type '{printable(normal(given or ''))}' is not accepted;"
+            f"the content type '{escape(normal(given or ''))}' is not accepted;"
             f" there are: {', '.join(names(decoders))}"
         )
     if "compression" in headers or message.content_encoding in BY_ENCODING:
@@ -89,7 +89,7 @@ def _grown(raw: bytes, name: t.Any, known: Decompressors, max_size: int) -> byte
     found = known.get(name) if isinstance(name, str) else None
     if found is None:
         raise UndecodableMessage(
-            f"the body is compressed by '{printable(name)}', which is not supported;"
+            f"the body is compressed by '{escape(name)}', which is not supported;"
             f" there are: {', '.join(known)}"
         )
     try:
@@ -121,7 +121,7 @@ def encode(
     format = formats.find(content_type)
     if format is None:
         raise ValueError(
-            f"There is no encoder for '{printable(content_type)}': publish bytes, or"
+            f"There is no encoder for '{escape(content_type)}': publish bytes, or"
             f" one of: {', '.join(names(formats.decoders()))}."
         )
     raw = format.encode(body, routing_key)
@@ -137,7 +137,7 @@ def encode(
 
 def _told(error: Exception) -> str:
     """What an error says; of which kind it is, where that says more."""
-    kind, text = type(error).__name__, printable(said(error))
+    kind, text = type(error).__name__, escape(stringify(error))
     if not text:
         return kind
     return text if isinstance(error, ValueError) else f"{kind}: {text}"

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from marshmallow import ValidationError
 
 from ..errors import InvalidMessage
-from ..text import said
-from ..text import shortened
+from ..text import shorten
+from ..text import stringify
 
 _MOST = 1_000
 #: Characters of a reason; the details have more.
@@ -23,19 +23,19 @@ _LONGEST = 2_000
 T = t.TypeVar("T")
 
 
-def refusal(error: ValidationError) -> InvalidMessage:
+def create_refusal(error: ValidationError) -> InvalidMessage:
     """The error for a body that a schema refused.
 
     :param error: Loses what is beyond the first thousand errors: it is shown in the
         traceback, too.
     """
-    error.args = tuple(_First(_MOST).of(each) for each in error.args)
-    error.messages = _First(_MOST).of(error.messages)
-    text = shortened(said(error), _LONGEST)
+    error.args = tuple(_ErrorLimit(_MOST).of(each) for each in error.args)
+    error.messages = _ErrorLimit(_MOST).of(error.messages)
+    text = shorten(stringify(error), _LONGEST)
     return InvalidMessage(f"the schema refused it: {text}", error.messages)
 
 
-class _First:
+class _ErrorLimit:
     """Takes the first leaves of a tree of mappings and lists."""
 
     def __init__(self, most: int) -> None:

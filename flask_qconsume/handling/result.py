@@ -41,7 +41,7 @@ class Result:
                 _clear(each.__traceback__)
 
 
-def as_value(outcome: Outcome) -> Outcome:
+def strip_raise(outcome: Outcome) -> Outcome:
     """An outcome that was raised, without what it keeps of that."""
     outcome.__traceback__ = outcome.__cause__ = outcome.__context__ = None
     return outcome

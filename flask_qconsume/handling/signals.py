@@ -10,9 +10,9 @@ import typing as t
 from blinker import NamedSignal
 from blinker import Namespace
 
-from ..logs import logger_named
+from ..logs import get_logger
 
-logger = logger_named("flask_qconsume.signals")
+logger = get_logger("flask_qconsume.signals")
 
 _signals = Namespace()
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from flask import Flask
 
 from ..errors import WorkerError
-from ..text import quoted
+from ..text import quote
 
 #: How many wrappers may be around an app.
 _DEPTH = 10
@@ -25,7 +25,7 @@ def find_app(wsgi: t.Any) -> Flask:
         return found[0]
     what = "no Flask app with a QConsume" if not found else "several Flask apps"
     raise WorkerError(
-        f"Found {what} in the WSGI callable {quoted(wsgi)}, so it is not clear whose"
+        f"Found {what} in the WSGI callable {quote(wsgi)}, so it is not clear whose"
         " consumers to run. Say it in your gunicorn file: 'hooks = Hooks(app=lambda"
         " wsgi: …)', with 'post_worker_init = hooks.post_worker_init' and 'worker_exit"
         " = hooks.worker_exit'."

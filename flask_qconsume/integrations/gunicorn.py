@@ -38,9 +38,9 @@ from ..errors import QConsumeError
 from ..errors import UnsupportedByBroker
 from ..errors import WorkerError
 from ..log_handlers import add_handlers
-from ..log_handlers import log_as
+from ..log_handlers import use_app_logging
 from ..running.patched import is_patched
-from ..text import printable
+from ..text import escape
 from .finding import find_app
 
 if t.TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Hooks:
         try:
             _check(worker)
             app = self._find(worker.wsgi)
-            if not log_as(app):
+            if not use_app_logging(app):
                 gunicorns = worker.log.error_log
                 add_handlers(gunicorns.handlers, gunicorns.level)
             hosted = _Hosted(app, self._names, worker)
@@ -176,7 +176,7 @@ class _Hosted:
         from ..running.backoff import Backoff
 
         self._host.log.error(
-            "The consumers cannot run yet, trying again: %s", printable(error)
+            "The consumers cannot run yet, trying again: %s", escape(error)
         )
         _spawn(self._try_again, Backoff())
 

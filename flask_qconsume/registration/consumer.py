@@ -14,8 +14,8 @@ from ..formats.protobuf import is_protobuf_class
 from ..formats.table import Decoders
 from ..retry import RetryPolicy
 from ..settings import check_option
-from ..text import problem_of
-from ..text import quoted
+from ..text import find_name_problem
+from ..text import quote
 from .failures import Failures
 
 #: Bytes of AMQP's short strings.
@@ -53,7 +53,7 @@ class Declared:
 
 
 @dataclass(frozen=True)
-class Hooks:
+class MessageHooks:
     """What runs around the handler, in the order in which it is called."""
 
     before: tuple[Hook, ...] = ()
@@ -86,7 +86,7 @@ class Consumer:
     given: t.Any = None
     #: ``"none"``, ``"key"`` or ``"partition"``.
     ordering: str = "none"
-    hooks: Hooks = field(default_factory=Hooks)
+    hooks: MessageHooks = field(default_factory=MessageHooks)
     #: Which failures are logged with their tracebacks: ``QCONSUME_LOG_TRACEBACKS``.
     log_tracebacks: str = "first"
     #: What has failed so far, in this process.
@@ -135,7 +135,7 @@ def declared(
 def _check_name(name: t.Any) -> None:
     if not isinstance(name, str) or not name or "." in name:
         raise RegistrationError(
-            f"The consumer's name {quoted(name)} must be a text without a dot: the dots"
+            f"The consumer's name {quote(name)} must be a text without a dot: the dots"
             " of its full name stand between blueprints. Give another one by 'name='."
         )
     _check_text("The consumer's name", name)
@@ -143,15 +143,15 @@ def _check_name(name: t.Any) -> None:
 
 def _check_text(what: str, text: str) -> None:
     """Refuse a name that no broker, log or header could show."""
-    if problem := problem_of(text):
-        raise RegistrationError(f"{what} {quoted(text)} cannot be one: {problem}.")
+    if problem := find_name_problem(text):
+        raise RegistrationError(f"{what} {quote(text)} cannot be one: {problem}.")
 
 
 def _check_handler(name: str, handler: t.Any) -> None:
     if not callable(handler):
         raise RegistrationError(
             f"The handler of the consumer '{name}' must be a function of one argument,"
-            f" the body, not {quoted(handler)}."
+            f" the body, not {quote(handler)}."
         )
     if inspect.iscoroutinefunction(handler):
         raise RegistrationError(
@@ -187,7 +187,7 @@ def _check_queue(name: str, queue: t.Any, routing_key: t.Any) -> None:
     if not is_kombu_queue(queue):
         raise RegistrationError(
             f"The queue of the consumer '{name}' must be a name or a kombu.Queue, not"
-            f" {quoted(queue)}. Was the decorator used without its arguments?"
+            f" {quote(queue)}. Was the decorator used without its arguments?"
         )
     if not queue.name:
         raise RegistrationError(
@@ -218,7 +218,7 @@ def _check_given(of: str, queue: t.Any) -> None:
 def _check_length(what: str, text: str) -> None:
     if len(text.encode()) > _LONGEST:
         raise RegistrationError(
-            f"{what} {quoted(text)} is longer than {_LONGEST} bytes."
+            f"{what} {quote(text)} is longer than {_LONGEST} bytes."
         )
 
 
@@ -235,7 +235,7 @@ def _routing_keys(name: str, given: t.Any) -> tuple[str, ...]:
         return ()
     if not isinstance(given, (str, list, tuple, set, frozenset)):
         raise RegistrationError(
-            f"The routing key {quoted(given)} of the consumer '{name}' must be a text"
+            f"The routing key {quote(given)} of the consumer '{name}' must be a text"
             " or a list of texts, such as 'order.created' or ['order.*', 'stock.#']."
         )
     keys = (given,) if isinstance(given, str) else tuple(given)
@@ -264,7 +264,7 @@ def _schema(name: str, schema: t.Any) -> SchemaLike | None:
     if not callable(getattr(made, "load", None)):
         raise RegistrationError(
             f"The schema of the consumer '{name}' must be a marshmallow Schema or a"
-            f" protobuf message class, not {quoted(schema)}."
+            f" protobuf message class, not {quote(schema)}."
         )
     return t.cast(SchemaLike, made)
 
@@ -275,5 +275,5 @@ def _checked(name: str, key: str, value: t.Any) -> t.Any:
     except (TypeError, ValueError) as error:
         detail = str(error).rstrip(".")
         raise RegistrationError(
-            f"'{key}' of the consumer '{name}' cannot be {quoted(value)}: {detail}."
+            f"'{key}' of the consumer '{name}' cannot be {quote(value)}: {detail}."
         ) from error

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .consumer import Consumer
-from .scaffold import forgotten
+from .scaffold import list_unregistered
 
 
-def why_nothing(consumers: Mapping[str, Consumer]) -> str:
+def explain_no_consumers(consumers: Mapping[str, Consumer]) -> str:
     """Explain why nothing of an app can be consumed.
 
     :param consumers: All consumers of the app; none of them is enabled.
     """
     if consumers:
         return "'QCONSUME_CONSUMERS' disables every consumer of the app."
-    if unregistered := why_not_all():
+    if unregistered := explain_unregistered():
         return f"the app has no consumers. {unregistered}"
     return (
         "the app has no consumers. Decorate a function by '@blueprint.consumer(…)' of a"
@@ -24,9 +24,9 @@ def why_nothing(consumers: Mapping[str, Consumer]) -> str:
     )
 
 
-def why_not_all() -> str:
+def explain_unregistered() -> str:
     """Name blueprints and extensions with consumers and no app; empty if none."""
-    calls = "; ".join(forgotten())
+    calls = "; ".join(list_unregistered())
     if not calls:
         return ""
     return (

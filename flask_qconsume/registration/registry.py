@@ -17,12 +17,12 @@ from ..errors import UnknownConsumer
 from ..formats.table import Formats
 from ..settings import MAX_ITEMS
 from ..settings import Settings
-from ..settings import suggestion
-from ..text import quoted
+from ..settings import suggest
+from ..text import quote
 from .consumer import Consumer
 from .consumer import Declared
 from .consumer import Hook
-from .consumer import Hooks
+from .consumer import MessageHooks
 from .scope import Scope
 
 _KEY = "qconsume_registry"
@@ -104,7 +104,7 @@ class Registry:
             if name not in names:
                 raise ConfigurationError(
                     f"'QCONSUME_CONSUMERS' names the consumer '{name}', which is not"
-                    f" registered{suggestion(name, names)} There are: {_list(names)}."
+                    f" registered{suggest(name, names)} There are: {_list(names)}."
                 )
 
     def _consumer(
@@ -137,10 +137,10 @@ class Registry:
             log_tracebacks=settings.log_tracebacks,
         )
 
-    def _hooks(self, scope_name: str) -> Hooks:
+    def _hooks(self, scope_name: str) -> MessageHooks:
         outside_in = list(self._chain(scope_name))
         inside_out = outside_in[::-1]
-        return Hooks(
+        return MessageHooks(
             before=tuple(h for s in outside_in for h in s.before_message),
             after=tuple(h for s in inside_out for h in s.after_message[::-1]),
             teardown=tuple(h for s in inside_out for h in s.teardown_message[::-1]),
@@ -182,13 +182,13 @@ class _Options:
         if policy not in known:
             raise ConfigurationError(
                 f"The consumer '{consumer}' wants the retry policy '{policy}', which is"
-                f" not in 'QCONSUME_RETRY_POLICIES'{suggestion(policy, known)} There"
+                f" not in 'QCONSUME_RETRY_POLICIES'{suggest(policy, known)} There"
                 f" are: {_list(known)}."
             )
         return known[policy]
 
 
-def find(consumers: t.Mapping[str, Consumer], name: str) -> Consumer:
+def find_consumer(consumers: t.Mapping[str, Consumer], name: str) -> Consumer:
     """The consumer of that full name.
 
     :raises UnknownConsumer: if there is none.
@@ -197,7 +197,7 @@ def find(consumers: t.Mapping[str, Consumer], name: str) -> Consumer:
         return consumers[name]
     except KeyError:
         raise UnknownConsumer(
-            f"There is no consumer {quoted(name)}{suggestion(name, consumers)}"
+            f"There is no consumer {quote(name)}{suggest(name, consumers)}"
             f" There are: {_list(consumers)}."
         ) from None
 

@@ -17,7 +17,7 @@ from flask.sansio.blueprints import BlueprintSetupState
 
 from ..errors import RegistrationError
 from ..retry import RetryPolicy
-from ..text import quoted
+from ..text import quote
 from .consumer import Hook
 from .consumer import declared
 from .registry import Registry
@@ -213,12 +213,12 @@ class ConsumerScaffold:
     def _add_hook(self, kind: str, hook: F) -> F:
         self._qconsume_scope.check_open(kind)
         if not callable(hook):
-            raise RegistrationError(f"'{kind}' takes a function, not {quoted(hook)}.")
+            raise RegistrationError(f"'{kind}' takes a function, not {quote(hook)}.")
         getattr(self._qconsume_scope, kind).append(hook)
         return hook
 
 
-def forgotten() -> list[str]:
+def list_unregistered() -> list[str]:
     """For each blueprint or extension that has consumers and no app: what to call."""
     if any(_unowned()):
         # Those that nothing refers to any more are not part of the program.
@@ -237,5 +237,5 @@ def _unowned() -> list[ConsumerScaffold]:
 def _check_error_class(error: t.Any) -> None:
     if not (isinstance(error, type) and issubclass(error, BaseException)):
         raise RegistrationError(
-            f"'message_errorhandler' takes an exception class, not {quoted(error)}."
+            f"'message_errorhandler' takes an exception class, not {quote(error)}."
         )

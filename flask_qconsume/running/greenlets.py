@@ -18,9 +18,9 @@ import weakref
 
 import gevent
 
-from ..logs import logger_named
+from ..logs import get_logger
 
-logger = logger_named("flask_qconsume.greenlets")
+logger = get_logger("flask_qconsume.greenlets")
 
 _all: weakref.WeakSet[OwnGreenlet] = weakref.WeakSet()
 

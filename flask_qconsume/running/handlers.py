@@ -24,13 +24,13 @@ import gevent
 from ..broker.link import Delivery
 from ..errors import Interrupted
 from ..handling.result import Result
-from ..logs import logger_named
+from ..logs import get_logger
 from . import greenlets
 from .event import Event
 from .fair_share import Turns
 from .greenlets import OwnGreenlet
 
-logger = logger_named("flask_qconsume.handlers")
+logger = get_logger("flask_qconsume.handlers")
 
 
 class Job:

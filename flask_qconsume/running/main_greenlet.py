@@ -12,13 +12,13 @@ from collections.abc import Callable
 
 import gevent
 
-from ..logs import logger_named
-from ..text import printable
+from ..logs import get_logger
+from ..text import escape
 from . import greenlets
 from .event import Event
 from .greenlets import ProtectedGreenlet
 
-logger = logger_named("flask_qconsume.run")
+logger = get_logger("flask_qconsume.run")
 
 T = t.TypeVar("T")
 
@@ -44,7 +44,7 @@ def wait_for_stop(asked: Event) -> bool:
             logger.error(text, _named(error), exc_info=error)
             return False
         except gevent.Timeout as timeout:
-            logger.warning("A hook has left a time-out running: %s", printable(timeout))
+            logger.warning("A hook has left a time-out running: %s", escape(timeout))
     return True
 
 
@@ -60,4 +60,4 @@ def complete(function: Callable[..., T], *args: t.Any) -> T:
 
 
 def _named(error: BaseException) -> str:
-    return f"{type(error).__name__}({printable(error)})"
+    return f"{type(error).__name__}({escape(error)})"

@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 from ..errors import BrokerError
 from ..errors import BrokerUnavailable
-from ..logs import logger_named
-from ..text import counted
-from ..text import printable
+from ..logs import get_logger
+from ..text import escape
+from ..text import pluralize
 
-logger = logger_named("flask_qconsume.outages")
+logger = get_logger("flask_qconsume.outages")
 
 #: Seconds from the first line of an outage to the second, and from then on the longest.
 _FIRST, _LONGEST = 10.0, 600.0
@@ -66,7 +66,7 @@ class OutageLog:
             "%s: %s: %s%s",
             subscription,
             text,
-            printable(error),
+            escape(error),
             _so_far(outage, now),
             exc_info=error if is_due and not isinstance(error, BrokerError) else None,
         )
@@ -89,11 +89,11 @@ def _cause(error: BaseException) -> str:
     """Tells what all subscriptions meet with from what befalls one of them."""
     if isinstance(error, BrokerUnavailable):
         return "unavailable"
-    return f"{type(error).__name__}: {printable(error)}"
+    return f"{type(error).__name__}: {escape(error)}"
 
 
 def _so_far(outage: _Outage, now: float) -> str:
     if now == outage.began:
         return ""
-    number = counted(len(outage.subscriptions), "connection")
+    number = pluralize(len(outage.subscriptions), "connection")
     return f" (for {now - outage.began:.0f} s, {number} missing)"

@@ -14,11 +14,11 @@ from collections.abc import Callable
 
 import gevent
 
-from ..logs import logger_named
+from ..logs import get_logger
 from .event import Event
 from .greenlets import ProtectedGreenlet
 
-logger = logger_named("flask_qconsume.lookout")
+logger = get_logger("flask_qconsume.lookout")
 
 #: Seconds that a look has to end when all else has.
 _PATIENCE = 2.0

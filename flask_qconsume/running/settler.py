@@ -23,15 +23,15 @@ from ..broker.link import Forward
 from ..broker.link import Lane
 from ..errors import BrokerError
 from ..errors import PublishRefused
-from ..logs import logger_named
-from ..text import counted
-from ..text import printable
+from ..logs import get_logger
+from ..text import escape
+from ..text import pluralize
 from .backoff import Backoff
 from .event import Event
 from .greenlets import ProtectedGreenlet
 from .put_off import PutOff
 
-logger = logger_named("flask_qconsume.settler")
+logger = get_logger("flask_qconsume.settler")
 
 #: What becomes of a delivery: a delivery itself stands for its acknowledgement.
 Settlement = Delivery | Forward
@@ -225,9 +225,9 @@ class Settler:
             " retries that are not handled, since others need their places here. Make"
             " room in that queue: %s",
             failed[0][0].delivery.link.queue,
-            counted(len(failed), "message"),
+            pluralize(len(failed), "message"),
             PARKED_FOR,
-            printable(failed[0][1]),
+            escape(failed[0][1]),
         )
         for forward, _ in failed:
             self._forwards.put(forward.parked())
@@ -237,10 +237,10 @@ class Settler:
         logger.error(
             "Could not forward %s of '%s', unsettled until then; trying again in"
             " %.1f s: %s",
-            counted(len(failed), "message"),
+            pluralize(len(failed), "message"),
             failed[0][0].delivery.link.queue,
             delay,
-            printable(failed[0][1]),
+            escape(failed[0][1]),
         )
         self._put_off.add([forward for forward, _ in failed], delay)
 

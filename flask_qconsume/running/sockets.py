@@ -8,8 +8,8 @@ from __future__ import annotations
 import socket
 
 from ..errors import WorkerError
-from ..text import printable
-from ..text import quoted
+from ..text import escape
+from ..text import quote
 
 _BACKLOG = 1024
 
@@ -29,7 +29,7 @@ def listen(address: str) -> socket.socket:
         return socket.create_server(place, family=family, backlog=_BACKLOG)
     except (OSError, ValueError) as error:
         raise WorkerError(
-            f"Cannot listen on {quoted(address)} ({printable(error)}). Give HOST:PORT"
+            f"Cannot listen on {quote(address)} ({escape(error)}). Give HOST:PORT"
             " of this machine that nobody uses, such as 127.0.0.1:5000 or [::1]:5000."
         ) from error
 

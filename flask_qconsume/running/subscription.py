@@ -28,13 +28,13 @@ from ..errors import HandlerTimeout
 from ..errors import Interrupted
 from ..handling.dispatch import dispatch
 from ..handling.result import Result
-from ..logs import logger_named
+from ..logs import get_logger
 from ..outcomes import Ack
 from ..outcomes import Reject
 from ..outcomes import Retry
 from ..registration.consumer import Consumer
 from ..settings import Settings
-from ..text import printable
+from ..text import escape
 from .backoff import Backoff
 from .delayed import Delayed
 from .event import Event
@@ -51,7 +51,7 @@ from .suspects import to_lane
 from .suspects import triage
 from .time_limits import TimeLimits
 
-logger = logger_named("flask_qconsume.subscription")
+logger = get_logger("flask_qconsume.subscription")
 
 #: Retries sooner than this are held here, since a broker's delays are coarser.
 HELD_HERE = 1.0
@@ -377,7 +377,7 @@ class Subscription:
             logger.error(
                 "%s: message %s is a dead letter: %s",
                 self.name,
-                printable(delivery.message.id),
+                escape(delivery.message.id),
                 forward.headers[headers.REASON],
             )
         self._settler.forward(forward)
@@ -487,7 +487,7 @@ class Subscription:
                 " left alone, and the message goes to its retry policy. Let the handler"
                 " pass on 'HandlerTimeout'.",
                 self.name,
-                printable(delivery.message.id),
+                escape(delivery.message.id),
                 self.consumer.timeout,
             )
             error = HandlerTimeout(self.consumer.timeout)

@@ -13,18 +13,18 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler
 from gevent.pywsgi import WSGIServer
 
-from ..logs import logger_named
-from ..text import counted
-from ..text import printable
+from ..logs import get_logger
+from ..text import escape
+from ..text import pluralize
 from .sockets import url_of
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-logger = logger_named("flask_qconsume.web")
+logger = get_logger("flask_qconsume.web")
 
 #: Has one line for each request.
-access_logger = logger_named("flask_qconsume.access")
+access_logger = get_logger("flask_qconsume.access")
 
 #: Seconds that a connection just made has at a stop, for its first request to arrive.
 _FIRST_REQUEST = 1.0
@@ -79,7 +79,7 @@ class Web:
             server.hang_up(fresh=True)
         ended = bool(server.pool.join(timeout=max(0.0, deadline - time.monotonic())))
         if not ended:
-            cut = counted(len(server.pool), "request")
+            cut = pluralize(len(server.pool), "request")
             logger.warning("Cutting off %s at the deadline", cut)
             server.pool.kill(timeout=1.0)
         return ended
@@ -138,12 +138,12 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
         status = (self._orig_status or self.status or "000").split()[0]
         took = (self.time_finish or time.time()) - self.time_start
         return (
-            f'{_host(self.client_address)} "{printable(self.requestline)}" {status}'
+            f'{_host(self.client_address)} "{escape(self.requestline)}" {status}'
             f" {self.response_length or '-'} {took:.3f} s"
         )
 
     def log_error(self, msg: str, *args: t.Any) -> None:
-        logger.error("%s", printable(msg % args if args else msg))
+        logger.error("%s", escape(msg % args if args else msg))
 
     def hang_up(self) -> None:
         """Read no further than what has arrived: a request in there is answered."""

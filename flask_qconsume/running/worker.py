@@ -25,13 +25,13 @@ from ..broker.link import Lane
 from ..errors import BrokerUnavailable
 from ..errors import WorkerError
 from ..handling import signals
-from ..logs import logger_named
+from ..logs import get_logger
 from ..registration.consumer import Consumer
-from ..registration.missing import why_not_all
-from ..registration.missing import why_nothing
-from ..registration.registry import find
-from ..text import counted
-from ..text import printable
+from ..registration.missing import explain_no_consumers
+from ..registration.missing import explain_unregistered
+from ..registration.registry import find_consumer
+from ..text import escape
+from ..text import pluralize
 from .event import Event
 from .fair_share import SLICE
 from .fair_share import Turns
@@ -42,7 +42,7 @@ from .pace import Pace
 from .reconnect import Lookout
 from .subscription import Subscription
 
-logger = logger_named("flask_qconsume.worker")
+logger = get_logger("flask_qconsume.worker")
 
 #: Seconds that settling, and each hook, may take after the handlers' deadline.
 _GRACE = 4.0
@@ -114,10 +114,10 @@ class Worker:
         signals.send(signals.worker_started, self.app, worker=self)
         if self.names:
             logger.info("Consuming %s", ", ".join(self.names))
-            if unregistered := why_not_all():
+            if unregistered := explain_unregistered():
                 logger.warning("Not all consumers have an app. %s", unregistered)
         else:
-            why = why_nothing(self._consumers.consumers)
+            why = explain_no_consumers(self._consumers.consumers)
             logger.warning("Consuming nothing: %s", why)
 
     def quiet(self) -> None:
@@ -184,7 +184,7 @@ class Worker:
     def _chosen(self, names: t.Sequence[str]) -> list[Consumer]:
         consumers = self._consumers.consumers
         if names:
-            return [find(consumers, name) for name in names]
+            return [find_consumer(consumers, name) for name in names]
         return [consumer for consumer in consumers.values() if consumer.enabled]
 
     def _subscribed(self, consumer: Consumer) -> list[Subscription]:
@@ -242,7 +242,7 @@ class Worker:
         try:
             self._consumers.broker.declare()
         except BrokerUnavailable as error:
-            logger.warning("The broker is not ready yet: %s", printable(error))
+            logger.warning("The broker is not ready yet: %s", escape(error))
 
     def _before(self) -> None:
         self._hooks_begun = True
@@ -262,7 +262,7 @@ class Worker:
             if self.busy and left > _PROGRESS:
                 logger.info(
                     "Stopping: still handling %s, %.0f s left",
-                    counted(self.busy, "message"),
+                    pluralize(self.busy, "message"),
                     deadline - time.monotonic(),
                 )
         return self.busy == 0
@@ -270,7 +270,7 @@ class Worker:
     def _interrupt(self) -> bool:
         logger.warning(
             "Interrupting %s at the deadline; what they handle goes back",
-            counted(self.busy, "handler"),
+            pluralize(self.busy, "handler"),
         )
         for subscription in self.subscriptions:
             subscription.interrupt()
@@ -288,7 +288,7 @@ class Worker:
             logger.warning(
                 "%s in memory, retries and dead letters included: lost when this"
                 " process ends",
-                counted(lost, "message"),
+                pluralize(lost, "message"),
             )
 
     def _finish(self) -> None:

@@ -14,14 +14,14 @@ from dataclasses import field
 
 from flask import Flask
 
-from ..extension import consumers_of
+from ..appconsumers import consumers_of
 from ..handling.dispatch import dispatch
 from ..handling.payload import encode
 from ..message import Message
 from ..message import Outgoing
 from ..outcomes import Outcome
 from ..outcomes import Retry
-from ..registration.registry import find
+from ..registration.registry import find_consumer
 from .capture import Published
 
 
@@ -79,7 +79,7 @@ class TestClient:
             ``id``, ``key`` or ``routing_key``.
         :raises UnknownConsumer: if there is none of that name.
         """
-        found = find(self._consumers.consumers, consumer)
+        found = find_consumer(self._consumers.consumers, consumer)
         formats = self._consumers.formats
         if content_type is None:
             content_type = formats.type_of(body)

@@ -19,8 +19,8 @@ from flask_qconsume.brokers.memory.link import MemoryLink
 from flask_qconsume.brokers.memory.store import MemoryQueue
 from flask_qconsume.brokers.memory.store import Store
 from flask_qconsume.brokers.memory.store import entry_of
-from flask_qconsume.message import begin
-from flask_qconsume.message import fill_in
+from flask_qconsume.message import set_body
+from flask_qconsume.message import start_deadline
 from tests.apps import make_app
 
 
@@ -150,12 +150,12 @@ def test_what_comes_back_is_not_the_message_that_a_handler_may_still_have(
     bench.publish(1)
     links = bench.link(), bench.link()
     (first,) = links[0].read(1)
-    begin(first.message, 10.0, None)
+    start_deadline(first.message, 10.0, None)
     links[0].close()
     (again,) = links[1].read(1)
     until = first.message.deadline
-    begin(again.message, 1_000.0, None)
-    fill_in(again.message, 1)
+    start_deadline(again.message, 1_000.0, None)
+    set_body(again.message, 1)
     assert (first.message.deadline, first.message.body) == (until, None)
     links[1].close()
 

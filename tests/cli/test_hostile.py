@@ -13,7 +13,7 @@ from flask_qconsume import QConsumeError
 from flask_qconsume import Reject
 from flask_qconsume import current_message
 from flask_qconsume.running.worker import Worker
-from flask_qconsume.text import problem_of
+from flask_qconsume.text import find_name_problem
 
 from ..apps import make_app
 from ..brokers.rabbitmq.rabbit import raw_channel
@@ -149,7 +149,7 @@ def test_what_rabbitmq_says_of_others_names_is_told_in_one_line(
 ) -> None:
     """A queue of that name with other arguments, which the broker names in full."""
     # Control characters are refused when it is registered, marks of direction are not.
-    name = "".join(c for c in EVIL if not problem_of(c))
+    name = "".join(c for c in EVIL if not find_name_problem(c))
     assert "\u202e" in name
     with raw_channel(rabbitmq_url) as channel:
         channel.queue_declare(name, durable=False, auto_delete=True)

@@ -22,7 +22,7 @@ from flask_qconsume.handling.payload import decode
 from flask_qconsume.handling.payload import encode
 from flask_qconsume.message import Message
 from flask_qconsume.settings import JSON
-from flask_qconsume.text import printable
+from flask_qconsume.text import escape
 
 from . import values
 from .taps import Taps
@@ -137,8 +137,8 @@ def _read(decode: Decoder, message: Message) -> str:
 def texts(data: bytes) -> None:
     """Any text, shown in a line."""
     text = Taps(data).text()
-    assert printable(text, 40).isprintable()
-    assert text.isprintable() <= (printable(text) == text or len(text) > 500)
+    assert escape(text, 40).isprintable()
+    assert text.isprintable() <= (escape(text) == text or len(text) > 500)
 
 
 #: What keys may lie apart, so that their lowest bits are equal.

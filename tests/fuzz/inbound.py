@@ -46,7 +46,7 @@ def rabbitmq(data: bytes) -> None:
     taps = Taps(data)
     names = [taps.text() for _ in range(2)]
     header = struct.pack(">HHQ", 60, 0, 1) + streams.properties(taps)
-    found = frames.Delivered("tag", 1, False, *names, header, taps.piece(), 0)
+    found = frames.BasicDeliver("tag", 1, False, *names, header, taps.piece(), 0)
     _check(arrivals.delivered(found, QUEUE), _by_rabbitmq)
 
 
@@ -183,7 +183,9 @@ def _read_back(parcel: Parcel) -> Message:
     header = frames.frame_at(written[1], 0)[2]
     assert len(written[1]) <= FRAME_MAX
     body = b"".join(frames.frame_at(each, 0)[2] for each in written[2:])
-    found = frames.Delivered("tag", 1, False, "", parcel.routing_key, header, body, 0)
+    found = frames.BasicDeliver(
+        "tag", 1, False, "", parcel.routing_key, header, body, 0
+    )
     return arrivals.delivered(found, QUEUE)
 
 

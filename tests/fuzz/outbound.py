@@ -136,7 +136,7 @@ def _by_rabbitmq(message: Outgoing) -> Message:
         frames.frame_at(each, 0)[2] for each in parcel.frames(1, FRAME_MAX)
     )
     names = message.exchange, message.routing_key
-    found = frames.Delivered("tag", 1, False, *names, header, b"".join(body), 0)
+    found = frames.BasicDeliver("tag", 1, False, *names, header, b"".join(body), 0)
     return arrivals.delivered(found, "q")
 
 

@@ -236,7 +236,7 @@ def messages(stream: bytes, size: Size) -> list[Message]:
     """The messages that a link makes of what is delivered."""
     found: list[Message] = []
 
-    def delivered(delivery: frames.Delivered) -> None:
+    def delivered(delivery: frames.BasicDeliver) -> None:
         found.append(arrivals.delivered(delivery, "q"))
 
     def arrived(content: frames.Content) -> None:

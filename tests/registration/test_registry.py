@@ -15,7 +15,7 @@ from flask_qconsume import RegistrationError
 from flask_qconsume import RetryPolicy
 from flask_qconsume import UnknownConsumer
 from flask_qconsume.registration.registry import Registry
-from flask_qconsume.registration.registry import find
+from flask_qconsume.registration.registry import find_consumer
 from tests.apps import consumers
 from tests.apps import make_app
 
@@ -138,11 +138,11 @@ def test_an_app_without_consumers_is_fine() -> None:
 
 def test_the_app_may_be_asked_for_a_consumer_by_name() -> None:
     found = consumers(app_of({}))
-    assert find(found, "bill").queue == "billing"
+    assert find_consumer(found, "bill").queue == "billing"
     with pytest.raises(UnknownConsumer, match="no consumer 'bil'; did you mean 'bill'"):
-        find(found, "bil")
+        find_consumer(found, "bil")
     with pytest.raises(UnknownConsumer, match="There are: none"):
-        find({}, "bill")
+        find_consumer({}, "bill")
 
 
 def test_worker_hooks_run_in_their_order_and_back() -> None:

@@ -10,7 +10,7 @@ import pytest
 from flask_qconsume import ConsumerBlueprint
 from flask_qconsume import QConsume
 from flask_qconsume import RegistrationError
-from flask_qconsume.registration.missing import why_not_all
+from flask_qconsume.registration.missing import explain_unregistered
 
 
 def test_consumer_without_arguments_says_how_it_is_written() -> None:
@@ -42,7 +42,7 @@ def test_a_blueprint_that_nothing_refers_to_any_more_is_not_forgotten() -> None:
     try:
         add("gone-for-good")  # Only a cycle keeps it until a collection.
         kept = add("kept-in-hand")
-        named = why_not_all()
+        named = explain_unregistered()
     finally:
         gc.enable()
     assert "'gone-for-good'" not in named

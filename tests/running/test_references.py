@@ -279,7 +279,7 @@ print(len(failures), [each for each in failures if each][:1])
 
 def test_a_listener_that_keeps_an_error_has_its_text_and_lines(bench: Bench) -> None:
     from flask_qconsume import signals
-    from flask_qconsume.logs import traceback_of
+    from flask_qconsume.logs import format_traceback
 
     kept: list[BaseException] = []
 
@@ -297,5 +297,5 @@ def test_a_listener_that_keeps_an_error_has_its_text_and_lines(bench: Bench) -> 
         wait_for(lambda: worker.subscriptions[0].counts["reject"])
         gevent.sleep(0)
 
-    assert "in fail\n    raise OSError" in traceback_of(kept[0])
-    assert traceback_of(kept[0]).endswith("OSError: gateway down")
+    assert "in fail\n    raise OSError" in format_traceback(kept[0])
+    assert format_traceback(kept[0]).endswith("OSError: gateway down")

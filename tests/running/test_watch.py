@@ -388,10 +388,10 @@ def test_the_endpoint_answers_while_the_hub_is_blocked(endpoint: Endpoint) -> No
     done = Latch()
 
     def ask() -> None:
-        from flask_qconsume.native_threads import original
+        from flask_qconsume.native_threads import get_unpatched
 
         host, port = endpoint.url.removeprefix("http://").split(":")
-        with original("socket", "socket")() as client:
+        with get_unpatched("socket", "socket")() as client:
             client.connect((host, int(port)))
             client.sendall(b"GET /live HTTP/1.1\r\n\r\n")
             answers.append(client.recv(1000))

@@ -20,13 +20,13 @@ from collections.abc import Sequence
 
 from ...broker.link import Lane
 from ...broker.topology import QueuePlan
-from ...logs import logger_named
+from ...logs import get_logger
 from . import naming
 from .client.admin import KafkaAdmin
 from .client.admin import Place
 from .client.producer import ProducerRecord
 
-logger = logger_named("flask_qconsume.brokers.kafka")
+logger = get_logger("flask_qconsume.brokers.kafka")
 
 _MARK = b"qconsume: the group has begun"
 

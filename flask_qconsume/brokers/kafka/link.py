@@ -19,14 +19,14 @@ from ...broker.link import Forward
 from ...broker.link import Lane
 from ...broker.topology import QueuePlan
 from ...errors import BrokerUnavailable
-from ...logs import logger_named
+from ...logs import get_logger
 from ...message import Message
-from ...text import counted
+from ...text import pluralize
 from .client.consumer import KafkaConsumer
 from .client.consumer_thread import ConsumerTerms
 from .client.partition import ReadyRecord
 
-logger = logger_named("flask_qconsume.brokers.kafka")
+logger = get_logger("flask_qconsume.brokers.kafka")
 
 #: Seconds that a read waits at the most, and that a close waits for the client.
 _WAIT = 10.0
@@ -183,7 +183,7 @@ class KafkaLink(Link):
                 "Kafka did not take notice within %g s that %s of '%s' went to the"
                 " lane; one that kills its process may be started once more",
                 _GRACE,
-                counted(len(moved), "suspect"),
+                pluralize(len(moved), "suspect"),
                 self.queue,
             )
 

@@ -18,7 +18,7 @@ from ...broker.link import Lane
 from ...broker.topology import QueuePlan
 from ...errors import RegistrationError
 from ...errors import UnsupportedByBroker
-from ...text import quoted
+from ...text import quote
 
 PREFIX = "_qconsume."
 
@@ -144,7 +144,7 @@ def check_topic(name: str, what: str) -> str:
     """
     if not _LEGAL.fullmatch(name) or name in (".", ".."):
         raise UnsupportedByBroker(
-            f"{what} {quoted(name)} cannot be one on Kafka, where it names a topic or a"
+            f"{what} {quote(name)} cannot be one on Kafka, where it names a topic or a"
             " group: letters, digits, '.', '_' and '-', 249 at the most."
         )
     return name
@@ -160,7 +160,7 @@ def check_prefix(prefix: str) -> None:
     check_topic(f"{prefix}x", "What begins with 'QCONSUME_QUEUE_PREFIX',")
     if PREFIX.startswith(prefix) or prefix.startswith(PREFIX):
         raise UnsupportedByBroker(
-            f"'QCONSUME_QUEUE_PREFIX' cannot be {quoted(prefix)} on Kafka: the topics"
+            f"'QCONSUME_QUEUE_PREFIX' cannot be {quote(prefix)} on Kafka: the topics"
             " of all retries, suspects and dead letters begin with"
             f" '{PREFIX}', so a consumer of '#' would read them. Choose another prefix."
         )
@@ -187,7 +187,7 @@ def check_alike(plans: Iterable[QueuePlan]) -> None:
             other = known.setdefault(topic.replace(".", "_"), topic)
             if other != topic:
                 raise RegistrationError(
-                    f"The topics {quoted(other)} and {quoted(topic)} cannot both be on"
+                    f"The topics {quote(other)} and {quote(topic)} cannot both be on"
                     " Kafka, which does not tell '.' from '_' in names. Change the"
                     " queue's name, or the routing key."
                 )

@@ -14,7 +14,7 @@ from ...errors import BrokerError
 from ...errors import PublishTimeout
 from ...errors import Unroutable
 from ...message import Outgoing
-from ...text import quoted
+from ...text import quote
 from . import naming
 from . import records
 from .client.producer import KafkaProducer
@@ -146,7 +146,7 @@ def _answer(message: Outgoing, topic: str, error: Exception | None) -> Exception
     if not message.exchange:
         return unroutable(message)
     return Unroutable(
-        f"There is no topic {quoted(topic)}, so nobody would get the"
+        f"There is no topic {quote(topic)}, so nobody would get the"
         " message. Register a consumer for it, run 'flask qconsume declare' in the app"
         " that has it, create the topic, or publish with mandatory=False."
     )

@@ -22,8 +22,8 @@ from ...errors import UnsupportedByBroker
 from ...handling.payload import UNREADABLE
 from ...message import Message
 from ...message import Outgoing
-from ...message import made
-from ...text import quoted
+from ...message import create_message
+from ...text import quote
 from . import naming
 from .client.producer import ProducerRecord
 
@@ -124,7 +124,7 @@ def incoming(
         fields["attempt"] = attempt
     if deaths is not None:
         fields["deaths"] = deaths
-    return made(fields)
+    return create_message(fields)
 
 
 def outgoing(
@@ -138,7 +138,7 @@ def outgoing(
     """
     for name in RESERVED.intersection(message.headers):
         raise UnsupportedByBroker(
-            f"The header {quoted(name)} cannot be set on Kafka, where a property of the"
+            f"The header {quote(name)} cannot be set on Kafka, where a property of the"
             " message has that name: give the property to 'publish' instead."
         )
     headers = dict(message.headers)

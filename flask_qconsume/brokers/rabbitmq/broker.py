@@ -31,8 +31,8 @@ from ...errors import RegistrationError
 from ...errors import UnsupportedByBroker
 from ...message import Outgoing
 from ...settings import Settings
-from ...text import printable
-from ...text import quoted
+from ...text import escape
+from ...text import quote
 from .binding_record import Record
 from .binding_record import record_of
 from .browse_lock import lock_of
@@ -92,7 +92,7 @@ class RabbitMQ(Broker):
         for name in self.names():
             if len(name.text.encode()) > _LONGEST:
                 raise RegistrationError(
-                    f"The name {quoted(name.text)}, for {name.what}, is longer than"
+                    f"The name {quote(name.text)}, for {name.what}, is longer than"
                     f" {_LONGEST} bytes, which RabbitMQ cannot have. Make the queue's"
                     " name shorter, or 'QCONSUME_QUEUE_PREFIX', or 'QCONSUME_EXCHANGE'."
                 )
@@ -201,7 +201,7 @@ class RabbitMQ(Broker):
         if message.delay and message.exchange not in ("", self.topology.exchange):
             raise UnsupportedByBroker(
                 f"A delayed message cannot go to the exchange"
-                f" {quoted(message.exchange)}: the wait queues lead to the app's own,"
+                f" {quote(message.exchange)}: the wait queues lead to the app's own,"
                 f" '{self.topology.exchange}'."
             )
 
@@ -233,5 +233,5 @@ class RabbitMQ(Broker):
 def _unsendable(message: Outgoing, error: Exception) -> PublishRefused:
     return PublishRefused(
         f"AMQP has no way to write the headers or properties of a message to"
-        f" {quoted(message.routing_key)}: {type(error).__name__}: {printable(error)}"
+        f" {quote(message.routing_key)}: {type(error).__name__}: {escape(error)}"
     )

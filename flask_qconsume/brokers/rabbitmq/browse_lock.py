@@ -16,10 +16,10 @@ from amqp.exceptions import NotFound
 from amqp.exceptions import ResourceLocked
 
 from ...errors import BrokerUnavailable
-from ...logs import logger_named
+from ...logs import get_logger
 from .errors import explain_error
 
-logger = logger_named("flask_qconsume.dead_letters")
+logger = get_logger("flask_qconsume.dead_letters")
 
 #: Seconds that a reader waits for another one, and between two attempts.
 _LONGEST_WAIT = 60.0

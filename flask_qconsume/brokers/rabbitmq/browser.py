@@ -146,7 +146,7 @@ class Browser:
         finally:
             self._connection.sock.settimeout(timeout)
 
-    def _on_delivered(self, delivery: frames.Delivered) -> None:
+    def _on_delivered(self, delivery: frames.BasicDeliver) -> None:
         self._take(delivery.tag, delivered(delivery, self._shown_as))
 
     def _on_message(self, content: frames.Content) -> None:

@@ -16,7 +16,7 @@ from amqp.exceptions import NotFound
 from ...broker.topology import QueuePlan
 from ...broker.topology import Topology
 from ...errors import TopologyMismatch
-from ...text import quoted
+from ...text import quote
 from .errors import describe_error
 from .errors import explain_error
 from .errors import is_refused_as
@@ -48,7 +48,7 @@ class Declaring:
 
     def exchange(self, name: str, kind: str = "topic") -> None:
         """One durable exchange."""
-        with self._explained(f"exchange {quoted(name)}"):
+        with self._explained(f"exchange {quote(name)}"):
             if self._mode != "never":
                 self._channel.exchange_declare(
                     name,
@@ -74,7 +74,7 @@ class Declaring:
 
     def queue(self, name: str, arguments: t.Mapping[str, t.Any]) -> None:
         """One durable queue."""
-        with self._explained(f"queue {quoted(name)}"):
+        with self._explained(f"queue {quote(name)}"):
             if self._mode != "never":
                 self._channel.queue_declare(
                     name,
@@ -94,7 +94,7 @@ class Declaring:
             self.bind(binding.queue, binding.exchange, binding.routing_key)
 
     def _given(self, plan: QueuePlan) -> None:
-        with self._explained(f"queue {quoted(plan.name)}"):
+        with self._explained(f"queue {quote(plan.name)}"):
             if self._mode == "auto":
                 plan.given(self._channel).declare()
             elif self._mode == "passive":

@@ -20,7 +20,7 @@ from ...errors import BrokerRefused
 from ...errors import BrokerUnavailable
 from ...errors import TopologyMismatch
 from ...errors import UnsupportedByBroker
-from ...text import printable
+from ...text import escape
 
 #: Errors of py-amqp on a connection that is lost or in use: ``AssertionError`` is
 #: gevent's ``ConcurrentObjectUseError``, ``AttributeError`` comes from objects that
@@ -185,7 +185,7 @@ def explain_error(error: BaseException) -> str:
 def describe_error(error: BaseException) -> str:
     """Return the broker's words, or the error's own; names in them made printable."""
     text = getattr(error, "reply_text", None) or str(error) or "no reason given"
-    said = printable(text)
+    said = escape(text)
     kind = type(error).__name__
     return said if isinstance(error, BrokerError) else f"{said} ({kind})"
 

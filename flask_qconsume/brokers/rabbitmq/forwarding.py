@@ -17,7 +17,7 @@ from ...broker.link import Forward
 from ...broker.link import Lane
 from ...broker.topology import QueuePlan
 from ...message import Message
-from ...text import shortened
+from ...text import shorten
 from .amqp import frames
 from .amqp.properties import written
 from .pending_publish import Parcel
@@ -133,7 +133,7 @@ def _can_be_sent(name: str, value: t.Any) -> bool:
 
 def _as_text(value: t.Any) -> str:
     try:
-        return shortened(str(value), ours.MAX_ERROR)
+        return shorten(str(value), ours.MAX_ERROR)
     except Exception:
         return f"({type(value).__name__})"
 
@@ -141,7 +141,7 @@ def _as_text(value: t.Any) -> str:
 def _note(headers: dict[str, t.Any], name: str) -> None:
     before = headers.get(CHANGED)
     names = f"{before}, {name}" if isinstance(before, str) else str(name)
-    headers[CHANGED] = shortened(names, ours.MAX_ERROR)
+    headers[CHANGED] = shorten(names, ours.MAX_ERROR)
 
 
 def _fitting(
@@ -163,7 +163,7 @@ def _fitting(
 def _cut(headers: dict[str, t.Any], name: str, length: int) -> None:
     text = headers.get(name)
     if isinstance(text, str):
-        headers[name] = shortened(text, length)
+        headers[name] = shorten(text, length)
 
 
 def _drop_largest(headers: dict[str, t.Any]) -> None:

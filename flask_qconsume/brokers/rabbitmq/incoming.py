@@ -8,9 +8,9 @@ from ...broker import headers as ours
 from ...broker import properties
 from ...handling.payload import UNREADABLE
 from ...message import Message
-from ...text import shortened
+from ...text import shorten
+from .amqp.frames import BasicDeliver
 from .amqp.frames import Content
-from .amqp.frames import Delivered
 from .amqp.frames import properties_of
 
 
@@ -32,7 +32,7 @@ def arrived(content: Content, queue: str) -> Message:
     )
 
 
-def delivered(delivery: Delivered, queue: str) -> Message:
+def delivered(delivery: BasicDeliver, queue: str) -> Message:
     """The same of one whose frames came all at once."""
     return _message(
         *properties_of(delivery.header),
@@ -46,7 +46,7 @@ def delivered(delivery: Delivered, queue: str) -> Message:
 
 def unreadable(problem: str) -> dict[str, t.Any]:
     """The headers of a message whose own cannot be read."""
-    return {UNREADABLE: shortened(problem, ours.MAX_ERROR)}
+    return {UNREADABLE: shorten(problem, ours.MAX_ERROR)}
 
 
 def _message(basic: dict[str, t.Any], problem: str | None, **arrival: t.Any) -> Message:

@@ -249,7 +249,7 @@ class RabbitLink(Link):
         tag = content.delivery_info["delivery_tag"]
         self._arrived.append(Delivery(self, tag, arrived(content, self.queue)))
 
-    def _on_delivered(self, delivery: frames.Delivered) -> None:
+    def _on_delivered(self, delivery: frames.BasicDeliver) -> None:
         message = delivered(delivery, self.queue)
         self._arrived.append(Delivery(self, delivery.tag, message))
 

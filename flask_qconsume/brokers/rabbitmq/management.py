@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from ...errors import BrokerError
 from ...errors import BrokerRefused
 from ...errors import BrokerUnavailable
-from ...text import printable
+from ...text import escape
 
 #: Seconds that an answer may take.
 _TIMEOUT = 10.0
@@ -78,7 +78,7 @@ class Management:
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise BrokerUnavailable(
                 f"RabbitMQ's management at '{self.place}' ('QCONSUME_MANAGEMENT_URL')"
-                f" does not answer: {printable(error)}. Is the plugin enabled"
+                f" does not answer: {escape(error)}. Is the plugin enabled"
                 " ('rabbitmq-plugins enable rabbitmq_management'), and the URL right?"
             ) from error
 

@@ -17,8 +17,8 @@ from amqp.transport import SSLTransport
 
 from ...broker import tls
 from ...errors import ConfigurationError
-from ...settings import suggestion
-from ...text import quoted
+from ...settings import suggest
+from ...text import quote
 
 WHERE = "'QCONSUME_TRANSPORT_OPTIONS'"
 
@@ -50,13 +50,13 @@ def check_options(options: Mapping[str, t.Any]) -> None:
     for name, value in options.items():
         if name not in known:
             raise ConfigurationError(
-                f"{WHERE} has {quoted(name)}, which is no option for RabbitMQ"
-                f"{suggestion(name, known)} There are: {', '.join(known)}."
+                f"{WHERE} has {quote(name)}, which is no option for RabbitMQ"
+                f"{suggest(name, known)} There are: {', '.join(known)}."
             )
         check, kind = _CHECKS.get(name, (None, ""))
         if check is not None and not check(value):
             raise ConfigurationError(
-                f"'{name}' in {WHERE} must be {kind}, not {quoted(value)}."
+                f"'{name}' in {WHERE} must be {kind}, not {quote(value)}."
             )
 
 

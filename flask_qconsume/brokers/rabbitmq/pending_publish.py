@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 
 from ...errors import PublishRefused
-from ...text import quoted
+from ...text import quote
 from .amqp import frames
 from .amqp.properties import written
 from .wait_queues import Step
@@ -98,7 +98,7 @@ class Parcel:
         """
         if frames.header_size(self.properties) > frame_max:
             raise PublishRefused(
-                f"The headers of a message to {quoted(self.routing_key)} take"
+                f"The headers of a message to {quote(self.routing_key)} take"
                 f" {len(self.properties)} bytes; RabbitMQ allows {frame_max} here."
                 " Put what is long into the body."
             )

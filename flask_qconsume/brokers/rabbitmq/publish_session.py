@@ -19,7 +19,7 @@ from ...errors import BrokerError
 from ...errors import PublishRefused
 from ...errors import Unroutable
 from ...settings import Settings
-from ...text import quoted
+from ...text import quote
 from .amqp import frames
 from .amqp.transport import is_timeout
 from .connection import hang_up
@@ -188,7 +188,7 @@ class Session:
             for parcel in self._confirmed(tag, multiple):
                 parcel.finish(
                     PublishRefused(
-                        f"RabbitMQ refused a message to {quoted(parcel.routing_key)}:"
+                        f"RabbitMQ refused a message to {quote(parcel.routing_key)}:"
                         " a queue that it goes to is full, or has lost most of its"
                         " nodes."
                     )
@@ -251,12 +251,12 @@ class Session:
 def _nobody(exchange: str, routing_key: str) -> str:
     if not exchange:
         return (
-            f"RabbitMQ has no queue {quoted(routing_key)}, so nobody would get the"
+            f"RabbitMQ has no queue {quote(routing_key)}, so nobody would get the"
             " message."
         )
     return (
-        f"No queue is bound to the exchange {quoted(exchange)} for the routing key"
-        f" {quoted(routing_key)}, so nobody would get the message. Is its consumer"
+        f"No queue is bound to the exchange {quote(exchange)} for the routing key"
+        f" {quote(routing_key)}, so nobody would get the message. Is its consumer"
         " declared yet ('flask qconsume declare')? Publish with 'mandatory=False' if"
         " nobody has to get it."
     )

@@ -22,9 +22,9 @@ from ...errors import BrokerUnavailable
 from ...errors import PublishRefused
 from ...errors import PublishTimeout
 from ...errors import Unroutable
-from ...logs import logger_named
+from ...logs import get_logger
 from ...settings import Settings
-from ...text import quoted
+from ...text import quote
 from .connection import requests
 from .declare import Declaring
 from .errors import explain_error
@@ -37,7 +37,7 @@ from .publish_session import Session
 from .wait_queues import Step
 from .wakeup import Bell
 
-logger = logger_named("flask_qconsume.publisher")
+logger = get_logger("flask_qconsume.publisher")
 
 #: How many messages may be on their way without a confirmation.
 _WINDOW = 1000
@@ -356,6 +356,6 @@ def _to_blame(error: BaseException, parcels: list[Parcel]) -> list[Parcel]:
 
 def _no_exchange(parcel: Parcel) -> Unroutable:
     return Unroutable(
-        f"RabbitMQ has no exchange {quoted(parcel.exchange)}, so nobody would get the"
+        f"RabbitMQ has no exchange {quote(parcel.exchange)}, so nobody would get the"
         " message. Declare it on the broker, or publish to one that is there."
     )

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from collections.abc import Sequence
 
 from ...errors import BrokerError
-from ...logs import logger_named
+from ...logs import get_logger
 from .scripts import Call
 
-logger = logger_named("flask_qconsume.redis")
+logger = get_logger("flask_qconsume.redis")
 
 #: Seconds between two looks: so late may come what ends no wait.
 EVERY = 1.0

@@ -22,7 +22,7 @@ from ...errors import RegistrationError
 from ...errors import TopologyMismatch
 from ...message import Outgoing
 from ...settings import Settings
-from ...text import quoted
+from ...text import quote
 from .bindings import Bindings
 from .bindings import Member
 from .bindings import wanted_by
@@ -92,7 +92,7 @@ class RedisBroker(Broker, t.Generic[L]):
             yield dead._replace(text=layout.dead(dead.text))
         for exchange in sorted({b.exchange for b in self.topology.bindings}):
             for key in layout.binding_sets(exchange):
-                yield Name(key, f"the bindings of the exchange {quoted(exchange)}")
+                yield Name(key, f"the bindings of the exchange {quote(exchange)}")
         for key in layout.shared:
             yield Name(key, "what kombu's consumers hold")
 
@@ -107,7 +107,7 @@ class RedisBroker(Broker, t.Generic[L]):
             for text in (binding.queue, binding.routing_key):
                 if sep in text:
                     raise RegistrationError(
-                        f"The name {quoted(text)} has {quoted(sep)} in it, which stands"
+                        f"The name {quote(text)} has {quote(sep)} in it, which stands"
                         " between the parts of a binding in Redis ('sep' in"
                         " 'QCONSUME_TRANSPORT_OPTIONS'). Choose another one."
                     )

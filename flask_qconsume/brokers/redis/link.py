@@ -25,8 +25,8 @@ from ...broker.topology import QueuePlan
 from ...errors import BrokerError
 from ...errors import BrokerUnavailable
 from ...errors import PublishRefused
-from ...logs import logger_named
-from ...text import counted
+from ...logs import get_logger
+from ...text import pluralize
 from ..redis_lists import envelope
 from ..redis_lists.held import Held
 from ..redis_lists.held import Holder
@@ -40,7 +40,7 @@ from .scripts import Call
 from .server import good
 from .shared import Shared
 
-logger = logger_named("flask_qconsume.brokers.redis")
+logger = get_logger("flask_qconsume.brokers.redis")
 
 T = t.TypeVar("T")
 
@@ -160,7 +160,7 @@ class HoldingLink(Link):
         if restored:
             logger.warning(
                 "Put %s back into '%s': the worker that held them let their leases end",
-                counted(restored, "message"),
+                pluralize(restored, "message"),
                 self.queue,
             )
 
@@ -358,7 +358,7 @@ class HoldingLink(Link):
             logger.warning(
                 "Lost %s of '%s' to another worker: their leases had ended."
                 " 'QCONSUME_LEASE' must be longer than this process ever halts",
-                counted(lost, "message"),
+                pluralize(lost, "message"),
                 self.queue,
             )
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from ...broker import tls
 from ...errors import ConfigurationError
-from ...text import quoted
+from ...text import quote
 
 URL = "'QCONSUME_BROKER_URL'"
 
@@ -38,7 +38,7 @@ def check_option(name: str, value: t.Any) -> None:
     if fits is not None and value is not None and not fits(value):
         raise ConfigurationError(
             f"'{name}' in 'QCONSUME_TRANSPORT_OPTIONS' must be {kind}, not"
-            f" {quoted(value)}."
+            f" {quote(value)}."
         )
 
 

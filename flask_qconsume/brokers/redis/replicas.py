@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ...errors import BrokerError
 from ...errors import ConfigurationError
 from ...errors import PublishTimeout
-from ...text import quoted
+from ...text import quote
 from ..redis_lists.keys import REPLICAS
 from ..redis_lists.keys import REPLICAS_TIMEOUT
 
@@ -61,13 +61,13 @@ def replicas_of(options: Mapping[str, t.Any]) -> Replicas:
     if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 0:
         raise ConfigurationError(
             f"'{REPLICAS}' in 'QCONSUME_TRANSPORT_OPTIONS' must be a number of"
-            f" replicas, not {quoted(wanted)}."
+            f" replicas, not {quote(wanted)}."
         )
     seconds = options.get(REPLICAS_TIMEOUT, _SECONDS)
     number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     if not number or not seconds > 0:
         raise ConfigurationError(
             f"'{REPLICAS_TIMEOUT}' in 'QCONSUME_TRANSPORT_OPTIONS' must be a number of"
-            f" seconds above 0, not {quoted(seconds)}."
+            f" seconds above 0, not {quote(seconds)}."
         )
     return Replicas(wanted, float(seconds))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import typing as t
 import weakref
 
-from ...logs import logger_named
+from ...logs import get_logger
 from ...settings import Settings
-from ...text import printable
+from ...text import escape
 from .blocked_readers import Unseen
 from .server import Server
 
-logger = logger_named("flask_qconsume.brokers.redis")
+logger = get_logger("flask_qconsume.brokers.redis")
 
 L = t.TypeVar("L")
 
@@ -46,7 +46,7 @@ class Shared(t.Generic[L]):
         """Log what an operator should change, once for each thing and process."""
         if text not in self._told:
             self._told.add(text)
-            logger.warning("%s", printable(text, 1_000))
+            logger.warning("%s", escape(text, 1_000))
 
     def wake(self, queues: t.Iterable[str]) -> None:
         """Let the links of these queues look for what their waits do not see."""

@@ -22,8 +22,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...errors import ConfigurationError
-from ...settings import suggestion
-from ...text import quoted
+from ...settings import suggest
+from ...text import quote
 from ..redis.options import check_option
 
 HIGHEST = 9
@@ -189,7 +189,7 @@ def _check_known(name: str) -> None:
     if name not in known:
         raise ConfigurationError(
             f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which is no option for"
-            f" Redis{suggestion(name, known)} There are: {', '.join(sorted(known))}."
+            f" Redis{suggest(name, known)} There are: {', '.join(sorted(known))}."
         )
 
 
@@ -199,7 +199,7 @@ def text_option(options: Mapping[str, t.Any], name: str, default: str) -> str:
     if not isinstance(value, str) or (not value and name != "global_keyprefix"):
         raise ConfigurationError(
             f"'{name}' in 'QCONSUME_TRANSPORT_OPTIONS' must be a text, not"
-            f" {quoted(value)}."
+            f" {quote(value)}."
         )
     return value
 
@@ -211,6 +211,6 @@ def steps_option(value: t.Any) -> tuple[int, ...]:
     if not steps or not whole or steps[0] < 0 or list(steps) != sorted(set(steps)):
         raise ConfigurationError(
             "'priority_steps' in 'QCONSUME_TRANSPORT_OPTIONS' must be whole numbers"
-            f" from 0, each larger than the one before, not {quoted(value)}."
+            f" from 0, each larger than the one before, not {quote(value)}."
         )
     return steps

@@ -20,7 +20,7 @@ from ...broker.topology import QueuePlan
 from ...broker.topology import Topology
 from ...errors import RegistrationError
 from ...settings import Settings
-from ...text import quoted
+from ...text import quote
 from ..redis.broker import RedisBroker
 from ..redis.server import Server
 from ..redis.shared import Shared
@@ -55,8 +55,8 @@ class RedisStreams(RedisBroker[Layout]):
         for plan in self.topology.queues:
             if plan.name.endswith(BESIDE):
                 raise RegistrationError(
-                    f"The queue {quoted(plan.name)} of the consumer"
-                    f" {quoted(plan.consumer)} ends like those beside another queue"
+                    f"The queue {quote(plan.name)} of the consumer"
+                    f" {quote(plan.consumer)} ends like those beside another queue"
                     f" ({' and '.join(BESIDE)}), which have streams of their own on"
                     " Redis Streams. Give the queue another name. Dead letters are"
                     " listed and replayed by 'flask qconsume dead-letters'."

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...errors import ConfigurationError
-from ...settings import suggestion
+from ...settings import suggest
 from ..redis.options import check_option
 from ..redis_lists.keys import OF_CONNECTIONS
 from ..redis_lists.keys import OF_REPLICAS
@@ -124,7 +124,7 @@ def layout_of(options: Mapping[str, t.Any]) -> Layout:
         if name not in OPTIONS:
             raise ConfigurationError(
                 f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which is no option for"
-                f" Redis Streams{suggestion(name, OPTIONS)} There are:"
+                f" Redis Streams{suggest(name, OPTIONS)} There are:"
                 f" {', '.join(OPTIONS)}."
             )
     texts = {

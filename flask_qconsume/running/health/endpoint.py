@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from ...native_threads import Latch
 from ...native_threads import NativeThread
-from ...native_threads import original
+from ...native_threads import get_unpatched
 from ..sockets import url_of
 from .verdict import Verdict
 
@@ -62,7 +62,7 @@ class Endpoint:
         self.url = url_of(listener)
         self._verdict = verdict
         self._socket = _plain(listener)
-        self._poll = original("select", "poll")()
+        self._poll = get_unpatched("select", "poll")()
         self._poll.register(self._socket, select.POLLIN)
         #: By descriptor, the oldest first.
         self._clients: dict[int, _Client] = {}
@@ -191,7 +191,7 @@ def _respond(line: str, verdict: Verdict) -> bytes:
 
 def _plain(listener: socket.socket) -> t.Any:
     """The socket as the operating system has it, not gevent's."""
-    kind = original("socket", "socket")
+    kind = get_unpatched("socket", "socket")
     plain = kind(listener.family, listener.type, listener.proto, listener.detach())
     plain.setblocking(False)
     return plain

@@ -16,12 +16,12 @@ from collections.abc import MutableMapping
 
 from ... import native_threads
 from ...errors import WorkerError
-from ...logs import logger_named
-from ...native_threads import original
-from ...text import printable
+from ...logs import get_logger
+from ...native_threads import get_unpatched
+from ...text import escape
 from .verdict import Verdict
 
-logger = logger_named("flask_qconsume.watch")
+logger = get_logger("flask_qconsume.watch")
 
 _UNTOLD = "The worker's health cannot be told: %s. It is tried again."
 
@@ -49,8 +49,8 @@ class Recipients:
             except Exception as error:
                 if recipient not in self._failed:
                     self._failed.add(recipient)
-                    text = printable(error)
-                    native_threads.apart("health", logger.error, _UNTOLD, text)
+                    text = escape(error)
+                    native_threads.run_in_thread("health", logger.error, _UNTOLD, text)
 
 
 class HealthFile:
@@ -123,7 +123,7 @@ class Systemd:
     def __init__(self, address: str) -> None:
         # An '@' stands for the zero byte that abstract addresses begin with.
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        kind = original("socket", "socket")
+        kind = get_unpatched("socket", "socket")
         self._socket = kind(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
 
-from ...text import counted
-from ...text import printable
+from ...text import escape
+from ...text import pluralize
 
 N = t.TypeVar("N", int, float)
 
@@ -138,7 +138,7 @@ class Verdict:
 
     def to_json(self) -> str:
         """One line of JSON."""
-        wrong = [printable(trouble.text) for trouble in self.troubles[:_MOST]]
+        wrong = [escape(trouble.text) for trouble in self.troubles[:_MOST]]
         said: dict[str, t.Any] = {
             "live": self.live,
             "ready": self.ready,
@@ -291,7 +291,7 @@ def _late(facts: Facts) -> Trouble:
     return Trouble(
         "late",
         facts.name,
-        f"{facts.name}: {counted(facts.late, 'handler')} far beyond the time limit of"
+        f"{facts.name}: {pluralize(facts.late, 'handler')} far beyond the time limit of"
         f" {facts.limit:g} s. Others took their places, and their messages went to the"
         " retry policy. Let handlers pass on 'HandlerTimeout'.",
         # Some that hang cost little; as many as may run at once are a habit.
@@ -302,7 +302,7 @@ def _late(facts: Facts) -> Trouble:
 
 def _unsettled(facts: Facts) -> Trouble:
     begin = (
-        f"{facts.name}: handled {counted(facts.unsettled, 'message')} and could not"
+        f"{facts.name}: handled {pluralize(facts.unsettled, 'message')} and could not"
         f" settle for {facts.unsettled_for:.0f} s"
     )
     if facts.put_off or not facts.connected:
@@ -346,7 +346,8 @@ def _hungry(facts: Facts) -> Trouble:
         "hungry",
         facts.name,
         f"{facts.name}: connected, but it has read nothing for {facts.hungry_for:.0f} s"
-        f" although the queue '{facts.queue}' has {counted(facts.backlog, 'message')}."
+        f" although the queue '{facts.queue}' has"
+        f" {pluralize(facts.backlog, 'message')}."
         " Start the process anew; if it comes again, look at the queue's consumers on"
         " the broker.",
         fatal=True,

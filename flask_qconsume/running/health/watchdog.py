@@ -22,8 +22,8 @@ import gevent
 from ... import native_threads
 from ...broker.base import Suspects
 from ...broker.link import Lane
-from ...logs import handlers_hang_for
-from ...logs import logger_named
+from ...logs import get_logger
+from ...logs import measure_handler_hang
 from ...native_threads import Latch
 from ...native_threads import NativeThread
 from ..greenlets import ProtectedGreenlet
@@ -45,7 +45,7 @@ if t.TYPE_CHECKING:
     from ..subscription import Subscription
     from ..worker import Worker
 
-logger = logger_named("flask_qconsume.watch")
+logger = get_logger("flask_qconsume.watch")
 
 #: Seconds between two looks.
 INTERVAL = 1.0
@@ -94,7 +94,7 @@ class Watch:
 
     def start(self) -> None:
         """Begin to watch. To be called on the worker's hub."""
-        self._hub_thread = native_threads.this_thread()
+        self._hub_thread = native_threads.get_thread_id()
         self._greenlet = ProtectedGreenlet.spawn(self._look_on)
         self._thread.start()
 
@@ -180,7 +180,7 @@ class Watch:
             where=_place(self._frame()) if silent >= self._limits.blocked else "",
             started=self.started,
             starting_for=starting,
-            logging_for=handlers_hang_for(),
+            logging_for=measure_handler_hang(),
             stopping=self._worker.stopping.is_set(),
             subscriptions=self._facts,
             slowed_for=self._slowed_for,
@@ -189,8 +189,8 @@ class Watch:
 
     def _log_blocked(self, trouble: Trouble) -> None:
         """Log it now: it may never end. What blocks may be logging, so apart."""
-        stack = native_threads.stack_of(self._hub_thread)
-        native_threads.apart(
+        stack = native_threads.format_stack(self._hub_thread)
+        native_threads.run_in_thread(
             "blocked", logger.error, "%s The stack:\n%s", trouble.text, stack
         )
 

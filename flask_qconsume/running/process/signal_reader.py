@@ -16,7 +16,7 @@ import typing as t
 from collections.abc import Sequence
 from types import FrameType
 
-from ...native_threads import original
+from ...native_threads import get_unpatched
 
 #: Stands among the numbers of signals for the end of the supervising process.
 GONE = 0
@@ -51,7 +51,7 @@ class SignalReader:
         for number in self.numbers:  # Libraries in C see no more EINTR than ever.
             signal.siginterrupt(number, False)
         _set_wakeup_fd(self._writer)
-        self._poll = original("select", "poll")()
+        self._poll = get_unpatched("select", "poll")()
         self._poll.register(self._pipe, select.POLLIN)
         self._parent = parent
         if parent is not None:
@@ -104,7 +104,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 def _set_wakeup_fd(descriptor: int) -> int:
     """Have the numbers of signals written there; where they were written before."""
-    set_wakeup_fd = original("signal", "set_wakeup_fd")
+    set_wakeup_fd = get_unpatched("signal", "set_wakeup_fd")
     return t.cast(int, set_wakeup_fd(descriptor, warn_on_full_buffer=False))
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from ... import native_threads
-from ...logs import logger_named
+from ...logs import get_logger
 from ...native_threads import NativeThread
 from .exit_codes import FORCED
 from .exit_codes import RESERVE
@@ -20,7 +20,7 @@ from .exit_codes import UNUSED
 from .signal_reader import GONE
 from .signal_reader import SignalReader
 
-logger = logger_named("flask_qconsume.shutdown")
+logger = get_logger("flask_qconsume.shutdown")
 
 #: Seconds between two looks at how long the stop has taken.
 _STEP = 1.0
@@ -52,7 +52,7 @@ class SignalWatcher:
         self._end = end
         self._unused = unused
         self._supervised = parent is not None
-        self._main = native_threads.this_thread()
+        self._main = native_threads.get_thread_id()
         self._reader = SignalReader((*STOPS, *UNUSED), parent)
         self._thread = NativeThread(self._watch, "signals").start()
 
@@ -65,9 +65,11 @@ class SignalWatcher:
             # A process that was halted meanwhile is not to blame for that time.
             used += min(time.monotonic() - began, 2 * _STEP)
             if number in STOPS and not self._supervised:
-                native_threads.log_last(logger.warning, "Second signal: ending at once")
+                native_threads.log_before_exit(
+                    logger.warning, "Second signal: ending at once"
+                )
                 self._end(128 + number)
-        native_threads.log_last(logger.error, self._describe_delay())
+        native_threads.log_before_exit(logger.error, self._describe_delay())
         self._end(FORCED)
 
     def _wait_for_stop(self) -> str:
@@ -92,5 +94,5 @@ class SignalWatcher:
         return (
             f"The stop has not ended after {self.limit:g} s: ending at once. What was"
             " not settled comes again. The main thread's stack:\n"
-            f"{native_threads.stack_of(self._main)}"
+            f"{native_threads.format_stack(self._main)}"
         )

@@ -7,7 +7,7 @@ import signal
 import gevent
 
 from ... import native_threads
-from ...logs import logger_named
+from ...logs import get_logger
 from ...native_threads import Latch
 from ..event import Event
 from .exit_codes import RESERVE
@@ -15,7 +15,7 @@ from .exit_codes import end_process
 from .parent import Parent
 from .signal_watcher import SignalWatcher
 
-logger = logger_named("flask_qconsume.shutdown")
+logger = get_logger("flask_qconsume.shutdown")
 
 #: Seconds within which the hub notices that a stop is asked for, unless it is blocked.
 _NOTICED = 0.5
@@ -40,7 +40,7 @@ class StopSignals:
         self.asked = Event()
         self._reason = ""
         self._noticed = Latch()
-        self._hub_thread = native_threads.this_thread()
+        self._hub_thread = native_threads.get_thread_id()
         self._wake = gevent.get_hub().loop.async_(ref=False)
         self._wake.start(gevent.spawn, self._notice)
         control = None if parent is None else parent.fileno()
@@ -55,9 +55,9 @@ class StopSignals:
         self._reason = reason
         self._wake.send()
         if not self._noticed.wait(_NOTICED):
-            stack = native_threads.stack_of(self._hub_thread)
+            stack = native_threads.format_stack(self._hub_thread)
             limit = self._watcher.limit
-            native_threads.apart(
+            native_threads.run_in_thread(
                 "signals", logger.warning, _BLOCKED, reason, limit, stack
             )
 
@@ -69,4 +69,4 @@ class StopSignals:
 
 def _say_unused(number: signal.Signals) -> None:
     text = "%s: ignored, since it has no meaning for a worker"
-    native_threads.apart("signals", logger.info, text, number.name)
+    native_threads.run_in_thread("signals", logger.info, text, number.name)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ...logs import logger_named
+from ...logs import get_logger
 from ...native_threads import Latch
 from ..health.reporters import Recipients
 from ..health.verdict import Trouble
@@ -32,7 +32,7 @@ from .exit_codes import RESERVE
 from .exit_codes import end_process
 from .signal_watcher import SignalWatcher
 
-logger = logger_named("flask_qconsume.processes")
+logger = get_logger("flask_qconsume.processes")
 
 #: Seconds that a child has for its stop beyond those that it gives itself.
 _LATER = 2.0

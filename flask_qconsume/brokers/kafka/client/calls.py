@@ -16,7 +16,7 @@ from ....errors import BrokerUnavailable
 from ....errors import ConfigurationError
 from ....native_threads import Latch
 from ....native_threads import NativeThread
-from ....text import quoted
+from ....text import quote
 from .errors import is_refusal
 from .errors import translate_error
 
@@ -103,7 +103,7 @@ def _check_files(config: Mapping[str, t.Any]) -> None:
         except OSError as error:
             raise ConfigurationError(
                 f"'{name}' in the options of Kafka names a file that cannot be read:"
-                f" {quoted(path)} ({error.strerror})."
+                f" {quote(path)} ({error.strerror})."
             ) from None
 
 

@@ -15,8 +15,8 @@ from urllib.parse import unquote
 from urllib.parse import urlsplit
 
 from ....errors import ConfigurationError
-from ....settings import suggestion
-from ....text import quoted
+from ....settings import suggest
+from ....text import quote
 
 Config = dict[str, t.Any]
 
@@ -227,7 +227,7 @@ def _host(host: str) -> str:
         name, port = host, str(_PORT)
     if not name or not port.isdigit() or not 0 < int(port) < 65_536:
         raise ConfigurationError(
-            f"{quoted(host)} in the address of a Kafka is no host:port."
+            f"{quote(host)} in the address of a Kafka is no host:port."
         )
     return f"{name}:{port}"
 
@@ -248,8 +248,8 @@ def _check_options(options: Mapping[str, t.Any]) -> None:
     for name in options:
         if name not in OPTIONS:
             raise ConfigurationError(
-                f"There is no transport option {quoted(name)} for"
-                f" Kafka{suggestion(str(name), OPTIONS)}"
+                f"There is no transport option {quote(name)} for"
+                f" Kafka{suggest(str(name), OPTIONS)}"
                 f" There are: {', '.join(OPTIONS)}."
             )
     for option in _PASSED_ON:
@@ -265,7 +265,7 @@ def _check_settings(option: str, given: Mapping[str, t.Any]) -> None:
         plain = isinstance(value, _VALUES) or callable(value)
         if not isinstance(name, str) or not plain:
             raise ConfigurationError(
-                f"{quoted(name)} in the transport option '{option}' must be a text, a"
+                f"{quote(name)} in the transport option '{option}' must be a text, a"
                 " number, True or False, by the name of a setting of librdkafka."
             )
         why, taken = _FIXED.get(name, ("", ("",)))
@@ -276,7 +276,7 @@ def _check_settings(option: str, given: Mapping[str, t.Any]) -> None:
         if name == RESET and str(value).lower() not in (*_AT_THE_START, *_AT_THE_END):
             raise ConfigurationError(
                 f"'{name}' in the transport option '{option}' must be 'earliest' or"
-                f" 'latest', not {quoted(value)}: it says where a new group begins."
+                f" 'latest', not {quote(value)}: it says where a new group begins."
             )
 
 
@@ -285,7 +285,7 @@ def _whole(options: Mapping[str, t.Any], name: str, default: int, least: int) ->
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(
             f"The transport option '{name}' must be a whole number from {least} up, not"
-            f" {quoted(value)}."
+            f" {quote(value)}."
         )
     return value
 
@@ -296,7 +296,7 @@ def _seconds(options: Mapping[str, t.Any], name: str, default: float) -> float:
     if not number or not 0 <= value <= 3_600:
         raise ConfigurationError(
             f"The transport option '{name}' must be seconds from 0 to 3600, not"
-            f" {quoted(value)}."
+            f" {quote(value)}."
         )
     return float(value)
 

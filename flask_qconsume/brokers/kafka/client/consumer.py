@@ -14,10 +14,10 @@ from typing import Any
 
 from ....errors import BrokerError
 from ....errors import BrokerUnavailable
-from ....logs import logger_named
-from ....native_threads import Bell
+from ....logs import get_logger
 from ....native_threads import NativeThread
-from ....text import printable
+from ....native_threads import ThreadNotifier
+from ....text import escape
 from .consumer_thread import ANSWER
 from .consumer_thread import ConsumerTerms
 from .consumer_thread import ConsumerThread
@@ -25,7 +25,7 @@ from .offsets import RecordNote
 from .ordering import create_queue
 from .partition import ReadyRecord
 
-logger = logger_named("flask_qconsume.transports.kafka")
+logger = get_logger("flask_qconsume.transports.kafka")
 
 #: Seconds between two looks at what is committed.
 _POLL = 0.005
@@ -50,8 +50,8 @@ class KafkaConsumer:
         self._patience = terms.grace
         #: Once it is closed: what may be committed to be handed out, and was not.
         self.unused: list[ReadyRecord] = []
-        self._bell = Bell()
-        self._member = ConsumerThread(config, list(topics), terms, self._bell)
+        self._notifier = ThreadNotifier()
+        self._member = ConsumerThread(config, list(topics), terms, self._notifier)
         self._thread = NativeThread(self._member.run, "kafka")
         #: Whether it is in its group, or on the way there, or was.
         self.started = False
@@ -94,7 +94,7 @@ class KafkaConsumer:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise BrokerUnavailable("Kafka's client does not begin.")
-                self._bell.wait(left)
+                self._notifier.wait(left)
         except BrokerError:
             self.close(0)
             raise
@@ -120,7 +120,7 @@ class KafkaConsumer:
         if due is not None:
             timeout = min(timeout, due - time.monotonic())
         if timeout > 0:
-            self._bell.wait(timeout)
+            self._notifier.wait(timeout)
 
     def exceed(self, more: int) -> None:
         """Have it hand out so many more than it was made for, at once."""
@@ -131,11 +131,11 @@ class KafkaConsumer:
         deadline = time.monotonic() + timeout
         while not self._member.joined and (left := deadline - time.monotonic()) > 0:
             self._raise()
-            self._bell.wait(left)
+            self._notifier.wait(left)
 
     def wake(self) -> None:
         """End a wait."""
-        self._bell.ring()
+        self._notifier.notify()
 
     def find(self, topics: Mapping[str, int]) -> None:
         """Have it look for topics that have come, and have so many partitions."""
@@ -145,7 +145,7 @@ class KafkaConsumer:
         """These are done with; that is committed soon."""
         self._member.settled.append(arrivals)
         if self._order.settled(arrivals):
-            self._bell.ring()
+            self._notifier.notify()
 
     def await_committed(self, arrivals: Sequence[ReadyRecord], timeout: float) -> bool:
         """Wait until it is committed that these are done with; whether it is."""
@@ -166,7 +166,7 @@ class KafkaConsumer:
         if self._member.quiet:
             self._member.released.append([arrival])
         self._order.postpone(again, time.monotonic() + delay)
-        self._bell.ring()
+        self._notifier.notify()
 
     def put_back(self, arrivals: Iterable[ReadyRecord]) -> None:
         """These were not begun here, and will not be: somebody else gets them."""
@@ -181,7 +181,7 @@ class KafkaConsumer:
         while self._member.arrived:
             self._order.add(self._member.arrived.popleft())
         self._member.released.append(self._order.clear())
-        self._bell.ring()
+        self._notifier.notify()
 
     def check(self) -> None:
         """Look whether the client lives.
@@ -204,12 +204,12 @@ class KafkaConsumer:
         member = self._member
         self.unused = [*self._order.clear(), *chain(*member.arrived), *member.waiting]
         member.stopping = True
-        self._bell.ring()
+        self._notifier.notify()
         done = not self._thread.alive or self._thread.join(timeout)
         if not done and member.leaving:
             done = self._thread.join(self._patience)
         self._say()
-        self._bell.close()
+        self._notifier.close()
         return done
 
     def _raise(self) -> None:
@@ -223,4 +223,4 @@ class KafkaConsumer:
         """Log what the native thread has to tell: it shares no locks with us."""
         while self._member.told:
             level, text = self._member.told.popleft()
-            logger.log(level, "%s", printable(text))
+            logger.log(level, "%s", escape(text))

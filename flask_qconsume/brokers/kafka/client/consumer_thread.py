@@ -1,8 +1,8 @@
 """A member of a consumer group: what the native thread does that owns the client.
 
 It joins, fetches, commits, pauses, and leaves. With the hub it shares deques, flags and
-a bell, and no locks; so it logs nothing itself. Before a record is handed out, that it
-will be is committed, so that it is known if the process dies (:mod:`.kafka_window`);
+a notifier, and no locks; so it logs nothing itself. Before a record is handed out, that
+it will be is committed, so that it is known if the process dies (:mod:`.kafka_window`);
 what is settled goes into the same commits, of which one is under way at a time.
 """
 
@@ -25,9 +25,9 @@ from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition
 
 from ....errors import BrokerError
-from ....native_threads import Bell
-from ....native_threads import original
-from ....text import counted
+from ....native_threads import ThreadNotifier
+from ....native_threads import get_unpatched
+from ....text import pluralize
 from .errors import ends_client
 from .errors import translate_error
 from .offsets import CommitState
@@ -113,7 +113,7 @@ class ConsumerThread:
         config: Mapping[str, t.Any],
         topics: list[str],
         terms: ConsumerTerms,
-        bell: Bell,
+        notifier: ThreadNotifier,
     ) -> None:
         #: From the hub: what is done with, given back unstarted, to be remembered.
         self.settled: deque[Sequence[ReadyRecord]] = deque()
@@ -146,7 +146,7 @@ class ConsumerThread:
         )
         self._topics = topics
         self._terms = terms
-        self._bell = bell
+        self._notifier = notifier
         self._slots: dict[Place, AssignedPartition] = {}
         self._commits = OffsetCommits(terms, self)
         #: How many more the hub wants, for those that it cannot settle now.
@@ -193,12 +193,12 @@ class ConsumerThread:
         if self.error is None:
             known = isinstance(error, BrokerError)
             self.error = error if known else translate_error(error)
-            self._bell.ring()
+            self._notifier.notify()
 
     def tell(self, level: int, text: str) -> None:
         """Have the hub log something."""
         self.told.append((level, text))
-        self._bell.ring()
+        self._notifier.notify()
 
     def hand_over(self, slot: AssignedPartition, arrivals: list[ReadyRecord]) -> None:
         """Give arrivals to the hub: that it has them is committed."""
@@ -208,7 +208,7 @@ class ConsumerThread:
             slot.dirty = True
         elif arrivals:
             self.arrived.append(arrivals)
-            self._bell.ring()
+            self._notifier.notify()
 
     # -- joining and leaving ----------------------------------------------------------
 
@@ -232,7 +232,7 @@ class ConsumerThread:
             on_lost=self._lost,
         )
         self.opened = True
-        self._bell.ring()
+        self._notifier.notify()
 
     def _connect(self) -> None:
         """Wait for the broker's first answer, or for a reason why there is none."""
@@ -251,7 +251,7 @@ class ConsumerThread:
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.joined = True
-        self._bell.ring()
+        self._notifier.notify()
         if self.stopping or not partitions:
             return  # At the end there is nothing to begin with.
         committed = consumer.committed(partitions, timeout=2 * ANSWER)
@@ -280,7 +280,7 @@ class ConsumerThread:
         slots = [self._slots[place] for place in places if place in self._slots]
         for slot in slots:
             slot.leaving = True
-        self._bell.ring()
+        self._notifier.notify()
         self._await_handlers(slots)
         if self.error is None:
             self._commits.leave(consumer, slots)
@@ -325,7 +325,7 @@ class ConsumerThread:
         self._drop([(each.topic, each.partition) for each in partitions])
         self.tell(
             logging.WARNING,
-            f"Lost {counted(len(partitions), 'partition')}: another member may handle"
+            f"Lost {pluralize(len(partitions), 'partition')}: another member may handle"
             " what is being handled here. This process was not heard of for too long"
             " ('session.timeout.ms', 'max.poll.interval.ms').",
         )
@@ -335,7 +335,7 @@ class ConsumerThread:
         for slot in slots:
             slot.leaving = slot.gone = True
             self.gone.append(slot)
-        self._bell.ring()
+        self._notifier.notify()
 
     def _await_handlers(self, slots: list[AssignedPartition]) -> None:
         """Let the hub finish what it has begun, for a while; the rest goes on."""
@@ -351,7 +351,7 @@ class ConsumerThread:
                 self._mark(others)
             # In a callback of the client's no other one comes: so it waits for answers.
             self._commits.send(self._consumer, others, wait=True)
-            original("time", "sleep")(_BUSY)
+            get_unpatched("time", "sleep")(_BUSY)
             self._obey()
 
     # -- going on ---------------------------------------------------------------------
@@ -424,7 +424,7 @@ class ConsumerThread:
         room = self._flow.room
         if room <= 0:
             # It must go on asking, for the client's callbacks.
-            original("time", "sleep")(_BUSY)
+            get_unpatched("time", "sleep")(_BUSY)
         wait = self._patience(slots)
         first = self._consumer.poll(wait if room > 0 else 0)
         if first is None:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 
 from ....errors import PublishTimeout
-from ....native_threads import Bell
+from ....native_threads import ThreadNotifier
 
 _NOT_REPORTED = PublishTimeout()
 
@@ -74,7 +74,7 @@ class ReportListener:
     """Wakes those who wait in one place: on one hub, or in a process without any."""
 
     def __init__(self) -> None:
-        self._bell = Bell()
+        self._notifier = ThreadNotifier()
         self._listening = threading.Lock()
         #: Batches by their age; a dictionary, for a set has no first one.
         self._waiting: dict[PendingReports, None] = {}
@@ -89,7 +89,7 @@ class ReportListener:
     def hear(self, batch: PendingReports) -> None:
         """A batch is complete. For any thread, native ones too."""
         self._heard.append(batch)
-        self._bell.ring()
+        self._notifier.notify()
 
     def wait(self, batch: PendingReports, deadline: float) -> None:
         """Wait until a batch is complete, or time is over."""
@@ -105,10 +105,10 @@ class ReportListener:
             self._hand_on()
 
     def close(self) -> None:
-        """Close the bell once nobody waits."""
+        """Close the notifier once nobody waits."""
         self._closed = True
         if self.idle:
-            self._bell.close()
+            self._notifier.close()
 
     def _begin(self) -> bool:
         """Become the one who listens, if there is none."""
@@ -119,7 +119,7 @@ class ReportListener:
         try:
             # Who listened before may have heard what is ours, and nobody rings again.
             if not batch.complete:
-                self._bell.wait(timeout)
+                self._notifier.wait(timeout)
             while self._heard:
                 self._heard.popleft().wake()
         finally:
@@ -128,7 +128,7 @@ class ReportListener:
     def _hand_on(self) -> None:
         """See to it that somebody listens, if anybody waits."""
         if self._closed and self.idle:
-            self._bell.close()
+            self._notifier.close()
         if self._listening.locked():
             return
         # Other threads come and go meanwhile, where there are any.

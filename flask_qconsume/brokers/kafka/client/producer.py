@@ -23,9 +23,9 @@ from ....errors import PublishRefused
 from ....errors import PublishTimeout
 from ....errors import TopologyMismatch
 from ....errors import Unroutable
-from ....logs import logger_named
+from ....logs import get_logger
 from ....native_threads import NativeThread
-from ....native_threads import hub
+from ....native_threads import get_hub_id
 from .calls import ClientErrors
 from .calls import create_client
 from .calls import destroy_within
@@ -36,7 +36,7 @@ from .delivery_reports import late
 from .errors import translate_error
 from .silence import UnconfirmedFor
 
-logger = logger_named("flask_qconsume.transports.kafka")
+logger = get_logger("flask_qconsume.transports.kafka")
 
 #: What becomes of records that wait when an error ends the client.
 _PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
@@ -100,7 +100,7 @@ class KafkaProducer:
         """
         deadline = time.monotonic() + timeout
         client = self._opened()
-        place = hub()
+        place = get_hub_id()
         ear = self._ears.get(place) or self._ears.setdefault(place, ReportListener())
         try:
             batch = PendingReports(len(records), ear)
@@ -140,7 +140,7 @@ class KafkaProducer:
                 self._silence.end()
                 serve = partial(self._serve, self._client)
                 self._thread = NativeThread(serve, "kafka-producer").start()
-                self._home = hub()
+                self._home = get_hub_id()
             return self._client
 
     def _forget(self) -> None:

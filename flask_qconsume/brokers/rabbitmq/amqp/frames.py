@@ -239,7 +239,7 @@ def delivered(payload: bytes) -> tuple[str, int, bool, str, str]:
     return consumer_tag, tag, bool(payload[offset] & 1), exchange, routing_key
 
 
-class Delivered(t.NamedTuple):
+class BasicDeliver(t.NamedTuple):
     """A delivery whose frames are all there."""
 
     consumer_tag: str
@@ -254,7 +254,7 @@ class Delivered(t.NamedTuple):
     end: int
 
 
-def delivery_at(data: bytes, start: int, channel: int) -> Delivered | None:
+def delivery_at(data: bytes, start: int, channel: int) -> BasicDeliver | None:
     """The delivery that begins there, if its body is one frame or none, and all of it
     is there; ``None`` leaves it, and every mistake in it, to the frames one by one.
     """
@@ -274,7 +274,7 @@ def delivery_at(data: bytes, start: int, channel: int) -> Delivered | None:
             return None
     except (ValueError, IndexError, struct.error):
         return None
-    return Delivered(*arguments, head, body, end + (length and length + OVERHEAD))
+    return BasicDeliver(*arguments, head, body, end + (length and length + OVERHEAD))
 
 
 def _frame_of(kind: int, channel: int, data: bytes, start: int) -> bytes:

@@ -68,7 +68,7 @@ class _Buffered:
         """Whether :meth:`read_frame` would return at once."""
         return frames.has_frame(self._data, self._at)
 
-    def take_delivery(self, channel: int) -> frames.Delivered | None:
+    def take_delivery(self, channel: int) -> frames.BasicDeliver | None:
         """The delivery that comes next, if all of it is there at once."""
         delivery = frames.delivery_at(self._data, self._at, channel)
         if delivery is not None:
@@ -119,7 +119,7 @@ class Channel(pyamqp.Channel):
         self.ended: set[str] = set()
         #: Called with a delivery whose frames came all at once, instead of the
         #: consumer's callback. Others still go there.
-        self.on_delivered: t.Callable[[frames.Delivered], object] = self._deliver
+        self.on_delivered: t.Callable[[frames.BasicDeliver], object] = self._deliver
         super().__init__(*args, **{**kwargs, "auto_decode": False})
 
     def dispatch_method(
@@ -132,7 +132,7 @@ class Channel(pyamqp.Channel):
             payload = _readable(layout, payload)
         super().dispatch_method(method_sig, payload, content)
 
-    def _deliver(self, delivery: frames.Delivered) -> None:
+    def _deliver(self, delivery: frames.BasicDeliver) -> None:
         content = frames.Content(delivery.body)
         content.properties, content.problem = frames.properties_of(delivery.header)
         self._on_basic_deliver(*delivery[:5], content)

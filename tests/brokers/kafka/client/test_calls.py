@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 from flask_qconsume import BrokerUnavailable
 from flask_qconsume.brokers.kafka.client.calls import call_for_results
 from flask_qconsume.native_threads import NativeThread
-from flask_qconsume.native_threads import this_thread
+from flask_qconsume.native_threads import get_thread_id
 
 
 class Watched(Future[t.Any]):
@@ -25,7 +25,7 @@ class Watched(Future[t.Any]):
 
         class Noted:
             def __enter__(_) -> t.Any:
-                self.seen.add(this_thread())
+                self.seen.add(get_thread_id())
                 return held.__enter__()
 
             def __exit__(_, *args: t.Any) -> None:
@@ -43,7 +43,7 @@ def test_no_greenlet_takes_a_lock_that_the_clients_thread_takes() -> None:
     fulfilling: list[int] = []
 
     def fulfil() -> None:
-        fulfilling.append(this_thread())
+        fulfilling.append(get_thread_id())
         future.set_result("there")
 
     def ask() -> dict[str, Future[t.Any]]:
@@ -52,7 +52,7 @@ def test_no_greenlet_takes_a_lock_that_the_clients_thread_takes() -> None:
 
     assert call_for_results(ask, 10) == {"topic": "there"}
     assert fulfilling[0] in future.seen
-    assert this_thread() not in future.seen
+    assert get_thread_id() not in future.seen
 
 
 def test_an_error_of_kafkas_is_an_answer_and_any_other_is_raised() -> None:

@@ -32,7 +32,7 @@ from flask_qconsume.brokers.kafka.client.ordering import UnorderedQueue
 from flask_qconsume.brokers.kafka.client.ordering import create_queue
 from flask_qconsume.brokers.kafka.client.partition import AssignedPartition
 from flask_qconsume.brokers.kafka.client.partition import ReadyRecord
-from flask_qconsume.native_threads import Bell
+from flask_qconsume.native_threads import ThreadNotifier
 
 EVERYTHING = 10**6
 
@@ -367,10 +367,10 @@ Committing = tuple[OffsetCommits, ConsumerThread, t.Any]
 @pytest.fixture
 def committing() -> t.Iterator[Committing]:
     """With a room of 10, and a client that does nothing yet."""
-    bell = Bell()
-    member = ConsumerThread({}, [], ConsumerTerms(10), bell)
+    notifier = ThreadNotifier()
+    member = ConsumerThread({}, [], ConsumerTerms(10), notifier)
     yield member._commits, member, client()
-    bell.close()
+    notifier.close()
 
 
 def marked(count: int = 3) -> AssignedPartition:
