@@ -21,117 +21,14 @@ from ..message import Message
 from ..message import Outgoing
 from ..settings import Settings
 from .capabilities import Capabilities
-from .link import Delivery
-from .link import Forward
 from .link import Lane
+from .link import Link
 from .names import Name
 from .names import check_unique
 from .names import names_of
 from .topology import Binding
 from .topology import QueuePlan
 from .topology import Topology
-
-
-class Link(abc.ABC):
-    """One connection of one subscription: one generation of deliveries.
-
-    One greenlet reads, one settles, one beats; they may do so at the same time. It is
-    never reopened: after :meth:`close`, or any error, a new one is made.
-    """
-
-    #: Whether the broker pushes up to the prefetch by itself. A pulling link is only
-    #: read while there is room for more.
-    pushes: t.ClassVar[bool]
-
-    #: Whether messages may wait for long although it is well: others come first (a
-    #: single active consumer, partitions that somebody else has).
-    may_starve: bool = False
-
-    #: Whether what belongs together comes one by one (a consumer's ``ordering``). Then
-    #: the link holds retries, and what is behind them, by :meth:`postpone`; and
-    #: suspects come alone, their deaths counted by the link.
-    keeps_order: bool = False
-
-    def __init__(self, plan: QueuePlan, lane: Lane) -> None:
-        self.plan = plan
-        self.lane = lane
-        #: The name of the queue that is read.
-        self.queue = plan.name if lane is Lane.MAIN else plan.suspects
-        #: Once it is closed, what it had fetched and not given out, by identity, if the
-        #: broker may mark that as delivered.
-        self.fetched: t.AbstractSet[str] = frozenset()
-        #: Set by :meth:`close` and as soon as the connection is known to be lost.
-        self.closed = False
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether the broker is away, and the link goes on by itself once it is back.
-
-        Others are lost then.
-        """
-        return False
-
-    #: Seconds between two calls of :meth:`beat`.
-    beat_interval: float = 10.0
-
-    @abc.abstractmethod
-    def read(self, room: int) -> Sequence[Delivery]:
-        """Wait for messages and return them; none at all if it was woken for nothing.
-
-        :param room: How many more the subscription wants; a pulling link returns no
-            more than that.
-        :raises BrokerError: if the connection is lost or the broker cancelled us.
-        """
-
-    @abc.abstractmethod
-    def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Tell the broker that these are done with. Never called with stale ones.
-
-        :raises BrokerError: if the connection is lost.
-        """
-
-    @abc.abstractmethod
-    def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
-        """Put each message where it goes, and acknowledge those that arrived there.
-
-        :returns: For each ``None``, or why it did not arrive (it is not acknowledged).
-        """
-
-    def postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
-        """Take a delivery back, and give it out again as that attempt after a delay.
-
-        It is stale from then on, to be neither handled nor settled. Only for a link
-        that :attr:`keeps_order`.
-        """
-        raise NotImplementedError
-
-    def exceed(self, more: int) -> None:
-        """Let so many more than the prefetch be held, for those that are put off."""
-        return
-
-    def beat(self) -> None:
-        """Show the broker that we live (heartbeat, leases), and look whether it does.
-
-        :raises BrokerError: if the connection must be given up.
-        """
-        return
-
-    @abc.abstractmethod
-    def pause(self) -> None:
-        """Fetch no more. What was fetched stays; :meth:`read` may go on blocking."""
-
-    def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Give these back now, before :meth:`close`, so that others get them sooner.
-
-        They are settled by that. Called only after :meth:`pause`.
-
-        :raises BrokerError: if the connection is lost.
-        """
-        return
-
-    @abc.abstractmethod
-    def close(self) -> None:
-        """Give back what is not settled, wake :meth:`read`; raises nothing."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import gevent
 
-from ..broker.base import Link
 from ..broker.link import Delivery
+from ..broker.link import Link
 from .event import Event
 
 #: How far the prefetch may be exceeded: what is held is held in memory.

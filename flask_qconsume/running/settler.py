@@ -16,11 +16,11 @@ from collections.abc import Sequence
 import gevent
 from gevent.queue import SimpleQueue
 
-from ..broker.base import Link
 from ..broker.link import PARKED_FOR
 from ..broker.link import Delivery
 from ..broker.link import Forward
 from ..broker.link import Lane
+from ..broker.link import Link
 from ..errors import BrokerError
 from ..errors import PublishRefused
 from ..logs import get_logger

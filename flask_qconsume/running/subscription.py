@@ -18,11 +18,11 @@ from flask import Flask
 
 from ..broker import headers
 from ..broker.base import Broker
-from ..broker.base import Link
 from ..broker.link import PARKED_FOR
 from ..broker.link import Delivery
 from ..broker.link import Forward
 from ..broker.link import Lane
+from ..broker.link import Link
 from ..broker.topology import QueuePlan
 from ..errors import HandlerTimeout
 from ..errors import Interrupted

@@ -11,9 +11,9 @@ import sys
 import threading
 import typing as t
 
-from flask_qconsume.broker.base import Link
 from flask_qconsume.broker.link import Delivery
 from flask_qconsume.broker.link import Lane
+from flask_qconsume.broker.link import Link
 from flask_qconsume.broker.topology import Binding
 from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.broker.topology import Topology

@@ -17,12 +17,12 @@ from flask_qconsume import QConsume
 from flask_qconsume.broker import headers as ours
 from flask_qconsume.broker.base import Broker
 from flask_qconsume.broker.base import DeadLetter
-from flask_qconsume.broker.base import Link
 from flask_qconsume.broker.capabilities import Capabilities
 from flask_qconsume.broker.compose import compose
 from flask_qconsume.broker.link import Delivery
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
+from flask_qconsume.broker.link import Link
 from flask_qconsume.broker.topology import Binding
 from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.broker.topology import Topology

@@ -16,10 +16,10 @@ from kombu import Queue
 from flask_qconsume import QConsume
 from flask_qconsume.broker import headers
 from flask_qconsume.broker.base import HeldBack
-from flask_qconsume.broker.base import Link
 from flask_qconsume.broker.link import Delivery
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
+from flask_qconsume.broker.link import Link
 from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.cli.status import Standing
 from flask_qconsume.cli.status import _in_words

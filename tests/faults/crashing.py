@@ -27,10 +27,10 @@ from flask_qconsume.appconsumers import KEY
 from flask_qconsume.appconsumers import AppConsumers
 from flask_qconsume.appconsumers import consumers_of
 from flask_qconsume.broker.base import Broker
-from flask_qconsume.broker.base import Link
 from flask_qconsume.broker.link import Delivery
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
+from flask_qconsume.broker.link import Link
 from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.broker.urls import open_broker
 from flask_qconsume.message import Outgoing

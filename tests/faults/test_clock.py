@@ -8,8 +8,8 @@ import typing as t
 
 import pytest
 
-from flask_qconsume.broker.base import Link
 from flask_qconsume.broker.link import Lane
+from flask_qconsume.broker.link import Link
 
 from ..brokers.redis.tools import bodies
 from ..brokers.redis.tools import forward

@@ -24,7 +24,7 @@ from blinker import NamedSignal
 from flask_qconsume import ConsumerScaffold
 from flask_qconsume import signals
 from flask_qconsume.broker.base import Broker
-from flask_qconsume.broker.base import Link
+from flask_qconsume.broker.link import Link
 
 from ..fleet.ledger import Ledger
 from ..fleet.ledger import Line

@@ -10,10 +10,10 @@ import dataclasses
 import typing as t
 from collections.abc import Sequence
 
-from flask_qconsume.broker.base import Link
 from flask_qconsume.broker.link import Delivery
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
+from flask_qconsume.broker.link import Link
 from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.brokers.memory import Memory
 from flask_qconsume.brokers.memory.link import MemoryLink

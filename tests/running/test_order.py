@@ -10,9 +10,9 @@ import pytest
 from gevent.event import Event
 
 from flask_qconsume import current_message
-from flask_qconsume.broker.base import Link
 from flask_qconsume.broker.link import Delivery
 from flask_qconsume.broker.link import Lane
+from flask_qconsume.broker.link import Link
 from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.brokers.memory import Memory
 from flask_qconsume.brokers.memory.link import MemoryLink

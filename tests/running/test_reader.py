@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import gevent
 from gevent.event import Event
 
-from flask_qconsume.broker.base import Link
 from flask_qconsume.broker.link import Delivery
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
+from flask_qconsume.broker.link import Link
 from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.message import Message
 from flask_qconsume.running.greenlets import ProtectedGreenlet

@@ -18,7 +18,7 @@ from flask_qconsume import UnknownConsumer
 from flask_qconsume import WorkerError
 from flask_qconsume import current_message
 from flask_qconsume import signals
-from flask_qconsume.broker.base import Link
+from flask_qconsume.broker.link import Link
 from flask_qconsume.running import subscription
 
 from ..waiting import wait_for

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 from ...broker.base import Broker
 from ...broker.base import DeadLetters
-from ...broker.base import Link
 from ...broker.base import QueueStatus
 from ...broker.base import Suspects
 from ...broker.checks import check_messages
 from ...broker.headers import oldest
 from ...broker.link import Forward
 from ...broker.link import Lane
+from ...broker.link import Link
 from ...broker.names import Name
 from ...broker.names import names_of
 from ...broker.reachability import anybody_listens

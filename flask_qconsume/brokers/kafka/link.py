@@ -13,10 +13,10 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 
-from ...broker.base import Link
 from ...broker.link import Delivery
 from ...broker.link import Forward
 from ...broker.link import Lane
+from ...broker.link import Link
 from ...broker.topology import QueuePlan
 from ...errors import BrokerUnavailable
 from ...logs import get_logger

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 from ...broker.base import Broker
 from ...broker.base import DeadLetters
-from ...broker.base import Link
 from ...broker.base import QueueStatus
 from ...broker.base import Suspects
 from ...broker.checks import check_messages
 from ...broker.compose import unroutable
 from ...broker.headers import oldest
 from ...broker.link import Lane
+from ...broker.link import Link
 from ...broker.properties import incoming
 from ...broker.properties import outgoing
 from ...broker.topology import Binding

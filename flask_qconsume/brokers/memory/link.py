@@ -6,10 +6,10 @@ import dataclasses
 import threading
 from collections.abc import Sequence
 
-from ...broker.base import Link
 from ...broker.link import Delivery
 from ...broker.link import Forward
 from ...broker.link import Lane
+from ...broker.link import Link
 from ...broker.properties import copy
 from ...broker.properties import incoming
 from ...broker.topology import QueuePlan

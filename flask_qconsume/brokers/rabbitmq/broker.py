@@ -13,11 +13,11 @@ from amqp.exceptions import InternalError
 from ...broker.base import Broker
 from ...broker.base import DeadLetters
 from ...broker.base import HeldBack
-from ...broker.base import Link
 from ...broker.base import QueueStatus
 from ...broker.capabilities import Capabilities
 from ...broker.checks import check_messages
 from ...broker.link import Lane
+from ...broker.link import Link
 from ...broker.names import Name
 from ...broker.names import names_of
 from ...broker.properties import outgoing

@@ -13,11 +13,11 @@ import time
 import typing as t
 from collections.abc import Sequence
 
-from ...broker.base import Link
 from ...broker.given_queues import may_starve
 from ...broker.link import Delivery
 from ...broker.link import Forward
 from ...broker.link import Lane
+from ...broker.link import Link
 from ...broker.topology import QueuePlan
 from ...errors import BrokerError
 from ...errors import BrokerUnavailable

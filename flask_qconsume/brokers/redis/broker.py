@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 
 from ...broker.base import Broker
-from ...broker.base import Link
 from ...broker.checks import check_messages
 from ...broker.link import Lane
+from ...broker.link import Link
 from ...broker.names import Name
 from ...broker.names import names_of
 from ...broker.topology import Binding

@@ -17,10 +17,10 @@ from dataclasses import replace
 
 from ...broker import headers as ours
 from ...broker import properties as basic
-from ...broker.base import Link
 from ...broker.link import Delivery
 from ...broker.link import Forward
 from ...broker.link import Lane
+from ...broker.link import Link
 from ...broker.topology import QueuePlan
 from ...errors import BrokerError
 from ...errors import BrokerUnavailable

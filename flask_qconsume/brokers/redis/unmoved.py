@@ -12,7 +12,7 @@ import typing as t
 from collections.abc import Callable
 from collections.abc import Iterable
 
-from ...broker.base import Link
+from ...broker.link import Link
 
 #: Every worker renews its leases at least this often, however long they are.
 _RENEWED = Link.beat_interval

@@ -8,10 +8,10 @@ import uuid
 from collections.abc import Iterator
 
 from flask_qconsume.broker.base import DeadLetter
-from flask_qconsume.broker.base import Link
 from flask_qconsume.broker.link import Delivery
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
+from flask_qconsume.broker.link import Link
 from flask_qconsume.broker.topology import Binding
 from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.broker.topology import Topology

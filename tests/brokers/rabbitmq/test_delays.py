@@ -8,10 +8,10 @@ import typing as t
 import pytest
 
 from flask_qconsume.broker import headers
-from flask_qconsume.broker.base import Link
 from flask_qconsume.broker.link import Delivery
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
+from flask_qconsume.broker.link import Link
 from flask_qconsume.brokers.rabbitmq import RabbitMQ
 from flask_qconsume.brokers.rabbitmq.wait_queues import MAX_DELAY
 from flask_qconsume.brokers.rabbitmq.wait_queues import STEPS
