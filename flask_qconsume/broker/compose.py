@@ -21,7 +21,7 @@ from ..settings import JSON
 from ..text import escape
 from ..text import quote
 from . import headers as ours
-from .header_values import check_values
+from .headers import check_values
 
 #: AMQP's short strings hold 255 bytes.
 _LONGEST = 255
