@@ -155,14 +155,14 @@ def publishing(count: int) -> Callable[[], None]:
 def departure(count: int) -> Callable[[], None]:
     """What is published, composed and written as RabbitMQ's frames."""
     from flask_qconsume.broker.compose import compose
-    from flask_qconsume.broker.properties import outgoing
+    from flask_qconsume.broker.properties import encode_outgoing
     from flask_qconsume.brokers.rabbitmq.pending_publish import Parcel
 
     def run() -> None:
         for _ in range(count):
             message = compose("shop", _JOB.queue, BODY, **JSON)
             names = {"exchange": "shop", "routing_key": _JOB.queue}
-            Parcel(outgoing(message), message.body, **names).frames(1, 131_072)
+            Parcel(encode_outgoing(message), message.body, **names).frames(1, 131_072)
 
     return run
 

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from flask import Flask
 
 from .broker.base import Broker
-from .broker.checks import unattended
-from .broker.circuit_breaker import Circuit
+from .broker.checks import make_no_consumer_error
+from .broker.circuit_breaker import CircuitBreaker
 from .broker.compose import compose
 from .broker.topology import Topology
-from .broker.topology import topology_of
+from .broker.topology import plan_topology
 from .broker.urls import check_url
 from .broker.urls import open_broker
 from .errors import ConfigurationError
@@ -51,7 +51,7 @@ class AppConsumers:
         self.settings = settings
         self.registry = Registry.of(app)
         self._sender = app
-        self._circuit = Circuit(settings.away_after)
+        self._circuit = CircuitBreaker(settings.away_after)
         self._broker = PerProcess(self._open_broker, leave=Broker.leave_to_parent)
         self._diversion: Callable[[Outgoing], None] | None = None
 
@@ -76,7 +76,7 @@ class AppConsumers:
     @fork_safe_property
     def topology(self) -> Topology:
         """The exchanges, queues and bindings that the consumers need."""
-        return topology_of(self.settings, self.consumers.values())
+        return plan_topology(self.settings, self.consumers.values())
 
     @property
     def broker(self) -> Broker:
@@ -144,7 +144,7 @@ class AppConsumers:
         try:
             broker = self.broker
             if not broker.attended and not self._sender.testing:
-                return [unattended(broker) for _ in messages]
+                return [make_no_consumer_error(broker) for _ in messages]
             timeout = self.settings.publish_timeout
             errors = self._circuit.publish(broker, messages, timeout)
         except RuntimeError as error:

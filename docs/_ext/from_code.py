@@ -30,7 +30,7 @@ from sphinx.util.nodes import nested_parse_with_titles
 from flask_qconsume import settings
 from flask_qconsume.broker import given_queues
 from flask_qconsume.broker.capabilities import Capabilities
-from flask_qconsume.broker.urls import brokers
+from flask_qconsume.broker.urls import list_brokers
 from flask_qconsume.brokers.kafka.client import refusals as kafka_refusals
 from flask_qconsume.brokers.rabbitmq import errors as rabbitmq_errors
 from flask_qconsume.cli import cli
@@ -116,7 +116,7 @@ class Signals(FromCode):
 
 def capabilities() -> list[Capabilities]:
     """Those of every broker that a URL can mean, each once."""
-    return [record for broker in brokers() for record in broker.records()]
+    return [record for broker in list_brokers() for record in broker.records()]
 
 
 def rows(found: list[Capabilities]) -> Iterator[Iterable[str]]:

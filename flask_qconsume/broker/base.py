@@ -25,7 +25,7 @@ from .link import Lane
 from .link import Link
 from .names import Name
 from .names import check_unique
-from .names import names_of
+from .names import list_names
 from .topology import Binding
 from .topology import QueuePlan
 from .topology import Topology
@@ -44,7 +44,7 @@ class DeadLetter:
 
 
 @dataclass(frozen=True)
-class Suspects:
+class SuspectsStatus:
     """How the lane of a queue's suspects stands."""
 
     #: How many wait in it. On Kafka those that are being handled are among them.
@@ -64,7 +64,7 @@ class QueueStatus:
     delayed: int | None
     #: With a worker and not settled yet, suspects included.
     in_hand: int | None
-    suspects: Suspects | None
+    suspects: SuspectsStatus | None
     dead_letters: int | None
 
 
@@ -151,7 +151,7 @@ class Broker(abc.ABC):
     def names(self) -> Iterator[Name]:
         """Every name that the app uses on this broker."""
         for plan in self.topology.queues:
-            yield from names_of(plan)
+            yield from list_names(plan)
 
     def beside(self, plan: QueuePlan) -> tuple[str, str]:
         """What the suspects and the dead letters of a queue lie in on this broker."""
@@ -244,14 +244,14 @@ class Broker(abc.ABC):
         """
         return True
 
-    def suspects(self, plan: QueuePlan) -> Suspects:
+    def suspects(self, plan: QueuePlan) -> SuspectsStatus:
         """How the lane of one queue's suspects stands; looking changes nothing.
 
         AMQP cannot look at a message without taking it, and one that is given back is
         marked as delivered, which is a death in the lane: there nobody can tell since
         when it waits, but who has it in hand.
         """
-        return Suspects(self.depth(plan.suspects))
+        return SuspectsStatus(self.depth(plan.suspects))
 
     def statuses(self, plans: Sequence[QueuePlan]) -> list[QueueStatus]:
         """How the messages of queues stand; looking changes nothing."""

@@ -12,11 +12,13 @@ from ..registration.consumer import Consumer
 from ..text import quote
 from .base import Broker
 from .capabilities import Capabilities
-from .given_queues import described
-from .given_queues import unkept_of
+from .given_queues import describe
+from .given_queues import find_unsupported_traits
 
 
-def unkept(consumers: Iterable[Consumer], capabilities: Capabilities) -> list[str]:
+def find_unsupported(
+    consumers: Iterable[Consumer], capabilities: Capabilities
+) -> list[str]:
     """What the broker cannot keep of what consumers ask for, in sentences."""
     return [
         sentence
@@ -30,12 +32,12 @@ def unkept(consumers: Iterable[Consumer], capabilities: Capabilities) -> list[st
     ]
 
 
-def check_policies(consumers: Iterable[Consumer], capabilities: Capabilities) -> None:
+def check_consumers(consumers: Iterable[Consumer], capabilities: Capabilities) -> None:
     """Refuse consumers that ask for what the broker cannot keep.
 
     :raises UnsupportedByBroker: if there are any.
     """
-    sentences = unkept(consumers, capabilities)
+    sentences = find_unsupported(consumers, capabilities)
     if sentences:
         raise UnsupportedByBroker(" ".join(sentences))
 
@@ -53,16 +55,18 @@ def check_messages(
             raise UnsupportedByBroker(sentence)
 
 
-def unattended(broker: Broker) -> PublishError:
+def make_no_consumer_error(broker: Broker) -> PublishError:
     """The error of publishing where no consumer can ever get the message."""
     return PublishError(
-        unshared("publish a message", broker, "and nothing consumes in this one.")
+        explain_in_process_broker(
+            "publish a message", broker, "and nothing consumes in this one."
+        )
         + " Or consume beside the web server: 'flask qconsume run --web HOST:PORT'. A"
         " test that starts its worker later sets 'TESTING'."
     )
 
 
-def unshared(what: str, broker: Broker, why: str) -> str:
+def explain_in_process_broker(what: str, broker: Broker, why: str) -> str:
     """Why something cannot be done with a broker within one process, and the remedy.
 
     :param what: As in "publish a message".
@@ -95,7 +99,7 @@ def _too_long(consumer: Consumer, capabilities: Capabilities) -> Iterator[str]:
 
 
 def _unknown_traits(consumer: Consumer, capabilities: Capabilities) -> Iterator[str]:
-    for problem in unkept_of(consumer.given, capabilities):
+    for problem in find_unsupported_traits(consumer.given, capabilities):
         yield f"The kombu.Queue of the consumer '{consumer.name}' {problem}"
 
 
@@ -104,7 +108,7 @@ def _without_priorities(
 ) -> Iterator[str]:
     if consumer.given is None or capabilities.priorities:
         return
-    given = described(consumer.given)
+    given = describe(consumer.given)
     # A classic queue of somebody else's may have them, whatever ours are.
     unknown = not capabilities.kind or given.type in capabilities.kind
     if given.arguments.get("x-max-priority") and unknown:

@@ -38,7 +38,7 @@ _SILENT = (BrokerUnavailable, PublishTimeout)
 Results = list[Exception | None]
 
 
-class Circuit:
+class CircuitBreaker:
     """Lets publishes through as long as the broker answers.
 
     :param away_after: Seconds without any answer after which it opens.

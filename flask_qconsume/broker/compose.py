@@ -87,11 +87,11 @@ def compose(
         if option in options:
             fields[option] = read(option, options[option])
     if not fields.get("id"):
-        fields["id"] = new_id()
+        fields["id"] = generate_id()
     return create_outgoing(fields)
 
 
-def new_id() -> str:
+def generate_id() -> str:
     """A random UUID (version 4; RFC 9562, 5.4) as text.
 
     One is made for each message, and :func:`uuid.uuid4` takes four times as long.
@@ -217,7 +217,7 @@ _READ: dict[str, t.Callable[[str, t.Any], t.Any]] = {
 }
 
 
-def unroutable(message: Outgoing) -> Unroutable:
+def make_unroutable_error(message: Outgoing) -> Unroutable:
     """The error for a message that no queue is bound for."""
     return Unroutable(
         f"{_nobody(message)}, so nobody would get the message. Register a consumer for"

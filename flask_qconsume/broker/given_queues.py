@@ -252,7 +252,7 @@ TRAITS = (
 )
 
 
-def described(queue: t.Any) -> Description:
+def describe(queue: t.Any) -> Description:
     """What a :class:`kombu.Queue` says."""
     arguments = dict(queue.queue_arguments or {})
     for attribute, argument in _ATTRIBUTES.items():
@@ -262,17 +262,17 @@ def described(queue: t.Any) -> Description:
     return Description(queue, arguments, queue.consumer_arguments or {})
 
 
-def traits_of(queue: t.Any) -> list[Trait]:
+def find_traits(queue: t.Any) -> list[Trait]:
     """What a given queue has; nothing for a queue of ours, which is ``None``."""
     if queue is None:
         return []
-    description = described(queue)
+    description = describe(queue)
     return [trait for trait in TRAITS if trait.is_set(description)]
 
 
-def unkept_of(queue: t.Any, capabilities: Capabilities) -> Iterator[str]:
+def find_unsupported_traits(queue: t.Any, capabilities: Capabilities) -> Iterator[str]:
     """What a broker cannot keep of a given queue, and what to do, in half sentences."""
-    for trait in traits_of(queue):
+    for trait in find_traits(queue):
         if trait.instead:
             yield f"has {trait.name}: {trait.effect}. {trait.instead}."
         elif not (capabilities.queue_arguments or trait.neutral):
@@ -282,7 +282,7 @@ def unkept_of(queue: t.Any, capabilities: Capabilities) -> Iterator[str]:
             )
 
 
-def effects_of(
+def list_effects(
     queue: t.Any, capabilities: Capabilities, *, warns: bool = False
 ) -> list[str]:
     """What follows from what a broker keeps of a given queue.
@@ -293,7 +293,7 @@ def effects_of(
         return []
     return [
         f"{trait.name}: {trait.effect}"
-        for trait in traits_of(queue)
+        for trait in find_traits(queue)
         if not trait.instead and (trait.warns or not warns)
     ]
 
@@ -302,7 +302,7 @@ def may_starve(queue: t.Any) -> bool:
     """Whether its consumer may rightly get nothing although messages wait."""
     if queue is None:
         return False
-    description = described(queue)
+    description = describe(queue)
     return bool(
         description.arguments.get("x-single-active-consumer")
         or "x-priority" in description.consumer_arguments

@@ -66,7 +66,7 @@ MAX_ITEMS = 100_000
 _LAST_TIME = 253_402_300_799
 
 
-def whole(headers: Mapping[str, t.Any], name: str, default: int) -> int:
+def read_int(headers: Mapping[str, t.Any], name: str, default: int) -> int:
     """A whole number of ours, from ``default`` up to a million."""
     value = headers.get(name)
     if type(value) is not int:  # A bool would be one, too.
@@ -74,7 +74,7 @@ def whole(headers: Mapping[str, t.Any], name: str, default: int) -> int:
     return min(max(value, default), 1_000_000)
 
 
-def seconds(headers: Mapping[str, t.Any], name: str) -> float | None:
+def read_time(headers: Mapping[str, t.Any], name: str) -> float | None:
     """A time of ours in seconds since 1970."""
     value = headers.get(name)
     if type(value) is not float and type(value) is not int:
@@ -83,24 +83,24 @@ def seconds(headers: Mapping[str, t.Any], name: str) -> float | None:
     return float(value) if 0 <= value <= _LAST_TIME else None
 
 
-def text(headers: Mapping[str, t.Any], name: str) -> str | None:
+def read_text(headers: Mapping[str, t.Any], name: str) -> str | None:
     """A text of ours."""
     value = headers.get(name)
     return value if isinstance(value, str) else None
 
 
-def of_ours(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
+def select_own(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
     """Those that we wrote."""
     return {name: headers[name] for name in headers if name.startswith(PREFIX)}
 
 
-def oldest(messages: Iterable[Message]) -> float | None:
+def find_oldest_suspect(messages: Iterable[Message]) -> float | None:
     """When the first of some suspects became one, as far as they say."""
-    since = (seconds(message.headers, SUSPECTED_AT) for message in messages)
+    since = (read_time(message.headers, SUSPECTED_AT) for message in messages)
     return min((each for each in since if each is not None), default=None)
 
 
-def retried(message: Message, attempt: int) -> dict[str, t.Any]:
+def make_retry_headers(message: Message, attempt: int) -> dict[str, t.Any]:
     """The headers of a copy that comes back as attempt number ``attempt``.
 
     Whoever fails by an error has not killed its process: its deaths are forgotten.
@@ -111,9 +111,9 @@ def retried(message: Message, attempt: int) -> dict[str, t.Any]:
     return headers
 
 
-def suspected(message: Message, deaths: int, now: float) -> dict[str, t.Any]:
+def make_suspect_headers(message: Message, deaths: int, now: float) -> dict[str, t.Any]:
     """The headers of a copy that goes to the lane of suspects, or back into it."""
-    since = seconds(message.headers, SUSPECTED_AT) or now
+    since = read_time(message.headers, SUSPECTED_AT) or now
     return {
         **_kept(message),
         ATTEMPT: message.attempt,
@@ -122,7 +122,7 @@ def suspected(message: Message, deaths: int, now: float) -> dict[str, t.Any]:
     }
 
 
-def dead(
+def make_dead_letter_headers(
     message: Message,
     consumer: str,
     queue: str,
@@ -150,7 +150,7 @@ def dead(
     return headers
 
 
-def simple(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
+def keep_simple_values(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
     """Those that anybody can write; the others are named in one of ours."""
     kept = {name: value for name, value in headers.items() if is_simple(value)}
     lost = ", ".join(name for name in headers if name not in kept)
@@ -162,7 +162,7 @@ def is_simple(value: t.Any) -> bool:
     return isinstance(value, (str, int, float, type(None)))
 
 
-def replayed(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
+def make_replay_headers(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
     """The headers of a dead letter that goes back to its queue as if it were new.
 
     It has no expiry any more: whoever replays a message wants it handled.
@@ -175,7 +175,7 @@ def _kept(message: Message) -> dict[str, t.Any]:
     headers = {k: v for k, v in message.headers.items() if k not in _ROUTING}
     origin = (EXCHANGE, message.exchange), (ROUTING_KEY, message.routing_key)
     for name, known in origin:
-        if text(headers, name) is None:
+        if read_text(headers, name) is None:
             headers[name] = known
     return headers
 

@@ -15,7 +15,7 @@ from .headers import MAX_ITEMS
 _PLAIN = (bool, int, float)
 
 
-def written(value: t.Any) -> str:
+def encode(value: t.Any) -> str:
     """A value as JSON.
 
     :raises TypeError: for what kombu has no way to write.
@@ -28,7 +28,7 @@ def written(value: t.Any) -> str:
     return JSONEncoder().encode(value)
 
 
-def read(text: str) -> t.Any:
+def decode(text: str) -> t.Any:
     """What was written as JSON, in kombu's way or anybody else's.
 
     :raises TooManyItems: for what would take too much memory.

@@ -14,7 +14,7 @@ from . import headers
 from .topology import QueuePlan
 
 #: Seconds after which a dead letter tries again to get into its queue.
-PARKED_FOR = 60.0
+PARKED_RETRY_SECONDS = 60.0
 
 
 class Lane(enum.Enum):
@@ -78,7 +78,7 @@ class Forward:
     def parked(self) -> Forward:
         """A dead letter that its queue refuses, as a retry that is not handled."""
         marked = {**self.headers, headers.PARKED: True}
-        return Forward(self.delivery, Lane.MAIN, marked, delay=PARKED_FOR)
+        return Forward(self.delivery, Lane.MAIN, marked, delay=PARKED_RETRY_SECONDS)
 
 
 class Link(abc.ABC):

@@ -31,7 +31,7 @@ class Name(t.NamedTuple):
     readable: bool = False
 
 
-def names_of(plan: QueuePlan, *, readable: bool = False) -> Iterator[Name]:
+def list_names(plan: QueuePlan, *, readable: bool = False) -> Iterator[Name]:
     """A consumer's queue and the two beside it.
 
     :param readable: Whether dead letters lie in a queue that a consumer can read.

@@ -25,7 +25,7 @@ _SHOWN = (*_KEPT, "user_id")
 _ANY_SHOWN = frozenset(_SHOWN)
 
 
-def incoming(
+def read_message(
     raw: bytes,
     *,
     queue: str,
@@ -72,30 +72,30 @@ def _read_ours(table: Mapping[str, t.Any], fields: dict[str, t.Any]) -> None:
 
 
 def _attempt(headers: Mapping[str, t.Any], name: str) -> int:
-    return ours.whole(headers, name, 1)
+    return ours.read_int(headers, name, 1)
 
 
 def _deaths(headers: Mapping[str, t.Any], name: str) -> int:
-    return ours.whole(headers, name, 0)
+    return ours.read_int(headers, name, 0)
 
 
 def _published_at(headers: Mapping[str, t.Any], name: str) -> float | None:
-    return ours.seconds(headers, name) or None
+    return ours.read_time(headers, name) or None
 
 
 #: The fields that our headers say, and what reads each.
 _OURS: dict[str, tuple[str, t.Callable[[Mapping[str, t.Any], str], t.Any]]] = {
-    ours.EXCHANGE: ("exchange", ours.text),
-    ours.ROUTING_KEY: ("routing_key", ours.text),
-    ours.KEY: ("key", ours.text),
+    ours.EXCHANGE: ("exchange", ours.read_text),
+    ours.ROUTING_KEY: ("routing_key", ours.read_text),
+    ours.KEY: ("key", ours.read_text),
     ours.ATTEMPT: ("attempt", _attempt),
     ours.DEATHS: ("deaths", _deaths),
     ours.PUBLISHED_AT: ("timestamp", _published_at),
-    ours.EXPIRES_AT: ("expires_at", ours.seconds),
+    ours.EXPIRES_AT: ("expires_at", ours.read_time),
 }
 
 
-def outgoing(message: Outgoing) -> dict[str, t.Any]:
+def encode_outgoing(message: Outgoing) -> dict[str, t.Any]:
     """AMQP's basic properties for a message that is published."""
     headers = dict(message.headers)
     now = message.timestamp or time.time()
@@ -118,7 +118,7 @@ def outgoing(message: Outgoing) -> dict[str, t.Any]:
     )
 
 
-def copy(message: Message, headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
+def encode_copy(message: Message, headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
     """AMQP's basic properties for a copy of a message, with other headers."""
     return _present(
         {
@@ -154,4 +154,4 @@ def _timestamp(value: t.Any) -> float | None:
     if isinstance(value, datetime.datetime):
         with contextlib.suppress(ValueError, OverflowError, OSError):
             value = value.timestamp()
-    return ours.seconds({"": value}, "")
+    return ours.read_time({"": value}, "")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 _LOOK = 1.0
 
 
-def anybody_listens(addresses: Iterable[tuple[str, int]]) -> bool:
+def is_any_reachable(addresses: Iterable[tuple[str, int]]) -> bool:
     """Whether a connection is accepted at one of these; it is hung up at once."""
     for address in addresses:
         with contextlib.suppress(OSError):

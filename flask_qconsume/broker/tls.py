@@ -28,7 +28,7 @@ _NO_TLS = (
 )
 
 #: With how the URL begins without TLS.
-NOT_SPOKEN = (
+NO_TLS_ADVICE = (
     "the broker does not speak TLS at this port. Use the port of TLS, or let"
     " 'QCONSUME_BROKER_URL' begin with '{0}'."
 )
@@ -51,9 +51,9 @@ class Advice(t.NamedTuple):
     secure: str
 
 
-def problem_of(error: BaseException, advice: Advice) -> str | None:
+def explain_error(error: BaseException, advice: Advice) -> str | None:
     """What is wrong with TLS, if that is why a connection failed."""
-    for each in causes(error):
+    for each in iterate_causes(error):
         if isinstance(each, ssl.SSLCertVerificationError):
             return _of_certificate(each, advice)
         if isinstance(each, ssl.SSLError):
@@ -61,7 +61,7 @@ def problem_of(error: BaseException, advice: Advice) -> str | None:
     return None
 
 
-def problem_at(host: str, port: int, advice: Advice) -> str | None:
+def diagnose_plain_connection(host: str, port: int, advice: Advice) -> str | None:
     """What is wrong with a connection without TLS that the server ended at once."""
     if not speaks_tls(host, port):
         return None
@@ -71,7 +71,7 @@ def problem_at(host: str, port: int, advice: Advice) -> str | None:
     )
 
 
-def problem_with(
+def diagnose_tls(
     host: str, port: int, context: ssl.SSLContext, advice: Advice
 ) -> str | None:
     """What is wrong with TLS at a server, found by trying it."""
@@ -79,9 +79,9 @@ def problem_with(
         _shake_hands(host, port, context)
         return None
     except (ssl.SSLEOFError, ConnectionResetError):
-        return NOT_SPOKEN.format(advice.plain)
+        return NO_TLS_ADVICE.format(advice.plain)
     except ssl.SSLError as error:
-        return problem_of(error, advice)
+        return explain_error(error, advice)
     except (OSError, ValueError):
         return None
 
@@ -139,7 +139,7 @@ def check_files(options: Mapping[str, t.Any], names: Iterable[str], where: str) 
             ) from error
 
 
-def trust(context: ssl.SSLContext, authority: str) -> None:
+def trust_authority(context: ssl.SSLContext, authority: str) -> None:
     """Trust the certificates in a file or a folder, too."""
     if os.path.isdir(authority):
         context.load_verify_locations(capath=authority)
@@ -147,7 +147,7 @@ def trust(context: ssl.SSLContext, authority: str) -> None:
         context.load_verify_locations(cafile=authority)
 
 
-def mistake_of(error: Exception) -> str:
+def explain_option_error(error: Exception) -> str:
     """What is wrong with a URL or an option, from what kombu or its client raises."""
     if isinstance(error, KeyError):  # kombu looks that one up.
         values = "'required', 'optional' or 'none'"
@@ -168,7 +168,7 @@ def _read(path: t.Any) -> None:
             pass
 
 
-def causes(error: BaseException | None) -> Iterator[BaseException]:
+def iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
     """An error, and what it came from."""
     while error is not None:
         yield error
@@ -197,7 +197,7 @@ def _of_certificate(error: ssl.SSLCertVerificationError, advice: Advice) -> str:
 def _of_handshake(error: ssl.SSLError, advice: Advice) -> str | None:
     reason = getattr(error, "reason", None) or ""
     if reason in _NO_TLS:
-        return NOT_SPOKEN.format(advice.plain)
+        return NO_TLS_ADVICE.format(advice.plain)
     if "ALERT" in reason and "CLOSE_NOTIFY" not in reason:
         return (
             f"the broker refuses our side of TLS ({reason}). If it wants a certificate"

@@ -74,7 +74,7 @@ class Topology:
         return tuple(binding for queue in self.queues for binding in queue.bindings)
 
 
-def topology_of(settings: Settings, consumers: t.Iterable[Consumer]) -> Topology:
+def plan_topology(settings: Settings, consumers: t.Iterable[Consumer]) -> Topology:
     """The topology that these consumers need."""
     return Topology(
         exchange=settings.exchange,

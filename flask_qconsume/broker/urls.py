@@ -91,7 +91,7 @@ def _check_brackets(parts: SplitResult) -> None:
         raise ValueError(login)
 
 
-def brokers() -> list[type[Broker]]:
+def list_brokers() -> list[type[Broker]]:
     """All kinds of brokers that a URL can mean, each once."""
     return [_imported(*where) for where in dict.fromkeys(_BROKERS.values())]
 

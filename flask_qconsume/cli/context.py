@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import click
 from flask.cli import ScriptInfo
 
-from ..broker.checks import unshared
+from ..broker.checks import explain_in_process_broker
 from ..errors import QConsumeError
 from ..errors import UnsupportedByBroker
 from ..extension import AppConsumers
@@ -53,7 +53,7 @@ def check_shared(consumers: AppConsumers, what: str) -> None:
     """
     if not consumers.broker.capabilities.shared:
         raise UnsupportedByBroker(
-            unshared(
+            explain_in_process_broker(
                 what,
                 consumers.broker,
                 "so no other process would ever see what this command does.",

@@ -55,13 +55,13 @@ class Filter:
     def _fits(self, letter: DeadLetter) -> bool:
         if self.error is None:
             return True
-        said = (ours.text(letter.headers, name) or "" for name in _SAYS_WHY)
+        said = (ours.read_text(letter.headers, name) or "" for name in _SAYS_WHY)
         return any(self.error.casefold() in text.casefold() for text in said)
 
     def _is_of_age(self, letter: DeadLetter) -> bool:
         if self.before is None and self.after is None:
             return True
-        died_at = ours.seconds(letter.headers, ours.DIED_AT)
+        died_at = ours.read_time(letter.headers, ours.DIED_AT)
         if died_at is None:
             return False
         return (self.before is None or died_at <= self.before) and (

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from ..broker import headers as ours
 from ..broker.base import DeadLetter
 from ..errors import InvalidMessage
-from ..formats.json import plain
+from ..formats.json import to_plain
 from ..formats.table import Decoders
 from ..handling.payload import decode
 from ..message import Message
@@ -38,16 +38,16 @@ def row(letter: DeadLetter) -> list[str]:
     return [
         escape(letter.ref),
         escape(letter.queue),
-        _when(ours.seconds(letter.headers, ours.DIED_AT)),
-        str(ours.whole(letter.headers, ours.ATTEMPTS, 0) or "?"),
+        _when(ours.read_time(letter.headers, ours.DIED_AT)),
+        str(ours.read_int(letter.headers, ours.ATTEMPTS, 0) or "?"),
         escape(why(letter), 70),
     ]
 
 
 def why(letter: DeadLetter) -> str:
     """The error, or the reason where there was none."""
-    error = ours.text(letter.headers, ours.ERROR)
-    return error or ours.text(letter.headers, ours.REASON) or "unknown"
+    error = ours.read_text(letter.headers, ours.ERROR)
+    return error or ours.read_text(letter.headers, ours.REASON) or "unknown"
 
 
 def page(letter: DeadLetter, decoders: Decoders) -> str:
@@ -101,7 +101,7 @@ def _lines(letter: DeadLetter, decoders: Decoders) -> Iterator[str]:
         "consumer": headers.get(ours.CONSUMER),
         "published": _when(message.timestamp),
         "to": f"{message.exchange or '(default exchange)'}, {message.routing_key}",
-        "died": _when(ours.seconds(headers, ours.DIED_AT)),
+        "died": _when(ours.read_time(headers, ours.DIED_AT)),
         "attempts": headers.get(ours.ATTEMPTS),
         "deaths": headers.get(ours.DEATHS) or None,
         "reason": headers.get(ours.REASON),
@@ -112,8 +112,10 @@ def _lines(letter: DeadLetter, decoders: Decoders) -> Iterator[str]:
         if value is not None:
             yield f"  {name:<13} {escape(value, 1_000)}"
     yield from _block("headers", _of_headers(message))
-    yield from _block("details", _indented(ours.text(headers, ours.DETAILS)))
-    yield from _block("traceback", (ours.text(headers, ours.TRACEBACK) or "").rstrip())
+    yield from _block("details", _indented(ours.read_text(headers, ours.DETAILS)))
+    yield from _block(
+        "traceback", (ours.read_text(headers, ours.TRACEBACK) or "").rstrip()
+    )
     yield from _block(
         f"body ({pluralize(len(message.raw), 'byte')})", _body(message, decoders)
     )
@@ -177,7 +179,7 @@ def _decoded(message: Message, decoders: Decoders) -> t.Any:
 
 def _shown(value: t.Any) -> t.Any:
     try:
-        return plain(value)
+        return to_plain(value)
     except TypeError:
         return str(value)
 
@@ -185,7 +187,7 @@ def _shown(value: t.Any) -> t.Any:
 def _body_as_json(message: Message, decoders: Decoders) -> dict[str, t.Any]:
     """The body: decoded if JSON can say it, else as a text, else in base 64."""
     body = _decoded(message, decoders)
-    if _is_speakable(body, plain):
+    if _is_speakable(body, to_plain):
         return {"body": body}
     try:
         return {"body_text": message.raw.decode()}

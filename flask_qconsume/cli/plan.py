@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import click
 
 from ..broker.capabilities import Capabilities
-from ..broker.checks import unkept
-from ..broker.given_queues import effects_of
+from ..broker.checks import find_unsupported
+from ..broker.given_queues import list_effects
 from ..broker.topology import Binding
 from ..broker.topology import QueuePlan
 from ..errors import BrokerError
@@ -49,7 +49,7 @@ def plan(app: AppConsumers) -> None:
         _section("But", [("warning", text)])
     if capabilities.shared and capabilities.bindings:
         _section("Stale bindings", _stale(app))
-    problems = unkept(consumers, capabilities)
+    problems = find_unsupported(consumers, capabilities)
     if problems:
         raise UnsupportedByBroker("\n".join(problems))
 
@@ -120,7 +120,7 @@ def _of_consumer(app: AppConsumers, consumer: Consumer) -> Lines:
     )
     if getattr(queue.given, "max_priority", None):
         yield "priorities", app.broker.capabilities.priority
-    for effect in effects_of(queue.given, app.broker.capabilities):
+    for effect in list_effects(queue.given, app.broker.capabilities):
         yield "as given", effect
     if not consumer.enabled:
         yield "disabled", "by configuration; its queue is declared and filled"

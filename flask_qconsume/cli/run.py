@@ -18,7 +18,7 @@ from flask import Flask
 from flask.cli import ScriptInfo
 from flask.helpers import get_debug_flag
 
-from ..broker.checks import unshared
+from ..broker.checks import explain_in_process_broker
 from ..errors import UnsupportedByBroker
 from ..extension import consumers_of
 from ..log_handlers import log_all_to
@@ -259,7 +259,9 @@ def _warn_of_isolation(broker: Broker) -> None:
         why = "so only what runs in this one can publish to its consumers."
         logger.warning(
             "%s Or serve the app here: 'flask qconsume run --web HOST:PORT'.",
-            unshared("consume what other processes publish", broker, why),
+            explain_in_process_broker(
+                "consume what other processes publish", broker, why
+            ),
         )
 
 

@@ -13,7 +13,7 @@ import click
 
 from ..broker.base import HeldBack
 from ..broker.base import QueueStatus
-from ..broker.base import Suspects
+from ..broker.base import SuspectsStatus
 from ..broker.topology import QueuePlan
 from ..extension import AppConsumers
 from ..registration.consumer import Consumer
@@ -112,7 +112,7 @@ def _standing(
     )
 
 
-def _age(suspects: Suspects, now: float) -> float | None:
+def _age(suspects: SuspectsStatus, now: float) -> float | None:
     return None if suspects.since is None else round(max(0.0, now - suspects.since), 1)
 
 

@@ -18,10 +18,10 @@ MAX_DEPTH = 500
 #: The sum over all mappings of the square of how many keys they have whose hashes can
 #: be chosen: 3,162 in one of them take 0.1 s at the most, and 4 of them in 600,000 take
 #: no longer.
-MOST_COLLISIONS = 10_000_000
+MAX_COLLISIONS = 10_000_000
 
 #: Bytes that hold no 3,162 different keys with their values.
-SHORT = 10_000
+SHORT_BODY_BYTES = 10_000
 
 #: A JSON text without strings has an item behind each of these, and one more.
 _BEFORE_ITEMS = (b",", b":", b"[", b"{")

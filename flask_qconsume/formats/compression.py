@@ -32,7 +32,7 @@ class Decompressor(t.Protocol):
     def unused_data(self) -> bytes: ...
 
 
-def decompressed(
+def decompress(
     raw: bytes, decompressor: Callable[[bytes], Decompressor], most: int
 ) -> bytes:
     """A body of up to ``most`` bytes.

@@ -22,10 +22,10 @@ from .base import Format
 from .bounds import MAX_DEPTH
 from .bounds import check_depth
 from .bounds import check_json
-from .protobuf import as_plain
 from .protobuf import is_protobuf
+from .protobuf import to_json_values
+from .text import decode_text
 from .text import is_utf8
-from .text import text_of
 
 try:
     from msgspec.json import Decoder as QuickDecoder
@@ -56,13 +56,13 @@ class Json(Format):
         raw = message.raw
         if not is_utf8(message):
             # In UTF-16 and the like, these bytes may be parts of other characters.
-            raw = text_of(message).encode("utf-8", "surrogatepass")
+            raw = decode_text(message).encode("utf-8", "surrogatepass")
         check_json(raw, self._max_items)
 
     def _decoded(self, message: Message) -> t.Any:
         if not message.raw:
             raise ValueError("it is empty")
-        return _read(text_of(message))
+        return _read(decode_text(message))
 
     def encode(self, body: t.Any, routing_key: str) -> bytes:
         raw = _ENCODER.encode(body).encode()
@@ -71,14 +71,14 @@ class Json(Format):
         return raw
 
 
-def plain(value: t.Any) -> t.Any:
+def to_plain(value: t.Any) -> t.Any:
     """What stands for a value that JSON does not know."""
     if isinstance(value, (decimal.Decimal, uuid.UUID)):
         return str(value)
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
     if is_protobuf(value):
-        return as_plain(value)
+        return to_json_values(value)
     raise TypeError(
         f"A body cannot hold a '{type(value).__name__}'; publish what a schema's dump()"
         " returns, or plain values."
@@ -111,7 +111,7 @@ def _read(text: str) -> t.Any:
 #: 'json.loads' and 'json.dumps' would make new ones each time.
 _DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 _ENCODER = json.JSONEncoder(
-    default=plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    default=to_plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")
 )
 
 #: Reads what is certainly the same by any reader's rules, or raises.

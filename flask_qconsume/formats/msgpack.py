@@ -17,11 +17,11 @@ from ..message import Message
 from ..settings import MAX_ITEMS
 from ..settings import MSGPACK
 from .base import Format
-from .bounds import MOST_COLLISIONS
-from .bounds import SHORT
+from .bounds import MAX_COLLISIONS
+from .bounds import SHORT_BODY_BYTES
 from .bounds import TooManyItems
 from .bounds import TooManyKeys
-from .json import plain
+from .json import to_plain
 
 #: The types of keys whose hashes are secret.
 _SECRET = (str, bytes)
@@ -40,7 +40,7 @@ class MsgPack(Format):
 
     def __init__(self, max_items: int = MAX_ITEMS) -> None:
         self._max_items = max_items
-        self._short = min(SHORT, max_items)
+        self._short = min(SHORT_BODY_BYTES, max_items)
 
     def decode(self, message: Message) -> t.Any:
         if len(message.raw) > self._short:
@@ -51,8 +51,8 @@ class MsgPack(Format):
         )
 
     def encode(self, body: t.Any, routing_key: str) -> bytes:
-        raw = t.cast(bytes, msgpack.packb(body, default=plain))
-        if len(raw) > SHORT:
+        raw = t.cast(bytes, msgpack.packb(body, default=to_plain))
+        if len(raw) > SHORT_BODY_BYTES:
             _unpacked(raw, len(raw))  # A consumer must not refuse its keys.
         return raw
 
@@ -125,7 +125,7 @@ class _Counting:
     def _check_keys(self, pairs: list[tuple[t.Any, t.Any]]) -> None:
         others = sum(not isinstance(key, _SECRET) for key, _ in pairs)
         self._collisions += others * others
-        if self._collisions > MOST_COLLISIONS:
+        if self._collisions > MAX_COLLISIONS:
             raise TooManyKeys()
 
     def _count(self, items: int) -> None:

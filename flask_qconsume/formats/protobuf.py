@@ -151,7 +151,7 @@ def is_protobuf(given: t.Any) -> bool:
     return isinstance(given, _base())
 
 
-def as_plain(message: t.Any) -> t.Any:
+def to_json_values(message: t.Any) -> t.Any:
     """A protobuf message as its JSON."""
     from google.protobuf import json_format
 

@@ -15,8 +15,8 @@ import typing as t
 from collections import Counter
 from functools import lru_cache
 
-from .bounds import MOST_COLLISIONS
-from .bounds import SHORT
+from .bounds import MAX_COLLISIONS
+from .bounds import SHORT_BODY_BYTES
 from .bounds import TooManyItems
 from .bounds import TooManyKeys
 
@@ -35,7 +35,7 @@ def check_protobuf(kind: t.Any, raw: bytes, most: int) -> None:
     :param most: How many values it may hold; a message counts for all its fields.
     :raises ValueError: if there are more, or too many numbers as keys of maps.
     """
-    if len(raw) <= SHORT or not _within(kind):
+    if len(raw) <= SHORT_BODY_BYTES or not _within(kind):
         return
     with contextlib.suppress(IndexError):  # It ends early, which the parser tells.
         _Scan(raw, most).message(kind, 0, len(raw), 0)
@@ -123,7 +123,7 @@ class _Scan:
             elif wire not in _GROUPS:  # What is in a group is counted as if outside.
                 at += _SIZES.get(wire, end)
         self._collisions += sum(count * count for count in keys.values())
-        if self._collisions > MOST_COLLISIONS:
+        if self._collisions > MAX_COLLISIONS:
             raise TooManyKeys()
 
     def _submessage(self, found: _Within, at: int, end: int, depth: int) -> None:
@@ -183,7 +183,7 @@ class _Keys:
 
     def _count(self, keys: int) -> None:
         self._collisions += keys * keys
-        if self._collisions > MOST_COLLISIONS:
+        if self._collisions > MAX_COLLISIONS:
             raise TooManyKeys()
 
 

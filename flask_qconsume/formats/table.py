@@ -55,7 +55,7 @@ class Formats:
         """The format that bodies of a content type are in, if one is known."""
         if content_type in self._by_type:
             return self._by_type[content_type]
-        name = normal(content_type) or JSON
+        name = normalize_content_type(content_type) or JSON
         return self._by_type.get(name) or self._by_type.get(_suffix(name))
 
     def type_of(self, body: t.Any) -> str:
@@ -75,7 +75,9 @@ class Formats:
         :param schema: What it declares.
         """
         found: dict[str | None, Decoder] = {}
-        for name in self._by_type if accept is None else map(normal, accept):
+        for name in (
+            self._by_type if accept is None else map(normalize_content_type, accept)
+        ):
             if name not in found:
                 each = self.find(name) or _BYTES
                 names = self._names(each) if name in self._by_type else [name]
@@ -105,7 +107,11 @@ def check_format(given: t.Any, others: Iterable[Format]) -> None:
             f" not {quote(names)}."
         )
     for name in names:
-        if not isinstance(name, str) or name != normal(name) or not name:
+        if (
+            not isinstance(name, str)
+            or name != normalize_content_type(name)
+            or not name
+        ):
             raise RegistrationError(
                 f"The content type {quote(name)} of '{type(given).__name__}' must be a"
                 " text in lower case and without parameters, such as"
@@ -119,23 +125,23 @@ def check_format(given: t.Any, others: Iterable[Format]) -> None:
                 )
 
 
-def decoder_of(decoders: Decoders, content_type: str | None) -> Decoder | None:
+def find_decoder(decoders: Decoders, content_type: str | None) -> Decoder | None:
     """The decoder for a content type in any spelling, if there is one."""
-    name = normal(content_type or "")
+    name = normalize_content_type(content_type or "")
     return decoders.get(name) or decoders.get(_suffix(name))
 
 
-def names(decoders: Decoders) -> list[str]:
+def list_content_types(decoders: Decoders) -> list[str]:
     """The proper names of what there are decoders for, one for each."""
     return sorted({_first(decoders, decoder) for decoder in decoders.values()})
 
 
-def name_of(decoders: Decoders, decoder: Decoder) -> str:
+def find_content_type(decoders: Decoders, decoder: Decoder) -> str:
     """The proper name of what a decoder decodes."""
     return _first(decoders, decoder)
 
 
-def normal(content_type: str) -> str:
+def normalize_content_type(content_type: str) -> str:
     """A content type without its parameters, in lower case."""
     return content_type.partition(";")[0].strip().lower()
 

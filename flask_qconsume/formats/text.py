@@ -43,7 +43,7 @@ class Text(Format):
     content_types = (TEXT,)
 
     def decode(self, message: Message) -> str:
-        return text_of(message)
+        return decode_text(message)
 
     def encode(self, body: t.Any, routing_key: str) -> bytes:
         if not isinstance(body, str):
@@ -72,7 +72,7 @@ def is_utf8(message: Message) -> bool:
     return message.content_encoding in _UTF8 and message.content_type in _SAYS_NO_OTHER
 
 
-def text_of(message: Message) -> str:
+def decode_text(message: Message) -> str:
     """The body as a text, in the character set that the message says.
 
     Without the byte-order mark that .NET puts before texts.

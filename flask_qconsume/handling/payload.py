@@ -15,15 +15,15 @@ from ..errors import UndecodableMessage
 from ..formats.compression import BY_ENCODING
 from ..formats.compression import BY_HEADER
 from ..formats.compression import Decompressors
-from ..formats.compression import decompressed
+from ..formats.compression import decompress
 from ..formats.json import Json
 from ..formats.table import BUILT_IN
 from ..formats.table import Decoders
 from ..formats.table import Formats
-from ..formats.table import decoder_of
-from ..formats.table import name_of
-from ..formats.table import names
-from ..formats.table import normal
+from ..formats.table import find_content_type
+from ..formats.table import find_decoder
+from ..formats.table import list_content_types
+from ..formats.table import normalize_content_type
 from ..formats.text import Text
 from ..formats.text import check_charset
 from ..message import Message
@@ -53,11 +53,12 @@ def decode(message: Message, decoders: Decoders, max_size: int) -> t.Any:
     if UNREADABLE in headers:
         raise UndecodableMessage(f"unreadable: {headers[UNREADABLE]}")
     given = message.content_type
-    decoder = decoders.get(given) or decoder_of(decoders, given)
+    decoder = decoders.get(given) or find_decoder(decoders, given)
     if decoder is None:
+        name = escape(normalize_content_type(given or ""))
         raise UndecodableMessage(
-            f"the content type '{escape(normal(given or ''))}' is not accepted;"
-            f" there are: {', '.join(names(decoders))}"
+            f"the content type '{name}' is not accepted;"
+            f" there are: {', '.join(list_content_types(decoders))}"
         )
     if "compression" in headers or message.content_encoding in BY_ENCODING:
         message = _decompressed(message, max_size)
@@ -68,7 +69,7 @@ def decode(message: Message, decoders: Decoders, max_size: int) -> t.Any:
     except Exception as error:
         # Whatever a decoder raises, and be it a mistake of its own: the bytes are kept.
         raise UndecodableMessage(
-            f"the body is no {name_of(decoders, decoder)}: {_told(error)}"
+            f"the body is no {find_content_type(decoders, decoder)}: {_told(error)}"
         ) from error
 
 
@@ -93,7 +94,7 @@ def _grown(raw: bytes, name: t.Any, known: Decompressors, max_size: int) -> byte
             f" there are: {', '.join(known)}"
         )
     try:
-        return decompressed(raw, found, max_size)
+        return decompress(raw, found, max_size)
     except MessageTooLarge:
         raise
     except Exception as error:
@@ -122,7 +123,7 @@ def encode(
     if format is None:
         raise ValueError(
             f"There is no encoder for '{escape(content_type)}': publish bytes, or"
-            f" one of: {', '.join(names(formats.decoders()))}."
+            f" one of: {', '.join(list_content_types(formats.decoders()))}."
         )
     raw = format.encode(body, routing_key)
     if not isinstance(raw, bytes):

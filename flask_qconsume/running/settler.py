@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import gevent
 from gevent.queue import SimpleQueue
 
-from ..broker.link import PARKED_FOR
+from ..broker.link import PARKED_RETRY_SECONDS
 from ..broker.link import Delivery
 from ..broker.link import Forward
 from ..broker.link import Lane
@@ -226,7 +226,7 @@ class Settler:
             " room in that queue: %s",
             failed[0][0].delivery.link.queue,
             pluralize(len(failed), "message"),
-            PARKED_FOR,
+            PARKED_RETRY_SECONDS,
             escape(failed[0][1]),
         )
         for forward, _ in failed:

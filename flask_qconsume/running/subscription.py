@@ -18,7 +18,7 @@ from flask import Flask
 
 from ..broker import headers
 from ..broker.base import Broker
-from ..broker.link import PARKED_FOR
+from ..broker.link import PARKED_RETRY_SECONDS
 from ..broker.link import Delivery
 from ..broker.link import Forward
 from ..broker.link import Lane
@@ -172,7 +172,7 @@ class Subscription:
     def suspected_since(self) -> float | None:
         """Of what it has in hand in the lane: when the oldest became a suspect."""
         held = () if self._reader is None else self._reader.held
-        return headers.oldest(delivery.message for delivery in held)
+        return headers.find_oldest_suspect(delivery.message for delivery in held)
 
     @property
     def stuck(self) -> Delivery | None:
@@ -192,7 +192,7 @@ class Subscription:
     @property
     def parks(self) -> bool:
         """Whether dead letters had to wait outside of their queue just now."""
-        return time.monotonic() - self._settler.parked_at < 2 * PARKED_FOR
+        return time.monotonic() - self._settler.parked_at < 2 * PARKED_RETRY_SECONDS
 
     @property
     def late(self) -> int:
@@ -448,7 +448,7 @@ class Subscription:
         if delay < HELD_HERE and not self._quiet:
             self._hold(delivery, attempt, delay)
             return
-        changed = headers.retried(delivery.message, attempt)
+        changed = headers.make_retry_headers(delivery.message, attempt)
         self._settler.forward(Forward(delivery, Lane.MAIN, changed, delay=delay))
 
     def _postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
@@ -468,7 +468,7 @@ class Subscription:
     def _dead(
         self, delivery: Delivery, outcome: Reject, error: BaseException | None
     ) -> Forward:
-        changed = headers.dead(
+        changed = headers.make_dead_letter_headers(
             delivery.message,
             self.consumer.name,
             self.consumer.queue,

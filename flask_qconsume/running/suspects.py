@@ -40,7 +40,7 @@ def triage(
     return Forward(
         delivery,
         Lane.DEAD,
-        headers.dead(
+        headers.make_dead_letter_headers(
             message,
             consumer.name,
             consumer.queue,
@@ -57,5 +57,5 @@ def triage(
 def to_lane(delivery: Delivery, deaths: int | None = None) -> Forward:
     """A fresh copy into the lane: it is not marked as delivered again."""
     known = delivery.message.deaths if deaths is None else deaths
-    changed = headers.suspected(delivery.message, known, time.time())
+    changed = headers.make_suspect_headers(delivery.message, known, time.time())
     return Forward(delivery, Lane.SUSPECTS, changed)

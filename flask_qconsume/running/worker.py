@@ -18,9 +18,9 @@ from flask import Flask
 from gevent import monkey
 
 from ..appconsumers import consumers_of
-from ..broker.base import Suspects
-from ..broker.checks import check_policies
-from ..broker.given_queues import effects_of
+from ..broker.base import SuspectsStatus
+from ..broker.checks import check_consumers
+from ..broker.given_queues import list_effects
 from ..broker.link import Lane
 from ..errors import BrokerUnavailable
 from ..errors import WorkerError
@@ -94,7 +94,7 @@ class Worker:
         :raises TopologyMismatch: if queues cannot be declared as they should be.
         """
         _check_patched()
-        check_policies(self._chosen(self.names), self._consumers.broker.capabilities)
+        check_consumers(self._chosen(self.names), self._consumers.broker.capabilities)
         self._warn_of_queues()
         self._claim()
         self.watch.start()
@@ -173,7 +173,7 @@ class Worker:
         """
         return self._consumers.broker.depth(queue)
 
-    def suspects(self, consumer: Consumer) -> Suspects:
+    def suspects(self, consumer: Consumer) -> SuspectsStatus:
         """How the lane of a consumer's suspects stands.
 
         :raises BrokerError: if the broker cannot be asked.
@@ -222,7 +222,7 @@ class Worker:
     def _warn_of_queues(self) -> None:
         capabilities = self._consumers.broker.capabilities
         for consumer in self._chosen(self.names):
-            for effect in effects_of(consumer.given, capabilities, warns=True):
+            for effect in list_effects(consumer.given, capabilities, warns=True):
                 logger.warning("%s: its kombu.Queue has %s", consumer.name, effect)
 
     def _claim(self) -> None:

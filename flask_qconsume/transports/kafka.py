@@ -280,11 +280,13 @@ class Source:
         delivery = self._held[tag]
         message = delivery.message
         if requeue:
-            headers = ours.retried(message, message.attempt + 1)
+            headers = ours.make_retry_headers(message, message.attempt + 1)
             forward = Forward(delivery, Lane.MAIN, headers)
         else:
             now = time.time()
-            headers = ours.dead(message, "kombu", message.queue, "rejected", None, now)
+            headers = ours.make_dead_letter_headers(
+                message, "kombu", message.queue, "rejected", None, now
+            )
             forward = Forward(delivery, Lane.DEAD, headers, expires=_WEEK)
         if not delivery.stale and (error := delivery.link.forward([forward])[0]):
             raise error

@@ -36,7 +36,7 @@ def payload_of(message: Message, tag: str, redelivered: bool) -> Payload:
 
     :param tag: The delivery tag.
     """
-    properties = {**basic.copy(message, {}), **message.properties}
+    properties = {**basic.encode_copy(message, {}), **message.properties}
     properties.pop("headers")
     return {
         "body": message.raw,

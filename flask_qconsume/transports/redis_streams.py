@@ -257,9 +257,14 @@ class Source:
         """Make a message a dead letter."""
         queue, _, inner = tag.partition("\0")
         message = self._messages.pop(tag)
-        written = ours.dead(message, "kombu", queue, "rejected", None, time.time())
+        written = ours.make_dead_letter_headers(
+            message, "kombu", queue, "rejected", None, time.time()
+        )
         entry = sealed(
-            basic.copy(message, written), message.raw, exchange="", routing_key=queue
+            basic.encode_copy(message, written),
+            message.raw,
+            exchange="",
+            routing_key=queue,
         )
         step = self.layout.step(queue, message.priority)
         held, place = self._of(queue), self.layout.dead(f"{queue}.dead")

@@ -11,9 +11,9 @@ import pytest
 
 from flask_qconsume import QConsume
 from flask_qconsume import UnsupportedByBroker
+from flask_qconsume.broker.checks import check_consumers
 from flask_qconsume.broker.checks import check_messages
-from flask_qconsume.broker.checks import check_policies
-from flask_qconsume.broker.checks import unkept
+from flask_qconsume.broker.checks import find_unsupported
 from flask_qconsume.brokers.memory import Memory
 from flask_qconsume.brokers.rabbitmq.capabilities import CLASSIC
 from flask_qconsume.brokers.rabbitmq.capabilities import QUORUM
@@ -35,12 +35,12 @@ def consumers(retry: dict[str, t.Any], ordering: str | None = None) -> list[Cons
 
 def test_a_longer_delay_than_the_broker_can_hold_is_told() -> None:
     found = consumers({"max_attempts": 6})
-    assert unkept(found, SHORT) == [
+    assert find_unsupported(found, SHORT) == [
         "The retry policy of the consumer 'one' waits up to 256 s, and Short can hold a"
         " message back for 60 s at the most. Lower its 'max_delay'."
     ]
     with pytest.raises(UnsupportedByBroker, match="Lower its 'max_delay'"):
-        check_policies(found, SHORT)
+        check_consumers(found, SHORT)
 
 
 @pytest.mark.parametrize(
@@ -49,17 +49,17 @@ def test_a_longer_delay_than_the_broker_can_hold_is_told() -> None:
 )
 def test_what_it_can_hold_is_fine(retry: dict[str, t.Any]) -> None:
     """The longest delay counts that there is, not the one that there might be."""
-    check_policies(consumers(retry), SHORT)
+    check_consumers(consumers(retry), SHORT)
 
 
 def test_an_ordering_that_the_broker_cannot_keep_is_told() -> None:
     found = consumers({}, "key")
-    assert unkept(found, Memory.capabilities) == [
+    assert find_unsupported(found, Memory.capabilities) == [
         "The consumer 'one' has the ordering 'key', which memory cannot keep. Leave"
         " 'ordering' out, or make it 'none'."
     ]
     able = dataclasses.replace(Memory.capabilities, orderings=("none", "key"))
-    assert unkept(found, able) == []
+    assert find_unsupported(found, able) == []
 
 
 def given_with_priorities(**arguments: t.Any) -> list[Consumer]:
@@ -74,12 +74,12 @@ def given_with_priorities(**arguments: t.Any) -> list[Consumer]:
 def test_priorities_of_a_queue_that_has_none_are_told() -> None:
     """A classic queue of somebody else's may have them, whatever ours are."""
     classic, quorum = given_with_priorities(), {"x-queue-type": "quorum"}
-    assert unkept(classic, QUORUM) == []
-    assert unkept(classic, CLASSIC) == []
-    (told,) = unkept(given_with_priorities(**quorum), QUORUM)
+    assert find_unsupported(classic, QUORUM) == []
+    assert find_unsupported(classic, CLASSIC) == []
+    (told,) = find_unsupported(given_with_priorities(**quorum), QUORUM)
     assert "consumer 'one' has a 'max_priority', which cannot be kept" in told
     none = dataclasses.replace(QUORUM, kind="")
-    assert len(unkept(classic, none)) == 1
+    assert len(find_unsupported(classic, none)) == 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from flask_qconsume.broker.circuit_breaker import Circuit
+from flask_qconsume.broker.circuit_breaker import CircuitBreaker
 from flask_qconsume.broker.topology import Topology
 from flask_qconsume.brokers.memory import Memory
 from flask_qconsume.errors import BrokerAway
@@ -54,7 +54,7 @@ class Scene:
     def __init__(self) -> None:
         self.clock = Clock()
         self.broker = Told()
-        self.circuit = Circuit(5.0, self.clock, lambda: 0.5)
+        self.circuit = CircuitBreaker(5.0, self.clock, lambda: 0.5)
 
     def publish(self, count: int = 1) -> list[Exception | None]:
         return self.circuit.publish(self.broker, [MESSAGE] * count, 10.0)

@@ -19,8 +19,8 @@ from flask_qconsume import PublishError
 from flask_qconsume.broker import headers as ours
 from flask_qconsume.broker.compose import OPTIONS
 from flask_qconsume.broker.compose import compose
-from flask_qconsume.broker.compose import unroutable
-from flask_qconsume.broker.properties import outgoing
+from flask_qconsume.broker.compose import make_unroutable_error
+from flask_qconsume.broker.properties import encode_outgoing
 from flask_qconsume.brokers.rabbitmq.amqp.properties import written as amqp_written
 from flask_qconsume.brokers.redis_lists.envelope import written
 from flask_qconsume.formats.table import Formats
@@ -141,8 +141,8 @@ WRITABLE: list[t.Any] = [
 def test_what_amqp_and_json_can_write_may_be_a_header(value: t.Any) -> None:
     message = composed(headers={"h": value})
     assert message.headers["h"] == value
-    assert amqp_written(outgoing(message))
-    assert written(outgoing(message))
+    assert amqp_written(encode_outgoing(message))
+    assert written(encode_outgoing(message))
 
 
 @pytest.mark.parametrize(
@@ -281,11 +281,11 @@ def test_a_body_that_holds_itself_is_a_publish_error() -> None:
 
 
 def test_an_unroutable_message_says_where_nobody_listens() -> None:
-    named = str(unroutable(composed("order.x")))
+    named = str(make_unroutable_error(composed("order.x")))
     assert named.startswith(
         "No queue is bound to the exchange 'shop' for the routing key 'order.x', so"
     )
-    queue = str(unroutable(composed("order.x", exchange="")))
+    queue = str(make_unroutable_error(composed("order.x", exchange="")))
     assert queue.startswith("There is no queue 'order.x', so nobody would get the")
 
 

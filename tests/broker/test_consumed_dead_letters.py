@@ -67,7 +67,7 @@ def test_another_consumer_may_read_them_on_purpose(
 def test_a_dead_letter_begins_anew_for_whoever_reads_it() -> None:
     headers = {ours.ATTEMPT: 6, ours.EXPIRES_AT: 1.0}
     message = Message(b"", "bill", attempt=6, headers=headers)
-    found = ours.dead(message, "bill", "bill", "6 of 6", None, 9.5)
+    found = ours.make_dead_letter_headers(message, "bill", "bill", "6 of 6", None, 9.5)
     assert found[ours.ATTEMPTS] == 6
     assert not {ours.ATTEMPT, ours.EXPIRES_AT} & {*found}
 

@@ -16,11 +16,11 @@ from flask_qconsume import QConsume
 from flask_qconsume import UnsupportedByBroker
 from flask_qconsume.broker import headers
 from flask_qconsume.broker.capabilities import Capabilities
-from flask_qconsume.broker.checks import unkept
+from flask_qconsume.broker.checks import find_unsupported
 from flask_qconsume.broker.given_queues import TRAITS
-from flask_qconsume.broker.given_queues import effects_of
-from flask_qconsume.broker.given_queues import traits_of
-from flask_qconsume.broker.given_queues import unkept_of
+from flask_qconsume.broker.given_queues import find_traits
+from flask_qconsume.broker.given_queues import find_unsupported_traits
+from flask_qconsume.broker.given_queues import list_effects
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
 from flask_qconsume.brokers.kafka.capabilities import CAPABILITIES as KAFKA
@@ -139,11 +139,11 @@ def test_what_rabbitmq_keeps_is_refused_elsewhere(
 ) -> None:
     given = queue(**options)
     for record in (QUORUM, CLASSIC):
-        assert list(unkept_of(given, record)) == []
-        assert any(name in effect for effect in effects_of(given, record))
+        assert list(find_unsupported_traits(given, record)) == []
+        assert any(name in effect for effect in list_effects(given, record))
     for record in OTHERS:
-        assert effects_of(given, record) == []
-        problems = list(unkept_of(given, record))
+        assert list_effects(given, record) == []
+        problems = list(find_unsupported_traits(given, record))
         assert bool(problems) is not everywhere
         assert all(f"which {record.broker} does not know" in one for one in problems)
 
@@ -153,20 +153,28 @@ def test_what_rabbitmq_keeps_is_refused_elsewhere(
 def test_what_no_consumer_can_have_is_refused(
     name: str, options: dict[str, t.Any], record: Capabilities
 ) -> None:
-    assert any(name in problem for problem in unkept_of(queue(**options), record))
+    assert any(
+        name in problem for problem in find_unsupported_traits(queue(**options), record)
+    )
 
 
 def test_every_row_is_tested() -> None:
     options = [option for _, option, _ in KEPT] + [option for _, option in REFUSED]
-    found = {trait.name for one in options for trait in traits_of(queue(**one))}
+    found = {trait.name for one in options for trait in find_traits(queue(**one))}
     assert found == {trait.name for trait in TRAITS}
 
 
 @pytest.mark.parametrize("record", [QUORUM, CLASSIC, *OTHERS])
 def test_a_plain_queue_has_nothing_to_tell(record: Capabilities) -> None:
     given = queue(exchange=Exchange("theirs", "topic"), routing_key="a")
-    assert list(unkept_of(given, record)) == effects_of(given, record) == []
-    assert list(unkept_of(None, record)) == effects_of(None, record) == []
+    assert (
+        list(find_unsupported_traits(given, record))
+        == list_effects(given, record)
+        == []
+    )
+    assert (
+        list(find_unsupported_traits(None, record)) == list_effects(None, record) == []
+    )
 
 
 def app_of(url: str, given: Queue) -> flask.Flask:
@@ -192,7 +200,7 @@ def test_a_worker_refuses_and_warns(
 
 
 def retried(broker: RabbitMQ, link: t.Any, delivery: t.Any) -> None:
-    changed = headers.retried(delivery.message, 2)
+    changed = headers.make_retry_headers(delivery.message, 2)
     assert link.forward([Forward(delivery, Lane.MAIN, changed, delay=0.1)]) == [None]
 
 
@@ -213,7 +221,7 @@ def test_both_lanes_consume_it(rabbitmq_url: str, options: dict[str, t.Any]) -> 
         retried(broker, main, take_one(main))
         again = take_one(main)
         assert again.message.attempt == 2
-        changed = headers.suspected(again.message, 0, 1.0)
+        changed = headers.make_suspect_headers(again.message, 0, 1.0)
         assert main.forward([Forward(again, Lane.SUSPECTS, changed)]) == [None]
         suspect = take_one(suspects)
         retried(broker, suspects, suspect)
@@ -317,5 +325,5 @@ def counts(vhost: Vhost, name: str) -> tuple[int, int]:
 def test_a_maximum_of_priorities_by_an_argument_counts_as_well() -> None:
     app = app_of("memory://", queue(arguments={"x-max-priority": 9, **QUORUM_TYPE}))
     consumers = list(app.extensions["qconsume"].consumers.values())
-    (told,) = unkept(consumers, QUORUM)
+    (told,) = find_unsupported(consumers, QUORUM)
     assert "has a 'max_priority', which cannot be kept" in told

@@ -34,8 +34,8 @@ NAN, INF = float("nan"), float("inf")
     ],
 )
 def test_a_number_that_is_nonsense_counts_as_absent(value: t.Any, found: int) -> None:
-    assert ours.whole({"x": value}, "x", 1) == found
-    assert ours.whole({}, "x", 1) == 1
+    assert ours.read_int({"x": value}, "x", 1) == found
+    assert ours.read_int({}, "x", 1) == 1
 
 
 @pytest.mark.parametrize(
@@ -58,15 +58,15 @@ def test_a_number_that_is_nonsense_counts_as_absent(value: t.Any, found: int) ->
 def test_a_time_that_is_nonsense_counts_as_absent(
     value: t.Any, found: float | None
 ) -> None:
-    assert ours.seconds({"x": value}, "x") == found
+    assert ours.read_time({"x": value}, "x") == found
 
 
 @pytest.mark.parametrize(("value", "found"), [("a", "a"), ("", ""), (5, None)])
 def test_a_text_that_is_nonsense_counts_as_absent(
     value: t.Any, found: str | None
 ) -> None:
-    assert ours.text({"x": value}, "x") == found
-    assert ours.text({}, "x") is None
+    assert ours.read_text({"x": value}, "x") == found
+    assert ours.read_text({}, "x") is None
 
 
 anything = st.recursive(
@@ -78,9 +78,9 @@ anything = st.recursive(
 
 @given(anything)
 def test_no_value_at_all_makes_reading_fail(value: t.Any) -> None:
-    assert 1 <= ours.whole({"x": value}, "x", 1) <= 1_000_000
-    assert (ours.seconds({"x": value}, "x") or 0.0) >= 0
-    assert ours.text({"x": value}, "x") in (None, value)
+    assert 1 <= ours.read_int({"x": value}, "x", 1) <= 1_000_000
+    assert (ours.read_time({"x": value}, "x") or 0.0) >= 0
+    assert ours.read_text({"x": value}, "x") in (None, value)
 
 
 def message(**fields: t.Any) -> Message:
@@ -92,7 +92,9 @@ def message(**fields: t.Any) -> Message:
 
 
 def test_a_retry_remembers_its_attempt_and_where_it_came_from() -> None:
-    found = ours.retried(message(headers={"x-tenant": "acme", ours.DEATHS: 2}), 3)
+    found = ours.make_retry_headers(
+        message(headers={"x-tenant": "acme", ours.DEATHS: 2}), 3
+    )
     assert found == {
         "x-tenant": "acme",
         ours.ATTEMPT: 3,
@@ -102,8 +104,10 @@ def test_a_retry_remembers_its_attempt_and_where_it_came_from() -> None:
 
 
 def test_the_origin_survives_any_number_of_retries() -> None:
-    first = ours.retried(message(), 2)
-    again = ours.retried(message(headers=first, exchange="", routing_key="billing"), 3)
+    first = ours.make_retry_headers(message(), 2)
+    again = ours.make_retry_headers(
+        message(headers=first, exchange="", routing_key="billing"), 3
+    )
     assert again[ours.EXCHANGE] == "shop"
     assert again[ours.ROUTING_KEY] == "order.created"
     assert again[ours.ATTEMPT] == 3
@@ -119,9 +123,9 @@ def test_nonsense_for_an_origin_counts_as_absent(nonsense: t.Any) -> None:
 
 def copies(given: Message) -> list[dict[str, t.Any]]:
     return [
-        ours.retried(given, 2),
-        ours.suspected(given, 1, now=5.0),
-        ours.dead(given, "bill", "billing", "no", None, 1.0),
+        ours.make_retry_headers(given, 2),
+        ours.make_suspect_headers(given, 1, now=5.0),
+        ours.make_dead_letter_headers(given, "bill", "billing", "no", None, 1.0),
     ]
 
 
@@ -140,7 +144,7 @@ def test_making_copies_changes_no_message() -> None:
 
 
 def test_a_suspect_keeps_its_attempt_and_counts_its_deaths() -> None:
-    found = ours.suspected(message(attempt=4, deaths=1), 2, now=5.0)
+    found = ours.make_suspect_headers(message(attempt=4, deaths=1), 2, now=5.0)
     assert (found[ours.ATTEMPT], found[ours.DEATHS]) == (4, 2)
 
 
@@ -159,7 +163,7 @@ def raised(error: Exception, depth: int = 0) -> Exception:
 
 def test_a_dead_letter_tells_why() -> None:
     error = raised(ValueError("no funds"))
-    found = ours.dead(
+    found = ours.make_dead_letter_headers(
         message(attempt=6, deaths=1, headers={"a": 1}),
         "bill",
         "q",
@@ -185,17 +189,23 @@ def test_a_dead_letter_tells_why() -> None:
 
 
 def test_a_dead_letter_without_an_error_has_none() -> None:
-    found = ours.dead(message(), "bill", "q", "refused", None, 1.0)
+    found = ours.make_dead_letter_headers(message(), "bill", "q", "refused", None, 1.0)
     assert not {ours.ERROR, ours.TRACEBACK, ours.DETAILS} & {*found}
-    unraised = ours.dead(message(), "bill", "q", "refused", ValueError(), 1.0)
+    unraised = ours.make_dead_letter_headers(
+        message(), "bill", "q", "refused", ValueError(), 1.0
+    )
     assert ours.TRACEBACK not in unraised
 
 
 def test_what_is_long_is_cut_in_the_middle() -> None:
     error = raised(ValueError("x" * 100_000), depth=300)
     details = InvalidMessage("no", {"field": ["y" * 100_000]})
-    found = ours.dead(message(), "bill", "q", "r" * 100_000, error, 1.0)
-    found |= ours.dead(message(), "bill", "q", "r" * 100_000, raised(details), 1.0)
+    found = ours.make_dead_letter_headers(
+        message(), "bill", "q", "r" * 100_000, error, 1.0
+    )
+    found |= ours.make_dead_letter_headers(
+        message(), "bill", "q", "r" * 100_000, raised(details), 1.0
+    )
     assert len(found[ours.REASON]) == ours.MAX_ERROR
     assert len(found[ours.TRACEBACK]) <= ours.MAX_TRACEBACK
     assert len(found[ours.DETAILS]) == ours.MAX_DETAILS
@@ -212,7 +222,9 @@ class Mute(Exception):
     "error", [Mute(), ValueError("\udcff\ud800"), ValueError(b"\xff")]
 )
 def test_whatever_an_error_says_can_be_sent(error: Exception) -> None:
-    found = ours.dead(message(), "b", "q", str(b"\xff") + "\udc80", raised(error), 1.0)
+    found = ours.make_dead_letter_headers(
+        message(), "b", "q", str(b"\xff") + "\udc80", raised(error), 1.0
+    )
     for name in (ours.REASON, ours.ERROR, ours.TRACEBACK):
         found[name].encode("utf-8")
 
@@ -233,7 +245,7 @@ def test_the_schemas_errors_are_kept_whatever_their_keys(
     details: t.Any, kept: str
 ) -> None:
     error = raised(InvalidMessage("no", details))
-    found = ours.dead(message(), "bill", "q", "no", error, 1.0)
+    found = ours.make_dead_letter_headers(message(), "bill", "q", "no", error, 1.0)
     assert found[ours.DETAILS] == kept
 
 
@@ -242,7 +254,9 @@ def test_details_nested_too_deeply_are_no_reason_to_fail() -> None:
     for _ in range(100_000):
         details = {"a": details}
     error = raised(InvalidMessage("no", details))
-    assert ours.dead(message(), "b", "q", "no", error, 1.0)[ours.DETAILS]
+    assert ours.make_dead_letter_headers(message(), "b", "q", "no", error, 1.0)[
+        ours.DETAILS
+    ]
     while details:
         details = details.pop("a")  # Piece by piece: freeing it nested is recursive.
 
@@ -250,9 +264,11 @@ def test_details_nested_too_deeply_are_no_reason_to_fail() -> None:
 def test_a_replay_starts_anew_where_it_came_from() -> None:
     given = message(headers={"x-tenant": "acme", ours.KEY: "k", ours.PUBLISHED_AT: 1.0})
     error = raised(InvalidMessage("no", {"a": 1}))
-    dead = ours.dead(given, "bill", "billing", "no", error, 1.0)
+    dead = ours.make_dead_letter_headers(given, "bill", "billing", "no", error, 1.0)
     # An expiry is gone too: whoever replays a message wants it handled.
-    assert ours.replayed({**dead, ours.ATTEMPT: 6, ours.EXPIRES_AT: 1.0}) == {
+    assert ours.make_replay_headers(
+        {**dead, ours.ATTEMPT: 6, ours.EXPIRES_AT: 1.0}
+    ) == {
         "x-tenant": "acme",
         ours.KEY: "k",
         ours.PUBLISHED_AT: 1.0,
@@ -263,7 +279,7 @@ def test_a_replay_starts_anew_where_it_came_from() -> None:
 
 def test_details_are_json_that_can_be_read_again() -> None:
     details = {"items": {0: ["no"], 1: {"price": ["Not a number."]}}}
-    found = ours.dead(
+    found = ours.make_dead_letter_headers(
         message(), "b", "q", "no", raised(InvalidMessage("no", details)), 1
     )
     assert json.loads(found[ours.DETAILS])["items"]["1"] == {"price": ["Not a number."]}

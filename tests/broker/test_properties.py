@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from flask_qconsume import Message
 from flask_qconsume.broker import headers as ours
-from flask_qconsume.broker.properties import copy
-from flask_qconsume.broker.properties import incoming
-from flask_qconsume.broker.properties import outgoing
+from flask_qconsume.broker.properties import encode_copy
+from flask_qconsume.broker.properties import encode_outgoing
+from flask_qconsume.broker.properties import read_message
 from flask_qconsume.message import Outgoing
 
 UTC = datetime.timezone.utc
@@ -22,7 +22,7 @@ UTC = datetime.timezone.utc
 def arrived(
     properties: dict[str, t.Any] | None = None, headers: t.Any = None
 ) -> Message:
-    return incoming(
+    return read_message(
         b"{}",
         queue="billing",
         exchange="shop",
@@ -123,7 +123,7 @@ def test_properties_of_others_are_kept_as_far_as_a_copy_may_have_them() -> None:
     message = arrived(given)
     kept = {"correlation_id", "reply_to", "type", "app_id", "cluster_id"}
     assert {*message.properties} == {*kept, "user_id"}
-    written = copy(message, {})
+    written = encode_copy(message, {})
     assert written == {
         **{name: given[name] for name in kept},
         "delivery_mode": 2,
@@ -132,7 +132,7 @@ def test_properties_of_others_are_kept_as_far_as_a_copy_may_have_them() -> None:
 
 
 def test_what_is_published_carries_its_times_and_key() -> None:
-    properties = outgoing(
+    properties = encode_outgoing(
         Outgoing("k", b"", timestamp=100.9, delay=5, expires=10, key="customer 7")
     )
     assert properties["timestamp"] == 100
@@ -147,7 +147,7 @@ def test_what_is_published_carries_its_times_and_key() -> None:
 
 def test_publishing_changes_no_headers_of_the_callers() -> None:
     headers: dict[str, t.Any] = {"a": 1}
-    outgoing(Outgoing("k", b"", headers=headers, expires=5))
+    encode_outgoing(Outgoing("k", b"", headers=headers, expires=5))
     assert headers == {"a": 1}
 
 
@@ -164,7 +164,7 @@ def test_what_was_published_arrives_as_it_was() -> None:
         properties={"reply_to": "r"},
         key="k7",
     )
-    properties = outgoing(sent)
+    properties = encode_outgoing(sent)
     message = arrived(properties, properties["headers"])
     assert (message.id, message.timestamp, message.priority) == ("m1", 100.5, 3)
     assert (message.content_type, message.content_encoding) == (
@@ -180,7 +180,7 @@ def test_a_copy_is_the_message_with_other_headers() -> None:
         {"message_id": "m1", "priority": 3, "timestamp": 100, "content_type": "x/y"},
         {"a": 1},
     )
-    assert copy(message, {"b": 2}) == {
+    assert encode_copy(message, {"b": 2}) == {
         "message_id": "m1",
         "content_type": "x/y",
         "priority": 3,
@@ -223,10 +223,10 @@ def test_anything_arrives_as_a_message_that_can_be_copied(
 ) -> None:
     message = arrived(properties, headers)
     for made in (
-        ours.retried(message, 2),
-        ours.suspected(message, 1, 1.0),
-        ours.dead(message, "bill", "billing", "no", None, 1.0),
+        ours.make_retry_headers(message, 2),
+        ours.make_suspect_headers(message, 1, 1.0),
+        ours.make_dead_letter_headers(message, "bill", "billing", "no", None, 1.0),
     ):
-        written = copy(message, made)
+        written = encode_copy(message, made)
         assert 0 <= written.get("timestamp", 0) < 2**63
         assert 0 <= written.get("priority", 0) <= 255

@@ -27,9 +27,9 @@ from flask_qconsume import QConsume
 from flask_qconsume import RetryPolicy
 from flask_qconsume import current_message
 from flask_qconsume.broker import headers as ours
-from flask_qconsume.broker.base import Suspects
+from flask_qconsume.broker.base import SuspectsStatus
 from flask_qconsume.broker.compose import compose
-from flask_qconsume.broker.given_queues import unkept_of
+from flask_qconsume.broker.given_queues import find_unsupported_traits
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import Binding
@@ -948,7 +948,7 @@ def deaths_are_counted_in_the_lane_and_forgotten_by_a_retry(stage: Stage) -> Non
 @case()
 def the_length_of_a_lane_is_known(stage: Stage) -> None:
     """Looking at it takes none of them, and marks none."""
-    assert stage.app.suspects(stage.plan) == Suspects(0)
+    assert stage.app.suspects(stage.plan) == SuspectsStatus(0)
     suspected(stage, 3)
     assert stage.app.suspects(stage.plan).waiting == 3
     lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
@@ -966,7 +966,7 @@ def the_age_of_a_lane_is_known(stage: Stage) -> None:
     lane.get()
     lane.get()
     lane.close()
-    wait_for(lambda: stage.app.suspects(stage.plan) == Suspects(1, 1000.0), 30)
+    wait_for(lambda: stage.app.suspects(stage.plan) == SuspectsStatus(1, 1000.0), 30)
 
 
 @the_age_of_a_lane_is_known.otherwise("dates_suspects")
@@ -974,7 +974,7 @@ def the_age_of_a_lane_is_known_to_who_has_one_in_hand(stage: Stage) -> None:
     suspected(stage, 2)
     assert stage.app.suspects(stage.plan).since is None
     lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
-    assert ours.oldest([lane.take_one().message]) == 1000.0
+    assert ours.find_oldest_suspect([lane.take_one().message]) == 1000.0
 
 
 def suspected(stage: Stage, count: int) -> None:
@@ -1300,7 +1300,7 @@ def an_argument_of_a_given_queue_is_honoured(stage: Stage) -> None:
 
 @an_argument_of_a_given_queue_is_honoured.otherwise("queue_arguments")
 def an_argument_of_a_given_queue_is_refused(stage: Stage) -> None:
-    (problem,) = unkept_of(_passing(stage), stage.record)
+    (problem,) = find_unsupported_traits(_passing(stage), stage.record)
     assert "'x-message-ttl'" in problem
     assert "Leave it out" in problem
 

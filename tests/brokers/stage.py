@@ -112,14 +112,18 @@ class Hand:
 
     def retry(self, delivery: Delivery, delay: float = 0.0) -> None:
         """As the settler does it after a failure."""
-        changed = ours.retried(delivery.message, delivery.message.attempt + 1)
+        changed = ours.make_retry_headers(
+            delivery.message, delivery.message.attempt + 1
+        )
         self.forward(Forward(delivery, Lane.MAIN, changed, delay=delay))
 
     def suspect(
         self, delivery: Delivery, deaths: int = 0, now: float | None = None
     ) -> None:
         """As the triage does it."""
-        changed = ours.suspected(delivery.message, deaths, now or time.time())
+        changed = ours.make_suspect_headers(
+            delivery.message, deaths, now or time.time()
+        )
         self.forward(Forward(delivery, Lane.SUSPECTS, changed))
 
     def bury(
@@ -385,7 +389,7 @@ def dead(delivery: Delivery, reason: str, expires: float | None) -> Forward:
     try:
         raise ValueError("no such card")
     except ValueError as error:
-        changed = ours.dead(
+        changed = ours.make_dead_letter_headers(
             delivery.message, "bill", delivery.message.queue, reason, error, time.time()
         )
     return Forward(delivery, Lane.DEAD, changed, expires=expires)

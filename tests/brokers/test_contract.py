@@ -6,7 +6,7 @@ import typing as t
 
 import pytest
 
-from flask_qconsume.broker.urls import brokers
+from flask_qconsume.broker.urls import list_brokers
 
 from ..servers.fixtures import require
 from .contract import CASES
@@ -56,7 +56,7 @@ def test_contract(case: str, broker: str, stage: Stage) -> None:
 
 def test_every_broker_is_held_to_the_contract() -> None:
     """Every record of every broker that a URL can mean."""
-    records = {record.title for broker in brokers() for record in broker.records()}
+    records = {record.title for broker in list_brokers() for record in broker.records()}
     assert {place.record.title for place in PLACES.values()} == records
 
 

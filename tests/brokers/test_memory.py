@@ -184,7 +184,7 @@ def test_a_retry_goes_to_its_own_queue_only_and_remembers_where_it_was_from() ->
     bench.publish(1, "order.created", priority=4, key="k", headers={"a": 1})
     link = bench.link(plan=bench.audit)
     (delivery,) = link.read(1)
-    headers = ours.retried(delivery.message, 2)
+    headers = ours.make_retry_headers(delivery.message, 2)
     assert link.forward([Forward(delivery, Lane.MAIN, headers, delay=5)]) == [None]
     assert bench.broker.depth("audit") == 0
     bench.later(5)
@@ -205,7 +205,7 @@ def test_a_suspect_goes_to_the_lane_that_only_its_link_reads(bench: Bench) -> No
     bench.publish(1)
     link = bench.link()
     (delivery,) = link.read(1)
-    headers = ours.suspected(delivery.message, 1, 1.0)
+    headers = ours.make_suspect_headers(delivery.message, 1, 1.0)
     link.forward([Forward(delivery, Lane.SUSPECTS, headers)])
     assert bench.broker.depth("billing") == 0
     assert bench.broker.depth("billing.suspects") == 1
@@ -213,7 +213,7 @@ def test_a_suspect_goes_to_the_lane_that_only_its_link_reads(bench: Bench) -> No
     (suspect,) = lane.read(1)
     assert suspect.message.deaths == 1
     assert suspect.message.queue == "billing.suspects"
-    back = ours.retried(suspect.message, 2)
+    back = ours.make_retry_headers(suspect.message, 2)
     lane.forward([Forward(suspect, Lane.MAIN, back)])
     (healthy,) = link.read(1)
     assert (healthy.message.attempt, healthy.message.deaths) == (2, 0)
@@ -225,7 +225,9 @@ def bury(bench: Bench, body: t.Any, expires: float | None = 60.0) -> None:
     bench.publish(body, id=f"id-{body}")
     link = bench.link()
     (delivery,) = link.read(1)
-    headers = ours.dead(delivery.message, "bill", "billing", f"no {body}", None, 1.0)
+    headers = ours.make_dead_letter_headers(
+        delivery.message, "bill", "billing", f"no {body}", None, 1.0
+    )
     link.forward([Forward(delivery, Lane.DEAD, headers, expires=expires)])
     link.close()
 

@@ -63,7 +63,7 @@ def _bury(consumers: AppConsumers, dead: Dead) -> str:
     try:
         (delivery,) = wait_for(lambda: link.read(1))
         died_at = time.time() - dead.age
-        found = headers.dead(
+        found = headers.make_dead_letter_headers(
             delivery.message,
             plan.consumer,
             plan.name,

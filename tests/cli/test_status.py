@@ -104,10 +104,10 @@ def test_it_counts_what_is_held_back_and_in_hand(
     consumers.broker.declare()
     with held(consumers, plan, 5) as (link, deliveries):
         for delivery in deliveries[:2]:
-            changed = headers.retried(delivery.message, 2)
+            changed = headers.make_retry_headers(delivery.message, 2)
             forward = Forward(delivery, Lane.MAIN, changed, delay=600)
             assert link.forward([forward]) == [None]
-        dead = headers.dead(
+        dead = headers.make_dead_letter_headers(
             *(deliveries[2].message, "orders.bill", plan.name, "bad"),
             *(ValueError("no"), 1.5),
         )
@@ -246,7 +246,7 @@ def _suspect(consumers: object, plan: object, since: float) -> None:
     link = broker.connect(plan, Lane.MAIN, 1)
     try:
         found = wait_for(lambda: link.read(1), 30)
-        changed = headers.suspected(found[0].message, 0, since)
+        changed = headers.make_suspect_headers(found[0].message, 0, since)
         assert link.forward([Forward(found[0], Lane.SUSPECTS, changed)]) == [None]
         link.pause()
     finally:

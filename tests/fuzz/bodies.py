@@ -67,7 +67,9 @@ def bodies(data: bytes) -> None:
     try:
         found = decode(message, accepted, 1_000)
     except InvalidMessage as error:
-        dead = ours.dead(message, "c", "q", error.reason, error, 1.0)
+        dead = ours.make_dead_letter_headers(
+            message, "c", "q", error.reason, error, 1.0
+        )
         for name in (ours.REASON, ours.ERROR, ours.TRACEBACK):
             dead[name].encode()
     else:

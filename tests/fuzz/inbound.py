@@ -141,14 +141,16 @@ def _check(message: Message, copied: Copied) -> None:
     assert all(isinstance(each, (str, type(None))) for each in _texts(message))
     assert type(message.attempt) is int and message.attempt >= 1
     assert type(message.deaths) is int and message.deaths >= 0
-    again = copied(message, ours.retried(message, message.attempt + 1))
+    again = copied(message, ours.make_retry_headers(message, message.attempt + 1))
     _same(message, again)
     assert again.attempt == min(message.attempt + 1, 1_000_000)
     error = UndecodableMessage("no")
-    dead = copied(message, ours.dead(message, "c", QUEUE, "why", error, 1.0))
+    dead = copied(
+        message, ours.make_dead_letter_headers(message, "c", QUEUE, "why", error, 1.0)
+    )
     _same(message, dead)
     assert dead.headers[ours.REASON] == "why"
-    _same(message, copied(message, ours.replayed(dead.headers)))
+    _same(message, copied(message, ours.make_replay_headers(dead.headers)))
 
 
 def _texts(message: Message) -> tuple[str | None, ...]:
@@ -190,13 +192,13 @@ def _read_back(parcel: Parcel) -> Message:
 
 
 def _by_redis(message: Message, headers: Mapping[str, t.Any]) -> Message:
-    properties = basic.copy(message, headers)
+    properties = basic.encode_copy(message, headers)
     sealed = envelope.sealed(properties, message.raw, exchange="", routing_key=QUEUE)
     return envelope.opened(sealed, QUEUE)
 
 
 def _by_streams(message: Message, headers: Mapping[str, t.Any]) -> Message:
-    properties = basic.copy(message, headers)
+    properties = basic.encode_copy(message, headers)
     entry = entries.sealed(properties, message.raw, exchange="", routing_key=QUEUE)
     packed, _ = entries.unpacked(entry.packed(0), QUEUE)
     assert packed.raw == entry.body

@@ -127,7 +127,7 @@ def _decodes(message: Outgoing, found: Message, body: t.Any) -> None:
 
 def _by_rabbitmq(message: Outgoing) -> Message:
     parcel = Parcel(
-        basic.outgoing(message),
+        basic.encode_outgoing(message),
         message.body,
         exchange=message.exchange,
         routing_key=message.routing_key,
@@ -142,7 +142,7 @@ def _by_rabbitmq(message: Outgoing) -> Message:
 
 def _by_redis(message: Outgoing) -> Message:
     element = envelope.sealed(
-        basic.outgoing(message),
+        basic.encode_outgoing(message),
         message.body,
         exchange=message.exchange,
         routing_key=message.routing_key,
@@ -152,7 +152,7 @@ def _by_redis(message: Outgoing) -> Message:
 
 def _by_streams(message: Outgoing) -> Message:
     entry = entries.sealed(
-        basic.outgoing(message),
+        basic.encode_outgoing(message),
         message.body,
         exchange=message.exchange,
         routing_key=message.routing_key,

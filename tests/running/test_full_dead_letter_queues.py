@@ -38,7 +38,7 @@ def _try_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def shop(bench: Bench, rabbitmq_vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A consumer of four at once, whose bad orders become dead letters; few fit."""
-    monkeypatch.setattr("flask_qconsume.broker.link.PARKED_FOR", 1.0)
+    monkeypatch.setattr("flask_qconsume.broker.link.PARKED_RETRY_SECONDS", 1.0)
     bench.config["QCONSUME_BROKER_URL"] = rabbitmq_vhost.url
     add_consumer(bench)
     bench.consumers.broker.declare()

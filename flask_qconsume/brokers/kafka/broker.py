@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from ...broker.base import Broker
 from ...broker.base import DeadLetters
 from ...broker.base import QueueStatus
-from ...broker.base import Suspects
+from ...broker.base import SuspectsStatus
 from ...broker.checks import check_messages
-from ...broker.headers import oldest
+from ...broker.headers import find_oldest_suspect
 from ...broker.link import Forward
 from ...broker.link import Lane
 from ...broker.link import Link
 from ...broker.names import Name
-from ...broker.names import names_of
-from ...broker.reachability import anybody_listens
+from ...broker.names import list_names
+from ...broker.reachability import is_any_reachable
 from ...broker.topology import Binding
 from ...broker.topology import QueuePlan
 from ...broker.topology import Topology
@@ -91,7 +91,7 @@ class Kafka(Broker):
     def names(self) -> Iterator[Name]:
         """The groups; topics are shared on purpose, or begin with what no group has."""
         for plan in self.topology.queues:
-            main, suspects, _ = names_of(plan)
+            main, suspects, _ = list_names(plan)
             yield main
             yield suspects
 
@@ -171,20 +171,20 @@ class Kafka(Broker):
         return lag(self._admin, queue, self._topics.look(), TIMEOUT, only_known=True)
 
     def answers(self) -> bool:
-        return anybody_listens(self._config.addresses)
+        return is_any_reachable(self._config.addresses)
 
-    def suspects(self, plan: QueuePlan) -> Suspects:
+    def suspects(self, plan: QueuePlan) -> SuspectsStatus:
         topic = naming.suspects(plan.name)
         read = {topic: self._topics.look().get(topic, 0)}
         waiting = lag(self._admin, plan.suspects, read, TIMEOUT)
         if not waiting:
-            return Suspects(0)
+            return SuspectsStatus(0)
         first = undone(self._admin, plan.suspects, read, TIMEOUT)
         heads = Heads(self._config.consumer(_NOBODY)).at(first)
         messages = (
             records.incoming(r, plan.suspects, redelivered=False) for r in heads
         )
-        return Suspects(waiting, oldest(messages))
+        return SuspectsStatus(waiting, find_oldest_suspect(messages))
 
     def _status(self, plan: QueuePlan) -> QueueStatus:
         """What a worker has in hand is among what waits: no offset tells it."""

@@ -110,7 +110,7 @@ class KafkaDeadLetters(DeadLetters):
 
     def _replayed(self, message: Message) -> ProducerRecord:
         topic = naming.retry(self._plan.name, 0)
-        headers = ours.replayed(message.headers)
+        headers = ours.make_replay_headers(message.headers)
         return records.copied(message, headers, topic)
 
     def _letter(self, record: Fetched) -> DeadLetter:

@@ -6,7 +6,7 @@ import time
 import typing as t
 from collections.abc import Sequence
 
-from ...broker.compose import unroutable
+from ...broker.compose import make_unroutable_error
 from ...broker.link import Delivery
 from ...broker.link import Forward
 from ...broker.link import Lane
@@ -144,7 +144,7 @@ def _answer(message: Outgoing, topic: str, error: Exception | None) -> Exception
     if not message.mandatory:
         return None
     if not message.exchange:
-        return unroutable(message)
+        return make_unroutable_error(message)
     return Unroutable(
         f"There is no topic {quote(topic)}, so nobody would get the"
         " message. Register a consumer for it, run 'flask qconsume declare' in the app"

@@ -144,7 +144,7 @@ def outgoing(
     headers = dict(message.headers)
     if topic == prefix + message.routing_key:
         # The topic says as much, and there is but one exchange (kombu has others).
-        told = ours.text(headers, ours.ROUTING_KEY)
+        told = ours.read_text(headers, ours.ROUTING_KEY)
         if told == message.routing_key or not naming.stands_for(topic, told):
             headers.pop(ours.ROUTING_KEY, None)
         if headers.get(ours.EXCHANGE) == message.exchange:
@@ -301,14 +301,14 @@ def _read_rare(headers: dict[str, t.Any], fields: dict[str, t.Any]) -> None:
             fields["properties"][name] = headers.pop(header)
     fields["priority"] = _octet(fields["properties"].pop("priority", None))
     for header, name in (ours.EXCHANGE, "exchange"), (ours.ROUTING_KEY, "routing_key"):
-        text = ours.text(headers, header)
+        text = ours.read_text(headers, header)
         if text is not None:
             fields[name] = text
-    fields["attempt"] = ours.whole(headers, ours.ATTEMPT, 1)
-    fields["deaths"] = ours.whole(headers, ours.DEATHS, 0)
-    published_at = ours.seconds(headers, ours.PUBLISHED_AT)
+    fields["attempt"] = ours.read_int(headers, ours.ATTEMPT, 1)
+    fields["deaths"] = ours.read_int(headers, ours.DEATHS, 0)
+    published_at = ours.read_time(headers, ours.PUBLISHED_AT)
     fields["timestamp"] = published_at or fields["timestamp"]
-    fields["expires_at"] = ours.seconds(headers, ours.EXPIRES_AT)
+    fields["expires_at"] = ours.read_time(headers, ours.EXPIRES_AT)
 
 
 def _octet(text: t.Any) -> int | None:
@@ -336,7 +336,7 @@ def _names(text: t.Any) -> Iterable[str]:
 
 def _value(text: str) -> t.Any:
     try:
-        return kombu_json.read(text)
+        return kombu_json.decode(text)
     except Exception:
         return text
 
@@ -376,7 +376,7 @@ def _written(headers: Mapping[str, t.Any], *, lenient: bool = False) -> list[Hea
 def _encoded(value: t.Any, lenient: bool) -> bytes | None:
     """As JSON; ``None`` if it is nested so deeply that it could but be read."""
     try:
-        return kombu_json.written(value).encode()
+        return kombu_json.encode(value).encode()
     except RecursionError:
         return None
     except Exception:

@@ -59,8 +59,8 @@ def _problem(config: KafkaConfig) -> str | None:
     options = config.admin()
     host, port = config.addresses[0]
     if "SSL" not in str(options.get("security.protocol", "")).upper():
-        return tls.problem_at(host, port, ADVICE)
-    return tls.problem_with(host, port, _context(options), ADVICE)
+        return tls.diagnose_plain_connection(host, port, ADVICE)
+    return tls.diagnose_tls(host, port, _context(options), ADVICE)
 
 
 def _context(options: t.Mapping[str, t.Any]) -> ssl.SSLContext:
@@ -73,5 +73,5 @@ def _context(options: t.Mapping[str, t.Any]) -> ssl.SSLContext:
         context.check_hostname = False
     authority = options.get(_AUTHORITY)
     if authority and authority != "probe":
-        tls.trust(context, authority)
+        tls.trust_authority(context, authority)
     return context

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from ...broker.base import Broker
 from ...broker.base import DeadLetters
 from ...broker.base import QueueStatus
-from ...broker.base import Suspects
+from ...broker.base import SuspectsStatus
 from ...broker.checks import check_messages
-from ...broker.compose import unroutable
-from ...broker.headers import oldest
+from ...broker.compose import make_unroutable_error
+from ...broker.headers import find_oldest_suspect
 from ...broker.link import Lane
 from ...broker.link import Link
-from ...broker.properties import incoming
-from ...broker.properties import outgoing
+from ...broker.properties import encode_outgoing
+from ...broker.properties import read_message
 from ...broker.topology import Binding
 from ...broker.topology import QueuePlan
 from ...broker.topology import Topology
@@ -87,9 +87,9 @@ class Memory(Broker):
             return self.store.depth(queue)
         return len(self.store.graves(queue)) or self.store.depth(queue)
 
-    def suspects(self, plan: QueuePlan) -> Suspects:
+    def suspects(self, plan: QueuePlan) -> SuspectsStatus:
         waiting = self.store.queue(plan.suspects).ready()
-        return Suspects(len(waiting), oldest(waiting))
+        return SuspectsStatus(len(waiting), find_oldest_suspect(waiting))
 
     def _status(self, plan: QueuePlan) -> QueueStatus:
         delayed = self.store.queue(plan.name).delayed
@@ -126,14 +126,14 @@ class Memory(Broker):
     def _publish(self, message: Outgoing) -> Exception | None:
         names = self.store.routes(message.exchange, message.routing_key)
         if not names and message.mandatory:
-            return unroutable(message)
+            return make_unroutable_error(message)
         for name in names:
             self._put(name, message)
         return None
 
     def _put(self, name: str, message: Outgoing) -> None:
-        properties = outgoing(message)
-        arrived = incoming(
+        properties = encode_outgoing(message)
+        arrived = read_message(
             message.body,
             queue=name,
             exchange=message.exchange,

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from ...broker.base import DeadLetter
 from ...broker.base import DeadLetters
-from ...broker.headers import of_ours
-from ...broker.headers import replayed
+from ...broker.headers import make_replay_headers
+from ...broker.headers import select_own
 from ...broker.topology import QueuePlan
 from .store import Grave
 from .store import Store
@@ -49,7 +49,7 @@ class MemoryDeadLetters(DeadLetters):
             message = grave.message
             fresh = dataclasses.replace(
                 message,
-                headers=replayed(message.headers),
+                headers=make_replay_headers(message.headers),
                 attempt=1,
                 deaths=0,
                 expires_at=None,
@@ -62,5 +62,5 @@ class MemoryDeadLetters(DeadLetters):
             ref=str(grave.number),
             queue=self._plan.name,
             message=grave.message,
-            headers=of_ours(grave.message.headers),
+            headers=select_own(grave.message.headers),
         )

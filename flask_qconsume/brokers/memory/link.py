@@ -10,8 +10,8 @@ from ...broker.link import Delivery
 from ...broker.link import Forward
 from ...broker.link import Lane
 from ...broker.link import Link
-from ...broker.properties import copy
-from ...broker.properties import incoming
+from ...broker.properties import encode_copy
+from ...broker.properties import read_message
 from ...broker.topology import QueuePlan
 from ...message import Message
 from .store import Entry
@@ -86,8 +86,8 @@ class MemoryLink(Link):
 
 def copied(message: Message, forward: Forward, queue: str) -> Message:
     """The copy that goes elsewhere, as it would arrive from any other broker."""
-    properties = copy(message, forward.headers)
-    arrived = incoming(
+    properties = encode_copy(message, forward.headers)
+    arrived = read_message(
         message.raw,
         queue=queue,
         exchange="",

@@ -19,9 +19,9 @@ from ...broker.checks import check_messages
 from ...broker.link import Lane
 from ...broker.link import Link
 from ...broker.names import Name
-from ...broker.names import names_of
-from ...broker.properties import outgoing
-from ...broker.reachability import anybody_listens
+from ...broker.names import list_names
+from ...broker.properties import encode_outgoing
+from ...broker.reachability import is_any_reachable
 from ...broker.topology import Binding
 from ...broker.topology import QueuePlan
 from ...broker.topology import Topology
@@ -76,7 +76,7 @@ class RabbitMQ(Broker):
 
     def names(self) -> Iterator[Name]:
         for plan in self.topology.queues:
-            yield from names_of(plan, readable=True)
+            yield from list_names(plan, readable=True)
             lock = f"the lock of the dead letters of the consumer '{plan.consumer}'"
             yield Name(lock_of(plan.dead), lock)
         exchange = self.topology.exchange
@@ -176,7 +176,7 @@ class RabbitMQ(Broker):
         return StatusReader(self.settings).held_back(self.topology.exchange)
 
     def answers(self) -> bool:
-        return anybody_listens(addresses(self.settings))
+        return is_any_reachable(addresses(self.settings))
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return RabbitDeadLetters(self.settings, plan, self._send)
@@ -206,7 +206,7 @@ class RabbitMQ(Broker):
             )
 
     def _parcel(self, message: Outgoing) -> Parcel | Exception:
-        basic = outgoing(message)
+        basic = encode_outgoing(message)
         where: dict[str, t.Any] = {"exchange": message.exchange}
         if message.delay > 0:
             step = self._step(message)

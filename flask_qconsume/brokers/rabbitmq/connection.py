@@ -69,10 +69,10 @@ def open_connection(settings: Settings, name: str) -> Connection:
 
 def _problem_with_tls(error: Exception, client: t.Any) -> str | None:
     if client.ssl:
-        return tls.problem_of(error, ADVICE)
+        return tls.explain_error(error, ADVICE)
     if isinstance(error, _NOT_THERE) or find_refusal(error) is not None:
         return None
-    return tls.problem_at(*_address(client), ADVICE)
+    return tls.diagnose_plain_connection(*_address(client), ADVICE)
 
 
 def check(settings: Settings) -> None:
@@ -87,7 +87,7 @@ def check(settings: Settings) -> None:
         except (TypeError, ValueError, KeyError) as error:
             raise ConfigurationError(
                 "'QCONSUME_BROKER_URL' cannot be used for RabbitMQ:"
-                f" {tls.mistake_of(error)}."
+                f" {tls.explain_option_error(error)}."
             ) from error
         if options:
             check_tls(options)

@@ -123,7 +123,7 @@ class RabbitDeadLetters(DeadLetters):
 
     def _replayed(self, letter: DeadLetter) -> Parcel:
         message = letter.message
-        fresh = ours.replayed(message.headers)
+        fresh = ours.make_replay_headers(message.headers)
         fresh.pop(UNREADABLE, None)
         basic = copied(message, fresh, _FRAME_MAX)
         return to_queue(basic, message.raw, self._plan.name)
@@ -135,7 +135,7 @@ def letter_of(queue: str, message: t.Any) -> DeadLetter:
         ref=reference(message),
         queue=queue,
         message=message,
-        headers=ours.of_ours(message.headers),
+        headers=ours.select_own(message.headers),
     )
 
 

@@ -90,7 +90,7 @@ def copied(
     message: Message, headers: Mapping[str, t.Any], frame_max: int
 ) -> dict[str, t.Any]:
     """The properties of a copy, made so that they can be sent."""
-    basic = properties.copy(message, headers)
+    basic = properties.encode_copy(message, headers)
     for name, value in basic.items():
         if isinstance(value, str):
             basic[name] = _shortest(value)

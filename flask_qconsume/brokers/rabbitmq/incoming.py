@@ -54,7 +54,7 @@ def _message(basic: dict[str, t.Any], problem: str | None, **arrival: t.Any) -> 
     if problem is not None:
         headers = unreadable(problem)
     try:
-        return properties.incoming(**arrival, properties=basic, headers=headers)
+        return properties.read_message(**arrival, properties=basic, headers=headers)
     except Exception as error:
         headers = unreadable(repr(error))
-        return properties.incoming(**arrival, properties={}, headers=headers)
+        return properties.read_message(**arrival, properties={}, headers=headers)

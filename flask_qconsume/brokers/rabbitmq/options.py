@@ -72,7 +72,7 @@ def check_tls(options: Mapping[str, t.Any]) -> None:
     which = f"'{name}'" if name else "together they"
     raise ConfigurationError(
         f"Of the TLS options ('ssl' in {WHERE}, or 'ssl_…' in the URL), {which} cannot"
-        f" be used: {tls.mistake_of(error)}."
+        f" be used: {tls.explain_option_error(error)}."
     ) from error
 
 

@@ -18,7 +18,7 @@ from amqp.exceptions import ResourceLocked
 from ...broker.base import DeadLetters
 from ...broker.base import HeldBack
 from ...broker.base import QueueStatus
-from ...broker.base import Suspects
+from ...broker.base import SuspectsStatus
 from ...broker.topology import QueuePlan
 from ...settings import Settings
 from .browse_lock import BeingRead
@@ -87,7 +87,7 @@ class StatusReader:
             waiting=ready.count(plan.name),
             delayed=None,
             in_hand=None if known is None else _in_hand(plan, known),
-            suspects=None if suspects is None else Suspects(suspects),
+            suspects=None if suspects is None else SuspectsStatus(suspects),
             dead_letters=_all_of(letters),
         )
 

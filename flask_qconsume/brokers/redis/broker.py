@@ -13,7 +13,7 @@ from ...broker.checks import check_messages
 from ...broker.link import Lane
 from ...broker.link import Link
 from ...broker.names import Name
-from ...broker.names import names_of
+from ...broker.names import list_names
 from ...broker.topology import Binding
 from ...broker.topology import QueuePlan
 from ...broker.topology import Topology
@@ -85,7 +85,7 @@ class RedisBroker(Broker, t.Generic[L]):
     def names(self) -> Iterator[Name]:
         layout = t.cast(Keys, self._shared.layout)
         for plan in self.topology.queues:
-            main, suspects, dead = names_of(plan)
+            main, suspects, dead = list_names(plan)
             for name in (main, suspects):
                 for key, what in layout.keys(name.text):
                     yield name._replace(text=key, what=what.format(name.what))

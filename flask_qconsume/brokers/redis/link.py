@@ -389,7 +389,7 @@ def _simplified(forward: Forward) -> Forward:
     return replace(
         forward,
         delivery=Delivery(delivery.link, delivery.tag, message),
-        headers=ours.simple(forward.headers),
+        headers=ours.keep_simple_values(forward.headers),
     )
 
 
@@ -454,7 +454,7 @@ class RedisLink(HoldingLink):
 
     def _forwarding(self, forward: Forward, queue: str) -> Call:
         message, tag = forward.delivery.message, forward.delivery.tag
-        properties = basic.copy(message, forward.headers)
+        properties = basic.encode_copy(message, forward.headers)
         copy = envelope.sealed(properties, message.raw, exchange="", routing_key=queue)
         if forward.lane is Lane.DEAD:
             keep = forward.expires or LONG

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...broker import properties as basic
-from ...broker.compose import unroutable
+from ...broker.compose import make_unroutable_error
 from ...errors import BrokerError
 from ...errors import BrokerUnavailable
 from ...errors import PublishTimeout
@@ -157,7 +157,7 @@ class Publisher:
         self._redeclare(left)
         queues = self._bindings.queues(exchange, key, left)
         if not queues:
-            raise unroutable(message)
+            raise make_unroutable_error(message)
         return queues
 
 
@@ -184,7 +184,7 @@ class ListPublisher(Publisher):
         # For each queue an envelope of its own: two consumers of kombu that hold the
         # same delivery tag at once take each other's message away.
         return envelope.sealed(
-            basic.outgoing(message),
+            basic.encode_outgoing(message),
             message.body,
             exchange=message.exchange,
             routing_key=message.routing_key,

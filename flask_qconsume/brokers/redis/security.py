@@ -38,7 +38,7 @@ def check_connection(pool: t.Any) -> None:
 
 def problem_of(pool: t.Any, error: Exception) -> str | None:
     """What is wrong with TLS, if that is why a connection failed."""
-    if said := tls.problem_of(error, ADVICE):
+    if said := tls.explain_error(error, ADVICE):
         return said
     options = pool.connection_kwargs
     address = options.get("host"), options.get("port")
@@ -47,8 +47,8 @@ def problem_of(pool: t.Any, error: Exception) -> str | None:
     if not issubclass(pool.connection_class, SSLConnection):
         # A server of TLS does not keep silent; one that is away does.
         silent = isinstance(error, exceptions.TimeoutError)
-        return None if silent else tls.problem_at(*address, ADVICE)
-    return tls.NOT_SPOKEN.format(ADVICE.plain) if _speaks_redis(*address) else None
+        return None if silent else tls.diagnose_plain_connection(*address, ADVICE)
+    return tls.NO_TLS_ADVICE.format(ADVICE.plain) if _speaks_redis(*address) else None
 
 
 def _is_connected(error: Exception) -> bool:
@@ -57,7 +57,7 @@ def _is_connected(error: Exception) -> bool:
         return False
     return not any(
         isinstance(each, (ConnectionRefusedError, socket.gaierror))
-        for each in tls.causes(error)
+        for each in tls.iterate_causes(error)
     )
 
 

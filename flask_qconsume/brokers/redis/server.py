@@ -164,7 +164,7 @@ class _Pool:
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise ConfigurationError(
                 "'QCONSUME_BROKER_URL' or 'QCONSUME_TRANSPORT_OPTIONS' cannot be used"
-                f" for Redis: {tls.mistake_of(error)}."
+                f" for Redis: {tls.explain_option_error(error)}."
             ) from error
         #: Those who publish by these connections, and those who are asked if they live.
         self.meeting = Meeting(leaders)

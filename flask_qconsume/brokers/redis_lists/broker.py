@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from ...broker.base import DeadLetters
 from ...broker.base import QueueStatus
-from ...broker.base import Suspects
-from ...broker.headers import oldest
+from ...broker.base import SuspectsStatus
+from ...broker.headers import find_oldest_suspect
 from ...broker.topology import QueuePlan
 from ...broker.topology import Topology
 from ...settings import Settings
@@ -41,12 +41,12 @@ class RedisLists(RedisBroker[Layout]):
         counts = self._shared.server.commands([("LLEN", key) for key in lists])
         return sum(counts)
 
-    def suspects(self, plan: QueuePlan) -> Suspects:
+    def suspects(self, plan: QueuePlan) -> SuspectsStatus:
         lists = self._shared.layout.lists(plan.suspects)
         heads = self._shared.server.commands([("LINDEX", key, -1) for key in lists])
-        return Suspects(
+        return SuspectsStatus(
             self.depth(plan.suspects),
-            oldest(
+            find_oldest_suspect(
                 envelope.opened(head, plan.suspects)
                 for head in heads
                 if isinstance(head, bytes)

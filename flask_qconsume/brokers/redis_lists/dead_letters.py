@@ -52,7 +52,7 @@ class KeptElements(DeadLetters):
     def _letters(self) -> Iterator[tuple[DeadLetter, bytes]]:
         for element in self._elements():
             message, ref = self._opened(element)
-            headers = ours.of_ours(message.headers)
+            headers = ours.select_own(message.headers)
             yield DeadLetter(ref, self._plan.name, message, headers), element
 
     def _elements(self) -> Iterator[bytes]:
@@ -112,9 +112,9 @@ class RedisDeadLetters(KeptElements):
         return int(taken)
 
     def _replayed(self, message: Message) -> bytes:
-        headers = ours.replayed(message.headers)
+        headers = ours.make_replay_headers(message.headers)
         return envelope.sealed(
-            basic.copy(message, headers),
+            basic.encode_copy(message, headers),
             message.raw,
             exchange="",
             routing_key=self._plan.name,

@@ -70,7 +70,7 @@ def redelivered(element: bytes, queue: str) -> bytes:
     """
     message, envelope = _opened(element, queue)
     if envelope is None:
-        properties = basic.copy(message, {_REDELIVERED: True})
+        properties = basic.encode_copy(message, {_REDELIVERED: True})
         return sealed(properties, element, exchange="", routing_key=queue)
     found = envelope["properties"]
     info = {**_mapping(found.get("delivery_info")), _REDELIVERED: True}
@@ -129,7 +129,7 @@ def _opened(element: bytes, queue: str) -> tuple[Message, dict[str, t.Any] | Non
 
 
 def _foreign(element: bytes, queue: str) -> Message:
-    return basic.incoming(
+    return basic.read_message(
         element,
         queue=queue,
         exchange="",
@@ -195,7 +195,7 @@ def _message(envelope: Mapping[str, t.Any], body: bytes, queue: str) -> Message:
     headers = _mapping(envelope.get("headers"))
     info = _mapping(properties.get("delivery_info"))
     marks = (headers.pop(_REDELIVERED, None), info.get(_REDELIVERED))
-    return basic.incoming(
+    return basic.read_message(
         body,
         queue=queue,
         exchange=_text(info.get("exchange"), ""),

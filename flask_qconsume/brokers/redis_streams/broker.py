@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 from ...broker.base import DeadLetters
 from ...broker.base import QueueStatus
-from ...broker.base import Suspects
-from ...broker.headers import oldest
+from ...broker.base import SuspectsStatus
+from ...broker.headers import find_oldest_suspect
 from ...broker.topology import QueuePlan
 from ...broker.topology import Topology
 from ...errors import RegistrationError
@@ -66,12 +66,12 @@ class RedisStreams(RedisBroker[Layout]):
     def depth(self, queue: str) -> int:
         return self._counts(queue)[0]
 
-    def suspects(self, plan: QueuePlan) -> Suspects:
+    def suspects(self, plan: QueuePlan) -> SuspectsStatus:
         layout = self._shared.layout
         call = scripts.OLDEST(layout.streams(plan.suspects), layout.group)
         fields = self._shared.server.call(call)
         found = [envelope.opened(fields, plan.suspects, layout.body)] if fields else []
-        return Suspects(self.depth(plan.suspects), oldest(found))
+        return SuspectsStatus(self.depth(plan.suspects), find_oldest_suspect(found))
 
     def _status(self, plan: QueuePlan) -> QueueStatus:
         delayed = self._shared.layout.delayed(plan.name)

@@ -32,9 +32,9 @@ class StreamDeadLetters(KeptElements):
         return int(self._shared.server.call(call))
 
     def _replayed(self, message: Message) -> tuple[str | bytes, ...]:
-        headers = ours.replayed(message.headers)
+        headers = ours.make_replay_headers(message.headers)
         entry = envelope.sealed(
-            basic.copy(message, headers),
+            basic.encode_copy(message, headers),
             message.raw,
             exchange="",
             routing_key=self._plan.name,

@@ -99,7 +99,7 @@ class StreamLink(HoldingLink):
 
     def _forwarding(self, forward: Forward, queue: str) -> Call:
         message, tag = forward.delivery.message, forward.delivery.tag
-        properties = basic.copy(message, forward.headers)
+        properties = basic.encode_copy(message, forward.headers)
         entry = envelope.sealed(properties, message.raw, exchange="", routing_key=queue)
         step = self._layout.step(queue, message.priority)
         if forward.lane is Lane.DEAD:

@@ -22,7 +22,7 @@ class StreamPublisher(Publisher):
     ) -> tuple[Call, bool]:
         layout: Layout = self._shared.layout
         entry = sealed(
-            basic.outgoing(message),
+            basic.encode_outgoing(message),
             message.body,
             exchange=message.exchange,
             routing_key=message.routing_key,

@@ -20,7 +20,7 @@ from types import FrameType
 import gevent
 
 from ... import native_threads
-from ...broker.base import Suspects
+from ...broker.base import SuspectsStatus
 from ...broker.link import Lane
 from ...logs import get_logger
 from ...logs import measure_handler_hang
@@ -235,7 +235,7 @@ class _Watched:
         if self._is_lane:
             self.found(worker.suspects(self._subscription.consumer))
         else:
-            self.found(Suspects(worker.depth(self.queue)))
+            self.found(SuspectsStatus(worker.depth(self.queue)))
 
     def unknown(self) -> None:
         """The broker cannot be asked."""
@@ -243,7 +243,7 @@ class _Watched:
         self._waiting = self._oldest = None
         self._hunger.found(self._asked, 0)
 
-    def found(self, waiting: Suspects) -> None:
+    def found(self, waiting: SuspectsStatus) -> None:
         """So many wait."""
         self._asked = time.monotonic()
         self._waiting, self._oldest = waiting.waiting, _age(waiting.since)

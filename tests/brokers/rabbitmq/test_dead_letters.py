@@ -47,7 +47,7 @@ def bury(broker: RabbitMQ, count: int, *, expires: float | None = 600) -> DeadLe
             Forward(
                 delivery,
                 Lane.DEAD,
-                headers.dead(
+                headers.make_dead_letter_headers(
                     delivery.message, "billing", QUEUE, "bad", ValueError("no"), 1.5
                 ),
                 expires=expires,

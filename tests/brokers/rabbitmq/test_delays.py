@@ -37,7 +37,7 @@ def broker(request: pytest.FixtureRequest, rabbitmq_url: str) -> t.Iterator[Rabb
 
 def retry(delivery: Delivery, delay: float) -> Forward:
     attempt = delivery.message.attempt + 1
-    changed = headers.retried(delivery.message, attempt)
+    changed = headers.make_retry_headers(delivery.message, attempt)
     return Forward(delivery, Lane.MAIN, changed, delay=delay)
 
 

@@ -75,7 +75,9 @@ def test_a_connection_that_goes_half_open_while_it_is_opened_is_given_up(
 
 def dead(delivery: Delivery, **rest: t.Any) -> Forward:
     error = ValueError("no such card")
-    changed = headers.dead(delivery.message, "billing", QUEUE, "bad", error, 1.5)
+    changed = headers.make_dead_letter_headers(
+        delivery.message, "billing", QUEUE, "bad", error, 1.5
+    )
     return Forward(delivery, Lane.DEAD, {**changed, **rest}, expires=60)
 
 
@@ -363,7 +365,9 @@ def test_a_header_table_of_every_type_arrives_and_can_be_forwarded(
     with linked(broker) as link:
         delivery = take_one(link)
         assert {**delivery.message.headers, **expected} == delivery.message.headers
-        forward = Forward(delivery, Lane.MAIN, headers.retried(delivery.message, 2))
+        forward = Forward(
+            delivery, Lane.MAIN, headers.make_retry_headers(delivery.message, 2)
+        )
         assert link.forward([forward]) == [None]
         assert {**take_one(link).message.headers, **expected}.keys() >= expected.keys()
 

@@ -41,12 +41,14 @@ def test_a_message_goes_all_its_ways_within_its_node(redis_cluster, queues):
         it.publish(outgoing(b"2", routing_key=one, delay=0.05))
         link, suspects = it.link(), it.link(Lane.SUSPECTS)
         first, second = read(link, 2)
-        copied = headers.retried(first.message, 2)
+        copied = headers.make_retry_headers(first.message, 2)
         assert forward(link, first, Lane.MAIN, headers=copied, delay=0.05) is None
         assert forward(link, second, Lane.SUSPECTS) is None
         retried, suspected = read(link, 1)[0], read(suspects, 1)[0]
         assert retried.message.attempt == 2
-        written = headers.dead(suspected.message, "b", one, "no", None, 1.0)
+        written = headers.make_dead_letter_headers(
+            suspected.message, "b", one, "no", None, 1.0
+        )
         assert forward(suspects, suspected, Lane.DEAD, headers=written) is None
         letters = it.broker.dead_letters(it.plan)
         assert [letter.message.raw for letter in letters] == [b"2"]

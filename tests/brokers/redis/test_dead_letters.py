@@ -32,7 +32,7 @@ def die(it: Shop, count: int, *, expires: float | None = 60.0, **more) -> list[b
     link = it.link()
     it.publish(*[outgoing(b"%d" % number, **more) for number in range(count)])
     for delivery in read(link, count):
-        written = headers.dead(
+        written = headers.make_dead_letter_headers(
             delivery.message, "bill", "billing", "told to", OSError("x"), time.time()
         )
         error = forward(link, delivery, Lane.DEAD, headers=written, expires=expires)
@@ -125,7 +125,9 @@ def test_a_foreign_message_is_replayed_as_it_was(redis_url):
         it.client.lpush("billing", b"\xff\xfe{")
         link = it.link()
         delivery = read(link, 1)[0]
-        written = headers.dead(delivery.message, "b", "billing", "no", None, 1.0)
+        written = headers.make_dead_letter_headers(
+            delivery.message, "b", "billing", "no", None, 1.0
+        )
         forward(link, delivery, Lane.DEAD, headers=written, expires=60.0)
         it.broker.dead_letters(it.plan).take(lambda letter: True, replay=True)
         again = read(link, 1)[0].message

@@ -118,7 +118,9 @@ def test_a_message_is_in_all_of_its_queues_or_in_none(broker, server):
 
 def test_dead_letters_are_listed_and_replayed(broker, server):
     message = Message(raw=b"1", queue="billing", id="id-1")
-    written = headers.dead(message, "bill", "billing", "broken", None, 1.0)
+    written = headers.make_dead_letter_headers(
+        message, "bill", "billing", "broken", None, 1.0
+    )
     meta = {"message_id": "id-1", "headers": written}
     entry = sealed(meta, b"1", exchange="", routing_key="billing")
     server.client.zadd("{billing}.dead", {entry.packed(0): 1e10})

@@ -151,7 +151,9 @@ def test_a_foreign_message_that_is_not_text_survives_the_dead_letters(url):
         it.client.xadd("billing", {"body": b"\xff\xfe{", b"h\xff": b"\xff"})
         link = it.link()
         delivery = read(link, 1)[0]
-        written = headers.dead(delivery.message, "b", "billing", "no", None, 1.0)
+        written = headers.make_dead_letter_headers(
+            delivery.message, "b", "billing", "no", None, 1.0
+        )
         forward(link, delivery, Lane.DEAD, headers=written, expires=60.0)
         it.broker.dead_letters(it.plan).take(lambda letter: True, replay=True)
         again = read(link, 1)[0].message

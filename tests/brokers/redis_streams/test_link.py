@@ -250,13 +250,13 @@ def test_forwarding_to_suspects_is_read_by_their_link(url):
         it.publish(outgoing(b"[1]", priority=9))
         main, suspects = it.link(), it.link(Lane.SUSPECTS)
         first = read(main, 1)[0]
-        copied = headers.suspected(first.message, 1, 1.0)
+        copied = headers.make_suspect_headers(first.message, 1, 1.0)
         assert forward(main, first, Lane.SUSPECTS, headers=copied) is None
         assert it.depth("billing.suspects") == 1
         found = read(suspects, 1)[0]
         assert found.message.deaths == 1
         assert not found.message.redelivered
-        copied = headers.retried(found.message, 2)
+        copied = headers.make_retry_headers(found.message, 2)
         assert forward(suspects, found, Lane.MAIN, headers=copied, delay=0.05) is None
         again = read(main, 1)[0].message
         assert (again.attempt, again.priority) == (2, 9)
