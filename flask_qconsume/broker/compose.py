@@ -20,7 +20,7 @@ from ..message import create_outgoing
 from ..settings import JSON
 from ..text import escape
 from ..text import quote
-from . import headers as ours
+from . import headers as own_headers
 from .headers import check_values
 
 #: AMQP's short strings hold 255 bytes.
@@ -144,10 +144,10 @@ def _headers(headers: t.Any) -> dict[str, t.Any]:
     found = dict(headers or {})
     for name in found:
         _check_short("a header's name", name)
-        if name.lower().startswith(ours.PREFIX):
+        if name.lower().startswith(own_headers.PREFIX):
             raise PublishError(
-                f"The header {quote(name)} cannot be set: '{ours.PREFIX}' is kept for"
-                " flask_qconsume itself."
+                f"The header {quote(name)} cannot be set: the prefix"
+                f" '{own_headers.PREFIX}' is kept for flask_qconsume itself."
             )
     return found
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from ..message import Message
 from ..message import Outgoing
 from ..message import create_message
-from . import headers as ours
+from . import headers as own_headers
 
 #: Properties that a copy keeps as they are. Left out: ``expiration`` (it is over once
 #: consumed, and delays by it), ``user_id`` (the broker refuses another user's) and
@@ -72,26 +72,26 @@ def _read_ours(table: Mapping[str, t.Any], fields: dict[str, t.Any]) -> None:
 
 
 def _attempt(headers: Mapping[str, t.Any], name: str) -> int:
-    return ours.read_int(headers, name, 1)
+    return own_headers.read_int(headers, name, 1)
 
 
 def _deaths(headers: Mapping[str, t.Any], name: str) -> int:
-    return ours.read_int(headers, name, 0)
+    return own_headers.read_int(headers, name, 0)
 
 
 def _published_at(headers: Mapping[str, t.Any], name: str) -> float | None:
-    return ours.read_time(headers, name) or None
+    return own_headers.read_time(headers, name) or None
 
 
 #: The fields that our headers say, and what reads each.
 _OURS: dict[str, tuple[str, t.Callable[[Mapping[str, t.Any], str], t.Any]]] = {
-    ours.EXCHANGE: ("exchange", ours.read_text),
-    ours.ROUTING_KEY: ("routing_key", ours.read_text),
-    ours.KEY: ("key", ours.read_text),
-    ours.ATTEMPT: ("attempt", _attempt),
-    ours.DEATHS: ("deaths", _deaths),
-    ours.PUBLISHED_AT: ("timestamp", _published_at),
-    ours.EXPIRES_AT: ("expires_at", ours.read_time),
+    own_headers.EXCHANGE: ("exchange", own_headers.read_text),
+    own_headers.ROUTING_KEY: ("routing_key", own_headers.read_text),
+    own_headers.KEY: ("key", own_headers.read_text),
+    own_headers.ATTEMPT: ("attempt", _attempt),
+    own_headers.DEATHS: ("deaths", _deaths),
+    own_headers.PUBLISHED_AT: ("timestamp", _published_at),
+    own_headers.EXPIRES_AT: ("expires_at", own_headers.read_time),
 }
 
 
@@ -99,11 +99,11 @@ def encode_outgoing(message: Outgoing) -> dict[str, t.Any]:
     """AMQP's basic properties for a message that is published."""
     headers = dict(message.headers)
     now = message.timestamp or time.time()
-    headers.setdefault(ours.PUBLISHED_AT, now)
+    headers.setdefault(own_headers.PUBLISHED_AT, now)
     if message.key is not None:
-        headers[ours.KEY] = message.key
+        headers[own_headers.KEY] = message.key
     if message.expires is not None:
-        headers[ours.EXPIRES_AT] = now + message.delay + message.expires
+        headers[own_headers.EXPIRES_AT] = now + message.delay + message.expires
     return _present(
         {
             **message.properties,
@@ -154,4 +154,4 @@ def _timestamp(value: t.Any) -> float | None:
     if isinstance(value, datetime.datetime):
         with contextlib.suppress(ValueError, OverflowError, OSError):
             value = value.timestamp()
-    return ours.read_time({"": value}, "")
+    return own_headers.read_time({"": value}, "")

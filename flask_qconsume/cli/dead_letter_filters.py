@@ -17,7 +17,7 @@ from dataclasses import field
 
 import click
 
-from ..broker import headers as ours
+from ..broker import headers as own_headers
 from ..broker.base import DeadLetter
 from ..broker.base import DeadLetters
 from ..broker.topology import QueuePlan
@@ -55,13 +55,13 @@ class Filter:
     def _fits(self, letter: DeadLetter) -> bool:
         if self.error is None:
             return True
-        said = (ours.read_text(letter.headers, name) or "" for name in _SAYS_WHY)
+        said = (own_headers.read_text(letter.headers, name) or "" for name in _SAYS_WHY)
         return any(self.error.casefold() in text.casefold() for text in said)
 
     def _is_of_age(self, letter: DeadLetter) -> bool:
         if self.before is None and self.after is None:
             return True
-        died_at = ours.read_time(letter.headers, ours.DIED_AT)
+        died_at = own_headers.read_time(letter.headers, own_headers.DIED_AT)
         if died_at is None:
             return False
         return (self.before is None or died_at <= self.before) and (
@@ -69,7 +69,7 @@ class Filter:
         )
 
 
-_SAYS_WHY = (ours.ERROR, ours.REASON)
+_SAYS_WHY = (own_headers.ERROR, own_headers.REASON)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import time
 import typing as t
 from collections.abc import Iterator
 
-from ..broker import headers as ours
+from ..broker import headers as own_headers
 from ..broker.base import DeadLetter
 from ..errors import InvalidMessage
 from ..formats.json import to_plain
@@ -30,7 +30,7 @@ _SHOWN = 20_000
 #: What a compressed body is shown of, in bytes; one that is not is shown at any size.
 _GROWN = 16 * 1024 * 1024
 
-_LONG = (ours.TRACEBACK, ours.DETAILS)
+_LONG = (own_headers.TRACEBACK, own_headers.DETAILS)
 
 
 def row(letter: DeadLetter) -> list[str]:
@@ -38,16 +38,18 @@ def row(letter: DeadLetter) -> list[str]:
     return [
         escape(letter.ref),
         escape(letter.queue),
-        _when(ours.read_time(letter.headers, ours.DIED_AT)),
-        str(ours.read_int(letter.headers, ours.ATTEMPTS, 0) or "?"),
+        _when(own_headers.read_time(letter.headers, own_headers.DIED_AT)),
+        str(own_headers.read_int(letter.headers, own_headers.ATTEMPTS, 0) or "?"),
         escape(why(letter), 70),
     ]
 
 
 def why(letter: DeadLetter) -> str:
     """The error, or the reason where there was none."""
-    error = ours.read_text(letter.headers, ours.ERROR)
-    return error or ours.read_text(letter.headers, ours.REASON) or "unknown"
+    error = own_headers.read_text(letter.headers, own_headers.ERROR)
+    return (
+        error or own_headers.read_text(letter.headers, own_headers.REASON) or "unknown"
+    )
 
 
 def page(letter: DeadLetter, decoders: Decoders) -> str:
@@ -70,14 +72,14 @@ def _facts(letter: DeadLetter) -> dict[str, t.Any]:
     return {
         "ref": letter.ref,
         "queue": letter.queue,
-        "consumer": headers.get(ours.CONSUMER),
+        "consumer": headers.get(own_headers.CONSUMER),
         "id": message.id,
         "routing_key": message.routing_key,
-        "died_at": headers.get(ours.DIED_AT),
-        "attempts": headers.get(ours.ATTEMPTS),
-        "deaths": headers.get(ours.DEATHS),
-        "reason": headers.get(ours.REASON),
-        "error": headers.get(ours.ERROR),
+        "died_at": headers.get(own_headers.DIED_AT),
+        "attempts": headers.get(own_headers.ATTEMPTS),
+        "deaths": headers.get(own_headers.DEATHS),
+        "reason": headers.get(own_headers.REASON),
+        "error": headers.get(own_headers.ERROR),
     }
 
 
@@ -88,8 +90,8 @@ def _further_facts(letter: DeadLetter) -> dict[str, t.Any]:
         "content_type": message.content_type,
         "content_encoding": message.content_encoding,
         "timestamp": message.timestamp,
-        "traceback": headers.get(ours.TRACEBACK),
-        "details": headers.get(ours.DETAILS),
+        "traceback": headers.get(own_headers.TRACEBACK),
+        "details": headers.get(own_headers.DETAILS),
     }
 
 
@@ -98,23 +100,26 @@ def _lines(letter: DeadLetter, decoders: Decoders) -> Iterator[str]:
     yield f"{escape(letter.ref)} in {escape(letter.queue)}.dead"
     facts = {
         "message": message.id,
-        "consumer": headers.get(ours.CONSUMER),
+        "consumer": headers.get(own_headers.CONSUMER),
         "published": _when(message.timestamp),
         "to": f"{message.exchange or '(default exchange)'}, {message.routing_key}",
-        "died": _when(ours.read_time(headers, ours.DIED_AT)),
-        "attempts": headers.get(ours.ATTEMPTS),
-        "deaths": headers.get(ours.DEATHS) or None,
-        "reason": headers.get(ours.REASON),
-        "error": headers.get(ours.ERROR),
+        "died": _when(own_headers.read_time(headers, own_headers.DIED_AT)),
+        "attempts": headers.get(own_headers.ATTEMPTS),
+        "deaths": headers.get(own_headers.DEATHS) or None,
+        "reason": headers.get(own_headers.REASON),
+        "error": headers.get(own_headers.ERROR),
         "content type": message.content_type,
     }
     for name, value in facts.items():
         if value is not None:
             yield f"  {name:<13} {escape(value, 1_000)}"
     yield from _block("headers", _of_headers(message))
-    yield from _block("details", _indented(ours.read_text(headers, ours.DETAILS)))
     yield from _block(
-        "traceback", (ours.read_text(headers, ours.TRACEBACK) or "").rstrip()
+        "details", _indented(own_headers.read_text(headers, own_headers.DETAILS))
+    )
+    yield from _block(
+        "traceback",
+        (own_headers.read_text(headers, own_headers.TRACEBACK) or "").rstrip(),
     )
     yield from _block(
         f"body ({pluralize(len(message.raw), 'byte')})", _body(message, decoders)
@@ -125,7 +130,7 @@ def _of_headers(message: Message) -> str:
     theirs = {
         name: value
         for name, value in sorted(message.headers.items(), key=lambda item: item[0])
-        if not name.startswith(ours.PREFIX)
+        if not name.startswith(own_headers.PREFIX)
     }
     return "\n".join(
         f"{escape(name)}: {escape(value, 1_000)}" for name, value in theirs.items()

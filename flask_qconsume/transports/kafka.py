@@ -40,7 +40,7 @@ import confluent_kafka
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import virtual
 
-from ..broker import headers as ours
+from ..broker import headers as own_headers
 from ..broker.link import Delivery
 from ..broker.link import Forward
 from ..broker.link import Lane
@@ -212,11 +212,11 @@ class Source:
         """Publish to a topic, or to a queue if there is none; return when confirmed."""
         properties = payload["properties"]
         headers = dict(payload.get("headers") or {})
-        headers[ours.EXCHANGE] = exchange
-        headers[ours.ROUTING_KEY] = routing_key
+        headers[own_headers.EXCHANGE] = exchange
+        headers[own_headers.ROUTING_KEY] = routing_key
         sent_at = _timestamp(properties.get("timestamp"))
         if sent_at is not None:
-            headers[ours.PUBLISHED_AT] = sent_at
+            headers[own_headers.PUBLISHED_AT] = sent_at
         error = self.broker.publish(
             [
                 Outgoing(
@@ -280,11 +280,11 @@ class Source:
         delivery = self._held[tag]
         message = delivery.message
         if requeue:
-            headers = ours.make_retry_headers(message, message.attempt + 1)
+            headers = own_headers.make_retry_headers(message, message.attempt + 1)
             forward = Forward(delivery, Lane.MAIN, headers)
         else:
             now = time.time()
-            headers = ours.make_dead_letter_headers(
+            headers = own_headers.make_dead_letter_headers(
                 message, "kombu", message.queue, "rejected", None, now
             )
             forward = Forward(delivery, Lane.DEAD, headers, expires=_WEEK)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 import typing as t
 
-from ..broker import headers as ours
-from ..broker import properties as basic
+from ..broker import headers as own_headers
+from ..broker import properties as basic_properties
 from ..message import Message
 
 Payload = dict[str, t.Any]
@@ -19,14 +19,14 @@ Payload = dict[str, t.Any]
 #: delivery only. If kombu's consumers saw them, they would forward them.
 _HIDDEN = frozenset(
     {
-        ours.ATTEMPT,
-        ours.DEATHS,
-        ours.EXCHANGE,
-        ours.EXPIRES_AT,
-        ours.KEY,
-        ours.PUBLISHED_AT,
-        ours.ROUTING_KEY,
-        ours.SUSPECTED_AT,
+        own_headers.ATTEMPT,
+        own_headers.DEATHS,
+        own_headers.EXCHANGE,
+        own_headers.EXPIRES_AT,
+        own_headers.KEY,
+        own_headers.PUBLISHED_AT,
+        own_headers.ROUTING_KEY,
+        own_headers.SUSPECTED_AT,
     }
 )
 
@@ -36,7 +36,7 @@ def payload_of(message: Message, tag: str, redelivered: bool) -> Payload:
 
     :param tag: The delivery tag.
     """
-    properties = {**basic.encode_copy(message, {}), **message.properties}
+    properties = {**basic_properties.encode_copy(message, {}), **message.properties}
     properties.pop("headers")
     return {
         "body": message.raw,

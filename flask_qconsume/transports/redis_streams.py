@@ -31,8 +31,8 @@ from queue import Empty
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import virtual
 
-from ..broker import headers as ours
-from ..broker import properties as basic
+from ..broker import headers as own_headers
+from ..broker import properties as basic_properties
 from ..brokers.redis.bindings import Bindings
 from ..brokers.redis.bindings import Member
 from ..brokers.redis.scripts import Call
@@ -196,7 +196,7 @@ class Source:
         headers, delay = dict(payload.get("headers") or {}), delay_of(payload)
         expiration = expiration_of(payload)
         if expiration is not None:
-            headers[ours.EXPIRES_AT] = time.time() + delay + expiration
+            headers[own_headers.EXPIRES_AT] = time.time() + delay + expiration
         entry = sealed(
             {
                 **properties,
@@ -257,11 +257,11 @@ class Source:
         """Make a message a dead letter."""
         queue, _, inner = tag.partition("\0")
         message = self._messages.pop(tag)
-        written = ours.make_dead_letter_headers(
+        written = own_headers.make_dead_letter_headers(
             message, "kombu", queue, "rejected", None, time.time()
         )
         entry = sealed(
-            basic.encode_copy(message, written),
+            basic_properties.encode_copy(message, written),
             message.raw,
             exchange="",
             routing_key=queue,

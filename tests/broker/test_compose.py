@@ -16,7 +16,7 @@ import pytest
 
 from flask_qconsume import Format
 from flask_qconsume import PublishError
-from flask_qconsume.broker import headers as ours
+from flask_qconsume.broker import headers as own_headers
 from flask_qconsume.broker.compose import OPTIONS
 from flask_qconsume.broker.compose import compose
 from flask_qconsume.broker.compose import make_unroutable_error
@@ -249,7 +249,7 @@ def test_a_header_is_refused_before_any_broker_has_it() -> None:
         ({"headers": {LONG: 1}}, "'a header's name' must be a text"),
         ({"headers": {"\ud800": 1}}, "cannot be written as UTF-8"),
         ({"headers": {"X-QConsume-Attempt": 1}}, "'X-QConsume-Attempt' cannot be set"),
-        ({"headers": {ours.KEY: "k"}}, f"'{ours.KEY}' cannot be set"),
+        ({"headers": {own_headers.KEY: "k"}}, f"'{own_headers.KEY}' cannot be set"),
         ({"body": object()}, "A body cannot hold a 'object'"),
         ({"body": float("nan")}, "The body cannot be written as application/json"),
         ({"body": "\ud800"}, "The body cannot be written as application/json"),

@@ -8,7 +8,7 @@ import pytest
 from flask_qconsume import QConsume
 from flask_qconsume import Reject
 from flask_qconsume import current_message
-from flask_qconsume.broker import headers as ours
+from flask_qconsume.broker import headers as own_headers
 from flask_qconsume.extension import consumers_of
 from flask_qconsume.message import Message
 from flask_qconsume.running.worker import Worker
@@ -29,7 +29,7 @@ def test_another_consumer_may_read_them_on_purpose(
         raise Reject(f"{body} is bad")
 
     def look(body: str) -> None:
-        reason = current_message.headers.get(ours.REASON)
+        reason = current_message.headers.get(own_headers.REASON)
         seen.append((body, current_message.attempt, reason))
         if body == "awful":
             raise Reject("not here either")
@@ -52,8 +52,8 @@ def test_another_consumer_may_read_them_on_purpose(
         ]
         assert consumers.broker.depth("bill.dead.dead") == 1
         (letter,) = left
-        assert letter.headers[ours.REASON] == "not here either"
-        assert letter.headers[ours.QUEUE] == "bill.dead"
+        assert letter.headers[own_headers.REASON] == "not here either"
+        assert letter.headers[own_headers.QUEUE] == "bill.dead"
         wait_for(lambda: left.count() == 1)
         assert left.take(lambda each: True, replay=True) == 1
         wait_for(lambda: len(seen) == 3 and left.count() == 1)
@@ -65,11 +65,13 @@ def test_another_consumer_may_read_them_on_purpose(
 
 
 def test_a_dead_letter_begins_anew_for_whoever_reads_it() -> None:
-    headers = {ours.ATTEMPT: 6, ours.EXPIRES_AT: 1.0}
+    headers = {own_headers.ATTEMPT: 6, own_headers.EXPIRES_AT: 1.0}
     message = Message(b"", "bill", attempt=6, headers=headers)
-    found = ours.make_dead_letter_headers(message, "bill", "bill", "6 of 6", None, 9.5)
-    assert found[ours.ATTEMPTS] == 6
-    assert not {ours.ATTEMPT, ours.EXPIRES_AT} & {*found}
+    found = own_headers.make_dead_letter_headers(
+        message, "bill", "bill", "6 of 6", None, 9.5
+    )
+    assert found[own_headers.ATTEMPTS] == 6
+    assert not {own_headers.ATTEMPT, own_headers.EXPIRES_AT} & {*found}
 
 
 def test_on_kafka_they_are_a_topic_like_any_other(
@@ -82,7 +84,7 @@ def test_on_kafka_they_are_a_topic_like_any_other(
         raise Reject(f"{body} is bad")
 
     def look(body: str) -> None:
-        reason = current_message.headers[ours.REASON]
+        reason = current_message.headers[own_headers.REASON]
         seen.append((body, current_message.attempt, reason))
 
     qconsume.add_consumer("bill", reject, name="bill")

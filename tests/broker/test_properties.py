@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_qconsume import Message
-from flask_qconsume.broker import headers as ours
+from flask_qconsume.broker import headers as own_headers
 from flask_qconsume.broker.properties import encode_copy
 from flask_qconsume.broker.properties import encode_outgoing
 from flask_qconsume.broker.properties import read_message
@@ -44,13 +44,13 @@ def test_a_foreign_message_has_nothing_of_ours(headers: t.Any) -> None:
 def test_our_headers_are_read() -> None:
     message = arrived(
         headers={
-            ours.ATTEMPT: 4,
-            ours.DEATHS: 2,
-            ours.KEY: "k",
-            ours.PUBLISHED_AT: 12.5,
-            ours.EXPIRES_AT: 99.5,
-            ours.EXCHANGE: "origin",
-            ours.ROUTING_KEY: "first",
+            own_headers.ATTEMPT: 4,
+            own_headers.DEATHS: 2,
+            own_headers.KEY: "k",
+            own_headers.PUBLISHED_AT: 12.5,
+            own_headers.EXPIRES_AT: 99.5,
+            own_headers.EXCHANGE: "origin",
+            own_headers.ROUTING_KEY: "first",
             "x-tenant": "acme",
         }
     )
@@ -61,8 +61,13 @@ def test_our_headers_are_read() -> None:
 
 
 def test_nonsense_in_our_headers_counts_as_absent() -> None:
-    names = [ours.ATTEMPT, ours.DEATHS, ours.KEY, ours.PUBLISHED_AT]
-    names += [ours.EXPIRES_AT, ours.EXCHANGE, ours.ROUTING_KEY]
+    names = [
+        own_headers.ATTEMPT,
+        own_headers.DEATHS,
+        own_headers.KEY,
+        own_headers.PUBLISHED_AT,
+    ]
+    names += [own_headers.EXPIRES_AT, own_headers.EXCHANGE, own_headers.ROUTING_KEY]
     for nonsense in (None, [], {}, True, b"\xff", object(), float("nan"), -(10**40)):
         message = arrived(headers=dict.fromkeys(names, nonsense))
         plain = arrived()
@@ -138,9 +143,9 @@ def test_what_is_published_carries_its_times_and_key() -> None:
     assert properties["timestamp"] == 100
     assert properties["delivery_mode"] == 2
     assert properties["headers"] == {
-        ours.PUBLISHED_AT: 100.9,
-        ours.KEY: "customer 7",
-        ours.EXPIRES_AT: 115.9,
+        own_headers.PUBLISHED_AT: 100.9,
+        own_headers.KEY: "customer 7",
+        own_headers.EXPIRES_AT: 115.9,
     }
     assert "priority" not in properties
 
@@ -210,7 +215,9 @@ PROPERTIES = (
     "reply_to",
 )
 OURS = [
-    value for name, value in vars(ours).items() if str(value).startswith(ours.PREFIX)
+    value
+    for name, value in vars(own_headers).items()
+    if str(value).startswith(own_headers.PREFIX)
 ]
 
 
@@ -223,9 +230,11 @@ def test_anything_arrives_as_a_message_that_can_be_copied(
 ) -> None:
     message = arrived(properties, headers)
     for made in (
-        ours.make_retry_headers(message, 2),
-        ours.make_suspect_headers(message, 1, 1.0),
-        ours.make_dead_letter_headers(message, "bill", "billing", "no", None, 1.0),
+        own_headers.make_retry_headers(message, 2),
+        own_headers.make_suspect_headers(message, 1, 1.0),
+        own_headers.make_dead_letter_headers(
+            message, "bill", "billing", "no", None, 1.0
+        ),
     ):
         written = encode_copy(message, made)
         assert 0 <= written.get("timestamp", 0) < 2**63

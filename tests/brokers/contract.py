@@ -26,7 +26,7 @@ from flask_qconsume import Message
 from flask_qconsume import QConsume
 from flask_qconsume import RetryPolicy
 from flask_qconsume import current_message
-from flask_qconsume.broker import headers as ours
+from flask_qconsume.broker import headers as own_headers
 from flask_qconsume.broker.base import SuspectsStatus
 from flask_qconsume.broker.compose import compose
 from flask_qconsume.broker.given_queues import find_unsupported_traits
@@ -814,7 +814,7 @@ def a_header_that_no_copy_can_carry_stays_behind_and_nothing_is_lost(
     hand.forward(Forward(delivery, Lane.MAIN, headers))
     copy = hand.get()
     if copy.headers.get("x-object") is not headers["x-object"]:
-        assert copy.headers[ours.CHANGED] == "x-object"
+        assert copy.headers[own_headers.CHANGED] == "x-object"
     assert copy.headers["x-tenant"] == "acme"
     assert copy.raw == b"0"
 
@@ -974,7 +974,7 @@ def the_age_of_a_lane_is_known_to_who_has_one_in_hand(stage: Stage) -> None:
     suspected(stage, 2)
     assert stage.app.suspects(stage.plan).since is None
     lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
-    assert ours.find_oldest_suspect([lane.take_one().message]) == 1000.0
+    assert own_headers.find_oldest_suspect([lane.take_one().message]) == 1000.0
 
 
 def suspected(stage: Stage, count: int) -> None:
@@ -996,7 +996,7 @@ def a_suspect_may_be_a_dead_letter(stage: Stage) -> None:
     suspect = lane.take_one()
     lane.bury(suspect, reason="it killed its process")
     (letter,) = stage.letters()
-    assert letter.headers[ours.REASON] == "it killed its process"
+    assert letter.headers[own_headers.REASON] == "it killed its process"
     assert stage.app.dead_letters(stage.plan).take(lambda _: True, replay=True) == 1
     again = hand.get()
     assert (again.raw, again.attempt, again.deaths) == (b"0", 1, 0)
@@ -1021,12 +1021,12 @@ def a_dead_letter_says_why_and_what_it_was(stage: Stage) -> None:
     bury(stage, 1)
     (letter,) = stage.letters()
     assert letter.queue == stage.plan.name
-    assert letter.headers[ours.REASON] == "bad"
-    assert letter.headers[ours.ERROR] == "builtins.ValueError: no such card"
-    assert "stage.py" in letter.headers[ours.TRACEBACK]
-    assert letter.headers[ours.CONSUMER] == "bill"
-    assert letter.headers[ours.ATTEMPTS] == 1
-    assert letter.headers[ours.DIED_AT] == pytest.approx(time.time(), abs=30)
+    assert letter.headers[own_headers.REASON] == "bad"
+    assert letter.headers[own_headers.ERROR] == "builtins.ValueError: no such card"
+    assert "stage.py" in letter.headers[own_headers.TRACEBACK]
+    assert letter.headers[own_headers.CONSUMER] == "bill"
+    assert letter.headers[own_headers.ATTEMPTS] == 1
+    assert letter.headers[own_headers.DIED_AT] == pytest.approx(time.time(), abs=30)
     assert "x-tenant" not in letter.headers
     assert letter.message.headers["x-tenant"] == "acme"
     assert letter.message.raw == b"0"
@@ -1087,7 +1087,7 @@ def a_replay_goes_to_the_queue_that_failed_as_if_new(stage: Stage) -> None:
     message = deliveries[0].message
     assert (message.attempt, message.deaths, message.redelivered) == (1, 0, False)
     assert message.headers["x-tenant"] == "acme"
-    assert not {ours.REASON, ours.DIED_AT} & set(message.headers)
+    assert not {own_headers.REASON, own_headers.DIED_AT} & set(message.headers)
     assert (message.exchange, message.routing_key) == (EXCHANGE, stage.key("order"))
     hand.nothing_comes(0.1)
     # The other queue has what was published, and not what was replayed.
@@ -1128,7 +1128,7 @@ def what_is_replayed_may_die_again(stage: Stage) -> None:
     hand.bury(hand.take_one(), reason="second")
     stage.await_letters(1)
     (second,) = stage.letters()
-    assert second.headers[ours.REASON] == "second"
+    assert second.headers[own_headers.REASON] == "second"
     assert second.message.id == first.message.id
     assert letters.take(lambda _: True, replay=True) == 1
     assert hand.get().raw == b"0"
@@ -1494,7 +1494,7 @@ def what_costs_too_much_to_decode_is_a_dead_letter_at_once(stage: Stage) -> None
     )
     letters = consumers.broker.dead_letters(consumers.topology.queue(queue))
     wait_for(lambda: letters.count() == 3 and got == [17], SOON, interval=0.1)
-    reasons = " ".join(str(letter.headers[ours.REASON]) for letter in letters)
+    reasons = " ".join(str(letter.headers[own_headers.REASON]) for letter in letters)
     assert "too many keys that are no texts" in reasons
     assert "more than 'QCONSUME_MAX_ITEMS' = 50000" in reasons
     assert "grows to more than 'QCONSUME_MAX_MESSAGE_SIZE'" in reasons
@@ -1524,7 +1524,7 @@ def an_app_handles_retries_and_buries(stage: Stage) -> None:
     assert sorted(seen) == [(queue, "bad", 1), (queue, "bad", 2), (queue, "good", 1)]
     (letter,) = letters
     assert letter.message.id == id
-    assert "failed 2 of 2 attempts" in letter.headers[ours.REASON]
+    assert "failed 2 of 2 attempts" in letter.headers[own_headers.REASON]
     assert letters.take(lambda each: each.ref == letter.ref, replay=True) == 1
     wait_for(lambda: seen.count((queue, "bad", 2)) == 2, SOON)
     assert worker.stop()

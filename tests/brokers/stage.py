@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import gevent
 
 from flask_qconsume import QConsume
-from flask_qconsume.broker import headers as ours
+from flask_qconsume.broker import headers as own_headers
 from flask_qconsume.broker.base import Broker
 from flask_qconsume.broker.base import DeadLetter
 from flask_qconsume.broker.capabilities import Capabilities
@@ -112,7 +112,7 @@ class Hand:
 
     def retry(self, delivery: Delivery, delay: float = 0.0) -> None:
         """As the settler does it after a failure."""
-        changed = ours.make_retry_headers(
+        changed = own_headers.make_retry_headers(
             delivery.message, delivery.message.attempt + 1
         )
         self.forward(Forward(delivery, Lane.MAIN, changed, delay=delay))
@@ -121,7 +121,7 @@ class Hand:
         self, delivery: Delivery, deaths: int = 0, now: float | None = None
     ) -> None:
         """As the triage does it."""
-        changed = ours.make_suspect_headers(
+        changed = own_headers.make_suspect_headers(
             delivery.message, deaths, now or time.time()
         )
         self.forward(Forward(delivery, Lane.SUSPECTS, changed))
@@ -389,7 +389,7 @@ def dead(delivery: Delivery, reason: str, expires: float | None) -> Forward:
     try:
         raise ValueError("no such card")
     except ValueError as error:
-        changed = ours.make_dead_letter_headers(
+        changed = own_headers.make_dead_letter_headers(
             delivery.message, "bill", delivery.message.queue, reason, error, time.time()
         )
     return Forward(delivery, Lane.DEAD, changed, expires=expires)

@@ -9,7 +9,7 @@ import pytest
 
 from flask_qconsume import Message
 from flask_qconsume import QConsume
-from flask_qconsume.broker import headers as ours
+from flask_qconsume.broker import headers as own_headers
 from flask_qconsume.broker.compose import compose
 from flask_qconsume.broker.link import Delivery
 from flask_qconsume.broker.link import Forward
@@ -184,7 +184,7 @@ def test_a_retry_goes_to_its_own_queue_only_and_remembers_where_it_was_from() ->
     bench.publish(1, "order.created", priority=4, key="k", headers={"a": 1})
     link = bench.link(plan=bench.audit)
     (delivery,) = link.read(1)
-    headers = ours.make_retry_headers(delivery.message, 2)
+    headers = own_headers.make_retry_headers(delivery.message, 2)
     assert link.forward([Forward(delivery, Lane.MAIN, headers, delay=5)]) == [None]
     assert bench.broker.depth("audit") == 0
     bench.later(5)
@@ -205,7 +205,7 @@ def test_a_suspect_goes_to_the_lane_that_only_its_link_reads(bench: Bench) -> No
     bench.publish(1)
     link = bench.link()
     (delivery,) = link.read(1)
-    headers = ours.make_suspect_headers(delivery.message, 1, 1.0)
+    headers = own_headers.make_suspect_headers(delivery.message, 1, 1.0)
     link.forward([Forward(delivery, Lane.SUSPECTS, headers)])
     assert bench.broker.depth("billing") == 0
     assert bench.broker.depth("billing.suspects") == 1
@@ -213,7 +213,7 @@ def test_a_suspect_goes_to_the_lane_that_only_its_link_reads(bench: Bench) -> No
     (suspect,) = lane.read(1)
     assert suspect.message.deaths == 1
     assert suspect.message.queue == "billing.suspects"
-    back = ours.make_retry_headers(suspect.message, 2)
+    back = own_headers.make_retry_headers(suspect.message, 2)
     lane.forward([Forward(suspect, Lane.MAIN, back)])
     (healthy,) = link.read(1)
     assert (healthy.message.attempt, healthy.message.deaths) == (2, 0)
@@ -225,7 +225,7 @@ def bury(bench: Bench, body: t.Any, expires: float | None = 60.0) -> None:
     bench.publish(body, id=f"id-{body}")
     link = bench.link()
     (delivery,) = link.read(1)
-    headers = ours.make_dead_letter_headers(
+    headers = own_headers.make_dead_letter_headers(
         delivery.message, "bill", "billing", f"no {body}", None, 1.0
     )
     link.forward([Forward(delivery, Lane.DEAD, headers, expires=expires)])
@@ -242,7 +242,7 @@ def test_dead_letters_are_listed_the_oldest_first_and_looking_changes_nothing(
         assert [letter.message.id for letter in found] == ["id-0", "id-1", "id-2"]
     assert bench.letters.count() == bench.broker.depth("billing.dead") == 3
     assert found[0].queue == "billing"
-    assert found[0].headers[ours.REASON] == "no 0"
+    assert found[0].headers[own_headers.REASON] == "no 0"
     assert found[0].message.raw == b"0"
 
 
@@ -281,7 +281,7 @@ def test_a_replay_puts_the_wanted_into_their_queue_as_if_new(bench: Bench) -> No
     first, second = link.read(10)
     assert [first.message.id, second.message.id] == ["id-0", "id-2"]
     assert (first.message.attempt, first.message.deaths) == (1, 0)
-    assert ours.REASON not in first.message.headers
+    assert own_headers.REASON not in first.message.headers
     assert first.message.expires_at is None
     assert (first.message.exchange, first.message.routing_key) == (
         "qconsume",

@@ -12,7 +12,7 @@ import pytest
 from flask_qconsume import Format
 from flask_qconsume import Message
 from flask_qconsume import Retry
-from flask_qconsume.broker import headers as ours
+from flask_qconsume.broker import headers as own_headers
 from flask_qconsume.broker.base import DeadLetter
 from flask_qconsume.cli.dead_letter_text import as_json
 from flask_qconsume.cli.dead_letter_text import page
@@ -71,7 +71,7 @@ NOT_JSON: dict[str, t.Any] = {
 
 
 @pytest.mark.parametrize("value", NOT_JSON.values(), ids=NOT_JSON)
-@pytest.mark.parametrize("name", ["x-tenant", ours.CONSUMER, ours.REASON])
+@pytest.mark.parametrize("name", ["x-tenant", own_headers.CONSUMER, own_headers.REASON])
 def test_a_header_that_json_cannot_say_is_shown_by_its_text(
     name: str, value: t.Any
 ) -> None:

@@ -11,7 +11,7 @@ from flask_qconsume import Message
 from flask_qconsume import Protobuf
 from flask_qconsume import QConsume
 from flask_qconsume import current_message
-from flask_qconsume.broker import headers as ours
+from flask_qconsume.broker import headers as own_headers
 from flask_qconsume.extension import AppConsumers
 from flask_qconsume.running.worker import Worker
 from tests.protobufs import Invoice
@@ -86,7 +86,7 @@ def passes(url: str) -> None:
 
 
 def assert_told(letter: t.Any, reason: str) -> None:
-    assert reason in letter.headers[ours.REASON]
+    assert reason in letter.headers[own_headers.REASON]
     assert letter.message.content_type == "application/protobuf"
 
 

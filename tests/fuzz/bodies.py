@@ -8,7 +8,7 @@ import struct
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from flask_qconsume.broker import headers as ours
+from flask_qconsume.broker import headers as own_headers
 from flask_qconsume.broker.base import DeadLetter
 from flask_qconsume.cli import dead_letter_text as letters
 from flask_qconsume.errors import InvalidMessage
@@ -67,10 +67,10 @@ def bodies(data: bytes) -> None:
     try:
         found = decode(message, accepted, 1_000)
     except InvalidMessage as error:
-        dead = ours.make_dead_letter_headers(
+        dead = own_headers.make_dead_letter_headers(
             message, "c", "q", error.reason, error, 1.0
         )
-        for name in (ours.REASON, ours.ERROR, ours.TRACEBACK):
+        for name in (own_headers.REASON, own_headers.ERROR, own_headers.TRACEBACK):
             dead[name].encode()
     else:
         dead = dict(message.headers)

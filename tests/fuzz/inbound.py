@@ -15,8 +15,8 @@ from collections.abc import Mapping
 
 from confluent_kafka import Message as Fetched
 
-from flask_qconsume.broker import headers as ours
-from flask_qconsume.broker import properties as basic
+from flask_qconsume.broker import headers as own_headers
+from flask_qconsume.broker import properties as basic_properties
 from flask_qconsume.broker.link import Delivery
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
@@ -141,16 +141,19 @@ def _check(message: Message, copied: Copied) -> None:
     assert all(isinstance(each, (str, type(None))) for each in _texts(message))
     assert type(message.attempt) is int and message.attempt >= 1
     assert type(message.deaths) is int and message.deaths >= 0
-    again = copied(message, ours.make_retry_headers(message, message.attempt + 1))
+    again = copied(
+        message, own_headers.make_retry_headers(message, message.attempt + 1)
+    )
     _same(message, again)
     assert again.attempt == min(message.attempt + 1, 1_000_000)
     error = UndecodableMessage("no")
     dead = copied(
-        message, ours.make_dead_letter_headers(message, "c", QUEUE, "why", error, 1.0)
+        message,
+        own_headers.make_dead_letter_headers(message, "c", QUEUE, "why", error, 1.0),
     )
     _same(message, dead)
-    assert dead.headers[ours.REASON] == "why"
-    _same(message, copied(message, ours.make_replay_headers(dead.headers)))
+    assert dead.headers[own_headers.REASON] == "why"
+    _same(message, copied(message, own_headers.make_replay_headers(dead.headers)))
 
 
 def _texts(message: Message) -> tuple[str | None, ...]:
@@ -192,13 +195,13 @@ def _read_back(parcel: Parcel) -> Message:
 
 
 def _by_redis(message: Message, headers: Mapping[str, t.Any]) -> Message:
-    properties = basic.encode_copy(message, headers)
+    properties = basic_properties.encode_copy(message, headers)
     sealed = envelope.sealed(properties, message.raw, exchange="", routing_key=QUEUE)
     return envelope.opened(sealed, QUEUE)
 
 
 def _by_streams(message: Message, headers: Mapping[str, t.Any]) -> Message:
-    properties = basic.encode_copy(message, headers)
+    properties = basic_properties.encode_copy(message, headers)
     entry = entries.sealed(properties, message.raw, exchange="", routing_key=QUEUE)
     packed, _ = entries.unpacked(entry.packed(0), QUEUE)
     assert packed.raw == entry.body
@@ -207,7 +210,7 @@ def _by_streams(message: Message, headers: Mapping[str, t.Any]) -> Message:
 
 
 def _by_kafka(message: Message, headers: Mapping[str, t.Any]) -> Message:
-    dead = records.dead_key(message) if ours.REASON in headers else None
+    dead = records.dead_key(message) if own_headers.REASON in headers else None
     record = records.copied(message, headers, "elsewhere", key=dead, due=1.5)
     fetched = Fetched(
         topic=record.topic,

@@ -10,8 +10,8 @@ import amqp
 from confluent_kafka import Message as Fetched
 
 from flask_qconsume import TOMBSTONE
-from flask_qconsume.broker import headers as ours
-from flask_qconsume.broker import properties as basic
+from flask_qconsume.broker import headers as own_headers
+from flask_qconsume.broker import properties as basic_properties
 from flask_qconsume.broker.compose import OPTIONS
 from flask_qconsume.broker.compose import compose
 from flask_qconsume.brokers.kafka import naming as layout
@@ -105,7 +105,7 @@ def check(broker: str, message: Outgoing, found: Message) -> None:
     if "__type__" in repr(message.headers):
         return  # kombu's JSON would take it for what it writes itself.
     for name, value in message.headers.items():
-        if name.startswith(ours.PREFIX) or name == "redelivered":
+        if name.startswith(own_headers.PREFIX) or name == "redelivered":
             continue
         assert _shown(found.headers[name]) == _shown(ROUGHLY[broker](value)), name
 
@@ -127,7 +127,7 @@ def _decodes(message: Outgoing, found: Message, body: t.Any) -> None:
 
 def _by_rabbitmq(message: Outgoing) -> Message:
     parcel = Parcel(
-        basic.encode_outgoing(message),
+        basic_properties.encode_outgoing(message),
         message.body,
         exchange=message.exchange,
         routing_key=message.routing_key,
@@ -142,7 +142,7 @@ def _by_rabbitmq(message: Outgoing) -> Message:
 
 def _by_redis(message: Outgoing) -> Message:
     element = envelope.sealed(
-        basic.encode_outgoing(message),
+        basic_properties.encode_outgoing(message),
         message.body,
         exchange=message.exchange,
         routing_key=message.routing_key,
@@ -152,7 +152,7 @@ def _by_redis(message: Outgoing) -> Message:
 
 def _by_streams(message: Outgoing) -> Message:
     entry = entries.sealed(
-        basic.encode_outgoing(message),
+        basic_properties.encode_outgoing(message),
         message.body,
         exchange=message.exchange,
         routing_key=message.routing_key,

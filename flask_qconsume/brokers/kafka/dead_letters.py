@@ -13,7 +13,7 @@ from confluent_kafka import Consumer
 from confluent_kafka import KafkaError
 from confluent_kafka import TopicPartition
 
-from ...broker import headers as ours
+from ...broker import headers as own_headers
 from ...broker.base import DeadLetter
 from ...broker.base import DeadLetters
 from ...broker.topology import QueuePlan
@@ -110,7 +110,7 @@ class KafkaDeadLetters(DeadLetters):
 
     def _replayed(self, message: Message) -> ProducerRecord:
         topic = naming.retry(self._plan.name, 0)
-        headers = ours.make_replay_headers(message.headers)
+        headers = own_headers.make_replay_headers(message.headers)
         return records.copied(message, headers, topic)
 
     def _letter(self, record: Fetched) -> DeadLetter:
@@ -118,7 +118,7 @@ class KafkaDeadLetters(DeadLetters):
         headers = {
             name: value
             for name, value in message.headers.items()
-            if name.startswith(ours.PREFIX)
+            if name.startswith(own_headers.PREFIX)
         }
         return DeadLetter(_reference(record), self._plan.name, message, headers)
 

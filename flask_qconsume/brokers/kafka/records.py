@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
-from ...broker import headers as ours
+from ...broker import headers as own_headers
 from ...broker import kombu_json
 from ...errors import UnsupportedByBroker
 from ...handling.payload import UNREADABLE
@@ -28,11 +28,11 @@ from . import naming
 from .client.producer import ProducerRecord
 
 #: When a record may be handed out, in milliseconds since 1970.
-DUE = ours.PREFIX + "due"
+DUE = own_headers.PREFIX + "due"
 #: The names of headers whose values are JSON, and of those that are bytes though they
 #: could be read as text; each a list in JSON.
-AS_JSON = ours.PREFIX + "json"
-AS_BYTES = ours.PREFIX + "bytes"
+AS_JSON = own_headers.PREFIX + "json"
+AS_BYTES = own_headers.PREFIX + "bytes"
 
 _PROPERTIES = {
     "message-id": "id",
@@ -42,12 +42,12 @@ _PROPERTIES = {
 _FURTHER = {
     "correlation-id": "correlation_id",
     "reply-to": "reply_to",
-    ours.PREFIX + "amqp-type": "type",
-    ours.PREFIX + "amqp-app-id": "app_id",
-    ours.PREFIX + "amqp-cluster-id": "cluster_id",
-    ours.PREFIX + "amqp-user-id": "user_id",
-    ours.PREFIX + "amqp-priority": "priority",
-    ours.PREFIX + "amqp-expiration": "expiration",
+    own_headers.PREFIX + "amqp-type": "type",
+    own_headers.PREFIX + "amqp-app-id": "app_id",
+    own_headers.PREFIX + "amqp-cluster-id": "cluster_id",
+    own_headers.PREFIX + "amqp-user-id": "user_id",
+    own_headers.PREFIX + "amqp-priority": "priority",
+    own_headers.PREFIX + "amqp-expiration": "expiration",
 }
 _HEADER_OF = {name: header for header, name in _FURTHER.items()}
 #: What a publisher cannot use for headers of its own.
@@ -58,8 +58,14 @@ _RARE = frozenset(
     (
         *_FURTHER,
         *(DUE, AS_JSON, AS_BYTES),
-        *(ours.EXCHANGE, ours.ROUTING_KEY),
-        *(ours.KEY, ours.ATTEMPT, ours.DEATHS, ours.PUBLISHED_AT, ours.EXPIRES_AT),
+        *(own_headers.EXCHANGE, own_headers.ROUTING_KEY),
+        *(
+            own_headers.KEY,
+            own_headers.ATTEMPT,
+            own_headers.DEATHS,
+            own_headers.PUBLISHED_AT,
+            own_headers.EXPIRES_AT,
+        ),
     )
 )
 
@@ -144,17 +150,17 @@ def outgoing(
     headers = dict(message.headers)
     if topic == prefix + message.routing_key:
         # The topic says as much, and there is but one exchange (kombu has others).
-        told = ours.read_text(headers, ours.ROUTING_KEY)
+        told = own_headers.read_text(headers, own_headers.ROUTING_KEY)
         if told == message.routing_key or not naming.stands_for(topic, told):
-            headers.pop(ours.ROUTING_KEY, None)
-        if headers.get(ours.EXCHANGE) == message.exchange:
-            del headers[ours.EXCHANGE]
+            headers.pop(own_headers.ROUTING_KEY, None)
+        if headers.get(own_headers.EXCHANGE) == message.exchange:
+            del headers[own_headers.EXCHANGE]
     else:
-        headers.setdefault(ours.EXCHANGE, message.exchange)
-        headers.setdefault(ours.ROUTING_KEY, message.routing_key)
+        headers.setdefault(own_headers.EXCHANGE, message.exchange)
+        headers.setdefault(own_headers.ROUTING_KEY, message.routing_key)
     if message.expires is not None:
         begins = (message.timestamp or 0.0) + message.delay
-        headers[ours.EXPIRES_AT] = begins + message.expires
+        headers[own_headers.EXPIRES_AT] = begins + message.expires
     written = [*_properties(message, message.properties), *_written(headers)]
     stamp = message.timestamp
     if due is not None:
@@ -184,14 +190,14 @@ def copied(
     """
     kept = dict(headers)
     if message.timestamp is not None:
-        kept.setdefault(ours.PUBLISHED_AT, message.timestamp)
+        kept.setdefault(own_headers.PUBLISHED_AT, message.timestamp)
     written = [
         *_properties(message, message.properties),
         *_written(kept, lenient=True),
     ]
     if key is not None:
         # Without a value it says that there was none.
-        written.append((ours.KEY, _key_of(message)))
+        written.append((own_headers.KEY, _key_of(message)))
     if due is not None:
         written.append((DUE, b"%d" % round(due * 1_000)))
     return ProducerRecord(
@@ -278,7 +284,7 @@ def _read_repeated(found: Sequence[Header], headers: dict[str, t.Any]) -> None:
     for name, value in found:
         values.setdefault(name, []).append(_decoded(value))
     for name, several in values.items():
-        theirs = name not in RESERVED and not name.startswith(ours.PREFIX)
+        theirs = name not in RESERVED and not name.startswith(own_headers.PREFIX)
         if theirs and len(several) > 1:
             headers[name] = several
 
@@ -293,22 +299,25 @@ def _decoded(value: bytes | None) -> str | bytes | None:
 def _read_rare(headers: dict[str, t.Any], fields: dict[str, t.Any]) -> None:
     """What only copies have, and messages with properties that are seldom used."""
     headers.pop(DUE, None)
-    if ours.KEY in headers:
-        _read_key(headers.pop(ours.KEY), fields)
+    if own_headers.KEY in headers:
+        _read_key(headers.pop(own_headers.KEY), fields)
     _restore(headers)
     for header, name in _FURTHER.items():
         if header in headers:
             fields["properties"][name] = headers.pop(header)
     fields["priority"] = _octet(fields["properties"].pop("priority", None))
-    for header, name in (ours.EXCHANGE, "exchange"), (ours.ROUTING_KEY, "routing_key"):
-        text = ours.read_text(headers, header)
+    for header, name in (
+        (own_headers.EXCHANGE, "exchange"),
+        (own_headers.ROUTING_KEY, "routing_key"),
+    ):
+        text = own_headers.read_text(headers, header)
         if text is not None:
             fields[name] = text
-    fields["attempt"] = ours.read_int(headers, ours.ATTEMPT, 1)
-    fields["deaths"] = ours.read_int(headers, ours.DEATHS, 0)
-    published_at = ours.read_time(headers, ours.PUBLISHED_AT)
+    fields["attempt"] = own_headers.read_int(headers, own_headers.ATTEMPT, 1)
+    fields["deaths"] = own_headers.read_int(headers, own_headers.DEATHS, 0)
+    published_at = own_headers.read_time(headers, own_headers.PUBLISHED_AT)
     fields["timestamp"] = published_at or fields["timestamp"]
-    fields["expires_at"] = ours.read_time(headers, ours.EXPIRES_AT)
+    fields["expires_at"] = own_headers.read_time(headers, own_headers.EXPIRES_AT)
 
 
 def _octet(text: t.Any) -> int | None:
@@ -365,7 +374,9 @@ def _written(headers: Mapping[str, t.Any], *, lenient: bool = False) -> list[Hea
             written.append((name, text))
             as_json.append(name)
     if lost:
-        written.append((ours.CHANGED, ", ".join(lost).encode()[: ours.MAX_ERROR]))
+        written.append(
+            (own_headers.CHANGED, ", ".join(lost).encode()[: own_headers.MAX_ERROR])
+        )
     if as_json:
         written.append((AS_JSON, json.dumps(as_json).encode()))
     if as_bytes:

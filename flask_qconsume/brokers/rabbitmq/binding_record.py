@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from amqp.exceptions import NotFound
 
-from ...broker import headers as ours
+from ...broker import headers as own_headers
 from ...broker.topology import Binding
 from ...formats.bounds import check_json
 from .declare import Declaring
@@ -107,7 +107,7 @@ def _union(left: Table, right: Table) -> Table:
 def _parsed(body: bytes) -> Table:
     """What stands there; nonsense counts as an empty table."""
     try:
-        check_json(body, ours.MAX_ITEMS)
+        check_json(body, own_headers.MAX_ITEMS)
         table = json.loads(body)
         return {str(queue): {str(key) for key in table[queue]} for queue in table}
     except (ValueError, TypeError, LookupError, RecursionError):

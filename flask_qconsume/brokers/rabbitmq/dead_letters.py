@@ -12,7 +12,7 @@ import typing as t
 from collections.abc import Iterator
 from collections.abc import Sequence
 
-from ...broker import headers as ours
+from ...broker import headers as own_headers
 from ...broker.base import DeadLetter
 from ...broker.base import DeadLetters
 from ...broker.topology import QueuePlan
@@ -123,7 +123,7 @@ class RabbitDeadLetters(DeadLetters):
 
     def _replayed(self, letter: DeadLetter) -> Parcel:
         message = letter.message
-        fresh = ours.make_replay_headers(message.headers)
+        fresh = own_headers.make_replay_headers(message.headers)
         fresh.pop(UNREADABLE, None)
         basic = copied(message, fresh, _FRAME_MAX)
         return to_queue(basic, message.raw, self._plan.name)
@@ -135,7 +135,7 @@ def letter_of(queue: str, message: t.Any) -> DeadLetter:
         ref=reference(message),
         queue=queue,
         message=message,
-        headers=ours.select_own(message.headers),
+        headers=own_headers.select_own(message.headers),
     )
 
 
@@ -145,6 +145,6 @@ def reference(message: t.Any) -> str:
     One message may die twice (it was replayed, or delivered twice), and foreign ones
     have no id at all. Two letters have one reference only if they are alike in all.
     """
-    died_at = message.headers.get(ours.DIED_AT)
+    died_at = message.headers.get(own_headers.DIED_AT)
     text = f"{message.id}|{died_at}|".encode("utf-8", "backslashreplace")
     return hashlib.sha256(text + message.raw).hexdigest()[:12]

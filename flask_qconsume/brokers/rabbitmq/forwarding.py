@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from amqp.serialization import dumps
 
-from ...broker import headers as ours
+from ...broker import headers as own_headers
 from ...broker import properties
 from ...broker.link import Forward
 from ...broker.link import Lane
@@ -42,15 +42,15 @@ _BROKERS = (
     "BCC",
 )
 
-CHANGED = ours.CHANGED
+CHANGED = own_headers.CHANGED
 
 #: The order in which our own long headers are cut, and to how much.
 _CUTS = (
-    (ours.TRACEBACK, 4_000),
-    (ours.DETAILS, 1_000),
-    (ours.TRACEBACK, 500),
-    (ours.ERROR, 200),
-    (ours.REASON, 200),
+    (own_headers.TRACEBACK, 4_000),
+    (own_headers.DETAILS, 1_000),
+    (own_headers.TRACEBACK, 500),
+    (own_headers.ERROR, 200),
+    (own_headers.REASON, 200),
 )
 
 _MAX_SHORT = 255
@@ -133,7 +133,7 @@ def _can_be_sent(name: str, value: t.Any) -> bool:
 
 def _as_text(value: t.Any) -> str:
     try:
-        return shorten(str(value), ours.MAX_ERROR)
+        return shorten(str(value), own_headers.MAX_ERROR)
     except Exception:
         return f"({type(value).__name__})"
 
@@ -141,7 +141,7 @@ def _as_text(value: t.Any) -> str:
 def _note(headers: dict[str, t.Any], name: str) -> None:
     before = headers.get(CHANGED)
     names = f"{before}, {name}" if isinstance(before, str) else str(name)
-    headers[CHANGED] = shorten(names, ours.MAX_ERROR)
+    headers[CHANGED] = shorten(names, own_headers.MAX_ERROR)
 
 
 def _fitting(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ...broker import headers as ours
+from ...broker import headers as own_headers
 from ...broker import properties
 from ...handling.payload import UNREADABLE
 from ...message import Message
@@ -46,7 +46,7 @@ def delivered(delivery: BasicDeliver, queue: str) -> Message:
 
 def unreadable(problem: str) -> dict[str, t.Any]:
     """The headers of a message whose own cannot be read."""
-    return {UNREADABLE: shorten(problem, ours.MAX_ERROR)}
+    return {UNREADABLE: shorten(problem, own_headers.MAX_ERROR)}
 
 
 def _message(basic: dict[str, t.Any], problem: str | None, **arrival: t.Any) -> Message:

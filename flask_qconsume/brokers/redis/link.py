@@ -15,8 +15,8 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ...broker import headers as ours
-from ...broker import properties as basic
+from ...broker import headers as own_headers
+from ...broker import properties as basic_properties
 from ...broker.link import Delivery
 from ...broker.link import Forward
 from ...broker.link import Lane
@@ -384,12 +384,12 @@ def _simplified(forward: Forward) -> Forward:
     """The same without what may not be writable: it would be tried for ever."""
     delivery = forward.delivery
     properties = delivery.message.properties
-    kept = {name: v for name, v in properties.items() if ours.is_simple(v)}
+    kept = {name: v for name, v in properties.items() if own_headers.is_simple(v)}
     message = replace(delivery.message, properties=kept)
     return replace(
         forward,
         delivery=Delivery(delivery.link, delivery.tag, message),
-        headers=ours.keep_simple_values(forward.headers),
+        headers=own_headers.keep_simple_values(forward.headers),
     )
 
 
@@ -454,7 +454,7 @@ class RedisLink(HoldingLink):
 
     def _forwarding(self, forward: Forward, queue: str) -> Call:
         message, tag = forward.delivery.message, forward.delivery.tag
-        properties = basic.encode_copy(message, forward.headers)
+        properties = basic_properties.encode_copy(message, forward.headers)
         copy = envelope.sealed(properties, message.raw, exchange="", routing_key=queue)
         if forward.lane is Lane.DEAD:
             keep = forward.expires or LONG

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...broker import properties as basic
+from ...broker import properties as basic_properties
 from ...broker.compose import make_unroutable_error
 from ...errors import BrokerError
 from ...errors import BrokerUnavailable
@@ -184,7 +184,7 @@ class ListPublisher(Publisher):
         # For each queue an envelope of its own: two consumers of kombu that hold the
         # same delivery tag at once take each other's message away.
         return envelope.sealed(
-            basic.encode_outgoing(message),
+            basic_properties.encode_outgoing(message),
             message.body,
             exchange=message.exchange,
             routing_key=message.routing_key,

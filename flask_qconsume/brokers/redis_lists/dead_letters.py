@@ -5,8 +5,8 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Iterator
 
-from ...broker import headers as ours
-from ...broker import properties as basic
+from ...broker import headers as own_headers
+from ...broker import properties as basic_properties
 from ...broker.base import DeadLetter
 from ...broker.base import DeadLetters
 from ...broker.topology import QueuePlan
@@ -52,7 +52,7 @@ class KeptElements(DeadLetters):
     def _letters(self) -> Iterator[tuple[DeadLetter, bytes]]:
         for element in self._elements():
             message, ref = self._opened(element)
-            headers = ours.select_own(message.headers)
+            headers = own_headers.select_own(message.headers)
             yield DeadLetter(ref, self._plan.name, message, headers), element
 
     def _elements(self) -> Iterator[bytes]:
@@ -112,9 +112,9 @@ class RedisDeadLetters(KeptElements):
         return int(taken)
 
     def _replayed(self, message: Message) -> bytes:
-        headers = ours.make_replay_headers(message.headers)
+        headers = own_headers.make_replay_headers(message.headers)
         return envelope.sealed(
-            basic.encode_copy(message, headers),
+            basic_properties.encode_copy(message, headers),
             message.raw,
             exchange="",
             routing_key=self._plan.name,

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from kombu.utils.json import JSONEncoder
 from kombu.utils.json import loads
 
-from ...broker import headers as ours
-from ...broker import properties as basic
+from ...broker import headers as own_headers
+from ...broker import properties as basic_properties
 from ...errors import PublishRefused
 from ...formats.bounds import check_json
 from ...message import Message
@@ -70,7 +70,7 @@ def redelivered(element: bytes, queue: str) -> bytes:
     """
     message, envelope = _opened(element, queue)
     if envelope is None:
-        properties = basic.encode_copy(message, {_REDELIVERED: True})
+        properties = basic_properties.encode_copy(message, {_REDELIVERED: True})
         return sealed(properties, element, exchange="", routing_key=queue)
     found = envelope["properties"]
     info = {**_mapping(found.get("delivery_info")), _REDELIVERED: True}
@@ -129,7 +129,7 @@ def _opened(element: bytes, queue: str) -> tuple[Message, dict[str, t.Any] | Non
 
 
 def _foreign(element: bytes, queue: str) -> Message:
-    return basic.read_message(
+    return basic_properties.read_message(
         element,
         queue=queue,
         exchange="",
@@ -162,7 +162,7 @@ def read_json(element: bytes) -> t.Any:
 
     :raises TooManyItems: for what is a large body rather than an envelope.
     """
-    check_json(element, ours.MAX_ITEMS)
+    check_json(element, own_headers.MAX_ITEMS)
     # kombu's way to read dates and such is slow, and few messages have any.
     if b'"__type__"' in element:
         # It calls methods of whatever it finds there: it may raise anything.
@@ -195,7 +195,7 @@ def _message(envelope: Mapping[str, t.Any], body: bytes, queue: str) -> Message:
     headers = _mapping(envelope.get("headers"))
     info = _mapping(properties.get("delivery_info"))
     marks = (headers.pop(_REDELIVERED, None), info.get(_REDELIVERED))
-    return basic.read_message(
+    return basic_properties.read_message(
         body,
         queue=queue,
         exchange=_text(info.get("exchange"), ""),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...broker import headers as ours
-from ...broker import properties as basic
+from ...broker import headers as own_headers
+from ...broker import properties as basic_properties
 from ...broker.topology import QueuePlan
 from ...message import Message
 from ..redis.shared import Shared
@@ -32,9 +32,9 @@ class StreamDeadLetters(KeptElements):
         return int(self._shared.server.call(call))
 
     def _replayed(self, message: Message) -> tuple[str | bytes, ...]:
-        headers = ours.make_replay_headers(message.headers)
+        headers = own_headers.make_replay_headers(message.headers)
         entry = envelope.sealed(
-            basic.encode_copy(message, headers),
+            basic_properties.encode_copy(message, headers),
             message.raw,
             exchange="",
             routing_key=self._plan.name,

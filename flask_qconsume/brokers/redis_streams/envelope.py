@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...broker import properties as basic
+from ...broker import properties as basic_properties
 from ...message import Message
 from ..redis_lists.envelope import read_json
 from ..redis_lists.envelope import written
@@ -110,7 +110,7 @@ def _ours(
     meta: Mapping[str, t.Any], body: bytes, queue: str, redelivered: bool
 ) -> Message:
     exchange, key = meta.get("exchange"), meta.get("routing_key")
-    return basic.read_message(
+    return basic_properties.read_message(
         body,
         queue=queue,
         exchange=exchange if isinstance(exchange, str) else "",
@@ -137,7 +137,7 @@ def _foreign(
         # Bytes that are not UTF-8 are escaped as in names.
         body = json.dumps(fields, default=_name).encode()
     fields.pop(body_field, None)
-    return basic.read_message(
+    return basic_properties.read_message(
         body,
         queue=queue,
         exchange="",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Sequence
 
-from ...broker import properties as basic
+from ...broker import properties as basic_properties
 from ...broker.link import Delivery
 from ...broker.link import Forward
 from ...broker.link import Lane
@@ -99,7 +99,7 @@ class StreamLink(HoldingLink):
 
     def _forwarding(self, forward: Forward, queue: str) -> Call:
         message, tag = forward.delivery.message, forward.delivery.tag
-        properties = basic.encode_copy(message, forward.headers)
+        properties = basic_properties.encode_copy(message, forward.headers)
         entry = envelope.sealed(properties, message.raw, exchange="", routing_key=queue)
         step = self._layout.step(queue, message.priority)
         if forward.lane is Lane.DEAD:

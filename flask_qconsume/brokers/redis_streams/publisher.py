@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...broker import properties as basic
+from ...broker import properties as basic_properties
 from ...message import Outgoing
 from ..redis.blocked_readers import EVERY
 from ..redis.publisher import Publisher
@@ -22,7 +22,7 @@ class StreamPublisher(Publisher):
     ) -> tuple[Call, bool]:
         layout: Layout = self._shared.layout
         entry = sealed(
-            basic.encode_outgoing(message),
+            basic_properties.encode_outgoing(message),
             message.body,
             exchange=message.exchange,
             routing_key=message.routing_key,

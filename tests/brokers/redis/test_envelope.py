@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from flask_qconsume.broker import properties as basic
+from flask_qconsume.broker import properties as basic_properties
 from flask_qconsume.brokers.redis_lists import envelope
 from flask_qconsume.errors import PublishRefused
 from flask_qconsume.message import Outgoing
@@ -82,7 +82,7 @@ def test_what_is_no_envelope_is_a_foreign_message(name):
 @pytest.mark.parametrize("name", FOREIGN)
 def test_a_foreign_message_keeps_its_body_in_copies(name):
     message = envelope.opened(FOREIGN[name], "q")
-    properties = basic.encode_copy(message, {"x-qconsume-attempt": 2})
+    properties = basic_properties.encode_copy(message, {"x-qconsume-attempt": 2})
     sealed = envelope.sealed(properties, message.raw, exchange="", routing_key="q")
     copy = envelope.opened(sealed, "q")
     assert copy.raw == FOREIGN[name]
@@ -149,7 +149,10 @@ def test_what_is_sealed_is_an_envelope_of_kombus():
     sent = Outgoing("order.created", b"\xff", id="i", priority=7, headers={"a": "b"})
     sealed = json.loads(
         envelope.sealed(
-            basic.encode_outgoing(sent), b"\xff", exchange="e", routing_key="r"
+            basic_properties.encode_outgoing(sent),
+            b"\xff",
+            exchange="e",
+            routing_key="r",
         )
     )
     assert sealed["body"] == base64.b64encode(b"\xff").decode()
@@ -192,7 +195,10 @@ def test_kombus_marks_of_a_redelivery_are_read_and_not_kept(marked):
     message = envelope.opened(marked, "q")
     assert message.redelivered
     copy = envelope.sealed(
-        basic.encode_copy(message, message.headers), b"", exchange="", routing_key="q"
+        basic_properties.encode_copy(message, message.headers),
+        b"",
+        exchange="",
+        routing_key="q",
     )
     assert not envelope.opened(copy, "q").redelivered
 
