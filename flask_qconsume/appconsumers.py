@@ -52,7 +52,7 @@ class AppConsumers:
         self.registry = Registry.of(app)
         self._sender = app
         self._circuit = CircuitBreaker(settings.away_after)
-        self._broker = PerProcess(self._open_broker, leave=Broker.leave_to_parent)
+        self._broker = PerProcess(self._open_broker, leave=Broker.abandon_after_fork)
         self._diversion: Callable[[Outgoing], None] | None = None
 
     @fork_safe_property
@@ -143,7 +143,7 @@ class AppConsumers:
     def _publish(self, messages: list[Outgoing]) -> list[Exception | None]:
         try:
             broker = self.broker
-            if not broker.attended and not self._sender.testing:
+            if not broker.can_be_consumed and not self._sender.testing:
                 return [make_no_consumer_error(broker) for _ in messages]
             timeout = self.settings.publish_timeout
             errors = self._circuit.publish(broker, messages, timeout)

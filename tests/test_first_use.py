@@ -286,7 +286,7 @@ def test_the_first_publish_in_atexit_is_confirmed_or_refused(
 def test_what_a_fork_copies_of_a_broker_in_memory_nothing_consumes(run: Run) -> None:
     for url in ("memory://", "memory://named"):
         script = APP.format(url=url) + (
-            "consumers.broker.attend()\npublish()\nchild = os.fork()\n"
+            "consumers.broker.note_worker()\npublish()\nchild = os.fork()\n"
             "if child == 0:\n"
             "    try:\n        publish()\n"
             "    except PublishError as error:\n"

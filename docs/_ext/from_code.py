@@ -116,7 +116,7 @@ class Signals(FromCode):
 
 def capabilities() -> list[Capabilities]:
     """Those of every broker that a URL can mean, each once."""
-    return [record for broker in list_brokers() for record in broker.records()]
+    return [record for broker in list_brokers() for record in broker.all_capabilities()]
 
 
 def rows(found: list[Capabilities]) -> Iterator[Iterable[str]]:

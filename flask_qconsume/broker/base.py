@@ -116,7 +116,7 @@ class Broker(abc.ABC):
     Safe in any thread or greenlet. After a fork, the child opens its own connections.
     """
 
-    #: What it can do; one of :meth:`records`.
+    #: What it can do; one of :meth:`all_capabilities`.
     capabilities: Capabilities
 
     #: What :meth:`connect` makes. A subclass may put one of its own there.
@@ -144,7 +144,7 @@ class Broker(abc.ABC):
         return found
 
     @classmethod
-    def records(cls) -> tuple[Capabilities, ...]:
+    def all_capabilities(cls) -> tuple[Capabilities, ...]:
         """All that its capabilities may be: one for each kind of queues it has."""
         return (cls.capabilities,)
 
@@ -153,7 +153,7 @@ class Broker(abc.ABC):
         for plan in self.topology.queues:
             yield from list_names(plan)
 
-    def beside(self, plan: QueuePlan) -> tuple[str, str]:
+    def companion_names(self, plan: QueuePlan) -> tuple[str, str]:
         """What the suspects and the dead letters of a queue lie in on this broker."""
         return plan.suspects, plan.dead
 
@@ -165,14 +165,14 @@ class Broker(abc.ABC):
         check_unique(self.names(), self.capabilities.broker)
 
     @property
-    def attended(self) -> bool:
+    def can_be_consumed(self) -> bool:
         """Whether a consumer can ever get what this process publishes.
 
         In a broker within one process there has to be a worker in this very process.
         """
         return True
 
-    def attend(self) -> None:
+    def note_worker(self) -> None:
         """Note that a worker of this process consumes, or is about to."""
         return
 
@@ -236,7 +236,7 @@ class Broker(abc.ABC):
         """
         return []
 
-    def answers(self) -> bool:
+    def is_reachable(self) -> bool:
         """Whether anything answers at the broker's address now, be it a refusal.
 
         Asked once a second while a connection is awaited; cheap, raises nothing. A
@@ -244,7 +244,7 @@ class Broker(abc.ABC):
         """
         return True
 
-    def suspects(self, plan: QueuePlan) -> SuspectsStatus:
+    def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
         """How the lane of one queue's suspects stands; looking changes nothing.
 
         AMQP cannot look at a message without taking it, and one that is given back is
@@ -253,20 +253,20 @@ class Broker(abc.ABC):
         """
         return SuspectsStatus(self.depth(plan.suspects))
 
-    def statuses(self, plans: Sequence[QueuePlan]) -> list[QueueStatus]:
+    def read_statuses(self, plans: Sequence[QueuePlan]) -> list[QueueStatus]:
         """How the messages of queues stand; looking changes nothing."""
-        return [self._status(plan) for plan in plans]
+        return [self._read_status(plan) for plan in plans]
 
-    def held_back(self) -> HeldBack | None:
+    def read_held_back(self) -> HeldBack | None:
         """What is held back for the whole app; ``None`` where each queue's is known."""
         return None
 
-    def _status(self, plan: QueuePlan) -> QueueStatus:
+    def _read_status(self, plan: QueuePlan) -> QueueStatus:
         return QueueStatus(
             waiting=self.depth(plan.name),
             delayed=None,
             in_hand=None,
-            suspects=self.suspects(plan),
+            suspects=self.read_suspects(plan),
             dead_letters=self.dead_letters(plan).count(),
         )
 
@@ -278,10 +278,10 @@ class Broker(abc.ABC):
     def close(self) -> None:
         """Close what is open. Publishing again reopens it."""
 
-    def kept_in_process(self) -> int:
+    def count_kept_in_process(self) -> int:
         """How many messages end with this process, since nothing outside has them."""
         return 0
 
-    def leave_to_parent(self) -> None:
+    def abandon_after_fork(self) -> None:
         """See to it that a forked child, which makes its own, never destroys this."""
         return

@@ -56,7 +56,7 @@ class Delivery:
         where it does; ``None`` if nothing tells."""
         return self.message.id
 
-    def begin(self) -> bool:
+    def try_start(self) -> bool:
         """Whether a handler may begin with it now; if not, it is out of our hands."""
         return not self.stale
 
@@ -75,7 +75,7 @@ class Forward:
     #: Seconds that the broker keeps it. Only for :attr:`Lane.DEAD`.
     expires: float | None = None
 
-    def parked(self) -> Forward:
+    def as_parked(self) -> Forward:
         """A dead letter that its queue refuses, as a retry that is not handled."""
         marked = {**self.headers, headers.PARKED: True}
         return Forward(self.delivery, Lane.MAIN, marked, delay=PARKED_RETRY_SECONDS)
@@ -108,7 +108,7 @@ class Link(abc.ABC):
         self.queue = plan.name if lane is Lane.MAIN else plan.suspects
         #: Once it is closed, what it had fetched and not given out, by identity, if the
         #: broker may mark that as delivered.
-        self.fetched: t.AbstractSet[str] = frozenset()
+        self.fetched_ids: t.AbstractSet[str] = frozenset()
         #: Set by :meth:`close` and as soon as the connection is known to be lost.
         self.closed = False
 
@@ -120,8 +120,8 @@ class Link(abc.ABC):
         """
         return False
 
-    #: Seconds between two calls of :meth:`beat`.
-    beat_interval: float = 10.0
+    #: Seconds between two calls of :meth:`keep_alive`.
+    keep_alive_interval: float = 10.0
 
     @abc.abstractmethod
     def read(self, room: int) -> Sequence[Delivery]:
@@ -154,11 +154,11 @@ class Link(abc.ABC):
         """
         raise NotImplementedError
 
-    def exceed(self, more: int) -> None:
+    def exceed_prefetch(self, more: int) -> None:
         """Let so many more than the prefetch be held, for those that are put off."""
         return
 
-    def beat(self) -> None:
+    def keep_alive(self) -> None:
         """Show the broker that we live (heartbeat, leases), and look whether it does.
 
         :raises BrokerError: if the connection must be given up.

@@ -46,7 +46,7 @@ class QueuePlan:
         return f"{self.name}.suspects"
 
     @property
-    def lanes(self) -> tuple[str, str]:
+    def handled_queues(self) -> tuple[str, str]:
         """The queues whose messages are handled."""
         return self.name, self.suspects
 

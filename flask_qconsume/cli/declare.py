@@ -47,7 +47,7 @@ def _said(queue: QueuePlan, broker: Broker) -> str:
     if queue.given is not None:
         return f"{queue.consumer}: used as given: {queue.name}"
     found = gets(queue, broker.capabilities)
-    beside = ", ".join(broker.beside(queue))
+    beside = ", ".join(broker.companion_names(queue))
     return f"{queue.consumer}: {queue.name} (gets {found}), {beside}"
 
 

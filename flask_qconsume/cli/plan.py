@@ -99,7 +99,7 @@ def _of_consumer(app: AppConsumers, consumer: Consumer) -> Lines:
     settings = app.settings
     limit = f"{settings.delivery_limit} deaths of its process"
     yield "queue", _queue(queue, app.broker.capabilities)
-    suspects, dead = app.broker.beside(queue)
+    suspects, dead = app.broker.companion_names(queue)
     found = gets(queue, app.broker.capabilities)
     yield "gets", found or "what is published to it by its name"
     if app.broker.capabilities.survives_worker_death:

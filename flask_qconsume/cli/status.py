@@ -72,7 +72,7 @@ def status(app: AppConsumers, names: tuple[str, ...], as_lines: bool) -> None:
         consumers.values()
     )
     found = _standings(app, chosen, time.time())
-    held_back = app.broker.held_back() if found else None
+    held_back = app.broker.read_held_back() if found else None
     if as_lines:
         for each in found:
             click.echo(json.dumps(_as_json(each, held_back)))
@@ -90,7 +90,7 @@ def _standings(
     app: AppConsumers, consumers: Sequence[Consumer], now: float
 ) -> list[Standing]:
     plans = [app.topology.queue(consumer.queue) for consumer in consumers]
-    statuses = app.broker.statuses(plans)
+    statuses = app.broker.read_statuses(plans)
     return [
         _standing(*each, now) for each in zip(consumers, plans, statuses, strict=True)
     ]

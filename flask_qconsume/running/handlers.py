@@ -294,7 +294,7 @@ class Handlers:
     def _handle(self, this: gevent.Greenlet, job: Job) -> None:
         delivery = job.delivery
         assert delivery is not None
-        if not delivery.begin():
+        if not delivery.try_start():
             # The broker delivers it again, and nobody has begun with it: no loss.
             self._missed(delivery)
             return

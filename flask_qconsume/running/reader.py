@@ -73,10 +73,10 @@ class Reader:
         self._held.difference_update(deliveries)
         self._room.set()
 
-    def exceed(self, more: int) -> None:
+    def exceed_prefetch(self, more: int) -> None:
         """Read so many more than the prefetch, where the link does not push."""
         self._more = min(more, MOST_MORE)
-        self.link.exceed(self._more)
+        self.link.exceed_prefetch(self._more)
         self._room.set()
 
     def quiet(self) -> None:

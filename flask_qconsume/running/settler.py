@@ -230,7 +230,7 @@ class Settler:
             escape(failed[0][1]),
         )
         for forward, _ in failed:
-            self._forwards.put(forward.parked())
+            self._forwards.put(forward.as_parked())
 
     def _put_off_until_later(self, failed: list[tuple[Forward, BaseException]]) -> None:
         delay = self._backoff.next()

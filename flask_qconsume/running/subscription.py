@@ -323,18 +323,18 @@ class Subscription:
             self._survivors.remember(delivery.identity for delivery in reader.held)
             link.close()
             reader.wake()
-            self._survivors.remember(link.fetched)
+            self._survivors.remember(link.fetched_ids)
             reading.join(_PATIENCE)
         return reader.received > 0 or time.monotonic() - began > LASTING
 
     def _beat(self, link: Link) -> None:
-        while not self._over.wait(link.beat_interval):
+        while not self._over.wait(link.keep_alive_interval):
             # After a stall of the hub the reader goes first: what it has not read yet
             # would look like silence.
             gevent.sleep(0)
             self._give_up_overdue()
             try:
-                link.beat()
+                link.keep_alive()
             except Exception as error:
                 self._lost(link, error)
                 return
@@ -505,7 +505,7 @@ class Subscription:
     def _put_off(self, count: int) -> None:
         """What the broker refused for now takes no places of others."""
         if self._reader is not None:
-            self._reader.exceed(count)
+            self._reader.exceed_prefetch(count)
 
     def _let_go(self, delivery: Delivery) -> None:
         self._release([delivery])

@@ -75,7 +75,7 @@ class Worker:
         self.subscriptions: list[Subscription] = []
         #: Knows whether it is live and ready, and what is wrong.
         self.watch = Watch(self)
-        self._lookout = Lookout(lambda: self._consumers.broker.answers())
+        self._lookout = Lookout(lambda: self._consumers.broker.is_reachable())
         self._outages = OutageLog()
         self._hooks_begun = False
         self._beside_web = beside_web
@@ -179,7 +179,7 @@ class Worker:
         :raises BrokerError: if the broker cannot be asked.
         """
         plan = self._consumers.topology.queue(consumer.queue)
-        return self._consumers.broker.suspects(plan)
+        return self._consumers.broker.read_suspects(plan)
 
     def _chosen(self, names: t.Sequence[str]) -> list[Consumer]:
         consumers = self._consumers.consumers
@@ -236,7 +236,7 @@ class Worker:
                 " once; 'flask qconsume run --processes N' uses more cores."
             )
         _running[key] = self
-        self._consumers.broker.attend()
+        self._consumers.broker.note_worker()
 
     def _declare(self) -> None:
         try:
@@ -283,7 +283,7 @@ class Worker:
         return all(greenlet.value for greenlet in closing)
 
     def _tell_of_losses(self) -> None:
-        lost = self._consumers.broker.kept_in_process()
+        lost = self._consumers.broker.count_kept_in_process()
         if lost:
             logger.warning(
                 "%s in memory, retries and dead letters included: lost when this"

@@ -183,7 +183,7 @@ class Source:
 
         :raises BrokerError: if it is not; soon, so that kombu has time for another.
         """
-        if not self.broker.answers():
+        if not self.broker.is_reachable():
             raise BrokerUnavailable("Kafka does not answer: nothing listens there.")
         self._admin.topics(_ANSWER)
 
@@ -329,7 +329,7 @@ class Source:
             link.await_joined(_ANSWER)
         elif time.monotonic() >= self._next_beats[queue]:
             self._next_beats[queue] = time.monotonic() + _BEAT
-            link.beat()
+            link.keep_alive()
         return link
 
     def _taken(self, delivery: Delivery) -> Payload:

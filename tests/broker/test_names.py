@@ -140,7 +140,7 @@ def test_what_is_beside_a_queue_is_told_as_it_is_called_there(
 ) -> None:
     made = broker(url, "bill", queue_prefix="s.")
     (plan,) = made.topology.queues
-    assert made.beside(plan) == beside
+    assert made.companion_names(plan) == beside
 
 
 # -- names that there cannot be --------------------------------------------------------

@@ -948,9 +948,9 @@ def deaths_are_counted_in_the_lane_and_forgotten_by_a_retry(stage: Stage) -> Non
 @case()
 def the_length_of_a_lane_is_known(stage: Stage) -> None:
     """Looking at it takes none of them, and marks none."""
-    assert stage.app.suspects(stage.plan) == SuspectsStatus(0)
+    assert stage.app.read_suspects(stage.plan) == SuspectsStatus(0)
     suspected(stage, 3)
-    assert stage.app.suspects(stage.plan).waiting == 3
+    assert stage.app.read_suspects(stage.plan).waiting == 3
     lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
     assert lane.take_one().message.redelivered is False
 
@@ -958,7 +958,7 @@ def the_length_of_a_lane_is_known(stage: Stage) -> None:
 @case("dates_suspects")
 def the_age_of_a_lane_is_known(stage: Stage) -> None:
     suspected(stage, 3)
-    assert stage.app.suspects(stage.plan).since == 1000.0
+    assert stage.app.read_suspects(stage.plan).since == 1000.0
     lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
     first = lane.take_one()
     # It is as old as it was when it is put back, having killed a process.
@@ -966,13 +966,15 @@ def the_age_of_a_lane_is_known(stage: Stage) -> None:
     lane.get()
     lane.get()
     lane.close()
-    wait_for(lambda: stage.app.suspects(stage.plan) == SuspectsStatus(1, 1000.0), 30)
+    wait_for(
+        lambda: stage.app.read_suspects(stage.plan) == SuspectsStatus(1, 1000.0), 30
+    )
 
 
 @the_age_of_a_lane_is_known.otherwise("dates_suspects")
 def the_age_of_a_lane_is_known_to_who_has_one_in_hand(stage: Stage) -> None:
     suspected(stage, 2)
-    assert stage.app.suspects(stage.plan).since is None
+    assert stage.app.read_suspects(stage.plan).since is None
     lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
     assert own_headers.find_oldest_suspect([lane.take_one().message]) == 1000.0
 

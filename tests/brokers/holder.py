@@ -55,8 +55,8 @@ def take(link: Link, count: int) -> list[Delivery]:
 
 
 def beat(link: Link) -> None:
-    while not threading.Event().wait(link.beat_interval):
-        link.beat()
+    while not threading.Event().wait(link.keep_alive_interval):
+        link.keep_alive()
 
 
 def say(line: str) -> None:

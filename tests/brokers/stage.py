@@ -172,10 +172,10 @@ class Hand:
 
     def _beat(self) -> None:
         try:
-            while not self._ending.wait(self.link.beat_interval):
+            while not self._ending.wait(self.link.keep_alive_interval):
                 if self.link.closed:
                     return
-                self.link.beat()
+                self.link.keep_alive()
         except BrokerError as error:
             self.error = self.error or error
 

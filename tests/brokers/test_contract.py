@@ -56,7 +56,11 @@ def test_contract(case: str, broker: str, stage: Stage) -> None:
 
 def test_every_broker_is_held_to_the_contract() -> None:
     """Every record of every broker that a URL can mean."""
-    records = {record.title for broker in list_brokers() for record in broker.records()}
+    records = {
+        record.title
+        for broker in list_brokers()
+        for record in broker.all_capabilities()
+    }
     assert {place.record.title for place in PLACES.values()} == records
 
 

@@ -137,7 +137,7 @@ def test_many_readers_get_each_message_once(bench: Bench) -> None:
 
 def test_its_heart_needs_no_beat_and_its_delays_no_declaration(bench: Bench) -> None:
     link = bench.link()
-    link.beat()
+    link.keep_alive()
     bench.broker.declare_delays()
     bench.broker.close()
     assert not link.closed

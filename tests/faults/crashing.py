@@ -113,9 +113,9 @@ class CrashingLink(Link):
         super().postpone(delivery, attempt, delay)
         life.reach(Point.AFTER_POSTPONE, self.lane)
 
-    def beat(self) -> None:
+    def keep_alive(self) -> None:
         life.reach(Point.BEFORE_BEAT, self.lane)
-        super().beat()
+        super().keep_alive()
         life.reach(Point.AFTER_BEAT, self.lane)
 
     def pause(self) -> None:

@@ -52,7 +52,9 @@ def test_a_dead_workers_messages_come_back_after_the_clock_of_redis_was_set(
         silent, other = it.link(), it.link()
         read(silent, 5)
         clock.step(step)
-        wait_for(lambda: (other.beat(), it.depth() == 5)[1], timeout=60, interval=0.3)
+        wait_for(
+            lambda: (other.keep_alive(), it.depth() == 5)[1], timeout=60, interval=0.3
+        )
         again = read(other, 5)
         assert bodies(again) == sent
         assert all(delivery.message.redelivered for delivery in again)
@@ -67,10 +69,10 @@ def test_what_a_live_worker_holds_stays_its_own_when_the_clock_is_set_back(
         link, other = it.link(), it.link()
         held = read(link, 5)
         clock.step(-HOUR)
-        until = time.monotonic() + 3.5 * Link.beat_interval
+        until = time.monotonic() + 3.5 * Link.keep_alive_interval
         while time.monotonic() < until:
-            link.beat()
-            other.beat()
+            link.keep_alive()
+            other.keep_alive()
             assert other.read(1) == []
         link.ack(held)
         assert it.depth() == 0

@@ -75,7 +75,7 @@ class Outage(Memory):
         #: How often it was looked whether it answers, while it was down.
         self.looked_at = 0
 
-    def answers(self) -> bool:
+    def is_reachable(self) -> bool:
         self.looked_at += self.is_down
         return not self.is_down
 

@@ -162,7 +162,7 @@ def goes_on(bench: Bench, server: t.Any) -> None:
     wait_for(lambda: worker.ready, 60)
     server.kill()
     wait_for(lambda: not worker.ready, 30)
-    wait_for(lambda: not bench.consumers.broker.answers(), 30)
+    wait_for(lambda: not bench.consumers.broker.is_reachable(), 30)
     # One look at least: what was never seen away does not come back.
     wait_for(lambda: worker._lookout._away, 30)
     server.start()
@@ -235,9 +235,9 @@ def test_a_kafka_answers_while_its_port_is_open(bench: Bench, own_kafka: Kafka) 
     url = own_kafka.url.replace("kafka://", "kafka://127.0.0.1:1,")
     bench.config["QCONSUME_BROKER_URL"] = url
     bench.qconsume.add_consumer("billing", print, name="bill")
-    assert bench.consumers.broker.answers()
+    assert bench.consumers.broker.is_reachable()
     own_kafka.kill()
-    assert not bench.consumers.broker.answers()
+    assert not bench.consumers.broker.is_reachable()
 
 
 @pytest.mark.broker
@@ -245,10 +245,10 @@ def test_a_redis_that_refuses_us_answers(bench: Bench, own_redis: Redis) -> None
     own_redis.command("CONFIG", "SET", "requirepass", "s3cret")
     bench.config["QCONSUME_BROKER_URL"] = own_redis.url
     bench.qconsume.add_consumer("billing", print, name="bill")
-    assert bench.consumers.broker.answers()
+    assert bench.consumers.broker.is_reachable()
     bench.consumers.close()
     own_redis.kill()
-    assert not bench.consumers.broker.answers()
+    assert not bench.consumers.broker.is_reachable()
 
 
 @pytest.mark.broker
@@ -258,9 +258,9 @@ def test_a_cluster_answers_once_all_of_it_does(
     bench.config["QCONSUME_BROKER_URL"] = redis_cluster.url
     bench.qconsume.add_consumer("billing", print, name="bill")
     broker, node = bench.consumers.broker, redis_cluster.nodes[0]
-    assert broker.answers()
+    assert broker.is_reachable()
     node.kill()
-    assert not broker.answers()
+    assert not broker.is_reachable()
     node.start()
-    wait_for(broker.answers, 30)
+    wait_for(broker.is_reachable, 30)
     bench.consumers.close()

@@ -179,9 +179,9 @@ def test_a_lane_of_suspects_is_told_its_length_and_age(
     wait_for(lambda: [lane[1:] for lane in worker.watch.verdict.lanes] == [(0, None)])
     wait_for(lambda: said(caplog, "Over: bill: a suspect in 'billing.suspects'"))
     assert len(said(caplog, "bill: a suspect in 'billing.suspects' has been")) == 2
-    assert broker.suspects(bench.consumers.topology.queue("billing")) == SuspectsStatus(
-        0
-    )
+    assert broker.read_suspects(
+        bench.consumers.topology.queue("billing")
+    ) == SuspectsStatus(0)
 
 
 def test_a_settler_that_is_stuck_is_noticed(bench: Bench) -> None:

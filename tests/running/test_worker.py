@@ -179,7 +179,7 @@ def test_a_handler_that_never_ends_does_not_stop_the_others(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscription, "OVERDUE", 0.05)
-    monkeypatch.setattr(Link, "beat_interval", 0.05)
+    monkeypatch.setattr(Link, "keep_alive_interval", 0.05)
     release = Event()
     done: list[t.Any] = []
 

@@ -121,7 +121,9 @@ def test_what_a_killed_script_held_comes_again(url):
     assert len(held) == 10
     with shop(url, lease=2) as it:
         link = it.link()
-        wait_for(lambda: link.beat() or it.depth() == 20, timeout=10, interval=0.2)
+        wait_for(
+            lambda: link.keep_alive() or it.depth() == 20, timeout=10, interval=0.2
+        )
         found = read(link, 20)
         assert [d.message.redelivered for d in found].count(True) == 10
 
@@ -345,7 +347,7 @@ def test_leases_are_prolonged_while_a_handler_works(url):
         other = it.broker.connect(it.plan, Lane.MAIN, 1)
         until = time.monotonic() + 2.5
         while time.monotonic() < until:
-            other.beat()
+            other.keep_alive()
             assert other.read(1) == []
         message.ack()
         other.close()

@@ -95,7 +95,7 @@ class Kafka(Broker):
             yield main
             yield suspects
 
-    def beside(self, plan: QueuePlan) -> tuple[str, str]:
+    def companion_names(self, plan: QueuePlan) -> tuple[str, str]:
         return naming.suspects(plan.name), naming.dead(plan.name)
 
     def check_names(self) -> None:
@@ -170,10 +170,10 @@ class Kafka(Broker):
                 return self.dead_letters(plan).count()
         return lag(self._admin, queue, self._topics.look(), TIMEOUT, only_known=True)
 
-    def answers(self) -> bool:
+    def is_reachable(self) -> bool:
         return is_any_reachable(self._config.addresses)
 
-    def suspects(self, plan: QueuePlan) -> SuspectsStatus:
+    def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
         topic = naming.suspects(plan.name)
         read = {topic: self._topics.look().get(topic, 0)}
         waiting = lag(self._admin, plan.suspects, read, TIMEOUT)
@@ -186,7 +186,7 @@ class Kafka(Broker):
         )
         return SuspectsStatus(waiting, find_oldest_suspect(messages))
 
-    def _status(self, plan: QueuePlan) -> QueueStatus:
+    def _read_status(self, plan: QueuePlan) -> QueueStatus:
         """What a worker has in hand is among what waits: no offset tells it."""
         found = self._topics.look()
         wanted = [topic for topic in found if naming.matches(plan, topic)]
@@ -195,7 +195,7 @@ class Kafka(Broker):
             waiting=self._lag_in(plan.name, set(wanted) - delayed),
             delayed=self._lag_in(plan.name, delayed),
             in_hand=None,
-            suspects=self.suspects(plan),
+            suspects=self.read_suspects(plan),
             dead_letters=self.dead_letters(plan).count(),
         )
 
@@ -214,7 +214,7 @@ class Kafka(Broker):
         self._contents.close()
         self._admin.close()
 
-    def leave_to_parent(self) -> None:
+    def abandon_after_fork(self) -> None:
         keep_undestroyed(self)
 
     def _forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:

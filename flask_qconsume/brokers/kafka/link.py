@@ -62,7 +62,7 @@ class KafkaDelivery(Delivery):
     def identity(self) -> str:
         return self.tag.place
 
-    def begin(self) -> bool:
+    def try_start(self) -> bool:
         if self.stale:
             return False
         if self.tag.slot.leaving:
@@ -136,8 +136,8 @@ class KafkaLink(Link):
             found = [] if self._paused or self.closed else consumer.take(room)
         return [KafkaDelivery(self, arrival, opened(arrival)) for arrival in found]
 
-    def exceed(self, more: int) -> None:
-        self._consumer.exceed(more)
+    def exceed_prefetch(self, more: int) -> None:
+        self._consumer.exceed_prefetch(more)
 
     def _joined(self, wait: float) -> bool:
         """Whether it is in its group, or on the way there; else, that is waited for."""
@@ -196,7 +196,7 @@ class KafkaLink(Link):
             t.cast(KafkaDelivery, delivery).returned = True
         self._consumer.put_back([delivery.tag for delivery in deliveries])
 
-    def beat(self) -> None:
+    def keep_alive(self) -> None:
         if self.closed:
             return
         self._consumer.check()
@@ -249,7 +249,7 @@ class KafkaLink(Link):
             return
         self.closed = True
         self._consumer.close(_GRACE)
-        self.fetched = {arrival.place for arrival in self._consumer.unused}
+        self.fetched_ids = {arrival.place for arrival in self._consumer.unused}
 
 
 def create_terms(

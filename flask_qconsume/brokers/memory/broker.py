@@ -44,11 +44,11 @@ class Memory(Broker):
         self._declared = False
 
     @property
-    def attended(self) -> bool:
-        return self.store.attended
+    def can_be_consumed(self) -> bool:
+        return self.store.has_worker
 
-    def attend(self) -> None:
-        self.store.attended = True
+    def note_worker(self) -> None:
+        self.store.has_worker = True
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         self._declare_once()
@@ -87,13 +87,13 @@ class Memory(Broker):
             return self.store.depth(queue)
         return len(self.store.graves(queue)) or self.store.depth(queue)
 
-    def suspects(self, plan: QueuePlan) -> SuspectsStatus:
+    def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
         waiting = self.store.queue(plan.suspects).ready()
         return SuspectsStatus(len(waiting), find_oldest_suspect(waiting))
 
-    def _status(self, plan: QueuePlan) -> QueueStatus:
+    def _read_status(self, plan: QueuePlan) -> QueueStatus:
         delayed = self.store.queue(plan.name).delayed
-        return dataclasses.replace(super()._status(plan), delayed=delayed)
+        return dataclasses.replace(super()._read_status(plan), delayed=delayed)
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return MemoryDeadLetters(self.store, plan)
@@ -101,7 +101,7 @@ class Memory(Broker):
     def close(self) -> None:
         """There is nothing to close; the messages stay."""
 
-    def kept_in_process(self) -> int:
+    def count_kept_in_process(self) -> int:
         return self.store.held()
 
     def _declare_once(self) -> None:

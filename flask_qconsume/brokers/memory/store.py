@@ -121,7 +121,7 @@ class Store:
         self.lock = threading.RLock()
         self.bindings: set[Binding] = set()
         #: Whether a worker of this process has ever begun to consume.
-        self.attended = False
+        self.has_worker = False
         self._queues: dict[str, MemoryQueue] = {}
         self._graves: dict[str, list[Grave]] = {}
 

@@ -71,7 +71,7 @@ class RabbitMQ(Broker):
         self._publishers: dict[int, Publisher] = {}
 
     @classmethod
-    def records(cls) -> tuple[Capabilities, ...]:
+    def all_capabilities(cls) -> tuple[Capabilities, ...]:
         return QUORUM, CLASSIC
 
     def names(self) -> Iterator[Name]:
@@ -166,16 +166,16 @@ class RabbitMQ(Broker):
         with requests(self.settings, f"counting '{queue}'") as channel:
             return depth(channel, queue)
 
-    def statuses(self, plans: Sequence[QueuePlan]) -> list[QueueStatus]:
-        return StatusReader(self.settings).statuses(plans, self.dead_letters)
+    def read_statuses(self, plans: Sequence[QueuePlan]) -> list[QueueStatus]:
+        return StatusReader(self.settings).read_statuses(plans, self.dead_letters)
 
     def caveats(self) -> list[str]:
         return StatusReader(self.settings).caveats(self.topology.queues)
 
-    def held_back(self) -> HeldBack:
-        return StatusReader(self.settings).held_back(self.topology.exchange)
+    def read_held_back(self) -> HeldBack:
+        return StatusReader(self.settings).read_held_back(self.topology.exchange)
 
-    def answers(self) -> bool:
+    def is_reachable(self) -> bool:
         return is_any_reachable(addresses(self.settings))
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:

@@ -85,7 +85,7 @@ class RabbitLink(Link):
 
     def _start(self, prefetch: int) -> None:
         self._pulse = Pulse(self._raw)
-        self.beat_interval = self._pulse.interval
+        self.keep_alive_interval = self._pulse.interval
         self._channel = self._raw.channel()
         # Kept here: what is lost is torn down at any moment, the number with it.
         self._number = self._channel.channel_id
@@ -167,7 +167,7 @@ class RabbitLink(Link):
         exchange = self._settings.exchange
         return forwarded(forward, self.plan, exchange, self._raw.frame_max)
 
-    def beat(self) -> None:
+    def keep_alive(self) -> None:
         if self.closed:
             raise BrokerUnavailable(f"The link to '{self.queue}' is closed.")
         try:

@@ -41,7 +41,7 @@ class StatusReader:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def statuses(
+    def read_statuses(
         self,
         plans: Sequence[QueuePlan],
         letters: t.Callable[[QueuePlan], DeadLetters],
@@ -52,7 +52,7 @@ class StatusReader:
             ready = _Ready(channel)
             return [self._of(plan, ready, letters(plan), known) for plan in plans]
 
-    def held_back(self, exchange: str) -> HeldBack:
+    def read_held_back(self, exchange: str) -> HeldBack:
         """What waits in the wait queues of an app's exchange."""
         retries = [retry_step(exchange, seconds) for seconds in STEPS]
         delays = [delay_step(exchange, seconds) for seconds in STEPS]
@@ -71,7 +71,7 @@ class StatusReader:
         return [
             text
             for plan in plans
-            for name in (*plan.lanes, plan.dead)
+            for name in (*plan.handled_queues, plan.dead)
             for text in caveats(name, known.get(name, {}))
         ]
 
@@ -125,7 +125,10 @@ def _counted(steps: Iterable[Step], ready: _Ready) -> dict[int, int | None]:
 
 def _in_hand(plan: QueuePlan, known: Mapping[str, Row]) -> int | None:
     """``None`` while the plugin knows nothing of one of the queues yet."""
-    counts = [known.get(name, {}).get("messages_unacknowledged") for name in plan.lanes]
+    counts = [
+        known.get(name, {}).get("messages_unacknowledged")
+        for name in plan.handled_queues
+    ]
     found = [count for count in counts if count is not None]
     return sum(found) if len(found) == len(counts) else None
 

@@ -96,7 +96,7 @@ class RedisBroker(Broker, t.Generic[L]):
         for key in layout.shared:
             yield Name(key, "what kombu's consumers hold")
 
-    def beside(self, plan: QueuePlan) -> tuple[str, str]:
+    def companion_names(self, plan: QueuePlan) -> tuple[str, str]:
         layout = t.cast(Keys, self._shared.layout)
         ((suspects, _), *_) = layout.keys(plan.suspects)
         return suspects, layout.dead(plan.dead)
@@ -148,7 +148,7 @@ class RedisBroker(Broker, t.Generic[L]):
     def caveats(self) -> list[str]:
         return list(evictions(self._shared.server))
 
-    def answers(self) -> bool:
+    def is_reachable(self) -> bool:
         return self._shared.server.answers()
 
     def close(self) -> None:

@@ -80,7 +80,7 @@ class HoldingLink(Link):
     def __init__(self, plan: QueuePlan, lane: Lane, shared: Shared[t.Any]) -> None:
         super().__init__(plan, lane)
         lease = shared.settings.lease
-        self.beat_interval = min(lease / 3, Link.beat_interval)
+        self.keep_alive_interval = min(lease / 3, Link.keep_alive_interval)
         self._shared = shared
         self._held = self._holder(lease)
         #: Whether the last look found nothing, so that a wait comes next.
@@ -151,7 +151,7 @@ class HoldingLink(Link):
         self._watched(lambda: self._held.give_back(tags))
         self._held.settled(tags)
 
-    def beat(self) -> None:
+    def keep_alive(self) -> None:
         if self.closed:
             return
         self._watched(self._held.touch)

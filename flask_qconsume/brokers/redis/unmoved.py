@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from ...broker.link import Link
 
 #: Every worker renews its leases at least this often, however long they are.
-_RENEWED = Link.beat_interval
+_RENEWED = Link.keep_alive_interval
 
 K = t.TypeVar("K", bound=t.Hashable)
 

@@ -41,7 +41,7 @@ class RedisLists(RedisBroker[Layout]):
         counts = self._shared.server.commands([("LLEN", key) for key in lists])
         return sum(counts)
 
-    def suspects(self, plan: QueuePlan) -> SuspectsStatus:
+    def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
         lists = self._shared.layout.lists(plan.suspects)
         heads = self._shared.server.commands([("LINDEX", key, -1) for key in lists])
         return SuspectsStatus(
@@ -53,12 +53,12 @@ class RedisLists(RedisBroker[Layout]):
             ),
         )
 
-    def _status(self, plan: QueuePlan) -> QueueStatus:
+    def _read_status(self, plan: QueuePlan) -> QueueStatus:
         layout = self._shared.layout
-        sets = layout.delayed(plan.name), *map(layout.leases, plan.lanes)
+        sets = layout.delayed(plan.name), *map(layout.leases, plan.handled_queues)
         counts = self._shared.server.commands([("ZCARD", key) for key in sets])
         return dataclasses.replace(
-            super()._status(plan), delayed=counts[0], in_hand=sum(counts[1:])
+            super()._read_status(plan), delayed=counts[0], in_hand=sum(counts[1:])
         )
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:

@@ -66,18 +66,20 @@ class RedisStreams(RedisBroker[Layout]):
     def depth(self, queue: str) -> int:
         return self._counts(queue)[0]
 
-    def suspects(self, plan: QueuePlan) -> SuspectsStatus:
+    def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
         layout = self._shared.layout
         call = scripts.OLDEST(layout.streams(plan.suspects), layout.group)
         fields = self._shared.server.call(call)
         found = [envelope.opened(fields, plan.suspects, layout.body)] if fields else []
         return SuspectsStatus(self.depth(plan.suspects), find_oldest_suspect(found))
 
-    def _status(self, plan: QueuePlan) -> QueueStatus:
+    def _read_status(self, plan: QueuePlan) -> QueueStatus:
         delayed = self._shared.layout.delayed(plan.name)
         (number,) = self._shared.server.commands([("ZCARD", delayed)])
-        held = sum(self._counts(queue)[1] for queue in plan.lanes)
-        return dataclasses.replace(super()._status(plan), delayed=number, in_hand=held)
+        held = sum(self._counts(queue)[1] for queue in plan.handled_queues)
+        return dataclasses.replace(
+            super()._read_status(plan), delayed=number, in_hand=held
+        )
 
     def _counts(self, queue: str) -> tuple[int, int]:
         """How many entries nobody has, and how many somebody has."""

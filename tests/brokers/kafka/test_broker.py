@@ -453,7 +453,7 @@ def test_topics_that_come_later_are_found_by_the_one_who_looks_for_all(
             other.publish(outgoing(topic, b"created"))
         # Nobody has looked for so long.
         t.cast(KafkaBroker, it.broker)._topics.forget()
-        link.beat()
+        link.keep_alive()
         assert [d.message.raw for d in read(link, 1)] == [b"created"]
 
 
@@ -504,7 +504,7 @@ def test_a_topic_that_is_deleted_is_declared_again(
         link.ack(read(link, 1))
         topic_is_deleted(kafka, queue, link)
         with pytest.raises(BrokerUnavailable, match=f"topic '{queue}' was deleted"):
-            link.beat()
+            link.keep_alive()
         link.close()
         again = it.link()
         assert not again.interrupted
@@ -532,7 +532,7 @@ def test_where_topics_are_not_declared_it_is_waited_until_they_are_there_again(
     with shop(kafka.url, plan(given.name, theirs, given=given)) as it:
         link = it.link()
         topic_is_deleted(kafka, theirs, link)
-        link.beat()
+        link.keep_alive()
         assert link.interrupted
         kafka.create_topics({theirs: 2})
         produce(kafka.address, theirs, [b"new"])
@@ -555,5 +555,5 @@ def test_a_topic_is_taken_for_deleted_only_after_a_second_look(
         broker._topics._known = {}
         broker._hear({})
         assert link.interrupted
-        link.beat()
+        link.keep_alive()
         assert not link.interrupted

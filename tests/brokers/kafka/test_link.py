@@ -147,7 +147,7 @@ def test_what_is_acknowledged_or_forwarded_is_committed(
     group = Group(kafka.address, queue, queue, 1)
     with linked(kafka.address, queue, refuse=refuse) as link:
         found = read(link, 5)
-        link.beat()
+        link.keep_alive()
         link.ack(found[:2])
         forwards = [Forward(each, Lane.DEAD, {}) for each in found[2:4]]
         assert link.forward(forwards) == [None, refused]
@@ -179,10 +179,10 @@ def test_a_delivery_whose_partition_leaves_is_not_begun(
     produce(kafka.address, queue, numbers(40), partition=lambda n: n % PARTITIONS)
     with linked(kafka.address, queue, prefetch=40) as first:
         found = read(first, 40)
-        assert all(delivery.begin() for delivery in found)
+        assert all(delivery.try_start() for delivery in found)
         with linked(kafka.address, queue) as second:
             wait_for(lambda: any(d.tag.slot.leaving for d in found))
-            begun = [delivery for delivery in found if delivery.begin()]
+            begun = [delivery for delivery in found if delivery.try_start()]
             unbegun = [delivery for delivery in found if delivery.stale]
             assert len(begun) + len(unbegun) == 40
             # No handler has them: so they do not wait for one, and go elsewhere.
@@ -204,7 +204,7 @@ def test_a_wait_ends_with_the_link_and_a_pause(kafka: Kafka, queue: str) -> None
         assert list(reading.value) == []
         assert time.monotonic() - began < 3
         assert list(link.read(1)) == []
-        link.beat()
+        link.keep_alive()
 
 
 def test_what_is_given_back_at_a_stop_is_not_redelivered(
@@ -297,7 +297,7 @@ def test_a_client_that_hangs_is_left_and_a_broker_that_ends_is_told(
         assert time.monotonic() - began < 4.8
         assert all(delivery.stale for delivery in held)
         assert {d.identity for d in held} == {"work/0/1", "work/0/2", "work/0/3"}
-        assert link.fetched == {"work/0/4", "work/0/5"}
+        assert link.fetched_ids == {"work/0/4", "work/0/5"}
     own_kafka.start()
     # It was no stop: they are known to have been in flight.
     with linked(own_kafka.address, "work", session_timeout_ms=1500) as link:

@@ -253,8 +253,8 @@ def test_a_queue_that_answers_nothing_is_unknown_and_not_empty(
         with halted(rabbitmq_vhost, plan.name):
             with pytest.raises(BrokerUnavailable, match="does not tell RabbitMQ"):
                 broker.depth(plan.name)
-            (status,) = broker.statuses([plan])
+            (status,) = broker.read_statuses([plan])
         assert (status.waiting, status.dead_letters) == (None, 0)
         with halted(rabbitmq_vhost, plan.dead):
-            (status,) = broker.statuses([plan])
+            (status,) = broker.read_statuses([plan])
         assert (status.waiting, status.dead_letters) == (0, None)

@@ -121,7 +121,7 @@ def test_nothing_is_sent_once_a_link_is_closed(broker: RabbitMQ) -> None:
         with pytest.raises(BrokerUnavailable, match="closed"):
             act([delivery])
     with pytest.raises(BrokerUnavailable, match="closed"):
-        link.beat()
+        link.keep_alive()
     link.pause()
     assert broker.depth(QUEUE) == 1
 
@@ -237,8 +237,8 @@ def test_a_dead_broker_is_noticed_by_its_silence(
 def beat_for(link: t.Any, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        gevent.sleep(link.beat_interval)
-        link.beat()
+        gevent.sleep(link.keep_alive_interval)
+        link.keep_alive()
 
 
 def test_a_link_that_beats_lives_and_one_that_stalls_does_too(
@@ -250,7 +250,7 @@ def test_a_link_that_beats_lives_and_one_that_stalls_does_too(
         beat_for(link, 3)
         hog(1.5)
         for _ in range(10):
-            link.beat()
+            link.keep_alive()
         beat_for(link, 1)
         published(broker)
         assert reader.get(timeout=5).message.raw == b"0"

@@ -155,7 +155,7 @@ def test_no_command_is_needed_that_redis_6_2_does_not_have(own_redis, kind):
     assert forward(link, retried, Lane.MAIN, delay=0.01) is None
     assert forward(link, dead, Lane.DEAD, expires=60.0) is None
     link.ack([acked])
-    link.beat()
+    link.keep_alive()
     link.release([given_back])
     link.close()
     assert broker.dead_letters(plan()).take(lambda letter: True, replay=True) == 1

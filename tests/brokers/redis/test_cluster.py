@@ -54,7 +54,7 @@ def test_a_message_goes_all_its_ways_within_its_node(redis_cluster, queues):
         assert [letter.message.raw for letter in letters] == [b"2"]
         assert letters.take(lambda letter: True, replay=True) == 1
         link.ack([retried, *read(link, 1)])
-        link.beat()
+        link.keep_alive()
         assert it.depth(one) == 0
 
 

@@ -167,7 +167,7 @@ def test_we_leave_alone_what_kombu_holds(redis_url):
         long_ago = time.time() - 1_000
         it.client.zadd("unacked_index", {message.delivery_tag: long_ago})
         link = it.link()
-        link.beat()
+        link.keep_alive()
         assert it.depth() == 0
         message.ack()
 

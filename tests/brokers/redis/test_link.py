@@ -141,9 +141,9 @@ def test_an_idle_link_asks_redis_once_a_wait(own_redis):
 def test_a_beat_of_an_idle_link_asks_redis_once(own_redis):
     with shop(own_redis.url) as it:
         link = it.link()
-        link.beat()  # It connects, and tells Redis the scripts.
+        link.keep_alive()  # It connects, and tells Redis the scripts.
         with asked(own_redis, 1):
-            link.beat()
+            link.keep_alive()
 
 
 def test_what_ends_a_wait_is_brought_by_it(own_redis):

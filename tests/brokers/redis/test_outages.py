@@ -32,8 +32,8 @@ with shop(sys.argv[1], lease=1.0) as it:
     link = it.link()
     def beat():
         while True:
-            link.beat()
-            threading.Event().wait(link.beat_interval)
+            link.keep_alive()
+            threading.Event().wait(link.keep_alive_interval)
     threading.Thread(target=beat, daemon=True).start()
     while True:
         found = link.read(50)
@@ -62,7 +62,7 @@ def test_ten_kills_of_a_consumer_lose_nothing(redis_url):
             found = link.read(500)
             rest += found
             link.ack(found)
-            link.beat()
+            link.keep_alive()
         handled = it.client.lrange("handled", 0, -1)
         seen = {entry.rstrip(b"!") for entry in handled} | set(bodies(rest))
         assert seen == sent
@@ -93,11 +93,11 @@ def test_what_is_held_stays_held_as_long_as_somebody_beats(redis_url):
         it.fill(1)
         link, other = it.link(), it.link()
         held = read(link, 1)
-        assert link.beat_interval == pytest.approx(1 / 3)
+        assert link.keep_alive_interval == pytest.approx(1 / 3)
         until = time.monotonic() + 2.5
         while time.monotonic() < until:
-            link.beat()
-            other.beat()
+            link.keep_alive()
+            other.keep_alive()
             assert other.read(1) == []
         link.ack(held)
         assert it.keys() == set()
@@ -110,7 +110,7 @@ def test_what_nobody_looks_after_comes_back_marked_and_a_late_ack_is_harmless(
         sent = it.fill(5)
         silent, other = it.link(), it.link()
         held = read(silent, 5)
-        wait_for(lambda: (other.beat(), it.depth() == 5)[1], timeout=5)
+        wait_for(lambda: (other.keep_alive(), it.depth() == 5)[1], timeout=5)
         again = read(other, 5)
         assert bodies(again) == sent
         assert all(delivery.message.redelivered for delivery in again)
@@ -148,7 +148,7 @@ def test_a_restored_foreign_message_has_its_body_and_its_mark(redis_url):
         it.client.lpush("billing", b"\xff{")
         silent, other = it.link(), it.link()
         read(silent, 1)
-        wait_for(lambda: (other.beat(), it.depth() == 1)[1], timeout=5)
+        wait_for(lambda: (other.keep_alive(), it.depth() == 1)[1], timeout=5)
         message = read(other, 1)[0].message
         assert (message.raw, message.redelivered, message.id) == (b"\xff{", True, None)
 
@@ -275,7 +275,7 @@ def test_a_full_redis_refuses_publishing_and_lets_consuming_go_on(own_redis, at)
         assert "memory" in str(error)
         link = it.link()
         found = read(link, 100)
-        link.beat()
+        link.keep_alive()
         assert forward(link, found[0], Lane.MAIN) is None
         assert forward(link, found[1], Lane.MAIN, delay=0.1) is None
         assert forward(link, found[2], Lane.DEAD, expires=60.0) is None

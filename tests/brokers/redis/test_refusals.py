@@ -274,9 +274,9 @@ def test_a_binding_that_a_full_redis_does_not_take_is_written_once_there_is_room
             found = read(link, 3)
             assert bodies(found) == sent
             link.ack(found)
-            link.beat()
+            link.keep_alive()
             own_redis.command("CONFIG", "SET", "maxmemory", "0")
-            link.beat()
+            link.keep_alive()
             before.publish(outgoing(b"4", routing_key="new"))
             assert bodies(read(link, 1)) == [b"4"]
     (text,) = [r.getMessage() for r in caplog.records if "missing" in r.getMessage()]
@@ -362,14 +362,14 @@ def test_the_documented_permissions_are_enough(own_redis, at, caplog):
         reader = gevent.spawn(read, link, 1)
         link.ack(reader.get(timeout=10))
         suspects.release(read(suspects, 1))
-        link.beat()
+        link.keep_alive()
         letters = it.broker.dead_letters(it.plan)
         assert letters.take(lambda letter: True, replay=True) == 1
-        assert it.broker.suspects(it.plan).waiting == 1
+        assert it.broker.read_suspects(it.plan).waiting == 1
         assert it.depth() == 1
         assert it.broker.stale_bindings() == []
         it.broker.unbind(it.plan.bindings)
-        assert it.broker.answers()
+        assert it.broker.is_reachable()
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 

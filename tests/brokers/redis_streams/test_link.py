@@ -101,7 +101,7 @@ def test_what_was_given_back_stays_unmarked_however_long_it_lies(url):
         link.close()
         stall(it, delivery)
         other = it.link()
-        other.beat()
+        other.keep_alive()
         assert pending(it) == {"released": 1}
         assert not read(other, 1)[0].message.redelivered
 
@@ -147,9 +147,9 @@ def test_what_is_fetched_while_a_close_begins_is_not_lost(url):
 def test_a_beat_of_an_idle_link_asks_redis_once(own_redis):
     with shop(own_redis.url.replace("redis:", "redis-streams:")) as it:
         link = it.link()
-        link.beat()  # It connects, and tells Redis the scripts.
+        link.keep_alive()  # It connects, and tells Redis the scripts.
         with asked(own_redis, 1):
-            link.beat()
+            link.keep_alive()
 
 
 def test_a_redis_that_forgot_the_scripts_is_told_them_again(own_redis):
@@ -192,7 +192,7 @@ def test_what_a_dead_worker_held_comes_marked_and_in_order(url):
         dead, alive = it.link(), it.link()
         for delivery in read(dead, 3):
             stall(it, delivery)
-        alive.beat()
+        alive.keep_alive()
         found = read(alive, 5)
         assert bodies(found) == [b"0", b"1", b"2", b"3", b"4"]
         assert [d.message.redelivered for d in found] == [True] * 3 + [False] * 2
@@ -206,7 +206,7 @@ def test_a_mark_outlives_a_clean_close(url):
         it.fill(2)
         dead, second = it.link(), it.link()
         stall(it, read(dead, 1)[0])
-        second.beat()
+        second.keep_alive()
         read(second, 2)
         second.close()
         marks = [d.message.redelivered for d in read(it.link(), 2)]
@@ -220,8 +220,8 @@ def test_leases_are_prolonged_as_long_as_the_link_beats(url):
         found = read(link, 1200)
         stall(it, found[0])
         stall(it, found[1199])
-        link.beat()
-        other.beat()
+        link.keep_alive()
+        other.keep_alive()
         assert set(pending(it).values()) == {1200}
         idle = it.client.xpending_range("billing", "qconsume", "-", "+", 1200)
         assert max(each["time_since_delivered"] for each in idle) < 2000
@@ -238,8 +238,8 @@ def test_dead_workers_are_found_behind_thousands_that_live(url):
         living.close()
         for delivery in kept:
             stall(it, delivery)
-        third.beat()
-        third.beat()
+        third.keep_alive()
+        third.keep_alive()
         found = read(third, 1300)
         assert [d.message.redelivered for d in found].count(True) == 1
         assert found[-1].message.redelivered
@@ -354,9 +354,9 @@ def test_consuming_goes_on_after_everything_was_flushed(url):
         it.publish(outgoing(b"after"))
         found = reader.get(timeout=5)
         assert bodies(found) == [b"after"]
-        link.beat()
+        link.keep_alive()
         it.client.flushdb()
-        link.beat()
+        link.keep_alive()
         link.ack(found)
         it.publish(outgoing(b"again"))
         assert bodies(read(link, 1)) == [b"again"]

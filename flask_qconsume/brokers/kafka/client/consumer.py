@@ -122,7 +122,7 @@ class KafkaConsumer:
         if timeout > 0:
             self._notifier.wait(timeout)
 
-    def exceed(self, more: int) -> None:
+    def exceed_prefetch(self, more: int) -> None:
         """Have it hand out so many more than it was made for, at once."""
         self._member.exceeded = more
 
