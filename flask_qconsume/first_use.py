@@ -83,18 +83,23 @@ class PerProcess(t.Generic[T]):
                 self.made = self._make()
             return self.made
 
+    def take(self) -> T | None:
+        """Remove and return the value of this process; :meth:`get` makes a new one."""
+        value, self.made = self.made, None
+        return value
+
     def leave_to_parent(self) -> None:
         """Begin anew, in a forked child."""
-        value, self.made = self.made, None
+        value = self.take()
         if value is not None:
             self._left.append(value)
             self._leave(value)
 
 
 def _begin_anew() -> None:
-    _lock.release()
     for each in list(_all):
         each.leave_to_parent()
+    _lock.release()
 
 
 os.register_at_fork(

@@ -66,6 +66,15 @@ def test_nothing_is_made_before_it_is_needed() -> None:
     assert values.get() is values.made
 
 
+def test_a_value_that_was_taken_is_made_again() -> None:
+    values = PerProcess(object)
+    assert values.take() is None
+    first = values.get()
+    assert values.take() is first
+    assert values.made is None
+    assert values.get() is not first
+
+
 def test_what_makes_values_goes_with_its_owner() -> None:
     values = PerProcess(object)
     kept = weakref.ref(values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import typing as t
@@ -29,6 +28,7 @@ from ...errors import BrokerError
 from ...errors import BrokerUnavailable
 from ...errors import TopologyMismatch
 from ...errors import UnsupportedByBroker
+from ...first_use import PerProcess
 from ...message import Message
 from ...message import Outgoing
 from ...settings import Settings
@@ -85,7 +85,8 @@ class Kafka(Broker):
         self._contents = Contents(self._config.consumer(_NOBODY))
         self._lanes = SuspectGroups(self._partitions, self._contents.of)
         self._publisher = Publisher(self._producer, self._topics, settings.queue_prefix)
-        self._declared_by: int | None = None
+        #: Set once this process has declared its topics.
+        self._declared_here = PerProcess(threading.Event)
         self._declaring = threading.Lock()
 
     def names(self) -> Iterator[Name]:
@@ -232,7 +233,7 @@ class Kafka(Broker):
         self._newcomers.tell(topics)
         self._lanes.look_again()
         if any(self._missing(topics).values()):
-            self._declared_by = None  # What was deleted is declared again.
+            self._declared_here.take()  # What was deleted is declared again.
 
     def _missing(self, topics: Mapping[str, int]) -> dict[str, list[str]]:
         """The topics that are to be declared and are not there, by their queues."""
@@ -262,7 +263,7 @@ class Kafka(Broker):
         return lag(self._admin, group, read, TIMEOUT)
 
     def _declare_once(self, timeout: float) -> None:
-        if self._declared_by == os.getpid():
+        if self._declared_here.get().is_set():
             return
         began, away_after = time.monotonic(), self.settings.away_after
         deadline = began + timeout
@@ -273,7 +274,7 @@ class Kafka(Broker):
                 " for the topics before anything is published."
             )
         try:
-            if self._declared_by != os.getpid():
+            if not self._declared_here.get().is_set():
                 # Nothing tells yet that there is a Kafka at all.
                 self._topics.look(_left(min(deadline, began + away_after)))
                 self._declare(_left(deadline))
@@ -290,7 +291,7 @@ class Kafka(Broker):
             if self._config.begins_at_the_end and self.settings.declare == "auto":
                 # What is published from now on is theirs, before any worker runs.
                 self._starts.begin(self.topology.queues, _left(deadline))
-        self._declared_by = os.getpid()
+        self._declared_here.get().set()
 
     def _supply(self, missing: Mapping[str, Sequence[str]], timeout: float) -> None:
         """Create what is missing, or say that it is."""

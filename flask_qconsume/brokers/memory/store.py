@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import math
-import os
 import threading
 import time
 import typing as t
@@ -16,6 +15,7 @@ from weakref import WeakValueDictionary
 
 from ...broker.topic_patterns import matches
 from ...broker.topology import Binding
+from ...first_use import PerProcess
 from ...message import Message
 
 #: Every message put anywhere gets the next of these: the order within a priority.
@@ -178,10 +178,10 @@ class Store:
             return True
 
 
-#: By process, too: what a fork copies nobody reads in the child.
-_named: WeakValueDictionary[tuple[int, str], Store] = WeakValueDictionary()
+#: A forked child has stores of its own: no consumer reads the parent's there.
+_named: PerProcess[WeakValueDictionary[str, Store]] = PerProcess(WeakValueDictionary)
 
 
 def store_named(name: str) -> Store:
     """The store that all brokers of that name share, as long as one of them lives."""
-    return _named.setdefault((os.getpid(), name), Store())
+    return _named.get().setdefault(name, Store())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import typing as t
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from ...errors import BrokerUnavailable
 from ...errors import PublishRefused
 from ...errors import RegistrationError
 from ...errors import UnsupportedByBroker
+from ...first_use import PerProcess
 from ...message import Outgoing
 from ...settings import Settings
 from ...text import escape
@@ -68,7 +68,7 @@ class RabbitMQ(Broker):
         super().__init__(settings, topology)
         check(settings)
         self.capabilities = CLASSIC if settings.queue_type == "classic" else QUORUM
-        self._publishers: dict[int, Publisher] = {}
+        self._publisher = PerProcess(lambda: Publisher(settings, topology))
 
     @classmethod
     def all_capabilities(cls) -> tuple[Capabilities, ...]:
@@ -101,7 +101,7 @@ class RabbitMQ(Broker):
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         # Here, on the hub of the worker: under gevent a thread belongs to the hub that
         # it was started on, and the one of a thread pool's thread does not go on.
-        self._publisher.start()
+        self._publisher.get().start()
         return self.link(self.settings, plan, lane, prefetch, self._send)
 
     def publish(
@@ -112,7 +112,7 @@ class RabbitMQ(Broker):
             self._check(message)
         made = [self._parcel(message) for message in messages]
         parcels = [parcel for parcel in made if isinstance(parcel, Parcel)]
-        errors = iter(self._publisher.publish(parcels, timeout))
+        errors = iter(self._publisher.get().publish(parcels, timeout))
         return [next(errors) if isinstance(m, Parcel) else m for m in made]
 
     def declare(self) -> None:
@@ -182,20 +182,12 @@ class RabbitMQ(Broker):
         return RabbitDeadLetters(self.settings, plan, self._send)
 
     def close(self) -> None:
-        publisher = self._publishers.pop(os.getpid(), None)
+        publisher = self._publisher.take()
         if publisher is not None:
             publisher.close()
 
-    @property
-    def _publisher(self) -> Publisher:
-        """This process's. A dictionary, for a lock may be held when a process forks."""
-        pid = os.getpid()
-        if pid not in self._publishers:
-            self._publishers.setdefault(pid, Publisher(self.settings, self.topology))
-        return self._publishers[pid]
-
     def _send(self, parcels: Sequence[Parcel]) -> list[Exception | None]:
-        return self._publisher.publish(parcels, self.settings.publish_timeout)
+        return self._publisher.get().publish(parcels, self.settings.publish_timeout)
 
     def _check(self, message: Outgoing) -> None:
         if message.delay and message.exchange not in ("", self.topology.exchange):

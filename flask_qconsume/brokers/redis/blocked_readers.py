@@ -7,7 +7,6 @@ does not end it. A look at one queue costs as much as a wait, and at fifty hardl
 
 from __future__ import annotations
 
-import os
 import threading
 import typing as t
 from collections.abc import Callable
@@ -48,16 +47,15 @@ class Unseen:
         self._links: dict[Waiting, None] = {}
         self._gate = threading.Lock()
         self._empty = threading.Event()
-        self._runs_in: int | None = None
+        self._runs = False
 
     def add(self, link: Waiting) -> None:
         """Look for this one, too."""
         with self._gate:
             self._links[link] = None
             self._empty.clear()
-            # In a forked child nobody does yet.
-            if self._runs_in != os.getpid():
-                self._runs_in = os.getpid()
+            if not self._runs:
+                self._runs = True
                 # A greenlet, where there are some.
                 threading.Thread(target=self._go_on, daemon=True).start()
 
@@ -92,5 +90,5 @@ class Unseen:
     def _is_over(self) -> bool:
         with self._gate:
             if not self._links:
-                self._runs_in = None
+                self._runs = False
             return not self._links

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import threading
 import typing as t
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ from ...broker.topology import Topology
 from ...errors import BrokerUnavailable
 from ...errors import RegistrationError
 from ...errors import TopologyMismatch
+from ...first_use import PerProcess
 from ...message import Outgoing
 from ...settings import Settings
 from ...text import quote
@@ -74,8 +75,9 @@ class RedisBroker(Broker, t.Generic[L]):
         self._publisher = self.publisher(
             shared, self._bindings, self._prepare, self._redeclare
         )
-        self._declared_by: int | None = None
-        self._warned_by: int | None = None
+        #: Set once this process has declared its bindings, and once it has warned.
+        self._declared_here = PerProcess(threading.Event)
+        self._warned_here = PerProcess(threading.Event)
         shared.prepare = self._prepare_reading
 
     def _kinds(self) -> Iterator[tuple[str, str]]:
@@ -122,7 +124,7 @@ class RedisBroker(Broker, t.Generic[L]):
         self, messages: Sequence[Outgoing], timeout: float
     ) -> list[Exception | None]:
         check_messages(messages, self.topology.exchange, self.capabilities)
-        if self._declared_by is None:
+        if not self._declared_here.get().is_set():
             # Nothing tells that there is a Redis at all.
             timeout = min(timeout, self.settings.away_after)
         return self._publisher.publish(messages, timeout)
@@ -168,7 +170,7 @@ class RedisBroker(Broker, t.Generic[L]):
             if self._shared.server.follows_slots:
                 raise
             raise not_followed(error) from error
-        self._declared_by = os.getpid()
+        self._declared_here.get().set()
 
     def _bind(self, timeout: float | None) -> None:
         wanted = wanted_by(self.topology)
@@ -183,7 +185,7 @@ class RedisBroker(Broker, t.Generic[L]):
 
     def _prepare(self, timeout: float | None) -> None:
         """Declare before this process publishes or reads for the first time."""
-        if self._declared_by != os.getpid():
+        if not self._declared_here.get().is_set():
             self._declare(timeout)
 
     def _prepare_reading(self) -> None:
@@ -204,10 +206,10 @@ class RedisBroker(Broker, t.Generic[L]):
 
     def _warn(self) -> None:
         """Log once in a process what makes the guarantee less than it is."""
-        if self._warned_by != os.getpid():
+        if not self._warned_here.get().is_set():
             for text in self.caveats():
                 self._shared.warn(text)
-            self._warned_by = os.getpid()
+            self._warned_here.get().set()
 
     def _check_keys(self, timeout: float | None) -> None:
         kinds = dict(self._kinds())

@@ -105,7 +105,7 @@ class HoldingLink(Link):
             raise
         shared.links.add(self)
         if lane is Lane.MAIN:
-            shared.unseen.add(self)
+            shared.unseen.get().add(self)
 
     def read(self, room: int) -> Sequence[Delivery]:
         if self._paused or self.closed:
@@ -197,7 +197,7 @@ class HoldingLink(Link):
             self.closed = True
             first = not self._ended.is_set()
             self._ended.set()
-        self._shared.unseen.discard(self)
+        self._shared.unseen.get().discard(self)
         if first:
             # Not interrupted: what follows the wait may take something even then.
             self.wake()

@@ -8,7 +8,6 @@ and nothing is taken over a fork. Raises nothing but errors of our own.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import ssl
 import threading
@@ -27,6 +26,7 @@ from ...errors import BrokerError
 from ...errors import BrokerRefused
 from ...errors import BrokerUnavailable
 from ...errors import ConfigurationError
+from ...first_use import PerProcess
 from ...settings import Settings
 from ..redis_lists.keys import connection_options
 from .beats import Beats
@@ -224,7 +224,8 @@ class Server:
         self._leaders = max(1, min(self.leaders, most))
         # redis-py raises an error where a pool is exhausted; we wait for our turn.
         self._options["max_connections"] = 2**31
-        self._pools: dict[tuple[int, int], _Pool] = {}
+        #: By hub.
+        self._pools: PerProcess[dict[int, _Pool]] = PerProcess(dict)
 
     def wire(self, near: str = "") -> Wire:
         """A connection of one's own.
@@ -339,10 +340,8 @@ class Server:
 
     def close(self) -> None:
         """Close all connections of this process."""
-        pools, self._pools = self._pools, {}
-        for (pid, _), pool in pools.items():
-            if pid == os.getpid():
-                pool.close()
+        for pool in (self._pools.take() or {}).values():
+            pool.close()
 
     @contextlib.contextmanager
     def _pooled(self) -> Iterator[Wire]:
@@ -354,14 +353,11 @@ class Server:
             pool.redis.release(connection)
 
     def _pool(self) -> _Pool:
-        # No lock: one that another thread holds during a fork is held in the child.
-        key = (os.getpid(), _hub())
-        pool = self._pools.get(key)
+        pools, hub = self._pools.get(), _hub()
+        pool = pools.get(hub)
         if pool is None:
-            for other in [k for k in self._pools if k[0] != key[0]]:
-                self._pools.pop(other, None)
             made = _Pool(self._url, self._options, self._leaders)
-            pool = self._pools.setdefault(key, made)
+            pool = pools.setdefault(hub, made)
         return pool
 
 

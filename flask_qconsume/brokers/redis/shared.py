@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 import weakref
 
+from ...first_use import PerProcess
 from ...logs import get_logger
 from ...settings import Settings
 from ...text import escape
@@ -37,7 +38,7 @@ class Shared(t.Generic[L]):
         #: messages' tags, or its own name); the next link of that queue does.
         self.orphans: dict[str, list[str]] = {}
         self.links: weakref.WeakSet[t.Any] = weakref.WeakSet()
-        self.unseen = Unseen(server.run)
+        self.unseen = PerProcess(lambda: Unseen(server.run))
         self._told: set[str] = set()
         #: Declares what could not be declared before; set by the broker.
         self.prepare: t.Callable[[], None] = lambda: None

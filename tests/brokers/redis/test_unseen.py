@@ -92,7 +92,7 @@ def test_it_is_looked_as_long_as_anybody_is_there_and_again_later() -> None:
         before = len(ear.told)
         wait_for(lambda before=before: len(ear.told) > before + 2)
         unseen.discard(ear)
-        wait_for(lambda: unseen._runs_in is None)
+        wait_for(lambda: not unseen._runs)
 
 
 # -- on a real Redis ------------------------------------------------------------------
@@ -151,10 +151,10 @@ def test_what_is_due_after_the_wait_does_not_end_it(url: str) -> None:
 
 def test_links_that_are_closed_are_looked_for_no_more(url: str) -> None:
     with shop(url) as it:
-        unseen = t.cast(t.Any, it.broker)._shared.unseen
+        unseen = t.cast(t.Any, it.broker)._shared.unseen.get()
         links = [it.link(), it.link()]
         assert [*unseen._links] == links
         links[0].close()
         assert [*unseen._links] == links[1:]
         links[1].close()
-        wait_for(lambda: unseen._runs_in is None)
+        wait_for(lambda: not unseen._runs)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 import typing as t
 from collections.abc import Iterable
@@ -16,6 +14,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka import admin as _admin
 from confluent_kafka.admin import AdminClient
 
+from ....first_use import PerProcess
 from .calls import ClientErrors
 from .calls import call_for_results
 from .calls import call_in_thread
@@ -63,14 +62,15 @@ class KafkaAdmin:
 
     def __init__(self, config: Mapping[str, t.Any]) -> None:
         self._config = config
-        self._lock = threading.Lock()
-        self._client: AdminClient | None = None
         self._complaints = ClientErrors()
-        self._pid = os.getpid()
+        settings = {**config, "error_cb": self._complaints}
+        self._client = PerProcess(
+            lambda: create_client(AdminClient, settings), leave=keep_undestroyed
+        )
 
     def topics(self, timeout: float) -> dict[str, int]:
         """All topics that we may see, and how many partitions each has."""
-        client = self._opened()
+        client = self._client.get()
         found = call_in_thread(lambda: self._listed(client, timeout), timeout)
         return {
             name: len(topic.partitions)
@@ -108,7 +108,7 @@ class KafkaAdmin:
         ]
         if not wanted:
             return
-        client = self._opened()
+        client = self._client.get()
         for name, answer in call_for_results(
             lambda: client.create_topics(wanted, request_timeout=timeout), timeout
         ).items():
@@ -178,7 +178,7 @@ class KafkaAdmin:
         from confluent_kafka import ConsumerGroupTopicPartitions
 
         wanted = [ConsumerGroupTopicPartitions(group, places)]
-        alter = self._opened().alter_consumer_group_offsets
+        alter = self._client.get().alter_consumer_group_offsets
         found = call_for_results(
             lambda: alter(wanted, request_timeout=timeout), timeout
         )
@@ -190,7 +190,7 @@ class KafkaAdmin:
 
     def delete(self, group: str, topics: Iterable[str], timeout: float) -> None:
         """Delete topics, and a group, as far as they are there."""
-        client = self._opened()
+        client = self._client.get()
         limit = {"request_timeout": timeout}
         names = list(topics)
         if names:
@@ -201,22 +201,9 @@ class KafkaAdmin:
 
     def close(self) -> None:
         """Close what is open. Using it again opens it anew."""
-        with self._lock:
-            clients = [self._client] if self._client is not None else []
-            self._client = None
-        if clients and self._pid == os.getpid():
+        clients = [self._client.take()]
+        if clients != [None]:
             destroy_within(_GRACE, clients.clear)
-
-    def _opened(self) -> AdminClient:
-        with self._lock:
-            if self._pid != os.getpid():
-                if self._client is not None:
-                    keep_undestroyed(self._client)
-                self._client, self._pid = None, os.getpid()
-            if self._client is None:
-                config = {**self._config, "error_cb": self._complaints}
-                self._client = create_client(AdminClient, config)
-            return self._client
 
     def _offsets(
         self, places: Iterable[Place], spec: t.Any, timeout: float
@@ -224,7 +211,7 @@ class KafkaAdmin:
         wanted = {TopicPartition(*place): spec for place in places}
         if not wanted:
             return {}
-        client = self._opened()
+        client = self._client.get()
         found = call_for_results(
             lambda: client.list_offsets(wanted, request_timeout=timeout), timeout
         )

@@ -7,7 +7,6 @@ https://github.com/confluentinc/librdkafka/issues/3663
 
 from __future__ import annotations
 
-import os
 import typing as t
 from collections.abc import Collection
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from confluent_kafka import Consumer
 from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition
 
+from ....first_use import PerProcess
 from .admin import Place
 from .calls import call_in_thread
 from .calls import create_client
@@ -36,9 +36,9 @@ class Contents:
     """
 
     def __init__(self, config: Mapping[str, t.Any]) -> None:
-        self._config = config
-        self._client: Consumer | None = None
-        self._pid = os.getpid()
+        self._client = PerProcess(
+            lambda: create_client(Consumer, config), leave=keep_undestroyed
+        )
 
     def of(self, places: Collection[Place], timeout: float) -> set[Place]:
         """Those of some partitions that hold any record. For one at a time.
@@ -49,25 +49,15 @@ class Contents:
         """
         if not places:
             return set()
-        client = self._opened()
+        client = self._client.get()
         limit = 2 * timeout + len(places) * _ALONE
         return call_in_thread(lambda: _filled(client, places, timeout), limit)
 
     def close(self) -> None:
         """Close what is open. Using it again opens it anew."""
-        clients = [self._client] if self._client is not None else []
-        self._client = None
-        if clients and self._pid == os.getpid():
+        clients = [self._client.take()]
+        if clients != [None]:
             destroy_within(_GRACE, clients.clear)
-
-    def _opened(self) -> Consumer:
-        if self._pid != os.getpid():
-            if self._client is not None:
-                keep_undestroyed(self._client)
-            self._client, self._pid = None, os.getpid()
-        if self._client is None:
-            self._client = create_client(Consumer, self._config)
-        return self._client
 
 
 def _filled(client: Consumer, places: Collection[Place], timeout: float) -> set[Place]:
