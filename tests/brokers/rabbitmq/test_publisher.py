@@ -173,7 +173,7 @@ def test_fifty_greenlets_publish_at_once(broker: RabbitMQ) -> None:
 
 def test_callers_that_go_on_together_keep_the_broker_busy(broker: RabbitMQ) -> None:
     published(broker)
-    session = broker._publisher._session
+    session = broker._publisher.get()._session
     assert session is not None
     #: How many had been written when each of them went on.
     found: list[int] = []
