@@ -22,7 +22,7 @@ from flask_qconsume.broker.compose import compose
 from flask_qconsume.broker.compose import make_unroutable_error
 from flask_qconsume.broker.properties import encode_outgoing
 from flask_qconsume.brokers.rabbitmq.amqp.properties import written as amqp_written
-from flask_qconsume.brokers.redis_lists.envelope import written
+from flask_qconsume.brokers.redis.json_values import written
 from flask_qconsume.formats.table import Formats
 from flask_qconsume.message import Outgoing
 from tests.apps import make_app

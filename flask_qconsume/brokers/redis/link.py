@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...broker import headers as own_headers
-from ...broker import properties as basic_properties
 from ...broker.link import Delivery
 from ...broker.link import Forward
 from ...broker.link import Lane
@@ -27,15 +26,11 @@ from ...errors import BrokerUnavailable
 from ...errors import PublishRefused
 from ...logs import get_logger
 from ...text import pluralize
-from ..redis_lists import envelope
-from ..redis_lists.held import Held
-from ..redis_lists.held import Holder
-from ..redis_lists.keys import Layout
-from . import scripts
 from .blocked_readers import EVERY
 from .errors import code_of
 from .errors import translated
 from .errors import words_of
+from .leases import Holder
 from .scripts import Call
 from .server import good
 from .shared import Shared
@@ -47,18 +42,13 @@ T = t.TypeVar("T")
 #: Seconds that a wait takes at most. What ends none is looked for sooner by one for all
 #: (:mod:`.unseen`), but in a lane of suspects, which nobody publishes to.
 _WAIT = 5.0
-#: The same while messages of other steps keep coming, and for how many waits.
-_SHORT_WAIT = 0.1
-_SHORT_WAITS = 600
 #: A wait that ends by so much later anyway is not ended for what becomes due.
 _MARGIN = 0.1
 #: How many messages are taken by the end of a wait: this process may be stopped, or
 #: its hub blocked, while others have nothing to do.
 ONE = 1
-#: Where Redis cannot wait without taking (before 6.2), we ask this often at least.
-_POLL = 0.1
 #: Codes of what this Redis, or the user's permissions, have not.
-_LACKING = ("NOPERM", "UNKNOWN")
+LACKING = ("NOPERM", "UNKNOWN")
 #: Seconds that a close waits for Redis.
 _GRACE = 3.0
 #: Seconds that a dead letter is kept where no time is given: a century.
@@ -261,7 +251,7 @@ class HoldingLink(Link):
         errors = [answer for answer in answers if isinstance(answer, Exception)]
         if not errors:
             return int(answers[0])
-        if code_of(errors[0]) not in _LACKING:
+        if code_of(errors[0]) not in LACKING:
             raise translated(errors[0]) from errors[0]
         self._longest = min(self._longest, EVERY)
         self._shared.warn(
@@ -391,115 +381,3 @@ def _simplified(forward: Forward) -> Forward:
         delivery=Delivery(delivery.link, delivery.tag, message),
         headers=own_headers.keep_simple_values(forward.headers),
     )
-
-
-class RedisLink(HoldingLink):
-    """One queue, read from its lists."""
-
-    _held: Held
-
-    def __init__(self, plan: QueuePlan, lane: Lane, shared: Shared[Layout]) -> None:
-        self._layout = shared.layout
-        self._can_wait = True
-        super().__init__(plan, lane, shared)
-        self._pauses = _Pauses(self._longest)
-
-    def _holder(self, lease: float) -> Held:
-        return Held(self._shared.server, self._layout, self.queue, lease)
-
-    def _look_beside(self) -> Call:
-        delayed, others = (
-            self._layout.delayed(self.queue),
-            self._layout.lists(self.queue),
-        )
-        return scripts.BESIDE([delayed, *others[1:]])
-
-    def _popped(self, answer: t.Any) -> list[Delivery]:
-        found = self._held.popped(answer)
-        self._pauses.note(answer[0], [tag for tag, _ in found])
-        return [
-            Delivery(self, tag, envelope.opened(element, self.queue))
-            for tag, element in found
-        ]
-
-    def _pause(self) -> float:
-        return self._pauses.next()
-
-    def _block(self, seconds: float, room: int) -> list[Delivery]:
-        if not self._can_wait:
-            self._ended.wait(self._pauses.poll(seconds))
-            return self._pop(room)
-        first = self._layout.lists(self.queue)[0]
-        blmove = ("BLMOVE", first, first, "RIGHT", "RIGHT", f"{seconds + 0.0005:.3f}")
-        answer, taken = self._wire.run_after(blmove, self._held.pop(ONE))
-        found = self._looked(self._popped(good(taken)))
-        if isinstance(answer, Exception) and not found:
-            self._not_waited(answer, seconds)
-        return found
-
-    def _not_waited(self, error: Exception, seconds: float) -> None:
-        """Redis does not let us wait in it."""
-        # It counts as a write, and those Redis refuses while it is out of memory.
-        code = code_of(error)
-        if code in _LACKING:
-            self._can_wait = False
-            self._shared.warn(
-                f"Redis does not let consumers wait by BLMOVE: {words_of(error)}. So"
-                f" they look for messages every {_POLL:g} s, which costs Redis more."
-                " Use Redis 6.2 or later, and permit it: 'ACL SETUSER … +blmove'."
-            )
-        elif code != "OOM":
-            raise translated(error) from error
-        self._ended.wait(self._pauses.poll(seconds))
-
-    def _forwarding(self, forward: Forward, queue: str) -> Call:
-        message, tag = forward.delivery.message, forward.delivery.tag
-        properties = basic_properties.encode_copy(message, forward.headers)
-        copy = envelope.sealed(properties, message.raw, exchange="", routing_key=queue)
-        if forward.lane is Lane.DEAD:
-            keep = forward.expires or LONG
-            place = self._layout.base(queue)
-            return self._held.forward(tag, place, copy, "keep", keep)
-        step = self._step(forward)
-        if forward.delay > 0:
-            place = self._layout.delayed(queue)
-            copy = envelope.delayed(copy, step)
-            return self._held.forward(tag, place, copy, "delay", forward.delay)
-        return self._held.forward(tag, self._layout.listed(queue, step), copy, "")
-
-    def _step(self, forward: Forward) -> int:
-        priority = forward.delivery.message.priority
-        return self._layout.step(envelope.kombu_priority(priority))
-
-    def _is_unseen(self, forward: Forward) -> bool:
-        soon = 0 < forward.delay < EVERY
-        return forward.lane is not Lane.DEAD and (soon or self._step(forward) != 0)
-
-
-class _Pauses:
-    """How long the reader waits each time."""
-
-    def __init__(self, longest: float) -> None:
-        self._longest = longest
-        self._due: float | None = None
-        self._short = 0
-        self._poll = 0.0
-
-    def note(self, due: bytes, tags: Sequence[str]) -> None:
-        """Remember what the last look found."""
-        self._due = float(due) if due else None
-        if tags:
-            self._poll = 0.0
-        if any(not tag.endswith(":0") for tag in tags):
-            self._short = _SHORT_WAITS
-
-    def next(self) -> float:
-        """Seconds to wait for a message, or for one that becomes due."""
-        self._short = max(0, self._short - 1)
-        longest = min(_SHORT_WAIT, self._longest) if self._short else self._longest
-        return longest if self._due is None else min(longest, self._due)
-
-    def poll(self, seconds: float) -> float:
-        """Seconds until the next look where nothing wakes us: more and more."""
-        self._poll = min(_POLL, 0.001 + 2 * self._poll)
-        return min(self._poll, seconds)

@@ -22,6 +22,23 @@ ADVICE = tls.Advice(
 
 #: The options in the URL that name files or folders.
 FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
+#: On how many replicas a publish has to be before it counts, and the seconds to wait.
+REPLICAS = "wait_replicas"
+REPLICAS_TIMEOUT = "wait_timeout"
+OF_REPLICAS = (REPLICAS, REPLICAS_TIMEOUT)
+#: Handed on to kombu, which knows how to connect.
+OF_CONNECTIONS = (
+    "client_name",
+    "health_check_interval",
+    "master_name",
+    "max_connections",
+    "min_other_sentinels",
+    "sentinel_kwargs",
+    "socket_connect_timeout",
+    "socket_keepalive",
+    "socket_keepalive_options",
+    "socket_timeout",
+)
 
 
 def check_option(name: str, value: t.Any) -> None:
@@ -64,3 +81,31 @@ _KINDS: dict[str, tuple[Callable[[t.Any], bool], str]] = {
     "socket_keepalive_options": _MAPPING,
     "socket_timeout": _SECONDS,
 }
+
+
+def connection_options(options: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Those of the transport options that are about connections."""
+    return {name: options[name] for name in OF_CONNECTIONS if name in options}
+
+
+def text_option(options: Mapping[str, t.Any], name: str, default: str) -> str:
+    """An option that is a text; only the prefix may be empty."""
+    value = options.get(name, default)
+    if not isinstance(value, str) or (not value and name != "global_keyprefix"):
+        raise ConfigurationError(
+            f"'{name}' in 'QCONSUME_TRANSPORT_OPTIONS' must be a text, not"
+            f" {quote(value)}."
+        )
+    return value
+
+
+def steps_option(value: t.Any) -> tuple[int, ...]:
+    """The priority steps, ascending."""
+    steps = tuple(value) if isinstance(value, (list, tuple, range)) else ()
+    whole = all(isinstance(s, int) and not isinstance(s, bool) for s in steps)
+    if not steps or not whole or steps[0] < 0 or list(steps) != sorted(set(steps)):
+        raise ConfigurationError(
+            "'priority_steps' in 'QCONSUME_TRANSPORT_OPTIONS' must be whole numbers"
+            f" from 0, each larger than the one before, not {quote(value)}."
+        )
+    return steps

@@ -11,17 +11,12 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...broker import properties as basic_properties
 from ...broker.compose import make_unroutable_error
 from ...errors import BrokerError
 from ...errors import BrokerUnavailable
 from ...errors import PublishTimeout
 from ...message import Outgoing
-from ..redis_lists import envelope
-from ..redis_lists.keys import Layout
-from . import scripts
 from .bindings import Bindings
-from .blocked_readers import EVERY
 from .errors import AnswerLost
 from .errors import like
 from .group_commit import Turn
@@ -159,36 +154,6 @@ class Publisher:
         if not queues:
             raise make_unroutable_error(message)
         return queues
-
-
-class ListPublisher(Publisher):
-    """Puts kombu's envelopes into lists."""
-
-    def _addressed(
-        self, message: Outgoing, queues: tuple[str, ...]
-    ) -> tuple[Call, bool]:
-        layout: Layout = self._shared.layout
-        step = layout.step(envelope.kombu_priority(message.priority))
-        copies = [self._sealed(message) for _ in queues]
-        if message.delay > 0:
-            keys = [layout.delayed(queue) for queue in queues]
-            copies = [envelope.delayed(copy, step) for copy in copies]
-            call = scripts.PUBLISH(keys, message.delay, *copies)
-        else:
-            keys = [layout.listed(queue, step) for queue in queues]
-            call = scripts.PUBLISH(keys, "", *copies)
-        late = step != 0 or 0 < message.delay < EVERY
-        return call, late
-
-    def _sealed(self, message: Outgoing) -> bytes:
-        # For each queue an envelope of its own: two consumers of kombu that hold the
-        # same delivery tag at once take each other's message away.
-        return envelope.sealed(
-            basic_properties.encode_outgoing(message),
-            message.body,
-            exchange=message.exchange,
-            routing_key=message.routing_key,
-        )
 
 
 class _Attempts(Turn):

@@ -16,8 +16,8 @@ from ...errors import BrokerError
 from ...errors import ConfigurationError
 from ...errors import PublishTimeout
 from ...text import quote
-from ..redis_lists.keys import REPLICAS
-from ..redis_lists.keys import REPLICAS_TIMEOUT
+from .options import REPLICAS
+from .options import REPLICAS_TIMEOUT
 
 _SECONDS = 1.0
 

@@ -28,10 +28,10 @@ from ...errors import BrokerUnavailable
 from ...errors import ConfigurationError
 from ...first_use import PerProcess
 from ...settings import Settings
-from ..redis_lists.keys import connection_options
-from .beats import Beats
 from .errors import translated
+from .group_commit import Beats
 from .group_commit import Meeting
+from .options import connection_options
 from .replicas import replicas_of
 from .scripts import Call
 from .security import check_connection

@@ -14,8 +14,6 @@ from ...broker.topology import QueuePlan
 from ...broker.topology import Topology
 from ...settings import Settings
 from ..redis.broker import RedisBroker
-from ..redis.link import RedisLink
-from ..redis.publisher import ListPublisher
 from ..redis.server import Server
 from ..redis.shared import Shared
 from . import envelope
@@ -23,6 +21,8 @@ from .capabilities import CAPABILITIES
 from .dead_letters import RedisDeadLetters
 from .keys import Layout
 from .keys import layout_of
+from .link import RedisLink
+from .publisher import ListPublisher
 
 
 class RedisLists(RedisBroker[Layout]):

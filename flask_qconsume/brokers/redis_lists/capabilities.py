@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from ...broker.capabilities import Capabilities
+from ..redis.capabilities import describe
 
-_YEAR = 365 * 86_400.0
-
-CAPABILITIES = Capabilities(
+CAPABILITIES = describe(
     broker="Redis",
     kind="lists",
     guarantee=(
@@ -18,13 +16,6 @@ CAPABILITIES = Capabilities(
         " notes them: killed in between, it loses them, and its visibility timeout must"
         " be longer than QCONSUME_LEASE."
     ),
-    shared=True,
-    survives_worker_death=True,
-    durable=True,
-    foreign=True,
-    exchanges=True,
-    queue_arguments=False,
-    bindings=True,
     confirms=(
         "Redis has answered: the message is in all of its queues, in the server's"
         " memory; on disk only as the server is set up; on as many replicas as the"
@@ -34,10 +25,6 @@ CAPABILITIES = Capabilities(
         "our look-up of kombu's bindings, at most 1 s old; a queue addressed by its"
         " name through the default exchange always counts as there"
     ),
-    knows_missing_queues=False,
-    expires_unread=False,
-    priorities=True,
-    tombstones=False,
     priority=(
         "0 to 9, the highest first, in the steps of 'priority_steps'; none counts as 9,"
         " as it does for kombu"
@@ -47,16 +34,6 @@ CAPABILITIES = Capabilities(
         " some 0.1 s, a delay below 1 s published by another process by up to 1 s; held"
         " back for longer while no worker of the queue runs"
     ),
-    max_delay=10 * _YEAR,
-    delayed_publish=True,
-    exact_delays=True,
-    unattended_delays=False,
-    order="as published; what is given back or lost comes first",
-    orderings=("none",),
-    in_order=True,
-    keeps_place=True,
-    hands_over=True,
-    exclusive_replays=True,
     dead_letters=(
         "a sorted set per queue, '<queue>.dead', by the time they are kept to; put"
         " there, and taken from the queue, in one step"
@@ -66,8 +43,4 @@ CAPABILITIES = Capabilities(
         " back to its queue, marked as redelivered: from then on it is a suspect; a"
         " clean stop and a lost connection mark nothing"
     ),
-    counts_deliveries=False,
-    unmarked_stops=True,
-    unmarked_losses=True,
-    dates_suspects=True,
 )

@@ -7,28 +7,18 @@ body is the element itself, whatever its bytes are, and reading it never fails.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import json
 import typing as t
 import uuid
 from collections.abc import Mapping
 
-from kombu.utils.json import JSONEncoder
-from kombu.utils.json import loads
-
-from ...broker import headers as own_headers
 from ...broker import properties as basic_properties
-from ...errors import PublishRefused
-from ...formats.bounds import check_json
 from ...message import Message
+from ..redis.json_values import read_json
+from ..redis.json_values import written
 from .keys import HIGHEST
 
 _REDELIVERED = "redelivered"
-
-_encoder = JSONEncoder()
-_decoded = json.JSONDecoder().raw_decode
-_kombu_loads: t.Any = loads
 
 
 def sealed(
@@ -102,20 +92,6 @@ def kombu_priority(priority: t.Any) -> int:
     return HIGHEST - max(0, min(priority, HIGHEST))
 
 
-def written(envelope: dict[str, t.Any]) -> bytes:
-    """As JSON, in kombu's way.
-
-    :raises PublishRefused: if there is something in it that JSON cannot hold.
-    """
-    try:
-        return _encoder.encode(envelope).encode("ascii")
-    except (TypeError, ValueError, RecursionError) as error:
-        raise PublishRefused(
-            f"The message's headers cannot be written as JSON ({error}). On Redis they"
-            " may hold texts, numbers, dates, lists and mappings."
-        ) from error
-
-
 def _opened(element: bytes, queue: str) -> tuple[Message, dict[str, t.Any] | None]:
     """The message, and its envelope unless it is a foreign one."""
     envelope = _envelope(element)
@@ -155,26 +131,6 @@ def _envelope(element: bytes) -> dict[str, t.Any] | None:
     # JSON that has a "body" and "properties" too.
     known = isinstance(properties, dict) and "delivery_tag" in properties
     return found if known else None
-
-
-def read_json(element: bytes) -> t.Any:
-    """What was written as JSON, in kombu's way or anybody else's.
-
-    :raises TooManyItems: for what is a large body rather than an envelope.
-    """
-    check_json(element, own_headers.MAX_ITEMS)
-    # kombu's way to read dates and such is slow, and few messages have any.
-    if b'"__type__"' in element:
-        # It calls methods of whatever it finds there: it may raise anything.
-        with contextlib.suppress(Exception):
-            return _kombu_loads(element)
-    # To guess the encoding takes longer than to read it.
-    try:
-        text = element.decode()
-        value, end = _decoded(text)
-    except ValueError:
-        return json.loads(element)
-    return value if end == len(text) else json.loads(element)
 
 
 def _body(envelope: Mapping[str, t.Any]) -> bytes | None:

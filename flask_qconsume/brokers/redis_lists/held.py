@@ -8,84 +8,31 @@ list that the message came from.
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import json
-import os
-import socket
 import typing as t
 import uuid
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Sequence
 from itertools import chain
 
 from ...errors import BrokerError
-from ..redis import scripts
+from ..redis.leases import Holder
+from ..redis.leases import Unmoved
+from ..redis.leases import chunks
+from ..redis.leases import whoami
 from ..redis.scripts import Call
 from ..redis.server import Server
 from ..redis.server import good
-from ..redis.unmoved import Unmoved
 from . import envelope
+from . import scripts
 from .keys import Layout
 
-#: Redis unpacks the tags of one call on Lua's stack, which holds some 8,000.
-_CHUNK = 500
 #: A look for expired leases ends after so many pages of so many.
 _PAGES = 10
 _PAGE = 100
 #: A read, or a page, ends early when it has fetched so many bytes.
 _BYTES = 1024 * 1024
-
-
-class Holder(abc.ABC):
-    """What one link has not settled yet, however it lies in Redis."""
-
-    @abc.abstractmethod
-    def __contains__(self, tag: str) -> bool: ...
-
-    @abc.abstractmethod
-    def pop(self, room: int) -> Call:
-        """The script that takes up to ``room`` messages."""
-
-    @abc.abstractmethod
-    def ack(self, tags: Sequence[str]) -> int:
-        """Forget messages that are done with.
-
-        :returns: How many of them were not held any more: their leases had ended.
-        :raises BrokerError: if it is not known whether Redis forgot them.
-        """
-
-    @abc.abstractmethod
-    def forward(self, tag: str, place: str, *how: t.Any) -> Call:
-        """The script that puts a copy to another place and lets go of the message."""
-
-    @abc.abstractmethod
-    def settled(self, tags: Iterable[str]) -> None:
-        """Count messages as settled."""
-
-    @abc.abstractmethod
-    def touch(self) -> None:
-        """Prolong all leases."""
-
-    @abc.abstractmethod
-    def give_back(self, tags: Sequence[str], timeout: float | None = None) -> int:
-        """Put messages back, unmarked, to be read first and in their old order."""
-
-    @abc.abstractmethod
-    def drop_all(self) -> list[str]:
-        """Hold nothing any more; return what :meth:`give_all_back` has to know."""
-
-    @abc.abstractmethod
-    def give_all_back(self, dropped: Sequence[str], timeout: float) -> int:
-        """Put back what was dropped, by this link or by one before it."""
-
-    @abc.abstractmethod
-    def restore_expired(self) -> int:
-        """Put back, marked as redelivered, what others held and no longer look after.
-
-        :returns: How many.
-        """
 
 
 class Held(Holder):
@@ -216,11 +163,6 @@ class Held(Holder):
         return scripts.RESTORE([*self._keys, place], tag, element)
 
 
-def whoami() -> str:
-    """Tells a person who holds a message."""
-    return f"flask_qconsume:{socket.gethostname()}:{os.getpid()}"
-
-
 def _prefix() -> str:
     """What the tags of one link begin with.
 
@@ -228,9 +170,3 @@ def _prefix() -> str:
     small, is a packed list, into which Redis inserts ten times slower.
     """
     return f"{whoami():-<28.150}:{uuid.uuid4()}:"
-
-
-def chunks(tags: Sequence[str]) -> Iterator[Sequence[str]]:
-    """So many of them as one call takes, again and again."""
-    for start in range(0, len(tags), _CHUNK):
-        yield tags[start : start + _CHUNK]

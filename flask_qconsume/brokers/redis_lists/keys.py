@@ -23,8 +23,11 @@ from dataclasses import dataclass
 
 from ...errors import ConfigurationError
 from ...settings import suggest
-from ...text import quote
+from ..redis.options import OF_CONNECTIONS
+from ..redis.options import OF_REPLICAS
 from ..redis.options import check_option
+from ..redis.options import steps_option
+from ..redis.options import text_option
 
 HIGHEST = 9
 
@@ -36,23 +39,6 @@ _FIELDS = {
     "unacked_key": "unacked",
     "unacked_index_key": "unacked_index",
 }
-#: On how many replicas a publish has to be before it counts, and the seconds to wait.
-REPLICAS = "wait_replicas"
-REPLICAS_TIMEOUT = "wait_timeout"
-OF_REPLICAS = (REPLICAS, REPLICAS_TIMEOUT)
-#: Handed on to kombu, which knows how to connect.
-OF_CONNECTIONS = (
-    "client_name",
-    "health_check_interval",
-    "master_name",
-    "max_connections",
-    "min_other_sentinels",
-    "sentinel_kwargs",
-    "socket_connect_timeout",
-    "socket_keepalive",
-    "socket_keepalive_options",
-    "socket_timeout",
-)
 #: Without any meaning here: there is one queue per link, and no fan-out by PUB/SUB.
 _WITHOUT_EFFECT = (
     "fanout_patterns",
@@ -174,11 +160,6 @@ def layout_of(options: Mapping[str, t.Any]) -> Layout:
     )
 
 
-def connection_options(options: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Those of the transport options that are about connections."""
-    return {name: options[name] for name in OF_CONNECTIONS if name in options}
-
-
 def _check_known(name: str) -> None:
     if name in _REFUSED:
         raise ConfigurationError(
@@ -191,26 +172,3 @@ def _check_known(name: str) -> None:
             f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which is no option for"
             f" Redis{suggest(name, known)} There are: {', '.join(sorted(known))}."
         )
-
-
-def text_option(options: Mapping[str, t.Any], name: str, default: str) -> str:
-    """An option that is a text; only the prefix may be empty."""
-    value = options.get(name, default)
-    if not isinstance(value, str) or (not value and name != "global_keyprefix"):
-        raise ConfigurationError(
-            f"'{name}' in 'QCONSUME_TRANSPORT_OPTIONS' must be a text, not"
-            f" {quote(value)}."
-        )
-    return value
-
-
-def steps_option(value: t.Any) -> tuple[int, ...]:
-    """The priority steps, ascending."""
-    steps = tuple(value) if isinstance(value, (list, tuple, range)) else ()
-    whole = all(isinstance(s, int) and not isinstance(s, bool) for s in steps)
-    if not steps or not whole or steps[0] < 0 or list(steps) != sorted(set(steps)):
-        raise ConfigurationError(
-            "'priority_steps' in 'QCONSUME_TRANSPORT_OPTIONS' must be whole numbers"
-            f" from 0, each larger than the one before, not {quote(value)}."
-        )
-    return steps

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
+from ..redis.capabilities import describe
 
-from ..redis_lists.capabilities import CAPABILITIES as LISTS
-
-CAPABILITIES = dataclasses.replace(
-    LISTS,
+CAPABILITIES = describe(
     broker="Redis Streams",
     kind="",
     guarantee=(

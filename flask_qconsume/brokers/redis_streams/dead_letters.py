@@ -6,8 +6,8 @@ from ...broker import headers as own_headers
 from ...broker import properties as basic_properties
 from ...broker.topology import QueuePlan
 from ...message import Message
+from ..redis.dead_letters import KeptElements
 from ..redis.shared import Shared
-from ..redis_lists.dead_letters import KeptElements
 from . import envelope
 from . import scripts
 from .envelope import META

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 from ...broker import properties as basic_properties
 from ...message import Message
-from ..redis_lists.envelope import read_json
-from ..redis_lists.envelope import written
+from ..redis.json_values import read_json
+from ..redis.json_values import written
 
 #: The field that tells an entry of ours.
 META = "x-qconsume"

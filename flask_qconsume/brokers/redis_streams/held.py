@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 
+from ..redis.leases import Holder
+from ..redis.leases import Unmoved
+from ..redis.leases import chunks
+from ..redis.leases import whoami
 from ..redis.scripts import Call
 from ..redis.server import Server
 from ..redis.server import good
-from ..redis.unmoved import Unmoved
-from ..redis_lists.held import Holder
-from ..redis_lists.held import chunks
-from ..redis_lists.held import whoami
 from . import scripts
 from .envelope import META
 from .keys import Layout

@@ -26,11 +26,11 @@ from dataclasses import dataclass
 
 from ...errors import ConfigurationError
 from ...settings import suggest
+from ..redis.options import OF_CONNECTIONS
+from ..redis.options import OF_REPLICAS
 from ..redis.options import check_option
-from ..redis_lists.keys import OF_CONNECTIONS
-from ..redis_lists.keys import OF_REPLICAS
-from ..redis_lists.keys import steps_option
-from ..redis_lists.keys import text_option
+from ..redis.options import steps_option
+from ..redis.options import text_option
 
 HIGHEST = 9
 

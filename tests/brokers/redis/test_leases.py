@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask_qconsume.brokers.redis.unmoved import Unmoved
+from flask_qconsume.brokers.redis.leases import Unmoved
 
 
 class Time:

@@ -1,0 +1,58 @@
+"""Capabilities that both layouts in Redis have in common."""
+
+from __future__ import annotations
+
+from ...broker.capabilities import Capabilities
+
+_YEAR_SECONDS = 365 * 86_400.0
+
+
+def describe(
+    *,
+    broker: str,
+    kind: str,
+    guarantee: str,
+    confirms: str,
+    unroutable: str,
+    priority: str,
+    delays: str,
+    dead_letters: str,
+    counts_deaths: str,
+) -> Capabilities:
+    """Return the capabilities of one layout, given the texts that differ."""
+    return Capabilities(
+        broker=broker,
+        kind=kind,
+        guarantee=guarantee,
+        confirms=confirms,
+        unroutable=unroutable,
+        priority=priority,
+        delays=delays,
+        dead_letters=dead_letters,
+        counts_deaths=counts_deaths,
+        shared=True,
+        survives_worker_death=True,
+        durable=True,
+        foreign=True,
+        exchanges=True,
+        queue_arguments=False,
+        bindings=True,
+        knows_missing_queues=False,
+        expires_unread=False,
+        priorities=True,
+        tombstones=False,
+        max_delay=10 * _YEAR_SECONDS,
+        delayed_publish=True,
+        exact_delays=True,
+        unattended_delays=False,
+        order="as published; what is given back or lost comes first",
+        orderings=("none",),
+        in_order=True,
+        keeps_place=True,
+        hands_over=True,
+        exclusive_replays=True,
+        counts_deliveries=False,
+        unmarked_stops=True,
+        unmarked_losses=True,
+        dates_suspects=True,
+    )

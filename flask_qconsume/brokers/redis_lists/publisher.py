@@ -1,0 +1,42 @@
+"""Publishing into kombu's lists."""
+
+from __future__ import annotations
+
+from ...broker import properties as basic_properties
+from ...message import Outgoing
+from ..redis.blocked_readers import EVERY
+from ..redis.publisher import Publisher
+from ..redis.scripts import Call
+from . import envelope
+from . import scripts
+from .keys import Layout
+
+
+class ListPublisher(Publisher):
+    """Puts kombu's envelopes into lists."""
+
+    def _addressed(
+        self, message: Outgoing, queues: tuple[str, ...]
+    ) -> tuple[Call, bool]:
+        layout: Layout = self._shared.layout
+        step = layout.step(envelope.kombu_priority(message.priority))
+        copies = [self._sealed(message) for _ in queues]
+        if message.delay > 0:
+            keys = [layout.delayed(queue) for queue in queues]
+            copies = [envelope.delayed(copy, step) for copy in copies]
+            call = scripts.PUBLISH(keys, message.delay, *copies)
+        else:
+            keys = [layout.listed(queue, step) for queue in queues]
+            call = scripts.PUBLISH(keys, "", *copies)
+        late = step != 0 or 0 < message.delay < EVERY
+        return call, late
+
+    def _sealed(self, message: Outgoing) -> bytes:
+        # For each queue an envelope of its own: two consumers of kombu that hold the
+        # same delivery tag at once take each other's message away.
+        return envelope.sealed(
+            basic_properties.encode_outgoing(message),
+            message.body,
+            exchange=message.exchange,
+            routing_key=message.routing_key,
+        )

@@ -1,0 +1,281 @@
+"""Lua scripts for kombu's lists; Redis runs each of them in one step."""
+
+from __future__ import annotations
+
+from ..redis.scripts import MISPLACED
+from ..redis.scripts import NOW
+from ..redis.scripts import Script
+
+_MAY_WRITE = """
+redis.call('ZREM', KEYS[1], '')
+redis.call('HDEL', KEYS[2], '')
+redis.call('ZREM', KEYS[3], '')
+"""
+
+
+# Whether kombu's own restore can handle an element: it fails on what is no JSON, and
+# loses what has no mappings in the usual places. Reading a large one would stop Redis
+# for some 20 ms per megabyte: of those only the end is looked at, as kombu writes it.
+_KNOWN_TO_KOMBU = """
+local function known_to_kombu(item)
+  if string.sub(item, 1, 1) ~= '{' then return false end
+  if #item > 65536 then
+    local tail = string.sub(item, -4096)
+    return string.find(tail, '"properties": {', 1, true) ~= nil
+      and string.find(tail, '"delivery_info": {', 1, true) ~= nil
+      and string.sub(tail, -2) == '}}'
+  end
+  local ok, found = pcall(cjson.decode, item)
+  return ok and type(found.headers) == 'table' and type(found.properties) == 'table'
+    and type(found.properties.delivery_info) == 'table'
+end
+"""
+
+
+#: Moves what is due, then takes up to ``room`` messages, the first list's first.
+#: KEYS leases, unacked, index, delayed, lists…
+#: ARGV room, bytes, tags' prefix, first number, lease, suffix, base, separator, steps…
+#: Returns the seconds until the next one is due (or ''), then tag, element, …
+POP = Script(
+    NOW
+    + _MAY_WRITE
+    + _KNOWN_TO_KOMBU
+    + """
+local room, bytes, number = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+local base = ARGV[7]
+for _, member in ipairs(
+    redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, 200)) do
+  local _, stop, step = string.find(member, '^(%d+):')
+  local list = base
+  if step and step ~= '0' then list = base .. ARGV[8] .. step end
+  redis.call('LPUSH', list, string.sub(member, (stop or 0) + 1))
+  redis.call('ZREM', KEYS[4], member)
+end
+local answer = {''}
+local till, since = string.format('%.6f', now + ARGV[5]), string.format('%.6f', now)
+local largest, want = 0, 1
+for i = 5, #KEYS do
+  while room > 0 and bytes > 0 do
+    local items = redis.call('LRANGE', KEYS[i], -math.min(want, room), -1)
+    if #items == 0 then break end
+    local fields, leases, index = {}, {}, {}
+    for j = #items, 1, -1 do
+      local item = items[j]
+      local tag = ARGV[3] .. string.format('%d', number) .. ':' .. ARGV[i + 4]
+      fields[#fields + 1] = tag
+      fields[#fields + 1] = '[' .. item .. ARGV[6]
+      leases[#leases + 1] = till
+      leases[#leases + 1] = tag
+      if known_to_kombu(item) then
+        index[#index + 1] = since
+        index[#index + 1] = tag
+      end
+      answer[#answer + 1] = tag
+      answer[#answer + 1] = item
+      room, bytes, number = room - 1, bytes - #item, number + 1
+      largest = math.max(largest, #item)
+    end
+    redis.call('HSET', KEYS[2], unpack(fields))
+    redis.call('ZADD', KEYS[1], unpack(leases))
+    if #index > 0 then redis.call('ZADD', KEYS[3], unpack(index)) end
+    redis.call('LTRIM', KEYS[i], 0, -#items - 1)
+    want = math.max(1, math.min(50, math.floor(bytes / (largest + 1))))
+  end
+end
+local nearest = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
+if nearest[2] then answer[1] = tostring(nearest[2] - now) end
+return answer
+"""
+)
+
+
+#: In how many seconds there is something that a wait for the first list does not see;
+#: '' if nothing is known of. KEYS delayed, the other lists…
+BESIDE = Script(
+    NOW
+    + """
+for i = 2, #KEYS do
+  if redis.call('EXISTS', KEYS[i]) == 1 then return '0' end
+end
+local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
+return first and string.format('%.6f', math.max(0, first - now)) or ''
+"""
+)
+
+
+#: Forgets messages that are done with; returns how many of them were still held.
+#: KEYS leases, unacked, index; ARGV tags…
+ACK = Script(
+    """
+redis.call('ZREM', KEYS[1], unpack(ARGV))
+redis.call('ZREM', KEYS[3], unpack(ARGV))
+return redis.call('HDEL', KEYS[2], unpack(ARGV))
+"""
+)
+
+
+#: Prolongs leases; returns how many there were.
+#: KEYS leases, unacked, index; ARGV lease, tags…
+TOUCH = Script(
+    NOW
+    + _MAY_WRITE
+    + """
+local leases, index = {}, {}
+for i = 2, #ARGV do
+  leases[#leases + 1] = now + ARGV[1]
+  leases[#leases + 1] = ARGV[i]
+  index[#index + 1] = now
+  index[#index + 1] = ARGV[i]
+end
+redis.call('ZADD', KEYS[3], 'XX', unpack(index))
+return redis.call('ZADD', KEYS[1], 'XX', 'CH', unpack(leases))
+"""
+)
+
+
+#: Puts messages back where they came from, to be read first; returns how many.
+#: KEYS leases, unacked, index; ARGV suffix's length, base, separator, tags…
+GIVE_BACK = Script(
+    _MAY_WRITE
+    + """
+local count = 0
+for i = 4, #ARGV do
+  local value = redis.call('HGET', KEYS[2], ARGV[i])
+  if value then
+    local step = string.match(ARGV[i], ':(%d+)$')
+    local list = ARGV[2]
+    if step ~= '0' then list = list .. ARGV[3] .. step end
+    redis.call('RPUSH', list, string.sub(value, 2, -1 - ARGV[1]))
+    redis.call('HDEL', KEYS[2], ARGV[i])
+    count = count + 1
+  end
+  redis.call('ZREM', KEYS[1], ARGV[i])
+  redis.call('ZREM', KEYS[3], ARGV[i])
+end
+return count
+"""
+)
+
+
+#: The messages whose lease is over, the one that ended last first: tag, value, …
+#: KEYS leases, unacked; ARGV how many at most, how many bytes
+EXPIRED = Script(
+    NOW
+    + """
+local answer, bytes = {}, tonumber(ARGV[2])
+for _, tag in ipairs(
+    redis.call('ZREVRANGEBYSCORE', KEYS[1], now, '-inf', 'LIMIT', 0, ARGV[1])) do
+  if bytes <= 0 then break end
+  local value = redis.call('HGET', KEYS[2], tag)
+  if value then
+    answer[#answer + 1] = tag
+    answer[#answer + 1] = value
+    bytes = bytes - #value
+  else
+    redis.call('ZREM', KEYS[1], tag)
+  end
+end
+return answer
+"""
+)
+
+
+#: The leases that end later than any that is made now: tag, end, …
+#: KEYS leases; ARGV lease, how many at most
+AHEAD = Script(
+    NOW
+    + """
+return redis.call('ZRANGEBYSCORE', KEYS[1],
+  '(' .. string.format('%.17g', now + ARGV[1]), '+inf', 'WITHSCORES',
+  'LIMIT', 0, ARGV[2])
+"""
+)
+
+
+#: Ends leases that nobody has renewed since; returns how many.
+#: KEYS leases; ARGV tag, end, …
+END = Script(
+    NOW
+    + """
+local count = 0
+for i = 1, #ARGV, 2 do
+  if redis.call('ZSCORE', KEYS[1], ARGV[i]) == ARGV[i + 1] then
+    redis.call('ZADD', KEYS[1], now, ARGV[i])
+    count = count + 1
+  end
+end
+return count
+"""
+)
+
+
+#: Puts a message back, in the envelope given, if its lease is still over.
+#: KEYS leases, unacked, index, list; ARGV tag, envelope
+RESTORE = Script(
+    NOW
+    + _MAY_WRITE
+    + """
+local till = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not till or tonumber(till) > now then return 0 end
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return 0 end
+redis.call('RPUSH', KEYS[4], ARGV[2])
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
+return 1
+"""
+)
+
+
+#: Puts the copy of a message that is still held to another place, and lets go of it.
+#: KEYS leases, unacked, index, place; ARGV tag, copy, '' | 'delay' | 'keep', seconds
+FORWARD = Script(
+    NOW
+    + _MAY_WRITE
+    + """
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return 0 end
+if ARGV[3] == '' then
+  redis.call('LPUSH', KEYS[4], ARGV[2])
+else
+  if ARGV[3] == 'keep' then redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now) end
+  redis.call('ZADD', KEYS[4], now + ARGV[4], ARGV[2])
+end
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
+return 1
+"""
+)
+
+
+#: Puts a message into all of its queues, or into none of them.
+#: KEYS lists, or sorted sets if it is delayed; ARGV delay or '', envelopes…
+PUBLISH = Script(
+    NOW
+    + MISPLACED
+    + """
+local wrong = misplaced(ARGV[1] == '' and 'list' or 'zset')
+if wrong then return wrong end
+for i, key in ipairs(KEYS) do
+  if ARGV[1] == '' then
+    redis.call('LPUSH', key, ARGV[i + 1])
+  else
+    redis.call('ZADD', key, now + ARGV[1], ARGV[i + 1])
+  end
+end
+return 1
+"""
+)
+
+
+#: Takes a dead letter out, if it is still there; a copy, if any, goes to the list.
+#: KEYS dead, list; ARGV dead letter, copy or ''
+TAKE = Script(
+    """
+redis.call('ZREM', KEYS[1], '')
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
+if ARGV[2] ~= '' then redis.call('LPUSH', KEYS[2], ARGV[2]) end
+redis.call('ZREM', KEYS[1], ARGV[1])
+return 1
+"""
+)
