@@ -33,23 +33,23 @@ from kombu.transport import virtual
 
 from ..broker import headers as own_headers
 from ..broker import properties as basic_properties
+from ..brokers.redis.bindings import BindingEntry
 from ..brokers.redis.bindings import Bindings
-from ..brokers.redis.bindings import Member
 from ..brokers.redis.scripts import Call
 from ..brokers.redis.server import Server
-from ..brokers.redis.server import good
+from ..brokers.redis.server import check_answer
 from ..brokers.redis_streams import scripts
-from ..brokers.redis_streams.blocking_read import come
-from ..brokers.redis_streams.blocking_read import wait_for
-from ..brokers.redis_streams.broker import plain_url
-from ..brokers.redis_streams.envelope import META
-from ..brokers.redis_streams.envelope import opened
-from ..brokers.redis_streams.envelope import sealed
-from ..brokers.redis_streams.envelope import unrolled
-from ..brokers.redis_streams.held import Held
-from ..brokers.redis_streams.held import consumer_name
+from ..brokers.redis_streams.blocking_read import create_wait_command
+from ..brokers.redis_streams.blocking_read import read_wait_answer
+from ..brokers.redis_streams.broker import to_plain_url
+from ..brokers.redis_streams.entries import META
+from ..brokers.redis_streams.entries import encode_entry
+from ..brokers.redis_streams.entries import read_entry
+from ..brokers.redis_streams.entries import split_entries
 from ..brokers.redis_streams.keys import OPTIONS
-from ..brokers.redis_streams.keys import layout_of
+from ..brokers.redis_streams.keys import create_layout
+from ..brokers.redis_streams.pending import PendingEntries
+from ..brokers.redis_streams.pending import consumer_name
 from ..errors import BrokerError
 from ..errors import BrokerUnavailable
 from ..errors import ConfigurationError
@@ -136,19 +136,19 @@ class Source:
         known = {name: options[name] for name in OPTIONS if name in options}
         settings = Settings.from_config(
             {
-                "QCONSUME_BROKER_URL": plain_url(url),
+                "QCONSUME_BROKER_URL": to_plain_url(url),
                 "QCONSUME_TRANSPORT_OPTIONS": known,
                 "QCONSUME_LEASE": float(options.get("lease", _DEFAULT_LEASE)),
             }
         )
         self.lease = settings.lease
-        self.layout = layout_of(known)
+        self.layout = create_layout(known)
         self.server = Server(settings)
         self.bindings = Bindings(self.server, self.layout)
         #: Set when a message was settled, so that there may be room again.
         self.room = threading.Event()
         self._consumer = consumer_name()
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, PendingEntries] = {}
         self._messages: dict[str, Message] = {}
         #: By queue, what Redis is still to hear of; changed under the lock.
         self._acks: dict[str, list[str]] = {}
@@ -173,9 +173,9 @@ class Source:
         longest = min(seconds, _WAIT if self._due is None else self._due)
         streams = [stream for _, _, stream in places]
         found = []
-        wait = wait_for(self.layout.group, self._consumer, streams, longest)
+        wait = create_wait_command(self.layout.group, self._consumer, streams, longest)
         answer = self._wire.pipeline([wait])[0]
-        for index, id, fields in come(answer, streams):
+        for index, id, fields in read_wait_answer(answer, streams):
             queue, number, _ = places[index]
             found.append((self._payload(queue, f"{number}:{id}", fields, False), queue))
         return list(self._unexpired(found))
@@ -197,7 +197,7 @@ class Source:
         expiration = expiration_of(payload)
         if expiration is not None:
             headers[own_headers.EXPIRES_AT] = time.time() + delay + expiration
-        entry = sealed(
+        entry = encode_entry(
             {
                 **properties,
                 "headers": headers,
@@ -209,13 +209,17 @@ class Source:
             routing_key=info.get("routing_key") or "",
         )
         layout = self.layout
-        steps = [layout.step(queue, properties.get("priority")) for queue in queues]
+        steps = [
+            layout.priority_step(queue, properties.get("priority")) for queue in queues
+        ]
         if delay:
-            keys = [layout.delayed(queue) for queue in queues]
-            copies = [entry.packed(step) for step in steps]
+            keys = [layout.delayed_key(queue) for queue in queues]
+            copies = [entry.pack(step) for step in steps]
             self._publish(scripts.PUBLISH(keys, delay, *copies))
         elif queues:
-            keys = [layout.stream(*each) for each in zip(queues, steps, strict=True)]
+            keys = [
+                layout.stream_key(*each) for each in zip(queues, steps, strict=True)
+            ]
             fields = (layout.body, entry.body, META, entry.meta)
             self._publish(scripts.PUBLISH(keys, "", *fields))
 
@@ -249,9 +253,9 @@ class Source:
             queue, _, inner = tag.partition("\0")
             self._messages.pop(tag, None)
             if redelivered:
-                self._of(queue).take(inner, True)
+                self._of(queue).add(inner, True)
             self._of(queue).give_back([inner])
-            self._of(queue).settled([inner])
+            self._of(queue).mark_settled([inner])
 
     def bury(self, tag: str) -> None:
         """Make a message a dead letter."""
@@ -260,21 +264,21 @@ class Source:
         written = own_headers.make_dead_letter_headers(
             message, "kombu", queue, "rejected", None, time.time()
         )
-        entry = sealed(
+        entry = encode_entry(
             basic_properties.encode_copy(message, written),
             message.raw,
             exchange="",
             routing_key=queue,
         )
-        step = self.layout.step(queue, message.priority)
-        held, place = self._of(queue), self.layout.dead(f"{queue}.dead")
-        call = held.forward(inner, place, "keep", _WEEK, entry.packed(step))
+        step = self.layout.priority_step(queue, message.priority)
+        held, place = self._of(queue), self.layout.dead_key(f"{queue}.dead")
+        call = held.create_forward_call(inner, place, "keep", _WEEK, entry.pack(step))
         self.server.call(call)
-        held.settled([inner])
+        held.mark_settled([inner])
 
     def depth(self, queue: str) -> int:
         """How many messages nobody has."""
-        keys = self.layout.streams(queue)
+        keys = self.layout.stream_keys(queue)
         return int(self.server.call(scripts.COUNTS(keys, self.layout.group))[0])
 
     def close(self) -> None:
@@ -285,7 +289,7 @@ class Source:
             self.flush()
         for held in self._held.values():
             with contextlib.suppress(BrokerError):
-                held.give_all_back(held.drop_all(), _WAIT)
+                held.return_forgotten(held.forget_all(), _WAIT)
         self._held.clear()
         if self._wire is not None:
             self._wire.close()
@@ -302,7 +306,9 @@ class Source:
     def _pop(self, rooms: dict[str, int]) -> list[tuple[Payload, str]]:
         self._begin()
         self._due = None
-        answers = self._wire.run([self._of(q).pop(room) for q, room in rooms.items()])
+        answers = self._wire.run(
+            [self._of(q).create_pop_call(room) for q, room in rooms.items()]
+        )
         found = []
         for queue, answer in zip(rooms, answers, strict=True):
             if isinstance(answer, Exception):
@@ -310,12 +316,12 @@ class Source:
             due, *texts = answer
             if due:
                 self._due = min(float(due), self._due or float(due))
-            for entry in unrolled(*texts):
+            for entry in split_entries(*texts):
                 found.append((self._payload(queue, *entry), queue))
         if not found:
             # What came from other queues is delivered before an error is raised.
             for answer in answers:
-                good(answer)
+                check_answer(answer)
         return found
 
     def _unexpired(
@@ -330,11 +336,11 @@ class Source:
                 yield payload, queue
 
     def _publish(self, call: Call) -> None:
-        good(self.server.publish([call])[0])
+        check_answer(self.server.publish([call])[0])
 
     def _begin(self) -> None:
         if self._wire is None:
-            self._wire = self.server.wire()
+            self._wire = self.server.open_connection()
         if self._beating is None:
             self._beating = threading.Thread(target=self._beat, daemon=True)
             self._beating.start()
@@ -354,13 +360,13 @@ class Source:
 
     def _prolong(self) -> None:
         for held in list(self._held.values()):
-            held.touch()
+            held.extend_leases()
             held.restore_expired()
 
-    def _of(self, queue: str) -> Held:
+    def _of(self, queue: str) -> PendingEntries:
         found = self._held.get(queue)
         if found is None:
-            found = Held(self.server, self.layout, queue, self.lease)
+            found = PendingEntries(self.server, self.layout, queue, self.lease)
             found.consumer = self._consumer
             self._held[queue] = found
         return found
@@ -368,9 +374,9 @@ class Source:
     def _payload(
         self, queue: str, inner: str, fields: Sequence[bytes], mark: bool
     ) -> Payload:
-        self._of(queue).take(inner, mark)
+        self._of(queue).add(inner, mark)
         tag = f"{queue}\0{inner}"
-        message = opened(fields, queue, self.layout.body, mark)
+        message = read_entry(fields, queue, self.layout.body, mark)
         self._messages[tag] = message
         return payload_of(message, tag, redelivered=mark)
 
@@ -412,14 +418,16 @@ class Channel(_Virtual.Channel):  # type: ignore[misc]
         return found
 
     def get_table(self, exchange: str) -> list[tuple[str, str, str]]:
-        found = self.source.bindings.members(exchange)
+        found = self.source.bindings.read_entries(exchange)
         return [(each.routing_key, each.pattern, each.queue) for each in found]
 
     def queue_unbind(
         self, queue: str, exchange: str, routing_key: str = "", *args: t.Any, **_: t.Any
     ) -> None:
         self.state.binding_delete(queue, exchange, routing_key)
-        self.source.bindings.remove([Member(exchange, routing_key, "", queue).binding])
+        self.source.bindings.remove(
+            [BindingEntry(exchange, routing_key, "", queue).binding]
+        )
 
     def close(self) -> None:
         if not self.closed:
@@ -435,7 +443,7 @@ class Channel(_Virtual.Channel):  # type: ignore[misc]
     ) -> None:
         fanout = self.typeof(exchange).type == "fanout"
         key = "#" if fanout else routing_key
-        member = Member(exchange, key, "#" if fanout else pattern or "", queue)
+        member = BindingEntry(exchange, key, "#" if fanout else pattern or "", queue)
         self.source.bindings.add([member])
 
     def _get(self, queue: str, timeout: float | None = None) -> Payload:
@@ -460,19 +468,19 @@ class Channel(_Virtual.Channel):  # type: ignore[misc]
 
     def _new_queue(self, queue: str, **kwargs: t.Any) -> None:
         # A look without any room makes the group, and so the stream.
-        held = Held(self.source.server, self.source.layout, queue, 1.0)
-        self.source.server.call(held.pop(0))
+        held = PendingEntries(self.source.server, self.source.layout, queue, 1.0)
+        self.source.server.call(held.create_pop_call(0))
 
     def _has_queue(self, queue: str, **kwargs: t.Any) -> bool:
-        key = self.source.layout.stream(queue)
+        key = self.source.layout.stream_key(queue)
         return bool(self.source.server.commands([("EXISTS", key)])[0])
 
     def _delete(self, queue: str, exchange: str, *meta: t.Any, **_: t.Any) -> None:
         layout = self.source.layout
-        keys = [*layout.streams(queue), layout.delayed(queue)]
+        keys = [*layout.stream_keys(queue), layout.delayed_key(queue)]
         self.source.server.commands([("DEL", *keys)])
         for binding in [m for m in self.get_table(exchange) if m[2] == queue]:
-            member = Member(exchange, *binding)
+            member = BindingEntry(exchange, *binding)
             self.source.bindings.remove([member.binding])
 
 

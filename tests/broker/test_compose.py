@@ -22,7 +22,7 @@ from flask_qconsume.broker.compose import compose
 from flask_qconsume.broker.compose import make_unroutable_error
 from flask_qconsume.broker.properties import encode_outgoing
 from flask_qconsume.brokers.rabbitmq.amqp.properties import written as amqp_written
-from flask_qconsume.brokers.redis.json_values import written
+from flask_qconsume.brokers.redis.json_values import encode_json
 from flask_qconsume.formats.table import Formats
 from flask_qconsume.message import Outgoing
 from tests.apps import make_app
@@ -142,7 +142,7 @@ def test_what_amqp_and_json_can_write_may_be_a_header(value: t.Any) -> None:
     message = composed(headers={"h": value})
     assert message.headers["h"] == value
     assert amqp_written(encode_outgoing(message))
-    assert written(encode_outgoing(message))
+    assert encode_json(encode_outgoing(message))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from flask_qconsume.brokers.memory import Memory
 from flask_qconsume.brokers.memory.link import MemoryLink
 from flask_qconsume.brokers.memory.store import MemoryQueue
 from flask_qconsume.brokers.memory.store import Store
-from flask_qconsume.brokers.memory.store import entry_of
+from flask_qconsume.brokers.memory.store import create_stored
 from flask_qconsume.message import set_body
 from flask_qconsume.message import start_deadline
 from tests.apps import make_app
@@ -114,7 +114,7 @@ def test_a_reader_that_waits_is_woken_when_a_message_is_due(bench: Bench) -> Non
 
 def test_a_reader_wakes_by_itself_on_a_real_clock() -> None:
     queue = MemoryQueue()
-    queue.put([entry_of(Message(b"x", "q"))], delay=0.02)
+    queue.put([create_stored(Message(b"x", "q"))], delay=0.02)
     (entry,) = queue.take(1, lambda: False)
     assert entry.message.raw == b"x"
 
@@ -221,7 +221,7 @@ def test_a_suspect_goes_to_the_lane_that_only_its_link_reads(bench: Bench) -> No
     lane.close()
 
 
-def bury(bench: Bench, body: t.Any, expires: float | None = 60.0) -> None:
+def add_dead_letter(bench: Bench, body: t.Any, expires: float | None = 60.0) -> None:
     bench.publish(body, id=f"id-{body}")
     link = bench.link()
     (delivery,) = link.read(1)
@@ -236,7 +236,7 @@ def test_dead_letters_are_listed_the_oldest_first_and_looking_changes_nothing(
     bench: Bench,
 ) -> None:
     for n in range(3):
-        bury(bench, n)
+        add_dead_letter(bench, n)
     for _ in range(2):
         found = list(bench.letters)
         assert [letter.message.id for letter in found] == ["id-0", "id-1", "id-2"]
@@ -248,7 +248,7 @@ def test_dead_letters_are_listed_the_oldest_first_and_looking_changes_nothing(
 
 def test_a_ref_is_of_one_dead_letter_only(bench: Bench) -> None:
     for body in (1, 1, 2):
-        bury(bench, body)
+        add_dead_letter(bench, body)
     first, second, other = bench.letters
     assert first.message.id == second.message.id
     assert len({first.ref, second.ref, other.ref}) == 3
@@ -258,9 +258,9 @@ def test_a_ref_is_of_one_dead_letter_only(bench: Bench) -> None:
 
 
 def test_dead_letters_are_forgotten_in_time_each_by_itself(bench: Bench) -> None:
-    bury(bench, 1, expires=60)
-    bury(bench, 2, expires=10)
-    bury(bench, 3, expires=None)
+    add_dead_letter(bench, 1, expires=60)
+    add_dead_letter(bench, 2, expires=10)
+    add_dead_letter(bench, 3, expires=None)
     bench.later(10)
     assert [letter.message.id for letter in bench.letters] == ["id-1", "id-3"]
     bench.later(10**9)
@@ -269,7 +269,7 @@ def test_dead_letters_are_forgotten_in_time_each_by_itself(bench: Bench) -> None
 
 def test_a_replay_puts_the_wanted_into_their_queue_as_if_new(bench: Bench) -> None:
     for n in range(3):
-        bury(bench, n)
+        add_dead_letter(bench, n)
     looked: list[None] = []
     taken = bench.letters.take(
         lambda letter: letter.message.id != "id-1", True, lambda: looked.append(None)
@@ -292,7 +292,7 @@ def test_a_replay_puts_the_wanted_into_their_queue_as_if_new(bench: Bench) -> No
 
 def test_a_purge_removes_the_wanted_and_sends_nothing(bench: Bench) -> None:
     for n in range(3):
-        bury(bench, n)
+        add_dead_letter(bench, n)
     assert (
         bench.letters.take(lambda letter: letter.message.id == "id-1", replay=False)
         == 1
@@ -302,7 +302,7 @@ def test_a_purge_removes_the_wanted_and_sends_nothing(bench: Bench) -> None:
 
 
 def test_two_who_take_at_once_replay_each_letter_once(bench: Bench) -> None:
-    bury(bench, 1)
+    add_dead_letter(bench, 1)
 
     def take_it_from_under(letter: t.Any) -> bool:
         if bench.letters.count():

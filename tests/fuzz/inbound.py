@@ -27,7 +27,7 @@ from flask_qconsume.brokers.rabbitmq import incoming as arrivals
 from flask_qconsume.brokers.rabbitmq.amqp import frames as frames
 from flask_qconsume.brokers.rabbitmq.pending_publish import Parcel
 from flask_qconsume.brokers.redis_lists import envelope
-from flask_qconsume.brokers.redis_streams import envelope as entries
+from flask_qconsume.brokers.redis_streams import entries
 from flask_qconsume.errors import UndecodableMessage
 from flask_qconsume.message import Message
 
@@ -54,10 +54,10 @@ def redis(data: bytes) -> None:
     """An element of a list."""
     taps = Taps(data)
     element = _element(taps)
-    message = envelope.opened(element, QUEUE)
+    message = envelope.read_element(element, QUEUE)
     _check(message, _by_redis)
-    assert envelope.reference(element) == envelope.reference(element)
-    marked = envelope.opened(envelope.redelivered(element, QUEUE), QUEUE)
+    assert envelope.read_reference(element) == envelope.read_reference(element)
+    marked = envelope.read_element(envelope.mark_redelivered(element, QUEUE), QUEUE)
     assert (marked.raw, marked.id, marked.redelivered) == (
         message.raw,
         message.id,
@@ -69,11 +69,11 @@ def redis_streams(data: bytes) -> None:
     """An entry of a stream, and a member of a sorted set."""
     taps = Taps(data)
     fields = list(_fields(taps))
-    message = entries.opened(fields, QUEUE, "body", taps.pick((False, True)))
+    message = entries.read_entry(fields, QUEUE, "body", taps.pick((False, True)))
     _check(message, _by_streams)
     member = taps.rest()
-    found, ref = entries.unpacked(member, QUEUE)
-    assert (found.raw, ref) == (entries.unpacked(member, QUEUE)[0].raw, ref)
+    found, ref = entries.unpack_member(member, QUEUE)
+    assert (found.raw, ref) == (entries.unpack_member(member, QUEUE)[0].raw, ref)
     _check(found, _by_streams)
 
 
@@ -196,17 +196,21 @@ def _read_back(parcel: Parcel) -> Message:
 
 def _by_redis(message: Message, headers: Mapping[str, t.Any]) -> Message:
     properties = basic_properties.encode_copy(message, headers)
-    sealed = envelope.sealed(properties, message.raw, exchange="", routing_key=QUEUE)
-    return envelope.opened(sealed, QUEUE)
+    sealed = envelope.encode_envelope(
+        properties, message.raw, exchange="", routing_key=QUEUE
+    )
+    return envelope.read_element(sealed, QUEUE)
 
 
 def _by_streams(message: Message, headers: Mapping[str, t.Any]) -> Message:
     properties = basic_properties.encode_copy(message, headers)
-    entry = entries.sealed(properties, message.raw, exchange="", routing_key=QUEUE)
-    packed, _ = entries.unpacked(entry.packed(0), QUEUE)
+    entry = entries.encode_entry(
+        properties, message.raw, exchange="", routing_key=QUEUE
+    )
+    packed, _ = entries.unpack_member(entry.pack(0), QUEUE)
     assert packed.raw == entry.body
     fields = (b"body", entry.body, b"x-qconsume", entry.meta)
-    return entries.opened(fields, QUEUE, "body")
+    return entries.read_entry(fields, QUEUE, "body")
 
 
 def _by_kafka(message: Message, headers: Mapping[str, t.Any]) -> Message:

@@ -21,7 +21,7 @@ from flask_qconsume.brokers.rabbitmq.amqp import frames as frames
 from flask_qconsume.brokers.rabbitmq.amqp import properties as amqp_properties
 from flask_qconsume.brokers.rabbitmq.pending_publish import Parcel
 from flask_qconsume.brokers.redis_lists import envelope
-from flask_qconsume.brokers.redis_streams import envelope as entries
+from flask_qconsume.brokers.redis_streams import entries
 from flask_qconsume.errors import PublishError
 from flask_qconsume.errors import UnsupportedByBroker
 from flask_qconsume.formats.table import BUILT_IN
@@ -141,24 +141,24 @@ def _by_rabbitmq(message: Outgoing) -> Message:
 
 
 def _by_redis(message: Outgoing) -> Message:
-    element = envelope.sealed(
+    element = envelope.encode_envelope(
         basic_properties.encode_outgoing(message),
         message.body,
         exchange=message.exchange,
         routing_key=message.routing_key,
     )
-    return envelope.opened(element, "q")
+    return envelope.read_element(element, "q")
 
 
 def _by_streams(message: Outgoing) -> Message:
-    entry = entries.sealed(
+    entry = entries.encode_entry(
         basic_properties.encode_outgoing(message),
         message.body,
         exchange=message.exchange,
         routing_key=message.routing_key,
     )
     fields = (b"body", entry.body, entries.META.encode(), entry.meta)
-    return entries.opened(fields, "q", "body")
+    return entries.read_entry(fields, "q", "body")
 
 
 def _by_kafka(message: Outgoing) -> Message:

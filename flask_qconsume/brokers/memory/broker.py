@@ -27,8 +27,8 @@ from .capabilities import CAPABILITIES
 from .dead_letters import MemoryDeadLetters
 from .link import MemoryLink
 from .store import Store
-from .store import entry_of
-from .store import store_named
+from .store import create_stored
+from .store import get_named_store
 
 
 class Memory(Broker):
@@ -40,7 +40,7 @@ class Memory(Broker):
     def __init__(self, settings: Settings, topology: Topology) -> None:
         super().__init__(settings, topology)
         name = settings.broker_url.partition("://")[2].strip("/")
-        self.store = store_named(name) if name else Store()
+        self.store = get_named_store(name) if name else Store()
         self._declared = False
 
     @property
@@ -85,7 +85,7 @@ class Memory(Broker):
     def depth(self, queue: str) -> int:
         if any(queue == plan.name for plan in self.topology.queues):
             return self.store.depth(queue)
-        return len(self.store.graves(queue)) or self.store.depth(queue)
+        return len(self.store.dead_letters(queue)) or self.store.depth(queue)
 
     def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
         waiting = self.store.queue(plan.suspects).ready()
@@ -102,7 +102,7 @@ class Memory(Broker):
         """There is nothing to close; the messages stay."""
 
     def count_kept_in_process(self) -> int:
-        return self.store.held()
+        return self.store.count_messages()
 
     def _declare_once(self) -> None:
         if not self._declared:
@@ -124,7 +124,7 @@ class Memory(Broker):
             )
 
     def _publish(self, message: Outgoing) -> Exception | None:
-        names = self.store.routes(message.exchange, message.routing_key)
+        names = self.store.find_queues(message.exchange, message.routing_key)
         if not names and message.mandatory:
             return make_unroutable_error(message)
         for name in names:
@@ -142,4 +142,4 @@ class Memory(Broker):
             properties=properties,
             headers=properties["headers"],
         )
-        self.store.queue(name).put([entry_of(arrived)], message.delay)
+        self.store.queue(name).put([create_stored(arrived)], message.delay)

@@ -11,23 +11,25 @@ from ...broker.base import DeadLetters
 from ...broker.headers import make_replay_headers
 from ...broker.headers import select_own
 from ...broker.topology import QueuePlan
-from .store import Grave
 from .store import Store
-from .store import entry_of
+from .store import StoredDeadLetter
+from .store import create_stored
 
 
 class MemoryDeadLetters(DeadLetters):
-    """Reads and removes what :meth:`Store.bury` keeps."""
+    """Reads and removes what :meth:`Store.add_dead_letter` keeps."""
 
     def __init__(self, store: Store, plan: QueuePlan) -> None:
         self._store = store
         self._plan = plan
 
     def count(self) -> int:
-        return len(self._store.graves(self._plan.dead))
+        return len(self._store.dead_letters(self._plan.dead))
 
     def __iter__(self) -> Iterator[DeadLetter]:
-        return (self._letter(grave) for grave in self._store.graves(self._plan.dead))
+        return (
+            self._letter(letter) for letter in self._store.dead_letters(self._plan.dead)
+        )
 
     def take(
         self,
@@ -36,17 +38,17 @@ class MemoryDeadLetters(DeadLetters):
         progress: t.Callable[[], t.Any] = lambda: None,
     ) -> int:
         taken = 0
-        for grave in self._store.graves(self._plan.dead):
-            if wanted(self._letter(grave)) and self._remove(grave, replay):
+        for letter in self._store.dead_letters(self._plan.dead):
+            if wanted(self._letter(letter)) and self._remove(letter, replay):
                 taken += 1
             progress()
         return taken
 
-    def _remove(self, grave: Grave, replay: bool) -> bool:
-        if not self._store.exhume(self._plan.dead, grave):
+    def _remove(self, letter: StoredDeadLetter, replay: bool) -> bool:
+        if not self._store.remove_dead_letter(self._plan.dead, letter):
             return False
         if replay:
-            message = grave.message
+            message = letter.message
             fresh = dataclasses.replace(
                 message,
                 headers=make_replay_headers(message.headers),
@@ -54,13 +56,13 @@ class MemoryDeadLetters(DeadLetters):
                 deaths=0,
                 expires_at=None,
             )
-            self._store.queue(self._plan.name).put([entry_of(fresh)])
+            self._store.queue(self._plan.name).put([create_stored(fresh)])
         return True
 
-    def _letter(self, grave: Grave) -> DeadLetter:
+    def _letter(self, letter: StoredDeadLetter) -> DeadLetter:
         return DeadLetter(
-            ref=str(grave.number),
+            ref=str(letter.number),
             queue=self._plan.name,
-            message=grave.message,
-            headers=select_own(grave.message.headers),
+            message=letter.message,
+            headers=select_own(letter.message.headers),
         )

@@ -14,10 +14,10 @@ from ...broker.properties import encode_copy
 from ...broker.properties import read_message
 from ...broker.topology import QueuePlan
 from ...message import Message
-from .store import Entry
 from .store import Store
-from .store import again
-from .store import entry_of
+from .store import StoredMessage
+from .store import copy_for_redelivery
+from .store import create_stored
 
 
 class MemoryLink(Link):
@@ -29,7 +29,7 @@ class MemoryLink(Link):
         super().__init__(plan, lane)
         self._store = store
         self._queue = store.queue(self.queue)
-        self._unsettled: dict[int, Entry] = {}
+        self._unsettled: dict[int, StoredMessage] = {}
         self._lock = threading.Lock()
         self._paused = False
 
@@ -65,7 +65,9 @@ class MemoryLink(Link):
     def close(self) -> None:
         with self._lock:
             self.closed = True
-            unsettled = [again(entry) for entry in self._unsettled.values()]
+            unsettled = [
+                copy_for_redelivery(entry) for entry in self._unsettled.values()
+            ]
             self._unsettled.clear()
         # Their numbers are kept, so they come to stand where they stood.
         self._queue.put(unsettled)
@@ -77,14 +79,14 @@ class MemoryLink(Link):
     def _put(self, forward: Forward) -> None:
         suspects = forward.lane is Lane.SUSPECTS
         name = self.plan.suspects if suspects else self.plan.name
-        message = copied(forward.delivery.message, forward, name)
+        message = create_copy(forward.delivery.message, forward, name)
         if forward.lane is Lane.DEAD:
-            self._store.bury(self.plan.dead, message, forward.expires)
+            self._store.add_dead_letter(self.plan.dead, message, forward.expires)
         else:
-            self._store.queue(name).put([entry_of(message)], forward.delay)
+            self._store.queue(name).put([create_stored(message)], forward.delay)
 
 
-def copied(message: Message, forward: Forward, queue: str) -> Message:
+def create_copy(message: Message, forward: Forward, queue: str) -> Message:
     """The copy that goes elsewhere, as it would arrive from any other broker."""
     properties = encode_copy(message, forward.headers)
     arrived = read_message(

@@ -22,7 +22,7 @@ from ...message import Message
 _numbers = count()
 
 
-class Entry(t.NamedTuple):
+class StoredMessage(t.NamedTuple):
     """A message in a queue; sorts by priority, then by age."""
 
     rank: int
@@ -30,12 +30,12 @@ class Entry(t.NamedTuple):
     message: Message
 
 
-def entry_of(message: Message) -> Entry:
+def create_stored(message: Message) -> StoredMessage:
     """A new entry, behind all others of its priority."""
-    return Entry(-(message.priority or 0), next(_numbers), message)
+    return StoredMessage(-(message.priority or 0), next(_numbers), message)
 
 
-def again(entry: Entry) -> Entry:
+def copy_for_redelivery(entry: StoredMessage) -> StoredMessage:
     """An entry that comes back, with a message of its own.
 
     A handler that does not end may have the one that it was given for ever.
@@ -49,10 +49,10 @@ class MemoryQueue:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.changed = threading.Condition()
         self._clock = clock
-        self._ready: list[Entry] = []
-        self._delayed: list[tuple[float, Entry]] = []
+        self._ready: list[StoredMessage] = []
+        self._delayed: list[tuple[float, StoredMessage]] = []
 
-    def put(self, entries: t.Iterable[Entry], delay: float = 0.0) -> None:
+    def put(self, entries: t.Iterable[StoredMessage], delay: float = 0.0) -> None:
         """Add entries, new ones or ones that come back; each to its place."""
         with self.changed:
             for entry in entries:
@@ -62,11 +62,11 @@ class MemoryQueue:
                     heapq.heappush(self._ready, entry)
             self.changed.notify_all()
 
-    def take(self, room: int, closed: Callable[[], bool]) -> list[Entry]:
+    def take(self, room: int, closed: Callable[[], bool]) -> list[StoredMessage]:
         """Wait for entries and take up to ``room``; none once ``closed()`` is true."""
         with self.changed:
             while not closed():
-                due_in = self._ripen()
+                due_in = self._move_due()
                 if self._ready:
                     number = min(room, len(self._ready))
                     return [heapq.heappop(self._ready) for _ in range(number)]
@@ -76,14 +76,14 @@ class MemoryQueue:
     def ready(self) -> list[Message]:
         """What may be taken; looking changes nothing."""
         with self.changed:
-            self._ripen()
+            self._move_due()
             return [entry.message for entry in self._ready]
 
     @property
     def delayed(self) -> int:
         """How many are held back."""
         with self.changed:
-            self._ripen()
+            self._move_due()
             return len(self._delayed)
 
     def wake(self) -> None:
@@ -93,10 +93,10 @@ class MemoryQueue:
 
     def __len__(self) -> int:
         with self.changed:
-            self._ripen()
+            self._move_due()
             return len(self._ready)
 
-    def _ripen(self) -> float | None:
+    def _move_due(self) -> float | None:
         """Move what is due; return the seconds until the next, if there is one."""
         now = self._clock()
         while self._delayed and self._delayed[0][0] <= now:
@@ -105,7 +105,7 @@ class MemoryQueue:
 
 
 @dataclass
-class Grave:
+class StoredDeadLetter:
     """A dead letter and when it is forgotten, on the store's clock."""
 
     number: int
@@ -123,7 +123,7 @@ class Store:
         #: Whether a worker of this process has ever begun to consume.
         self.has_worker = False
         self._queues: dict[str, MemoryQueue] = {}
-        self._graves: dict[str, list[Grave]] = {}
+        self._dead_letters: dict[str, list[StoredDeadLetter]] = {}
 
     def queue(self, name: str) -> MemoryQueue:
         """The queue of that name, made if need be."""
@@ -137,13 +137,15 @@ class Store:
         with self.lock:
             return len(self._queues[name]) if name in self._queues else 0
 
-    def held(self) -> int:
+    def count_messages(self) -> int:
         """How many messages there are, dead letters included."""
         with self.lock:
             waiting = sum(len(q) + q.delayed for q in self._queues.values())
-            return waiting + sum(len(self.graves(name)) for name in list(self._graves))
+            return waiting + sum(
+                len(self.dead_letters(name)) for name in list(self._dead_letters)
+            )
 
-    def routes(self, exchange: str, routing_key: str) -> list[str]:
+    def find_queues(self, exchange: str, routing_key: str) -> list[str]:
         """The names of the queues that get what is published so."""
         with self.lock:
             if not exchange:
@@ -153,28 +155,30 @@ class Store:
                 {b.queue for b in found if matches(b.routing_key, routing_key)}
             )
 
-    def bury(self, name: str, message: Message, expires: float | None) -> None:
+    def add_dead_letter(
+        self, name: str, message: Message, expires: float | None
+    ) -> None:
         """Keep a dead letter for so many seconds, or as long as the store lives."""
         with self.lock:
             until = math.inf if expires is None else self.clock() + expires
-            grave = Grave(next(_numbers), message, until)
-            self._graves.setdefault(name, []).append(grave)
+            letter = StoredDeadLetter(next(_numbers), message, until)
+            self._dead_letters.setdefault(name, []).append(letter)
 
-    def graves(self, name: str) -> list[Grave]:
+    def dead_letters(self, name: str) -> list[StoredDeadLetter]:
         """The dead letters that are not forgotten yet, the oldest first."""
         with self.lock:
             now = self.clock()
-            kept = [g for g in self._graves.get(name, []) if g.until > now]
-            self._graves[name] = kept
+            kept = [g for g in self._dead_letters.get(name, []) if g.until > now]
+            self._dead_letters[name] = kept
             return list(kept)
 
-    def exhume(self, name: str, grave: Grave) -> bool:
+    def remove_dead_letter(self, name: str, letter: StoredDeadLetter) -> bool:
         """Remove one dead letter; false if it is gone already."""
         with self.lock:
-            graves = self._graves.get(name, [])
-            if grave not in graves:
+            letters = self._dead_letters.get(name, [])
+            if letter not in letters:
                 return False
-            graves.remove(grave)
+            letters.remove(letter)
             return True
 
 
@@ -182,6 +186,6 @@ class Store:
 _named: PerProcess[WeakValueDictionary[str, Store]] = PerProcess(WeakValueDictionary)
 
 
-def store_named(name: str) -> Store:
+def get_named_store(name: str) -> Store:
     """The store that all brokers of that name share, as long as one of them lives."""
     return _named.get().setdefault(name, Store())

@@ -31,7 +31,7 @@ _pattern: t.Any = t.cast(t.Any, TopicExchange)(None).key_to_pattern
 
 
 @dataclass(frozen=True, order=True)
-class Member:
+class BindingEntry:
     """One member of an exchange's set."""
 
     exchange: str
@@ -50,20 +50,20 @@ class Member:
         return Binding(self.queue, self.exchange, self.routing_key)
 
 
-class _Places(t.Protocol):
+class _ExchangeKeys(t.Protocol):
     """What is to be known of a layout here."""
 
     @property
     def sep(self) -> str: ...
 
-    def binding_sets(self, exchange: str) -> list[str]: ...
+    def binding_keys(self, exchange: str) -> list[str]: ...
 
 
 @dataclass(frozen=True)
 class _Table:
     """What was read of one exchange."""
 
-    members: tuple[Member, ...]
+    members: tuple[BindingEntry, ...]
     read_at: float
     found: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -80,7 +80,7 @@ class _Table:
 class Bindings:
     """Which queues are bound to which exchange."""
 
-    def __init__(self, server: Server, layout: _Places) -> None:
+    def __init__(self, server: Server, layout: _ExchangeKeys) -> None:
         self._server = server
         self._layout = layout
         self._tables: dict[str, _Table] = {}
@@ -100,14 +100,18 @@ class Bindings:
         """Read everything again when it is asked for."""
         self._tables.clear()
 
-    def members(self, exchange: str, timeout: float | None = None) -> list[Member]:
+    def read_entries(
+        self, exchange: str, timeout: float | None = None
+    ) -> list[BindingEntry]:
         """All bindings of an exchange, as they are now."""
-        key = self._layout.binding_sets(exchange)[0]
+        key = self._layout.binding_keys(exchange)[0]
         raw = self._server.commands([("SMEMBERS", key)], timeout)[0]
         parts = (m.decode("utf-8", "replace").split(self._layout.sep) for m in raw)
-        return sorted(Member(exchange, *p) for p in parts if len(p) == 3)
+        return sorted(BindingEntry(exchange, *p) for p in parts if len(p) == 3)
 
-    def add(self, members: Iterable[Member], timeout: float | None = None) -> None:
+    def add(
+        self, members: Iterable[BindingEntry], timeout: float | None = None
+    ) -> None:
         """Bind; what is bound already stays as it is."""
         self._write("SADD", members, timeout)
 
@@ -115,16 +119,16 @@ class Bindings:
         """Unbind."""
         wanted = set(bindings)
         for exchange in sorted({binding.exchange for binding in wanted}):
-            found = self.members(exchange)
+            found = self.read_entries(exchange)
             self._write("SREM", [m for m in found if m.binding in wanted])
 
     def _write(
-        self, verb: str, members: Iterable[Member], timeout: float | None = None
+        self, verb: str, members: Iterable[BindingEntry], timeout: float | None = None
     ) -> None:
         commands: list[Command] = []
         for m in members:
             text = self._layout.sep.join((m.routing_key, m.pattern, m.queue))
-            keys = self._layout.binding_sets(m.exchange)
+            keys = self._layout.binding_keys(m.exchange)
             commands.extend((verb, key, text) for key in keys)
         self._server.commands(commands, timeout)
         self.forget()
@@ -132,25 +136,25 @@ class Bindings:
     def _table(self, exchange: str, timeout: float | None) -> _Table:
         # The time before the read: what is bound meanwhile may be missing.
         now = time.monotonic()
-        table = _Table(tuple(self.members(exchange, timeout)), now)
+        table = _Table(tuple(self.read_entries(exchange, timeout)), now)
         self._tables[exchange] = table
         return table
 
 
-def wanted_by(topology: Topology) -> list[Member]:
+def list_wanted_bindings(topology: Topology) -> list[BindingEntry]:
     """Every binding that the code asks for, as kombu would write it.
 
     :raises UnsupportedByBroker: for a given queue that cannot be had here.
     """
     ours = [
-        Member(b.exchange, b.routing_key, _pattern(b.routing_key), b.queue)
+        BindingEntry(b.exchange, b.routing_key, _pattern(b.routing_key), b.queue)
         for b in topology.bindings
     ]
     given = [plan.given for plan in topology.queues if plan.given is not None]
     return sorted({*ours, *(m for queue in given for m in _of_given(queue))})
 
 
-def _of_given(queue: t.Any) -> list[Member]:
+def _of_given(queue: t.Any) -> list[BindingEntry]:
     """The bindings of a :class:`kombu.Queue`."""
     if queue.expires is not None or "x-expires" in (queue.queue_arguments or {}):
         raise UnsupportedByBroker(
@@ -163,7 +167,7 @@ def _of_given(queue: t.Any) -> list[Member]:
     return [_of_pair(queue.name, *pair) for pair in pairs]
 
 
-def _of_pair(queue: str, exchange: t.Any, routing_key: str | None) -> Member:
+def _of_pair(queue: str, exchange: t.Any, routing_key: str | None) -> BindingEntry:
     if exchange.type not in {"direct", "topic"}:
         raise UnsupportedByBroker(
             f"The queue '{queue}' is bound to '{exchange.name}', a {exchange.type}"
@@ -171,6 +175,6 @@ def _of_pair(queue: str, exchange: t.Any, routing_key: str | None) -> Member:
             " a topic exchange with the routing key '#'."
         )
     key = routing_key or ""
-    return Member(
+    return BindingEntry(
         exchange.name, key, _pattern(key) if exchange.type == "topic" else "", queue
     )

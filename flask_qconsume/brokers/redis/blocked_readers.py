@@ -19,20 +19,20 @@ from .scripts import Call
 logger = get_logger("flask_qconsume.redis")
 
 #: Seconds between two looks: so late may come what ends no wait.
-EVERY = 1.0
+POLL_INTERVAL = 1.0
 
 
 class Waiting(t.Protocol):
     """A link that may be waiting."""
 
-    def unseen(self) -> Call | None:
+    def create_poll_call(self) -> Call | None:
         """What tells if it waits for too long; ``None`` if it does not wait."""
 
-    def tell_unseen(self, answer: t.Any) -> None:
+    def note_poll_answer(self, answer: t.Any) -> None:
         """What came of that."""
 
 
-class Unseen:
+class BlockedReaderPoller:
     """Looks for what waits do not see, as long as there are links.
 
     :param run: Runs scripts in one round trip; an error of Redis' is an answer.
@@ -40,7 +40,9 @@ class Unseen:
     """
 
     def __init__(
-        self, run: Callable[[Sequence[Call]], Sequence[t.Any]], every: float = EVERY
+        self,
+        run: Callable[[Sequence[Call]], Sequence[t.Any]],
+        every: float = POLL_INTERVAL,
     ) -> None:
         self._run = run
         self._every = every
@@ -68,14 +70,18 @@ class Unseen:
 
     def look(self) -> None:
         """Look once, and tell each of those that wait."""
-        asked = [(link, call) for link in list(self._links) if (call := link.unseen())]
+        asked = [
+            (link, call)
+            for link in list(self._links)
+            if (call := link.create_poll_call())
+        ]
         try:
             answers = self._run([call for _, call in asked]) if asked else ()
         except BrokerError:
             return  # Those that wait find out by themselves that it is away.
         for (link, _), answer in zip(asked, answers, strict=True):
             if not isinstance(answer, Exception):
-                link.tell_unseen(answer)
+                link.note_poll_answer(answer)
 
     def _go_on(self) -> None:
         while not self._is_over():

@@ -24,14 +24,14 @@ from ...first_use import PerProcess
 from ...message import Outgoing
 from ...settings import Settings
 from ...text import quote
+from .bindings import BindingEntry
 from .bindings import Bindings
-from .bindings import Member
-from .bindings import wanted_by
-from .errors import Full
-from .errors import Moved
-from .errors import not_followed
-from .eviction import evictions
-from .link import HoldingLink
+from .bindings import list_wanted_bindings
+from .errors import MemoryFull
+from .errors import SlotMoved
+from .errors import create_cluster_error
+from .eviction import describe_evictions
+from .link import RedisLink
 from .publisher import Publisher
 from .shared import Shared
 
@@ -46,23 +46,23 @@ class Keys(t.Protocol):
         """What stands between the parts of a binding."""
 
     @property
-    def shared(self) -> Sequence[str]:
+    def shared_keys(self) -> Sequence[str]:
         """Keys of kombu's that all queues use."""
 
-    def keys(self, queue: str) -> Iterable[tuple[str, str]]:
+    def describe_keys(self, queue: str) -> Iterable[tuple[str, str]]:
         """The keys of a queue, each with what it is; ``{}`` stands for the queue."""
 
-    def dead(self, queue: str) -> str:
+    def dead_key(self, queue: str) -> str:
         """The key of dead letters."""
 
-    def binding_sets(self, exchange: str) -> list[str]:
+    def binding_keys(self, exchange: str) -> list[str]:
         """The keys of an exchange."""
 
 
 class RedisBroker(Broker, t.Generic[L]):
     """Bindings in sets, publishing by scripts; a subclass knows where messages lie."""
 
-    link: t.ClassVar[type[HoldingLink]]
+    link: t.ClassVar[type[RedisLink]]
     #: What puts messages into the queues.
     publisher: t.ClassVar[type[Publisher]]
 
@@ -89,19 +89,19 @@ class RedisBroker(Broker, t.Generic[L]):
         for plan in self.topology.queues:
             main, suspects, dead = list_names(plan)
             for name in (main, suspects):
-                for key, what in layout.keys(name.text):
+                for key, what in layout.describe_keys(name.text):
                     yield name._replace(text=key, what=what.format(name.what))
-            yield dead._replace(text=layout.dead(dead.text))
+            yield dead._replace(text=layout.dead_key(dead.text))
         for exchange in sorted({b.exchange for b in self.topology.bindings}):
-            for key in layout.binding_sets(exchange):
+            for key in layout.binding_keys(exchange):
                 yield Name(key, f"the bindings of the exchange {quote(exchange)}")
-        for key in layout.shared:
+        for key in layout.shared_keys:
             yield Name(key, "what kombu's consumers hold")
 
     def companion_names(self, plan: QueuePlan) -> tuple[str, str]:
         layout = t.cast(Keys, self._shared.layout)
-        ((suspects, _), *_) = layout.keys(plan.suspects)
-        return suspects, layout.dead(plan.dead)
+        ((suspects, _), *_) = layout.describe_keys(plan.suspects)
+        return suspects, layout.dead_key(plan.dead)
 
     def check_names(self) -> None:
         sep = t.cast(Keys, self._shared.layout).sep
@@ -132,23 +132,23 @@ class RedisBroker(Broker, t.Generic[L]):
     def declare(self) -> None:
         try:
             self._declare(None)
-        except Full as error:
+        except MemoryFull as error:
             raise BrokerUnavailable(_unbound(error)) from error
 
     def stale_bindings(self) -> list[Binding]:
         queues = {plan.name for plan in self.topology.queues}
-        asked_for = {member.binding for member in wanted_by(self.topology)}
+        asked_for = {member.binding for member in list_wanted_bindings(self.topology)}
         found = set(self.find_bindings(self._bound_to))
         return sorted(b for b in found - asked_for if b.queue in queues)
 
     def _bound_to(self, exchange: str) -> list[Binding]:
-        return [member.binding for member in self._bindings.members(exchange)]
+        return [member.binding for member in self._bindings.read_entries(exchange)]
 
     def unbind(self, bindings: Sequence[Binding]) -> None:
         self._bindings.remove(bindings)
 
     def caveats(self) -> list[str]:
-        return list(evictions(self._shared.server))
+        return list(describe_evictions(self._shared.server))
 
     def is_reachable(self) -> bool:
         return self._shared.server.answers()
@@ -159,27 +159,27 @@ class RedisBroker(Broker, t.Generic[L]):
     def _declare(self, timeout: float | None) -> None:
         """Declare, or check.
 
-        :raises Full: if a binding that is not there yet cannot be written.
+        :raises MemoryFull: if a binding that is not there yet cannot be written.
         """
         try:
             if self.settings.declare != "never":
                 self._shared.server.check_replicas(timeout)
                 self._check_keys(timeout)
                 self._bind(timeout)
-        except Moved as error:
+        except SlotMoved as error:
             if self._shared.server.follows_slots:
                 raise
-            raise not_followed(error) from error
+            raise create_cluster_error(error) from error
         self._declared_here.get().set()
 
     def _bind(self, timeout: float | None) -> None:
-        wanted = wanted_by(self.topology)
+        wanted = list_wanted_bindings(self.topology)
         if self.settings.declare == "passive":
             self._check_bound(wanted, timeout)
             return
         try:
             self._bindings.add(wanted, timeout)
-        except Full:
+        except MemoryFull:
             if self._unbound(wanted, timeout):
                 raise
 
@@ -195,7 +195,7 @@ class RedisBroker(Broker, t.Generic[L]):
         """
         try:
             self._prepare(None)
-        except Full as error:
+        except MemoryFull as error:
             self._shared.warn(_unbound(error))
 
     def _redeclare(self, timeout: float) -> None:
@@ -224,7 +224,7 @@ class RedisBroker(Broker, t.Generic[L]):
                     " remove the key."
                 )
 
-    def _check_bound(self, wanted: list[Member], timeout: float | None) -> None:
+    def _check_bound(self, wanted: list[BindingEntry], timeout: float | None) -> None:
         missing = self._unbound(wanted, timeout)
         if missing:
             first = missing[0]
@@ -235,18 +235,20 @@ class RedisBroker(Broker, t.Generic[L]):
                 " 'flask qconsume declare' where it is 'auto'."
             )
 
-    def _unbound(self, wanted: list[Member], timeout: float | None) -> list[Binding]:
+    def _unbound(
+        self, wanted: list[BindingEntry], timeout: float | None
+    ) -> list[Binding]:
         """The bindings that are not there."""
         exchanges = {member.exchange for member in wanted}
         found = {
             member.binding
             for exchange in exchanges
-            for member in self._bindings.members(exchange, timeout)
+            for member in self._bindings.read_entries(exchange, timeout)
         }
         return sorted({member.binding for member in wanted} - found)
 
 
-def _unbound(error: Full) -> str:
+def _unbound(error: MemoryFull) -> str:
     return (
         f"Bindings of the app's queues are missing, and cannot be written: {error} They"
         " are written once there is room; consumers read meanwhile, which makes some."

@@ -23,7 +23,7 @@ _FIRST_PAGE = 5
 _BYTES = 4 * 1024 * 1024
 
 
-class KeptElements(DeadLetters):
+class SortedSetDeadLetters(DeadLetters):
     """Elements of a sorted set that are still to be kept, whatever they look like."""
 
     def __init__(self, plan: QueuePlan, shared: Shared[t.Any], key: str) -> None:

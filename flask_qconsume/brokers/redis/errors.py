@@ -25,11 +25,11 @@ class AnswerLost(BrokerUnavailable):
     """A connection was lost after we had sent something by it."""
 
 
-class Full(PublishRefused):
+class MemoryFull(PublishRefused):
     """Redis is at its ``maxmemory``: it takes no more, and gives what it has."""
 
 
-class Moved(BrokerUnavailable):
+class SlotMoved(BrokerUnavailable):
     """A node of a cluster does not have the slot of the keys, or not any more."""
 
     def __init__(self, error: exceptions.AskError) -> None:
@@ -102,7 +102,7 @@ MEANINGS: t.Mapping[str, Meaning] = {
         " name; set 'QCONSUME_QUEUE_PREFIX' or remove the key.",
     ),
     "OOM": Meaning(
-        Full,
+        MemoryFull,
         "Redis refused the message: {0}. It is out of memory ('maxmemory'); consume, or"
         " give it more.",
     ),
@@ -191,12 +191,12 @@ _IN_SCRIPT = re.compile(
 )
 
 
-def code_of(error: Exception) -> str:
+def error_code(error: Exception) -> str:
     """What Redis calls an error, or a word of ours where it has no code for it.
 
-    >>> code_of(exceptions.ResponseError("BUSY Redis is busy running a script"))
+    >>> error_code(exceptions.ResponseError("BUSY Redis is busy running a script"))
     'BUSY'
-    >>> code_of(exceptions.ResponseError("unknown command 'OOM'"))
+    >>> error_code(exceptions.ResponseError("unknown command 'OOM'"))
     'UNKNOWN'
     """
     for kind in type(error).__mro__:
@@ -207,31 +207,31 @@ def code_of(error: Exception) -> str:
     return next(found, text.partition(" ")[0])
 
 
-def words_of(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """What an error says, without a full stop."""
     return str(error).strip().rstrip(".") or type(error).__name__
 
 
-def translated(error: Exception, *, sent: bool = False) -> BrokerError:
+def translate_error(error: Exception, *, sent: bool = False) -> BrokerError:
     """Our error for one of redis-py's.
 
     :param sent: Whether Redis may have done what we asked for.
     """
     if isinstance(error, exceptions.AskError):  # MovedError is one of them.
-        return Moved(error)
+        return SlotMoved(error)
     kind, sentence = _meaning(error)
-    text = words_of(error)
+    text = error_text(error)
     lost = sent and kind is BrokerUnavailable
     return (AnswerLost if lost else kind)(sentence.format(text))
 
 
-def not_followed(error: Moved) -> BrokerError:
-    """What :class:`Moved` means to a client that follows no slots."""
+def create_cluster_error(error: SlotMoved) -> BrokerError:
+    """What :class:`SlotMoved` means to a client that follows no slots."""
     kind, sentence = _A_CLUSTER
     return kind(sentence.format(str(error).rstrip(".")))
 
 
-def like(error: BrokerError) -> BrokerError:
+def copy_error(error: BrokerError) -> BrokerError:
     """The same for somebody else: an exception is raised in one place only."""
     kind = BrokerUnavailable if isinstance(error, BrokerUnavailable) else type(error)
     found = kind(str(error))
@@ -241,7 +241,7 @@ def like(error: BrokerError) -> BrokerError:
 
 def _meaning(error: Exception) -> Meaning:
     # redis-py makes a refused password a ConnectionError, so outages come last.
-    found = MEANINGS.get(code_of(error))
+    found = MEANINGS.get(error_code(error))
     if found is not None:
         return found
     return _OUTAGE if isinstance(error, _OUTAGES) else _ANY

@@ -18,7 +18,7 @@ _SAFE = "noeviction"
 _REMEDY = f"Set 'maxmemory-policy' to '{_SAFE}' (redis.conf, or CONFIG SET)."
 
 
-def evictions(server: Server) -> Iterator[str]:
+def describe_evictions(server: Server) -> Iterator[str]:
     """What each node may do to messages when it is full, in sentences.
 
     :raises BrokerUnavailable: if a node does not answer.
@@ -29,10 +29,10 @@ def evictions(server: Server) -> Iterator[str]:
     for policy, addresses in found.items():
         if policy != _SAFE:
             where = ", ".join(filter(None, addresses))
-            yield _said(policy, f" ({where})" if where else "")
+            yield _describe_policy(policy, f" ({where})" if where else "")
 
 
-def _said(policy: str | None, where: str) -> str:
+def _describe_policy(policy: str | None, where: str) -> str:
     if policy is None:
         return (
             f"It is not known whether Redis{where} evicts messages when its memory is"

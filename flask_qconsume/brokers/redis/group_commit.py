@@ -16,17 +16,17 @@ from collections.abc import Sequence
 
 from ...errors import BrokerError
 from ...errors import BrokerUnavailable
-from .errors import like
+from .errors import copy_error
 from .scripts import Call
 
 #: How many messages go together at the most; whoever comes with more goes alone.
 _MOST = 200
 
 #: Sends for all of these.
-Lead = Callable[[Sequence["Turn"]], None]
+Lead = Callable[[Sequence["CallerBatch"]], None]
 
 
-class Turn:
+class CallerBatch:
     """One who waits until its messages were sent; once more if that failed.
 
     :param size: How many messages it has.
@@ -51,7 +51,7 @@ class Turn:
             self._asleep.release()
 
 
-class Meeting:
+class GroupCommit:
     """Where they meet: on one hub of gevent's, or in a process without any.
 
     :param leaders: How many may be sending at once.
@@ -59,11 +59,11 @@ class Meeting:
 
     def __init__(self, leaders: int) -> None:
         self._leaders = [threading.Lock() for _ in range(leaders)]
-        self._waiting: dict[Turn, None] = {}
+        self._waiting: dict[CallerBatch, None] = {}
         #: How many are expected to come: as many as went together, one fewer each time.
         self._crowd = 0
 
-    def attend(self, turn: Turn, lead: Lead, deadline: float) -> None:
+    def submit(self, turn: CallerBatch, lead: Lead, deadline: float) -> None:
         """Wait until somebody has sent for a turn, or do it; or until time is over.
 
         :param lead: Called where nobody else is sending, with this turn and others.
@@ -92,7 +92,7 @@ class Meeting:
         return None
 
     def _lead(self, leader: threading.Lock, lead: Lead) -> None:
-        group: list[Turn] = []
+        group: list[CallerBatch] = []
         try:
             if self._crowd > 0 or len(self._waiting) > 1:
                 # Others who were woken with us come as far as this; where Redis is
@@ -113,9 +113,9 @@ class Meeting:
                 turn.served = True
                 turn.wake()
 
-    def _take(self) -> list[Turn]:
+    def _take(self) -> list[CallerBatch]:
         """Those who waited for longest. Each is given to one leader only."""
-        group: list[Turn] = []
+        group: list[CallerBatch] = []
         room = _MOST
         for turn in list(self._waiting):
             if group and turn.size > room:
@@ -137,7 +137,7 @@ class Meeting:
 Run = Callable[[Sequence[Call]], list[t.Any]]
 
 
-class _Beat(Turn):
+class _ScriptBatch(CallerBatch):
     """What one link asks, and what came of it."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
@@ -154,11 +154,11 @@ class _Beat(Turn):
         return self.answers
 
 
-class Beats:
+class GroupedScripts:
     """For one hub of gevent's, or a process without any."""
 
     def __init__(self) -> None:
-        self._meeting = Meeting(leaders=1)
+        self._commit = GroupCommit(leaders=1)
 
     def run(self, calls: Sequence[Call], run: Run, timeout: float) -> Sequence[t.Any]:
         """Run scripts together with those of others; an error of Redis' is an answer.
@@ -166,21 +166,21 @@ class Beats:
         :param timeout: Seconds that others may take who are before us.
         :raises BrokerError: if the connection is lost.
         """
-        beat = _Beat(calls)
+        beat = _ScriptBatch(calls)
 
-        def lead(beats: Sequence[Turn]) -> None:
-            _run_all(t.cast("Sequence[_Beat]", beats), run)
+        def lead(beats: Sequence[CallerBatch]) -> None:
+            _run_all(t.cast("Sequence[_ScriptBatch]", beats), run)
 
-        self._meeting.attend(beat, lead, time.monotonic() + timeout)
+        self._commit.submit(beat, lead, time.monotonic() + timeout)
         return beat.result()
 
 
-def _run_all(beats: Sequence[_Beat], run: Run) -> None:
+def _run_all(beats: Sequence[_ScriptBatch], run: Run) -> None:
     try:
         answers = iter(run([call for beat in beats for call in beat.calls]))
     except BrokerError as error:
         for beat in beats:
-            beat.error = like(error)
+            beat.error = copy_error(error)
         return
     for beat in beats:
         beat.answers = [next(answers) for _ in beat.calls]

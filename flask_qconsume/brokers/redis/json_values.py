@@ -18,7 +18,7 @@ _decoded = json.JSONDecoder().raw_decode
 _kombu_loads: t.Any = loads
 
 
-def written(envelope: dict[str, t.Any]) -> bytes:
+def encode_json(envelope: dict[str, t.Any]) -> bytes:
     """As JSON, in kombu's way.
 
     :raises PublishRefused: if there is something in it that JSON cannot hold.
@@ -32,7 +32,7 @@ def written(envelope: dict[str, t.Any]) -> bytes:
         ) from error
 
 
-def read_json(element: bytes) -> t.Any:
+def decode_json(element: bytes) -> t.Any:
     """What was written as JSON, in kombu's way or anybody else's.
 
     :raises TooManyItems: for what is a large body rather than an envelope.

@@ -26,14 +26,14 @@ K = t.TypeVar("K", bound=t.Hashable)
 _CHUNK = 500
 
 
-class Holder(abc.ABC):
+class LeasedMessages(abc.ABC):
     """What one link has not settled yet, however it lies in Redis."""
 
     @abc.abstractmethod
     def __contains__(self, tag: str) -> bool: ...
 
     @abc.abstractmethod
-    def pop(self, room: int) -> Call:
+    def create_pop_call(self, room: int) -> Call:
         """The script that takes up to ``room`` messages."""
 
     @abc.abstractmethod
@@ -45,15 +45,15 @@ class Holder(abc.ABC):
         """
 
     @abc.abstractmethod
-    def forward(self, tag: str, place: str, *how: t.Any) -> Call:
+    def create_forward_call(self, tag: str, place: str, *how: t.Any) -> Call:
         """The script that puts a copy to another place and lets go of the message."""
 
     @abc.abstractmethod
-    def settled(self, tags: Iterable[str]) -> None:
+    def mark_settled(self, tags: Iterable[str]) -> None:
         """Count messages as settled."""
 
     @abc.abstractmethod
-    def touch(self) -> None:
+    def extend_leases(self) -> None:
         """Prolong all leases."""
 
     @abc.abstractmethod
@@ -61,11 +61,11 @@ class Holder(abc.ABC):
         """Put messages back, unmarked, to be read first and in their old order."""
 
     @abc.abstractmethod
-    def drop_all(self) -> list[str]:
-        """Hold nothing any more; return what :meth:`give_all_back` has to know."""
+    def forget_all(self) -> list[str]:
+        """Hold nothing any more; return what :meth:`return_forgotten` has to know."""
 
     @abc.abstractmethod
-    def give_all_back(self, dropped: Sequence[str], timeout: float) -> int:
+    def return_forgotten(self, dropped: Sequence[str], timeout: float) -> int:
         """Put back what was dropped, by this link or by one before it."""
 
     @abc.abstractmethod
@@ -76,7 +76,7 @@ class Holder(abc.ABC):
         """
 
 
-class Unmoved(t.Generic[K]):
+class StaleLeases(t.Generic[K]):
     """Tells which of some leases were seen unchanged for too long.
 
     :param lease: Seconds that a lease lasts.
@@ -89,7 +89,7 @@ class Unmoved(t.Generic[K]):
         self._clock = clock
         self._since: dict[K, float] = {}
 
-    def over(self, seen: Iterable[K]) -> list[K]:
+    def find_stale(self, seen: Iterable[K]) -> list[K]:
         """Those that were seen at every look for long enough.
 
         :param seen: All that are suspicious now, each with what a renewal changes.
@@ -99,12 +99,12 @@ class Unmoved(t.Generic[K]):
         return [k for k, since in self._since.items() if now - since >= self._patience]
 
 
-def whoami() -> str:
+def describe_process() -> str:
     """Tells a person who holds a message."""
     return f"flask_qconsume:{socket.gethostname()}:{os.getpid()}"
 
 
-def chunks(tags: Sequence[str]) -> Iterator[Sequence[str]]:
+def split_into_chunks(tags: Sequence[str]) -> Iterator[Sequence[str]]:
     """So many of them as one call takes, again and again."""
     for start in range(0, len(tags), _CHUNK):
         yield tags[start : start + _CHUNK]

@@ -26,13 +26,13 @@ from ...errors import BrokerUnavailable
 from ...errors import PublishRefused
 from ...logs import get_logger
 from ...text import pluralize
-from .blocked_readers import EVERY
-from .errors import code_of
-from .errors import translated
-from .errors import words_of
-from .leases import Holder
+from .blocked_readers import POLL_INTERVAL
+from .errors import error_code
+from .errors import error_text
+from .errors import translate_error
+from .leases import LeasedMessages
 from .scripts import Call
-from .server import good
+from .server import check_answer
 from .shared import Shared
 
 logger = get_logger("flask_qconsume.brokers.redis")
@@ -59,7 +59,7 @@ class LeaseLost(BrokerError):
     """The message was not ours any more: its lease had ended, somebody else has it."""
 
 
-class HoldingLink(Link):
+class RedisLink(Link):
     """One queue of which messages are taken and held in one step.
 
     How they lie in Redis is for a subclass to say.
@@ -86,7 +86,7 @@ class HoldingLink(Link):
         self._reading = threading.Lock()
         self._ended = threading.Event()
         self._longest = min(_WAIT, shared.server.silence / 2)
-        self._wire = shared.server.wire(self._near())
+        self._wire = shared.server.open_connection(self._near())
         try:
             self._id = self._wakeable()
             self._take_up_orphans()
@@ -95,11 +95,11 @@ class HoldingLink(Link):
             raise
         shared.links.add(self)
         if lane is Lane.MAIN:
-            shared.unseen.get().add(self)
+            shared.poller.get().add(self)
 
     def read(self, room: int) -> Sequence[Delivery]:
         if self._paused or self.closed:
-            self._ended.wait(EVERY)
+            self._ended.wait(POLL_INTERVAL)
             return []
         with self._reading:
             if self._ended.is_set():
@@ -139,12 +139,12 @@ class HoldingLink(Link):
     def release(self, deliveries: Sequence[Delivery]) -> None:
         tags = [delivery.tag for delivery in deliveries]
         self._watched(lambda: self._held.give_back(tags))
-        self._held.settled(tags)
+        self._held.mark_settled(tags)
 
     def keep_alive(self) -> None:
         if self.closed:
             return
-        self._watched(self._held.touch)
+        self._watched(self._held.extend_leases)
         self._watched(self._shared.prepare)
         restored = self._watched(self._held.restore_expired)
         if restored:
@@ -167,12 +167,12 @@ class HoldingLink(Link):
             if self._unblocked():
                 break
 
-    def unseen(self) -> Call | None:
+    def create_poll_call(self) -> Call | None:
         """What tells if there is anything that does not end the present wait."""
         left = self._until - time.monotonic()
-        return self._look_beside() if self._waiting and left > EVERY else None
+        return self._look_beside() if self._waiting and left > POLL_INTERVAL else None
 
-    def tell_unseen(self, answer: bytes) -> None:
+    def note_poll_answer(self, answer: bytes) -> None:
         """Wake the reader for what comes before its wait ends.
 
         :param answer: In how many seconds, if ever.
@@ -187,7 +187,7 @@ class HoldingLink(Link):
             self.closed = True
             first = not self._ended.is_set()
             self._ended.set()
-        self._shared.unseen.get().discard(self)
+        self._shared.poller.get().discard(self)
         if first:
             # Not interrupted: what follows the wait may take something even then.
             self.wake()
@@ -199,7 +199,7 @@ class HoldingLink(Link):
         """A key that is where the messages are, if there are several nodes."""
         return ""
 
-    def _holder(self, lease: float) -> Holder:
+    def _holder(self, lease: float) -> LeasedMessages:
         """What knows the messages that this link holds."""
         raise NotImplementedError
 
@@ -251,14 +251,14 @@ class HoldingLink(Link):
         errors = [answer for answer in answers if isinstance(answer, Exception)]
         if not errors:
             return int(answers[0])
-        if code_of(errors[0]) not in LACKING:
-            raise translated(errors[0]) from errors[0]
-        self._longest = min(self._longest, EVERY)
+        if error_code(errors[0]) not in LACKING:
+            raise translate_error(errors[0]) from errors[0]
+        self._longest = min(self._longest, POLL_INTERVAL)
         self._shared.warn(
-            "The waits in Redis cannot be ended before their time:"
-            f" {words_of(errors[0])}. So none takes more than {EVERY:g} s, which costs"
-            " Redis more, and retries and delays may be late by as much. Permit it:"
-            " 'ACL SETUSER … +client|id +client|unblock'."
+            "Blocking reads in Redis cannot be ended early:"
+            f" {error_text(errors[0])}. So each lasts {POLL_INTERVAL:g} s at most,"
+            " which costs Redis more, and retries and delays may be late by as much."
+            " Permit it: 'ACL SETUSER … +client|id +client|unblock'."
         )
         return None
 
@@ -273,7 +273,7 @@ class HoldingLink(Link):
 
     def _pop(self, room: int) -> list[Delivery]:
         """Take what is there, without waiting."""
-        answer = good(self._wire.run([self._held.pop(room)])[0])
+        answer = check_answer(self._wire.run([self._held.create_pop_call(room)])[0])
         return self._looked(self._popped(answer))
 
     def _looked(self, found: list[Delivery]) -> list[Delivery]:
@@ -334,7 +334,7 @@ class HoldingLink(Link):
     def _forwarded(self, delivery: Delivery, answer: t.Any) -> Exception | None:
         if isinstance(answer, BrokerError):
             return answer
-        self._held.settled([delivery.tag])
+        self._held.mark_settled([delivery.tag])
         if answer:
             return None
         return LeaseLost(
@@ -353,10 +353,10 @@ class HoldingLink(Link):
             )
 
     def _give_all_back(self) -> None:
-        tags = self._held.drop_all()
+        tags = self._held.forget_all()
         try:
             if tags:
-                self._held.give_all_back(tags, _GRACE)
+                self._held.return_forgotten(tags, _GRACE)
         except BrokerError:
             self._shared.orphans.setdefault(self.queue, []).extend(tags)
 
@@ -364,7 +364,7 @@ class HoldingLink(Link):
         tags = self._shared.orphans.pop(self.queue, [])
         try:
             if tags:
-                self._held.give_all_back(tags, _GRACE)
+                self._held.return_forgotten(tags, _GRACE)
         except BrokerError:
             self._shared.orphans.setdefault(self.queue, []).extend(tags)
             raise

@@ -18,8 +18,8 @@ from ...errors import PublishTimeout
 from ...message import Outgoing
 from .bindings import Bindings
 from .errors import AnswerLost
-from .errors import like
-from .group_commit import Turn
+from .errors import copy_error
+from .group_commit import CallerBatch
 from .scripts import Call
 from .shared import Shared
 
@@ -33,11 +33,11 @@ Result = Exception | None
 
 
 @dataclass(frozen=True)
-class Routed:
+class RoutedPart:
     """A message on its way to some queues, in one step."""
 
     #: Whose it is, and which one of that caller's.
-    attempt: _Attempts
+    attempt: _PublishBatch
     number: int
     queues: tuple[str, ...]
     call: Call
@@ -70,17 +70,19 @@ class Publisher:
 
     def publish(self, messages: Sequence[Outgoing], timeout: float) -> list[Result]:
         """Publish, trying again until the time is over."""
-        attempt = _Attempts(messages, time.monotonic() + timeout)
-        meeting = self._shared.server.meeting()
+        attempt = _PublishBatch(messages, time.monotonic() + timeout)
+        commit = self._shared.server.group_commit()
         while attempt.goes_on():
 
-            def lead(attempts: Sequence[Turn]) -> None:
-                self._send_all(t.cast("Sequence[_Attempts]", attempts), attempt)
+            def lead(attempts: Sequence[CallerBatch]) -> None:
+                self._send_all(t.cast("Sequence[_PublishBatch]", attempts), attempt)
 
-            meeting.attend(attempt, lead, attempt.deadline)
+            commit.submit(attempt, lead, attempt.deadline)
         return attempt.results()
 
-    def _send_all(self, attempts: Sequence[_Attempts], leader: _Attempts) -> None:
+    def _send_all(
+        self, attempts: Sequence[_PublishBatch], leader: _PublishBatch
+    ) -> None:
         """Send once what is open of each; it has the leader's time."""
         try:
             self._prepare(leader.left)
@@ -91,9 +93,9 @@ class Publisher:
                 attempt.failed(error)
         except BrokerError as error:
             for attempt in attempts:
-                attempt.give_up(error if attempt is leader else like(error))
+                attempt.give_up(error if attempt is leader else copy_error(error))
 
-    def _send(self, portion: Portion, leader: _Attempts) -> None:
+    def _send(self, portion: Portion, leader: _PublishBatch) -> None:
         parts = [part for each in portion for part in self._parts(*each, leader)]
         calls = [part.call for part in parts]
         answers = self._shared.server.publish(calls, leader.left)
@@ -109,8 +111,8 @@ class Publisher:
         self._shared.wake(name for part in parts for name in part.unseen)
 
     def _parts(
-        self, attempt: _Attempts, number: int, leader: _Attempts
-    ) -> list[Routed]:
+        self, attempt: _PublishBatch, number: int, leader: _PublishBatch
+    ) -> list[RoutedPart]:
         """A message on its way, in parts; what has no way is settled by that."""
         try:
             parts = self._routed(attempt, number, leader.left)
@@ -124,13 +126,15 @@ class Publisher:
             attempt.settle(number, None)
         return parts
 
-    def _routed(self, attempt: _Attempts, number: int, left: float) -> list[Routed]:
+    def _routed(
+        self, attempt: _PublishBatch, number: int, left: float
+    ) -> list[RoutedPart]:
         """A message on its way to the queues that do not have it yet, if any."""
         message, there = attempt.messages[number], attempt.there(number)
         queues = [q for q in self._queues(message, left) if q not in there]
         return [
-            Routed(attempt, number, group, *self._addressed(message, group))
-            for group in self._shared.server.together(queues, self._key)
+            RoutedPart(attempt, number, group, *self._addressed(message, group))
+            for group in self._shared.server.group_by_slot(queues, self._key)
         ]
 
     def _key(self, queue: str) -> str:
@@ -156,7 +160,7 @@ class Publisher:
         return queues
 
 
-class _Attempts(Turn):
+class _PublishBatch(CallerBatch):
     """What became of one caller's messages so far."""
 
     def __init__(self, messages: Sequence[Outgoing], deadline: float) -> None:
@@ -234,15 +238,15 @@ class _Attempts(Turn):
                 "Redis did not confirm the message in time; it may have taken it or"
                 f" not. {self._last or ''}".strip()
             )
-        return like(self._last)
+        return copy_error(self._last)
 
 
 #: A message: whose it is, and which one of that caller's.
-One = tuple[_Attempts, int]
+One = tuple[_PublishBatch, int]
 Portion = list[One]
 
 
-def _portions(attempts: Sequence[_Attempts]) -> Iterator[Portion]:
+def _portions(attempts: Sequence[_PublishBatch]) -> Iterator[Portion]:
     """What is to be sent, by round trips."""
     portion: Portion = []
     size = 0

@@ -33,7 +33,7 @@ class Replicas:
     wanted: int = 0
     seconds: float = _SECONDS
 
-    def confirmed(
+    def confirm(
         self, wire: _Wire, answers: Sequence[t.Any], left: float | None
     ) -> list[t.Any]:
         """The answers to scripts that published, errors where replicas lag behind."""
@@ -52,7 +52,7 @@ class Replicas:
         return [a if isinstance(a, BrokerError) else error for a in answers]
 
 
-def replicas_of(options: Mapping[str, t.Any]) -> Replicas:
+def read_replica_options(options: Mapping[str, t.Any]) -> Replicas:
     """What the transport options ask for.
 
     :raises ConfigurationError: if they make no sense.

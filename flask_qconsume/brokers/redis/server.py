@@ -28,11 +28,11 @@ from ...errors import BrokerUnavailable
 from ...errors import ConfigurationError
 from ...first_use import PerProcess
 from ...settings import Settings
-from .errors import translated
-from .group_commit import Beats
-from .group_commit import Meeting
+from .errors import translate_error
+from .group_commit import GroupCommit
+from .group_commit import GroupedScripts
 from .options import connection_options
-from .replicas import replicas_of
+from .replicas import read_replica_options
 from .scripts import Call
 from .security import check_connection
 from .security import problem_of
@@ -52,7 +52,7 @@ _LOOK = 1.0
 _FEW = 4
 
 
-class Wire:
+class RedisConnection:
     """One connection; one greenlet or thread uses it at a time."""
 
     def __init__(self, connection: t.Any, silence: float) -> None:
@@ -66,7 +66,7 @@ class Wire:
         """
         answer = self.pipeline([command], timeout)[0]
         if isinstance(answer, Exception):
-            raise translated(answer) from answer
+            raise translate_error(answer) from answer
         return answer
 
     def pipeline(
@@ -85,7 +85,7 @@ class Wire:
             # Whatever it was, answers may still be on their way to us.
             connection.disconnect()
             if isinstance(error, _ERRORS):
-                raise translated(error, sent=True) from error
+                raise translate_error(error, sent=True) from error
             raise
 
     def run(self, calls: Sequence[Call], timeout: float | None = None) -> list[t.Any]:
@@ -96,7 +96,7 @@ class Wire:
             again = self.pipeline([_by_text(calls[i]) for i in unknown], timeout)
             for i, answer in zip(unknown, again, strict=True):
                 answers[i] = answer
-        return [translated(a) if isinstance(a, Exception) else a for a in answers]
+        return [translate_error(a) if isinstance(a, Exception) else a for a in answers]
 
     def run_after(self, command: Command, call: Call) -> tuple[t.Any, t.Any]:
         """Send a command that waits, and a script that is run as soon as it ends.
@@ -106,7 +106,9 @@ class Wire:
         waited, answer = self.pipeline([command, _by_hash(call)])
         if _is_unknown(answer):
             return waited, self.run([call])[0]
-        return waited, translated(answer) if isinstance(answer, Exception) else answer
+        return waited, translate_error(answer) if isinstance(
+            answer, Exception
+        ) else answer
 
     def interrupt(self) -> None:
         """Make whoever waits for an answer fail at once. For any greenlet or thread."""
@@ -142,7 +144,7 @@ class Wire:
             found.settimeout(timeout)
 
 
-class _Pool:
+class _ConnectionPool:
     """The connections of one process (of one of gevent's hubs, if it is patched)."""
 
     def __init__(self, url: str, options: dict[str, t.Any], leaders: int) -> None:
@@ -167,8 +169,8 @@ class _Pool:
                 f" for Redis: {tls.explain_option_error(error)}."
             ) from error
         #: Those who publish by these connections, and those who are asked if they live.
-        self.meeting = Meeting(leaders)
-        self.beats = Beats()
+        self.group_commit = GroupCommit(leaders)
+        self.grouped_scripts = GroupedScripts()
 
     def take(self) -> t.Any:
         """A connection, opened."""
@@ -177,7 +179,7 @@ class _Pool:
         except _ERRORS as error:
             if problem := problem_of(self.redis, error):
                 raise BrokerRefused(f"No connection to Redis: {problem}") from error
-            raise translated(error) from error
+            raise translate_error(error) from error
 
     def close(self) -> None:
         with contextlib.suppress(*_ERRORS):
@@ -219,21 +221,21 @@ class Server:
             **given,
             "socket_timeout": first,
         }
-        self._replicas = replicas_of(settings.transport_options)
+        self._replicas = read_replica_options(settings.transport_options)
         most: int = self._options.pop("max_connections", self.leaders)
         self._leaders = max(1, min(self.leaders, most))
         # redis-py raises an error where a pool is exhausted; we wait for our turn.
         self._options["max_connections"] = 2**31
         #: By hub.
-        self._pools: PerProcess[dict[int, _Pool]] = PerProcess(dict)
+        self._pools: PerProcess[dict[int, _ConnectionPool]] = PerProcess(dict)
 
-    def wire(self, near: str = "") -> Wire:
+    def open_connection(self, near: str = "") -> RedisConnection:
         """A connection of one's own.
 
         :param near: A key; where there are several nodes, the one that has it.
         :raises BrokerError: if there is none to be had.
         """
-        return _Own(self._pool(), self.silence)
+        return _LinkConnection(self._pool(), self.silence)
 
     def run(self, calls: Sequence[Call], timeout: float | None = None) -> list[t.Any]:
         """Run scripts, pipelined; an error of Redis' is an answer, in our words.
@@ -256,33 +258,33 @@ class Server:
             return []
         with self._pooled() as wire:
             answers = wire.run(calls, timeout)
-            return self._replicas.confirmed(wire, answers, timeout)
+            return self._replicas.confirm(wire, answers, timeout)
 
-    def beat(self, calls: Sequence[Call]) -> Sequence[t.Any]:
+    def run_grouped(self, calls: Sequence[Call]) -> Sequence[t.Any]:
         """:meth:`run`, together with all who do so at this time."""
-        return self._pool().beats.run(calls, self.run, 2 * self.silence)
+        return self._pool().grouped_scripts.run(calls, self.run, 2 * self.silence)
 
     def call(self, call: Call, timeout: float | None = None) -> t.Any:
         """Run one script.
 
         :raises BrokerError: also for an error that Redis answered with.
         """
-        return good(self.run([call], timeout)[0])
+        return check_answer(self.run([call], timeout)[0])
 
     def count(self, calls: Sequence[Call], timeout: float | None = None) -> int:
         """Run scripts that count, and return the sum.
 
         :raises BrokerError: also for an error that Redis answered with.
         """
-        return sum(good(answer) for answer in self.run(calls, timeout))
+        return sum(check_answer(answer) for answer in self.run(calls, timeout))
 
-    def ask_anyway(self, call: Call) -> t.Any:
+    def run_asking(self, call: Call) -> t.Any:
         """Run one script at a node that is taking over the slot of its keys."""
         with self._pooled() as wire:
             answer = wire.pipeline([("ASKING",), _by_text(call)])[1]
-        return translated(answer) if isinstance(answer, Exception) else answer
+        return translate_error(answer) if isinstance(answer, Exception) else answer
 
-    def together(
+    def group_by_slot(
         self, names: Sequence[str], key: t.Callable[[str], str]
     ) -> list[tuple[str, ...]]:
         """Groups of names whose keys one script may write to."""
@@ -305,7 +307,7 @@ class Server:
             answers = wire.pipeline(commands, timeout)
         for answer in answers:
             if isinstance(answer, Exception):
-                raise translated(answer) from answer
+                raise translate_error(answer) from answer
         return answers
 
     def nodes(self) -> list[tuple[str, Server]]:
@@ -323,9 +325,9 @@ class Server:
         if self._replicas.wanted:
             self.commands([("WAIT", 0, 1)], timeout)
 
-    def meeting(self) -> Meeting:
+    def group_commit(self) -> GroupCommit:
         """Where those meet who publish at the same time."""
-        return self._pool().meeting
+        return self._pool().group_commit
 
     def answers(self) -> bool:
         """Whether it answers now, be it by a refusal; while it loads it does not."""
@@ -344,27 +346,27 @@ class Server:
             pool.close()
 
     @contextlib.contextmanager
-    def _pooled(self) -> Iterator[Wire]:
+    def _pooled(self) -> Iterator[RedisConnection]:
         pool = self._pool()
         connection = pool.take()
         try:
-            yield Wire(connection, self.silence)
+            yield RedisConnection(connection, self.silence)
         finally:
             pool.redis.release(connection)
 
-    def _pool(self) -> _Pool:
+    def _pool(self) -> _ConnectionPool:
         pools, hub = self._pools.get(), _hub()
         pool = pools.get(hub)
         if pool is None:
-            made = _Pool(self._url, self._options, self._leaders)
+            made = _ConnectionPool(self._url, self._options, self._leaders)
             pool = pools.setdefault(hub, made)
         return pool
 
 
-class _Own(Wire):
+class _LinkConnection(RedisConnection):
     """One link's: it asks for the same again and again as long as there is nothing."""
 
-    def __init__(self, pool: _Pool, silence: float) -> None:
+    def __init__(self, pool: _ConnectionPool, silence: float) -> None:
         super().__init__(pool.take(), silence)
         self._pool = pool
         self._known: dict[tuple[Command, ...], Sequence[bytes]] = {}
@@ -415,7 +417,7 @@ def _is_unknown(answer: t.Any) -> bool:
     return isinstance(answer, exceptions.NoScriptError)
 
 
-def good(answer: t.Any) -> t.Any:
+def check_answer(answer: t.Any) -> t.Any:
     """The answer of a script, or the error that it is, raised."""
     if isinstance(answer, BrokerError):
         raise answer

@@ -9,7 +9,7 @@ from ...first_use import PerProcess
 from ...logs import get_logger
 from ...settings import Settings
 from ...text import escape
-from .blocked_readers import Unseen
+from .blocked_readers import BlockedReaderPoller
 from .server import Server
 
 logger = get_logger("flask_qconsume.brokers.redis")
@@ -38,7 +38,7 @@ class Shared(t.Generic[L]):
         #: messages' tags, or its own name); the next link of that queue does.
         self.orphans: dict[str, list[str]] = {}
         self.links: weakref.WeakSet[t.Any] = weakref.WeakSet()
-        self.unseen = PerProcess(lambda: Unseen(server.run))
+        self.poller = PerProcess(lambda: BlockedReaderPoller(server.run))
         self._told: set[str] = set()
         #: Declares what could not be declared before; set by the broker.
         self.prepare: t.Callable[[], None] = lambda: None

@@ -18,36 +18,36 @@ from ..redis.server import Server
 from ..redis.shared import Shared
 from . import envelope
 from .capabilities import CAPABILITIES
-from .dead_letters import RedisDeadLetters
-from .keys import Layout
-from .keys import layout_of
-from .link import RedisLink
+from .dead_letters import ListDeadLetters
+from .keys import ListLayout
+from .keys import create_layout
+from .link import ListLink
 from .publisher import ListPublisher
 
 
-class RedisLists(RedisBroker[Layout]):
+class RedisLists(RedisBroker[ListLayout]):
     """kombu's list transport, read and settled by scripts of our own."""
 
     capabilities = CAPABILITIES
-    link: t.ClassVar[type[RedisLink]] = RedisLink
+    link: t.ClassVar[type[ListLink]] = ListLink
     publisher = ListPublisher
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
-        layout = layout_of(settings.transport_options)
+        layout = create_layout(settings.transport_options)
         super().__init__(settings, topology, Shared(settings, layout, Server(settings)))
 
     def depth(self, queue: str) -> int:
-        lists = self._shared.layout.lists(queue)
+        lists = self._shared.layout.list_keys(queue)
         counts = self._shared.server.commands([("LLEN", key) for key in lists])
         return sum(counts)
 
     def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
-        lists = self._shared.layout.lists(plan.suspects)
+        lists = self._shared.layout.list_keys(plan.suspects)
         heads = self._shared.server.commands([("LINDEX", key, -1) for key in lists])
         return SuspectsStatus(
             self.depth(plan.suspects),
             find_oldest_suspect(
-                envelope.opened(head, plan.suspects)
+                envelope.read_element(head, plan.suspects)
                 for head in heads
                 if isinstance(head, bytes)
             ),
@@ -55,17 +55,20 @@ class RedisLists(RedisBroker[Layout]):
 
     def _read_status(self, plan: QueuePlan) -> QueueStatus:
         layout = self._shared.layout
-        sets = layout.delayed(plan.name), *map(layout.leases, plan.handled_queues)
+        sets = (
+            layout.delayed_key(plan.name),
+            *map(layout.leases_key, plan.handled_queues),
+        )
         counts = self._shared.server.commands([("ZCARD", key) for key in sets])
         return dataclasses.replace(
             super()._read_status(plan), delayed=counts[0], in_hand=sum(counts[1:])
         )
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
-        return RedisDeadLetters(plan, self._shared)
+        return ListDeadLetters(plan, self._shared)
 
     def _kinds(self) -> Iterator[tuple[str, str]]:
-        base = self._shared.layout.base
+        base = self._shared.layout.queue_key
         for plan in self.topology.queues:
             yield base(plan.name), "list"
             yield base(plan.suspects), "list"

@@ -6,27 +6,27 @@ from ...broker import headers as own_headers
 from ...broker import properties as basic_properties
 from ...broker.topology import QueuePlan
 from ...message import Message
-from ..redis.dead_letters import KeptElements
+from ..redis.dead_letters import SortedSetDeadLetters
 from ..redis.shared import Shared
 from . import envelope
 from . import scripts
-from .keys import Layout
+from .keys import ListLayout
 
 
-class RedisDeadLetters(KeptElements):
+class ListDeadLetters(SortedSetDeadLetters):
     """What lies in ``<queue>.dead``: kombu's envelopes."""
 
-    def __init__(self, plan: QueuePlan, shared: Shared[Layout]) -> None:
-        super().__init__(plan, shared, shared.layout.base(plan.dead))
+    def __init__(self, plan: QueuePlan, shared: Shared[ListLayout]) -> None:
+        super().__init__(plan, shared, shared.layout.queue_key(plan.dead))
 
     def _opened(self, element: bytes) -> tuple[Message, str]:
-        message = envelope.opened(element, self._plan.name)
-        return message, envelope.reference(element)
+        message = envelope.read_element(element, self._plan.name)
+        return message, envelope.read_reference(element)
 
     def _take(self, message: Message, element: bytes, replay: bool) -> int:
         layout, queue = self._shared.layout, self._plan.name
-        step = layout.step(envelope.kombu_priority(message.priority))
-        keys = [self._key, layout.listed(queue, step)]
+        step = layout.priority_step(envelope.to_kombu_priority(message.priority))
+        keys = [self._key, layout.list_key(queue, step)]
         copy = self._replayed(message) if replay else b""
         taken = self._shared.server.call(scripts.TAKE(keys, element, copy))
         if taken and replay and step:
@@ -35,7 +35,7 @@ class RedisDeadLetters(KeptElements):
 
     def _replayed(self, message: Message) -> bytes:
         headers = own_headers.make_replay_headers(message.headers)
-        return envelope.sealed(
+        return envelope.encode_envelope(
             basic_properties.encode_copy(message, headers),
             message.raw,
             exchange="",

@@ -14,14 +14,14 @@ from collections.abc import Mapping
 
 from ...broker import properties as basic_properties
 from ...message import Message
-from ..redis.json_values import read_json
-from ..redis.json_values import written
+from ..redis.json_values import decode_json
+from ..redis.json_values import encode_json
 from .keys import HIGHEST
 
 _REDELIVERED = "redelivered"
 
 
-def sealed(
+def encode_envelope(
     properties: Mapping[str, t.Any], body: bytes, *, exchange: str, routing_key: str
 ) -> bytes:
     """An envelope with a delivery tag of its own.
@@ -31,8 +31,8 @@ def sealed(
     """
     rest = dict(properties)
     if "priority" in rest:
-        rest["priority"] = kombu_priority(rest["priority"])
-    return written(
+        rest["priority"] = to_kombu_priority(rest["priority"])
+    return encode_json(
         {
             "body": base64.b64encode(body).decode("ascii"),
             "content-encoding": rest.pop("content_encoding", None),
@@ -48,12 +48,12 @@ def sealed(
     )
 
 
-def opened(element: bytes, queue: str) -> Message:
+def read_element(element: bytes, queue: str) -> Message:
     """The message in an element of a list."""
     return _opened(element, queue)[0]
 
 
-def redelivered(element: bytes, queue: str) -> bytes:
+def mark_redelivered(element: bytes, queue: str) -> bytes:
     """The same message, marked as kombu marks it, with a delivery tag of its own.
 
     An element that is no envelope comes to lie in one.
@@ -61,10 +61,10 @@ def redelivered(element: bytes, queue: str) -> bytes:
     message, envelope = _opened(element, queue)
     if envelope is None:
         properties = basic_properties.encode_copy(message, {_REDELIVERED: True})
-        return sealed(properties, element, exchange="", routing_key=queue)
+        return encode_envelope(properties, element, exchange="", routing_key=queue)
     found = envelope["properties"]
     info = {**_mapping(found.get("delivery_info")), _REDELIVERED: True}
-    return written(
+    return encode_json(
         {
             **envelope,
             "headers": {**_mapping(envelope.get("headers")), _REDELIVERED: True},
@@ -73,19 +73,19 @@ def redelivered(element: bytes, queue: str) -> bytes:
     )
 
 
-def delayed(element: bytes, step: int) -> bytes:
+def encode_delayed(element: bytes, step: int) -> bytes:
     """An envelope as it lies in the set of what is delayed: behind its step."""
     return b"%d:%s" % (step, element)
 
 
-def reference(element: bytes) -> str:
+def read_reference(element: bytes) -> str:
     """What tells a dead letter from the others: the delivery tag of its envelope."""
     envelope = _envelope(element)
     tag = envelope["properties"].get("delivery_tag") if envelope else None
     return tag if isinstance(tag, str) else hashlib.sha256(element).hexdigest()
 
 
-def kombu_priority(priority: t.Any) -> int:
+def to_kombu_priority(priority: t.Any) -> int:
     """kombu's number for one of ours: 0 is its highest."""
     if isinstance(priority, bool) or not isinstance(priority, int):
         return 0
@@ -121,7 +121,7 @@ def _envelope(element: bytes) -> dict[str, t.Any] | None:
     if not element.startswith(b"{"):
         return None
     try:
-        found = read_json(element)
+        found = decode_json(element)
     except Exception:
         return None
     if not isinstance(found, dict) or not isinstance(found.get("body"), str):

@@ -64,7 +64,7 @@ _REFUSED = {
 
 
 @dataclass(frozen=True)
-class Layout:
+class ListLayout:
     """The names of all keys."""
 
     prefix: str = ""
@@ -73,74 +73,78 @@ class Layout:
     unacked_name: str = "unacked"
     unacked_index_name: str = "unacked_index"
 
-    def base(self, queue: str) -> str:
+    def queue_key(self, queue: str) -> str:
         """The list of step 0, which has the queue's own name."""
         return self.prefix + queue
 
-    def listed(self, queue: str, step: int) -> str:
+    def list_key(self, queue: str, step: int) -> str:
         """The list of one step."""
-        return f"{self.base(queue)}{self.sep}{step}" if step else self.base(queue)
+        return (
+            f"{self.queue_key(queue)}{self.sep}{step}"
+            if step
+            else self.queue_key(queue)
+        )
 
-    def lists(self, queue: str) -> list[str]:
+    def list_keys(self, queue: str) -> list[str]:
         """The lists of a queue, in the order in which they are read."""
-        return [self.listed(queue, step) for step in self.steps]
+        return [self.list_key(queue, step) for step in self.steps]
 
-    def step(self, priority: int) -> int:
+    def priority_step(self, priority: int) -> int:
         """The step of a priority of kombu's, found as kombu finds it."""
         number = max(0, min(priority, HIGHEST))
         return self.steps[bisect(self.steps, number) - 1]
 
-    def bindings(self, exchange: str) -> str:
+    def bindings_key(self, exchange: str) -> str:
         return f"{self.prefix}_kombu.binding.{exchange}"
 
-    def permanent(self, exchange: str) -> str:
+    def permanent_bindings_key(self, exchange: str) -> str:
         """As long as this set has members, kombu keeps that exchange's bindings.
 
         It sweeps away an exchange that has only queues with an expiry.
         """
         return f"{self.prefix}_kombu.binding_permanent.{exchange}"
 
-    def binding_sets(self, exchange: str) -> list[str]:
+    def binding_keys(self, exchange: str) -> list[str]:
         """The sets that a binding is written to, the one that is read first."""
-        return [self.bindings(exchange), self.permanent(exchange)]
+        return [self.bindings_key(exchange), self.permanent_bindings_key(exchange)]
 
     @property
-    def shared(self) -> tuple[str, str]:
+    def shared_keys(self) -> tuple[str, str]:
         """Keys of kombu's that all queues use."""
-        return self.unacked, self.unacked_index
+        return self.unacked_key, self.unacked_index_key
 
-    def keys(self, queue: str) -> Iterator[tuple[str, str]]:
+    def describe_keys(self, queue: str) -> Iterator[tuple[str, str]]:
         """The keys of a queue, each with what it is; ``{}`` stands for the queue."""
         for step in self.steps:
-            key = self.listed(queue, step)
+            key = self.list_key(queue, step)
             yield key, f"the step {step} of {{}}" if step else "{}"
-        yield self.leases(queue), "the leases of {}"
-        yield self.delayed(queue), "the delayed messages of {}"
+        yield self.leases_key(queue), "the leases of {}"
+        yield self.delayed_key(queue), "the delayed messages of {}"
 
-    def dead(self, queue: str) -> str:
+    def dead_key(self, queue: str) -> str:
         """The dead letters; ``queue`` is the name that ends with ``.dead``."""
-        return self.base(queue)
+        return self.queue_key(queue)
 
     @property
-    def unacked(self) -> str:
+    def unacked_key(self) -> str:
         return self.prefix + self.unacked_name
 
     @property
-    def unacked_index(self) -> str:
+    def unacked_index_key(self) -> str:
         return self.prefix + self.unacked_index_name
 
-    def leases(self, queue: str) -> str:
-        return f"{self.base(queue)}.leases"
+    def leases_key(self, queue: str) -> str:
+        return f"{self.queue_key(queue)}.leases"
 
-    def delayed(self, queue: str) -> str:
-        return f"{self.base(queue)}.delayed"
+    def delayed_key(self, queue: str) -> str:
+        return f"{self.queue_key(queue)}.delayed"
 
-    def held(self, queue: str) -> list[str]:
+    def held_keys(self, queue: str) -> list[str]:
         """The three keys that know of a message while it is with a consumer."""
-        return [self.leases(queue), self.unacked, self.unacked_index]
+        return [self.leases_key(queue), self.unacked_key, self.unacked_index_key]
 
 
-def layout_of(options: Mapping[str, t.Any]) -> Layout:
+def create_layout(options: Mapping[str, t.Any]) -> ListLayout:
     """The layout that kombu would use with these transport options.
 
     :raises ConfigurationError: for an option that cannot be honoured.
@@ -148,14 +152,14 @@ def layout_of(options: Mapping[str, t.Any]) -> Layout:
     for name in options:
         check_option(name, options[name])
         _check_known(name)
-    steps = options.get("priority_steps", Layout.steps)
-    return Layout(
-        prefix=text_option(options, "global_keyprefix", Layout.prefix),
-        sep=text_option(options, "sep", Layout.sep),
+    steps = options.get("priority_steps", ListLayout.steps)
+    return ListLayout(
+        prefix=text_option(options, "global_keyprefix", ListLayout.prefix),
+        sep=text_option(options, "sep", ListLayout.sep),
         steps=steps_option(steps),
-        unacked_name=text_option(options, "unacked_key", Layout.unacked_name),
+        unacked_name=text_option(options, "unacked_key", ListLayout.unacked_name),
         unacked_index_name=text_option(
-            options, "unacked_index_key", Layout.unacked_index_name
+            options, "unacked_index_key", ListLayout.unacked_index_name
         ),
     )
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ...broker import properties as basic_properties
 from ...message import Outgoing
-from ..redis.blocked_readers import EVERY
+from ..redis.blocked_readers import POLL_INTERVAL
 from ..redis.publisher import Publisher
 from ..redis.scripts import Call
 from . import envelope
 from . import scripts
-from .keys import Layout
+from .keys import ListLayout
 
 
 class ListPublisher(Publisher):
@@ -18,23 +18,23 @@ class ListPublisher(Publisher):
     def _addressed(
         self, message: Outgoing, queues: tuple[str, ...]
     ) -> tuple[Call, bool]:
-        layout: Layout = self._shared.layout
-        step = layout.step(envelope.kombu_priority(message.priority))
+        layout: ListLayout = self._shared.layout
+        step = layout.priority_step(envelope.to_kombu_priority(message.priority))
         copies = [self._sealed(message) for _ in queues]
         if message.delay > 0:
-            keys = [layout.delayed(queue) for queue in queues]
-            copies = [envelope.delayed(copy, step) for copy in copies]
+            keys = [layout.delayed_key(queue) for queue in queues]
+            copies = [envelope.encode_delayed(copy, step) for copy in copies]
             call = scripts.PUBLISH(keys, message.delay, *copies)
         else:
-            keys = [layout.listed(queue, step) for queue in queues]
+            keys = [layout.list_key(queue, step) for queue in queues]
             call = scripts.PUBLISH(keys, "", *copies)
-        late = step != 0 or 0 < message.delay < EVERY
+        late = step != 0 or 0 < message.delay < POLL_INTERVAL
         return call, late
 
     def _sealed(self, message: Outgoing) -> bytes:
         # For each queue an envelope of its own: two consumers of kombu that hold the
         # same delivery tag at once take each other's message away.
-        return envelope.sealed(
+        return envelope.encode_envelope(
             basic_properties.encode_outgoing(message),
             message.body,
             exchange=message.exchange,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Sequence
 
-from ..redis.errors import code_of
-from ..redis.errors import translated
+from ..redis.errors import error_code
+from ..redis.errors import translate_error
 from ..redis.server import Command
 
 #: What ends a wait for a stream that is there no more; the next look makes it again.
@@ -15,7 +15,7 @@ _MADE_AGAIN = ("NOGROUP", "UNBLOCKED")
 Found = tuple[int, str, Sequence[bytes]]
 
 
-def wait_for(
+def create_wait_command(
     group: str, consumer: str, streams: Sequence[str], seconds: float
 ) -> Command:
     """The command that waits; it ends with one entry of each stream, at the most."""
@@ -26,16 +26,16 @@ def wait_for(
     )
 
 
-def come(answer: t.Any, streams: Sequence[str]) -> list[Found]:
+def read_wait_answer(answer: t.Any, streams: Sequence[str]) -> list[Found]:
     """The number of the stream, the id and the fields of what ended the wait.
 
     :raises BrokerError: if Redis refused to wait.
     """
     if not isinstance(answer, Exception):
         return _found(answer, streams)
-    if code_of(answer) in _MADE_AGAIN:
+    if error_code(answer) in _MADE_AGAIN:
         return []
-    raise translated(answer) from answer
+    raise translate_error(answer) from answer
 
 
 def _found(answer: t.Any, streams: Sequence[str]) -> list[Found]:

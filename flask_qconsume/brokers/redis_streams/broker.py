@@ -24,14 +24,14 @@ from ...text import quote
 from ..redis.broker import RedisBroker
 from ..redis.server import Server
 from ..redis.shared import Shared
-from . import envelope
+from . import entries
 from . import scripts
 from .capabilities import CAPABILITIES
 from .cluster import Cluster
 from .dead_letters import StreamDeadLetters
 from .keys import BESIDE
-from .keys import Layout
-from .keys import layout_of
+from .keys import StreamLayout
+from .keys import create_layout
 from .link import StreamLink
 from .publisher import StreamPublisher
 
@@ -39,7 +39,7 @@ _SCHEME = re.compile(r"(^|;)(rediss?|sentinel)-streams(?=[+:])")
 _CLUSTER = re.compile(r"rediss?\+cluster:")
 
 
-class RedisStreams(RedisBroker[Layout]):
+class RedisStreams(RedisBroker[StreamLayout]):
     """A stream for each queue and priority, read by one consumer group."""
 
     capabilities = CAPABILITIES
@@ -47,8 +47,8 @@ class RedisStreams(RedisBroker[Layout]):
     publisher = StreamPublisher
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
-        layout = layout_of(settings.transport_options)
-        server = server_of(settings)
+        layout = create_layout(settings.transport_options)
+        server = create_server(settings)
         super().__init__(settings, topology, Shared(settings, layout, server))
 
     def check_names(self) -> None:
@@ -68,13 +68,15 @@ class RedisStreams(RedisBroker[Layout]):
 
     def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
         layout = self._shared.layout
-        call = scripts.OLDEST(layout.streams(plan.suspects), layout.group)
+        call = scripts.OLDEST(layout.stream_keys(plan.suspects), layout.group)
         fields = self._shared.server.call(call)
-        found = [envelope.opened(fields, plan.suspects, layout.body)] if fields else []
+        found = (
+            [entries.read_entry(fields, plan.suspects, layout.body)] if fields else []
+        )
         return SuspectsStatus(self.depth(plan.suspects), find_oldest_suspect(found))
 
     def _read_status(self, plan: QueuePlan) -> QueueStatus:
-        delayed = self._shared.layout.delayed(plan.name)
+        delayed = self._shared.layout.delayed_key(plan.name)
         (number,) = self._shared.server.commands([("ZCARD", delayed)])
         held = sum(self._counts(queue)[1] for queue in plan.handled_queues)
         return dataclasses.replace(
@@ -84,7 +86,7 @@ class RedisStreams(RedisBroker[Layout]):
     def _counts(self, queue: str) -> tuple[int, int]:
         """How many entries nobody has, and how many somebody has."""
         layout = self._shared.layout
-        call = scripts.COUNTS(layout.streams(queue), layout.group)
+        call = scripts.COUNTS(layout.stream_keys(queue), layout.group)
         waiting, held = self._shared.server.call(call)
         return int(waiting), int(held)
 
@@ -95,18 +97,18 @@ class RedisStreams(RedisBroker[Layout]):
         layout = self._shared.layout
         for plan in self.topology.queues:
             for name in (plan.name, plan.suspects):
-                yield from ((stream, "stream") for stream in layout.streams(name))
-            yield layout.delayed(plan.name), "zset"
-            yield layout.dead(plan.dead), "zset"
+                yield from ((stream, "stream") for stream in layout.stream_keys(name))
+            yield layout.delayed_key(plan.name), "zset"
+            yield layout.dead_key(plan.dead), "zset"
 
 
-def server_of(settings: Settings) -> Server:
+def create_server(settings: Settings) -> Server:
     """The server, or the cluster, that the URL names; nothing is opened yet."""
-    url = plain_url(settings.broker_url)
+    url = to_plain_url(settings.broker_url)
     kind = Cluster if _CLUSTER.match(url) else Server
     return kind(dataclasses.replace(settings, broker_url=url))
 
 
-def plain_url(url: str) -> str:
+def to_plain_url(url: str) -> str:
     """The URL as it would be for lists, which says where the server is."""
     return _SCHEME.sub(r"\1\2", url)

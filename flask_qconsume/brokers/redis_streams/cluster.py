@@ -20,11 +20,11 @@ from redis.crc import key_slot
 from ...errors import BrokerUnavailable
 from ...errors import ConfigurationError
 from ...settings import Settings
-from ..redis.errors import Moved
+from ..redis.errors import SlotMoved
 from ..redis.scripts import Call
 from ..redis.server import Command
+from ..redis.server import RedisConnection
 from ..redis.server import Server
-from ..redis.server import Wire
 
 #: How often a script is sent to another node before it counts as failed.
 _REDIRECTS = 3
@@ -46,9 +46,9 @@ class Cluster(Server):
         self._owners: dict[int, str] = {}
         super().__init__(self._settings_of(self._address.seeds[0]))
 
-    def wire(self, near: str = "") -> Wire:
+    def open_connection(self, near: str = "") -> RedisConnection:
         self._learn(None)
-        return self._at(near, None).wire()
+        return self._at(near, None).open_connection()
 
     def run(self, calls: Sequence[Call], timeout: float | None = None) -> list[t.Any]:
         return self._spread(calls, timeout, Server.run)
@@ -66,7 +66,7 @@ class Cluster(Server):
     ) -> list[t.Any]:
         return [self._command(command, timeout, near) for command in commands]
 
-    def together(
+    def group_by_slot(
         self, names: Sequence[str], key: t.Callable[[str], str]
     ) -> list[tuple[str, ...]]:
         found: dict[int, tuple[str, ...]] = {}
@@ -114,9 +114,9 @@ class Cluster(Server):
                         raise
                     found = [error] * len(some)
                 answers.update(zip(some, found, strict=True))
-            numbers = [n for n in numbers if isinstance(answers[n], Moved)]
+            numbers = [n for n in numbers if isinstance(answers[n], SlotMoved)]
             answers.update(self._asked(calls, numbers, answers))
-            numbers = [n for n in numbers if isinstance(answers[n], Moved)]
+            numbers = [n for n in numbers if isinstance(answers[n], SlotMoved)]
             if not numbers:
                 break
             self._learn(timeout)
@@ -138,7 +138,7 @@ class Cluster(Server):
     ) -> _Answers:
         """The answers of nodes that are taking over a slot, where it is at that."""
         return {
-            number: self._node(answers[number].address).ask_anyway(calls[number])
+            number: self._node(answers[number].address).run_asking(calls[number])
             for number in numbers
             if answers[number].asking
         }
@@ -148,7 +148,7 @@ class Cluster(Server):
         for turn in range(_REDIRECTS + 1):
             try:
                 return self._at(key, timeout).commands([command], timeout)[0]
-            except Moved:
+            except SlotMoved:
                 if turn == _REDIRECTS:
                     raise
                 self._learn(timeout)

@@ -45,7 +45,7 @@ OPTIONS = (*sorted([*_TEXTS, _STEPS, *OF_CONNECTIONS, *OF_REPLICAS]),)
 
 
 @dataclass(frozen=True)
-class Layout:
+class StreamLayout:
     """The names of all keys, of the group, and of the fields of an entry."""
 
     prefix: str = ""
@@ -57,17 +57,17 @@ class Layout:
     #: What stands between the parts of a binding.
     sep: str = "\x06\x16"
 
-    def stream(self, queue: str, step: int = 0) -> str:
+    def stream_key(self, queue: str, step: int = 0) -> str:
         """The stream of one step; the lowest has the queue's own name."""
         if step == self.steps[0]:
             return self._key(queue)
         return self._key(queue, f".priority.{step}")
 
-    def streams(self, queue: str) -> list[str]:
+    def stream_keys(self, queue: str) -> list[str]:
         """The streams of a queue, in the order in which they are read."""
-        return [self.stream(queue, step) for step in self.levels(queue)]
+        return [self.stream_key(queue, step) for step in self.queue_steps(queue)]
 
-    def levels(self, queue: str) -> tuple[int, ...]:
+    def queue_steps(self, queue: str) -> tuple[int, ...]:
         """The steps that a queue has, the highest first.
 
         The lane of suspects has one only: it is read one by one, and a wait for
@@ -75,33 +75,33 @@ class Layout:
         """
         return self.steps[:1] if queue.endswith(BESIDE) else self.steps[::-1]
 
-    def step(self, queue: str, priority: int | None) -> int:
+    def priority_step(self, queue: str, priority: int | None) -> int:
         """The step of a priority."""
-        levels = sorted(self.levels(queue))
+        levels = sorted(self.queue_steps(queue))
         number = max(0, min(priority or 0, HIGHEST))
         return levels[max(0, bisect(levels, number) - 1)]
 
     @property
-    def shared(self) -> tuple[str, ...]:
+    def shared_keys(self) -> tuple[str, ...]:
         """Keys of kombu's that all queues use: none."""
         return ()
 
-    def keys(self, queue: str) -> Iterator[tuple[str, str]]:
+    def describe_keys(self, queue: str) -> Iterator[tuple[str, str]]:
         """The keys of a queue, each with what it is; ``{}`` stands for the queue."""
-        for step in self.levels(queue):
+        for step in self.queue_steps(queue):
             lowest = step == self.steps[0]
             what = "{}" if lowest else f"the priorities from {step} of {{}}"
-            yield self.stream(queue, step), what
-        yield self.delayed(queue), "the delayed messages of {}"
+            yield self.stream_key(queue, step), what
+        yield self.delayed_key(queue), "the delayed messages of {}"
 
-    def delayed(self, queue: str) -> str:
+    def delayed_key(self, queue: str) -> str:
         return self._key(queue, ".delayed")
 
-    def dead(self, queue: str) -> str:
+    def dead_key(self, queue: str) -> str:
         """The dead letters; ``queue`` is the name that ends with ``.dead``."""
         return self._key(queue)
 
-    def binding_sets(self, exchange: str) -> list[str]:
+    def binding_keys(self, exchange: str) -> list[str]:
         return [f"{self.prefix}_qconsume.binding.{exchange}"]
 
     def _key(self, queue: str, kind: str = "") -> str:
@@ -114,7 +114,7 @@ class Layout:
         return tagged + lane + kind
 
 
-def layout_of(options: Mapping[str, t.Any]) -> Layout:
+def create_layout(options: Mapping[str, t.Any]) -> StreamLayout:
     """The layout that these transport options ask for.
 
     :raises ConfigurationError: for an option that is not known, or makes no sense.
@@ -128,7 +128,9 @@ def layout_of(options: Mapping[str, t.Any]) -> Layout:
                 f" {', '.join(OPTIONS)}."
             )
     texts = {
-        field: text_option(options, name, getattr(Layout, field))
+        field: text_option(options, name, getattr(StreamLayout, field))
         for name, field in _TEXTS.items()
     }
-    return Layout(steps=steps_option(options.get(_STEPS, Layout.steps)), **texts)
+    return StreamLayout(
+        steps=steps_option(options.get(_STEPS, StreamLayout.steps)), **texts
+    )

@@ -17,28 +17,30 @@ from ...broker.link import Delivery
 from ...broker.link import Forward
 from ...broker.link import Lane
 from ...broker.topology import QueuePlan
-from ..redis.blocked_readers import EVERY
+from ..redis.blocked_readers import POLL_INTERVAL
 from ..redis.link import LONG
 from ..redis.link import ONE
-from ..redis.link import HoldingLink
+from ..redis.link import RedisLink
 from ..redis.scripts import Call
-from ..redis.server import good
+from ..redis.server import check_answer
 from ..redis.shared import Shared
-from . import envelope
+from . import entries
 from . import scripts
-from .blocking_read import come
-from .blocking_read import wait_for
-from .envelope import META
-from .held import Held
-from .keys import Layout
+from .blocking_read import create_wait_command
+from .blocking_read import read_wait_answer
+from .entries import META
+from .keys import StreamLayout
+from .pending import PendingEntries
 
 
-class StreamLink(HoldingLink):
+class StreamLink(RedisLink):
     """One queue, read from its streams."""
 
-    _held: Held
+    _held: PendingEntries
 
-    def __init__(self, plan: QueuePlan, lane: Lane, shared: Shared[Layout]) -> None:
+    def __init__(
+        self, plan: QueuePlan, lane: Lane, shared: Shared[StreamLayout]
+    ) -> None:
         self._layout = shared.layout
         self._due: float | None = None
         #: What a wait brought beyond the room that there was.
@@ -46,13 +48,13 @@ class StreamLink(HoldingLink):
         super().__init__(plan, lane, shared)
 
     def _near(self) -> str:
-        return self._layout.stream(self.queue)
+        return self._layout.stream_key(self.queue)
 
-    def _holder(self, lease: float) -> Held:
-        return Held(self._shared.server, self._layout, self.queue, lease)
+    def _holder(self, lease: float) -> PendingEntries:
+        return PendingEntries(self._shared.server, self._layout, self.queue, lease)
 
     def _look_beside(self) -> Call:
-        keys = [self._layout.delayed(self.queue), *self._held.streams]
+        keys = [self._layout.delayed_key(self.queue), *self._held.streams]
         return scripts.BESIDE(keys, self._layout.group)
 
     def _pop(self, room: int) -> list[Delivery]:
@@ -64,17 +66,19 @@ class StreamLink(HoldingLink):
     def _popped(self, answer: t.Any) -> list[Delivery]:
         due, *texts = answer
         self._due = float(due) if due else None
-        return [self._delivery(*each) for each in envelope.unrolled(*texts)]
+        return [self._delivery(*each) for each in entries.split_entries(*texts)]
 
     def _pause(self) -> float:
         return self._longest if self._due is None else min(self._longest, self._due)
 
     def _block(self, seconds: float, room: int) -> list[Delivery]:
         held = self._held
-        wait = wait_for(self._layout.group, held.consumer, held.streams, seconds)
+        wait = create_wait_command(
+            self._layout.group, held.consumer, held.streams, seconds
+        )
         if self.lane is Lane.MAIN:
-            answer, taken = self._wire.run_after(wait, held.pop(ONE))
-            found = self._come(answer) + self._looked(self._popped(good(taken)))
+            answer, taken = self._wire.run_after(wait, held.create_pop_call(ONE))
+            found = self._come(answer) + self._looked(self._popped(check_answer(taken)))
         else:
             # One by one: what the wait brings is all that there is room for.
             found = self._come(self._wire.pipeline([wait])[0])
@@ -86,32 +90,38 @@ class StreamLink(HoldingLink):
     def _come(self, answer: t.Any) -> list[Delivery]:
         return [
             self._delivery(f"{number}:{id}", fields, False)
-            for number, id, fields in come(answer, self._held.streams)
+            for number, id, fields in read_wait_answer(answer, self._held.streams)
         ]
 
     def _delivery(
         self, tag: str, fields: Sequence[bytes], redelivered: bool
     ) -> Delivery:
-        self._held.take(tag, redelivered)
+        self._held.add(tag, redelivered)
         body = self._layout.body
-        message = envelope.opened(fields, self.queue, body, redelivered)
+        message = entries.read_entry(fields, self.queue, body, redelivered)
         return Delivery(self, tag, message)
 
     def _forwarding(self, forward: Forward, queue: str) -> Call:
         message, tag = forward.delivery.message, forward.delivery.tag
         properties = basic_properties.encode_copy(message, forward.headers)
-        entry = envelope.sealed(properties, message.raw, exchange="", routing_key=queue)
-        step = self._layout.step(queue, message.priority)
+        entry = entries.encode_entry(
+            properties, message.raw, exchange="", routing_key=queue
+        )
+        step = self._layout.priority_step(queue, message.priority)
         if forward.lane is Lane.DEAD:
             keep = forward.expires or LONG
-            place = self._layout.dead(queue)
-            return self._held.forward(tag, place, "keep", keep, entry.packed(step))
+            place = self._layout.dead_key(queue)
+            return self._held.create_forward_call(
+                tag, place, "keep", keep, entry.pack(step)
+            )
         if forward.delay > 0:
-            place, packed = self._layout.delayed(queue), entry.packed(step)
-            return self._held.forward(tag, place, "delay", forward.delay, packed)
-        place = self._layout.stream(queue, step)
+            place, packed = self._layout.delayed_key(queue), entry.pack(step)
+            return self._held.create_forward_call(
+                tag, place, "delay", forward.delay, packed
+            )
+        place = self._layout.stream_key(queue, step)
         fields = (self._layout.body, entry.body, META, entry.meta)
-        return self._held.forward(tag, place, "", 0, *fields)
+        return self._held.create_forward_call(tag, place, "", 0, *fields)
 
     def _is_unseen(self, forward: Forward) -> bool:
-        return 0 < forward.delay < EVERY
+        return 0 < forward.delay < POLL_INTERVAL

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from ...broker import properties as basic_properties
 from ...message import Outgoing
-from ..redis.blocked_readers import EVERY
+from ..redis.blocked_readers import POLL_INTERVAL
 from ..redis.publisher import Publisher
 from ..redis.scripts import Call
 from . import scripts
-from .envelope import META
-from .envelope import Entry
-from .envelope import sealed
-from .keys import Layout
+from .entries import META
+from .entries import Entry
+from .entries import encode_entry
+from .keys import StreamLayout
 
 
 class StreamPublisher(Publisher):
@@ -20,8 +20,8 @@ class StreamPublisher(Publisher):
     def _addressed(
         self, message: Outgoing, queues: tuple[str, ...]
     ) -> tuple[Call, bool]:
-        layout: Layout = self._shared.layout
-        entry = sealed(
+        layout: StreamLayout = self._shared.layout
+        entry = encode_entry(
             basic_properties.encode_outgoing(message),
             message.body,
             exchange=message.exchange,
@@ -30,7 +30,7 @@ class StreamPublisher(Publisher):
         if message.delay > 0:
             return self._delayed(message, entry, queues)
         keys = [
-            layout.stream(queue, layout.step(queue, message.priority))
+            layout.stream_key(queue, layout.priority_step(queue, message.priority))
             for queue in queues
         ]
         fields = (layout.body, entry.body, META, entry.meta)
@@ -39,10 +39,12 @@ class StreamPublisher(Publisher):
     def _delayed(
         self, message: Outgoing, entry: Entry, queues: tuple[str, ...]
     ) -> tuple[Call, bool]:
-        layout: Layout = self._shared.layout
-        copies = [entry.packed(layout.step(q, message.priority)) for q in queues]
-        keys = [layout.delayed(queue) for queue in queues]
-        return scripts.PUBLISH(keys, message.delay, *copies), message.delay < EVERY
+        layout: StreamLayout = self._shared.layout
+        copies = [entry.pack(layout.priority_step(q, message.priority)) for q in queues]
+        keys = [layout.delayed_key(queue) for queue in queues]
+        return scripts.PUBLISH(
+            keys, message.delay, *copies
+        ), message.delay < POLL_INTERVAL
 
     def _key(self, queue: str) -> str:
-        return str(self._shared.layout.stream(queue))
+        return str(self._shared.layout.stream_key(queue))

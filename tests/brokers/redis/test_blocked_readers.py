@@ -10,7 +10,7 @@ import pytest
 
 from flask_qconsume import BrokerError
 from flask_qconsume import BrokerUnavailable
-from flask_qconsume.brokers.redis.blocked_readers import Unseen
+from flask_qconsume.brokers.redis.blocked_readers import BlockedReaderPoller
 from flask_qconsume.brokers.redis.scripts import Call
 from flask_qconsume.brokers.redis.scripts import Script
 
@@ -31,10 +31,10 @@ class Ear:
         self.waits = waits
         self.told: list[t.Any] = []
 
-    def unseen(self) -> Call | None:
+    def create_poll_call(self) -> Call | None:
         return Script("return")([], self.name) if self.waits else None
 
-    def tell_unseen(self, answer: t.Any) -> None:
+    def note_poll_answer(self, answer: t.Any) -> None:
         self.told.append(answer)
 
 
@@ -56,7 +56,7 @@ class Redis:
 
 def test_one_question_is_for_all_who_wait() -> None:
     redis = Redis()
-    unseen = Unseen(redis, every=60.0)
+    unseen = BlockedReaderPoller(redis, every=60.0)
     ears = [Ear("a"), Ear("b", waits=False), Ear("c")]
     for ear in ears:
         unseen.add(ear)
@@ -73,7 +73,7 @@ def test_one_question_is_for_all_who_wait() -> None:
 def test_an_error_is_nobody_s_news() -> None:
     redis, ears = Redis(), [Ear("a"), Ear("b")]
     redis.answers["a"] = BrokerError("a node is away")
-    unseen = Unseen(redis, every=60.0)
+    unseen = BlockedReaderPoller(redis, every=60.0)
     for ear in ears:
         unseen.add(ear)
     unseen.look()
@@ -86,7 +86,7 @@ def test_an_error_is_nobody_s_news() -> None:
 
 def test_it_is_looked_as_long_as_anybody_is_there_and_again_later() -> None:
     redis, ear = Redis(), Ear("a")
-    unseen = Unseen(redis, every=0.01)
+    unseen = BlockedReaderPoller(redis, every=0.01)
     for _ in range(2):
         unseen.add(ear)
         before = len(ear.told)
@@ -143,15 +143,15 @@ def test_what_is_due_after_the_wait_does_not_end_it(url: str) -> None:
         reader = gevent.spawn(link.read, 1)
         wait_for(lambda: int(it.client.info("clients")["blocked_clients"]) > 0)
         for answer in (b"", b"300.5", b"299.95"):
-            link.tell_unseen(answer)
+            link.note_poll_answer(answer)
         assert not link._woken
-        link.tell_unseen(b"100.0")
+        link.note_poll_answer(b"100.0")
         assert reader.get(timeout=10) == []
 
 
 def test_links_that_are_closed_are_looked_for_no_more(url: str) -> None:
     with shop(url) as it:
-        unseen = t.cast(t.Any, it.broker)._shared.unseen.get()
+        unseen = t.cast(t.Any, it.broker)._shared.poller.get()
         links = [it.link(), it.link()]
         assert [*unseen._links] == links
         links[0].close()

@@ -70,7 +70,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_what_is_no_envelope_is_a_foreign_message(name):
-    message = envelope.opened(FOREIGN[name], "q")
+    message = envelope.read_element(FOREIGN[name], "q")
     assert message.raw == FOREIGN[name]
     assert message.id is None
     assert message.headers == {}
@@ -81,13 +81,15 @@ def test_what_is_no_envelope_is_a_foreign_message(name):
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_a_foreign_message_keeps_its_body_in_copies(name):
-    message = envelope.opened(FOREIGN[name], "q")
+    message = envelope.read_element(FOREIGN[name], "q")
     properties = basic_properties.encode_copy(message, {"x-qconsume-attempt": 2})
-    sealed = envelope.sealed(properties, message.raw, exchange="", routing_key="q")
-    copy = envelope.opened(sealed, "q")
+    sealed = envelope.encode_envelope(
+        properties, message.raw, exchange="", routing_key="q"
+    )
+    copy = envelope.read_element(sealed, "q")
     assert copy.raw == FOREIGN[name]
     assert (copy.id, copy.attempt, copy.content_type) == (None, 2, None)
-    again = envelope.opened(envelope.redelivered(FOREIGN[name], "q"), "q")
+    again = envelope.read_element(envelope.mark_redelivered(FOREIGN[name], "q"), "q")
     assert again.raw == FOREIGN[name]
     assert again.redelivered
     assert again.headers == {}
@@ -137,10 +139,10 @@ NONSENSE = {
 
 @pytest.mark.parametrize("name", NONSENSE)
 def test_nonsense_inside_an_envelope_is_no_error(name):
-    message = envelope.opened(NONSENSE[name], "q")
+    message = envelope.read_element(NONSENSE[name], "q")
     assert message.raw in (b"{}", b"\xed\xa0\x80", NONSENSE[name])
     assert (message.attempt, message.deaths) == (1, 0)
-    again = envelope.opened(envelope.redelivered(NONSENSE[name], "q"), "q")
+    again = envelope.read_element(envelope.mark_redelivered(NONSENSE[name], "q"), "q")
     assert again.raw == message.raw
     assert again.redelivered
 
@@ -148,7 +150,7 @@ def test_nonsense_inside_an_envelope_is_no_error(name):
 def test_what_is_sealed_is_an_envelope_of_kombus():
     sent = Outgoing("order.created", b"\xff", id="i", priority=7, headers={"a": "b"})
     sealed = json.loads(
-        envelope.sealed(
+        envelope.encode_envelope(
             basic_properties.encode_outgoing(sent),
             b"\xff",
             exchange="e",
@@ -172,15 +174,19 @@ def test_headers_may_hold_what_kombus_json_can():
         "nested": {"a": [1, None, True]},
         "text": "ä\ud800",
     }
-    sealed = envelope.sealed({"headers": held}, b"", exchange="", routing_key="q")
-    assert envelope.opened(sealed, "q").headers == held
-    marked = envelope.redelivered(sealed, "q")
-    assert envelope.opened(marked, "q").headers == held
+    sealed = envelope.encode_envelope(
+        {"headers": held}, b"", exchange="", routing_key="q"
+    )
+    assert envelope.read_element(sealed, "q").headers == held
+    marked = envelope.mark_redelivered(sealed, "q")
+    assert envelope.read_element(marked, "q").headers == held
 
 
 def test_headers_that_json_cannot_hold_are_refused():
     with pytest.raises(PublishRefused, match="headers"):
-        envelope.sealed({"headers": {"a": object()}}, b"", exchange="", routing_key="")
+        envelope.encode_envelope(
+            {"headers": {"a": object()}}, b"", exchange="", routing_key=""
+        )
 
 
 @pytest.mark.parametrize(
@@ -192,20 +198,20 @@ def test_headers_that_json_cannot_hold_are_refused():
     ],
 )
 def test_kombus_marks_of_a_redelivery_are_read_and_not_kept(marked):
-    message = envelope.opened(marked, "q")
+    message = envelope.read_element(marked, "q")
     assert message.redelivered
-    copy = envelope.sealed(
+    copy = envelope.encode_envelope(
         basic_properties.encode_copy(message, message.headers),
         b"",
         exchange="",
         routing_key="q",
     )
-    assert not envelope.opened(copy, "q").redelivered
+    assert not envelope.read_element(copy, "q").redelivered
 
 
 def test_a_redelivered_envelope_has_a_tag_of_its_own_and_all_else_as_it_was():
     before = kombus(priority=3, reply_to="there")
-    after = json.loads(envelope.redelivered(element(before), "q"))
+    after = json.loads(envelope.mark_redelivered(element(before), "q"))
     assert after["properties"].pop("delivery_tag") != "a-tag"
     assert after["properties"]["delivery_info"].pop("redelivered") is True
     assert after["headers"].pop("redelivered") is True
@@ -214,10 +220,13 @@ def test_a_redelivered_envelope_has_a_tag_of_its_own_and_all_else_as_it_was():
 
 
 def test_a_body_that_is_text_is_read_as_text():
-    found = envelope.opened(element(kombus(body="ä", body_encoding="utf-8")), "q")
+    found = envelope.read_element(element(kombus(body="ä", body_encoding="utf-8")), "q")
     assert found.raw == "ä".encode()
-    assert envelope.opened(element(kombus(body="", body_encoding=None)), "q").raw == b""
+    assert (
+        envelope.read_element(element(kombus(body="", body_encoding=None)), "q").raw
+        == b""
+    )
 
 
 def test_base64_may_be_broken_into_lines():
-    assert envelope.opened(element(kombus(body="e\n30=\n")), "q").raw == b"{}"
+    assert envelope.read_element(element(kombus(body="e\n30=\n")), "q").raw == b"{}"

@@ -16,14 +16,14 @@ from redis.exceptions import ResponseError
 from flask_qconsume.broker import headers
 from flask_qconsume.broker.topology import Topology
 from flask_qconsume.brokers.redis.broker import RedisBroker
-from flask_qconsume.brokers.redis.errors import translated
-from flask_qconsume.brokers.redis.group_commit import Meeting
+from flask_qconsume.brokers.redis.errors import translate_error
+from flask_qconsume.brokers.redis.group_commit import GroupCommit
 from flask_qconsume.brokers.redis.server import Server
 from flask_qconsume.brokers.redis.shared import Shared
 from flask_qconsume.brokers.redis_streams import RedisStreams
-from flask_qconsume.brokers.redis_streams.envelope import META
-from flask_qconsume.brokers.redis_streams.envelope import sealed
-from flask_qconsume.brokers.redis_streams.keys import Layout
+from flask_qconsume.brokers.redis_streams.entries import META
+from flask_qconsume.brokers.redis_streams.entries import encode_entry
+from flask_qconsume.brokers.redis_streams.keys import StreamLayout
 from flask_qconsume.errors import TopologyMismatch
 from flask_qconsume.errors import Unroutable
 from flask_qconsume.message import Message
@@ -50,8 +50,8 @@ class Fake(Server):
     def check_replicas(self, timeout=None):
         pass  # It has none.
 
-    def meeting(self):
-        return Meeting(1)
+    def group_commit(self):
+        return GroupCommit(1)
 
     def close(self):
         self.client.close()
@@ -60,13 +60,13 @@ class Fake(Server):
         try:
             return self.client.eval(*arguments)
         except ResponseError as error:
-            return translated(error)
+            return translate_error(error)
 
 
 class Streams(RedisStreams):
     def __init__(self, server, *plans):
         given = settings("redis-streams://nowhere")
-        shared = Shared(given, Layout(), server)
+        shared = Shared(given, StreamLayout(), server)
         RedisBroker.__init__(self, given, Topology("shop", plans), shared)
 
 
@@ -122,8 +122,8 @@ def test_dead_letters_are_listed_and_replayed(broker, server):
         message, "bill", "billing", "broken", None, 1.0
     )
     meta = {"message_id": "id-1", "headers": written}
-    entry = sealed(meta, b"1", exchange="", routing_key="billing")
-    server.client.zadd("{billing}.dead", {entry.packed(0): 1e10})
+    entry = encode_entry(meta, b"1", exchange="", routing_key="billing")
+    server.client.zadd("{billing}.dead", {entry.pack(0): 1e10})
     letters = broker.dead_letters(broker.topology.queue("billing"))
     assert [letter.message.id for letter in letters] == ["id-1"]
     assert letters.take(lambda letter: True, replay=True) == 1

@@ -6,8 +6,8 @@ import pytest
 
 from flask_qconsume.broker.topology import Topology
 from flask_qconsume.brokers.redis_lists import RedisLists
-from flask_qconsume.brokers.redis_lists.keys import Layout
-from flask_qconsume.brokers.redis_lists.keys import layout_of
+from flask_qconsume.brokers.redis_lists.keys import ListLayout
+from flask_qconsume.brokers.redis_lists.keys import create_layout
 from flask_qconsume.errors import ConfigurationError
 
 from .tools import outgoing
@@ -17,8 +17,21 @@ from .tools import shop
 
 
 def test_the_lists_of_a_queue_are_kombus():
-    assert Layout().lists("q") == ["q", "q\x06\x163", "q\x06\x166", "q\x06\x169"]
-    assert [Layout().step(n) for n in (-1, 0, 2, 3, 5, 9, 99)] == [0, 0, 0, 3, 3, 9, 9]
+    assert ListLayout().list_keys("q") == [
+        "q",
+        "q\x06\x163",
+        "q\x06\x166",
+        "q\x06\x169",
+    ]
+    assert [ListLayout().priority_step(n) for n in (-1, 0, 2, 3, 5, 9, 99)] == [
+        0,
+        0,
+        0,
+        3,
+        3,
+        9,
+        9,
+    ]
 
 
 def test_options_of_the_layout_are_honoured(redis_url):
@@ -54,7 +67,7 @@ def test_options_of_the_layout_are_honoured(redis_url):
 )
 def test_options_that_cannot_be_honoured_are_errors(options, word):
     with pytest.raises(ConfigurationError, match=word):
-        layout_of(options)
+        create_layout(options)
 
 
 @pytest.mark.parametrize(

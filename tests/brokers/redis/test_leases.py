@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask_qconsume.brokers.redis.leases import Unmoved
+from flask_qconsume.brokers.redis.leases import StaleLeases
 
 
 class Time:
@@ -14,31 +14,31 @@ class Time:
 
 def test_what_stays_as_it_is_for_the_length_of_a_lease_is_over() -> None:
     time = Time()
-    unmoved: Unmoved[tuple[str, int]] = Unmoved(60, time)
-    assert unmoved.over([("a", 1)]) == []
+    unmoved: StaleLeases[tuple[str, int]] = StaleLeases(60, time)
+    assert unmoved.find_stale([("a", 1)]) == []
     time.now = 59
-    assert unmoved.over([("a", 1), ("b", 1)]) == []
+    assert unmoved.find_stale([("a", 1), ("b", 1)]) == []
     time.now = 60
-    assert unmoved.over([("a", 1), ("b", 1)]) == [("a", 1)]
+    assert unmoved.find_stale([("a", 1), ("b", 1)]) == [("a", 1)]
 
 
 def test_what_is_renewed_or_gone_for_one_look_is_watched_anew() -> None:
     time = Time()
-    unmoved: Unmoved[tuple[str, int]] = Unmoved(60, time)
-    unmoved.over([("renewed", 1), ("gone", 1)])
+    unmoved: StaleLeases[tuple[str, int]] = StaleLeases(60, time)
+    unmoved.find_stale([("renewed", 1), ("gone", 1)])
     time.now = 30
-    unmoved.over([("renewed", 2)])
+    unmoved.find_stale([("renewed", 2)])
     time.now = 70
-    assert unmoved.over([("renewed", 2), ("gone", 1)]) == []
+    assert unmoved.find_stale([("renewed", 2), ("gone", 1)]) == []
     time.now = 90
-    assert unmoved.over([("renewed", 2), ("gone", 1)]) == [("renewed", 2)]
+    assert unmoved.find_stale([("renewed", 2), ("gone", 1)]) == [("renewed", 2)]
 
 
 def test_a_short_lease_waits_for_those_who_renew_longer_ones_seldom() -> None:
     time = Time()
-    unmoved: Unmoved[str] = Unmoved(1, time)
-    unmoved.over(["a"])
+    unmoved: StaleLeases[str] = StaleLeases(1, time)
+    unmoved.find_stale(["a"])
     time.now = 29
-    assert unmoved.over(["a"]) == []
+    assert unmoved.find_stale(["a"]) == []
     time.now = 30
-    assert unmoved.over(["a"]) == ["a"]
+    assert unmoved.find_stale(["a"]) == ["a"]

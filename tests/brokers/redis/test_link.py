@@ -149,7 +149,7 @@ def test_a_beat_of_an_idle_link_asks_redis_once(own_redis):
 def test_what_ends_a_wait_is_brought_by_it(own_redis):
     with shop(own_redis.url) as it:
         link = patient(it.link())
-        link._shared.unseen.get().discard(link)  # Who looks for it would ask, too.
+        link._shared.poller.get().discard(link)  # Who looks for it would ask, too.
         reader = gevent.spawn(link.read, 1)
         wait_for(lambda: is_waiting(it))
         with asked(own_redis, 1):  # The push.

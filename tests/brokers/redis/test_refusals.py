@@ -18,8 +18,8 @@ from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import Topology
 from flask_qconsume.broker.urls import open_broker
 from flask_qconsume.brokers.redis.errors import MEANINGS
-from flask_qconsume.brokers.redis.errors import code_of
-from flask_qconsume.brokers.redis.errors import translated
+from flask_qconsume.brokers.redis.errors import error_code
+from flask_qconsume.brokers.redis.errors import translate_error
 from flask_qconsume.errors import BrokerError
 from flask_qconsume.errors import BrokerRefused
 from flask_qconsume.errors import BrokerUnavailable
@@ -103,7 +103,7 @@ ANSWERS = [
 
 @pytest.mark.parametrize(("answer", "kind"), ANSWERS, ids=[a[:40] for a, _ in ANSWERS])
 def test_each_refusal_has_its_class(answer: str, kind: type[BrokerError]) -> None:
-    found = translated(BaseParser.parse_error(answer))
+    found = translate_error(BaseParser.parse_error(answer))
     assert isinstance(found, kind)
     assert (kind is BrokerError) == (type(found) is BrokerError)
     code, _, text = answer.partition(" ")
@@ -141,7 +141,7 @@ def test_a_batch_that_redis_answers_while_it_loads_fails_as_one(
 
 
 def test_every_meaning_is_met() -> None:
-    met = {code_of(BaseParser.parse_error(answer)) for answer, _ in ANSWERS}
+    met = {error_code(BaseParser.parse_error(answer)) for answer, _ in ANSWERS}
     # redis-py makes one class of NOAUTH and WRONGPASS; the others are its own errors.
     assert set(MEANINGS) - met == {"NOAUTH", "SENTINEL", "PROTOCOL"}
 
@@ -155,7 +155,7 @@ def test_a_name_in_a_text_decides_nothing(word: str) -> None:
         f"ERR user_script:1: {word} is no number",
     )
     for answer in answers:
-        assert type(translated(BaseParser.parse_error(answer))) is BrokerError
+        assert type(translate_error(BaseParser.parse_error(answer))) is BrokerError
 
 
 @pytest.fixture(params=["redis:", "redis-streams:"])

@@ -11,12 +11,12 @@ import pytest
 
 from flask_qconsume.broker import headers
 from flask_qconsume.broker.link import Lane
-from flask_qconsume.brokers.redis_streams.envelope import META
-from flask_qconsume.brokers.redis_streams.envelope import opened
-from flask_qconsume.brokers.redis_streams.envelope import sealed
-from flask_qconsume.brokers.redis_streams.envelope import unpacked
-from flask_qconsume.brokers.redis_streams.keys import Layout
-from flask_qconsume.brokers.redis_streams.keys import layout_of
+from flask_qconsume.brokers.redis_streams.entries import META
+from flask_qconsume.brokers.redis_streams.entries import encode_entry
+from flask_qconsume.brokers.redis_streams.entries import read_entry
+from flask_qconsume.brokers.redis_streams.entries import unpack_member
+from flask_qconsume.brokers.redis_streams.keys import StreamLayout
+from flask_qconsume.brokers.redis_streams.keys import create_layout
 from flask_qconsume.errors import ConfigurationError
 from flask_qconsume.errors import PublishRefused
 from flask_qconsume.errors import Unroutable
@@ -81,26 +81,26 @@ def test_entries_without_the_body_field_are_an_object_of_their_fields(url):
     ],
 )
 def test_an_entry_that_only_looks_like_ours_is_a_foreign_one(fields):
-    message = opened(fields, "q", "body")
+    message = read_entry(fields, "q", "body")
     assert message.raw == b"x"
     assert (message.id, message.exchange, message.routing_key) == (None, "", "q")
 
 
 def test_a_foreign_content_encoding_counts():
     fields = [b"body", b"\x1f\x8b", b"content-encoding", b"gzip", b"n", b"1"]
-    message = opened(fields, "q", "body")
+    message = read_entry(fields, "q", "body")
     assert (message.raw, message.content_encoding) == (b"\x1f\x8b", "gzip")
     assert message.headers == {"n": "1"}
 
 
 def test_what_is_large_is_no_properties_of_ours():
     meta = b'{"headers": {"a": [' + b"{}," * 200_000 + b"{}]}}"
-    message = opened([b"body", b"1", META.encode(), meta], "q", "body")
+    message = read_entry([b"body", b"1", META.encode(), meta], "q", "body")
     assert message.headers[META] == meta.decode()
 
 
 def test_a_foreign_content_type_counts():
-    message = opened([b"body", b"x", b"content-type", b"text/plain"], "q", "body")
+    message = read_entry([b"body", b"x", b"content-type", b"text/plain"], "q", "body")
     assert message.content_type == "text/plain"
 
 
@@ -108,7 +108,7 @@ def test_nonsense_in_our_own_field_is_absent_and_not_an_error():
     meta = json.dumps(
         {"headers": 5, "message_id": [1], "priority": "high", "exchange": 1}
     )
-    message = opened([b"body", b"x", META.encode(), meta.encode()], "q", "body")
+    message = read_entry([b"body", b"x", META.encode(), meta.encode()], "q", "body")
     assert (message.raw, message.id, message.priority) == (b"x", None, None)
     assert (message.headers, message.exchange) == ({}, "")
 
@@ -118,32 +118,34 @@ def test_nonsense_in_our_own_field_is_absent_and_not_an_error():
 def test_a_value_that_kombu_chokes_on_is_a_mapping(mark, value):
     given = {"__type__": mark, "__value__": value}
     meta = json.dumps({"headers": {"x": given}}).encode()
-    assert opened([b"body", b"x", META.encode(), meta], "q", "body").headers["x"] == (
-        given
-    )
+    assert read_entry([b"body", b"x", META.encode(), meta], "q", "body").headers[
+        "x"
+    ] == (given)
     packed = b"0:%d:%sx" % (len(meta), meta)
-    assert unpacked(packed, "q")[0].headers["x"] == given
+    assert unpack_member(packed, "q")[0].headers["x"] == given
 
 
 @pytest.mark.parametrize("element", [b"", b"5:", b"1:9999:{}", b"1:2:[]x", b"\xff"])
 def test_a_packed_entry_that_is_none_is_its_own_body(element):
-    message, ref = unpacked(element, "q")
+    message, ref = unpack_member(element, "q")
     assert message.raw == element
     assert len(ref) == 64
 
 
 def test_a_packed_entry_is_what_it_was():
-    entry = sealed({"message_id": "1"}, b"\x00:\xff", exchange="e", routing_key="k")
-    first, second = entry.packed(3), entry.packed(3)
-    message, ref = unpacked(first, "q")
+    entry = encode_entry(
+        {"message_id": "1"}, b"\x00:\xff", exchange="e", routing_key="k"
+    )
+    first, second = entry.pack(3), entry.pack(3)
+    message, ref = unpack_member(first, "q")
     assert (message.raw, message.id, message.exchange) == (b"\x00:\xff", "1", "e")
-    assert unpacked(first, "q")[1] == ref
-    assert unpacked(second, "q")[1] != ref
+    assert unpack_member(first, "q")[1] == ref
+    assert unpack_member(second, "q")[1] != ref
 
 
 def test_what_json_cannot_hold_is_refused():
     with pytest.raises(PublishRefused, match="cannot be written as JSON"):
-        sealed({"headers": {"x": object()}}, b"", exchange="", routing_key="q")
+        encode_entry({"headers": {"x": object()}}, b"", exchange="", routing_key="q")
 
 
 def test_a_foreign_message_that_is_not_text_survives_the_dead_letters(url):
@@ -163,8 +165,8 @@ def test_a_foreign_message_that_is_not_text_survives_the_dead_letters(url):
 
 def test_a_name_that_stands_several_times_has_a_list_of_values():
     fields = [b"body", b"x", b"tag", b"a", b"tag", b"b"]
-    assert opened(fields, "q", "body").headers == {"tag": ["a", "b"]}
-    message = opened([b"tag", b"a", b"tag", b"\xff"], "q", "body")
+    assert read_entry(fields, "q", "body").headers == {"tag": ["a", "b"]}
+    message = read_entry([b"tag", b"a", b"tag", b"\xff"], "q", "body")
     assert json.loads(message.raw) == {"tag": ["a", "\\xff"]}
     assert message.headers == {"tag": ["a", b"\xff"]}
 
@@ -190,22 +192,22 @@ def test_a_delay_of_more_than_ten_years_is_refused(url):
 
 
 def test_keys_of_one_queue_share_a_slot_and_take_the_prefix():
-    layout = Layout(prefix="stage:")
-    assert layout.streams("billing") == [
+    layout = StreamLayout(prefix="stage:")
+    assert layout.stream_keys("billing") == [
         "{stage:billing}.priority.9",
         "{stage:billing}.priority.6",
         "{stage:billing}.priority.3",
         "stage:billing",
     ]
-    assert layout.streams("billing.suspects") == ["{stage:billing}.suspects"]
-    assert layout.delayed("billing") == "{stage:billing}.delayed"
-    assert layout.dead("billing.dead") == "{stage:billing}.dead"
+    assert layout.stream_keys("billing.suspects") == ["{stage:billing}.suspects"]
+    assert layout.delayed_key("billing") == "{stage:billing}.delayed"
+    assert layout.dead_key("billing.dead") == "{stage:billing}.dead"
 
 
 def test_a_prefix_with_a_hash_tag_puts_all_keys_into_one_slot():
-    layout = Layout(prefix="{shop}:")
-    assert layout.stream("billing", 9) == "{shop}:billing.priority.9"
-    assert layout.stream("mail.suspects") == "{shop}:mail.suspects"
+    layout = StreamLayout(prefix="{shop}:")
+    assert layout.stream_key("billing", 9) == "{shop}:billing.priority.9"
+    assert layout.stream_key("mail.suspects") == "{shop}:mail.suspects"
 
 
 @pytest.mark.parametrize(
@@ -219,7 +221,7 @@ def test_a_prefix_with_a_hash_tag_puts_all_keys_into_one_slot():
 )
 def test_an_option_that_makes_no_sense_is_refused(options, said):
     with pytest.raises(ConfigurationError, match=said):
-        layout_of(options)
+        create_layout(options)
 
 
 def test_the_group_and_the_prefix_are_options(url):

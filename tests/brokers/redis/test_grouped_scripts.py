@@ -11,7 +11,7 @@ from gevent.event import Event
 
 from flask_qconsume import BrokerRefused
 from flask_qconsume import BrokerUnavailable
-from flask_qconsume.brokers.redis.group_commit import Beats
+from flask_qconsume.brokers.redis.group_commit import GroupedScripts
 from flask_qconsume.brokers.redis.scripts import Call
 from flask_qconsume.brokers.redis.scripts import Script
 
@@ -42,7 +42,7 @@ def call(number: int) -> Call:
 
 
 def beating(
-    beats: Beats, redis: Redis, numbers: range, timeout: float = 30.0
+    beats: GroupedScripts, redis: Redis, numbers: range, timeout: float = 30.0
 ) -> list[gevent.Greenlet]:
     """One that asks, and while it waits many others, two things each."""
 
@@ -58,7 +58,7 @@ def beating(
 
 def test_who_beats_while_somebody_asks_is_asked_for_with_the_others() -> None:
     redis = Redis()
-    asking = beating(Beats(), redis, range(1, 51))
+    asking = beating(GroupedScripts(), redis, range(1, 51))
     redis.answer.set()
     found = [each.get(timeout=10) for each in asking]
     assert found == [[n, -n] for n in range(1, 51)]
@@ -68,7 +68,7 @@ def test_who_beats_while_somebody_asks_is_asked_for_with_the_others() -> None:
 def test_each_has_the_error_as_its_own() -> None:
     redis = Redis()
     redis.error = BrokerRefused("wrong password")
-    asking = beating(Beats(), redis, range(1, 4))
+    asking = beating(GroupedScripts(), redis, range(1, 4))
     redis.answer.set()
     gevent.joinall(asking, timeout=10)
     errors = [each.exception for each in asking]
@@ -79,7 +79,7 @@ def test_each_has_the_error_as_its_own() -> None:
 
 def test_who_waits_for_others_waits_for_a_while_only() -> None:
     redis = Redis()
-    first, other = beating(Beats(), redis, range(1, 3), timeout=0.05)
+    first, other = beating(GroupedScripts(), redis, range(1, 3), timeout=0.05)
     with pytest.raises(BrokerUnavailable, match="heartbeat"):
         other.get(timeout=10)
     redis.answer.set()
@@ -94,7 +94,7 @@ def test_a_crowd_of_links_beats_by_one_connection(own_redis, kind: str) -> None:
         links = [it.link(plan=queue) for queue in queues]
         before = it.client.info("clients")["connected_clients"]
         for _ in range(3):
-            beats = [gevent.spawn(link.beat) for link in links]
+            beats = [gevent.spawn(link.keep_alive) for link in links]
             gevent.joinall(beats, timeout=10, raise_error=True)
         after = it.client.info("clients")["connected_clients"]
         assert after <= before + 1
@@ -113,5 +113,5 @@ def test_what_is_held_is_looked_after_by_each_beat(own_redis) -> None:
             return [it.client.zscore(k, tag) for k, tag in zip(keys, tags, strict=True)]
 
         before = leases()
-        gevent.joinall([gevent.spawn(link.beat) for link in links], raise_error=True)
+        gevent.joinall([gevent.spawn(link.keep_alive) for link in links], raise_error=True)
         assert all(new > old for new, old in zip(leases(), before, strict=True))

@@ -17,16 +17,16 @@ from collections.abc import Sequence
 from itertools import chain
 
 from ...errors import BrokerError
-from ..redis.leases import Holder
-from ..redis.leases import Unmoved
-from ..redis.leases import chunks
-from ..redis.leases import whoami
+from ..redis.leases import LeasedMessages
+from ..redis.leases import StaleLeases
+from ..redis.leases import describe_process
+from ..redis.leases import split_into_chunks
 from ..redis.scripts import Call
 from ..redis.server import Server
-from ..redis.server import good
+from ..redis.server import check_answer
 from . import envelope
 from . import scripts
-from .keys import Layout
+from .keys import ListLayout
 
 #: A look for expired leases ends after so many pages of so many.
 _PAGES = 10
@@ -35,25 +35,25 @@ _PAGE = 100
 _BYTES = 1024 * 1024
 
 
-class Held(Holder):
+class UnackedMessages(LeasedMessages):
     """What one link took out of its queue and has not settled."""
 
     def __init__(
-        self, server: Server, layout: Layout, queue: str, lease: float
+        self, server: Server, layout: ListLayout, queue: str, lease: float
     ) -> None:
         self.queue = queue
         self._server = server
         self._layout = layout
         self._lease = lease
         #: Tags and ends of leases.
-        self._unmoved: Unmoved[tuple[bytes, bytes]] = Unmoved(lease)
+        self._stale_leases: StaleLeases[tuple[bytes, bytes]] = StaleLeases(lease)
         self._prefix = _prefix()
         self._number = 0
         #: The tags in the order in which the messages were read.
         self._tags: dict[str, None] = {}
         #: The numbers given to a pop whose answer we have not got.
         self._asked = range(0)
-        self._keys = layout.held(queue)
+        self._keys = layout.held_keys(queue)
         # kombu restores to (exchange, routing key): with the default exchange that is
         # this queue alone, and not once more all that the message was routed to.
         self._suffix = f',"",{json.dumps(queue)}]'.encode()
@@ -61,24 +61,24 @@ class Held(Holder):
     def __contains__(self, tag: str) -> bool:
         return tag in self._tags
 
-    def pop(self, room: int) -> Call:
+    def create_pop_call(self, room: int) -> Call:
         layout, queue = self._layout, self.queue
         first, self._number = self._number, self._number + room
         self._asked = range(first, self._number)
         return scripts.POP(
-            [*self._keys, layout.delayed(queue), *layout.lists(queue)],
+            [*self._keys, layout.delayed_key(queue), *layout.list_keys(queue)],
             room,
             _BYTES,
             self._prefix,
             first,
             self._lease,
             self._suffix,
-            layout.base(queue),
+            layout.queue_key(queue),
             layout.sep,
             *layout.steps,
         )
 
-    def popped(self, answer: Sequence[bytes]) -> list[tuple[str, bytes]]:
+    def read_pop_answer(self, answer: Sequence[bytes]) -> list[tuple[str, bytes]]:
         """The tags and elements that the script took."""
         tags = [tag.decode() for tag in answer[1::2]]
         self._tags.update(dict.fromkeys(tags))
@@ -88,35 +88,35 @@ class Held(Holder):
         return list(zip(tags, answer[2::2], strict=True))
 
     def ack(self, tags: Sequence[str]) -> int:
-        calls = [scripts.ACK(self._keys, *some) for some in chunks(tags)]
+        calls = [scripts.ACK(self._keys, *some) for some in split_into_chunks(tags)]
         known = self._server.count(calls)
-        self.settled(tags)
+        self.mark_settled(tags)
         return len(tags) - known
 
-    def forward(self, tag: str, place: str, *how: t.Any) -> Call:
+    def create_forward_call(self, tag: str, place: str, *how: t.Any) -> Call:
         return scripts.FORWARD([*self._keys, place], tag, *how)
 
-    def settled(self, tags: Iterable[str]) -> None:
+    def mark_settled(self, tags: Iterable[str]) -> None:
         for tag in tags:
             self._tags.pop(tag, None)
 
-    def touch(self) -> None:
-        held = chunks(list(self._tags))
+    def extend_leases(self) -> None:
+        held = split_into_chunks(list(self._tags))
         calls = [scripts.TOUCH(self._keys, self._lease, *some) for some in held]
-        for answer in self._server.beat(calls) if calls else ():
-            good(answer)
+        for answer in self._server.run_grouped(calls) if calls else ():
+            check_answer(answer)
 
     def give_back(self, tags: Sequence[str], timeout: float | None = None) -> int:
         layout = self._layout
-        fixed = (len(self._suffix), layout.base(self.queue), layout.sep)
+        fixed = (len(self._suffix), layout.queue_key(self.queue), layout.sep)
         # The first one last: lists are read from the right, where we push.
         calls = [
             scripts.GIVE_BACK(self._keys, *fixed, *some)
-            for some in chunks(list(reversed(tags)))
+            for some in split_into_chunks(list(reversed(tags)))
         ]
         return self._server.count(calls, timeout)
 
-    def drop_all(self) -> list[str]:
+    def forget_all(self) -> list[str]:
         # Those never heard of included.
         unheard = [
             f"{self._prefix}{number}:{step}"
@@ -126,13 +126,13 @@ class Held(Holder):
         tags, self._tags, self._asked = [*self._tags, *unheard], {}, range(0)
         return tags
 
-    def give_all_back(self, dropped: Sequence[str], timeout: float) -> int:
+    def return_forgotten(self, dropped: Sequence[str], timeout: float) -> int:
         return self.give_back(dropped, timeout)
 
     def restore_expired(self) -> int:
         ahead = scripts.AHEAD(self._keys[:1], self._lease, _PAGE)
         # Asked for at once: a consumer at rest does so again and again.
-        answers = map(good, self._server.beat([ahead, self._expired()]))
+        answers = map(check_answer, self._server.run_grouped([ahead, self._expired()]))
         ended = self._end_unmoved(next(answers))
         found = self._server.call(self._expired()) if ended else next(answers)
         restored = 0
@@ -149,7 +149,7 @@ class Held(Holder):
 
     def _end_unmoved(self, found: Sequence[bytes]) -> bool:
         """End what would last for too long, since Redis' clock was set back."""
-        over = self._unmoved.over(zip(found[::2], found[1::2], strict=True))
+        over = self._stale_leases.find_stale(zip(found[::2], found[1::2], strict=True))
         if over:
             self._server.call(scripts.END(self._keys[:1], *chain(*over)))
         return bool(over)
@@ -158,8 +158,8 @@ class Held(Holder):
         step = int(tag.rpartition(b":")[2])
         element = value[1 : -len(self._suffix)]
         with contextlib.suppress(BrokerError):  # Unmarked is better than lost.
-            element = envelope.redelivered(element, self.queue)
-        place = self._layout.listed(self.queue, step)
+            element = envelope.mark_redelivered(element, self.queue)
+        place = self._layout.list_key(self.queue, step)
         return scripts.RESTORE([*self._keys, place], tag, element)
 
 
@@ -169,4 +169,4 @@ def _prefix() -> str:
     Longer than 64 bytes on purpose: a sorted set with shorter members, as long as it is
     small, is a packed list, into which Redis inserts ten times slower.
     """
-    return f"{whoami():-<28.150}:{uuid.uuid4()}:"
+    return f"{describe_process():-<28.150}:{uuid.uuid4()}:"

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 from ...broker import properties as basic_properties
 from ...message import Message
-from ..redis.json_values import read_json
-from ..redis.json_values import written
+from ..redis.json_values import decode_json
+from ..redis.json_values import encode_json
 
 #: The field that tells an entry of ours.
 META = "x-qconsume"
@@ -41,7 +41,7 @@ class Entry:
     meta: bytes
     body: bytes
 
-    def packed(self, step: int) -> bytes:
+    def pack(self, step: int) -> bytes:
         """The entry as it lies in a sorted set.
 
         That knows each member once: a "ref" tells apart what is else the same.
@@ -51,7 +51,7 @@ class Entry:
         return b"%d:%d:%s%s" % (step, len(meta), meta, self.body)
 
 
-def sealed(
+def encode_entry(
     properties: Mapping[str, t.Any], body: bytes, *, exchange: str, routing_key: str
 ) -> Entry:
     """An entry for a message.
@@ -60,10 +60,10 @@ def sealed(
     :raises PublishRefused: if there is something in them that JSON cannot hold.
     """
     meta = {**properties, "exchange": exchange, "routing_key": routing_key}
-    return Entry(written(meta), body)
+    return Entry(encode_json(meta), body)
 
 
-def opened(
+def read_entry(
     fields: Sequence[bytes], queue: str, body_field: str, redelivered: bool = False
 ) -> Message:
     """The message in an entry, given as names and values in turn."""
@@ -81,7 +81,9 @@ def opened(
     return _foreign(pairs, queue, body_field, redelivered)
 
 
-def unrolled(heads: bytes, texts: bytes) -> Iterator[tuple[str, list[bytes], bool]]:
+def split_entries(
+    heads: bytes, texts: bytes
+) -> Iterator[tuple[str, list[bytes], bool]]:
     """The tags, fields and marks of the entries that the script gives as two texts."""
     at = 0
     for head in heads.decode().splitlines():
@@ -94,7 +96,7 @@ def unrolled(heads: bytes, texts: bytes) -> Iterator[tuple[str, list[bytes], boo
         yield tag, fields, mark == "1"
 
 
-def unpacked(element: bytes, queue: str) -> tuple[Message, str]:
+def unpack_member(element: bytes, queue: str) -> tuple[Message, str]:
     """The message that is packed in a member of a sorted set, and its ``ref``."""
     found = _PACKED.match(element)
     start = found.end() if found else 0
@@ -157,7 +159,7 @@ def _meta(raw: bytes) -> dict[str, t.Any] | None:
     if not raw.startswith(b"{"):
         return None
     try:
-        found = read_json(raw)
+        found = decode_json(raw)
     except Exception:
         return None
     return found if isinstance(found, dict) else None

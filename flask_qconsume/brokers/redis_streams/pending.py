@@ -12,16 +12,16 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 
-from ..redis.leases import Holder
-from ..redis.leases import Unmoved
-from ..redis.leases import chunks
-from ..redis.leases import whoami
+from ..redis.leases import LeasedMessages
+from ..redis.leases import StaleLeases
+from ..redis.leases import describe_process
+from ..redis.leases import split_into_chunks
 from ..redis.scripts import Call
 from ..redis.server import Server
-from ..redis.server import good
+from ..redis.server import check_answer
 from . import scripts
-from .envelope import META
-from .keys import Layout
+from .entries import META
+from .keys import StreamLayout
 
 #: A read ends early when it has fetched so many bytes.
 _BYTES = 1024 * 1024
@@ -31,14 +31,14 @@ _GONE = 60.0
 _MOST = 500
 
 
-class Held(Holder):
+class PendingEntries(LeasedMessages):
     """What is pending for one consumer of the group."""
 
     def __init__(
-        self, server: Server, layout: Layout, queue: str, lease: float
+        self, server: Server, layout: StreamLayout, queue: str, lease: float
     ) -> None:
         self.consumer = consumer_name()
-        self.streams = layout.streams(queue)
+        self.streams = layout.stream_keys(queue)
         self._server = server
         self._layout = layout
         self._queue = queue
@@ -49,27 +49,27 @@ class Held(Holder):
         #: Where the look for expired leases goes on, by stream.
         self._cursors = dict.fromkeys(self.streams, "-")
         #: By stream, the owners and ids of entries.
-        self._unmoved: dict[str, Unmoved[tuple[bytes, bytes]]] = {
-            stream: Unmoved(lease) for stream in self.streams
+        self._stale_leases: dict[str, StaleLeases[tuple[bytes, bytes]]] = {
+            stream: StaleLeases(lease) for stream in self.streams
         }
 
     def __contains__(self, tag: str) -> bool:
         return tag in self._tags
 
-    def pop(self, room: int) -> Call:
+    def create_pop_call(self, room: int) -> Call:
         layout = self._layout
         return scripts.POP(
-            [layout.delayed(self._queue), *self.streams],
+            [layout.delayed_key(self._queue), *self.streams],
             self._group,
             self.consumer,
             room,
             _BYTES,
             layout.body,
             META,
-            *layout.levels(self._queue),
+            *layout.queue_steps(self._queue),
         )
 
-    def take(self, tag: str, redelivered: bool) -> None:
+    def add(self, tag: str, redelivered: bool) -> None:
         """Note that an entry was read."""
         self._tags[tag] = redelivered
 
@@ -79,24 +79,24 @@ class Held(Holder):
         calls = [
             scripts.ACK([stream], self._group, " ".join(some))
             for stream, ids in self._sorted(ours)
-            for some in chunks(ids)
+            for some in split_into_chunks(ids)
         ]
         known = self._server.count(calls)
-        self.settled(ours)
+        self.mark_settled(ours)
         return len(ours) - known
 
-    def forward(self, tag: str, place: str, *how: t.Any) -> Call:
+    def create_forward_call(self, tag: str, place: str, *how: t.Any) -> Call:
         stream, id = self._parted(tag)
         return scripts.FORWARD([stream, place], self._group, self.consumer, id, *how)
 
-    def settled(self, tags: Iterable[str]) -> None:
+    def mark_settled(self, tags: Iterable[str]) -> None:
         for tag in tags:
             self._tags.pop(tag, None)
 
-    def touch(self) -> None:
+    def extend_leases(self) -> None:
         if self._tags:
             call = scripts.TOUCH(self.streams, self._group, self.consumer)
-            good(self._server.beat([call])[0])
+            check_answer(self._server.run_grouped([call])[0])
 
     def give_back(self, tags: Sequence[str], timeout: float | None = None) -> int:
         marked = [tag for tag in tags if self._tags.get(tag)]
@@ -104,13 +104,13 @@ class Held(Holder):
         calls = [*self._releases(marked, "lost"), *self._releases(fresh, "released")]
         return self._server.count(calls, timeout)
 
-    def drop_all(self) -> list[str]:
+    def forget_all(self) -> list[str]:
         # What was delivered again already stays marked.
         marked = [tag for tag, redelivered in self._tags.items() if redelivered]
         self._tags = {}
         return [*(f"{tag} {self.consumer}" for tag in marked), f" {self.consumer}"]
 
-    def give_all_back(self, dropped: Sequence[str], timeout: float) -> int:
+    def return_forgotten(self, dropped: Sequence[str], timeout: float) -> int:
         calls = []
         for each in dropped:
             tag, _, consumer = each.partition(" ")
@@ -125,7 +125,7 @@ class Held(Holder):
     def restore_expired(self) -> int:
         # Asked for at once: that costs a consumer at rest a third of asking in turn.
         looks = [each for stream in self.streams for each in self._looks(stream)]
-        answers = map(good, self._server.beat(looks))
+        answers = map(check_answer, self._server.run_grouped(looks))
         return sum(
             self._reclaimed(stream, next(answers))
             + self._reclaim_unmoved(stream, next(answers))
@@ -147,7 +147,9 @@ class Held(Holder):
 
     def _reclaim_unmoved(self, stream: str, found: Sequence[bytes]) -> int:
         """Reclaim what would be held for too long, since Redis' clock was set back."""
-        over = self._unmoved[stream].over(zip(found[::2], found[1::2], strict=True))
+        over = self._stale_leases[stream].find_stale(
+            zip(found[::2], found[1::2], strict=True)
+        )
         calls = [
             scripts.RELEASE([stream], self._group, owner, "lost", id)
             for owner, id in over
@@ -156,7 +158,7 @@ class Held(Holder):
 
     def _releases(self, tags: Sequence[str], owner: str) -> Iterator[Call]:
         for stream, ids in self._sorted(tags):
-            for some in chunks(ids):
+            for some in split_into_chunks(ids):
                 arguments = (self._group, self.consumer, owner, *some)
                 yield scripts.RELEASE([stream], *arguments)
 
@@ -176,4 +178,4 @@ class Held(Holder):
 
 def consumer_name() -> str:
     """A name that no other consumer has."""
-    return f"{whoami()}:{uuid.uuid4()}"
+    return f"{describe_process()}:{uuid.uuid4()}"
