@@ -113,5 +113,6 @@ def test_what_is_held_is_looked_after_by_each_beat(own_redis) -> None:
             return [it.client.zscore(k, tag) for k, tag in zip(keys, tags, strict=True)]
 
         before = leases()
-        gevent.joinall([gevent.spawn(link.keep_alive) for link in links], raise_error=True)
+        beats = [gevent.spawn(link.keep_alive) for link in links]
+        gevent.joinall(beats, raise_error=True)
         assert all(new > old for new, old in zip(leases(), before, strict=True))
