@@ -12,13 +12,19 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import typing as t
 import weakref
 from collections.abc import Callable
 
 T = t.TypeVar("T")
 
+#: Seconds that a fork waits at the most for what :func:`delay_forks` asks for.
+_LONGEST_DELAY = 2.0
+
 _lock = threading.RLock()
+#: By the monotonic clock, when a fork may happen.
+_forks_from = 0.0
 _all: weakref.WeakSet[PerProcess[t.Any]] = weakref.WeakSet()
 
 
@@ -96,6 +102,24 @@ class PerProcess(t.Generic[T]):
             self._leave(value)
 
 
+def delay_forks(seconds: float) -> None:
+    """Have forks wait until so many seconds from now are over. For any thread.
+
+    For what locks something for a moment that a fork copies, and cannot be made under
+    the lock here, since a thread of a library in C does it.
+    """
+    global _forks_from
+    _forks_from = max(_forks_from, time.monotonic() + seconds)
+
+
+def _await_fork() -> None:
+    _lock.acquire()
+    deadline = time.monotonic() + _LONGEST_DELAY
+    # More may ask for a delay meanwhile.
+    while (left := min(_forks_from, deadline) - time.monotonic()) > 0:
+        time.sleep(left)
+
+
 def _begin_anew() -> None:
     for each in list(_all):
         each.leave_to_parent()
@@ -103,5 +127,5 @@ def _begin_anew() -> None:
 
 
 os.register_at_fork(
-    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_begin_anew
+    before=_await_fork, after_in_parent=_lock.release, after_in_child=_begin_anew
 )

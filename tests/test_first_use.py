@@ -126,6 +126,29 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert run.stdout == "0\n", run.stderr
 
 
+def test_a_fork_waits_for_a_delay() -> None:
+    run = run_script(
+        """
+import os, time
+from flask_qconsume.first_use import delay_forks
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+
+for asked in ([0.2], [0.4, 0.2]):
+    began = time.monotonic()
+    for seconds in asked:
+        delay_forks(seconds)
+    fork()
+    print(time.monotonic() - began >= max(asked))
+"""
+    )
+    assert run.stdout == "True\nTrue\n", run.stderr
+
+
 # -- publishing ------------------------------------------------------------------------
 
 APP = """

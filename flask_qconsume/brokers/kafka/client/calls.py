@@ -14,6 +14,7 @@ from confluent_kafka import KafkaException
 
 from ....errors import BrokerUnavailable
 from ....errors import ConfigurationError
+from ....first_use import delay_forks
 from ....native_threads import Latch
 from ....native_threads import NativeThread
 from ....text import quote
@@ -25,6 +26,8 @@ T = t.TypeVar("T")
 
 #: Seconds beyond a call's own time limit after which it is taken to hang.
 _PATIENCE = 2.0
+#: Seconds in which a new client has looked up the addresses that it needs first.
+FIRST_CONNECTIONS = 0.5
 
 #: Settings that name a file.
 _FILES = (
@@ -78,9 +81,14 @@ def create_client(
 ) -> T:
     """A client with these settings.
 
+    Its own threads look up addresses by glibc's ``getaddrinfo``, which locks something
+    meanwhile (in ``check_pf.c``). A child that is forked at that moment finds it locked
+    for ever, and can connect to nothing.
+
     :raises ConfigurationError: for settings that librdkafka does not take.
     """
     _check_files(config)
+    delay_forks(FIRST_CONNECTIONS)
     try:
         return kind(dict(config))
     except (KafkaException, ValueError, TypeError, SystemError) as error:

@@ -25,9 +25,11 @@ from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition
 
 from ....errors import BrokerError
+from ....first_use import delay_forks
 from ....native_threads import ThreadNotifier
 from ....native_threads import get_unpatched
 from ....text import pluralize
+from .calls import FIRST_CONNECTIONS
 from .errors import ends_client
 from .errors import translate_error
 from .offsets import CommitState
@@ -170,6 +172,7 @@ class ConsumerThread:
 
     def run(self) -> None:
         """Be a member until :attr:`stopping`, or an error."""
+        delay_forks(FIRST_CONNECTIONS)
         try:
             self._consumer = Consumer(self._configured())
         except Exception as error:

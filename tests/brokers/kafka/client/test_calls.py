@@ -14,6 +14,8 @@ from flask_qconsume.brokers.kafka.client.calls import call_for_results
 from flask_qconsume.native_threads import NativeThread
 from flask_qconsume.native_threads import get_thread_id
 
+from ....harness.scripts import run_script
+
 
 class Watched(Future[t.Any]):
     """Notes which threads ever take its lock."""
@@ -83,3 +85,22 @@ def _failed(error: Exception) -> Future[t.Any]:
     future: Future[t.Any] = Future()
     future.set_exception(error)
     return future
+
+
+def test_a_fork_waits_for_the_first_connections_of_a_new_client() -> None:
+    run = run_script(
+        """
+import os, time
+from confluent_kafka import Producer
+from flask_qconsume.brokers.kafka.client import calls
+
+began = time.monotonic()
+client = calls.create_client(Producer, {"bootstrap.servers": "127.0.0.1:1"})
+child = os.fork()
+if child == 0:
+    os._exit(0)
+os.waitpid(child, 0)
+print(time.monotonic() - began >= calls.FIRST_CONNECTIONS)
+"""
+    )
+    assert run.stdout == "True\n", run.stderr
