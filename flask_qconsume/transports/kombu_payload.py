@@ -1,4 +1,4 @@
-"""What kombu's virtual transports hold in place of a message. No I/O.
+"""Payloads, which kombu's virtual transports hold in place of messages. No I/O.
 
 A payload is a mapping: ``body``, ``headers``, ``content-type``, ``content-encoding``
 and ``properties``, where AMQP's other properties are.
@@ -15,8 +15,8 @@ from ..message import Message
 
 Payload = dict[str, t.Any]
 
-#: Our headers that tell what a payload has in places of its own, or what concerns one
-#: delivery only. If kombu's consumers saw them, they would forward them.
+#: Our headers for which a payload has places of its own, or that concern one delivery
+#: only. kombu's consumers would forward them with the message.
 _HIDDEN = frozenset(
     {
         own_headers.ATTEMPT,
@@ -31,8 +31,8 @@ _HIDDEN = frozenset(
 )
 
 
-def payload_of(message: Message, tag: str, redelivered: bool) -> Payload:
-    """The payload by which kombu delivers a message.
+def create_payload(message: Message, tag: str, redelivered: bool) -> Payload:
+    """Turn a message into the payload by which kombu delivers it.
 
     :param tag: The delivery tag.
     """
@@ -55,21 +55,28 @@ def payload_of(message: Message, tag: str, redelivered: bool) -> Payload:
     }
 
 
-def body_of(payload: Payload) -> bytes:
-    """The body, as bytes."""
+def create_rejected_headers(message: Message, queue: str) -> dict[str, t.Any]:
+    """Headers of the dead letter that a message becomes when kombu rejects it."""
+    return own_headers.make_dead_letter_headers(
+        message, "kombu", queue, "rejected", None, time.time()
+    )
+
+
+def read_body(payload: Payload) -> bytes:
+    """Body as bytes."""
     body = payload.get("body") or b""
     return body.encode() if isinstance(body, str) else bytes(body)
 
 
-def delay_of(payload: Payload) -> float:
+def read_delay(payload: Payload) -> float:
     """Seconds for which the header ``x-delay`` holds a message back."""
-    return _seconds((payload.get("headers") or {}).get("x-delay"))
+    return _to_seconds((payload.get("headers") or {}).get("x-delay"))
 
 
-def expiration_of(payload: Payload) -> float | None:
-    """Seconds after which a message has expired; ``None`` if it never does."""
+def read_expiration(payload: Payload) -> float | None:
+    """Seconds after which a message expires; ``None`` if it never does."""
     value = payload["properties"].get("expiration")
-    return None if value is None else _seconds(value)
+    return None if value is None else _to_seconds(value)
 
 
 def has_expired(message: Message) -> bool:
@@ -77,8 +84,8 @@ def has_expired(message: Message) -> bool:
     return message.expires_at is not None and message.expires_at < time.time()
 
 
-def _seconds(milliseconds: t.Any) -> float:
-    """Seconds of a number, or of a text with one; 0 for anything else."""
+def _to_seconds(milliseconds: t.Any) -> float:
+    """Seconds of a number, or of a text with a number; 0 for anything else."""
     if isinstance(milliseconds, bool):
         return 0.0
     try:

@@ -11,7 +11,7 @@ from .kombu_payload import Payload
 
 
 class ReadyMessages:
-    """Messages by queue; the queues take turns, so that none waits for a busy one."""
+    """Messages by queue; the queues take turns, so that a busy one delays no other."""
 
     def __init__(self) -> None:
         self._queues: OrderedDict[str, deque[Payload]] = OrderedDict()
@@ -20,7 +20,7 @@ class ReadyMessages:
         return bool(self._queues)
 
     def count(self, queue: str) -> int:
-        """How many messages of a queue are ready."""
+        """Number of ready messages of a queue."""
         return len(self._queues.get(queue, ()))
 
     def add(self, found: Iterable[tuple[Payload, str]]) -> None:
@@ -28,9 +28,9 @@ class ReadyMessages:
         for payload, queue in found:
             self._queues.setdefault(queue, deque()).append(payload)
 
-    def take(self, allowed: Callable[[str], bool]) -> tuple[Payload, str] | None:
+    def take(self, is_allowed: Callable[[str], bool]) -> tuple[Payload, str] | None:
         """Remove and return the first message of the next queue that is allowed."""
-        queue = next(filter(allowed, self._queues), None)
+        queue = next(filter(is_allowed, self._queues), None)
         if queue is None:
             return None
         payload = self._queues[queue].popleft()
@@ -45,5 +45,5 @@ class ReadyMessages:
         return list(self._queues.pop(queue, ()))
 
     def clear(self) -> None:
-        """Forget all messages."""
+        """Remove all messages."""
         self._queues.clear()

@@ -7,7 +7,7 @@ from kombu import Connection
 
 import flask_qconsume.transports.kafka
 import flask_qconsume.transports.redis_streams  # noqa: F401  Makes the scheme known.
-from flask_qconsume.transports.kombu_url import url_of
+from flask_qconsume.transports.kombu_url import find_current_url
 
 FIRST = "redis-streams://first:1/0"
 
@@ -23,22 +23,22 @@ FIRST = "redis-streams://first:1/0"
     ],
 )
 def test_a_url_is_the_same_however_it_was_given(url):
-    assert url_of(Connection(url)) == url
+    assert find_current_url(Connection(url)) == url
     switched = Connection(FIRST)
     switched.switch(url)
-    assert url_of(switched) == url
+    assert find_current_url(switched) == url
 
 
 def test_an_alternate_may_stand_beside_a_url_with_several_hosts():
     connection = Connection("kafka://a:1,b:2;kafka://user:secret@c:3")
-    assert url_of(connection) == "kafka://a:1,b:2"
+    assert find_current_url(connection) == "kafka://a:1,b:2"
     connection.switch("kafka://user:secret@c:3")
-    assert url_of(connection).rstrip("/") == "kafka://user:secret@c:3"
+    assert find_current_url(connection).rstrip("/") == "kafka://user:secret@c:3"
 
 
 def test_an_alternate_keeps_its_query():
     second = "rediss-streams://host:2/3?ssl_cert_reqs=required"
     connection = Connection(f"{FIRST};{second}")
-    assert url_of(connection) == FIRST
+    assert find_current_url(connection) == FIRST
     connection.maybe_switch_next()
-    assert url_of(connection) == second
+    assert find_current_url(connection) == second
