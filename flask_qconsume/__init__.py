@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import typing as t
 
+from .appconsumers import AppConsumers
+from .appconsumers import get_app_consumers
 from .blueprint import ConsumerBlueprint
+from .broker.compose import PublishOptions
 from .errors import BrokerAway
 from .errors import BrokerError
 from .errors import BrokerRefused
@@ -40,6 +43,7 @@ from .outcomes import Drop
 from .outcomes import Outcome
 from .outcomes import Reject
 from .outcomes import Retry
+from .registration.consumer import ConsumerOptions
 from .registration.scaffold import ConsumerScaffold
 from .retry import RetryPolicy
 
@@ -47,12 +51,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Ack",
+    "AppConsumers",
     "BrokerAway",
     "BrokerError",
     "BrokerRefused",
     "BrokerUnavailable",
     "ConfigurationError",
     "ConsumerBlueprint",
+    "ConsumerOptions",
     "ConsumerScaffold",
     "Drop",
     "Format",
@@ -64,6 +70,7 @@ __all__ = [
     "Outcome",
     "Protobuf",
     "PublishError",
+    "PublishOptions",
     "PublishRefused",
     "PublishTimeout",
     "QConsume",
@@ -80,13 +87,14 @@ __all__ = [
     "UnsupportedByBroker",
     "WorkerError",
     "current_message",
+    "get_app_consumers",
     "signals",
     "spawn",
 ]
 
 
 def __getattr__(name: str) -> t.Any:
-    # 'spawn' needs gevent, which a process that only publishes need not import.
+    # 'spawn' imports gevent, which a process that only publishes does not need.
     if name == "spawn":
         from .running.spawn import spawn
 

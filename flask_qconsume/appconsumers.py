@@ -1,6 +1,7 @@
-"""What belongs to one app: its settings, its consumers, its broker.
+"""The consumers, settings and broker of one app, and publishing for it.
 
-The extension makes one of these for each app, and the worker runs it. Knows no gevent.
+The extension makes an :class:`AppConsumers` for each app, and the worker runs its
+consumers. Knows no gevent.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ import typing as t
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 
 from flask import Flask
+from flask import current_app
 
 from .broker.base import Broker
 from .broker.checks import make_no_consumer_error
 from .broker.circuit_breaker import CircuitBreaker
+from .broker.compose import PublishOptions
+from .broker.compose import check_options
 from .broker.compose import compose
 from .broker.topology import Topology
 from .broker.topology import plan_topology
@@ -31,18 +36,108 @@ from .formats.table import Formats
 from .handling import signals
 from .message import Outgoing
 from .registration.consumer import Consumer
+from .registration.consumer import KombuExchange
 from .registration.registry import Registry
+from .seconds import Duration
 from .settings import Settings
 from .text import escape
 
-#: Its name in ``app.extensions``.
+#: The key of an app's :class:`AppConsumers` in ``app.extensions``.
 KEY = "qconsume"
 
-#: What ``publish_many`` takes for one message.
-Publishable = tuple[str, t.Any] | tuple[str, t.Any, t.Mapping[str, t.Any]]
+#: One message for ``publish_many``.
+Publishable = tuple[str, t.Any] | tuple[str, t.Any, PublishOptions]
 
 
-class AppConsumers:
+class PublishMethods:
+    """Publishes messages, for the app that a subclass names."""
+
+    def publish(
+        self,
+        routing_key: str,
+        body: t.Any,
+        *,
+        headers: Mapping[str, t.Any] | None = None,
+        key: str | None = None,
+        delay: Duration | None = None,
+        expires: Duration | None = None,
+        priority: int | None = None,
+        content_type: str | None = None,
+        mandatory: bool = True,
+        exchange: str | KombuExchange | None = None,
+        id: str | None = None,
+    ) -> str:
+        """Publish a message; return its id once the broker has confirmed it.
+
+        Any thread or greenlet may call this. :class:`.QConsume` publishes for the
+        current app, and needs an app context; :class:`.AppConsumers` needs none.
+
+        :param routing_key: The subject of the message (``"order.created"``). Every
+            queue that is bound for it gets a copy.
+        :param body: The result of a schema's ``dump()``, plain values, or a protobuf
+            message; ``bytes`` are sent as they are.
+        :param headers: A mapping of texts to plain values: those that AMQP can write,
+            on every broker.
+        :param key: Orders or partitions messages, on brokers that know keys.
+        :param delay: Seconds, or a :class:`~datetime.timedelta`, for which the broker
+            holds the message back.
+        :param expires: Seconds, or a :class:`~datetime.timedelta`, after which the
+            message is dropped instead of handled.
+        :param priority: 0 to 9, the highest first.
+        :param content_type: ``application/json`` unless given, or the type of the body
+            itself; ``application/msgpack``, ``text/plain``, the type of a registered
+            format, or with ``bytes`` any other.
+        :param mandatory: If true, raise :exc:`.Unroutable` where no queue is bound for
+            the message; if false, the broker discards it there.
+        :param exchange: A name, or a kombu ``Exchange``, in place of
+            ``QCONSUME_EXCHANGE``; ``""`` is the broker's default exchange.
+        :param id: A message id of your own in place of a new one.
+        :raises Unroutable: if the message is mandatory and no queue is bound for it.
+        :raises BrokerUnavailable: if no broker can be reached within
+            ``QCONSUME_PUBLISH_TIMEOUT``.
+        :raises BrokerAway: at once, if the broker has not answered any publish of this
+            process for ``QCONSUME_AWAY_AFTER``; nothing was sent. It is a
+            ``BrokerUnavailable``.
+        :raises PublishTimeout: if the broker did not confirm the message within
+            ``QCONSUME_PUBLISH_TIMEOUT``.
+        :raises UnsupportedByBroker: if this broker cannot do what an option asks.
+        :raises PublishError: for an argument that makes no sense; or if the broker is
+            in memory and no worker runs in this process (unless ``TESTING`` is set).
+        """
+        app = self._get_app_consumers()
+        message = compose(
+            app.settings.exchange,
+            routing_key,
+            body,
+            app.formats,
+            headers=headers,
+            key=key,
+            delay=delay,
+            expires=expires,
+            priority=priority,
+            content_type=content_type,
+            mandatory=mandatory,
+            exchange=exchange,
+            id=id,
+        )
+        return app._send([message])[0]
+
+    def publish_many(self, messages: Iterable[Publishable]) -> list[str]:
+        """Publish messages, then wait for all confirmations; return their ids.
+
+        :param messages: ``(routing_key, body)`` or ``(routing_key, body, options)``;
+            the options are those of :meth:`publish`.
+        :raises PublishError: as :meth:`publish`. Its ``errors`` hold ``None`` for each
+            message that was confirmed, and an error for each other message.
+        """
+        app = self._get_app_consumers()
+        return app._send([app._compose(*message) for message in messages])
+
+    def _get_app_consumers(self) -> AppConsumers:
+        raise NotImplementedError
+
+
+class AppConsumers(PublishMethods):
     """The consumers, settings and broker of one app: ``app.extensions["qconsume"]``."""
 
     def __init__(self, app: Flask, settings: Settings) -> None:
@@ -53,11 +148,11 @@ class AppConsumers:
         self._sender = app
         self._circuit = CircuitBreaker(settings.away_after)
         self._broker = PerProcess(self._open_broker, leave=Broker.abandon_after_fork)
-        self._diversion: Callable[[Outgoing], None] | None = None
+        self._capture: Callable[[Outgoing], None] | None = None
 
     @fork_safe_property
     def consumers(self) -> dict[str, Consumer]:
-        """The consumers by their full names. Looked up first when all is registered.
+        """The consumers by their full names. Read it once all are registered.
 
         :raises ConfigurationError: if configuration names a consumer or a retry policy
             that does not exist.
@@ -69,8 +164,8 @@ class AppConsumers:
 
     @fork_safe_property
     def formats(self) -> Formats:
-        """The formats of bodies. Looked up first when all is registered."""
-        _ = self.consumers  # Closes the registry: what came later would not be known.
+        """The formats of bodies. Read it once all are registered."""
+        _ = self.consumers  # Closes the registry: later formats would be missed.
         return self.registry.formats(self.settings.max_items)
 
     @fork_safe_property
@@ -80,65 +175,35 @@ class AppConsumers:
 
     @property
     def broker(self) -> Broker:
-        """The app's broker in this process; it connects when it is used."""
+        """The app's broker in this process; it connects on first use."""
         return self._broker.get()
 
-    def publish(self, routing_key: str, body: t.Any, **options: t.Any) -> str:
-        """Publish a message; return its id once the broker has confirmed it.
+    def _get_app_consumers(self) -> AppConsumers:
+        return self
 
-        It may be called in any thread or greenlet, with or without an app context.
+    def _compose(
+        self, routing_key: str, body: t.Any, options: PublishOptions | None = None
+    ) -> Outgoing:
+        if options is None:
+            options = {}
+        check_options(options)
+        exchange = self.settings.exchange
+        return compose(exchange, routing_key, body, self.formats, **options)
 
-        :param routing_key: What it is about (``"order.created"``). Every queue that is
-            bound for it gets a copy.
-        :param body: What a schema's ``dump()`` returns, plain values, or a protobuf
-            message; ``bytes`` are sent as they are.
-        :param headers: A mapping of texts to plain values: what AMQP can write, on
-            every broker.
-        :param key: What orders or partitions it, on brokers that know that.
-        :param delay: Seconds that the broker holds it back.
-        :param expires: Seconds after which it is not handled any more.
-        :param priority: 0 to 9, the highest first.
-        :param content_type: JSON unless given, or what the body itself is; or
-            ``application/msgpack``, ``text/plain``, that of a registered format, or
-            anything else with ``bytes``.
-        :param mandatory: Whether it is an error if no queue is bound for it (it is,
-            unless given: nobody would ever get the message).
-        :param exchange: A name, or a kombu ``Exchange``, in place of
-            ``QCONSUME_EXCHANGE``; ``""`` is the broker's default one.
-        :param id: A message id of your own in place of a new one.
-        :raises Unroutable: if it is mandatory and no queue is bound for it.
-        :raises BrokerUnavailable: if there is no broker within
-            ``QCONSUME_PUBLISH_TIMEOUT``.
-        :raises BrokerAway: at once, if nobody has got an answer from the broker for
-            ``QCONSUME_AWAY_AFTER``; nothing was sent. It is a ``BrokerUnavailable``.
-        :raises PublishTimeout: if the broker did not confirm it within that time.
-        :raises UnsupportedByBroker: if this broker cannot do what was asked.
-        :raises PublishError: if it cannot be published like that; or if the broker is
-            in memory, and no worker has begun in this process (but with ``TESTING``).
-        """
-        return self.publish_many([(routing_key, body, options)])[0]
-
-    def publish_many(self, messages: Iterable[Publishable]) -> list[str]:
-        """Publish messages, pipelined; return their ids once all are confirmed.
-
-        :param messages: ``(routing_key, body)`` or ``(routing_key, body, options)``.
-        :raises PublishError: as :meth:`publish`; its ``errors`` are one per message,
-            ``None`` for those that were confirmed.
-        """
-        composed = [self._composed(*message) for message in messages]
-        if self._diversion is not None:
-            for message in composed:
-                self._diversion(message)
-            return [t.cast(str, message.id) for message in composed]
-        errors = self._publish(composed)
-        for message, error in zip(composed, errors, strict=True):
-            if error is None:
-                signals.send(signals.message_published, self._sender, message=message)
-        _raise_first(errors)
-        return [t.cast(str, message.id) for message in composed]
-
-    def _open_broker(self) -> Broker:
-        return open_broker(self.settings, self.topology)
+    def _send(self, messages: list[Outgoing]) -> list[str]:
+        """Send messages, and return their ids; or hand them to a capturing test."""
+        if self._capture is not None:
+            for message in messages:
+                self._capture(message)
+        else:
+            errors = self._publish(messages)
+            for message, error in zip(messages, errors, strict=True):
+                if error is None:
+                    signals.send(
+                        signals.message_published, self._sender, message=message
+                    )
+            _raise_first(errors)
+        return [t.cast(str, message.id) for message in messages]
 
     def _publish(self, messages: list[Outgoing]) -> list[Exception | None]:
         try:
@@ -148,23 +213,20 @@ class AppConsumers:
             timeout = self.settings.publish_timeout
             errors = self._circuit.publish(broker, messages, timeout)
         except RuntimeError as error:
-            raise _explained(error) from error
-        return [error and _explained(error) for error in errors]
+            raise _explain(error) from error
+        return [error and _explain(error) for error in errors]
 
-    def _composed(
-        self, routing_key: str, body: t.Any, options: t.Mapping[str, t.Any] = {}
-    ) -> Outgoing:
-        exchange = self.settings.exchange
-        return compose(exchange, routing_key, body, self.formats, **options)
+    def _open_broker(self) -> Broker:
+        return open_broker(self.settings, self.topology)
 
     @contextlib.contextmanager
-    def diverted(self, take: Callable[[Outgoing], None]) -> Iterator[None]:
-        """Give what is published within the block to ``take`` instead of the broker."""
-        before, self._diversion = self._diversion, take
+    def capture_published(self, take: Callable[[Outgoing], None]) -> Iterator[None]:
+        """Within the block, give messages to ``take`` instead of the broker."""
+        before, self._capture = self._capture, take
         try:
             yield
         finally:
-            self._diversion = before
+            self._capture = before
 
     def close(self) -> None:
         """Close the connections that are open. Publishing again reopens them."""
@@ -172,8 +234,26 @@ class AppConsumers:
             self._broker.made.close()
 
 
-def _explained(error: Exception) -> Exception:
-    """Explain an error of Python's own: mostly that it starts no thread."""
+def get_app_consumers(app: Flask | None = None) -> AppConsumers:
+    """Return ``app.extensions["qconsume"]``, with its type.
+
+    :param app: The current app unless given.
+    :raises ConfigurationError: if no ``QConsume`` was initialised on the app.
+    :raises RuntimeError: if no app is given outside of an app context.
+    """
+    extensions = (app or current_app).extensions
+    try:
+        return t.cast(AppConsumers, extensions[KEY])
+    except KeyError:
+        name = (app or current_app).import_name
+        raise ConfigurationError(
+            f"The app '{name}' has no QConsume: call 'QConsume().init_app(app)' where"
+            " the app is made."
+        ) from None
+
+
+def _explain(error: Exception) -> Exception:
+    """Explain Python's own errors: usually that it cannot start a thread any more."""
     if isinstance(error, QConsumeError) or not isinstance(error, RuntimeError):
         return error
     text = f"Cannot publish: {escape(error)}."
@@ -193,17 +273,3 @@ def _raise_first(errors: list[Exception | None]) -> None:
     if isinstance(first, PublishError):
         first.errors = errors
     raise first
-
-
-def consumers_of(app: Flask) -> AppConsumers:
-    """``app.extensions["qconsume"]``.
-
-    :raises ConfigurationError: if the extension was not initialised on the app.
-    """
-    try:
-        return t.cast(AppConsumers, app.extensions[KEY])
-    except KeyError:
-        raise ConfigurationError(
-            f"The app '{app.import_name}' has no QConsume: call"
-            " 'QConsume().init_app(app)' where the app is made."
-        ) from None

@@ -1,22 +1,21 @@
-"""The extension: what a user makes, registers on and initialises apps with.
+"""The extension: registers an app's own consumers, and initialises apps.
 
-:class:`QConsume` holds what is registered on it and nothing about an app, so one
-instance may serve several; :class:`AppConsumers` is what belongs to one app.
+:class:`QConsume` holds its registrations and no state of an app, so one instance may
+serve several apps; :class:`AppConsumers` belongs to one app.
 """
 
 from __future__ import annotations
 
 import os
 import typing as t
-from collections.abc import Iterable
 
 from flask import Flask
-from flask import current_app
+from flask import has_app_context
 
 from .appconsumers import KEY
 from .appconsumers import AppConsumers as AppConsumers
-from .appconsumers import Publishable
-from .appconsumers import consumers_of as consumers_of
+from .appconsumers import PublishMethods
+from .appconsumers import get_app_consumers as get_app_consumers
 from .errors import PublishError
 from .formats.base import Format
 from .formats.table import check_format
@@ -34,12 +33,11 @@ if t.TYPE_CHECKING:
 logger = get_logger("flask_qconsume.settings")
 
 
-class QConsume(ConsumerScaffold):
+class QConsume(ConsumerScaffold, PublishMethods):
     """The Flask extension.
 
-    Consumers, hooks and error handlers registered on it are the app's own; those of a
-    :class:`ConsumerBlueprint` are added by ``app.register_blueprint``. Configuration is
-    read once, here, from the ``QCONSUME_*`` keys.
+    Consumers, hooks and error handlers registered on it belong to the app itself; those
+    of a :class:`ConsumerBlueprint` are added by ``app.register_blueprint``.
 
     :param app: Calls :meth:`init_app` if given.
     """
@@ -50,10 +48,10 @@ class QConsume(ConsumerScaffold):
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Read the configuration and make ``app.extensions["qconsume"]``.
+        """Read the ``QCONSUME_*`` keys once, and make ``app.extensions["qconsume"]``.
 
         :raises ConfigurationError: for an unknown key, a wrong value or a missing URL.
-        :raises RuntimeError: if the app has one already.
+        :raises RuntimeError: if the app has a ``QConsume`` already.
         """
         if KEY in app.extensions:
             raise RuntimeError(
@@ -62,51 +60,42 @@ class QConsume(ConsumerScaffold):
             )
         config = app.config
         app.extensions[KEY] = AppConsumers(app, Settings.from_config(config))
-        forgotten = find_unread_variables(config, os.environ)
-        if forgotten and not app.testing:
+        unread = find_unread_variables(config, os.environ)
+        if unread and not app.testing:
             logger.warning(
                 "The environment has %s, and the app's configuration something else."
                 " Call 'app.config.from_prefixed_env()' before 'QConsume.init_app', and"
                 " after the app's own defaults.",
-                ", ".join(forgotten),
+                ", ".join(unread),
             )
         Registry.of(app).add_scope(ROOT, self._qconsume_scope)
 
-    def _qconsume_remedy(self) -> str:
-        return "init_app(app) of a 'QConsume' that has consumers"
-
     def register_format(self, format: Format) -> None:
-        """Add a format to the apps of this extension, for consuming and publishing.
+        """Add a format for consuming and publishing to the apps of this extension.
 
-        It comes before the formats that every app has, so it may replace one of them.
+        It takes precedence over the built-in formats, so it may replace one of them.
 
         :param format: An instance of a subclass of :class:`.Format`.
-        :raises RegistrationError: if it is none, if another one is registered for a
-            content type of it, or if it comes too late to have any effect.
+        :raises RegistrationError: for anything else, for a content type that another
+            registered format has, or if the app publishes or consumes already.
         """
         self._qconsume_scope.check_open("register_format")
         check_format(format, self._qconsume_scope.formats)
         self._qconsume_scope.formats.append(format)
 
-    def publish(self, routing_key: str, body: t.Any, **options: t.Any) -> str:
-        """Publish for the current app; see :meth:`.AppConsumers.publish`."""
-        return consumers_of(_current()).publish(routing_key, body, **options)
-
-    def publish_many(self, messages: Iterable[Publishable]) -> list[str]:
-        """Publish for the current app; see :meth:`.AppConsumers.publish_many`."""
-        return consumers_of(_current()).publish_many(messages)
-
     def test_client(self, app: Flask) -> TestClient:
-        """Something that runs single messages through ``app``, without a broker."""
+        """Return a client that runs messages through ``app`` without a broker."""
         from .testing.client import TestClient
 
         return TestClient(app)
 
+    def _qconsume_remedy(self) -> str:
+        return "init_app(app) of a 'QConsume' that has consumers"
 
-def _current() -> Flask:
-    if not current_app:
-        raise PublishError(
-            "'QConsume.publish' needs an app context, to know for which app. Outside of"
-            " one use: app.extensions['qconsume'].publish(…)."
-        )
-    return t.cast(Flask, current_app._get_current_object())  # type: ignore[attr-defined]
+    def _get_app_consumers(self) -> AppConsumers:
+        if not has_app_context():
+            raise PublishError(
+                "'QConsume.publish' needs an app context, to know for which app."
+                " Outside of one use: get_app_consumers(app).publish(…)."
+            )
+        return get_app_consumers()

@@ -1,17 +1,20 @@
-"""What is to become of a message once it was handled. Knows nothing else.
+"""Outcomes: they say what happens to a message after its handler ran.
 
-An outcome may be returned or raised, by a handler, a hook or an error handler. They are
-plain exception classes with ``__eq__`` by hand: a frozen dataclass cannot be raised
-twice (Python sets ``__traceback__`` on it).
+A handler, a hook or an error handler returns or raises an outcome. Outcomes are plain
+exception classes with an ``__eq__`` of their own: a frozen dataclass cannot be raised
+twice, because Python sets ``__traceback__`` on it.
 """
 
 from __future__ import annotations
 
 import typing as t
 
+from .seconds import Duration
+from .seconds import parse_seconds
+
 
 class Outcome(Exception):
-    """The base of the four outcomes; use one of them."""
+    """The base class of the four outcomes; use one of those."""
 
     def __init__(self, *args: t.Any) -> None:
         if type(self) is Outcome:
@@ -32,7 +35,7 @@ class Outcome(Exception):
 
 
 class Ack(Outcome):
-    """The message is done with."""
+    """Acknowledge the message: it was handled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,33 +44,33 @@ class Ack(Outcome):
 class Retry(Outcome):
     """Handle the message again later, as one more attempt.
 
-    :param delay: Seconds until then; ``None`` leaves it to the retry policy. The
-        policy's ``max_attempts`` counts either way.
+    :param delay: Seconds until then, or a :class:`~datetime.timedelta`; ``None`` takes
+        the delay of the retry policy. The policy's ``max_attempts`` counts either way.
     """
 
-    def __init__(self, delay: float | None = None) -> None:
-        if delay is not None and not _is_seconds(delay):
-            raise ValueError(
-                f"'delay' must be seconds from 0 up, a number, not '{delay}'."
-            )
+    def __init__(self, delay: Duration | None = None) -> None:
         super().__init__()
-        self.delay = delay
+        #: Seconds, or ``None``.
+        self.delay = None if delay is None else _parse_delay(delay)
 
 
-def _is_seconds(value: t.Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return 0 <= value < float("inf")
+def _parse_delay(delay: t.Any) -> float:
+    try:
+        return parse_seconds(delay)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"'delay' must be seconds from 0 up, or a timedelta, not '{delay}'."
+        ) from None
 
 
 class Reject(Outcome):
     """Keep the message as a dead letter.
 
-    :param reason: Why, for the person who reads the dead letter.
+    :param reason: A sentence for the reader of the dead letter.
     """
 
     def __init__(self, reason: str) -> None:
-        # Handed on, or it could be neither copied nor pickled.
+        # Copying and pickling call the class with 'args'.
         super().__init__(reason)
         self.reason = str(reason)
 
@@ -75,10 +78,10 @@ class Reject(Outcome):
 class Drop(Outcome):
     """Forget the message on purpose.
 
-    :param reason: Why, for the log.
+    :param reason: A sentence for the log.
     """
 
     def __init__(self, reason: str) -> None:
-        # Handed on, or it could be neither copied nor pickled.
+        # Copying and pickling call the class with 'args'.
         super().__init__(reason)
         self.reason = str(reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random as _random
 import typing as t
 from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import fields
 from importlib import import_module
@@ -13,56 +14,76 @@ from .errors import ConfigurationError
 from .outcomes import Outcome
 from .outcomes import Reject
 from .outcomes import Retry
+from .seconds import Duration
+from .seconds import parse_seconds
 from .text import escape
 from .text import quote
 
 ErrorClass = type[BaseException]
 
+#: One exception class or several, or their dotted names.
+ErrorClasses = ErrorClass | str | Sequence[ErrorClass | str]
 
-@dataclass(frozen=True)
+_WEEK = 604_800.0
+
+
+@dataclass(frozen=True, init=False)
 class RetryPolicy:
-    """What to do with a message whose handler raised.
+    """Decides whether and when a message whose handler raised is handled again.
 
-    The delay after attempt *n* is ``min(max_delay, min_delay * factor ** (n - 1))``
-    times a random number between ``1 - jitter`` and 1. With the defaults that is about
-    1, 4, 16, 64 and 256 seconds.
+    The delay after attempt *n* is ``b * uniform(1, 1 + jitter)`` with
+    ``b = min(max_delay / (1 + jitter), min_delay * factor ** (n - 1))``. So no delay is
+    shorter than ``min_delay`` or longer than ``max_delay``. With the defaults, the
+    delays begin at 1, 4, 16, 64 and 256 seconds, and each is up to half as long again.
 
-    :param max_attempts: How often the handler runs at the most, the first included.
-    :param min_delay: Seconds before the second attempt.
-    :param factor: What each further delay is multiplied by.
-    :param max_delay: Seconds, the longest delay.
-    :param jitter: The part of a delay that is random, from 0 to 1, so that messages
-        which failed together do not come back together.
-    :param retry_on: Only errors of these classes are retried (classes, or their dotted
-        names). What is no :class:`Exception` at all (``SystemExit``, a time limit) is
-        retried too.
-    :param give_up_on: Errors of these classes are never retried.
+    :param max_attempts: The number of times that the handler runs, the first included;
+        1 means no retries.
+    :param min_delay: The shortest delay before the second attempt: seconds or a
+        :class:`~datetime.timedelta`.
+    :param factor: The number by which each further delay is multiplied.
+    :param max_delay: The longest delay of all: seconds or a
+        :class:`~datetime.timedelta`.
+    :param jitter: The random part of a delay, from 0 to 1: it spreads messages that
+        failed together.
+    :param retry_on: Retry only errors of these classes (classes, or their dotted
+        names). Errors that are not an :class:`Exception`, such as ``SystemExit`` or a
+        time limit, are retried as well.
+    :param give_up_on: Never retry errors of these classes.
     :raises ConfigurationError: for a value that makes no sense.
     """
 
-    max_attempts: int = 6
-    min_delay: float = 1.0
-    factor: float = 4.0
-    max_delay: float = 900.0
-    jitter: float = 0.5
-    retry_on: tuple[ErrorClass, ...] = (Exception,)
-    give_up_on: tuple[ErrorClass, ...] = ()
+    max_attempts: int
+    min_delay: float
+    factor: float
+    max_delay: float
+    jitter: float
+    retry_on: tuple[ErrorClass, ...]
+    give_up_on: tuple[ErrorClass, ...]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "retry_on", _classes("retry_on", self.retry_on))
-        object.__setattr__(self, "give_up_on", _classes("give_up_on", self.give_up_on))
-        if not _is_whole(self.max_attempts) or self.max_attempts < 1:
-            wanted = "a whole number from 1 up (1 means no retries)"
-            raise _wrong("max_attempts", self.max_attempts, wanted)
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            if not _is_number(value) or not low <= value <= high:
-                kind = "a number of seconds" if "delay" in name else "a number"
-                raise _wrong(name, value, f"{kind} from {low:g} to {high:g}")
+    def __init__(
+        self,
+        max_attempts: int = 6,
+        min_delay: Duration = 1.0,
+        factor: float = 4.0,
+        max_delay: Duration = 900.0,
+        jitter: float = 0.5,
+        retry_on: ErrorClasses = (Exception,),
+        give_up_on: ErrorClasses = (),
+    ) -> None:
+        vars(self).update(
+            max_attempts=_check_attempts(max_attempts),
+            min_delay=_check_delay("min_delay", min_delay),
+            factor=_check_number("factor", factor, 1, 1_000),
+            max_delay=_check_delay("max_delay", max_delay),
+            jitter=_check_number("jitter", jitter, 0, 1),
+            retry_on=_load_classes("retry_on", retry_on),
+            give_up_on=_load_classes("give_up_on", give_up_on),
+        )
+        self._check_room_for_jitter()
 
     @classmethod
     def from_mapping(cls, options: t.Mapping[str, t.Any]) -> RetryPolicy:
-        """Build a policy from configuration.
+        """Build a policy from configuration: the arguments by their names.
 
         :raises ConfigurationError: for an unknown name or a wrong value.
         """
@@ -78,18 +99,27 @@ class RetryPolicy:
     def delay(
         self, attempt: int, random: Callable[[], float] = _random.random
     ) -> float:
-        """The seconds to wait after attempt number ``attempt``.
+        """Return the seconds to wait after attempt number ``attempt``.
 
         :param random: A source of numbers from 0 to 1.
         """
+        delay = self.shortest_delay(attempt) * (1 + self.jitter * random())
+        # Dividing by '1 + jitter' and multiplying again may round up.
+        return min(self.max_delay, delay)
+
+    def shortest_delay(self, attempt: int) -> float:
+        """Return the least seconds to wait after an attempt: without any jitter."""
+        longest = self.max_delay / (1 + self.jitter)
         # A large exponent overflows a float (of whole numbers it would make one with
         # millions of digits); the delay is then the longest one.
         try:
-            growth = float(self.factor) ** (attempt - 1)
-            full = min(self.max_delay, self.min_delay * growth)
+            return min(longest, self.min_delay * float(self.factor) ** (attempt - 1))
         except OverflowError:
-            full = self.max_delay if self.min_delay else 0.0
-        return full * (1 - self.jitter * random())
+            return longest if self.min_delay else 0.0
+
+    def longest_delay(self, attempt: int) -> float:
+        """Return the most seconds to wait after an attempt: with the whole jitter."""
+        return self.delay(attempt, lambda: 1.0)
 
     def decide(
         self,
@@ -97,7 +127,7 @@ class RetryPolicy:
         error: BaseException,
         random: Callable[[], float] = _random.random,
     ) -> Outcome:
-        """The outcome when attempt number ``attempt`` raised ``error``."""
+        """Return the outcome when attempt number ``attempt`` raised ``error``."""
         if not self.retries(error):
             return Reject(f"{type(error).__name__} is not retried")
         return self.again(attempt, random=random)
@@ -108,39 +138,69 @@ class RetryPolicy:
         delay: float | None = None,
         random: Callable[[], float] = _random.random,
     ) -> Outcome:
-        """A retry after ``delay`` or the policy's own, or the end of the attempts."""
+        """Return a retry, or a rejection after the last attempt.
+
+        :param delay: Seconds; ``None`` takes the policy's own delay.
+        """
         if attempt >= self.max_attempts:
-            return Reject(_failed(attempt, self.max_attempts))
+            return Reject(_describe_end(attempt, self.max_attempts))
         return Retry(self.delay(attempt, random) if delay is None else delay)
 
     def retries(self, error: BaseException) -> bool:
-        """Whether an error of this class is retried at all."""
+        """Return whether an error of this class is retried at all."""
         if isinstance(error, self.give_up_on):
             return False
         return isinstance(error, self.retry_on) or not isinstance(error, Exception)
 
+    def _check_room_for_jitter(self) -> None:
+        most = self.max_delay / (1 + self.jitter)
+        if self.min_delay > most:
+            raise ConfigurationError(
+                f"A retry policy's 'min_delay' of {self.min_delay:g} s does not fit"
+                f" below its 'max_delay' of {self.max_delay:g} s: a 'jitter' of"
+                f" {self.jitter:g} makes delays up to {1 + self.jitter:g} times as"
+                f" long. Make 'min_delay' {most:g} at the most, or 'max_delay' at"
+                f" least {self.min_delay * (1 + self.jitter):g}."
+            )
 
-_RANGES: tuple[tuple[str, float, float], ...] = (
-    ("min_delay", 0, 604_800),
-    ("factor", 1, 1_000),
-    ("max_delay", 0, 604_800),
-    ("jitter", 0, 1),
-)
+
+def _check_attempts(value: t.Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        wanted = "a whole number from 1 up (1 means no retries)"
+        raise _describe_wrong("max_attempts", value, wanted)
+    return value
 
 
-def _classes(name: str, value: t.Any) -> tuple[ErrorClass, ...]:
+def _check_delay(name: str, value: t.Any) -> float:
+    try:
+        return parse_seconds(value, 0, _WEEK)
+    except (TypeError, ValueError):
+        wanted = f"a number of seconds from 0 to {_WEEK:g}, or a timedelta"
+        raise _describe_wrong(name, value, wanted) from None
+
+
+def _check_number(name: str, value: t.Any, least: float, most: float) -> float:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most:
+        wanted = f"a number from {least:g} to {most:g}"
+        raise _describe_wrong(name, value, wanted)
+    return t.cast(float, value)
+
+
+def _load_classes(name: str, value: t.Any) -> tuple[ErrorClass, ...]:
     values = value if isinstance(value, (list, tuple)) else (value,)
-    return tuple(_error_class(name, item) for item in values)
+    return tuple(_load_class(name, item) for item in values)
 
 
-def _error_class(name: str, value: t.Any) -> ErrorClass:
-    found = _load(name, value) if isinstance(value, str) else value
+def _load_class(name: str, value: t.Any) -> ErrorClass:
+    found = _import_name(name, value) if isinstance(value, str) else value
     if not (isinstance(found, type) and issubclass(found, BaseException)):
-        raise _wrong(name, value, "exception classes or their dotted names")
+        wanted = "exception classes or their dotted names"
+        raise _describe_wrong(name, value, wanted)
     return found
 
 
-def _load(name: str, dotted: str) -> t.Any:
+def _import_name(name: str, dotted: str) -> t.Any:
     module, _, attribute = dotted.rpartition(".")
     try:
         return getattr(import_module(module or "builtins"), attribute)
@@ -152,21 +212,13 @@ def _load(name: str, dotted: str) -> t.Any:
         ) from error
 
 
-def _failed(attempt: int, most: int) -> str:
+def _describe_end(attempt: int, most: int) -> str:
     if most == 1:
         return "failed its only attempt"
     return f"failed {attempt} of {most} attempts"
 
 
-def _is_whole(value: t.Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: t.Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _wrong(name: str, value: t.Any, wanted: str) -> ConfigurationError:
+def _describe_wrong(name: str, value: t.Any, wanted: str) -> ConfigurationError:
     return ConfigurationError(
         f"A retry policy's '{name}' must be {wanted}, not {quote(value)}."
     )

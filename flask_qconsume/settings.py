@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
 from .retry import RetryPolicy
+from .seconds import parse_seconds
 from .text import find_name_problem
 from .text import quote
 
@@ -37,16 +38,6 @@ PROTOBUF = "application/protobuf"
 
 #: Values and keys in a body, where the configuration does not say.
 MAX_ITEMS = 1_000_000
-
-#: What may be set for one consumer in ``QCONSUME_CONSUMERS``.
-CONSUMER_OPTIONS = (
-    "concurrency",
-    "enabled",
-    "ordering",
-    "prefetch",
-    "retry",
-    "timeout",
-)
 
 
 @dataclass(frozen=True)
@@ -113,17 +104,16 @@ def _name(value: t.Any) -> str:
     return _affix(value)
 
 
-def _number(
-    low: float, high: float, write: str = "write a number, without a unit"
-) -> Callable[[t.Any], float]:
-    def check(value: t.Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(write)
-        if not low <= value <= high:
-            raise ValueError(f"it must be from {low:g} to {high:g}")
-        return float(value)
+def _seconds(low: float, high: float) -> Callable[[t.Any], float]:
+    return lambda value: float(parse_seconds(value, low, high))
 
-    return check
+
+def _share(value: t.Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError("write a number, such as 0.005")
+    if not 0.001 <= value <= 1:
+        raise ValueError("it must be from 0.001 to 1")
+    return float(value)
 
 
 def _whole(low: int, high: int) -> Callable[[t.Any], int]:
@@ -184,7 +174,7 @@ def _policy(value: t.Any) -> RetryPolicy:
 def _attempts(value: t.Any) -> str:
     """What may be meant by a policy that is no mapping: a number, or no retries."""
     is_number = isinstance(value, int) and value is not True
-    return str(max(value, 1) if is_number else RetryPolicy.max_attempts)
+    return str(max(value, 1) if is_number else RetryPolicy().max_attempts)
 
 
 def _policies(value: t.Any) -> dict[str, RetryPolicy]:
@@ -193,7 +183,11 @@ def _policies(value: t.Any) -> dict[str, RetryPolicy]:
 
 def _consumers(value: t.Any) -> dict[str, dict[str, t.Any]]:
     return {
-        name: {key: _option(name, key, item) for key, item in _mapping(options).items()}
+        name: {
+            key: _option(name, key, item)
+            for key, item in _mapping(options).items()
+            if item is not None
+        }
         for name, options in _mapping(value).items()
     }
 
@@ -216,7 +210,7 @@ def _option(consumer: str, key: str, value: t.Any) -> t.Any:
 CONCURRENCY = _whole(1, 10_000)
 PREFETCH = _whole(1, 65_535)
 ORDERING = _one_of("none", "key", "partition")
-TIMEOUT = _number(0.001, 604_800, "write a number of seconds, such as 300")
+TIMEOUT = _seconds(0.001, 604_800)
 
 
 def check_option(key: str, value: t.Any) -> t.Any:
@@ -225,21 +219,28 @@ def check_option(key: str, value: t.Any) -> t.Any:
     :raises TypeError: if it is of the wrong type.
     :raises ValueError: if it is out of its range.
     """
-    if value is None:
-        return None
-    if key == "concurrency":
-        return CONCURRENCY(value)
-    if key == "prefetch":
-        return PREFETCH(value)
-    if key == "timeout":
-        return TIMEOUT(value)
-    if key == "ordering":
-        return ORDERING(value)
-    if key == "retry":
-        return value if isinstance(value, str) else _policy(value)
+    return CONSUMER_OPTIONS[key](value)
+
+
+def _enabled(value: t.Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError("it must be True or False")
     return value
+
+
+def _policy_or_name(value: t.Any) -> RetryPolicy | str:
+    return value if isinstance(value, str) else _policy(value)
+
+
+#: The options of one consumer in ``QCONSUME_CONSUMERS``, and their checks.
+CONSUMER_OPTIONS: dict[str, Callable[[t.Any], t.Any]] = {
+    "concurrency": CONCURRENCY,
+    "enabled": _enabled,
+    "ordering": ORDERING,
+    "prefetch": PREFETCH,
+    "retry": _policy_or_name,
+    "timeout": TIMEOUT,
+}
 
 
 TABLE: tuple[Setting, ...] = (
@@ -353,14 +354,14 @@ TABLE: tuple[Setting, ...] = (
         "seconds",
         7 * 86_400.0,
         "How long dead letters are kept.",
-        _number(1, 365 * 86_400),
+        _seconds(1, 365 * 86_400),
     ),
     Setting(
         "shutdown_timeout",
         "seconds",
         25.0,
         "How long a stop waits for the handlers that are running.",
-        _number(0, 86_400),
+        _seconds(0, 86_400),
     ),
     Setting(
         "max_message_size",
@@ -391,7 +392,7 @@ TABLE: tuple[Setting, ...] = (
         10.0,
         "How long a publish waits for the broker, reconnecting included. A process that"
         " has not reached the broker yet waits for 'QCONSUME_AWAY_AFTER' at the most.",
-        _number(0.001, 3_600),
+        _seconds(0.001, 3_600),
     ),
     Setting(
         "away_after",
@@ -399,7 +400,7 @@ TABLE: tuple[Setting, ...] = (
         5.0,
         "After how long without an answer to anybody who publishes the broker counts as"
         " away: publishing then fails at once, but for one attempt at a time.",
-        _number(0.001, 86_400),
+        _seconds(0.001, 86_400),
     ),
     Setting(
         "management_url",
@@ -417,7 +418,7 @@ TABLE: tuple[Setting, ...] = (
         30.0,
         "How often broker and worker show each other that they live; a silent"
         " connection is given up after two of these.",
-        _number(1, 600),
+        _seconds(1, 600),
     ),
     Setting(
         "lease",
@@ -425,7 +426,7 @@ TABLE: tuple[Setting, ...] = (
         60.0,
         "On Redis and Kafka: how long a message stays with a worker that no longer"
         " answers, before another one gets it. On Kafka at least 6.",
-        _number(1, 86_400),
+        _seconds(1, 86_400),
     ),
     Setting(
         "blocked_after",
@@ -433,7 +434,7 @@ TABLE: tuple[Setting, ...] = (
         10.0,
         "After how long a handler that lets no other greenlet run is logged, with its"
         " stack, and the check for life fails.",
-        _number(0.001, 3_600),
+        _seconds(0.001, 3_600),
     ),
     Setting(
         "start_timeout",
@@ -441,7 +442,7 @@ TABLE: tuple[Setting, ...] = (
         120.0,
         "After how long a worker whose start does not end (a ``before_worker`` hook or,"
         " with ``--processes``, an import) is logged, and the check for life fails.",
-        _number(0.001, 86_400),
+        _seconds(0.001, 86_400),
     ),
     Setting(
         "stalled_after",
@@ -449,7 +450,7 @@ TABLE: tuple[Setting, ...] = (
         120.0,
         "After how long a consumer that reads nothing although messages wait, or cannot"
         " settle what it has handled, is logged and shown by the checks.",
-        _number(0.001, 86_400),
+        _seconds(0.001, 86_400),
     ),
     Setting(
         "log_tracebacks",
@@ -467,7 +468,7 @@ TABLE: tuple[Setting, ...] = (
         "Where a web server shares the process: how late the hub may be, on average,"
         " before messages are begun less often. With 0 they are begun at once, whatever"
         " the site does.",
-        _number(0, 10),
+        _seconds(0, 10),
     ),
     Setting(
         "least_share",
@@ -475,7 +476,7 @@ TABLE: tuple[Setting, ...] = (
         0.005,
         "Where a web server shares the process: the part of the time in which messages"
         " may be begun however busy the site is.",
-        _number(0.001, 1),
+        _share,
     ),
     Setting(
         "consumers",

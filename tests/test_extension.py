@@ -19,13 +19,13 @@ from flask_qconsume import Unroutable
 from flask_qconsume import signals
 from flask_qconsume.brokers.memory import Memory
 from flask_qconsume.extension import AppConsumers
-from flask_qconsume.extension import consumers_of
+from flask_qconsume.extension import get_app_consumers
 from tests.apps import consumers
 from tests.apps import make_app
 
 
 def depth(app: Flask, queue: str) -> int:
-    return consumers_of(app).broker.depth(queue)
+    return get_app_consumers(app).broker.depth(queue)
 
 
 def shop() -> tuple[QConsume, Flask]:
@@ -52,9 +52,29 @@ def test_an_app_has_one_extension_only() -> None:
 def test_an_app_without_the_extension_says_what_to_do() -> None:
     app = Flask("bare")
     with pytest.raises(ConfigurationError, match=r"call 'QConsume\(\).init_app\(app\)"):
-        consumers_of(app)
+        get_app_consumers(app)
     with app.app_context(), pytest.raises(ConfigurationError):
         QConsume().publish("x", {})
+
+
+def test_the_apps_object_is_found_by_the_app_or_in_its_context() -> None:
+    app = make_app()
+    assert get_app_consumers(app) is app.extensions["qconsume"]
+    with app.app_context():
+        assert get_app_consumers() is app.extensions["qconsume"]
+    with pytest.raises(RuntimeError, match="application context"):
+        get_app_consumers()
+
+
+def test_an_unknown_option_is_refused_with_the_nearest_known() -> None:
+    qconsume, app = shop()
+    publish: t.Any = qconsume.publish_many
+    with app.app_context(), pytest.raises(PublishError) as caught:
+        publish([("billing", 1, {"dealy": 5})])
+    assert str(caught.value).startswith(
+        "'publish' has no option 'dealy'; did you mean 'delay'? It has: content_type,"
+    )
+    assert depth(app, "billing") == 0
 
 
 def test_consumers_may_be_there_before_the_extension() -> None:
@@ -118,7 +138,7 @@ def test_a_broker_whose_package_is_missing_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # What Python does where a module cannot be imported.
-    monkeypatch.setitem(sys.modules, "flask_qconsume.brokers.redis", None)
+    monkeypatch.setitem(sys.modules, "flask_qconsume.brokers.redis_lists", None)
     app = make_app(broker_url="redis://localhost")
     with pytest.raises(ConfigurationError, match=r"'Flask-QConsume\[redis\]'"):
         app.extensions["qconsume"].broker  # noqa: B018
@@ -204,9 +224,9 @@ def test_diverted_messages_go_nowhere_else() -> None:
     found = app.extensions["qconsume"]
     outer: list[t.Any] = []
     inner: list[t.Any] = []
-    with found.diverted(outer.append):
+    with found.capture_published(outer.append):
         found.publish("a", 1)
-        with found.diverted(inner.append):
+        with found.capture_published(inner.append):
             found.publish("b", 1)
         found.publish("c", 1)
     assert [m.routing_key for m in outer] == ["a", "c"]

@@ -21,6 +21,7 @@ TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in MODULES.item
 
 WORDS = {
     *("errors", "first_use", "logs", "message", "native_threads", "outcomes", "retry"),
+    "seconds",
     *("settings", "text"),
 }
 FLOORS = {

@@ -6,6 +6,7 @@ import copy
 import pickle
 import traceback
 import typing as t
+from datetime import timedelta
 
 import pytest
 
@@ -75,3 +76,8 @@ def test_a_retry_at_once_is_fine() -> None:
 @pytest.mark.parametrize("cls", [Reject, Drop])
 def test_a_reason_becomes_a_text(cls: t.Any) -> None:
     assert cls(ValueError("no card")).reason == "no card"
+
+
+def test_a_delay_may_be_a_timedelta() -> None:
+    assert Retry(timedelta(minutes=2)) == Retry(120)
+    assert Retry(timedelta(minutes=2)).delay == 120.0

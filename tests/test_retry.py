@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import time
 import typing as t
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -22,70 +23,124 @@ class CardDeclined(Exception):
         pass
 
 
-def longest() -> float:
+def shortest() -> float:
     return 0.0
 
 
-def shortest() -> float:
+def longest() -> float:
     return 1.0
 
 
 @pytest.mark.parametrize(
     ("options", "delays"),
     [
-        ({}, [1, 4, 16, 64, 256, 900, 900]),
+        ({}, [1, 4, 16, 64, 256, 600, 600]),
         ({"min_delay": 0}, [0, 0, 0]),
         ({"factor": 1, "min_delay": 7}, [7, 7, 7]),
-        ({"min_delay": 10, "max_delay": 25, "factor": 2}, [10, 20, 25, 25]),
-        ({"min_delay": 5, "max_delay": 3}, [3, 3]),
-        ({"max_delay": 0}, [0, 0]),
+        ({"min_delay": 10, "max_delay": 25, "factor": 2}, [10, 50 / 3, 50 / 3]),
+        ({"min_delay": 10, "max_delay": 25, "factor": 2, "jitter": 0}, [10, 20, 25]),
+        ({"min_delay": 3, "max_delay": 6, "jitter": 1}, [3, 3]),
+        ({"min_delay": 0, "max_delay": 0}, [0, 0]),
     ],
 )
-def test_the_delay_grows_up_to_the_longest(
+def test_the_delay_grows_and_leaves_room_for_its_jitter(
     options: dict[str, t.Any], delays: list[float]
 ) -> None:
     policy = RetryPolicy(**options)
-    found = [policy.delay(n + 1, longest) for n in range(len(delays))]
-    assert found == delays
+    attempts = range(1, len(delays) + 1)
+    assert [policy.shortest_delay(n) for n in attempts] == pytest.approx(delays)
 
 
-def test_jitter_is_the_random_part_of_a_delay() -> None:
-    assert RetryPolicy(jitter=0.5).delay(2, shortest) == 2
-    assert RetryPolicy(jitter=1).delay(2, shortest) == 0
-    assert RetryPolicy(jitter=0).delay(2, shortest) == 4
-    assert RetryPolicy(jitter=0.5).delay(2, lambda: 0.5) == 3
+def test_jitter_only_makes_a_delay_longer() -> None:
+    assert RetryPolicy(jitter=0.5).delay(2, shortest) == 4
+    assert RetryPolicy(jitter=0.5).delay(2, longest) == 6
+    assert RetryPolicy(jitter=0.5).delay(2, lambda: 0.5) == 5
+    assert RetryPolicy(jitter=1).delay(2, longest) == 8
+    assert RetryPolicy(jitter=0).delay(2, longest) == 4
 
 
-policies = st.builds(
-    RetryPolicy,
-    min_delay=st.floats(0, 604_800),
-    factor=st.floats(1, 1_000) | st.integers(1, 1_000),
-    max_delay=st.floats(0, 604_800),
-    jitter=st.floats(0, 1),
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        (
+            {"min_delay": 5, "max_delay": 3},
+            "'min_delay' of 5 s does not fit below its 'max_delay' of 3 s: a 'jitter'"
+            " of 0.5 makes delays up to 1.5 times as long. Make 'min_delay' 2 at the"
+            " most, or 'max_delay' at least 7.5.",
+        ),
+        (
+            {"min_delay": 900},
+            "'min_delay' of 900 s does not fit below its 'max_delay' of 900 s: a"
+            " 'jitter' of 0.5 makes delays up to 1.5 times as long. Make 'min_delay'"
+            " 600 at the most, or 'max_delay' at least 1350.",
+        ),
+    ],
 )
+def test_a_minimum_without_room_for_jitter_is_refused(
+    options: dict[str, t.Any], remedy: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RetryPolicy(**options)
+    assert str(caught.value) == f"A retry policy's {remedy}"
+
+
+@st.composite
+def make_policies(draw: st.DrawFn) -> RetryPolicy:
+    jitter = draw(st.floats(0, 1))
+    max_delay = draw(st.floats(0, 604_800))
+    return RetryPolicy(
+        min_delay=draw(st.floats(0, max_delay / (1 + jitter))),
+        factor=draw(st.floats(1, 1_000) | st.integers(1, 1_000)),
+        max_delay=max_delay,
+        jitter=jitter,
+    )
+
+
+policies = make_policies()
 
 
 @given(policies, st.integers(1, 10**9), st.floats(0, 1))
 def test_no_delay_leaves_its_bounds(
     policy: RetryPolicy, attempt: int, random: float
 ) -> None:
-    full = policy.delay(attempt, longest)
     delay = policy.delay(attempt, lambda: random)
-    assert 0 <= full <= policy.max_delay
-    assert full * (1 - policy.jitter) - 1e-6 <= delay <= full
+    assert policy.min_delay <= delay <= policy.max_delay
+    assert policy.shortest_delay(attempt) <= delay <= policy.longest_delay(attempt)
+
+
+@given(policies, st.integers(1, 10**9))
+def test_the_longest_delay_is_the_shortest_with_the_whole_jitter(
+    policy: RetryPolicy, attempt: int
+) -> None:
+    longest = policy.shortest_delay(attempt) * (1 + policy.jitter)
+    assert policy.longest_delay(attempt) == pytest.approx(longest)
+
+
+@given(st.floats(0, 604_800), st.floats(0, 604_800), st.floats(0, 1))
+def test_a_policy_is_made_or_refused_by_its_room_for_jitter(
+    min_delay: float, max_delay: float, jitter: float
+) -> None:
+    fits = min_delay <= max_delay / (1 + jitter)
+    try:
+        RetryPolicy(min_delay=min_delay, max_delay=max_delay, jitter=jitter)
+    except ConfigurationError:
+        assert not fits
+    else:
+        assert fits
 
 
 @given(policies, st.integers(1, 10**6))
 def test_a_later_attempt_never_waits_for_less(
     policy: RetryPolicy, attempt: int
 ) -> None:
-    assert policy.delay(attempt, longest) <= policy.delay(attempt + 1, longest)
+    assert policy.shortest_delay(attempt) <= policy.shortest_delay(attempt + 1)
+    assert policy.longest_delay(attempt) <= policy.longest_delay(attempt + 1)
 
 
 def test_delays_are_really_spread_out() -> None:
     delays = {RetryPolicy().delay(3) for _ in range(50)}
     assert len(delays) > 40
-    assert all(8 <= delay <= 16 for delay in delays)
+    assert all(16 <= delay <= 24 for delay in delays)
 
 
 def test_no_attempt_is_too_late_for_a_delay() -> None:
@@ -112,7 +167,7 @@ def test_a_delay_that_was_asked_for_replaces_the_policys_but_not_its_end() -> No
     assert policy.again(1, 5000) == Retry(5000)
     assert policy.again(1, 0) == Retry(0)
     assert policy.again(2, 5000) == Reject("failed 2 of 2 attempts")
-    assert policy.again(1, random=longest) == Retry(1)
+    assert policy.again(1, random=shortest) == Retry(1)
 
 
 @pytest.mark.parametrize(
@@ -172,10 +227,20 @@ def test_a_value_that_makes_no_sense_is_named(name: str, value: t.Any) -> None:
         RetryPolicy(**{name: value})
 
 
+def test_delays_may_be_timedeltas() -> None:
+    policy = RetryPolicy(
+        min_delay=timedelta(seconds=5), max_delay=timedelta(hours=1, seconds=0.5)
+    )
+    assert policy == RetryPolicy(min_delay=5, max_delay=3600.5)
+    assert (policy.min_delay, policy.max_delay) == (5.0, 3600.5)
+    with pytest.raises(ConfigurationError, match="from 0 to 604800, or a timedelta"):
+        RetryPolicy(max_delay=timedelta(days=8))
+
+
 def test_classes_may_be_given_by_dotted_name() -> None:
     policy = RetryPolicy(
-        retry_on=[f"{__name__}.CardDeclined", "OSError"],  # type: ignore[arg-type]
-        give_up_on="builtins.TimeoutError",  # type: ignore[arg-type]
+        retry_on=[f"{__name__}.CardDeclined", "OSError"],
+        give_up_on="builtins.TimeoutError",
     )
     assert policy.retry_on == (CardDeclined, OSError)
     assert policy.give_up_on == (TimeoutError,)
@@ -198,7 +263,7 @@ def test_classes_may_be_given_by_dotted_name() -> None:
 )
 def test_a_name_that_cannot_be_imported_is_named(dotted: str) -> None:
     with pytest.raises(ConfigurationError, match="which cannot be imported") as caught:
-        RetryPolicy(retry_on=dotted)  # type: ignore[arg-type]
+        RetryPolicy(retry_on=dotted)
     assert f"'{dotted}'" in str(caught.value)
 
 
@@ -208,12 +273,12 @@ def test_a_module_may_raise_anything_when_it_is_imported(
     (tmp_path / "qconsume_broken.py").write_text("raise RuntimeError('not\\nhere')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigurationError, match=r"imported: not\\nhere\.$"):
-        RetryPolicy(retry_on=("qconsume_broken.Error",))  # type: ignore[arg-type]
+        RetryPolicy(retry_on=("qconsume_broken.Error",))
 
 
 def test_a_name_of_something_else_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="must be exception classes or"):
-        RetryPolicy(retry_on="os.path.join")  # type: ignore[arg-type]
+        RetryPolicy(retry_on="os.path.join")
 
 
 def test_an_unknown_option_is_named_with_those_there_are() -> None:
@@ -229,5 +294,5 @@ def test_a_mapping_makes_the_same_policy_as_arguments() -> None:
 
 
 def test_the_random_number_is_handed_on() -> None:
-    assert RetryPolicy().decide(2, ValueError(), shortest) == Retry(2)
-    assert RetryPolicy().decide(2, ValueError(), longest) == Retry(4)
+    assert RetryPolicy().decide(2, ValueError(), shortest) == Retry(4)
+    assert RetryPolicy().decide(2, ValueError(), longest) == Retry(6)

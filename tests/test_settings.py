@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from datetime import timedelta
 
 import pytest
 from flask import Flask
@@ -216,6 +217,20 @@ def test_policies_are_made_of_mappings_and_classes_of_names() -> None:
     assert found.retry_policies["hasty"].min_delay == 0
 
 
+def test_a_number_of_seconds_may_be_a_timedelta() -> None:
+    found = settings(
+        QCONSUME_TIMEOUT=timedelta(minutes=5),
+        QCONSUME_DEAD_LETTER_TTL=timedelta(days=30),
+        QCONSUME_RETRY={"min_delay": timedelta(seconds=2)},
+        QCONSUME_CONSUMERS={"mail": {"timeout": timedelta(seconds=1.5)}},
+    )
+    assert (found.timeout, found.dead_letter_ttl) == (300.0, 2_592_000.0)
+    assert found.retry == RetryPolicy(min_delay=2)
+    assert found.consumers == {"mail": {"timeout": 1.5}}
+    with pytest.raises(ConfigurationError, match="from 1 to 600 seconds"):
+        settings(QCONSUME_HEARTBEAT=timedelta(hours=1))
+
+
 def test_options_of_consumers_are_checked() -> None:
     found = settings(
         QCONSUME_CONSUMERS={
@@ -237,7 +252,6 @@ def test_options_of_consumers_are_checked() -> None:
             "enabled": False,
             "timeout": 5.0,
             "ordering": "key",
-            "prefetch": None,
         },
         "mail": {"retry": RetryPolicy(max_attempts=1)},
     }

@@ -85,7 +85,7 @@ def longest_delay(consumer: Consumer) -> float:
     if policy.max_attempts < 2:
         return 0.0
     # Delays never shrink from one attempt to the next.
-    return policy.delay(policy.max_attempts - 1, lambda: 0.0)
+    return policy.longest_delay(policy.max_attempts - 1)
 
 
 def _too_long(consumer: Consumer, capabilities: Capabilities) -> Iterator[str]:

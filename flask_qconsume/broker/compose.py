@@ -1,9 +1,8 @@
-"""What a user publishes, made into messages for the broker. No I/O."""
+"""Composing: a user's call of ``publish`` becomes a message for the broker. No I/O."""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
 import typing as t
 from collections.abc import Mapping
@@ -17,29 +16,35 @@ from ..handling.payload import encode
 from ..message import TOMBSTONE
 from ..message import Outgoing
 from ..message import create_outgoing
+from ..registration.consumer import KombuExchange
+from ..seconds import Duration
+from ..seconds import parse_seconds
 from ..settings import JSON
+from ..settings import suggest
 from ..text import escape
 from ..text import quote
 from . import headers as own_headers
 from .headers import check_values
 
-#: AMQP's short strings hold 255 bytes.
-_LONGEST = 255
+#: Bytes of AMQP's short strings.
+_MAX_SHORT_BYTES = 255
 
-#: Seconds: the largest of floats.
-_LONGEST_TIME = sys.float_info.max
 
-OPTIONS = (
-    "content_type",
-    "delay",
-    "exchange",
-    "expires",
-    "headers",
-    "id",
-    "key",
-    "mandatory",
-    "priority",
-)
+class PublishOptions(t.TypedDict, total=False):
+    """The options of ``publish``, as a mapping for one message of ``publish_many``."""
+
+    headers: Mapping[str, t.Any] | None
+    key: str | None
+    delay: Duration | None
+    expires: Duration | None
+    priority: int | None
+    content_type: str | None
+    mandatory: bool
+    exchange: str | KombuExchange | None
+    id: str | None
+
+
+OPTIONS = tuple(sorted(PublishOptions.__annotations__))
 
 
 def compose(
@@ -48,46 +53,54 @@ def compose(
     body: t.Any,
     formats: Formats = BUILT_IN,
     /,
-    **options: t.Any,
+    *,
+    headers: Mapping[str, t.Any] | None = None,
+    key: str | None = None,
+    delay: Duration | None = None,
+    expires: Duration | None = None,
+    priority: int | None = None,
+    content_type: str | None = None,
+    mandatory: bool = True,
+    exchange: str | KombuExchange | None = None,
+    id: str | None = None,
 ) -> Outgoing:
-    """One message, checked and encoded; the options are those of ``publish``.
+    """Check and encode one message; the options are those of ``publish``.
 
-    :raises PublishError: if something of it makes no sense; nothing was sent.
+    :raises PublishError: for an argument that makes no sense; nothing was sent.
     """
-    _known(options)
     _check_routing_key(routing_key)
-    exchange = options.get("exchange")
-    content_type = options.get("content_type") or formats.type_of(body)
-    headers = _headers(options.get("headers"))
+    content_type = content_type or formats.type_of(body)
+    own = _check_headers(headers)
     name = default_exchange if exchange is None else getattr(exchange, "name", exchange)
     _check_short("exchange", name)
     _check_short("content_type", content_type)
     tombstone = body is TOMBSTONE
-    if tombstone and not options.get("key"):
-        raise PublishError("A tombstone needs a 'key': it is what is no more.")
+    if tombstone and not key:
+        raise PublishError("A tombstone needs a 'key': the key that is removed.")
     raw, more = (
-        (b"", {}) if tombstone else _encoded(body, content_type, formats, routing_key)
+        (b"", {}) if tombstone else _encode(body, content_type, formats, routing_key)
     )
-    headers |= more
-    check_values(headers)
+    own |= more
+    check_values(own)
     fields = {
         "routing_key": routing_key,
         "body": raw,
         "exchange": name,
-        "headers": headers,
+        "id": _check_short("id", id) if id else generate_id(),
+        "headers": own,
         "content_type": content_type,
-        "content_encoding": (
-            None if isinstance(body, bytes) else _encoding(content_type)
-        ),
+        "content_encoding": None
+        if isinstance(body, bytes)
+        else _encoding(content_type),
         "timestamp": time.time(),
+        "priority": priority if priority is None else _check_priority(priority),
         "properties": {},
+        "delay": 0.0 if delay is None else _parse_seconds("delay", delay),
+        "expires": expires if expires is None else _parse_seconds("expires", expires),
+        "mandatory": mandatory,
+        "key": key if key is None else _check_key(key),
         "tombstone": tombstone,
     }
-    for option, read in _READ.items():
-        if option in options:
-            fields[option] = read(option, options[option])
-    if not fields.get("id"):
-        fields["id"] = generate_id()
     return create_outgoing(fields)
 
 
@@ -105,11 +118,16 @@ def generate_id() -> str:
 _VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 
 
-def _known(options: dict[str, t.Any]) -> None:
+def check_options(options: PublishOptions) -> None:
+    """Refuse unknown options of one message of ``publish_many``.
+
+    :raises PublishError: for the first unknown name.
+    """
     for name in options:
         if name not in OPTIONS:
             raise PublishError(
-                f"'publish' has no option {quote(name)}. It has: {', '.join(OPTIONS)}."
+                f"'publish' has no option {quote(name)}{suggest(str(name), OPTIONS)}"
+                f" It has: {', '.join(OPTIONS)}."
             )
 
 
@@ -120,12 +138,12 @@ def _check_routing_key(routing_key: t.Any) -> None:
 
 
 def _check_short(name: str, value: t.Any) -> str:
-    """What AMQP writes as a short string."""
-    if type(value) is str and value.isascii() and len(value) <= _LONGEST:
+    """Return a text that AMQP can write as a short string, or refuse it."""
+    if type(value) is str and value.isascii() and len(value) <= _MAX_SHORT_BYTES:
         return value  # As nearly all are.
-    if not isinstance(value, str) or len(_utf8(value)) > _LONGEST:
+    if not isinstance(value, str) or len(_utf8(value)) > _MAX_SHORT_BYTES:
         raise PublishError(
-            f"'{name}' must be a text of {_LONGEST} bytes at the most, not"
+            f"'{name}' must be a text of {_MAX_SHORT_BYTES} bytes at the most, not"
             f" {quote(value)}."
         )
     return value
@@ -138,7 +156,7 @@ def _utf8(text: str) -> bytes:
         raise PublishError(f"{quote(text)} cannot be written as UTF-8.") from error
 
 
-def _headers(headers: t.Any) -> dict[str, t.Any]:
+def _check_headers(headers: t.Any) -> dict[str, t.Any]:
     if not isinstance(headers, (Mapping, NoneType)):
         raise PublishError(f"'headers' must be a mapping, not {quote(headers)}.")
     found = dict(headers or {})
@@ -152,10 +170,10 @@ def _headers(headers: t.Any) -> dict[str, t.Any]:
     return found
 
 
-def _encoded(
+def _encode(
     body: t.Any, content_type: str, formats: Formats, routing_key: str
 ) -> tuple[bytes, Mapping[str, t.Any]]:
-    """The bytes of a body, and what headers go with it."""
+    """Return the bytes of a body, and the headers that go with them."""
     try:
         return encode(body, content_type, formats, routing_key)
     except Exception as error:
@@ -168,53 +186,28 @@ def _encoding(content_type: str) -> str | None:
     return "utf-8" if content_type.startswith(("text/", JSON)) else "binary"
 
 
-def _id(name: str, value: t.Any) -> str | None:
-    return _check_short(name, value) if value else None
-
-
-def _as_given(name: str, value: t.Any) -> t.Any:
-    return value
-
-
-def _priority(name: str, value: t.Any) -> int | None:
-    if value is None:
-        return None
+def _check_priority(value: t.Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 9:
         raise PublishError(
-            f"'{name}' must be a whole number 0 to 9, not {quote(value)}."
+            f"'priority' must be a whole number 0 to 9, not {quote(value)}."
         )
     return value
 
 
-def _seconds(name: str, value: t.Any) -> float | None:
-    if value is None:
-        return None
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= _LONGEST_TIME:
-        raise PublishError(f"'{name}' must be seconds from 0 up, not {quote(value)}.")
-    return float(value)
+def _parse_seconds(name: str, value: t.Any) -> float:
+    try:
+        return float(parse_seconds(value))
+    except (TypeError, ValueError):
+        raise PublishError(
+            f"'{name}' must be seconds from 0 up, or a timedelta, not {quote(value)}."
+        ) from None
 
 
-def _delay(name: str, value: t.Any) -> float:
-    return _seconds(name, value) or 0.0
-
-
-def _key(name: str, value: t.Any) -> str | None:
-    if not isinstance(value, (str, NoneType)):
-        raise PublishError(f"'{name}' must be a text, not {quote(value)}.")
-    _utf8(value or "")
+def _check_key(value: t.Any) -> str:
+    if not isinstance(value, str):
+        raise PublishError(f"'key' must be a text, not {quote(value)}.")
+    _utf8(value)
     return value
-
-
-#: What reads an option that becomes a field as it is.
-_READ: dict[str, t.Callable[[str, t.Any], t.Any]] = {
-    "id": _id,
-    "priority": _priority,
-    "delay": _delay,
-    "expires": _seconds,
-    "mandatory": _as_given,
-    "key": _key,
-}
 
 
 def make_unroutable_error(message: Outgoing) -> Unroutable:

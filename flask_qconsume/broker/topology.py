@@ -96,8 +96,8 @@ def _plan(settings: Settings, consumer: Consumer) -> QueuePlan:
 
 
 def _delays(policy: RetryPolicy) -> tuple[float, ...]:
-    """After each attempt the longest; those that grow no more are one."""
-    found = (policy.delay(n, lambda: 0.0) for n in range(1, policy.max_attempts))
+    """Return the longest delay after each attempt, equal ones once."""
+    found = map(policy.longest_delay, range(1, policy.max_attempts))
     return tuple(dict.fromkeys(itertools.islice(found, 100)))
 
 

@@ -15,7 +15,7 @@ from ..broker.checks import explain_in_process_broker
 from ..errors import QConsumeError
 from ..errors import UnsupportedByBroker
 from ..extension import AppConsumers
-from ..extension import consumers_of
+from ..extension import get_app_consumers
 
 F = t.TypeVar("F", bound=Callable[..., t.Any])
 
@@ -39,7 +39,10 @@ def with_consumers(function: F) -> F:
     def wrapper(ctx: click.Context, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
         with clean_errors():
             app = ctx.ensure_object(ScriptInfo).load_app()
-            with app.app_context(), contextlib.closing(consumers_of(app)) as consumers:
+            with (
+                app.app_context(),
+                contextlib.closing(get_app_consumers(app)) as consumers,
+            ):
                 return ctx.invoke(function, consumers, *args, **kwargs)
 
     return t.cast(F, functools.update_wrapper(wrapper, function))

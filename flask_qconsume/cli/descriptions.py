@@ -31,7 +31,7 @@ def routing_keys(consumer: Consumer) -> str:
 
 def retry_in_short(policy: RetryPolicy) -> str:
     """A policy in a few words, for a table."""
-    delays = full_delays(policy)
+    delays = shortest_delays(policy)
     if not delays:
         return "none"
     first, last = spoken(delays[0]), spoken(delays[-1])
@@ -42,20 +42,20 @@ def retry_in_short(policy: RetryPolicy) -> str:
 
 def retries_in_words(policy: RetryPolicy) -> str:
     """The delays of a policy one after the other, and what comes then."""
-    delays = full_delays(policy)
+    delays = shortest_delays(policy)
     if not delays:
         return "none: a message that fails is a dead letter at once"
     told = ", ".join(spoken(delay) for delay in delays[:_TOLD])
     if len(delays) > _TOLD:
         last = spoken(delays[-1])
         told += f", … up to {last}, {len(delays)} in all"
-    about = "about " if policy.jitter else ""
-    return f"{about}{told}, then a dead letter{_which(policy)}"
+    longer = f" (each up to {policy.jitter:.0%} longer)" if policy.jitter else ""
+    return f"{told}{longer}, then a dead letter{_which(policy)}"
 
 
-def full_delays(policy: RetryPolicy) -> list[float]:
-    """The longest delay before each retry: what jitter only shortens."""
-    return [policy.delay(n, lambda: 0.0) for n in range(1, policy.max_attempts)]
+def shortest_delays(policy: RetryPolicy) -> list[float]:
+    """Return the seconds before each retry, without jitter, which makes them longer."""
+    return list(map(policy.shortest_delay, range(1, policy.max_attempts)))
 
 
 def _which(policy: RetryPolicy) -> str:

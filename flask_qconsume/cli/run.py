@@ -20,7 +20,7 @@ from flask.helpers import get_debug_flag
 
 from ..broker.checks import explain_in_process_broker
 from ..errors import UnsupportedByBroker
-from ..extension import consumers_of
+from ..extension import get_app_consumers
 from ..log_handlers import log_all_to
 from ..log_handlers import use_app_logging
 from ..logs import get_logger
@@ -234,7 +234,7 @@ def serve(
     # The process is a worker's and nobody else's; hooks may think better of it.
     look_less_often()
     if not options.web:
-        _warn_of_isolation(consumers_of(app).broker)
+        _warn_of_isolation(get_app_consumers(app).broker)
     worker = Worker(app, options.names, beside_web=bool(options.web))
     signals.allow(worker.settings.shutdown_timeout)
     web = _web(app, options, parent)
@@ -297,7 +297,7 @@ def _supervise(app: Flask, options: Options, count: int) -> int:
     from ..running.sockets import listen
     from ..running.sockets import url_of
 
-    consumers = consumers_of(app)
+    consumers = get_app_consumers(app)
     _check_processes(app, options.names)
     systemd = Systemd.from_environment(os.environ)  # The children are to have none.
     with contextlib.ExitStack() as stack:
@@ -329,7 +329,7 @@ def _limits(settings: Settings, options: Options) -> ChildLimits:
 
 def _check_processes(app: Flask, names: Sequence[str]) -> None:
     """Say once what is wrong, and not in each process."""
-    consumers = consumers_of(app)
+    consumers = get_app_consumers(app)
     for name in names:
         find_consumer(consumers.consumers, name)
     if not consumers.broker.capabilities.shared:

@@ -1,10 +1,12 @@
-"""A consumer, as it was declared and as it runs. Knows no broker and no gevent."""
+"""A consumer, as it was registered and as it runs. Knows no broker and no gevent."""
 
 from __future__ import annotations
 
 import inspect
 import typing as t
 from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 
@@ -13,31 +15,71 @@ from ..formats.protobuf import ProtobufSchema
 from ..formats.protobuf import is_protobuf_class
 from ..formats.table import Decoders
 from ..retry import RetryPolicy
+from ..seconds import Duration
 from ..settings import check_option
+from ..settings import suggest
 from ..text import find_name_problem
 from ..text import quote
 from .failures import Failures
 
 #: Bytes of AMQP's short strings.
-_LONGEST = 255
+_MAX_SHORT_BYTES = 255
+
+#: Bytes of a queue's name: ".suspects" and a prefix need room beside it.
+_MAX_QUEUE_BYTES = 200
 
 Handler = Callable[[t.Any], t.Any]
 Hook = Callable[..., t.Any]
 ErrorHandlers = dict[type[BaseException], Hook]
 
+Ordering = t.Literal["none", "key", "partition"]
+
+#: A policy, its arguments, or the name of one in ``QCONSUME_RETRY_POLICIES``.
+Retries = RetryPolicy | Mapping[str, t.Any] | str
+
 
 class SchemaLike(t.Protocol):
-    """What a schema must be able to do; marshmallow's schemas can."""
+    """An object with the ``load`` of marshmallow's schemas."""
 
     def load(self, data: t.Any) -> t.Any: ...
 
 
-@dataclass(frozen=True)
-class Declared:
-    """A consumer as a decorator declared it, before configuration is known.
+class KombuExchange(t.Protocol):
+    """A :class:`kombu.Exchange`, which has no types of its own."""
 
-    ``None`` stands for: not said here, so a wider default applies.
-    """
+    @property
+    def name(self) -> t.Any: ...
+
+
+class KombuQueue(t.Protocol):
+    """A :class:`kombu.Queue`, which has no types of its own."""
+
+    @property
+    def name(self) -> t.Any: ...
+
+    @property
+    def exchange(self) -> t.Any: ...
+
+    @property
+    def bindings(self) -> t.Any: ...
+
+
+class ConsumerOptions(t.TypedDict, total=False):
+    """The options that a blueprint's ``consumer_defaults`` may have."""
+
+    concurrency: int | None
+    ordering: Ordering | None
+    prefetch: int | None
+    retry: Retries | None
+    timeout: Duration | None
+
+
+_OPTIONS = tuple(sorted(ConsumerOptions.__annotations__))
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A consumer as a decorator declared it, before configuration is known."""
 
     name: str
     handler: Handler
@@ -45,91 +87,118 @@ class Declared:
     queue: t.Any
     routing_keys: tuple[str, ...]
     schema: SchemaLike | None
-    retry: RetryPolicy | str | None
-    concurrency: int | None
-    prefetch: int | None
-    timeout: float | None
-    ordering: str | None
+    #: The options that were given, checked; wider defaults apply to all other options.
+    options: Mapping[str, t.Any]
 
 
 @dataclass(frozen=True)
 class MessageHooks:
-    """What runs around the handler, in the order in which it is called."""
+    """The hooks and error handlers around a handler, in the order of their calls."""
 
     before: tuple[Hook, ...] = ()
     after: tuple[Hook, ...] = ()
     teardown: tuple[Hook, ...] = ()
-    #: Error handlers by class, the innermost scope first.
+    #: Error handlers by class, those of the innermost scope first.
     errors: tuple[ErrorHandlers, ...] = ()
 
 
 @dataclass(frozen=True)
 class Consumer:
-    """A consumer with everything decided: what one subscription runs."""
+    """A consumer with all options decided; one subscription runs it."""
 
     name: str
     handler: Handler
     #: The queue's name on the broker, its prefix included.
     queue: str
-    #: What its queue is bound with in the app's exchange; empty for a given queue.
+    #: The queue's bindings to the app's exchange; empty for a given queue.
     routing_keys: tuple[str, ...]
     schema: SchemaLike | None
     retry: RetryPolicy
     concurrency: int
     prefetch: int
+    #: Seconds.
     timeout: float
     enabled: bool
+    #: Bytes.
     max_message_size: int
-    #: What decodes its bodies, by content type; what is not there is not accepted.
+    #: Decoders of the accepted content types.
     decoders: Decoders
     #: A :class:`kombu.Queue` that is used as given, and declared by its owner.
     given: t.Any = None
     #: ``"none"``, ``"key"`` or ``"partition"``.
     ordering: str = "none"
     hooks: MessageHooks = field(default_factory=MessageHooks)
-    #: Which failures are logged with their tracebacks: ``QCONSUME_LOG_TRACEBACKS``.
+    #: ``QCONSUME_LOG_TRACEBACKS``: which failures are logged with tracebacks.
     log_tracebacks: str = "first"
-    #: What has failed so far, in this process.
+    #: The failures of this process so far.
     failures: Failures = field(
         default_factory=Failures, init=False, compare=False, repr=False
     )
 
 
-def declared(
+def declare_consumer(
     name: str,
     handler: Handler,
-    queue: t.Any,
+    queue: str | KombuQueue,
     *,
-    routing_key: str | t.Sequence[str] | None,
+    routing_key: str | Sequence[str] | None,
     schema: t.Any,
-    retry: t.Any,
-    concurrency: int | None,
-    prefetch: int | None,
-    timeout: float | None,
-    ordering: str | None,
-) -> Declared:
-    """Check what a decorator was given.
+    options: ConsumerOptions,
+) -> Declaration:
+    """Check the arguments of a decorator.
 
-    :raises RegistrationError: if something of it makes no sense.
+    :raises RegistrationError: for an argument that makes no sense.
     """
     _check_name(name)
     _check_handler(name, handler)
     _check_queue(name, queue, routing_key)
-    options = {
-        "retry": retry,
-        "concurrency": concurrency,
-        "prefetch": prefetch,
-        "timeout": timeout,
-        "ordering": ordering,
-    }
-    return Declared(
+    return Declaration(
         name=name,
         handler=handler,
         queue=queue,
-        routing_keys=_routing_keys(name, routing_key),
-        schema=_schema(name, schema),
-        **{key: _checked(name, key, value) for key, value in options.items()},
+        routing_keys=_check_routing_keys(name, routing_key),
+        schema=_create_schema(name, schema),
+        options=_check_options(f"of the consumer '{name}'", options),
     )
+
+
+def check_defaults(defaults: t.Any) -> dict[str, t.Any]:
+    """Check the ``consumer_defaults`` of a blueprint; return them by name.
+
+    :raises RegistrationError: for an unknown option or a wrong value.
+    """
+    if defaults is None:
+        return {}
+    if not isinstance(defaults, Mapping):
+        raise RegistrationError(
+            "'consumer_defaults' must be a mapping of options, such as"
+            f' {{"concurrency": 5}}, not {quote(defaults)}.'
+        )
+    for option in defaults:
+        if option not in _OPTIONS:
+            raise RegistrationError(
+                f"'consumer_defaults' has no option {quote(option)}"
+                f"{suggest(str(option), _OPTIONS)} There are: {', '.join(_OPTIONS)}."
+            )
+    return _check_options("in 'consumer_defaults'", t.cast(ConsumerOptions, defaults))
+
+
+def _check_options(where: str, options: ConsumerOptions) -> dict[str, t.Any]:
+    return {
+        key: _check_option(where, key, value)
+        for key, value in options.items()
+        if value is not None
+    }
+
+
+def _check_option(where: str, key: str, value: t.Any) -> t.Any:
+    try:
+        return check_option(key, value)
+    except (TypeError, ValueError) as error:
+        detail = str(error).rstrip(".")
+        raise RegistrationError(
+            f"'{key}' {where} cannot be {quote(value)}: {detail}."
+        ) from error
 
 
 def _check_name(name: t.Any) -> None:
@@ -142,7 +211,7 @@ def _check_name(name: t.Any) -> None:
 
 
 def _check_text(what: str, text: str) -> None:
-    """Refuse a name that no broker, log or header could show."""
+    """Refuse a name that brokers, logs or headers cannot show."""
     if problem := find_name_problem(text):
         raise RegistrationError(f"{what} {quote(text)} cannot be one: {problem}.")
 
@@ -171,14 +240,17 @@ def _check_handler(name: str, handler: t.Any) -> None:
             f" the body: {error}."
         ) from None
     except ValueError:
-        return  # A builtin without a signature: calling it will tell.
+        return  # A builtin without a signature: the first call shows what it takes.
 
 
 def _check_queue(name: str, queue: t.Any, routing_key: t.Any) -> None:
     if isinstance(queue, str):
         _check_text(f"The queue of the consumer '{name}',", queue)
-        # AMQP's short strings hold 255 bytes; ".suspects" and a prefix need room.
-        if not queue or len(queue.encode()) > 200 or queue.startswith("amq."):
+        if (
+            not queue
+            or len(queue.encode()) > _MAX_QUEUE_BYTES
+            or queue.startswith("amq.")
+        ):
             raise RegistrationError(
                 f"The queue '{queue}' of the consumer '{name}' must have a name of 1 to"
                 " 200 bytes that does not begin with 'amq.'."
@@ -202,7 +274,7 @@ def _check_queue(name: str, queue: t.Any, routing_key: t.Any) -> None:
 
 
 def _check_given(of: str, queue: t.Any) -> None:
-    """The names that a kombu.Queue brings along: AMQP's short strings."""
+    """Refuse names within a kombu.Queue that AMQP or a log cannot write."""
     pairs = [(queue.exchange, queue.routing_key)]
     pairs += [(binding.exchange, binding.routing_key) for binding in queue.bindings]
     texts = [("a name", queue.name)]
@@ -216,21 +288,21 @@ def _check_given(of: str, queue: t.Any) -> None:
 
 
 def _check_length(what: str, text: str) -> None:
-    if len(text.encode()) > _LONGEST:
+    if len(text.encode()) > _MAX_SHORT_BYTES:
         raise RegistrationError(
-            f"{what} {quote(text)} is longer than {_LONGEST} bytes."
+            f"{what} {quote(text)} is longer than {_MAX_SHORT_BYTES} bytes."
         )
 
 
 def is_kombu_queue(queue: t.Any) -> bool:
-    """Whether this is a :class:`kombu.Queue`, told without importing kombu."""
+    """Return whether this is a :class:`kombu.Queue`, without importing kombu."""
     return any(
         f"{base.__module__}.{base.__qualname__}" == "kombu.entity.Queue"
         for base in type(queue).__mro__
     )
 
 
-def _routing_keys(name: str, given: t.Any) -> tuple[str, ...]:
+def _check_routing_keys(name: str, given: t.Any) -> tuple[str, ...]:
     if given is None:
         return ()
     if not isinstance(given, (str, list, tuple, set, frozenset)):
@@ -242,7 +314,7 @@ def _routing_keys(name: str, given: t.Any) -> tuple[str, ...]:
     for key in keys:
         if isinstance(key, str):
             _check_text(f"The routing key of the consumer '{name}',", key)
-        if not isinstance(key, str) or not key or len(key.encode()) > _LONGEST:
+        if not isinstance(key, str) or not key or len(key.encode()) > _MAX_SHORT_BYTES:
             raise RegistrationError(
                 f"The routing key '{key}' of the consumer '{name}' must be a text of 1"
                 " to 255 bytes, such as 'order.created', 'order.*' or '#'."
@@ -255,25 +327,15 @@ def _routing_keys(name: str, given: t.Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(keys))
 
 
-def _schema(name: str, schema: t.Any) -> SchemaLike | None:
+def _create_schema(name: str, schema: t.Any) -> SchemaLike | None:
     if schema is None:
         return None
     if is_protobuf_class(schema):
         return ProtobufSchema(schema)
-    made = schema() if isinstance(schema, type) else schema
-    if not callable(getattr(made, "load", None)):
+    found = schema() if isinstance(schema, type) else schema
+    if not callable(getattr(found, "load", None)):
         raise RegistrationError(
             f"The schema of the consumer '{name}' must be a marshmallow Schema or a"
             f" protobuf message class, not {quote(schema)}."
         )
-    return t.cast(SchemaLike, made)
-
-
-def _checked(name: str, key: str, value: t.Any) -> t.Any:
-    try:
-        return check_option(key, value)
-    except (TypeError, ValueError) as error:
-        detail = str(error).rstrip(".")
-        raise RegistrationError(
-            f"'{key}' of the consumer '{name}' cannot be {quote(value)}: {detail}."
-        ) from error
+    return t.cast(SchemaLike, found)

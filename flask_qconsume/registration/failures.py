@@ -1,38 +1,41 @@
-"""Failures of one consumer, counted by what raised them. Standard library only."""
+"""Failures of one consumer, counted by the line that raised them.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
 import typing as t
 
-#: How many different failures are remembered for a consumer, the latest ones.
-_REMEMBERED = 256
+#: Different failures that are remembered for a consumer, the latest ones.
+_MAX_REMEMBERED = 256
 
 
 class Seen(t.NamedTuple):
-    """A failure, and how often it has been seen."""
+    """A failure and its count."""
 
     #: The file and the line that raised it; empty for an error that was never raised.
     place: str
-    #: How often it was seen, now included.
+    #: The number of times, this one included.
     times: int
 
 
 class Failures:
-    """Counts failures: errors of one class, raised by the same line, are the same.
+    """Counts failures; errors of one class that the same line raised are the same.
 
-    It holds texts and numbers only, no error and no traceback.
+    The counts hold texts and numbers only, no errors and no tracebacks.
 
-    :param remembered: How many different failures are remembered. A failure that was
-        forgotten counts from one again.
+    :param remembered: The number of different failures that are remembered. The count
+        of a forgotten failure begins at 1 again.
     """
 
-    def __init__(self, remembered: int = _REMEMBERED) -> None:
+    def __init__(self, remembered: int = _MAX_REMEMBERED) -> None:
         self._remembered = remembered
-        #: The failure seen last is at the end.
+        #: The latest failure is at the end.
         self._counts: dict[tuple[str, str], int] = {}
 
     def note(self, error: BaseException) -> Seen:
-        """Count a failure."""
+        """Count a failure; return its place and count."""
         cls = type(error)
         key = f"{cls.__module__}.{cls.__qualname__}", _place(error)
         count = self._counts.pop(key, 0) + 1

@@ -1,4 +1,4 @@
-"""Why an app has nothing to consume, and what to do. No I/O, no gevent."""
+"""Explains why an app has nothing to consume. No I/O, no gevent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .scaffold import list_unregistered
 
 
 def explain_no_consumers(consumers: Mapping[str, Consumer]) -> str:
-    """Explain why nothing of an app can be consumed.
+    """Explain why an app consumes nothing, and what to do.
 
     :param consumers: All consumers of the app; none of them is enabled.
     """
@@ -25,7 +25,7 @@ def explain_no_consumers(consumers: Mapping[str, Consumer]) -> str:
 
 
 def explain_unregistered() -> str:
-    """Name blueprints and extensions with consumers and no app; empty if none."""
+    """Name the calls that register forgotten consumers; return ``""`` if none is."""
     calls = "; ".join(list_unregistered())
     if not calls:
         return ""

@@ -1,13 +1,16 @@
-"""All that was registered on one app: its scopes, and the consumers they make.
+"""The registrations on one app: its scopes, and the consumers that follow from them.
 
-A registry is there as soon as anything is registered on an app, so the order of
-``init_app`` and ``register_blueprint`` is free. Knows no broker and no gevent.
+The first registration on an app creates its registry, so ``init_app`` and
+``register_blueprint`` may come in any order. Knows no broker and no gevent.
 """
 
 from __future__ import annotations
 
 import typing as t
+from collections import ChainMap
+from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 
 from flask import Flask
 
@@ -15,24 +18,25 @@ from ..errors import ConfigurationError
 from ..errors import RegistrationError
 from ..errors import UnknownConsumer
 from ..formats.table import Formats
+from ..retry import RetryPolicy
 from ..settings import MAX_ITEMS
 from ..settings import Settings
 from ..settings import suggest
 from ..text import quote
 from .consumer import Consumer
-from .consumer import Declared
+from .consumer import Declaration
 from .consumer import Hook
 from .consumer import MessageHooks
 from .scope import Scope
 
 _KEY = "qconsume_registry"
 
-#: The name of the root scope, the extension's.
+#: The name of the outermost scope, which is the extension's.
 ROOT = ""
 
 
 class Registry:
-    """The scopes of one app by name; the root's is ``""``."""
+    """The scopes of one app by name; the outermost scope's name is ``""``."""
 
     def __init__(self) -> None:
         self._scopes: dict[str, Scope] = {}
@@ -40,13 +44,13 @@ class Registry:
 
     @classmethod
     def of(cls, app: Flask) -> Registry:
-        """The registry of ``app``, made when it is first asked for."""
+        """Return the registry of ``app``; the first call creates it."""
         return t.cast("Registry", app.extensions.setdefault(_KEY, cls()))
 
     def add_scope(self, name: str, scope: Scope) -> None:
-        """Add what an extension or a blueprint registered, under its name.
+        """Add the registrations of an extension or a blueprint, under its name.
 
-        :raises RegistrationError: if it comes too late to have any effect.
+        :raises RegistrationError: if the registry is closed.
         """
         if self._closed_by:
             raise RegistrationError(
@@ -58,40 +62,43 @@ class Registry:
         scope.owned = True
 
     def close(self, reason: str) -> None:
-        """Refuse further registrations, since they would have no effect any more."""
+        """Refuse further registrations, since they would have no effect any more.
+
+        :param reason: For the error.
+        """
         self._closed_by = reason
         for scope in self._scopes.values():
             scope.closed_by = reason
 
     def resolve(self, settings: Settings) -> dict[str, Consumer]:
-        """The consumers by their full names, everything decided.
+        """Return the consumers by their full names, all options decided.
 
         :raises ConfigurationError: for an unknown consumer or policy.
         :raises RegistrationError: for two consumers of one queue.
         """
         found = {
-            _join(scope_name, name): (scope_name, declared)
+            _join(scope_name, name): (scope_name, declaration)
             for scope_name, scope in self._scopes.items()
-            for name, declared in scope.consumers.items()
+            for name, declaration in scope.consumers.items()
         }
         self._check_names(settings, list(found))
         formats = self.formats(settings.max_items)
         consumers = {
-            full: self._consumer(full, scope_name, declared, settings, formats)
-            for full, (scope_name, declared) in found.items()
+            full: self._create_consumer(full, scope, declaration, settings, formats)
+            for full, (scope, declaration) in found.items()
         }
         _check_queues(consumers.values())
         return consumers
 
     def formats(self, max_items: int = MAX_ITEMS) -> Formats:
-        """The formats of the app, once all is registered."""
+        """Return the formats of the app; call it once all are registered."""
         scopes = self._scopes.values()
         schemas = [d.schema for s in scopes for d in s.consumers.values()]
         registered = [f for s in scopes for f in s.formats]
         return Formats(registered, schemas, max_items)
 
     def worker_hooks(self, kind: t.Literal["before", "teardown"]) -> list[Hook]:
-        """The hooks of a worker in the order in which they are called."""
+        """Return the hooks of a worker in the order in which they are called."""
         hooks = [
             hook
             for scope in self._scopes.values()
@@ -104,37 +111,51 @@ class Registry:
             if name not in names:
                 raise ConfigurationError(
                     f"'QCONSUME_CONSUMERS' names the consumer '{name}', which is not"
-                    f" registered{suggest(name, names)} There are: {_list(names)}."
+                    f" registered{suggest(name, names)} There are:"
+                    f" {_join_names(names)}."
                 )
 
-    def _consumer(
+    def _create_consumer(
         self,
         full: str,
         scope_name: str,
-        declared: Declared,
+        declaration: Declaration,
         settings: Settings,
         formats: Formats,
     ) -> Consumer:
-        given = None if isinstance(declared.queue, str) else declared.queue
-        options = _Options(settings, settings.consumers.get(full, {}), declared)
+        queue, routing_keys = declaration.queue, declaration.routing_keys
+        given = None if isinstance(queue, str) else queue
+        options = self._options(full, scope_name, declaration, settings)
         concurrency = options.get("concurrency", settings.concurrency)
+        policy = options.get("retry", settings.retry)
         return Consumer(
             name=full,
-            handler=declared.handler,
-            queue=given.name if given else settings.queue_prefix + declared.queue,
-            routing_keys=() if given else (declared.routing_keys or (declared.queue,)),
-            schema=declared.schema,
-            retry=options.retry(full),
+            handler=declaration.handler,
+            queue=given.name if given else settings.queue_prefix + queue,
+            routing_keys=() if given else (routing_keys or (queue,)),
+            schema=declaration.schema,
+            retry=_choose_policy(full, policy, settings.retry_policies),
             concurrency=concurrency,
             prefetch=options.get("prefetch", settings.prefetch or 2 * concurrency),
             timeout=options.get("timeout", settings.timeout),
             enabled=options.get("enabled", True),
             max_message_size=settings.max_message_size,
-            decoders=formats.decoders(settings.accept, declared.schema),
+            decoders=formats.decoders(settings.accept, declaration.schema),
             given=given,
             ordering=options.get("ordering", settings.ordering),
             hooks=self._hooks(scope_name),
             log_tracebacks=settings.log_tracebacks,
+        )
+
+    def _options(
+        self, full: str, scope_name: str, declaration: Declaration, settings: Settings
+    ) -> ChainMap[str, t.Any]:
+        """The options of a consumer; the first mapping that has an option decides."""
+        outside_in = list(self._chain(scope_name))
+        return ChainMap(
+            settings.consumers.get(full, {}),
+            dict(declaration.options),
+            *(dict(scope.defaults) for scope in reversed(outside_in)),
         )
 
     def _hooks(self, scope_name: str) -> MessageHooks:
@@ -148,61 +169,42 @@ class Registry:
         )
 
     def _chain(self, scope_name: str) -> Iterator[Scope]:
-        """The scopes around one name, from the root inwards."""
+        """Yield the scopes around a name, the outermost first."""
         names = [ROOT]
         for part in filter(None, scope_name.split(".")):
             names.append(_join(names[-1], part))
         return (self._scopes[name] for name in names if name in self._scopes)
 
 
-class _Options:
-    """The options of one consumer: configuration beats decorator beats default."""
-
-    def __init__(
-        self, settings: Settings, configured: dict[str, t.Any], declared: Declared
-    ) -> None:
-        self._settings = settings
-        self._configured = configured
-        self._declared = declared
-
-    def get(self, name: str, default: t.Any) -> t.Any:
-        for value in (
-            self._configured.get(name),
-            getattr(self._declared, name, None),
-        ):
-            if value is not None:
-                return value
-        return default
-
-    def retry(self, consumer: str) -> t.Any:
-        policy = self.get("retry", self._settings.retry)
-        if not isinstance(policy, str):
-            return policy
-        known = self._settings.retry_policies
-        if policy not in known:
-            raise ConfigurationError(
-                f"The consumer '{consumer}' wants the retry policy '{policy}', which is"
-                f" not in 'QCONSUME_RETRY_POLICIES'{suggest(policy, known)} There"
-                f" are: {_list(known)}."
-            )
-        return known[policy]
+def _choose_policy(
+    consumer: str, policy: RetryPolicy | str, known: Mapping[str, RetryPolicy]
+) -> RetryPolicy:
+    if not isinstance(policy, str):
+        return policy
+    if policy not in known:
+        raise ConfigurationError(
+            f"The consumer '{consumer}' wants the retry policy '{policy}', which is"
+            f" not in 'QCONSUME_RETRY_POLICIES'{suggest(policy, known)} There are:"
+            f" {_join_names(known)}."
+        )
+    return known[policy]
 
 
-def find_consumer(consumers: t.Mapping[str, Consumer], name: str) -> Consumer:
-    """The consumer of that full name.
+def find_consumer(consumers: Mapping[str, Consumer], name: str) -> Consumer:
+    """Return the consumer with a full name.
 
-    :raises UnknownConsumer: if there is none.
+    :raises UnknownConsumer: if no consumer has that name.
     """
     try:
         return consumers[name]
     except KeyError:
         raise UnknownConsumer(
             f"There is no consumer {quote(name)}{suggest(name, consumers)}"
-            f" There are: {_list(consumers)}."
+            f" There are: {_join_names(consumers)}."
         ) from None
 
 
-def _check_queues(consumers: t.Iterable[Consumer]) -> None:
+def _check_queues(consumers: Iterable[Consumer]) -> None:
     by_queue: dict[str, str] = {}
     for consumer in consumers:
         other = by_queue.setdefault(consumer.queue, consumer.name)
@@ -219,5 +221,5 @@ def _join(scope: str, name: str) -> str:
     return f"{scope}.{name}" if scope else name
 
 
-def _list(names: t.Iterable[str]) -> str:
+def _join_names(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in sorted(names)) or "none"

@@ -1,7 +1,7 @@
-"""The decorators: what an extension and a blueprint have in common.
+"""The decorators that extensions and blueprints share.
 
-Each decorator is a thin skin over a method of the same work (``consumer`` over
-``add_consumer``), and returns the function unchanged. Knows no broker and no gevent.
+Each decorator calls a method that does the same (``consumer`` calls ``add_consumer``),
+and returns the function unchanged. Knows no broker and no gevent.
 """
 
 from __future__ import annotations
@@ -11,42 +11,61 @@ import inspect
 import typing as t
 import weakref
 from collections.abc import Callable
+from collections.abc import Sequence
 
 from flask import Flask
 from flask.sansio.blueprints import BlueprintSetupState
 
 from ..errors import RegistrationError
-from ..retry import RetryPolicy
+from ..seconds import Duration
 from ..text import quote
+from .consumer import ConsumerOptions
 from .consumer import Hook
-from .consumer import declared
+from .consumer import KombuQueue
+from .consumer import Ordering
+from .consumer import Retries
+from .consumer import SchemaLike
+from .consumer import check_defaults
+from .consumer import declare_consumer
 from .registry import Registry
 from .scope import Scope
 
 F = t.TypeVar("F", bound=Callable[..., t.Any])
 
-#: All that there are, to name those which were forgotten.
+#: All scaffolds, to name those that no app registered.
 _scaffolds: weakref.WeakSet[ConsumerScaffold] = weakref.WeakSet()
 
 
 class ConsumerScaffold:
-    """Adds consumers, hooks and error handlers to a class that registers things.
+    """A mixin that lets a blueprint register consumers, hooks and error handlers.
 
-    Mix it into a blueprint class of your own, before the blueprint:
-    ``class Blueprint(ConsumerScaffold, APIBlueprint)``. See
-    :class:`~flask_qconsume.ConsumerBlueprint`.
+    Put it before the blueprint class of another package: ``class
+    Blueprint(ConsumerScaffold, APIBlueprint)``. :class:`~.ConsumerBlueprint` is Flask's
+    own blueprint with this mixin.
+
+    :param consumer_defaults: Options that the consumers inherit: ``concurrency``,
+        ``ordering``, ``prefetch``, ``retry``, ``timeout``. Consumers of nested
+        blueprints inherit them as well; the innermost blueprint that has an option
+        decides. The decorator's own argument and ``QCONSUME_CONSUMERS`` take
+        precedence, app-wide settings do not.
+    :raises RegistrationError: for an unknown option or a wrong value.
     """
 
-    def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
+    def __init__(
+        self,
+        *args: t.Any,
+        consumer_defaults: ConsumerOptions | None = None,
+        **kwargs: t.Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._qconsume_scope = Scope()
+        self._qconsume_scope = Scope(check_defaults(consumer_defaults))
         _scaffolds.add(self)
         record = getattr(self, "record", None)
         if record is not None:
             record(self._qconsume_register)
 
     def _qconsume_register(self, state: BlueprintSetupState) -> None:
-        """Replayed for each registration of the blueprint, as its views are."""
+        """Add the scope to an app; Flask calls this for each registration."""
         name = f"{state.name_prefix}.{state.name}".lstrip(".")
         Registry.of(t.cast(Flask, state.app)).add_scope(name, self._qconsume_scope)
         self._qconsume_scope.closed_by = (
@@ -54,26 +73,52 @@ class ConsumerScaffold:
         )
 
     def _qconsume_remedy(self) -> str:
-        """What gives its consumers to an app."""
+        """Return the call that registers these consumers on an app."""
         name = getattr(self, "name", "")
         return f"app.register_blueprint(…) for the blueprint '{name}'"
 
     def consumer(
         self,
-        queue: t.Any,
+        queue: str | KombuQueue,
         *,
-        routing_key: str | t.Sequence[str] | None = None,
+        routing_key: str | Sequence[str] | None = None,
         name: str | None = None,
-        schema: t.Any = None,
-        retry: RetryPolicy | t.Mapping[str, t.Any] | str | None = None,
+        schema: SchemaLike | type[t.Any] | None = None,
+        retry: Retries | None = None,
         concurrency: int | None = None,
         prefetch: int | None = None,
-        timeout: float | None = None,
-        ordering: str | None = None,
+        timeout: Duration | None = None,
+        ordering: Ordering | None = None,
     ) -> Callable[[F], F]:
         """Register the decorated function as the handler of a queue.
 
-        The arguments are those of :meth:`add_consumer`.
+        The function takes one argument, the body, decoded and loaded by the schema. The
+        decorator returns the function unchanged. Options that are not given come from
+        the blueprint's ``consumer_defaults``, then from the configuration.
+
+        :param queue: The queue's name, or a :class:`kombu.Queue` of another owner,
+            which is used as given.
+        :param routing_key: The routing key, pattern (``"order.*"``, ``"#"``) or list of
+            them that binds the queue to the app's exchange. Every queue bound gets its
+            own copy of a message. Without it, the queue gets the messages that are
+            published under the queue's own name.
+        :param name: The function's name unless given. The full name has the blueprint's
+            name before it: ``"orders.bill"``.
+        :param schema: A marshmallow schema, instance or class, or a protobuf message
+            class. A body that it refuses makes a dead letter with the errors.
+        :param retry: A policy, its arguments, or the name of one in
+            ``QCONSUME_RETRY_POLICIES``; ``QCONSUME_RETRY`` unless given.
+        :param concurrency: The number of messages that one process handles at once;
+            ``QCONSUME_CONCURRENCY`` unless given.
+        :param prefetch: The number of unsettled messages that one process holds;
+            ``QCONSUME_PREFETCH``, or twice the concurrency, unless given.
+        :param timeout: The handler's time limit: seconds or a
+            :class:`~datetime.timedelta`; ``QCONSUME_TIMEOUT`` unless given.
+        :param ordering: ``"key"`` handles messages of one key one after the other,
+            ``"partition"`` all messages of one partition; a retry holds back the
+            messages behind it. ``QCONSUME_ORDERING`` unless given.
+        :raises RegistrationError: for an argument that makes no sense, or if the
+            blueprint is registered or the app in use already.
         """
         if inspect.isroutine(queue):
             raise RegistrationError(
@@ -100,42 +145,44 @@ class ConsumerScaffold:
 
     def add_consumer(
         self,
-        queue: t.Any,
+        queue: str | KombuQueue,
         handler: Callable[[t.Any], t.Any],
         *,
-        routing_key: str | t.Sequence[str] | None = None,
+        routing_key: str | Sequence[str] | None = None,
         name: str | None = None,
-        schema: t.Any = None,
-        retry: RetryPolicy | t.Mapping[str, t.Any] | str | None = None,
+        schema: SchemaLike | type[t.Any] | None = None,
+        retry: Retries | None = None,
         concurrency: int | None = None,
         prefetch: int | None = None,
-        timeout: float | None = None,
-        ordering: str | None = None,
+        timeout: Duration | None = None,
+        ordering: Ordering | None = None,
     ) -> None:
-        """Register ``handler`` for the messages of a queue.
+        """Register ``handler`` for the messages of a queue: :meth:`consumer` as a call.
 
-        :param queue: The queue's name; or a :class:`kombu.Queue` of somebody else's,
+        :param queue: The queue's name, or a :class:`kombu.Queue` of another owner,
             which is used as given.
-        :param handler: Called with the body, decoded, and loaded by the schema.
-        :param routing_key: What the queue gets of what is published: a routing key, a
-            pattern (``"order.*"``, ``"#"``) or a list of them. Every queue bound gets a
-            copy of its own. Left out, it gets what is published under its own name.
+        :param handler: Called with the body, decoded and loaded by the schema.
+        :param routing_key: The routing key, pattern (``"order.*"``, ``"#"``) or list of
+            them that binds the queue to the app's exchange. Every queue bound gets its
+            own copy of a message. Without it, the queue gets the messages that are
+            published under the queue's own name.
         :param name: The function's name unless given. The full name has the blueprint's
-            before it: ``"orders.bill"``.
-        :param schema: A marshmallow schema, instance or class. What it refuses is a
-            dead letter with its messages. Or a protobuf message class.
+            name before it: ``"orders.bill"``.
+        :param schema: A marshmallow schema, instance or class, or a protobuf message
+            class. A body that it refuses makes a dead letter with the errors.
         :param retry: A policy, its arguments, or the name of one in
             ``QCONSUME_RETRY_POLICIES``; ``QCONSUME_RETRY`` unless given.
-        :param concurrency: How many messages are handled at once in one process;
+        :param concurrency: The number of messages that one process handles at once;
             ``QCONSUME_CONCURRENCY`` unless given.
-        :param prefetch: How many unsettled messages are held; ``QCONSUME_PREFETCH``, or
-            twice the concurrency, unless given.
-        :param timeout: Seconds that the handler may take; ``QCONSUME_TIMEOUT`` unless
-            given.
-        :param ordering: ``"key"``: messages of one key are handled one after the other;
-            ``"partition"``: all of one partition; a retry holds back what is behind it.
-            ``QCONSUME_ORDERING``, or ``"none"``, unless given.
-        :raises RegistrationError: if something of it makes no sense, or comes too late.
+        :param prefetch: The number of unsettled messages that one process holds;
+            ``QCONSUME_PREFETCH``, or twice the concurrency, unless given.
+        :param timeout: The handler's time limit: seconds or a
+            :class:`~datetime.timedelta`; ``QCONSUME_TIMEOUT`` unless given.
+        :param ordering: ``"key"`` handles messages of one key one after the other,
+            ``"partition"`` all messages of one partition; a retry holds back the
+            messages behind it. ``QCONSUME_ORDERING`` unless given.
+        :raises RegistrationError: for an argument that makes no sense, or if the
+            blueprint is registered or the app in use already.
         """
         self._qconsume_scope.check_open("consumer")
         name = name or str(getattr(handler, "__name__", ""))
@@ -143,55 +190,58 @@ class ConsumerScaffold:
             raise RegistrationError(
                 f"There is a consumer '{name}' already; give this one another 'name='."
             )
-        self._qconsume_scope.consumers[name] = declared(
+        self._qconsume_scope.consumers[name] = declare_consumer(
             name,
             handler,
             queue,
             routing_key=routing_key,
             schema=schema,
-            retry=retry,
-            concurrency=concurrency,
-            prefetch=prefetch,
-            timeout=timeout,
-            ordering=ordering,
+            options={
+                "retry": retry,
+                "concurrency": concurrency,
+                "prefetch": prefetch,
+                "timeout": timeout,
+                "ordering": ordering,
+            },
         )
 
     def before_message(self, hook: F) -> F:
-        """Run a function before each handler; an outcome it returns ends the message.
+        """Call a function before each handler; an outcome it returns ends the message.
 
-        The app's run first, then those of the blueprints from outside in.
+        The app's hooks run first, then those of its blueprints, the outermost first.
         """
         return self._add_hook("before_message", hook)
 
     def after_message(self, hook: F) -> F:
-        """Run a function with the outcome after each handler; it may return another.
+        """Call a function with the outcome of each message; it may return another.
 
-        The innermost blueprint's run first, the last registered before the others. If
-        one raises, a message that would be acknowledged goes to its retry policy.
+        The hooks of the innermost blueprint run first, the latest registered before
+        earlier ones. If a hook raises, a message that would be acknowledged goes to its
+        retry policy instead.
         """
         return self._add_hook("after_message", hook)
 
     def teardown_message(self, hook: F) -> F:
-        """Run a function at the end of each message, with the error or ``None``."""
+        """Call a function at the end of each message, with the error or ``None``."""
         return self._add_hook("teardown_message", hook)
 
     def before_worker(self, hook: F) -> F:
-        """Run a function once in each worker process before it consumes.
+        """Call a function in an app context once, before a worker process consumes.
 
-        It runs in an app context. If it raises, the worker does not start.
+        If the function raises, the worker does not start.
         """
         return self._add_hook("before_worker", hook)
 
     def teardown_worker(self, hook: F) -> F:
-        """Run a function once when a worker has stopped, the last registered first."""
+        """Call a function once a worker has stopped, the latest registered first."""
         return self._add_hook("teardown_worker", hook)
 
     def message_errorhandler(self, error: type[BaseException]) -> Callable[[F], F]:
-        """Register a function that decides what an error of this class means.
+        """Register a function that decides the outcome of an error of this class.
 
-        It is called with the error and returns an outcome, or ``None`` for: not mine,
-        go on. Handlers of the innermost blueprint are asked first, and within one
-        those of the nearest class.
+        It takes the error and returns an outcome, or ``None`` to leave the error to the
+        next error handler. The innermost blueprint comes first, and within a blueprint
+        the nearest class of the error.
         """
 
         _check_error_class(error)
@@ -205,7 +255,7 @@ class ConsumerScaffold:
     def register_message_error_handler(
         self, error: type[BaseException], handler: Hook
     ) -> None:
-        """Do what :meth:`message_errorhandler` does, without a decorator."""
+        """Register an error handler: :meth:`message_errorhandler` as a call."""
         self._qconsume_scope.check_open("message_errorhandler")
         _check_error_class(error)
         self._qconsume_scope.errors[error] = handler
@@ -219,9 +269,9 @@ class ConsumerScaffold:
 
 
 def list_unregistered() -> list[str]:
-    """For each blueprint or extension that has consumers and no app: what to call."""
+    """Return the missing calls for scaffolds that have consumers and no app."""
     if any(_unowned()):
-        # Those that nothing refers to any more are not part of the program.
+        # Scaffolds that are garbage do not belong to the program.
         gc.collect()
     return sorted(scaffold._qconsume_remedy() for scaffold in _unowned())
 

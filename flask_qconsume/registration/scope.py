@@ -1,19 +1,26 @@
-"""What was registered on one extension or blueprint. Knows no app."""
+"""The registrations of one extension or blueprint. Knows no app."""
 
 from __future__ import annotations
 
+import typing as t
+from collections.abc import Mapping
+
 from ..errors import RegistrationError
 from ..formats.base import Format
-from .consumer import Declared
+from .consumer import Declaration
 from .consumer import ErrorHandlers
 from .consumer import Hook
 
 
 class Scope:
-    """What was registered on one extension or blueprint."""
+    """The registrations of one extension or blueprint.
 
-    def __init__(self) -> None:
-        self.consumers: dict[str, Declared] = {}
+    :param defaults: Options that its consumers inherit, checked.
+    """
+
+    def __init__(self, defaults: Mapping[str, t.Any]) -> None:
+        self.defaults = defaults
+        self.consumers: dict[str, Declaration] = {}
         self.before_message: list[Hook] = []
         self.after_message: list[Hook] = []
         self.teardown_message: list[Hook] = []
@@ -21,13 +28,17 @@ class Scope:
         self.teardown_worker: list[Hook] = []
         self.errors: ErrorHandlers = {}
         self.formats: list[Format] = []
-        #: Whether an app has it.
+        #: Whether it is registered on an app.
         self.owned = False
-        #: Why nothing more can be registered; empty while it can.
+        #: The reason why registrations have no effect any more; empty while they have.
         self.closed_by = ""
 
     def check_open(self, what: str) -> None:
-        """Refuse a registration that would come too late to have any effect."""
+        """Refuse a registration that would have no effect any more.
+
+        :param what: The method's name, for the error.
+        :raises RegistrationError: if the scope is closed.
+        """
         if self.closed_by:
             raise RegistrationError(
                 f"'{what}' cannot be called any more: {self.closed_by}. Register"

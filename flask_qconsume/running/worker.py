@@ -17,7 +17,7 @@ import gevent
 from flask import Flask
 from gevent import monkey
 
-from ..appconsumers import consumers_of
+from ..appconsumers import get_app_consumers
 from ..broker.base import SuspectsStatus
 from ..broker.checks import check_consumers
 from ..broker.given_queues import list_effects
@@ -67,7 +67,7 @@ class Worker:
         self, app: Flask, names: t.Sequence[str] = (), *, beside_web: bool = False
     ) -> None:
         self.app = app
-        self._consumers = consumers_of(app)
+        self._consumers = get_app_consumers(app)
         self.settings = self._consumers.settings
         self.names = [consumer.name for consumer in self._chosen(names)]
         #: Set as soon as the worker is asked to stop.

@@ -14,7 +14,7 @@ from dataclasses import field
 
 from flask import Flask
 
-from ..appconsumers import consumers_of
+from ..appconsumers import get_app_consumers
 from ..handling.dispatch import dispatch
 from ..handling.payload import encode
 from ..message import Message
@@ -53,7 +53,7 @@ class TestClient:
 
     def __init__(self, app: Flask) -> None:
         self._app = app
-        self._consumers = consumers_of(app)
+        self._consumers = get_app_consumers(app)
 
     def deliver(
         self,
@@ -108,5 +108,5 @@ class TestClient:
         def keep(message: Outgoing) -> None:
             published.append(Published.of(message, decoders))
 
-        with self._consumers.diverted(keep):
+        with self._consumers.capture_published(keep):
             yield published

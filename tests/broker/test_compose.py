@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import inspect
 import signal
 import sys
 import time
@@ -14,8 +15,10 @@ import uuid
 import kombu
 import pytest
 
+from flask_qconsume import AppConsumers
 from flask_qconsume import Format
 from flask_qconsume import PublishError
+from flask_qconsume import QConsume
 from flask_qconsume.broker import headers as own_headers
 from flask_qconsume.broker.compose import OPTIONS
 from flask_qconsume.broker.compose import compose
@@ -69,6 +72,13 @@ def test_none_is_as_good_as_left_out(option: str) -> None:
     if option != "mandatory":
         assert composed(id="m", **{option: None} if option != "id" else {})
     assert composed(**{option: None}).exchange == "shop"
+
+
+def test_the_options_of_many_messages_are_those_of_one() -> None:
+    parameters = inspect.signature(QConsume.publish).parameters.values()
+    keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    assert sorted(keywords) == list(OPTIONS)
+    assert QConsume.publish is AppConsumers.publish
 
 
 @pytest.mark.parametrize(
@@ -225,7 +235,7 @@ def test_a_header_is_refused_before_any_broker_has_it() -> None:
         ({"priority": -1}, "'priority' must be a whole number"),
         ({"priority": True}, "'priority' must be a whole number"),
         ({"priority": "5"}, "'priority' must be a whole number"),
-        ({"delay": -1}, "'delay' must be seconds from 0 up, not '-1'"),
+        ({"delay": -1}, "'delay' must be seconds from 0 up, or a timedelta, not '-1'"),
         ({"delay": float("nan")}, "'delay' must be seconds"),
         ({"delay": "5"}, "'delay' must be seconds"),
         ({"delay": True}, "'delay' must be seconds"),
@@ -261,7 +271,6 @@ def test_a_header_is_refused_before_any_broker_has_it() -> None:
         ({"body": "a", "content_type": "text/plain; charset=utf-16"}, "not 'utf-16'"),
         ({"body": [], "content_type": "a/b+json; charset=ebcdic"}, "not 'ebcdic'"),
         ({"body": "a", "content_type": "text/plain; charset=idna"}, "not 'idna'"),
-        ({"dealy": 5}, "'publish' has no option 'dealy'. It has: content_type, delay,"),
     ],
 )
 def test_what_makes_no_sense_is_a_publish_error(
@@ -270,6 +279,15 @@ def test_what_makes_no_sense_is_a_publish_error(
     with pytest.raises(PublishError) as caught:
         composed(**given)
     assert said in str(caught.value)
+
+
+def test_delays_and_expirations_may_be_timedeltas() -> None:
+    message = composed(
+        delay=datetime.timedelta(minutes=5), expires=datetime.timedelta(hours=1)
+    )
+    assert (message.delay, message.expires) == (300.0, 3600.0)
+    with pytest.raises(PublishError, match="'delay' must be seconds from 0 up"):
+        composed(delay=datetime.timedelta(seconds=-1))
 
 
 def test_a_body_that_holds_itself_is_a_publish_error() -> None:

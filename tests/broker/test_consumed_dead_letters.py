@@ -9,7 +9,7 @@ from flask_qconsume import QConsume
 from flask_qconsume import Reject
 from flask_qconsume import current_message
 from flask_qconsume.broker import headers as own_headers
-from flask_qconsume.extension import consumers_of
+from flask_qconsume.extension import get_app_consumers
 from flask_qconsume.message import Message
 from flask_qconsume.running.worker import Worker
 
@@ -38,7 +38,7 @@ def test_another_consumer_may_read_them_on_purpose(
     letters = kombu.Queue("bill.dead", no_declare=True)
     qconsume.add_consumer(letters, look, name="look")
     app = make_app(qconsume, broker_url=rabbitmq_url, queue_type=kind)
-    consumers = consumers_of(app)
+    consumers = get_app_consumers(app)
     left = consumers.broker.dead_letters(consumers.topology.queue("bill.dead"))
     worker = Worker(app)
     worker.start()
@@ -95,7 +95,7 @@ def test_on_kafka_they_are_a_topic_like_any_other(
     )
     qconsume.add_consumer(letters, look, name="look")
     app = make_app(qconsume, broker_url=kafka_url, queue_prefix=kafka_prefix)
-    consumers = consumers_of(app)
+    consumers = get_app_consumers(app)
     kept = consumers.broker.dead_letters(consumers.topology.queues[0])
     worker = Worker(app)
     worker.start()

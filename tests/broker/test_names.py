@@ -12,7 +12,7 @@ from flask_qconsume import QConsume
 from flask_qconsume import RegistrationError
 from flask_qconsume import UnsupportedByBroker
 from flask_qconsume.broker.base import Broker
-from flask_qconsume.extension import consumers_of
+from flask_qconsume.extension import get_app_consumers
 from tests.apps import make_app
 
 RABBITMQ = "amqp://nowhere//"
@@ -28,7 +28,7 @@ def broker(url: str, *queues: t.Any, **config: t.Any) -> Broker:
     qconsume = QConsume()
     for name, queue in zip("abcdef", queues, strict=False):
         qconsume.add_consumer(queue, print, name=name)
-    return consumers_of(make_app(qconsume, broker_url=url, **config)).broker
+    return get_app_consumers(make_app(qconsume, broker_url=url, **config)).broker
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ from flask_qconsume.errors import PublishTimeout
 from flask_qconsume.errors import TopologyMismatch
 from flask_qconsume.errors import Unroutable
 from flask_qconsume.errors import UnsupportedByBroker
-from flask_qconsume.extension import consumers_of
+from flask_qconsume.extension import get_app_consumers
 from flask_qconsume.formats.table import BUILT_IN
 from flask_qconsume.handling.payload import decode
 from flask_qconsume.running.worker import Worker
@@ -1482,7 +1482,7 @@ def what_costs_too_much_to_decode_is_a_dead_letter_at_once(stage: Stage) -> None
     key, queue = stage.key("order"), stage.key("billing")
     qconsume.add_consumer("billing", got.append, name="bill", routing_key=key)
     worker = stage.worker(qconsume, max_items=50_000)
-    consumers = consumers_of(worker.app)
+    consumers = get_app_consumers(worker.app)
     msgpack = {"content_type": "application/msgpack"}
     bomb = {"compression": "application/x-gzip"}
     json = {"content_type": "application/json"}
@@ -1519,7 +1519,7 @@ def an_app_handles_retries_and_buries(stage: Stage) -> None:
     retry = RetryPolicy(max_attempts=2, min_delay=0.05, max_delay=0.05)
     qconsume.add_consumer("billing", bill, name="bill", routing_key=key, retry=retry)
     worker = stage.worker(qconsume)
-    consumers = consumers_of(worker.app)
+    consumers = get_app_consumers(worker.app)
     id = consumers.publish_many([(key, "good"), (key, "bad")])[1]
     letters = consumers.broker.dead_letters(consumers.topology.queue(queue))
     wait_for(lambda: len(seen) == 3 and letters.count() == 1, SOON, interval=0.1)
@@ -1550,7 +1550,7 @@ def a_worker_that_stops_hands_on_what_it_has_not_begun(stage: Stage) -> None:
         return stage.worker(qconsume)
 
     first = started()
-    consumers = consumers_of(first.app)
+    consumers = get_app_consumers(first.app)
     consumers.publish_many([(stage.key("order"), number) for number in range(60)])
     wait_for(lambda: len(seen) >= 10, SOON)
     assert first.stop()
@@ -1605,7 +1605,7 @@ class _Shop:
         keys = ["order.created", "order.*"]
         qconsume.add_consumer("audit", self._see, name="audit", routing_key=keys)
         worker = stage.worker(qconsume, queue_prefix=stage.key(prefix))
-        self._app = consumers_of(worker.app)
+        self._app = get_app_consumers(worker.app)
 
     def publish(self, routing_key: str, body: t.Any, **options: t.Any) -> None:
         self._app.publish(routing_key, body, **options)

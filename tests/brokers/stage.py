@@ -28,7 +28,7 @@ from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.broker.topology import Topology
 from flask_qconsume.broker.urls import open_broker
 from flask_qconsume.errors import BrokerError
-from flask_qconsume.extension import consumers_of
+from flask_qconsume.extension import get_app_consumers
 from flask_qconsume.message import Message
 from flask_qconsume.message import Outgoing
 from flask_qconsume.running.event import Event
@@ -364,7 +364,7 @@ class Stage:
         for worker in self._workers:
             if not worker.stopping.is_set():
                 worker.stop(timeout=0)
-            consumers_of(worker.app).close()
+            get_app_consumers(worker.app).close()
         for holder in self._holders:
             holder.kill()
             holder.wait(20)

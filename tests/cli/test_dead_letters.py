@@ -16,7 +16,7 @@ from flask_qconsume.broker.base import DeadLetter
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
 from flask_qconsume.extension import AppConsumers
-from flask_qconsume.extension import consumers_of
+from flask_qconsume.extension import get_app_consumers
 
 from ..waiting import wait_for
 from .commands import FLASK
@@ -50,7 +50,7 @@ class Dead(t.NamedTuple):
 
 def bury(shop: Flask, *dead: Dead) -> list[str]:
     """Publish messages to queues and have each of them rejected; their ids."""
-    consumers = consumers_of(shop)
+    consumers = get_app_consumers(shop)
     consumers.broker.declare()
     return [_bury(consumers, each) for each in dead]
 
@@ -102,7 +102,7 @@ def as_json(shop: Flask, *args: str) -> list[dict[str, t.Any]]:
 
 def left(shop: Flask) -> list[DeadLetter]:
     """All there are."""
-    consumers = consumers_of(shop)
+    consumers = get_app_consumers(shop)
     broker = consumers.broker
     plans = consumers.topology.queues
     return [letter for plan in plans for letter in broker.dead_letters(plan)]
@@ -290,7 +290,7 @@ def test_a_message_cannot_speak_to_the_terminal(shop: Flask) -> None:
 def replays_and_purges(shop: Flask) -> None:
     """What was chosen goes back to its queue, or is gone; the others stay."""
     bury(shop, *SEVERAL)
-    broker = consumers_of(shop).broker
+    broker = get_app_consumers(shop).broker
     assert "2 dead letters would be replayed" in ok(
         shop, "replay", "--dry-run", "--error", "ValueError"
     )

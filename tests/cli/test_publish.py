@@ -26,7 +26,7 @@ def shop(make_app: MakeApp, redis_url: str) -> Flask:
 def published(shop: Flask, *args: str, **options: t.Any) -> Outgoing:
     """What the command would have sent."""
     sent: list[Outgoing] = []
-    with shop.extensions["qconsume"].diverted(sent.append):
+    with shop.extensions["qconsume"].capture_published(sent.append):
         result = invoke(shop, "publish", *args, **options)
     assert result.exit_code == 0, result.output
     assert result.output.strip() == sent[0].id
@@ -34,7 +34,9 @@ def published(shop: Flask, *args: str, **options: t.Any) -> Outgoing:
 
 
 def refused(shop: Flask, *args: str, **options: t.Any) -> str:
-    with shop.extensions["qconsume"].diverted(lambda message: pytest.fail("sent")):
+    with shop.extensions["qconsume"].capture_published(
+        lambda message: pytest.fail("sent")
+    ):
         result = invoke(shop, "publish", *args, **options)
     assert result.exit_code != 0
     assert "Traceback" not in result.output

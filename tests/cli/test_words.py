@@ -16,18 +16,21 @@ from flask_qconsume.cli.descriptions import retry_in_short
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"max_attempts": 4}, "about 1 s, 4 s, 16 s, then a dead letter"),
+        (
+            {"max_attempts": 4},
+            "1 s, 4 s, 16 s (each up to 50% longer), then a dead letter",
+        ),
         ({"max_attempts": 3, "jitter": 0}, "1 s, 4 s, then a dead letter"),
         ({"max_attempts": 1}, "none: a message that fails is a dead letter at once"),
         (
-            {"max_attempts": 100, "max_delay": 8, "factor": 2},
-            "about 1 s, 2 s, 4 s, 8 s, 8 s, 8 s, 8 s, 8 s, … up to 8 s, 99 in all,"
+            {"max_attempts": 100, "max_delay": 8, "factor": 2, "jitter": 0},
+            "1 s, 2 s, 4 s, 8 s, 8 s, 8 s, 8 s, 8 s, … up to 8 s, 99 in all,"
             " then a dead letter",
         ),
         (
             {"max_attempts": 2, "retry_on": KeyError, "give_up_on": "ValueError"},
-            "about 1 s, then a dead letter (only KeyError retried, ValueError never"
-            " retried)",
+            "1 s (each up to 50% longer), then a dead letter (only KeyError retried,"
+            " ValueError never retried)",
         ),
     ],
 )

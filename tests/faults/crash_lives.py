@@ -24,7 +24,7 @@ from gevent import monkey
 
 from flask_qconsume import BrokerError
 from flask_qconsume.appconsumers import AppConsumers
-from flask_qconsume.appconsumers import consumers_of
+from flask_qconsume.appconsumers import get_app_consumers
 from flask_qconsume.cli.run import Options
 from flask_qconsume.cli.run import log_to_stderr
 from flask_qconsume.cli.run import serve
@@ -124,7 +124,7 @@ def _publish(app: Flask, plan: Plan) -> None:
     """As somebody else would, who does not die of it."""
     delay = SHORT_DELAY if plan["story"] == "short retry" else DELAY
     do = _do(plan["story"])
-    consumers = AppConsumers(app, consumers_of(app).settings)
+    consumers = AppConsumers(app, get_app_consumers(app).settings)
     body = {"n": 1, "do": do, "delay": delay, "key": plan["key"]}
     consumers.publish(plan["key"], body, key="k")
     if do == "stop":
@@ -163,7 +163,7 @@ def _is_over(app: Flask, plan: Plan, ledger: Ledger) -> bool:
 
 def _is_done(app: Flask, plan: Plan, ledger: Ledger) -> bool:
     worker = running(app)
-    consumers = consumers_of(app)
+    consumers = get_app_consumers(app)
     (queue,) = consumers.topology.queues
     if worker is None or worker.busy:
         return False
@@ -175,7 +175,7 @@ def _is_done(app: Flask, plan: Plan, ledger: Ledger) -> bool:
 
 def _note_end(app: Flask, code: int) -> None:
     """What is left on the broker, by somebody who comes afterwards."""
-    consumers = AppConsumers(app, consumers_of(app).settings)
+    consumers = AppConsumers(app, get_app_consumers(app).settings)
     (queue,) = consumers.topology.queues
     left = [consumers.broker.depth(name) for name in (queue.name, queue.suspects)]
     dead = [letter.headers for letter in consumers.broker.dead_letters(queue)]

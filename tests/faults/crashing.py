@@ -25,7 +25,7 @@ from flask_qconsume import current_message
 from flask_qconsume import signals
 from flask_qconsume.appconsumers import KEY
 from flask_qconsume.appconsumers import AppConsumers
-from flask_qconsume.appconsumers import consumers_of
+from flask_qconsume.appconsumers import get_app_consumers
 from flask_qconsume.broker.base import Broker
 from flask_qconsume.broker.link import Delivery
 from flask_qconsume.broker.link import Forward
@@ -280,7 +280,7 @@ def _stop(body: t.Any) -> None:
 
 def _publish(body: t.Any) -> None:
     """Two messages. What was confirmed of the first one must hold, too."""
-    publish = consumers_of(current_app).publish
+    publish = get_app_consumers(current_app).publish
     with life.spared():
         publish(body["key"], {"n": 2, "do": "ack"})
     publish(body["key"], {"n": 3, "do": "ack"})

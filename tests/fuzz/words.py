@@ -147,15 +147,15 @@ def _duration(taps: Taps) -> str:
 
 
 def delays(data: bytes) -> None:
-    """A retry policy's delays: never longer than it says, whatever the attempt."""
+    """A retry policy's delays: never outside its bounds, whatever the attempt."""
     taps = Taps(data)
     policy = RetryPolicy(
-        min_delay=taps.number(3) / 100,
+        min_delay=(min_delay := taps.number(3) / 100),
         factor=1 + taps.number(2) / 100,
-        max_delay=taps.number(3) / 100,
+        max_delay=2 * min_delay + taps.number(2) / 100,
         jitter=taps.number() / 255,
     )
     attempt = 1 + taps.number(3)
     delay = policy.delay(attempt, lambda: taps.number() / 256)
-    assert 0 <= delay <= policy.max_delay
-    assert policy.delay(attempt, lambda: 0.0) <= policy.delay(attempt + 1, lambda: 0.0)
+    assert policy.min_delay <= delay <= policy.max_delay
+    assert policy.shortest_delay(attempt) <= policy.shortest_delay(attempt + 1)

@@ -20,7 +20,7 @@ from gevent.pool import Pool
 
 from flask_qconsume import QConsume
 from flask_qconsume.extension import AppConsumers
-from flask_qconsume.extension import consumers_of
+from flask_qconsume.extension import get_app_consumers
 from flask_qconsume.integrations import gunicorn
 
 from ..fleet.app import create_app
@@ -45,7 +45,7 @@ class Site:
 
     @property
     def consumers(self) -> AppConsumers:
-        return consumers_of(self.app)
+        return get_app_consumers(self.app)
 
     def start(
         self,

@@ -104,12 +104,12 @@ def registered(**options: t.Any) -> t.Any:
         ),
         (
             {"retry": {"min_delay": "5s"}},
-            "'min_delay' must be a number of seconds from 0 to 604800, not '5s'.",
+            "'min_delay' must be a number of seconds from 0 to 604800, or a timedelta",
         ),
         (
             {"timeout": "5m"},
             "'timeout' of the consumer 'handler' cannot be '5m': write a number of"
-            " seconds, such as 300.",
+            " seconds, such as 300, or a timedelta.",
         ),
         (
             {"concurrency": "10"},

@@ -7,6 +7,7 @@ comment itself is an error.
 from __future__ import annotations
 
 import typing as t
+from datetime import timedelta
 
 from flask import Blueprint
 from flask import Flask
@@ -16,24 +17,40 @@ from marshmallow import Schema
 from marshmallow import fields
 
 from flask_qconsume import Ack
+from flask_qconsume import AppConsumers
 from flask_qconsume import ConsumerBlueprint
+from flask_qconsume import ConsumerOptions
 from flask_qconsume import ConsumerScaffold
 from flask_qconsume import Drop
 from flask_qconsume import Format
 from flask_qconsume import Message
 from flask_qconsume import Outcome
 from flask_qconsume import Protobuf
+from flask_qconsume import PublishOptions
 from flask_qconsume import QConsume
 from flask_qconsume import Reject
 from flask_qconsume import Retry
 from flask_qconsume import RetryPolicy
 from flask_qconsume import Unroutable
 from flask_qconsume import current_message
+from flask_qconsume import get_app_consumers
 from flask_qconsume import signals
 from flask_qconsume.testing.client import TestClient
 
 qconsume = QConsume()
-bp = ConsumerBlueprint("orders", __name__, url_prefix="/orders")
+bp = ConsumerBlueprint(
+    "orders",
+    __name__,
+    url_prefix="/orders",
+    consumer_defaults={"concurrency": 5, "timeout": timedelta(minutes=1)},
+)
+defaults: ConsumerOptions = {"retry": {"max_attempts": 2}, "ordering": "key"}
+nested = ConsumerBlueprint("nested", __name__, consumer_defaults=defaults)
+ConsumerBlueprint(
+    "wrong",
+    __name__,
+    consumer_defaults={"concurency": 5},  # type: ignore[arg-type]
+)
 
 
 class OrderSchema(Schema):
@@ -104,12 +121,23 @@ def open_pool() -> None: ...
 
 bp.add_consumer("mail", bill, name="mail", prefetch=5)
 bp.add_consumer("mail", bill, concurrency="5")  # type: ignore[arg-type]
+bp.add_consumer("mail", bill, ordering="keys")  # type: ignore[arg-type]
+bp.add_consumer("mail", bill, schema=5)  # type: ignore[arg-type]
+bp.add_consumer("mail", bill, timeout=timedelta(minutes=5), ordering="key")
 bp.consumer("mail", unknown=1)  # type: ignore[call-arg]
+bp.consumer("mail", timeout="5m")  # type: ignore[arg-type]
+bp.consumer(5)  # type: ignore[arg-type]
 bp.message_errorhandler(CardDeclined())  # type: ignore[arg-type]
 Reject()  # type: ignore[call-arg]
 Retry("5")  # type: ignore[arg-type]
+Retry(timedelta(minutes=5))
+retry_delay: float | None = Retry(timedelta(minutes=5)).delay
 current_message.attempt = 2  # type: ignore[misc]
 RetryPolicy(max_attempts="5")  # type: ignore[arg-type]
+RetryPolicy(min_delay="5s")  # type: ignore[arg-type]
+RetryPolicy(retry_on=5)  # type: ignore[arg-type]
+policy = RetryPolicy(min_delay=timedelta(seconds=5), retry_on="shop.errors.Declined")
+min_delay: float = policy.min_delay
 
 
 class Csv(Format):
@@ -155,9 +183,44 @@ def test_of_a_user(app: Flask) -> None:
     print(delay, keys)
 
 
+def publish(app: Flask) -> None:
+    found: AppConsumers = get_app_consumers(app)
+    for each in (qconsume, found, get_app_consumers()):
+        id: str = each.publish(
+            "a",
+            1,
+            headers={"x-tenant": "acme"},
+            key="k",
+            delay=timedelta(minutes=5),
+            expires=60.5,
+            priority=9,
+            content_type="text/plain",
+            mandatory=False,
+            exchange="events",
+            id="mine",
+        )
+        each.publish("a", 1, dealy=5)  # type: ignore[call-arg]
+        each.publish("a", 1, delay="5")  # type: ignore[arg-type]
+        each.publish("a", 1, priority="high")  # type: ignore[arg-type]
+        each.publish("a", 1, headers=["x"])  # type: ignore[arg-type]
+        each.publish(5, 1)  # type: ignore[arg-type]
+        each.publish("a")  # type: ignore[call-arg]
+        each.publish_many("a")  # type: ignore[arg-type]
+        print(id)
+    name: str = found.consumers["orders.bill"].name
+    get_app_consumers("shop")  # type: ignore[arg-type]
+    print(name)
+
+
 def publish_many() -> list[str]:
+    options: PublishOptions = {"delay": timedelta(minutes=5), "key": "k"}
+    wrong: PublishOptions = {"dealy": 5}  # type: ignore[typeddict-unknown-key]
+    print(wrong)
+    qconsume.publish_many(("a", n) for n in range(5))
     try:
-        return qconsume.publish_many([("a", 1), ("b", 2, {"delay": 5})])
+        return qconsume.publish_many(
+            [("a", 1), ("b", 2, {"delay": 5}), ("c", 3, options)]
+        )
     except Unroutable as error:
         print([each for each in error.errors if each])
         return []
