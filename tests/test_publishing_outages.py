@@ -16,7 +16,7 @@ from flask_qconsume import BrokerUnavailable
 from flask_qconsume import PublishTimeout
 from flask_qconsume import QConsume
 from flask_qconsume.running.sockets import listen
-from flask_qconsume.running.web import Web
+from flask_qconsume.running.web import WebServer
 
 from .apps import make_app
 from .servers import RabbitMQ
@@ -179,7 +179,7 @@ def test_no_request_piles_up_behind_a_broker_that_hangs(place: Place) -> None:
 def served(app: flask.Flask) -> t.Iterator[tuple[str, int]]:
     """Where the app is served."""
     listener = listen("127.0.0.1:0")
-    web = Web(app, listener)
+    web = WebServer(app, listener)
     web.start()
     try:
         yield listener.getsockname()

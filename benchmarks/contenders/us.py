@@ -21,12 +21,12 @@ def drain(job: Job) -> None:
     from gevent import monkey
 
     monkey.patch_all()
-    from flask_qconsume.running.gc_tuning import look_less_often
+    from flask_qconsume.running.gc_tuning import collect_less_often
     from flask_qconsume.running.worker import Worker
 
     tally = Tally(job)
     app = app_of(job, tally)
-    look_less_often()  # As "flask qconsume run" does.
+    collect_less_often()  # As "flask qconsume run" does.
     if job.broker == "memory":
         published(app, job)
     Worker(app).start()

@@ -48,11 +48,11 @@ def windows(job: Job) -> None:
 
 
 def _run(job: Job, tally: _Gated | _Windows) -> None:
-    from flask_qconsume.running.gc_tuning import look_less_often
+    from flask_qconsume.running.gc_tuning import collect_less_often
     from flask_qconsume.running.worker import Worker
 
     app = us.app_of(job, tally)
-    look_less_often()  # As "flask qconsume run" does.
+    collect_less_often()  # As "flask qconsume run" does.
     if job.broker == "memory":
         us.published(app, job)
     worker = Worker(app)

@@ -46,8 +46,8 @@ def check(
     else:
         verdict = _read(pathlib.Path(str(health_file)), max_age)
     good = verdict.ready if ready else verdict.live
-    for trouble in verdict.troubles:
-        click.echo(trouble.text, err=True)
+    for problem in verdict.problems:
+        click.echo(problem.text, err=True)
     click.echo(f"{'ready' if ready else 'live'}: {'yes' if good else 'no'}")
     sys.exit(0 if good else 1)
 

@@ -24,7 +24,7 @@ class Watched(t.Protocol):
     def verdict(self) -> Verdict:
         """The latest verdict, which any thread may read."""
 
-    def tell(self, told: Callable[[Verdict], object]) -> None:
+    def add_outlet(self, outlet: Callable[[Verdict], object]) -> None:
         """Have a function called with each verdict."""
 
 
@@ -47,11 +47,11 @@ class Checks:
         self._systemd = systemd or Systemd.from_environment(os.environ)
         if self._systemd is not None:
             self._stack.callback(self._systemd.close)
-            watched.tell(self._systemd)
+            watched.add_outlet(self._systemd)
         if path:
             file = HealthFile(path)
             self._stack.callback(file.close)
-            watched.tell(file)
+            watched.add_outlet(file)
         self._endpoint = None
         if address:
             self._endpoint = Endpoint(listen(address), lambda: watched.verdict)

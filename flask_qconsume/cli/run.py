@@ -43,7 +43,7 @@ if t.TYPE_CHECKING:
     from ..running.process.parent import Parent
     from ..running.process.stop_signals import StopSignals
     from ..running.process.supervisor import Supervisor
-    from ..running.web import Web
+    from ..running.web import WebServer
     from ..running.worker import Worker
     from ..settings import Settings
 
@@ -188,9 +188,9 @@ def _check_kill_blocked(seconds: float, processes: int | None) -> None:
 
 
 def _is_child() -> bool:
-    from ..running.process.child_process import FDS
+    from ..running.process.child_process import FDS_VARIABLE
 
-    return FDS in os.environ
+    return FDS_VARIABLE in os.environ
 
 
 def _run_here(load: Callable[[], Flask], options: Options, reload: bool) -> int:
@@ -224,7 +224,7 @@ def serve(
     app: Flask, options: Options, signals: StopSignals, parent: Parent | None = None
 ) -> int:
     """Run a worker, and a web server if so asked, until a signal; the exit code."""
-    from ..running.gc_tuning import look_less_often
+    from ..running.gc_tuning import collect_less_often
     from ..running.main_greenlet import complete
     from ..running.main_greenlet import wait_for_stop
     from ..running.process.exit_codes import APP_EXIT
@@ -232,21 +232,21 @@ def serve(
     from ..running.worker import Worker
 
     # The process is a worker's and nobody else's; hooks may think better of it.
-    look_less_often()
+    collect_less_often()
     if not options.web:
         _warn_of_isolation(get_app_consumers(app).broker)
     worker = Worker(app, options.names, beside_web=bool(options.web))
     signals.allow(worker.settings.shutdown_timeout)
     web = _web(app, options, parent)
-    with Checks(options.health, options.health_file, worker.watch) as checks:
+    with Checks(options.health, options.health_file, worker.watchdog) as checks:
         if parent is not None:
-            worker.watch.tell(parent.report)
+            worker.watchdog.add_outlet(parent.report)
         worker.start()
         if web is not None:
             web.start()
         checks.ready()
         if parent is not None:
-            parent.up()
+            parent.report_up()
         asked = wait_for_stop(signals.asked)
         if not complete(_stop, worker, web):
             return FORCED
@@ -265,15 +265,15 @@ def _warn_of_isolation(broker: Broker) -> None:
         )
 
 
-def _web(app: Flask, options: Options, parent: Parent | None) -> Web | None:
+def _web(app: Flask, options: Options, parent: Parent | None) -> WebServer | None:
     from ..running.sockets import listen
-    from ..running.web import Web
+    from ..running.web import WebServer
 
     if not options.web:
         return None
     if parent is not None and parent.listener is not None:
-        return Web(app, parent.listener, shared=True)
-    return Web(_debugged(app) if options.debugger else app, listen(options.web))
+        return WebServer(app, parent.listener, shared=True)
+    return WebServer(_debugged(app) if options.debugger else app, listen(options.web))
 
 
 def _debugged(app: Flask) -> WSGIApplication:
@@ -283,7 +283,7 @@ def _debugged(app: Flask) -> WSGIApplication:
     return DebuggedApplication(app, evalex=True)
 
 
-def _stop(worker: Worker, web: Web | None) -> bool:
+def _stop(worker: Worker, web: WebServer | None) -> bool:
     """Stop both within one time; whether nothing had to be cut off."""
     deadline = time.monotonic() + worker.settings.shutdown_timeout
     worker.quiet()

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from flask import Flask
 
 from ..running.health.endpoint import answer
-from ..running.health.verdict import Trouble
+from ..running.health.verdict import Problem
 from ..running.health.verdict import Verdict
 
 if t.TYPE_CHECKING:
@@ -57,8 +57,8 @@ class Health:
     def _verdict(self) -> Verdict:
         # Not imported: that needs gevent, which a process without consumers does not.
         module = sys.modules.get("flask_qconsume.running.worker")
-        worker = module.running(self._app) if module is not None else None
+        worker = module.find_worker(self._app) if module is not None else None
         if worker is not None:
-            return t.cast(Verdict, worker.watch.verdict)
-        none = Trouble("absent", "", "No consumers run in this process.")
-        return Verdict(live=True, ready=False, troubles=(none,))
+            return t.cast(Verdict, worker.watchdog.verdict)
+        none = Problem("absent", "", "No consumers run in this process.")
+        return Verdict(live=True, ready=False, problems=(none,))

@@ -1,2 +1,2 @@
-"""Workers: connections kept up, messages read, handled and settled. gevent lives
-here."""
+"""Workers: they keep connections up, and read, handle and settle messages. Only here,
+and in functions of the command line and the integrations, gevent may be imported."""

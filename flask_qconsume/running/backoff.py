@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt to reach a broker."""
+"""Delays between attempts. Must not import gevent: the supervising process uses it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 
 class Backoff:
-    """Delays from ``first`` seconds doubling up to ``longest``, each with jitter.
+    """Delays from ``first`` seconds, doubling up to ``longest``, each with jitter.
 
-    Jitter spreads the workers that lost their broker at the same moment.
+    Jitter spreads the attempts of workers that lost their broker at the same moment.
     """
 
     def __init__(
@@ -29,5 +29,5 @@ class Backoff:
         return delay * (0.5 + self._random() / 2)
 
     def reset(self) -> None:
-        """Begin again with the first delay."""
+        """Start again with the first delay."""
         self._next = self._first

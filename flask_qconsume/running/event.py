@@ -1,4 +1,4 @@
-"""An event as gevent's, whose time-outs hold."""
+"""An event like gevent's, whose time-outs can be relied on."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import typing as t
 import gevent.event
 
 if t.TYPE_CHECKING:
-    # What gevent puts in its place where it patches, with the same methods.
+    # gevent's event has the same methods.
     _Event = threading.Event
 else:
     _Event = gevent.event.Event
 
 
 class Event(_Event):
-    """Where it is set already, nobody waits for the end of its telling others.
+    """An event whose :meth:`wait` returns at once if it is set already.
 
-    gevent has who comes while the others are being told wait for the same callback,
-    without a time-out (``_wait`` in its ``_abstract_linkable.py``). Should the last of
-    those others give up first, by a time-out of its own in the same turn of the loop,
-    the callback is cancelled, and who came is never woken.
+    gevent's does not while the event is still notifying earlier waiters: a late caller
+    then waits for the same callback, without a time-out (``_wait`` in gevent's
+    ``_abstract_linkable.py``). If the last of the earlier waiters times out in the same
+    turn of the loop, that callback is cancelled, and the late caller never wakes.
     """
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set; whether that came true within ``timeout`` seconds."""
+        """Wait until it is set; whether that happened within ``timeout`` seconds."""
         return self.is_set() or bool(super().wait(timeout))

@@ -1,12 +1,12 @@
-"""When consumers may begin messages, where a web server shares their hub.
+"""When consumers may begin messages, if a web server runs on the same hub.
 
-The site first: messages are begun in turns of a millisecond. A turn comes when nothing
-else is ready to run (no request, no timer), or when the last one was too long ago, so
-that no site starves the consumers for ever. Meanwhile a timer measures how late the hub
-is, and :class:`~.pace.Pace` makes of it how long the turns are apart. That is because
-of handlers that wait: what they go on with afterwards comes as soon as a request does.
+Requests have priority. Consumers begin messages in turns of a millisecond. A turn comes
+when the hub has nothing else to run (no request, no timer), or when the last turn was
+too long ago, so that a busy site cannot starve the consumers. A timer measures how late
+the hub runs, and :class:`Pace` derives the pause between two turns from that. The pause
+is needed for handlers that wait: the rest of their work runs as soon as a request does.
 
-Knows nothing of messages and brokers.
+Knows no messages and no brokers.
 """
 
 from __future__ import annotations
@@ -18,110 +18,153 @@ from collections.abc import Callable
 
 import gevent
 
-from .pace import Pace
-
-#: Seconds after which no further message is begun in the same turn.
-SLICE = 0.001
+#: Seconds that a turn lasts at least; after them no further message is begun in it.
+TURN_SECONDS = 0.001
 
 #: Seconds between two measurements of the hub's latency.
-INTERVAL = 0.01
+_PROBE_SECONDS = 0.01
+
+#: The shortest pause in seconds; a pause that would be shorter becomes 0.
+_SHORTEST_PAUSE = 0.001
+
+#: Weight of one sample in the smoothed latency: after ten samples of a new value, the
+#: smoothed one has covered nine tenths of the difference.
+_SAMPLE_WEIGHT = 0.2
+
+#: Factors by which each sample makes the pause longer or shorter.
+_LONGER, _SHORTER = 1.25, 0.9
 
 
-class Turns:
-    """Gives turns to those who ask, on the hub of the thread that makes it.
+class Pace:
+    """The pause between two turns, controlled by the latency of the hub.
 
-    It has neither watchers nor timers while nobody asks.
+    Does no I/O and reads no clock.
 
-    :param pace: How long the turns are apart; after its longest pause one comes even if
-        the hub is never idle.
-    :param share: The part of the time that turns take at least, while somebody asks.
+    :param target: Seconds that the hub may be late.
+    :param longest: The longest pause in seconds, however late the hub is.
+    """
+
+    def __init__(self, target: float, longest: float) -> None:
+        self._target = target
+        #: The longest pause in seconds.
+        self.longest = longest
+        #: Seconds that the hub is late, smoothed.
+        self.late = 0.0
+        #: Seconds from the end of one turn to the next turn.
+        self.pause = 0.0
+
+    @property
+    def is_slowest(self) -> bool:
+        """Whether the pause has reached its maximum."""
+        return self.pause >= self.longest
+
+    def feed(self, late: float) -> None:
+        """Adapt the pause to one more sample of the hub's latency, in seconds."""
+        self.late += (late - self.late) * _SAMPLE_WEIGHT
+        if self.late > self._target:
+            longer = max(self.pause * _LONGER, _SHORTEST_PAUSE)
+            self.pause = min(longer, self.longest)
+        else:
+            shorter = self.pause * _SHORTER
+            self.pause = shorter if shorter >= _SHORTEST_PAUSE else 0.0
+
+
+class FairShare:
+    """Gives turns to the callers that request them, on the hub of the current thread.
+
+    It has neither active watchers nor timers while no turn is requested.
+
+    :param pace: The pause between two turns. After its longest pause a turn comes even
+        if the hub is never idle.
+    :param share: The least part of the time that turns take while one is requested.
     """
 
     def __init__(self, pace: Pace, share: float) -> None:
         self.pace = pace
         self._share = share
-        self._asking: deque[Callable[[], None]] = deque()
-        self._awaited = False
-        self._until = 0.0
-        self._ended = self._since = 0.0
+        self._requests: deque[Callable[[], None]] = deque()
+        self._is_waiting = False
+        self._turn_until = 0.0
+        self._turn_ended = self._waiting_since = 0.0
         loop = gevent.get_hub().loop
-        self._idle = loop.idle()
+        self._hub_is_idle = loop.idle()
         self._latest = loop.timer(pace.longest, pace.longest)
         self._pausing: t.Any = None
-        self._probe = loop.timer(INTERVAL, INTERVAL, ref=False)
-        self._probed = 0.0
+        self._probe = loop.timer(_PROBE_SECONDS, _PROBE_SECONDS, ref=False)
+        self._probed_at = 0.0
 
     @property
-    def over(self) -> bool:
+    def turn_is_over(self) -> bool:
         """Whether no message may be begun now."""
-        return time.monotonic() >= self._until
+        return time.monotonic() >= self._turn_until
 
     @property
-    def slowed(self) -> bool:
-        """Whether somebody waits for a turn, and those are as far apart as they may."""
-        return self._awaited and self.pace.slowed
+    def is_slowed(self) -> bool:
+        """Whether a turn is requested while turns have the longest pause."""
+        return self._is_waiting and self.pace.is_slowest
 
-    def ask(self, begin: Callable[[], None]) -> None:
+    def request_turn(self, begin: Callable[[], None]) -> None:
         """Have a function called in the hub, once, when it may begin messages."""
-        self._asking.append(begin)
-        if not self._awaited:
-            self._await()
+        self._requests.append(begin)
+        if not self._is_waiting:
+            self._await_turn()
 
     def close(self) -> None:
-        """Free what it has of the hub; nobody's turn comes any more."""
-        self._asking.clear()
+        """Free the watchers and timers. Requested turns do not come any more."""
+        self._requests.clear()
         self._stop_waiting()
-        for watcher in (self._idle, self._latest, self._probe):
+        for watcher in (self._hub_is_idle, self._latest, self._probe):
             watcher.close()
 
-    def _await(self) -> None:
-        self._awaited = True
-        self._since = time.monotonic()
+    def _await_turn(self) -> None:
+        self._is_waiting = True
+        self._waiting_since = time.monotonic()
         if not self._probe.active:
             self._start_probe()
-        self._latest.again(self._turn)
-        left = self._ended + self.pace.pause - time.monotonic()
+        self._latest.again(self._run_turn)
+        left = self._turn_ended + self.pace.pause - time.monotonic()
         if left <= 0:
-            self._idle.start(self._turn)
+            self._hub_is_idle.start(self._run_turn)
         else:
             self._pausing = gevent.get_hub().loop.timer(left)
-            self._pausing.start(self._idle.start, self._turn)
+            self._pausing.start(self._hub_is_idle.start, self._run_turn)
 
     def _stop_waiting(self) -> None:
-        self._idle.stop()
+        self._hub_is_idle.stop()
         self._latest.stop()
         if self._pausing is not None:
             self._pausing.close()
             self._pausing = None
 
-    def _turn(self) -> None:
-        """Called in the hub, which is come back to when a handler waits."""
+    def _run_turn(self) -> None:
+        """Run in the hub, which regains control whenever a handler waits."""
         self._stop_waiting()
         now = time.monotonic()
-        self._until = now + max(SLICE, (now - self._since) * self._share)
+        waited = now - self._waiting_since
+        self._turn_until = now + max(TURN_SECONDS, waited * self._share)
         try:
-            self._begin()
+            self._serve_requests()
         finally:
-            self._until = 0.0
-            self._ended = time.monotonic()
-            self._awaited = False
-            if self._asking:
-                self._await()
+            self._turn_until = 0.0
+            self._turn_ended = time.monotonic()
+            self._is_waiting = False
+            if self._requests:
+                self._await_turn()
 
-    def _begin(self) -> None:
-        while self._asking:
-            self._asking.popleft()()
-            if self.over:
+    def _serve_requests(self) -> None:
+        while self._requests:
+            self._requests.popleft()()
+            if self.turn_is_over:
                 return
 
-    # -- how late the hub is ----------------------------------------------------------
+    # -- latency of the hub -----------------------------------------------------------
 
     def _start_probe(self) -> None:
-        self._probed = time.monotonic()
-        self._probe.again(self._measured)
+        self._probed_at = time.monotonic()
+        self._probe.again(self._end_probe)
 
-    def _measured(self) -> None:
+    def _end_probe(self) -> None:
         self._probe.stop()
-        self.pace.feed(time.monotonic() - self._probed - INTERVAL)
-        if self._awaited or self.pace.pause:
+        self.pace.feed(time.monotonic() - self._probed_at - _PROBE_SECONDS)
+        if self._is_waiting or self.pace.pause:
             self._start_probe()

@@ -1,12 +1,12 @@
-"""Greenlets of our own, which nothing but their own code ends or copies.
+"""Greenlets of the worker, protected against ``kill()`` and against forks.
 
-Code that kills all the greenlets it can find would otherwise cut off a write, or end
-for good what reads, settles or watches. Time-outs pass: gevent implements the waits of
-our own code by them.
+An app may kill all greenlets that it can find. That would cut off a write in the
+middle, or stop the worker from reading, settling or checking its health. Time-outs are
+not stopped: gevent implements the waits of the worker's own code by them.
 
-A fork copies all greenlets. In the child, only the one that forked goes on; the copies
-of ours are left to the parent, or it would handle, read and settle twice. Knows no
-messages.
+A fork copies all greenlets. In the child, only the greenlet that forked may continue;
+the copies of the worker's greenlets must not, or messages would be read, handled and
+settled twice. Knows no messages.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from ..logs import get_logger
 
 logger = get_logger("flask_qconsume.greenlets")
 
-_all: weakref.WeakSet[OwnGreenlet] = weakref.WeakSet()
+_own: weakref.WeakSet[OwnGreenlet] = weakref.WeakSet()
 
-#: In a child, the copies of the parent's greenlets: none of them goes on here.
+#: In a forked child, the copies of the parent's greenlets: none of them continues.
 copies: set[OwnGreenlet] = set()
 
 
 class OwnGreenlet(gevent.Greenlet):  # type: ignore[misc]
-    """A greenlet that is left to the parent where a process forks."""
+    """A greenlet that continues only in the parent if the process forks."""
 
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
         super().__init__(*args, **kwargs)
-        _all.add(self)
+        _own.add(self)
 
 
 class _End(gevent.GreenletExit):  # type: ignore[misc]
@@ -41,30 +41,30 @@ class _End(gevent.GreenletExit):  # type: ignore[misc]
 
 
 class ProtectedGreenlet(OwnGreenlet):
-    """A greenlet that ends when its function does, or by :meth:`end`."""
+    """A greenlet that ends with its function or by :meth:`end`, not by ``kill()``."""
 
     def throw(self, *args: t.Any) -> None:
-        """Called by gevent, in the hub: for ``kill``, and for a time-out."""
-        if _kills(*args):
-            # Apart, since log handlers may wait, and the hub must not.
+        """Pass on time-outs and ignore kills; gevent calls it in the hub for both."""
+        if _is_kill(*args):
+            # In another greenlet, since log handlers may wait, and the hub must not.
             gevent.spawn(_log_kill, self)
         else:
             super().throw(*args)
 
     def end(self, *, block: bool = True) -> None:
-        """Kill it."""
+        """End the greenlet."""
         self.kill(_End, block=block)
 
 
-def _kills(error: t.Any = gevent.GreenletExit, *_: t.Any) -> bool:
+def _is_kill(error: t.Any = gevent.GreenletExit, *_: t.Any) -> bool:
     kind = error if isinstance(error, type) else type(error)
     return issubclass(kind, gevent.GreenletExit) and kind is not _End
 
 
 def _log_kill(greenlet: gevent.Greenlet) -> None:
     logger.warning(
-        "Something killed %s, a greenlet of ours. It goes on; kill no greenlets but"
-        " your own.",
+        "Code of the app tried to kill %s, a greenlet of the worker. It goes on; kill"
+        " only greenlets that your own code has started.",
         getattr(greenlet, "name", greenlet),
     )
 
@@ -73,19 +73,20 @@ def _log_kill(greenlet: gevent.Greenlet) -> None:
 
 
 class _LeftToParent(OwnGreenlet):
-    """The class that a greenlet gets in a child: nothing resumes it any more."""
+    """The class that a copied greenlet gets in a child: nothing resumes it."""
 
     def switch(self, *args: t.Any) -> None:
-        """Called by gevent's hub for what it has waited for."""
+        """Ignore gevent's hub, which calls this when a wait is over."""
 
     def throw(self, *args: t.Any) -> None:
-        """Called by gevent's hub for time-outs."""
+        """Ignore gevent's hub, which calls this for time-outs."""
 
 
 def end_child(error: BaseException | None = None) -> t.NoReturn:
-    """End a child whose code came back to the worker's, or to no code at all.
+    """End a forked child whose code returned into the worker's code.
 
-    :param error: What it raised; the error that is being handled, unless given.
+    :param error: The error that it raised; the error that is being handled unless
+        given.
     """
     error = error or sys.exc_info()[1]
     code = 0 if error is None else 1
@@ -104,15 +105,15 @@ def end_child(error: BaseException | None = None) -> t.NoReturn:
 
 def _leave_to_parent() -> None:
     current = gevent.getcurrent()
-    if _all and current not in _all and isinstance(current, gevent.Greenlet):
-        # One of the app: behind it nothing is left, but a hub that waits for ever.
+    if _own and current not in _own and isinstance(current, gevent.Greenlet):
+        # A greenlet of the app. When it ends, only a hub that waits for ever is left.
         current.unlink_all()
         current.rawlink(lambda ended: end_child(ended.exception))
-    copies.update(_all)
-    for greenlet in list(_all):
+    copies.update(_own)
+    for greenlet in list(_own):
         if greenlet is not current:
             greenlet.__class__ = _LeftToParent
-    _all.clear()
+    _own.clear()
 
 
 os.register_at_fork(after_in_child=_leave_to_parent)

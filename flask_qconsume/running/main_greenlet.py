@@ -1,7 +1,8 @@
-"""The main greenlet of a command, into which gevent throws what ends others.
+"""Waits in the main greenlet of a command, where other greenlets' exits are raised.
 
-``SystemExit`` and ``KeyboardInterrupt`` of any greenlet are raised in the main one, by
-gevent's hub. There they ask for a stop, and cut none short. Knows no messages.
+gevent's hub raises the ``SystemExit`` or ``KeyboardInterrupt`` of any greenlet in the
+main greenlet. There they start a stop, and do not cut off one that is running. Knows no
+messages.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ logger = get_logger("flask_qconsume.run")
 
 T = t.TypeVar("T")
 
-#: What gevent raises in the main greenlet, whichever greenlet raised it.
+#: Exceptions that gevent raises in the main greenlet, whichever greenlet raised them.
 _EXITS = (KeyboardInterrupt, SystemExit, SystemError)
 
 
 def wait_for_stop(asked: Event) -> bool:
     """Wait until a stop is asked for.
 
-    :returns: Whether it was by ``asked``, and not by an exit of another greenlet.
+    :returns: Whether ``asked`` was set; false if another greenlet raised an exit.
     """
     process = os.getpid()
     while not asked.is_set():
@@ -39,9 +40,9 @@ def wait_for_stop(asked: Event) -> bool:
             if os.getpid() != process:
                 greenlets.end_child()
             text = (
-                "A greenlet raised %s: stopping. Raise it in none, or the worker ends"
+                "A greenlet raised %s: stopping. It ends the worker, so do not raise it"
             )
-            logger.error(text, _named(error), exc_info=error)
+            logger.error(text, _describe(error), exc_info=error)
             return False
         except gevent.Timeout as timeout:
             logger.warning("A hook has left a time-out running: %s", escape(timeout))
@@ -49,15 +50,15 @@ def wait_for_stop(asked: Event) -> bool:
 
 
 def complete(function: Callable[..., T], *args: t.Any) -> T:
-    """Call a function, whose end is waited for whatever is thrown meanwhile."""
+    """Call a function and wait for its end, even if exits are raised meanwhile."""
     called = ProtectedGreenlet.spawn(function, *args)
     while not called.dead:
         try:
             called.join()
         except (*_EXITS, gevent.Timeout) as error:
-            logger.warning("%s while stopping: the stop goes on", _named(error))
+            logger.warning("%s while stopping: the stop goes on", _describe(error))
     return t.cast(T, called.get())
 
 
-def _named(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}({escape(error)})"

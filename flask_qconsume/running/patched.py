@@ -1,4 +1,4 @@
-"""Whether gevent patched this process. Must not import gevent to find out."""
+"""Tells whether gevent patched this process. Must not import gevent."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import sys
 
 
 def is_patched() -> bool:
-    """Whether gevent patched this process; without importing gevent."""
+    """Whether gevent patched this process."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("socket"))

@@ -1,4 +1,4 @@
-"""Reading one link: the only greenlet that does, and it does nothing else."""
+"""Reads deliveries from one link, in a greenlet that does nothing else."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..broker.link import Delivery
 from ..broker.link import Link
 from .event import Event
 
-#: How far the prefetch may be exceeded: what is held is held in memory.
-MOST_MORE = 1_000
+#: How many deliveries may be held beyond the prefetch: all are held in memory.
+_MAX_EXTRA = 1_000
 
 
 class Reader:
-    """Reads deliveries as long as there is room for them.
+    """Reads deliveries while there is room for them.
 
     :param link: Read until it is closed or fails.
     :param prefetch: How many unsettled deliveries there may be at once.
@@ -33,17 +33,17 @@ class Reader:
         self.link = link
         self._prefetch = prefetch
         self._receive = receive
-        self._held: set[Delivery] = set()
-        self._more = 0
+        self._unsettled: set[Delivery] = set()
+        self._extra = 0
         self._room = Event()
         self._quiet = False
         #: How many deliveries it has read.
         self.received = 0
 
     @property
-    def held(self) -> list[Delivery]:
+    def unsettled(self) -> list[Delivery]:
         """The deliveries that are not settled yet."""
-        return list(self._held)
+        return list(self._unsettled)
 
     def run(self) -> None:
         """Read until :meth:`quiet` or the end of the link.
@@ -51,7 +51,7 @@ class Reader:
         :raises BrokerError: if the link fails.
         """
         while not self.link.closed:
-            room = self._prefetch + self._more - len(self._held)
+            room = self._prefetch + self._extra - len(self._unsettled)
             if room <= 0 and not self.link.pushes:
                 self._wait_for_room()
                 continue
@@ -59,24 +59,23 @@ class Reader:
                 return
             self._take(self.link.read(room))
             if self.link.pushes:
-                # Nothing more may be there yet, and to find that out takes longer than
-                # to begin with what is.
+                # Let handlers begin first: a read that finds nothing takes longer.
                 gevent.sleep(0)
 
     def _take(self, deliveries: Sequence[Delivery]) -> None:
         self.received += len(deliveries)
-        self._held.update(deliveries)
+        self._unsettled.update(deliveries)
         self._receive(deliveries)
 
     def release(self, deliveries: Iterable[Delivery]) -> None:
-        """These are settled: there is room for others."""
-        self._held.difference_update(deliveries)
+        """Forget settled deliveries, which makes room for more."""
+        self._unsettled.difference_update(deliveries)
         self._room.set()
 
-    def exceed_prefetch(self, more: int) -> None:
-        """Read so many more than the prefetch, where the link does not push."""
-        self._more = min(more, MOST_MORE)
-        self.link.exceed_prefetch(self._more)
+    def exceed_prefetch(self, extra: int) -> None:
+        """Allow a number of deliveries beyond the prefetch, up to a maximum."""
+        self._extra = min(extra, _MAX_EXTRA)
+        self.link.exceed_prefetch(self._extra)
         self._room.set()
 
     def quiet(self) -> None:
@@ -86,7 +85,7 @@ class Reader:
         self.link.pause()
 
     def wake(self) -> None:
-        """Have it notice that its link is closed, where it waits for room."""
+        """Let a reader that waits for room notice that its link is closed."""
         self._room.set()
 
     def _wait_for_room(self) -> None:

@@ -1,10 +1,9 @@
-"""Whether a broker that was away is back: one looks for all who wait.
+"""Pauses before a subscription connects again, which end when the broker is back.
 
-Connecting is tried again after pauses that double, so as not to hammer a broker that
-accepts connections and refuses what comes by them. The end of an outage may be half a
-minute away from the next attempt then. Meanwhile this looks, cheaply and once a second,
-whether anything answers at all; when something does that did not before, the pauses
-end, not all at the same moment.
+The pauses double after each failure, so that a broker which accepts connections and
+then refuses to serve them is not flooded. An outage may then end half a minute before
+the next attempt. So during pauses a probe asks, cheaply and once a second, whether the
+broker's port answers. When it answers again the pauses end, each at a random moment.
 """
 
 from __future__ import annotations
@@ -18,18 +17,19 @@ from ..logs import get_logger
 from .event import Event
 from .greenlets import ProtectedGreenlet
 
-logger = get_logger("flask_qconsume.lookout")
+logger = get_logger("flask_qconsume.reconnect")
 
-#: Seconds that a look has to end when all else has.
-_PATIENCE = 2.0
+#: Seconds that a running probe has to end at the stop.
+_JOIN_SECONDS = 2.0
 
 
-class Lookout:
+class BrokerProbe:
     """Lets subscriptions pause, and ends their pauses when the broker is back.
 
-    :param answers: Whether anything answers at the broker's address, now.
-    :param interval: Seconds between two looks.
-    :param spread: Seconds within which those who waited go on, each at its own time.
+    :param answers: Whether the broker's address answers now.
+    :param interval: Seconds between two probes.
+    :param spread: Seconds within which subscriptions continue once the broker is back,
+        each at its own moment.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class Lookout:
         self._interval = interval
         self._spread = spread
         self._random = random
-        self._away = False
+        self._is_away = False
         self._back = Event()
-        self._waiting = 0
-        self._looking: ProtectedGreenlet | None = None
-        self._enough = Event()
+        self._pauses = 0
+        self._probing: ProtectedGreenlet | None = None
+        self._none_pauses = Event()
 
     def pause(self, over: Event, timeout: float) -> bool:
-        """Wait for so many seconds, or until ``over``, or until the broker is back.
+        """Wait for ``timeout`` seconds, for ``over``, or until the broker is back.
 
         :returns: Whether the broker is back.
         """
@@ -62,42 +62,42 @@ class Lookout:
             self._end()
         if over.is_set() or not back.is_set():
             return False
-        # A broker that has just started is not met by all of us at once.
+        # A broker that has just started is not to meet all subscriptions at once.
         return not over.wait(self._spread * self._random())
 
     def close(self) -> None:
-        """End the look that is under way, if nobody waits any more."""
-        looking, self._looking = self._looking, None
-        if looking is not None:
-            looking.join(_PATIENCE)
-            looking.end()
+        """End the probe that is running, once no subscription pauses any more."""
+        probing, self._probing = self._probing, None
+        if probing is not None:
+            probing.join(_JOIN_SECONDS)
+            probing.end()
 
     def _begin(self) -> None:
-        self._waiting += 1
-        self._enough.clear()
-        if self._looking is None or self._looking.dead:
-            self._looking = ProtectedGreenlet.spawn(self._look_on)
+        self._pauses += 1
+        self._none_pauses.clear()
+        if self._probing is None or self._probing.dead:
+            self._probing = ProtectedGreenlet.spawn(self._run)
 
     def _end(self) -> None:
-        self._waiting -= 1
-        if not self._waiting:
+        self._pauses -= 1
+        if not self._pauses:
             # Not killed: it may be connecting, and would leave an open socket behind.
-            self._enough.set()
+            self._none_pauses.set()
 
-    def _look_on(self) -> None:
-        while not self._enough.is_set():
-            self._look()
-            self._enough.wait(self._interval)
+    def _run(self) -> None:
+        while not self._none_pauses.is_set():
+            self._probe()
+            self._none_pauses.wait(self._interval)
 
-    def _look(self) -> None:
-        was_away, self._away = self._away, not self._is_there()
-        if was_away and not self._away:
+    def _probe(self) -> None:
+        was_away, self._is_away = self._is_away, not self._is_reachable()
+        if was_away and not self._is_away:
             back, self._back = self._back, Event()
             back.set()
 
-    def _is_there(self) -> bool:
+    def _is_reachable(self) -> bool:
         try:
             return self._answers()
         except Exception:
-            logger.exception("Looking whether the broker is back failed.")
+            logger.exception("Probing whether the broker is back failed.")
             return True

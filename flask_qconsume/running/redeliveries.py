@@ -1,7 +1,8 @@
-"""What this process still knows of messages when a connection was lost under them.
+"""Remembers unsettled messages across a reconnect. No I/O.
 
-The broker gives them out again, marked as delivered before. That mark would make them
-suspects, and handle them again; here is known better. No I/O.
+The broker delivers them again after the connection was lost, marked as delivered
+before. That mark would make them suspects, and they would be handled twice. Since this
+process lives, neither is needed.
 """
 
 from __future__ import annotations
@@ -12,63 +13,66 @@ from collections.abc import Iterable
 from ..broker.link import Delivery
 from ..broker.link import Forward
 from .settler import Settlement
-from .settler import delivery_of
+from .settler import get_delivery
 
-#: How many ids are kept at the most.
-_MOST_IDS = 10_000
+#: How many identities of messages are remembered at most.
+_MAX_IDENTITIES = 10_000
 
 
-class Survivors:
-    """The messages that outlived their connection in this process.
+class RedeliveryMemory:
+    """The messages that lost their connection while this process lived on.
 
-    What is forgotten is only handled once more, so there are bounds: bodies are kept
-    for what was handled, and no more of them than two connections can have held.
+    A message that is forgotten is only handled once more, so the memory is bounded: it
+    keeps the settlements of no more messages than two connections can have held.
 
-    :param prefetch: How many messages one connection holds at the most.
+    :param prefetch: How many messages one connection holds at most.
     """
 
     def __init__(self, prefetch: int) -> None:
-        self._most_answers = 2 * prefetch
-        self._ids: set[str] = set()
-        self._answers: dict[str, Settlement] = {}
+        self._max_settlements = 2 * prefetch
+        self._unsettled: set[str] = set()
+        self._settlements: dict[str, Settlement] = {}
 
     def __bool__(self) -> bool:
-        """Whether anything is known."""
-        return bool(self._ids or self._answers)
+        """Whether anything is remembered."""
+        return bool(self._unsettled or self._settlements)
 
-    def remember(self, identities: Iterable[str | None]) -> None:
-        """These were unsettled when their connection was lost, and we are alive."""
-        if len(self._ids) > _MOST_IDS:
-            self._ids.clear()
-        self._ids |= {id for id in identities if id is not None}
+    def add_unsettled(self, identities: Iterable[str | None]) -> None:
+        """Remember messages that were unsettled when their connection was lost."""
+        if len(self._unsettled) > _MAX_IDENTITIES:
+            self._unsettled.clear()
+        self._unsettled |= {each for each in identities if each is not None}
 
-    def keep_answer(self, settlement: Settlement) -> None:
-        """This was handled, and could not be settled any more."""
-        id = delivery_of(settlement).identity
-        if id is None:
+    def take_unsettled(self, delivery: Delivery) -> bool:
+        """Whether a redelivered message is known not to have killed this process.
+
+        The message is forgotten by that: the next redelivery counts.
+        """
+        identity = delivery.identity
+        if identity is None or identity not in self._unsettled:
+            return False
+        self._unsettled.discard(identity)
+        return True
+
+    def add_settlement(self, settlement: Settlement) -> None:
+        """Remember how a handled message is to be settled once it comes again."""
+        identity = get_delivery(settlement).identity
+        if identity is None:
             return
-        if len(self._answers) >= self._most_answers:
-            self._answers.clear()
-        self._answers[id] = settlement
+        if len(self._settlements) >= self._max_settlements:
+            self._settlements.clear()
+        self._settlements[identity] = settlement
 
-    def answer_to(self, delivery: Delivery) -> Settlement | None:
-        """How to settle a message delivered again, if it was handled here before."""
-        message, id = delivery.message, delivery.identity or ""
-        answer = self._answers.get(id)
-        if answer is None or not message.redelivered:
+    def take_settlement(self, delivery: Delivery) -> Settlement | None:
+        """The settlement of a redelivered message that was handled before, if known."""
+        message, identity = delivery.message, delivery.identity or ""
+        settlement = self._settlements.get(identity)
+        if settlement is None or not message.redelivered:
             return None
-        handled = delivery_of(answer).message
+        handled = get_delivery(settlement).message
         if (handled.raw, handled.attempt) != (message.raw, message.attempt):
             return None
-        del self._answers[id]
-        if isinstance(answer, Forward):
-            return dataclasses.replace(answer, delivery=delivery)
+        del self._settlements[identity]
+        if isinstance(settlement, Forward):
+            return dataclasses.replace(settlement, delivery=delivery)
         return delivery
-
-    def include(self, delivery: Delivery) -> bool:
-        """Whether a message delivered again has not killed this process; once."""
-        id = delivery.identity
-        if id is None or id not in self._ids:
-            return False
-        self._ids.discard(id)
-        return True

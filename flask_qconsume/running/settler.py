@@ -1,8 +1,9 @@
-"""Settlement: telling the broker what became of each delivery.
+"""Settles deliveries: sends their acknowledgements and forwards to the broker.
 
-Two greenlets that nobody kills (a write cut off in the middle would corrupt the
-connection): one acknowledges, in batches; the other one forwards retries, dead letters
-and suspects, which may have to wait for the broker, so acknowledgements do not.
+The outcome is decided before, in :mod:`~.processing`; here it is carried out, in
+batches. Two greenlets do so, protected against ``kill()``, since a write that is cut
+off would corrupt the connection. One acknowledges. The other one forwards retries, dead
+letters and suspects, and may have to wait for the broker; acknowledgements do not.
 """
 
 from __future__ import annotations
@@ -28,156 +29,155 @@ from ..text import escape
 from ..text import pluralize
 from .backoff import Backoff
 from .event import Event
+from .forward_retries import ForwardRetries
 from .greenlets import ProtectedGreenlet
-from .put_off import PutOff
 
 logger = get_logger("flask_qconsume.settler")
 
-#: What becomes of a delivery: a delivery itself stands for its acknowledgement.
+#: How a delivery is settled: a delivery itself stands for its acknowledgement.
 Settlement = Delivery | Forward
 
-#: How many settlements go into one batch at the most.
-_BATCH = 500
+#: How many settlements one batch has at most.
+_MAX_BATCH = 500
 
 
 class Settler:
     """Settles the deliveries of one subscription.
 
     All deliveries that are not stale came by one link: a subscription opens the next
-    one only after it has closed the last.
+    link only after it has closed the last one.
 
-    :param closed: Told the deliveries that need no more care, since they are settled or
-        stale; and how those would have been settled that are not.
-    :param lost: Told a link that failed, and the error.
-    :param put_off: Told how many deliveries wait for a refused forward to be tried
-        again.
-    :param most: How many may wait for that where the broker pushes, since they take
-        the places of others there.
+    :param on_closed: Told the deliveries that need no more care, since they are settled
+        or stale; and the settlements among them that could not be carried out.
+    :param on_link_failure: Told a link that failed, and the error.
+    :param on_retry_count: Told how many refused forwards wait to be tried again.
+    :param max_retried: How many may wait for that on a link that pushes, where they
+        take the places of other deliveries.
     """
 
     def __init__(
         self,
-        closed: Callable[[Sequence[Delivery], Sequence[Settlement]], None],
-        lost: Callable[[Link, BaseException], None],
-        put_off: Callable[[int], None],
-        most: int,
+        on_closed: Callable[[Sequence[Delivery], Sequence[Settlement]], None],
+        on_link_failure: Callable[[Link, BaseException], None],
+        on_retry_count: Callable[[int], None],
+        max_retried: int,
     ) -> None:
-        self._closed = closed
-        self._lost = lost
+        self._on_closed = on_closed
+        self._on_link_failure = on_link_failure
         self._acks: list[Delivery] = []
         self._to_ack = Event()
         self._ending = False
         self._forwards: SimpleQueue[Forward | None] = SimpleQueue()
-        self._open: set[Delivery] = set()
-        self._unsettled = 0
+        self._settling: set[Delivery] = set()
+        self._failed_count = 0
         self._all_closed = Event()
         self._all_forwarded = Event()
         self._all_forwarded.set()
         self._last_forward = 0.0
-        self._put_off = PutOff(self._forwards.put, put_off)
-        self._most_put_off = most
+        self._retries = ForwardRetries(self._forwards.put, on_retry_count)
+        self._max_retried = max_retried
         self._backoff = Backoff()
         self._stopping = Event()
         self._greenlets: list[ProtectedGreenlet] = []
         #: How many deliveries were stale by the time they were to be settled.
-        self.stale = 0
+        self.stale_count = 0
         #: When dead letters last had to wait outside of their queue.
         self.parked_at = -math.inf
 
     def start(self) -> None:
         """Start both greenlets."""
         self._greenlets = [
-            ProtectedGreenlet.spawn(_go_on, self._ack_next),
-            ProtectedGreenlet.spawn(_go_on, self._forward_next),
+            ProtectedGreenlet.spawn(_run_until_end, self._ack_next),
+            ProtectedGreenlet.spawn(_run_until_end, self._forward_next),
         ]
 
     def ack(self, delivery: Delivery) -> None:
         """Acknowledge a delivery soon."""
-        self._open.add(delivery)
+        self._settling.add(delivery)
         if not self._acks:
             self._to_ack.set()
         self._acks.append(delivery)
 
     def forward(self, forward: Forward) -> None:
         """Forward a delivery soon, and try until it arrives or is stale."""
-        self._open.add(forward.delivery)
+        self._settling.add(forward.delivery)
         self._all_forwarded.clear()
         self._forwards.put(forward)
 
-    def has(self, delivery: Delivery) -> bool:
+    def is_settling(self, delivery: Delivery) -> bool:
         """Whether a delivery is being settled."""
-        return delivery in self._open
+        return delivery in self._settling
 
     @property
-    def open(self) -> frozenset[Delivery]:
-        """What is being settled."""
-        return frozenset(self._open)
+    def settling(self) -> frozenset[Delivery]:
+        """The deliveries that are being settled."""
+        return frozenset(self._settling)
 
     @property
-    def puts_off(self) -> bool:
-        """Whether something could not be forwarded and is tried again later."""
-        return bool(self._put_off)
+    def retries_forwards(self) -> bool:
+        """Whether the broker refused forwards, which are tried again later."""
+        return bool(self._retries)
 
     @property
-    def works(self) -> bool:
+    def is_running(self) -> bool:
         """Whether both greenlets run."""
         return not any(greenlet.dead for greenlet in self._greenlets)
 
-    def await_forwarded(self, timeout: float) -> float:
+    def wait_for_forwards(self, timeout: float) -> float:
         """Wait until no forward is under way; the seconds since the last one ended."""
         self._all_forwarded.wait(timeout)
         return time.monotonic() - self._last_forward
 
     def drain(self, timeout: float) -> bool:
-        """Settle what is to be; whether all was settled within ``timeout`` seconds.
+        """Settle all that is left; whether that succeeded within ``timeout`` seconds.
 
-        A forward that fails from now on is not tried again: its message stays with the
-        broker, as does that of one that is put off.
+        A forward that fails from now on is not tried again, nor is one that failed
+        before: their messages stay with the broker.
         """
-        before = self._unsettled
+        before = self._failed_count
         self._stopping.set()
-        self._close_forwards(self._put_off.clear())
-        if self._open:
+        self._close_forwards(self._retries.clear())
+        if self._settling:
             self._all_closed.clear()
             self._all_closed.wait(timeout)
-        return not self._open and self._unsettled == before
+        return not self._settling and self._failed_count == before
 
     def stop(self, timeout: float) -> None:
-        """End both greenlets once they have nothing in hand."""
+        """End both greenlets once they have nothing left to settle."""
         self._ending = True
         self._to_ack.set()
         self._forwards.put(None)
         gevent.joinall(self._greenlets, timeout)
 
     def _ack_next(self) -> bool:
-        """Acknowledge what was handled, waiting for it; false at the end."""
-        batch = self._batch_of_acks()
+        """Acknowledge the next batch, waiting for it; false at the end."""
+        batch = self._take_acks()
         fresh = [delivery for delivery in batch if not delivery.stale]
         if fresh:
             self._ack(fresh)
         self._close(batch, [each for each in batch if not each.settled])
         return bool(batch)
 
-    def _batch_of_acks(self) -> list[Delivery]:
-        """What was handled meanwhile, waiting for it; nothing at all means the end."""
+    def _take_acks(self) -> list[Delivery]:
+        """Take the next batch, waiting for it; an empty one means the end."""
         while not self._acks and not self._ending:
             self._to_ack.clear()
             self._to_ack.wait()
-        batch, self._acks = self._acks[:_BATCH], self._acks[_BATCH:]
+        batch, self._acks = self._acks[:_MAX_BATCH], self._acks[_MAX_BATCH:]
         return batch
 
     def _ack(self, deliveries: list[Delivery]) -> None:
         try:
             deliveries[0].link.ack(deliveries)
         except BaseException as error:
-            self._failed(deliveries[0].link, error)
+            self._fail_link(deliveries[0].link, error)
         else:
             for delivery in deliveries:
                 delivery.settled = True
 
     def _forward_next(self) -> bool:
-        """Forward what is to be, waiting for it; false at the end."""
-        batch = _batch(self._forwards)
+        """Forward the next batch, waiting for it; false at the end."""
+        batch = _take_batch(self._forwards)
         fresh = [forward for forward in batch if not forward.delivery.stale]
         self._close_forwards([f for f in batch if f.delivery.stale])
         if fresh:
@@ -193,7 +193,7 @@ class Settler:
         try:
             errors = link.forward(forwards)
         except BaseException as error:
-            self._failed(link, error)
+            self._fail_link(link, error)
             errors = [error] * len(forwards)
         for forward, error_or_none in zip(forwards, errors, strict=True):
             if error_or_none is None:
@@ -202,27 +202,27 @@ class Settler:
                 self._close_forwards([forward])
         failed = [(f, e) for f, e in zip(forwards, errors, strict=True) if e]
         if failed:
-            self._again(failed)
+            self._handle_refused(failed)
 
-    def _again(self, failed: list[tuple[Forward, BaseException]]) -> None:
-        """Try later what did not arrive; unsettled until then, it cannot be lost."""
+    def _handle_refused(self, failed: list[tuple[Forward, BaseException]]) -> None:
+        """Try failed forwards later; unsettled until then, no message is lost."""
         if self._stopping.is_set():
             self._close_forwards([forward for forward, _ in failed])
             return
-        room = self._most_put_off - len(self._put_off)
+        room = self._max_retried - len(self._retries)
         parked = [each for each in failed[max(0, room) :] if _may_park(*each)]
         later = [each for each in failed if each not in parked]
         if parked:
             self._park(parked)
         if later:
-            self._put_off_until_later(later)
+            self._retry_later(later)
 
     def _park(self, failed: list[tuple[Forward, BaseException]]) -> None:
-        """Have dead letters wait outside of their queue, which refuses them."""
+        """Have dead letters wait as retries, since their own queue refuses them."""
         self.parked_at = time.monotonic()
         logger.error(
             "The dead-letter queue of '%s' refuses %s. Dead letters wait for %g s as"
-            " retries that are not handled, since others need their places here. Make"
+            " retries that are not handled, so that other messages have room here. Make"
             " room in that queue: %s",
             failed[0][0].delivery.link.queue,
             pluralize(len(failed), "message"),
@@ -232,7 +232,7 @@ class Settler:
         for forward, _ in failed:
             self._forwards.put(forward.as_parked())
 
-    def _put_off_until_later(self, failed: list[tuple[Forward, BaseException]]) -> None:
+    def _retry_later(self, failed: list[tuple[Forward, BaseException]]) -> None:
         delay = self._backoff.next()
         logger.error(
             "Could not forward %s of '%s', unsettled until then; trying again in"
@@ -242,13 +242,13 @@ class Settler:
             delay,
             escape(failed[0][1]),
         )
-        self._put_off.add([forward for forward, _ in failed], delay)
+        self._retries.add([forward for forward, _ in failed], delay)
 
-    def _failed(self, link: Link, error: BaseException) -> None:
-        """Give the link up: the broker will give out again what was not settled."""
+    def _fail_link(self, link: Link, error: BaseException) -> None:
+        """Give the link up: the broker will redeliver what was not settled."""
         if not isinstance(error, BrokerError):
             logger.exception("Settling failed in an unforeseen way.")
-        self._lost(link, error)
+        self._on_link_failure(link, error)
 
     def _close_forwards(self, forwards: Sequence[Forward]) -> None:
         unsettled = [each for each in forwards if not each.delivery.settled]
@@ -257,29 +257,29 @@ class Settler:
     def _close(
         self, deliveries: Sequence[Delivery], unsettled: Sequence[Settlement]
     ) -> None:
-        self.stale += sum(delivery_of(each).stale for each in unsettled)
-        self._unsettled += len(unsettled)
-        self._open.difference_update(deliveries)
-        self._closed(deliveries, unsettled)
-        if not self._open:
+        self.stale_count += sum(get_delivery(each).stale for each in unsettled)
+        self._failed_count += len(unsettled)
+        self._settling.difference_update(deliveries)
+        self._on_closed(deliveries, unsettled)
+        if not self._settling:
             self._all_closed.set()
 
 
 def _may_park(forward: Forward, error: BaseException) -> bool:
-    """Whether its queue refused a dead letter, which takes a place at the broker."""
+    """Whether this is a dead letter that its queue refused, on a link that pushes."""
     pushes = forward.delivery.link.pushes
     return pushes and forward.lane is Lane.DEAD and isinstance(error, PublishRefused)
 
 
-def delivery_of(settlement: Settlement) -> Delivery:
-    """The delivery that is settled by this."""
+def get_delivery(settlement: Settlement) -> Delivery:
+    """The delivery that a settlement is about."""
     if isinstance(settlement, Forward):
         return settlement.delivery
     return settlement
 
 
-def _go_on(settle_next: Callable[[], bool]) -> None:
-    """Settle until the end, whatever is thrown in between."""
+def _run_until_end(settle_next: Callable[[], bool]) -> None:
+    """Settle batch after batch, even if other code throws into this greenlet."""
     more = True
     while more:
         try:
@@ -290,13 +290,13 @@ def _go_on(settle_next: Callable[[], bool]) -> None:
             logger.exception("Settling was cut off; it goes on.")
 
 
-def _batch(inbox: t.Any) -> list[t.Any]:
-    """What is there to do, waiting for it; nothing at all means the end."""
+def _take_batch(inbox: t.Any) -> list[t.Any]:
+    """Take all waiting items, waiting for the first; an empty batch means the end."""
     first = inbox.get()
     if first is None:
         return []
     batch = [first]
-    while len(batch) < _BATCH and not inbox.empty():
+    while len(batch) < _MAX_BATCH and not inbox.empty():
         item = inbox.get()
         if item is None:
             inbox.put(None)

@@ -16,8 +16,8 @@ from ..handling.context import current
 from . import greenlets
 from .greenlets import OwnGreenlet
 
-#: Seconds that a child is waited for when its handler has ended.
-_PATIENCE = 5.0
+#: Seconds that the end of a greenlet is waited for when its handler has ended.
+_KILL_SECONDS = 5.0
 
 
 def spawn(
@@ -25,53 +25,53 @@ def spawn(
 ) -> gevent.Greenlet:
     """Start a greenlet for a part of the current message's work.
 
-    It has an app context of its own (so a database session of its own), a copy of what
-    is in ``g``, and ``current_message``. It ends with its handler: what still runs then
-    is killed, before the teardown hooks. Wait for it by ``.get()``, which also raises
-    what it raised. ``SystemExit`` and ``KeyboardInterrupt`` would end the process; a
-    ``RuntimeError`` takes their place.
+    It has an app context of its own (so a database session of its own), a copy of the
+    contents of ``g``, and ``current_message``. It ends with its handler: if it still
+    runs then, it is killed before the teardown hooks. Wait for it by ``.get()``, which
+    also raises the error that it raised. ``SystemExit`` and ``KeyboardInterrupt`` would
+    end the process; a ``RuntimeError`` takes their place.
 
     :raises WorkerError: outside of a message.
     """
-    now = current.get(None)
-    if now is None:
+    handling = current.get(None)
+    if handling is None:
         raise WorkerError(
-            "'flask_qconsume.spawn' starts work of a message, and none is being handled"
-            " here. Use 'gevent.spawn' for what belongs to no message."
+            "'flask_qconsume.spawn' starts work of a message, and no message is being"
+            " handled here. Use 'gevent.spawn' for work that belongs to no message."
         )
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     child = OwnGreenlet(
-        _run, app, now, dict(vars(g._get_current_object())), function, args, kwargs
+        _run, app, handling, dict(vars(g._get_current_object())), function, args, kwargs
     )
-    now.at_end(lambda: child.kill(timeout=_PATIENCE))
+    handling.at_end(lambda: child.kill(timeout=_KILL_SECONDS))
     child.start()
     return child
 
 
 def _run(
     app: Flask,
-    now: Handling,
+    handling: Handling,
     values: dict[str, t.Any],
     function: Callable[..., t.Any],
     args: tuple[t.Any, ...],
     kwargs: dict[str, t.Any],
 ) -> t.Any:
-    current.set(now)  # A greenlet's context begins empty, and ends with it.
+    current.set(handling)  # Until this greenlet ends: its context is its own.
     with app.app_context():
         vars(g._get_current_object()).update(values)
         try:
-            return _called(function, args, kwargs)
+            return _call(function, args, kwargs)
         except (KeyboardInterrupt, SystemExit) as error:
             raise RuntimeError(
-                f"a greenlet of a message raised {type(error).__name__}, which ends no"
-                " worker"
+                f"a greenlet of a message raised {type(error).__name__}, which does not"
+                " end the worker"
             ) from error
 
 
-def _called(
+def _call(
     function: Callable[..., t.Any], args: tuple[t.Any, ...], kwargs: dict[str, t.Any]
 ) -> t.Any:
-    """Call a function; a process that it has forked does not come back from it."""
+    """Call a function; a child process that it has forked ends here."""
     try:
         return function(*args, **kwargs)
     finally:

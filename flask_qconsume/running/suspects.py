@@ -1,11 +1,11 @@
-"""Which messages may have killed a process, and what is done about it. No I/O.
+"""Finds messages that may have killed a process, and decides where they go. No I/O.
 
-A broker marks what it delivers again. It was given to a process that died, or lost its
-connection, or only had it waiting; there is no telling. So a message delivered again is
-a *suspect*: it goes to a lane of its own, where suspects are handled one at a time.
-What is delivered again *there* was being handled when its process died: that is a
-death, and counts. Healthy neighbours of a killer pass the lane once, and are never
-rejected.
+A broker marks the messages that it delivers again. The process that had such a message
+may have crashed on it, may have lost its connection, or only had it prefetched; the
+mark does not tell which. So a redelivered message is a *suspect*: it goes to a lane of
+its own, where suspects are handled one at a time. A message that is redelivered *there*
+was being handled when its process died: that is a death, and counts. Messages that were
+only near a killer pass the lane once, and are never rejected for it.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from ..settings import Settings
 def triage(
     delivery: Delivery, lane: Lane, consumer: Consumer, settings: Settings
 ) -> Forward | None:
-    """Where a delivery has to go instead of to its handler, if anywhere.
+    """Decide where a suspect goes; ``None`` if the delivery goes to its handler.
 
-    The limit counts starts: one in the queue, and the others in the lane. A link that
-    keeps an order has no use for a lane: it counts, and gives suspects out alone.
+    The delivery limit counts starts: one in the queue, the further ones in the lane. A
+    link that keeps an order needs no lane: it counts, and delivers suspects alone.
     """
     message = delivery.message
     if not message.redelivered:
         return None
     in_place = delivery.link.keeps_order
     if lane is Lane.MAIN and not in_place:
-        return to_lane(delivery, deaths=0)
+        return forward_to_suspects(delivery, deaths=0)
     deaths = message.deaths if in_place else message.deaths + 1
     if deaths + 1 < settings.delivery_limit:
-        return None if in_place else to_lane(delivery, deaths)
+        return None if in_place else forward_to_suspects(delivery, deaths)
     return Forward(
         delivery,
         Lane.DEAD,
@@ -44,8 +44,8 @@ def triage(
             message,
             consumer.name,
             consumer.queue,
-            f"its process died {deaths} times while it was handled apart from others,"
-            f" after it had been in a process that died: 'QCONSUME_DELIVERY_LIMIT' ="
+            f"its process died {deaths} times while it was handled alone, after it had"
+            f" been in a process that died: 'QCONSUME_DELIVERY_LIMIT' ="
             f" {settings.delivery_limit} starts are reached",
             None,
             time.time(),
@@ -54,8 +54,11 @@ def triage(
     )
 
 
-def to_lane(delivery: Delivery, deaths: int | None = None) -> Forward:
-    """A fresh copy into the lane: it is not marked as delivered again."""
+def forward_to_suspects(delivery: Delivery, deaths: int | None = None) -> Forward:
+    """Send a new copy to the lane of suspects, where it is not marked as redelivered.
+
+    :param deaths: How many processes died of the message; as known unless given.
+    """
     known = delivery.message.deaths if deaths is None else deaths
     changed = headers.make_suspect_headers(delivery.message, known, time.time())
     return Forward(delivery, Lane.SUSPECTS, changed)

@@ -1,8 +1,8 @@
-"""Handlers' time limits, which their own ``except`` cannot hide.
+"""Time limits of handlers, which the handlers' own ``except`` cannot hide.
 
-A timer for each message would cost more than handing it over. Nearly all handlers end
-in time, so there is one timer, for the first limit that may be over; what it finds
-when it rings tells when it has to ring again.
+A timer for each message would cost more than passing the message to its handler. Nearly
+all handlers end in time, so all limits share one timer, set for the earliest of them;
+when it fires, it is set again for the next limit that is still running.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from . import greenlets
 
 
 class TimeLimits:
-    """Makes the time limits of handlers, for greenlets of one thread."""
+    """Creates time limits, and enforces them by one timer, in one thread."""
 
     def __init__(self) -> None:
-        #: The limits that run; each enters itself, and leaves.
+        #: The limits that run; each adds and removes itself.
         self.running: dict[TimeLimit, None] = {}
-        #: When the timer rings.
+        #: When the timer fires, on :func:`time.monotonic`'s clock.
         self.due = math.inf
         self._timer: t.Any = None
 
@@ -37,32 +37,32 @@ class TimeLimits:
             self._timer.close()
             self._timer = None
 
-    def ring_at(self, until: float) -> None:
-        """Have the timer ring then, instead of whenever it would."""
+    def set_timer(self, until: float) -> None:
+        """Let the timer fire at that time, instead of the time set before."""
         self.close()
         self.due = until
         wait = max(0.0, until - time.monotonic())
         self._timer = gevent.get_hub().loop.timer(wait)
-        self._timer.start(self._ring)
+        self._timer.start(self._end_overdue)
 
-    def _ring(self) -> None:
-        """Called in the hub, which each ``throw`` comes back to."""
+    def _end_overdue(self) -> None:
+        """Run in the hub, which regains control after each ``throw``."""
         now = time.monotonic()
         for limit in [limit for limit in self.running if limit.until <= now]:
-            # Those before it may have led to its end.
+            # A greenlet that was thrown into may have ended this one.
             if limit in self.running:
                 del self.running[limit]
                 limit.throw()
         self.close()
         if self.running:
-            self.ring_at(min(limit.until for limit in self.running))
+            self.set_timer(min(limit.until for limit in self.running))
 
 
 class TimeLimit:
     """Throws :class:`HandlerTimeout` into the greenlet that entered it, once.
 
-    Whoever catches it and ends as if nothing had happened gets it again at the end of
-    the block: work that was cut off must not count as done.
+    If the code catches the error and ends as if nothing had happened, the error is
+    raised again at the end of the block: work that was cut off must not count as done.
     """
 
     __slots__ = ("_error", "_greenlet", "_limits", "_seconds", "until")
@@ -79,10 +79,10 @@ class TimeLimit:
         self.until = until = time.monotonic() + self._seconds
         limits.running[self] = None
         if until < limits.due:
-            limits.ring_at(until)
+            limits.set_timer(until)
 
     def throw(self) -> None:
-        """Time is up; called in the hub."""
+        """Throw the error into the greenlet; called in the hub."""
         self._error = HandlerTimeout(self._seconds)
         self._greenlet.throw(self._error)
 

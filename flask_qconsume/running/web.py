@@ -1,4 +1,4 @@
-"""The app's web server beside its consumers, in one process."""
+"""Serves the app's web requests in the process that runs its consumers."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if t.TYPE_CHECKING:
 
 logger = get_logger("flask_qconsume.web")
 
-#: Has one line for each request.
+#: Gets one line for each request.
 access_logger = get_logger("flask_qconsume.access")
 
-#: Seconds that a connection just made has at a stop, for its first request to arrive.
-_FIRST_REQUEST = 1.0
+#: Seconds that a new connection has at a stop for its first request to arrive.
+_FIRST_REQUEST_SECONDS = 1.0
 
-#: How many connections that wait to be accepted are, at a stop.
-_LAST_ACCEPTED = 1_000
+#: How many of the connections that wait are still accepted at a stop.
+_MAX_LAST_ACCEPTED = 1_000
 
 
-class Web:
+class WebServer:
     """Serves an app on a listening socket until it is stopped.
 
     :param shared: Whether other processes listen on the same socket.
@@ -52,8 +52,8 @@ class Web:
             environ={
                 "wsgi.multithread": True,
                 "wsgi.multiprocess": shared,
-                # Not a logger: its lines would come by it again, for handlers of
-                # Flask's kind write there.
+                # Not a logger: Flask's own log handler writes here, so that each line
+                # would be logged again.
                 "wsgi.errors": sys.stderr,
             },
         )
@@ -67,7 +67,8 @@ class Web:
     def stop(self, timeout: float) -> bool:
         """Accept no more, and wait for the requests that are running.
 
-        :returns: Whether all of them ended in time; the others are cut off.
+        :returns: Whether all of them ended within the timeout; if not, they are cut
+            off.
         """
         deadline = time.monotonic() + timeout
         server = self._server
@@ -75,7 +76,7 @@ class Web:
         server.draining = True
         server.close()
         server.hang_up(fresh=False)
-        if not server.pool.join(timeout=min(_FIRST_REQUEST, timeout)):
+        if not server.pool.join(timeout=min(_FIRST_REQUEST_SECONDS, timeout)):
             server.hang_up(fresh=True)
         ended = bool(server.pool.join(timeout=max(0.0, deadline - time.monotonic())))
         if not ended:
@@ -86,9 +87,9 @@ class Web:
 
 
 class _Server(WSGIServer):  # type: ignore[misc]
-    """Knows which connections wait for a request."""
+    """A server that knows which of its connections wait for a request."""
 
-    #: Set at a stop: each connection ends with the request that it is at.
+    #: Set at a stop: each connection then ends after its present request.
     draining = False
 
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
@@ -96,8 +97,8 @@ class _Server(WSGIServer):  # type: ignore[misc]
         self.idle: set[_Handler] = set()
 
     def accept_waiting(self) -> None:
-        """Accept what waits already: closing the listener would reset it."""
-        for _ in range(0 if self.closed else _LAST_ACCEPTED):
+        """Accept the connections that wait: closing the listener would reset them."""
+        for _ in range(0 if self.closed else _MAX_LAST_ACCEPTED):
             accepted = self.do_read()
             if accepted is None:
                 return
@@ -106,7 +107,7 @@ class _Server(WSGIServer):  # type: ignore[misc]
     def hang_up(self, *, fresh: bool) -> None:
         """End the connections that wait for a request.
 
-        :param fresh: Those too whose first one has not arrived yet.
+        :param fresh: Whether to end also those whose first request has not arrived.
         """
         for handler in list(self.idle):
             if fresh or not handler.fresh:
@@ -116,7 +117,7 @@ class _Server(WSGIServer):  # type: ignore[misc]
 class _Handler(WSGIHandler):  # type: ignore[misc]
     """One connection, which can be asked to end between two requests."""
 
-    #: Until its first request.
+    #: Whether its first request has not arrived yet.
     fresh = True
 
     def read_requestline(self) -> t.Any:
@@ -134,11 +135,12 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
             super().log_request()
 
     def format_request(self) -> str:
-        """One line as web servers have it; the log puts the time before it."""
+        """The request as one line, like web servers log it, without the time."""
         status = (self._orig_status or self.status or "000").split()[0]
+        client = _describe_client(self.client_address)
         took = (self.time_finish or time.time()) - self.time_start
         return (
-            f'{_host(self.client_address)} "{escape(self.requestline)}" {status}'
+            f'{client} "{escape(self.requestline)}" {status}'
             f" {self.response_length or '-'} {took:.3f} s"
         )
 
@@ -146,7 +148,7 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
         logger.error("%s", escape(msg % args if args else msg))
 
     def hang_up(self) -> None:
-        """Read no further than what has arrived: a request in there is answered."""
+        """Read no more than what has arrived; a request among that is answered."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RD)
 
@@ -159,6 +161,6 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
                 self.response_headers.append((b"Connection", b"close"))
 
 
-def _host(client: t.Any) -> str:
-    """The client's address; a Unix socket's has none."""
+def _describe_client(client: t.Any) -> str:
+    """The client's address; a dash for a client of a Unix socket."""
     return client[0] if isinstance(client, tuple) else "-"

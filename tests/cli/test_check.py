@@ -108,7 +108,7 @@ def test_the_supervisor_answers_for_all(on_redis: Commands, address: str) -> Non
         try:
             wait_for(lambda: get(f"http://{address}/live")[0] == 503, 40)
             (wrong,) = get(f"http://{address}/live")[1]["wrong"]
-            assert wrong.startswith(f"process {child}: nothing has been heard of it")
+            assert wrong.startswith(f"process {child}: it has not reported for")
         finally:
             os.kill(child, signal.SIGCONT)
         wait_for(lambda: get(f"http://{address}/ready")[0] == 200, 40)

@@ -93,7 +93,7 @@ def test_web_and_consumers_run_in_one_process(commands: Commands, address: str) 
         worker.wait_for(f"Serving on http://{address}")
         assert get(f"http://{address}/") == {"pid": worker.pid, "gevent": True}
         assert worker.end() == 0
-    assert "The web server goes first" in worker.output
+    assert "Web requests have priority" in worker.output
 
 
 def test_garbage_is_looked_for_less_often(
@@ -113,7 +113,7 @@ def test_without_a_web_server_nothing_goes_first(commands: Commands) -> None:
     with commands.start("run") as worker:
         worker.wait_for("Consuming")
         assert worker.end() == 0
-    assert "goes first" not in worker.output
+    assert "have priority" not in worker.output
 
 
 def test_running_requests_are_answered_at_a_stop(

@@ -29,7 +29,7 @@ from flask_qconsume.cli.run import Options
 from flask_qconsume.cli.run import log_to_stderr
 from flask_qconsume.cli.run import serve
 from flask_qconsume.running.process.stop_signals import StopSignals
-from flask_qconsume.running.worker import running
+from flask_qconsume.running.worker import find_worker
 
 from ..fleet.ledger import LEDGER
 from ..fleet.ledger import Ledger
@@ -162,7 +162,7 @@ def _is_over(app: Flask, plan: Plan, ledger: Ledger) -> bool:
 
 
 def _is_done(app: Flask, plan: Plan, ledger: Ledger) -> bool:
-    worker = running(app)
+    worker = find_worker(app)
     consumers = get_app_consumers(app)
     (queue,) = consumers.topology.queues
     if worker is None or worker.busy:
@@ -170,7 +170,9 @@ def _is_done(app: Flask, plan: Plan, ledger: Ledger) -> bool:
     missing = {1, *plan["others"]} - set(ledger.counted())
     if missing and not consumers.broker.dead_letters(queue).count():
         return False
-    return not any(worker.depth(name) for name in (queue.name, queue.suspects))
+    return not any(
+        consumers.broker.depth(name) for name in (queue.name, queue.suspects)
+    )
 
 
 def _note_end(app: Flask, code: int) -> None:

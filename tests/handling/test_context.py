@@ -60,5 +60,5 @@ def test_an_ending_that_raises_keeps_no_other_from_running() -> None:
 
 
 def test_a_child_cannot_be_spawned_outside_of_a_message() -> None:
-    with pytest.raises(WorkerError, match="and none is being handled here"):
+    with pytest.raises(WorkerError, match="and no message is being handled here"):
         spawn(print)

@@ -173,7 +173,7 @@ class Load:
 
 def test_requests_go_before_messages(site: Site) -> None:
     site.start(workers=1)
-    assert "The web server goes first" in site.said()
+    assert "Web requests have priority" in site.said()
 
 
 def loses_nothing_at_a_stop(site: Site) -> None:

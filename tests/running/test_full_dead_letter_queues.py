@@ -67,7 +67,7 @@ def fill_dead_letters(shop: Bench, worker: Worker) -> list[str]:
     def refuses_after_one_more() -> bool:
         orders.append(f"bad {len(orders)}")
         shop.publish("billing", orders[-1])
-        return worker.subscriptions[0].puts_off
+        return worker.subscriptions[0].settler.retries_forwards
 
     wait_for(refuses_after_one_more, 30)
     return orders
@@ -82,8 +82,8 @@ def test_neighbours_are_handled_and_dead_letters_arrive_in_the_end(shop: Bench) 
     orders += more
     counts = worker.subscriptions[0].counts
     wait_for(lambda: counts["ack"] == 12, 30)
-    wait_for(lambda: "dead-letter queue refuses" in worker.watch.verdict.to_json())
-    assert worker.watch.verdict.live
+    wait_for(lambda: "dead-letter queue refuses" in worker.watchdog.verdict.to_json())
+    assert worker.watchdog.verdict.live
 
     letters: dict[t.Any, DeadLetter] = {}
     bad = [order for order in orders if order.startswith("bad")]
@@ -133,7 +133,7 @@ def test_neighbours_are_handled_on_kafka(
     worker = bench.start()
     for number in range(12):
         bench.publish("billing", f"bad {number}" + "x" * 1_000)
-    wait_for(lambda: worker.subscriptions[0].puts_off, 30)
+    wait_for(lambda: worker.subscriptions[0].settler.retries_forwards, 30)
     for number in range(12):
         bench.publish("billing", f"good {number}")
     counts = worker.subscriptions[0].counts

@@ -151,11 +151,11 @@ def test_what_kills_every_greenlet_that_it_finds_ends_none_of_ours(
     wait_for(lambda: bench.dead("billing"))
 
     assert sorted(map(str, handled)) == ["0", "1", "2", "3", "4", "5", "fail", "fail"]
-    assert worker.watch.verdict.live
+    assert worker.watchdog.verdict.live
     assert worker.stop() is True
     texts = [record.getMessage() for record in caplog.records]
     assert any("thrown into a greenlet that handles no message" in t for t in texts)
-    assert any("a greenlet of ours. It goes on" in t for t in texts)
+    assert any("a greenlet of the worker. It goes on" in t for t in texts)
 
 
 def test_what_kills_every_greenlet_loses_no_retry_that_waits(bench: Bench) -> None:

@@ -16,7 +16,7 @@ from flask_qconsume.broker.link import Link
 from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.brokers.memory import Memory
 from flask_qconsume.brokers.memory.link import MemoryLink
-from flask_qconsume.brokers.memory.store import entry_of
+from flask_qconsume.brokers.memory.store import create_stored
 
 from ..waiting import wait_for
 from .conftest import Bench
@@ -58,7 +58,7 @@ class PartedLink(MemoryLink):
         self.postponed.append((attempt, delay))
         assert self._settle(delivery)
         again = dataclasses.replace(delivery.message, attempt=attempt)
-        self._queue.put([entry_of(again)])
+        self._queue.put([create_stored(again)])
 
 
 class Parted(Memory):

@@ -11,8 +11,9 @@ from gevent.event import Event
 from flask_qconsume import Reject
 from flask_qconsume import current_message
 from flask_qconsume.broker.link import Lane
-from flask_qconsume.running import subscription
+from flask_qconsume.running import connection_loop
 from flask_qconsume.running.backoff import Backoff
+from flask_qconsume.running.suspects import triage
 
 from ..waiting import wait_for
 from .conftest import Bench
@@ -22,7 +23,7 @@ from .outage import play_outages
 
 @pytest.fixture(autouse=True)
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscription, "Backoff", lambda: Backoff(0.01, 0.05))
+    monkeypatch.setattr(connection_loop, "Backoff", lambda: Backoff(0.01, 0.05))
 
 
 def main_link(broker: Outage) -> t.Any:
@@ -152,7 +153,7 @@ def test_a_stale_delivery_is_never_settled(bench: Bench) -> None:
     wait_for(lambda: starts == {"order": 2})
     assert worker.stop() is True
 
-    assert worker.subscriptions[0]._settler.stale == 1
+    assert worker.subscriptions[0].settler.stale_count == 1
     assert broker.depth("billing") == 0
 
 
@@ -197,9 +198,7 @@ def test_a_message_that_kills_is_a_dead_letter_instead_of_one_start_more(
             while broker.depth(queue):
                 process = broker.connect(plan, lane, 1)
                 (delivery,) = process.read(1)
-                forward = subscription.triage(
-                    delivery, lane, consumer, bench.consumers.settings
-                )
+                forward = triage(delivery, lane, consumer, bench.consumers.settings)
                 if forward is not None:
                     process.forward([forward])
                     process.close()
@@ -295,7 +294,7 @@ def test_a_connection_that_delivered_was_a_good_one(
             delays.append(self._next)
             return super().next() / 100
 
-    monkeypatch.setattr(subscription, "Backoff", Noted)
+    monkeypatch.setattr(connection_loop, "Backoff", Noted)
     done: list[t.Any] = []
     bench.qconsume.add_consumer("billing", done.append, name="bill")
     broker = play_outages(bench)

@@ -14,7 +14,7 @@ from gevent.event import Event
 
 from flask_qconsume import WorkerError
 from flask_qconsume.running.sockets import listen
-from flask_qconsume.running.web import Web
+from flask_qconsume.running.web import WebServer
 
 from ..waiting import wait_for
 
@@ -30,7 +30,7 @@ class Site:
         self.app.add_url_rule("/wait", view_func=self._wait)
         listener = listen("127.0.0.1:0")
         self.address = listener.getsockname()
-        self.web = Web(self.app, listener)
+        self.web = WebServer(self.app, listener)
         self.web.start()
 
     def _wait(self) -> str:
@@ -155,7 +155,7 @@ def test_an_address_of_version_6_has_brackets() -> None:
         listener = listen("[::1]:0")
     except WorkerError:
         pytest.skip("no IPv6 here")
-    web = Web(flask.Flask("site"), listener)
+    web = WebServer(flask.Flask("site"), listener)
     assert web.url.startswith("http://[::1]:")
     listener.close()
 

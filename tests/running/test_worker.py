@@ -19,7 +19,7 @@ from flask_qconsume import WorkerError
 from flask_qconsume import current_message
 from flask_qconsume import signals
 from flask_qconsume.broker.link import Link
-from flask_qconsume.running import subscription
+from flask_qconsume.running import processing
 
 from ..waiting import wait_for
 from .conftest import Bench
@@ -178,7 +178,7 @@ def test_a_handler_cannot_hide_its_time_limit(bench: Bench) -> None:
 def test_a_handler_that_never_ends_does_not_stop_the_others(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscription, "OVERDUE", 0.05)
+    monkeypatch.setattr(processing, "OVERDUE_SECONDS", 0.05)
     monkeypatch.setattr(Link, "keep_alive_interval", 0.05)
     release = Event()
     done: list[t.Any] = []
@@ -407,7 +407,7 @@ def test_signals_tell_of_the_workers_life(bench: Bench) -> None:
 def test_a_long_stop_tells_what_it_waits_for(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("flask_qconsume.running.worker._PROGRESS", 0.05)
+    monkeypatch.setattr("flask_qconsume.running.worker._PROGRESS_SECONDS", 0.05)
     caplog.set_level("INFO", "flask_qconsume")
 
     @bench.qconsume.consumer("billing")

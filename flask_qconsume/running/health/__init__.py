@@ -1,1 +1,1 @@
-"""Health of a worker: what is wrong, and how it is told."""
+"""Health of a worker: facts are collected, judged, logged and reported."""

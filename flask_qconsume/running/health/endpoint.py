@@ -1,8 +1,7 @@
-"""``/live`` and ``/ready`` over HTTP, answered while the hub is blocked.
+"""Answers ``/live`` and ``/ready`` over HTTP, even while the hub is blocked.
 
-One native thread serves all clients, and waits for none of them: each has a second to
-ask, one request by one connection. Must not import gevent: the process that supervises
-others answers as well.
+One native thread serves all clients, and waits for none of them: each connection has a
+second, and one request. Must not import gevent: the supervising process uses it too.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ from ...native_threads import get_unpatched
 from ..sockets import url_of
 from .verdict import Verdict
 
-#: How many clients are served at once; the oldest makes room for one more.
-_CLIENTS = 100
+#: How many clients are served at once; a further client replaces the oldest.
+_MAX_CLIENTS = 100
 
-#: Seconds that a client has to ask and to read the answer.
-_PATIENCE = 1.0
+#: Seconds that a client has to send its request and to read the answer.
+_CLIENT_SECONDS = 1.0
 
 #: The longest request that is read, in bytes.
-_LONGEST = 16_384
+_MAX_REQUEST_BYTES = 16_384
 
 #: How many bytes of a request are read at a time.
-_CHUNK = 4_096
+_CHUNK_BYTES = 4_096
 
-#: Seconds before the next client is accepted where the system has no descriptor left.
-_EXHAUSTED = 0.1
+#: Seconds before the next client is accepted if the system has no descriptor left.
+_NO_DESCRIPTOR_SECONDS = 0.1
 
 _REASONS = {
     200: "OK",
@@ -44,7 +43,7 @@ _REASONS = {
 
 
 def answer(verdict: Verdict, path: str) -> tuple[int, str]:
-    """The status and the body for ``/live`` or ``/ready``."""
+    """The HTTP status and the body for the path ``/live`` or ``/ready``."""
     if path not in ("/live", "/ready"):
         return 404, '{"paths": ["/live", "/ready"]}'
     good = verdict.live if path == "/live" else verdict.ready
@@ -54,14 +53,15 @@ def answer(verdict: Verdict, path: str) -> tuple[int, str]:
 class Endpoint:
     """Answers on a listening socket until it is closed.
 
-    :param listener: Its descriptor is taken over.
-    :param verdict: Called for each request, in any thread; must not wait.
+    :param listener: The socket, which is used up: its descriptor is taken over.
+    :param verdict: The present verdict; called for each request, in a native thread,
+        so it must not wait.
     """
 
     def __init__(self, listener: socket.socket, verdict: Callable[[], Verdict]) -> None:
         self.url = url_of(listener)
         self._verdict = verdict
-        self._socket = _plain(listener)
+        self._socket = _to_plain_socket(listener)
         self._poll = get_unpatched("select", "poll")()
         self._poll.register(self._socket, select.POLLIN)
         #: By descriptor, the oldest first.
@@ -70,16 +70,16 @@ class Endpoint:
         self._thread = NativeThread(self._serve, "health")
 
     def start(self) -> None:
-        """Answer, in the background."""
+        """Begin to answer, in the background."""
         self._thread.start()
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop answering."""
         self._over.open()
-        # Ends the thread's wait, which closing the descriptor would not.
+        # This ends the thread's wait; closing the descriptor would not.
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join(2 * _PATIENCE)
+        self._thread.join(2 * _CLIENT_SECONDS)
         self._socket.close()
 
     def _serve(self) -> None:
@@ -88,7 +88,7 @@ class Endpoint:
                 if descriptor == self._socket.fileno():
                     self._accept()
                 elif (client := self._clients.get(descriptor)) is not None:
-                    self._attend(client)
+                    self._serve_client(client)
             now = time.monotonic()
             for client in [c for c in self._clients.values() if c.deadline <= now]:
                 self._drop(client)
@@ -96,28 +96,28 @@ class Endpoint:
             self._drop(client)
 
     def _wait(self) -> float | None:
-        """Milliseconds until the first client has had its time."""
+        """Milliseconds until the first client's time is over; ``None`` without any."""
         first = next(iter(self._clients.values()), None)
         if first is None:
             return None
         return max(0.0, first.deadline - time.monotonic()) * 1000 + 1
 
     def _accept(self) -> None:
-        if len(self._clients) >= _CLIENTS:
+        if len(self._clients) >= _MAX_CLIENTS:
             self._drop(next(iter(self._clients.values())))
         try:
             connection, _ = self._socket.accept()
         except BlockingIOError:
             return
         except OSError:
-            self._over.wait(_EXHAUSTED)
+            self._over.wait(_NO_DESCRIPTOR_SECONDS)
             return
         client = _Client(connection)
         self._clients[client.descriptor] = client
         self._poll.register(client.descriptor, select.POLLIN)
 
-    def _attend(self, client: _Client) -> None:
-        """Go on with a client that has said something, or can read on."""
+    def _serve_client(self, client: _Client) -> None:
+        """Read from a client that has sent data, or send it more of the answer."""
         try:
             if client.answer:
                 client.send()
@@ -140,39 +140,39 @@ class Endpoint:
 
 
 class _Client:
-    """One connection, with what has come of its request, or is to go of the answer."""
+    """One connection: the part of its request that has come, and its answer."""
 
     def __init__(self, connection: t.Any) -> None:
         connection.setblocking(False)
         self.descriptor: int = connection.fileno()
-        self.deadline = time.monotonic() + _PATIENCE
-        #: What is still to be sent, once the request has come.
+        self.deadline = time.monotonic() + _CLIENT_SECONDS
+        #: The part of the answer that is still to be sent.
         self.answer = b""
         self.is_done = False
         self._connection = connection
         self._request = b""
 
     def read_request(self) -> str | None:
-        """Read on; the first line, once the whole head has come."""
-        more = self._connection.recv(_CHUNK)
+        """Read more; the first line once the head is complete, ``None`` before."""
+        more = self._connection.recv(_CHUNK_BYTES)
         self._request += more
-        whole = b"\r\n\r\n" in self._request or len(self._request) > _LONGEST
+        whole = b"\r\n\r\n" in self._request or len(self._request) > _MAX_REQUEST_BYTES
         if more and not whole:
             return None
         return self._request.partition(b"\r\n")[0].decode("latin-1")
 
     def send(self) -> None:
-        """Send as much of the answer as goes at once."""
+        """Send as much of the answer as the connection takes now."""
         self.answer = self.answer[self._connection.send(self.answer) :]
         self.is_done = not self.answer
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._connection.close()
 
 
 def _respond(line: str, verdict: Verdict) -> bytes:
-    """The response to a request with that first line."""
+    """The HTTP response to a request with this first line."""
     method, _, rest = line.partition(" ")
     path = rest.partition(" ")[0].partition("?")[0]
     if method not in ("GET", "HEAD"):
@@ -189,8 +189,8 @@ def _respond(line: str, verdict: Verdict) -> bytes:
     return (head + ("" if method == "HEAD" else body)).encode()
 
 
-def _plain(listener: socket.socket) -> t.Any:
-    """The socket as the operating system has it, not gevent's."""
+def _to_plain_socket(listener: socket.socket) -> t.Any:
+    """Turn a socket of gevent's into one of the standard library."""
     kind = get_unpatched("socket", "socket")
     plain = kind(listener.family, listener.type, listener.proto, listener.detach())
     plain.setblocking(False)

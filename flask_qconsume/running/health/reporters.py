@@ -1,7 +1,6 @@
-"""Whoever is told of each verdict: a file, systemd, the supervising process.
+"""Reports each verdict to outlets, such as a file or systemd.
 
-All of it is called in a thread of the operating system and must not wait, nor import
-gevent.
+Outlets are called in a native thread. They must not wait, nor import gevent.
 """
 
 from __future__ import annotations
@@ -21,44 +20,46 @@ from ...native_threads import get_unpatched
 from ...text import escape
 from .verdict import Verdict
 
-logger = get_logger("flask_qconsume.watch")
+logger = get_logger("flask_qconsume.watchdog")
 
-_UNTOLD = "The worker's health cannot be told: %s. It is tried again."
-
-#: Where systemd wants to be told, and how often, in microseconds.
-NOTIFY_SOCKET = "NOTIFY_SOCKET"
-WATCHDOG = ("WATCHDOG_USEC", "WATCHDOG_PID")
+#: Environment variables of systemd: the socket to notify, and its watchdog's interval.
+_NOTIFY_SOCKET = "NOTIFY_SOCKET"
+_WATCHDOG = ("WATCHDOG_USEC", "WATCHDOG_PID")
 
 
-class Recipients:
-    """Functions that are called with each verdict; one that fails is logged once."""
+_FAILED_TEXT = "The worker's health cannot be reported: %s. It is tried again."
+
+
+class Reporter:
+    """Passes each verdict to all outlets; an outlet that fails is logged once."""
 
     def __init__(self) -> None:
-        self._all: list[Callable[[Verdict], object]] = []
+        self._outlets: list[Callable[[Verdict], object]] = []
         self._failed: set[Callable[[Verdict], object]] = set()
 
-    def add(self, recipient: Callable[[Verdict], object]) -> None:
-        """Call it with each verdict from now on."""
-        self._all.append(recipient)
+    def add_outlet(self, outlet: Callable[[Verdict], object]) -> None:
+        """Call a function with each verdict from now on."""
+        self._outlets.append(outlet)
 
-    def tell(self, verdict: Verdict) -> None:
-        """Call all of them."""
-        for recipient in self._all:
+    def report(self, verdict: Verdict) -> None:
+        """Call all outlets with a verdict."""
+        for outlet in self._outlets:
             try:
-                recipient(verdict)
+                outlet(verdict)
             except Exception as error:
-                if recipient not in self._failed:
-                    self._failed.add(recipient)
-                    text = escape(error)
-                    native_threads.run_in_thread("health", logger.error, _UNTOLD, text)
+                if outlet not in self._failed:
+                    self._failed.add(outlet)
+                    native_threads.run_in_thread(
+                        "health", logger.error, _FAILED_TEXT, escape(error)
+                    )
 
 
 class HealthFile:
-    """A file that is written anew while the worker lives, and gets old otherwise.
+    """A file that is rewritten while the worker is live, and gets old otherwise.
 
-    It replaces nothing but a verdict of its own kind, or an empty file.
+    It replaces only an earlier verdict, or an empty file.
 
-    :raises WorkerError: if it cannot be written, or is something else.
+    :raises WorkerError: if it cannot be written, or the path holds something else.
     """
 
     def __init__(self, path: str) -> None:
@@ -75,14 +76,14 @@ class HealthFile:
             ) from error
 
     def __call__(self, verdict: Verdict) -> None:
-        """Write the verdict, whole, if it is a good one."""
+        """Write the verdict, at once and completely, if the worker is live."""
         if verdict.live:
             self._write(verdict.to_json() + "\n")
             self._check()
             self._draft.replace(self._path)
 
     def close(self) -> None:
-        """Remove it: nothing lives here any more."""
+        """Remove the file."""
         with contextlib.suppress(OSError):
             self._draft.unlink()
         with contextlib.suppress(OSError, ValueError):
@@ -92,15 +93,15 @@ class HealthFile:
     def _check(self) -> None:
         """Raise ``ValueError`` unless the file is missing, empty or a verdict."""
         with contextlib.suppress(FileNotFoundError):
-            # Not followed: what a link leads to is not to be replaced either.
+            # A link is not followed, since its target must not be replaced either.
             if not stat.S_ISREG(self._path.lstat().st_mode):
-                raise ValueError("there is something else than a plain file")
+                raise ValueError("it is not a plain file")
             text = self._path.read_text("utf-8", "replace")
             if text.strip() and not _is_verdict(text):
-                raise ValueError("there is a file with other contents")
+                raise ValueError("a file with other contents is there")
 
     def _write(self, text: str) -> None:
-        # In a folder that others may write to, the draft's name may be taken by a link.
+        # In a shared folder, a link may have the draft's name: it must not be followed.
         self._draft.unlink(missing_ok=True)
         with self._draft.open("x") as file:
             file.write(text)
@@ -115,13 +116,13 @@ def _is_verdict(text: str) -> bool:
 
 
 class Systemd:
-    """Tells systemd that the service is ready, and feeds its watchdog while it lives.
+    """Notifies systemd when the service is ready, and while it is live.
 
-    :param address: What systemd has put into ``NOTIFY_SOCKET``.
+    :param address: The value of systemd's variable ``NOTIFY_SOCKET``.
     """
 
     def __init__(self, address: str) -> None:
-        # An '@' stands for the zero byte that abstract addresses begin with.
+        # Abstract addresses begin with a zero byte, which systemd writes as '@'.
         self._address = "\0" + address[1:] if address.startswith("@") else address
         kind = get_unpatched("socket", "socket")
         self._socket = kind(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -129,48 +130,29 @@ class Systemd:
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str]) -> Systemd | None:
-        """For the service that we are; ``None`` where we are none.
+        """Create it if systemd started this process; else return ``None``.
 
-        Taken out, so that what we start in turn does not speak for us.
+        The variables are removed, so that child processes do not notify systemd.
         """
-        address = environment.pop(NOTIFY_SOCKET, "")
-        for name in WATCHDOG:
+        address = environment.pop(_NOTIFY_SOCKET, "")
+        for name in _WATCHDOG:
             environment.pop(name, None)
         return cls(address) if address else None
 
     def ready(self) -> None:
-        """Tell that the start is over. A broker that is away does not delay it."""
-        self._say("READY=1")
+        """Report the end of the start, which an outage of the broker does not delay."""
+        self._send("READY=1")
 
     def __call__(self, verdict: Verdict) -> None:
-        """Feed the watchdog, if the verdict is a good one."""
+        """Reset systemd's watchdog, if the worker is live."""
         if verdict.live:
-            self._say("WATCHDOG=1")
+            self._send("WATCHDOG=1")
 
     def close(self) -> None:
-        """Tell that it stops."""
-        self._say("STOPPING=1")
+        """Report that the service is stopping."""
+        self._send("STOPPING=1")
         self._socket.close()
 
-    def _say(self, word: str) -> None:
+    def _send(self, word: str) -> None:
         with contextlib.suppress(OSError):
             self._socket.sendto(word.encode(), self._address)
-
-
-class Report:
-    """Tells the supervising process, over the control socket.
-
-    :param control: The socket's descriptor, which does not block.
-    """
-
-    def __init__(self, control: int) -> None:
-        self._control = control
-        self._rest = b""
-
-    def __call__(self, verdict: Verdict) -> None:
-        """Send the verdict as one line; what it does not take now follows next time."""
-        if not self._rest:
-            self._rest = verdict.to_json().encode() + b"\n"
-        with contextlib.suppress(OSError):
-            sent = os.write(self._control, self._rest)
-            self._rest = self._rest[sent:]

@@ -1,12 +1,13 @@
 """Watches a worker from outside of its hub: is it live, is it ready, what is wrong?
 
-Two take part. A greenlet looks at the subscriptions once a second, and logs what is
-wrong, once; that it does shows that the hub runs. A thread of the operating system
-looks at that greenlet, judges, and tells whoever wants to know, also while the hub is
-blocked. It uses none of gevent's locks, and so does not log.
-gevent's own monitor was not taken: it traces every switch (as coverage tools want to),
-sees no hub that is starved by greenlets which switch among each other, and repeats
-itself.
+Two parts work together. A greenlet collects facts about the subscriptions once a
+second, and logs problems; its looks show that the hub runs. A native thread watches
+that greenlet, judges the facts, and reports the verdict, even while the hub is blocked.
+The thread uses none of gevent's locks, and so does not log.
+
+gevent's own monitor does not serve here: it traces every switch (as coverage tools need
+to), does not see a hub that is starved by greenlets which switch among each other, and
+repeats itself.
 """
 
 from __future__ import annotations
@@ -15,100 +16,105 @@ import sys
 import time
 import typing as t
 from collections.abc import Callable
+from collections.abc import Sequence
 from types import FrameType
 
 import gevent
 
 from ... import native_threads
-from ...broker.base import SuspectsStatus
-from ...broker.link import Lane
 from ...logs import get_logger
 from ...logs import measure_handler_hang
 from ...native_threads import Latch
 from ...native_threads import NativeThread
+from ...settings import Settings
+from ..event import Event
+from ..fair_share import FairShare
 from ..greenlets import ProtectedGreenlet
-from ..trouble_log import TroubleLog
-from . import verdict
-from .reporters import Recipients
-from .verdict import Facts
-from .verdict import Hunger
-from .verdict import Limits
-from .verdict import Settling
-from .verdict import Silence
-from .verdict import Slowness
-from .verdict import Snapshot
-from .verdict import Trouble
+from ..subscription import Subscription
+from .condition_timer import ConditionTimer
+from .facts import HealthLimits
+from .facts import SubscriptionFacts
+from .facts import WorkerFacts
+from .judge import judge
+from .problem_log import ProblemLog
+from .reporters import Reporter
+from .subscription_check import SubscriptionCheck
+from .verdict import Problem
 from .verdict import Verdict
-from .verdict import judge
 
-if t.TYPE_CHECKING:
-    from ..subscription import Subscription
-    from ..worker import Worker
-
-logger = get_logger("flask_qconsume.watch")
+logger = get_logger("flask_qconsume.watchdog")
 
 #: Seconds between two looks.
-INTERVAL = 1.0
+_INTERVAL = 1.0
 
 #: Seconds that the end of the thread is waited for.
-_PATIENCE = 2.0
+_JOIN_SECONDS = 2.0
 
 
-class Watch:
+class WatchedWorker(t.Protocol):
+    """The part of a worker that a watchdog looks at."""
+
+    settings: Settings
+    stopping: Event
+    subscriptions: list[Subscription]
+    fair_share: FairShare | None
+
+
+class Watchdog:
     """Watches one worker, from its start to the end of its stop.
 
     :param interval: Seconds between two looks.
     """
 
-    def __init__(self, worker: Worker, interval: float = INTERVAL) -> None:
+    def __init__(self, worker: WatchedWorker, interval: float = _INTERVAL) -> None:
         self._worker = worker
         self._interval = interval
         settings = worker.settings
-        self._limits = Limits(
+        self._limits = HealthLimits(
             settings.blocked_after, settings.stalled_after, settings.start_timeout
         )
         #: Set once the worker consumes, or tries to.
         self.started = False
         #: The latest verdict, which any thread may read.
         self.verdict = Verdict(live=True, ready=False)
-        self._recipients = Recipients()
-        self._pulse = 0
-        self._facts: tuple[Facts, ...] = ()
-        self._watched: dict[Subscription, _Watched] = {}
-        self._slowness = Slowness(interval)
+        self._reporter = Reporter()
+        self._looks = 0
+        self._facts: tuple[SubscriptionFacts, ...] = ()
+        self._checks: dict[Subscription, SubscriptionCheck] = {}
+        self._slowness = ConditionTimer(interval)
         self._slowed_for = 0.0
         self._greenlet: ProtectedGreenlet | None = None
         self._asking: ProtectedGreenlet | None = None
         self._logging: ProtectedGreenlet | None = None
         self._hub_thread = 0
-        self._log = TroubleLog(logger)
+        self._log = ProblemLog(logger)
         self._over = Latch()
-        self._thread = NativeThread(self._watch, "watch")
+        self._thread = NativeThread(self._watch, "watchdog")
 
-    def tell(self, told: Callable[[Verdict], object]) -> None:
-        """Have a function called with each verdict, in a thread of its own.
+    def add_outlet(self, outlet: Callable[[Verdict], object]) -> None:
+        """Have a function called with each verdict, in a native thread.
 
         It must not wait for the hub, nor for long.
         """
-        self._recipients.add(told)
+        self._reporter.add_outlet(outlet)
 
     def start(self) -> None:
         """Begin to watch. To be called on the worker's hub."""
         self._hub_thread = native_threads.get_thread_id()
-        self._greenlet = ProtectedGreenlet.spawn(self._look_on)
+        self._greenlet = ProtectedGreenlet.spawn(self._run_looks)
         self._thread.start()
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         if self._greenlet is None:
             return
         self._greenlet.end()
         self._over.open()
-        self._thread.join(_PATIENCE)
+        self._thread.join(_JOIN_SECONDS)
 
     # -- on the hub -------------------------------------------------------------------
 
-    def _look_on(self) -> None:
+    def _run_looks(self) -> None:
         try:
             while True:
                 try:
@@ -123,169 +129,84 @@ class Watch:
                 greenlet.end(block=False)
 
     def _look(self) -> None:
-        watched = self._all()
-        self._facts = tuple(each.facts() for each in watched)
-        turns = self._worker.turns
-        slowed = turns is not None and turns.slowed
-        self._slowed_for = self._slowness.look(slowed)
+        checks = self._update_checks()
+        self._facts = tuple(check.collect() for check in checks)
+        fair_share = self._worker.fair_share
+        slowed = fair_share is not None and fair_share.is_slowed
+        self._slowed_for = self._slowness.look(["slowed"] if slowed else [])
         now = time.monotonic()
-        due = [each for each in watched if each.is_due(now)]
+        due = [check for check in checks if check.is_due(now)]
         if due and not self._asking:  # A dead greenlet is false.
-            self._asking = ProtectedGreenlet.spawn(self._ask, due)
+            self._asking = ProtectedGreenlet.spawn(_ask_all, due)
         if not self._logging:  # In a greenlet of its own, for a log handler may hang.
             self._logging = ProtectedGreenlet.spawn(
-                self._log.update, self.verdict.troubles
+                self._log.update, self.verdict.problems
             )
-        self._pulse += 1
+        self._looks += 1
 
-    def _all(self) -> list[_Watched]:
+    def _update_checks(self) -> list[SubscriptionCheck]:
         for subscription in self._worker.subscriptions:
-            if subscription not in self._watched:
-                self._watched[subscription] = _Watched(
-                    subscription, self._limits, self._interval
-                )
-        return list(self._watched.values())
+            if subscription not in self._checks:
+                check = SubscriptionCheck(subscription, self._limits, self._interval)
+                self._checks[subscription] = check
+        return list(self._checks.values())
 
-    def _ask(self, due: list[_Watched]) -> None:
-        for watched in due:
-            try:
-                watched.ask(self._worker)
-            except Exception as error:
-                # Whatever ails the broker is told by those who need it.
-                logger.debug("Cannot count '%s': %s", watched.queue, error)
-                watched.unknown()
-
-    # -- in a thread of its own -------------------------------------------------------
+    # -- in the native thread ---------------------------------------------------------
 
     def _watch(self) -> None:
-        silence = Silence(self._interval)
-        start = Silence(self._interval)
+        blocked = ConditionTimer(self._interval)
+        starting = ConditionTimer(self._interval)
         before = time.monotonic()
         while not self._over.wait(self._interval):
             now = time.monotonic()
-            silent = silence.look(self._pulse, now - before)
-            starting = start.look(self.started, now - before)
-            before = now
-            verdict = judge(self._snapshot(silent, starting), self._limits)
-            for trouble in verdict.troubles:
-                if trouble.kind == "blocked" and self._log.note(trouble):
-                    self._log_blocked(trouble)
+            elapsed, before = now - before, now
+            facts = self._collect_facts(
+                blocked.look([self._looks], elapsed),
+                starting.look([self.started], elapsed),
+            )
+            verdict = judge(facts, self._limits)
+            for problem in verdict.problems:
+                if problem.kind == "blocked" and self._log.note(problem):
+                    self._log_blocked(problem)
             self.verdict = verdict
-            self._recipients.tell(verdict)
+            self._reporter.report(verdict)
 
-    def _snapshot(self, silent: float, starting: float) -> Snapshot:
-        turns = self._worker.turns
-        return Snapshot(
-            silent_for=silent,
-            where=_place(self._frame()) if silent >= self._limits.blocked else "",
+    def _collect_facts(self, blocked_for: float, starting_for: float) -> WorkerFacts:
+        fair_share = self._worker.fair_share
+        blocked = blocked_for >= self._limits.blocked
+        return WorkerFacts(
+            blocked_for=blocked_for,
+            blocked_at=_describe_place(self._find_frame()) if blocked else "",
             started=self.started,
-            starting_for=starting,
+            starting_for=starting_for,
             logging_for=measure_handler_hang(),
             stopping=self._worker.stopping.is_set(),
             subscriptions=self._facts,
             slowed_for=self._slowed_for,
-            late=0.0 if turns is None else turns.pace.late,
+            hub_latency=0.0 if fair_share is None else fair_share.pace.late,
         )
 
-    def _log_blocked(self, trouble: Trouble) -> None:
-        """Log it now: it may never end. What blocks may be logging, so apart."""
+    def _log_blocked(self, problem: Problem) -> None:
+        """Log a blocked hub now, since the block may never end.
+
+        In a thread of its own: the code that blocks may hold the log's locks.
+        """
         stack = native_threads.format_stack(self._hub_thread)
         native_threads.run_in_thread(
-            "blocked", logger.error, "%s The stack:\n%s", trouble.text, stack
+            "blocked", logger.error, "%s The stack:\n%s", problem.text, stack
         )
 
-    def _frame(self) -> FrameType | None:
+    def _find_frame(self) -> FrameType | None:
         return sys._current_frames().get(self._hub_thread)
 
 
-class _Watched:
-    """One subscription, and what is remembered of it from look to look."""
-
-    def __init__(
-        self, subscription: Subscription, limits: Limits, interval: float
-    ) -> None:
-        self._subscription = subscription
-        self._interval = interval
-        self._settling = Settling()
-        self._stuck = Settling()
-        self._hunger = Hunger(limits.stalled)
-        self._is_lane = subscription.lane is Lane.SUSPECTS
-        self._period = limits.stalled / verdict.LOOKS
-        self._asked = time.monotonic()
-        self._waiting: int | None = None
-        self._oldest: float | None = None
-
-    @property
-    def queue(self) -> str:
-        return self._subscription.queue
-
-    def is_due(self, now: float) -> bool:
-        """Whether it is time to ask how many messages wait: when it has nothing to do;
-        and in a lane of suspects always, since few are handled at once there."""
-        subscription = self._subscription
-        idle = subscription.connected and subscription.idle
-        hungry = self._hunger.look(now, subscription.received, idle)
-        return hungry or (self._is_lane and now - self._asked >= self._period)
-
-    def ask(self, worker: Worker) -> None:
-        """Ask the broker.
-
-        :raises BrokerError: if it cannot be asked.
-        """
-        if self._is_lane:
-            self.found(worker.suspects(self._subscription.consumer))
-        else:
-            self.found(SuspectsStatus(worker.depth(self.queue)))
-
-    def unknown(self) -> None:
-        """The broker cannot be asked."""
-        self._asked = time.monotonic()
-        self._waiting = self._oldest = None
-        self._hunger.found(self._asked, 0)
-
-    def found(self, waiting: SuspectsStatus) -> None:
-        """So many wait."""
-        self._asked = time.monotonic()
-        self._waiting, self._oldest = waiting.waiting, _age(waiting.since)
-        if self._subscription.idle:
-            self._hunger.found(self._asked, waiting.waiting)
-
-    def facts(self) -> Facts:
-        subscription = self._subscription
-        unsettled = subscription.unsettled
-        stuck = [subscription.stuck] if subscription.stuck else []
-        return Facts(
-            name=subscription.name,
-            queue=subscription.queue,
-            connected=subscription.connected,
-            tended=subscription.tended,
-            limit=subscription.consumer.timeout,
-            late=subscription.late,
-            concurrency=subscription.concurrency,
-            unsettled=len(unsettled),
-            unsettled_for=self._settling.look(unsettled) * self._interval,
-            put_off=subscription.puts_off,
-            parks=subscription.parks,
-            stuck_for=self._stuck.look(stuck) * self._interval,
-            hungry_for=self._hunger.seconds,
-            backlog=self._hunger.backlog,
-            lane=self._lane() if self._is_lane else None,
-        )
-
-    def _lane(self) -> verdict.Lane:
-        # What waited when we looked may be handled by now: it does not get older.
-        known = [_age(self._subscription.suspected_since), self._oldest]
-        oldest = max((each for each in known if each is not None), default=None)
-        return verdict.Lane(self._subscription.consumer.name, self._waiting, oldest)
+def _ask_all(checks: Sequence[SubscriptionCheck]) -> None:
+    for check in checks:
+        check.ask()
 
 
-def _age(since: float | None) -> float | None:
-    # Somebody else's clock may be ahead of ours.
-    return None if since is None else max(0.0, time.time() - since)
-
-
-def _place(frame: FrameType | None) -> str:
-    """Where a frame is, for people."""
+def _describe_place(frame: FrameType | None) -> str:
+    """A frame's file, line and function, for people."""
     if frame is None:
         return "an unknown place"
     code = frame.f_code

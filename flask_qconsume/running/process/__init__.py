@@ -1,1 +1,1 @@
-"""Processes of workers: their supervisor, their signals and their exit codes."""
+"""Processes of workers: the supervisor, its children, signals and exit codes."""

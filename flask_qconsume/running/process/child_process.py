@@ -1,6 +1,6 @@
-"""One place for a child of the supervisor: its process now, and when it gets another.
+"""One child of the supervisor: its present process, and when the next one starts.
 
-Must not import gevent: the process that supervises is not patched.
+Must not import gevent: the supervising process is not patched.
 """
 
 from __future__ import annotations
@@ -16,39 +16,40 @@ import typing as t
 from collections.abc import Mapping
 
 from ..backoff import Backoff
-from ..health.verdict import Silence
-from ..health.verdict import Trouble
+from ..health.condition_timer import ConditionTimer
+from ..health.verdict import Problem
 from ..health.verdict import Verdict
 
-#: Tells a child its end of the control socket, and the listening socket: ``5,6``.
-FDS = "_FLASK_QCONSUME_FDS"
+#: Environment variable with the descriptors of a child's end of the control socket and
+#: of the listening socket: ``5,6``.
+FDS_VARIABLE = "_FLASK_QCONSUME_FDS"
 
-#: What a child sends when it consumes.
-UP = b"up\n"
+#: Sent by a child once it consumes.
+UP_LINE = b"up\n"
 
-#: Seconds between two looks at the children, where nothing wakes us up before.
-LOOK = 0.2
+#: Seconds between two looks at the children, unless one of them reports before.
+LOOK_SECONDS = 0.2
 
-#: A child that ran for so many seconds was fine: its successor need not wait long.
-_FINE = 60.0
+#: After a child that ran for more seconds than that, the next one starts soon.
+_GOOD_AFTER_SECONDS = 60.0
 
-#: The shortest limit for a child's silence, in seconds: it reports once a second.
-SILENT = 3.0
+#: The shortest limit in seconds for a child without reports: it reports once a second.
+MIN_SILENT_SECONDS = 3.0
 
 
 class ChildLimits(t.NamedTuple):
     """Seconds after which something is wrong with a child."""
 
-    #: It has reported how it is, and does so no more.
-    silent: float = SILENT
-    #: It has been started, and has not reported anything.
+    #: Since its last report.
+    silent: float = MIN_SILENT_SECONDS
+    #: Since its start, if it has not reported anything.
     starting: float = 120.0
-    #: Its hub has not run, so it is killed; ``None`` if it never is.
+    #: For which its hub has not run: the child is killed then; ``None`` for never.
     blocked: float | None = None
 
 
 class ChildProcess:
-    """One place for a child: the process that has it now, and when it gets another."""
+    """One place for a child: the process in it, and when the next one starts there."""
 
     def __init__(
         self,
@@ -58,11 +59,11 @@ class ChildProcess:
         selector: selectors.BaseSelector,
         limits: ChildLimits,
     ) -> None:
-        #: When to start a process, on the monotonic clock, where none runs.
+        #: When to start the next process, on the monotonic clock.
         self.due = 0.0
         #: Whether its process consumes, or did when it ended.
         self.up = False
-        #: Whether a process of it has found its own configuration wrong.
+        #: Whether one of its processes found its own configuration wrong.
         self.failed = False
         self.pid = 0
         self._command = command
@@ -71,61 +72,68 @@ class ChildProcess:
         self._selector = selector
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self._began = 0.0
+        self._started_at = 0.0
         self._backoff = Backoff()
-        self._said = b""
+        self._incomplete_line = b""
         self._verdict: Verdict | None = None
         self._reports = 0
         self._limits = limits
-        self._silence = Silence(LOOK)
-        #: Seconds since it has reported how it is, or was started.
+        self._silence = ConditionTimer(LOOK_SECONDS)
+        #: Seconds since its last report, or since its start.
         self._silent_for = 0.0
         self._killed = False
         self._looked_at = 0.0
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """Its name in problems and log lines."""
         return f"process {self.pid}" if self.running else "a process"
 
-    def verdict(self, now: float) -> Verdict | None:
-        """What it said last, unless it runs and does not say anything any more."""
+    @property
+    def running(self) -> bool:
+        """Whether it has a process."""
+        return self._process is not None
+
+    # -- its health -------------------------------------------------------------------
+
+    def check(self, now: float) -> Verdict | None:
+        """Look at the child; its last verdict, unless it has stopped reporting.
+
+        ``None`` if it does not run, or has not reported yet.
+        """
         elapsed, self._looked_at = now - self._looked_at, now
-        silent = self._silence.look((self.pid, self.up, self._reports), elapsed)
-        self._silent_for = silent
+        state = (self.pid, self.up, self._reports)
+        silent = self._silent_for = self._silence.look([state], elapsed)
         if not self.running:
             return None
-        has_said = self.up or self._verdict is not None
-        if not has_said and silent >= self._limits.starting:
-            return self._not_live(
+        has_reported = self.up or self._verdict is not None
+        if not has_reported and silent >= self._limits.starting:
+            return _not_live(
                 "starting",
                 f"it was started {silent:.0f} s ago and does not run consumers yet:"
-                " what it imports does not end. 'py-spy dump' shows where.",
+                " importing the app does not end. 'py-spy dump' shows where.",
             )
-        if has_said and silent >= max(SILENT, self._limits.silent):
-            return self._not_live(
+        if has_reported and silent >= max(MIN_SILENT_SECONDS, self._limits.silent):
+            return _not_live(
                 "silent",
-                f"nothing has been heard of it for {silent:.0f} s: it is halted, or"
-                " something in it lets not even threads run.",
+                f"it has not reported for {silent:.0f} s: the process is suspended, or"
+                " code in it keeps even its threads from running.",
             )
         return self._verdict
-
-    def _not_live(self, kind: str, text: str) -> Verdict:
-        return Verdict(False, False, (Trouble(kind, "", text, fatal=True),))
 
     @property
     def blocked_for(self) -> float:
         """Seconds for which its hub has not run since it consumes, as of the last look.
 
-        It is not counted while the child starts: hooks may load what takes long.
+        Time before that is not counted: hooks may load much at the start.
         """
         if not self.up:
             return 0.0
-        silent = self._silent_for if self._silent_for >= SILENT else 0.0
+        silent = self._silent_for if self._silent_for >= MIN_SILENT_SECONDS else 0.0
         return silent + (self._verdict.blocked_for if self._verdict else 0.0)
 
     def kill_if_blocked(self) -> bool:
-        """Kill it, once, where its hub has not run for longer than it may."""
+        """Kill it if its hub has been blocked for too long; whether it was killed."""
         limit = self._limits.blocked
         if self._killed or limit is None or self.blocked_for < limit:
             return False
@@ -133,89 +141,79 @@ class ChildProcess:
         self.send(signal.SIGKILL)
         return True
 
-    @property
-    def running(self) -> bool:
-        """Whether it has a process."""
-        return self._process is not None
+    # -- its process ------------------------------------------------------------------
 
     def start_if_due(self) -> None:
-        """Start a process where none runs and it is time for one."""
+        """Start a process, if none runs and it is time for one."""
         if self._process is None and time.monotonic() >= self.due:
             self._start()
 
     def _start(self) -> None:
         self._control, theirs = socket.socketpair()
-        # What the child forks has the other end, too, and may keep it open.
+        # Processes that the child forks have the other end too, and may keep it open.
         self._control.setblocking(False)
         with theirs:
             fds = [theirs.fileno()]
             fds += [self._listener.fileno()] if self._listener is not None else []
             self._process = subprocess.Popen(
                 self._command,
-                env={**self._environment, FDS: ",".join(map(str, fds))},
+                env={**self._environment, FDS_VARIABLE: ",".join(map(str, fds))},
                 pass_fds=fds,
-                # A Ctrl-C is for us: we tell the children.
+                # Ctrl-C is for the supervisor only, which then stops the children.
                 start_new_session=True,
             )
-        self.pid, self.up, self._began = self._process.pid, False, time.monotonic()
+        self.pid, self.up, self._started_at = self._process.pid, False, time.monotonic()
         self._killed = False
         self._selector.register(self._control, selectors.EVENT_READ, self)
 
-    def hear(self) -> None:
-        """Read what the child says: that it is up, how it is, or that it ends."""
+    def read_reports(self) -> None:
+        """Read the child's reports; at their end, close the control socket."""
         if self._control is None:
             return
         try:
-            said = self._control.recv(65_536)
+            received = self._control.recv(65_536)
         except BlockingIOError:
             return
         except OSError:
-            said = b""
-        self._understand(said)
-        if not said:
-            self._selector.unregister(self._control)
-            self._control.close()
-            self._control = None
+            received = b""
+        self._parse_reports(received)
+        if not received:
+            self._close_control()
 
-    def _understand(self, said: bytes) -> None:
-        *lines, self._said = (self._said + said).split(b"\n")
+    def _parse_reports(self, received: bytes) -> None:
+        *lines, self._incomplete_line = (self._incomplete_line + received).split(b"\n")
         for line in lines:
-            if line == UP.strip():
+            if line == UP_LINE.strip():
                 self.up = True
                 continue
             with contextlib.suppress(ValueError):
                 self._verdict = Verdict.from_json(line.decode())
                 self._reports += 1
 
-    def ended(self) -> int | None:
-        """The exit code, once, when the process has ended."""
+    def take_exit_code(self) -> int | None:
+        """The exit code, once, after the process has ended."""
         if self._process is None:
             return None
         code = self._process.poll()
         if code is None:
             return None
         if self._control is not None:
-            self.hear()
-        self._forget()
+            self.read_reports()
+        self._forget_process()
         if code < 0:
             self._kill_group()
         return code
 
-    def _kill_group(self) -> None:
-        """Kill what the process has started, and what would wait for it for ever."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-
-    def again_after(self) -> float:
-        """The seconds until the next process starts here."""
-        if time.monotonic() - self._began > _FINE:
+    def schedule_restart(self) -> float:
+        """Schedule the next process; the seconds until it starts."""
+        if time.monotonic() - self._started_at > _GOOD_AFTER_SECONDS:
             self._backoff.reset()
         delay = self._backoff.next()
         self.due = time.monotonic() + delay
         return delay
 
     def send(self, number: signal.Signals) -> None:
-        """Signal the process, from any thread; SIGKILL to all that it has started."""
+        """Signal the process, from any thread; SIGKILL goes to its children too."""
         process = self._process
         if process is None or process.poll() is not None:
             return
@@ -225,7 +223,7 @@ class ChildProcess:
             process.send_signal(number)
 
     def wait(self, timeout: float) -> None:
-        """Wait for the end of the process, so many seconds at the most."""
+        """Wait for the end of the process, for ``timeout`` seconds at most."""
         process = self._process
         with contextlib.suppress(subprocess.TimeoutExpired):
             if process is not None:
@@ -236,11 +234,23 @@ class ChildProcess:
         self.send(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
-            self._forget()
+            self._forget_process()
 
-    def _forget(self) -> None:
-        self._process, self._verdict, self._said = None, None, b""
+    def _kill_group(self) -> None:
+        """Kill the child's own children, which might wait for it forever."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def _forget_process(self) -> None:
+        self._process, self._verdict, self._incomplete_line = None, None, b""
+        self._close_control()
+
+    def _close_control(self) -> None:
         if self._control is not None:
             self._selector.unregister(self._control)
             self._control.close()
             self._control = None
+
+
+def _not_live(kind: str, text: str) -> Verdict:
+    return Verdict(False, False, (Problem(kind, "", text, fatal=True),))

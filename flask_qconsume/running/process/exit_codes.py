@@ -1,4 +1,4 @@
-"""How our processes end: signals and exit codes. Must not import gevent."""
+"""Signals that end a worker's process, and its exit codes. Must not import gevent."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import signal
 import sys
 import typing as t
 
-#: The exit code of a stop that had to give back work which handlers had begun.
+#: The exit code of a stop that interrupted handlers, whose messages went back.
 FORCED = 3
 
-#: The exit code of a clean stop that no signal asked for, but an exit of the app's.
+#: The exit code of a clean stop that was caused by an exit in the app's code.
 APP_EXIT = 4
 
 #: Signals that ask for a stop: SIGHUP comes when a terminal is closed, SIGQUIT from
 #: Ctrl-\\.
-STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 #: Signals without a meaning, which would end the process if they had no handler.
-UNUSED = (signal.SIGUSR1, signal.SIGUSR2)
+UNUSED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 
 #: Seconds beyond ``QCONSUME_SHUTDOWN_TIMEOUT`` that a stop may need: to settle, to run
 #: the ``teardown_worker`` hooks, to close connections.
-RESERVE = 15.0
+RESERVE_SECONDS = 15.0
 
 
 def end_process(code: int) -> t.NoReturn:
-    """End this process at once, from any thread, whatever its other threads do.
+    """End this process at once, from any thread, without waiting for other threads.
 
-    Children that ``multiprocessing`` started are ended as well: they wait for work
-    from each other's pipes and would stay for ever.
+    Children that ``multiprocessing`` started are ended as well: they wait for work from
+    each other's pipes and would stay forever.
     """
-    # Looked up, not imported: without the module there are no such children.
+    # Not imported: if the module is not loaded, there are no such children.
     processes = sys.modules.get("multiprocessing.process")
     for child in processes.active_children() if processes else ():
         with contextlib.suppress(Exception):

@@ -1,4 +1,4 @@
-"""The process that supervises this one, as seen from here; see ``processes``."""
+"""The supervising process, as seen by the child; the other end is ``supervisor``."""
 
 from __future__ import annotations
 
@@ -6,26 +6,32 @@ import contextlib
 import os
 import socket
 
-from ..health.reporters import Report
-from .child_process import FDS
-from .child_process import UP
+from ..health.verdict import Verdict
+from .child_process import FDS_VARIABLE
+from .child_process import UP_LINE
 
 
 class Parent:
-    """Tells the supervising process that we are up, and how we are."""
+    """Reports to the supervising process that this one is up, and its health.
+
+    :param control: This end of the control socket.
+    :param listener: The listening socket that the processes share, if there is one.
+    """
 
     def __init__(self, control: socket.socket, listener: socket.socket | None) -> None:
         self._control = control
-        #: The listening socket that it shares with us, if there is one.
         self.listener = listener
+        #: The part of a report that the control socket has not taken yet.
+        self._rest = b""
 
     @classmethod
     def from_environment(cls) -> Parent | None:
-        """The process that started us to supervise us; ``None`` if nobody did.
+        """Create it if a supervisor started this process; else return ``None``.
 
-        Asked once: what we start in turn must not take itself for its child.
+        To be called once. The variable is removed, so that processes which this one
+        starts do not take themselves for the supervisor's children.
         """
-        fds = os.environ.pop(FDS, "")
+        fds = os.environ.pop(FDS_VARIABLE, "")
         if not fds:
             return None
         sockets = [socket.socket(fileno=int(fd)) for fd in fds.split(",")]
@@ -34,15 +40,22 @@ class Parent:
         return cls(sockets[0], sockets[1] if len(sockets) > 1 else None)
 
     def fileno(self) -> int:
-        """The control socket, which ends with the supervising process."""
+        """The descriptor of the control socket, which ends with the supervisor."""
         return self._control.fileno()
 
-    @property
-    def report(self) -> Report:
-        """Tells it how we are."""
-        return Report(self._control.fileno())
-
-    def up(self) -> None:
-        """Say that we consume."""
+    def report_up(self) -> None:
+        """Report that this process consumes."""
         with contextlib.suppress(OSError):
-            self._control.sendall(UP)
+            self._control.sendall(UP_LINE)
+
+    def report(self, verdict: Verdict) -> None:
+        """Send a verdict as one line, in a native thread, without blocking.
+
+        If the socket does not take all of it, the rest is sent next time, in place of
+        the verdict of that time.
+        """
+        if not self._rest:
+            self._rest = verdict.to_json().encode() + b"\n"
+        with contextlib.suppress(OSError):
+            sent = os.write(self._control.fileno(), self._rest)
+            self._rest = self._rest[sent:]

@@ -1,9 +1,9 @@
-"""Reads signals in any thread, also while the main thread is blocked.
+"""Reads signals in any thread, even while the main thread is blocked.
 
-Python runs handlers of signals between two instructions of the main thread, and gevent
-runs its own from the hub: neither of them happens while the main thread waits in C. The
-handler in C, which runs at once, writes the signal's number to a pipe. Must not import
-gevent.
+Python runs signal handlers between two instructions of the main thread, and gevent runs
+them from the hub: neither happens while the main thread waits in C. Python's handler in
+C, which runs at once, can write the signal's number to a pipe; the pipe is read here.
+Must not import gevent.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from types import FrameType
 
 from ...native_threads import get_unpatched
 
-#: Stands among the numbers of signals for the end of the supervising process.
-GONE = 0
+#: Returned in place of a signal's number when the supervising process has ended.
+PARENT_GONE = 0
 
-#: Signals that are taken over whatever handled them before.
-_ALWAYS = (signal.SIGTERM, signal.SIGINT)
+#: Signals that are taken over even if they had a handler.
+_ALWAYS_TAKEN = (signal.SIGTERM, signal.SIGINT)
 
 _active: SignalReader | None = None
 
 
 class SignalReader:
-    """Takes signals over from their handlers; one for each process, in its main thread.
+    """Takes signals over from their handlers. One for each process, in its main thread.
 
-    Other signals than SIGTERM and SIGINT are left alone where they have a handler, or
-    were ignored when the process began, as ``nohup`` wants. A handler that the app sets
-    later takes its signal back, and a forked child gets all former handlers back.
+    Signals except for SIGTERM and SIGINT are left alone if they have a handler, or were
+    ignored when the process began, as by ``nohup``. A handler that the app sets later
+    takes its signal back, and a forked child gets all former handlers back.
 
     :param numbers: The signals.
     :param parent: A socket that ends with the supervising process, if there is one.
@@ -43,12 +43,14 @@ class SignalReader:
     ) -> None:
         global _active
         self.numbers = [
-            n for n in numbers if n in _ALWAYS or signal.getsignal(n) is signal.SIG_DFL
+            n
+            for n in numbers
+            if n in _ALWAYS_TAKEN or signal.getsignal(n) is signal.SIG_DFL
         ]
         self._pipe, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._before = {n: signal.signal(n, _handle) for n in self.numbers}
-        for number in self.numbers:  # Libraries in C see no more EINTR than ever.
+        for number in self.numbers:  # Else libraries in C would see more EINTR.
             signal.siginterrupt(number, False)
         _set_wakeup_fd(self._writer)
         self._poll = get_unpatched("select", "poll")()
@@ -59,9 +61,10 @@ class SignalReader:
         _active = self
 
     def read(self, timeout: float | None = None) -> int | None:
-        """Wait for the next signal; its number, :data:`GONE`, or ``None`` for neither.
+        """Wait for the next signal, in one thread only, which may be a native one.
 
-        To be called in one thread only, which may be a native one.
+        :returns: The signal's number; :data:`PARENT_GONE` once the parent has ended;
+            ``None`` if the timeout is over or the app has taken the signal back.
         """
         ready = self._poll.poll(None if timeout is None else timeout * 1000)
         found = [descriptor for descriptor, _ in ready]
@@ -70,7 +73,7 @@ class SignalReader:
             return number if self._is_ours(number) else None
         if self._parent in found:
             self._poll.unregister(self._parent)
-            return GONE
+            return PARENT_GONE
         return None
 
     def leave(self) -> None:
@@ -97,19 +100,20 @@ class SignalReader:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    """Called by Python; the pipe has the number by now, unless asyncio has its own."""
+    """Write the number to the pipe, if asyncio made Python write it elsewhere."""
     if _active is not None:
         _active.write(number)
 
 
 def _set_wakeup_fd(descriptor: int) -> int:
-    """Have the numbers of signals written there; where they were written before."""
+    """Let Python write signal numbers to a descriptor; returns the former one."""
     set_wakeup_fd = get_unpatched("signal", "set_wakeup_fd")
     return t.cast(int, set_wakeup_fd(descriptor, warn_on_full_buffer=False))
 
 
-# A child shares the pipe: a signal sent to it, as 'multiprocessing.Pool' does at its
-# end, would count as one to us. So it gets none until it has left the pipe.
+# A forked child shares the pipe: a signal to the child, which 'multiprocessing.Pool'
+# sends at its end, would count as a signal to the parent. So signals are blocked around
+# a fork, until the child has left the pipe.
 
 
 def _before_fork() -> None:

@@ -1,7 +1,7 @@
-"""Several worker processes under one that starts them, restarts them and stops them.
+"""Starts, restarts and stops several worker processes.
 
-The children are fresh interpreters, not forks: nothing is shared but the listening
-socket. Must not import gevent: the process that supervises is not patched.
+The children are new interpreters, not forks: they share only the listening socket. Must
+not import gevent: the supervising process is not patched.
 """
 
 from __future__ import annotations
@@ -18,42 +18,47 @@ from dataclasses import replace
 
 from ...logs import get_logger
 from ...native_threads import Latch
-from ..health.reporters import Recipients
-from ..health.verdict import Trouble
+from ..health.problem_log import ProblemLog
+from ..health.reporters import Reporter
+from ..health.verdict import Problem
 from ..health.verdict import Verdict
-from ..health.verdict import together
-from ..trouble_log import TroubleLog
-from .child_process import LOOK
-from .child_process import SILENT
+from ..health.verdict import combine
+from .child_process import LOOK_SECONDS
+from .child_process import MIN_SILENT_SECONDS
 from .child_process import ChildLimits
 from .child_process import ChildProcess
 from .exit_codes import FORCED
-from .exit_codes import RESERVE
+from .exit_codes import RESERVE_SECONDS
 from .exit_codes import end_process
 from .signal_watcher import SignalWatcher
 
 logger = get_logger("flask_qconsume.processes")
 
-#: Seconds that a child has for its stop beyond those that it gives itself.
-_LATER = 2.0
+#: Seconds that a child gets for its stop in addition to its own limit.
+_EXTRA_STOP_SECONDS = 2.0
 
-#: Seconds within which the main thread notices that a stop is asked for.
-_NOTICED = 1.0
+#: Seconds after which a main thread that has not noticed a stop counts as blocked.
+_NOTICE_SECONDS = 1.0
+
+#: Seconds between two reports of the verdict.
+_REPORT_SECONDS = 1.0
 
 _LIMITS = ChildLimits()
 
 #: Exit codes of a process that finds its own configuration wrong.
-_WRONG = (1, 2)
+_CONFIGURATION_ERRORS = (1, 2)
 
 
 class Supervisor:
-    """Keeps so many children running until it is asked to stop.
+    """Keeps a number of children running until it is asked to stop.
 
-    :param command: What to run, with an environment.
+    :param command: The command line of each child.
+    :param environment: The environment variables of each child.
+    :param count: How many children run at once.
     :param listener: A listening socket that all children share.
     :param stop_timeout: Seconds that a child's stop waits for its handlers.
     :param limits: When a child counts as not live, and when it is killed.
-    :param again: Exit codes by which a child asks to be started anew, at once.
+    :param again: Exit codes by which a child asks to be restarted at once.
     """
 
     def __init__(
@@ -82,38 +87,38 @@ class Supervisor:
             )
             for _ in range(count)
         ]
-        #: Why it stops, once it is asked to.
-        self._asked = ""
+        #: The reason to stop, once it is asked to.
+        self._stop_reason = ""
         self._noticed = Latch()
-        #: The exit code, where it ends at once.
+        #: The exit code, if it ends at once.
         self._code = 0
-        self._ever_up = False
-        self._recipients = Recipients()
-        self._tell_at = 0.0
-        self._log = TroubleLog(logger)
+        self._was_ever_up = False
+        self._reporter = Reporter()
+        self._report_at = 0.0
+        self._log = ProblemLog(logger)
         self._verdict = Verdict(live=True, ready=False)
         self._judged_at = time.monotonic()
 
     @property
     def verdict(self) -> Verdict:
-        """What is to be answered for all children; any thread may read it."""
+        """The verdict on all children together; any thread may read it."""
         silent = time.monotonic() - self._judged_at
-        if silent < max(SILENT, self._limits.silent):
+        if silent < max(MIN_SILENT_SECONDS, self._limits.silent):
             return self._verdict
         text = (
             f"The supervising process has done nothing for {silent:.0f} s: it is"
-            " halted, or what it logs to takes nothing."
+            " suspended, or writing to its log does not end."
         )
-        return Verdict(False, False, (Trouble("silent", "", text),))
+        return Verdict(False, False, (Problem("silent", "", text),))
 
-    def tell(self, told: Callable[[Verdict], object]) -> None:
-        """Have a function called with the verdict about all children, each second."""
-        self._recipients.add(told)
+    def add_outlet(self, outlet: Callable[[Verdict], object]) -> None:
+        """Have a function called each second with the verdict on all children."""
+        self._reporter.add_outlet(outlet)
 
     def run(self) -> int:
-        """Supervise until a signal; the exit code."""
-        watcher = SignalWatcher(self._ask, self._end, self._pass_on)
-        watcher.limit = self._stop_timeout + RESERVE + 2 * _LATER
+        """Supervise until a signal asks for a stop; returns the exit code."""
+        watcher = SignalWatcher(self._request_stop, self._end, self._pass_on)
+        watcher.limit = self._stop_timeout + RESERVE_SECONDS + 2 * _EXTRA_STOP_SECONDS
         try:
             code = self._supervise()
             stopped = self._stop()
@@ -124,57 +129,57 @@ class Supervisor:
 
     # -- in the thread that watches the signals ---------------------------------------
 
-    def _ask(self, reason: str) -> None:
-        self._asked = reason
-        if not self._noticed.wait(_NOTICED):  # Writing to the log may block, say.
+    def _request_stop(self, reason: str) -> None:
+        self._stop_reason = reason
+        if not self._noticed.wait(_NOTICE_SECONDS):
+            # The main thread is blocked, for example by writing to the log.
             for child in self._children:
                 child.send(signal.SIGTERM)
 
     def _end(self, code: int) -> None:
-        self._code = (
-            code  # The main thread may find that all have ended, and end first.
-        )
+        # The main thread may notice first that all children have ended.
+        self._code = code
         for child in self._children:
             child.send(signal.SIGKILL)
         for child in self._children:
-            child.wait(_LATER)
+            child.wait(_EXTRA_STOP_SECONDS)
         end_process(code)
 
     def _pass_on(self, number: signal.Signals) -> None:
         for child in self._children:
-            if child.up:  # Before that it has no handler, and would end.
+            if child.up:  # Before that it has no handler, so the signal would end it.
                 child.send(number)
 
     # -- in the main thread -----------------------------------------------------------
 
     def _supervise(self) -> int:
-        """Start what does not run; return when there is a reason to stop."""
-        while not self._asked:
+        """Keep all children running until there is a reason to stop; the exit code."""
+        while not self._stop_reason:
             for child in self._children:
                 child.start_if_due()
-            self._listen(LOOK)
+            self._read_reports(LOOK_SECONDS)
             self._kill_blocked()
             for child in self._children:
-                code = child.ended()
+                code = child.take_exit_code()
                 if code is not None and self._is_final(child, code):
                     return code
         return 0
 
     def _is_final(self, child: ChildProcess, code: int) -> bool:
-        """Whether a child's end ends us all; if not, when the next one starts."""
+        """Whether a child's end ends the supervisor; if not, restart the child."""
         if code in self._again:
             child.due = 0.0
             return False
-        if code in _WRONG and not child.up:
+        if code in _CONFIGURATION_ERRORS and not child.up:
             child.failed = True
-        if not self._ever_up and all(each.failed for each in self._children):
+        if not self._was_ever_up and all(each.failed for each in self._children):
             logger.error("Process %d could not start: giving up", child.pid)
             return True
-        delay = child.again_after()
+        delay = child.schedule_restart()
         logger.warning(
             "Process %d ended (%s); starting another one in %.1f s",
             child.pid,
-            _said(code),
+            _describe_exit(code),
             delay,
         )
         return False
@@ -184,43 +189,50 @@ class Supervisor:
             if child.kill_if_blocked():
                 logger.error(
                     "Process %d: its hub has not run for %.0f s: killed. Its"
-                    " messages come again as suspects",
+                    " messages will be delivered again as suspects",
                     child.pid,
                     child.blocked_for,
                 )
 
-    def _listen(self, timeout: float) -> None:
-        """Hear what the children say."""
+    def _read_reports(self, timeout: float) -> None:
+        """Read the reports of all children, and judge their health."""
         for key, _ in self._selector.select(timeout):
-            key.data.hear()
-        self._ever_up = self._ever_up or any(child.up for child in self._children)
+            key.data.read_reports()
+        self._was_ever_up = self._was_ever_up or any(
+            child.up for child in self._children
+        )
         self._judge()
 
     def _judge(self) -> None:
         now = time.monotonic()
-        verdict = together({each.name: each.verdict(now) for each in self._children})
-        self._verdict = replace(verdict, ready=verdict.ready and not self._asked)
+        verdict = combine({each.name: each.check(now) for each in self._children})
+        self._verdict = replace(verdict, ready=verdict.ready and not self._stop_reason)
         self._judged_at = now
-        self._log.update(verdict.troubles)
-        if now >= self._tell_at:
-            self._tell_at = now + 1.0
-            self._recipients.tell(self._verdict)
+        self._log.update(verdict.problems)
+        if now >= self._report_at:
+            self._report_at = now + _REPORT_SECONDS
+            self._reporter.report(self._verdict)
 
     def _stop(self) -> int:
-        """Stop all children; the exit code."""
+        """Stop all children; returns the exit code."""
         self._noticed.open()
         if self._listener is not None:
             self._listener.close()
         running = [child for child in self._children if child.running]
         for child in running:
             child.send(signal.SIGTERM)
-        if self._asked:
-            logger.info("%s", self._asked)
-        deadline = time.monotonic() + self._stop_timeout + RESERVE + _LATER
+        if self._stop_reason:
+            logger.info("%s", self._stop_reason)
+        deadline = (
+            time.monotonic()
+            + self._stop_timeout
+            + RESERVE_SECONDS
+            + _EXTRA_STOP_SECONDS
+        )
         codes = []
         while running and time.monotonic() < deadline:
-            self._listen(LOOK)
-            codes += [code for c in running if (code := c.ended()) is not None]
+            self._read_reports(LOOK_SECONDS)
+            codes += [code for c in running if (code := c.take_exit_code()) is not None]
             running = [child for child in running if child.running]
         for child in running:
             logger.error("Process %d does not end: killing it", child.pid)
@@ -231,7 +243,7 @@ class Supervisor:
             child.kill()
 
 
-def _said(code: int) -> str:
+def _describe_exit(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     try:
@@ -241,5 +253,5 @@ def _said(code: int) -> str:
 
 
 def _is_unclean(code: int) -> bool:
-    # One that was stopped while it still started had nothing in hand.
+    # A child that SIGTERM ended was still starting, and had no messages.
     return code not in (0, -signal.SIGTERM)

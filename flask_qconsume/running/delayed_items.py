@@ -1,5 +1,7 @@
-"""Items that wait for a while each, by timers: those wait for nothing, and no kill or
-time-out reaches them, as it does a greenlet that has not begun."""
+"""Items that each wait for some time, by timers of the event loop.
+
+A greenlet that sleeps could be killed, or reached by a time-out; a timer cannot.
+"""
 
 from __future__ import annotations
 
@@ -12,42 +14,42 @@ import gevent
 T = t.TypeVar("T")
 
 
-class Delayed(t.Generic[T]):
-    """Gives each item back when its time is over. A forked child gets none.
+class DelayedItems(t.Generic[T]):
+    """Passes each item on when its delay is over. In a forked child, it passes none.
 
-    :param give_back: Called in the hub, so it must not wait.
+    :param on_due: Given each item; called in the hub, so it must not wait.
     """
 
-    def __init__(self, give_back: Callable[[T], object]) -> None:
-        self._give_back = give_back
+    def __init__(self, on_due: Callable[[T], object]) -> None:
+        self._on_due = on_due
         self._items: dict[t.Any, T] = {}
         self._pid = os.getpid()
 
     def __bool__(self) -> bool:
-        """Whether something waits."""
+        """Whether any item waits."""
         return bool(self._items)
 
     @property
     def items(self) -> list[T]:
-        """What waits."""
+        """The items that wait."""
         return list(self._items.values())
 
     def add(self, item: T, delay: float) -> None:
-        """Have an item wait for so many seconds."""
+        """Have an item wait for ``delay`` seconds."""
         timer = gevent.get_hub().loop.timer(delay)
         self._items[timer] = item
-        timer.start(self._ring, timer)
+        timer.start(self._end_delay, timer)
 
     def clear(self) -> list[T]:
-        """End all waits; what waited is not given back, but returned."""
+        """End all delays; the items are returned instead of passed on."""
         found = self.items
         for timer in self._items:
             timer.close()
         self._items.clear()
         return found
 
-    def _ring(self, timer: t.Any) -> None:
+    def _end_delay(self, timer: t.Any) -> None:
         timer.close()
         item = self._items.pop(timer)
         if os.getpid() == self._pid:
-            self._give_back(item)
+            self._on_due(item)

@@ -9,9 +9,9 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from flask_qconsume.running import subscription
+from flask_qconsume.running import connection_loop
 from flask_qconsume.running.backoff import Backoff
-from flask_qconsume.running.reconnect import Lookout
+from flask_qconsume.running.reconnect import BrokerProbe
 
 from ..servers import Kafka
 from ..servers import RabbitMQ
@@ -47,13 +47,13 @@ def port() -> Port:
     return Port()
 
 
-def lookout_at(port: t.Callable[[], bool]) -> Lookout:
-    return Lookout(port, interval=0.001, spread=0.001)
+def probe_at(port: t.Callable[[], bool]) -> BrokerProbe:
+    return BrokerProbe(port, interval=0.001, spread=0.001)
 
 
 def test_pauses_end_when_the_broker_is_back(port: Port) -> None:
-    lookout = lookout_at(port)
-    waiting = [gevent.spawn(lookout.pause, Event(), LONG) for _ in range(50)]
+    probe = probe_at(port)
+    waiting = [gevent.spawn(probe.pause, Event(), LONG) for _ in range(50)]
     port.await_looks(3)
     assert not any(one.dead for one in waiting)
     port.answers = True
@@ -63,41 +63,41 @@ def test_pauses_end_when_the_broker_is_back(port: Port) -> None:
 
 def test_a_broker_that_answers_and_refuses_is_not_hammered(port: Port) -> None:
     port.answers = True
-    lookout = lookout_at(port)
-    waiting = gevent.spawn(lookout.pause, Event(), LONG)
+    probe = probe_at(port)
+    waiting = gevent.spawn(probe.pause, Event(), LONG)
     port.await_looks(20)
     assert not waiting.dead
     waiting.kill()
 
 
 def test_that_it_was_away_is_remembered_from_one_pause_to_the_next(port: Port) -> None:
-    lookout = lookout_at(port)
-    first = gevent.spawn(lookout.pause, Event(), LONG)
+    probe = probe_at(port)
+    first = gevent.spawn(probe.pause, Event(), LONG)
     port.await_looks(2)
     first.kill()
     port.answers = True
-    assert lookout.pause(Event(), LONG) is True
+    assert probe.pause(Event(), LONG) is True
     # The same return is news only once.
-    second = gevent.spawn(lookout.pause, Event(), LONG)
+    second = gevent.spawn(probe.pause, Event(), LONG)
     port.await_looks(5)
     assert not second.dead
     second.kill()
 
 
 def test_a_pause_ends_by_itself_and_by_a_stop(port: Port) -> None:
-    lookout = lookout_at(port)
-    assert lookout.pause(Event(), 0.01) is False
+    probe = probe_at(port)
+    assert probe.pause(Event(), 0.01) is False
     over = Event()
-    waiting = gevent.spawn(lookout.pause, over, LONG)
+    waiting = gevent.spawn(probe.pause, over, LONG)
     port.await_looks(1)
     over.set()
     assert waiting.get(timeout=10) is False
 
 
 def test_a_stop_ends_the_jitter_too(port: Port) -> None:
-    lookout = Lookout(port, interval=0.001, spread=LONG, random=lambda: 1.0)
+    probe = BrokerProbe(port, interval=0.001, spread=LONG, random=lambda: 1.0)
     over = Event()
-    waiting = gevent.spawn(lookout.pause, over, LONG)
+    waiting = gevent.spawn(probe.pause, over, LONG)
     port.await_looks(2)
     port.answers = True
     port.await_looks(1)
@@ -107,12 +107,12 @@ def test_a_stop_ends_the_jitter_too(port: Port) -> None:
 
 
 def test_one_looks_for_all_and_no_longer_than_anybody_waits(port: Port) -> None:
-    lookout = lookout_at(port)
-    waiting = [gevent.spawn(lookout.pause, Event(), LONG) for _ in range(20)]
+    probe = probe_at(port)
+    waiting = [gevent.spawn(probe.pause, Event(), LONG) for _ in range(20)]
     port.await_looks(1)
-    looking = lookout._looking
+    looking = probe._probing
     port.await_looks(3)
-    assert lookout._looking is looking is not None
+    assert probe._probing is looking is not None
     gevent.killall(waiting)
     looking.join(timeout=10)
     assert looking.dead
@@ -125,8 +125,8 @@ def test_a_look_that_fails_is_no_news() -> None:
         next(numbers)
         raise RuntimeError("a mistake")
 
-    lookout = lookout_at(fails)
-    waiting = gevent.spawn(lookout.pause, Event(), LONG)
+    probe = probe_at(fails)
+    waiting = gevent.spawn(probe.pause, Event(), LONG)
     wait_for(lambda: next(numbers) > 4)
     assert not waiting.dead
     waiting.kill()
@@ -138,7 +138,7 @@ def test_a_look_that_fails_is_no_news() -> None:
 @pytest.fixture
 def long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """As after many attempts: the next one is far away."""
-    monkeypatch.setattr(subscription, "Backoff", lambda: Backoff(LONG, LONG))
+    monkeypatch.setattr(connection_loop, "Backoff", lambda: Backoff(LONG, LONG))
 
 
 def test_consuming_goes_on_when_the_broker_is_back(
@@ -164,7 +164,7 @@ def goes_on(bench: Bench, server: t.Any) -> None:
     wait_for(lambda: not worker.ready, 30)
     wait_for(lambda: not bench.consumers.broker.is_reachable(), 30)
     # One look at least: what was never seen away does not come back.
-    wait_for(lambda: worker._lookout._away, 30)
+    wait_for(lambda: worker._probe._is_away, 30)
     server.start()
     wait_for(lambda: worker.ready, 30)
     bench.publish("billing", "after")

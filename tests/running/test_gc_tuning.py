@@ -7,7 +7,7 @@ import typing as t
 
 import pytest
 
-from flask_qconsume.running.gc_tuning import look_less_often
+from flask_qconsume.running.gc_tuning import collect_less_often
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def restored() -> t.Iterator[None]:
 
 def test_it_is_looked_for_less_often_and_not_among_what_was_there() -> None:
     gc.set_threshold(700, 11, 12)
-    look_less_often()
+    collect_less_often()
     assert gc.get_threshold()[0] == 10_000
     assert gc.get_freeze_count() > 0
 
@@ -29,6 +29,6 @@ def test_it_is_looked_for_less_often_and_not_among_what_was_there() -> None:
 @pytest.mark.parametrize("first", [0, 50_000])
 def test_who_has_set_it_is_left_alone(first: int) -> None:
     gc.set_threshold(first, 11, 12)
-    look_less_often()
+    collect_less_often()
     assert gc.get_threshold()[0] == first
     assert gc.get_freeze_count() == 0

@@ -8,7 +8,7 @@ import pytest
 
 from flask_qconsume.errors import BrokerRefused
 from flask_qconsume.errors import BrokerUnavailable
-from flask_qconsume.running.outages import OutageLog
+from flask_qconsume.running.outage_log import OutageLog
 
 from ..waiting import wait_for
 from .conftest import Bench

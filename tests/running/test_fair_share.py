@@ -1,4 +1,4 @@
-"""Turns on a real hub: who goes first, and that nobody starves."""
+"""Requests have priority over messages on a shared hub, and starve no consumer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from gevent.event import Event
 from gevent.socket import wait_read
 
-from flask_qconsume.running.fair_share import SLICE
-from flask_qconsume.running.fair_share import Turns
-from flask_qconsume.running.pace import Pace
+from flask_qconsume.running.fair_share import TURN_SECONDS
+from flask_qconsume.running.fair_share import FairShare
+from flask_qconsume.running.fair_share import Pace
 from flask_qconsume.running.worker import Worker
 
 from ..waiting import wait_for
@@ -25,17 +25,17 @@ NEVER = 3600.0
 
 
 @pytest.fixture
-def made() -> Iterator[list[Turns]]:
-    made: list[Turns] = []
+def made() -> Iterator[list[FairShare]]:
+    made: list[FairShare] = []
     yield made
     for turns in made:
         turns.close()
 
 
 @pytest.fixture
-def patient(made: list[Turns]) -> Turns:
+def patient(made: list[FairShare]) -> FairShare:
     """Waits for an idle hub, for as long as it takes."""
-    made.append(Turns(Pace(NEVER, NEVER), share=1e-9))
+    made.append(FairShare(Pace(NEVER, NEVER), share=1e-9))
     return made[-1]
 
 
@@ -77,63 +77,63 @@ def spin(seconds: float) -> None:
         pass
 
 
-def test_whoever_asks_gets_one_turn(patient: Turns) -> None:
+def test_each_request_gets_one_turn(patient: FairShare) -> None:
     called: list[bool] = []
     began = Event()
-    patient.ask(lambda: called.append(patient.over))
-    patient.ask(began.set)
+    patient.request_turn(lambda: called.append(patient.turn_is_over))
+    patient.request_turn(began.set)
     assert called == [], "not before the hub runs"
     assert began.wait(10)
     assert called == [False]
-    assert patient.over
+    assert patient.turn_is_over
 
 
-def test_what_is_ready_goes_first(patient: Turns, site: Site) -> None:
+def test_what_is_ready_goes_first(patient: FairShare, site: Site) -> None:
     seen: list[int] = []
     site.serve(100)
     gevent.sleep(0)
-    patient.ask(lambda: seen.append(site.served))
+    patient.request_turn(lambda: seen.append(site.served))
     wait_for(lambda: seen)
     assert seen == [100]
 
 
 def test_a_site_that_is_never_idle_does_not_starve_it(
-    made: list[Turns], site: Site
+    made: list[FairShare], site: Site
 ) -> None:
-    made.append(Turns(Pace(NEVER, longest=0.05), share=0.02))
+    made.append(FairShare(Pace(NEVER, longest=0.05), share=0.02))
     seen: list[int] = []
     site.serve()
     wait_for(lambda: site.served)
     for _ in range(3):
-        made[0].ask(lambda: seen.append(site.served))
+        made[0].request_turn(lambda: seen.append(site.served))
     wait_for(lambda: len(seen) == 3)
     assert seen[0] > 1
 
 
-def test_a_turn_is_short(patient: Turns, site: Site) -> None:
+def test_a_turn_is_short(patient: FairShare, site: Site) -> None:
     """Requests are served between two that take longer than a turn."""
     seen: list[int] = []
 
     def begin() -> None:
         seen.append(site.served)
         site.serve(site.served + 2)
-        spin(SLICE * 1.5)
+        spin(TURN_SECONDS * 1.5)
 
     for _ in range(3):
-        patient.ask(begin)
+        patient.request_turn(begin)
     wait_for(lambda: len(seen) == 3)
     assert seen == [0, 2, 4]
 
 
-def test_quick_ones_share_a_turn(patient: Turns) -> None:
+def test_quick_ones_share_a_turn(patient: FairShare) -> None:
     seen: list[float] = []
 
     def begin() -> None:
-        seen.append(patient._until)
+        seen.append(patient._turn_until)
         if len(seen) < 5:
-            patient.ask(begin)
+            patient.request_turn(begin)
 
-    patient.ask(begin)
+    patient.request_turn(begin)
     wait_for(lambda: len(seen) == 5)
     assert len(set(seen)) < 5
 
@@ -152,50 +152,111 @@ def _hog() -> None:
         gevent.sleep(0.001)
 
 
-def test_a_late_hub_keeps_turns_apart(made: list[Turns], hog: gevent.Greenlet) -> None:
-    turns = Turns(Pace(target=0.02, longest=0.05), share=0.02)
+def test_a_late_hub_keeps_turns_apart(
+    made: list[FairShare], hog: gevent.Greenlet
+) -> None:
+    turns = FairShare(Pace(target=0.02, longest=0.05), share=0.02)
     made.append(turns)
     counts: list[int] = [0]
 
     def begin() -> None:
         counts[0] += 1
-        turns.ask(begin)
+        turns.request_turn(begin)
 
-    turns.ask(begin)
-    wait_for(lambda: turns.slowed)
+    turns.request_turn(begin)
+    wait_for(lambda: turns.is_slowed)
     at = counts[0]
     wait_for(lambda: counts[0] > at)
     hog.kill()
     wait_for(lambda: turns.pace.pause == 0.0, timeout=60)
 
 
-def test_nothing_is_left_in_the_hub_while_nobody_asks(patient: Turns) -> None:
+def test_nothing_is_left_in_the_hub_while_no_turn_is_requested(
+    patient: FairShare,
+) -> None:
     began = Event()
-    patient.ask(began.set)
+    patient.request_turn(began.set)
     assert began.wait(10)
-    watchers = (patient._idle, patient._latest, patient._probe)
+    watchers = (patient._hub_is_idle, patient._latest, patient._probe)
     wait_for(lambda: not any(watcher.active for watcher in watchers))
+
+
+# -- the pace, in virtual time ------------------------------------------------------
+
+TARGET, LONGEST = 0.01, 0.05
+
+
+def fed(pace: Pace, late: float, times: int) -> list[float]:
+    """Each pause, while the hub is so late."""
+    found = []
+    for _ in range(times):
+        pace.feed(late)
+        found.append(pace.pause)
+    return found
+
+
+@pytest.fixture
+def pace() -> Pace:
+    return Pace(TARGET, LONGEST)
+
+
+def test_it_does_not_pause_while_the_hub_is_in_time(pace: Pace) -> None:
+    assert fed(pace, TARGET * 0.9, 100) == [0.0] * 100
+    assert not pace.is_slowest
+
+
+def test_one_late_turn_is_no_reason_to_pause(pace: Pace) -> None:
+    assert fed(pace, TARGET * 4, 1) == [0.0]
+    assert fed(pace, 0.0, 50) == [0.0] * 50
+
+
+def test_the_later_the_longer_up_to_the_longest(pace: Pace) -> None:
+    pauses = fed(pace, TARGET * 2, 60)
+    assert pauses == sorted(pauses)
+    steps = [b / a for a, b in zip(pauses, pauses[1:], strict=False) if a]
+    assert max(steps) < 1.5, "no jumps"
+    assert pauses[-1] == LONGEST
+    assert pace.is_slowest
+
+
+def test_it_comes_back_to_none_when_the_hub_is_in_time_again(pace: Pace) -> None:
+    fed(pace, TARGET * 2, 60)
+    pauses = fed(pace, 0.0, 60)
+    assert pauses[:5] != [0.0] * 5, "not at once"
+    assert pauses[-1] == 0.0
+    assert not pace.is_slowest
+
+
+def test_it_settles_where_what_it_begins_makes_the_hub_late(pace: Pace) -> None:
+    """A hub that is late by what is begun: the more pauses, the less late."""
+    seen = []
+    for _ in range(2_000):
+        late = 0.03 / (1 + pace.pause / 0.002)
+        pace.feed(late)
+        seen.append(late)
+    assert pace.pause < LONGEST
+    assert sum(seen[-500:]) / 500 == pytest.approx(TARGET, rel=0.2)
 
 
 # -- with handlers ------------------------------------------------------------------
 
 
 def steps_with(**config: t.Any) -> list[int]:
-    """How many messages were begun between two turns of somebody else's timer."""
+    """How many messages were begun between two turns of another greenlet's timer."""
     bench = Bench(QCONSUME_PREFETCH=500, **config)
     begun: list[int] = []
 
     @bench.qconsume.consumer("work")
     def work(body: t.Any) -> None:
         begun.append(body)
-        spin(SLICE)
+        spin(TURN_SECONDS)
 
     bench.consumers.publish_many([("work", number) for number in range(300)])
     worker = Worker(bench.app, beside_web=True)
     worker.start()
     seen = [0]
     while len(begun) < 300:
-        gevent.sleep(SLICE)
+        gevent.sleep(TURN_SECONDS)
         seen.append(len(begun))
     assert worker.stop()
     return [after - before for before, after in zip(seen, seen[1:], strict=False)]

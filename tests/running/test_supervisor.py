@@ -103,7 +103,7 @@ logging.getLogger("flask_qconsume").addHandler(Blocked())
 """
 
 #: Prints each verdict about the children as it is told.
-TELL = "supervisor.tell(lambda told: print(told.to_json(), flush=True))"
+TELL = "supervisor.add_outlet(lambda told: print(told.to_json(), flush=True))"
 
 
 class Supervised(Commands):
@@ -248,7 +248,7 @@ def test_one_that_does_not_come_up_is_told(supervised: Supervised) -> None:
     child = "print('hangs', os.getpid(), flush=True)\ncontrol.recv(1)\n"
     with supervised.begin(child, count=1) as parent:
         parent.wait_for("hangs")
-        parent.wait_for("s ago and does not run consumers yet: what it imports")
+        parent.wait_for("s ago and does not run consumers yet: importing the")
         assert parent.output.count("ERROR:flask_qconsume.processes:process ") == 1
         assert parent.end() == 0
         assert '{"live": false, "ready": false, "wrong": ["process ' in parent.output

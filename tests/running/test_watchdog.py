@@ -27,14 +27,15 @@ from flask_qconsume.broker.link import Lane
 from flask_qconsume.message import Outgoing
 from flask_qconsume.native_threads import Latch
 from flask_qconsume.native_threads import NativeThread
-from flask_qconsume.running import subscription
+from flask_qconsume.running import connection_loop
+from flask_qconsume.running import processing
 from flask_qconsume.running.backoff import Backoff
-from flask_qconsume.running.health import watchdog as watch
+from flask_qconsume.running.health import watchdog
 from flask_qconsume.running.health.endpoint import Endpoint
 from flask_qconsume.running.health.reporters import HealthFile
-from flask_qconsume.running.health.reporters import Report
 from flask_qconsume.running.health.reporters import Systemd
 from flask_qconsume.running.health.verdict import Verdict
+from flask_qconsume.running.process.parent import Parent
 from flask_qconsume.running.sockets import listen
 from flask_qconsume.running.worker import Worker
 
@@ -47,9 +48,9 @@ from .outage import play_outages
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        watch.Watch, "__init__", _with_short_interval(watch.Watch.__init__)
+        watchdog.Watchdog, "__init__", _with_short_interval(watchdog.Watchdog.__init__)
     )
-    monkeypatch.setattr(subscription, "Backoff", lambda: Backoff(0.01, 0.05))
+    monkeypatch.setattr(connection_loop, "Backoff", lambda: Backoff(0.01, 0.05))
 
 
 def _with_short_interval(init: t.Any) -> t.Any:
@@ -57,11 +58,11 @@ def _with_short_interval(init: t.Any) -> t.Any:
 
 
 def kinds(worker: Worker) -> list[str]:
-    return [trouble.kind for trouble in worker.watch.verdict.troubles]
+    return [problem.kind for problem in worker.watchdog.verdict.problems]
 
 
 def is_fine(worker: Worker) -> bool:
-    return worker.watch.verdict == Verdict(live=True, ready=True)
+    return worker.watchdog.verdict == Verdict(live=True, ready=True)
 
 
 def spin(seconds: float) -> None:
@@ -81,8 +82,8 @@ def test_a_worker_is_ready_until_its_stop(bench: Bench) -> None:
     wait_for(lambda: is_fine(worker))
     worker.quiet()
     wait_for(lambda: "stopping" in kinds(worker))
-    assert worker.watch.verdict.live is True
-    assert worker.watch.verdict.ready is False
+    assert worker.watchdog.verdict.live is True
+    assert worker.watchdog.verdict.ready is False
     assert worker.stop() is True
 
 
@@ -91,9 +92,12 @@ def test_a_broker_that_is_away_leaves_it_live(bench: Bench) -> None:
     broker = play_outages(bench)
     broker.down()
     worker = bench.start()
-    wait_for(lambda: worker.watch.verdict.troubles)
+    wait_for(lambda: worker.watchdog.verdict.problems)
     assert kinds(worker) == ["disconnected", "disconnected"]
-    assert (worker.watch.verdict.live, worker.watch.verdict.ready) == (True, False)
+    assert (worker.watchdog.verdict.live, worker.watchdog.verdict.ready) == (
+        True,
+        False,
+    )
     broker.up()
     wait_for(lambda: is_fine(worker))
 
@@ -110,7 +114,7 @@ def test_a_blocked_hub_is_noticed_while_it_is_blocked(
 
     worker = bench.start()
     wait_for(lambda: is_fine(worker))
-    worker.watch.tell(seen.append)
+    worker.watchdog.add_outlet(seen.append)
     bench.publish("billing")
     wait_for(lambda: worker.subscriptions[0].counts["ack"] == 1)
     wait_for(lambda: is_fine(worker))
@@ -118,7 +122,7 @@ def test_a_blocked_hub_is_noticed_while_it_is_blocked(
 
     blocked = [verdict for verdict in seen if not verdict.live]
     assert len(blocked) > 3
-    assert "in 'spin'" in blocked[0].troubles[0].text
+    assert "in 'spin'" in blocked[0].problems[0].text
     (logged,) = said(caplog, "The stack:")
     assert "spin(0.6)" in logged
     assert "while time.monotonic() < until" in logged
@@ -140,8 +144,8 @@ def test_messages_that_wait_while_nothing_is_read_are_noticed(
     wait_for(lambda: done == [0])  # By the read that was waiting already.
     bench.publish("billing", 1)
     bench.publish("billing", 2)
-    wait_for(lambda: "hungry" in kinds(worker))
-    assert worker.watch.verdict.live is False
+    wait_for(lambda: "starved" in kinds(worker))
+    assert worker.watchdog.verdict.live is False
     wait_for(lambda: said(caplog, "bill: connected, but it has read nothing"))
     gevent.sleep(0.1)
     assert len(said(caplog, "bill: connected, but it has read nothing")) == 1
@@ -163,20 +167,22 @@ def test_a_lane_of_suspects_is_told_its_length_and_age(
 
     broker = play_outages(bench)
     worker = bench.start()
-    wait_for(lambda: [lane.waiting for lane in worker.watch.verdict.lanes] == [0])
+    wait_for(lambda: [lane.waiting for lane in worker.watchdog.verdict.suspects] == [0])
     now = time.time()
     for age in (0.5, 0.4, 0.3):
         since = {headers.SUSPECTED_AT: now - age}
         suspect = Outgoing("billing.suspects", b"1", headers=since)
         assert broker.publish([suspect], 5.0) == [None]
-    wait_for(lambda: [lane.waiting for lane in worker.watch.verdict.lanes] == [2])
+    wait_for(lambda: [lane.waiting for lane in worker.watchdog.verdict.suspects] == [2])
     wait_for(lambda: "suspects" in kinds(worker))
-    (lane,) = worker.watch.verdict.lanes
+    (lane,) = worker.watchdog.verdict.suspects
     assert 0.6 <= t.cast(float, lane.oldest) < 60
-    assert (worker.watch.verdict.live, worker.watch.verdict.ready) == (True, True)
+    assert (worker.watchdog.verdict.live, worker.watchdog.verdict.ready) == (True, True)
     wait_for(lambda: said(caplog, "bill: a suspect in 'billing.suspects' has been"))
     go.set()
-    wait_for(lambda: [lane[1:] for lane in worker.watch.verdict.lanes] == [(0, None)])
+    wait_for(
+        lambda: [lane[1:] for lane in worker.watchdog.verdict.suspects] == [(0, None)]
+    )
     wait_for(lambda: said(caplog, "Over: bill: a suspect in 'billing.suspects'"))
     assert len(said(caplog, "bill: a suspect in 'billing.suspects' has been")) == 2
     assert broker.read_suspects(
@@ -196,7 +202,7 @@ def test_a_settler_that_is_stuck_is_noticed(bench: Bench) -> None:
     link.ack = lambda deliveries: (stuck.wait(), ack(deliveries))  # type: ignore[method-assign]
     bench.publish("billing")
     wait_for(lambda: "unsettled" in kinds(worker))
-    assert worker.watch.verdict.live is False
+    assert worker.watchdog.verdict.live is False
     stuck.set()
     wait_for(lambda: is_fine(worker))
 
@@ -219,10 +225,10 @@ def test_a_broker_that_takes_no_dead_letters_is_shown_and_leaves_it_live(
     worker = bench.start()
     bench.publish("billing")
     wait_for(lambda: "unsettled" in kinds(worker))
-    verdict = worker.watch.verdict
+    verdict = worker.watchdog.verdict
     assert (verdict.live, verdict.ready) == (True, True) or not worker.subscriptions[
         0
-    ].puts_off
+    ].settler.retries_forwards
     broker.is_full = False
     wait_for(lambda: is_fine(worker))
 
@@ -230,7 +236,7 @@ def test_a_broker_that_takes_no_dead_letters_is_shown_and_leaves_it_live(
 def test_a_handler_that_outlives_its_limit_is_shown(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscription, "OVERDUE", 0.1)
+    monkeypatch.setattr(processing, "OVERDUE_SECONDS", 0.1)
     go = Event()
 
     @bench.qconsume.consumer("billing", timeout=0.05, concurrency=2, retry=None)
@@ -241,10 +247,10 @@ def test_a_handler_that_outlives_its_limit_is_shown(
 
     worker = bench.start()
     bench.publish("billing", 1)
-    wait_for(lambda: "late" in kinds(worker))
-    assert worker.watch.verdict.live is True
+    wait_for(lambda: "overdue" in kinds(worker))
+    assert worker.watchdog.verdict.live is True
     bench.publish("billing", 2)
-    wait_for(lambda: not worker.watch.verdict.live)
+    wait_for(lambda: not worker.watchdog.verdict.live)
     go.set()
     wait_for(lambda: is_fine(worker))
 
@@ -273,11 +279,11 @@ def test_consumers_that_give_way_to_the_site_for_long_are_shown(
     serving = gevent.spawn(site)
     bench.publish("billing")
     wait_for(lambda: "slowed" in kinds(worker), timeout=60)
-    assert (worker.watch.verdict.live, worker.watch.verdict.ready) == (True, True)
+    assert (worker.watchdog.verdict.live, worker.watchdog.verdict.ready) == (True, True)
     over.set()
     serving.join()
     wait_for(lambda: is_fine(worker))
-    wait_for(lambda: said(caplog, "Over: Messages have been begun at the least pace"))
+    wait_for(lambda: said(caplog, "Over: Messages have been begun at the slowest pace"))
     (record,) = (r for r in caplog.records if "QCONSUME_LEAST_SHARE" in r.getMessage())
     assert record.levelno == logging.WARNING
 
@@ -286,11 +292,11 @@ def test_a_supervisor_that_ended_by_an_error_is_noticed(bench: Bench) -> None:
     bench.qconsume.add_consumer("billing", print, name="bill")
     worker = bench.start()
     wait_for(lambda: is_fine(worker))
-    supervisor = worker.subscriptions[0]._supervisor
+    supervisor = worker.subscriptions[0].connection._greenlet
     assert supervisor is not None
     supervisor.end()
     wait_for(lambda: "ended" in kinds(worker))
-    assert worker.watch.verdict.live is False
+    assert worker.watchdog.verdict.live is False
 
 
 def test_who_cannot_be_told_is_logged_once(
@@ -304,7 +310,7 @@ def test_who_cannot_be_told_is_logged_once(
 
     bench.qconsume.add_consumer("billing", print, name="bill")
     worker = bench.start()
-    worker.watch.tell(told)
+    worker.watchdog.add_outlet(told)
     wait_for(lambda: len(tried) > 3)
     wait_for(lambda: said(caplog, "the disk is full"))
     assert len(said(caplog, "the disk is full")) == 1
@@ -507,19 +513,19 @@ def test_nobody_is_told_where_there_is_no_systemd() -> None:
 def test_a_report_that_does_not_fit_follows_later() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        report = Report(ours.fileno())
-        while not report._rest:
-            report(LIVE)
+        parent = Parent(ours, None)
+        while not parent._rest:
+            parent.report(LIVE)
         received = b""
         theirs.setblocking(False)
-        while b"\n" not in received[-1:] or report._rest:
+        while b"\n" not in received[-1:] or parent._rest:
             try:
                 received += theirs.recv(100_000)
             except BlockingIOError:
-                report(LIVE)
+                parent.report(LIVE)
         lines = received.decode().splitlines()
     assert {Verdict.from_json(line) for line in lines} == {LIVE}
 
 
 def test_logging_is_left_as_it_was() -> None:
-    assert logging.getLogger("flask_qconsume.watch").handlers == []
+    assert logging.getLogger("flask_qconsume.watchdog").handlers == []

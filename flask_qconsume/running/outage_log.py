@@ -1,8 +1,7 @@
-"""Outages in the log: a line for all consumers of a worker, then one now and then.
+"""Logs outages: one line for all consumers of a worker, then a reminder now and then.
 
 The subscriptions of a worker lose their connections at the same moment, and try again
-for as long as it takes. What all of them meet with is one outage, whichever of them
-tells of it first.
+until they are connected. The same failure of several subscriptions is one outage.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ from ..text import pluralize
 
 logger = get_logger("flask_qconsume.outages")
 
-#: Seconds from the first line of an outage to the second, and from then on the longest.
-_FIRST, _LONGEST = 10.0, 600.0
+#: Seconds from the first line of an outage to the second one; they double from then on,
+#: up to the second figure.
+_FIRST_INTERVAL, _LONGEST_INTERVAL = 10.0, 600.0
 
 
 class _Outage:
@@ -29,21 +29,21 @@ class _Outage:
     def __init__(self, now: float) -> None:
         self.began = now
         self.subscriptions: set[str] = set()
-        self._next, self._interval = now, _FIRST
+        self._next, self._interval = now, _FIRST_INTERVAL
 
     def is_due(self, now: float) -> bool:
-        """Whether it is time for a line; the next one comes after twice the time."""
+        """Whether to log a line now; the next one follows after twice the time."""
         if now < self._next:
             return False
         self._next = now + self._interval
-        self._interval = min(2 * self._interval, _LONGEST)
+        self._interval = min(2 * self._interval, _LONGEST_INTERVAL)
         return True
 
 
 class OutageLog:
     """Logs why subscriptions of one worker are not connected.
 
-    Lines that say nothing new have the level DEBUG.
+    Lines that repeat a known outage have the level DEBUG, except for the reminders.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,9 +54,9 @@ class OutageLog:
         """Log that a subscription has lost its connection, or did not get one.
 
         :param subscription: Its name.
-        :param text: What has happened, and what it does now.
+        :param text: The failure, and what the subscription does now.
         """
-        now, cause = self._clock(), _cause(error)
+        now, cause = self._clock(), _find_cause(error)
         self._leave(subscription, but=cause)
         outage = self._outages.setdefault(cause, _Outage(now))
         outage.subscriptions.add(subscription)
@@ -67,7 +67,7 @@ class OutageLog:
             subscription,
             text,
             escape(error),
-            _so_far(outage, now),
+            _describe_extent(outage, now),
             exc_info=error if is_due and not isinstance(error, BrokerError) else None,
         )
 
@@ -77,7 +77,7 @@ class OutageLog:
             logger.warning("Connected again after %.0f s", self._clock() - outage.began)
 
     def _leave(self, subscription: str, but: str = "") -> list[_Outage]:
-        """Take a subscription out of its outages; those that end by that."""
+        """Take a subscription out of its outages; the outages that end by that."""
         for cause, outage in self._outages.items():
             if cause != but:
                 outage.subscriptions.discard(subscription)
@@ -85,14 +85,14 @@ class OutageLog:
         return [self._outages.pop(cause) for cause in over]
 
 
-def _cause(error: BaseException) -> str:
-    """Tells what all subscriptions meet with from what befalls one of them."""
+def _find_cause(error: BaseException) -> str:
+    """A key that is the same for all failures of one outage."""
     if isinstance(error, BrokerUnavailable):
         return "unavailable"
     return f"{type(error).__name__}: {escape(error)}"
 
 
-def _so_far(outage: _Outage, now: float) -> str:
+def _describe_extent(outage: _Outage, now: float) -> str:
     if now == outage.began:
         return ""
     number = pluralize(len(outage.subscriptions), "connection")

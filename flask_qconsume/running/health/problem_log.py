@@ -1,0 +1,32 @@
+"""Logs each problem once when it begins, and once when it is over."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from .verdict import Problem
+
+
+class ProblemLog:
+    """Remembers which problems have been logged."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._known: dict[tuple[str, str], Problem] = {}
+
+    def note(self, problem: Problem) -> bool:
+        """Note that the caller logs a problem; whether it had not been logged yet."""
+        is_new = problem.key not in self._known
+        self._known[problem.key] = problem
+        return is_new
+
+    def update(self, problems: Iterable[Problem]) -> None:
+        """Log the problems that have begun, or are over, since the last call."""
+        known, self._known = self._known, {p.key: p for p in problems if p.logged}
+        for key, problem in self._known.items():
+            if key not in known:
+                self._logger.log(problem.level, "%s", problem.text)
+        for key, problem in known.items():
+            if key not in self._known:
+                self._logger.warning("Over: %s", problem.text.partition(". ")[0])

@@ -1,0 +1,119 @@
+"""Collects the facts about one subscription, on the hub."""
+
+from __future__ import annotations
+
+import time
+
+from ...broker import headers
+from ...broker.base import SuspectsStatus
+from ...broker.link import PARKED_RETRY_SECONDS
+from ...broker.link import Lane
+from ...logs import get_logger
+from ..subscription import Subscription
+from .condition_timer import ConditionTimer
+from .facts import HealthLimits
+from .facts import SubscriptionFacts
+from .starvation import ANSWERS
+from .starvation import Starvation
+from .verdict import SuspectBacklog
+from .verdict import find_largest
+
+logger = get_logger("flask_qconsume.watchdog")
+
+
+class SubscriptionCheck:
+    """Looks at one subscription regularly, and remembers how long its states last.
+
+    :param interval: Seconds between two looks.
+    """
+
+    def __init__(
+        self, subscription: Subscription, limits: HealthLimits, interval: float
+    ) -> None:
+        self._subscription = subscription
+        self._settling = ConditionTimer(interval)
+        self._stuck = ConditionTimer(interval)
+        self._starvation = Starvation(limits.stalled)
+        self._is_of_suspects = subscription.lane is Lane.SUSPECTS
+        self._ask_interval = limits.stalled / ANSWERS
+        self._asked_at = time.monotonic()
+        self._waiting: int | None = None
+        self._oldest: float | None = None
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is time to ask the broker how many messages wait.
+
+        That is when the subscription is idle. In a lane of suspects it is always so,
+        since a backlog builds up there while a single message is handled.
+        """
+        reader = self._subscription.connection.reader
+        received = 0 if reader is None else reader.received
+        idle = self._subscription.connected and self._is_idle()
+        starves = self._starvation.look(now, received, idle)
+        overdue = now - self._asked_at >= self._ask_interval
+        return starves or (self._is_of_suspects and overdue)
+
+    def ask(self) -> None:
+        """Ask the broker how many messages wait; may wait for the answer."""
+        try:
+            found: SuspectsStatus | None = self._subscription.count_waiting()
+        except Exception as error:
+            # An ill broker is reported by the connections that need it.
+            logger.debug("Cannot count '%s': %s", self._subscription.queue, error)
+            found = None
+        self._asked_at = time.monotonic()
+        if found is None:
+            self._waiting = self._oldest = None
+            self._starvation.note_backlog(self._asked_at, 0)
+            return
+        self._waiting, self._oldest = found.waiting, _find_age(found.since)
+        if self._is_idle():
+            self._starvation.note_backlog(self._asked_at, found.waiting)
+
+    def collect(self) -> SubscriptionFacts:
+        """The facts at this moment; to be called at each look."""
+        subscription = self._subscription
+        settler, processing = subscription.settler, subscription.processing
+        settling, stuck = settler.settling, processing.handlers.stuck
+        return SubscriptionFacts(
+            name=subscription.name,
+            queue=subscription.queue,
+            connected=subscription.connected,
+            tended=subscription.connection.is_running and settler.is_running,
+            timeout=subscription.consumer.timeout,
+            overdue=processing.overdue,
+            concurrency=processing.concurrency,
+            unsettled=len(settling),
+            unsettled_for=self._settling.look(settling),
+            retries_forwards=settler.retries_forwards,
+            parks=time.monotonic() - settler.parked_at < 2 * PARKED_RETRY_SECONDS,
+            stuck_for=self._stuck.look([] if stuck is None else [stuck]),
+            starved_for=self._starvation.seconds,
+            backlog=self._starvation.backlog,
+            suspects=self._find_suspects() if self._is_of_suspects else None,
+        )
+
+    def _is_idle(self) -> bool:
+        """Whether it has no message in hand, and should receive those that wait."""
+        subscription = self._subscription
+        handlers, reader = (
+            subscription.processing.handlers,
+            subscription.connection.reader,
+        )
+        busy = handlers.busy or handlers.waiting or subscription.processing.held
+        may_starve = reader is not None and reader.link.may_starve
+        return not (busy or may_starve or subscription.settler.settling)
+
+    def _find_suspects(self) -> SuspectBacklog:
+        # A message that waited at the last answer may be handled by now, so the age
+        # that the broker reported does not grow with time.
+        in_hand = (each.message for each in self._subscription.connection.unsettled)
+        oldest = find_largest(
+            _find_age(headers.find_oldest_suspect(in_hand)), self._oldest
+        )
+        return SuspectBacklog(self._subscription.consumer.name, self._waiting, oldest)
+
+
+def _find_age(since: float | None) -> float | None:
+    # The clock of the host that wrote the time may be ahead of this one's.
+    return None if since is None else max(0.0, time.time() - since)

@@ -1,0 +1,103 @@
+"""The first decision about a delivery: to its handler, or settled without it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from ..broker import headers
+from ..broker.link import Delivery
+from ..broker.link import Forward
+from ..broker.link import Lane
+from ..logs import get_logger
+from ..registration.consumer import Consumer
+from ..settings import Settings
+from ..text import escape
+from .handlers import Handlers
+from .redeliveries import RedeliveryMemory
+from .settler import Settler
+from .suspects import triage
+
+logger = get_logger("flask_qconsume.subscription")
+
+
+class Intake:
+    """Passes deliveries to the handlers, except those that must not be handled.
+
+    These are dead letters that waited outside of their queue, messages that this
+    process has handled or is handling, and suspects.
+
+    :param name: The subscription's, for log lines.
+    :param counts: Numbers of messages by outcome; suspects are counted here.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        consumer: Consumer,
+        lane: Lane,
+        settings: Settings,
+        handlers: Handlers,
+        settler: Settler,
+        memory: RedeliveryMemory,
+        counts: Counter[str],
+    ) -> None:
+        self._name = name
+        self._consumer = consumer
+        self._lane = lane
+        self._settings = settings
+        self._handlers = handlers
+        self._settler = settler
+        self._memory = memory
+        self._counts = counts
+        #: Set at the stop: deliveries then wait, unsettled, for the link to be closed.
+        self.closed = False
+
+    def receive(self, deliveries: Sequence[Delivery]) -> None:
+        """Take over deliveries that were read."""
+        if not self.closed:
+            self._handlers.put(filter(self._is_to_be_handled, deliveries))
+
+    def _is_to_be_handled(self, delivery: Delivery) -> bool:
+        """Whether a delivery goes to a handler; if not, it is dealt with here."""
+        if headers.PARKED in delivery.message.headers:
+            self._settler.forward(self._to_dead_letters(delivery))
+            return False
+        if not delivery.message.redelivered and not self._memory:
+            return True
+        if self._handlers.running.adopt(delivery) or self._settle_as_known(delivery):
+            return False
+        forward = self._triage(delivery)
+        if forward is None:
+            return True
+        self._counts["suspect"] += 1
+        if forward.lane is Lane.DEAD:
+            logger.error(
+                "%s: message %s is a dead letter: %s",
+                self._name,
+                escape(delivery.message.id),
+                forward.headers[headers.REASON],
+            )
+        self._settler.forward(forward)
+        return False
+
+    def _to_dead_letters(self, delivery: Delivery) -> Forward:
+        """Send a dead letter on to its queue, which refused it before."""
+        kept = dict(delivery.message.headers)
+        del kept[headers.PARKED]
+        ttl = self._settings.dead_letter_ttl
+        return Forward(delivery, Lane.DEAD, kept, expires=ttl)
+
+    def _settle_as_known(self, delivery: Delivery) -> bool:
+        """Settle a message that was handled before its connection was lost."""
+        settlement = self._memory.take_settlement(delivery)
+        if isinstance(settlement, Forward):
+            self._settler.forward(settlement)
+        elif settlement is not None:
+            self._settler.ack(settlement)
+        return settlement is not None
+
+    def _triage(self, delivery: Delivery) -> Forward | None:
+        if self._memory.take_unsettled(delivery):
+            return None
+        return triage(delivery, self._lane, self._consumer, self._settings)

@@ -1,0 +1,188 @@
+"""Handles the messages of one subscription, and turns outcomes into settlements."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from ..broker import headers
+from ..broker.link import Delivery
+from ..broker.link import Forward
+from ..broker.link import Lane
+from ..errors import HandlerTimeout
+from ..errors import Interrupted
+from ..handling.dispatch import dispatch
+from ..handling.result import Result
+from ..logs import get_logger
+from ..outcomes import Ack
+from ..outcomes import Reject
+from ..outcomes import Retry
+from ..registration.consumer import Consumer
+from ..text import escape
+from .delayed_items import DelayedItems
+from .handlers import Handlers
+from .settler import Settler
+from .time_limits import TimeLimits
+from .worker_context import WorkerContext
+
+logger = get_logger("flask_qconsume.subscription")
+
+#: Retries with a delay of fewer seconds are held in this process: the steps of a
+#: broker's delays are coarser.
+HELD_HERE_SECONDS = 1.0
+
+#: Seconds beyond its time limit after which a handler that ignores it is given up.
+OVERDUE_SECONDS = 10.0
+
+
+class Processing:
+    """Handles deliveries, and settles each as its outcome says.
+
+    :param name: The subscription's, for log lines.
+    :param concurrency: How many messages are handled at once.
+    :param let_go: Told each delivery that needs no settlement any more.
+    :param counts: Numbers of messages by outcome.
+    :param before_handling: Called before each message, unless ``None``; may wait.
+    """
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        name: str,
+        consumer: Consumer,
+        concurrency: int,
+        settler: Settler,
+        let_go: Callable[[Delivery], None],
+        counts: Counter[str],
+        before_handling: Callable[[], None] | None,
+    ) -> None:
+        self.concurrency = concurrency
+        self.handlers = Handlers(
+            name, concurrency, self._handle, self._apply, let_go, context.fair_share
+        )
+        #: Messages that are handled again in less than a second.
+        self.held = DelayedItems(self._handle_again)
+        self._app = context.app
+        self._stopping = context.stopping
+        self._settings = context.settings
+        self._name = name
+        self._consumer = consumer
+        self._settler = settler
+        self._let_go = let_go
+        self._counts = counts
+        self._before_handling = before_handling
+        self._limits = TimeLimits()
+        self._quiet = False
+
+    @property
+    def overdue(self) -> int:
+        """How many handlers are far beyond their time limit and do not end."""
+        return self.handlers.running.count_overdue(self._allowed_seconds)
+
+    def quiet(self) -> list[Delivery]:
+        """Begin no more messages; the deliveries that no handler has started."""
+        self._quiet = True
+        self.held.clear()
+        return self.handlers.clear()
+
+    def stop(self) -> None:
+        """End the greenlets of the handlers as they become free."""
+        self.handlers.stop()
+        self._limits.close()
+
+    def give_up_overdue(self) -> None:
+        """Leave alone the handlers that ignore their time limit; settle for them."""
+        for delivery in self.handlers.give_up_overdue(self._allowed_seconds):
+            logger.error(
+                "%s: the handler of message %s ignores its time limit of %g s. It is"
+                " left alone, and the message goes to its retry policy. Let the handler"
+                " pass on 'HandlerTimeout'.",
+                self._name,
+                escape(delivery.message.id),
+                self._consumer.timeout,
+            )
+            error = HandlerTimeout(self._consumer.timeout)
+            self._apply(delivery, self._apply_retry_policy(delivery, error))
+
+    @property
+    def _allowed_seconds(self) -> float:
+        return self._consumer.timeout + OVERDUE_SECONDS
+
+    # -- from a delivery to its outcome -----------------------------------------------
+
+    def _handle(self, delivery: Delivery) -> Result:
+        try:
+            if self._before_handling is not None:
+                self._before_handling()
+            return dispatch(
+                self._app,
+                self._consumer,
+                delivery.message,
+                limit=self._limits,
+                stopping=self._stopping,
+            )
+        except Interrupted:
+            raise
+        except BaseException as error:
+            # Other code threw it into this greenlet, before or after the handler ran.
+            return self._apply_retry_policy(delivery, error)
+
+    def _apply_retry_policy(self, delivery: Delivery, error: BaseException) -> Result:
+        """The retry policy's result for an error from outside of the handler."""
+        outcome = self._consumer.retry.decide(delivery.message.attempt, error)
+        return Result(outcome, error)
+
+    # -- from the outcome to a settlement ---------------------------------------------
+
+    def _apply(self, delivery: Delivery, result: Result) -> None:
+        outcome = result.outcome
+        if isinstance(outcome, Retry):
+            self._counts["retry"] += 1
+            self._retry(delivery, outcome.delay or 0.0)
+        elif isinstance(outcome, Reject):
+            self._counts["reject"] += 1
+            self._settler.forward(self._to_dead_letters(delivery, outcome, result))
+        else:
+            self._counts["ack" if isinstance(outcome, Ack) else "drop"] += 1
+            self._settler.ack(delivery)
+
+    def _retry(self, delivery: Delivery, delay: float) -> None:
+        attempt = delivery.message.attempt + 1
+        if delivery.link.keeps_order:
+            self._postpone(delivery, attempt, delay)
+            return
+        if delay < HELD_HERE_SECONDS and not self._quiet:
+            self._hold(delivery, attempt, delay)
+            return
+        changed = headers.make_retry_headers(delivery.message, attempt)
+        self._settler.forward(Forward(delivery, Lane.MAIN, changed, delay=delay))
+
+    def _postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
+        """Leave the retry to the link, which holds back the messages behind it."""
+        if not delivery.stale:
+            delivery.link.postpone(delivery, attempt, delay)
+        self._let_go(delivery)
+
+    def _hold(self, delivery: Delivery, attempt: int, delay: float) -> None:
+        """Keep the message in this process, unsettled, for less than a second."""
+        delivery.message = dataclasses.replace(delivery.message, attempt=attempt)
+        self.held.add(delivery, delay)
+
+    def _handle_again(self, delivery: Delivery) -> None:
+        self.handlers.put([delivery])
+
+    def _to_dead_letters(
+        self, delivery: Delivery, outcome: Reject, result: Result
+    ) -> Forward:
+        changed = headers.make_dead_letter_headers(
+            delivery.message,
+            self._consumer.name,
+            self._consumer.queue,
+            outcome.reason,
+            result.error,
+            time.time(),
+        )
+        ttl = self._settings.dead_letter_ttl
+        return Forward(delivery, Lane.DEAD, changed, expires=ttl)
