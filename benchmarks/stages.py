@@ -53,15 +53,15 @@ def context(count: int) -> Callable[[], None]:
 def arrival(count: int) -> Callable[[], None]:
     """A delivery of RabbitMQ's, from the bytes to a message."""
     from flask_qconsume.brokers.rabbitmq.amqp import frames as frames
-    from flask_qconsume.brokers.rabbitmq.incoming import delivered
+    from flask_qconsume.brokers.rabbitmq.incoming import convert_delivery
 
     data = _delivery()
 
     def run() -> None:
         for _ in range(count):
-            found = frames.delivery_at(data, 0, 1)
+            found = frames.parse_delivery_at(data, 0, 1)
             assert found is not None
-            delivered(found, "bench")
+            convert_delivery(found, "bench")
 
     return run
 
@@ -88,7 +88,9 @@ def _delivery() -> bytes:
     )
     properties = message._serialize_properties()
     method = names + b"\x08qconsume\x05bench"
-    return b"".join(frames.publish(1, method, properties, BODY, frame_max=131_072))
+    return b"".join(
+        frames.build_publish(1, method, properties, BODY, frame_max=131_072)
+    )
 
 
 def decoding(count: int) -> Callable[[], None]:
@@ -156,13 +158,15 @@ def departure(count: int) -> Callable[[], None]:
     """What is published, composed and written as RabbitMQ's frames."""
     from flask_qconsume.broker.compose import compose
     from flask_qconsume.broker.properties import encode_outgoing
-    from flask_qconsume.brokers.rabbitmq.pending_publish import Parcel
+    from flask_qconsume.brokers.rabbitmq.pending_publish import PendingPublish
 
     def run() -> None:
         for _ in range(count):
             message = compose("shop", _JOB.queue, BODY, **JSON)
             names = {"exchange": "shop", "routing_key": _JOB.queue}
-            Parcel(encode_outgoing(message), message.body, **names).frames(1, 131_072)
+            PendingPublish(
+                encode_outgoing(message), message.body, **names
+            ).build_frames(1, 131_072)
 
     return run
 

@@ -24,7 +24,7 @@ from flask_qconsume.broker.compose import OPTIONS
 from flask_qconsume.broker.compose import compose
 from flask_qconsume.broker.compose import make_unroutable_error
 from flask_qconsume.broker.properties import encode_outgoing
-from flask_qconsume.brokers.rabbitmq.amqp.properties import written as amqp_written
+from flask_qconsume.brokers.rabbitmq.amqp.properties import encode_properties
 from flask_qconsume.brokers.redis.json_values import encode_json
 from flask_qconsume.formats.table import Formats
 from flask_qconsume.message import Outgoing
@@ -151,7 +151,7 @@ WRITABLE: list[t.Any] = [
 def test_what_amqp_and_json_can_write_may_be_a_header(value: t.Any) -> None:
     message = composed(headers={"h": value})
     assert message.headers["h"] == value
-    assert amqp_written(encode_outgoing(message))
+    assert encode_properties(encode_outgoing(message))
     assert encode_json(encode_outgoing(message))
 
 

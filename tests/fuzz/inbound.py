@@ -22,10 +22,10 @@ from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.brokers.kafka import records
-from flask_qconsume.brokers.rabbitmq import forwarding as copies
-from flask_qconsume.brokers.rabbitmq import incoming as arrivals
+from flask_qconsume.brokers.rabbitmq import forwarding
+from flask_qconsume.brokers.rabbitmq import incoming
 from flask_qconsume.brokers.rabbitmq.amqp import frames as frames
-from flask_qconsume.brokers.rabbitmq.pending_publish import Parcel
+from flask_qconsume.brokers.rabbitmq.pending_publish import PendingPublish
 from flask_qconsume.brokers.redis_lists import envelope
 from flask_qconsume.brokers.redis_streams import entries
 from flask_qconsume.errors import UndecodableMessage
@@ -47,7 +47,7 @@ def rabbitmq(data: bytes) -> None:
     names = [taps.text() for _ in range(2)]
     header = struct.pack(">HHQ", 60, 0, 1) + streams.properties(taps)
     found = frames.BasicDeliver("tag", 1, False, *names, header, taps.piece(), 0)
-    _check(arrivals.delivered(found, QUEUE), _by_rabbitmq)
+    _check(incoming.convert_delivery(found, QUEUE), _by_rabbitmq)
 
 
 def redis(data: bytes) -> None:
@@ -177,21 +177,21 @@ def _written(text: str | None) -> str | None:
 def _by_rabbitmq(message: Message, headers: Mapping[str, t.Any]) -> Message:
     delivery = Delivery(t.cast(t.Any, None), 1, message)
     plan = QueuePlan(QUEUE, "c", "quorum", ())
-    parcel = copies.forwarded(
+    pending = forwarding.build_forward(
         Forward(delivery, Lane.SUSPECTS, headers), plan, "e", FRAME_MAX
     )
-    return _read_back(parcel)
+    return _read_back(pending)
 
 
-def _read_back(parcel: Parcel) -> Message:
-    written = parcel.frames(1, FRAME_MAX)
-    header = frames.frame_at(written[1], 0)[2]
+def _read_back(pending: PendingPublish) -> Message:
+    written = pending.build_frames(1, FRAME_MAX)
+    header = frames.parse_frame_at(written[1], 0)[2]
     assert len(written[1]) <= FRAME_MAX
-    body = b"".join(frames.frame_at(each, 0)[2] for each in written[2:])
+    body = b"".join(frames.parse_frame_at(each, 0)[2] for each in written[2:])
     found = frames.BasicDeliver(
-        "tag", 1, False, "", parcel.routing_key, header, body, 0
+        "tag", 1, False, "", pending.routing_key, header, body, 0
     )
-    return arrivals.delivered(found, QUEUE)
+    return incoming.convert_delivery(found, QUEUE)
 
 
 def _by_redis(message: Message, headers: Mapping[str, t.Any]) -> Message:

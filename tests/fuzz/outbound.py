@@ -16,10 +16,10 @@ from flask_qconsume.broker.compose import OPTIONS
 from flask_qconsume.broker.compose import compose
 from flask_qconsume.brokers.kafka import naming as layout
 from flask_qconsume.brokers.kafka import records
-from flask_qconsume.brokers.rabbitmq import incoming as arrivals
+from flask_qconsume.brokers.rabbitmq import incoming
 from flask_qconsume.brokers.rabbitmq.amqp import frames as frames
 from flask_qconsume.brokers.rabbitmq.amqp import properties as amqp_properties
-from flask_qconsume.brokers.rabbitmq.pending_publish import Parcel
+from flask_qconsume.brokers.rabbitmq.pending_publish import PendingPublish
 from flask_qconsume.brokers.redis_lists import envelope
 from flask_qconsume.brokers.redis_streams import entries
 from flask_qconsume.errors import PublishError
@@ -66,7 +66,7 @@ def written(data: bytes) -> None:
     }
     given["headers"] = values.mapping(taps)
     table = {**given, "application_headers": given["headers"] or None}
-    assert _bytes(lambda: amqp_properties.written(given)) == _bytes(
+    assert _bytes(lambda: amqp_properties.encode_properties(given)) == _bytes(
         lambda: amqp.Message(b"", **table)._serialize_properties()
     )
 
@@ -126,18 +126,18 @@ def _decodes(message: Outgoing, found: Message, body: t.Any) -> None:
 
 
 def _by_rabbitmq(message: Outgoing) -> Message:
-    parcel = Parcel(
+    pending = PendingPublish(
         basic_properties.encode_outgoing(message),
         message.body,
         exchange=message.exchange,
         routing_key=message.routing_key,
     )
     _, header, *body = (
-        frames.frame_at(each, 0)[2] for each in parcel.frames(1, FRAME_MAX)
+        frames.parse_frame_at(each, 0)[2] for each in pending.build_frames(1, FRAME_MAX)
     )
     names = message.exchange, message.routing_key
     found = frames.BasicDeliver("tag", 1, False, *names, header, b"".join(body), 0)
-    return arrivals.delivered(found, "q")
+    return incoming.convert_delivery(found, "q")
 
 
 def _by_redis(message: Outgoing) -> Message:

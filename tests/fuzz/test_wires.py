@@ -108,7 +108,7 @@ def contents(draw: st.DrawFn, channel: int) -> list[bytes]:
         method += struct.pack(">QB", tag, again)
     body = draw(st.binary(max_size=60))
     size = draw(st.sampled_from([10, 16, 4096]))
-    return frames.publish(
+    return frames.build_publish(
         channel, method + exchange_and_key, draw(properties()), body, frame_max=size
     )
 
@@ -119,9 +119,9 @@ def methods(channel: int) -> st.SearchStrategy[list[bytes]]:
     cancel = struct.pack(">HH", *spec.Basic.Cancel)
     cancels = names.map(lambda name: cancel + short(name) + b"\x01")
     said = st.one_of(
-        numbers.map(lambda each: frames.ack(channel, each, multiple=True)),
-        numbers.map(lambda each: frames.requeue(channel, each, multiple=False)),
-        cancels.map(lambda each: frames._frame(frames.METHOD, channel, each)),
+        numbers.map(lambda each: frames.build_ack(channel, each, multiple=True)),
+        numbers.map(lambda each: frames.build_requeue(channel, each, multiple=False)),
+        cancels.map(lambda each: frames.build_frame(frames.METHOD, channel, each)),
     )
     return said.map(lambda frame: [frame])
 
@@ -132,8 +132,8 @@ def of_channel(channel: int) -> st.SearchStrategy[list[list[bytes]]]:
 
 BLOCKED = struct.pack(">HH", *spec.Connection.Blocked) + short("low")
 BETWEEN = [
-    [frames._frame(frames.HEARTBEAT, 0, b"")],
-    [frames._frame(frames.METHOD, 0, BLOCKED)],
+    [frames.build_frame(frames.HEARTBEAT, 0, b"")],
+    [frames.build_frame(frames.METHOD, 0, BLOCKED)],
 ]
 
 
@@ -197,7 +197,7 @@ def test_values_come_as_what_they_are() -> None:
         "x": b"\xff",
         "s": -2,
     }
-    assert frames.properties_of(header) == ({"application_headers": expected}, None)
+    assert frames.parse_properties(header) == ({"application_headers": expected}, None)
 
 
 @pytest.mark.parametrize("size", [1, 7, 4096])
@@ -212,7 +212,7 @@ def test_nobody_waits_for_a_frame_that_is_too_large(size: int) -> None:
 
 def test_a_frame_may_be_as_large_as_was_agreed() -> None:
     tune = struct.pack(">HHHIH", *spec.Connection.Tune, 0, 5_000, 0)
-    agreed = frames._frame(frames.METHOD, 0, tune)
+    agreed = frames.build_frame(frames.METHOD, 0, tune)
     for size in (5_000, 5_001):
         begun = struct.pack(">BHI", 3, 1, size) + bytes(10)
         assert wires.heard_by_us(agreed + begun, 4096).refused_a_size == (size > 5_000)
@@ -224,7 +224,7 @@ def test_py_amqp_gives_up_where_we_go_on(size: int) -> None:
     method = struct.pack(">HH", *spec.Basic.Deliver) + short("tag") + bytes(9)
     method += short("") + short("k")
     stream = b"".join(
-        frames.publish(1, method, b"\x80\x00\x01\xff", b"a", frame_max=4096)
+        frames.build_publish(1, method, b"\x80\x00\x01\xff", b"a", frame_max=4096)
     )
     us, them = wires.heard_by_us(stream, size), wires.heard_by_py_amqp(stream, size)
     assert isinstance(them.error, UnicodeDecodeError)

@@ -16,7 +16,7 @@ import amqp
 from amqp import spec
 from amqp import transport as sockets
 
-from flask_qconsume.brokers.rabbitmq import incoming as arrivals
+from flask_qconsume.brokers.rabbitmq import incoming
 from flask_qconsume.brokers.rabbitmq.amqp import frames as frames
 from flask_qconsume.brokers.rabbitmq.amqp import transport as ours
 from flask_qconsume.message import Message
@@ -170,7 +170,7 @@ def named(properties: dict[str, t.Any]) -> str:
     table = properties.get("application_headers")
     if table is not None:
         named = {
-            name if isinstance(name, str) else frames.readable(name): value
+            name if isinstance(name, str) else frames.decode_text(name): value
             for name, value in table.items()
         }
         properties = {**properties, "application_headers": named}
@@ -237,17 +237,17 @@ def messages(stream: bytes, size: Size) -> list[Message]:
     found: list[Message] = []
 
     def delivered(delivery: frames.BasicDeliver) -> None:
-        found.append(arrivals.delivered(delivery, "q"))
+        found.append(incoming.convert_delivery(delivery, "q"))
 
     def arrived(content: frames.Content) -> None:
-        found.append(arrivals.arrived(content, "q"))
+        found.append(incoming.convert_content(content, "q"))
 
     connection = ours.Connection()
     _wire(connection, ours.TCP("nowhere"), stream, size)
     for number in CHANNELS:
         channel = connection.Channel(connection, number)
         channel.is_open = True
-        channel.on_delivered = delivered
+        channel.on_raw_delivery = delivered
         channel.callbacks = _Always(arrived)
         channel.cancel_callbacks = _Always(lambda tag: None)
         channel.events["basic_return"].add(lambda *_: None)

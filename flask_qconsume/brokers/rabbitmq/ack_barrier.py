@@ -1,11 +1,12 @@
-"""A barrier behind acknowledgements: once it is passed, they count.
+"""A barrier behind acknowledgements: once it is passed, they have taken effect.
 
-A channel of RabbitMQ hands at most 32 settlements to a quorum queue at once and keeps
-the others until those are on disk. When the channel is closed meanwhile it forgets what
-it keeps, and the messages are delivered again: of 100 acknowledged one by one in the
-last moment, up to 26 came back. AMQP has no confirmation for acknowledgements; but to
-begin and to end a consumer are requests that go the same way and are answered when they
-are on disk. The consumer is one without credit, so it is given no message.
+A channel of RabbitMQ hands at most 32 settlements at once to a quorum queue and keeps
+the rest until these are on disk. If the channel is closed meanwhile it forgets the
+rest, and the messages are delivered again: of 100 messages that were acknowledged one
+by one right before the close, up to 26 came back. AMQP does not confirm
+acknowledgements; but requests to start and to cancel a consumer take the same way, and
+are answered once the acknowledgements before them are on disk. The consumer has no
+credit, so it receives no message.
 """
 
 from __future__ import annotations
@@ -15,33 +16,34 @@ from collections.abc import Iterator
 
 from .amqp import frames
 
-_TAG = "qconsume.barrier"
+_CONSUMER_TAG = "qconsume.barrier"
 
 
-class Step(t.NamedTuple):
-    """A request, and whether it was answered."""
+class BarrierRequest(t.NamedTuple):
+    """The frame of a request, and whether the broker has answered it."""
 
-    request: bytes
-    answered: t.Callable[[], bool]
+    frame: bytes
+    is_answered: t.Callable[[], bool]
 
 
-def barrier(channel: t.Any, queue: str) -> Iterator[Step]:
-    """The two steps of a barrier; the second one is not to be sent before its time.
+def barrier_requests(channel: t.Any, queue: str) -> Iterator[BarrierRequest]:
+    """Yield the two requests of a barrier.
 
-    (RabbitMQ's channel crashes over it.)
+    The caller sends the second one after the answer to the first: RabbitMQ's channel
+    crashes otherwise.
     """
     number = channel.channel_id
-    channel.begun.discard(_TAG)
-    channel.ended.discard(_TAG)
-    begin = frames.consume_nothing(number, queue, _TAG)
-    yield Step(begin, lambda: _TAG in channel.begun)
-    end = frames.cancel(number, _TAG, nowait=False)
-    yield Step(end, lambda: _TAG in channel.ended)
+    channel.started_consumers.discard(_CONSUMER_TAG)
+    channel.ended_consumers.discard(_CONSUMER_TAG)
+    start = frames.build_idle_consume(number, queue, _CONSUMER_TAG)
+    yield BarrierRequest(start, lambda: _CONSUMER_TAG in channel.started_consumers)
+    end = frames.build_cancel(number, _CONSUMER_TAG, nowait=False)
+    yield BarrierRequest(end, lambda: _CONSUMER_TAG in channel.ended_consumers)
 
 
-def await_settled(channel: t.Any, queue: str) -> None:
-    """Pass the barrier, on a connection that nobody else reads."""
-    for step in barrier(channel, queue):
-        channel.connection.write(step.request)
-        while not step.answered():
+def await_acks(channel: t.Any, queue: str) -> None:
+    """Pass a barrier, on a connection that no other thread reads."""
+    for request in barrier_requests(channel, queue):
+        channel.connection.write(request.frame)
+        while not request.is_answered():
             channel.connection.drain_events()

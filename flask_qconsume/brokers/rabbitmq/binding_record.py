@@ -1,9 +1,9 @@
-"""The bindings that were ever declared, remembered in the broker itself.
+"""A record of the bindings that were declared, kept in a queue on the broker.
 
-AMQP has no question for them, and the management plugin is not everywhere. So the
-queue ``<exchange>.bindings`` holds a message with a JSON table, ``{queue: [routing
-keys]}``. Two processes that write at the same moment leave two messages, which whoever
-reads next makes one again. Bindings that were made by somebody else are not known here.
+AMQP cannot list bindings, and not every broker has the management plugin. So the queue
+``<exchange>.bindings`` holds a message with a JSON table, ``{queue: [routing keys]}``.
+Two processes that write at the same moment leave two messages, which the next change
+merges. The record does not know bindings that other programs made.
 """
 
 from __future__ import annotations
@@ -17,39 +17,43 @@ from amqp.exceptions import NotFound
 from ...broker import headers as own_headers
 from ...broker.topology import Binding
 from ...formats.bounds import check_json
-from .declare import Declaring
-from .declare import arguments_of
+from .declare import Declarer
+from .declare import queue_arguments
 
+#: Routing keys by queue.
 Table = dict[str, set[str]]
 
 
-class Record:
-    """The record of one exchange, over a channel in confirm mode."""
+class BindingRecord:
+    """The record of one exchange.
+
+    :param channel: A channel in confirm mode.
+    """
 
     def __init__(self, channel: t.Any, exchange: str) -> None:
         self._channel = channel
         self._exchange = exchange
-        self._queue = record_of(exchange)
+        self._queue = record_queue_name(exchange)
 
-    def remember(self, bindings: Iterable[Binding]) -> None:
-        """Add bindings that were declared."""
-        wanted = _table(bindings)
-        self._change(lambda table: _union(table, wanted))
+    def add(self, bindings: Iterable[Binding]) -> None:
+        """Record bindings that were declared."""
+        added = _build_table(bindings)
+        self._change(lambda table: _merge(table, added))
 
-    def forget(self, bindings: Iterable[Binding]) -> None:
-        """Leave out bindings that were removed."""
-        gone = _table(bindings)
+    def remove(self, bindings: Iterable[Binding]) -> None:
+        """Remove bindings from the record."""
+        gone = _build_table(bindings)
         self._change(
             lambda table: {q: keys - gone.get(q, set()) for q, keys in table.items()}
         )
 
-    def known(self) -> list[Binding]:
-        """All bindings on record; none where nothing was ever recorded."""
+    def read(self) -> list[Binding]:
+        """Return all recorded bindings; none if the record does not exist."""
         try:
             self._channel.queue_declare(self._queue, passive=True)
         except NotFound:
             return []
-        table, _, _ = self._read()
+        table, _, _ = self._fetch()
         return [
             Binding(queue, self._exchange, key)
             for queue, keys in sorted(table.items())
@@ -57,29 +61,31 @@ class Record:
         ]
 
     def _change(self, change: t.Callable[[Table], Table]) -> None:
-        table, last, count = self._read()
+        table, last_tag, count = self._fetch()
         changed = {queue: keys for queue, keys in change(table).items() if keys}
         if changed == table and count <= 1:
             return
-        self._write(changed)
-        # Only now: whoever reads meanwhile finds the old one or both, never none.
-        if last is not None:
-            self._channel.basic_ack(last, multiple=True)
+        self._publish(changed)
+        # Removed only now, so that a process that reads meanwhile finds the old table
+        # or both, and never none.
+        if last_tag is not None:
+            self._channel.basic_ack(last_tag, multiple=True)
 
-    def _read(self) -> tuple[Table, int | None, int]:
-        """All tables on record as one, the last one's tag, and how many there are.
+    def _fetch(self) -> tuple[Table, int | None, int]:
+        """Return all tables merged, the last message's tag, and the number of messages.
 
-        What is not acknowledged afterwards goes back when the channel is closed.
+        Messages that are not acknowledged are requeued when the channel is closed.
         """
-        Declaring(self._channel, "auto").queue(self._queue, arguments_of("quorum"))
+        declarer = Declarer(self._channel, "auto")
+        declarer.declare_queue(self._queue, queue_arguments("quorum"))
         table: Table = {}
-        last, count = None, 0
+        last_tag, count = None, 0
         while (content := self._channel.basic_get(self._queue)) is not None:
-            table = _union(table, _parsed(content.body))
-            last, count = content.delivery_tag, count + 1
-        return table, last, count
+            table = _merge(table, _parse(content.body))
+            last_tag, count = content.delivery_tag, count + 1
+        return table, last_tag, count
 
-    def _write(self, table: Table) -> None:
+    def _publish(self, table: Table) -> None:
         text = json.dumps({queue: sorted(keys) for queue, keys in table.items()})
         message = self._channel.prepare_message(
             text.encode(), properties={"delivery_mode": 2}
@@ -87,25 +93,25 @@ class Record:
         self._channel.basic_publish_confirm(message, routing_key=self._queue)
 
 
-def record_of(exchange: str) -> str:
-    """The queue that remembers the bindings of an exchange."""
+def record_queue_name(exchange: str) -> str:
+    """Return the name of the queue that records the bindings of an exchange."""
     return f"{exchange}.bindings"
 
 
-def _table(bindings: Iterable[Binding]) -> Table:
+def _build_table(bindings: Iterable[Binding]) -> Table:
     table: Table = {}
     for binding in bindings:
         table.setdefault(binding.queue, set()).add(binding.routing_key)
     return table
 
 
-def _union(left: Table, right: Table) -> Table:
+def _merge(left: Table, right: Table) -> Table:
     queues = {*left, *right}
     return {queue: left.get(queue, set()) | right.get(queue, set()) for queue in queues}
 
 
-def _parsed(body: bytes) -> Table:
-    """What stands there; nonsense counts as an empty table."""
+def _parse(body: bytes) -> Table:
+    """Parse the body of a record's message; an invalid one gives an empty table."""
     try:
         check_json(body, own_headers.MAX_ITEMS)
         table = json.loads(body)

@@ -1,8 +1,8 @@
-"""A lock for the readers of one queue, across processes: an exclusive queue.
+"""A lock for readers of one queue, across processes: an exclusive queue.
 
-A reader has all messages in hand, so that another reader would find none, and a count
-would be too low. An exclusive queue belongs to one connection and goes with it, so a
-reader that is killed leaves no lock behind.
+A reader holds all messages of the queue, so that another reader would find none, and a
+count would be too low. An exclusive queue belongs to one connection and is deleted with
+it, so a reader that is killed leaves no lock behind.
 """
 
 from __future__ import annotations
@@ -21,69 +21,70 @@ from .errors import explain_error
 
 logger = get_logger("flask_qconsume.dead_letters")
 
-#: Seconds that a reader waits for another one, and between two attempts.
-_LONGEST_WAIT = 60.0
-_PAUSE = 0.1
+#: Seconds to wait for another reader.
+_MAX_WAIT_SECONDS = 60.0
+#: Seconds between two attempts to lock.
+_RETRY_SECONDS = 0.1
 
-#: Whatever type a virtual host has for queues of none: a quorum queue is shared.
+#: A virtual host may have another default type; a quorum queue cannot be exclusive.
 _CLASSIC = {"x-queue-type": "classic"}
 
 
-class BeingRead(BrokerUnavailable):
-    """Another process has a queue's messages in hand, for longer than is waited."""
+class QueueBeingRead(BrokerUnavailable):
+    """Another process has held a queue's messages for longer than we wait."""
 
 
-def lock_of(queue: str) -> str:
-    """The name of a queue's lock."""
+def lock_queue_name(queue: str) -> str:
+    """Return the name of the exclusive queue that locks a queue."""
     return f"{queue}.lock"
 
 
 class BrowseLock:
     """The lock of one queue.
 
-    :param connection: A connection that nobody else uses.
+    :param connection: A connection that no other thread uses.
     """
 
     def __init__(self, connection: t.Any, queue: str) -> None:
         self._connection = connection
         self._queue = queue
-        self._name = lock_of(queue)
+        self._name = lock_queue_name(queue)
 
     @contextlib.contextmanager
-    def __call__(self) -> t.Iterator[None]:
-        """Hold the lock, for the length of a block.
+    def hold(self) -> t.Iterator[None]:
+        """Hold the lock for the length of a block.
 
-        :raises BeingRead: if another reader does not end.
+        :raises QueueBeingRead: if another reader keeps it.
         """
-        self.wait(self._acquire)
+        self.retry(self._acquire)
         try:
             yield
         finally:
             with contextlib.suppress(Exception), self._channel() as channel:
                 channel.queue_delete(self._name)
 
-    def wait(
-        self, attempt: t.Callable[[], bool], longest: float = _LONGEST_WAIT
+    def retry(
+        self, attempt: t.Callable[[], bool], max_seconds: float = _MAX_WAIT_SECONDS
     ) -> None:
-        """Try until it succeeds.
+        """Call ``attempt`` until it returns true.
 
-        :raises BeingRead: if it never does.
+        :raises QueueBeingRead: if it does not within ``max_seconds``.
         """
-        deadline = time.monotonic() + longest
-        told = False
+        deadline = time.monotonic() + max_seconds
+        warned = False
         while not attempt():
             if time.monotonic() > deadline:
-                raise BeingRead(
+                raise QueueBeingRead(
                     f"Another process has been reading the queue '{self._queue}' for"
-                    f" {longest:g} s. Try again once it is done."
+                    f" {max_seconds:g} s. Try again once it is done."
                 )
-            if not told:
+            if not warned:
                 logger.warning("Waiting for another reader of '%s'", self._queue)
-                told = True
-            time.sleep(_PAUSE)
+                warned = True
+            time.sleep(_RETRY_SECONDS)
 
     def is_free(self) -> bool:
-        """Whether nobody holds it; asks for no permission."""
+        """Whether no reader holds the lock. Needs no permission."""
         try:
             with self._channel() as channel:
                 channel.queue_declare(self._name, passive=True)
@@ -112,11 +113,11 @@ class BrowseLock:
 
     @contextlib.contextmanager
     def _channel(self) -> t.Iterator[t.Any]:
-        """A channel for one request: the broker closes it if it refuses that."""
+        """A channel for one request: the broker closes it if it refuses the request."""
         channel = self._connection.channel()
         try:
             yield channel
             channel.close()
         finally:
             if not channel.is_open:
-                channel.collect()  # Its number is used again: brokers limit these.
+                channel.collect()  # Frees its number, of which brokers allow few.

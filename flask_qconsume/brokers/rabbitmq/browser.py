@@ -1,9 +1,10 @@
-"""A browser of one queue: it takes messages, keeps them, and gives them back in order.
+"""A browser of one queue: takes messages, keeps them, and requeues them in order.
 
-AMQP cannot look at a message without taking it. One request for each is a round trip,
-and on a quorum queue a write to the disk: 30,000 took 65 s. Consumers that acknowledge
-nothing are sent as many at once as their prefetch says: a small one first, in case only
-the first few are looked at, then larger ones.
+AMQP cannot look at a message without taking it. A request for each message (Basic.Get)
+is a round trip, and on a quorum queue a write to the disk: 30,000 messages took 65 s. A
+consumer that acknowledges nothing receives as many messages at once as its prefetch
+allows. The first consumer has a small prefetch, in case only the first few messages are
+wanted; the prefetch of the next ones grows.
 """
 
 from __future__ import annotations
@@ -16,32 +17,32 @@ from collections.abc import Iterator
 
 from ...errors import BrokerUnavailable
 from ...message import Message
-from .ack_barrier import await_settled
+from .ack_barrier import await_acks
 from .amqp import frames
 from .amqp.transport import is_timeout
-from .depth import depth
-from .incoming import arrived
-from .incoming import delivered
+from .depth import count_ready
+from .incoming import convert_content
+from .incoming import convert_delivery
 
-#: Messages that each consumer is sent; 65,535 is the most that AMQP can say.
-_SIZES = (100, 1_000, 10_000, 65_535)
+#: The prefetch of the first consumer, the second, …; AMQP allows 65,535 at most.
+_PREFETCHES = (100, 1_000, 10_000, 65_535)
 
-#: Messages that are given back at once. Quorum queues of RabbitMQ 3.10 keep the order
-#: of up to 32; classic ones keep any, and sort the whole queue each time.
-_TOGETHER = {"quorum": 32, "classic": 1_000_000_000}
+#: Messages that are requeued at once. Quorum queues of RabbitMQ 3.10 keep the order of
+#: up to 32; classic queues of any number, and they sort the whole queue each time.
+_REQUEUED_AT_ONCE = {"quorum": 32, "classic": 1_000_000_000}
 
 #: Settlements between two barriers: RabbitMQ's channel hands 32 at once to a quorum
-#: queue, and makes one of those that it keeps, in another order.
-_BETWEEN_BARRIERS = 30
+#: queue, and merges further ones, in another order.
+_SETTLEMENTS_PER_BARRIER = 30
 
-#: Seconds without a message after which to ask whether any is left: some may have
-#: expired since they were counted.
-_SILENCE = 3.0
-#: Seconds after which the broker is given up.
-_LONGEST_SILENCE = 30.0
+#: Seconds without a message after which the queue is counted again: messages may have
+#: expired since it was counted.
+_RECOUNT_SECONDS = 3.0
+#: Seconds without a message after which the broker is given up.
+_GIVE_UP_SECONDS = 30.0
 
 
-class Taken(t.NamedTuple):
+class TakenMessage(t.NamedTuple):
     """A message that the browser keeps."""
 
     tag: int
@@ -49,95 +50,102 @@ class Taken(t.NamedTuple):
 
 
 class Browser:
-    """Looks at the messages of one queue, over a channel that nobody else uses.
+    """Iterates over the messages of one queue, on a channel that no other code uses.
 
     :param type: ``"quorum"`` or ``"classic"``.
-    :param shown_as: The queue that the messages say they are of.
+    :param shown_as: The :attr:`~flask_qconsume.Message.queue` of the messages.
     """
 
     def __init__(self, channel: t.Any, queue: str, type: str, shown_as: str) -> None:
         self._channel = channel
         self._connection = channel.connection
         self._queue = queue
-        self._together = _TOGETHER[type]
+        self._requeued_at_once = _REQUEUED_AT_ONCE[type]
         self._shown_as = shown_as
-        self._arrived: deque[Taken] = deque()
-        #: Tags that are neither removed nor given back, in the order of arrival.
+        self._received: deque[TakenMessage] = deque()
+        #: Tags of messages that are neither removed nor requeued, in order of arrival.
         self._kept: dict[int, None] = {}
-        self._consumers: list[str] = []
-        #: How many more messages the consumers may be sent.
+        self._consumer_tags: list[str] = []
+        #: How many more messages the broker may send us.
         self._credit = 0
         self._last_arrival = 0.0
-        channel.on_delivered = self._on_delivered
+        channel.on_raw_delivery = self._on_raw_delivery
 
-    def __iter__(self) -> Iterator[Taken]:
-        """As many as the queue has now, the oldest first.
+    def __iter__(self) -> Iterator[TakenMessage]:
+        """Yield as many messages as the queue holds now, the oldest first.
 
-        Those that come meanwhile are not waited for: the loop would never end where a
-        replayed message fails at once.
+        Messages that arrive later are left out: otherwise the loop would never end if
+        replayed messages fail at once.
         """
-        number = depth(self._channel, self._queue)
+        number = count_ready(self._channel, self._queue)
         self._last_arrival = time.monotonic()
         for _ in range(number):
-            if not self._await_one():
+            if not self._await_message():
                 return
-            yield self._arrived.popleft()
+            yield self._received.popleft()
 
     def remove(self, tags: Iterable[int]) -> None:
-        """Remove messages for good; returns when that is on the broker's disk."""
+        """Remove messages for good; return once the broker has that on disk."""
         for tag in tags:
             self._channel.basic_ack(tag)
             del self._kept[tag]
             self._credit += 1
-        await_settled(self._channel, self._queue)
+        await_acks(self._channel, self._queue)
 
-    def give_back(self) -> None:
-        """Give back all that is kept, each to its place."""
-        if not (self._consumers and self._connection.connected):
+    def requeue_kept(self) -> None:
+        """Requeue all messages that are kept, each to its old place."""
+        if not (self._consumer_tags and self._connection.connected):
             return
-        for consumer in self._consumers:
-            self._channel.basic_cancel(consumer)
-        tags = list(self._kept)
-        lasts = dict.fromkeys([*tags[self._together - 1 :: self._together], *tags[-1:]])
-        for some in _batches(list(lasts)):
-            self._requeue(some)
-        self._consumers.clear()
+        for consumer_tag in self._consumer_tags:
+            self._channel.basic_cancel(consumer_tag)
+        tags, size = list(self._kept), self._requeued_at_once
+        # The last tag of each group stands for the group ('multiple').
+        lasts = list(dict.fromkeys([*tags[size - 1 :: size], *tags[-1:]]))
+        for start in range(0, len(lasts), _SETTLEMENTS_PER_BARRIER):
+            self._requeue(lasts[start : start + _SETTLEMENTS_PER_BARRIER])
+        self._consumer_tags.clear()
         self._kept.clear()
 
     def _requeue(self, lasts: Iterable[int]) -> None:
         number = self._channel.channel_id
         self._connection.write(
-            b"".join(frames.requeue(number, tag, multiple=True) for tag in lasts)
+            b"".join(frames.build_requeue(number, tag, multiple=True) for tag in lasts)
         )
-        await_settled(self._channel, self._queue)
+        await_acks(self._channel, self._queue)
 
-    def _await_one(self) -> bool:
-        """Wait for a message; whether there is one."""
-        while not self._arrived:
+    def _await_message(self) -> bool:
+        """Wait for a message; return ``False`` if the queue has no more."""
+        while not self._received:
             if self._credit <= 0:
-                self._consume()
+                self._add_consumer()
             silent_for = time.monotonic() - self._last_arrival
-            if silent_for > _LONGEST_SILENCE:
+            if silent_for > _GIVE_UP_SECONDS:
                 raise BrokerUnavailable(
                     f"RabbitMQ has sent none of the messages of '{self._queue}' for"
                     f" {silent_for:.0f} s, although some wait. Try again."
                 )
-            if silent_for > _SILENCE and not depth(self._channel, self._queue):
+            if silent_for > _RECOUNT_SECONDS and self._is_empty():
                 return False
             self._read()
         return True
 
-    def _consume(self) -> None:
-        size = _SIZES[min(len(self._consumers), len(_SIZES) - 1)]
-        consumer = f"qconsume.browser.{len(self._consumers)}"
-        self._consumers.append(consumer)
-        self._credit += size
-        self._channel.basic_qos(0, size, False)
-        self._channel.basic_consume(self._queue, consumer, callback=self._on_message)
+    def _is_empty(self) -> bool:
+        return not count_ready(self._channel, self._queue)
+
+    def _add_consumer(self) -> None:
+        number = len(self._consumer_tags)
+        prefetch = _PREFETCHES[min(number, len(_PREFETCHES) - 1)]
+        consumer_tag = f"qconsume.browser.{number}"
+        self._consumer_tags.append(consumer_tag)
+        self._credit += prefetch
+        self._channel.basic_qos(0, prefetch, False)
+        self._channel.basic_consume(
+            self._queue, consumer_tag, callback=self._on_content
+        )
 
     def _read(self) -> None:
         timeout = self._connection.sock.gettimeout()
-        self._connection.sock.settimeout(_SILENCE)
+        self._connection.sock.settimeout(_RECOUNT_SECONDS)
         try:
             self._connection.read_available()
         except TimeoutError as error:
@@ -146,20 +154,15 @@ class Browser:
         finally:
             self._connection.sock.settimeout(timeout)
 
-    def _on_delivered(self, delivery: frames.BasicDeliver) -> None:
-        self._take(delivery.tag, delivered(delivery, self._shown_as))
+    def _on_raw_delivery(self, delivery: frames.BasicDeliver) -> None:
+        self._add(delivery.tag, convert_delivery(delivery, self._shown_as))
 
-    def _on_message(self, content: frames.Content) -> None:
+    def _on_content(self, content: frames.Content) -> None:
         tag = content.delivery_info["delivery_tag"]
-        self._take(tag, arrived(content, self._shown_as))
+        self._add(tag, convert_content(content, self._shown_as))
 
-    def _take(self, tag: int, message: Message) -> None:
+    def _add(self, tag: int, message: Message) -> None:
         self._kept[tag] = None
         self._credit -= 1
-        self._arrived.append(Taken(tag, message))
+        self._received.append(TakenMessage(tag, message))
         self._last_arrival = time.monotonic()
-
-
-def _batches(tags: list[int]) -> Iterator[list[int]]:
-    for start in range(0, len(tags), _BETWEEN_BARRIERS):
-        yield tags[start : start + _BETWEEN_BARRIERS]

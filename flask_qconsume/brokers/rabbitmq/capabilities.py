@@ -1,4 +1,4 @@
-"""What RabbitMQ can do, in words: on quorum queues, and on classic ones."""
+"""The capabilities of RabbitMQ, with quorum queues and with classic queues."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ QUORUM = Capabilities(
     delays=(
         "durable wait queues of 1, 2, 4, … seconds up to a week, one set per app; a"
         " message may come late by its own delay, at the most, where it waits behind a"
-        " longer wait; one that nobody would get stays in its wait queue"
+        " longer wait; one that no consumer would get stays in its wait queue"
     ),
     max_delay=MAX_DELAY,
     delayed_publish=True,
     exact_delays=False,
     unattended_delays=True,
-    order="as published; what is given back or lost may come in another one",
+    order="as published; what is given back or lost may come in another order",
     orderings=("none",),
     in_order=True,
     keeps_place=False,

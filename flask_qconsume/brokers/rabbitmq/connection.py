@@ -1,7 +1,7 @@
-"""Connections to RabbitMQ: opened, used for a moment, hung up; errors in our words.
+"""Connections to RabbitMQ: opened, used for a few requests, disconnected.
 
-kombu's ``Connection`` is used to read the URL and the options, and never kept: asked
-for its connection later it would make a new one, silently and without any consumer.
+kombu's ``Connection`` only parses the URL and the options, and is never kept: asked for
+its connection later, it would silently open another one, without consumers.
 """
 
 from __future__ import annotations
@@ -31,59 +31,61 @@ from .options import ADVICE
 from .options import check_options
 from .options import check_tls
 
-#: Nobody is there who could speak TLS.
-_NOT_THERE = (ConnectionRefusedError, TimeoutError, socket.gaierror)
+#: Errors of an address where nothing listens, so that its TLS cannot be the problem.
+_NO_LISTENER = (ConnectionRefusedError, TimeoutError, socket.gaierror)
 
-#: Seconds that a write may be stuck: the timeout of the socket, set once it is open.
-#: Changing it around single reads, as py-amqp offers, changes it for whoever writes at
-#: that moment, too.
+#: Seconds that a write may take: the timeout of the socket, once it is open. It is
+#: never changed for a single read, as py-amqp offers: it would change for a greenlet
+#: that writes at that moment as well.
 SOCKET_TIMEOUT = 30.0
 
 
 def open_connection(settings: Settings, name: str) -> Connection:
     """Connect to the first address of the URL that answers.
 
-    :param name: What the broker's own pages call this connection.
-    :raises BrokerUnavailable: if none does.
-    :raises BrokerRefused: if one of them refuses us, and no other one takes us: those
-        that are away are of the same broker.
+    :param name: The name of the connection in the broker's management pages.
+    :raises BrokerUnavailable: if no address answers.
+    :raises BrokerRefused: if an address refuses us and no other one accepts us: the
+        addresses that do not answer belong to the same broker.
     """
     problems: list[BrokerError] = []
     for url in settings.broker_url.split(";"):
-        client = _client(settings, url, name)
+        client = _kombu_client(settings, url, name)
         try:
-            return _established(client)
+            return _establish(client)
         except LOST as error:
-            where = f"No connection to RabbitMQ at '{maybe_sanitize_url(url)}'"
-            said = _problem_with_tls(error, client)
-            problem = (
-                BrokerRefused(f"{where}: {said}")
-                if said
-                else translate_error(error, where)
-            )
+            problem = _describe_problem(error, url, client)
             problem.__cause__ = error
             problems.append(problem)
     final = (each for each in problems if not isinstance(each, BrokerUnavailable))
     raise next(final, problems[-1])
 
 
-def _problem_with_tls(error: Exception, client: t.Any) -> str | None:
+def _describe_problem(error: Exception, url: str, client: t.Any) -> BrokerError:
+    where = f"No connection to RabbitMQ at '{maybe_sanitize_url(url)}'"
+    tls_problem = _find_tls_problem(error, client)
+    if tls_problem:
+        return BrokerRefused(f"{where}: {tls_problem}")
+    return translate_error(error, where)
+
+
+def _find_tls_problem(error: Exception, client: t.Any) -> str | None:
     if client.ssl:
         return tls.explain_error(error, ADVICE)
-    if isinstance(error, _NOT_THERE) or find_refusal(error) is not None:
+    if isinstance(error, _NO_LISTENER) or find_refusal(error) is not None:
         return None
     return tls.diagnose_plain_connection(*_address(client), ADVICE)
 
 
-def check(settings: Settings) -> None:
-    """Refuse a URL and options that no connection can be opened with.
+def check_connection_options(settings: Settings) -> None:
+    """Refuse a URL and options with which no connection can be opened.
 
-    :raises ConfigurationError: that says what is wrong with them.
+    :raises ConfigurationError: that says why.
     """
     check_options(settings.transport_options)
     for url in settings.broker_url.split(";"):
         try:
-            options = _client(settings, url, "").ssl
+            options = _kombu_client(settings, url, "").ssl
         except (TypeError, ValueError, KeyError) as error:
             raise ConfigurationError(
                 "'QCONSUME_BROKER_URL' cannot be used for RabbitMQ:"
@@ -93,23 +95,24 @@ def check(settings: Settings) -> None:
             check_tls(options)
 
 
-def addresses(settings: Settings) -> t.Iterator[tuple[str, int]]:
-    """The hosts and ports of the URL."""
+def list_addresses(settings: Settings) -> t.Iterator[tuple[str, int]]:
+    """Yield the hosts and ports of the URL."""
     for url in settings.broker_url.split(";"):
-        yield _address(_client(settings, url, ""))
+        yield _address(_kombu_client(settings, url, ""))
 
 
 def _address(client: t.Any) -> tuple[str, int]:
-    usual = client.transport.default_connection_params["port"]
-    return client.hostname, client.port or usual
+    default_port = client.transport.default_connection_params["port"]
+    return client.hostname, client.port or default_port
 
 
-def virtual_host(settings: Settings) -> str:
-    """The virtual host of the URL."""
-    return str(_client(settings, settings.broker_url.split(";")[0], "").virtual_host)
+def find_virtual_host(settings: Settings) -> str:
+    """Return the virtual host of the URL."""
+    url = settings.broker_url.split(";")[0]
+    return str(_kombu_client(settings, url, "").virtual_host)
 
 
-def _client(settings: Settings, url: str, name: str) -> t.Any:
+def _kombu_client(settings: Settings, url: str, name: str) -> t.Any:
     options = dict(settings.transport_options)
     secure = options.pop("ssl", None)
     if secure is None or secure == {}:
@@ -122,7 +125,10 @@ def _client(settings: Settings, url: str, name: str) -> t.Any:
         heartbeat=max(1, int(settings.heartbeat)),
         transport_options={
             **options,
-            "socket_settings": {**_sockets(), **options.get("socket_settings", {})},
+            "socket_settings": {
+                **_socket_options(),
+                **options.get("socket_settings", {}),
+            },
             "client_properties": {
                 "product": "Flask-QConsume",
                 "connection_name": f"{name} ({socket.gethostname()}:{os.getpid()})",
@@ -130,19 +136,19 @@ def _client(settings: Settings, url: str, name: str) -> t.Any:
             },
         },
     )
-    client.ssl = _tls(secure, client)
+    client.ssl = _tls_options(secure, client)
     return client
 
 
-def _tls(given: t.Any, client: t.Any) -> t.Any:
-    """The TLS options, with the server's name checked unless they say otherwise.
+def _tls_options(given: t.Any, client: t.Any) -> t.Any:
+    """Return the TLS options; the server's name is checked unless they say otherwise.
 
-    py-amqp checks none by default, and kombu makes an address of ``localhost``.
+    py-amqp checks no name by default, and kombu replaces ``localhost`` by an address.
     """
-    of_url = _of_url(client.ssl)
+    of_url = _tls_options_of_url(client.ssl)
     if of_url and not given:
         raise ValueError("it has options of TLS, and does not begin with 'amqps://'")
-    if not given or "context" in (options := _mapping(given)):
+    if not given or "context" in (options := {} if given is True else dict(given)):
         return given
     options = of_url | options
     if options.get("cert_reqs") == ssl.CERT_NONE:
@@ -150,64 +156,62 @@ def _tls(given: t.Any, client: t.Any) -> t.Any:
     return {"server_hostname": client.hostname, **options}
 
 
-def _mapping(given: t.Any) -> dict[str, t.Any]:
-    return {} if given is True else dict(given)
-
-
-def _of_url(given: t.Any) -> dict[str, t.Any]:
-    """The TLS options of the URL's query, by py-amqp's names: without ``ssl_``."""
+def _tls_options_of_url(given: t.Any) -> dict[str, t.Any]:
+    """Return the TLS options in the URL, by py-amqp's names: without ``ssl_``."""
     if not isinstance(given, dict):
         return {}
     return {name.removeprefix("ssl_"): value for name, value in given.items()}
 
 
-def _sockets() -> dict[int, int]:
-    # py-amqp gives a connection up after one second without the peer's TCP
-    # acknowledgement, which an alarm at the broker or a slow network easily takes.
+def _socket_options() -> dict[int, int]:
+    # py-amqp's own value gives a connection up after one second without the peer's TCP
+    # acknowledgement, which an alarm of the broker or a slow network exceeds easily.
     if not hasattr(socket, "TCP_USER_TIMEOUT"):
         return {}
     return {socket.TCP_USER_TIMEOUT: int(SOCKET_TIMEOUT * 1000)}
 
 
-def _established(client: t.Any) -> Connection:
-    raw: Connection = client.transport.establish_connection()
-    raw.client = None
-    # Nobody beats yet. A broker that is there does, so one that says nothing at all for
-    # two intervals is not.
-    raw.sock.settimeout(min(SOCKET_TIMEOUT, 2 * raw.heartbeat or SOCKET_TIMEOUT))
-    return raw
+def _establish(client: t.Any) -> Connection:
+    connection: Connection = client.transport.establish_connection()
+    connection.client = None
+    # Until our heartbeat starts, a broker that sends nothing for two intervals is given
+    # up by the socket's timeout: a living broker sends heartbeats.
+    timeout = min(SOCKET_TIMEOUT, 2 * connection.heartbeat or SOCKET_TIMEOUT)
+    connection.sock.settimeout(timeout)
+    return connection
 
 
-def opened(raw: Connection) -> None:
-    """From now on a pulse judges the broker's silence, and writes may take long."""
-    raw.sock.settimeout(SOCKET_TIMEOUT)
+def allow_slow_writes(connection: Connection) -> None:
+    """Set the timeout for writes; from now on the heartbeat detects silence."""
+    connection.sock.settimeout(SOCKET_TIMEOUT)
 
 
 @contextlib.contextmanager
-def requests(settings: Settings, doing: str) -> t.Iterator[t.Any]:
-    """A channel of a connection of its own, for a few requests with answers.
+def open_channel(settings: Settings, doing: str) -> t.Iterator[t.Any]:
+    """Open a channel, with a connection of its own, for a few requests with answers.
 
-    :param doing: What is being done, for the error messages.
+    :param doing: The operation, for error messages.
     """
-    raw = open_connection(settings, doing)
+    connection = open_connection(settings, doing)
     try:
-        yield raw.channel()
+        yield connection.channel()
     except LOST as error:
-        hang_up(raw)
+        disconnect(connection)
         raise translate_error(error, f"RabbitMQ: {doing} failed") from error
     finally:
         with contextlib.suppress(Exception):
-            if raw.connected:
-                # The answer means that our acknowledgements count.
-                raw.close()
-        hang_up(raw)
+            if connection.connected:
+                # Answered once our acknowledgements have taken effect.
+                connection.close()
+        disconnect(connection)
 
 
-def hang_up(raw: Connection) -> None:
-    """Free the connection, whatever state it is in. Who reads it is woken."""
+def disconnect(connection: Connection) -> None:
+    """Free a connection, in any state. A thread that reads it is woken."""
     with contextlib.suppress(Exception):
-        if raw._transport is not None and raw._transport.sock is not None:
-            # A thread that is blocked in ``recv`` is woken by this, not by ``close``.
-            raw._transport.sock.shutdown(socket.SHUT_RDWR)
+        transport = connection._transport
+        if transport is not None and transport.sock is not None:
+            # ``close`` would not wake a thread that is blocked in ``recv``.
+            transport.sock.shutdown(socket.SHUT_RDWR)
     with contextlib.suppress(Exception):
-        raw.collect()
+        connection.collect()

@@ -1,7 +1,8 @@
 """The dead letters of one queue on RabbitMQ.
 
-AMQP cannot look without taking. A listing takes them all, acknowledges none, and gives
-all back to where they were; for that time it has a lock, for which other commands wait.
+AMQP cannot look at a message without taking it. So a listing takes all dead letters,
+acknowledges none, and requeues each to its old place. Meanwhile it holds a lock, for
+which other commands wait.
 """
 
 from __future__ import annotations
@@ -20,34 +21,34 @@ from ...handling.payload import UNREADABLE
 from ...settings import Settings
 from .browse_lock import BrowseLock
 from .browser import Browser
-from .connection import requests
-from .depth import depth
-from .forwarding import copied
-from .forwarding import to_queue
-from .pending_publish import Parcel
+from .connection import open_channel
+from .depth import count_ready
+from .forwarding import address_to_queue
+from .forwarding import copy_properties
+from .pending_publish import PendingPublish
 
-#: How many are replayed at once.
-_BATCH = 100
-#: How many are removed between two barriers.
-_PURGED = 1_000
+#: Dead letters that are replayed at once.
+_REPLAYED_AT_ONCE = 100
+#: Dead letters that are removed at once.
+_PURGED_AT_ONCE = 1_000
 
-#: Seconds that a count waits for a process that reads them all.
-_COUNT_WAIT = 15.0
+#: Seconds that a count waits for another process that reads the dead letters.
+_COUNT_WAIT_SECONDS = 15.0
 
-#: The smallest frame that AMQP allows is larger than ours ever need; the publisher
-#: refuses what does not fit.
+#: Bytes that the headers of a replayed message are cut to. The publisher refuses a
+#: message whose headers do not fit the frame size of its connection.
 _FRAME_MAX = 131_072
 
-Publish = t.Callable[[Sequence[Parcel]], list[Exception | None]]
+Publish = t.Callable[[Sequence[PendingPublish]], list[Exception | None]]
 
 
-class _Wanted(t.NamedTuple):
+class _WantedLetter(t.NamedTuple):
     tag: int
     letter: DeadLetter
 
 
 class RabbitDeadLetters(DeadLetters):
-    """Looks at, removes and replays what is in ``<queue>.dead``."""
+    """Lists, removes and replays the messages in ``<queue>.dead``."""
 
     def __init__(self, settings: Settings, plan: QueuePlan, publish: Publish) -> None:
         self._settings = settings
@@ -58,20 +59,20 @@ class RabbitDeadLetters(DeadLetters):
         found: list[int] = []
 
         def count() -> bool:
-            # One that reads meanwhile has some, or all, in hand.
+            # Free before and after: a reader holds some messages, or all.
             if lock.is_free():
-                found.append(depth(channel, self._plan.dead))
+                found.append(count_ready(channel, self._plan.dead))
             return bool(found) and lock.is_free()
 
         with self._channel() as channel:
             lock = BrowseLock(channel.connection, self._plan.dead)
-            lock.wait(count, _COUNT_WAIT)
+            lock.retry(count, _COUNT_WAIT_SECONDS)
         return found[-1]
 
     def __iter__(self) -> Iterator[DeadLetter]:
         with self._browser() as browser:
             for taken in browser:
-                yield letter_of(self._plan.name, taken.message)
+                yield to_dead_letter(self._plan.name, taken.message)
 
     def take(
         self,
@@ -80,13 +81,14 @@ class RabbitDeadLetters(DeadLetters):
         progress: t.Callable[[], t.Any] = lambda: None,
     ) -> int:
         number = 0
-        batch: list[_Wanted] = []
+        batch: list[_WantedLetter] = []
+        batch_size = _REPLAYED_AT_ONCE if replay else _PURGED_AT_ONCE
         with self._browser() as browser:
             for taken in browser:
-                letter = letter_of(self._plan.name, taken.message)
+                letter = to_dead_letter(self._plan.name, taken.message)
                 if wanted(letter):
-                    batch.append(_Wanted(taken.tag, letter))
-                if len(batch) == (_BATCH if replay else _PURGED):
+                    batch.append(_WantedLetter(taken.tag, letter))
+                if len(batch) == batch_size:
                     number += self._remove(browser, batch, replay)
                     batch = []
                 progress()
@@ -95,25 +97,31 @@ class RabbitDeadLetters(DeadLetters):
     @contextlib.contextmanager
     def _channel(self) -> t.Iterator[t.Any]:
         doing = f"reading the dead letters of '{self._plan.name}'"
-        with requests(self._settings, doing) as channel:
+        with open_channel(self._settings, doing) as channel:
             yield channel
 
     @contextlib.contextmanager
     def _browser(self) -> t.Iterator[Browser]:
         plan = self._plan
-        with self._channel() as channel, BrowseLock(channel.connection, plan.dead)():
+        with (
+            self._channel() as channel,
+            BrowseLock(channel.connection, plan.dead).hold(),
+        ):
             browser = Browser(channel, plan.dead, plan.type, plan.name)
             try:
                 yield browser
             finally:
-                browser.give_back()
+                browser.requeue_kept()
 
-    def _remove(self, browser: Browser, batch: Sequence[_Wanted], replay: bool) -> int:
+    def _remove(
+        self, browser: Browser, batch: Sequence[_WantedLetter], replay: bool
+    ) -> int:
+        """Remove dead letters; those to replay only once their copies are confirmed."""
         if not batch:
             return 0
         errors: Sequence[Exception | None] = [None] * len(batch)
         if replay:
-            errors = self._publish([self._replayed(each.letter) for each in batch])
+            errors = self._publish([self._copy(each.letter) for each in batch])
         settled = zip(batch, errors, strict=True)
         browser.remove(each.tag for each, error in settled if error is None)
         for error in errors:
@@ -121,29 +129,31 @@ class RabbitDeadLetters(DeadLetters):
                 raise error
         return len(batch)
 
-    def _replayed(self, letter: DeadLetter) -> Parcel:
+    def _copy(self, letter: DeadLetter) -> PendingPublish:
+        """Return the copy of a dead letter that is published to its queue."""
         message = letter.message
-        fresh = own_headers.make_replay_headers(message.headers)
-        fresh.pop(UNREADABLE, None)
-        basic = copied(message, fresh, _FRAME_MAX)
-        return to_queue(basic, message.raw, self._plan.name)
+        headers = own_headers.make_replay_headers(message.headers)
+        headers.pop(UNREADABLE, None)
+        basic = copy_properties(message, headers, _FRAME_MAX)
+        return address_to_queue(basic, message.raw, self._plan.name)
 
 
-def letter_of(queue: str, message: t.Any) -> DeadLetter:
-    """A dead letter as it is shown."""
+def to_dead_letter(queue: str, message: t.Any) -> DeadLetter:
+    """Return a message as the dead letter that commands show."""
     return DeadLetter(
-        ref=reference(message),
+        ref=compute_reference(message),
         queue=queue,
         message=message,
         headers=own_headers.select_own(message.headers),
     )
 
 
-def reference(message: t.Any) -> str:
-    """Twelve digits made of the id, the time of death and the body.
+def compute_reference(message: t.Any) -> str:
+    """Return twelve hexadecimal digits made of the id, the time of death and the body.
 
-    One message may die twice (it was replayed, or delivered twice), and foreign ones
-    have no id at all. Two letters have one reference only if they are alike in all.
+    The id is not enough: one message may become a dead letter twice (it was replayed,
+    or delivered twice), and messages of other programs may have no id. Two dead letters
+    have the same reference only if all three are equal.
     """
     died_at = message.headers.get(own_headers.DIED_AT)
     text = f"{message.id}|{died_at}|".encode("utf-8", "backslashreplace")

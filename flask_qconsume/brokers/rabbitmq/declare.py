@@ -1,8 +1,9 @@
 """Exchanges and queues on RabbitMQ: declared, or only checked.
 
-``auto`` declares, which changes nothing where all is there as wanted; ``passive`` looks
-whether it is there; ``never`` does neither. A queue of somebody else's
-(:class:`kombu.Queue`) is declared as its owner described it; its lanes are ours.
+``QCONSUME_DECLARE`` is ``auto`` to declare, which changes nothing if all exist as
+wanted; ``passive`` to check that they exist; ``never`` to do neither. A given queue
+(:class:`kombu.Queue`) is declared as it is described; the queues beside it, for
+suspects and for dead letters, are declared like those of our own queues.
 """
 
 from __future__ import annotations
@@ -21,34 +22,37 @@ from .errors import describe_error
 from .errors import explain_error
 from .errors import is_refused_as
 
-#: The broker's own limit drops messages, and counts every delivery that a stopped
-#: worker had only prefetched; listing dead letters is a delivery too. -1 is refused by
-#: RabbitMQ 3.10.
-UNLIMITED = 2_147_483_647
+#: The highest value of ``x-delivery-limit``, so that the broker's limit never applies:
+#: it drops messages, and counts deliveries that a stopped worker had only prefetched,
+#: and each listing of dead letters. RabbitMQ 3.10 refuses -1 (no limit).
+MAX_DELIVERY_LIMIT = 2_147_483_647
 
 
-class Declaring:
-    """Declares on one channel, as ``QCONSUME_DECLARE`` says."""
+class Declarer:
+    """Declares on one channel, as ``QCONSUME_DECLARE`` says.
+
+    :param mode: ``"auto"``, ``"passive"`` or ``"never"``.
+    """
 
     def __init__(self, channel: t.Any, mode: str) -> None:
         self._channel = channel
         self._mode = mode
 
-    def topology(self, topology: Topology) -> None:
-        """All of the app's.
+    def declare_topology(self, topology: Topology) -> None:
+        """Declare the app's exchange and all queues.
 
-        :raises TopologyMismatch: if something of it is there with other arguments, or
-            (``passive``) is missing.
+        :raises TopologyMismatch: if one of them exists with other arguments, or does
+            not exist (``passive``).
         """
-        self.exchange(topology.exchange)
+        self.declare_exchange(topology.exchange)
         for plan in topology.queues:
-            # An exclusive queue is its consumer's connection's.
+            # Only the connection that consumes an exclusive queue can declare it.
             if not getattr(plan.given, "exclusive", False):
-                self.queues(plan)
+                self.declare_plan(plan)
 
-    def exchange(self, name: str, kind: str = "topic") -> None:
-        """One durable exchange."""
-        with self._explained(f"exchange {quote(name)}"):
+    def declare_exchange(self, name: str, kind: str = "topic") -> None:
+        """Declare a durable exchange."""
+        with self._translating_errors(f"exchange {quote(name)}"):
             if self._mode != "never":
                 self._channel.exchange_declare(
                     name,
@@ -58,23 +62,24 @@ class Declaring:
                     auto_delete=False,
                 )
 
-    def queues(self, plan: QueuePlan) -> None:
-        """A consumer's queue with its bindings, and its two lanes."""
+    def declare_plan(self, plan: QueuePlan) -> None:
+        """Declare a consumer's queue with its bindings, and the two beside it."""
         if plan.given is None:
-            self.queue(plan.name, arguments_of(plan.type))
-            self._bind(plan)
+            self.declare_queue(plan.name, queue_arguments(plan.type))
+            for binding in plan.bindings:
+                self.bind(binding.queue, binding.exchange, binding.routing_key)
         else:
-            self._given(plan)
-        self.side_queues(plan)
+            self._declare_given(plan)
+        self.declare_side_queues(plan)
 
-    def side_queues(self, plan: QueuePlan) -> None:
-        """The two lanes of a consumer's queue."""
+    def declare_side_queues(self, plan: QueuePlan) -> None:
+        """Declare the queues of a consumer's suspects and of its dead letters."""
         for name in (plan.suspects, plan.dead):
-            self.queue(name, arguments_of(plan.type))
+            self.declare_queue(name, queue_arguments(plan.type))
 
-    def queue(self, name: str, arguments: t.Mapping[str, t.Any]) -> None:
-        """One durable queue."""
-        with self._explained(f"queue {quote(name)}"):
+    def declare_queue(self, name: str, arguments: t.Mapping[str, t.Any]) -> None:
+        """Declare a durable queue."""
+        with self._translating_errors(f"queue {quote(name)}"):
             if self._mode != "never":
                 self._channel.queue_declare(
                     name,
@@ -85,31 +90,27 @@ class Declaring:
                 )
 
     def bind(self, queue: str, exchange: str, routing_key: str = "") -> None:
-        """One binding; ``passive`` cannot check it, AMQP has no such question."""
+        """Declare a binding. AMQP cannot check one, so ``passive`` does nothing."""
         if self._mode == "auto":
             self._channel.queue_bind(queue, exchange, routing_key)
 
-    def _bind(self, plan: QueuePlan) -> None:
-        for binding in plan.bindings:
-            self.bind(binding.queue, binding.exchange, binding.routing_key)
-
-    def _given(self, plan: QueuePlan) -> None:
-        with self._explained(f"queue {quote(plan.name)}"):
+    def _declare_given(self, plan: QueuePlan) -> None:
+        with self._translating_errors(f"queue {quote(plan.name)}"):
             if self._mode == "auto":
                 plan.given(self._channel).declare()
             elif self._mode == "passive":
                 self._channel.queue_declare(plan.name, passive=True)
 
     @contextlib.contextmanager
-    def _explained(self, what: str) -> t.Iterator[None]:
+    def _translating_errors(self, what: str) -> t.Iterator[None]:
         try:
             yield
         except AMQPError as error:
             if not is_refused_as(error, TopologyMismatch):
                 raise
-            raise TopologyMismatch(self._mismatch(what, error)) from error
+            raise TopologyMismatch(self._describe_mismatch(what, error)) from error
 
-    def _mismatch(self, what: str, error: AMQPError) -> str:
+    def _describe_mismatch(self, what: str, error: AMQPError) -> str:
         if isinstance(error, NotFound):
             return (
                 f"RabbitMQ has no {what} ({describe_error(error)}), and"
@@ -122,11 +123,11 @@ class Declaring:
         )
 
 
-def arguments_of(queue_type: str) -> dict[str, t.Any]:
-    """The arguments of a queue of ours.
+def queue_arguments(queue_type: str) -> dict[str, t.Any]:
+    """Return the arguments of a queue that is not a given one.
 
-    They can never be changed again, so nothing that may be configured is among them.
+    They cannot be changed later, so they hold nothing that users configure.
     """
     if queue_type == "classic":
         return {}
-    return {"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED}
+    return {"x-queue-type": "quorum", "x-delivery-limit": MAX_DELIVERY_LIMIT}

@@ -1,38 +1,38 @@
-"""Which delivery tags of a channel are settled. No I/O."""
+"""The delivery tags of a channel: which are settled already. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 
-class Tags:
+class DeliveryTags:
     """The tags of one channel: 1, 2, 3, … in the order of delivery."""
 
     def __init__(self) -> None:
-        #: All tags below this one are settled.
-        self._low = 1
-        #: Those above it that are.
-        self._done: set[int] = set()
+        #: The lowest tag that is not settled.
+        self._lowest = 1
+        #: Tags above it that are settled.
+        self._settled: set[int] = set()
 
-    def done(self, tags: Iterable[int]) -> list[tuple[int, bool]]:
-        """Note that these are done with.
+    def settle(self, tags: Iterable[int]) -> list[tuple[int, bool]]:
+        """Mark tags as settled, and return the settlements to send.
 
-        A tag that was noted before is left out: the broker closes the channel over it.
+        A tag that was settled before is left out: RabbitMQ would close the channel.
 
-        :returns: What to settle: tags, and whether each stands for all up to it (the
-            others among those are settled already).
+        :returns: Tags, each with AMQP's ``multiple``: whether it stands for all
+            unsettled tags up to it.
         """
-        new = {tag for tag in tags if tag >= self._low and tag not in self._done}
+        low, settled = self._lowest, self._settled
+        new = {tag for tag in tags if tag >= low and tag not in settled}
         if not new:
             return []
-        self._done |= new
-        before = self._low
-        while self._low in self._done:
-            self._done.remove(self._low)
-            self._low += 1
-        rest = [(tag, False) for tag in sorted(new) if tag >= self._low]
-        if self._low == before:
+        settled |= new
+        while self._lowest in settled:
+            settled.remove(self._lowest)
+            self._lowest += 1
+        rest = [(tag, False) for tag in sorted(new) if tag >= self._lowest]
+        if self._lowest == low:
             return rest
-        # The tag itself must be one that is not settled yet, or the broker closes the
-        # channel, although it stands for all up to it.
-        return [(max(tag for tag in new if tag < self._low), True), *rest]
+        # A tag sent with 'multiple' must itself be unsettled on the broker, which would
+        # close the channel otherwise.
+        return [(max(tag for tag in new if tag < self._lowest), True), *rest]

@@ -1,7 +1,7 @@
-"""How many messages are ready in a queue, and that a 0 is one.
+"""The number of ready messages in a queue, and whether a 0 can be trusted.
 
-RabbitMQ asks a quorum queue for 0.25 s, and says 0 if the queue has not answered until
-then, which happens on a busy node. So a 0 counts only if it came sooner than that.
+RabbitMQ gives a quorum queue 0.25 s to answer, and reports 0 if it has not, which
+happens on a busy node. So a 0 counts only if it came sooner.
 """
 
 from __future__ import annotations
@@ -15,41 +15,42 @@ from ...errors import BrokerUnavailable
 from ...errors import TopologyMismatch
 from .errors import is_refused_as
 
-#: Seconds after which a 0 may mean that the queue has not answered. RabbitMQ gives it
-#: 0.25; the difference is for a way to the broker that is now faster, now slower.
-_UNANSWERED = 0.2
-#: Seconds that a queue is asked again for.
-_LONGEST = 3.0
+#: Seconds after which a 0 may mean that the queue has not answered: RabbitMQ's 0.25,
+#: less a margin for a network whose speed varies.
+_UNANSWERED_SECONDS = 0.2
+#: Seconds for which the queue is asked again.
+_RETRY_SECONDS = 3.0
 
 _T = t.TypeVar("_T")
 
 
-class Unanswered(BrokerUnavailable):
-    """A quorum queue does not tell RabbitMQ what is in it."""
+class QueueUnresponsive(BrokerUnavailable):
+    """A quorum queue does not tell RabbitMQ how many messages it holds."""
 
 
-def depth(channel: t.Any, queue: str) -> int:
-    """How many messages wait in a queue; 0 if there is none of that name.
+def count_ready(channel: t.Any, queue: str) -> int:
+    """Return how many messages wait in a queue; 0 if the queue does not exist.
 
-    :raises Unanswered: if that is unknown.
+    :raises QueueUnresponsive: if the queue does not answer the broker.
     """
-    deadline = time.monotonic() + _LONGEST
-    fastest = 0.0
+    deadline = time.monotonic() + _RETRY_SECONDS
+    fastest_trip = 0.0
     while True:
-        count, seconds = _timed(lambda: _ready(channel, queue))
-        is_certain = count or not channel.is_open  # It closed over a missing queue.
-        if is_certain or seconds < fastest + _UNANSWERED:
+        count, seconds = _time(lambda: _ask_ready(channel, queue))
+        # A channel is closed after the question for a queue that does not exist.
+        is_certain = count or not channel.is_open
+        if is_certain or seconds < fastest_trip + _UNANSWERED_SECONDS:
             return count
         if time.monotonic() > deadline:
-            raise Unanswered(
+            raise QueueUnresponsive(
                 f"The queue '{queue}' does not tell RabbitMQ how many messages it has."
                 " Try again; look at the load of the broker if it stays so."
             )
-        _, trip = _timed(lambda: _round_trip(channel))
-        fastest = min(fastest or trip, trip)
+        _, trip = _time(lambda: _make_round_trip(channel))
+        fastest_trip = min(fastest_trip or trip, trip)
 
 
-def _ready(channel: t.Any, queue: str) -> int:
+def _ask_ready(channel: t.Any, queue: str) -> int:
     try:
         return int(channel.queue_declare(queue, passive=True).message_count)
     except NotFound as error:
@@ -58,12 +59,13 @@ def _ready(channel: t.Any, queue: str) -> int:
         raise
 
 
-def _round_trip(channel: t.Any) -> None:
-    """Ask for what concerns no queue, and needs no permission."""
+def _make_round_trip(channel: t.Any) -> None:
+    """Send a request that involves no queue, and needs no permission."""
     channel.exchange_declare("amq.topic", "topic", passive=True, auto_delete=False)
 
 
-def _timed(request: t.Callable[[], _T]) -> tuple[_T, float]:
+def _time(request: t.Callable[[], _T]) -> tuple[_T, float]:
+    """Return the answer to a request, and the seconds that it took."""
     began = time.monotonic()
     answer = request()
     return answer, time.monotonic() - began

@@ -1,7 +1,8 @@
-"""The copies that a link makes of its messages: where they go, what they carry. No I/O.
+"""The copies that a link publishes of its messages: address and properties. No I/O.
 
-A copy must be publishable whatever the original carried: one that can never be sent
-would be tried for ever. What has to be left out is named in a header of the copy.
+A copy must be publishable whatever the original carried: a copy that can never be sent
+would be tried for ever. Headers that had to be changed or left out are named in a
+header of the copy.
 """
 
 from __future__ import annotations
@@ -19,16 +20,17 @@ from ...broker.topology import QueuePlan
 from ...message import Message
 from ...text import shorten
 from .amqp import frames
-from .amqp.properties import written
-from .pending_publish import Parcel
-from .pending_publish import expiration
+from .amqp.properties import encode_properties
+from .pending_publish import PendingPublish
+from .pending_publish import encode_expiration
 from .wait_queues import MAX_DELAY
-from .wait_queues import retry_step
+from .wait_queues import choose_retry_queue
 
-#: Written by the broker. A message that expires from a wait queue and whose x-death
-#: names the queue that it goes to is taken for one that goes round in circles, and
-#: dropped. https://www.rabbitmq.com/docs/dlx#automatic-dead-lettering-cycles
-_BROKERS = (
+#: Headers that a copy must not carry.
+_DROPPED_HEADERS = (
+    # Written by the broker. If a message expires in a wait queue and its x-death names
+    # the queue that it goes to, the broker drops it as running in a circle.
+    # https://www.rabbitmq.com/docs/dlx#automatic-dead-lettering-cycles
     "x-death",
     "x-first-death-exchange",
     "x-first-death-queue",
@@ -37,14 +39,13 @@ _BROKERS = (
     "x-last-death-queue",
     "x-last-death-reason",
     "x-delivery-count",
-    # Routed on when the copy is published.
+    # Further queues that the broker would route the copy to.
     "CC",
     "BCC",
 )
 
-CHANGED = own_headers.CHANGED
-
-#: The order in which our own long headers are cut, and to how much.
+#: Our long headers, in the order in which they are shortened, and to how many
+#: characters.
 _CUTS = (
     (own_headers.TRACEBACK, 4_000),
     (own_headers.DETAILS, 1_000),
@@ -53,73 +54,83 @@ _CUTS = (
     (own_headers.REASON, 200),
 )
 
-_MAX_SHORT = 255
+#: Bytes of a short string of AMQP.
+_MAX_SHORT_STRING = 255
+
+#: Bytes kept free for an expiration, which is added to the copied properties later.
+_EXPIRATION_SIZE = 64
 
 
-def forwarded(
+def build_forward(
     forward: Forward, plan: QueuePlan, app_exchange: str, frame_max: int
-) -> Parcel:
-    """The copy that a forward asks for."""
+) -> PendingPublish:
+    """Build the copy that a forward asks for."""
     message = forward.delivery.message
-    basic = copied(message, forward.headers, frame_max)
+    basic = copy_properties(message, forward.headers, frame_max)
     if forward.lane is Lane.MAIN and forward.delay > 0:
-        # A longer one is cut: tried too early it is not lost, tried for ever it would
-        # hold its place.
+        # A longer delay is cut: a retry that comes too early is harmless, a forward
+        # that fails again and again is not.
         delay = min(forward.delay, MAX_DELAY)
-        step = retry_step(app_exchange, delay)
-        basic["expiration"] = expiration(delay)
-        return Parcel(
+        queue = choose_retry_queue(app_exchange, delay)
+        basic["expiration"] = encode_expiration(delay)
+        return PendingPublish(
             basic,
             message.raw,
-            exchange=step.name,
+            exchange=queue.name,
             routing_key=plan.name,
-            step=step,
+            wait_queue=queue,
             ours=True,
         )
     if forward.expires is not None:
-        basic["expiration"] = expiration(forward.expires)
-    return to_queue(basic, message.raw, _queue(plan, forward.lane))
+        basic["expiration"] = encode_expiration(forward.expires)
+    return address_to_queue(basic, message.raw, _queue_name(plan, forward.lane))
 
 
-def to_queue(basic: Mapping[str, t.Any], body: bytes, queue: str) -> Parcel:
-    """A message for one queue, and for nobody else."""
-    return Parcel(basic, body, exchange="", routing_key=queue, ours=True)
+def address_to_queue(
+    basic: Mapping[str, t.Any], body: bytes, queue: str
+) -> PendingPublish:
+    """Return a message that goes to one queue only."""
+    return PendingPublish(basic, body, exchange="", routing_key=queue, ours=True)
 
 
-def copied(
+def copy_properties(
     message: Message, headers: Mapping[str, t.Any], frame_max: int
 ) -> dict[str, t.Any]:
-    """The properties of a copy, made so that they can be sent."""
+    """Return properties for a copy of a message, changed where they cannot be sent.
+
+    :param frame_max: Bytes that a frame may have.
+    """
     basic = properties.encode_copy(message, headers)
     for name, value in basic.items():
         if isinstance(value, str):
-            basic[name] = _shortest(value)
-    kept = {k: v for k, v in headers.items() if k not in _BROKERS}
-    basic["headers"] = _fitting(basic, _sendable(kept), frame_max)
+            basic[name] = _fit_short_string(value)
+    kept = {k: v for k, v in headers.items() if k not in _DROPPED_HEADERS}
+    basic["headers"] = _fit_frame(basic, _make_sendable(kept), frame_max)
     return basic
 
 
-def _queue(plan: QueuePlan, lane: Lane) -> str:
+def _queue_name(plan: QueuePlan, lane: Lane) -> str:
     names = {Lane.MAIN: plan.name, Lane.SUSPECTS: plan.suspects, Lane.DEAD: plan.dead}
     return names[lane]
 
 
-def _shortest(text: str) -> str:
-    """Text that fits a short string; escaping what was no UTF-8 made it longer."""
-    return text.encode("utf-8", "replace")[:_MAX_SHORT].decode("utf-8", "ignore")
+def _fit_short_string(text: str) -> str:
+    """Cut a text to a short string; escaping bytes that are not UTF-8 lengthens it."""
+    data = text.encode("utf-8", "replace")
+    return data[:_MAX_SHORT_STRING].decode("utf-8", "ignore")
 
 
-def _sendable(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """The headers that AMQP can carry; others as text."""
+def _make_sendable(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return the headers, values that AMQP cannot carry as text."""
     sent: dict[str, t.Any] = {}
     for name, value in headers.items():
         if _can_be_sent(name, value):
             sent[name] = value
         elif _can_be_sent(name, ""):
-            sent[name] = _as_text(value)
-            _note(sent, name)
+            sent[name] = _to_text(value)
+            _mark_changed(sent, name)
         else:
-            _note(sent, name)
+            _mark_changed(sent, name)
     return sent
 
 
@@ -131,27 +142,26 @@ def _can_be_sent(name: str, value: t.Any) -> bool:
     return True
 
 
-def _as_text(value: t.Any) -> str:
+def _to_text(value: t.Any) -> str:
     try:
         return shorten(str(value), own_headers.MAX_ERROR)
     except Exception:
         return f"({type(value).__name__})"
 
 
-def _note(headers: dict[str, t.Any], name: str) -> None:
-    before = headers.get(CHANGED)
+def _mark_changed(headers: dict[str, t.Any], name: str) -> None:
+    before = headers.get(own_headers.CHANGED)
     names = f"{before}, {name}" if isinstance(before, str) else str(name)
-    headers[CHANGED] = shorten(names, own_headers.MAX_ERROR)
+    headers[own_headers.CHANGED] = shorten(names, own_headers.MAX_ERROR)
 
 
-def _fitting(
+def _fit_frame(
     basic: Mapping[str, t.Any], headers: dict[str, t.Any], frame_max: int
 ) -> dict[str, t.Any]:
-    """The headers, cut until they fit one frame: a header frame cannot be split."""
-    # Room for an expiration, which comes later.
-    limit = frame_max - 64
+    """Shorten the headers until they fit one frame: a header frame cannot be split."""
+    limit = frame_max - _EXPIRATION_SIZE
     cuts = iter(_CUTS)
-    while frames.header_size(written({**basic, "headers": headers})) > limit:
+    while frames.header_size(encode_properties({**basic, "headers": headers})) > limit:
         cut = next(cuts, None)
         if cut is not None:
             _cut(headers, *cut)
@@ -168,7 +178,7 @@ def _cut(headers: dict[str, t.Any], name: str, length: int) -> None:
 
 def _drop_largest(headers: dict[str, t.Any]) -> None:
     sizes = {name: len(dumps("F", ({name: headers[name]},))) for name in headers}
-    sizes.pop(CHANGED, None)
+    sizes.pop(own_headers.CHANGED, None)
     largest = max(sizes, key=lambda name: sizes[name])
     del headers[largest]
-    _note(headers, largest)
+    _mark_changed(headers, largest)

@@ -1,4 +1,4 @@
-"""Whether a connection lives: heartbeats out, and a judgement on what comes in."""
+"""Heartbeats of a connection to RabbitMQ, and the detection of a silent broker."""
 
 from __future__ import annotations
 
@@ -9,42 +9,47 @@ import termios
 from ...errors import BrokerUnavailable
 from .amqp.transport import Connection
 
-#: Beats per negotiated heartbeat interval.
-_RATE = 2
-#: The broker is given up after two intervals, as AMQP says.
-_MISSED = 2 * _RATE
+#: Heartbeats that are sent in each negotiated interval.
+_BEATS_PER_INTERVAL = 2
+#: AMQP gives a peer up after two intervals of silence.
+_MAX_SILENT_BEATS = 2 * _BEATS_PER_INTERVAL
+#: Seconds; the interval if heartbeats are switched off.
+_DEFAULT_INTERVAL = 60
 
 
-class Pulse:
+class Heartbeat:
     """The heartbeat of one connection.
 
-    Silence is counted in beats, not in seconds: when a handler hogged the processor for
-    a minute nobody beat, nobody read, and nothing is wrong with the connection.
+    The broker's silence is counted in beats, not in seconds: while a handler keeps the
+    processor busy for a minute, this process sends no heartbeats and reads nothing, and
+    the connection may still be intact.
     """
 
-    def __init__(self, raw: Connection) -> None:
-        self._raw = raw
-        self._seen = -1
-        self._silent = 0
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._last_count = -1
+        self._silent_beats = 0
         #: Seconds between two beats.
-        self.interval = (raw.heartbeat or 60) / _RATE
+        self.interval = (
+            connection.heartbeat or _DEFAULT_INTERVAL
+        ) / _BEATS_PER_INTERVAL
 
     def beat(self) -> None:
-        """Send a heartbeat, and look for signs of life.
+        """Send a heartbeat, and check that the broker has sent something.
 
-        :raises BrokerUnavailable: if there were none for two intervals.
+        :raises BrokerUnavailable: if the broker was silent for two intervals.
         """
-        self._raw.send_heartbeat()
-        seen = self._raw.bytes_recv
-        alive = seen != self._seen or self._unread()
-        self._seen = seen
-        self._silent = 0 if alive else self._silent + 1
-        if self._silent >= _MISSED:
-            silent = self._silent * self.interval
-            raise BrokerUnavailable(f"RabbitMQ was silent for {silent:g} s.")
+        self._connection.send_heartbeat()
+        count = self._connection.bytes_recv
+        is_alive = count != self._last_count or self._has_unread_bytes()
+        self._last_count = count
+        self._silent_beats = 0 if is_alive else self._silent_beats + 1
+        if self._silent_beats >= _MAX_SILENT_BEATS:
+            seconds = self._silent_beats * self.interval
+            raise BrokerUnavailable(f"RabbitMQ was silent for {seconds:g} s.")
 
-    def _unread(self) -> bool:
-        """Whether bytes wait in the socket for a reader that had no turn yet."""
+    def _has_unread_bytes(self) -> bool:
+        """Whether the socket holds bytes that the reader has had no time to read."""
         count = array.array("i", [0])
-        fcntl.ioctl(self._raw.sock.fileno(), termios.FIONREAD, count)
+        fcntl.ioctl(self._connection.sock.fileno(), termios.FIONREAD, count)
         return count[0] > 0

@@ -1,4 +1,4 @@
-"""Messages as they arrive from RabbitMQ. No I/O, and no way to fail."""
+"""Messages of RabbitMQ as ours. No I/O; nothing that a message holds makes it fail."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ...message import Message
 from ...text import shorten
 from .amqp.frames import BasicDeliver
 from .amqp.frames import Content
-from .amqp.frames import properties_of
+from .amqp.frames import parse_properties
 
 
-def arrived(content: Content, queue: str) -> Message:
-    """The message in a delivery.
+def convert_content(content: Content, queue: str) -> Message:
+    """Convert a message that py-amqp assembled from its frames.
 
-    One whose headers cannot be read has a single header,
-    :data:`~flask_qconsume.handling.payload.UNREADABLE`, that says why.
+    A message with unreadable headers has one header,
+    :data:`~flask_qconsume.handling.payload.UNREADABLE`, which says why.
     """
     info = content.delivery_info
-    return _message(
+    return _convert(
         content.properties,
         content.problem,
         raw=content.body,
@@ -32,10 +32,10 @@ def arrived(content: Content, queue: str) -> Message:
     )
 
 
-def delivered(delivery: BasicDeliver, queue: str) -> Message:
-    """The same of one whose frames came all at once."""
-    return _message(
-        *properties_of(delivery.header),
+def convert_delivery(delivery: BasicDeliver, queue: str) -> Message:
+    """Convert a message whose frames arrived together, as :func:`convert_content`."""
+    return _convert(
+        *parse_properties(delivery.header),
         raw=delivery.body,
         queue=queue,
         exchange=delivery.exchange,
@@ -44,17 +44,16 @@ def delivered(delivery: BasicDeliver, queue: str) -> Message:
     )
 
 
-def unreadable(problem: str) -> dict[str, t.Any]:
-    """The headers of a message whose own cannot be read."""
-    return {UNREADABLE: shorten(problem, own_headers.MAX_ERROR)}
-
-
-def _message(basic: dict[str, t.Any], problem: str | None, **arrival: t.Any) -> Message:
+def _convert(basic: dict[str, t.Any], problem: str | None, **fields: t.Any) -> Message:
     headers = basic.get("application_headers") or {}
     if problem is not None:
-        headers = unreadable(problem)
+        headers = _unreadable_headers(problem)
     try:
-        return properties.read_message(**arrival, properties=basic, headers=headers)
+        return properties.read_message(**fields, properties=basic, headers=headers)
     except Exception as error:
-        headers = unreadable(repr(error))
-        return properties.read_message(**arrival, properties={}, headers=headers)
+        headers = _unreadable_headers(repr(error))
+        return properties.read_message(**fields, properties={}, headers=headers)
+
+
+def _unreadable_headers(problem: str) -> dict[str, t.Any]:
+    return {UNREADABLE: shorten(problem, own_headers.MAX_ERROR)}

@@ -1,8 +1,8 @@
-"""A link: one connection and one channel that consume one queue.
+"""A link: one connection with one channel, which consumes one queue.
 
-Who does what: one greenlet reads and nobody else does; any greenlet writes, under the
-connection's lock. The only conversation with an answer, beside the opening, is the
-farewell in :meth:`RabbitLink.close`, which waits for the reader or takes its place.
+One greenlet reads; any greenlet may write, under the connection's lock. Requests with
+answers are made only while the link is opened, and by :meth:`RabbitLink.close`, which
+waits for the reader's end or reads the answers itself.
 """
 
 from __future__ import annotations
@@ -22,35 +22,38 @@ from ...broker.topology import QueuePlan
 from ...errors import BrokerError
 from ...errors import BrokerUnavailable
 from ...settings import Settings
-from .ack_barrier import barrier
+from .ack_barrier import barrier_requests
 from .amqp import frames
 from .amqp.transport import is_timeout
-from .connection import hang_up
+from .connection import allow_slow_writes
+from .connection import disconnect
 from .connection import open_connection
-from .connection import opened
-from .declare import Declaring
-from .delivery_tags import Tags
+from .declare import Declarer
+from .delivery_tags import DeliveryTags
 from .errors import LOST
 from .errors import explain_error
 from .errors import translate_error
-from .forwarding import forwarded
-from .heartbeat import Pulse
-from .incoming import arrived
-from .incoming import delivered
-from .pending_publish import Parcel
+from .forwarding import build_forward
+from .heartbeat import Heartbeat
+from .incoming import convert_content
+from .incoming import convert_delivery
+from .pending_publish import PendingPublish
 
 _CONSUMER_TAG = "qconsume"
 
-#: How long a farewell may take: the broker first sends what it had on its way to us.
-_CLOSE_WAIT = 5.0
+#: Seconds for the close of an intact connection: the broker first sends the messages
+#: that it had on their way to us.
+_CLOSE_TIMEOUT_SECONDS = 5.0
+#: Seconds that a step of the close has even after the time limit.
+_MIN_TIMEOUT_SECONDS = 0.01
 
-Publish = t.Callable[[Sequence[Parcel]], list[Exception | None]]
+Publish = t.Callable[[Sequence[PendingPublish]], list[Exception | None]]
 
 
 class RabbitLink(Link):
     """One generation of deliveries of one queue.
 
-    :param publish: Publishes the copies, over the process's publisher.
+    :param publish: Publishes the copies of forwarded messages.
     """
 
     pushes = True
@@ -67,191 +70,200 @@ class RabbitLink(Link):
         self.may_starve = lane is Lane.MAIN and may_starve(plan.given)
         self._settings = settings
         self._publish = publish
-        self._arrived: list[Delivery] = []
-        self._tags = Tags()
+        self._received: list[Delivery] = []
+        self._tags = DeliveryTags()
         self._cancelled = False
         self._paused = False
-        #: Held by whoever reads the socket.
-        self._reading = threading.Lock()
-        self._closing = threading.Lock()
-        self._raw = open_connection(settings, f"{plan.consumer}: {self.queue}")
+        #: Held by the thread or greenlet that reads the socket.
+        self._read_lock = threading.Lock()
+        #: Held for ever by the first call of :meth:`close`.
+        self._close_lock = threading.Lock()
+        name = f"{plan.consumer}: {self.queue}"
+        self._connection = open_connection(settings, name)
         try:
             self._start(prefetch)
         except BaseException as error:
-            hang_up(self._raw)
+            disconnect(self._connection)
             if isinstance(error, LOST):
-                raise self._refused(error) from error
+                doing = f"Consuming '{self.queue}' of '{plan.consumer}' failed"
+                raise translate_error(error, doing) from error
             raise
 
     def _start(self, prefetch: int) -> None:
-        self._pulse = Pulse(self._raw)
-        self.keep_alive_interval = self._pulse.interval
-        self._channel = self._raw.channel()
-        # Kept here: what is lost is torn down at any moment, the number with it.
-        self._number = self._channel.channel_id
-        self._declare(Declaring(self._channel, self._settings.declare))
-        self._channel.on_delivered = self._on_delivered
+        self._heartbeat = Heartbeat(self._connection)
+        self.keep_alive_interval = self._heartbeat.interval
+        self._channel = self._connection.channel()
+        # Copied: a lost connection's objects may be torn down at any moment.
+        self._channel_number = self._channel.channel_id
+        self._declare(Declarer(self._channel, self._settings.declare))
+        self._channel.on_raw_delivery = self._on_raw_delivery
         self._channel.basic_qos(0, prefetch, False)
         self._channel.basic_consume(
             self.queue,
             _CONSUMER_TAG,
-            callback=self._on_message,
+            callback=self._on_content,
             on_cancel=self._on_cancel,
             arguments=self._consumer_arguments,
         )
-        opened(self._raw)
+        allow_slow_writes(self._connection)
 
-    def _declare(self, declaring: Declaring) -> None:
+    def _declare(self, declarer: Declarer) -> None:
         if self.lane is Lane.SUSPECTS:
-            # A given queue may be exclusive: then it is the other link's alone.
-            declaring.side_queues(self.plan)
+            # A given queue may be exclusive: then only the other link may declare it.
+            declarer.declare_side_queues(self.plan)
             return
-        declaring.exchange(self._settings.exchange)
-        declaring.queues(self.plan)
+        declarer.declare_exchange(self._settings.exchange)
+        declarer.declare_plan(self.plan)
 
     @property
     def _consumer_arguments(self) -> t.Any:
-        """Those of a given queue; the lane of suspects is ours."""
+        """The arguments that a given queue asks for; none for our queue of suspects."""
         given = self.plan.given if self.lane is Lane.MAIN else None
         return getattr(given, "consumer_arguments", None)
 
-    def _refused(self, error: BaseException) -> BrokerError:
-        consumer = self.plan.consumer
-        return translate_error(
-            error, f"Consuming '{self.queue}' of '{consumer}' failed"
-        )
-
     def read(self, room: int) -> Sequence[Delivery]:
-        with self._reading:
-            while not self._arrived:
+        with self._read_lock:
+            while not self._received:
                 self._read_once()
-            deliveries, self._arrived = self._arrived, []
+            deliveries, self._received = self._received, []
             return deliveries
 
     def _read_once(self) -> None:
         if self.closed:
-            raise BrokerUnavailable(f"The link to '{self.queue}' is closed.")
+            raise self._closed_error()
         if self._cancelled:
-            raise self._lost("the broker cancelled the consumer: its queue was deleted")
+            raise self._lose("the broker cancelled the consumer: its queue was deleted")
         try:
-            self._raw.read_available()
+            self._connection.read_available()
         except Exception as error:
             if not is_timeout(error):
-                raise self._lost(explain_error(error)) from error
+                raise self._lose(explain_error(error)) from error
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        self._write(lambda: self._settlements(deliveries, frames.ack))
+        self._write(lambda: self._settle(deliveries, frames.build_ack))
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
-        self._write(lambda: self._settlements(deliveries, frames.requeue))
+        self._write(lambda: self._settle(deliveries, frames.build_requeue))
 
-    def _settlements(
-        self, deliveries: Sequence[Delivery], frame: t.Callable[..., bytes]
+    def _settle(
+        self, deliveries: Sequence[Delivery], build_frame: t.Callable[..., bytes]
     ) -> bytes:
-        done = self._tags.done(d.tag for d in deliveries if d.link is self)
-        channel = self._number
-        return b"".join(frame(channel, tag, multiple=multi) for tag, multi in done)
+        """Mark deliveries as settled; return the frames that tell the broker."""
+        settled = self._tags.settle(d.tag for d in deliveries if d.link is self)
+        channel = self._channel_number
+        return b"".join(
+            build_frame(channel, tag, multiple=multiple) for tag, multiple in settled
+        )
 
     def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
-        results = self._publish([self._parcel(forward) for forward in forwards])
-        there = [
+        results = self._publish([self._build_forward(forward) for forward in forwards])
+        confirmed = [
             forward.delivery
             for forward, error in zip(forwards, results, strict=True)
             if error is None
         ]
-        if there:
-            self.ack(there)
+        if confirmed:
+            self.ack(confirmed)
         return results
 
-    def _parcel(self, forward: Forward) -> Parcel:
+    def _build_forward(self, forward: Forward) -> PendingPublish:
         exchange = self._settings.exchange
-        return forwarded(forward, self.plan, exchange, self._raw.frame_max)
+        return build_forward(forward, self.plan, exchange, self._connection.frame_max)
 
     def keep_alive(self) -> None:
         if self.closed:
-            raise BrokerUnavailable(f"The link to '{self.queue}' is closed.")
+            raise self._closed_error()
         try:
-            self._pulse.beat()
+            self._heartbeat.beat()
         except (BrokerError, *LOST) as error:
-            raise self._lost(explain_error(error)) from error
+            raise self._lose(explain_error(error)) from error
 
     def pause(self) -> None:
         if self._paused or self.closed:
             return
         self._paused = True
-        channel = self._number
-        self._write(lambda: frames.cancel(channel, _CONSUMER_TAG, nowait=True))
+        channel = self._channel_number
+        self._write(lambda: frames.build_cancel(channel, _CONSUMER_TAG, nowait=True))
 
     def close(self) -> None:
-        if not self._closing.acquire(blocking=False):
+        if not self._close_lock.acquire(blocking=False):
             return
         healthy, self.closed = not self.closed, True
         if healthy:
             with contextlib.suppress(Exception):
-                self._part()
-        hang_up(self._raw)
+                self._close_politely()
+        disconnect(self._connection)
 
-    def _part(self) -> None:
-        """Say goodbye, and read until the broker has answered.
+    def _close_politely(self) -> None:
+        """Ask the broker to close the connection, and read until it has.
 
-        It handles what we wrote in order, so its answer means that our last
-        acknowledgements count. A socket closed with something unread in it is reset,
-        which destroys what is still on its way to the broker.
+        The broker handles our frames in order, so its answer means that our last
+        acknowledgements took effect. To close a socket that holds unread bytes would
+        reset the connection, and destroy the frames that are on their way to the
+        broker.
         """
-        deadline = time.monotonic() + _CLOSE_WAIT
-        for step in barrier(self._channel, self.queue):
-            self._say(step.request, deadline)
-            self._read_until(step.answered, deadline)
-        self._say(frames.close_connection(), deadline)
-        self._read_until(lambda: False, deadline)
+        deadline = time.monotonic() + _CLOSE_TIMEOUT_SECONDS
+        for request in barrier_requests(self._channel, self.queue):
+            self._write_until(deadline, request.frame)
+            self._read_until(deadline, request.is_answered)
+        self._write_until(deadline, frames.build_close())
+        self._read_until(deadline, lambda: False)
 
-    def _say(self, data: bytes, deadline: float) -> None:
-        left = max(0.01, deadline - time.monotonic())
-        if not self._raw.writing.acquire(timeout=left):
-            raise TimeoutError("somebody is stuck in a write")
+    def _write_until(self, deadline: float, data: bytes) -> None:
+        seconds = _seconds_until(deadline)
+        if not self._connection.write_lock.acquire(timeout=seconds):
+            raise TimeoutError("another greenlet is stuck in a write")
         try:
-            self._raw.sock.settimeout(left)
-            self._raw.write_held(data)
+            self._connection.sock.settimeout(seconds)
+            self._connection.write_locked(data)
         finally:
-            self._raw.writing.release()
+            self._connection.write_lock.release()
 
-    def _read_until(self, over: t.Callable[[], bool], deadline: float) -> None:
-        # A reader at it sees the answer, and leaves: the link is closed. Then, or if
-        # there was none, it is up to us.
-        if not self._reading.acquire(timeout=max(0.01, deadline - time.monotonic())):
+    def _read_until(self, deadline: float, is_answered: t.Callable[[], bool]) -> None:
+        # A reader that is reading leaves after the answer, since the link is closed.
+        # Then, or if there is no reader, this call reads.
+        if not self._read_lock.acquire(timeout=_seconds_until(deadline)):
             return
         try:
-            while self._raw.connected and not over():
-                self._raw.sock.settimeout(max(0.01, deadline - time.monotonic()))
-                self._raw.read_available()
+            while self._connection.connected and not is_answered():
+                self._connection.sock.settimeout(_seconds_until(deadline))
+                self._connection.read_available()
         finally:
-            self._reading.release()
+            self._read_lock.release()
 
-    def _write(self, data: t.Callable[[], bytes]) -> None:
-        """Write what ``data`` returns, unless this generation is over."""
+    def _write(self, build: t.Callable[[], bytes]) -> None:
+        """Write the frames that ``build`` returns, unless the link is closed."""
         try:
-            with self._raw.writing:
-                # Looked at under the lock: close() says goodbye under it.
+            with self._connection.write_lock:
+                # Checked under the lock, which close() takes for its last frames.
                 if self.closed:
-                    raise BrokerUnavailable(f"The link to '{self.queue}' is closed.")
-                if written := data():
-                    self._raw.write_held(written)
+                    raise self._closed_error()
+                if data := build():
+                    self._connection.write_locked(data)
         except BrokerError:
             raise
         except LOST as error:
-            raise self._lost(explain_error(error)) from error
+            raise self._lose(explain_error(error)) from error
 
-    def _lost(self, why: str) -> BrokerUnavailable:
+    def _closed_error(self) -> BrokerUnavailable:
+        return BrokerUnavailable(f"The link to '{self.queue}' is closed.")
+
+    def _lose(self, why: str) -> BrokerUnavailable:
+        """Mark the link as closed, and return the error to raise."""
         self.closed = True
         return BrokerUnavailable(f"The connection that consumes '{self.queue}': {why}")
 
-    def _on_message(self, content: frames.Content) -> None:
+    def _on_content(self, content: frames.Content) -> None:
         tag = content.delivery_info["delivery_tag"]
-        self._arrived.append(Delivery(self, tag, arrived(content, self.queue)))
+        self._received.append(Delivery(self, tag, convert_content(content, self.queue)))
 
-    def _on_delivered(self, delivery: frames.BasicDeliver) -> None:
-        message = delivered(delivery, self.queue)
-        self._arrived.append(Delivery(self, delivery.tag, message))
+    def _on_raw_delivery(self, delivery: frames.BasicDeliver) -> None:
+        message = convert_delivery(delivery, self.queue)
+        self._received.append(Delivery(self, delivery.tag, message))
 
     def _on_cancel(self, consumer_tag: str) -> None:
         self._cancelled = True
+
+
+def _seconds_until(deadline: float) -> float:
+    return max(_MIN_TIMEOUT_SECONDS, deadline - time.monotonic())

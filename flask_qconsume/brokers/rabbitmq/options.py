@@ -1,7 +1,7 @@
-"""Transport options for RabbitMQ, checked before anything is connected.
+"""Transport options for RabbitMQ, checked before a connection is opened.
 
-py-amqp would tell a mistyped one by a ``TypeError`` from the midst of connecting, or
-not at all.
+py-amqp would report a mistyped option by a ``TypeError`` while connecting, or ignore
+it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ...text import quote
 
 WHERE = "'QCONSUME_TRANSPORT_OPTIONS'"
 
-#: The files among the options of ``ssl``.
-_FILES = ("ca_certs", "certfile", "keyfile")
+#: Options of ``ssl`` that name files.
+_FILE_OPTIONS = ("ca_certs", "certfile", "keyfile")
 
-#: kombu's own, which a connection of ours has no use for, but no harm from either.
-_OF_KOMBU = (
+#: Options of kombu that our connections ignore.
+_KOMBU_OPTIONS = (
     *("confirm_publish", "max_retries", "interval_start", "interval_step"),
     *("interval_max", "failover_strategy"),
 )
@@ -42,11 +42,11 @@ ADVICE = tls.Advice(
 
 
 def check_options(options: Mapping[str, t.Any]) -> None:
-    """Refuse options that a connection cannot be opened with.
+    """Refuse options with which no connection can be opened.
 
     :raises ConfigurationError: that names the option.
     """
-    known = _known()
+    known = _list_options()
     for name, value in options.items():
         if name not in known:
             raise ConfigurationError(
@@ -61,14 +61,14 @@ def check_options(options: Mapping[str, t.Any]) -> None:
 
 
 def check_tls(options: Mapping[str, t.Any]) -> None:
-    """Refuse options of ``ssl`` that no socket can be wrapped with.
+    """Refuse options of ``ssl`` with which no socket can be wrapped.
 
     :raises ConfigurationError: that names the option or the file.
     """
-    tls.check_files(options, _FILES, f"'ssl' of {WHERE}")
-    if (error := _fails(options)) is None:
+    tls.check_files(options, _FILE_OPTIONS, f"'ssl' of {WHERE}")
+    if (error := _try_wrapping(options)) is None:
         return
-    name = next((n for n in options if _fails({n: options[n]})), "")
+    name = next((n for n in options if _try_wrapping({n: options[n]})), "")
     which = f"'{name}'" if name else "together they"
     raise ConfigurationError(
         f"Of the TLS options ('ssl' in {WHERE}, or 'ssl_…' in the URL), {which} cannot"
@@ -76,8 +76,8 @@ def check_tls(options: Mapping[str, t.Any]) -> None:
     ) from error
 
 
-def _fails(options: Mapping[str, t.Any]) -> Exception | None:
-    """Why no socket can be wrapped, as it will be when it is connected."""
+def _try_wrapping(options: Mapping[str, t.Any]) -> Exception | None:
+    """Wrap a socket as a connection would; return the error, if it fails."""
     transport = SSLTransport("localhost", ssl=dict(options))
     with socket.socket() as plain:
         try:
@@ -87,10 +87,10 @@ def _fails(options: Mapping[str, t.Any]) -> Exception | None:
     return None
 
 
-def _known() -> list[str]:
-    """The names of all options there are."""
+def _list_options() -> list[str]:
+    """Return the names of all transport options."""
     parameters = inspect.signature(amqp.Connection).parameters
-    return sorted({*parameters, *_OF_KOMBU} - {"kwargs"})
+    return sorted({*parameters, *_KOMBU_OPTIONS} - {"kwargs"})
 
 
 def _is_seconds(value: t.Any) -> bool:
@@ -98,7 +98,7 @@ def _is_seconds(value: t.Any) -> bool:
     return value is None or (number and value > 0)
 
 
-def _is_of_sockets(value: t.Any) -> bool:
+def _is_socket_settings(value: t.Any) -> bool:
     return isinstance(value, Mapping) and all(
         isinstance(each, int) for pair in value.items() for each in pair
     )
@@ -113,7 +113,7 @@ _CHECKS: dict[str, tuple[Callable[[t.Any], bool], str]] = {
     "connect_timeout": _SECONDS,
     "read_timeout": _SECONDS,
     "write_timeout": _SECONDS,
-    "socket_settings": (_is_of_sockets, "a mapping of socket options to numbers"),
+    "socket_settings": (_is_socket_settings, "a mapping of socket options to numbers"),
     "client_properties": (
         lambda value: isinstance(value, Mapping),
         "a mapping of texts",

@@ -1,4 +1,4 @@
-"""A message on its way to the broker, encoded, and what became of it. No I/O."""
+"""A message that is being published: its encoded form, and its result. No I/O."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from collections.abc import Sequence
 from ...errors import PublishRefused
 from ...text import quote
 from .amqp import frames
-from .amqp.properties import written
-from .wait_queues import Step
+from .amqp.properties import encode_properties
+from .wait_queues import WaitQueue
 
-#: The longest expiration that RabbitMQ takes, some 49 days, in milliseconds.
-_MAX_EXPIRATION = 2**32 - 1
+#: The longest expiration that RabbitMQ accepts: milliseconds, about 49 days.
+_MAX_EXPIRATION_MS = 2**32 - 1
 
 
-class Parcel:
-    """One message that is published: sent as often as it takes, confirmed once."""
+class PendingPublish:
+    """One message to publish: sent again after each lost connection, confirmed once.
+
+    :param properties: By AMQP's names, except ``headers``.
+    :param wait_queue: The wait queue that must be declared before the message is sent.
+    :param ours: Whether the message goes to an exchange or queue that we declare: a
+        deleted one is declared again, and the message sent once more.
+    """
 
     __slots__ = (
         "batch",
@@ -29,11 +35,11 @@ class Parcel:
         "id",
         "method",
         "ours",
-        "problem",
         "properties",
-        "redeclared",
+        "return_error",
         "routing_key",
-        "step",
+        "sent_again",
+        "wait_queue",
     )
 
     def __init__(
@@ -44,46 +50,50 @@ class Parcel:
         exchange: str,
         routing_key: str,
         mandatory: bool = True,
-        step: Step | None = None,
+        wait_queue: WaitQueue | None = None,
         ours: bool = False,
     ) -> None:
         self.exchange = exchange
         self.routing_key = routing_key
-        #: The wait queue that must be declared before, if it goes to one.
-        self.step = step
-        #: Whether it goes to a queue that we declare: if that is gone it comes back.
+        self.wait_queue = wait_queue
         self.ours = ours
-        self.redeclared = False
+        self.sent_again = False
         self.id = properties.get("message_id")
         self.body = body
-        self.method = frames.publish_method(exchange, routing_key, mandatory=mandatory)
-        self.properties = written(properties)
-        self.batch: Batch | None = None
+        self.method = frames.build_publish_method(
+            exchange, routing_key, mandatory=mandatory
+        )
+        self.properties = encode_properties(properties)
+        self.batch: PublishBatch | None = None
         self.done = False
+        #: Why publishing failed; ``None`` once :attr:`done` means confirmed.
         self.error: Exception | None = None
-        #: Why the broker returned it; its confirmation is still to come.
-        self.problem: Exception | None = None
+        #: Why the broker returned the message; its confirmation is still to come.
+        self.return_error: Exception | None = None
 
     def finish(self, error: Exception | None) -> bool:
-        """Settle its fate; later news about it counts no more.
+        """Set the result; a later result is ignored.
 
-        :returns: Whether it was the last of its batch, whose caller goes on now.
+        :returns: Whether this was the last message of its batch, whose caller wakes.
         """
         if self.done:
             return False
         self.done = True
         self.error = error
-        return self.batch is not None and self.batch.one_done()
+        return self.batch is not None and self.batch.count_finished()
 
-    def once_more(self) -> bool:
-        """Whether to try again after the topology was declared again: once."""
-        first, self.redeclared = not self.redeclared, True
+    def claim_second_attempt(self) -> bool:
+        """Claim the one further attempt, made once the topology is declared again.
+
+        :returns: ``False`` if the message has had it already.
+        """
+        first, self.sent_again = not self.sent_again, True
         return first
 
     def is_returned_as(self, exchange: str, routing_key: str, content: t.Any) -> bool:
-        """Whether this is the message that the broker returned."""
+        """Whether a message that the broker returned may be this one."""
         return (
-            self.problem is None
+            self.return_error is None
             and not self.done
             and self.exchange == exchange
             and self.routing_key == routing_key
@@ -91,10 +101,11 @@ class Parcel:
             and self.id == content.properties.get("message_id")
         )
 
-    def frames(self, channel: int, frame_max: int) -> list[bytes]:
-        """Its frames.
+    def build_frames(self, channel: int, frame_max: int) -> list[bytes]:
+        """Build the AMQP frames.
 
-        :raises PublishRefused: if its headers do not fit into one.
+        :param frame_max: Bytes that a frame may have.
+        :raises PublishRefused: if the headers do not fit into one frame.
         """
         if frames.header_size(self.properties) > frame_max:
             raise PublishRefused(
@@ -102,35 +113,39 @@ class Parcel:
                 f" {len(self.properties)} bytes; RabbitMQ allows {frame_max} here."
                 " Put what is long into the body."
             )
-        return frames.publish(
+        return frames.build_publish(
             channel, self.method, self.properties, self.body, frame_max=frame_max
         )
 
 
-class Batch:
-    """The parcels of one caller, who waits until all of them are done."""
+class PublishBatch:
+    """The messages of one caller, which waits until all of them are done."""
 
-    def __init__(self, parcels: Sequence[Parcel]) -> None:
-        self._left = len(parcels)
-        self._over = threading.Event()
-        for parcel in parcels:
-            parcel.batch = self
-        if not parcels:
-            self._over.set()
+    def __init__(self, messages: Sequence[PendingPublish]) -> None:
+        self._unfinished = len(messages)
+        self._finished = threading.Event()
+        for message in messages:
+            message.batch = self
+        if not messages:
+            self._finished.set()
 
-    def one_done(self) -> bool:
-        """Called under the publisher's lock; whether it was the last one."""
-        self._left -= 1
-        if self._left > 0:
+    def count_finished(self) -> bool:
+        """Count one message; the caller holds the publisher's lock.
+
+        :returns: Whether it was the last one.
+        """
+        self._unfinished -= 1
+        if self._unfinished > 0:
             return False
-        self._over.set()
+        self._finished.set()
         return True
 
     def wait(self, timeout: float) -> bool:
-        return self._over.wait(timeout)
+        """Wait up to ``timeout`` seconds; return whether all messages are done."""
+        return self._finished.wait(timeout)
 
 
-def expiration(seconds: float) -> str | None:
-    """AMQP's ``expiration``; ``None``, never, if it is longer than the broker takes."""
+def encode_expiration(seconds: float) -> str | None:
+    """Return AMQP's ``expiration``; ``None`` (never) if RabbitMQ refuses it as long."""
     milliseconds = max(1, round(seconds * 1000))
-    return str(milliseconds) if milliseconds <= _MAX_EXPIRATION else None
+    return str(milliseconds) if milliseconds <= _MAX_EXPIRATION_MS else None

@@ -1,7 +1,8 @@
-"""One connection that publishes: one generation of sequence numbers and confirmations.
+"""One connection that publishes, with its sequence numbers and confirmations.
 
-It is written to by the publisher's thread alone, and read by a thread of its own. It is
-never reopened; what was in flight when it broke is published again on the next one.
+The publisher's thread writes, a thread of the session reads. A session is never
+reopened: the publisher sends the messages that were unconfirmed when it broke over the
+next session.
 """
 
 from __future__ import annotations
@@ -22,64 +23,66 @@ from ...settings import Settings
 from ...text import quote
 from .amqp import frames
 from .amqp.transport import is_timeout
-from .connection import hang_up
+from .connection import allow_slow_writes
+from .connection import disconnect
 from .connection import open_connection
-from .connection import opened
-from .declare import Declaring
+from .declare import Declarer
 from .errors import LOST
 from .errors import translate_error
-from .forks import Origin
-from .heartbeat import Pulse
-from .pending_publish import Parcel
-from .wakeup import Bell
+from .heartbeat import Heartbeat
+from .pending_publish import PendingPublish
+from .wakeup import ForkGuard
+from .wakeup import Wakeup
 
-_CLOSE_WAIT = 2.0
+#: Seconds to wait for the end of the reading thread.
+_CLOSE_TIMEOUT_SECONDS = 2.0
 
-#: How many callers go on at once when much is confirmed at once.
-_AT_ONCE = 20
+#: Callers that are woken at once when many messages are confirmed at once.
+_MAX_CALLERS_WOKEN = 20
 
 
-class Session:
+class PublishSession:
     """A connection in confirm mode.
 
-    :param bell: The publisher's: its lock guards all that is written here, and it is
-        rung when something happened.
+    :param wakeup: The publisher's. Its lock guards all attributes that change here; it
+        is notified of confirmations that the publisher waits for, and of errors.
     """
 
-    def __init__(self, settings: Settings, bell: Bell) -> None:
-        self._bell = bell
-        self._lock = bell.lock
+    def __init__(self, settings: Settings, wakeup: Wakeup) -> None:
+        self._wakeup = wakeup
+        self._lock = wakeup.lock
         self._sequence = 0
-        #: Sent and not confirmed yet, by sequence number, in this order.
-        self.in_flight: dict[int, Parcel] = {}
-        #: Whether somebody waits for confirmations, to send more.
-        self.awaited = False
+        #: Messages that were sent and are not confirmed yet, in the order of their
+        #: sequence numbers.
+        self.in_flight: dict[int, PendingPublish] = {}
+        #: Whether the publisher waits for confirmations before it sends more.
+        self.is_awaited = False
         #: Whether the broker asked us to stop publishing.
         self.blocked = False
-        #: Why it is over, once it is.
-        self.lost: BaseException | None = None
-        #: Names of wait queues that are known to be there.
-        self.steps: set[str] = set()
-        self._raw = open_connection(settings, "publisher")
-        self._pulse = Pulse(self._raw)
+        #: Why the session ended; ``None`` until then.
+        self.failure: BaseException | None = None
+        #: Names of wait queues that exist.
+        self.declared_wait_queues: set[str] = set()
+        self._connection = open_connection(settings, "publisher")
+        self._heartbeat = Heartbeat(self._connection)
         self._reader: threading.Thread | None = None
-        self._origin = Origin()
+        self._fork_guard = ForkGuard()
 
     def start(self, topology: Topology, mode: str) -> None:
-        """Declare the topology, enter confirm mode, begin to read.
+        """Declare the topology, enter confirm mode and start to read.
 
-        :raises BrokerError: if that fails; the session is of no use then.
+        :raises BrokerError: if that fails; the session is unusable then.
         """
         try:
-            self._channel = self._raw.channel()
-            # Kept here: the reader tears both objects down when the connection is lost,
-            # at any moment of our writing.
-            self._number = self._channel.channel_id
-            self._frame_max = self._raw.frame_max
-            Declaring(self._channel, mode).topology(topology)
-            self._listen()
+            self._channel = self._connection.channel()
+            # Copied: when the connection is lost, the reader tears both objects down,
+            # possibly while we write.
+            self._channel_number = self._channel.channel_id
+            self._frame_max = self._connection.frame_max
+            Declarer(self._channel, mode).declare_topology(topology)
+            self._add_listeners()
             self._channel.confirm_select()
-            opened(self._raw)
+            allow_slow_writes(self._connection)
         except LOST as error:
             doing = "RabbitMQ: declaring before publishing failed"
             raise translate_error(error, doing) from error
@@ -88,44 +91,48 @@ class Session:
         )
         self._reader.start()
 
-    def _listen(self) -> None:
+    def _add_listeners(self) -> None:
         self._channel.events["basic_ack"].add(self._on_ack)
         self._channel.events["basic_nack"].add(self._on_nack)
         self._channel.events["basic_return"].add(self._on_return)
-        self._raw.on_blocked = self._on_blocked
-        self._raw.on_unblocked = self._on_unblocked
+        self._connection.on_blocked = self._on_blocked
+        self._connection.on_unblocked = self._on_unblocked
 
     @property
     def beat_interval(self) -> float:
-        return self._pulse.interval
+        """Seconds between two calls of :meth:`beat`."""
+        return self._heartbeat.interval
 
     def beat(self) -> None:
-        """Send a heartbeat, and judge the broker's."""
+        """Send a heartbeat; the session fails if the broker has been silent."""
         try:
-            self._pulse.beat()
+            self._heartbeat.beat()
         except (BrokerError, *LOST) as error:
-            self._lose(error)
+            self._fail(error)
 
-    def send(self, parcels: Sequence[Parcel]) -> None:
-        """Write them; what becomes of them is heard later."""
+    def send(self, messages: Sequence[PendingPublish]) -> None:
+        """Write messages. Their results come with the confirmations."""
         written: list[bytes] = []
         with self._lock:
-            for parcel in parcels:
-                written.extend(self._accept(parcel))
+            for message in messages:
+                written.extend(self._register(message))
         try:
-            self._raw.write(b"".join(written))
+            self._connection.write(b"".join(written))
         except LOST as error:
-            self._lose(error)
+            self._fail(error)
 
-    def _accept(self, parcel: Parcel) -> list[bytes]:
-        """Give it its number; frames must be written in the order of the numbers."""
+    def _register(self, message: PendingPublish) -> list[bytes]:
+        """Give a message its sequence number, and return its frames.
+
+        Frames must be written in the order of the numbers.
+        """
         try:
-            written = parcel.frames(self._number, self._frame_max)
+            written = message.build_frames(self._channel_number, self._frame_max)
         except PublishRefused as error:
-            parcel.finish(error)
+            message.finish(error)
             return []
         self._sequence += 1
-        self.in_flight[self._sequence] = parcel
+        self.in_flight[self._sequence] = message
         return written
 
     def _read(self) -> None:
@@ -133,72 +140,77 @@ class Session:
             while True:
                 self._read_once()
         except BaseException as error:
-            self._origin.stay_away()
-            self._lose(error)
+            self._fork_guard.block_if_forked()
+            self._fail(error)
 
     def _read_once(self) -> None:
         try:
-            self._raw.read_available()
+            self._connection.read_available()
         except TimeoutError as error:
             if not is_timeout(error):
                 raise
 
-    def _lose(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> None:
         with self._lock:
-            self.lost = self.lost or error
-            self._bell.ring()
+            self.failure = self.failure or error
+            self._wakeup.notify()
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
         with self._lock:
-            confirmed = iter(self._confirmed(tag, multiple))
-        while self._settle_some(confirmed):
-            # These publish their next ones now. If all did before any of that is
-            # written, the broker would have nothing to do meanwhile.
+            confirmed = iter(self._pop_confirmed(tag, multiple))
+        while self._finish_some(confirmed):
+            # Let the woken callers publish their next messages now. If all callers woke
+            # before any of these is written, the broker would idle meanwhile.
             time.sleep(0)
 
-    def _settle_some(self, parcels: Iterator[Parcel]) -> bool:
-        """Settle parcels; whether enough callers go on, and there may be more."""
-        going_on = 0
+    def _finish_some(self, messages: Iterator[PendingPublish]) -> bool:
+        """Finish messages until enough callers wake.
+
+        :returns: Whether messages may be left.
+        """
+        woken = 0
         with self._lock:
-            for parcel in parcels:
-                going_on += self._settle(parcel)
-                if going_on == _AT_ONCE:
+            for message in messages:
+                woken += self._finish(message)
+                if woken == _MAX_CALLERS_WOKEN:
                     break
-            self._told()
-        return going_on == _AT_ONCE
+            self._notify_publisher()
+        return woken == _MAX_CALLERS_WOKEN
 
-    def _told(self) -> None:
-        # Where nobody waits for it, each of many confirmations would wake somebody up.
-        if self.awaited or self.lost is not None:
-            self._bell.ring()
+    def _notify_publisher(self) -> None:
+        # Only if it waits: otherwise each of many confirmations would wake it.
+        if self.is_awaited or self.failure is not None:
+            self._wakeup.notify()
 
-    def _settle(self, parcel: Parcel) -> bool:
-        unroutable = parcel.problem is not None and not parcel.done
-        if not (unroutable and parcel.ours and parcel.once_more()):
-            return parcel.finish(parcel.problem)
-        # Somebody deleted a queue of ours. The next session declares it again.
-        self.lost = self.lost or parcel.problem
-        parcel.problem = None
+    def _finish(self, message: PendingPublish) -> bool:
+        """Finish a confirmed message; return whether its caller wakes."""
+        unroutable = message.return_error is not None and not message.done
+        if not (unroutable and message.ours and message.claim_second_attempt()):
+            return message.finish(message.return_error)
+        # A queue of ours was deleted; the next session declares it again.
+        self.failure = self.failure or message.return_error
+        message.return_error = None
         self._sequence += 1
-        self.in_flight[self._sequence] = parcel
+        self.in_flight[self._sequence] = message
         return False
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
         with self._lock:
-            for parcel in self._confirmed(tag, multiple):
-                parcel.finish(
+            for message in self._pop_confirmed(tag, multiple):
+                message.finish(
                     PublishRefused(
-                        f"RabbitMQ refused a message to {quote(parcel.routing_key)}:"
+                        f"RabbitMQ refused a message to {quote(message.routing_key)}:"
                         " a queue that it goes to is full, or has lost most of its"
                         " nodes."
                     )
                 )
-            self._told()
+            self._notify_publisher()
 
-    def _confirmed(self, tag: int, multiple: bool) -> list[Parcel]:
+    def _pop_confirmed(self, tag: int, multiple: bool) -> list[PendingPublish]:
+        """Remove and return the messages that a confirmation stands for."""
         if not multiple:
-            parcel = self.in_flight.pop(tag, None)
-            return [] if parcel is None else [parcel]
+            message = self.in_flight.pop(tag, None)
+            return [] if message is None else [message]
         numbers: list[int] = []
         for number in self.in_flight:
             if number > tag:
@@ -209,12 +221,14 @@ class Session:
     def _on_return(
         self, error: t.Any, exchange: str, routing_key: str, content: frames.Content
     ) -> None:
-        # The broker returns messages in the order of their publishing and confirms them
-        # afterwards. It does not say the number; of equal ones, the first is as good.
+        # The broker returns messages in the order in which they were published, before
+        # it confirms them, and does not tell their numbers. Of several equal messages
+        # the first is as good as any.
         with self._lock:
-            for parcel in self.in_flight.values():
-                if parcel.is_returned_as(exchange, routing_key, content):
-                    parcel.problem = Unroutable(_nobody(exchange, routing_key))
+            for message in self.in_flight.values():
+                if message.is_returned_as(exchange, routing_key, content):
+                    text = _describe_unroutable(exchange, routing_key)
+                    message.return_error = Unroutable(text)
                     return
 
     def _on_blocked(self, reason: str) -> None:
@@ -224,39 +238,39 @@ class Session:
     def _on_unblocked(self) -> None:
         with self._lock:
             self.blocked = False
-            self._bell.ring()
+            self._wakeup.notify()
 
     @property
-    def broke_the_channel(self) -> bool:
-        """Whether the broker closed the channel because of something we published."""
-        return isinstance(self.lost, ChannelError)
+    def was_refused(self) -> bool:
+        """Whether the broker closed the channel because of a message of ours."""
+        return isinstance(self.failure, ChannelError)
 
     def close(self) -> None:
-        """Say goodbye, if there is anybody to say it to, and free everything."""
+        """Close the connection, politely if it is intact, and end the reader."""
         reader = self._reader
-        if reader is not None and self.lost is None:
-            self._part()
-            reader.join(_CLOSE_WAIT)
-        hang_up(self._raw)
+        if reader is not None and self.failure is None:
+            self._send_close()
+            reader.join(_CLOSE_TIMEOUT_SECONDS)
+        disconnect(self._connection)
         if reader is not None:
-            reader.join(_CLOSE_WAIT)
+            reader.join(_CLOSE_TIMEOUT_SECONDS)
 
-    def _part(self) -> None:
+    def _send_close(self) -> None:
         try:
-            self._raw.write(frames.close_connection())
+            self._connection.write(frames.build_close())
         except LOST as error:
-            self._lose(error)
+            self._fail(error)
 
 
-def _nobody(exchange: str, routing_key: str) -> str:
+def _describe_unroutable(exchange: str, routing_key: str) -> str:
     if not exchange:
         return (
-            f"RabbitMQ has no queue {quote(routing_key)}, so nobody would get the"
+            f"RabbitMQ has no queue {quote(routing_key)}, so no consumer would get the"
             " message."
         )
     return (
         f"No queue is bound to the exchange {quote(exchange)} for the routing key"
-        f" {quote(routing_key)}, so nobody would get the message. Is its consumer"
+        f" {quote(routing_key)}, so no consumer would get the message. Is its consumer"
         " declared yet ('flask qconsume declare')? Publish with 'mandatory=False' if"
-        " nobody has to get it."
+        " the message may be dropped."
     )

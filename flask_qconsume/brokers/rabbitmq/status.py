@@ -1,9 +1,10 @@
-"""How the messages of an app stand on RabbitMQ: what AMQP tells, and what it does not.
+"""The status of an app's queues on RabbitMQ.
 
-AMQP tells how many messages are ready in a queue, and nothing about those that a
-consumer has in hand, nor whose the messages in a wait queue are. A message that is due
-and refused is not ready in its wait queue either. The management plugin knows the
-numbers, if a URL of it is configured; nothing knows whose retries they are.
+AMQP tells how many messages are ready in a queue. It does not tell how many a consumer
+holds, for which queue a message in a wait queue is, nor how many due messages were
+refused by their queue (these are not ready in their wait queue either). The management
+plugin tells the numbers, if its URL is configured, but not for which queue a waiting
+message is.
 """
 
 from __future__ import annotations
@@ -21,18 +22,21 @@ from ...broker.base import QueueStatus
 from ...broker.base import SuspectsStatus
 from ...broker.topology import QueuePlan
 from ...settings import Settings
-from .browse_lock import BeingRead
-from .connection import requests
-from .connection import virtual_host
-from .depth import Unanswered
-from .depth import depth
+from .browse_lock import QueueBeingRead
+from .connection import find_virtual_host
+from .connection import open_channel
+from .depth import QueueUnresponsive
+from .depth import count_ready
 from .management import Management
-from .management import Row
-from .management import caveats
-from .wait_queues import STEPS
-from .wait_queues import Step
-from .wait_queues import delay_step
-from .wait_queues import retry_step
+from .management import QueueRow
+from .management import list_caveats
+from .wait_queues import WAIT_QUEUE_SECONDS
+from .wait_queues import WaitQueue
+from .wait_queues import choose_delay_queue
+from .wait_queues import choose_retry_queue
+
+#: Rows of the management plugin by queue; ``None`` if it is not configured.
+Rows = Mapping[str, QueueRow] | None
 
 
 class StatusReader:
@@ -44,101 +48,112 @@ class StatusReader:
     def read_statuses(
         self,
         plans: Sequence[QueuePlan],
-        letters: t.Callable[[QueuePlan], DeadLetters],
+        dead_letters: t.Callable[[QueuePlan], DeadLetters],
     ) -> list[QueueStatus]:
-        """One for each plan."""
-        known = self._managed()
-        with requests(self._settings, "counting messages") as channel:
-            ready = _Ready(channel)
-            return [self._of(plan, ready, letters(plan), known) for plan in plans]
+        """Return the status of each queue.
+
+        :param dead_letters: Returns the dead letters of a queue.
+        """
+        rows = self._fetch_rows()
+        with open_channel(self._settings, "counting messages") as channel:
+            counter = _ReadyCounter(channel)
+            return [
+                self._status(plan, counter, dead_letters(plan), rows) for plan in plans
+            ]
 
     def read_held_back(self, exchange: str) -> HeldBack:
-        """What waits in the wait queues of an app's exchange."""
-        retries = [retry_step(exchange, seconds) for seconds in STEPS]
-        delays = [delay_step(exchange, seconds) for seconds in STEPS]
-        known = self._managed()
-        with requests(self._settings, "counting what is held back") as channel:
-            ready = _Ready(channel)
+        """Count the messages in the wait queues of an app's exchange."""
+        retries = [choose_retry_queue(exchange, s) for s in WAIT_QUEUE_SECONDS]
+        delays = [choose_delay_queue(exchange, s) for s in WAIT_QUEUE_SECONDS]
+        rows = self._fetch_rows()
+        with open_channel(self._settings, "counting what is held back") as channel:
+            counter = _ReadyCounter(channel)
             return HeldBack(
-                _counted(retries, ready),
-                _counted(delays, ready),
-                None if known is None else _refused([*retries, *delays], known),
+                _count_waiting(retries, counter),
+                _count_waiting(delays, counter),
+                None if rows is None else _count_refused([*retries, *delays], rows),
             )
 
     def caveats(self, plans: Sequence[QueuePlan]) -> list[str]:
-        """What an operator has set for queues, if the management plugin tells."""
-        known = self._managed() or {}
+        """Describe settings of the operator, if the management plugin is configured."""
+        rows = self._fetch_rows() or {}
         return [
             text
             for plan in plans
             for name in (*plan.handled_queues, plan.dead)
-            for text in caveats(name, known.get(name, {}))
+            for text in list_caveats(name, rows.get(name, {}))
         ]
 
-    def _of(
+    def _status(
         self,
         plan: QueuePlan,
-        ready: _Ready,
+        counter: _ReadyCounter,
         letters: DeadLetters,
-        known: Mapping[str, Row] | None,
+        rows: Rows,
     ) -> QueueStatus:
-        suspects = ready.count(plan.suspects)
+        suspects = counter.count(plan.suspects)
         return QueueStatus(
-            waiting=ready.count(plan.name),
+            waiting=counter.count(plan.name),
             delayed=None,
-            in_hand=None if known is None else _in_hand(plan, known),
+            in_hand=None if rows is None else _count_in_hand(plan, rows),
             suspects=None if suspects is None else SuspectsStatus(suspects),
-            dead_letters=_all_of(letters),
+            dead_letters=_count_dead_letters(letters),
         )
 
-    def _managed(self) -> dict[str, Row] | None:
+    def _fetch_rows(self) -> Rows:
         url = self._settings.management_url
         if not url:
             return None
-        return Management(url, virtual_host(self._settings)).queues()
+        return Management(url, find_virtual_host(self._settings)).queues()
 
 
-class _Ready:
-    """Counts the messages that are ready in queues."""
+class _ReadyCounter:
+    """Counts the ready messages of queues, on a channel that is reopened if needed."""
 
     def __init__(self, channel: t.Any) -> None:
         self._channel = channel
 
     def count(self, queue: str) -> int | None:
-        """``None`` for one that does not answer, or is another connection's own."""
+        """Count one queue.
+
+        :returns: ``None`` if the queue does not answer, or is exclusive to another
+            connection.
+        """
         if not self._channel.is_open:
-            # The broker closes it with each refusal; its number is used again.
+            # The broker closes the channel with each refusal. Free its number.
             connection = self._channel.connection
             self._channel.collect()
             self._channel = connection.channel()
         try:
-            return depth(self._channel, queue)
-        except (ResourceLocked, Unanswered):
+            return count_ready(self._channel, queue)
+        except (ResourceLocked, QueueUnresponsive):
             return None
 
 
-def _counted(steps: Iterable[Step], ready: _Ready) -> dict[int, int | None]:
-    """Without those that hold nothing."""
-    counts = {step.seconds: ready.count(step.name) for step in steps}
+def _count_waiting(
+    queues: Iterable[WaitQueue], counter: _ReadyCounter
+) -> dict[int, int | None]:
+    """Count wait queues, by their seconds; without empty ones."""
+    counts = {queue.seconds: counter.count(queue.name) for queue in queues}
     return {seconds: count for seconds, count in counts.items() if count != 0}
 
 
-def _in_hand(plan: QueuePlan, known: Mapping[str, Row]) -> int | None:
-    """``None`` while the plugin knows nothing of one of the queues yet."""
+def _count_in_hand(plan: QueuePlan, rows: Mapping[str, QueueRow]) -> int | None:
+    """Count unacknowledged messages; ``None`` until the plugin knows both queues."""
     counts = [
-        known.get(name, {}).get("messages_unacknowledged")
+        rows.get(name, {}).get("messages_unacknowledged")
         for name in plan.handled_queues
     ]
-    found = [count for count in counts if count is not None]
-    return sum(found) if len(found) == len(counts) else None
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
-def _refused(steps: Iterable[Step], known: Mapping[str, Row]) -> int:
-    return sum(known.get(step.name, {}).get("messages_dlx", 0) for step in steps)
+def _count_refused(queues: Iterable[WaitQueue], rows: Mapping[str, QueueRow]) -> int:
+    return sum(rows.get(queue.name, {}).get("messages_dlx", 0) for queue in queues)
 
 
-def _all_of(letters: DeadLetters) -> int | None:
+def _count_dead_letters(letters: DeadLetters) -> int | None:
     try:
         return letters.count()
-    except (BeingRead, Unanswered):
+    except (QueueBeingRead, QueueUnresponsive):
         return None

@@ -1,14 +1,15 @@
-"""The ladders of wait queues by which RabbitMQ holds a message back.
+"""The wait queues, in which RabbitMQ holds messages back until they are due.
 
-A step is a fanout exchange and a durable quorum queue of the same name, whose messages
-live for the step's seconds at most and then go on under the routing key they came with:
-on the *retry* ladder by the default exchange, so the routing key is a queue's name; on
-the *delay* ladder by the app's exchange. The exact delay is the message's own
-expiration. A queue expires messages at its head only, so one that waits behind a longer
-wait is late, but by less than half a step: steps double, so by less than its delay.
+A wait queue is a fanout exchange and a durable quorum queue of the same name. Its
+messages stay for its number of seconds at most, and are then dead-lettered with the
+routing key that they came with: from a *retry* queue to the default exchange, where the
+routing key is a queue's name; from a *delay* queue to the app's exchange. The exact
+delay is the message's own expiration. A queue expires messages at its head only, so a
+message behind one with a longer delay is late, by less than half of the queue's time:
+the times double, so by less than its own delay.
 
-Steps never expire: an expiring wait queue takes confirmed messages with it. They are
-declared when they are used first.
+Wait queues never expire: an expiring queue takes confirmed messages with it. They are
+declared on first use.
 """
 
 from __future__ import annotations
@@ -16,58 +17,63 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
-from .declare import UNLIMITED
-from .declare import Declaring
+from .declare import MAX_DELIVERY_LIMIT
+from .declare import Declarer
 
-#: The seconds of the steps: 1, 2, 4, … some six days, and a week.
-STEPS = (*(1 << n for n in range(20)), 604_800)
-MAX_DELAY = float(STEPS[-1])
+#: Seconds of each wait queue: 1, 2, 4, … up to six days, and a week.
+WAIT_QUEUE_SECONDS = (*(1 << n for n in range(20)), 604_800)
+#: Seconds.
+MAX_DELAY = float(WAIT_QUEUE_SECONDS[-1])
 
 
 @dataclass(frozen=True)
-class Step:
-    """One wait queue."""
+class WaitQueue:
+    """A wait queue and its exchange."""
 
     name: str
     seconds: int
-    #: Where its messages go afterwards; ``""`` is the default exchange.
-    exchange: str
+    #: The exchange to which due messages go; ``""`` is the default exchange.
+    next_exchange: str
 
-    def declare(self, declaring: Declaring) -> None:
-        """Declare it, or check that it is there."""
-        declaring.exchange(self.name, "fanout")
-        declaring.queue(self.name, self._arguments())
-        declaring.bind(self.name, self.name)
+    def declare(self, declarer: Declarer) -> None:
+        """Declare the queue and its exchange, or check that they exist."""
+        declarer.declare_exchange(self.name, "fanout")
+        declarer.declare_queue(self.name, self._arguments())
+        declarer.bind(self.name, self.name)
 
     def _arguments(self) -> dict[str, t.Any]:
         return {
             "x-queue-type": "quorum",
-            "x-delivery-limit": UNLIMITED,
+            "x-delivery-limit": MAX_DELIVERY_LIMIT,
             "x-message-ttl": self.seconds * 1000,
-            "x-dead-letter-exchange": self.exchange,
-            # Without these two an expired message is moved at most once: it is gone if
-            # the broker dies on the way.
+            "x-dead-letter-exchange": self.next_exchange,
+            # Without these two a due message is moved at most once, and is lost if the
+            # broker dies meanwhile.
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",
         }
 
 
-def retry_step(app_exchange: str, delay: float) -> Step:
-    """The step for a message that waits and then goes to one queue."""
-    seconds = _seconds(delay)
-    return Step(f"{app_exchange}.wait.{seconds}", seconds, "")
+def choose_retry_queue(app_exchange: str, delay: float) -> WaitQueue:
+    """Return the wait queue for a message that goes to one queue after it."""
+    seconds = _round_up(delay)
+    return WaitQueue(f"{app_exchange}.wait.{seconds}", seconds, "")
 
 
-def delay_step(app_exchange: str, delay: float) -> Step:
-    """The step for a message that waits and then is published to the app's exchange."""
-    seconds = _seconds(delay)
-    return Step(f"{app_exchange}.delay.{seconds}", seconds, app_exchange)
+def choose_delay_queue(app_exchange: str, delay: float) -> WaitQueue:
+    """Return the wait queue for a message that goes to the app's exchange after it."""
+    seconds = _round_up(delay)
+    return WaitQueue(f"{app_exchange}.delay.{seconds}", seconds, app_exchange)
 
 
-def all_steps(app_exchange: str) -> list[Step]:
-    """Both ladders."""
-    return [kind(app_exchange, s) for kind in (retry_step, delay_step) for s in STEPS]
+def list_wait_queues(app_exchange: str) -> list[WaitQueue]:
+    """Return all retry queues, then all delay queues."""
+    return [
+        choose(app_exchange, seconds)
+        for choose in (choose_retry_queue, choose_delay_queue)
+        for seconds in WAIT_QUEUE_SECONDS
+    ]
 
 
-def _seconds(delay: float) -> int:
-    return next(seconds for seconds in STEPS if delay <= seconds)
+def _round_up(delay: float) -> int:
+    return next(seconds for seconds in WAIT_QUEUE_SECONDS if delay <= seconds)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_qconsume.brokers.rabbitmq.amqp import properties as amqp_properties
-from flask_qconsume.brokers.rabbitmq.amqp.properties import written
+from flask_qconsume.brokers.rabbitmq.amqp.properties import encode_properties
 
 TEXTS = st.text(max_size=80) | st.text(min_size=80, max_size=300)
 NUMBERS = st.integers(-(2**31) - 2, 2**31 + 2) | st.integers(-(2**65), 2**65)
@@ -64,11 +64,11 @@ def result(write: t.Callable[..., t.Any], properties: t.Mapping[str, t.Any]) -> 
 @example({"message_id": 7})
 @example({"timestamp": 1.5})
 def test_they_are_written_as_by_py_amqp(properties: dict[str, t.Any]) -> None:
-    assert result(written, properties) == result(by_amqp, properties)
+    assert result(encode_properties, properties) == result(by_amqp, properties)
 
 
 @pytest.mark.parametrize("value", ["text", 1, -(2**40), 1.5, True])
 def test_what_is_usual_is_not_left_to_py_amqp(value: t.Any) -> None:
     usual = {"headers": {"name": value}, "message_id": "1", "timestamp": 5}
 
-    assert amqp_properties._written(usual) == by_amqp(usual)
+    assert amqp_properties._encode_usual(usual) == by_amqp(usual)

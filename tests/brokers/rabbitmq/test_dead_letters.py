@@ -15,7 +15,7 @@ from flask_qconsume.broker.base import DeadLetters
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
 from flask_qconsume.brokers.rabbitmq import RabbitMQ
-from flask_qconsume.brokers.rabbitmq.depth import depth
+from flask_qconsume.brokers.rabbitmq.depth import count_ready
 from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.errors import PublishError
 
@@ -131,7 +131,7 @@ def test_a_listing_ends_where_letters_go_meanwhile(
     looking = iter(letters)
     next(looking)
     with raw_channel(rabbitmq_url) as channel:
-        wait_for(lambda: depth(channel, f"{QUEUE}.dead") == 50)
+        wait_for(lambda: count_ready(channel, f"{QUEUE}.dead") == 50)
         channel.queue_purge(f"{QUEUE}.dead")
     assert len(list(looking)) == 99
     assert letters.count() == 100

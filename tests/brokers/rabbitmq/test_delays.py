@@ -14,8 +14,8 @@ from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.link import Link
 from flask_qconsume.brokers.rabbitmq import RabbitMQ
 from flask_qconsume.brokers.rabbitmq.wait_queues import MAX_DELAY
-from flask_qconsume.brokers.rabbitmq.wait_queues import STEPS
-from flask_qconsume.brokers.rabbitmq.wait_queues import retry_step
+from flask_qconsume.brokers.rabbitmq.wait_queues import WAIT_QUEUE_SECONDS
+from flask_qconsume.brokers.rabbitmq.wait_queues import choose_retry_queue
 
 from ...waiting import wait_for
 from .rabbit import EXCHANGE
@@ -91,7 +91,7 @@ def test_a_retry_later_than_the_longest_is_put_off_that_long(
     published(broker)
     with linked(broker) as link:
         retried(link, 10 * MAX_DELAY)
-    assert broker.depth(f"{EXCHANGE}.wait.{STEPS[-1]}") == 1
+    assert broker.depth(f"{EXCHANGE}.wait.{WAIT_QUEUE_SECONDS[-1]}") == 1
 
 
 @pytest.mark.parametrize(
@@ -101,4 +101,4 @@ def test_a_retry_later_than_the_longest_is_put_off_that_long(
 def test_a_delay_takes_the_first_step_that_is_long_enough(
     delay: float, seconds: int
 ) -> None:
-    assert retry_step("shop", delay).name == f"shop.wait.{seconds}"
+    assert choose_retry_queue("shop", delay).name == f"shop.wait.{seconds}"

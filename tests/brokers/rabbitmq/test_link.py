@@ -21,7 +21,7 @@ from flask_qconsume.broker.link import Delivery
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
 from flask_qconsume.brokers.rabbitmq import RabbitMQ
-from flask_qconsume.brokers.rabbitmq.connection import requests
+from flask_qconsume.brokers.rabbitmq.connection import open_channel
 from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.handling.payload import UNREADABLE
 
@@ -65,7 +65,7 @@ def test_a_connection_that_goes_half_open_while_it_is_opened_is_given_up(
         with (
             rabbit(url, heartbeat=1) as broker,
             pytest.raises(BrokerUnavailable, match="asking failed"),
-            requests(broker.settings, "asking") as channel,
+            open_channel(broker.settings, "asking") as channel,
         ):
             proxy.swallow()
             began = time.monotonic()

@@ -16,7 +16,7 @@ from gevent import monkey
 
 from flask_qconsume.brokers.rabbitmq import RabbitMQ
 from flask_qconsume.brokers.rabbitmq.amqp import frames as frames
-from flask_qconsume.brokers.rabbitmq.publish_session import Session
+from flask_qconsume.brokers.rabbitmq.publish_session import PublishSession
 from flask_qconsume.errors import BrokerRefused
 from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.errors import PublishRefused
@@ -173,7 +173,7 @@ def test_fifty_greenlets_publish_at_once(broker: RabbitMQ) -> None:
 
 def test_callers_that_go_on_together_keep_the_broker_busy(broker: RabbitMQ) -> None:
     published(broker)
-    session = broker._publisher.get()._session
+    session = broker._publisher.get()._loop.session
     assert session is not None
     #: How many had been written when each of them went on.
     found: list[int] = []
@@ -194,14 +194,14 @@ def test_callers_that_go_on_together_keep_the_broker_busy(broker: RabbitMQ) -> N
     assert found[0] == 101 < found[-1]
 
 
-def hold_until_confirmed(session: Session) -> None:
+def hold_until_confirmed(session: PublishSession) -> None:
     """Stop this thread, the hub and all, until all confirmations are there to read."""
     confirmed: set[int] = set()
     wait = monkey.get_original("select", "select")
     while confirmed < session.in_flight.keys():
-        (readable, _, _) = wait([session._raw.sock.fileno()], [], [], 20.0)
+        (readable, _, _) = wait([session._connection.sock.fileno()], [], [], 20.0)
         assert readable, f"confirmed: {sorted(confirmed)}"
-        peeked = session._raw.sock.recv(65536, socket.MSG_PEEK)
+        peeked = session._connection.sock.recv(65536, socket.MSG_PEEK)
         confirmed = {
             number
             for tag, multiple in confirmations(peeked)
@@ -213,7 +213,7 @@ def hold_until_confirmed(session: Session) -> None:
 def confirmations(data: bytes) -> t.Iterator[tuple[int, bool]]:
     at = 0
     while frames.has_frame(data, at):
-        kind, _, payload = frames.frame_at(data, at)
+        kind, _, payload = frames.parse_frame_at(data, at)
         at += len(payload) + frames.OVERHEAD
         if kind == frames.METHOD:
             yield struct.unpack(">4xQ?", payload)

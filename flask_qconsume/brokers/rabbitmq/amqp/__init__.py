@@ -1,1 +1,1 @@
-"""AMQP over a socket: frames, properties, and py-amqp with faster ones."""
+"""AMQP over a socket: our own frames and properties, in py-amqp's connection."""

@@ -1,9 +1,9 @@
-"""AMQP frames, read tolerantly and written in batches. No I/O.
+"""AMQP frames: read tolerantly, built in batches. No I/O.
 
-What stands in a property came from some publisher. py-amqp raises for text that is not
-UTF-8 and for values it has no Python object for, in the middle of a message: it leaves
-the connection unusable, the broker delivers the message again, for ever. Here every
-message that the broker can deliver arrives.
+A message's properties hold any bytes that a publisher sent. py-amqp raises for text
+that is not UTF-8 and for values that have no Python type, in the middle of a message.
+That leaves the connection unusable, and the broker delivers the message again, for
+ever. This module reads every message that the broker can deliver.
 """
 
 from __future__ import annotations
@@ -24,48 +24,54 @@ HEADER = 2
 BODY = 3
 HEARTBEAT = 8
 END = 0xCE
-_KINDS = frozenset([METHOD, HEADER, BODY, HEARTBEAT])
+_FRAME_TYPES = frozenset([METHOD, HEADER, BODY, HEARTBEAT])
 
+#: Type, channel and payload.
 Frame = tuple[int, int, bytes]
+#: Class and number of a method.
 Signature = tuple[int, int]
 
 _WITH_CONTENT = frozenset([spec.Basic.Return, spec.Basic.Deliver, spec.Basic.GetOk])
 
-#: Frame type, channel, size before a frame's payload; one octet behind it.
+#: Before a frame's payload: frame type, channel and size. One octet follows the
+#: payload.
 _HEAD = struct.Struct(">BHI")
-#: The same, and the method's class and number as one.
+#: The same, followed by the method's class and number as one integer.
 _METHOD_HEAD = struct.Struct(">BHII")
 _DELIVER = spec.Basic.Deliver[0] << 16 | spec.Basic.Deliver[1]
 _TAG = struct.Struct(">QB")
 _LONG = struct.Struct(">I")
 _LONGLONG = struct.Struct(">Q")
-#: Class, weight and size of the body, before a message's properties.
+#: Before a message's properties: class, weight and size of the body.
 _CONTENT_HEAD = struct.Struct(">HHQ")
-#: What a frame needs beside its payload.
+#: Bytes of a frame beside its payload.
 OVERHEAD = 8
 
 
 class Content(amqp.Message):  # type: ignore[misc]
-    """A message as it was delivered."""
+    """A message as py-amqp passes it on, with unreadable headers allowed."""
 
-    #: Why its headers could not be read, if they could not.
+    #: Why the headers could not be read; ``None`` if they could.
     problem: str | None = None
 
 
-class Frames:
-    """Puts frames together to methods, like ``amqp.method_framing.frame_handler``."""
+class FrameHandler:
+    """Assembles methods from frames, as ``amqp.method_framing.frame_handler`` does."""
 
     def __init__(self, connection: t.Any, callback: Callable[..., t.Any]) -> None:
         self._connection = connection
         self._callback = callback
-        self._partial: dict[int, _Partial] = {}
+        self._partial: dict[int, _PartialMethod] = {}
 
     def expects_content(self, channel: int) -> bool:
-        """Whether a method's content is still to come there."""
+        """Whether the content of a method is still to come on a channel."""
         return channel in self._partial
 
     def __call__(self, frame: Frame) -> bool:
-        """Take one frame; whether it completed a method, which was called back."""
+        """Add a frame, and call back with the method that it completes.
+
+        :returns: Whether it completed a method.
+        """
         kind, channel, payload = frame
         self._connection.bytes_recv += 1
         if kind == HEARTBEAT:
@@ -74,19 +80,21 @@ class Frames:
         if kind != (METHOD if partial is None else partial.expected):
             raise UnexpectedFrame(f"a frame of type {kind} on channel {channel}")
         if partial is not None:
-            return self._content(channel, partial, payload)
-        return self._method(channel, payload)
+            return self._add_content(channel, partial, payload)
+        return self._add_method(channel, payload)
 
-    def _method(self, channel: int, payload: bytes) -> bool:
+    def _add_method(self, channel: int, payload: bytes) -> bool:
         signature = struct.unpack_from(">HH", payload)
         if signature in _WITH_CONTENT:
-            self._partial[channel] = _Partial(signature, payload)
+            self._partial[channel] = _PartialMethod(signature, payload)
             return False
         self._callback(channel, signature, payload, None)
         return True
 
-    def _content(self, channel: int, partial: _Partial, payload: bytes) -> bool:
-        if not partial.take(payload):
+    def _add_content(
+        self, channel: int, partial: _PartialMethod, payload: bytes
+    ) -> bool:
+        if not partial.add(payload):
             return False
         del self._partial[channel]
         content = partial.content
@@ -94,7 +102,7 @@ class Frames:
         return True
 
 
-class _Partial:
+class _PartialMethod:
     """A method whose content is still arriving."""
 
     __slots__ = ("chunks", "content", "expected", "missing", "payload", "signature")
@@ -107,12 +115,12 @@ class _Partial:
         self.chunks: list[bytes] = []
         self.missing = 0
 
-    def take(self, payload: bytes) -> bool:
-        """Take a header or a piece of the body; whether that was all."""
+    def add(self, payload: bytes) -> bool:
+        """Add a header or a part of the body; return whether that was the rest."""
         if self.expected == HEADER:
             self.expected = BODY
             (self.missing,) = struct.unpack_from(">Q", payload, 4)
-            self.content.properties, self.content.problem = properties_of(payload)
+            self.content.properties, self.content.problem = parse_properties(payload)
         else:
             self.chunks.append(payload)
             self.missing -= len(payload)
@@ -122,15 +130,19 @@ class _Partial:
         return True
 
 
-def properties_of(header: bytes) -> tuple[dict[str, t.Any], str | None]:
-    """The basic properties in a content header, and what was wrong with the headers."""
+def parse_properties(header: bytes) -> tuple[dict[str, t.Any], str | None]:
+    """Parse the basic properties in a content header.
+
+    :returns: The properties, and why the headers could not be read (``None`` if they
+        could).
+    """
     properties: dict[str, t.Any] = {}
     problem = None
     offset = 14
     try:
-        for name, read in _present(header[12:14]):
+        for name, read in _find_readers(header[12:14]):
             if read is None:
-                properties[name], problem, offset = _table(header, offset)
+                properties[name], problem, offset = _read_table(header, offset)
             else:
                 properties[name], offset = read(header, offset)
     except (IndexError, struct.error):
@@ -139,8 +151,11 @@ def properties_of(header: bytes) -> tuple[dict[str, t.Any], str | None]:
 
 
 @functools.lru_cache(256)
-def _present(flags: bytes) -> tuple[tuple[str, _Reader | None], ...]:
-    """The properties that are there, and what reads them; the headers' is ``None``."""
+def _find_readers(flags: bytes) -> tuple[tuple[str, _Reader | None], ...]:
+    """Return the properties that the flags announce, and the reader of each.
+
+    The reader of the headers, which are read apart, is ``None``.
+    """
     (bits,) = struct.unpack(">H", flags)
     return tuple(
         (name, _READERS.get(kind))
@@ -149,38 +164,38 @@ def _present(flags: bytes) -> tuple[tuple[str, _Reader | None], ...]:
     )
 
 
-def readable(text: bytes) -> str:
-    """Text from outside: what is not UTF-8 is written as ``\\xff``.
+def decode_text(text: bytes) -> str:
+    """Decode UTF-8; write other bytes as ``\\xff``.
 
-    Lone surrogates would keep the bytes, and then fail in the first log, database or
-    JSON that the text gets into.
+    Lone surrogates would preserve the bytes, but the text would fail in the first log,
+    database or JSON document that it gets into.
     """
     return text.decode("utf-8", "backslashreplace")
 
 
-def _short(buffer: bytes, offset: int) -> tuple[str, int]:
+def _read_short(buffer: bytes, offset: int) -> tuple[str, int]:
     end = offset + 1 + buffer[offset]
-    # As 'readable', without the call: there are many of these.
+    # As in decode_text, without the call, because this runs often.
     return buffer[offset + 1 : end].decode("utf-8", "backslashreplace"), end
 
 
-def _octet(buffer: bytes, offset: int) -> tuple[int, int]:
+def _read_octet(buffer: bytes, offset: int) -> tuple[int, int]:
     return buffer[offset], offset + 1
 
 
-def _longlong(buffer: bytes, offset: int) -> tuple[int, int]:
+def _read_longlong(buffer: bytes, offset: int) -> tuple[int, int]:
     return _LONGLONG.unpack_from(buffer, offset)[0], offset + 8
 
 
 _Reader = Callable[[bytes, int], tuple[t.Any, int]]
 
-_READERS: dict[str, _Reader] = {"s": _short, "o": _octet, "L": _longlong}
+_READERS: dict[str, _Reader] = {"s": _read_short, "o": _read_octet, "L": _read_longlong}
 
 
-def _table(buffer: bytes, offset: int) -> tuple[dict[str, t.Any], str | None, int]:
+def _read_table(buffer: bytes, offset: int) -> tuple[dict[str, t.Any], str | None, int]:
     (size,) = struct.unpack_from(">I", buffer, offset)
     end = offset + 4 + size
-    if (common := _common_table(buffer, offset + 4, end)) is not None:
+    if (common := _read_common_table(buffer, offset + 4, end)) is not None:
         return common, None, end
     try:
         (table,), found = loads("F", buffer, offset)
@@ -189,11 +204,11 @@ def _table(buffer: bytes, offset: int) -> tuple[dict[str, t.Any], str | None, in
         return {}, f"{type(error).__name__}: {error}", end
     if found != end or end > len(buffer):
         return {}, "the headers do not end where they should", end
-    return {_name(key): value for key, value in table.items()}, None, end
+    return {_decode_name(key): value for key, value in table.items()}, None, end
 
 
-def _common_table(buffer: bytes, offset: int, end: int) -> dict[str, t.Any] | None:
-    """A table of texts, numbers and truths in UTF-8, or ``None`` for any other one."""
+def _read_common_table(buffer: bytes, offset: int, end: int) -> dict[str, t.Any] | None:
+    """Read a table of UTF-8 texts, numbers and booleans; ``None`` for other tables."""
     table: dict[str, t.Any] = {}
     try:
         while offset < end:
@@ -213,7 +228,7 @@ def _common_table(buffer: bytes, offset: int, end: int) -> dict[str, t.Any] | No
     return table if offset == end <= len(buffer) else None
 
 
-#: By type: l and L, I, d and t, as py-amqp reads them.
+#: By the letter of the type, as py-amqp reads them.
 _NUMBERS = {
     ord(kind): (struct.Struct(layout), struct.calcsize(layout))
     for kind, layout in (
@@ -226,21 +241,24 @@ _NUMBERS = {
 }
 
 
-def _name(key: str | bytes) -> str:
-    return key if isinstance(key, str) else readable(key)
+def _decode_name(key: str | bytes) -> str:
+    return key if isinstance(key, str) else decode_text(key)
 
 
-def delivered(payload: bytes) -> tuple[str, int, bool, str, str]:
-    """Basic.Deliver's tags of consumer and delivery, redelivered, exchange and key."""
-    consumer_tag, offset = _short(payload, 4)
-    tag, offset = _longlong(payload, offset)
-    exchange, end = _short(payload, offset + 1)
-    routing_key, _ = _short(payload, end)
+def parse_deliver(payload: bytes) -> tuple[str, int, bool, str, str]:
+    """Parse the payload of a Basic.Deliver.
+
+    :returns: Consumer tag, delivery tag, redelivered, exchange and routing key.
+    """
+    consumer_tag, offset = _read_short(payload, 4)
+    tag, offset = _read_longlong(payload, offset)
+    exchange, end = _read_short(payload, offset + 1)
+    routing_key, _ = _read_short(payload, end)
     return consumer_tag, tag, bool(payload[offset] & 1), exchange, routing_key
 
 
 class BasicDeliver(t.NamedTuple):
-    """A delivery whose frames are all there."""
+    """A delivery of which all frames have arrived, before its properties are parsed."""
 
     consumer_tag: str
     tag: int
@@ -250,26 +268,28 @@ class BasicDeliver(t.NamedTuple):
     #: The payload of the content header.
     header: bytes
     body: bytes
-    #: Where what comes behind it begins.
+    #: The offset of the bytes behind the delivery.
     end: int
 
 
-def delivery_at(data: bytes, start: int, channel: int) -> BasicDeliver | None:
-    """The delivery that begins there, if its body is one frame or none, and all of it
-    is there; ``None`` leaves it, and every mistake in it, to the frames one by one.
+def parse_delivery_at(data: bytes, start: int, channel: int) -> BasicDeliver | None:
+    """Parse a delivery whose body is one frame, or empty.
+
+    :returns: ``None`` if not all of it has arrived, or if there is anything else: the
+        caller then reads the frames one by one, which also reports mistakes in them.
     """
     if len(data) == start:
-        return None  # After the last one: an exception would take longer.
+        return None  # Behind the last delivery; an exception would take longer.
     try:
         kind, number, size, method = _METHOD_HEAD.unpack_from(data, start)
         if method != _DELIVER or number != channel or kind != METHOD:
             return None
         at = start + size + OVERHEAD
-        arguments = _arguments(data, start + 11, at - 1)
-        head = _frame_of(HEADER, channel, data, at)
+        arguments = _parse_arguments(data, start + 11, at - 1)
+        head = _payload_at(HEADER, channel, data, at)
         end = at + len(head) + OVERHEAD
         (length,) = _LONGLONG.unpack_from(head, 4)
-        body = _frame_of(BODY, channel, data, end) if length else b""
+        body = _payload_at(BODY, channel, data, end) if length else b""
         if data[at - 1] != END or len(body) != length:
             return None
     except (ValueError, IndexError, struct.error):
@@ -277,39 +297,48 @@ def delivery_at(data: bytes, start: int, channel: int) -> BasicDeliver | None:
     return BasicDeliver(*arguments, head, body, end + (length and length + OVERHEAD))
 
 
-def _frame_of(kind: int, channel: int, data: bytes, start: int) -> bytes:
-    """The payload of a frame of that kind; ``IndexError`` if not all of it is there."""
+def _payload_at(kind: int, channel: int, data: bytes, start: int) -> bytes:
+    """Return the payload of the frame at an offset.
+
+    :raises ValueError: if it is of another type or channel.
+    :raises IndexError: if not all of it has arrived.
+    """
     found, number, size = _HEAD.unpack_from(data, start)
     end = start + 7 + size
     if data[end] != END or found != kind or number != channel:
-        raise ValueError("something else is there")
+        raise ValueError("another frame")
     return data[start + 7 : end]
 
 
-def _arguments(data: bytes, start: int, end: int) -> tuple[str, int, bool, str, str]:
+def _parse_arguments(
+    data: bytes, start: int, end: int
+) -> tuple[str, int, bool, str, str]:
     at = start + 1 + data[start]
     tag, flags = _TAG.unpack_from(data, at)
-    exchange, routing_key = _shorts(data[at + 9 : end])
-    return *_shorts(data[start:at]), tag, bool(flags & 1), exchange, routing_key
+    exchange, routing_key = _read_shorts(data[at + 9 : end])
+    return *_read_shorts(data[start:at]), tag, bool(flags & 1), exchange, routing_key
 
 
 @functools.lru_cache(1024)
-def _shorts(data: bytes) -> tuple[str, ...]:
-    """Short texts one after the other: nearly always the same ones."""
+def _read_shorts(data: bytes) -> tuple[str, ...]:
+    """Read consecutive short strings. They are nearly always the same few."""
     found, offset = [], 0
     while offset < len(data):
-        text, offset = _short(data, offset)
+        text, offset = _read_short(data, offset)
         found.append(text)
     return tuple(found)
 
 
-def with_readable_text(layout: str, payload: bytes) -> bytes:
-    """A method's payload with its short strings in UTF-8, where they were not."""
+def escape_short_strings(layout: str, payload: bytes) -> bytes:
+    """Return a method's payload, with its short strings as UTF-8.
+
+    :param layout: The types of the method's arguments, by py-amqp's letters.
+    """
     parts, offset = [payload[:4]], 4
     for kind in layout:
         start = offset
         if kind == "s":
-            text, offset = _short(payload, offset)
+            text, offset = _read_short(payload, offset)
             short = text.encode()[:255].decode("utf-8", "ignore").encode()
             parts.append(bytes([len(short)]) + short)
         else:
@@ -318,8 +347,8 @@ def with_readable_text(layout: str, payload: bytes) -> bytes:
     return b"".join(parts)
 
 
-def frame_at(data: bytes, start: int) -> Frame:
-    """The frame that begins there, of which :func:`has_frame` is true."""
+def parse_frame_at(data: bytes, start: int) -> Frame:
+    """Parse the frame at an offset, where :func:`has_frame` is true."""
     kind, channel, size = _HEAD.unpack_from(data, start)
     end = start + 7 + size
     if data[end] != END:
@@ -328,46 +357,49 @@ def frame_at(data: bytes, start: int) -> Frame:
 
 
 def has_frame(data: bytes, start: int) -> bool:
-    """Whether a whole frame begins there."""
-    there = len(data) - start
-    if there < OVERHEAD:
+    """Whether a whole frame has arrived at an offset."""
+    available = len(data) - start
+    if available < OVERHEAD:
         return False
     size: int = _HEAD.unpack_from(data, start)[2]
-    return there >= size + OVERHEAD
+    return available >= size + OVERHEAD
 
 
 def check_size(data: bytes, start: int, largest: int) -> None:
-    """Refuse a frame that is not all there yet, and is larger than agreed upon.
+    """Refuse an incomplete frame that is larger than agreed.
 
-    Something went wrong on the way: what it says next is no frame either, and to wait
-    for it would fill the memory.
+    The stream is corrupt, or is not AMQP; to wait for the rest of the frame would fill
+    the memory.
+
+    :param largest: Bytes that a frame's payload may have.
     """
     if len(data) - start >= OVERHEAD:
         size: int = _HEAD.unpack_from(data, start)[2]
         if size > largest:
-            foreign = "" if data[start] in _KINDS else _not_amqp(data[start:])
+            is_frame = data[start] in _FRAME_TYPES
+            foreign = "" if is_frame else _describe_foreign(data[start:])
             text = f"a frame of {size} bytes; {largest} are allowed"
             raise UnexpectedFrame(foreign + text)
 
 
-def _not_amqp(data: bytes) -> str:
+def _describe_foreign(data: bytes) -> str:
     return f"what answers does not speak AMQP 0-9-1, it sent {data[:30]!r}: "
 
 
-def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """The frame that acknowledges a delivery, or all up to it."""
+def build_ack(channel: int, tag: int, *, multiple: bool) -> bytes:
+    """Build the frame that acknowledges a delivery, or all up to it."""
     method = struct.pack(">HHQB", *spec.Basic.Ack, tag, multiple)
-    return _frame(METHOD, channel, method)
+    return build_frame(METHOD, channel, method)
 
 
-def requeue(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """The frame that gives a delivery back, or all up to it (RabbitMQ's Basic.Nack)."""
+def build_requeue(channel: int, tag: int, *, multiple: bool) -> bytes:
+    """Build the frame that requeues a delivery, or all up to it (Basic.Nack)."""
     method = struct.pack(">HHQB", *spec.Basic.Nack, tag, multiple | 2)
-    return _frame(METHOD, channel, method)
+    return build_frame(METHOD, channel, method)
 
 
-#: ``{"x-credit": {"credit": 0, "drain": False}}``; RabbitMQ wants a 64-bit number
-#: there, which py-amqp does not write.
+#: ``{"x-credit": {"credit": 0, "drain": False}}``. RabbitMQ requires a 64-bit number,
+#: which py-amqp does not write.
 _NO_CREDIT = b"".join(
     (
         b"\x08x-creditF\x00\x00\x00\x18",
@@ -377,27 +409,31 @@ _NO_CREDIT = b"".join(
 )
 
 
-def consume_nothing(channel: int, queue: str, consumer_tag: str) -> bytes:
-    """The frame that begins a consumer which is given no message, and is answered."""
+def build_idle_consume(channel: int, queue: str, consumer_tag: str) -> bytes:
+    """Build the frame that starts a consumer without credit; the broker answers it."""
     arguments = dumps("Bssbbbb", (0, queue, consumer_tag, *[False] * 4))
     table = struct.pack(">I", len(_NO_CREDIT)) + _NO_CREDIT
     method = struct.pack(">HH", *spec.Basic.Consume) + arguments + table
-    return _frame(METHOD, channel, method)
+    return build_frame(METHOD, channel, method)
 
 
-def cancel(channel: int, consumer_tag: str, *, nowait: bool) -> bytes:
-    """The frame that ends a consumer."""
+def build_cancel(channel: int, consumer_tag: str, *, nowait: bool) -> bytes:
+    """Build the frame that ends a consumer; answered unless ``nowait``."""
     arguments = t.cast(bytes, dumps("sb", (consumer_tag, nowait)))
-    return _frame(METHOD, channel, struct.pack(">HH", *spec.Basic.Cancel) + arguments)
+    return build_frame(
+        METHOD, channel, struct.pack(">HH", *spec.Basic.Cancel) + arguments
+    )
 
 
-def close_connection() -> bytes:
-    """The frame that ends a connection; the broker answers with CloseOk."""
+def build_close() -> bytes:
+    """Build the frame that closes a connection; the broker answers with CloseOk."""
     arguments = t.cast(bytes, dumps("BsBB", (200, "Goodbye", 0, 0)))
-    return _frame(METHOD, 0, struct.pack(">HH", *spec.Connection.Close) + arguments)
+    return build_frame(
+        METHOD, 0, struct.pack(">HH", *spec.Connection.Close) + arguments
+    )
 
 
-def publish(
+def build_publish(
     channel: int,
     method: bytes,
     properties: bytes,
@@ -405,21 +441,27 @@ def publish(
     *,
     frame_max: int,
 ) -> list[bytes]:
-    """The frames of one Basic.Publish; ``method`` comes from :func:`publish_method`."""
+    """Build the frames of a Basic.Publish.
+
+    :param method: From :func:`build_publish_method`.
+    """
     header = _CONTENT_HEAD.pack(spec.Basic.CLASS_ID, 0, len(body)) + properties
-    frames = [_frame(METHOD, channel, method), _frame(HEADER, channel, header)]
+    frames = [
+        build_frame(METHOD, channel, method),
+        build_frame(HEADER, channel, header),
+    ]
     size = frame_max - OVERHEAD
     if 0 < len(body) <= size:
-        frames.append(_frame(BODY, channel, body))
+        frames.append(build_frame(BODY, channel, body))
         return frames
     pieces = (body[start : start + size] for start in range(0, len(body), size))
-    frames.extend(_frame(BODY, channel, piece) for piece in pieces)
+    frames.extend(build_frame(BODY, channel, piece) for piece in pieces)
     return frames
 
 
 @functools.lru_cache(maxsize=1_000)
-def publish_method(exchange: str, routing_key: str, *, mandatory: bool) -> bytes:
-    """Basic.Publish and its arguments.
+def build_publish_method(exchange: str, routing_key: str, *, mandatory: bool) -> bytes:
+    """Build the payload of a Basic.Publish.
 
     :raises struct.error: if a name is longer than 255 bytes.
     """
@@ -428,9 +470,9 @@ def publish_method(exchange: str, routing_key: str, *, mandatory: bool) -> bytes
 
 
 def header_size(properties: bytes) -> int:
-    """How large the frame of a message's header is: it cannot be split."""
+    """Return the bytes of a message's header frame, which cannot be split."""
     return len(properties) + 12 + OVERHEAD
 
 
-def _frame(kind: int, channel: int, payload: bytes) -> bytes:
+def build_frame(kind: int, channel: int, payload: bytes) -> bytes:
     return b"".join((_HEAD.pack(kind, channel, len(payload)), payload, b"\xce"))

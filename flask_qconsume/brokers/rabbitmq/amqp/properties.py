@@ -1,7 +1,7 @@
-"""A message's basic properties as AMQP writes them. No I/O.
+"""The basic properties of a message, encoded as AMQP does. No I/O.
 
-py-amqp writes them, too, in three times the time. Here is written what nearly all
-messages have; whatever else there is, and whatever cannot be written, is left to it.
+py-amqp takes three times as long. This module encodes the types that nearly all
+messages use, and leaves all other values, and errors, to py-amqp.
 """
 
 from __future__ import annotations
@@ -24,62 +24,66 @@ _FLOAT = struct.Struct(">cd")
 _Writer = Callable[[t.Any], bytes]
 
 
-def written(properties: Mapping[str, t.Any]) -> bytes:
-    """Flags and values.
+def encode_properties(properties: Mapping[str, t.Any]) -> bytes:
+    """Encode properties: the flags, then the values.
 
-    :param properties: By AMQP's names, but for ``headers``.
-    :raises Exception: of many kinds, if one of them cannot be written.
+    :param properties: By AMQP's names, except ``headers``.
+    :raises Exception: of many types, if a property cannot be encoded.
     """
     try:
-        return _written(properties)
-    except (_Rare, ValueError, TypeError, AttributeError, struct.error):
+        return _encode_usual(properties)
+    except (_Unusual, ValueError, TypeError, AttributeError, struct.error):
         headers = properties.get("headers") or None
         table = {**properties, "application_headers": headers}
         return t.cast(bytes, amqp.Message(b"", **table)._serialize_properties())
 
 
-class _Rare(Exception):
-    """Something that is left to py-amqp."""
+class _Unusual(Exception):
+    """A value that is left to py-amqp."""
 
 
-def _written(properties: Mapping[str, t.Any]) -> bytes:
-    flags, writers = _layout(tuple(properties))
+def _encode_usual(properties: Mapping[str, t.Any]) -> bytes:
+    flags, writers = _find_writers(tuple(properties))
     return flags + b"".join([write(properties[name]) for name, write in writers])
 
 
 @functools.lru_cache(256)
-def _layout(names: tuple[str, ...]) -> tuple[bytes, tuple[tuple[str, _Writer], ...]]:
-    """The flags of these properties, and what writes each, in order."""
+def _find_writers(
+    names: tuple[str, ...],
+) -> tuple[bytes, tuple[tuple[str, _Writer], ...]]:
+    """Return the flags of properties, and the writer of each, in AMQP's order."""
     there = [each for each in _PROPERTIES if each[0] in names]
     flags = sum(flag for _, flag, _ in there)
     return _FLAGS.pack(flags), tuple((name, write) for name, _, write in there)
 
 
-def _short(value: str) -> bytes:
+def _write_short(value: str) -> bytes:
     text = value.encode()
     return bytes((len(text),)) + text
 
 
-#: The same, for what is nearly always one of a few texts.
-_usual = functools.lru_cache(1024)(_short)
+#: The same with a cache, for properties with few different values.
+_write_cached_short = functools.lru_cache(1024)(_write_short)
 
 
-def _octet(value: int) -> bytes:
+def _write_octet(value: int) -> bytes:
     return bytes((value,))
 
 
-def _time(value: t.Any) -> bytes:
+def _write_time(value: t.Any) -> bytes:
     return _LONGLONG.pack(value)
 
 
-def _table(headers: Mapping[str, t.Any]) -> bytes:
+def _write_table(headers: Mapping[str, t.Any]) -> bytes:
     if not headers:
-        raise _Rare
-    table = b"".join([_usual(name) + _value(headers[name]) for name in headers])
+        raise _Unusual
+    table = b"".join(
+        [_write_cached_short(name) + _write_value(headers[name]) for name in headers]
+    )
     return _LONG.pack(len(table)) + table
 
 
-def _value(value: t.Any) -> bytes:
+def _write_value(value: t.Any) -> bytes:
     kind = type(value)
     if kind is str:
         text = value.encode()
@@ -91,23 +95,23 @@ def _value(value: t.Any) -> bytes:
         return _INT.pack(b"I", value) if small else _LARGE.pack(b"L", value)
     if kind is bool:
         return b"t\x01" if value else b"t\x00"
-    raise _Rare
+    raise _Unusual
 
 
-#: Each with its flag, in the order in which they are written (AMQP 0-9-1, 4.2.6.1).
+#: Names, flags and writers, in the order of AMQP 0-9-1, 4.2.6.1.
 _PROPERTIES: tuple[tuple[str, int, _Writer], ...] = (
-    ("content_type", 1 << 15, _usual),
-    ("content_encoding", 1 << 14, _usual),
-    ("headers", 1 << 13, _table),
-    ("delivery_mode", 1 << 12, _octet),
-    ("priority", 1 << 11, _octet),
-    ("correlation_id", 1 << 10, _short),
-    ("reply_to", 1 << 9, _short),
-    ("expiration", 1 << 8, _short),
-    ("message_id", 1 << 7, _short),
-    ("timestamp", 1 << 6, _time),
-    ("type", 1 << 5, _short),
-    ("user_id", 1 << 4, _short),
-    ("app_id", 1 << 3, _short),
-    ("cluster_id", 1 << 2, _short),
+    ("content_type", 1 << 15, _write_cached_short),
+    ("content_encoding", 1 << 14, _write_cached_short),
+    ("headers", 1 << 13, _write_table),
+    ("delivery_mode", 1 << 12, _write_octet),
+    ("priority", 1 << 11, _write_octet),
+    ("correlation_id", 1 << 10, _write_short),
+    ("reply_to", 1 << 9, _write_short),
+    ("expiration", 1 << 8, _write_short),
+    ("message_id", 1 << 7, _write_short),
+    ("timestamp", 1 << 6, _write_time),
+    ("type", 1 << 5, _write_short),
+    ("user_id", 1 << 4, _write_short),
+    ("app_id", 1 << 3, _write_short),
+    ("cluster_id", 1 << 2, _write_short),
 )

@@ -1,10 +1,10 @@
-"""kombu's pyamqp transport, made to survive what publishers and greenlets do to it.
+"""kombu's pyamqp transport, hardened against odd messages, and safe with greenlets.
 
-* Every message that the broker can deliver arrives (see :mod:`.amqp_frames`).
-* A connection is connected once. py-amqp's properties connect again by themselves when
-  they find it closed: a new connection with no consumer, which stays silent for ever.
-* A channel that the broker closed is not opened again in place: its tags start anew,
-  and a late acknowledgement would remove somebody else's message.
+* Every message that the broker can deliver arrives (see :mod:`.frames`).
+* A connection is connected once. Attributes of py-amqp's connect again when they find
+  it closed: the new connection has no consumers, and stays silent for ever.
+* A channel that the broker closed is not reopened in place: its delivery tags start at
+  1 again, and a late acknowledgement would remove another message.
 * Reads are buffered: one system call for many frames, and a timeout loses none of them.
 """
 
@@ -28,18 +28,20 @@ from kombu.transport import pyamqp
 
 from . import frames
 
+#: Bytes of a read.
 _RECV_SIZE = 128 * 1024
-#: What py-amqp asks for, and the most that comes before broker and client have agreed.
+#: Bytes of a frame until client and broker have agreed; py-amqp's own default.
 _FRAME_MAX = 128 * 1024
 
-#: What a socket raises that was told not to wait at all.
-_NOT_NOW = (BlockingIOError, ssl.SSLWantReadError)
+#: Errors of a socket that does not wait.
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError)
 
-_open: weakref.WeakSet[Connection] = weakref.WeakSet()
+#: The connections that a forked child must let go.
+_open_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
-class _Buffered:
-    """Reads whole frames from a buffer; mixed into py-amqp's transports."""
+class _BufferedReads:
+    """Reads whole frames from a buffer. A mixin of py-amqp's transports."""
 
     connected: bool
     _quick_recv: t.Callable[[int], bytes]
@@ -47,94 +49,95 @@ class _Buffered:
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
         super().__init__(*args, **kwargs)
         self._data = b""
-        self._at = 0
-        #: How many bytes a frame may have.
-        self.largest = _FRAME_MAX
+        self._offset = 0
+        #: Bytes that a frame's payload may have.
+        self.max_frame_size = _FRAME_MAX
 
     def read_frame(self) -> frames.Frame:
         self.await_frame()
-        frame = frames.frame_at(self._data, self._at)
-        self._at += len(frame[2]) + frames.OVERHEAD
+        frame = frames.parse_frame_at(self._data, self._offset)
+        self._offset += len(frame[2]) + frames.OVERHEAD
         return frame
 
     def await_frame(self) -> None:
-        """Return once :attr:`has_frame` is true."""
+        """Read from the socket until :attr:`has_frame` is true."""
         while not self.has_frame:
-            frames.check_size(self._data, self._at, self.largest)
+            frames.check_size(self._data, self._offset, self.max_frame_size)
             self._fill()
 
     @property
     def has_frame(self) -> bool:
-        """Whether :meth:`read_frame` would return at once."""
-        return frames.has_frame(self._data, self._at)
+        """Whether the buffer holds a whole frame."""
+        return frames.has_frame(self._data, self._offset)
 
     def take_delivery(self, channel: int) -> frames.BasicDeliver | None:
-        """The delivery that comes next, if all of it is there at once."""
-        delivery = frames.delivery_at(self._data, self._at, channel)
+        """Return the next delivery if the buffer holds all of it, else ``None``."""
+        delivery = frames.parse_delivery_at(self._data, self._offset, channel)
         if delivery is not None:
-            self._at = delivery.end
+            self._offset = delivery.end
         return delivery
 
     def _fill(self) -> None:
         try:
             data = self._quick_recv(_RECV_SIZE)
         except OSError as error:
-            if not (is_timeout(error) or isinstance(error, _NOT_NOW)):
+            if not (is_timeout(error) or isinstance(error, _WOULD_BLOCK)):
                 self.connected = False
             raise
         if not data:
             self.connected = False
             raise ConnectionResetError("the broker closed the connection")
-        self._data = self._data[self._at :] + data
-        self._at = 0
+        self._data = self._data[self._offset :] + data
+        self._offset = 0
 
 
-class TCP(_Buffered, sockets.TCPTransport):  # type: ignore[misc]
+class TCP(_BufferedReads, sockets.TCPTransport):  # type: ignore[misc]
     """Plain TCP."""
 
 
-class TLS(_Buffered, sockets.SSLTransport):  # type: ignore[misc]
+class TLS(_BufferedReads, sockets.SSLTransport):  # type: ignore[misc]
     """TLS over TCP."""
 
     def _shutdown_transport(self) -> None:
-        # py-amqp waits for the peer's farewell here, while another greenlet reads.
+        # py-amqp waits for the peer's close here, while another greenlet reads.
         return
 
 
 def is_timeout(error: BaseException) -> bool:
-    """Whether a socket's own timeout ran out.
+    """Whether an error is the timeout of a socket, as set by ``settimeout``.
 
-    The kernel's ``ETIMEDOUT``, a connection that is dead, is a :class:`TimeoutError` as
-    well, but has a number.
+    A dead connection (``ETIMEDOUT``) raises :class:`TimeoutError` as well, but with an
+    error number.
     """
     return isinstance(error, TimeoutError) and error.errno is None
 
 
 class Channel(pyamqp.Channel):
-    """A channel that takes any text, leaves bodies alone and is never reopened."""
+    """A channel that accepts any text, never decodes bodies, and is never reopened."""
 
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
-        #: The tags of consumers whose beginning, and end, the broker has confirmed.
-        self.begun: set[str] = set()
-        self.ended: set[str] = set()
-        #: Called with a delivery whose frames came all at once, instead of the
-        #: consumer's callback. Others still go there.
-        self.on_delivered: t.Callable[[frames.BasicDeliver], object] = self._deliver
+        #: Tags of consumers whose start the broker has confirmed.
+        self.started_consumers: set[str] = set()
+        #: Tags of consumers whose end the broker has confirmed.
+        self.ended_consumers: set[str] = set()
+        #: Called with a delivery whose frames arrived together, instead of the
+        #: consumer's callback, which gets all other deliveries.
+        self.on_raw_delivery: t.Callable[[frames.BasicDeliver], object] = self._deliver
         super().__init__(*args, **{**kwargs, "auto_decode": False})
 
     def dispatch_method(
         self, method_sig: frames.Signature, payload: bytes, content: t.Any
     ) -> None:
         if method_sig == spec.Basic.Deliver:
-            self._on_basic_deliver(*frames.delivered(payload), content)
+            self._on_basic_deliver(*frames.parse_deliver(payload), content)
             return
         if layout := _LAYOUTS.get(method_sig):
-            payload = _readable(layout, payload)
+            payload = _escape_text(layout, payload)
         super().dispatch_method(method_sig, payload, content)
 
     def _deliver(self, delivery: frames.BasicDeliver) -> None:
         content = frames.Content(delivery.body)
-        content.properties, content.problem = frames.properties_of(delivery.header)
+        content.properties, content.problem = frames.parse_properties(delivery.header)
         self._on_basic_deliver(*delivery[:5], content)
 
     def _setup_listeners(self) -> None:
@@ -142,10 +145,10 @@ class Channel(pyamqp.Channel):
         self._callbacks[spec.Basic.ConsumeOk] = self._on_basic_consume_ok
 
     def _on_basic_consume_ok(self, consumer_tag: str) -> None:
-        self.begun.add(consumer_tag)
+        self.started_consumers.add(consumer_tag)
 
     def _on_basic_cancel_ok(self, consumer_tag: str) -> None:
-        self.ended.add(consumer_tag)
+        self.ended_consumers.add(consumer_tag)
         super()._on_basic_cancel_ok(consumer_tag)
 
     def _on_close(self, reply_code: int, reply_text: str, *method: int) -> None:
@@ -155,32 +158,33 @@ class Channel(pyamqp.Channel):
             raise error_for_code(reply_code, reply_text, method, ChannelError)
 
 
-#: Methods that bring text from outside, beside Basic.Deliver.
+#: Argument types of methods with text of publishers, except Basic.Deliver.
 _LAYOUTS = {spec.Basic.GetOk: "Lbssl", spec.Basic.Return: "Bsss"}
 
 
-def _readable(layout: str, payload: bytes) -> bytes:
+def _escape_text(layout: str, payload: bytes) -> bytes:
     try:
         loads(layout, payload, 4)
     except UnicodeDecodeError:
-        return frames.with_readable_text(layout, payload)
+        return frames.escape_short_strings(layout, payload)
     return payload
 
 
 class Connection(pyamqp.Connection):
-    """A connection that is connected once, and writes under a lock that can be had."""
+    """A connection that is connected once, and has a lock for writing."""
 
     Channel = Channel
 
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
-        #: Held while something is written. py-amqp has such a lock too, but out of
-        #: reach, and whoever closes must neither cut a frame nor wait for ever.
-        self.writing = threading.Lock()
+        #: Held while frames are written. py-amqp has such a lock too, but out of reach:
+        #: to close a connection, a caller must take it with a time limit, so that it
+        #: neither cuts a frame nor waits for ever.
+        self.write_lock = threading.Lock()
         super().__init__(
             *args,
             **{
                 **kwargs,
-                "frame_handler": frames.Frames,
+                "frame_handler": frames.FrameHandler,
                 "frame_writer": self._locked_writer,
             },
         )
@@ -202,15 +206,15 @@ class Connection(pyamqp.Connection):
         try:
             result = super().connect(callback)
         except BaseException:
-            # py-amqp frees the socket for OSErrors only; a refused log-in is none.
+            # py-amqp frees the socket after an OSError only, not after a refused login.
             self.collect()
             raise
-        _open.add(self)
+        _open_connections.add(self)
         return result
 
     def _on_tune(self, *agreed: int) -> None:
         super()._on_tune(*agreed)
-        self.transport.largest = self.frame_max
+        self.transport.max_frame_size = self.frame_max
 
     def _warn_force_connect(self, attr: str) -> None:
         raise RecoverableConnectionError("the connection is closed")
@@ -219,45 +223,48 @@ class Connection(pyamqp.Connection):
         write_frame = frame_writer(connection, transport)
 
         def write(*frame: t.Any) -> t.Any:
-            with self.writing, self._whole(transport):
+            with self.write_lock, self._marking_broken(transport):
                 return write_frame(*frame)
 
         return write
 
     def write(self, data: bytes) -> None:
         """Write whole frames."""
-        with self.writing:
-            self.write_held(data)
+        with self.write_lock:
+            self.write_locked(data)
 
-    def write_held(self, data: bytes) -> None:
-        """Write whole frames; the caller holds :attr:`writing`."""
+    def write_locked(self, data: bytes) -> None:
+        """Write whole frames. The caller holds :attr:`write_lock`."""
         transport = self.transport
-        with self._whole(transport):
+        with self._marking_broken(transport):
             transport.write(data)
             self.bytes_sent += 1
 
     @contextlib.contextmanager
-    def _whole(self, transport: t.Any) -> t.Iterator[None]:
+    def _marking_broken(self, transport: t.Any) -> t.Iterator[None]:
+        """Mark the transport as disconnected if the block raises.
+
+        A timeout or another interruption of a write may leave half a frame behind, and
+        the broker could not read the next one.
+        """
         try:
             yield
         except BaseException:
-            # A timeout, or whatever stopped it, may have left half a frame behind:
-            # what comes next would be garbage to the broker.
             transport.connected = False
             raise
 
     def read_available(self) -> None:
-        """Wait for one frame, and take all others that came with it."""
+        """Wait for a frame, and dispatch it and all further ones in the buffer."""
         transport = self.transport
         transport.await_frame()
-        there = True
-        while there:
+        has_frame = True
+        while has_frame:
             if not self._take_deliveries(transport):
                 self.on_inbound_frame(transport.read_frame())
-            there = self._transport is transport and transport.has_frame
+            has_frame = self._transport is transport and transport.has_frame
 
     def _take_deliveries(self, transport: t.Any) -> bool:
-        """Take the deliveries that come next as wholes; whether there was one."""
+        """Dispatch the deliveries that come next; return whether there were any."""
         taken = False
         for number, channel in list((self.channels or {}).items()):
             if number == 0 or self.on_inbound_frame.expects_content(number):
@@ -265,7 +272,7 @@ class Connection(pyamqp.Connection):
             while (delivery := transport.take_delivery(number)) is not None:
                 taken = True
                 self.bytes_recv += 1
-                channel.on_delivered(delivery)
+                channel.on_raw_delivery(delivery)
                 if self._transport is not transport:
                     return True
         return taken
@@ -280,7 +287,7 @@ class Transport(pyamqp.Transport):
         super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call]
 
         def read_buffered() -> None:
-            """Deliver what was read already: the loop waits for the socket only."""
+            """Dispatch buffered frames: the event loop only watches the socket."""
             if not connection.connected:
                 loop.on_tick.discard(read_buffered)
             elif connection.transport.has_frame:
@@ -297,30 +304,30 @@ class TLSTransport(Transport):
         client.ssl = client.ssl or True
 
 
-def _leave_to_the_parent() -> None:
-    """Let go of every connection in a forked child, without a word to the broker.
+def _detach_from_parent() -> None:
+    """Let go of all connections in a forked child, without telling the broker.
 
-    They belong to the parent; under gevent the child even has copies of the greenlets
-    that read them, and would take the parent's messages out of the shared socket.
+    They belong to the parent. Under gevent the child also has copies of the greenlets
+    that read them, which would take the parent's messages out of the shared sockets.
     """
     with contextlib.suppress(OSError):
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for connection in list(_open):
-            _replace(connection, nothing)
-        os.close(nothing)
-    _open.clear()
+        null = os.open(os.devnull, os.O_RDWR)
+        for connection in list(_open_connections):
+            _replace_socket(connection, null)
+        os.close(null)
+    _open_connections.clear()
 
 
-def _replace(connection: Connection, nothing: int) -> None:
+def _replace_socket(connection: Connection, null: int) -> None:
     transport = connection._transport
     if transport is None or transport.sock is None:
         return
     transport.connected = False
     if transport.sock.fileno() >= 0:
-        # Closing it would do as well, but then its number is somebody else's soon,
-        # and the socket object would close that when it is collected.
-        os.dup2(nothing, transport.sock.fileno(), inheritable=False)
+        # Not closed, because another file would soon get its number, and the socket
+        # object would close that file when it is garbage collected.
+        os.dup2(null, transport.sock.fileno(), inheritable=False)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_the_parent)
+    os.register_at_fork(after_in_child=_detach_from_parent)

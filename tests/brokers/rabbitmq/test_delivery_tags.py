@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_qconsume.brokers.rabbitmq.delivery_tags import Tags
+from flask_qconsume.brokers.rabbitmq.delivery_tags import DeliveryTags
 
 
 def settle_as_rabbitmq(outstanding: list[int], tag: int, multiple: bool) -> list[int]:
@@ -18,21 +18,21 @@ def settle_as_rabbitmq(outstanding: list[int], tag: int, multiple: bool) -> list
 
 def test_a_prefix_is_settled_by_its_last_outstanding_tag() -> None:
     """Tag 2 was settled alone before, so the broker knows it no more."""
-    tags = Tags()
+    tags = DeliveryTags()
 
-    assert tags.done([2]) == [(2, False)]
-    assert tags.done([1]) == [(1, True)]
-    assert tags.done([3, 5]) == [(3, True), (5, False)]
+    assert tags.settle([2]) == [(2, False)]
+    assert tags.settle([1]) == [(1, True)]
+    assert tags.settle([3, 5]) == [(3, True), (5, False)]
 
 
 @given(st.permutations(range(1, 13)), st.lists(st.integers(1, 4), min_size=12))
 def test_any_order_of_settling_is_understood_by_the_broker(
     order: list[int], sizes: list[int]
 ) -> None:
-    tags, outstanding = Tags(), list(range(1, 13))
+    tags, outstanding = DeliveryTags(), list(range(1, 13))
     while order:
         batch, order = order[: sizes[0]], order[sizes.pop(0) :]
         expected = [tag for tag in outstanding if tag not in batch]
-        for tag, multiple in tags.done(batch):
+        for tag, multiple in tags.settle(batch):
             outstanding = settle_as_rabbitmq(outstanding, tag, multiple)
         assert outstanding == expected
