@@ -475,4 +475,5 @@ def header_size(properties: bytes) -> int:
 
 
 def build_frame(kind: int, channel: int, payload: bytes) -> bytes:
+    """Build a frame of any type."""
     return b"".join((_HEAD.pack(kind, channel, len(payload)), payload, b"\xce"))
