@@ -1,8 +1,9 @@
-"""What the floors above ask of a broker. Each kind of broker has a package beside this.
+"""The interface of a broker, and the records that it answers with.
 
-Everything here may block, and is called from greenlets or from threads; a broker uses
-:mod:`threading`'s primitives and sockets, which are cooperative in a process patched by
-gevent, and never imports gevent itself.
+Each broker has a package of its own in ``brokers/``, which implements this interface.
+Every method may block, and may be called from greenlets or threads. A broker uses
+:mod:`threading` and sockets, which gevent's patching makes cooperative, and never
+imports gevent.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from .topology import Topology
 class DeadLetter:
     """A dead letter as it is listed and shown."""
 
-    #: Unique in its queue while it lies there; what ``show`` and ``replay`` take.
+    #: Unique in its queue; ``show`` and ``replay`` take it as an argument.
     ref: str
     queue: str
     message: Message
@@ -45,24 +46,24 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class SuspectsStatus:
-    """How the lane of a queue's suspects stands."""
+    """State of the suspects of one queue."""
 
-    #: How many wait in it. On Kafka those that are being handled are among them.
+    #: Number of suspects that wait; on Kafka, those being handled are included.
     waiting: int
-    #: When the oldest of them became a suspect, in seconds since 1970; ``None`` if none
-    #: waits, or the broker cannot tell.
+    #: Time at which the oldest of them became a suspect, in seconds since 1970;
+    #: ``None`` if none waits, or the broker cannot tell.
     since: float | None = None
 
 
 @dataclass(frozen=True)
 class QueueStatus:
-    """How the messages of one queue stand; ``None`` is what the broker cannot tell."""
+    """Numbers of one queue's messages; ``None`` if the broker cannot tell a number."""
 
-    #: Ready to be handled.
+    #: Messages ready to be handled.
     waiting: int | None
-    #: Held back until they are due: retries, and messages published with a delay.
+    #: Messages held back until they are due: retries, and those published with a delay.
     delayed: int | None
-    #: With a worker and not settled yet, suspects included.
+    #: Messages that a worker has and has not settled yet, suspects included.
     in_hand: int | None
     suspects: SuspectsStatus | None
     dead_letters: int | None
@@ -70,14 +71,14 @@ class QueueStatus:
 
 @dataclass(frozen=True)
 class HeldBack:
-    """What a broker holds back until it is due, for all queues of an app together."""
+    """Numbers of delayed messages, for all queues of an app together."""
 
-    #: Numbers of retries, by the seconds of the wait queue that they are in; ``None``
-    #: where the broker cannot tell.
+    #: Numbers of retries, by the delay in seconds of the wait queue that has them;
+    #: ``None`` if the broker cannot tell.
     retries: Mapping[int, int | None]
-    #: The same of messages that were published with a delay.
+    #: Numbers of messages published with a delay, likewise.
     delayed: Mapping[int, int | None]
-    #: How many more are due already, and refused by a queue that is full or missing;
+    #: Number of messages that are due, but refused by a queue that is full or missing;
     #: ``None`` if the broker cannot tell.
     refused: int | None
 
@@ -87,11 +88,11 @@ class DeadLetters(abc.ABC):
 
     @abc.abstractmethod
     def count(self) -> int:
-        """How many there are."""
+        """Count the dead letters."""
 
     @abc.abstractmethod
     def __iter__(self) -> Iterator[DeadLetter]:
-        """All of them, the oldest first; looking changes nothing."""
+        """Iterate over all dead letters, the oldest first, and change nothing."""
 
     @abc.abstractmethod
     def take(
@@ -100,26 +101,27 @@ class DeadLetters(abc.ABC):
         replay: bool,
         progress: t.Callable[[], t.Any] = lambda: None,
     ) -> int:
-        """Remove those that are ``wanted``, and replay them if so asked.
+        """Remove the dead letters that are ``wanted``, and optionally replay them.
 
-        A replay puts a copy into the queue that failed (never the exchange), its
-        attempts at zero and our failure's headers gone; confirmed, then removed here.
+        A replay publishes a copy to the queue that failed (never to the exchange), with
+        zero attempts and without the headers of the failure. The dead letter is removed
+        once the copy is confirmed.
 
-        :param progress: Called once per dead letter looked at.
-        :returns: How many were taken.
+        :param progress: Called once for each dead letter that is looked at.
+        :returns: The number of dead letters removed.
         """
 
 
 class Broker(abc.ABC):
-    """One app's broker in one process. Opens nothing before it is used.
+    """One app's broker in one process. Opens no connection before it is used.
 
     Safe in any thread or greenlet. After a fork, the child opens its own connections.
     """
 
-    #: What it can do; one of :meth:`all_capabilities`.
+    #: One of :meth:`all_capabilities`.
     capabilities: Capabilities
 
-    #: What :meth:`connect` makes. A subclass may put one of its own there.
+    #: Class of the links that :meth:`connect` opens. A subclass may replace it.
     link: t.ClassVar[type[Link]]
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
@@ -127,96 +129,96 @@ class Broker(abc.ABC):
         self.topology = topology
 
     def find_bindings(
-        self, look: t.Callable[[str], Iterable[Binding]]
+        self, read: t.Callable[[str], Iterable[Binding]]
     ) -> list[Binding]:
-        """Look up bindings to the app's exchange, and to that without the prefix.
+        """Look up bindings to the app's exchange, with and without the queue prefix.
 
-        Earlier versions bound the queues to the latter, whatever their prefix. A user
-        who may not look there any more has nothing there.
+        Earlier versions bound prefixed queues to the exchange without prefix. If the
+        broker does not permit a look there, the app has no such bindings.
 
-        :param look: Reads the bindings to one exchange.
+        :param read: Reads the bindings to one exchange.
         """
-        found = list(look(self.topology.exchange))
+        found = list(read(self.topology.exchange))
         former = self.settings.bare_exchange
         if former != self.topology.exchange:
             with contextlib.suppress(BrokerRefused):
-                found += look(former)
+                found += read(former)
         return found
 
     @classmethod
     def all_capabilities(cls) -> tuple[Capabilities, ...]:
-        """All that its capabilities may be: one for each kind of queues it has."""
+        """Return the capabilities of each kind of queue that the broker has."""
         return (cls.capabilities,)
 
     def names(self) -> Iterator[Name]:
-        """Every name that the app uses on this broker."""
+        """Iterate over all names that the app uses on this broker."""
         for plan in self.topology.queues:
             yield from list_names(plan)
 
     def companion_names(self, plan: QueuePlan) -> tuple[str, str]:
-        """What the suspects and the dead letters of a queue lie in on this broker."""
+        """Names, on this broker, of a queue's suspects and of its dead letters."""
         return plan.suspects, plan.dead
 
     def check_names(self) -> None:
-        """Refuse names that the broker cannot have, or that would meet there.
+        """Refuse names that the broker does not allow, or that stand for two things.
 
-        :raises RegistrationError: that says which it is.
+        :raises RegistrationError: with the name.
         """
         check_unique(self.names(), self.capabilities.broker)
 
     @property
     def can_be_consumed(self) -> bool:
-        """Whether a consumer can ever get what this process publishes.
+        """Whether a consumer can ever get a message that this process publishes.
 
-        In a broker within one process there has to be a worker in this very process.
+        False for an in-memory broker as long as this process runs no worker.
         """
         return True
 
     def note_worker(self) -> None:
-        """Note that a worker of this process consumes, or is about to."""
+        """Note that this process runs a worker, or is about to."""
         return
 
     @abc.abstractmethod
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         """Open a connection that consumes one queue.
 
-        :raises BrokerUnavailable: if there is no connection to be had.
-        :raises BrokerRefused: if the broker refuses us.
+        :raises BrokerUnavailable: if the broker cannot be reached.
+        :raises BrokerRefused: if the broker refuses the login or the queue.
         """
 
     @abc.abstractmethod
     def publish(
         self, messages: Sequence[Outgoing], timeout: float
     ) -> list[Exception | None]:
-        """Publish, pipelined; return when each is confirmed or has failed.
+        """Publish, pipelined; return when each message is confirmed or has failed.
 
-        The topology is declared before the first one (``QCONSUME_DECLARE``).
+        The topology is declared before the first message (``QCONSUME_DECLARE``).
 
-        :param timeout: Seconds for all of them, reconnecting included.
-        :returns: For each ``None``, or a :class:`BrokerError`.
-        :raises UnsupportedByBroker: before anything is sent, if one of them asks for
-            what the broker cannot do.
+        :param timeout: Seconds for all messages, reconnecting included.
+        :returns: For each message ``None``, or a :class:`BrokerError`.
+        :raises UnsupportedByBroker: before any message is sent, if one of them has an
+            option that the broker does not support.
         """
 
     @abc.abstractmethod
     def declare(self) -> None:
         """Declare the topology, or check it, as ``QCONSUME_DECLARE`` says. Idempotent.
 
-        :raises TopologyMismatch: if the broker holds something of that name with other
-            arguments, or (``passive``) not at all.
+        :raises TopologyMismatch: if a queue or exchange exists with other arguments,
+            or, with ``passive``, does not exist.
         """
 
     def declare_delays(self) -> None:
-        """Declare all that ever holds messages back, where the broker needs anything.
+        """Declare the wait queues or topics for all delays, if the broker needs any.
 
-        Otherwise that is declared when it is used first, which a process whose
-        ``QCONSUME_DECLARE`` is ``passive`` or ``never`` does not do.
+        A process with ``QCONSUME_DECLARE = "auto"`` declares them at their first use;
+        with ``passive`` or ``never`` they must exist by then.
         """
         return
 
     @abc.abstractmethod
     def stale_bindings(self) -> list[Binding]:
-        """Bindings of our queues, by :meth:`find_bindings`, that no consumer asks for.
+        """Find bindings of the app's queues that no consumer asks for.
 
         :raises UnsupportedByBroker: if the broker cannot be asked.
         """
@@ -227,38 +229,38 @@ class Broker(abc.ABC):
 
     @abc.abstractmethod
     def depth(self, queue: str) -> int:
-        """How many messages wait in a queue (any name); 0 if it does not exist."""
+        """Count the waiting messages of a queue (any name); 0 if it does not exist."""
 
     def caveats(self) -> list[str]:
-        """What the server's own configuration takes from the guarantee, in sentences.
+        """Describe how the server's configuration weakens the guarantee, in sentences.
 
         :raises BrokerError: if the broker cannot be asked.
         """
         return []
 
     def is_reachable(self) -> bool:
-        """Whether anything answers at the broker's address now, be it a refusal.
+        """Whether the broker's address answers now, even by a refusal; never raise.
 
-        Asked once a second while a connection is awaited; cheap, raises nothing. A
-        client that comes back by itself has no need of it, and says yes.
+        Called once a second during an outage, so it must be cheap. Brokers whose
+        clients reconnect by themselves return true.
         """
         return True
 
     def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
-        """How the lane of one queue's suspects stands; looking changes nothing.
+        """Read the state of one queue's suspects, and change nothing.
 
-        AMQP cannot look at a message without taking it, and one that is given back is
-        marked as delivered, which is a death in the lane: there nobody can tell since
-        when it waits, but who has it in hand.
+        AMQP cannot read a message without taking it, and a message that is given back
+        is marked as delivered, which counts as a crash among suspects. So on RabbitMQ
+        only the worker that has a suspect knows since when it has been one.
         """
         return SuspectsStatus(self.depth(plan.suspects))
 
     def read_statuses(self, plans: Sequence[QueuePlan]) -> list[QueueStatus]:
-        """How the messages of queues stand; looking changes nothing."""
+        """Count the messages of queues, and change nothing."""
         return [self._read_status(plan) for plan in plans]
 
     def read_held_back(self) -> HeldBack | None:
-        """What is held back for the whole app; ``None`` where each queue's is known."""
+        """Count the app's delayed messages; ``None`` if :meth:`read_statuses` does."""
         return None
 
     def _read_status(self, plan: QueuePlan) -> QueueStatus:
@@ -276,12 +278,15 @@ class Broker(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Close what is open. Publishing again reopens it."""
+        """Close all connections. Publishing again opens new ones."""
 
     def count_kept_in_process(self) -> int:
-        """How many messages end with this process, since nothing outside has them."""
+        """Count messages that exist in this process only, and end with it."""
         return 0
 
     def abandon_after_fork(self) -> None:
-        """See to it that a forked child, which makes its own, never destroys this."""
+        """Keep a forked child from destroying this object.
+
+        Its connections are the parent's; the child makes a broker of its own.
+        """
         return

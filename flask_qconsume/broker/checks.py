@@ -1,4 +1,8 @@
-"""What a broker cannot keep: told before a message depends on it."""
+"""Checks of consumers and messages against the broker's capabilities.
+
+They run before a message depends on the answer: at a worker's start and before a
+publish.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +23,23 @@ from .given_queues import find_unsupported_traits
 def find_unsupported(
     consumers: Iterable[Consumer], capabilities: Capabilities
 ) -> list[str]:
-    """What the broker cannot keep of what consumers ask for, in sentences."""
+    """Describe, in sentences, options of consumers that the broker does not support."""
     return [
         sentence
         for consumer in consumers
         for sentence in (
-            *_too_long(consumer, capabilities),
-            *_unknown_traits(consumer, capabilities),
-            *_without_priorities(consumer, capabilities),
-            *_out_of_order(consumer, capabilities),
+            *_find_long_delays(consumer, capabilities),
+            *_find_queue_traits(consumer, capabilities),
+            *_find_priorities(consumer, capabilities),
+            *_find_orderings(consumer, capabilities),
         )
     ]
 
 
 def check_consumers(consumers: Iterable[Consumer], capabilities: Capabilities) -> None:
-    """Refuse consumers that ask for what the broker cannot keep.
+    """Refuse consumers with options that the broker does not support.
 
-    :raises UnsupportedByBroker: if there are any.
+    :raises UnsupportedByBroker: with a sentence for each.
     """
     sentences = find_unsupported(consumers, capabilities)
     if sentences:
@@ -45,18 +49,18 @@ def check_consumers(consumers: Iterable[Consumer], capabilities: Capabilities) -
 def check_messages(
     messages: Iterable[Outgoing], exchange: str, capabilities: Capabilities
 ) -> None:
-    """Refuse messages that ask for what the broker cannot do; nothing was sent yet.
+    """Refuse messages with options that the broker does not support.
 
-    :param exchange: The app's own.
-    :raises UnsupportedByBroker: for the first of them.
+    :param exchange: The app's own exchange.
+    :raises UnsupportedByBroker: for the first such option.
     """
     for message in messages:
-        for sentence in _unsendable(message, exchange, capabilities):
+        for sentence in _find_unsupported_options(message, exchange, capabilities):
             raise UnsupportedByBroker(sentence)
 
 
 def make_no_consumer_error(broker: Broker) -> PublishError:
-    """The error of publishing where no consumer can ever get the message."""
+    """Create the error for a message that no consumer can ever get."""
     return PublishError(
         explain_in_process_broker(
             "publish a message", broker, "and nothing consumes in this one."
@@ -67,9 +71,10 @@ def make_no_consumer_error(broker: Broker) -> PublishError:
 
 
 def explain_in_process_broker(what: str, broker: Broker, why: str) -> str:
-    """Why something cannot be done with a broker within one process, and the remedy.
+    """Explain why an action fails with a broker within one process, and what to do.
 
-    :param what: As in "publish a message".
+    :param what: The action, such as "publish a message".
+    :param why: The end of the first sentence.
     """
     return (
         f"Cannot {what}: '{broker.settings.broker_url}' is a broker within one process"
@@ -80,15 +85,15 @@ def explain_in_process_broker(what: str, broker: Broker, why: str) -> str:
 
 
 def longest_delay(consumer: Consumer) -> float:
-    """The longest delay that a consumer's policy asks for; 0 if it never retries."""
+    """The longest delay of a consumer's retry policy, in seconds; 0 without retries."""
     policy = consumer.retry
     if policy.max_attempts < 2:
         return 0.0
-    # Delays never shrink from one attempt to the next.
+    # Delays do not shrink from one attempt to the next.
     return policy.longest_delay(policy.max_attempts - 1)
 
 
-def _too_long(consumer: Consumer, capabilities: Capabilities) -> Iterator[str]:
+def _find_long_delays(consumer: Consumer, capabilities: Capabilities) -> Iterator[str]:
     longest = longest_delay(consumer)
     if longest > capabilities.max_delay:
         yield (
@@ -98,18 +103,16 @@ def _too_long(consumer: Consumer, capabilities: Capabilities) -> Iterator[str]:
         )
 
 
-def _unknown_traits(consumer: Consumer, capabilities: Capabilities) -> Iterator[str]:
+def _find_queue_traits(consumer: Consumer, capabilities: Capabilities) -> Iterator[str]:
     for problem in find_unsupported_traits(consumer.given, capabilities):
         yield f"The kombu.Queue of the consumer '{consumer.name}' {problem}"
 
 
-def _without_priorities(
-    consumer: Consumer, capabilities: Capabilities
-) -> Iterator[str]:
+def _find_priorities(consumer: Consumer, capabilities: Capabilities) -> Iterator[str]:
     if consumer.given is None or capabilities.priorities:
         return
     given = describe(consumer.given)
-    # A classic queue of somebody else's may have them, whatever ours are.
+    # A given classic queue may have priorities although our queues have none.
     unknown = not capabilities.kind or given.type in capabilities.kind
     if given.arguments.get("x-max-priority") and unknown:
         yield (
@@ -118,7 +121,7 @@ def _without_priorities(
         )
 
 
-def _out_of_order(consumer: Consumer, capabilities: Capabilities) -> Iterator[str]:
+def _find_orderings(consumer: Consumer, capabilities: Capabilities) -> Iterator[str]:
     if consumer.ordering not in capabilities.orderings:
         known = " or ".join(f"'{name}'" for name in capabilities.orderings)
         yield (
@@ -128,7 +131,7 @@ def _out_of_order(consumer: Consumer, capabilities: Capabilities) -> Iterator[st
         )
 
 
-def _unsendable(
+def _find_unsupported_options(
     message: Outgoing, exchange: str, capabilities: Capabilities
 ) -> Iterator[str]:
     broker, longest = capabilities.broker, capabilities.max_delay
@@ -139,8 +142,8 @@ def _unsendable(
         )
     if message.tombstone and not capabilities.tombstones:
         yield (
-            f"{broker} knows no tombstones: what was sent is read by nobody by its key."
-            " Publish a body that says that the key is gone."
+            f"{broker} has no tombstones: its messages are not kept by key. Publish a"
+            " body that says that the key is gone."
         )
     if message.exchange not in ("", exchange) and not capabilities.exchanges:
         yield (

@@ -1,11 +1,11 @@
-"""Whether to publish at all: who waits for a broker that is away waits in vain.
+"""Circuit breaker of publishing: during an outage, publishing fails at once.
 
-A circuit is closed as long as the broker answers somebody. Once nobody has got an
-answer for a while it is open: publishing fails at once, but for one attempt at a time,
-and the first answer closes it. It is for what users publish. What is forwarded
-(retries, dead letters) has a backoff of its own, and does not come by here.
+The circuit is closed as long as the broker answers any caller. After some seconds
+without an answer it opens: all calls fail at once, except one attempt at a time, and
+the first answer closes the circuit. Only messages that users publish pass through here:
+forwarding (retries, dead letters) has a backoff of its own.
 
-Safe in any thread or greenlet, and after a fork. Knows no kind of broker.
+Safe in any thread or greenlet, and after a fork.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ from .base import Broker
 
 logger = get_logger("flask_qconsume.circuit")
 
-#: Seconds between two attempts while it is open, in the mean; jitter spreads processes.
-_PAUSE = 1.0
+#: Mean seconds between two attempts while the circuit is open; jitter spreads
+#: processes.
+_RETRY_INTERVAL_SECONDS = 1.0
 
-#: What says that the broker did not answer. Whatever else it says is an answer.
-_SILENT = (BrokerUnavailable, PublishTimeout)
+#: Errors that mean that the broker did not answer. Any other error is an answer.
+_NO_ANSWER = (BrokerUnavailable, PublishTimeout)
 
 Results = list[Exception | None]
 
 
 class CircuitBreaker:
-    """Lets publishes through as long as the broker answers.
+    """Lets callers publish as long as the broker answers.
 
-    :param away_after: Seconds without any answer after which it opens.
+    :param away_after: Seconds without any answer after which the circuit opens.
     """
 
     def __init__(
@@ -55,60 +56,60 @@ class CircuitBreaker:
     def publish(
         self, broker: Broker, messages: Sequence[Outgoing], timeout: float
     ) -> Results:
-        """As the broker's own ``publish``.
+        """Publish by :meth:`.Broker.publish`, unless the circuit is open.
 
         :raises BrokerAway: at once, while the circuit is open.
         """
         if not messages:
             return []
         state = self._states.get()
-        probes = self._let_through(state, broker, len(messages))
-        silent: Exception | None = None
+        is_probe = self._admit(state, broker, len(messages))
+        failure: Exception | None = None
         answered = False
         try:
             errors = broker.publish(messages, timeout)
-            silent = _silent(errors)
-            answered = silent is None
+            failure = _find_failure(errors)
+            answered = failure is None
             return errors
-        except _SILENT as error:
-            silent = error
+        except _NO_ANSWER as error:
+            failure = error
             raise
         finally:
-            # Whoever was interrupted, or asked for what cannot be, has learnt nothing.
-            news = state.left(len(messages), probes, answered, silent)
-            if news is not None:
-                _tell(news, broker.capabilities.broker, silent)
+            # After an interrupt, or an unsupported option, neither is known.
+            change = state.leave(len(messages), is_probe, answered, failure)
+            if change is not None:
+                _log_change(change, broker.capabilities.broker, failure)
 
-    def _let_through(self, state: _State, broker: Broker, count: int) -> bool:
-        """Whether it is the attempt that is made while the circuit is open."""
+    def _admit(self, state: _State, broker: Broker, count: int) -> bool:
+        """Admit a caller, or raise; return whether it is the attempt while open."""
         admission = state.enter(count)
-        if admission is _LET_THROUGH:
+        if admission is _ADMITTED:
             return False
         name = broker.capabilities.broker
-        if admission.news is not None:
-            _tell(admission.news, name, state.silent)
-        if admission.away is not None:
-            raise _away(name, state.silent, *admission.away)
-        return admission.probes
+        if admission.change is not None:
+            _log_change(admission.change, name, state.last_failure)
+        if admission.refusal is not None:
+            raise _create_error(name, state.last_failure, *admission.refusal)
+        return admission.is_probe
 
 
-class _News(t.NamedTuple):
+class _Change(t.NamedTuple):
     """The circuit opened or closed."""
 
     opened: bool
-    #: Seconds for which the broker has not answered, or had not.
-    silence: float
+    #: Seconds without an answer until then.
+    seconds: float
 
 
 class _Admission(t.NamedTuple):
-    probes: bool = False
-    #: Seconds of silence, and seconds until the next attempt, if it is refused.
-    away: tuple[float, float] | None = None
-    news: _News | None = None
+    is_probe: bool = False
+    #: If refused: seconds without an answer, and seconds until the next attempt.
+    refusal: tuple[float, float] | None = None
+    change: _Change | None = None
 
 
 class _State:
-    """What the publishers of one process have met with."""
+    """State of the circuit in one process."""
 
     def __init__(
         self,
@@ -120,127 +121,131 @@ class _State:
         self._clock = clock
         self._random = random
         self._lock = threading.Lock()
-        #: Since when there has been no answer, though somebody waits or has failed.
+        #: Time of the last answer, or of the first call since; ``None`` while no caller
+        #: waits and the last call did not fail.
         self._since: float | None = None
+        #: Callers that are publishing.
         self._waiting = 0
-        #: How many of them send more than one message: others wait for these.
+        #: Of these, callers with more than one message, which may rightly take long.
         self._batches = 0
-        #: How the last one failed since then.
-        self.silent: Exception | None = None
-        #: When the next attempt may begin; ``None`` as long as the circuit is closed.
-        self._next: float | None = None
-        self._probing = False
+        #: The last failure since the last answer.
+        self.last_failure: Exception | None = None
+        #: Time of the next attempt; ``None`` as long as the circuit is closed.
+        self._next_attempt: float | None = None
+        self._is_probing = False
 
     def enter(self, count: int) -> _Admission:
-        """Somebody wants to publish so many messages."""
+        """Admit or refuse a caller that has ``count`` messages to publish."""
         with self._lock:
-            if self._since is None and self._next is None:
+            if self._since is None and self._next_attempt is None:
                 self._since = self._clock()
                 self._count(count)
-                return _LET_THROUGH
+                return _ADMITTED
             return self._enter(count, self._clock())
 
     def _enter(self, count: int, now: float) -> _Admission:
-        news = None
-        if self._next is None:
+        change = None
+        if self._next_attempt is None:
             if not self._is_away(now):
                 self._count(count)
-                return _LET_THROUGH
-            # Where nobody waits, whoever comes now is the one to try.
-            news = self._open(now, 0.0 if not self._waiting else self._pause())
-        assert self._next is not None
-        if self._probing or now < self._next:
-            left = 0.0 if self._probing else self._next - now
-            return _Admission(away=(self._silence(now), left), news=news)
-        self._probing = True
+                return _ADMITTED
+            # If no other caller waits, this caller makes the next attempt at once.
+            change = self._open(now, 0.0 if not self._waiting else self._pause())
+        assert self._next_attempt is not None
+        if self._is_probing or now < self._next_attempt:
+            left = 0.0 if self._is_probing else self._next_attempt - now
+            return _Admission(refusal=(self._unanswered(now), left), change=change)
+        self._is_probing = True
         self._count(count)
-        return _Admission(probes=True, news=news)
+        return _Admission(is_probe=True, change=change)
 
-    def left(
-        self, count: int, probed: bool, answered: bool, silent: Exception | None
-    ) -> _News | None:
-        """Somebody who was let through is done.
+    def leave(
+        self, count: int, is_probe: bool, answered: bool, failure: Exception | None
+    ) -> _Change | None:
+        """Take note of the end of an admitted call.
 
-        :param probed: Whether it was the one attempt.
+        :param is_probe: Whether it was the attempt while the circuit is open.
         :param answered: Whether the broker has answered.
-        :param silent: What said that it has not.
+        :param failure: The error by which the broker did not answer.
         """
         with self._lock:
             now = self._clock()
             self._count(count, -1)
-            if probed:
-                self._probing, self._next = False, now + self._pause()
+            if is_probe:
+                self._is_probing, self._next_attempt = False, now + self._pause()
             if answered:
                 return self._close(now)
-            if silent is not None:
-                self.silent = silent
-                if self._next is None and self._is_away(now):
+            is_closed = self._next_attempt is None
+            if failure is not None:
+                self.last_failure = failure
+                if is_closed and self._is_away(now):
                     return self._open(now, self._pause())
-            elif not self._waiting and self.silent is None and self._next is None:
+            elif not self._waiting and self.last_failure is None and is_closed:
                 self._since = None
             return None
 
-    def _count(self, count: int, one: int = 1) -> None:
-        self._waiting += one
+    def _count(self, count: int, by: int = 1) -> None:
+        self._waiting += by
         if count > 1:
-            self._batches += one
+            self._batches += by
 
     def _is_away(self, now: float) -> bool:
-        """Whether nothing was answered for long, and not only since a batch is long."""
-        waited_for = self._waiting and not self._batches
-        long = self._silence(now) >= self._away_after
-        return long and bool(waited_for or self.silent)
+        """Whether the broker is silent for long, for another reason than a batch."""
+        single_waits = self._waiting and not self._batches
+        is_long = self._unanswered(now) >= self._away_after
+        return is_long and bool(single_waits or self.last_failure)
 
-    def _silence(self, now: float) -> float:
+    def _unanswered(self, now: float) -> float:
+        """Seconds without an answer."""
         return 0.0 if self._since is None else now - self._since
 
     def _pause(self) -> float:
-        return _PAUSE * (0.5 + self._random())
+        return _RETRY_INTERVAL_SECONDS * (0.5 + self._random())
 
-    def _open(self, now: float, pause: float) -> _News:
-        self._next = now + pause
-        return _News(True, self._silence(now))
+    def _open(self, now: float, pause: float) -> _Change:
+        self._next_attempt = now + pause
+        return _Change(True, self._unanswered(now))
 
-    def _close(self, now: float) -> _News | None:
-        was_open, silence = self._next is not None, self._silence(now)
-        self._next = self.silent = None
+    def _close(self, now: float) -> _Change | None:
+        was_open, seconds = self._next_attempt is not None, self._unanswered(now)
+        self._next_attempt = self.last_failure = None
         self._since = now if self._waiting else None
-        return _News(False, silence) if was_open else None
+        return _Change(False, seconds) if was_open else None
 
 
-_LET_THROUGH = _Admission()
+_ADMITTED = _Admission()
 
 
-def _silent(errors: Results) -> Exception | None:
-    """What says that the broker answered for none of them, if so."""
+def _find_failure(errors: Results) -> Exception | None:
+    """The first error, if the broker did not answer for any of the messages."""
     if errors[0] is None:
         return None
-    if all(isinstance(error, _SILENT) for error in errors):
+    if all(isinstance(error, _NO_ANSWER) for error in errors):
         return errors[0]
     return None
 
 
-def _away(
-    name: str, last: Exception | None, silence: float, pause: float
+def _create_error(
+    name: str, last: Exception | None, seconds: float, pause: float
 ) -> BrokerAway:
-    when = f"in {pause:.1f} s" if pause > 0 else "just now, by somebody else"
+    when = f"in {pause:.1f} s" if pause > 0 else "just now, by another caller"
     said = f" The last error: {escape(last)}" if last is not None else ""
     return BrokerAway(
-        f"Nothing was sent: {name} has confirmed nothing for {silence:.0f} s, so nobody"
-        f" waits for it any more ('QCONSUME_AWAY_AFTER'). It is tried again {when}."
+        f"Nothing was sent: {name} has confirmed nothing for {seconds:.0f} s, so"
+        f" publishing fails at once ('QCONSUME_AWAY_AFTER'). It is tried again {when}."
         f"{said}",
         max(1, math.ceil(pause)),
     )
 
 
-def _tell(news: _News, name: str, last: Exception | None) -> None:
-    if not news.opened:
-        logger.warning("%s answers again after %.0f s", name, news.silence)
+def _log_change(change: _Change, name: str, last: Exception | None) -> None:
+    if not change.opened:
+        logger.warning("%s answers again after %.0f s", name, change.seconds)
         return
     logger.error(
-        "%s has confirmed nothing for %.0f s: publishing fails at once from now on, but"
-        " for one attempt at a time, until it answers: %s",
+        "%s has confirmed nothing for %.0f s: publishing fails at once until it answers,"
+        " except one attempt at a time: %s",
         name,
-        news.silence,
-        escape(last) if last is not None else "who publishes still waits",
+        change.seconds,
+        escape(last) if last is not None else "the publishing callers still wait",
     )

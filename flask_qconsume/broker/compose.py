@@ -1,4 +1,4 @@
-"""Composing: a user's call of ``publish`` becomes a message for the broker. No I/O."""
+"""Messages for the broker, composed from the arguments of ``publish``. No I/O."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def compose(
         "content_type": content_type,
         "content_encoding": None
         if isinstance(body, bytes)
-        else _encoding(content_type),
+        else _find_encoding(content_type),
         "timestamp": time.time(),
         "priority": priority if priority is None else _check_priority(priority),
         "properties": {},
@@ -105,16 +105,16 @@ def compose(
 
 
 def generate_id() -> str:
-    """A random UUID (version 4; RFC 9562, 5.4) as text.
+    """Create a random UUID (version 4; RFC 9562, 5.4) as text.
 
-    One is made for each message, and :func:`uuid.uuid4` takes four times as long.
+    Each message needs one, and :func:`uuid.uuid4` takes four times as long.
     """
     text = os.urandom(16).hex()
     variant = _VARIANT[text[16]]
     return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
 
 
-#: Any digit, with the two bits that say a UUID's variant.
+#: By each digit, the digit with the two bits of a UUID's variant.
 _VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 
 
@@ -140,8 +140,8 @@ def _check_routing_key(routing_key: t.Any) -> None:
 def _check_short(name: str, value: t.Any) -> str:
     """Return a text that AMQP can write as a short string, or refuse it."""
     if type(value) is str and value.isascii() and len(value) <= _MAX_SHORT_BYTES:
-        return value  # As nearly all are.
-    if not isinstance(value, str) or len(_utf8(value)) > _MAX_SHORT_BYTES:
+        return value  # The fast path, for nearly all values.
+    if not isinstance(value, str) or len(_encode_utf8(value)) > _MAX_SHORT_BYTES:
         raise PublishError(
             f"'{name}' must be a text of {_MAX_SHORT_BYTES} bytes at the most, not"
             f" {quote(value)}."
@@ -149,7 +149,7 @@ def _check_short(name: str, value: t.Any) -> str:
     return value
 
 
-def _utf8(text: str) -> bytes:
+def _encode_utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -182,7 +182,7 @@ def _encode(
         ) from error
 
 
-def _encoding(content_type: str) -> str | None:
+def _find_encoding(content_type: str) -> str | None:
     return "utf-8" if content_type.startswith(("text/", JSON)) else "binary"
 
 
@@ -206,20 +206,20 @@ def _parse_seconds(name: str, value: t.Any) -> float:
 def _check_key(value: t.Any) -> str:
     if not isinstance(value, str):
         raise PublishError(f"'key' must be a text, not {quote(value)}.")
-    _utf8(value)
+    _encode_utf8(value)
     return value
 
 
 def make_unroutable_error(message: Outgoing) -> Unroutable:
-    """The error for a message that no queue is bound for."""
+    """Create the error for a message that no queue is bound for."""
     return Unroutable(
-        f"{_nobody(message)}, so nobody would get the message. Register a consumer for"
-        " it, run 'flask qconsume declare' in the app that has it, or publish with"
-        " mandatory=False."
+        f"{_describe_missing(message)}, so no consumer would get the message. Register"
+        " a consumer for it, run 'flask qconsume declare' in the app that has the"
+        " consumer, or publish with mandatory=False."
     )
 
 
-def _nobody(message: Outgoing) -> str:
+def _describe_missing(message: Outgoing) -> str:
     key = quote(message.routing_key)
     if not message.exchange:
         return f"There is no queue {key}"

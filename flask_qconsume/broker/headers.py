@@ -1,6 +1,6 @@
-"""Our headers, read from messages and written for the copies we make. No I/O.
+"""The headers of flask_qconsume's own, and the values that any header may have. No I/O.
 
-Whatever stands in a header came from outside: nonsense in one of ours counts as absent.
+Headers come from outside: one of our own with a senseless value counts as absent.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SUSPECTED_AT = PREFIX + "suspected-at"
 KEY = PREFIX + "key"
 PUBLISHED_AT = PREFIX + "published-at"
 EXPIRES_AT = PREFIX + "expires-at"
-#: Where it was published to at first: a retry comes back by the default exchange.
+#: The exchange and key of the first publish: retries come by the default exchange.
 EXCHANGE = PREFIX + "exchange"
 ROUTING_KEY = PREFIX + "routing-key"
 
@@ -41,81 +41,91 @@ CONSUMER = PREFIX + "consumer"
 QUEUE = PREFIX + "queue"
 ATTEMPTS = PREFIX + "attempts"
 DIED_AT = PREFIX + "died-at"
-#: Of a dead letter whose queue was full: it is to go there, and not to a handler.
+#: Set on a dead letter whose queue was full: it goes there again, not to a handler.
 PARKED = PREFIX + "parked"
 
-#: Names of headers that a copy could not carry as they were.
+#: Names of headers that could not be copied with their values.
 CHANGED = PREFIX + "changed-headers"
 
-_OF_DEATH = (REASON, ERROR, TRACEBACK, DETAILS, CONSUMER, QUEUE, ATTEMPTS, DIED_AT)
+_DEAD_LETTER_HEADERS = (
+    REASON,
+    ERROR,
+    TRACEBACK,
+    DETAILS,
+    CONSUMER,
+    QUEUE,
+    ATTEMPTS,
+    DIED_AT,
+)
 
-#: Routed on by RabbitMQ when a message is published: in a copy they would send it to
-#: others a second time. https://www.rabbitmq.com/docs/sender-selected
-_ROUTING = ("CC", "BCC")
+#: RabbitMQ routes by these, too; a copy that kept them would go to further queues once
+#: more. https://www.rabbitmq.com/docs/sender-selected
+_ROUTING_HEADERS = ("CC", "BCC")
 
-#: All headers must fit one AMQP frame beside the rest (frame_max is 128 KiB by default,
-#: and can be as small as 4 KiB); a traceback is the only long one of ours.
+#: Characters. All headers must fit into one AMQP frame with the other properties
+#: (frame_max is 128 KiB by default, and 4 KiB at least); only a traceback is long.
 MAX_TRACEBACK = 16_000
 MAX_ERROR = 1_000
 MAX_DETAILS = 8_000
 
-#: Values and keys in one header, or in an envelope, that is written as JSON.
+#: Values and keys in one header, or envelope, that is encoded as JSON.
 MAX_ITEMS = 100_000
 
-#: The end of the year 9999, which is where AMQP's clients end, too.
+#: The end of the year 9999, the latest time of AMQP clients; seconds since 1970.
 _LAST_TIME = 253_402_300_799
 
 
 def read_int(headers: Mapping[str, t.Any], name: str, default: int) -> int:
-    """A whole number of ours, from ``default`` up to a million."""
+    """Read a whole number; at least ``default``, and at most a million."""
     value = headers.get(name)
-    if type(value) is not int:  # A bool would be one, too.
+    if type(value) is not int:  # A bool is an int for isinstance().
         return default
     return min(max(value, default), 1_000_000)
 
 
 def read_time(headers: Mapping[str, t.Any], name: str) -> float | None:
-    """A time of ours in seconds since 1970."""
+    """Read a time, in seconds since 1970."""
     value = headers.get(name)
     if type(value) is not float and type(value) is not int:
         return None
-    # A copy takes it along as its AMQP timestamp, which must not refuse it.
+    # A copy has it as AMQP timestamp, too, which has this range.
     return float(value) if 0 <= value <= _LAST_TIME else None
 
 
 def read_text(headers: Mapping[str, t.Any], name: str) -> str | None:
-    """A text of ours."""
+    """Read a text."""
     value = headers.get(name)
     return value if isinstance(value, str) else None
 
 
 def select_own(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Those that we wrote."""
+    """Select the headers of flask_qconsume's own."""
     return {name: headers[name] for name in headers if name.startswith(PREFIX)}
 
 
 def find_oldest_suspect(messages: Iterable[Message]) -> float | None:
-    """When the first of some suspects became one, as far as they say."""
+    """Time at which the first of these suspects became one, if their headers say."""
     since = (read_time(message.headers, SUSPECTED_AT) for message in messages)
     return min((each for each in since if each is not None), default=None)
 
 
 def make_retry_headers(message: Message, attempt: int) -> dict[str, t.Any]:
-    """The headers of a copy that comes back as attempt number ``attempt``.
+    """Headers of a copy that comes back as attempt number ``attempt``.
 
-    Whoever fails by an error has not killed its process: its deaths are forgotten.
+    A message that failed with an error did not kill its process, so its crashes are
+    forgotten.
     """
-    headers = {**_kept(message), ATTEMPT: attempt}
+    headers = {**_keep_headers(message), ATTEMPT: attempt}
     headers.pop(DEATHS, None)
     headers.pop(SUSPECTED_AT, None)
     return headers
 
 
 def make_suspect_headers(message: Message, deaths: int, now: float) -> dict[str, t.Any]:
-    """The headers of a copy that goes to the lane of suspects, or back into it."""
+    """Headers of a copy that goes to the suspects, or back to them."""
     since = read_time(message.headers, SUSPECTED_AT) or now
     return {
-        **_kept(message),
+        **_keep_headers(message),
         ATTEMPT: message.attempt,
         DEATHS: deaths,
         SUSPECTED_AT: since,
@@ -130,13 +140,14 @@ def make_dead_letter_headers(
     error: BaseException | None,
     now: float,
 ) -> dict[str, t.Any]:
-    """The headers of a dead letter.
+    """Headers of a dead letter.
 
-    A consumer that reads dead letters begins with attempt 1, and at any time.
+    A consumer that reads dead letters starts with attempt 1; dead letters do not
+    expire by the message's own expiration.
     """
     headers = {
-        **_kept(message),
-        REASON: _fit(reason, MAX_ERROR),
+        **_keep_headers(message),
+        REASON: _fit_text(reason, MAX_ERROR),
         CONSUMER: consumer,
         QUEUE: queue,
         ATTEMPTS: message.attempt,
@@ -146,33 +157,33 @@ def make_dead_letter_headers(
     for name in (ATTEMPT, EXPIRES_AT):
         headers.pop(name, None)
     if error is not None:
-        headers |= _of_error(error)
+        headers |= _make_error_headers(error)
     return headers
 
 
 def keep_simple_values(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Those that anybody can write; the others are named in one of ours."""
+    """Drop values that cannot be encoded, and name their headers in another header."""
     kept = {name: value for name, value in headers.items() if is_simple(value)}
     lost = ", ".join(name for name in headers if name not in kept)
-    return {**kept, CHANGED: _fit(lost, MAX_ERROR)}
+    return {**kept, CHANGED: _fit_text(lost, MAX_ERROR)}
 
 
 def is_simple(value: t.Any) -> bool:
-    """Whether a value holds no others, and no surprises."""
+    """Whether a value is a text, a number or ``None``."""
     return isinstance(value, (str, int, float, type(None)))
 
 
 def make_replay_headers(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """The headers of a dead letter that goes back to its queue as if it were new.
+    """Headers of a dead letter that goes back to its queue as a new message.
 
-    It has no expiry any more: whoever replays a message wants it handled.
+    The expiration is dropped: a replayed message is meant to be handled.
     """
-    gone = {*_OF_DEATH, ATTEMPT, DEATHS, SUSPECTED_AT, EXPIRES_AT}
+    gone = {*_DEAD_LETTER_HEADERS, ATTEMPT, DEATHS, SUSPECTED_AT, EXPIRES_AT}
     return {name: value for name, value in headers.items() if name not in gone}
 
 
-def _kept(message: Message) -> dict[str, t.Any]:
-    headers = {k: v for k, v in message.headers.items() if k not in _ROUTING}
+def _keep_headers(message: Message) -> dict[str, t.Any]:
+    headers = {k: v for k, v in message.headers.items() if k not in _ROUTING_HEADERS}
     origin = (EXCHANGE, message.exchange), (ROUTING_KEY, message.routing_key)
     for name, known in origin:
         if read_text(headers, name) is None:
@@ -180,52 +191,54 @@ def _kept(message: Message) -> dict[str, t.Any]:
     return headers
 
 
-def _of_error(error: BaseException) -> dict[str, t.Any]:
+def _make_error_headers(error: BaseException) -> dict[str, t.Any]:
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     described = f"{kind}: {stringify(error)}"
-    headers = {ERROR: _fit(described, MAX_ERROR)}
+    headers = {ERROR: _fit_text(described, MAX_ERROR)}
     if error.__traceback__ is not None:
         # traceback copes with errors whose own str() raises.
         lines = "".join(traceback.format_exception(error))
-        headers[TRACEBACK] = _fit(lines, MAX_TRACEBACK)
+        headers[TRACEBACK] = _fit_text(lines, MAX_TRACEBACK)
     if isinstance(error, InvalidMessage) and error.details is not None:
-        headers[DETAILS] = _fit(_details(error.details), MAX_DETAILS)
+        headers[DETAILS] = _fit_text(_encode_details(error.details), MAX_DETAILS)
     return headers
 
 
-def _details(details: t.Any) -> str:
+def _encode_details(details: t.Any) -> str:
     try:
         return json.dumps(details, default=str)
     except (TypeError, ValueError, RecursionError):
-        # msgpack's mappings have keys of any type, and a schema names those it refuses.
+        # A schema names the keys that it refuses, and msgpack has keys of any type.
         return stringify(details)
 
 
-def _fit(text: str, length: int) -> str:
-    """Short enough, and sendable: lone surrogates (undecodable bytes) are escaped."""
+def _fit_text(text: str, length: int) -> str:
+    """Shorten a text, and escape lone surrogates (undecodable bytes) in it."""
     return shorten(text.encode("utf-8", "backslashreplace").decode(), length)
 
 
-#: What is written whatever its value is.
-_ALWAYS = frozenset((bool, bytes, type(None)))
+#: Types of which any value can be encoded.
+_ALWAYS_VALID = frozenset((bool, bytes, type(None)))
 
-#: Of the largest number of 31 bits.
-_DIGITS = 10
+#: Digits of the largest number of 31 bits.
+_MAX_DECIMAL_DIGITS = 10
 
-#: How deep lists and mappings may nest: well within what any broker's client can write.
-_DEEPEST = 50
+#: Levels to which lists and mappings may nest; the clients of all brokers encode more.
+_MAX_DEPTH = 50
 
 
 def check_values(headers: Mapping[str, t.Any]) -> None:
-    """Refuse headers that not every broker could carry.
+    """Refuse headers that AMQP cannot encode, on any broker.
 
-    :raises PublishError: that names the header; nothing was sent.
+    So an app that was tried in memory does not fail on RabbitMQ.
+
+    :raises PublishError: with the name of the header.
     """
     for name, value in headers.items():
         kind = type(value)
-        if kind in _ALWAYS or (kind is str and value.isascii()):
+        if kind in _ALWAYS_VALID or (kind is str and value.isascii()):
             continue
-        if problem := _problem(value, _DEEPEST):
+        if problem := _find_problem(value, _MAX_DEPTH):
             raise PublishError(
                 f"The header {quote(name)} cannot be sent: {problem}. Headers hold"
                 " texts, whole numbers of 64 bits, floats, True, False, None, bytes,"
@@ -233,34 +246,34 @@ def check_values(headers: Mapping[str, t.Any]) -> None:
             )
 
 
-def _problem(value: t.Any, depth: int) -> str | None:
-    """Why a value cannot be written; ``None`` if it can."""
+def _find_problem(value: t.Any, depth: int) -> str | None:
+    """Reason why a value cannot be encoded; ``None`` if it can."""
     if isinstance(value, str):
         return None if _is_utf8(value) else f"{quote(value)} is no UTF-8"
     if isinstance(value, (bool, bytes, type(None))):
         return None
     if isinstance(value, (list, tuple, dict)):
-        return _problem_within(value, depth - 1)
+        return _find_problem_within(value, depth - 1)
     for kind, check in _CHECKS.items():
         if isinstance(value, kind):
             return None if check(value) else f"its '{kind.__name__}' is out of range"
     return f"it holds a '{type(value).__name__}'"
 
 
-def _problem_within(value: t.Any, depth: int) -> str | None:
+def _find_problem_within(value: t.Any, depth: int) -> str | None:
     if not depth:
-        return f"it nests deeper than {_DEEPEST}"
+        return f"it nests deeper than {_MAX_DEPTH}"
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str) or not _is_utf8(key, 255):
                 return f"its key {quote(key)} must be a text of up to 255 bytes"
         value = value.values()
-    problems = (_problem(each, depth) for each in value)
+    problems = (_find_problem(each, depth) for each in value)
     return next((each for each in problems if each), None)
 
 
 def _is_utf8(text: str, longest: float = math.inf) -> bool:
-    """Whether a text can be written; lone surrogates would arrive as something else."""
+    """Whether a text can be encoded; lone surrogates cannot."""
     try:
         return len(text.encode()) <= longest
     except UnicodeEncodeError:
@@ -268,18 +281,18 @@ def _is_utf8(text: str, longest: float = math.inf) -> bool:
 
 
 def _is_short_decimal(value: decimal.Decimal) -> bool:
-    """AMQP has a byte for the places behind the point, and 32 bits for the digits."""
+    """Whether AMQP can encode it: a byte for the scale, 32 bits for the digits."""
     if not value.is_finite():
         return False
     _, digits, exponent = value.as_tuple()
-    if not -255 <= t.cast(int, exponent) <= 0 or len(digits) > _DIGITS:
+    if not -255 <= t.cast(int, exponent) <= 0 or len(digits) > _MAX_DECIMAL_DIGITS:
         return False
-    # The sign is one of the bits.
+    # One of the bits is the sign.
     return int("".join(map(str, digits))) < 2**31
 
 
-def _is_time(value: datetime.datetime) -> bool:
-    """AMQP's times are seconds from 1970 on."""
+def _is_amqp_time(value: datetime.datetime) -> bool:
+    """Whether AMQP can encode a time: seconds since 1970, not negative."""
     try:
         return value.utctimetuple() >= _EPOCH
     except OverflowError:
@@ -293,5 +306,5 @@ _CHECKS: dict[type, t.Callable[[t.Any], bool]] = {
     # Most brokers carry headers as JSON, which has no NaN and no infinity.
     float: math.isfinite,
     decimal.Decimal: _is_short_decimal,
-    datetime.datetime: _is_time,
+    datetime.datetime: _is_amqp_time,
 }

@@ -1,7 +1,7 @@
-"""Values in JSON as kombu writes them, with dates, decimals and the like. No I/O.
+"""Values as JSON in kombu's way, which can hold dates, decimals and more. No I/O.
 
-kombu is imported once there is such a value: py-amqp and billiard come with it, a
-megabyte and more that a worker on Kafka has no other use for.
+kombu is imported when the first such value occurs: it brings py-amqp and billiard,
+which take a megabyte of memory that a worker on Kafka can save.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import typing as t
 from ..formats.bounds import check_json
 from .headers import MAX_ITEMS
 
-_PLAIN = (bool, int, float)
+_PLAIN_TYPES = (bool, int, float)
 
 
 def encode(value: t.Any) -> str:
-    """A value as JSON.
+    """Encode a value as JSON.
 
-    :raises TypeError: for what kombu has no way to write.
-    :raises RecursionError: for what is nested too deeply.
+    :raises TypeError: for a type that kombu cannot encode.
+    :raises RecursionError: for a value that is nested too deeply.
     """
-    if type(value) in _PLAIN:
+    if type(value) in _PLAIN_TYPES:
         return json.dumps(value)
     from kombu.utils.json import JSONEncoder
 
@@ -29,10 +29,10 @@ def encode(value: t.Any) -> str:
 
 
 def decode(text: str) -> t.Any:
-    """What was written as JSON, in kombu's way or anybody else's.
+    """Decode JSON, in kombu's way if it has kombu's marks.
 
-    :raises TooManyItems: for what would take too much memory.
-    :raises Exception: of any kind: kombu calls methods of whatever it finds there.
+    :raises TooManyItems: for a text that would take too much memory.
+    :raises Exception: of any kind: kombu calls methods of the decoded values.
     """
     if len(text) > MAX_ITEMS:
         check_json(text.encode("utf-8", "surrogatepass"), MAX_ITEMS)

@@ -1,4 +1,8 @@
-"""One arrival of a message, and where it is to go next. No I/O."""
+"""Links and deliveries: one connection that consumes a queue, and what it hands out.
+
+The broker's implementations subclass :class:`Link`. Everything above sees deliveries:
+it acknowledges them, or forwards their messages to another place.
+"""
 
 from __future__ import annotations
 
@@ -13,153 +17,163 @@ from ..message import Message
 from . import headers
 from .topology import QueuePlan
 
-#: Seconds after which a dead letter tries again to get into its queue.
+#: Seconds after which a dead letter tries again to get into a full dead-letter queue.
 PARKED_RETRY_SECONDS = 60.0
 
 
 class Lane(enum.Enum):
     """The three places of a consumer's messages."""
 
-    #: Its queue.
+    #: The consumer's queue.
     MAIN = "main"
-    #: ``<queue>.suspects``: what may have killed a process, handled one by one.
+    #: ``<queue>.suspects``: messages that may have killed a process, handled one by
+    #: one.
     SUSPECTS = "suspects"
-    #: ``<queue>.dead``: its dead letters.
+    #: ``<queue>.dead``: the consumer's dead letters.
     DEAD = "dead"
 
 
 class Delivery:
     """The broker's handle on one arrival of a message; settled once.
 
-    It belongs to one *generation* of a connection, its :attr:`link`. Once that is
-    closed the delivery is stale: the broker gives the message out again, and the tag
-    may by then stand for somebody else's message, so it must never be sent.
+    A delivery belongs to one connection, its :attr:`link`. When the link is closed, its
+    deliveries are stale: the broker delivers the messages again, and may use the same
+    tag for another message. So a stale delivery is never settled.
     """
 
     __slots__ = ("link", "message", "settled", "tag")
 
     def __init__(self, link: Link, tag: t.Any, message: Message) -> None:
         self.link = link
-        #: What the broker calls it; means nothing to anybody else.
+        #: The broker's own name of the delivery, for the link only.
         self.tag = tag
         self.message = message
         self.settled = False
 
     @property
     def stale(self) -> bool:
-        """Whether the connection that it came by is gone."""
+        """Whether the delivery must not be settled any more."""
         return self.link.closed
 
     @property
     def identity(self) -> str | None:
-        """What tells that a delivery is one of the same message, as long as it lies
-        where it does; ``None`` if nothing tells."""
+        """Key that stays the same when the broker redelivers the message.
+
+        It is the message's id, or the record's place on Kafka; ``None`` for a message
+        that has no id.
+        """
         return self.message.id
 
     def try_start(self) -> bool:
-        """Whether a handler may begin with it now; if not, it is out of our hands."""
+        """Return whether a handler may start now; if not, drop the delivery."""
         return not self.stale
 
 
 @dataclass(frozen=True)
 class Forward:
-    """A delivery that goes elsewhere: confirmed there, then acknowledged here."""
+    """A message to be copied to another place, and acknowledged once it is there."""
 
     delivery: Delivery
-    #: Where to, beside the queue the delivery came from (``delivery.link.queue``).
+    #: The place, as seen from the queue that the delivery came from.
     lane: Lane
     #: All headers of the copy (not only the changed ones).
     headers: Mapping[str, t.Any]
-    #: Seconds that the broker holds it back. Only for :attr:`Lane.MAIN`.
+    #: Seconds for which the broker holds the copy back. Only for :attr:`Lane.MAIN`.
     delay: float = 0.0
-    #: Seconds that the broker keeps it. Only for :attr:`Lane.DEAD`.
+    #: Seconds for which the broker keeps the copy. Only for :attr:`Lane.DEAD`.
     expires: float | None = None
 
     def as_parked(self) -> Forward:
-        """A dead letter that its queue refuses, as a retry that is not handled."""
+        """Turn a dead letter that its queue refuses into a delayed retry.
+
+        The retry is marked, so that it is forwarded to the dead letters, not handled.
+        """
         marked = {**self.headers, headers.PARKED: True}
         return Forward(self.delivery, Lane.MAIN, marked, delay=PARKED_RETRY_SECONDS)
 
 
 class Link(abc.ABC):
-    """One connection of one subscription: one generation of deliveries.
+    """One connection that consumes one queue, for one subscription.
 
-    One greenlet reads, one settles, one beats; they may do so at the same time. It is
-    never reopened: after :meth:`close`, or any error, a new one is made.
+    One greenlet reads, one settles, and one keeps the link alive, at the same time. A
+    link is never reopened: after :meth:`close`, or any error, a new link is made.
     """
 
-    #: Whether the broker pushes up to the prefetch by itself. A pulling link is only
-    #: read while there is room for more.
+    #: Whether the broker pushes messages up to the prefetch. A pulling link is only
+    #: read while the subscription has room for more messages.
     pushes: t.ClassVar[bool]
 
-    #: Whether messages may wait for long although it is well: others come first (a
-    #: single active consumer, partitions that somebody else has).
+    #: Whether a healthy link may get no messages for long although some wait: for
+    #: example, another process is the queue's single active consumer.
     may_starve: bool = False
 
-    #: Whether what belongs together comes one by one (a consumer's ``ordering``). Then
-    #: the link holds retries, and what is behind them, by :meth:`postpone`; and
-    #: suspects come alone, their deaths counted by the link.
+    #: Whether the link keeps the order of messages (a consumer's ``ordering``). Then it
+    #: holds back retries, and the messages behind them, by :meth:`postpone`; and it
+    #: delivers suspects alone, and counts the crashes that they cause.
     keeps_order: bool = False
+
+    #: Seconds between two calls of :meth:`keep_alive`.
+    keep_alive_interval: float = 10.0
 
     def __init__(self, plan: QueuePlan, lane: Lane) -> None:
         self.plan = plan
         self.lane = lane
         #: The name of the queue that is read.
         self.queue = plan.name if lane is Lane.MAIN else plan.suspects
-        #: Once it is closed, what it had fetched and not given out, by identity, if the
-        #: broker may mark that as delivered.
+        #: After :meth:`close`: identities of messages that were fetched but not handed
+        #: out, if the broker may mark these as redelivered.
         self.fetched_ids: t.AbstractSet[str] = frozenset()
-        #: Set by :meth:`close` and as soon as the connection is known to be lost.
+        #: Set by :meth:`close`, and as soon as the connection is known to be lost.
         self.closed = False
 
     @property
     def interrupted(self) -> bool:
-        """Whether the broker is away, and the link goes on by itself once it is back.
+        """Whether the broker is away, and this link resumes by itself once it is back.
 
-        Others are lost then.
+        Links of most brokers are lost instead.
         """
         return False
 
-    #: Seconds between two calls of :meth:`keep_alive`.
-    keep_alive_interval: float = 10.0
-
     @abc.abstractmethod
     def read(self, room: int) -> Sequence[Delivery]:
-        """Wait for messages and return them; none at all if it was woken for nothing.
+        """Wait for messages and return them; the result may be empty.
 
-        :param room: How many more the subscription wants; a pulling link returns no
-            more than that.
-        :raises BrokerError: if the connection is lost or the broker cancelled us.
+        :param room: The number of messages that the subscription wants; a pulling link
+            returns no more than that.
+        :raises BrokerError: if the connection is lost, or the broker cancelled the
+            consumer.
         """
 
     @abc.abstractmethod
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Tell the broker that these are done with. Never called with stale ones.
+        """Acknowledge deliveries, none of which is stale.
 
         :raises BrokerError: if the connection is lost.
         """
 
     @abc.abstractmethod
     def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
-        """Put each message where it goes, and acknowledge those that arrived there.
+        """Copy each message to its place, and acknowledge those that arrived there.
 
-        :returns: For each ``None``, or why it did not arrive (it is not acknowledged).
+        :returns: ``None`` for each that arrived, else the reason why it did not.
         """
 
     def postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
-        """Take a delivery back, and give it out again as that attempt after a delay.
+        """Take a delivery back, and deliver the message again after a delay.
 
-        It is stale from then on, to be neither handled nor settled. Only for a link
-        that :attr:`keeps_order`.
+        The delivery is stale from then on. Only for a link that :attr:`keeps_order`.
+
+        :param attempt: The number of the next attempt.
+        :param delay: Seconds.
         """
         raise NotImplementedError
 
     def exceed_prefetch(self, more: int) -> None:
-        """Let so many more than the prefetch be held, for those that are put off."""
+        """Let the link hold ``more`` messages than its prefetch, for postponed ones."""
         return
 
     def keep_alive(self) -> None:
-        """Show the broker that we live (heartbeat, leases), and look whether it does.
+        """Send a heartbeat or renew leases, and check that the broker is alive.
 
         :raises BrokerError: if the connection must be given up.
         """
@@ -167,12 +181,12 @@ class Link(abc.ABC):
 
     @abc.abstractmethod
     def pause(self) -> None:
-        """Fetch no more. What was fetched stays; :meth:`read` may go on blocking."""
+        """Stop fetching. Fetched messages are kept; :meth:`read` may go on blocking."""
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Give these back now, before :meth:`close`, so that others get them sooner.
+        """Give deliveries back before :meth:`close`, for other workers to take them.
 
-        They are settled by that. Called only after :meth:`pause`.
+        The deliveries are settled by that. Called only after :meth:`pause`.
 
         :raises BrokerError: if the connection is lost.
         """
@@ -180,4 +194,4 @@ class Link(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Give back what is not settled, wake :meth:`read`; raises nothing."""
+        """Give back all unsettled messages and wake :meth:`read`; never raise."""

@@ -1,8 +1,8 @@
-"""The names that an app uses on its broker: each stands for one thing. No I/O.
+"""The names that an app uses on its broker, each of which must be unique. No I/O.
 
-A consumer brings more names than its queue's own, and the app has some, too. Where two
-of them meet, one consumer's handler gets messages that are another one's, or the broker
-refuses them with an error that nobody understands.
+A consumer uses further names beside its queue's, and so does the app. If two are equal,
+one consumer gets the messages of another, or the broker refuses the declaration with an
+error that does not tell the cause.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from .topology import QueuePlan
 
 
 class Name(t.NamedTuple):
-    """A name, and what it stands for."""
+    """A name on the broker, and the thing that it stands for."""
 
     text: str
-    #: As in "the dead letters of the consumer 'bill'".
+    #: Such as "the dead letters of the consumer 'bill'".
     what: str
-    #: Names in different spaces do not meet: a queue may be called like an exchange.
+    #: Names only need to be unique within a space: a queue may be named as an exchange.
     space: str = "queue"
-    #: Whether it was given as a :class:`kombu.Queue`.
+    #: Whether the queue was given as a :class:`kombu.Queue`.
     given: bool = False
-    #: Whether they are dead letters; and whether these lie in a queue as any other.
+    #: Whether the name stands for dead letters.
     dead: bool = False
+    #: Whether these dead letters are in a queue that a consumer can read.
     readable: bool = False
 
 
 def list_names(plan: QueuePlan, *, readable: bool = False) -> Iterator[Name]:
-    """A consumer's queue and the two beside it.
+    """List the names of a consumer's queue, its suspects and its dead letters.
 
-    :param readable: Whether dead letters lie in a queue that a consumer can read.
+    :param readable: Whether the dead letters are in a queue that a consumer can read.
     """
     of = f"of the consumer {quote(plan.consumer)}"
     yield Name(plan.name, f"the queue {of}", given=plan.given is not None)
@@ -45,25 +46,25 @@ def list_names(plan: QueuePlan, *, readable: bool = False) -> Iterator[Name]:
 def check_unique(names: Iterable[Name], broker: str) -> None:
     """Refuse a name that stands for two things.
 
-    :param broker: Its name for people.
-    :raises RegistrationError: that says which two, and what to do.
+    :param broker: The broker's name, for the error.
+    :raises RegistrationError: with the two things, and what to do.
     """
     known: dict[tuple[str, str], Name] = {}
     for name in names:
         other = known.setdefault((name.space, name.text), name)
-        if other is not name and not (_reads(name, other) or _reads(other, name)):
+        if other is not name and not (_consumes(name, other) or _consumes(other, name)):
             raise RegistrationError(
                 f"The name {quote(name.text)} would stand for two things on {broker}:"
-                f" for {other.what}, and for {name.what}. {_remedy(name, other)}"
+                f" for {other.what}, and for {name.what}. {_suggest(name, other)}"
             )
 
 
-def _reads(one: Name, other: Name) -> bool:
-    """Whether somebody consumes the dead letters of another consumer on purpose."""
-    return one.given and other.readable
+def _consumes(queue: Name, other: Name) -> bool:
+    """Whether a given queue is meant to be the dead letters of another consumer."""
+    return queue.given and other.readable
 
 
-def _remedy(*names: Name) -> str:
+def _suggest(*names: Name) -> str:
     text = quote(names[0].text)
     if names[0].space == "exchange":
         return "Bind the queue to another exchange."
@@ -74,7 +75,7 @@ def _remedy(*names: Name) -> str:
         )
     if any(name.dead for name in names):
         return (
-            "Give the queue another name. Dead letters are no queue there that could be"
-            " consumed: 'flask qconsume dead-letters' lists and replays them."
+            "Give the queue another name. Dead letters cannot be consumed there:"
+            " 'flask qconsume dead-letters' lists and replays them."
         )
     return "Give the queue another name."

@@ -1,4 +1,4 @@
-"""Whether anybody listens at an address: the cheapest look there is at a broker."""
+"""Whether an address accepts connections: the cheapest check of a broker."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import socket
 from collections.abc import Iterable
 
 #: Seconds for which one address is tried.
-_LOOK = 1.0
+_CONNECT_TIMEOUT_SECONDS = 1.0
 
 
 def is_any_reachable(addresses: Iterable[tuple[str, int]]) -> bool:
-    """Whether a connection is accepted at one of these; it is hung up at once."""
+    """Whether one of the addresses accepts a connection, which is closed at once."""
     for address in addresses:
         with contextlib.suppress(OSError):
-            socket.create_connection(address, _LOOK).close()
+            socket.create_connection(address, _CONNECT_TIMEOUT_SECONDS).close()
             return True
     return False

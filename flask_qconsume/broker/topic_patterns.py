@@ -1,68 +1,67 @@
 """Topic patterns, the same on every broker, as AMQP 0-9-1 defines them.
 
-kombu's own matcher for virtual transports is not used: it does not let ``#`` stand for
-no word at all (``order.#`` must match ``order``).
+kombu's own matcher for virtual transports is not used: there ``#`` does not match zero
+words (``order.#`` must match ``order``).
 
 A pattern is a nondeterministic automaton, whose states are the bits of a number: a
-match takes a few operations for each word. A regular expression would backtrack: with
-six ``#`` in a pattern, a routing key of 100 words took it seconds.
+match takes a few operations for each word. A regular expression backtracks: with six
+``#`` in a pattern, a routing key of 100 words took it seconds.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-_ONE, _ANY = "*", "#"
+_ONE, _MANY = "*", "#"
 
 
 def matches(pattern: str, routing_key: str) -> bool:
-    """Whether a binding's pattern takes a routing key.
+    """Whether a binding's pattern matches a routing key.
 
-    ``*`` stands for one word, ``#`` for any number of words, none included; words stand
-    between dots.
+    ``*`` matches one word, ``#`` zero or more words; words are separated by dots.
     """
-    compiled = _compiled(pattern)
-    return pattern == routing_key if compiled is None else compiled.takes(routing_key)
+    compiled = _compile(pattern)
+    return pattern == routing_key if compiled is None else compiled.match(routing_key)
 
 
 class _Pattern:
     """A pattern with wildcards.
 
-    In a set of states, bit ``n`` stands for: the first ``n`` words of the pattern have
-    taken all words so far. In a mask, it stands for the word behind them.
+    In a set of states, bit ``n`` means: the first ``n`` words of the pattern match all
+    words of the key so far. In a mask, it means the pattern's word at index ``n``.
 
-    :param words: Of which no two neighbours are ``#``: they mean what one means.
+    :param words: The pattern's words, without ``#`` beside ``#``.
     """
 
     def __init__(self, words: list[str]) -> None:
-        self._any = _mask(words, _ANY)
-        self._one = _mask(words, _ONE)
-        literals = set(words) - {_ONE, _ANY}
-        self._of = {word: _mask(words, word) | self._one for word in literals}
-        self._first = self._skipping(1)
-        self._last = 1 << len(words)
+        self._many = _create_mask(words, _MANY)
+        self._one = _create_mask(words, _ONE)
+        literals = set(words) - {_ONE, _MANY}
+        self._masks = {w: _create_mask(words, w) | self._one for w in literals}
+        self._start = self._skip_many(1)
+        self._end = 1 << len(words)
 
-    def takes(self, routing_key: str) -> bool:
-        states = self._first
+    def match(self, routing_key: str) -> bool:
+        states = self._start
         for word in routing_key.split("."):
-            taken = states & self._of.get(word, self._one)
-            states = self._skipping(states & self._any | taken << 1)
-        return bool(states & self._last)
+            matched = states & self._masks.get(word, self._one)
+            states = self._skip_many(states & self._many | matched << 1)
+        return bool(states & self._end)
 
-    def _skipping(self, states: int) -> int:
-        """With the states behind each ``#``, which may stand for no word."""
-        return states | (states & self._any) << 1
+    def _skip_many(self, states: int) -> int:
+        """Add the states behind each ``#``, since it matches zero words."""
+        return states | (states & self._many) << 1
 
 
-def _mask(words: list[str], word: str) -> int:
+def _create_mask(words: list[str], word: str) -> int:
     return sum(1 << n for n, each in enumerate(words) if each == word)
 
 
 @lru_cache(maxsize=4096)
-def _compiled(pattern: str) -> _Pattern | None:
-    """The pattern; ``None`` for one without wildcards."""
+def _compile(pattern: str) -> _Pattern | None:
+    """Compile a pattern; ``None`` if it has no wildcards."""
     words = pattern.split(".")
-    if _ONE not in words and _ANY not in words:
+    if _ONE not in words and _MANY not in words:
         return None
     pairs = zip(words, ["", *words[:-1]], strict=True)
-    return _Pattern([w for w, before in pairs if not w == before == _ANY])
+    return _Pattern([w for w, before in pairs if not w == before == _MANY])

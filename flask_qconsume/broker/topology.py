@@ -1,4 +1,4 @@
-"""Which exchanges, queues and bindings an app needs: computed, not declared here."""
+"""The exchange, queues and bindings that an app needs. Computes, declares nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..settings import Settings
 
 @dataclass(frozen=True, order=True)
 class Binding:
-    """A queue takes from an exchange what matches a routing key."""
+    """A queue gets the messages of an exchange whose routing keys match."""
 
     queue: str
     exchange: str
@@ -22,95 +22,96 @@ class Binding:
 
 @dataclass(frozen=True)
 class QueuePlan:
-    """One consumer's queue, and the two beside it."""
+    """One consumer's queue, with its suspects and its dead letters."""
 
     name: str
     consumer: str
-    #: ``"quorum"`` or ``"classic"``, where the broker knows the difference.
+    #: ``"quorum"`` or ``"classic"``, on brokers that know the difference.
     type: str
-    #: All of them, those of a given queue too.
+    #: All bindings, including those that a given queue brings along.
     bindings: tuple[Binding, ...]
-    #: A :class:`kombu.Queue` of somebody else's, used as given.
+    #: A :class:`kombu.Queue` that the app did not define, used as given.
     given: t.Any = None
-    #: ``"none"``, ``"key"`` or ``"partition"``: what its messages keep to.
+    #: ``"none"``, ``"key"`` or ``"partition"``: the order in which messages are
+    #: handled.
     ordering: str = "none"
-    #: The longest delays, in seconds, that its retry policy asks for.
+    #: Seconds of the longest delay after each attempt, by the retry policy.
     delays: tuple[float, ...] = ()
-    #: What the topics begin with that its bindings mean, where routing keys are topics:
-    #: the app's prefix; nothing for a given queue.
+    #: Prefix of the topics that the bindings mean, on brokers where routing keys are
+    #: topics: the app's prefix; empty for a given queue.
     prefix: str = ""
 
     @property
     def suspects(self) -> str:
-        """The lane of messages that may have killed a process."""
+        """The queue of messages that may have killed a process."""
         return f"{self.name}.suspects"
 
     @property
     def handled_queues(self) -> tuple[str, str]:
-        """The queues whose messages are handled."""
+        """The two queues whose messages are handled."""
         return self.name, self.suspects
 
     @property
     def dead(self) -> str:
-        """Where its dead letters are kept."""
+        """The name of the dead letters."""
         return f"{self.name}.dead"
 
 
 @dataclass(frozen=True)
 class Topology:
-    """All that one app needs on its broker."""
+    """The exchange, queues and bindings of one app."""
 
-    #: The app's topic exchange, its prefix included.
+    #: The app's topic exchange, with the queue prefix.
     exchange: str
     queues: tuple[QueuePlan, ...]
 
     def queue(self, name: str) -> QueuePlan:
-        """The plan of the queue with that name on the broker."""
+        """Find a queue's plan by the queue's name on the broker."""
         return next(queue for queue in self.queues if queue.name == name)
 
     @property
     def bindings(self) -> tuple[Binding, ...]:
-        """Every binding that the code asks for."""
+        """All bindings that the code asks for."""
         return tuple(binding for queue in self.queues for binding in queue.bindings)
 
 
 def plan_topology(settings: Settings, consumers: t.Iterable[Consumer]) -> Topology:
-    """The topology that these consumers need."""
+    """Compute the topology that consumers need."""
     return Topology(
         exchange=settings.exchange,
-        queues=tuple(_plan(settings, consumer) for consumer in consumers),
+        queues=tuple(_plan_queue(settings, consumer) for consumer in consumers),
     )
 
 
-def _plan(settings: Settings, consumer: Consumer) -> QueuePlan:
+def _plan_queue(settings: Settings, consumer: Consumer) -> QueuePlan:
     return QueuePlan(
         name=consumer.queue,
         consumer=consumer.name,
         type=settings.queue_type,
-        bindings=_bindings(settings, consumer),
+        bindings=_plan_bindings(settings, consumer),
         given=consumer.given,
         ordering=consumer.ordering,
-        delays=_delays(consumer.retry),
+        delays=_find_delays(consumer.retry),
         prefix="" if consumer.given is not None else settings.queue_prefix,
     )
 
 
-def _delays(policy: RetryPolicy) -> tuple[float, ...]:
-    """Return the longest delay after each attempt, equal ones once."""
+def _find_delays(policy: RetryPolicy) -> tuple[float, ...]:
+    """The longest delay after each of up to 100 attempts, each value once."""
     found = map(policy.longest_delay, range(1, policy.max_attempts))
     return tuple(dict.fromkeys(itertools.islice(found, 100)))
 
 
-def _bindings(settings: Settings, consumer: Consumer) -> tuple[Binding, ...]:
+def _plan_bindings(settings: Settings, consumer: Consumer) -> tuple[Binding, ...]:
     if consumer.given is not None:
-        return _given_bindings(consumer.given)
+        return _read_given_bindings(consumer.given)
     return tuple(
         Binding(consumer.queue, settings.exchange, key) for key in consumer.routing_keys
     )
 
 
-def _given_bindings(queue: t.Any) -> tuple[Binding, ...]:
-    """The bindings that a :class:`kombu.Queue` brings along."""
+def _read_given_bindings(queue: t.Any) -> tuple[Binding, ...]:
+    """Read the bindings that a :class:`kombu.Queue` brings along."""
     keys = [(queue.exchange, queue.routing_key)] if queue.exchange else []
     keys += [(binding.exchange, binding.routing_key) for binding in queue.bindings]
     return tuple(

@@ -1,9 +1,9 @@
-"""Which broker a URL means. Imports a broker's package when it is asked for."""
+"""URLs, and the brokers that they mean. A broker is imported when it is opened."""
 
 from __future__ import annotations
 
-# The first connection would import these, which the child of a fork cannot do while
-# another thread does, and the second one not at all once the interpreter shuts down.
+# Imported here for the first connection: the child of a fork cannot import the first
+# while another thread does, and no thread can once the interpreter shuts down.
 import concurrent.futures.thread  # noqa: F401
 import encodings.idna  # noqa: F401
 import typing as t
@@ -18,8 +18,8 @@ from ..text import quote
 from .base import Broker
 from .topology import Topology
 
-#: Scheme → module and class. ``+`` variants of kombu (``redis+socket``) count by the
-#: part before it.
+#: Module and class of the broker, by the scheme, or by its part before a ``+``
+#: (``redis+socket``).
 _BROKERS = {
     "amqp": ("..brokers.rabbitmq", "RabbitMQ"),
     "amqps": ("..brokers.rabbitmq", "RabbitMQ"),
@@ -37,22 +37,21 @@ _BROKERS = {
 
 
 def check_url(url: str) -> None:
-    """Refuse a URL of no known broker, as soon as it is configured.
+    """Refuse a URL that means no known broker, or cannot be parsed.
 
-    :raises ConfigurationError: for a scheme that is not known, or a login that breaks
-        the URL.
+    :raises ConfigurationError: for an unknown scheme, or a login that breaks the URL.
     """
     if not _is_text(url):
         raise ConfigurationError(
             "'QCONSUME_BROKER_URL' cannot be read: it has bytes that are not UTF-8."
         )
-    if _scheme(url) not in _BROKERS:
+    if _read_scheme(url) not in _BROKERS:
         raise ConfigurationError(
-            f"'QCONSUME_BROKER_URL' begins with {quote(_scheme(url))}, which"
-            f" is no broker known here. Use one of: {', '.join(_BROKERS)}."
+            f"'QCONSUME_BROKER_URL' begins with {quote(_read_scheme(url))}, which"
+            f" means no known broker. Use one of: {', '.join(_BROKERS)}."
         )
     if not all(map(_is_whole, url.split(";"))):
-        # What it is cut into may be a password, so nothing of it is shown.
+        # A part of the URL may be the password, so no part is shown.
         raise ConfigurationError(
             "'QCONSUME_BROKER_URL' cannot be read: its host and port make no sense."
             " If a user or a password has one of '/?#[]%' in it, write it as"
@@ -61,15 +60,15 @@ def check_url(url: str) -> None:
 
 
 def _is_text(url: str) -> bool:
-    """Whether there are no lone surrogates, as bytes of the environment become."""
+    """Whether a URL has no lone surrogates, which undecodable bytes become."""
     return url.isprintable() or url == url.encode(errors="ignore").decode()
 
 
 def _is_whole(url: str) -> bool:
-    """Whether an address is not cut at a sign of its password."""
+    """Whether a URL is not cut within its password, at a character such as ``/``."""
     try:
         parts = urlsplit(url)
-        # Several hosts are for those brokers to read that have them.
+        # Brokers that have several hosts parse them on their own.
         if "," not in parts.netloc:
             _ = parts.port
             _check_brackets(parts)
@@ -80,9 +79,9 @@ def _is_whole(url: str) -> bool:
 
 
 def _check_brackets(parts: SplitResult) -> None:
-    """As Python itself does since 3.11.4: they are around an address of version 6.
+    """Check that brackets enclose an IPv6 address, as Python does since 3.11.4.
 
-    :raises ValueError: if they are not.
+    :raises ValueError: if they do not.
     """
     login, _, host = parts.netloc.rpartition("@")
     if "[" in host:
@@ -92,39 +91,40 @@ def _check_brackets(parts: SplitResult) -> None:
 
 
 def list_brokers() -> list[type[Broker]]:
-    """All kinds of brokers that a URL can mean, each once."""
-    return [_imported(*where) for where in dict.fromkeys(_BROKERS.values())]
+    """List the classes of all brokers that a URL can mean."""
+    return [_import_class(*where) for where in dict.fromkeys(_BROKERS.values())]
 
 
 def open_broker(settings: Settings, topology: Topology) -> Broker:
-    """The broker of ``QCONSUME_BROKER_URL``; nothing is connected yet.
+    """Create the broker of ``QCONSUME_BROKER_URL``, which connects when it is used.
 
-    :raises ConfigurationError: for a scheme that is not known, or not installed.
-    :raises RegistrationError: for a name that the broker cannot have, or that would
-        stand for two things there.
+    :raises ConfigurationError: for an unknown scheme, or a package that is not
+        installed.
+    :raises RegistrationError: for a name that the broker does not allow, or that would
+        stand for two things on it.
     """
     check_url(settings.broker_url)
-    scheme = _scheme(settings.broker_url)
+    scheme = _read_scheme(settings.broker_url)
     module, name = _BROKERS[scheme]
     try:
-        found = _imported(module, name)
+        found = _import_class(module, name)
     except ImportError as error:
         raise ConfigurationError(
             f"The broker '{scheme}' needs a package that is not installed ({error})."
-            f" Install it by: pip install 'Flask-QConsume[{_extra(module)}]'"
+            f" Install it by: pip install 'Flask-QConsume[{_find_extra(module)}]'"
         ) from error
     broker = found(settings, topology)
     broker.check_names()
     return broker
 
 
-def _imported(module: str, name: str) -> type[Broker]:
+def _import_class(module: str, name: str) -> type[Broker]:
     return t.cast(type[Broker], getattr(import_module(module, __package__), name))
 
 
-def _extra(module: str) -> str:
+def _find_extra(module: str) -> str:
     return "kafka" if module.endswith(".kafka") else "redis"
 
 
-def _scheme(url: str) -> str:
+def _read_scheme(url: str) -> str:
     return url.partition(":")[0].partition("+")[0]

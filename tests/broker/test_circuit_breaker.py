@@ -99,8 +99,8 @@ def test_it_opens_once_somebody_has_failed_for_long(scene: Scene) -> None:
     with pytest.raises(BrokerAway) as caught:
         scene.publish()
     assert str(caught.value) == (
-        "Nothing was sent: memory has confirmed nothing for 10 s, so nobody waits for"
-        " it any more ('QCONSUME_AWAY_AFTER'). It is tried again in 1.0 s. The last"
+        "Nothing was sent: memory has confirmed nothing for 10 s, so publishing fails"
+        " at once ('QCONSUME_AWAY_AFTER'). It is tried again in 1.0 s. The last"
         " error: nobody listens"
     )
     assert isinstance(caught.value, BrokerUnavailable)
@@ -169,7 +169,7 @@ def test_one_at_a_time_tries_and_the_first_answer_closes_it(scene: Scene) -> Non
     scene.later(1)
     trying = scene.waiting()
     assert scene.broker.asked == 2
-    with pytest.raises(BrokerAway, match="just now, by somebody else") as caught:
+    with pytest.raises(BrokerAway, match="just now, by another caller") as caught:
         scene.publish()
     assert caught.value.retry_after == 1
     scene.broker.answer = None

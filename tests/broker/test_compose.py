@@ -304,7 +304,7 @@ def test_an_unroutable_message_says_where_nobody_listens() -> None:
         "No queue is bound to the exchange 'shop' for the routing key 'order.x', so"
     )
     queue = str(make_unroutable_error(composed("order.x", exchange="")))
-    assert queue.startswith("There is no queue 'order.x', so nobody would get the")
+    assert queue.startswith("There is no queue 'order.x', so no consumer would get the")
 
 
 def test_an_id_of_ours_is_a_random_uuid() -> None:

@@ -1,6 +1,6 @@
 """Fetch kombu's tests and run them: ``python -m tests.kombu_suite``.
 
-Arguments are pytest's; without modules among them all are run.
+Arguments are pytest's; all modules are run unless some are named.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def main(arguments: list[str]) -> int:
     if not any("over_" in each for each in arguments):
         arguments = [*map(str, sorted(HERE.glob("over_*.py"))), *arguments]
     with tempfile.TemporaryDirectory() as folder:
-        path = f"{os.getcwd()}{os.pathsep}{_fetched(pathlib.Path(folder))}"
+        path = f"{os.getcwd()}{os.pathsep}{_fetch_tests(pathlib.Path(folder))}"
         environment = {**os.environ, "PYTHONPATH": path}
         return subprocess.call([*RUN, *arguments], env=environment)
 
 
-def _fetched(folder: pathlib.Path) -> pathlib.Path:
-    """The unpacked source distribution of the kombu that is installed."""
+def _fetch_tests(folder: pathlib.Path) -> pathlib.Path:
+    """Download and unpack the source distribution of the installed kombu."""
     version = importlib.metadata.version("kombu")
     wanted = ["--no-deps", "--no-binary", "kombu", f"kombu=={version}"]
     download = [sys.executable, "-m", "pip", "download", "--quiet", *wanted]
@@ -40,7 +40,7 @@ def _fetched(folder: pathlib.Path) -> pathlib.Path:
     with tarfile.open(archive) as packed:
         tests = [m for m in packed if "/t/" in m.name and m.name.endswith(".py")]
         packed.extractall(folder, members=tests)
-    # Only the tests: the kombu under test is the installed one.
+    # Only tests were unpacked: the kombu under test is the installed one.
     return folder / f"kombu-{version}"
 
 

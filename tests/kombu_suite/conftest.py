@@ -1,6 +1,6 @@
-"""What of kombu's tests our transports fail by design, and why.
+"""The tests of kombu's that our transports fail by design, and the reasons.
 
-Such a test has to fail: one that passes is an error, so that this list stays true.
+Each of them must fail: a test that passes is an error, so that the list stays true.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ import pytest
 
 _WHOLE = (
     "The URL stays whole in Connection.hostname, since it may name several nodes, a"
-    " socket or options; so there is no Connection.port before a switch."
+    " socket or options; so Connection.port is empty before a switch."
 )
 _NO_LOOP = (
-    "The transport says that it is not asynchronous: kombu's event loop waits for"
-    " sockets, and here a lease, a delay or a thread may have something, too."
+    "The transport is declared as not asynchronous: kombu's event loop waits for"
+    " sockets only, but a lease, a delay or a thread may produce a message as well."
 )
 
 _NO_PRIORITIES = "Kafka has no priorities, and a requeued message comes last."
 _NO_NEW_TOPICS = (
-    "A pattern subscribes to topics that are there, and publishing creates none."
+    "A pattern subscribes to existing topics, and publishing creates no topics."
 )
 
 BY_DESIGN = {
