@@ -243,8 +243,8 @@ def _log_change(change: _Change, name: str, last: Exception | None) -> None:
         logger.warning("%s answers again after %.0f s", name, change.seconds)
         return
     logger.error(
-        "%s has confirmed nothing for %.0f s: publishing fails at once until it answers,"
-        " except one attempt at a time: %s",
+        "%s has confirmed nothing for %.0f s: publishing fails at once until it"
+        " answers, except one attempt at a time: %s",
         name,
         change.seconds,
         escape(last) if last is not None else "the publishing callers still wait",
