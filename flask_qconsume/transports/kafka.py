@@ -117,12 +117,12 @@ class KafkaSource(base.Source):
         return max(0, self.broker.depth(queue) - held)
 
     def exists(self, queue: str) -> bool:
-        return naming.retry(queue, 0) in self._admin.topics(_ANSWER_TIMEOUT_SECONDS)
+        return naming.retry_topic(queue, 0) in self._admin.topics(_ANSWER_TIMEOUT_SECONDS)
 
     def delete(self, queue: str, exchange: str) -> None:
         """Delete the topics of the queue's own, and its group's offsets."""
         self._leave(queue)
-        begin = re.escape(f"{naming.PREFIX}{naming.escaped(queue)}.")
+        begin = re.escape(f"{naming.PREFIX}{naming.escape(queue)}.")
         own = re.compile(begin + r"(retry\.[0-9]+|suspects|dead)")
         found = self._admin.topics(_ANSWER_TIMEOUT_SECONDS)
         self._admin.delete(queue, filter(own.fullmatch, found), _ANSWER_TIMEOUT_SECONDS)
@@ -230,7 +230,7 @@ class KafkaSource(base.Source):
         properties["key"] = properties.pop(records.RAW_KEY, message.key)
         topic = properties.pop("topic")
         if message.routing_key == topic:
-            properties["delivery_info"]["routing_key"] = naming.unescaped(topic)
+            properties["delivery_info"]["routing_key"] = naming.unescape(topic)
         return payload
 
     def ack(self, tag: str) -> None:
@@ -307,7 +307,7 @@ class Channel(base.Channel):
     def _topic(self, exchange: str, routing_key: str) -> str:
         """The topic of a routing key, or of the exchange if the key has no effect."""
         is_fanout = self.typeof(exchange).type == "fanout"
-        return naming.escaped_key((not is_fanout and routing_key) or exchange)
+        return naming.escape_routing_key((not is_fanout and routing_key) or exchange)
 
 
 class Transport(base.Transport):

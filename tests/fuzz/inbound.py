@@ -90,9 +90,9 @@ def kafka(data: bytes) -> None:
         headers=headers,
         timestamp=(taps.pick((0, 1, 2)), taps.number(8) - 2**63),
     )
-    assert 0 <= records.due(record) <= 2**53
-    message = records.incoming(record, QUEUE, redelivered=False, exchange="e")
-    assert isinstance(records.dead_key(message), bytes)
+    assert 0 <= records.read_due_time(record) <= 2**53
+    message = records.read_record(record, QUEUE, redelivered=False, exchange="e")
+    assert isinstance(records.create_dead_letter_key(message), bytes)
     _check(message, _by_kafka)
 
 
@@ -214,8 +214,12 @@ def _by_streams(message: Message, headers: Mapping[str, t.Any]) -> Message:
 
 
 def _by_kafka(message: Message, headers: Mapping[str, t.Any]) -> Message:
-    dead = records.dead_key(message) if own_headers.REASON in headers else None
-    record = records.copied(message, headers, "elsewhere", key=dead, due=1.5)
+    dead = (
+        records.create_dead_letter_key(message)
+        if own_headers.REASON in headers
+        else None
+    )
+    record = records.create_copy(message, headers, "elsewhere", key=dead, due=1.5)
     fetched = Fetched(
         topic=record.topic,
         partition=0,
@@ -225,5 +229,5 @@ def _by_kafka(message: Message, headers: Mapping[str, t.Any]) -> Message:
         headers=list(record.headers),
         timestamp=(1, record.timestamp),
     )
-    assert records.due(fetched) == 1.5
-    return records.incoming(fetched, QUEUE, redelivered=False, exchange="e")
+    assert records.read_due_time(fetched) == 1.5
+    return records.read_record(fetched, QUEUE, redelivered=False, exchange="e")

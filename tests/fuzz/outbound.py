@@ -14,7 +14,7 @@ from flask_qconsume.broker import headers as own_headers
 from flask_qconsume.broker import properties as basic_properties
 from flask_qconsume.broker.compose import OPTIONS
 from flask_qconsume.broker.compose import compose
-from flask_qconsume.brokers.kafka import naming as layout
+from flask_qconsume.brokers.kafka import naming
 from flask_qconsume.brokers.kafka import records
 from flask_qconsume.brokers.rabbitmq import incoming
 from flask_qconsume.brokers.rabbitmq.amqp import frames as frames
@@ -164,8 +164,8 @@ def _by_streams(message: Outgoing) -> Message:
 def _by_kafka(message: Outgoing) -> Message:
     if message.exchange not in ("", "shop"):
         raise UnsupportedByBroker()
-    queue = layout.retry(message.routing_key, 0)
-    record = records.outgoing(
+    queue = naming.retry_topic(message.routing_key, 0)
+    record = records.create_record(
         message, message.routing_key if message.exchange else queue
     )
     fetched = Fetched(
@@ -177,7 +177,7 @@ def _by_kafka(message: Outgoing) -> Message:
         headers=list(record.headers),
         timestamp=(1, record.timestamp),
     )
-    return records.incoming(fetched, "q", redelivered=False, exchange="shop")
+    return records.read_record(fetched, "q", redelivered=False, exchange="shop")
 
 
 CARRIED = {

@@ -11,7 +11,7 @@ from confluent_kafka.admin import ConfigEntry
 from confluent_kafka.admin import ConfigResource
 
 from flask_qconsume.broker.base import DeadLetter
-from flask_qconsume.brokers.kafka import naming as layout
+from flask_qconsume.brokers.kafka import naming
 from flask_qconsume.running.backoff import Backoff
 from flask_qconsume.running.worker import Worker
 
@@ -129,7 +129,7 @@ def test_neighbours_are_handled_on_kafka(
     add_consumer(bench)
     bench.consumers.broker.declare()
     (plan,) = bench.consumers.topology.queues
-    longest(kafka, layout.dead(plan.name), 500)
+    longest(kafka, naming.dead_letter_topic(plan.name), 500)
     worker = bench.start()
     for number in range(12):
         bench.publish("billing", f"bad {number}" + "x" * 1_000)
@@ -140,7 +140,7 @@ def test_neighbours_are_handled_on_kafka(
     wait_for(lambda: counts["ack"] == 12, 30)
     assert counts["reject"] == 12
 
-    longest(kafka, layout.dead(plan.name), 100_000)
+    longest(kafka, naming.dead_letter_topic(plan.name), 100_000)
     wait_for(lambda: len(bench.dead(plan.name)) == 12, 60)
     assert worker.stop() is True
 

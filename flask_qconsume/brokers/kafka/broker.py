@@ -1,8 +1,7 @@
-"""Kafka as an app's broker: puts the parts together, says what they can do."""
+"""Kafka as an app's broker: a group for each queue, a topic for each routing key."""
 
 from __future__ import annotations
 
-import threading
 import time
 import typing as t
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from ...broker.base import DeadLetters
 from ...broker.base import QueueStatus
 from ...broker.base import SuspectsStatus
 from ...broker.checks import check_messages
-from ...broker.headers import find_oldest_suspect
 from ...broker.link import Forward
 from ...broker.link import Lane
 from ...broker.link import Link
@@ -25,43 +23,39 @@ from ...broker.topology import Binding
 from ...broker.topology import QueuePlan
 from ...broker.topology import Topology
 from ...errors import BrokerError
-from ...errors import BrokerUnavailable
-from ...errors import TopologyMismatch
 from ...errors import UnsupportedByBroker
-from ...first_use import PerProcess
 from ...message import Message
 from ...message import Outgoing
 from ...settings import Settings
 from . import naming
 from . import records
 from .capabilities import CAPABILITIES
+from .client.admin import FilledPartitions
 from .client.admin import KafkaAdmin
 from .client.calls import keep_undestroyed
 from .client.config import kafka_config
-from .client.contents import Contents
 from .client.partition import ReadyRecord
 from .client.producer import KafkaProducer
 from .dead_letters import KafkaDeadLetters
+from .declare import TopicDeclaration
 from .group_starts import GroupStarts
-from .heads import Heads
-from .lag import lag
-from .lag import undone
+from .lag import Backlog
 from .link import KafkaLink
-from .link import Opener
+from .link import MessageReader
 from .link import create_terms
-from .newcomers import TopicListeners
 from .publisher import Publisher
 from .suspect_groups import SuspectGroups
 from .tls_checks import check_files
-from .topics import TIMEOUT
+from .topics import DEFAULT_TIMEOUT_SECONDS
+from .topics import TopicListeners
 from .topics import Topics
 
-#: The group that a reader of dead letters would be in, if it committed anything.
-_NOBODY = "_qconsume.dead-letters"
+#: The group of consumers that only look. Nothing is ever committed for it.
+_LOOKING_GROUP = "_qconsume.dead-letters"
 
 
 class Kafka(Broker):
-    """Groups for queues, topics for routing keys. Opens nothing before it is used."""
+    """One app's Kafka in one process. Opens nothing before it is used."""
 
     capabilities = CAPABILITIES
     link: t.ClassVar[type[KafkaLink]] = KafkaLink
@@ -72,46 +66,55 @@ class Kafka(Broker):
             settings.broker_url, settings.transport_options, 2 * settings.heartbeat
         )
         check_files(self._config)
+        at_the_end = self._config.begins_at_the_end
+        looking = self._config.consumer(_LOOKING_GROUP)
         self._admin = KafkaAdmin(self._config.admin())
         self._producer = KafkaProducer(self._config.producer(settings.publish_timeout))
-        self._newcomers = TopicListeners()
-        self._topics = Topics(self._admin, self._config, settings, self._hear)
-        self._starts = GroupStarts(
-            self._admin,
-            self._topics.look,
-            self._producer.send,
-            at_the_end=self._config.begins_at_the_end,
+        self._topics = Topics(
+            self._admin, self._config, settings, self._on_topics_changed
         )
-        self._contents = Contents(self._config.consumer(_NOBODY))
-        self._lanes = SuspectGroups(self._partitions, self._contents.of)
+        self._topic_listeners = TopicListeners()
+        self._backlog = Backlog(self._admin, self._topics, looking)
+        self._starts = GroupStarts(
+            self._admin, self._topics.look, self._producer.send, at_the_end=at_the_end
+        )
+        self._declaration = TopicDeclaration(
+            settings,
+            lambda: self.topology.queues,
+            self._topics,
+            self._starts,
+            at_the_end=at_the_end,
+        )
+        self._filled_partitions = FilledPartitions(looking)
+        self._suspect_groups = SuspectGroups(
+            lambda topic: self._topics.known.get(topic, 0),
+            self._filled_partitions.find,
+        )
         self._publisher = Publisher(self._producer, self._topics, settings.queue_prefix)
-        #: Set once this process has declared its topics.
-        self._declared_here = PerProcess(threading.Event)
-        self._declaring = threading.Lock()
 
     def names(self) -> Iterator[Name]:
-        """The groups; topics are shared on purpose, or begin with what no group has."""
+        """Yield the groups. Topics may be shared, and our own have a prefix."""
         for plan in self.topology.queues:
             main, suspects, _ = list_names(plan)
             yield main
             yield suspects
 
     def companion_names(self, plan: QueuePlan) -> tuple[str, str]:
-        return naming.suspects(plan.name), naming.dead(plan.name)
+        return naming.suspects_topic(plan.name), naming.dead_letter_topic(plan.name)
 
     def check_names(self) -> None:
         naming.check_prefix(self.settings.queue_prefix)
         for plan in self.topology.queues:
             naming.check_plan(plan)
-        naming.check_alike(self.topology.queues)
+        naming.check_distinct(self.topology.queues)
         super().check_names()
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
-        self._declare_once(TIMEOUT)
-        group, main = naming.group(plan, lane), lane is Lane.MAIN
+        self._declaration.ensure(DEFAULT_TIMEOUT_SECONDS)
+        group, main = naming.group_of(plan, lane), lane is Lane.MAIN
         if main:
-            self._starts.begin([plan], TIMEOUT)
-            self._starts.check(plan, TIMEOUT)
+            self._starts.begin([plan], DEFAULT_TIMEOUT_SECONDS)
+            self._starts.check(plan, DEFAULT_TIMEOUT_SECONDS)
         link = self.link(
             plan,
             lane,
@@ -121,80 +124,72 @@ class Kafka(Broker):
                 plan,
                 lane,
                 prefetch,
-                delayed=naming.holds_back,
-                due=records.due,
+                delayed=naming.is_retry_topic,
+                due=records.read_due_time,
                 grace=self._config.grace,
             ),
-            opened=_opener(group, self.topology.exchange, plan.prefix),
+            read_message=_create_reader(group, self.topology.exchange, plan.prefix),
             forwarder=self._forward,
             refresh=self._refresh,
             look=self._topics.look,
-            declared=self._declared(plan),
-            wanted=None if main else lambda: self._lanes.in_use(plan.name),
+            declared=self._declaration.topics_of(plan),
+            is_wanted=(
+                None if main else lambda: self._suspect_groups.is_in_use(plan.name)
+            ),
         )
-        self._newcomers.add(link, self._topics.known)
+        self._topic_listeners.add(link, self._topics.known)
         if not main:
-            self._lanes.add(plan.name, link)
+            self._suspect_groups.add(plan.name, link)
         return link
 
     def publish(
         self, messages: Sequence[Outgoing], timeout: float
     ) -> list[Exception | None]:
         check_messages(messages, self.topology.exchange, self.capabilities)
-        planned = self._publisher.composed(messages)
+        composed = self._publisher.compose(messages)
         deadline = time.monotonic() + timeout
         try:
-            self._declare_once(timeout)
-            left = _left(deadline)
-            return self._publisher.publish(messages, planned, left)
+            self._declaration.ensure(timeout)
+            left = max(deadline - time.monotonic(), 0.1)
+            return self._publisher.publish(messages, composed, left)
         except UnsupportedByBroker:
             raise
         except BrokerError as error:
             return [error] * len(messages)
 
     def declare(self) -> None:
-        self._declare(TIMEOUT)
+        self._declaration.declare(DEFAULT_TIMEOUT_SECONDS)
 
     def stale_bindings(self) -> list[Binding]:
-        """None: what a group reads is said by its members, and only while they live."""
+        """Return none: only living members of a group know what it subscribes to."""
         return []
 
     def unbind(self, bindings: Sequence[Binding]) -> None:
-        """There are none."""
+        """Do nothing: there are no bindings."""
 
     def depth(self, queue: str) -> int:
         for plan in self.topology.queues:
-            if queue in (plan.name, plan.suspects):
-                return self._lag(plan, queue)
+            if queue == plan.name:
+                return self._backlog.count_waiting(plan)
+            if queue == plan.suspects:
+                return self._backlog.count_suspects(plan)
         for plan in self.topology.queues:
             if queue == plan.dead:
                 return self.dead_letters(plan).count()
-        return lag(self._admin, queue, self._topics.look(), TIMEOUT, only_known=True)
+        return self._backlog.count_foreign(queue)
 
     def is_reachable(self) -> bool:
         return is_any_reachable(self._config.addresses)
 
     def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
-        topic = naming.suspects(plan.name)
-        read = {topic: self._topics.look().get(topic, 0)}
-        waiting = lag(self._admin, plan.suspects, read, TIMEOUT)
-        if not waiting:
-            return SuspectsStatus(0)
-        first = undone(self._admin, plan.suspects, read, TIMEOUT)
-        heads = Heads(self._config.consumer(_NOBODY)).at(first)
-        messages = (
-            records.incoming(r, plan.suspects, redelivered=False) for r in heads
-        )
-        return SuspectsStatus(waiting, find_oldest_suspect(messages))
+        return self._backlog.read_suspects(plan)
 
     def _read_status(self, plan: QueuePlan) -> QueueStatus:
-        """What a worker has in hand is among what waits: no offset tells it."""
-        found = self._topics.look()
-        wanted = [topic for topic in found if naming.matches(plan, topic)]
-        delayed = {name for name in wanted if naming.delays(name)}
+        """Return the status; messages that a worker has in hand count as waiting."""
+        ready, delayed = self._backlog.count_ready_and_delayed(plan)
         return QueueStatus(
-            waiting=self._lag_in(plan.name, set(wanted) - delayed),
-            delayed=self._lag_in(plan.name, delayed),
+            waiting=ready,
+            delayed=delayed,
             in_hand=None,
             suspects=self.read_suspects(plan),
             dead_letters=self.dead_letters(plan).count(),
@@ -203,7 +198,7 @@ class Kafka(Broker):
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return KafkaDeadLetters(
             plan,
-            self._config.consumer(_NOBODY),
+            self._config.consumer(_LOOKING_GROUP),
             self._admin,
             self._topics,
             self._publisher.replay,
@@ -212,7 +207,7 @@ class Kafka(Broker):
 
     def close(self) -> None:
         self._producer.close()
-        self._contents.close()
+        self._filled_partitions.close()
         self._admin.close()
 
     def abandon_after_fork(self) -> None:
@@ -222,104 +217,25 @@ class Kafka(Broker):
         errors = self._publisher.forward(forwards, self.settings.publish_timeout)
         for forward, error in zip(forwards, errors, strict=True):
             if error is None and forward.lane is Lane.SUSPECTS:
-                self._lanes.tell(forward.delivery.link.plan.name)
+                self._suspect_groups.set_in_use(forward.delivery.link.plan.name)
         return errors
 
     def _refresh(self, at_once: bool) -> None:
         self._topics.refresh(at_once)
-        self._lanes.refresh()
+        self._suspect_groups.look_if_due()
 
-    def _hear(self, topics: Mapping[str, int]) -> None:
-        self._newcomers.tell(topics)
-        self._lanes.look_again()
-        if any(self._missing(topics).values()):
-            self._declared_here.take()  # What was deleted is declared again.
-
-    def _missing(self, topics: Mapping[str, int]) -> dict[str, list[str]]:
-        """The topics that are to be declared and are not there, by their queues."""
-        return {
-            plan.name: [name for name in self._declared(plan) if name not in topics]
-            for plan in self.topology.queues
-        }
-
-    def _declared(self, plan: QueuePlan) -> list[str]:
-        """The topics that are looked for, or created, before a queue is used."""
-        return [] if self.settings.declare == "never" else self._topics.wanted(plan)
-
-    def _partitions(self, topic: str) -> int:
-        return self._topics.known.get(topic, 0)
-
-    def _lag(self, plan: QueuePlan, queue: str) -> int:
-        found = self._topics.look()
-        if queue == plan.suspects:
-            wanted = {naming.suspects(plan.name)}
-        else:
-            wanted = {topic for topic in found if naming.matches(plan, topic)}
-        return self._lag_in(queue, wanted)
-
-    def _lag_in(self, group: str, wanted: t.AbstractSet[str]) -> int:
-        found = self._topics.known
-        read = {topic: number for topic, number in found.items() if topic in wanted}
-        return lag(self._admin, group, read, TIMEOUT)
-
-    def _declare_once(self, timeout: float) -> None:
-        if self._declared_here.get().is_set():
-            return
-        began, away_after = time.monotonic(), self.settings.away_after
-        deadline = began + timeout
-        # One for all who publish first: the others wait for it, each for its own time.
-        if not self._declaring.acquire(timeout=timeout):
-            raise BrokerUnavailable(
-                f"Kafka did not answer within {timeout:g} s to somebody else, who looks"
-                " for the topics before anything is published."
-            )
-        try:
-            if not self._declared_here.get().is_set():
-                # Nothing tells yet that there is a Kafka at all.
-                self._topics.look(_left(min(deadline, began + away_after)))
-                self._declare(_left(deadline))
-        finally:
-            self._declaring.release()
-
-    def _declare(self, timeout: float) -> None:
-        for plan in self.topology.queues:
-            naming.check_plan(plan)  # kombu's queues come one by one.
-        if self.settings.declare != "never":
-            deadline = time.monotonic() + timeout
-            missing = self._missing(self._topics.look(timeout))
-            self._supply(missing, _left(deadline))
-            if self._config.begins_at_the_end and self.settings.declare == "auto":
-                # What is published from now on is theirs, before any worker runs.
-                self._starts.begin(self.topology.queues, _left(deadline))
-        self._declared_here.get().set()
-
-    def _supply(self, missing: Mapping[str, Sequence[str]], timeout: float) -> None:
-        """Create what is missing, or say that it is."""
-        names = {name for each in missing.values() for name in each}
-        if not names:
-            return
-        if self.settings.declare == "auto":
-            self._topics.create(names, timeout)
-            return
-        queue, first = next((q, each[0]) for q, each in missing.items() if each)
-        raise TopologyMismatch(
-            f"The topic '{first}' of the queue '{queue}' is not there ({len(names)}"
-            " such topics are missing), and 'QCONSUME_DECLARE' is 'passive'. Run 'flask"
-            " qconsume declare' where it is 'auto'."
-        )
+    def _on_topics_changed(self, topics: Mapping[str, int]) -> None:
+        self._topic_listeners.announce(topics)
+        self._suspect_groups.look_now()
+        self._declaration.on_topics_changed(topics)
 
 
-def _left(deadline: float) -> float:
-    """The seconds that are left, and enough to be told why it failed."""
-    return max(deadline - time.monotonic(), 0.1)
+def _create_reader(queue: str, exchange: str, prefix: str) -> MessageReader:
+    """Return a function that makes messages of a queue's records."""
 
-
-def _opener(queue: str, exchange: str, prefix: str) -> Opener:
-    """Makes messages of a queue's arrivals."""
-
-    def opened(arrival: ReadyRecord) -> Message:
-        _, _, record, redelivered, attempt, deaths = arrival
-        return records.incoming(
+    def read_message(ready: ReadyRecord) -> Message:
+        _, _, record, redelivered, attempt, deaths = ready
+        return records.read_record(
             record,
             queue,
             redelivered=redelivered,
@@ -329,4 +245,4 @@ def _opener(queue: str, exchange: str, prefix: str) -> Opener:
             deaths=deaths,
         )
 
-    return opened
+    return read_message

@@ -1,4 +1,4 @@
-"""The dead letters of one queue: what a compacted topic holds, key by key."""
+"""The dead letters of one queue: the records of a compacted topic, by their keys."""
 
 from __future__ import annotations
 
@@ -22,31 +22,32 @@ from ...message import Message
 from . import naming
 from . import records
 from .client.admin import KafkaAdmin
-from .client.admin import Place
 from .client.calls import call_in_thread
 from .client.calls import create_client
 from .client.errors import translate_error
+from .client.partition import PartitionId
 from .client.producer import ProducerRecord
 from .records import Fetched
-from .topics import TIMEOUT
+from .topics import DEFAULT_TIMEOUT_SECONDS
 from .topics import Topics
 
-#: Sends records; for each ``None``, or why it did not arrive.
+#: Sends records; returns ``None`` or the error for each.
 Send = Callable[[Sequence[ProducerRecord], float], list[Exception | None]]
 
-#: How many are replayed at once.
-_PAGE = 100
-#: Ends are told, and without waiting for more to come.
-_AT_ONCE = {"enable.partition.eof": True, "fetch.wait.max.ms": 10}
-_FETCH = 500
-#: Seconds that reading all of them takes at the most.
-_LONGEST = 120.0
+#: Number of dead letters that are replayed at once.
+_PAGE_SIZE = 100
+#: Make the client report the ends of partitions, and fetch without waiting for more.
+_READ_SETTINGS = {"enable.partition.eof": True, "fetch.wait.max.ms": 10}
+_MAX_FETCH = 500
+#: Seconds that reading all dead letters may take.
+_READ_TIMEOUT_SECONDS = 120.0
 
 
 class KafkaDeadLetters(DeadLetters):
-    """Reads the topic from its beginning, as no group, so that looking changes nothing.
+    """Reads the topic from its beginning, without a group, so that looking changes
+    nothing.
 
-    :param settings: librdkafka's, for a consumer.
+    :param settings: librdkafka's settings, for a consumer.
     :param kept: Seconds that a dead letter is kept; Kafka removes it some time later.
     """
 
@@ -60,7 +61,7 @@ class KafkaDeadLetters(DeadLetters):
         kept: float,
     ) -> None:
         self._plan = plan
-        self._topic = naming.dead(plan.name)
+        self._topic = naming.dead_letter_topic(plan.name)
         self._settings = settings
         self._admin = admin
         self._topics = topics
@@ -68,10 +69,10 @@ class KafkaDeadLetters(DeadLetters):
         self._kept = kept
 
     def count(self) -> int:
-        return len(self._records())
+        return len(self._list_records())
 
     def __iter__(self) -> Iterator[DeadLetter]:
-        return (self._letter(record) for record in self._records())
+        return (self._create_letter(record) for record in self._list_records())
 
     def take(
         self,
@@ -81,40 +82,42 @@ class KafkaDeadLetters(DeadLetters):
     ) -> int:
         taken = 0
         page: list[tuple[Fetched, Message]] = []
-        for record in self._records():
-            letter = self._letter(record)
+        for record in self._list_records():
+            letter = self._create_letter(record)
             if wanted(letter):
                 page.append((record, letter.message))
-            if len(page) == _PAGE:
+            if len(page) == _PAGE_SIZE:
                 taken += self._take(page, replay)
                 page = []
             progress()
         return taken + (self._take(page, replay) if page else 0)
 
     def _take(self, page: list[tuple[Fetched, Message]], replay: bool) -> int:
-        """Replay what is to be replayed; then remove that, and no more than that."""
+        """Replay dead letters if so asked, then remove those that have arrived."""
         gone = [record for record, _ in page]
         failed: list[Exception] = []
         if replay:
-            copies = [self._replayed(message) for _, message in page]
-            answers = self._send(copies, TIMEOUT)
+            copies = [self._create_replay(message) for _, message in page]
+            answers = self._send(copies, DEFAULT_TIMEOUT_SECONDS)
             gone = [r for r, e in zip(gone, answers, strict=True) if e is None]
             failed = [error for error in answers if error is not None]
         tombstones = [
             ProducerRecord(self._topic, None, record.key()) for record in gone
         ]
-        failed += [error for error in self._send(tombstones, TIMEOUT) if error]
+        failed += [
+            error for error in self._send(tombstones, DEFAULT_TIMEOUT_SECONDS) if error
+        ]
         if failed:
             raise failed[0]
         return len(gone)
 
-    def _replayed(self, message: Message) -> ProducerRecord:
-        topic = naming.retry(self._plan.name, 0)
+    def _create_replay(self, message: Message) -> ProducerRecord:
+        topic = naming.retry_topic(self._plan.name, 0)
         headers = own_headers.make_replay_headers(message.headers)
-        return records.copied(message, headers, topic)
+        return records.create_copy(message, headers, topic)
 
-    def _letter(self, record: Fetched) -> DeadLetter:
-        message = records.incoming(record, self._plan.name, redelivered=False)
+    def _create_letter(self, record: Fetched) -> DeadLetter:
+        message = records.read_record(record, self._plan.name, redelivered=False)
         headers = {
             name: value
             for name, value in message.headers.items()
@@ -122,70 +125,79 @@ class KafkaDeadLetters(DeadLetters):
         }
         return DeadLetter(_reference(record), self._plan.name, message, headers)
 
-    def _records(self) -> list[Fetched]:
-        """The last record of each key that has not been removed, the oldest first."""
+    def _list_records(self) -> list[Fetched]:
+        """Return the last record of each key that has not been removed, the oldest
+        first.
+        """
         number = self._topics.look().get(self._topic, 0)
         if not number:
             return []
         places = [(self._topic, n) for n in range(number)]
-        begin = self._admin.beginnings(places, TIMEOUT)
+        begin = self._admin.beginnings(places, DEFAULT_TIMEOUT_SECONDS)
         ends = {
             place: end
-            for place, end in self._admin.ends(places, TIMEOUT).items()
+            for place, end in self._admin.ends(places, DEFAULT_TIMEOUT_SECONDS).items()
             if end > begin.get(place, end)
         }
         found = (
-            call_in_thread(lambda: self._read(begin, ends), _LONGEST) if ends else []
+            call_in_thread(lambda: self._read(begin, ends), _READ_TIMEOUT_SECONDS)
+            if ends
+            else []
         )
         oldest = (time.time() - self._kept) * 1_000
         by_key: dict[bytes, Fetched] = {}
         for record in found:
             by_key.pop(record.key() or b"", None)
-            # A tombstone of ours has no headers; the copy of a tombstone has.
-            if records.headers_of(record) and record.timestamp()[1] >= oldest:
+            # Our own tombstone has no headers; the copy of a message that is a
+            # tombstone has some.
+            if records.read_headers(record) and record.timestamp()[1] >= oldest:
                 by_key[record.key() or b""] = record
         return sorted(by_key.values(), key=lambda record: record.timestamp()[1])
 
-    def _read(self, begin: dict[Place, int], ends: dict[Place, int]) -> list[Fetched]:
-        """In a native thread: all that is there by now."""
-        consumer = create_client(Consumer, {**self._settings, **_AT_ONCE})
+    def _read(
+        self, begin: dict[PartitionId, int], ends: dict[PartitionId, int]
+    ) -> list[Fetched]:
+        """In a native thread: read all records up to the ends."""
+        consumer = create_client(Consumer, {**self._settings, **_READ_SETTINGS})
         try:
             consumer.assign([TopicPartition(*each, begin[each]) for each in ends])
-            return list(_until(consumer, ends))
+            return list(_read_until(consumer, ends))
         finally:
             consumer.close()
 
 
-def _until(consumer: Consumer, ends: dict[Place, int]) -> Iterator[Fetched]:
-    """What is before the ends."""
-    silent_until = time.monotonic() + TIMEOUT
+def _read_until(consumer: Consumer, ends: dict[PartitionId, int]) -> Iterator[Fetched]:
+    """Yield the records before the ends of their partitions."""
+    give_up_at = time.monotonic() + DEFAULT_TIMEOUT_SECONDS
     while ends:
-        found: list[Fetched] = consumer.consume(_FETCH, 0.1)
+        found: list[Fetched] = consumer.consume(_MAX_FETCH, 0.1)
         for record in found:
             if _is_end(record):
-                ends.pop(_place(record), None)
-            elif record.offset() < (end := ends.get(_place(record), 0)):
+                ends.pop(_partition_of(record), None)
+            elif record.offset() < (end := ends.get(_partition_of(record), 0)):
                 yield record
                 if record.offset() + 1 == end:
-                    del ends[_place(record)]
+                    del ends[_partition_of(record)]
         if found:
-            silent_until = time.monotonic() + TIMEOUT
-        elif time.monotonic() > silent_until:
-            raise BrokerUnavailable(f"Kafka has sent nothing for {TIMEOUT:g} s.")
+            give_up_at = time.monotonic() + DEFAULT_TIMEOUT_SECONDS
+        elif time.monotonic() > give_up_at:
+            raise BrokerUnavailable(
+                f"Kafka has sent nothing for {DEFAULT_TIMEOUT_SECONDS:g} s."
+            )
 
 
 def _is_end(record: Fetched) -> bool:
-    """Whether this only tells that a partition has no more."""
+    """Return whether this is no record but the end of a partition."""
     error = record.error()
     if error is not None and error.code() != KafkaError._PARTITION_EOF:
         raise translate_error(error)
     return error is not None
 
 
-def _place(record: Fetched) -> Place:
+def _partition_of(record: Fetched) -> PartitionId:
     return t.cast(str, record.topic()), t.cast(int, record.partition())
 
 
 def _reference(record: Fetched) -> str:
-    """Short, and the same as long as it lies there."""
+    """Return a short name that stays the same while the dead letter is kept."""
     return hashlib.sha256(record.key() or b"").hexdigest()[:12]

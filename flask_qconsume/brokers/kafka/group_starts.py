@@ -23,21 +23,21 @@ from ...broker.topology import QueuePlan
 from ...logs import get_logger
 from . import naming
 from .client.admin import KafkaAdmin
-from .client.admin import Place
+from .client.partition import PartitionId
 from .client.producer import ProducerRecord
 
 logger = get_logger("flask_qconsume.brokers.kafka")
 
 _MARK = b"qconsume: the group has begun"
 
-#: Sends records; for each ``None``, or why it did not arrive.
+#: Sends records; returns ``None`` or the error for each.
 Send = Callable[[Sequence[ProducerRecord], float], list[Exception | None]]
 
 
 class GroupStarts:
     """Begins groups, each once, and notices groups whose offsets are gone.
 
-    :param topics: Looks up all topics, and how many partitions each has.
+    :param topics: Returns how many partitions each topic has.
     :param at_the_end: Whether new groups begin with what is published from now on.
     """
 
@@ -57,7 +57,7 @@ class GroupStarts:
         self._checked: set[str] = set()
 
     def begin(self, plans: Sequence[QueuePlan], timeout: float) -> None:
-        """Commit where the groups of queues begin that have not begun yet.
+        """Commit where groups begin, for those queues whose groups have not begun yet.
 
         :raises BrokerError: if the broker does not answer, or refuses.
         """
@@ -66,10 +66,10 @@ class GroupStarts:
         if not unknown:
             return
         topics = self._topics(timeout)
-        marked = self._marked(unknown, topics, _left(deadline))
+        marked = self._find_marked(unknown, topics, _time_left(deadline))
         for plan in unknown:
             if plan.name not in marked:
-                self._start(plan, topics, _left(deadline))
+                self._start(plan, topics, _time_left(deadline))
                 self._checked.add(plan.name)
             self._begun.add(plan.name)
 
@@ -80,18 +80,18 @@ class GroupStarts:
         """
         if plan.name in self._checked:
             return
-        places = _places(plan, self._topics(timeout))
+        places = _partitions_of(plan, self._topics(timeout))
         if places and not self._admin.committed(plan.name, places, timeout):
             logger.warning(_FORGOTTEN, plan.name)
             first = self._admin.beginnings(places, timeout)
             self._admin.commit(plan.name, first, timeout)
         self._checked.add(plan.name)
 
-    def _marked(
+    def _find_marked(
         self, plans: Sequence[QueuePlan], topics: Mapping[str, int], timeout: float
     ) -> set[str]:
-        """The names of the queues whose groups have begun before."""
-        queues = {naming.dead(plan.name): plan.name for plan in plans}
+        """Return the names of the queues whose groups have begun before."""
+        queues = {naming.dead_letter_topic(plan.name): plan.name for plan in plans}
         places = [(topic, n) for topic in queues for n in range(topics.get(topic, 0))]
         ends = self._admin.ends(places, timeout)
         return {queues[topic] for (topic, _), end in ends.items() if end > 0}
@@ -100,25 +100,29 @@ class GroupStarts:
         self, plan: QueuePlan, topics: Mapping[str, int], timeout: float
     ) -> None:
         deadline = time.monotonic() + timeout
-        places = _places(plan, topics)
-        # Before the look at what is committed: if two processes start a group at once,
-        # the later commit is no further than what either of them has found.
-        offsets = self._offsets(places, timeout)
-        known = self._admin.committed(plan.name, places, _left(deadline))
-        if known or self._admin.commit(plan.name, offsets, _left(deadline)):
+        places = _partitions_of(plan, topics)
+        # This is read before the group's commits: if two processes start a group at
+        # once, the later commit is no further than what either process has found.
+        offsets = self._first_offsets(places, timeout)
+        known = self._admin.committed(plan.name, places, _time_left(deadline))
+        if known or self._admin.commit(plan.name, offsets, _time_left(deadline)):
             # A mark that does not arrive is sent at the next start.
-            mark = ProducerRecord(naming.dead(plan.name), None, _MARK)
-            self._send([mark], _left(deadline))
+            mark = ProducerRecord(naming.dead_letter_topic(plan.name), None, _MARK)
+            self._send([mark], _time_left(deadline))
 
-    def _offsets(self, places: Sequence[Place], timeout: float) -> dict[Place, int]:
-        """The first offsets of a new group; what is in its retry topics is its own.
+    def _first_offsets(
+        self, places: Sequence[PartitionId], timeout: float
+    ) -> dict[PartitionId, int]:
+        """Return the first offsets of a new group; its retry topics are always read
+        whole.
 
-        All are told: a partition without one would wait for the client's first fetch of
-        the others, which takes half a second where nothing is there.
+        All partitions get one. A partition without an offset would wait for the
+        client's first fetch of the other ones, which takes half a second if there is
+        nothing to fetch.
         """
         if not self._at_the_end:
             return self._admin.beginnings(places, timeout)
-        own = [place for place in places if naming.holds_back(place[0])]
+        own = [place for place in places if naming.is_retry_topic(place[0])]
         first = self._admin.beginnings(own, timeout)
         return self._admin.ends(set(places) - set(own), timeout) | first
 
@@ -132,11 +136,11 @@ _FORGOTTEN = (
 )
 
 
-def _places(plan: QueuePlan, topics: Mapping[str, int]) -> list[Place]:
-    """The partitions that a queue's own group reads."""
-    reads = naming.reader(plan, Lane.MAIN)
+def _partitions_of(plan: QueuePlan, topics: Mapping[str, int]) -> list[PartitionId]:
+    """Return the partitions that a queue's own group reads."""
+    reads = naming.topic_filter(plan, Lane.MAIN)
     return [(name, n) for name in topics if reads(name) for n in range(topics[name])]
 
 
-def _left(deadline: float) -> float:
+def _time_left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.1)

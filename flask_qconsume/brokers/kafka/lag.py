@@ -1,60 +1,169 @@
-"""How many records a group has not handled yet."""
+"""Records that a group has not handled: how many there are, and the first of them."""
 
 from __future__ import annotations
 
+import time
+import typing as t
 from collections.abc import Iterable
 from collections.abc import Mapping
 
+from confluent_kafka import Consumer
+from confluent_kafka import TopicPartition
+
+from ...broker.base import SuspectsStatus
+from ...broker.headers import find_oldest_suspect
+from ...broker.topology import QueuePlan
+from . import naming
+from . import records
 from .client.admin import Committed
 from .client.admin import KafkaAdmin
-from .client.admin import Place
-from .client.offsets import read
+from .client.calls import call_in_thread
+from .client.calls import create_client
+from .client.offsets import decode_metadata
+from .client.partition import PartitionId
+from .records import Fetched
+from .topics import DEFAULT_TIMEOUT_SECONDS
+from .topics import Topics
+
+#: Seconds that peeking takes; records that did not come by then are left out.
+_PEEK_TIMEOUT_SECONDS = 3.0
+_POLL_SECONDS = 0.1
 
 
-def lag(
+class Backlog:
+    """Counts the messages that the queues of an app have not handled.
+
+    :param settings: librdkafka's settings, for a consumer.
+    """
+
+    def __init__(
+        self, admin: KafkaAdmin, topics: Topics, settings: Mapping[str, t.Any]
+    ) -> None:
+        self._admin = admin
+        self._topics = topics
+        self._settings = settings
+
+    def count_waiting(self, plan: QueuePlan) -> int:
+        """Return how many messages of a queue wait, delayed ones included."""
+        return self._count(plan.name, self._topics_of(plan))
+
+    def count_suspects(self, plan: QueuePlan) -> int:
+        """Return how many suspects of a queue wait."""
+        return self._count(plan.suspects, {naming.suspects_topic(plan.name)})
+
+    def count_foreign(self, group: str) -> int:
+        """Return how many records a group without a queue of ours has not handled."""
+        topics = self._topics.look()
+        timeout = DEFAULT_TIMEOUT_SECONDS
+        return count_lag(self._admin, group, topics, timeout, only_committed=True)
+
+    def count_ready_and_delayed(self, plan: QueuePlan) -> tuple[int, int]:
+        """Return how many messages of a queue are ready, and how many are delayed."""
+        wanted = self._topics_of(plan)
+        delayed = {name for name in wanted if naming.is_delay_topic(name)}
+        ready = self._count(plan.name, wanted - delayed)
+        return ready, self._count(plan.name, delayed)
+
+    def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
+        """Return how many suspects of a queue wait, and since when the oldest does."""
+        topic = naming.suspects_topic(plan.name)
+        topics = {topic: self._topics.look().get(topic, 0)}
+        timeout = DEFAULT_TIMEOUT_SECONDS
+        waiting = count_lag(self._admin, plan.suspects, topics, timeout)
+        if not waiting:
+            return SuspectsStatus(0)
+        first = find_unhandled(self._admin, plan.suspects, topics, timeout)
+        messages = (
+            records.read_record(record, plan.suspects, redelivered=False)
+            for record in peek_records(self._settings, first)
+        )
+        return SuspectsStatus(waiting, find_oldest_suspect(messages))
+
+    def _topics_of(self, plan: QueuePlan) -> set[str]:
+        return {name for name in self._topics.look() if naming.is_read_by(plan, name)}
+
+    def _count(self, group: str, wanted: t.AbstractSet[str]) -> int:
+        """Return the lag of a group in the topics that exist."""
+        known = self._topics.known
+        topics = {name: number for name, number in known.items() if name in wanted}
+        return count_lag(self._admin, group, topics, DEFAULT_TIMEOUT_SECONDS)
+
+
+def count_lag(
     admin: KafkaAdmin,
     group: str,
     topics: Mapping[str, int],
     timeout: float,
-    only_known: bool = False,
+    only_committed: bool = False,
 ) -> int:
-    """The records from where a group stands to the ends, less those that are done.
+    """Return how many records a group has not handled.
 
-    :param topics: What the group reads, and how many partitions each has.
-    :param only_known: Whether only those count of which it has committed something.
+    :param topics: The topics that the group reads, and how many partitions each has.
+    :param only_committed: Whether to count only partitions for which the group has
+        committed an offset.
     """
-    everywhere = set(_places(topics))
+    everywhere = set(_partitions(topics))
     known = admin.committed(group, everywhere, timeout)
-    places = set(known) if only_known else everywhere
-    ends = admin.ends(places, timeout)
-    first = admin.beginnings(places - set(known), timeout)
+    partitions = set(known) if only_committed else everywhere
+    ends = admin.ends(partitions, timeout)
+    first = admin.beginnings(partitions - set(known), timeout)
     return sum(
-        _left(known.get(place) or Committed(first.get(place, end), ""), end)
-        for place, end in ends.items()
+        _count_left(known.get(each) or Committed(first.get(each, end), ""), end)
+        for each, end in ends.items()
     )
 
 
-def undone(
+def find_unhandled(
     admin: KafkaAdmin, group: str, topics: Mapping[str, int], timeout: float
-) -> dict[Place, int]:
-    """The offset of the first record of each partition that a group has not handled,
-    where there is any."""
-    everywhere = set(_places(topics))
+) -> dict[PartitionId, int]:
+    """Return the offset of the first unhandled record of each partition with any."""
+    everywhere = set(_partitions(topics))
     known = admin.committed(group, everywhere, timeout)
     ends = admin.ends(everywhere, timeout)
     first = admin.beginnings(everywhere - set(known), timeout)
-    begin = {**first, **{place: found.offset for place, found in known.items()}}
+    begin = {**first, **{each: found.offset for each, found in known.items()}}
     return {
-        place: offset for place, offset in begin.items() if offset < ends.get(place, 0)
+        each: offset for each, offset in begin.items() if offset < ends.get(each, 0)
     }
 
 
-def _left(committed: Committed, end: int) -> int:
-    """What is in one partition beyond an offset, and not done."""
-    done = read(committed.metadata, committed.offset).done
+def peek_records(
+    settings: Mapping[str, t.Any], offsets: Mapping[PartitionId, int]
+) -> list[Fetched]:
+    """Return the record at each offset, or the next one; join no group, change nothing.
+
+    :param settings: librdkafka's settings, for a consumer.
+    """
+    if not offsets:
+        return []
+    timeout = 2 * _PEEK_TIMEOUT_SECONDS
+    return call_in_thread(lambda: _peek(settings, offsets), timeout)
+
+
+def _peek(
+    settings: Mapping[str, t.Any], offsets: Mapping[PartitionId, int]
+) -> list[Fetched]:
+    """In a native thread."""
+    consumer = create_client(Consumer, {**settings, "fetch.wait.max.ms": 10})
+    deadline = time.monotonic() + _PEEK_TIMEOUT_SECONDS
+    found: dict[PartitionId, Fetched] = {}
+    try:
+        consumer.assign([TopicPartition(*each, at) for each, at in offsets.items()])
+        while len(found) < len(offsets) and time.monotonic() < deadline:
+            record: Fetched = consumer.poll(_POLL_SECONDS)
+            if record is not None and record.error() is None:
+                found.setdefault((record.topic(), record.partition()), record)
+        return list(found.values())
+    finally:
+        consumer.close()
+
+
+def _count_left(committed: Committed, end: int) -> int:
+    """Return how many records of one partition beyond an offset are not done."""
+    done = decode_metadata(committed.metadata, committed.offset).done
     handled = sum(stop - start for start, stop in done)
     return max(0, end - committed.offset - handled)
 
 
-def _places(topics: Mapping[str, int]) -> Iterable[Place]:
+def _partitions(topics: Mapping[str, int]) -> Iterable[PartitionId]:
     return ((name, n) for name, number in topics.items() for n in range(number))

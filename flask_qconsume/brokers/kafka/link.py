@@ -1,8 +1,7 @@
-"""One member of a consumer group as a link: reads a queue's topics or its suspects.
+"""A member of a consumer group as a link: reads a queue's topics, or its suspects.
 
-What becomes of records, and how that is committed, is the consumer's to know; here they
-become deliveries. A delivery is stale as soon as its partition was taken away, however
-well the link is.
+A delivery is stale as soon as the group takes its partition away, even if the link
+itself is well.
 """
 
 from __future__ import annotations
@@ -23,40 +22,43 @@ from ...logs import get_logger
 from ...message import Message
 from ...text import pluralize
 from .client.consumer import KafkaConsumer
-from .client.consumer_thread import ConsumerTerms
 from .client.partition import ReadyRecord
+from .client.terms import ConsumerTerms
 
 logger = get_logger("flask_qconsume.brokers.kafka")
 
-#: Seconds that a read waits at the most, and that a close waits for the client.
-_WAIT = 10.0
-_GRACE = 4.0
+#: Seconds that a read waits for messages.
+_READ_TIMEOUT_SECONDS = 10.0
+#: Seconds that a close waits for the client, and an ack in the suspects' lane, or of a
+#: message that has moved there, for its commit.
+_COMMIT_TIMEOUT_SECONDS = 4.0
 
+#: Puts copies where they go; returns ``None`` or the error for each.
 Forwarder = Callable[[Sequence[Forward]], list[Exception | None]]
-#: Makes a message of an arrival.
-Opener = Callable[[ReadyRecord], Message]
+#: Makes the message of a record.
+MessageReader = Callable[[ReadyRecord], Message]
 
 
 class KafkaDelivery(Delivery):
-    """An arrival on its way; stale once its partition is gone, or it was put back."""
+    """A record in hand; stale once its partition is gone, or it was put back."""
 
     __slots__ = ("returned",)
 
     link: KafkaLink
     tag: ReadyRecord
 
-    def __init__(self, link: KafkaLink, arrival: ReadyRecord, message: Message) -> None:
-        # As the base's, without calling it: this is done for every record.
+    def __init__(self, link: KafkaLink, record: ReadyRecord, message: Message) -> None:
+        # The base's attributes, without a call of its method: this runs per record.
         self.link = link
-        self.tag = arrival
+        self.tag = record
         self.message = message
         self.settled = False
-        #: Whether its link has it back.
+        #: Whether the link has the record back.
         self.returned = False
 
     @property
     def stale(self) -> bool:
-        return self.link.closed or self.returned or self.tag.slot.gone
+        return self.link.closed or self.returned or self.tag.partition.gone
 
     @property
     def identity(self) -> str:
@@ -65,7 +67,7 @@ class KafkaDelivery(Delivery):
     def try_start(self) -> bool:
         if self.stale:
             return False
-        if self.tag.slot.leaving:
+        if self.tag.partition.leaving:
             self.link.release([self])
             return False
         return True
@@ -76,18 +78,18 @@ class KafkaLink(Link):
 
     :param config: librdkafka's settings, the group's id among them.
     :param topics: Topics, and patterns that begin with ``^``.
-    :param opened: Makes a message of a record that arrived.
-    :param forwarder: Puts copies where they go; for each ``None``, or why it did not.
-    :param refresh: Called now and then: has somebody look for new topics; at once, if
-        that is asked for.
-    :param look: Looks for topics now, and tells the links.
+    :param read_message: Makes the message of a record.
+    :param forwarder: Puts copies where they go.
+    :param refresh: Looks for new topics in the background, if it is time for that; at
+        once, if its argument is true.
+    :param look: Looks for topics now, and tells all links of the process.
     :param declared: The topics that are created when a link is opened.
-    :param wanted: Whether anything is there to be read, for who is to join no sooner;
-        :meth:`wake` lets it look again.
+    :param is_wanted: Whether the topic of the suspects' lane holds any record. The link
+        joins its group only then; :meth:`wake` makes it ask again.
     """
 
     pushes = False
-    #: Another member of the group may have the partitions that are full.
+    #: Another member of the group may have the partitions that hold messages.
     may_starve = True
 
     def __init__(
@@ -98,94 +100,66 @@ class KafkaLink(Link):
         config: Mapping[str, t.Any],
         topics: Sequence[str],
         terms: ConsumerTerms,
-        opened: Opener,
+        read_message: MessageReader,
         forwarder: Forwarder,
         refresh: Callable[[bool], None] = lambda at_once: None,
         look: Callable[[], object] = lambda: None,
         declared: Collection[str] = (),
-        wanted: Callable[[], bool] | None = None,
+        is_wanted: Callable[[], bool] | None = None,
     ) -> None:
         super().__init__(plan, lane)
         self.keeps_order = terms.ordering != "none"
-        self._opened = opened
+        self._read_message = read_message
         self._forwarder = forwarder
         self._refresh = refresh
         self._look = look
         self._declared = declared
-        #: Topics that it reads by their names, and that were deleted meanwhile.
+        #: Topics that the link reads by their full names, and that were deleted.
         self.missing: frozenset[str] = frozenset()
         self._paused = False
         self._consumer = KafkaConsumer(config, topics, terms)
-        self._wanted = wanted
-        if wanted is None:
+        self._is_wanted = is_wanted
+        if is_wanted is None:
             self._consumer.start()
 
     @property
     def interrupted(self) -> bool:
-        return self._consumer.away or bool(self.missing)
+        return self._consumer.is_away or bool(self.missing)
 
-    def read(self, room: int, wait: float = _WAIT) -> Sequence[Delivery]:
-        if self.closed or not self._joined(wait):
+    def read(
+        self, room: int, wait: float = _READ_TIMEOUT_SECONDS
+    ) -> Sequence[Delivery]:
+        if self.closed or not self._ensure_started(wait):
             return []
-        consumer, opened = self._consumer, self._opened
-        if consumer.misses:
+        consumer, read_message = self._consumer, self._read_message
+        if consumer.pop_misses_topic():
             self._refresh(True)
         found = [] if self._paused else consumer.take(room)
         if not found:
             consumer.wait(wait)
             found = [] if self._paused or self.closed else consumer.take(room)
-        return [KafkaDelivery(self, arrival, opened(arrival)) for arrival in found]
+        return [KafkaDelivery(self, record, read_message(record)) for record in found]
 
     def exceed_prefetch(self, more: int) -> None:
         self._consumer.exceed_prefetch(more)
 
-    def _joined(self, wait: float) -> bool:
-        """Whether it is in its group, or on the way there; else, that is waited for."""
-        if self._wanted is not None:
-            if self._paused or not self._wanted():
-                self._consumer.wait(wait)
-                return False
-            self._wanted = None
-            self._consumer.start()
-        return True
-
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        arrivals = [delivery.tag for delivery in deliveries]
-        self._consumer.settle(arrivals)
+        records = [delivery.tag for delivery in deliveries]
+        self._consumer.settle(records)
         if self.lane is Lane.SUSPECTS:
-            # The next one may kill the process, and what is done would come again.
-            self._consumer.await_committed(arrivals, _GRACE)
+            # The next suspect may kill the process: then this one would come again.
+            self._consumer.await_committed(records, _COMMIT_TIMEOUT_SECONDS)
 
     def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
         errors = self._forwarder(forwards)
-        there = [
+        arrived = [
             forward
             for forward, error in zip(forwards, errors, strict=True)
             if error is None
         ]
-        self.ack([forward.delivery for forward in there])
-        self._await_moved(there)
+        self.ack([forward.delivery for forward in arrived])
+        self._await_moved(arrived)
         return errors
-
-    def _await_moved(self, forwards: Sequence[Forward]) -> None:
-        """Have suspects in their lane alone, as far as the broker knows, too.
-
-        If one killed its process before that, it would be found in both places, and
-        each of the two would be counted on its own. (What goes back to the lane is
-        handed out by the same commit.)
-        """
-        if self.lane is not Lane.MAIN:
-            return
-        moved = [f.delivery.tag for f in forwards if f.lane is Lane.SUSPECTS]
-        there = self._consumer.await_committed(moved, _GRACE)
-        if not there and not self.closed:
-            logger.warning(
-                "Kafka did not take notice within %g s that %s of '%s' went to the"
-                " lane; one that kills its process may be started once more",
-                _GRACE,
-                pluralize(len(moved), "suspect"),
-                self.queue,
-            )
 
     def postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
         t.cast(KafkaDelivery, delivery).returned = True
@@ -200,35 +174,25 @@ class KafkaLink(Link):
         if self.closed:
             return
         self._consumer.check()
-        if self._consumer.away:
+        if self._consumer.is_away:
             return
         if self.missing.intersection(self._declared):
             self._check_missing()
         self._refresh(False)
 
-    def _check_missing(self) -> None:
-        """Have a topic that was deleted declared again: opening a link does that."""
-        self._look()  # The broker that was asked last may not have known of it yet.
-        deleted = self.missing.intersection(self._declared)
-        if deleted:
-            raise BrokerUnavailable(
-                f"The topic '{min(deleted)}' was deleted. It is declared again, as"
-                " 'QCONSUME_DECLARE' says."
-            )
-
     def await_joined(self, timeout: float) -> None:
-        """Wait until it is a member of its group.
+        """Wait until the link is a member of its group.
 
         :raises BrokerError: if the broker refuses that.
         """
         self._consumer.await_joined(timeout)
 
-    def find(self, topics: Mapping[str, int]) -> None:
-        """There are topics to be read that it may not know; so many partitions each."""
-        self._consumer.find(topics)
+    def refresh_topics(self, topics: Mapping[str, int]) -> None:
+        """Make the client look for topics with these numbers of partitions."""
+        self._consumer.refresh_topics(topics)
 
-    def miss(self, topics: Collection[str]) -> None:
-        """These topics were deleted."""
+    def set_missing(self, topics: Collection[str]) -> None:
+        """Note which topics that the link reads by name were deleted."""
         missing = frozenset(topics)
         for name in missing - self.missing:
             logger.warning(
@@ -237,7 +201,7 @@ class KafkaLink(Link):
         self.missing = missing
 
     def wake(self) -> None:
-        """Let the reader look at once."""
+        """End the wait of :meth:`read`."""
         self._consumer.wake()
 
     def pause(self) -> None:
@@ -248,8 +212,52 @@ class KafkaLink(Link):
         if self.closed:
             return
         self.closed = True
-        self._consumer.close(_GRACE)
-        self.fetched_ids = {arrival.place for arrival in self._consumer.unused}
+        self._consumer.close(_COMMIT_TIMEOUT_SECONDS)
+        self.fetched_ids = {record.place for record in self._consumer.unused}
+
+    def _ensure_started(self, wait: float) -> bool:
+        """Start the consumer once there are suspects, or wait; return whether it has
+        started.
+        """
+        if self._is_wanted is not None:
+            if self._paused or not self._is_wanted():
+                self._consumer.wait(wait)
+                return False
+            self._is_wanted = None
+            self._consumer.start()
+        return True
+
+    def _await_moved(self, forwards: Sequence[Forward]) -> None:
+        """Wait for the commit that suspects have left the queue for their lane.
+
+        If a suspect killed its process before that commit, it would be found in both
+        places, and its deaths would be counted in each. (A suspect that goes back to
+        the lane needs no wait: one commit does both.)
+        """
+        if self.lane is not Lane.MAIN:
+            return
+        moved = [f.delivery.tag for f in forwards if f.lane is Lane.SUSPECTS]
+        committed = self._consumer.await_committed(moved, _COMMIT_TIMEOUT_SECONDS)
+        if not committed and not self.closed:
+            logger.warning(
+                "Kafka did not confirm within %g s that %s of '%s' moved to the"
+                " suspects' lane; a suspect that kills its process may be started once"
+                " more than 'QCONSUME_DELIVERY_LIMIT' says",
+                _COMMIT_TIMEOUT_SECONDS,
+                pluralize(len(moved), "suspect"),
+                self.queue,
+            )
+
+    def _check_missing(self) -> None:
+        """Raise if a declared topic was deleted: a new link declares it again."""
+        # The broker that was asked last may not know of the topic yet.
+        self._look()
+        deleted = self.missing.intersection(self._declared)
+        if deleted:
+            raise BrokerUnavailable(
+                f"The topic '{min(deleted)}' was deleted. It is declared again, as"
+                " 'QCONSUME_DECLARE' says."
+            )
 
 
 def create_terms(
@@ -261,9 +269,9 @@ def create_terms(
     due: Callable[[t.Any], float],
     grace: float,
 ) -> ConsumerTerms:
-    """How a lane is read: suspects strictly one by one, in no order.
+    """Return how a lane is read: suspects strictly one by one, in no order.
 
-    :param delayed: Whether a topic holds records back; :func:`due` tells until when.
+    :param delayed: Whether a topic holds records back until they are ``due``.
     """
     main = lane is Lane.MAIN
     return ConsumerTerms(

@@ -1,7 +1,7 @@
-"""Which topics, groups and patterns stand for a queue. No I/O.
+"""Which topics, groups and patterns belong to a queue. No I/O.
 
-All that is ours begins with an underscore, which no pattern of a consumer's matches: so
-nobody who subscribes to ``#`` gets somebody's retries and dead letters.
+Topics of our own begin with an underscore, which no consumer's pattern matches: a
+consumer that subscribes to ``#`` gets no retries and no dead letters of other queues.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ...text import quote
 
 PREFIX = "_qconsume."
 
-#: Seconds for which records are held back: at once, then doubling, and a week.
+#: Delays in seconds for which there are topics: none, doubling from 1 s, and a week.
 STEPS: tuple[int, ...] = (0, *(1 << n for n in range(20)), 604_800)
 LONGEST = float(STEPS[-1])
 
@@ -34,62 +34,62 @@ _ESCAPE = re.compile(r"[^a-zA-Z0-9._-]|_(?=x[0-9A-F]+[^a-zA-Z0-9.-])")
 _ESCAPED = re.compile("_x([0-9A-F]+)_")
 _DELAYED = re.compile(re.escape(PREFIX) + r".*\.retry\.([0-9]+)")
 
-#: One word, and the first one of a topic, which begins with no underscore.
+#: Any word, and any first word of a topic, which begins with no underscore.
 _WORD = "[^.]*"
 _FIRST = "[^_.][^.]*"
 
 
-def escaped(name: str) -> str:
-    """A name of which a topic's may be made; most names stay as they are.
+def escape(name: str) -> str:
+    """Return a name as it stands in a topic's name; most names stay as they are.
 
-    >>> escaped("billing"), escaped("celery@host"), escaped("_x40_")
+    >>> escape("billing"), escape("celery@host"), escape("_x40_")
     ('billing', 'celery_x40_host', '_x5F_x40_')
     """
     return _ESCAPE.sub(lambda found: f"_x{ord(found[0]):X}_", name)
 
 
-def unescaped(name: str) -> str:
-    """The name that was escaped.
+def unescape(name: str) -> str:
+    """Return the name that was escaped.
 
-    >>> unescaped("celery_x40_host"), unescaped("_x5F_x40_")
+    >>> unescape("celery_x40_host"), unescape("_x5F_x40_")
     ('celery@host', '_x40_')
     """
-    return _ESCAPED.sub(_character, name)
+    return _ESCAPED.sub(_unescape_character, name)
 
 
-def escaped_key(routing_key: str) -> str:
-    """A routing key whose words may be in a topic's name, but for ``*`` and ``#``."""
+def escape_routing_key(routing_key: str) -> str:
+    """Escape the words of a routing key, except ``*`` and ``#``."""
     words = routing_key.split(".")
-    return ".".join(each if each in ("*", "#") else escaped(each) for each in words)
+    return ".".join(each if each in ("*", "#") else escape(each) for each in words)
 
 
-def stands_for(topic: str, routing_key: str | None) -> bool:
-    """Whether a topic has the name that is made of a routing key."""
-    return routing_key is not None and topic == escaped_key(routing_key)
+def is_named_after(topic: str, routing_key: str | None) -> bool:
+    """Return whether a topic has the name that a routing key leads to."""
+    return routing_key is not None and topic == escape_routing_key(routing_key)
 
 
-def _character(found: re.Match[str]) -> str:
+def _unescape_character(found: re.Match[str]) -> str:
     code = int(found[1], 16)
     return chr(code) if code <= sys.maxunicode else found[0]
 
 
-def retry(queue: str, step: int) -> str:
-    """The topic of what a queue gets again after so many seconds."""
-    return f"{PREFIX}{escaped(queue)}.retry.{step}"
+def retry_topic(queue: str, step: int) -> str:
+    """Return the topic of a queue's retries with a delay of ``step`` seconds."""
+    return f"{PREFIX}{escape(queue)}.retry.{step}"
 
 
-def suspects(queue: str) -> str:
-    """The topic of a queue's suspects."""
-    return f"{PREFIX}{escaped(queue)}.suspects"
+def suspects_topic(queue: str) -> str:
+    """Return the topic of a queue's suspects."""
+    return f"{PREFIX}{escape(queue)}.suspects"
 
 
-def dead(queue: str) -> str:
-    """The topic of a queue's dead letters."""
-    return f"{PREFIX}{escaped(queue)}.dead"
+def dead_letter_topic(queue: str) -> str:
+    """Return the topic of a queue's dead letters."""
+    return f"{PREFIX}{escape(queue)}.dead"
 
 
 def step_for(delay: float) -> int:
-    """The shortest step that is no shorter than a delay; a week at the most.
+    """Return the shortest step that is no shorter than a delay; a week at most.
 
     >>> step_for(0), step_for(0.4), step_for(5), step_for(1e9)
     (0, 1, 8, 604800)
@@ -98,49 +98,55 @@ def step_for(delay: float) -> int:
 
 
 def steps_within(shortest: float, longest: float) -> list[int]:
-    """The steps that delays from the one to the other come to."""
+    """Return the steps for all delays between two."""
     first, last = step_for(shortest), step_for(longest)
     return [step for step in STEPS if first <= step <= last]
 
 
-def holds_back(topic: str) -> bool:
-    """Whether the records of a topic are handed out when they are due only."""
+def is_retry_topic(topic: str) -> bool:
+    """Return whether the records of a topic are handed out only when they are due."""
     return _DELAYED.fullmatch(topic) is not None
 
 
-def delays(topic: str) -> bool:
-    """Whether the records of a topic are due some time after they were written."""
+def is_delay_topic(topic: str) -> bool:
+    """Return whether the records of a topic are due later than they were written."""
     found = _DELAYED.fullmatch(topic)
     return found is not None and found[1] != "0"
 
 
-def group(plan: QueuePlan, lane: Lane) -> str:
-    """The consumer group that reads a lane."""
+def group_of(plan: QueuePlan, lane: Lane) -> str:
+    """Return the consumer group that reads a lane."""
     return plan.name if lane is Lane.MAIN else plan.suspects
 
 
 def subscription(plan: QueuePlan, lane: Lane) -> list[str]:
-    """What the group of a lane reads: topics, and patterns that begin with ^."""
+    """Return what the group of a lane reads: topics, and patterns that begin with
+    ``^``.
+    """
     if lane is not Lane.MAIN:
-        return [suspects(plan.name)]
-    return [*literal_topics(plan), *_patterns_of(plan), f"^{_retries(plan)}$"]
+        return [suspects_topic(plan.name)]
+    return [
+        *literal_topics(plan),
+        *_topic_expressions_of(plan),
+        f"^{_retry_expression(plan)}$",
+    ]
 
 
 def literal_topics(plan: QueuePlan) -> list[str]:
-    """The topics that a queue names in full."""
-    return [plan.prefix + key for key in _keys(plan) if not is_pattern(key)]
+    """Return the topics that a queue names in full."""
+    return [plan.prefix + key for key in _routing_keys(plan) if not is_pattern(key)]
 
 
 def is_pattern(routing_key: str) -> bool:
-    """Whether a routing key stands for many topics."""
+    """Return whether a routing key stands for many topics."""
     return any(word in ("*", "#") for word in routing_key.split("."))
 
 
 def check_topic(name: str, what: str) -> str:
-    """A name that a topic may have.
+    """Return a name, if a topic may have it.
 
-    :param what: What is called so, for the error.
-    :raises UnsupportedByBroker: if no topic can be called that.
+    :param what: What has this name, for the error.
+    :raises UnsupportedByBroker: if no topic may have it.
     """
     if not _LEGAL.fullmatch(name) or name in (".", ".."):
         raise UnsupportedByBroker(
@@ -151,9 +157,10 @@ def check_topic(name: str, what: str) -> str:
 
 
 def check_prefix(prefix: str) -> None:
-    """Refuse a prefix by which no topic can begin, or patterns would match ours.
+    """Refuse a prefix that no topic can begin with, or that would make patterns match
+    ours.
 
-    :raises UnsupportedByBroker: that says why.
+    :raises UnsupportedByBroker: with the reason.
     """
     if not prefix:
         return
@@ -167,23 +174,24 @@ def check_prefix(prefix: str) -> None:
 
 
 def check_plan(plan: QueuePlan) -> None:
-    """Refuse a queue whose topics Kafka could not have.
+    """Refuse a queue with names that Kafka cannot have.
 
-    :raises UnsupportedByBroker: that says which name it is.
+    :raises UnsupportedByBroker: with the name.
     """
-    check_topic(retry(plan.name, STEPS[-1]), "The queue's topic")
+    check_topic(retry_topic(plan.name, STEPS[-1]), "The queue's topic")
     for topic in literal_topics(plan):
         check_topic(topic, "The routing key")
 
 
-def check_alike(plans: Iterable[QueuePlan]) -> None:
-    """Refuse topics that Kafka takes for one: it does not tell ``.`` from ``_``.
+def check_distinct(plans: Iterable[QueuePlan]) -> None:
+    """Refuse topics that Kafka takes for one, because it does not tell ``.`` from
+    ``_``.
 
-    :raises RegistrationError: that says which two.
+    :raises RegistrationError: with both names.
     """
     known: dict[str, str] = {}
     for plan in plans:
-        for topic in (dead(plan.name), *literal_topics(plan)):
+        for topic in (dead_letter_topic(plan.name), *literal_topics(plan)):
             other = known.setdefault(topic.replace(".", "_"), topic)
             if other != topic:
                 raise RegistrationError(
@@ -193,38 +201,38 @@ def check_alike(plans: Iterable[QueuePlan]) -> None:
                 )
 
 
-def matches(plan: QueuePlan, topic: str) -> bool:
-    """Whether a queue's own group reads a topic."""
-    return reader(plan, Lane.MAIN)(topic)
+def is_read_by(plan: QueuePlan, topic: str) -> bool:
+    """Return whether a queue's own group reads a topic."""
+    return topic_filter(plan, Lane.MAIN)(topic)
 
 
-def reader(plan: QueuePlan, lane: Lane) -> Callable[[str], bool]:
-    """Tells whether the group of a lane reads a topic."""
+def topic_filter(plan: QueuePlan, lane: Lane) -> Callable[[str], bool]:
+    """Return a function that tells whether the group of a lane reads a topic."""
     if lane is not Lane.MAIN:
-        return suspects(plan.name).__eq__
+        return suspects_topic(plan.name).__eq__
     literal = set(literal_topics(plan))
-    wild = [key for key in _keys(plan) if is_pattern(key)]
-    own = re.compile(_retries(plan))
+    wild = [key for key in _routing_keys(plan) if is_pattern(key)]
+    own = re.compile(_retry_expression(plan))
     return lambda topic: (
         topic in literal
-        or any(_takes(plan.prefix, key, topic) for key in wild)
+        or any(_matches_pattern(plan.prefix, key, topic) for key in wild)
         or own.fullmatch(topic) is not None
     )
 
 
-def patterns(routing_key: str, prefix: str = "") -> list[str]:
-    """Regular expressions for the topics that a pattern means, for the client.
+def topic_expressions(routing_key: str, prefix: str = "") -> list[str]:
+    """Return regular expressions for the topics that a pattern stands for.
 
-    They are extended ones of POSIX: there is no looking ahead.
+    They are POSIX's extended ones, as the client takes them: there is no look-ahead.
 
-    :param prefix: What the topics begin with; it stands for nothing but itself.
+    :param prefix: What the topics begin with, literally.
 
-    >>> patterns("order.*")
+    >>> topic_expressions("order.*")
     ['^order\\\\.[^.]*$']
-    >>> patterns("#.failed")
+    >>> topic_expressions("#.failed")
     ['^failed$', '^[^_.][^.]*(\\\\.[^.]*)*\\\\.failed$']
     """
-    begin = "^" + _quoted(prefix)
+    begin = "^" + _escape_expression(prefix)
     return [f"{begin}{found}$" for found in _expressions(routing_key.split("."))]
 
 
@@ -234,39 +242,42 @@ def _expressions(words: list[str]) -> Iterator[str]:
         if rest:
             yield from _expressions(rest)
         if not rest or rest[0] != "#":
-            yield f"{_FIRST}(\\.{_WORD})*" + _tail(rest)
+            yield f"{_FIRST}(\\.{_WORD})*" + _following_words(rest)
     else:
-        yield (_FIRST if first == "*" else _quoted(first)) + _tail(rest)
+        yield (
+            _FIRST if first == "*" else _escape_expression(first)
+        ) + _following_words(rest)
 
 
-def _tail(words: list[str]) -> str:
-    return "".join(map(_word, words))
+def _following_words(words: list[str]) -> str:
+    return "".join(map(_word_expression, words))
 
 
-def _word(word: str) -> str:
+def _word_expression(word: str) -> str:
     if word == "#":
         return f"(\\.{_WORD})*"
-    return "\\." + (_WORD if word == "*" else _quoted(word))
+    return "\\." + (_WORD if word == "*" else _escape_expression(word))
 
 
-def _quoted(text: str) -> str:
+def _escape_expression(text: str) -> str:
     return re.sub(r"([^a-zA-Z0-9_-])", r"\\\1", text)
 
 
-def _retries(plan: QueuePlan) -> str:
-    """A regular expression for the topics of a queue's retries."""
-    return _quoted(f"{PREFIX}{escaped(plan.name)}.retry.") + "[0-9]+"
+def _retry_expression(plan: QueuePlan) -> str:
+    """Return a regular expression for the topics of a queue's retries."""
+    return _escape_expression(f"{PREFIX}{escape(plan.name)}.retry.") + "[0-9]+"
 
 
-def _takes(prefix: str, routing_key: str, topic: str) -> bool:
-    """Whether a pattern means a topic: what :func:`patterns` say, in linear time.
+def _matches_pattern(prefix: str, routing_key: str, topic: str) -> bool:
+    """Return whether a pattern stands for a topic, as :func:`topic_expressions`, in
+    linear time.
 
-    Python's regular expressions backtrack, which the client's (the C library's) do not.
+    Python's regular expressions backtrack; the client's (the C library's) do not.
     """
     if not topic.startswith(prefix):
         return False
     topic = topic.removeprefix(prefix)
-    if topic.startswith(("_", ".")):  # No wildcard stands for a first word like these.
+    if topic.startswith(("_", ".")):  # No wildcard stands for such a first word.
         while routing_key.startswith("#."):
             routing_key = routing_key[2:]
         if routing_key.partition(".")[0] in ("*", "#"):
@@ -274,11 +285,11 @@ def _takes(prefix: str, routing_key: str, topic: str) -> bool:
     return topic_patterns.matches(routing_key, topic)
 
 
-def _patterns_of(plan: QueuePlan) -> list[str]:
-    keys = (key for key in _keys(plan) if is_pattern(key))
-    found = (each for key in keys for each in patterns(key, plan.prefix))
+def _topic_expressions_of(plan: QueuePlan) -> list[str]:
+    keys = (key for key in _routing_keys(plan) if is_pattern(key))
+    found = (each for key in keys for each in topic_expressions(key, plan.prefix))
     return list(dict.fromkeys(found))
 
 
-def _keys(plan: QueuePlan) -> t.Iterable[str]:
+def _routing_keys(plan: QueuePlan) -> t.Iterable[str]:
     return dict.fromkeys(binding.routing_key for binding in plan.bindings)

@@ -1,4 +1,4 @@
-"""Sending: what is published, and what goes elsewhere than it came from."""
+"""Publishes messages, and forwards copies of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .topics import Topics
 
 
 class Publisher:
-    """Makes records of messages, and sends them to topics that are there."""
+    """Makes records of messages, and sends them to topics that exist."""
 
     def __init__(
         self, producer: KafkaProducer, topics: Topics, prefix: str = ""
@@ -32,42 +32,42 @@ class Publisher:
         self._topics = topics
         self._prefix = prefix
 
-    def composed(self, messages: Sequence[Outgoing]) -> list[ProducerRecord]:
-        """The records of messages.
+    def compose(self, messages: Sequence[Outgoing]) -> list[ProducerRecord]:
+        """Return the records of messages.
 
         :raises UnsupportedByBroker: for a name that no topic can have.
         """
-        return [self._record(message) for message in messages]
+        return [self._create_record(message) for message in messages]
 
     def publish(
         self,
         messages: Sequence[Outgoing],
-        planned: Sequence[ProducerRecord],
+        composed: Sequence[ProducerRecord],
         timeout: float,
     ) -> list[Exception | None]:
-        """Send records to topics that are there; for each ``None``, or what failed."""
+        """Send records to topics that exist; return ``None`` or the error for each."""
         deadline = time.monotonic() + timeout
         found = [
-            self._is_there(message, record.topic, deadline)
-            for message, record in zip(messages, planned, strict=True)
+            self._topic_exists(message, record.topic, deadline)
+            for message, record in zip(messages, composed, strict=True)
         ]
         sent = self._send(
-            [record for record, there in zip(planned, found, strict=True) if there],
+            [record for record, there in zip(composed, found, strict=True) if there],
             deadline,
         )
         return [
-            _answer(message, record.topic, next(sent) if there else _MISSING)
-            for message, record, there in zip(messages, planned, found, strict=True)
+            _result_for_caller(message, record.topic, next(sent) if there else _MISSING)
+            for message, record, there in zip(messages, composed, found, strict=True)
         ]
 
     def forward(
         self, forwards: Sequence[Forward], timeout: float
     ) -> list[Exception | None]:
-        """Send copies to where they go; for each ``None``, or why it did not arrive."""
+        """Send copies to where they go; return ``None`` or the error for each."""
         deadline = time.monotonic() + timeout
         now = time.time()
         try:
-            copies = [self._copy(forward, now) for forward in forwards]
+            copies = [self._create_copy(forward, now) for forward in forwards]
             self._topics.ensure({copy.topic for copy in copies}, timeout)
             return list(self._send(copies, deadline))
         except BrokerError as error:
@@ -76,7 +76,7 @@ class Publisher:
     def replay(
         self, copies: Sequence[ProducerRecord], timeout: float
     ) -> list[Exception | None]:
-        """Send records of ours, to topics that are created if they are not there."""
+        """Send records to topics of ours, which are created if necessary."""
         self._topics.ensure({copy.topic for copy in copies}, timeout)
         return list(self._send(copies, time.monotonic() + timeout))
 
@@ -87,58 +87,66 @@ class Publisher:
             return iter(())
         left = max(deadline - time.monotonic(), 0.001)
         errors = self._producer.send(found, left)
-        # The client looks for a topic that was deleted until the time is over.
+        # The client goes on looking for a deleted topic until the time is over.
         if any(isinstance(error, (Unroutable, PublishTimeout)) for error in errors):
             self._topics.forget()
         return iter(errors)
 
-    def _is_there(self, message: Outgoing, topic: str, deadline: float) -> bool:
+    def _topic_exists(self, message: Outgoing, topic: str, deadline: float) -> bool:
         left = max(deadline - time.monotonic(), 0.001)
         if self._topics.partitions(topic, left):
             return True
-        # A queue that is there gets the topic of a new delay when it is used first.
-        known = naming.retry(message.routing_key, 0)
+        # A queue that exists gets the topic of a new delay when it is first used.
+        known = naming.retry_topic(message.routing_key, 0)
         if message.exchange or not self._topics.partitions(known, left):
             return False
         self._topics.ensure([topic], left)
         return True
 
-    def _record(self, message: Outgoing) -> ProducerRecord:
+    def _create_record(self, message: Outgoing) -> ProducerRecord:
         if message.exchange == "":
-            return self._for_queue(message)
+            return self._create_queue_record(message)
         topic = self._prefix + message.routing_key
         naming.check_topic(topic, "The routing key")
-        return records.outgoing(message, topic, prefix=self._prefix)
+        return records.create_record(message, topic, prefix=self._prefix)
 
-    def _for_queue(self, message: Outgoing) -> ProducerRecord:
-        """What is for one queue alone is as if it were retried."""
+    def _create_queue_record(self, message: Outgoing) -> ProducerRecord:
+        """Return the record of a message for one queue, as if it were a retry."""
         queue, delay = message.routing_key, message.delay
-        naming.check_topic(naming.retry(queue, 0), "The queue's topic")
+        naming.check_topic(naming.retry_topic(queue, 0), "The queue's topic")
         if not delay:
-            return records.outgoing(message, naming.retry(queue, 0))
-        topic = self._topics.retry(queue, delay)
-        return records.outgoing(message, topic, due=time.time() + delay)
+            return records.create_record(message, naming.retry_topic(queue, 0))
+        topic = self._topics.retry_topic(queue, delay)
+        return records.create_record(message, topic, due=time.time() + delay)
 
-    def _copy(self, forward: Forward, now: float) -> ProducerRecord:
+    def _create_copy(self, forward: Forward, now: float) -> ProducerRecord:
         delivery: Delivery = forward.delivery
         queue = delivery.link.plan.name
         message = delivery.message
         if forward.lane is Lane.SUSPECTS:
-            return records.copied(message, forward.headers, naming.suspects(queue))
+            return records.create_copy(
+                message, forward.headers, naming.suspects_topic(queue)
+            )
         if forward.lane is Lane.DEAD:
-            key = records.dead_key(message)
-            return records.copied(message, forward.headers, naming.dead(queue), key=key)
+            key = records.create_dead_letter_key(message)
+            return records.create_copy(
+                message, forward.headers, naming.dead_letter_topic(queue), key=key
+            )
         delay = min(forward.delay, naming.LONGEST)
-        topic = self._topics.retry(queue, delay)
+        topic = self._topics.retry_topic(queue, delay)
         due = now + delay if delay else None
-        return records.copied(message, forward.headers, topic, due=due)
+        return records.create_copy(message, forward.headers, topic, due=due)
 
 
 _MISSING = Unroutable("")
 
 
-def _answer(message: Outgoing, topic: str, error: Exception | None) -> Exception | None:
-    """What is not mandatory may get lost where nobody is."""
+def _result_for_caller(
+    message: Outgoing, topic: str, error: Exception | None
+) -> Exception | None:
+    """Return the result for the caller; a lost message that is not mandatory is no
+    error.
+    """
     if not isinstance(error, Unroutable):
         return error
     if not message.mandatory:
@@ -146,7 +154,7 @@ def _answer(message: Outgoing, topic: str, error: Exception | None) -> Exception
     if not message.exchange:
         return make_unroutable_error(message)
     return Unroutable(
-        f"There is no topic {quote(topic)}, so nobody would get the"
+        f"There is no topic {quote(topic)}, so no consumer would get the"
         " message. Register a consumer for it, run 'flask qconsume declare' in the app"
         " that has it, create the topic, or publish with mandatory=False."
     )

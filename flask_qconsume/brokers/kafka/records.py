@@ -1,9 +1,9 @@
-"""Kafka's records, read into messages and written for them. No I/O.
+"""Kafka's records: read into messages, and created from them. No I/O.
 
 There is no envelope: a record's value is the body, its key the key. Properties are
-headers of their usual names (``content-type``, ``message-id``, …). Headers are texts
-in UTF-8; other values are written as JSON, and two headers of ours tell which, so that
-they come back as they were, and other programs can read them.
+headers with their usual names (``content-type``, ``message-id``, …). Headers are texts
+in UTF-8. Other values are written as JSON, and two headers of ours list their names, so
+that they are restored here and other programs can read them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .client.producer import ProducerRecord
 #: When a record may be handed out, in milliseconds since 1970.
 DUE = own_headers.PREFIX + "due"
 #: The names of headers whose values are JSON, and of those that are bytes though they
-#: could be read as text; each a list in JSON.
+#: can be read as text; each is a list in JSON.
 AS_JSON = own_headers.PREFIX + "json"
 AS_BYTES = own_headers.PREFIX + "bytes"
 
@@ -39,7 +39,7 @@ _PROPERTIES = {
     "content-type": "content_type",
     "content-encoding": "content_encoding",
 }
-_FURTHER = {
+_RARE_PROPERTIES = {
     "correlation-id": "correlation_id",
     "reply-to": "reply_to",
     own_headers.PREFIX + "amqp-type": "type",
@@ -49,14 +49,14 @@ _FURTHER = {
     own_headers.PREFIX + "amqp-priority": "priority",
     own_headers.PREFIX + "amqp-expiration": "expiration",
 }
-_HEADER_OF = {name: header for header, name in _FURTHER.items()}
-#: What a publisher cannot use for headers of its own.
-RESERVED = frozenset((*_PROPERTIES, *_FURTHER))
+_HEADER_OF = {name: header for header, name in _RARE_PROPERTIES.items()}
+#: Names that a publisher cannot use for headers of its own.
+RESERVED = frozenset((*_PROPERTIES, *_RARE_PROPERTIES))
 
-#: What few messages have.
+#: Headers that few messages have.
 _RARE = frozenset(
     (
-        *_FURTHER,
+        *_RARE_PROPERTIES,
         *(DUE, AS_JSON, AS_BYTES),
         *(own_headers.EXCHANGE, own_headers.ROUTING_KEY),
         *(
@@ -69,24 +69,24 @@ _RARE = frozenset(
     )
 )
 
-#: The property that has a key that is not UTF-8, as bytes; the key itself is escaped.
+#: The property with the bytes of a key that is not UTF-8; the message's key is escaped.
 RAW_KEY = "raw_key"
 
-#: Where a record lies, among a message's properties.
+#: The properties that tell where a record lies.
 _PLACE = ("topic", "partition", "offset")
 
-#: ``record.headers()``, but always looked at for an error. The client returns a list
-#: *and* sets an error where a name is no UTF-8; CPython (3.11 and up) tells that as a
-#: `SystemError`, unless it has specialized the call, as it does where one is frequent:
-#: then the list, which crashes whoever reads it, would be taken for good.
-_asked_for_headers = operator.methodcaller("headers")
+#: ``record.headers()`` that always raises an error. Where a name is not UTF-8, the
+#: client returns a list *and* sets an error. CPython 3.11 and later raise a
+#: `SystemError` for that, except in a frequent call that they have specialized: then
+#: the caller gets the list, and reading it crashes the process.
+_call_headers = operator.methodcaller("headers")
 
 Header = tuple[str, bytes | None]
 #: A :class:`confluent_kafka.Message`, of which the client types each part as optional.
 Fetched = t.Any
 
 
-def incoming(
+def read_record(
     record: Fetched,
     queue: str,
     *,
@@ -96,12 +96,12 @@ def incoming(
     attempt: int | None = None,
     deaths: int | None = None,
 ) -> Message:
-    """A message as it was fetched.
+    """Return the message of a fetched record.
 
-    :param exchange: Where what is in topics was published to, if it does not say.
+    :param exchange: Where records of topics were published to, if they do not say.
     :param prefix: What the app's topics begin with, and their routing keys do not.
-    :param attempt: Known better than what its headers say.
-    :param deaths: Likewise.
+    :param attempt: The attempt, if it is known better than by the record's headers.
+    :param deaths: Likewise the number of deaths.
     """
     topic, value, key = record.topic(), record.value(), record.key()
     kind, stamp = record.timestamp()
@@ -123,9 +123,9 @@ def incoming(
         _read_key(key, fields)
     if value is None:
         fields["tombstone"] = True
-    headers = headers_of(record)
+    headers = read_headers(record)
     if headers:
-        _read(headers, fields)
+        _apply_headers(headers, fields)
     if attempt is not None:
         fields["attempt"] = attempt
     if deaths is not None:
@@ -133,14 +133,14 @@ def incoming(
     return create_message(fields)
 
 
-def outgoing(
+def create_record(
     message: Outgoing, topic: str, *, prefix: str = "", due: float | None = None
 ) -> ProducerRecord:
-    """The record for a message that is published.
+    """Return the record for a message that is published.
 
     :param prefix: What the app's topics begin with, and their routing keys do not.
     :param due: When it is to be handed out, in seconds since 1970, if not at once.
-    :raises UnsupportedByBroker: for a header that has the name of a property.
+    :raises UnsupportedByBroker: for a header with the name of a property.
     """
     for name in RESERVED.intersection(message.headers):
         raise UnsupportedByBroker(
@@ -149,9 +149,9 @@ def outgoing(
         )
     headers = dict(message.headers)
     if topic == prefix + message.routing_key:
-        # The topic says as much, and there is but one exchange (kombu has others).
+        # The topic tells both, and there is one exchange (kombu has other ones).
         told = own_headers.read_text(headers, own_headers.ROUTING_KEY)
-        if told == message.routing_key or not naming.stands_for(topic, told):
+        if told == message.routing_key or not naming.is_named_after(topic, told):
             headers.pop(own_headers.ROUTING_KEY, None)
         if headers.get(own_headers.EXCHANGE) == message.exchange:
             del headers[own_headers.EXCHANGE]
@@ -161,20 +161,23 @@ def outgoing(
     if message.expires is not None:
         begins = (message.timestamp or 0.0) + message.delay
         headers[own_headers.EXPIRES_AT] = begins + message.expires
-    written = [*_properties(message, message.properties), *_written(headers)]
+    written = [
+        *_write_properties(message, message.properties),
+        *_write_headers(headers),
+    ]
     stamp = message.timestamp
     if due is not None:
         written.append((DUE, b"%d" % round(due * 1_000)))
     return ProducerRecord(
         topic=topic,
         value=None if message.tombstone else message.body,
-        key=_key_of(message),
+        key=_encode_key(message),
         headers=tuple(written),
         timestamp=0 if stamp is None else round(stamp * 1_000),
     )
 
 
-def copied(
+def create_copy(
     message: Message,
     headers: Mapping[str, t.Any],
     topic: str,
@@ -182,80 +185,76 @@ def copied(
     due: float | None = None,
     key: bytes | None = None,
 ) -> ProducerRecord:
-    """The record of a copy of a message, with other headers.
+    """Return the record of a copy of a message, with other headers.
 
-    Its own time is now, since that is what Kafka's retention counts from.
+    Its time is now, because Kafka's retention counts from the record's time.
 
-    :param key: Instead of the message's own, which becomes a header then.
+    :param key: Replaces the message's own key, which becomes a header.
     """
     kept = dict(headers)
     if message.timestamp is not None:
         kept.setdefault(own_headers.PUBLISHED_AT, message.timestamp)
     written = [
-        *_properties(message, message.properties),
-        *_written(kept, lenient=True),
+        *_write_properties(message, message.properties),
+        *_write_headers(kept, lenient=True),
     ]
     if key is not None:
-        # Without a value it says that there was none.
-        written.append((own_headers.KEY, _key_of(message)))
+        # The header without a value tells that there was no key.
+        written.append((own_headers.KEY, _encode_key(message)))
     if due is not None:
         written.append((DUE, b"%d" % round(due * 1_000)))
     return ProducerRecord(
         topic=topic,
         value=None if message.tombstone else message.raw,
-        key=_key_of(message) if key is None else key,
+        key=_encode_key(message) if key is None else key,
         headers=tuple(written),
     )
 
 
-def dead_key(message: Message) -> bytes:
-    """What a dead letter is known by in its topic.
+def create_dead_letter_key(message: Message) -> bytes:
+    """Return the key of a dead letter in its topic.
 
-    The same for each copy of one record, and another one for what died again later.
+    It is the same for each copy of one record, and another one for a record that
+    becomes a dead letter again later.
     """
     place = "/".join(str(message.properties.get(name, "")) for name in _PLACE)
     return f"{message.id or ''}@{place}".encode("utf-8", "backslashreplace")
 
 
-def headers_of(record: Fetched) -> list[Header] | None:
-    """The headers of a record, or the one that says that they cannot be read.
+def read_headers(record: Fetched) -> list[Header] | None:
+    """Return the headers of a record, or one that tells that they cannot be read.
 
-    Where a name is no UTF-8, the client raises the first time that it is asked, and
-    after that gives a list that crashes the process: it must not be asked again.
+    Where a name is not UTF-8, the client raises at the first call and returns a list
+    that crashes the process at the next one; so this replaces the headers.
     """
     try:
-        return t.cast("list[Header] | None", _asked_for_headers(record))
+        return t.cast("list[Header] | None", _call_headers(record))
     except Exception:
         problem = b"the name of a header is no UTF-8"
         record.set_headers([(UNREADABLE, problem)])
         return t.cast("list[Header]", record.headers())
 
 
-def due(record: Fetched) -> float:
-    """When a record may be handed out, in seconds since 1970; 0 if at once."""
-    for name, value in headers_of(record) or ():
+def read_due_time(record: Fetched) -> float:
+    """Return when a record may be handed out, in seconds since 1970; 0 if at once."""
+    for name, value in read_headers(record) or ():
         if name == DUE:
-            return _milliseconds(value) / 1_000
+            return _parse_milliseconds(value) / 1_000
     return 0.0
 
 
-def is_delayed(topic: str) -> bool:
-    """Whether the records of a topic have to wait until they are due."""
-    return naming.holds_back(topic)
-
-
-def _milliseconds(value: bytes | None) -> int:
-    # Nonsense that somebody else wrote there must not hold back what is behind it.
+def _parse_milliseconds(value: bytes | None) -> int:
+    # A foreign value that is no number must not hold back the records behind it.
     try:
         return min(max(int(value or b"0"), 0), 2**53)
     except ValueError:
         return 0
 
 
-def _read(found: Sequence[Header], fields: dict[str, t.Any]) -> None:
-    """Headers as they were given to the publisher.
+def _apply_headers(found: Sequence[Header], fields: dict[str, t.Any]) -> None:
+    """Read headers into the fields of a message, as they were given to the publisher.
 
-    This is done for every record: what is rare is looked for only where it may be.
+    This runs for every record: rare headers are handled only if there are any.
     """
     headers: dict[str, t.Any] = fields["headers"]
     given: t.Any
@@ -279,17 +278,19 @@ def _read(found: Sequence[Header], fields: dict[str, t.Any]) -> None:
 
 
 def _read_repeated(found: Sequence[Header], headers: dict[str, t.Any]) -> None:
-    """A name that stands several times has a list of its values; ours, the last."""
+    """Make a list of the values of a repeated header; of our own headers, the last
+    counts.
+    """
     values: dict[str, list[t.Any]] = {}
     for name, value in found:
-        values.setdefault(name, []).append(_decoded(value))
+        values.setdefault(name, []).append(_decode(value))
     for name, several in values.items():
         theirs = name not in RESERVED and not name.startswith(own_headers.PREFIX)
         if theirs and len(several) > 1:
             headers[name] = several
 
 
-def _decoded(value: bytes | None) -> str | bytes | None:
+def _decode(value: bytes | None) -> str | bytes | None:
     try:
         return None if value is None else value.decode()
     except UnicodeDecodeError:
@@ -297,15 +298,15 @@ def _decoded(value: bytes | None) -> str | bytes | None:
 
 
 def _read_rare(headers: dict[str, t.Any], fields: dict[str, t.Any]) -> None:
-    """What only copies have, and messages with properties that are seldom used."""
+    """Read headers that only copies have, and properties that are seldom used."""
     headers.pop(DUE, None)
     if own_headers.KEY in headers:
         _read_key(headers.pop(own_headers.KEY), fields)
-    _restore(headers)
-    for header, name in _FURTHER.items():
+    _restore_types(headers)
+    for header, name in _RARE_PROPERTIES.items():
         if header in headers:
             fields["properties"][name] = headers.pop(header)
-    fields["priority"] = _octet(fields["properties"].pop("priority", None))
+    fields["priority"] = _parse_priority(fields["properties"].pop("priority", None))
     for header, name in (
         (own_headers.EXCHANGE, "exchange"),
         (own_headers.ROUTING_KEY, "routing_key"),
@@ -320,41 +321,44 @@ def _read_rare(headers: dict[str, t.Any], fields: dict[str, t.Any]) -> None:
     fields["expires_at"] = own_headers.read_time(headers, own_headers.EXPIRES_AT)
 
 
-def _octet(text: t.Any) -> int | None:
+def _parse_priority(text: t.Any) -> int | None:
     found = isinstance(text, str) and re.fullmatch("[0-9]{1,3}", text)
     return min(int(text), 255) if found else None
 
 
-def _restore(headers: dict[str, t.Any]) -> None:
-    """Give values back their types; what is no JSON stays the text that it is."""
-    for name in _names(headers.pop(AS_JSON, None)):
+def _restore_types(headers: dict[str, t.Any]) -> None:
+    """Restore the types of values; a value that is no JSON stays a text."""
+    for name in _read_names(headers.pop(AS_JSON, None)):
         if isinstance(headers.get(name), str):
-            headers[name] = _value(headers[name])
-    for name in _names(headers.pop(AS_BYTES, None)):
+            headers[name] = _parse_json(headers[name])
+    for name in _read_names(headers.pop(AS_BYTES, None)):
         if isinstance(headers.get(name), str):
             headers[name] = headers[name].encode()
 
 
-def _names(text: t.Any) -> Iterable[str]:
-    """The names in a list, each once: a long value is read only once."""
-    found = _value(text) if isinstance(text, str) else None
+def _read_names(text: t.Any) -> Iterable[str]:
+    """Return the names in a list, each once: a long value must be read only once."""
+    found = _parse_json(text) if isinstance(text, str) else None
     if not isinstance(found, list):
         return ()
     return dict.fromkeys(name for name in found if isinstance(name, str))
 
 
-def _value(text: str) -> t.Any:
+def _parse_json(text: str) -> t.Any:
     try:
         return kombu_json.decode(text)
     except Exception:
         return text
 
 
-def _written(headers: Mapping[str, t.Any], *, lenient: bool = False) -> list[Header]:
-    """Headers as they go into a record.
+def _write_headers(
+    headers: Mapping[str, t.Any], *, lenient: bool = False
+) -> list[Header]:
+    """Return headers as they go into a record.
 
-    :param lenient: Whether what is no plain value is left out and told by its name.
-    :raises TypeError: for such a one, where that is an error of who publishes it.
+    :param lenient: Whether to leave a value out that cannot be written, and note its
+        name.
+    :raises TypeError: for such a value, if not lenient: it is the publisher's error.
     """
     written: list[Header] = []
     as_json: list[str] = []
@@ -368,7 +372,7 @@ def _written(headers: Mapping[str, t.Any], *, lenient: bool = False) -> list[Hea
         elif isinstance(value, (bytes, bytearray)):
             written.append((name, bytes(value)))
             as_bytes.append(name)
-        elif (text := _encoded(value, lenient)) is None:
+        elif (text := _encode_json(value, lenient)) is None:
             lost.append(name)
         else:
             written.append((name, text))
@@ -384,20 +388,20 @@ def _written(headers: Mapping[str, t.Any], *, lenient: bool = False) -> list[Hea
     return written
 
 
-def _encoded(value: t.Any, lenient: bool) -> bytes | None:
-    """As JSON; ``None`` if it is nested so deeply that it could but be read."""
+def _encode_json(value: t.Any, lenient: bool) -> bytes | None:
+    """Return a value as JSON; ``None`` if it is nested too deeply to be written."""
     try:
         return kombu_json.encode(value).encode()
     except RecursionError:
         return None
     except Exception:
-        # A hook may have put anything there, and a copy must not fail for it.
+        # A hook may have set any value, and a copy must not fail because of it.
         if lenient:
             return None
         raise
 
 
-def _properties(
+def _write_properties(
     message: Message | Outgoing, further: Mapping[str, t.Any]
 ) -> t.Iterator[Header]:
     for header, name in _PROPERTIES.items():
@@ -406,20 +410,22 @@ def _properties(
             yield header, value.encode("utf-8", "backslashreplace")
     for name, value in further.items():
         if name in _HEADER_OF and value is not None:
-            yield _HEADER_OF[name], _bytes(value)
+            yield _HEADER_OF[name], _to_bytes(value)
     if message.priority is not None:
-        yield _HEADER_OF["priority"], _bytes(message.priority)
+        yield _HEADER_OF["priority"], _to_bytes(message.priority)
 
 
-def _bytes(value: t.Any) -> bytes:
-    """What is not UTF-8 comes, and goes, as bytes."""
+def _to_bytes(value: t.Any) -> bytes:
+    """Return the bytes of a property; a value that is not UTF-8 comes and goes as
+    bytes.
+    """
     if isinstance(value, bytes):
         return value
     return str(value).encode("utf-8", "backslashreplace")
 
 
 def _read_key(key: t.Any, fields: dict[str, t.Any]) -> None:
-    """A key that is not UTF-8 is escaped; its bytes are kept for copies."""
+    """Escape a key that is not UTF-8, and keep its bytes for copies."""
     if isinstance(key, bytes):
         try:
             key = key.decode()
@@ -429,6 +435,6 @@ def _read_key(key: t.Any, fields: dict[str, t.Any]) -> None:
     fields["key"] = key
 
 
-def _key_of(message: Message | Outgoing) -> bytes | None:
+def _encode_key(message: Message | Outgoing) -> bytes | None:
     key = message.properties.get(RAW_KEY, message.key)
     return key.encode("utf-8", "surrogateescape") if isinstance(key, str) else key

@@ -1,7 +1,8 @@
-"""In which lanes there are suspects: their members join only then.
+"""Which queues have suspects: their suspects' groups are joined only then.
 
-Most queues never have a suspect, and a member costs memory, threads, a connection, and
-what it does at rest; so one client of the process asks for all lanes.
+Most queues never have a suspect, and each member of a group costs memory, threads, a
+connection and processor time. So one client of the process looks for suspects of all
+queues.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from collections.abc import Collection
 
 from ...errors import BrokerError
 from . import naming
-from .client.admin import Place
-from .topics import recent
+from .client.partition import PartitionId
+from .topics import look_interval
 
 #: Seconds that the broker has to answer.
-_TIMEOUT = 5.0
+_ANSWER_TIMEOUT_SECONDS = 5.0
 
 
-class Waiting(t.Protocol):
-    """A lane that may have nobody in its group yet."""
+class SuspectsLink(t.Protocol):
+    """A link to a suspects' lane that may not have joined its group yet."""
 
     @property
     def closed(self) -> bool: ...
@@ -32,86 +33,86 @@ class Waiting(t.Protocol):
 
 
 class SuspectGroups:
-    """Wakes who waits for suspects.
+    """Wakes the links whose queues have suspects.
 
-    :param partitions: How many partitions a topic has, as far as is known.
-    :param filled: Those of some partitions that hold any record; may block.
+    :param partitions: Returns how many partitions a topic has, if that is known.
+    :param find_filled: Returns the partitions that hold any record; may block.
     """
 
     def __init__(
         self,
         partitions: Callable[[str], int],
-        filled: Callable[[Collection[Place], float], set[Place]],
+        find_filled: Callable[[Collection[PartitionId], float], set[PartitionId]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._partitions = partitions
-        self._filled = filled
+        self._find_filled = find_filled
         self._clock = clock
-        #: Who waits, and of which queue the lane is.
-        self._waiting: dict[Waiting, str] = {}
+        #: Links that have not joined, and their queues.
+        self._waiting: dict[SuspectsLink, str] = {}
         self._in_use: set[str] = set()
-        self._looking = False
-        self._again = False
-        self._looked = float("-inf")
-        self._took = 0.0
+        self._is_looking = False
+        self._must_look = False
+        self._last_look = float("-inf")
+        self._look_took = 0.0
 
-    def add(self, queue: str, lane: Waiting) -> None:
-        """Wake this one as soon as the queue's lane holds anything."""
+    def add(self, queue: str, link: SuspectsLink) -> None:
+        """Wake this link as soon as the queue has a suspect."""
         if queue not in self._in_use:
-            self._waiting[lane] = queue
-            self.look_again()
+            self._waiting[link] = queue
+            self.look_now()
 
-    def in_use(self, queue: str) -> bool:
-        """Whether the queue's lane holds anything, or did."""
+    def is_in_use(self, queue: str) -> bool:
+        """Return whether the queue has suspects, or had some."""
         return queue in self._in_use
 
-    def tell(self, queue: str) -> None:
-        """There is a suspect in the queue's lane."""
+    def set_in_use(self, queue: str) -> None:
+        """Note that the queue has a suspect, and wake its links."""
         self._in_use.add(queue)
-        for lane in [each for each, its in list(self._waiting.items()) if its == queue]:
-            self._waiting.pop(lane, None)
-            lane.wake()
+        for link in [link for link, its in list(self._waiting.items()) if its == queue]:
+            self._waiting.pop(link, None)
+            link.wake()
 
-    def look_again(self) -> None:
-        """Look in the background, whenever that was done last. Never waits."""
-        self._again = True
-        self.refresh()
+    def look_now(self) -> None:
+        """Look in the background, however recent the last look is. Never waits."""
+        self._must_look = True
+        self.look_if_due()
 
-    def refresh(self) -> None:
-        """Look in the background, if nobody has for a while."""
-        if not self._waiting or self._looking:
+    def look_if_due(self) -> None:
+        """Look in the background, if the last look is old enough. Never waits."""
+        if not self._waiting or self._is_looking:
             return
-        if self._again or not self._is_recent():
-            self._looking = True
-            # A greenlet, where there are some.
-            threading.Thread(target=self._look_on, daemon=True).start()
+        if self._must_look or not self._is_recent():
+            self._is_looking = True
+            # In a patched process this is a greenlet.
+            threading.Thread(target=self._look_until_recent, daemon=True).start()
 
-    def _look_on(self) -> None:
+    def _look_until_recent(self) -> None:
         try:
-            # Of those that come meanwhile it is not known yet.
-            while self._again or not self._is_recent():
-                self._again = False
+            # Links that are added during a look need another one.
+            while self._must_look or not self._is_recent():
+                self._must_look = False
                 self._look()
         finally:
-            self._looking = False
+            self._is_looking = False
 
     def _is_recent(self) -> bool:
-        return self._clock() - self._looked < recent(self._took)
+        return self._clock() - self._last_look < look_interval(self._look_took)
 
     def _look(self) -> None:
         began = self._clock()
-        places = self._places()
-        with contextlib.suppress(BrokerError):  # At the next heartbeat, again.
-            for place in self._filled(places.keys(), _TIMEOUT):
-                self.tell(places[place])
-        self._looked = self._clock()
-        self._took = self._looked - began
+        queues = self._queues_by_partition()
+        with contextlib.suppress(BrokerError):  # The next heartbeat looks again.
+            for found in self._find_filled(queues.keys(), _ANSWER_TIMEOUT_SECONDS):
+                self.set_in_use(queues[found])
+        self._last_look = self._clock()
+        self._look_took = self._last_look - began
 
-    def _places(self) -> dict[Place, str]:
-        """The partitions to be asked for, and the queues whose suspects they hold."""
-        for lane in [each for each in list(self._waiting) if each.closed]:
-            self._waiting.pop(lane, None)
-        topics = {naming.suspects(q): q for q in list(self._waiting.values())}
+    def _queues_by_partition(self) -> dict[PartitionId, str]:
+        """Return the partitions that may hold suspects, and the queues of these."""
+        for link in [each for each in list(self._waiting) if each.closed]:
+            self._waiting.pop(link, None)
+        topics = {naming.suspects_topic(q): q for q in list(self._waiting.values())}
         return {
             (topic, n): queue
             for topic, queue in topics.items()

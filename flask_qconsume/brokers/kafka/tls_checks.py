@@ -1,8 +1,7 @@
-"""TLS of connections to Kafka: checked before it is used, and told when it fails.
+"""TLS of connections to Kafka: files are checked before use, failures are explained.
 
-librdkafka says of each certificate that it could not be verified, of a file that is
-missing only the option, and of a port that speaks otherwise nothing but that it does
-not answer.
+librdkafka reports every problem of a certificate alike, names no missing file, and says
+of a port that speaks no TLS only that it does not answer.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from ...errors import BrokerError
 from ...errors import BrokerRefused
 from .client.config import KafkaConfig
 
-#: The options that name files; the authority may be a folder, or "probe".
+#: Options that name files. The certificate authority may be a folder, or "probe".
 _FILES = (
     "ssl.certificate.location",
     "ssl.crl.location",
@@ -44,27 +43,29 @@ def check_files(config: KafkaConfig) -> None:
         tls.check_files(options, [_AUTHORITY], _WHERE)
 
 
-def check(config: KafkaConfig, error: BrokerError) -> None:
-    """Tell what is wrong with TLS, if that is why Kafka does not answer.
+def raise_tls_problem(config: KafkaConfig, error: BrokerError) -> None:
+    """Raise the reason, if TLS is why Kafka does not answer.
 
-    :param error: What is known of it so far.
-    :raises BrokerRefused: that says what to do.
+    :param error: The error so far.
+    :raises BrokerRefused: with what to do.
     """
-    if problem := _problem(config):
+    if problem := _find_problem(config):
         raise BrokerRefused(f"No connection to Kafka: {problem}") from error
 
 
-def _problem(config: KafkaConfig) -> str | None:
-    """What is wrong with TLS, found by trying it at the first address."""
+def _find_problem(config: KafkaConfig) -> str | None:
+    """Return what is wrong with TLS, by trying it at the first address."""
     options = config.admin()
     host, port = config.addresses[0]
     if "SSL" not in str(options.get("security.protocol", "")).upper():
         return tls.diagnose_plain_connection(host, port, ADVICE)
-    return tls.diagnose_tls(host, port, _context(options), ADVICE)
+    return tls.diagnose_tls(host, port, _create_context(options), ADVICE)
 
 
-def _context(options: t.Mapping[str, t.Any]) -> ssl.SSLContext:
-    """As librdkafka verifies certificates with these options."""
+def _create_context(options: t.Mapping[str, t.Any]) -> ssl.SSLContext:
+    """Return a context that verifies certificates as librdkafka does with these
+    options.
+    """
     context = ssl.create_default_context()
     if str(options.get("enable.ssl.certificate.verification", "true")) == "false":
         context.check_hostname = False

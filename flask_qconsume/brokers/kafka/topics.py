@@ -1,4 +1,4 @@
-"""The topics of an app: which there must be, which there are, and how they are made."""
+"""The topics of an app: which exist, which must exist, and how they are created."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ from . import tls_checks
 from .client.admin import KafkaAdmin
 from .client.admin import NewTopic
 from .client.config import KafkaConfig
+from .link import KafkaLink
 
-#: Seconds for which it is believed that a topic is still there.
-_FRESH = 60.0
-#: Seconds after which it is looked again for those who read whatever comes: at least,
-#: and as a multiple of what a look took, since who looks keeps all else from running.
-_RECENT = 8.0
-_SELDOM = 20
-#: Seconds that the broker has to answer, where nobody says.
-TIMEOUT = 10.0
-#: Seconds of those for the first answer, after which a reason is looked for.
-_FIRST = 2.0
-#: Bytes that a record of ours may have: what a topic took, with the headers of a copy.
-_LARGEST = 8 * 1024 * 1024
-#: What a topic takes where nobody says.
-_USUAL = 1_048_588
+#: Seconds that the broker has to answer, unless the caller says otherwise.
+DEFAULT_TIMEOUT_SECONDS = 10.0
+#: Seconds of the first attempt at first contact, after which TLS is checked.
+_FIRST_ATTEMPT_SECONDS = 2.0
+#: Seconds for which a topic is believed to exist.
+_MAX_AGE_SECONDS = 60.0
+#: Between two looks in the background: seconds at least, and as a multiple of the time
+#: that a look took, because a look with many topics costs processor time.
+_LOOK_INTERVAL_SECONDS = 8.0
+_LOOK_INTERVAL_FACTOR = 20
 #: Seconds between two looks at whether a new topic has leaders.
-_PAUSE = 0.05
+_CREATED_LOOK_SECONDS = 0.05
+#: Bytes that a record in our own topics may have: any record and the headers of a copy.
+_MIN_OWN_MESSAGE_BYTES = 8 * 1024 * 1024
+#: Kafka's default for 'max.message.bytes'.
+_DEFAULT_MESSAGE_BYTES = 1_048_588
 
 
 class Topics:
-    """What is known of the topics of one Kafka, and how to get more of them.
+    """What is known of the topics of one Kafka, and how to create more.
 
-    :param heard: Called with all topics, and how many partitions each has, whenever
-        that is news.
+    :param on_change: Called with the number of partitions of all topics, whenever that
+        has changed.
     """
 
     def __init__(
@@ -50,91 +51,63 @@ class Topics:
         admin: KafkaAdmin,
         config: KafkaConfig,
         settings: Settings,
-        heard: Callable[[Mapping[str, int]], None] = lambda topics: None,
+        on_change: Callable[[Mapping[str, int]], None] = lambda topics: None,
     ) -> None:
         self._admin = admin
         self._config = config
         self._settings = settings
-        self._heard = heard
+        self._on_change = on_change
         self._lock = threading.Lock()
         self._looking = threading.Lock()
         self._known: Mapping[str, int] = {}
-        self._looked = float("-inf")
-        self._took = 0.0
+        self._last_look = float("-inf")
+        self._look_took = 0.0
 
     @property
     def known(self) -> Mapping[str, int]:
-        """The topics as they were seen last, and how many partitions each had."""
+        """The number of partitions of each topic, by the last look."""
         return self._known
 
-    def partitions(self, topic: str, timeout: float = TIMEOUT) -> int:
-        """How many partitions a topic has; 0 if there is no such topic."""
+    def partitions(self, topic: str, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> int:
+        """Return how many partitions a topic has; 0 if it does not exist."""
         known = self._known.get(topic, 0)
-        if not known or time.monotonic() - self._looked > _FRESH:
-            known = self._found(timeout).get(topic, 0)
+        if not known or time.monotonic() - self._last_look > _MAX_AGE_SECONDS:
+            known = self._look_once(timeout).get(topic, 0)
         return known
 
-    def _found(self, timeout: float) -> Mapping[str, int]:
-        """What is there now: one asks at a time, for that takes a thread of its own."""
+    def look(self, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> Mapping[str, int]:
+        """Ask the broker for all topics, and return how many partitions each has."""
         began = time.monotonic()
-        if not self._looking.acquire(timeout=timeout):
-            raise BrokerUnavailable(f"Kafka did not answer within {timeout:g} s.")
-        try:
-            if self._looked > began:  # Somebody else has asked meanwhile.
-                return self._known
-            return self.look(max(timeout - (time.monotonic() - began), 0.1))
-        finally:
-            self._looking.release()
-
-    def look(self, timeout: float = TIMEOUT) -> Mapping[str, int]:
-        """All topics, asked for anew, and how many partitions each has."""
-        began = time.monotonic()
-        found = self._asked(timeout)
+        found = self._ask(timeout)
         with self._lock:
-            news = found != self._known
-            self._known, self._looked = found, time.monotonic()
-            self._took = self._looked - began
-        if news:
-            self._heard(found)
+            has_changed = found != self._known
+            self._known, self._last_look = found, time.monotonic()
+            self._look_took = self._last_look - began
+        if has_changed:
+            self._on_change(found)
         return found
 
-    def _asked(self, timeout: float) -> Mapping[str, int]:
-        """The answer; at first contact TLS is looked at as soon as there is none."""
-        if self._looked > float("-inf"):
-            return self._admin.topics(timeout)
-        began = time.monotonic()
-        try:
-            return self._admin.topics(min(timeout, _FIRST))
-        except BrokerError as error:
-            tls_checks.check(self._config, error)
-            left = timeout - (time.monotonic() - began)
-            if left <= 0 or not isinstance(error, BrokerUnavailable):
-                raise
-            return self._admin.topics(left)
-
     def refresh(self, at_once: bool = False) -> None:
-        """Look in the background, if nobody has for a while. Never waits.
+        """Look in the background, if the last look is old enough. Never waits.
 
-        :param at_once: Whether to look even if somebody just has.
+        :param at_once: Whether to look even if the last look is recent.
         """
-        age = time.monotonic() - self._looked
-        due = at_once or age >= recent(self._took)
+        age = time.monotonic() - self._last_look
+        due = at_once or age >= look_interval(self._look_took)
         if due and not self._looking.locked():
-            # A greenlet, where there are some.
+            # In a patched process this is a greenlet.
             threading.Thread(target=self._refresh, daemon=True).start()
 
-    def _refresh(self) -> None:
-        with contextlib.suppress(BrokerError):  # Who needs it now is told.
-            self._found(TIMEOUT)
-
     def forget(self) -> None:
-        """Ask again before anything is believed to be there."""
-        self._looked = float("-inf")
+        """Ask the broker again before any topic is believed to exist."""
+        self._last_look = float("-inf")
 
-    def ensure(self, names: Iterable[str], timeout: float = TIMEOUT) -> None:
-        """Create topics of ours that are missing, if that is wanted.
+    def ensure(
+        self, names: Iterable[str], timeout: float = DEFAULT_TIMEOUT_SECONDS
+    ) -> None:
+        """Create topics of ours that are missing, if 'QCONSUME_DECLARE' is 'auto'.
 
-        :raises TopologyMismatch: if one is missing, and declaring is left to others.
+        :raises TopologyMismatch: if one is missing, and must not be created here.
         """
         missing = [name for name in set(names) if not self.partitions(name, timeout)]
         if not missing:
@@ -147,11 +120,13 @@ class Topics:
             )
         self.create(missing, timeout)
 
-    def create(self, names: Iterable[str], timeout: float = TIMEOUT) -> None:
+    def create(
+        self, names: Iterable[str], timeout: float = DEFAULT_TIMEOUT_SECONDS
+    ) -> None:
         """Create topics, and wait until they have leaders."""
         wanted = sorted(set(names))
         deadline = time.monotonic() + timeout
-        self._admin.create([self._new(name) for name in wanted], timeout)
+        self._admin.create([self._new_topic(name) for name in wanted], timeout)
         while not all(name in self._known for name in wanted):
             left = deadline - time.monotonic()
             if left <= 0:
@@ -160,48 +135,83 @@ class Topics:
                 )
             found = self.look(left)
             if not all(found.get(name) for name in wanted):
-                time.sleep(_PAUSE)
+                time.sleep(_CREATED_LOOK_SECONDS)
 
-    def wanted(self, plan: QueuePlan) -> list[str]:
-        """The topics that must be there for a queue; of somebody else's, only ours."""
-        steps = {0, *map(naming.step_for, plan.delays)} if _forwards(plan) else {0}
+    def required(self, plan: QueuePlan) -> list[str]:
+        """Return the topics that a queue needs; of a foreign queue, only our own."""
+        # With an ordering, retries stay in their partition.
+        delays = plan.delays if plan.ordering == "none" else ()
+        steps = {0, *map(naming.step_for, delays)}
         return [
             *([] if plan.given is not None else naming.literal_topics(plan)),
-            *(naming.retry(plan.name, step) for step in sorted(steps)),
-            naming.suspects(plan.name),
-            naming.dead(plan.name),
+            *(naming.retry_topic(plan.name, step) for step in sorted(steps)),
+            naming.suspects_topic(plan.name),
+            naming.dead_letter_topic(plan.name),
         ]
 
-    def retry(self, queue: str, delay: float) -> str:
-        """The topic in which a queue's retries are held back for so long.
+    def retry_topic(self, queue: str, delay: float) -> str:
+        """Return the topic that holds a queue's retries back for this delay.
 
-        A longer step serves as well as the one that fits, as long as what waits behind
-        others in there is late by no more than some delays of its own.
+        An existing topic with up to four times the step serves as well: then a record
+        waits for earlier ones by no more than some delays of its own.
         """
         best = naming.step_for(delay)
         longer = [step for step in naming.STEPS if step >= best]
         if self._settings.declare == "auto":
             longer = [step for step in longer if step <= 4 * best]
         for step in longer:
-            if naming.retry(queue, step) in self._known:
-                return naming.retry(queue, step)
+            if naming.retry_topic(queue, step) in self._known:
+                return naming.retry_topic(queue, step)
         if self._settings.declare != "auto":
-            return self._longest(queue, best)
-        return naming.retry(queue, best)
+            return self._longest_retry_topic(queue, best)
+        return naming.retry_topic(queue, best)
 
-    def _longest(self, queue: str, best: int) -> str:
-        """A shorter step, where we may create none: what waits there is due later."""
+    def _look_once(self, timeout: float) -> Mapping[str, int]:
+        """Look, or wait for the look of another caller: each takes a native thread."""
+        began = time.monotonic()
+        if not self._looking.acquire(timeout=timeout):
+            raise BrokerUnavailable(f"Kafka did not answer within {timeout:g} s.")
+        try:
+            if self._last_look > began:  # Another caller has looked meanwhile.
+                return self._known
+            return self.look(max(timeout - (time.monotonic() - began), 0.1))
+        finally:
+            self._looking.release()
+
+    def _ask(self, timeout: float) -> Mapping[str, int]:
+        """Ask for all topics; at first contact, check TLS if no answer comes soon."""
+        if self._last_look > float("-inf"):
+            return self._admin.topics(timeout)
+        began = time.monotonic()
+        try:
+            return self._admin.topics(min(timeout, _FIRST_ATTEMPT_SECONDS))
+        except BrokerError as error:
+            tls_checks.raise_tls_problem(self._config, error)
+            left = timeout - (time.monotonic() - began)
+            if left <= 0 or not isinstance(error, BrokerUnavailable):
+                raise
+            return self._admin.topics(left)
+
+    def _refresh(self) -> None:
+        with contextlib.suppress(BrokerError):  # Callers that need a topic get it.
+            self._look_once(DEFAULT_TIMEOUT_SECONDS)
+
+    def _longest_retry_topic(self, queue: str, best: int) -> str:
+        """Return an existing topic with a shorter step, where none may be created.
+
+        Its records are handed out when they are due all the same.
+        """
         for step in reversed(naming.STEPS):
-            if naming.retry(queue, step) in self._known:
-                return naming.retry(queue, step)
-        return naming.retry(queue, best)
+            if naming.retry_topic(queue, step) in self._known:
+                return naming.retry_topic(queue, step)
+        return naming.retry_topic(queue, best)
 
-    def _new(self, name: str) -> NewTopic:
+    def _new_topic(self, name: str) -> NewTopic:
         config = self._config
         settings, partitions = config.topic, config.partitions
         if name.startswith(naming.PREFIX):
-            # What fails is the exception: it takes no more partitions than it must.
-            settings, partitions = settings | self._settings_of_ours(name), 1
+            # Retries, suspects and dead letters are few: one partition is enough.
+            settings, partitions = settings | self._own_settings(name), 1
         # The option names topics as routing keys do, or in full.
         bare = name.removeprefix(self._settings.queue_prefix)
         return NewTopic(
@@ -211,29 +221,68 @@ class Topics:
             settings,
         )
 
-    def _settings_of_ours(self, name: str) -> dict[str, str]:
-        """Nothing of ours may go before its time is over."""
+    def _own_settings(self, name: str) -> dict[str, str]:
+        """Return the settings that keep records of our own topics for long enough."""
         kept = round(self._settings.dead_letter_ttl * 1_000)
-        usual = int(self._config.topic.get("max.message.bytes", _USUAL))
-        # A copy is larger than what came, and has to fit nevertheless.
-        room = {"max.message.bytes": str(max(2 * usual, _LARGEST))}
+        usual = int(self._config.topic.get("max.message.bytes", _DEFAULT_MESSAGE_BYTES))
+        # A copy is larger than its original.
+        size = {"max.message.bytes": str(max(2 * usual, _MIN_OWN_MESSAGE_BYTES))}
         if name.endswith(".dead"):
             kind = {"cleanup.policy": "compact,delete", "retention.ms": str(kept)}
-            return room | kind
-        # From the longest wait on: retries must outlive weeks without workers.
+            return size | kind
+        # A retry must outlive the longest delay and some weeks without any worker.
         longest = round(4 * naming.LONGEST * 1_000)
-        return room | {"cleanup.policy": "delete", "retention.ms": str(longest)}
+        return size | {"cleanup.policy": "delete", "retention.ms": str(longest)}
 
 
-def recent(took: float) -> float:
-    """Seconds for which a look is a recent one, by how long it took.
+class TopicListeners:
+    """Tells links of topics that were created or deleted after they had joined."""
 
-    >>> recent(0.01), recent(1.0), recent(5.0)
+    def __init__(self) -> None:
+        #: The topics that each link knows of, and how many partitions each has.
+        self._known: dict[KafkaLink, Mapping[str, int]] = {}
+
+    def add(self, link: KafkaLink, known: Mapping[str, int]) -> None:
+        """Tell a link of the topics that exist, and from now on of changes.
+
+        Its client may have asked a broker that did not know of a new topic yet.
+        """
+        self._known[link] = known
+        _refresh_topics(link, known)
+
+    def announce(self, topics: Mapping[str, int]) -> None:
+        """Tell all links that these topics exist now, and no other ones."""
+        for link, known in list(self._known.items()):
+            if link.closed:
+                self._known.pop(link, None)
+                continue
+            self._known[link] = topics
+            link.set_missing(_deleted(link, known, topics))
+            new = {name: n for name, n in topics.items() if known.get(name) != n}
+            _refresh_topics(link, new)
+
+
+def look_interval(took: float) -> float:
+    """Return the seconds between two looks, if the last one took ``took`` seconds.
+
+    >>> look_interval(0.01), look_interval(1.0), look_interval(5.0)
     (8.0, 20.0, 60.0)
     """
-    return min(max(_RECENT, _SELDOM * took), _FRESH)
+    wanted = max(_LOOK_INTERVAL_SECONDS, _LOOK_INTERVAL_FACTOR * took)
+    return min(wanted, _MAX_AGE_SECONDS)
 
 
-def _forwards(plan: QueuePlan) -> bool:
-    """Whether retries leave their partition."""
-    return plan.ordering == "none"
+def _deleted(
+    link: KafkaLink, before: Mapping[str, int], now: Mapping[str, int]
+) -> set[str]:
+    """Return the topics that a link reads by name, that existed and do not now."""
+    named = naming.subscription(link.plan, link.lane)
+    known = {name for name in named if name in before} | link.missing
+    return {name for name in known if name not in now}
+
+
+def _refresh_topics(link: KafkaLink, topics: Mapping[str, int]) -> None:
+    reads = naming.topic_filter(link.plan, link.lane)
+    found = {name: number for name, number in topics.items() if reads(name)}
+    if found:
+        link.refresh_topics(found)

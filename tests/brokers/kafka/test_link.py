@@ -55,13 +55,13 @@ def linked(
 ) -> Iterator[KafkaLink]:
     plan = QueuePlan(queue, "bill", "", (), ordering=ordering)
 
-    def opened(arrival: ReadyRecord) -> Message:
+    def read_message(record: ReadyRecord) -> Message:
         return Message(
-            arrival.record.value(),
+            record.record.value(),
             queue,
-            attempt=arrival.attempt or 1,
-            deaths=arrival.deaths or 0,
-            redelivered=arrival.redelivered,
+            attempt=record.attempt or 1,
+            deaths=record.deaths or 0,
+            redelivered=record.redelivered,
         )
 
     link = KafkaLink(
@@ -77,7 +77,7 @@ def linked(
             due=lambda record: 0.0,
             grace=grace,
         ),
-        opened=opened,
+        read_message=read_message,
         forwarder=lambda forwards: [refuse(each) for each in forwards],
     )
     try:
@@ -99,22 +99,27 @@ def read(link: KafkaLink, count: int, timeout: float = 20.0) -> list[Delivery]:
 
 def state(link: KafkaLink) -> dict[str, object]:
     """What its native thread has, and waits for."""
-    member = link._consumer._member
-    slots = {
-        repr(slot): [len(slot.buffer), len(slot.waiting), slot.open, slot.committed]
-        for slot in member._slots.values()
+    thread, shared = link._consumer._worker, link._consumer._shared
+    partitions = {
+        repr(each): [
+            len(each.buffer),
+            len(each.awaiting_commit),
+            each.unsettled,
+            each.committed,
+        ]
+        for each in thread._assignment.partitions.values()
     }
-    since = time.monotonic() - member.beaten
-    admin = AdminClient({"bootstrap.servers": member._config["bootstrap.servers"]})
-    group = member._config["group.id"]
+    since = time.monotonic() - shared.last_seen
+    admin = AdminClient({"bootstrap.servers": thread._config["bootstrap.servers"]})
+    group = thread._config["group.id"]
     known = admin.describe_consumer_groups([group])[group].result(10)
     return {
         "group": f"{known.state}, {[each.member_id for each in known.members]}",
         "round": f"{since:.1f} s ago",
-        "slots": slots,
-        "unanswered": len(member._commits.unanswered),
-        "away": member.absence.begun,
-        "told": list(member.told),
+        "partitions": partitions,
+        "unanswered": len(thread._commits.unanswered),
+        "away": thread.outage.is_possible,
+        "told": list(shared.log_lines),
     }
 
 
@@ -131,8 +136,8 @@ def test_what_is_acknowledged_in_the_lane_is_committed_before_the_next_one_comes
         for _ in range(3):
             found = read(link, 1)
             link.ack(found)
-            arrival = t.cast(ReadyRecord, found[0].tag)
-            assert arrival.slot.has_committed(arrival.offset)
+            record = t.cast(ReadyRecord, found[0].tag)
+            assert record.partition.has_committed(record.offset)
 
 
 def test_what_is_acknowledged_or_forwarded_is_committed(
@@ -168,9 +173,9 @@ def test_a_suspect_has_left_its_queue_once_it_is_forwarded(
         found = read(link, 4)
         for number in (2, 0, 1):
             assert link.forward([Forward(found[number], Lane.SUSPECTS, {})]) == [None]
-            slot = found[number].tag.slot
-            assert slot.has_committed(found[number].tag.offset)
-        assert not slot.has_committed(found[3].tag.offset)
+            partition = found[number].tag.partition
+            assert partition.has_committed(found[number].tag.offset)
+        assert not partition.has_committed(found[3].tag.offset)
 
 
 def test_a_delivery_whose_partition_leaves_is_not_begun(
@@ -181,7 +186,7 @@ def test_a_delivery_whose_partition_leaves_is_not_begun(
         found = read(first, 40)
         assert all(delivery.try_start() for delivery in found)
         with linked(kafka.address, queue) as second:
-            wait_for(lambda: any(d.tag.slot.leaving for d in found))
+            wait_for(lambda: any(d.tag.partition.leaving for d in found))
             begun = [delivery for delivery in found if delivery.try_start()]
             unbegun = [delivery for delivery in found if delivery.stale]
             assert len(begun) + len(unbegun) == 40
@@ -252,7 +257,7 @@ def test_the_lane_of_suspects_is_in_no_order_and_one_by_one(
         assert not link.keeps_order
         for _ in range(9):
             (suspect,) = read(link, 1)
-            partition = suspect.tag.slot.partition
+            partition = suspect.tag.partition.number
             assert group.metadata(partition)["upto"] == 1
             others = [n for n in range(PARTITIONS) if n != partition]
             assert not any(group.metadata(n) for n in others)

@@ -15,7 +15,7 @@ from flask_qconsume.broker import topic_patterns as matching
 from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import Binding
 from flask_qconsume.broker.topology import QueuePlan
-from flask_qconsume.brokers.kafka import naming as layout
+from flask_qconsume.brokers.kafka import naming
 from tests.fuzz.cost import counted
 
 WORDS = st.sampled_from(["a", "b", "order", "x-1", "*", "#"])
@@ -39,7 +39,7 @@ def plan(*keys: str, name: str = "billing", prefix: str = "") -> QueuePlan:
 def test_a_pattern_means_on_kafka_what_it_means_elsewhere(
     pattern: str, topic: str
 ) -> None:
-    found = any(re.fullmatch(each, topic) for each in layout.patterns(pattern))
+    found = any(re.fullmatch(each, topic) for each in naming.topic_expressions(pattern))
 
     assert found == matching.matches(pattern, topic)
 
@@ -49,17 +49,17 @@ def test_a_pattern_means_on_kafka_what_it_means_elsewhere(
 def test_a_worker_knows_which_topics_the_client_reads_for_it(
     pattern: str, topic: str
 ) -> None:
-    names = layout.subscription(plan(pattern), Lane.MAIN)
+    names = naming.subscription(plan(pattern), Lane.MAIN)
     read = any(
         re.fullmatch(name, topic) if name.startswith("^") else name == topic
         for name in names
     )
 
-    assert layout.matches(plan(pattern), topic) == read
+    assert naming.is_read_by(plan(pattern), topic) == read
 
 
 def test_that_takes_some_steps_for_each_word() -> None:
-    read = layout.reader(plan("#.a.#.a.#.a.#.a.#.a.c"), Lane.MAIN)
+    read = naming.topic_filter(plan("#.a.#.a.#.a.#.a.#.a.c"), Lane.MAIN)
 
     found, steps = counted(lambda: read("a." * 100 + "b"))
 
@@ -75,23 +75,25 @@ def test_that_takes_some_steps_for_each_word() -> None:
 def test_no_pattern_matches_what_begins_with_an_underscore(
     pattern: str, topic: str
 ) -> None:
-    assert not any(re.fullmatch(each, topic) for each in layout.patterns(pattern))
+    assert not any(
+        re.fullmatch(each, topic) for each in naming.topic_expressions(pattern)
+    )
 
 
 def test_a_group_reads_its_topics_its_patterns_and_its_retries() -> None:
     found = plan("order.created", "refund.*")
 
-    assert layout.subscription(found, Lane.MAIN) == [
+    assert naming.subscription(found, Lane.MAIN) == [
         "order.created",
         r"^refund\.[^.]*$",
         r"^_qconsume\.billing\.retry\.[0-9]+$",
     ]
-    assert layout.matches(found, "order.created")
-    assert layout.matches(found, "refund.asked")
-    assert layout.matches(found, "_qconsume.billing.retry.16")
-    assert not layout.matches(found, "orderxcreated")
-    assert not layout.matches(found, "_qconsume.billing.dead")
-    assert not layout.matches(found, "_qconsume.billing2.retry.16")
+    assert naming.is_read_by(found, "order.created")
+    assert naming.is_read_by(found, "refund.asked")
+    assert naming.is_read_by(found, "_qconsume.billing.retry.16")
+    assert not naming.is_read_by(found, "orderxcreated")
+    assert not naming.is_read_by(found, "_qconsume.billing.dead")
+    assert not naming.is_read_by(found, "_qconsume.billing2.retry.16")
 
 
 @settings(deadline=None)
@@ -100,7 +102,7 @@ def test_a_prefix_is_before_the_topics_of_any_key(
     pattern: str, topic: str, prefix: str
 ) -> None:
     found = plan(pattern, prefix=prefix)
-    names = layout.subscription(found, Lane.MAIN)
+    names = naming.subscription(found, Lane.MAIN)
     read = any(
         re.fullmatch(name, prefix + topic)
         if name.startswith("^")
@@ -109,16 +111,16 @@ def test_a_prefix_is_before_the_topics_of_any_key(
     )
 
     assert read == matching.matches(pattern, topic)
-    assert layout.matches(found, prefix + topic) == read
-    assert not layout.matches(found, f"other.{topic}")
+    assert naming.is_read_by(found, prefix + topic) == read
+    assert not naming.is_read_by(found, f"other.{topic}")
 
 
 def test_suspects_have_a_group_and_a_topic_of_their_own() -> None:
     found = plan("order.created")
 
-    assert layout.group(found, Lane.MAIN) == "billing"
-    assert layout.group(found, Lane.SUSPECTS) == "billing.suspects"
-    assert layout.subscription(found, Lane.SUSPECTS) == ["_qconsume.billing.suspects"]
+    assert naming.group_of(found, Lane.MAIN) == "billing"
+    assert naming.group_of(found, Lane.SUSPECTS) == "billing.suspects"
+    assert naming.subscription(found, Lane.SUSPECTS) == ["_qconsume.billing.suspects"]
 
 
 @pytest.mark.parametrize(
@@ -126,11 +128,11 @@ def test_suspects_have_a_group_and_a_topic_of_their_own() -> None:
     [(0, 0), (0.1, 1), (1, 1), (1.1, 2), (4, 4), (900, 1024), (604_800, 604_800)],
 )
 def test_a_step_is_as_long_as_the_delay_at_least(delay: float, step: int) -> None:
-    assert layout.step_for(delay) == step
+    assert naming.step_for(delay) == step
 
 
 def test_a_delay_beyond_a_week_is_a_week() -> None:
-    assert layout.step_for(10_000_000) == 604_800
+    assert naming.step_for(10_000_000) == 604_800
 
 
 @pytest.mark.parametrize(
@@ -144,21 +146,21 @@ def test_a_delay_beyond_a_week_is_a_week() -> None:
     ],
 )
 def test_only_retries_are_held_back(topic: str, held: bool) -> None:
-    assert layout.holds_back(topic) is held
+    assert naming.is_retry_topic(topic) is held
 
 
 @pytest.mark.parametrize("name", ["an order", "é", "a/b", "x" * 250, ".", ".."])
 def test_a_name_that_no_topic_can_have_is_refused(name: str) -> None:
     with pytest.raises(UnsupportedByBroker, match="cannot be one on Kafka"):
-        layout.check_topic(name, "The routing key")
+        naming.check_topic(name, "The routing key")
 
 
 def test_a_queue_whose_topics_cannot_be_is_refused() -> None:
     with pytest.raises(UnsupportedByBroker, match="queue's topic"):
-        layout.check_plan(plan("order", name="x" * 240))
+        naming.check_plan(plan("order", name="x" * 240))
     with pytest.raises(UnsupportedByBroker, match="'an order'"):
-        layout.check_plan(plan("an order"))
-    layout.check_plan(plan("order.#", "a" * 249))
+        naming.check_plan(plan("an order"))
+    naming.check_plan(plan("order.#", "a" * 249))
 
 
 NAMES = st.text(st.sampled_from("_xX4@0F.-é"), min_size=1, max_size=12)
@@ -169,13 +171,13 @@ NAMES = st.text(st.sampled_from("_xX4@0F.-é"), min_size=1, max_size=12)
 @example("_x40_", "@")
 def test_names_that_are_escaped_come_back_and_stay_apart(one: str, other: str) -> None:
     for name in one, other:
-        assert re.fullmatch(r"[a-zA-Z0-9._-]+", layout.escaped(name))
-        assert layout.unescaped(layout.escaped(name)) == name
-    assert (layout.escaped(one) == layout.escaped(other)) == (one == other)
+        assert re.fullmatch(r"[a-zA-Z0-9._-]+", naming.escape(name))
+        assert naming.unescape(naming.escape(name)) == name
+    assert (naming.escape(one) == naming.escape(other)) == (one == other)
 
 
 def test_names_that_a_topic_can_have_stay_as_they_are() -> None:
     for name in ("billing", "a.b-c_d", "_x", "x40_", "_x40", "_xy_", "a_b_x4.c"):
-        assert layout.escaped(name) == name
-    assert layout.escaped_key("*.a@b.#") == "*.a_x40_b.#"
-    assert layout.unescaped("_xFFFFFFFF_") == "_xFFFFFFFF_"
+        assert naming.escape(name) == name
+    assert naming.escape_routing_key("*.a@b.#") == "*.a_x40_b.#"
+    assert naming.unescape("_xFFFFFFFF_") == "_xFFFFFFFF_"

@@ -55,18 +55,18 @@ def fetched(record: ProducerRecord, **changes: t.Any) -> Fetched:
 
 def read(record: Fetched, **known: t.Any) -> Message:
     known = {"exchange": "qconsume", **known}
-    return records.incoming(record, "billing", redelivered=False, **known)
+    return records.read_record(record, "billing", redelivered=False, **known)
 
 
 def sent(body: t.Any = ORDER, **options: t.Any) -> ProducerRecord:
     message = compose("qconsume", "order.created", body, **options)
-    return records.outgoing(message, "order.created")
+    return records.create_record(message, "order.created")
 
 
 def test_where_it_was_published_to_is_said_where_the_topic_does_not() -> None:
     message = compose("shop", "order.created", ORDER)
-    here = records.outgoing(message, "order.created")
-    elsewhere = records.outgoing(message, "billing.retry")
+    here = records.create_record(message, "order.created")
+    elsewhere = records.create_record(message, "billing.retry")
 
     assert not [name for name, _ in here.headers if "x-qconsume-" in name]
     found = read(fetched(elsewhere), exchange="qconsume")
@@ -176,15 +176,15 @@ def test_headers_of_one_name_all_survive_a_copy() -> None:
     assert first.headers["b"] == "1"
     assert first.properties["correlation_id"] == "2"
     assert first.content_type == "text/html"
-    copy = read(fetched(records.copied(first, first.headers, "elsewhere")))
+    copy = read(fetched(records.create_copy(first, first.headers, "elsewhere")))
     assert copy.headers["a"] == ["1", b"\xff", None]
 
 
 def test_properties_of_amqp_that_kafka_does_not_know_survive_copies() -> None:
     told = {"priority": 7, "user_id": "shop", "expiration": "60000", "app_id": "a"}
     message = Outgoing(routing_key="t", body=b"", exchange="", properties=told)
-    first = read(fetched(records.outgoing(message, "t")))
-    for found in first, read(fetched(records.copied(first, {}, "elsewhere"))):
+    first = read(fetched(records.create_record(message, "t")))
+    for found in first, read(fetched(records.create_copy(first, {}, "elsewhere"))):
         assert found.priority == 7
         kept = {k: v for k, v in found.properties.items() if k in told}
         assert kept == {"user_id": "shop", "expiration": "60000", "app_id": "a"}
@@ -194,7 +194,7 @@ def test_a_property_that_is_not_utf8_survives_copies() -> None:
     headers = [("correlation-id", b"\xff"), ("x-qconsume-amqp-priority", b"much")]
     first = read(Fetched(topic="t", partition=0, offset=0, value=b"", headers=headers))
     assert first.priority is None
-    copy = records.copied(first, {}, "elsewhere")
+    copy = records.create_copy(first, {}, "elsewhere")
     assert ("correlation-id", b"\xff") in copy.headers
 
 
@@ -246,22 +246,22 @@ def test_a_value_that_kombu_chokes_on_stays_a_text(mark: str) -> None:
 )
 def test_when_a_record_is_due(value: bytes | None, seconds: float) -> None:
     found = Fetched(topic="t", headers=[("a", b"1"), (records.DUE, value)])
-    assert records.due(found) == seconds
+    assert records.read_due_time(found) == seconds
 
 
 def test_a_record_without_that_is_due_at_once() -> None:
-    assert records.due(Fetched(topic="t", headers=[("a", b"1")])) == 0.0
-    assert records.due(Fetched(topic="t")) == 0.0
+    assert records.read_due_time(Fetched(topic="t", headers=[("a", b"1")])) == 0.0
+    assert records.read_due_time(Fetched(topic="t")) == 0.0
 
 
 def test_a_copy_keeps_all_but_its_headers_and_its_time() -> None:
     first = read(fetched(sent({"n": 1}, key="k", headers={"a": 1}, id="m")))
 
-    copy = records.copied(first, {"x-qconsume-attempt": 2}, "elsewhere", due=12.5)
+    copy = records.create_copy(first, {"x-qconsume-attempt": 2}, "elsewhere", due=12.5)
     again = read(fetched(copy))
 
     assert copy.timestamp == 0
-    assert records.due(fetched(copy)) == 12.5
+    assert records.read_due_time(fetched(copy)) == 12.5
     assert (again.id, again.key, again.raw) == ("m", "k", first.raw)
     assert again.timestamp == first.timestamp
     assert (again.attempt, again.content_type) == (2, first.content_type)
@@ -269,7 +269,7 @@ def test_a_copy_keeps_all_but_its_headers_and_its_time() -> None:
 
 
 def test_what_is_known_better_than_by_headers() -> None:
-    copy = records.copied(read(fetched(sent())), {"x-qconsume-attempt": 2}, "t")
+    copy = records.create_copy(read(fetched(sent())), {"x-qconsume-attempt": 2}, "t")
     found = read(fetched(copy), attempt=4, deaths=1)
     assert (found.attempt, found.deaths) == (4, 1)
 
@@ -277,14 +277,14 @@ def test_what_is_known_better_than_by_headers() -> None:
 def test_a_key_that_is_no_text_comes_back_as_the_same_bytes() -> None:
     found = read(Fetched(topic="t", partition=0, offset=0, key=b"\xff\x00", value=b""))
     assert found.key == "\\xff\x00"  # Any broker can carry it.
-    assert records.copied(found, {}, "elsewhere").key == b"\xff\x00"
+    assert records.create_copy(found, {}, "elsewhere").key == b"\xff\x00"
 
 
 def test_a_dead_letter_has_a_key_of_its_own_and_keeps_the_message_s() -> None:
     first = read(fetched(sent(key="k", id="m")))
 
-    key = records.dead_key(first)
-    copy = records.copied(first, {}, "dead", key=key)
+    key = records.create_dead_letter_key(first)
+    copy = records.create_copy(first, {}, "dead", key=key)
 
     assert key == b"m@order.created/3/7"
     assert copy.key == key
@@ -294,10 +294,12 @@ def test_a_dead_letter_has_a_key_of_its_own_and_keeps_the_message_s() -> None:
 @pytest.mark.parametrize("key", [b"\xff\x00", b"", "ü".encode(), None])
 def test_a_dead_letter_keeps_any_key_or_that_there_was_none(key: bytes | None) -> None:
     first = read(Fetched(topic="t", partition=0, offset=0, key=key, value=b""))
-    dead = records.copied(first, {}, "dead", key=records.dead_key(first))
+    dead = records.create_copy(
+        first, {}, "dead", key=records.create_dead_letter_key(first)
+    )
     letter = read(fetched(dead))
     assert letter.key == first.key
-    assert records.copied(letter, letter.headers, "t").key == key
+    assert records.create_copy(letter, letter.headers, "t").key == key
 
 
 def test_a_key_in_json_is_a_key_that_can_be_sent() -> None:
@@ -306,14 +308,14 @@ def test_a_key_in_json_is_a_key_that_can_be_sent() -> None:
         (records.AS_JSON, b'["x-qconsume-key"]'),
     ]
     found = read(Fetched(topic="t", partition=0, offset=0, headers=headers))
-    assert records.copied(found, {}, "elsewhere").key == b'"\\ud800"'
+    assert records.create_copy(found, {}, "elsewhere").key == b'"\\ud800"'
 
 
 def test_a_copy_goes_without_a_header_too_deep_to_be_written() -> None:
     deep: t.Any = "x"
     for _ in range(100_000):
         deep = [deep]
-    copy = records.copied(read(fetched(sent())), {"deep": deep, "y": 1}, "t")
+    copy = records.create_copy(read(fetched(sent())), {"deep": deep, "y": 1}, "t")
     again = read(fetched(copy))
     assert "deep" not in again.headers
     assert again.headers["y"] == 1
@@ -333,7 +335,7 @@ def test_properties_of_amqp_have_headers() -> None:
     assert first.properties["correlation_id"] == "c"
     assert first.properties["reply_to"] == "r"
     assert first.headers == {"type": "mine"}
-    written = dict(records.copied(first, first.headers, "t").headers)
+    written = dict(records.create_copy(first, first.headers, "t").headers)
     assert written == {"correlation-id": b"c", "reply-to": b"r", "type": b"mine"}
 
 
@@ -350,7 +352,7 @@ def test_a_tombstone_has_no_value() -> None:
     assert record.value is None
     assert found.tombstone
     assert found.raw == b""
-    assert records.copied(found, {}, "t").value is None
+    assert records.create_copy(found, {}, "t").value is None
 
 
 def test_a_tombstone_without_a_key_means_nothing() -> None:

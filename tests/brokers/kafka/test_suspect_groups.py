@@ -13,7 +13,7 @@ from flask_qconsume.broker.link import Delivery
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
 from flask_qconsume.brokers.kafka.broker import Kafka as KafkaBroker
-from flask_qconsume.brokers.kafka.client.admin import Place
+from flask_qconsume.brokers.kafka.client.partition import PartitionId
 from flask_qconsume.brokers.kafka.link import KafkaLink
 from flask_qconsume.brokers.kafka.suspect_groups import SuspectGroups
 
@@ -29,8 +29,8 @@ from .shop import shop
 TOPIC = "_qconsume.billing.suspects"
 
 
-class Ear:
-    """As much of a link as is woken."""
+class FakeLink:
+    """A link, as far as it is woken."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -46,19 +46,19 @@ class Bench:
     def __init__(self) -> None:
         self.now = 1_000.0
         self.took = 0.01
-        self.asked: list[set[Place]] = []
-        self.filled: set[Place] = set()
+        self.asked: list[set[PartitionId]] = []
+        self.filled: set[PartitionId] = set()
         self.error: Exception | None = None
         self.meanwhile: t.Callable[[], object] = lambda: None
         self.sizes: dict[str, int] = {}
-        self.lanes = SuspectGroups(
+        self.groups = SuspectGroups(
             lambda topic: self.sizes.get(topic, 1), self._ask, self.time
         )
 
     def time(self) -> float:
         return self.now
 
-    def _ask(self, places: Collection[Place], timeout: float) -> set[Place]:
+    def _ask(self, places: Collection[PartitionId], timeout: float) -> set[PartitionId]:
         self.asked.append(set(places))
         self.now += self.took
         self.meanwhile()
@@ -66,20 +66,20 @@ class Bench:
             raise self.error
         return self.filled & set(places)
 
-    def add(self, queue: str = "billing") -> Ear:
-        ear = Ear()
-        self.lanes.add(queue, ear)
+    def add(self, queue: str = "billing") -> FakeLink:
+        link = FakeLink()
+        self.groups.add(queue, link)
         self.settle()
-        return ear
+        return link
 
     def beat(self, after: float = 0.0) -> None:
         self.now += after
-        self.lanes.refresh()
+        self.groups.look_if_due()
         self.settle()
 
     def settle(self) -> None:
         """Let the look in the background come to its end."""
-        wait_for(lambda: not self.lanes._looking, 10)
+        wait_for(lambda: not self.groups._is_looking, 10)
 
 
 @pytest.fixture
@@ -90,8 +90,8 @@ def bench() -> Bench:
 def test_a_lane_in_which_something_lies_is_woken_at_once(bench: Bench) -> None:
     bench.filled = {(TOPIC, 0)}
     full, empty = bench.add(), bench.add("mail")
-    assert full.woken == 1 and bench.lanes.in_use("billing")
-    assert empty.woken == 0 and not bench.lanes.in_use("mail")
+    assert full.woken == 1 and bench.groups.is_in_use("billing")
+    assert empty.woken == 0 and not bench.groups.is_in_use("mail")
     assert bench.asked == [{(TOPIC, 0)}, {("_qconsume.mail.suspects", 0)}]
 
 
@@ -105,10 +105,10 @@ def test_one_question_is_for_all_lanes_and_for_all_partitions(bench: Bench) -> N
 
 
 def test_what_comes_later_is_noticed_and_looked_for_no_more(bench: Bench) -> None:
-    ear = bench.add()
+    link = bench.add()
     bench.filled = {(TOPIC, 0)}
     bench.beat(9.0)
-    assert ear.woken == 1
+    assert link.woken == 1
     bench.beat(60.0)
     assert len(bench.asked) == 2
 
@@ -130,37 +130,37 @@ def test_it_is_looked_the_less_the_longer_that_takes(bench: Bench) -> None:
 
 
 def test_a_lane_that_comes_during_a_look_is_looked_at_after_it(bench: Bench) -> None:
-    ear = Ear()
+    link = FakeLink()
 
     def come() -> None:
         bench.meanwhile = lambda: None
-        bench.lanes.add("mail", ear)
+        bench.groups.add("mail", link)
 
     bench.meanwhile = come
     bench.filled = {("_qconsume.mail.suspects", 0)}
     bench.add()
-    assert ear.woken == 1
+    assert link.woken == 1
 
 
 def test_a_broker_that_does_not_answer_is_asked_again(bench: Bench) -> None:
     bench.error = BrokerUnavailable("hangs")
     bench.filled = {(TOPIC, 0)}
-    ear = bench.add()
+    link = bench.add()
     bench.beat(1.0)
-    assert (ear.woken, len(bench.asked)) == (0, 1)
+    assert (link.woken, len(bench.asked)) == (0, 1)
     bench.error = None
     bench.beat(9.0)
-    assert ear.woken == 1
+    assert link.woken == 1
 
 
 def test_who_put_a_suspect_there_says_so(bench: Bench) -> None:
-    ears = bench.add(), bench.add(), bench.add("mail")
-    bench.lanes.tell("billing")
-    assert [ear.woken for ear in ears] == [1, 1, 0]
+    links = bench.add(), bench.add(), bench.add("mail")
+    bench.groups.set_in_use("billing")
+    assert [link.woken for link in links] == [1, 1, 0]
     asked = len(bench.asked)
     # It joins without asking: it is known, and stays so.
     bench.add()
-    assert bench.lanes.in_use("billing") and len(bench.asked) == asked
+    assert bench.groups.is_in_use("billing") and len(bench.asked) == asked
     bench.beat(60.0)
     assert bench.asked[asked:] == [{("_qconsume.mail.suspects", 0)}]
 
@@ -198,7 +198,7 @@ def test_a_suspect_of_another_process_is_found_at_the_next_look(
         wait_until_looked(it)
         suspect(other, b"there")
         # Nobody has looked for so long.
-        lanes_of(it)._looked = float("-inf")
+        groups_of(it)._last_look = float("-inf")
         lane.beat()
         assert raw(read(lane, 1)) == [b"there"]
 
@@ -255,18 +255,18 @@ def lane_of(it: Shop) -> KafkaLink:
     return t.cast(KafkaLink, it.link(Lane.SUSPECTS))
 
 
-def lanes_of(it: Shop) -> SuspectGroups:
-    return t.cast(KafkaBroker, it.broker)._lanes
+def groups_of(it: Shop) -> SuspectGroups:
+    return t.cast(KafkaBroker, it.broker)._suspect_groups
 
 
 def wait_until_looked(it: Shop) -> None:
-    lanes = lanes_of(it)
-    wait_for(lambda: not lanes._looking and lanes._looked > 0, 20)
+    groups = groups_of(it)
+    wait_for(lambda: not groups._is_looking and groups._last_look > 0, 20)
 
 
 def joined(lane: KafkaLink) -> bool:
     """Whether it is in its group, or on the way there."""
-    return lane._consumer.started
+    return lane._consumer.is_started
 
 
 def suspect(it: Shop, body: bytes) -> None:

@@ -1,12 +1,15 @@
-"""Topics and groups of a Kafka: looked up, created, measured. Waits cooperatively."""
+"""Topics, offsets and groups of a Kafka, looked up and changed; waits cooperatively."""
 
 from __future__ import annotations
 
 import time
 import typing as t
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 
+from confluent_kafka import OFFSET_BEGINNING
+from confluent_kafka import OFFSET_END
 from confluent_kafka import Consumer
 from confluent_kafka import KafkaError
 from confluent_kafka import KafkaException
@@ -23,33 +26,40 @@ from .calls import destroy_within
 from .calls import keep_undestroyed
 from .errors import is_refusal
 from .errors import translate_error
+from .partition import PartitionId
 
-#: A partition of a topic.
-Place = tuple[str, int]
-
-_GRACE = 2.0
-#: Seconds of a look at the topics, after which it is asked whether we are refused.
-_LOOK = 1.0
+#: Seconds that a close waits for the client's threads.
+_CLOSE_TIMEOUT_SECONDS = 2.0
+#: Seconds of one attempt, after which the client is asked why there is no answer.
+_ATTEMPT_TIMEOUT_SECONDS = 1.0
+#: Seconds that one partition may take to be asked for alone.
+_ONE_PARTITION_TIMEOUT_SECONDS = 0.5
 #: Seconds in which all brokers have heard of a new topic, and between two attempts.
-_SETTLED = 3.0
-_PAUSE = 0.05
+_PROPAGATION_SECONDS = 3.0
+_RETRY_SECONDS = 0.05
 
+#: A commit from outside fails with these while the group has members.
+_OCCUPIED = (
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.NON_EMPTY_GROUP,
+)
 
-#: The client has no types for these.
+# The client has no types for these.
 _untyped: t.Any = _admin
-_NewTopic = _untyped.NewTopic
 _OffsetSpec = _untyped.OffsetSpec
 
 
 class Committed(t.NamedTuple):
-    """What a group has committed for a partition."""
+    """The offset and the metadata that a group has committed for a partition."""
 
     offset: int
     metadata: str
 
 
 class NewTopic(t.NamedTuple):
-    """A topic that is to be created."""
+    """A topic to be created."""
 
     name: str
     partitions: int
@@ -58,47 +68,34 @@ class NewTopic(t.NamedTuple):
 
 
 class KafkaAdmin:
-    """Opens nothing before it is used; a forked child has a client of its own."""
+    """Opens nothing before it is used. A forked child has a client of its own."""
 
     def __init__(self, config: Mapping[str, t.Any]) -> None:
         self._config = config
-        self._complaints = ClientErrors()
-        settings = {**config, "error_cb": self._complaints}
+        self._client_errors = ClientErrors()
+        settings = {**config, "error_cb": self._client_errors}
         self._client = PerProcess(
             lambda: create_client(AdminClient, settings), leave=keep_undestroyed
         )
 
     def topics(self, timeout: float) -> dict[str, int]:
-        """All topics that we may see, and how many partitions each has."""
+        """Return the number of partitions of each topic that we may see."""
         client = self._client.get()
-        found = call_in_thread(lambda: self._listed(client, timeout), timeout)
+        found = call_in_thread(lambda: self._list_topics(client, timeout), timeout)
         return {
             name: len(topic.partitions)
             for name, topic in found.topics.items()
             if topic.error is None
         }
 
-    def _listed(self, client: AdminClient, timeout: float) -> t.Any:
-        """In a native thread: look again and again, and at what the client says."""
-        deadline = time.monotonic() + timeout
-        while True:
-            left = deadline - time.monotonic()
-            try:
-                return client.list_topics(timeout=min(max(left, 0.01), _LOOK))
-            except KafkaException as error:
-                client.poll(0)
-                self._complaints.check()
-                if left <= _LOOK:
-                    raise self._complaints.explained(error) from None
-
     def create(self, topics: Iterable[NewTopic], timeout: float) -> None:
-        """Create topics; one that is there by now is fine.
+        """Create topics, unless they exist.
 
         :raises BrokerRefused: if we may not.
-        :raises TopologyMismatch: if the broker does not take it like that.
+        :raises TopologyMismatch: if the broker does not take their settings.
         """
         wanted = [
-            _NewTopic(
+            _untyped.NewTopic(
                 topic.name,
                 num_partitions=topic.partitions,
                 replication_factor=topic.replication_factor,
@@ -115,81 +112,68 @@ class KafkaAdmin:
             if isinstance(answer, KafkaException):
                 _check_created(name, answer)
 
-    def ends(self, places: Iterable[Place], timeout: float) -> dict[Place, int]:
-        """The offset behind the last record of each partition."""
-        return self._offsets(places, _OffsetSpec.latest(), timeout)
+    def ends(
+        self, partitions: Iterable[PartitionId], timeout: float
+    ) -> dict[PartitionId, int]:
+        """Return the offset behind the last record of each partition."""
+        return self._offsets(partitions, _OffsetSpec.latest(), timeout)
 
-    def beginnings(self, places: Iterable[Place], timeout: float) -> dict[Place, int]:
-        """The offset of the first record that is kept of each partition."""
-        return self._offsets(places, _OffsetSpec.earliest(), timeout)
+    def beginnings(
+        self, partitions: Iterable[PartitionId], timeout: float
+    ) -> dict[PartitionId, int]:
+        """Return the offset of the first record that each partition still has."""
+        return self._offsets(partitions, _OffsetSpec.earliest(), timeout)
 
     def committed(
-        self, group: str, places: Iterable[Place], timeout: float
-    ) -> dict[Place, Committed]:
-        """What a group has committed for partitions, as far as it has.
+        self, group: str, partitions: Iterable[PartitionId], timeout: float
+    ) -> dict[PartitionId, Committed]:
+        """Return what a group has committed; partitions without a commit are left out.
 
-        A consumer asks, which joins no group: the client for administration crashes the
-        process when the group's coordinator has moved, or is not there yet.
+        A consumer asks, which joins no group: an admin client can crash the process
+        when the group's coordinator has moved, or does not exist yet.
         https://github.com/confluentinc/librdkafka/issues/5040
         """
-        wanted = [TopicPartition(*place) for place in places]
+        wanted = [TopicPartition(*each) for each in partitions]
         if not wanted:
             return {}
 
         def ask() -> list[TopicPartition]:
             consumer = create_client(Consumer, {**self._config, "group.id": group})
             try:
-                return _committed(consumer, wanted, timeout)
+                return _ask_committed(consumer, wanted, timeout)
             finally:
                 consumer.close()
 
         return {
-            (found.topic, found.partition): Committed(
-                found.offset, found.metadata or ""
-            )
-            for found in call_in_thread(ask, timeout)
-            if found.offset >= 0
+            (each.topic, each.partition): Committed(each.offset, each.metadata or "")
+            for each in call_in_thread(ask, timeout)
+            if each.offset >= 0
         }
 
-    def commit(self, group: str, offsets: Mapping[Place, int], timeout: float) -> bool:
-        """Commit offsets for a group, unless it has members; whether it had none."""
+    def commit(
+        self, group: str, offsets: Mapping[PartitionId, int], timeout: float
+    ) -> bool:
+        """Commit offsets for a group without members; return false if it has any."""
         if not offsets:
             return True
-        wanted = [TopicPartition(*place, offset) for place, offset in offsets.items()]
-        deadline = time.monotonic() + min(timeout, _SETTLED)
+        wanted = [TopicPartition(*each, offset) for each, offset in offsets.items()]
+        deadline = time.monotonic() + min(timeout, _PROPAGATION_SECONDS)
         while True:
-            errors = self._altered(group, wanted, timeout)
+            errors = self._try_commit(group, wanted, timeout)
             if any(error.code() in _OCCUPIED for error in errors.values()):
                 return False
             for error in errors.values():
                 if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise translate_error(error)
-            # The group's coordinator may not have heard of a new topic yet; one that is
-            # deleted meanwhile has no offset to be committed.
+            # The group's coordinator may not know of a new topic yet. A topic that is
+            # deleted meanwhile needs no offset.
             if not errors or time.monotonic() > deadline:
                 return True
-            wanted = [TopicPartition(*place, offsets[place]) for place in errors]
-            time.sleep(_PAUSE)
-
-    def _altered(
-        self, group: str, places: list[TopicPartition], timeout: float
-    ) -> dict[Place, KafkaError]:
-        """Commit offsets for a group; what failed."""
-        from confluent_kafka import ConsumerGroupTopicPartitions
-
-        wanted = [ConsumerGroupTopicPartitions(group, places)]
-        alter = self._client.get().alter_consumer_group_offsets
-        found = call_for_results(
-            lambda: alter(wanted, request_timeout=timeout), timeout
-        )
-        (answer,) = found.values()
-        if isinstance(answer, KafkaException):
-            raise translate_error(answer) from answer
-        each = answer.topic_partitions
-        return {(p.topic, p.partition): p.error for p in each if p.error}
+            wanted = [TopicPartition(*each, offsets[each]) for each in errors]
+            time.sleep(_RETRY_SECONDS)
 
     def delete(self, group: str, topics: Iterable[str], timeout: float) -> None:
-        """Delete topics, and a group, as far as they are there."""
+        """Delete topics, and a group, unless they are gone already."""
         client = self._client.get()
         limit = {"request_timeout": timeout}
         names = list(topics)
@@ -200,15 +184,46 @@ class KafkaAdmin:
         )
 
     def close(self) -> None:
-        """Close what is open. Using it again opens it anew."""
+        """Close the client. The next use opens another."""
         clients = [self._client.take()]
         if clients != [None]:
-            destroy_within(_GRACE, clients.clear)
+            destroy_within(_CLOSE_TIMEOUT_SECONDS, clients.clear)
+
+    def _list_topics(self, client: AdminClient, timeout: float) -> t.Any:
+        """In a native thread: ask until the broker answers, or refuses the client."""
+        deadline = time.monotonic() + timeout
+        while True:
+            left = deadline - time.monotonic()
+            limit = min(max(left, 0.01), _ATTEMPT_TIMEOUT_SECONDS)
+            try:
+                return client.list_topics(timeout=limit)
+            except KafkaException as error:
+                client.poll(0)
+                self._client_errors.check()
+                if left <= _ATTEMPT_TIMEOUT_SECONDS:
+                    raise self._client_errors.explain(error) from None
+
+    def _try_commit(
+        self, group: str, partitions: list[TopicPartition], timeout: float
+    ) -> dict[PartitionId, KafkaError]:
+        """Commit offsets once, and return the errors."""
+        from confluent_kafka import ConsumerGroupTopicPartitions
+
+        wanted = [ConsumerGroupTopicPartitions(group, partitions)]
+        alter = self._client.get().alter_consumer_group_offsets
+        found = call_for_results(
+            lambda: alter(wanted, request_timeout=timeout), timeout
+        )
+        (answer,) = found.values()
+        if isinstance(answer, KafkaException):
+            raise translate_error(answer) from answer
+        each = answer.topic_partitions
+        return {(p.topic, p.partition): p.error for p in each if p.error}
 
     def _offsets(
-        self, places: Iterable[Place], spec: t.Any, timeout: float
-    ) -> dict[Place, int]:
-        wanted = {TopicPartition(*place): spec for place in places}
+        self, partitions: Iterable[PartitionId], spec: t.Any, timeout: float
+    ) -> dict[PartitionId, int]:
+        wanted = {TopicPartition(*each): spec for each in partitions}
         if not wanted:
             return {}
         client = self._client.get()
@@ -216,14 +231,51 @@ class KafkaAdmin:
             lambda: client.list_offsets(wanted, request_timeout=timeout), timeout
         )
         return {
-            (place.topic, place.partition): answer.offset
-            for place, answer in found.items()
-            # A partition may be gone, or without a leader just now.
+            (each.topic, each.partition): answer.offset
+            for each, answer in found.items()
+            # A partition may be deleted, or without a leader just now.
             if not isinstance(answer, KafkaException)
         }
 
 
-def _committed(
+class FilledPartitions:
+    """Finds partitions that hold records. Opens nothing before it is used.
+
+    It asks again and again, also during an outage, and an admin client can crash the
+    process then; so a consumer asks, which joins no group.
+    https://github.com/confluentinc/librdkafka/issues/3663
+
+    :param config: librdkafka's settings, for a consumer.
+    """
+
+    def __init__(self, config: Mapping[str, t.Any]) -> None:
+        self._client = PerProcess(
+            lambda: create_client(Consumer, config), leave=keep_undestroyed
+        )
+
+    def find(
+        self, partitions: Collection[PartitionId], timeout: float
+    ) -> set[PartitionId]:
+        """Return the partitions that hold any record. One call at a time.
+
+        :param timeout: Seconds for one question. There may be two for all partitions,
+            and one more for each of them if some cannot answer.
+        :raises BrokerError: if the broker does not answer.
+        """
+        if not partitions:
+            return set()
+        client = self._client.get()
+        limit = 2 * timeout + len(partitions) * _ONE_PARTITION_TIMEOUT_SECONDS
+        return call_in_thread(lambda: _find_filled(client, partitions, timeout), limit)
+
+    def close(self) -> None:
+        """Close the client. The next use opens another."""
+        clients = [self._client.take()]
+        if clients != [None]:
+            destroy_within(_CLOSE_TIMEOUT_SECONDS, clients.clear)
+
+
+def _ask_committed(
     consumer: Consumer, wanted: list[TopicPartition], timeout: float
 ) -> list[TopicPartition]:
     """In a native thread: ask until there is an answer, or the group is refused."""
@@ -231,14 +283,16 @@ def _committed(
     while True:
         left = max(deadline - time.monotonic(), 0.01)
         try:
-            found = consumer.committed(wanted, timeout=min(left, _LOOK))
+            found = consumer.committed(
+                wanted, timeout=min(left, _ATTEMPT_TIMEOUT_SECONDS)
+            )
         except KafkaException:
-            # The client goes on asking, and tells why that is in vain as a record.
-            told = consumer.poll(0)
-            error = None if told is None else told.error()
+            # The client itself would ask for ever; its next record tells of a refusal.
+            record = consumer.poll(0)
+            error = None if record is None else record.error()
             if error is not None and is_refusal(error):
                 raise KafkaException(error) from None
-            if left <= _LOOK:
+            if left <= _ATTEMPT_TIMEOUT_SECONDS:
                 raise
             continue
         for failed in (each.error for each in found if each.error):
@@ -246,17 +300,47 @@ def _committed(
         return found
 
 
+def _find_filled(
+    client: Consumer, partitions: Collection[PartitionId], timeout: float
+) -> set[PartitionId]:
+    """In a native thread: ask for all partitions, or for each if that fails."""
+    client.poll(0)  # Take the client's errors, which would pile up.
+    try:
+        first = _ask_offsets(client, partitions, OFFSET_BEGINNING, timeout)
+        ends = _ask_offsets(client, partitions, OFFSET_END, timeout)
+        return {each for each in partitions if first.get(each, 0) < ends.get(each, 0)}
+    except KafkaException as error:
+        failed = error.with_traceback(None)
+    # One partition without a leader fails the question for all of them. (This is not
+    # within the 'except': the client would keep the handled exception for ever.)
+    found = {each: _is_filled(client, each) for each in partitions}
+    if all(answer is None for answer in found.values()):
+        raise failed
+    return {each for each, answer in found.items() if answer}
+
+
+def _ask_offsets(
+    client: Consumer, partitions: Collection[PartitionId], which: int, timeout: float
+) -> dict[PartitionId, int]:
+    """Return where partitions begin or end; those that do not exist are left out."""
+    wanted = [TopicPartition(*each, which) for each in partitions]
+    found = client.offsets_for_times(wanted, timeout=timeout)
+    return {(e.topic, e.partition): e.offset for e in found if e.error is None}
+
+
+def _is_filled(client: Consumer, partition: PartitionId) -> bool | None:
+    """Return whether one partition holds a record; ``None`` without an answer."""
+    try:
+        found = client.get_watermark_offsets(
+            TopicPartition(*partition), timeout=_ONE_PARTITION_TIMEOUT_SECONDS
+        )
+    except KafkaException:
+        return None
+    return None if found is None else found[0] < found[1]
+
+
 def _check_created(name: str, error: KafkaException) -> None:
     if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
         return
     found = translate_error(error)
     raise type(found)(f"The topic '{name}' was not created. {found}") from error
-
-
-#: What commits of a client without membership fail by while a group has members.
-_OCCUPIED = (
-    KafkaError.UNKNOWN_MEMBER_ID,
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.REBALANCE_IN_PROGRESS,
-    KafkaError.NON_EMPTY_GROUP,
-)

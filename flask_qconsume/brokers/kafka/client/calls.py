@@ -24,13 +24,14 @@ from .errors import translate_error
 K = t.TypeVar("K")
 T = t.TypeVar("T")
 
-#: Seconds beyond a call's own time limit after which it is taken to hang.
-_PATIENCE = 2.0
-#: Seconds in which a new client has looked up the addresses that it needs first.
-FIRST_CONNECTIONS = 0.5
+#: Seconds beyond a call's own time limit after which it counts as hung.
+_HANG_SECONDS = 2.0
 
-#: Settings that name a file.
-_FILES = (
+#: Seconds in which a new client looks up the addresses that it needs first.
+FIRST_LOOKUPS_SECONDS = 0.5
+
+#: Settings that name a file, or a folder of certificates.
+_FILE_SETTINGS = (
     "ssl.ca.location",
     "ssl.certificate.location",
     "ssl.crl.location",
@@ -39,19 +40,21 @@ _FILES = (
 )
 
 #: Parts of the names of settings whose values are never shown.
-_SECRET = ("password", "secret", "token", "oauth", "key.pem", "jaas")
+_SECRET_PARTS = ("password", "secret", "token", "oauth", "key.pem", "jaas")
 
 
 def call_in_thread(call: Callable[[], T], timeout: float) -> T:
-    """Call something in a native thread, and wait for it cooperatively.
+    """Make a blocking call in a native thread, and wait for it cooperatively.
 
-    :param timeout: Seconds that the call itself takes at the most.
-    :raises BrokerUnavailable: if it hangs; then it is left alone.
+    :param timeout: Seconds that the call itself may take.
+    :raises BrokerUnavailable: if it hangs; the thread is left alone then.
     """
     found: list[T] = []
     thread = NativeThread(lambda: found.append(call()), "kafka-call").start()
-    if not thread.join(timeout + _PATIENCE):
-        raise BrokerUnavailable(f"Kafka's client has hung for {timeout + _PATIENCE} s.")
+    if not thread.join(timeout + _HANG_SECONDS):
+        raise BrokerUnavailable(
+            f"Kafka's client has hung for {timeout + _HANG_SECONDS} s."
+        )
     if isinstance(thread.error, KafkaException):
         raise translate_error(thread.error) from thread.error
     if thread.error is not None:
@@ -62,52 +65,55 @@ def call_in_thread(call: Callable[[], T], timeout: float) -> T:
 def call_for_results(
     ask: Callable[[], Mapping[K, Future[t.Any]]], timeout: float
 ) -> dict[K, t.Any]:
-    """What each future came to that is asked for; errors of Kafka's are values.
+    """Return the results of the futures that ``ask`` creates; Kafka's errors are
+    values.
 
-    No greenlet may touch a future, not even to see whether it is done: its lock is
-    gevent's, in a process that it patched, and is held at times by the thread of the
-    client's that fulfils it. The hub does not know of that one, and where nothing else
-    is left for it to do it ends with a ``LoopExit``.
+    No greenlet may touch a future, not even to see whether it is done. In a patched
+    process its lock is gevent's, and a thread of the client that fulfils it may hold
+    that lock. The hub does not know of that thread, and ends with a ``LoopExit`` if it
+    has nothing else to do.
 
     :param ask: Called in a native thread.
-    :param timeout: Seconds for all of them.
-    :raises BrokerUnavailable: if one is not there in time.
+    :param timeout: Seconds for all futures together.
+    :raises BrokerUnavailable: if a result is not there in time.
     """
-    return call_in_thread(lambda: _awaited(ask(), timeout), timeout)
+    return call_in_thread(lambda: _await_results(ask(), timeout), timeout)
 
 
 def create_client(
     kind: Callable[[dict[str, t.Any]], T], config: Mapping[str, t.Any]
 ) -> T:
-    """A client with these settings.
+    """Create a client with these settings.
 
-    Its own threads look up addresses by glibc's ``getaddrinfo``, which locks something
-    meanwhile (in ``check_pf.c``). A child that is forked at that moment finds it locked
-    for ever, and can connect to nothing.
+    Forks wait while the client's own threads look up addresses: glibc's
+    ``getaddrinfo`` holds a lock meanwhile (in ``check_pf.c``), which a forked child
+    would find locked for ever.
 
     :raises ConfigurationError: for settings that librdkafka does not take.
     """
     _check_files(config)
-    delay_forks(FIRST_CONNECTIONS)
+    delay_forks(FIRST_LOOKUPS_SECONDS)
     try:
         return kind(dict(config))
     except (KafkaException, ValueError, TypeError, SystemError) as error:
         raise ConfigurationError(
-            f"Kafka's client does not take its settings: {_without(config, error)}."
+            f"Kafka's client refuses its settings: {_hide_secrets(config, error)}."
             " See the transport options 'kafka_…_config'."
         ) from None
 
 
 def _check_files(config: Mapping[str, t.Any]) -> None:
-    """The client tells that a file cannot be read, but not which."""
+    """Check files that settings name: the client does not tell which one it cannot
+    read.
+    """
     for name, path in config.items():
-        if name not in _FILES or path == "probe":
+        if name not in _FILE_SETTINGS or path == "probe":
             continue
         try:
             with open(path, "rb"):
                 pass
         except IsADirectoryError:
-            pass  # Of certificates.
+            pass  # A folder of certificates.
         except OSError as error:
             raise ConfigurationError(
                 f"'{name}' in the options of Kafka names a file that cannot be read:"
@@ -116,26 +122,29 @@ def _check_files(config: Mapping[str, t.Any]) -> None:
 
 
 class ClientErrors:
-    """What a client says on its own: why it cannot connect, say. Any thread's."""
+    """Keeps the errors that a client reports on its own, such as a failed login.
+
+    Any thread may use it.
+    """
 
     def __init__(self) -> None:
         self.last: KafkaError | None = None
         self._refusal: KafkaError | None = None
 
     def __call__(self, error: KafkaError) -> None:
-        """Called by the client, whenever it is polled."""
+        """Keep an error; the client calls this when it is polled."""
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
             self.last = error
         if is_refusal(error):
             self._refusal = error
 
-    def explained(self, error: KafkaException) -> KafkaException:
-        """An error of the client's, or why it cannot connect, where it said that."""
+    def explain(self, error: KafkaException) -> KafkaException:
+        """Return the last error that the client reported, or else the given one."""
         last, self.last = self.last, None
         return error if last is None else KafkaException(last)
 
     def check(self) -> None:
-        """Raise what the broker refused us for, if it did since the last look.
+        """Raise the last refusal that the client reported, once.
 
         :raises BrokerRefused: with what to do.
         """
@@ -145,34 +154,34 @@ class ClientErrors:
 
 
 def keep_undestroyed(client: object) -> None:
-    """Never destroy a client: it belongs to the process that we were forked from.
+    """Never destroy a client that belongs to the parent process of a fork.
 
-    Its threads are not here, and its destructor would wait for them for ever.
+    Its destructor would wait for ever for its threads, which a fork does not copy.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
 
 
 def destroy_within(timeout: float, drop: Callable[[], object]) -> bool:
-    """Let go of clients, whose destructors may block; whether it was done in time."""
+    """Drop clients, whose destructors may block; return whether it was done in time."""
     return NativeThread(drop, "kafka-close").start().join(timeout)
 
 
-def _awaited(asked: Mapping[K, Future[t.Any]], timeout: float) -> dict[K, t.Any]:
+def _await_results(asked: Mapping[K, Future[t.Any]], timeout: float) -> dict[K, t.Any]:
     deadline = time.monotonic() + timeout
-    for done in [_done(future) for future in asked.values()]:
+    for done in [_open_when_done(future) for future in asked.values()]:
         if not done.wait(max(deadline - time.monotonic(), 0)):
             raise BrokerUnavailable(f"Kafka did not answer within {timeout:g} s.")
-    return {key: _answer(future) for key, future in asked.items()}
+    return {key: _result(future) for key, future in asked.items()}
 
 
-def _done(future: Future[t.Any]) -> Latch:
-    """Opens with the answer."""
+def _open_when_done(future: Future[t.Any]) -> Latch:
+    """Return a latch that opens when the future has its result."""
     latch = Latch()
     future.add_done_callback(lambda _: latch.open())
     return latch
 
 
-def _answer(future: Future[t.Any]) -> t.Any:
+def _result(future: Future[t.Any]) -> t.Any:
     error = future.exception(0)
     if error is None:
         return future.result(0)
@@ -181,10 +190,10 @@ def _answer(future: Future[t.Any]) -> t.Any:
     raise error
 
 
-def _without(config: Mapping[str, t.Any], error: Exception) -> str:
-    """What an error says, without any password that is in it."""
-    said = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+def _hide_secrets(config: Mapping[str, t.Any], error: Exception) -> str:
+    """Return the text of an error without any password in it."""
+    text = error.args[0].str() if isinstance(error, KafkaException) else str(error)
     for name, value in config.items():
-        if any(part in name for part in _SECRET) and str(value):
-            said = said.replace(str(value), "***")
-    return t.cast(str, said)
+        if any(part in name for part in _SECRET_PARTS) and str(value):
+            text = text.replace(str(value), "***")
+    return t.cast(str, text)

@@ -18,25 +18,26 @@ from ....logs import get_logger
 from ....native_threads import NativeThread
 from ....native_threads import ThreadNotifier
 from ....text import escape
-from .consumer_thread import ANSWER
-from .consumer_thread import ConsumerTerms
 from .consumer_thread import ConsumerThread
+from .membership import ANSWER_TIMEOUT_SECONDS
 from .offsets import RecordNote
 from .ordering import create_queue
 from .partition import ReadyRecord
+from .shared_state import SharedState
+from .terms import ConsumerTerms
 
-logger = get_logger("flask_qconsume.transports.kafka")
+logger = get_logger("flask_qconsume.brokers.kafka")
 
 #: Seconds between two looks at what is committed.
-_POLL = 0.005
-#: Seconds without a sign of the native thread after which the client is given up.
-_SILENCE = 60.0
+_COMMIT_LOOK_SECONDS = 0.005
+#: Seconds without a sign of life of the native thread after which it is given up.
+_HANG_SECONDS = 60.0
 
 
 class KafkaConsumer:
-    """A member of a consumer group, for the thread that made it.
+    """A member of a consumer group, to be used by the thread that created it.
 
-    Before it has started it takes nothing, and costs next to nothing.
+    Before :meth:`start` it has no client and takes nothing.
 
     :param config: librdkafka's settings, the group's id among them.
     :param topics: Topics, and patterns that begin with ``^``.
@@ -45,52 +46,53 @@ class KafkaConsumer:
     def __init__(
         self, config: Mapping[str, Any], topics: Sequence[str], terms: ConsumerTerms
     ) -> None:
-        self._order = create_queue(terms.ordering)
-        #: Seconds for which others of the group may hold up a member that leaves.
-        self._patience = terms.grace
-        #: Once it is closed: what may be committed to be handed out, and was not.
+        self._queue = create_queue(terms.ordering)
+        #: Seconds for which other members may hold up one that leaves.
+        self._leave_timeout = terms.grace
+        #: After :meth:`close`: records that may have been committed as handed out, and
+        #: were not.
         self.unused: list[ReadyRecord] = []
         self._notifier = ThreadNotifier()
-        self._member = ConsumerThread(config, list(topics), terms, self._notifier)
-        self._thread = NativeThread(self._member.run, "kafka")
-        #: Whether it is in its group, or on the way there, or was.
-        self.started = False
+        self._shared = SharedState(self._notifier)
+        self._worker = ConsumerThread(config, list(topics), terms, self._shared)
+        self._thread = NativeThread(self._worker.run, "kafka")
+        self.is_started = False
 
     @property
-    def stale(self) -> int:
-        """How many settlements came after their partition had been taken away."""
-        return self._member.stale
+    def stale_count(self) -> int:
+        """Number of records that were settled after their partition was gone."""
+        return self._shared.stale_count
 
     @property
-    def ahead(self) -> int:
-        """How many records were fetched and may not be handed out yet."""
-        return self._member.buffered
+    def buffered_count(self) -> int:
+        """Number of records that were fetched and may not be handed out yet."""
+        return self._worker.buffered_count
 
     @property
-    def away(self) -> bool:
+    def is_away(self) -> bool:
         """Whether Kafka does not answer at the moment."""
-        return self._member.absence.lasts
+        return self._worker.outage.is_confirmed
 
-    @property
-    def misses(self) -> bool:
-        """Whether, since the last look, a topic that it reads was not there."""
-        found, self._member.misses = self._member.misses, False
+    def pop_misses_topic(self) -> bool:
+        """Return whether a topic was missing since the last call."""
+        found, self._shared.misses_topic = self._shared.misses_topic, False
         return found
 
-    def start(self, timeout: float = 2 * ANSWER) -> None:
+    def start(self, timeout: float = 2 * ANSWER_TIMEOUT_SECONDS) -> None:
         """Connect, and begin to join the group, unless it is closed by now.
 
         :raises BrokerError: if the broker does not answer, or refuses.
         """
-        if self._member.stopping:
+        shared = self._shared
+        if shared.is_stopping:
             return
-        self.started = True
-        self._member.beaten = time.monotonic()
+        self.is_started = True
+        shared.last_seen = time.monotonic()
         self._thread.start()
         deadline = time.monotonic() + timeout
         try:
-            while not (self._member.opened or self._member.stopping):
-                self._raise()
+            while not (shared.is_subscribed or shared.is_stopping):
+                self._raise_error()
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise BrokerUnavailable("Kafka's client does not begin.")
@@ -100,127 +102,132 @@ class KafkaConsumer:
             raise
 
     def take(self, room: int) -> list[ReadyRecord]:
-        """Up to ``room`` arrivals to be handled; none if there are none yet.
+        """Return up to ``room`` records to be handled; none if there are none yet.
 
-        :raises BrokerError: if it is of no use any more.
+        :raises BrokerError: if an error ended the consumer.
         """
-        self._raise()
-        member = self._member
-        if member.told:
-            self._say()
-        while member.gone:
-            self._order.drop(member.gone.popleft())
-        while member.arrived:
-            self._order.add(member.arrived.popleft())
-        return self._order.take(room, time.monotonic())
+        self._raise_error()
+        shared = self._shared
+        if shared.log_lines:
+            self._write_log()
+        while shared.gone:
+            self._queue.drop(shared.gone.popleft())
+        while shared.ready:
+            self._queue.add(shared.ready.popleft())
+        return self._queue.take(room, time.monotonic())
 
     def wait(self, timeout: float) -> None:
-        """Wait, cooperatively, until there may be something to take."""
-        due = self._order.next_due()
+        """Wait, cooperatively, until there may be records to take."""
+        due = self._queue.next_due()
         if due is not None:
             timeout = min(timeout, due - time.monotonic())
         if timeout > 0:
             self._notifier.wait(timeout)
 
     def exceed_prefetch(self, more: int) -> None:
-        """Have it hand out so many more than it was made for, at once."""
-        self._member.exceeded = more
+        """Hand out this many more unsettled records than the terms say."""
+        self._shared.extra_room = more
 
     def await_joined(self, timeout: float) -> None:
         """Wait until the group has told which partitions are ours."""
         deadline = time.monotonic() + timeout
-        while not self._member.joined and (left := deadline - time.monotonic()) > 0:
-            self._raise()
+        while not self._shared.has_joined and (left := deadline - time.monotonic()) > 0:
+            self._raise_error()
             self._notifier.wait(left)
 
     def wake(self) -> None:
-        """End a wait."""
+        """End a :meth:`wait`."""
         self._notifier.notify()
 
-    def find(self, topics: Mapping[str, int]) -> None:
-        """Have it look for topics that have come, and have so many partitions."""
-        self._member.search.ask(topics)
+    def refresh_topics(self, topics: Mapping[str, int]) -> None:
+        """Make the client look for topics with these numbers of partitions."""
+        self._worker.topic_refresh.request(topics)
 
-    def settle(self, arrivals: Sequence[ReadyRecord]) -> None:
-        """These are done with; that is committed soon."""
-        self._member.settled.append(arrivals)
-        if self._order.settled(arrivals):
+    def settle(self, records: Sequence[ReadyRecord]) -> None:
+        """Note that records are done; the next commit tells so."""
+        self._shared.settled.append(records)
+        if self._queue.settle(records):
             self._notifier.notify()
 
-    def await_committed(self, arrivals: Sequence[ReadyRecord], timeout: float) -> bool:
-        """Wait until it is committed that these are done with; whether it is."""
+    def await_committed(self, records: Sequence[ReadyRecord], timeout: float) -> bool:
+        """Wait until a commit tells that records are done; return whether it does."""
         deadline = time.monotonic() + timeout
-        while not all(each.slot.has_committed(each.offset) for each in arrivals):
+        while not all(each.partition.has_committed(each.offset) for each in records):
             if time.monotonic() > deadline or not self._thread.alive:
                 return False
-            time.sleep(_POLL)
+            time.sleep(_COMMIT_LOOK_SECONDS)
         return True
 
-    def postpone(self, arrival: ReadyRecord, attempt: int, delay: float) -> None:
-        """Hand it out again after so many seconds, and nothing behind it before.
+    def postpone(self, record: ReadyRecord, attempt: int, delay: float) -> None:
+        """Hand a record out again after a delay in seconds; its successors wait.
 
-        That it comes to its attempt number ``attempt`` then is committed, too.
+        The next commit tells the number of that attempt.
         """
-        again = arrival._replace(redelivered=False, attempt=attempt, deaths=0)
-        self._member.noted.append((arrival, RecordNote(attempt)))
-        if self._member.quiet:
-            self._member.released.append([arrival])
-        self._order.postpone(again, time.monotonic() + delay)
+        again = record._replace(redelivered=False, attempt=attempt, deaths=0)
+        self._shared.notes.append((record, RecordNote(attempt)))
+        if self._shared.is_paused:
+            self._shared.released.append([record])
+        self._queue.postpone(again, time.monotonic() + delay)
         self._notifier.notify()
 
-    def put_back(self, arrivals: Iterable[ReadyRecord]) -> None:
-        """These were not begun here, and will not be: somebody else gets them."""
-        given = list(arrivals)
-        for arrival in given:
-            arrival.slot.handed -= 1
-        self._member.released.append(given)
+    def put_back(self, records: Iterable[ReadyRecord]) -> None:
+        """Return records that were not begun, so that another consumer gets them."""
+        given = list(records)
+        for record in given:
+            record.partition.handed_count -= 1
+        self._shared.released.append(given)
 
     def pause(self) -> None:
-        """Hand out no more, and give back what is not handed out."""
-        self._member.quiet = True
-        while self._member.arrived:
-            self._order.add(self._member.arrived.popleft())
-        self._member.released.append(self._order.clear())
+        """Hand out no more records, and return those that are not handed out."""
+        self._shared.is_paused = True
+        while self._shared.ready:
+            self._queue.add(self._shared.ready.popleft())
+        self._shared.released.append(self._queue.clear())
         self._notifier.notify()
 
     def check(self) -> None:
-        """Look whether the client lives.
+        """Check that the native thread is alive.
 
-        :raises BrokerError: if it does not.
+        :raises BrokerError: if it hangs, or an error ended it.
         """
-        self._raise()
-        if not self.started:
+        self._raise_error()
+        if not self.is_started:
             return
-        if time.monotonic() - self._member.beaten > _SILENCE:
-            raise BrokerUnavailable(f"Kafka's client has hung for {_SILENCE:g} s.")
+        if time.monotonic() - self._shared.last_seen > _HANG_SECONDS:
+            raise BrokerUnavailable(f"Kafka's client has hung for {_HANG_SECONDS:g} s.")
 
     def close(self, timeout: float) -> bool:
         """Commit, give back what is not settled, and leave the group.
 
-        After an error nothing is committed: it stays marked, as at a death.
+        After an error nothing is committed: records in flight stay marked, as after a
+        death of the process.
 
-        :returns: Whether that was done in time; else it goes on without us.
+        :returns: Whether that was done in time; otherwise the thread goes on alone.
         """
-        member = self._member
-        self.unused = [*self._order.clear(), *chain(*member.arrived), *member.waiting]
-        member.stopping = True
+        shared = self._shared
+        self.unused = [
+            *self._queue.clear(),
+            *chain(*shared.ready),
+            *self._worker.marked,
+        ]
+        shared.is_stopping = True
         self._notifier.notify()
         done = not self._thread.alive or self._thread.join(timeout)
-        if not done and member.leaving:
-            done = self._thread.join(self._patience)
-        self._say()
+        if not done and shared.is_leaving:
+            done = self._thread.join(self._leave_timeout)
+        self._write_log()
         self._notifier.close()
         return done
 
-    def _raise(self) -> None:
-        if self._member.error is not None:
-            raise self._member.error
-        ended = self.started and not self._thread.alive
-        if ended and not self._member.stopping:
+    def _raise_error(self) -> None:
+        if self._shared.error is not None:
+            raise self._shared.error
+        ended = self.is_started and not self._thread.alive
+        if ended and not self._shared.is_stopping:
             raise BrokerError(f"Kafka's client has ended: {self._thread.error!r}")
 
-    def _say(self) -> None:
-        """Log what the native thread has to tell: it shares no locks with us."""
-        while self._member.told:
-            level, text = self._member.told.popleft()
+    def _write_log(self) -> None:
+        """Log what the native thread has noted: it shares no locks with the hub."""
+        while self._shared.log_lines:
+            level, text = self._shared.log_lines.popleft()
             logger.log(level, "%s", escape(text))

@@ -1,8 +1,8 @@
-"""Who waits for what a producer reports: many at once, woken by few.
+"""Wakes callers whose records the broker has confirmed. Knows no Kafka client.
 
-To be woken from a native thread costs a socket's round through the hub. Of all who wait
-in one place one listens for that, therefore, and passes on to the others what is
-theirs, by locks, which are cheap. Knows no client of Kafka's.
+Waking a caller from a native thread takes a socket and a round of the hub. So of all
+callers that wait on one hub, one waits for the socket (the leader); it wakes the other
+ones by locks, which is cheap.
 """
 
 from __future__ import annotations
@@ -19,125 +19,129 @@ _NOT_REPORTED = PublishTimeout()
 
 
 class PendingReports:
-    """What was sent by one call, and what is reported of it."""
+    """The reports that one call of ``send`` waits for."""
 
-    def __init__(self, size: int, ear: ReportListener) -> None:
+    def __init__(self, size: int, listener: ReportListener) -> None:
         self._errors: list[Exception | None] = [_NOT_REPORTED] * size
-        self._ear = ear
+        self._listener = listener
         self._reported = 0
         self._expected = size
-        self._waited_for = False
+        self._is_awaited = False
         self._asleep = threading.Lock()
         self._asleep.acquire()
 
     @property
     def errors(self) -> list[Exception | None]:
-        """For each record ``None``, or why it did not arrive; late ones by now."""
-        # Not one exception for several: each may be raised somewhere.
-        return [late() if e is _NOT_REPORTED else e for e in self._errors]
+        """``None`` or the error for each record; a timeout if it is not reported."""
+        # An exception of its own for each: callers may raise them.
+        return [
+            create_timeout_error() if error is _NOT_REPORTED else error
+            for error in self._errors
+        ]
 
     @property
-    def complete(self) -> bool:
-        """Whether there is nothing to wait for any more."""
+    def is_complete(self) -> bool:
+        """Whether all reports have come."""
         return self._reported >= self._expected
 
     def report(self, index: int, error: Exception | None) -> None:
-        """RecordNote what became of one. For any thread, native ones too."""
+        """Keep the report on one record. Any thread may call it, native ones too."""
         self._errors[index] = error
         self._reported += 1
-        if self._waited_for and self.complete:
-            self._ear.hear(self)
+        if self._is_awaited and self.is_complete:
+            self._listener.notify(self)
 
-    def failed(self, index: int, error: Exception) -> None:
-        """RecordNote that one was never given to the client."""
+    def fail(self, index: int, error: Exception) -> None:
+        """Keep the error of a record that the client did not take."""
         self._errors[index] = error
         self._expected -= 1
 
     def wait(self, deadline: float) -> None:
-        """Wait for all reports, or until :func:`time.monotonic` is at the deadline."""
-        # Seen by the other thread before it is looked at what that has done so far.
-        self._waited_for = True
-        if not self.complete:
-            self._ear.wait(self, deadline)
+        """Wait for all reports until the deadline (``time.monotonic()``)."""
+        # Set before completeness is checked: a report that comes between notifies.
+        self._is_awaited = True
+        if not self.is_complete:
+            self._listener.wait(self, deadline)
 
     def sleep(self, timeout: float) -> None:
-        """Wait until :meth:`wake`; what came before counts."""
+        """Wait for :meth:`wake`; an earlier call of it counts."""
         self._asleep.acquire(timeout=timeout)
 
     def wake(self) -> None:
-        """End a sleep. From the same hub, or from any thread where there is none."""
-        with contextlib.suppress(RuntimeError):  # It was told already.
+        """End :meth:`sleep`; call it on the same hub, or in any thread without one."""
+        with contextlib.suppress(RuntimeError):  # It is awake already.
             self._asleep.release()
 
 
 class ReportListener:
-    """Wakes those who wait in one place: on one hub, or in a process without any."""
+    """Wakes the callers on one hub, or in a process without any hub."""
 
     def __init__(self) -> None:
         self._notifier = ThreadNotifier()
-        self._listening = threading.Lock()
-        #: Batches by their age; a dictionary, for a set has no first one.
+        self._leading = threading.Lock()
+        #: Reports in the order of their waits; a dictionary, because a set has none.
         self._waiting: dict[PendingReports, None] = {}
-        self._heard: deque[PendingReports] = deque()
+        self._completed: deque[PendingReports] = deque()
         self._closed = False
 
     @property
-    def idle(self) -> bool:
-        """Whether nobody waits."""
+    def is_idle(self) -> bool:
+        """Whether no caller waits."""
         return not self._waiting
 
-    def hear(self, batch: PendingReports) -> None:
-        """A batch is complete. For any thread, native ones too."""
-        self._heard.append(batch)
+    def notify(self, reports: PendingReports) -> None:
+        """Wake the caller of complete reports. Any thread may call it."""
+        self._completed.append(reports)
         self._notifier.notify()
 
-    def wait(self, batch: PendingReports, deadline: float) -> None:
-        """Wait until a batch is complete, or time is over."""
-        self._waiting[batch] = None
+    def wait(self, reports: PendingReports, deadline: float) -> None:
+        """Wait until the reports are complete, or the deadline."""
+        self._waiting[reports] = None
         try:
-            while not batch.complete and (left := deadline - time.monotonic()) > 0:
-                if self._begin():
-                    self._listen(batch, left)
+            while not reports.is_complete and (left := deadline - time.monotonic()) > 0:
+                if self._try_lead():
+                    self._lead(reports, left)
                 else:
-                    batch.sleep(left)
+                    reports.sleep(left)
         finally:
-            del self._waiting[batch]
-            self._hand_on()
+            del self._waiting[reports]
+            self._pass_lead()
 
     def close(self) -> None:
-        """Close the notifier once nobody waits."""
+        """Close the notifier once no caller waits."""
         self._closed = True
-        if self.idle:
+        if self.is_idle:
             self._notifier.close()
 
-    def _begin(self) -> bool:
-        """Become the one who listens, if there is none."""
-        # Looked at first: gevent goes round the hub where it does not get a lock.
-        return not self._listening.locked() and self._listening.acquire(blocking=False)
+    def _try_lead(self) -> bool:
+        """Become the leader, if there is none."""
+        # Checked first: gevent switches to the hub if it does not get a lock.
+        return not self._leading.locked() and self._leading.acquire(blocking=False)
 
-    def _listen(self, batch: PendingReports, timeout: float) -> None:
+    def _lead(self, reports: PendingReports, timeout: float) -> None:
+        """Wait for the notifier once, and wake the callers of complete reports."""
         try:
-            # Who listened before may have heard what is ours, and nobody rings again.
-            if not batch.complete:
+            # The last leader may have taken the notification of these reports.
+            if not reports.is_complete:
                 self._notifier.wait(timeout)
-            while self._heard:
-                self._heard.popleft().wake()
+            while self._completed:
+                self._completed.popleft().wake()
         finally:
-            self._listening.release()
+            self._leading.release()
 
-    def _hand_on(self) -> None:
-        """See to it that somebody listens, if anybody waits."""
-        if self._closed and self.idle:
+    def _pass_lead(self) -> None:
+        """Wake the oldest waiting caller, if there is no leader."""
+        if self._closed and self.is_idle:
             self._notifier.close()
-        if self._listening.locked():
+        if self._leading.locked():
             return
         # Other threads come and go meanwhile, where there are any.
         with contextlib.suppress(StopIteration, RuntimeError):
             next(iter(self._waiting)).wake()
 
 
-def late() -> PublishTimeout:
-    """The error for a record of which nothing was reported in time."""
+def create_timeout_error() -> PublishTimeout:
+    """Return the error for a record that was not reported in time."""
     return PublishTimeout(
         "Kafka did not confirm the record in time. It may have taken it or not."
     )

@@ -1,4 +1,4 @@
-"""What Kafka's client raises, in our words. No I/O."""
+"""Errors of the Kafka client, translated into those of this package. No I/O."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ....errors import TopologyMismatch
 from ....errors import UnsupportedByBroker
 from .refusals import refusal_of
 
-#: How an error begins.
+#: How the text of an error begins.
 _SENTENCES: dict[type[BrokerError], str] = {
     BrokerRefused: "Kafka refuses us",
     BrokerUnavailable: "Kafka does not answer, or cannot do that now",
@@ -27,24 +27,34 @@ _SENTENCES: dict[type[BrokerError], str] = {
 
 
 def is_refusal(error: KafkaError) -> bool:
-    """Whether the broker will go on to say no until somebody changes something."""
+    """Return whether the broker refuses until its or our configuration changes."""
     return refusal_of(error).error is BrokerRefused
 
 
 def ends_client(error: KafkaError) -> bool:
-    """Whether a client that meets this is of no use, and should be given up."""
+    """Return whether a client is useless after this error, and must be closed."""
     full = KafkaError.GROUP_MAX_SIZE_REACHED
     return bool(error.fatal()) or is_refusal(error) or error.code() == full
 
 
 def translate_error(error: t.Any) -> BrokerError:
-    """An error or an exception of the client's as one of ours."""
+    """Return the error of this package for an error or exception of the client."""
     if isinstance(error, KafkaException) and error.args:
         error = error.args[0]
     if not isinstance(error, KafkaError):
         return BrokerError(f"Kafka's client failed: {error}")
     found = refusal_of(error)
-    said = error.str().rstrip(".")
+    text = error.str().rstrip(".")
     return found.error(
-        f"{_SENTENCES[found.error]}: {said} ({error.name()}). {found.advice}"
+        f"{_SENTENCES[found.error]}: {text} ({error.name()}). {found.advice}"
     )
+
+
+def describe_trouble(error: KafkaError) -> str:
+    """Return a log line for an error after which a consumer goes on."""
+    if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        return (
+            f"{error.str()}. The consumer gets nothing from this topic until it exists."
+            " 'flask qconsume declare' creates the topics that are the app's own."
+        )
+    return f"Kafka's client says: {error.str()} ({error.name()}); it goes on."

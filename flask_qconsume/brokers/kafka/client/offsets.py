@@ -1,12 +1,13 @@
-"""What became of one partition's records while it is ours, and how that is committed.
+"""In-flight and settled offsets of one partition, and how a commit tells them.
 
-Kafka keeps one offset for each partition and group, and a short text beside it. The
-offset is that of the first record that is not done; the text tells what else somebody
-must know who takes over: which records beyond it are done, up to where records have
-been handed out, and how often some were tried. So what is done out of order is not
-repeated, and what was being handled when a process died is known.
+Kafka keeps one offset per partition and group, and a short text (the metadata) beside
+it. The offset is that of the first record that is not done. The metadata tells the next
+owner of the partition which records beyond that offset are done, up to which offset
+records were handed out, and how often some of them were tried. So records that are done
+out of order are not repeated, and the records that were being handled when a process
+died are known.
 
-Pure: no I/O, no clock, no threads.
+No I/O, no clock, no threads.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 
-#: Bytes of metadata that brokers take (``offset.metadata.max.bytes``), and some to
-#: spare.
-LIMIT = 4_000
+#: Bytes of metadata in one commit. Brokers take 4,096 (``offset.metadata.max.bytes``).
+METADATA_LIMIT_BYTES = 4_000
 
-#: What tells our metadata from anybody else's, and which form it has.
-_OURS = "qconsume"
-_FORM = 1
+#: The key that marks metadata as written by this package, and the version of its form.
+_MARKER = "qconsume"
+_VERSION = 1
 
+#: The first offset, and the offset behind the last one.
 Range = tuple[int, int]
 
 
@@ -33,196 +34,208 @@ class RecordNote(t.NamedTuple):
     """What is known of a record that is not done."""
 
     attempt: int = 1
-    #: How many processes died while they handled it apart from others.
+    #: Number of processes that died while they handled this record alone.
     deaths: int = 0
-    #: Whether it is being handled apart from others.
+    #: Whether this record is being handled, and no other one beside it.
     alone: bool = False
 
 
 class CommitState(t.NamedTuple):
-    """What is committed for a partition."""
+    """The offset and the metadata of a commit."""
 
     offset: int
     metadata: str
 
 
 class CommitMetadata(t.NamedTuple):
-    """What a commit's metadata says beside its offset."""
+    """What the metadata of a commit says, with absolute offsets."""
 
-    #: Records below this were handed out, if they are not done.
+    #: Records below this offset were handed out, unless they are done.
     upto: int = 0
-    #: What is done, each from its first offset to the one behind its last.
+    #: Ranges of records that are done, in ascending order.
     done: Sequence[Range] = ()
     notes: t.Mapping[int, RecordNote] = {}
 
 
 class OffsetTracker:
-    """The records of one partition, from the first that is not done on.
+    """Tracks the records of one partition, beginning with the first that is not done.
 
-    Records are *seen* in the order of their offsets, then *marked* (handed out once
-    that is committed), then *settled*, in any order.
+    Records are *seen* in the order of their offsets, then *marked* (they are handed out
+    once a commit tells so), then *settled*, in any order.
 
-    :param committed: The offset that the group has committed, if it has.
-    :param metadata: What was committed with it.
+    :param committed: The offset that the group has committed, if there is one.
+    :param metadata: The metadata of that commit.
     """
 
     def __init__(self, committed: int | None = None, metadata: str = "") -> None:
-        #: The offset behind the last record seen; -1 where nothing is known.
+        #: The offset behind the last record seen; -1 if it is unknown.
         self.position = -1 if committed is None else committed
-        found = (
-            read(metadata, self.position) if self.position >= 0 else CommitMetadata()
-        )
+        found = CommitMetadata()
+        if self.position >= 0:
+            found = decode_metadata(metadata, self.position)
         self.notes: dict[int, RecordNote] = {
-            offset: _died(note) for offset, note in found.notes.items()
+            offset: _with_death(note) for offset, note in found.notes.items()
         }
-        #: Records below this may have been in flight when a process died.
-        self.suspects_upto = found.upto
+        #: Records below this offset may have been in flight when a process died.
+        self.suspects_end = found.upto
         self._inherited = deque(found.done)
-        #: What is seen and not settled, in order; counted, so that gaps in the offsets
-        #: can be told from what is done.
-        self._open: dict[int, int] = {}
-        self._count = 0
-        self._marked = 0
+        #: Records that were seen and are not settled, with the number in which each was
+        #: seen. The numbers tell gaps in the offsets from records that are done.
+        self._unsettled: dict[int, int] = {}
+        self._seen_count = 0
+        self._marked_end = 0
         self._released: set[int] = set()
-        #: The offset behind the furthest that is marked or done.
-        self._furthest = 0
+        #: The offset behind the furthest record that is marked or done.
+        self._furthest_end = 0
 
     def __len__(self) -> int:
-        """How many records are seen and not settled."""
-        return len(self._open)
+        """Return how many records were seen and are not settled."""
+        return len(self._unsettled)
 
     @property
     def base(self) -> int:
-        """The offset of the first record that is not done; -1 where it is unknown."""
-        return next(iter(self._open), self.position)
+        """The offset of the first record that is not done; -1 if it is unknown."""
+        return next(iter(self._unsettled), self.position)
 
     def see(self, offset: int) -> bool:
-        """Take notice of a record; whether it is to be handled (else it is done)."""
+        """Add a fetched record; return whether it is to be handled (not done yet)."""
         self.position = offset + 1
-        self._count += 1
+        self._seen_count += 1
         if self._inherited and self._was_done(offset):
-            self._furthest = offset + 1
+            self._furthest_end = offset + 1
             return False
-        self._open[offset] = self._count
+        self._unsettled[offset] = self._seen_count
         return True
 
     def mark(self, offset: int) -> None:
-        """The record, and all before it, may be handed out once this is committed."""
-        self._marked = offset + 1
-        self._furthest = max(self._furthest, offset + 1)
+        """Mark all records up to this one; the next commit tells that they are handed
+        out.
+        """
+        self._marked_end = offset + 1
+        self._furthest_end = max(self._furthest_end, offset + 1)
 
     def settle(self, offset: int) -> bool:
-        """The record is done; whether it was not before."""
-        if self._open.pop(offset, None) is None:
+        """Note that a record is done; return whether that is new."""
+        if self._unsettled.pop(offset, None) is None:
             return False
-        if offset >= self._furthest:
-            self._furthest = offset + 1
+        if offset >= self._furthest_end:
+            self._furthest_end = offset + 1
         if self.notes:
             self.notes.pop(offset, None)
         return True
 
     def release(self, offset: int) -> None:
-        """The record was given back by whom it was handed to, unstarted."""
+        """Note that a record came back unstarted, so that it is not in flight."""
         self._released.add(offset)
 
-    def note(self, offset: int, note: RecordNote) -> None:
-        """Remember something of a record that is not done."""
-        if offset in self._open:
+    def annotate(self, offset: int, note: RecordNote) -> None:
+        """Keep a note of a record that is not done."""
+        if offset in self._unsettled:
             self.notes[offset] = note
 
-    def suspected(self, offset: int) -> bool:
-        """Whether the record may have been in flight when a process died."""
-        return offset < self.suspects_upto
+    def is_suspect(self, offset: int) -> bool:
+        """Return whether the record may have been in flight when a process died."""
+        return offset < self.suspects_end
 
-    def state(self, limit: int = LIMIT) -> CommitState:
-        """What to commit while records are in flight."""
-        upto = max(self._in_flight(), self.suspects_upto)
-        return CommitState(self.base, self._written(upto, self.notes, limit))
+    def commit_state(self, limit: int = METADATA_LIMIT_BYTES) -> CommitState:
+        """Return what to commit while records are in flight."""
+        upto = max(self._in_flight_end(), self.suspects_end)
+        return CommitState(self.base, self._encode(upto, self.notes, limit))
 
-    def left(self, limit: int = LIMIT) -> CommitState:
-        """What to commit when the partition is left, so that nothing is suspected."""
+    def final_state(self, limit: int = METADATA_LIMIT_BYTES) -> CommitState:
+        """Return what to commit when the partition is given up and nothing is in
+        flight.
+        """
         calm = {o: note._replace(alone=False) for o, note in self.notes.items()}
-        return CommitState(self.base, self._written(self.suspects_upto, calm, limit))
+        return CommitState(self.base, self._encode(self.suspects_end, calm, limit))
 
     def _was_done(self, offset: int) -> bool:
         while self._inherited and self._inherited[0][1] <= offset:
             self._inherited.popleft()
         return bool(self._inherited) and self._inherited[0][0] <= offset
 
-    def _in_flight(self) -> int:
-        """The offset behind the last record that is in somebody's hands."""
+    def _in_flight_end(self) -> int:
+        """Return the offset behind the last record that a handler may have."""
         if not self._released:
-            return self._marked
-        self._released.intersection_update(self._open)
-        held = (o for o in self._open if o < self._marked and o not in self._released)
+            return self._marked_end
+        self._released.intersection_update(self._unsettled)
+        held = (
+            offset
+            for offset in self._unsettled
+            if offset < self._marked_end and offset not in self._released
+        )
         return max(held, default=-1) + 1
 
-    def _done(self) -> Iterator[Range]:
-        """What is done beyond the base."""
+    def _done_ranges(self) -> Iterator[Range]:
+        """Yield the ranges of done records beyond the base."""
         end, expected = self.base, 0
-        for offset, number in self._open.items():
-            if offset >= self._furthest:
+        for offset, number in self._unsettled.items():
+            if offset >= self._furthest_end:
                 break
             if expected and number != expected:
                 yield end, offset
             end, expected = offset + 1, number + 1
-        if expected and end < self._furthest:
-            yield end, self._furthest
+        if expected and end < self._furthest_end:
+            yield end, self._furthest_end
         for start, stop in self._inherited:
             if stop > self.position:
                 yield max(start, self.position), stop
 
-    def _written(self, upto: int, notes: t.Mapping[int, RecordNote], limit: int) -> str:
-        return written(
-            self.base, CommitMetadata(upto, list(self._done()), notes), limit
-        )
+    def _encode(self, upto: int, notes: t.Mapping[int, RecordNote], limit: int) -> str:
+        metadata = CommitMetadata(upto, list(self._done_ranges()), notes)
+        return encode_metadata(self.base, metadata, limit)
 
 
-def written(base: int, what: CommitMetadata, limit: int = LIMIT) -> str:
-    """Metadata for a commit of the offset ``base``; empty if there is nothing to say.
+def encode_metadata(
+    base: int, metadata: CommitMetadata, limit: int = METADATA_LIMIT_BYTES
+) -> str:
+    """Return the metadata text for a commit of the offset ``base``.
 
-    What does not fit is left out, the furthest first: it is only handled once more.
+    The text is empty if there is nothing to tell. Entries that do not fit are left out,
+    the furthest first; their records are handled once more after a takeover.
     """
-    head = f'{{"{_OURS}":{_FORM},"upto":{max(0, what.upto - base)}'
+    head = f'{{"{_MARKER}":{_VERSION},"upto":{max(0, metadata.upto - base)}'
     room = limit - len(head) - len(',"notes":[],"done":[]}')
-    found = sorted(what.notes.items())
-    notes = _fitting((_of_note(base, *each) for each in found), room // 2)
+    found = sorted(metadata.notes.items())
+    notes = _take_fitting((_encode_note(base, *each) for each in found), room // 2)
     room -= sum(len(text) + 1 for text in notes)
-    done = _fitting(_of_ranges(base, what.done), room)
-    if what.upto <= base and not notes and not done:
+    done = _take_fitting(_encode_ranges(base, metadata.done), room)
+    if metadata.upto <= base and not notes and not done:
         return ""
     tail = f',"notes":[{",".join(notes)}]' if notes else ""
     tail += f',"done":[{",".join(done)}]' if done else ""
     return head + tail + "}"
 
 
-def read(metadata: str | None, base: int) -> CommitMetadata:
-    """What metadata beside the offset ``base`` says; nothing if it is not ours."""
+def decode_metadata(metadata: str | None, base: int) -> CommitMetadata:
+    """Read the metadata beside the offset ``base``; foreign metadata says nothing."""
     try:
         found = json.loads(metadata or "")
-        if found[_OURS] != _FORM:
+        if found[_MARKER] != _VERSION:
             return CommitMetadata()
         return CommitMetadata(
             base + _natural(found["upto"]),
-            list(_ranges(base, found.get("done", []))),
+            list(_decode_ranges(base, found.get("done", []))),
             {
                 base + _natural(offset): RecordNote(
-                    _natural(tries), _natural(deaths), alone
+                    _natural(attempt), _natural(deaths), alone
                 )
-                for offset, tries, deaths, alone in _notes(found.get("notes", []))
+                for offset, attempt, deaths, alone in _decode_notes(
+                    found.get("notes", [])
+                )
             },
         )
     except (ValueError, TypeError, LookupError, RecursionError):
         return CommitMetadata()
 
 
-def _died(note: RecordNote) -> RecordNote:
-    """A record that was handled apart from others when its process died."""
+def _with_death(note: RecordNote) -> RecordNote:
+    """Count a death if the previous owner died while it handled this record alone."""
     return RecordNote(note.attempt, note.deaths + 1) if note.alone else note
 
 
-def _fitting(texts: Iterable[str], room: int) -> list[str]:
-    """As many as fit, commas included."""
+def _take_fitting(texts: Iterable[str], room: int) -> list[str]:
+    """Return the first texts that fit into ``room`` characters with their commas."""
     kept = []
     for text in texts:
         room -= len(text) + 1
@@ -232,19 +245,19 @@ def _fitting(texts: Iterable[str], room: int) -> list[str]:
     return kept
 
 
-def _of_note(base: int, offset: int, note: RecordNote) -> str:
+def _encode_note(base: int, offset: int, note: RecordNote) -> str:
     return f"{offset - base},{note.attempt},{note.deaths},{int(note.alone)}"
 
 
-def _of_ranges(base: int, ranges: Iterable[Range]) -> Iterator[str]:
-    """Each as the distance from the end of the one before it, and its length."""
+def _encode_ranges(base: int, ranges: Iterable[Range]) -> Iterator[str]:
+    """Yield each range as its distance from the end of the previous one, and length."""
     end = base
     for start, stop in ranges:
         yield f"{start - end},{stop - start}"
         end = stop
 
 
-def _ranges(base: int, numbers: Sequence[t.Any]) -> Iterator[Range]:
+def _decode_ranges(base: int, numbers: Sequence[t.Any]) -> Iterator[Range]:
     end = base
     for gap, length in zip(numbers[::2], numbers[1::2], strict=True):
         start = end + _natural(gap)
@@ -252,7 +265,9 @@ def _ranges(base: int, numbers: Sequence[t.Any]) -> Iterator[Range]:
         yield start, end
 
 
-def _notes(numbers: Sequence[t.Any]) -> Iterator[tuple[t.Any, t.Any, t.Any, bool]]:
+def _decode_notes(
+    numbers: Sequence[t.Any],
+) -> Iterator[tuple[t.Any, t.Any, t.Any, bool]]:
     for at in range(0, len(numbers), 4):
         offset, attempt, deaths, alone = numbers[at : at + 4]
         yield offset, attempt, deaths, bool(alone)

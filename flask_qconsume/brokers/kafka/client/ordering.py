@@ -1,8 +1,4 @@
-"""In which order arrivals are handed out: the hub's side. No I/O, no threads.
-
-What belongs together is a *lane*: handed out one by one, each when the one before it is
-settled. A retry keeps its place at the head of its lane, and what is behind it waits.
-"""
+"""In which order records are handed out, on the hub's side. No I/O, no threads."""
 
 from __future__ import annotations
 
@@ -16,135 +12,144 @@ from collections.abc import Iterable
 from .partition import AssignedPartition
 from .partition import ReadyRecord
 
+#: The key of the records that are handled one by one; it may be any hashable value.
+OrderingKey = t.Hashable
+
 
 class UnorderedQueue:
-    """As they come; what is not handed out when its slot is gone is forgotten."""
+    """Hands out records as they come."""
 
     def __init__(self) -> None:
         self._ready: deque[ReadyRecord] = deque()
 
-    def add(self, arrivals: Iterable[ReadyRecord]) -> None:
-        """These may be handed out."""
-        self._ready.extend(arrivals)
+    def add(self, records: Iterable[ReadyRecord]) -> None:
+        """Add records that may be handed out."""
+        self._ready.extend(records)
 
     def take(self, room: int, now: float) -> list[ReadyRecord]:
-        """Up to ``room`` of those whose turn it is."""
+        """Return up to ``room`` records that may be handled now."""
         ready, found = self._ready, []
         while ready and room > 0:
-            arrival = ready.popleft()
-            if arrival.slot.leaving:
+            record = ready.popleft()
+            if record.partition.leaving:
                 continue
-            arrival.slot.handed += 1
-            found.append(arrival)
+            record.partition.handed_count += 1
+            found.append(record)
             room -= 1
         return found
 
-    def settled(self, arrivals: Iterable[ReadyRecord]) -> bool:
-        """These are done with; whether that makes it another one's turn."""
+    def settle(self, records: Iterable[ReadyRecord]) -> bool:
+        """Note that records are done; return whether other ones may be handled now."""
         return False
 
-    def postpone(self, arrival: ReadyRecord, due: float) -> None:
-        """Hand it out once more when it is due, before what is behind it."""
+    def postpone(self, record: ReadyRecord, due: float) -> None:
+        """Hand a record out again when it is due, before its successors."""
         raise NotImplementedError
 
     def next_due(self) -> float | None:
-        """When the next postponed arrival is due."""
+        """Return when the next postponed record is due (``time.monotonic()``)."""
         return None
 
-    def drop(self, slot: AssignedPartition) -> None:
-        """Forget what belongs to a slot that is gone."""
-        self._ready = deque(each for each in self._ready if each.slot is not slot)
+    def drop(self, partition: AssignedPartition) -> None:
+        """Forget the records of a partition that is gone."""
+        self._ready = deque(r for r in self._ready if r.partition is not partition)
 
     def clear(self) -> list[ReadyRecord]:
-        """Forget all that is not handed out, and return it."""
+        """Forget and return all records that are not handed out."""
         found = list(self._ready)
         self._ready.clear()
         return found
 
 
-Lane = t.Hashable
-
-
 class OrderedQueue(UnorderedQueue):
-    """One by one within each lane.
+    """Hands out the records of one key one by one, each after its predecessor's end.
 
-    :param lane: The lane of an arrival within its slot; ``None`` for no lane at all.
+    A postponed record keeps its place: its successors wait for it.
+
+    :param key_of: The key of a record within its partition; ``None`` for a record that
+        belongs to no other one.
     """
 
-    def __init__(self, lane: Callable[[ReadyRecord], Lane | None]) -> None:
+    def __init__(self, key_of: Callable[[ReadyRecord], OrderingKey | None]) -> None:
         super().__init__()
-        self._lane = lane
-        #: What waits in each lane of which one is handed out, may be, or is postponed.
-        self._lanes: dict[AssignedPartition, dict[Lane, deque[ReadyRecord]]] = {}
+        self._key_of = key_of
+        #: Successors by key, for each key of which a record is ready, handed out or
+        #: postponed.
+        self._waiting: dict[
+            AssignedPartition, dict[OrderingKey, deque[ReadyRecord]]
+        ] = {}
         self._postponed: list[tuple[float, int, ReadyRecord]] = []
+        #: Break ties between records that are due at the same time.
         self._numbers = itertools.count()
 
-    def add(self, arrivals: Iterable[ReadyRecord]) -> None:
-        for arrival in arrivals:
-            lane = self._lane(arrival)
-            if lane is None:
-                self._ready.append(arrival)
+    def add(self, records: Iterable[ReadyRecord]) -> None:
+        for record in records:
+            key = self._key_of(record)
+            if key is None:
+                self._ready.append(record)
                 continue
-            lanes = self._lanes.setdefault(arrival.slot, {})
-            queue = lanes.get(lane)
+            by_key = self._waiting.setdefault(record.partition, {})
+            queue = by_key.get(key)
             if queue is None:
-                lanes[lane] = deque()
-                self._ready.append(arrival)
+                by_key[key] = deque()
+                self._ready.append(record)
             else:
-                queue.append(arrival)
-                arrival.slot.blocked += 1
+                queue.append(record)
+                record.partition.blocked_count += 1
 
     def take(self, room: int, now: float) -> list[ReadyRecord]:
         while self._postponed and self._postponed[0][0] <= now:
-            arrival = heapq.heappop(self._postponed)[2]
-            arrival.slot.blocked -= 1
-            self._ready.append(arrival)
+            record = heapq.heappop(self._postponed)[2]
+            record.partition.blocked_count -= 1
+            self._ready.append(record)
         return super().take(room, now)
 
-    def settled(self, arrivals: Iterable[ReadyRecord]) -> bool:
-        return any([self._is_next_free(arrival) for arrival in arrivals])
+    def settle(self, records: Iterable[ReadyRecord]) -> bool:
+        return any([self._release_successor(record) for record in records])
 
-    def postpone(self, arrival: ReadyRecord, due: float) -> None:
-        arrival.slot.handed -= 1
-        arrival.slot.blocked += 1
-        heapq.heappush(self._postponed, (due, next(self._numbers), arrival))
+    def postpone(self, record: ReadyRecord, due: float) -> None:
+        record.partition.handed_count -= 1
+        record.partition.blocked_count += 1
+        heapq.heappush(self._postponed, (due, next(self._numbers), record))
 
     def next_due(self) -> float | None:
         return self._postponed[0][0] if self._postponed else None
 
-    def drop(self, slot: AssignedPartition) -> None:
-        super().drop(slot)
-        self._lanes.pop(slot, None)
-        self._postponed = [each for each in self._postponed if each[2].slot is not slot]
+    def drop(self, partition: AssignedPartition) -> None:
+        super().drop(partition)
+        self._waiting.pop(partition, None)
+        self._postponed = [
+            each for each in self._postponed if each[2].partition is not partition
+        ]
         heapq.heapify(self._postponed)
 
     def clear(self) -> list[ReadyRecord]:
         found = super().clear()
-        for lanes in self._lanes.values():
-            found += [arrival for queue in lanes.values() for arrival in queue]
-        found += [arrival for _, _, arrival in self._postponed]
-        self._lanes.clear()
+        for by_key in self._waiting.values():
+            found += itertools.chain(*by_key.values())
+        found += [record for _, _, record in self._postponed]
+        self._waiting.clear()
         self._postponed.clear()
         return found
 
-    def _is_next_free(self, arrival: ReadyRecord) -> bool:
-        lanes = self._lanes.get(arrival.slot)
-        lane = self._lane(arrival)
-        if lanes is None or lane is None or lane not in lanes:
+    def _release_successor(self, record: ReadyRecord) -> bool:
+        by_key = self._waiting.get(record.partition)
+        key = self._key_of(record)
+        if by_key is None or key is None or key not in by_key:
             return False
-        queue = lanes[lane]
+        queue = by_key[key]
         if not queue:
-            del lanes[lane]
+            del by_key[key]
             return False
         self._ready.append(queue.popleft())
-        arrival.slot.blocked -= 1
+        record.partition.blocked_count -= 1
         return True
 
 
 def create_queue(ordering: str) -> UnorderedQueue:
-    """What keeps the order of that name: ``"none"``, ``"key"`` or ``"partition"``."""
+    """Return the queue for an ordering: ``"none"``, ``"key"`` or ``"partition"``."""
     if ordering == "key":
-        return OrderedQueue(lambda arrival: t.cast(Lane, arrival.record.key()))
+        return OrderedQueue(lambda record: t.cast(OrderingKey, record.record.key()))
     if ordering == "partition":
-        return OrderedQueue(lambda arrival: "")
+        return OrderedQueue(lambda record: "")
     return UnorderedQueue()

@@ -1,9 +1,10 @@
-"""Whether Kafka still answers, after its client has lost every connection.
+"""Whether Kafka still answers after the client has lost every connection.
 
-A member keeps its place over an outage: the client connects again by itself, and is in
-its group as before. A new member would find its own predecessor there, which cannot
-have left, and the group would rest until that one's session is over. So a client is
-given up only once its session is. Runs in the native thread; knows no client.
+A consumer keeps its membership over an outage: librdkafka reconnects by itself, and is
+in its group as before. A new member would have to wait for its own predecessor, which
+could not leave, until that one's session is over. So the client is given up only at
+the session timeout. librdkafka reports when all connections are lost, which idle
+connections are as well, and never that one is back; so the native thread asks.
 """
 
 from __future__ import annotations
@@ -13,55 +14,52 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaException
 
-#: Seconds that one look takes at the most, and between two of them.
-_LOOK = 1.0
-_PAUSE = 0.5
+#: Seconds that one question may take, and between two of them.
+_QUESTION_TIMEOUT_SECONDS = 1.0
+_PAUSE_SECONDS = 0.5
 
 
 class Outage:
-    """Begins with a doubt, and ends with an answer, or with the session.
+    """Starts when librdkafka reports ``_ALL_BROKERS_DOWN``, ends with the next answer.
 
-    :param session: Seconds after which the group has given the member up.
-    :param clock: Seconds, from any moment on.
+    :param session: Seconds after which the group gives the member up.
+    :param clock: Returns seconds, like :func:`time.monotonic`.
     """
 
     def __init__(
         self, session: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        #: For the hub: whether nobody answers.
-        self.lasts = False
+        #: Whether a question went unanswered. The hub reads it.
+        self.is_confirmed = False
+        #: Whether all connections were lost, and no question was answered since.
+        self.is_possible = False
         self._session = session
         self._clock = clock
-        self._doubted = False
-        self._since = self._next = 0.0
+        self._began = self._next_question = 0.0
 
-    @property
-    def begun(self) -> bool:
-        """Whether it is in doubt that anybody is there."""
-        return self._doubted
+    def begin(self) -> None:
+        """Note that all connections were lost, perhaps only because they were idle."""
+        if not self.is_possible:
+            self.is_possible = True
+            self._began = self._next_question = self._clock()
 
-    def doubt(self) -> None:
-        """All connections were lost; perhaps only since they were idle."""
-        if not self._doubted:
-            self._doubted = True
-            self._since = self._next = self._clock()
+    def check(self, ask: Callable[[float], object]) -> bool:
+        """Ask the broker, if an outage is possible and the last question is past.
 
-    def look(self, ask: Callable[[float], object]) -> bool:
-        """Ask whether anybody is there, if that is in doubt, and time.
-
-        :param ask: Asks for so many seconds.
-        :returns: Whether that is news.
-        :raises KafkaException: if nobody answers, and the session is over.
+        :param ask: Asks the broker anything, with a time limit in seconds.
+        :returns: Whether :attr:`is_confirmed` has changed.
+        :raises KafkaException: if the session is over without an answer.
         """
-        if not self._doubted or self._clock() < self._next:
+        if not self.is_possible or self._clock() < self._next_question:
             return False
-        before = self.lasts
+        before = self.is_confirmed
         try:
-            ask(_LOOK)
+            ask(_QUESTION_TIMEOUT_SECONDS)
         except KafkaException:
-            if self._clock() - self._since >= self._session:
+            if self._clock() - self._began >= self._session:
                 raise
-            self.lasts, self._next = True, self._clock() + _PAUSE
+            self.is_confirmed = True
+            self._next_question = self._clock() + _PAUSE_SECONDS
         else:
-            self.lasts = self._doubted = False
-        return self.lasts != before
+            self.is_confirmed = self.is_possible = False
+        return self.is_confirmed != before

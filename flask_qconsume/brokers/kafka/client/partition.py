@@ -1,10 +1,11 @@
-"""One partition of a topic, as long as it is ours. No I/O.
+"""One partition of a topic while it is assigned to this consumer. No I/O.
 
-A slot belongs to one assignment: if the partition is taken away and comes back, that is
-another slot, and whatever belonged to the old one is stale.
+An :class:`AssignedPartition` belongs to one assignment. If the group takes the
+partition away and assigns it again, that is another object, and the records of the old
+one are stale.
 
-Two threads have to do with it. What is noted as the hub's is written by the hub only,
-all else by the native thread; each may read what the other one writes.
+Two threads use it. Attributes that are noted as the hub's are written by the hub only,
+all others by the native thread only; both threads read all of them.
 """
 
 from __future__ import annotations
@@ -13,206 +14,213 @@ import typing as t
 from collections import deque
 from collections.abc import Callable
 
-from .offsets import LIMIT
+from .offsets import METADATA_LIMIT_BYTES
 from .offsets import CommitState
 from .offsets import OffsetTracker
 from .offsets import RecordNote
-from .offsets import read
+from .offsets import decode_metadata
 
-#: A slot of which nothing could be handed out for so many seconds is stuck, if so many
-#: records wait in it; then no more are fetched.
-STUCK = 1.0
-_ENOUGH = 200
+#: A partition is stuck, and no more of it is fetched, if for this many seconds none of
+#: its records could be handed out, and at least this many are buffered.
+STUCK_AFTER_SECONDS = 1.0
+_STUCK_AT_RECORDS = 200
 
+#: A topic and the number of a partition.
+PartitionId = tuple[str, int]
+
+#: Tells when a record may be handed out, in seconds since 1970.
 Due = Callable[[t.Any], float]
 
 
 class ReadyRecord(t.NamedTuple):
-    """A record that may be handed out: that it may is committed."""
+    """A record that may be handed out: the commit that tells so was answered."""
 
-    slot: AssignedPartition
+    partition: AssignedPartition
     offset: int
     #: As the client gave it: a :class:`confluent_kafka.Message`.
     record: t.Any
     #: Whether it may have been in flight when a process died.
     redelivered: bool = False
-    #: How often it is tried by now, if that is known.
+    #: The number of this attempt, if it is known.
     attempt: int | None = None
-    #: How many processes died while they handled it apart from others, if known.
+    #: Number of processes that died while they handled it alone, if it is known.
     deaths: int | None = None
 
     @property
     def place(self) -> str:
-        """Where its record lies, for ever."""
-        return f"{self.slot.topic}/{self.slot.partition}/{self.offset}"
+        """Topic, partition and offset: the same for every delivery of the record."""
+        return f"{self.partition.topic}/{self.partition.number}/{self.offset}"
 
 
 class AssignedPartition:
-    """A partition, what was fetched of it, and what may be handed out.
+    """A partition, its fetched records, and which of them may be handed out.
 
-    :param window: What is known of it.
-    :param due: When a record may be handed out, in seconds since 1970, if some are
-        held back.
-    :param apart: Whether a suspect is handed out only while nothing else is.
+    :param offsets: What is known of its records.
+    :param due: When a record may be handed out, if the topic holds records back.
+    :param apart: Whether a suspect is handed out only while no other record is.
     """
 
     __slots__ = (
         "apart",
-        "blocked",
+        "awaiting_commit",
+        "blocked_count",
         "buffer",
+        "buffered_bytes",
         "committed",
         "dirty",
         "due",
         "gone",
-        "handed",
+        "handed_count",
+        "has_progressed",
+        "idle_since",
+        "is_stuck",
         "leaving",
-        "limit",
-        "moved",
-        "partition",
+        "metadata_limit",
+        "number",
+        "offsets",
+        "on_trial",
         "paused",
-        "settled",
-        "size",
-        "still_since",
-        "stuck",
+        "settled_count",
         "topic",
-        "trial",
-        "waiting",
-        "window",
     )
 
     def __init__(
         self,
         topic: str,
-        partition: int,
-        window: OffsetTracker,
+        number: int,
+        offsets: OffsetTracker,
         *,
         due: Due | None = None,
         apart: bool = False,
     ) -> None:
         self.topic = topic
-        self.partition = partition
-        self.window = window
+        self.number = number
+        self.offsets = offsets
         self.due = due
         self.apart = apart
-        #: Fetched and not marked yet, and how many bytes that are.
+        #: Fetched records that are not marked yet, and their size in bytes.
         self.buffer: deque[t.Any] = deque()
-        self.size = 0
-        #: Marked; may be handed out as soon as that is committed.
-        self.waiting: list[ReadyRecord] = []
+        self.buffered_bytes = 0
+        #: Marked records; they are handed out once that is committed.
+        self.awaiting_commit: list[ReadyRecord] = []
         self.committed: CommitState | None = None
-        #: Whether something has changed that is not committed.
+        #: Whether something changed since the last commit.
         self.dirty = False
         #: Bytes of metadata that the broker takes.
-        self.limit = LIMIT
-        #: Whether a suspect is being handled, so that nothing else may be.
-        self.trial = False
-        #: It is about to be taken away: nothing new is begun.
+        self.metadata_limit = METADATA_LIMIT_BYTES
+        #: Whether a suspect is being handled, alone.
+        self.on_trial = False
+        #: The group is about to take the partition away: no handler is started.
         self.leaving = False
-        #: It was taken away: all that belonged to it is stale.
+        #: The group took the partition away: its records are stale.
         self.gone = False
-        #: Whether the client fetches no more of it;
-        #: ``None``: it has just come, and may be paused from when it was lost.
+        #: Whether the client has stopped fetching; ``None`` if that is not known: a
+        #: partition that comes back may still be paused.
         self.paused: bool | None = None
-        self.stuck = False
-        #: Whether something of it was marked since the last look, and since when not.
-        self.moved = True
-        self.still_since = 0.0
-        #: How many of the arrivals that were handed out are settled.
-        self.settled = 0
-        #: The hub's: how many arrivals it has handed out, and not taken back.
-        self.handed = 0
-        #: The hub's: how many arrivals wait for another one of their order.
-        self.blocked = 0
+        self.is_stuck = False
+        #: Whether a record was marked since the last look, and since when none was.
+        self.has_progressed = True
+        self.idle_since = 0.0
+        #: Number of records that were handed out and are settled.
+        self.settled_count = 0
+        #: The hub's: number of records that were handed out and not taken back.
+        self.handed_count = 0
+        #: The hub's: number of records that wait for an earlier one of the same key.
+        self.blocked_count = 0
 
     def __repr__(self) -> str:
-        return f"<AssignedPartition {self.topic}/{self.partition}>"
+        return f"<{type(self).__name__} {self.topic}/{self.number}>"
 
     @property
-    def in_hands(self) -> int:
-        """How many arrivals are handed out and not settled."""
-        return self.handed - self.settled
+    def in_hand(self) -> int:
+        """Number of records that are handed out and not settled."""
+        return self.handed_count - self.settled_count
 
     @property
-    def open(self) -> int:
-        """How many records are marked and not settled."""
-        return len(self.window) - len(self.buffer)
+    def unsettled(self) -> int:
+        """Number of records that are marked and not settled."""
+        return len(self.offsets) - len(self.buffer)
 
     @property
-    def tries(self) -> bool:
+    def would_count_death(self) -> bool:
         """Whether a death of the process now would count for one of its records."""
-        return any(note.alone for note in self.window.notes.values())
+        return any(note.alone for note in self.offsets.notes.values())
 
     def has_committed(self, offset: int) -> bool:
-        """Whether it is committed that a record is done; or never will be by us."""
+        """Return whether a commit tells that a record is done.
+
+        It is true as well if the partition is gone, so that no commit will tell.
+        """
         committed = self.committed
         if self.gone or committed is None:
             return self.gone
-        done = read(committed.metadata, committed.offset).done
+        done = decode_metadata(committed.metadata, committed.offset).done
         return offset < committed.offset or any(a <= offset < b for a, b in done)
 
-    def fetched(self, record: t.Any) -> None:
-        """A record came; what is done already is passed over."""
-        if self.window.see(record.offset()):
+    def add_fetched(self, record: t.Any) -> None:
+        """Buffer a fetched record, unless it is done already."""
+        if self.offsets.see(record.offset()):
             self.buffer.append(record)
-            self.size += len(record)
+            self.buffered_bytes += len(record)
         else:
             self.dirty = True
 
-    def mark(self, room: int, now: float, *, trial: bool = True) -> int:
-        """Mark up to ``room`` records to be handed out; how many there were.
+    def mark(self, room: int, now: float, *, may_try_suspect: bool = True) -> int:
+        """Mark up to ``room`` buffered records, and return how many were marked.
 
-        :param trial: Whether a suspect may be, where they are handled apart.
+        :param may_try_suspect: Whether a suspect may be marked, where suspects are
+            handled alone.
         """
-        if self.apart and not self._may_go_on(trial):
+        if self.apart and not self._may_mark_next(may_try_suspect):
             return 0
-        waiting, window, buffer = len(self.waiting), self.window, self.buffer
+        ready, buffer = self.awaiting_commit, self.buffer
+        before = len(ready)
         while buffer and room > 0:
             record = buffer[0]
             if self.due is not None and self.due(record) > now:
                 break
             buffer.popleft()
-            self.size -= len(record)
-            self.waiting.append(self._arrival(record.offset(), record))
+            self.buffered_bytes -= len(record)
+            ready.append(self._ready_record(record.offset(), record))
             room -= 1
-            if self.trial:
+            if self.on_trial:
                 break
-        marked = len(self.waiting) - waiting
+        marked = len(ready) - before
         if marked:
-            window.mark(self.waiting[-1].offset)
-            self.dirty = self.moved = True
+            self.offsets.mark(ready[-1].offset)
+            self.dirty = self.has_progressed = True
         return marked
 
-    def look(self, now: float) -> None:
-        """Notice whether it is stuck."""
-        if self.moved:
-            self.moved, self.still_since = False, now
-        if len(self.buffer) < _ENOUGH // 2:
-            self.stuck = False
-        elif len(self.buffer) >= _ENOUGH and now - self.still_since > STUCK:
-            self.stuck = True
+    def update_stuck(self, now: float) -> None:
+        """Find out whether the partition is stuck."""
+        if self.has_progressed:
+            self.has_progressed, self.idle_since = False, now
+        idle = now - self.idle_since
+        if len(self.buffer) < _STUCK_AT_RECORDS // 2:
+            self.is_stuck = False
+        elif len(self.buffer) >= _STUCK_AT_RECORDS and idle > STUCK_AFTER_SECONDS:
+            self.is_stuck = True
 
-    def _may_go_on(self, trial: bool) -> bool:
-        """Whether the next record may be handed out beside those that are."""
-        suspect = self._is_suspect_next()
-        if suspect and not trial:
+    def _may_mark_next(self, may_try_suspect: bool) -> bool:
+        """Return whether the next record may be handled beside those in hand."""
+        buffer = self.buffer
+        suspect = bool(buffer) and self.offsets.is_suspect(buffer[0].offset())
+        if suspect and not may_try_suspect:
             return False
-        if self.open and (self.trial or suspect):
+        if self.unsettled and (self.on_trial or suspect):
             return False
-        self.trial = suspect
+        self.on_trial = suspect
         return True
 
-    def _is_suspect_next(self) -> bool:
-        return bool(self.buffer) and self.window.suspected(self.buffer[0].offset())
-
-    def _arrival(self, offset: int, record: t.Any) -> ReadyRecord:
-        window = self.window
-        if offset >= window.suspects_upto and not window.notes:
+    def _ready_record(self, offset: int, record: t.Any) -> ReadyRecord:
+        offsets = self.offsets
+        if offset >= offsets.suspects_end and not offsets.notes:
             return ReadyRecord(self, offset, record)
-        note = window.notes.get(offset)
-        suspected = window.suspected(offset)
-        if self.trial:
+        note = offsets.notes.get(offset)
+        suspect = offsets.is_suspect(offset)
+        if self.on_trial:
             known = note or RecordNote()
-            window.note(offset, known._replace(alone=True))
+            offsets.annotate(offset, known._replace(alone=True))
         if note is None:
-            return ReadyRecord(self, offset, record, suspected)
-        return ReadyRecord(self, offset, record, suspected, note.attempt, note.deaths)
+            return ReadyRecord(self, offset, record, suspect)
+        return ReadyRecord(self, offset, record, suspect, note.attempt, note.deaths)

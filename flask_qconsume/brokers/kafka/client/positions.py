@@ -1,9 +1,8 @@
-"""From which offsets a member's client reads its partitions.
+"""From which offsets a consumer reads its partitions.
 
-The member decides that, not the client: a partition without a committed offset is read
-from its first record, and where the broker has no such offset any more the client
-reports it ('auto.offset.reset' is 'error'), so that the loss is logged before reading
-goes on. Runs in the native thread.
+A partition without a committed offset is read from its first record. Where the broker
+no longer has an offset, the client reports it ('auto.offset.reset' is 'error'), so that
+the loss is logged before reading goes on. Runs in the native thread.
 """
 
 from __future__ import annotations
@@ -20,113 +19,135 @@ from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition
 
 from .partition import AssignedPartition
+from .partition import PartitionId
 
-#: Settings of the client that leave the decision to the member.
+#: Make the client report an offset that is gone, instead of choosing another.
 SETTINGS = {"auto.offset.reset": "error"}
 
-#: Seconds that one question takes at the most, and between two of them.
-_ANSWER = 1.0
-_PAUSE = 0.5
-
-Place = tuple[str, int]
+#: Seconds that one question may take, and between two of them.
+_QUESTION_TIMEOUT_SECONDS = 1.0
+_PAUSE_SECONDS = 0.5
 
 
 class Positions:
-    """Where reading begins, and where it goes on after an offset that is gone.
+    """Tells the client where to begin reading, and where to go on after a loss.
 
-    :param strategy: How the group shares its partitions, as the client is told.
-    :param tell: Logs a text at a level.
+    :param strategy: The client's 'partition.assignment.strategy'.
+    :param log: Logs a text at a level.
     """
 
-    def __init__(self, strategy: str, tell: Callable[[int, str], None]) -> None:
+    def __init__(self, strategy: str, log: Callable[[int, str], None]) -> None:
         self._incremental = "cooperative" in strategy
-        self._tell = tell
-        self._lost: set[Place] = set()
-        self._next = 0.0
+        self._log = log
+        self._lost: set[PartitionId] = set()
+        self._next_look = 0.0
 
-    def begin(self, consumer: Consumer, committed: Sequence[TopicPartition]) -> None:
-        """Read partitions that were assigned, from where the group has come to."""
+    def start_reading(
+        self, consumer: Consumer, committed: Sequence[TopicPartition]
+    ) -> None:
+        """Read newly assigned partitions from the offsets that the group committed."""
         for each in committed:
             if each.offset < 0:
                 each.offset = OFFSET_BEGINNING
         add = consumer.incremental_assign if self._incremental else consumer.assign
         add(list(committed))
 
-    def lose(self, place: Place) -> None:
-        """The broker has no record at the offset that was to be read next."""
-        self._lost.add(place)
+    def add_lost(self, partition: PartitionId) -> None:
+        """Note that the broker has no record at the next offset of a partition."""
+        self._lost.add(partition)
 
-    def look(
-        self, consumer: Consumer, slots: Mapping[Place, AssignedPartition]
-    ) -> list[Place]:
+    def recover_lost(
+        self,
+        consumer: Consumer,
+        partitions: Mapping[PartitionId, AssignedPartition],
+    ) -> list[PartitionId]:
         """Go on reading where an offset is gone.
 
-        :returns: The partitions that are to be read from their first record, since what
-            was known of them is not true any more.
+        :returns: The partitions that were created again and are read from their first
+            record: what is known of their records is no longer true.
         """
-        if not self._lost or time.monotonic() < self._next:
+        if not self._lost or time.monotonic() < self._next_look:
             return []
-        self._next = time.monotonic() + _PAUSE
-        self._lost.intersection_update(slots)
-        return [each for each in list(self._lost) if self._go_on(consumer, slots, each)]
+        self._next_look = time.monotonic() + _PAUSE_SECONDS
+        self._lost.intersection_update(partitions)
+        return [
+            each
+            for each in list(self._lost)
+            if self._recover(consumer, partitions, each)
+        ]
 
-    def _go_on(
-        self, consumer: Consumer, slots: Mapping[Place, AssignedPartition], place: Place
+    def _recover(
+        self,
+        consumer: Consumer,
+        partitions: Mapping[PartitionId, AssignedPartition],
+        lost: PartitionId,
     ) -> bool:
+        """Go on reading one partition; return whether it was created again."""
         try:
             found = consumer.get_watermark_offsets(
-                TopicPartition(*place), timeout=_ANSWER
+                TopicPartition(*lost), timeout=_QUESTION_TIMEOUT_SECONDS
             )
         except KafkaException:
-            return False  # Tried again: it may have no leader just now.
+            return False  # It may have no leader just now: ask again later.
         first, end = found
-        position = slots[place].window.position
-        self._read_from(consumer, slots, place, first)
-        self._lost.discard(place)
-        made_anew = position > end
-        text = _made_anew if made_anew else _deleted
-        self._tell(logging.WARNING, text(*place, position, first, end))
-        return made_anew
+        position = partitions[lost].offsets.position
+        self._read_from(consumer, partitions, lost, first)
+        self._lost.discard(lost)
+        recreated = position > end
+        text = _describe_recreated if recreated else _describe_deleted
+        self._log(logging.WARNING, text(*lost, position, first, end))
+        return recreated
 
     def _read_from(
         self,
         consumer: Consumer,
-        slots: Mapping[Place, AssignedPartition],
-        place: Place,
+        partitions: Mapping[PartitionId, AssignedPartition],
+        partition: PartitionId,
         offset: int,
     ) -> None:
-        """Have the client read a partition from an offset on. It cannot seek there."""
-        one = TopicPartition(*place, offset)
+        """Make the client read one partition from an offset on.
+
+        librdkafka cannot seek after such an error, so the partition is assigned again.
+        """
+        one = TopicPartition(*partition, offset)
         if self._incremental:
             consumer.incremental_unassign([one])
             consumer.incremental_assign([one])
         else:
-            rest = [_unread(slot) for key, slot in slots.items() if key != place]
+            rest = [
+                _next_unread(each)
+                for key, each in partitions.items()
+                if key != partition
+            ]
             consumer.assign([one, *rest])
-        for slot in slots.values():
-            # The client may have forgotten which of them are paused.
-            slot.paused = None
+        for each in partitions.values():
+            # The client may have forgotten which partitions are paused.
+            each.paused = None
 
 
-def _unread(slot: AssignedPartition) -> TopicPartition:
-    position = slot.window.position
+def _next_unread(partition: AssignedPartition) -> TopicPartition:
+    position = partition.offsets.position
     offset = OFFSET_BEGINNING if position < 0 else position
-    return TopicPartition(slot.topic, slot.partition, offset)
+    return TopicPartition(partition.topic, partition.number, offset)
 
 
-def _deleted(topic: str, partition: int, position: int, first: int, end: int) -> str:
+def _describe_deleted(
+    topic: str, partition: int, position: int, first: int, end: int
+) -> str:
     return (
         f"The records {position} to {first - 1} of partition {partition} of the topic"
         f" '{topic}' were deleted unread ({first - position} at the most): the topic's"
-        f" retention was over, or somebody deleted them. Reading goes on at {first}."
-        " Keep records for longer ('retention.ms', 'retention.bytes'), or handle them"
-        " faster."
+        f" retention was over, or they were deleted by hand. Reading goes on at"
+        f" {first}. Keep records for longer ('retention.ms', 'retention.bytes'), or"
+        " handle them faster."
     )
 
 
-def _made_anew(topic: str, partition: int, position: int, first: int, end: int) -> str:
+def _describe_recreated(
+    topic: str, partition: int, position: int, first: int, end: int
+) -> str:
     return (
         f"Partition {partition} of the topic '{topic}' ends at {end}, though it was"
-        f" read up to {position}: the topic was made anew, or has lost its last"
-        f" records. It is read from its first record, {first}, on."
+        f" read up to {position}: the topic was created again, or has lost its"
+        f" last records. It is read from its first record, {first}, on."
     )

@@ -1,7 +1,7 @@
-"""One producer of Kafka's for a process: whoever sends waits cooperatively.
+"""The Kafka producer of a process; callers wait cooperatively.
 
-A native thread serves the client's reports on what was delivered; the client's own
-threads do the rest. A record counts as sent when all replicas in sync have it.
+A native thread calls the client's delivery reports; the client's own threads do the
+rest. A record counts as sent when all replicas in sync have it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import threading
 import time
 import typing as t
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import partial
@@ -32,60 +33,100 @@ from .calls import destroy_within
 from .calls import keep_undestroyed
 from .delivery_reports import PendingReports
 from .delivery_reports import ReportListener
-from .delivery_reports import late
+from .delivery_reports import create_timeout_error
 from .errors import translate_error
-from .silence import UnconfirmedFor
 
-logger = get_logger("flask_qconsume.transports.kafka")
+logger = get_logger("flask_qconsume.brokers.kafka")
 
-#: What becomes of records that wait when an error ends the client.
+#: The reports on records that wait when a fatal error ends the client.
 _PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
-#: Seconds that the native thread waits for reports before it looks about.
-_POLL = 0.1
-#: Seconds between two looks for room where the client's own queue is full.
-_FULL = 0.01
-#: Seconds that a close waits for the native thread.
-_GRACE = 2.0
-
 _UNKNOWN_TOPIC = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
+
+#: Seconds that the native thread waits for reports.
+_POLL_SECONDS = 0.1
+#: Seconds between two attempts while the client's own queue is full.
+_FULL_PAUSE_SECONDS = 0.01
+#: Seconds that a close waits for the native thread, and then for the client's threads.
+_CLOSE_TIMEOUT_SECONDS = 2.0
 
 
 class ProducerRecord(t.NamedTuple):
-    """A record on its way to a topic."""
+    """A record to be sent to a topic."""
 
     topic: str
     #: ``None`` makes it a tombstone.
     value: bytes | None
     key: bytes | None = None
     headers: tuple[tuple[str, bytes | None], ...] = ()
-    #: -1: by the key, or any.
+    #: -1: chosen by the key, or at random without one.
     partition: int = -1
     #: Milliseconds since 1970; 0 is now.
     timestamp: int = 0
 
 
+class ClientFailed(BrokerError):
+    """The client had a fatal error; the next publish creates another client."""
+
+
+class UnconfirmedFor:
+    """Seconds since the first of the records that were sent without any confirmation.
+
+    A client that was given no record counts as healthy.
+
+    :param limit: Seconds that a client may confirm nothing, at least.
+    :param clock: Returns seconds, like :func:`time.monotonic`.
+    """
+
+    def __init__(
+        self, limit: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limit = limit
+        self._clock = clock
+        self._since: float | None = None
+
+    def note_sent(self) -> None:
+        """Note that a record is about to be sent."""
+        if self._since is None:
+            self._since = self._clock()
+
+    def reset(self) -> None:
+        """Note a confirmation, or another client. Any thread may call it."""
+        self._since = None
+
+    def is_too_long(self, timeout: float) -> bool:
+        """Return whether the limit, or twice the time of a send, is over.
+
+        :param timeout: Seconds that a send may take.
+        """
+        since = self._since
+        if since is None:
+            return False
+        return self._clock() - since >= max(self._limit, 2 * timeout)
+
+
 class KafkaProducer:
     """Sends records, from any greenlet or thread. Opens nothing before it is used.
 
-    After a fork, the child has a client of its own.
+    A forked child has a client of its own.
 
     :param config: librdkafka's settings.
-    :param patience: Seconds (and twice the time of a send) for which nothing is
-        confirmed of what is sent, after which the client is made anew: one that went
-        through an outage may send nothing any more,
-        https://github.com/confluentinc/librdkafka/issues/3009
+    :param max_unconfirmed: Seconds (and at least twice the time of a send) without any
+        confirmation after which the client is replaced: after an outage, a client may
+        never send again. https://github.com/confluentinc/librdkafka/issues/3009
     """
 
-    def __init__(self, config: Mapping[str, t.Any], patience: float = 15.0) -> None:
+    def __init__(
+        self, config: Mapping[str, t.Any], max_unconfirmed: float = 15.0
+    ) -> None:
         self._config = config
-        self._silence = UnconfirmedFor(patience)
+        self._unconfirmed = UnconfirmedFor(max_unconfirmed)
         self._lock = threading.Lock()
         self._client: Producer | None = None
-        self._complaints = ClientErrors()
+        self._client_errors = ClientErrors()
         self._thread: NativeThread | None = None
-        #: By where it is listened.
-        self._ears: dict[int, ReportListener] = {}
-        self._home = 0
+        #: Listeners by hub.
+        self._listeners: dict[int, ReportListener] = {}
+        self._home_hub = 0
         self._pid = os.getpid()
 
     def send(
@@ -93,105 +134,117 @@ class KafkaProducer:
     ) -> list[Exception | None]:
         """Send records, pipelined; return when each is confirmed or has failed.
 
-        :param timeout: Seconds for all of them.
-        :returns: For each ``None``, or why it did not arrive.
+        :param timeout: Seconds for all records together.
+        :returns: ``None`` or the error for each record.
         :raises BrokerRefused: if the broker does not let us in.
         :raises ConfigurationError: for settings that librdkafka does not take.
         """
         deadline = time.monotonic() + timeout
-        client = self._opened()
-        place = get_hub_id()
-        ear = self._ears.get(place) or self._ears.setdefault(place, ReportListener())
+        client = self._get_client()
+        hub_id = get_hub_id()
+        listener = self._listeners.get(hub_id) or self._listeners.setdefault(
+            hub_id, ReportListener()
+        )
         try:
-            batch = PendingReports(len(records), ear)
-            self._silence.begin()
-            if not ear.idle:
-                # Let others come as far as this: what is sent together costs less.
+            reports = PendingReports(len(records), listener)
+            self._unconfirmed.note_sent()
+            if not listener.is_idle:
+                # Let other greenlets produce first: records that are sent together cost
+                # less.
                 time.sleep(0)
             for index, record in enumerate(records):
-                self._produce(client, batch, index, record, deadline)
-            batch.wait(deadline)
+                self._produce(client, reports, index, record, deadline)
+            reports.wait(deadline)
         finally:
-            self._part(place, ear)
-        errors = batch.errors
+            self._close_if_foreign(hub_id, listener)
+        errors = reports.errors
         if any(errors):
-            self._look(client, errors, timeout)
+            self._handle_errors(client, errors, timeout)
         return errors
 
     def close(self) -> None:
-        """Close what is open. Sending again opens it anew."""
+        """Close the client. The next send opens another."""
         with self._lock:
             client, thread = self._client, self._thread
             self._client = self._thread = None
-            ears, self._ears = self._ears, {}
-        for ear in ears.values():
-            ear.close()
+            listeners, self._listeners = self._listeners, {}
+        for listener in listeners.values():
+            listener.close()
         if client is not None and thread is not None and self._pid == os.getpid():
-            thread.join(_GRACE)
-            _let_go([client])
+            thread.join(_CLOSE_TIMEOUT_SECONDS)
+            _destroy([client])
 
-    def _opened(self) -> Producer:
+    def _get_client(self) -> Producer:
         with self._lock:
             if self._pid != os.getpid():
-                self._forget()
+                self._forget_parent()
             if self._client is None:
-                config = {**self._config, "error_cb": self._complaints}
+                config = {**self._config, "error_cb": self._client_errors}
                 self._client = create_client(Producer, config)
-                self._silence.end()
-                serve = partial(self._serve, self._client)
+                self._unconfirmed.reset()
+                serve = partial(self._serve_reports, self._client)
                 self._thread = NativeThread(serve, "kafka-producer").start()
-                self._home = get_hub_id()
+                self._home_hub = get_hub_id()
             return self._client
 
-    def _forget(self) -> None:
-        """Leave what was opened before a fork to the process that opened it."""
+    def _forget_parent(self) -> None:
+        """After a fork, leave the client to the parent process."""
         if self._client is not None:
             keep_undestroyed(self._client)
         self._client = self._thread = None
-        self._ears = {}
+        self._listeners = {}
         self._pid = os.getpid()
 
-    def _serve(self, client: Producer) -> None:
-        """In the native thread: have reports called as long as this is our client."""
+    def _serve_reports(self, client: Producer) -> None:
+        """In the native thread: call delivery reports of the current client."""
         while self._client is client:
             try:
-                client.poll(_POLL)
+                client.poll(_POLL_SECONDS)
             except KafkaException as error:
-                # Of an error that ends it, the client raises, and then reports.
-                self._complaints(error.args[0])
-        # Somebody may still be waiting for a report.
-        client.flush(_GRACE / 2)
+                # After a fatal error the client raises first, and then reports its
+                # records.
+                self._client_errors(error.args[0])
+        # A caller may still wait for a report.
+        client.flush(_CLOSE_TIMEOUT_SECONDS / 2)
 
-    def _part(self, place: int, ear: ReportListener) -> None:
-        """Threads that have a hub come and go, and their ears with them."""
-        if place != self._home and ear.idle and self._ears.pop(place, None) is ear:
-            ear.close()
+    def _close_if_foreign(self, hub_id: int, listener: ReportListener) -> None:
+        """Close the listener of a thread with a hub of its own, when no caller waits
+        there.
+        """
+        if (
+            hub_id != self._home_hub
+            and listener.is_idle
+            and self._listeners.pop(hub_id, None) is listener
+        ):
+            listener.close()
 
-    def _look(
+    def _handle_errors(
         self, client: Producer, errors: Sequence[Exception | None], timeout: float
     ) -> None:
-        """Look whether errors have a cause that others will have, too."""
+        """Replace the client if it is useless, and raise the cause of its errors if
+        known.
+        """
         if any(isinstance(error, ClientFailed) for error in errors):
-            self._give_up(client)
-            self._complaints.check()
+            self._drop_client(client)
+            self._client_errors.check()
         if any(isinstance(error, PublishTimeout) for error in errors):
-            self._complaints.check()
-            if self._silence.is_too_long(timeout) and self._give_up(client):
+            self._client_errors.check()
+            if self._unconfirmed.is_too_long(timeout) and self._drop_client(client):
                 logger.warning(
-                    "Kafka's client confirms nothing any more of what it is given: the"
-                    " next publish makes another"
+                    "Kafka's client has stopped confirming records: the next publish"
+                    " creates another client"
                 )
 
     def _produce(
         self,
         client: Producer,
-        batch: PendingReports,
+        reports: PendingReports,
         index: int,
         record: ProducerRecord,
         deadline: float,
     ) -> None:
-        """Give one record to the client, as soon as it has room."""
-        report = partial(self._report, batch, index)
+        """Give one record to the client, as soon as its queue has room."""
+        report = partial(self._report, reports, index)
         topic, value, key, headers, partition, timestamp = record
         while True:
             try:
@@ -207,17 +260,16 @@ class KafkaProducer:
                 return
             except BufferError:
                 if time.monotonic() > deadline:
-                    batch.failed(index, late())
+                    reports.fail(index, create_timeout_error())
                     return
-                time.sleep(_FULL)
+                time.sleep(_FULL_PAUSE_SECONDS)
             except KafkaException as error:
-                batch.failed(index, _translated(error.args[0]))
+                reports.fail(index, _translate(error.args[0]))
                 return
 
-    def _give_up(self, client: Producer) -> bool:
-        """A client that had a fatal error, or hangs, sends nothing any more.
-
-        :returns: Whether it was ours until now.
+    def _drop_client(self, client: Producer) -> bool:
+        """Let the next send create another client; return whether this was the current
+        one.
         """
         with self._lock:
             ours = self._client is client
@@ -226,34 +278,32 @@ class KafkaProducer:
             return ours
 
     def _report(
-        self, batch: PendingReports, index: int, error: t.Any, record: t.Any
+        self, reports: PendingReports, index: int, error: t.Any, record: t.Any
     ) -> None:
-        """Called by the client, in the native thread."""
+        """Take a delivery report; the client calls this in the native thread."""
         if error is None:
-            self._silence.end()
-        batch.report(index, None if error is None else _translated(error))
+            self._unconfirmed.reset()
+        reports.report(index, None if error is None else _translate(error))
 
 
-def _let_go(clients: list[Producer]) -> None:
-    """The destructor waits for the client's threads: elsewhere, and not for ever."""
-    destroy_within(_GRACE, clients.clear)
+def _destroy(clients: list[Producer]) -> None:
+    """Destroy a client in a native thread: its destructor waits for the client's
+    threads.
+    """
+    destroy_within(_CLOSE_TIMEOUT_SECONDS, clients.clear)
 
 
-def _translated(error: t.Any) -> BrokerError:
+def _translate(error: t.Any) -> BrokerError:
     code = error.code()
-    said = error.str()
+    text = error.str()
     if error.fatal() or code in _PURGED:
         return ClientFailed(
-            f"Kafka's client gave up: {said}. The next publish makes another."
+            f"Kafka's client gave up: {text}. The next publish creates another."
         )
     if code in _UNKNOWN_TOPIC:
-        return Unroutable(f"There is no such topic: {said}")
+        return Unroutable(f"There is no such topic: {text}")
     if code == KafkaError._MSG_TIMED_OUT:
-        return late()
+        return create_timeout_error()
     found = translate_error(error)
-    # A policy may be one for topics, or for records.
+    # Kafka has one error for violations by topics and by records.
     return PublishRefused(str(found)) if type(found) is TopologyMismatch else found
-
-
-class ClientFailed(BrokerError):
-    """The client is of no use any more; another one is made."""

@@ -1,9 +1,10 @@
-"""Topics that came after a client had subscribed: it is made to look for them.
+"""Makes a client read the list of topics when a new topic is known to exist.
 
-A client that reads all topics again and again, to find new ones by itself, makes the
-broker and its own threads work for it: with a hundred of them in a process it was a
-third of what they took at rest. So it does that every five minutes, as is librdkafka's
-own way, and whoever knows of a topic asks for it here. Knows no client.
+By itself, a librdkafka consumer finds new topics and partitions at its next refresh:
+after five minutes, unless 'topic.metadata.refresh.interval.ms' says less. At ten
+seconds, a hundred consumers in one process spent a third of their processor time at
+rest on it. So the interval stays librdkafka's, one client per process looks for new
+topics (:mod:`..topics`), and the consumers that read them are told.
 """
 
 from __future__ import annotations
@@ -16,59 +17,59 @@ from collections.abc import Mapping
 
 from confluent_kafka import KafkaException
 
-#: Seconds that one look takes at the most, and between two of them.
-_LOOK = 0.5
-_PAUSE = 0.5
-#: After so many looks it is believed that a topic is gone again.
-_LOOKS = 20
+#: Seconds that one look may take, and between two of them.
+_LOOK_TIMEOUT_SECONDS = 0.5
+_PAUSE_SECONDS = 0.5
+#: Number of looks after which a topic is taken to be deleted again.
+_MAX_LOOKS = 20
 
 
 class TopicRefresh:
-    """Looks for topics until they are seen, and how many partitions they have.
+    """Looks for topics until the client sees them with all their partitions.
 
-    The hub asks; all else is the native thread's.
+    The hub calls :meth:`request`, the native thread :meth:`look_if_due`.
 
-    :param topics: What the client sees, asked for so many seconds: that it asks is what
-        makes it read what is new.
+    :param list_topics: Makes the client read its topics, with a time limit in seconds,
+        and returns them.
     """
 
     def __init__(
         self,
-        topics: Callable[[float], Mapping[str, t.Any]],
+        list_topics: Callable[[float], Mapping[str, t.Any]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._topics = topics
+        self._list_topics = list_topics
         self._clock = clock
-        self._asked: deque[Mapping[str, int]] = deque()
+        self._requests: deque[Mapping[str, int]] = deque()
         self._missing: dict[str, int] = {}
-        # When it subscribes, the client looks by itself. A look right then may wait for
-        # a fetch of nothing on the same connection, and the first records with it.
-        self._next = clock() + _PAUSE
-        self._left = 0
+        # The client looks by itself when it subscribes. A look right then could delay
+        # the first records: it may wait for an empty fetch on the same connection.
+        self._next_look = clock() + _PAUSE_SECONDS
+        self._looks_left = 0
 
-    def ask(self, topics: Mapping[str, int]) -> None:
-        """Have it look for topics that have at least so many partitions."""
-        self._asked.append(topics)
+    def request(self, topics: Mapping[str, int]) -> None:
+        """Look for topics with at least these numbers of partitions."""
+        self._requests.append(topics)
 
-    def look(self) -> None:
-        """Look once, if anything is sought, and it is time."""
-        while self._asked:
-            self._missing.update(self._asked.popleft())
-            self._left = _LOOKS
-        if not self._missing or self._clock() < self._next:
+    def look_if_due(self) -> None:
+        """Look for the topics that are missing, at most once per pause."""
+        while self._requests:
+            self._missing.update(self._requests.popleft())
+            self._looks_left = _MAX_LOOKS
+        if not self._missing or self._clock() < self._next_look:
             return
-        self._next = self._clock() + _PAUSE
+        self._next_look = self._clock() + _PAUSE_SECONDS
         try:
-            seen = self._topics(_LOOK)
+            seen = self._list_topics(_LOOK_TIMEOUT_SECONDS)
         except KafkaException:
-            return  # Once it answers again.
-        self._left -= 1
+            return  # Look again once the broker answers.
+        self._looks_left -= 1
         self._missing = {
-            name: number
-            for name, number in self._missing.items()
-            if self._left and not _has(seen, name, number)
+            name: count
+            for name, count in self._missing.items()
+            if self._looks_left and not _is_complete(seen, name, count)
         }
 
 
-def _has(seen: Mapping[str, t.Any], name: str, partitions: int) -> bool:
+def _is_complete(seen: Mapping[str, t.Any], name: str, partitions: int) -> bool:
     return name in seen and len(seen[name].partitions) >= partitions

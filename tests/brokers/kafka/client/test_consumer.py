@@ -15,8 +15,8 @@ from flask_qconsume import BrokerError
 from flask_qconsume import BrokerRefused
 from flask_qconsume import BrokerUnavailable
 from flask_qconsume.brokers.kafka.client.consumer import KafkaConsumer
-from flask_qconsume.brokers.kafka.client.consumer_thread import ConsumerTerms
 from flask_qconsume.brokers.kafka.client.partition import ReadyRecord
+from flask_qconsume.brokers.kafka.client.terms import ConsumerTerms
 
 from ....servers.kafka import Kafka
 from ....servers.ports import free_port
@@ -52,29 +52,29 @@ def test_every_record_comes_once_and_all_is_committed(kafka: Kafka, topic: str) 
     with consuming(kafka.address, topic, topic) as consumer:
         seen: list[bytes] = []
         while len(seen) < count:
-            arrivals = take(consumer)
-            seen += values(arrivals)
-            consumer.settle(arrivals)
+            records = take(consumer)
+            seen += values(records)
+            consumer.settle(records)
         assert sorted(map(int, seen)) == list(range(count))
         assert nothing_comes(consumer)
         everywhere = Group(kafka.address, topic, topic, PARTITIONS)
         everywhere.await_offsets(*[count // PARTITIONS] * PARTITIONS)
         assert everywhere.metadata() == {}
-    assert consumer.stale == 0
+    assert consumer.stale_count == 0
 
 
 def test_a_member_at_rest_waits_longer_and_hears_of_what_comes(
     kafka: Kafka, topic: str, group: Group
 ) -> None:
     with consuming(kafka.address, topic, topic, room=3) as consumer:
-        member = consumer._member
-        wait_for(lambda: len(member._slots) == PARTITIONS, 20)
-        wait_for(lambda: member._patience([]) > 0.2, 20)
+        thread = consumer._worker
+        wait_for(lambda: len(thread._assignment.partitions) == PARTITIONS, 20)
+        wait_for(lambda: thread._poll_timeout([]) > 0.2, 20)
         produce(kafka.address, topic, numbers(10))
         for _ in range(10):
             consumer.settle(take(consumer))
         group.await_offsets(10)
-        wait_for(lambda: member._patience([]) > 0.2, 20)
+        wait_for(lambda: thread._poll_timeout([]) > 0.2, 20)
         assert consumer.close(timeout=4)
 
 
@@ -83,10 +83,10 @@ def test_that_a_record_is_handed_out_was_committed_before(
 ) -> None:
     produce(kafka.address, topic, numbers(10))
     with consuming(kafka.address, topic, topic, room=3, ahead=False) as consumer:
-        arrivals = take(consumer, 3)
+        records = take(consumer, 3)
         assert group.metadata() == {"qconsume": 1, "upto": 3}
         assert nothing_comes(consumer)
-        consumer.settle(arrivals[1:2])
+        consumer.settle(records[1:2])
         take(consumer)
         assert group.metadata() == {"qconsume": 1, "upto": 4, "done": [1, 1]}
         assert group.offsets() == [0]
@@ -158,10 +158,10 @@ def test_members_that_come_and_go_lose_and_repeat_nothing(
     options = {"partition_assignment_strategy": strategy}
     produce(kafka.address, topic, numbers(count), partition=lambda n: n % PARTITIONS)
 
-    def handle(consumer: KafkaConsumer, arrivals: list[ReadyRecord]) -> None:
+    def handle(consumer: KafkaConsumer, records: list[ReadyRecord]) -> None:
         gevent.sleep(0.002)  # A handler waits; meanwhile partitions may go.
-        seen.update(v for v, a in zip(values(arrivals), arrivals, strict=True))
-        consumer.settle(arrivals)
+        seen.update(v for v, a in zip(values(records), records, strict=True))
+        consumer.settle(records)
 
     def some(consumer: KafkaConsumer, upto: int) -> None:
         """Until so many were seen."""
@@ -181,7 +181,7 @@ def test_members_that_come_and_go_lose_and_repeat_nothing(
             some(second, count * 3 // 4)
             going_on.get()
         some(first, count)
-        assert first.stale == second.stale == 0
+        assert first.stale_count == second.stale_count == 0
         everywhere = Group(kafka.address, topic, topic, PARTITIONS)
         everywhere.await_offsets(*[count // PARTITIONS] * PARTITIONS)
     assert set(seen.values()) == {1}
@@ -195,16 +195,18 @@ def test_a_partition_is_given_up_only_when_its_records_are_handled(
     with consuming(kafka.address, topic, topic, room=100) as first:
         held = take(first, 40)
         with consuming(kafka.address, topic, topic) as second:
-            leaving = wait_for(lambda: {a.slot for a in held if a.slot.leaving})
-            assert not any(slot.gone for slot in leaving)
-            to = [slot.partition for slot in leaving]
+            leaving = wait_for(
+                lambda: {a.partition for a in held if a.partition.leaving}
+            )
+            assert not any(partition.gone for partition in leaving)
+            to = [partition.partition for partition in leaving]
             produce(kafka.address, topic, [b"second"], partition=to[0])
             assert nothing_comes(second)
             first.settle(held)
             (taken,) = take(second)
             assert taken.record.value() == b"second"
             assert not taken.redelivered
-        assert first.stale == 0
+        assert first.stale_count == 0
 
 
 def test_what_stays_goes_on_while_a_partition_that_leaves_is_waited_for(
@@ -214,25 +216,25 @@ def test_what_stays_goes_on_while_a_partition_that_leaves_is_waited_for(
     count, room = 400, 40
     produce(kafka.address, topic, numbers(count), partition=lambda n: n % PARTITIONS)
     with consuming(kafka.address, topic, topic, room=room, ahead=False) as first:
-        wait_for(lambda: first.ahead == count - room)
+        wait_for(lambda: first.buffered_count == count - room)
         one_each: dict[int, ReadyRecord] = {}
         while len(one_each) < PARTITIONS:
-            (arrival,) = take(first)
-            if one_each.setdefault(arrival.slot.partition, arrival) is not arrival:
-                first.settle([arrival])
+            (record,) = take(first)
+            if one_each.setdefault(record.partition.number, record) is not record:
+                first.settle([record])
         held = list(one_each.values())
         with consuming(kafka.address, topic, topic) as second:
-            wait_for(lambda: sum(a.slot.leaving for a in held) == PARTITIONS // 2)
-            leaving = [a for a in held if a.slot.leaving]
-            staying = {a.slot for a in held} - {a.slot for a in leaving}
+            wait_for(lambda: sum(a.partition.leaving for a in held) == PARTITIONS // 2)
+            leaving = [a for a in held if a.partition.leaving]
+            staying = {a.partition for a in held} - {a.partition for a in leaving}
             for _ in range(100):
-                (arrival,) = take(first)
-                assert arrival.slot in staying
-                first.settle([arrival])
-            assert not any(a.slot.gone for a in leaving)
+                (record,) = take(first)
+                assert record.partition in staying
+                first.settle([record])
+            assert not any(a.partition.gone for a in leaving)
             first.settle(held)
             take(second)
-        assert first.stale == 0
+        assert first.stale_count == 0
 
 
 class Members:
@@ -256,7 +258,7 @@ def test_a_member_without_a_partition_leaves_its_group(
     kafka.create_topics({topic: 1})
     options = {"session_timeout_ms": 60_000}
     with consuming(kafka.address, topic, topic, **options) as first:
-        wait_for(lambda: first._member._slots, 20)
+        wait_for(lambda: first._worker._assignment.partitions, 20)
         with consuming(kafka.address, topic, topic, **options):
             wait_for(lambda: members.count() == 2, 20)
             produce(kafka.address, topic, numbers(1))
@@ -270,11 +272,11 @@ def test_a_member_that_leaves_while_it_joins_holds_up_no_other(
     members = Members(kafka, topic)
     options = {"session_timeout_ms": 60_000, "heartbeat_interval_ms": 1_000}
     with consuming(kafka.address, topic, topic, **options) as first:
-        wait_for(lambda: first._member._slots, 20)
+        wait_for(lambda: first._worker._assignment.partitions, 20)
         with consuming(kafka.address, topic, topic, **options):
             wait_for(lambda: members.count() == 2, 20)
         with consuming(kafka.address, topic, topic, **options) as third:
-            wait_for(lambda: third._member._slots, 20)
+            wait_for(lambda: third._worker._assignment.partitions, 20)
 
 
 def test_what_is_not_handled_in_time_is_stale(kafka: Kafka, topic: str) -> None:
@@ -282,12 +284,12 @@ def test_what_is_not_handled_in_time_is_stale(kafka: Kafka, topic: str) -> None:
     with consuming(kafka.address, topic, topic, room=100, grace=0.1) as first:
         held = take(first, 40)
         with consuming(kafka.address, topic, topic) as second:
-            gone = wait_for(lambda: [a for a in held if a.slot.gone])
+            gone = wait_for(lambda: [a for a in held if a.partition.gone])
             taken = take(second, len(gone))
             assert sorted(values(taken)) == sorted(values(gone))
             assert not any(a.redelivered for a in taken)
             first.settle(held)
-            wait_for(lambda: first.stale == len(gone))
+            wait_for(lambda: first.stale_count == len(gone))
             second.settle(taken)
 
 
@@ -298,7 +300,7 @@ def test_much_is_not_fetched_ahead(kafka: Kafka, topic: str) -> None:
         consumer.settle(take(consumer))
         # It fills up, then pauses; some are on their way when it does.
         gevent.sleep(1.5)
-        assert 10 < consumer.ahead < 50
+        assert 10 < consumer.buffered_count < 50
         for _ in range(count - 1):
             consumer.settle(take(consumer))
         assert nothing_comes(consumer)
@@ -315,16 +317,16 @@ def test_what_was_paused_when_it_was_lost_is_read_when_it_comes_back(
         own_kafka.address, "hung", "hung", room=5, ahead=False, **silence
     ) as consumer:
         held = take(consumer, 5)
-        slot = held[0].slot
+        partition = held[0].partition
         # Nothing of what was fetched can be handed out: so no more is fetched.
-        wait_for(lambda: slot.paused, 20)
+        wait_for(lambda: partition.paused, 20)
         with own_kafka.frozen():
-            wait_for(lambda: slot.gone, 20)
+            wait_for(lambda: partition.gone, 20)
         seen = set()
         while len(seen) < 600:
-            for arrival in take(consumer, timeout=30):
-                seen.add(arrival.offset)
-                consumer.settle([arrival])
+            for record in take(consumer, timeout=30):
+                seen.add(record.offset)
+                consumer.settle([record])
 
     assert seen == set(range(600))
 
@@ -345,16 +347,16 @@ def test_what_is_held_back_holds_up_nothing_else(kafka: Kafka, topic: str) -> No
     ) as consumer:
         early = take(consumer, 15)
         consumer.settle(early)
-        assert Counter(a.slot.topic for a in early) == {topic: 5, held: 10}
+        assert Counter(a.partition.topic for a in early) == {topic: 5, held: 10}
         assert nothing_comes(consumer)
         due = time.time() + 0.3
         consumer.settle(take(consumer, 1))
         assert time.time() >= due
         seen = 1
         while seen < 290:
-            arrivals = take(consumer)
-            seen += len(arrivals)
-            consumer.settle(arrivals)
+            records = take(consumer)
+            seen += len(records)
+            consumer.settle(records)
 
 
 def test_keys_go_on_beside_each_other_and_each_in_its_order(
@@ -454,7 +456,7 @@ def test_suspects_of_several_partitions_come_alone_too(
             found = take(consumer)
             tried = [each for each in found if each.redelivered]
             assert len(tried) <= 1
-            seen.update(each.slot.partition for each in tried)
+            seen.update(each.partition.number for each in tried)
             if tried:
                 # Whatever is beside it was in nobody's hands before.
                 beside = [*found, *more(consumer)]
@@ -475,10 +477,10 @@ def test_a_topic_made_anew_is_read_from_its_beginning(
     group.commit(500, '{"qconsume":1,"upto":600,"done":[1,2]}')
     produce(kafka.address, topic, numbers(5))
     with consuming(kafka.address, topic, topic) as consumer:
-        arrivals = take(consumer, 5)
-        assert values(arrivals) == numbers(5)
-        assert not any(a.redelivered for a in arrivals)
-        consumer.settle(arrivals)
+        records = take(consumer, 5)
+        assert values(records) == numbers(5)
+        assert not any(a.redelivered for a in records)
+        consumer.settle(records)
         group.await_offsets(5)
 
 
@@ -498,18 +500,18 @@ def test_records_that_are_deleted_unread_are_told(
     produce(kafka.address, topic, numbers(1))
     with consuming(kafka.address, topic, topic, **options) as consumer:
         (first,) = take(consumer)
-        consumer._member.quiet = True  # It reads on only when that is over.
-        wait_for(lambda: first.slot.paused is True)
+        consumer._shared.is_paused = True  # It reads on only when that is over.
+        wait_for(lambda: first.partition.paused is True)
         produce(kafka.address, topic, numbers(60)[1:])
         produce(kafka.address, topic, [b"other"] * 3, partition=1)
         deleted(kafka, topic, 40)
-        consumer._member.quiet = False
+        consumer._shared.is_paused = False
         consumer.settle([first])
         seen: list[bytes] = []
         while len(seen) < 20 + 3:
-            arrivals = take(consumer)
-            seen += values(arrivals)
-            consumer.settle(arrivals)
+            records = take(consumer)
+            seen += values(records)
+            consumer.settle(records)
         assert sorted(seen) == sorted([*numbers(60)[40:], *[b"other"] * 3])
     assert f"records 1 to 39 of partition 0 of the topic '{topic}'" in caplog.text
     assert "(39 at the most)" in caplog.text
@@ -523,9 +525,9 @@ def test_records_that_were_deleted_while_nobody_read_are_told(
     group.commit(2, "")
     deleted(kafka, topic, 7)
     with consuming(kafka.address, topic, topic) as consumer:
-        arrivals = take(consumer, 3)
-        assert values(arrivals) == numbers(10)[7:]
-        consumer.settle(arrivals)
+        records = take(consumer, 3)
+        assert values(records) == numbers(10)[7:]
+        consumer.settle(records)
         group.await_offsets(10)
     assert "records 2 to 6 of partition 0" in caplog.text
 
@@ -549,7 +551,7 @@ def test_topics_that_appear_are_found_by_a_pattern(
         kafka.create_topics({later: 1})
         produce(kafka.address, later, numbers(1))
         (found,) = take(consumer)
-        assert found.slot.topic == later
+        assert found.partition.topic == later
 
 
 def closed_port() -> str:
@@ -609,7 +611,7 @@ def test_one_that_is_closed_while_it_starts_lets_its_starter_go() -> None:
             config(f"{host}:{port}", "group"), ["x"], ConsumerTerms(1)
         )
         starting = gevent.spawn(consumer.start)
-        wait_for(lambda: consumer.started)
+        wait_for(lambda: consumer.is_started)
         consumer.close(0)
         starting.get(timeout=4)
 
@@ -621,7 +623,7 @@ def test_one_that_was_never_started_does_nothing_and_is_well() -> None:
     consumer.wait(0.01)
     consumer.check()
     assert consumer.take(1) == []
-    assert not consumer.away
+    assert not consumer.is_away
     assert consumer.close(0)
     consumer.start()
-    assert not consumer.started
+    assert not consumer.is_started

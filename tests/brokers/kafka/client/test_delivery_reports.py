@@ -18,46 +18,48 @@ from ....waiting import wait_for
 
 
 @pytest.fixture
-def ear() -> t.Iterator[ReportListener]:
+def listener() -> t.Iterator[ReportListener]:
     it = ReportListener()
     yield it
     it.close()
 
 
-def waiting(ear: ReportListener, number: int, seconds: float = 10.0) -> list[t.Any]:
+def waiting(
+    listener: ReportListener, number: int, seconds: float = 10.0
+) -> list[t.Any]:
     """Batches of one record each, and the greenlets that wait for them."""
-    batches = [PendingReports(1, ear) for _ in range(number)]
+    batches = [PendingReports(1, listener) for _ in range(number)]
     deadline = time.monotonic() + seconds
-    jobs = [gevent.spawn(batch.wait, deadline) for batch in batches]
+    jobs = [gevent.spawn(reports.wait, deadline) for reports in batches]
     gevent.sleep(0)
     return list(zip(batches, jobs, strict=True))
 
 
 def reported(*batches: PendingReports) -> None:
     """Report them from a native thread, as the client does."""
-    done = [(batch, None) for batch in batches]
+    done = [(reports, None) for reports in batches]
     thread = NativeThread(lambda: [b.report(0, e) for b, e in done], "reports").start()
     assert thread.join(10)
 
 
 @pytest.mark.parametrize("backwards", [False, True])
 def test_each_is_woken_when_its_own_is_reported(
-    ear: ReportListener, backwards: bool
+    listener: ReportListener, backwards: bool
 ) -> None:
-    found = waiting(ear, 5)
-    for batch, job in reversed(found) if backwards else found:
+    found = waiting(listener, 5)
+    for reports, job in reversed(found) if backwards else found:
         assert not job.ready()
-        reported(batch)
+        reported(reports)
         job.join(5)
         assert job.successful()
-        assert batch.errors == [None]
-    assert ear.idle
+        assert reports.errors == [None]
+    assert listener.is_idle
 
 
-def test_who_listens_may_be_killed(ear: ReportListener) -> None:
-    (_, listener), (batch, job), (last, last_job) = waiting(ear, 3)
-    listener.kill()
-    reported(batch)
+def test_the_leader_may_be_killed(listener: ReportListener) -> None:
+    (_, leader), (reports, job), (last, last_job) = waiting(listener, 3)
+    leader.kill()
+    reported(reports)
     job.join(5)
     assert job.successful()
     assert not last_job.ready()
@@ -67,9 +69,9 @@ def test_who_listens_may_be_killed(ear: ReportListener) -> None:
 
 
 def test_what_is_not_reported_in_time_is_a_timeout_of_its_own(
-    ear: ReportListener,
+    listener: ReportListener,
 ) -> None:
-    (first, job), (second, other) = waiting(ear, 2, seconds=0.05)
+    (first, job), (second, other) = waiting(listener, 2, seconds=0.05)
     gevent.joinall([job, other], timeout=5)
     assert job.successful() and other.successful()
     (error,), (another,) = first.errors, second.errors
@@ -80,48 +82,50 @@ def test_what_is_not_reported_in_time_is_a_timeout_of_its_own(
     assert first.errors == [None]
 
 
-def test_what_was_reported_or_never_sent_is_not_waited_for(ear: ReportListener) -> None:
-    batch = PendingReports(2, ear)
+def test_what_was_reported_or_never_sent_is_not_waited_for(
+    listener: ReportListener,
+) -> None:
+    reports = PendingReports(2, listener)
     error = ValueError("no")
-    batch.failed(0, error)
-    batch.report(1, None)
-    batch.wait(time.monotonic())
-    assert batch.errors == [error, None]
+    reports.fail(0, error)
+    reports.report(1, None)
+    reports.wait(time.monotonic())
+    assert reports.errors == [error, None]
 
 
 def test_an_ear_is_closed_once_nobody_waits() -> None:
-    ear = ReportListener()
-    ((batch, job),) = waiting(ear, 1)
-    ear.close()
+    listener = ReportListener()
+    ((reports, job),) = waiting(listener, 1)
+    listener.close()
     gevent.sleep(0)
     assert not job.ready()
-    reported(batch)
+    reported(reports)
     job.join(5)
     assert job.successful()
-    wait_for(lambda: ear.idle, 5)
+    wait_for(lambda: listener.is_idle, 5)
 
 
-class Overheard(ReportListener):
-    """Somebody else hears what is ours just before we listen, as threads may."""
+class Overtaken(ReportListener):
+    """The last leader takes our notification just before we lead, as threads may."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.batch = PendingReports(1, self)
+        self.reports = PendingReports(1, self)
 
-    def _begin(self) -> bool:
-        reported(self.batch)
-        self._bell.wait(5)
-        self._heard.clear()
-        return super()._begin()
+    def _try_lead(self) -> bool:
+        reported(self.reports)
+        self._notifier.wait(5)
+        self._completed.clear()
+        return super()._try_lead()
 
 
-def test_what_somebody_else_has_heard_is_not_waited_for() -> None:
-    ear = Overheard()
+def test_a_report_that_the_last_leader_has_taken_is_not_waited_for() -> None:
+    listener = Overtaken()
     began = time.monotonic()
-    ear.batch.wait(began + 10)
+    listener.reports.wait(began + 10)
     assert time.monotonic() - began < 5
-    assert ear.batch.errors == [None]
-    ear.close()
+    assert listener.reports.errors == [None]
+    listener.close()
 
 
 def test_threads_without_any_hub_wait_as_well() -> None:
@@ -131,13 +135,13 @@ before = {"gevent"} & set(sys.modules)  # Where coverage measures, it imports it
 from collections import deque
 from flask_qconsume.brokers.kafka.client.delivery_reports import PendingReports
 from flask_qconsume.brokers.kafka.client.delivery_reports import ReportListener
-ear, sent, late = ReportListener(), deque(), []
+listener, sent, late = ReportListener(), deque(), []
 def publish():
     for _ in range(200):
-        batch = PendingReports(1, ear)
-        sent.append(batch)
-        batch.wait(time.monotonic() + 20)
-        late.extend(e for e in batch.errors if e)
+        reports = PendingReports(1, listener)
+        sent.append(reports)
+        reports.wait(time.monotonic() + 20)
+        late.extend(e for e in reports.errors if e)
 def report():
     left = 8 * 200
     while left:
@@ -150,8 +154,8 @@ threads = [threading.Thread(target=f) for f in [publish] * 8 + [report]]
 [t.join(30) for t in threads]
 assert not any(t.is_alive() for t in threads)
 assert {"gevent"} & set(sys.modules) == before
-print(late, ear.idle)
-ear.close()
+print(late, listener.is_idle)
+listener.close()
 """
     done = run_script(script, "-W", "error")
     assert done.stdout.strip() == "[] True", done.stderr

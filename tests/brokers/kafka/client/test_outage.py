@@ -16,11 +16,11 @@ class Scene:
         self.now = 100.0
         self.there = False
         self.asked = 0
-        self.absence = Outage(10.0, lambda: self.now)
+        self.outage = Outage(10.0, lambda: self.now)
 
-    def look(self, later: float = 0.5) -> bool:
+    def check(self, later: float = 0.5) -> bool:
         self.now += later
-        return self.absence.look(self._ask)
+        return self.outage.check(self._ask)
 
     def _ask(self, timeout: float) -> None:
         self.asked += 1
@@ -33,55 +33,55 @@ def scene() -> Scene:
     return Scene()
 
 
-def test_nobody_is_asked_without_a_doubt(scene: Scene) -> None:
-    assert not scene.look()
+def test_nothing_is_asked_while_connections_are_there(scene: Scene) -> None:
+    assert not scene.check()
     assert scene.asked == 0
 
 
-def test_connections_that_were_only_idle_are_no_absence(scene: Scene) -> None:
+def test_connections_that_were_only_idle_are_no_outage(scene: Scene) -> None:
     scene.there = True
-    scene.absence.doubt()
-    assert not scene.look()
-    assert not scene.absence.lasts
-    assert not scene.look()
+    scene.outage.begin()
+    assert not scene.check()
+    assert not scene.outage.is_confirmed
+    assert not scene.check()
     assert scene.asked == 1
 
 
 def test_its_beginning_and_its_end_are_news(scene: Scene) -> None:
-    scene.absence.doubt()
-    assert scene.look()
-    assert scene.absence.lasts
-    scene.absence.doubt()
-    assert not scene.look()
+    scene.outage.begin()
+    assert scene.check()
+    assert scene.outage.is_confirmed
+    scene.outage.begin()
+    assert not scene.check()
     scene.there = True
-    assert scene.look()
-    assert not scene.absence.lasts
-    assert not scene.look()
+    assert scene.check()
+    assert not scene.outage.is_confirmed
+    assert not scene.check()
     assert scene.asked == 3
 
 
 def test_it_is_not_asked_in_every_round(scene: Scene) -> None:
-    scene.absence.doubt()
+    scene.outage.begin()
     for _ in range(8):
-        scene.look(0.125)
+        scene.check(0.125)
     assert scene.asked == 2
 
 
 def test_it_is_over_with_the_session(scene: Scene) -> None:
-    scene.absence.doubt()
+    scene.outage.begin()
     for _ in range(19):
-        scene.look()
+        scene.check()
     with pytest.raises(KafkaException):
-        scene.look()
+        scene.check()
     assert scene.now == 110
 
 
-def test_the_next_absence_has_a_whole_session(scene: Scene) -> None:
-    scene.absence.doubt()
-    scene.look(9)
+def test_the_next_outage_has_a_whole_session(scene: Scene) -> None:
+    scene.outage.begin()
+    scene.check(9)
     scene.there = True
-    scene.look()
+    scene.check()
     scene.there = False
-    scene.absence.doubt()
-    assert scene.look(9)
-    assert scene.absence.lasts
+    scene.outage.begin()
+    assert scene.check(9)
+    assert scene.outage.is_confirmed

@@ -45,7 +45,7 @@ def client_of(producer: KafkaProducer) -> t.Any:
 def test_a_client_that_confirms_nothing_for_long_is_made_anew(
     own_kafka: Kafka, topic: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    producer = producing(own_kafka, patience=2 * _TIMEOUT)
+    producer = producing(own_kafka, max_unconfirmed=2 * _TIMEOUT)
     wait_for(lambda: is_confirmed(producer, topic), 20)
     first = client_of(producer)
     own_kafka.freeze()
@@ -62,7 +62,7 @@ def test_a_client_that_confirms_nothing_for_long_is_made_anew(
 def test_a_client_is_kept_over_a_silence_that_is_short(
     own_kafka: Kafka, topic: str
 ) -> None:
-    producer = producing(own_kafka, patience=60.0)
+    producer = producing(own_kafka, max_unconfirmed=60.0)
     wait_for(lambda: is_confirmed(producer, topic), 20)
     first = client_of(producer)
     own_kafka.freeze()

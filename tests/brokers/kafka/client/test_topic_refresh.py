@@ -24,12 +24,12 @@ class Scene:
         self.asked = 0
         self.answers = True
         self.there: dict[str, int] = {}
-        self.search = TopicRefresh(self._topics, lambda: self.now)
+        self.refresh = TopicRefresh(self._topics, lambda: self.now)
 
     def look(self, later: float = 0.5) -> int:
         """How often it was asked by then."""
         self.now += later
-        self.search.look()
+        self.refresh.look_if_due()
         return self.asked
 
     def _topics(self, timeout: float) -> Mapping[str, Topic]:
@@ -52,22 +52,22 @@ def test_what_is_sought_from_the_start_is_left_to_the_client_at_first(
     scene: Scene,
 ) -> None:
     scene.there = {"orders": 1}
-    scene.search.ask({"orders": 1})
+    scene.refresh.request({"orders": 1})
     assert scene.look(0.4) == 0
     assert scene.look(0.1) == 1
 
 
 def test_what_is_seen_is_sought_no_more(scene: Scene) -> None:
     scene.there = {"orders": 2}
-    scene.search.ask({"orders": 2})
+    scene.refresh.request({"orders": 2})
     assert scene.look() == 1
     assert scene.look() == 1
 
 
 def test_it_is_looked_again_until_all_of_it_is_seen(scene: Scene) -> None:
     scene.there = {"orders": 1}
-    scene.search.ask({"orders": 2})
-    scene.search.ask({"refunds": 1})
+    scene.refresh.request({"orders": 2})
+    scene.refresh.request({"refunds": 1})
     assert scene.look() == 1
     assert scene.look(0.1) == 1
     scene.there = {"orders": 2}
@@ -78,16 +78,16 @@ def test_it_is_looked_again_until_all_of_it_is_seen(scene: Scene) -> None:
 
 
 def test_a_topic_that_is_gone_again_is_not_sought_for_ever(scene: Scene) -> None:
-    scene.search.ask({"orders": 1})
+    scene.refresh.request({"orders": 1})
     asked = [scene.look() for _ in range(100)]
     assert asked[-1] == asked[-50] < 50
-    scene.search.ask({"orders": 1})
+    scene.refresh.request({"orders": 1})
     assert scene.look() == asked[-1] + 1
 
 
-def test_a_broker_that_does_not_answer_ends_no_search(scene: Scene) -> None:
+def test_a_broker_that_does_not_answer_is_asked_again_later(scene: Scene) -> None:
     scene.answers = False
-    scene.search.ask({"orders": 1})
+    scene.refresh.request({"orders": 1})
     for _ in range(100):
         scene.look()
     scene.answers, scene.there = True, {"orders": 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_qconsume.brokers.kafka.client.silence import UnconfirmedFor
+from flask_qconsume.brokers.kafka.client.producer import UnconfirmedFor
 
 
 class Scene:
@@ -12,11 +12,11 @@ class Scene:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.silence = UnconfirmedFor(15.0, lambda: self.now)
+        self.unconfirmed = UnconfirmedFor(15.0, lambda: self.now)
 
     def is_too_long(self, later: float, timeout: float = 5.0) -> bool:
         self.now += later
-        return self.silence.is_too_long(timeout)
+        return self.unconfirmed.is_too_long(timeout)
 
 
 @pytest.fixture
@@ -29,21 +29,21 @@ def test_who_was_given_nothing_is_not_silent(scene: Scene) -> None:
 
 
 def test_it_lasts_from_the_first_that_is_not_confirmed(scene: Scene) -> None:
-    scene.silence.begin()
+    scene.unconfirmed.note_sent()
     assert not scene.is_too_long(later=10)
-    scene.silence.begin()
+    scene.unconfirmed.note_sent()
     assert scene.is_too_long(later=5)
 
 
 def test_a_confirmation_ends_it_however_long_nobody_sends_then(scene: Scene) -> None:
-    scene.silence.begin()
-    scene.silence.end()
+    scene.unconfirmed.note_sent()
+    scene.unconfirmed.reset()
     assert not scene.is_too_long(later=3_600)
-    scene.silence.begin()
+    scene.unconfirmed.note_sent()
     assert not scene.is_too_long(later=14)
 
 
 def test_a_longer_send_is_waited_for_twice(scene: Scene) -> None:
-    scene.silence.begin()
+    scene.unconfirmed.note_sent()
     assert not scene.is_too_long(later=59, timeout=30.0)
     assert scene.is_too_long(later=1, timeout=30.0)

@@ -17,8 +17,8 @@ from confluent_kafka import Producer
 from confluent_kafka import TopicPartition
 
 from flask_qconsume.brokers.kafka.client.consumer import KafkaConsumer
-from flask_qconsume.brokers.kafka.client.consumer_thread import ConsumerTerms
 from flask_qconsume.brokers.kafka.client.partition import ReadyRecord
+from flask_qconsume.brokers.kafka.client.terms import ConsumerTerms
 
 from ....waiting import wait_for
 
@@ -78,7 +78,7 @@ def consuming(
 def take(
     consumer: KafkaConsumer, count: int = 1, timeout: float = 20.0
 ) -> list[ReadyRecord]:
-    """So many arrivals, as soon as they are there."""
+    """So many records, as soon as they are there."""
     found: list[ReadyRecord] = []
     deadline = time.monotonic() + timeout
     while len(found) < count:
@@ -100,8 +100,8 @@ def nothing_comes(consumer: KafkaConsumer, seconds: float = 0.3) -> bool:
     return True
 
 
-def values(arrivals: Sequence[ReadyRecord]) -> list[bytes]:
-    return [arrival.record.value() for arrival in arrivals]
+def values(records: Sequence[ReadyRecord]) -> list[bytes]:
+    return [ready.record.value() for ready in records]
 
 
 class Group:

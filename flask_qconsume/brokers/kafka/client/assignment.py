@@ -1,0 +1,96 @@
+"""The partitions that the group has assigned to a consumer. Native thread only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from .commits import OffsetCommits
+from .offsets import OffsetTracker
+from .partition import AssignedPartition
+from .partition import PartitionId
+from .shared_state import SharedState
+from .terms import ConsumerTerms
+
+
+class Assignment:
+    """Adds and drops partitions, and marks records in all of them in turn."""
+
+    def __init__(
+        self, terms: ConsumerTerms, shared: SharedState, commits: OffsetCommits
+    ) -> None:
+        self.partitions: dict[PartitionId, AssignedPartition] = {}
+        #: Set when a partition is added; reset by the thread's loop.
+        self.has_news = False
+        self._terms = terms
+        self._shared = shared
+        self._commits = commits
+        self._first = 0
+
+    def add(
+        self, topic: str, number: int, committed: int | None, metadata: str
+    ) -> AssignedPartition:
+        """Add a partition with what the group has committed for it."""
+        self.has_news = True
+        partition = self.partitions[topic, number] = AssignedPartition(
+            topic,
+            number,
+            OffsetTracker(committed, metadata),
+            due=self._terms.due if self._terms.delayed(topic) else None,
+            apart=self._terms.ordering != "none",
+        )
+        return partition
+
+    def drop(self, ids: Sequence[PartitionId]) -> None:
+        """Remove partitions; their records are stale from now on."""
+        dropped = [self.partitions.pop(each) for each in ids if each in self.partitions]
+        for partition in dropped:
+            partition.leaving = partition.gone = True
+            self._shared.gone.append(partition)
+        self._shared.notify()
+
+    def reset(self, partition: PartitionId) -> AssignedPartition:
+        """Forget all that is known of a partition, but go on reading it."""
+        self.drop([partition])
+        return self.add(*partition, None, "")
+
+    def apply_requests(self) -> None:
+        """Carry out what the hub asked for: settle, annotate and release records."""
+        shared = self._shared
+        while shared.settled:
+            for record in shared.settled.popleft():
+                partition = record.partition
+                if partition.gone:
+                    shared.stale_count += 1
+                elif partition.offsets.settle(record.offset):
+                    partition.settled_count += 1
+                    partition.dirty = True
+                    self._commits.settled_count += 1
+        while shared.notes:
+            record, note = shared.notes.popleft()
+            record.partition.offsets.annotate(record.offset, note)
+            record.partition.dirty = True
+        while shared.released:
+            for record in shared.released.popleft():
+                record.partition.offsets.release(record.offset)
+                record.partition.dirty = True
+
+    def mark(self, partitions: list[AssignedPartition]) -> None:
+        """Choose the records to be handed out next, from all partitions in turn."""
+        room = self._commits.room + self._shared.extra_room
+        free = room - sum(each.unsettled - each.blocked_count for each in partitions)
+        ready = [each for each in partitions if each.buffer and not each.leaving]
+        if not ready or free <= 0:
+            return
+        self._first = (self._first + 1) % len(ready)
+        share = max(1, free // len(ready))
+        now = time.time()
+        for each in ready[self._first :] + ready[: self._first]:
+            limit = self._commits.room_in(each)
+            # One suspect at a time in the whole process: a death would count for all.
+            may_try = not each.apart or not self._would_count_death()
+            room = min(share, free, limit)
+            free -= each.mark(room, now, may_try_suspect=may_try)
+
+    def _would_count_death(self) -> bool:
+        return any(each.would_count_death for each in list(self.partitions.values()))

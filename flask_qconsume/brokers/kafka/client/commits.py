@@ -1,0 +1,238 @@
+"""Commits of offsets and metadata, one at a time. Native thread only.
+
+Before a record is handed out, a commit tells so: if the process dies then, the next
+owner of the partition knows which records may have killed it. Settled records go into
+the same commits.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from itertools import chain
+
+from confluent_kafka import Consumer
+from confluent_kafka import KafkaError
+from confluent_kafka import KafkaException
+from confluent_kafka import TopicPartition
+
+from .errors import describe_trouble
+from .offsets import CommitState
+from .partition import AssignedPartition
+from .partition import PartitionId
+from .partition import ReadyRecord
+from .shared_state import SharedState
+from .terms import ConsumerTerms
+
+#: Seconds between two commits, and after a commit that failed.
+_COMMIT_INTERVAL_SECONDS = 0.02
+_RETRY_SECONDS = 0.1
+#: Maximum number of records that are marked and not settled.
+_MAX_UNSETTLED = 5_000
+#: Maximum of them in one partition with the ordering "key".
+_MAX_UNSETTLED_PER_PARTITION = 1_000
+
+#: A commit fails with these while partitions move. It is made again, or they are gone.
+_REBALANCING = {
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError._NO_OFFSET,
+    KafkaError._STATE,
+    KafkaError._WAIT_COORD,
+}
+
+
+class OffsetCommits:
+    """Commits what has changed, and hands records to the hub once that is answered."""
+
+    def __init__(self, terms: ConsumerTerms, shared: SharedState) -> None:
+        #: Number of records that were settled since the last commit.
+        self.settled_count = 0
+        #: Number of records that may be marked and unsettled at once.
+        self.room = terms.room
+        self._terms = terms
+        self._shared = shared
+        self._pending: dict[
+            PartitionId, tuple[AssignedPartition, CommitState, list[ReadyRecord]]
+        ] = {}
+        self._next_commit = 0.0
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a commit is not answered yet."""
+        return bool(self._pending)
+
+    @property
+    def unanswered(self) -> list[ReadyRecord]:
+        """The records that may be handed out once the pending commit is answered."""
+        return list(chain(*(records for _, _, records in self._pending.values())))
+
+    def room_in(self, partition: AssignedPartition) -> int:
+        """Return how many more records of one partition may be marked.
+
+        Records that are blocked by their order count: they are in the metadata, too.
+        """
+        if self._terms.ordering == "none":
+            return _MAX_UNSETTLED
+        by_key = self._terms.ordering == "key"
+        limit = _MAX_UNSETTLED_PER_PARTITION if by_key else self.room
+        return max(0, limit - partition.unsettled)
+
+    def send(
+        self,
+        consumer: Consumer,
+        partitions: list[AssignedPartition],
+        *,
+        wait: bool = False,
+    ) -> None:
+        """Commit what has changed, if the last commit is answered and it is time.
+
+        :param wait: Whether to wait for the answer. In the client's own callbacks no
+            other callback comes, so there is no other way to get it.
+        """
+        now = time.monotonic()
+        if self._pending or (now < self._next_commit and not _is_starving(partitions)):
+            return
+        self._next_commit = now + _COMMIT_INTERVAL_SECONDS
+        if self._terms.ahead:
+            self._adapt_room()
+        for partition in partitions:
+            self._add(partition)
+        if self._pending:
+            self._commit_pending(consumer, wait)
+
+    def recall(self) -> None:
+        """Ignore the answer to the pending commit, so that a new one can be made."""
+        for partition, _, records in self._pending.values():
+            partition.awaiting_commit[:0] = records
+            partition.dirty = True
+        self._pending = {}
+
+    def on_answer(
+        self, error: KafkaError | None, partitions: list[TopicPartition]
+    ) -> list[KafkaError]:
+        """Take the broker's answer, and return the errors that are not expected."""
+        if partitions and not any(self._is_awaited(each) for each in partitions):
+            return []  # The answer to a commit that was recalled.
+        pending, self._pending = self._pending, {}
+        errors = {(each.topic, each.partition): each.error for each in partitions}
+        failures = {}
+        for partition_id, (partition, state, records) in pending.items():
+            failed = errors.get(partition_id) or error
+            if failed is None:
+                partition.committed = state
+                self._hand_over(partition, records)
+                continue
+            partition.awaiting_commit[:0] = records
+            partition.dirty = True
+            self._next_commit = time.monotonic() + _RETRY_SECONDS
+            if failed.code() == KafkaError.OFFSET_METADATA_TOO_LARGE:
+                partition.metadata_limit //= 2
+            elif failed.code() not in _REBALANCING:
+                failures[failed.code()] = failed
+        return list(failures.values())
+
+    def send_final(
+        self, consumer: Consumer, partitions: list[AssignedPartition]
+    ) -> bool:
+        """Commit the state that the next owners need; return whether that is done."""
+        if self._pending or time.monotonic() < self._next_commit:
+            return False
+        for partition, state in _final_states(partitions):
+            self._pending[partition.topic, partition.number] = partition, state, []
+        if self._pending:
+            self._commit_pending(consumer, wait=False)
+            return False
+        return True
+
+    def send_final_and_wait(
+        self, consumer: Consumer, partitions: list[AssignedPartition]
+    ) -> None:
+        """Commit, and wait for it, the state that the next owners need."""
+        offsets = [_offset(each, state) for each, state in _final_states(partitions)]
+        if not offsets:
+            return
+        try:
+            consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].code() not in _REBALANCING:
+                self._shared.log(logging.WARNING, describe_trouble(error.args[0]))
+
+    def _commit_pending(self, consumer: Consumer, wait: bool) -> None:
+        offsets = [_offset(each, state) for each, state, _ in self._pending.values()]
+        try:
+            if not wait:
+                consumer.commit(offsets=offsets, asynchronous=True)
+                return
+            done = consumer.commit(offsets=offsets, asynchronous=False) or []
+            failures = self.on_answer(None, done)
+        except KafkaException as error:
+            failures = self.on_answer(error.args[0], [])
+        for failed in failures:
+            self._shared.log(logging.WARNING, describe_trouble(failed))
+
+    def _is_awaited(self, answered: TopicPartition) -> bool:
+        known = self._pending.get((answered.topic, answered.partition))
+        state = CommitState(answered.offset, answered.metadata or "")
+        return known is not None and known[1] == state
+
+    def _add(self, partition: AssignedPartition) -> None:
+        """Add the changes of a partition to the next commit."""
+        if not partition.dirty:
+            return
+        partition.dirty = False
+        state = partition.offsets.commit_state(partition.metadata_limit)
+        if state == partition.committed:
+            # An earlier commit tells already that these records are in flight.
+            self._hand_over(partition, partition.awaiting_commit)
+        else:
+            partition_id = partition.topic, partition.number
+            self._pending[partition_id] = partition, state, partition.awaiting_commit
+        partition.awaiting_commit = []
+
+    def _hand_over(
+        self, partition: AssignedPartition, records: list[ReadyRecord]
+    ) -> None:
+        """Give records to the hub, unless it takes no more of them."""
+        if self._shared.is_paused or partition.leaving:
+            for record in records:
+                partition.offsets.release(record.offset)
+            partition.dirty = True
+        elif records:
+            self._shared.ready.append(records)
+            self._shared.notify()
+
+    def _adapt_room(self) -> None:
+        """Mark as many records ahead as are settled in the time of two commits."""
+        wanted = self._terms.room + 2 * self.settled_count
+        # It shrinks slowly: one slow moment does not end a fast stretch.
+        wanted = max(wanted, self._terms.room, self.room * 3 // 4)
+        self.room = min(max(_MAX_UNSETTLED, self._terms.room), wanted)
+        self.settled_count = 0
+
+
+def _final_states(
+    partitions: list[AssignedPartition],
+) -> list[tuple[AssignedPartition, CommitState]]:
+    """Return the states to be committed when partitions are given up, if not yet."""
+    states = (
+        (each, each.offsets.final_state(each.metadata_limit)) for each in partitions
+    )
+    return [
+        (each, state)
+        for each, state in states
+        if state.offset >= 0 and state != each.committed
+    ]
+
+
+def _offset(partition: AssignedPartition, state: CommitState) -> TopicPartition:
+    return TopicPartition(
+        partition.topic, partition.number, state.offset, state.metadata
+    )
+
+
+def _is_starving(partitions: list[AssignedPartition]) -> bool:
+    """Return whether the hub has nothing in hand, and a commit would change that."""
+    waiting = any(each.awaiting_commit for each in partitions)
+    return waiting and not any(each.in_hand > 0 for each in partitions)

@@ -1,0 +1,88 @@
+"""How much is fetched ahead, and which partitions are paused. Native thread only."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+from confluent_kafka import Consumer
+from confluent_kafka import KafkaException
+from confluent_kafka import TopicPartition
+
+from .partition import AssignedPartition
+
+#: Bytes that are fetched ahead, and of all buffers, those of stuck partitions included.
+_MAX_BUFFERED_BYTES = 16 * 1024 * 1024
+_MAX_BUFFERED_BYTES_IN_ALL = 4 * _MAX_BUFFERED_BYTES
+#: Seconds for which buffers may be full before partitions are paused. A pause discards
+#: what the client has fetched, and it takes half a second to go on.
+_FULL_SECONDS = 1.0
+#: Seconds between two looks at which partitions are stuck or full.
+_LOOK_INTERVAL_SECONDS = 0.05
+
+
+class FlowControl:
+    """Says how many records to fetch next; pauses and resumes partitions."""
+
+    def __init__(self) -> None:
+        #: Number of records to be fetched next.
+        self.room = 1
+        #: Bytes of a record, on average, by those that came last.
+        self._mean_bytes = _MAX_BUFFERED_BYTES // 16
+        self._all_paused = False
+        self._full_since: float | None = None
+        self._next_look = 0.0
+
+    def update(
+        self,
+        consumer: Consumer,
+        partitions: list[AssignedPartition],
+        ahead: int,
+        pause_all: bool,
+    ) -> None:
+        """Pause and resume partitions, to have about ``ahead`` records buffered."""
+        loose = [each for each in partitions if not each.is_stuck]
+        count = sum(len(each.buffer) for each in loose)
+        size = sum(each.buffered_bytes for each in loose)
+        in_all = sum(each.buffered_bytes for each in partitions)
+        self.room = 0
+        if size < _MAX_BUFFERED_BYTES and in_all < _MAX_BUFFERED_BYTES_IN_ALL:
+            self._mean_bytes = max(1, size // count) if count else self._mean_bytes
+            room = (_MAX_BUFFERED_BYTES - size) // self._mean_bytes
+            self.room = min(ahead - count, room)
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_INTERVAL_SECONDS
+        for each in partitions:
+            each.update_stuck(now)
+        enough = count > ahead // 2 or size > _MAX_BUFFERED_BYTES // 2
+        too_much = count > 2 * ahead or size > 2 * _MAX_BUFFERED_BYTES
+        self._decide(now, enough, pause_all or too_much)
+        for each in partitions:
+            _set_paused(consumer, each, self._all_paused or each.is_stuck)
+
+    def _decide(self, now: float, enough: bool, at_once: bool) -> None:
+        if self.room > 0:
+            self._full_since = None
+        elif self._full_since is None:
+            self._full_since = now
+        if at_once or (self._full_since and now - self._full_since > _FULL_SECONDS):
+            self._all_paused = True
+        elif not enough:
+            self._all_paused = False
+
+
+def _set_paused(consumer: Consumer, partition: AssignedPartition, paused: bool) -> None:
+    """Pause or resume a partition, unless that is done.
+
+    Never call it in the client's own callbacks: while partitions move, it may never
+    return.
+    """
+    if partition.paused is paused:
+        return
+    place = [TopicPartition(partition.topic, partition.number)]
+    # The client may have lost the partition meanwhile.
+    with contextlib.suppress(KafkaException):
+        (consumer.pause if paused else consumer.resume)(place)
+        partition.paused = paused

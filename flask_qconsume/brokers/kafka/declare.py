@@ -1,0 +1,123 @@
+"""Declares the topics of an app, once per process, before they are used."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+from ...broker.topology import QueuePlan
+from ...errors import BrokerUnavailable
+from ...errors import TopologyMismatch
+from ...first_use import PerProcess
+from ...settings import Settings
+from . import naming
+from .group_starts import GroupStarts
+from .topics import Topics
+
+#: Seconds for a last attempt when the time is over, so that its error can be told.
+_LAST_ATTEMPT_SECONDS = 0.1
+
+
+class TopicDeclaration:
+    """Creates the topics of all queues, or checks them, as 'QCONSUME_DECLARE' says.
+
+    :param queues: Returns the queues; kombu's transport adds them one by one.
+    :param at_the_end: Whether new groups begin with what is published from now on.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        queues: Callable[[], Sequence[QueuePlan]],
+        topics: Topics,
+        starts: GroupStarts,
+        *,
+        at_the_end: bool,
+    ) -> None:
+        self._settings = settings
+        self._queues = queues
+        self._topics = topics
+        self._starts = starts
+        self._at_the_end = at_the_end
+        #: Set once this process has declared its topics.
+        self._is_done = PerProcess(threading.Event)
+        self._declaring = threading.Lock()
+
+    def topics_of(self, plan: QueuePlan) -> list[str]:
+        """Return the topics that must exist before a queue is used."""
+        if self._settings.declare == "never":
+            return []
+        return self._topics.required(plan)
+
+    def ensure(self, timeout: float) -> None:
+        """Declare the topics, unless this process has done that.
+
+        One caller declares. The other ones wait for it, each for its own time.
+        """
+        if self._is_done.get().is_set():
+            return
+        began = time.monotonic()
+        if not self._declaring.acquire(timeout=timeout):
+            raise BrokerUnavailable(
+                f"Kafka did not answer within {timeout:g} s to another publisher in"
+                " this process, which declares the topics before the first publish."
+            )
+        try:
+            if not self._is_done.get().is_set():
+                # A Kafka that does not answer at all is an outage after less time.
+                deadline = began + timeout
+                outage_at = began + self._settings.away_after
+                self._topics.look(_time_left(min(deadline, outage_at)))
+                self.declare(_time_left(deadline))
+        finally:
+            self._declaring.release()
+
+    def declare(self, timeout: float) -> None:
+        """Declare the topics now.
+
+        :raises TopologyMismatch: if topics are missing and must not be created here.
+        """
+        queues = self._queues()
+        for plan in queues:
+            naming.check_plan(plan)
+        if self._settings.declare != "never":
+            deadline = time.monotonic() + timeout
+            missing = self._missing(self._topics.look(timeout))
+            self._create(missing, _time_left(deadline))
+            if self._at_the_end and self._settings.declare == "auto":
+                # From now on messages are for these groups, before any worker runs.
+                self._starts.begin(queues, _time_left(deadline))
+        self._is_done.get().set()
+
+    def on_topics_changed(self, topics: Mapping[str, int]) -> None:
+        """Declare again before the next use, if a topic was deleted."""
+        if any(self._missing(topics).values()):
+            self._is_done.take()
+
+    def _missing(self, topics: Mapping[str, int]) -> dict[str, list[str]]:
+        """Return the topics that must exist and do not, by queue."""
+        return {
+            plan.name: [name for name in self.topics_of(plan) if name not in topics]
+            for plan in self._queues()
+        }
+
+    def _create(self, missing: Mapping[str, Sequence[str]], timeout: float) -> None:
+        names = {name for each in missing.values() for name in each}
+        if not names:
+            return
+        if self._settings.declare == "auto":
+            self._topics.create(names, timeout)
+            return
+        queue, first = next((q, each[0]) for q, each in missing.items() if each)
+        raise TopologyMismatch(
+            f"The topic '{first}' of the queue '{queue}' is not there ({len(names)}"
+            " such topics are missing), and 'QCONSUME_DECLARE' is 'passive'. Run 'flask"
+            " qconsume declare' where it is 'auto'."
+        )
+
+
+def _time_left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), _LAST_ATTEMPT_SECONDS)
