@@ -50,7 +50,7 @@ from ..brokers.kafka import records
 from ..brokers.kafka.broker import Kafka
 from ..brokers.kafka.client.admin import KafkaAdmin
 from ..brokers.kafka.client.config import OPTIONS
-from ..brokers.kafka.client.config import kafka_config
+from ..brokers.kafka.client.config import create_kafka_config
 from ..brokers.kafka.link import KafkaLink
 from ..errors import BrokerError
 from ..errors import BrokerUnavailable
@@ -82,7 +82,9 @@ class KafkaSource(base.Source):
     def __init__(self, url: str, options: Mapping[str, t.Any]) -> None:
         super().__init__()
         settings = base.read_settings(url, options, OPTIONS)
-        self._admin = KafkaAdmin(kafka_config(url, settings.transport_options).admin())
+        self._admin = KafkaAdmin(
+            create_kafka_config(url, settings.transport_options).admin()
+        )
         self.broker = Kafka(settings, Topology(settings.exchange, ()))
         self._links: dict[str, KafkaLink] = {}
         #: Deliveries that are not settled, by their tags for kombu.
@@ -117,7 +119,9 @@ class KafkaSource(base.Source):
         return max(0, self.broker.depth(queue) - held)
 
     def exists(self, queue: str) -> bool:
-        return naming.retry_topic(queue, 0) in self._admin.topics(_ANSWER_TIMEOUT_SECONDS)
+        return naming.retry_topic(queue, 0) in self._admin.topics(
+            _ANSWER_TIMEOUT_SECONDS
+        )
 
     def delete(self, queue: str, exchange: str) -> None:
         """Delete the topics of the queue's own, and its group's offsets."""

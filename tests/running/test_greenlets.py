@@ -177,7 +177,7 @@ def test_what_kills_every_greenlet_loses_no_retry_that_waits(bench: Bench) -> No
     assert worker.stop() is True
 
 
-def kafka_config(request: pytest.FixtureRequest) -> dict[str, str]:
+def create_kafka_config(request: pytest.FixtureRequest) -> dict[str, str]:
     return {
         "QCONSUME_BROKER_URL": request.getfixturevalue("kafka_url"),
         "QCONSUME_QUEUE_PREFIX": request.getfixturevalue("kafka_prefix"),
@@ -190,7 +190,7 @@ def test_what_kills_every_greenlet_ends_none_that_a_broker_needs(
 ) -> None:
     """Not those that publish, confirm or look for what is due, either."""
     if place == "kafka":
-        bench.config |= kafka_config(request)
+        bench.config |= create_kafka_config(request)
     else:
         url = request.getfixturevalue(f"{place.partition('-')[0]}_url")
         scheme = "amqp" if place == "rabbitmq" else place

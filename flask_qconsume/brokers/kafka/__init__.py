@@ -1,7 +1,7 @@
 """Kafka: a consumer group for each queue, a topic for each routing key.
 
-What was handled is known by the commits of the group, in which also stands what is in
-flight; what is to be handled again, apart, or not at all lies in topics of ours.
+The group's commits tell which messages are handled, and which are in flight. Retries,
+suspects and dead letters lie in topics of our own.
 """
 
 from .broker import Kafka

@@ -33,7 +33,7 @@ from .capabilities import CAPABILITIES
 from .client.admin import FilledPartitions
 from .client.admin import KafkaAdmin
 from .client.calls import keep_undestroyed
-from .client.config import kafka_config
+from .client.config import create_kafka_config
 from .client.partition import ReadyRecord
 from .client.producer import KafkaProducer
 from .dead_letters import KafkaDeadLetters
@@ -62,7 +62,7 @@ class Kafka(Broker):
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
         super().__init__(settings, topology)
-        self._config = kafka_config(
+        self._config = create_kafka_config(
             settings.broker_url, settings.transport_options, 2 * settings.heartbeat
         )
         check_files(self._config)

@@ -1,4 +1,4 @@
-"""What Kafka can do, in words."""
+"""What Kafka can do, as values and in words."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from . import naming
 CAPABILITIES = Capabilities(
     broker="Kafka",
     guarantee=(
-        "At least once, as long as the topics keep their records: a topic that is on"
-        " one broker only is lost with it (three replicas and 'min.insync.replicas' = 2"
-        " survive any one broker), and what a group has not read when the topic's"
-        " retention is over is gone. A group that was away for longer than the cluster"
-        " keeps offsets begins at the first record again, and says so."
+        "At least once, as long as the topics keep their records: a topic without"
+        " replicas is lost with its broker (three replicas and 'min.insync.replicas' ="
+        " 2 survive the loss of any one broker), and records that a group has not read"
+        " when the topic's retention is over are gone. A group that was away for longer"
+        " than the cluster keeps offsets begins at the first record again, and logs a"
+        " warning."
     ),
     shared=True,
     survives_worker_death=True,
@@ -27,11 +28,11 @@ CAPABILITIES = Capabilities(
     expires_unread=False,
     tombstones=True,
     priorities=False,
-    priority="not to be had",
+    priority="not supported",
     delays=(
-        "a topic per step, doubling from a second to a week, read when its first record"
-        " is due; so a delay is late by its own length at the most, by more while no"
-        " worker of the queue runs. With an ordering: in its place, by the worker"
+        "a topic per step (1 s, 2 s, 4 s, … a week), read when its first record is due;"
+        " so a message is late by its delay at most, or by more while no worker of the"
+        " queue runs. With an ordering, the worker holds it back in its place"
     ),
     max_delay=naming.LONGEST,
     delayed_publish=False,
@@ -45,12 +46,12 @@ CAPABILITIES = Capabilities(
     exclusive_replays=False,
     dead_letters=(
         "a compacted topic per queue, '_qconsume.<queue>.dead'; confirmed there, then"
-        " committed here"
+        " committed in the queue's group"
     ),
     counts_deaths=(
         "in a header: the offset commit's metadata tells what was in flight when a"
-        " worker was not heard of for QCONSUME_LEASE; that is a suspect. With an"
-        " ordering they stay in their place, and the metadata counts"
+        " worker was not heard of for QCONSUME_LEASE; these are suspects. With an"
+        " ordering suspects stay in their place, and the metadata counts"
     ),
     counts_deliveries=False,
     unmarked_stops=True,

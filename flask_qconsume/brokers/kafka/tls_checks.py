@@ -37,10 +37,10 @@ def check_files(config: KafkaConfig) -> None:
 
     :raises ConfigurationError: that names the option and the file.
     """
-    options = config.admin()
-    tls.check_files(options, _FILES, _WHERE)
-    if options.get(_AUTHORITY) != "probe":
-        tls.check_files(options, [_AUTHORITY], _WHERE)
+    for options in (config.admin(), config.consumer(""), config.producer()):
+        tls.check_files(options, _FILES, _WHERE)
+        if options.get(_AUTHORITY) != "probe":
+            tls.check_files(options, [_AUTHORITY], _WHERE)
 
 
 def raise_tls_problem(config: KafkaConfig, error: BrokerError) -> None:

@@ -162,9 +162,10 @@ def test_a_broker_that_is_not_there_is_an_outage() -> None:
         assert "Connection refused" in str(error)
 
 
+@pytest.mark.parametrize("kind", ["common", "consumer", "producer", "admin"])
 @pytest.mark.parametrize("name", ["ssl.ca.location", "ssl.key.location"])
-def test_a_file_that_is_not_there_is_named(name: str) -> None:
-    options = {"kafka_common_config": {name: "/nowhere/kafka.pem"}}
+def test_a_file_that_is_not_there_is_named(name: str, kind: str) -> None:
+    options = {f"kafka_{kind}_config": {name: "/nowhere/kafka.pem"}}
     with (
         pytest.raises(ConfigurationError, match=rf"'{name}'.*/nowhere/kafka.pem"),
         shop("kafkas://localhost:1", plan("orders"), transport_options=options),

@@ -199,7 +199,7 @@ def test_a_suspect_of_another_process_is_found_at_the_next_look(
         suspect(other, b"there")
         # Nobody has looked for so long.
         groups_of(it)._last_look = float("-inf")
-        lane.beat()
+        lane.keep_alive()
         assert raw(read(lane, 1)) == [b"there"]
 
 
@@ -228,7 +228,7 @@ def test_where_nothing_is_declared_a_suspect_is_found_once_topics_are_known(
         suspect(it, b"before")
     with shop(kafka.url, queue, declare="never") as it:
         lane = lane_of(it)
-        lane.beat()  # It has somebody look for the topics.
+        lane.keep_alive()  # It has somebody look for the topics.
         assert raw(read(lane, 1)) == [b"before"]
 
 
@@ -240,7 +240,7 @@ def test_a_lane_that_nobody_joined_can_be_paused_and_closed(
         reading = gevent.spawn(lane.read, 1, 60.0)
         gevent.sleep(0)
         lane.pause()
-        lane.beat()
+        lane.keep_alive()
         assert reading.get(timeout=10) == []
         suspect(it, b"late")
         assert lane.read(1, wait=0.05) == []

@@ -1,1 +1,1 @@
-"""Kafka's own client, used from greenlets. Knows no message of the app."""
+"""Kafka's own client, used from greenlets. It knows no messages of the app."""

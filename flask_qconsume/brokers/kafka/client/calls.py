@@ -17,7 +17,6 @@ from ....errors import ConfigurationError
 from ....first_use import delay_forks
 from ....native_threads import Latch
 from ....native_threads import NativeThread
-from ....text import quote
 from .errors import is_refusal
 from .errors import translate_error
 
@@ -29,15 +28,6 @@ _HANG_SECONDS = 2.0
 
 #: Seconds in which a new client looks up the addresses that it needs first.
 FIRST_LOOKUPS_SECONDS = 0.5
-
-#: Settings that name a file, or a folder of certificates.
-_FILE_SETTINGS = (
-    "ssl.ca.location",
-    "ssl.certificate.location",
-    "ssl.crl.location",
-    "ssl.key.location",
-    "ssl.keystore.location",
-)
 
 #: Parts of the names of settings whose values are never shown.
 _SECRET_PARTS = ("password", "secret", "token", "oauth", "key.pem", "jaas")
@@ -91,7 +81,6 @@ def create_client(
 
     :raises ConfigurationError: for settings that librdkafka does not take.
     """
-    _check_files(config)
     delay_forks(FIRST_LOOKUPS_SECONDS)
     try:
         return kind(dict(config))
@@ -100,25 +89,6 @@ def create_client(
             f"Kafka's client refuses its settings: {_hide_secrets(config, error)}."
             " See the transport options 'kafka_…_config'."
         ) from None
-
-
-def _check_files(config: Mapping[str, t.Any]) -> None:
-    """Check files that settings name: the client does not tell which one it cannot
-    read.
-    """
-    for name, path in config.items():
-        if name not in _FILE_SETTINGS or path == "probe":
-            continue
-        try:
-            with open(path, "rb"):
-                pass
-        except IsADirectoryError:
-            pass  # A folder of certificates.
-        except OSError as error:
-            raise ConfigurationError(
-                f"'{name}' in the options of Kafka names a file that cannot be read:"
-                f" {quote(path)} ({error.strerror})."
-            ) from None
 
 
 class ClientErrors:

@@ -1,7 +1,7 @@
-"""The address and the options of a Kafka, made into librdkafka's settings. No I/O.
+"""The address and the options of a Kafka, as librdkafka's settings. No I/O.
 
-The options have the names that kombu's own transport for Kafka gives them. What would
-break our promises is refused before anything is connected.
+The options have the names of kombu's own transport for Kafka. Settings that would break
+a promise are refused before anything connects.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from ....text import quote
 
 Config = dict[str, t.Any]
 
-#: Options that are passed on to librdkafka; the last one to the topics we create.
+#: Options that are passed on to librdkafka; the last one to the topics that are
+#: created.
 COMMON = "kafka_common_config"
 CONSUMER = "kafka_consumer_config"
 PRODUCER = "kafka_producer_config"
 ADMIN = "kafka_admin_config"
 TOPIC = "kafka_topic_config"
 
-#: The setting of a consumer that says where a new group begins, and its values.
+#: The setting that says where a new group begins, and its values.
 RESET = "auto.offset.reset"
 _AT_THE_START = ("earliest", "smallest", "beginning")
 _AT_THE_END = ("latest", "largest", "end")
@@ -39,20 +40,23 @@ TOPICS = "topics"
 GRACE = "rebalance_grace"
 
 _PASSED_ON = (COMMON, CONSUMER, PRODUCER, ADMIN, TOPIC)
-#: All of them.
+#: All options.
 OPTIONS = (*_PASSED_ON, PARTITIONS, REPLICATION, TOPICS, GRACE)
 
-_PORT = 9092
+_DEFAULT_PORT = 9092
 _SCHEMES = ("kafka", "kafkas")
 
-#: What librdkafka takes, beside functions.
-_VALUES = (str, int, float, bool, type(None))
+#: Types of values that librdkafka takes, besides functions.
+_VALUE_TYPES = (str, int, float, bool, type(None))
 
-#: What is ours to decide, why, and which values are taken nevertheless.
+#: Settings that are fixed, why, and which values are accepted nevertheless.
 _FIXED: dict[str, tuple[str, tuple[str, ...]]] = {
     "bootstrap.servers": ("the brokers are those of the URL", ()),
     "group.id": ("the group is the queue", ()),
-    "group.protocol": ("marks need a client that says when it lets go", ("classic",)),
+    "group.protocol": (
+        "only this protocol tells a client before its partitions move",
+        ("classic",),
+    ),
     "enable.auto.commit": ("only what was handled is committed", ("false",)),
     "enable.auto.offset.store": ("only what was handled is committed", ("false",)),
     "enable.idempotence": ("what is sent again must not come twice", ("true",)),
@@ -62,143 +66,142 @@ _FIXED: dict[str, tuple[str, tuple[str, ...]]] = {
     "enable.partition.eof": ("an end is no message", ("false",)),
 }
 
-#: It is brought back soon after a broker has returned.
-_COMMON: Config = {
-    "log_level": 0,  # Errors come as errors; nothing is printed beside them.
+#: Clients reconnect soon after a broker has returned.
+_COMMON_SETTINGS: Config = {
+    "log_level": 0,  # Errors are raised or reported; librdkafka prints nothing.
     "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 1_000,
     "socket.keepalive.enable": True,
     "socket.nagle.disable": True,
 }
 
-_CONSUMER: Config = {
+_CONSUMER_SETTINGS: Config = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
     RESET: "earliest",
     "partition.assignment.strategy": "cooperative-sticky",
     "allow.auto.create.topics": False,
-    # While members come and go nothing can be committed, and it is by their heartbeats
-    # that the others learn of it.
+    # During a rebalance nothing can be committed, and members learn of it by a
+    # heartbeat.
     "heartbeat.interval.ms": 1_000,
-    # What is fetched ahead counts for each consumer: 64 MiB is librdkafka's default.
+    # The client's own buffer, per consumer; librdkafka's default is 64 MiB.
     "queued.max.messages.kbytes": 16_384,
 }
 
-_PRODUCER: Config = {
+_PRODUCER_SETTINGS: Config = {
     "enable.idempotence": True,
     "acks": "all",
-    # Whoever publishes waits for the answer; those who do so at once share a request.
+    # A caller waits for each record; callers of the same moment share a request.
     "linger.ms": 0.5,
-    # How large a record may be is for the topic to say, which the client knows not.
+    # The topic limits the size of records; the client does not know that limit.
     "message.max.bytes": 1_000_000_000,
 }
 
 
 @dataclass(frozen=True)
 class KafkaConfig:
-    """What one app says of its Kafka."""
+    """The settings and options of one app's Kafka."""
 
-    #: What every client is given; has passwords in it, so it is never shown.
+    #: Settings of all clients. They contain passwords, so they are never shown.
     common: Config = field(repr=False)
     options: Mapping[str, t.Any] = field(repr=False)
-    #: How many partitions a topic gets that we create.
+    #: Number of partitions of topics that are created.
     partitions: int = 8
-    #: On how many brokers each of them is; -1 is the cluster's default.
+    #: Number of replicas of their partitions; -1 is the cluster's default.
     replication_factor: int = -1
-    #: Partitions of single topics.
+    #: Numbers of partitions of single topics.
     topics: Mapping[str, int] = field(default_factory=dict)
-    #: Seconds that a partition which is taken away waits for what is being handled.
+    #: Seconds that a partition which is taken away waits for running handlers.
     grace: float = 10.0
-    #: Seconds without an answer after which a connection is given up; librdkafka's
-    #: own, a minute, unless it is said.
+    #: Seconds without an answer after which a connection is closed; if not set,
+    #: librdkafka's default of 60.
     silence: float | None = None
 
     def consumer(self, group: str, session_timeout: float | None = None) -> Config:
-        """The settings of a member of a group.
+        """Return the settings of a member of a group.
 
-        :param session_timeout: Seconds of silence after which others get its
-            partitions, where the options say nothing else.
+        :param session_timeout: Seconds of silence after which other members get its
+            partitions, unless the options say otherwise.
         """
         own: Config = {}
         if session_timeout is not None:
-            # The cluster's limits, as Kafka sets them up, are 6 s and 30 minutes.
+            # A cluster's default limits are 6 s and 30 minutes.
             silence = min(max(session_timeout, 6.0), 1_800.0)
             own["session.timeout.ms"] = round(silence * 1_000)
-        return self._merged(_CONSUMER | own, CONSUMER) | {"group.id": group}
+        return self._merge(_CONSUMER_SETTINGS | own, CONSUMER) | {"group.id": group}
 
     def producer(self, timeout: float | None = None) -> Config:
-        """The settings of a producer.
+        """Return the settings of a producer.
 
         :param timeout: Seconds in which a record must be confirmed.
         """
         own: Config = {}
         if timeout is not None:
             own["message.timeout.ms"] = max(1, math.ceil(timeout * 1_000))
-        return self._merged(_PRODUCER | own, PRODUCER)
+        return self._merge(_PRODUCER_SETTINGS | own, PRODUCER)
 
     def admin(self) -> Config:
-        """The settings of a client for topics and groups."""
-        return self._merged({}, ADMIN)
+        """Return the settings of a client for topics and groups."""
+        return self._merge({}, ADMIN)
 
     @property
     def topic(self) -> Config:
-        """The settings of a topic that we create."""
+        """The settings of topics that are created."""
         given = self.options.get(TOPIC) or {}
         return {name: str(value) for name, value in given.items()}
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """The hosts and ports by which the cluster is found."""
+        """The hosts and ports at which the cluster is found."""
         found = [each.rpartition(":") for each in self._servers.split(",")]
         return [(host.strip("[]"), int(port)) for host, _, port in found]
 
     @property
     def begins_at_the_end(self) -> bool:
-        """Whether a new group begins with what comes later."""
+        """Whether a new group begins with what is published from then on."""
         return str(self.consumer("")[RESET]).lower() in _AT_THE_END
 
     @property
     def _servers(self) -> str:
         return str(self.common["bootstrap.servers"])
 
-    def _merged(self, ours: Config, option: str) -> Config:
+    def _merge(self, ours: Config, option: str) -> Config:
         given = self.options.get(option) or {}
-        return {**_COMMON, **self._sockets, **ours, **self.common, **given}
+        return {**_COMMON_SETTINGS, **self._sockets, **ours, **self.common, **given}
 
     @property
     def _sockets(self) -> Config:
         if self.silence is None:
             return {}
-        # As much as librdkafka takes. A fetch waits for half a second by itself.
+        # Within librdkafka's limits. A fetch waits for half a second by itself.
         return {"socket.timeout.ms": round(min(max(self.silence, 2), 300) * 1_000)}
 
 
-def kafka_config(
+def create_kafka_config(
     url: str, options: Mapping[str, t.Any], silence: float | None = None
 ) -> KafkaConfig:
-    """What a URL and the transport's options say.
+    """Return the configuration from a URL and the transport's options.
 
     :param url: ``kafka://[user:password@]host[:port][,host2[:port]]``, or ``kafkas://``
         for TLS.
-    :param silence: Seconds without an answer after which a connection is given up,
-        where the options say nothing else.
-    :raises ConfigurationError: if something of it makes no sense, or would break what
-        is promised.
+    :param silence: Seconds without an answer after which a connection is closed, unless
+        the options say otherwise.
+    :raises ConfigurationError: for an invalid part, or one that would break a promise.
     """
     _check_options(options)
-    common = _of_url(url) | dict(options.get(COMMON) or {})
+    common = _parse_url(url) | dict(options.get(COMMON) or {})
     return KafkaConfig(
         common=common,
         options=options,
-        partitions=_whole(options, PARTITIONS, 8, 1),
-        replication_factor=_whole(options, REPLICATION, -1, -1),
-        topics=_partitions(options.get(TOPICS) or {}),
-        grace=_seconds(options, GRACE, 10.0),
+        partitions=_read_whole(options, PARTITIONS, 8, 1),
+        replication_factor=_read_whole(options, REPLICATION, -1, -1),
+        topics=_read_partitions(options.get(TOPICS) or {}),
+        grace=_read_seconds(options, GRACE, 10.0),
         silence=silence,
     )
 
 
-def _of_url(url: str) -> Config:
+def _parse_url(url: str) -> Config:
     scheme, _, rest = url.partition("://")
     if scheme not in _SCHEMES or not rest:
         raise ConfigurationError(
@@ -212,27 +215,27 @@ def _of_url(url: str) -> Config:
             " 'QCONSUME_TRANSPORT_OPTIONS'."
         )
     login, _, hosts = parts.netloc.rpartition("@")
-    found: Config = {"bootstrap.servers": _hosts(hosts)}
-    return found | _security(scheme == "kafkas", login)
+    found: Config = {"bootstrap.servers": _parse_hosts(hosts)}
+    return found | _create_security(scheme == "kafkas", login)
 
 
-def _hosts(hosts: str) -> str:
-    return ",".join(_host(each.strip()) for each in hosts.split(","))
+def _parse_hosts(hosts: str) -> str:
+    return ",".join(_parse_host(each.strip()) for each in hosts.split(","))
 
 
-def _host(host: str) -> str:
+def _parse_host(host: str) -> str:
     name, colon, port = host.rpartition(":")
     # The colons of an IPv6 address are in brackets.
     if not colon or port.endswith("]"):
-        name, port = host, str(_PORT)
+        name, port = host, str(_DEFAULT_PORT)
     if not name or not port.isdigit() or not 0 < int(port) < 65_536:
         raise ConfigurationError(
-            f"{quote(host)} in the address of a Kafka is no host:port."
+            f"{quote(host)} in the address of a Kafka is not host:port."
         )
     return f"{name}:{port}"
 
 
-def _security(tls: bool, login: str) -> Config:
+def _create_security(tls: bool, login: str) -> Config:
     if not login:
         return {"security.protocol": "SSL"} if tls else {}
     user, _, password = login.partition(":")
@@ -250,19 +253,21 @@ def _check_options(options: Mapping[str, t.Any]) -> None:
             raise ConfigurationError(
                 f"There is no transport option {quote(name)} for"
                 f" Kafka{suggest(str(name), OPTIONS)}"
-                f" There are: {', '.join(OPTIONS)}."
+                f" The options are: {', '.join(OPTIONS)}."
             )
     for option in _PASSED_ON:
         given = options.get(option) or {}
         if not isinstance(given, Mapping):
-            raise ConfigurationError(f"The transport option '{option}' is no mapping.")
+            raise ConfigurationError(
+                f"The transport option '{option}' is not a mapping."
+            )
         if option != TOPIC:
             _check_settings(option, given)
 
 
 def _check_settings(option: str, given: Mapping[str, t.Any]) -> None:
     for name, value in given.items():
-        plain = isinstance(value, _VALUES) or callable(value)
+        plain = isinstance(value, _VALUE_TYPES) or callable(value)
         if not isinstance(name, str) or not plain:
             raise ConfigurationError(
                 f"{quote(name)} in the transport option '{option}' must be a text, a"
@@ -280,7 +285,9 @@ def _check_settings(option: str, given: Mapping[str, t.Any]) -> None:
             )
 
 
-def _whole(options: Mapping[str, t.Any], name: str, default: int, least: int) -> int:
+def _read_whole(
+    options: Mapping[str, t.Any], name: str, default: int, least: int
+) -> int:
     value = options.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(
@@ -290,7 +297,7 @@ def _whole(options: Mapping[str, t.Any], name: str, default: int, least: int) ->
     return value
 
 
-def _seconds(options: Mapping[str, t.Any], name: str, default: float) -> float:
+def _read_seconds(options: Mapping[str, t.Any], name: str, default: float) -> float:
     value = options.get(name, default)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 <= value <= 3_600:
@@ -301,7 +308,7 @@ def _seconds(options: Mapping[str, t.Any], name: str, default: float) -> float:
     return float(value)
 
 
-def _partitions(given: t.Any) -> dict[str, int]:
+def _read_partitions(given: t.Any) -> dict[str, int]:
     if not isinstance(given, Mapping):
-        raise ConfigurationError(f"The transport option '{TOPICS}' is no mapping.")
-    return {name: _whole(given, name, 1, 1) for name in given}
+        raise ConfigurationError(f"The transport option '{TOPICS}' is not a mapping.")
+    return {name: _read_whole(given, name, 1, 1) for name in given}

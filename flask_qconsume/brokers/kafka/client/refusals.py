@@ -1,10 +1,11 @@
-"""What errors of Kafka mean, by their codes: which error here, and what to do. No I/O.
+"""The meaning of Kafka's errors, by code: the error raised here, and what to do. No
+I/O.
 
 The codes are those of the protocol and, with an underscore, of librdkafka:
 https://kafka.apache.org/protocol#protocol_error_codes
 
-Texts hold names of topics, users and hosts, and decide nothing. Of TLS, librdkafka has
-one code; there OpenSSL's own number decides.
+Texts contain names of topics, users and hosts, so they decide nothing. librdkafka has
+one code for all errors of TLS; OpenSSL's own number in the text decides there.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ REFUSALS: tuple[Refusal[str], ...] = (
     Refusal(
         ("TOPIC_AUTHORIZATION_FAILED",),
         BrokerRefused,
-        "The user needs 'Read' or 'Write' on the topic, and 'Create' unless somebody"
-        " else declares ('kafka-acls.sh').",
+        "The user needs 'Read' or 'Write' on the topic, and 'Create' unless another"
+        " user declares ('kafka-acls.sh').",
     ),
     Refusal(
         ("GROUP_AUTHORIZATION_FAILED",),
@@ -96,7 +97,7 @@ REFUSALS: tuple[Refusal[str], ...] = (
     Refusal(
         ("INVALID_GROUP_ID",),
         BrokerRefused,
-        "Give the queue, which is the group, a name.",
+        "Give the queue a name: the group has the same.",
     ),
     Refusal(
         (
@@ -208,11 +209,11 @@ REFUSALS: tuple[Refusal[str], ...] = (
 
 _BY_CODE = {getattr(KafkaError, name): row for row in REFUSALS for name in row.codes}
 
-#: By OpenSSL's number of the reason; from 1000 on it is what the broker said (TLS's
-#: alerts). https://www.openssl.org/docs/man3.0/man3/SSL_alert_type_string.html
+#: Advice by OpenSSL's number of the reason; numbers from 1000 on are alerts of the
+#: broker. https://www.openssl.org/docs/man3.0/man3/SSL_alert_type_string.html
 _CERTIFICATE = (
     "The certificate must be that of the host in the address, and 'ssl.ca.location'"
-    " must name who has signed it."
+    " must name the authority that signed it."
 )
 _OURS = (
     "The broker does not take our certificate: see 'ssl.certificate.location' and"
@@ -222,7 +223,7 @@ _PROTOCOL = (
     "The port speaks no TLS, or another version of it. 'kafka://' is without TLS,"
     " 'kafkas://' is with it."
 )
-_OF_TLS = {
+_TLS_ADVICE = {
     **dict.fromkeys((134,), _CERTIFICATE),
     **dict.fromkeys((1042, 1043, 1044, 1045, 1046, 1048, 1049, 1116), _OURS),
     **dict.fromkeys((258, 266, 267, 1040, 1070, 1071), _PROTOCOL),
@@ -235,16 +236,17 @@ _UNKNOWN = Refusal[str]((), BrokerError, "Look at the log of the broker.")
 
 
 def refusal_of(error: KafkaError) -> Refusal[str]:
-    """What an error means."""
+    """Return the meaning of an error."""
     if error.code() == KafkaError._SSL:
-        return _of_tls(error.str())
+        return _tls_refusal_of(error.str())
     return _BY_CODE.get(error.code(), _UNKNOWN)
 
 
-def _of_tls(text: str) -> Refusal[str]:
+def _tls_refusal_of(text: str) -> Refusal[str]:
     for number in _OPENSSL.findall(text):
-        # Library and reason; 12 bits for the reason are enough for any version.
-        advice = _OF_TLS.get(int(number, 16) & 0xFFF)
+        # The number holds library and reason; 12 bits are enough for the reason in any
+        # version.
+        advice = _TLS_ADVICE.get(int(number, 16) & 0xFFF)
         if advice is not None:
             return Refusal(("_SSL",), BrokerRefused, advice)
     return _BROKEN_OFF

@@ -7,11 +7,11 @@ import typing as t
 import pytest
 
 from flask_qconsume import ConfigurationError
-from flask_qconsume.brokers.kafka.client.config import kafka_config
+from flask_qconsume.brokers.kafka.client.config import create_kafka_config
 
 
 def config(url: str = "kafka://localhost", **options: t.Any) -> t.Any:
-    return kafka_config(url, options)
+    return create_kafka_config(url, options)
 
 
 @pytest.mark.parametrize(
@@ -48,15 +48,15 @@ def test_tls() -> None:
 
 
 def test_a_silent_connection_is_given_up_as_it_is_told() -> None:
-    found = kafka_config("kafka://localhost", {}, silence=4)
+    found = create_kafka_config("kafka://localhost", {}, silence=4)
     for each in (found.consumer("g"), found.producer(), found.admin()):
         assert each["socket.timeout.ms"] == 4_000
     assert "socket.timeout.ms" not in config().admin()
-    long = kafka_config("kafka://localhost", {}, silence=1_200)
+    long = create_kafka_config("kafka://localhost", {}, silence=1_200)
     assert long.admin()["socket.timeout.ms"] == 300_000
 
     options = {"kafka_common_config": {"socket.timeout.ms": 9_000}}
-    given = kafka_config("kafka://localhost", options, silence=4)
+    given = create_kafka_config("kafka://localhost", options, silence=4)
     assert given.consumer("g")["socket.timeout.ms"] == 9_000
 
 

@@ -199,7 +199,7 @@ def test_a_partition_is_given_up_only_when_its_records_are_handled(
                 lambda: {a.partition for a in held if a.partition.leaving}
             )
             assert not any(partition.gone for partition in leaving)
-            to = [partition.partition for partition in leaving]
+            to = [partition.number for partition in leaving]
             produce(kafka.address, topic, [b"second"], partition=to[0])
             assert nothing_comes(second)
             first.settle(held)

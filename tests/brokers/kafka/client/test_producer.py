@@ -7,7 +7,7 @@ import typing as t
 import pytest
 
 from flask_qconsume import PublishTimeout
-from flask_qconsume.brokers.kafka.client.config import kafka_config
+from flask_qconsume.brokers.kafka.client.config import create_kafka_config
 from flask_qconsume.brokers.kafka.client.producer import KafkaProducer
 from flask_qconsume.brokers.kafka.client.producer import ProducerRecord
 
@@ -24,9 +24,9 @@ def topic(own_kafka: Kafka) -> str:
     return "orders"
 
 
-def producing(kafka: Kafka, patience: float) -> KafkaProducer:
-    config = kafka_config(kafka.url, {}).producer(_TIMEOUT)
-    return KafkaProducer(config, patience)
+def producing(kafka: Kafka, max_unconfirmed: float) -> KafkaProducer:
+    config = create_kafka_config(kafka.url, {}).producer(_TIMEOUT)
+    return KafkaProducer(config, max_unconfirmed)
 
 
 def sent(producer: KafkaProducer, topic: str) -> Exception | None:
