@@ -294,7 +294,7 @@ def test_a_client_that_hangs_is_left_and_a_broker_that_ends_is_told(
     with linked(own_kafka.address, "work", session_timeout_ms=1500) as link:
         held = read(link, 3)
         own_kafka.kill()
-        wait_for(lambda: _fails(link.beat), timeout=30)
+        wait_for(lambda: _fails(link.keep_alive), timeout=30)
         with pytest.raises(BrokerUnavailable, match="does not answer"):
             link.read(1)
         began = time.monotonic()

@@ -55,7 +55,7 @@ def test_a_client_that_confirms_nothing_for_long_is_made_anew(
     own_kafka.thaw()
     wait_for(lambda: is_confirmed(producer, topic), 20)
     assert client_of(producer) is not first
-    assert "next publish makes another" in caplog.text
+    assert "next publish creates another" in caplog.text
     producer.close()
 
 
