@@ -1,1 +1,1 @@
-"""The kinds of brokers, a folder for each."""
+"""The brokers, one folder each."""

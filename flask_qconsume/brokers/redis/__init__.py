@@ -1,1 +1,1 @@
-"""Redis: what the layouts of both brokers share, lists and streams."""
+"""What both layouts in Redis share: kombu's lists and streams."""

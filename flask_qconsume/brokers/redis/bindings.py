@@ -1,8 +1,8 @@
-"""kombu's bindings: read and cached, written, compared. Routes a routing key.
+"""Bindings in kombu's format: read, cached, written, and matched with routing keys.
 
-A binding is a member ``routing key, pattern, queue`` of its exchange's set. The pattern
-is kombu's own, for kombu's producers; a direct exchange has none. We match the routing
-key as AMQP defines it.
+The bindings of an exchange are a set. Each of its members has three parts: routing key,
+pattern, queue. The pattern is for kombu's own producers, and empty for a direct
+exchange. This package matches routing keys as AMQP defines it.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ from ...broker.topic_patterns import matches
 from ...broker.topology import Binding
 from ...broker.topology import Topology
 from ...errors import UnsupportedByBroker
+from .keys import Layout
 from .server import Command
 from .server import Server
 
-#: Seconds that bindings are remembered.
-_FRESH = 1.0
-#: Routing keys remembered per exchange in that time.
-_REMEMBERED = 10_000
+#: Seconds for which bindings are not read again.
+_MAX_CACHE_AGE_SECONDS = 1.0
+#: Limits the memory that arbitrary routing keys take.
+_MAX_CACHED_ROUTING_KEYS = 10_000
 
-_pattern: t.Any = t.cast(t.Any, TopicExchange)(None).key_to_pattern
+_create_kombu_pattern: t.Any = t.cast(t.Any, TopicExchange)(None).key_to_pattern
 
 
 @dataclass(frozen=True, order=True)
 class BindingEntry:
-    """One member of an exchange's set."""
+    """One member of an exchange's set: a queue and the routing keys bound to it."""
 
     exchange: str
     routing_key: str
     pattern: str
     queue: str
 
-    def takes(self, routing_key: str) -> bool:
-        """Whether the queue gets what is published with this routing key."""
+    def is_bound_for(self, routing_key: str) -> bool:
+        """Return whether messages with this routing key go to the queue."""
         if self.pattern:
             return matches(self.routing_key, routing_key)
         return self.routing_key == routing_key
@@ -50,112 +51,113 @@ class BindingEntry:
         return Binding(self.queue, self.exchange, self.routing_key)
 
 
-class _ExchangeKeys(t.Protocol):
-    """What is to be known of a layout here."""
-
-    @property
-    def sep(self) -> str: ...
-
-    def binding_keys(self, exchange: str) -> list[str]: ...
-
-
 @dataclass(frozen=True)
-class _Table:
-    """What was read of one exchange."""
+class _CachedExchange:
+    """The bindings of one exchange, and the queues found so far."""
 
-    members: tuple[BindingEntry, ...]
+    entries: tuple[BindingEntry, ...]
     read_at: float
-    found: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    queues_by_key: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def queues(self, routing_key: str) -> tuple[str, ...]:
-        known = self.found.get(routing_key)
+    def is_old(self) -> bool:
+        return time.monotonic() - self.read_at > _MAX_CACHE_AGE_SECONDS
+
+    def find_queues(self, routing_key: str) -> tuple[str, ...]:
+        known = self.queues_by_key.get(routing_key)
         if known is None:
-            names = {m.queue for m in self.members if m.takes(routing_key)}
+            names = {m.queue for m in self.entries if m.is_bound_for(routing_key)}
             known = tuple(sorted(names))
-            if len(self.found) < _REMEMBERED:
-                self.found[routing_key] = known
+            if len(self.queues_by_key) < _MAX_CACHED_ROUTING_KEYS:
+                self.queues_by_key[routing_key] = known
         return known
 
 
 class Bindings:
-    """Which queues are bound to which exchange."""
+    """The bindings of all exchanges, cached for a second."""
 
-    def __init__(self, server: Server, layout: _ExchangeKeys) -> None:
+    def __init__(self, server: Server, layout: Layout) -> None:
         self._server = server
         self._layout = layout
-        self._tables: dict[str, _Table] = {}
+        self._exchanges: dict[str, _CachedExchange] = {}
 
-    def queues(
+    def find_queues(
         self, exchange: str, routing_key: str, timeout: float | None = None
     ) -> tuple[str, ...]:
-        """The queues that get it; the default exchange knows each queue by its name."""
+        """Return the queues that a message goes to.
+
+        The default exchange (``""``) delivers to the queue named by the routing key.
+        """
         if not exchange:
             return (routing_key,)
-        table = self._tables.get(exchange)
-        if table is None or time.monotonic() - table.read_at > _FRESH:
-            table = self._table(exchange, timeout)
-        return table.queues(routing_key)
+        exchange_cache = self._exchanges.get(exchange)
+        if exchange_cache is None or exchange_cache.is_old():
+            exchange_cache = self._read_exchange(exchange, timeout)
+        return exchange_cache.find_queues(routing_key)
 
-    def forget(self) -> None:
-        """Read everything again when it is asked for."""
-        self._tables.clear()
+    def clear_cache(self) -> None:
+        """Read all bindings again when they are needed."""
+        self._exchanges.clear()
 
     def read_entries(
         self, exchange: str, timeout: float | None = None
     ) -> list[BindingEntry]:
-        """All bindings of an exchange, as they are now."""
+        """Read the bindings of an exchange from Redis."""
         key = self._layout.binding_keys(exchange)[0]
         raw = self._server.commands([("SMEMBERS", key)], timeout)[0]
         parts = (m.decode("utf-8", "replace").split(self._layout.sep) for m in raw)
         return sorted(BindingEntry(exchange, *p) for p in parts if len(p) == 3)
 
     def add(
-        self, members: Iterable[BindingEntry], timeout: float | None = None
+        self, entries: Iterable[BindingEntry], timeout: float | None = None
     ) -> None:
-        """Bind; what is bound already stays as it is."""
-        self._write("SADD", members, timeout)
+        """Write bindings; existing ones stay."""
+        self._write("SADD", entries, timeout)
 
     def remove(self, bindings: Iterable[Binding]) -> None:
-        """Unbind."""
+        """Remove bindings."""
         wanted = set(bindings)
         for exchange in sorted({binding.exchange for binding in wanted}):
             found = self.read_entries(exchange)
             self._write("SREM", [m for m in found if m.binding in wanted])
 
     def _write(
-        self, verb: str, members: Iterable[BindingEntry], timeout: float | None = None
+        self, verb: str, entries: Iterable[BindingEntry], timeout: float | None = None
     ) -> None:
         commands: list[Command] = []
-        for m in members:
-            text = self._layout.sep.join((m.routing_key, m.pattern, m.queue))
-            keys = self._layout.binding_keys(m.exchange)
+        for entry in entries:
+            text = self._layout.sep.join(
+                (entry.routing_key, entry.pattern, entry.queue)
+            )
+            keys = self._layout.binding_keys(entry.exchange)
             commands.extend((verb, key, text) for key in keys)
         self._server.commands(commands, timeout)
-        self.forget()
+        self.clear_cache()
 
-    def _table(self, exchange: str, timeout: float | None) -> _Table:
-        # The time before the read: what is bound meanwhile may be missing.
+    def _read_exchange(self, exchange: str, timeout: float | None) -> _CachedExchange:
+        # The time before the read, which may miss a binding that is added meanwhile.
         now = time.monotonic()
-        table = _Table(tuple(self.read_entries(exchange, timeout)), now)
-        self._tables[exchange] = table
-        return table
+        read = _CachedExchange(tuple(self.read_entries(exchange, timeout)), now)
+        self._exchanges[exchange] = read
+        return read
 
 
 def list_wanted_bindings(topology: Topology) -> list[BindingEntry]:
-    """Every binding that the code asks for, as kombu would write it.
+    """Return all bindings that the code asks for, as kombu would write them.
 
-    :raises UnsupportedByBroker: for a given queue that cannot be had here.
+    :raises UnsupportedByBroker: for a given queue that Redis cannot keep.
     """
     ours = [
-        BindingEntry(b.exchange, b.routing_key, _pattern(b.routing_key), b.queue)
+        BindingEntry(
+            b.exchange, b.routing_key, _create_kombu_pattern(b.routing_key), b.queue
+        )
         for b in topology.bindings
     ]
     given = [plan.given for plan in topology.queues if plan.given is not None]
-    return sorted({*ours, *(m for queue in given for m in _of_given(queue))})
+    return sorted({*ours, *(m for queue in given for m in _list_bindings_of(queue))})
 
 
-def _of_given(queue: t.Any) -> list[BindingEntry]:
-    """The bindings of a :class:`kombu.Queue`."""
+def _list_bindings_of(queue: t.Any) -> list[BindingEntry]:
+    """Return the bindings of a :class:`kombu.Queue`."""
     if queue.expires is not None or "x-expires" in (queue.queue_arguments or {}):
         raise UnsupportedByBroker(
             f"The queue '{queue.name}' expires ('x-expires'), and on Redis its messages"
@@ -164,10 +166,10 @@ def _of_given(queue: t.Any) -> list[BindingEntry]:
     pairs = [(b.exchange, b.routing_key) for b in queue.bindings]
     if queue.exchange is not None and queue.exchange.name:
         pairs.append((queue.exchange, queue.routing_key))
-    return [_of_pair(queue.name, *pair) for pair in pairs]
+    return [_create_entry(queue.name, *pair) for pair in pairs]
 
 
-def _of_pair(queue: str, exchange: t.Any, routing_key: str | None) -> BindingEntry:
+def _create_entry(queue: str, exchange: t.Any, routing_key: str | None) -> BindingEntry:
     if exchange.type not in {"direct", "topic"}:
         raise UnsupportedByBroker(
             f"The queue '{queue}' is bound to '{exchange.name}', a {exchange.type}"
@@ -176,5 +178,8 @@ def _of_pair(queue: str, exchange: t.Any, routing_key: str | None) -> BindingEnt
         )
     key = routing_key or ""
     return BindingEntry(
-        exchange.name, key, _pattern(key) if exchange.type == "topic" else "", queue
+        exchange.name,
+        key,
+        _create_kombu_pattern(key) if exchange.type == "topic" else "",
+        queue,
     )

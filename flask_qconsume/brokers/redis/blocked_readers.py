@@ -1,8 +1,9 @@
-"""What ends no wait: one looks for it, for all links of the process that wait.
+"""Polling on behalf of readers that are blocked in Redis.
 
-A link waits in Redis for what comes into its queue, and that can be for long. What
-becomes due, what somebody gives back, and what has a priority that the wait is not for,
-does not end it. A look at one queue costs as much as a wait, and at fifty hardly more.
+A link waits in Redis for new messages, for seconds at a time. Messages that become due,
+that are given back, or that have another priority do not end such a wait. One greenlet
+or thread per process looks for them once a second, for all links in one round trip: a
+look for fifty queues costs hardly more than a look for one.
 """
 
 from __future__ import annotations
@@ -18,58 +19,60 @@ from .scripts import Call
 
 logger = get_logger("flask_qconsume.redis")
 
-#: Seconds between two looks: so late may come what ends no wait.
+#: Seconds between two polls, and so the latest that such a message is noticed.
 POLL_INTERVAL = 1.0
 
 
-class Waiting(t.Protocol):
-    """A link that may be waiting."""
+class BlockedReader(t.Protocol):
+    """A link whose reader may be blocked in Redis."""
 
     def create_poll_call(self) -> Call | None:
-        """What tells if it waits for too long; ``None`` if it does not wait."""
+        """Return the script to run for this link; ``None`` if it is not blocked."""
 
     def note_poll_answer(self, answer: t.Any) -> None:
-        """What came of that."""
+        """Take the script's answer."""
 
 
 class BlockedReaderPoller:
-    """Looks for what waits do not see, as long as there are links.
+    """Looks once a second for messages that do not wake a blocked reader.
 
-    :param run: Runs scripts in one round trip; an error of Redis' is an answer.
-    :param every: Seconds between two looks.
+    Its greenlet or thread runs as long as there are links.
+
+    :param run: Runs scripts in one round trip; an error of Redis is an answer.
+    :param interval: Seconds between two polls.
     """
 
     def __init__(
         self,
         run: Callable[[Sequence[Call]], Sequence[t.Any]],
-        every: float = POLL_INTERVAL,
+        interval: float = POLL_INTERVAL,
     ) -> None:
         self._run = run
-        self._every = every
-        self._links: dict[Waiting, None] = {}
-        self._gate = threading.Lock()
+        self._interval = interval
+        self._links: dict[BlockedReader, None] = {}
+        self._lock = threading.Lock()
         self._empty = threading.Event()
-        self._runs = False
+        self._is_running = False
 
-    def add(self, link: Waiting) -> None:
-        """Look for this one, too."""
-        with self._gate:
+    def add(self, link: BlockedReader) -> None:
+        """Poll for this link from now on."""
+        with self._lock:
             self._links[link] = None
             self._empty.clear()
-            if not self._runs:
-                self._runs = True
-                # A greenlet, where there are some.
-                threading.Thread(target=self._go_on, daemon=True).start()
+            if not self._is_running:
+                self._is_running = True
+                # Under gevent, this is a greenlet.
+                threading.Thread(target=self._poll_repeatedly, daemon=True).start()
 
-    def discard(self, link: Waiting) -> None:
-        """Look for this one no more."""
-        with self._gate:
+    def discard(self, link: BlockedReader) -> None:
+        """Stop polling for this link."""
+        with self._lock:
             self._links.pop(link, None)
             if not self._links:
                 self._empty.set()
 
-    def look(self) -> None:
-        """Look once, and tell each of those that wait."""
+    def poll(self) -> None:
+        """Ask Redis once, and hand each blocked link its answer."""
         asked = [
             (link, call)
             for link in list(self._links)
@@ -78,23 +81,23 @@ class BlockedReaderPoller:
         try:
             answers = self._run([call for _, call in asked]) if asked else ()
         except BrokerError:
-            return  # Those that wait find out by themselves that it is away.
+            return  # The blocked links notice the outage themselves.
         for (link, _), answer in zip(asked, answers, strict=True):
             if not isinstance(answer, Exception):
                 link.note_poll_answer(answer)
 
-    def _go_on(self) -> None:
+    def _poll_repeatedly(self) -> None:
         while not self._is_over():
             try:
-                if not self._empty.wait(self._every):
-                    self.look()
+                if not self._empty.wait(self._interval):
+                    self.poll()
             except BaseException:
-                # Under gevent this is a greenlet, and what kills all that it finds
-                # would end it; nothing starts another one.
-                logger.exception("Looking for what waits unseen was cut off")
+                # Code that kills every greenlet it finds must not end this one:
+                # nothing would start another.
+                logger.exception("Polling for blocked readers was interrupted")
 
     def _is_over(self) -> bool:
-        with self._gate:
+        with self._lock:
             if not self._links:
-                self._runs = False
+                self._is_running = False
             return not self._links

@@ -1,10 +1,9 @@
-"""What any layout of queues in Redis has in common, as an app's broker."""
+"""The parts of an app's broker on Redis that do not depend on the layout."""
 
 from __future__ import annotations
 
 import threading
 import typing as t
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 
@@ -33,37 +32,17 @@ from .errors import create_cluster_error
 from .eviction import describe_evictions
 from .link import RedisLink
 from .publisher import Publisher
+from .shared import L
 from .shared import Shared
 
-L = t.TypeVar("L")
-
-
-class Keys(t.Protocol):
-    """What is to be known of a layout here."""
-
-    @property
-    def sep(self) -> str:
-        """What stands between the parts of a binding."""
-
-    @property
-    def shared_keys(self) -> Sequence[str]:
-        """Keys of kombu's that all queues use."""
-
-    def describe_keys(self, queue: str) -> Iterable[tuple[str, str]]:
-        """The keys of a queue, each with what it is; ``{}`` stands for the queue."""
-
-    def dead_key(self, queue: str) -> str:
-        """The key of dead letters."""
-
-    def binding_keys(self, exchange: str) -> list[str]:
-        """The keys of an exchange."""
+#: Redis' type of each key of the app.
+KeyTypes = Iterator[tuple[str, str]]
 
 
 class RedisBroker(Broker, t.Generic[L]):
-    """Bindings in sets, publishing by scripts; a subclass knows where messages lie."""
+    """A broker that keeps bindings in sets; a subclass knows the layout of queues."""
 
     link: t.ClassVar[type[RedisLink]]
-    #: What puts messages into the queues.
     publisher: t.ClassVar[type[Publisher]]
 
     def __init__(
@@ -71,21 +50,22 @@ class RedisBroker(Broker, t.Generic[L]):
     ) -> None:
         super().__init__(settings, topology)
         self._shared = shared
-        self._bindings = Bindings(shared.server, t.cast(t.Any, shared.layout))
+        self._bindings = Bindings(shared.server, shared.layout)
         self._publisher = self.publisher(
-            shared, self._bindings, self._prepare, self._redeclare
+            shared, self._bindings, self._prepare, self._declare_again
         )
-        #: Set once this process has declared its bindings, and once it has warned.
+        #: Set once this process has declared its bindings.
         self._declared_here = PerProcess(threading.Event)
+        #: Set once this process has logged the caveats.
         self._warned_here = PerProcess(threading.Event)
         shared.prepare = self._prepare_reading
 
-    def _kinds(self) -> Iterator[tuple[str, str]]:
-        """The keys of the app's queues, and the type that each has in Redis."""
+    def _list_key_types(self) -> KeyTypes:
+        """Yield the keys of the app's queues, and the type that each has in Redis."""
         raise NotImplementedError
 
     def names(self) -> Iterator[Name]:
-        layout = t.cast(Keys, self._shared.layout)
+        layout = self._shared.layout
         for plan in self.topology.queues:
             main, suspects, dead = list_names(plan)
             for name in (main, suspects):
@@ -96,15 +76,15 @@ class RedisBroker(Broker, t.Generic[L]):
             for key in layout.binding_keys(exchange):
                 yield Name(key, f"the bindings of the exchange {quote(exchange)}")
         for key in layout.shared_keys:
-            yield Name(key, "what kombu's consumers hold")
+            yield Name(key, "the messages that kombu's consumers hold")
 
     def companion_names(self, plan: QueuePlan) -> tuple[str, str]:
-        layout = t.cast(Keys, self._shared.layout)
+        layout = self._shared.layout
         ((suspects, _), *_) = layout.describe_keys(plan.suspects)
         return suspects, layout.dead_key(plan.dead)
 
     def check_names(self) -> None:
-        sep = t.cast(Keys, self._shared.layout).sep
+        sep = self._shared.layout.sep
         for binding in self.topology.bindings:
             for text in (binding.queue, binding.routing_key):
                 if sep in text:
@@ -117,7 +97,7 @@ class RedisBroker(Broker, t.Generic[L]):
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         self._prepare_reading()
-        self._warn()
+        self._log_caveats()
         return self.link(plan, lane, self._shared)
 
     def publish(
@@ -125,7 +105,7 @@ class RedisBroker(Broker, t.Generic[L]):
     ) -> list[Exception | None]:
         check_messages(messages, self.topology.exchange, self.capabilities)
         if not self._declared_here.get().is_set():
-            # Nothing tells that there is a Redis at all.
+            # Until Redis has answered once, do not wait for long.
             timeout = min(timeout, self.settings.away_after)
         return self._publisher.publish(messages, timeout)
 
@@ -133,15 +113,15 @@ class RedisBroker(Broker, t.Generic[L]):
         try:
             self._declare(None)
         except MemoryFull as error:
-            raise BrokerUnavailable(_unbound(error)) from error
+            raise BrokerUnavailable(_describe_missing(error)) from error
 
     def stale_bindings(self) -> list[Binding]:
         queues = {plan.name for plan in self.topology.queues}
         asked_for = {member.binding for member in list_wanted_bindings(self.topology)}
-        found = set(self.find_bindings(self._bound_to))
+        found = set(self.find_bindings(self._list_bound))
         return sorted(b for b in found - asked_for if b.queue in queues)
 
-    def _bound_to(self, exchange: str) -> list[Binding]:
+    def _list_bound(self, exchange: str) -> list[Binding]:
         return [member.binding for member in self._bindings.read_entries(exchange)]
 
     def unbind(self, bindings: Sequence[Binding]) -> None:
@@ -157,9 +137,9 @@ class RedisBroker(Broker, t.Generic[L]):
         self._shared.server.close()
 
     def _declare(self, timeout: float | None) -> None:
-        """Declare, or check.
+        """Declare the bindings, or check them; see ``QCONSUME_DECLARE``.
 
-        :raises MemoryFull: if a binding that is not there yet cannot be written.
+        :raises MemoryFull: if a missing binding cannot be written.
         """
         try:
             if self.settings.declare != "never":
@@ -180,7 +160,7 @@ class RedisBroker(Broker, t.Generic[L]):
         try:
             self._bindings.add(wanted, timeout)
         except MemoryFull:
-            if self._unbound(wanted, timeout):
+            if self._find_missing(wanted, timeout):
                 raise
 
     def _prepare(self, timeout: float | None) -> None:
@@ -189,43 +169,43 @@ class RedisBroker(Broker, t.Generic[L]):
             self._declare(timeout)
 
     def _prepare_reading(self) -> None:
-        """Declare before the first read; where Redis is full, as soon as it is not.
+        """Declare before the first read; if Redis is full, as soon as it has room.
 
-        What is read until then makes room.
+        Consumers read meanwhile, which makes room.
         """
         try:
             self._prepare(None)
         except MemoryFull as error:
-            self._shared.warn(_unbound(error))
+            self._shared.warn(_describe_missing(error))
 
-    def _redeclare(self, timeout: float) -> None:
-        """Bind again what an emptied Redis may have forgotten."""
-        self._bindings.forget()
+    def _declare_again(self, timeout: float) -> None:
+        """Restore bindings that an emptied Redis may have lost."""
+        self._bindings.clear_cache()
         if self.settings.declare == "auto":
             self._declare(timeout)
 
-    def _warn(self) -> None:
-        """Log once in a process what makes the guarantee less than it is."""
+    def _log_caveats(self) -> None:
+        """Log what weakens the guarantee, once per process."""
         if not self._warned_here.get().is_set():
             for text in self.caveats():
                 self._shared.warn(text)
             self._warned_here.get().set()
 
     def _check_keys(self, timeout: float | None) -> None:
-        kinds = dict(self._kinds())
-        asked = [("TYPE", key) for key in kinds]
-        for (key, kind), answer in zip(
-            kinds.items(), self._shared.server.commands(asked, timeout), strict=True
+        types = dict(self._list_key_types())
+        asked = [("TYPE", key) for key in types]
+        for (key, wanted), answer in zip(
+            types.items(), self._shared.server.commands(asked, timeout), strict=True
         ):
-            if answer.decode() not in (kind, "none"):
+            if answer.decode() not in (wanted, "none"):
                 raise TopologyMismatch(
-                    f"The key '{key}' in Redis is a {answer.decode()}, not a {kind}:"
+                    f"The key '{key}' in Redis is a {answer.decode()}, not a {wanted}:"
                     " another program uses that name. Set 'QCONSUME_QUEUE_PREFIX', or"
                     " remove the key."
                 )
 
     def _check_bound(self, wanted: list[BindingEntry], timeout: float | None) -> None:
-        missing = self._unbound(wanted, timeout)
+        missing = self._find_missing(wanted, timeout)
         if missing:
             first = missing[0]
             raise TopologyMismatch(
@@ -235,10 +215,10 @@ class RedisBroker(Broker, t.Generic[L]):
                 " 'flask qconsume declare' where it is 'auto'."
             )
 
-    def _unbound(
+    def _find_missing(
         self, wanted: list[BindingEntry], timeout: float | None
     ) -> list[Binding]:
-        """The bindings that are not there."""
+        """Return the wanted bindings that Redis does not have."""
         exchanges = {member.exchange for member in wanted}
         found = {
             member.binding
@@ -248,7 +228,7 @@ class RedisBroker(Broker, t.Generic[L]):
         return sorted({member.binding for member in wanted} - found)
 
 
-def _unbound(error: MemoryFull) -> str:
+def _describe_missing(error: MemoryFull) -> str:
     return (
         f"Bindings of the app's queues are missing, and cannot be written: {error} They"
         " are written once there is room; consumers read meanwhile, which makes some."

@@ -7,7 +7,7 @@ from ...broker.capabilities import Capabilities
 _YEAR_SECONDS = 365 * 86_400.0
 
 
-def describe(
+def create_capabilities(
     *,
     broker: str,
     kind: str,

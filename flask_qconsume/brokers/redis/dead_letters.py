@@ -1,4 +1,4 @@
-"""Dead letters of one queue: members of a sorted set, scored by expiry."""
+"""Dead letters of one queue: a sorted set, scored by when they expire."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ...message import Message
 from . import scripts
 from .shared import Shared
 
-#: A page is of so many, fewer where they are large, and of so many bytes.
-_PAGE = 50
+#: A page has fewer dead letters where they are large.
+_MAX_LETTERS_PER_PAGE = 50
 
 
-_FIRST_PAGE = 5
+_LETTERS_OF_FIRST_PAGE = 5
 
 
-_BYTES = 4 * 1024 * 1024
+_MAX_BYTES_PER_PAGE = 4 * 1024 * 1024
 
 
 class SortedSetDeadLetters(DeadLetters):
-    """Elements of a sorted set that are still to be kept, whatever they look like."""
+    """Elements of a sorted set that have not expired; a subclass decodes them."""
 
     def __init__(self, plan: QueuePlan, shared: Shared[t.Any], key: str) -> None:
         self._plan = plan
@@ -52,19 +52,19 @@ class SortedSetDeadLetters(DeadLetters):
 
     def _letters(self) -> Iterator[tuple[DeadLetter, bytes]]:
         for element in self._elements():
-            message, ref = self._opened(element)
+            message, ref = self._decode(element)
             headers = own_headers.select_own(message.headers)
             yield DeadLetter(ref, self._plan.name, message, headers), element
 
     def _elements(self) -> Iterator[bytes]:
-        """All elements by their scores.
+        """Yield all elements, by ascending scores.
 
-        By ranks some would be missed: those behind move up when others are taken out.
+        Not by ranks: these change when another process takes elements out.
         """
         score = b""
-        #: Of the last score, what was given out already.
+        #: The elements of the last score that have been yielded.
         seen: set[bytes] = set()
-        size = _FIRST_PAGE
+        size = _LETTERS_OF_FIRST_PAGE
         while True:
             count = len(seen) + size
             page = self._shared.server.call(scripts.PAGE([self._key], score, count))
@@ -81,12 +81,14 @@ class SortedSetDeadLetters(DeadLetters):
             if not fresh:
                 return
             largest = max(len(element) for element, _ in fresh)
-            size = max(1, min(_PAGE, _BYTES // (largest + 1)))
+            size = max(
+                1, min(_MAX_LETTERS_PER_PAGE, _MAX_BYTES_PER_PAGE // (largest + 1))
+            )
 
-    def _opened(self, element: bytes) -> tuple[Message, str]:
-        """The message in an element, and what tells it from the others."""
+    def _decode(self, element: bytes) -> tuple[Message, str]:
+        """Return the message in an element, and its reference."""
         raise NotImplementedError
 
     def _take(self, message: Message, element: bytes, replay: bool) -> int:
-        """Take one out if it is still there, and replay it; how many that were."""
+        """Remove an element and replay it; return 0 if it was gone already, else 1."""
         raise NotImplementedError

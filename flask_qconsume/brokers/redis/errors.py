@@ -1,8 +1,8 @@
-"""What Redis refuses, and what the redis package raises, in our words. No I/O.
+"""Errors of Redis and of the redis package, translated into those of this package.
 
-The first word of an error of Redis' is its code; the rest is a text that holds names of
-others, and decides nothing. Where Redis has no code but ``ERR``, a text of its own
-stands at the beginning, and is looked for there only.
+Redis begins an error with a code. The text behind it may hold names that users chose,
+so it is not searched. Only errors with the general code ``ERR`` are told apart by how
+their text begins. No I/O.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from ...errors import UnsupportedByBroker
 
 
 class AnswerLost(BrokerUnavailable):
-    """A connection was lost after we had sent something by it."""
+    """A connection was lost after a command had been sent; Redis may have run it."""
 
 
 class MemoryFull(PublishRefused):
-    """Redis is at its ``maxmemory``: it takes no more, and gives what it has."""
+    """Redis has reached its ``maxmemory``: it refuses writes, and allows reads."""
 
 
 class SlotMoved(BrokerUnavailable):
-    """A node of a cluster does not have the slot of the keys, or not any more."""
+    """A cluster's node does not have the slot of the keys, or not any more."""
 
     def __init__(self, error: exceptions.AskError) -> None:
-        #: The node that has it, ``host:port``.
+        #: The node that has the slot, ``host:port``.
         self.address = f"{error.host}:{error.port}"
-        #: Whether it is still on its way there.
+        #: Whether that node is still importing the slot.
         self.asking = not isinstance(error, exceptions.MovedError)
         super().__init__(
             f"The slot {error.slot_id} of the Redis Cluster is on another node now:"
@@ -44,10 +44,10 @@ class SlotMoved(BrokerUnavailable):
 
 
 class Meaning(t.NamedTuple):
-    """What an error of Redis' means here."""
+    """The error to raise for one of Redis."""
 
     kind: type[BrokerError]
-    #: With what Redis says in the place of ``{0}``.
+    #: ``{0}`` stands for the text of Redis.
     sentence: str
 
 
@@ -62,7 +62,7 @@ _NOT_PERMITTED = Meaning(
     " 'ACL SETUSER' with '+' and the command, or '~' and the keys; 'ACL LOG' tells"
     " which it was.",
 )
-_A_CLUSTER = Meaning(
+_IS_A_CLUSTER = Meaning(
     BrokerRefused,
     "This Redis is a node of a cluster: {0}. 'QCONSUME_BROKER_URL' must begin with"
     " 'redis-streams+cluster://', and name no database.",
@@ -78,15 +78,15 @@ _TOO_OLD = Meaning(
     " with no command renamed or disabled.",
 )
 _OUTAGE = Meaning(BrokerUnavailable, "There is no working connection to Redis: {0}.")
-_ANY = Meaning(BrokerError, "Redis answered with an error: {0}.")
+_OTHER = Meaning(BrokerError, "Redis answered with an error: {0}.")
 
 
-def _unavailable(why: str, remedy: str = "") -> Meaning:
-    """A state that ends: it is tried again."""
+def _temporary(why: str, remedy: str = "") -> Meaning:
+    """Return the meaning of an error that is likely to pass."""
     return Meaning(BrokerUnavailable, f"Redis {why}: {{0}}.{remedy and ' ' + remedy}")
 
 
-#: By Redis' codes, and by the words in capitals that stand for texts in ``_TEXTS``.
+#: By Redis' codes, and by codes of our own for the texts in ``_TEXTS``. Sources:
 #: https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors and
 #: ``server.c`` (``createSharedObjects``), ``cluster.c``, ``acl.c``, ``networking.c``.
 MEANINGS: t.Mapping[str, Meaning] = {
@@ -94,7 +94,7 @@ MEANINGS: t.Mapping[str, Meaning] = {
     "WRONGPASS": _REFUSED,
     "DENIED": _REFUSED,
     "NOPERM": _NOT_PERMITTED,
-    "CROSSSLOT": _A_CLUSTER,
+    "CROSSSLOT": _IS_A_CLUSTER,
     "NOPROTO": _TOO_OLD,
     "WRONGTYPE": Meaning(
         TopologyMismatch,
@@ -106,47 +106,47 @@ MEANINGS: t.Mapping[str, Meaning] = {
         "Redis refused the message: {0}. It is out of memory ('maxmemory'); consume, or"
         " give it more.",
     ),
-    "MISCONF": _unavailable(
+    "MISCONF": _temporary(
         "writes nothing now", "It could not save its data: look at its log and disk."
     ),
-    "NOREPLICAS": _unavailable(
+    "NOREPLICAS": _temporary(
         "writes nothing now", "See 'min-replicas-to-write' and its replicas."
     ),
-    "READONLY": _unavailable(
+    "READONLY": _temporary(
         "is a replica",
         "If that lasts, 'QCONSUME_BROKER_URL' must name the master, or sentinels.",
     ),
-    "BUSY": _unavailable(
+    "BUSY": _temporary(
         "runs a script for too long", "'SCRIPT KILL' ends one that has not written."
     ),
-    "LOADING": _unavailable("is not ready yet"),
-    "MASTERDOWN": _unavailable("is a replica without its master"),
-    "CLUSTERDOWN": _unavailable("is a cluster that is not complete"),
-    "TRYAGAIN": _unavailable("is moving the keys"),
-    "UNBLOCKED": _unavailable("ended a wait"),
-    # What follows has no code but ERR.
+    "LOADING": _temporary("is not ready yet"),
+    "MASTERDOWN": _temporary("is a replica without its master"),
+    "CLUSTERDOWN": _temporary("is a cluster that is not complete"),
+    "TRYAGAIN": _temporary("is moving the keys"),
+    "UNBLOCKED": _temporary("ended a wait"),
+    # Codes of our own, for errors whose code is ERR.
     "UNKNOWN": _TOO_OLD,
     "DATABASE": _NO_DATABASE,
-    "ONLY-DATABASE": _A_CLUSTER,
+    "ONLY-DATABASE": _IS_A_CLUSTER,
     "NO-CLUSTER": Meaning(
         BrokerRefused,
         "This Redis is no cluster: {0}. 'QCONSUME_BROKER_URL' must begin with"
         " 'redis-streams://'.",
     ),
-    "KILLED": _unavailable("ended a script of ours"),
-    "CLIENTS": _unavailable("has too many clients", "See 'maxclients'."),
-    # What redis-py itself says.
-    "SENTINEL": _unavailable(
+    "KILLED": _temporary("ended a script of ours"),
+    "CLIENTS": _temporary("has too many clients", "See 'maxclients'."),
+    # Codes of our own, for errors of redis-py.
+    "SENTINEL": _temporary(
         "has no master that the sentinels know",
         "If that lasts, look at 'master_name' and 'sentinel_kwargs' among"
         " 'QCONSUME_TRANSPORT_OPTIONS'.",
     ),
-    "PROTOCOL": _unavailable(
+    "PROTOCOL": _temporary(
         "does not answer as Redis does",
         "If that lasts, 'QCONSUME_BROKER_URL' names the port of another program.",
     ),
 }
-#: How the texts begin that Redis has no codes for.
+#: How texts behind ``ERR`` begin, and our codes for them.
 _TEXTS: t.Mapping[str, str] = {
     "unknown command": "UNKNOWN",
     "unknown subcommand": "UNKNOWN",
@@ -161,8 +161,8 @@ _TEXTS: t.Mapping[str, str] = {
     "this instance has cluster support disabled": "NO-CLUSTER",
     "max number of clients reached": "CLIENTS",
 }
-#: The codes that redis-py takes off, by the classes that it makes of them; and words of
-#: ours for errors of its own.
+#: Codes by redis-py's exceptions, whose texts lack them; and codes of our own for
+#: exceptions of redis-py itself.
 _CODES: t.Mapping[type[Exception], str] = {
     exceptions.AuthenticationError: "WRONGPASS",
     exceptions.AuthorizationError: "NOAUTH",
@@ -179,24 +179,26 @@ _CODES: t.Mapping[type[Exception], str] = {
     exceptions.InvalidResponse: "PROTOCOL",
     MasterNotFoundError: "SENTINEL",
 }
+#: Codes of commands that this Redis lacks, or that the user may not use.
+MISSING = ("NOPERM", "UNKNOWN")
 _OUTAGES = (
     OSError,
     exceptions.ConnectionError,
     exceptions.TimeoutError,
 )
-#: What Redis before 7 puts before an error that ended a script, and Redis 7 before the
-#: code of one that a script has looked at and raised again.
+#: The prefix of an error that ended a script: of Redis before 7, and of Redis 7 if the
+#: script has caught the error and raised it again.
 _IN_SCRIPT = re.compile(
     r"^(Error running script \(call to f_\w+\): (@[^:]*: ?\d+: )*-?)?(ERR )?"
 )
 
 
-def error_code(error: Exception) -> str:
-    """What Redis calls an error, or a word of ours where it has no code for it.
+def read_error_code(error: Exception) -> str:
+    """Return the code of an error, ours if Redis has none for it.
 
-    >>> error_code(exceptions.ResponseError("BUSY Redis is busy running a script"))
+    >>> read_error_code(exceptions.ResponseError("BUSY Redis is busy running a script"))
     'BUSY'
-    >>> error_code(exceptions.ResponseError("unknown command 'OOM'"))
+    >>> read_error_code(exceptions.ResponseError("unknown command 'OOM'"))
     'UNKNOWN'
     """
     for kind in type(error).__mro__:
@@ -207,41 +209,44 @@ def error_code(error: Exception) -> str:
     return next(found, text.partition(" ")[0])
 
 
-def error_text(error: Exception) -> str:
-    """What an error says, without a full stop."""
+def read_error_text(error: Exception) -> str:
+    """Return the text of an error, without a full stop."""
     return str(error).strip().rstrip(".") or type(error).__name__
 
 
 def translate_error(error: Exception, *, sent: bool = False) -> BrokerError:
-    """Our error for one of redis-py's.
+    """Return the error of this package for one of redis-py.
 
-    :param sent: Whether Redis may have done what we asked for.
+    :param sent: Whether Redis may have run the command.
     """
     if isinstance(error, exceptions.AskError):  # MovedError is one of them.
         return SlotMoved(error)
-    kind, sentence = _meaning(error)
-    text = error_text(error)
+    kind, sentence = _find_meaning(error)
+    text = read_error_text(error)
     lost = sent and kind is BrokerUnavailable
     return (AnswerLost if lost else kind)(sentence.format(text))
 
 
 def create_cluster_error(error: SlotMoved) -> BrokerError:
-    """What :class:`SlotMoved` means to a client that follows no slots."""
-    kind, sentence = _A_CLUSTER
+    """Return the error to raise if the URL does not name a cluster."""
+    kind, sentence = _IS_A_CLUSTER
     return kind(sentence.format(str(error).rstrip(".")))
 
 
 def copy_error(error: BrokerError) -> BrokerError:
-    """The same for somebody else: an exception is raised in one place only."""
+    """Return a copy to raise for another caller.
+
+    Raising one exception twice would mix the tracebacks.
+    """
     kind = BrokerUnavailable if isinstance(error, BrokerUnavailable) else type(error)
     found = kind(str(error))
     found.__cause__ = error
     return found
 
 
-def _meaning(error: Exception) -> Meaning:
-    # redis-py makes a refused password a ConnectionError, so outages come last.
-    found = MEANINGS.get(error_code(error))
+def _find_meaning(error: Exception) -> Meaning:
+    # redis-py makes a refused password a ConnectionError: look for its code first.
+    found = MEANINGS.get(read_error_code(error))
     if found is not None:
         return found
-    return _OUTAGE if isinstance(error, _OUTAGES) else _ANY
+    return _OUTAGE if isinstance(error, _OUTAGES) else _OTHER

@@ -1,7 +1,7 @@
-"""Whether Redis may evict messages to make room: its ``maxmemory-policy``.
+"""A check whether Redis may evict messages to make room: its ``maxmemory-policy``.
 
-Queues are keys like any others. A policy other than ``noeviction`` lets Redis delete
-whole queues when its memory is full, and nothing tells of it afterwards.
+Queues are ordinary keys. With a policy other than ``noeviction``, Redis deletes whole
+queues when its memory is full, without an error.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _REMEDY = f"Set 'maxmemory-policy' to '{_SAFE}' (redis.conf, or CONFIG SET)."
 
 
 def describe_evictions(server: Server) -> Iterator[str]:
-    """What each node may do to messages when it is full, in sentences.
+    """Yield warnings about nodes that may evict messages when their memory is full.
 
     :raises BrokerUnavailable: if a node does not answer.
     """
     found: dict[str | None, list[str]] = {}
     for address, node in server.nodes():
-        found.setdefault(_policy(node), []).append(address)
+        found.setdefault(_read_policy(node), []).append(address)
     for policy, addresses in found.items():
         if policy != _SAFE:
             where = ", ".join(filter(None, addresses))
@@ -52,26 +52,26 @@ def _describe_policy(policy: str | None, where: str) -> str:
     )
 
 
-def _policy(node: Server) -> str | None:
-    """The policy of one node; ``None`` if it does not tell."""
-    return _of_info(node) or _of_config(node)
+def _read_policy(node: Server) -> str | None:
+    """Return the policy of a node; ``None`` if the user may not ask for it."""
+    return _read_policy_from_info(node) or _read_policy_from_config(node)
 
 
-def _of_info(node: Server) -> str | None:
-    text = _asked(node, "INFO", "memory") or b""
+def _read_policy_from_info(node: Server) -> str | None:
+    text = _ask(node, "INFO", "memory") or b""
     found = re.search(rb"^maxmemory_policy:(\S+)", text, re.MULTILINE)
     return found[1].decode() if found else None
 
 
-def _of_config(node: Server) -> str | None:
-    answer = _asked(node, "CONFIG", "GET", "maxmemory-policy") or ()
-    # A mapping in the newer version of the protocol.
+def _read_policy_from_config(node: Server) -> str | None:
+    answer = _ask(node, "CONFIG", "GET", "maxmemory-policy") or ()
+    # A mapping in version 3 of the protocol, pairs in version 2.
     values = list(answer.values()) if isinstance(answer, dict) else answer[1:]
     return values[0].decode() if values else None
 
 
-def _asked(node: Server, *command: str) -> t.Any:
-    """The answer, or nothing where Redis refuses to give one."""
+def _ask(node: Server, *command: str) -> t.Any:
+    """Send a command; return ``None`` if Redis refuses to answer."""
     try:
         return node.commands([command])[0]
     except BrokerUnavailable:

@@ -1,8 +1,7 @@
-"""Those who publish at the same time: one of them sends for all who wait.
+"""Group commit: one caller sends the batches of all callers that are waiting.
 
-A round trip costs the same for one message and for a hundred. So whoever comes while
-somebody is sending waits for that to end, and goes with all the others who came
-meanwhile. Knows neither messages nor Redis.
+A round trip costs the same for one message as for a hundred. So batches that arrive
+while another one is being sent wait, and go together in the next round trip.
 """
 
 from __future__ import annotations
@@ -19,118 +18,121 @@ from ...errors import BrokerUnavailable
 from .errors import copy_error
 from .scripts import Call
 
-#: How many messages go together at the most; whoever comes with more goes alone.
-_MOST = 200
+#: A larger batch is sent alone.
+_MAX_MESSAGES_PER_GROUP = 200
 
-#: Sends for all of these.
-Lead = Callable[[Sequence["CallerBatch"]], None]
+#: Sends all of these batches.
+Send = Callable[[Sequence["CallerBatch"]], None]
 
 
 class CallerBatch:
-    """One who waits until its messages were sent; once more if that failed.
+    """What one caller wants to send; submitted again if sending has failed.
 
-    :param size: How many messages it has.
+    :param size: The number of messages in it.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        #: Whether somebody has begun to send for it, and whether that has ended.
+        #: Whether a leader has taken the batch, and whether its sending has ended.
         self.taken = self.served = False
-        #: Whether it is not known what became of something that was sent.
+        #: Whether it is unknown if Redis has executed something that was sent.
         self.doubtful = False
         self._asleep = threading.Lock()
         self._asleep.acquire()
 
     def sleep(self, timeout: float) -> None:
-        """Wait until :meth:`wake`; what came before counts."""
+        """Wait until :meth:`wake` is called; an earlier call counts too."""
         self._asleep.acquire(timeout=timeout)
 
     def wake(self) -> None:
-        """End a sleep, or the next one."""
-        with contextlib.suppress(RuntimeError):  # It was told already.
+        """End the present or the next :meth:`sleep`."""
+        with contextlib.suppress(RuntimeError):  # It has been woken already.
             self._asleep.release()
 
 
 class GroupCommit:
-    """Where they meet: on one hub of gevent's, or in a process without any.
+    """Leaders and followers of one gevent hub, or of a process without hubs.
 
-    :param leaders: How many may be sending at once.
+    :param leaders: How many callers may send at the same time.
     """
 
     def __init__(self, leaders: int) -> None:
         self._leaders = [threading.Lock() for _ in range(leaders)]
         self._waiting: dict[CallerBatch, None] = {}
-        #: How many are expected to come: as many as went together, one fewer each time.
-        self._crowd = 0
+        #: Batches expected in the next group: as many as in the last one, and one
+        #: fewer after each group.
+        self._expected = 0
 
-    def submit(self, turn: CallerBatch, lead: Lead, deadline: float) -> None:
-        """Wait until somebody has sent for a turn, or do it; or until time is over.
+    def submit(self, batch: CallerBatch, send: Send, deadline: float) -> None:
+        """Have a batch sent, by another caller or by this one.
 
-        :param lead: Called where nobody else is sending, with this turn and others.
+        :param send: Called if no other caller leads, with this batch and the waiting
+            ones.
+        :param deadline: When to stop waiting, on :func:`time.monotonic`'s clock.
         """
-        turn.taken = turn.served = False
-        self._waiting[turn] = None
+        batch.taken = batch.served = False
+        self._waiting[batch] = None
         try:
-            while not turn.served and (left := deadline - time.monotonic()) > 0:
-                # Who is being served has nothing to lead for.
-                leader = None if turn.taken else self._free()
+            while not batch.served and (left := deadline - time.monotonic()) > 0:
+                # A caller whose batch is being sent has nothing to lead for.
+                leader = None if batch.taken else self._try_to_lead()
                 if leader is None:
-                    turn.sleep(left)
+                    batch.sleep(left)
                 else:
-                    self._lead(leader, lead)
+                    self._lead(leader, send)
         finally:
-            self._waiting.pop(turn, None)
-            turn.doubtful = turn.doubtful or (turn.taken and not turn.served)
-            self._hand_on()
+            self._waiting.pop(batch, None)
+            batch.doubtful = batch.doubtful or (batch.taken and not batch.served)
+            self._wake_next_leader()
 
-    def _free(self) -> threading.Lock | None:
-        """Begin to lead, if not enough others do."""
+    def _try_to_lead(self) -> threading.Lock | None:
+        """Acquire and return a leader's lock, or return ``None`` if none is free."""
         for leader in self._leaders:
-            # Looked at first: gevent goes round the hub where it does not get a lock.
+            # gevent switches to the hub if a lock is taken, so look at it first.
             if not leader.locked() and leader.acquire(blocking=False):
                 return leader
         return None
 
-    def _lead(self, leader: threading.Lock, lead: Lead) -> None:
+    def _lead(self, leader: threading.Lock, send: Send) -> None:
         group: list[CallerBatch] = []
         try:
-            if self._crowd > 0 or len(self._waiting) > 1:
-                # Others who were woken with us come as far as this; where Redis is
-                # quick enough nothing else lets them.
+            if self._expected > 0 or len(self._waiting) > 1:
+                # Let callers that were woken together with this one submit their next
+                # batch. If Redis answers quickly, nothing else gives them the chance.
                 time.sleep(0)
-            group = self._take()
-            self._crowd = max(self._crowd, len(group)) - 1
+            group = self._take_group()
+            self._expected = max(self._expected, len(group)) - 1
             if group:
-                lead(group)
+                send(group)
         except BaseException:
-            # Whoever is interrupted here may have sent what others wait for.
-            for turn in group:
-                turn.doubtful = True
+            # An interrupted leader may have sent some of the batches.
+            for batch in group:
+                batch.doubtful = True
             raise
         finally:
             leader.release()
-            for turn in group:
-                turn.served = True
-                turn.wake()
+            for batch in group:
+                batch.served = True
+                batch.wake()
 
-    def _take(self) -> list[CallerBatch]:
-        """Those who waited for longest. Each is given to one leader only."""
+    def _take_group(self) -> list[CallerBatch]:
+        """Remove and return the batches that have waited longest, for one leader."""
         group: list[CallerBatch] = []
-        room = _MOST
-        for turn in list(self._waiting):
-            if group and turn.size > room:
+        room = _MAX_MESSAGES_PER_GROUP
+        for batch in list(self._waiting):
+            if group and batch.size > room:
                 break
-            if self._waiting.pop(turn, turn) is None:
-                turn.taken = True
-                room -= turn.size
-                group.append(turn)
+            if self._waiting.pop(batch, batch) is None:
+                batch.taken = True
+                room -= batch.size
+                group.append(batch)
         return group
 
-    def _hand_on(self) -> None:
-        """See to it that somebody leads, if anybody waits."""
+    def _wake_next_leader(self) -> None:
+        """Wake one waiting caller, if fewer callers lead than may."""
         if self._waiting and not all(leader.locked() for leader in self._leaders):
-            for turn in list(self._waiting)[:1]:
-                turn.wake()
+            for batch in list(self._waiting)[:1]:
+                batch.wake()
 
 
 #: Runs scripts in one round trip.
@@ -138,7 +140,7 @@ Run = Callable[[Sequence[Call]], list[t.Any]]
 
 
 class _ScriptBatch(CallerBatch):
-    """What one link asks, and what came of it."""
+    """The scripts of one link, and their answers or the error."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
         super().__init__(len(calls))
@@ -155,32 +157,37 @@ class _ScriptBatch(CallerBatch):
 
 
 class GroupedScripts:
-    """For one hub of gevent's, or a process without any."""
+    """Scripts of several links, run in one round trip.
+
+    The links of a process start together, so their heartbeats fall together. Without
+    this class, each link would need a connection of its own for them.
+    """
 
     def __init__(self) -> None:
         self._commit = GroupCommit(leaders=1)
 
     def run(self, calls: Sequence[Call], run: Run, timeout: float) -> Sequence[t.Any]:
-        """Run scripts together with those of others; an error of Redis' is an answer.
+        """Run scripts together with those of other links.
 
-        :param timeout: Seconds that others may take who are before us.
+        :param timeout: Seconds to wait for the round trips of other links.
+        :returns: The answers; an error with which Redis answered is one of them.
         :raises BrokerError: if the connection is lost.
         """
-        beat = _ScriptBatch(calls)
+        batch = _ScriptBatch(calls)
 
-        def lead(beats: Sequence[CallerBatch]) -> None:
-            _run_all(t.cast("Sequence[_ScriptBatch]", beats), run)
+        def send(batches: Sequence[CallerBatch]) -> None:
+            _run_all(t.cast("Sequence[_ScriptBatch]", batches), run)
 
-        self._commit.submit(beat, lead, time.monotonic() + timeout)
-        return beat.result()
+        self._commit.submit(batch, send, time.monotonic() + timeout)
+        return batch.result()
 
 
-def _run_all(beats: Sequence[_ScriptBatch], run: Run) -> None:
+def _run_all(batches: Sequence[_ScriptBatch], run: Run) -> None:
     try:
-        answers = iter(run([call for beat in beats for call in beat.calls]))
+        answers = iter(run([call for batch in batches for call in batch.calls]))
     except BrokerError as error:
-        for beat in beats:
-            beat.error = copy_error(error)
+        for batch in batches:
+            batch.error = copy_error(error)
         return
-    for beat in beats:
-        beat.answers = [next(answers) for _ in beat.calls]
+    for batch in batches:
+        batch.answers = [next(answers) for _ in batch.calls]

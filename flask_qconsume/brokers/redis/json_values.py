@@ -13,18 +13,18 @@ from ...broker import headers as own_headers
 from ...errors import PublishRefused
 from ...formats.bounds import check_json
 
-_encoder = JSONEncoder()
-_decoded = json.JSONDecoder().raw_decode
-_kombu_loads: t.Any = loads
+_kombu_encoder = JSONEncoder()
+_decode_standard = json.JSONDecoder().raw_decode
+_decode_kombu: t.Any = loads
 
 
-def encode_json(envelope: dict[str, t.Any]) -> bytes:
-    """As JSON, in kombu's way.
+def encode_json(values: dict[str, t.Any]) -> bytes:
+    """Encode as JSON, in kombu's way.
 
-    :raises PublishRefused: if there is something in it that JSON cannot hold.
+    :raises PublishRefused: if JSON cannot hold a value.
     """
     try:
-        return _encoder.encode(envelope).encode("ascii")
+        return _kombu_encoder.encode(values).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:
         raise PublishRefused(
             f"The message's headers cannot be written as JSON ({error}). On Redis they"
@@ -33,20 +33,20 @@ def encode_json(envelope: dict[str, t.Any]) -> bytes:
 
 
 def decode_json(element: bytes) -> t.Any:
-    """What was written as JSON, in kombu's way or anybody else's.
+    """Decode JSON that kombu or another program has written.
 
-    :raises TooManyItems: for what is a large body rather than an envelope.
+    :raises TooManyItems: for more items than an envelope can have.
     """
     check_json(element, own_headers.MAX_ITEMS)
-    # kombu's way to read dates and such is slow, and few messages have any.
+    # kombu's decoder, which reads dates and the like, is slow and seldom needed.
     if b'"__type__"' in element:
-        # It calls methods of whatever it finds there: it may raise anything.
+        # It calls methods of the values that it finds, so it may raise anything.
         with contextlib.suppress(Exception):
-            return _kombu_loads(element)
-    # To guess the encoding takes longer than to read it.
+            return _decode_kombu(element)
+    # 'json.loads' guesses the encoding, which takes longer than decoding.
     try:
         text = element.decode()
-        value, end = _decoded(text)
+        value, end = _decode_standard(text)
     except ValueError:
         return json.loads(element)
     return value if end == len(text) else json.loads(element)

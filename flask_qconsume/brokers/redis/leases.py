@@ -1,4 +1,8 @@
-"""Leases of messages that links hold, whatever the layout."""
+"""Leases: what a link holds until it has settled it, whatever the layout.
+
+A message that a link has read is leased to it. The link extends its leases as long as
+it lives; the messages of a dead link go back to their queue when their leases end.
+"""
 
 from __future__ import annotations
 
@@ -13,71 +17,115 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 
 from ...broker.link import Link
+from ...errors import BrokerError
 from .scripts import Call
 
-#: Every worker renews its leases at least this often, however long they are.
-_RENEWED = Link.keep_alive_interval
-
+#: Seconds: each worker extends its leases at least this often, however long they are.
+_MAX_SECONDS_BETWEEN_EXTENSIONS = Link.keep_alive_interval
+#: Lua can unpack some 8,000 arguments of one call.
+_MAX_TAGS_PER_CALL = 500
+#: Seconds that a link which closes, or its successor, waits for Redis.
+_GIVE_BACK_TIMEOUT_SECONDS = 3.0
 
 K = t.TypeVar("K", bound=t.Hashable)
 
 
-#: Redis unpacks the tags of one call on Lua's stack, which holds some 8,000.
-_CHUNK = 500
-
-
 class LeasedMessages(abc.ABC):
-    """What one link has not settled yet, however it lies in Redis."""
+    """The messages that one link has read and not settled."""
 
     @abc.abstractmethod
     def __contains__(self, tag: str) -> bool: ...
 
     @abc.abstractmethod
     def create_pop_call(self, room: int) -> Call:
-        """The script that takes up to ``room`` messages."""
+        """Return the script that reads up to ``room`` messages and leases them."""
 
     @abc.abstractmethod
     def ack(self, tags: Sequence[str]) -> int:
-        """Forget messages that are done with.
+        """Delete handled messages.
 
-        :returns: How many of them were not held any more: their leases had ended.
-        :raises BrokerError: if it is not known whether Redis forgot them.
+        :returns: How many were not leased to this link any more.
+        :raises BrokerError: if it is unknown whether Redis has deleted them.
         """
 
     @abc.abstractmethod
     def create_forward_call(self, tag: str, place: str, *how: t.Any) -> Call:
-        """The script that puts a copy to another place and lets go of the message."""
+        """Return the script that puts a copy elsewhere and deletes the message."""
 
     @abc.abstractmethod
     def mark_settled(self, tags: Iterable[str]) -> None:
-        """Count messages as settled."""
+        """Forget messages that Redis has deleted or moved."""
 
     @abc.abstractmethod
     def extend_leases(self) -> None:
-        """Prolong all leases."""
+        """Extend the leases of all messages of this link."""
 
     @abc.abstractmethod
     def give_back(self, tags: Sequence[str], timeout: float | None = None) -> int:
-        """Put messages back, unmarked, to be read first and in their old order."""
+        """Put messages back to the front of their queue, in order and unmarked.
+
+        :returns: How many were still leased to this link.
+        """
 
     @abc.abstractmethod
     def forget_all(self) -> list[str]:
-        """Hold nothing any more; return what :meth:`return_forgotten` has to know."""
+        """Forget all messages; return what :meth:`return_forgotten` needs to know."""
 
     @abc.abstractmethod
-    def return_forgotten(self, dropped: Sequence[str], timeout: float) -> int:
-        """Put back what was dropped, by this link or by one before it."""
+    def return_forgotten(self, forgotten: Sequence[str], timeout: float) -> int:
+        """Give back messages that this link, or one before it, has forgotten."""
 
     @abc.abstractmethod
     def restore_expired(self) -> int:
-        """Put back, marked as redelivered, what others held and no longer look after.
+        """Put messages back whose leases have ended, marked as redelivered.
 
         :returns: How many.
         """
 
 
+class Orphans:
+    """Messages that a closed link could not give back, because Redis was away.
+
+    The next link of the same queue gives them back.
+    """
+
+    def __init__(self) -> None:
+        self._by_queue: dict[str, list[str]] = {}
+
+    def release(self, held: LeasedMessages, queue: str) -> None:
+        """Give back all messages of a link that closes, or keep them as orphans."""
+        forgotten = held.forget_all()
+        try:
+            self._return(held, forgotten)
+        except BrokerError:
+            self._keep(queue, forgotten)
+
+    def adopt(self, held: LeasedMessages, queue: str) -> None:
+        """Give back the orphans of a queue.
+
+        :raises BrokerError: if Redis is away; they remain orphans.
+        """
+        forgotten = self._by_queue.pop(queue, [])
+        try:
+            self._return(held, forgotten)
+        except BrokerError:
+            self._keep(queue, forgotten)
+            raise
+
+    def _return(self, held: LeasedMessages, forgotten: Sequence[str]) -> None:
+        if forgotten:
+            held.return_forgotten(forgotten, _GIVE_BACK_TIMEOUT_SECONDS)
+
+    def _keep(self, queue: str, forgotten: Sequence[str]) -> None:
+        self._by_queue.setdefault(queue, []).extend(forgotten)
+
+
 class StaleLeases(t.Generic[K]):
-    """Tells which of some leases were seen unchanged for too long.
+    """Finds leases that no worker extends, measured by the clock of this process.
+
+    Redis ends leases by its wall clock. If that clock is set back by an hour, the
+    leases of dead workers would last an hour longer. A lease that stays unchanged for
+    longer than the longest interval between extensions belongs to a dead worker.
 
     :param lease: Seconds that a lease lasts.
     """
@@ -85,26 +133,28 @@ class StaleLeases(t.Generic[K]):
     def __init__(
         self, lease: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._patience = max(lease, 3 * _RENEWED)
+        self._stale_after = max(lease, 3 * _MAX_SECONDS_BETWEEN_EXTENSIONS)
         self._clock = clock
-        self._since: dict[K, float] = {}
+        self._seen_since: dict[K, float] = {}
 
     def find_stale(self, seen: Iterable[K]) -> list[K]:
-        """Those that were seen at every look for long enough.
+        """Return the leases that every call has seen unchanged for long enough.
 
-        :param seen: All that are suspicious now, each with what a renewal changes.
+        :param seen: All suspicious leases, each with the value that an extension
+            changes.
         """
         now = self._clock()
-        self._since = {each: self._since.get(each, now) for each in seen}
-        return [k for k, since in self._since.items() if now - since >= self._patience]
+        self._seen_since = {each: self._seen_since.get(each, now) for each in seen}
+        limit = now - self._stale_after
+        return [each for each, since in self._seen_since.items() if since <= limit]
 
 
 def describe_process() -> str:
-    """Tells a person who holds a message."""
+    """Return host and process id, for people who look into Redis."""
     return f"flask_qconsume:{socket.gethostname()}:{os.getpid()}"
 
 
 def split_into_chunks(tags: Sequence[str]) -> Iterator[Sequence[str]]:
-    """So many of them as one call takes, again and again."""
-    for start in range(0, len(tags), _CHUNK):
-        yield tags[start : start + _CHUNK]
+    """Yield parts of the tags that are small enough for one call."""
+    for start in range(0, len(tags), _MAX_TAGS_PER_CALL):
+        yield tags[start : start + _MAX_TAGS_PER_CALL]

@@ -1,4 +1,4 @@
-"""Values of the transport options for Redis, checked before anything is connected."""
+"""Transport options of both layouts, checked before anything is connected."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ ADVICE = tls.Advice(
 
 #: The options in the URL that name files or folders.
 FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
-#: On how many replicas a publish has to be before it counts, and the seconds to wait.
+#: How many replicas must have a message before it is confirmed.
 REPLICAS = "wait_replicas"
+#: Seconds to wait for the replicas.
 REPLICAS_TIMEOUT = "wait_timeout"
-OF_REPLICAS = (REPLICAS, REPLICAS_TIMEOUT)
-#: Handed on to kombu, which knows how to connect.
-OF_CONNECTIONS = (
+REPLICA_OPTIONS = (REPLICAS, REPLICAS_TIMEOUT)
+#: Passed on to kombu, which connects.
+CONNECTION_OPTIONS = (
     "client_name",
     "health_check_interval",
     "master_name",
@@ -42,16 +43,16 @@ OF_CONNECTIONS = (
 
 
 def check_option(name: str, value: t.Any) -> None:
-    """Refuse a value that redis-py would fail with while it connects.
+    """Refuse a value with which redis-py would fail while it connects.
 
-    :raises ConfigurationError: that says what it must be.
+    :raises ConfigurationError: with the values that are allowed.
     """
     if name == "ssl" or name.startswith("ssl_"):
         raise ConfigurationError(
             f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}'. For Redis, options of TLS are"
             f" in {ADVICE.authority}"
         )
-    fits, kind = _KINDS.get(name, (None, ""))
+    fits, kind = _CHECKS.get(name, (None, ""))
     if fits is not None and value is not None and not fits(value):
         raise ConfigurationError(
             f"'{name}' in 'QCONSUME_TRANSPORT_OPTIONS' must be {kind}, not"
@@ -70,7 +71,7 @@ def _is_mapping(value: t.Any) -> bool:
 
 _SECONDS = (_is_number, "seconds")
 _MAPPING = (_is_mapping, "a mapping")
-_KINDS: dict[str, tuple[Callable[[t.Any], bool], str]] = {
+_CHECKS: dict[str, tuple[Callable[[t.Any], bool], str]] = {
     "health_check_interval": _SECONDS,
     "max_connections": (
         lambda value: type(value) is int and value > 0,
@@ -83,13 +84,13 @@ _KINDS: dict[str, tuple[Callable[[t.Any], bool], str]] = {
 }
 
 
-def connection_options(options: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Those of the transport options that are about connections."""
-    return {name: options[name] for name in OF_CONNECTIONS if name in options}
+def select_connection_options(options: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return the transport options that are about connections."""
+    return {name: options[name] for name in CONNECTION_OPTIONS if name in options}
 
 
-def text_option(options: Mapping[str, t.Any], name: str, default: str) -> str:
-    """An option that is a text; only the prefix may be empty."""
+def read_text(options: Mapping[str, t.Any], name: str, default: str) -> str:
+    """Return an option that must be a text; only the prefix may be empty."""
     value = options.get(name, default)
     if not isinstance(value, str) or (not value and name != "global_keyprefix"):
         raise ConfigurationError(
@@ -99,8 +100,8 @@ def text_option(options: Mapping[str, t.Any], name: str, default: str) -> str:
     return value
 
 
-def steps_option(value: t.Any) -> tuple[int, ...]:
-    """The priority steps, ascending."""
+def read_priority_steps(value: t.Any) -> tuple[int, ...]:
+    """Return the priority steps, ascending."""
     steps = tuple(value) if isinstance(value, (list, tuple, range)) else ()
     whole = all(isinstance(s, int) and not isinstance(s, bool) for s in steps)
     if not steps or not whole or steps[0] < 0 or list(steps) != sorted(set(steps)):

@@ -60,13 +60,13 @@ class Publisher:
         shared: Shared[t.Any],
         bindings: Bindings,
         prepare: t.Callable[[float | None], None],
-        redeclare: t.Callable[[float], None],
+        declare_again: t.Callable[[float], None],
     ) -> None:
         self._shared = shared
         self._bindings = bindings
         #: Both take the seconds that are left.
         self._prepare = prepare
-        self._redeclare = redeclare
+        self._declare_again = declare_again
 
     def publish(self, messages: Sequence[Outgoing], timeout: float) -> list[Result]:
         """Publish, trying again until the time is over."""
@@ -149,12 +149,12 @@ class Publisher:
 
     def _queues(self, message: Outgoing, left: float) -> tuple[str, ...]:
         exchange, key = message.exchange, message.routing_key
-        queues = self._bindings.queues(exchange, key, left)
+        queues = self._bindings.find_queues(exchange, key, left)
         if queues or not message.mandatory:
             return queues
         # What we remember may be old, and a Redis that was emptied knows no bindings.
-        self._redeclare(left)
-        queues = self._bindings.queues(exchange, key, left)
+        self._declare_again(left)
+        queues = self._bindings.find_queues(exchange, key, left)
         if not queues:
             raise make_unroutable_error(message)
         return queues

@@ -1,8 +1,8 @@
-"""Waiting until replicas have what was published, where ``wait_replicas`` asks for it.
+"""Waiting until replicas have a published message (``wait_replicas``).
 
-Only a publish waits. Settling needs no waiting: it moves a message in one step, and
-what a replica has is what the server had at some moment, so whichever part of it is
-missing after a failover, the message is in its old place or in its new one.
+Only publishing waits. Settling moves a message in one step, and a replica has a state
+that the server had at some moment. So after a failover the message is either in its old
+place or in its new one.
 """
 
 from __future__ import annotations
@@ -19,29 +19,31 @@ from ...text import quote
 from .options import REPLICAS
 from .options import REPLICAS_TIMEOUT
 
-_SECONDS = 1.0
+_DEFAULT_TIMEOUT_SECONDS = 1.0
+#: Seconds that Redis may take to answer after its own time-out.
+_ANSWER_SECONDS = 1.0
 
 
-class _Wire(t.Protocol):
+class _Asks(t.Protocol):
     def ask(self, *command: t.Any, timeout: float | None = None) -> t.Any: ...
 
 
 @dataclass(frozen=True)
 class Replicas:
-    """How many replicas must have a message, and how long we wait for them."""
+    """How many replicas must have a message, and how long to wait for them."""
 
     wanted: int = 0
-    seconds: float = _SECONDS
+    seconds: float = _DEFAULT_TIMEOUT_SECONDS
 
     def confirm(
-        self, wire: _Wire, answers: Sequence[t.Any], left: float | None
+        self, wire: _Asks, answers: Sequence[t.Any], left: float | None
     ) -> list[t.Any]:
-        """The answers to scripts that published, errors where replicas lag behind."""
+        """Wait for the replicas; return the answers, or errors in their place."""
         if not self.wanted or all(isinstance(a, BrokerError) for a in answers):
             return list(answers)
         seconds = self.seconds if left is None else max(0.001, min(self.seconds, left))
         wait = ("WAIT", self.wanted, round(seconds * 1000) or 1)
-        reached = wire.ask(*wait, timeout=seconds + _SECONDS)
+        reached = wire.ask(*wait, timeout=seconds + _ANSWER_SECONDS)
         if reached >= self.wanted:
             return list(answers)
         error = PublishTimeout(
@@ -53,9 +55,9 @@ class Replicas:
 
 
 def read_replica_options(options: Mapping[str, t.Any]) -> Replicas:
-    """What the transport options ask for.
+    """Read the transport options.
 
-    :raises ConfigurationError: if they make no sense.
+    :raises ConfigurationError: for values that make no sense.
     """
     wanted = options.get(REPLICAS, 0)
     if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 0:
@@ -63,7 +65,7 @@ def read_replica_options(options: Mapping[str, t.Any]) -> Replicas:
             f"'{REPLICAS}' in 'QCONSUME_TRANSPORT_OPTIONS' must be a number of"
             f" replicas, not {quote(wanted)}."
         )
-    seconds = options.get(REPLICAS_TIMEOUT, _SECONDS)
+    seconds = options.get(REPLICAS_TIMEOUT, _DEFAULT_TIMEOUT_SECONDS)
     number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     if not number or not seconds > 0:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""TLS of connections to Redis: checked before it is used, and told when it fails."""
+"""TLS of connections to Redis: checked before it is used, and explained if it fails."""
 
 from __future__ import annotations
 
@@ -13,46 +13,50 @@ from .options import ADVICE
 from .options import FILES
 from .options import URL
 
-#: Options by which redis-py asks more of a certificate, once it has a connection.
-_LATER = ("ssl_validate_ocsp", "ssl_validate_ocsp_stapled")
+#: Options with which redis-py checks the certificate once it is connected.
+_OCSP_OPTIONS = ("ssl_validate_ocsp", "ssl_validate_ocsp_stapled")
 
 #: Seconds that Redis has to answer.
-_LOOK = 1.0
+_PROBE_TIMEOUT_SECONDS = 1.0
 
 
 def check_connection(pool: t.Any) -> None:
-    """Refuse options that redis-py cannot make a connection with; none is opened.
+    """Refuse options with which redis-py cannot connect; nothing is connected.
 
     :raises ConfigurationError: for a file that cannot be read.
-    :raises Exception: what redis-py raises for the others.
+    :raises Exception: of redis-py, for other options.
     """
     options = pool.connection_kwargs
     tls.check_files(options, FILES, URL)
-    made = pool.make_connection()
+    connection = pool.make_connection()
     secure = issubclass(pool.connection_class, SSLConnection)
-    if secure and not any(map(options.get, _LATER)):
-        # As it will be wrapped when it is connected.
+    if secure and not any(map(options.get, _OCSP_OPTIONS)):
+        # redis-py does the same once it is connected.
         with socket.socket() as plain:
-            made._wrap_socket_with_ssl(plain).close()
+            connection._wrap_socket_with_ssl(plain).close()
 
 
-def problem_of(pool: t.Any, error: Exception) -> str | None:
-    """What is wrong with TLS, if that is why a connection failed."""
+def explain_failure(pool: t.Any, error: Exception) -> str | None:
+    """Return what is wrong with TLS; ``None`` if the connection failed otherwise."""
     if said := tls.explain_error(error, ADVICE):
         return said
     options = pool.connection_kwargs
     address = options.get("host"), options.get("port")
-    if None in address or not _is_connected(error):
+    if None in address or not _has_reached_server(error):
         return None
     if not issubclass(pool.connection_class, SSLConnection):
-        # A server of TLS does not keep silent; one that is away does.
-        silent = isinstance(error, exceptions.TimeoutError)
-        return None if silent else tls.diagnose_plain_connection(*address, ADVICE)
-    return tls.NO_TLS_ADVICE.format(ADVICE.plain) if _speaks_redis(*address) else None
+        # A server that expects TLS hangs up; only one that is away is silent.
+        is_silent = isinstance(error, exceptions.TimeoutError)
+        return None if is_silent else tls.diagnose_plain_connection(*address, ADVICE)
+    return (
+        tls.NO_TLS_ADVICE.format(ADVICE.plain)
+        if _answers_without_tls(*address)
+        else None
+    )
 
 
-def _is_connected(error: Exception) -> bool:
-    """Whether there was somebody who could have spoken another way."""
+def _has_reached_server(error: Exception) -> bool:
+    """Return whether a server took the connection, though without Redis' answer."""
     if isinstance(error, exceptions.ResponseError):
         return False
     return not any(
@@ -61,10 +65,10 @@ def _is_connected(error: Exception) -> bool:
     )
 
 
-def _speaks_redis(host: str, port: int) -> bool:
-    """Whether the server answers without TLS; to the first bytes of TLS it does not."""
+def _answers_without_tls(host: str, port: int) -> bool:
+    """Return whether the server answers a Redis command without TLS."""
     try:
-        with socket.create_connection((host, port), _LOOK) as found:
+        with socket.create_connection((host, port), _PROBE_TIMEOUT_SECONDS) as found:
             found.sendall(b"PING\r\n")
             return found.recv(1) in (b"+", b"-")
     except OSError:

@@ -31,11 +31,11 @@ from ...settings import Settings
 from .errors import translate_error
 from .group_commit import GroupCommit
 from .group_commit import GroupedScripts
-from .options import connection_options
+from .options import select_connection_options
 from .replicas import read_replica_options
 from .scripts import Call
 from .security import check_connection
-from .security import problem_of
+from .security import explain_failure
 
 Command = tuple[t.Any, ...]
 
@@ -177,7 +177,7 @@ class _ConnectionPool:
         try:
             return self.redis.get_connection()
         except _ERRORS as error:
-            if problem := problem_of(self.redis, error):
+            if problem := explain_failure(self.redis, error):
                 raise BrokerRefused(f"No connection to Redis: {problem}") from error
             raise translate_error(error) from error
 
@@ -209,7 +209,7 @@ class Server:
         # has imported gevent; see 'first_use'.
         _detect_environment()
         self._url = settings.broker_url
-        given = connection_options(settings.transport_options)
+        given = select_connection_options(settings.transport_options)
         #: Seconds of silence after which a connection is given up.
         self.silence = float(given.get("socket_timeout") or 2 * settings.heartbeat)
         # What kombu is told counts until a connection is open; from then on we say it

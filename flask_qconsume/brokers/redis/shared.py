@@ -1,4 +1,4 @@
-"""What the links, the publisher and the dead letters of one app have in common."""
+"""The state that links, publisher and dead letters of one app share."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from ...logs import get_logger
 from ...settings import Settings
 from ...text import escape
 from .blocked_readers import BlockedReaderPoller
+from .keys import Layout
+from .leases import Orphans
 from .server import Server
 
 logger = get_logger("flask_qconsume.brokers.redis")
 
-L = t.TypeVar("L")
+L = t.TypeVar("L", bound=Layout)
 
 
-class Waiting(t.Protocol):
-    """A link that may be waiting for messages."""
+class WakeableLink(t.Protocol):
+    """A link whose reader may be blocked in Redis."""
 
     @property
-    def queue(self) -> str: ...
+    def queue(self) -> str:
+        """The name of the queue that it consumes."""
 
     def wake(self) -> None:
-        """Let it look again at once."""
+        """Make the reader look for messages now."""
 
 
 class Shared(t.Generic[L]):
@@ -34,23 +37,21 @@ class Shared(t.Generic[L]):
         self.settings = settings
         self.layout = layout
         self.server = server
-        #: By queue, what a link could not give back because Redis was away (its
-        #: messages' tags, or its own name); the next link of that queue does.
-        self.orphans: dict[str, list[str]] = {}
-        self.links: weakref.WeakSet[t.Any] = weakref.WeakSet()
+        self.orphans = Orphans()
+        self.links: weakref.WeakSet[WakeableLink] = weakref.WeakSet()
         self.poller = PerProcess(lambda: BlockedReaderPoller(server.run))
-        self._told: set[str] = set()
-        #: Declares what could not be declared before; set by the broker.
+        self._warnings: set[str] = set()
+        #: Declares bindings that could not be declared before; set by the broker.
         self.prepare: t.Callable[[], None] = lambda: None
 
     def warn(self, text: str) -> None:
-        """Log what an operator should change, once for each thing and process."""
-        if text not in self._told:
-            self._told.add(text)
+        """Log a warning, unless this process has logged the same text before."""
+        if text not in self._warnings:
+            self._warnings.add(text)
             logger.warning("%s", escape(text, 1_000))
 
     def wake(self, queues: t.Iterable[str]) -> None:
-        """Let the links of these queues look for what their waits do not see."""
+        """Wake the readers of these queues, for messages that do not wake them."""
         names = set(queues)
         for link in [link for link in self.links if link.queue in names]:
             link.wake()

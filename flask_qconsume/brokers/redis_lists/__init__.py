@@ -1,4 +1,4 @@
-"""Redis as kombu's list transport lays it out: any kombu producer or consumer fits."""
+"""Redis in the layout of kombu's list transport, so that kombu's programs fit."""
 
 from __future__ import annotations
 

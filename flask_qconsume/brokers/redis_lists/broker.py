@@ -1,10 +1,9 @@
-"""Redis as an app's broker: puts the parts together, and says what they can do."""
+"""kombu's lists in Redis as an app's broker."""
 
 from __future__ import annotations
 
 import dataclasses
 import typing as t
-from collections.abc import Iterator
 
 from ...broker.base import DeadLetters
 from ...broker.base import QueueStatus
@@ -13,6 +12,7 @@ from ...broker.headers import find_oldest_suspect
 from ...broker.topology import QueuePlan
 from ...broker.topology import Topology
 from ...settings import Settings
+from ..redis.broker import KeyTypes
 from ..redis.broker import RedisBroker
 from ..redis.server import Server
 from ..redis.shared import Shared
@@ -26,7 +26,7 @@ from .publisher import ListPublisher
 
 
 class RedisLists(RedisBroker[ListLayout]):
-    """kombu's list transport, read and settled by scripts of our own."""
+    """Queues in the layout of kombu's list transport, read and settled by scripts."""
 
     capabilities = CAPABILITIES
     link: t.ClassVar[type[ListLink]] = ListLink
@@ -67,7 +67,7 @@ class RedisLists(RedisBroker[ListLayout]):
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return ListDeadLetters(plan, self._shared)
 
-    def _kinds(self) -> Iterator[tuple[str, str]]:
+    def _list_key_types(self) -> KeyTypes:
         base = self._shared.layout.queue_key
         for plan in self.topology.queues:
             yield base(plan.name), "list"

@@ -1,4 +1,4 @@
-"""The dead letters of one queue: a sorted set of envelopes, by when they expire."""
+"""Dead letters of a queue of kombu's lists."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .keys import ListLayout
 
 
 class ListDeadLetters(SortedSetDeadLetters):
-    """What lies in ``<queue>.dead``: kombu's envelopes."""
+    """kombu's envelopes in ``<queue>.dead``."""
 
     def __init__(self, plan: QueuePlan, shared: Shared[ListLayout]) -> None:
         super().__init__(plan, shared, shared.layout.queue_key(plan.dead))
 
-    def _opened(self, element: bytes) -> tuple[Message, str]:
+    def _decode(self, element: bytes) -> tuple[Message, str]:
         message = envelope.read_element(element, self._plan.name)
         return message, envelope.read_reference(element)
 
@@ -27,13 +27,13 @@ class ListDeadLetters(SortedSetDeadLetters):
         layout, queue = self._shared.layout, self._plan.name
         step = layout.priority_step(envelope.to_kombu_priority(message.priority))
         keys = [self._key, layout.list_key(queue, step)]
-        copy = self._replayed(message) if replay else b""
+        copy = self._create_replay(message) if replay else b""
         taken = self._shared.server.call(scripts.TAKE(keys, element, copy))
         if taken and replay and step:
             self._shared.wake([queue])
         return int(taken)
 
-    def _replayed(self, message: Message) -> bytes:
+    def _create_replay(self, message: Message) -> bytes:
         headers = own_headers.make_replay_headers(message.headers)
         return envelope.encode_envelope(
             basic_properties.encode_copy(message, headers),

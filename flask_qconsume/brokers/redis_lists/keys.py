@@ -23,11 +23,11 @@ from dataclasses import dataclass
 
 from ...errors import ConfigurationError
 from ...settings import suggest
-from ..redis.options import OF_CONNECTIONS
-from ..redis.options import OF_REPLICAS
+from ..redis.options import CONNECTION_OPTIONS
+from ..redis.options import REPLICA_OPTIONS
 from ..redis.options import check_option
-from ..redis.options import steps_option
-from ..redis.options import text_option
+from ..redis.options import read_priority_steps
+from ..redis.options import read_text
 
 HIGHEST = 9
 
@@ -154,11 +154,11 @@ def create_layout(options: Mapping[str, t.Any]) -> ListLayout:
         _check_known(name)
     steps = options.get("priority_steps", ListLayout.steps)
     return ListLayout(
-        prefix=text_option(options, "global_keyprefix", ListLayout.prefix),
-        sep=text_option(options, "sep", ListLayout.sep),
-        steps=steps_option(steps),
-        unacked_name=text_option(options, "unacked_key", ListLayout.unacked_name),
-        unacked_index_name=text_option(
+        prefix=read_text(options, "global_keyprefix", ListLayout.prefix),
+        sep=read_text(options, "sep", ListLayout.sep),
+        steps=read_priority_steps(steps),
+        unacked_name=read_text(options, "unacked_key", ListLayout.unacked_name),
+        unacked_index_name=read_text(
             options, "unacked_index_key", ListLayout.unacked_index_name
         ),
     )
@@ -170,7 +170,7 @@ def _check_known(name: str) -> None:
             f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which cannot be honoured:"
             f" {_REFUSED[name]}. Remove it."
         )
-    known = [*_FIELDS, *OF_CONNECTIONS, *OF_REPLICAS, *_WITHOUT_EFFECT]
+    known = [*_FIELDS, *CONNECTION_OPTIONS, *REPLICA_OPTIONS, *_WITHOUT_EFFECT]
     if name not in known:
         raise ConfigurationError(
             f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which is no option for"

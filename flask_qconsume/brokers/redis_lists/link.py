@@ -1,4 +1,9 @@
-"""One connection that consumes one queue of kombu's lists."""
+"""One connection that consumes one queue of kombu's lists.
+
+To wait for a message, the reader has Redis move one from the right end of the first
+list to where it was (``BLMOVE``), which blocks while the list is empty and takes
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +16,12 @@ from ...broker.link import Forward
 from ...broker.link import Lane
 from ...broker.topology import QueuePlan
 from ..redis.blocked_readers import POLL_INTERVAL
-from ..redis.errors import error_code
-from ..redis.errors import error_text
+from ..redis.errors import MISSING
+from ..redis.errors import read_error_code
+from ..redis.errors import read_error_text
 from ..redis.errors import translate_error
-from ..redis.link import LACKING
-from ..redis.link import LONG
-from ..redis.link import ONE
+from ..redis.link import DEFAULT_RETENTION_SECONDS
+from ..redis.link import ROOM_AFTER_WAIT
 from ..redis.link import RedisLink
 from ..redis.scripts import Call
 from ..redis.server import check_answer
@@ -26,15 +31,14 @@ from . import scripts
 from .keys import ListLayout
 from .unacked import UnackedMessages
 
-#: The same while messages of other steps keep coming, and for how many waits.
-_SHORT_WAIT = 0.1
-
-
+#: Seconds of a wait while messages of other priorities keep coming, which do not end
+#: it; and how many waits after the last of them are as short.
+_SHORT_WAIT_SECONDS = 0.1
 _SHORT_WAITS = 600
-
-
-#: Where Redis cannot wait without taking (before 6.2), we ask this often at least.
-_POLL = 0.1
+#: Seconds between two looks, at most, where Redis has no ``BLMOVE`` (before 6.2).
+_MAX_POLL_SECONDS = 0.1
+#: Redis reads this time-out in ms, and rounds it down.
+_ROUNDING_SECONDS = 0.0005
 
 
 class ListLink(RedisLink):
@@ -44,112 +48,122 @@ class ListLink(RedisLink):
 
     def __init__(self, plan: QueuePlan, lane: Lane, shared: Shared[ListLayout]) -> None:
         self._layout = shared.layout
-        self._can_wait = True
+        self._can_block = True
         super().__init__(plan, lane, shared)
-        self._pauses = _Pauses(self._longest)
+        self._wait_times = _WaitTimes(self._wait.longest)
 
-    def _holder(self, lease: float) -> UnackedMessages:
+    def _create_leased_messages(self, lease: float) -> UnackedMessages:
         return UnackedMessages(self._shared.server, self._layout, self.queue, lease)
 
-    def _look_beside(self) -> Call:
-        delayed, others = (
-            self._layout.delayed_key(self.queue),
-            self._layout.list_keys(self.queue),
-        )
-        return scripts.BESIDE([delayed, *others[1:]])
+    def _create_look_call(self) -> Call:
+        _, *other_lists = self._layout.list_keys(self.queue)
+        return scripts.LOOK([self._layout.delayed_key(self.queue), *other_lists])
 
-    def _popped(self, answer: t.Any) -> list[Delivery]:
+    def _read_popped(self, answer: t.Any) -> list[Delivery]:
         found = self._held.read_pop_answer(answer)
-        self._pauses.note(answer[0], [tag for tag, _ in found])
+        self._wait_times.note(answer[0], [tag for tag, _ in found])
         return [
             Delivery(self, tag, envelope.read_element(element, self.queue))
             for tag, element in found
         ]
 
-    def _pause(self) -> float:
-        return self._pauses.next()
+    def _next_wait(self) -> float:
+        return self._wait_times.next_wait()
 
     def _block(self, seconds: float, room: int) -> list[Delivery]:
-        if not self._can_wait:
-            self._ended.wait(self._pauses.poll(seconds))
+        if not self._can_block:
+            self._ended.wait(self._wait_times.next_poll(seconds))
             return self._pop(room)
         first = self._layout.list_keys(self.queue)[0]
-        blmove = ("BLMOVE", first, first, "RIGHT", "RIGHT", f"{seconds + 0.0005:.3f}")
-        answer, taken = self._wire.run_after(blmove, self._held.create_pop_call(ONE))
-        found = self._looked(self._popped(check_answer(taken)))
+        timeout = f"{seconds + _ROUNDING_SECONDS:.3f}"
+        blmove = ("BLMOVE", first, first, "RIGHT", "RIGHT", timeout)
+        pop = self._held.create_pop_call(ROOM_AFTER_WAIT)
+        answer, popped = self._wire.run_after(blmove, pop)
+        found = self._note_found(self._read_popped(check_answer(popped)))
         if isinstance(answer, Exception) and not found:
-            self._not_waited(answer, seconds)
+            self._handle_blmove_error(answer, seconds)
         return found
 
-    def _not_waited(self, error: Exception, seconds: float) -> None:
-        """Redis does not let us wait in it."""
-        # It counts as a write, and those Redis refuses while it is out of memory.
-        code = error_code(error)
-        if code in LACKING:
-            self._can_wait = False
+    def _handle_blmove_error(self, error: Exception, seconds: float) -> None:
+        """Wait in this process, since Redis refuses to block.
+
+        :raises BrokerError: for an error that waiting does not help against.
+        """
+        code = read_error_code(error)
+        if code in MISSING:
+            self._can_block = False
             self._shared.warn(
-                f"Redis does not let consumers wait by BLMOVE: {error_text(error)}. So"
-                f" they look for messages every {_POLL:g} s, which costs Redis more."
-                " Use Redis 6.2 or later, and permit it: 'ACL SETUSER … +blmove'."
+                "Redis does not let consumers wait by BLMOVE:"
+                f" {read_error_text(error)}. So they look for messages every"
+                f" {_MAX_POLL_SECONDS:g} s, which costs Redis more. Use Redis 6.2 or later, and permit it:"
+                " 'ACL SETUSER … +blmove'."
             )
-        elif code != "OOM":
+        elif code != "OOM":  # BLMOVE counts as a write, which a full Redis refuses.
             raise translate_error(error) from error
-        self._ended.wait(self._pauses.poll(seconds))
+        self._ended.wait(self._wait_times.next_poll(seconds))
 
-    def _forwarding(self, forward: Forward, queue: str) -> Call:
+    def _create_forward_call(self, forward: Forward, queue: str) -> Call:
         message, tag = forward.delivery.message, forward.delivery.tag
-        properties = basic_properties.encode_copy(message, forward.headers)
         copy = envelope.encode_envelope(
-            properties, message.raw, exchange="", routing_key=queue
+            basic_properties.encode_copy(message, forward.headers),
+            message.raw,
+            exchange="",
+            routing_key=queue,
         )
+        create_call = self._held.create_forward_call
         if forward.lane is Lane.DEAD:
-            keep = forward.expires or LONG
-            place = self._layout.queue_key(queue)
-            return self._held.create_forward_call(tag, place, copy, "keep", keep)
-        step = self._step(forward)
+            keep = forward.expires or DEFAULT_RETENTION_SECONDS
+            return create_call(tag, self._layout.queue_key(queue), copy, "keep", keep)
+        step = self._priority_step(forward)
         if forward.delay > 0:
-            place = self._layout.delayed_key(queue)
+            key = self._layout.delayed_key(queue)
             copy = envelope.encode_delayed(copy, step)
-            return self._held.create_forward_call(
-                tag, place, copy, "delay", forward.delay
-            )
-        return self._held.create_forward_call(
-            tag, self._layout.list_key(queue, step), copy, ""
-        )
+            return create_call(tag, key, copy, "delay", forward.delay)
+        return create_call(tag, self._layout.list_key(queue, step), copy, "")
 
-    def _step(self, forward: Forward) -> int:
+    def _priority_step(self, forward: Forward) -> int:
         priority = forward.delivery.message.priority
         return self._layout.priority_step(envelope.to_kombu_priority(priority))
 
-    def _is_unseen(self, forward: Forward) -> bool:
-        soon = 0 < forward.delay < POLL_INTERVAL
-        return forward.lane is not Lane.DEAD and (soon or self._step(forward) != 0)
+    def _needs_wake(self, forward: Forward) -> bool:
+        is_soon_due = 0 < forward.delay < POLL_INTERVAL
+        is_in_other_list = self._priority_step(forward) != 0
+        return forward.lane is not Lane.DEAD and (is_soon_due or is_in_other_list)
 
 
-class _Pauses:
+class _WaitTimes:
     """How long the reader waits each time."""
 
     def __init__(self, longest: float) -> None:
         self._longest = longest
-        self._due: float | None = None
-        self._short = 0
+        self._due_in: float | None = None
+        self._short_waits = 0
         self._poll = 0.0
 
-    def note(self, due: bytes, tags: Sequence[str]) -> None:
-        """Remember what the last look found."""
-        self._due = float(due) if due else None
+    def note(self, due_in: bytes, tags: Sequence[str]) -> None:
+        """Remember the answer of the script that takes messages.
+
+        :param due_in: Seconds until a delayed message is due; empty if none is.
+        :param tags: The tags of the messages taken.
+        """
+        self._due_in = float(due_in) if due_in else None
         if tags:
             self._poll = 0.0
         if any(not tag.endswith(":0") for tag in tags):
-            self._short = _SHORT_WAITS
+            self._short_waits = _SHORT_WAITS
 
-    def next(self) -> float:
-        """Seconds to wait for a message, or for one that becomes due."""
-        self._short = max(0, self._short - 1)
-        longest = min(_SHORT_WAIT, self._longest) if self._short else self._longest
-        return longest if self._due is None else min(longest, self._due)
+    def next_wait(self) -> float:
+        """Return the seconds to wait: until a delayed message is due, at the most."""
+        longest = self._longest
+        self._short_waits = max(0, self._short_waits - 1)
+        if self._short_waits:
+            longest = min(_SHORT_WAIT_SECONDS, longest)
+        return longest if self._due_in is None else min(longest, self._due_in)
 
-    def poll(self, seconds: float) -> float:
-        """Seconds until the next look where nothing wakes us: more and more."""
-        self._poll = min(_POLL, 0.001 + 2 * self._poll)
+    def next_poll(self, seconds: float) -> float:
+        """Return the seconds until the next look, where Redis cannot block.
+
+        They grow from 1 ms as long as nothing is found.
+        """
+        self._poll = min(_MAX_POLL_SECONDS, 0.001 + 2 * self._poll)
         return min(self._poll, seconds)

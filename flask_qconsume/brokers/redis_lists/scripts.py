@@ -91,7 +91,7 @@ return answer
 
 #: In how many seconds there is something that a wait for the first list does not see;
 #: '' if nothing is known of. KEYS delayed, the other lists…
-BESIDE = Script(
+LOOK = Script(
     NOW
     + """
 for i = 2, #KEYS do

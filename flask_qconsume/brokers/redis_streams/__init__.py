@@ -1,4 +1,4 @@
-"""Redis Streams, read by a consumer group: any program may add entries by XADD."""
+"""Redis Streams, read by a consumer group; any program may add entries by XADD."""
 
 from __future__ import annotations
 

@@ -1,24 +1,25 @@
-"""Waiting in Redis for the first entry of several streams."""
+"""The command that waits in Redis for the first new entry of several streams."""
 
 from __future__ import annotations
 
 import typing as t
 from collections.abc import Sequence
 
-from ..redis.errors import error_code
+from ..redis.errors import read_error_code
 from ..redis.errors import translate_error
 from ..redis.server import Command
 
-#: What ends a wait for a stream that is there no more; the next look makes it again.
-_MADE_AGAIN = ("NOGROUP", "UNBLOCKED")
+#: Errors that end a wait because a stream was deleted; the next script creates it.
+_STREAM_DELETED_CODES = ("NOGROUP", "UNBLOCKED")
 
+#: The number of a stream, an entry's id, and its names and values in turn.
 Found = tuple[int, str, Sequence[bytes]]
 
 
 def create_wait_command(
     group: str, consumer: str, streams: Sequence[str], seconds: float
 ) -> Command:
-    """The command that waits; it ends with one entry of each stream, at the most."""
+    """Return a command that waits, and reads one entry of each stream at most."""
     return (
         *("XREADGROUP", "GROUP", group, consumer),
         *("COUNT", 1, "BLOCK", max(1, round(seconds * 1000))),
@@ -27,22 +28,22 @@ def create_wait_command(
 
 
 def read_wait_answer(answer: t.Any, streams: Sequence[str]) -> list[Found]:
-    """The number of the stream, the id and the fields of what ended the wait.
+    """Return the entries in the command's answer.
 
     :raises BrokerError: if Redis refused to wait.
     """
     if not isinstance(answer, Exception):
-        return _found(answer, streams)
-    if error_code(answer) in _MADE_AGAIN:
+        return _read_entries(answer, streams)
+    if read_error_code(answer) in _STREAM_DELETED_CODES:
         return []
     raise translate_error(answer) from answer
 
 
-def _found(answer: t.Any, streams: Sequence[str]) -> list[Found]:
-    """What is in an answer of either version of the protocol."""
+def _read_entries(answer: t.Any, streams: Sequence[str]) -> list[Found]:
+    # The answer is a mapping in version 3 of Redis' protocol, and pairs in version 2.
     pairs = answer.items() if isinstance(answer, dict) else answer or ()
     return [
         (streams.index(stream.decode()), id.decode(), fields)
-        for stream, entries in pairs
-        for id, fields in entries
+        for stream, found in pairs
+        for id, fields in found
     ]

@@ -1,8 +1,8 @@
-"""Redis Streams as an app's broker: puts the parts together, says what they can do.
+"""Redis Streams as an app's broker.
 
 The URL is that of Redis with ``-streams`` behind the scheme: ``redis-streams://``,
 ``rediss-streams://`` (TLS), ``redis-streams+socket://``, ``sentinel-streams://`` and
-``redis-streams+cluster://``, where commas stand between several nodes.
+``redis-streams+cluster://``, where several nodes are separated by commas.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing as t
-from collections.abc import Iterator
 
 from ...broker.base import DeadLetters
 from ...broker.base import QueueStatus
@@ -21,6 +20,7 @@ from ...broker.topology import Topology
 from ...errors import RegistrationError
 from ...settings import Settings
 from ...text import quote
+from ..redis.broker import KeyTypes
 from ..redis.broker import RedisBroker
 from ..redis.server import Server
 from ..redis.shared import Shared
@@ -29,7 +29,7 @@ from . import scripts
 from .capabilities import CAPABILITIES
 from .cluster import Cluster
 from .dead_letters import StreamDeadLetters
-from .keys import BESIDE
+from .keys import COMPANION_SUFFIXES
 from .keys import StreamLayout
 from .keys import create_layout
 from .link import StreamLink
@@ -53,12 +53,12 @@ class RedisStreams(RedisBroker[StreamLayout]):
 
     def check_names(self) -> None:
         for plan in self.topology.queues:
-            if plan.name.endswith(BESIDE):
+            if plan.name.endswith(COMPANION_SUFFIXES):
                 raise RegistrationError(
                     f"The queue {quote(plan.name)} of the consumer"
                     f" {quote(plan.consumer)} ends like those beside another queue"
-                    f" ({' and '.join(BESIDE)}), which have streams of their own on"
-                    " Redis Streams. Give the queue another name. Dead letters are"
+                    f" ({' and '.join(COMPANION_SUFFIXES)}), which have streams of"
+                    " their own on Redis Streams. Give the queue another name. Dead letters are"
                     " listed and replayed by 'flask qconsume dead-letters'."
                 )
         super().check_names()
@@ -84,7 +84,7 @@ class RedisStreams(RedisBroker[StreamLayout]):
         )
 
     def _counts(self, queue: str) -> tuple[int, int]:
-        """How many entries nobody has, and how many somebody has."""
+        """Return how many entries wait, and how many are with a consumer."""
         layout = self._shared.layout
         call = scripts.COUNTS(layout.stream_keys(queue), layout.group)
         waiting, held = self._shared.server.call(call)
@@ -93,7 +93,7 @@ class RedisStreams(RedisBroker[StreamLayout]):
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return StreamDeadLetters(plan, self._shared)
 
-    def _kinds(self) -> Iterator[tuple[str, str]]:
+    def _list_key_types(self) -> KeyTypes:
         layout = self._shared.layout
         for plan in self.topology.queues:
             for name in (plan.name, plan.suspects):
@@ -103,12 +103,12 @@ class RedisStreams(RedisBroker[StreamLayout]):
 
 
 def create_server(settings: Settings) -> Server:
-    """The server, or the cluster, that the URL names; nothing is opened yet."""
+    """Return the server or cluster that the URL names, without connecting."""
     url = to_plain_url(settings.broker_url)
     kind = Cluster if _CLUSTER.match(url) else Server
     return kind(dataclasses.replace(settings, broker_url=url))
 
 
 def to_plain_url(url: str) -> str:
-    """The URL as it would be for lists, which says where the server is."""
+    """Return the URL without ``-streams``, as kombu understands it."""
     return _SCHEME.sub(r"\1\2", url)

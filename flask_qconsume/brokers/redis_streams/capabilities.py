@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..redis.capabilities import describe
+from ..redis.capabilities import create_capabilities
 
-CAPABILITIES = describe(
+CAPABILITIES = create_capabilities(
     broker="Redis Streams",
     kind="",
     guarantee=(

@@ -26,22 +26,22 @@ from dataclasses import dataclass
 
 from ...errors import ConfigurationError
 from ...settings import suggest
-from ..redis.options import OF_CONNECTIONS
-from ..redis.options import OF_REPLICAS
+from ..redis.options import CONNECTION_OPTIONS
+from ..redis.options import REPLICA_OPTIONS
 from ..redis.options import check_option
-from ..redis.options import steps_option
-from ..redis.options import text_option
+from ..redis.options import read_priority_steps
+from ..redis.options import read_text
 
 HIGHEST = 9
 
 #: Queues that lie beside another one.
-BESIDE = (".suspects", ".dead")
+COMPANION_SUFFIXES = (".suspects", ".dead")
 _TAG = re.compile(r"\{[^}]+\}")
 #: Transport options that say something about the layout, by the field they set.
 _TEXTS = {"global_keyprefix": "prefix", "body_field": "body", "group": "group"}
 _STEPS = "priority_steps"
 #: Every transport option that there is.
-OPTIONS = (*sorted([*_TEXTS, _STEPS, *OF_CONNECTIONS, *OF_REPLICAS]),)
+OPTIONS = (*sorted([*_TEXTS, _STEPS, *CONNECTION_OPTIONS, *REPLICA_OPTIONS]),)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ class StreamLayout:
         The lane of suspects has one only: it is read one by one, and a wait for
         several streams may end with a message of each.
         """
-        return self.steps[:1] if queue.endswith(BESIDE) else self.steps[::-1]
+        return (
+            self.steps[:1] if queue.endswith(COMPANION_SUFFIXES) else self.steps[::-1]
+        )
 
     def priority_step(self, queue: str, priority: int | None) -> int:
         """The step of a priority."""
@@ -105,7 +107,7 @@ class StreamLayout:
         return [f"{self.prefix}_qconsume.binding.{exchange}"]
 
     def _key(self, queue: str, kind: str = "") -> str:
-        lane = next((end for end in BESIDE if queue.endswith(end)), "")
+        lane = next((end for end in COMPANION_SUFFIXES if queue.endswith(end)), "")
         base = self.prefix + queue.removesuffix(lane)
         if not lane + kind:
             return base
@@ -128,9 +130,9 @@ def create_layout(options: Mapping[str, t.Any]) -> StreamLayout:
                 f" {', '.join(OPTIONS)}."
             )
     texts = {
-        field: text_option(options, name, getattr(StreamLayout, field))
+        field: read_text(options, name, getattr(StreamLayout, field))
         for name, field in _TEXTS.items()
     }
     return StreamLayout(
-        steps=steps_option(options.get(_STEPS, StreamLayout.steps)), **texts
+        steps=read_priority_steps(options.get(_STEPS, StreamLayout.steps)), **texts
     )

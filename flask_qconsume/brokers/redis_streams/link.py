@@ -1,10 +1,10 @@
-"""One link of the consumer group: reads a queue's streams. Does not publish.
+"""One connection that consumes one queue's streams, by a consumer group.
 
-The reader asks by a script first, which moves what is due, and reads what was given
-back, what was lost and what is new, the high priorities first. If there is nothing it
-waits in a blocking ``XREADGROUP`` on all streams, which Redis ends at the first entry;
-and which a close ends by ``CLIENT UNBLOCK``, so that Redis cannot hand an entry to a
-connection that is gone. The next script is sent with the wait.
+The reader first runs a script. It moves delayed messages that are due into the streams,
+then reads entries that were given back, entries of dead consumers, and new entries, the
+high priorities first. If there are none, the reader waits in a blocking ``XREADGROUP``
+on all streams, which ends with the first new entry. A close ends that wait by ``CLIENT
+UNBLOCK``, so that Redis cannot deliver an entry to a closed connection.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ...broker.link import Forward
 from ...broker.link import Lane
 from ...broker.topology import QueuePlan
 from ..redis.blocked_readers import POLL_INTERVAL
-from ..redis.link import LONG
-from ..redis.link import ONE
+from ..redis.link import DEFAULT_RETENTION_SECONDS
+from ..redis.link import ROOM_AFTER_WAIT
 from ..redis.link import RedisLink
 from ..redis.scripts import Call
 from ..redis.server import check_answer
@@ -42,34 +42,36 @@ class StreamLink(RedisLink):
         self, plan: QueuePlan, lane: Lane, shared: Shared[StreamLayout]
     ) -> None:
         self._layout = shared.layout
-        self._due: float | None = None
-        #: What a wait brought beyond the room that there was.
-        self._spare: list[Delivery] = []
+        #: Seconds until a delayed message is due.
+        self._due_in: float | None = None
+        #: Deliveries of the last wait that exceeded the room.
+        self._excess: list[Delivery] = []
         super().__init__(plan, lane, shared)
 
-    def _near(self) -> str:
+    def _near_key(self) -> str:
         return self._layout.stream_key(self.queue)
 
-    def _holder(self, lease: float) -> PendingEntries:
+    def _create_leased_messages(self, lease: float) -> PendingEntries:
         return PendingEntries(self._shared.server, self._layout, self.queue, lease)
 
-    def _look_beside(self) -> Call:
+    def _create_look_call(self) -> Call:
         keys = [self._layout.delayed_key(self.queue), *self._held.streams]
-        return scripts.BESIDE(keys, self._layout.group)
+        return scripts.LOOK(keys, self._layout.group)
 
     def _pop(self, room: int) -> list[Delivery]:
-        if self._spare:
-            found, self._spare = self._spare[:room], self._spare[room:]
+        if self._excess:
+            found, self._excess = self._excess[:room], self._excess[room:]
             return found
         return super()._pop(room)
 
-    def _popped(self, answer: t.Any) -> list[Delivery]:
-        due, *texts = answer
-        self._due = float(due) if due else None
-        return [self._delivery(*each) for each in entries.split_entries(*texts)]
+    def _read_popped(self, answer: t.Any) -> list[Delivery]:
+        due_in, *texts = answer
+        self._due_in = float(due_in) if due_in else None
+        return [self._create_delivery(*each) for each in entries.split_entries(*texts)]
 
-    def _pause(self) -> float:
-        return self._longest if self._due is None else min(self._longest, self._due)
+    def _next_wait(self) -> float:
+        longest = self._wait.longest
+        return longest if self._due_in is None else min(longest, self._due_in)
 
     def _block(self, seconds: float, room: int) -> list[Delivery]:
         held = self._held
@@ -77,23 +79,25 @@ class StreamLink(RedisLink):
             self._layout.group, held.consumer, held.streams, seconds
         )
         if self.lane is Lane.MAIN:
-            answer, taken = self._wire.run_after(wait, held.create_pop_call(ONE))
-            found = self._come(answer) + self._looked(self._popped(check_answer(taken)))
+            pop = held.create_pop_call(ROOM_AFTER_WAIT)
+            answer, popped = self._wire.run_after(wait, pop)
+            found = self._read_waited(answer)
+            found += self._note_found(self._read_popped(check_answer(popped)))
         else:
-            # One by one: what the wait brings is all that there is room for.
-            found = self._come(self._wire.pipeline([wait])[0])
-            self._dry = False
-        self._spare = found[room:]
-        self._dry = self._dry and not self._spare
+            # Suspects are handled one by one: the entry of the wait fills the room.
+            found = self._read_waited(self._wire.pipeline([wait])[0])
+            self._is_drained = False
+        self._excess = found[room:]
+        self._is_drained = self._is_drained and not self._excess
         return found[:room]
 
-    def _come(self, answer: t.Any) -> list[Delivery]:
+    def _read_waited(self, answer: t.Any) -> list[Delivery]:
         return [
-            self._delivery(f"{number}:{id}", fields, False)
+            self._create_delivery(f"{number}:{id}", fields, False)
             for number, id, fields in read_wait_answer(answer, self._held.streams)
         ]
 
-    def _delivery(
+    def _create_delivery(
         self, tag: str, fields: Sequence[bytes], redelivered: bool
     ) -> Delivery:
         self._held.add(tag, redelivered)
@@ -101,27 +105,25 @@ class StreamLink(RedisLink):
         message = entries.read_entry(fields, self.queue, body, redelivered)
         return Delivery(self, tag, message)
 
-    def _forwarding(self, forward: Forward, queue: str) -> Call:
+    def _create_forward_call(self, forward: Forward, queue: str) -> Call:
         message, tag = forward.delivery.message, forward.delivery.tag
-        properties = basic_properties.encode_copy(message, forward.headers)
         entry = entries.encode_entry(
-            properties, message.raw, exchange="", routing_key=queue
+            basic_properties.encode_copy(message, forward.headers),
+            message.raw,
+            exchange="",
+            routing_key=queue,
         )
         step = self._layout.priority_step(queue, message.priority)
+        create_call = self._held.create_forward_call
         if forward.lane is Lane.DEAD:
-            keep = forward.expires or LONG
-            place = self._layout.dead_key(queue)
-            return self._held.create_forward_call(
-                tag, place, "keep", keep, entry.pack(step)
-            )
+            keep = forward.expires or DEFAULT_RETENTION_SECONDS
+            key = self._layout.dead_key(queue)
+            return create_call(tag, key, "keep", keep, entry.pack(step))
         if forward.delay > 0:
-            place, packed = self._layout.delayed_key(queue), entry.pack(step)
-            return self._held.create_forward_call(
-                tag, place, "delay", forward.delay, packed
-            )
-        place = self._layout.stream_key(queue, step)
+            key = self._layout.delayed_key(queue)
+            return create_call(tag, key, "delay", forward.delay, entry.pack(step))
         fields = (self._layout.body, entry.body, META, entry.meta)
-        return self._held.create_forward_call(tag, place, "", 0, *fields)
+        return create_call(tag, self._layout.stream_key(queue, step), "", 0, *fields)
 
-    def _is_unseen(self, forward: Forward) -> bool:
+    def _needs_wake(self, forward: Forward) -> bool:
         return 0 < forward.delay < POLL_INTERVAL

@@ -137,7 +137,7 @@ return {soon, table.concat(heads), table.concat(parts)}
 
 #: In how many seconds there is something that no wait for new entries sees; '' if
 #: nothing is known of. KEYS delayed, streams…; ARGV group
-BESIDE = Script(
+LOOK = Script(
     NOW
     + _PENDING
     + """

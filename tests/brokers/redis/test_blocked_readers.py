@@ -1,4 +1,4 @@
-"""What ends no wait is looked for by one, for all links of a process."""
+"""Messages that do not wake a blocked reader are found by one poller per process."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from .tools import read
 from .tools import shop
 
 
-class Ear:
-    """As much of a link as is told."""
+class Reader:
+    """Records the answers that the poller hands to a link."""
 
     def __init__(self, name: str, waits: bool = True) -> None:
         self.name = name
@@ -56,43 +56,43 @@ class Redis:
 
 def test_one_question_is_for_all_who_wait() -> None:
     redis = Redis()
-    unseen = BlockedReaderPoller(redis, every=60.0)
-    ears = [Ear("a"), Ear("b", waits=False), Ear("c")]
-    for ear in ears:
-        unseen.add(ear)
-    unseen.look()
+    poller = BlockedReaderPoller(redis, interval=60.0)
+    readers = [Reader("a"), Reader("b", waits=False), Reader("c")]
+    for reader in readers:
+        poller.add(reader)
+    poller.poll()
     assert redis.asked == [["a", "c"]]
-    assert [ear.told for ear in ears] == [["a"], [], ["c"]]
-    for ear in ears:
-        ear.waits = False
-        unseen.discard(ear)
-    unseen.look()
+    assert [reader.told for reader in readers] == [["a"], [], ["c"]]
+    for reader in readers:
+        reader.waits = False
+        poller.discard(reader)
+    poller.poll()
     assert len(redis.asked) == 1
 
 
 def test_an_error_is_nobody_s_news() -> None:
-    redis, ears = Redis(), [Ear("a"), Ear("b")]
+    redis, readers = Redis(), [Reader("a"), Reader("b")]
     redis.answers["a"] = BrokerError("a node is away")
-    unseen = BlockedReaderPoller(redis, every=60.0)
-    for ear in ears:
-        unseen.add(ear)
-    unseen.look()
+    poller = BlockedReaderPoller(redis, interval=60.0)
+    for reader in readers:
+        poller.add(reader)
+    poller.poll()
     redis.error = BrokerUnavailable("all are away")
-    unseen.look()
-    assert [ear.told for ear in ears] == [[], ["b"]]
-    for ear in ears:
-        unseen.discard(ear)
+    poller.poll()
+    assert [reader.told for reader in readers] == [[], ["b"]]
+    for reader in readers:
+        poller.discard(reader)
 
 
-def test_it_is_looked_as_long_as_anybody_is_there_and_again_later() -> None:
-    redis, ear = Redis(), Ear("a")
-    unseen = BlockedReaderPoller(redis, every=0.01)
+def test_polling_ends_with_the_last_link_and_begins_again_with_the_next() -> None:
+    redis, reader = Redis(), Reader("a")
+    poller = BlockedReaderPoller(redis, interval=0.01)
     for _ in range(2):
-        unseen.add(ear)
-        before = len(ear.told)
-        wait_for(lambda before=before: len(ear.told) > before + 2)
-        unseen.discard(ear)
-        wait_for(lambda: not unseen._runs)
+        poller.add(reader)
+        before = len(reader.told)
+        wait_for(lambda before=before: len(reader.told) > before + 2)
+        poller.discard(reader)
+        wait_for(lambda: not poller._is_running)
 
 
 # -- on a real Redis ------------------------------------------------------------------
@@ -144,17 +144,17 @@ def test_what_is_due_after_the_wait_does_not_end_it(url: str) -> None:
         wait_for(lambda: int(it.client.info("clients")["blocked_clients"]) > 0)
         for answer in (b"", b"300.5", b"299.95"):
             link.note_poll_answer(answer)
-        assert not link._woken
+        assert not link._wait._is_woken
         link.note_poll_answer(b"100.0")
         assert reader.get(timeout=10) == []
 
 
-def test_links_that_are_closed_are_looked_for_no_more(url: str) -> None:
+def test_closed_links_are_not_polled_for(url: str) -> None:
     with shop(url) as it:
-        unseen = t.cast(t.Any, it.broker)._shared.poller.get()
+        poller = t.cast(t.Any, it.broker)._shared.poller.get()
         links = [it.link(), it.link()]
-        assert [*unseen._links] == links
+        assert [*poller._links] == links
         links[0].close()
-        assert [*unseen._links] == links[1:]
+        assert [*poller._links] == links[1:]
         links[1].close()
-        wait_for(lambda: not unseen._runs)
+        wait_for(lambda: not poller._is_running)

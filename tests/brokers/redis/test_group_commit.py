@@ -11,7 +11,7 @@ from gevent.event import Event
 
 from flask_qconsume.brokers.redis.group_commit import CallerBatch
 from flask_qconsume.brokers.redis.group_commit import GroupCommit
-from flask_qconsume.brokers.redis.group_commit import Lead
+from flask_qconsume.brokers.redis.group_commit import Send
 
 
 class Sending:
@@ -30,7 +30,7 @@ class Sending:
 
 def attending(
     commit: GroupCommit,
-    send: Lead,
+    send: Send,
     batches: t.Iterable[CallerBatch],
     timeout: float = 30,
 ) -> list[gevent.Greenlet]:

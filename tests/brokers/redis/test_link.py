@@ -131,7 +131,7 @@ def test_a_new_message_ends_a_wait(redis_url):
 def test_an_idle_link_asks_redis_once_a_wait(own_redis):
     with shop(own_redis.url) as it:
         link = it.link()
-        link._pauses._longest = 0.1
+        link._wait_times._longest = 0.1
         assert link.read(1) == []  # It looks first, and waits then.
         with asked(own_redis, 3):
             for _ in range(3):

@@ -137,7 +137,7 @@ def test_leases_that_end_are_restored_under_load_too(redis_url, at):
             found = busy.read(20)
             seen.extend(bodies(found))
             busy.ack(found)
-            busy.run_grouped()
+            busy.keep_alive()
             return b"left behind" in seen
 
         wait_for(more, timeout=10, interval=0.001)

@@ -18,7 +18,7 @@ from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import Topology
 from flask_qconsume.broker.urls import open_broker
 from flask_qconsume.brokers.redis.errors import MEANINGS
-from flask_qconsume.brokers.redis.errors import error_code
+from flask_qconsume.brokers.redis.errors import read_error_code
 from flask_qconsume.brokers.redis.errors import translate_error
 from flask_qconsume.errors import BrokerError
 from flask_qconsume.errors import BrokerRefused
@@ -141,7 +141,7 @@ def test_a_batch_that_redis_answers_while_it_loads_fails_as_one(
 
 
 def test_every_meaning_is_met() -> None:
-    met = {error_code(BaseParser.parse_error(answer)) for answer, _ in ANSWERS}
+    met = {read_error_code(BaseParser.parse_error(answer)) for answer, _ in ANSWERS}
     # redis-py makes one class of NOAUTH and WRONGPASS; the others are its own errors.
     assert set(MEANINGS) - met == {"NOAUTH", "SENTINEL", "PROTOCOL"}
 
@@ -462,12 +462,12 @@ def test_delays_are_kept_without_the_permission_to_end_waits(
         it.fill(1)
         (first,) = read(link, 1)
         reader = gevent.spawn(read, link, 1)
-        wait_for(lambda: link._waiting)
+        wait_for(lambda: link._wait.seconds_left() > 0)
         began = time.monotonic()
         assert forward(link, first, Lane.MAIN, delay=1.0) is None
         assert reader.get(timeout=10)
         assert time.monotonic() - began < 3.5
-    (text,) = [r.getMessage() for r in caplog.records if "waits" in r.getMessage()]
+    (text,) = [r.getMessage() for r in caplog.records if "Blocking" in r.getMessage()]
     assert "+client|id +client|unblock" in text
 
 

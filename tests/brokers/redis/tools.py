@@ -109,9 +109,9 @@ def shop(url: str, *plans: QueuePlan, **config: t.Any) -> t.Iterator[Shop]:
 
 def patient(link: t.Any) -> t.Any:
     """A link that would wait for minutes, if nothing ended its waits."""
-    link._longest = 300.0
-    if hasattr(link, "_pauses"):
-        link._pauses._longest = 300.0
+    link._wait.longest = 300.0
+    if hasattr(link, "_wait_times"):
+        link._wait_times._longest = 300.0
     return link
 
 

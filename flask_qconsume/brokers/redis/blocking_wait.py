@@ -1,0 +1,122 @@
+"""A reader's wait for messages in Redis, which another connection can end early."""
+
+from __future__ import annotations
+
+import threading
+import time
+import typing as t
+
+from ...errors import BrokerError
+from ...errors import BrokerUnavailable
+from .blocked_readers import POLL_INTERVAL
+from .errors import MISSING
+from .errors import read_error_code
+from .errors import read_error_text
+from .errors import translate_error
+from .server import RedisConnection
+from .server import Server
+
+#: A longer wait would hide a dead connection. :mod:`.blocked_readers` finds messages
+#: that do not end it; a lane of suspects has none of those.
+_MAX_WAIT_SECONDS = 5.0
+#: The wait may not have arrived in Redis yet, so one attempt may be too early.
+_MAX_UNBLOCK_ATTEMPTS = 3
+_UNBLOCK_TIMEOUT_SECONDS = 1.0
+
+
+class BlockingWait:
+    """The wait of one reader. Safe in any thread or greenlet.
+
+    :param server: Used to end the wait, by ``CLIENT UNBLOCK``.
+    :param wire: The connection that waits.
+    :param near_key: A key on the node to which ``wire`` is connected.
+    :param warn: Called if the user may not end waits.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        wire: RedisConnection,
+        near_key: str,
+        warn: t.Callable[[str], None],
+    ) -> None:
+        self._server = server
+        self._wire = wire
+        self._near_key = near_key
+        #: Seconds that a wait lasts at most.
+        self.longest = min(_MAX_WAIT_SECONDS, server.silence / 2)
+        self._lock = threading.Lock()
+        self._is_waiting = False
+        self._is_woken = False
+        #: On :func:`time.monotonic`'s clock.
+        self._ends_at = 0.0
+        self._connection_id = self._read_connection_id(warn)
+
+    def begin(self, seconds: float) -> bool:
+        """Begin to wait, and return true; or false, if there is a reason not to.
+
+        The reasons are that ``seconds`` are 0, and a call of :meth:`wake` since the
+        last wait.
+        """
+        with self._lock:
+            self._is_waiting = seconds > 0 and not self._is_woken
+            self._is_woken = False
+            self._ends_at = time.monotonic() + seconds
+            return self._is_waiting
+
+    def end(self) -> None:
+        """Note that Redis has answered."""
+        with self._lock:
+            self._is_waiting = False
+
+    def seconds_left(self) -> float:
+        """Return the seconds until the present wait ends; 0 if there is none."""
+        return self._ends_at - time.monotonic() if self._is_waiting else 0.0
+
+    def wake(self, break_connection: bool) -> None:
+        """End the present wait, or prevent the next one.
+
+        :param break_connection: Whether to end it even if Redis does not answer.
+        """
+        with self._lock:
+            self._is_woken = True
+            waiting = self._is_waiting and self._connection_id is not None
+        for _ in range(_MAX_UNBLOCK_ATTEMPTS if waiting else 0):
+            if self._unblock(break_connection):
+                break
+
+    def _unblock(self, break_connection: bool) -> bool:
+        """Ask Redis to end the wait; return false if trying again may help."""
+        command = ("CLIENT", "UNBLOCK", self._connection_id)
+        try:
+            ended = self._server.commands(
+                [command], timeout=_UNBLOCK_TIMEOUT_SECONDS, near=self._near_key
+            )
+        except BrokerUnavailable:
+            if break_connection:
+                self._wire.interrupt()
+            return True
+        except BrokerError:
+            return True  # The wait lasts as long as it was meant to.
+        return bool(ended[0])
+
+    def _read_connection_id(self, warn: t.Callable[[str], None]) -> int | None:
+        """Return the number by which Redis knows the waiting connection.
+
+        Without permission to end waits, return ``None`` and keep all waits short.
+        """
+        # No connection has the number 0: this only tests the permission.
+        answers = self._wire.pipeline([("CLIENT", "ID"), ("CLIENT", "UNBLOCK", 0)])
+        errors = [answer for answer in answers if isinstance(answer, Exception)]
+        if not errors:
+            return int(answers[0])
+        if read_error_code(errors[0]) not in MISSING:
+            raise translate_error(errors[0]) from errors[0]
+        self.longest = min(self.longest, POLL_INTERVAL)
+        warn(
+            "Blocking reads in Redis cannot be ended early:"
+            f" {read_error_text(errors[0])}. So each lasts {POLL_INTERVAL:g} s at most,"
+            " which costs Redis more, and retries and delays may be late by as much."
+            " Permit it: 'ACL SETUSER … +client|id +client|unblock'."
+        )
+        return None
