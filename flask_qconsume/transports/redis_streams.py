@@ -374,7 +374,7 @@ class Channel(base.Channel):
     def _lookup(
         self, exchange: str, routing_key: str, default: str | None = None
     ) -> list[str]:
-        return list(self.source.bindings.queues(exchange, routing_key))
+        return list(self.source.bindings.find_queues(exchange, routing_key))
 
     def _queue_bind(
         self, exchange: str, routing_key: str, pattern: str | None, queue: str

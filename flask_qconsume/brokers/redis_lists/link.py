@@ -95,8 +95,8 @@ class ListLink(RedisLink):
             self._shared.warn(
                 "Redis does not let consumers wait by BLMOVE:"
                 f" {read_error_text(error)}. So they look for messages every"
-                f" {_MAX_POLL_SECONDS:g} s, which costs Redis more. Use Redis 6.2 or later, and permit it:"
-                " 'ACL SETUSER … +blmove'."
+                f" {_MAX_POLL_SECONDS:g} s, which costs Redis more. Use Redis 6.2"
+                " or later, and permit it: 'ACL SETUSER … +blmove'."
             )
         elif code != "OOM":  # BLMOVE counts as a write, which a full Redis refuses.
             raise translate_error(error) from error

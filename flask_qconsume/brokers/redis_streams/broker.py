@@ -58,8 +58,8 @@ class RedisStreams(RedisBroker[StreamLayout]):
                     f"The queue {quote(plan.name)} of the consumer"
                     f" {quote(plan.consumer)} ends like those beside another queue"
                     f" ({' and '.join(COMPANION_SUFFIXES)}), which have streams of"
-                    " their own on Redis Streams. Give the queue another name. Dead letters are"
-                    " listed and replayed by 'flask qconsume dead-letters'."
+                    " their own on Redis Streams. Give the queue another name. Dead"
+                    " letters are listed and replayed by 'flask qconsume dead-letters'."
                 )
         super().check_names()
 
