@@ -48,7 +48,7 @@ from ..brokers.redis_streams.entries import split_entries
 from ..brokers.redis_streams.keys import OPTIONS
 from ..brokers.redis_streams.keys import create_layout
 from ..brokers.redis_streams.pending import PendingEntries
-from ..brokers.redis_streams.pending import consumer_name
+from ..brokers.redis_streams.pending import create_consumer_name
 from ..errors import BrokerError
 from ..errors import ConfigurationError
 from ..message import Message
@@ -88,7 +88,7 @@ class StreamSource(base.Source):
         self.layout = create_layout(settings.transport_options)
         self.server = Server(settings)
         self.bindings = Bindings(self.server, self.layout)
-        self._consumer = consumer_name()
+        self._consumer = create_consumer_name()
         #: The entries that are held, by queue.
         self._pending: dict[str, PendingEntries] = {}
         #: Messages that are not settled, by their delivery tags.

@@ -19,8 +19,8 @@ from ...broker.topic_patterns import matches
 from ...broker.topology import Binding
 from ...broker.topology import Topology
 from ...errors import UnsupportedByBroker
+from .connections import Command
 from .keys import Layout
-from .server import Command
 from .server import Server
 
 #: Seconds for which bindings are not read again.

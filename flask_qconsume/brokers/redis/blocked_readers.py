@@ -17,7 +17,7 @@ from ...errors import BrokerError
 from ...logs import get_logger
 from .scripts import Call
 
-logger = get_logger("flask_qconsume.redis")
+logger = get_logger("flask_qconsume.brokers.redis")
 
 #: Seconds between two polls, and so the latest that such a message is noticed.
 POLL_INTERVAL = 1.0

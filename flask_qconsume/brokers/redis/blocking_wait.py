@@ -9,11 +9,11 @@ import typing as t
 from ...errors import BrokerError
 from ...errors import BrokerUnavailable
 from .blocked_readers import POLL_INTERVAL
+from .connections import RedisConnection
 from .errors import MISSING
 from .errors import read_error_code
 from .errors import read_error_text
 from .errors import translate_error
-from .server import RedisConnection
 from .server import Server
 
 #: A longer wait would hide a dead connection. :mod:`.blocked_readers` finds messages

@@ -1,6 +1,6 @@
 """Publishing: routed by kombu's bindings, confirmed by Redis' answer, tried again.
 
-Safe in any thread or greenlet: those who publish at the same time send together.
+Safe in any thread or greenlet: callers that publish at the same time share round trips.
 """
 
 from __future__ import annotations
@@ -23,36 +23,32 @@ from .group_commit import CallerBatch
 from .scripts import Call
 from .shared import Shared
 
-#: One round trip carries at most so many messages and bytes.
-_MESSAGES = 200
-_BYTES = 4 * 1024 * 1024
-#: Seconds between two attempts: from, to.
-_PAUSES = (0.05, 1.0)
+_MAX_MESSAGES_PER_ROUND_TRIP = 200
+_MAX_BYTES_PER_ROUND_TRIP = 4 * 1024 * 1024
+#: Seconds between two attempts; they double from the shortest to the longest.
+_SHORTEST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 1.0
 
 Result = Exception | None
 
 
 @dataclass(frozen=True)
 class RoutedPart:
-    """A message on its way to some queues, in one step."""
+    """A message on its way to queues that one script can write to."""
 
-    #: Whose it is, and which one of that caller's.
-    attempt: _PublishBatch
+    batch: PublishBatch
+    #: The message's index in the batch.
     number: int
     queues: tuple[str, ...]
     call: Call
-    #: Whether the queues' readers might notice it late.
-    late: bool
-
-    @property
-    def unseen(self) -> tuple[str, ...]:
-        return self.queues if self.late else ()
+    #: Whether blocked readers of the queues must be woken to notice it soon.
+    needs_wake: bool
 
 
 class Publisher:
-    """Sends messages; each is in all of its queues or in none of them.
+    """Sends messages; each reaches all of its queues or none of them.
 
-    How it is put there is for a subclass to say.
+    On a cluster that holds for each slot. A subclass knows the layout of queues.
     """
 
     def __init__(
@@ -69,90 +65,99 @@ class Publisher:
         self._declare_again = declare_again
 
     def publish(self, messages: Sequence[Outgoing], timeout: float) -> list[Result]:
-        """Publish, trying again until the time is over."""
-        attempt = _PublishBatch(messages, time.monotonic() + timeout)
+        """Publish messages, and try again until the time is over.
+
+        :param timeout: Seconds for all of them.
+        :returns: For each message ``None``, or why it was not confirmed.
+        """
+        batch = PublishBatch(messages, time.monotonic() + timeout)
         commit = self._shared.server.group_commit()
-        while attempt.goes_on():
 
-            def lead(attempts: Sequence[CallerBatch]) -> None:
-                self._send_all(t.cast("Sequence[_PublishBatch]", attempts), attempt)
+        def send(batches: Sequence[CallerBatch]) -> None:
+            self._send_all(t.cast("Sequence[PublishBatch]", batches), batch)
 
-            commit.submit(attempt, lead, attempt.deadline)
-        return attempt.results()
+        while batch.await_next_attempt():
+            commit.submit(batch, send, batch.deadline)
+        return batch.results()
 
-    def _send_all(
-        self, attempts: Sequence[_PublishBatch], leader: _PublishBatch
-    ) -> None:
-        """Send once what is open of each; it has the leader's time."""
+    def _send_all(self, batches: Sequence[PublishBatch], leader: PublishBatch) -> None:
+        """Send the open messages of all batches, within the time of the leader."""
         try:
             self._prepare(leader.left)
-            for portion in _portions(attempts):
-                self._send(portion, leader)
+            for trip in _split_into_round_trips(batches):
+                self._send(trip, leader)
         except BrokerUnavailable as error:
-            for attempt in attempts:
-                attempt.failed(error)
+            for batch in batches:
+                batch.note_outage(error)
         except BrokerError as error:
-            for attempt in attempts:
-                attempt.give_up(error if attempt is leader else copy_error(error))
+            for batch in batches:
+                batch.fail(error if batch is leader else copy_error(error))
 
-    def _send(self, portion: Portion, leader: _PublishBatch) -> None:
-        parts = [part for each in portion for part in self._parts(*each, leader)]
+    def _send(self, trip: RoundTrip, leader: PublishBatch) -> None:
+        parts = [
+            part
+            for batch, number in trip
+            for part in self._route_or_settle(batch, number, leader.left)
+        ]
         calls = [part.call for part in parts]
         answers = self._shared.server.publish(calls, leader.left)
-        results: dict[One, Result] = {}
+        results: dict[OwnMessage, Result] = {}
         for part, answer in zip(parts, answers, strict=True):
-            failed = answer if isinstance(answer, Exception) else None
-            key = part.attempt, part.number
-            if failed is None:
-                part.attempt.arrived(part.number, part.queues)
-            results[key] = results.get(key) or failed
-        for (attempt, number), result in results.items():
-            attempt.settle(number, result)
-        self._shared.wake(name for part in parts for name in part.unseen)
+            error = answer if isinstance(answer, Exception) else None
+            key = part.batch, part.number
+            if error is None:
+                part.batch.note_arrival(part.number, part.queues)
+            results[key] = results.get(key) or error
+        for (batch, number), result in results.items():
+            batch.settle(number, result)
+        self._shared.wake(
+            queue for part in parts if part.needs_wake for queue in part.queues
+        )
 
-    def _parts(
-        self, attempt: _PublishBatch, number: int, leader: _PublishBatch
+    def _route_or_settle(
+        self, batch: PublishBatch, number: int, left: float
     ) -> list[RoutedPart]:
-        """A message on its way, in parts; what has no way is settled by that."""
+        """Return the parts of a message; without any, the message is settled."""
         try:
-            parts = self._routed(attempt, number, leader.left)
+            parts = self._route(batch, number, left)
         except BrokerUnavailable:
             raise
         except Exception as error:
-            # Its own caller's, and nobody else's who sends with it.
-            attempt.settle(number, error)
+            # It concerns this message, not those that are sent with it.
+            batch.settle(number, error)
             return []
         if not parts:
-            attempt.settle(number, None)
+            batch.settle(number, None)
         return parts
 
-    def _routed(
-        self, attempt: _PublishBatch, number: int, left: float
-    ) -> list[RoutedPart]:
-        """A message on its way to the queues that do not have it yet, if any."""
-        message, there = attempt.messages[number], attempt.there(number)
-        queues = [q for q in self._queues(message, left) if q not in there]
+    def _route(self, batch: PublishBatch, number: int, left: float) -> list[RoutedPart]:
+        """Return a message's parts for the queues that it has not reached yet."""
+        message, reached = batch.messages[number], batch.reached_queues(number)
+        queues = [q for q in self._find_queues(message, left) if q not in reached]
         return [
-            RoutedPart(attempt, number, group, *self._addressed(message, group))
-            for group in self._shared.server.group_by_slot(queues, self._key)
+            RoutedPart(batch, number, group, *self._create_call(message, group))
+            for group in self._shared.server.group_by_slot(queues, self._key_of)
         ]
 
-    def _key(self, queue: str) -> str:
-        """A key of a queue that tells on which node it is."""
+    def _key_of(self, queue: str) -> str:
+        """Return a key of a queue, which decides on its node in a cluster."""
         return queue
 
-    def _addressed(
+    def _create_call(
         self, message: Outgoing, queues: tuple[str, ...]
     ) -> tuple[Call, bool]:
-        """The script that puts a message into these queues, and if they see it late."""
+        """Return the script that puts a message into queues.
+
+        The second value is whether blocked readers must be woken to notice it soon.
+        """
         raise NotImplementedError
 
-    def _queues(self, message: Outgoing, left: float) -> tuple[str, ...]:
+    def _find_queues(self, message: Outgoing, left: float) -> tuple[str, ...]:
         exchange, key = message.exchange, message.routing_key
         queues = self._bindings.find_queues(exchange, key, left)
         if queues or not message.mandatory:
             return queues
-        # What we remember may be old, and a Redis that was emptied knows no bindings.
+        # The cache may be old, and a Redis that was emptied has lost the bindings.
         self._declare_again(left)
         queues = self._bindings.find_queues(exchange, key, left)
         if not queues:
@@ -160,102 +165,108 @@ class Publisher:
         return queues
 
 
-class _PublishBatch(CallerBatch):
-    """What became of one caller's messages so far."""
+class PublishBatch(CallerBatch):
+    """One caller's messages, and what has become of them so far.
+
+    :param deadline: When to give up, on :func:`time.monotonic`'s clock.
+    """
 
     def __init__(self, messages: Sequence[Outgoing], deadline: float) -> None:
         super().__init__(len(messages))
         self.messages = messages
-        #: On :func:`time.monotonic`'s clock.
         self.deadline = deadline
         self._open = dict.fromkeys(range(len(messages)))
         self._results: list[Result] = [None] * len(messages)
-        self._arrived: dict[int, set[str]] = {}
-        self._last: BrokerError | None = None
+        self._reached: dict[int, set[str]] = {}
+        self._last_outage: BrokerError | None = None
         self._pause = 0.0
 
     @property
     def left(self) -> float:
+        """The seconds until the deadline."""
         return self.deadline - time.monotonic()
 
     @property
     def open(self) -> list[int]:
-        """What is to be sent."""
+        """The indexes of the messages that are not settled."""
         return list(self._open)
 
-    def goes_on(self) -> bool:
-        """Whether there is something to send and time for it; waits if it was tried."""
+    def await_next_attempt(self) -> bool:
+        """Pause after an outage; return whether there are messages and time left."""
         if not self._open or self.left <= 0:
             return False
         if self._pause:
             time.sleep(min(self._pause, self.left))
         return self.left > 0
 
-    def arrived(self, number: int, queues: Sequence[str]) -> None:
-        """Note that these queues have a message; others may not be reached yet."""
-        self._arrived.setdefault(number, set()).update(queues)
+    def note_arrival(self, number: int, queues: Sequence[str]) -> None:
+        """Note that a message has reached some of its queues."""
+        self._reached.setdefault(number, set()).update(queues)
 
-    def there(self, number: int) -> t.AbstractSet[str]:
-        """The queues that have a message already."""
-        return self._arrived.get(number, frozenset())
+    def reached_queues(self, number: int) -> t.AbstractSet[str]:
+        """Return the queues that a message has reached."""
+        return self._reached.get(number, frozenset())
 
     def settle(self, number: int, error: Result) -> None:
-        """Note the end of a message, unless trying again may help."""
+        """Set the result of a message, unless another attempt may help."""
         if isinstance(error, BrokerUnavailable):
-            self.failed(error)
+            self.note_outage(error)
             return
         self._open.pop(number, None)
         self._results[number] = error
 
-    def failed(self, error: BrokerUnavailable) -> None:
-        """Note that there was no working connection."""
-        self._last = error
+    def note_outage(self, error: BrokerUnavailable) -> None:
+        """Note that Redis was away: pause before the next attempt."""
+        self._last_outage = error
         self.doubtful = self.doubtful or isinstance(error, AnswerLost)
-        shortest, longest = _PAUSES
-        self._pause = min(max(self._pause * 2, shortest), longest)
+        pause = max(self._pause * 2, _SHORTEST_PAUSE_SECONDS)
+        self._pause = min(pause, _LONGEST_PAUSE_SECONDS)
 
-    def give_up(self, error: BrokerError) -> None:
-        """Note that trying again does not help."""
+    def fail(self, error: BrokerError) -> None:
+        """Settle all open messages with an error."""
         for number in self.open:
             self.settle(number, error)
 
     def results(self) -> list[Result]:
-        """What became of each message, now that the time is over or all are settled."""
-        # A copy: whoever still sends for us may note something later.
+        """Return the results, for open messages the reason why the time is over."""
+        # A copy, since a leader that is late may still settle messages.
         results = list(self._results)
         for number in self.open:
-            results[number] = self._failure()
+            results[number] = self._create_timeout_error()
         return results
 
-    def _failure(self) -> BrokerError:
-        if self._last is None and not self.doubtful:
+    def _create_timeout_error(self) -> BrokerError:
+        if self._last_outage is None and not self.doubtful:
             return PublishTimeout(
-                "Redis did not confirm the message in time: it was still busy with what"
-                " others had published before. Nothing was sent."
+                "Redis did not confirm the message in time: it was still busy with"
+                " messages published before. Nothing was sent."
             )
-        if self.doubtful or self._last is None:
+        if self.doubtful or self._last_outage is None:
             return PublishTimeout(
                 "Redis did not confirm the message in time; it may have taken it or"
-                f" not. {self._last or ''}".strip()
+                f" not. {self._last_outage or ''}".strip()
             )
-        return copy_error(self._last)
+        return copy_error(self._last_outage)
 
 
-#: A message: whose it is, and which one of that caller's.
-One = tuple[_PublishBatch, int]
-Portion = list[One]
+#: A batch, and the index of one of its messages.
+OwnMessage = tuple[PublishBatch, int]
+RoundTrip = list[OwnMessage]
 
 
-def _portions(attempts: Sequence[_PublishBatch]) -> Iterator[Portion]:
-    """What is to be sent, by round trips."""
-    portion: Portion = []
+def _split_into_round_trips(batches: Sequence[PublishBatch]) -> Iterator[RoundTrip]:
+    """Yield the open messages of all batches, limited in number and size."""
+    trip: RoundTrip = []
     size = 0
-    for attempt in attempts:
-        for number in attempt.open:
-            portion.append((attempt, number))
-            size += len(attempt.messages[number].body)
-            if len(portion) >= _MESSAGES or size >= _BYTES:
-                yield portion
-                portion, size = [], 0
-    if portion:
-        yield portion
+    for batch in batches:
+        for number in batch.open:
+            trip.append((batch, number))
+            size += len(batch.messages[number].body)
+            if (
+                len(trip) >= _MAX_MESSAGES_PER_ROUND_TRIP
+                or size >= _MAX_BYTES_PER_ROUND_TRIP
+            ):
+                yield trip
+                trip, size = [], 0
+    if trip:
+        yield trip

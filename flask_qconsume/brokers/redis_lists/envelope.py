@@ -1,7 +1,7 @@
-"""kombu's JSON envelope, read into messages and written for them. No I/O.
+"""kombu's JSON envelope: messages decoded from it and encoded as it. No I/O.
 
-Anything may lie in a list. What is no envelope of kombu's is a foreign message: its
-body is the element itself, whatever its bytes are, and reading it never fails.
+Any bytes may be in a list. An element that is not an envelope is a foreign message with
+the element as its body, so reading never fails.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _REDELIVERED = "redelivered"
 def encode_envelope(
     properties: Mapping[str, t.Any], body: bytes, *, exchange: str, routing_key: str
 ) -> bytes:
-    """An envelope with a delivery tag of its own.
+    """Encode a message as an envelope with a new delivery tag.
 
-    :param properties: AMQP's basic properties by name, ``headers`` among them.
-    :raises PublishRefused: if there is something in them that JSON cannot hold.
+    :param properties: AMQP's basic properties by name, including ``headers``.
+    :raises PublishRefused: if JSON cannot hold a value.
     """
     rest = dict(properties)
     if "priority" in rest:
@@ -41,7 +41,7 @@ def encode_envelope(
             "properties": {
                 **rest,
                 "body_encoding": "base64",
-                "delivery_tag": _tag(),
+                "delivery_tag": _create_tag(),
                 "delivery_info": {"exchange": exchange, "routing_key": routing_key},
             },
         }
@@ -49,62 +49,63 @@ def encode_envelope(
 
 
 def read_element(element: bytes, queue: str) -> Message:
-    """The message in an element of a list."""
-    return _opened(element, queue)[0]
+    """Return the message in an element of a list."""
+    return _read(element, queue)[0]
 
 
 def mark_redelivered(element: bytes, queue: str) -> bytes:
-    """The same message, marked as kombu marks it, with a delivery tag of its own.
+    """Return the message marked as kombu marks it, with a new delivery tag.
 
-    An element that is no envelope comes to lie in one.
+    A foreign element is put into an envelope.
     """
-    message, envelope = _opened(element, queue)
+    message, envelope = _read(element, queue)
     if envelope is None:
         properties = basic_properties.encode_copy(message, {_REDELIVERED: True})
         return encode_envelope(properties, element, exchange="", routing_key=queue)
     found = envelope["properties"]
-    info = {**_mapping(found.get("delivery_info")), _REDELIVERED: True}
+    info = {**_read_mapping(found.get("delivery_info")), _REDELIVERED: True}
+    tag = _create_tag()
     return encode_json(
         {
             **envelope,
-            "headers": {**_mapping(envelope.get("headers")), _REDELIVERED: True},
-            "properties": {**found, "delivery_info": info, "delivery_tag": _tag()},
+            "headers": {**_read_mapping(envelope.get("headers")), _REDELIVERED: True},
+            "properties": {**found, "delivery_info": info, "delivery_tag": tag},
         }
     )
 
 
 def encode_delayed(element: bytes, step: int) -> bytes:
-    """An envelope as it lies in the set of what is delayed: behind its step."""
+    """Return a member of the set of delayed messages: the step, then the envelope."""
     return b"%d:%s" % (step, element)
 
 
 def read_reference(element: bytes) -> str:
-    """What tells a dead letter from the others: the delivery tag of its envelope."""
-    envelope = _envelope(element)
+    """Return the reference of a dead letter: the delivery tag of its envelope."""
+    envelope = _decode_envelope(element)
     tag = envelope["properties"].get("delivery_tag") if envelope else None
     return tag if isinstance(tag, str) else hashlib.sha256(element).hexdigest()
 
 
 def to_kombu_priority(priority: t.Any) -> int:
-    """kombu's number for one of ours: 0 is its highest."""
+    """Return kombu's number for a priority; its highest is 0."""
     if isinstance(priority, bool) or not isinstance(priority, int):
         return 0
     return HIGHEST - max(0, min(priority, HIGHEST))
 
 
-def _opened(element: bytes, queue: str) -> tuple[Message, dict[str, t.Any] | None]:
-    """The message, and its envelope unless it is a foreign one."""
-    envelope = _envelope(element)
-    body = _body(envelope) if envelope else None
+def _read(element: bytes, queue: str) -> tuple[Message, dict[str, t.Any] | None]:
+    """Return the message, and its envelope; ``None`` for a foreign message."""
+    envelope = _decode_envelope(element)
+    body = _decode_body(envelope) if envelope else None
     if envelope is not None and body is not None:
         try:
-            return _message(envelope, body, queue), envelope
+            return _create_message(envelope, body, queue), envelope
         except Exception:
-            pass  # Nonsense inside: it is nobody's envelope.
-    return _foreign(element, queue), None
+            pass  # Its values make no sense: treat it as a foreign message.
+    return _create_foreign_message(element, queue), None
 
 
-def _foreign(element: bytes, queue: str) -> Message:
+def _create_foreign_message(element: bytes, queue: str) -> Message:
     return basic_properties.read_message(
         element,
         queue=queue,
@@ -116,8 +117,8 @@ def _foreign(element: bytes, queue: str) -> Message:
     )
 
 
-def _envelope(element: bytes) -> dict[str, t.Any] | None:
-    """The element as JSON, if it is an envelope of kombu's."""
+def _decode_envelope(element: bytes) -> dict[str, t.Any] | None:
+    """Return the envelope in an element; ``None`` for a foreign message."""
     if not element.startswith(b"{"):
         return None
     try:
@@ -127,13 +128,13 @@ def _envelope(element: bytes) -> dict[str, t.Any] | None:
     if not isinstance(found, dict) or not isinstance(found.get("body"), str):
         return None
     properties = found.get("properties")
-    # A tag is what kombu itself cannot do without: it tells an envelope from somebody's
-    # JSON that has a "body" and "properties" too.
-    known = isinstance(properties, dict) and "delivery_tag" in properties
-    return found if known else None
+    # kombu itself needs the tag, so it tells an envelope from other JSON with a "body"
+    # and "properties".
+    is_envelope = isinstance(properties, dict) and "delivery_tag" in properties
+    return found if is_envelope else None
 
 
-def _body(envelope: Mapping[str, t.Any]) -> bytes | None:
+def _decode_body(envelope: Mapping[str, t.Any]) -> bytes | None:
     text: str = envelope["body"]
     encoding = envelope["properties"].get("body_encoding")
     if encoding is None or encoding == "utf-8":
@@ -146,41 +147,41 @@ def _body(envelope: Mapping[str, t.Any]) -> bytes | None:
         return None
 
 
-def _message(envelope: Mapping[str, t.Any], body: bytes, queue: str) -> Message:
+def _create_message(envelope: Mapping[str, t.Any], body: bytes, queue: str) -> Message:
     properties = envelope["properties"]
-    headers = _mapping(envelope.get("headers"))
-    info = _mapping(properties.get("delivery_info"))
+    headers = _read_mapping(envelope.get("headers"))
+    info = _read_mapping(properties.get("delivery_info"))
     marks = (headers.pop(_REDELIVERED, None), info.get(_REDELIVERED))
     return basic_properties.read_message(
         body,
         queue=queue,
-        exchange=_text(info.get("exchange"), ""),
-        routing_key=_text(info.get("routing_key"), queue),
-        # kombu's Redis transport writes the first two, its other transports the third.
+        exchange=_read_text(info.get("exchange"), ""),
+        routing_key=_read_text(info.get("routing_key"), queue),
+        # kombu's Redis transport writes two marks, its other transports the third.
         redelivered=any(m is True for m in (*marks, envelope.get(_REDELIVERED))),
         properties={
             **properties,
             "content_type": envelope.get("content-type"),
             "content_encoding": envelope.get("content-encoding"),
-            "priority": _priority(properties.get("priority")),
+            "priority": _from_kombu_priority(properties.get("priority")),
         },
         headers=headers,
     )
 
 
-def _priority(number: t.Any) -> int | None:
+def _from_kombu_priority(number: t.Any) -> int | None:
     if isinstance(number, bool) or not isinstance(number, int):
         return None
     return HIGHEST - number if 0 <= number <= HIGHEST else None
 
 
-def _tag() -> str:
+def _create_tag() -> str:
     return str(uuid.uuid4())
 
 
-def _mapping(value: t.Any) -> dict[str, t.Any]:
+def _read_mapping(value: t.Any) -> dict[str, t.Any]:
     return dict(value) if isinstance(value, dict) else {}
 
 
-def _text(value: t.Any, default: str) -> str:
+def _read_text(value: t.Any, default: str) -> str:
     return value if isinstance(value, str) else default

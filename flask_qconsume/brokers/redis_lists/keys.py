@@ -1,16 +1,16 @@
-"""Where everything lies in Redis: kombu's key names, and ours beside them. No I/O.
+"""The keys of kombu's list transport, and the keys that this package adds. No I/O.
 
 ================================  ===================================================
 ``<queue>``, ``<queue><sep>3``…   lists, one per priority step, read from the right
 ``_kombu.binding.<exchange>``     set of ``routing key, pattern, queue``
-``unacked``, ``unacked_index``    hash and sorted set of what is with a consumer
-``<queue>.leases``                sorted set: which of those are ours, until when
+``unacked``, ``unacked_index``    hash and sorted set of messages with a consumer
+``<queue>.leases``                sorted set: those of this package, by end of lease
 ``<queue>.delayed``               sorted set by due time: ``<step>:<envelope>``
-``<queue>.dead``                  sorted set by the time it is kept to: envelopes
+``<queue>.dead``                  sorted set by time of expiry: envelopes
 ================================  ===================================================
 
-All times are the server's. kombu reads step 0 first; our priority 9 is its 0, and a
-message without a priority is of step 0 too, as all of kombu's are by default.
+All times are the server's. kombu reads step 0 first. Priority 9 of this package is
+kombu's 0. A message without priority is in step 0, too, as it is for kombu.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from ..redis.options import read_text
 
 HIGHEST = 9
 
-#: Transport options that say something about the layout, by the field they set.
-_FIELDS = {
+#: Transport options about the layout, and the fields that they set.
+_LAYOUT_OPTIONS = {
     "global_keyprefix": "prefix",
     "sep": "sep",
     "priority_steps": "steps",
     "unacked_key": "unacked",
     "unacked_index_key": "unacked_index",
 }
-#: Without any meaning here: there is one queue per link, and no fan-out by PUB/SUB.
+#: Options without effect: a link consumes one queue, and PUB/SUB is not used.
 _WITHOUT_EFFECT = (
     "fanout_patterns",
     "fanout_prefix",
     "queue_order_strategy",
     "sentinel_fanout_compat",
 )
-#: What kombu would do differently, and what to do instead.
+#: Options that kombu would follow and this package cannot, with the reason.
 _REFUSED = {
     "ack_emulation": "messages are always kept until they are acknowledged",
     "body_encoding": "bodies are always sent as base64, and read in any encoding",
@@ -65,7 +65,7 @@ _REFUSED = {
 
 @dataclass(frozen=True)
 class ListLayout:
-    """The names of all keys."""
+    """The names of all keys of kombu's list transport."""
 
     prefix: str = ""
     sep: str = "\x06\x16"
@@ -74,11 +74,11 @@ class ListLayout:
     unacked_index_name: str = "unacked_index"
 
     def queue_key(self, queue: str) -> str:
-        """The list of step 0, which has the queue's own name."""
+        """Return the key with the queue's own name: its list of step 0."""
         return self.prefix + queue
 
     def list_key(self, queue: str, step: int) -> str:
-        """The list of one step."""
+        """Return the list of one priority step."""
         return (
             f"{self.queue_key(queue)}{self.sep}{step}"
             if step
@@ -86,11 +86,11 @@ class ListLayout:
         )
 
     def list_keys(self, queue: str) -> list[str]:
-        """The lists of a queue, in the order in which they are read."""
+        """Return the lists of a queue, in the order in which they are read."""
         return [self.list_key(queue, step) for step in self.steps]
 
     def priority_step(self, priority: int) -> int:
-        """The step of a priority of kombu's, found as kombu finds it."""
+        """Return the step of a priority in kombu's numbers, as kombu finds it."""
         number = max(0, min(priority, HIGHEST))
         return self.steps[bisect(self.steps, number) - 1]
 
@@ -98,23 +98,23 @@ class ListLayout:
         return f"{self.prefix}_kombu.binding.{exchange}"
 
     def permanent_bindings_key(self, exchange: str) -> str:
-        """As long as this set has members, kombu keeps that exchange's bindings.
+        """Return the key that makes kombu keep the exchange's bindings.
 
-        It sweeps away an exchange that has only queues with an expiry.
+        kombu deletes an exchange unless this set has members.
         """
         return f"{self.prefix}_kombu.binding_permanent.{exchange}"
 
     def binding_keys(self, exchange: str) -> list[str]:
-        """The sets that a binding is written to, the one that is read first."""
+        """Return the sets to which a binding is written; the first one is read."""
         return [self.bindings_key(exchange), self.permanent_bindings_key(exchange)]
 
     @property
     def shared_keys(self) -> tuple[str, str]:
-        """Keys of kombu's that all queues use."""
+        """The keys of kombu that all queues use."""
         return self.unacked_key, self.unacked_index_key
 
     def describe_keys(self, queue: str) -> Iterator[tuple[str, str]]:
-        """The keys of a queue, each with what it is; ``{}`` stands for the queue."""
+        """Yield the keys of a queue with descriptions; ``{}`` stands for the queue."""
         for step in self.steps:
             key = self.list_key(queue, step)
             yield key, f"the step {step} of {{}}" if step else "{}"
@@ -122,7 +122,7 @@ class ListLayout:
         yield self.delayed_key(queue), "the delayed messages of {}"
 
     def dead_key(self, queue: str) -> str:
-        """The dead letters; ``queue`` is the name that ends with ``.dead``."""
+        """Return the key of dead letters; ``queue`` is a name with ``.dead``."""
         return self.queue_key(queue)
 
     @property
@@ -140,14 +140,14 @@ class ListLayout:
         return f"{self.queue_key(queue)}.delayed"
 
     def held_keys(self, queue: str) -> list[str]:
-        """The three keys that know of a message while it is with a consumer."""
+        """Return the three keys of messages that are with a consumer."""
         return [self.leases_key(queue), self.unacked_key, self.unacked_index_key]
 
 
 def create_layout(options: Mapping[str, t.Any]) -> ListLayout:
-    """The layout that kombu would use with these transport options.
+    """Return the layout that kombu uses with these transport options.
 
-    :raises ConfigurationError: for an option that cannot be honoured.
+    :raises ConfigurationError: for an option that this package cannot follow.
     """
     for name in options:
         check_option(name, options[name])
@@ -170,7 +170,7 @@ def _check_known(name: str) -> None:
             f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which cannot be honoured:"
             f" {_REFUSED[name]}. Remove it."
         )
-    known = [*_FIELDS, *CONNECTION_OPTIONS, *REPLICA_OPTIONS, *_WITHOUT_EFFECT]
+    known = [*_LAYOUT_OPTIONS, *CONNECTION_OPTIONS, *REPLICA_OPTIONS, *_WITHOUT_EFFECT]
     if name not in known:
         raise ConfigurationError(
             f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which is no option for"

@@ -13,14 +13,16 @@ from .keys import ListLayout
 
 
 class ListPublisher(Publisher):
-    """Puts kombu's envelopes into lists."""
+    """Puts kombu's envelopes into lists, or into sorted sets if they are delayed."""
 
-    def _addressed(
+    def _create_call(
         self, message: Outgoing, queues: tuple[str, ...]
     ) -> tuple[Call, bool]:
         layout: ListLayout = self._shared.layout
         step = layout.priority_step(envelope.to_kombu_priority(message.priority))
-        copies = [self._sealed(message) for _ in queues]
+        # Each queue gets an envelope with its own delivery tag: two kombu consumers
+        # that hold the same tag take each other's message away.
+        copies = [self._encode(message) for _ in queues]
         if message.delay > 0:
             keys = [layout.delayed_key(queue) for queue in queues]
             copies = [envelope.encode_delayed(copy, step) for copy in copies]
@@ -28,12 +30,11 @@ class ListPublisher(Publisher):
         else:
             keys = [layout.list_key(queue, step) for queue in queues]
             call = scripts.PUBLISH(keys, "", *copies)
-        late = step != 0 or 0 < message.delay < POLL_INTERVAL
-        return call, late
+        # A blocked reader waits at the list of step 0 only.
+        needs_wake = step != 0 or 0 < message.delay < POLL_INTERVAL
+        return call, needs_wake
 
-    def _sealed(self, message: Outgoing) -> bytes:
-        # For each queue an envelope of its own: two consumers of kombu that hold the
-        # same delivery tag at once take each other's message away.
+    def _encode(self, message: Outgoing) -> bytes:
         return envelope.encode_envelope(
             basic_properties.encode_outgoing(message),
             message.body,

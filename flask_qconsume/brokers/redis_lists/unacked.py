@@ -1,9 +1,9 @@
-"""The messages that one link holds: their tags, their leases, and the way back.
+"""Messages that one link of kombu's lists holds: their tags and their leases.
 
-A message is held as a field of kombu's ``unacked`` hash, in kombu's own format, so that
-a kombu worker that shares the Redis could put it back. The field's name is a tag of our
-own (never the producer's, which two copies may share); it ends with the step of the
-list that the message came from.
+A held message is a field of kombu's ``unacked`` hash, in kombu's own format, so that a
+kombu worker on the same Redis can restore it. The field's name is a tag of our own: two
+copies of a message may have the same delivery tag of their producer. The tag ends with
+the step of the list from which the message was taken.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from . import envelope
 from . import scripts
 from .keys import ListLayout
 
-#: A look for expired leases ends after so many pages of so many.
-_PAGES = 10
-_PAGE = 100
-#: A read, or a page, ends early when it has fetched so many bytes.
-_BYTES = 1024 * 1024
+#: Limits one search for expired leases, so that a heartbeat does not take long.
+_MAX_PAGES_PER_SEARCH = 10
+_MAX_TAGS_PER_PAGE = 100
+#: A read, or a page, ends early when it exceeds this.
+_MAX_BYTES_PER_READ = 1024 * 1024
 
 
 class UnackedMessages(LeasedMessages):
-    """What one link took out of its queue and has not settled."""
+    """The messages that one link has taken out of its queue and not settled."""
 
     def __init__(
         self, server: Server, layout: ListLayout, queue: str, lease: float
@@ -45,17 +45,17 @@ class UnackedMessages(LeasedMessages):
         self._server = server
         self._layout = layout
         self._lease = lease
-        #: Tags and ends of leases.
+        #: Tags and the times at which their leases end.
         self._stale_leases: StaleLeases[tuple[bytes, bytes]] = StaleLeases(lease)
-        self._prefix = _prefix()
-        self._number = 0
+        self._tag_prefix = _create_tag_prefix()
+        self._next_number = 0
         #: The tags in the order in which the messages were read.
         self._tags: dict[str, None] = {}
-        #: The numbers given to a pop whose answer we have not got.
-        self._asked = range(0)
+        #: The numbers that a script may use whose answer has not arrived.
+        self._numbers_in_use = range(0)
         self._keys = layout.held_keys(queue)
-        # kombu restores to (exchange, routing key): with the default exchange that is
-        # this queue alone, and not once more all that the message was routed to.
+        # kombu restores a message to (exchange, routing key). With the default exchange
+        # that is this queue only, not all queues that the message was routed to.
         self._suffix = f',"",{json.dumps(queue)}]'.encode()
 
     def __contains__(self, tag: str) -> bool:
@@ -63,13 +63,13 @@ class UnackedMessages(LeasedMessages):
 
     def create_pop_call(self, room: int) -> Call:
         layout, queue = self._layout, self.queue
-        first, self._number = self._number, self._number + room
-        self._asked = range(first, self._number)
+        first, self._next_number = self._next_number, self._next_number + room
+        self._numbers_in_use = range(first, self._next_number)
         return scripts.POP(
             [*self._keys, layout.delayed_key(queue), *layout.list_keys(queue)],
             room,
-            _BYTES,
-            self._prefix,
+            _MAX_BYTES_PER_READ,
+            self._tag_prefix,
             first,
             self._lease,
             self._suffix,
@@ -79,12 +79,13 @@ class UnackedMessages(LeasedMessages):
         )
 
     def read_pop_answer(self, answer: Sequence[bytes]) -> list[tuple[str, bytes]]:
-        """The tags and elements that the script took."""
+        """Return the tags and elements that the script has taken."""
         tags = [tag.decode() for tag in answer[1::2]]
         self._tags.update(dict.fromkeys(tags))
-        # What was not given out is given to the next pop, which may be the same then.
-        self._number = self._asked.start + len(tags)
-        self._asked = range(0)
+        # Numbers that were not used go to the next call, which is often the same text
+        # then, and need not be packed again.
+        self._next_number = self._numbers_in_use.start + len(tags)
+        self._numbers_in_use = range(0)
         return list(zip(tags, answer[2::2], strict=True))
 
     def ack(self, tags: Sequence[str]) -> int:
@@ -109,7 +110,7 @@ class UnackedMessages(LeasedMessages):
     def give_back(self, tags: Sequence[str], timeout: float | None = None) -> int:
         layout = self._layout
         fixed = (len(self._suffix), layout.queue_key(self.queue), layout.sep)
-        # The first one last: lists are read from the right, where we push.
+        # In reverse order: messages are pushed to the right end, which is read first.
         calls = [
             scripts.GIVE_BACK(self._keys, *fixed, *some)
             for some in split_into_chunks(list(reversed(tags)))
@@ -117,56 +118,60 @@ class UnackedMessages(LeasedMessages):
         return self._server.count(calls, timeout)
 
     def forget_all(self) -> list[str]:
-        # Those never heard of included.
+        # Include messages whose tags may be in an answer that never arrived.
         unheard = [
-            f"{self._prefix}{number}:{step}"
-            for number in self._asked
+            f"{self._tag_prefix}{number}:{step}"
+            for number in self._numbers_in_use
             for step in self._layout.steps
         ]
-        tags, self._tags, self._asked = [*self._tags, *unheard], {}, range(0)
+        tags, self._tags, self._numbers_in_use = [*self._tags, *unheard], {}, range(0)
         return tags
 
-    def return_forgotten(self, dropped: Sequence[str], timeout: float) -> int:
-        return self.give_back(dropped, timeout)
+    def return_forgotten(self, forgotten: Sequence[str], timeout: float) -> int:
+        return self.give_back(forgotten, timeout)
 
     def restore_expired(self) -> int:
-        ahead = scripts.AHEAD(self._keys[:1], self._lease, _PAGE)
-        # Asked for at once: a consumer at rest does so again and again.
-        answers = map(check_answer, self._server.run_grouped([ahead, self._expired()]))
-        ended = self._end_unmoved(next(answers))
-        found = self._server.call(self._expired()) if ended else next(answers)
+        ahead = scripts.AHEAD(self._keys[:1], self._lease, _MAX_TAGS_PER_PAGE)
+        search = scripts.EXPIRED(
+            self._keys[:2], _MAX_TAGS_PER_PAGE, _MAX_BYTES_PER_READ
+        )
+        # In one round trip, since idle consumers do this at each heartbeat.
+        answers = map(check_answer, self._server.run_grouped([ahead, search]))
+        has_ended_some = self._end_stale(next(answers))
+        found = self._server.call(search) if has_ended_some else next(answers)
         restored = 0
-        for _ in range(_PAGES):
+        for _ in range(_MAX_PAGES_PER_SEARCH):
             pairs = list(zip(found[::2], found[1::2], strict=True))
             if not pairs:
                 break
-            restored += self._server.count([self._restore(*pair) for pair in pairs])
-            found = self._server.call(self._expired())
+            calls = [self._create_restore_call(*pair) for pair in pairs]
+            restored += self._server.count(calls)
+            found = self._server.call(search)
         return restored
 
-    def _expired(self) -> Call:
-        return scripts.EXPIRED(self._keys[:2], _PAGE, _BYTES)
+    def _end_stale(self, found: Sequence[bytes]) -> bool:
+        """End leases that last too long because Redis' clock was set back.
 
-    def _end_unmoved(self, found: Sequence[bytes]) -> bool:
-        """End what would last for too long, since Redis' clock was set back."""
-        over = self._stale_leases.find_stale(zip(found[::2], found[1::2], strict=True))
-        if over:
-            self._server.call(scripts.END(self._keys[:1], *chain(*over)))
-        return bool(over)
+        :returns: Whether there were any.
+        """
+        stale = self._stale_leases.find_stale(zip(found[::2], found[1::2], strict=True))
+        if stale:
+            self._server.call(scripts.END(self._keys[:1], *chain(*stale)))
+        return bool(stale)
 
-    def _restore(self, tag: bytes, value: bytes) -> Call:
+    def _create_restore_call(self, tag: bytes, value: bytes) -> Call:
         step = int(tag.rpartition(b":")[2])
         element = value[1 : -len(self._suffix)]
-        with contextlib.suppress(BrokerError):  # Unmarked is better than lost.
+        with contextlib.suppress(BrokerError):  # Better unmarked than lost.
             element = envelope.mark_redelivered(element, self.queue)
         place = self._layout.list_key(self.queue, step)
         return scripts.RESTORE([*self._keys, place], tag, element)
 
 
-def _prefix() -> str:
-    """What the tags of one link begin with.
+def _create_tag_prefix() -> str:
+    """Return the text with which the tags of one link begin.
 
-    Longer than 64 bytes on purpose: a sorted set with shorter members, as long as it is
-    small, is a packed list, into which Redis inserts ten times slower.
+    It is longer than 64 bytes on purpose: Redis keeps a small sorted set with shorter
+    members as a packed list, into which it inserts ten times slower.
     """
     return f"{describe_process():-<28.150}:{uuid.uuid4()}:"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Sequence
 
+from ..redis.connections import Command
 from ..redis.errors import read_error_code
 from ..redis.errors import translate_error
-from ..redis.server import Command
 
 #: Errors that end a wait because a stream was deleted; the next script creates it.
 _STREAM_DELETED_CODES = ("NOGROUP", "UNBLOCKED")

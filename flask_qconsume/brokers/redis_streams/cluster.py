@@ -1,9 +1,9 @@
 """A Redis Cluster as one server: each script goes to the node that has its keys.
 
-Which node has which slot is asked when it is needed first, when a link is made, and
-when a node is gone or says that a slot has moved; what it refused for that reason is
-sent once more to the right one. All keys of a queue are in one slot, so only a publish
-to several queues is more than one step.
+The nodes are asked for the slots when they are needed first, when a link connects, and
+when a node is away or says that a slot has moved. A script that was refused because its
+slot has moved is sent to the right node. All keys of a queue are in one slot, so only a
+publish to several queues takes more than one step.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from redis.crc import key_slot
 from ...errors import BrokerUnavailable
 from ...errors import ConfigurationError
 from ...settings import Settings
+from ..redis.connections import Command
+from ..redis.connections import RedisConnection
 from ..redis.errors import SlotMoved
 from ..redis.scripts import Call
-from ..redis.server import Command
-from ..redis.server import RedisConnection
 from ..redis.server import Server
 
-#: How often a script is sent to another node before it counts as failed.
-_REDIRECTS = 3
+#: How often a script or command is sent to another node before it counts as failed.
+_MAX_REDIRECTS = 3
 
 _Answers = dict[int, t.Any]
 
@@ -38,25 +38,25 @@ class Cluster(Server):
     follows_slots = True
 
     def __init__(self, settings: Settings) -> None:
-        self._address = _Address(settings.broker_url)
+        self._address = _ClusterUrl(settings.broker_url)
         self._settings = settings
-        #: By the address, ``host:port``.
+        #: By address, ``host:port``.
         self._nodes: dict[str, Server] = {}
-        #: The address of the node that has a slot, by the slot's number.
+        #: The address of the slot's node, by the slot's number.
         self._owners: dict[int, str] = {}
         super().__init__(self._settings_of(self._address.seeds[0]))
 
     def open_connection(self, near: str = "") -> RedisConnection:
-        self._learn(None)
-        return self._at(near, None).open_connection()
+        self._refresh_slots(None)
+        return self._node_of(near, None).open_connection()
 
     def run(self, calls: Sequence[Call], timeout: float | None = None) -> list[t.Any]:
-        return self._spread(calls, timeout, Server.run)
+        return self._run_at_nodes(calls, timeout, Server.run)
 
     def publish(
         self, calls: Sequence[Call], timeout: float | None = None
     ) -> list[t.Any]:
-        return self._spread(calls, timeout, Server.publish)
+        return self._run_at_nodes(calls, timeout, Server.publish)
 
     def commands(
         self,
@@ -64,19 +64,19 @@ class Cluster(Server):
         timeout: float | None = None,
         near: str = "",
     ) -> list[t.Any]:
-        return [self._command(command, timeout, near) for command in commands]
+        return [self._run_command(command, timeout, near) for command in commands]
 
-    def group_by_slot(
+    def group_by_slot_of(
         self, names: Sequence[str], key: t.Callable[[str], str]
     ) -> list[tuple[str, ...]]:
         found: dict[int, tuple[str, ...]] = {}
         for name in names:
-            slot = _slot(key(name))
+            slot = _slot_of(key(name))
             found[slot] = (*found.get(slot, ()), name)
         return list(found.values())
 
     def nodes(self) -> list[tuple[str, Server]]:
-        self._learn(None)
+        self._refresh_slots(None)
         addresses = sorted(set(self._owners.values()))
         return [(address, self._node(address)) for address in addresses]
 
@@ -85,7 +85,7 @@ class Cluster(Server):
             node.check_replicas(timeout)
 
     def answers(self) -> bool:
-        """Whether all of them do: it is the last one that somebody waits for."""
+        """Return whether all nodes answer; a caller may wait for any of them."""
         known = dict.fromkeys([*self._nodes, *self._address.seeds])
         return all(self._node(address).answers() for address in known)
 
@@ -94,17 +94,20 @@ class Cluster(Server):
         for node in list(self._nodes.values()):
             node.close()
 
-    def _spread(
+    def _run_at_nodes(
         self,
         calls: Sequence[Call],
         timeout: float | None,
         run: t.Callable[[Server, Sequence[Call], float | None], list[t.Any]],
     ) -> list[t.Any]:
-        """Run each at its node; where there are several, a lost one is an answer."""
+        """Run each script at its node.
+
+        If several nodes are involved, the loss of one is the answer of its scripts.
+        """
         answers: _Answers = {}
         numbers = list(range(len(calls)))
-        for _ in range(_REDIRECTS + 1):
-            parts = self._parts(calls, numbers, timeout)
+        for _ in range(_MAX_REDIRECTS + 1):
+            parts = self._group_by_node(calls, numbers, timeout)
             for node, some in parts:
                 try:
                     found = run(node, [calls[n] for n in some], timeout)
@@ -115,52 +118,52 @@ class Cluster(Server):
                     found = [error] * len(some)
                 answers.update(zip(some, found, strict=True))
             numbers = [n for n in numbers if isinstance(answers[n], SlotMoved)]
-            answers.update(self._asked(calls, numbers, answers))
+            answers.update(self._ask_importing_nodes(calls, numbers, answers))
             numbers = [n for n in numbers if isinstance(answers[n], SlotMoved)]
             if not numbers:
                 break
-            self._learn(timeout)
+            self._refresh_slots(timeout)
         return [answers[number] for number in range(len(calls))]
 
-    def _parts(
+    def _group_by_node(
         self, calls: Sequence[Call], numbers: Iterable[int], timeout: float | None
     ) -> list[tuple[Server, list[int]]]:
-        """Which calls go to which node."""
+        """Return the nodes, each with the numbers of its scripts."""
         found: dict[Server, list[int]] = {}
         for number in numbers:
-            # A script's keys stand behind how many they are.
-            node = self._at(calls[number].arguments[1], timeout)
+            # The arguments begin with the number of keys, then the keys follow.
+            node = self._node_of(calls[number].arguments[1], timeout)
             found.setdefault(node, []).append(number)
         return list(found.items())
 
-    def _asked(
+    def _ask_importing_nodes(
         self, calls: Sequence[Call], numbers: Iterable[int], answers: _Answers
     ) -> _Answers:
-        """The answers of nodes that are taking over a slot, where it is at that."""
+        """Run scripts again whose slot another node is importing."""
         return {
             number: self._node(answers[number].address).run_asking(calls[number])
             for number in numbers
             if answers[number].asking
         }
 
-    def _command(self, command: Command, timeout: float | None, near: str) -> t.Any:
+    def _run_command(self, command: Command, timeout: float | None, near: str) -> t.Any:
         key = near or (command[1] if len(command) > 1 else "")
-        for turn in range(_REDIRECTS + 1):
+        for turn in range(_MAX_REDIRECTS + 1):
             try:
-                return self._at(key, timeout).commands([command], timeout)[0]
+                return self._node_of(key, timeout).commands([command], timeout)[0]
             except SlotMoved:
-                if turn == _REDIRECTS:
+                if turn == _MAX_REDIRECTS:
                     raise
-                self._learn(timeout)
+                self._refresh_slots(timeout)
             except BrokerUnavailable:
                 self._owners = {}
                 raise
 
-    def _at(self, key: str, timeout: float | None) -> Server:
-        """The node that has a key; any, if it is none."""
+    def _node_of(self, key: str, timeout: float | None) -> Server:
+        """Return the node that has a key; any node for an empty key."""
         if not self._owners:
-            self._learn(timeout)
-        slot = _slot(key) if key else next(iter(self._owners))
+            self._refresh_slots(timeout)
+        slot = _slot_of(key) if key else next(iter(self._owners))
         owner = self._owners.get(slot)
         if owner is None:
             raise BrokerUnavailable(
@@ -169,8 +172,8 @@ class Cluster(Server):
             )
         return self._node(owner)
 
-    def _learn(self, timeout: float | None) -> None:
-        """Ask who has which slot, the first node that answers."""
+    def _refresh_slots(self, timeout: float | None) -> None:
+        """Ask the nodes, until one answers, which node has which slot."""
         whole = self.silence if timeout is None else timeout
         deadline = time.monotonic() + whole
         known = dict.fromkeys([*self._nodes, *self._address.seeds])
@@ -179,12 +182,12 @@ class Cluster(Server):
             try:
                 (found,) = node.commands([("CLUSTER", "SLOTS")], whole / len(known))
             except BrokerUnavailable:
-                # It may hang: the next time, the others have their turn before it.
+                # It may hang: ask the other nodes first the next time.
                 self._nodes[address] = self._nodes.pop(address, node)
                 if time.monotonic() >= deadline or address == [*known][-1]:
                     raise
             else:
-                self._owners = _owners(found, address)
+                self._owners = _read_owners(found, address)
                 return
 
     def _node(self, address: str) -> Server:
@@ -195,12 +198,12 @@ class Cluster(Server):
         return found
 
     def _settings_of(self, address: str) -> Settings:
-        url = self._address.of(address)
+        url = self._address.for_node(address)
         return dataclasses.replace(self._settings, broker_url=url)
 
 
-class _Address:
-    """The URL of a cluster: some of its nodes, with commas in between."""
+class _ClusterUrl:
+    """The URL of a cluster, with some of its nodes separated by commas."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -208,33 +211,33 @@ class _Address:
         login, at, hosts = parts.netloc.rpartition("@")
         self._login = login + at
         self._query = f"?{parts.query}" if parts.query else ""
-        self.seeds = [_with_port(host) for host in hosts.split(",")]
+        self.seeds = [_add_port(host) for host in hosts.split(",")]
         if parts.path not in {"", "/", "/0"}:
             raise ConfigurationError(
                 "'QCONSUME_BROKER_URL' names a database, and a Redis Cluster has only"
                 " the first. Leave it out; 'global_keyprefix' keeps apps apart."
             )
 
-    def of(self, address: str) -> str:
-        """The URL of one node."""
+    def for_node(self, address: str) -> str:
+        """Return the URL of one node."""
         return f"{self._scheme}://{self._login}{address}/0{self._query}"
 
 
-def _with_port(host: str) -> str:
+def _add_port(host: str) -> str:
     name = host or "localhost"
     return name if ":" in name.rpartition("]")[2] else f"{name}:6379"
 
 
-def _owners(slots: t.Any, asked: str) -> dict[int, str]:
-    """The addresses by the numbers of the slots, from the answer to the question."""
+def _read_owners(slots: t.Any, asked: str) -> dict[int, str]:
+    """Return the nodes' addresses by slot, from the answer to CLUSTER SLOTS."""
     found: dict[int, str] = {}
     for first, last, (host, port, *_), *_ in slots:
-        # A node that does not know its own name is the one that we reached.
+        # The node that was asked may not know its own name.
         name = host.decode() if host else asked.rpartition(":")[0]
         address = f"[{name}]:{port}" if ":" in name.strip("[]") else f"{name}:{port}"
         found.update(dict.fromkeys(range(first, last + 1), address))
     return found
 
 
-def _slot(key: str) -> int:
+def _slot_of(key: str) -> int:
     return int(key_slot(key.encode()))

@@ -1,11 +1,11 @@
-"""Entries of a stream, read into messages and written for them. No I/O.
+"""Entries of a stream: messages decoded from them and encoded as them. No I/O.
 
-An entry of ours has two fields: the body as it is, and :data:`META`, which holds the
-properties as JSON. Any other entry is a foreign message: its fields are its headers,
-and one of them is its body. If it has no such field, the body is a JSON object of all
+An entry of this package has two fields: the body as it is, and :data:`META`, the
+properties as JSON. Any other entry is a foreign message. Its fields are its headers,
+and one of them is its body; if that field is missing, the body is a JSON object of all
 fields. Reading an entry never fails.
 
-Where an entry is to lie in a sorted set, it is packed: ``step:length:meta body``.
+In a sorted set, an entry is packed: ``step:length:meta body``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ...message import Message
 from ..redis.json_values import decode_json
 from ..redis.json_values import encode_json
 
-#: The field that tells an entry of ours.
+#: The name of the field that only entries of this package have.
 META = "x-qconsume"
 _META = META.encode()
 
@@ -36,15 +36,15 @@ _PACKED = re.compile(rb"(\d{1,9}):(\d{1,9}):")
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of ours, to be written."""
+    """An entry to be written."""
 
     meta: bytes
     body: bytes
 
     def pack(self, step: int) -> bytes:
-        """The entry as it lies in a sorted set.
+        """Return the entry as a member of a sorted set.
 
-        That knows each member once: a "ref" tells apart what is else the same.
+        A "ref" makes it unique, since a sorted set has each member once.
         """
         ref = str(uuid.uuid4()).encode()
         meta = b'%s, "ref": "%s"}' % (self.meta.removesuffix(b"}"), ref)
@@ -54,10 +54,10 @@ class Entry:
 def encode_entry(
     properties: Mapping[str, t.Any], body: bytes, *, exchange: str, routing_key: str
 ) -> Entry:
-    """An entry for a message.
+    """Encode a message as an entry.
 
-    :param properties: AMQP's basic properties by name, ``headers`` among them.
-    :raises PublishRefused: if there is something in them that JSON cannot hold.
+    :param properties: AMQP's basic properties by name, including ``headers``.
+    :raises PublishRefused: if JSON cannot hold a value.
     """
     meta = {**properties, "exchange": exchange, "routing_key": routing_key}
     return Entry(encode_json(meta), body)
@@ -66,25 +66,31 @@ def encode_entry(
 def read_entry(
     fields: Sequence[bytes], queue: str, body_field: str, redelivered: bool = False
 ) -> Message:
-    """The message in an entry, given as names and values in turn."""
-    # Ours are looked for in their place only: it is what a reader does most.
+    """Return the message in an entry.
+
+    :param fields: Names and values in turn.
+    """
+    # An entry of this package has its fields in a known order, which is quick to test.
     if len(fields) == 4 and fields[2] == _META:
         try:
-            meta = _meta(fields[3])
+            meta = _decode_meta(fields[3])
             if meta is not None:
-                return _ours(meta, fields[1], queue, redelivered)
+                return _create_own_message(meta, fields[1], queue, redelivered)
         except Exception:
-            pass  # Nonsense inside: it is not ours.
+            pass  # Its values make no sense: treat it as a foreign message.
     pairs: dict[bytes, list[bytes]] = {}
     for name, value in zip(fields[::2], fields[1::2], strict=True):
         pairs.setdefault(name, []).append(value)
-    return _foreign(pairs, queue, body_field, redelivered)
+    return _create_foreign_message(pairs, queue, body_field, redelivered)
 
 
 def split_entries(
     heads: bytes, texts: bytes
 ) -> Iterator[tuple[str, list[bytes], bool]]:
-    """The tags, fields and marks of the entries that the script gives as two texts."""
+    """Split the two texts that the script returns.
+
+    :returns: For each entry its tag, its fields, and whether it is redelivered.
+    """
     at = 0
     for head in heads.decode().splitlines():
         tag, mark, *lengths = head.split(" ")
@@ -97,18 +103,19 @@ def split_entries(
 
 
 def unpack_member(element: bytes, queue: str) -> tuple[Message, str]:
-    """The message that is packed in a member of a sorted set, and its ``ref``."""
+    """Return the message in a member of a sorted set, and its "ref"."""
     found = _PACKED.match(element)
     start = found.end() if found else 0
     end = start + int(found[2]) if found else 0
-    meta = _meta(element[start:end])
+    meta = _decode_meta(element[start:end])
     ref = meta.get("ref") if meta else None
     if meta is None or not isinstance(ref, str):
         ref = hashlib.sha256(element).hexdigest()
-    return _ours(meta or {}, element[end:] if meta else element, queue, False), ref
+    body = element[end:] if meta else element
+    return _create_own_message(meta or {}, body, queue, False), ref
 
 
-def _ours(
+def _create_own_message(
     meta: Mapping[str, t.Any], body: bytes, queue: str, redelivered: bool
 ) -> Message:
     exchange, key = meta.get("exchange"), meta.get("routing_key")
@@ -123,21 +130,23 @@ def _ours(
     )
 
 
-def _foreign(
+def _create_foreign_message(
     pairs: Mapping[bytes, Sequence[bytes]],
     queue: str,
     body_field: str,
     redelivered: bool,
 ) -> Message:
     body = pairs.get(body_field.encode(), (None,))[-1]
-    fields = {_name(name): _value(values) for name, values in pairs.items()}
+    fields = {
+        _decode_name(name): _decode_values(values) for name, values in pairs.items()
+    }
     properties = {}
     if body is not None:
-        properties["content_type"] = _taken(fields, _CONTENT_TYPES)
-        properties["content_encoding"] = _taken(fields, _ENCODINGS)
+        properties["content_type"] = _pop_field(fields, _CONTENT_TYPES)
+        properties["content_encoding"] = _pop_field(fields, _ENCODINGS)
     else:
-        # Bytes that are not UTF-8 are escaped as in names.
-        body = json.dumps(fields, default=_name).encode()
+        # In the JSON body, bytes that are not UTF-8 are escaped as in names.
+        body = json.dumps(fields, default=_decode_name).encode()
     fields.pop(body_field, None)
     return basic_properties.read_message(
         body,
@@ -150,12 +159,12 @@ def _foreign(
     )
 
 
-def _taken(fields: dict[str, t.Any], names: Sequence[str]) -> t.Any:
-    """The field of one of these names, which is no header then."""
+def _pop_field(fields: dict[str, t.Any], names: Sequence[str]) -> t.Any:
+    """Remove the first of these fields and return it; the others stay headers."""
     return next((fields.pop(name) for name in names if name in fields), None)
 
 
-def _meta(raw: bytes) -> dict[str, t.Any] | None:
+def _decode_meta(raw: bytes) -> dict[str, t.Any] | None:
     if not raw.startswith(b"{"):
         return None
     try:
@@ -165,22 +174,22 @@ def _meta(raw: bytes) -> dict[str, t.Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _name(raw: bytes) -> str:
-    """The name of a field; bytes that are not UTF-8 are escaped."""
+def _decode_name(raw: bytes) -> str:
+    """Decode the name of a field; bytes that are not UTF-8 are escaped."""
     return raw.decode("utf-8", "backslashreplace")
 
 
-def _value(values: Sequence[bytes]) -> t.Any:
-    """The value of a field as a header: a list where a name stands several times.
+def _decode_values(values: Sequence[bytes]) -> t.Any:
+    """Return the value of a field as a header; a list if the field is repeated.
 
-    Bytes that are not UTF-8 stay bytes, which every broker can hold in a header.
+    Values that are not UTF-8 stay bytes, which every broker allows in headers.
     """
     if len(values) == 1:
-        return _decoded(values[0])
-    return [_decoded(value) for value in values]
+        return _decode_text(values[0])
+    return [_decode_text(value) for value in values]
 
 
-def _decoded(raw: bytes) -> str | bytes:
+def _decode_text(raw: bytes) -> str | bytes:
     try:
         return raw.decode()
     except UnicodeDecodeError:

@@ -1,18 +1,18 @@
-"""Where everything lies in Redis when queues are streams. No I/O.
+"""The keys of queues that are streams. No I/O.
 
 ===============================  ====================================================
-``<queue>``                      stream of what has no priority, or a low one; what
-                                 others add by ``XADD`` belongs here
+``<queue>``                      stream of messages with a low priority or none; other
+                                 programs add entries here by ``XADD``
 ``{<queue>}.priority.3``…        streams of the higher priority steps, read first
 ``{<queue>}.suspects``           stream of the lane of suspects
 ``{<queue>}.delayed``            sorted set by due time, of packed entries
-``{<queue>}.dead``               sorted set by the time it is kept to, likewise
+``{<queue>}.dead``               sorted set by time of expiry, of packed entries
 ``_qconsume.binding.<exchange>``  set of ``routing key, pattern, queue``
 ===============================  ====================================================
 
-The braces are hash tags: all keys of one queue are in one slot of a cluster, so every
-script stays in one slot but the publish to several queues. A prefix that holds a hash
-tag of its own (``"{shop}:"``) puts all keys into one slot, and that publish too.
+The braces are hash tags: all keys of a queue are in one slot of a cluster. So every
+script stays in one slot, except a publish to several queues. A prefix with a hash tag
+of its own (``"{shop}:"``) puts all keys into one slot, and that publish too.
 """
 
 from __future__ import annotations
@@ -34,14 +34,16 @@ from ..redis.options import read_text
 
 HIGHEST = 9
 
-#: Queues that lie beside another one.
+#: The ends of names of queues that belong to another queue.
 COMPANION_SUFFIXES = (".suspects", ".dead")
-_TAG = re.compile(r"\{[^}]+\}")
-#: Transport options that say something about the layout, by the field they set.
-_TEXTS = {"global_keyprefix": "prefix", "body_field": "body", "group": "group"}
-_STEPS = "priority_steps"
-#: Every transport option that there is.
-OPTIONS = (*sorted([*_TEXTS, _STEPS, *CONNECTION_OPTIONS, *REPLICA_OPTIONS]),)
+_HASH_TAG = re.compile(r"\{[^}]+\}")
+#: Transport options about the layout, and the fields that they set.
+_TEXT_OPTIONS = {"global_keyprefix": "prefix", "body_field": "body", "group": "group"}
+_STEPS_OPTION = "priority_steps"
+#: All transport options.
+OPTIONS = tuple(
+    sorted([*_TEXT_OPTIONS, _STEPS_OPTION, *CONNECTION_OPTIONS, *REPLICA_OPTIONS])
+)
 
 
 @dataclass(frozen=True)
@@ -54,42 +56,42 @@ class StreamLayout:
     #: The consumer group that reads the streams.
     group: str = "qconsume"
     steps: tuple[int, ...] = (0, 3, 6, 9)
-    #: What stands between the parts of a binding.
+    #: The text between the parts of a binding.
     sep: str = "\x06\x16"
 
     def stream_key(self, queue: str, step: int = 0) -> str:
-        """The stream of one step; the lowest has the queue's own name."""
+        """Return the stream of one step; the lowest has the queue's own name."""
         if step == self.steps[0]:
             return self._key(queue)
         return self._key(queue, f".priority.{step}")
 
     def stream_keys(self, queue: str) -> list[str]:
-        """The streams of a queue, in the order in which they are read."""
+        """Return the streams of a queue, in the order in which they are read."""
         return [self.stream_key(queue, step) for step in self.queue_steps(queue)]
 
     def queue_steps(self, queue: str) -> tuple[int, ...]:
-        """The steps that a queue has, the highest first.
+        """Return the priority steps of a queue, the highest first.
 
-        The lane of suspects has one only: it is read one by one, and a wait for
-        several streams may end with a message of each.
+        The lane of suspects has one step: it is read one message at a time, and a wait
+        at several streams may end with a message of each.
         """
         return (
             self.steps[:1] if queue.endswith(COMPANION_SUFFIXES) else self.steps[::-1]
         )
 
     def priority_step(self, queue: str, priority: int | None) -> int:
-        """The step of a priority."""
+        """Return the step of a priority."""
         levels = sorted(self.queue_steps(queue))
         number = max(0, min(priority or 0, HIGHEST))
         return levels[max(0, bisect(levels, number) - 1)]
 
     @property
     def shared_keys(self) -> tuple[str, ...]:
-        """Keys of kombu's that all queues use: none."""
+        """The keys of kombu that all queues use: none."""
         return ()
 
     def describe_keys(self, queue: str) -> Iterator[tuple[str, str]]:
-        """The keys of a queue, each with what it is; ``{}`` stands for the queue."""
+        """Yield the keys of a queue with descriptions; ``{}`` stands for the queue."""
         for step in self.queue_steps(queue):
             lowest = step == self.steps[0]
             what = "{}" if lowest else f"the priorities from {step} of {{}}"
@@ -100,7 +102,7 @@ class StreamLayout:
         return self._key(queue, ".delayed")
 
     def dead_key(self, queue: str) -> str:
-        """The dead letters; ``queue`` is the name that ends with ``.dead``."""
+        """Return the key of dead letters; ``queue`` is a name with ``.dead``."""
         return self._key(queue)
 
     def binding_keys(self, exchange: str) -> list[str]:
@@ -111,15 +113,15 @@ class StreamLayout:
         base = self.prefix + queue.removesuffix(lane)
         if not lane + kind:
             return base
-        # Redis hashes what the first braces hold, which a name may have already.
-        tagged = base if _TAG.search(base) else f"{{{base}}}"
+        # Redis hashes the text in the first braces, which a name may have already.
+        tagged = base if _HASH_TAG.search(base) else f"{{{base}}}"
         return tagged + lane + kind
 
 
 def create_layout(options: Mapping[str, t.Any]) -> StreamLayout:
-    """The layout that these transport options ask for.
+    """Return the layout for these transport options.
 
-    :raises ConfigurationError: for an option that is not known, or makes no sense.
+    :raises ConfigurationError: for an unknown option, or a value that makes no sense.
     """
     for name, value in options.items():
         check_option(name, value)
@@ -131,8 +133,7 @@ def create_layout(options: Mapping[str, t.Any]) -> StreamLayout:
             )
     texts = {
         field: read_text(options, name, getattr(StreamLayout, field))
-        for name, field in _TEXTS.items()
+        for name, field in _TEXT_OPTIONS.items()
     }
-    return StreamLayout(
-        steps=read_priority_steps(options.get(_STEPS, StreamLayout.steps)), **texts
-    )
+    steps = options.get(_STEPS_OPTION, StreamLayout.steps)
+    return StreamLayout(steps=read_priority_steps(steps), **texts)

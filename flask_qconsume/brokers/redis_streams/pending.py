@@ -1,7 +1,8 @@
-"""The entries that one link holds: pending for its consumer, leased by their idle time.
+"""Entries that one link of streams holds: pending for its consumer of the group.
 
-A tag is the number of the stream that the entry came from, in the order in which the
-streams are read, and the entry's id.
+Redis counts how long an entry has been pending; that is its lease. A tag has two parts:
+the number of the entry's stream, in the order in which the streams are read, and the
+entry's id.
 """
 
 from __future__ import annotations
@@ -23,32 +24,33 @@ from . import scripts
 from .entries import META
 from .keys import StreamLayout
 
-#: A read ends early when it has fetched so many bytes.
-_BYTES = 1024 * 1024
-#: Seconds after which a consumer that has nothing and does nothing is forgotten.
-_GONE = 60.0
-#: How many entries of one owner are watched at once, since a clock was set back.
-_MOST = 500
+#: A read ends early when it exceeds this.
+_MAX_BYTES_PER_READ = 1024 * 1024
+#: Redis forgets a consumer that has had no entries for longer than this, or than two
+#: leases.
+_MIN_CONSUMER_AGE_SECONDS = 60.0
+#: Limits the search for leases that a clock set back keeps alive.
+_MAX_ENTRIES_PER_CONSUMER = 500
 
 
 class PendingEntries(LeasedMessages):
-    """What is pending for one consumer of the group."""
+    """The entries that are pending for one consumer of the group: one link."""
 
     def __init__(
         self, server: Server, layout: StreamLayout, queue: str, lease: float
     ) -> None:
-        self.consumer = consumer_name()
+        self.consumer = create_consumer_name()
         self.streams = layout.stream_keys(queue)
         self._server = server
         self._layout = layout
         self._queue = queue
         self._lease = lease
         self._group = layout.group
-        #: Whether each is marked as redelivered.
+        #: The tags, and whether each entry is marked as redelivered.
         self._tags: dict[str, bool] = {}
-        #: Where the look for expired leases goes on, by stream.
+        #: Where the search for expired leases continues, by stream.
         self._cursors = dict.fromkeys(self.streams, "-")
-        #: By stream, the owners and ids of entries.
+        #: By stream; a lease is a consumer and an entry's id.
         self._stale_leases: dict[str, StaleLeases[tuple[bytes, bytes]]] = {
             stream: StaleLeases(lease) for stream in self.streams
         }
@@ -63,22 +65,22 @@ class PendingEntries(LeasedMessages):
             self._group,
             self.consumer,
             room,
-            _BYTES,
+            _MAX_BYTES_PER_READ,
             layout.body,
             META,
             *layout.queue_steps(self._queue),
         )
 
     def add(self, tag: str, redelivered: bool) -> None:
-        """Note that an entry was read."""
+        """Note that an entry has been read."""
         self._tags[tag] = redelivered
 
     def ack(self, tags: Sequence[str]) -> int:
-        # What this link gave back may be pending for somebody else by now.
+        # An entry that this link has given back may be pending for another consumer.
         ours = dict.fromkeys(tag for tag in tags if tag in self._tags)
         calls = [
             scripts.ACK([stream], self._group, " ".join(some))
-            for stream, ids in self._sorted(ours)
+            for stream, ids in self._group_by_stream(ours)
             for some in split_into_chunks(ids)
         ]
         known = self._server.count(calls)
@@ -86,7 +88,7 @@ class PendingEntries(LeasedMessages):
         return len(ours) - known
 
     def create_forward_call(self, tag: str, place: str, *how: t.Any) -> Call:
-        stream, id = self._parted(tag)
+        stream, id = self._split_tag(tag)
         return scripts.FORWARD([stream, place], self._group, self.consumer, id, *how)
 
     def mark_settled(self, tags: Iterable[str]) -> None:
@@ -101,21 +103,24 @@ class PendingEntries(LeasedMessages):
     def give_back(self, tags: Sequence[str], timeout: float | None = None) -> int:
         marked = [tag for tag in tags if self._tags.get(tag)]
         fresh = [tag for tag in tags if not self._tags.get(tag)]
-        calls = [*self._releases(marked, "lost"), *self._releases(fresh, "released")]
+        calls = [
+            *self._create_release_calls(marked, "lost"),
+            *self._create_release_calls(fresh, "released"),
+        ]
         return self._server.count(calls, timeout)
 
     def forget_all(self) -> list[str]:
-        # What was delivered again already stays marked.
+        # Entries that were redelivered once remain marked.
         marked = [tag for tag, redelivered in self._tags.items() if redelivered]
         self._tags = {}
         return [*(f"{tag} {self.consumer}" for tag in marked), f" {self.consumer}"]
 
-    def return_forgotten(self, dropped: Sequence[str], timeout: float) -> int:
+    def return_forgotten(self, forgotten: Sequence[str], timeout: float) -> int:
         calls = []
-        for each in dropped:
+        for each in forgotten:
             tag, _, consumer = each.partition(" ")
             if tag:
-                stream, id = self._parted(tag)
+                stream, id = self._split_tag(tag)
                 arguments = (self._group, consumer, "lost", id)
                 calls.append(scripts.RELEASE([stream], *arguments))
             else:
@@ -123,30 +128,34 @@ class PendingEntries(LeasedMessages):
         return self._server.count(calls, timeout)
 
     def restore_expired(self) -> int:
-        # Asked for at once: that costs a consumer at rest a third of asking in turn.
-        looks = [each for stream in self.streams for each in self._looks(stream)]
+        # In one round trip: it costs an idle consumer a third of one for each script.
+        looks = [
+            each
+            for stream in self.streams
+            for each in self._create_search_calls(stream)
+        ]
         answers = map(check_answer, self._server.run_grouped(looks))
         return sum(
-            self._reclaimed(stream, next(answers))
-            + self._reclaim_unmoved(stream, next(answers))
+            self._note_reclaimed(stream, next(answers))
+            + self._reclaim_stale(stream, next(answers))
             for stream in self.streams
         )
 
-    def _looks(self, stream: str) -> tuple[Call, Call]:
-        """One that reclaims what is over, and one that tells what may be, too."""
+    def _create_search_calls(self, stream: str) -> tuple[Call, Call]:
+        """Return a script that reclaims expired leases, and one that finds odd ones."""
         lease = round(self._lease * 1000)
-        gone = round(max(_GONE, 2 * self._lease) * 1000)
-        us = (self._group, self.consumer)
-        over = scripts.RECLAIM([stream], *us, lease, gone, self._cursors[stream])
-        return over, scripts.AHEAD([stream], *us, _MOST)
+        age = round(max(_MIN_CONSUMER_AGE_SECONDS, 2 * self._lease) * 1000)
+        me = (self._group, self.consumer)
+        expired = scripts.RECLAIM([stream], *me, lease, age, self._cursors[stream])
+        return expired, scripts.AHEAD([stream], *me, _MAX_ENTRIES_PER_CONSUMER)
 
-    def _reclaimed(self, stream: str, answer: t.Any) -> int:
+    def _note_reclaimed(self, stream: str, answer: t.Any) -> int:
         count, cursor = answer
         self._cursors[stream] = cursor.decode()
         return int(count)
 
-    def _reclaim_unmoved(self, stream: str, found: Sequence[bytes]) -> int:
-        """Reclaim what would be held for too long, since Redis' clock was set back."""
+    def _reclaim_stale(self, stream: str, found: Sequence[bytes]) -> int:
+        """Reclaim leases that last too long because Redis' clock was set back."""
         over = self._stale_leases[stream].find_stale(
             zip(found[::2], found[1::2], strict=True)
         )
@@ -156,18 +165,18 @@ class PendingEntries(LeasedMessages):
         ]
         return self._server.count(calls)
 
-    def _releases(self, tags: Sequence[str], owner: str) -> Iterator[Call]:
-        for stream, ids in self._sorted(tags):
+    def _create_release_calls(self, tags: Sequence[str], owner: str) -> Iterator[Call]:
+        for stream, ids in self._group_by_stream(tags):
             for some in split_into_chunks(ids):
                 arguments = (self._group, self.consumer, owner, *some)
                 yield scripts.RELEASE([stream], *arguments)
 
-    def _parted(self, tag: str) -> tuple[str, str]:
+    def _split_tag(self, tag: str) -> tuple[str, str]:
         number, _, id = tag.partition(":")
         return self.streams[int(number)], id
 
-    def _sorted(self, tags: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-        """The ids by their streams."""
+    def _group_by_stream(self, tags: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+        """Yield each stream with the ids of its entries."""
         found: dict[str, list[str]] = {}
         for tag in tags:
             number, _, id = tag.partition(":")
@@ -176,6 +185,6 @@ class PendingEntries(LeasedMessages):
             yield self.streams[int(number)], ids
 
 
-def consumer_name() -> str:
-    """A name that no other consumer has."""
+def create_consumer_name() -> str:
+    """Return a name that no other consumer has."""
     return f"{describe_process()}:{uuid.uuid4()}"

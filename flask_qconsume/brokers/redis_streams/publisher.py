@@ -1,4 +1,4 @@
-"""Publishing into streams: how a message is put there."""
+"""Publishing into streams."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .keys import StreamLayout
 
 
 class StreamPublisher(Publisher):
-    """Adds entries to streams, or holds them back in sorted sets."""
+    """Adds entries to streams, or to sorted sets if they are delayed."""
 
-    def _addressed(
+    def _create_call(
         self, message: Outgoing, queues: tuple[str, ...]
     ) -> tuple[Call, bool]:
         layout: StreamLayout = self._shared.layout
@@ -28,7 +28,7 @@ class StreamPublisher(Publisher):
             routing_key=message.routing_key,
         )
         if message.delay > 0:
-            return self._delayed(message, entry, queues)
+            return self._create_delayed_call(message, entry, queues)
         keys = [
             layout.stream_key(queue, layout.priority_step(queue, message.priority))
             for queue in queues
@@ -36,15 +36,15 @@ class StreamPublisher(Publisher):
         fields = (layout.body, entry.body, META, entry.meta)
         return scripts.PUBLISH(keys, "", *fields), False
 
-    def _delayed(
+    def _create_delayed_call(
         self, message: Outgoing, entry: Entry, queues: tuple[str, ...]
     ) -> tuple[Call, bool]:
         layout: StreamLayout = self._shared.layout
-        copies = [entry.pack(layout.priority_step(q, message.priority)) for q in queues]
+        steps = [layout.priority_step(queue, message.priority) for queue in queues]
         keys = [layout.delayed_key(queue) for queue in queues]
-        return scripts.PUBLISH(
-            keys, message.delay, *copies
-        ), message.delay < POLL_INTERVAL
+        copies = [entry.pack(step) for step in steps]
+        needs_wake = message.delay < POLL_INTERVAL
+        return scripts.PUBLISH(keys, message.delay, *copies), needs_wake
 
-    def _key(self, queue: str) -> str:
+    def _key_of(self, queue: str) -> str:
         return str(self._shared.layout.stream_key(queue))

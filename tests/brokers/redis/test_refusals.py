@@ -380,7 +380,7 @@ def test_a_user_of_one_stage_need_not_see_what_was_shared(own_redis, at, caplog)
     with shop(url, stage, exchange=EXCHANGE, queue_prefix="staging.") as it:
         it.broker.topology = Topology(f"staging.{EXCHANGE}", (stage,))
         with pytest.raises(BrokerRefused):
-            it.broker._bound_to(EXCHANGE)
+            it.broker._list_bound(EXCHANGE)
         assert it.broker.stale_bindings() == []
 
 

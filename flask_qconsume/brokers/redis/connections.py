@@ -1,0 +1,252 @@
+"""Connections to Redis: made by kombu's settings, used by this package.
+
+kombu reads the URL and the transport options and creates the pool (TLS, sentinels,
+sockets, credentials). It sends nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import typing as t
+from collections.abc import Sequence
+
+# Otherwise kombu imports it with the first connection; see 'first_use'.
+import kombu.transport.redis  # noqa: F401
+from kombu.connection import Connection
+from redis import exceptions
+
+from ...broker import tls
+from ...errors import BrokerRefused
+from ...errors import ConfigurationError
+from .errors import translate_error
+from .group_commit import GroupCommit
+from .group_commit import GroupedScripts
+from .scripts import Call
+from .security import check_connection
+from .security import explain_failure
+
+Command = tuple[t.Any, ...]
+
+_create_kombu_connection: t.Any = Connection
+_ERRORS = (exceptions.RedisError, OSError)
+#: Answers of Redis for which redis-py raises an error and disconnects.
+_ANSWERS_BEFORE_DISCONNECT = (
+    exceptions.AuthenticationError,
+    exceptions.BusyLoadingError,
+)
+#: A link repeats fewer commands than this; more would be arbitrary ones.
+_MAX_REMEMBERED_COMMANDS = 4
+_MIN_TIMEOUT_SECONDS = 0.001
+
+
+class RedisConnection:
+    """One connection; one greenlet or thread uses it at a time.
+
+    :param silence: Seconds without an answer after which it is given up.
+    """
+
+    def __init__(self, connection: t.Any, silence: float) -> None:
+        self._connection = connection
+        self._silence = silence
+
+    def ask(self, *command: t.Any, timeout: float | None = None) -> t.Any:
+        """Send one command and return the answer.
+
+        :raises BrokerError: also for an error with which Redis answered.
+        """
+        answer = self.pipeline([command], timeout)[0]
+        if isinstance(answer, Exception):
+            raise translate_error(answer) from answer
+        return answer
+
+    def pipeline(
+        self, commands: Sequence[Command], timeout: float | None = None
+    ) -> list[t.Any]:
+        """Send commands in one go and return the answers.
+
+        :param timeout: Seconds without an answer after which to give up the connection.
+        :returns: For each command its answer, or the error of redis-py.
+        :raises BrokerError: if the connection is lost.
+        """
+        connection = self._connection
+        try:
+            self._set_timeout(
+                self._silence if timeout is None else max(timeout, _MIN_TIMEOUT_SECONDS)
+            )
+            connection.send_packed_command(self._pack(commands))
+            return [self._read_answer(alone=len(commands) == 1) for _ in commands]
+        except BaseException as error:
+            # The next user of the connection must not get the remaining answers.
+            connection.disconnect()
+            if isinstance(error, _ERRORS):
+                raise translate_error(error, sent=True) from error
+            raise
+
+    def run(self, calls: Sequence[Call], timeout: float | None = None) -> list[t.Any]:
+        """Run scripts in one round trip.
+
+        :returns: For each script its answer, or a :class:`BrokerError`.
+        :raises BrokerError: if the connection is lost.
+        """
+        answers = self.pipeline([_call_by_hash(call) for call in calls], timeout)
+        unknown = [i for i, answer in enumerate(answers) if _is_unknown(answer)]
+        if unknown:
+            again = self.pipeline([call_by_text(calls[i]) for i in unknown], timeout)
+            for i, answer in zip(unknown, again, strict=True):
+                answers[i] = answer
+        return [translate_error(a) if isinstance(a, Exception) else a for a in answers]
+
+    def run_after(self, command: Command, call: Call) -> tuple[t.Any, t.Any]:
+        """Send a command that waits, and a script that runs as soon as the wait ends.
+
+        :returns: Both answers. The first may be an error of redis-py, the second a
+            :class:`BrokerError`.
+        """
+        waited, answer = self.pipeline([command, _call_by_hash(call)])
+        if _is_unknown(answer):
+            return waited, self.run([call])[0]
+        if isinstance(answer, Exception):
+            return waited, translate_error(answer)
+        return waited, answer
+
+    def interrupt(self) -> None:
+        """Make a caller that waits for an answer fail at once. Safe in any thread."""
+        found = self._connection._sock
+        if found is not None:
+            with contextlib.suppress(OSError, ValueError):
+                found.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.disconnect()
+
+    def _pack(self, commands: Sequence[Command]) -> Sequence[bytes]:
+        return t.cast("Sequence[bytes]", self._connection.pack_commands(commands))
+
+    def _read_answer(self, alone: bool) -> t.Any:
+        """Return the next answer, or the error with which Redis answers.
+
+        :param alone: Whether no other answer follows, which a disconnect would lose.
+        """
+        try:
+            return self._connection.read_response()
+        except exceptions.ResponseError as error:
+            return error
+        except _ANSWERS_BEFORE_DISCONNECT as error:
+            if not alone:
+                raise
+            return error
+
+    def _set_timeout(self, timeout: float) -> None:
+        found = self._connection._sock
+        if found is not None:
+            found.settimeout(timeout)
+
+
+class ConnectionPool:
+    """The connections of one process; under gevent, of one hub."""
+
+    def __init__(self, url: str, options: dict[str, t.Any], leaders: int) -> None:
+        try:
+            self._kombu = _create_kombu_connection(
+                url,
+                # Applies unless the URL says otherwise: kombu's own default checks no
+                # certificate.
+                ssl={"ssl_cert_reqs": ssl.CERT_REQUIRED}
+                if url.startswith("rediss")
+                else False,
+                transport_options=dict(options),
+            )
+            transport = self._kombu.transport
+            channel = type("Addresses", (transport.Channel,), {"client": _NoClient()})
+            self._channel = channel(transport)
+            self._pool = self._channel.pool
+            check_connection(self._pool)
+        except ConfigurationError:
+            raise
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise ConfigurationError(
+                "'QCONSUME_BROKER_URL' or 'QCONSUME_TRANSPORT_OPTIONS' cannot be used"
+                f" for Redis: {tls.explain_option_error(error)}."
+            ) from error
+        #: Joins the publishes of several callers.
+        self.group_commit = GroupCommit(leaders)
+        #: Joins the heartbeats of several links.
+        self.grouped_scripts = GroupedScripts()
+
+    def take(self) -> t.Any:
+        """Return a connection of redis-py, connected.
+
+        :raises BrokerError: if Redis cannot be reached, or refuses.
+        """
+        try:
+            return self._pool.get_connection()
+        except _ERRORS as error:
+            if problem := explain_failure(self._pool, error):
+                raise BrokerRefused(f"No connection to Redis: {problem}") from error
+            raise translate_error(error) from error
+
+    def give_back(self, connection: t.Any) -> None:
+        """Let other callers use a connection."""
+        self._pool.release(connection)
+
+    def close(self) -> None:
+        """Close all connections."""
+        with contextlib.suppress(*_ERRORS):
+            self._pool.disconnect()
+            self._channel.close()
+
+
+class LinkConnection(RedisConnection):
+    """The connection of one link, which sends the same few commands repeatedly."""
+
+    def __init__(self, pool: ConnectionPool, silence: float) -> None:
+        super().__init__(pool.take(), silence)
+        self._pool = pool
+        self._packed: dict[tuple[Command, ...], Sequence[bytes]] = {}
+
+    def close(self) -> None:
+        super().close()
+        self._pool.give_back(self._connection)
+
+    def _pack(self, commands: Sequence[Command]) -> Sequence[bytes]:
+        # Packing two commands takes longer than sending them.
+        key = tuple(commands)
+        found = self._packed.get(key)
+        if found is None:
+            if len(self._packed) >= _MAX_REMEMBERED_COMMANDS:
+                self._packed.clear()
+            found = self._packed[key] = super()._pack(commands)
+        return found
+
+
+class _NoClient:
+    """Stands in for the client with which kombu's channel would ask Redis."""
+
+    def ping(self) -> bool:
+        return True
+
+
+def current_hub() -> int:
+    """Return a number for gevent's hub; 0 in a process that gevent has not patched.
+
+    A socket of gevent belongs to the hub in which it was opened.
+    """
+    is_patched = socket.socket.__module__.startswith("gevent")
+    return threading.get_native_id() if is_patched else 0
+
+
+def call_by_text(call: Call) -> Command:
+    """Return the command that sends a script with its text."""
+    return ("EVAL", call.script.source, *call.arguments)
+
+
+def _call_by_hash(call: Call) -> Command:
+    return ("EVALSHA", call.script.sha, *call.arguments)
+
+
+def _is_unknown(answer: t.Any) -> bool:
+    return isinstance(answer, exceptions.NoScriptError)
