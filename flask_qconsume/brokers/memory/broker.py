@@ -1,4 +1,4 @@
-"""The memory broker: routes what is published to the queues of its store."""
+"""The memory broker: puts published messages into the queues of its store."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .store import get_named_store
 
 
 class Memory(Broker):
-    """See the package's description."""
+    """The broker of ``memory://``; see the description of the package."""
 
     capabilities = CAPABILITIES
     link: t.ClassVar[type[MemoryLink]] = MemoryLink
@@ -99,7 +99,7 @@ class Memory(Broker):
         return MemoryDeadLetters(self.store, plan)
 
     def close(self) -> None:
-        """There is nothing to close; the messages stay."""
+        """Do nothing: there is no connection, and the messages stay."""
 
     def count_kept_in_process(self) -> int:
         return self.store.count_messages()
@@ -120,7 +120,7 @@ class Memory(Broker):
             raise TopologyMismatch(
                 f"The queue '{plan.name}' is not bound as the consumer"
                 f" '{plan.consumer}' wants, and 'QCONSUME_DECLARE' is 'passive'. In"
-                " memory nobody else can declare it: set it to 'auto'."
+                " memory no other process can declare it: set it to 'auto'."
             )
 
     def _publish(self, message: Outgoing) -> Exception | None:
@@ -133,7 +133,7 @@ class Memory(Broker):
 
     def _put(self, name: str, message: Outgoing) -> None:
         properties = encode_outgoing(message)
-        arrived = read_message(
+        stored = read_message(
             message.body,
             queue=name,
             exchange=message.exchange,
@@ -142,4 +142,4 @@ class Memory(Broker):
             properties=properties,
             headers=properties["headers"],
         )
-        self.store.queue(name).put([create_stored(arrived)], message.delay)
+        self.store.queue(name).put([create_stored(stored)], message.delay)

@@ -1,4 +1,4 @@
-"""What the memory broker can do, in words."""
+"""The capabilities of the memory broker, in words."""
 
 from __future__ import annotations
 

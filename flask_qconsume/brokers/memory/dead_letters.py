@@ -17,7 +17,7 @@ from .store import create_stored
 
 
 class MemoryDeadLetters(DeadLetters):
-    """Reads and removes what :meth:`Store.add_dead_letter` keeps."""
+    """Reads and removes the dead letters of a store."""
 
     def __init__(self, store: Store, plan: QueuePlan) -> None:
         self._store = store
@@ -27,9 +27,8 @@ class MemoryDeadLetters(DeadLetters):
         return len(self._store.dead_letters(self._plan.dead))
 
     def __iter__(self) -> Iterator[DeadLetter]:
-        return (
-            self._letter(letter) for letter in self._store.dead_letters(self._plan.dead)
-        )
+        stored = self._store.dead_letters(self._plan.dead)
+        return (self._create_dead_letter(each) for each in stored)
 
     def take(
         self,
@@ -39,7 +38,9 @@ class MemoryDeadLetters(DeadLetters):
     ) -> int:
         taken = 0
         for letter in self._store.dead_letters(self._plan.dead):
-            if wanted(self._letter(letter)) and self._remove(letter, replay):
+            if wanted(self._create_dead_letter(letter)) and self._remove(
+                letter, replay
+            ):
                 taken += 1
             progress()
         return taken
@@ -49,17 +50,17 @@ class MemoryDeadLetters(DeadLetters):
             return False
         if replay:
             message = letter.message
-            fresh = dataclasses.replace(
+            replayed = dataclasses.replace(
                 message,
                 headers=make_replay_headers(message.headers),
                 attempt=1,
                 deaths=0,
                 expires_at=None,
             )
-            self._store.queue(self._plan.name).put([create_stored(fresh)])
+            self._store.queue(self._plan.name).put([create_stored(replayed)])
         return True
 
-    def _letter(self, letter: StoredDeadLetter) -> DeadLetter:
+    def _create_dead_letter(self, letter: StoredDeadLetter) -> DeadLetter:
         return DeadLetter(
             ref=str(letter.number),
             queue=self._plan.name,

@@ -1,4 +1,4 @@
-"""One subscription's view of a queue in memory."""
+"""One subscription's link to a queue in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .store import create_stored
 
 
 class MemoryLink(Link):
-    """Takes entries out of a queue, and puts back what was not settled."""
+    """Takes messages out of a queue, and puts unsettled ones back when it closes."""
 
     pushes = False
 
@@ -31,65 +31,65 @@ class MemoryLink(Link):
         self._queue = store.queue(self.queue)
         self._unsettled: dict[int, StoredMessage] = {}
         self._lock = threading.Lock()
-        self._paused = False
+        self._is_paused = False
 
     def read(self, room: int) -> Sequence[Delivery]:
-        entries = self._queue.take(room, lambda: self.closed or self._paused)
+        messages = self._queue.take(room, lambda: self.closed or self._is_paused)
         with self._lock:
             if self.closed:
-                self._queue.put(entries)
+                self._queue.put(messages)
                 return []
-            self._unsettled.update({entry.number: entry for entry in entries})
-        return [Delivery(self, entry.number, entry.message) for entry in entries]
+            self._unsettled.update({stored.number: stored for stored in messages})
+        return [Delivery(self, stored.number, stored.message) for stored in messages]
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
-            self._settle(delivery)
+            self._mark_settled(delivery)
 
     def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
         for forward in forwards:
-            if self._settle(forward.delivery):
+            if self._mark_settled(forward.delivery):
                 self._put(forward)
         return [None] * len(forwards)
 
     def pause(self) -> None:
-        self._paused = True
+        self._is_paused = True
         self._queue.wake()
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
         with self._lock:
             tags = [d.tag for d in deliveries if d.tag in self._unsettled]
-            entries = [self._unsettled.pop(tag) for tag in tags]
-        self._queue.put(entries)
+            messages = [self._unsettled.pop(tag) for tag in tags]
+        self._queue.put(messages)
 
     def close(self) -> None:
         with self._lock:
             self.closed = True
             unsettled = [
-                copy_for_redelivery(entry) for entry in self._unsettled.values()
+                copy_for_redelivery(stored) for stored in self._unsettled.values()
             ]
             self._unsettled.clear()
-        # Their numbers are kept, so they come to stand where they stood.
+        # They keep their numbers, and so their places in the queue.
         self._queue.put(unsettled)
 
-    def _settle(self, delivery: Delivery) -> bool:
+    def _mark_settled(self, delivery: Delivery) -> bool:
         with self._lock:
             return self._unsettled.pop(delivery.tag, None) is not None
 
     def _put(self, forward: Forward) -> None:
-        suspects = forward.lane is Lane.SUSPECTS
-        name = self.plan.suspects if suspects else self.plan.name
-        message = create_copy(forward.delivery.message, forward, name)
+        is_suspect = forward.lane is Lane.SUSPECTS
+        name = self.plan.suspects if is_suspect else self.plan.name
+        message = create_forwarded(forward.delivery.message, forward, name)
         if forward.lane is Lane.DEAD:
             self._store.add_dead_letter(self.plan.dead, message, forward.expires)
         else:
             self._store.queue(name).put([create_stored(message)], forward.delay)
 
 
-def create_copy(message: Message, forward: Forward, queue: str) -> Message:
-    """The copy that goes elsewhere, as it would arrive from any other broker."""
+def create_forwarded(message: Message, forward: Forward, queue: str) -> Message:
+    """Return the copy for a queue, as it would arrive from any other broker."""
     properties = encode_copy(message, forward.headers)
-    arrived = read_message(
+    copy = read_message(
         message.raw,
         queue=queue,
         exchange="",
@@ -98,4 +98,4 @@ def create_copy(message: Message, forward: Forward, queue: str) -> Message:
         properties=properties,
         headers=properties["headers"],
     )
-    return dataclasses.replace(arrived, timestamp=message.timestamp)
+    return dataclasses.replace(copy, timestamp=message.timestamp)

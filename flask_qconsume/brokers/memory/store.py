@@ -1,4 +1,7 @@
-"""Queues and bindings in memory, shared by all who use one broker. Thread-safe."""
+"""Queues, bindings and dead letters in memory, shared by all users of one broker.
+
+Thread-safe.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from ...broker.topology import Binding
 from ...first_use import PerProcess
 from ...message import Message
 
-#: Every message put anywhere gets the next of these: the order within a priority.
+#: Numbers messages in the order in which they are stored.
 _numbers = count()
 
 
@@ -31,20 +34,20 @@ class StoredMessage(t.NamedTuple):
 
 
 def create_stored(message: Message) -> StoredMessage:
-    """A new entry, behind all others of its priority."""
+    """Return a message to be stored behind all others of its priority."""
     return StoredMessage(-(message.priority or 0), next(_numbers), message)
 
 
-def copy_for_redelivery(entry: StoredMessage) -> StoredMessage:
-    """An entry that comes back, with a message of its own.
+def copy_for_redelivery(stored: StoredMessage) -> StoredMessage:
+    """Return a copy at the same place in the queue.
 
-    A handler that does not end may have the one that it was given for ever.
+    A handler that never ends may keep the original message.
     """
-    return entry._replace(message=dataclasses.replace(entry.message))
+    return stored._replace(message=dataclasses.replace(stored.message))
 
 
 class MemoryQueue:
-    """One queue: what waits, and what is held back until it is due."""
+    """One queue: messages that are ready, and delayed ones."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.changed = threading.Condition()
@@ -52,20 +55,26 @@ class MemoryQueue:
         self._ready: list[StoredMessage] = []
         self._delayed: list[tuple[float, StoredMessage]] = []
 
-    def put(self, entries: t.Iterable[StoredMessage], delay: float = 0.0) -> None:
-        """Add entries, new ones or ones that come back; each to its place."""
+    def put(self, messages: t.Iterable[StoredMessage], delay: float = 0.0) -> None:
+        """Add messages, new or returned ones, each in its place.
+
+        :param delay: Seconds until they are ready.
+        """
         with self.changed:
-            for entry in entries:
+            for stored in messages:
                 if delay > 0:
-                    heapq.heappush(self._delayed, (self._clock() + delay, entry))
+                    heapq.heappush(self._delayed, (self._clock() + delay, stored))
                 else:
-                    heapq.heappush(self._ready, entry)
+                    heapq.heappush(self._ready, stored)
             self.changed.notify_all()
 
-    def take(self, room: int, closed: Callable[[], bool]) -> list[StoredMessage]:
-        """Wait for entries and take up to ``room``; none once ``closed()`` is true."""
+    def take(self, room: int, is_closed: Callable[[], bool]) -> list[StoredMessage]:
+        """Wait for messages, then remove and return up to ``room`` of them.
+
+        :returns: An empty list as soon as ``is_closed()`` is true.
+        """
         with self.changed:
-            while not closed():
+            while not is_closed():
                 due_in = self._move_due()
                 if self._ready:
                     number = min(room, len(self._ready))
@@ -74,20 +83,20 @@ class MemoryQueue:
         return []
 
     def ready(self) -> list[Message]:
-        """What may be taken; looking changes nothing."""
+        """Return the messages that are ready, without removing them."""
         with self.changed:
             self._move_due()
-            return [entry.message for entry in self._ready]
+            return [stored.message for stored in self._ready]
 
     @property
     def delayed(self) -> int:
-        """How many are held back."""
+        """How many messages are delayed."""
         with self.changed:
             self._move_due()
             return len(self._delayed)
 
     def wake(self) -> None:
-        """Let those who wait look again."""
+        """Make all callers of :meth:`take` check again whether they are closed."""
         with self.changed:
             self.changed.notify_all()
 
@@ -97,7 +106,7 @@ class MemoryQueue:
             return len(self._ready)
 
     def _move_due(self) -> float | None:
-        """Move what is due; return the seconds until the next, if there is one."""
+        """Move delayed messages that are due; return the seconds until the next one."""
         now = self._clock()
         while self._delayed and self._delayed[0][0] <= now:
             heapq.heappush(self._ready, heapq.heappop(self._delayed)[1])
@@ -106,11 +115,11 @@ class MemoryQueue:
 
 @dataclass
 class StoredDeadLetter:
-    """A dead letter and when it is forgotten, on the store's clock."""
+    """A dead letter, and when it expires on the store's clock."""
 
     number: int
     message: Message
-    until: float
+    expires_at: float
 
 
 class Store:
@@ -126,27 +135,26 @@ class Store:
         self._dead_letters: dict[str, list[StoredDeadLetter]] = {}
 
     def queue(self, name: str) -> MemoryQueue:
-        """The queue of that name, made if need be."""
+        """Return the queue of this name; create it if it is missing."""
         with self.lock:
             if name not in self._queues:
                 self._queues[name] = MemoryQueue(self.clock)
             return self._queues[name]
 
     def depth(self, name: str) -> int:
-        """How many messages are ready in a queue; looking does not make it."""
+        """Return how many messages are ready in a queue, without creating it."""
         with self.lock:
             return len(self._queues[name]) if name in self._queues else 0
 
     def count_messages(self) -> int:
-        """How many messages there are, dead letters included."""
+        """Return how many messages there are, including dead letters."""
         with self.lock:
-            waiting = sum(len(q) + q.delayed for q in self._queues.values())
-            return waiting + sum(
-                len(self.dead_letters(name)) for name in list(self._dead_letters)
-            )
+            queued = sum(len(q) + q.delayed for q in self._queues.values())
+            dead = sum(len(self.dead_letters(name)) for name in [*self._dead_letters])
+            return queued + dead
 
     def find_queues(self, exchange: str, routing_key: str) -> list[str]:
-        """The names of the queues that get what is published so."""
+        """Return the names of the queues that a message goes to."""
         with self.lock:
             if not exchange:
                 return [routing_key] if routing_key in self._queues else []
@@ -158,22 +166,26 @@ class Store:
     def add_dead_letter(
         self, name: str, message: Message, expires: float | None
     ) -> None:
-        """Keep a dead letter for so many seconds, or as long as the store lives."""
+        """Keep a dead letter.
+
+        :param expires: For how many seconds; ``None`` is as long as the store lives.
+        """
         with self.lock:
-            until = math.inf if expires is None else self.clock() + expires
-            letter = StoredDeadLetter(next(_numbers), message, until)
+            expires_at = math.inf if expires is None else self.clock() + expires
+            letter = StoredDeadLetter(next(_numbers), message, expires_at)
             self._dead_letters.setdefault(name, []).append(letter)
 
     def dead_letters(self, name: str) -> list[StoredDeadLetter]:
-        """The dead letters that are not forgotten yet, the oldest first."""
+        """Return the dead letters that have not expired, the oldest first."""
         with self.lock:
             now = self.clock()
-            kept = [g for g in self._dead_letters.get(name, []) if g.until > now]
+            found = self._dead_letters.get(name, [])
+            kept = [letter for letter in found if letter.expires_at > now]
             self._dead_letters[name] = kept
             return list(kept)
 
     def remove_dead_letter(self, name: str, letter: StoredDeadLetter) -> bool:
-        """Remove one dead letter; false if it is gone already."""
+        """Remove one dead letter; return false if it is gone already."""
         with self.lock:
             letters = self._dead_letters.get(name, [])
             if letter not in letters:
@@ -187,5 +199,5 @@ _named: PerProcess[WeakValueDictionary[str, Store]] = PerProcess(WeakValueDictio
 
 
 def get_named_store(name: str) -> Store:
-    """The store that all brokers of that name share, as long as one of them lives."""
+    """Return the store that all brokers of that name share, while one of them lives."""
     return _named.get().setdefault(name, Store())

@@ -32,7 +32,7 @@ class SortedSetDeadLetters(DeadLetters):
         self._key = key
 
     def count(self) -> int:
-        return int(self._shared.server.call(scripts.COUNT([self._key])))
+        return int(self._shared.server.call(scripts.COUNT_DEAD_LETTERS([self._key])))
 
     def __iter__(self) -> Iterator[DeadLetter]:
         return (letter for letter, _ in self._letters())
@@ -67,7 +67,9 @@ class SortedSetDeadLetters(DeadLetters):
         size = _LETTERS_OF_FIRST_PAGE
         while True:
             count = len(seen) + size
-            page = self._shared.server.call(scripts.PAGE([self._key], score, count))
+            page = self._shared.server.call(
+                scripts.READ_DEAD_LETTERS([self._key], score, count)
+            )
             fresh = [
                 (element, found)
                 for element, found in zip(page[::2], page[1::2], strict=True)

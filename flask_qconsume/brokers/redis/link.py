@@ -158,7 +158,7 @@ class RedisLink(Link):
         There is nothing to look for if the reader does not wait, or not for long.
         """
         long = self._wait.seconds_left() > POLL_INTERVAL
-        return self._create_look_call() if long else None
+        return self._create_search_call() if long else None
 
     def note_poll_answer(self, answer: bytes) -> None:
         """Wake the reader if such a message is due well before the wait ends.
@@ -191,7 +191,7 @@ class RedisLink(Link):
     def _create_leased_messages(self, lease: float) -> LeasedMessages:
         raise NotImplementedError
 
-    def _create_look_call(self) -> Call:
+    def _create_search_call(self) -> Call:
         """Return the script that looks for messages that do not end a wait.
 
         Its answer is the seconds until there is one, or empty.

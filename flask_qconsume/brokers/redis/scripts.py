@@ -1,10 +1,10 @@
-"""What Redis does in one step: Lua, so that no message is in two places or in none.
+"""Lua scripts: what Redis does in one step, so that no failure leaves a half of it.
 
 Each script checks before it changes anything, and puts a message into its new place
-before it takes it from the old one: an error half-way loses nothing. Those that only
-move messages begin with writes that change nothing: they fail where a key is of another
-type, and from then on Redis lets a script write even if it is out of memory, since
-consuming is what makes room again.
+before it takes it out of the old one: an error in the middle loses nothing. Scripts
+that only move messages begin with writes that change nothing. These fail if a key has
+another type. After them, Redis lets the script write even if its memory is full, since
+consuming makes room.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import field
 
 @dataclass(frozen=True)
 class Script:
-    """A script that Redis knows by the hash of its text."""
+    """A Lua script, which Redis knows by the hash of its text."""
 
     source: str
     sha: str = field(init=False)
@@ -28,7 +28,7 @@ class Script:
         object.__setattr__(self, "sha", digest.hexdigest())
 
     def __call__(self, keys: Sequence[str], *arguments: t.Any) -> Call:
-        """This script with its keys and arguments, to be sent."""
+        """Return a call of this script with keys and arguments."""
         return Call(self, (len(keys), *keys, *arguments))
 
 
@@ -40,14 +40,14 @@ class Call:
     arguments: tuple[t.Any, ...]
 
 
-#: The server's own time in seconds.
+#: Sets ``now`` to the server's time in seconds.
 NOW = """
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 """
 
-#: Finds the error there is in putting something into keys of another type.
-MISPLACED = """
+#: ``misplaced(type)`` returns an error if one of KEYS holds another type.
+FIND_MISPLACED = """
 local function misplaced(wanted)
   for _, key in ipairs(KEYS) do
     local found = redis.call('TYPE', key).ok
@@ -59,17 +59,17 @@ end
 """
 
 
-#: How many dead letters there are. KEYS dead
-COUNT = Script(
+#: Counts the dead letters that have not expired. KEYS dead
+COUNT_DEAD_LETTERS = Script(
     NOW
     + """
 return redis.call('ZCOUNT', KEYS[1], '(' .. string.format('%.17g', now), '+inf')
 """
 )
 
-#: A page of dead letters from a score on, with their scores, those still kept.
+#: Returns dead letters that have not expired, from a score on, with their scores.
 #: KEYS dead; ARGV lowest score, how many at most
-PAGE = Script(
+READ_DEAD_LETTERS = Script(
     NOW
     + """
 local from = ARGV[1]

@@ -28,7 +28,7 @@ class ListDeadLetters(SortedSetDeadLetters):
         step = layout.priority_step(envelope.to_kombu_priority(message.priority))
         keys = [self._key, layout.list_key(queue, step)]
         copy = self._create_replay(message) if replay else b""
-        taken = self._shared.server.call(scripts.TAKE(keys, element, copy))
+        taken = self._shared.server.call(scripts.TAKE_DEAD_LETTER(keys, element, copy))
         if taken and replay and step:
             self._shared.wake([queue])
         return int(taken)

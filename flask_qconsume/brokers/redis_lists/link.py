@@ -55,9 +55,11 @@ class ListLink(RedisLink):
     def _create_leased_messages(self, lease: float) -> UnackedMessages:
         return UnackedMessages(self._shared.server, self._layout, self.queue, lease)
 
-    def _create_look_call(self) -> Call:
+    def _create_search_call(self) -> Call:
         _, *other_lists = self._layout.list_keys(self.queue)
-        return scripts.LOOK([self._layout.delayed_key(self.queue), *other_lists])
+        return scripts.FIND_UNNOTICED(
+            [self._layout.delayed_key(self.queue), *other_lists]
+        )
 
     def _read_popped(self, answer: t.Any) -> list[Delivery]:
         found = self._held.read_pop_answer(answer)

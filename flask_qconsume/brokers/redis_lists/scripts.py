@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from ..redis.scripts import MISPLACED
+from ..redis.scripts import FIND_MISPLACED
 from ..redis.scripts import NOW
 from ..redis.scripts import Script
 
-_MAY_WRITE = """
+_WRITE_THOUGH_FULL = """
 redis.call('ZREM', KEYS[1], '')
 redis.call('HDEL', KEYS[2], '')
 redis.call('ZREM', KEYS[3], '')
 """
 
 
-# Whether kombu's own restore can handle an element: it fails on what is no JSON, and
-# loses what has no mappings in the usual places. Reading a large one would stop Redis
-# for some 20 ms per megabyte: of those only the end is looked at, as kombu writes it.
+# Returns whether kombu can restore an element: it fails if the element is not JSON, and
+# loses it if the usual mappings are missing. Decoding a large element would block Redis
+# for some 20 ms per megabyte, so only its end is searched for the text of kombu.
 _KNOWN_TO_KOMBU = """
 local function known_to_kombu(item)
   if string.sub(item, 1, 1) ~= '{' then return false end
@@ -32,13 +32,15 @@ end
 """
 
 
-#: Moves what is due, then takes up to ``room`` messages, the first list's first.
+#: Moves delayed messages that are due into the lists, then takes up to ``room``
+#: messages, those of the first list first.
 #: KEYS leases, unacked, index, delayed, lists…
 #: ARGV room, bytes, tags' prefix, first number, lease, suffix, base, separator, steps…
-#: Returns the seconds until the next one is due (or ''), then tag, element, …
+#: Returns the seconds until the next delayed message is due (or ''), then tag,
+#: element, …
 POP = Script(
     NOW
-    + _MAY_WRITE
+    + _WRITE_THOUGH_FULL
     + _KNOWN_TO_KOMBU
     + """
 local room, bytes, number = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
@@ -89,9 +91,9 @@ return answer
 )
 
 
-#: In how many seconds there is something that a wait for the first list does not see;
-#: '' if nothing is known of. KEYS delayed, the other lists…
-LOOK = Script(
+#: Returns the seconds until there is a message that does not end a wait at the first
+#: list; '' if there is none. KEYS delayed, the other lists…
+FIND_UNNOTICED = Script(
     NOW
     + """
 for i = 2, #KEYS do
@@ -103,7 +105,7 @@ return first and string.format('%.6f', math.max(0, first - now)) or ''
 )
 
 
-#: Forgets messages that are done with; returns how many of them were still held.
+#: Deletes handled messages; returns how many of them were still held.
 #: KEYS leases, unacked, index; ARGV tags…
 ACK = Script(
     """
@@ -114,11 +116,11 @@ return redis.call('HDEL', KEYS[2], unpack(ARGV))
 )
 
 
-#: Prolongs leases; returns how many there were.
+#: Extends leases; returns how many.
 #: KEYS leases, unacked, index; ARGV lease, tags…
-TOUCH = Script(
+EXTEND_LEASES = Script(
     NOW
-    + _MAY_WRITE
+    + _WRITE_THOUGH_FULL
     + """
 local leases, index = {}, {}
 for i = 2, #ARGV do
@@ -133,10 +135,10 @@ return redis.call('ZADD', KEYS[1], 'XX', 'CH', unpack(leases))
 )
 
 
-#: Puts messages back where they came from, to be read first; returns how many.
+#: Puts messages back to the front of their lists; returns how many.
 #: KEYS leases, unacked, index; ARGV suffix's length, base, separator, tags…
 GIVE_BACK = Script(
-    _MAY_WRITE
+    _WRITE_THOUGH_FULL
     + """
 local count = 0
 for i = 4, #ARGV do
@@ -157,9 +159,9 @@ return count
 )
 
 
-#: The messages whose lease is over, the one that ended last first: tag, value, …
+#: Returns messages whose lease has ended, the latest first: tag, value, …
 #: KEYS leases, unacked; ARGV how many at most, how many bytes
-EXPIRED = Script(
+FIND_EXPIRED = Script(
     NOW
     + """
 local answer, bytes = {}, tonumber(ARGV[2])
@@ -180,9 +182,9 @@ return answer
 )
 
 
-#: The leases that end later than any that is made now: tag, end, …
+#: Returns leases that end later than a lease that begins now: tag, end, …
 #: KEYS leases; ARGV lease, how many at most
-AHEAD = Script(
+FIND_FUTURE_LEASES = Script(
     NOW
     + """
 return redis.call('ZRANGEBYSCORE', KEYS[1],
@@ -192,9 +194,9 @@ return redis.call('ZRANGEBYSCORE', KEYS[1],
 )
 
 
-#: Ends leases that nobody has renewed since; returns how many.
+#: Ends leases that have not been extended since; returns how many.
 #: KEYS leases; ARGV tag, end, …
-END = Script(
+END_LEASES = Script(
     NOW
     + """
 local count = 0
@@ -209,11 +211,11 @@ return count
 )
 
 
-#: Puts a message back, in the envelope given, if its lease is still over.
+#: Puts a message back, in the envelope given, unless its lease has been extended.
 #: KEYS leases, unacked, index, list; ARGV tag, envelope
 RESTORE = Script(
     NOW
-    + _MAY_WRITE
+    + _WRITE_THOUGH_FULL
     + """
 local till = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not till or tonumber(till) > now then return 0 end
@@ -227,11 +229,11 @@ return 1
 )
 
 
-#: Puts the copy of a message that is still held to another place, and lets go of it.
+#: Puts a copy into another key and deletes the message, if it is still held.
 #: KEYS leases, unacked, index, place; ARGV tag, copy, '' | 'delay' | 'keep', seconds
 FORWARD = Script(
     NOW
-    + _MAY_WRITE
+    + _WRITE_THOUGH_FULL
     + """
 if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return 0 end
 if ARGV[3] == '' then
@@ -249,10 +251,10 @@ return 1
 
 
 #: Puts a message into all of its queues, or into none of them.
-#: KEYS lists, or sorted sets if it is delayed; ARGV delay or '', envelopes…
+#: KEYS lists, or sorted sets for a delay; ARGV delay or '', envelopes…
 PUBLISH = Script(
     NOW
-    + MISPLACED
+    + FIND_MISPLACED
     + """
 local wrong = misplaced(ARGV[1] == '' and 'list' or 'zset')
 if wrong then return wrong end
@@ -268,9 +270,10 @@ return 1
 )
 
 
-#: Takes a dead letter out, if it is still there; a copy, if any, goes to the list.
+#: Removes a dead letter, and puts the copy, if any, into the list; returns 1, or 0 if
+#: the dead letter is gone already.
 #: KEYS dead, list; ARGV dead letter, copy or ''
-TAKE = Script(
+TAKE_DEAD_LETTER = Script(
     """
 redis.call('ZREM', KEYS[1], '')
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end

@@ -103,7 +103,7 @@ class UnackedMessages(LeasedMessages):
 
     def extend_leases(self) -> None:
         held = split_into_chunks(list(self._tags))
-        calls = [scripts.TOUCH(self._keys, self._lease, *some) for some in held]
+        calls = [scripts.EXTEND_LEASES(self._keys, self._lease, *some) for some in held]
         for answer in self._server.run_grouped(calls) if calls else ():
             check_answer(answer)
 
@@ -131,8 +131,10 @@ class UnackedMessages(LeasedMessages):
         return self.give_back(forgotten, timeout)
 
     def restore_expired(self) -> int:
-        ahead = scripts.AHEAD(self._keys[:1], self._lease, _MAX_TAGS_PER_PAGE)
-        search = scripts.EXPIRED(
+        ahead = scripts.FIND_FUTURE_LEASES(
+            self._keys[:1], self._lease, _MAX_TAGS_PER_PAGE
+        )
+        search = scripts.FIND_EXPIRED(
             self._keys[:2], _MAX_TAGS_PER_PAGE, _MAX_BYTES_PER_READ
         )
         # In one round trip, since idle consumers do this at each heartbeat.
@@ -156,7 +158,7 @@ class UnackedMessages(LeasedMessages):
         """
         stale = self._stale_leases.find_stale(zip(found[::2], found[1::2], strict=True))
         if stale:
-            self._server.call(scripts.END(self._keys[:1], *chain(*stale)))
+            self._server.call(scripts.END_LEASES(self._keys[:1], *chain(*stale)))
         return bool(stale)
 
     def _create_restore_call(self, tag: bytes, value: bytes) -> Call:

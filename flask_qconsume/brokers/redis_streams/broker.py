@@ -68,7 +68,7 @@ class RedisStreams(RedisBroker[StreamLayout]):
 
     def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
         layout = self._shared.layout
-        call = scripts.OLDEST(layout.stream_keys(plan.suspects), layout.group)
+        call = scripts.FIND_OLDEST(layout.stream_keys(plan.suspects), layout.group)
         fields = self._shared.server.call(call)
         found = (
             [entries.read_entry(fields, plan.suspects, layout.body)] if fields else []
@@ -86,7 +86,7 @@ class RedisStreams(RedisBroker[StreamLayout]):
     def _counts(self, queue: str) -> tuple[int, int]:
         """Return how many entries wait, and how many are with a consumer."""
         layout = self._shared.layout
-        call = scripts.COUNTS(layout.stream_keys(queue), layout.group)
+        call = scripts.COUNT_ENTRIES(layout.stream_keys(queue), layout.group)
         waiting, held = self._shared.server.call(call)
         return int(waiting), int(held)
 

@@ -28,7 +28,7 @@ class StreamDeadLetters(SortedSetDeadLetters):
         queue = self._plan.name
         stream = layout.stream_key(queue, layout.priority_step(queue, message.priority))
         copy = self._create_replay(message) if replay else ()
-        call = scripts.TAKE([self._key, stream], element, *copy)
+        call = scripts.TAKE_DEAD_LETTER([self._key, stream], element, *copy)
         return int(self._shared.server.call(call))
 
     def _create_replay(self, message: Message) -> tuple[str | bytes, ...]:

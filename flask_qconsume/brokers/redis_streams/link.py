@@ -54,9 +54,9 @@ class StreamLink(RedisLink):
     def _create_leased_messages(self, lease: float) -> PendingEntries:
         return PendingEntries(self._shared.server, self._layout, self.queue, lease)
 
-    def _create_look_call(self) -> Call:
+    def _create_search_call(self) -> Call:
         keys = [self._layout.delayed_key(self.queue), *self._held.streams]
-        return scripts.LOOK(keys, self._layout.group)
+        return scripts.FIND_UNNOTICED(keys, self._layout.group)
 
     def _pop(self, room: int) -> list[Delivery]:
         if self._excess:

@@ -97,7 +97,7 @@ class PendingEntries(LeasedMessages):
 
     def extend_leases(self) -> None:
         if self._tags:
-            call = scripts.TOUCH(self.streams, self._group, self.consumer)
+            call = scripts.EXTEND_LEASES(self.streams, self._group, self.consumer)
             check_answer(self._server.run_grouped([call])[0])
 
     def give_back(self, tags: Sequence[str], timeout: float | None = None) -> int:
@@ -147,7 +147,9 @@ class PendingEntries(LeasedMessages):
         age = round(max(_MIN_CONSUMER_AGE_SECONDS, 2 * self._lease) * 1000)
         me = (self._group, self.consumer)
         expired = scripts.RECLAIM([stream], *me, lease, age, self._cursors[stream])
-        return expired, scripts.AHEAD([stream], *me, _MAX_ENTRIES_PER_CONSUMER)
+        return expired, scripts.FIND_FUTURE_LEASES(
+            [stream], *me, _MAX_ENTRIES_PER_CONSUMER
+        )
 
     def _note_reclaimed(self, stream: str, answer: t.Any) -> int:
         count, cursor = answer

@@ -1,33 +1,33 @@
-"""What Redis does in one step with streams: Lua, for Redis 6.2 and up.
+"""Lua scripts for streams (Redis 6.2 and later); Redis runs each of them in one step.
 
 An entry that was read is *pending*: Redis notes which consumer of the group has it. A
-consumer is one link. Two more stand for nobody: ``released`` owns what a link gave back
-cleanly, ``lost`` what was taken from consumers that were not heard of for a lease. Both
-are read before what is new, in the order of the entries, and only what comes from
-``lost`` is marked as redelivered. So giving back copies nothing, keeps the order, and
-is told apart from a death by who owns the entry, which survives anything but the data.
+consumer is one link. Two more consumers have no link. ``released`` has the entries that
+links gave back, ``lost`` those of consumers whose leases ended. The entries of both are
+read before new ones, in their order, and only those of ``lost`` are marked as
+redelivered. So giving back copies nothing and keeps the order; and since Redis stores
+the owner of an entry, the difference between a stop and a crash is not lost either.
 
-Each script puts a message into its new place before it takes it from the old one, and
-those that only move messages begin with a write that changes nothing: from then on
-Redis lets them write even if it is out of memory. A group that is missing (after a
-``FLUSHALL``, or a failover that lost it) is made again, from the first entry on.
+Each script puts a message into its new place before it takes it out of the old one.
+Scripts that only move messages begin with a write that changes nothing; after it, Redis
+lets them write even if its memory is full. A missing group (after a ``FLUSHALL``, or a
+failover that lost it) is created again, from the first entry on.
 
-Newer commands are not for this: ``XAUTOCLAIM`` and ``XREADGROUP … CLAIM`` would
-take what was given back for what was lost; ``XACKDEL`` leaves an entry that is not
-pending any more, where a group was made again, to be read once more.
+Newer commands do not help. ``XAUTOCLAIM`` and ``XREADGROUP … CLAIM`` would treat
+entries that were given back as lost. ``XACKDEL`` keeps an entry that is not pending any
+more because the group was created again, and it would be read twice.
 """
 
 from __future__ import annotations
 
-from ..redis.scripts import MISPLACED
+from ..redis.scripts import FIND_MISPLACED
 from ..redis.scripts import NOW
 from ..redis.scripts import Script
 
-# What a script raises again begins with its code, which tells what it means: the 0
-# keeps Lua from putting the line before it.
+# Scripts raise errors again with level 0, so that Lua does not put the line number
+# before the error's code.
 
-# Runs a command on a stream's group; makes the group if there is none.
-_ASK = """
+# Runs a command on a stream's group, and creates a missing group.
+_RUN_ON_GROUP = """
 local function ask(key, group, ...)
   local found = redis.pcall(...)
   if type(found) == 'table' and found.err then
@@ -39,7 +39,8 @@ local function ask(key, group, ...)
 end
 """
 
-# What a consumer has pending on a stream; without a group that is nothing.
+# ``pending`` returns a consumer's entries of a stream, none if the group is missing;
+# ``claim`` gives entries to a consumer.
 _PENDING = """
 local function pending(key, group, from, to, count, consumer)
   local found = redis.pcall('XPENDING', key, group, from, to, count, consumer)
@@ -54,16 +55,17 @@ local function claim(key, group, consumer, ids)
 end
 """
 
-#: Moves what is due, then takes up to ``room`` messages, the first stream's first.
+#: Moves delayed messages that are due into the streams, then takes up to ``room``
+#: entries, those of the first stream first.
 #: KEYS delayed, streams…
 #: ARGV group, consumer, room, bytes, body field, meta field, steps…
-#: Returns the seconds until the next one is due (or ''), and the entries as two texts,
-#: since clients are slow at reading many: a line for each of them with its tag (the
-#: stream's number, from 0 on, and the id), 1 if it is redelivered, and its fields'
-#: lengths; and the fields, one after the other.
+#: Returns the seconds until the next delayed message is due (or ''), and two texts. The
+#: first has a line for each entry: its tag (the stream's number, from 0 on, and the
+#: id), 1 if it is redelivered, and the lengths of its fields. The second has the
+#: fields, one after the other. (Clients take long to parse an answer of many elements.)
 POP = Script(
     NOW
-    + _ASK
+    + _RUN_ON_GROUP
     + """
 redis.call('ZREM', KEYS[1], '')
 local group, me = ARGV[1], ARGV[2]
@@ -135,9 +137,9 @@ return {soon, table.concat(heads), table.concat(parts)}
 """
 )
 
-#: In how many seconds there is something that no wait for new entries sees; '' if
-#: nothing is known of. KEYS delayed, streams…; ARGV group
-LOOK = Script(
+#: Returns the seconds until there is a message that does not end a wait for new
+#: entries; '' if there is none. KEYS delayed, streams…; ARGV group
+FIND_UNNOTICED = Script(
     NOW
     + _PENDING
     + """
@@ -151,8 +153,8 @@ return first and string.format('%.6f', math.max(0, first - now)) or ''
 """
 )
 
-#: Forgets messages that are done with; returns how many of them were still pending.
-#: KEYS stream; ARGV group, the ids as one text, since clients are slow at sending many
+#: Deletes handled entries; returns how many of them were still pending.
+#: KEYS stream; ARGV group, the ids as one text (clients take long to send many)
 ACK = Script(
     """
 local ids = {}
@@ -163,7 +165,7 @@ return known
 """
 )
 
-# Claims all that a consumer has pending for another one, or again for itself.
+# Claims all pending entries of a consumer for another one, or for the same again.
 _CLAIM_ALL = """
 local function claim_all(key, group, consumer, other)
   local from, count = '-', 0
@@ -181,9 +183,9 @@ local function claim_all(key, group, consumer, other)
 end
 """
 
-#: Prolongs the leases of all that a consumer has; returns how many that are.
+#: Extends the leases of all entries of a consumer; returns how many.
 #: KEYS streams…; ARGV group, consumer
-TOUCH = Script(
+EXTEND_LEASES = Script(
     _PENDING
     + _CLAIM_ALL
     + """
@@ -195,7 +197,7 @@ return count
 """
 )
 
-#: Gives back all that a consumer has, and forgets the consumer; returns how many.
+#: Gives back all entries of a consumer, and deletes the consumer; returns how many.
 #: KEYS streams…; ARGV group, consumer
 RELEASE_ALL = Script(
     _PENDING
@@ -210,7 +212,7 @@ return count
 """
 )
 
-#: Gives back some of what a consumer has; returns how many.
+#: Gives back some entries of a consumer; returns how many.
 #: KEYS stream; ARGV group, consumer, 'released' or 'lost', ids…
 RELEASE = Script(
     _PENDING
@@ -227,11 +229,11 @@ return count
 """
 )
 
-#: Takes what is pending for longer than a lease from whoever has it, at most 1,000
-#: entries at once, and forgets consumers that are long gone. XAUTOCLAIM would do but
-#: for one thing: it cannot leave alone what was given back.
+#: Takes entries whose lease has ended from other consumers, at most 1,000 at once, and
+#: deletes consumers that have been idle for long. XAUTOCLAIM would also take entries
+#: that were given back.
 #: KEYS stream; ARGV group, consumer, lease and age of consumers in ms, from
-#: Returns how many, and where to go on ('-' after the last one).
+#: Returns how many, and where to continue ('-' after the last entry).
 RECLAIM = Script(
     _PENDING
     + """
@@ -271,10 +273,10 @@ return {count, from}
 """
 )
 
-#: What others have pending that was given to them at this very moment, or, as a clock
-#: that was set back makes it look, at a later one: owner, id, …
+#: Returns entries of other consumers that have been pending for no time at all: since
+#: this moment or, because the clock was set back, since a later one: owner, id, …
 #: KEYS stream; ARGV group, consumer, how many of each owner at most
-AHEAD = Script(
+FIND_FUTURE_LEASES = Script(
     _PENDING
     + """
 local key, group, answer = KEYS[1], ARGV[1], {}
@@ -297,7 +299,7 @@ return answer
 """
 )
 
-#: Puts a copy elsewhere and forgets the message, if the consumer still has it.
+#: Puts a copy into another key and deletes the entry, if the consumer still has it.
 #: KEYS stream, and a stream or a sorted set
 #: ARGV group, consumer, id, how ('', 'delay' or 'keep'), seconds, copy…
 #: The copy is fields and values for a stream, a member for a sorted set.
@@ -321,11 +323,11 @@ return 1
 )
 
 #: Puts a message into all of its queues, or into none of them.
-#: KEYS streams, or sorted sets if it is delayed; ARGV delay or '', then a packed entry
-#: for each of the sets, or fields and values for all the streams.
+#: KEYS streams, or sorted sets for a delay; ARGV delay or '', then a packed entry for
+#: each of the sets, or fields and values for all streams.
 PUBLISH = Script(
     NOW
-    + MISPLACED
+    + FIND_MISPLACED
     + """
 local wrong = misplaced(ARGV[1] == '' and 'stream' or 'zset')
 if wrong then return wrong end
@@ -340,9 +342,9 @@ return 1
 """
 )
 
-#: How many entries nobody has, and how many somebody has.
+#: Returns how many entries wait, and how many are with a consumer.
 #: KEYS streams…; ARGV group
-COUNTS = Script(
+COUNT_ENTRIES = Script(
     """
 local count, all = 0, 0
 for _, key in ipairs(KEYS) do
@@ -362,9 +364,9 @@ return {count, all}
 """
 )
 
-#: The oldest entry of a stream that nobody has: its fields and values, or nothing.
+#: Returns the fields and values of a stream's oldest waiting entry, if there is one.
 #: KEYS stream; ARGV group
-OLDEST = Script(
+FIND_OLDEST = Script(
     """
 local key, last, found = KEYS[1], '-', {}
 local groups = redis.pcall('XINFO', 'GROUPS', key)
@@ -394,9 +396,10 @@ return entry and entry[2] or {}
 """
 )
 
-#: Takes a dead letter out, if it is still there; a copy, if any, goes to the stream.
+#: Removes a dead letter, and puts the copy, if any, into the stream; returns 1, or 0 if
+#: the dead letter is gone already.
 #: KEYS dead, stream; ARGV dead letter, fields and values…
-TAKE = Script(
+TAKE_DEAD_LETTER = Script(
     """
 redis.call('ZREM', KEYS[1], '')
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
