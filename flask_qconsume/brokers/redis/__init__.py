@@ -1,1 +1,1 @@
-"""What both layouts in Redis share: kombu's lists and streams."""
+"""Code that both layouts in Redis share: kombu's lists and streams."""

@@ -130,7 +130,7 @@ MEANINGS: t.Mapping[str, Meaning] = {
     "ONLY-DATABASE": _IS_A_CLUSTER,
     "NO-CLUSTER": Meaning(
         BrokerRefused,
-        "This Redis is no cluster: {0}. 'QCONSUME_BROKER_URL' must begin with"
+        "This Redis is not a cluster: {0}. 'QCONSUME_BROKER_URL' must begin with"
         " 'redis-streams://'.",
     ),
     "KILLED": _temporary("ended a script of ours"),

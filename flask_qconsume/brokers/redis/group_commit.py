@@ -26,7 +26,7 @@ Send = Callable[[Sequence["CallerBatch"]], None]
 
 
 class CallerBatch:
-    """What one caller wants to send; submitted again if sending has failed.
+    """The messages or scripts of one caller; submitted again if sending has failed.
 
     :param size: The number of messages in it.
     """
@@ -35,7 +35,7 @@ class CallerBatch:
         self.size = size
         #: Whether a leader has taken the batch, and whether its sending has ended.
         self.taken = self.served = False
-        #: Whether it is unknown if Redis has executed something that was sent.
+        #: Whether Redis may have executed a part of it without an answer.
         self.doubtful = False
         self._asleep = threading.Lock()
         self._asleep.acquire()

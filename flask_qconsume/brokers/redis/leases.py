@@ -150,7 +150,7 @@ class StaleLeases(t.Generic[K]):
 
 
 def describe_process() -> str:
-    """Return host and process id, for people who look into Redis."""
+    """Return host and process id, for people that look into Redis."""
     return f"flask_qconsume:{socket.gethostname()}:{os.getpid()}"
 
 

@@ -123,7 +123,9 @@ class RedisLink(Link):
             for forward, each in zip(forwards, prepared, strict=True)
         ]
         self._shared.wake(
-            self._target_queue(each) for each in forwards if self._needs_wake(each)
+            _target_queue(self.plan, each.lane)
+            for each in forwards
+            if self._needs_wake(each)
         )
         return results
 
@@ -276,7 +278,7 @@ class RedisLink(Link):
         """
         if forward.delivery.tag not in self._held:
             return None
-        queue = self._target_queue(forward)
+        queue = _target_queue(self.plan, forward.lane)
         try:
             return self._create_forward_call(forward, queue)
         except PublishRefused:
@@ -285,14 +287,6 @@ class RedisLink(Link):
             return self._create_forward_call(_drop_complex_values(forward), queue)
         except PublishRefused as error:
             return error
-
-    def _target_queue(self, forward: Forward) -> str:
-        names = {
-            Lane.MAIN: self.plan.name,
-            Lane.SUSPECTS: self.plan.suspects,
-            Lane.DEAD: self.plan.dead,
-        }
-        return names[forward.lane]
 
     def _note_forwarded(self, delivery: Delivery, answer: t.Any) -> Exception | None:
         if isinstance(answer, BrokerError):
@@ -305,6 +299,11 @@ class RedisLink(Link):
             " its lease had ended and another worker has it. Make 'QCONSUME_LEASE'"
             " longer if this process was only slow."
         )
+
+
+def _target_queue(plan: QueuePlan, lane: Lane) -> str:
+    names = {Lane.MAIN: plan.name, Lane.SUSPECTS: plan.suspects, Lane.DEAD: plan.dead}
+    return names[lane]
 
 
 def _drop_complex_values(forward: Forward) -> Forward:

@@ -36,7 +36,7 @@ Result = Exception | None
 class RoutedPart:
     """A message on its way to queues that one script can write to."""
 
-    batch: PublishBatch
+    batch: PublishRequest
     #: The message's index in the batch.
     number: int
     queues: tuple[str, ...]
@@ -70,17 +70,19 @@ class Publisher:
         :param timeout: Seconds for all of them.
         :returns: For each message ``None``, or why it was not confirmed.
         """
-        batch = PublishBatch(messages, time.monotonic() + timeout)
+        batch = PublishRequest(messages, time.monotonic() + timeout)
         commit = self._shared.server.group_commit()
 
         def send(batches: Sequence[CallerBatch]) -> None:
-            self._send_all(t.cast("Sequence[PublishBatch]", batches), batch)
+            self._send_all(t.cast("Sequence[PublishRequest]", batches), batch)
 
         while batch.await_next_attempt():
             commit.submit(batch, send, batch.deadline)
         return batch.results()
 
-    def _send_all(self, batches: Sequence[PublishBatch], leader: PublishBatch) -> None:
+    def _send_all(
+        self, batches: Sequence[PublishRequest], leader: PublishRequest
+    ) -> None:
         """Send the open messages of all batches, within the time of the leader."""
         try:
             self._prepare(leader.left)
@@ -93,7 +95,7 @@ class Publisher:
             for batch in batches:
                 batch.fail(error if batch is leader else copy_error(error))
 
-    def _send(self, trip: RoundTrip, leader: PublishBatch) -> None:
+    def _send(self, trip: RoundTrip, leader: PublishRequest) -> None:
         parts = [
             part
             for batch, number in trip
@@ -115,7 +117,7 @@ class Publisher:
         )
 
     def _route_or_settle(
-        self, batch: PublishBatch, number: int, left: float
+        self, batch: PublishRequest, number: int, left: float
     ) -> list[RoutedPart]:
         """Return the parts of a message; without any, the message is settled."""
         try:
@@ -130,7 +132,9 @@ class Publisher:
             batch.settle(number, None)
         return parts
 
-    def _route(self, batch: PublishBatch, number: int, left: float) -> list[RoutedPart]:
+    def _route(
+        self, batch: PublishRequest, number: int, left: float
+    ) -> list[RoutedPart]:
         """Return a message's parts for the queues that it has not reached yet."""
         message, reached = batch.messages[number], batch.reached_queues(number)
         queues = [q for q in self._find_queues(message, left) if q not in reached]
@@ -165,7 +169,7 @@ class Publisher:
         return queues
 
 
-class PublishBatch(CallerBatch):
+class PublishRequest(CallerBatch):
     """One caller's messages, and what has become of them so far.
 
     :param deadline: When to give up, on :func:`time.monotonic`'s clock.
@@ -250,11 +254,11 @@ class PublishBatch(CallerBatch):
 
 
 #: A batch, and the index of one of its messages.
-OwnMessage = tuple[PublishBatch, int]
+OwnMessage = tuple[PublishRequest, int]
 RoundTrip = list[OwnMessage]
 
 
-def _split_into_round_trips(batches: Sequence[PublishBatch]) -> Iterator[RoundTrip]:
+def _split_into_round_trips(batches: Sequence[PublishRequest]) -> Iterator[RoundTrip]:
     """Yield the open messages of all batches, limited in number and size."""
     trip: RoundTrip = []
     size = 0

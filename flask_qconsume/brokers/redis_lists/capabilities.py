@@ -1,4 +1,4 @@
-"""What Redis can do with kombu's lists, in words."""
+"""Capabilities of kombu's lists in Redis, in words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CAPABILITIES = create_capabilities(
         "At least once, as long as the server keeps its data: without an append-only"
         " file with 'appendfsync always' a crash of Redis loses the latest messages, or"
         " all; a failover loses what was not replicated yet; 'maxmemory' must not evict"
-        " ('noeviction'). Messages that nobody reads expire only when they are read. A"
+        " ('noeviction'). Messages expire only when they are read. A"
         " kombu or Celery worker that reads the same queue takes messages out before it"
         " notes them: killed in between, it loses them, and its visibility timeout must"
         " be longer than QCONSUME_LEASE."

@@ -173,6 +173,6 @@ def _check_known(name: str) -> None:
     known = [*_LAYOUT_OPTIONS, *CONNECTION_OPTIONS, *REPLICA_OPTIONS, *_WITHOUT_EFFECT]
     if name not in known:
         raise ConfigurationError(
-            f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which is no option for"
+            f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which is not an option for"
             f" Redis{suggest(name, known)} There are: {', '.join(sorted(known))}."
         )

@@ -1,4 +1,4 @@
-"""What Redis Streams can do, in words."""
+"""Capabilities of Redis Streams, in words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CAPABILITIES = create_capabilities(
         " all; a failover loses what was not replicated yet; 'maxmemory' must not evict"
         " ('noeviction'). Nothing is trimmed that was not handled, and what was handled"
         " is deleted: a stream that other groups read too is not for this. Messages"
-        " that nobody reads expire only when they are read. On a cluster, a publish to"
+        " expire only when they are read. On a cluster, a publish to"
         " several queues that ends with an error may be in some of them. Redis 6.2 or"
         " later."
     ),

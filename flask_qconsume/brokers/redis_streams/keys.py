@@ -127,7 +127,7 @@ def create_layout(options: Mapping[str, t.Any]) -> StreamLayout:
         check_option(name, value)
         if name not in OPTIONS:
             raise ConfigurationError(
-                f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which is no option for"
+                f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which is not an option for"
                 f" Redis Streams{suggest(name, OPTIONS)} There are:"
                 f" {', '.join(OPTIONS)}."
             )

@@ -435,7 +435,7 @@ def test_a_node_of_a_cluster_is_no_redis_by_itself(redis_cluster):
 def test_a_redis_by_itself_is_no_cluster(redis_server):
     url = f"redis-streams+cluster://127.0.0.1:{redis_server.port}"
     broker = open_broker(settings(url), Topology(EXCHANGE, (plan(),)))
-    with pytest.raises(BrokerRefused, match="is no cluster: .*'redis-streams://'"):
+    with pytest.raises(BrokerRefused, match="is not a cluster: .*'redis-streams://'"):
         broker.declare()
     broker.close()
 

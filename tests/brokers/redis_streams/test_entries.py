@@ -214,7 +214,7 @@ def test_a_prefix_with_a_hash_tag_puts_all_keys_into_one_slot():
     ("options", "said"),
     [
         ({"body_feild": "x"}, "did you mean 'body_field'"),
-        ({"visibility_timeout": 5}, "no option for Redis Streams"),
+        ({"visibility_timeout": 5}, "not an option for Redis Streams"),
         ({"group": ""}, "'group'.*must be a text"),
         ({"priority_steps": [9, 0]}, "'priority_steps'"),
     ],
