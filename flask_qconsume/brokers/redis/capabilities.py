@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
+import typing as t
+
 from ...broker.capabilities import Capabilities
 
 _YEAR_SECONDS = 365 * 86_400.0
 
 
-def create_capabilities(
-    *,
-    broker: str,
-    kind: str,
-    guarantee: str,
-    confirms: str,
-    unroutable: str,
-    priority: str,
-    delays: str,
-    dead_letters: str,
-    counts_deaths: str,
-) -> Capabilities:
-    """Return the capabilities of one layout, given the texts that differ."""
+def create_capabilities(**texts: t.Any) -> Capabilities:
+    """Return the capabilities of one layout.
+
+    :param texts: The fields that differ between the layouts.
+    """
     return Capabilities(
-        broker=broker,
-        kind=kind,
-        guarantee=guarantee,
-        confirms=confirms,
-        unroutable=unroutable,
-        priority=priority,
-        delays=delays,
-        dead_letters=dead_letters,
-        counts_deaths=counts_deaths,
+        **texts,
         shared=True,
         survives_worker_death=True,
         durable=True,

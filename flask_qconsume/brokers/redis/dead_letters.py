@@ -13,13 +13,9 @@ from ...message import Message
 from . import scripts
 from .shared import Shared
 
-#: A page has fewer dead letters where they are large.
+#: A page has fewer dead letters if they are large.
 _MAX_LETTERS_PER_PAGE = 50
-
-
 _LETTERS_OF_FIRST_PAGE = 5
-
-
 _MAX_BYTES_PER_PAGE = 4 * 1024 * 1024
 
 
@@ -83,9 +79,8 @@ class SortedSetDeadLetters(DeadLetters):
             if not fresh:
                 return
             largest = max(len(element) for element, _ in fresh)
-            size = max(
-                1, min(_MAX_LETTERS_PER_PAGE, _MAX_BYTES_PER_PAGE // (largest + 1))
-            )
+            fitting = _MAX_BYTES_PER_PAGE // (largest + 1)
+            size = max(1, min(_MAX_LETTERS_PER_PAGE, fitting))
 
     def _decode(self, element: bytes) -> tuple[Message, str]:
         """Return the message in an element, and its reference."""

@@ -58,7 +58,6 @@ local function misplaced(wanted)
 end
 """
 
-
 #: Counts the dead letters that have not expired. KEYS dead
 COUNT_DEAD_LETTERS = Script(
     NOW

@@ -48,11 +48,9 @@ def explain_failure(pool: t.Any, error: Exception) -> str | None:
         # A server that expects TLS hangs up; only one that is away is silent.
         is_silent = isinstance(error, exceptions.TimeoutError)
         return None if is_silent else tls.diagnose_plain_connection(*address, ADVICE)
-    return (
-        tls.NO_TLS_ADVICE.format(ADVICE.plain)
-        if _answers_without_tls(*address)
-        else None
-    )
+    if _answers_without_tls(*address):
+        return tls.NO_TLS_ADVICE.format(ADVICE.plain)
+    return None
 
 
 def _has_reached_server(error: Exception) -> bool:

@@ -12,7 +12,6 @@ redis.call('HDEL', KEYS[2], '')
 redis.call('ZREM', KEYS[3], '')
 """
 
-
 # Returns whether kombu can restore an element: it fails if the element is not JSON, and
 # loses it if the usual mappings are missing. Decoding a large element would block Redis
 # for some 20 ms per megabyte, so only its end is searched for the text of kombu.
@@ -30,7 +29,6 @@ local function known_to_kombu(item)
     and type(found.properties.delivery_info) == 'table'
 end
 """
-
 
 #: Moves delayed messages that are due into the lists, then takes up to ``room``
 #: messages, those of the first list first.
@@ -90,7 +88,6 @@ return answer
 """
 )
 
-
 #: Returns the seconds until there is a message that does not end a wait at the first
 #: list; '' if there is none. KEYS delayed, the other lists…
 FIND_UNNOTICED = Script(
@@ -104,7 +101,6 @@ return first and string.format('%.6f', math.max(0, first - now)) or ''
 """
 )
 
-
 #: Deletes handled messages; returns how many of them were still held.
 #: KEYS leases, unacked, index; ARGV tags…
 ACK = Script(
@@ -114,7 +110,6 @@ redis.call('ZREM', KEYS[3], unpack(ARGV))
 return redis.call('HDEL', KEYS[2], unpack(ARGV))
 """
 )
-
 
 #: Extends leases; returns how many.
 #: KEYS leases, unacked, index; ARGV lease, tags…
@@ -133,7 +128,6 @@ redis.call('ZADD', KEYS[3], 'XX', unpack(index))
 return redis.call('ZADD', KEYS[1], 'XX', 'CH', unpack(leases))
 """
 )
-
 
 #: Puts messages back to the front of their lists; returns how many.
 #: KEYS leases, unacked, index; ARGV suffix's length, base, separator, tags…
@@ -158,7 +152,6 @@ return count
 """
 )
 
-
 #: Returns messages whose lease has ended, the latest first: tag, value, …
 #: KEYS leases, unacked; ARGV how many at most, how many bytes
 FIND_EXPIRED = Script(
@@ -181,7 +174,6 @@ return answer
 """
 )
 
-
 #: Returns leases that end later than a lease that begins now: tag, end, …
 #: KEYS leases; ARGV lease, how many at most
 FIND_FUTURE_LEASES = Script(
@@ -192,7 +184,6 @@ return redis.call('ZRANGEBYSCORE', KEYS[1],
   'LIMIT', 0, ARGV[2])
 """
 )
-
 
 #: Ends leases that have not been extended since; returns how many.
 #: KEYS leases; ARGV tag, end, …
@@ -210,7 +201,6 @@ return count
 """
 )
 
-
 #: Puts a message back, in the envelope given, unless its lease has been extended.
 #: KEYS leases, unacked, index, list; ARGV tag, envelope
 RESTORE = Script(
@@ -227,7 +217,6 @@ redis.call('ZREM', KEYS[3], ARGV[1])
 return 1
 """
 )
-
 
 #: Puts a copy into another key and deletes the message, if it is still held.
 #: KEYS leases, unacked, index, place; ARGV tag, copy, '' | 'delay' | 'keep', seconds
@@ -249,7 +238,6 @@ return 1
 """
 )
 
-
 #: Puts a message into all of its queues, or into none of them.
 #: KEYS lists, or sorted sets for a delay; ARGV delay or '', envelopes…
 PUBLISH = Script(
@@ -268,7 +256,6 @@ end
 return 1
 """
 )
-
 
 #: Removes a dead letter, and puts the copy, if any, into the list; returns 1, or 0 if
 #: the dead letter is gone already.

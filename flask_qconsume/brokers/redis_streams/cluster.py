@@ -66,7 +66,7 @@ class Cluster(Server):
     ) -> list[t.Any]:
         return [self._run_command(command, timeout, near) for command in commands]
 
-    def group_by_slot_of(
+    def group_by_slot(
         self, names: Sequence[str], key: t.Callable[[str], str]
     ) -> list[tuple[str, ...]]:
         found: dict[int, tuple[str, ...]] = {}
