@@ -26,6 +26,7 @@ from .depth import count_ready
 from .forwarding import address_to_queue
 from .forwarding import copy_properties
 from .pending_publish import PendingPublish
+from .pending_publish import Publish
 
 #: Dead letters that are replayed at once.
 _REPLAYED_AT_ONCE = 100
@@ -35,11 +36,9 @@ _PURGED_AT_ONCE = 1_000
 #: Seconds that a count waits for another process that reads the dead letters.
 _COUNT_WAIT_SECONDS = 15.0
 
-#: Bytes that the headers of a replayed message are cut to. The publisher refuses a
-#: message whose headers do not fit the frame size of its connection.
+#: Bytes that the headers of a replayed message are cut to. The publisher refuses
+#: headers that do not fit the frame size of its connection.
 _FRAME_MAX = 131_072
-
-Publish = t.Callable[[Sequence[PendingPublish]], list[Exception | None]]
 
 
 class _WantedLetter(t.NamedTuple):

@@ -16,7 +16,7 @@ from ...errors import TopologyMismatch
 from .errors import is_refused_as
 
 #: Seconds after which a 0 may mean that the queue has not answered: RabbitMQ's 0.25,
-#: less a margin for a network whose speed varies.
+#: less a margin for a network of varying speed.
 _UNANSWERED_SECONDS = 0.2
 #: Seconds for which the queue is asked again.
 _RETRY_SECONDS = 3.0

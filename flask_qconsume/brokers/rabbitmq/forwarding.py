@@ -161,7 +161,10 @@ def _fit_frame(
     """Shorten the headers until they fit one frame: a header frame cannot be split."""
     limit = frame_max - _EXPIRATION_SIZE
     cuts = iter(_CUTS)
-    while frames.header_size(encode_properties({**basic, "headers": headers})) > limit:
+    while (
+        frames.header_frame_size(encode_properties({**basic, "headers": headers}))
+        > limit
+    ):
         cut = next(cuts, None)
         if cut is not None:
             _cut(headers, *cut)

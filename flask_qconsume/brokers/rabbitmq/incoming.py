@@ -33,7 +33,7 @@ def convert_content(content: Content, queue: str) -> Message:
 
 
 def convert_delivery(delivery: BasicDeliver, queue: str) -> Message:
-    """Convert a message whose frames arrived together, as :func:`convert_content`."""
+    """Convert a message as :func:`convert_content` does, from its raw frames."""
     return _convert(
         *parse_properties(delivery.header),
         raw=delivery.body,

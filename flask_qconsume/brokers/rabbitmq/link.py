@@ -38,6 +38,7 @@ from .heartbeat import Heartbeat
 from .incoming import convert_content
 from .incoming import convert_delivery
 from .pending_publish import PendingPublish
+from .pending_publish import Publish
 
 _CONSUMER_TAG = "qconsume"
 
@@ -46,8 +47,6 @@ _CONSUMER_TAG = "qconsume"
 _CLOSE_TIMEOUT_SECONDS = 5.0
 #: Seconds that a step of the close has even after the time limit.
 _MIN_TIMEOUT_SECONDS = 0.01
-
-Publish = t.Callable[[Sequence[PendingPublish]], list[Exception | None]]
 
 
 class RabbitLink(Link):

@@ -1,6 +1,6 @@
 """Facts about queues that AMQP does not tell, from RabbitMQ's management plugin.
 
-Asked over HTTP by the standard library, whose sockets are cooperative in a process that
+The standard library's HTTP client asks: its sockets are cooperative in a process that
 gevent has patched. The plugin's figures are some seconds old.
 """
 

@@ -74,7 +74,7 @@ class PendingPublish:
     def finish(self, error: Exception | None) -> bool:
         """Set the result; a later result is ignored.
 
-        :returns: Whether this was the last message of its batch, whose caller wakes.
+        :returns: Whether this was the last message of its batch: the caller wakes.
         """
         if self.done:
             return False
@@ -107,7 +107,7 @@ class PendingPublish:
         :param frame_max: Bytes that a frame may have.
         :raises PublishRefused: if the headers do not fit into one frame.
         """
-        if frames.header_size(self.properties) > frame_max:
+        if frames.header_frame_size(self.properties) > frame_max:
             raise PublishRefused(
                 f"The headers of a message to {quote(self.routing_key)} take"
                 f" {len(self.properties)} bytes; RabbitMQ allows {frame_max} here."
@@ -116,6 +116,10 @@ class PendingPublish:
         return frames.build_publish(
             channel, self.method, self.properties, self.body, frame_max=frame_max
         )
+
+
+#: Publishes messages: returns for each ``None``, or why it was not published.
+Publish = t.Callable[[Sequence[PendingPublish]], list[Exception | None]]
 
 
 class PublishBatch:

@@ -31,6 +31,7 @@ Frame = tuple[int, int, bytes]
 #: Class and number of a method.
 Signature = tuple[int, int]
 
+#: Methods that a content header and a body follow.
 _WITH_CONTENT = frozenset([spec.Basic.Return, spec.Basic.Deliver, spec.Basic.GetOk])
 
 #: Before a frame's payload: frame type, channel and size. One octet follows the
@@ -39,7 +40,8 @@ _HEAD = struct.Struct(">BHI")
 #: The same, followed by the method's class and number as one integer.
 _METHOD_HEAD = struct.Struct(">BHII")
 _DELIVER = spec.Basic.Deliver[0] << 16 | spec.Basic.Deliver[1]
-_TAG = struct.Struct(">QB")
+#: Delivery tag and flags.
+_TAG_AND_FLAGS = struct.Struct(">QB")
 _LONG = struct.Struct(">I")
 _LONGLONG = struct.Struct(">Q")
 #: Before a message's properties: class, weight and size of the body.
@@ -103,7 +105,7 @@ class FrameHandler:
 
 
 class _PartialMethod:
-    """A method whose content is still arriving."""
+    """A method with content that has not arrived completely."""
 
     __slots__ = ("chunks", "content", "expected", "missing", "payload", "signature")
 
@@ -250,11 +252,7 @@ def parse_deliver(payload: bytes) -> tuple[str, int, bool, str, str]:
 
     :returns: Consumer tag, delivery tag, redelivered, exchange and routing key.
     """
-    consumer_tag, offset = _read_short(payload, 4)
-    tag, offset = _read_longlong(payload, offset)
-    exchange, end = _read_short(payload, offset + 1)
-    routing_key, _ = _read_short(payload, end)
-    return consumer_tag, tag, bool(payload[offset] & 1), exchange, routing_key
+    return _parse_deliver_arguments(payload, 4, len(payload))
 
 
 class BasicDeliver(t.NamedTuple):
@@ -273,7 +271,7 @@ class BasicDeliver(t.NamedTuple):
 
 
 def parse_delivery_at(data: bytes, start: int, channel: int) -> BasicDeliver | None:
-    """Parse a delivery whose body is one frame, or empty.
+    """Parse a delivery with a body of one frame, or without a body.
 
     :returns: ``None`` if not all of it has arrived, or if there is anything else: the
         caller then reads the frames one by one, which also reports mistakes in them.
@@ -284,17 +282,17 @@ def parse_delivery_at(data: bytes, start: int, channel: int) -> BasicDeliver | N
         kind, number, size, method = _METHOD_HEAD.unpack_from(data, start)
         if method != _DELIVER or number != channel or kind != METHOD:
             return None
-        at = start + size + OVERHEAD
-        arguments = _parse_arguments(data, start + 11, at - 1)
-        head = _payload_at(HEADER, channel, data, at)
-        end = at + len(head) + OVERHEAD
-        (length,) = _LONGLONG.unpack_from(head, 4)
+        header_start = start + size + OVERHEAD
+        arguments = _parse_deliver_arguments(data, start + 11, header_start - 1)
+        header = _payload_at(HEADER, channel, data, header_start)
+        end = header_start + len(header) + OVERHEAD
+        (length,) = _LONGLONG.unpack_from(header, 4)
         body = _payload_at(BODY, channel, data, end) if length else b""
-        if data[at - 1] != END or len(body) != length:
+        if data[header_start - 1] != END or len(body) != length:
             return None
     except (ValueError, IndexError, struct.error):
         return None
-    return BasicDeliver(*arguments, head, body, end + (length and length + OVERHEAD))
+    return BasicDeliver(*arguments, header, body, end + (length and length + OVERHEAD))
 
 
 def _payload_at(kind: int, channel: int, data: bytes, start: int) -> bytes:
@@ -310,13 +308,19 @@ def _payload_at(kind: int, channel: int, data: bytes, start: int) -> bytes:
     return data[start + 7 : end]
 
 
-def _parse_arguments(
+def _parse_deliver_arguments(
     data: bytes, start: int, end: int
 ) -> tuple[str, int, bool, str, str]:
-    at = start + 1 + data[start]
-    tag, flags = _TAG.unpack_from(data, at)
-    exchange, routing_key = _read_shorts(data[at + 9 : end])
-    return *_read_shorts(data[start:at]), tag, bool(flags & 1), exchange, routing_key
+    tag_start = start + 1 + data[start]
+    tag, flags = _TAG_AND_FLAGS.unpack_from(data, tag_start)
+    exchange, routing_key = _read_shorts(data[tag_start + 9 : end])
+    return (
+        *_read_shorts(data[start:tag_start]),
+        tag,
+        bool(flags & 1),
+        exchange,
+        routing_key,
+    )
 
 
 @functools.lru_cache(1024)
@@ -330,7 +334,7 @@ def _read_shorts(data: bytes) -> tuple[str, ...]:
 
 
 def escape_short_strings(layout: str, payload: bytes) -> bytes:
-    """Return a method's payload, with its short strings as UTF-8.
+    """Return a method's payload with its short strings made valid UTF-8.
 
     :param layout: The types of the method's arguments, by py-amqp's letters.
     """
@@ -469,7 +473,7 @@ def build_publish_method(exchange: str, routing_key: str, *, mandatory: bool) ->
     return struct.pack(">HH", *spec.Basic.Publish) + t.cast(bytes, arguments)
 
 
-def header_size(properties: bytes) -> int:
+def header_frame_size(properties: bytes) -> int:
     """Return the bytes of a message's header frame, which cannot be split."""
     return len(properties) + 12 + OVERHEAD
 

@@ -116,12 +116,12 @@ class Channel(pyamqp.Channel):
     """A channel that accepts any text, never decodes bodies, and is never reopened."""
 
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
-        #: Tags of consumers whose start the broker has confirmed.
+        #: Tags of consumers that have started: the broker has confirmed it.
         self.started_consumers: set[str] = set()
-        #: Tags of consumers whose end the broker has confirmed.
+        #: Tags of consumers that have ended: the broker has confirmed it.
         self.ended_consumers: set[str] = set()
-        #: Called with a delivery whose frames arrived together, instead of the
-        #: consumer's callback, which gets all other deliveries.
+        #: Called with a delivery if its frames arrived together; otherwise the
+        #: consumer's callback is called.
         self.on_raw_delivery: t.Callable[[frames.BasicDeliver], object] = self._deliver
         super().__init__(*args, **{**kwargs, "auto_decode": False})
 
