@@ -33,10 +33,10 @@ from flask_qconsume.brokers.redis_streams.capabilities import CAPABILITIES as ST
 from flask_qconsume.errors import PublishRefused
 from flask_qconsume.running.worker import Worker
 
-from ..brokers.rabbitmq.rabbit import linked
-from ..brokers.rabbitmq.rabbit import order
-from ..brokers.rabbitmq.rabbit import plan_of
-from ..brokers.rabbitmq.rabbit import rabbit
+from ..brokers.rabbitmq.rabbit import make_order
+from ..brokers.rabbitmq.rabbit import make_plan
+from ..brokers.rabbitmq.rabbit import open_broker
+from ..brokers.rabbitmq.rabbit import open_link
 from ..brokers.rabbitmq.rabbit import take
 from ..brokers.rabbitmq.rabbit import take_one
 from ..servers import Vhost
@@ -211,13 +211,13 @@ def retried(broker: RabbitMQ, link: t.Any, delivery: t.Any) -> None:
 )
 def test_both_lanes_consume_it(rabbitmq_url: str, options: dict[str, t.Any]) -> None:
     """Alone on the broker; and what is retried, or suspected, comes."""
-    plan = plan_of("theirs", given=queue(**options))
+    plan = make_plan("theirs", given=queue(**options))
     with (
-        rabbit(rabbitmq_url, plan) as broker,
-        linked(broker) as main,
-        linked(broker, Lane.SUSPECTS) as suspects,
+        open_broker(rabbitmq_url, plan) as broker,
+        open_link(broker) as main,
+        open_link(broker, Lane.SUSPECTS) as suspects,
     ):
-        assert broker.publish([order(1, "theirs", exchange="")], 20) == [None]
+        assert broker.publish([make_order(1, "theirs", exchange="")], 20) == [None]
         retried(broker, main, take_one(main))
         again = take_one(main)
         assert again.message.attempt == 2
@@ -258,12 +258,12 @@ def test_one_of_two_gets_the_messages_of_a_single_active_consumer(
 ) -> None:
     """The one that waits is not taken for stalled."""
     arguments = {**QUORUM_TYPE, "x-single-active-consumer": True}
-    plan = plan_of("theirs", given=queue(arguments=arguments))
-    with rabbit(rabbitmq_url, plan) as broker, linked(broker) as first:
+    plan = make_plan("theirs", given=queue(arguments=arguments))
+    with open_broker(rabbitmq_url, plan) as broker, open_link(broker) as first:
         assert first.may_starve
-        with linked(broker) as second, linked(broker, Lane.SUSPECTS) as lane:
+        with open_link(broker) as second, open_link(broker, Lane.SUSPECTS) as lane:
             assert not lane.may_starve
-            messages = [order(n, "theirs", exchange="") for n in range(3)]
+            messages = [make_order(n, "theirs", exchange="") for n in range(3)]
             assert broker.publish(messages, 20) == [None] * 3
             first.ack(take(first, 3))
             first.close()
@@ -275,11 +275,11 @@ def test_a_priority_of_the_consumer_is_not_that_of_its_suspects(
     rabbitmq_vhost: Vhost,
 ) -> None:
     given = queue(consumer_arguments={"x-priority": 7})
-    plan = plan_of("theirs", given=given)
+    plan = make_plan("theirs", given=given)
     with (
-        rabbit(rabbitmq_vhost.url, plan) as broker,
-        linked(broker),
-        linked(broker, Lane.SUSPECTS),
+        open_broker(rabbitmq_vhost.url, plan) as broker,
+        open_link(broker),
+        open_link(broker, Lane.SUSPECTS),
     ):
         rows = rabbitmq_vhost.server.ctl_json(
             *("list_consumers", "--vhost", rabbitmq_vhost.name),
@@ -296,12 +296,12 @@ def test_a_full_queue_takes_its_retries_once_the_broker_tries_again(
     """After three minutes, unless the broker is set to less."""
     vhost, name = own_rabbitmq_vhost, "dead_letter_worker_publisher_confirm_timeout"
     bound = {"x-max-length": 1, "x-overflow": "reject-publish"}
-    plan = plan_of("theirs", given=queue(arguments=bound))
-    messages = [order(n, "theirs", exchange="") for n in range(3)]
+    plan = make_plan("theirs", given=queue(arguments=bound))
+    messages = [make_order(n, "theirs", exchange="") for n in range(3)]
     # The broker's own setting, which the node of all tests keeps as it is.
     vhost.server.evaluate(f"application:set_env(rabbit, {name}, 500)")
-    with rabbit(vhost.url, plan) as broker:
-        with linked(broker, prefetch=1) as link:
+    with open_broker(vhost.url, plan) as broker:
+        with open_link(broker, prefetch=1) as link:
             assert broker.publish(messages[:1], 20) == [None]
             delivery = take_one(link)
             assert broker.publish(messages[1:2], 20) == [None]
@@ -311,7 +311,7 @@ def test_a_full_queue_takes_its_retries_once_the_broker_tries_again(
             retried(broker, link, delivery)
         # What is due and refused is no longer among those that are ready.
         wait_for(lambda: counts(vhost, "shop.wait.1") == (1, 0), 30)
-        with linked(broker) as link:
+        with open_link(broker) as link:
             found = take(link, 2)
             assert [each.message.attempt for each in found] == [1, 2]
             link.ack(found)

@@ -13,9 +13,9 @@ from flask_qconsume.broker.base import DeadLetter
 
 from ..brokers.rabbitmq.rabbit import raw_channel
 from ..brokers.rabbitmq.test_link import nested
-from ..brokers.rabbitmq.test_link import send
-from ..brokers.rabbitmq.test_link import short
-from ..brokers.rabbitmq.test_link import with_table
+from ..brokers.rabbitmq.test_link import publish_raw
+from ..brokers.rabbitmq.test_link import short_property
+from ..brokers.rabbitmq.test_link import table_property
 from ..servers.kafka import Kafka
 from ..servers.rabbitmq import Vhost
 from ..servers.redis import Redis
@@ -123,9 +123,13 @@ def test_what_others_send_to_rabbitmq_stops_nobody(
     worker = stage.fleet.start()
     url, queue = own_rabbitmq_vhost.url, b"work"
     stage.publish(range(10))
-    send(url, short(0x8000, b"caf\xe9"), b'{"n": 100}', key=queue, exchange="")
-    send(url, with_table(nested(2000)), b'{"n": 101}', key=queue, exchange="")
-    send(url, b"\x00\x00", b"", key=queue, exchange="")
+    publish_raw(
+        url, short_property(0x8000, b"caf\xe9"), b'{"n": 100}', key=queue, exchange=""
+    )
+    publish_raw(
+        url, table_property(nested(2000)), b'{"n": 101}', key=queue, exchange=""
+    )
+    publish_raw(url, b"\x00\x00", b"", key=queue, exchange="")
     with raw_channel(url) as channel:
         channel.basic_publish(
             amqp.Message(b'{"n": 102}', application_headers=NONSENSE), "", "work"

@@ -24,7 +24,7 @@ EXCHANGE = "shop"
 QUEUE = "billing"
 
 
-def plan_of(
+def make_plan(
     name: str = QUEUE,
     *keys: str,
     type: str = "quorum",
@@ -34,19 +34,19 @@ def plan_of(
     return QueuePlan(name, name, type, () if given else bindings, given)
 
 
-def broker_of(url: str, *plans: QueuePlan, **config: t.Any) -> RabbitMQ:
+def make_broker(url: str, *plans: QueuePlan, **config: t.Any) -> RabbitMQ:
     """A broker object, to be closed; with no plan, of one queue."""
     keys = {f"QCONSUME_{key.upper()}": value for key, value in config.items()}
     settings = Settings.from_config(
         {"QCONSUME_BROKER_URL": url, "QCONSUME_EXCHANGE": EXCHANGE, **keys}
     )
-    return RabbitMQ(settings, Topology(EXCHANGE, plans or (plan_of(),)))
+    return RabbitMQ(settings, Topology(EXCHANGE, plans or (make_plan(),)))
 
 
 @contextlib.contextmanager
-def rabbit(url: str, *plans: QueuePlan, **config: t.Any) -> t.Iterator[RabbitMQ]:
+def open_broker(url: str, *plans: QueuePlan, **config: t.Any) -> t.Iterator[RabbitMQ]:
     """A broker object for the length of a block."""
-    broker = broker_of(url, *plans, **config)
+    broker = make_broker(url, *plans, **config)
     try:
         yield broker
     finally:
@@ -54,7 +54,7 @@ def rabbit(url: str, *plans: QueuePlan, **config: t.Any) -> t.Iterator[RabbitMQ]
 
 
 @contextlib.contextmanager
-def linked(
+def open_link(
     broker: RabbitMQ, lane: Lane = Lane.MAIN, *, prefetch: int = 100
 ) -> t.Iterator[Link]:
     link = broker.connect(broker.topology.queues[0], lane, prefetch)
@@ -64,7 +64,7 @@ def linked(
         link.close()
 
 
-def order(
+def make_order(
     number: int = 1, routing_key: str = "order.created", **rest: t.Any
 ) -> Outgoing:
     """A message to the app's exchange."""
@@ -72,9 +72,9 @@ def order(
     return Outgoing(routing_key, str(number).encode(), **options)
 
 
-def published(broker: RabbitMQ, count: int = 1, **rest: t.Any) -> None:
+def publish_orders(broker: RabbitMQ, count: int = 1, **rest: t.Any) -> None:
     """Publish orders 0, 1, 2, …; all must be confirmed."""
-    messages = [order(number, **rest) for number in range(count)]
+    messages = [make_order(number, **rest) for number in range(count)]
     errors = broker.publish(messages, timeout=30)
     assert errors == [None] * count
 
@@ -102,7 +102,7 @@ def raw_channel(url: str) -> t.Iterator[t.Any]:
 
 
 @contextlib.contextmanager
-def halted(vhost: Vhost, queue: str) -> t.Iterator[None]:
+def suspend_queue(vhost: Vhost, queue: str) -> t.Iterator[None]:
     """A quorum queue that answers nothing for the length of a block."""
     name = f'rabbit_misc:r(<<"{vhost.name}">>, queue, <<"{queue}">>)'
     leader = f"amqqueue:get_pid(element(2, rabbit_amqqueue:lookup({name})))"

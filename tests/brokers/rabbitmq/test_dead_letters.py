@@ -22,27 +22,29 @@ from flask_qconsume.errors import PublishError
 from ...servers import Vhost
 from ...waiting import wait_for
 from .rabbit import QUEUE
-from .rabbit import halted
-from .rabbit import linked
-from .rabbit import order
-from .rabbit import plan_of
-from .rabbit import published
-from .rabbit import rabbit
+from .rabbit import make_order
+from .rabbit import make_plan
+from .rabbit import open_broker
+from .rabbit import open_link
+from .rabbit import publish_orders
 from .rabbit import raw_channel
+from .rabbit import suspend_queue
 from .rabbit import take
 
 
 @pytest.fixture(params=["quorum", "classic"])
 def broker(request: pytest.FixtureRequest, rabbitmq_url: str) -> t.Iterator[RabbitMQ]:
     kind = request.param
-    with rabbit(rabbitmq_url, plan_of(type=kind), queue_type=kind) as made:
+    with open_broker(rabbitmq_url, make_plan(type=kind), queue_type=kind) as made:
         yield made
 
 
-def bury(broker: RabbitMQ, count: int, *, expires: float | None = 600) -> DeadLetters:
+def make_dead_letters(
+    broker: RabbitMQ, count: int, *, expires: float | None = 600
+) -> DeadLetters:
     """Publish orders and make each a dead letter."""
-    published(broker, count, headers={"x-tenant": "acme"})
-    with linked(broker, prefetch=count) as link:
+    publish_orders(broker, count, headers={"x-tenant": "acme"})
+    with open_link(broker, prefetch=count) as link:
         forwards = [
             Forward(
                 delivery,
@@ -59,7 +61,7 @@ def bury(broker: RabbitMQ, count: int, *, expires: float | None = 600) -> DeadLe
 
 
 def test_a_listing_shows_all_in_their_order_and_takes_none(broker: RabbitMQ) -> None:
-    letters = bury(broker, 250)
+    letters = make_dead_letters(broker, 250)
     first = list(letters)
     assert [letter.message.raw for letter in first] == [
         str(number).encode() for number in range(250)
@@ -73,7 +75,7 @@ def test_a_listing_shows_all_in_their_order_and_takes_none(broker: RabbitMQ) -> 
 def test_a_listing_of_many_keeps_their_order(broker: RabbitMQ) -> None:
     """More than RabbitMQ's channel hands back to a quorum queue at once."""
     broker.declare()
-    many = [order(n, f"{QUEUE}.dead", exchange="") for n in range(2_500)]
+    many = [make_order(n, f"{QUEUE}.dead", exchange="") for n in range(2_500)]
     assert broker.publish(many, 60) == [None] * len(many)
     letters = broker.dead_letters(broker.topology.queues[0])
     for _ in range(3):
@@ -82,7 +84,7 @@ def test_a_listing_of_many_keeps_their_order(broker: RabbitMQ) -> None:
 
 
 def test_a_look_at_the_first_changes_nothing(broker: RabbitMQ) -> None:
-    letters = bury(broker, 150)
+    letters = make_dead_letters(broker, 150)
     for _ in range(2):
         with contextlib.closing(iter(letters)) as found:
             raws = [letter.message.raw for letter in itertools.islice(found, 3)]
@@ -92,7 +94,7 @@ def test_a_look_at_the_first_changes_nothing(broker: RabbitMQ) -> None:
 
 
 def test_two_who_look_at_once_see_all(broker: RabbitMQ) -> None:
-    letters = bury(broker, 150)
+    letters = make_dead_letters(broker, 150)
     looking = iter(letters)
     next(looking)
     others = [gevent.spawn(lambda: len(list(letters))) for _ in range(2)]
@@ -105,7 +107,7 @@ def test_two_who_look_at_once_see_all(broker: RabbitMQ) -> None:
 
 
 def test_what_is_replayed_or_purged_meanwhile_is_done_once(broker: RabbitMQ) -> None:
-    letters = bury(broker, 150)
+    letters = make_dead_letters(broker, 150)
     takers = [
         gevent.spawn(letters.take, lambda letter: True, replay) for replay in (1, 1, 0)
     ]
@@ -114,7 +116,7 @@ def test_what_is_replayed_or_purged_meanwhile_is_done_once(broker: RabbitMQ) -> 
 
 
 def test_a_reader_that_dies_leaves_no_lock(rabbitmq_url: str, broker: RabbitMQ) -> None:
-    letters = bury(broker, 3)
+    letters = make_dead_letters(broker, 3)
     with raw_channel(rabbitmq_url) as channel:
         channel.queue_declare(f"{QUEUE}.dead.lock", exclusive=True)
         counting = gevent.spawn(letters.count)
@@ -127,7 +129,7 @@ def test_a_listing_ends_where_letters_go_meanwhile(
     rabbitmq_url: str, broker: RabbitMQ
 ) -> None:
     """They may expire while it has only fetched the first of them."""
-    letters = bury(broker, 150)
+    letters = make_dead_letters(broker, 150)
     looking = iter(letters)
     next(looking)
     with raw_channel(rabbitmq_url) as channel:
@@ -140,14 +142,14 @@ def test_a_listing_ends_where_letters_go_meanwhile(
 def test_a_lock_that_is_not_permitted_is_done_without(
     rabbitmq_vhost: Vhost, broker: RabbitMQ, caplog: pytest.LogCaptureFixture
 ) -> None:
-    letters = bury(broker, 3)
+    letters = make_dead_letters(broker, 3)
     rabbitmq_vhost.server.permit(rabbitmq_vhost.name, configure="^nothing$")
     assert len(list(letters)) == letters.count() == 3
     assert "without a lock" in caplog.text
 
 
 def test_what_is_purged_is_gone_and_the_rest_stays(broker: RabbitMQ) -> None:
-    letters = bury(broker, 250)
+    letters = make_dead_letters(broker, 250)
     looked: list[int] = []
     taken = letters.take(
         lambda letter: int(letter.message.raw) % 2 == 0,
@@ -163,10 +165,10 @@ def test_what_is_purged_is_gone_and_the_rest_stays(broker: RabbitMQ) -> None:
 def test_what_is_replayed_comes_to_its_queue_as_if_it_were_new(
     broker: RabbitMQ,
 ) -> None:
-    letters = bury(broker, 250)
+    letters = make_dead_letters(broker, 250)
     assert letters.take(lambda _: True, replay=True) == 250
     assert letters.count() == 0
-    with linked(broker, prefetch=300) as link:
+    with open_link(broker, prefetch=300) as link:
         deliveries = take(link, 250)
         assert len(deliveries) == 250
         message = deliveries[0].message
@@ -178,11 +180,13 @@ def test_what_is_replayed_comes_to_its_queue_as_if_it_were_new(
 
 
 def test_what_cannot_be_replayed_stays(rabbitmq_url: str, broker: RabbitMQ) -> None:
-    letters = bury(broker, 3)
+    letters = make_dead_letters(broker, 3)
     assert letters.count() == 3
     with raw_channel(rabbitmq_url) as channel:
         channel.queue_delete(QUEUE)
-    with rabbit(rabbitmq_url, *broker.topology.queues, declare="never") as careless:
+    with open_broker(
+        rabbitmq_url, *broker.topology.queues, declare="never"
+    ) as careless:
         there = careless.dead_letters(broker.topology.queues[0])
         with pytest.raises(PublishError, match=f"'{QUEUE}'"):
             there.take(lambda _: True, replay=True)
@@ -192,12 +196,12 @@ def test_what_cannot_be_replayed_stays(rabbitmq_url: str, broker: RabbitMQ) -> N
 def test_dead_letters_may_be_kept_longer_than_rabbitmq_counts(
     broker: RabbitMQ,
 ) -> None:
-    assert bury(broker, 1, expires=365 * 86_400).count() == 1
+    assert make_dead_letters(broker, 1, expires=365 * 86_400).count() == 1
 
 
 def test_foreign_dead_letters_are_listed(broker: RabbitMQ) -> None:
     broker.declare()
-    foreign = order(1, f"{QUEUE}.dead", exchange="", id=None)
+    foreign = make_order(1, f"{QUEUE}.dead", exchange="", id=None)
     assert broker.publish([foreign], 10) == [None]
     letters = broker.dead_letters(broker.topology.queues[0])
     (letter,) = letters
@@ -217,7 +221,7 @@ def test_a_letter_whose_routing_key_is_no_utf_8_is_listed(
 
 
 def test_a_queue_without_a_lane_has_no_dead_letters(broker: RabbitMQ) -> None:
-    letters = broker.dead_letters(plan_of("unknown"))
+    letters = broker.dead_letters(make_plan("unknown"))
     assert letters.count() == 0
     assert list(letters) == []
 
@@ -226,15 +230,15 @@ def test_a_queue_that_answers_late_is_not_taken_for_empty(
     rabbitmq_vhost: Vhost,
 ) -> None:
     """RabbitMQ says 0 of a quorum queue that does not answer it within 0.25 s."""
-    plan = plan_of(type="quorum")
-    with rabbit(rabbitmq_vhost.url, plan, queue_type="quorum") as broker:
-        letters = bury(broker, 3)
+    plan = make_plan(type="quorum")
+    with open_broker(rabbitmq_vhost.url, plan, queue_type="quorum") as broker:
+        letters = make_dead_letters(broker, 3)
         for look in (
             letters.count,
             lambda: len(list(letters)),
             lambda: _taken(letters),
         ):
-            with halted(rabbitmq_vhost, plan.dead):
+            with suspend_queue(rabbitmq_vhost, plan.dead):
                 looking = gevent.spawn(look)
                 looking.join(0.5)
             assert looking.get(timeout=30) == 3
@@ -247,14 +251,14 @@ def _taken(letters: DeadLetters) -> int:
 def test_a_queue_that_answers_nothing_is_unknown_and_not_empty(
     rabbitmq_vhost: Vhost,
 ) -> None:
-    plan = plan_of(type="quorum")
-    with rabbit(rabbitmq_vhost.url, plan, queue_type="quorum") as broker:
+    plan = make_plan(type="quorum")
+    with open_broker(rabbitmq_vhost.url, plan, queue_type="quorum") as broker:
         broker.declare()
-        with halted(rabbitmq_vhost, plan.name):
+        with suspend_queue(rabbitmq_vhost, plan.name):
             with pytest.raises(BrokerUnavailable, match="does not tell RabbitMQ"):
                 broker.depth(plan.name)
             (status,) = broker.read_statuses([plan])
         assert (status.waiting, status.dead_letters) == (None, 0)
-        with halted(rabbitmq_vhost, plan.dead):
+        with suspend_queue(rabbitmq_vhost, plan.dead):
             (status,) = broker.read_statuses([plan])
         assert (status.waiting, status.dead_letters) == (0, None)

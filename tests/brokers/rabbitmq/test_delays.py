@@ -20,10 +20,10 @@ from flask_qconsume.brokers.rabbitmq.wait_queues import choose_retry_queue
 from ...waiting import wait_for
 from .rabbit import EXCHANGE
 from .rabbit import QUEUE
-from .rabbit import linked
-from .rabbit import plan_of
-from .rabbit import published
-from .rabbit import rabbit
+from .rabbit import make_plan
+from .rabbit import open_broker
+from .rabbit import open_link
+from .rabbit import publish_orders
 from .rabbit import raw_channel
 from .rabbit import take
 
@@ -31,31 +31,31 @@ from .rabbit import take
 @pytest.fixture(params=["quorum", "classic"])
 def broker(request: pytest.FixtureRequest, rabbitmq_url: str) -> t.Iterator[RabbitMQ]:
     kind = request.param
-    with rabbit(rabbitmq_url, plan_of(type=kind), queue_type=kind) as made:
+    with open_broker(rabbitmq_url, make_plan(type=kind), queue_type=kind) as made:
         yield made
 
 
-def retry(delivery: Delivery, delay: float) -> Forward:
+def build_retry(delivery: Delivery, delay: float) -> Forward:
     attempt = delivery.message.attempt + 1
     changed = headers.make_retry_headers(delivery.message, attempt)
     return Forward(delivery, Lane.MAIN, changed, delay=delay)
 
 
-def retried(link: Link, *delays: float) -> None:
+def forward_retries(link: Link, *delays: float) -> None:
     deliveries = take(link, len(delays))
-    forwards = [retry(d, s) for d, s in zip(deliveries, delays, strict=True)]
+    forwards = [build_retry(d, s) for d, s in zip(deliveries, delays, strict=True)]
     assert link.forward(forwards) == [None] * len(delays)
 
 
 def test_a_delayed_publish_arrives_at_every_queue_that_is_bound_by_then(
     rabbitmq_url: str,
 ) -> None:
-    plans = plan_of(QUEUE, "order.*"), plan_of("audit", "#")
-    with rabbit(rabbitmq_url, *plans) as broker:
+    plans = make_plan(QUEUE, "order.*"), make_plan("audit", "#")
+    with open_broker(rabbitmq_url, *plans) as broker:
         began = time.monotonic()
-        published(broker, 2, delay=1.0)
+        publish_orders(broker, 2, delay=1.0)
         assert broker.depth(QUEUE) == 0
-        with linked(broker) as link:
+        with open_link(broker) as link:
             message = take(link, 2)[0].message
         assert 0.9 < time.monotonic() - began < 2.5
         assert message.routing_key == "order.created"
@@ -65,32 +65,32 @@ def test_a_delayed_publish_arrives_at_every_queue_that_is_bound_by_then(
 
 def test_a_delayed_publish_to_a_queue_goes_there(broker: RabbitMQ) -> None:
     broker.declare()
-    published(broker, 1, delay=0.2, exchange="", routing_key=QUEUE)
+    publish_orders(broker, 1, delay=0.2, exchange="", routing_key=QUEUE)
     wait_for(lambda: broker.depth(QUEUE) == 1)
 
 
 def test_a_wait_queue_that_was_deleted_comes_back(
     rabbitmq_url: str, broker: RabbitMQ
 ) -> None:
-    published(broker, 3)
-    with linked(broker) as link:
+    publish_orders(broker, 3)
+    with open_link(broker) as link:
         first, second, third = take(link, 3)
-        assert link.forward([retry(first, 0.1)]) == [None]
+        assert link.forward([build_retry(first, 0.1)]) == [None]
         with raw_channel(rabbitmq_url) as channel:
             channel.queue_delete(f"{EXCHANGE}.wait.1")
-        assert link.forward([retry(second, 0.1)]) == [None]
+        assert link.forward([build_retry(second, 0.1)]) == [None]
         with raw_channel(rabbitmq_url) as channel:
             channel.exchange_delete(f"{EXCHANGE}.wait.1")
-        assert link.forward([retry(third, 0.1)]) == [None]
+        assert link.forward([build_retry(third, 0.1)]) == [None]
         assert len(take(link, 2)) >= 2
 
 
 def test_a_retry_later_than_the_longest_is_put_off_that_long(
     rabbitmq_url: str, broker: RabbitMQ
 ) -> None:
-    published(broker)
-    with linked(broker) as link:
-        retried(link, 10 * MAX_DELAY)
+    publish_orders(broker)
+    with open_link(broker) as link:
+        forward_retries(link, 10 * MAX_DELAY)
     assert broker.depth(f"{EXCHANGE}.wait.{WAIT_QUEUE_SECONDS[-1]}") == 1
 
 

@@ -31,11 +31,11 @@ from ...servers import RabbitMQ as Server
 from ...servers import Vhost
 from ...servers.ports import free_port
 from .rabbit import QUEUE
-from .rabbit import linked
-from .rabbit import order
-from .rabbit import plan_of
-from .rabbit import published
-from .rabbit import rabbit
+from .rabbit import make_order
+from .rabbit import make_plan
+from .rabbit import open_broker
+from .rabbit import open_link
+from .rabbit import publish_orders
 from .rabbit import raw_channel
 from .rabbit import take
 
@@ -67,12 +67,12 @@ def told(kind: type[BrokerError], words: str) -> t.Iterator[None]:
 
 def refused(url: str, **config: t.Any) -> BrokerError:
     """The error of a declaration; that of a publish and a link is the same kind."""
-    with rabbit(url, publish_timeout=0.5, **config) as broker:
+    with open_broker(url, publish_timeout=0.5, **config) as broker:
         with pytest.raises(BrokerError) as declared:
             broker.declare()
-        with pytest.raises(BrokerError) as consumed, linked(broker):
+        with pytest.raises(BrokerError) as consumed, open_link(broker):
             pass
-        (unpublished,) = broker.publish([order()], 0.5)
+        (unpublished,) = broker.publish([make_order()], 0.5)
     assert type(declared.value) is type(consumed.value) is type(unpublished)
     return declared.value
 
@@ -160,18 +160,18 @@ def test_a_virtual_host_that_is_down_is_waited_for(rabbitmq_vhost: Vhost) -> Non
     assert type(error) is BrokerUnavailable
     assert "restart_vhost" in str(error)
     rabbitmq_vhost.server.ctl("restart_vhost", "--vhost", rabbitmq_vhost.name)
-    with rabbit(rabbitmq_vhost.url) as broker:
+    with open_broker(rabbitmq_vhost.url) as broker:
         broker.declare()
 
 
 def test_a_broker_in_maintenance_is_waited_for(own_rabbitmq: Server) -> None:
-    with rabbit(own_rabbitmq.url) as broker:
+    with open_broker(own_rabbitmq.url) as broker:
         broker.declare()
         own_rabbitmq.evaluate("rabbit_maintenance:drain()")
-        with pytest.raises(BrokerUnavailable), linked(broker):
+        with pytest.raises(BrokerUnavailable), open_link(broker):
             pass
         own_rabbitmq.evaluate("rabbit_maintenance:revive()")
-        published(broker)
+        publish_orders(broker)
 
 
 @pytest.mark.parametrize("said", [b"HTTP/1.1 503 No\r\n\r\n", b"AMQP\x03\x01\x00\x00"])
@@ -186,7 +186,7 @@ def test_what_does_not_speak_amqp_is_told(said: bytes) -> None:
     server.start()
     try:
         url = f"amqp://127.0.0.1:{server.server_port}"
-        with rabbit(url) as broker, told(BrokerUnavailable, "does not speak AMQP"):
+        with open_broker(url) as broker, told(BrokerUnavailable, "does not speak AMQP"):
             broker.declare()
     finally:
         server.stop()
@@ -204,7 +204,7 @@ def test_a_permission_that_is_missing_is_refused(
 
 
 def test_a_queue_that_is_missing_is_a_mismatch(rabbitmq_url: str) -> None:
-    with rabbit(rabbitmq_url, declare="never") as broker:
+    with open_broker(rabbitmq_url, declare="never") as broker:
         with pytest.raises(TopologyMismatch, match="flask qconsume declare"):
             broker.connect(broker.topology.queues[0], Lane.MAIN, 1)
         assert broker.depth(QUEUE) == 0
@@ -214,10 +214,10 @@ def test_a_queue_that_the_broker_cannot_reach_is_neither_missing_nor_empty(
     rabbitmq_vhost: Vhost,
 ) -> None:
     """A classic queue whose process has crashed more often than the broker allows."""
-    plan = plan_of(type="classic")
-    with rabbit(rabbitmq_vhost.url, plan, queue_type="classic") as broker:
+    plan = make_plan(type="classic")
+    with open_broker(rabbitmq_vhost.url, plan, queue_type="classic") as broker:
         broker.declare()
-        published(broker)
+        publish_orders(broker)
         name = f'rabbit_misc:r(<<"{rabbitmq_vhost.name}">>, queue, <<"{QUEUE}">>)'
         rabbitmq_vhost.server.evaluate(
             "rabbit_misc:execute_mnesia_transaction(fun() -> rabbit_amqqueue:update("
@@ -232,23 +232,26 @@ def test_a_queue_that_the_broker_cannot_reach_is_neither_missing_nor_empty(
 
 
 def test_a_queue_of_another_consumer_alone_is_waited_for(rabbitmq_url: str) -> None:
-    plan = plan_of(type="classic")
-    with rabbit(rabbitmq_url, plan, queue_type="classic") as broker:
+    plan = make_plan(type="classic")
+    with open_broker(rabbitmq_url, plan, queue_type="classic") as broker:
         broker.declare()
         with raw_channel(rabbitmq_url) as channel:
             channel.basic_consume(QUEUE, exclusive=True)
-            with pytest.raises(BrokerUnavailable, match="to itself"), linked(broker):
+            with pytest.raises(BrokerUnavailable, match="to itself"), open_link(broker):
                 pass
-        with linked(broker):
+        with open_link(broker):
             pass
 
 
 def test_a_queue_of_another_connection_alone_is_waited_for(rabbitmq_url: str) -> None:
     given = Queue("theirs", no_declare=True)
-    plan = plan_of("theirs", given=given)
-    with rabbit(rabbitmq_url, plan) as broker, raw_channel(rabbitmq_url) as channel:
+    plan = make_plan("theirs", given=given)
+    with (
+        open_broker(rabbitmq_url, plan) as broker,
+        raw_channel(rabbitmq_url) as channel,
+    ):
         channel.queue_declare("theirs", exclusive=True)
-        with pytest.raises(BrokerUnavailable, match="as exclusive"), linked(broker):
+        with pytest.raises(BrokerUnavailable, match="as exclusive"), open_link(broker):
             pass
 
 
@@ -256,8 +259,11 @@ def test_an_argument_that_the_broker_does_not_know_is_unsupported(
     rabbitmq_url: str,
 ) -> None:
     given = Queue("theirs", queue_arguments={"x-max-length": -5})
-    plan = plan_of("theirs", given=given)
-    with rabbit(rabbitmq_url, plan) as broker, told(UnsupportedByBroker, "kombu.Queue"):
+    plan = make_plan("theirs", given=given)
+    with (
+        open_broker(rabbitmq_url, plan) as broker,
+        told(UnsupportedByBroker, "kombu.Queue"),
+    ):
         broker.declare()
 
 
@@ -265,8 +271,8 @@ def test_a_type_of_exchange_that_the_broker_does_not_know_is_unsupported(
     rabbitmq_url: str,
 ) -> None:
     given = Queue("theirs", Exchange("theirs", type="x-delayed-message"))
-    plan = plan_of("theirs", given=given)
-    with rabbit(rabbitmq_url, plan) as broker, told(UnsupportedByBroker, "plugin"):
+    plan = make_plan("theirs", given=given)
+    with open_broker(rabbitmq_url, plan) as broker, told(UnsupportedByBroker, "plugin"):
         broker.declare()
 
 
@@ -275,17 +281,17 @@ def test_a_message_in_hand_for_too_long_says_what_to_do(
 ) -> None:
     with (
         rabbitmq_vhost.server.consumer_timeout(1.0),
-        rabbit(rabbitmq_vhost.url) as broker,
+        open_broker(rabbitmq_vhost.url) as broker,
     ):
-        published(broker)
-        with linked(broker) as link:
+        publish_orders(broker)
+        with open_link(broker) as link:
             take(link)
             with told(BrokerUnavailable, "consumer_timeout"):
                 link.read(1)
 
 
 def test_a_connection_that_an_operator_closes_is_lost(rabbitmq_vhost: Vhost) -> None:
-    with rabbit(rabbitmq_vhost.url) as broker, linked(broker) as link:
+    with open_broker(rabbitmq_vhost.url) as broker, open_link(broker) as link:
         rabbitmq_vhost.close_connections()
         with told(BrokerUnavailable, "an operator closed"):
             link.read(1)
@@ -295,7 +301,7 @@ def test_a_virtual_host_that_is_deleted_is_lost_and_then_refused(
     rabbitmq: Server,
 ) -> None:
     with rabbitmq.vhost() as vhost:
-        with rabbit(vhost.url) as broker, linked(broker) as link:
+        with open_broker(vhost.url) as broker, open_link(broker) as link:
             rabbitmq.delete_vhost(vhost.name)
             with pytest.raises(BrokerUnavailable), gevent.Timeout(60):
                 link.read(1)
@@ -308,20 +314,20 @@ def test_an_exchange_that_is_missing_is_told_from_one_of_a_similar_name(
     rabbitmq: Server,
 ) -> None:
     """The text of the broker holds the name of the virtual host, too."""
-    with rabbitmq.vhost("shops") as vhost, rabbit(vhost.url) as broker:
+    with rabbitmq.vhost("shops") as vhost, open_broker(vhost.url) as broker:
         broker.declare()
         with raw_channel(vhost.url) as channel:
             channel.exchange_declare("shops", "fanout", auto_delete=False)
             channel.queue_bind(QUEUE, "shops")
-        messages = [order(exchange="shops"), order(exchange="missing")]
+        messages = [make_order(exchange="shops"), make_order(exchange="missing")]
         kept, lost = broker.publish(messages, 20)
         assert kept is None
         assert isinstance(lost, Unroutable)
 
 
 def test_a_missing_exchange_with_the_longest_name_is_told(rabbitmq_url: str) -> None:
-    with rabbit(rabbitmq_url) as broker:
-        (error,) = broker.publish([order(exchange="x" * 255)], 20)
+    with open_broker(rabbitmq_url) as broker:
+        (error,) = broker.publish([make_order(exchange="x" * 255)], 20)
     assert isinstance(error, Unroutable)
 
 
@@ -388,10 +394,10 @@ def test_a_body_that_is_too_large_for_the_broker_is_refused(
     config = {"max_message_size": "1000"}
     with (
         Server(tmp_path / "small", config=config) as small,
-        rabbit(small.url) as broker,
+        open_broker(small.url) as broker,
     ):
-        large = dataclasses.replace(order(2), body=b"x" * 2000)
-        errors = broker.publish([order(1), large, order(3)], 20)
+        large = dataclasses.replace(make_order(2), body=b"x" * 2000)
+        errors = broker.publish([make_order(1), large, make_order(3)], 20)
     assert errors[::2] == [None, None]
     assert isinstance(errors[1], PublishRefused)
     assert "larger than configured max size" in str(errors[1])

@@ -30,11 +30,11 @@ from ...servers import RabbitMQ as Server
 from ...servers import Vhost
 from ...waiting import wait_for
 from .rabbit import QUEUE
-from .rabbit import linked
-from .rabbit import order
-from .rabbit import plan_of
-from .rabbit import published
-from .rabbit import rabbit
+from .rabbit import make_order
+from .rabbit import make_plan
+from .rabbit import open_broker
+from .rabbit import open_link
+from .rabbit import publish_orders
 from .rabbit import raw_channel
 from .rabbit import take
 from .rabbit import take_one
@@ -42,7 +42,7 @@ from .rabbit import take_one
 
 @pytest.fixture
 def broker(rabbitmq_url: str) -> t.Iterator[RabbitMQ]:
-    with rabbit(rabbitmq_url) as made:
+    with open_broker(rabbitmq_url) as made:
         yield made
 
 
@@ -50,7 +50,7 @@ def broker(rabbitmq_url: str) -> t.Iterator[RabbitMQ]:
 def either(request: pytest.FixtureRequest, rabbitmq_url: str) -> t.Iterator[RabbitMQ]:
     """A broker object of each type of queue."""
     kind = request.param
-    with rabbit(rabbitmq_url, plan_of(type=kind), queue_type=kind) as made:
+    with open_broker(rabbitmq_url, make_plan(type=kind), queue_type=kind) as made:
         yield made
 
 
@@ -63,7 +63,7 @@ def test_a_connection_that_goes_half_open_while_it_is_opened_is_given_up(
     with Proxy(address.port) as proxy:
         url = rabbitmq_url.replace(f":{address.port}", f":{proxy.port}")
         with (
-            rabbit(url, heartbeat=1) as broker,
+            open_broker(url, heartbeat=1) as broker,
             pytest.raises(BrokerUnavailable, match="asking failed"),
             open_channel(broker.settings, "asking") as channel,
         ):
@@ -73,7 +73,7 @@ def test_a_connection_that_goes_half_open_while_it_is_opened_is_given_up(
         assert time.monotonic() - began < 15
 
 
-def dead(delivery: Delivery, **rest: t.Any) -> Forward:
+def forward_as_dead(delivery: Delivery, **rest: t.Any) -> Forward:
     error = ValueError("no such card")
     changed = headers.make_dead_letter_headers(
         delivery.message, "billing", QUEUE, "bad", error, 1.5
@@ -86,8 +86,8 @@ def test_a_close_loses_no_acknowledgement_and_no_message(
     either: RabbitMQ, reading: bool
 ) -> None:
     """The acknowledgements go out in the very last moment, much is on its way in."""
-    published(either, 1000)
-    with linked(either, prefetch=800) as link:
+    publish_orders(either, 1000)
+    with open_link(either, prefetch=800) as link:
         deliveries = take(link, 500)[:500]
         reader = gevent.spawn(read_until_closed, link) if reading else None
         gevent.sleep(0)
@@ -98,7 +98,7 @@ def test_a_close_loses_no_acknowledgement_and_no_message(
             assert isinstance(reader.get(timeout=10), BrokerUnavailable)
     wait_for(lambda: either.depth(QUEUE) == 500)
     settled = {delivery.message.raw for delivery in deliveries}
-    with linked(either, prefetch=1000) as link:
+    with open_link(either, prefetch=1000) as link:
         back = take(link, 500)
         assert not settled & {delivery.message.raw for delivery in back}
         assert len(back) == 500
@@ -113,8 +113,8 @@ def read_until_closed(link: t.Any) -> Exception:
 
 
 def test_nothing_is_sent_once_a_link_is_closed(broker: RabbitMQ) -> None:
-    published(broker)
-    with linked(broker) as link:
+    publish_orders(broker)
+    with open_link(broker) as link:
         delivery = take_one(link)
     assert delivery.stale
     for act in (link.ack, link.release):
@@ -127,20 +127,20 @@ def test_nothing_is_sent_once_a_link_is_closed(broker: RabbitMQ) -> None:
 
 
 def test_a_delivery_of_another_link_is_never_acknowledged(broker: RabbitMQ) -> None:
-    published(broker, 2)
-    with linked(broker, prefetch=1) as link, linked(broker, prefetch=1) as other:
+    publish_orders(broker, 2)
+    with open_link(broker, prefetch=1) as link, open_link(broker, prefetch=1) as other:
         take_one(link)
         link.ack([take_one(other)])
     wait_for(lambda: broker.depth(QUEUE) == 2)
 
 
 def test_released_messages_are_there_for_others_at_once(either: RabbitMQ) -> None:
-    published(either, 10)
-    with linked(either) as link:
+    publish_orders(either, 10)
+    with open_link(either) as link:
         deliveries = take(link, 10)
         link.pause()
         link.release(deliveries[3:])
-        with linked(either) as other:
+        with open_link(either) as other:
             came = take(other, 7)
             assert {d.message.raw for d in came} == {
                 d.message.raw for d in deliveries[3:]
@@ -154,11 +154,11 @@ def test_released_messages_are_there_for_others_at_once(either: RabbitMQ) -> Non
 def test_many_are_forwarded_at_once_while_others_are_acknowledged(
     either: RabbitMQ,
 ) -> None:
-    published(either, 400)
-    with linked(either, prefetch=400) as link:
+    publish_orders(either, 400)
+    with open_link(either, prefetch=400) as link:
         deliveries = take(link, 400)
         acking = gevent.spawn(lambda: [link.ack([d]) for d in deliveries[::2]])
-        forwards = [dead(delivery) for delivery in deliveries[1::2]]
+        forwards = [forward_as_dead(delivery) for delivery in deliveries[1::2]]
         assert link.forward(forwards) == [None] * 200
         acking.get()
     assert either.depth(QUEUE) == 0
@@ -166,12 +166,12 @@ def test_many_are_forwarded_at_once_while_others_are_acknowledged(
 
 
 def test_what_cannot_be_forwarded_stays(rabbitmq_url: str, broker: RabbitMQ) -> None:
-    published(broker)
+    publish_orders(broker)
     config = {"declare": "never", "publish_timeout": 5}
-    with rabbit(rabbitmq_url, **config) as careless, linked(careless) as link:
+    with open_broker(rabbitmq_url, **config) as careless, open_link(careless) as link:
         with raw_channel(rabbitmq_url) as channel:
             channel.queue_delete(f"{QUEUE}.dead")
-        (error,) = link.forward([dead(take_one(link))])
+        (error,) = link.forward([forward_as_dead(take_one(link))])
         assert f"'{QUEUE}.dead'" in str(error)
     wait_for(lambda: broker.depth(QUEUE) == 1)
 
@@ -179,36 +179,36 @@ def test_what_cannot_be_forwarded_stays(rabbitmq_url: str, broker: RabbitMQ) -> 
 def test_a_queue_of_ours_that_was_deleted_comes_back(
     rabbitmq_url: str, broker: RabbitMQ
 ) -> None:
-    published(broker, 3)
-    with linked(broker) as link:
+    publish_orders(broker, 3)
+    with open_link(broker) as link:
         deliveries = take(link, 3)
         with raw_channel(rabbitmq_url) as channel:
             channel.queue_delete(f"{QUEUE}.dead")
-        assert link.forward([dead(d) for d in deliveries]) == [None] * 3
+        assert link.forward([forward_as_dead(d) for d in deliveries]) == [None] * 3
     assert broker.depth(f"{QUEUE}.dead") == 3
 
 
 def test_a_deleted_queue_is_told_to_its_reader(
     rabbitmq_url: str, broker: RabbitMQ
 ) -> None:
-    with linked(broker) as link:
+    with open_link(broker) as link:
         reader = gevent.spawn(read_until_closed, link)
         gevent.sleep(0)
         with raw_channel(rabbitmq_url) as channel:
             channel.queue_delete(QUEUE)
         assert "deleted" in str(reader.get(timeout=10))
         assert link.closed
-    published_again = rabbit(rabbitmq_url)
-    with published_again as again, linked(again) as link:
-        published(again)
+    published_again = open_broker(rabbitmq_url)
+    with published_again as again, open_link(again) as link:
+        publish_orders(again)
         assert take_one(link).message.raw == b"0"
 
 
 def test_a_connection_that_the_broker_closes_is_told_to_its_reader(
     rabbitmq_vhost: Vhost, broker: RabbitMQ
 ) -> None:
-    published(broker)
-    with linked(broker) as link:
+    publish_orders(broker)
+    with open_link(broker) as link:
         delivery = take_one(link)
         reader = gevent.spawn(read_until_closed, link)
         gevent.sleep(0)
@@ -221,20 +221,20 @@ def test_a_dead_broker_is_noticed_by_its_silence(
     own_rabbitmq: Server, own_rabbitmq_vhost: Vhost
 ) -> None:
     with (
-        rabbit(own_rabbitmq_vhost.url, heartbeat=1) as broker,
-        linked(broker) as link,
+        open_broker(own_rabbitmq_vhost.url, heartbeat=1) as broker,
+        open_link(broker) as link,
         own_rabbitmq.frozen(),
     ):
         reader = gevent.spawn(read_until_closed, link)
         with pytest.raises(BrokerUnavailable, match="silent"):
-            beat_for(link, 20)
+            keep_alive_for(link, 20)
         began = time.monotonic()
         link.close()
         assert time.monotonic() - began < 1
         reader.get(timeout=5)
 
 
-def beat_for(link: t.Any, seconds: float) -> None:
+def keep_alive_for(link: t.Any, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         gevent.sleep(link.keep_alive_interval)
@@ -245,18 +245,18 @@ def test_a_link_that_beats_lives_and_one_that_stalls_does_too(
     broker: RabbitMQ, rabbitmq_url: str
 ) -> None:
     """Heartbeats of 1 s; nobody gets a turn for 1.5 s."""
-    with rabbit(rabbitmq_url, heartbeat=1) as quick, linked(quick) as link:
+    with open_broker(rabbitmq_url, heartbeat=1) as quick, open_link(quick) as link:
         reader = gevent.spawn(take_one, link)
-        beat_for(link, 3)
-        hog(1.5)
+        keep_alive_for(link, 3)
+        block_event_loop(1.5)
         for _ in range(10):
             link.keep_alive()
-        beat_for(link, 1)
-        published(broker)
+        keep_alive_for(link, 1)
+        publish_orders(broker)
         assert reader.get(timeout=5).message.raw == b"0"
 
 
-def hog(seconds: float) -> None:
+def block_event_loop(seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         pass
@@ -265,7 +265,7 @@ def hog(seconds: float) -> None:
 # What publishers send.
 
 
-def send(
+def publish_raw(
     url: str,
     properties: bytes,
     body: bytes = b"{}",
@@ -282,11 +282,11 @@ def send(
         channel.basic_publish(Raw(body), exchange if key else "", key or QUEUE)
 
 
-def short(flag: int, value: bytes) -> bytes:
+def short_property(flag: int, value: bytes) -> bytes:
     return struct.pack(">HB", flag, len(value)) + value
 
 
-def with_table(table: bytes) -> bytes:
+def table_property(table: bytes) -> bytes:
     return struct.pack(">HI", 0x2000, len(table)) + table
 
 
@@ -295,14 +295,14 @@ def test_properties_that_are_no_utf_8_arrive(
     rabbitmq_url: str, broker: RabbitMQ, flag: int
 ) -> None:
     broker.declare()
-    send(rabbitmq_url, short(flag, b"caf\xe9"))
-    with linked(broker) as link:
+    publish_raw(rabbitmq_url, short_property(flag, b"caf\xe9"))
+    with open_link(broker) as link:
         delivery = take_one(link)
         message = delivery.message
         assert UNREADABLE not in message.headers
         found = [message.content_type, message.content_encoding, message.id]
         assert "caf\\xe9" in [*found, *message.properties.values()]
-        assert link.forward([dead(delivery)]) == [None]
+        assert link.forward([forward_as_dead(delivery)]) == [None]
     assert broker.depth(QUEUE) == 0
 
 
@@ -312,12 +312,12 @@ def test_a_routing_key_that_is_no_utf_8_arrives(
     broker.declare()
     with raw_channel(rabbitmq_url) as channel:
         channel.queue_bind(QUEUE, "amq.topic", "#")
-    send(rabbitmq_url, b"\x00\x00", b"", key=b"order.\xff\xfe")
-    with linked(broker) as link:
+    publish_raw(rabbitmq_url, b"\x00\x00", b"", key=b"order.\xff\xfe")
+    with open_link(broker) as link:
         delivery = take_one(link)
         assert delivery.message.routing_key == "order.\\xff\\xfe"
         assert delivery.message.raw == b""
-        assert link.forward([dead(delivery)]) == [None]
+        assert link.forward([forward_as_dead(delivery)]) == [None]
     (letter,) = broker.dead_letters(broker.topology.queues[0])
     assert letter.message.routing_key == "order.\\xff\\xfe"
 
@@ -356,13 +356,13 @@ def test_a_header_table_of_every_type_arrives_and_can_be_forwarded(
     for letter, raw, _ in MORE_TYPES:
         table += bytes([len(letter) + 1]) + b"_" + letter + letter + raw
     table += b"\x02\xff\xfeS\x00\x00\x00\x01x"
-    send(rabbitmq_url, with_table(table))
+    publish_raw(rabbitmq_url, table_property(table))
     expected = {
         **ALL_TYPES,
         **{f"_{letter.decode()}": value for letter, _, value in MORE_TYPES},
         "\\xff\\xfe": "x",
     }
-    with linked(broker) as link:
+    with open_link(broker) as link:
         delivery = take_one(link)
         assert {**delivery.message.headers, **expected} == delivery.message.headers
         forward = Forward(
@@ -389,31 +389,31 @@ def test_headers_that_cannot_be_read_are_told_and_the_message_arrives(
 ) -> None:
     broker.declare()
     flags = struct.pack(">HI", 0x2000 | 0x0080, len(table))
-    send(rabbitmq_url, flags + table + b"\x03abc", b"body")
-    published(broker)
-    with linked(broker) as link:
+    publish_raw(rabbitmq_url, flags + table + b"\x03abc", b"body")
+    publish_orders(broker)
+    with open_link(broker) as link:
         bad, good = take(link, 2)
         assert "Error" in bad.message.headers[UNREADABLE]
         assert (bad.message.raw, bad.message.id) == (b"body", "abc")
         assert good.message.raw == b"0"
-        assert link.forward([dead(bad)]) == [None]
+        assert link.forward([forward_as_dead(bad)]) == [None]
         link.ack([good])
     plan = broker.topology.queues[0]
     (letter,) = broker.dead_letters(plan)
     assert letter.message.raw == b"body"
     assert broker.dead_letters(plan).take(lambda _: True, replay=True) == 1
-    with linked(broker) as link:
+    with open_link(broker) as link:
         assert UNREADABLE not in take_one(link).message.headers
 
 
 def test_a_copy_that_cannot_carry_a_header_carries_it_as_text(
     broker: RabbitMQ,
 ) -> None:
-    published(broker)
-    with linked(broker) as link:
+    publish_orders(broker)
+    with open_link(broker) as link:
         delivery = take_one(link)
         odd = {"big": 2**80, "object": object, "n" * 300: 1, "BCC": ["spy"], "ok": 1}
-        assert link.forward([dead(delivery, **odd)]) == [None]
+        assert link.forward([forward_as_dead(delivery, **odd)]) == [None]
     (letter,) = broker.dead_letters(broker.topology.queues[0])
     found = letter.message.headers
     assert found["big"] == str(2**80)
@@ -426,11 +426,11 @@ def test_a_copy_that_cannot_carry_a_header_carries_it_as_text(
 def test_a_copy_whose_headers_do_not_fit_a_frame_is_made_to_fit(
     broker: RabbitMQ, size: int
 ) -> None:
-    published(broker, headers={"large": "x" * size})
-    with linked(broker) as link:
+    publish_orders(broker, headers={"large": "x" * size})
+    with open_link(broker) as link:
         delivery = take_one(link)
         long = {headers.TRACEBACK: "t" * 16_000, headers.DETAILS: "d" * 18_000}
-        assert link.forward([dead(delivery, **long)]) == [None]
+        assert link.forward([forward_as_dead(delivery, **long)]) == [None]
     (letter,) = broker.dead_letters(broker.topology.queues[0])
     assert letter.headers[headers.REASON] == "bad"
     if size == 100_000:
@@ -449,13 +449,13 @@ def test_a_queue_of_somebody_elses_is_used_as_given(rabbitmq_url: str) -> None:
         queue_arguments={"x-max-length": 10},
         max_priority=5,
     )
-    with rabbit(rabbitmq_url, plan_of("inbox", given=given)) as broker:
+    with open_broker(rabbitmq_url, make_plan("inbox", given=given)) as broker:
         broker.declare()
-        message = order(1, "mail", exchange="theirs")
+        message = make_order(1, "mail", exchange="theirs")
         assert broker.publish([message], 10) == [None]
-        with linked(broker) as link:
+        with open_link(broker) as link:
             delivery = take_one(link)
-            assert link.forward([dead(delivery)]) == [None]
+            assert link.forward([forward_as_dead(delivery)]) == [None]
         assert broker.depth("inbox.dead") == 1
         with raw_channel(rabbitmq_url) as channel:
             arguments = {"x-max-length": 10, "x-max-priority": 5}

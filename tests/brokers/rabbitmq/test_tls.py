@@ -16,12 +16,12 @@ from flask_qconsume.errors import BrokerUnavailable
 
 from ...servers import RabbitMQ as Server
 from ...servers.ports import free_port
-from .rabbit import linked
-from .rabbit import order
-from .rabbit import published
-from .rabbit import rabbit
+from .rabbit import make_order
+from .rabbit import open_broker
+from .rabbit import open_link
+from .rabbit import publish_orders
 from .rabbit import take
-from .test_link import beat_for
+from .test_link import keep_alive_for
 from .test_link import read_until_closed
 
 CERTIFICATE = (
@@ -60,20 +60,22 @@ def configuration(folder: pathlib.Path) -> dict[str, str]:
 
 
 def test_messages_go_out_and_come_in(secured: Secured) -> None:
-    with rabbit(secured.url, transport_options=secured.options, heartbeat=1) as broker:
-        published(broker, 500)
-        with linked(broker, prefetch=600) as link:
+    with open_broker(
+        secured.url, transport_options=secured.options, heartbeat=1
+    ) as broker:
+        publish_orders(broker, 500)
+        with open_link(broker, prefetch=600) as link:
             link.ack(take(link, 500))
             reader = gevent.spawn(read_until_closed, link)
-            beat_for(link, 3)
-            published(broker)
+            keep_alive_for(link, 3)
+            publish_orders(broker)
             link.close()
             assert isinstance(reader.get(timeout=5), BrokerUnavailable)
 
 
 def test_a_certificate_that_nobody_signed_is_refused(secured: Secured) -> None:
-    with rabbit(secured.url) as broker:
-        (error,) = broker.publish([order()], timeout=10)
+    with open_broker(secured.url) as broker:
+        (error,) = broker.publish([make_order()], timeout=10)
     assert isinstance(error, BrokerRefused)
     assert "an unknown authority has signed the broker's certificate" in str(error)
     assert "guest:guest" not in str(error)
@@ -81,34 +83,34 @@ def test_a_certificate_that_nobody_signed_is_refused(secured: Secured) -> None:
 
 def test_a_certificate_for_another_name_is_refused(secured: Secured) -> None:
     url = secured.url.replace("localhost", "127.0.0.1")
-    with rabbit(url, transport_options=secured.options) as broker:
-        (error,) = broker.publish([order()], timeout=10)
+    with open_broker(url, transport_options=secured.options) as broker:
+        (error,) = broker.publish([make_order()], timeout=10)
     assert isinstance(error, BrokerRefused)
     assert "the broker's certificate is for another host" in str(error)
 
 
 def test_tls_at_a_port_without_it_is_told(rabbitmq: Server, secured: Secured) -> None:
     url = f"amqps://guest:guest@localhost:{rabbitmq.port}//"
-    with rabbit(url) as broker:
-        (error,) = broker.publish([order()], timeout=10)
+    with open_broker(url) as broker:
+        (error,) = broker.publish([make_order()], timeout=10)
     assert isinstance(error, BrokerRefused)
     assert "the broker does not speak TLS at this port" in str(error)
 
 
 def test_no_tls_at_its_port_is_told(secured: Secured) -> None:
-    with rabbit(secured.url.replace("amqps:", "amqp:")) as broker:
-        (error,) = broker.publish([order()], timeout=10)
+    with open_broker(secured.url.replace("amqps:", "amqp:")) as broker:
+        (error,) = broker.publish([make_order()], timeout=10)
     assert isinstance(error, BrokerRefused)
     assert "the broker speaks TLS at this port" in str(error)
 
 
 def test_the_url_may_name_the_authority(secured: Secured) -> None:
     query = f"?ssl_ca_certs={secured.options['ssl']['ca_certs']}"
-    with rabbit(secured.url + query) as broker:
-        published(broker)
+    with open_broker(secured.url + query) as broker:
+        publish_orders(broker)
 
 
 def test_checking_can_be_switched_off(secured: Secured) -> None:
     options = {"ssl": {"cert_reqs": ssl.CERT_NONE}}
-    with rabbit(secured.url, transport_options=options) as broker:
-        published(broker)
+    with open_broker(secured.url, transport_options=options) as broker:
+        publish_orders(broker)
