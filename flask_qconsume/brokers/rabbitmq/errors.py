@@ -4,7 +4,7 @@ A refusal of RabbitMQ has a number, which several situations share, and a text, 
 also holds names that users chose. So a row of the table is found by the number and by
 RabbitMQ's own words at the beginning or the end of the text, where no name can stand:
 RabbitMQ quotes names that come last. It shortens texts of more than 255 bytes; the last
-row of a number has no words, and takes these. Numbers and texts:
+row of a number usually matches any text, and so these. Numbers and texts:
 https://www.rabbitmq.com/docs/channels#errors and the sources of RabbitMQ 3.10 to 4.1.
 """
 

@@ -1,4 +1,4 @@
-"""A RabbitMQ broker object for one test, and short ways to use it."""
+"""Helpers of RabbitMQ's tests: broker objects, links, messages."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make_plan(
 
 
 def make_broker(url: str, *plans: QueuePlan, **config: t.Any) -> RabbitMQ:
-    """A broker object, to be closed; with no plan, of one queue."""
+    """Return a broker object, which the caller closes; of one queue by default."""
     keys = {f"QCONSUME_{key.upper()}": value for key, value in config.items()}
     settings = Settings.from_config(
         {"QCONSUME_BROKER_URL": url, "QCONSUME_EXCHANGE": EXCHANGE, **keys}
@@ -67,20 +67,20 @@ def open_link(
 def make_order(
     number: int = 1, routing_key: str = "order.created", **rest: t.Any
 ) -> Outgoing:
-    """A message to the app's exchange."""
+    """Return a message to the app's exchange."""
     options: dict[str, t.Any] = {"exchange": EXCHANGE, "id": f"order-{number}", **rest}
     return Outgoing(routing_key, str(number).encode(), **options)
 
 
 def publish_orders(broker: RabbitMQ, count: int = 1, **rest: t.Any) -> None:
-    """Publish orders 0, 1, 2, …; all must be confirmed."""
+    """Publish orders 0, 1, 2, …; fail unless all are confirmed."""
     messages = [make_order(number, **rest) for number in range(count)]
     errors = broker.publish(messages, timeout=30)
     assert errors == [None] * count
 
 
 def take(link: Link, count: int = 1, *, timeout: float = 20.0) -> list[Delivery]:
-    """The next deliveries, at least ``count``."""
+    """Read at least ``count`` deliveries."""
     found: list[Delivery] = []
     with gevent.Timeout(timeout, AssertionError(f"no {count} messages came")):
         while len(found) < count:
@@ -103,7 +103,7 @@ def raw_channel(url: str) -> t.Iterator[t.Any]:
 
 @contextlib.contextmanager
 def suspend_queue(vhost: Vhost, queue: str) -> t.Iterator[None]:
-    """A quorum queue that answers nothing for the length of a block."""
+    """Suspend the process of a quorum queue for the length of a block."""
     name = f'rabbit_misc:r(<<"{vhost.name}">>, queue, <<"{queue}">>)'
     leader = f"amqqueue:get_pid(element(2, rabbit_amqqueue:lookup({name})))"
     vhost.server.evaluate(f"sys:suspend({leader})")

@@ -1,4 +1,4 @@
-"""Basic properties are written as py-amqp writes them, whatever is in them."""
+"""Basic properties are encoded as py-amqp encodes them, with any values."""
 
 from __future__ import annotations
 

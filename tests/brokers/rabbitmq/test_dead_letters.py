@@ -1,4 +1,4 @@
-"""Dead letters: listed as often as one likes, replayed and purged once."""
+"""Dead letters: listed any number of times, replayed and purged once."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_listing_shows_all_in_their_order_and_takes_none(broker: RabbitMQ) -> 
 
 
 def test_a_listing_of_many_keeps_their_order(broker: RabbitMQ) -> None:
-    """More than RabbitMQ's channel hands back to a quorum queue at once."""
+    """2,500 messages: RabbitMQ's channel requeues fewer at once to a quorum queue."""
     broker.declare()
     many = [make_order(n, f"{QUEUE}.dead", exchange="") for n in range(2_500)]
     assert broker.publish(many, 60) == [None] * len(many)
@@ -128,7 +128,7 @@ def test_a_reader_that_dies_leaves_no_lock(rabbitmq_url: str, broker: RabbitMQ) 
 def test_a_listing_ends_where_letters_go_meanwhile(
     rabbitmq_url: str, broker: RabbitMQ
 ) -> None:
-    """They may expire while it has only fetched the first of them."""
+    """Dead letters may expire while the listing has fetched only the first ones."""
     letters = make_dead_letters(broker, 150)
     looking = iter(letters)
     next(looking)
@@ -229,7 +229,7 @@ def test_a_queue_without_a_lane_has_no_dead_letters(broker: RabbitMQ) -> None:
 def test_a_queue_that_answers_late_is_not_taken_for_empty(
     rabbitmq_vhost: Vhost,
 ) -> None:
-    """RabbitMQ says 0 of a quorum queue that does not answer it within 0.25 s."""
+    """RabbitMQ reports 0 if a quorum queue does not answer within 0.25 s."""
     plan = make_plan(type="quorum")
     with open_broker(rabbitmq_vhost.url, plan, queue_type="quorum") as broker:
         letters = make_dead_letters(broker, 3)

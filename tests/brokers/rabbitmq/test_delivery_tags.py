@@ -1,4 +1,4 @@
-"""What is settled on a channel, as the broker sees it."""
+"""Delivery tags: the broker understands each settlement that we send."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flask_qconsume.brokers.rabbitmq.delivery_tags import DeliveryTags
 
 
 def settle_as_rabbitmq(outstanding: list[int], tag: int, multiple: bool) -> list[int]:
-    """RabbitMQ's own rule: the tag must be outstanding, also where it means many."""
+    """Settle by RabbitMQ's rule: the tag must be outstanding, also with 'multiple'."""
     assert tag in outstanding, f"PRECONDITION_FAILED - unknown delivery tag {tag}"
     if multiple:
         return [other for other in outstanding if other > tag]
@@ -17,7 +17,7 @@ def settle_as_rabbitmq(outstanding: list[int], tag: int, multiple: bool) -> list
 
 
 def test_a_prefix_is_settled_by_its_last_outstanding_tag() -> None:
-    """Tag 2 was settled alone before, so the broker knows it no more."""
+    """Tag 2 is settled alone first, so the broker no longer knows it."""
     tags = DeliveryTags()
 
     assert tags.settle([2]) == [(2, False)]

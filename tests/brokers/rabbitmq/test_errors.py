@@ -1,4 +1,4 @@
-"""What RabbitMQ refuses: which error it is, and what it says to do."""
+"""Refusals of RabbitMQ: the error that each becomes, and its advice."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def told(kind: type[BrokerError], words: str) -> t.Iterator[None]:
 
 
 def refused(url: str, **config: t.Any) -> BrokerError:
-    """The error of a declaration; that of a publish and a link is the same kind."""
+    """Return the error of declaring; publishing and a link must fail alike."""
     with open_broker(url, publish_timeout=0.5, **config) as broker:
         with pytest.raises(BrokerError) as declared:
             broker.declare()
@@ -176,7 +176,7 @@ def test_a_broker_in_maintenance_is_waited_for(own_rabbitmq: Server) -> None:
 
 @pytest.mark.parametrize("said", [b"HTTP/1.1 503 No\r\n\r\n", b"AMQP\x03\x01\x00\x00"])
 def test_what_does_not_speak_amqp_is_told(said: bytes) -> None:
-    """A load balancer, say, while no node is there: it is waited for."""
+    """For example a load balancer without a node behind it: we wait for a node."""
 
     def answer(client: socket.socket, address: object) -> None:
         client.sendall(said)
@@ -313,7 +313,7 @@ def test_a_virtual_host_that_is_deleted_is_lost_and_then_refused(
 def test_an_exchange_that_is_missing_is_told_from_one_of_a_similar_name(
     rabbitmq: Server,
 ) -> None:
-    """The text of the broker holds the name of the virtual host, too."""
+    """The broker's text also holds the name of the virtual host."""
     with rabbitmq.vhost("shops") as vhost, open_broker(vhost.url) as broker:
         broker.declare()
         with raw_channel(vhost.url) as channel:
@@ -390,7 +390,7 @@ def test_what_one_node_alone_cannot_be_brought_to_say(
 def test_a_body_that_is_too_large_for_the_broker_is_refused(
     tmp_path: pathlib.Path, rabbitmq: Server
 ) -> None:
-    """It closes the channel; the messages beside it are published."""
+    """The message closes the channel; the messages before and after are published."""
     config = {"max_message_size": "1000"}
     with (
         Server(tmp_path / "small", config=config) as small,

@@ -26,7 +26,7 @@ def connection(rabbitmq_url):
 
 
 def test_what_came_with_the_answer_to_consume_is_delivered(connection):
-    """The socket is empty by then, so that the loop is not woken by it."""
+    """The socket is empty by then, so that it does not wake the loop."""
     producer = Producer(connection.default_channel)
     for number in range(3):
         producer.publish(number, routing_key="billing", declare=[BILLING])
@@ -37,7 +37,7 @@ def test_what_came_with_the_answer_to_consume_is_delivered(connection):
         message.ack()
 
     with Consumer(connection, [BILLING], callbacks=[handle], prefetch_count=9):
-        # An answer behind the deliveries: all of them are in the buffer with it.
+        # The answer comes after the deliveries, so all of them are in the buffer.
         connection.default_channel.queue_declare("billing", passive=True)
         connection.register_with_event_loop(hub)
         until = time.monotonic() + 10

@@ -1,4 +1,4 @@
-"""AMQP frames: taken apart as py-amqp does, whatever stands in them."""
+"""AMQP frames: parsed as py-amqp parses them, with any contents."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ properties = st.fixed_dictionaries(
 
 
 class Sink:
-    """What stands for a connection here, and keeps what is called back."""
+    """A stand-in for a connection, which collects the methods."""
 
     def __init__(self) -> None:
         self.bytes_recv = 0
@@ -89,7 +89,7 @@ def test_what_is_missing_is_told() -> None:
     ],
 )
 def test_headers_that_do_not_fit_their_table_are_a_problem(table: bytes) -> None:
-    """py-amqp reads on where the last of them ended, and whatever it finds there."""
+    """py-amqp would read on behind the table, and parse any bytes there."""
     found, problem = frames.parse_properties(header(b"\x20\x00" + table))
     assert found["application_headers"] == {}
     assert problem == "the headers do not end where they should"
@@ -170,7 +170,7 @@ def test_a_whole_delivery_is_taken_at_once() -> None:
 
 @given(st.binary(max_size=60))
 def test_common_tables_are_read_as_py_amqp_reads_them(raw: bytes) -> None:
-    """Nonsense in between texts and numbers included."""
+    """Also with random bytes between texts and numbers."""
     table = b"\x01aS\x00\x00\x00\x02\xc3\xa4\x01bl" + bytes(7) + b"\x05" + raw
     packed = b"\x20\x00" + struct.pack(">I", len(table)) + table
     found, problem = frames.parse_properties(header(packed))

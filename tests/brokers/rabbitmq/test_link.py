@@ -1,4 +1,4 @@
-"""Links: what is read, what is settled, and what goes back."""
+"""Links: read, settle, requeue, and close."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def either(request: pytest.FixtureRequest, rabbitmq_url: str) -> t.Iterator[Rabb
 def test_a_connection_that_goes_half_open_while_it_is_opened_is_given_up(
     rabbitmq_url: str,
 ) -> None:
-    """Its pulse begins later; the time-out for writes is 30 seconds."""
+    """The heartbeat starts later, and the timeout for writes is 30 seconds."""
     address = urlsplit(rabbitmq_url)
     assert address.port is not None
     with Proxy(address.port) as proxy:
@@ -85,7 +85,7 @@ def forward_as_dead(delivery: Delivery, **rest: t.Any) -> Forward:
 def test_a_close_loses_no_acknowledgement_and_no_message(
     either: RabbitMQ, reading: bool
 ) -> None:
-    """The acknowledgements go out in the very last moment, much is on its way in."""
+    """We acknowledge right before the close, while many messages are on their way."""
     publish_orders(either, 1000)
     with open_link(either, prefetch=800) as link:
         deliveries = take(link, 500)[:500]
@@ -244,7 +244,7 @@ def keep_alive_for(link: t.Any, seconds: float) -> None:
 def test_a_link_that_beats_lives_and_one_that_stalls_does_too(
     broker: RabbitMQ, rabbitmq_url: str
 ) -> None:
-    """Heartbeats of 1 s; nobody gets a turn for 1.5 s."""
+    """Heartbeats of 1 s, and an event loop that is blocked for 1.5 s."""
     with open_broker(rabbitmq_url, heartbeat=1) as quick, open_link(quick) as link:
         reader = gevent.spawn(take_one, link)
         keep_alive_for(link, 3)
@@ -262,7 +262,7 @@ def block_event_loop(seconds: float) -> None:
         pass
 
 
-# What publishers send.
+# Odd messages of publishers.
 
 
 def publish_raw(

@@ -1,4 +1,4 @@
-"""The publisher: each message is confirmed or has failed, whoever publishes it."""
+"""The publisher: each message is confirmed or fails, from any thread or greenlet."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_callers_that_go_on_together_keep_the_broker_busy(broker: RabbitMQ) -> N
     publish_orders(broker)
     session = broker._publisher.get()._loop.session
     assert session is not None
-    #: How many had been written when each of them went on.
+    #: Messages that had been written when each caller woke.
     found: list[int] = []
 
     def publish_twice(number: int) -> None:
@@ -199,13 +199,13 @@ def test_callers_that_go_on_together_keep_the_broker_busy(broker: RabbitMQ) -> N
             gevent.sleep(0)
     hold_until_confirmed(session)
     gevent.joinall(callers, raise_error=True)
-    # All were confirmed at once, and the next messages of the first ones were written
-    # before the last ones went on.
+    # All were confirmed at once, and the first callers had written their next messages
+    # before the last callers woke.
     assert found[0] == 101 < found[-1]
 
 
 def hold_until_confirmed(session: PublishSession) -> None:
-    """Stop this thread, the hub and all, until all confirmations are there to read."""
+    """Block this thread, with its hub, until all confirmations can be read."""
     confirmed: set[int] = set()
     wait = monkey.get_original("select", "select")
     while confirmed < session.in_flight.keys():
@@ -297,7 +297,7 @@ def test_an_alarm_of_the_broker_is_told_and_waited_for(
         with own_rabbitmq.memory_alarm():
             (error,) = broker.publish([make_order()], timeout=0.5)
             assert isinstance(error, PublishTimeout)
-            # The broker says so once it sees that somebody publishes.
+            # The broker reports the alarm once a message was published.
             (error,) = broker.publish([make_order()], timeout=0.5)
             assert isinstance(error, PublishTimeout)
             assert "memory" in str(error)

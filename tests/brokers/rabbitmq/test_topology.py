@@ -1,4 +1,4 @@
-"""Declaring: idempotent, checked, and never against somebody else's queue."""
+"""Declaring: idempotent, checked, and never changing queues of other programs."""
 
 from __future__ import annotations
 
