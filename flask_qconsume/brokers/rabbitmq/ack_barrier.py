@@ -29,8 +29,8 @@ class BarrierRequest(t.NamedTuple):
 def barrier_requests(channel: t.Any, queue: str) -> Iterator[BarrierRequest]:
     """Yield the two requests of a barrier.
 
-    The caller sends the second one after the answer to the first: RabbitMQ's channel
-    crashes otherwise.
+    The caller awaits the answer to the first before it sends the second: otherwise
+    RabbitMQ's channel crashes.
     """
     number = channel.channel_id
     channel.started_consumers.discard(_CONSUMER_TAG)

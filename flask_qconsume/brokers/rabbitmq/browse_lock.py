@@ -84,7 +84,7 @@ class BrowseLock:
             time.sleep(_RETRY_SECONDS)
 
     def is_free(self) -> bool:
-        """Whether no reader holds the lock. Needs no permission."""
+        """Whether no reader holds the lock. The check needs no permission."""
         try:
             with self._channel() as channel:
                 channel.queue_declare(self._name, passive=True)

@@ -45,8 +45,8 @@ def open_connection(settings: Settings, name: str) -> Connection:
 
     :param name: The name of the connection in the broker's management pages.
     :raises BrokerUnavailable: if no address answers.
-    :raises BrokerRefused: if an address refuses us and no other one accepts us: the
-        addresses that do not answer belong to the same broker.
+    :raises BrokerRefused: if no address accepts us, and at least one refuses us: all
+        addresses are of the same broker, and would refuse us as well.
     """
     problems: list[BrokerError] = []
     for url in settings.broker_url.split(";"):
@@ -74,13 +74,13 @@ def _find_tls_problem(error: Exception, client: t.Any) -> str | None:
         return tls.explain_error(error, ADVICE)
     if isinstance(error, _NO_LISTENER) or find_refusal(error) is not None:
         return None
-    return tls.diagnose_plain_connection(*_address(client), ADVICE)
+    return tls.diagnose_plain_connection(*_find_address(client), ADVICE)
 
 
 def check_connection_options(settings: Settings) -> None:
     """Refuse a URL and options with which no connection can be opened.
 
-    :raises ConfigurationError: that says why.
+    :raises ConfigurationError: with the reason.
     """
     check_options(settings.transport_options)
     for url in settings.broker_url.split(";"):
@@ -98,10 +98,10 @@ def check_connection_options(settings: Settings) -> None:
 def list_addresses(settings: Settings) -> t.Iterator[tuple[str, int]]:
     """Yield the hosts and ports of the URL."""
     for url in settings.broker_url.split(";"):
-        yield _address(_kombu_client(settings, url, ""))
+        yield _find_address(_kombu_client(settings, url, ""))
 
 
-def _address(client: t.Any) -> tuple[str, int]:
+def _find_address(client: t.Any) -> tuple[str, int]:
     default_port = client.transport.default_connection_params["port"]
     return client.hostname, client.port or default_port
 

@@ -57,7 +57,7 @@ class RabbitDeadLetters(DeadLetters):
     def count(self) -> int:
         found: list[int] = []
 
-        def count() -> bool:
+        def try_count() -> bool:
             # Free before and after: a reader holds some messages, or all.
             if lock.is_free():
                 found.append(count_ready(channel, self._plan.dead))
@@ -65,7 +65,7 @@ class RabbitDeadLetters(DeadLetters):
 
         with self._channel() as channel:
             lock = BrowseLock(channel.connection, self._plan.dead)
-            lock.retry(count, _COUNT_WAIT_SECONDS)
+            lock.retry(try_count, _COUNT_WAIT_SECONDS)
         return found[-1]
 
     def __iter__(self) -> Iterator[DeadLetter]:

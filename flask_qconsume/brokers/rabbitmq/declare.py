@@ -52,7 +52,7 @@ class Declarer:
 
     def declare_exchange(self, name: str, kind: str = "topic") -> None:
         """Declare a durable exchange."""
-        with self._translating_errors(f"exchange {quote(name)}"):
+        with self._translate_errors(f"exchange {quote(name)}"):
             if self._mode != "never":
                 self._channel.exchange_declare(
                     name,
@@ -79,7 +79,7 @@ class Declarer:
 
     def declare_queue(self, name: str, arguments: t.Mapping[str, t.Any]) -> None:
         """Declare a durable queue."""
-        with self._translating_errors(f"queue {quote(name)}"):
+        with self._translate_errors(f"queue {quote(name)}"):
             if self._mode != "never":
                 self._channel.queue_declare(
                     name,
@@ -95,14 +95,14 @@ class Declarer:
             self._channel.queue_bind(queue, exchange, routing_key)
 
     def _declare_given(self, plan: QueuePlan) -> None:
-        with self._translating_errors(f"queue {quote(plan.name)}"):
+        with self._translate_errors(f"queue {quote(plan.name)}"):
             if self._mode == "auto":
                 plan.given(self._channel).declare()
             elif self._mode == "passive":
                 self._channel.queue_declare(plan.name, passive=True)
 
     @contextlib.contextmanager
-    def _translating_errors(self, what: str) -> t.Iterator[None]:
+    def _translate_errors(self, what: str) -> t.Iterator[None]:
         try:
             yield
         except AMQPError as error:

@@ -183,7 +183,7 @@ def explain_error(error: BaseException) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the broker's words, or the error's own; names in them made printable."""
+    """Return the broker's words, or else the error's, with odd characters escaped."""
     text = getattr(error, "reply_text", None) or str(error) or "no reason given"
     said = escape(text)
     kind = type(error).__name__

@@ -33,7 +33,7 @@ def convert_content(content: Content, queue: str) -> Message:
 
 
 def convert_delivery(delivery: BasicDeliver, queue: str) -> Message:
-    """Convert a message as :func:`convert_content` does, from its raw frames."""
+    """Convert a delivery that was not passed through py-amqp, in the same way."""
     return _convert(
         *parse_properties(delivery.header),
         raw=delivery.body,

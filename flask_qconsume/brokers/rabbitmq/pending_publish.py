@@ -83,9 +83,9 @@ class PendingPublish:
         return self.batch is not None and self.batch.count_finished()
 
     def claim_second_attempt(self) -> bool:
-        """Claim the one further attempt, made once the topology is declared again.
+        """Claim the second and last attempt, after the topology was declared again.
 
-        :returns: ``False`` if the message has had it already.
+        :returns: ``False`` if the message has had that attempt.
         """
         first, self.sent_again = not self.sent_again, True
         return first
@@ -150,6 +150,6 @@ class PublishBatch:
 
 
 def encode_expiration(seconds: float) -> str | None:
-    """Return AMQP's ``expiration``; ``None`` (never) if RabbitMQ refuses it as long."""
+    """Return AMQP's ``expiration``; ``None`` (never) if it is too long for RabbitMQ."""
     milliseconds = max(1, round(seconds * 1000))
     return str(milliseconds) if milliseconds <= _MAX_EXPIRATION_MS else None

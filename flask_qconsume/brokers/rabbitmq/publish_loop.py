@@ -158,7 +158,7 @@ class PublishLoop:
         self._beat(session)
 
     def _back_off(self, error: BrokerError) -> None:
-        """Wait before the next attempt to connect; fail the messages if none helps."""
+        """Wait for the next attempt to connect; after a refusal fail all messages."""
         with self._lock:
             self.problem = str(error)
             if not isinstance(error, BrokerUnavailable):
@@ -237,9 +237,10 @@ class PublishLoop:
     def _fail_refused(
         self, error: BaseException | None, messages: list[PendingPublish]
     ) -> None:
-        """Fail the message that the broker refused, which it does not name.
+        """Fail the message because of which the broker closed the channel.
 
-        If several messages may be the one, all are sent again, one at a time.
+        The broker does not name it. If several messages are possible, all are sent
+        again, one at a time.
         """
         problem = error or Exception()
         for message in _find_refused(problem, messages):

@@ -84,7 +84,7 @@ class Publisher:
             self._thread = thread
 
     def _await(self, batch: PublishBatch, timeout: float) -> float | None:
-        """Wait for confirmations, for less time if there never was a connection.
+        """Wait for confirmations, but less long if there never was a connection.
 
         :returns: The seconds that were not enough; ``None`` if all are done.
         """

@@ -55,13 +55,13 @@ class WaitQueue:
 
 
 def choose_retry_queue(app_exchange: str, delay: float) -> WaitQueue:
-    """Return the wait queue for a message that goes to one queue after it."""
+    """Return the wait queue for a message that goes to one queue when it is due."""
     seconds = _round_up(delay)
     return WaitQueue(f"{app_exchange}.wait.{seconds}", seconds, "")
 
 
 def choose_delay_queue(app_exchange: str, delay: float) -> WaitQueue:
-    """Return the wait queue for a message that goes to the app's exchange after it."""
+    """Return the wait queue for a message that goes to the app's exchange when due."""
     seconds = _round_up(delay)
     return WaitQueue(f"{app_exchange}.delay.{seconds}", seconds, app_exchange)
 

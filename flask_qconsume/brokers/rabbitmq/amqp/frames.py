@@ -51,7 +51,7 @@ OVERHEAD = 8
 
 
 class Content(amqp.Message):  # type: ignore[misc]
-    """A message as py-amqp passes it on, with unreadable headers allowed."""
+    """A message of py-amqp's that may have unreadable headers."""
 
     #: Why the headers could not be read; ``None`` if they could.
     problem: str | None = None
@@ -156,7 +156,7 @@ def parse_properties(header: bytes) -> tuple[dict[str, t.Any], str | None]:
 def _find_readers(flags: bytes) -> tuple[tuple[str, _Reader | None], ...]:
     """Return the properties that the flags announce, and the reader of each.
 
-    The reader of the headers, which are read apart, is ``None``.
+    The reader of the headers is ``None``: :func:`parse_properties` reads them itself.
     """
     (bits,) = struct.unpack(">H", flags)
     return tuple(
@@ -273,8 +273,8 @@ class BasicDeliver(t.NamedTuple):
 def parse_delivery_at(data: bytes, start: int, channel: int) -> BasicDeliver | None:
     """Parse a delivery with a body of one frame, or without a body.
 
-    :returns: ``None`` if not all of it has arrived, or if there is anything else: the
-        caller then reads the frames one by one, which also reports mistakes in them.
+    :returns: ``None`` if it has not arrived completely, or if another frame is there.
+        The caller then reads frame by frame, which also reports malformed frames.
     """
     if len(data) == start:
         return None  # Behind the last delivery; an exception would take longer.
@@ -370,7 +370,7 @@ def has_frame(data: bytes, start: int) -> bool:
 
 
 def check_size(data: bytes, start: int, largest: int) -> None:
-    """Refuse an incomplete frame that is larger than agreed.
+    """Refuse an incomplete frame that is larger than client and broker agreed.
 
     The stream is corrupt, or is not AMQP; to wait for the rest of the frame would fill
     the memory.
@@ -391,13 +391,13 @@ def _describe_foreign(data: bytes) -> str:
 
 
 def build_ack(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Build the frame that acknowledges a delivery, or all up to it."""
+    """Build the frame that acknowledges a delivery, or all up to it (``multiple``)."""
     method = struct.pack(">HHQB", *spec.Basic.Ack, tag, multiple)
     return build_frame(METHOD, channel, method)
 
 
 def build_requeue(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Build the frame that requeues a delivery, or all up to it (Basic.Nack)."""
+    """Build the frame that requeues a delivery, or all up to it (``multiple``)."""
     method = struct.pack(">HHQB", *spec.Basic.Nack, tag, multiple | 2)
     return build_frame(METHOD, channel, method)
 
@@ -474,7 +474,7 @@ def build_publish_method(exchange: str, routing_key: str, *, mandatory: bool) ->
 
 
 def header_frame_size(properties: bytes) -> int:
-    """Return the bytes of a message's header frame, which cannot be split."""
+    """Return the size in bytes of a message's header frame, which cannot be split."""
     return len(properties) + 12 + OVERHEAD
 
 

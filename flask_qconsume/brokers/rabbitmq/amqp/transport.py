@@ -223,25 +223,25 @@ class Connection(pyamqp.Connection):
         write_frame = frame_writer(connection, transport)
 
         def write(*frame: t.Any) -> t.Any:
-            with self.write_lock, self._marking_broken(transport):
+            with self.write_lock, self._mark_broken_on_error(transport):
                 return write_frame(*frame)
 
         return write
 
     def write(self, data: bytes) -> None:
-        """Write whole frames."""
+        """Take :attr:`write_lock`, and write whole frames."""
         with self.write_lock:
             self.write_locked(data)
 
     def write_locked(self, data: bytes) -> None:
         """Write whole frames. The caller holds :attr:`write_lock`."""
         transport = self.transport
-        with self._marking_broken(transport):
+        with self._mark_broken_on_error(transport):
             transport.write(data)
             self.bytes_sent += 1
 
     @contextlib.contextmanager
-    def _marking_broken(self, transport: t.Any) -> t.Iterator[None]:
+    def _mark_broken_on_error(self, transport: t.Any) -> t.Iterator[None]:
         """Mark the transport as disconnected if the block raises.
 
         A timeout or another interruption of a write may leave half a frame behind, and
