@@ -1,8 +1,8 @@
-"""What a broker can do, as data that ``plan``, the docs and the tests speak from.
+"""Capabilities of brokers, as data for ``plan``, the docs and the tests.
 
-Each field has its own words, by which tables and sentences name it. The contract suite
-holds every broker to its record: what it says yes to must work, and what it says no to
-must be refused, or be as it says.
+Each field has the words by which tables and sentences name it. The contract suite
+checks every broker against its record: a ``True`` must work, a ``False`` must be
+refused, or fail as described.
 """
 
 from __future__ import annotations
@@ -15,41 +15,41 @@ from dataclasses import fields
 
 
 def _words(label: str, short: str = "") -> dict[str, str]:
-    """What a field is called in the docs' table, and in ``plan`` if that differs."""
+    """Names of a field: in the docs' table, and in ``plan`` if that differs."""
     return {"label": label, "short": short or label}
 
 
 class Fact(t.NamedTuple):
-    """One field of a record, to be shown to people."""
+    """One field of a record, with its words."""
 
     name: str
-    #: As the head of a row: ``"The longest delay"``.
+    #: The head of a table's row: ``"The longest delay"``.
     label: str
-    #: The same in a word or two.
+    #: A word or two for a sentence.
     short: str
     value: t.Any
 
     @property
     def in_words(self) -> bool:
-        """Whether it takes a sentence to tell, and not a word or a number."""
+        """Whether the value is a text, and not a yes or no, or a number."""
         return isinstance(self.value, str)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """What one kind of broker, or one kind of its queues, can do.
+    """Capabilities of one broker, or of one kind of its queues.
 
-    ``True`` is always the better answer.
+    ``True`` is always the better value.
     """
 
-    #: Its name for people: ``"RabbitMQ"``.
+    #: The broker's name: ``"RabbitMQ"``.
     broker: str
-    #: Which of its queues, where there are several kinds: ``"quorum queues"``.
+    #: The kind of queues, if the broker has several: ``"quorum queues"``.
     kind: str = ""
-    #: What it promises, and when it does not, in plain words.
+    #: The guarantee for messages, and its limits.
     guarantee: str
 
-    # Where messages are.
+    # Storing.
     shared: bool = field(
         metadata=_words(
             "Other processes see the messages", "messages that other processes see"
@@ -69,8 +69,8 @@ class Capabilities:
     )
     foreign: bool = field(
         metadata=_words(
-            "Programs that know nothing of us can add messages",
-            "messages of foreign programs",
+            "Other programs can add messages",
+            "messages of other programs",
         )
     )
     exchanges: bool = field(
@@ -93,7 +93,7 @@ class Capabilities:
     confirms: str = field(metadata=_words("A publish is confirmed when", "confirms"))
     unroutable: str = field(
         metadata=_words(
-            "A message that nobody would get is noticed by",
+            "A message that no consumer would get is detected by",
             "unroutable",
         )
     )
@@ -105,8 +105,8 @@ class Capabilities:
     )
     expires_unread: bool = field(
         metadata=_words(
-            "What nobody reads in time goes away (``expires``)",
-            "expiry of what nobody reads",
+            "Unread messages are removed once they expire (``expires``)",
+            "removal of expired messages",
         )
     )
     tombstones: bool = field(
@@ -130,7 +130,7 @@ class Capabilities:
     )
     unattended_delays: bool = field(
         metadata=_words(
-            "What is due moves on with no worker running",
+            "Delayed messages move on when due, with no worker running",
             "delays that end with no worker running",
         )
     )
@@ -149,15 +149,15 @@ class Capabilities:
     )
     keeps_place: bool = field(
         metadata=_words(
-            "What is given back keeps its place in the queue",
-            "place kept for what is given back",
+            "A message that is given back keeps its place in the queue",
+            "place kept for messages given back",
         )
     )
 
     hands_over: bool = field(
         metadata=_words(
-            "What a stopping worker has not begun goes to others at once",
-            "early return of what a stopping worker has not begun",
+            "A stopping worker gives back at once the messages that it has not started",
+            "early return of messages by a stopping worker",
         )
     )
 
@@ -167,8 +167,8 @@ class Capabilities:
     )
     exclusive_replays: bool = field(
         metadata=_words(
-            "Two who replay at once send each dead letter once",
-            "replays by two at once without doubles",
+            "Two replays at the same time send each dead letter once",
+            "simultaneous replays without duplicates",
         )
     )
     counts_deaths: str = field(
@@ -199,13 +199,13 @@ class Capabilities:
 
     @property
     def title(self) -> str:
-        """Its name, with the kind of its queues."""
+        """The broker's name, with the kind of queues."""
         return f"{self.broker}, {self.kind}" if self.kind else self.broker
 
     @property
     def facts(self) -> Iterator[Fact]:
-        """All that has words of its own, in the order of the fields."""
-        for one in fields(self):
-            if one.metadata:
-                words = one.metadata["label"], one.metadata["short"]
-                yield Fact(one.name, *words, getattr(self, one.name))
+        """The fields that have words, in their order."""
+        for each in fields(self):
+            if each.metadata:
+                words = each.metadata["label"], each.metadata["short"]
+                yield Fact(each.name, *words, getattr(self, each.name))

@@ -1,8 +1,8 @@
-"""The types and arguments of given queues: what each changes, and who can keep it.
+"""Options of given queues: the effect of each, and the brokers that support it.
 
-A :class:`kombu.Queue` says more than a name. Each thing that it may say has a row here:
-it is honoured, and ``plan`` tells what follows from it, or the consumer is refused.
-Nothing is dropped silently. Kombu itself is not needed to read one.
+A :class:`kombu.Queue` has more options than its name. Each option has a row here. It is
+either kept, and ``plan`` describes its effect, or the consumer is refused. No option is
+dropped silently. This module reads queues without importing kombu.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from .capabilities import Capabilities
 
-#: Attributes of a kombu.Queue, and the arguments that kombu makes of them.
-_ATTRIBUTES = {
+#: Attributes of a kombu.Queue, and the arguments that kombu turns them into.
+_ARGUMENTS_BY_ATTRIBUTE = {
     "expires": "x-expires",
     "message_ttl": "x-message-ttl",
     "max_length": "x-max-length",
@@ -24,8 +24,8 @@ _ATTRIBUTES = {
     "max_priority": "x-max-priority",
 }
 
-#: Arguments that say how RabbitMQ stores a queue, and nothing else.
-_STORAGE = {
+#: Arguments that change only how RabbitMQ stores a queue.
+_STORAGE_ARGUMENTS = {
     "x-initial-cluster-size",
     "x-max-in-memory-bytes",
     "x-max-in-memory-length",
@@ -34,15 +34,15 @@ _STORAGE = {
     "x-queue-version",
     "x-quorum-initial-group-size",
 }
-_DEAD_LETTERING = {
+_DEAD_LETTER_ARGUMENTS = {
     "x-dead-letter-exchange",
     "x-dead-letter-routing-key",
     "x-dead-letter-strategy",
 }
-_KNOWN = {
-    *_ATTRIBUTES.values(),
-    *_STORAGE,
-    *_DEAD_LETTERING,
+_KNOWN_ARGUMENTS = {
+    *_ARGUMENTS_BY_ATTRIBUTE.values(),
+    *_STORAGE_ARGUMENTS,
+    *_DEAD_LETTER_ARGUMENTS,
     "x-delivery-limit",
     "x-overflow",
     "x-queue-type",
@@ -52,7 +52,7 @@ _KNOWN = {
 
 @dataclass(frozen=True)
 class Description:
-    """A :class:`kombu.Queue`, its attributes written as arguments."""
+    """A :class:`kombu.Queue`, with its attributes turned into arguments."""
 
     queue: t.Any
     arguments: Mapping[str, t.Any]
@@ -60,7 +60,7 @@ class Description:
 
     @property
     def type(self) -> str:
-        """``"classic"``, ``"quorum"``, ``"stream"``."""
+        """``"classic"``, ``"quorum"`` or ``"stream"``."""
         return str(self.arguments.get("x-queue-type", "classic"))
 
     @property
@@ -70,12 +70,12 @@ class Description:
 
     @property
     def drops(self) -> bool:
-        """Whether a bound is kept by dropping what is oldest."""
+        """Whether a full queue drops its oldest messages."""
         return str(self.arguments.get("x-overflow", "drop-head")) == "drop-head"
 
     @property
     def bindings(self) -> Iterator[tuple[t.Any, t.Any]]:
-        """Exchanges, and the arguments of the bindings to them."""
+        """Exchanges, each with the arguments of the binding to it."""
         if self.queue.exchange:
             yield self.queue.exchange, self.queue.binding_arguments
         for binding in self.queue.bindings:
@@ -83,18 +83,18 @@ class Description:
 
 
 class Trait(t.NamedTuple):
-    """One thing that a queue may have."""
+    """One option that a given queue may have."""
 
-    #: As its owner writes it.
+    #: The option, as it is written in code.
     name: str
     is_set: Callable[[Description], t.Any]
-    #: What follows from it.
+    #: The option's effect, as a part of a sentence.
     effect: str
-    #: What to do in its place, where no broker can keep it for a consumer of ours.
+    #: What to do instead, if no broker can keep the option for our consumers.
     instead: str = ""
-    #: Whether a broker that does not know it may leave it out: no consumer notices.
+    #: Whether a broker may ignore the option, since no consumer notices.
     neutral: bool = False
-    #: Whether messages may go or be late by it, so that a worker's start warns.
+    #: Whether messages may be lost or late by it, so that a worker's start warns.
     warns: bool = True
 
 
@@ -102,127 +102,128 @@ TRAITS = (
     Trait(
         "'x-queue-type': 'stream'",
         lambda d: d.type == "stream",
-        "an acknowledgement removes nothing from a stream, and nothing is given back",
+        "an acknowledgement removes no message from a stream, and no message can be"
+        " given back",
         "Consume a quorum or classic queue that is bound to the same exchange, or read"
         " the stream by a client of streams",
     ),
     Trait(
         "'no_ack'",
         lambda d: d.queue.no_ack,
-        "the broker forgets each message as soon as it is sent, so a crash loses what"
-        " was fetched",
+        "the broker forgets each message as soon as it is sent, so a crash loses the"
+        " fetched messages",
         "Leave it out: a message is acknowledged once it is handled",
     ),
     Trait(
         "'x-queue-type': 'quorum' with 'exclusive', 'auto_delete' or 'durable=False'",
-        lambda d: d.type == "quorum" and _is_passing(d.queue),
+        lambda d: d.type == "quorum" and _is_temporary(d.queue),
         "quorum queues are durable and shared",
-        "Make it a classic queue by 'x-queue-type', or leave the others out",
+        "Make it a classic queue by 'x-queue-type', or leave those options out",
     ),
     Trait(
         "'exclusive'",
         lambda d: d.queue.exclusive,
-        "one process alone consumes it, and it ends with the connection of that"
-        " process, with all that waits in it; a retry that is due meanwhile waits until"
-        " the queue is there again",
+        "only one process can consume it, and the queue is deleted with its messages"
+        " when the connection of that process ends; a retry that is due meanwhile waits"
+        " until the queue exists again",
     ),
     Trait(
         "'auto_delete'",
         lambda d: d.queue.auto_delete and not d.queue.exclusive,
-        "the broker deletes it, with all that waits in it, when its last consumer"
-        " leaves, be it by a stop or a lost connection; a retry that is due meanwhile"
-        " waits until the queue is there again",
+        "the broker deletes it with its messages when its last consumer leaves, by a"
+        " stop or by a lost connection; a retry that is due meanwhile waits until the"
+        " queue exists again",
     ),
     Trait(
         "'durable=False'",
         lambda d: not d.queue.durable and not d.queue.exclusive,
-        "neither it nor its messages outlive a restart of the broker",
+        "the queue and its messages are lost when the broker restarts",
         neutral=True,
     ),
     Trait(
         "'x-single-active-consumer'",
         lambda d: d.arguments.get("x-single-active-consumer"),
-        "one process at a time gets its messages; the others wait until that one ends",
+        "one process at a time gets its messages; other processes wait until it ends",
         warns=False,
     ),
     Trait(
         "'x-priority' of the consumer",
         lambda d: "x-priority" in d.consumer_arguments,
-        "consumers of a higher priority come first; this one may get nothing meanwhile",
+        "consumers of a higher priority come first; meanwhile this consumer may get no"
+        " messages",
         warns=False,
     ),
     Trait(
         "other consumer arguments",
         lambda d: d.consumer_arguments.keys() - {"x-priority"},
-        "they go to the broker with the consumer of this queue, and not with that of"
+        "they are sent with the consumer of this queue, but not with the consumer of"
         " its suspects",
         warns=False,
     ),
     Trait(
         "'x-message-ttl'",
         lambda d: "x-message-ttl" in d.arguments,
-        "the broker removes what waits for longer, without a dead letter of ours; it"
-        " goes to the queue's own dead-letter exchange, if there is one",
+        "the broker removes messages that wait for longer, without a dead letter of"
+        " ours; they go to the queue's own dead-letter exchange, if it has one",
     ),
     Trait(
         "'x-expires'",
         lambda d: "x-expires" in d.arguments,
-        "the broker deletes it, with all that waits in it, once it had no consumer for"
-        " so long",
+        "the broker deletes it with its messages if it has no consumer for that time",
     ),
     Trait(
         "'x-max-length' or 'x-max-length-bytes'",
         lambda d: d.bounded and d.drops,
-        "a full queue removes its oldest messages, confirmed ones too, without a dead"
-        " letter of ours; they go to the queue's own dead-letter exchange, if there is"
-        " one. 'x-overflow': 'reject-publish' refuses new ones instead",
+        "a full queue removes its oldest messages, confirmed ones included, without a"
+        " dead letter of ours; they go to the queue's own dead-letter exchange, if it"
+        " has one. 'x-overflow': 'reject-publish' refuses new messages instead",
     ),
     Trait(
         "a bound with 'x-overflow': 'reject-publish'",
         lambda d: d.bounded and not d.drops,
-        "a full queue refuses what is published, and retries that are due: each is"
-        " tried again after three minutes, which is set on the broker by"
-        " 'dead_letter_worker_publisher_confirm_timeout'",
+        "a full queue refuses what is published, and retries that are due: a retry is"
+        " tried again after three minutes, or as the broker's setting"
+        " 'dead_letter_worker_publisher_confirm_timeout' says",
     ),
     Trait(
         "'x-delivery-limit'",
         lambda d: "x-delivery-limit" in d.arguments,
-        "the broker removes a message after so many deliveries, of which stops and lost"
-        " connections are some, without a dead letter of ours",
+        "the broker removes a message after so many deliveries, without a dead letter"
+        " of ours; stops and lost connections count as deliveries",
     ),
     Trait(
         "'x-queue-type': 'quorum' without 'x-delivery-limit'",
         lambda d: d.type == "quorum" and "x-delivery-limit" not in d.arguments,
-        "RabbitMQ 4 removes a message after 20 deliveries, of which stops and lost"
-        " connections are some; earlier versions have no limit",
+        "RabbitMQ 4 removes a message after 20 deliveries, and counts stops and lost"
+        " connections; earlier versions have no limit",
         neutral=True,
     ),
     Trait(
         "'x-dead-letter-exchange'",
-        lambda d: _DEAD_LETTERING & d.arguments.keys(),
-        "what the broker itself removes goes there; what a handler rejects is a dead"
-        " letter of ours",
+        lambda d: _DEAD_LETTER_ARGUMENTS & d.arguments.keys(),
+        "messages that the broker removes go there; messages that a handler rejects"
+        " become our dead letters",
         warns=False,
     ),
     Trait(
         "'max_priority'",
         lambda d: "x-max-priority" in d.arguments,
-        "higher priorities come first, where the broker knows priorities",
-        # There is a record of its own for these.
+        "higher priorities come first, if the broker has priorities",
+        # Broker.capabilities has a field for priorities.
         neutral=True,
         warns=False,
     ),
     Trait(
         "how it is stored ('x-queue-mode', 'x-queue-leader-locator', …)",
-        lambda d: _STORAGE & d.arguments.keys(),
-        "nothing for a consumer",
+        lambda d: _STORAGE_ARGUMENTS & d.arguments.keys(),
+        "it has no effect on consumers",
         neutral=True,
         warns=False,
     ),
     Trait(
         "an exchange that is neither 'direct' nor 'topic'",
         lambda d: any(e.type not in {"direct", "topic"} for e, _ in d.bindings),
-        "the broker routes as that type does",
+        "the broker routes by that type's rules",
         warns=False,
     ),
     Trait(
@@ -245,17 +246,17 @@ TRAITS = (
     ),
     Trait(
         "arguments of the broker's plugins, or of later versions",
-        lambda d: d.arguments.keys() - _KNOWN,
-        "they go to the broker as they are",
+        lambda d: d.arguments.keys() - _KNOWN_ARGUMENTS,
+        "they are sent to the broker as they are",
         warns=False,
     ),
 )
 
 
 def describe(queue: t.Any) -> Description:
-    """What a :class:`kombu.Queue` says."""
+    """Describe a :class:`kombu.Queue` by its arguments."""
     arguments = dict(queue.queue_arguments or {})
-    for attribute, argument in _ATTRIBUTES.items():
+    for attribute, argument in _ARGUMENTS_BY_ATTRIBUTE.items():
         value = getattr(queue, attribute, None)
         if value is not None:
             arguments[argument] = value
@@ -263,7 +264,7 @@ def describe(queue: t.Any) -> Description:
 
 
 def find_traits(queue: t.Any) -> list[Trait]:
-    """What a given queue has; nothing for a queue of ours, which is ``None``."""
+    """Find the options that a given queue has; none if it is ``None``."""
     if queue is None:
         return []
     description = describe(queue)
@@ -271,7 +272,7 @@ def find_traits(queue: t.Any) -> list[Trait]:
 
 
 def find_unsupported_traits(queue: t.Any, capabilities: Capabilities) -> Iterator[str]:
-    """What a broker cannot keep of a given queue, and what to do, in half sentences."""
+    """Describe options that a broker cannot keep, in sentences without a subject."""
     for trait in find_traits(queue):
         if trait.instead:
             yield f"has {trait.name}: {trait.effect}. {trait.instead}."
@@ -285,9 +286,9 @@ def find_unsupported_traits(queue: t.Any, capabilities: Capabilities) -> Iterato
 def list_effects(
     queue: t.Any, capabilities: Capabilities, *, warns: bool = False
 ) -> list[str]:
-    """What follows from what a broker keeps of a given queue.
+    """Describe the effects of a given queue's options that the broker keeps.
 
-    :param warns: Only that by which messages may go, or be late.
+    :param warns: Only options by which messages may be lost or late.
     """
     if not capabilities.queue_arguments:
         return []
@@ -299,7 +300,7 @@ def list_effects(
 
 
 def may_starve(queue: t.Any) -> bool:
-    """Whether its consumer may rightly get nothing although messages wait."""
+    """Whether a healthy consumer may get no messages although some wait."""
     if queue is None:
         return False
     description = describe(queue)
@@ -309,5 +310,5 @@ def may_starve(queue: t.Any) -> bool:
     )
 
 
-def _is_passing(queue: t.Any) -> bool:
+def _is_temporary(queue: t.Any) -> bool:
     return bool(queue.exclusive or queue.auto_delete or not queue.durable)

@@ -1,4 +1,4 @@
-"""What is wrong with TLS: by name, and with what to do."""
+"""Explanations of TLS errors: the cause, and what to do."""
 
 from __future__ import annotations
 
@@ -15,54 +15,54 @@ from ..errors import ConfigurationError
 from ..text import escape
 from ..text import quote
 
-#: OpenSSL's numbers (``X509_V_ERR_…``) by what they say of the broker's certificate.
+#: OpenSSL's error numbers (``X509_V_ERR_…``) of certificates.
 _EXPIRED = (10,)
 _NOT_YET_VALID = (9,)
 _UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
 _ANOTHER_HOST = (62, 63, 64)
 
-#: OpenSSL's names for an answer that is no TLS.
-_NO_TLS = (
+#: OpenSSL's names of errors by an answer that is not TLS.
+_NOT_TLS_REASONS = (
     *("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"),
     *("RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"),
 )
 
-#: With how the URL begins without TLS.
+#: To be formatted with the beginning of a URL without TLS.
 NO_TLS_ADVICE = (
     "the broker does not speak TLS at this port. Use the port of TLS, or let"
     " 'QCONSUME_BROKER_URL' begin with '{0}'."
 )
 
-#: Seconds that a server has to answer to the first message of TLS.
-_LOOK = 1.0
-#: Bytes that are read at once.
-_CHUNK = 65_536
+#: Seconds for connecting, and for each answer of a handshake.
+_HANDSHAKE_TIMEOUT_SECONDS = 1.0
+_READ_BYTES = 65_536
 
 
 class Advice(t.NamedTuple):
-    """Where the user of one broker sets what has to do with TLS."""
+    """The options and schemes by which a user configures TLS on one broker."""
 
-    #: What names the authority's certificate.
+    #: The option for the authority's certificate.
     authority: str
-    #: What names our own certificate.
+    #: The option for the client's own certificate.
     own: str
-    #: How the URL begins without TLS, and with it.
+    #: The beginning of a URL without TLS.
     plain: str
+    #: The beginning of a URL with TLS.
     secure: str
 
 
 def explain_error(error: BaseException, advice: Advice) -> str | None:
-    """What is wrong with TLS, if that is why a connection failed."""
+    """Explain the error of a connection; ``None`` if TLS is not the cause."""
     for each in iterate_causes(error):
         if isinstance(each, ssl.SSLCertVerificationError):
-            return _of_certificate(each, advice)
+            return _explain_certificate(each, advice)
         if isinstance(each, ssl.SSLError):
-            return _of_handshake(each, advice)
+            return _explain_handshake(each, advice)
     return None
 
 
 def diagnose_plain_connection(host: str, port: int, advice: Advice) -> str | None:
-    """What is wrong with a connection without TLS that the server ended at once."""
+    """Explain why a server closed a connection without TLS; ``None`` if not by TLS."""
     if not speaks_tls(host, port):
         return None
     return (
@@ -74,7 +74,7 @@ def diagnose_plain_connection(host: str, port: int, advice: Advice) -> str | Non
 def diagnose_tls(
     host: str, port: int, context: ssl.SSLContext, advice: Advice
 ) -> str | None:
-    """What is wrong with TLS at a server, found by trying it."""
+    """Try a handshake, and explain its error; ``None`` if TLS is not the cause."""
     try:
         _shake_hands(host, port, context)
         return None
@@ -87,7 +87,7 @@ def diagnose_tls(
 
 
 def speaks_tls(host: str, port: int) -> bool:
-    """Whether a server speaks TLS; whose certificate it shows makes no difference."""
+    """Whether a server speaks TLS; its certificate is not verified."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -99,38 +99,40 @@ def speaks_tls(host: str, port: int) -> bool:
 
 
 def _shake_hands(host: str, port: int, context: ssl.SSLContext) -> None:
-    """Begin to speak TLS with a server, and hang up.
+    """Make a TLS handshake with a server, and disconnect.
 
-    gevent's sockets of TLS stay open where a server resets the connection at once
-    (gevent 26.9), so this speaks over a plain one.
+    gevent's TLS sockets stay open if the server resets the connection at once (gevent
+    26.9), so this uses a plain socket.
     """
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    spoken = context.wrap_bio(incoming, outgoing, server_hostname=host)
-    with socket.create_connection((host, port), _LOOK) as found:
+    session = context.wrap_bio(incoming, outgoing, server_hostname=host)
+    with socket.create_connection(
+        (host, port), _HANDSHAKE_TIMEOUT_SECONDS
+    ) as connection:
         while True:
             try:
-                return spoken.do_handshake()
+                return session.do_handshake()
             except ssl.SSLWantReadError:
-                found.sendall(outgoing.read())
-                if data := found.recv(_CHUNK):
+                connection.sendall(outgoing.read())
+                if data := connection.recv(_READ_BYTES):
                     incoming.write(data)
                 else:
                     incoming.write_eof()
 
 
 def check_files(options: Mapping[str, t.Any], names: Iterable[str], where: str) -> None:
-    """Refuse files that cannot be read, before TLS says so without their names.
+    """Refuse files that cannot be read: the errors of TLS do not name them.
 
-    :param names: The options that name files, or folders.
-    :param where: The setting that they are in.
-    :raises ConfigurationError: that names the option and the file.
+    :param names: The options whose values are paths of files or folders.
+    :param where: The setting that has the options.
+    :raises ConfigurationError: with the option and the path.
     """
     for name in names:
         path = options.get(name)
         if path is None:
             continue
         try:
-            _read(path)
+            _open(path)
         except (OSError, TypeError, ValueError) as error:
             why = getattr(error, "strerror", None) or escape(error)
             raise ConfigurationError(
@@ -140,7 +142,7 @@ def check_files(options: Mapping[str, t.Any], names: Iterable[str], where: str) 
 
 
 def trust_authority(context: ssl.SSLContext, authority: str) -> None:
-    """Trust the certificates in a file or a folder, too."""
+    """Add the certificates in a file or a folder to the trusted ones."""
     if os.path.isdir(authority):
         context.load_verify_locations(capath=authority)
     else:
@@ -148,19 +150,19 @@ def trust_authority(context: ssl.SSLContext, authority: str) -> None:
 
 
 def explain_option_error(error: Exception) -> str:
-    """What is wrong with a URL or an option, from what kombu or its client raises."""
-    if isinstance(error, KeyError):  # kombu looks that one up.
+    """Explain an error that kombu, or its client, raises for a URL or an option."""
+    if isinstance(error, KeyError):  # kombu looks this option up in a dict.
         values = "'required', 'optional' or 'none'"
         return f"'ssl_cert_reqs' must be {values}, not {quote(error.args[0])}"
     if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
         return f"there is no option '{unknown[1]}'"
     if isinstance(error, ssl.SSLError):
         return escape(error.args[-1]).rstrip(".")
-    # Without the function that was called.
+    # The name of the called function is cut off.
     return escape(str(error).rpartition("() ")[2]).rstrip(".")
 
 
-def _read(path: t.Any) -> None:
+def _open(path: t.Any) -> None:
     if os.path.isdir(os.fspath(path)):
         os.listdir(path)
     else:
@@ -169,13 +171,13 @@ def _read(path: t.Any) -> None:
 
 
 def iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and what it came from."""
+    """Iterate over an error, its cause, the cause of that, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
-def _of_certificate(error: ssl.SSLCertVerificationError, advice: Advice) -> str:
+def _explain_certificate(error: ssl.SSLCertVerificationError, advice: Advice) -> str:
     code, said = error.verify_code, error.verify_message
     if code in _EXPIRED:
         return "the broker's certificate has expired. Renew it on the broker."
@@ -194,13 +196,13 @@ def _of_certificate(error: ssl.SSLCertVerificationError, advice: Advice) -> str:
     return f"the broker's certificate cannot be verified ({escape(said)})."
 
 
-def _of_handshake(error: ssl.SSLError, advice: Advice) -> str | None:
+def _explain_handshake(error: ssl.SSLError, advice: Advice) -> str | None:
     reason = getattr(error, "reason", None) or ""
-    if reason in _NO_TLS:
+    if reason in _NOT_TLS_REASONS:
         return NO_TLS_ADVICE.format(advice.plain)
     if "ALERT" in reason and "CLOSE_NOTIFY" not in reason:
         return (
-            f"the broker refuses our side of TLS ({reason}). If it wants a certificate"
-            f" of ours, name that by {advice.own}."
+            f"the broker refuses our side of TLS ({reason}). If it requires a client's"
+            f" certificate, name it by {advice.own}."
         )
     return None

@@ -1,6 +1,5 @@
-"""Formats: how bodies become bytes, and bytes become bodies, by their content type.
+"""Formats, which encode bodies as bytes and decode them, by content type.
 
-Everything that is decoded here is hostile input until it was decoded. Nothing that can
-execute code (pickle, YAML) is among them, whatever kombu would accept. Knows no broker
-and no consumer.
+All input is treated as hostile. Formats that can execute code (pickle, YAML) are left
+out, although kombu supports them. Formats do not know brokers or consumers.
 """

@@ -1,4 +1,4 @@
-"""What a format is: the point where an app adds one of its own."""
+"""The base class of formats, for those of an app as well."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ from collections.abc import Sequence
 
 from ..message import Message
 
-#: Makes the body of a message out of its bytes.
+#: Decodes the body of a message from its bytes.
 Decoder = Callable[[Message], t.Any]
 
 
 class Format:
-    """How the bodies of some content types are written and read.
+    """Encodes and decodes the bodies of some content types.
 
-    Make a subclass and give an instance to :meth:`.QConsume.register_format`. It is
-    used by many greenlets at once.
+    Write a subclass, and pass an instance to :meth:`.QConsume.register_format`. Many
+    greenlets use it at the same time.
     """
 
-    #: In lower case and without parameters. Bodies are published as the first of them.
-    #: ``"+avro"`` stands for every type that ends so and has no format of its own.
+    #: Content types in lower case, without parameters. Bodies are published with the
+    #: first one. ``"+avro"`` means every type that ends so and has no other format.
     content_types: Sequence[str] = ()
 
     def decode(self, message: Message) -> t.Any:
-        """The body of a message: what ``message.raw`` means.
+        """Decode ``message.raw``, and return the body.
 
-        Whatever is raised makes the message a dead letter, with the error's text as its
-        reason; but an outcome is itself. Raise ``Retry()`` where it is not the message
-        that is wrong, as when a schema registry does not answer.
+        An error makes the message a dead letter, with the error's text as its reason.
+        A raised outcome has its usual effect: raise ``Retry()`` if the message is not
+        at fault, for example when a schema registry does not answer.
         """
-        raise NotImplementedError(f"{type(self).__name__} decodes nothing")
+        raise NotImplementedError(f"{type(self).__name__} cannot decode")
 
     def encode(self, body: t.Any, routing_key: str) -> bytes:
-        """The bytes of a body; whatever is raised becomes a ``PublishError``.
+        """Encode a body, and return its bytes. An error becomes a ``PublishError``.
 
-        :param body: Anything but ``bytes``, which are sent as they are.
-        :param routing_key: What it is published with.
+        :param body: A value of any type except ``bytes``, which are sent as they are.
+        :param routing_key: The routing key that the body is published with.
         """
-        raise NotImplementedError(f"{type(self).__name__} encodes nothing")
+        raise NotImplementedError(f"{type(self).__name__} cannot encode")
 
     def claims(self, body: t.Any) -> bool:
-        """Whether a body is published in this format where no content type is given."""
+        """Whether a body without a content type is published in this format."""
         return False
 
     def headers(self, body: t.Any) -> Mapping[str, t.Any]:
-        """Headers that are sent with a body, to tell more than the content type can."""
+        """Return headers to be sent with a body, in addition to the content type."""
         return {}
 
     def decoder(self, schema: t.Any) -> Decoder:
-        """What decodes the bodies of one consumer; asked for once, before it runs.
+        """Return the decoder for one consumer; called once, before the consumer runs.
 
-        :param schema: The consumer's ``schema=``, for formats that read by one.
+        :param schema: The consumer's ``schema=``, for formats that need a schema.
         """
         return self.decode
 
     def knowing(self, schemas: Sequence[t.Any]) -> Format:
-        """The same format, once the schemas of all consumers of an app are known."""
+        """Return this format, extended by the schemas of all consumers of the app."""
         return self

@@ -1,7 +1,8 @@
 """Compressed bodies, decompressed up to a size.
 
-A kilobyte may become a megabyte: nothing is decompressed without a bound. Only one
-stream is: of many short ones, each costs the same whatever it holds.
+A kilobyte may become a megabyte, so every decompression has a limit. A body must be one
+stream: a body of many short streams would take long, since each stream has a fixed
+cost.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from collections.abc import Mapping
 
 from ..errors import MessageTooLarge
 
-#: What makes a decompressor for a body, by the names of a coding.
+#: Functions that create a decompressor for a body, by the name of the compression.
 Decompressors = Mapping[str, Callable[[bytes], "Decompressor"]]
 
-#: Bytes that an LZMA stream may have kept in memory; ``xz -9`` needs 65 MiB.
-_LZMA_MEMORY = 80 * 1024 * 1024
+#: Limit for the memory of an LZMA decompressor; ``xz -9`` needs 65 MiB.
+_MAX_LZMA_BYTES = 80 * 1024 * 1024
 
 
 class Decompressor(t.Protocol):
@@ -33,63 +34,67 @@ class Decompressor(t.Protocol):
 
 
 def decompress(
-    raw: bytes, decompressor: Callable[[bytes], Decompressor], most: int
+    raw: bytes, create: Callable[[bytes], Decompressor], max_bytes: int
 ) -> bytes:
-    """A body of up to ``most`` bytes.
+    """Decompress a body.
 
-    :raises MessageTooLarge: if it has more.
-    :raises Exception: of any kind, if it is damaged.
+    :param create: Creates the decompressor for a body.
+    :raises MessageTooLarge: if the result has more than ``max_bytes``.
+    :raises Exception: of any kind, if the body is damaged.
     """
-    stream = decompressor(raw)
-    found = stream.decompress(raw, most + 1)
-    if len(found) > most:
+    stream = create(raw)
+    found = stream.decompress(raw, max_bytes + 1)
+    if len(found) > max_bytes:
         raise MessageTooLarge(
-            f"the body grows to more than 'QCONSUME_MAX_MESSAGE_SIZE' = {most} bytes"
+            "the body grows to more than 'QCONSUME_MAX_MESSAGE_SIZE' ="
+            f" {max_bytes} bytes"
         )
     if not stream.eof:
         raise ValueError("it is cut off")
     if stream.unused_data:
-        raise ValueError(f"{len(stream.unused_data)} bytes are behind its end")
+        raise ValueError(f"{len(stream.unused_data)} bytes follow its end")
     return found
 
 
-def _zlib(raw: bytes) -> Decompressor:
-    """With a header of gzip or of zlib, whichever there is."""
+def _create_zlib(raw: bytes) -> Decompressor:
+    """Decompressor for the header of gzip or of zlib."""
     return zlib.decompressobj(zlib.MAX_WBITS + 32)
 
 
-def _deflate(raw: bytes) -> Decompressor:
-    """With zlib's header, as HTTP says, or without one, as some write it."""
-    has_header = int.from_bytes(raw[:2], "big") % 31 == 0 and raw[:1] in _DEFLATE
+def _create_deflate(raw: bytes) -> Decompressor:
+    """Decompressor for zlib's header, as in HTTP, or for raw data, as some write it."""
+    has_header = int.from_bytes(raw[:2], "big") % 31 == 0 and raw[:1] in _ZLIB_BEGINS
     return zlib.decompressobj(zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS)
 
 
-#: The first bytes of a zlib header: the method, and the window's size.
-_DEFLATE = [bytes([size << 4 | 8]) for size in range(8)]
+#: First bytes of a zlib header: the method, and the window's size.
+_ZLIB_BEGINS = [bytes([size << 4 | 8]) for size in range(8)]
 
 
-def _bzip2(raw: bytes) -> Decompressor:
+def _create_bzip2(raw: bytes) -> Decompressor:
     import bz2
 
     return bz2.BZ2Decompressor()
 
 
-def _lzma(raw: bytes) -> Decompressor:
+def _create_lzma(raw: bytes) -> Decompressor:
     import lzma
 
-    return lzma.LZMADecompressor(memlimit=_LZMA_MEMORY)
+    return lzma.LZMADecompressor(memlimit=_MAX_LZMA_BYTES)
 
 
-#: By the property ``content-encoding``, as HTTP has it.
+#: By the property ``content-encoding``, with HTTP's names.
 BY_ENCODING: Decompressors = {
-    "gzip": _zlib,
-    "x-gzip": _zlib,
-    "deflate": _deflate,
+    "gzip": _create_zlib,
+    "x-gzip": _create_zlib,
+    "deflate": _create_deflate,
 }
 
-#: By the header ``compression``, as kombu writes it; its "gzip" has zlib's header.
+#: By the header ``compression``, with kombu's names; its "gzip" has zlib's header.
 BY_HEADER: Decompressors = {
-    **dict.fromkeys(("application/x-gzip", "application/gzip", "gzip", "zlib"), _zlib),
-    **dict.fromkeys(("application/x-bz2", "bzip2", "bzip"), _bzip2),
-    **dict.fromkeys(("application/x-lzma", "lzma", "xz"), _lzma),
+    **dict.fromkeys(
+        ("application/x-gzip", "application/gzip", "gzip", "zlib"), _create_zlib
+    ),
+    **dict.fromkeys(("application/x-bz2", "bzip2", "bzip"), _create_bzip2),
+    **dict.fromkeys(("application/x-lzma", "lzma", "xz"), _create_lzma),
 }

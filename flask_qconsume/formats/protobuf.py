@@ -1,6 +1,6 @@
-"""Protocol Buffers, by message classes that the app has; a body never brings its own.
+"""Protocol Buffers, for message classes that the app has.
 
-``google.protobuf`` is imported only where a message class or object of it is at hand.
+``google.protobuf`` is imported only if the app has imported a message class.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from .base import Format
 from .protobuf_bounds import check_plain
 from .protobuf_bounds import check_protobuf
 
-#: Names the type of a protobuf body: ``shop.Order``.
+#: Header with the type of a protobuf body: ``shop.Order``.
 TYPE = "x-qconsume-type"
 
 
 class Protobuf(Format):
-    """Protocol Buffers. Every app has it; registered anew, it knows more types.
+    """Protocol Buffers. Built in; register another instance for further types.
 
-    The type of a body is what its consumer declares by ``schema=``, or what a header
-    names: one of ``types``, or of those that the app's consumers declare.
+    The type of a body is the consumer's ``schema=``, or the type that a header names:
+    one of ``types``, or of the types of the app's consumers.
 
     :param types: Generated message classes.
-    :param header: The header that names the type; written when one is published.
-    :param max_items: How many values a body may hold, as ``QCONSUME_MAX_ITEMS`` has it
-        for what is not registered.
-    :raises RegistrationError: for something that is no message class.
+    :param header: The header with the type, which is set on published messages.
+    :param max_items: Limit for the values of a body; for the built-in instance,
+        ``QCONSUME_MAX_ITEMS`` is the limit.
+    :raises RegistrationError: for a value that is not a message class.
     """
 
     content_types = (
@@ -59,7 +59,7 @@ class Protobuf(Format):
         self._max_items = max_items
 
     def decode(self, message: Message) -> t.Any:
-        name = self._named(message)
+        name = self._read_type(message)
         if name is None:
             raise UndecodableMessage(
                 f"nothing says which protobuf type it is: neither a header"
@@ -72,7 +72,7 @@ class Protobuf(Format):
                 f"the protobuf type '{escape(name)}' is not known here; there are:"
                 f" {known}"
             )
-        return _parsed(cls, message.raw, self._max_items)
+        return _parse(cls, message.raw, self._max_items)
 
     def encode(self, body: t.Any, routing_key: str) -> bytes:
         if not is_protobuf(body):
@@ -80,7 +80,8 @@ class Protobuf(Format):
                 f"publish a protobuf message, or bytes, not '{type(body).__name__}'"
             )
         raw = t.cast(bytes, body.SerializeToString())
-        # A consumer must not refuse its keys; how much it takes is for it to say.
+        # Refuse keys that a consumer would refuse. The number of values is the
+        # consumer's setting.
         check_protobuf(body.DESCRIPTOR, raw, sys.maxsize)
         return raw
 
@@ -101,40 +102,43 @@ class Protobuf(Format):
         return Protobuf(*types, header=self._header, max_items=self._max_items)
 
     def _decode_as(self, cls: t.Any, message: Message) -> t.Any:
-        name = self._named(message)
+        name = self._read_type(message)
         if name is None:
-            return _recognised(cls, message.raw, self._max_items)
+            return _parse_unnamed(cls, message.raw, self._max_items)
         if name != _name(cls):
             raise UndecodableMessage(
                 f"it is a protobuf '{escape(name)}', and the consumer takes"
                 f" '{_name(cls)}'"
             )
-        return _parsed(cls, message.raw, self._max_items)
+        return _parse(cls, message.raw, self._max_items)
 
-    def _named(self, message: Message) -> str | None:
+    def _read_type(self, message: Message) -> str | None:
         name = message.headers.get(self._header)
-        # Some write it as a URL: type.googleapis.com/shop.Order.
+        # Some programs write it as a URL: type.googleapis.com/shop.Order.
         return None if name is None else str(name).rpartition("/")[2]
 
 
 class ProtobufSchema:
-    """What stands behind ``schema=`` where it is a message class.
+    """Schema of a consumer with a message class as ``schema=``.
 
-    :param cls: The class.
+    :param cls: The message class.
     """
 
     def __init__(self, cls: t.Any) -> None:
         self.cls = cls
 
     def load(self, data: t.Any) -> t.Any:
-        """The message that a body is, or that its JSON stands for."""
+        """Return a protobuf message as it is, or parse one from JSON values.
+
+        :raises InvalidMessage: if the values do not fit the class.
+        """
         if isinstance(data, self.cls):
             return data
         try:
             if not isinstance(data, dict):
                 raise TypeError(f"it is a '{type(data).__name__}', not a mapping")
             check_plain(self.cls.DESCRIPTOR, data)
-            return _from_plain(data, self.cls())
+            return _parse_json_values(data, self.cls())
         except Exception as error:
             raise InvalidMessage(
                 f"it is no '{_name(self.cls)}': {escape(error)}"
@@ -142,30 +146,30 @@ class ProtobufSchema:
 
 
 def is_protobuf_class(given: t.Any) -> bool:
-    """Whether it is a generated message class, told without importing protobuf."""
-    return isinstance(given, type) and issubclass(given, _base())
+    """Whether a value is a generated message class; does not import protobuf."""
+    return isinstance(given, type) and issubclass(given, _message_class())
 
 
 def is_protobuf(given: t.Any) -> bool:
-    """Whether it is a protobuf message, told without importing protobuf."""
-    return isinstance(given, _base())
+    """Whether a value is a protobuf message; does not import protobuf."""
+    return isinstance(given, _message_class())
 
 
 def to_json_values(message: t.Any) -> t.Any:
-    """A protobuf message as its JSON."""
+    """Convert a protobuf message to the values of its JSON."""
     from google.protobuf import json_format
 
     return json_format.MessageToDict(message)
 
 
-def _from_plain(data: dict[str, t.Any], message: t.Any) -> t.Any:
+def _parse_json_values(data: dict[str, t.Any], message: t.Any) -> t.Any:
     from google.protobuf import json_format
 
     return json_format.ParseDict(data, message)
 
 
-def _base() -> t.Any:
-    """The base of all messages; where it was never imported, there is none yet."""
+def _message_class() -> t.Any:
+    """Base class of all messages; an empty tuple if protobuf was not imported."""
     module = sys.modules.get("google.protobuf.message")
     return () if module is None else module.Message
 
@@ -174,27 +178,28 @@ def _name(cls: t.Any) -> str:
     return t.cast(str, cls.DESCRIPTOR.full_name)
 
 
-def _recognised(cls: t.Any, raw: bytes, max_items: int) -> t.Any:
-    """A body whose type nobody named, so that it must look like one of its own.
+def _parse_unnamed(cls: t.Any, raw: bytes, max_items: int) -> t.Any:
+    """Parse a body that does not name its type, if it looks like the consumer's type.
 
-    Whoever means an empty one, or one of fields that are not known here yet, can name
-    its type.
+    Bodies that are empty, or have unknown fields only, must name their type.
+
+    :raises UndecodableMessage: for such a body.
     """
-    message = _parsed(cls, raw, max_items)
+    message = _parse(cls, raw, max_items)
     if message.ListFields() or not cls.DESCRIPTOR.fields:
         return message
     if not raw:
         raise UndecodableMessage(
             f"it is empty, and no header says that it is a '{_name(cls)}'"
         )
-    if message.ByteSize():  # Nothing but unknown fields; listed, they take memory.
+    if message.ByteSize():  # It has unknown fields only.
         raise UndecodableMessage(
             f"it has no field of '{_name(cls)}', only others: it may be of another type"
         )
     return message
 
 
-def _parsed(cls: t.Any, raw: bytes, max_items: int) -> t.Any:
+def _parse(cls: t.Any, raw: bytes, max_items: int) -> t.Any:
     try:
         check_protobuf(cls.DESCRIPTOR, raw, max_items)
         message = cls.FromString(raw)

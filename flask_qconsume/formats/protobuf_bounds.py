@@ -1,9 +1,9 @@
-"""Bounds of protobuf bodies, checked before they are parsed.
+"""Limits for protobuf bodies, checked before they are parsed.
 
-A message within another one is two bytes, and takes memory for all its fields: four
-megabytes became 1.6 GB. A map's keys that are numbers have hashes that a publisher can
-choose: 400 KB of them took eleven seconds. So have texts that need not be UTF-8, since
-a constant of protobuf's hash in them cancels its secret. protobuf bounds none of this.
+A nested message takes two bytes, but memory for all its fields: 4 MB became 1.6 GB. A
+publisher can choose the hashes of a map's keys if they are numbers: 400 KB of them took
+11 seconds. The same is true for texts that need not be UTF-8, where a constant of
+protobuf's hash function cancels its secret. protobuf itself has no such limits.
 
 https://protobuf.dev/programming-guides/encoding/
 """
@@ -20,51 +20,51 @@ from .bounds import SHORT_BODY_BYTES
 from .bounds import TooManyItems
 from .bounds import TooManyKeys
 
-#: protobuf parses nothing that nests deeper.
-_DEEPEST = 100
+#: Levels to which messages may nest for protobuf.
+_MAX_DEPTH = 100
 
-#: How many bytes a value has, by its wire type, where that is fixed.
+#: Bytes of a value, by the wire types with a fixed size.
 _SIZES = {1: 8, 5: 4}
 _VARINT, _SIZED, _GROUPS = 0, 2, (3, 4)
 
 
-def check_protobuf(kind: t.Any, raw: bytes, most: int) -> None:
+def check_protobuf(kind: t.Any, raw: bytes, max_items: int) -> None:
     """Refuse a body that would take too much memory or time to parse.
 
-    :param kind: The descriptor of its message.
-    :param most: How many values it may hold; a message counts for all its fields.
-    :raises ValueError: if there are more, or too many numbers as keys of maps.
+    :param kind: The descriptor of the body's message.
+    :param max_items: Limit for values; a nested message counts for all its fields.
+    :raises ValueError: for more values, or too many map keys with known hashes.
     """
-    if len(raw) <= SHORT_BODY_BYTES or not _within(kind):
+    if len(raw) <= SHORT_BODY_BYTES or not _find_nested(kind):
         return
-    with contextlib.suppress(IndexError):  # It ends early, which the parser tells.
-        _Scan(raw, most).message(kind, 0, len(raw), 0)
+    with contextlib.suppress(IndexError):  # It ends early; the parser raises for that.
+        _Scanner(raw, max_items).scan_message(kind, 0, len(raw), 0)
 
 
 def check_plain(kind: t.Any, data: t.Any) -> None:
-    """Refuse JSON that would take too much time to become a message.
+    """Refuse JSON values that would take too much time to become a message.
 
     :param kind: The descriptor of that message.
-    :raises TooManyKeys: if there are too many keys in maps whose hashes can be chosen.
+    :raises TooManyKeys: for too many map keys with hashes that a publisher can choose.
     """
-    _Keys().message(kind, data)
+    _KeyCounter().count_message(kind, data)
 
 
-class _Within(t.NamedTuple):
-    """A field that holds messages."""
+class _NestedField(t.NamedTuple):
+    """A field whose values are messages."""
 
     kind: t.Any
-    #: How many fields a message has that it holds.
+    #: Number of values that one message counts for.
     weight: int
-    #: Whether it is a map, with keys whose hashes can be chosen.
+    #: Whether the field is a map, and a publisher can choose the hashes of its keys.
     can_collide: bool
 
 
 @lru_cache(1_024)
-def _within(kind: t.Any) -> dict[int, _Within]:
-    """The fields of a message that hold others, by number."""
+def _find_nested(kind: t.Any) -> dict[int, _NestedField]:
+    """The fields of a message whose values are messages, by number."""
     return {
-        field.number: _Within(
+        field.number: _NestedField(
             field.message_type, 1 + len(field.message_type.fields), _can_collide(field)
         )
         for field in kind.fields
@@ -86,7 +86,7 @@ def _is_map(kind: t.Any) -> bool:
 
 
 def _takes_any_bytes(entry: t.Any) -> bool:
-    """Whether the texts that are a map's keys need not be UTF-8, as in proto2."""
+    """Whether a map's text keys need not be UTF-8, as in proto2."""
     from google.protobuf import message_factory
 
     try:
@@ -96,48 +96,48 @@ def _takes_any_bytes(entry: t.Any) -> bool:
     return True
 
 
-class _Scan:
-    """Counts what messages hold, field by field. Nothing is decoded."""
+class _Scanner:
+    """Counts the values of messages, field by field, without decoding them."""
 
-    def __init__(self, raw: bytes, most: int) -> None:
+    def __init__(self, raw: bytes, max_items: int) -> None:
         self._raw = raw
-        self._most = most
+        self._max_items = max_items
         self._items = 0
         self._collisions = 0
 
-    def message(self, kind: t.Any, at: int, end: int, depth: int) -> None:
-        within = _within(kind)
+    def scan_message(self, kind: t.Any, at: int, end: int, depth: int) -> None:
+        nested = _find_nested(kind)
         keys: Counter[int] = Counter()
         while at < end:
-            tag, at = self._varint(at)
+            tag, at = self._read_varint(at)
             wire = tag & 7
             self._count(1)
             if wire == _SIZED:
-                size, at = self._varint(at)
-                if (found := within.get(tag >> 3)) is not None:
+                size, at = self._read_varint(at)
+                if (found := nested.get(tag >> 3)) is not None:
                     keys[tag >> 3] += found.can_collide
-                    self._submessage(found, at, at + size, depth)
+                    self._scan_nested(found, at, at + size, depth)
                 at += size
             elif wire == _VARINT:
-                _, at = self._varint(at)
-            elif wire not in _GROUPS:  # What is in a group is counted as if outside.
+                _, at = self._read_varint(at)
+            elif wire not in _GROUPS:  # A group's fields are counted by this loop, too.
                 at += _SIZES.get(wire, end)
         self._collisions += sum(count * count for count in keys.values())
         if self._collisions > MAX_COLLISIONS:
             raise TooManyKeys()
 
-    def _submessage(self, found: _Within, at: int, end: int, depth: int) -> None:
+    def _scan_nested(self, found: _NestedField, at: int, end: int, depth: int) -> None:
         self._count(found.weight)
-        if depth < _DEEPEST and _within(found.kind):
-            self.message(found.kind, at, min(end, len(self._raw)), depth + 1)
+        if depth < _MAX_DEPTH and _find_nested(found.kind):
+            self.scan_message(found.kind, at, min(end, len(self._raw)), depth + 1)
 
     def _count(self, items: int) -> None:
         self._items += items
-        if self._items > self._most:
-            raise TooManyItems(self._most)
+        if self._items > self._max_items:
+            raise TooManyItems(self._max_items)
 
-    def _varint(self, at: int) -> tuple[int, int]:
-        """A number of seven bits a byte, and where it ends."""
+    def _read_varint(self, at: int) -> tuple[int, int]:
+        """Read a number of seven bits a byte; return it and the position of its end."""
         value = shift = 0
         while (byte := self._raw[at]) & 0x80:
             value |= (byte & 0x7F) << shift
@@ -147,41 +147,41 @@ class _Scan:
         return value | byte << shift, at + 1
 
 
-class _Keys:
-    """Counts the keys of what is to become a message."""
+class _KeyCounter:
+    """Counts the map keys in JSON values that are to become a message."""
 
     def __init__(self) -> None:
         self._collisions = 0
 
-    def message(self, kind: t.Any, data: t.Any) -> None:
+    def count_message(self, kind: t.Any, data: t.Any) -> None:
         if not isinstance(data, dict):
             return
         if kind.full_name == _ANY:
-            self._any(data)
+            self._count_any(data)
             return
-        within = _named(kind)
-        for name in within.keys() & data.keys():
-            self._field(within[name], data[name])
+        nested = _find_nested_by_name(kind)
+        for name in nested.keys() & data.keys():
+            self._count_field(nested[name], data[name])
 
-    def _any(self, data: dict[str, t.Any]) -> None:
-        """What says of which type it is."""
+    def _count_any(self, data: dict[str, t.Any]) -> None:
+        """Count in a ``google.protobuf.Any``, which names its own type."""
         name = str(data.get("@type")).rpartition("/")[2]
-        with contextlib.suppress(KeyError):  # The parser tells that it is not known.
-            kind = _kind_named(name)
-            self.message(kind, data.get("value") if name == _ANY else data)
+        with contextlib.suppress(KeyError):  # The parser raises for an unknown type.
+            kind = _find_kind(name)
+            self.count_message(kind, data.get("value") if name == _ANY else data)
 
-    def _field(self, field: t.Any, value: t.Any) -> None:
+    def _count_field(self, field: t.Any, value: t.Any) -> None:
         kind = field.message_type
         if not _is_map(kind):
             for each in value if isinstance(value, list) else [value]:
-                self.message(kind, each)
+                self.count_message(kind, each)
         elif isinstance(value, dict):
-            self._count(len(value) if _can_collide(field) else 0)
+            self._count_keys(len(value) if _can_collide(field) else 0)
             held = kind.fields_by_name["value"].message_type
             for each in value.values() if held is not None else ():
-                self.message(held, each)
+                self.count_message(held, each)
 
-    def _count(self, keys: int) -> None:
+    def _count_keys(self, keys: int) -> None:
         self._collisions += keys * keys
         if self._collisions > MAX_COLLISIONS:
             raise TooManyKeys()
@@ -191,14 +191,14 @@ _ANY = "google.protobuf.Any"
 
 
 @lru_cache(1_024)
-def _named(kind: t.Any) -> dict[str, t.Any]:
-    """The fields of a message that hold others, by the names that JSON may use."""
+def _find_nested_by_name(kind: t.Any) -> dict[str, t.Any]:
+    """The fields of a message whose values are messages, by their names in JSON."""
     fields = [field for field in kind.fields if field.message_type is not None]
     return {n: field for field in fields for n in (field.name, field.json_name)}
 
 
-def _kind_named(name: str) -> t.Any:
-    """The descriptor that the parser would find."""
+def _find_kind(name: str) -> t.Any:
+    """Find the descriptor of a type by its name, as the parser does."""
     from google.protobuf import descriptor_pool
 
     return descriptor_pool.Default().FindMessageTypeByName(name)

@@ -19,8 +19,8 @@ from .protobuf import Protobuf
 from .text import Bytes
 from .text import Text
 
-#: A consumer's decoders by content type, in every spelling that is worth a look-up. The
-#: first of one decoder is its proper name.
+#: A consumer's decoders by content type. A decoder's first content type is its proper
+#: name; the others are aliases, and ``None`` or ``""`` for a message without one.
 Decoders = Mapping[str | None, Decoder]
 
 _BYTES = Bytes()
@@ -29,10 +29,9 @@ _BYTES = Bytes()
 class Formats:
     """The formats of one app, by content type.
 
-    :param registered: Those of its own; they come before the ones that every app has.
-    :param schemas: What its consumers declare.
-    :param max_items: How many values and keys a body may hold, in those that every app
-        has.
+    :param registered: Formats of the app's own, which precede the built-in formats.
+    :param schemas: The schemas of the app's consumers.
+    :param max_items: Limit for the values and keys of a body in a built-in format.
     """
 
     def __init__(
@@ -44,7 +43,8 @@ class Formats:
         bounded = (Json(max_items), MsgPack(max_items), Protobuf(max_items=max_items))
         built_in = (*bounded, Text(), _BYTES)
         self._formats = [each.knowing(schemas) for each in (*registered, *built_in)]
-        # Most claim nothing, and whatever is published is held out to those that may.
+        # Every published body is offered to these, so formats without 'claims' are left
+        # out.
         self._claiming = [f for f in self._formats if _may_claim(f)]
         self._by_type: dict[str, Format] = {}
         for each in self._formats:
@@ -52,14 +52,14 @@ class Formats:
                 self._by_type.setdefault(name, each)
 
     def find(self, content_type: str) -> Format | None:
-        """The format that bodies of a content type are in, if one is known."""
+        """Find the format of a content type; ``None`` if it is unknown."""
         if content_type in self._by_type:
             return self._by_type[content_type]
         name = normalize_content_type(content_type) or JSON
-        return self._by_type.get(name) or self._by_type.get(_suffix(name))
+        return self._by_type.get(name) or self._by_type.get(_find_suffix(name))
 
     def type_of(self, body: t.Any) -> str:
-        """The content type of a body that is published without one."""
+        """Content type for a body that is published without one."""
         for each in self._claiming:
             if each.claims(body):
                 return each.content_types[0]
@@ -68,11 +68,11 @@ class Formats:
     def decoders(
         self, accept: Iterable[str] | None = None, schema: t.Any = None
     ) -> Decoders:
-        """The decoders of one consumer.
+        """Create the decoders of one consumer.
 
-        :param accept: The content types that it takes; all that are known unless
-            given. The body of one that is not known is given as bytes.
-        :param schema: What it declares.
+        :param accept: The content types that the consumer accepts; by default all known
+            types. Bodies of an accepted but unknown type are given as bytes.
+        :param schema: The consumer's schema.
         """
         found: dict[str | None, Decoder] = {}
         for name in (
@@ -91,7 +91,7 @@ class Formats:
 
 
 def check_format(given: t.Any, others: Iterable[Format]) -> None:
-    """Refuse what is no format, or takes a content type of another.
+    """Refuse a value that is not a format, or has a content type of another format.
 
     :raises RegistrationError: with what to do instead.
     """
@@ -126,27 +126,27 @@ def check_format(given: t.Any, others: Iterable[Format]) -> None:
 
 
 def find_decoder(decoders: Decoders, content_type: str | None) -> Decoder | None:
-    """The decoder for a content type in any spelling, if there is one."""
+    """Find the decoder for a content type in any spelling; ``None`` if unknown."""
     name = normalize_content_type(content_type or "")
-    return decoders.get(name) or decoders.get(_suffix(name))
+    return decoders.get(name) or decoders.get(_find_suffix(name))
 
 
 def list_content_types(decoders: Decoders) -> list[str]:
-    """The proper names of what there are decoders for, one for each."""
-    return sorted({_first(decoders, decoder) for decoder in decoders.values()})
+    """List the proper name of each decoder."""
+    return sorted({_find_name(decoders, decoder) for decoder in decoders.values()})
 
 
 def find_content_type(decoders: Decoders, decoder: Decoder) -> str:
-    """The proper name of what a decoder decodes."""
-    return _first(decoders, decoder)
+    """Find the proper name of a decoder."""
+    return _find_name(decoders, decoder)
 
 
 def normalize_content_type(content_type: str) -> str:
-    """A content type without its parameters, in lower case."""
+    """Return a content type without its parameters, in lower case."""
     return content_type.partition(";")[0].strip().lower()
 
 
-def _first(decoders: Decoders, decoder: Decoder) -> str:
+def _find_name(decoders: Decoders, decoder: Decoder) -> str:
     return next(name for name, found in decoders.items() if found is decoder) or ""
 
 
@@ -154,10 +154,10 @@ def _may_claim(format: Format) -> bool:
     return type(format).claims is not Format.claims
 
 
-def _suffix(name: str) -> str:
+def _find_suffix(name: str) -> str:
     """``+json`` of ``application/cloudevents+json``."""
     return "+" + name.rpartition("+")[2]
 
 
-#: What every app has.
+#: The formats of an app that registers none.
 BUILT_IN = Formats()

@@ -1,4 +1,4 @@
-"""Texts and bytes as they are."""
+"""Texts, in any character set, and bytes as they are."""
 
 from __future__ import annotations
 
@@ -17,28 +17,34 @@ from ..settings import TEXT
 from ..text import escape
 from .base import Format
 
-#: kombu writes these as the "encoding" of bodies that have no character set.
-_NO_CHARSET = ("", "binary", "ascii-8bit", "utf-8")
+#: Encodings of kombu's that do not name a character set; UTF-8 is the default anyway.
+_WITHOUT_CHARSET = ("", "binary", "ascii-8bit", "utf-8")
 
 #: The byte-order mark, decoded.
-_MARK = "\ufeff"
+_BYTE_ORDER_MARK = "\ufeff"
 
-#: What nearly all messages say, told at a glance.
-_UTF8 = frozenset((None, "", "utf-8", "UTF-8"))
-_SAYS_NO_OTHER = frozenset(
+#: The encodings and content types of nearly all messages, for a fast check.
+_UTF8_ENCODINGS = frozenset((None, "", "utf-8", "UTF-8"))
+_UTF8_CONTENT_TYPES = frozenset(
     (None, "", JSON, TEXT, f"{JSON}; charset=utf-8", f"{TEXT}; charset=utf-8")
 )
 
-#: Characters of the longest name of a character set; Python's have up to 21.
-_LONGEST = 40
+#: Characters of a character set's name; Python's names have up to 21.
+_MAX_CHARSET_LENGTH = 40
 
-#: Python's codecs that no message is written in. The first two take time that grows
-#: with the square of the length: 16 MB would hold up the process for hours.
-_NO_CHARSETS = ("punycode", "idna", "unicode-escape", "raw-unicode-escape", "undefined")
+#: Python's codecs that are refused: they are not character sets. The first two take
+#: quadratic time: 16 MB would block the process for hours.
+_REFUSED_CODECS = (
+    "punycode",
+    "idna",
+    "unicode-escape",
+    "raw-unicode-escape",
+    "undefined",
+)
 
 
 class Text(Format):
-    """A ``str``, in the message's character set."""
+    """A ``str``; decoded by the message's character set, encoded as UTF-8."""
 
     content_types = (TEXT,)
 
@@ -50,13 +56,13 @@ class Text(Format):
             raise TypeError(
                 f"A '{TEXT}' body must be a str, not '{type(body).__name__}'."
             )
-        # A text that begins with what looks like a mark keeps it behind a mark of ours.
-        mark = _MARK if body.startswith(_MARK) else ""
+        # A text that begins with this character gets it twice, since one is removed.
+        mark = _BYTE_ORDER_MARK if body.startswith(_BYTE_ORDER_MARK) else ""
         return (mark + body).encode()
 
 
 class Bytes(Format):
-    """The bytes, and whatever else has no format."""
+    """Bytes as they are; also used for content types without a format."""
 
     content_types = (BYTES, "application/data")
 
@@ -68,20 +74,28 @@ class Bytes(Format):
 
 
 def is_utf8(message: Message) -> bool:
-    """Whether the body is in UTF-8, told at a glance; if not it may be all the same."""
-    return message.content_encoding in _UTF8 and message.content_type in _SAYS_NO_OTHER
+    """Whether the body is known to be UTF-8, by a fast check.
+
+    If not, :func:`decode_text` finds the character set.
+    """
+    return (
+        message.content_encoding in _UTF8_ENCODINGS
+        and message.content_type in _UTF8_CONTENT_TYPES
+    )
 
 
 def decode_text(message: Message) -> str:
-    """The body as a text, in the character set that the message says.
+    """Decode the body as a text, by the message's character set.
 
-    Without the byte-order mark that .NET puts before texts.
+    The byte-order mark, which .NET puts before texts, is removed.
+
+    :raises UndecodableMessage: for an unknown character set.
     """
     if is_utf8(message):
-        return message.raw.decode().removeprefix(_MARK)
-    charset = _charset(message)
+        return message.raw.decode().removeprefix(_BYTE_ORDER_MARK)
+    charset = _find_charset(message)
     try:
-        return _decoded(message.raw, charset).removeprefix(_MARK)
+        return _decode(message.raw, charset).removeprefix(_BYTE_ORDER_MARK)
     except LookupError:
         raise UndecodableMessage(
             f"the character set '{escape(charset)}' is not known"
@@ -89,13 +103,13 @@ def decode_text(message: Message) -> str:
 
 
 def check_charset(raw: bytes, content_type: str) -> None:
-    """Refuse a content type that says another character set than UTF-8 of a text.
+    """Refuse a content type with another character set than UTF-8, for a UTF-8 text.
 
-    :raises ValueError: unless that makes no difference to this text.
+    :raises ValueError: unless both character sets decode the text in the same way.
     """
-    charset = _charset_in(content_type)
+    charset = _read_charset(content_type)
     try:
-        if not charset or _decoded(raw, charset) == raw.decode():
+        if not charset or _decode(raw, charset) == raw.decode():
             return
     except (LookupError, ValueError):
         pass
@@ -105,36 +119,36 @@ def check_charset(raw: bytes, content_type: str) -> None:
     )
 
 
-def _decoded(raw: bytes, charset: str) -> str:
-    # Looked up apart, since an empty body would decode by any name.
-    if not _is_known(charset) or codecs.lookup(charset).name in _NO_CHARSETS:
+def _decode(raw: bytes, charset: str) -> str:
+    # An empty body would be decoded without looking the name up.
+    if not _is_known(charset) or codecs.lookup(charset).name in _REFUSED_CODECS:
         raise LookupError(charset)
     return raw.decode(charset)
 
 
 def _is_known(charset: str) -> bool:
-    """Whether Python has such a codec: it remembers each name that it has not."""
-    if len(charset) > _LONGEST or not charset.isascii():
+    """Whether Python has a codec; Python itself would cache every unknown name."""
+    if len(charset) > _MAX_CHARSET_LENGTH or not charset.isascii():
         return False
     name = encodings.normalize_encoding(charset).lower().replace(".", "_")
-    return name in _known()
+    return name in _list_codecs()
 
 
 @lru_cache(1)
-def _known() -> frozenset[str]:
+def _list_codecs() -> frozenset[str]:
     modules = (each.name for each in pkgutil.iter_modules(encodings.__path__))
     return frozenset((*modules, *aliases, *aliases.values()))
 
 
-def _charset_in(content_type: str) -> str:
+def _read_charset(content_type: str) -> str:
     _, _, found = content_type.lower().partition("charset=")
     return found.partition(";")[0].strip(' "')
 
 
-def _charset(message: Message) -> str:
+def _find_charset(message: Message) -> str:
     given = (message.content_encoding or "").strip().lower()
-    in_type = _charset_in(message.content_type or "")
-    charset = given if given not in _NO_CHARSET else in_type
+    in_type = _read_charset(message.content_type or "")
+    charset = given if given not in _WITHOUT_CHARSET else in_type
     if charset in ("gzip", "deflate", "br", "zstd", "compress"):
         raise UndecodableMessage(f"the encoding '{charset}' is not supported")
     return charset or "utf-8"

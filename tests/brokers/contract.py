@@ -1497,7 +1497,7 @@ def what_costs_too_much_to_decode_is_a_dead_letter_at_once(stage: Stage) -> None
     letters = consumers.broker.dead_letters(consumers.topology.queue(queue))
     wait_for(lambda: letters.count() == 3 and got == [17], SOON, interval=0.1)
     reasons = " ".join(str(letter.headers[own_headers.REASON]) for letter in letters)
-    assert "too many keys that are no texts" in reasons
+    assert "too many keys that are not texts" in reasons
     assert "more than 'QCONSUME_MAX_ITEMS' = 50000" in reasons
     assert "grows to more than 'QCONSUME_MAX_MESSAGE_SIZE'" in reasons
     assert {letter.message.attempt for letter in letters} == {1}

@@ -138,7 +138,7 @@ def test_a_damaged_body_is_undecodable(
 
 
 def test_many_streams_in_a_row_take_no_time() -> None:
-    with pytest.raises(UndecodableMessage, match="bytes are behind its end"):
+    with pytest.raises(UndecodableMessage, match="bytes follow its end"):
         bounded(lambda: decoded(gzip.compress(b"") * 40_000, "gzip", most=16 * MB))
 
 

@@ -90,7 +90,7 @@ def decoded(raw: bytes, max_items: int = 1_000_000, cls: t.Any = Basket) -> t.An
 def test_keys_that_collide_are_refused_in_time() -> None:
     raw = b"".join(colliding(50_000))
 
-    with pytest.raises(UndecodableMessage, match="too many keys that are no texts"):
+    with pytest.raises(UndecodableMessage, match="too many keys that are not texts"):
         bounded(lambda: decoded(raw), most=1)
 
 
@@ -107,7 +107,7 @@ def test_texts_that_need_not_be_utf_8_may_collide_as_well() -> None:
     keys = (constant + number.to_bytes(8, "little") + b"." for number in range(50_000))
     raw = b"".join(b"\x22\x13\x0a\x11" + key for key in keys)
 
-    with pytest.raises(UndecodableMessage, match="too many keys that are no texts"):
+    with pytest.raises(UndecodableMessage, match="too many keys that are not texts"):
         bounded(lambda: decoded(raw, cls=OldBasket), most=1)
     few = OldBasket(names={f"name {number}": True for number in range(3_000)})
     assert decoded(few.SerializeToString(), cls=OldBasket) == few
@@ -136,7 +136,7 @@ BASKET = "type.googleapis.com/bounds.Basket"
     ],
 )
 def test_nor_may_they_come_as_json(basket: dict[str, t.Any]) -> None:
-    with pytest.raises(InvalidMessage, match="too many keys that are no texts"):
+    with pytest.raises(InvalidMessage, match="too many keys that are not texts"):
         bounded(lambda: ProtobufSchema(Basket).load(basket), most=1)
 
 
@@ -155,7 +155,7 @@ def test_json_of_many_texts_as_keys_becomes_a_message() -> None:
 def test_what_a_consumer_would_refuse_is_not_published() -> None:
     basket = Basket(counts={number: True for number in range(5_000)})
 
-    with pytest.raises(ValueError, match="too many keys that are no texts"):
+    with pytest.raises(ValueError, match="too many keys that are not texts"):
         encode(basket, PROTOBUF)
 
 

@@ -293,7 +293,7 @@ def test_a_format_that_can_only_read_or_write_says_so() -> None:
 
     shop = Shop(Half())
     assert shop.outcome(b"", content_type="a/b") == Reject(
-        "the body is no a/b: NotImplementedError: Half decodes nothing"
+        "the body is no a/b: NotImplementedError: Half cannot decode"
     )
-    with pytest.raises(PublishError, match="Half encodes nothing"):
+    with pytest.raises(PublishError, match="Half cannot encode"):
         compose("shop", "q", 1, Formats([Half()]), content_type="a/b")

@@ -126,7 +126,7 @@ def _shows(letter: DeadLetter) -> None:
 def json_bodies(data: bytes) -> None:
     """JSON, which means the same whoever reads it."""
     message = Message(data, "q")
-    assert _read(Json().decode, message) == _read(Json()._decoded, message)
+    assert _read(Json().decode, message) == _read(Json()._decode, message)
 
 
 def _read(decode: Decoder, message: Message) -> str:

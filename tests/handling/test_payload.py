@@ -75,8 +75,8 @@ HOSTILE: dict[str, tuple[t.Any, ...]] = {
     "a million digits": (b"1" * 10**6, JSON, "Exceeds the limit (4300"),
     "too large a float": (b"[1e999]", JSON, "the number 1e999 is too large"),
     "a long such float": (b"-" + b"9" * 10**5 + b".0", JSON, "is too large"),
-    "NaN": (b'{"a": NaN}', JSON, "'NaN' is no JSON"),
-    "Infinity": (b"-Infinity", JSON, "'-Infinity' is no JSON"),
+    "NaN": (b'{"a": NaN}', JSON, "'NaN' is not JSON"),
+    "Infinity": (b"-Infinity", JSON, "'-Infinity' is not JSON"),
     "pickle": (
         pickle.dumps(Bomb()),
         "application/x-python-serialize",
