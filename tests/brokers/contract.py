@@ -1516,7 +1516,7 @@ def an_app_handles_retries_and_buries(stage: Stage) -> None:
             raise ValueError("no such card")
 
     key, queue = stage.key("order"), stage.key("billing")
-    retry = RetryPolicy(max_attempts=2, min_delay=0.05, max_delay=0.05)
+    retry = RetryPolicy(max_attempts=2, min_delay=0.05, jitter=0)
     qconsume.add_consumer("billing", bill, name="bill", routing_key=key, retry=retry)
     worker = stage.worker(qconsume)
     consumers = get_app_consumers(worker.app)
@@ -1599,7 +1599,7 @@ class _Shop:
         self.events: list[tuple[str, int]] = []
         self.attempts = 0
         qconsume = QConsume()
-        retry = RetryPolicy(max_attempts=2, min_delay=0.05, max_delay=0.05)
+        retry = RetryPolicy(max_attempts=2, min_delay=0.05, jitter=0)
         qconsume.add_consumer("billing", self._fail, name="bill", retry=retry)
         # The one in full is what there is a topic for on Kafka.
         keys = ["order.created", "order.*"]

@@ -17,6 +17,8 @@ from flask_qconsume import QConsume
 from flask_qconsume import RegistrationError
 from flask_qconsume import Reject
 from flask_qconsume import Retry
+from flask_qconsume.broker.compose import PublishOptions
+from flask_qconsume.broker.compose import check_options
 from flask_qconsume.broker.compose import compose
 from flask_qconsume.formats.table import Formats
 from tests.apps import make_app
@@ -182,7 +184,7 @@ def test_whatever_an_encoder_does_wrong_is_a_publish_error(
 
 def test_formats_is_no_option_of_publish() -> None:
     with pytest.raises(PublishError, match="'publish' has no option 'formats'"):
-        compose("shop", "q", 1, formats=Formats())
+        check_options(t.cast(PublishOptions, {"formats": Formats()}))
 
 
 # -- accepting -------------------------------------------------------------------------
