@@ -44,8 +44,7 @@ _READ_TIMEOUT_SECONDS = 120.0
 
 
 class KafkaDeadLetters(DeadLetters):
-    """Reads the topic from its beginning, without a group, so that looking changes
-    nothing.
+    """Reads the topic from its beginning, without a group: looking changes nothing.
 
     :param settings: librdkafka's settings, for a consumer.
     :param kept: Seconds that a dead letter is kept; Kafka removes it some time later.
@@ -93,7 +92,7 @@ class KafkaDeadLetters(DeadLetters):
         return taken + (self._take(page, replay) if page else 0)
 
     def _take(self, page: list[tuple[Fetched, Message]], replay: bool) -> int:
-        """Replay dead letters if so asked, then remove those that have arrived."""
+        """Replay dead letters if so asked; remove all but failed replays."""
         gone = [record for record, _ in page]
         failed: list[Exception] = []
         if replay:
@@ -126,18 +125,18 @@ class KafkaDeadLetters(DeadLetters):
         return DeadLetter(_reference(record), self._plan.name, message, headers)
 
     def _list_records(self) -> list[Fetched]:
-        """Return the last record of each key that has not been removed, the oldest
-        first.
-        """
+        """Return the last record of each key that is not removed, oldest first."""
         number = self._topics.look().get(self._topic, 0)
         if not number:
             return []
-        places = [(self._topic, n) for n in range(number)]
-        begin = self._admin.beginnings(places, DEFAULT_TIMEOUT_SECONDS)
+        partitions = [(self._topic, n) for n in range(number)]
+        begin = self._admin.beginnings(partitions, DEFAULT_TIMEOUT_SECONDS)
         ends = {
-            place: end
-            for place, end in self._admin.ends(places, DEFAULT_TIMEOUT_SECONDS).items()
-            if end > begin.get(place, end)
+            each: end
+            for each, end in self._admin.ends(
+                partitions, DEFAULT_TIMEOUT_SECONDS
+            ).items()
+            if end > begin.get(each, end)
         }
         found = (
             call_in_thread(lambda: self._read(begin, ends), _READ_TIMEOUT_SECONDS)
@@ -148,8 +147,7 @@ class KafkaDeadLetters(DeadLetters):
         by_key: dict[bytes, Fetched] = {}
         for record in found:
             by_key.pop(record.key() or b"", None)
-            # Our own tombstone has no headers; the copy of a message that is a
-            # tombstone has some.
+            # A tombstone that removes a dead letter has no headers.
             if records.read_headers(record) and record.timestamp()[1] >= oldest:
                 by_key[record.key() or b""] = record
         return sorted(by_key.values(), key=lambda record: record.timestamp()[1])

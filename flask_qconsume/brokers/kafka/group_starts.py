@@ -35,7 +35,7 @@ Send = Callable[[Sequence[ProducerRecord], float], list[Exception | None]]
 
 
 class GroupStarts:
-    """Begins groups, each once, and notices groups whose offsets are gone.
+    """Begins groups, each once, and notices groups that have lost their offsets.
 
     :param topics: Returns how many partitions each topic has.
     :param at_the_end: Whether new groups begin with what is published from now on.
@@ -57,7 +57,7 @@ class GroupStarts:
         self._checked: set[str] = set()
 
     def begin(self, plans: Sequence[QueuePlan], timeout: float) -> None:
-        """Commit where groups begin, for those queues whose groups have not begun yet.
+        """Commit the first offsets of these queues' groups, once for each group.
 
         :raises BrokerError: if the broker does not answer, or refuses.
         """
@@ -80,51 +80,52 @@ class GroupStarts:
         """
         if plan.name in self._checked:
             return
-        places = _partitions_of(plan, self._topics(timeout))
-        if places and not self._admin.committed(plan.name, places, timeout):
+        partitions = _partitions_of(plan, self._topics(timeout))
+        if partitions and not self._admin.committed(plan.name, partitions, timeout):
             logger.warning(_FORGOTTEN, plan.name)
-            first = self._admin.beginnings(places, timeout)
+            first = self._admin.beginnings(partitions, timeout)
             self._admin.commit(plan.name, first, timeout)
         self._checked.add(plan.name)
 
     def _find_marked(
         self, plans: Sequence[QueuePlan], topics: Mapping[str, int], timeout: float
     ) -> set[str]:
-        """Return the names of the queues whose groups have begun before."""
+        """Return the names of the queues with groups that have begun before."""
         queues = {naming.dead_letter_topic(plan.name): plan.name for plan in plans}
-        places = [(topic, n) for topic in queues for n in range(topics.get(topic, 0))]
-        ends = self._admin.ends(places, timeout)
+        partitions = [
+            (topic, n) for topic in queues for n in range(topics.get(topic, 0))
+        ]
+        ends = self._admin.ends(partitions, timeout)
         return {queues[topic] for (topic, _), end in ends.items() if end > 0}
 
     def _start(
         self, plan: QueuePlan, topics: Mapping[str, int], timeout: float
     ) -> None:
         deadline = time.monotonic() + timeout
-        places = _partitions_of(plan, topics)
+        partitions = _partitions_of(plan, topics)
         # This is read before the group's commits: if two processes start a group at
         # once, the later commit is no further than what either process has found.
-        offsets = self._first_offsets(places, timeout)
-        known = self._admin.committed(plan.name, places, _time_left(deadline))
+        offsets = self._first_offsets(partitions, timeout)
+        known = self._admin.committed(plan.name, partitions, _time_left(deadline))
         if known or self._admin.commit(plan.name, offsets, _time_left(deadline)):
             # A mark that does not arrive is sent at the next start.
             mark = ProducerRecord(naming.dead_letter_topic(plan.name), None, _MARK)
             self._send([mark], _time_left(deadline))
 
     def _first_offsets(
-        self, places: Sequence[PartitionId], timeout: float
+        self, partitions: Sequence[PartitionId], timeout: float
     ) -> dict[PartitionId, int]:
-        """Return the first offsets of a new group; its retry topics are always read
-        whole.
+        """Return the first offsets of a new group; its retry topics are read whole.
 
         All partitions get one. A partition without an offset would wait for the
         client's first fetch of the other ones, which takes half a second if there is
         nothing to fetch.
         """
         if not self._at_the_end:
-            return self._admin.beginnings(places, timeout)
-        own = [place for place in places if naming.is_retry_topic(place[0])]
+            return self._admin.beginnings(partitions, timeout)
+        own = [each for each in partitions if naming.is_retry_topic(each[0])]
         first = self._admin.beginnings(own, timeout)
-        return self._admin.ends(set(places) - set(own), timeout) | first
+        return self._admin.ends(set(partitions) - set(own), timeout) | first
 
 
 _FORGOTTEN = (

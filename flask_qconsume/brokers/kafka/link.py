@@ -216,9 +216,7 @@ class KafkaLink(Link):
         self.fetched_ids = {record.place for record in self._consumer.unused}
 
     def _ensure_started(self, wait: float) -> bool:
-        """Start the consumer once there are suspects, or wait; return whether it has
-        started.
-        """
+        """Start once there are suspects, or wait; return whether it has started."""
         if self._is_wanted is not None:
             if self._paused or not self._is_wanted():
                 self._consumer.wait(wait)

@@ -97,12 +97,6 @@ def step_for(delay: float) -> int:
     return next((step for step in STEPS if step >= delay), STEPS[-1])
 
 
-def steps_within(shortest: float, longest: float) -> list[int]:
-    """Return the steps for all delays between two."""
-    first, last = step_for(shortest), step_for(longest)
-    return [step for step in STEPS if first <= step <= last]
-
-
 def is_retry_topic(topic: str) -> bool:
     """Return whether the records of a topic are handed out only when they are due."""
     return _DELAYED.fullmatch(topic) is not None
@@ -120,9 +114,7 @@ def group_of(plan: QueuePlan, lane: Lane) -> str:
 
 
 def subscription(plan: QueuePlan, lane: Lane) -> list[str]:
-    """Return what the group of a lane reads: topics, and patterns that begin with
-    ``^``.
-    """
+    """Return the topics that a lane's group reads; patterns begin with ``^``."""
     if lane is not Lane.MAIN:
         return [suspects_topic(plan.name)]
     return [
@@ -157,8 +149,7 @@ def check_topic(name: str, what: str) -> str:
 
 
 def check_prefix(prefix: str) -> None:
-    """Refuse a prefix that no topic can begin with, or that would make patterns match
-    ours.
+    """Refuse a prefix that no topic can have, or with which patterns would match ours.
 
     :raises UnsupportedByBroker: with the reason.
     """
@@ -184,8 +175,7 @@ def check_plan(plan: QueuePlan) -> None:
 
 
 def check_distinct(plans: Iterable[QueuePlan]) -> None:
-    """Refuse topics that Kafka takes for one, because it does not tell ``.`` from
-    ``_``.
+    """Refuse topics that are one for Kafka, which does not tell ``.`` from ``_``.
 
     :raises RegistrationError: with both names.
     """
@@ -269,10 +259,10 @@ def _retry_expression(plan: QueuePlan) -> str:
 
 
 def _matches_pattern(prefix: str, routing_key: str, topic: str) -> bool:
-    """Return whether a pattern stands for a topic, as :func:`topic_expressions`, in
-    linear time.
+    """Return whether a pattern stands for a topic, in linear time.
 
-    Python's regular expressions backtrack; the client's (the C library's) do not.
+    It means the same as :func:`topic_expressions`. Python's regular expressions
+    backtrack; the client's (the C library's) do not.
     """
     if not topic.startswith(prefix):
         return False

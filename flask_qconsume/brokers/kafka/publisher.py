@@ -144,9 +144,7 @@ _MISSING = Unroutable("")
 def _result_for_caller(
     message: Outgoing, topic: str, error: Exception | None
 ) -> Exception | None:
-    """Return the result for the caller; a lost message that is not mandatory is no
-    error.
-    """
+    """Return the error for the caller; only a mandatory message must have a topic."""
     if not isinstance(error, Unroutable):
         return error
     if not message.mandatory:

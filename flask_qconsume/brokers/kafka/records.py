@@ -29,8 +29,8 @@ from .client.producer import ProducerRecord
 
 #: When a record may be handed out, in milliseconds since 1970.
 DUE = own_headers.PREFIX + "due"
-#: The names of headers whose values are JSON, and of those that are bytes though they
-#: can be read as text; each is a list in JSON.
+#: The names of headers with values in JSON, and of headers with values that are bytes
+#: though they can be read as text; each is a list in JSON.
 AS_JSON = own_headers.PREFIX + "json"
 AS_BYTES = own_headers.PREFIX + "bytes"
 
@@ -75,10 +75,10 @@ RAW_KEY = "raw_key"
 #: The properties that tell where a record lies.
 _PLACE = ("topic", "partition", "offset")
 
-#: ``record.headers()`` that always raises an error. Where a name is not UTF-8, the
-#: client returns a list *and* sets an error. CPython 3.11 and later raise a
-#: `SystemError` for that, except in a frequent call that they have specialized: then
-#: the caller gets the list, and reading it crashes the process.
+#: ``record.headers()``, called so that an error is always raised. If a name is not
+#: UTF-8, the client returns a list *and* sets an error. CPython 3.11 and later raise a
+#: `SystemError` for that, but a call that runs often is specialized and does not check:
+#: the caller would get the list, and reading it crashes the process.
 _call_headers = operator.methodcaller("headers")
 
 Header = tuple[str, bytes | None]
@@ -214,8 +214,8 @@ def create_copy(
 def create_dead_letter_key(message: Message) -> bytes:
     """Return the key of a dead letter in its topic.
 
-    It is the same for each copy of one record, and another one for a record that
-    becomes a dead letter again later.
+    All copies of one record have the same key. If the message becomes a dead letter
+    again later, it is another record with another key.
     """
     place = "/".join(str(message.properties.get(name, "")) for name in _PLACE)
     return f"{message.id or ''}@{place}".encode("utf-8", "backslashreplace")
@@ -278,9 +278,7 @@ def _apply_headers(found: Sequence[Header], fields: dict[str, t.Any]) -> None:
 
 
 def _read_repeated(found: Sequence[Header], headers: dict[str, t.Any]) -> None:
-    """Make a list of the values of a repeated header; of our own headers, the last
-    counts.
-    """
+    """Make lists of repeated headers' values; of our own headers the last counts."""
     values: dict[str, list[t.Any]] = {}
     for name, value in found:
         values.setdefault(name, []).append(_decode(value))
@@ -416,7 +414,7 @@ def _write_properties(
 
 
 def _to_bytes(value: t.Any) -> bytes:
-    """Return the bytes of a property; a value that is not UTF-8 comes and goes as
+    """Return a property's bytes; a value that is not UTF-8 is read and written as
     bytes.
     """
     if isinstance(value, bytes):

@@ -33,7 +33,7 @@ class SuspectsLink(t.Protocol):
 
 
 class SuspectGroups:
-    """Wakes the links whose queues have suspects.
+    """Wakes the links of queues that have suspects.
 
     :param partitions: Returns how many partitions a topic has, if that is known.
     :param find_filled: Returns the partitions that hold any record; may block.

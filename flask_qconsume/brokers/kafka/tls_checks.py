@@ -63,9 +63,7 @@ def _find_problem(config: KafkaConfig) -> str | None:
 
 
 def _create_context(options: t.Mapping[str, t.Any]) -> ssl.SSLContext:
-    """Return a context that verifies certificates as librdkafka does with these
-    options.
-    """
+    """Return a context that verifies certificates as librdkafka does."""
     context = ssl.create_default_context()
     if str(options.get("enable.ssl.certificate.verification", "true")) == "false":
         context.check_hostname = False

@@ -29,7 +29,7 @@ _HANG_SECONDS = 2.0
 #: Seconds in which a new client looks up the addresses that it needs first.
 FIRST_LOOKUPS_SECONDS = 0.5
 
-#: Parts of the names of settings whose values are never shown.
+#: Parts of the names of settings with secret values.
 _SECRET_PARTS = ("password", "secret", "token", "oauth", "key.pem", "jaas")
 
 
@@ -55,13 +55,12 @@ def call_in_thread(call: Callable[[], T], timeout: float) -> T:
 def call_for_results(
     ask: Callable[[], Mapping[K, Future[t.Any]]], timeout: float
 ) -> dict[K, t.Any]:
-    """Return the results of the futures that ``ask`` creates; Kafka's errors are
-    values.
+    """Return the results of the futures that ``ask`` creates.
 
-    No greenlet may touch a future, not even to see whether it is done. In a patched
-    process its lock is gevent's, and a thread of the client that fulfils it may hold
-    that lock. The hub does not know of that thread, and ends with a ``LoopExit`` if it
-    has nothing else to do.
+    A :class:`~confluent_kafka.KafkaException` is a value in the result. No greenlet may
+    touch a future, not even to see whether it is done: in a patched process its lock is
+    gevent's, and the client's thread that fulfils it may hold that lock. The hub does
+    not know of that thread, and ends with a ``LoopExit`` if it has nothing else to do.
 
     :param ask: Called in a native thread.
     :param timeout: Seconds for all futures together.
@@ -132,7 +131,10 @@ def keep_undestroyed(client: object) -> None:
 
 
 def destroy_within(timeout: float, drop: Callable[[], object]) -> bool:
-    """Drop clients, whose destructors may block; return whether it was done in time."""
+    """Let ``drop`` drop clients in a native thread: their destructors may block.
+
+    :returns: Whether that was done in time.
+    """
     return NativeThread(drop, "kafka-close").start().join(timeout)
 
 

@@ -1,5 +1,4 @@
-"""The native thread that owns a consumer's client: fetches, commits and pauses in a
-loop.
+"""The native thread that owns a consumer's client; it fetches and commits in a loop.
 
 The thread and the hub share a :class:`~.shared_state.SharedState`, and no locks.
 """

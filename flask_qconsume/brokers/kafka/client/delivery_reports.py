@@ -1,4 +1,4 @@
-"""Wakes callers whose records the broker has confirmed. Knows no Kafka client.
+"""Wakes callers when the broker has confirmed their records. Knows no Kafka client.
 
 Waking a caller from a native thread takes a socket and a round of the hub. So of all
 callers that wait on one hub, one waits for the socket (the leader); it wakes the other

@@ -108,9 +108,7 @@ class OffsetTracker:
         return True
 
     def mark(self, offset: int) -> None:
-        """Mark all records up to this one; the next commit tells that they are handed
-        out.
-        """
+        """Mark all records up to this one: the next commit hands them out."""
         self._marked_end = offset + 1
         self._furthest_end = max(self._furthest_end, offset + 1)
 
@@ -143,9 +141,7 @@ class OffsetTracker:
         return CommitState(self.base, self._encode(upto, self.notes, limit))
 
     def final_state(self, limit: int = METADATA_LIMIT_BYTES) -> CommitState:
-        """Return what to commit when the partition is given up and nothing is in
-        flight.
-        """
+        """Return what to commit when a partition with nothing in flight is given up."""
         calm = {o: note._replace(alone=False) for o, note in self.notes.items()}
         return CommitState(self.base, self._encode(self.suspects_end, calm, limit))
 

@@ -4,8 +4,8 @@ An :class:`AssignedPartition` belongs to one assignment. If the group takes the
 partition away and assigns it again, that is another object, and the records of the old
 one are stale.
 
-Two threads use it. Attributes that are noted as the hub's are written by the hub only,
-all others by the native thread only; both threads read all of them.
+Two threads use it, and both read all attributes. Some attributes are noted as the
+hub's: only the hub writes them. Only the native thread writes the other ones.
 """
 
 from __future__ import annotations

@@ -149,8 +149,7 @@ class KafkaProducer:
             reports = PendingReports(len(records), listener)
             self._unconfirmed.note_sent()
             if not listener.is_idle:
-                # Let other greenlets produce first: records that are sent together cost
-                # less.
+                # Let other greenlets produce first: together, records cost less.
                 time.sleep(0)
             for index, record in enumerate(records):
                 self._produce(client, reports, index, record, deadline)
@@ -165,14 +164,15 @@ class KafkaProducer:
     def close(self) -> None:
         """Close the client. The next send opens another."""
         with self._lock:
-            client, thread = self._client, self._thread
+            opened: list[t.Any] = [self._thread, self._client]
             self._client = self._thread = None
             listeners, self._listeners = self._listeners, {}
         for listener in listeners.values():
             listener.close()
-        if client is not None and thread is not None and self._pid == os.getpid():
-            thread.join(_CLOSE_TIMEOUT_SECONDS)
-            _destroy([client])
+        if opened[0] is not None and self._pid == os.getpid():
+            opened[0].join(_CLOSE_TIMEOUT_SECONDS)
+            # No other name may refer to the client here: this thread would destroy it.
+            destroy_within(_CLOSE_TIMEOUT_SECONDS, opened.clear)
 
     def _get_client(self) -> Producer:
         with self._lock:
@@ -201,16 +201,13 @@ class KafkaProducer:
             try:
                 client.poll(_POLL_SECONDS)
             except KafkaException as error:
-                # After a fatal error the client raises first, and then reports its
-                # records.
+                # A fatal error is raised first, then reported for each record.
                 self._client_errors(error.args[0])
         # A caller may still wait for a report.
         client.flush(_CLOSE_TIMEOUT_SECONDS / 2)
 
     def _close_if_foreign(self, hub_id: int, listener: ReportListener) -> None:
-        """Close the listener of a thread with a hub of its own, when no caller waits
-        there.
-        """
+        """Close an idle listener, unless it is that of the home hub."""
         if (
             hub_id != self._home_hub
             and listener.is_idle
@@ -221,9 +218,7 @@ class KafkaProducer:
     def _handle_errors(
         self, client: Producer, errors: Sequence[Exception | None], timeout: float
     ) -> None:
-        """Replace the client if it is useless, and raise the cause of its errors if
-        known.
-        """
+        """Replace a useless client, and raise the cause of its errors if known."""
         if any(isinstance(error, ClientFailed) for error in errors):
             self._drop_client(client)
             self._client_errors.check()
@@ -268,9 +263,7 @@ class KafkaProducer:
                 return
 
     def _drop_client(self, client: Producer) -> bool:
-        """Let the next send create another client; return whether this was the current
-        one.
-        """
+        """Let the next send create another client; return whether it was current."""
         with self._lock:
             ours = self._client is client
             if ours:
@@ -280,17 +273,10 @@ class KafkaProducer:
     def _report(
         self, reports: PendingReports, index: int, error: t.Any, record: t.Any
     ) -> None:
-        """Take a delivery report; the client calls this in the native thread."""
+        """Take a delivery report; the client calls it in the native thread."""
         if error is None:
             self._unconfirmed.reset()
         reports.report(index, None if error is None else _translate(error))
-
-
-def _destroy(clients: list[Producer]) -> None:
-    """Destroy a client in a native thread: its destructor waits for the client's
-    threads.
-    """
-    destroy_within(_CLOSE_TIMEOUT_SECONDS, clients.clear)
 
 
 def _translate(error: t.Any) -> BrokerError:

@@ -1,5 +1,4 @@
-"""The meaning of Kafka's errors, by code: the error raised here, and what to do. No
-I/O.
+"""The meaning of Kafka's errors, by code: the error raised here, and what to do.
 
 The codes are those of the protocol and, with an underscore, of librdkafka:
 https://kafka.apache.org/protocol#protocol_error_codes

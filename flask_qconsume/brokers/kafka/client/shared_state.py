@@ -44,8 +44,9 @@ class SharedState:
         #: records that it cannot settle now.
         self.extra_room = 0
 
-        #: Written by the thread: records that may be handed out, partitions whose
-        #: records the hub must forget, and lines to be logged with their levels.
+        #: Written by the thread: records that may be handed out, partitions that are
+        #: gone (the hub must forget their records), and lines to be logged with their
+        #: levels.
         self.ready: deque[list[ReadyRecord]] = deque()
         self.gone: deque[AssignedPartition] = deque()
         self.log_lines: deque[tuple[int, str]] = deque(maxlen=_MAX_LOG_LINES)
