@@ -133,10 +133,10 @@ def test_what_keeps_the_promises_is_taken() -> None:
         ({"partitions": 0}, "from 1 up"),
         ({"partitions": True}, "from 1 up"),
         ({"replication_factor": "3"}, "from -1 up"),
-        ({"topics": ["a"]}, "no mapping"),
+        ({"topics": ["a"]}, "not a mapping"),
         ({"topics": {"a": 0}}, "'a' must be a whole number"),
-        ({"kafka_topic_config": "x"}, "no mapping"),
-        ({"kafka_consumer_config": 3}, "no mapping"),
+        ({"kafka_topic_config": "x"}, "not a mapping"),
+        ({"kafka_consumer_config": 3}, "not a mapping"),
         ({"rebalance_grace": -1}, "seconds from 0 to 3600"),
     ],
 )
