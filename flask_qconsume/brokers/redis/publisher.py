@@ -221,7 +221,9 @@ class PublishRequest(CallerBatch):
 
     def note_outage(self, error: BrokerUnavailable) -> None:
         """Note that Redis was away: pause before the next attempt."""
-        self._last_outage = error
+        # An attempt that fails because the time is over tells less than those before.
+        if self._last_outage is None or self.left > 0:
+            self._last_outage = error
         self.doubtful = self.doubtful or isinstance(error, AnswerLost)
         pause = max(self._pause * 2, _SHORTEST_PAUSE_SECONDS)
         self._pause = min(pause, _LONGEST_PAUSE_SECONDS)

@@ -124,13 +124,14 @@ def test_a_batch_that_redis_answers_while_it_loads_fails_as_one(
         url = server.url.replace("redis:", scheme)
         with server.client() as client, shop(url) as it:
             it.broker.publish([outgoing()], 5.0)
-            for number in range(150):
-                client.set(f"key {number}", os.urandom(2_000))
+            # Half a minute's worth, of which the test waits for a part.
+            client.mset({f"key {n}": os.urandom(2_000) for n in range(1_500)})
             client.save()
             reload = gevent.spawn(server.command, "DEBUG", "RELOAD", "NOSAVE")
-            wait_for(lambda: client.info("persistence")["loading"], timeout=5)
-            errors = it.broker.publish([outgoing(), outgoing(), outgoing()], 1.0)
+            wait_for(lambda: client.info("persistence")["loading"])
+            errors = it.broker.publish([outgoing(), outgoing(), outgoing()], 2.0)
             assert client.info("persistence")["loading"]
+            client.config_set("key-load-delay", 0)
             assert {type(error) for error in errors} <= {
                 PublishTimeout,
                 BrokerUnavailable,
@@ -209,6 +210,19 @@ def test_a_state_that_ends_is_waited_for(tmp_path, at, state, said):
         assert isinstance(error, BrokerUnavailable)
         with pytest.raises(BrokerUnavailable):
             it.link().read(1)
+
+
+def test_what_redis_said_is_told_if_it_says_nothing_more(tmp_path, at):
+    """The last attempt of a publish has hardly any time, and learns nothing often."""
+    with Redis(tmp_path) as server, shop(at(server.url)) as it:
+        it.publish(outgoing())
+        replica(server)
+        publishing = gevent.spawn(it.broker.publish, [outgoing()], 5.0)
+        wait_for(lambda: server.command("INFO", "errorstats").get("errorstat_READONLY"))
+        with server.frozen():
+            (error,) = publishing.get(timeout=30)
+        assert isinstance(error, PublishTimeout)
+        assert "is a replica: You can't write" in str(error)
 
 
 def test_a_script_of_somebody_elses_is_waited_for(own_redis, at):
