@@ -226,7 +226,7 @@ def serve(
     """Run a worker, and a web server if so asked, until a signal; the exit code."""
     from ..running.gc_tuning import collect_less_often
     from ..running.main_greenlet import complete
-    from ..running.main_greenlet import wait_for_stop
+    from ..running.main_greenlet import run_until_stop
     from ..running.process.exit_codes import APP_EXIT
     from ..running.process.exit_codes import FORCED
     from ..running.worker import Worker
@@ -241,13 +241,16 @@ def serve(
     with Checks(options.health, options.health_file, worker.watchdog) as checks:
         if parent is not None:
             worker.watchdog.add_outlet(parent.report)
+
+        def begin() -> None:
+            if web is not None:
+                web.start()
+            checks.ready()
+            if parent is not None:
+                parent.report_up()
+
         worker.start()
-        if web is not None:
-            web.start()
-        checks.ready()
-        if parent is not None:
-            parent.report_up()
-        asked = wait_for_stop(signals.asked)
+        asked = run_until_stop(begin, signals.asked)
         if not complete(_stop, worker, web):
             return FORCED
         return 0 if asked else APP_EXIT

@@ -27,26 +27,31 @@ T = t.TypeVar("T")
 _EXITS = (KeyboardInterrupt, SystemExit, SystemError)
 
 
-def wait_for_stop(asked: Event) -> bool:
-    """Wait until a stop is asked for.
+def run_until_stop(begin: Callable[[], object], asked: Event) -> bool:
+    """Begin to serve, and wait until a stop is asked for.
 
+    :param begin: Finishes the start; handlers may run already.
     :returns: Whether ``asked`` was set; false if another greenlet raised an exit.
     """
     process = os.getpid()
+    try:
+        begin()
+        _wait(asked)
+    except _EXITS as error:
+        if os.getpid() != process:
+            greenlets.end_child()
+        text = "A greenlet raised %s: stopping. It ends the worker, so do not raise it"
+        logger.error(text, _describe(error), exc_info=error)
+        return False
+    return True
+
+
+def _wait(asked: Event) -> None:
     while not asked.is_set():
         try:
             asked.wait()
-        except _EXITS as error:
-            if os.getpid() != process:
-                greenlets.end_child()
-            text = (
-                "A greenlet raised %s: stopping. It ends the worker, so do not raise it"
-            )
-            logger.error(text, _describe(error), exc_info=error)
-            return False
         except gevent.Timeout as timeout:
             logger.warning("A hook has left a time-out running: %s", escape(timeout))
-    return True
 
 
 def complete(function: Callable[..., T], *args: t.Any) -> T:

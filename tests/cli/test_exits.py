@@ -28,12 +28,16 @@ class Unsaid(Exception):
     __repr__ = __str__
 
 
+begun = []
+
+
 def leave():
     raise {raised}
 
 
 @qconsume.consumer("bill")
 def bill(order):
+    begun.append(order)
     if order == "spawn":
         spawn(leave).get()
     if order == "fail" and current_message.attempt == 1:
@@ -46,7 +50,8 @@ def work():
     publish = app.extensions["qconsume"].publish
     for order in {orders!r}:
         publish("bill", order)
-    gevent.sleep(0.2)
+    while len(begun) < {count}:
+        gevent.sleep(0.01)
     {then}
 
 
@@ -65,10 +70,22 @@ def create_app():
 """
 
 
+LEAVE_AT_ONCE = """
+from flask_qconsume import signals
+
+
+@signals.worker_started.connect
+def started(sender, worker):
+    gevent.spawn(leave)
+"""
+
+
 def write_app(
     folder: pathlib.Path, raised: str, *orders: str, then: str = "leave()"
 ) -> None:
-    (folder / "shop.py").write_text(APP.format(raised=raised, orders=orders, then=then))
+    (folder / "shop.py").write_text(
+        APP.format(raised=raised, orders=orders, count=len(orders), then=then)
+    )
 
 
 @pytest.mark.parametrize("web", [False, True], ids=["run", "web"])
@@ -83,6 +100,21 @@ def test_an_exit_in_a_greenlet_is_a_stop_with_a_code_of_its_own(
     assert "handled one" in worker.output
     assert "handled two" in worker.output
     assert "A greenlet raised" in worker.output
+    assert "in leave" in worker.output
+    assert "Stopped cleanly" in worker.output
+
+
+@pytest.mark.parametrize("web", [False, True], ids=["run", "web"])
+def test_an_exit_while_the_rest_starts_is_a_stop_too(
+    commands: Commands, folder: pathlib.Path, web: bool
+) -> None:
+    """Handlers run before the web server does, which looks up its name first."""
+    write_app(folder, "SystemExit", then="pass")
+    with (folder / "shop.py").open("a") as file:
+        file.write(LEAVE_AT_ONCE)
+    args = ("--web", f"127.0.0.1:{free_port()}") if web else ()
+    with commands.start("run", *args) as worker:
+        assert worker.wait() == 4
     assert "in leave" in worker.output
     assert "Stopped cleanly" in worker.output
 
