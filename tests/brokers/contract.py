@@ -507,7 +507,7 @@ def lateness(stage: Stage, delay: float) -> float:
 def what_is_due_moves_on_by_itself(stage: Stage) -> None:
     """No worker runs; the queue fills nevertheless."""
     stage.app.declare()
-    stage.publish(stage.message(b"1", stage.plan.name, exchange="", delay=0.5))
+    stage.publish(stage.message(b"1", stage.plan.name, exchange="", delay=2))
     assert stage.depth() == 0
     stage.await_depth(1)
 
