@@ -46,6 +46,7 @@ from ..brokers.redis_streams.entries import encode_entry
 from ..brokers.redis_streams.entries import read_entry
 from ..brokers.redis_streams.entries import split_entries
 from ..brokers.redis_streams.keys import OPTIONS
+from ..brokers.redis_streams.keys import StreamLayout
 from ..brokers.redis_streams.keys import create_layout
 from ..brokers.redis_streams.pending import PendingEntries
 from ..brokers.redis_streams.pending import create_consumer_name
@@ -84,31 +85,22 @@ class StreamSource(base.Source):
             )
         super().__init__()
         settings = base.read_settings(to_plain_url(url), options, OPTIONS)
-        self._lease = settings.lease
         self.layout = create_layout(settings.transport_options)
         self.server = Server(settings)
         self.bindings = Bindings(self.server, self.layout)
-        self._consumer = create_consumer_name()
-        #: The entries that are held, by queue.
-        self._pending: dict[str, PendingEntries] = {}
+        self._held = _HeldEntries(self.server, self.layout, settings.lease)
         #: Messages that are not settled, by their delivery tags.
         self._messages: dict[str, Message] = {}
-        #: By queue, acknowledgements that are not sent yet; guarded by the lock.
-        self._acks: dict[str, list[str]] = {}
-        self._lock = threading.Lock()
-        self._acked = threading.Event()
         #: Seconds until the next delayed message is due, as of the last read.
         self._due: float | None = None
         self._wire: t.Any = None
-        self._ended = threading.Event()
-        self._keep_alive_thread: threading.Thread | None = None
 
     def check(self) -> None:
         self.server.commands([("PING",)])
 
     def declare(self, queue: str) -> None:
         # Reading zero messages creates the group, and so the stream.
-        pending = PendingEntries(self.server, self.layout, queue, self._lease)
+        pending = PendingEntries(self.server, self.layout, queue, self._held.lease)
         self.server.call(pending.create_pop_call(0))
 
     def exists(self, queue: str) -> bool:
@@ -187,8 +179,7 @@ class StreamSource(base.Source):
         self._start()
         self._due = None
         calls = [
-            self._pending_of(queue).create_pop_call(room)
-            for queue, room in rooms.items()
+            self._held.of(queue).create_pop_call(room) for queue, room in rooms.items()
         ]
         answers = self._wire.run(calls)
         found = []
@@ -211,12 +202,14 @@ class StreamSource(base.Source):
         places = [
             (queue, number, stream)
             for queue in queues
-            for number, stream in enumerate(self._pending_of(queue).streams)
+            for number, stream in enumerate(self._held.of(queue).streams)
         ]
         streams = [stream for _, _, stream in places]
         if self._due is not None:
             seconds = min(seconds, self._due)
-        wait = create_wait_command(self.layout.group, self._consumer, streams, seconds)
+        wait = create_wait_command(
+            self.layout.group, self._held.consumer, streams, seconds
+        )
         answer = self._wire.pipeline([wait])[0]
         for index, id, fields in read_wait_answer(answer, streams):
             queue, number, _ = places[index]
@@ -235,37 +228,18 @@ class StreamSource(base.Source):
     def _hold(
         self, queue: str, inner: str, fields: Sequence[bytes], redelivered: bool
     ) -> Payload:
-        self._pending_of(queue).add(inner, redelivered)
+        self._held.of(queue).add(inner, redelivered)
         tag = f"{queue}{_SEPARATOR}{inner}"
         message = read_entry(fields, queue, self.layout.body, redelivered)
         self._messages[tag] = message
         return kombu_payload.create_payload(message, tag, redelivered)
 
-    def _pending_of(self, queue: str) -> PendingEntries:
-        found = self._pending.get(queue)
-        if found is None:
-            found = PendingEntries(self.server, self.layout, queue, self._lease)
-            found.consumer = self._consumer
-            self._pending[queue] = found
-        return found
-
     def ack(self, tag: str) -> None:
         queue, inner = self._forget(tag)
-        with self._lock:
-            self._acks.setdefault(queue, []).append(inner)
-        self._acked.set()
+        self._held.ack(queue, inner)
 
     def flush(self) -> None:
-        with self._lock:
-            acks, self._acks = self._acks, {}
-        try:
-            for queue in list(acks):
-                self._pending_of(queue).ack(acks[queue])
-                del acks[queue]
-        finally:
-            with self._lock:  # Those that failed are tried again.
-                for queue, tags in acks.items():
-                    self._acks.setdefault(queue, []).extend(tags)
+        self._held.flush()
 
     def reject(self, tag: str, requeue: bool) -> None:
         if requeue:
@@ -285,7 +259,7 @@ class StreamSource(base.Source):
 
     def _give_back(self, tag: str, redelivered: bool = False) -> None:
         queue, inner = self._forget(tag)
-        pending = self._pending_of(queue)
+        pending = self._held.of(queue)
         if redelivered:
             pending.add(inner, True)
         pending.give_back([inner])
@@ -298,7 +272,7 @@ class StreamSource(base.Source):
         properties = basic_properties.encode_copy(message, headers)
         entry = encode_entry(properties, message.raw, exchange="", routing_key=queue)
         packed = entry.pack(self.layout.priority_step(queue, message.priority))
-        pending, place = self._pending_of(queue), self.layout.dead_key(f"{queue}.dead")
+        pending, place = self._held.of(queue), self.layout.dead_key(f"{queue}.dead")
         keep = base.DEAD_LETTER_SECONDS
         self.server.call(
             pending.create_forward_call(inner, place, "keep", keep, packed)
@@ -308,19 +282,91 @@ class StreamSource(base.Source):
     def _start(self) -> None:
         if self._wire is None:
             self._wire = self.server.open_connection()
-        if self._keep_alive_thread is None:
-            thread = threading.Thread(target=self._keep_alive, daemon=True)
-            self._keep_alive_thread = thread
-            thread.start()
+        self._held.start()
+
+    def close(self) -> None:
+        self.closed = True
+        self._held.close()
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+        self.server.close()
+
+
+class _HeldEntries:
+    """Entries that one kombu connection holds, by queue.
+
+    A thread renews their leases, and sends the acknowledgements that were collected.
+    """
+
+    def __init__(self, server: Server, layout: StreamLayout, lease: float) -> None:
+        #: The name of the consumer in the groups of all queues.
+        self.consumer = create_consumer_name()
+        self._server = server
+        self._layout = layout
+        self.lease = lease
+        self._by_queue: dict[str, PendingEntries] = {}
+        #: By queue, acknowledgements that are not sent yet; guarded by the lock.
+        self._acks: dict[str, list[str]] = {}
+        self._lock = threading.Lock()
+        self._acked = threading.Event()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def of(self, queue: str) -> PendingEntries:
+        """The entries of one queue."""
+        found = self._by_queue.get(queue)
+        if found is None:
+            found = PendingEntries(self._server, self._layout, queue, self.lease)
+            found.consumer = self.consumer
+            self._by_queue[queue] = found
+        return found
+
+    def ack(self, queue: str, tag: str) -> None:
+        """Acknowledge an entry at the next :meth:`flush`."""
+        with self._lock:
+            self._acks.setdefault(queue, []).append(tag)
+        self._acked.set()
+
+    def flush(self) -> None:
+        """Send the acknowledgements that were collected."""
+        with self._lock:
+            acks, self._acks = self._acks, {}
+        try:
+            for queue in list(acks):
+                self.of(queue).ack(acks[queue])
+                del acks[queue]
+        finally:
+            with self._lock:  # Those that failed are tried again.
+                for queue, tags in acks.items():
+                    self._acks.setdefault(queue, []).extend(tags)
+
+    def start(self) -> None:
+        """Start the thread, unless it runs."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._keep_alive, daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Send the acknowledgements, give back all entries, and end the thread."""
+        self._ended.set()
+        self._acked.set()
+        with contextlib.suppress(BrokerError):  # Those messages come again.
+            self.flush()
+        for pending in self._by_queue.values():
+            with contextlib.suppress(BrokerError):
+                pending.return_forgotten(pending.forget_all(), base.MAX_WAIT_SECONDS)
+        self._by_queue.clear()
+        if self._thread is not None:
+            self._thread.join(base.MAX_WAIT_SECONDS)
 
     def _keep_alive(self) -> None:
-        """Renew the leases, and send acknowledgements, until the source is closed."""
-        due = time.monotonic() + self._lease / 3
+        due = time.monotonic() + self.lease / 3
         while not self._ended.is_set():
             left = due - time.monotonic()
             with contextlib.suppress(BrokerError):
                 if left <= 0:
-                    due += self._lease / 3
+                    due += self.lease / 3
                     self._renew_leases()
                 elif self._acked.wait(left):
                     self._acked.clear()
@@ -328,26 +374,9 @@ class StreamSource(base.Source):
                     self.flush()
 
     def _renew_leases(self) -> None:
-        for pending in list(self._pending.values()):
+        for pending in list(self._by_queue.values()):
             pending.extend_leases()
             pending.restore_expired()
-
-    def close(self) -> None:
-        self.closed = True
-        self._ended.set()
-        self._acked.set()
-        with contextlib.suppress(BrokerError):  # Those messages come again.
-            self.flush()
-        for pending in self._pending.values():
-            with contextlib.suppress(BrokerError):
-                pending.return_forgotten(pending.forget_all(), base.MAX_WAIT_SECONDS)
-        self._pending.clear()
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
-        if self._keep_alive_thread is not None:
-            self._keep_alive_thread.join(base.MAX_WAIT_SECONDS)
-        self.server.close()
 
 
 class Channel(base.Channel):
