@@ -168,7 +168,7 @@ class Broker(abc.ABC):
 
     @property
     def can_be_consumed(self) -> bool:
-        """Whether a consumer can ever get a message that this process publishes.
+        """Return whether a consumer can ever get a message that this process publishes.
 
         False for an in-memory broker as long as this process runs no worker.
         """
@@ -239,7 +239,7 @@ class Broker(abc.ABC):
         return []
 
     def is_reachable(self) -> bool:
-        """Whether the broker's address answers now, even by a refusal; never raise.
+        """Return whether the broker's address answers, even by a refusal; never raise.
 
         Called once a second during an outage, so it must be cheap. Brokers whose
         clients reconnect by themselves return true.

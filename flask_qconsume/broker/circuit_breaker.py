@@ -190,7 +190,7 @@ class _State:
             self._batches += by
 
     def _is_away(self, now: float) -> bool:
-        """Whether the broker is silent for long, for another reason than a batch."""
+        """Return whether the broker is silent for long, and not because of a batch."""
         single_waits = self._waiting and not self._batches
         is_long = self._unanswered(now) >= self._away_after
         return is_long and bool(single_waits or self.last_failure)

@@ -65,12 +65,12 @@ class Description:
 
     @property
     def bounded(self) -> bool:
-        """Whether its length is limited."""
+        """Return whether its length is limited."""
         return bool({"x-max-length", "x-max-length-bytes"} & self.arguments.keys())
 
     @property
     def drops(self) -> bool:
-        """Whether a full queue drops its oldest messages."""
+        """Return whether a full queue drops its oldest messages."""
         return str(self.arguments.get("x-overflow", "drop-head")) == "drop-head"
 
     @property
@@ -92,9 +92,9 @@ class Trait(t.NamedTuple):
     effect: str
     #: What to do instead, if no broker can keep the option for our consumers.
     instead: str = ""
-    #: Whether a broker may ignore the option, since no consumer notices.
+    #: True if a broker may ignore the option, since no consumer notices.
     neutral: bool = False
-    #: Whether messages may be lost or late by it, so that a worker's start warns.
+    #: True if messages may be lost or late by it, so that a worker's start warns.
     warns: bool = True
 
 
@@ -300,7 +300,7 @@ def list_effects(
 
 
 def may_starve(queue: t.Any) -> bool:
-    """Whether a healthy consumer may get no messages although some wait."""
+    """Return whether a healthy consumer may get no messages although some wait."""
     if queue is None:
         return False
     description = describe(queue)

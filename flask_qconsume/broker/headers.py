@@ -169,7 +169,7 @@ def keep_simple_values(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
 
 
 def is_simple(value: t.Any) -> bool:
-    """Whether a value is a text, a number or ``None``."""
+    """Return whether a value is a text, a number or ``None``."""
     return isinstance(value, (str, int, float, type(None)))
 
 
@@ -273,7 +273,7 @@ def _find_problem_within(value: t.Any, depth: int) -> str | None:
 
 
 def _is_utf8(text: str, longest: float = math.inf) -> bool:
-    """Whether a text can be encoded; lone surrogates cannot."""
+    """Return whether a text can be encoded; lone surrogates cannot."""
     try:
         return len(text.encode()) <= longest
     except UnicodeEncodeError:
@@ -281,7 +281,7 @@ def _is_utf8(text: str, longest: float = math.inf) -> bool:
 
 
 def _is_short_decimal(value: decimal.Decimal) -> bool:
-    """Whether AMQP can encode it: a byte for the scale, 32 bits for the digits."""
+    """Return whether AMQP can encode it: 8 bits for the scale, 32 for the digits."""
     if not value.is_finite():
         return False
     _, digits, exponent = value.as_tuple()
@@ -292,7 +292,7 @@ def _is_short_decimal(value: decimal.Decimal) -> bool:
 
 
 def _is_amqp_time(value: datetime.datetime) -> bool:
-    """Whether AMQP can encode a time: seconds since 1970, not negative."""
+    """Return whether AMQP can encode a time: seconds since 1970, not negative."""
     try:
         return value.utctimetuple() >= _EPOCH
     except OverflowError:

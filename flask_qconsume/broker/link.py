@@ -52,7 +52,7 @@ class Delivery:
 
     @property
     def stale(self) -> bool:
-        """Whether the delivery must not be settled any more."""
+        """Return whether the delivery must not be settled any more."""
         return self.link.closed
 
     @property
@@ -99,15 +99,15 @@ class Link(abc.ABC):
     link is never reopened: after :meth:`close`, or any error, a new link is made.
     """
 
-    #: Whether the broker pushes messages up to the prefetch. A pulling link is only
+    #: True if the broker pushes messages up to the prefetch. A pulling link is only
     #: read while the subscription has room for more messages.
     pushes: t.ClassVar[bool]
 
-    #: Whether a healthy link may get no messages for long although some wait: for
+    #: True if a healthy link may get no messages for long although some wait: for
     #: example, another process is the queue's single active consumer.
     may_starve: bool = False
 
-    #: Whether the link keeps the order of messages (a consumer's ``ordering``). Then it
+    #: True if the link keeps the order of messages (a consumer's ``ordering``). Then it
     #: holds back retries, and the messages behind them, by :meth:`postpone`; and it
     #: delivers suspects alone, and counts the crashes that they cause.
     keeps_order: bool = False
@@ -128,9 +128,9 @@ class Link(abc.ABC):
 
     @property
     def interrupted(self) -> bool:
-        """Whether the broker is away, and this link resumes by itself once it is back.
+        """Return whether the link waits for a broker that is away, and then resumes.
 
-        Links of most brokers are lost instead.
+        The links of most brokers are lost instead.
         """
         return False
 

@@ -24,11 +24,11 @@ class Name(t.NamedTuple):
     what: str
     #: Names only need to be unique within a space: a queue may be named as an exchange.
     space: str = "queue"
-    #: Whether the queue was given as a :class:`kombu.Queue`.
+    #: True if the queue was given as a :class:`kombu.Queue`.
     given: bool = False
-    #: Whether the name stands for dead letters.
+    #: True if the name stands for dead letters.
     dead: bool = False
-    #: Whether these dead letters are in a queue that a consumer can read.
+    #: True if these dead letters are in a queue that a consumer can read.
     readable: bool = False
 
 
@@ -60,7 +60,7 @@ def check_unique(names: Iterable[Name], broker: str) -> None:
 
 
 def _consumes(queue: Name, other: Name) -> bool:
-    """Whether a given queue is meant to be the dead letters of another consumer."""
+    """Return whether a queue is given in order to consume those dead letters."""
     return queue.given and other.readable
 
 

@@ -1,4 +1,4 @@
-"""Whether an address accepts connections: the cheapest check of a broker."""
+"""The cheapest check of a broker: does its address accept connections?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CONNECT_TIMEOUT_SECONDS = 1.0
 
 
 def is_any_reachable(addresses: Iterable[tuple[str, int]]) -> bool:
-    """Whether one of the addresses accepts a connection, which is closed at once."""
+    """Return whether any of the addresses accepts a connection."""
     for address in addresses:
         with contextlib.suppress(OSError):
             socket.create_connection(address, _CONNECT_TIMEOUT_SECONDS).close()

@@ -87,7 +87,7 @@ def diagnose_tls(
 
 
 def speaks_tls(host: str, port: int) -> bool:
-    """Whether a server speaks TLS; its certificate is not verified."""
+    """Return whether a server speaks TLS; its certificate is not verified."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

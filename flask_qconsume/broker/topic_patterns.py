@@ -16,7 +16,7 @@ _ONE, _MANY = "*", "#"
 
 
 def matches(pattern: str, routing_key: str) -> bool:
-    """Whether a binding's pattern matches a routing key.
+    """Return whether a binding's pattern matches a routing key.
 
     ``*`` matches one word, ``#`` zero or more words; words are separated by dots.
     """

@@ -60,12 +60,12 @@ def check_url(url: str) -> None:
 
 
 def _is_text(url: str) -> bool:
-    """Whether a URL has no lone surrogates, which undecodable bytes become."""
+    """Return whether a URL has no lone surrogates, which undecodable bytes become."""
     return url.isprintable() or url == url.encode(errors="ignore").decode()
 
 
 def _is_whole(url: str) -> bool:
-    """Whether a URL is not cut within its password, at a character such as ``/``."""
+    """Return whether a URL is not cut in its password, at a character such as ``/``."""
     try:
         parts = urlsplit(url)
         # Brokers that have several hosts parse them on their own.

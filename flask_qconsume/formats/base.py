@@ -42,7 +42,7 @@ class Format:
         raise NotImplementedError(f"{type(self).__name__} cannot encode")
 
     def claims(self, body: t.Any) -> bool:
-        """Whether a body without a content type is published in this format."""
+        """Return whether a body without a content type is published in this format."""
         return False
 
     def headers(self, body: t.Any) -> Mapping[str, t.Any]:

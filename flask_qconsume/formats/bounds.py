@@ -23,7 +23,7 @@ MAX_COLLISIONS = 10_000_000
 #: Bytes; too few for 3,162 different keys with their values.
 SHORT_BODY_BYTES = 10_000
 
-#: In JSON without strings, one item follows each of these, and one has none before it.
+#: In JSON without strings, each of these is followed by one item; the body is one more.
 _ITEM_MARKS = (b",", b":", b"[", b"{")
 
 _BRACKETS = b"[{]}"

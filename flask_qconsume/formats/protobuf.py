@@ -146,12 +146,12 @@ class ProtobufSchema:
 
 
 def is_protobuf_class(given: t.Any) -> bool:
-    """Whether a value is a generated message class; does not import protobuf."""
+    """Return whether a value is a generated message class; does not import protobuf."""
     return isinstance(given, type) and issubclass(given, _message_class())
 
 
 def is_protobuf(given: t.Any) -> bool:
-    """Whether a value is a protobuf message; does not import protobuf."""
+    """Return whether a value is a protobuf message; does not import protobuf."""
     return isinstance(given, _message_class())
 
 

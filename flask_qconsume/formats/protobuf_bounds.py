@@ -56,7 +56,7 @@ class _NestedField(t.NamedTuple):
     kind: t.Any
     #: Number of values that one message counts for.
     weight: int
-    #: Whether the field is a map, and a publisher can choose the hashes of its keys.
+    #: True if the field is a map, and a publisher can choose the hashes of its keys.
     can_collide: bool
 
 
@@ -86,7 +86,7 @@ def _is_map(kind: t.Any) -> bool:
 
 
 def _takes_any_bytes(entry: t.Any) -> bool:
-    """Whether a map's text keys need not be UTF-8, as in proto2."""
+    """Return whether a map's text keys need not be UTF-8, as in proto2."""
     from google.protobuf import message_factory
 
     try:

@@ -74,7 +74,7 @@ class Bytes(Format):
 
 
 def is_utf8(message: Message) -> bool:
-    """Whether the body is known to be UTF-8, by a fast check.
+    """Return whether the body is known to be UTF-8, by a fast check.
 
     If not, :func:`decode_text` finds the character set.
     """
@@ -127,7 +127,7 @@ def _decode(raw: bytes, charset: str) -> str:
 
 
 def _is_known(charset: str) -> bool:
-    """Whether Python has a codec; Python itself would cache every unknown name."""
+    """Return whether Python has a codec, without Python's cache of unknown names."""
     if len(charset) > _MAX_CHARSET_LENGTH or not charset.isascii():
         return False
     name = encodings.normalize_encoding(charset).lower().replace(".", "_")

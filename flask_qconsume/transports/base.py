@@ -32,7 +32,7 @@ from .ready_messages import ReadyMessages
 MAX_WAIT_SECONDS = 1.0
 #: Seconds for which a dead letter of a kombu consumer is kept: a week.
 DEAD_LETTER_SECONDS = 7 * 86_400.0
-#: How many messages are held at once if the channel has no prefetch, or a larger one.
+#: Messages that a channel holds at once without a prefetch, or with a larger one.
 _MAX_HELD = 100
 #: Seconds of a wait while a channel has no room, which may change meanwhile.
 _FULL_WAIT_SECONDS = 0.1
@@ -65,7 +65,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def exists(self, queue: str) -> bool:
-        """Whether a queue was declared, here or elsewhere."""
+        """Return whether a queue was declared, here or elsewhere."""
 
     @abc.abstractmethod
     def delete(self, queue: str, exchange: str) -> None:
@@ -237,7 +237,7 @@ class Channel(_Virtual.Channel):  # type: ignore[misc]
 class Transport(_Virtual.Transport):  # type: ignore[misc]
     """One connection: reads the queues of its channels in turn, and delivers.
 
-    A subclass names its channel, its driver and what its source is.
+    A subclass names its channel and its driver, and creates its source.
     """
 
     can_parse_url = True
@@ -309,7 +309,7 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
             self.ready.add(self.source.read(wanted, 0.0))
 
     def _deliver_ready(self) -> bool:
-        """Deliver one ready message whose channel has room; whether there was one."""
+        """Deliver one ready message, if a channel has room; return whether it did."""
         taken = self.ready.take(self._may_deliver)
         if taken is not None:
             self._deliver(*taken)

@@ -80,7 +80,7 @@ def read_expiration(payload: Payload) -> float | None:
 
 
 def has_expired(message: Message) -> bool:
-    """Whether a message is to be dropped instead of delivered."""
+    """Return whether a message is to be dropped instead of delivered."""
     return message.expires_at is not None and message.expires_at < time.time()
 
 

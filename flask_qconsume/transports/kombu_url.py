@@ -32,7 +32,7 @@ def _parse(url: str) -> dict[str, t.Any]:
 
 
 def _has_parts(client: t.Any, parts: dict[str, t.Any]) -> bool:
-    """Whether the connection has these parts of a URL."""
+    """Return whether the connection has these parts of a URL."""
     kept = (client.transport_cls, client.hostname, client.userid, client.password)
     names = ("transport", "hostname", "userid", "password")
     # If a URL has no port or path, the connection keeps its former port or path.
