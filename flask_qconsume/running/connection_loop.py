@@ -13,16 +13,14 @@ from collections.abc import Sequence
 import gevent
 
 from ..broker.link import Delivery
-from ..broker.link import Lane
 from ..broker.link import Link
-from ..broker.topology import QueuePlan
 from ..logs import get_logger
 from .backoff import Backoff
 from .event import Event
 from .greenlets import ProtectedGreenlet
 from .reader import Reader
 from .redeliveries import RedeliveryMemory
-from .worker_context import WorkerContext
+from .subscription_context import SubscriptionContext
 
 logger = get_logger("flask_qconsume.subscription")
 
@@ -37,7 +35,6 @@ _JOIN_SECONDS = 5.0
 class ConnectionLoop:
     """Connects one subscription, and connects it again until it is closed.
 
-    :param name: The subscription's, for log lines.
     :param receive: Given deliveries as they come; must neither wait nor raise.
     :param memory: Told the messages that were unsettled when their link was lost.
     :param before_beat: Called before each heartbeat of the link.
@@ -45,11 +42,7 @@ class ConnectionLoop:
 
     def __init__(
         self,
-        context: WorkerContext,
-        name: str,
-        plan: QueuePlan,
-        lane: Lane,
-        prefetch: int,
+        context: SubscriptionContext,
         receive: Callable[[Sequence[Delivery]], None],
         memory: RedeliveryMemory,
         before_beat: Callable[[], None],
@@ -59,10 +52,8 @@ class ConnectionLoop:
         #: The reader of the present link; ``None`` while there is no link.
         self.reader: Reader | None = None
         self._context = context
-        self._name = name
-        self._plan = plan
-        self._lane = lane
-        self._prefetch = prefetch
+        self._worker = context.worker
+        self._name = context.name
         self._receive = receive
         self._memory = memory
         self._before_beat = before_beat
@@ -118,7 +109,7 @@ class ConnectionLoop:
         if reader is None or reader.link is not link or self._over.is_set():
             return
         text = f"lost the connection to the queue '{link.queue}', connecting again"
-        self._context.outages.failed(self._name, text, error)
+        self._worker.outages.failed(self._name, text, error)
         self._over.set()
 
     def release(self, deliveries: Iterable[Delivery]) -> None:
@@ -156,18 +147,19 @@ class ConnectionLoop:
             self._pause(backoff, backoff.next())
 
     def _connect(self, backoff: Backoff) -> Link | None:
+        plan, lane = self._context.plan, self._context.lane
         try:
-            return self._context.broker.connect(self._plan, self._lane, self._prefetch)
+            return self._worker.broker.connect(plan, lane, self._context.prefetch)
         except Exception as error:
-            text = f"not connected to the queue '{self._plan.name}', trying again"
-            self._context.outages.failed(self._name, text, error)
+            text = f"not connected to the queue '{plan.name}', trying again"
+            self._worker.outages.failed(self._name, text, error)
             self._pause(backoff, backoff.next())
             return None
 
     def _pause(self, backoff: Backoff, delay: float) -> None:
         """Wait before the next connection, unless the subscription is closed."""
         self._over.clear()
-        if not self._quiet and self._context.probe.pause(self._over, delay):
+        if not self._quiet and self._worker.probe.pause(self._over, delay):
             # Earlier failures say nothing about a broker that has just come back.
             backoff.reset()
 
@@ -181,11 +173,11 @@ class ConnectionLoop:
             return False
         began = time.monotonic()
         self._over.clear()
-        reader = self.reader = Reader(link, self._prefetch, self._receive)
+        reader = self.reader = Reader(link, self._context.prefetch, self._receive)
         reading = ProtectedGreenlet.spawn(self._read, reader)
         self.consuming.set()
         logger.info("%s: consuming the queue '%s'", self._name, link.queue)
-        self._context.outages.connected(self._name)
+        self._worker.outages.connected(self._name)
         try:
             self._beat(link)
         finally:

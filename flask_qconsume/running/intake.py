@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from ..broker import headers
@@ -10,12 +9,11 @@ from ..broker.link import Delivery
 from ..broker.link import Forward
 from ..broker.link import Lane
 from ..logs import get_logger
-from ..registration.consumer import Consumer
-from ..settings import Settings
 from ..text import escape
 from .handlers import Handlers
 from .redeliveries import RedeliveryMemory
 from .settler import Settler
+from .subscription_context import SubscriptionContext
 from .suspects import triage
 
 logger = get_logger("flask_qconsume.subscription")
@@ -26,30 +24,20 @@ class Intake:
 
     These are dead letters that waited outside of their queue, messages that this
     process has handled or is handling, and suspects.
-
-    :param name: The subscription's, for log lines.
-    :param counts: Numbers of messages by outcome; suspects are counted here.
     """
 
     def __init__(
         self,
-        name: str,
-        consumer: Consumer,
-        lane: Lane,
-        settings: Settings,
+        context: SubscriptionContext,
         handlers: Handlers,
         settler: Settler,
         memory: RedeliveryMemory,
-        counts: Counter[str],
     ) -> None:
-        self._name = name
-        self._consumer = consumer
-        self._lane = lane
-        self._settings = settings
+        self._context = context
+        self._settings = context.worker.settings
         self._handlers = handlers
         self._settler = settler
         self._memory = memory
-        self._counts = counts
         #: Set at the stop: deliveries then wait, unsettled, for the link to be closed.
         self.closed = False
 
@@ -70,11 +58,11 @@ class Intake:
         forward = self._triage(delivery)
         if forward is None:
             return True
-        self._counts["suspect"] += 1
+        self._context.counts["suspect"] += 1
         if forward.lane is Lane.DEAD:
             logger.error(
                 "%s: message %s is a dead letter: %s",
-                self._name,
+                self._context.name,
                 escape(delivery.message.id),
                 forward.headers[headers.REASON],
             )
@@ -100,4 +88,6 @@ class Intake:
     def _triage(self, delivery: Delivery) -> Forward | None:
         if self._memory.take_unsettled(delivery):
             return None
-        return triage(delivery, self._lane, self._consumer, self._settings)
+        return triage(
+            delivery, self._context.lane, self._context.consumer, self._settings
+        )

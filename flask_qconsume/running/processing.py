@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections import Counter
 from collections.abc import Callable
 
 from ..broker import headers
@@ -24,8 +23,8 @@ from ..text import escape
 from .delayed_items import DelayedItems
 from .handlers import Handlers
 from .settler import Settler
+from .subscription_context import SubscriptionContext
 from .time_limits import TimeLimits
-from .worker_context import WorkerContext
 
 logger = get_logger("flask_qconsume.subscription")
 
@@ -40,38 +39,35 @@ OVERDUE_SECONDS = 10.0
 class Processing:
     """Handles deliveries, and settles each as its outcome says.
 
-    :param name: The subscription's, for log lines.
-    :param concurrency: How many messages are handled at once.
     :param let_go: Told each delivery that needs no settlement any more.
-    :param counts: Numbers of messages by outcome.
     :param before_handling: Called before each message, unless ``None``; may wait.
     """
 
     def __init__(
         self,
-        context: WorkerContext,
-        name: str,
-        consumer: Consumer,
-        concurrency: int,
+        context: SubscriptionContext,
         settler: Settler,
         let_go: Callable[[Delivery], None],
-        counts: Counter[str],
         before_handling: Callable[[], None] | None,
     ) -> None:
-        self.concurrency = concurrency
         self.handlers = Handlers(
-            name, concurrency, self._handle, self._apply, let_go, context.fair_share
+            context.name,
+            context.concurrency,
+            self._handle,
+            self._apply,
+            let_go,
+            context.worker.fair_share,
         )
         #: Messages that are handled again in less than a second.
         self.held = DelayedItems(self._handle_again)
-        self._app = context.app
-        self._stopping = context.stopping
-        self._settings = context.settings
-        self._name = name
-        self._consumer = consumer
+        self._app = context.worker.app
+        self._stopping = context.worker.stopping
+        self._settings = context.worker.settings
+        self._name = context.name
+        self._consumer: Consumer = context.consumer
         self._settler = settler
         self._let_go = let_go
-        self._counts = counts
+        self._counts = context.counts
         self._before_handling = before_handling
         self._limits = TimeLimits()
         self._quiet = False

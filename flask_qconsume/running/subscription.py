@@ -9,7 +9,6 @@ the broker.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import gevent
@@ -27,8 +26,9 @@ from .processing import Processing
 from .redeliveries import RedeliveryMemory
 from .settler import Settlement
 from .settler import Settler
+from .subscription_context import SubscriptionContext
+from .subscription_context import WorkerContext
 from .suspects import forward_to_suspects
-from .worker_context import WorkerContext
 
 #: Seconds that a broker needs to notice an acknowledgement that was written.
 _ACK_NOTICED_SECONDS = 0.05
@@ -45,53 +45,32 @@ class Subscription:
 
     def __init__(
         self,
-        context: WorkerContext,
+        worker: WorkerContext,
         consumer: Consumer,
         plan: QueuePlan,
         lane: Lane,
         main: Subscription | None = None,
     ) -> None:
-        self.consumer = consumer
-        self.lane = lane
-        #: How many messages had which outcome, by the outcome's name.
-        self.counts: Counter[str] = Counter()
-        self._context = context
-        self._plan = plan
-        alone = lane is Lane.SUSPECTS
-        prefetch = 1 if alone else consumer.prefetch
-        self._memory = RedeliveryMemory(prefetch)
+        self.context = SubscriptionContext(worker, consumer, plan, lane)
+        self.counts = self.context.counts
+        self._memory = RedeliveryMemory(self.context.prefetch)
         self.settler = Settler(
             self._release_settled,
             self._lose_link,
             self._exceed_prefetch,
-            max_retried=prefetch // 2,
+            max_retried=self.context.prefetch // 2,
         )
         self.processing = Processing(
-            context,
-            self.name,
-            consumer,
-            1 if alone else consumer.concurrency,
+            self.context,
             self.settler,
             self._release_one,
-            self.counts,
             None if main is None else main.wait_for_forwards,
         )
         self._intake = Intake(
-            self.name,
-            consumer,
-            lane,
-            context.settings,
-            self.processing.handlers,
-            self.settler,
-            self._memory,
-            self.counts,
+            self.context, self.processing.handlers, self.settler, self._memory
         )
         self.connection = ConnectionLoop(
-            context,
-            self.name,
-            plan,
-            lane,
-            prefetch,
+            self.context,
             self._intake.receive,
             self._memory,
             self.processing.give_up_overdue,
@@ -100,14 +79,7 @@ class Subscription:
     @property
     def name(self) -> str:
         """The consumer's name, marked if this is the lane of its suspects."""
-        suffix = " (suspects)" if self.lane is Lane.SUSPECTS else ""
-        return self.consumer.name + suffix
-
-    @property
-    def queue(self) -> str:
-        """The name of the queue that it reads."""
-        main = self.lane is Lane.MAIN
-        return self._plan.name if main else self._plan.suspects
+        return self.context.name
 
     @property
     def connected(self) -> bool:
@@ -129,9 +101,10 @@ class Subscription:
 
         :raises BrokerError: if the broker cannot be asked.
         """
-        if self.lane is Lane.SUSPECTS:
-            return self._context.broker.read_suspects(self._plan)
-        return SuspectsStatus(self._context.broker.depth(self.queue))
+        broker = self.context.worker.broker
+        if self.context.lane is Lane.SUSPECTS:
+            return broker.read_suspects(self.context.plan)
+        return SuspectsStatus(broker.depth(self.context.queue))
 
     # -- start and stop ---------------------------------------------------------------
 
@@ -147,7 +120,7 @@ class Subscription:
         """
         self._intake.closed = True
         unstarted = self.processing.quiet()
-        self.connection.quiet(unstarted if self.lane is Lane.MAIN else [])
+        self.connection.quiet(unstarted if self.context.lane is Lane.MAIN else [])
 
     def wait(self, timeout: float) -> bool:
         """Wait until no handler runs; whether that happened within the timeout."""
@@ -171,7 +144,7 @@ class Subscription:
 
         :returns: Whether all handled messages could be settled within the timeout.
         """
-        if self.lane is Lane.SUSPECTS:
+        if self.context.lane is Lane.SUSPECTS:
             self._return_unsettled_suspects()
         settled = self.settler.drain(timeout)
         self.connection.close()

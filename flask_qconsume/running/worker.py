@@ -40,7 +40,7 @@ from .health.watchdog import Watchdog
 from .outage_log import OutageLog
 from .reconnect import BrokerProbe
 from .subscription import Subscription
-from .worker_context import WorkerContext
+from .subscription_context import WorkerContext
 
 logger = get_logger("flask_qconsume.worker")
 

@@ -31,10 +31,11 @@ class SubscriptionCheck:
         self, subscription: Subscription, limits: HealthLimits, interval: float
     ) -> None:
         self._subscription = subscription
+        self._context = subscription.context
         self._settling = ConditionTimer(interval)
         self._stuck = ConditionTimer(interval)
         self._starvation = Starvation(limits.stalled)
-        self._is_of_suspects = subscription.lane is Lane.SUSPECTS
+        self._is_of_suspects = self._context.lane is Lane.SUSPECTS
         self._ask_interval = limits.stalled / ANSWERS
         self._asked_at = time.monotonic()
         self._waiting: int | None = None
@@ -43,15 +44,15 @@ class SubscriptionCheck:
     def is_due(self, now: float) -> bool:
         """Whether it is time to ask the broker how many messages wait.
 
-        That is when the subscription is idle. In a lane of suspects it is always so,
-        since a backlog builds up there while a single message is handled.
+        That is so when the subscription has been idle for some time; for a lane of
+        suspects at regular times, since messages are handled one at a time there.
         """
         reader = self._subscription.connection.reader
         received = 0 if reader is None else reader.received
         idle = self._subscription.connected and self._is_idle()
-        starves = self._starvation.look(now, received, idle)
-        overdue = now - self._asked_at >= self._ask_interval
-        return starves or (self._is_of_suspects and overdue)
+        idle_for_long = self._starvation.look(now, received, idle)
+        interval_is_over = now - self._asked_at >= self._ask_interval
+        return idle_for_long or (self._is_of_suspects and interval_is_over)
 
     def ask(self) -> None:
         """Ask the broker how many messages wait; may wait for the answer."""
@@ -59,7 +60,7 @@ class SubscriptionCheck:
             found: SuspectsStatus | None = self._subscription.count_waiting()
         except Exception as error:
             # An ill broker is reported by the connections that need it.
-            logger.debug("Cannot count '%s': %s", self._subscription.queue, error)
+            logger.debug("Cannot count '%s': %s", self._context.queue, error)
             found = None
         self._asked_at = time.monotonic()
         if found is None:
@@ -77,12 +78,12 @@ class SubscriptionCheck:
         settling, stuck = settler.settling, processing.handlers.stuck
         return SubscriptionFacts(
             name=subscription.name,
-            queue=subscription.queue,
+            queue=self._context.queue,
             connected=subscription.connected,
             tended=subscription.connection.is_running and settler.is_running,
-            timeout=subscription.consumer.timeout,
+            timeout=self._context.consumer.timeout,
             overdue=processing.overdue,
-            concurrency=processing.concurrency,
+            concurrency=self._context.concurrency,
             unsettled=len(settling),
             unsettled_for=self._settling.look(settling),
             retries_forwards=settler.retries_forwards,
@@ -95,23 +96,19 @@ class SubscriptionCheck:
 
     def _is_idle(self) -> bool:
         """Whether it has no message in hand, and should receive those that wait."""
-        subscription = self._subscription
-        handlers, reader = (
-            subscription.processing.handlers,
-            subscription.connection.reader,
-        )
-        busy = handlers.busy or handlers.waiting or subscription.processing.held
+        processing = self._subscription.processing
+        handlers, reader = processing.handlers, self._subscription.connection.reader
+        busy = handlers.busy or handlers.waiting or processing.held
         may_starve = reader is not None and reader.link.may_starve
-        return not (busy or may_starve or subscription.settler.settling)
+        return not (busy or may_starve or self._subscription.settler.settling)
 
     def _find_suspects(self) -> SuspectBacklog:
         # A message that waited at the last answer may be handled by now, so the age
         # that the broker reported does not grow with time.
         in_hand = (each.message for each in self._subscription.connection.unsettled)
-        oldest = find_largest(
-            _find_age(headers.find_oldest_suspect(in_hand)), self._oldest
-        )
-        return SuspectBacklog(self._subscription.consumer.name, self._waiting, oldest)
+        age = _find_age(headers.find_oldest_suspect(in_hand))
+        oldest = find_largest(age, self._oldest)
+        return SuspectBacklog(self._context.consumer.name, self._waiting, oldest)
 
 
 def _find_age(since: float | None) -> float | None:

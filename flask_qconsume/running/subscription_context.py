@@ -1,0 +1,67 @@
+"""Objects shared by the subscriptions of a worker, or by the parts of one of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from dataclasses import field
+
+from flask import Flask
+
+from ..broker.base import Broker
+from ..broker.link import Lane
+from ..broker.topology import QueuePlan
+from ..registration.consumer import Consumer
+from ..settings import Settings
+from .event import Event
+from .fair_share import FairShare
+from .outage_log import OutageLog
+from .reconnect import BrokerProbe
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """The objects that all subscriptions of one worker share."""
+
+    app: Flask
+    broker: Broker
+    settings: Settings
+    #: Set as soon as the worker is asked to stop.
+    stopping: Event
+    probe: BrokerProbe
+    outages: OutageLog
+    #: When messages may be begun beside a web server; ``None`` if at any time.
+    fair_share: FairShare | None
+
+
+@dataclass(frozen=True)
+class SubscriptionContext:
+    """The objects that the parts of one subscription share."""
+
+    worker: WorkerContext
+    consumer: Consumer
+    plan: QueuePlan
+    lane: Lane
+    #: How many messages had which outcome, by the outcome's name.
+    counts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def name(self) -> str:
+        """The consumer's name, marked if this is the lane of its suspects."""
+        suffix = " (suspects)" if self.lane is Lane.SUSPECTS else ""
+        return self.consumer.name + suffix
+
+    @property
+    def queue(self) -> str:
+        """The name of the queue that is read."""
+        return self.plan.name if self.lane is Lane.MAIN else self.plan.suspects
+
+    @property
+    def concurrency(self) -> int:
+        """How many messages are handled at once: of suspects, one."""
+        return 1 if self.lane is Lane.SUSPECTS else self.consumer.concurrency
+
+    @property
+    def prefetch(self) -> int:
+        """How many unsettled messages one connection holds at most."""
+        return 1 if self.lane is Lane.SUSPECTS else self.consumer.prefetch
