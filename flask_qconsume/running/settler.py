@@ -76,6 +76,8 @@ class Settler:
         self._last_forward = 0.0
         self._retries = ForwardRetries(self._forwards.put, on_retry_count)
         self._max_retried = max_retried
+        #: Set by a refusal, until a forward succeeds or none is left.
+        self._was_refused = False
         self._backoff = Backoff()
         self._stopping = Event()
         self._greenlets: list[ProtectedGreenlet] = []
@@ -105,7 +107,7 @@ class Settler:
         self._forwards.put(forward)
 
     def is_settling(self, delivery: Delivery) -> bool:
-        """Whether a delivery is being settled."""
+        """True if a delivery is being settled."""
         return delivery in self._settling
 
     @property
@@ -115,12 +117,12 @@ class Settler:
 
     @property
     def retries_forwards(self) -> bool:
-        """Whether the broker refused forwards, which are tried again later."""
-        return bool(self._retries)
+        """True if the broker refused forwards, which wait or are being tried again."""
+        return self._was_refused or bool(self._retries)
 
     @property
     def is_running(self) -> bool:
-        """Whether both greenlets run."""
+        """True if both greenlets run."""
         return not any(greenlet.dead for greenlet in self._greenlets)
 
     def wait_for_forwards(self, timeout: float) -> float:
@@ -198,6 +200,7 @@ class Settler:
         for forward, error_or_none in zip(forwards, errors, strict=True):
             if error_or_none is None:
                 forward.delivery.settled = True
+                self._was_refused = False
                 self._backoff.reset()
                 self._close_forwards([forward])
         failed = [(f, e) for f, e in zip(forwards, errors, strict=True) if e]
@@ -242,6 +245,7 @@ class Settler:
             delay,
             escape(failed[0][1]),
         )
+        self._was_refused = True
         self._retries.add([forward for forward, _ in failed], delay)
 
     def _fail_link(self, link: Link, error: BaseException) -> None:
@@ -262,11 +266,12 @@ class Settler:
         self._settling.difference_update(deliveries)
         self._on_closed(deliveries, unsettled)
         if not self._settling:
+            self._was_refused = False
             self._all_closed.set()
 
 
 def _may_park(forward: Forward, error: BaseException) -> bool:
-    """Whether this is a dead letter that its queue refused, on a link that pushes."""
+    """True if this is a dead letter that its queue refused, on a link that pushes."""
     pushes = forward.delivery.link.pushes
     return pushes and forward.lane is Lane.DEAD and isinstance(error, PublishRefused)
 

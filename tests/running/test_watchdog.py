@@ -1,4 +1,4 @@
-"""The watch beside a real worker: what is wrong is noticed, logged once, and shown."""
+"""The watchdog of a real worker notices problems, logs them once, and shows them."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_messages_that_wait_while_nothing_is_read_are_noticed(
     wait_for(lambda: is_fine(worker))
     # A connection that is there and delivers nothing, as after a lost 'basic.consume'.
     link = [link for link in broker.links if link.lane is Lane.MAIN][-1]
-    link._queue = broker.store.queue("nobody's")
+    link._queue = broker.store.queue("unused")
     bench.publish("billing", 0)
     wait_for(lambda: done == [0])  # By the read that was waiting already.
     bench.publish("billing", 1)
@@ -153,7 +153,7 @@ def test_messages_that_wait_while_nothing_is_read_are_noticed(
     wait_for(lambda: is_fine(worker))
 
 
-def test_a_lane_of_suspects_is_told_its_length_and_age(
+def test_the_number_and_age_of_suspects_are_shown(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.config["QCONSUME_STALLED_AFTER"] = 0.6
@@ -222,11 +222,12 @@ def test_a_broker_that_takes_no_dead_letters_is_shown_and_leaves_it_live(
     broker.is_full = True
     worker = bench.start()
     bench.publish("billing")
-    wait_for(lambda: "unsettled" in kinds(worker))
-    verdict = worker.watchdog.verdict
-    assert (verdict.live, verdict.ready) == (True, True) or not worker.subscriptions[
-        0
-    ].settler.retries_forwards
+    shown: list[Verdict] = []
+    worker.watchdog.add_outlet(shown.append)
+    wait_for(lambda: sum("handled 1 message" in v.to_json() for v in shown) > 50)
+    # Not even while the dead letter is being tried again.
+    assert all(verdict.live for verdict in shown)
+    assert shown[-1].ready
     broker.is_full = False
     wait_for(lambda: is_fine(worker))
 
@@ -253,7 +254,7 @@ def test_a_handler_that_outlives_its_limit_is_shown(
     wait_for(lambda: is_fine(worker))
 
 
-def test_consumers_that_give_way_to_the_site_for_long_are_shown(
+def test_consumers_at_the_slowest_pace_for_long_are_shown(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.config |= {
@@ -286,18 +287,18 @@ def test_consumers_that_give_way_to_the_site_for_long_are_shown(
     assert record.levelno == logging.WARNING
 
 
-def test_a_supervisor_that_ended_by_an_error_is_noticed(bench: Bench) -> None:
+def test_a_connection_loop_that_ended_by_an_error_is_noticed(bench: Bench) -> None:
     bench.qconsume.add_consumer("billing", print, name="bill")
     worker = bench.start()
     wait_for(lambda: is_fine(worker))
-    supervisor = worker.subscriptions[0].connection._greenlet
-    assert supervisor is not None
-    supervisor.end()
+    loop = worker.subscriptions[0].connection._greenlet
+    assert loop is not None
+    loop.end()
     wait_for(lambda: "ended" in kinds(worker))
     assert worker.watchdog.verdict.live is False
 
 
-def test_who_cannot_be_told_is_logged_once(
+def test_an_outlet_that_fails_is_logged_once(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     tried: list[Verdict] = []
@@ -345,7 +346,7 @@ def test_the_endpoint_answers_both_questions(endpoint: Endpoint) -> None:
     assert get(f"{endpoint.url}/live", "POST")[0] == 405
 
 
-def test_clients_that_say_nothing_or_too_much_hold_nobody_up(
+def test_clients_that_say_nothing_or_too_much_delay_no_answer(
     endpoint: Endpoint,
 ) -> None:
     address = endpoint.url.removeprefix("http://").split(":")
@@ -407,7 +408,7 @@ def test_the_endpoint_answers_while_the_hub_is_blocked(endpoint: Endpoint) -> No
     assert thread.join(5)
 
 
-# -- the others who are told --------------------------------------------------------
+# -- the outlets --------------------------------------------------------------------
 
 LIVE = Verdict(live=True, ready=True)
 DEAD = Verdict(live=False, ready=False)
@@ -429,7 +430,7 @@ def test_the_file_is_written_while_it_lives(tmp_path: t.Any) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_cannot_be_written_is_told_at_once(tmp_path: t.Any) -> None:
+def test_a_file_that_cannot_be_written_is_refused_at_once(tmp_path: t.Any) -> None:
     with pytest.raises(WorkerError, match="Cannot write the health file"):
         HealthFile(str(tmp_path / "no" / "folder"))
 
@@ -445,7 +446,7 @@ OTHERS: dict[str, t.Callable[[pathlib.Path], object]] = {
 
 
 @pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
-def test_what_is_something_else_is_not_replaced(
+def test_another_kind_of_file_is_not_replaced(
     tmp_path: pathlib.Path, make: t.Callable[[pathlib.Path], object]
 ) -> None:
     path = tmp_path / "health"
@@ -457,7 +458,7 @@ def test_what_is_something_else_is_not_replaced(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_takes_its_place_meanwhile_is_left(tmp_path: pathlib.Path) -> None:
+def test_a_file_that_has_taken_its_place_is_left(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "health"
     file = HealthFile(str(path))
     file(LIVE)
@@ -470,7 +471,7 @@ def test_what_takes_its_place_meanwhile_is_left(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_verdict_that_was_left_behind_is_replaced(tmp_path: pathlib.Path) -> None:
-    """And what lies where a draft goes, which may be a link, is not written to."""
+    """Nor is a link followed that has the name of the draft."""
     path = tmp_path / "health"
     path.write_text(DEAD.to_json())
     other = tmp_path / "other"
@@ -501,7 +502,7 @@ def test_systemd_is_told(tmp_path: t.Any, abstract: bool) -> None:
     assert words == [b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
 
 
-def test_nobody_is_told_where_there_is_no_systemd() -> None:
+def test_without_systemd_there_is_no_outlet() -> None:
     assert Systemd.from_environment({}) is None
 
 
