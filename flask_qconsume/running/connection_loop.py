@@ -64,14 +64,14 @@ class ConnectionLoop:
 
     @property
     def connected(self) -> bool:
-        """Whether the link is read, and the broker is reachable."""
+        """True if the link is read, and the broker is reachable."""
         reader = self.reader
         interrupted = reader is not None and reader.link.interrupted
         return self.consuming.is_set() and not interrupted
 
     @property
     def is_running(self) -> bool:
-        """Whether the greenlet that keeps the connection runs."""
+        """True if the greenlet that keeps the connection runs."""
         return self._greenlet is not None and not self._greenlet.dead
 
     @property

@@ -26,7 +26,7 @@ class DelayedItems(t.Generic[T]):
         self._pid = os.getpid()
 
     def __bool__(self) -> bool:
-        """Whether any item waits."""
+        """True if any item waits."""
         return bool(self._items)
 
     @property

@@ -1,4 +1,4 @@
-"""An event like gevent's, whose time-outs can be relied on."""
+"""An event like gevent's, but with reliable time-outs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ else:
 
 
 class Event(_Event):
-    """An event whose :meth:`wait` returns at once if it is set already.
+    """An event on which :meth:`wait` returns at once if it is set already.
 
     gevent's does not while the event is still notifying earlier waiters: a late caller
     then waits for the same callback, without a time-out (``_wait`` in gevent's

@@ -55,7 +55,7 @@ class Pace:
 
     @property
     def is_slowest(self) -> bool:
-        """Whether the pause has reached its maximum."""
+        """True if the pause has reached its maximum."""
         return self.pause >= self.longest
 
     def feed(self, late: float) -> None:
@@ -95,12 +95,12 @@ class FairShare:
 
     @property
     def turn_is_over(self) -> bool:
-        """Whether no message may be begun now."""
+        """True if no message may be begun now."""
         return time.monotonic() >= self._turn_until
 
     @property
     def is_slowed(self) -> bool:
-        """Whether a turn is requested while turns have the longest pause."""
+        """True if a turn is requested while pauses have their maximum."""
         return self._is_waiting and self.pace.is_slowest
 
     def request_turn(self, begin: Callable[[], None]) -> None:

@@ -83,7 +83,7 @@ class _LeftToParent(OwnGreenlet):
 
 
 def end_child(error: BaseException | None = None) -> t.NoReturn:
-    """End a forked child whose code returned into the worker's code.
+    """End a forked child that has returned into the worker's code.
 
     :param error: The error that it raised; the error that is being handled unless
         given.
@@ -106,7 +106,7 @@ def end_child(error: BaseException | None = None) -> t.NoReturn:
 def _leave_to_parent() -> None:
     current = gevent.getcurrent()
     if _own and current not in _own and isinstance(current, gevent.Greenlet):
-        # A greenlet of the app. When it ends, only a hub that waits for ever is left.
+        # A greenlet of the app. When it ends, only a hub that waits forever is left.
         current.unlink_all()
         current.rawlink(lambda ended: end_child(ended.exception))
     copies.update(_own)

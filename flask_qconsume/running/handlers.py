@@ -77,12 +77,12 @@ class Handlers:
 
     @property
     def busy(self) -> int:
-        """How many handlers are running."""
+        """Number of handlers that are running."""
         return len(self._jobs)
 
     @property
     def waiting(self) -> int:
-        """How many deliveries wait for a handler."""
+        """Number of deliveries that wait for a handler."""
         return len(self._inbox)
 
     @property

@@ -47,7 +47,7 @@ class Intake:
             self._handlers.put(filter(self._is_to_be_handled, deliveries))
 
     def _is_to_be_handled(self, delivery: Delivery) -> bool:
-        """Whether a delivery goes to a handler; if not, it is dealt with here."""
+        """True if a delivery goes to a handler; if not, settle it here."""
         if headers.PARKED in delivery.message.headers:
             self._settler.forward(self._to_dead_letters(delivery))
             return False

@@ -32,7 +32,7 @@ class _Outage:
         self._next, self._interval = now, _FIRST_INTERVAL
 
     def is_due(self, now: float) -> bool:
-        """Whether to log a line now; the next one follows after twice the time."""
+        """True if a line is due now; the next line follows after twice the time."""
         if now < self._next:
             return False
         self._next = now + self._interval

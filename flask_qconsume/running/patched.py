@@ -6,6 +6,6 @@ import sys
 
 
 def is_patched() -> bool:
-    """Whether gevent patched this process."""
+    """True if gevent patched this process."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("socket"))

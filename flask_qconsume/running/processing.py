@@ -74,7 +74,7 @@ class Processing:
 
     @property
     def overdue(self) -> int:
-        """How many handlers are far beyond their time limit and do not end."""
+        """Number of handlers that are far beyond their time limit and do not end."""
         return self.handlers.running.count_overdue(self._allowed_seconds)
 
     def quiet(self) -> list[Delivery]:

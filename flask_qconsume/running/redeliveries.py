@@ -34,7 +34,7 @@ class RedeliveryMemory:
         self._settlements: dict[str, Settlement] = {}
 
     def __bool__(self) -> bool:
-        """Whether anything is remembered."""
+        """True if anything is remembered."""
         return bool(self._unsettled or self._settlements)
 
     def add_unsettled(self, identities: Iterable[str | None]) -> None:
@@ -44,7 +44,7 @@ class RedeliveryMemory:
         self._unsettled |= {each for each in identities if each is not None}
 
     def take_unsettled(self, delivery: Delivery) -> bool:
-        """Whether a redelivered message is known not to have killed this process.
+        """True if a redelivered message is known not to have killed this process.
 
         The message is forgotten by that: the next redelivery counts.
         """

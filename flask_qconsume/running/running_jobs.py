@@ -79,12 +79,12 @@ class RunningJobs:
             greenlet.kill(Interrupted, block=False)
 
     def find_overdue(self, allowed: float) -> list[gevent.Greenlet]:
-        """The greenlets whose handlers have run for more than ``allowed`` seconds."""
+        """The greenlets that have handled one message for over ``allowed`` seconds."""
         limit = time.monotonic() - allowed
         return [each for each, job in self.jobs.items() if job.started < limit]
 
     def count_overdue(self, allowed: float) -> int:
-        """How many have run for longer than that, the abandoned ones included."""
+        """Number of handlers that have run for longer, the abandoned ones included."""
         return len(self.find_overdue(allowed)) + len(self._abandoned)
 
     def abandon(self, greenlet: gevent.Greenlet) -> Delivery:

@@ -83,7 +83,7 @@ class Subscription:
 
     @property
     def connected(self) -> bool:
-        """Whether it reads, and the broker is reachable."""
+        """True if it reads, and the broker is reachable."""
         return self.connection.connected
 
     @property
@@ -93,11 +93,11 @@ class Subscription:
 
     @property
     def busy(self) -> int:
-        """How many messages are being handled."""
+        """Number of messages that are being handled."""
         return self.processing.handlers.busy
 
     def count_waiting(self) -> SuspectsStatus:
-        """How many messages wait in its queue; for suspects also since when.
+        """Count the messages in its queue; of suspects, find also the oldest.
 
         :raises BrokerError: if the broker cannot be asked.
         """

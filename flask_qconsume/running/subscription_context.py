@@ -58,10 +58,10 @@ class SubscriptionContext:
 
     @property
     def concurrency(self) -> int:
-        """How many messages are handled at once: of suspects, one."""
+        """Number of messages that are handled at once: of suspects, one."""
         return 1 if self.lane is Lane.SUSPECTS else self.consumer.concurrency
 
     @property
     def prefetch(self) -> int:
-        """How many unsettled messages one connection holds at most."""
+        """Largest number of unsettled messages of one connection."""
         return 1 if self.lane is Lane.SUSPECTS else self.consumer.prefetch

@@ -107,7 +107,7 @@ class _Server(WSGIServer):  # type: ignore[misc]
     def hang_up(self, *, fresh: bool) -> None:
         """End the connections that wait for a request.
 
-        :param fresh: Whether to end also those whose first request has not arrived.
+        :param fresh: Whether to end also connections without any request so far.
         """
         for handler in list(self.idle):
             if fresh or not handler.fresh:

@@ -60,7 +60,7 @@ _running: dict[int, Worker] = {}
 class Worker:
     """Runs the consumers of an app in this process.
 
-    :param app: The app, whose ``QConsume`` has the consumers.
+    :param app: The app with the consumers; it has an initialized ``QConsume``.
     :param names: The full names of the consumers to run; all that are enabled unless
         given.
     :param beside_web: Whether a web server serves requests on the same hub, so that
@@ -153,12 +153,12 @@ class Worker:
 
     @property
     def busy(self) -> int:
-        """How many messages are being handled."""
+        """Number of messages that are being handled."""
         return sum(subscription.busy for subscription in self.subscriptions)
 
     @property
     def ready(self) -> bool:
-        """Whether every consumer is connected and the worker is not stopping."""
+        """True if every consumer is connected and the worker is not stopping."""
         return (
             self.watchdog.started
             and not self.stopping.is_set()

@@ -1,4 +1,4 @@
-"""A broker that plays outages: the memory broker, with connections that can be cut.
+"""A broker that simulates outages: the memory broker, with links that can be cut.
 
 What was unsettled on a connection that is cut comes back marked as delivered again, as
 RabbitMQ does it.

@@ -1,4 +1,4 @@
-"""One looks whether the broker is back, for all who wait for it."""
+"""One probe finds that the broker is back, for all subscriptions that pause."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..waiting import wait_for
 from .conftest import Bench
 from .outage import play_outages
 
-#: No test is as long as that: whoever waits for it waits in vain.
+#: Seconds longer than any test: a wait for it that ends is a failure.
 LONG = 3600.0
 
 
@@ -61,7 +61,7 @@ def test_pauses_end_when_the_broker_is_back(port: Port) -> None:
     assert [one.value for one in waiting] == [True] * 50
 
 
-def test_a_broker_that_answers_and_refuses_is_not_hammered(port: Port) -> None:
+def test_a_broker_that_answers_and_refuses_is_not_flooded(port: Port) -> None:
     port.answers = True
     probe = probe_at(port)
     waiting = gevent.spawn(probe.pause, Event(), LONG)
@@ -70,14 +70,14 @@ def test_a_broker_that_answers_and_refuses_is_not_hammered(port: Port) -> None:
     waiting.kill()
 
 
-def test_that_it_was_away_is_remembered_from_one_pause_to_the_next(port: Port) -> None:
+def test_an_outage_is_remembered_from_one_pause_to_the_next(port: Port) -> None:
     probe = probe_at(port)
     first = gevent.spawn(probe.pause, Event(), LONG)
     port.await_looks(2)
     first.kill()
     port.answers = True
     assert probe.pause(Event(), LONG) is True
-    # The same return is news only once.
+    # The same return ends pauses only once.
     second = gevent.spawn(probe.pause, Event(), LONG)
     port.await_looks(5)
     assert not second.dead
@@ -106,7 +106,7 @@ def test_a_stop_ends_the_jitter_too(port: Port) -> None:
     assert waiting.get(timeout=10) is False
 
 
-def test_one_looks_for_all_and_no_longer_than_anybody_waits(port: Port) -> None:
+def test_one_probe_serves_all_pauses_and_ends_with_the_last(port: Port) -> None:
     probe = probe_at(port)
     waiting = [gevent.spawn(probe.pause, Event(), LONG) for _ in range(20)]
     port.await_looks(1)
@@ -118,7 +118,7 @@ def test_one_looks_for_all_and_no_longer_than_anybody_waits(port: Port) -> None:
     assert looking.dead
 
 
-def test_a_look_that_fails_is_no_news() -> None:
+def test_a_probe_that_fails_changes_nothing() -> None:
     numbers = itertools.count()
 
     def fails() -> bool:
@@ -137,7 +137,7 @@ def test_a_look_that_fails_is_no_news() -> None:
 
 @pytest.fixture
 def long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after many attempts: the next one is far away."""
+    """Delays as after many attempts: the next attempt is far away."""
     monkeypatch.setattr(connection_loop, "Backoff", lambda: Backoff(LONG, LONG))
 
 
@@ -155,7 +155,7 @@ def test_consuming_goes_on_when_the_broker_is_back(
 
 
 def goes_on(bench: Bench, server: t.Any) -> None:
-    """The server is away and comes back: consuming goes on before any pause ends."""
+    """Stop the server and start it: consuming goes on before any pause ends."""
     done: list[t.Any] = []
     bench.qconsume.add_consumer("billing", done.append, name="bill")
     worker = bench.start()
@@ -163,7 +163,7 @@ def goes_on(bench: Bench, server: t.Any) -> None:
     server.kill()
     wait_for(lambda: not worker.ready, 30)
     wait_for(lambda: not bench.consumers.broker.is_reachable(), 30)
-    # One look at least: what was never seen away does not come back.
+    # At least one probe: a broker that was never seen away cannot come back.
     wait_for(lambda: worker._probe._is_away, 30)
     server.start()
     wait_for(lambda: worker.ready, 30)
@@ -174,7 +174,7 @@ def goes_on(bench: Bench, server: t.Any) -> None:
 @pytest.mark.broker
 @pytest.mark.deadline(180)
 @pytest.mark.parametrize("layout", ["redis", "redis-streams"])
-def test_it_goes_on_at_once_on_redis(
+def test_consuming_goes_on_at_once_on_redis(
     bench: Bench, own_redis: Redis, layout: str, long_pauses: None
 ) -> None:
     bench.config["QCONSUME_BROKER_URL"] = own_redis.url.replace("redis", layout, 1)
@@ -183,7 +183,7 @@ def test_it_goes_on_at_once_on_redis(
 
 @pytest.mark.broker
 @pytest.mark.deadline(240)
-def test_it_goes_on_at_once_on_rabbitmq(
+def test_consuming_goes_on_at_once_on_rabbitmq(
     bench: Bench,
     own_rabbitmq: RabbitMQ,
     own_rabbitmq_vhost: Vhost,
@@ -195,10 +195,10 @@ def test_it_goes_on_at_once_on_rabbitmq(
 
 @pytest.mark.broker
 @pytest.mark.deadline(300)
-def test_a_member_of_kafkas_keeps_its_place_over_an_outage(
+def test_a_kafka_consumer_keeps_its_partitions_over_an_outage(
     bench: Bench, own_kafka: Kafka, long_pauses: None
 ) -> None:
-    """A new one would wait for a session of the old one's: two minutes, here."""
+    """A new member would wait for the end of the old session: two minutes here."""
     done: list[t.Any] = []
     go = Event()
 
@@ -219,7 +219,7 @@ def test_a_member_of_kafkas_keeps_its_place_over_an_outage(
     wait_for(lambda: worker.busy == 1, 60)
     own_kafka.kill()
     wait_for(lambda: not worker.ready, 60)
-    # Handled while nobody could be told.
+    # Handled while the broker could not be told.
     go.set()
     wait_for(lambda: done == ["in hand"])
     own_kafka.start()
@@ -231,7 +231,9 @@ def test_a_member_of_kafkas_keeps_its_place_over_an_outage(
 
 
 @pytest.mark.broker
-def test_a_kafka_answers_while_its_port_is_open(bench: Bench, own_kafka: Kafka) -> None:
+def test_kafka_is_reachable_while_its_port_is_open(
+    bench: Bench, own_kafka: Kafka
+) -> None:
     url = own_kafka.url.replace("kafka://", "kafka://127.0.0.1:1,")
     bench.config["QCONSUME_BROKER_URL"] = url
     bench.qconsume.add_consumer("billing", print, name="bill")
@@ -241,7 +243,9 @@ def test_a_kafka_answers_while_its_port_is_open(bench: Bench, own_kafka: Kafka) 
 
 
 @pytest.mark.broker
-def test_a_redis_that_refuses_us_answers(bench: Bench, own_redis: Redis) -> None:
+def test_a_redis_that_refuses_the_password_is_reachable(
+    bench: Bench, own_redis: Redis
+) -> None:
     own_redis.command("CONFIG", "SET", "requirepass", "s3cret")
     bench.config["QCONSUME_BROKER_URL"] = own_redis.url
     bench.qconsume.add_consumer("billing", print, name="bill")
@@ -252,7 +256,7 @@ def test_a_redis_that_refuses_us_answers(bench: Bench, own_redis: Redis) -> None
 
 
 @pytest.mark.broker
-def test_a_cluster_answers_once_all_of_it_does(
+def test_a_cluster_is_reachable_once_all_its_nodes_are(
     bench: Bench, redis_cluster: RedisCluster
 ) -> None:
     bench.config["QCONSUME_BROKER_URL"] = redis_cluster.url

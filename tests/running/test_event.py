@@ -1,4 +1,4 @@
-"""Whoever waits for an event gets an answer."""
+"""A wait for an event always ends: when it is set, or by its time-out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from flask_qconsume.running.event import Event
 
 
-def test_an_event_tells_whether_it_came_true_in_time() -> None:
+def test_a_wait_tells_whether_the_event_was_set_in_time() -> None:
     event = Event()
     assert event.wait(0.0) is False
     gevent.spawn(event.set)
@@ -19,7 +19,7 @@ def test_an_event_tells_whether_it_came_true_in_time() -> None:
 
 
 @pytest.mark.deadline(10)
-def test_who_waits_while_another_one_gives_up_is_not_forgotten() -> None:
+def test_a_late_waiter_wakes_though_an_earlier_one_times_out() -> None:
     """A plain one of gevent's keeps the test here until its deadline, time-out or not.
 
     Kill, set and wait come in one turn of the loop, and in this order the loop does

@@ -34,7 +34,7 @@ def made() -> Iterator[list[FairShare]]:
 
 @pytest.fixture
 def patient(made: list[FairShare]) -> FairShare:
-    """Waits for an idle hub, for as long as it takes."""
+    """Gives turns only when the hub is idle, however long that takes."""
     made.append(FairShare(Pace(NEVER, NEVER), share=1e-9))
     return made[-1]
 
@@ -47,7 +47,7 @@ def site() -> Iterator[Site]:
 
 
 class Site:
-    """Requests that are always there: a socket that can be read at any time."""
+    """A site with requests at any time: a socket that is always readable."""
 
     def __init__(self) -> None:
         self._sockets = socket.socketpair()
@@ -56,7 +56,7 @@ class Site:
         self._greenlets: list[gevent.Greenlet] = []
 
     def serve(self, most: float = float("inf")) -> gevent.Greenlet:
-        """Serve so many, each on a turn of the loop of its own."""
+        """Serve requests up to a number, each in a turn of the loop of its own."""
         self._greenlets.append(gevent.spawn(self._serve, most))
         return self._greenlets[-1]
 
@@ -88,7 +88,9 @@ def test_each_request_gets_one_turn(patient: FairShare) -> None:
     assert patient.turn_is_over
 
 
-def test_what_is_ready_goes_first(patient: FairShare, site: Site) -> None:
+def test_a_turn_waits_for_requests_that_are_ready(
+    patient: FairShare, site: Site
+) -> None:
     seen: list[int] = []
     site.serve(100)
     gevent.sleep(0)
@@ -97,7 +99,7 @@ def test_what_is_ready_goes_first(patient: FairShare, site: Site) -> None:
     assert seen == [100]
 
 
-def test_a_site_that_is_never_idle_does_not_starve_it(
+def test_a_site_that_is_never_idle_does_not_starve_consumers(
     made: list[FairShare], site: Site
 ) -> None:
     made.append(FairShare(Pace(NEVER, longest=0.05), share=0.02))
@@ -111,7 +113,7 @@ def test_a_site_that_is_never_idle_does_not_starve_it(
 
 
 def test_a_turn_is_short(patient: FairShare, site: Site) -> None:
-    """Requests are served between two that take longer than a turn."""
+    """Requests are served between two messages that take longer than a turn."""
     seen: list[int] = []
 
     def begin() -> None:
@@ -125,7 +127,7 @@ def test_a_turn_is_short(patient: FairShare, site: Site) -> None:
     assert seen == [0, 2, 4]
 
 
-def test_quick_ones_share_a_turn(patient: FairShare) -> None:
+def test_quick_messages_share_a_turn(patient: FairShare) -> None:
     seen: list[float] = []
 
     def begin() -> None:
@@ -140,7 +142,7 @@ def test_quick_ones_share_a_turn(patient: FairShare) -> None:
 
 @pytest.fixture
 def hog() -> Iterator[gevent.Greenlet]:
-    """Something that makes the hub late."""
+    """A greenlet that makes the hub late."""
     hog = gevent.spawn(_hog)
     yield hog
     hog.kill()
@@ -186,8 +188,8 @@ def test_nothing_is_left_in_the_hub_while_no_turn_is_requested(
 TARGET, LONGEST = 0.01, 0.05
 
 
-def fed(pace: Pace, late: float, times: int) -> list[float]:
-    """Each pause, while the hub is so late."""
+def feed(pace: Pace, late: float, times: int) -> list[float]:
+    """Feed the same latency several times; the pause after each."""
     found = []
     for _ in range(times):
         pace.feed(late)
@@ -200,18 +202,18 @@ def pace() -> Pace:
     return Pace(TARGET, LONGEST)
 
 
-def test_it_does_not_pause_while_the_hub_is_in_time(pace: Pace) -> None:
-    assert fed(pace, TARGET * 0.9, 100) == [0.0] * 100
+def test_there_is_no_pause_while_the_hub_is_in_time(pace: Pace) -> None:
+    assert feed(pace, TARGET * 0.9, 100) == [0.0] * 100
     assert not pace.is_slowest
 
 
-def test_one_late_turn_is_no_reason_to_pause(pace: Pace) -> None:
-    assert fed(pace, TARGET * 4, 1) == [0.0]
-    assert fed(pace, 0.0, 50) == [0.0] * 50
+def test_one_late_sample_makes_no_pause(pace: Pace) -> None:
+    assert feed(pace, TARGET * 4, 1) == [0.0]
+    assert feed(pace, 0.0, 50) == [0.0] * 50
 
 
-def test_the_later_the_longer_up_to_the_longest(pace: Pace) -> None:
-    pauses = fed(pace, TARGET * 2, 60)
+def test_pauses_grow_steadily_up_to_the_longest(pace: Pace) -> None:
+    pauses = feed(pace, TARGET * 2, 60)
     assert pauses == sorted(pauses)
     steps = [b / a for a, b in zip(pauses, pauses[1:], strict=False) if a]
     assert max(steps) < 1.5, "no jumps"
@@ -219,16 +221,16 @@ def test_the_later_the_longer_up_to_the_longest(pace: Pace) -> None:
     assert pace.is_slowest
 
 
-def test_it_comes_back_to_none_when_the_hub_is_in_time_again(pace: Pace) -> None:
-    fed(pace, TARGET * 2, 60)
-    pauses = fed(pace, 0.0, 60)
+def test_pauses_shrink_to_none_when_the_hub_is_in_time_again(pace: Pace) -> None:
+    feed(pace, TARGET * 2, 60)
+    pauses = feed(pace, 0.0, 60)
     assert pauses[:5] != [0.0] * 5, "not at once"
     assert pauses[-1] == 0.0
     assert not pace.is_slowest
 
 
-def test_it_settles_where_what_it_begins_makes_the_hub_late(pace: Pace) -> None:
-    """A hub that is late by what is begun: the more pauses, the less late."""
+def test_the_pause_settles_where_messages_make_the_hub_late(pace: Pace) -> None:
+    """The hub is late because of the messages: longer pauses make it less late."""
     seen = []
     for _ in range(2_000):
         late = 0.03 / (1 + pace.pause / 0.002)
@@ -242,7 +244,7 @@ def test_it_settles_where_what_it_begins_makes_the_hub_late(pace: Pace) -> None:
 
 
 def steps_with(**config: t.Any) -> list[int]:
-    """How many messages were begun between two turns of another greenlet's timer."""
+    """Numbers of messages that were begun between two sleeps of another greenlet."""
     bench = Bench(QCONSUME_PREFETCH=500, **config)
     begun: list[int] = []
 
@@ -262,7 +264,7 @@ def steps_with(**config: t.Any) -> list[int]:
     return [after - before for before, after in zip(seen, seen[1:], strict=False)]
 
 
-def test_handlers_that_compute_hold_up_the_site_for_one_message_only() -> None:
+def test_handlers_that_compute_delay_the_site_by_one_message_only() -> None:
     """Counted in messages and not in seconds, so that no slow machine matters."""
     before = steps_with(QCONSUME_HUB_LATENCY=0)
     after = steps_with()

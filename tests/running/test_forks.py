@@ -1,4 +1,4 @@
-"""A handler that forks: the child never goes on as a second worker."""
+"""A handler forks: the child never continues as a second worker."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_child_that_a_greenlet_of_the_message_forks_ends() -> None:
 
 
 def test_a_child_that_a_greenlet_of_the_app_forks_ends() -> None:
-    """It would go on with the handler that waits, or wait with the parent's sockets."""
+    """Else the child would continue a waiting handler, or wait with shared sockets."""
     fork = "lambda: gevent.spawn(lambda: os.fork() or 1 / 0).get()"
     check(worked("memory://", "say('never here')", fork), 1)
 

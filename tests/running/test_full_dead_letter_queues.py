@@ -1,4 +1,4 @@
-"""A dead-letter queue that refuses: neighbours are handled, and nothing is lost."""
+"""A dead-letter queue is full: other messages are handled, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .conftest import Bench
 
 
 def limit(vhost: Vhost, pattern: str, length: int) -> None:
-    """Let queues refuse what is beyond so many messages."""
+    """Let queues refuse messages beyond a number."""
     arguments = {"max-length": length, "overflow": "reject-publish"}
     what = ("full", pattern, json.dumps(arguments), "--apply-to", "queues")
     vhost.server.ctl("set_policy", "--vhost", vhost.name, *what)
@@ -37,7 +37,7 @@ def _try_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def shop(bench: Bench, rabbitmq_vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """A consumer of four at once, whose bad orders become dead letters; few fit."""
+    """A consumer of four at once. Bad orders become dead letters; few of these fit."""
     monkeypatch.setattr("flask_qconsume.broker.link.PARKED_RETRY_SECONDS", 1.0)
     bench.config["QCONSUME_BROKER_URL"] = rabbitmq_vhost.url
     add_consumer(bench)
@@ -73,7 +73,9 @@ def fill_dead_letters(shop: Bench, worker: Worker) -> list[str]:
     return orders
 
 
-def test_neighbours_are_handled_and_dead_letters_arrive_in_the_end(shop: Bench) -> None:
+def test_other_messages_are_handled_and_dead_letters_arrive_in_the_end(
+    shop: Bench,
+) -> None:
     worker = shop.start()
     orders = fill_dead_letters(shop, worker)
     more = [f"bad too {n}" for n in range(12)] + [f"good {n}" for n in range(12)]
@@ -100,7 +102,7 @@ def test_neighbours_are_handled_and_dead_letters_arrive_in_the_end(shop: Bench) 
 
 
 def take_out(shop: Bench, letters: dict[t.Any, DeadLetter]) -> dict[t.Any, DeadLetter]:
-    """Make room in the dead-letter queue, and add what was there."""
+    """Make room in the dead-letter queue, and add the letters that it had to a list."""
     plan = shop.consumers.topology.queue("billing")
     found = shop.consumers.broker.dead_letters(plan)
 
@@ -118,7 +120,7 @@ def test_a_stop_that_could_not_settle_says_so(shop: Bench) -> None:
     assert worker.stop() is False
 
 
-def test_neighbours_are_handled_on_kafka(
+def test_other_messages_are_handled_on_kafka(
     bench: Bench, kafka: Kafka, kafka_prefix: str
 ) -> None:
     """The topic of dead letters takes shorter records than the queue's own."""

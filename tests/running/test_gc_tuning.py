@@ -1,4 +1,4 @@
-"""How often garbage is looked for."""
+"""The garbage collector runs less often, unless the app has set it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from flask_qconsume.running.gc_tuning import collect_less_often
 
 @pytest.fixture(autouse=True)
 def restored() -> t.Iterator[None]:
-    """The tests' own process is as it was afterwards."""
+    """Restore the collector of the tests' own process."""
     before = gc.get_threshold()
     yield
     gc.unfreeze()
     gc.set_threshold(*before)
 
 
-def test_it_is_looked_for_less_often_and_not_among_what_was_there() -> None:
+def test_it_runs_less_often_and_exempts_existing_objects() -> None:
     gc.set_threshold(700, 11, 12)
     collect_less_often()
     assert gc.get_threshold()[0] == 10_000
@@ -27,7 +27,7 @@ def test_it_is_looked_for_less_often_and_not_among_what_was_there() -> None:
 
 
 @pytest.mark.parametrize("first", [0, 50_000])
-def test_who_has_set_it_is_left_alone(first: int) -> None:
+def test_a_setting_of_the_app_is_left_alone(first: int) -> None:
     gc.set_threshold(first, 11, 12)
     collect_less_often()
     assert gc.get_threshold()[0] == first

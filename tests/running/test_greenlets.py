@@ -1,4 +1,4 @@
-"""What is thrown into our greenlets from outside ends none of them."""
+"""Exceptions thrown into the worker's greenlets from outside end none of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .conftest import Bench
 
 
 def ours() -> list[gevent.Greenlet]:
-    """All greenlets that there are, but for the test's own."""
+    """All greenlets that exist, except for the test's own."""
     this = gevent.getcurrent()
     found = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet)]
     return [each for each in found if each and each is not this]
@@ -28,7 +28,7 @@ def ours() -> list[gevent.Greenlet]:
 def test_a_timeout_that_a_handler_leaves_running_ends_with_its_message(
     bench: Bench,
 ) -> None:
-    """Neither the next message of the same greenlet gets it, nor does an idle one."""
+    """Neither the next message of the same greenlet nor an idle greenlet gets it."""
     rung: list[gevent.Timeout] = []
 
     class Left(gevent.Timeout):  # type: ignore[misc]
@@ -52,7 +52,7 @@ def test_a_timeout_that_a_handler_leaves_running_ends_with_its_message(
     assert counts == {"ack": 2}
 
 
-def test_a_timeout_rings_in_its_own_message(bench: Bench) -> None:
+def test_a_timeout_is_raised_in_its_own_message(bench: Bench) -> None:
     @bench.qconsume.consumer("billing", concurrency=1, retry={"max_attempts": 1})
     def bill(order: t.Any) -> None:
         gevent.Timeout(0.01).start()
@@ -101,10 +101,10 @@ def test_a_consumer_outlives_the_timeouts_that_its_messages_leave(bench: Bench) 
     wait_for(lambda: worker.subscriptions[0].counts == {"ack": 50})
 
 
-def test_greenlets_that_are_reused_are_those_that_nothing_else_knows(
+def test_greenlets_are_reused_unless_other_code_refers_to_them(
     bench: Bench,
 ) -> None:
-    """What is handled without leaving anything costs no greenlet of its own."""
+    """Messages that leave no reference behind share their greenlets."""
     seen: list[int] = []
     logging.disable()  # The log that pytest keeps refers to errors, and so to frames.
 
@@ -126,7 +126,7 @@ def test_greenlets_that_are_reused_are_those_that_nothing_else_knows(
     assert len(set(seen)) == 1
 
 
-def test_what_kills_every_greenlet_that_it_finds_ends_none_of_ours(
+def test_killing_all_greenlets_ends_none_of_the_workers(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     handled: list[t.Any] = []
@@ -158,8 +158,8 @@ def test_what_kills_every_greenlet_that_it_finds_ends_none_of_ours(
     assert any("a greenlet of the worker. It goes on" in t for t in texts)
 
 
-def test_what_kills_every_greenlet_loses_no_retry_that_waits(bench: Bench) -> None:
-    """A greenlet that has not begun would end without a word."""
+def test_killing_all_greenlets_loses_no_waiting_retry(bench: Bench) -> None:
+    """A greenlet that has not begun would end silently."""
     attempts: list[int] = []
 
     @bench.qconsume.consumer("billing", retry={"min_delay": 0.3, "jitter": 0})
@@ -185,10 +185,10 @@ def create_kafka_config(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("place", ["rabbitmq", "redis", "redis-streams", "kafka"])
-def test_what_kills_every_greenlet_ends_none_that_a_broker_needs(
+def test_killing_all_greenlets_ends_none_of_the_brokers(
     bench: Bench, request: pytest.FixtureRequest, place: str
 ) -> None:
-    """Not those that publish, confirm or look for what is due, either."""
+    """Publishing, confirming and looking for due messages go on."""
     if place == "kafka":
         bench.config |= create_kafka_config(request)
     else:
@@ -219,8 +219,8 @@ def test_what_kills_every_greenlet_ends_none_that_a_broker_needs(
     assert worker.stop() is True
 
 
-def test_what_is_thrown_after_the_handler_counts_for_its_message(bench: Bench) -> None:
-    """The outcome is decided, or the retry policy's; never none at all."""
+def test_an_error_thrown_after_the_handler_counts_for_its_message(bench: Bench) -> None:
+    """The message has the handler's outcome or the retry policy's, but always one."""
 
     @bench.qconsume.consumer("billing", concurrency=1, retry={"max_attempts": 2})
     def bill(order: t.Any) -> None:

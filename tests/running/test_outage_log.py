@@ -1,4 +1,4 @@
-"""What the log says of outages: once for all, and less and less often."""
+"""Outages are logged once for all subscriptions, and repeated ever more rarely."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_an_outage_is_one_line_for_all(
     assert said(caplog)[1:] == ["WARNING Connected again after 5 s"]
 
 
-def test_it_is_told_again_at_growing_intervals(
+def test_an_outage_is_repeated_at_growing_intervals(
     log: OutageLog, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(2 * 3600):
@@ -74,7 +74,7 @@ def test_it_is_told_again_at_growing_intervals(
     assert len(lines) == 17
 
 
-def test_a_cause_of_its_own_is_told(
+def test_a_different_cause_is_logged(
     log: OutageLog, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     log.failed("bill", "not connected", AWAY)
@@ -89,7 +89,7 @@ def test_a_cause_of_its_own_is_told(
     assert caplog.records[-1].exc_info
 
 
-def test_every_outage_is_told_anew(
+def test_every_outage_is_logged(
     log: OutageLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(2):
@@ -98,14 +98,14 @@ def test_every_outage_is_told_anew(
     assert len(said(caplog)) == 4
 
 
-def test_one_who_was_connected_all_the_time_is_no_news(
+def test_a_subscription_that_stayed_connected_logs_nothing(
     log: OutageLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     log.connected("bill")
     assert said(caplog) == []
 
 
-def test_a_worker_of_many_consumers_tells_once(
+def test_a_worker_with_many_consumers_logs_once(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("one", "two", "three"):

@@ -1,4 +1,4 @@
-"""The reader: what it does, and what it lets others do before."""
+"""The reader reads, lets handlers begin between two reads, and ends with its link."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLAN = QueuePlan("billing", consumer="billing", type="", bindings=())
 
 
 class Pushed(Link):
-    """Has three messages, one at a time, and is closed then."""
+    """A link that pushes three messages, one at a time, and is closed then."""
 
     pushes = True
 
@@ -38,10 +38,10 @@ class Pushed(Link):
         return [Delivery(self, 1, Message(b"1", "billing"))]
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        raise AssertionError("nobody settles here")
+        raise AssertionError("the reader does not settle")
 
     def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
-        raise AssertionError("nobody settles here")
+        raise AssertionError("the reader does not settle")
 
     def pause(self) -> None:
         return
@@ -50,7 +50,7 @@ class Pushed(Link):
         self.closed = True
 
 
-def test_what_was_pushed_is_begun_before_more_is_looked_for() -> None:
+def test_handlers_begin_before_the_next_read() -> None:
     happened: list[str] = []
 
     def receive(deliveries: Sequence[Delivery]) -> None:
@@ -61,7 +61,7 @@ def test_what_was_pushed_is_begun_before_more_is_looked_for() -> None:
 
 
 def test_a_reader_that_waits_for_room_ends_with_its_link(bench: Bench) -> None:
-    """Its greenlet stayed for ever, and a stop waited five seconds for it."""
+    """Its greenlet used to stay forever, and a stop waited five seconds for it."""
     go = Event()
 
     @bench.qconsume.consumer("billing", concurrency=1, prefetch=1)

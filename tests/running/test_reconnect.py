@@ -102,7 +102,7 @@ def test_a_running_handler_answers_for_the_message_delivered_again(
 def test_what_was_handled_while_the_broker_was_away_is_not_handled_again(
     bench: Bench, fate: str
 ) -> None:
-    """Or a handler that hogs the processor past the heartbeat would go on for ever."""
+    """Else a handler that computes past the heartbeat would be repeated forever."""
     go = Event()
     starts: Counter[str] = Counter()
 
@@ -181,10 +181,10 @@ def test_a_message_of_a_dead_process_is_handled_in_the_lane(bench: Bench) -> Non
 
 
 @pytest.mark.parametrize("limit", [2, 3, 5])
-def test_a_message_that_kills_is_a_dead_letter_instead_of_one_start_more(
+def test_a_message_that_kills_becomes_a_dead_letter_at_the_limit(
     bench: Bench, limit: int
 ) -> None:
-    """Each 'process' reads what its worker would read, and dies with it in hand."""
+    """Each 'process' reads as its worker would, and dies with the message in hand."""
     bench.config["QCONSUME_DELIVERY_LIMIT"] = limit
     bench.qconsume.add_consumer("billing", print, name="bill")
     broker = play_outages(bench)
@@ -211,7 +211,7 @@ def test_a_message_that_kills_is_a_dead_letter_instead_of_one_start_more(
     assert f"= {limit} starts are reached" in dead.headers["x-qconsume-reason"]
 
 
-def test_a_stop_in_the_lane_is_no_death(bench: Bench) -> None:
+def test_a_stop_in_the_lane_does_not_count_as_a_death(bench: Bench) -> None:
     started = Event()
 
     @bench.qconsume.consumer("billing")
@@ -235,7 +235,7 @@ def test_a_stop_in_the_lane_is_no_death(bench: Bench) -> None:
 
 
 def test_a_suspect_that_fails_by_an_error_is_cleared(bench: Bench) -> None:
-    """It did not kill the process, so its next attempt is in the queue again."""
+    """The message did not kill the process: its next attempt is in the queue again."""
 
     @bench.qconsume.consumer("billing")
     def bill(order: t.Any) -> None:
@@ -256,10 +256,10 @@ def test_a_suspect_that_fails_by_an_error_is_cleared(bench: Bench) -> None:
     assert bench.dead("billing")[0].headers["x-qconsume-attempts"] == 2
 
 
-def test_a_dead_letter_that_cannot_be_put_down_waits_unsettled(
+def test_a_dead_letter_that_is_refused_waits_unsettled(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others go on, and it arrives once the broker takes it."""
+    """Other messages go on, and it arrives once the broker takes it."""
     done: list[t.Any] = []
     monkeypatch.setattr(
         "flask_qconsume.running.settler.Backoff", lambda: Backoff(0.01, 0.05)
@@ -286,7 +286,7 @@ def test_a_dead_letter_that_cannot_be_put_down_waits_unsettled(
 def test_a_connection_that_delivered_was_a_good_one(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cut again and again, it is replaced after the first delay each time."""
+    """A connection that is cut again and again is replaced after the first delay."""
     delays: list[float] = []
 
     class Noted(Backoff):

@@ -1,4 +1,4 @@
-"""What is known of messages whose connection was lost."""
+"""Messages that lost their connection are remembered until they come again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def delivery(id: str | None, **fields: t.Any) -> Delivery:
     return Delivery(link, 1, Message(**{"raw": b"1", "queue": "q", "id": id, **fields}))
 
 
-def test_a_survivor_is_known_once() -> None:
+def test_an_unsettled_message_is_known_once() -> None:
     memory = RedeliveryMemory(2)
     memory.add_unsettled(["a", None])
 
@@ -25,7 +25,7 @@ def test_a_survivor_is_known_once() -> None:
     assert not memory.take_unsettled(delivery(None))
 
 
-def test_an_answer_is_given_to_the_same_message_only() -> None:
+def test_a_settlement_is_for_the_same_message_only() -> None:
     memory = RedeliveryMemory(2)
     memory.add_settlement(delivery("a"))
 
@@ -38,7 +38,7 @@ def test_an_answer_is_given_to_the_same_message_only() -> None:
     assert memory.take_settlement(again) is None
 
 
-def test_an_answer_that_forwards_goes_with_the_new_delivery() -> None:
+def test_a_forward_is_repeated_for_the_new_delivery() -> None:
     memory = RedeliveryMemory(2)
     memory.add_settlement(Forward(delivery("a"), Lane.DEAD, {"x": 1}, expires=5))
     again = delivery("a", redelivered=True)
@@ -48,7 +48,7 @@ def test_an_answer_that_forwards_goes_with_the_new_delivery() -> None:
     )
 
 
-def test_no_more_bodies_are_kept_than_two_connections_can_hold() -> None:
+def test_no_more_settlements_are_kept_than_two_connections_can_hold() -> None:
     memory = RedeliveryMemory(2)
     for number in range(100):
         memory.add_settlement(delivery(str(number)))

@@ -1,4 +1,4 @@
-"""What a message held dies with it, without a look for garbage."""
+"""Objects that a message referred to are freed with it, without the collector."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .conftest import Bench
 
 
 class Held:
-    """A file, a session: what a handler has in a variable."""
+    """A resource in a handler's variable, such as a file or a session."""
 
 
 class OrderSchema(Schema):
@@ -38,7 +38,7 @@ Watched = list["weakref.ref[t.Any]"]
 
 @pytest.fixture
 def watched() -> Iterator[Watched]:
-    """What has to die; nothing looks for garbage meanwhile, and no log is kept."""
+    """Objects that must be freed; the collector is off, and no log is kept."""
     logging.disable()
     gc.disable()
     yield []
@@ -47,7 +47,7 @@ def watched() -> Iterator[Watched]:
 
 
 def watch(watched: Watched) -> Held:
-    """Something to hold in a variable; it and the message have to die."""
+    """A resource to hold in a variable; it and the message must be freed."""
     held = Held()
     message = current_message._get_current_object()  # type: ignore[attr-defined]
     watched += [weakref.ref(held), weakref.ref(message)]
@@ -134,7 +134,7 @@ def check_that_nothing_is_left(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize("handle", HANDLERS, ids=names)
-def test_what_a_handler_held_dies_with_its_message(
+def test_a_handlers_variables_are_freed_with_its_message(
     bench: Bench, watched: Watched, handle: Callable[[], t.Any]
 ) -> None:
     @bench.qconsume.consumer(
@@ -157,7 +157,7 @@ def test_what_a_handler_held_dies_with_its_message(
 @pytest.mark.parametrize(
     "stage", ["before_message", "after_message", "teardown_message", "errorhandler"]
 )
-def test_what_a_hook_held_dies_with_its_message(
+def test_a_hooks_variables_are_freed_with_its_message(
     bench: Bench,
     watched: Watched,
     stage: str,
@@ -192,7 +192,7 @@ def test_what_a_hook_held_dies_with_its_message(
     [({"id": "x"}, {}), (b"{", {"content_type": "application/json"})],
     ids=["refused by the schema", "undecodable"],
 )
-def test_what_cannot_be_handled_leaves_nothing(
+def test_a_message_that_cannot_be_handled_leaves_nothing(
     bench: Bench,
     watched: Watched,
     body: t.Any,
@@ -213,7 +213,7 @@ def test_what_cannot_be_handled_leaves_nothing(
     check_that_nothing_is_left(watched)
 
 
-def test_what_a_stop_interrupts_leaves_nothing(bench: Bench, watched: Watched) -> None:
+def test_an_interrupted_message_leaves_nothing(bench: Bench, watched: Watched) -> None:
     interrupted: list[bool] = []
 
     @bench.qconsume.consumer("billing")
@@ -234,7 +234,7 @@ def test_what_a_stop_interrupts_leaves_nothing(bench: Bench, watched: Watched) -
 
 
 def test_failures_that_hold_files_do_not_use_them_up() -> None:
-    """In a worker of its own, which may have 64 files and looks for no garbage."""
+    """In a separate worker, which may open 64 files and has no collector."""
     done = run_script(
         """
 from gevent import monkey

@@ -102,7 +102,7 @@ class Blocked(logging.Handler):
 logging.getLogger("flask_qconsume").addHandler(Blocked())
 """
 
-#: Prints each verdict about the children as it is told.
+#: Prints each verdict about the children.
 TELL = "supervisor.add_outlet(lambda told: print(told.to_json(), flush=True))"
 
 
@@ -152,7 +152,7 @@ def test_one_signal_stops_all(supervised: Supervised, number: signal.Signals) ->
 
 
 def test_a_signal_without_a_meaning_is_passed_on(supervised: Supervised) -> None:
-    """Not to one that starts: without a handler it would end by it."""
+    """Not to a child that starts: without a handler it would end by the signal."""
     child = (
         "if not os.path.exists('first'):\n"
         "    open('first', 'w').close()\n"
@@ -170,7 +170,7 @@ def test_a_signal_without_a_meaning_is_passed_on(supervised: Supervised) -> None
         assert "killed by" not in parent.output
 
 
-def test_a_log_that_blocks_the_supervisor_does_not_hold_up_a_stop(
+def test_a_log_that_blocks_the_supervisor_does_not_delay_a_stop(
     supervised: Supervised,
 ) -> None:
     supervised.logging = LOG_BLOCKS
@@ -195,7 +195,7 @@ def test_a_signal_to_the_whole_group_stops_each_once(
         assert parent.end(number) == 0
 
 
-def test_a_child_that_dies_is_started_anew(supervised: Supervised) -> None:
+def test_a_child_that_dies_is_replaced(supervised: Supervised) -> None:
     with supervised.begin(WAIT) as parent:
         parent.wait_for("child is up", 2)
         victim = pids(parent.output)[0]
@@ -218,7 +218,9 @@ def test_the_wait_before_the_next_start_grows(supervised: Supervised) -> None:
 
 
 @pytest.mark.parametrize("code", [1, 2])
-def test_when_none_ever_came_up_it_gives_up(supervised: Supervised, code: int) -> None:
+def test_it_gives_up_when_no_child_ever_came_up(
+    supervised: Supervised, code: int
+) -> None:
     child = f"print('Error: wrong', flush=True); exit_with({code})"
     with supervised.begin(child) as parent:
         assert parent.wait() == code
@@ -226,8 +228,10 @@ def test_when_none_ever_came_up_it_gives_up(supervised: Supervised, code: int) -
     assert 1 <= parent.output.count("Error: wrong") <= 2
 
 
-def test_one_that_cannot_start_does_not_end_the_others(supervised: Supervised) -> None:
-    """Only when none of them can, the configuration is to blame."""
+def test_a_child_that_cannot_start_does_not_end_other_children(
+    supervised: Supervised,
+) -> None:
+    """The configuration is wrong only if no child can start."""
     child = (
         "try:\n"
         "    open('first', 'x').close()\n"
@@ -242,8 +246,8 @@ def test_one_that_cannot_start_does_not_end_the_others(supervised: Supervised) -
         assert parent.end() == 0
 
 
-def test_one_that_does_not_come_up_is_told(supervised: Supervised) -> None:
-    """It hangs in an import, say."""
+def test_a_child_that_does_not_come_up_is_reported(supervised: Supervised) -> None:
+    """For example, it hangs in an import."""
     supervised.watching = TELL
     child = "print('hangs', os.getpid(), flush=True)\ncontrol.recv(1)\n"
     with supervised.begin(child, count=1) as parent:
@@ -259,7 +263,7 @@ control.sendall(b'{{"live": false, "ready": false, "wrong": [], "blocked": {}}}\
 """
 
 
-def test_one_whose_hub_is_blocked_is_killed(supervised: Supervised) -> None:
+def test_a_child_with_a_blocked_hub_is_killed(supervised: Supervised) -> None:
     child = f"up()\n{REPORT.format(4.0)}{REPORT.format(5.0)}control.recv(1)"
     with supervised.begin(child, count=1) as parent:
         parent.wait_for("its hub has not run for 5 s: killed")
@@ -267,10 +271,10 @@ def test_one_whose_hub_is_blocked_is_killed(supervised: Supervised) -> None:
         parent.end()
 
 
-def test_one_that_is_blocked_while_it_starts_is_not_killed(
+def test_a_child_that_is_blocked_while_it_starts_is_not_killed(
     supervised: Supervised,
 ) -> None:
-    """A hook may load what takes long."""
+    """A hook may take long to load its data."""
     report = REPORT.format(50.0).strip()
     child = f"import time\nwhile True:\n    {report}\n    time.sleep(0.5)\n"
     supervised.watching = TELL
@@ -280,8 +284,8 @@ def test_one_that_is_blocked_while_it_starts_is_not_killed(
         assert "its hub has" not in parent.output
 
 
-def test_one_that_says_nothing_any_more_is_killed(supervised: Supervised) -> None:
-    """Code in C may let not even threads run."""
+def test_a_child_that_stops_reporting_is_killed(supervised: Supervised) -> None:
+    """Code in C may keep even threads from running."""
     child = f"up()\n{REPORT.format(0.0)}control.recv(1)"
     with supervised.begin(child, count=1) as parent:
         parent.wait_for("its hub has not run")
@@ -290,7 +294,7 @@ def test_one_that_says_nothing_any_more_is_killed(supervised: Supervised) -> Non
 
 
 @pytest.mark.parametrize("by", ["the supervisor", "something else"])
-def test_what_a_killed_child_has_started_is_killed(
+def test_processes_of_a_killed_child_are_killed(
     supervised: Supervised, by: str
 ) -> None:
     """Its successor handles the messages again, and starts the same."""
@@ -309,7 +313,7 @@ def test_what_a_killed_child_has_started_is_killed(
 
 
 @pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "exit_with(5)"])
-def test_a_fork_that_keeps_the_control_socket_holds_nothing_up(
+def test_a_fork_that_keeps_the_control_socket_delays_nothing(
     supervised: Supervised, end: str
 ) -> None:
     """As the processes of a ``multiprocessing.Pool`` keep it."""
@@ -340,8 +344,10 @@ def test_a_supervisor_that_is_blocked_is_not_live(supervised: Supervised) -> Non
         assert parent.end() == 128 + signal.SIGTERM
 
 
-def test_one_that_is_killed_at_its_start_is_tried_again(supervised: Supervised) -> None:
-    """That is no fault of the configuration."""
+def test_a_child_that_is_killed_at_its_start_is_replaced(
+    supervised: Supervised,
+) -> None:
+    """A kill does not prove that the configuration is wrong."""
     child = "print('try', flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     with supervised.begin(child, count=1) as parent:
         parent.wait_for("try", 2)
@@ -351,7 +357,7 @@ def test_one_that_is_killed_at_its_start_is_tried_again(supervised: Supervised) 
         assert parent.end() == 0
 
 
-def test_a_child_may_ask_to_be_started_anew_at_once(supervised: Supervised) -> None:
+def test_a_child_may_ask_to_be_restarted_at_once(supervised: Supervised) -> None:
     with supervised.begin("up(); exit_with(7)", count=1) as parent:
         parent.wait_for("child is up", 5)
         assert "starting another one" not in parent.output
@@ -461,8 +467,8 @@ def _is_empty(commands: Commands) -> bool:
         return not client.exists("bill")
 
 
-def test_a_wrong_configuration_is_told_once(shop: Commands) -> None:
-    """Where each process finds it, and not the supervisor."""
+def test_a_wrong_configuration_is_reported_once(shop: Commands) -> None:
+    """Even if each child finds it, and not the supervisor."""
     code = (shop.folder / "shop.py").read_text()
     hook = "\n@bp.before_worker\ndef fail():\n    raise RuntimeError('no licence')\n"
     (shop.folder / "shop.py").write_text(code + hook)
@@ -495,26 +501,26 @@ def parse(body):
 """
 
 
-def test_a_message_that_blocks_for_ever_dies_on_redis(
+def test_a_message_that_blocks_forever_becomes_a_dead_letter_on_redis(
     tmp_path: pathlib.Path, redis_url: str
 ) -> None:
     blocks_until_it_is_dead(Commands(tmp_path, {"BROKER_URL": redis_url, "LEASE": 3}))
 
 
-def test_a_message_that_blocks_for_ever_dies_on_rabbitmq(
+def test_a_message_that_blocks_forever_becomes_a_dead_letter_on_rabbitmq(
     tmp_path: pathlib.Path, rabbitmq_url: str
 ) -> None:
     blocks_until_it_is_dead(Commands(tmp_path, {"BROKER_URL": rabbitmq_url}))
 
 
-def test_a_message_that_blocks_for_ever_dies_on_streams(
+def test_a_message_that_blocks_forever_becomes_a_dead_letter_on_streams(
     tmp_path: pathlib.Path, redis_url: str
 ) -> None:
     url = f"redis-streams{redis_url.removeprefix('redis')}"
     blocks_until_it_is_dead(Commands(tmp_path, {"BROKER_URL": url, "LEASE": 3}))
 
 
-def test_a_message_that_blocks_for_ever_dies_on_kafka(
+def test_a_message_that_blocks_forever_becomes_a_dead_letter_on_kafka(
     tmp_path: pathlib.Path, kafka_url: str, kafka_prefix: str
 ) -> None:
     config = {"BROKER_URL": kafka_url, "QUEUE_PREFIX": kafka_prefix, "LEASE": 6}
@@ -522,7 +528,7 @@ def test_a_message_that_blocks_for_ever_dies_on_kafka(
 
 
 def blocks_until_it_is_dead(shop: Commands) -> None:
-    """It is a suspect after the first kill; its neighbours are handled."""
+    """The message is a suspect after the first kill; other messages are handled."""
     code = SHOP.replace("def create_app", f"{POISON}\n\ndef create_app")
     (shop.folder / "shop.py").write_text(code)
     shop.config["DELIVERY_LIMIT"] = 2
@@ -548,7 +554,7 @@ def dead(commands: Commands) -> str:
     "options, said",
     [(["--kill-blocked", "60"], "--processes"), (["--kill-blocked", "1"], "at least")],
 )
-def test_what_cannot_kill_is_told(
+def test_a_setup_that_cannot_kill_is_refused(
     shop: Commands, options: list[str], said: str
 ) -> None:
     more = ["--processes", "1"] if said == "at least" else []

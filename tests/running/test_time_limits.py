@@ -51,7 +51,7 @@ def test_each_ends_in_its_time_whatever_their_order(limits: TimeLimits) -> None:
     assert all(isinstance(each.exception, HandlerTimeout) for each in running)
 
 
-def test_who_ends_in_time_hears_nothing(limits: TimeLimits) -> None:
+def test_a_handler_that_ends_in_time_gets_no_error(limits: TimeLimits) -> None:
     def briefly() -> str:
         gevent.sleep(0.01)
         return "done"
@@ -62,7 +62,7 @@ def test_who_ends_in_time_hears_nothing(limits: TimeLimits) -> None:
     assert first.value == "done"
 
 
-def test_one_that_is_cut_off_may_end_another_one_first(limits: TimeLimits) -> None:
+def test_a_greenlet_that_is_cut_off_may_end_another_first(limits: TimeLimits) -> None:
     over = Event()
 
     def last_words() -> None:
@@ -88,7 +88,7 @@ def test_limits_may_be_nested(limits: TimeLimits) -> None:
     assert limited(limits, 30, outer).get() == "the outer one goes on"
 
 
-def test_after_a_pause_it_rings_again(limits: TimeLimits) -> None:
+def test_after_a_pause_the_timer_fires_again(limits: TimeLimits) -> None:
     for _ in range(2):
         running = limited(limits, 0.02, forever)
         wait_for(running.ready)

@@ -1,4 +1,4 @@
-"""Live or not, ready or not: facts in, a verdict out."""
+"""Facts are judged: the verdict says live or not, ready or not, and why."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LIMITS = HealthLimits(blocked=10.0, stalled=120.0, starting=60.0)
 
 
 def judged(**changes: t.Any) -> Verdict:
-    """The verdict on one subscription that is fine but for this."""
+    """The verdict on one subscription without problems except for these changes."""
     facts = dataclasses.replace(FINE, **changes)
     return judge(dataclasses.replace(RUNS, subscriptions=(facts,)), LIMITS)
 
@@ -51,7 +51,7 @@ def test_a_worker_with_nothing_wrong_is_live_and_ready() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"started": False}, {"stopping": True}])
-def test_one_that_starts_or_stops_is_live_and_not_ready(
+def test_a_worker_that_starts_or_stops_is_live_and_not_ready(
     changes: dict[str, bool],
 ) -> None:
     verdict = judge(dataclasses.replace(RUNS, **changes), LIMITS)
@@ -59,7 +59,7 @@ def test_one_that_starts_or_stops_is_live_and_not_ready(
     assert not any(problem.logged for problem in verdict.problems)
 
 
-def test_a_start_that_does_not_end_is_told() -> None:
+def test_a_start_that_does_not_end_is_shown() -> None:
     starting = dataclasses.replace(RUNS, started=False, starting_for=60.0)
     verdict = judge(starting, LIMITS)
     assert (verdict.live, verdict.ready) == (False, False)
@@ -75,8 +75,8 @@ def test_a_log_handler_that_hangs_makes_it_not_live() -> None:
     assert judge(dataclasses.replace(RUNS, logging_for=9.0), LIMITS).live
 
 
-def test_for_how_long_the_hub_has_not_run_crosses_a_wire() -> None:
-    """Not for a moment, as every hub has some."""
+def test_the_time_of_a_blocked_hub_is_part_of_the_json() -> None:
+    """Except for a moment, which is normal for a hub."""
     for seconds, told in ((1.0, 0.0), (4.0, 4.0)):
         verdict = judge(dataclasses.replace(RUNS, blocked_for=seconds), LIMITS)
         assert Verdict.from_json(verdict.to_json()).blocked_for == told
@@ -84,13 +84,13 @@ def test_for_how_long_the_hub_has_not_run_crosses_a_wire() -> None:
         Verdict.from_json('{"live": 1, "ready": 1, "wrong": 5}')
 
 
-def test_a_full_dead_letter_queue_is_told_and_no_reason_to_start_anew() -> None:
+def test_a_full_dead_letter_queue_is_shown_and_no_reason_to_restart() -> None:
     verdict = judged(parks=True)
     assert (verdict.live, verdict.ready) == (True, True)
     assert "its dead-letter queue refuses dead letters" in verdict.to_json()
 
 
-def test_an_outage_of_the_broker_is_no_reason_to_start_anew() -> None:
+def test_an_outage_of_the_broker_is_no_reason_to_restart() -> None:
     verdict = judged(connected=False, unsettled=3, unsettled_for=10_000.0)
     assert (verdict.live, verdict.ready) == (True, False)
     assert "orders.bill: not connected to the queue 'bill'." in verdict.to_json()
@@ -118,7 +118,9 @@ def test_a_broker_that_takes_nothing_is_no_reason_either() -> None:
         ({"overdue": 3}, "3 handlers far beyond the time limit of 600 s"),
     ],
 )
-def test_what_does_not_end_by_itself_is(changes: dict[str, t.Any], said: str) -> None:
+def test_a_problem_that_does_not_end_by_itself_is_a_reason(
+    changes: dict[str, t.Any], said: str
+) -> None:
     verdict = judged(**changes)
     assert (verdict.live, verdict.ready) == (False, False)
     assert said in verdict.to_json()
@@ -137,7 +139,7 @@ def test_short_of_the_limit_it_is_fine(changes: dict[str, t.Any]) -> None:
     assert judged(**changes).live
 
 
-def test_a_blocked_hub_is_told_with_its_place() -> None:
+def test_a_blocked_hub_is_shown_with_its_place() -> None:
     blocked = dataclasses.replace(
         RUNS, blocked_for=10.0, blocked_at="shop.py:7 in 'bill'"
     )
@@ -147,13 +149,13 @@ def test_a_blocked_hub_is_told_with_its_place() -> None:
     assert judge(dataclasses.replace(blocked, blocked_for=9.9), LIMITS).live
 
 
-def test_a_stop_is_not_judged_by_what_it_reads_no_more() -> None:
+def test_a_stopping_worker_is_not_judged_by_what_it_reads() -> None:
     facts = dataclasses.replace(FINE, tended=False, starved_for=999.0, connected=False)
     stopping = dataclasses.replace(RUNS, stopping=True, subscriptions=(facts,))
     assert judge(stopping, LIMITS).live
 
 
-def test_giving_way_to_the_site_for_long_is_told_and_no_reason_to_start_anew() -> None:
+def test_the_slowest_pace_for_long_is_shown_and_no_reason_to_restart() -> None:
     slowed = dataclasses.replace(RUNS, slowed_for=LIMITS.stalled, hub_latency=0.025)
     verdict = judge(slowed, LIMITS)
     assert (verdict.live, verdict.ready) == (True, True)
@@ -218,7 +220,7 @@ def test_starvation_ends(what: str) -> None:
     assert starvation.seconds == 0.0
 
 
-def test_a_verdict_crosses_a_wire() -> None:
+def test_a_verdict_can_be_read_from_its_json() -> None:
     verdict = judged(connected=False)
     told = Verdict.from_json(verdict.to_json())
     assert (told.live, told.ready) == (True, False)
@@ -226,7 +228,7 @@ def test_a_verdict_crosses_a_wire() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "5", '{"live": true}', "nonsense"])
-def test_what_is_no_verdict_is_refused(text: str) -> None:
+def test_other_text_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         Verdict.from_json(text)
 
@@ -236,7 +238,7 @@ def test_no_message_forges_a_line() -> None:
     assert "\n" not in Verdict(True, True, (problem,)).to_json()
 
 
-def test_several_processes_are_judged_combine() -> None:
+def test_several_processes_have_one_verdict() -> None:
     good = Verdict(live=True, ready=True)
     away = judged(connected=False)
     dead = judged(tended=False)
@@ -256,7 +258,7 @@ def test_several_processes_are_judged_combine() -> None:
 WAITS = SuspectBacklog("orders.bill", waiting=4, oldest=130.04)
 
 
-def test_lanes_are_told_and_harm_nobody() -> None:
+def test_suspects_are_shown_and_change_nothing() -> None:
     young = SuspectBacklog("orders.bill", waiting=4, oldest=119.0)
     verdict = judged(suspects=young)
     assert verdict == Verdict(live=True, ready=True)
@@ -264,11 +266,11 @@ def test_lanes_are_told_and_harm_nobody() -> None:
         "orders.bill": {"waiting": 4, "oldest": 119.0}
     }
     assert Verdict.from_json(verdict.to_json()).suspects == (young,)
-    nobody_knows = judged(suspects=SuspectBacklog("orders.bill", None, None))
-    assert Verdict.from_json(nobody_knows.to_json()).suspects[0].oldest is None
+    unknown = judged(suspects=SuspectBacklog("orders.bill", None, None))
+    assert Verdict.from_json(unknown.to_json()).suspects[0].oldest is None
 
 
-def test_a_lane_that_waits_long_is_told_with_what_to_do() -> None:
+def test_suspects_that_wait_long_are_shown_with_what_to_do() -> None:
     verdict = judged(suspects=WAITS, queue="bill.suspects")
     assert (verdict.live, verdict.ready) == (True, True)
     (problem,) = verdict.problems
@@ -279,7 +281,7 @@ def test_a_lane_that_waits_long_is_told_with_what_to_do() -> None:
     assert "start more processes" in problem.text
 
 
-def test_several_processes_see_one_lane() -> None:
+def test_several_processes_report_the_same_suspects() -> None:
     one = judged(suspects=SuspectBacklog("bill", waiting=3, oldest=None))
     other = judged(suspects=SuspectBacklog("bill", waiting=2, oldest=7.0))
     both = combine({"1": one, "2": other, "3": None})
@@ -289,6 +291,6 @@ def test_several_processes_see_one_lane() -> None:
 @pytest.mark.parametrize(
     "suspects", ['{"a": {}}', '{"a": 5}', "[]", "5", '{"a": {"waiting": 1}}']
 )
-def test_lanes_that_are_none_are_refused(suspects: str) -> None:
+def test_malformed_suspects_are_refused(suspects: str) -> None:
     with pytest.raises(ValueError):
         Verdict.from_json(f'{{"live": 1, "ready": 1, "suspects": {suspects}}}')

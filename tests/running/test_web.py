@@ -1,4 +1,4 @@
-"""The web server beside the consumers: how it stops."""
+"""The web server beside the consumers: its stop, its address and its log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..waiting import wait_for
 
 
 class Site:
-    """An app that is served, whose requests wait until they are told to go on."""
+    """An app that is served; its requests wait until the test lets them go on."""
 
     def __init__(self) -> None:
         self.began = Event()
@@ -68,7 +68,7 @@ def ask(connection: socket.socket, path: str) -> None:
 
 
 def answer(connection: socket.socket) -> str:
-    """One answer, or what there is when the connection ends."""
+    """One answer, or the part of it that came before the connection ended."""
     received = b""
     while b"\r\n\r\n" not in received:
         more = connection.recv(10_000)
@@ -92,7 +92,7 @@ def test_a_running_request_is_answered_and_its_connection_ends(site: Site) -> No
         assert stopping.get() is True
 
 
-def test_an_idle_connection_is_hung_up(site: Site) -> None:
+def test_an_idle_connection_is_closed(site: Site) -> None:
     with site.connect() as connection:
         ask(connection, "/")
         assert "here" in answer(connection)
@@ -100,8 +100,8 @@ def test_an_idle_connection_is_hung_up(site: Site) -> None:
         assert answer(connection) == ""
 
 
-def test_a_connection_just_made_may_still_ask(site: Site) -> None:
-    """It was accepted before the stop; its request was on the way."""
+def test_a_new_connection_may_still_send_its_request(site: Site) -> None:
+    """The connection was accepted before the stop, and its request was on the way."""
     with site.connect() as connection:
         stopping = site.stop()
         ask(connection, "/")
@@ -109,14 +109,14 @@ def test_a_connection_just_made_may_still_ask(site: Site) -> None:
         assert stopping.get() is True
 
 
-def test_one_that_never_asks_is_hung_up_nevertheless(site: Site) -> None:
+def test_a_connection_without_a_request_is_closed(site: Site) -> None:
     with site.connect() as connection:
         assert site.web.stop(20) is True
         assert answer(connection) == ""
 
 
 def test_connections_that_wait_to_be_accepted_are_served(site: Site) -> None:
-    """They are in the kernel's queue when the stop begins."""
+    """These are in the kernel's queue when the stop begins."""
     connections = [site.connect() for _ in range(50)]
     for connection in connections:
         ask(connection, "/")
@@ -144,13 +144,13 @@ def test_a_request_that_does_not_end_is_cut_off(site: Site) -> None:
         *("[::1:5", "::1:5", "[]:x", "[nonsense]:1", "[127.0.0.1]:1", "[::1]5"),
     ],
 )
-def test_an_address_that_makes_no_sense_says_what_would(address: str) -> None:
+def test_a_malformed_address_is_refused_with_examples(address: str) -> None:
     with pytest.raises(WorkerError, match="such as 127.0.0.1:5000") as caught:
         listen(address)
     assert str(caught.value).isprintable()
 
 
-def test_an_address_of_version_6_has_brackets() -> None:
+def test_an_address_of_ipv6_has_brackets() -> None:
     try:
         listener = listen("[::1]:0")
     except WorkerError:

@@ -107,7 +107,7 @@ def test_a_failing_message_is_retried_and_then_a_dead_letter(bench: Bench) -> No
 
 
 def test_each_attempt_has_a_message_of_its_own(bench: Bench) -> None:
-    """What an attempt that was left alone still has does not change under it."""
+    """An abandoned attempt still has its message, which must not change."""
     seen: list[t.Any] = []
 
     @bench.qconsume.consumer("billing")
@@ -158,7 +158,7 @@ def test_a_handler_over_its_time_limit_is_retried(bench: Bench) -> None:
 
 
 def test_a_handler_cannot_hide_its_time_limit(bench: Bench) -> None:
-    """It swallows everything and returns as if nothing had happened: no Ack."""
+    """A handler that swallows the error and returns is not acknowledged."""
 
     @bench.qconsume.consumer("billing", timeout=0.02)
     def bill(order: t.Any) -> None:
@@ -175,7 +175,7 @@ def test_a_handler_cannot_hide_its_time_limit(bench: Bench) -> None:
     assert worker.subscriptions[0].counts["retry"] == 1
 
 
-def test_a_handler_that_never_ends_does_not_stop_the_others(
+def test_a_handler_that_never_ends_does_not_stop_other_messages(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processing, "OVERDUE_SECONDS", 0.05)
@@ -261,7 +261,7 @@ def test_handlers_that_wait_for_the_stop_all_see_it(bench: Bench) -> None:
     assert seen == [True] * 10
 
 
-def test_what_no_handler_started_goes_back_uncharged_at_once(bench: Bench) -> None:
+def test_unstarted_messages_go_back_uncharged_at_once(bench: Bench) -> None:
     bench.config["QCONSUME_BROKER_URL"] = "memory://goes-back"
     started, go = Event(), Event()
 
@@ -340,7 +340,7 @@ def test_worker_hooks_run_in_order_and_in_an_app_context(bench: Bench) -> None:
     assert calls == ["before one", "before two", "teardown two", "teardown one"]
 
 
-def test_a_teardown_hook_that_raises_does_not_stop_the_others(bench: Bench) -> None:
+def test_a_teardown_hook_that_raises_does_not_stop_other_hooks(bench: Bench) -> None:
     calls: list[str] = []
     bench.qconsume.teardown_worker(lambda: calls.append("first registered"))
 
@@ -385,7 +385,7 @@ def test_only_the_named_consumers_run(bench: Bench) -> None:
         bench.start("onee")
 
 
-def test_signals_tell_of_the_workers_life(bench: Bench) -> None:
+def test_signals_report_start_and_stop(bench: Bench) -> None:
     told: list[t.Any] = []
 
     def started(app: t.Any, worker: t.Any) -> None:
@@ -404,7 +404,7 @@ def test_signals_tell_of_the_workers_life(bench: Bench) -> None:
     assert told == [("started", bench.app, worker), ("stopped", worker, True)]
 
 
-def test_a_long_stop_tells_what_it_waits_for(
+def test_a_long_stop_logs_its_progress(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("flask_qconsume.running.worker._PROGRESS_SECONDS", 0.05)

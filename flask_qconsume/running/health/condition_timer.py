@@ -1,4 +1,4 @@
-"""How long conditions have held, added up at regular looks. No I/O, no clock.
+"""Measures how long conditions hold, by regular looks. No I/O, no clock.
 
 Time is counted in looks: a process that was suspended itself (a sleeping machine,
 SIGSTOP) must not blame its parts for what they could not do meanwhile.

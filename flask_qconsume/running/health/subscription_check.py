@@ -42,7 +42,7 @@ class SubscriptionCheck:
         self._oldest: float | None = None
 
     def is_due(self, now: float) -> bool:
-        """Whether it is time to ask the broker how many messages wait.
+        """True if it is time to ask the broker how many messages wait.
 
         That is so when the subscription has been idle for some time; for a lane of
         suspects at regular times, since messages are handled one at a time there.
@@ -95,7 +95,7 @@ class SubscriptionCheck:
         )
 
     def _is_idle(self) -> bool:
-        """Whether it has no message in hand, and should receive those that wait."""
+        """True if it has no message in hand, and should receive those that wait."""
         processing = self._subscription.processing
         handlers, reader = processing.handlers, self._subscription.connection.reader
         busy = handlers.busy or handlers.waiting or processing.held

@@ -91,7 +91,7 @@ class ChildProcess:
 
     @property
     def running(self) -> bool:
-        """Whether it has a process."""
+        """True if it has a process."""
         return self._process is not None
 
     # -- its health -------------------------------------------------------------------

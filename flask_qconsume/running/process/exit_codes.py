@@ -8,7 +8,7 @@ import signal
 import sys
 import typing as t
 
-#: The exit code of a stop that interrupted handlers, whose messages went back.
+#: The exit code of a stop that interrupted handlers; their messages went back.
 FORCED = 3
 
 #: The exit code of a clean stop that was caused by an exit in the app's code.

@@ -166,7 +166,7 @@ class Supervisor:
         return 0
 
     def _is_final(self, child: ChildProcess, code: int) -> bool:
-        """Whether a child's end ends the supervisor; if not, restart the child."""
+        """True if a child's end ends the supervisor; if not, schedule its restart."""
         if code in self._again:
             child.due = 0.0
             return False
