@@ -1,11 +1,10 @@
-"""Values that are made when they are needed first, and forks meanwhile.
+"""Values that are created on first use, safely even if another thread forks meanwhile.
 
-A fork copies the thread that forks, and no other. A lock that another thread holds at
-that moment stays locked in the child for ever, and so does Python's own lock of a
-module that is being imported. So what is made on first use is made under one lock, for
-which a fork waits: imports take a while, and have an end. Connecting may last, so
-nothing connects under it; what connects belongs to its process, and a child makes its
-own.
+A fork copies only the thread that forks. A lock that another thread holds at that
+moment stays locked in the child for ever; so does Python's lock of a module that is
+being imported. Therefore values are created under one lock, for which a fork waits. Imports
+may happen under that lock, since they end soon. Connecting may not, since it can take
+long. A connection belongs to its process, and a forked child opens its own.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from collections.abc import Callable
 
 T = t.TypeVar("T")
 
-#: Seconds that a fork waits at the most for what :func:`delay_forks` asks for.
+#: Seconds that a fork waits at most because of :func:`delay_forks`.
 _LONGEST_DELAY = 2.0
 
 _lock = threading.RLock()
-#: By the monotonic clock, when a fork may happen.
+#: When a fork may happen, on :func:`time.monotonic`'s clock.
 _forks_from = 0.0
 _all: weakref.WeakSet[PerProcess[t.Any]] = weakref.WeakSet()
 
 
 class fork_safe_property(t.Generic[T]):
-    """A property that is computed when it is read first, while no fork can happen.
+    """A property that is computed on first use, while no fork can happen.
 
     :class:`functools.cached_property` has a lock of its own until Python 3.12, which a
     fork copies.
@@ -53,7 +52,7 @@ class fork_safe_property(t.Generic[T]):
     ) -> fork_safe_property[T] | T:
         if instance is None:
             return self
-        # Read from there next time, without coming by here.
+        # Later reads find the value there, without calling this method.
         values = vars(instance)
         with _lock:
             if self._name not in values:
@@ -62,11 +61,11 @@ class fork_safe_property(t.Generic[T]):
 
 
 class PerProcess(t.Generic[T]):
-    """A value that each process makes for itself when it needs it first.
+    """A value that each process creates for itself on first use.
 
-    :param make: Makes it, without connecting to anything.
-    :param leave: Called in a forked child with the parent's value, which the child
-        neither uses nor destroys.
+    :param make: Creates the value, without connecting to anything.
+    :param leave: Called in a forked child with the parent's value. The child neither
+        uses nor destroys that value.
     """
 
     def __init__(
@@ -74,28 +73,29 @@ class PerProcess(t.Generic[T]):
     ) -> None:
         self._make = make
         self._leave = leave
-        #: The value, or ``None`` as long as this process has not needed it.
+        #: The value, or ``None`` if this process has not created it yet.
         self.made: T | None = None
+        #: Values of the parent process, kept so that they are not destroyed.
         self._left: list[T] = []
         _all.add(self)
 
     def get(self) -> T:
-        """The value of this process."""
+        """Return the value of this process; create it if necessary."""
         found = self.made
         if found is not None:
-            return found  # Without the lock, which costs each publish something.
+            return found  # The lock would make each publish slower.
         with _lock:
             if self.made is None:
                 self.made = self._make()
             return self.made
 
     def take(self) -> T | None:
-        """Remove and return the value of this process; :meth:`get` makes a new one."""
+        """Forget the value of this process and return it; ``None`` if there is none."""
         value, self.made = self.made, None
         return value
 
     def leave_to_parent(self) -> None:
-        """Begin anew, in a forked child."""
+        """Forget the parent's value, in a forked child."""
         value = self.take()
         if value is not None:
             self._left.append(value)
@@ -103,10 +103,10 @@ class PerProcess(t.Generic[T]):
 
 
 def delay_forks(seconds: float) -> None:
-    """Have forks wait until so many seconds from now are over. For any thread.
+    """Make forks wait for some seconds from now. Any thread may call it.
 
-    For what locks something for a moment that a fork copies, and cannot be made under
-    the lock here, since a thread of a library in C does it.
+    A C library may hold a lock in a thread of its own for a moment, and a fork would
+    copy it locked. The lock of this module cannot prevent that.
     """
     global _forks_from
     _forks_from = max(_forks_from, time.monotonic() + seconds)
@@ -115,17 +115,17 @@ def delay_forks(seconds: float) -> None:
 def _await_fork() -> None:
     _lock.acquire()
     deadline = time.monotonic() + _LONGEST_DELAY
-    # More may ask for a delay meanwhile.
+    # Another thread may ask for a longer delay meanwhile.
     while (left := min(_forks_from, deadline) - time.monotonic()) > 0:
         time.sleep(left)
 
 
-def _begin_anew() -> None:
+def _abandon_all() -> None:
     for each in list(_all):
         each.leave_to_parent()
     _lock.release()
 
 
 os.register_at_fork(
-    before=_await_fork, after_in_parent=_lock.release, after_in_child=_begin_anew
+    before=_await_fork, after_in_parent=_lock.release, after_in_child=_abandon_all
 )
