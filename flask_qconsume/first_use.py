@@ -2,9 +2,9 @@
 
 A fork copies only the thread that forks. A lock that another thread holds at that
 moment stays locked in the child for ever; so does Python's lock of a module that is
-being imported. Therefore values are created under one lock, for which a fork waits. Imports
-may happen under that lock, since they end soon. Connecting may not, since it can take
-long. A connection belongs to its process, and a forked child opens its own.
+being imported. Therefore values are created under one lock, for which a fork waits.
+Imports may happen under that lock, since they end soon. Connecting may not, since it
+can take long. A connection belongs to its process, and a forked child opens its own.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class StreamSource(base.Source):
         self._wire: t.Any = None
 
     def check(self) -> None:
-        self.server.commands([("PING",)])
+        self.server.send_commands([("PING",)])
 
     def declare(self, queue: str) -> None:
         # Reading zero messages creates the group, and so the stream.
@@ -105,11 +105,11 @@ class StreamSource(base.Source):
 
     def exists(self, queue: str) -> bool:
         key = self.layout.stream_key(queue)
-        return bool(self.server.commands([("EXISTS", key)])[0])
+        return bool(self.server.send_commands([("EXISTS", key)])[0])
 
     def delete(self, queue: str, exchange: str) -> None:
         keys = [*self.layout.stream_keys(queue), self.layout.delayed_key(queue)]
-        self.server.commands([("DEL", *keys)])
+        self.server.send_commands([("DEL", *keys)])
         members = self.bindings.read_entries(exchange)
         self.bindings.remove(m.binding for m in members if m.queue == queue)
 

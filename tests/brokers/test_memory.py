@@ -301,7 +301,7 @@ def test_a_purge_removes_the_wanted_and_sends_nothing(bench: Bench) -> None:
     assert bench.broker.depth("billing") == 0
 
 
-def test_two_who_take_at_once_replay_each_letter_once(bench: Bench) -> None:
+def test_two_concurrent_replays_replay_each_letter_once(bench: Bench) -> None:
     add_dead_letter(bench, 1)
 
     def take_it_from_under(letter: t.Any) -> bool:

@@ -103,7 +103,7 @@ class Bindings:
     ) -> list[BindingEntry]:
         """Read the bindings of an exchange from Redis."""
         key = self._layout.binding_keys(exchange)[0]
-        raw = self._server.commands([("SMEMBERS", key)], timeout)[0]
+        raw = self._server.send_commands([("SMEMBERS", key)], timeout)[0]
         parts = (m.decode("utf-8", "replace").split(self._layout.sep) for m in raw)
         return sorted(BindingEntry(exchange, *p) for p in parts if len(p) == 3)
 
@@ -130,7 +130,7 @@ class Bindings:
             )
             keys = self._layout.binding_keys(entry.exchange)
             commands.extend((verb, key, text) for key in keys)
-        self._server.commands(commands, timeout)
+        self._server.send_commands(commands, timeout)
         self.clear_cache()
 
     def _read_exchange(self, exchange: str, timeout: float | None) -> _CachedExchange:

@@ -89,7 +89,7 @@ class BlockingWait:
         """Ask Redis to end the wait; return false if trying again may help."""
         command = ("CLIENT", "UNBLOCK", self._connection_id)
         try:
-            ended = self._server.commands(
+            ended = self._server.send_commands(
                 [command], timeout=_UNBLOCK_TIMEOUT_SECONDS, near=self._near_key
             )
         except BrokerUnavailable:

@@ -131,7 +131,7 @@ class RedisBroker(Broker, t.Generic[L]):
         return list(describe_evictions(self._shared.server))
 
     def is_reachable(self) -> bool:
-        return self._shared.server.answers()
+        return self._shared.server.is_reachable()
 
     def close(self) -> None:
         self._shared.server.close()
@@ -195,7 +195,9 @@ class RedisBroker(Broker, t.Generic[L]):
         types = dict(self._list_key_types())
         asked = [("TYPE", key) for key in types]
         for (key, wanted), answer in zip(
-            types.items(), self._shared.server.commands(asked, timeout), strict=True
+            types.items(),
+            self._shared.server.send_commands(asked, timeout),
+            strict=True,
         ):
             if answer.decode() not in (wanted, "none"):
                 raise TopologyMismatch(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import threading
 import typing as t
 from collections.abc import Sequence
 
@@ -91,10 +90,14 @@ class RedisConnection:
         :returns: For each script its answer, or a :class:`BrokerError`.
         :raises BrokerError: if the connection is lost.
         """
-        answers = self.pipeline([_call_by_hash(call) for call in calls], timeout)
+        answers = self.pipeline(
+            [_create_evalsha_command(call) for call in calls], timeout
+        )
         unknown = [i for i, answer in enumerate(answers) if _is_unknown(answer)]
         if unknown:
-            again = self.pipeline([call_by_text(calls[i]) for i in unknown], timeout)
+            again = self.pipeline(
+                [create_eval_command(calls[i]) for i in unknown], timeout
+            )
             for i, answer in zip(unknown, again, strict=True):
                 answers[i] = answer
         return [translate_error(a) if isinstance(a, Exception) else a for a in answers]
@@ -105,7 +108,7 @@ class RedisConnection:
         :returns: Both answers. The first may be an error of redis-py, the second a
             :class:`BrokerError`.
         """
-        waited, answer = self.pipeline([command, _call_by_hash(call)])
+        waited, answer = self.pipeline([command, _create_evalsha_command(call)])
         if _is_unknown(answer):
             return waited, self.run([call])[0]
         if isinstance(answer, Exception):
@@ -230,21 +233,12 @@ class _NoClient:
         return True
 
 
-def current_hub() -> int:
-    """Return a number for gevent's hub; 0 in a process that gevent has not patched.
-
-    A socket of gevent belongs to the hub in which it was opened.
-    """
-    is_patched = socket.socket.__module__.startswith("gevent")
-    return threading.get_native_id() if is_patched else 0
-
-
-def call_by_text(call: Call) -> Command:
+def create_eval_command(call: Call) -> Command:
     """Return the command that sends a script with its text."""
     return ("EVAL", call.script.source, *call.arguments)
 
 
-def _call_by_hash(call: Call) -> Command:
+def _create_evalsha_command(call: Call) -> Command:
     return ("EVALSHA", call.script.sha, *call.arguments)
 
 

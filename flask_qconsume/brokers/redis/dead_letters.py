@@ -31,7 +31,7 @@ class SortedSetDeadLetters(DeadLetters):
         return int(self._shared.server.call(scripts.COUNT_DEAD_LETTERS([self._key])))
 
     def __iter__(self) -> Iterator[DeadLetter]:
-        return (letter for letter, _ in self._letters())
+        return (letter for letter, _ in self._iterate_letters())
 
     def take(
         self,
@@ -40,19 +40,19 @@ class SortedSetDeadLetters(DeadLetters):
         progress: t.Callable[[], t.Any] = lambda: None,
     ) -> int:
         taken = 0
-        for letter, element in self._letters():
+        for letter, element in self._iterate_letters():
             if wanted(letter):
                 taken += self._take(letter.message, element, replay)
             progress()
         return taken
 
-    def _letters(self) -> Iterator[tuple[DeadLetter, bytes]]:
-        for element in self._elements():
+    def _iterate_letters(self) -> Iterator[tuple[DeadLetter, bytes]]:
+        for element in self._iterate_elements():
             message, ref = self._decode(element)
             headers = own_headers.select_own(message.headers)
             yield DeadLetter(ref, self._plan.name, message, headers), element
 
-    def _elements(self) -> Iterator[bytes]:
+    def _iterate_elements(self) -> Iterator[bytes]:
         """Yield all elements, by ascending scores.
 
         Not by ranks: these change when another process takes elements out.

@@ -81,7 +81,7 @@ _OUTAGE = Meaning(BrokerUnavailable, "There is no working connection to Redis: {
 _OTHER = Meaning(BrokerError, "Redis answered with an error: {0}.")
 
 
-def _temporary(why: str, remedy: str = "") -> Meaning:
+def _create_temporary(why: str, remedy: str = "") -> Meaning:
     """Return the meaning of an error that is likely to pass."""
     return Meaning(BrokerUnavailable, f"Redis {why}: {{0}}.{remedy and ' ' + remedy}")
 
@@ -106,24 +106,24 @@ MEANINGS: t.Mapping[str, Meaning] = {
         "Redis refused the message: {0}. It is out of memory ('maxmemory'); consume, or"
         " give it more.",
     ),
-    "MISCONF": _temporary(
+    "MISCONF": _create_temporary(
         "writes nothing now", "It could not save its data: look at its log and disk."
     ),
-    "NOREPLICAS": _temporary(
+    "NOREPLICAS": _create_temporary(
         "writes nothing now", "See 'min-replicas-to-write' and its replicas."
     ),
-    "READONLY": _temporary(
+    "READONLY": _create_temporary(
         "is a replica",
         "If that lasts, 'QCONSUME_BROKER_URL' must name the master, or sentinels.",
     ),
-    "BUSY": _temporary(
+    "BUSY": _create_temporary(
         "runs a script for too long", "'SCRIPT KILL' ends one that has not written."
     ),
-    "LOADING": _temporary("is not ready yet"),
-    "MASTERDOWN": _temporary("is a replica without its master"),
-    "CLUSTERDOWN": _temporary("is a cluster that is not complete"),
-    "TRYAGAIN": _temporary("is moving the keys"),
-    "UNBLOCKED": _temporary("ended a wait"),
+    "LOADING": _create_temporary("is not ready yet"),
+    "MASTERDOWN": _create_temporary("is a replica without its master"),
+    "CLUSTERDOWN": _create_temporary("is a cluster that is not complete"),
+    "TRYAGAIN": _create_temporary("is moving the keys"),
+    "UNBLOCKED": _create_temporary("ended a wait"),
     # Codes of our own, for errors whose code is ERR.
     "UNKNOWN": _TOO_OLD,
     "DATABASE": _NO_DATABASE,
@@ -133,15 +133,15 @@ MEANINGS: t.Mapping[str, Meaning] = {
         "This Redis is not a cluster: {0}. 'QCONSUME_BROKER_URL' must begin with"
         " 'redis-streams://'.",
     ),
-    "KILLED": _temporary("ended a script of ours"),
-    "CLIENTS": _temporary("has too many clients", "See 'maxclients'."),
+    "KILLED": _create_temporary("ended a script of ours"),
+    "CLIENTS": _create_temporary("has too many clients", "See 'maxclients'."),
     # Codes of our own, for errors of redis-py.
-    "SENTINEL": _temporary(
+    "SENTINEL": _create_temporary(
         "has no master that the sentinels know",
         "If that lasts, look at 'master_name' and 'sentinel_kwargs' among"
         " 'QCONSUME_TRANSPORT_OPTIONS'.",
     ),
-    "PROTOCOL": _temporary(
+    "PROTOCOL": _create_temporary(
         "does not answer as Redis does",
         "If that lasts, 'QCONSUME_BROKER_URL' names the port of another program.",
     ),

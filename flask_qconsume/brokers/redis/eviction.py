@@ -24,7 +24,7 @@ def describe_evictions(server: Server) -> Iterator[str]:
     :raises BrokerUnavailable: if a node does not answer.
     """
     found: dict[str | None, list[str]] = {}
-    for address, node in server.nodes():
+    for address, node in server.list_nodes():
         found.setdefault(_read_policy(node), []).append(address)
     for policy, addresses in found.items():
         if policy != _SAFE:
@@ -73,7 +73,7 @@ def _read_policy_from_config(node: Server) -> str | None:
 def _ask(node: Server, *command: str) -> t.Any:
     """Send a command; return ``None`` if Redis refuses to answer."""
     try:
-        return node.commands([command])[0]
+        return node.send_commands([command])[0]
     except BrokerUnavailable:
         raise
     except BrokerError:

@@ -182,7 +182,7 @@ class RedisLink(Link):
             # The connection is not cut: the script behind the wait may still take
             # messages, and its answer names them.
             self.wake()
-            self._end()
+            self._give_back_and_disconnect()
 
     # -- for subclasses: the layout ---------------------------------------------------
 
@@ -252,7 +252,7 @@ class RedisLink(Link):
 
     # -- settling and closing ---------------------------------------------------------
 
-    def _end(self) -> None:
+    def _give_back_and_disconnect(self) -> None:
         """Give all messages back, and close the connection once the reader is done."""
         is_quiet = self._reading.acquire(timeout=_CLOSE_TIMEOUT_SECONDS)
         if not is_quiet:

@@ -17,13 +17,13 @@ from ...errors import BrokerError
 from ...errors import BrokerUnavailable
 from ...errors import ConfigurationError
 from ...first_use import PerProcess
+from ...native_threads import get_hub_id
 from ...settings import Settings
 from .connections import Command
 from .connections import ConnectionPool
 from .connections import LinkConnection
 from .connections import RedisConnection
-from .connections import call_by_text
-from .connections import current_hub
+from .connections import create_eval_command
 from .errors import translate_error
 from .group_commit import GroupCommit
 from .options import select_connection_options
@@ -80,7 +80,7 @@ class Server:
         :param near: A key: in a cluster, connect to the node that has it.
         :raises BrokerError: if Redis cannot be reached, or refuses.
         """
-        return LinkConnection(self._pool(), self.silence)
+        return LinkConnection(self._get_pool(), self.silence)
 
     def run(self, calls: Sequence[Call], timeout: float | None = None) -> list[t.Any]:
         """Run scripts in one round trip.
@@ -90,7 +90,7 @@ class Server:
         """
         if not calls:
             return []
-        with self._connection() as connection:
+        with self._borrow_connection() as connection:
             return connection.run(calls, timeout)
 
     def publish(
@@ -103,13 +103,13 @@ class Server:
         """
         if not calls:
             return []
-        with self._connection() as connection:
+        with self._borrow_connection() as connection:
             answers = connection.run(calls, timeout)
             return self._replicas.confirm(connection, answers, timeout)
 
     def run_grouped(self, calls: Sequence[Call]) -> Sequence[t.Any]:
         """:meth:`run`, in one round trip with all callers of the same moment."""
-        return self._pool().grouped_scripts.run(calls, self.run, 2 * self.silence)
+        return self._get_pool().grouped_scripts.run(calls, self.run, 2 * self.silence)
 
     def call(self, call: Call, timeout: float | None = None) -> t.Any:
         """Run one script.
@@ -127,8 +127,8 @@ class Server:
 
     def run_asking(self, call: Call) -> t.Any:
         """Run one script at a cluster's node that is importing the slot of its keys."""
-        with self._connection() as connection:
-            answer = connection.pipeline([("ASKING",), call_by_text(call)])[1]
+        with self._borrow_connection() as connection:
+            answer = connection.pipeline([("ASKING",), create_eval_command(call)])[1]
         return translate_error(answer) if isinstance(answer, Exception) else answer
 
     def group_by_slot(
@@ -137,7 +137,7 @@ class Server:
         """Return groups of queues that one script may write to."""
         return [tuple(names)] if names else []
 
-    def commands(
+    def send_commands(
         self,
         commands: Sequence[Command],
         timeout: float | None = None,
@@ -151,14 +151,14 @@ class Server:
         """
         if not commands:
             return []
-        with self._connection() as connection:
+        with self._borrow_connection() as connection:
             answers = connection.pipeline(commands, timeout)
         for answer in answers:
             if isinstance(answer, Exception):
                 raise translate_error(answer) from answer
         return answers
 
-    def nodes(self) -> list[tuple[str, Server]]:
+    def list_nodes(self) -> list[tuple[str, Server]]:
         """Return the nodes that hold messages, each with its address.
 
         The address is empty if there is only one.
@@ -173,16 +173,16 @@ class Server:
         :raises BrokerRefused: if it is not.
         """
         if self._replicas.wanted:
-            self.commands([("WAIT", 0, 1)], timeout)
+            self.send_commands([("WAIT", 0, 1)], timeout)
 
     def group_commit(self) -> GroupCommit:
         """Return the group commit of this process, or of the current hub."""
-        return self._pool().group_commit
+        return self._get_pool().group_commit
 
-    def answers(self) -> bool:
+    def is_reachable(self) -> bool:
         """Return whether Redis answers, even by a refusal, and is not loading."""
         try:
-            with self._connection() as connection:
+            with self._borrow_connection() as connection:
                 connection.ask("PING", timeout=_PING_TIMEOUT_SECONDS)
         except BrokerUnavailable:
             return False
@@ -196,16 +196,16 @@ class Server:
             pool.close()
 
     @contextlib.contextmanager
-    def _connection(self) -> Iterator[RedisConnection]:
-        pool = self._pool()
+    def _borrow_connection(self) -> Iterator[RedisConnection]:
+        pool = self._get_pool()
         connection = pool.take()
         try:
             yield RedisConnection(connection, self.silence)
         finally:
             pool.give_back(connection)
 
-    def _pool(self) -> ConnectionPool:
-        pools, hub = self._pools.get(), current_hub()
+    def _get_pool(self) -> ConnectionPool:
+        pools, hub = self._pools.get(), get_hub_id()
         pool = pools.get(hub)
         if pool is None:
             created = ConnectionPool(self._url, self._options, self._leaders)

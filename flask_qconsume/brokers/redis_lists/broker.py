@@ -38,12 +38,14 @@ class RedisLists(RedisBroker[ListLayout]):
 
     def depth(self, queue: str) -> int:
         lists = self._shared.layout.list_keys(queue)
-        counts = self._shared.server.commands([("LLEN", key) for key in lists])
+        counts = self._shared.server.send_commands([("LLEN", key) for key in lists])
         return sum(counts)
 
     def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
         lists = self._shared.layout.list_keys(plan.suspects)
-        heads = self._shared.server.commands([("LINDEX", key, -1) for key in lists])
+        heads = self._shared.server.send_commands(
+            [("LINDEX", key, -1) for key in lists]
+        )
         return SuspectsStatus(
             self.depth(plan.suspects),
             find_oldest_suspect(
@@ -59,7 +61,7 @@ class RedisLists(RedisBroker[ListLayout]):
             layout.delayed_key(plan.name),
             *map(layout.leases_key, plan.handled_queues),
         )
-        counts = self._shared.server.commands([("ZCARD", key) for key in sets])
+        counts = self._shared.server.send_commands([("ZCARD", key) for key in sets])
         return dataclasses.replace(
             super()._read_status(plan), delayed=counts[0], in_hand=sum(counts[1:])
         )

@@ -64,7 +64,7 @@ class RedisStreams(RedisBroker[StreamLayout]):
         super().check_names()
 
     def depth(self, queue: str) -> int:
-        return self._counts(queue)[0]
+        return self._count_entries(queue)[0]
 
     def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
         layout = self._shared.layout
@@ -77,13 +77,13 @@ class RedisStreams(RedisBroker[StreamLayout]):
 
     def _read_status(self, plan: QueuePlan) -> QueueStatus:
         delayed = self._shared.layout.delayed_key(plan.name)
-        (number,) = self._shared.server.commands([("ZCARD", delayed)])
-        held = sum(self._counts(queue)[1] for queue in plan.handled_queues)
+        (number,) = self._shared.server.send_commands([("ZCARD", delayed)])
+        held = sum(self._count_entries(queue)[1] for queue in plan.handled_queues)
         return dataclasses.replace(
             super()._read_status(plan), delayed=number, in_hand=held
         )
 
-    def _counts(self, queue: str) -> tuple[int, int]:
+    def _count_entries(self, queue: str) -> tuple[int, int]:
         """Return how many entries wait, and how many are with a consumer."""
         layout = self._shared.layout
         call = scripts.COUNT_ENTRIES(layout.stream_keys(queue), layout.group)

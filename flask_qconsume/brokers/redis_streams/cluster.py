@@ -58,7 +58,7 @@ class Cluster(Server):
     ) -> list[t.Any]:
         return self._run_at_nodes(calls, timeout, Server.publish)
 
-    def commands(
+    def send_commands(
         self,
         commands: Sequence[Command],
         timeout: float | None = None,
@@ -75,19 +75,19 @@ class Cluster(Server):
             found[slot] = (*found.get(slot, ()), name)
         return list(found.values())
 
-    def nodes(self) -> list[tuple[str, Server]]:
+    def list_nodes(self) -> list[tuple[str, Server]]:
         self._refresh_slots(None)
         addresses = sorted(set(self._owners.values()))
-        return [(address, self._node(address)) for address in addresses]
+        return [(address, self._get_node(address)) for address in addresses]
 
     def check_replicas(self, timeout: float | None = None) -> None:
-        for _, node in self.nodes():
+        for _, node in self.list_nodes():
             node.check_replicas(timeout)
 
-    def answers(self) -> bool:
+    def is_reachable(self) -> bool:
         """Return whether all nodes answer; a caller may wait for any of them."""
         known = dict.fromkeys([*self._nodes, *self._address.seeds])
-        return all(self._node(address).answers() for address in known)
+        return all(self._get_node(address).is_reachable() for address in known)
 
     def close(self) -> None:
         super().close()
@@ -141,7 +141,7 @@ class Cluster(Server):
     ) -> _Answers:
         """Run scripts again whose slot another node is importing."""
         return {
-            number: self._node(answers[number].address).run_asking(calls[number])
+            number: self._get_node(answers[number].address).run_asking(calls[number])
             for number in numbers
             if answers[number].asking
         }
@@ -150,7 +150,7 @@ class Cluster(Server):
         key = near or (command[1] if len(command) > 1 else "")
         for turn in range(_MAX_REDIRECTS + 1):
             try:
-                return self._node_of(key, timeout).commands([command], timeout)[0]
+                return self._node_of(key, timeout).send_commands([command], timeout)[0]
             except SlotMoved:
                 if turn == _MAX_REDIRECTS:
                     raise
@@ -170,7 +170,7 @@ class Cluster(Server):
                 f"No node of the Redis Cluster has the slot {slot} of the key '{key}':"
                 " it is not complete. Look at 'redis-cli --cluster check'."
             )
-        return self._node(owner)
+        return self._get_node(owner)
 
     def _refresh_slots(self, timeout: float | None) -> None:
         """Ask the nodes, until one answers, which node has which slot."""
@@ -178,9 +178,11 @@ class Cluster(Server):
         deadline = time.monotonic() + whole
         known = dict.fromkeys([*self._nodes, *self._address.seeds])
         for address in known:
-            node = self._node(address)
+            node = self._get_node(address)
             try:
-                (found,) = node.commands([("CLUSTER", "SLOTS")], whole / len(known))
+                (found,) = node.send_commands(
+                    [("CLUSTER", "SLOTS")], whole / len(known)
+                )
             except BrokerUnavailable:
                 # It may hang: ask the other nodes first the next time.
                 self._nodes[address] = self._nodes.pop(address, node)
@@ -190,7 +192,7 @@ class Cluster(Server):
                 self._owners = _read_owners(found, address)
                 return
 
-    def _node(self, address: str) -> Server:
+    def _get_node(self, address: str) -> Server:
         found = self._nodes.get(address)
         if found is None:
             made = Server(self._settings_of(address))

@@ -102,7 +102,7 @@ def test_a_certificate_is_checked_at_every_node_of_a_cluster():
     broker = broker_at("rediss-streams+cluster://one:7000,two:7001")
     cluster = t.cast(t.Any, broker)._shared.server
     for node in ("one:7000", "two:7001", "learnt:7002"):
-        given = cluster._node(node)._pool()._pool.connection_kwargs
+        given = cluster._get_node(node)._get_pool()._pool.connection_kwargs
         assert given["ssl_cert_reqs"] == ssl.CERT_REQUIRED
     broker.close()
 

@@ -54,7 +54,7 @@ class Redis:
         return [self.answers.get(name, name) for name in names]
 
 
-def test_one_question_is_for_all_who_wait() -> None:
+def test_one_round_trip_asks_for_all_blocked_readers() -> None:
     redis = Redis()
     poller = BlockedReaderPoller(redis, interval=60.0)
     readers = [Reader("a"), Reader("b", waits=False), Reader("c")]
@@ -70,7 +70,7 @@ def test_one_question_is_for_all_who_wait() -> None:
     assert len(redis.asked) == 1
 
 
-def test_an_error_is_nobody_s_news() -> None:
+def test_an_error_is_handed_to_no_reader() -> None:
     redis, readers = Redis(), [Reader("a"), Reader("b")]
     redis.answers["a"] = BrokerError("a node is away")
     poller = BlockedReaderPoller(redis, interval=60.0)
@@ -104,7 +104,7 @@ def url(request: pytest.FixtureRequest, redis_url: str) -> str:
 
 
 def reading(it: Shop) -> gevent.Greenlet:
-    """Somebody who would wait for minutes, if nothing ended the wait."""
+    """A reader that would wait for minutes if nothing ended the wait."""
     link = patient(it.link())
     reader = gevent.spawn(read, link, 1)
     wait_for(lambda: int(it.client.info("clients")["blocked_clients"]) > 0)

@@ -134,7 +134,7 @@ def test_a_foreign_message_is_replayed_as_it_was(redis_url):
         assert (again.raw, again.id, again.content_type) == (b"\xff\xfe{", None, None)
 
 
-def test_what_somebody_else_put_among_them_is_listed_too(url):
+def test_dead_letters_of_another_program_are_listed_too(url):
     with shop(url) as it:
         it.client.zadd(dead_key(it), {b"garbage\xff": time.time() + 60})
         letters = it.broker.dead_letters(it.plan)

@@ -44,7 +44,7 @@ class Fake(Server):
 
     publish = run
 
-    def commands(self, commands, timeout=None, near=""):
+    def send_commands(self, commands, timeout=None, near=""):
         return [self.client.execute_command(*command) for command in commands]
 
     def check_replicas(self, timeout=None):
@@ -95,7 +95,7 @@ def test_each_queue_that_is_bound_gets_its_copy(broker, server):
     assert json.loads(fields[META.encode()])["headers"]["a"] == 1
 
 
-def test_what_nobody_is_bound_for_is_an_error(broker):
+def test_a_message_without_a_bound_queue_is_an_error(broker):
     (error,) = send(broker, outgoing(routing_key="nobody"))
     assert isinstance(error, Unroutable)
     assert send(broker, outgoing(routing_key="nobody", mandatory=False)) == [None]

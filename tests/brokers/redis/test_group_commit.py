@@ -1,4 +1,4 @@
-"""Those who publish at the same time: each is served, by one of them."""
+"""One caller sends the batches of all callers that wait."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flask_qconsume.brokers.redis.group_commit import Send
 
 
 class Sending:
-    """Sends when it is let: a round trip that ends when the test says so."""
+    """A round trip that ends when the test sets ``answer``."""
 
     def __init__(self) -> None:
         self.groups: list[list[CallerBatch]] = []
@@ -28,7 +28,7 @@ class Sending:
         self.answer.wait()
 
 
-def attending(
+def spawn_submits(
     commit: GroupCommit,
     send: Send,
     batches: t.Iterable[CallerBatch],
@@ -38,7 +38,7 @@ def attending(
     return [gevent.spawn(commit.submit, batch, send, deadline) for batch in batches]
 
 
-def test_who_is_alone_goes_at_once() -> None:
+def test_a_single_batch_is_sent_at_once() -> None:
     sending, batch = Sending(), CallerBatch(1)
     sending.answer.set()
     GroupCommit(1).submit(batch, sending, time.monotonic() + 30)
@@ -48,12 +48,12 @@ def test_who_is_alone_goes_at_once() -> None:
     assert not batch.doubtful
 
 
-def test_who_comes_while_somebody_sends_goes_with_all_the_others() -> None:
+def test_batches_submitted_during_a_round_trip_go_together_in_the_next() -> None:
     commit, sending = GroupCommit(1), Sending()
     first, *others = (CallerBatch(1) for _ in range(50))
-    leading = attending(commit, sending, [first])
+    leading = spawn_submits(commit, sending, [first])
     sending.begun.wait()
-    following = attending(commit, sending, others)
+    following = spawn_submits(commit, sending, others)
     gevent.sleep(0)
     sending.answer.set()
     gevent.joinall(leading + following, timeout=30, raise_error=True)
@@ -65,12 +65,12 @@ def test_who_comes_while_somebody_sends_goes_with_all_the_others() -> None:
 def test_so_many_lead_as_may() -> None:
     commit, sending = GroupCommit(2), Sending()
     first, second, third = (CallerBatch(1) for _ in range(3))
-    running = attending(commit, sending, [first])
+    running = spawn_submits(commit, sending, [first])
     sending.begun.wait()
     sending.begun.clear()
-    running += attending(commit, sending, [second])
+    running += spawn_submits(commit, sending, [second])
     sending.begun.wait()
-    running += attending(commit, sending, [third])
+    running += spawn_submits(commit, sending, [third])
     gevent.sleep(0)
 
     assert sending.groups == [[first], [second]]
@@ -79,17 +79,17 @@ def test_so_many_lead_as_may() -> None:
     assert sending.groups == [[first], [second], [third]]
 
 
-def test_who_is_being_served_sleeps_though_another_one_may_lead() -> None:
+def test_a_caller_whose_batch_is_being_sent_does_not_lead() -> None:
     """It would go round and round, and never let the answer come."""
     commit, slow, quick = GroupCommit(2), Sending(), Sending()
-    running = attending(commit, quick, [CallerBatch(1), CallerBatch(1)])
+    running = spawn_submits(commit, quick, [CallerBatch(1), CallerBatch(1)])
     quick.begun.wait()
     batches = [CallerBatch(1) for _ in range(3)]
-    running += attending(commit, slow, batches[:2])
+    running += spawn_submits(commit, slow, batches[:2])
     gevent.sleep(0)
     quick.answer.set()
-    # Two of the three begin to send, and one of them finds nobody left.
-    running += attending(commit, slow, batches[2:])
+    # Two of the three begin to send, and one of them finds no batch left.
+    running += spawn_submits(commit, slow, batches[2:])
     slow.begun.wait()
     gevent.joinall(running[:2], timeout=30, raise_error=True)
     gevent.sleep(0)
@@ -100,7 +100,7 @@ def test_who_is_being_served_sleeps_though_another_one_may_lead() -> None:
     assert all(batch.served for batch in batches)
 
 
-def test_not_more_go_together_than_is_good() -> None:
+def test_a_group_has_a_limited_number_of_messages() -> None:
     commit, sending = GroupCommit(1), Sending()
     batches = [
         CallerBatch(1),
@@ -110,9 +110,9 @@ def test_not_more_go_together_than_is_good() -> None:
         CallerBatch(1),
         CallerBatch(1),
     ]
-    running = attending(commit, sending, batches[:1])
+    running = spawn_submits(commit, sending, batches[:1])
     sending.begun.wait()
-    running += attending(commit, sending, batches[1:])
+    running += spawn_submits(commit, sending, batches[1:])
     gevent.sleep(0)
     sending.answer.set()
     gevent.joinall(running, timeout=30, raise_error=True)
@@ -120,14 +120,14 @@ def test_not_more_go_together_than_is_good() -> None:
     assert sending.groups == [batches[:1], batches[1:3], batches[3:4], batches[4:]]
 
 
-def test_who_leads_and_is_interrupted_leaves_the_others_in_doubt() -> None:
+def test_an_interrupted_leader_leaves_its_group_in_doubt() -> None:
     """They are served all the same, and know that it may have been twice."""
     commit, sending = GroupCommit(1), Sending()
     first, leader, follower = (CallerBatch(1) for _ in range(3))
-    running = attending(commit, sending, [first])
+    running = spawn_submits(commit, sending, [first])
     sending.begun.wait()
     sending.begun.clear()
-    killed, other = attending(commit, sending, [leader, follower])
+    killed, other = spawn_submits(commit, sending, [leader, follower])
     gevent.sleep(0)
     sending.answer.set()
     running[0].get(timeout=30)
@@ -142,7 +142,7 @@ def test_who_leads_and_is_interrupted_leaves_the_others_in_doubt() -> None:
     assert not first.doubtful
 
 
-def test_an_error_is_for_who_leads() -> None:
+def test_an_error_is_raised_by_the_leader() -> None:
     def fail(group: t.Sequence[CallerBatch]) -> None:
         raise OSError("told to fail")
 
@@ -156,9 +156,9 @@ def test_an_error_is_for_who_leads() -> None:
     assert sending.groups == [[batch]]
 
 
-def test_whose_time_is_over_waits_no_longer() -> None:
+def test_a_caller_stops_waiting_at_its_deadline() -> None:
     commit, sending = GroupCommit(1), Sending()
-    leading = attending(commit, sending, [CallerBatch(1)])
+    leading = spawn_submits(commit, sending, [CallerBatch(1)])
     sending.begun.wait()
     late = CallerBatch(1)
     commit.submit(late, sending, time.monotonic() + 0.05)
@@ -170,14 +170,14 @@ def test_whose_time_is_over_waits_no_longer() -> None:
     assert late not in sending.groups[-1]
 
 
-def test_whose_time_is_over_while_it_is_sent_for_is_in_doubt() -> None:
+def test_a_batch_whose_deadline_passes_while_it_is_sent_is_in_doubt() -> None:
     commit, sending = GroupCommit(1), Sending()
     first, leader, late = (CallerBatch(1) for _ in range(3))
-    running = attending(commit, sending, [first])
+    running = spawn_submits(commit, sending, [first])
     sending.begun.wait()
     sending.begun.clear()
-    running += attending(commit, sending, [leader])
-    short = attending(commit, sending, [late], timeout=0.2)
+    running += spawn_submits(commit, sending, [leader])
+    short = spawn_submits(commit, sending, [late], timeout=0.2)
     gevent.sleep(0)
     answer, sending.answer = sending.answer, Event()
     answer.set()
@@ -197,6 +197,6 @@ def test_a_crowd_is_served_once_each() -> None:
         served.extend(group)
 
     commit, batches = GroupCommit(2), [CallerBatch(1) for _ in range(1_000)]
-    gevent.joinall(attending(commit, send, batches), timeout=60, raise_error=True)
+    gevent.joinall(spawn_submits(commit, send, batches), timeout=60, raise_error=True)
 
     assert len(served) == len(set(served)) == 1_000

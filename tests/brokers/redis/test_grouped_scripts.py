@@ -44,7 +44,7 @@ def call(number: int) -> Call:
 def beating(
     beats: GroupedScripts, redis: Redis, numbers: range, timeout: float = 30.0
 ) -> list[gevent.Greenlet]:
-    """One that asks, and while it waits many others, two things each."""
+    """One link submits two scripts; while it waits, many other links do."""
 
     def ask(n: int) -> Sequence[t.Any]:
         return beats.run([call(n), call(-n)], redis, timeout)
@@ -56,7 +56,7 @@ def beating(
     return [first, *others]
 
 
-def test_who_beats_while_somebody_asks_is_asked_for_with_the_others() -> None:
+def test_scripts_submitted_during_a_round_trip_share_the_next_one() -> None:
     redis = Redis()
     asking = beating(GroupedScripts(), redis, range(1, 51))
     redis.answer.set()
@@ -77,7 +77,7 @@ def test_each_has_the_error_as_its_own() -> None:
     assert len({id(error) for error in errors}) == 3
 
 
-def test_who_waits_for_others_waits_for_a_while_only() -> None:
+def test_a_link_waits_for_the_round_trips_of_other_links_up_to_its_timeout() -> None:
     redis = Redis()
     first, other = beating(GroupedScripts(), redis, range(1, 3), timeout=0.05)
     with pytest.raises(BrokerUnavailable, match="heartbeat"):

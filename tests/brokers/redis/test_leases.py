@@ -1,4 +1,4 @@
-"""Leases that nobody renews are told from those that are, by a clock of our own."""
+"""Leases that no worker extends are found by the clock of this process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Time:
         return self.now
 
 
-def test_what_stays_as_it_is_for_the_length_of_a_lease_is_over() -> None:
+def test_a_lease_that_stays_unchanged_for_its_length_is_stale() -> None:
     time = Time()
     unmoved: StaleLeases[tuple[str, int]] = StaleLeases(60, time)
     assert unmoved.find_stale([("a", 1)]) == []
@@ -22,7 +22,7 @@ def test_what_stays_as_it_is_for_the_length_of_a_lease_is_over() -> None:
     assert unmoved.find_stale([("a", 1), ("b", 1)]) == [("a", 1)]
 
 
-def test_what_is_renewed_or_gone_for_one_look_is_watched_anew() -> None:
+def test_a_lease_that_was_extended_or_unseen_once_is_watched_from_the_start() -> None:
     time = Time()
     unmoved: StaleLeases[tuple[str, int]] = StaleLeases(60, time)
     unmoved.find_stale([("renewed", 1), ("gone", 1)])
@@ -34,7 +34,7 @@ def test_what_is_renewed_or_gone_for_one_look_is_watched_anew() -> None:
     assert unmoved.find_stale([("renewed", 2), ("gone", 1)]) == [("renewed", 2)]
 
 
-def test_a_short_lease_waits_for_those_who_renew_longer_ones_seldom() -> None:
+def test_a_short_lease_is_stale_no_sooner_than_three_missed_extensions() -> None:
     time = Time()
     unmoved: StaleLeases[str] = StaleLeases(1, time)
     unmoved.find_stale(["a"])

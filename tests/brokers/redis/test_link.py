@@ -32,7 +32,7 @@ def test_messages_are_read_in_their_order_and_gone_once_acknowledged(redis_url):
         assert it.keys() == set()
 
 
-def test_what_kombus_json_chokes_on_holds_up_nobody(redis_url):
+def test_an_element_that_kombus_json_cannot_read_blocks_no_message(redis_url):
     headers = {"x": {"__type__": "bytes", "__value__": 5}}
     properties = {"delivery_tag": "t", "body_encoding": "utf-8"}
     element = {"body": "bad", "headers": headers, "properties": properties}
@@ -169,7 +169,7 @@ def test_a_redis_that_forgot_the_scripts_is_told_them_again(own_redis):
 
 
 def test_a_wait_takes_one_message_whatever_room_there_is(redis_url):
-    """The others are for whoever is not stopped, or held up by a handler."""
+    """The other messages are for workers that are not stopped or blocked."""
     with shop(redis_url) as it:
         link = patient(it.link())
         reader = gevent.spawn(link.read, 5)
@@ -179,7 +179,7 @@ def test_a_wait_takes_one_message_whatever_room_there_is(redis_url):
         assert bodies(link.read(5)) == [b"2", b"3"]
 
 
-def test_a_message_that_somebody_else_has_is_not_forwarded(redis_url):
+def test_a_message_that_another_worker_has_is_not_forwarded(redis_url):
     with shop(redis_url) as it:
         it.publish(outgoing())
         link = it.link()

@@ -88,7 +88,7 @@ def kill_after(url: str, it: Shop, count: int) -> None:
             process.kill()
 
 
-def test_what_is_held_stays_held_as_long_as_somebody_beats(redis_url):
+def test_held_messages_stay_held_while_the_link_is_kept_alive(redis_url):
     with shop(redis_url, lease=1.0) as it:
         it.fill(1)
         link, other = it.link(), it.link()
@@ -103,7 +103,7 @@ def test_what_is_held_stays_held_as_long_as_somebody_beats(redis_url):
         assert it.keys() == set()
 
 
-def test_what_nobody_looks_after_comes_back_marked_and_a_late_ack_is_harmless(
+def test_messages_with_ended_leases_come_back_marked_and_a_late_ack_is_harmless(
     redis_url,
 ):
     with shop(redis_url, lease=1.0) as it:

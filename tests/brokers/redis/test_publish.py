@@ -207,7 +207,7 @@ def test_certificates_are_checked_unless_the_url_says_otherwise(tmp_path):
     authority = Certificates(tmp_path).path("right")
 
     def kwargs(url: str):
-        return Server(settings(url))._pool()._pool.connection_kwargs
+        return Server(settings(url))._get_pool()._pool.connection_kwargs
 
     assert kwargs("rediss://localhost")["ssl_cert_reqs"] == ssl.CERT_REQUIRED
     unchecked = kwargs("rediss://localhost?ssl_cert_reqs=none")

@@ -114,7 +114,7 @@ def test_each_refusal_has_its_class(answer: str, kind: type[BrokerError]) -> Non
 def test_a_batch_that_redis_answers_while_it_loads_fails_as_one(
     scheme: str, tmp_path: pathlib.Path
 ) -> None:
-    """redis-py hangs up at the first such answer, and the others are lost."""
+    """redis-py disconnects at the first such answer, and loses the other answers."""
     slow = {
         "enable-debug-command": "yes",
         "key-load-delay": "20000",
@@ -143,7 +143,7 @@ def test_a_batch_that_redis_answers_while_it_loads_fails_as_one(
 
 def test_every_meaning_is_met() -> None:
     met = {read_error_code(BaseParser.parse_error(answer)) for answer, _ in ANSWERS}
-    # redis-py makes one class of NOAUTH and WRONGPASS; the others are its own errors.
+    # redis-py makes one class of NOAUTH and WRONGPASS; the rest are its own errors.
     assert set(MEANINGS) - met == {"NOAUTH", "SENTINEL", "PROTOCOL"}
 
 
@@ -213,7 +213,7 @@ def test_a_state_that_ends_is_waited_for(tmp_path, at, state, said):
 
 
 def test_what_redis_said_is_told_if_it_says_nothing_more(tmp_path, at):
-    """The last attempt of a publish has hardly any time, and learns nothing often."""
+    """The last attempt of a publish has hardly any time, and often learns nothing."""
     with Redis(tmp_path) as server, shop(at(server.url)) as it:
         it.publish(outgoing())
         replica(server)
@@ -225,7 +225,7 @@ def test_what_redis_said_is_told_if_it_says_nothing_more(tmp_path, at):
         assert "is a replica: You can't write" in str(error)
 
 
-def test_a_script_of_somebody_elses_is_waited_for(own_redis, at):
+def test_publishing_waits_for_a_slow_script_of_another_program(own_redis, at):
     own_redis.command("CONFIG", "SET", "busy-reply-threshold", "50")
     with shop(at(own_redis.url)) as it:
         it.broker.declare()
@@ -260,7 +260,7 @@ def fill_up(server: Redis) -> None:
         server.command("SET", "one", "more")
 
 
-def test_a_full_redis_is_consumed_by_those_who_come(own_redis, at):
+def test_a_full_redis_is_consumed_by_new_workers(own_redis, at):
     url = at(own_redis.url)
     with shop(url) as before:
         sent = before.fill(3)

@@ -196,7 +196,7 @@ def test_what_a_dead_worker_held_comes_marked_and_in_order(url):
         found = read(alive, 5)
         assert bodies(found) == [b"0", b"1", b"2", b"3", b"4"]
         assert [d.message.redelivered for d in found] == [True] * 3 + [False] * 2
-        # What has somebody else now is told to be so, and forgotten by its link.
+        # An entry that another worker has now is reported as lost, and forgotten.
         assert dead.closed is False
         alive.ack(found)
 
@@ -262,7 +262,7 @@ def test_forwarding_to_suspects_is_read_by_their_link(url):
         assert (again.attempt, again.priority) == (2, 9)
 
 
-def test_a_message_that_somebody_else_has_is_not_forwarded(url):
+def test_a_message_that_another_worker_has_is_not_forwarded(url):
     with shop(url) as it:
         it.publish(outgoing())
         link = it.link()
