@@ -24,6 +24,7 @@ from ...broker.topology import QueuePlan
 from ...broker.topology import Topology
 from ...errors import BrokerError
 from ...errors import UnsupportedByBroker
+from ...first_use import PerProcess
 from ...message import Message
 from ...message import Outgoing
 from ...settings import Settings
@@ -69,14 +70,20 @@ class Kafka(Broker):
         at_the_end = self._config.begins_at_the_end
         looking = self._config.consumer(_LOOKING_GROUP)
         self._admin = KafkaAdmin(self._config.admin())
-        self._producer = KafkaProducer(self._config.producer(settings.publish_timeout))
+        producing = self._config.producer(settings.publish_timeout)
+        self._producer = PerProcess(
+            lambda: KafkaProducer(producing), leave=keep_undestroyed
+        )
         self._topics = Topics(
             self._admin, self._config, settings, self._on_topics_changed
         )
         self._topic_listeners = TopicListeners()
         self._backlog = Backlog(self._admin, self._topics, looking)
         self._starts = GroupStarts(
-            self._admin, self._topics.look, self._producer.send, at_the_end=at_the_end
+            self._admin,
+            self._topics.look,
+            lambda *args: self._producer.get().send(*args),
+            at_the_end=at_the_end,
         )
         self._declaration = TopicDeclaration(
             settings,
@@ -206,7 +213,8 @@ class Kafka(Broker):
         )
 
     def close(self) -> None:
-        self._producer.close()
+        if producer := self._producer.take():
+            producer.close()
         self._filled_partitions.close()
         self._admin.close()
 

@@ -13,6 +13,7 @@ from ...broker.link import Lane
 from ...errors import BrokerError
 from ...errors import PublishTimeout
 from ...errors import Unroutable
+from ...first_use import PerProcess
 from ...message import Outgoing
 from ...text import quote
 from . import naming
@@ -26,7 +27,7 @@ class Publisher:
     """Makes records of messages, and sends them to topics that exist."""
 
     def __init__(
-        self, producer: KafkaProducer, topics: Topics, prefix: str = ""
+        self, producer: PerProcess[KafkaProducer], topics: Topics, prefix: str = ""
     ) -> None:
         self._producer = producer
         self._topics = topics
@@ -86,7 +87,7 @@ class Publisher:
         if not found:
             return iter(())
         left = max(deadline - time.monotonic(), 0.001)
-        errors = self._producer.send(found, left)
+        errors = self._producer.get().send(found, left)
         # The client goes on looking for a deleted topic until the time is over.
         if any(isinstance(error, (Unroutable, PublishTimeout)) for error in errors):
             self._topics.forget()

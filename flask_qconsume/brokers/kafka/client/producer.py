@@ -6,7 +6,6 @@ rest. A record counts as sent when all replicas in sync have it.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import typing as t
@@ -30,7 +29,6 @@ from ....native_threads import get_hub_id
 from .calls import ClientErrors
 from .calls import create_client
 from .calls import destroy_within
-from .calls import keep_undestroyed
 from .delivery_reports import PendingReports
 from .delivery_reports import ReportListener
 from .delivery_reports import create_timeout_error
@@ -107,7 +105,7 @@ class UnconfirmedFor:
 class KafkaProducer:
     """Sends records, from any greenlet or thread. Opens nothing before it is used.
 
-    A forked child has a client of its own.
+    It belongs to one process: a forked child must create another one.
 
     :param config: librdkafka's settings.
     :param max_unconfirmed: Seconds (and at least twice the time of a send) without any
@@ -127,7 +125,6 @@ class KafkaProducer:
         #: Listeners by hub.
         self._listeners: dict[int, ReportListener] = {}
         self._home_hub = 0
-        self._pid = os.getpid()
 
     def send(
         self, records: Sequence[ProducerRecord], timeout: float
@@ -169,15 +166,13 @@ class KafkaProducer:
             listeners, self._listeners = self._listeners, {}
         for listener in listeners.values():
             listener.close()
-        if opened[0] is not None and self._pid == os.getpid():
+        if opened[0] is not None:
             opened[0].join(_CLOSE_TIMEOUT_SECONDS)
             # No other name may refer to the client here: this thread would destroy it.
             destroy_within(_CLOSE_TIMEOUT_SECONDS, opened.clear)
 
     def _get_client(self) -> Producer:
         with self._lock:
-            if self._pid != os.getpid():
-                self._forget_parent()
             if self._client is None:
                 config = {**self._config, "error_cb": self._client_errors}
                 self._client = create_client(Producer, config)
@@ -186,14 +181,6 @@ class KafkaProducer:
                 self._thread = NativeThread(serve, "kafka-producer").start()
                 self._home_hub = get_hub_id()
             return self._client
-
-    def _forget_parent(self) -> None:
-        """After a fork, leave the client to the parent process."""
-        if self._client is not None:
-            keep_undestroyed(self._client)
-        self._client = self._thread = None
-        self._listeners = {}
-        self._pid = os.getpid()
 
     def _serve_reports(self, client: Producer) -> None:
         """In the native thread: call delivery reports of the current client."""
