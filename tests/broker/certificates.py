@@ -1,4 +1,4 @@
-"""Certificates that are right, and wrong in each way; and a server that shows one."""
+"""Certificates, valid and invalid ones, and a server that shows one."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ subjectAltName = DNS:localhost
 
 
 class Certificates:
-    """Files in a folder: ``right``, ``expired`` and ``other``, which is another host's.
+    """Certificates in a folder: ``right``, ``expired`` and ``other`` (of another host).
 
-    :param folder: An empty one.
+    :param folder: An empty folder.
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
@@ -63,12 +63,12 @@ class Certificates:
         shutil.copy(folder / "right.key", folder / "expired.key")
 
     def path(self, name: str) -> str:
-        """The file of a certificate."""
+        """Path of a certificate's file."""
         return str(self._folder / f"{name}.pem")
 
     @contextlib.contextmanager
     def shown(self, name: str) -> t.Iterator[int]:
-        """The port of a server that shows a certificate, and then says nothing."""
+        """Start a server that shows a certificate and is then silent; return its port."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.path(name), self._folder / f"{name}.key")
         with answering(lambda found: _silent(context, found)) as port:
@@ -77,7 +77,7 @@ class Certificates:
 
 @contextlib.contextmanager
 def answering(answer: t.Callable[[socket.socket], None]) -> t.Iterator[int]:
-    """The port of a server that answers each connection by a function."""
+    """Start a server that answers each connection by a function; return its port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=_serve, args=(server, answer), daemon=True)
         thread.start()

@@ -1,4 +1,4 @@
-"""What a broker cannot keep is refused beforehand."""
+"""Consumers and messages with unsupported options are refused beforehand."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_longer_delay_than_the_broker_can_hold_is_told() -> None:
     [{"max_attempts": 3}, {"max_delay": 60}, {"max_attempts": 1, "min_delay": 600}],
 )
 def test_what_it_can_hold_is_fine(retry: dict[str, t.Any]) -> None:
-    """The longest delay counts that there is, not the one that there might be."""
+    """The policy's longest delay counts, not its 'max_delay'."""
     check_consumers(consumers(retry), SHORT)
 
 
@@ -72,7 +72,7 @@ def given_with_priorities(**arguments: t.Any) -> list[Consumer]:
 
 
 def test_priorities_of_a_queue_that_has_none_are_told() -> None:
-    """A classic queue of somebody else's may have them, whatever ours are."""
+    """A given classic queue may have priorities, whatever the app's queue type is."""
     classic, quorum = given_with_priorities(), {"x-queue-type": "quorum"}
     assert find_unsupported(classic, QUORUM) == []
     assert find_unsupported(classic, CLASSIC) == []

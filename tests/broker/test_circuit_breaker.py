@@ -1,4 +1,4 @@
-"""The circuit: when it opens, whom it lets through, and when it closes."""
+"""The circuit breaker: when it opens, which attempts it admits, and when it closes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MESSAGE = Outgoing("billing", b"1")
 
 
 class Told(Memory):
-    """A broker that answers what it is told to, once it may."""
+    """A broker that gives the answer that a test sets, once the test allows it."""
 
     def __init__(self) -> None:
         settings = Settings.from_config({"QCONSUME_BROKER_URL": "memory://"})
@@ -49,7 +49,7 @@ class Told(Memory):
 
 
 class Scene:
-    """A circuit that opens after 5 s, on a virtual clock; pauses last 1 s."""
+    """A circuit that opens after 5 s on a virtual clock; the pauses last 1 s."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -60,7 +60,7 @@ class Scene:
         return self.circuit.publish(self.broker, [MESSAGE] * count, 10.0)
 
     def waiting(self, count: int = 1) -> gevent.Greenlet:
-        """Somebody who publishes and waits until the broker may answer."""
+        """Start a caller that publishes, and waits until the broker may answer."""
         self.broker.may.clear()
         greenlet = gevent.spawn(self.publish, count)
         gevent.sleep(0)
@@ -70,7 +70,7 @@ class Scene:
         self.clock.now += seconds
 
     def open(self) -> None:
-        """Somebody waits for ten seconds, and is told that nobody is there."""
+        """One caller waits for ten seconds, and gets an error."""
         self.broker.answer = BrokerUnavailable("nobody listens")
         waiting = self.waiting()
         self.later(10)
@@ -87,7 +87,7 @@ def test_while_the_broker_answers_all_are_let_through(scene: Scene) -> None:
     for _ in range(3):
         assert scene.publish() == [None]
         scene.later(3600)
-    scene.broker.answer = Unroutable("nobody would get it")
+    scene.broker.answer = Unroutable("no consumer would get it")
     for _ in range(3):
         assert scene.publish(2) == [scene.broker.answer] * 2
         scene.later(3600)
@@ -259,7 +259,7 @@ def test_opening_and_closing_are_logged_once(
 
 
 def test_a_child_begins_anew(scene: Scene) -> None:
-    """Those who wait in the parent are not in the child."""
+    """Callers that wait in the parent do not wait in the child."""
     scene.open()
     scene.broker.answer = None
     child = os.fork()

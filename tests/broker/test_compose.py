@@ -1,4 +1,4 @@
-"""What a user publishes: checked before anything is sent."""
+"""Arguments of ``publish`` are checked before a message is sent."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ LONG = "x" * 256
 
 
 class Deep:
-    """Headers that no broker's client can write, and that many can."""
+    """Headers that AMQP cannot encode, and headers that it can."""
 
     endless: t.ClassVar[list[t.Any]] = []
     endless.append(endless)

@@ -1,4 +1,4 @@
-"""A consumer that reads another one's dead letters, where these lie in a queue."""
+"""A consumer that reads another consumer's dead letters, where these are a queue."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..waiting import wait_for
 def test_another_consumer_may_read_them_on_purpose(
     rabbitmq_url: str, kind: str
 ) -> None:
-    """What it rejects has a place of its own, and a replay leads back."""
+    """Its own dead letters have their own queue, and a replay returns to its queue."""
     seen: list[tuple[str, int, str | None]] = []
     qconsume = QConsume()
 
@@ -57,7 +57,7 @@ def test_another_consumer_may_read_them_on_purpose(
         wait_for(lambda: left.count() == 1)
         assert left.take(lambda each: True, replay=True) == 1
         wait_for(lambda: len(seen) == 3 and left.count() == 1)
-        # As any replay, it comes without the story of its death.
+        # As after any replay, the headers of the failure are gone.
         assert seen[2] == ("awful", 1, None)
     finally:
         assert worker.stop()
@@ -103,7 +103,7 @@ def test_on_kafka_they_are_a_topic_like_any_other(
         consumers.publish("bill", "awful")
         wait_for(lambda: seen, timeout=30)
         assert seen == [("awful", 1, "awful is bad")]
-        # To read is not to take: they can be listed and replayed as ever.
+        # Reading does not remove them: they can still be listed and replayed.
         assert kept.count() == 1
     finally:
         assert worker.stop()

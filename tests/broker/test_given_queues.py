@@ -1,4 +1,4 @@
-"""Types and arguments of given queues: honoured, or refused, and never dropped."""
+"""Options of given queues are kept or refused, and never dropped silently."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def queue(*, arguments: dict[str, t.Any] | None = None, **options: t.Any) -> Que
 
 QUORUM_TYPE = {"x-queue-type": "quorum"}
 
-#: What RabbitMQ keeps, by a part of what plan calls it. ``True``: so do the others.
+#: Part of a name or effect, options that RabbitMQ keeps, and whether all brokers do.
 KEPT: list[tuple[str, dict[str, t.Any], bool]] = [
     ("'exclusive'", {"exclusive": True}, False),
     ("'auto_delete'", {"auto_delete": True}, False),
@@ -123,7 +123,7 @@ KEPT: list[tuple[str, dict[str, t.Any], bool]] = [
 ]
 IDS = [f"{name}-{n}" for n, (name, _, _) in enumerate(KEPT)]
 
-#: What a consumer of ours cannot have anywhere.
+#: Options that are refused on every broker.
 REFUSED: list[tuple[str, dict[str, t.Any]]] = [
     ("stream", {"arguments": {"x-queue-type": "stream"}}),
     ("'no_ack'", {"no_ack": True}),
@@ -210,7 +210,7 @@ def retried(broker: RabbitMQ, link: t.Any, delivery: t.Any) -> None:
     ids=[one for one in IDS if "bindings" not in one],
 )
 def test_both_lanes_consume_it(rabbitmq_url: str, options: dict[str, t.Any]) -> None:
-    """Alone on the broker; and what is retried, or suspected, comes."""
+    """Alone on the broker, and retried and suspected messages arrive."""
     plan = make_plan("theirs", given=queue(**options))
     with (
         open_broker(rabbitmq_url, plan) as broker,
@@ -232,7 +232,7 @@ def test_both_lanes_consume_it(rabbitmq_url: str, options: dict[str, t.Any]) -> 
 def test_a_queue_that_goes_with_its_consumer_is_ready_and_stopped_cleanly(
     rabbitmq_url: str, options: dict[str, t.Any]
 ) -> None:
-    """With a message in hand while the queue goes."""
+    """The queue is deleted while a message is in hand."""
     app, begun, ended = flask.Flask(__name__), Event(), Event()
     app.config["QCONSUME_BROKER_URL"] = rabbitmq_url
     qconsume = QConsume(app)
@@ -256,7 +256,7 @@ def test_a_queue_that_goes_with_its_consumer_is_ready_and_stopped_cleanly(
 def test_one_of_two_gets_the_messages_of_a_single_active_consumer(
     rabbitmq_url: str,
 ) -> None:
-    """The one that waits is not taken for stalled."""
+    """The waiting consumer is not reported as stalled."""
     arguments = {**QUORUM_TYPE, "x-single-active-consumer": True}
     plan = make_plan("theirs", given=queue(arguments=arguments))
     with open_broker(rabbitmq_url, plan) as broker, open_link(broker) as first:
@@ -293,12 +293,12 @@ def test_a_priority_of_the_consumer_is_not_that_of_its_suspects(
 def test_a_full_queue_takes_its_retries_once_the_broker_tries_again(
     own_rabbitmq_vhost: Vhost,
 ) -> None:
-    """After three minutes, unless the broker is set to less."""
+    """They are tried again after three minutes, or as the broker's setting says."""
     vhost, name = own_rabbitmq_vhost, "dead_letter_worker_publisher_confirm_timeout"
     bound = {"x-max-length": 1, "x-overflow": "reject-publish"}
     plan = make_plan("theirs", given=queue(arguments=bound))
     messages = [make_order(n, "theirs", exchange="") for n in range(3)]
-    # The broker's own setting, which the node of all tests keeps as it is.
+    # It is a setting of the whole node, which the other tests share.
     vhost.server.evaluate(f"application:set_env(rabbit, {name}, 500)")
     with open_broker(vhost.url, plan) as broker:
         with open_link(broker, prefetch=1) as link:
@@ -309,7 +309,7 @@ def test_a_full_queue_takes_its_retries_once_the_broker_tries_again(
             assert isinstance(refused, PublishRefused)
             link.pause()
             retried(broker, link, delivery)
-        # What is due and refused is no longer among those that are ready.
+        # Messages that are due and refused do not count as ready.
         wait_for(lambda: counts(vhost, "shop.wait.1") == (1, 0), 30)
         with open_link(broker) as link:
             found = take(link, 2)

@@ -1,4 +1,4 @@
-"""Our headers: nonsense in them counts as absent, and copies keep what they must."""
+"""Our headers: senseless values count as absent, and copies keep the right ones."""
 
 from __future__ import annotations
 
@@ -264,7 +264,9 @@ def test_details_nested_too_deeply_are_no_reason_to_fail() -> None:
         own_headers.DETAILS
     ]
     while details:
-        details = details.pop("a")  # Piece by piece: freeing it nested is recursive.
+        details = details.pop(
+            "a"
+        )  # Level by level, since freeing nested objects is recursive.
 
 
 def test_a_replay_starts_anew_where_it_came_from() -> None:
@@ -279,7 +281,7 @@ def test_a_replay_starts_anew_where_it_came_from() -> None:
     dead = own_headers.make_dead_letter_headers(
         given, "bill", "billing", "no", error, 1.0
     )
-    # An expiry is gone too: whoever replays a message wants it handled.
+    # The expiration is gone, too: a replayed message is meant to be handled.
     assert own_headers.make_replay_headers(
         {**dead, own_headers.ATTEMPT: 6, own_headers.EXPIRES_AT: 1.0}
     ) == {

@@ -1,4 +1,4 @@
-"""JSON as kombu writes it, without kombu where that makes no difference."""
+"""JSON in kombu's way, without importing kombu for plain values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that would stand for two things on a broker are refused before it is asked."""
+"""Names that would stand for two things on a broker are refused before connecting."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ALL = (RABBITMQ, LISTS, STREAMS, KAFKA, MEMORY)
 
 
 def broker(url: str, *queues: t.Any, **config: t.Any) -> Broker:
-    """The broker of an app that consumes these queues, by consumers a, b, c, …"""
+    """Open the broker of an app that consumes these queues, by consumers a, b, c, …"""
     qconsume = QConsume()
     for name, queue in zip("abcdef", queues, strict=False):
         qconsume.add_consumer(queue, print, name=name)
@@ -66,7 +66,8 @@ def test_a_name_that_is_taken_is_refused(url: str, other: str) -> None:
 @pytest.mark.parametrize(
     ("url", "other"),
     [
-        # Each has a topic of its own: those beside a queue begin with _qconsume.
+        # The names are different: those of suspects and dead letters begin with
+        # _qconsume.
         (KAFKA, "bill.dead"),
         (KAFKA, "bill.retry.8"),
         (KAFKA, "qconsume.bindings"),
@@ -115,7 +116,7 @@ def test_dead_letters_in_a_queue_may_be_consumed_on_purpose() -> None:
     given = kombu.Queue("bill.dead", no_declare=True)
     made = broker(RABBITMQ, "bill", given)
     assert made.topology.queue("bill.dead").dead == "bill.dead.dead"
-    # The suspects of another consumer are never anybody else's.
+    # The suspects of a consumer can never be consumed by another consumer.
     with pytest.raises(RegistrationError, match="the suspects of the consumer 'a'"):
         broker(RABBITMQ, "bill", kombu.Queue("bill.suspects", no_declare=True))
 
@@ -143,7 +144,8 @@ def test_what_is_beside_a_queue_is_told_as_it_is_called_there(
     assert made.companion_names(plan) == beside
 
 
-# -- names that there cannot be --------------------------------------------------------
+# -- names that brokers do not allow
+# ----------------------------------------------------
 
 
 def test_rabbitmq_has_no_longer_names_than_255_bytes() -> None:
@@ -242,7 +244,7 @@ def test_a_prefix_that_no_topic_can_have_is_refused_on_kafka() -> None:
 
 
 def test_no_given_queue_is_bound_to_the_exchange_of_a_wait_queue() -> None:
-    """Its handler would get what others delay."""
+    """Its handler would get the delayed messages of other queues."""
     delays = kombu.Exchange("qconsume.delay.8")
     with pytest.raises(RegistrationError, match="Bind the queue to another exchange"):
         broker(RABBITMQ, kombu.Queue("q", delays, routing_key="#"))

@@ -1,4 +1,4 @@
-"""AMQP's basic properties: read from anything, written from what we have."""
+"""AMQP's basic properties: decoded from any values, and encoded from messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wrong certificates, ports and options of TLS are told by name, on every broker."""
+"""Errors of TLS name the wrong certificate, port or option, on every broker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from flask_qconsume.extension import AppConsumers
 from .certificates import Certificates
 from .certificates import answering
 
-#: What each broker's URL begins with, without TLS and with it.
+#: Schemes of each broker's URL, without TLS and with TLS.
 SCHEMES = {
     "rabbitmq": ("amqp", "amqps"),
     "redis": ("redis", "rediss"),
@@ -42,7 +42,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @contextlib.contextmanager
 def shop(url: str, **options: t.Any) -> t.Iterator[AppConsumers]:
-    """An app of one consumer."""
+    """An app with one consumer."""
     app, qconsume = Flask("shop"), QConsume()
     qconsume.add_consumer("billing", print, name="bill")
     app.config["QCONSUME_BROKER_URL"] = url
@@ -56,7 +56,7 @@ def shop(url: str, **options: t.Any) -> t.Iterator[AppConsumers]:
 
 
 def secured(broker: str, port: int, authority: str | None, host: str) -> t.Any:
-    """The shop at a port of TLS that trusts an authority."""
+    """An app that connects to a TLS port and trusts an authority."""
     url = f"{SCHEMES[broker][1]}://{host}:{port}"
     if authority is None:
         return shop(url)
@@ -68,7 +68,7 @@ def secured(broker: str, port: int, authority: str | None, host: str) -> t.Any:
 
 
 def refusals(app: AppConsumers) -> t.Iterator[BrokerRefused]:
-    """What is said when it publishes, and when it consumes."""
+    """The errors of publishing and of consuming."""
     began = time.monotonic()
     with pytest.raises(BrokerRefused) as caught:
         app.publish("billing", {})
@@ -129,18 +129,18 @@ def test_a_port_of_tls_is_told_where_none_is_asked_for(
 
 
 def hang_up(found: socket.socket) -> None:
-    """Kafka's way: what is no request of its own ends the connection."""
+    """As Kafka: close the connection after bytes that are not a request."""
     found.recv(1_000)
 
 
 def greet(found: socket.socket) -> None:
-    """RabbitMQ's way: it says which protocol it speaks."""
+    """As RabbitMQ: answer with the protocol's version."""
     found.recv(8)
     found.sendall(b"AMQP\x00\x00\x09\x01")
 
 
 def wait_for_lines(found: socket.socket) -> None:
-    """Redis' way: it answers to lines."""
+    """As Redis: answer each line."""
     received = b""
     while b"PING\r\n" not in received:
         received += found.recv(1_000) or b"PING\r\n"
@@ -165,7 +165,7 @@ def test_a_port_without_tls_is_told_where_it_is_asked_for(broker: str) -> None:
 
 
 def mistyped(broker: str, path: str) -> t.Iterator[tuple[t.Any, str]]:
-    """Apps with an option that is wrong, and what names it."""
+    """Apps with a wrong option, each with the option's name."""
     plain, secure = (f"{scheme}://localhost:1" for scheme in SCHEMES[broker])
     if broker == "rabbitmq":
         for options, said in {
@@ -246,7 +246,7 @@ with socket.create_server(("127.0.0.1", 0)) as server:
 
 
 def test_a_server_that_hangs_up_at_once_speaks_no_tls_and_leaves_nothing_open() -> None:
-    """Such as a broker that is being restarted; an open socket is a warning here."""
+    """For example, during a broker's restart. A socket left open would be a warning."""
     server = subprocess.Popen([sys.executable, "-c", HANGS_UP], stdout=subprocess.PIPE)
     assert server.stdout is not None
     with server, server.stdout as output:

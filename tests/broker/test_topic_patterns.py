@@ -1,4 +1,4 @@
-"""Topic patterns mean what AMQP 0-9-1 says, and nothing else."""
+"""Topic patterns mean exactly what AMQP 0-9-1 says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.fuzz.cost import counted
 
 
 def by_the_book(pattern: list[str], words: list[str]) -> bool:
-    """The definition, word by word: slow, and plainly right."""
+    """Match by the definition, word by word: slow, and obviously right."""
     if not pattern:
         return not words
     if pattern[0] == "#":
@@ -58,7 +58,7 @@ words = st.sampled_from(["a", "b", "ab", "", "a\n", "*", "#"])
 
 @given(st.lists(words, min_size=1, max_size=6), st.lists(words, min_size=1, max_size=6))
 def test_it_says_what_the_definition_says(pattern: list[str], key: list[str]) -> None:
-    # A message's own "*" and "#" are words like others.
+    # In a routing key, "*" and "#" are ordinary words.
     assert matches(".".join(pattern), ".".join(key)) == by_the_book(pattern, key)
 
 

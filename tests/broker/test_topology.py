@@ -1,4 +1,4 @@
-"""What an app needs on its broker, computed from its consumers."""
+"""The topology of an app, computed from its consumers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses of brokers: what nobody can read is refused when it is configured."""
+"""URLs of brokers: a URL that cannot be parsed is refused when it is configured."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ from flask_qconsume.formats.table import BUILT_IN
 from flask_qconsume.handling.payload import decode
 from flask_qconsume.running.worker import Worker
 
-from ..formats.flooding import colliding
+from ..formats.flooding import find_colliding
 from ..formats.flooding import packed
 from ..waiting import wait_for
 from .stage import EXCHANGE
@@ -1488,7 +1488,7 @@ def what_costs_too_much_to_decode_is_a_dead_letter_at_once(stage: Stage) -> None
     json = {"content_type": "application/json"}
     consumers.publish_many(
         [
-            (key, packed(colliding(5_400)), msgpack),
+            (key, packed(find_colliding(5_400)), msgpack),
             (key, b"[" + b"{}," * 50_000 + b"{}]", json),
             (key, zlib.compress(b"0" * 20_000_000), json | {"headers": bomb}),
             (key, b"\xef\xbb\xbf17", json),

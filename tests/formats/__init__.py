@@ -1,1 +1,1 @@
-"""How bodies are written and read."""
+"""Tests of the formats of bodies."""

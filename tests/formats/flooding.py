@@ -1,17 +1,17 @@
-"""Keys of mappings that collide in Python's dictionaries."""
+"""Keys that collide in Python's dictionaries."""
 
 from __future__ import annotations
 
 import struct
 
 
-def colliding(count: int) -> list[int]:
-    """Numbers of which each later one passes many earlier ones to find its place.
+def find_colliding(count: int) -> list[int]:
+    """Find numbers that a dictionary inserts slowly: each meets many earlier ones.
 
-    They are found soon if they fill a dictionary: 5,400 do, and 1,300.
+    The search is fast for counts that fill a dictionary, such as 5,400 and 1,300.
 
-    The first half lies in a row, in the order in which a dictionary looks for a free
-    place. The second half enters that row at its beginning.
+    The first half occupies a chain of slots, in the order in which a dictionary probes
+    for a free slot. Each number of the second half starts at the chain's beginning.
     """
     size = 1 << (count * 3 // 2).bit_length()
     row, slot = {}, 0
@@ -20,14 +20,14 @@ def colliding(count: int) -> list[int]:
         slot = (5 * slot + 1) % size
     late, key = [], size
     while len(late) < count - len(row):
-        if row.get(_enters(key, row, size), count) < len(row) // 3:
+        if row.get(_find_slot(key, row, size), count) < len(row) // 3:
             late.append(key)
         key += 1
     return [*row, *late]
 
 
-def _enters(key: int, row: dict[int, int], size: int) -> int:
-    """Where a key is looked for, once its higher bits do not matter any more."""
+def _find_slot(key: int, row: dict[int, int], size: int) -> int:
+    """Slot of a key in a dictionary, once its higher bits are used up."""
     slot, rest = key % size, key
     while rest and slot in row:
         rest >>= 5
@@ -36,6 +36,6 @@ def _enters(key: int, row: dict[int, int], size: int) -> int:
 
 
 def packed(keys: list[int]) -> bytes:
-    """A mapping in MessagePack, of these keys and nothing."""
+    """Encode a mapping from these keys to ``None`` as MessagePack."""
     pairs = b"".join(b"\xce" + struct.pack(">I", key) + b"\xc0" for key in keys)
     return b"\xdf" + struct.pack(">I", len(keys)) + pairs

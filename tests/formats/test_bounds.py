@@ -1,4 +1,4 @@
-"""No body costs more time or memory than its bytes, and what is bounded, allow."""
+"""Limits: no body takes more time or memory than its length and the limits allow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flask_qconsume.settings import JSON
 from flask_qconsume.settings import MSGPACK
 from tests.fuzz.cost import bounded
 
-from .flooding import colliding
+from .flooding import find_colliding
 from .flooding import packed
 
 MB = 1024 * 1024
@@ -74,7 +74,7 @@ def test_a_body_of_too_many_items_is_refused_before_it_takes_memory(
 
 
 def items(value: t.Any) -> int:
-    """Values and keys; an empty list or mapping counts twice."""
+    """Count values and keys; an empty list or mapping counts twice."""
     if isinstance(value, dict):
         return 1 + max(len(value) + sum(map(items, value.values())), 1)
     if isinstance(value, list):
@@ -108,7 +108,7 @@ def test_as_many_items_as_are_allowed_are_decoded(kind: str, value: t.Any) -> No
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32-le", "utf-8-sig"])
 def test_other_character_sets_are_counted_too(encoding: str) -> None:
-    # Its bytes hold many commas, of which none is one.
+    # The bytes of commas occur in it, but as parts of other characters.
     text = "Ⱜ" * 200
 
     assert (
@@ -123,7 +123,7 @@ def test_other_character_sets_are_counted_too(encoding: str) -> None:
 
 @pytest.mark.deadline(30)
 def test_keys_that_collide_are_refused_in_time() -> None:
-    raw = packed(colliding(5_400))
+    raw = packed(find_colliding(5_400))
 
     with pytest.raises(UndecodableMessage, match="too many keys that are not texts"):
         bounded(lambda: decoded(raw, MSGPACK), most=0.5)
@@ -131,7 +131,7 @@ def test_keys_that_collide_are_refused_in_time() -> None:
 
 @pytest.mark.deadline(30)
 def test_nor_do_they_take_long_in_many_mappings() -> None:
-    raw = b"\xdd\x00\x00\x04\x00" + packed(colliding(1_300)) * 1_024
+    raw = b"\xdd\x00\x00\x04\x00" + packed(find_colliding(1_300)) * 1_024
 
     with pytest.raises(UndecodableMessage, match="too many keys that are not texts"):
         bounded(lambda: decoded(raw, MSGPACK, 10_000_000), most=0.5)
@@ -200,6 +200,6 @@ def test_lists_that_announce_more_than_there_is_take_no_time(size: int) -> None:
 
 
 def test_a_short_body_costs_no_scan() -> None:
-    """The limits are about what a body holds, which its length bounds already."""
+    """A short body is within all limits, by its length alone."""
     assert MsgPack(4).decode(Message(b"\x93\x01\x02\x03", "q")) == [1, 2, 3]
     assert decoded(b"[,,]"[:1] + b"1]", JSON, 3) == [1]

@@ -1,4 +1,4 @@
-"""JSON means the same whether msgspec reads it or the standard library does."""
+"""JSON is decoded to the same values by msgspec and by the standard library."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=20,
 )
-#: What JSON is made of, put together anyhow.
+#: The parts of JSON, in any order.
 PIECES = st.sampled_from(
     ["[", "]", "{", "}", ",", ":", '"', "\\", "\\ud800", "a", "é", "\x00", " ", "\n"]
     + ["-", "0", "1", "9" * 30, ".", "e", "E", "+", "true", "null", "NaN", "Infinity"]
@@ -31,7 +31,7 @@ PIECES = st.sampled_from(
 
 
 def decoded(raw: bytes, *, slowly: bool) -> t.Any:
-    """The value, or the error's kind."""
+    """The decoded value, or the error's class."""
     read = Json()._decode if slowly else Json().decode
     try:
         return read(Message(raw, "q"))
@@ -40,7 +40,7 @@ def decoded(raw: bytes, *, slowly: bool) -> t.Any:
 
 
 def same(one: t.Any, other: t.Any) -> bool:
-    """Equal, and of the same types: 1, 1.0 and ``True`` differ, and so do the zeros."""
+    """Return whether values and types are equal; 0.0 and -0.0 differ, too."""
     return repr(one) == repr(other)
 
 

@@ -1,4 +1,4 @@
-"""A protobuf body through every kind of broker: there, again, and as a dead letter."""
+"""Protobuf bodies on every broker: handled, retried, and as dead letters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ORDER = Order(id=7, total="zwölf\0\x80")
 
 
 class Raw(Format):
-    """The body backwards, to see that all of its bytes come through."""
+    """The body reversed, to test that any byte is carried."""
 
     content_types = ("application/x-backwards",)
 
@@ -34,7 +34,7 @@ class Raw(Format):
 
 
 def app_on(url: str, handled: list[t.Any]) -> Flask:
-    """The consumers 'bill', which fails once, and 'audit', which declares nothing."""
+    """Consumers 'bill', which fails once, and 'audit', which has no schema."""
     qconsume = QConsume()
     qconsume.register_format(Protobuf(Order, Invoice))
     qconsume.register_format(Raw())

@@ -1,4 +1,4 @@
-"""Protobuf bodies: what says their type, and what becomes of those that are none."""
+"""Protobuf bodies: how their type is found, and how invalid bodies are refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def decoded(
     registered: t.Sequence[t.Any] = (),
     content_type: str = PROTOBUF,
 ) -> t.Any:
-    """A body, as a consumer with that ``schema=`` gets it."""
+    """Decode a body, as for a consumer with that ``schema=``."""
     declared = ProtobufSchema(schema) if schema is not None else None
     decoders = Formats([Protobuf(*registered)]).decoders(schema=declared)
     headers = {} if header is None else {TYPE: header}
@@ -52,7 +52,7 @@ def decoded(
 
 
 def nested(depth: int) -> bytes:
-    """An order that is part of an order that is part of …"""
+    """Create an order nested in an order nested in …"""
     raw = b""
     for _ in range(depth):
         size, length = len(raw), b""
@@ -66,7 +66,7 @@ def nested(depth: int) -> bytes:
 ORDER = Order(id=7, total="19.90")
 RAW = ORDER.SerializeToString()
 
-# -- what says the type ----------------------------------------------------------------
+# -- finding the type ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_an_app_without_types_says_that_it_has_none() -> None:
         decoded(RAW, None, "shop.Order")
 
 
-# -- bodies that are none --------------------------------------------------------------
+# -- invalid bodies --------------------------------------------------------------------
 
 HOSTILE: dict[str, tuple[t.Any, ...]] = {
     "garbage": (b"hello", "the body is no 'shop.Order': "),

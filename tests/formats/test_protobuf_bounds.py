@@ -1,4 +1,4 @@
-"""What protobuf bodies may hold is bounded before they are parsed."""
+"""Limits for protobuf bodies are checked before parsing."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def made(package: str, syntax: str) -> t.Any:
         label=1,
     )
     file.dependency.append(any_pb2.DESCRIPTOR.name)
-    # Where it is looked for if an "Any" names it, as are all generated classes.
+    # The pool in which types named by an "Any" are found, as for generated classes.
     pool = descriptor_pool.Default()
     pool.AddSerializedFile(file.SerializeToString())
     kind = pool.FindMessageTypeByName(f"{package}.Basket")
@@ -75,7 +75,7 @@ def made(package: str, syntax: str) -> t.Any:
 
 
 Basket: t.Any = made("bounds", "proto3")
-#: Its texts need not be UTF-8.
+#: In proto2, whose texts need not be UTF-8.
 OldBasket: t.Any = made("old", "proto2")
 
 
@@ -88,21 +88,21 @@ def decoded(raw: bytes, max_items: int = 1_000_000, cls: t.Any = Basket) -> t.An
 
 @pytest.mark.deadline(60)
 def test_keys_that_collide_are_refused_in_time() -> None:
-    raw = b"".join(colliding(50_000))
+    raw = b"".join(encode_colliding(50_000))
 
     with pytest.raises(UndecodableMessage, match="too many keys that are not texts"):
         bounded(lambda: decoded(raw), most=1)
 
 
-def colliding(count: int) -> t.Iterator[bytes]:
-    """Entries of a map whose keys collide: protobuf's hash has their lower bits."""
+def encode_colliding(count: int) -> t.Iterator[bytes]:
+    """Encode map entries whose keys collide: protobuf hashes only the lower bits."""
     for number in range(count):
         yield Basket(counts={number << 16: True}).SerializeToString()
 
 
 @pytest.mark.deadline(60)
 def test_texts_that_need_not_be_utf_8_may_collide_as_well() -> None:
-    # A constant of protobuf's hash: what comes behind it makes no difference.
+    # A constant of protobuf's hash: after it, the other bytes do not change the hash.
     constant = 0x13198A2E03707344.to_bytes(8, "little")
     keys = (constant + number.to_bytes(8, "little") + b"." for number in range(50_000))
     raw = b"".join(b"\x22\x13\x0a\x11" + key for key in keys)
@@ -113,7 +113,7 @@ def test_texts_that_need_not_be_utf_8_may_collide_as_well() -> None:
     assert decoded(few.SerializeToString(), cls=OldBasket) == few
 
 
-#: As JSON, where a key is a text before it is a number.
+#: As JSON, in which keys are texts before they become numbers.
 COLLIDING = {str(number << 16): True for number in range(50_000)}
 BASKET = "type.googleapis.com/bounds.Basket"
 

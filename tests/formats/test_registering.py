@@ -1,4 +1,4 @@
-"""Formats of an app's own: where they count, and what is refused."""
+"""Formats that an app registers: where they are used, and which are refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CSV = {"content_type": "text/csv"}
 
 @dataclasses.dataclass
 class Row:
-    """A body that says by its class how it is written."""
+    """A body whose class says its format."""
 
     cells: list[str]
 
@@ -50,7 +50,7 @@ class Csv(Format):
 
 
 class Shop:
-    """An app with the consumer 'stock.count', and what it handled."""
+    """An app with the consumer 'stock.count', and the bodies that it handled."""
 
     def __init__(self, *formats: Format, **options: t.Any) -> None:
         self.qconsume, self.handled = QConsume(), list[t.Any]()
@@ -106,7 +106,7 @@ def test_publishing_uses_it() -> None:
 
 
 class Broken(Csv):
-    """Raises what it is given, or returns it."""
+    """A format that raises or returns what a test sets."""
 
     def __init__(self, fault: t.Any) -> None:
         self.fault = fault
@@ -219,14 +219,14 @@ class OwnJson(Csv):
 def test_an_own_format_comes_before_those_that_every_app_has() -> None:
     shop = Shop(OwnJson())
     assert shop.outcome(b"a,b", content_type="application/json") == Ack()
-    # What says nothing is JSON, whoever reads that.
+    # A body without a content type is JSON, in any format of JSON.
     assert shop.outcome(b"a,b", content_type="") == Ack()
     assert shop.outcome(b"{}", content_type="text/json") == Ack()
     assert shop.handled == [["a", "b"], ["a", "b"], {}]
 
 
 class BySchema(Csv):
-    """Reads by what the consumer declares."""
+    """A format that decodes by the consumer's schema."""
 
     def decoder(self, schema: t.Any) -> t.Callable[[Message], t.Any]:
         return lambda message: (schema, super(BySchema, self).decode(message))

@@ -1,4 +1,4 @@
-"""An app whose consumer keeps what it is given, and programs that we did not write."""
+"""An app whose consumer records its messages, and programs of other projects."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..waiting import wait_for
 
 
 class Shop:
-    """An app with one queue on a broker of the test's."""
+    """An app with one queue."""
 
     def __init__(self, queue: str, **config: t.Any) -> None:
         self.queue = queue
         self.bench = Bench(**{f"QCONSUME_{k.upper()}": v for k, v in config.items()})
-        #: Each message handled: its body, and the message itself.
+        #: Each handled message: its body, and the message itself.
         self.handled: list[tuple[t.Any, t.Any]] = []
 
         @self.bench.qconsume.consumer(queue)
@@ -30,14 +30,14 @@ class Shop:
             self.handled.append((body, current_message._get_current_object()))
 
     def declare(self) -> None:
-        """Declare what a worker would."""
+        """Declare the app's topology."""
         self.bench.consumers.broker.declare()
 
     def publish(self, body: t.Any, **options: t.Any) -> str:
         return self.bench.publish(self.queue, body, **options)
 
     def consume(self, count: int) -> list[tuple[t.Any, t.Any]]:
-        """Run a worker until so many messages are handled."""
+        """Run a worker until ``count`` messages are handled; return them."""
         worker = self.bench.start()
         try:
             wait_for(lambda: len(self.handled) >= count, 30)
@@ -60,7 +60,7 @@ def make_shop() -> t.Iterator[t.Callable[..., Shop]]:
 
 
 def run(*command: str, given: str = "") -> str:
-    """Run a program of somebody else's; what it printed."""
+    """Run another project's program, and return its output."""
     if shutil.which(command[0]) is None:
         refuse(f"{command[0]} is not installed, which CI has ({REQUIRE})")
     done = subprocess.run(

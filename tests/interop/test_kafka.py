@@ -1,4 +1,4 @@
-"""``kcat`` beside us, on Kafka."""
+"""``kcat`` and flask_qconsume on Kafka."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def test_what_kcat_produces_is_handled(shop: Shop, kafka: Kafka) -> None:
 def test_a_header_whose_name_is_no_utf_8_makes_a_dead_letter(
     shop: Shop, kafka: Kafka
 ) -> None:
-    """confluent_kafka raises for it, and crashes when it is asked once more.
+    """confluent_kafka raises for such a header, and crashes at the second call.
 
-    Once the interpreter has specialized the call it does not look for the error (a
-    crash again), so there are many others first.
+    The interpreter specializes a call after many repetitions, and then does not check
+    for the error, which is a crash, too. So 200 good messages come first.
     """
     shop.declare()
     produce = ["kcat", "-P", "-b", kafka.address, "-t", shop.queue]
@@ -76,7 +76,7 @@ def test_what_we_publish_is_read_by_kcat(shop: Shop, kafka: Kafka) -> None:
 
 
 def test_kcat_beside_a_worker_is_a_group_of_its_own(shop: Shop, kafka: Kafka) -> None:
-    """Both get all of it, each at its own pace."""
+    """Both get all messages, each at its own pace."""
     shop.publish({"n": 1})
     group = f"{shop.queue}.watch"
     read = ["-X", "auto.offset.reset=earliest", "-c", "1", "-q", shop.queue]

@@ -1,4 +1,4 @@
-"""What kombu serialized is no code to us, on any broker; nor is it a bomb."""
+"""Bodies pickled by kombu are never executed, and compressed bodies are limited."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .conftest import Shop
 
 pytestmark = pytest.mark.broker
 
-#: Brokers, by the fixture of their URL, and who teaches kombu the scheme.
+#: Fixtures of brokers' URLs, and the module that makes kombu know the scheme.
 PLACES = {
     "rabbitmq": ("amqp://", ""),
     "redis": ("redis://", ""),
@@ -23,12 +23,12 @@ PLACES = {
     "kafka": ("kafka://", "kafka"),
 }
 
-#: A megabyte that is a kilobyte: kombu would make it large again.
+#: A megabyte, compressed to a kilobyte; kombu would decompress it.
 BOMB = {"laughs": "ha" * 500_000}
 
 
 class Touch:
-    """Makes a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self._path = path

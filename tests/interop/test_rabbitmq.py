@@ -1,4 +1,4 @@
-"""RabbitMQ's own command line tools (of librabbitmq) beside us."""
+"""The command line tools of librabbitmq and flask_qconsume on RabbitMQ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``redis-cli`` beside us, on Redis Streams."""
+"""``redis-cli`` and flask_qconsume on Redis Streams."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_what_we_publish_is_read_by_redis_cli(
 def test_another_group_of_redis_cli_gets_its_own_copies(
     make_shop: MakeShop, redis_url: str, cli: list[str]
 ) -> None:
-    """Somebody may watch a stream without taking anything from us."""
+    """Another group can read a stream, and our group still gets all messages."""
     shop = make_shop(
         "billing", broker_url=redis_url.replace("redis:", "redis-streams:")
     )

@@ -63,7 +63,7 @@ SHOP = Exchange("shop", type="topic")
 
 
 class Place(t.NamedTuple):
-    """Where one test has its topics."""
+    """The topics of one test."""
 
     url: str
     prefix: str
@@ -99,7 +99,7 @@ def place(kafka: Kafka, kafka_prefix: str) -> Place:
 def take(
     connection: Connection, queue: Queue, count: int, ack: bool = True
 ) -> list[t.Any]:
-    """Consume that many; returns the messages."""
+    """Consume ``count`` messages, and return them."""
     found: list[t.Any] = []
     consumer = connection.Consumer([queue], accept=["json"])
     consumer.register_callback(lambda body, message: found.append(message))
@@ -129,7 +129,7 @@ def test_a_script_of_thirty_lines_consumes_with_a_consumer_mixin(place: Place) -
     assert {tuple(line) for line in lines} <= {(str(n), key) for n in range(100)}
     done = {int(n) for n, _ in lines}
     with place.connect() as connection:
-        # Exactly what was not acknowledged, and what came after the end.
+        # Exactly the messages that were not acknowledged, or sent after the end.
         left = take(connection, place.queue(), 100 - len(done - {50}))
         assert set(numbers(left)) == set(range(100)) - (done - {50})
         assert not any(each.delivery_info["redelivered"] for each in left)
@@ -204,7 +204,7 @@ def test_a_requeued_message_comes_again_and_a_rejected_one_is_a_dead_letter(
         place_of_the_dead = f"_qconsume.{place.prefix}billing.dead"
         looking = Queue(f"{place.prefix}looking", SHOP, place_of_the_dead)
         mark, dead = take(connection, looking, 2)
-        assert mark.body == b""  # That the group has begun.
+        assert mark.body == b""  # The mark that the group has begun.
         assert dead.payload == one.payload
     with place.connect() as connection:
         consumer = connection.Consumer([place.queue()], callbacks=[print])
@@ -383,7 +383,7 @@ def test_any_name_of_a_queue_is_possible(place: Place, name: str) -> None:
 
 
 def test_a_mailbox_of_a_node_hears_what_is_broadcast(place: Place) -> None:
-    """A Celery worker opens one when it starts."""
+    """A Celery worker opens a mailbox when it starts."""
     heard: list[str] = []
     mailbox = Mailbox(f"{place.prefix}celery", type="fanout")
     with place.connect() as connection:
@@ -399,7 +399,7 @@ def test_a_mailbox_of_a_node_hears_what_is_broadcast(place: Place) -> None:
 def test_the_next_url_of_a_list_is_used_and_one_can_switch(place: Place) -> None:
     dead = "kafka://127.0.0.1:1"
     with Connection(f"{dead};{place.url}") as connection:
-        # What kombu does where nobody says otherwise: one retry, within 5 s.
+        # kombu's default: one retry, within 5 s.
         place.send(connection, 1)
     with Connection(dead) as connection:
         connection.switch(place.url)

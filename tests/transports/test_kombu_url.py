@@ -1,4 +1,4 @@
-"""The URL that a kombu connection uses, in each of the ways that kombu keeps it."""
+"""The URL that a kombu connection uses, in each form in which kombu stores it."""
 
 from __future__ import annotations
 

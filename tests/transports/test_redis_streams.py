@@ -67,7 +67,7 @@ def url(redis_url):
 
 
 def take(connection, queue=BILLING, *, count=1, prefetch=0, ack=True):
-    """Consume that many; returns the messages."""
+    """Consume ``count`` messages, and return them."""
     found: list = []
     with connection.channel() as channel:
         consumer = connection.Consumer([queue], channel=channel, accept=["json"])
@@ -100,7 +100,7 @@ def test_a_script_of_thirty_lines_consumes_with_a_consumer_mixin(url):
     assert worker.returncode == 0
     assert lines == [[str(number), "order.new"] for number in range(100)]
     with shop(url) as it:
-        (left,) = read(it.link(), 1)  # The one that was not acknowledged.
+        (left,) = read(it.link(), 1)  # The message that was not acknowledged.
         assert left.message.raw == b'{"n": 50}'
         assert not left.message.redelivered
 
@@ -177,7 +177,8 @@ def test_acknowledgements_go_together_and_wait_for_nobody(url):
                 connection.drain_events(timeout=5)
                 found[-1].ack()
                 if number == 30:
-                    # As if a handler took long: the others are heard of all the same.
+                    # As if a handler took long: the earlier acknowledgements are sent
+                    # meanwhile.
                     wait_for(lambda: it.client.xlen("billing") == 19, timeout=2)
             assert it.client.xlen("billing") == 0
         assert acknowledged(it) - before < 25
@@ -185,7 +186,7 @@ def test_acknowledgements_go_together_and_wait_for_nobody(url):
 
 
 def acknowledged(it) -> int:
-    """How often Redis was told of acknowledgements."""
+    """Count the commands by which Redis got acknowledgements."""
     found = it.client.info("commandstats").get("cmdstat_xack")
     return found["calls"] if found else 0
 
