@@ -68,7 +68,7 @@ class Certificates:
 
     @contextlib.contextmanager
     def shown(self, name: str) -> t.Iterator[int]:
-        """Start a server that shows a certificate and is then silent; return its port."""
+        """Start a server that only shows a certificate; return its port."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.path(name), self._folder / f"{name}.key")
         with answering(lambda found: _silent(context, found)) as port:
