@@ -318,7 +318,7 @@ def test_closing_ends_its_threads_and_publishing_starts_them_again(
 
 HEAD = """
 import os, sys, threading
-from tests.brokers.rabbitmq.rabbit import make_order, open_broker, publish_orders
+from tests.brokers.rabbitmq.rabbit import make_broker, make_order, open_broker
 
 def publish(broker, count=50):
     errors = [broker.publish([make_order(n)], 20)[0] for n in range(count)]
