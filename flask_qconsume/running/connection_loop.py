@@ -1,4 +1,4 @@
-"""Keeps a subscription connected: opens a link, reads it, and replaces it when lost.
+"""Keep a subscription connected: open a link, read it, and replace it when lost.
 
 A link is never reopened: everything that belonged to the lost one is stale.
 """
@@ -33,7 +33,7 @@ _JOIN_SECONDS = 5.0
 
 
 class ConnectionLoop:
-    """Connects one subscription, and connects it again until it is closed.
+    """The connection of one subscription, which is replaced whenever it is lost.
 
     :param receive: Given deliveries as they come; must neither wait nor raise.
     :param memory: Told the messages that were unsettled when their link was lost.

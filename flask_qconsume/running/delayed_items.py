@@ -15,7 +15,7 @@ T = t.TypeVar("T")
 
 
 class DelayedItems(t.Generic[T]):
-    """Passes each item on when its delay is over. In a forked child, it passes none.
+    """Items that are passed on when their delay is over, except in a forked child.
 
     :param on_due: Given each item; called in the hub, so it must not wait.
     """

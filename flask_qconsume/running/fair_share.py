@@ -70,9 +70,9 @@ class Pace:
 
 
 class FairShare:
-    """Gives turns to the callers that request them, on the hub of the current thread.
+    """Turns for the callers that request them, on the hub of the current thread.
 
-    It has neither active watchers nor timers while no turn is requested.
+    Neither watchers nor timers are active while no turn is requested.
 
     :param pace: The pause between two turns. After its longest pause a turn comes even
         if the hub is never idle.

@@ -10,7 +10,7 @@ from .delayed_items import DelayedItems
 
 
 class ForwardRetries:
-    """Holds refused forwards, each until its delay is over.
+    """Refused forwards, each held until its delay is over.
 
     :param retry: Given each forward when its delay is over; must not wait.
     :param on_count: Told how many are held, whenever that changes; must not wait.

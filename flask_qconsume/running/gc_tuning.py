@@ -1,4 +1,4 @@
-"""Makes Python's garbage collector run less often in a worker's own process.
+"""Make Python's garbage collector run less often in a worker's own process.
 
 By default the collector runs after a few hundred more objects were created than freed.
 With a few hundred messages in hand, all of which are freed by themselves, that is every

@@ -1,4 +1,4 @@
-"""Waits in the main greenlet of a command, where other greenlets' exits are raised.
+"""Wait in the main greenlet of a command, where other greenlets' exits are raised.
 
 gevent's hub raises the ``SystemExit`` or ``KeyboardInterrupt`` of any greenlet in the
 main greenlet. There they start a stop, and do not cut off one that is running. Knows no

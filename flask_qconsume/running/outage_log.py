@@ -1,4 +1,4 @@
-"""Logs outages: one line for all consumers of a worker, then a reminder now and then.
+"""Log outages: one line for all consumers of a worker, then a reminder now and then.
 
 The subscriptions of a worker lose their connections at the same moment, and try again
 until they are connected. The same failure of several subscriptions is one outage.
@@ -41,7 +41,7 @@ class _Outage:
 
 
 class OutageLog:
-    """Logs why subscriptions of one worker are not connected.
+    """Log of the reasons why subscriptions of one worker are not connected.
 
     Lines that repeat a known outage have the level DEBUG, except for the reminders.
     """

@@ -1,4 +1,4 @@
-"""Tells whether gevent patched this process. Must not import gevent."""
+"""Tell whether gevent patched this process. Must not import gevent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handles the messages of one subscription, and turns outcomes into settlements."""
+"""Handle the messages of one subscription, and turn outcomes into settlements."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OVERDUE_SECONDS = 10.0
 
 
 class Processing:
-    """Handles deliveries, and settles each as its outcome says.
+    """Handling of deliveries, and their settlement as the outcomes say.
 
     :param let_go: Told each delivery that needs no settlement any more.
     :param before_handling: Called before each message, unless ``None``; may wait.

@@ -1,4 +1,4 @@
-"""Reads deliveries from one link, in a greenlet that does nothing else."""
+"""Read deliveries from one link, in a greenlet that does nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_EXTRA = 1_000
 
 
 class Reader:
-    """Reads deliveries while there is room for them.
+    """Reader of one link, which reads while the prefetch has room.
 
     :param link: Read until it is closed or fails.
     :param prefetch: How many unsettled deliveries there may be at once.

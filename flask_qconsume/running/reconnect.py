@@ -24,7 +24,7 @@ _JOIN_SECONDS = 2.0
 
 
 class BrokerProbe:
-    """Lets subscriptions pause, and ends their pauses when the broker is back.
+    """Pauses of subscriptions, which end when the broker is back.
 
     :param answers: Whether the broker's address answers now.
     :param interval: Seconds between two probes.

@@ -1,4 +1,4 @@
-"""Remembers unsettled messages across a reconnect. No I/O.
+"""Remember unsettled messages across a reconnect. No I/O.
 
 The broker delivers them again after the connection was lost, marked as delivered
 before. That mark would make them suspects, and they would be handled twice. Since this

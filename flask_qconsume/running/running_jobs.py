@@ -28,7 +28,7 @@ class Job:
 
 
 class RunningJobs:
-    """Knows which greenlet handles which message, and for how long."""
+    """The present message of each busy greenlet, and since when it has it."""
 
     def __init__(self) -> None:
         #: By greenlet; entered and removed by :class:`~.handlers.Handlers`.

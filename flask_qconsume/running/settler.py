@@ -1,4 +1,4 @@
-"""Settles deliveries: sends their acknowledgements and forwards to the broker.
+"""Settle deliveries: send their acknowledgements and forwards to the broker.
 
 The outcome is decided before, in :mod:`~.processing`; here it is carried out, in
 batches. Two greenlets do so, protected against ``kill()``, since a write that is cut
@@ -42,7 +42,7 @@ _MAX_BATCH = 500
 
 
 class Settler:
-    """Settles the deliveries of one subscription.
+    """Sender of one subscription's acknowledgements and forwards.
 
     All deliveries that are not stale came by one link: a subscription opens the next
     link only after it has closed the last one.

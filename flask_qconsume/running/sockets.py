@@ -1,4 +1,4 @@
-"""Opens listening sockets. Must not import gevent.
+"""Open listening sockets. Must not import gevent.
 
 The supervising process, which is not patched, opens the socket that its children share.
 """

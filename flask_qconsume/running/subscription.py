@@ -38,7 +38,7 @@ _JOIN_SECONDS = 5.0
 
 
 class Subscription:
-    """Consumes one lane of one consumer until it is stopped.
+    """One lane of one consumer, consumed from start to stop.
 
     :param main: For the lane of suspects, the subscription that they come from.
     """
@@ -174,5 +174,5 @@ class Subscription:
         self.connection.lose(link, error)
 
     def _exceed_prefetch(self, count: int) -> None:
-        """Messages that the broker refuses for now take no places of other messages."""
+        """Read more, since refused messages take the places of other messages."""
         self.connection.exceed_prefetch(count)

@@ -1,4 +1,4 @@
-"""Finds messages that may have killed a process, and decides where they go. No I/O.
+"""Find messages that may have killed a process, and decide where they go. No I/O.
 
 A broker marks the messages that it delivers again. The process that had such a message
 may have crashed on it, may have lost its connection, or only had it prefetched; the

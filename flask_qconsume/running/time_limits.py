@@ -18,7 +18,7 @@ from . import greenlets
 
 
 class TimeLimits:
-    """Creates time limits, and enforces them by one timer, in one thread."""
+    """Factory of the time limits of one thread, which one timer enforces."""
 
     def __init__(self) -> None:
         #: The limits that run; each adds and removes itself.
@@ -59,7 +59,7 @@ class TimeLimits:
 
 
 class TimeLimit:
-    """Throws :class:`HandlerTimeout` into the greenlet that entered it, once.
+    """Context that throws :class:`HandlerTimeout` into its greenlet, once.
 
     If the code catches the error and ends as if nothing had happened, the error is
     raised again at the end of the block: work that was cut off must not count as done.

@@ -1,4 +1,4 @@
-"""Serves the app's web requests in the process that runs its consumers."""
+"""Serve the app's web requests in the process that runs its consumers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MAX_LAST_ACCEPTED = 1_000
 
 
 class WebServer:
-    """Serves an app on a listening socket until it is stopped.
+    """The app's web server on a listening socket.
 
     :param shared: Whether other processes listen on the same socket.
     """

@@ -1,4 +1,4 @@
-"""Runs the consumers of one app in one process, and stops them.
+"""Run the consumers of one app in one process, and stop them.
 
 The stop, step by step: 1. ``stopping`` is set; 2. no more messages are fetched; 3.
 messages that no handler has started go back, no attempt charged; 4. running handlers
@@ -58,7 +58,7 @@ _running: dict[int, Worker] = {}
 
 
 class Worker:
-    """Runs the consumers of an app in this process.
+    """The consumers of an app, running in this process.
 
     :param app: The app with the consumers; it has an initialized ``QConsume``.
     :param names: The full names of the consumers to run; all that are enabled unless

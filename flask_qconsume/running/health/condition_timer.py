@@ -1,4 +1,4 @@
-"""Measures how long conditions hold, by regular looks. No I/O, no clock.
+"""Measure how long conditions hold, by regular looks. No I/O, no clock.
 
 Time is counted in looks: a process that was suspended itself (a sleeping machine,
 SIGSTOP) must not blame its parts for what they could not do meanwhile.
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class ConditionTimer:
-    """Tells for how many seconds the oldest of some conditions has held.
+    """Timer of conditions: for how many seconds the oldest of them has held.
 
     A condition is any hashable value: a message that is being settled, or a counter
     that does not change.

@@ -1,4 +1,4 @@
-"""Answers ``/live`` and ``/ready`` over HTTP, even while the hub is blocked.
+"""Answer ``/live`` and ``/ready`` over HTTP, even while the hub is blocked.
 
 One native thread serves all clients, and waits for none of them: each connection has a
 second, and one request. Must not import gevent: the supervising process uses it too.
@@ -51,7 +51,7 @@ def answer(verdict: Verdict, path: str) -> tuple[int, str]:
 
 
 class Endpoint:
-    """Answers on a listening socket until it is closed.
+    """HTTP server on a listening socket, until it is closed.
 
     :param listener: The socket, which is used up: its descriptor is taken over.
     :param verdict: The present verdict; called for each request, in a native thread,

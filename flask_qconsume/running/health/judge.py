@@ -1,4 +1,4 @@
-"""Judges facts: finds the problems of a worker, and its verdict. No I/O, no clock."""
+"""Judge facts: find the problems of a worker, and its verdict. No I/O, no clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logs each problem once when it begins, and once when it is over."""
+"""Log each problem once when it begins, and once when it is over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .verdict import Problem
 
 
 class ProblemLog:
-    """Remembers which problems have been logged."""
+    """Log of problems, which knows those that last."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger

@@ -1,4 +1,4 @@
-"""Reports each verdict to outlets, such as a file or systemd.
+"""Report each verdict to outlets, such as a file or systemd.
 
 Outlets are called in a native thread. They must not wait, nor import gevent.
 """
@@ -31,7 +31,7 @@ _FAILED_TEXT = "The worker's health cannot be reported: %s. It is tried again."
 
 
 class Reporter:
-    """Passes each verdict to all outlets; an outlet that fails is logged once."""
+    """Reporter to several outlets; an outlet that fails is logged once."""
 
     def __init__(self) -> None:
         self._outlets: list[Callable[[Verdict], object]] = []
@@ -116,7 +116,7 @@ def _is_verdict(text: str) -> bool:
 
 
 class Systemd:
-    """Notifies systemd when the service is ready, and while it is live.
+    """Notifications of systemd: the service is ready, is live, or stops.
 
     :param address: The value of systemd's variable ``NOTIFY_SOCKET``.
     """

@@ -1,4 +1,4 @@
-"""Finds subscriptions that read nothing while messages wait. No I/O, no clock."""
+"""Find subscriptions that read nothing while messages wait. No I/O, no clock."""
 
 from __future__ import annotations
 

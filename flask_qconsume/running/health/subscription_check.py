@@ -1,4 +1,4 @@
-"""Collects the facts about one subscription, on the hub."""
+"""Collect the facts about one subscription, on the hub."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = get_logger("flask_qconsume.watchdog")
 
 
 class SubscriptionCheck:
-    """Looks at one subscription regularly, and remembers how long its states last.
+    """Regular looks at one subscription, which measure how long its states last.
 
     :param interval: Seconds between two looks.
     """

@@ -1,4 +1,4 @@
-"""Watches a worker from outside of its hub: is it live, is it ready, what is wrong?
+"""Watch a worker from outside of its hub: is it live, is it ready, what is wrong?
 
 Two parts work together. A greenlet collects facts about the subscriptions once a
 second, and logs problems; its looks show that the hub runs. A native thread watches
@@ -61,7 +61,7 @@ class WatchedWorker(t.Protocol):
 
 
 class Watchdog:
-    """Watches one worker, from its start to the end of its stop.
+    """Watchdog of one worker, from its start to the end of its stop.
 
     :param interval: Seconds between two looks.
     """

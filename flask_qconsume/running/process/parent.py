@@ -12,7 +12,7 @@ from .child_process import UP_LINE
 
 
 class Parent:
-    """Reports to the supervising process that this one is up, and its health.
+    """The supervising process, to which this one reports its start and its health.
 
     :param control: This end of the control socket.
     :param listener: The listening socket that the processes share, if there is one.

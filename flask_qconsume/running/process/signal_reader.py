@@ -1,4 +1,4 @@
-"""Reads signals in any thread, even while the main thread is blocked.
+"""Read signals in any thread, even while the main thread is blocked.
 
 Python runs signal handlers between two instructions of the main thread, and gevent runs
 them from the hub: neither happens while the main thread waits in C. Python's handler in
@@ -28,7 +28,9 @@ _active: SignalReader | None = None
 
 
 class SignalReader:
-    """Takes signals over from their handlers. One for each process, in its main thread.
+    """Reader of signals. One per process, created in the main thread.
+
+    It takes the signals over from their handlers.
 
     Signals except for SIGTERM and SIGINT are left alone if they have a handler, or were
     ignored when the process began, as by ``nohup``. A handler that the app sets later

@@ -1,4 +1,4 @@
-"""Acts on signals: the first one stops the process, the second one ends it at once.
+"""Act on signals: the first one stops the process, the second one ends it at once.
 
 A native thread does so, even while the main thread is blocked. Must not import gevent:
 the supervising process uses it too.
@@ -27,7 +27,7 @@ _CHECK_SECONDS = 1.0
 
 
 class SignalWatcher:
-    """Watches this process's signals until it ends. To be made in the main thread.
+    """Watcher of this process's signals. To be created in the main thread.
 
     :param stop: Begins the stop; given the reason, for the log.
     :param end: Ends the process; given the exit code.

@@ -1,4 +1,4 @@
-"""Turns signals into an event on the hub, which stops the worker's process."""
+"""Turn signals into an event on the hub, which stops the worker's process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BLOCKED_TEXT = (
 
 
 class StopSignals:
-    """Sets an event when a signal asks for a stop. To be created on the worker's hub.
+    """Event that is set when a signal asks for a stop. To be created on the hub.
 
     Only for processes that run a command of ours: under another server it would replace
     that server's signal handlers.

@@ -1,4 +1,4 @@
-"""Starts, restarts and stops several worker processes.
+"""Start, restart and stop several worker processes.
 
 The children are new interpreters, not forks: they share only the listening socket. Must
 not import gevent: the supervising process is not patched.
@@ -50,7 +50,7 @@ _CONFIGURATION_ERRORS = (1, 2)
 
 
 class Supervisor:
-    """Keeps a number of children running until it is asked to stop.
+    """Supervisor that keeps a number of children running until it is asked to stop.
 
     :param command: The command line of each child.
     :param environment: The environment variables of each child.
