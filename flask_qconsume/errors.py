@@ -1,4 +1,4 @@
-"""What can go wrong, as a tree of exceptions. Knows nothing but the standard library.
+"""The exceptions of this package, as a tree. Standard library only.
 
 ::
 
@@ -9,23 +9,24 @@
     ├── WorkerError (RuntimeError)              a worker cannot start here or now
     ├── BrokerError
     │   ├── BrokerUnavailable (ConnectionError) no connection, or it was lost
-    │   │   └── BrokerAway                      for a while already: it was not tried
+    │   │   └── BrokerAway                      away for a while: not tried again
     │   ├── BrokerRefused                       credentials or permissions
-    │   ├── TopologyMismatch                    the broker holds it with other arguments
+    │   ├── TopologyMismatch                    a queue exists with other arguments
     │   ├── UnsupportedByBroker (NotImplementedError)
     │   └── PublishError
-    │       ├── Unroutable                      no queue is bound for it
-    │       ├── PublishRefused                  the broker said no
+    │       ├── Unroutable                      no queue is bound for the message
+    │       ├── PublishRefused                  the broker refused the message
     │       └── PublishTimeout (TimeoutError)   no confirmation in time
     └── InvalidMessage                          rejected before the handler saw it
-        ├── UndecodableMessage                  its bytes are no body
+        ├── UndecodableMessage                  the body cannot be decoded
         └── MessageTooLarge
 
     HandlerTimeout (BaseException)              thrown into a handler at its time limit
     Interrupted (BaseException)                 thrown into a handler by the stop
 
-The last two are no ``Exception`` on purpose: a handler's ``except Exception`` must not
-swallow them (:class:`asyncio.CancelledError` and ``gevent.Timeout`` do the same).
+The last two are not subclasses of :class:`Exception` on purpose: a handler's ``except
+Exception`` must not swallow them. :class:`asyncio.CancelledError` and
+``gevent.Timeout`` do the same.
 """
 
 from __future__ import annotations
@@ -46,30 +47,30 @@ class RegistrationError(QConsumeError, RuntimeError):
 
 
 class UnknownConsumer(QConsumeError, LookupError):
-    """There is no consumer of that name in the app."""
+    """The app has no consumer of that name."""
 
 
 class WorkerError(QConsumeError, RuntimeError):
-    """A worker cannot be started here, or not now."""
+    """A worker cannot start, in this process or at this time."""
 
 
 class BrokerError(QConsumeError):
-    """Something between us and the broker."""
+    """The broker cannot be reached, or does not do what was asked."""
 
 
 class BrokerUnavailable(BrokerError, ConnectionError):
-    """There is no connection to the broker, or it was lost. Trying again may help."""
+    """No connection to the broker, or a lost one. Trying again may help."""
 
     #: Whole seconds after which to try again, as HTTP's ``Retry-After`` has them.
     retry_after: int = 1
 
 
 class BrokerAway(BrokerUnavailable):
-    """The broker has not answered for a while, so nothing was sent at all.
+    """The broker has not answered for a while; nothing was sent.
 
-    Raised at once; see ``QCONSUME_AWAY_AFTER``.
+    Raised at once, without waiting for the broker; see ``QCONSUME_AWAY_AFTER``.
 
-    :param retry_after: Whole seconds after which it is tried again.
+    :param retry_after: Whole seconds after which the broker is tried again.
     """
 
     def __init__(self, text: str, retry_after: int = 1) -> None:
@@ -86,18 +87,18 @@ class TopologyMismatch(BrokerError):
 
 
 class UnsupportedByBroker(BrokerError, NotImplementedError):
-    """This broker cannot do what was asked; nothing was done."""
+    """The broker cannot do what was asked; nothing was done."""
 
 
 class PublishError(BrokerError):
     """A message was not confirmed by the broker."""
 
-    #: After ``publish_many``: for each message ``None``, or why it was not confirmed.
+    #: After ``publish_many``: ``None`` for each confirmed message, else its error.
     errors: t.Sequence[Exception | None] = ()
 
 
 class Unroutable(PublishError):
-    """No queue is bound for the message's routing key, so nobody would get it."""
+    """No queue is bound for the message's routing key, so no consumer would get it."""
 
 
 class PublishRefused(PublishError):
@@ -105,7 +106,7 @@ class PublishRefused(PublishError):
 
 
 class PublishTimeout(PublishError, TimeoutError):
-    """The broker did not confirm the message in time; it may have taken it or not."""
+    """The broker did not confirm in time; it may have stored the message."""
 
     #: Whole seconds after which to try again, as HTTP's ``Retry-After`` has them.
     retry_after: int = 1
@@ -114,8 +115,8 @@ class PublishTimeout(PublishError, TimeoutError):
 class InvalidMessage(QConsumeError):
     """A message that was rejected before its handler saw it.
 
-    :param reason: One short sentence.
-    :param details: The schema's error structure, where a schema refused it.
+    :param reason: A short sentence.
+    :param details: The schema's errors, if a schema refused the body.
     """
 
     def __init__(self, reason: str, details: t.Any = None) -> None:
@@ -125,7 +126,7 @@ class InvalidMessage(QConsumeError):
 
 
 class UndecodableMessage(InvalidMessage):
-    """The bytes of a message are no body of its content type."""
+    """The body cannot be decoded by the message's content type."""
 
 
 class MessageTooLarge(InvalidMessage):
@@ -135,10 +136,10 @@ class MessageTooLarge(InvalidMessage):
 class HandlerTimeout(BaseException):
     """Thrown into a handler that reached its time limit.
 
-    It is no :class:`Exception`, so that ``except Exception`` in the handler does not
-    swallow it; a handler that swallows it nevertheless is treated as timed out.
+    It is not an :class:`Exception`, so ``except Exception`` in the handler does not
+    swallow it. A handler that swallows it by other means counts as timed out, too.
 
-    :param seconds: The limit that was reached.
+    :param seconds: The time limit.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -149,5 +150,5 @@ class HandlerTimeout(BaseException):
 class Interrupted(BaseException):
     """Thrown into a handler that is still running at the deadline of a stop.
 
-    Its message goes back to the broker and no attempt is charged.
+    Its message goes back to the broker, and the attempt does not count.
     """

@@ -1,7 +1,7 @@
-"""Where log lines go: to what the app has configured, else to a handler of ours.
+"""Decides which handlers get the log lines: the app's own, or a default handler.
 
-What the app has configured is looked at once it is loaded, since many apps do it in
-their factory. Must not import gevent.
+Call it once the app is loaded, since many apps configure logging in their factory. Must
+not import gevent.
 """
 
 from __future__ import annotations
@@ -20,25 +20,24 @@ _FLASK_FORMAT = "[%(asctime)s] %(levelname)s in %(module)s: %(message)s"
 
 
 def use_app_logging(app: Flask | None) -> bool:
-    """Log as the app has configured it; return whether it has.
+    """Log as the app has configured it; return whether it has configured logging.
 
-    Where the app has given handlers to the root logger or to ``flask_qconsume``, they
-    get our lines as they are. Where it has given some to ``app.logger`` only, our lines
-    go there too. Handlers of errors only, such as those that send mail, are no log: an
-    app that has no others has not configured it.
+    Handlers of the root logger or of ``flask_qconsume`` get this package's lines. If
+    only ``app.logger`` has handlers, this package's lines go there as well. Handlers
+    for errors alone, such as those that send mail, do not count.
 
     :param app: The app; ``None`` in a process that has not loaded it.
     """
-    _enable()
-    if any(_has_log(logger) for logger in (_ROOT, *_all_of_ours())):
+    _enable_loggers()
+    if any(_has_log_handler(logger) for logger in (_ROOT, *_list_loggers())):
         return True
     handlers = [] if app is None else _handlers_of(app)
     add_handlers(handlers, logging.INFO)
-    return any(map(_is_log, handlers))
+    return any(map(_is_log_handler, handlers))
 
 
 def add_handlers(handlers: Sequence[logging.Handler], level: int) -> None:
-    """Send our lines to these handlers.
+    """Send this package's lines to some handlers.
 
     :param level: The least level that is logged, unless the app has set one.
     """
@@ -49,49 +48,51 @@ def add_handlers(handlers: Sequence[logging.Handler], level: int) -> None:
 
 
 def log_all_to(handler: logging.Handler, app: Flask | None) -> None:
-    """Send the lines of all loggers there: ours and the app's own from INFO on.
+    """Send all loggers' lines to a handler, and log INFO of this package and the app.
 
-    A logger to which the app has given handlers keeps its lines to these.
+    Loggers with handlers of their own do not use it.
     """
-    handler.addFilter(lambda record: not _is_logged(logging.getLogger(record.name)))
+    handler.addFilter(
+        lambda record: not _has_own_handlers(logging.getLogger(record.name))
+    )
     _ROOT.addHandler(handler)
     _OURS.setLevel(_OURS.level or logging.INFO)
     if app is not None:
-        # Flask's own handler would show each of the app's lines once more.
+        # Flask's own handler would show the app's lines a second time.
         app.logger.removeHandler(default_handler)
         app.logger.setLevel(app.logger.level or logging.INFO)
 
 
-def _is_logged(logger: logging.Logger | None) -> bool:
-    """Whether a logger below the root has handlers, or inherits some."""
+def _has_own_handlers(logger: logging.Logger | None) -> bool:
+    """Return whether a logger below the root has or inherits handlers."""
     while logger is not None and logger is not _ROOT:
-        if _has_log(logger):
+        if _has_log_handler(logger):
             return True
         logger = logger.parent
     return False
 
 
-def _has_log(logger: logging.Logger) -> bool:
-    return any(map(_is_log, logger.handlers))
+def _has_log_handler(logger: logging.Logger) -> bool:
+    return any(map(_is_log_handler, logger.handlers))
 
 
-def _is_log(handler: logging.Handler) -> bool:
-    """Whether it shows more than errors. Libraries give their loggers null handlers."""
+def _is_log_handler(handler: logging.Handler) -> bool:
+    """Return whether a handler shows more than errors; null handlers show nothing."""
     is_null = isinstance(handler, logging.NullHandler)
     return handler.level <= logging.WARNING and not is_null
 
 
-def _enable() -> None:
-    """Undo what ``dictConfig`` and ``fileConfig`` do to loggers that exist already.
+def _enable_loggers() -> None:
+    """Enable this package's loggers after ``dictConfig`` or ``fileConfig``.
 
-    Unless ``disable_existing_loggers`` is ``False`` they switch off every logger that
-    the configuration does not name. A worker would not even tell of its dead letters.
+    Unless ``disable_existing_loggers`` is ``False``, these disable each logger that the
+    configuration does not name. A worker would not even log its dead letters.
     """
-    for logger in _all_of_ours():
+    for logger in _list_loggers():
         logger.disabled = False
 
 
-def _all_of_ours() -> list[logging.Logger]:
+def _list_loggers() -> list[logging.Logger]:
     return [
         logger
         for name, logger in logging.Logger.manager.loggerDict.items()
@@ -100,11 +101,11 @@ def _all_of_ours() -> list[logging.Logger]:
 
 
 def _handlers_of(app: Flask) -> list[logging.Handler]:
-    """The handlers that the app has given to its logger."""
+    """Return the handlers that the app has given to its logger."""
     return [h for h in logging.getLogger(app.name).handlers if not _is_flasks(h)]
 
 
 def _is_flasks(handler: logging.Handler) -> bool:
-    """Whether this is Flask's default handler as Flask makes it, format included."""
-    made = getattr(handler.formatter, "_fmt", None) == _FLASK_FORMAT
-    return handler is default_handler and made
+    """Return whether this is Flask's default handler with Flask's own format."""
+    unchanged = getattr(handler.formatter, "_fmt", None) == _FLASK_FORMAT
+    return handler is default_handler and unchanged

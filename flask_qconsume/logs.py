@@ -1,9 +1,9 @@
-"""Our loggers: neither an error's text nor an app's log handler can do harm by them.
+"""This package's loggers: safe against errors' texts and against an app's log handlers.
 
-The standard library writes an error's text into a traceback as it is, and that text may
-have come with a message: it could forge a line or speak to a terminal. What a handler,
-a filter or a record factory of the app raises would come out of the call that logs, and
-end what consumes or stops. Standard library only.
+The standard library writes an error's text into a traceback as it is. That text may
+come from a message, and could forge a log line or control a terminal. An exception from
+a log handler, filter or record factory of the app would leave the call that logs, and
+end the consumer. Standard library only.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from collections.abc import Iterator
 
 from .text import escape
 
-#: How much of one error's own text is logged.
-_LONGEST = 10_000
+#: Characters of an error's own text that are logged.
+_MAX_ERROR_CHARACTERS = 10_000
 
 
-#: When the calls of handlers began that have not returned.
+#: The start times of calls of log handlers that have not returned.
 _calls: dict[int, float] = {}
 _numbers = itertools.count()
 
-#: Reports what logging raises as the standard library's handlers do.
+#: Reports exceptions of logging as the standard library's handlers do.
 _reporter = logging.Handler()
 
 
 def get_logger(name: str) -> logging.Logger:
-    """The logger of that name: it never raises, and escapes the texts of errors."""
+    """Return a logger that never raises, and that escapes the texts of errors."""
     logger = logging.getLogger(name)
-    logger.addFilter(_escape)
-    # On the object: the app may have made it before, of another class.
+    logger.addFilter(_escape_traceback)
+    # Set on the object: the app may have created it before, of another class.
     own = vars(logger)
     if "handle" not in own:
         own["handle"] = functools.partial(_handle, logger.handle)
@@ -45,7 +45,7 @@ def get_logger(name: str) -> logging.Logger:
 
 
 def measure_handler_hang() -> float:
-    """Seconds since the oldest call of log handlers began that has not returned."""
+    """Return the age in seconds of the oldest log call that has not returned, or 0."""
     begun = list(_calls.values())
     return time.monotonic() - min(begun) if begun else 0.0
 
@@ -81,14 +81,15 @@ def _report(record: logging.LogRecord) -> None:
 
 
 def format_traceback(error: BaseException) -> str:
-    """Its traceback, with what each error in it says in one line, escaped."""
+    """Return an error's traceback, each error's own text escaped and in one line."""
     return "\n".join(_lines(traceback.TracebackException.from_exception(error)))
 
 
-def _escape(record: logging.LogRecord) -> bool:
-    """A filter that lets all pass: formatters take the text that they find here.
+def _escape_traceback(record: logging.LogRecord) -> bool:
+    """Escape the traceback of a record; a filter that lets all records pass.
 
-    Whoever looks at ``exc_info``, as collectors of errors do, finds the error itself.
+    Formatters take the text in ``exc_text``. The error itself stays in ``exc_info`` for
+    error collectors.
     """
     error = record.exc_info[1] if record.exc_info else None
     if error is not None and not record.exc_text:
@@ -109,8 +110,10 @@ def _lines(shown: traceback.TracebackException) -> Iterator[str]:
     if shown.stack:
         yield "Traceback (most recent call last):"
         yield "".join(shown.stack.format()).rstrip("\n")
-    yield escape("".join(shown.format_exception_only()).rstrip("\n"), _LONGEST)
-    # An exception group's; Python 3.10 has none.
+    yield escape(
+        "".join(shown.format_exception_only()).rstrip("\n"), _MAX_ERROR_CHARACTERS
+    )
+    # The errors of an exception group, which Python 3.10 does not have.
     within: list[traceback.TracebackException] = (
         getattr(shown, "exceptions", None) or []
     )

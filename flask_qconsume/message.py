@@ -1,4 +1,4 @@
-"""Messages, in and out. Knows nothing about brokers, Flask or gevent."""
+"""Messages, received and to be sent. Knows no broker, no Flask and no gevent."""
 
 from __future__ import annotations
 
@@ -19,75 +19,80 @@ class Tombstone:
         return "TOMBSTONE"
 
 
-#: Published in place of a body, on Kafka: what the key stood for is no more.
+#: Published in place of a body, on Kafka: it removes the message's key.
 TOMBSTONE = Tombstone()
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message as its handler sees it; :data:`.current_message` is one."""
+    """A message as its handler sees it; :data:`.current_message` is one.
 
-    #: The body as bytes, as it came.
+    Handlers and hooks cannot assign to its attributes. Dispatch sets three of them:
+    :attr:`deadline` and :attr:`stopping` at the start, :attr:`body` before the first
+    hook.
+    """
+
+    #: The body as bytes, as it arrived.
     raw: bytes
-    #: The queue it was read from.
+    #: The queue from which the message was read.
     queue: str
-    #: The message's id; ``None`` for a foreign message that has none.
+    #: The message's id; ``None`` for a message of another program without an id.
     id: str | None = None
-    #: The publisher's headers; ours begin with ``x-qconsume-``.
+    #: The publisher's headers; those of this package begin with ``x-qconsume-``.
     headers: Mapping[str, t.Any] = field(default_factory=dict)
-    #: The exchange it was published to.
+    #: The exchange to which the message was published.
     exchange: str = ""
-    #: The routing key it was published with.
+    #: The routing key with which the message was published.
     routing_key: str = ""
-    #: The key given to ``publish(key=)``, if any.
+    #: The ``key`` given to ``publish``, if any.
     key: str | None = None
-    #: 1 for the first attempt.
+    #: The number of this attempt; the first is 1.
     attempt: int = 1
-    #: How many processes died while they handled this message apart from others.
+    #: The number of processes that died while they handled this message as a suspect.
     deaths: int = 0
-    #: When it was published, in seconds since 1970, if known.
+    #: The time of publishing, in seconds since 1970, if known.
     timestamp: float | None = None
-    #: When it is worth nothing any more, in seconds since 1970, if ever.
+    #: The time from which the message is dropped, in seconds since 1970, if any.
     expires_at: float | None = None
-    #: The body's type; JSON is assumed where there is none.
+    #: The body's type; a message without a type is read as JSON.
     content_type: str | None = None
-    #: The body's character set or encoding, if it has one.
+    #: The body's character set or encoding, if any.
     content_encoding: str | None = None
-    #: 0 to 9, the highest first, where the broker knows priorities.
+    #: 0 to 9, the highest first, on brokers that have priorities.
     priority: int | None = None
-    #: Whether the broker has delivered it before.
+    #: Whether the broker has delivered the message before.
     redelivered: bool = False
-    #: Further properties of the broker's (``correlation_id``, ``reply_to``, ...).
+    #: Further properties of the broker (``correlation_id``, ``reply_to``, ...).
     properties: Mapping[str, t.Any] = field(default_factory=dict)
-    #: Whether it has no body at all, which on Kafka removes its key.
+    #: Whether the message has no body at all, which on Kafka removes its key.
     tombstone: bool = False
-    #: The decoded body, as it was before the schema.
+    #: The decoded body, before the schema loads it.
     body: t.Any = None
-    #: When the handler's time is over, on :func:`time.monotonic`'s clock.
+    #: The end of the handler's time limit, on the clock of :func:`time.monotonic`.
     deadline: float | None = None
-    #: Set as soon as the worker is stopping; a long handler may look at it.
+    #: Set once the worker is stopping; a long handler can check it.
     stopping: threading.Event = _NEVER
 
     @property
     def remaining(self) -> float | None:
-        """The seconds left until :attr:`deadline`, at least 0; ``None`` without one."""
+        """The seconds until :attr:`deadline`, at least 0; ``None`` without one."""
         if self.deadline is None:
             return None
         return max(0.0, self.deadline - time.monotonic())
 
 
 def create_outgoing(fields: dict[str, t.Any]) -> Outgoing:
-    """A message to be sent, of these fields; as :func:`made`."""
+    """Create an outgoing message from all its fields; see :func:`create_message`."""
     message = object.__new__(Outgoing)
     object.__setattr__(message, "__dict__", fields)
     return message
 
 
 def create_message(fields: dict[str, t.Any]) -> Message:
-    """A message of these fields; those without a plain default must be among them.
+    """Create a message; ``fields`` must have each field without a plain default.
 
-    One is made for every arrival, and calling a frozen dataclass takes four times as
-    long.
+    Every delivery creates a message, and calling the class, a frozen dataclass, takes
+    four times as long.
     """
     message = object.__new__(Message)
     object.__setattr__(message, "__dict__", fields)
@@ -97,10 +102,10 @@ def create_message(fields: dict[str, t.Any]) -> Message:
 def start_deadline(
     message: Message, timeout: float, stopping: threading.Event | None
 ) -> None:
-    """Give a message ``timeout`` seconds from now on.
+    """Set the deadline of a message, ``timeout`` seconds from now.
 
-    This, and :func:`fill_in`, are for who hands it to its handler, which no other one
-    has: a message that is handled once more is another one. Frozen, it is so for them.
+    Only dispatch calls this and :func:`set_body`, once for each message, before any
+    hook or handler sees it. A redelivery is another message object.
     """
     fields = message.__dict__
     fields["deadline"] = time.monotonic() + timeout
@@ -109,15 +114,15 @@ def start_deadline(
 
 
 def set_body(message: Message, body: t.Any) -> None:
-    """Give a message its decoded body."""
+    """Set the decoded body of a message."""
     message.__dict__["body"] = body
 
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A message on its way to the broker, its body encoded."""
+    """A message to be sent, its body encoded."""
 
-    #: The routing key; with the exchange ``""`` it is a queue's name.
+    #: The routing key; a queue's name if the exchange is ``""``.
     routing_key: str
     body: bytes
     #: ``""`` is the broker's default exchange.
@@ -131,13 +136,13 @@ class Outgoing:
     priority: int | None = None
     #: Further AMQP properties by name (``correlation_id``, ``reply_to``, ...).
     properties: Mapping[str, t.Any] = field(default_factory=dict)
-    #: Seconds that the broker holds it back.
+    #: Seconds for which the broker holds the message back.
     delay: float = 0.0
-    #: Seconds after which the broker may forget it.
+    #: Seconds after which the message is dropped instead of handled.
     expires: float | None = None
-    #: Whether it is an error when no queue is bound for it.
+    #: Whether publishing raises an error if no queue is bound for the message.
     mandatory: bool = True
-    #: What orders or partitions it, where the broker knows that.
+    #: Orders or partitions messages, on brokers that know keys.
     key: str | None = None
-    #: Whether it has no body at all.
+    #: Whether the message has no body at all.
     tombstone: bool = False

@@ -1,6 +1,6 @@
-"""What is current while a message is handled.
+"""The current message, while it is handled.
 
-Knows nothing of gevent: whoever starts something for a handler registers how to end it.
+Knows no gevent: code that starts greenlets for a handler registers how they end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ and error handlers, and in greenlets started by 'flask_qconsume.spawn'."""
 
 
 class Handling:
-    """One message while it is handled."""
+    """A message while it is handled, and the calls that end its greenlets."""
 
     __slots__ = ("_endings", "message")
 
@@ -31,22 +31,20 @@ class Handling:
         self._endings: contextlib.ExitStack | None = None
 
     def at_end(self, ending: Callable[[], object]) -> None:
-        """Call something when the handler has ended, before the teardown hooks."""
+        """Call a function when the handler has ended, before the teardown hooks."""
         if self._endings is None:
             self._endings = contextlib.ExitStack()
         self._endings.callback(ending)
 
     def end(self) -> None:
-        """End what was started for this message, the last started first; all of it,
-        even if ending one thing raises.
-        """
+        """Make all calls of :meth:`at_end`, the latest first, even if one raises."""
         if self._endings is not None:
             self._endings.close()
 
 
 current: ContextVar[Handling] = ContextVar("flask_qconsume.handling")
 
-#: The :class:`Message` that is being handled.
+#: The :class:`Message` that is handled at present.
 current_message: Message = LocalProxy(  # type: ignore[assignment]
     current, "message", unbound_message=_UNBOUND
 )
@@ -54,7 +52,7 @@ current_message: Message = LocalProxy(  # type: ignore[assignment]
 
 @contextlib.contextmanager
 def handling(message: Message) -> Iterator[Handling]:
-    """Make a message the current one."""
+    """Make a message the current message within the block."""
     now = Handling(message)
     token = current.set(now)
     try:

@@ -1,20 +1,19 @@
-"""One message, from the bytes to its outcome.
+"""Dispatch: handles one message, from its bytes to its outcome.
 
-1. An app context; the message becomes :data:`current_message`.
-2. Its body is decoded, its size and age are checked; ``before_message`` hooks run from
-   the app inwards. A returned outcome ends it here.
-3. The schema loads the body.
-4. The handler runs. Steps 2 to 4 have the consumer's time limit.
-5. An error goes to the error handlers, innermost first, then to the retry policy. A
-   raised outcome is itself.
-6. ``after_message`` hooks run from inside outwards, and may change the outcome.
-7. ``teardown_message`` hooks run, the app context goes.
+1. Push an app context; make the message :data:`current_message`.
+2. Check the size and the expiration, decode the body, and run the ``before_message``
+   hooks, the app's first. A returned outcome skips steps 3 and 4.
+3. Load the body by the schema.
+4. Run the handler. The consumer's time limit covers steps 2 to 4.
+5. Give an error to the error handlers, the innermost first, then to the retry policy. A
+   raised outcome is the outcome.
+6. Run the ``after_message`` hooks, the innermost first; they may change the outcome.
+7. Run the ``teardown_message`` hooks, and pop the app context.
 
-Nothing raised in there leaves :func:`dispatch` but :class:`~.errors.Interrupted`, the
-stop's own; and nothing is acknowledged that was not wholly handled: where a step after
-the handler raises, an ``Ack`` becomes what the retry policy says. All teardown hooks
-run, whatever happens. Settlement comes later, and elsewhere: nothing here knows a
-broker.
+:func:`dispatch` raises :class:`~.errors.Interrupted` only, which a stop throws in. It
+acknowledges no message that was not handled completely: if a step after the handler
+raises, the retry policy replaces an ``Ack``. All teardown hooks run in any case. The
+worker settles the message afterwards; this module knows no broker.
 """
 
 from __future__ import annotations
@@ -57,15 +56,15 @@ from .result import strip_raise
 
 logger = get_logger("flask_qconsume.dispatch")
 
-#: Makes a context manager that throws ``HandlerTimeout`` after so many seconds.
+#: Creates a context manager that throws ``HandlerTimeout`` after some seconds.
 TimeLimit = Callable[[float], contextlib.AbstractContextManager[t.Any]]
 
 
-#: What stands for a result until there is one; nobody sees it.
+#: A placeholder until the result is known; it never leaves this module.
 _NOTHING_YET = Result(Ack())
 
-#: The usual one, made once. Where an ``after_message`` hook is there to see it, each
-#: message gets one of its own: an outcome that is raised keeps its traceback.
+#: The usual result, shared by all messages. With ``after_message`` hooks each message
+#: gets its own instead, since an outcome that a hook raises keeps its traceback.
 _ACKED = Result(Ack())
 
 
@@ -80,28 +79,30 @@ def dispatch(
 ) -> Result:
     """Handle one message; see the module's description.
 
-    :param message: Gets its time, and its body; so each dispatch has its own.
-    :param limit: What enforces the time limit; nothing does unless given.
+    :param message: Dispatch sets its deadline and body, so pass each object once.
+    :param limit: Enforces the time limit; without it, there is no limit.
     :param stopping: Set when the worker is asked to stop.
-    :param now: Seconds since 1970, to tell whether the message has expired.
-    :raises Interrupted: the only thing that is raised: the delivery stays unsettled.
+    :param now: Returns seconds since 1970, to check the message's expiration.
+    :raises Interrupted: by a stop; the message must not be settled. No other exception
+        is raised.
     """
     start_deadline(message, consumer.timeout, stopping)
     result = _Run(app, consumer, limit, now, message.attempt).handle(message)
     if result is _ACKED and not signals.message_handled.receivers:
-        return result  # There is nothing to tell, and nobody to be told.
+        return result  # Nothing to log, and no receiver of the signal.
     try:
-        _tell(app, consumer, message, result)
+        _notify(app, consumer, message, result)
     except Interrupted:
         raise
     except BaseException as error:
-        # A log filter that raises, or a receiver's SystemExit: they only look on.
+        # A log filter that raises, or a receiver's SystemExit; observers change
+        # nothing.
         _complain("An observer of the consumer '%s' raised.", consumer, error)
     return result
 
 
 class _Run:
-    """One passage of one message through the steps."""
+    """One run of one message through the steps."""
 
     __slots__ = ("_app", "_attempt", "_consumer", "_hooks", "_limit", "_now", "_result")
 
@@ -123,28 +124,28 @@ class _Run:
 
     def handle(self, message: Message) -> Result:
         try:
-            self._in_context(message)
+            self._run_in_context(message)
         except Interrupted:
-            # It refers to the frames of its calls, and those refer to this.
+            # The result refers to the frames of its calls, and those refer to this.
             self._result = _NOTHING_YET
             raise
         except BaseException as error:
-            # Only a teardown of the app context can raise here (or its start).
+            # Only pushing or popping the app context can raise here.
             if isinstance(self._result.error, Interrupted):
                 raise self._result.error from error
-            self._spoil(error)
+            self._revoke_ack(error)
         return self._result
 
-    def _in_context(self, message: Message) -> None:
-        """The app's context; as after a request, its end is told an unhandled error."""
+    def _run_in_context(self, message: Message) -> None:
+        """Run the steps in an app context; pop it with an error that made no ``Ack``."""
         context = self._app.app_context()
         handled = Handling(message)
         try:
-            # A receiver of its signal may raise here, with the context pushed already.
+            # A receiver of Flask's signal may raise with the context pushed already.
             context.push()
             token = current.set(handled)
             try:
-                self._steps(handled)
+                self._run_steps(handled)
             finally:
                 current.reset(token)
         except BaseException as error:
@@ -153,7 +154,7 @@ class _Run:
         acked = isinstance(self._result.outcome, Ack)
         context.pop(None if acked else self._result.error)
 
-    def _steps(self, handled: Handling) -> None:
+    def _run_steps(self, handled: Handling) -> None:
         if signals.message_received.receivers:
             signals.send(
                 signals.message_received,
@@ -163,146 +164,146 @@ class _Run:
             )
         try:
             try:
-                self._result = self._outcome(handled.message)
+                self._result = self._handle(handled.message)
             finally:
                 handled.end()
             if self._hooks.after:
-                self._after()
+                self._run_after_hooks()
         except Interrupted as error:
             self._result = Result(self._result.outcome, error)
             raise
         finally:
             if self._hooks.teardown:
-                self._teardown()
+                self._run_teardown_hooks()
 
-    def _outcome(self, message: Message) -> Result:
+    def _handle(self, message: Message) -> Result:
         try:
             with self._limit(self._consumer.timeout):
-                outcome = self._call(message)
-            return self._acked() if outcome is None else Result(outcome)
+                outcome = self._call_handler(message)
+            return self._acknowledge() if outcome is None else Result(outcome)
         except Interrupted:
             raise
         except Outcome as outcome:
-            return self._of_raised(outcome)
+            return self._handle_raised(outcome)
         except BaseException as error:
-            return self._of_error(error)
+            return self._handle_error(error)
 
-    def _acked(self) -> Result:
+    def _acknowledge(self) -> Result:
         return Result(Ack()) if self._hooks.after else _ACKED
 
-    def _call(self, message: Message) -> Outcome | None:
-        """What was returned, if it was an outcome: by a hook or by the handler."""
+    def _call_handler(self, message: Message) -> Outcome | None:
+        """Run steps 2 to 4; return the outcome that a hook or the handler returned."""
         if message.expires_at is not None and message.expires_at <= self._now():
             return Drop("expired before it was consumed")
-        body = None if message.tombstone else self._decoded(message)
+        body = None if message.tombstone else self._decode(message)
         set_body(message, body)
         for hook in self._hooks.before:
-            found = _outcome_of(hook, hook())
+            found = _check_outcome(hook, hook())
             if found is not None:
-                return self._decided(found)
+                return self._apply_limits(found)
         handler = self._consumer.handler
         schema = self._consumer.schema
         unchanged = schema is None or message.tombstone
-        returned = handler(body if unchanged else self._loaded(schema, body))
+        returned = handler(body if unchanged else self._load(schema, body))
         if returned is None:
             return None
-        found = _outcome_of(handler, returned)
-        return None if found is None else self._decided(found)
+        found = _check_outcome(handler, returned)
+        return None if found is None else self._apply_limits(found)
 
-    def _decoded(self, message: Message) -> t.Any:
+    def _decode(self, message: Message) -> t.Any:
         consumer = self._consumer
         return decode(message, consumer.decoders, consumer.max_message_size)
 
-    def _loaded(self, schema: t.Any, body: t.Any) -> t.Any:
+    def _load(self, schema: t.Any, body: t.Any) -> t.Any:
         try:
             return schema.load(body)
         except ValidationError as error:
             raise create_refusal(error) from error
 
-    def _of_raised(self, outcome: Outcome) -> Result:
-        cause = _cause(outcome)
-        return Result(self._decided(strip_raise(outcome)), cause, foreseen=True)
+    def _handle_raised(self, outcome: Outcome) -> Result:
+        cause = _find_cause(outcome)
+        return Result(self._apply_limits(strip_raise(outcome)), cause, foreseen=True)
 
-    def _of_error(self, error: BaseException) -> Result:
-        """What the error handlers say of it, or else the retry policy."""
+    def _handle_error(self, error: BaseException) -> Result:
+        """Ask the error handlers for an outcome, then the retry policy."""
         try:
-            outcome = self._from_error_handlers(error)
+            outcome = self._ask_error_handlers(error)
         except Interrupted:
             raise
         except Outcome as raised:
             outcome = strip_raise(raised)
         except BaseException as another:
-            return Result(self._by_policy(another), another)
+            return Result(self._ask_policy(another), another)
         if outcome is not None:
-            return Result(self._decided(outcome), error, foreseen=True)
-        return Result(self._by_policy(error), error)
+            return Result(self._apply_limits(outcome), error, foreseen=True)
+        return Result(self._ask_policy(error), error)
 
-    def _from_error_handlers(self, error: BaseException) -> Outcome | None:
+    def _ask_error_handlers(self, error: BaseException) -> Outcome | None:
         for handlers in self._hooks.errors:
             for cls in type(error).__mro__:
                 handler = handlers.get(cls)
                 if handler is None:
                     continue
-                found = _outcome_of(handler, handler(error))
+                found = _check_outcome(handler, handler(error))
                 if found is not None:
                     return found
         return None
 
-    def _by_policy(self, error: BaseException) -> Outcome:
+    def _ask_policy(self, error: BaseException) -> Outcome:
         if isinstance(error, InvalidMessage):
             return Reject(error.reason)
         return self._consumer.retry.decide(self._attempt, error)
 
-    def _decided(self, outcome: Outcome) -> Outcome:
-        """A retry that was asked for still has the policy's end, and its delay."""
+    def _apply_limits(self, outcome: Outcome) -> Outcome:
+        """Apply the policy's ``max_attempts`` and delay to a retry of the app's code."""
         if isinstance(outcome, Retry):
             return self._consumer.retry.again(self._attempt, outcome.delay)
         return outcome
 
-    def _after(self) -> None:
+    def _run_after_hooks(self) -> None:
         for hook in self._hooks.after:
             try:
-                found = _outcome_of(hook, hook(self._result.outcome))
+                found = _check_outcome(hook, hook(self._result.outcome))
             except Interrupted:
                 raise
             except Outcome as outcome:
                 found = strip_raise(outcome)
             except BaseException as error:
-                self._spoil(error)
+                self._revoke_ack(error)
                 continue
             if found is not None and found is not self._result.outcome:
                 self._result = dataclasses.replace(
-                    self._result, outcome=self._decided(found)
+                    self._result, outcome=self._apply_limits(found)
                 )
 
-    def _teardown(self) -> None:
+    def _run_teardown_hooks(self) -> None:
         interrupted: Interrupted | None = None
         for hook in self._hooks.teardown:
             try:
                 hook(self._result.error)
             except Interrupted as error:
-                interrupted = error  # The other hooks come first.
+                interrupted = error  # Raised again once the other hooks have run.
             except BaseException as error:
-                self._spoil(error)
+                self._revoke_ack(error)
         if interrupted is not None:
             try:
                 raise interrupted
             finally:
                 del interrupted
 
-    def _spoil(self, error: BaseException) -> None:
-        """Something raised after the handler: what it had done may not have held."""
+    def _revoke_ack(self, error: BaseException) -> None:
+        """Replace an ``Ack`` after an error behind the handler, as of a rollback."""
         _complain(
             "A hook of the consumer '%s' raised after the handler.",
             self._consumer,
             error,
         )
         if isinstance(self._result.outcome, Ack):
-            self._result = Result(self._by_policy(error), error)
+            self._result = Result(self._ask_policy(error), error)
 
 
-def _outcome_of(function: Hook, returned: t.Any) -> Outcome | None:
-    """What a function returned, if it is an outcome; other values mean nothing."""
+def _check_outcome(function: Hook, returned: t.Any) -> Outcome | None:
+    """Return a function's result if it is an outcome; other values have no meaning."""
     if returned is None:
         return None
     if isinstance(returned, Outcome):
@@ -314,7 +315,7 @@ def _outcome_of(function: Hook, returned: t.Any) -> Outcome | None:
         )
     if isinstance(returned, (Coroutine, Generator, AsyncGenerator)):
         if isinstance(returned, Coroutine):
-            returned.close()  # Python would warn that it was never awaited.
+            returned.close()  # Else Python warns that it was never awaited.
         raise TypeError(
             f"'{getattr(function, '__name__', function)}' returned a"
             f" {type(returned).__name__}, of which nothing has run yet; make it a plain"
@@ -323,8 +324,8 @@ def _outcome_of(function: Hook, returned: t.Any) -> Outcome | None:
     return None
 
 
-def _cause(outcome: Outcome) -> BaseException | None:
-    """The error that an outcome was raised from: ``raise Reject("…") from error``."""
+def _find_cause(outcome: Outcome) -> BaseException | None:
+    """Return the error of ``raise Reject("…") from error``, if any."""
     if isinstance(outcome, Ack):
         return None
     return outcome.__cause__ or outcome.__context__
@@ -338,7 +339,7 @@ _SIGNALS = {
 }
 
 
-def _tell(app: Flask, consumer: Consumer, message: Message, result: Result) -> None:
+def _notify(app: Flask, consumer: Consumer, message: Message, result: Result) -> None:
     kind = type(result.outcome)
     if kind is not Ack:
         _log(consumer, message, result)
@@ -357,7 +358,7 @@ def _tell(app: Flask, consumer: Consumer, message: Message, result: Result) -> N
 def _log(consumer: Consumer, message: Message, result: Result) -> None:
     outcome = result.outcome
     if isinstance(outcome, Retry):
-        shown, seen = _note(consumer, result)
+        shown, seen = _count_failure(consumer, result)
         logger.warning(
             "%s: message %s failed (attempt %d of %d), again in %.1f s: %s%s",
             consumer.name,
@@ -365,7 +366,7 @@ def _log(consumer: Consumer, message: Message, result: Result) -> None:
             message.attempt,
             consumer.retry.max_attempts,
             outcome.delay,
-            _described(result.error),
+            _describe(result.error),
             seen,
             exc_info=shown,
         )
@@ -377,7 +378,7 @@ def _log(consumer: Consumer, message: Message, result: Result) -> None:
             escape(message.id),
             pluralize(message.attempt, "attempt"),
             escape(outcome.reason),
-            exc_info=None if hidden else _unforeseen(result),
+            exc_info=None if hidden else _unforeseen_error(result),
         )
     elif isinstance(outcome, Drop):
         logger.info(
@@ -388,13 +389,15 @@ def _log(consumer: Consumer, message: Message, result: Result) -> None:
         )
 
 
-def _note(consumer: Consumer, result: Result) -> tuple[BaseException | None, str]:
+def _count_failure(
+    consumer: Consumer, result: Result
+) -> tuple[BaseException | None, str]:
     """Count a failure.
 
-    :returns: The error, where its traceback is to be logged; else where it was raised
-        and how often.
+    :returns: The error, if its traceback is to be logged; and a text with the place and
+        the count, if not.
     """
-    error = _unforeseen(result)
+    error = _unforeseen_error(result)
     if error is None:
         return None, ""
     place, count = consumer.failures.note(error)
@@ -405,7 +408,7 @@ def _note(consumer: Consumer, result: Result) -> tuple[BaseException | None, str
 
 
 def _complain(text: str, consumer: Consumer, error: BaseException) -> None:
-    # Where logging itself raises there is nobody left to tell.
+    # If logging itself raises, the error cannot be reported.
     try:
         logger.error(text, consumer.name, exc_info=error)
     except Interrupted:
@@ -414,14 +417,14 @@ def _complain(text: str, consumer: Consumer, error: BaseException) -> None:
         pass
 
 
-def _described(error: BaseException | None) -> str:
+def _describe(error: BaseException | None) -> str:
     if error is None:
         return "it was asked for"
     return f"{type(error).__name__}: {escape(error)}"
 
 
-def _unforeseen(result: Result) -> BaseException | None:
-    """The error, where its traceback tells more than the outcome's reason does."""
+def _unforeseen_error(result: Result) -> BaseException | None:
+    """Return the error if its traceback says more than the outcome's reason."""
     if result.foreseen or isinstance(result.error, InvalidMessage):
         return None
     return result.error

@@ -1,6 +1,6 @@
-"""Bodies: decoded from bytes by their content type, and encoded into them.
+"""Bodies: decodes bytes by their content type, and encodes bodies to bytes.
 
-Everything here is hostile input until it was decoded: see :mod:`..formats`.
+Bytes are hostile input until they are decoded; see :mod:`..formats`.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from ..settings import JSON
 from ..text import escape
 from ..text import stringify
 
-#: Set by a transport that could not read a message's properties: the reason.
+#: A header with the reason why a transport could not read a message's properties.
 UNREADABLE = "x-qconsume-unreadable"
 
 
 def decode(message: Message, decoders: Decoders, max_size: int) -> t.Any:
-    """The body of a message.
+    """Decode the body of a message.
 
-    :param decoders: By content type; what is not there is not accepted.
+    :param decoders: The decoders of the accepted content types.
     :param max_size: Bytes.
-    :raises MessageTooLarge: if it has more bytes than that, or grows to more.
-    :raises UndecodableMessage: if it is nothing that can be decoded.
+    :raises MessageTooLarge: if the body has more bytes, compressed or decompressed.
+    :raises UndecodableMessage: if the type is not accepted, or the bytes are wrong.
     """
     if len(message.raw) > max_size:
         raise MessageTooLarge(
@@ -61,32 +61,33 @@ def decode(message: Message, decoders: Decoders, max_size: int) -> t.Any:
             f" there are: {', '.join(list_content_types(decoders))}"
         )
     if "compression" in headers or message.content_encoding in BY_ENCODING:
-        message = _decompressed(message, max_size)
+        message = _decompress_message(message, max_size)
     try:
         return decoder(message)
     except (InvalidMessage, Outcome):
         raise
     except Exception as error:
-        # Whatever a decoder raises, and be it a mistake of its own: the bytes are kept.
+        # A decoder may raise anything, also by a mistake of its own; the dead letter
+        # keeps the bytes.
         raise UndecodableMessage(
-            f"the body is no {find_content_type(decoders, decoder)}: {_told(error)}"
+            f"the body is no {find_content_type(decoders, decoder)}: {_describe_error(error)}"
         ) from error
 
 
-def _decompressed(message: Message, max_size: int) -> Message:
-    """The same message with a body as it was before it was compressed.
+def _decompress_message(message: Message, max_size: int) -> Message:
+    """Return the message with its body decompressed.
 
-    kombu compresses what was encoded already, so its header comes first.
+    kombu compresses an encoded body, so its header is undone first.
     """
     raw, encoding = message.raw, message.content_encoding
     if header := message.headers.get("compression"):
-        raw = _grown(raw, header, BY_HEADER, max_size)
+        raw = _decompress(raw, header, BY_HEADER, max_size)
     if encoding is not None and encoding in BY_ENCODING:
-        raw, encoding = _grown(raw, encoding, BY_ENCODING, max_size), None
+        raw, encoding = _decompress(raw, encoding, BY_ENCODING, max_size), None
     return dataclasses.replace(message, raw=raw, content_encoding=encoding)
 
 
-def _grown(raw: bytes, name: t.Any, known: Decompressors, max_size: int) -> bytes:
+def _decompress(raw: bytes, name: t.Any, known: Decompressors, max_size: int) -> bytes:
     found = known.get(name) if isinstance(name, str) else None
     if found is None:
         raise UndecodableMessage(
@@ -99,7 +100,7 @@ def _grown(raw: bytes, name: t.Any, known: Decompressors, max_size: int) -> byte
         raise
     except Exception as error:
         raise UndecodableMessage(
-            f"the body is not compressed by '{name}': {_told(error)}"
+            f"the body is not compressed by '{name}': {_describe_error(error)}"
         ) from error
 
 
@@ -109,13 +110,13 @@ def encode(
     formats: Formats = BUILT_IN,
     routing_key: str = "",
 ) -> tuple[bytes, Mapping[str, t.Any]]:
-    """The bytes of a body, and the headers that go with them.
+    """Encode a body; return its bytes, and the headers that go with them.
 
-    Beside what JSON knows, ``Decimal``, ``UUID``, dates and times are written as texts.
+    ``Decimal``, ``UUID``, dates and times become texts in JSON.
 
-    :raises TypeError: if the body cannot be written as that.
+    :raises TypeError: if the body has values that the format cannot write.
     :raises ValueError: for an unknown content type, or NaN and infinity in JSON.
-    :raises Exception: whatever a registered format raises.
+    :raises Exception: any error of a registered format.
     """
     if isinstance(body, (bytes, bytearray, memoryview)):
         return bytes(body), {}
@@ -136,8 +137,8 @@ def encode(
     return raw, format.headers(body)
 
 
-def _told(error: Exception) -> str:
-    """What an error says; of which kind it is, where that says more."""
+def _describe_error(error: Exception) -> str:
+    """Return an error's text, with its class unless that is a ``ValueError``."""
     kind, text = type(error).__name__, escape(stringify(error))
     if not text:
         return kind

@@ -1,7 +1,7 @@
-"""What a schema says of a body that it refuses, bounded.
+"""Errors of a schema that refuses a body, limited in number.
 
-A body of a million wrong items is refused with a million errors: the first thousand
-tell as much.
+A schema refuses a body of a million wrong items with a million errors; the first
+thousand say as much.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ from ..errors import InvalidMessage
 from ..text import shorten
 from ..text import stringify
 
-_MOST = 1_000
-#: Characters of a reason; the details have more.
-_LONGEST = 2_000
+#: Errors that are kept of one body.
+_MAX_ERRORS = 1_000
+#: Characters of a reason; the details have the rest.
+_MAX_REASON_CHARACTERS = 2_000
 
 T = t.TypeVar("T")
 
 
 def create_refusal(error: ValidationError) -> InvalidMessage:
-    """The error for a body that a schema refused.
+    """Create the error for a body that a schema refused.
 
-    :param error: Loses what is beyond the first thousand errors: it is shown in the
-        traceback, too.
+    :param error: Keeps its first thousand errors only, since tracebacks show it, too.
     """
-    error.args = tuple(_ErrorLimit(_MOST).of(each) for each in error.args)
-    error.messages = _ErrorLimit(_MOST).of(error.messages)
-    text = shorten(stringify(error), _LONGEST)
+    error.args = tuple(_ErrorLimit(_MAX_ERRORS).copy(each) for each in error.args)
+    error.messages = _ErrorLimit(_MAX_ERRORS).copy(error.messages)
+    text = shorten(stringify(error), _MAX_REASON_CHARACTERS)
     return InvalidMessage(f"the schema refused it: {text}", error.messages)
 
 
 class _ErrorLimit:
-    """Takes the first leaves of a tree of mappings and lists."""
+    """Copies a tree of mappings and lists, up to a number of leaves."""
 
     def __init__(self, most: int) -> None:
         self._left = most
 
-    def of(self, tree: t.Any) -> t.Any:
+    def copy(self, tree: t.Any) -> t.Any:
         if isinstance(tree, dict):
-            return {key: self.of(each) for key, each in self._some(tree.items())}
+            return {key: self.copy(each) for key, each in self._take(tree.items())}
         if isinstance(tree, list):
-            return [self.of(each) for each in self._some(tree)]
+            return [self.copy(each) for each in self._take(tree)]
         self._left -= 1
         return tree
 
-    def _some(self, found: Iterable[T]) -> Iterator[T]:
+    def _take(self, found: Iterable[T]) -> Iterator[T]:
         for each in found:
             if self._left <= 0:
                 return

@@ -1,9 +1,10 @@
-"""What is to become of a message, and the error that led to it.
+"""The result of handling a message: an outcome, and the error that led to it.
 
-An error refers to its traceback, that to the frames of the calls, and those to whatever
-their variables hold: files, sessions, the message, and often the error itself. Such a
-circle lives until Python looks for garbage, so whoever has settled the message calls
-:meth:`Result.release`.
+An error refers to its traceback, the traceback to the frames of the calls, and the
+frames to their variables: files, sessions, the message, and often the error itself.
+Such a reference cycle lives until Python's next garbage collection, so the settler
+calls
+:meth:`Result.release` once the message is settled.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ from types import TracebackType
 
 from ..outcomes import Outcome
 
-#: Frames of these may be suspended: clearing one would close its generator.
+#: Kinds of frames that may be suspended: clearing one would close its generator.
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 @dataclass
 class Result:
-    """What is to become of a message, and the error that led to it, if one did."""
+    """The outcome of a message, and the error that led to it, if any."""
 
     outcome: Outcome
     error: BaseException | None = None
-    #: Whether the outcome was somebody's decision and not the retry policy's.
+    #: Whether the app's code decided the outcome, and not the retry policy.
     foreseen: bool = False
 
     def release(self) -> None:
-        """Let go of the error, and of what the variables of its calls hold.
+        """Drop the error, and the variables of the frames in its traceback.
 
-        The error keeps its text and its lines, for a collector of errors that kept it.
+        An error collector that kept the error still has its text and its lines.
         """
         error, self.error = self.error, None
         if error is not None:
@@ -42,13 +43,13 @@ class Result:
 
 
 def strip_raise(outcome: Outcome) -> Outcome:
-    """An outcome that was raised, without what it keeps of that."""
+    """Return a raised outcome without its traceback and cause."""
     outcome.__traceback__ = outcome.__cause__ = outcome.__context__ = None
     return outcome
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, and those that it was raised from, or while they were handled."""
+    """Yield an error, its causes, and the errors that it interrupted."""
     seen: set[int] = set()
     left: list[t.Any] = [error]
     while left:
@@ -64,7 +65,7 @@ def _clear(traceback: TracebackType | None) -> None:
     while traceback is not None:
         frame = traceback.tb_frame
         if not frame.f_code.co_flags & _GENERATORS:
-            # It says so if it is still running, in another greenlet.
+            # A frame that still runs, in another greenlet, raises RuntimeError.
             with contextlib.suppress(RuntimeError):
                 frame.clear()
         traceback = traceback.tb_next

@@ -1,6 +1,6 @@
-"""Blinker signals, for observers. A receiver that raises is logged and changes nothing.
+"""Blinker signals, for observers. Their sender is the app.
 
-Each is sent with the app as its sender.
+An exception of a receiver is logged, and changes nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _signals = Namespace()
 
 #: A message is about to be handled. Arguments: ``consumer``, ``message``.
 message_received = _signals.signal("message-received")
-#: A message was handled, and is done with. ``consumer``, ``message``, ``outcome``.
+#: A message was handled and will be acknowledged. ``consumer``, ``message``, ``outcome``.
 message_handled = _signals.signal("message-handled")
 #: A message will be handled again. ``consumer``, ``message``, ``outcome``, ``error``.
 message_retried = _signals.signal("message-retried")
@@ -37,7 +37,7 @@ worker_stopped = _signals.signal("worker-stopped")
 
 
 def send(signal: NamedSignal, app: t.Any, **arguments: t.Any) -> None:
-    """Tell the receivers, if there are any; log those that raise."""
+    """Call a signal's receivers, and log their exceptions."""
     if not signal.receivers:
         return
     for receiver in signal.receivers_for(app):

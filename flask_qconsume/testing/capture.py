@@ -1,4 +1,4 @@
-"""What an app published, kept for a test to look at."""
+"""Published messages, captured for a test."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from ..outcomes import Outcome
 
 @dataclass(frozen=True)
 class Published:
-    """A message that was published, as its consumers would get it."""
+    """A published message, as its consumers would get it."""
 
     routing_key: str
-    #: Encoded and decoded again; ``bytes`` of a type that is not known here.
+    #: Encoded and decoded again; ``bytes`` if the content type is unknown.
     body: t.Any
     id: str
     exchange: str
-    #: The headers given to ``publish``, without our own.
+    #: The headers given to ``publish``.
     headers: Mapping[str, t.Any]
     key: str | None
     #: Seconds.
     delay: float
+    #: Seconds, or ``None``.
     expires: float | None
     priority: int | None
 
     @classmethod
     def of(cls, message: Outgoing, decoders: Decoders) -> Published:
-        """What there is to look at of an outgoing message."""
+        """Decode an outgoing message."""
         return cls(
             routing_key=message.routing_key,
             body=_body(message, decoders),

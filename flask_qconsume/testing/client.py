@@ -1,6 +1,6 @@
 """Runs single messages through an app, without a broker and without waiting.
 
-Time is virtual: a retry is not waited for, its delay is told.
+Time is virtual: the result tells the delay of a retry, and the client does not wait.
 """
 
 from __future__ import annotations
@@ -27,29 +27,28 @@ from .capture import Published
 
 @dataclass(frozen=True)
 class Delivered:
-    """What became of a message given to :meth:`TestClient.deliver`."""
+    """The result of :meth:`TestClient.deliver`."""
 
     #: An ``Ack``, ``Retry``, ``Reject`` or ``Drop``.
     outcome: Outcome
-    #: What the handler, a hook or the schema raised.
+    #: The exception of the handler, a hook or the schema, if any.
     error: BaseException | None
-    #: What was published meanwhile; it went nowhere.
+    #: Messages that the app published meanwhile; none of them was sent.
     published: list[Published] = field(default_factory=list)
 
     @property
     def next_delay(self) -> float | None:
-        """Seconds until the next attempt; ``None`` if there is none."""
+        """Seconds until the next attempt; ``None`` unless the outcome is a retry."""
         return self.outcome.delay if isinstance(self.outcome, Retry) else None
 
 
 class TestClient:
-    """Runs messages through the real dispatch of ``app``: hooks, schema, handler,
-    policy.
+    """Runs messages through an app's hooks, schemas, handlers and retry policies.
 
-    Made by ``qconsume.test_client(app)``.
+    ``qconsume.test_client(app)`` returns one.
     """
 
-    __test__ = False  # Not a test, whatever pytest thinks of the name.
+    __test__ = False  # Keep pytest from collecting the class for its name.
 
     def __init__(self, app: Flask) -> None:
         self._app = app
@@ -66,18 +65,20 @@ class TestClient:
         catch: bool = True,
         **fields: t.Any,
     ) -> Delivered:
-        """Deliver one message to a consumer, and return what became of it.
+        """Deliver one message to a consumer, and return its outcome.
 
-        :param consumer: Its full name, ``"orders.bill"``.
-        :param body: Encoded by ``content_type``, as ``publish`` does; ``bytes`` are
-            delivered as they are, to try out bodies that are wrong.
-        :param attempt: 1 for the first.
-        :param content_type: JSON unless given, or what the body itself is.
-        :param catch: If false, an exception that was not foreseen (by an error handler,
-            or as an outcome) is raised here instead of being kept in ``error``.
+        :param consumer: The consumer's full name, such as ``"orders.bill"``.
+        :param body: Encoded by ``content_type``, as ``publish`` does. ``bytes`` are
+            delivered as they are, so that a test can deliver wrong bodies.
+        :param headers: The message's headers.
+        :param attempt: The number of the attempt; the first is 1.
+        :param content_type: ``application/json`` unless given, or the type of the body
+            itself.
+        :param catch: If false, raise an exception here instead of keeping it in
+            ``error``, unless an error handler or a raised outcome dealt with it.
         :param fields: Further fields of the :class:`~flask_qconsume.Message`, such as
             ``id``, ``key`` or ``routing_key``.
-        :raises UnknownConsumer: if there is none of that name.
+        :raises UnknownConsumer: if no consumer has that name.
         """
         found = find_consumer(self._consumers.consumers, consumer)
         formats = self._consumers.formats
@@ -101,7 +102,7 @@ class TestClient:
 
     @contextlib.contextmanager
     def capture(self) -> Iterator[list[Published]]:
-        """Keep what the app publishes within the block, instead of sending it."""
+        """Keep the messages published within the block, instead of sending them."""
         published: list[Published] = []
         decoders = self._consumers.formats.decoders()
 

@@ -1,4 +1,4 @@
-"""pytest fixtures; they go with pytest-flask's, or with any fixture named ``app``."""
+"""pytest fixtures for apps; they use pytest-flask's fixture ``app``, or your own."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ def qconsume_client(app: Flask) -> TestClient:
 
 @pytest.fixture
 def qconsume_published(qconsume_client: TestClient) -> Iterator[list[Published]]:
-    """What the app publishes during the test; none of it is sent."""
+    """The messages that the app publishes during the test; none of them is sent."""
     with qconsume_client.capture() as published:
         yield published
