@@ -137,7 +137,7 @@ class _Run:
         return self._result
 
     def _run_in_context(self, message: Message) -> None:
-        """Run the steps in an app context; pop it with an error that made no ``Ack``."""
+        """Run the steps in an app context; pop it with an error that was not acked."""
         context = self._app.app_context()
         handled = Handling(message)
         try:
@@ -255,7 +255,7 @@ class _Run:
         return self._consumer.retry.decide(self._attempt, error)
 
     def _apply_limits(self, outcome: Outcome) -> Outcome:
-        """Apply the policy's ``max_attempts`` and delay to a retry of the app's code."""
+        """Apply the policy's limits to a retry that the app's code asked for."""
         if isinstance(outcome, Retry):
             return self._consumer.retry.again(self._attempt, outcome.delay)
         return outcome

@@ -70,7 +70,8 @@ def decode(message: Message, decoders: Decoders, max_size: int) -> t.Any:
         # A decoder may raise anything, also by a mistake of its own; the dead letter
         # keeps the bytes.
         raise UndecodableMessage(
-            f"the body is no {find_content_type(decoders, decoder)}: {_describe_error(error)}"
+            f"the body is no {find_content_type(decoders, decoder)}:"
+            f" {_describe_error(error)}"
         ) from error
 
 

@@ -18,7 +18,7 @@ _signals = Namespace()
 
 #: A message is about to be handled. Arguments: ``consumer``, ``message``.
 message_received = _signals.signal("message-received")
-#: A message was handled and will be acknowledged. ``consumer``, ``message``, ``outcome``.
+#: A message was handled. Arguments: ``consumer``, ``message``, ``outcome``.
 message_handled = _signals.signal("message-handled")
 #: A message will be handled again. ``consumer``, ``message``, ``outcome``, ``error``.
 message_retried = _signals.signal("message-retried")
