@@ -58,7 +58,7 @@ def test_a_header_whose_name_is_no_utf_8_makes_a_dead_letter(
     (letter,) = broker.dead_letters(broker.topology.queues[0])
     assert letter.message.raw == b'{"n": 1}'
     assert letter.headers["x-qconsume-reason"] == (
-        "unreadable: the name of a header is no UTF-8"
+        "unreadable: the name of a header is not UTF-8"
     )
 
 

@@ -34,7 +34,7 @@ CAPABILITIES = Capabilities(
         " so a message is late by its delay at most, or by more while no worker of the"
         " queue runs. With an ordering, the worker holds it back in its place"
     ),
-    max_delay=naming.LONGEST,
+    max_delay=naming.MAX_DELAY_SECONDS,
     delayed_publish=False,
     exact_delays=False,
     unattended_delays=False,

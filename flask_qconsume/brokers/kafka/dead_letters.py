@@ -185,7 +185,7 @@ def _read_until(consumer: Consumer, ends: dict[PartitionId, int]) -> Iterator[Fe
 
 
 def _is_end(record: Fetched) -> bool:
-    """Return whether this is no record but the end of a partition."""
+    """Return whether this reports the end of a partition, and is not a record."""
     error = record.error()
     if error is not None and error.code() != KafkaError._PARTITION_EOF:
         raise translate_error(error)

@@ -23,8 +23,8 @@ from ...text import quote
 PREFIX = "_qconsume."
 
 #: Delays in seconds for which there are topics: none, doubling from 1 s, and a week.
-STEPS: tuple[int, ...] = (0, *(1 << n for n in range(20)), 604_800)
-LONGEST = float(STEPS[-1])
+DELAY_STEPS_SECONDS: tuple[int, ...] = (0, *(1 << n for n in range(20)), 604_800)
+MAX_DELAY_SECONDS = float(DELAY_STEPS_SECONDS[-1])
 
 _LEGAL = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
@@ -89,12 +89,14 @@ def dead_letter_topic(queue: str) -> str:
 
 
 def step_for(delay: float) -> int:
-    """Return the shortest step that is no shorter than a delay; a week at most.
+    """Return the shortest step that is at least as long as a delay; a week at most.
 
     >>> step_for(0), step_for(0.4), step_for(5), step_for(1e9)
     (0, 1, 8, 604800)
     """
-    return next((step for step in STEPS if step >= delay), STEPS[-1])
+    return next(
+        (step for step in DELAY_STEPS_SECONDS if step >= delay), DELAY_STEPS_SECONDS[-1]
+    )
 
 
 def is_retry_topic(topic: str) -> bool:
@@ -169,7 +171,7 @@ def check_plan(plan: QueuePlan) -> None:
 
     :raises UnsupportedByBroker: with the name.
     """
-    check_topic(retry_topic(plan.name, STEPS[-1]), "The queue's topic")
+    check_topic(retry_topic(plan.name, DELAY_STEPS_SECONDS[-1]), "The queue's topic")
     for topic in literal_topics(plan):
         check_topic(topic, "The routing key")
 

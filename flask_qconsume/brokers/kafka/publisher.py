@@ -133,7 +133,7 @@ class Publisher:
             return records.create_copy(
                 message, forward.headers, naming.dead_letter_topic(queue), key=key
             )
-        delay = min(forward.delay, naming.LONGEST)
+        delay = min(forward.delay, naming.MAX_DELAY_SECONDS)
         topic = self._topics.retry_topic(queue, delay)
         due = now + delay if delay else None
         return records.create_copy(message, forward.headers, topic, due=due)

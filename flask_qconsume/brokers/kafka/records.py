@@ -230,7 +230,7 @@ def read_headers(record: Fetched) -> list[Header] | None:
     try:
         return t.cast("list[Header] | None", _call_headers(record))
     except Exception:
-        problem = b"the name of a header is no UTF-8"
+        problem = b"the name of a header is not UTF-8"
         record.set_headers([(UNREADABLE, problem)])
         return t.cast("list[Header]", record.headers())
 
@@ -244,7 +244,7 @@ def read_due_time(record: Fetched) -> float:
 
 
 def _parse_milliseconds(value: bytes | None) -> int:
-    # A foreign value that is no number must not hold back the records behind it.
+    # A foreign value that is not a number must not hold back the records behind it.
     try:
         return min(max(int(value or b"0"), 0), 2**53)
     except ValueError:
@@ -325,7 +325,7 @@ def _parse_priority(text: t.Any) -> int | None:
 
 
 def _restore_types(headers: dict[str, t.Any]) -> None:
-    """Restore the types of values; a value that is no JSON stays a text."""
+    """Restore the types of values; a value that is not JSON stays a text."""
     for name in _read_names(headers.pop(AS_JSON, None)):
         if isinstance(headers.get(name), str):
             headers[name] = _parse_json(headers[name])

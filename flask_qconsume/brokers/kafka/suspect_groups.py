@@ -109,7 +109,7 @@ class SuspectGroups:
         self._look_took = self._last_look - began
 
     def _queues_by_partition(self) -> dict[PartitionId, str]:
-        """Return the partitions that may hold suspects, and the queues of these."""
+        """Return the queues with waiting links, by the partitions of their suspects."""
         for link in [each for each in list(self._waiting) if each.closed]:
             self._waiting.pop(link, None)
         topics = {naming.suspects_topic(q): q for q in list(self._waiting.values())}

@@ -156,7 +156,7 @@ class Topics:
         waits for earlier ones by no more than some delays of its own.
         """
         best = naming.step_for(delay)
-        longer = [step for step in naming.STEPS if step >= best]
+        longer = [step for step in naming.DELAY_STEPS_SECONDS if step >= best]
         if self._settings.declare == "auto":
             longer = [step for step in longer if step <= 4 * best]
         for step in longer:
@@ -201,7 +201,7 @@ class Topics:
 
         Its records are handed out when they are due all the same.
         """
-        for step in reversed(naming.STEPS):
+        for step in reversed(naming.DELAY_STEPS_SECONDS):
             if naming.retry_topic(queue, step) in self._known:
                 return naming.retry_topic(queue, step)
         return naming.retry_topic(queue, best)
@@ -231,7 +231,7 @@ class Topics:
             kind = {"cleanup.policy": "compact,delete", "retention.ms": str(kept)}
             return size | kind
         # A retry must outlive the longest delay and some weeks without any worker.
-        longest = round(4 * naming.LONGEST * 1_000)
+        longest = round(4 * naming.MAX_DELAY_SECONDS * 1_000)
         return size | {"cleanup.policy": "delete", "retention.ms": str(longest)}
 
 

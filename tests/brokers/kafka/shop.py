@@ -1,4 +1,4 @@
-"""A broker on a throwaway Kafka with some queues, and short words to use it by."""
+"""A broker on a throwaway Kafka with some queues, and helpers to use it."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ QUICKLY: dict[str, t.Any] = {
 
 
 def plan(name: str, *keys: str, given: t.Any = None, **more: t.Any) -> QueuePlan:
-    """The plan of a queue that gets what is published under its name, or ``keys``."""
+    """Return the plan of a queue for messages published under its name, or ``keys``."""
     bindings = tuple(Binding(name, EXCHANGE, key) for key in keys or (name,))
     return QueuePlan(name, name, "quorum", bindings, given, **more)
 
 
 def outgoing(topic: str, body: bytes = b"{}", **more: t.Any) -> Outgoing:
-    """A message for a topic, with an id."""
+    """Return a message for a topic, with an id."""
     values = {"exchange": EXCHANGE, "id": str(uuid.uuid4()), **more}
     return Outgoing(routing_key=topic, body=body, **values)
 
@@ -64,12 +64,12 @@ class Shop:
         assert found == [None] * len(messages), found
 
     def link(self, lane: Lane = Lane.MAIN, prefetch: int = 20) -> Link:
-        """A link to the first queue."""
+        """Open a link to the first queue."""
         self._links.append(self.broker.connect(self.plan, lane, prefetch))
         return self._links[-1]
 
     def letters(self) -> list[DeadLetter]:
-        """The dead letters of the first queue."""
+        """Return the dead letters of the first queue."""
         return list(self.broker.dead_letters(self.plan))
 
     def bury(self, link: Link, delivery: Delivery, **headers: t.Any) -> None:
@@ -87,7 +87,7 @@ class Shop:
 
 @contextlib.contextmanager
 def shop(url: str, *plans: QueuePlan, **config: t.Any) -> Iterator[Shop]:
-    """A shop for the length of a block."""
+    """Open a shop for the length of a block."""
     it = Shop(url, plans, **config)
     try:
         yield it
@@ -96,7 +96,7 @@ def shop(url: str, *plans: QueuePlan, **config: t.Any) -> Iterator[Shop]:
 
 
 def read(link: Link, count: int, timeout: float = 20.0) -> list[Delivery]:
-    """So many deliveries."""
+    """Read this many deliveries."""
     found: list[Delivery] = []
 
     def enough() -> bool:

@@ -1,4 +1,4 @@
-"""Kafka as a broker: what of it is not the same as elsewhere, on a real one."""
+"""What is special about Kafka as a broker, on a real one."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_passive_says_what_is_missing_and_makes_nothing(
         it.broker.declare()
 
 
-def test_the_topics_of_a_queue_that_is_somebody_else_s_are_never_made(
+def test_the_topics_of_an_existing_queue_are_never_created(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     given = Queue(f"{kafka_prefix}billing", routing_key=f"{kafka_prefix}theirs")
@@ -212,7 +212,8 @@ def test_what_is_sent_to_a_queue_may_be_held_back(
 def test_what_kafka_cannot_do_is_refused_before_anything_is_sent(
     options: dict[str, t.Any], said: str
 ) -> None:
-    # Nobody listens there: it would hang, or fail in another way, if it were tried.
+    # Nothing listens at this address: a message that was sent would hang, or fail
+    # otherwise.
     with shop("kafka://127.0.0.1:1", plan("billing")) as it:
         with pytest.raises(UnsupportedByBroker, match=said):
             it.broker.publish([outgoing("billing", **options)], 5.0)
@@ -441,7 +442,7 @@ BLINDLY: dict[str, t.Any] = {
 }
 
 
-def test_topics_that_come_later_are_found_by_the_one_who_looks_for_all(
+def test_topics_that_come_later_are_found_by_the_look_of_the_process(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     queue = plan(f"{kafka_prefix}billing", f"{kafka_prefix}order.*")
@@ -451,13 +452,13 @@ def test_topics_that_come_later_are_found_by_the_one_who_looks_for_all(
         kafka.create_topics({topic: 1})
         with shop(kafka.url, plan(f"{kafka_prefix}other", topic)) as other:
             other.publish(outgoing(topic, b"created"))
-        # Nobody has looked for so long.
+        # As if the last look were long ago.
         t.cast(KafkaBroker, it.broker)._topics.forget()
         link.keep_alive()
         assert [d.message.raw for d in read(link, 1)] == [b"created"]
 
 
-def test_partitions_that_are_added_are_read_as_soon_as_anybody_sees_them(
+def test_partitions_that_are_added_are_read_as_soon_as_they_are_seen(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     queue = f"{kafka_prefix}billing"
@@ -474,7 +475,7 @@ def test_partitions_that_are_added_are_read_as_soon_as_anybody_sees_them(
         assert [d.message.raw for d in read(link, 1)] == [b"new"]
 
 
-def test_a_topic_of_longer_retries_is_read_at_once_by_who_made_it(
+def test_a_topic_of_longer_retries_is_read_at_once_by_its_creator(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     queue = f"{kafka_prefix}billing"
@@ -488,7 +489,7 @@ def test_a_topic_of_longer_retries_is_read_at_once_by_who_made_it(
 
 
 def topic_is_deleted(kafka: Kafka, topic: str, link: t.Any) -> None:
-    """Delete it, and wait until the link knows."""
+    """Delete a topic, and wait until the link knows."""
     kafka.delete_topics(topic)
     wait_for(lambda: link.read(5, 0.1) or link.interrupted, 30)
     assert link.interrupted
@@ -547,7 +548,7 @@ def test_where_topics_are_not_declared_it_is_waited_until_they_are_there_again(
 def test_a_topic_is_taken_for_deleted_only_after_a_second_look(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
-    """The broker that is asked may have come back, and not know of all topics yet."""
+    """The broker that is asked may have just come back, and not know all topics."""
     queue = f"{kafka_prefix}billing"
     with shop(kafka.url, plan(queue)) as it:
         link = it.link()

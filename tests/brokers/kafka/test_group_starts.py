@@ -30,13 +30,13 @@ _NewPartitions: t.Any = t.cast(t.Any, _admin).NewPartitions
 
 
 def beginning(where: str) -> dict[str, t.Any]:
-    """Options of a group that begins there."""
+    """Return the options for groups that begin there."""
     consumer = {**QUICKLY["kafka_consumer_config"], "auto.offset.reset": where}
     return {"kafka_consumer_config": consumer}
 
 
 def bodies(it: Shop, count: int) -> set[bytes]:
-    """What comes first, settled."""
+    """Settle the first messages, and return their bodies."""
     link = it.link()
     found = read(link, count)
     link.ack(found)
@@ -58,7 +58,7 @@ def grow(kafka: Kafka, topic: str, partitions: int) -> None:
 
 
 def forget_offsets(kafka: Kafka, group: str) -> None:
-    """As Kafka does when a group has had no member for long."""
+    """Delete offsets, as Kafka does for a group without members after a while."""
     admin = kafka.admin()
 
     def is_gone() -> bool:
@@ -145,7 +145,7 @@ def test_where_nothing_is_declared_a_group_at_the_end_begins_with_its_first_work
 
 
 @pytest.mark.parametrize("where", ["earliest", "latest"])
-def test_a_group_whose_offsets_are_gone_is_told_and_loses_nothing(
+def test_a_group_without_its_offsets_logs_a_warning_and_loses_nothing(
     kafka: Kafka, kafka_prefix: str, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     queue, options = f"{kafka_prefix}billing", beginning(where)
@@ -168,7 +168,7 @@ def test_a_group_whose_offsets_are_gone_is_told_and_loses_nothing(
 def test_a_new_group_waits_for_no_fetch_to_learn_where_it_begins(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
-    """Its first record came half a second late, or a whole one."""
+    """Its first record used to come half a second late, or more."""
     topic, queue = f"{kafka_prefix}orders", f"{kafka_prefix}billing"
     kafka.create_topics({topic: 2})
     produce(kafka.address, topic, [b"before"], partition=1)

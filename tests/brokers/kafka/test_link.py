@@ -1,4 +1,4 @@
-"""A link to Kafka: what becomes of deliveries whose partition, or broker, goes away."""
+"""A link to Kafka: deliveries when their partition or broker goes away."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PARTITIONS = 4
 
 @pytest.fixture
 def queue(kafka: Kafka, kafka_prefix: str) -> str:
-    """A queue's name, and that of the one topic that it reads."""
+    """The name of a queue, and of the one topic that it reads."""
     name = f"{kafka_prefix}billing"
     kafka.create_topics({name: PARTITIONS})
     return name
@@ -98,7 +98,7 @@ def read(link: KafkaLink, count: int, timeout: float = 20.0) -> list[Delivery]:
 
 
 def state(link: KafkaLink) -> dict[str, object]:
-    """What its native thread has, and waits for."""
+    """Return what the link's native thread has, and waits for."""
     thread, shared = link._consumer._worker, link._consumer._shared
     partitions = {
         repr(each): [
@@ -130,7 +130,7 @@ def bodies(deliveries: Sequence[Delivery]) -> list[bytes]:
 def test_what_is_acknowledged_in_the_lane_is_committed_before_the_next_one_comes(
     kafka: Kafka, queue: str
 ) -> None:
-    """If the next one killed the process, it would come again, and be blamed again."""
+    """If the next suspect killed the process, this one would be charged again."""
     produce(kafka.address, queue, numbers(3))
     with linked(kafka.address, queue, lane=Lane.SUSPECTS, prefetch=1) as link:
         for _ in range(3):
@@ -167,7 +167,7 @@ def test_what_is_acknowledged_or_forwarded_is_committed(
 def test_a_suspect_has_left_its_queue_once_it_is_forwarded(
     kafka: Kafka, queue: str
 ) -> None:
-    """Of all that goes elsewhere, only for these it is waited that the broker knows."""
+    """Only for suspects a forward waits until the broker has the commit."""
     produce(kafka.address, queue, numbers(4))
     with linked(kafka.address, queue, refuse=lambda forward: None) as link:
         found = read(link, 4)
@@ -178,7 +178,7 @@ def test_a_suspect_has_left_its_queue_once_it_is_forwarded(
         assert not partition.has_committed(found[3].tag.offset)
 
 
-def test_a_delivery_whose_partition_leaves_is_not_begun(
+def test_a_delivery_of_a_partition_that_leaves_is_not_begun(
     kafka: Kafka, queue: str
 ) -> None:
     produce(kafka.address, queue, numbers(40), partition=lambda n: n % PARTITIONS)

@@ -1,4 +1,4 @@
-"""Which topics, groups and patterns stand for a queue on Kafka."""
+"""Which topics, groups and patterns belong to a queue on Kafka."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_a_name_that_no_topic_can_have_is_refused(name: str) -> None:
         naming.check_topic(name, "The routing key")
 
 
-def test_a_queue_whose_topics_cannot_be_is_refused() -> None:
+def test_a_queue_with_impossible_topics_is_refused() -> None:
     with pytest.raises(UnsupportedByBroker, match="queue's topic"):
         naming.check_plan(plan("order", name="x" * 240))
     with pytest.raises(UnsupportedByBroker, match="'an order'"):

@@ -1,4 +1,4 @@
-"""Kafka's records, read into messages and written for them."""
+"""Kafka's records: read into messages, and created from them."""
 
 from __future__ import annotations
 

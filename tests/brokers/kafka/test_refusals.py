@@ -1,4 +1,4 @@
-"""What Kafka refuses: which error it is, and what it says to do."""
+"""What Kafka refuses, which error that raises, and its advice."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ MISLEADING = "certificate verify failed: Topic authorization failed, timed out"
 def guarded(
     kafka: Kafka, tmp_path_factory: pytest.TempPathFactory
 ) -> t.Iterator[Kafka]:
-    """A Kafka with an authorizer, whose user 'shop' may do nothing; others may all."""
+    """A Kafka with an authorizer: the user 'shop' may do nothing, all other users
+    anything.
+    """
     config = {
         "authorizer.class.name": (
             "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
@@ -56,7 +58,7 @@ def guarded(
 
 
 def allow(server: Kafka, kind: str, name: str, *operations: str) -> None:
-    """Let the user 'shop' do something with what begins with a name."""
+    """Allow the user 'shop' something, for all names with a prefix."""
     rules = [
         _a.AclBinding(
             getattr(_a.ResourceType, kind),
@@ -135,7 +137,7 @@ def test_a_group_that_is_full_is_waited_for(guarded: Kafka) -> None:
         ("shop:secret", {"sasl.mechanism": "SCRAM-SHA-256"}),
     ],
 )
-def test_who_is_not_known_is_refused(
+def test_an_unknown_user_is_refused(
     guarded: Kafka, login: str, common: dict[str, str]
 ) -> None:
     with as_shop(guarded, "orders", login, common=common) as it:

@@ -1,4 +1,4 @@
-"""When the members of lanes join, and how rarely it is asked whether they have to."""
+"""When suspects' groups are joined, and how rarely Kafka is asked for suspects."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TOPIC = "_qconsume.billing.suspects"
 
 
 class FakeLink:
-    """A link, as far as it is woken."""
+    """A link that counts how often it is woken."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -41,7 +41,7 @@ class FakeLink:
 
 
 class Bench:
-    """SuspectGroups on a virtual clock, and what they ask."""
+    """Suspect groups on a virtual clock, and the questions that they ask."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -78,7 +78,7 @@ class Bench:
         self.settle()
 
     def settle(self) -> None:
-        """Let the look in the background come to its end."""
+        """Wait for the end of the look in the background."""
         wait_for(lambda: not self.groups._is_looking, 10)
 
 
@@ -153,7 +153,7 @@ def test_a_broker_that_does_not_answer_is_asked_again(bench: Bench) -> None:
     assert link.woken == 1
 
 
-def test_who_put_a_suspect_there_says_so(bench: Bench) -> None:
+def test_a_process_that_moves_a_suspect_wakes_its_own_links(bench: Bench) -> None:
     links = bench.add(), bench.add(), bench.add("mail")
     bench.groups.set_in_use("billing")
     assert [link.woken for link in links] == [1, 1, 0]
@@ -176,7 +176,7 @@ def test_a_lane_that_is_closed_is_not_asked_for(bench: Bench) -> None:
 # -- on a real Kafka ------------------------------------------------------------------
 
 
-def test_nobody_joins_for_a_lane_that_is_empty_until_it_is_not(
+def test_a_lane_joins_its_group_only_once_it_has_a_suspect(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     with shop(kafka.url, plan(f"{kafka_prefix}billing")) as it:
@@ -197,7 +197,7 @@ def test_a_suspect_of_another_process_is_found_at_the_next_look(
         lane = lane_of(it)
         wait_until_looked(it)
         suspect(other, b"there")
-        # Nobody has looked for so long.
+        # As if the last look were long ago.
         groups_of(it)._last_look = float("-inf")
         lane.keep_alive()
         assert raw(read(lane, 1)) == [b"there"]
@@ -228,11 +228,11 @@ def test_where_nothing_is_declared_a_suspect_is_found_once_topics_are_known(
         suspect(it, b"before")
     with shop(kafka.url, queue, declare="never") as it:
         lane = lane_of(it)
-        lane.keep_alive()  # It has somebody look for the topics.
+        lane.keep_alive()  # This looks for the topics.
         assert raw(read(lane, 1)) == [b"before"]
 
 
-def test_a_lane_that_nobody_joined_can_be_paused_and_closed(
+def test_a_lane_that_has_not_joined_can_be_paused_and_closed(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     with shop(kafka.url, plan(f"{kafka_prefix}billing")) as it:
@@ -265,7 +265,7 @@ def wait_until_looked(it: Shop) -> None:
 
 
 def joined(lane: KafkaLink) -> bool:
-    """Whether it is in its group, or on the way there."""
+    """Return whether the link has begun to join its group."""
     return lane._consumer.is_started
 
 

@@ -85,7 +85,7 @@ def test_a_certificate_that_does_not_fit_is_refused(
         assert "s@cret" not in str(error)
 
 
-def test_a_certificate_may_be_left_unchecked_by_who_says_so(secured: Secured) -> None:
+def test_a_certificate_may_be_left_unchecked_by_an_option(secured: Secured) -> None:
     unchecked = {"enable.ssl.certificate.verification": False}
     with secured.shop(host="127.0.0.1", **unchecked) as it:
         it.publish(outgoing("billing"))

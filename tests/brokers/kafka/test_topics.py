@@ -1,4 +1,4 @@
-"""Which links hear of topics that came later."""
+"""Which links are told of topics that are created or deleted later."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .shop import plan
 
 
 class FakeLink:
-    """A link, as far as it is told of topics."""
+    """A link that notes the topics that it is told of."""
 
     def __init__(self, plan: QueuePlan, lane: Lane = Lane.MAIN) -> None:
         self.plan = plan
@@ -36,7 +36,7 @@ def add(to: TopicListeners, link: FakeLink, **known: int) -> FakeLink:
     return link
 
 
-def test_a_link_hears_of_what_it_reads_and_did_not_know() -> None:
+def test_a_link_is_told_of_what_it_reads_and_did_not_know() -> None:
     listeners = TopicListeners()
     link = add(
         listeners, FakeLink(plan("billing", "order.*", "refund")), refund=2, no=1
@@ -58,7 +58,7 @@ def test_partitions_that_are_added_are_news_and_a_topic_that_comes_again() -> No
     assert link.told == [{"billing": 2}, {"billing": 4}, {"billing": 4}]
 
 
-def test_a_lane_hears_of_its_own_topic_only() -> None:
+def test_a_lane_is_told_of_its_own_topic_only() -> None:
     listeners = TopicListeners()
     link = add(listeners, FakeLink(plan("billing"), Lane.SUSPECTS), billing=1)
     listeners.announce({"billing": 2, "_qconsume.billing.suspects": 1})

@@ -1,8 +1,8 @@
 """Commits of offsets and metadata, one at a time. Native thread only.
 
-Before a record is handed out, a commit tells so: if the process dies then, the next
-owner of the partition knows which records may have killed it. Settled records go into
-the same commits.
+Before a record is handed out, a commit notes it as in flight: if the process dies then,
+the next owner of the partition knows which records may have killed it. Settled records
+go into the same commits.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ _REBALANCING = {
 
 
 class OffsetCommits:
-    """Commits what has changed, and hands records to the hub once that is answered."""
+    """Commits changed partitions, and hands their records to the hub once that is
+    answered.
+    """
 
     def __init__(self, terms: ConsumerTerms, shared: SharedState) -> None:
         #: Number of records that were settled since the last commit.
@@ -184,7 +186,7 @@ class OffsetCommits:
         partition.dirty = False
         state = partition.offsets.commit_state(partition.metadata_limit)
         if state == partition.committed:
-            # An earlier commit tells already that these records are in flight.
+            # An earlier commit notes these records as in flight already.
             self._hand_over(partition, partition.awaiting_commit)
         else:
             partition_id = partition.topic, partition.number

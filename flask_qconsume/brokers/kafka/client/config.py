@@ -63,7 +63,7 @@ _FIXED: dict[str, tuple[str, tuple[str, ...]]] = {
     "acks": ("a publish is confirmed by all replicas in sync", ("all", "-1")),
     "request.required.acks": ("use 'acks'", ("all", "-1")),
     "transactional.id": ("there are no transactions here", ()),
-    "enable.partition.eof": ("an end is no message", ("false",)),
+    "enable.partition.eof": ("the end of a partition is not a message", ("false",)),
 }
 
 #: Clients reconnect soon after a broker has returned.

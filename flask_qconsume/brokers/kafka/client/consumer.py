@@ -144,13 +144,13 @@ class KafkaConsumer:
         self._worker.topic_refresh.request(topics)
 
     def settle(self, records: Sequence[ReadyRecord]) -> None:
-        """Note that records are done; the next commit tells so."""
+        """Note that records are done; the next commit includes them."""
         self._shared.settled.append(records)
         if self._queue.settle(records):
             self._notifier.notify()
 
     def await_committed(self, records: Sequence[ReadyRecord], timeout: float) -> bool:
-        """Wait until a commit tells that records are done; return whether it does."""
+        """Wait until a commit notes these records as done; return whether it does."""
         deadline = time.monotonic() + timeout
         while not all(each.partition.has_committed(each.offset) for each in records):
             if time.monotonic() > deadline or not self._thread.alive:
@@ -161,7 +161,7 @@ class KafkaConsumer:
     def postpone(self, record: ReadyRecord, attempt: int, delay: float) -> None:
         """Hand a record out again after a delay in seconds; its successors wait.
 
-        The next commit tells the number of that attempt.
+        The next commit notes the number of that attempt.
         """
         again = record._replace(redelivered=False, attempt=attempt, deaths=0)
         self._shared.notes.append((record, RecordNote(attempt)))
@@ -227,7 +227,7 @@ class KafkaConsumer:
             raise BrokerError(f"Kafka's client has ended: {self._thread.error!r}")
 
     def _write_log(self) -> None:
-        """Log what the native thread has noted: it shares no locks with the hub."""
+        """Log the lines of the native thread, which shares no locks with the hub."""
         while self._shared.log_lines:
             level, text = self._shared.log_lines.popleft()
             logger.log(level, "%s", escape(text))

@@ -146,7 +146,7 @@ class Membership:
         self._shared.is_leaving = False
 
     def _connect(self, consumer: Consumer) -> None:
-        """Wait for the broker's first answer, or for the reason why there is none."""
+        """Wait for the broker's first answer, or for the cause of its silence."""
         deadline = time.monotonic() + ANSWER_TIMEOUT_SECONDS
         while True:
             try:

@@ -31,7 +31,7 @@ Range = tuple[int, int]
 
 
 class RecordNote(t.NamedTuple):
-    """What is known of a record that is not done."""
+    """Attempts and deaths of a record that is not done."""
 
     attempt: int = 1
     #: Number of processes that died while they handled this record alone.
@@ -48,7 +48,7 @@ class CommitState(t.NamedTuple):
 
 
 class CommitMetadata(t.NamedTuple):
-    """What the metadata of a commit says, with absolute offsets."""
+    """Contents of a commit's metadata, with absolute offsets."""
 
     #: Records below this offset were handed out, unless they are done.
     upto: int = 0
@@ -58,12 +58,13 @@ class CommitMetadata(t.NamedTuple):
 
 
 class OffsetTracker:
-    """Tracks the records of one partition, beginning with the first that is not done.
+    """Tracks the records of one partition, from the first one that is not done.
 
-    Records are *seen* in the order of their offsets, then *marked* (they are handed out
-    once a commit tells so), then *settled*, in any order.
+    Records are *seen* in the order of their offsets, then *marked* (the next commit
+    notes them as in flight, and after that they are handed out), then *settled*, in any
+    order.
 
-    :param committed: The offset that the group has committed, if there is one.
+    :param committed: The offset that the group has committed, if any.
     :param metadata: The metadata of that commit.
     """
 
@@ -108,7 +109,7 @@ class OffsetTracker:
         return True
 
     def mark(self, offset: int) -> None:
-        """Mark all records up to this one: the next commit hands them out."""
+        """Mark all records up to this one: the next commit notes them as in flight."""
         self._marked_end = offset + 1
         self._furthest_end = max(self._furthest_end, offset + 1)
 
@@ -187,7 +188,7 @@ def encode_metadata(
 ) -> str:
     """Return the metadata text for a commit of the offset ``base``.
 
-    The text is empty if there is nothing to tell. Entries that do not fit are left out,
+    The text is empty without anything to note. Entries that do not fit are left out,
     the furthest first; their records are handled once more after a takeover.
     """
     head = f'{{"{_MARKER}":{_VERSION},"upto":{max(0, metadata.upto - base)}'

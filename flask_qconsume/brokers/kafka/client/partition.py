@@ -33,7 +33,7 @@ Due = Callable[[t.Any], float]
 
 
 class ReadyRecord(t.NamedTuple):
-    """A record that may be handed out: the commit that tells so was answered."""
+    """A record that may be handed out: a commit has noted it as in flight."""
 
     partition: AssignedPartition
     offset: int
@@ -147,9 +147,9 @@ class AssignedPartition:
         return any(note.alone for note in self.offsets.notes.values())
 
     def has_committed(self, offset: int) -> bool:
-        """Return whether a commit tells that a record is done.
+        """Return whether a commit notes a record as done.
 
-        It is true as well if the partition is gone, so that no commit will tell.
+        It is true as well if the partition is gone, so that no commit will follow.
         """
         committed = self.committed
         if self.gone or committed is None:

@@ -32,8 +32,8 @@ class SharedState:
     def __init__(self, notifier: ThreadNotifier) -> None:
         self._notifier = notifier
 
-        #: Written by the hub: records that are done, that come back unstarted, and
-        #: notes to be committed.
+        #: Written by the hub: records that are done, records that come back unstarted,
+        #: and notes to be committed.
         self.settled: deque[Sequence[ReadyRecord]] = deque()
         self.released: deque[Sequence[ReadyRecord]] = deque()
         self.notes: deque[tuple[ReadyRecord, RecordNote]] = deque()

@@ -1,4 +1,4 @@
-"""What the native thread of a consumer shares with the hub."""
+"""Fixtures for tests of the parts of a consumer's native thread."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from flask_qconsume.brokers.kafka.client.partition import ReadyRecord
 
 
 class Fetched(t.NamedTuple):
-    """A record, as far as anybody here looks at it."""
+    """A fetched record, as far as the tested code reads it."""
 
     number: int
     named: bytes | None = None
@@ -45,7 +45,7 @@ def filled(one: AssignedPartition, count: int, **options: t.Any) -> AssignedPart
 
 
 class Client:
-    """What :class:`FlowControl` and :class:`OffsetCommits` ask of the client."""
+    """The calls that flow control and commits make of a client."""
 
     def __init__(self) -> None:
         self.paused: set[int] = set()

@@ -1,4 +1,4 @@
-"""Which partitions hold anything, on a real Kafka."""
+"""Which partitions hold records, on a real Kafka."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_it_is_opened_anew_after_it_was_closed(
 
 
 def test_a_fork_has_a_client_of_its_own(kafka: Kafka, kafka_prefix: str) -> None:
-    """In a process without other clients: their threads would not be in the fork."""
+    """This needs a process without other clients: forks do not copy their threads."""
     topic = f"{kafka_prefix}full"
     kafka.create_topics({topic: 1})
     produce(kafka.address, topic, [b"one"])

@@ -1,4 +1,4 @@
-"""Calls of Kafka's client that are made off the hub, and what they come to."""
+"""Blocking calls of Kafka's client, and their results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ....harness.scripts import run_script
 
 
 class Watched(Future[t.Any]):
-    """Notes which threads ever take its lock."""
+    """A future that notes which threads take its lock."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Watched(Future[t.Any]):
 
 
 def test_no_greenlet_takes_a_lock_that_the_clients_thread_takes() -> None:
-    """Where both wanted it at once, the hub ended: it knew of nobody to wait for."""
+    """When both waited for it, the hub ended: it knew of no thread to wait for."""
     future = Watched()
     fulfilling: list[int] = []
 

@@ -1,4 +1,4 @@
-"""A Kafka's address and options, and what of them is refused."""
+"""The address and the options of a Kafka, and which of them are refused."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_an_address_that_makes_no_sense_is_refused(url: str) -> None:
         config(url)
 
 
-def test_settings_are_passed_on_to_whom_they_are_for() -> None:
+def test_settings_are_passed_on_to_the_clients_they_are_for() -> None:
     found = config(
         kafka_common_config={"client.id": "shop"},
         kafka_consumer_config={"fetch.wait.max.ms": 10},
@@ -195,7 +195,7 @@ def test_where_a_new_group_begins_is_one_of_two_places(
         config(**{option: {"auto.offset.reset": value}})
 
 
-def test_a_producer_waits_no_longer_than_who_publishes() -> None:
+def test_a_producer_waits_no_longer_than_a_publish() -> None:
     found = config().producer(2.5)
     assert found["message.timeout.ms"] == 2_500
     assert found["enable.idempotence"] is True

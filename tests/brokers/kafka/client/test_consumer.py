@@ -1,4 +1,4 @@
-"""A consumer of Kafka's: what it hands out, commits, gives up and survives."""
+"""A Kafka consumer: what it hands out, commits, gives up and survives."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def topic(kafka: Kafka, kafka_prefix: str) -> str:
 
 @pytest.fixture
 def group(kafka: Kafka, topic: str) -> Group:
-    """The group named as the topic, as far as partition 0 goes."""
+    """The group with the topic's name, with its offsets in partition 0."""
     return Group(kafka.address, topic, topic, 1)
 
 
@@ -104,7 +104,7 @@ def test_it_can_be_waited_for_that_what_is_settled_is_committed(
         assert not consumer.await_committed([first, second], 0.05)
 
 
-def test_who_leaves_takes_the_marks_back(
+def test_a_consumer_that_leaves_takes_its_marks_back(
     kafka: Kafka, topic: str, group: Group
 ) -> None:
     produce(kafka.address, topic, numbers(6))
@@ -164,7 +164,7 @@ def test_members_that_come_and_go_lose_and_repeat_nothing(
         consumer.settle(records)
 
     def some(consumer: KafkaConsumer, upto: int) -> None:
-        """Until so many were seen."""
+        """Handle records until this many were seen."""
         with gevent.Timeout(30):
             while len(seen) < upto:
                 handle(consumer, consumer.take(7))
@@ -212,7 +212,7 @@ def test_a_partition_is_given_up_only_when_its_records_are_handled(
 def test_what_stays_goes_on_while_a_partition_that_leaves_is_waited_for(
     kafka: Kafka, topic: str
 ) -> None:
-    """As far as it is fetched: before its callback is done the client fetches none."""
+    """Only fetched records go on: the client fetches none until its callback ends."""
     count, room = 400, 40
     produce(kafka.address, topic, numbers(count), partition=lambda n: n % PARTITIONS)
     with consuming(kafka.address, topic, topic, room=room, ahead=False) as first:
@@ -238,7 +238,7 @@ def test_what_stays_goes_on_while_a_partition_that_leaves_is_waited_for(
 
 
 class Members:
-    """How many members a group has, as the broker says."""
+    """Number of members of a group, as the broker tells it."""
 
     def __init__(self, kafka: Kafka, group: str) -> None:
         self._admin = kafka.admin()
@@ -252,7 +252,9 @@ class Members:
 def test_a_member_without_a_partition_leaves_its_group(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
-    """Kafka's client leaves without a word then: the group waited for its session."""
+    """librdkafka alone leaves silently then, and the group waits for the session
+    timeout.
+    """
     topic = f"{kafka_prefix}single"
     members = Members(kafka, topic)
     kafka.create_topics({topic: 1})
@@ -309,7 +311,7 @@ def test_much_is_not_fetched_ahead(kafka: Kafka, topic: str) -> None:
 def test_what_was_paused_when_it_was_lost_is_read_when_it_comes_back(
     own_kafka: Kafka,
 ) -> None:
-    """A broker that hangs for longer than a session: partitions are lost, not given."""
+    """A broker hangs for longer than a session: partitions are lost, not revoked."""
     own_kafka.create_topics({"hung": 1})
     produce(own_kafka.address, "hung", numbers(600))
     silence = {"session_timeout_ms": 1_500, "socket_timeout_ms": 2_000}
@@ -445,7 +447,7 @@ def test_suspects_come_alone_where_there_is_an_order(
 def test_suspects_of_several_partitions_come_alone_too(
     kafka: Kafka, topic: str, group: Group
 ) -> None:
-    """Else all of them were blamed for what one of them does."""
+    """Otherwise one suspect that kills the process would charge all of them."""
     everywhere = Group(kafka.address, topic, topic, PARTITIONS)
     produce(kafka.address, topic, numbers(8), partition=lambda n: n % PARTITIONS)
     for partition in range(PARTITIONS):
@@ -458,7 +460,7 @@ def test_suspects_of_several_partitions_come_alone_too(
             assert len(tried) <= 1
             seen.update(each.partition.number for each in tried)
             if tried:
-                # Whatever is beside it was in nobody's hands before.
+                # Records handed out beside it were no suspects.
                 beside = [*found, *more(consumer)]
                 assert [each for each in beside if each.redelivered] == tried
                 found = beside
@@ -466,7 +468,7 @@ def test_suspects_of_several_partitions_come_alone_too(
 
 
 def more(consumer: KafkaConsumer) -> list[ReadyRecord]:
-    """What comes within a moment."""
+    """Return the records that come within a moment."""
     consumer.wait(0.2)
     return consumer.take(100)
 
@@ -485,7 +487,7 @@ def test_a_topic_made_anew_is_read_from_its_beginning(
 
 
 def deleted(kafka: Kafka, topic: str, before: int) -> None:
-    """Delete the records of partition 0 that are older, as the retention does."""
+    """Delete the older records of partition 0, as the end of their retention does."""
     place = TopicPartition(topic, 0, before)
     admin = kafka.admin()
     for future in admin.delete_records([place]).values():
@@ -493,7 +495,7 @@ def deleted(kafka: Kafka, topic: str, before: int) -> None:
 
 
 @STRATEGIES
-def test_records_that_are_deleted_unread_are_told(
+def test_records_that_are_deleted_unread_are_logged(
     kafka: Kafka, topic: str, strategy: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = {"partition_assignment_strategy": strategy}
@@ -518,7 +520,7 @@ def test_records_that_are_deleted_unread_are_told(
     assert "goes on at 40" in caplog.text
 
 
-def test_records_that_were_deleted_while_nobody_read_are_told(
+def test_records_that_were_deleted_without_a_reader_are_logged(
     kafka: Kafka, topic: str, group: Group, caplog: pytest.LogCaptureFixture
 ) -> None:
     produce(kafka.address, topic, numbers(10))
@@ -559,7 +561,7 @@ def closed_port() -> str:
 
 
 def started(settings: dict[str, t.Any]) -> tuple[BrokerError, int]:
-    """Why it does not start, and how often the hub got its turn meanwhile."""
+    """Return why it does not start, and how often the hub had its turn meanwhile."""
     consumer = KafkaConsumer(settings, ["orders"], ConsumerTerms(1))
     turns = 0
 
@@ -576,7 +578,7 @@ def started(settings: dict[str, t.Any]) -> tuple[BrokerError, int]:
     return caught.value, turns
 
 
-def test_a_broker_that_is_not_there_is_told_and_stops_nobody() -> None:
+def test_a_broker_that_is_not_there_is_an_error_and_does_not_stop_the_hub() -> None:
     error, turns = started(config(closed_port(), "group"))
     assert isinstance(error, BrokerUnavailable)
     assert "Kafka does not answer" in str(error)

@@ -28,7 +28,7 @@ def thread(shared: SharedState) -> ConsumerThread:
 
 
 class Moving(Client):
-    """A client in whose callbacks a pause or its end would wait for ever."""
+    """A client during a rebalance: a pause in a callback would never return."""
 
     def pause(self, places: list[TopicPartition]) -> None:
         raise AssertionError("asked for in a callback")
@@ -36,7 +36,7 @@ class Moving(Client):
     resume = pause
 
     def assign(self, places: list[TopicPartition]) -> None:
-        """Taken, as it is in a callback."""
+        """Do nothing: in a callback the client takes the partitions."""
 
     def committed(
         self, places: list[TopicPartition], timeout: float
@@ -48,7 +48,7 @@ class Moving(Client):
 def test_while_partitions_move_none_is_paused_or_resumed(
     thread: ConsumerThread, leave: t.Any
 ) -> None:
-    """A worker went silent by that: the call in the callback never returned."""
+    """A worker once went silent: the call in the callback never returned."""
     member, known = thread._membership, thread._assignment.partitions
     asked: t.Any = Moving()
     places = [TopicPartition("orders", 0)]

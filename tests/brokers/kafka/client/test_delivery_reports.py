@@ -1,4 +1,4 @@
-"""Waiting for reports: many at once on one hub, in many threads, and cut short."""
+"""Callers that wait for reports: many on one hub, in many threads, with time limits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def listener() -> t.Iterator[ReportListener]:
 def waiting(
     listener: ReportListener, number: int, seconds: float = 10.0
 ) -> list[t.Any]:
-    """Batches of one record each, and the greenlets that wait for them."""
+    """Return reports of one record each, and the greenlets that wait for them."""
     batches = [PendingReports(1, listener) for _ in range(number)]
     deadline = time.monotonic() + seconds
     jobs = [gevent.spawn(reports.wait, deadline) for reports in batches]
@@ -36,7 +36,7 @@ def waiting(
 
 
 def reported(*batches: PendingReports) -> None:
-    """Report them from a native thread, as the client does."""
+    """Report records from a native thread, as the client does."""
     done = [(reports, None) for reports in batches]
     thread = NativeThread(lambda: [b.report(0, e) for b, e in done], "reports").start()
     assert thread.join(10)
@@ -77,7 +77,7 @@ def test_what_is_not_reported_in_time_is_a_timeout_of_its_own(
     (error,), (another,) = first.errors, second.errors
     assert isinstance(error, PublishTimeout)
     assert error is not another
-    # It comes after all: nobody minds.
+    # A late report is harmless.
     reported(first)
     assert first.errors == [None]
 
@@ -93,7 +93,7 @@ def test_what_was_reported_or_never_sent_is_not_waited_for(
     assert reports.errors == [error, None]
 
 
-def test_an_ear_is_closed_once_nobody_waits() -> None:
+def test_a_listener_is_closed_once_no_caller_waits() -> None:
     listener = ReportListener()
     ((reports, job),) = waiting(listener, 1)
     listener.close()

@@ -30,8 +30,10 @@ def test_too_much_is_paused_at_once_and_goes_on_when_half_is_gone() -> None:
     assert flow.room == 60
 
 
-def test_a_partition_that_comes_gets_the_state_of_all_others() -> None:
-    """The client may have it as it was when it was lost, which nobody told us."""
+def test_a_new_partition_gets_the_state_of_all_other_ones() -> None:
+    """The client may keep a partition's state from when it was lost, and does not tell
+    it.
+    """
     flow, asked, first = FlowControl(), client(), filled(new_partition(), 250)
     flow.update(asked, [first], 100, False)
     coming = new_partition(1)

@@ -83,7 +83,7 @@ def test_only_what_was_marked_is_suspected() -> None:
     ]
 
 
-def test_who_leaves_makes_no_suspects() -> None:
+def test_an_owner_that_leaves_makes_no_suspects() -> None:
     tracker = filled(*range(10))
     tracker.mark(9)
     tracker.settle(5)
@@ -95,7 +95,7 @@ def test_who_leaves_makes_no_suspects() -> None:
     assert not any(heir.is_suspect(offset) for offset in range(10))
 
 
-def test_who_leaves_passes_on_the_suspects_that_it_inherited() -> None:
+def test_an_owner_that_leaves_passes_on_the_suspects_that_it_inherited() -> None:
     tracker = filled(*range(10))
     tracker.mark(4)
     heir = taken_over(tracker.commit_state())
@@ -112,7 +112,7 @@ def test_who_leaves_passes_on_the_suspects_that_it_inherited() -> None:
     ]
 
 
-def test_what_is_given_back_is_not_suspected() -> None:
+def test_a_record_that_is_given_back_is_no_suspect() -> None:
     tracker = filled(*range(6))
     tracker.mark(5)
     tracker.release(4)
@@ -146,7 +146,7 @@ def test_done_records_that_are_not_read_yet_stay_known() -> None:
 
 
 def test_gaps_in_the_offsets_take_no_room() -> None:
-    """Compaction and transactions leave some; nobody will ever be given those."""
+    """Compaction and transactions leave gaps: offsets without a record."""
     tracker = filled(*range(0, 1000, 2))
     tracker.mark(998)
     assert decode_metadata(tracker.commit_state().metadata, 0).done == []
@@ -247,7 +247,7 @@ def test_metadata_comes_back_and_stays_within_its_limit(
 
 @dataclasses.dataclass
 class Life:
-    """One owner of the partition after the other, and all that there is to know."""
+    """Successive owners of one partition, and what is true of its records."""
 
     log: list[int]
     tracker: OffsetTracker = dataclasses.field(default_factory=OffsetTracker)
@@ -302,7 +302,7 @@ class Life:
         if clean and self.tracker.base >= 0:
             self.committed = self.tracker.final_state(10**6)
             self.done_by_commit = set(self.done)
-            # Those that were suspects already, and nobody has looked at.
+            # Suspects from earlier that no owner has seen yet.
             self.marked_by_commit = self.suspects
         self.suspects = self.marked_by_commit - self.done_by_commit
         # What was done and not committed is done again.

@@ -1,4 +1,4 @@
-"""How long a member of a group waits for a Kafka that does not answer."""
+"""How long a consumer waits for a Kafka that does not answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flask_qconsume.brokers.kafka.client.outage import Outage
 
 
 class Scene:
-    """A session of ten seconds, on a clock that goes when it is told to."""
+    """An outage with a session of ten seconds, on a virtual clock."""
 
     def __init__(self) -> None:
         self.now = 100.0

@@ -1,4 +1,4 @@
-"""A producer of Kafka's whose client may fall silent."""
+"""A producer with a client that stops confirming records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a client is made to look for topics that came later."""
+"""How a client is made to look for new topics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Topic(t.NamedTuple):
 
 
 class Scene:
-    """A client that sees these topics, on a clock that goes when it is told to."""
+    """A client that sees these topics, on a virtual clock."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -27,7 +27,7 @@ class Scene:
         self.refresh = TopicRefresh(self._topics, lambda: self.now)
 
     def look(self, later: float = 0.5) -> int:
-        """How often it was asked by then."""
+        """Look after some seconds; return how often the client was asked so far."""
         self.now += later
         self.refresh.look_if_due()
         return self.asked

@@ -1,4 +1,4 @@
-"""When a client of Kafka's counts as silent."""
+"""When a client counts as one that has stopped confirming."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flask_qconsume.brokers.kafka.client.producer import UnconfirmedFor
 
 
 class Scene:
-    """A patience of fifteen seconds, on a clock that goes when it is told to."""
+    """A limit of fifteen seconds, on a virtual clock."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -24,18 +24,18 @@ def scene() -> Scene:
     return Scene()
 
 
-def test_who_was_given_nothing_is_not_silent(scene: Scene) -> None:
+def test_a_client_without_records_is_healthy(scene: Scene) -> None:
     assert not scene.is_too_long(later=3_600)
 
 
-def test_it_lasts_from_the_first_that_is_not_confirmed(scene: Scene) -> None:
+def test_it_counts_from_the_first_record_without_a_confirmation(scene: Scene) -> None:
     scene.unconfirmed.note_sent()
     assert not scene.is_too_long(later=10)
     scene.unconfirmed.note_sent()
     assert scene.is_too_long(later=5)
 
 
-def test_a_confirmation_ends_it_however_long_nobody_sends_then(scene: Scene) -> None:
+def test_a_confirmation_ends_it_however_long_nothing_is_sent_then(scene: Scene) -> None:
     scene.unconfirmed.note_sent()
     scene.unconfirmed.reset()
     assert not scene.is_too_long(later=3_600)

@@ -1,6 +1,6 @@
-"""What tests of Kafka's consumers do beside them: produce, look at commits, make some.
+"""Helpers for tests of consumers: produce records, read and make commits.
 
-Uses the client directly. It blocks, for an instant at a time.
+They use the client directly, and block for an instant at a time.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def numbers(count: int) -> list[bytes]:
 def consuming(
     address: str, group: str, *topics: str, room: int = 20, **options: t.Any
 ) -> Iterator[KafkaConsumer]:
-    """A consumer that leaves its group in the end."""
+    """Run a consumer that leaves its group in the end."""
     names = {"ahead", "ordering", "delayed", "due", "grace"}
     terms = ConsumerTerms(room, **{k: v for k, v in options.items() if k in names})
     more = {k: v for k, v in options.items() if k not in names}
@@ -78,7 +78,7 @@ def consuming(
 def take(
     consumer: KafkaConsumer, count: int = 1, timeout: float = 20.0
 ) -> list[ReadyRecord]:
-    """So many records, as soon as they are there."""
+    """Take this many records, as soon as they are there."""
     found: list[ReadyRecord] = []
     deadline = time.monotonic() + timeout
     while len(found) < count:
@@ -91,7 +91,7 @@ def take(
 
 
 def nothing_comes(consumer: KafkaConsumer, seconds: float = 0.3) -> bool:
-    """Whether there is nothing to take for a while: there is no better proof."""
+    """Return whether there is nothing to take for a while; there is no better proof."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if consumer.take(1):
@@ -105,7 +105,7 @@ def values(records: Sequence[ReadyRecord]) -> list[bytes]:
 
 
 class Group:
-    """What a group has committed, and may be made to have committed."""
+    """The offsets that a group has committed; a test can commit others."""
 
     def __init__(self, address: str, group: str, topic: str, partitions: int) -> None:
         self._places = [TopicPartition(topic, n) for n in range(partitions)]
@@ -127,7 +127,7 @@ class Group:
         wait_for(lambda: self.metadata() == expected, message=self.metadata)
 
     def commit(self, offset: int, metadata: str, partition: int = 0) -> None:
-        """As if a member had done so, and died. Nobody must be in the group."""
+        """Commit as a consumer does that then dies. The group must have no members."""
         place = self._places[partition]
         offsets = [TopicPartition(place.topic, partition, offset, metadata)]
         with self._client() as client:
