@@ -297,8 +297,8 @@ def _stop(worker: Worker, web: WebServer | None) -> bool:
 
 
 def _supervise(app: Flask, options: Options, count: int) -> int:
+    from ..running.sockets import get_url
     from ..running.sockets import listen
-    from ..running.sockets import url_of
 
     consumers = get_app_consumers(app)
     _check_processes(app, options.names)
@@ -306,7 +306,7 @@ def _supervise(app: Flask, options: Options, count: int) -> int:
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen(options.web)) if options.web else None
         if listener is not None:
-            logger.info("Listening on %s for %d processes", url_of(listener), count)
+            logger.info("Listening on %s for %d processes", get_url(listener), count)
         supervisor = _supervisor(
             options,
             count=count,

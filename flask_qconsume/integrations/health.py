@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 from flask import Flask
 
-from ..running.health.endpoint import answer
+from ..running.health.endpoint import make_response
 from ..running.health.verdict import Problem
 from ..running.health.verdict import Verdict
 
@@ -48,7 +48,7 @@ class Health:
         path = self._paths.get(environ.get("PATH_INFO", ""))
         if path is None:
             return self._wsgi_app(environ, start_response)
-        status, body = answer(self._verdict(), path)
+        status, body = make_response(self._verdict(), path)
         reason = "OK" if status == 200 else "Service Unavailable"
         headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
         start_response(f"{status} {reason}", headers)

@@ -109,7 +109,7 @@ class ConnectionLoop:
         if reader is None or reader.link is not link or self._over.is_set():
             return
         text = f"lost the connection to the queue '{link.queue}', connecting again"
-        self._worker.outages.failed(self._name, text, error)
+        self._worker.outages.log_failure(self._name, text, error)
         self._over.set()
 
     def release(self, deliveries: Iterable[Delivery]) -> None:
@@ -152,7 +152,7 @@ class ConnectionLoop:
             return self._worker.broker.connect(plan, lane, self._context.prefetch)
         except Exception as error:
             text = f"not connected to the queue '{plan.name}', trying again"
-            self._worker.outages.failed(self._name, text, error)
+            self._worker.outages.log_failure(self._name, text, error)
             self._pause(backoff, backoff.next())
             return None
 
@@ -177,7 +177,7 @@ class ConnectionLoop:
         reading = ProtectedGreenlet.spawn(self._read, reader)
         self.consuming.set()
         logger.info("%s: consuming the queue '%s'", self._name, link.queue)
-        self._worker.outages.connected(self._name)
+        self._worker.outages.log_recovery(self._name)
         try:
             self._beat(link)
         finally:

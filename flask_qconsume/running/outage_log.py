@@ -50,7 +50,7 @@ class OutageLog:
         self._clock = clock
         self._outages: dict[str, _Outage] = {}
 
-    def failed(self, subscription: str, text: str, error: BaseException) -> None:
+    def log_failure(self, subscription: str, text: str, error: BaseException) -> None:
         """Log that a subscription has lost its connection, or did not get one.
 
         :param subscription: Its name.
@@ -71,7 +71,7 @@ class OutageLog:
             exc_info=error if is_due and not isinstance(error, BrokerError) else None,
         )
 
-    def connected(self, subscription: str) -> None:
+    def log_recovery(self, subscription: str) -> None:
         """Log the end of an outage, once its last subscription is connected."""
         for outage in self._leave(subscription):
             logger.warning("Connected again after %.0f s", self._clock() - outage.began)

@@ -50,7 +50,7 @@ def _parse_port(text: str) -> int:
     return int(text)
 
 
-def url_of(listener: socket.socket) -> str:
+def get_url(listener: socket.socket) -> str:
     """The URL of a listening socket, as a browser takes it."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -16,7 +16,7 @@ from gevent.pywsgi import WSGIServer
 from ..logs import get_logger
 from ..text import escape
 from ..text import pluralize
-from .sockets import url_of
+from .sockets import get_url
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -57,7 +57,7 @@ class WebServer:
                 "wsgi.errors": sys.stderr,
             },
         )
-        self.url = url_of(listener)
+        self.url = get_url(listener)
 
     def start(self) -> None:
         """Accept requests, in the background."""

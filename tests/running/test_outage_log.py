@@ -46,15 +46,15 @@ def test_an_outage_is_one_line_for_all(
     log: OutageLog, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("bill", "bill (suspects)", "audit"):
-        log.failed(name, "lost the connection, connecting again", AWAY)
+        log.log_failure(name, "lost the connection, connecting again", AWAY)
     clock.now += 5
-    log.failed("bill", "not connected, trying again", AWAY)
-    log.connected("bill")
-    log.connected("audit")
+    log.log_failure("bill", "not connected, trying again", AWAY)
+    log.log_recovery("bill")
+    log.log_recovery("audit")
     assert said(caplog) == [
         "ERROR bill: lost the connection, connecting again: nobody listens"
     ]
-    log.connected("bill (suspects)")
+    log.log_recovery("bill (suspects)")
     assert said(caplog)[1:] == ["WARNING Connected again after 5 s"]
 
 
@@ -63,7 +63,7 @@ def test_an_outage_is_repeated_at_growing_intervals(
 ) -> None:
     for _ in range(2 * 3600):
         for name in ("bill", "audit"):
-            log.failed(name, "not connected, trying again", AWAY)
+            log.log_failure(name, "not connected, trying again", AWAY)
         clock.now += 1
     lines = said(caplog)
     assert lines[1:4] == [
@@ -77,10 +77,10 @@ def test_an_outage_is_repeated_at_growing_intervals(
 def test_a_different_cause_is_logged(
     log: OutageLog, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    log.failed("bill", "not connected", AWAY)
-    log.failed("audit", "not connected", BrokerRefused("not your queue"))
-    log.failed("bill", "not connected", BrokerRefused("not your queue"))
-    log.failed("stock", "not connected", ValueError("a bug"))
+    log.log_failure("bill", "not connected", AWAY)
+    log.log_failure("audit", "not connected", BrokerRefused("not your queue"))
+    log.log_failure("bill", "not connected", BrokerRefused("not your queue"))
+    log.log_failure("stock", "not connected", ValueError("a bug"))
     assert said(caplog) == [
         "ERROR bill: not connected: nobody listens",
         "ERROR audit: not connected: not your queue",
@@ -93,15 +93,15 @@ def test_every_outage_is_logged(
     log: OutageLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(2):
-        log.failed("bill", "not connected", AWAY)
-        log.connected("bill")
+        log.log_failure("bill", "not connected", AWAY)
+        log.log_recovery("bill")
     assert len(said(caplog)) == 4
 
 
 def test_a_subscription_that_stayed_connected_logs_nothing(
     log: OutageLog, caplog: pytest.LogCaptureFixture
 ) -> None:
-    log.connected("bill")
+    log.log_recovery("bill")
     assert said(caplog) == []
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from ...native_threads import Latch
 from ...native_threads import NativeThread
 from ...native_threads import get_unpatched
-from ..sockets import url_of
+from ..sockets import get_url
 from .verdict import Verdict
 
 #: How many clients are served at once; a further client replaces the oldest.
@@ -42,7 +42,7 @@ _REASONS = {
 }
 
 
-def answer(verdict: Verdict, path: str) -> tuple[int, str]:
+def make_response(verdict: Verdict, path: str) -> tuple[int, str]:
     """The HTTP status and the body for the path ``/live`` or ``/ready``."""
     if path not in ("/live", "/ready"):
         return 404, '{"paths": ["/live", "/ready"]}'
@@ -59,7 +59,7 @@ class Endpoint:
     """
 
     def __init__(self, listener: socket.socket, verdict: Callable[[], Verdict]) -> None:
-        self.url = url_of(listener)
+        self.url = get_url(listener)
         self._verdict = verdict
         self._socket = _to_plain_socket(listener)
         self._poll = get_unpatched("select", "poll")()
@@ -122,7 +122,7 @@ class Endpoint:
             if client.answer:
                 client.send()
             elif (line := client.read_request()) is not None:
-                client.answer = _respond(line, self._verdict())
+                client.answer = _write_response(line, self._verdict())
                 client.send()
                 self._poll.modify(client.descriptor, select.POLLOUT)
         except BlockingIOError:
@@ -171,14 +171,14 @@ class _Client:
         self._connection.close()
 
 
-def _respond(line: str, verdict: Verdict) -> bytes:
+def _write_response(line: str, verdict: Verdict) -> bytes:
     """The HTTP response to a request with this first line."""
     method, _, rest = line.partition(" ")
     path = rest.partition(" ")[0].partition("?")[0]
     if method not in ("GET", "HEAD"):
         status, body = 405, ""
     else:
-        status, body = answer(verdict, path)
+        status, body = make_response(verdict, path)
     head = (
         f"HTTP/1.1 {status} {_REASONS[status]}\r\n"
         "Content-Type: application/json\r\n"
