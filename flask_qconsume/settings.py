@@ -1,7 +1,8 @@
-"""The configuration: one table, read once. The only place that reads ``app.config``.
+"""The configuration: one table of keys, read once from ``app.config``.
 
-:data:`TABLE` lists every key with its type, its default and its meaning; the reference
-page is rendered from it. Knows nothing about Flask: ``app.config`` is a mapping.
+No other module reads ``app.config``. :data:`TABLE` lists each key with its type,
+default and description; the reference page is rendered from it. Knows no Flask:
+``app.config`` is a mapping.
 """
 
 from __future__ import annotations
@@ -36,29 +37,32 @@ TEXT = "text/plain"
 BYTES = "application/octet-stream"
 PROTOBUF = "application/protobuf"
 
-#: Values and keys in a body, where the configuration does not say.
+#: Values and keys in a body, unless configured.
 MAX_ITEMS = 1_000_000
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One row of the table."""
+    """One configuration key: a row of :data:`TABLE`."""
 
     name: str
     kind: str
     default: t.Any
     doc: str
     check: Callable[[t.Any], t.Any]
-    #: Whether a password may be in it, so that no error shows it.
+    #: Whether the value may hold a password, so that errors do not show it.
     secret: bool = False
 
     @property
     def key(self) -> str:
-        """The name in ``app.config``."""
+        """The key in ``app.config``."""
         return PREFIX + self.name.upper()
 
     def read(self, config: Mapping[str, t.Any]) -> t.Any:
-        """The checked value from ``config``, or the default."""
+        """Return the checked value from ``config``, or the default.
+
+        :raises ConfigurationError: for a wrong value.
+        """
         value = config.get(self.key)
         if value is None:
             return self.check(self.default) if self.default is not None else None
@@ -69,46 +73,46 @@ class Setting:
             shown = f"of the type '{kind}'" if self.secret else quote(value)
             raise ConfigurationError(
                 f"'{self.key}' must be {self.kind}, not {shown}"
-                f"{_because(error)}. {self.doc}"
+                f"{_explain(error)}. {self.doc}"
             ) from error
 
 
-def _because(error: Exception) -> str:
+def _explain(error: Exception) -> str:
     text = str(error).rstrip(".")
     return f" ({text})" if text else ""
 
 
-def _text(value: t.Any) -> str:
+def _check_text(value: t.Any) -> str:
     if not isinstance(value, str):
         raise TypeError("write a text in quotes")
     return value
 
 
-def _affix(value: t.Any) -> str:
-    """A text that may be a part of a name on a broker."""
-    text = _text(value)
+def _check_name_part(value: t.Any) -> str:
+    """Check a text that is part of a name on a broker."""
+    text = _check_text(value)
     if problem := find_name_problem(text):
         raise ValueError(problem)
     return text
 
 
-def _prefix(value: t.Any) -> str:
+def _check_prefix(value: t.Any) -> str:
     if isinstance(value, str) and value.startswith("amq."):
         raise ValueError("RabbitMQ keeps 'amq.' to itself")
-    return _affix(value)
+    return _check_name_part(value)
 
 
-def _name(value: t.Any) -> str:
+def _check_name(value: t.Any) -> str:
     if not value:
         raise ValueError("it must not be empty")
-    return _affix(value)
+    return _check_name_part(value)
 
 
 def _seconds(low: float, high: float) -> Callable[[t.Any], float]:
     return lambda value: float(parse_seconds(value, low, high))
 
 
-def _share(value: t.Any) -> float:
+def _check_share(value: t.Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError("write a number, such as 0.005")
     if not 0.001 <= value <= 1:
@@ -136,22 +140,22 @@ def _one_of(*choices: str) -> Callable[[t.Any], str]:
     return check
 
 
-def _http_url(value: t.Any) -> str:
-    text = _text(value)
+def _check_http_url(value: t.Any) -> str:
+    text = _check_text(value)
     parts = urlsplit(text)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("it must begin with http:// or https:// and a host")
     return text
 
 
-def _mapping(value: t.Any) -> dict[str, t.Any]:
+def _check_mapping(value: t.Any) -> dict[str, t.Any]:
     if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
         raise TypeError('write a mapping of texts to values: {"name": …}')
     return dict(value)
 
 
-def _content_types(value: t.Any) -> tuple[str, ...]:
-    """Refuse what no message's content type can equal: ``json``, ``text/*``."""
+def _check_content_types(value: t.Any) -> tuple[str, ...]:
+    """Refuse texts that are not content types, such as ``json`` and ``text/*``."""
     is_list = isinstance(value, Iterable) and not isinstance(value, str)
     types = tuple(value) if is_list else ()
     if not types or not all(map(_is_content_type, types)):
@@ -163,36 +167,38 @@ def _is_content_type(value: t.Any) -> bool:
     return isinstance(value, str) and bool(_CONTENT_TYPE.match(value))
 
 
-def _policy(value: t.Any) -> RetryPolicy:
+def _check_policy(value: t.Any) -> RetryPolicy:
     if isinstance(value, RetryPolicy):
         return value
     if not isinstance(value, Mapping):
-        raise TypeError(f'write {{"max_attempts": {_attempts(value)}}}')
-    return RetryPolicy.from_mapping(_mapping(value))
+        raise TypeError(f'write {{"max_attempts": {_guess_attempts(value)}}}')
+    return RetryPolicy.from_mapping(_check_mapping(value))
 
 
-def _attempts(value: t.Any) -> str:
-    """What may be meant by a policy that is no mapping: a number, or no retries."""
+def _guess_attempts(value: t.Any) -> str:
+    """Guess the attempts that a policy means that is not a mapping, for the error."""
     is_number = isinstance(value, int) and value is not True
     return str(max(value, 1) if is_number else RetryPolicy().max_attempts)
 
 
-def _policies(value: t.Any) -> dict[str, RetryPolicy]:
-    return {name: _policy(options) for name, options in _mapping(value).items()}
-
-
-def _consumers(value: t.Any) -> dict[str, dict[str, t.Any]]:
+def _check_policies(value: t.Any) -> dict[str, RetryPolicy]:
     return {
-        name: {
-            key: _option(name, key, item)
-            for key, item in _mapping(options).items()
-            if item is not None
-        }
-        for name, options in _mapping(value).items()
+        name: _check_policy(options) for name, options in _check_mapping(value).items()
     }
 
 
-def _option(consumer: str, key: str, value: t.Any) -> t.Any:
+def _check_consumers(value: t.Any) -> dict[str, dict[str, t.Any]]:
+    return {
+        name: {
+            key: _check_option(name, key, item)
+            for key, item in _check_mapping(options).items()
+            if item is not None
+        }
+        for name, options in _check_mapping(value).items()
+    }
+
+
+def _check_option(consumer: str, key: str, value: t.Any) -> t.Any:
     if key not in CONSUMER_OPTIONS:
         raise ValueError(
             f"{quote(consumer)} has no option {quote(key)}"
@@ -203,7 +209,7 @@ def _option(consumer: str, key: str, value: t.Any) -> t.Any:
         return check_option(key, value)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"'{key}' of {quote(consumer)} cannot be {quote(value)}{_because(error)}"
+            f"'{key}' of {quote(consumer)} cannot be {quote(value)}{_explain(error)}"
         ) from error
 
 
@@ -214,31 +220,31 @@ TIMEOUT = _seconds(0.001, 604_800)
 
 
 def check_option(key: str, value: t.Any) -> t.Any:
-    """One option of a consumer, checked alike for decorators and configuration.
+    """Check one option of a consumer, from a decorator or from configuration.
 
-    :raises TypeError: if it is of the wrong type.
-    :raises ValueError: if it is out of its range.
+    :raises TypeError: for a value of a wrong type.
+    :raises ValueError: for a value out of range.
     """
     return CONSUMER_OPTIONS[key](value)
 
 
-def _enabled(value: t.Any) -> bool:
+def _check_enabled(value: t.Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError("it must be True or False")
     return value
 
 
-def _policy_or_name(value: t.Any) -> RetryPolicy | str:
-    return value if isinstance(value, str) else _policy(value)
+def _check_policy_or_name(value: t.Any) -> RetryPolicy | str:
+    return value if isinstance(value, str) else _check_policy(value)
 
 
 #: The options of one consumer in ``QCONSUME_CONSUMERS``, and their checks.
 CONSUMER_OPTIONS: dict[str, Callable[[t.Any], t.Any]] = {
     "concurrency": CONCURRENCY,
-    "enabled": _enabled,
+    "enabled": _check_enabled,
     "ordering": ORDERING,
     "prefetch": PREFETCH,
-    "retry": _policy_or_name,
+    "retry": _check_policy_or_name,
     "timeout": TIMEOUT,
 }
 
@@ -248,36 +254,37 @@ TABLE: tuple[Setting, ...] = (
         "broker_url",
         "a URL",
         None,
-        "Where the broker is: amqp://…, redis://…, redis-streams://…, kafka://…, or"
-        " memory:// for trying out.",
-        _text,
+        "The broker's address: amqp://…, redis://…, redis-streams://…, kafka://…, or"
+        " memory:// to try things out.",
+        _check_text,
         secret=True,
     ),
     Setting(
         "transport_options",
         "a mapping",
         {},
-        "Options handed to kombu's transport as they are. For Redis Streams also:"
+        "Options that kombu's transport gets as they are. For Redis Streams also:"
         " group, body_field.",
-        _mapping,
+        _check_mapping,
         secret=True,
     ),
     Setting(
         "exchange",
         "a text",
         "qconsume",
-        "The topic exchange that the app publishes to and its queues are bound to; its"
-        " name on the broker begins with ``QCONSUME_QUEUE_PREFIX``.",
-        _name,
+        "The topic exchange to which the app publishes, and to which its queues are"
+        " bound. Its name on the broker begins with ``QCONSUME_QUEUE_PREFIX``.",
+        _check_name,
     ),
     Setting(
         "queue_prefix",
         "a text",
         "",
-        "Put before every name of the app on the broker (exchange, queues, wait queues,"
-        " keys, topics, groups), to let apps or stages share it. Code leaves it out."
-        " Queues and exchanges given as kombu's objects keep their names.",
-        _prefix,
+        "The prefix of all names of the app on the broker (exchange, queues, wait"
+        " queues, keys, topics, groups), so that apps or stages can share a broker."
+        " Code uses the names without the prefix. Queues and exchanges that are given"
+        " as kombu's objects keep their names.",
+        _check_prefix,
     ),
     Setting(
         "queue_type",
@@ -290,205 +297,210 @@ TABLE: tuple[Setting, ...] = (
         "accept",
         "a list of content types",
         None,
-        "The content types that are taken; others become dead letters. Unless set, they"
-        " are JSON, msgpack, protobuf, plain text, octet streams and those of the app's"
-        " own formats. A body of a type that has no format is given to the handler as"
-        " bytes.",
-        _content_types,
+        "The accepted content types; messages of any other type become dead letters."
+        " Unless set, these are JSON, msgpack, protobuf, plain text, octet streams and"
+        " the types of the app's own formats. The handler gets bytes if an accepted"
+        " type has no format.",
+        _check_content_types,
     ),
     Setting(
         "concurrency",
         "a whole number",
         10,
-        "How many messages each consumer handles at once in one process.",
+        "The number of messages that each consumer handles at once in one process.",
         CONCURRENCY,
     ),
     Setting(
         "prefetch",
         "a whole number",
         None,
-        "How many unsettled messages each consumer holds; twice its concurrency if"
-        " unset.",
+        "The number of unsettled messages that each consumer holds in one process;"
+        " twice its concurrency unless set.",
         PREFETCH,
     ),
     Setting(
         "ordering",
         "'none', 'key' or 'partition'",
         "none",
-        "Which messages are handled strictly one after the other, a retry holding back"
-        " what is behind it: none, those of one key, or those of one partition. Where"
-        " the broker cannot, only 'none' is taken.",
+        "The messages that are handled strictly one after the other, so that a retry"
+        " holds back the messages behind it: none, those of one key, or those of one"
+        " partition. A broker that cannot keep an order takes only 'none'.",
         ORDERING,
     ),
     Setting(
         "timeout",
         "seconds",
         600.0,
-        "How long a handler may take.",
+        "The time limit of a handler.",
         TIMEOUT,
     ),
     Setting(
         "retry",
         "a retry policy's arguments",
         {},
-        "The retry policy of consumers that have none of their own.",
-        _policy,
+        "The retry policy of consumers without one of their own.",
+        _check_policy,
     ),
     Setting(
         "retry_policies",
         "a mapping of names to retry policies' arguments",
         {},
         'Retry policies by name, for retry="name".',
-        _policies,
+        _check_policies,
     ),
     Setting(
         "delivery_limit",
         "a whole number",
         3,
-        "How often a message may be started that kills its process each time; then it"
-        " is a dead letter.",
+        "The number of crashes after which a message that crashes its process becomes"
+        " a dead letter.",
         _whole(2, 1_000),
     ),
     Setting(
         "dead_letter_ttl",
         "seconds",
         7 * 86_400.0,
-        "How long dead letters are kept.",
+        "The time for which dead letters are kept.",
         _seconds(1, 365 * 86_400),
     ),
     Setting(
         "shutdown_timeout",
         "seconds",
         25.0,
-        "How long a stop waits for the handlers that are running.",
+        "The time for which a stop waits for running handlers.",
         _seconds(0, 86_400),
     ),
     Setting(
         "max_message_size",
         "bytes",
         16 * 1024 * 1024,
-        "The largest body that is decoded, and the size that a compressed one may grow"
-        " to; larger ones become dead letters.",
+        "The size of the largest body that is decoded, before and after decompression;"
+        " messages with larger bodies become dead letters.",
         _whole(1, 2**31),
     ),
     Setting(
         "max_items",
         "a whole number",
         MAX_ITEMS,
-        "How many values, keys included, a body may hold; those with more become dead"
-        " letters before they are decoded.",
+        "The largest number of values in a body, keys included; messages with more"
+        " values become dead letters before they are decoded.",
         _whole(1, 2**31),
     ),
     Setting(
         "declare",
         "'auto', 'passive' or 'never'",
         "auto",
-        "Whether queues are declared, only checked, or left alone.",
+        "What an app does about its queues before it uses them: declare them (auto),"
+        " check that they exist (passive), or nothing (never).",
         _one_of("auto", "passive", "never"),
     ),
     Setting(
         "publish_timeout",
         "seconds",
         10.0,
-        "How long a publish waits for the broker, reconnecting included. A process that"
-        " has not reached the broker yet waits for 'QCONSUME_AWAY_AFTER' at the most.",
+        "The time for which a publish waits for the broker, reconnecting included. A"
+        " process that has not reached the broker yet waits 'QCONSUME_AWAY_AFTER' at"
+        " the most.",
         _seconds(0.001, 3_600),
     ),
     Setting(
         "away_after",
         "seconds",
         5.0,
-        "After how long without an answer to anybody who publishes the broker counts as"
-        " away: publishing then fails at once, but for one attempt at a time.",
+        "The time without any answer to a publish after which the broker counts as"
+        " away. Publishing then fails at once, except for one attempt at a time.",
         _seconds(0.001, 86_400),
     ),
     Setting(
         "management_url",
         "a URL",
         None,
-        "RabbitMQ only: where its management plugin answers"
-        " (http://user:password@host:15672), so that 'status' can tell what AMQP does"
-        " not: what workers have in hand, and retries that a full queue refuses.",
-        _http_url,
+        "RabbitMQ only: the address of its management plugin"
+        " (http://user:password@host:15672). With it, 'status' shows facts that AMQP"
+        " cannot tell: the messages that workers hold, and retries that a full queue"
+        " refuses.",
+        _check_http_url,
         secret=True,
     ),
     Setting(
         "heartbeat",
         "seconds",
         30.0,
-        "How often broker and worker show each other that they live; a silent"
-        " connection is given up after two of these.",
+        "The interval of heartbeats between broker and worker; a connection that is"
+        " silent for two intervals is closed.",
         _seconds(1, 600),
     ),
     Setting(
         "lease",
         "seconds",
         60.0,
-        "On Redis and Kafka: how long a message stays with a worker that no longer"
-        " answers, before another one gets it. On Kafka at least 6.",
+        "Redis and Kafka: the time after which the messages of a worker that no longer"
+        " answers go to another worker. On Kafka at least 6.",
         _seconds(1, 86_400),
     ),
     Setting(
         "blocked_after",
         "seconds",
         10.0,
-        "After how long a handler that lets no other greenlet run is logged, with its"
-        " stack, and the check for life fails.",
+        "The time after which a handler that lets no other greenlet run is logged,"
+        " with its stack, and the liveness check fails.",
         _seconds(0.001, 3_600),
     ),
     Setting(
         "start_timeout",
         "seconds",
         120.0,
-        "After how long a worker whose start does not end (a ``before_worker`` hook or,"
-        " with ``--processes``, an import) is logged, and the check for life fails.",
+        "The time after which a worker that is still starting (in a ``before_worker``"
+        " hook or, with ``--processes``, in an import) is logged, and the liveness"
+        " check fails.",
         _seconds(0.001, 86_400),
     ),
     Setting(
         "stalled_after",
         "seconds",
         120.0,
-        "After how long a consumer that reads nothing although messages wait, or cannot"
-        " settle what it has handled, is logged and shown by the checks.",
+        "The time after which a consumer that reads nothing although messages wait, or"
+        " that cannot settle its messages, is logged and shown by the checks.",
         _seconds(0.001, 86_400),
     ),
     Setting(
         "log_tracebacks",
         "'first', 'always' or 'never'",
         "first",
-        "Which failures that are retried are logged with their tracebacks: the first of"
-        " each error, all, or none. Errors of one consumer and one class that the same"
-        " line raised are the same. A dead letter has its traceback, but with 'never'.",
+        "The retried failures that are logged with tracebacks: the first of each"
+        " error, all, or none. Errors of one consumer and one class that the same line"
+        " raised are the same error. Dead letters are logged with tracebacks, except"
+        " with 'never'.",
         _one_of("first", "always", "never"),
     ),
     Setting(
         "hub_latency",
         "seconds",
         0.01,
-        "Where a web server shares the process: how late the hub may be, on average,"
-        " before messages are begun less often. With 0 they are begun at once, whatever"
-        " the site does.",
+        "If a web server shares the process: the mean lag of the event loop above"
+        " which fewer messages are started. With 0, messages are started at once,"
+        " however busy the web server is.",
         _seconds(0, 10),
     ),
     Setting(
         "least_share",
         "a number",
         0.005,
-        "Where a web server shares the process: the part of the time in which messages"
-        " may be begun however busy the site is.",
-        _share,
+        "If a web server shares the process: the part of the time in which messages"
+        " may be started, however busy the web server is.",
+        _check_share,
     ),
     Setting(
         "consumers",
         "a mapping of consumers' names to their options",
         {},
-        "Options for single consumers; they beat the decorator's:"
+        "Options for single consumers; they take precedence over the decorator's:"
         ' {"orders.bill": {"concurrency": 50, "retry": "patient"}}.',
-        _consumers,
+        _check_consumers,
     ),
 )
 
-#: How variables of the environment begin that 'from_prefixed_env' reads for us.
+#: The prefix of environment variables that 'from_prefixed_env' reads.
 _VARIABLE = "FLASK_" + PREFIX
 
 _KEYS = {setting.key for setting in TABLE}
@@ -496,12 +508,12 @@ _KEYS = {setting.key for setting in TABLE}
 
 @dataclass(frozen=True)
 class Settings:
-    """The configuration of one app, checked; its rows are in ``TABLE``."""
+    """The configuration of one app, checked; :data:`TABLE` describes its attributes."""
 
-    # Both may hold passwords, which a traceback's locals or a log must not show.
+    # Both may hold passwords, which tracebacks and logs must not show.
     broker_url: str = field(repr=False)
     transport_options: dict[str, t.Any] = field(repr=False)
-    #: Its name on the broker, with the prefix.
+    #: The exchange's name on the broker, its prefix included.
     exchange: str
     queue_prefix: str
     queue_type: str
@@ -544,22 +556,24 @@ class Settings:
                 )
         values = {setting.name: setting.read(config) for setting in TABLE}
         if not values["broker_url"]:
-            raise ConfigurationError(_no_url(find_unread_variables(config, os.environ)))
+            raise ConfigurationError(
+                _describe_missing_url(find_unread_variables(config, os.environ))
+            )
         values["exchange"] = values["queue_prefix"] + values["exchange"]
         return cls(**values)
 
     @property
     def bare_exchange(self) -> str:
-        """The exchange without the prefix: what it was called by earlier versions."""
+        """The exchange's name without the prefix, as earlier versions declared it."""
         return self.exchange.removeprefix(self.queue_prefix)
 
 
 def find_unread_variables(
     config: Mapping[str, t.Any], environ: Mapping[str, str]
 ) -> list[str]:
-    """Variables of the environment, of which ``config`` has something else.
+    """Return the environment variables whose values ``config`` does not have.
 
-    It has what they say after ``app.config.from_prefixed_env()``.
+    ``app.config.from_prefixed_env()`` gives it those values.
     """
     return [
         name
@@ -579,8 +593,8 @@ def _is_read(config: Mapping[str, t.Any], name: str, text: str) -> bool:
     return key in config and config[key] in (value, text)
 
 
-def _no_url(forgotten: Sequence[str]) -> str:
-    if _VARIABLE + "BROKER_URL" in forgotten:
+def _describe_missing_url(unread: Sequence[str]) -> str:
+    if _VARIABLE + "BROKER_URL" in unread:
         return (
             f"The environment has '{_VARIABLE}BROKER_URL', which the app does not read:"
             " call 'app.config.from_prefixed_env()' before 'QConsume.init_app'."
@@ -599,6 +613,6 @@ def _no_url(forgotten: Sequence[str]) -> str:
 
 
 def suggest(word: str, known: t.Iterable[str]) -> str:
-    """The end of a sentence: ``; did you mean ...?``, or a dot if no word is close."""
+    """Return the end of a sentence: ``; did you mean …?``, or a dot."""
     close = get_close_matches(word, sorted(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else "."
