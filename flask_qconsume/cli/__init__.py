@@ -1,7 +1,7 @@
-"""``flask qconsume``: its commands.
+"""The commands of ``flask qconsume``.
 
-Flask imports this for every ``flask`` command, before the process can be patched by
-gevent. So nothing here imports a command, gevent or kombu until it is needed.
+Flask imports this module for every ``flask`` command, before gevent can patch the
+process. So it imports commands, gevent and kombu only when they are needed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _COMMANDS = {
     "plan": (
         "plan",
         "plan",
-        "Show what is declared on the broker, and what it promises.",
+        "Show what is declared on the broker, and what the broker guarantees.",
     ),
     "status": (
         "status",
@@ -35,14 +35,14 @@ _COMMANDS = {
     "dead-letters": (
         "dead_letters",
         "dead_letters",
-        "Look after messages that were rejected.",
+        "List, show, replay and purge rejected messages.",
     ),
-    "check": ("check", "check", "Ask a running worker whether it lives."),
+    "check": ("check", "check", "Ask a running worker whether it is live."),
 }
 
 cli = LazyGroup(
     "qconsume",
-    help="Run and look after the app's message consumers.",
+    help="Run and manage the app's message consumers.",
     lazy={
         word: Lazy(f"{__name__}.{module}", name, said)
         for word, (module, name, said) in _COMMANDS.items()

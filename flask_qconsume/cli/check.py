@@ -1,4 +1,4 @@
-"""``flask qconsume check``: asks a running worker how it is. Loads no app."""
+"""Command ``flask qconsume check``: asks a running worker. Loads no app."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from ..text import escape
 from ..text import quote
 from .durations import Duration
 
-#: Seconds that an answer is waited for; the endpoint has it at hand.
+#: Seconds to wait for the endpoint, which answers from memory.
 _TIMEOUT = 5.0
 
 
 @click.command()
-@click.option("--health", metavar="HOST:PORT", help="Where 'run --health' answers.")
-@click.option("--health-file", metavar="PATH", help="What 'run --health-file' writes.")
-@click.option("--ready", is_flag=True, help="Ask whether it is ready, not only live.")
+@click.option("--health", metavar="HOST:PORT", help="Address of 'run --health'.")
+@click.option("--health-file", metavar="PATH", help="File of 'run --health-file'.")
+@click.option("--ready", is_flag=True, help="Check whether it is ready, too.")
 @click.option(
     "--max-age",
     type=Duration(),
     default="30s",
     show_default=True,
-    help="How old the file may be.",
+    help="Maximum age of the file.",
 )
 def check(
     health: str | None, health_file: str | None, ready: bool, max_age: float
 ) -> None:
-    """Ask a running worker whether it lives.
+    """Ask a running worker whether it is live.
 
-    The exit code is 0 if it does, and 1 if it does not. Give --health or --health-file
-    as to the worker. Live means that starting it anew would not help; a worker whose
-    broker is away is live, and not ready.
+    The exit code is 0 if the worker is live, and 1 if not. Give the same --health or
+    --health-file as to the worker. Live means that a restart would not help: while the
+    broker is away, a worker is live, but not ready.
     """
     if (health is None) == (health_file is None):
         raise click.UsageError("Give either --health or --health-file.")
@@ -53,9 +53,9 @@ def check(
 
 
 def _asked(address: str) -> Verdict:
-    """What the endpoint says.
+    """Ask the endpoint.
 
-    :raises click.ClickException: if it says nothing.
+    :raises click.ClickException: if the endpoint does not answer.
     """
     try:
         connection = http.client.HTTPConnection(address, timeout=_TIMEOUT)
@@ -70,9 +70,9 @@ def _asked(address: str) -> Verdict:
 
 
 def _read(path: pathlib.Path, max_age: float) -> Verdict:
-    """What the file says.
+    """Read the file.
 
-    :raises click.ClickException: if it is not there, or old.
+    :raises click.ClickException: if the file is missing or too old.
     """
     try:
         age = time.time() - path.stat().st_mtime
@@ -84,7 +84,7 @@ def _read(path: pathlib.Path, max_age: float) -> Verdict:
         ) from error
     if age > max_age:
         raise click.ClickException(
-            f"'{path}' was written {age:.0f} s ago: the worker does not live any more,"
-            " or not well. Its log says why."
+            f"'{path}' was written {age:.0f} s ago: the worker has ended, or is not"
+            " live. Its log says why."
         )
     return verdict

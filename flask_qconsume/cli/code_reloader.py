@@ -1,7 +1,7 @@
-"""``run --reload``: the worker anew when code changes, by werkzeug's reloader.
+"""Restarts of a worker when code changes, by werkzeug's reloader.
 
-The reloader runs in the worker's process, which stops cleanly when it finds a change
-and ends with :data:`CHANGED`; the process that supervises it starts the next one.
+The reloader runs in the worker's process. When it finds a change, the worker stops
+cleanly and ends with :data:`CHANGED`, and its supervisor starts the next worker.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if t.TYPE_CHECKING:
 
 logger = get_logger("flask_qconsume.reloading")
 
-#: The exit code by which werkzeug's reloader asks to be started anew.
+#: Exit code by which werkzeug's reloader asks for a restart.
 CHANGED = 3
 
-#: Tells werkzeug that this is the process that runs the app, not the one that starts
-#: it: that is ours, which can stop it cleanly.
+#: Tells werkzeug that this process runs the app. The supervisor starts it, and not
+#: werkzeug, since werkzeug could not stop it cleanly.
 ENVIRONMENT = {"WERKZEUG_RUN_MAIN": "true"}
 
-#: Seconds that a stop waits for handlers, where the app cannot be asked: whoever
-#: develops will press Ctrl-C a second time before that.
+#: Seconds that a stop waits for handlers. The app's own setting is unknown to the
+#: supervisor, and a developer can press Ctrl-C a second time.
 STOP_TIMEOUT = 60.0
 
 
 def run_reloading(
     serve: Callable[[StopSignals], int], parent: Parent | None
 ) -> t.NoReturn:
-    """Serve until a signal or a change of code; ends the process."""
+    """Serve until a signal or a change of code, and end the process."""
     worker = _Reloaded(serve, parent)
     try:
         run_with_reloader(worker.run)
@@ -48,7 +48,7 @@ def run_reloading(
 
 
 class _Reloaded:
-    """The worker's run, in a greenlet beside the reloader's own."""
+    """Runs the worker in a greenlet beside that of the reloader."""
 
     def __init__(
         self, serve: Callable[[StopSignals], int], parent: Parent | None
@@ -57,11 +57,11 @@ class _Reloaded:
         self._parent = parent
         self._signals: StopSignals | None = None
         self._changed = False
-        # Of a patched 'threading': whoever waits lets the others run.
+        # 'threading' is patched here, so waiting lets other greenlets run.
         self._ended = threading.Event()
 
     def run(self) -> None:
-        # Here, since werkzeug has just set a handler of its own for SIGTERM.
+        # Made here, since werkzeug has just replaced the handler of SIGTERM.
         from ..running.process.stop_signals import StopSignals
 
         self._signals = StopSignals(self._parent)
@@ -73,7 +73,7 @@ class _Reloaded:
             self._finish(1)
 
     def stop(self) -> None:
-        """Stop the worker since the code has changed."""
+        """Stop the worker because the code has changed."""
         self._changed = True
         if self._signals is not None:
             self._signals.asked.set()
@@ -82,7 +82,7 @@ class _Reloaded:
     def _finish(self, code: int) -> None:
         self._ended.set()
         if not self._changed:
-            # The reloader's loop has no end of its own.
+            # The reloader's loop never ends by itself.
             logging.shutdown()
             sys.stdout.flush()
             os._exit(code)

@@ -1,4 +1,4 @@
-"""What every command gets: the app's consumers, and errors without a traceback."""
+"""Common parts of all commands: the app's consumers, and errors in one line."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ F = t.TypeVar("F", bound=Callable[..., t.Any])
 
 @contextlib.contextmanager
 def clean_errors() -> Iterator[None]:
-    """Show our own errors as one message and end with 1; others keep their traceback.
+    """Show the extension's errors without a traceback, and end with 1.
 
-    Loading the app belongs inside: that is where a wrong configuration is found.
+    Load the app within this context, since loading finds errors of the configuration.
     """
     try:
         yield
@@ -49,16 +49,16 @@ def with_consumers(function: F) -> F:
 
 
 def check_shared(consumers: AppConsumers, what: str) -> None:
-    """Refuse what needs another process to hear of it, on a broker nobody shares.
+    """Refuse a command that is useless on a broker in this process's memory.
 
-    :param what: What the command would do, as in "publish a message".
-    :raises UnsupportedByBroker: if the broker lives in this process only.
+    :param what: Description of the command, as in "publish a message".
+    :raises UnsupportedByBroker: if other processes cannot share the broker.
     """
     if not consumers.broker.capabilities.shared:
         raise UnsupportedByBroker(
             explain_in_process_broker(
                 what,
                 consumers.broker,
-                "so no other process would ever see what this command does.",
+                "so this command would have no effect on other processes.",
             )
         )

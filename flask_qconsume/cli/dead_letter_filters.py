@@ -1,7 +1,4 @@
-"""Which dead letters a command is about: its arguments and options, and what they mean.
-
-Knows nothing of how dead letters are shown.
-"""
+"""Selection of dead letters by the arguments and options of a command."""
 
 from __future__ import annotations
 
@@ -36,14 +33,14 @@ F = t.TypeVar("F", bound=Callable[..., t.Any])
 
 @dataclass(frozen=True)
 class Filter:
-    """What a dead letter must be to be meant."""
+    """Conditions on a dead letter."""
 
-    #: A part of the error or the reason, in any case.
+    #: A part of the error or the reason; case is ignored.
     error: str | None = None
-    #: Seconds since 1970, of when it became a dead letter.
+    #: Bounds of the time of its rejection, in seconds since 1970.
     before: float | None = None
     after: float | None = None
-    #: Refs or message ids.
+    #: Refs, or ids of messages.
     ids: frozenset[str] = frozenset()
 
     def __call__(self, letter: DeadLetter) -> bool:
@@ -74,27 +71,27 @@ _SAYS_WHY = (own_headers.ERROR, own_headers.REASON)
 
 @dataclass(frozen=True)
 class Selection:
-    """The dead letters that a command is about."""
+    """The dead letters that a command selects."""
 
     queues: tuple[tuple[QueuePlan, DeadLetters], ...]
     filter: Filter
     formats: Formats
-    #: What the consumers declare, by queue.
+    #: Schemas of the consumers, by queue.
     schemas: Mapping[str, t.Any]
-    #: Refs and ids of those that were found.
+    #: Refs and ids of the selected dead letters.
     met: set[str] = field(default_factory=set)
 
     def decoders(self, letter: DeadLetter) -> Decoders:
-        """What decodes the body of a letter, accepted by its consumer or not."""
+        """Decoders for the body of a letter, accepted by its consumer or not."""
         return self.formats.decoders(schema=self.schemas.get(letter.queue))
 
     def count(self) -> int:
-        """How many there are in the queues, whether meant or not."""
+        """Count all dead letters in the queues, selected or not."""
         return sum(letters.count() for _, letters in self.queues)
 
     @contextlib.contextmanager
     def letters(self) -> Iterator[Iterator[DeadLetter]]:
-        """Those that are meant, queue by queue, the oldest first."""
+        """Yield the selected dead letters, queue by queue, the oldest first."""
         found = self._letters()
         with contextlib.closing(found):
             yield found
@@ -104,22 +101,22 @@ class Selection:
             yield from (letter for letter in letters if self.wants(letter))
 
     def wants(self, letter: DeadLetter) -> bool:
-        """Whether a dead letter is meant."""
+        """Whether a dead letter is selected."""
         if not self.filter(letter):
             return False
         self.met.update(filter(None, (letter.ref, letter.message.id)))
         return True
 
     def check_ids(self) -> None:
-        """Refuse what was asked for by name and has not been found.
+        """Check that every given id was found.
 
-        :raises UnknownConsumer: if there is any.
+        :raises UnknownConsumer: if one was not.
         """
         missing = ", ".join(map(quote, sorted(self.filter.ids - self.met)))
         if missing:
             raise UnknownConsumer(
                 f"There is no dead letter {missing} there. 'flask qconsume dead-letters"
-                " list' shows which there are."
+                " list' shows all of them."
             )
 
 

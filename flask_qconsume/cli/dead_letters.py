@@ -1,4 +1,4 @@
-"""``flask qconsume dead-letters``: list, show, replay and purge them."""
+"""Commands ``flask qconsume dead-letters``: list, show, replay and purge."""
 
 from __future__ import annotations
 
@@ -23,22 +23,24 @@ from .table import table
 
 _NONE = "There are no such dead letters."
 
-_json = click.option("--json", "as_lines", is_flag=True, help="One line of JSON each.")
+_json = click.option(
+    "--json", "as_lines", is_flag=True, help="Print a line of JSON for each."
+)
 _limit = click.option(
     "--limit",
     type=click.IntRange(0),
     default=50,
     show_default=True,
-    help="How many at the most; 0 for all.",
+    help="Maximum number; 0 for all.",
 )
-_dry_run = click.option("--dry-run", is_flag=True, help="Only list what would be.")
+_dry_run = click.option("--dry-run", is_flag=True, help="Only list the dead letters.")
 
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Look after messages that were rejected.
+    """List, show, replay and purge rejected messages.
 
-    QUEUE and CONSUMER say whose dead letters; all of the app's unless given.
+    Name queues or consumers to select their dead letters. The default is all queues.
     """
 
 
@@ -47,7 +49,7 @@ def dead_letters() -> None:
 @_json
 @with_selection
 def list_letters(selection: Selection, limit: int, as_lines: bool) -> None:
-    """Show dead letters, one in a line, the oldest of each queue first."""
+    """Show each dead letter in one line, the oldest of each queue first."""
     with _limited(selection, limit) as letters:
         if as_lines:
             _echo_json(selection, letters, whole=False)
@@ -61,7 +63,7 @@ def list_letters(selection: Selection, limit: int, as_lines: bool) -> None:
 @_json
 @with_selection
 def show(selection: Selection, limit: int, as_lines: bool) -> None:
-    """Show all of each dead letter: headers, error, traceback, body."""
+    """Show whole dead letters: headers, error, traceback and body."""
     with _limited(selection, limit) as letters:
         if as_lines:
             _echo_json(selection, letters, whole=True)
@@ -78,10 +80,10 @@ def show(selection: Selection, limit: int, as_lines: bool) -> None:
 @_dry_run
 @with_selection
 def replay(selection: Selection, dry_run: bool) -> None:
-    """Send dead letters back to the queue where they failed.
+    """Send dead letters back to their queues.
 
-    Each is taken away only when the broker has confirmed its copy. Its attempts begin
-    anew. One that fails again meanwhile stays.
+    A dead letter is removed when the broker has confirmed its copy. Its attempts begin
+    at 1 again. A copy that fails again meanwhile is not replayed a second time.
     """
     if dry_run:
         _preview(selection, "would be replayed")
@@ -91,10 +93,10 @@ def replay(selection: Selection, dry_run: bool) -> None:
 
 @dead_letters.command()
 @_dry_run
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before removing.")
 @with_selection
 def purge(selection: Selection, dry_run: bool, yes: bool) -> None:
-    """Remove dead letters for good."""
+    """Remove dead letters permanently."""
     if dry_run:
         _preview(selection, "would be removed")
         return
@@ -105,14 +107,14 @@ def purge(selection: Selection, dry_run: bool, yes: bool) -> None:
             selection.check_ids()
             return
         click.confirm(
-            f"Remove {pluralize(number, 'dead letter')} for good?", abort=True
+            f"Remove {pluralize(number, 'dead letter')} permanently?", abort=True
         )
     _take(selection, replay=False, done="Removed")
 
 
 @contextlib.contextmanager
 def _limited(selection: Selection, limit: int) -> Iterator[Iterator[DeadLetter]]:
-    """The first ones; says at the end if there are more."""
+    """Yield the first dead letters, and tell at the end if there are more."""
     with selection.letters() as letters:
         yield itertools.islice(letters, limit or None)
         more = bool(limit) and next(letters, None) is not None
@@ -154,10 +156,10 @@ def _take(selection: Selection, *, replay: bool, done: str) -> None:
 
 
 class _FirstWanted:
-    """Wants of the first ``number`` dead letters those that are meant.
+    """Selects the wanted ones among the first ``number`` dead letters.
 
-    One that is replayed and fails again comes back behind the others while we are still
-    looking: it must not go round for ever.
+    A replayed message that fails again comes back at the end of the queue while the
+    command still runs. Without this limit the command would replay it for ever.
     """
 
     def __init__(self, number: int, wanted: Callable[[DeadLetter], bool]) -> None:
@@ -171,7 +173,7 @@ class _FirstWanted:
 
 @contextlib.contextmanager
 def _progress(length: int, label: str) -> Iterator[Callable[[], t.Any]]:
-    """Something to call for each dead letter; shown where a person can see it."""
+    """Yield a function to call for each dead letter; shows a bar on a terminal."""
     if not sys.stderr.isatty():
         yield lambda: None
         return

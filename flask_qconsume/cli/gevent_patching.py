@@ -1,9 +1,9 @@
-"""Getting into an interpreter that gevent patched before anything was imported.
+"""Restarting in an interpreter that gevent has patched before all other imports.
 
-When a ``flask`` command runs, ``ssl``, ``socket`` and ``threading`` are imported, so
-patching now would leave names behind that block the whole process (kombu's ``select``
-among them). Starting the interpreter anew, with ``gevent.monkey`` first, is clean: it
-keeps the process id, the standard streams and the working directory.
+When a ``flask`` command runs, ``ssl``, ``socket`` and ``threading`` have been imported.
+Patching then would leave unpatched names behind that block the whole process, such as
+kombu's ``select``. A restart of the interpreter by ``gevent.monkey`` has no such names,
+and keeps the process id, the standard streams and the working directory.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from collections.abc import Sequence
 from ..errors import WorkerError
 from ..running.patched import is_patched
 
-#: Set in the new interpreter, so that a failure to patch does not go round for ever.
+#: Variable of the new interpreter's environment, so that it does not restart again.
 _MARK = "_FLASK_QCONSUME_PATCHED"
 
-#: The interpreter's short options that have a value, which may stand apart from them.
+#: Short options of the interpreter with a value, which may be a word of its own.
 _VALUED = "cmWX"
 
 
 class Start(t.NamedTuple):
-    """How a Python process was started, or is to be."""
+    """Command line of a Python process."""
 
     #: The interpreter's own options.
     options: list[str]
@@ -36,7 +36,7 @@ class Start(t.NamedTuple):
 
 
 def ensure_patched() -> None:
-    """Return in a patched interpreter; start this very command anew if need be."""
+    """Return in a patched interpreter; restart this command in one if necessary."""
     tried = os.environ.pop(_MARK, None)
     if is_patched() or tried:
         return
@@ -47,9 +47,9 @@ def ensure_patched() -> None:
 
 
 def patched_command() -> tuple[list[str], dict[str, str]]:
-    """This very command, run by ``gevent.monkey``, and the environment it needs.
+    """Build this command, run by ``gevent.monkey``, and its environment.
 
-    :raises WorkerError: if it was not started in a way that can be repeated.
+    :raises WorkerError: if the process runs neither a script nor a module.
     """
     start = started(sys.orig_argv, sys.argv)
     target = ["--module", start.target] if start.is_module else [start.target]
@@ -59,16 +59,16 @@ def patched_command() -> tuple[list[str], dict[str, str]]:
 
 
 def same_command() -> tuple[list[str], dict[str, str]]:
-    """This very command as it is, and its environment."""
+    """Build this command, unchanged, and its environment."""
     return [sys.executable, *sys.orig_argv[1:]], dict(os.environ)
 
 
 def started(orig_argv: Sequence[str], argv: Sequence[str]) -> Start:
-    """How a process was started.
+    """Parse the command line of a process.
 
-    :param orig_argv: The interpreter's own: its options, then a script or ``-m`` and a
-        module, then the arguments in ``argv[1:]``.
-    :raises WorkerError: if it runs neither a script nor a module.
+    :param orig_argv: ``sys.orig_argv``: the interpreter's options, then a script or
+        ``-m`` and a module, then the arguments in ``argv[1:]``.
+    :raises WorkerError: if the process runs neither a script nor a module.
     """
     arguments = list(argv[1:])
     head = list(orig_argv[1 : len(orig_argv) - len(arguments)])
@@ -90,7 +90,7 @@ def started(orig_argv: Sequence[str], argv: Sequence[str]) -> Start:
 
 
 def _split(word: str) -> tuple[str, str, str]:
-    """One word of options: flags, then the option that has a value, and its value."""
+    """Split a word of options into flags, an option with a value, and the value."""
     if word.startswith("--"):
         return word, "-" if word == "--check-hash-based-pycs" else "", ""
     for at, letter in enumerate(word):
@@ -101,19 +101,19 @@ def _split(word: str) -> tuple[str, str, str]:
 
 def _unrepeatable() -> WorkerError:
     return WorkerError(
-        "Cannot start this command anew in an interpreter that gevent patches: it is"
+        "Cannot restart this command in an interpreter that gevent patches: it is"
         " neither a script nor a module. Start it by 'flask qconsume run', or by"
         " 'python -m gevent.monkey --module flask qconsume run'."
     )
 
 
 def _with_folder(start: Start, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment, in which a script finds what lies beside it.
+    """Add a script's folder to ``PYTHONPATH``.
 
-    Python puts a script's folder on ``sys.path``; ``gevent.monkey`` does not.
+    Python puts that folder on ``sys.path``; ``gevent.monkey`` does not.
     """
     folder = os.path.dirname(os.path.abspath(start.target))
-    # The folder of the installed commands, 'flask' among them, holds nothing to import.
+    # The folder of installed commands, such as 'flask', has nothing to import.
     if start.is_module or folder == os.path.dirname(os.path.abspath(sys.executable)):
         return dict(environment)
     paths = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]

@@ -1,7 +1,7 @@
 """Commands that are imported when they are used.
 
-Flask imports the group for each of its own commands, ``flask run`` and ``flask --help``
-among them, and what ours need would be a large part of the time that those take.
+Flask imports the group for each ``flask`` command, such as ``flask run`` and ``flask
+--help``. The imports of the commands here would take a large part of their time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from flask.cli import AppGroup
 
 
 class Lazy(t.NamedTuple):
-    """Where a command is, and what the group's help says of it."""
+    """Module and name of a command, and its line in the help of the group."""
 
     module: str
     name: str
@@ -23,17 +23,16 @@ class Lazy(t.NamedTuple):
 
 
 class LazyGroup(AppGroup):
-    """A group that knows of its commands what its own help needs.
+    """Group that imports a command when it is called.
 
-    :param lazy: The commands that are not imported yet, by the words that they are
-        called by.
+    :param lazy: The commands, by their names on the command line.
     """
 
     def __init__(
         self, *args: t.Any, lazy: Mapping[str, Lazy], **options: t.Any
     ) -> None:
         super().__init__(*args, **options)
-        #: In the order in which they matter.
+        #: The most important commands first.
         self.lazy = lazy
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -50,7 +49,7 @@ class LazyGroup(AppGroup):
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
-        """List all of them, those that are not imported by what is said here."""
+        """List all commands, also those that are not imported."""
         known: dict[str, click.Command] = {
             word: click.Command(word, help=lazy.help)
             for word, lazy in self.lazy.items()

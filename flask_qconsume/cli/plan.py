@@ -31,7 +31,7 @@ _NAMES = 14
 @click.command()
 @with_consumers
 def plan(app: AppConsumers) -> None:
-    """Show what is declared on the broker, and what it promises.
+    """Show what is declared on the broker, and what the broker guarantees.
 
     Ends with 1 if a consumer asks for more than the broker can do. Needs no broker
     to run, but for the bindings that are left over from earlier code.

@@ -1,4 +1,4 @@
-"""``flask qconsume run``: a worker in its own process, or beside a web server."""
+"""Command ``flask qconsume run``: a worker alone, or beside a web server."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _LEAST_BLOCKED = 5.0
 
 
 class Options(t.NamedTuple):
-    """What the command line asked for."""
+    """Options of the command line."""
 
     names: tuple[str, ...]
     web: str | None
@@ -68,44 +68,44 @@ class Options(t.NamedTuple):
 @click.option(
     "--web",
     metavar="HOST:PORT",
-    help="Serve the app over HTTP too, in this process.",
+    help="Serve the app over HTTP, too, in the same process.",
 )
 @click.option(
     "--processes",
     type=click.IntRange(1),
     metavar="N",
-    help="Run in N processes, and start those anew that die.",
+    help="Run in N processes, and replace those that end.",
 )
 @click.option(
     "--kill-blocked",
     type=Duration(),
     metavar="SECONDS",
-    help="With --processes: kill a process whose hub has not run for so long.",
+    help="With --processes: kill a process that has been blocked for SECONDS.",
 )
 @click.option(
     "--health",
     metavar="HOST:PORT",
-    help="Answer /live and /ready there, for whoever looks after the process.",
+    help="Answer the health checks /live and /ready at this address.",
 )
 @click.option(
     "--health-file",
     metavar="PATH",
-    help="Write this file each second while the process lives.",
+    help="Write this file every second while the worker is live.",
 )
 @click.option(
     "--reload/--no-reload",
     default=None,
-    help="Start anew when code changes. Done in debug mode, of one process.",
+    help="Restart when code changes. Default in debug mode with a single process.",
 )
 @click.option(
     "--debugger/--no-debugger",
     default=None,
-    help="Show errors of views in Werkzeug's debugger. Done in debug mode, with --web.",
+    help="Show errors of views in Werkzeug's debugger. Default in debug mode.",
 )
 @click.option(
     "--reexec/--no-reexec",
     default=True,
-    help="Start anew in an interpreter patched by gevent (the default).",
+    help="Restart in an interpreter that gevent has patched (the default).",
 )
 @click.pass_context
 def run(
@@ -122,18 +122,19 @@ def run(
 ) -> None:
     """Consume messages until SIGTERM, SIGINT, SIGHUP or SIGQUIT.
 
-    NAMES are the consumers to run, such as orders.bill; all of them unless given.
+    NAMES are the consumers to run, such as orders.bill. The default is all consumers
+    that are enabled.
 
-    The exit code is 0 after a clean stop, and 3 after one that had to interrupt
-    handlers and give their messages back.
+    The exit code is 0 after a clean stop, and 3 after a stop that had to interrupt
+    handlers and return their messages to the broker.
     """
     open_missing_streams()
     for option, given in {"--reload": reload, "--debugger": debugger}.items():
         if processes and given:
             raise click.UsageError(
-                f"{option} is for one process: leave --processes out."
+                f"{option} works with a single process only: leave out --processes."
             )
-    # As 'flask run' does it.
+    # The same defaults as those of 'flask run'.
     debug = get_debug_flag() and not processes
     reload = debug if reload is None else reload
     if kill_blocked is not None:
@@ -154,7 +155,7 @@ def run(
         elif reload and not _is_child():
             code = _supervise_reloading(options)
         else:
-            if processes:  # The process above us answers for all.
+            if processes:  # The parent answers the health checks for all children.
                 options = options._replace(health=None, health_file=None)
             code = _run_here(load, options, reload)
     sys.exit(code)
@@ -162,10 +163,10 @@ def run(
 
 @contextlib.contextmanager
 def _broken_pipes_logged() -> Iterator[None]:
-    """Log a broken pipe and end with 1; click would end without a word.
+    """Log a broken pipe and end with 1; click would end without a message.
 
-    It takes any for one to the next command of a shell, but what breaks here is a
-    connection that a hook uses, or a stream that the app prints to.
+    click expects a pipe to another command of the shell. In a worker it is a connection
+    of a hook, or a stream that the app prints to.
     """
     try:
         yield
@@ -177,8 +178,8 @@ def _broken_pipes_logged() -> Iterator[None]:
 def _check_kill_blocked(seconds: float, processes: int | None) -> None:
     if not processes:
         raise click.UsageError(
-            "--kill-blocked is done by the process that supervises others: give"
-            " --processes, too; 1 will do."
+            "--kill-blocked needs a process that supervises the worker: add"
+            " --processes 1, or more."
         )
     if seconds < _LEAST_BLOCKED:
         raise click.UsageError(
@@ -206,12 +207,12 @@ def _run_here(load: Callable[[], Flask], options: Options, reload: bool) -> int:
         return run_reloading(
             lambda signals: serve(_loaded(load), options, signals, parent), parent
         )
-    signals = StopSignals(parent)  # First, for what is imported may hang.
+    signals = StopSignals(parent)  # Before the imports of the app, which may hang.
     return serve(_loaded(load), options, signals, parent)
 
 
 def _loaded(load: Callable[[], Flask]) -> Flask:
-    """The app; what it has configured of logging holds from here on."""
+    """Load the app, and set up logging unless the app has configured it."""
     app = None
     try:
         app = load()
@@ -223,7 +224,10 @@ def _loaded(load: Callable[[], Flask]) -> Flask:
 def serve(
     app: Flask, options: Options, signals: StopSignals, parent: Parent | None = None
 ) -> int:
-    """Run a worker, and a web server if so asked, until a signal; the exit code."""
+    """Run a worker, and a web server if asked for, until a signal.
+
+    :returns: The exit code.
+    """
     from ..running.gc_tuning import collect_less_often
     from ..running.main_greenlet import complete
     from ..running.main_greenlet import run_until_stop
@@ -231,7 +235,7 @@ def serve(
     from ..running.process.exit_codes import FORCED
     from ..running.worker import Worker
 
-    # The process is a worker's and nobody else's; hooks may think better of it.
+    # Only in a process of the worker's own; 'before_worker' hooks may change it.
     collect_less_often()
     if not options.web:
         _warn_of_isolation(get_app_consumers(app).broker)
@@ -257,9 +261,9 @@ def serve(
 
 
 def _warn_of_isolation(broker: Broker) -> None:
-    """Tell that nothing outside of this process can publish, where that is so."""
+    """Warn if other processes cannot publish to the consumers."""
     if not broker.capabilities.shared:
-        why = "so only what runs in this one can publish to its consumers."
+        why = "so only code in this process can publish to its consumers."
         logger.warning(
             "%s Or serve the app here: 'flask qconsume run --web HOST:PORT'.",
             explain_in_process_broker(
@@ -280,17 +284,20 @@ def _web(app: Flask, options: Options, parent: Parent | None) -> WebServer | Non
 
 
 def _debugged(app: Flask) -> WSGIApplication:
-    """The app within Werkzeug's debugger, which asks for its PIN."""
+    """Wrap the app in Werkzeug's debugger, which asks for a PIN."""
     from werkzeug.debug import DebuggedApplication
 
     return DebuggedApplication(app, evalex=True)
 
 
 def _stop(worker: Worker, web: WebServer | None) -> bool:
-    """Stop both within one time; whether nothing had to be cut off."""
+    """Stop both within the shutdown timeout.
+
+    :returns: Whether all requests and handlers have ended in time.
+    """
     deadline = time.monotonic() + worker.settings.shutdown_timeout
     worker.quiet()
-    # Requests end before the worker, whose last hooks close what they may use.
+    # Requests end first, since the worker's hooks close what requests may use.
     served = web is None or web.stop(deadline - time.monotonic())
     handled = worker.stop(max(0.0, deadline - time.monotonic()))
     return served and handled
@@ -302,7 +309,8 @@ def _supervise(app: Flask, options: Options, count: int) -> int:
 
     consumers = get_app_consumers(app)
     _check_processes(app, options.names)
-    systemd = Systemd.from_environment(os.environ)  # The children are to have none.
+    # Taken out of the environment, so that the children do not notify systemd.
+    systemd = Systemd.from_environment(os.environ)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen(options.web)) if options.web else None
         if listener is not None:
@@ -331,15 +339,15 @@ def _limits(settings: Settings, options: Options) -> ChildLimits:
 
 
 def _check_processes(app: Flask, names: Sequence[str]) -> None:
-    """Say once what is wrong, and not in each process."""
+    """Report a wrong option once, and not in each process."""
     consumers = get_app_consumers(app)
     for name in names:
         find_consumer(consumers.consumers, name)
     if not consumers.broker.capabilities.shared:
         raise UnsupportedByBroker(
-            f"'--processes' needs a broker that processes share, and"
-            f" '{consumers.settings.broker_url}' lives within each one of them. Leave"
-            " it out, or set 'QCONSUME_BROKER_URL' to a broker of its own."
+            "'--processes' needs a broker that all processes share, and each process"
+            f" has a '{consumers.settings.broker_url}' of its own. Leave out"
+            " '--processes', or set 'QCONSUME_BROKER_URL' to a broker that is a server."
         )
 
 
@@ -349,14 +357,14 @@ def _supervise_reloading(options: Options) -> int:
     from .code_reloader import ENVIRONMENT
     from .code_reloader import STOP_TIMEOUT
 
-    # The app is not loaded here: its code may be broken, and is to be watched.
+    # This process only watches the code, which may be broken: it loads no app.
     log_to_stderr()
     supervisor = _supervisor(
         options,
         extra=ENVIRONMENT,
         count=1,
         stop_timeout=STOP_TIMEOUT,
-        # Code that cannot start waits for its next change, however long that takes.
+        # Code that cannot start waits for its next change.
         limits=ChildLimits(starting=math.inf),
         again=(CHANGED,),
     )

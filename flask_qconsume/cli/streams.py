@@ -1,7 +1,7 @@
-"""Standard streams of a process that was started without some of them, as by ``2>&-``.
+"""Standard streams of a process that was started without them, as by ``2>&-``.
 
-Python has ``None`` in their place, and the next file or socket gets their descriptor:
-what a library in C writes to the standard error stream would then go to the broker.
+Python has ``None`` in the place of a missing stream, and the next file or socket gets
+its descriptor: a library in C that writes to standard error would write to the broker.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
 def open_missing_streams() -> None:
-    """Open the null device in their place, for this process and for its children."""
+    """Open the null device for each missing stream, for child processes, too."""
     for name, mode in _STREAMS:
         if getattr(sys, name) is None:
             stream = open(os.devnull, mode)  # noqa: SIM115 (it stays open)
-            # 'open' takes the lowest descriptor that is free, which is the missing one.
+            # 'open' takes the lowest free descriptor, which is that of the stream.
             os.set_inheritable(stream.fileno(), True)
             setattr(sys, name, stream)

@@ -1,1 +1,1 @@
-"""Ready parts for other people's servers. Each imports its server's name only."""
+"""Integrations with other servers. Importing one does not import the server."""

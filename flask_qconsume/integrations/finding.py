@@ -1,4 +1,4 @@
-"""The Flask app within whatever a WSGI server was given. Knows no server."""
+"""Search for the Flask app in a WSGI callable, within middleware. Knows no server."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ from flask import Flask
 from ..errors import WorkerError
 from ..text import quote
 
-#: How many wrappers may be around an app.
+#: Number of wrappers that may be around an app.
 _DEPTH = 10
 
 
 def find_app(wsgi: t.Any) -> Flask:
-    """The app with a ``QConsume`` in a WSGI callable: itself, or within middleware.
+    """Find the app with a ``QConsume`` in a WSGI callable.
 
-    :raises WorkerError: if there is none, or more than one.
+    The callable is the app itself, or middleware around it.
+
+    :raises WorkerError: if there is no such app, or more than one.
     """
     found = [app for app in _apps(wsgi) if "qconsume" in app.extensions]
     if len(found) == 1:
         return found[0]
     what = "no Flask app with a QConsume" if not found else "several Flask apps"
     raise WorkerError(
-        f"Found {what} in the WSGI callable {quote(wsgi)}, so it is not clear whose"
-        " consumers to run. Say it in your gunicorn file: 'hooks = Hooks(app=lambda"
-        " wsgi: …)', with 'post_worker_init = hooks.post_worker_init' and 'worker_exit"
-        " = hooks.worker_exit'."
+        f"Found {what} in the WSGI callable {quote(wsgi)}, so it is not clear which"
+        " consumers to run. Name the app in your gunicorn file: 'hooks ="
+        " Hooks(app=lambda wsgi: …)', with 'post_worker_init = hooks.post_worker_init'"
+        " and 'worker_exit = hooks.worker_exit'."
     )
 
 
 def _apps(wsgi: t.Any) -> list[Flask]:
-    """All apps in a callable, those of the outermost layer first."""
+    """List all apps in a callable, those of the outermost layer first."""
     layer, seen, found = [wsgi], {id(wsgi): wsgi}, list[Flask]()
     for _ in range(_DEPTH):
         found += [each for each in layer if isinstance(each, Flask)]
@@ -44,14 +46,14 @@ def _apps(wsgi: t.Any) -> list[Flask]:
             for part in _parts(each)
             if id(part) not in seen
         }
-        # Kept, since an id is only an object's own as long as that lives.
+        # The objects are kept, since an id is unique only while its object lives.
         seen |= inner
         layer = list(inner.values())
     return found
 
 
 def _parts(wrapper: t.Any) -> Iterable[t.Any]:
-    """What a piece of middleware may call next."""
+    """Yield the objects that a piece of middleware may call next."""
     if isinstance(wrapper, types.MethodType):
         yield wrapper.__self__
     for cell in getattr(wrapper, "__closure__", None) or ():

@@ -1,14 +1,14 @@
-"""Consumers in gunicorn's workers: a ready configuration module.
+"""Configuration module for gunicorn that runs consumers in its workers.
 
 ::
 
     gunicorn -k gevent -c python:flask_qconsume.integrations.gunicorn "shop:app()"
 
-It has nothing but hooks. In a configuration file of your own, import them::
+The module contains hooks only. To use a configuration file of your own, import them::
 
     from flask_qconsume.integrations.gunicorn import post_worker_init, worker_exit
 
-or, to say which app and which of its consumers::
+or, to choose the app or some of its consumers::
 
     from flask_qconsume.integrations.gunicorn import Hooks
 
@@ -16,8 +16,8 @@ or, to say which app and which of its consumers::
     post_worker_init = hooks.post_worker_init
     worker_exit = hooks.worker_exit
 
-Each worker process consumes beside its requests. Gunicorn imports this in its master,
-which is not patched: nothing here may import gevent before a worker has been.
+Each worker process consumes beside its requests. Gunicorn imports this module in its
+master, which gevent has not patched, so the module must not import gevent there.
 """
 
 from __future__ import annotations
@@ -46,33 +46,33 @@ from .finding import find_app
 if t.TYPE_CHECKING:
     from ..running.worker import Worker
 
-#: Seconds before gunicorn would kill a worker: to settle and to run the last hooks.
+#: Seconds to settle and to run the last hooks, before gunicorn kills the worker.
 _RESERVE = 5.0
 
-#: Seconds between two looks whether gunicorn wants its worker to end.
-_LOOK = 0.1
+#: Seconds between two checks whether gunicorn is stopping the worker.
+_STOP_CHECK_INTERVAL = 0.1
 
-#: Gunicorn's exit code for a worker that cannot start: it then stops altogether.
+#: Exit code of a worker that cannot start, after which gunicorn stops as a whole.
 _BOOT_ERROR = 3
 
-#: Whether the process was patched when it last forked: the master, in a worker.
+#: Whether the process was patched at its last fork. In a worker that was the master.
 _patched_before_fork = False
 
 
-def _note() -> None:
+def _remember_patched() -> None:
     global _patched_before_fork
     _patched_before_fork = is_patched()
 
 
-os.register_at_fork(before=_note)
+os.register_at_fork(before=_remember_patched)
 
 
 class Hooks:
     """Gunicorn's hooks for one app.
 
-    :param app: Finds the Flask app in the WSGI callable that gunicorn serves; it looks
-        through middleware unless given.
-    :param names: The consumers to run; all that are enabled unless given.
+    :param app: Function that finds the Flask app in gunicorn's WSGI callable. The
+        default searches middleware, too.
+    :param names: The consumers to run. The default is all consumers that are enabled.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Hooks:
         self._hosted: _Hosted | None = None
 
     def post_worker_init(self, worker: t.Any) -> None:
-        """Begin to consume, in a worker that has loaded the app."""
+        """Start to consume in a worker that has loaded the app."""
         try:
             _check(worker)
             app = self._find(worker.wsgi)
@@ -96,17 +96,17 @@ class Hooks:
             worker.log.error("Cannot run the consumers: %s", error)
             sys.exit(_BOOT_ERROR)
         self._hosted = hosted
-        # For those who did not take the other hook.
+        # For configurations without the hook 'worker_exit'.
         atexit.register(hosted.stop)
 
     def worker_exit(self, server: t.Any, worker: t.Any) -> None:
-        """Stop, losing nothing, in what is left of gunicorn's time."""
+        """Stop cleanly within the rest of gunicorn's time."""
         if self._hosted is not None:
             self._hosted.stop()
 
 
 class _Hosted:
-    """An app's consumers within one of gunicorn's workers."""
+    """The app's consumers in one of gunicorn's workers."""
 
     def __init__(self, app: Flask, names: Sequence[str], worker: t.Any) -> None:
         from ..running.worker import Worker
@@ -119,11 +119,11 @@ class _Hosted:
         self._over = False
 
     def start(self) -> None:
-        """Begin to consume; a broker that refuses us is asked again later.
+        """Start to consume; if the broker refuses it, try again later.
 
-        The web requests are worth serving meanwhile.
+        The worker serves its requests meanwhile.
 
-        :raises QConsumeError: if it is our own configuration that is wrong.
+        :raises QConsumeError: if the configuration is wrong.
         """
         _spawn(self._watch)
         try:
@@ -133,12 +133,12 @@ class _Hosted:
         except BrokerError as error:
             self._refused(error)
         except WorkerError:
-            # A worker that gunicorn ends while it begins: there is nothing to stop.
+            # Gunicorn has stopped its worker while it started: no consumer runs.
             if not self._asked_at:
                 raise
 
     def stop(self) -> None:
-        """Stop, once; within the time that gunicorn gives, counted from its signal."""
+        """Stop once, within gunicorn's time, which begins with its signal."""
         if self._over or os.getpid() != self._pid:
             return
         self._over = True
@@ -146,13 +146,13 @@ class _Hosted:
         self._worker.stop(self._left())
 
     def _watch(self) -> None:
-        """Fetch no more as soon as gunicorn's worker is to end.
+        """Stop fetching messages as soon as gunicorn stops its worker.
 
-        Gunicorn finishes its requests before it calls us, and those are many seconds in
-        which we could begin what we cannot end.
+        Gunicorn waits for its requests before it calls the hook. Handlers that begin
+        meanwhile might not end in time.
         """
         while self._host.alive:
-            time.sleep(_LOOK)
+            time.sleep(_STOP_CHECK_INTERVAL)
         self._quiet()
 
     def _quiet(self) -> None:
@@ -160,14 +160,14 @@ class _Hosted:
         self._worker.quiet()
 
     def _left(self) -> float:
-        """Seconds to wait for handlers."""
+        """Compute the seconds to wait for handlers."""
         config = self._host.cfg
         limit = min(
             self._worker.settings.shutdown_timeout, config.graceful_timeout - _RESERVE
         )
         left: float = self._asked_at + limit - time.monotonic()
-        # The master takes a worker for dead whose heart has not beaten for 'timeout',
-        # and it beats no more by the time that we are called.
+        # The master kills a worker that has not notified it for 'timeout' seconds, and
+        # gunicorn's worker stops notifying before it calls the hook.
         if config.timeout:
             left = min(left, config.timeout - _RESERVE)
         return max(0.0, left)
@@ -194,14 +194,14 @@ class _Hosted:
 
 
 def _spawn(function: Callable[..., t.Any], *args: t.Any) -> None:
-    # A greenlet: in a worker of gunicorn's kind 'gevent' threads are patched.
+    # The thread is a greenlet, since gunicorn's gevent worker has patched threads.
     threading.Thread(target=function, args=args, daemon=True).start()
 
 
 def _check(worker: t.Any) -> None:
-    """Refuse what would not work, or not always.
+    """Check that gunicorn's options suit consumers.
 
-    :raises WorkerError: if this is no worker of the kind 'gevent', or was preloaded.
+    :raises WorkerError: if the worker's kind is not 'gevent', or the app was preloaded.
     """
     if not is_patched():
         raise WorkerError(
@@ -210,10 +210,10 @@ def _check(worker: t.Any) -> None:
         )
     if worker.cfg.preload_app and not _patched_before_fork:
         raise WorkerError(
-            "'--preload' has imported the app in gunicorn's master, before gevent"
-            " patched anything, so a handler that waits might stop all others. Leave"
-            " '--preload' out, or put 'from gevent import monkey; monkey.patch_all()'"
-            " at the very top of your gunicorn file."
+            "'--preload' has imported the app in gunicorn's master before gevent"
+            " patched it, so a handler that waits could block all others. Leave out"
+            " '--preload', or put 'from gevent import monkey; monkey.patch_all()' at"
+            " the very top of your gunicorn file."
         )
 
 

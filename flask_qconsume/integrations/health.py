@@ -1,4 +1,4 @@
-"""``/live`` and ``/ready`` as a part of the app's own WSGI callable.
+"""Health checks ``/live`` and ``/ready`` as middleware of the app.
 
 ::
 
@@ -6,9 +6,10 @@
 
     app.wsgi_app = Health(app)
 
-For gunicorn's workers, whose only socket is the web's. It answers before Flask does, so
-that no hook, session or route of the app has a say in it. Where 'flask qconsume run'
-runs the consumers, take its ``--health``, which answers while the hub is blocked.
+For gunicorn's workers, which have no socket but that of the web server. The middleware
+answers before Flask does, so no hook, session or route of the app takes part. With
+``flask qconsume run`` use ``--health`` instead, which also answers while a handler
+blocks the process.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ if t.TYPE_CHECKING:
 
 
 class Health:
-    """Answers the checks, and leaves all other requests to the app.
+    """Middleware that answers the health checks, and passes on all other requests.
 
-    :param app: The app whose worker is asked about; its ``wsgi_app`` is called.
-    :param prefix: What comes before ``/live`` and ``/ready``.
+    :param app: The app of the worker; its ``wsgi_app`` gets all other requests.
+    :param prefix: Path before ``/live`` and ``/ready``.
     """
 
     def __init__(self, app: Flask, prefix: str = "") -> None:
@@ -55,7 +56,7 @@ class Health:
         return [body.encode()]
 
     def _verdict(self) -> Verdict:
-        # Not imported: that needs gevent, which a process without consumers does not.
+        # Not imported here, since that imports gevent, also without any consumer.
         module = sys.modules.get("flask_qconsume.running.worker")
         worker = module.find_worker(self._app) if module is not None else None
         if worker is not None:

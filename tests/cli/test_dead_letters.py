@@ -305,7 +305,7 @@ def replays_and_purges(shop: Flask) -> None:
     )
     refused = invoke(shop, "dead-letters", "purge", "bill", input="n\n")
     assert refused.exit_code == 1
-    assert "Remove 2 dead letters for good? [y/N]" in refused.output
+    assert "Remove 2 dead letters permanently? [y/N]" in refused.output
     wait_for(lambda: len(left(shop)) == 2)
 
     asked = ok(shop, "purge", "--error", "KeyError", input="y\n")

@@ -105,4 +105,7 @@ def test_processes_have_neither(on_redis: Commands, address: str) -> None:
 def test_a_debugger_is_for_one_process(commands: Commands) -> None:
     done = commands.run("run", "--debugger", "--processes", "2")
     assert done.returncode == 2
-    assert "--debugger is for one process: leave --processes out" in done.stderr
+    assert (
+        "--debugger works with a single process only: leave out --processes"
+        in done.stderr
+    )

@@ -177,7 +177,7 @@ def test_a_worker_alone_warns_of_being_alone(shop: Commands) -> None:
     assert "WARNING" in line
     assert line.endswith(
         "Cannot consume what other processes publish: 'memory://' is a broker within"
-        " one process (memory), so only what runs in this one can publish to its"
+        " one process (memory), so only code in this process can publish to its"
         " consumers. Set 'QCONSUME_BROKER_URL' to a broker of its own, such as"
         " 'amqp://guest:guest@localhost//' or 'redis://localhost/0'. Or serve the app"
         " here: 'flask qconsume run --web HOST:PORT'."

@@ -207,4 +207,4 @@ def test_code_that_changes_is_loaded_anew(commands: Commands, address: str) -> N
 def test_reload_is_for_one_process(commands: Commands) -> None:
     done = commands.run("run", "--reload", "--processes", "2")
     assert done.returncode == 2
-    assert "leave --processes out" in done.stderr
+    assert "leave out --processes" in done.stderr
