@@ -63,7 +63,10 @@ def test_other_commands_than_run_do_not_need_gevent(folder: pathlib.Path) -> Non
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"BROKER_URL": "nonsense://x"}, "begins with 'nonsense', which means no known"),
+        (
+            {"BROKER_URL": "nonsense://x"},
+            "begins with 'nonsense', which means no known",
+        ),
         ({"CONCURENCY": 3}, "no configuration key 'QCONSUME_CONCURENCY'; did you mean"),
         ({"CONSUMERS": {"orders.bil": {}}}, "names the consumer 'orders.bil'"),
     ],
