@@ -96,7 +96,7 @@ def _escape_traceback(record: logging.LogRecord) -> bool:
         try:
             record.exc_text = format_traceback(error)
         except BaseException:
-            record.exc_text = f"{type(error).__name__}, whose traceback cannot be had"
+            record.exc_text = f"{type(error).__name__}, without a readable traceback"
     return True
 
 

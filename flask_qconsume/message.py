@@ -60,11 +60,11 @@ class Message:
     content_encoding: str | None = None
     #: 0 to 9, the highest first, on brokers that have priorities.
     priority: int | None = None
-    #: Whether the broker has delivered the message before.
+    #: True if the broker has delivered the message before.
     redelivered: bool = False
     #: Further properties of the broker (``correlation_id``, ``reply_to``, ...).
     properties: Mapping[str, t.Any] = field(default_factory=dict)
-    #: Whether the message has no body at all, which on Kafka removes its key.
+    #: True if the message has no body at all, which on Kafka removes its key.
     tombstone: bool = False
     #: The decoded body, before the schema loads it.
     body: t.Any = None
@@ -140,9 +140,9 @@ class Outgoing:
     delay: float = 0.0
     #: Seconds after which the message is dropped instead of handled.
     expires: float | None = None
-    #: Whether publishing raises an error if no queue is bound for the message.
+    #: If true, publishing raises an error where no queue is bound for the message.
     mandatory: bool = True
     #: Orders or partitions messages, on brokers that know keys.
     key: str | None = None
-    #: Whether the message has no body at all.
+    #: True if the message has no body at all.
     tombstone: bool = False

@@ -1,4 +1,4 @@
-"""When a failed message is tried again, and when no more. Pure: no clock, no I/O."""
+"""Retry policies: if and when a failed message is handled again. No clock, no I/O."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WEEK = 604_800.0
 
 @dataclass(frozen=True, init=False)
 class RetryPolicy:
-    """Decides whether and when a message whose handler raised is handled again.
+    """Decides if and when a message is handled again after its handler raised.
 
     The delay after attempt *n* is ``b * uniform(1, 1 + jitter)`` with
     ``b = min(max_delay / (1 + jitter), min_delay * factor ** (n - 1))``. So no delay is

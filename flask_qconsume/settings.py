@@ -50,7 +50,7 @@ class Setting:
     default: t.Any
     doc: str
     check: Callable[[t.Any], t.Any]
-    #: Whether the value may hold a password, so that errors do not show it.
+    #: True if the value may hold a password, so that errors do not show it.
     secret: bool = False
 
     @property
@@ -390,8 +390,8 @@ TABLE: tuple[Setting, ...] = (
         "declare",
         "'auto', 'passive' or 'never'",
         "auto",
-        "What an app does about its queues before it uses them: declare them (auto),"
-        " check that they exist (passive), or nothing (never).",
+        "The treatment of queues before they are used: declare them (auto), check that"
+        " they exist (passive), or neither (never).",
         _one_of("auto", "passive", "never"),
     ),
     Setting(
@@ -571,9 +571,9 @@ class Settings:
 def find_unread_variables(
     config: Mapping[str, t.Any], environ: Mapping[str, str]
 ) -> list[str]:
-    """Return the environment variables whose values ``config`` does not have.
+    """Return the names of environment variables that ``config`` has not read.
 
-    ``app.config.from_prefixed_env()`` gives it those values.
+    ``app.config.from_prefixed_env()`` reads them.
     """
     return [
         name

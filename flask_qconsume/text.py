@@ -58,7 +58,7 @@ def _describe(function: Callable[[object], str], value: object) -> str:
     try:
         return function(value)
     except BaseException:  # An error's own '__str__' may raise anything.
-        return f"({type(value).__name__}, whose text cannot be had)"
+        return f"({type(value).__name__}, without a readable text)"
 
 
 def _escape_controls(text: str) -> str:

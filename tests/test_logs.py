@@ -128,7 +128,7 @@ def test_an_error_that_cannot_be_shown_is_no_error_of_the_log(
             raise RuntimeError("never")
 
     get_logger("flask_qconsume.test").error("it failed", exc_info=Worst())
-    assert log.getvalue() == "it failed\nWorst, whose traceback cannot be had\n"
+    assert log.getvalue() == "it failed\nWorst, without a readable traceback\n"
 
 
 def test_a_message_cannot_forge_a_line_by_the_error_it_causes(

@@ -30,7 +30,7 @@ class Mute(Exception):
         ("line\u2028end", r"line\u2028end"),
         (None, "None"),
         (b"\n", r"b'\n'"),
-        (Mute(), "(Mute, whose text cannot be had)"),
+        (Mute(), "(Mute, without a readable text)"),
     ],
 )
 def test_control_characters_are_escaped(value: object, shown: str) -> None:
@@ -57,12 +57,12 @@ def test_a_long_text_keeps_its_two_ends(text: str, length: int) -> None:
 def test_a_value_that_cannot_be_written_is_told_by_its_type() -> None:
     for value in (10**5_000, [10**5_000]):
         name = type(value).__name__
-        assert quote(value) == f"'({name}, whose text cannot be had)'"
+        assert quote(value) == f"'({name}, without a readable text)'"
 
 
 def test_what_an_error_says_may_itself_raise() -> None:
     assert stringify(ValueError("no")) == "no"
-    assert stringify(Mute()) == "(Mute, whose text cannot be had)"
+    assert stringify(Mute()) == "(Mute, without a readable text)"
 
 
 @pytest.mark.parametrize(

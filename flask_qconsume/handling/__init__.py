@@ -1,1 +1,1 @@
-"""What happens to one message: decoding, hooks, handler, outcome. No I/O, no gevent."""
+"""Handling of one message: decoding, hooks, handler, outcome. No I/O, no gevent."""

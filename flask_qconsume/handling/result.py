@@ -28,7 +28,7 @@ class Result:
 
     outcome: Outcome
     error: BaseException | None = None
-    #: Whether the app's code decided the outcome, and not the retry policy.
+    #: True if the app's code decided the outcome, and not the retry policy.
     foreseen: bool = False
 
     def release(self) -> None:

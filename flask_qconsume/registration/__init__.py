@@ -1,1 +1,1 @@
-"""What the app registers: consumers, hooks and error handlers. No I/O, no gevent."""
+"""Registration of consumers, hooks and error handlers. No I/O, no gevent."""

@@ -28,7 +28,7 @@ class Scope:
         self.teardown_worker: list[Hook] = []
         self.errors: ErrorHandlers = {}
         self.formats: list[Format] = []
-        #: Whether it is registered on an app.
+        #: True once it is registered on an app.
         self.owned = False
         #: The reason why registrations have no effect any more; empty while they have.
         self.closed_by = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import flask
 import pytest
 
+from flask_qconsume import ConsumerBlueprint
 from flask_qconsume import QConsume
 
 from .commands import invoke
@@ -33,6 +34,28 @@ def test_each_consumer_has_a_row(make_app: MakeApp) -> None:
 def test_rows_are_sorted_as_asked(make_app: MakeApp, sort: str, first: str) -> None:
     result = invoke(make_app(), "list", "--sort", sort)
     assert result.output.splitlines()[2].startswith(first)
+
+
+def test_options_that_a_blueprint_gives_are_shown() -> None:
+    app = flask.Flask(__name__)
+    app.config["QCONSUME_BROKER_URL"] = "memory://"
+    QConsume(app)
+    blueprint = ConsumerBlueprint(
+        "mails",
+        __name__,
+        consumer_defaults={
+            "concurrency": 7,
+            "timeout": 90,
+            "retry": {"max_attempts": 2},
+        },
+    )
+    blueprint.add_consumer("welcome", print, name="welcome")
+    app.register_blueprint(blueprint)
+    row = invoke(app, "list").output.splitlines()[2].split()
+    assert row[3:8] == ["7", "2", "attempts,", "1", "s"]
+    plan = " ".join(invoke(app, "plan").output.split())
+    assert "7 at once in each process, 14 fetched, each for 1.5 min" in plan
+    assert "1 s (each up to 50% longer), then a dead letter" in plan
 
 
 def test_a_disabled_consumer_is_told(make_app: MakeApp) -> None:

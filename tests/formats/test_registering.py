@@ -133,7 +133,7 @@ FAULTS: list[tuple[Exception, str]] = [
     (MemoryError(), "the body is no text/csv: MemoryError"),
     (RecursionError("deep"), "the body is no text/csv: RecursionError: deep"),
     (StopIteration(5), "the body is no text/csv: StopIteration: 5"),
-    (Nasty(), "the body is no text/csv: Nasty: (Nasty, whose text cannot be had)"),
+    (Nasty(), "the body is no text/csv: Nasty: (Nasty, without a readable text)"),
 ]
 
 
@@ -168,7 +168,7 @@ def test_an_outcome_that_a_decoder_raises_is_itself() -> None:
     ("fault", "said"),
     [
         (KeyError("id"), "cannot be written as text/csv: 'id'"),
-        (Nasty(), "(Nasty, whose text cannot be had)"),
+        (Nasty(), "(Nasty, without a readable text)"),
         ("text", "'Broken.encode' returned a 'str', which must be bytes"),
         (None, "'Broken.encode' returned a 'NoneType'"),
     ],

@@ -1001,7 +1001,7 @@ def test_an_error_whose_text_raises_is_logged_all_the_same(
 
     desk.handler(raiser(Mute()))
     assert desk.handle().outcome == POLICY
-    assert "(Mute, whose text cannot be had)" in caplog.text
+    assert "(Mute, without a readable text)" in caplog.text
 
 
 def test_a_dead_letter_that_was_foreseen_is_logged_without_a_traceback(
