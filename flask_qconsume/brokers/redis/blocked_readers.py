@@ -26,6 +26,11 @@ POLL_INTERVAL = 1.0
 class BlockedReader(t.Protocol):
     """A link whose reader may be blocked in Redis."""
 
+    queue: str
+
+    def wake(self) -> None:
+        """Make the reader look for messages now."""
+
     def create_poll_call(self) -> Call | None:
         """Return the script to run for this link; ``None`` if it is not blocked."""
 

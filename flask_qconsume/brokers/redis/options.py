@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 import typing as t
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Mapping
 
 from ...broker import tls
 from ...errors import ConfigurationError
+from ...settings import suggest
 from ...text import quote
 
+#: The highest priority; the lowest is 0.
+HIGHEST = 9
 URL = "'QCONSUME_BROKER_URL'"
 
 ADVICE = tls.Advice(
@@ -57,6 +61,18 @@ def check_option(name: str, value: t.Any) -> None:
         raise ConfigurationError(
             f"'{name}' in 'QCONSUME_TRANSPORT_OPTIONS' must be {kind}, not"
             f" {quote(value)}."
+        )
+
+
+def check_known(name: str, known: Collection[str], broker: str) -> None:
+    """Refuse an option that does not exist.
+
+    :raises ConfigurationError: with a suggestion.
+    """
+    if name not in known:
+        raise ConfigurationError(
+            f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which is not an option for"
+            f" {broker}{suggest(name, known)} There are: {', '.join(sorted(known))}."
         )
 
 

@@ -16,16 +16,13 @@ from ...errors import BrokerError
 from ...errors import ConfigurationError
 from ...errors import PublishTimeout
 from ...text import quote
+from .connections import RedisConnection
 from .options import REPLICAS
 from .options import REPLICAS_TIMEOUT
 
 _DEFAULT_TIMEOUT_SECONDS = 1.0
 #: Seconds that Redis may take to answer after its own time-out.
 _ANSWER_SECONDS = 1.0
-
-
-class _Asks(t.Protocol):
-    def ask(self, *command: t.Any, timeout: float | None = None) -> t.Any: ...
 
 
 @dataclass(frozen=True)
@@ -36,14 +33,14 @@ class Replicas:
     seconds: float = _DEFAULT_TIMEOUT_SECONDS
 
     def confirm(
-        self, wire: _Asks, answers: Sequence[t.Any], left: float | None
+        self, connection: RedisConnection, answers: Sequence[t.Any], left: float | None
     ) -> list[t.Any]:
         """Wait for the replicas; return the answers, or errors in their place."""
         if not self.wanted or all(isinstance(a, BrokerError) for a in answers):
             return list(answers)
         seconds = self.seconds if left is None else max(0.001, min(self.seconds, left))
         wait = ("WAIT", self.wanted, round(seconds * 1000) or 1)
-        reached = wire.ask(*wait, timeout=seconds + _ANSWER_SECONDS)
+        reached = connection.ask(*wait, timeout=seconds + _ANSWER_SECONDS)
         if reached >= self.wanted:
             return list(answers)
         error = PublishTimeout(

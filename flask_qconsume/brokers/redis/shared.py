@@ -9,6 +9,7 @@ from ...first_use import PerProcess
 from ...logs import get_logger
 from ...settings import Settings
 from ...text import escape
+from .blocked_readers import BlockedReader
 from .blocked_readers import BlockedReaderPoller
 from .keys import Layout
 from .leases import Orphans
@@ -19,17 +20,6 @@ logger = get_logger("flask_qconsume.brokers.redis")
 L = t.TypeVar("L", bound=Layout)
 
 
-class WakeableLink(t.Protocol):
-    """A link whose reader may be blocked in Redis."""
-
-    @property
-    def queue(self) -> str:
-        """The name of the queue that it consumes."""
-
-    def wake(self) -> None:
-        """Make the reader look for messages now."""
-
-
 class Shared(t.Generic[L]):
     """One app's Redis in this process."""
 
@@ -38,7 +28,7 @@ class Shared(t.Generic[L]):
         self.layout = layout
         self.server = server
         self.orphans = Orphans()
-        self.links: weakref.WeakSet[WakeableLink] = weakref.WeakSet()
+        self.links: weakref.WeakSet[BlockedReader] = weakref.WeakSet()
         self.poller = PerProcess(lambda: BlockedReaderPoller(server.run))
         self._warnings: set[str] = set()
         #: Declares bindings that could not be declared before; set by the broker.

@@ -16,7 +16,7 @@ from ...broker import properties as basic_properties
 from ...message import Message
 from ..redis.json_values import decode_json
 from ..redis.json_values import encode_json
-from .keys import HIGHEST
+from ..redis.options import HIGHEST
 
 _REDELIVERED = "redelivered"
 

@@ -22,14 +22,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...errors import ConfigurationError
-from ...settings import suggest
 from ..redis.options import CONNECTION_OPTIONS
+from ..redis.options import HIGHEST
 from ..redis.options import REPLICA_OPTIONS
+from ..redis.options import check_known
 from ..redis.options import check_option
 from ..redis.options import read_priority_steps
 from ..redis.options import read_text
-
-HIGHEST = 9
 
 #: Transport options about the layout, and the fields that they set.
 _LAYOUT_OPTIONS = {
@@ -151,7 +150,7 @@ def create_layout(options: Mapping[str, t.Any]) -> ListLayout:
     """
     for name in options:
         check_option(name, options[name])
-        _check_known(name)
+        _check_supported(name)
     steps = options.get("priority_steps", ListLayout.steps)
     return ListLayout(
         prefix=read_text(options, "global_keyprefix", ListLayout.prefix),
@@ -164,15 +163,11 @@ def create_layout(options: Mapping[str, t.Any]) -> ListLayout:
     )
 
 
-def _check_known(name: str) -> None:
+def _check_supported(name: str) -> None:
     if name in _REFUSED:
         raise ConfigurationError(
             f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which cannot be honoured:"
             f" {_REFUSED[name]}. Remove it."
         )
     known = [*_LAYOUT_OPTIONS, *CONNECTION_OPTIONS, *REPLICA_OPTIONS, *_WITHOUT_EFFECT]
-    if name not in known:
-        raise ConfigurationError(
-            f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which is not an option for"
-            f" Redis{suggest(name, known)} There are: {', '.join(sorted(known))}."
-        )
+    check_known(name, known, "Redis")

@@ -24,15 +24,13 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ...errors import ConfigurationError
-from ...settings import suggest
 from ..redis.options import CONNECTION_OPTIONS
+from ..redis.options import HIGHEST
 from ..redis.options import REPLICA_OPTIONS
+from ..redis.options import check_known
 from ..redis.options import check_option
 from ..redis.options import read_priority_steps
 from ..redis.options import read_text
-
-HIGHEST = 9
 
 #: The ends of names of queues that belong to another queue.
 COMPANION_SUFFIXES = (".suspects", ".dead")
@@ -125,12 +123,7 @@ def create_layout(options: Mapping[str, t.Any]) -> StreamLayout:
     """
     for name, value in options.items():
         check_option(name, value)
-        if name not in OPTIONS:
-            raise ConfigurationError(
-                f"'QCONSUME_TRANSPORT_OPTIONS' has '{name}', which is not an option for"
-                f" Redis Streams{suggest(name, OPTIONS)} There are:"
-                f" {', '.join(OPTIONS)}."
-            )
+        check_known(name, OPTIONS, "Redis Streams")
     texts = {
         field: read_text(options, name, getattr(StreamLayout, field))
         for name, field in _TEXT_OPTIONS.items()
