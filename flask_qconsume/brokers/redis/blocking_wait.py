@@ -53,10 +53,10 @@ class BlockingWait:
         self._connection_id = self._read_connection_id(warn)
 
     def begin(self, seconds: float) -> bool:
-        """Begin to wait, and return true; or false, if there is a reason not to.
+        """Note that the reader waits now, and return true.
 
-        The reasons are that ``seconds`` are 0, and a call of :meth:`wake` since the
-        last wait.
+        Return false if the reader must not wait: ``seconds`` is 0, or :meth:`wake` was
+        called since the last wait.
         """
         with self._lock:
             self._is_waiting = seconds > 0 and not self._is_woken

@@ -48,7 +48,7 @@ class RoutedPart:
 class Publisher:
     """Sends messages; each reaches all of its queues or none of them.
 
-    On a cluster that holds for each slot. A subclass knows the layout of queues.
+    In a cluster, this is true for the queues of one slot. A subclass knows the layout.
     """
 
     def __init__(

@@ -54,7 +54,7 @@ def explain_failure(pool: t.Any, error: Exception) -> str | None:
 
 
 def _has_reached_server(error: Exception) -> bool:
-    """Return whether a server took the connection, though without Redis' answer."""
+    """Return whether a server accepted the connection, but did not speak Redis."""
     if isinstance(error, exceptions.ResponseError):
         return False
     return not any(
