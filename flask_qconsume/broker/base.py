@@ -168,7 +168,7 @@ class Broker(abc.ABC):
 
     @property
     def can_be_consumed(self) -> bool:
-        """Return whether a consumer can ever get a message that this process publishes.
+        """True if a consumer can ever get a message that this process publishes.
 
         False for an in-memory broker as long as this process runs no worker.
         """

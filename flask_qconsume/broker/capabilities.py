@@ -31,7 +31,7 @@ class Fact(t.NamedTuple):
 
     @property
     def in_words(self) -> bool:
-        """Return whether the value is a text, and not a yes or no, or a number."""
+        """True if the value is a text, and not a yes or no, or a number."""
         return isinstance(self.value, str)
 
 

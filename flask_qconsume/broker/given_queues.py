@@ -65,12 +65,12 @@ class Description:
 
     @property
     def bounded(self) -> bool:
-        """Return whether its length is limited."""
+        """True if its length is limited."""
         return bool({"x-max-length", "x-max-length-bytes"} & self.arguments.keys())
 
     @property
     def drops(self) -> bool:
-        """Return whether a full queue drops its oldest messages."""
+        """True if a full queue drops its oldest messages."""
         return str(self.arguments.get("x-overflow", "drop-head")) == "drop-head"
 
     @property

@@ -52,7 +52,7 @@ class Delivery:
 
     @property
     def stale(self) -> bool:
-        """Return whether the delivery must not be settled any more."""
+        """True if the delivery must not be settled any more."""
         return self.link.closed
 
     @property
@@ -128,7 +128,7 @@ class Link(abc.ABC):
 
     @property
     def interrupted(self) -> bool:
-        """Return whether the link waits for a broker that is away, and then resumes.
+        """True if the link waits for a broker that is away, and then resumes.
 
         The links of most brokers are lost instead.
         """

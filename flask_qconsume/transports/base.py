@@ -88,11 +88,11 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def get(self, queue: str) -> Payload | None:
-        """One message of a queue; ``None`` if it is empty."""
+        """Take one message of a queue; ``None`` if the queue is empty."""
 
     @abc.abstractmethod
     def ack(self, tag: str) -> None:
-        """Settle a message as done; the broker may hear of it at :meth:`flush` only."""
+        """Acknowledge a message; it may be sent to the broker at :meth:`flush` only."""
 
     def flush(self) -> None:
         """Send the acknowledgements that have not been sent yet."""
