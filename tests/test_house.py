@@ -1,12 +1,19 @@
-"""The floors of the house: imports go down only, and each floor keeps to its own."""
+"""The layout of the package: imports go down only, and names and sizes stay readable.
+
+``python -m tests.test_house`` prints the measurements.
+"""
 
 from __future__ import annotations
 
 import ast
+import collections
 import configparser
+import graphlib
+import io
 import pathlib
 import re
 import sys
+import tokenize
 import typing as t
 
 import pytest
@@ -36,7 +43,20 @@ FLOORS = {
 }
 DOORS = 9
 
+#: The rooms of brokers that other rooms share.
+SHARED_ROOMS = {("redis_lists", "redis"), ("redis_streams", "redis")}
+
 LONGEST = 45
+LONGEST_CLASS = 250
+
+#: Names that several rooms have for the same role.
+ROLES = {"Channel", "Keys", "Layout", "Publisher", "Transport"}
+
+#: Words without a named subject, of which a text has at most so many in a thousand.
+VAGUE = re.compile(
+    r"\b(who|whoever|whose|whom|nobody|somebody|anybody|everybody|others)\b", re.I
+)
+MOST_VAGUE = 1.5
 
 #: Where else than at home something may be imported: only inside functions, there.
 HOMES = {
@@ -86,6 +106,38 @@ def test_imports_go_down_only(module: pathlib.Path) -> None:
     for path in imported(module, TREES[module]):
         if path[0] == "flask_qconsume" and len(path) > 1:
             assert floor(path[1:]) <= floor(parts), f"{module} imports {path}"
+
+
+def imported_files() -> dict[pathlib.Path, set[pathlib.Path]]:
+    """The files of the package that each file imports, also for types only."""
+    names = {module.with_suffix("").parts: module for module in MODULES}
+    packages = {
+        path[:-1]: file for path, file in names.items() if path[-1] == "__init__"
+    }
+    names |= packages
+    found: dict[pathlib.Path, set[pathlib.Path]] = {}
+    for module, tree in TREES.items():
+        paths = [path[1:] for path in imported(module, tree) if path[0] == HOUSE.name]
+        files = {names.get(path, names.get(path[:-1], module)) for path in paths}
+        found[module] = files - {module}
+    return found
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    graph = imported_files()
+    tuple(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_a_brokers_room_imports_no_other_brokers_room() -> None:
+    crossing = {
+        (module.parts[1], file.parts[1])
+        for module, files in imported_files().items()
+        for file in files
+        if module.parts[0] == file.parts[0] == "brokers"
+        and len(module.parts) > 2
+        and module.parts[1] != file.parts[1]
+    }
+    assert crossing <= SHARED_ROOMS
 
 
 @pytest.mark.parametrize("word", sorted(WORDS))
@@ -149,6 +201,53 @@ def test_no_function_is_long(module: pathlib.Path) -> None:
             assert lines <= LONGEST, f"{module}: {node.name} has {lines} lines"
 
 
+def classes() -> t.Iterator[tuple[pathlib.Path, ast.ClassDef]]:
+    for module, tree in TREES.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                yield module, node
+
+
+def class_lines(node: ast.ClassDef) -> int:
+    return (node.end_lineno or 0) - node.lineno + 1
+
+
+def test_no_class_is_long() -> None:
+    long = {
+        f"{module}: {node.name}": class_lines(node)
+        for module, node in classes()
+        if class_lines(node) > LONGEST_CLASS
+    }
+    assert long == {}
+
+
+def test_no_two_classes_share_a_name() -> None:
+    counts = collections.Counter(node.name for _, node in classes())
+    twice = {name for name, count in counts.items() if count > 1}
+    assert twice - ROLES == set()
+
+
+def vague_words() -> float:
+    """Words without a named subject, in a thousand words of docstrings and comments."""
+    text = " ".join(prose())
+    return 1000 * len(VAGUE.findall(text)) / len(re.findall(r"[A-Za-z']+", text))
+
+
+def prose() -> t.Iterator[str]:
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, *Function)):
+                yield ast.get_docstring(node) or ""
+        source = io.StringIO(MODULES[module].read_text("utf-8"))
+        for token in tokenize.generate_tokens(source.readline):
+            if token.type == tokenize.COMMENT:
+                yield token.string
+
+
+def test_sentences_name_their_subjects() -> None:
+    assert vague_words() <= MOST_VAGUE
+
+
 @each_module
 def test_every_module_says_what_it_is_for(module: pathlib.Path) -> None:
     assert ast.get_docstring(TREES[module]), f"{module} has no docstring"
@@ -186,3 +285,19 @@ def test_importing_the_package_imports_neither_gevent_nor_a_transport() -> None:
     # Without site: what measures a run imports gevent as the interpreter starts.
     done = run_script(code, "-S")
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def measure() -> t.Iterator[str]:
+    """What the tests above limit, as lines of text."""
+    rooms: collections.Counter[pathlib.Path] = collections.Counter()
+    for module, path in MODULES.items():
+        rooms[module.parent] += len(path.read_text("utf-8").splitlines())
+    longest = max(classes(), key=lambda found: class_lines(found[1]))
+    yield f"longest class: {longest[1].name}, {class_lines(longest[1])} lines"
+    yield f"vague words: {vague_words():.1f} in 1,000 words of docstrings and comments"
+    yield from (f"{lines:6} lines in {room}" for room, lines in sorted(rooms.items()))
+    yield f"{sum(rooms.values()):6} lines in all"
+
+
+if __name__ == "__main__":
+    print(*measure(), sep="\n")
