@@ -59,7 +59,7 @@ class Bench:
         link = self.broker.connect(plan or self.plan, lane, prefetch=10)
         return t.cast(MemoryLink, link)
 
-    def later(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         self.clock.now += seconds
         for plan in (self.plan, self.audit):
             self.broker.store.queue(plan.name).wake()
@@ -92,11 +92,11 @@ def test_a_delayed_message_is_held_back_until_it_is_due(bench: Bench) -> None:
     link = bench.link()
     assert bodies(link.read(10)) == [b'"now"']
     assert bench.broker.depth("billing") == 0
-    bench.later(4.9)
+    bench.advance(4.9)
     assert bench.broker.depth("billing") == 0
-    bench.later(0.1)
+    bench.advance(0.1)
     assert bodies(link.read(10)) == [b'"soon"']
-    bench.later(25)
+    bench.advance(25)
     assert bodies(link.read(10)) == [b'"late"']
     link.close()
 
@@ -107,7 +107,7 @@ def test_a_reader_that_waits_is_woken_when_a_message_is_due(bench: Bench) -> Non
     reading = gevent.spawn(link.read, 10)
     gevent.sleep(0)
     assert not reading.ready()
-    bench.later(30)
+    bench.advance(30)
     assert bodies(reading.get(timeout=5)) == [b'"late"']
     link.close()
 
@@ -187,7 +187,7 @@ def test_a_retry_goes_to_its_own_queue_only_and_remembers_where_it_was_from() ->
     headers = own_headers.make_retry_headers(delivery.message, 2)
     assert link.forward([Forward(delivery, Lane.MAIN, headers, delay=5)]) == [None]
     assert bench.broker.depth("audit") == 0
-    bench.later(5)
+    bench.advance(5)
     (again,) = link.read(1)
     old, new = delivery.message, again.message
     assert (new.attempt, new.id, new.raw, new.priority) == (2, old.id, old.raw, 4)
@@ -261,9 +261,9 @@ def test_dead_letters_are_forgotten_in_time_each_by_itself(bench: Bench) -> None
     add_dead_letter(bench, 1, expires=60)
     add_dead_letter(bench, 2, expires=10)
     add_dead_letter(bench, 3, expires=None)
-    bench.later(10)
+    bench.advance(10)
     assert [letter.message.id for letter in bench.letters] == ["id-1", "id-3"]
-    bench.later(10**9)
+    bench.advance(10**9)
     assert [letter.message.id for letter in bench.letters] == ["id-3"]
 
 

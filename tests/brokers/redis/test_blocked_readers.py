@@ -16,9 +16,9 @@ from flask_qconsume.brokers.redis.scripts import Script
 
 from ...waiting import wait_for
 from .tools import Shop
+from .tools import allow_long_waits
 from .tools import bodies
 from .tools import outgoing
-from .tools import patient
 from .tools import read
 from .tools import shop
 
@@ -103,9 +103,9 @@ def url(request: pytest.FixtureRequest, redis_url: str) -> str:
     return redis_url.replace("redis:", f"{request.param}:")
 
 
-def reading(it: Shop) -> gevent.Greenlet:
+def spawn_reader(it: Shop) -> gevent.Greenlet:
     """A reader that would wait for minutes if nothing ended the wait."""
-    link = patient(it.link())
+    link = allow_long_waits(it.link())
     reader = gevent.spawn(read, link, 1)
     wait_for(lambda: int(it.client.info("clients")["blocked_clients"]) > 0)
     return reader
@@ -113,7 +113,7 @@ def reading(it: Shop) -> gevent.Greenlet:
 
 def test_a_delay_that_another_process_asked_for_ends_a_wait_in_time(url: str) -> None:
     with shop(url) as it, shop(url) as other:
-        reader = reading(it)
+        reader = spawn_reader(it)
         other.publish(outgoing(b"due", delay=2.0))
         other.publish(outgoing(b"soon", delay=0.1))
         # Far less than the wait would take.
@@ -125,21 +125,21 @@ def test_what_another_process_gives_back_ends_a_wait(url: str) -> None:
         it.publish(outgoing(b"begun elsewhere"))
         link = other.link()
         read(link, 1)
-        reader = reading(it)
+        reader = spawn_reader(it)
         link.close()
         assert bodies(reader.get(timeout=10)) == [b"begun elsewhere"]
 
 
 def test_a_low_priority_of_another_process_ends_a_wait(url: str) -> None:
     with shop(url) as it, shop(url) as other:
-        reader = reading(it)
+        reader = spawn_reader(it)
         other.publish(outgoing(b"low", priority=0))
         assert bodies(reader.get(timeout=10)) == [b"low"]
 
 
 def test_what_is_due_after_the_wait_does_not_end_it(url: str) -> None:
     with shop(url) as it:
-        link = patient(it.link())
+        link = allow_long_waits(it.link())
         reader = gevent.spawn(link.read, 1)
         wait_for(lambda: int(it.client.info("clients")["blocked_clients"]) > 0)
         for answer in (b"", b"300.5", b"299.95"):

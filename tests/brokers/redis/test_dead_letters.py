@@ -27,7 +27,9 @@ def dead_key(it: Shop) -> str:
     return "{billing}.dead" if "streams" in it.url else "billing.dead"
 
 
-def die(it: Shop, count: int, *, expires: float | None = 60.0, **more) -> list[bytes]:
+def add_dead_letters(
+    it: Shop, count: int, *, expires: float | None = 60.0, **more
+) -> list[bytes]:
     """Publish that many messages and let them die."""
     link = it.link()
     it.publish(*[outgoing(b"%d" % number, **more) for number in range(count)])
@@ -43,7 +45,7 @@ def die(it: Shop, count: int, *, expires: float | None = 60.0, **more) -> list[b
 
 def test_dead_letters_are_listed_oldest_first_and_looking_changes_nothing(url):
     with shop(url) as it:
-        sent = die(it, 130)
+        sent = add_dead_letters(it, 130)
         letters = it.broker.dead_letters(it.plan)
         for _ in range(2):
             assert [each.message.raw for each in letters] == sent
@@ -60,7 +62,9 @@ def test_dead_letters_are_listed_oldest_first_and_looking_changes_nothing(url):
 
 def test_a_replay_goes_to_its_queue_as_if_it_were_new(url):
     with shop(url) as it:
-        sent = die(it, 120, headers={"x-tenant": "a"}, content_type="text/plain")
+        sent = add_dead_letters(
+            it, 120, headers={"x-tenant": "a"}, content_type="text/plain"
+        )
         letters = it.broker.dead_letters(it.plan)
         looked_at = []
         taken = letters.take(
@@ -81,7 +85,7 @@ def test_a_replay_goes_to_its_queue_as_if_it_were_new(url):
 
 def test_a_purge_removes_and_sends_nothing(url):
     with shop(url) as it:
-        die(it, 130)
+        add_dead_letters(it, 130)
         letters = it.broker.dead_letters(it.plan)
         assert letters.take(lambda letter: True, replay=False) == 130
         assert letters.count() == 0
@@ -90,7 +94,7 @@ def test_a_purge_removes_and_sends_nothing(url):
 
 def test_two_replays_at_once_send_each_one_once(url):
     with shop(url) as it:
-        die(it, 20)
+        add_dead_letters(it, 20)
         letters = it.broker.dead_letters(it.plan)
 
         def wanted(letter) -> bool:
@@ -104,18 +108,18 @@ def test_two_replays_at_once_send_each_one_once(url):
 
 def test_dead_letters_expire(url):
     with shop(url) as it:
-        die(it, 3, expires=0.2)
+        add_dead_letters(it, 3, expires=0.2)
         letters = it.broker.dead_letters(it.plan)
         wait_for(lambda: letters.count() == 0, timeout=5)
         assert list(letters) == []
         assert letters.take(lambda letter: True, replay=True) == 0
-        die(it, 1)
+        add_dead_letters(it, 1)
         assert it.client.zcard(dead_key(it)) == 1
 
 
 def test_dead_letters_without_an_end_are_kept(url):
     with shop(url) as it:
-        sent = die(it, 120, expires=None)
+        sent = add_dead_letters(it, 120, expires=None)
         letters = it.broker.dead_letters(it.plan)
         assert [each.message.raw for each in letters] == sent
 

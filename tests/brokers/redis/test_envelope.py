@@ -15,7 +15,7 @@ from flask_qconsume.errors import PublishRefused
 from flask_qconsume.message import Outgoing
 
 
-def kombus(body="e30=", **properties):
+def kombu_envelope(body="e30=", **properties):
     return {
         "body": body,
         "content-encoding": "utf-8",
@@ -32,12 +32,12 @@ def kombus(body="e30=", **properties):
     }
 
 
-def element(value) -> bytes:
+def encode(value) -> bytes:
     return json.dumps(value).encode()
 
 
-def with_(**changes) -> bytes:
-    return element({**kombus(), **changes})
+def encode_changed(**changes) -> bytes:
+    return encode({**kombu_envelope(), **changes})
 
 
 FOREIGN = {
@@ -54,17 +54,17 @@ FOREIGN = {
     "bytes": bytes(range(256)),
     "a brace and bytes": b"{\xff\xfe\x00",
     "deep JSON": b'{"a":' * 100_000,
-    "JSON of many values": with_(headers={"a": [{}] * 200_000}),
+    "JSON of many values": encode_changed(headers={"a": [{}] * 200_000}),
     "a huge number": b'{"a": 1' + b"0" * 10_000 + b"}",
-    "properties that are none": with_(properties=7),
-    "a list of properties": with_(properties=["delivery_tag"]),
-    "a body that is a mapping": with_(body={"a": 1}),
-    "a body that is null": with_(body=None),
-    "wrong base64": element(kombus(body="e30")),
-    "no base64": element(kombus(body="{}{}")),
-    "base64 that is not ASCII": element(kombus(body="ä")),
-    "an unknown encoding": element(kombus(body_encoding="rot13")),
-    "an encoding that is none": element(kombus(body_encoding={"a": []})),
+    "properties that are none": encode_changed(properties=7),
+    "a list of properties": encode_changed(properties=["delivery_tag"]),
+    "a body that is a mapping": encode_changed(body={"a": 1}),
+    "a body that is null": encode_changed(body=None),
+    "wrong base64": encode(kombu_envelope(body="e30")),
+    "no base64": encode(kombu_envelope(body="{}{}")),
+    "base64 that is not ASCII": encode(kombu_envelope(body="ä")),
+    "an unknown encoding": encode(kombu_envelope(body_encoding="rot13")),
+    "an encoding that is none": encode(kombu_envelope(body_encoding={"a": []})),
 }
 
 
@@ -96,20 +96,22 @@ def test_a_foreign_message_keeps_its_body_in_copies(name):
 
 
 NONSENSE = {
-    "headers that are a list": with_(headers=["a"]),
-    "headers that are null": with_(headers=None),
-    "a content type that is a number": with_(**{"content-type": 7}),
-    "a priority that is a text": element(kombus(priority="high")),
-    "a priority out of range": element(kombus(priority=-(10**30))),
-    "delivery info that is a list": element(kombus(delivery_info=[])),
-    "no delivery info": element(kombus(delivery_info=None)),
-    "an exchange that is a number": element(kombus(delivery_info={"exchange": 1})),
-    "a message id that is a list": element(kombus(message_id=[1])),
-    "a timestamp that is a text": element(kombus(timestamp="yesterday")),
-    "a huge timestamp": element(kombus(timestamp=10**400)),
-    "a correlation id of lists": element(kombus(correlation_id=[[]])),
-    "a tag that is null": element(kombus(delivery_tag=None)),
-    "ours with nonsense": with_(
+    "headers that are a list": encode_changed(headers=["a"]),
+    "headers that are null": encode_changed(headers=None),
+    "a content type that is a number": encode_changed(**{"content-type": 7}),
+    "a priority that is a text": encode(kombu_envelope(priority="high")),
+    "a priority out of range": encode(kombu_envelope(priority=-(10**30))),
+    "delivery info that is a list": encode(kombu_envelope(delivery_info=[])),
+    "no delivery info": encode(kombu_envelope(delivery_info=None)),
+    "an exchange that is a number": encode(
+        kombu_envelope(delivery_info={"exchange": 1})
+    ),
+    "a message id that is a list": encode(kombu_envelope(message_id=[1])),
+    "a timestamp that is a text": encode(kombu_envelope(timestamp="yesterday")),
+    "a huge timestamp": encode(kombu_envelope(timestamp=10**400)),
+    "a correlation id of lists": encode(kombu_envelope(correlation_id=[[]])),
+    "a tag that is null": encode(kombu_envelope(delivery_tag=None)),
+    "ours with nonsense": encode_changed(
         headers={
             "x-qconsume-attempt": "many",
             "x-qconsume-deaths": -3,
@@ -118,22 +120,22 @@ NONSENSE = {
             "x-qconsume-key": 1,
         }
     ),
-    "an unknown type of kombu's": with_(
+    "an unknown type of kombu's": encode_changed(
         headers={"x": {"__type__": "no such", "__value__": 1}}
     ),
-    "a date of kombu's that is none": with_(
+    "a date of kombu's that is none": encode_changed(
         headers={"x": {"__type__": "datetime", "__value__": "never"}}
     ),
-    "bytes of kombu's that are a number": with_(
+    "bytes of kombu's that are a number": encode_changed(
         headers={"x": {"__type__": "bytes", "__value__": 5}}
     ),
-    "base64 of kombu's that is a list": with_(
+    "base64 of kombu's that is a list": encode_changed(
         headers={"x": {"__type__": "base64", "__value__": []}}
     ),
-    "a UUID of kombu's that is a number": with_(
+    "a UUID of kombu's that is a number": encode_changed(
         headers={"x": {"__type__": "uuid", "__value__": {"hex": 5}}}
     ),
-    "a lone surrogate": element(kombus(body="\ud800", body_encoding="utf-8")),
+    "a lone surrogate": encode(kombu_envelope(body="\ud800", body_encoding="utf-8")),
 }
 
 
@@ -192,9 +194,9 @@ def test_headers_that_json_cannot_hold_are_refused():
 @pytest.mark.parametrize(
     "marked",
     [
-        with_(headers={"redelivered": True}),
-        element(kombus(delivery_info={"redelivered": True})),
-        with_(redelivered=True),
+        encode_changed(headers={"redelivered": True}),
+        encode(kombu_envelope(delivery_info={"redelivered": True})),
+        encode_changed(redelivered=True),
     ],
 )
 def test_kombus_marks_of_a_redelivery_are_read_and_not_kept(marked):
@@ -210,8 +212,8 @@ def test_kombus_marks_of_a_redelivery_are_read_and_not_kept(marked):
 
 
 def test_a_redelivered_envelope_has_a_tag_of_its_own_and_all_else_as_it_was():
-    before = kombus(priority=3, reply_to="there")
-    after = json.loads(envelope.mark_redelivered(element(before), "q"))
+    before = kombu_envelope(priority=3, reply_to="there")
+    after = json.loads(envelope.mark_redelivered(encode(before), "q"))
     assert after["properties"].pop("delivery_tag") != "a-tag"
     assert after["properties"]["delivery_info"].pop("redelivered") is True
     assert after["headers"].pop("redelivered") is True
@@ -220,13 +222,19 @@ def test_a_redelivered_envelope_has_a_tag_of_its_own_and_all_else_as_it_was():
 
 
 def test_a_body_that_is_text_is_read_as_text():
-    found = envelope.read_element(element(kombus(body="ä", body_encoding="utf-8")), "q")
+    found = envelope.read_element(
+        encode(kombu_envelope(body="ä", body_encoding="utf-8")), "q"
+    )
     assert found.raw == "ä".encode()
     assert (
-        envelope.read_element(element(kombus(body="", body_encoding=None)), "q").raw
+        envelope.read_element(
+            encode(kombu_envelope(body="", body_encoding=None)), "q"
+        ).raw
         == b""
     )
 
 
 def test_base64_may_be_broken_into_lines():
-    assert envelope.read_element(element(kombus(body="e\n30=\n")), "q").raw == b"{}"
+    assert (
+        envelope.read_element(encode(kombu_envelope(body="e\n30=\n")), "q").raw == b"{}"
+    )

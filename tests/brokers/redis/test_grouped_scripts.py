@@ -1,4 +1,4 @@
-"""Links that beat at the same time: one asks for all, by one connection."""
+"""Heartbeats of several links share one round trip and one connection."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def call(number: int) -> Call:
     return Script("return ARGV[1]")([], number)
 
 
-def beating(
-    beats: GroupedScripts, redis: Redis, numbers: range, timeout: float = 30.0
+def spawn_runs(
+    scripts: GroupedScripts, redis: Redis, numbers: range, timeout: float = 30.0
 ) -> list[gevent.Greenlet]:
     """One link submits two scripts; while it waits, many other links do."""
 
     def ask(n: int) -> Sequence[t.Any]:
-        return beats.run([call(n), call(-n)], redis, timeout)
+        return scripts.run([call(n), call(-n)], redis, timeout)
 
     first = gevent.spawn(ask, numbers[0])
     redis.begun.wait()
@@ -58,7 +58,7 @@ def beating(
 
 def test_scripts_submitted_during_a_round_trip_share_the_next_one() -> None:
     redis = Redis()
-    asking = beating(GroupedScripts(), redis, range(1, 51))
+    asking = spawn_runs(GroupedScripts(), redis, range(1, 51))
     redis.answer.set()
     found = [each.get(timeout=10) for each in asking]
     assert found == [[n, -n] for n in range(1, 51)]
@@ -68,7 +68,7 @@ def test_scripts_submitted_during_a_round_trip_share_the_next_one() -> None:
 def test_each_has_the_error_as_its_own() -> None:
     redis = Redis()
     redis.error = BrokerRefused("wrong password")
-    asking = beating(GroupedScripts(), redis, range(1, 4))
+    asking = spawn_runs(GroupedScripts(), redis, range(1, 4))
     redis.answer.set()
     gevent.joinall(asking, timeout=10)
     errors = [each.exception for each in asking]
@@ -79,7 +79,7 @@ def test_each_has_the_error_as_its_own() -> None:
 
 def test_a_link_waits_for_the_round_trips_of_other_links_up_to_its_timeout() -> None:
     redis = Redis()
-    first, other = beating(GroupedScripts(), redis, range(1, 3), timeout=0.05)
+    first, other = spawn_runs(GroupedScripts(), redis, range(1, 3), timeout=0.05)
     with pytest.raises(BrokerUnavailable, match="heartbeat"):
         other.get(timeout=10)
     redis.answer.set()
@@ -87,20 +87,20 @@ def test_a_link_waits_for_the_round_trips_of_other_links_up_to_its_timeout() -> 
 
 
 @pytest.mark.parametrize("kind", ["redis", "redis-streams"])
-def test_a_crowd_of_links_beats_by_one_connection(own_redis, kind: str) -> None:
+def test_many_links_are_kept_alive_by_one_connection(own_redis, kind: str) -> None:
     queues = [plan(f"queue-{number}") for number in range(20)]
     url = own_redis.url.replace("redis:", f"{kind}:")
     with shop(url, *queues) as it:
         links = [it.link(plan=queue) for queue in queues]
         before = it.client.info("clients")["connected_clients"]
         for _ in range(3):
-            beats = [gevent.spawn(link.keep_alive) for link in links]
-            gevent.joinall(beats, timeout=10, raise_error=True)
+            greenlets = [gevent.spawn(link.keep_alive) for link in links]
+            gevent.joinall(greenlets, timeout=10, raise_error=True)
         after = it.client.info("clients")["connected_clients"]
         assert after <= before + 1
 
 
-def test_what_is_held_is_looked_after_by_each_beat(own_redis) -> None:
+def test_each_keep_alive_extends_all_leases(own_redis) -> None:
     queues = [plan(f"queue-{number}") for number in range(5)]
     with shop(own_redis.url, *queues, lease=3.0) as it:
         links = [it.link(plan=queue) for queue in queues]

@@ -20,12 +20,12 @@ from .tools import shop
 
 
 @contextlib.contextmanager
-def kombus(url: str, **options: t.Any) -> t.Iterator[kombu.Connection]:
+def kombu_connection(url: str, **options: t.Any) -> t.Iterator[kombu.Connection]:
     with kombu.Connection(url, transport_options=options) as connection:
         yield connection
 
 
-def take(connection: kombu.Connection, name: str) -> kombu.Message:
+def get_message(connection: kombu.Connection, name: str) -> kombu.Message:
     """One message out of a queue, by kombu's own consumer; not acknowledged."""
     got: list[kombu.Message] = []
     channel = connection.channel()
@@ -43,7 +43,7 @@ def test_what_kombu_publishes_is_read(redis_url, prefix):
     queue = plan("billing", "order.*")
     with shop(redis_url, queue, transport_options=options) as it:
         it.broker.declare()
-        with kombus(redis_url, **options) as connection:
+        with kombu_connection(redis_url, **options) as connection:
             exchange = kombu.Exchange("shop", "topic")
             connection.Producer(exchange=exchange).publish(
                 {"id": 1},
@@ -64,7 +64,7 @@ def test_what_kombu_publishes_is_read(redis_url, prefix):
 
 def test_kombu_publishes_to_what_we_declared_and_we_to_what_kombu_declared(redis_url):
     queues = [plan("billing", "order.*"), plan("audit", "#"), plan("mail", "mail.#")]
-    with shop(redis_url, *queues) as it, kombus(redis_url) as connection:
+    with shop(redis_url, *queues) as it, kombu_connection(redis_url) as connection:
         it.broker.declare()
         exchange = kombu.Exchange("shop", "topic")
         theirs = kombu.Queue("theirs", exchange, routing_key="order.#")
@@ -81,7 +81,7 @@ def test_kombu_publishes_to_what_we_declared_and_we_to_what_kombu_declared(redis
 
 
 def test_kombus_simple_queue_and_ours_understand_each_other(redis_url):
-    with shop(redis_url) as it, kombus(redis_url) as connection:
+    with shop(redis_url) as it, kombu_connection(redis_url) as connection:
         simple = connection.SimpleQueue("billing")
         simple.put({"id": 1})
         assert bodies(read(it.link(), 1)) == [b'{"id": 1}']
@@ -93,7 +93,7 @@ def test_kombus_simple_queue_and_ours_understand_each_other(redis_url):
 
 
 def test_what_we_publish_is_consumed_by_kombu(redis_url):
-    with shop(redis_url) as it, kombus(redis_url) as connection:
+    with shop(redis_url) as it, kombu_connection(redis_url) as connection:
         it.publish(
             outgoing(
                 b'{"id": 1}',
@@ -103,7 +103,7 @@ def test_what_we_publish_is_consumed_by_kombu(redis_url):
                 priority=2,
             )
         )
-        message = take(connection, "billing")
+        message = get_message(connection, "billing")
         assert message.payload == {"id": 1}
         assert message.headers["x-tenant"] == "a"
         assert message.properties["reply_to"] == "there"
@@ -115,13 +115,13 @@ def test_what_we_publish_is_consumed_by_kombu(redis_url):
 
 def test_what_we_forwarded_is_consumed_and_restored_by_kombu_to_that_queue(redis_url):
     both = [plan("billing", "order"), plan("mail", "order")]
-    with shop(redis_url, *both) as it, kombus(redis_url) as connection:
+    with shop(redis_url, *both) as it, kombu_connection(redis_url) as connection:
         it.publish(
             outgoing(b"{}", routing_key="order", content_type="application/json")
         )
         link = it.link()
         forward(link, read(link, 1)[0], Lane.MAIN)
-        message = take(connection, "billing")
+        message = get_message(connection, "billing")
         message.requeue()
         assert (it.depth("billing"), it.depth("mail")) == (1, 1)
         assert read(link, 1)[0].message.redelivered
@@ -134,7 +134,7 @@ def test_kombu_restores_what_a_dead_worker_of_ours_held(redis_url, body):
         it.publish(outgoing(body, routing_key="order", priority=3))
         link = it.link()
         late = read(link, 1)
-        with kombus(redis_url, visibility_timeout=-10) as connection:
+        with kombu_connection(redis_url, visibility_timeout=-10) as connection:
             connection.default_channel.qos.restore_visible(interval=1)
         assert (it.depth("billing"), it.depth("mail")) == (1, 1)
         # The late acknowledgement of the first one takes nothing away.
@@ -153,7 +153,7 @@ def test_kombu_does_not_stumble_over_foreign_messages_that_we_hold(redis_url, el
         it.client.lpush("billing", element)
         link = it.link()
         read(link, 1)
-        with kombus(redis_url, visibility_timeout=-10) as connection:
+        with kombu_connection(redis_url, visibility_timeout=-10) as connection:
             connection.default_channel.qos.restore_visible(interval=1)
         assert it.client.hlen("unacked") == 1
         link.close()
@@ -161,9 +161,9 @@ def test_kombu_does_not_stumble_over_foreign_messages_that_we_hold(redis_url, el
 
 
 def test_we_leave_alone_what_kombu_holds(redis_url):
-    with shop(redis_url, lease=1.0) as it, kombus(redis_url) as connection:
+    with shop(redis_url, lease=1.0) as it, kombu_connection(redis_url) as connection:
         it.publish(outgoing(b"{}", content_type="application/json"))
-        message = take(connection, "billing")
+        message = get_message(connection, "billing")
         long_ago = time.time() - 1_000
         it.client.zadd("unacked_index", {message.delivery_tag: long_ago})
         link = it.link()
@@ -186,7 +186,7 @@ def test_two_copies_with_one_delivery_tag_are_two_messages(redis_url):
 
 
 def test_kombu_takes_its_share_while_we_wait_on_the_same_queue(redis_url):
-    with shop(redis_url) as it, kombus(redis_url) as connection:
+    with shop(redis_url) as it, kombu_connection(redis_url) as connection:
         link = it.link()
         simple = connection.SimpleQueue("billing")
         for number in range(50):

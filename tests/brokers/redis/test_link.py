@@ -12,11 +12,11 @@ from flask_qconsume.broker.link import Lane
 from flask_qconsume.brokers.redis.link import LeaseLost
 
 from ...waiting import wait_for
-from .tools import asked
+from .tools import allow_long_waits
+from .tools import assert_reads
 from .tools import bodies
 from .tools import forward
 from .tools import outgoing
-from .tools import patient
 from .tools import read
 from .tools import shop
 
@@ -120,7 +120,7 @@ def test_what_is_fetched_while_a_close_begins_is_not_lost(redis_url):
 
 def test_a_new_message_ends_a_wait(redis_url):
     with shop(redis_url) as it:
-        link = patient(it.link())
+        link = allow_long_waits(it.link())
         for _ in range(10):
             reader = gevent.spawn(read, link, 1)
             wait_for(lambda: is_waiting(it), interval=0.001)
@@ -133,26 +133,26 @@ def test_an_idle_link_asks_redis_once_a_wait(own_redis):
         link = it.link()
         link._wait_times._longest = 0.1
         assert link.read(1) == []  # It looks first, and waits then.
-        with asked(own_redis, 3):
+        with assert_reads(own_redis, 3):
             for _ in range(3):
                 assert link.read(1) == []
 
 
-def test_a_beat_of_an_idle_link_asks_redis_once(own_redis):
+def test_keeping_an_idle_link_alive_asks_redis_once(own_redis):
     with shop(own_redis.url) as it:
         link = it.link()
         link.keep_alive()  # It connects, and tells Redis the scripts.
-        with asked(own_redis, 1):
+        with assert_reads(own_redis, 1):
             link.keep_alive()
 
 
 def test_what_ends_a_wait_is_brought_by_it(own_redis):
     with shop(own_redis.url) as it:
-        link = patient(it.link())
+        link = allow_long_waits(it.link())
         link._shared.poller.get().discard(link)  # Who looks for it would ask, too.
         reader = gevent.spawn(link.read, 1)
         wait_for(lambda: is_waiting(it))
-        with asked(own_redis, 1):  # The push.
+        with assert_reads(own_redis, 1):  # The push.
             it.client.lpush("billing", b"1")
             assert bodies(reader.get(timeout=5)) == [b"1"]
 
@@ -171,7 +171,7 @@ def test_a_redis_that_forgot_the_scripts_is_told_them_again(own_redis):
 def test_a_wait_takes_one_message_whatever_room_there_is(redis_url):
     """The other messages are for workers that are not stopped or blocked."""
     with shop(redis_url) as it:
-        link = patient(it.link())
+        link = allow_long_waits(it.link())
         reader = gevent.spawn(link.read, 5)
         wait_for(lambda: is_waiting(it))
         it.client.lpush("billing", b"1", b"2", b"3")
@@ -205,7 +205,7 @@ def test_forwarding_many_at_once_reports_on_each(redis_url):
 
 def test_a_delay_shorter_than_a_wait_ends_it(redis_url):
     with shop(redis_url) as it:
-        link = patient(it.link())
+        link = allow_long_waits(it.link())
         reader = gevent.spawn(read, link, 1)
         wait_for(lambda: is_waiting(it))
         started = time.monotonic()
@@ -233,7 +233,7 @@ def test_nine_is_read_first_and_no_priority_counts_as_nine(redis_url):
 
 def test_a_message_of_a_low_priority_ends_a_wait_of_this_process(redis_url):
     with shop(redis_url) as it:
-        link = patient(it.link())
+        link = allow_long_waits(it.link())
         reader = gevent.spawn(read, link, 1)
         wait_for(lambda: is_waiting(it))
         started = time.monotonic()

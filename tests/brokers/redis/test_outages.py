@@ -24,17 +24,17 @@ from .tools import outgoing
 from .tools import read
 from .tools import shop
 
-#: Reads, notes in Redis what it handled, acknowledges; beats beside.
+#: Reads messages, notes them in Redis, and acknowledges them.
 CONSUMER = """
 import sys, threading
 from tests.brokers.redis.tools import shop
 with shop(sys.argv[1], lease=1.0) as it:
     link = it.link()
-    def beat():
+    def keep_alive():
         while True:
             link.keep_alive()
             threading.Event().wait(link.keep_alive_interval)
-    threading.Thread(target=beat, daemon=True).start()
+    threading.Thread(target=keep_alive, daemon=True).start()
     while True:
         found = link.read(50)
         for delivery in found:
@@ -331,7 +331,7 @@ def test_twenty_thousand_messages_are_drained_in_seconds(redis_url, capsys):
     for scheme in ("redis:", "redis-streams:"):
         with shop(redis_url.replace("redis:", scheme)) as it:
             it.fill(20_000)
-            rates[scheme] = drained(it, 20_000)
+            rates[scheme] = measure_drain(it, 20_000)
             it.client.flushdb()
     lists, streams = rates.values()
     with capsys.disabled():
@@ -339,7 +339,7 @@ def test_twenty_thousand_messages_are_drained_in_seconds(redis_url, capsys):
         print(f"{streams:,.0f} from streams, {streams / lists:.1f} times ", end="")
 
 
-def drained(it, wanted: int) -> float:
+def measure_drain(it, wanted: int) -> float:
     """Read and acknowledge that many; returns how many a second."""
     link, count = it.link(), 0
     started = time.monotonic()

@@ -355,7 +355,7 @@ def test_what_a_script_has_looked_at_stays_a_refusal(own_redis, rule):
         link.ack(link.read(1))
 
 
-def documented() -> list[str]:
+def read_documented_codes() -> list[str]:
     """The rules that the docs give for a user."""
     text = pathlib.Path("docs/how-to/deploy.rst").read_text()
     found = re.search(r"ACL SETUSER shop on '>secret' '~\*' ((?:.*\\\n)*.*)", text)
@@ -364,7 +364,7 @@ def documented() -> list[str]:
 
 
 def test_the_documented_permissions_are_enough(own_redis, at, caplog):
-    url = user(own_redis, at, "-@all", *documented())
+    url = user(own_redis, at, "-@all", *read_documented_codes())
     with shop(url, transport_options={"wait_replicas": 0}) as it:
         it.broker.declare()
         it.fill(3)
@@ -499,7 +499,7 @@ def test_a_queue_is_read_without_the_permission_to_wait(own_redis, caplog):
 # -- what it may evict -----------------------------------------------------------------
 
 
-def warned(caplog) -> list[str]:
+def read_warnings(caplog) -> list[str]:
     return [r.getMessage() for r in caplog.records if "maxmemory" in r.getMessage()]
 
 
@@ -519,8 +519,8 @@ def test_a_redis_that_evicts_is_a_loud_warning(
     with shop(user(own_redis, at, *rules)) as it:
         for lane in (Lane.MAIN, Lane.SUSPECTS, Lane.MAIN):
             it.link(lane)
-        assert it.broker.caveats() == warned(caplog)
-    (text,) = warned(caplog)
+        assert it.broker.caveats() == read_warnings(caplog)
+    (text,) = read_warnings(caplog)
     assert said in text
     assert f"'{policy}'" in text
     assert "Set 'maxmemory-policy' to 'noeviction'" in text
@@ -529,13 +529,13 @@ def test_a_redis_that_evicts_is_a_loud_warning(
 def test_a_redis_that_does_not_evict_is_no_warning(own_redis, at, caplog):
     with shop(at(own_redis.url)) as it:
         it.link()
-    assert warned(caplog) == []
+    assert read_warnings(caplog) == []
 
 
 def test_a_redis_that_does_not_tell_is_a_warning(own_redis, at, caplog):
     with shop(user(own_redis, at, "-info", "-config")) as it:
         it.link()
-    (text,) = warned(caplog)
+    (text,) = read_warnings(caplog)
     assert text.startswith("It is not known whether Redis evicts messages")
 
 
@@ -547,5 +547,5 @@ def test_each_node_of_a_cluster_is_asked(redis_cluster, caplog):
             it.link()
     finally:
         evicting.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
-    (text,) = warned(caplog)
+    (text,) = read_warnings(caplog)
     assert f"(127.0.0.1:{evicting.port})" in text

@@ -107,7 +107,7 @@ def shop(url: str, *plans: QueuePlan, **config: t.Any) -> t.Iterator[Shop]:
         made.close()
 
 
-def patient(link: t.Any) -> t.Any:
+def allow_long_waits(link: t.Any) -> t.Any:
     """A link that would wait for minutes, if nothing ended its waits."""
     link._wait.longest = 300.0
     if hasattr(link, "_wait_times"):
@@ -138,7 +138,7 @@ def forward(link: Link, delivery: Delivery, lane: Lane, **more: t.Any) -> t.Any:
 
 
 @contextlib.contextmanager
-def asked(server, times: int):
+def assert_reads(server, times: int):
     """Hold that Redis reads from its connections so many times in the block."""
 
     def reads() -> int:

@@ -14,11 +14,11 @@ from flask_qconsume.brokers.redis.link import LeaseLost
 from flask_qconsume.errors import TopologyMismatch
 
 from ...waiting import wait_for
-from ..redis.tools import asked
+from ..redis.tools import allow_long_waits
+from ..redis.tools import assert_reads
 from ..redis.tools import bodies
 from ..redis.tools import forward
 from ..redis.tools import outgoing
-from ..redis.tools import patient
 from ..redis.tools import read
 from ..redis.tools import shop
 
@@ -144,11 +144,11 @@ def test_what_is_fetched_while_a_close_begins_is_not_lost(url):
         assert bodies(read(it.link(), 200)) == sent
 
 
-def test_a_beat_of_an_idle_link_asks_redis_once(own_redis):
+def test_keeping_an_idle_link_alive_asks_redis_once(own_redis):
     with shop(own_redis.url.replace("redis:", "redis-streams:")) as it:
         link = it.link()
         link.keep_alive()  # It connects, and tells Redis the scripts.
-        with asked(own_redis, 1):
+        with assert_reads(own_redis, 1):
             link.keep_alive()
 
 
@@ -178,7 +178,7 @@ def test_a_suspect_comes_alone_after_a_wait_too(url):
 
 def test_a_new_message_ends_a_wait(url):
     with shop(url) as it:
-        link = patient(it.link())
+        link = allow_long_waits(it.link())
         for n in range(10):
             reader = gevent.spawn(read, link, 1)
             wait_for(lambda: is_waiting(it), interval=0.001)
@@ -213,7 +213,7 @@ def test_a_mark_outlives_a_clean_close(url):
         assert sorted(marks) == [False, True]
 
 
-def test_leases_are_prolonged_as_long_as_the_link_beats(url):
+def test_leases_are_extended_while_the_link_is_kept_alive(url):
     with shop(url, lease=2) as it:
         it.fill(1200)
         link, other = it.link(), it.link()
@@ -288,7 +288,7 @@ def test_forwarding_many_at_once_reports_on_each(url):
 
 def test_a_delay_shorter_than_a_wait_ends_it(url):
     with shop(url) as it:
-        link = patient(it.link())
+        link = allow_long_waits(it.link())
         reader = gevent.spawn(read, link, 1)
         wait_for(lambda: is_waiting(it))
         started = time.monotonic()
