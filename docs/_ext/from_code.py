@@ -34,7 +34,7 @@ from flask_qconsume.broker.urls import list_brokers
 from flask_qconsume.brokers.kafka.client import refusals as kafka_refusals
 from flask_qconsume.brokers.rabbitmq import errors as rabbitmq_errors
 from flask_qconsume.cli import cli
-from flask_qconsume.cli.durations import spoken
+from flask_qconsume.cli.durations import format_duration
 from flask_qconsume.cli.lazy_group import LazyGroup
 from flask_qconsume.handling import signals
 
@@ -131,7 +131,7 @@ def said(value: t.Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, tuple):
         return ", ".join(f"``{one}``" for one in value)
-    return "any" if value == float("inf") else spoken(value)
+    return "any" if value == float("inf") else format_duration(value)
 
 
 def default(setting: settings.Setting) -> str:
@@ -141,7 +141,7 @@ def default(setting: settings.Setting) -> str:
     if isinstance(value, tuple):
         return ", ".join(f"``{item}``" for item in value)
     if setting.kind == "seconds" and value >= 600:
-        return f"``{value:g}``, {spoken(value)}"
+        return f"``{value:g}``, {format_duration(value)}"
     return f"``{value:g}``" if isinstance(value, float) else f"``{value!r}``"
 
 

@@ -16,7 +16,7 @@ from ..text import quote
 from .durations import Duration
 
 #: Seconds to wait for the endpoint, which answers from memory.
-_TIMEOUT = 5.0
+_ANSWER_TIMEOUT_SECONDS = 5.0
 
 
 @click.command()
@@ -42,9 +42,9 @@ def check(
     if (health is None) == (health_file is None):
         raise click.UsageError("Give either --health or --health-file.")
     if health is not None:
-        verdict = _asked(health)
+        verdict = _ask_endpoint(health)
     else:
-        verdict = _read(pathlib.Path(str(health_file)), max_age)
+        verdict = _read_file(pathlib.Path(str(health_file)), max_age)
     good = verdict.ready if ready else verdict.live
     for problem in verdict.problems:
         click.echo(problem.text, err=True)
@@ -52,13 +52,15 @@ def check(
     sys.exit(0 if good else 1)
 
 
-def _asked(address: str) -> Verdict:
+def _ask_endpoint(address: str) -> Verdict:
     """Ask the endpoint.
 
     :raises click.ClickException: if the endpoint does not answer.
     """
     try:
-        connection = http.client.HTTPConnection(address, timeout=_TIMEOUT)
+        connection = http.client.HTTPConnection(
+            address, timeout=_ANSWER_TIMEOUT_SECONDS
+        )
         with contextlib.closing(connection):
             connection.request("GET", "/ready")
             return Verdict.from_json(connection.getresponse().read().decode())
@@ -69,7 +71,7 @@ def _asked(address: str) -> Verdict:
         ) from error
 
 
-def _read(path: pathlib.Path, max_age: float) -> Verdict:
+def _read_file(path: pathlib.Path, max_age: float) -> Verdict:
     """Read the file.
 
     :raises click.ClickException: if the file is missing or too old.

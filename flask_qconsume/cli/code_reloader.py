@@ -1,7 +1,8 @@
 """Restarts of a worker when code changes, by werkzeug's reloader.
 
 The reloader runs in the worker's process. When it finds a change, the worker stops
-cleanly and ends with :data:`CHANGED`, and its supervisor starts the next worker.
+cleanly and ends with :data:`CODE_CHANGED_EXIT`, and its supervisor starts the next
+worker.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ if t.TYPE_CHECKING:
 logger = get_logger("flask_qconsume.reloading")
 
 #: Exit code by which werkzeug's reloader asks for a restart.
-CHANGED = 3
+CODE_CHANGED_EXIT = 3
 
 #: Tells werkzeug that this process runs the app. The supervisor starts it, and not
 #: werkzeug, since werkzeug could not stop it cleanly.
-ENVIRONMENT = {"WERKZEUG_RUN_MAIN": "true"}
+RELOADER_VARIABLES = {"WERKZEUG_RUN_MAIN": "true"}
 
 #: Seconds that a stop waits for handlers. The app's own setting is unknown to the
 #: supervisor, and a developer can press Ctrl-C a second time.
-STOP_TIMEOUT = 60.0
+STOP_TIMEOUT_SECONDS = 60.0
 
 
 def run_reloading(

@@ -32,7 +32,7 @@ F = t.TypeVar("F", bound=Callable[..., t.Any])
 
 
 @dataclass(frozen=True)
-class Filter:
+class DeadLetterFilter:
     """Conditions on a dead letter."""
 
     #: A part of the error or the reason; case is ignored.
@@ -44,18 +44,25 @@ class Filter:
     ids: frozenset[str] = frozenset()
 
     def __call__(self, letter: DeadLetter) -> bool:
-        return self._names(letter) and self._fits(letter) and self._is_of_age(letter)
+        return (
+            self._matches_id(letter)
+            and self._matches_error(letter)
+            and self._matches_age(letter)
+        )
 
-    def _names(self, letter: DeadLetter) -> bool:
+    def _matches_id(self, letter: DeadLetter) -> bool:
         return not self.ids or letter.ref in self.ids or letter.message.id in self.ids
 
-    def _fits(self, letter: DeadLetter) -> bool:
+    def _matches_error(self, letter: DeadLetter) -> bool:
         if self.error is None:
             return True
-        said = (own_headers.read_text(letter.headers, name) or "" for name in _SAYS_WHY)
+        said = (
+            own_headers.read_text(letter.headers, name) or ""
+            for name in _REASON_HEADERS
+        )
         return any(self.error.casefold() in text.casefold() for text in said)
 
-    def _is_of_age(self, letter: DeadLetter) -> bool:
+    def _matches_age(self, letter: DeadLetter) -> bool:
         if self.before is None and self.after is None:
             return True
         died_at = own_headers.read_time(letter.headers, own_headers.DIED_AT)
@@ -66,22 +73,22 @@ class Filter:
         )
 
 
-_SAYS_WHY = (own_headers.ERROR, own_headers.REASON)
+_REASON_HEADERS = (own_headers.ERROR, own_headers.REASON)
 
 
 @dataclass(frozen=True)
-class Selection:
+class DeadLetterSelection:
     """The dead letters that a command selects."""
 
     queues: tuple[tuple[QueuePlan, DeadLetters], ...]
-    filter: Filter
+    filter: DeadLetterFilter
     formats: Formats
     #: Schemas of the consumers, by queue.
     schemas: Mapping[str, t.Any]
     #: Refs and ids of the selected dead letters.
-    met: set[str] = field(default_factory=set)
+    found_ids: set[str] = field(default_factory=set)
 
-    def decoders(self, letter: DeadLetter) -> Decoders:
+    def get_decoders(self, letter: DeadLetter) -> Decoders:
         """Decoders for the body of a letter, accepted by its consumer or not."""
         return self.formats.decoders(schema=self.schemas.get(letter.queue))
 
@@ -90,21 +97,21 @@ class Selection:
         return sum(letters.count() for _, letters in self.queues)
 
     @contextlib.contextmanager
-    def letters(self) -> Iterator[Iterator[DeadLetter]]:
+    def open_letters(self) -> Iterator[Iterator[DeadLetter]]:
         """Yield the selected dead letters, queue by queue, the oldest first."""
-        found = self._letters()
+        found = self._iter_letters()
         with contextlib.closing(found):
             yield found
 
-    def _letters(self) -> t.Generator[DeadLetter, None, None]:
+    def _iter_letters(self) -> t.Generator[DeadLetter, None, None]:
         for _, letters in self.queues:
-            yield from (letter for letter in letters if self.wants(letter))
+            yield from (letter for letter in letters if self.selects(letter))
 
-    def wants(self, letter: DeadLetter) -> bool:
+    def selects(self, letter: DeadLetter) -> bool:
         """Whether a dead letter is selected."""
         if not self.filter(letter):
             return False
-        self.met.update(filter(None, (letter.ref, letter.message.id)))
+        self.found_ids.update(filter(None, (letter.ref, letter.message.id)))
         return True
 
     def check_ids(self) -> None:
@@ -112,7 +119,7 @@ class Selection:
 
         :raises UnknownConsumer: if one was not.
         """
-        missing = ", ".join(map(quote, sorted(self.filter.ids - self.met)))
+        missing = ", ".join(map(quote, sorted(self.filter.ids - self.found_ids)))
         if missing:
             raise UnknownConsumer(
                 f"There is no dead letter {missing} there. 'flask qconsume dead-letters"
@@ -121,13 +128,16 @@ class Selection:
 
 
 def with_selection(function: F) -> F:
-    """Give a command the arguments that select, and call it with a Selection."""
+    """Decorate a command with the options that select dead letters.
+
+    The command is called with a :class:`DeadLetterSelection` in their place.
+    """
 
     @with_consumers
     def wrapper(app: AppConsumers, /, **options: t.Any) -> t.Any:
         check_shared(app, "look at dead letters")
-        chosen = {name: options.pop(name) for name in _NAMES}
-        return function(_selection(app, **chosen), **options)
+        chosen = {name: options.pop(name) for name in _OPTION_NAMES}
+        return function(_create_selection(app, **chosen), **options)
 
     decorated = functools.update_wrapper(wrapper, function)
     for option in reversed(_OPTIONS):
@@ -135,7 +145,15 @@ def with_selection(function: F) -> F:
     return t.cast(F, decorated)
 
 
-_NAMES = ("names", "queue", "consumer", "error", "older_than", "newer_than", "id")
+_OPTION_NAMES = (
+    "names",
+    "queue",
+    "consumer",
+    "error",
+    "older_than",
+    "newer_than",
+    "id",
+)
 
 _OPTIONS: tuple[Callable[[t.Any], t.Any], ...] = (
     click.argument("names", nargs=-1, metavar="[QUEUE|CONSUMER]..."),
@@ -150,7 +168,7 @@ _OPTIONS: tuple[Callable[[t.Any], t.Any], ...] = (
 )
 
 
-def _selection(
+def _create_selection(
     app: AppConsumers,
     names: tuple[str, ...],
     queue: tuple[str, ...],
@@ -159,7 +177,7 @@ def _selection(
     older_than: float | None,
     newer_than: float | None,
     id: tuple[str, ...],
-) -> Selection:
+) -> DeadLetterSelection:
     now = time.time()
     plans = app.topology.queues
     # With the prefix, as on the broker, or without it, as in the code.
@@ -167,17 +185,20 @@ def _selection(
     by_queue |= {plan.name: plan for plan in plans}
     by_consumer = {plan.consumer: plan for plan in plans}
     chosen = [
-        *(_named("queue or consumer", {**by_queue, **by_consumer}, n) for n in names),
-        *(_named("queue", by_queue, name) for name in queue),
-        *(_named("consumer", by_consumer, name) for name in consumer),
+        *(
+            _find_queue("queue or consumer", {**by_queue, **by_consumer}, n)
+            for n in names
+        ),
+        *(_find_queue("queue", by_queue, name) for name in queue),
+        *(_find_queue("consumer", by_consumer, name) for name in consumer),
     ]
-    return Selection(
+    return DeadLetterSelection(
         queues=tuple(
             (plan, app.broker.dead_letters(plan))
             for plan in plans
             if not chosen or plan in chosen
         ),
-        filter=Filter(
+        filter=DeadLetterFilter(
             error=error,
             before=None if older_than is None else now - older_than,
             after=None if newer_than is None else now - newer_than,
@@ -188,7 +209,7 @@ def _selection(
     )
 
 
-def _named(what: str, known: dict[str, QueuePlan], name: str) -> QueuePlan:
+def _find_queue(what: str, known: dict[str, QueuePlan], name: str) -> QueuePlan:
     if name not in known:
         raise UnknownConsumer(
             f"The app has no {what} {quote(name)}{suggest(name, known)} It has:"

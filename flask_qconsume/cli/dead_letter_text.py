@@ -1,4 +1,4 @@
-"""Dead letters as texts: a row, a page, a line of JSON.
+"""Dead letters as texts: a row, a page or a line of JSON.
 
 All of a dead letter came from outside: nothing of it may reach the terminal unescaped.
 """
@@ -26,25 +26,23 @@ from ..text import pluralize
 HEADERS = ("Ref", "Queue", "Died", "Attempts", "Why")
 
 #: How much of a body is shown to people; JSON has all of it.
-_SHOWN = 20_000
+_MAX_SHOWN_CHARACTERS = 20_000
 #: What a compressed body is shown of, in bytes; one that is not is shown at any size.
-_GROWN = 16 * 1024 * 1024
-
-_LONG = (own_headers.TRACEBACK, own_headers.DETAILS)
+_MAX_DECOMPRESSED_BYTES = 16 * 1024 * 1024
 
 
-def row(letter: DeadLetter) -> list[str]:
+def format_row(letter: DeadLetter) -> list[str]:
     """The cells of a table."""
     return [
         escape(letter.ref),
         escape(letter.queue),
-        _when(own_headers.read_time(letter.headers, own_headers.DIED_AT)),
+        _format_time(own_headers.read_time(letter.headers, own_headers.DIED_AT)),
         str(own_headers.read_int(letter.headers, own_headers.ATTEMPTS, 0) or "?"),
-        escape(why(letter), 70),
+        escape(get_reason(letter), 70),
     ]
 
 
-def why(letter: DeadLetter) -> str:
+def get_reason(letter: DeadLetter) -> str:
     """The error, or the reason where there was none."""
     error = own_headers.read_text(letter.headers, own_headers.ERROR)
     return (
@@ -52,22 +50,22 @@ def why(letter: DeadLetter) -> str:
     )
 
 
-def page(letter: DeadLetter, decoders: Decoders) -> str:
+def format_page(letter: DeadLetter, decoders: Decoders) -> str:
     """All of it, for a person."""
-    return "\n".join(_lines(letter, decoders))
+    return "\n".join(_format_lines(letter, decoders))
 
 
-def as_json(letter: DeadLetter, decoders: Decoders, *, whole: bool) -> str:
+def format_json(letter: DeadLetter, decoders: Decoders, *, whole: bool) -> str:
     """One line of JSON; ``whole`` adds headers, traceback, details and body."""
-    found = _speakable(_facts(letter))
+    found = _make_json_safe(_collect_facts(letter))
     if whole:
-        found |= _speakable(_further_facts(letter))
-        found["headers"] = _speakable(dict(letter.message.headers))
-        found |= _body_as_json(letter.message, decoders)
-    return json.dumps(found, default=_shown)
+        found |= _make_json_safe(_collect_further_facts(letter))
+        found["headers"] = _make_json_safe(dict(letter.message.headers))
+        found |= _encode_body(letter.message, decoders)
+    return json.dumps(found, default=_to_plain_or_text)
 
 
-def _facts(letter: DeadLetter) -> dict[str, t.Any]:
+def _collect_facts(letter: DeadLetter) -> dict[str, t.Any]:
     headers, message = letter.headers, letter.message
     return {
         "ref": letter.ref,
@@ -83,7 +81,7 @@ def _facts(letter: DeadLetter) -> dict[str, t.Any]:
     }
 
 
-def _further_facts(letter: DeadLetter) -> dict[str, t.Any]:
+def _collect_further_facts(letter: DeadLetter) -> dict[str, t.Any]:
     headers, message = letter.headers, letter.message
     return {
         "exchange": message.exchange,
@@ -95,15 +93,15 @@ def _further_facts(letter: DeadLetter) -> dict[str, t.Any]:
     }
 
 
-def _lines(letter: DeadLetter, decoders: Decoders) -> Iterator[str]:
+def _format_lines(letter: DeadLetter, decoders: Decoders) -> Iterator[str]:
     headers, message = letter.headers, letter.message
     yield f"{escape(letter.ref)} in {escape(letter.queue)}.dead"
     facts = {
         "message": message.id,
         "consumer": headers.get(own_headers.CONSUMER),
-        "published": _when(message.timestamp),
+        "published": _format_time(message.timestamp),
         "to": f"{message.exchange or '(default exchange)'}, {message.routing_key}",
-        "died": _when(own_headers.read_time(headers, own_headers.DIED_AT)),
+        "died": _format_time(own_headers.read_time(headers, own_headers.DIED_AT)),
         "attempts": headers.get(own_headers.ATTEMPTS),
         "deaths": headers.get(own_headers.DEATHS) or None,
         "reason": headers.get(own_headers.REASON),
@@ -113,20 +111,20 @@ def _lines(letter: DeadLetter, decoders: Decoders) -> Iterator[str]:
     for name, value in facts.items():
         if value is not None:
             yield f"  {name:<13} {escape(value, 1_000)}"
-    yield from _block("headers", _of_headers(message))
-    yield from _block(
-        "details", _indented(own_headers.read_text(headers, own_headers.DETAILS))
+    yield from _format_block("headers", _format_headers(message))
+    yield from _format_block(
+        "details", _indent_json(own_headers.read_text(headers, own_headers.DETAILS))
     )
-    yield from _block(
+    yield from _format_block(
         "traceback",
         (own_headers.read_text(headers, own_headers.TRACEBACK) or "").rstrip(),
     )
-    yield from _block(
-        f"body ({pluralize(len(message.raw), 'byte')})", _body(message, decoders)
+    yield from _format_block(
+        f"body ({pluralize(len(message.raw), 'byte')})", _format_body(message, decoders)
     )
 
 
-def _of_headers(message: Message) -> str:
+def _format_headers(message: Message) -> str:
     theirs = {
         name: value
         for name, value in sorted(message.headers.items(), key=lambda item: item[0])
@@ -137,24 +135,22 @@ def _of_headers(message: Message) -> str:
     )
 
 
-def _block(title: str, text: str) -> Iterator[str]:
+def _format_block(title: str, text: str) -> Iterator[str]:
     if not text:
         return
     yield f"  {title}:"
-    for line in _cut(text).split("\n"):
-        yield f"    {escape(line, _SHOWN)}"
+    for line in _truncate(text).split("\n"):
+        yield f"    {escape(line, _MAX_SHOWN_CHARACTERS)}"
 
 
-def _cut(text: str) -> str:
-    if len(text) <= _SHOWN:
+def _truncate(text: str) -> str:
+    if len(text) <= _MAX_SHOWN_CHARACTERS:
         return text
-    more = len(text) - _SHOWN
-    return (
-        f"{text[:_SHOWN]}\n… {pluralize(more, 'character')} more; --json has them all"
-    )
+    more = pluralize(len(text) - _MAX_SHOWN_CHARACTERS, "character")
+    return f"{text[:_MAX_SHOWN_CHARACTERS]}\n… {more} more; --json has them all"
 
 
-def _indented(text: str | None) -> str:
+def _indent_json(text: str | None) -> str:
     """JSON made readable, or the text as it is."""
     try:
         return json.dumps(json.loads(text or ""), indent=2, ensure_ascii=False)
@@ -162,37 +158,37 @@ def _indented(text: str | None) -> str:
         return text or ""
 
 
-def _body(message: Message, decoders: Decoders) -> str:
-    body = _decoded(message, decoders)
+def _format_body(message: Message, decoders: Decoders) -> str:
+    body = _try_decode(message, decoders)
     if isinstance(body, bytes):
         return body.decode("utf-8", "backslashreplace")
     if isinstance(body, str) and message.content_type == TEXT:
         return body
     try:
-        return json.dumps(body, indent=2, ensure_ascii=False, default=_shown)
+        return json.dumps(body, indent=2, ensure_ascii=False, default=_to_plain_or_text)
     except (TypeError, ValueError, RecursionError):
         return repr(body)
 
 
-def _decoded(message: Message, decoders: Decoders) -> t.Any:
+def _try_decode(message: Message, decoders: Decoders) -> t.Any:
     """The body, or its bytes where it is none."""
     try:
-        return decode(message, decoders, max(len(message.raw), _GROWN))
+        return decode(message, decoders, max(len(message.raw), _MAX_DECOMPRESSED_BYTES))
     except (InvalidMessage, Outcome):
         return message.raw
 
 
-def _shown(value: t.Any) -> t.Any:
+def _to_plain_or_text(value: t.Any) -> t.Any:
     try:
         return to_plain(value)
     except TypeError:
         return str(value)
 
 
-def _body_as_json(message: Message, decoders: Decoders) -> dict[str, t.Any]:
+def _encode_body(message: Message, decoders: Decoders) -> dict[str, t.Any]:
     """The body: decoded if JSON can say it, else as a text, else in base 64."""
-    body = _decoded(message, decoders)
-    if _is_speakable(body, to_plain):
+    body = _try_decode(message, decoders)
+    if _is_json_safe(body, to_plain):
         return {"body": body}
     try:
         return {"body_text": message.raw.decode()}
@@ -200,15 +196,17 @@ def _body_as_json(message: Message, decoders: Decoders) -> dict[str, t.Any]:
         return {"body_base64": base64.b64encode(message.raw).decode()}
 
 
-def _speakable(values: dict[str, t.Any]) -> dict[str, t.Any]:
+def _make_json_safe(values: dict[str, t.Any]) -> dict[str, t.Any]:
     """The values that JSON can say; of the others, their texts."""
     return {
-        name: value if _is_speakable(value, _shown) else escape(value, _SHOWN)
+        name: value
+        if _is_json_safe(value, _to_plain_or_text)
+        else escape(value, _MAX_SHOWN_CHARACTERS)
         for name, value in values.items()
     }
 
 
-def _is_speakable(value: t.Any, default: t.Callable[[t.Any], t.Any]) -> bool:
+def _is_json_safe(value: t.Any, default: t.Callable[[t.Any], t.Any]) -> bool:
     """Whether JSON can say it, even within other things: it has no NaN, and an end."""
     try:
         json.dumps([[[value]]], default=default, allow_nan=False)
@@ -217,7 +215,7 @@ def _is_speakable(value: t.Any, default: t.Callable[[t.Any], t.Any]) -> bool:
     return True
 
 
-def _when(seconds: float | None) -> str:
+def _format_time(seconds: float | None) -> str:
     if seconds is None:
         return "unknown"
     try:

@@ -13,15 +13,15 @@ import click
 
 from ..broker.base import DeadLetter
 from ..text import pluralize
-from .dead_letter_filters import Selection
+from .dead_letter_filters import DeadLetterSelection
 from .dead_letter_filters import with_selection
 from .dead_letter_text import HEADERS
-from .dead_letter_text import as_json
-from .dead_letter_text import page
-from .dead_letter_text import row
-from .table import table
+from .dead_letter_text import format_json
+from .dead_letter_text import format_page
+from .dead_letter_text import format_row
+from .table import format_table
 
-_NONE = "There are no such dead letters."
+_NONE_FOUND = "There are no such dead letters."
 
 _json = click.option(
     "--json", "as_lines", is_flag=True, help="Print a line of JSON for each."
@@ -48,38 +48,38 @@ def dead_letters() -> None:
 @_limit
 @_json
 @with_selection
-def list_letters(selection: Selection, limit: int, as_lines: bool) -> None:
+def list_letters(selection: DeadLetterSelection, limit: int, as_lines: bool) -> None:
     """Show each dead letter in one line, the oldest of each queue first."""
-    with _limited(selection, limit) as letters:
+    with _open_limited(selection, limit) as letters:
         if as_lines:
             _echo_json(selection, letters, whole=False)
             return
-        rows = [row(letter) for letter in letters]
-        click.echo(table(HEADERS, rows) if rows else _NONE)
+        rows = [format_row(letter) for letter in letters]
+        click.echo(format_table(HEADERS, rows) if rows else _NONE_FOUND)
 
 
 @dead_letters.command()
 @_limit
 @_json
 @with_selection
-def show(selection: Selection, limit: int, as_lines: bool) -> None:
+def show(selection: DeadLetterSelection, limit: int, as_lines: bool) -> None:
     """Show whole dead letters: headers, error, traceback and body."""
-    with _limited(selection, limit) as letters:
+    with _open_limited(selection, limit) as letters:
         if as_lines:
             _echo_json(selection, letters, whole=True)
             return
         number = 0
         for letter in letters:
             number += 1
-            click.echo(page(letter, selection.decoders(letter)) + "\n")
+            click.echo(format_page(letter, selection.get_decoders(letter)) + "\n")
         if not number:
-            click.echo(_NONE)
+            click.echo(_NONE_FOUND)
 
 
 @dead_letters.command()
 @_dry_run
 @with_selection
-def replay(selection: Selection, dry_run: bool) -> None:
+def replay(selection: DeadLetterSelection, dry_run: bool) -> None:
     """Send dead letters back to their queues.
 
     A dead letter is removed when the broker has confirmed its copy. Its attempts begin
@@ -95,15 +95,15 @@ def replay(selection: Selection, dry_run: bool) -> None:
 @_dry_run
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before removing.")
 @with_selection
-def purge(selection: Selection, dry_run: bool, yes: bool) -> None:
+def purge(selection: DeadLetterSelection, dry_run: bool, yes: bool) -> None:
     """Remove dead letters permanently."""
     if dry_run:
         _preview(selection, "would be removed")
         return
     if not yes:
-        number = _matching(selection)
+        number = _count_selected(selection)
         if not number:
-            click.echo(_NONE)
+            click.echo(_NONE_FOUND)
             selection.check_ids()
             return
         click.confirm(
@@ -113,9 +113,11 @@ def purge(selection: Selection, dry_run: bool, yes: bool) -> None:
 
 
 @contextlib.contextmanager
-def _limited(selection: Selection, limit: int) -> Iterator[Iterator[DeadLetter]]:
+def _open_limited(
+    selection: DeadLetterSelection, limit: int
+) -> Iterator[Iterator[DeadLetter]]:
     """Yield the first dead letters, and tell at the end if there are more."""
-    with selection.letters() as letters:
+    with selection.open_letters() as letters:
         yield itertools.islice(letters, limit or None)
         more = bool(limit) and next(letters, None) is not None
     if more:
@@ -125,37 +127,37 @@ def _limited(selection: Selection, limit: int) -> Iterator[Iterator[DeadLetter]]
 
 
 def _echo_json(
-    selection: Selection, letters: Iterator[DeadLetter], *, whole: bool
+    selection: DeadLetterSelection, letters: Iterator[DeadLetter], *, whole: bool
 ) -> None:
     for letter in letters:
-        click.echo(as_json(letter, selection.decoders(letter), whole=whole))
+        click.echo(format_json(letter, selection.get_decoders(letter), whole=whole))
 
 
-def _preview(selection: Selection, fate: str) -> None:
-    with selection.letters() as letters:
-        rows = [row(letter) for letter in letters]
+def _preview(selection: DeadLetterSelection, fate: str) -> None:
+    with selection.open_letters() as letters:
+        rows = [format_row(letter) for letter in letters]
     if rows:
-        click.echo(table(HEADERS, rows))
+        click.echo(format_table(HEADERS, rows))
     click.echo(f"{pluralize(len(rows), 'dead letter')} {fate}.")
     selection.check_ids()
 
 
-def _matching(selection: Selection) -> int:
-    with selection.letters() as letters:
+def _count_selected(selection: DeadLetterSelection) -> int:
+    with selection.open_letters() as letters:
         return sum(1 for _ in letters)
 
 
-def _take(selection: Selection, *, replay: bool, done: str) -> None:
+def _take(selection: DeadLetterSelection, *, replay: bool, done: str) -> None:
     total = 0
-    with _progress(selection.count(), done) as progress:
+    with _show_progress(selection.count(), done) as progress:
         for _, letters in selection.queues:
-            wanted = _FirstWanted(letters.count(), selection.wants)
+            wanted = _FirstLetters(letters.count(), selection.selects)
             total += letters.take(wanted, replay, progress)
     click.echo(f"{done} {pluralize(total, 'dead letter')}.")
     selection.check_ids()
 
 
-class _FirstWanted:
+class _FirstLetters:
     """Selects the wanted ones among the first ``number`` dead letters.
 
     A replayed message that fails again comes back at the end of the queue while the
@@ -172,7 +174,7 @@ class _FirstWanted:
 
 
 @contextlib.contextmanager
-def _progress(length: int, label: str) -> Iterator[Callable[[], t.Any]]:
+def _show_progress(length: int, label: str) -> Iterator[Callable[[], t.Any]]:
     """Yield a function to call for each dead letter; shows a bar on a terminal."""
     if not sys.stderr.isatty():
         yield lambda: None

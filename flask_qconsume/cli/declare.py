@@ -15,8 +15,8 @@ from ..broker.urls import open_broker
 from ..extension import AppConsumers
 from .context import check_shared
 from .context import with_consumers
-from .plan import bound
-from .plan import gets
+from .plan import describe_bindings
+from .plan import describe_sources
 
 
 @click.command()
@@ -38,15 +38,15 @@ def declare(app: AppConsumers, prune: bool, yes: bool) -> None:
         if app.settings.declare != "auto":
             broker.declare_delays()
         for queue in app.topology.queues:
-            click.echo(_said(queue, broker))
+            click.echo(_describe_queue(queue, broker))
         if prune:
             _prune(broker, yes)
 
 
-def _said(queue: QueuePlan, broker: Broker) -> str:
+def _describe_queue(queue: QueuePlan, broker: Broker) -> str:
     if queue.given is not None:
         return f"{queue.consumer}: used as given: {queue.name}"
-    found = gets(queue, broker.capabilities)
+    found = describe_sources(queue, broker.capabilities)
     beside = ", ".join(broker.companion_names(queue))
     return f"{queue.consumer}: {queue.name} (gets {found}), {beside}"
 
@@ -56,7 +56,7 @@ def _prune(broker: Broker, yes: bool) -> None:
     if not stale:
         click.echo("There are no stale bindings.")
         return
-    for line in _lines(stale):
+    for line in _describe_bindings(stale):
         click.echo(line)
     number = f"{len(stale)} stale binding{'s' if len(stale) > 1 else ''}"
     if not yes:
@@ -65,8 +65,9 @@ def _prune(broker: Broker, yes: bool) -> None:
     click.echo(f"Removed {number}.")
 
 
-def _lines(bindings: Sequence[Binding]) -> list[str]:
+def _describe_bindings(bindings: Sequence[Binding]) -> list[str]:
     return [
-        f"stale: {binding.queue} gets {bound([binding])}, which no consumer asks for"
+        f"stale: {binding.queue} gets {describe_bindings([binding])}, which no consumer"
+        " asks for"
         for binding in bindings
     ]

@@ -8,13 +8,13 @@ import typing as t
 from ..registration.consumer import Consumer
 from ..retry import ErrorClass
 from ..retry import RetryPolicy
-from .durations import spoken
+from .durations import format_duration
 
 #: How many delays are told one by one.
-_TOLD = 8
+_MAX_DELAYS_LISTED = 8
 
 
-def handler_name(handler: t.Any) -> str:
+def get_handler_name(handler: t.Any) -> str:
     """Where a handler is found: ``module:name``."""
     while isinstance(handler, functools.partial):
         handler = handler.func
@@ -22,50 +22,50 @@ def handler_name(handler: t.Any) -> str:
     return f"{named.__module__}:{named.__qualname__}"
 
 
-def routing_keys(consumer: Consumer) -> str:
+def format_routing_keys(consumer: Consumer) -> str:
     """What a consumer's queue gets."""
     if consumer.given is not None:
         return "(as given)"
     return ", ".join(consumer.routing_keys)
 
 
-def retry_in_short(policy: RetryPolicy) -> str:
+def summarize_retry(policy: RetryPolicy) -> str:
     """A policy in a few words, for a table."""
-    delays = shortest_delays(policy)
+    delays = list_shortest_delays(policy)
     if not delays:
         return "none"
-    first, last = spoken(delays[0]), spoken(delays[-1])
+    first, last = format_duration(delays[0]), format_duration(delays[-1])
     return f"{policy.max_attempts} attempts, {first}" + (
         "" if first == last else f" to {last}"
     )
 
 
-def retries_in_words(policy: RetryPolicy) -> str:
+def describe_retries(policy: RetryPolicy) -> str:
     """The delays of a policy one after the other, and what comes then."""
-    delays = shortest_delays(policy)
+    delays = list_shortest_delays(policy)
     if not delays:
         return "none: a message that fails is a dead letter at once"
-    told = ", ".join(spoken(delay) for delay in delays[:_TOLD])
-    if len(delays) > _TOLD:
-        last = spoken(delays[-1])
+    told = ", ".join(format_duration(delay) for delay in delays[:_MAX_DELAYS_LISTED])
+    if len(delays) > _MAX_DELAYS_LISTED:
+        last = format_duration(delays[-1])
         told += f", … up to {last}, {len(delays)} in all"
     longer = f" (each up to {policy.jitter:.0%} longer)" if policy.jitter else ""
-    return f"{told}{longer}, then a dead letter{_which(policy)}"
+    return f"{told}{longer}, then a dead letter{_describe_errors(policy)}"
 
 
-def shortest_delays(policy: RetryPolicy) -> list[float]:
+def list_shortest_delays(policy: RetryPolicy) -> list[float]:
     """Return the seconds before each retry, without jitter, which makes them longer."""
     return list(map(policy.shortest_delay, range(1, policy.max_attempts)))
 
 
-def _which(policy: RetryPolicy) -> str:
+def _describe_errors(policy: RetryPolicy) -> str:
     said = []
     if policy.retry_on != (Exception,):
-        said.append(f"only {_names(policy.retry_on)} retried")
+        said.append(f"only {_join_names(policy.retry_on)} retried")
     if policy.give_up_on:
-        said.append(f"{_names(policy.give_up_on)} never retried")
+        said.append(f"{_join_names(policy.give_up_on)} never retried")
     return f" ({', '.join(said)})" if said else ""
 
 
-def _names(errors: t.Iterable[ErrorClass]) -> str:
+def _join_names(errors: t.Iterable[ErrorClass]) -> str:
     return ", ".join(error.__name__ for error in errors)

@@ -10,7 +10,7 @@ import click
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-_SPOKEN = (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0))
+_UNITS_OF_TEXT = (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0))
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
@@ -24,7 +24,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> float:
-        seconds = value if isinstance(value, float) else parsed(value)
+        seconds = value if isinstance(value, float) else parse_duration(value)
         if seconds is None:
             self.fail(
                 f"'{value}' is no duration: give seconds, or a text such as 90s, 15m,"
@@ -35,7 +35,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         return seconds
 
 
-def parsed(text: str) -> float | None:
+def parse_duration(text: str) -> float | None:
     """The seconds that a text stands for; ``None`` if it is no duration."""
     text = text.strip().lower()
     if re.fullmatch(r"\d+(\.\d+)?", text):
@@ -45,14 +45,14 @@ def parsed(text: str) -> float | None:
     return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
 
 
-def spoken(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration for people: ``16 s``, ``15 min``, ``7 days``.
 
     In the largest unit of which there are two at least, one digit behind the point.
     """
     if math.isinf(seconds):
         return "any time"
-    for unit, size in _SPOKEN:
+    for unit, size in _UNITS_OF_TEXT:
         whole = seconds >= size and seconds % size == 0
         if seconds >= 2 * size or whole:
             number = f"{seconds / size:.1f}".removesuffix(".0")

@@ -18,13 +18,13 @@ from ..errors import WorkerError
 from ..running.patched import is_patched
 
 #: Variable of the new interpreter's environment, so that it does not restart again.
-_MARK = "_FLASK_QCONSUME_PATCHED"
+_RESTARTED_VARIABLE = "_FLASK_QCONSUME_PATCHED"
 
 #: Short options of the interpreter with a value, which may be a word of its own.
-_VALUED = "cmWX"
+_OPTIONS_WITH_VALUE = "cmWX"
 
 
-class Start(t.NamedTuple):
+class CommandLine(t.NamedTuple):
     """Command line of a Python process."""
 
     #: The interpreter's own options.
@@ -37,33 +37,33 @@ class Start(t.NamedTuple):
 
 def ensure_patched() -> None:
     """Return in a patched interpreter; restart this command in one if necessary."""
-    tried = os.environ.pop(_MARK, None)
+    tried = os.environ.pop(_RESTARTED_VARIABLE, None)
     if is_patched() or tried:
         return
-    command, environment = patched_command()
+    command, environment = build_patched_command()
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, command, {**environment, _MARK: "1"})
+    os.execve(sys.executable, command, {**environment, _RESTARTED_VARIABLE: "1"})
 
 
-def patched_command() -> tuple[list[str], dict[str, str]]:
+def build_patched_command() -> tuple[list[str], dict[str, str]]:
     """Build this command, run by ``gevent.monkey``, and its environment.
 
     :raises WorkerError: if the process runs neither a script nor a module.
     """
-    start = started(sys.orig_argv, sys.argv)
+    start = parse_command_line(sys.orig_argv, sys.argv)
     target = ["--module", start.target] if start.is_module else [start.target]
     monkey = ["-m", "gevent.monkey", *target, *start.arguments]
-    environment = _with_folder(start, os.environ)
+    environment = _add_script_folder(start, os.environ)
     return [sys.executable, *start.options, *monkey], environment
 
 
-def same_command() -> tuple[list[str], dict[str, str]]:
+def build_same_command() -> tuple[list[str], dict[str, str]]:
     """Build this command, unchanged, and its environment."""
     return [sys.executable, *sys.orig_argv[1:]], dict(os.environ)
 
 
-def started(orig_argv: Sequence[str], argv: Sequence[str]) -> Start:
+def parse_command_line(orig_argv: Sequence[str], argv: Sequence[str]) -> CommandLine:
     """Parse the command line of a process.
 
     :param orig_argv: ``sys.orig_argv``: the interpreter's options, then a script or
@@ -75,31 +75,31 @@ def started(orig_argv: Sequence[str], argv: Sequence[str]) -> Start:
     options: list[str] = []
     while head and head[0].startswith("-"):
         word = head.pop(0)
-        flags, letter, value = _split(word)
+        flags, letter, value = _split_option(word)
         if letter == "m" and (value or head):
             options += [flags] if flags != "-" else []
-            return Start(options, value or head[0], True, arguments)
+            return CommandLine(options, value or head[0], True, arguments)
         if letter in {"c", "m"} or word == "-":
-            raise _unrepeatable()
+            raise _create_unrepeatable_error()
         options.append(word)
         if letter and not value and head:
             options.append(head.pop(0))
     if not head:
-        raise _unrepeatable()
-    return Start(options, head[0], False, arguments)
+        raise _create_unrepeatable_error()
+    return CommandLine(options, head[0], False, arguments)
 
 
-def _split(word: str) -> tuple[str, str, str]:
+def _split_option(word: str) -> tuple[str, str, str]:
     """Split a word of options into flags, an option with a value, and the value."""
     if word.startswith("--"):
         return word, "-" if word == "--check-hash-based-pycs" else "", ""
     for at, letter in enumerate(word):
-        if letter in _VALUED:
+        if letter in _OPTIONS_WITH_VALUE:
             return word[:at], letter, word[at + 1 :]
     return word, "", ""
 
 
-def _unrepeatable() -> WorkerError:
+def _create_unrepeatable_error() -> WorkerError:
     return WorkerError(
         "Cannot restart this command in an interpreter that gevent patches: it is"
         " neither a script nor a module. Start it by 'flask qconsume run', or by"
@@ -107,7 +107,9 @@ def _unrepeatable() -> WorkerError:
     )
 
 
-def _with_folder(start: Start, environment: Mapping[str, str]) -> dict[str, str]:
+def _add_script_folder(
+    start: CommandLine, environment: Mapping[str, str]
+) -> dict[str, str]:
     """Add a script's folder to ``PYTHONPATH``.
 
     Python puts that folder on ``sys.path``; ``gevent.monkey`` does not.

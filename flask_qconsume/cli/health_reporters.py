@@ -17,7 +17,7 @@ from ..running.sockets import listen
 logger = get_logger("flask_qconsume.checks")
 
 
-class Watched(t.Protocol):
+class HealthSource(t.Protocol):
     """A worker's watch, or the supervisor of several processes."""
 
     @property
@@ -28,7 +28,7 @@ class Watched(t.Protocol):
         """Have a function called with each verdict."""
 
 
-class Checks:
+class HealthReporters:
     """Answers for one process, or for several, as long as the block runs.
 
     :param address: ``HOST:PORT`` to answer HTTP on.
@@ -40,7 +40,7 @@ class Checks:
         self,
         address: str | None,
         path: str | None,
-        watched: Watched,
+        watched: HealthSource,
         systemd: Systemd | None = None,
     ) -> None:
         self._stack = contextlib.ExitStack()
@@ -57,7 +57,7 @@ class Checks:
             self._endpoint = Endpoint(listen(address), lambda: watched.verdict)
             self._stack.callback(self._endpoint.close)
 
-    def __enter__(self) -> Checks:
+    def __enter__(self) -> HealthReporters:
         if self._endpoint is not None:
             self._endpoint.start()
             logger.info("Answering checks on %s", self._endpoint.url)

@@ -18,14 +18,14 @@ from ..registration.consumer import Consumer
 from ..text import escape
 from ..text import pluralize
 from .context import with_consumers
-from .descriptions import handler_name
-from .descriptions import retries_in_words
-from .durations import spoken
+from .descriptions import describe_retries
+from .descriptions import get_handler_name
+from .durations import format_duration
 
 Lines = Iterable[tuple[str, str]]
 
-_WIDTH = 88
-_NAMES = 14
+_WIDTH_IN_CHARACTERS = 88
+_NAME_WIDTH_IN_CHARACTERS = 14
 
 
 @click.command()
@@ -38,39 +38,39 @@ def plan(app: AppConsumers) -> None:
     """
     capabilities = app.broker.capabilities
     consumers = app.consumers.values()
-    click.echo(f"{capabilities.title} ({place(app.settings.broker_url)})")
+    click.echo(f"{capabilities.title} ({strip_credentials(app.settings.broker_url)})")
     for consumer in consumers:
-        _section(
-            f"{consumer.name}  {handler_name(consumer.handler)}",
-            _of_consumer(app, consumer),
+        _echo_section(
+            f"{consumer.name}  {get_handler_name(consumer.handler)}",
+            _describe_consumer(app, consumer),
         )
-    _section(f"How {capabilities.broker} does it", _of_broker(capabilities))
-    for text in _caveats(app):
-        _section("But", [("warning", text)])
+    _echo_section(f"How {capabilities.broker} does it", _describe_broker(capabilities))
+    for text in _list_caveats(app):
+        _echo_section("But", [("warning", text)])
     if capabilities.shared and capabilities.bindings:
-        _section("Stale bindings", _stale(app))
+        _echo_section("Stale bindings", _describe_stale_bindings(app))
     problems = find_unsupported(consumers, capabilities)
     if problems:
         raise UnsupportedByBroker("\n".join(problems))
 
 
-def place(url: str) -> str:
+def strip_credentials(url: str) -> str:
     """A broker's URL without what nobody should see: its user and its password."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
-def gets(queue: QueuePlan, capabilities: Capabilities) -> str:
+def describe_sources(queue: QueuePlan, capabilities: Capabilities) -> str:
     """What a queue gets, by the names on the broker."""
     if capabilities.exchanges:
-        return bound(queue.bindings)
+        return describe_bindings(queue.bindings)
     topics = [f"'{queue.prefix}{each.routing_key}'" for each in queue.bindings]
     noun = "topic" if len(topics) == 1 else "topics"
     return f"the {noun} {', '.join(topics)}" if topics else ""
 
 
-def bound(bindings: Iterable[Binding]) -> str:
-    """What is bound, in words."""
+def describe_bindings(bindings: Iterable[Binding]) -> str:
+    """Describe bindings in words."""
     by_exchange: dict[str, list[str]] = {}
     for binding in bindings:
         by_exchange.setdefault(binding.exchange, []).append(f"'{binding.routing_key}'")
@@ -80,41 +80,44 @@ def bound(bindings: Iterable[Binding]) -> str:
     )
 
 
-def _section(title: str, lines: Lines) -> None:
+def _echo_section(title: str, lines: Lines) -> None:
     click.echo()
     click.echo(title)
     for name, text in lines:
-        click.echo(_wrapped(name, text))
+        click.echo(_wrap_line(name, text))
 
 
-def _wrapped(name: str, text: str) -> str:
-    first = f"  {name:<{_NAMES - 1}} "
+def _wrap_line(name: str, text: str) -> str:
+    first = f"  {name:<{_NAME_WIDTH_IN_CHARACTERS - 1}} "
     return click.wrap_text(
-        text, _WIDTH, initial_indent=first, subsequent_indent=" " * len(first)
+        text,
+        _WIDTH_IN_CHARACTERS,
+        initial_indent=first,
+        subsequent_indent=" " * len(first),
     )
 
 
-def _of_consumer(app: AppConsumers, consumer: Consumer) -> Lines:
+def _describe_consumer(app: AppConsumers, consumer: Consumer) -> Lines:
     queue = app.topology.queue(consumer.queue)
     settings = app.settings
     limit = f"{settings.delivery_limit} deaths of its process"
-    yield "queue", _queue(queue, app.broker.capabilities)
+    yield "queue", _describe_queue(queue, app.broker.capabilities)
     suspects, dead = app.broker.companion_names(queue)
-    found = gets(queue, app.broker.capabilities)
+    found = describe_sources(queue, app.broker.capabilities)
     yield "gets", found or "what is published to it by its name"
     if app.broker.capabilities.survives_worker_death:
         yield "suspects", f"{suspects}, handled one by one"
     yield (
         "handles",
         f"{consumer.concurrency} at once in each process, {consumer.prefetch} fetched,"
-        f" each for {spoken(consumer.timeout)} at the most",
+        f" each for {format_duration(consumer.timeout)} at the most",
     )
     if consumer.ordering != "none":
-        yield "ordering", _ordering(consumer)
-    yield "retries", retries_in_words(consumer.retry)
+        yield "ordering", _describe_ordering(consumer)
+    yield "retries", describe_retries(consumer.retry)
     yield (
         "dead letters",
-        f"{dead}, kept {spoken(settings.dead_letter_ttl)};"
+        f"{dead}, kept {format_duration(settings.dead_letter_ttl)};"
         f" after {pluralize(consumer.retry.max_attempts, 'attempt')}"
         + (f" or {limit}" if app.broker.capabilities.survives_worker_death else ""),
     )
@@ -126,14 +129,14 @@ def _of_consumer(app: AppConsumers, consumer: Consumer) -> Lines:
         yield "disabled", "by configuration; its queue is declared and filled"
 
 
-def _ordering(consumer: Consumer) -> str:
+def _describe_ordering(consumer: Consumer) -> str:
     return (
         f"one after the other within one {consumer.ordering}; a retry holds back what"
         " is behind it"
     )
 
 
-def _queue(queue: QueuePlan, capabilities: Capabilities) -> str:
+def _describe_queue(queue: QueuePlan, capabilities: Capabilities) -> str:
     if queue.given is not None:
         return f"{queue.name}, somebody else's: used as given"
     # Where the broker knows types of queues, it is that of its record.
@@ -141,7 +144,7 @@ def _queue(queue: QueuePlan, capabilities: Capabilities) -> str:
     return f"{queue.name}{kind}"
 
 
-def _of_broker(capabilities: Capabilities) -> Lines:
+def _describe_broker(capabilities: Capabilities) -> Lines:
     facts = list(capabilities.facts)
     yield from ((fact.short, fact.value) for fact in facts if fact.in_words)
     missing = [fact.short for fact in facts if fact.value is False]
@@ -150,7 +153,7 @@ def _of_broker(capabilities: Capabilities) -> Lines:
     yield "guarantee", capabilities.guarantee
 
 
-def _caveats(app: AppConsumers) -> list[str]:
+def _list_caveats(app: AppConsumers) -> list[str]:
     """What the server's configuration takes from the guarantee, if it can be asked."""
     try:
         return app.broker.caveats()
@@ -158,14 +161,14 @@ def _caveats(app: AppConsumers) -> list[str]:
         return []
 
 
-def _stale(app: AppConsumers) -> Lines:
+def _describe_stale_bindings(app: AppConsumers) -> Lines:
     try:
         found = app.broker.stale_bindings()
     except BrokerError as error:
         yield "unknown", f"the broker could not be asked: {escape(error)}"
         return
     for binding in found:
-        yield binding.queue, f"still gets {bound([binding])}"
+        yield binding.queue, f"still gets {describe_bindings([binding])}"
     if found:
         yield "remedy", "flask qconsume declare --prune"
     else:

@@ -55,15 +55,15 @@ def publish(
     click.echo(
         app.publish(
             routing_key,
-            _body(body, file, content_type, app.formats),
-            headers=dict(_header(each) for each in headers),
+            _read_body(body, file, content_type, app.formats),
+            headers=dict(_parse_header(each) for each in headers),
             content_type=content_type,
             **options,
         )
     )
 
 
-def _body(
+def _read_body(
     text: str | None, file: t.BinaryIO | None, content_type: str, formats: Formats
 ) -> t.Any:
     if (text is None) == (file is None):
@@ -71,22 +71,22 @@ def _body(
             "Give the message's body: BODY, '-' for standard input, or --file; one of"
             " them."
         )
-    raw = file.read() if file is not None else _of_argument(t.cast(str, text))
+    raw = file.read() if file is not None else _read_argument(t.cast(str, text))
     if isinstance(formats.find(content_type), Json):
-        _parsed(raw, content_type)
+        _parse_json(raw, content_type)
     if content_type == MSGPACK and text not in (None, "-"):
         # Nobody can type msgpack.
-        return _parsed(raw, JSON)
+        return _parse_json(raw, JSON)
     return raw
 
 
-def _of_argument(text: str) -> bytes:
+def _read_argument(text: str) -> bytes:
     if text == "-":
         return sys.stdin.buffer.read()
     return text.encode("utf-8", "surrogateescape")
 
 
-def _parsed(raw: bytes, content_type: str) -> t.Any:
+def _parse_json(raw: bytes, content_type: str) -> t.Any:
     """What JSON means to a consumer, which must be able to read it."""
     try:
         check_depth(raw)
@@ -98,7 +98,7 @@ def _parsed(raw: bytes, content_type: str) -> t.Any:
         ) from error
 
 
-def _header(text: str) -> tuple[str, str]:
+def _parse_header(text: str) -> tuple[str, str]:
     name, found, value = text.partition("=")
     if not found or not name:
         raise click.UsageError(f"A header is NAME=VALUE, not {quote(text)}.")

@@ -29,10 +29,10 @@ from ..running.health.reporters import Systemd
 from ..running.patched import is_patched
 from .context import clean_errors
 from .durations import Duration
+from .gevent_patching import build_patched_command
+from .gevent_patching import build_same_command
 from .gevent_patching import ensure_patched
-from .gevent_patching import patched_command
-from .gevent_patching import same_command
-from .health_reporters import Checks
+from .health_reporters import HealthReporters
 from .streams import open_missing_streams
 
 if t.TYPE_CHECKING:
@@ -48,11 +48,11 @@ if t.TYPE_CHECKING:
     from ..settings import Settings
 
 #: The shortest time for ``--kill-blocked``, in seconds.
-_LEAST_BLOCKED = 5.0
+_MIN_KILL_BLOCKED_SECONDS = 5.0
 
 
-class Options(t.NamedTuple):
-    """Options of the command line."""
+class RunOptions(t.NamedTuple):
+    """RunOptions of the command line."""
 
     names: tuple[str, ...]
     web: str | None
@@ -140,7 +140,7 @@ def run(
     if kill_blocked is not None:
         _check_kill_blocked(kill_blocked, processes)
     load = ctx.ensure_object(ScriptInfo).load_app
-    options = Options(
+    options = RunOptions(
         names,
         web,
         reexec,
@@ -149,9 +149,9 @@ def run(
         kill_blocked,
         debugger=debug if debugger is None else debugger,
     )
-    with clean_errors(), _broken_pipes_logged():
+    with clean_errors(), _log_broken_pipes():
         if processes and not _is_child():
-            code = _supervise(_loaded(load), options, processes)
+            code = _supervise(_load_app(load), options, processes)
         elif reload and not _is_child():
             code = _supervise_reloading(options)
         else:
@@ -162,7 +162,7 @@ def run(
 
 
 @contextlib.contextmanager
-def _broken_pipes_logged() -> Iterator[None]:
+def _log_broken_pipes() -> Iterator[None]:
     """Log a broken pipe and end with 1; click would end without a message.
 
     click expects a pipe to another command of the shell. In a worker it is a connection
@@ -181,10 +181,10 @@ def _check_kill_blocked(seconds: float, processes: int | None) -> None:
             "--kill-blocked needs a process that supervises the worker: add"
             " --processes 1, or more."
         )
-    if seconds < _LEAST_BLOCKED:
+    if seconds < _MIN_KILL_BLOCKED_SECONDS:
         raise click.UsageError(
-            f"--kill-blocked takes at least {_LEAST_BLOCKED:g} s, since processes"
-            " report once a second, and less often on a busy machine."
+            f"--kill-blocked takes at least {_MIN_KILL_BLOCKED_SECONDS:g} s, since"
+            " processes report once a second, and less often on a busy machine."
         )
 
 
@@ -194,7 +194,7 @@ def _is_child() -> bool:
     return FDS_VARIABLE in os.environ
 
 
-def _run_here(load: Callable[[], Flask], options: Options, reload: bool) -> int:
+def _run_here(load: Callable[[], Flask], options: RunOptions, reload: bool) -> int:
     if options.reexec:
         ensure_patched()
     from ..running.process.parent import Parent
@@ -205,13 +205,13 @@ def _run_here(load: Callable[[], Flask], options: Options, reload: bool) -> int:
         from .code_reloader import run_reloading
 
         return run_reloading(
-            lambda signals: serve(_loaded(load), options, signals, parent), parent
+            lambda signals: serve(_load_app(load), options, signals, parent), parent
         )
     signals = StopSignals(parent)  # Before the imports of the app, which may hang.
-    return serve(_loaded(load), options, signals, parent)
+    return serve(_load_app(load), options, signals, parent)
 
 
-def _loaded(load: Callable[[], Flask]) -> Flask:
+def _load_app(load: Callable[[], Flask]) -> Flask:
     """Load the app, and set up logging unless the app has configured it."""
     app = None
     try:
@@ -222,7 +222,7 @@ def _loaded(load: Callable[[], Flask]) -> Flask:
 
 
 def serve(
-    app: Flask, options: Options, signals: StopSignals, parent: Parent | None = None
+    app: Flask, options: RunOptions, signals: StopSignals, parent: Parent | None = None
 ) -> int:
     """Run a worker, and a web server if asked for, until a signal.
 
@@ -241,8 +241,10 @@ def serve(
         _warn_of_isolation(get_app_consumers(app).broker)
     worker = Worker(app, options.names, beside_web=bool(options.web))
     signals.allow(worker.settings.shutdown_timeout)
-    web = _web(app, options, parent)
-    with Checks(options.health, options.health_file, worker.watchdog) as checks:
+    web = _create_web_server(app, options, parent)
+    with HealthReporters(
+        options.health, options.health_file, worker.watchdog
+    ) as checks:
         if parent is not None:
             worker.watchdog.add_outlet(parent.report)
 
@@ -272,7 +274,9 @@ def _warn_of_isolation(broker: Broker) -> None:
         )
 
 
-def _web(app: Flask, options: Options, parent: Parent | None) -> WebServer | None:
+def _create_web_server(
+    app: Flask, options: RunOptions, parent: Parent | None
+) -> WebServer | None:
     from ..running.sockets import listen
     from ..running.web import WebServer
 
@@ -280,10 +284,12 @@ def _web(app: Flask, options: Options, parent: Parent | None) -> WebServer | Non
         return None
     if parent is not None and parent.listener is not None:
         return WebServer(app, parent.listener, shared=True)
-    return WebServer(_debugged(app) if options.debugger else app, listen(options.web))
+    return WebServer(
+        _wrap_in_debugger(app) if options.debugger else app, listen(options.web)
+    )
 
 
-def _debugged(app: Flask) -> WSGIApplication:
+def _wrap_in_debugger(app: Flask) -> WSGIApplication:
     """Wrap the app in Werkzeug's debugger, which asks for a PIN."""
     from werkzeug.debug import DebuggedApplication
 
@@ -303,7 +309,7 @@ def _stop(worker: Worker, web: WebServer | None) -> bool:
     return served and handled
 
 
-def _supervise(app: Flask, options: Options, count: int) -> int:
+def _supervise(app: Flask, options: RunOptions, count: int) -> int:
     from ..running.sockets import get_url
     from ..running.sockets import listen
 
@@ -315,20 +321,22 @@ def _supervise(app: Flask, options: Options, count: int) -> int:
         listener = stack.enter_context(listen(options.web)) if options.web else None
         if listener is not None:
             logger.info("Listening on %s for %d processes", get_url(listener), count)
-        supervisor = _supervisor(
+        supervisor = _create_supervisor(
             options,
             count=count,
             listener=listener,
             stop_timeout=consumers.settings.shutdown_timeout,
-            limits=_limits(consumers.settings, options),
+            limits=_create_limits(consumers.settings, options),
         )
-        checks = Checks(options.health, options.health_file, supervisor, systemd)
+        checks = HealthReporters(
+            options.health, options.health_file, supervisor, systemd
+        )
         stack.enter_context(checks)
         checks.ready()
         return supervisor.run()
 
 
-def _limits(settings: Settings, options: Options) -> ChildLimits:
+def _create_limits(settings: Settings, options: RunOptions) -> ChildLimits:
     from ..running.process.child_process import ChildLimits
 
     return ChildLimits(
@@ -351,33 +359,33 @@ def _check_processes(app: Flask, names: Sequence[str]) -> None:
         )
 
 
-def _supervise_reloading(options: Options) -> int:
+def _supervise_reloading(options: RunOptions) -> int:
     from ..running.process.child_process import ChildLimits
-    from .code_reloader import CHANGED
-    from .code_reloader import ENVIRONMENT
-    from .code_reloader import STOP_TIMEOUT
+    from .code_reloader import CODE_CHANGED_EXIT
+    from .code_reloader import RELOADER_VARIABLES
+    from .code_reloader import STOP_TIMEOUT_SECONDS
 
     # This process only watches the code, which may be broken: it loads no app.
     log_to_stderr()
-    supervisor = _supervisor(
+    supervisor = _create_supervisor(
         options,
-        extra=ENVIRONMENT,
+        extra=RELOADER_VARIABLES,
         count=1,
-        stop_timeout=STOP_TIMEOUT,
+        stop_timeout=STOP_TIMEOUT_SECONDS,
         # Code that cannot start waits for its next change.
         limits=ChildLimits(starting=math.inf),
-        again=(CHANGED,),
+        again=(CODE_CHANGED_EXIT,),
     )
     return supervisor.run()
 
 
-def _supervisor(
-    options: Options, *, extra: t.Mapping[str, str] | None = None, **kwargs: t.Any
+def _create_supervisor(
+    options: RunOptions, *, extra: t.Mapping[str, str] | None = None, **kwargs: t.Any
 ) -> Supervisor:
     from ..running.process.supervisor import Supervisor
 
     anew = options.reexec and not is_patched()
-    command, environment = patched_command() if anew else same_command()
+    command, environment = build_patched_command() if anew else build_same_command()
     return Supervisor(command, {**environment, **(extra or {})}, **kwargs)
 
 

@@ -20,8 +20,8 @@ from ..registration.consumer import Consumer
 from ..registration.registry import find_consumer
 from .context import check_shared
 from .context import with_consumers
-from .durations import spoken
-from .table import table
+from .durations import format_duration
+from .table import format_table
 
 _HEADERS = (
     "Consumer",
@@ -38,7 +38,7 @@ _HEADERS = (
 _UNKNOWN = "unknown"
 
 
-class Standing(t.NamedTuple):
+class ConsumerStatus(t.NamedTuple):
     """How one consumer's messages stand; ``None`` is what the broker cannot tell."""
 
     consumer: str
@@ -71,75 +71,76 @@ def status(app: AppConsumers, names: tuple[str, ...], as_lines: bool) -> None:
     chosen = [find_consumer(consumers, name) for name in names] or list(
         consumers.values()
     )
-    found = _standings(app, chosen, time.time())
+    found = _read_statuses(app, chosen, time.time())
     held_back = app.broker.read_held_back() if found else None
     if as_lines:
         for each in found:
-            click.echo(json.dumps(_as_json(each, held_back)))
+            click.echo(json.dumps(_to_json(each, held_back)))
     elif found:
-        click.echo(table(_HEADERS, [_row(each) for each in found]))
+        click.echo(format_table(_HEADERS, [_format_row(each) for each in found]))
         if held_back is not None:
-            click.echo(f"\n{_in_words(held_back)}")
+            click.echo(f"\n{_describe_held_back(held_back)}")
     else:
         click.echo("No consumers were registered.")
     for text in app.broker.caveats():
         click.echo(f"Warning: {text}", err=True)
 
 
-def _standings(
+def _read_statuses(
     app: AppConsumers, consumers: Sequence[Consumer], now: float
-) -> list[Standing]:
+) -> list[ConsumerStatus]:
     plans = [app.topology.queue(consumer.queue) for consumer in consumers]
     statuses = app.broker.read_statuses(plans)
     return [
-        _standing(*each, now) for each in zip(consumers, plans, statuses, strict=True)
+        _create_status(*each, now)
+        for each in zip(consumers, plans, statuses, strict=True)
     ]
 
 
-def _standing(
+def _create_status(
     consumer: Consumer, plan: QueuePlan, status: QueueStatus, now: float
-) -> Standing:
+) -> ConsumerStatus:
     suspects = status.suspects
-    return Standing(
+    return ConsumerStatus(
         consumer=consumer.name,
         queue=plan.name,
         waiting=status.waiting,
         delayed=status.delayed,
         in_hand=status.in_hand,
         suspects=None if suspects is None else suspects.waiting,
-        oldest=None if suspects is None else _age(suspects, now),
+        oldest=None if suspects is None else _compute_age(suspects, now),
         dead_letters=status.dead_letters,
     )
 
 
-def _age(suspects: SuspectsStatus, now: float) -> float | None:
+def _compute_age(suspects: SuspectsStatus, now: float) -> float | None:
     return None if suspects.since is None else round(max(0.0, now - suspects.since), 1)
 
 
-def _as_json(each: Standing, held_back: HeldBack | None) -> dict[str, t.Any]:
+def _to_json(each: ConsumerStatus, held_back: HeldBack | None) -> dict[str, t.Any]:
     held = None if held_back is None else dataclasses.asdict(held_back)
     return {**each._asdict(), "held_back_for_the_app": held}
 
 
-def _row(each: Standing) -> list[str]:
+def _format_row(each: ConsumerStatus) -> list[str]:
     oldest = "" if each.suspects == 0 else _UNKNOWN
     return [
         each.consumer,
         each.queue,
-        _number(each.waiting),
-        _number(each.delayed),
-        _number(each.in_hand),
-        _number(each.suspects),
-        oldest if each.oldest is None else spoken(each.oldest),
-        _number(each.dead_letters),
+        _format_count(each.waiting),
+        _format_count(each.delayed),
+        _format_count(each.in_hand),
+        _format_count(each.suspects),
+        oldest if each.oldest is None else format_duration(each.oldest),
+        _format_count(each.dead_letters),
     ]
 
 
-def _number(count: int | None) -> str:
+def _format_count(count: int | None) -> str:
     return _UNKNOWN if count is None else str(count)
 
 
-def _in_words(held_back: HeldBack) -> str:
+def _describe_held_back(held_back: HeldBack) -> str:
     refused = (
         "unknown, without 'QCONSUME_MANAGEMENT_URL'"
         if held_back.refused is None
@@ -147,17 +148,17 @@ def _in_words(held_back: HeldBack) -> str:
     )
     return (
         "Held back by the broker, for all consumers of the app together:\n"
-        f"  retries           {_by_step(held_back.retries)}\n"
-        f"  delayed messages  {_by_step(held_back.delayed)}\n"
+        f"  retries           {_describe_steps(held_back.retries)}\n"
+        f"  delayed messages  {_describe_steps(held_back.delayed)}\n"
         f"  due, but refused by a full or missing queue: {refused}"
     )
 
 
-def _by_step(counts: Mapping[int, int | None]) -> str:
+def _describe_steps(counts: Mapping[int, int | None]) -> str:
     known = [count for count in counts.values() if count is not None]
     total = sum(known) if len(known) == len(counts) else None
     steps = ", ".join(
-        f"{_number(count)} of up to {spoken(seconds)}"
+        f"{_format_count(count)} of up to {format_duration(seconds)}"
         for seconds, count in sorted(counts.items())
     )
-    return _number(total) + (f" ({steps})" if steps else "")
+    return _format_count(total) + (f" ({steps})" if steps else "")

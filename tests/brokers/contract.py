@@ -33,7 +33,7 @@ from flask_qconsume.broker.given_queues import find_unsupported_traits
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import Binding
-from flask_qconsume.cli.dead_letter_text import as_json
+from flask_qconsume.cli.dead_letter_text import format_json
 from flask_qconsume.errors import BrokerError
 from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.errors import PublishTimeout
@@ -220,7 +220,7 @@ def a_compressed_body_is_read_and_replayed_as_it_came(stage: Stage) -> None:
     hand.bury(hand.take_one())
     (letter,) = stage.letters()
     decoders = BUILT_IN.decoders()
-    assert json.loads(as_json(letter, decoders, whole=True))["body"] == {"n": 1}
+    assert json.loads(format_json(letter, decoders, whole=True))["body"] == {"n": 1}
     stage.app.dead_letters(stage.plan).take(lambda letter: True, replay=True)
     message = hand.get()
     assert (message.raw, message.content_encoding) == (raw, "gzip")

@@ -8,8 +8,8 @@ import click
 import pytest
 
 from flask_qconsume.cli.durations import Duration
-from flask_qconsume.cli.durations import parsed
-from flask_qconsume.cli.durations import spoken
+from flask_qconsume.cli.durations import format_duration
+from flask_qconsume.cli.durations import parse_duration
 
 
 @pytest.mark.parametrize(
@@ -26,12 +26,12 @@ from flask_qconsume.cli.durations import spoken
     ],
 )
 def test_a_duration_is_seconds_or_has_units(text: str, seconds: float) -> None:
-    assert parsed(text) == seconds
+    assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "h", "2 h", "-1", "2x", "1h-", "nan", "inf"])
 def test_other_texts_are_no_durations(text: str) -> None:
-    assert parsed(text) is None
+    assert parse_duration(text) is None
 
 
 def test_a_wrong_duration_says_how_to_write_one() -> None:
@@ -56,4 +56,4 @@ def test_a_wrong_duration_says_how_to_write_one() -> None:
     ],
 )
 def test_a_duration_is_said_in_its_own_unit(seconds: float, said: str) -> None:
-    assert spoken(seconds) == said
+    assert format_duration(seconds) == said

@@ -12,8 +12,8 @@ from click.testing import Result
 
 from flask_qconsume import QConsume
 from flask_qconsume.brokers.memory import Memory
-from flask_qconsume.cli.plan import _wrapped
-from flask_qconsume.cli.plan import place
+from flask_qconsume.cli.plan import _wrap_line
+from flask_qconsume.cli.plan import strip_credentials
 from flask_qconsume.extension import get_app_consumers
 
 from ..servers.ports import free_port
@@ -165,16 +165,18 @@ def test_what_follows_from_a_given_queue_is_told() -> None:
 def test_a_given_queue_that_cannot_be_kept_is_refused(
     url: str, options: dict[str, t.Any]
 ) -> None:
-    place = "" if url == "memory://" else f"127.0.0.1:{free_port()}"
-    result = planned(kombu.Queue("theirs", **options), url + place)
+    address = "" if url == "memory://" else f"127.0.0.1:{free_port()}"
+    result = planned(kombu.Queue("theirs", **options), url + address)
     assert result.exit_code == 1
     assert "Error: The kombu.Queue of the consumer 'read' has" in result.output
 
 
 def test_nobody_sees_the_password() -> None:
-    assert place("amqp://me:secret@host:5672/shop") == "amqp://host:5672/shop"
-    assert place("redis://host/0?password=secret") == "redis://host/0"
-    assert place("memory://") == "memory://"
+    assert (
+        strip_credentials("amqp://me:secret@host:5672/shop") == "amqp://host:5672/shop"
+    )
+    assert strip_credentials("redis://host/0?password=secret") == "redis://host/0"
+    assert strip_credentials("memory://") == "memory://"
 
 
 def test_stale_bindings_are_listed(on_redis: Commands) -> None:
@@ -201,6 +203,6 @@ def test_topics_and_groups_are_told_with_their_prefix(make_app: MakeApp) -> None
 
 
 def test_a_long_name_stands_apart_from_what_is_said_of_it() -> None:
-    assert _wrapped("staging.orders.billing", "still") == (
+    assert _wrap_line("staging.orders.billing", "still") == (
         "  staging.orders.billing still"
     )

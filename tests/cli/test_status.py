@@ -21,9 +21,9 @@ from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.link import Link
 from flask_qconsume.broker.topology import QueuePlan
-from flask_qconsume.cli.status import Standing
-from flask_qconsume.cli.status import _in_words
-from flask_qconsume.cli.status import _row
+from flask_qconsume.cli.status import ConsumerStatus
+from flask_qconsume.cli.status import _describe_held_back
+from flask_qconsume.cli.status import _format_row
 
 from ..brokers.rabbitmq.rabbit import raw_channel
 from ..servers import RabbitMQ
@@ -255,17 +255,17 @@ def _suspect(consumers: object, plan: object, since: float) -> None:
 
 
 def test_what_has_none_says_nothing_of_an_age() -> None:
-    none = Standing("bill", "bill", 5, 4, 3, 0, None, 1)
-    assert _row(none)[2:] == ["5", "4", "3", "0", "", "1"]
-    assert _row(none._replace(suspects=2, oldest=130.0))[6] == "2.2 min"
-    assert _row(none._replace(suspects=2))[6] == "unknown"
-    assert _row(none._replace(waiting=None, suspects=None))[2:7] == [
+    none = ConsumerStatus("bill", "bill", 5, 4, 3, 0, None, 1)
+    assert _format_row(none)[2:] == ["5", "4", "3", "0", "", "1"]
+    assert _format_row(none._replace(suspects=2, oldest=130.0))[6] == "2.2 min"
+    assert _format_row(none._replace(suspects=2))[6] == "unknown"
+    assert _format_row(none._replace(waiting=None, suspects=None))[2:7] == [
         *("unknown", "4", "3", "unknown", "unknown")
     ]
 
 
 def test_a_wait_queue_that_cannot_be_counted_is_not_left_out() -> None:
-    said = _in_words(HeldBack({4: 2, 30: None}, {4: 2, 30: 3}, 0))
+    said = _describe_held_back(HeldBack({4: 2, 30: None}, {4: 2, 30: 3}, 0))
     assert "retries           unknown (2 of up to 4 s, unknown of up to 30 s)" in said
     assert "delayed messages  5 (2 of up to 4 s, 3 of up to 30 s)" in said
 

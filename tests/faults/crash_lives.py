@@ -25,7 +25,7 @@ from gevent import monkey
 from flask_qconsume import BrokerError
 from flask_qconsume.appconsumers import AppConsumers
 from flask_qconsume.appconsumers import get_app_consumers
-from flask_qconsume.cli.run import Options
+from flask_qconsume.cli.run import RunOptions
 from flask_qconsume.cli.run import log_to_stderr
 from flask_qconsume.cli.run import serve
 from flask_qconsume.running.process.stop_signals import StopSignals
@@ -114,7 +114,7 @@ def _live(plan: Plan, number: int) -> int:
         _publish(app, plan)
     receivers = connect_signals(app)
     gevent.spawn(_end_when_over, app, plan)
-    code = serve(app, Options((), None, False, None, None), StopSignals())
+    code = serve(app, RunOptions((), None, False, None, None), StopSignals())
     del receivers
     _note_end(app, code)
     return code

@@ -112,13 +112,13 @@ def _is_utf8(body: object) -> bool:
 def _shows(letter: DeadLetter) -> None:
     """On a terminal, without a control character; and as one line of JSON."""
     decoders = BUILT_IN.decoders()
-    for cell in letters.row(letter):
+    for cell in letters.format_row(letter):
         assert cell.isprintable()
     assert all(
-        line.isprintable() for line in letters.page(letter, decoders).split("\n")
+        line.isprintable() for line in letters.format_page(letter, decoders).split("\n")
     )
     for whole in (False, True):
-        line = letters.as_json(letter, decoders, whole=whole)
+        line = letters.format_json(letter, decoders, whole=whole)
         assert line.isascii() and "\n" not in line
         assert json.loads(line)["ref"] == "ref"
 

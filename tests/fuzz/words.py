@@ -133,10 +133,10 @@ def by_the_book(pattern: list[str], words: list[str]) -> bool:
 def times(data: bytes) -> None:
     """A duration: seconds from 0 up, or none; and how it is spoken."""
     taps = Taps(data)
-    seconds = durations.parsed(taps.pick((taps.text(), _duration(taps))))
+    seconds = durations.parse_duration(taps.pick((taps.text(), _duration(taps))))
     assert seconds is None or seconds >= 0
     if seconds is not None:
-        assert durations.spoken(seconds).isprintable()
+        assert durations.format_duration(seconds).isprintable()
 
 
 def _duration(taps: Taps) -> str:

@@ -14,8 +14,8 @@ from flask_qconsume import Message
 from flask_qconsume import Retry
 from flask_qconsume.broker import headers as own_headers
 from flask_qconsume.broker.base import DeadLetter
-from flask_qconsume.cli.dead_letter_text import as_json
-from flask_qconsume.cli.dead_letter_text import page
+from flask_qconsume.cli.dead_letter_text import format_json
+from flask_qconsume.cli.dead_letter_text import format_page
 from flask_qconsume.formats.protobuf import ProtobufSchema
 from flask_qconsume.formats.table import Formats
 from tests.protobufs import Order
@@ -42,10 +42,10 @@ def letter(raw: bytes, content_type: str) -> DeadLetter:
 
 def test_a_protobuf_message_is_shown_as_its_json() -> None:
     found = letter(RAW, "application/protobuf")
-    shown = page(found, DECODERS)
+    shown = format_page(found, DECODERS)
     assert '"id": "7",' in shown
     assert "\x1b" not in shown
-    line = as_json(found, DECODERS, whole=True)
+    line = format_json(found, DECODERS, whole=True)
     assert json.loads(line)["body"] == {"id": "7", "total": "1\x1b[2J"}
     assert line.isprintable()
 
@@ -53,13 +53,13 @@ def test_a_protobuf_message_is_shown_as_its_json() -> None:
 @pytest.mark.parametrize("content_type", ["application/protobuf", "application/avro"])
 def test_what_cannot_be_read_is_shown_as_its_bytes(content_type: str) -> None:
     found = letter(b"\xff\x08", content_type)
-    assert r"\xff\x08" in page(found, DECODERS)
-    assert json.loads(as_json(found, DECODERS, whole=True))["body_base64"] == "/wg="
+    assert r"\xff\x08" in format_page(found, DECODERS)
+    assert json.loads(format_json(found, DECODERS, whole=True))["body_base64"] == "/wg="
 
 
 def test_what_json_does_not_know_at_all_is_shown_by_its_text() -> None:
     found = letter(b"\x81\xa1a\xc4\x01x", "application/msgpack")
-    assert '"a": "b\'x\'"' in page(found, DECODERS)
+    assert '"a": "b\'x\'"' in format_page(found, DECODERS)
 
 
 NOT_JSON: dict[str, t.Any] = {
@@ -78,17 +78,17 @@ def test_a_header_that_json_cannot_say_is_shown_by_its_text(
     message = Message(b"1", "billing", headers={name: value})
     found = DeadLetter("1", "billing", message, message.headers)
 
-    line = as_json(found, DECODERS, whole=True)
+    line = format_json(found, DECODERS, whole=True)
 
     shown = json.loads(line, parse_constant=pytest.fail)["headers"][name]
     assert isinstance(shown, str)
-    assert page(found, DECODERS)
+    assert format_page(found, DECODERS)
 
 
 def test_a_body_of_msgpack_with_nan_is_shown_in_base_64() -> None:
     found = letter(b"\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00", "application/msgpack")
 
-    line = as_json(found, DECODERS, whole=True)
+    line = format_json(found, DECODERS, whole=True)
 
     assert json.loads(line, parse_constant=pytest.fail)["body_base64"]
 
@@ -100,8 +100,8 @@ def test_a_compressed_body_is_shown_as_what_it_was() -> None:
     )
     found = DeadLetter("1", "q", message, {})
 
-    assert '"n": 1' in page(found, DECODERS)
-    assert json.loads(as_json(found, DECODERS, whole=True))["body"] == {"n": 1}
+    assert '"n": 1' in format_page(found, DECODERS)
+    assert json.loads(format_json(found, DECODERS, whole=True))["body"] == {"n": 1}
 
 
 def test_a_bomb_is_shown_as_its_bytes() -> None:
@@ -109,5 +109,5 @@ def test_a_bomb_is_shown_as_its_bytes() -> None:
     message = Message(raw, "q", content_type="text/plain", content_encoding="gzip")
     found = DeadLetter("1", "q", message, {})
 
-    assert f"body ({len(raw)} bytes)" in page(found, DECODERS)
-    assert "body_base64" in json.loads(as_json(found, DECODERS, whole=True))
+    assert f"body ({len(raw)} bytes)" in format_page(found, DECODERS)
+    assert "body_base64" in json.loads(format_json(found, DECODERS, whole=True))

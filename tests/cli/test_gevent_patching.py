@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from flask_qconsume import WorkerError
-from flask_qconsume.cli.gevent_patching import Start
-from flask_qconsume.cli.gevent_patching import started
+from flask_qconsume.cli.gevent_patching import CommandLine
+from flask_qconsume.cli.gevent_patching import parse_command_line
 
 from .commands import Commands
 
@@ -34,14 +34,14 @@ PYCS = ["--check-hash-based-pycs"]
 def test_options_and_target_are_told_apart(
     head: list[str], options: list[str], target: str, is_module: bool
 ) -> None:
-    expected = Start(options, target, is_module, RUN)
-    assert started(["python", *head, *RUN], ["flask", *RUN]) == expected
+    expected = CommandLine(options, target, is_module, RUN)
+    assert parse_command_line(["python", *head, *RUN], ["flask", *RUN]) == expected
 
 
 @pytest.mark.parametrize("head", [["-c", "code"], ["-"], []])
 def test_what_cannot_be_repeated_says_how_to_start(head: list[str]) -> None:
     with pytest.raises(WorkerError, match="python -m gevent.monkey --module flask"):
-        started(["python", *head, *RUN], [head[0] if head else "", *RUN])
+        parse_command_line(["python", *head, *RUN], [head[0] if head else "", *RUN])
 
 
 def flask_script() -> str:

@@ -8,9 +8,9 @@ import typing as t
 import pytest
 
 from flask_qconsume import RetryPolicy
-from flask_qconsume.cli.descriptions import handler_name
-from flask_qconsume.cli.descriptions import retries_in_words
-from flask_qconsume.cli.descriptions import retry_in_short
+from flask_qconsume.cli.descriptions import describe_retries
+from flask_qconsume.cli.descriptions import get_handler_name
+from flask_qconsume.cli.descriptions import summarize_retry
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ from flask_qconsume.cli.descriptions import retry_in_short
     ],
 )
 def test_the_delays_are_told_one_by_one(options: dict[str, t.Any], words: str) -> None:
-    assert retries_in_words(RetryPolicy(**options)) == words
+    assert describe_retries(RetryPolicy(**options)) == words
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_the_delays_are_told_one_by_one(options: dict[str, t.Any], words: str) -
     ],
 )
 def test_a_table_has_them_in_short(options: dict[str, t.Any], words: str) -> None:
-    assert retry_in_short(RetryPolicy(**options)) == words
+    assert summarize_retry(RetryPolicy(**options)) == words
 
 
 class Handler:
@@ -59,14 +59,14 @@ class Handler:
 @pytest.mark.parametrize(
     ("handler", "name"),
     [
-        (handler_name, "flask_qconsume.cli.descriptions:handler_name"),
+        (get_handler_name, "flask_qconsume.cli.descriptions:get_handler_name"),
         (
-            functools.partial(handler_name),
-            "flask_qconsume.cli.descriptions:handler_name",
+            functools.partial(get_handler_name),
+            "flask_qconsume.cli.descriptions:get_handler_name",
         ),
         (Handler(), f"{__name__}:Handler"),
         (Handler().method, f"{__name__}:Handler.method"),
     ],
 )
 def test_a_handler_is_named_by_module_and_name(handler: t.Any, name: str) -> None:
-    assert handler_name(handler) == name
+    assert get_handler_name(handler) == name
