@@ -89,7 +89,7 @@ class QConsume(ConsumerScaffold, PublishMethods):
 
         return TestClient(app)
 
-    def _qconsume_remedy(self) -> str:
+    def _qconsume_describe_missing_call(self) -> str:
         return "init_app(app) of a 'QConsume' that has consumers"
 
     def _get_app_consumers(self) -> AppConsumers:

@@ -168,9 +168,9 @@ class NativeThread:
     def _run(self) -> None:
         # 'threading' does the same, for debuggers and coverage.
         sys.settrace(threading.gettrace())
-        self._live()
+        self._run_target()
 
-    def _live(self) -> None:
+    def _run_target(self) -> None:
         try:
             self._target()
         except BaseException as error:

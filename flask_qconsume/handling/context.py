@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from collections.abc import Iterator
 from contextvars import ContextVar
 
 from werkzeug.local import LocalProxy
@@ -48,14 +47,3 @@ current: ContextVar[Handling] = ContextVar("flask_qconsume.handling")
 current_message: Message = LocalProxy(  # type: ignore[assignment]
     current, "message", unbound_message=_UNBOUND
 )
-
-
-@contextlib.contextmanager
-def handling(message: Message) -> Iterator[Handling]:
-    """Make a message the current message within the block."""
-    now = Handling(message)
-    token = current.set(now)
-    try:
-        yield now
-    finally:
-        current.reset(token)

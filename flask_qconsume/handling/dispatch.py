@@ -378,7 +378,7 @@ def _log(consumer: Consumer, message: Message, result: Result) -> None:
             escape(message.id),
             pluralize(message.attempt, "attempt"),
             escape(outcome.reason),
-            exc_info=None if hidden else _unforeseen_error(result),
+            exc_info=None if hidden else _find_unforeseen_error(result),
         )
     elif isinstance(outcome, Drop):
         logger.info(
@@ -397,10 +397,10 @@ def _count_failure(
     :returns: The error, if its traceback is to be logged; and a text with the place and
         the count, if not.
     """
-    error = _unforeseen_error(result)
+    error = _find_unforeseen_error(result)
     if error is None:
         return None, ""
-    place, count = consumer.failures.note(error)
+    place, count = consumer.failures.count(error)
     first = count == 1 and consumer.log_tracebacks == "first"
     if first or consumer.log_tracebacks == "always":
         return error, ""
@@ -423,7 +423,7 @@ def _describe(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {escape(error)}"
 
 
-def _unforeseen_error(result: Result) -> BaseException | None:
+def _find_unforeseen_error(result: Result) -> BaseException | None:
     """Return the error if its traceback says more than the outcome's reason."""
     if result.foreseen or isinstance(result.error, InvalidMessage):
         return None

@@ -38,8 +38,8 @@ class Result:
         """
         error, self.error = self.error, None
         if error is not None:
-            for each in _chain(error):
-                _clear(each.__traceback__)
+            for each in _walk_causes(error):
+                _clear_frames(each.__traceback__)
 
 
 def strip_raise(outcome: Outcome) -> Outcome:
@@ -48,7 +48,7 @@ def strip_raise(outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _walk_causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error, its causes, and the errors that it interrupted."""
     seen: set[int] = set()
     left: list[t.Any] = [error]
@@ -61,7 +61,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             left += getattr(each, "exceptions", ())
 
 
-def _clear(traceback: TracebackType | None) -> None:
+def _clear_frames(traceback: TracebackType | None) -> None:
     while traceback is not None:
         frame = traceback.tb_frame
         if not frame.f_code.co_flags & _GENERATORS:

@@ -34,10 +34,10 @@ class Failures:
         #: The latest failure is at the end.
         self._counts: dict[tuple[str, str], int] = {}
 
-    def note(self, error: BaseException) -> Seen:
+    def count(self, error: BaseException) -> Seen:
         """Count a failure; return its place and count."""
         cls = type(error)
-        key = f"{cls.__module__}.{cls.__qualname__}", _place(error)
+        key = f"{cls.__module__}.{cls.__qualname__}", _find_place(error)
         count = self._counts.pop(key, 0) + 1
         self._counts[key] = count
         while len(self._counts) > self._remembered:
@@ -45,7 +45,7 @@ class Failures:
         return Seen(key[1], count)
 
 
-def _place(error: BaseException) -> str:
+def _find_place(error: BaseException) -> str:
     raised = error.__traceback__
     if raised is None:
         return ""

@@ -97,7 +97,7 @@ class Registry:
         registered = [f for s in scopes for f in s.formats]
         return Formats(registered, schemas, max_items)
 
-    def worker_hooks(self, kind: t.Literal["before", "teardown"]) -> list[Hook]:
+    def list_worker_hooks(self, kind: t.Literal["before", "teardown"]) -> list[Hook]:
         """Return the hooks of a worker in the order in which they are called."""
         hooks = [
             hook
@@ -125,7 +125,7 @@ class Registry:
     ) -> Consumer:
         queue, routing_keys = declaration.queue, declaration.routing_keys
         given = None if isinstance(queue, str) else queue
-        options = self._options(full, scope_name, declaration, settings)
+        options = self._collect_options(full, scope_name, declaration, settings)
         concurrency = options.get("concurrency", settings.concurrency)
         policy = options.get("retry", settings.retry)
         return Consumer(
@@ -143,23 +143,23 @@ class Registry:
             decoders=formats.decoders(settings.accept, declaration.schema),
             given=given,
             ordering=options.get("ordering", settings.ordering),
-            hooks=self._hooks(scope_name),
+            hooks=self._collect_hooks(scope_name),
             log_tracebacks=settings.log_tracebacks,
         )
 
-    def _options(
+    def _collect_options(
         self, full: str, scope_name: str, declaration: Declaration, settings: Settings
     ) -> ChainMap[str, t.Any]:
-        """The options of a consumer; the first mapping that has an option decides."""
-        outside_in = list(self._chain(scope_name))
+        """Return the options of a consumer; the first mapping that has one decides."""
+        outside_in = list(self._find_scopes(scope_name))
         return ChainMap(
             settings.consumers.get(full, {}),
             dict(declaration.options),
             *(dict(scope.defaults) for scope in reversed(outside_in)),
         )
 
-    def _hooks(self, scope_name: str) -> MessageHooks:
-        outside_in = list(self._chain(scope_name))
+    def _collect_hooks(self, scope_name: str) -> MessageHooks:
+        outside_in = list(self._find_scopes(scope_name))
         inside_out = outside_in[::-1]
         return MessageHooks(
             before=tuple(h for s in outside_in for h in s.before_message),
@@ -168,7 +168,7 @@ class Registry:
             errors=tuple(s.errors for s in inside_out if s.errors),
         )
 
-    def _chain(self, scope_name: str) -> Iterator[Scope]:
+    def _find_scopes(self, scope_name: str) -> Iterator[Scope]:
         """Yield the scopes around a name, the outermost first."""
         names = [ROOT]
         for part in filter(None, scope_name.split(".")):

@@ -72,7 +72,7 @@ class ConsumerScaffold:
             f"the blueprint '{name}' has been registered on an app"
         )
 
-    def _qconsume_remedy(self) -> str:
+    def _qconsume_describe_missing_call(self) -> str:
         """Return the call that registers these consumers on an app."""
         name = getattr(self, "name", "")
         return f"app.register_blueprint(…) for the blueprint '{name}'"
@@ -270,13 +270,15 @@ class ConsumerScaffold:
 
 def list_unregistered() -> list[str]:
     """Return the missing calls for scaffolds that have consumers and no app."""
-    if any(_unowned()):
+    if any(_find_unowned()):
         # Scaffolds that are garbage do not belong to the program.
         gc.collect()
-    return sorted(scaffold._qconsume_remedy() for scaffold in _unowned())
+    return sorted(
+        scaffold._qconsume_describe_missing_call() for scaffold in _find_unowned()
+    )
 
 
-def _unowned() -> list[ConsumerScaffold]:
+def _find_unowned() -> list[ConsumerScaffold]:
     return [
         scaffold
         for scaffold in _scaffolds

@@ -241,7 +241,7 @@ class Worker:
 
     def _run_before_hooks(self) -> None:
         self._hooks_begun = True
-        for hook in self._consumers.registry.worker_hooks("before"):
+        for hook in self._consumers.registry.list_worker_hooks("before"):
             with self.app.app_context():
                 hook()
 
@@ -290,7 +290,7 @@ class Worker:
 
     def _finish(self) -> None:
         if self._hooks_begun:
-            for hook in self._consumers.registry.worker_hooks("teardown"):
+            for hook in self._consumers.registry.list_worker_hooks("teardown"):
                 self._run_teardown_hook(hook)
         self._probe.close()
         self._consumers.close()

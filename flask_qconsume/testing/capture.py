@@ -33,11 +33,11 @@ class Published:
     priority: int | None
 
     @classmethod
-    def of(cls, message: Outgoing, decoders: Decoders) -> Published:
+    def from_outgoing(cls, message: Outgoing, decoders: Decoders) -> Published:
         """Decode an outgoing message."""
         return cls(
             routing_key=message.routing_key,
-            body=_body(message, decoders),
+            body=_decode_body(message, decoders),
             id=message.id or "",
             exchange=message.exchange,
             headers={
@@ -52,7 +52,7 @@ class Published:
         )
 
 
-def _body(message: Outgoing, decoders: Decoders) -> t.Any:
+def _decode_body(message: Outgoing, decoders: Decoders) -> t.Any:
     arrived = Message(
         message.body, "", headers=message.headers, content_type=message.content_type
     )

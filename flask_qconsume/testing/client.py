@@ -107,7 +107,7 @@ class TestClient:
         decoders = self._consumers.formats.decoders()
 
         def keep(message: Outgoing) -> None:
-            published.append(Published.of(message, decoders))
+            published.append(Published.from_outgoing(message, decoders))
 
         with self._consumers.capture_published(keep):
             yield published

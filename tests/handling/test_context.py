@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import typing as t
+
 import gevent
 import pytest
 
@@ -10,7 +13,17 @@ from flask_qconsume import WorkerError
 from flask_qconsume import current_message
 from flask_qconsume import spawn
 from flask_qconsume.handling.context import Handling
-from flask_qconsume.handling.context import handling
+from flask_qconsume.handling.context import current
+
+
+@contextlib.contextmanager
+def handling(message: Message) -> t.Iterator[None]:
+    """Make a message the current one, as dispatch does."""
+    token = current.set(Handling(message))
+    try:
+        yield
+    finally:
+        current.reset(token)
 
 
 def test_outside_of_a_message_it_says_so() -> None:

@@ -22,24 +22,24 @@ def raised(line: str) -> BaseException:
 
 def test_errors_of_one_class_raised_by_one_line_are_the_same() -> None:
     failures = Failures()
-    assert failures.note(raised("Failed()")) == ("Failed().py:1", 1)
-    assert failures.note(raised("Failed()")) == ("Failed().py:1", 2)
-    assert failures.note(raised("Failed(1)")) == ("Failed(1).py:1", 1)
-    assert failures.note(raised("ValueError()")) == ("ValueError().py:1", 1)
+    assert failures.count(raised("Failed()")) == ("Failed().py:1", 1)
+    assert failures.count(raised("Failed()")) == ("Failed().py:1", 2)
+    assert failures.count(raised("Failed(1)")) == ("Failed(1).py:1", 1)
+    assert failures.count(raised("ValueError()")) == ("ValueError().py:1", 1)
 
 
 def test_an_error_that_was_never_raised_has_no_place() -> None:
     failures = Failures()
-    assert failures.note(Failed()) == ("", 1)
-    assert failures.note(Failed()) == ("", 2)
+    assert failures.count(Failed()) == ("", 1)
+    assert failures.count(Failed()) == ("", 2)
 
 
 def test_the_failures_seen_last_are_remembered() -> None:
     failures = Failures(remembered=2)
     for line in ("Failed(1)", "Failed(2)", "Failed(1)", "Failed(3)"):
-        failures.note(raised(line))
-    assert failures.note(raised("Failed(1)")).times == 3
-    assert failures.note(raised("Failed(2)")).times == 1
+        failures.count(raised(line))
+    assert failures.count(raised("Failed(1)")).times == 3
+    assert failures.count(raised("Failed(2)")).times == 1
 
 
 def test_no_error_is_kept() -> None:
@@ -47,7 +47,7 @@ def test_no_error_is_kept() -> None:
     kept = weakref.ref(error)
     gc.disable()
     try:
-        failures.note(error)
+        failures.count(error)
         del error
         assert kept() is None
     finally:

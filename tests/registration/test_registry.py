@@ -155,8 +155,8 @@ def test_worker_hooks_run_in_their_order_and_back() -> None:
         for hook in hooks[number * 4 + 2 : number * 4 + 4]:
             scope.teardown_worker(hook)
     registry = Registry.of(make_app(qconsume, blueprint))
-    assert registry.worker_hooks("before") == [*hooks[0:2], *hooks[4:6]]
-    assert registry.worker_hooks("teardown") == [*hooks[2:4], *hooks[6:8]][::-1]
+    assert registry.list_worker_hooks("before") == [*hooks[0:2], *hooks[4:6]]
+    assert registry.list_worker_hooks("teardown") == [*hooks[2:4], *hooks[6:8]][::-1]
 
 
 def test_a_registration_that_comes_too_late_is_refused() -> None:
