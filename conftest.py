@@ -6,6 +6,7 @@ pytest_plugins = [
     "tests.harness.patched",
     "tests.harness.deadlines",
     "tests.harness.leaks",
+    "tests.harness.processes",
     "tests.servers.fixtures",
     "tests.brokers.report",
     "tests.faults.crash_report",

@@ -109,6 +109,7 @@ TESTED = [
 ]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("page", TESTED)
 def test_the_tests_of_a_page_pass(page: str, folder: pathlib.Path) -> None:
     write_files(page, folder)

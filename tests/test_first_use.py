@@ -17,11 +17,13 @@ from flask_qconsume.first_use import PerProcess
 from flask_qconsume.first_use import fork_safe_property
 
 from .harness.scripts import run_script
-from .servers.fixtures import require
 
 Run = t.Callable[[str, bool], str]
 
-BROKERS = ["rabbitmq", "redis", "redis-streams", "kafka"]
+BROKERS = [
+    pytest.param(name, marks=pytest.mark.broker)
+    for name in ("rabbitmq", "redis", "redis-streams", "kafka")
+]
 
 
 class Thing:
@@ -84,6 +86,7 @@ def test_what_makes_values_goes_with_its_owner() -> None:
     assert kept() is None
 
 
+@pytest.mark.process
 def test_a_child_makes_its_own_and_keeps_the_parents_untouched() -> None:
     left: list[object] = []
     values = PerProcess(object, left.append)
@@ -97,6 +100,7 @@ def test_a_child_makes_its_own_and_keeps_the_parents_untouched() -> None:
     assert left == []
 
 
+@pytest.mark.process
 def test_a_fork_waits_for_what_is_being_made() -> None:
     """Else the child would find the lock locked, and half of a module imported."""
     run = run_script(
@@ -126,6 +130,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert run.stdout == "0\n", run.stderr
 
 
+@pytest.mark.process
 def test_a_fork_waits_for_a_delay() -> None:
     run = run_script(
         """
@@ -241,7 +246,6 @@ def last():
 @pytest.fixture(params=BROKERS)
 def url(request: pytest.FixtureRequest) -> str:
     kind, _, layout = request.param.partition("-")
-    require(f"{kind}_url")
     found: str = request.getfixturevalue(f"{kind}_url")
     return found.replace("redis:", "redis-streams:") if layout else found
 
@@ -315,6 +319,7 @@ def test_the_first_publish_in_atexit_is_confirmed_or_refused(
         assert said == "published 36\n"
 
 
+@pytest.mark.process
 def test_what_a_fork_copies_of_a_broker_in_memory_nothing_consumes(run: Run) -> None:
     for url in ("memory://", "memory://named"):
         script = APP.format(url=url) + (

@@ -57,6 +57,7 @@ def _environment() -> dict[str, str]:
     }
 
 
+@pytest.mark.process
 def test_a_greenlet_that_outlives_its_test_fails_it(run: Run) -> None:
     said = run(
         """
@@ -69,6 +70,7 @@ def test_a_greenlet_that_outlives_its_test_fails_it(run: Run) -> None:
     assert "left behind by the test: greenlet" in said
 
 
+@pytest.mark.process
 def test_a_thread_that_outlives_its_test_fails_it(run: Run) -> None:
     said = run(
         """
@@ -81,6 +83,7 @@ def test_a_thread_that_outlives_its_test_fails_it(run: Run) -> None:
     assert "thread <Thread" in said
 
 
+@pytest.mark.process
 def test_a_socket_that_outlives_its_test_fails_it(run: Run) -> None:
     said = run(
         """
@@ -95,6 +98,7 @@ def test_a_socket_that_outlives_its_test_fails_it(run: Run) -> None:
     assert "left behind by the test: socket" in said
 
 
+@pytest.mark.process
 def test_a_test_that_clears_up_passes(run: Run) -> None:
     said = run(
         """
@@ -111,6 +115,7 @@ def test_a_test_that_clears_up_passes(run: Run) -> None:
     assert "1 passed" in said
 
 
+@pytest.mark.process
 def test_a_test_may_be_let_off(run: Run) -> None:
     said = run(
         """
@@ -124,6 +129,7 @@ def test_a_test_may_be_let_off(run: Run) -> None:
     assert "1 passed" in said
 
 
+@pytest.mark.process
 def test_a_test_fails_at_its_deadline_and_the_run_goes_on(run: Run) -> None:
     said = run(
         """
@@ -141,11 +147,13 @@ def test_a_test_fails_at_its_deadline_and_the_run_goes_on(run: Run) -> None:
     assert "1 failed, 1 passed" in said
 
 
+@pytest.mark.process
 def test_a_plain_pytest_starts_itself_again_patched(run: Run) -> None:
     said = run("def test_nothing(): pass", start=("-m", "pytest"))
     assert "1 passed" in said
 
 
+@pytest.mark.process
 def test_an_unpatched_run_that_cannot_start_again_names_the_command(run: Run) -> None:
     said = run(
         "def test_nothing(): pass",
@@ -162,6 +170,7 @@ NEEDS_BROKERS = """
 """
 
 
+@pytest.mark.process
 def test_missing_brokers_skip_their_tests_and_the_last_lines_say_so(run: Run) -> None:
     said = run(NEEDS_BROKERS, PATH="")
     assert "2 skipped" in said
@@ -169,12 +178,14 @@ def test_missing_brokers_skip_their_tests_and_the_last_lines_say_so(run: Run) ->
     assert "RabbitMQ is missing (no " in said
 
 
+@pytest.mark.process
 def test_missing_brokers_are_a_failure_where_they_are_required(run: Run) -> None:
     said = run(NEEDS_BROKERS, PATH="", QCONSUME_REQUIRE_BROKERS="1")
     assert "2 error" in said
     assert "QCONSUME_REQUIRE_BROKERS is set" in said
 
 
+@pytest.mark.process
 def test_tests_that_need_no_broker_can_be_chosen(run: Run) -> None:
     source = NEEDS_BROKERS + "\n    def test_other(): pass\n"
     said = run(source, start=(*PATCHED, "-m", "not broker"), PATH="")

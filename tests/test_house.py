@@ -275,6 +275,7 @@ def public(
                 yield from ((f"{node.name}.{n}", found) for n, found in public(node))
 
 
+@pytest.mark.process
 def test_importing_the_package_imports_neither_gevent_nor_a_transport() -> None:
     code = (
         "import sys, flask_qconsume, flask_qconsume.testing.client\n"

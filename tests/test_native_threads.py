@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import gevent
+import pytest
 
 from flask_qconsume.native_threads import NativeThread
 from flask_qconsume.native_threads import ThreadNotifier
@@ -95,6 +96,7 @@ def test_no_ring_is_lost() -> None:
     notifier.close()
 
 
+@pytest.mark.process
 def test_it_works_where_nothing_is_patched() -> None:
     # Without site: what measures a run imports gevent as the interpreter starts.
     code = (

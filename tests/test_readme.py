@@ -85,6 +85,7 @@ def test_a_message_is_acknowledged_retried_or_rejected(
     assert "Not a valid integer." in invalid.outcome.reason
 
 
+@pytest.mark.process
 def test_its_own_tests_pass(tmp_path: pathlib.Path) -> None:
     """By plain pytest, in the files that it names."""
     for name, text in zip(("shop.py", "test_shop.py"), blocks("python"), strict=True):

@@ -39,6 +39,7 @@ def test_no_change_is_told_twice() -> None:
         assert sorted(told) == sorted(set(told))
 
 
+@pytest.mark.process
 def test_no_file_names_a_path_of_one_machine() -> None:
     found = [
         f"{path}: {match.group()}"

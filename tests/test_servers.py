@@ -57,6 +57,7 @@ def test_a_closed_redis_leaves_no_process(own_redis: Redis) -> None:
     assert_leaves_nothing(own_redis)
 
 
+@pytest.mark.process
 def test_a_redis_that_cannot_start_says_why(tmp_path: pathlib.Path) -> None:
     if reason := Redis.missing():
         pytest.skip(reason)
@@ -84,6 +85,7 @@ def test_a_closed_rabbitmq_leaves_no_process(own_rabbitmq: RabbitMQ) -> None:
     assert_leaves_nothing(own_rabbitmq)
 
 
+@pytest.mark.process
 def test_a_rabbitmq_that_cannot_start_says_why(tmp_path: pathlib.Path) -> None:
     if reason := RabbitMQ.missing():
         pytest.skip(reason)
@@ -151,6 +153,7 @@ def test_kafka_keeps_its_records_over_a_kill(own_kafka: Kafka) -> None:
     assert_leaves_nothing(own_kafka)
 
 
+@pytest.mark.process
 def test_a_kafka_that_cannot_start_says_why(tmp_path: pathlib.Path) -> None:
     if reason := Kafka.missing():
         pytest.skip(reason)

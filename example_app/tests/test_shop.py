@@ -117,6 +117,7 @@ class StoryOfProcesses(Story):
             assert shop.stop() == 0
 
 
+@pytest.mark.process
 class TestInMemory(Story):
     @pytest.fixture
     def broker_url(self) -> str:
@@ -146,6 +147,7 @@ class TestInMemory(Story):
             shop.wait_until(number, "rejected")
 
 
+@pytest.mark.process
 class TestWithoutBroker:
     def test_orders_are_taken_and_seen_to_when_there_is_one(
         self, tmp_path: pathlib.Path

@@ -258,6 +258,7 @@ def test_opening_and_closing_are_logged_once(
     assert closed == "memory answers again after 12 s"
 
 
+@pytest.mark.process
 def test_a_child_begins_anew(scene: Scene) -> None:
     """Callers that wait in the parent do not wait in the child."""
     scene.open()

@@ -46,5 +46,6 @@ print(sorted({"amqp", "billiard", "kombu.utils.json"} & sys.modules.keys()))
 """
 
 
+@pytest.mark.process
 def test_a_worker_on_kafka_does_without_kombus_json_and_what_comes_with_it() -> None:
     assert run_script(KAFKA_ALONE).stdout == "[]\n"

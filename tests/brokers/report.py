@@ -6,6 +6,7 @@ it a run that had any of them says in a few lines what was excluded, and by what
 
 from __future__ import annotations
 
+import typing as t
 from collections import defaultdict
 
 import pytest
@@ -20,7 +21,9 @@ _SIGNS = {"passed": "yes", "excluded": "—", "failed": "FAILED", "not run": "no
 Outcomes = dict[str, dict[str, tuple[str, str]]]
 
 _outcomes = pytest.StashKey[Outcomes]()
-_wanted = pytest.StashKey[list[tuple[str, str]]]()
+_begun = pytest.StashKey[list[tuple[str, str]]]()
+#: The property of a report that names a case and a broker. It also comes from a worker.
+_PAIR = "case of the contract"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,33 +36,39 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_outcomes] = defaultdict(dict)
-    config.stash[_wanted] = []
+    config.stash[_begun] = []
+    config.pluginmanager.register(Recorder(config))
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(
-    config: pytest.Config, items: list[pytest.Item]
-) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if (pair := _pair(item)) is not None:
+            item.user_properties.append((_PAIR, pair))
             item.add_marker("broker") if pair[1] != "memory" else None
-            config.stash[_wanted].append(pair)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> object:
-    report = yield
-    pair = _pair(item)
-    if pair is not None and (report.when == "call" or report.outcome != "passed"):
-        case, broker = pair
-        item.config.stash[_outcomes][case][broker] = _outcome(report)
-    return report
+class Recorder:
+    """Records the outcomes of the contract's tests, here or in a worker."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._stash = config.stash
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        pair = dict(report.user_properties).get(_PAIR)
+        if pair is None:
+            return
+        case, broker = t.cast(tuple[str, str], pair)
+        if report.when == "setup":
+            self._stash[_begun].append((case, broker))
+        if report.when == "call" or report.outcome != "passed":
+            self._stash[_outcomes][case][broker] = _outcome(report)
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    wanted = config.stash[_wanted]
+    wanted = config.stash[_begun]
     if not wanted:
         return
     found = config.stash[_outcomes]

@@ -39,6 +39,7 @@ def address() -> str:
     return f"127.0.0.1:{free_port()}"
 
 
+@pytest.mark.process
 def test_a_blocked_hub_fails_the_check_for_life(
     commands: Commands, address: str, tmp_path: pathlib.Path
 ) -> None:
@@ -89,6 +90,7 @@ def start_hog():
 """
 
 
+@pytest.mark.process
 def test_an_outage_of_the_broker_is_no_matter_of_life(
     commands: Commands, address: str
 ) -> None:
@@ -165,6 +167,7 @@ def test_a_start_that_does_not_end_is_told(
         worker.wait_for("SIGTERM: stopping")
 
 
+@pytest.mark.process
 def test_an_address_that_is_taken_is_told(commands: Commands, address: str) -> None:
     done = commands.run("run", "--health", "127.0.0.1:99999")
     assert done.returncode == 1

@@ -48,6 +48,7 @@ def failed(address: str, **headers: str) -> str:
         return answer.read().decode()
 
 
+@pytest.mark.process
 def test_code_that_changes_is_loaded_and_errors_are_shown(
     shop: Commands, address: str
 ) -> None:
@@ -66,6 +67,7 @@ def test_code_that_changes_is_loaded_and_errors_are_shown(
         assert worker.output.count("Stopped cleanly") == 2
 
 
+@pytest.mark.process
 def test_the_debugger_evaluates_for_the_local_host_only(
     shop: Commands, address: str
 ) -> None:
@@ -76,6 +78,7 @@ def test_the_debugger_evaluates_for_the_local_host_only(
         assert worker.end() == 0
 
 
+@pytest.mark.process
 def test_both_can_be_switched_off(shop: Commands, address: str) -> None:
     options = ["--web", address, "--no-reload", "--no-debugger"]
     with shop.start("run", *options, command=DEBUG) as worker:
@@ -86,6 +89,7 @@ def test_both_can_be_switched_off(shop: Commands, address: str) -> None:
     assert "Debugger" not in worker.output
 
 
+@pytest.mark.process
 def test_neither_is_there_without_it(shop: Commands, address: str) -> None:
     with shop.start("run", "--web", address) as worker:
         worker.wait_for("Serving on")
@@ -102,6 +106,7 @@ def test_processes_have_neither(on_redis: Commands, address: str) -> None:
     assert "Debugger" not in supervisor.output
 
 
+@pytest.mark.process
 def test_a_debugger_is_for_one_process(commands: Commands) -> None:
     done = commands.run("run", "--debugger", "--processes", "2")
     assert done.returncode == 2

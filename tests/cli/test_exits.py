@@ -10,6 +10,8 @@ import pytest
 from ..servers.ports import free_port
 from .commands import Commands
 
+pytestmark = pytest.mark.process
+
 APP = """
 import sys
 import time

@@ -48,6 +48,7 @@ def flask_script() -> str:
     return str(pathlib.Path(sys.executable).with_name("flask"))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "command",
     [
@@ -75,6 +76,7 @@ def test_it_runs_however_flask_was_started(
     assert "Warning" not in worker.output
 
 
+@pytest.mark.process
 def test_a_script_finds_what_lies_beside_it(
     commands: Commands, folder: pathlib.Path
 ) -> None:

@@ -23,7 +23,10 @@ from .commands import invoke
 #: A line of its own, a terminal's sequences of both kinds, a change of direction.
 EVIL = "x\r\n2026-01-01 CRITICAL forged\x1b[2J\x1b]0;t\x07\x9b31m\u2028\u202ey\x00z"
 
-URLS = ["redis", "redis-streams", "rabbitmq", "kafka"]
+URLS = [
+    pytest.param(name, marks=pytest.mark.broker)
+    for name in ("redis", "redis-streams", "rabbitmq", "kafka")
+]
 
 
 @pytest.fixture

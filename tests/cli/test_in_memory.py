@@ -88,6 +88,7 @@ def run_script(shop: Commands, code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.process
 def test_a_web_server_alone_publishes_nothing(shop: Commands) -> None:
     port = free_port()
     with shop.spawn([*FLASK, "run", "--port", f"{port}"]) as server:
@@ -95,6 +96,7 @@ def test_a_web_server_alone_publishes_nothing(shop: Commands) -> None:
         assert get(f"http://127.0.0.1:{port}/")["error"] == REFUSED
 
 
+@pytest.mark.process
 def test_every_message_of_many_is_refused(shop: Commands) -> None:
     said = run_script(
         shop,
@@ -108,6 +110,7 @@ def test_every_message_of_many_is_refused(shop: Commands) -> None:
     assert said == "2 {'PublishError'}\n"
 
 
+@pytest.mark.process
 def test_hooks_handlers_and_views_of_a_worker_publish(shop: Commands) -> None:
     add(
         shop,
@@ -127,6 +130,7 @@ def test_hooks_handlers_and_views_of_a_worker_publish(shop: Commands) -> None:
     assert "Cannot consume" not in worker.output
 
 
+@pytest.mark.process
 def test_what_is_captured_or_tested_needs_no_worker(shop: Commands) -> None:
     said = run_script(
         shop,
@@ -142,6 +146,7 @@ def test_what_is_captured_or_tested_needs_no_worker(shop: Commands) -> None:
     assert said == "captured\nbilled first\n1\n"
 
 
+@pytest.mark.process
 def test_a_worker_of_another_app_attends_a_store_that_both_share(
     shop: Commands,
 ) -> None:
@@ -169,6 +174,7 @@ def test_a_worker_of_another_app_attends_a_store_that_both_share(
     assert said.startswith("refused\n")
 
 
+@pytest.mark.process
 def test_a_worker_alone_warns_of_being_alone(shop: Commands) -> None:
     with shop.start("run") as worker:
         worker.wait_for("Consuming orders.bill")
@@ -261,6 +267,7 @@ def test_an_app_without_any_is_told_how_to_add_one(on_redis: Commands) -> None:
         assert worker.end() == 0
 
 
+@pytest.mark.process
 def test_a_stop_tells_how_many_messages_end_with_the_process(shop: Commands) -> None:
     """Those whose retry waits, and dead letters."""
     add(

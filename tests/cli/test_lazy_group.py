@@ -21,6 +21,7 @@ finally:
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("args", [["--help"], ["qconsume", "--help"]], ids=" ".join)
 def test_help_imports_no_command(args: list[str]) -> None:
     done = subprocess.run(

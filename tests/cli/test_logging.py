@@ -144,6 +144,7 @@ def assert_once(lines: list[str], before: str) -> None:
         assert re.match(before, ours[0]), ours
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("way", WAYS)
 def test_every_line_has_the_apps_format_once(commands: Commands, way: str) -> None:
     lines = run(commands, *WAYS[way])
@@ -153,6 +154,7 @@ def test_every_line_has_the_apps_format_once(commands: Commands, way: str) -> No
     )
 
 
+@pytest.mark.process
 def test_without_any_configuration_ours_shows_the_apps_lines_too(
     commands: Commands,
 ) -> None:
@@ -163,6 +165,7 @@ def test_without_any_configuration_ours_shows_the_apps_lines_too(
     assert '    raise ValueError("failed")' in lines
 
 
+@pytest.mark.process
 def test_a_logger_that_was_asked_for_before_has_each_line_once(
     commands: Commands,
 ) -> None:
@@ -170,6 +173,7 @@ def test_a_logger_that_was_asked_for_before_has_each_line_once(
     assert_once(run(commands, "", "app.logger"), r"\d{4}-\d\d-\d\d ")
 
 
+@pytest.mark.process
 def test_a_logger_with_a_handler_of_its_own_has_each_line_once(
     commands: Commands,
 ) -> None:
@@ -185,6 +189,7 @@ def test_a_logger_with_a_handler_of_its_own_has_each_line_once(
     ]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("logger", ["", "store"])
 def test_a_handler_of_errors_only_is_no_log(commands: Commands, logger: str) -> None:
     """Such as one that sends mail: the worker was silent otherwise."""
@@ -196,6 +201,7 @@ def test_a_handler_of_errors_only_is_no_log(commands: Commands, logger: str) -> 
     assert "APP ERROR store error 7" in lines
 
 
+@pytest.mark.process
 def test_levels_of_the_app_hold(commands: Commands) -> None:
     (commands.folder / "shop.py").write_text(
         SHOP.format(
@@ -221,6 +227,7 @@ def test_children_have_the_apps_format_too(on_redis: Commands) -> None:
     assert [line for line in logged if not line.startswith("APP ")] == []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("broken", [True, False])
 def test_a_reloaded_app_is_asked_each_time(commands: Commands, broken: bool) -> None:
     shop = commands.folder / "shop.py"

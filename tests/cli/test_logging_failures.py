@@ -49,6 +49,7 @@ def add(commands: Commands, code: str) -> None:
         file.write(code)
 
 
+@pytest.mark.process
 def test_a_handler_that_raises_breaks_nothing(commands: Commands) -> None:
     add(commands, HANDLER.format(code="raise RuntimeError('the log is full')"))
     with commands.start("run") as worker:
@@ -57,6 +58,7 @@ def test_a_handler_that_raises_breaks_nothing(commands: Commands) -> None:
     assert "RuntimeError: the log is full" in worker.output
 
 
+@pytest.mark.process
 def test_a_handler_that_hangs_is_shown_and_does_not_keep_it_from_stopping(
     commands: Commands,
 ) -> None:
@@ -83,6 +85,7 @@ def ask(address: str) -> str:
         return ""
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-"])
 def test_it_runs_without_standard_streams(commands: Commands, closed: str) -> None:
     """As under a service manager that closes them."""
@@ -93,6 +96,7 @@ def test_it_runs_without_standard_streams(commands: Commands, closed: str) -> No
         assert worker.end() == 0
 
 
+@pytest.mark.process
 def test_a_broken_pipe_of_the_app_is_told(commands: Commands) -> None:
     """The library of the command line takes it for the end of a shell's pipe."""
     add(

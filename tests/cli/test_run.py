@@ -52,6 +52,7 @@ class Asked(threading.Thread):
         self.join(30)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_cleanly(commands: Commands, number: signal.Signals) -> None:
     with commands.start("run") as worker:
@@ -61,6 +62,7 @@ def test_a_signal_stops_it_cleanly(commands: Commands, number: signal.Signals) -
     assert worker.output.endswith("Stopped cleanly\n")
 
 
+@pytest.mark.process
 def test_only_the_named_consumers_run(commands: Commands) -> None:
     with commands.start("run", "orders.audit") as worker:
         worker.wait_for("consuming the queue")
@@ -69,6 +71,7 @@ def test_only_the_named_consumers_run(commands: Commands) -> None:
     assert "queue 'bill'" not in worker.output
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "args", [[], ["--web", "127.0.0.1:0"], ["--processes", "2"]], ids=" ".join
 )

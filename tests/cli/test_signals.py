@@ -53,6 +53,7 @@ def block(commands: Commands, code: str) -> None:
         file.write(BLOCK.format(code=code))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
 def test_what_closes_a_terminal_stops_it_cleanly(
     commands: Commands, number: signal.Signals
@@ -64,6 +65,7 @@ def test_what_closes_a_terminal_stops_it_cleanly(
     assert worker.output.endswith("Stopped cleanly\n")
 
 
+@pytest.mark.process
 def test_signals_stop_it_also_after_asyncio_has_handled_some(
     commands: Commands,
 ) -> None:
@@ -74,6 +76,7 @@ def test_signals_stop_it_also_after_asyncio_has_handled_some(
     assert worker.output.count("SIGTERM: stopping") == 1
 
 
+@pytest.mark.process
 def test_a_hangup_that_was_ignored_before_stays_so(commands: Commands) -> None:
     with commands.start("run", command=("nohup", *FLASK)) as worker:
         worker.wait_for("consuming the queue", 2)
@@ -84,6 +87,7 @@ def test_a_hangup_that_was_ignored_before_stays_so(commands: Commands) -> None:
     assert "SIGHUP" not in worker.output
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_without_a_meaning_is_told_and_ignored(
     commands: Commands, number: signal.Signals
@@ -96,6 +100,7 @@ def test_a_signal_without_a_meaning_is_told_and_ignored(
     assert worker.output.endswith("Stopped cleanly\n")
 
 
+@pytest.mark.process
 def test_signals_that_the_app_handles_are_left_to_it(commands: Commands) -> None:
     with (commands.folder / "shop.py").open("a") as file:
         file.write(
@@ -113,6 +118,7 @@ def test_signals_that_the_app_handles_are_left_to_it(commands: Commands) -> None
     assert "ignored" not in worker.output
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("code", [COMPUTE, WAIT], ids=["computes", "waits in C"])
 def test_a_second_signal_ends_a_blocked_worker(commands: Commands, code: str) -> None:
     block(commands, code)
@@ -126,6 +132,7 @@ def test_a_second_signal_ends_a_blocked_worker(commands: Commands, code: str) ->
     assert "Second signal: ending at once" in worker.output
 
 
+@pytest.mark.process
 def test_a_worker_that_hangs_in_an_import_can_be_stopped(commands: Commands) -> None:
     with (commands.folder / "shop.py").open("a") as file:
         file.write("\nprint('importing', flush=True)\nwhile True: pass\n")
@@ -136,6 +143,7 @@ def test_a_worker_that_hangs_in_an_import_can_be_stopped(commands: Commands) -> 
         assert worker.end() == 143
 
 
+@pytest.mark.process
 def test_children_of_multiprocessing_end_with_it(commands: Commands) -> None:
     """They wait for each other's pipes, and stayed for ever."""
     block(commands, POOL)
@@ -163,6 +171,7 @@ signals = StopSignals()
 """
 
 
+@pytest.mark.process
 def test_a_stop_that_does_not_end_is_forced() -> None:
     """The time that it may take is 15 s more than its handlers have."""
     done = run_script(
@@ -177,6 +186,7 @@ def test_a_stop_that_does_not_end_is_forced() -> None:
     assert "in compute\n" in done.stderr
 
 
+@pytest.mark.process
 def test_what_blocks_may_hold_the_logs_locks() -> None:
     done = run_script(
         STOP + "signals.allow(-14)\n"
@@ -188,6 +198,7 @@ def test_what_blocks_may_hold_the_logs_locks() -> None:
     assert "The stop has not ended after 1 s: ending at once" in done.stderr
 
 
+@pytest.mark.process
 def test_a_forked_child_is_no_second_worker() -> None:
     """A signal that is sent to it ends it, and is none to its parent."""
     done = run_script(
@@ -202,6 +213,7 @@ def test_a_forked_child_is_no_second_worker() -> None:
     assert done.stdout == "ended by 15 False\nasked True\n", done.stderr
 
 
+@pytest.mark.process
 def test_the_end_of_the_supervisor_reaches_a_blocked_worker() -> None:
     done = run_script(
         STOP.replace("StopSignals()", "StopSignals(Parent(ours, None))").replace(

@@ -35,6 +35,7 @@ def imported(folder: pathlib.Path, *args: str) -> str:
     return done.stderr.rpartition("imported: ")[2].strip()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "args",
     [
@@ -52,6 +53,7 @@ def test_looking_imports_neither_gevent_nor_kombu(
     assert imported(folder, *args) == "[]"
 
 
+@pytest.mark.process
 def test_other_commands_than_run_do_not_need_gevent(folder: pathlib.Path) -> None:
     """A stand-in makes any import of gevent an error."""
     (folder / "gevent.py").write_text("raise RuntimeError('imported')")
@@ -60,6 +62,7 @@ def test_other_commands_than_run_do_not_need_gevent(folder: pathlib.Path) -> Non
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -83,6 +86,7 @@ def test_our_errors_are_one_message(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.process
 def test_an_app_without_the_extension_is_told_so(
     commands: Commands, folder: pathlib.Path
 ) -> None:

@@ -6,10 +6,15 @@ are of it ("1× dead").
 
 from __future__ import annotations
 
+import typing as t
+
 import pytest
 
 #: What the test records of a case.
 FIGURE = "crash figure"
+
+#: The property of a report that names a case and a broker.
+_CASE = "crash case"
 
 _TEST = "test_no_message_is_lost_wherever_its_process_dies"
 
@@ -20,6 +25,7 @@ _found = pytest.StashKey[Found]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_found] = {}
+    config.pluginmanager.register(Recorder(config))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -27,18 +33,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All of these need a broker, which they only name in a parameter."""
     for item in items:
         if _is_one(item):
+            params = item.callspec.params  # type: ignore[attr-defined]
+            item.user_properties.append((_CASE, (params["case"].name, params["place"])))
             item.add_marker("broker")
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> object:
-    report = yield
-    if _is_one(item) and (report.when == "call" or report.outcome != "passed"):
-        params = item.callspec.params  # type: ignore[attr-defined]
-        figure = dict(report.user_properties).get(FIGURE, report.outcome)
-        shown = figure if report.outcome == "passed" else f"{report.outcome} {figure}"
-        item.config.stash[_found][params["case"].name, params["place"]] = str(shown)
-    return report
+class Recorder:
+    """Records the figure of each case, which may have run in a worker."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._found = config.stash[_found]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        properties = dict(report.user_properties)
+        if _CASE not in properties:
+            return
+        if report.when == "call" or report.outcome != "passed":
+            name, place = t.cast(tuple[str, str], properties[_CASE])
+            figure = properties.get(FIGURE, report.outcome)
+            passed = report.outcome == "passed"
+            shown = figure if passed else f"{report.outcome} {figure}"
+            self._found[name, place] = str(shown)
 
 
 def pytest_terminal_summary(

@@ -111,6 +111,7 @@ def is_silent(client: socket.socket, seconds: float = 0.3) -> bool:
     return False
 
 
+@pytest.mark.process
 def test_what_is_large_comes_through_whole(client: socket.socket) -> None:
     said = random.Random(1).randbytes(1_000_000)
     sending = threading.Thread(target=client.sendall, args=(said,))
@@ -123,6 +124,7 @@ def test_what_is_large_comes_through_whole(client: socket.socket) -> None:
     assert found == said
 
 
+@pytest.mark.process
 def test_a_cut_by_a_reset_resets_both_sides(
     proxy: Proxy, client: socket.socket, echo: Echo
 ) -> None:
@@ -133,6 +135,7 @@ def test_a_cut_by_a_reset_resets_both_sides(
     wait_for(lambda: echo.ends == ["rst"])
 
 
+@pytest.mark.process
 def test_a_cut_by_a_fin_ends_both_sides(
     proxy: Proxy, client: socket.socket, echo: Echo
 ) -> None:
@@ -142,6 +145,7 @@ def test_a_cut_by_a_fin_ends_both_sides(
     wait_for(lambda: echo.ends == ["fin"])
 
 
+@pytest.mark.process
 def test_a_share_of_the_connections_is_cut(proxy: Proxy) -> None:
     clients = [socket.create_connection((HOST, proxy.port)) for _ in range(4)]
     wait_for(lambda: proxy.state()["clients"] == 4)
@@ -152,6 +156,7 @@ def test_a_share_of_the_connections_is_cut(proxy: Proxy) -> None:
         each.close()
 
 
+@pytest.mark.process
 def test_who_hangs_up_is_heard_on_the_other_side(
     proxy: Proxy, client: socket.socket, echo: Echo
 ) -> None:
@@ -162,6 +167,7 @@ def test_who_hangs_up_is_heard_on_the_other_side(
     wait_for(lambda: proxy.state()["clients"] == 0)
 
 
+@pytest.mark.process
 def test_what_is_swallowed_both_ways_is_lost_and_no_end_is_heard(
     proxy: Proxy, client: socket.socket, echo: Echo
 ) -> None:
@@ -175,6 +181,7 @@ def test_what_is_swallowed_both_ways_is_lost_and_no_end_is_heard(
     assert (echo.got, echo.ends) == (b"first", [])
 
 
+@pytest.mark.process
 def test_what_is_swallowed_on_the_way_up_never_arrives(
     proxy: Proxy, client: socket.socket, echo: Echo
 ) -> None:
@@ -186,6 +193,7 @@ def test_what_is_swallowed_on_the_way_up_never_arrives(
     assert echo.got == b"first"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("reset", [True, False])
 def test_the_end_of_the_other_side_is_heard_where_only_the_way_up_is_swallowed(
     proxy: Proxy, client: socket.socket, echo: Echo, reset: bool
@@ -200,6 +208,7 @@ def test_the_end_of_the_other_side_is_heard_where_only_the_way_up_is_swallowed(
         assert client.recv(1) == b""
 
 
+@pytest.mark.process
 def test_what_is_swallowed_on_the_way_down_arrives_and_is_not_answered(
     proxy: Proxy, client: socket.socket, echo: Echo
 ) -> None:
@@ -210,6 +219,7 @@ def test_what_is_swallowed_on_the_way_down_arrives_and_is_not_answered(
     assert is_silent(client)
 
 
+@pytest.mark.process
 def test_what_was_swallowed_stays_dead_and_others_are_served(
     proxy: Proxy, client: socket.socket
 ) -> None:
@@ -222,6 +232,7 @@ def test_what_was_swallowed_stays_dead_and_others_are_served(
     assert is_silent(client)
 
 
+@pytest.mark.process
 def test_a_closed_window_blocks_who_writes_and_goes_on_later(
     proxy: Proxy, client: socket.socket, echo: Echo
 ) -> None:
@@ -241,6 +252,7 @@ def test_a_closed_window_blocks_who_writes_and_goes_on_later(
     assert len(echo.got) == len(b"first") + sent
 
 
+@pytest.mark.process
 def test_a_delay_holds_back_each_way(proxy: Proxy, client: socket.socket) -> None:
     proxy.delay(0.2)
     began = time.monotonic()
@@ -251,6 +263,7 @@ def test_a_delay_holds_back_each_way(proxy: Proxy, client: socket.socket) -> Non
     assert asked(client, b"soon") == b"soon"
 
 
+@pytest.mark.process
 def test_a_throttle_lets_a_few_bytes_through(
     proxy: Proxy, client: socket.socket
 ) -> None:
@@ -262,6 +275,7 @@ def test_a_throttle_lets_a_few_bytes_through(
     assert took >= 0.4
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("reset", [True, False])
 def test_a_frame_is_cut_in_two(
     proxy: Proxy, client: socket.socket, echo: Echo, reset: bool
@@ -275,6 +289,7 @@ def test_a_frame_is_cut_in_two(
     assert proxy.state()["breaking"] == 0
 
 
+@pytest.mark.process
 def test_refused_connections_are_refused_until_it_is_mended(
     proxy: Proxy, client: socket.socket
 ) -> None:
@@ -287,6 +302,7 @@ def test_refused_connections_are_refused_until_it_is_mended(
     socket.create_connection((HOST, proxy.port)).close()
 
 
+@pytest.mark.process
 def test_where_no_broker_listens_a_client_is_reset(proxy: Proxy, echo: Echo) -> None:
     echo.deafen()
     # It may be reset before it knows that it is connected.

@@ -97,6 +97,7 @@ def test_no_number_is_infinite() -> None:
     assert decoded(b"1e309", slowly=False)[0] is ValueError
 
 
+@pytest.mark.process
 def test_it_works_without_msgspec() -> None:
     code = (
         "import sys\n"

@@ -330,6 +330,7 @@ def test_only_message_classes_are_types(given: t.Any) -> None:
         Protobuf(given)
 
 
+@pytest.mark.process
 def test_protobuf_is_imported_only_by_those_who_have_it() -> None:
     code = (
         "import sys, flask\n"

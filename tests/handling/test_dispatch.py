@@ -869,7 +869,11 @@ BY_OUTCOME = [
 ]
 
 
-@pytest.mark.parametrize(("outcome", "signal"), BY_OUTCOME, ids=repr)
+@pytest.mark.parametrize(
+    ("outcome", "signal"),
+    BY_OUTCOME,
+    ids=[type(outcome).__name__ for outcome, _ in BY_OUTCOME],
+)
 def test_each_outcome_has_its_signal(
     desk: Desk, outcome: Outcome, signal: t.Any
 ) -> None:

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shlex
 import sys
+import typing as t
 
 import pytest
 
 GUARD = "QCONSUME_TESTS_PATCHED"
+WORKER = pathlib.Path(__file__).with_name("worker.py")
 COMMAND = "python -m gevent.monkey --module pytest"
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    if _is_patched():
+    if _is_patched() or _has_workers(config):
         return
     if not _can_start_again():
         raise pytest.UsageError(
@@ -25,6 +28,18 @@ def pytest_configure(config: pytest.Config) -> None:
             f" imported, and this one is not. Run: {COMMAND}"
         )
     _start_again(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: list[t.Any]) -> None:
+    """Have pytest-xdist start workers that gevent has patched."""
+    for spec in specs:
+        spec.python = shlex.join([sys.executable, str(WORKER)])
+
+
+def _has_workers(config: pytest.Config) -> bool:
+    """Whether pytest-xdist runs the tests in other processes, and none in this one."""
+    return bool(config.getoption("tx", None))
 
 
 def _is_patched() -> bool:

@@ -198,6 +198,7 @@ def loses_nothing_at_a_stop(site: Site) -> None:
     assert {line.attempt for line in site.fleet.ledger.lines()} == {1}
 
 
+@pytest.mark.process
 def test_views_publish_in_memory(make_site: MakeSite) -> None:
     site = make_site("memory://")
     master = site.start(workers=1)

@@ -76,6 +76,7 @@ def check(lines: list[str], code: int) -> None:
     assert any("the child came back from it" in line for line in lines)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("child", "code"),
     [
@@ -103,17 +104,20 @@ def test_a_child_that_waits_reads_and_settles_nothing_on_rabbitmq(
     check(worked(rabbitmq_url, "gevent.sleep(1)"), 0)
 
 
+@pytest.mark.process
 def test_a_child_that_a_greenlet_of_the_message_forks_ends() -> None:
     fork = "lambda: spawn(os.fork).get()"
     check(worked("memory://", "say('never here')", fork), 0)
 
 
+@pytest.mark.process
 def test_a_child_that_a_greenlet_of_the_app_forks_ends() -> None:
     """Else the child would continue a waiting handler, or wait with shared sockets."""
     fork = "lambda: gevent.spawn(lambda: os.fork() or 1 / 0).get()"
     check(worked("memory://", "say('never here')", fork), 1)
 
 
+@pytest.mark.process
 def test_a_child_that_wakes_a_handler_ends() -> None:
     wait = "gevent.spawn(lambda: got.set(os.fork() or gevent.sleep(0.5) or 0))"
     fork = f"lambda: [got := gevent.event.AsyncResult(), {wait}, got.get()][2]"

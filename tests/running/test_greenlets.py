@@ -184,6 +184,7 @@ def create_kafka_config(request: pytest.FixtureRequest) -> dict[str, str]:
     }
 
 
+@pytest.mark.broker
 @pytest.mark.parametrize("place", ["rabbitmq", "redis", "redis-streams", "kafka"])
 def test_killing_all_greenlets_ends_none_of_the_brokers(
     bench: Bench, request: pytest.FixtureRequest, place: str

@@ -233,6 +233,7 @@ def test_an_interrupted_message_leaves_nothing(bench: Bench, watched: Watched) -
     check_that_nothing_is_left(watched)
 
 
+@pytest.mark.process
 def test_failures_that_hold_files_do_not_use_them_up() -> None:
     """In a separate worker, which may open 64 files and has no collector."""
     done = run_script(

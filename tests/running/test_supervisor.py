@@ -27,6 +27,8 @@ from ..servers.ports import free_port
 from ..servers.server import is_alive
 from ..waiting import wait_for
 
+pytestmark = pytest.mark.process
+
 SUPERVISE = """
 import logging
 import os

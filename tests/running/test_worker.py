@@ -433,6 +433,7 @@ def test_ready_is_said_only_while_consuming(bench: Bench) -> None:
     assert not worker.ready
 
 
+@pytest.mark.process
 def test_an_unpatched_process_is_refused_with_the_remedy() -> None:
     code = """
 from flask import Flask

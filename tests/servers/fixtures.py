@@ -39,20 +39,36 @@ NEEDS: dict[str, type[Server]] = {
 }
 
 
+class NotMarked(Exception):
+    """A test that needs a broker would run where none is wanted."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_missing] = {}
+    config.pluginmanager.register(Recorder(config))
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(
-    config: pytest.Config, items: list[pytest.Item]
-) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a real broker, so that ``-m "not broker"`` leaves it out."""
     for item in items:
         for server in _needed(item):
             item.add_marker("broker")
             if reason := server.missing():
-                config.stash[_missing][server.title] = reason
+                item.user_properties.append((_MISSING, [server.title, reason]))
+
+
+class Recorder:
+    """Records which brokers were missing, here or in a worker."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._missing = config.stash[_missing]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, value in report.user_properties:
+            if name == _MISSING:
+                title, reason = t.cast(tuple[str, str], value)
+                self._missing[title] = reason
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -70,6 +86,18 @@ def pytest_terminal_summary(
             f" {REQUIRE}=1 makes that a failure.",
             yellow=True,
         )
+
+
+@pytest.fixture(autouse=True)
+def brokers_are_marked(request: pytest.FixtureRequest) -> t.Iterator[None]:
+    """Fail a test that asks for a broker while it runs and is not marked so.
+
+    ``-m "not broker"`` could not leave it out.
+    """
+    yield
+    used = NEEDS.keys() & set(request.fixturenames)
+    if used and not request.node.get_closest_marker("broker"):
+        raise NotMarked(f"uses {', '.join(sorted(used))}, is not marked as 'broker'")
 
 
 @pytest.fixture(scope="session")
@@ -212,6 +240,8 @@ def kafka_url(kafka: Kafka) -> str:
 
 
 _missing = pytest.StashKey[dict[str, str]]()
+#: The property of a report that names a missing broker, and why it is missing.
+_MISSING = "missing broker"
 
 
 def _needed(item: pytest.Item) -> list[type[Server]]:

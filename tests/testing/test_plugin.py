@@ -8,6 +8,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 USED = """
@@ -61,11 +63,13 @@ def run(tmp_path: pathlib.Path, source: str, *options: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.process
 def test_the_fixtures_go_with_those_of_pytest_flask(tmp_path: pathlib.Path) -> None:
     said = run(tmp_path, USED, "-p", "pytest_flask.plugin")
     assert "3 passed" in said, said
 
 
+@pytest.mark.process
 def test_they_need_nothing_but_a_fixture_named_app(tmp_path: pathlib.Path) -> None:
     source = USED.replace("(client, ", "(app, ").replace("client.get", "app.test_")
     source = source.replace('app.test_("/")', 'app.test_client().get("/")')
@@ -73,6 +77,7 @@ def test_they_need_nothing_but_a_fixture_named_app(tmp_path: pathlib.Path) -> No
     assert "3 passed" in said, said
 
 
+@pytest.mark.process
 def test_the_fixtures_are_listed_with_what_they_are(tmp_path: pathlib.Path) -> None:
     said = run(tmp_path, USED, "--fixtures")
     assert "qconsume_client" in said

@@ -12,6 +12,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 
 
+@pytest.mark.process
 def test_the_sample_is_typed_and_its_mistakes_are_found() -> None:
     pytest.importorskip("mypy", reason="mypy is not installed; 'tox -e typing' has it")
     done = subprocess.run(

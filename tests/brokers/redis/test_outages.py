@@ -219,6 +219,7 @@ def test_publishing_goes_on_over_a_restart(own_redis, at):
         assert it.depth() >= len(results) + 1
 
 
+@pytest.mark.process
 def test_what_was_confirmed_outlives_a_kill_of_redis_with_an_append_only_file(
     tmp_path, at
 ):

@@ -203,6 +203,7 @@ def test_a_queue_of_kombus_that_would_lose_messages_is_refused(given, redis_url)
         it.broker.declare()
 
 
+@pytest.mark.process
 def test_certificates_are_checked_unless_the_url_says_otherwise(tmp_path):
     authority = Certificates(tmp_path).path("right")
 

@@ -110,6 +110,7 @@ def test_each_refusal_has_its_class(answer: str, kind: type[BrokerError]) -> Non
     assert text.rstrip(". ")[:20] in str(found) or code in str(found)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("scheme", ["redis:", "redis-streams:"])
 def test_a_batch_that_redis_answers_while_it_loads_fails_as_one(
     scheme: str, tmp_path: pathlib.Path
@@ -191,6 +192,7 @@ def unsaved(server: Redis) -> None:
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("state", "said"),
     [

@@ -87,6 +87,7 @@ def _failed(error: Exception) -> Future[t.Any]:
     return future
 
 
+@pytest.mark.process
 def test_a_fork_waits_for_the_first_connections_of_a_new_client() -> None:
     run = run_script(
         """

@@ -128,6 +128,7 @@ def test_a_report_that_the_last_leader_has_taken_is_not_waited_for() -> None:
     listener.close()
 
 
+@pytest.mark.process
 def test_threads_without_any_hub_wait_as_well() -> None:
     script = """
 import sys, threading, time
