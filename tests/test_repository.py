@@ -19,7 +19,7 @@ OF_A_MACHINE = re.compile(r"(?<![\w.])/(?:work|root|home/\w+|tmp/venv)/[\w.]")
 
 def test_the_readme_and_ci_run_the_same_test_command() -> None:
     lines = (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
-    assert lines[-1].endswith("pip install tox && tox -p 3")
+    assert lines[-1].endswith("pip install tox && tox -p 4")
     assert lines[-1] in (ROOT / "README.md").read_text("utf-8").splitlines()
 
 
