@@ -102,6 +102,29 @@ class PerProcess(t.Generic[T]):
             self._leave(value)
 
 
+class ForkGuard:
+    """Tells whether this process is a fork of the one that created this object.
+
+    A forked child has copies of all greenlets, and under gevent threads are greenlets.
+    """
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process is a forked child."""
+        return os.getpid() != self._pid
+
+    def block_if_forked(self) -> None:
+        """Block forever in a forked child, in the copy of a thread.
+
+        If the copy ended, :mod:`threading` would raise, which has forgotten the thread.
+        """
+        if self.is_forked:
+            threading.Event().wait()
+
+
 def delay_forks(seconds: float) -> None:
     """Make forks wait for some seconds from now. Any thread may call it.
 

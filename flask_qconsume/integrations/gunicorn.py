@@ -37,6 +37,7 @@ from ..errors import BrokerError
 from ..errors import QConsumeError
 from ..errors import UnsupportedByBroker
 from ..errors import WorkerError
+from ..first_use import ForkGuard
 from ..log_handlers import add_handlers
 from ..log_handlers import use_app_logging
 from ..running.patched import is_patched
@@ -112,7 +113,7 @@ class _Hosted:
         from ..running.worker import Worker
 
         self._host = worker
-        self._pid = os.getpid()
+        self._fork_guard = ForkGuard()
         self._make: Callable[[], Worker] = lambda: Worker(app, names, beside_web=True)
         self._worker = self._make()
         self._asked_at = 0.0
@@ -139,7 +140,7 @@ class _Hosted:
 
     def stop(self) -> None:
         """Stop once, within gunicorn's time, which begins with its signal."""
-        if self._over or os.getpid() != self._pid:
+        if self._over or self._fork_guard.is_forked:
             return
         self._over = True
         self._quiet()

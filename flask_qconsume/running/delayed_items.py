@@ -5,11 +5,12 @@ A greenlet that sleeps could be killed, or reached by a time-out; a timer cannot
 
 from __future__ import annotations
 
-import os
 import typing as t
 from collections.abc import Callable
 
 import gevent
+
+from ..first_use import ForkGuard
 
 T = t.TypeVar("T")
 
@@ -23,7 +24,7 @@ class DelayedItems(t.Generic[T]):
     def __init__(self, on_due: Callable[[T], object]) -> None:
         self._on_due = on_due
         self._items: dict[t.Any, T] = {}
-        self._pid = os.getpid()
+        self._fork_guard = ForkGuard()
 
     def __bool__(self) -> bool:
         """True if any item waits."""
@@ -51,5 +52,5 @@ class DelayedItems(t.Generic[T]):
     def _end_delay(self, timer: t.Any) -> None:
         timer.close()
         item = self._items.pop(timer)
-        if os.getpid() == self._pid:
+        if not self._fork_guard.is_forked:
             self._on_due(item)

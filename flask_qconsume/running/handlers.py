@@ -12,7 +12,6 @@ exception thrown at the old one then reaches no message.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections import deque
@@ -23,6 +22,7 @@ import gevent
 
 from ..broker.link import Delivery
 from ..errors import Interrupted
+from ..first_use import ForkGuard
 from ..handling.result import Result
 from ..logs import get_logger
 from . import greenlets
@@ -71,7 +71,7 @@ class Handlers:
         self._own_references = 0
         self._ending = False
         #: A fork copies the inbox; only the parent may begin its messages.
-        self._pid = os.getpid()
+        self._fork_guard = ForkGuard()
         self._jobs = self.running.jobs
         self._greenlets: set[gevent.Greenlet] = set()
 
@@ -162,7 +162,7 @@ class Handlers:
                 return greenlet, job
             job.given_up = True
             greenlet.switch()
-        copied = os.getpid() != self._pid
+        copied = self._fork_guard.is_forked
         return None if self._ending or copied or not self._has_room else self._add()
 
     def _add(self) -> tuple[gevent.Greenlet, Job]:

@@ -7,12 +7,12 @@ messages.
 
 from __future__ import annotations
 
-import os
 import typing as t
 from collections.abc import Callable
 
 import gevent
 
+from ..first_use import ForkGuard
 from ..logs import get_logger
 from ..text import escape
 from . import greenlets
@@ -33,12 +33,12 @@ def run_until_stop(begin: Callable[[], object], asked: Event) -> bool:
     :param begin: Finishes the start; handlers may run already.
     :returns: Whether ``asked`` was set; false if another greenlet raised an exit.
     """
-    process = os.getpid()
+    fork_guard = ForkGuard()
     try:
         begin()
         _wait(asked)
     except _EXITS as error:
-        if os.getpid() != process:
+        if fork_guard.is_forked:
             greenlets.end_child()
         text = "A greenlet raised %s: stopping. It ends the worker, so do not raise it"
         logger.error(text, _describe(error), exc_info=error)

@@ -19,6 +19,7 @@ from ...errors import BrokerError
 from ...errors import BrokerUnavailable
 from ...errors import PublishRefused
 from ...errors import Unroutable
+from ...first_use import ForkGuard
 from ...logs import get_logger
 from ...settings import Settings
 from ...text import quote
@@ -30,7 +31,6 @@ from .errors import translate_error
 from .pending_publish import PendingPublish
 from .publish_session import PublishSession
 from .wait_queues import WaitQueue
-from .wakeup import ForkGuard
 from .wakeup import Wakeup
 
 logger = get_logger("flask_qconsume.publisher")

@@ -19,6 +19,7 @@ from ...broker.topology import Topology
 from ...errors import BrokerError
 from ...errors import PublishRefused
 from ...errors import Unroutable
+from ...first_use import ForkGuard
 from ...settings import Settings
 from ...text import quote
 from .amqp import frames
@@ -31,7 +32,6 @@ from .errors import LOST
 from .errors import translate_error
 from .heartbeat import Heartbeat
 from .pending_publish import PendingPublish
-from .wakeup import ForkGuard
 from .wakeup import Wakeup
 
 #: Seconds to wait for the end of the reading thread.

@@ -1,14 +1,13 @@
-"""Waking a thread that waits for changes, and stopping its copies in forked children.
+"""Waking a thread that waits for changes.
 
-:class:`threading.Condition` would do the first, but it asks its lock whether a thread
-holds it, and under gevent a failed attempt to take a lock lets every other greenlet run
-first, because a spinning thread needs that (``LockType.acquire`` in gevent's
-``thread.py``). That would happen for each message, with the lock held.
+:class:`threading.Condition` would do, but it asks its lock whether a thread holds it,
+and under gevent a failed attempt to take a lock lets every other greenlet run first,
+because a spinning thread needs that (``LockType.acquire`` in gevent's ``thread.py``).
+That would happen for each message, with the lock held.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 
 
@@ -32,28 +31,3 @@ class Wakeup:
         self._changed.wait(timeout)
         # Cleared before the caller looks, so that a later change wakes it again.
         self._changed.clear()
-
-
-class ForkGuard:
-    """Recognises copies of a thread in a forked child.
-
-    They exist under gevent only: there a thread is a greenlet, and a fork copies
-    greenlets.
-    """
-
-    def __init__(self) -> None:
-        self._pid = os.getpid()
-
-    @property
-    def is_forked(self) -> bool:
-        """Whether this process is a fork of the process that made this object."""
-        return os.getpid() != self._pid
-
-    def block_if_forked(self) -> None:
-        """Block forever in a forked child.
-
-        If the copied thread ended there, the child's :mod:`threading`, which has
-        forgotten the thread, would raise.
-        """
-        if self.is_forked:
-            threading.Event().wait()
