@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import kombu
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flask_qconsume import ConsumerBlueprint
 from flask_qconsume import QConsume
+from flask_qconsume import RetryPolicy
 from flask_qconsume.broker.topology import Binding
 from flask_qconsume.broker.topology import Topology
 from tests.apps import make_app
@@ -92,3 +95,25 @@ def test_consumers_that_are_switched_off_keep_their_queues() -> None:
     blueprint.add_consumer("q", print, name="bill")
     app = make_app(None, blueprint, consumers={"orders.bill": {"enabled": False}})
     assert [p.name for p in app.extensions["qconsume"].topology.queues] == ["q"]
+
+
+@given(
+    max_delay=st.floats(0.1, 604_800),
+    jitter=st.floats(0, 1),
+    share=st.floats(0, 1),
+    randoms=st.lists(st.floats(0, 1), min_size=5, max_size=5),
+)
+def test_no_delay_of_a_policy_is_longer_than_the_topology_plans(
+    max_delay: float, jitter: float, share: float, randoms: list[float]
+) -> None:
+    policy = RetryPolicy(
+        min_delay=share * max_delay / (1 + jitter), max_delay=max_delay, jitter=jitter
+    )
+    qconsume = QConsume()
+    qconsume.add_consumer("billing", print, name="bill", retry=policy)
+    (plan,) = topology(qconsume).queues
+    for attempt, number in enumerate(randoms, 1):
+        delay = policy.delay(attempt, lambda number=number: number)
+        planned = policy.longest_delay(attempt)
+        assert planned in plan.delays
+        assert delay <= planned <= delay * (1 + jitter) * 1.000001

@@ -78,6 +78,13 @@ def test_what_it_publishes_is_kept_and_sent_nowhere(shop: Shop) -> None:
     assert published.id
 
 
+def test_a_retry_waits_for_its_minimum_and_some_jitter(shop: Shop) -> None:
+    client = shop.client(retry={"min_delay": 10, "jitter": 0.2})
+    delays = {client.deliver("orders.bill", {"id": 13}).next_delay for _ in range(20)}
+    assert len(delays) > 10
+    assert all(delay and 10 <= delay <= 12 for delay in delays)
+
+
 def test_time_is_virtual(shop: Shop) -> None:
     client = shop.client(retry={"jitter": 0, "max_attempts": 3})
     delays = [
