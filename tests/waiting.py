@@ -1,7 +1,7 @@
-"""Wait for something to become true, up to a deadline: the only wait a test uses.
+"""Waits of the tests: for a condition, up to a deadline, or for the end of a fault.
 
-Knows nothing of brokers and of the package. In a patched interpreter the short waits
-in between let the other greenlets run.
+Imports neither the package nor a broker. In a patched interpreter other greenlets run
+between two checks of a condition.
 """
 
 from __future__ import annotations
@@ -12,6 +12,14 @@ import typing as t
 T = t.TypeVar("T")
 
 
+def last(seconds: float) -> None:
+    """Let a fault last that is defined by its duration, such as a server's absence.
+
+    For helpers that provoke faults. A test waits for a condition instead.
+    """
+    time.sleep(seconds)
+
+
 def wait_for(
     predicate: t.Callable[[], T],
     timeout: float = 10.0,
@@ -19,10 +27,11 @@ def wait_for(
     message: str | t.Callable[[], object] = "",
     interval: float = 0.02,
 ) -> T:
-    """Return the first true value of ``predicate()``; `AssertionError` at the deadline.
+    """Return the first true value of ``predicate()``.
 
-    ``message`` says what was waited for; a callable is called at the deadline, so that
-    it can say how far things had come.
+    :param message: Description of the condition. A callable is called at the deadline,
+        and can describe the progress until then.
+    :raises AssertionError: The value is still false at the deadline.
     """
     deadline = time.monotonic() + timeout
     while not (value := predicate()):

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import random
 import subprocess
-import time
 import typing as t
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+
+from ..waiting import last
+from ..waiting import wait_for
 
 if t.TYPE_CHECKING:
     from flask_qconsume.extension import AppConsumers
@@ -76,8 +78,6 @@ class Scene:
 
     def replace_dead(self, timeout: float = 30) -> None:
         """Wait until a worker has died of what it was told, and start another."""
-        from ..waiting import wait_for
-
         wait_for(self.replaced_dead, timeout)
 
     def replaced_dead(self) -> bool:
@@ -90,8 +90,8 @@ class Scene:
 
     @staticmethod
     def last(seconds: float) -> None:
-        """Let a fault last: its time is what is proved, so this is no waiting."""
-        time.sleep(seconds)
+        """Let a fault last for this many seconds."""
+        last(seconds)
 
 
 @dataclass(frozen=True)

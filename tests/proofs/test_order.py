@@ -5,23 +5,28 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-import time
 
 import pytest
 
 from flask_qconsume import BrokerError
 
 from ..fleet.ledger import Line
+from ..waiting import wait_for
 from .conftest import MakeStage
 from .conftest import Stage
 
-SECONDS = 180
-#: How often a worker joins or leaves.
-TURN = 3.0
-MOST = 4
+#: How many times a worker joins or leaves.
+TURNS = 60
+#: The turn before which one of the brokers goes away.
+OUTAGE_TURN = 20
+#: Seconds until that broker is back.
+OUTAGE_SECONDS = 10
+MAX_WORKERS = 4
 KEYS = 40
-#: Messages a second.
+#: Messages per second.
 RATE = 200
+#: Messages that are confirmed between two turns, in three seconds or more.
+MESSAGES_PER_TURN = 3 * RATE
 
 
 class Publishing:
@@ -41,6 +46,11 @@ class Publishing:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+
+    def await_more(self, number: int) -> None:
+        """Wait until this many more messages are confirmed."""
+        wanted = self.confirmed + number
+        wait_for(lambda: self.confirmed >= wanted, 60)
 
     def _run(self) -> None:
         """One for each key at a time, so that none overtakes its predecessor."""
@@ -75,7 +85,7 @@ def test_the_order_within_a_key_is_kept_over_rebalances(make_stage: MakeStage) -
     stage = make_stage("cluster", ORDERING="key", RETRY={"min_delay": 0.2})
     stage.fleet.start()
     with Publishing(stage) as publishing:
-        _join_and_leave(stage)
+        _join_and_leave(stage, publishing)
     numbers = range(publishing.confirmed)
     stage.await_done(numbers, timeout=180)
 
@@ -91,28 +101,21 @@ def test_the_order_within_a_key_is_kept_over_rebalances(make_stage: MakeStage) -
     assert (out_of_order, together) == ([], [])
 
 
-def _join_and_leave(stage: Stage) -> None:
-    """For three minutes; meanwhile one of the brokers is away for a while."""
+def _join_and_leave(stage: Stage, publishing: Publishing) -> None:
+    """Start or stop a worker in each turn; a broker is away during some of them."""
     chance = random.Random(2)
-    began = time.monotonic()
     broker = stage.server.brokers[1]
-    away = threading.Thread(target=_restart, args=(broker, SECONDS / 3))
-    away.start()
-    while time.monotonic() < began + SECONDS:
+    outage = threading.Thread(target=broker.restart, args=(OUTAGE_SECONDS,))
+    for turn in range(TURNS):
+        if turn == OUTAGE_TURN:
+            outage.start()
         running = [each for each in stage.fleet.workers if each.poll() is None]
-        if len(running) == 1 or (len(running) < MOST and chance.random() < 0.5):
+        if len(running) == 1 or (len(running) < MAX_WORKERS and chance.random() < 0.5):
             stage.fleet.start(ready=False)
         else:
             stage.fleet.term(chance.choice(running))
-        time.sleep(TURN)  # The subject of this test is the coming and going itself.
-    away.join()
-
-
-def _restart(broker: object, after: float) -> None:
-    time.sleep(after)
-    broker.stop()  # type: ignore[attr-defined]
-    time.sleep(10)
-    broker.start()  # type: ignore[attr-defined]
+        publishing.await_more(MESSAGES_PER_TURN)
+    outage.join()
 
 
 def _faults(lines: list[Line]) -> tuple[list[Line], list[Line]]:

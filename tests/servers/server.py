@@ -16,6 +16,7 @@ import typing as t
 
 import psutil
 
+from ..waiting import last
 from ..waiting import wait_for
 
 ServerT = t.TypeVar("ServerT", bound="Server")
@@ -99,8 +100,10 @@ class Server:
         """End it at once, as a power cut would."""
         self._end(signal.SIGKILL, timeout=10.0)
 
-    def restart(self) -> None:
+    def restart(self, away: float = 0.0) -> None:
+        """Stop, stay away for this many seconds, and start again."""
         self.stop()
+        last(away)
         self.start()
 
     def close(self) -> None:
@@ -123,9 +126,11 @@ class Server:
         os.killpg(self.pid, signal.SIGCONT)
 
     @contextlib.contextmanager
-    def frozen(self) -> t.Iterator[None]:
+    def frozen(self, seconds: float = 0.0) -> t.Iterator[None]:
+        """Let it hang for the length of a block, which begins after these seconds."""
         self.freeze()
         try:
+            last(seconds)
             yield
         finally:
             self.thaw()
