@@ -1,1 +1,1 @@
-"""What holds for every test: patched interpreter, deadline, nothing left behind."""
+"""Rules for every test: patched interpreter, deadline, nothing left running."""

@@ -1,6 +1,6 @@
-"""No greenlet, thread or socket survives a test.
+"""Fails tests that leave a greenlet, a thread or a socket behind.
 
-Knows nothing of brokers. What a fixture of a wider scope opened is not the test's.
+What a fixture of a wider scope opens does not count as the test's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import weakref
 import gevent
 import pytest
 
-GRACE = 2.0
+#: Seconds that greenlets, threads and sockets have to end after their test.
+GRACE_SECONDS = 2.0
 
 _started: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()
 
@@ -29,7 +30,7 @@ class Leak(Exception):
 def nothing_survives(request: pytest.FixtureRequest) -> t.Iterator[None]:
     """Fail a test that leaves a greenlet, a thread or a socket behind.
 
-    ``@pytest.mark.may_leak("why")`` exempts one.
+    ``@pytest.mark.may_leak("reason")`` exempts a test.
     """
     if request.node.get_closest_marker("may_leak"):
         yield
@@ -44,11 +45,11 @@ def nothing_survives(request: pytest.FixtureRequest) -> t.Iterator[None]:
 
 
 def _left(before: frozenset[tuple[str, int]]) -> list[str]:
-    deadline = time.monotonic() + GRACE
+    deadline = time.monotonic() + GRACE_SECONDS
     while left := _alive() - before:
         if time.monotonic() >= deadline:
             return _describe(left)
-        time.sleep(0.01)
+        gevent.sleep(0.01)  # Lets those end that are about to.
         gc.collect()
     return []
 
@@ -60,7 +61,7 @@ def _alive() -> frozenset[tuple[str, int]]:
 
 
 def _sockets() -> set[tuple[str, int]]:
-    """Inode numbers: a descriptor's number is used again, a socket's inode is not."""
+    """Return inode numbers, which the kernel reuses later than descriptors."""
     found = set()
     for entry in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
         with contextlib.suppress(OSError):

@@ -1,6 +1,7 @@
-"""Every test runs in an interpreter that gevent has patched before anything else.
+"""Runs the tests in an interpreter that gevent patches before any other import.
 
-A plain ``pytest`` starts itself again in one. Must not import the package.
+``pytest`` replaces its process by a patched one; ``pytest -n`` stays as it is, and
+starts patched workers. Must not import the package.
 """
 
 from __future__ import annotations
@@ -49,15 +50,14 @@ def _is_patched() -> bool:
 
 
 def _can_start_again() -> bool:
-    # Only where pytest owns the process, lest a debugger be lost. Coverage goes on in
-    # the new program: it is told to follow ``exec`` in pyproject.toml.
+    # Only if pytest owns the process: a debugger would lose a process that is replaced.
     program = pathlib.Path(sys.argv[0])
     ours = program.name in {"pytest", "py.test"} or program.parent.name == "pytest"
     return ours and GUARD not in os.environ
 
 
 def _start_again(config: pytest.Config) -> None:
-    # pytest has already turned the output descriptors into its own files by now.
+    # pytest has redirected the output descriptors to files of its own by now.
     capture = config.pluginmanager.getplugin("capturemanager")
     if capture is not None:
         capture.stop_global_capturing()
@@ -70,7 +70,7 @@ def _start_again(config: pytest.Config) -> None:
 
 
 def _first_positional(argv: list[str]) -> int:
-    """The index of what is run, behind the interpreter's own flags."""
+    """Return the index of the program, which follows the interpreter's flags."""
     index = 1
     while index < len(argv) and argv[index].startswith("-") and argv[index] != "-m":
         index += 2 if argv[index] in {"-W", "-X"} else 1

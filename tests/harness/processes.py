@@ -1,4 +1,4 @@
-"""Tests that start processes are marked so: ``-m "not process"`` leaves them out."""
+"""Checks the marker of tests that start processes, which ``-m "not process"`` omits."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 
 
 class NotMarked(Exception):
-    """A test started a process without the marker that says so."""
+    """A test starts a process and has no ``process`` marker."""
 
 
 @pytest.fixture(autouse=True)
 def processes_are_marked(request: pytest.FixtureRequest) -> t.Iterator[None]:
-    """Fail a test that started and ended a process and is not marked as ``process``.
+    """Fail a test that starts a process and has no ``process`` marker.
 
-    The kernel adds the page faults of each ended child to those of its parent.
+    The kernel adds the page faults of each ended child to a counter of its parent.
     """
     if {"process", "broker"} & {mark.name for mark in request.node.iter_markers()}:
         yield

@@ -1,4 +1,4 @@
-"""Scripts in a process of their own, which imports what the tests do."""
+"""Python code in a process of its own, with the import path of the tests."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import sys
 def run_script(
     script: str, *options: str, timeout: float = 60.0
 ) -> subprocess.CompletedProcess[str]:
-    """Run Python code in a fresh interpreter, to its end.
+    """Run Python code in a new interpreter and wait for its end.
 
-    :param options: The interpreter's own.
+    :param options: Command-line options of the interpreter.
+    :param timeout: Seconds that it may take.
     """
     return subprocess.run(
         [sys.executable, *options, "-c", script],

@@ -1,7 +1,7 @@
-"""The brokers as fixtures: shared ones, and ones that a test may kill.
+"""Fixtures of brokers: shared ones, and ones that a test may stop or kill.
 
-A broker that is not installed skips its tests, and the last lines of the run say so;
-with ``QCONSUME_REQUIRE_BROKERS=1`` it fails them.
+Tests of a broker that is not installed are skipped, and the last lines of the run say
+so. With ``QCONSUME_REQUIRE_BROKERS=1`` they fail.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .server import Server
 
 REQUIRE = "QCONSUME_REQUIRE_BROKERS"
 
-#: Fixtures that need a real broker or the browser, and which.
+#: The server that each fixture needs.
 NEEDS: dict[str, type[Server]] = {
     "rabbitmq": RabbitMQ,
     "own_rabbitmq": RabbitMQ,
@@ -40,7 +40,7 @@ NEEDS: dict[str, type[Server]] = {
 
 
 class NotMarked(Exception):
-    """A test that needs a broker would run where none is wanted."""
+    """A test uses a broker and has no ``broker`` marker."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a real broker, so that ``-m "not broker"`` leaves it out."""
+    """Mark tests that need a real broker: ``-m "not broker"`` leaves them out."""
     for item in items:
         for server in _needed(item):
             item.add_marker("broker")
@@ -90,7 +90,7 @@ def pytest_terminal_summary(
 
 @pytest.fixture(autouse=True)
 def brokers_are_marked(request: pytest.FixtureRequest) -> t.Iterator[None]:
-    """Fail a test that asks for a broker while it runs and is not marked so.
+    """Fail a test that requests a broker while it runs, but has no ``broker`` marker.
 
     ``-m "not broker"`` could not leave it out.
     """

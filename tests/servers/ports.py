@@ -1,8 +1,8 @@
 """Free ports on the loopback address, outside the range of outgoing connections.
 
-A server that restarts must get its port again. A port from the ephemeral range may by
-then belong to somebody's outgoing connection, or a client that tries to reconnect to it
-may have connected to itself.
+A server that restarts must get its port again. A port of the ephemeral range may
+belong to an outgoing connection by then, and a client that reconnects to such a port
+may connect to itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _handed_out: set[int] = set()
 
 
 def free_port() -> int:
-    """A port that nobody listens on and that no other caller was given."""
+    """Return a free port that no other caller in this process was given."""
     candidates = range(10_000, _first_ephemeral())
     for port in random.sample(candidates, k=min(1_000, len(candidates))):
         if port not in _handed_out and _can_bind(port):
