@@ -16,8 +16,8 @@ from .errors import read_error_text
 from .errors import translate_error
 from .server import Server
 
-#: A longer wait would hide a dead connection. :mod:`.blocked_readers` finds messages
-#: that do not end it; a lane of suspects has none of those.
+#: Limits how late a message is noticed that does not end a wait. For the main lane,
+#: :mod:`.blocked_readers` notices it sooner.
 _MAX_WAIT_SECONDS = 5.0
 #: The wait may not have arrived in Redis yet, so one attempt may be too early.
 _MAX_UNBLOCK_ATTEMPTS = 3

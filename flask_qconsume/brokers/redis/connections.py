@@ -36,7 +36,7 @@ _ANSWERS_BEFORE_DISCONNECT = (
     exceptions.AuthenticationError,
     exceptions.BusyLoadingError,
 )
-#: A link repeats fewer commands than this; more would be arbitrary ones.
+#: Limits the memory of a link's packed commands, of which it repeats a few.
 _MAX_REMEMBERED_COMMANDS = 4
 _MIN_TIMEOUT_SECONDS = 0.001
 

@@ -65,7 +65,7 @@ def _read_policy_from_info(node: Server) -> str | None:
 
 def _read_policy_from_config(node: Server) -> str | None:
     answer = _ask(node, "CONFIG", "GET", "maxmemory-policy") or ()
-    # A mapping in version 3 of the protocol, pairs in version 2.
+    # A mapping in version 3 of the protocol, a flat list in version 2.
     values = list(answer.values()) if isinstance(answer, dict) else answer[1:]
     return values[0].decode() if values else None
 

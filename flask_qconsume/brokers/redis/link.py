@@ -1,9 +1,9 @@
 """One connection that consumes one queue, for both layouts. Does not publish.
 
 The reader first takes messages by a script, which leases them in the same step. If
-there are none, it waits in Redis by a command that takes nothing, or that Redis can
-take back. The script is sent together with that command and runs when the wait ends, so
-no message is lost between the two.
+there are none, it waits in Redis, by a command that takes nothing (lists) or leases the
+entry that it reads (streams). The script is sent together with that command and runs
+when the wait ends, so no message is lost between the two.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class ListLayout:
     def permanent_bindings_key(self, exchange: str) -> str:
         """Return the key that makes kombu keep the exchange's bindings.
 
-        kombu deletes an exchange unless this set has members.
+        kombu deletes an exchange of expiring queues, unless this set has members.
         """
         return f"{self.prefix}_kombu.binding_permanent.{exchange}"
 

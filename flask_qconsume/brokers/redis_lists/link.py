@@ -37,7 +37,7 @@ _SHORT_WAIT_SECONDS = 0.1
 _SHORT_WAITS = 600
 #: Seconds between two looks, at most, where Redis has no ``BLMOVE`` (before 6.2).
 _MAX_POLL_SECONDS = 0.1
-#: Redis reads this time-out in ms, and rounds it down.
+#: Rounds a time-out up to whole ms; a time-out of 0 would never end.
 _ROUNDING_SECONDS = 0.0005
 
 

@@ -26,8 +26,7 @@ from .keys import StreamLayout
 
 #: A read ends early when it exceeds this.
 _MAX_BYTES_PER_READ = 1024 * 1024
-#: Redis forgets a consumer that has had no entries for longer than this, or than two
-#: leases.
+#: A consumer without entries is deleted after this time, but not before two leases.
 _MIN_CONSUMER_AGE_SECONDS = 60.0
 #: Limits the search for leases that a clock set back keeps alive.
 _MAX_ENTRIES_PER_CONSUMER = 500
