@@ -1,6 +1,6 @@
-"""A small tea shop: orders come in over HTTP, and consumers bill, mail and count them.
+"""A small tea shop: HTTP requests place orders, and consumers process them.
 
-What runs when an order is placed (every arrow is a message)::
+Consumers that run when an order is placed (every arrow is a message)::
 
     POST /orders ── order.placed ──▶ orders.bill ── order.billed ──┬▶ stock.reserve
                                         │                          └▶ mail.tell
@@ -33,13 +33,13 @@ from .orders.gateway import PaymentGateway
 
 
 def create_app(overrides: t.Mapping[str, t.Any] | None = None) -> Flask:
-    """Make the shop.
+    """Create the app of the shop.
 
-    Its configuration is :mod:`.config`, then ``FLASK_…`` environment variables, then
-    ``overrides``.
+    The configuration is :mod:`.config`, then environment variables ``FLASK_…``, then
+    ``overrides``; later values replace earlier ones.
     """
     app = Flask(__name__)
-    app.config.from_mapping(config.defaults(app.instance_path))
+    app.config.from_mapping(config.get_defaults(app.instance_path))
     app.config.from_prefixed_env()
     app.config.from_mapping(overrides or {})
 

@@ -1,8 +1,8 @@
-"""The tables: made at the first start, and filled with what the shop sells.
+"""Database tables, created and filled at the first start.
 
-One rule for all who write: nothing waits inside a ``with db.session.begin()`` block (no
-gateway, no publish, no sleep). SQLite has one writer; a greenlet that waited while it
-writes would stop every other one that wants to.
+Code inside a ``with db.session.begin()`` block never waits: it does not call the
+gateway, publish or sleep. SQLite has one writer, so a greenlet that waited in its
+transaction would block all other writers.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ PRODUCTS = [
 
 
 def init_app(app: Flask) -> None:
-    """Make the tables where there are none yet."""
+    """Create missing tables."""
     with app.app_context():
         folder = pathlib.Path(db.engine.url.database or "").parent
         folder.mkdir(parents=True, exist_ok=True)
         with db.engine.connect() as connection:
-            # A file keeps this: commits are quicker, and readers wait for no writer.
+            # In this mode commits are faster, and readers do not wait for writers.
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-            # Several processes may start at once: one gets the lock, the others wait
-            # for it and find everything made.
+            # Several processes may start at once. One gets the lock; the rest wait
+            # for it and find all tables.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             db.metadata.create_all(connection)
-            _fill(connection)
+            _insert_products(connection)
             connection.commit()
-        # A server may fork after this, and SQLite's connections must not be shared.
+        # A server may fork later, and processes must not share SQLite connections.
         db.engine.dispose()
 
 
-def _fill(connection: Connection) -> None:
+def _insert_products(connection: Connection) -> None:
     if not connection.scalar(select(func.count()).select_from(Product)):
         connection.execute(insert(Product), PRODUCTS)
 
 
 @qconsume.teardown_worker
 def close_connections() -> None:
-    """Close the pool when the worker has stopped."""
+    """Close the database connections when the worker has stopped."""
     db.engine.dispose()

@@ -1,4 +1,4 @@
-"""The extensions, without an app: ``create_app`` initialises them."""
+"""Extensions, which ``create_app`` initialises."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from flask_qconsume import QConsume
 
 
 class Base(DeclarativeBase):
-    """What all models have in common."""
+    """Base class of all models."""
 
 
-# Objects stay readable after their transaction, for the message that tells of them.
+# Objects stay readable after their transaction, to be published.
 db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
 qconsume = QConsume()

@@ -1,8 +1,8 @@
-"""What the parts of the shop say to each other: the shapes of its messages.
+"""Schemas of the messages between the parts of the shop.
 
-A part loads a message by the schema by which another one dumped it, and knows nothing
-else of that other part. Unknown fields are left out instead of refused, so that a newer
-publisher does not fill the dead letters of an older consumer.
+Publisher and consumer use the same schema, and know nothing else of each other. Schemas
+ignore unknown fields, so that the messages of a newer publisher do not become dead
+letters of an older consumer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from marshmallow.validate import Range
 
 
 class MessageSchema(Schema):
-    """What all messages have in common."""
+    """Base class of all schemas."""
 
     class Meta:
         unknown = EXCLUDE
@@ -35,14 +35,14 @@ class OrderMessage(MessageSchema):
     order_id = fields.Int(required=True, attribute="id")
     customer = fields.Str(required=True)
     email = fields.Email(required=True)
-    #: A token of the payment gateway's; a card's number has no place in a message.
+    #: A token of the payment gateway. Never put card numbers into messages.
     card = fields.Str(required=True)
     #: Cents.
     total = fields.Int(required=True, validate=Range(min=1))
     items = fields.List(
         fields.Nested(ItemMessage), required=True, validate=Length(min=1)
     )
-    #: Why it was rejected, where it was.
+    #: Reason of the rejection, in ``order.rejected``.
     reason = fields.Str(load_default="")
 
 
@@ -54,9 +54,9 @@ class NewsMessage(MessageSchema):
 
 
 class RestockMessage(MessageSchema):
-    """``restock``: the supplier brings something."""
+    """``restock``: a delivery by the supplier."""
 
     product_id = fields.Int(required=True)
-    #: Which delivery of this product it is, so that none is counted twice.
+    #: Number of the delivery of this product, so that it is counted once.
     number = fields.Int(required=True)
     quantity = fields.Int(required=True, validate=Range(min=1))

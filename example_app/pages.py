@@ -1,4 +1,4 @@
-"""The page on which orders are placed and watched."""
+"""Page on which orders are placed and watched."""
 
 from __future__ import annotations
 
@@ -21,54 +21,54 @@ from .stock.models import Product
 
 bp = Blueprint("pages", __name__)
 
-#: The parts of the page that are kept up to date, and their templates.
+#: Panels of the page that are kept up to date, by the name of their template.
 PANELS = ("orders", "stock", "mails", "audit")
 
 
 @bp.get("/")
 def shop() -> ResponseReturnValue:
-    """The page."""
-    return render_template("shop.html", **panels(), errors=None)
+    """Show the page."""
+    return render_template("shop.html", **load_panels(), errors=None)
 
 
 @bp.get("/live")
 def live() -> ResponseReturnValue:
-    """The panels of the page as they are now; ``static/live.js`` asks for them."""
-    found = panels()
+    """Render the current panels of the page, for ``static/live.js``."""
+    found = load_panels()
     return {name: render_template(f"_{name}.html", **found) for name in PANELS}
 
 
 @bp.app_errorhandler(BrokerError)
-def unavailable(error: BrokerError) -> ResponseReturnValue:
-    """What a page wanted of the broker cannot be had now."""
+def show_unavailable(error: BrokerError) -> ResponseReturnValue:
+    """Show that the broker cannot be reached."""
     return render_template("unavailable.html", error=error), 503
 
 
-def panels() -> dict[str, t.Any]:
-    """What the templates of the page show."""
+def load_panels() -> dict[str, t.Any]:
+    """Load the data of the page's panels."""
     return {
         "cards": CARDS,
         "counts": Counter(db.session.scalars(db.select(Order.status))),
-        "orders": latest(Order, 8),
-        "mails": latest(Mail, 6),
-        "audit": latest(AuditEntry, 14),
+        "orders": list_latest(Order, 8),
+        "mails": list_latest(Mail, 6),
+        "audit": list_latest(AuditEntry, 14),
         "stock": db.session.scalars(db.select(Product).order_by(Product.id)).all(),
     }
 
 
-def latest(model: t.Any, number: int) -> t.Sequence[t.Any]:
-    """The last rows of a table, the latest first."""
+def list_latest(model: t.Any, number: int) -> t.Sequence[t.Any]:
+    """List the last rows of a table, the latest first."""
     query = db.select(model).order_by(model.id.desc()).limit(number)
     return db.session.scalars(query).all()
 
 
 @bp.app_template_filter()
 def money(cents: int) -> str:
-    """An amount as a customer reads it."""
+    """Format an amount of money."""
     return f"€ {cents / 100:.2f}"
 
 
 @bp.app_template_filter()
 def clock(seconds: float) -> str:
-    """A time of day."""
+    """Format a time of day."""
     return datetime.datetime.fromtimestamp(seconds).strftime("%H:%M:%S")

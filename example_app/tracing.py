@@ -1,4 +1,4 @@
-"""Which request led to what: an id that goes from the request through every message."""
+"""Request ids, which messages carry from the HTTP request to every consumer."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ HEADER = "x-request-id"
 
 def init_app(app: Flask) -> None:
     """Give each request of the app an id."""
-    app.before_request(begin)
+    app.before_request(begin_request)
 
 
-def begin() -> None:
-    """A request begins."""
+def begin_request() -> None:
+    """Create the id of a request."""
     g.request_id = uuid.uuid4().hex[:8]
 
 
 @qconsume.before_message
-def resume() -> None:
-    """A message goes on with the id of the request that it came from."""
+def resume_request() -> None:
+    """Take the request id from the message."""
     g.request_id = str(current_message.headers.get(HEADER, ""))
 
 
-def say(routing_key: str, body: t.Any, **options: t.Any) -> None:
-    """Publish a message that carries the current request's id on."""
+def publish_traced(routing_key: str, body: t.Any, **options: t.Any) -> None:
+    """Publish a message with the current request id."""
     headers = {HEADER: g.get("request_id", "")}
     qconsume.publish(routing_key, body, headers=headers, **options)

@@ -1,4 +1,4 @@
-"""The audit: everything that was said in the shop."""
+"""Audit: a log of all messages of the shop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The blueprint that the views and the consumer of the audit are registered on."""
+"""Blueprint of the audit's views and consumer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A subscriber of everything: it knows none of the others, and they not it."""
+"""Consumer of all messages, independent of the other parts of the shop."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .models import AuditEntry
 
 @bp.consumer("audit", routing_key="#")
 def record(body: t.Any) -> None:
-    """Save a message; it may be one of a shape that nobody here knows."""
+    """Save a message once, with any body."""
     now = time.time()
     message_id = str(current_message.id)
     with db.session.begin():
-        if not known(message_id):
+        if not is_known(message_id):
             db.session.add(
                 AuditEntry(
                     message_id=message_id,
@@ -34,7 +34,7 @@ def record(body: t.Any) -> None:
             )
 
 
-def known(message_id: str) -> bool:
-    """Whether a copy of it came before."""
+def is_known(message_id: str) -> bool:
+    """Return whether a copy of the message was saved before."""
     found = db.select(AuditEntry.id).filter_by(message_id=message_id)
     return db.session.scalar(found) is not None

@@ -1,4 +1,4 @@
-"""One message that went through the shop."""
+"""Table of the messages that the shop published."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ..extensions import db
 
 
 class AuditEntry(db.Model):
-    """One message. A second copy of it is the same one."""
+    """A message, saved once however often it is delivered."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
     message_id: Mapped[str] = mapped_column(unique=True)
     routing_key: Mapped[str]
-    #: Which request it came from, over however many messages.
+    #: Id of the HTTP request that led to the message, also through other messages.
     request_id: Mapped[str]
     body: Mapped[str]
     published_at: Mapped[float]
@@ -22,5 +22,5 @@ class AuditEntry(db.Model):
 
     @property
     def latency(self) -> float:
-        """Milliseconds from publishing to here."""
+        """Milliseconds from publishing to handling."""
         return 1000 * (self.received_at - self.published_at)

@@ -1,4 +1,4 @@
-"""The audit over HTTP."""
+"""HTTP views of the audit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .models import AuditEntry
 
 @bp.get("/")
 def index() -> ResponseReturnValue:
-    """The latest entries."""
+    """List the latest entries."""
     entries = db.session.scalars(
         db.select(AuditEntry).order_by(AuditEntry.id.desc()).limit(100)
     )

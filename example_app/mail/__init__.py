@@ -1,4 +1,4 @@
-"""Mail: what customers are told."""
+"""Mail to customers."""
 
 from __future__ import annotations
 

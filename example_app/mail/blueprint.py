@@ -1,4 +1,4 @@
-"""The blueprint that the views and the consumers of mail are registered on."""
+"""Blueprint of the views and consumers of mail."""
 
 from __future__ import annotations
 

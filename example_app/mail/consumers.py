@@ -1,4 +1,4 @@
-"""Telling customers what became of their order: one queue, two events."""
+"""Consumer that sends mails about orders: one queue with two events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flask_qconsume import current_message
 from ..extensions import db
 from ..messages import NewsMessage
 from ..messages import OrderMessage
-from ..tracing import say
+from ..tracing import publish_traced
 from .blueprint import bp
 from .models import Mail
 
@@ -33,7 +33,7 @@ TEXTS = {
     concurrency=2,
 )
 def tell(order: dict[str, t.Any]) -> None:
-    """Write to a customer, once per occasion."""
+    """Send the mail of an event to the customer, once."""
     subject, text = TEXTS[current_message.routing_key]
     mail = Mail(
         order_id=order["id"],
@@ -42,13 +42,15 @@ def tell(order: dict[str, t.Any]) -> None:
         text=text.format(**order),
     )
     with db.session.begin():
-        if not was_sent(mail):
+        if not is_sent(mail):
             db.session.add(mail)
     news = {"order_id": mail.order_id, "detail": mail.subject}
-    say("mail.sent", NewsMessage().dump(news), id=f"mail-{current_message.id}")
+    publish_traced(
+        "mail.sent", NewsMessage().dump(news), id=f"mail-{current_message.id}"
+    )
 
 
-def was_sent(mail: Mail) -> bool:
-    """Whether the customer has this mail already."""
+def is_sent(mail: Mail) -> bool:
+    """Return whether the mail was sent before."""
     same = db.select(Mail.id).filter_by(order_id=mail.order_id, subject=mail.subject)
     return db.session.scalar(same) is not None

@@ -1,4 +1,4 @@
-"""A mail that was sent (here: only saved)."""
+"""Table of sent mails. This shop only saves them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..extensions import db
 
 
 class Mail(db.Model):
-    """A mail. No order leads to two of the same subject."""
+    """A mail. Each order has at most one mail with the same subject."""
 
     __table_args__ = (UniqueConstraint("order_id", "subject"),)
 

@@ -1,4 +1,4 @@
-"""The mails over HTTP."""
+"""HTTP views of mails."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from .models import Mail
 
 @bp.get("/")
 def index() -> ResponseReturnValue:
-    """The latest mails."""
+    """List the latest mails."""
     mails = db.session.scalars(db.select(Mail).order_by(Mail.id.desc()).limit(50))
     return [{"to": each.to, "subject": each.subject} for each in mails]

@@ -1,4 +1,4 @@
-"""The blueprint that the views and the consumers of orders are registered on."""
+"""Blueprint of the views and consumers of orders."""
 
 from __future__ import annotations
 

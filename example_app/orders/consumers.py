@@ -1,7 +1,8 @@
-"""Billing, and following what the rest of the shop does about an order.
+"""Consumers that bill orders and record their progress.
 
-Messages come at least once. So everything here looks first whether it was done already,
-and passes the news on in either case: the process may have died in between.
+A message may be delivered more than once. So each consumer first checks whether its
+work is done, and then publishes the result in any case: the process may have died
+between the two.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ from .placing import resend
 
 @bp.before_worker
 def catch_up() -> None:
-    """See to what was left behind; the worker starts even if that fails."""
+    """Publish open orders again; if that fails, the worker starts all the same."""
     try:
         resend()
     except BrokerError:
-        current_app.logger.exception("Open orders are left to the next start")
+        current_app.logger.exception(
+            "Cannot publish open orders, the next start tries again"
+        )
 
 
 @bp.consumer(
@@ -49,36 +52,38 @@ def catch_up() -> None:
     timeout=30,
 )
 def bill(message: dict[str, t.Any]) -> None:
-    """Charge for an order. A gateway that does not answer is asked again later."""
+    """Charge for an order. If the gateway does not answer, the message is retried."""
     with db.session.begin():
-        order = found(message["id"])
+        order = get_order(message["id"])
         paid = db.session.get(Payment, order.id)
     if paid is None:
         g.unpaid = order
         gateway = current_app.extensions["payments"]
         receipt = gateway.charge(order.card, order.total, key=f"order-{order.id}")
-        enter(order, receipt)
+        save_payment(order, receipt)
         g.pop("unpaid")
     announce(order, BILLED)
 
 
 @bp.message_errorhandler(CardDeclined)
-def declined(error: CardDeclined) -> Reject:
-    """The bank would say the same again: no retry, a dead letter at once."""
+def reject_declined_card(error: CardDeclined) -> Reject:
+    """Reject the message at once, since a retry would be declined, too."""
     return Reject(str(error))
 
 
 @bp.after_message
-def tell_customer(outcome: Outcome) -> None:
-    """Let the order know when its billing failed, for now or for good."""
+def record_failure(outcome: Outcome) -> None:
+    """Record a failed attempt to bill an order; publish its final rejection."""
     order = g.get("unpaid")
     if order is None:
         return
     if isinstance(outcome, Retry):
         number, delay = current_message.attempt, outcome.delay
-        note(order, "retried", f"attempt {number} failed, again in {delay:.1f} s")
+        save_failure(
+            order, "retried", f"attempt {number} failed, again in {delay:.1f} s"
+        )
     elif isinstance(outcome, Reject):
-        note(order, REJECTED, outcome.reason)
+        save_failure(order, REJECTED, outcome.reason)
         announce(order, REJECTED, outcome.reason)
 
 
@@ -86,9 +91,9 @@ def tell_customer(outcome: Outcome) -> None:
     "timeline", routing_key=["stock.reserved", "mail.sent"], schema=NewsMessage
 )
 def follow(news: dict[str, t.Any]) -> None:
-    """Add what the others did to the order's own story."""
+    """Add the progress in other parts of the shop to an order's events."""
     with db.session.begin():
-        order = found(news["order_id"])
+        order = get_order(news["order_id"])
         name = current_message.routing_key
         if not order.has_event(name):
             order.add_event(name, news["detail"])
@@ -98,27 +103,27 @@ def follow(news: dict[str, t.Any]) -> None:
     "refunds", routing_key="stock.missing", schema=NewsMessage, retry="gateway"
 )
 def refund(news: dict[str, t.Any]) -> None:
-    """Give the money back for an order that cannot be delivered."""
+    """Refund an order that cannot be delivered."""
     with db.session.begin():
-        order = found(news["order_id"])
+        order = get_order(news["order_id"])
         payment = db.session.get_one(Payment, order.id)
     if order.status != REJECTED:
         current_app.extensions["payments"].refund(payment.receipt)
-        note(order, REJECTED, f"{news['detail']}; refunded")
+        save_failure(order, REJECTED, f"{news['detail']}; refunded")
     announce(order, REJECTED, f"{news['detail']}; refunded")
 
 
-def enter(order: Order, receipt: str) -> None:
-    """Save a payment. Of two at once one fails here, and is retried."""
+def save_payment(order: Order, receipt: str) -> None:
+    """Save a payment. A second payment of the order fails, and is retried."""
     with db.session.begin():
         db.session.add(Payment(order_id=order.id, receipt=receipt, amount=order.total))
         order.status = BILLED
         order.add_event(BILLED, receipt)
 
 
-def note(order: Order, name: str, detail: str) -> None:
-    """Save what went wrong with an order, for now or for good."""
-    # What failed may have left a transaction behind.
+def save_failure(order: Order, name: str, detail: str) -> None:
+    """Save a failure as an event of an order."""
+    # The failed handler may have left a transaction open.
     db.session.rollback()
     with db.session.begin():
         if name == REJECTED:
@@ -126,9 +131,9 @@ def note(order: Order, name: str, detail: str) -> None:
         order.add_event(name, detail)
 
 
-def found(order_id: int) -> Order:
-    """The order; a message about one that is gone has nothing left to do."""
+def get_order(order_id: int) -> Order:
+    """Load an order; drop the message if the order does not exist."""
     order = db.session.get(Order, order_id)
     if order is None:
-        raise Drop(f"there is no order {order_id} any more")
+        raise Drop(f"order {order_id} does not exist")
     return order

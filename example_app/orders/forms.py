@@ -1,4 +1,4 @@
-"""What may be sent to ``POST /orders``, as JSON or from the page's form."""
+"""Schemas of ``POST /orders``, for JSON and for the form of the page."""
 
 from __future__ import annotations
 
@@ -19,68 +19,68 @@ from ..stock.models import Product
 from .gateway import CARDS
 
 
-def _sold_here(product_id: int) -> None:
-    # The number may be larger than any that the database can be asked for.
+def _check_product(product_id: int) -> None:
+    # Compared in Python, since the number may be too large for the database.
     if product_id not in db.session.scalars(db.select(Product.id)).all():
         raise ValidationError(f"There is no product {product_id}.")
 
 
-def _is_text(value: str) -> None:
+def _check_text(value: str) -> None:
     try:
         value.encode()
-    except UnicodeEncodeError:  # JSON may hold halves of characters.
+    except UnicodeEncodeError:  # JSON may contain a lone surrogate.
         raise ValidationError("Not a valid text.") from None
 
 
-def _product(product_id: int) -> Product:
+def _get_product(product_id: int) -> Product:
     return db.session.get_one(Product, product_id)
 
 
 class ItemForm(Schema):
     """One line of an order."""
 
-    product_id = fields.Int(required=True, validate=_sold_here)
+    product_id = fields.Int(required=True, validate=_check_product)
     quantity = fields.Int(required=True, validate=Range(min=1, max=99))
 
 
 class OrderForm(Schema):
-    """An order as a customer sends it; the prices are ours."""
+    """An order without prices, as a customer sends it."""
 
-    customer = fields.Str(required=True, validate=[Length(min=1, max=80), _is_text])
+    customer = fields.Str(required=True, validate=[Length(min=1, max=80), _check_text])
     email = fields.Email(required=True)
     card = fields.Str(load_default="tok_visa", validate=OneOf(list(CARDS)))
     items = fields.List(
         fields.Nested(ItemForm),
         required=True,
-        validate=Length(min=1, error="Choose something first."),
+        validate=Length(min=1, error="Choose at least one product."),
     )
 
     @validates_schema
-    def in_stock(self, order: dict[str, t.Any], **options: t.Any) -> None:
-        """Refuse more than there is; what the other orders leave is seen later."""
+    def check_stock(self, order: dict[str, t.Any], **options: t.Any) -> None:
+        """Refuse more than is in stock. Consumers check the stock again later."""
         wanted: Counter[int] = Counter()
         for line in order["items"]:
             wanted[line["product_id"]] += line["quantity"]
-        for product in map(_product, wanted):
+        for product in map(_get_product, wanted):
             if product.in_stock < wanted[product.id]:
                 left = f"{product.in_stock} of {product.name}"
                 raise ValidationError(f"There are only {left}.", "items")
 
 
-def loaded(request: Request) -> dict[str, t.Any]:
-    """The order in a request.
+def load_order(request: Request) -> dict[str, t.Any]:
+    """Load the order of a request.
 
-    :raises ValidationError: if it is none.
+    :raises ValidationError: if the order is invalid.
     """
-    data = request.get_json() if request.is_json else _of_page(request)
+    data = request.get_json() if request.is_json else _read_form(request)
     found: dict[str, t.Any] = OrderForm().load(data)
-    # Looking up products began a transaction; the order gets one of its own.
+    # End the transaction that the look-up of products has begun.
     db.session.rollback()
     return found
 
 
-def _of_page(request: Request) -> dict[str, t.Any]:
-    """The fields of the page: the quantity of product 3 is called ``quantity-3``."""
+def _read_form(request: Request) -> dict[str, t.Any]:
+    """Read the form; the field ``quantity-3`` has the quantity of product 3."""
     lines = {
         name.removeprefix("quantity-"): quantity
         for name, quantity in request.form.items()

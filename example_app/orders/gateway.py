@@ -1,4 +1,4 @@
-"""A payment gateway as one knows them: slow, and now and then it does not answer."""
+"""Simulated payment gateway: slow, and sometimes without an answer."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import typing as t
 from dataclasses import dataclass
 from dataclasses import field
 
-#: The cards that can be paid with, and what the page calls them.
+#: Tokens of the cards, with their titles on the page.
 CARDS = {
-    "tok_visa": "Visa, in order",
-    "tok_expired": "a card that is declined",
-    "tok_silent": "a bank that never answers",
+    "tok_visa": "Visa, accepted",
+    "tok_expired": "Card that is declined",
+    "tok_silent": "Bank that never answers",
 }
 
 
 class CardDeclined(Exception):
-    """The bank says no; asking again would not change its mind."""
+    """The bank has declined the card. A retry would not help."""
 
 
 class GatewayTimeout(Exception):
-    """No answer in time; asking again may help."""
+    """The gateway has not answered in time. A retry may help."""
 
 
 @dataclass
 class PaymentGateway:
-    """The connection to the gateway.
+    """Client of the gateway.
 
-    :param seconds: How long it takes to answer.
-    :param timeouts: How often it does not, from 0 to 1.
+    :param seconds: Seconds until the gateway answers.
+    :param timeouts: Share of requests without an answer, from 0 to 1.
     """
 
     seconds: float
@@ -38,7 +38,7 @@ class PaymentGateway:
 
     @classmethod
     def from_config(cls, config: t.Mapping[str, t.Any]) -> PaymentGateway:
-        """The gateway of the shop's ``SHOP_GATEWAY_…`` keys."""
+        """Create a gateway from the keys ``SHOP_GATEWAY_…``."""
         return cls(
             seconds=config["SHOP_GATEWAY_SECONDS"],
             timeouts=config["SHOP_GATEWAY_TIMEOUTS"],
@@ -46,12 +46,12 @@ class PaymentGateway:
         )
 
     def charge(self, card: str, amount: int, *, key: str) -> str:
-        """Take money from a card; return the receipt's number.
+        """Charge a card, and return the number of the receipt.
 
-        :param key: Charged once, however often it is asked for with the same key, as
-            gateways promise it: a message may come twice.
-        :raises CardDeclined: if the bank says no.
-        :raises GatewayTimeout: if there is no answer.
+        :param key: Idempotency key: repeated calls with the same key charge once, since
+            a message may be delivered twice.
+        :raises CardDeclined: if the bank declines the card.
+        :raises GatewayTimeout: if the gateway does not answer.
         """
         time.sleep(self.seconds)
         if card == "tok_silent" or self.chance.random() < self.timeouts:
@@ -61,9 +61,9 @@ class PaymentGateway:
         return f"R-{key}-{amount}"
 
     def refund(self, receipt: str) -> None:
-        """Give back what was charged; asked for twice, it is given back once.
+        """Refund a charge. Repeated calls refund it once.
 
-        :raises GatewayTimeout: if there is no answer.
+        :raises GatewayTimeout: if the gateway does not answer.
         """
         time.sleep(self.seconds)
         if self.chance.random() < self.timeouts:

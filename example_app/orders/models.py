@@ -1,4 +1,4 @@
-"""An order, what was paid for it, and what became of it so far."""
+"""Tables of orders, their items, events and payments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REJECTED = "rejected"
 
 
 class Order(db.Model):
-    """What somebody wants to buy."""
+    """An order of a customer."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
     customer: Mapped[str]
@@ -32,16 +32,16 @@ class Order(db.Model):
     )
 
     def add_event(self, name: str, detail: str = "") -> None:
-        """Add something to what became of it."""
+        """Add an event to the order."""
         self.events.append(OrderEvent(name=name, detail=detail))
 
     def has_event(self, name: str) -> bool:
-        """Whether this happened already."""
+        """Return whether the order has an event of this name."""
         return any(event.name == name for event in self.events)
 
 
 class OrderItem(db.Model):
-    """One line of an order, at the price of that day."""
+    """One line of an order, with the price at that time."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
     order_id: Mapped[int] = mapped_column(ForeignKey(Order.id), index=True)
@@ -53,7 +53,7 @@ class OrderItem(db.Model):
 
 
 class OrderEvent(db.Model):
-    """Something that became of an order."""
+    """A step in the progress of an order."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
     order_id: Mapped[int] = mapped_column(ForeignKey(Order.id), index=True)
@@ -63,7 +63,7 @@ class OrderEvent(db.Model):
 
 
 class Payment(db.Model):
-    """What was paid. Its key is the order's: no order can be paid twice."""
+    """A payment. Its key is that of the order, so an order cannot be paid twice."""
 
     order_id: Mapped[int] = mapped_column(ForeignKey(Order.id), primary_key=True)
     receipt: Mapped[str]

@@ -1,4 +1,4 @@
-"""Placing an order, and telling the rest of the shop about it."""
+"""Placing and publishing of orders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flask_qconsume import BrokerError
 from ..extensions import db
 from ..messages import OrderMessage
 from ..stock.models import Product
-from ..tracing import say
+from ..tracing import publish_traced
 from .models import PLACED
 from .models import Order
 from .models import OrderItem
@@ -20,35 +20,35 @@ from .models import OrderItem
 def place(form: dict[str, t.Any]) -> Order:
     """Save an order, then publish it.
 
-    Only in that order: a consumer may run before this function goes on, and must find
-    what it was told about. If the broker cannot be reached the order is still placed;
-    :func:`resend` makes up for it.
+    The order is saved first, since a consumer may run before this function returns, and
+    must find the order. If the broker cannot be reached, the order is saved all the
+    same, and :func:`resend` publishes it later.
     """
     with db.session.begin():
-        order = _order(form)
+        order = _create_order(form)
         db.session.add(order)
     try:
         announce(order, PLACED)
     except BrokerError:
-        current_app.logger.exception("The order %d is saved, not published", order.id)
+        current_app.logger.exception("Order %d is saved, but not published", order.id)
     return order
 
 
 def announce(order: Order, status: str, reason: str = "") -> None:
     """Publish ``order.<status>``.
 
-    Its id is the same each time, so that whoever keeps ids knows a copy for a copy.
+    The message id is always the same, so that consumers can recognise a copy.
     """
     body = OrderMessage().dump(order) | ({"reason": reason} if reason else {})
-    say(f"order.{status}", body, id=f"order-{order.id}-{status}")
+    publish_traced(f"order.{status}", body, id=f"order-{order.id}-{status}")
 
 
 def resend() -> None:
-    """Publish again what nobody has billed or rejected yet.
+    """Publish orders again that are neither billed nor rejected.
 
-    An order can be saved and its message lost: the process died between the two, the
-    broker could not be reached, or the messages were only in memory. Sending one too
-    many does no harm, since billing is guarded.
+    The message of a saved order is missing if the process died before it was published,
+    if the broker could not be reached, or if the messages were only in memory. A second
+    message does no harm, since an order is billed once.
     """
     with db.session.begin():
         orders = db.session.scalars(db.select(Order).filter_by(status=PLACED)).all()
@@ -56,8 +56,8 @@ def resend() -> None:
         announce(order, PLACED)
 
 
-def _order(form: dict[str, t.Any]) -> Order:
-    items = [_item(**line) for line in form["items"]]
+def _create_order(form: dict[str, t.Any]) -> Order:
+    items = [_create_item(**line) for line in form["items"]]
     order = Order(
         customer=form["customer"],
         email=form["email"],
@@ -69,7 +69,7 @@ def _order(form: dict[str, t.Any]) -> Order:
     return order
 
 
-def _item(product_id: int, quantity: int) -> OrderItem:
+def _create_item(product_id: int, quantity: int) -> OrderItem:
     product = db.session.get_one(Product, product_id)
     return OrderItem(
         product_id=product.id,

@@ -1,4 +1,4 @@
-"""Orders over HTTP."""
+"""HTTP views of orders."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 
 from ..extensions import db
-from ..pages import panels
-from ..tracing import say
+from ..pages import load_panels
+from ..tracing import publish_traced
 from .blueprint import bp
-from .forms import loaded
+from .forms import load_order
 from .models import Order
 from .placing import place
 
 
 @bp.post("/")
 def create() -> ResponseReturnValue:
-    """Place an order. It is billed later, by a consumer: hence 202, not 201."""
-    order = place(loaded(request))
+    """Place an order. The status is 202, since a consumer bills the order later."""
+    order = place(load_order(request))
     if request.is_json:
         url = url_for(".show", order_id=order.id)
-        return described(order), 202, {"Location": url}
+        return describe_order(order), 202, {"Location": url}
     return redirect(url_for("pages.shop"), 303)
 
 
 @bp.get("/<int(max=9223372036854775807):order_id>")
 def show(order_id: int) -> ResponseReturnValue:
-    """What became of an order."""
-    return described(db.get_or_404(Order, order_id))
+    """Show an order and its progress."""
+    return describe_order(db.get_or_404(Order, order_id))
 
 
 @bp.post("/broken")
 def create_broken() -> ResponseReturnValue:
-    """Publish something that is no order, to see what becomes of it."""
-    say("order.placed", {"order_id": "seven", "note": "written by somebody else"})
+    """Publish an invalid order, which becomes a dead letter."""
+    publish_traced("order.placed", {"order_id": "seven", "note": "not an order"})
     return redirect(url_for("dead_letters.index"), 303)
 
 
 @bp.errorhandler(RecursionError)
-def too_deep(error: RecursionError) -> ResponseReturnValue:
-    """Refuse JSON that is nested deeper than Python reads it."""
+def refuse_deep_json(error: RecursionError) -> ResponseReturnValue:
+    """Refuse JSON that is nested too deeply for Python."""
     return {"errors": "nested too deeply"}, 400
 
 
 @bp.errorhandler(ValidationError)
-def refused(error: ValidationError) -> ResponseReturnValue:
-    """What was sent is no order."""
+def show_errors(error: ValidationError) -> ResponseReturnValue:
+    """Show the errors of an invalid order."""
     db.session.rollback()
     if request.is_json:
         return {"errors": error.messages}, 422
-    return render_template("shop.html", **panels(), errors=error.messages), 422
+    return render_template("shop.html", **load_panels(), errors=error.messages), 422
 
 
-def described(order: Order) -> dict[str, t.Any]:
-    """An order as JSON."""
+def describe_order(order: Order) -> dict[str, t.Any]:
+    """Return an order as JSON."""
     return {
         "id": order.id,
         "customer": order.customer,

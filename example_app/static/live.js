@@ -1,4 +1,4 @@
-// Keeps the panels of the page up to date: asks, and replaces those that changed.
+// Keeps the panels of the page up to date: polls, and replaces changed panels.
 const url = document.currentScript.dataset.url;
 const shown = {};
 

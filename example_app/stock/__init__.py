@@ -1,4 +1,4 @@
-"""Stock: what there is, what is reserved, what the supplier brings."""
+"""Stock: products, reservations, deliveries of the supplier."""
 
 from __future__ import annotations
 

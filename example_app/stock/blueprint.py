@@ -1,4 +1,4 @@
-"""The blueprint that the views and the consumers of the stock are registered on."""
+"""Blueprint of the views and consumers of the stock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Goods set aside for those who paid, and brought by the supplier when they run low."""
+"""Consumers that reserve products for orders, and count deliveries."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from ..extensions import db
 from ..messages import NewsMessage
 from ..messages import OrderMessage
 from ..messages import RestockMessage
-from ..tracing import say
+from ..tracing import publish_traced
 from .blueprint import bp
 from .models import ALL
 from .models import Product
 from .models import Reservation
 
-#: Fewer than this, and the supplier is asked for more.
+#: Number of items below which a product is reordered, and number per delivery.
 LOW = 10
 BATCH = 25
 
 
 @bp.consumer("reservations", routing_key="order.billed", schema=OrderMessage)
 def reserve(order: dict[str, t.Any]) -> None:
-    """Set goods aside for an order that was paid for, or tell that some are missing.
+    """Reserve the products of a billed order, or publish that some are missing.
 
-    The shop's page takes no order for more than there is. Of orders at the same time
-    only some may find enough.
+    The page refuses orders for more than is in stock. But if several orders come at the
+    same time, the stock may not suffice for all of them.
     """
     with db.session.begin():
         reservation = db.session.get(Reservation, order["id"]) or set_aside(order)
     said = "reserved" if reservation.complete else "missing"
     news = {"order_id": reservation.order_id, "detail": reservation.detail}
-    say(
+    publish_traced(
         f"stock.{said}",
         NewsMessage().dump(news),
         id=f"order-{reservation.order_id}-{said}",
@@ -42,7 +42,7 @@ def reserve(order: dict[str, t.Any]) -> None:
 
 @bp.consumer("restock", schema=RestockMessage)
 def receive(restock: dict[str, t.Any]) -> None:
-    """Count what the supplier brought; a delivery that was counted changes nothing."""
+    """Add a delivery of the supplier to the stock, once."""
     with db.session.begin():
         db.session.execute(
             db.update(Product)
@@ -55,7 +55,7 @@ def receive(restock: dict[str, t.Any]) -> None:
 
 
 def set_aside(order: dict[str, t.Any]) -> Reservation:
-    """Take the items of an order out of the stock: all of them, or none."""
+    """Take all items of an order out of the stock, or none."""
     taken: list[dict[str, t.Any]] = []
     missing: list[str] = []
     for item in order["items"]:
@@ -73,9 +73,9 @@ def set_aside(order: dict[str, t.Any]) -> Reservation:
 
 
 def take(item: dict[str, t.Any]) -> bool:
-    """Take an item out of the stock if there is enough; whether there was.
+    """Take an item out of the stock, and return whether there was enough.
 
-    Looking and taking are one statement, so that no other process takes it in between.
+    One statement checks and takes, so that no other process can take it in between.
     """
     taken = db.session.scalar(
         db.update(Product)
@@ -88,7 +88,7 @@ def take(item: dict[str, t.Any]) -> bool:
 
 
 def put_back(item: dict[str, t.Any]) -> None:
-    """Give back what was taken for an order that lacks something else."""
+    """Return an item to the stock."""
     db.session.execute(
         db.update(Product)
         .filter_by(id=item["product_id"])
@@ -97,9 +97,9 @@ def put_back(item: dict[str, t.Any]) -> None:
 
 
 def reorder() -> None:
-    """Ask the supplier for what runs low: a message that arrives with the goods.
+    """Order products that run low: publish a message that arrives with the delivery.
 
-    Until then several orders may ask for the same delivery; only one is counted.
+    Until then, several orders may ask for the same delivery; it is counted once.
     """
     with db.session.begin():
         low = db.session.scalars(db.select(Product).where(Product.in_stock < LOW)).all()
@@ -109,7 +109,7 @@ def reorder() -> None:
             "number": product.deliveries,
             "quantity": BATCH,
         }
-        say(
+        publish_traced(
             "restock",
             RestockMessage().dump(restock),
             id=f"restock-{product.id}-{product.deliveries}",

@@ -1,4 +1,4 @@
-"""What the shop sells, and what of it is set aside for an order."""
+"""Tables of products and their reservations."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from ..extensions import db
 
 
 class Product(db.Model):
-    """Something that the shop sells."""
+    """A product of the shop."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str]
     #: Cents.
     price: Mapped[int]
     in_stock: Mapped[int]
-    #: How many deliveries of it have come so far.
+    #: Number of deliveries that were counted.
     deliveries: Mapped[int] = mapped_column(default=0)
 
 
-#: What a reservation says if nothing was missing.
+#: Detail of a reservation without missing products.
 ALL = "all in stock"
 
 
 class Reservation(db.Model):
-    """An order whose goods were looked for; its key keeps that from happening twice."""
+    """The reservation of an order. Its key is that of the order, so it happens once."""
 
     order_id: Mapped[int] = mapped_column(primary_key=True)
-    #: What was missing, if anything. Then nothing at all was set aside.
+    #: Missing products. If there are any, nothing was reserved.
     detail: Mapped[str]
 
     @property
     def complete(self) -> bool:
-        """True if the goods were set aside."""
+        """Whether the products were reserved."""
         return self.detail == ALL

@@ -1,4 +1,4 @@
-"""The stock over HTTP."""
+"""HTTP views of the stock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .models import Product
 
 @bp.get("/")
 def index() -> ResponseReturnValue:
-    """What there is."""
+    """List the products."""
     products = db.session.scalars(db.select(Product).order_by(Product.id))
     return [
         {"id": each.id, "name": each.name, "in_stock": each.in_stock}

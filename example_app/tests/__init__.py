@@ -1,1 +1,1 @@
-"""The shop's tests: each part by itself, and the whole in a process of its own."""
+"""Tests of the shop: each part by itself, and the whole shop in a process."""

@@ -1,4 +1,4 @@
-"""A shop of the test's own: an empty database, and a gateway that always answers."""
+"""Fixtures of a shop with an empty database and a gateway that always answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ORDER = {
 
 @pytest.fixture
 def config(tmp_path: pathlib.Path) -> dict[str, t.Any]:
-    """What the test's shop is configured with, beside the defaults."""
+    """Configuration of the test's shop, on top of the defaults."""
     return {
         "TESTING": True,
         "SQLALCHEMY_DATABASE_URI": f"sqlite:///{tmp_path / 'shop.sqlite'}",
@@ -34,21 +34,21 @@ def config(tmp_path: pathlib.Path) -> dict[str, t.Any]:
 
 @pytest.fixture
 def app(config: dict[str, t.Any]) -> t.Iterator[Flask]:
-    with closed_at_end(create_app(config)) as app:
+    with close_at_end(create_app(config)) as app:
         yield app
 
 
 @pytest.fixture
 def app_without_broker(config: dict[str, t.Any]) -> t.Iterator[Flask]:
-    # Nobody listens on port 1.
+    # No server listens on port 1.
     url = {"QCONSUME_BROKER_URL": "redis://127.0.0.1:1/0"}
     app = create_app({**config, **url, "QCONSUME_PUBLISH_TIMEOUT": 0.1})
-    with closed_at_end(app):
+    with close_at_end(app):
         yield app
 
 
 @contextlib.contextmanager
-def closed_at_end(app: Flask) -> t.Iterator[Flask]:
+def close_at_end(app: Flask) -> t.Iterator[Flask]:
     """Close the database's connections at the end."""
     yield app
     with app.app_context():
@@ -57,7 +57,7 @@ def closed_at_end(app: Flask) -> t.Iterator[Flask]:
 
 @pytest.fixture
 def message() -> dict[str, t.Any]:
-    """What is published about order 1."""
+    """Body of the message about order 1."""
     return {
         "order_id": 1,
         "customer": "Ada Lovelace",

@@ -1,4 +1,4 @@
-"""The shop in a process of its own, started by the command of the README."""
+"""Shop in a process of its own, started by the command of the README."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 class Shop:
-    """A running shop, and a customer who talks to it over HTTP."""
+    """A running shop, with requests of a customer."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Shop:
         command = "-m flask --app example_app qconsume run --web"
         self._process = spawn(
             [sys.executable, *command.split(), address, *arguments],
-            env=environment(folder, broker_url, publish_timeout, supplier_seconds),
+            env=make_environment(folder, broker_url, publish_timeout, supplier_seconds),
             folder=ROOT,
             output=self._output,
         )
@@ -52,11 +52,11 @@ class Shop:
             end(self._process, signal.SIGKILL, timeout=10.0)
 
     def output(self) -> str:
-        """What it printed so far."""
+        """Return the output so far."""
         return self._output.read_text()
 
     def stop(self) -> int:
-        """Ask it to stop; the exit code."""
+        """Stop the shop, and return its exit code."""
         end(self._process, signal.SIGTERM, timeout=30.0)
         return int(self._process.returncode)
 
@@ -78,11 +78,11 @@ class Shop:
             return answer.read().decode()
 
     def order(self, **change: t.Any) -> int:
-        """Place an order; its number."""
+        """Place an order, and return its number."""
         return int(json.loads(self.post("/orders/", {**ORDER, **change}))["id"])
 
     def try_order(self, **change: t.Any) -> int | None:
-        """Place an order; its number, or nothing if the shop refuses it."""
+        """Place an order, and return its number, or ``None`` if the shop refuses it."""
         try:
             return self.order(**change)
         except urllib.error.HTTPError as error:
@@ -91,26 +91,26 @@ class Shop:
             return None
 
     def wait_until_either(self, order_id: int, *events: str) -> str:
-        """Return the first of these events that becomes of an order."""
+        """Wait for one of these events of an order, and return it."""
 
-        def happened() -> str | None:
+        def find() -> str | None:
             order: dict[str, t.Any] = self.get(f"/orders/{order_id}")
             names = [event["name"] for event in order["events"]]
             return next((name for name in names if name in events), None)
 
-        found = wait_for(happened, timeout=30.0, message=self.output)
+        found = wait_for(find, timeout=30.0, message=self.output)
         assert found is not None
         return found
 
     def wait_until(self, order_id: int, *events: str) -> dict[str, t.Any]:
-        """Return an order once all these events became of it."""
+        """Wait until an order has all these events, and return it."""
 
-        def happened() -> dict[str, t.Any] | None:
+        def find() -> dict[str, t.Any] | None:
             order: dict[str, t.Any] = self.get(f"/orders/{order_id}")
             names = {event["name"] for event in order["events"]}
             return order if names.issuperset(events) else None
 
-        found = wait_for(happened, timeout=30.0, message=self.output)
+        found = wait_for(find, timeout=30.0, message=self.output)
         assert found is not None
         return found
 
@@ -122,13 +122,13 @@ class Shop:
             return False
 
 
-def environment(
+def make_environment(
     folder: pathlib.Path,
     broker_url: str,
     publish_timeout: float,
     supplier_seconds: float,
 ) -> dict[str, str]:
-    """What is set from outside: the broker, and what would make a test slow."""
+    """Make the environment of the shop: its broker, and short delays."""
     quick = {"max_attempts": 3, "min_delay": 0.1, "factor": 1, "jitter": 0}
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("FLASK_")}
     return {

@@ -1,4 +1,4 @@
-"""Stock, mail and audit: what they do about messages, and that they do it once."""
+"""Consumers of stock, mail and audit: each message has its effect once."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from flask_qconsume import Ack
 from flask_qconsume.testing.client import TestClient
 
 
-def in_stock(client: FlaskClient) -> list[int]:
+def get_stock(client: FlaskClient) -> list[int]:
     return [product["in_stock"] for product in client.get("/stock/").get_json()]
 
 
 def test_goods_are_set_aside_once(
     client: FlaskClient, qconsume_client: TestClient, message: dict[str, t.Any]
 ) -> None:
-    before = in_stock(client)
+    before = get_stock(client)
     for _ in range(2):
         result = qconsume_client.deliver("stock.reserve", message)
         assert result.outcome == Ack()
         news = [p for p in result.published if p.routing_key == "stock.reserved"]
         assert news[0].body == {"order_id": 1, "detail": "all in stock"}
-    assert in_stock(client) == [before[0] - 2, *before[1:]]
+    assert get_stock(client) == [before[0] - 2, *before[1:]]
 
 
-def test_what_runs_low_is_ordered_and_counted_once(
+def test_a_low_product_is_ordered_and_counted_once(
     client: FlaskClient, qconsume_client: TestClient, message: dict[str, t.Any]
 ) -> None:
     items = [{"product_id": 2, "name": "Oolong, loose", "quantity": 12}]
     result = qconsume_client.deliver("stock.reserve", {**message, "items": items})
-    assert in_stock(client)[1] == 0
+    assert get_stock(client)[1] == 0
     restock = [p for p in result.published if p.body.get("product_id") == 2]
     assert restock[0].routing_key == "restock"
     assert restock[0].delay == 10.0
     for _ in range(2):
         qconsume_client.deliver("stock.receive", restock[0].body)
-    assert in_stock(client)[1] == 25
+    assert get_stock(client)[1] == 25
 
 
-def test_an_order_that_lacks_something_gets_nothing_and_is_told(
+def test_an_incomplete_order_reserves_nothing_and_is_published(
     client: FlaskClient, qconsume_client: TestClient, message: dict[str, t.Any]
 ) -> None:
-    before = in_stock(client)
+    before = get_stock(client)
     oolong = {"product_id": 2, "name": "Oolong, loose", "quantity": 7}
     items = [{**oolong, "product_id": 1, "name": "Gunpowder"}, oolong, oolong]
     for _ in range(2):
@@ -52,14 +52,14 @@ def test_an_order_that_lacks_something_gets_nothing_and_is_told(
         news = result.published[0]
         assert news.routing_key == "stock.missing"
         assert news.body == {"order_id": 1, "detail": "sold out: Oolong, loose"}
-    assert in_stock(client) == before
+    assert get_stock(client) == before
 
 
 @pytest.mark.parametrize(
     ("routing_key", "subject"),
     [("order.billed", "Thank you for order 1"), ("order.rejected", "About order 1")],
 )
-def test_a_customer_is_written_to_once(
+def test_a_customer_gets_a_mail_once(
     client: FlaskClient,
     qconsume_client: TestClient,
     message: dict[str, t.Any],
@@ -75,7 +75,7 @@ def test_a_customer_is_written_to_once(
 
 
 @pytest.mark.parametrize("body", [None, 7, "text", [1, {"a": [None]}], {"a": "ü"}])
-def test_the_audit_takes_any_shape_once(
+def test_the_audit_saves_any_body_once(
     client: FlaskClient, qconsume_client: TestClient, body: t.Any
 ) -> None:
     for _ in range(2):

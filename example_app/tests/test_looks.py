@@ -1,4 +1,4 @@
-"""How the pages look in a browser: on a phone and a desk, by day and by night."""
+"""The pages in a browser: on narrow and wide windows, in light and dark mode."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tests.waiting import wait_for
 
 from .running import Shop
 
-#: The longest that the form takes, without a blank to break it at.
+#: The longest values that the form accepts, without a space to break them at.
 LONG = {"customer": "W" * 80, "email": f"{'w' * 60}@example.com"}
 
-#: What is beyond the right edge. A traceback has a scroll bar of its own.
-OUTSIDE = """
+#: Finds elements beyond the right edge. A traceback has a scroll bar of its own.
+OVERFLOWING = """
 document.querySelectorAll("details").forEach(each => each.open = true);
 const found = [...document.querySelectorAll("body *")].filter(
   each => !each.closest("pre") && each.getBoundingClientRect().right > innerWidth);
@@ -23,8 +23,8 @@ return found.map(each => each.outerHTML.slice(0, 80)).concat(
   document.documentElement.scrollWidth > innerWidth ? ["the whole page"] : []);
 """
 
-#: Texts that WCAG calls too pale for what is behind them (4.5 : 1), and the darkness.
-PALE = """
+#: Finds texts with less contrast than WCAG's 4.5 : 1, and tells dark mode.
+LOW_CONTRAST = """
 const parts = color => color.match(/[\\d.]+/g).map(Number);
 function luminance(color) {
   const [r, g, b] = parts(color).map(
@@ -72,16 +72,16 @@ def test_nothing_is_wider_than_the_window(
 ) -> None:
     browser.look_at(shop.url + path, width=width)
     assert browser.evaluate("return innerWidth") == width
-    assert browser.evaluate(OUTSIDE) == []
+    assert browser.evaluate(OVERFLOWING) == []
 
 
 @pytest.mark.parametrize("path", ["/", "/dead-letters/"])
-@pytest.mark.parametrize("dark", [False, True], ids=["day", "night"])
-def test_texts_can_be_read_by_day_and_by_night(
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_texts_have_enough_contrast_in_both_modes(
     browser: Chromium, shop: Shop, path: str, dark: bool
 ) -> None:
     browser.look_at(shop.url + path, width=1280, dark=dark)
-    seen = browser.evaluate(PALE)
+    seen = browser.evaluate(LOW_CONTRAST)
     assert seen["dark"] == dark
     assert seen["texts"] > 20
     assert seen["pale"] == []

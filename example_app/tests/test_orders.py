@@ -20,7 +20,7 @@ from flask_qconsume.testing.client import TestClient
 from .conftest import ORDER
 
 
-def events_of(client: FlaskClient, order_id: int = 1) -> list[str]:
+def list_events(client: FlaskClient, order_id: int = 1) -> list[str]:
     found = client.get(f"/orders/{order_id}").get_json()
     return [event["name"] for event in found["events"]]
 
@@ -62,7 +62,7 @@ def test_the_page_sends_an_order_as_a_form(
         ({"total": 1}, "total"),
     ],
 )
-def test_what_is_no_order_is_refused_and_not_published(
+def test_an_invalid_order_is_refused_and_not_published(
     client: FlaskClient,
     qconsume_published: list[Published],
     change: dict[str, t.Any],
@@ -95,11 +95,11 @@ def test_a_bill_is_paid_and_told(
     result = qconsume_client.deliver("orders.bill", message)
     assert result.outcome == Ack()
     assert [p.routing_key for p in result.published] == ["order.billed"]
-    assert events_of(client) == ["placed", "billed"]
+    assert list_events(client) == ["placed", "billed"]
     assert client.get("/orders/1").get_json()["status"] == "billed"
 
 
-def test_a_message_that_comes_twice_is_paid_once_and_told_twice(
+def test_a_second_delivery_charges_nothing_but_publishes_again(
     app: Flask,
     client: FlaskClient,
     qconsume_client: TestClient,
@@ -107,15 +107,15 @@ def test_a_message_that_comes_twice_is_paid_once_and_told_twice(
 ) -> None:
     place(client, qconsume_client)
     first = qconsume_client.deliver("orders.bill", message)
-    # Whoever charged again now would fail.
+    # A second charge would fail now.
     app.extensions["payments"].timeouts = 1.0
     second = qconsume_client.deliver("orders.bill", message)
     assert second.outcome == Ack()
     assert [p.id for p in second.published] == [p.id for p in first.published]
-    assert events_of(client) == ["placed", "billed"]
+    assert list_events(client) == ["placed", "billed"]
 
 
-def test_a_gateway_that_does_not_answer_is_asked_again_and_not_for_ever(
+def test_a_gateway_without_an_answer_is_retried_a_few_times(
     app: Flask,
     client: FlaskClient,
     qconsume_client: TestClient,
@@ -132,10 +132,10 @@ def test_a_gateway_that_does_not_answer_is_asked_again_and_not_for_ever(
     last = qconsume_client.deliver("orders.bill", message, attempt=4)
     assert last.outcome == Reject("failed 4 of 4 attempts")
     assert [p.routing_key for p in last.published] == ["order.rejected"]
-    assert events_of(client) == ["placed", *["retried"] * 3, "rejected"]
+    assert list_events(client) == ["placed", *["retried"] * 3, "rejected"]
 
 
-def test_a_declined_card_is_a_dead_letter_at_once(
+def test_an_order_with_a_declined_card_becomes_a_dead_letter_at_once(
     client: FlaskClient, qconsume_client: TestClient, message: dict[str, t.Any]
 ) -> None:
     place(client, qconsume_client, card="tok_expired")
@@ -145,7 +145,7 @@ def test_a_declined_card_is_a_dead_letter_at_once(
     assert client.get("/orders/1").get_json()["status"] == "rejected"
 
 
-def test_a_message_that_is_no_order_is_a_dead_letter(
+def test_a_message_with_an_invalid_order_becomes_a_dead_letter(
     qconsume_client: TestClient,
 ) -> None:
     result = qconsume_client.deliver("orders.bill", {"order_id": "seven"})
@@ -153,24 +153,24 @@ def test_a_message_that_is_no_order_is_a_dead_letter(
     assert "'order_id': ['Not a valid integer.']" in result.outcome.reason
 
 
-def test_an_order_that_is_gone_is_dropped(
+def test_a_message_about_a_missing_order_is_dropped(
     qconsume_client: TestClient, message: dict[str, t.Any]
 ) -> None:
     result = qconsume_client.deliver("orders.bill", {**message, "order_id": 99})
-    assert result.outcome == Drop("there is no order 99 any more")
+    assert result.outcome == Drop("order 99 does not exist")
 
 
-def test_what_others_do_about_an_order_is_added_to_its_story_once(
+def test_progress_in_other_parts_is_added_to_the_order_once(
     client: FlaskClient, qconsume_client: TestClient
 ) -> None:
     place(client, qconsume_client)
     for _ in range(2):
         news = {"order_id": 1, "detail": "all in stock"}
         qconsume_client.deliver("orders.follow", news, routing_key="stock.reserved")
-    assert events_of(client) == ["placed", "stock.reserved"]
+    assert list_events(client) == ["placed", "stock.reserved"]
 
 
-def test_an_order_that_cannot_be_delivered_is_refunded_and_told_once(
+def test_an_order_that_cannot_be_delivered_is_refunded_once(
     client: FlaskClient, qconsume_client: TestClient, message: dict[str, t.Any]
 ) -> None:
     place(client, qconsume_client)
@@ -184,12 +184,12 @@ def test_an_order_that_cannot_be_delivered_is_refunded_and_told_once(
         assert result.outcome == Ack()
         assert result.published[0].routing_key == "order.rejected"
         assert result.published[0].body["reason"] == reason
-    assert events_of(client) == ["placed", "billed", "rejected"]
+    assert list_events(client) == ["placed", "billed", "rejected"]
     assert client.get("/orders/1").get_json()["status"] == "rejected"
 
 
 @pytest.mark.parametrize("body", [b"{", b"", b"[1]", b"7", b"null", b"[" * 100_000])
-def test_a_body_that_is_no_order_is_the_clients_fault(
+def test_a_body_that_is_not_an_order_is_a_client_error(
     client: FlaskClient, qconsume_published: list[Published], body: bytes
 ) -> None:
     answer = client.post("/orders/", data=body, content_type="application/json")
@@ -203,14 +203,14 @@ def test_an_order_is_placed_without_the_broker_and_published_later(
     answer = app_without_broker.test_client().post("/orders/", json=ORDER)
     assert answer.status_code == 202
     client = TestClient(app_without_broker)
-    (published,) = resent(app_without_broker)
+    (published,) = run_resend(app_without_broker)
     assert published.id == "order-1-placed"
     client.deliver("orders.bill", published.body)
-    assert resent(app_without_broker) == []
+    assert run_resend(app_without_broker) == []
 
 
-def resent(app: Flask) -> list[Published]:
-    """What a starting worker publishes again."""
+def run_resend(app: Flask) -> list[Published]:
+    """Return the orders that a starting worker publishes again."""
     with TestClient(app).capture() as published, app.app_context():
         resend()
     return published
@@ -240,6 +240,6 @@ def fails(gateway: PaymentGateway) -> bool:
 
 
 def place(client: FlaskClient, qconsume_client: TestClient, **change: t.Any) -> None:
-    """Place an order, and keep what is published about it from the consumers."""
+    """Place an order, and keep its messages from the consumers."""
     with qconsume_client.capture():
         assert client.post("/orders/", json={**ORDER, **change}).status_code == 202

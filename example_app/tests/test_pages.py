@@ -12,14 +12,14 @@ from flask_qconsume.testing.client import TestClient
 from .conftest import ORDER
 
 
-def test_the_page_shows_what_is_sold_and_on_which_broker(client: FlaskClient) -> None:
+def test_the_page_shows_products_and_the_broker(client: FlaskClient) -> None:
     page = client.get("/").text
     assert "Cast-iron teapot" in page
     assert "€ 49.00" in page
     assert "<strong>memory</strong>" in page
 
 
-def test_the_panels_are_there_to_be_asked_for(
+def test_the_panels_are_rendered_with_escaped_texts(
     client: FlaskClient, qconsume_client: TestClient, message: dict[str, t.Any]
 ) -> None:
     with qconsume_client.capture():
@@ -33,14 +33,14 @@ def test_the_panels_are_there_to_be_asked_for(
     assert "order.billed" in panels["audit"]
 
 
-def test_the_page_needs_nothing_from_elsewhere(client: FlaskClient) -> None:
+def test_the_pages_load_nothing_from_other_hosts(client: FlaskClient) -> None:
     for path in ("/", "/dead-letters/", "/static/shop.css", "/static/live.js"):
         with client.get(path) as answer:
             assert "//" not in answer.text.replace("// Keeps", "")
 
 
 def test_there_are_no_dead_letters_at_first(client: FlaskClient) -> None:
-    assert "None." in client.get("/dead-letters/").text
+    assert "No dead letters." in client.get("/dead-letters/").text
     assert client.post("/dead-letters/shop.none/1/replay").status_code == 404
 
 

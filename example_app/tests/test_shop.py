@@ -15,8 +15,8 @@ from tests.waiting import wait_for
 from .running import Shop
 
 
-class Story:
-    """What a customer sees, on whatever broker."""
+class OrderTests:
+    """Orders of a customer, on any broker."""
 
     @pytest.fixture
     def broker_url(self) -> str:
@@ -32,18 +32,20 @@ class Story:
         order = shop.wait_until(number, "billed", "mail.sent", "stock.reserved")
         assert order["status"] == "billed"
         assert [m["subject"] for m in shop.get("/mail/")] == ["Thank you for order 1"]
-        heard = wait_for(lambda: len(shop.get("/audit/")) >= 4 and shop.get("/audit/"))
-        assert len({entry["request_id"] for entry in heard}) == 1
+        entries = wait_for(
+            lambda: len(shop.get("/audit/")) >= 4 and shop.get("/audit/")
+        )
+        assert len({entry["request_id"] for entry in entries}) == 1
         assert shop.stop() == 0
         assert "Stopped cleanly" in shop.output()
 
     def test_failures_are_retried_then_dead_letters_that_can_be_replayed(
         self, shop: Shop
     ) -> None:
-        silent = shop.order(card="tok_silent")
+        unanswered = shop.order(card="tok_silent")
         declined = shop.order(card="tok_expired")
-        shop.wait_until(silent, "rejected", "mail.sent")
-        assert names_of(shop, silent) == [
+        shop.wait_until(unanswered, "rejected", "mail.sent")
+        assert list_events(shop, unanswered) == [
             "placed",
             *["retried", "retried", "rejected"],
             "mail.sent",
@@ -60,17 +62,19 @@ class Story:
         page = wait_for(lambda: self.dead_letters(shop, 1), message=shop.output)
         (replay,) = re.findall(r'formaction="([^"]+/replay)"', page)
         shop.post(replay)
-        # The bank is silent again: three more attempts, and a dead letter again.
+        # The bank does not answer again: three more attempts, and a dead letter.
         wait_for(
-            lambda: names_of(shop, silent)[5:] == ["retried", "retried", "rejected"],
+            lambda: (
+                list_events(shop, unanswered)[5:] == ["retried", "retried", "rejected"]
+            ),
             message=shop.output,
         )
         wait_for(lambda: self.dead_letters(shop, 1), message=shop.output)
         assert shop.stop() == 0
 
-    def test_what_runs_low_is_brought_later(self, shop: Shop) -> None:
+    def test_a_product_that_runs_low_is_delivered_later(self, shop: Shop) -> None:
         shop.order(items=[{"product_id": 2, "quantity": 5}])
-        # 12, less 5: below 10, so 25 more are on their way.
+        # 12 - 5 is below 10, so the supplier delivers 25.
         wait_for(
             lambda: shop.get("/stock/")[1]["in_stock"] == 32,
             timeout=30.0,
@@ -78,7 +82,7 @@ class Story:
         )
         assert shop.stop() == 0
 
-    def test_orders_at_once_get_no_more_than_there_is(
+    def test_concurrent_orders_get_no_more_than_the_stock(
         self, tmp_path: pathlib.Path, broker_url: str
     ) -> None:
         teapots = [{"product_id": 4, "quantity": 2}]
@@ -92,7 +96,7 @@ class Story:
                 shop.wait_until_either(number, "stock.reserved", "rejected")
                 for number in placed
             ]
-            # There were 6.
+            # The stock was 6 teapots.
             assert ends.count("stock.reserved") == 3
             assert shop.get("/stock/")[3]["in_stock"] == 0
             assert shop.stop() == 0
@@ -103,8 +107,8 @@ class Story:
         return page if page.count('<article class="letter">') == number else None
 
 
-class StoryOfProcesses(Story):
-    """What a broker allows that other processes can reach."""
+class SharedBrokerTests(OrderTests):
+    """The same, and two processes that share a broker."""
 
     def test_two_processes_share_the_work(
         self, tmp_path: pathlib.Path, broker_url: str
@@ -118,25 +122,25 @@ class StoryOfProcesses(Story):
 
 
 @pytest.mark.process
-class TestInMemory(Story):
+class TestInMemory(OrderTests):
     @pytest.fixture
     def broker_url(self) -> str:
         return "memory://"
 
-    def test_the_audit_tells_how_long_each_message_waited(self, shop: Shop) -> None:
+    def test_the_audit_shows_the_latency_of_each_message(self, shop: Shop) -> None:
         start = time.monotonic()
         for _ in range(10):
             shop.wait_until(shop.order(), "billed", "mail.sent", "stock.reserved")
-        heard = [
+        latencies = [
             entry["latency_ms"] / 1000
             for entry in shop.get("/audit/")
             if entry["routing_key"] == "order.placed"
         ]
-        assert len(heard) == 10
-        # One after the other: together they waited no longer than all of it took.
-        assert 0 < sum(heard) < time.monotonic() - start
+        assert len(latencies) == 10
+        # The orders were placed one after the other.
+        assert 0 < sum(latencies) < time.monotonic() - start
 
-    def test_what_was_only_in_memory_is_published_again_at_the_next_start(
+    def test_a_message_lost_with_its_process_is_published_at_the_next_start(
         self, tmp_path: pathlib.Path
     ) -> None:
         with Shop(tmp_path, "memory://") as shop:
@@ -149,32 +153,32 @@ class TestInMemory(Story):
 
 @pytest.mark.process
 class TestWithoutBroker:
-    def test_orders_are_taken_and_seen_to_when_there_is_one(
+    def test_orders_are_saved_and_published_once_a_broker_runs(
         self, tmp_path: pathlib.Path
     ) -> None:
-        nobody = "redis://127.0.0.1:1/0"
-        with Shop(tmp_path, nobody, publish_timeout=1.0) as shop:
+        unreachable = "redis://127.0.0.1:1/0"
+        with Shop(tmp_path, unreachable, publish_timeout=1.0) as shop:
             number = shop.order()
             assert shop.stop() == 0
-        with Shop(tmp_path, nobody, publish_timeout=1.0) as shop:
-            assert "left to the next start" in shop.output()
+        with Shop(tmp_path, unreachable, publish_timeout=1.0) as shop:
+            assert "the next start tries again" in shop.output()
             assert shop.stop() == 0
         with Shop(tmp_path, "memory://") as shop:
             shop.wait_until(number, "billed", "mail.sent")
 
 
-class TestOnRabbitMQ(StoryOfProcesses):
+class TestOnRabbitMQ(SharedBrokerTests):
     @pytest.fixture
     def broker_url(self, rabbitmq_url: str) -> str:
         return rabbitmq_url
 
 
-class TestOnRedis(StoryOfProcesses):
+class TestOnRedis(SharedBrokerTests):
     @pytest.fixture
     def broker_url(self, redis_url: str) -> str:
         return redis_url
 
 
-def names_of(shop: Shop, number: int) -> list[str]:
-    """What became of an order so far."""
+def list_events(shop: Shop, number: int) -> list[str]:
+    """List the names of an order's events."""
     return [event["name"] for event in shop.get(f"/orders/{number}")["events"]]
