@@ -56,11 +56,11 @@ class DeadLetterFilter:
     def _matches_error(self, letter: DeadLetter) -> bool:
         if self.error is None:
             return True
-        said = (
+        reasons = (
             own_headers.read_text(letter.headers, name) or ""
             for name in _REASON_HEADERS
         )
-        return any(self.error.casefold() in text.casefold() for text in said)
+        return any(self.error.casefold() in text.casefold() for text in reasons)
 
     def _matches_age(self, letter: DeadLetter) -> bool:
         if self.before is None and self.after is None:
@@ -89,7 +89,7 @@ class DeadLetterSelection:
     found_ids: set[str] = field(default_factory=set)
 
     def get_decoders(self, letter: DeadLetter) -> Decoders:
-        """Decoders for the body of a letter, accepted by its consumer or not."""
+        """Return decoders for a letter's body, with all formats."""
         return self.formats.decoders(schema=self.schemas.get(letter.queue))
 
     def count(self) -> int:
@@ -98,7 +98,7 @@ class DeadLetterSelection:
 
     @contextlib.contextmanager
     def open_letters(self) -> Iterator[Iterator[DeadLetter]]:
-        """Yield the selected dead letters, queue by queue, the oldest first."""
+        """Iterate over the selected dead letters, queue by queue, the oldest first."""
         found = self._iter_letters()
         with contextlib.closing(found):
             yield found
@@ -117,13 +117,13 @@ class DeadLetterSelection:
     def check_ids(self) -> None:
         """Check that every given id was found.
 
-        :raises UnknownConsumer: if one was not.
+        :raises UnknownConsumer: if an id was not found.
         """
         missing = ", ".join(map(quote, sorted(self.filter.ids - self.found_ids)))
         if missing:
             raise UnknownConsumer(
-                f"There is no dead letter {missing} there. 'flask qconsume dead-letters"
-                " list' shows all of them."
+                f"There is no dead letter {missing} in these queues. 'flask qconsume"
+                " dead-letters list' shows all of them."
             )
 
 
@@ -157,14 +157,19 @@ _OPTION_NAMES = (
 
 _OPTIONS: tuple[Callable[[t.Any], t.Any], ...] = (
     click.argument("names", nargs=-1, metavar="[QUEUE|CONSUMER]..."),
-    click.option("--queue", multiple=True, help="Those of this queue."),
-    click.option("--consumer", multiple=True, help="Those of this consumer."),
+    click.option("--queue", multiple=True, help="Only dead letters of this queue."),
     click.option(
-        "--error", help="With this in the error's class, its text or the reason."
+        "--consumer", multiple=True, help="Only dead letters of this consumer."
     ),
-    click.option("--older-than", type=Duration(), help="Dead for longer, as in 2h."),
-    click.option("--newer-than", type=Duration(), help="Dead for less long."),
-    click.option("--id", multiple=True, metavar="REF", help="This one, or its id."),
+    click.option("--error", help="Only with this text in the error or the reason."),
+    click.option("--older-than", type=Duration(), help="Only older ones, as in 2h."),
+    click.option("--newer-than", type=Duration(), help="Only newer ones, as in 2h."),
+    click.option(
+        "--id",
+        multiple=True,
+        metavar="REF",
+        help="Only this one; the id of its message will do.",
+    ),
 )
 
 
@@ -180,7 +185,7 @@ def _create_selection(
 ) -> DeadLetterSelection:
     now = time.time()
     plans = app.topology.queues
-    # With the prefix, as on the broker, or without it, as in the code.
+    # A name may have the prefix, as on the broker, or not, as in the code.
     by_queue = {plan.name.removeprefix(plan.prefix): plan for plan in plans}
     by_queue |= {plan.name: plan for plan in plans}
     by_consumer = {plan.consumer: plan for plan in plans}

@@ -1,6 +1,7 @@
 """Dead letters as texts: a row, a page or a line of JSON.
 
-All of a dead letter came from outside: nothing of it may reach the terminal unescaped.
+Other programs may have written any part of a dead letter, so every part is escaped
+before it reaches the terminal.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from ..text import pluralize
 
 HEADERS = ("Ref", "Queue", "Died", "Attempts", "Why")
 
-#: How much of a body is shown to people; JSON has all of it.
+#: Length at which a page truncates a header, a traceback or a body; JSON does not.
 _MAX_SHOWN_CHARACTERS = 20_000
-#: What a compressed body is shown of, in bytes; one that is not is shown at any size.
+#: Largest decompressed body to show; bodies without compression have no limit.
 _MAX_DECOMPRESSED_BYTES = 16 * 1024 * 1024
 
 
 def format_row(letter: DeadLetter) -> list[str]:
-    """The cells of a table."""
+    """Format a dead letter as the cells of a table."""
     return [
         escape(letter.ref),
         escape(letter.queue),
@@ -43,7 +44,7 @@ def format_row(letter: DeadLetter) -> list[str]:
 
 
 def get_reason(letter: DeadLetter) -> str:
-    """The error, or the reason where there was none."""
+    """Return the error, or else the reason of the rejection, or ``"unknown"``."""
     error = own_headers.read_text(letter.headers, own_headers.ERROR)
     return (
         error or own_headers.read_text(letter.headers, own_headers.REASON) or "unknown"
@@ -51,12 +52,15 @@ def get_reason(letter: DeadLetter) -> str:
 
 
 def format_page(letter: DeadLetter, decoders: Decoders) -> str:
-    """All of it, for a person."""
+    """Format a dead letter in several lines, with headers, traceback and body."""
     return "\n".join(_format_lines(letter, decoders))
 
 
 def format_json(letter: DeadLetter, decoders: Decoders, *, whole: bool) -> str:
-    """One line of JSON; ``whole`` adds headers, traceback, details and body."""
+    """Format a dead letter as one line of JSON.
+
+    :param whole: Whether to add headers, traceback, details and body.
+    """
     found = _make_json_safe(_collect_facts(letter))
     if whole:
         found |= _make_json_safe(_collect_further_facts(letter))
@@ -125,13 +129,13 @@ def _format_lines(letter: DeadLetter, decoders: Decoders) -> Iterator[str]:
 
 
 def _format_headers(message: Message) -> str:
-    theirs = {
+    foreign = {
         name: value
         for name, value in sorted(message.headers.items(), key=lambda item: item[0])
         if not name.startswith(own_headers.PREFIX)
     }
     return "\n".join(
-        f"{escape(name)}: {escape(value, 1_000)}" for name, value in theirs.items()
+        f"{escape(name)}: {escape(value, 1_000)}" for name, value in foreign.items()
     )
 
 
@@ -151,7 +155,7 @@ def _truncate(text: str) -> str:
 
 
 def _indent_json(text: str | None) -> str:
-    """JSON made readable, or the text as it is."""
+    """Indent JSON; return other texts unchanged."""
     try:
         return json.dumps(json.loads(text or ""), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
@@ -171,7 +175,7 @@ def _format_body(message: Message, decoders: Decoders) -> str:
 
 
 def _try_decode(message: Message, decoders: Decoders) -> t.Any:
-    """The body, or its bytes where it is none."""
+    """Decode the body; return its bytes if that fails."""
     try:
         return decode(message, decoders, max(len(message.raw), _MAX_DECOMPRESSED_BYTES))
     except (InvalidMessage, Outcome):
@@ -186,7 +190,7 @@ def _to_plain_or_text(value: t.Any) -> t.Any:
 
 
 def _encode_body(message: Message, decoders: Decoders) -> dict[str, t.Any]:
-    """The body: decoded if JSON can say it, else as a text, else in base 64."""
+    """Return the decoded body if JSON can represent it, else its text or base 64."""
     body = _try_decode(message, decoders)
     if _is_json_safe(body, to_plain):
         return {"body": body}
@@ -197,7 +201,7 @@ def _encode_body(message: Message, decoders: Decoders) -> dict[str, t.Any]:
 
 
 def _make_json_safe(values: dict[str, t.Any]) -> dict[str, t.Any]:
-    """The values that JSON can say; of the others, their texts."""
+    """Replace values that JSON cannot represent with their texts."""
     return {
         name: value
         if _is_json_safe(value, _to_plain_or_text)
@@ -207,7 +211,10 @@ def _make_json_safe(values: dict[str, t.Any]) -> dict[str, t.Any]:
 
 
 def _is_json_safe(value: t.Any, default: t.Callable[[t.Any], t.Any]) -> bool:
-    """Whether JSON can say it, even within other things: it has no NaN, and an end."""
+    """Whether JSON can represent a value: no NaN, no cycle, not too deep.
+
+    The value is nested, since the caller puts it into other objects.
+    """
     try:
         json.dumps([[[value]]], default=default, allow_nan=False)
     except (TypeError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""``flask qconsume declare``: makes the broker hold what the app needs."""
+"""Command ``flask qconsume declare``: declares the app's queues on the broker."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ from .plan import describe_sources
 
 
 @click.command()
-@click.option("--prune", is_flag=True, help="Remove bindings the code no longer has.")
-@click.option("--yes", "-y", is_flag=True, help="Remove them without asking.")
+@click.option(
+    "--prune", is_flag=True, help="Remove bindings that the code does not have."
+)
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before removing.")
 @with_consumers
 def declare(app: AppConsumers, prune: bool, yes: bool) -> None:
     """Declare exchanges, queues and bindings on the broker.
 
-    It does so whatever 'QCONSUME_DECLARE' says, which is about what workers and
-    publishers do by themselves. Nothing that is there already is changed. Where it
-    says 'passive' or 'never', the queues that hold delayed messages are declared too,
-    which otherwise happens when they are used first.
+    The command declares them with any value of 'QCONSUME_DECLARE', which applies to
+    workers and publishers. Existing exchanges and queues are not changed. If the value
+    is 'passive' or 'never', the queues for delayed messages are declared, too; with
+    'auto' they are declared at their first use.
     """
     check_shared(app, "declare queues")
     settings = dataclasses.replace(app.settings, declare="auto")
@@ -45,10 +47,10 @@ def declare(app: AppConsumers, prune: bool, yes: bool) -> None:
 
 def _describe_queue(queue: QueuePlan, broker: Broker) -> str:
     if queue.given is not None:
-        return f"{queue.consumer}: used as given: {queue.name}"
+        return f"{queue.consumer}: {queue.name}, declared elsewhere, used as given"
     found = describe_sources(queue, broker.capabilities)
-    beside = ", ".join(broker.companion_names(queue))
-    return f"{queue.consumer}: {queue.name} (gets {found}), {beside}"
+    companions = ", ".join(broker.companion_names(queue))
+    return f"{queue.consumer}: {queue.name} (gets {found}), {companions}"
 
 
 def _prune(broker: Broker, yes: bool) -> None:

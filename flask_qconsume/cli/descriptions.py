@@ -1,4 +1,4 @@
-"""Consumers and their policies in words, for ``list`` and ``plan``. No I/O."""
+"""Descriptions of consumers and retry policies, for ``list`` and ``plan``. No I/O."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..retry import ErrorClass
 from ..retry import RetryPolicy
 from .durations import format_duration
 
-#: How many delays are told one by one.
+#: Number of delays that are listed one by one.
 _MAX_DELAYS_LISTED = 8
 
 
 def get_handler_name(handler: t.Any) -> str:
-    """Where a handler is found: ``module:name``."""
+    """Return the import path of a handler, ``module:name``."""
     while isinstance(handler, functools.partial):
         handler = handler.func
     named = handler if hasattr(handler, "__qualname__") else type(handler)
@@ -23,14 +23,14 @@ def get_handler_name(handler: t.Any) -> str:
 
 
 def format_routing_keys(consumer: Consumer) -> str:
-    """What a consumer's queue gets."""
+    """List the routing keys of a consumer's queue."""
     if consumer.given is not None:
         return "(as given)"
     return ", ".join(consumer.routing_keys)
 
 
 def summarize_retry(policy: RetryPolicy) -> str:
-    """A policy in a few words, for a table."""
+    """Describe a policy in a few words, for a table."""
     delays = list_shortest_delays(policy)
     if not delays:
         return "none"
@@ -41,16 +41,16 @@ def summarize_retry(policy: RetryPolicy) -> str:
 
 
 def describe_retries(policy: RetryPolicy) -> str:
-    """The delays of a policy one after the other, and what comes then."""
+    """Describe a policy by its delays and the end of its retries."""
     delays = list_shortest_delays(policy)
     if not delays:
-        return "none: a message that fails is a dead letter at once"
-    told = ", ".join(format_duration(delay) for delay in delays[:_MAX_DELAYS_LISTED])
+        return "none: a failed message becomes a dead letter at once"
+    text = ", ".join(format_duration(delay) for delay in delays[:_MAX_DELAYS_LISTED])
     if len(delays) > _MAX_DELAYS_LISTED:
         last = format_duration(delays[-1])
-        told += f", … up to {last}, {len(delays)} in all"
+        text += f", … up to {last}, {len(delays)} in all"
     longer = f" (each up to {policy.jitter:.0%} longer)" if policy.jitter else ""
-    return f"{told}{longer}, then a dead letter{_describe_errors(policy)}"
+    return f"{text}{longer}, then a dead letter{_describe_errors(policy)}"
 
 
 def list_shortest_delays(policy: RetryPolicy) -> list[float]:
@@ -59,12 +59,12 @@ def list_shortest_delays(policy: RetryPolicy) -> list[float]:
 
 
 def _describe_errors(policy: RetryPolicy) -> str:
-    said = []
+    parts = []
     if policy.retry_on != (Exception,):
-        said.append(f"only {_join_names(policy.retry_on)} retried")
+        parts.append(f"only {_join_names(policy.retry_on)} retried")
     if policy.give_up_on:
-        said.append(f"{_join_names(policy.give_up_on)} never retried")
-    return f" ({', '.join(said)})" if said else ""
+        parts.append(f"{_join_names(policy.give_up_on)} never retried")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _join_names(errors: t.Iterable[ErrorClass]) -> str:

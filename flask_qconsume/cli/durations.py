@@ -1,4 +1,4 @@
-"""Durations as people write and read them. Knows nothing of messages."""
+"""Parsing and formatting of durations. Knows nothing of messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNITS_OF_TEXT = (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0))
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
-    """Seconds, or ``90s``, ``15m``, ``2h``, ``7d``, ``1h30m``."""
+    """Type of an option: seconds, or ``90s``, ``15m``, ``2h``, ``7d``, ``1h30m``."""
 
     name = "duration"
 
@@ -27,8 +27,8 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         seconds = value if isinstance(value, float) else parse_duration(value)
         if seconds is None:
             self.fail(
-                f"'{value}' is no duration: give seconds, or a text such as 90s, 15m,"
-                " 2h, 7d or 1h30m.",
+                f"'{value}' is not a duration: give seconds, or a text such as 90s,"
+                " 15m, 2h, 7d or 1h30m.",
                 param,
                 ctx,
             )
@@ -36,7 +36,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 
 
 def parse_duration(text: str) -> float | None:
-    """The seconds that a text stands for; ``None`` if it is no duration."""
+    """Return the seconds of a text such as ``1h30m``; ``None`` for other texts."""
     text = text.strip().lower()
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
@@ -46,9 +46,10 @@ def parse_duration(text: str) -> float | None:
 
 
 def format_duration(seconds: float) -> str:
-    """A duration for people: ``16 s``, ``15 min``, ``7 days``.
+    """Format a duration for people: ``16 s``, ``15 min``, ``7 days``.
 
-    In the largest unit of which there are two at least, one digit behind the point.
+    The unit is the largest that fits twice, or fits exactly. Above seconds the number
+    has at most one digit after the point.
     """
     if math.isinf(seconds):
         return "any time"

@@ -1,4 +1,4 @@
-"""What tells the outside how a process is: an endpoint, a file, systemd."""
+"""Reports of a process's health: an HTTP endpoint, a file, systemd."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ logger = get_logger("flask_qconsume.checks")
 
 
 class HealthSource(t.Protocol):
-    """A worker's watch, or the supervisor of several processes."""
+    """Protocol of a worker's watchdog, and of the supervisor of several processes."""
 
     @property
     def verdict(self) -> Verdict:
         """The latest verdict, which any thread may read."""
 
     def add_outlet(self, outlet: Callable[[Verdict], object]) -> None:
-        """Have a function called with each verdict."""
+        """Call a function with each verdict."""
 
 
 class HealthReporters:
-    """Answers for one process, or for several, as long as the block runs.
+    """Context manager that reports the health of one process, or of several.
 
-    :param address: ``HOST:PORT`` to answer HTTP on.
-    :param path: A file to write.
-    :raises WorkerError: if one of them cannot be used.
+    :param address: ``HOST:PORT`` of the HTTP endpoint.
+    :param path: Path of the health file.
+    :param systemd: Connection to systemd, unless it is read from the environment.
+    :raises WorkerError: if the address or the file cannot be used.
     """
 
     def __init__(
@@ -67,6 +68,6 @@ class HealthReporters:
         self._stack.close()
 
     def ready(self) -> None:
-        """The start is over."""
+        """Tell systemd that the start is complete."""
         if self._systemd is not None:
             self._systemd.ready()

@@ -1,4 +1,4 @@
-"""``flask qconsume list``: the app's consumers in a table."""
+"""Command ``flask qconsume list``: shows the app's consumers in a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .table import format_table
 
 _HEADERS = ("Consumer", "Queue", "Routing keys", "Concurrency", "Retry", "Handler")
 
-#: What the rows can be sorted by; ``match`` is the order of registration.
+#: Sort keys of the rows; ``match`` keeps the order of registration.
 _SORT_KEYS: dict[str, Callable[[Consumer], object]] = {
     "consumer": lambda consumer: consumer.name,
     "queue": lambda consumer: consumer.queue,
@@ -36,7 +36,7 @@ _SORT_KEYS: dict[str, Callable[[Consumer], object]] = {
     type=click.Choice(list(_SORT_KEYS)),
     default="consumer",
     show_default=True,
-    help="What to sort by. 'match' is the order in which they were registered.",
+    help="Column to sort by. 'match' is the order of registration.",
 )
 @with_consumers
 def list_consumers(app: AppConsumers, sort: str) -> None:

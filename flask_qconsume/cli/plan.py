@@ -1,4 +1,4 @@
-"""``flask qconsume plan``: what there will be on the broker, and what it promises."""
+"""Command ``flask qconsume plan``: shows what is declared and guaranteed."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ _NAME_WIDTH_IN_CHARACTERS = 14
 def plan(app: AppConsumers) -> None:
     """Show what is declared on the broker, and what the broker guarantees.
 
-    Ends with 1 if a consumer asks for more than the broker can do. Needs no broker
-    to run, but for the bindings that are left over from earlier code.
+    The exit code is 1 if a consumer needs something that the broker cannot do. The
+    broker does not need to run; if it does, the command also shows bindings that are
+    left over from earlier code.
     """
     capabilities = app.broker.capabilities
     consumers = app.consumers.values()
@@ -46,7 +47,7 @@ def plan(app: AppConsumers) -> None:
         )
     _echo_section(f"How {capabilities.broker} does it", _describe_broker(capabilities))
     for text in _list_caveats(app):
-        _echo_section("But", [("warning", text)])
+        _echo_section("Limits of this server", [("warning", text)])
     if capabilities.shared and capabilities.bindings:
         _echo_section("Stale bindings", _describe_stale_bindings(app))
     problems = find_unsupported(consumers, capabilities)
@@ -55,13 +56,13 @@ def plan(app: AppConsumers) -> None:
 
 
 def strip_credentials(url: str) -> str:
-    """A broker's URL without what nobody should see: its user and its password."""
+    """Return a broker's URL without user, password and options."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def describe_sources(queue: QueuePlan, capabilities: Capabilities) -> str:
-    """What a queue gets, by the names on the broker."""
+    """Describe the exchanges or topics of a queue, by their names on the broker."""
     if capabilities.exchanges:
         return describe_bindings(queue.bindings)
     topics = [f"'{queue.prefix}{each.routing_key}'" for each in queue.bindings]
@@ -104,13 +105,13 @@ def _describe_consumer(app: AppConsumers, consumer: Consumer) -> Lines:
     yield "queue", _describe_queue(queue, app.broker.capabilities)
     suspects, dead = app.broker.companion_names(queue)
     found = describe_sources(queue, app.broker.capabilities)
-    yield "gets", found or "what is published to it by its name"
+    yield "gets", found or "messages that are published to it by its name"
     if app.broker.capabilities.survives_worker_death:
         yield "suspects", f"{suspects}, handled one by one"
     yield (
         "handles",
         f"{consumer.concurrency} at once in each process, {consumer.prefetch} fetched,"
-        f" each for {format_duration(consumer.timeout)} at the most",
+        f" each for at most {format_duration(consumer.timeout)}",
     )
     if consumer.ordering != "none":
         yield "ordering", _describe_ordering(consumer)
@@ -126,20 +127,23 @@ def _describe_consumer(app: AppConsumers, consumer: Consumer) -> Lines:
     for effect in list_effects(queue.given, app.broker.capabilities):
         yield "as given", effect
     if not consumer.enabled:
-        yield "disabled", "by configuration; its queue is declared and filled"
+        yield (
+            "disabled",
+            "by configuration; its queue is declared and receives messages",
+        )
 
 
 def _describe_ordering(consumer: Consumer) -> str:
     return (
-        f"one after the other within one {consumer.ordering}; a retry holds back what"
-        " is behind it"
+        f"one at a time for each {consumer.ordering}; a retry holds back the messages"
+        " behind it"
     )
 
 
 def _describe_queue(queue: QueuePlan, capabilities: Capabilities) -> str:
     if queue.given is not None:
-        return f"{queue.name}, somebody else's: used as given"
-    # Where the broker knows types of queues, it is that of its record.
+        return f"{queue.name}, declared elsewhere, used as given"
+    # Only RabbitMQ has types of queues; its record names them.
     kind = f", {queue.type}" if queue.type in capabilities.kind else ""
     return f"{queue.name}{kind}"
 
@@ -154,7 +158,7 @@ def _describe_broker(capabilities: Capabilities) -> Lines:
 
 
 def _list_caveats(app: AppConsumers) -> list[str]:
-    """What the server's configuration takes from the guarantee, if it can be asked."""
+    """List weaknesses of the server's configuration; none if it does not answer."""
     try:
         return app.broker.caveats()
     except BrokerError:
@@ -165,11 +169,11 @@ def _describe_stale_bindings(app: AppConsumers) -> Lines:
     try:
         found = app.broker.stale_bindings()
     except BrokerError as error:
-        yield "unknown", f"the broker could not be asked: {escape(error)}"
+        yield "unknown", f"the broker did not answer: {escape(error)}"
         return
     for binding in found:
         yield binding.queue, f"still gets {describe_bindings([binding])}"
     if found:
         yield "remedy", "flask qconsume declare --prune"
     else:
-        yield "none", "every binding is one that the code asks for"
+        yield "none", "no binding is left over from earlier code"

@@ -1,4 +1,4 @@
-"""``flask qconsume publish``: one message, from the command line."""
+"""Command ``flask qconsume publish``: publishes one message."""
 
 from __future__ import annotations
 
@@ -27,15 +27,21 @@ from .durations import Duration
 @click.option(
     "--file",
     type=click.File("rb"),
-    help="Take the body from a file, byte by byte, in place of BODY.",
+    help="Read the body from a file, unchanged, in place of BODY.",
 )
 @click.option(
     "--header", "headers", multiple=True, metavar="NAME=VALUE", help="Add a header."
 )
-@click.option("--content-type", default=JSON, show_default=True, help="What it is.")
-@click.option("--delay", type=Duration(), help="Hold it back, such as 30s or 2h.")
-@click.option("--expires", type=Duration(), help="Forget it after so long.")
-@click.option("--key", help="What orders or partitions it.")
+@click.option(
+    "--content-type", default=JSON, show_default=True, help="Content type of the body."
+)
+@click.option(
+    "--delay", type=Duration(), help="Deliver it after this time, such as 30s or 2h."
+)
+@click.option(
+    "--expires", type=Duration(), help="Discard it if it waits longer, as in 2h."
+)
+@click.option("--key", help="Key for ordering and partitions.")
 @click.option("--priority", type=click.IntRange(0, 9), help="0 to 9, highest first.")
 @with_consumers
 def publish(
@@ -68,14 +74,14 @@ def _read_body(
 ) -> t.Any:
     if (text is None) == (file is None):
         raise click.UsageError(
-            "Give the message's body: BODY, '-' for standard input, or --file; one of"
-            " them."
+            "Give the message's body in one way: BODY, '-' for standard input, or"
+            " --file."
         )
     raw = file.read() if file is not None else _read_argument(t.cast(str, text))
     if isinstance(formats.find(content_type), Json):
         _parse_json(raw, content_type)
     if content_type == MSGPACK and text not in (None, "-"):
-        # Nobody can type msgpack.
+        # The argument is JSON, since msgpack cannot be typed.
         return _parse_json(raw, JSON)
     return raw
 
@@ -87,14 +93,17 @@ def _read_argument(text: str) -> bytes:
 
 
 def _parse_json(raw: bytes, content_type: str) -> t.Any:
-    """What JSON means to a consumer, which must be able to read it."""
+    """Parse JSON as a consumer does.
+
+    :raises click.UsageError: if a consumer could not parse it.
+    """
     try:
         check_depth(raw)
         return Json().decode(Message(raw, "", content_type=content_type))
     except Exception as error:
         raise click.UsageError(
-            f"The body is no JSON ({escape(error)}). Quote it for the shell, as in"
-            " '{\"id\": 1}'; or say what it is by --content-type, such as text/plain."
+            f"The body is not JSON ({escape(error)}). Quote it for the shell, as in"
+            " '{\"id\": 1}'; or name its type by --content-type, such as text/plain."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""``flask qconsume status``: what waits on the broker, consumer by consumer."""
+"""Command ``flask qconsume status``: counts the messages of each consumer."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _HEADERS = (
     "Dead letters",
 )
 
-#: What stands where the broker cannot tell.
+#: Text in place of a number that the broker cannot tell.
 _UNKNOWN = "unknown"
 
 
 class ConsumerStatus(t.NamedTuple):
-    """How one consumer's messages stand; ``None`` is what the broker cannot tell."""
+    """Counts of one consumer's messages; ``None`` if the broker cannot tell."""
 
     consumer: str
     queue: str
@@ -47,30 +47,30 @@ class ConsumerStatus(t.NamedTuple):
     delayed: int | None
     in_hand: int | None
     suspects: int | None
-    #: For how many seconds the oldest suspect has been one; ``None`` if there is none,
-    #: too.
+    #: Seconds since the oldest suspect became one; ``None`` also without suspects.
     oldest: float | None
     dead_letters: int | None
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[CONSUMER]...")
-@click.option("--json", "as_lines", is_flag=True, help="One line of JSON each.")
+@click.option("--json", "as_lines", is_flag=True, help="Print a line of JSON for each.")
 @with_consumers
 def status(app: AppConsumers, names: tuple[str, ...], as_lines: bool) -> None:
     """Show how many messages, suspects and dead letters wait.
 
-    The broker is asked; no worker needs to run. What it cannot tell is 'unknown', and
-    null in JSON: on RabbitMQ whose messages are held back, and, without
-    'QCONSUME_MANAGEMENT_URL', what workers have in hand; on Kafka the latter is among
-    what waits. The age of the oldest suspect is not to be had from RabbitMQ: there the
-    workers tell it, by 'run --health'.
+    The counts come from the broker; no worker needs to run. A number that the broker
+    cannot tell is 'unknown', and null in JSON.
+
+    RabbitMQ cannot tell the number of delayed messages of each consumer, nor the age of
+    the oldest suspect, which 'run --health' of a worker shows. It tells the number of
+    messages in hand only with 'QCONSUME_MANAGEMENT_URL'. On Kafka, messages in hand
+    count as waiting.
     """
     check_shared(app, "count messages")
     consumers = app.consumers
-    chosen = [find_consumer(consumers, name) for name in names] or list(
-        consumers.values()
-    )
+    chosen = [find_consumer(consumers, name) for name in names]
+    chosen = chosen or list(consumers.values())
     found = _read_statuses(app, chosen, time.time())
     held_back = app.broker.read_held_back() if found else None
     if as_lines:

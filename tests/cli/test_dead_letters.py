@@ -176,7 +176,7 @@ def test_one_is_meant_by_its_ref_or_its_id(shop: Flask) -> None:
             ["--consumer", "bill"],
             "has no consumer 'bill'. It has: orders.audit, orders.bill.",
         ),
-        (["--older-than", "x"], "'x' is no duration"),
+        (["--older-than", "x"], "'x' is not a duration"),
     ],
 )
 def test_a_wrong_name_says_which_there_are(
@@ -335,7 +335,7 @@ def test_a_ref_that_is_not_there_is_an_error(shop: Flask) -> None:
     done = invoke(shop, "dead-letters", "replay", "--id", ids[0], "--id", "gone\n")
     assert done.exit_code == 1
     assert "Replayed 1 dead letter." in done.output
-    assert r"Error: There is no dead letter 'gone\n' there." in done.output
+    assert r"Error: There is no dead letter 'gone\n' in these queues." in done.output
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,9 @@ def test_every_command_fails_for_what_is_not_there(
     ids = bury(shop, *SEVERAL)
     done = invoke(shop, "dead-letters", *command, "--id", "gone", "--id", "lost")
     assert done.exit_code == 1
-    assert "Error: There is no dead letter 'gone', 'lost' there." in done.output
+    assert (
+        "Error: There is no dead letter 'gone', 'lost' in these queues." in done.output
+    )
     assert [found["id"] for found in as_json(shop, "list")] == ids
 
 

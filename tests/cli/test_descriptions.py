@@ -21,7 +21,7 @@ from flask_qconsume.cli.descriptions import summarize_retry
             "1 s, 4 s, 16 s (each up to 50% longer), then a dead letter",
         ),
         ({"max_attempts": 3, "jitter": 0}, "1 s, 4 s, then a dead letter"),
-        ({"max_attempts": 1}, "none: a message that fails is a dead letter at once"),
+        ({"max_attempts": 1}, "none: a failed message becomes a dead letter at once"),
         (
             {"max_attempts": 100, "max_delay": 8, "factor": 2, "jitter": 0},
             "1 s, 2 s, 4 s, 8 s, 8 s, 8 s, 8 s, 8 s, … up to 8 s, 99 in all,"

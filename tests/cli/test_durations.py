@@ -35,7 +35,7 @@ def test_other_texts_are_no_durations(text: str) -> None:
 
 
 def test_a_wrong_duration_says_how_to_write_one() -> None:
-    with pytest.raises(click.BadParameter, match="'soon' is no duration: .* 2h"):
+    with pytest.raises(click.BadParameter, match="'soon' is not a duration: .* 2h"):
         Duration().convert("soon", None, None)
 
 

@@ -54,7 +54,7 @@ def test_options_that_a_blueprint_gives_are_shown() -> None:
     row = invoke(app, "list").output.splitlines()[2].split()
     assert row[3:8] == ["7", "2", "attempts,", "1", "s"]
     plan = " ".join(invoke(app, "plan").output.split())
-    assert "7 at once in each process, 14 fetched, each for 90 s" in plan
+    assert "7 at once in each process, 14 fetched, each for at most 90 s" in plan
     assert "1 s (each up to 50% longer), then a dead letter" in plan
 
 

@@ -183,7 +183,7 @@ def test_the_management_of_rabbitmq_tells_what_amqp_does_not(
 
 
 def _check_what_an_operator_set(vhost: Vhost, app: flask.Flask) -> None:
-    assert "But" not in invoke(app, "plan").output
+    assert "Limits of this server" not in invoke(app, "plan").output
     definition = ("^bill$", '{"max-length": 5}', "--apply-to", "queues")
     vhost.server.ctl("set_policy", "-p", vhost.name, "short", *definition)
     wait_for(lambda: "sets 'max-length' to 5" in invoke(app, "plan").output, 30)
@@ -290,4 +290,4 @@ def test_a_redis_that_evicts_is_told(make_app: MakeApp, own_redis: Redis) -> Non
     assert "MESSAGES CAN BE LOST" in told.stderr
     assert "LOST" not in told.stdout
     plan = " ".join(invoke(app, "plan").output.split())
-    assert "But warning MESSAGES CAN BE LOST: Redis has the 'maxmemory-policy'" in plan
+    assert "Limits of this server warning MESSAGES CAN BE LOST: Redis has the" in plan
