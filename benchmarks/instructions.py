@@ -60,19 +60,22 @@ def guard() -> None:
     """Exit with 1 if a stage costs too much more than at the parent commit."""
     before, now = compare(find_parent())
     _print_changes(before, now)
-    increased = find_increases(before, now)
+    refuse_increases(find_increases(before, now), find_accepting_reason())
+
+
+def refuse_increases(increased: list[str], reason: str) -> None:
+    """Exit with 1 and advice if stages cost more and no reason is given."""
     if not increased:
         return
     print(f"\nAt least {MAX_INCREASE:.0%} more instructions: {', '.join(increased)}.")
-    if reason := find_accepting_reason():
-        print(f"Accepted: {reason}")
-        return
-    print(
-        "Find the cause with 'python -m benchmarks.stages' and a profiler. If the cost"
-        f" is meant, say why: a line '{ACCEPTING_LINE}: <reason>' in the message of the"
-        f" last commit, or {ACCEPTING_VARIABLE}=<reason> in the environment."
-    )
-    sys.exit(1)
+    if not reason:
+        sys.exit(
+            "Find the cause with 'python -m benchmarks.stages' and a profiler. If the"
+            f" cost is meant, say why: a line '{ACCEPTING_LINE}: <reason>' in the"
+            f" message of the last commit, or {ACCEPTING_VARIABLE}=<reason> in the"
+            " environment."
+        )
+    print(f"Accepted: {reason}")
 
 
 def find_parent() -> str:

@@ -154,6 +154,37 @@ def test_a_plain_pytest_starts_itself_again_patched(run: Run) -> None:
 
 
 @pytest.mark.process
+def test_workers_are_patched_and_survive_kills_and_forks(run: Run) -> None:
+    said = run(
+        """
+        import gc, os, socket
+
+        import gevent, pytest
+
+        def test_is_patched_and_on_the_main_greenlet():
+            assert gevent.monkey.is_module_patched("socket")
+            assert gevent.getcurrent().parent is None
+
+        @pytest.mark.parametrize("error", [gevent.GreenletExit, gevent.Timeout])
+        def test_kills_all_greenlets(error):
+            every = [o for o in gc.get_objects() if isinstance(o, gevent.Greenlet)]
+            gevent.killall(every, error, block=False)
+            gevent.idle()
+
+        @pytest.mark.parametrize("number", range(20))
+        def test_forks(number):
+            child = os.fork()
+            if child == 0:
+                gevent.idle()
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+        """,
+        start=("-m", "pytest", "-p", "xdist.plugin", "-n", "2"),
+    )
+    assert "23 passed" in said
+
+
+@pytest.mark.process
 def test_an_unpatched_run_that_cannot_start_again_names_the_command(run: Run) -> None:
     said = run(
         "def test_nothing(): pass",

@@ -7,6 +7,16 @@ import typing as t
 
 import pytest
 
+#: Fixtures whose tests start processes, and get the marker by them.
+FIXTURES = frozenset({"commands", "on_redis", "on_rabbitmq", "supervised"})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("process")
+
 
 class NotMarked(Exception):
     """A test starts a process and has no ``process`` marker."""

@@ -110,7 +110,7 @@ def test_each_refusal_has_its_class(answer: str, kind: type[BrokerError]) -> Non
     assert text.rstrip(". ")[:20] in str(found) or code in str(found)
 
 
-@pytest.mark.process
+@pytest.mark.broker
 @pytest.mark.parametrize("scheme", ["redis:", "redis-streams:"])
 def test_a_batch_that_redis_answers_while_it_loads_fails_as_one(
     scheme: str, tmp_path: pathlib.Path
@@ -192,7 +192,7 @@ def unsaved(server: Redis) -> None:
     )
 
 
-@pytest.mark.process
+@pytest.mark.broker
 @pytest.mark.parametrize(
     ("state", "said"),
     [
@@ -214,6 +214,7 @@ def test_a_state_that_ends_is_waited_for(tmp_path, at, state, said):
             it.link().read(1)
 
 
+@pytest.mark.broker
 def test_what_redis_said_is_told_if_it_says_nothing_more(tmp_path, at):
     """The last attempt of a publish has hardly any time, and often learns nothing."""
     with Redis(tmp_path) as server, shop(at(server.url)) as it:
