@@ -96,7 +96,7 @@ class KafkaSource(base.Source):
     def check(self) -> None:
         if not self.broker.is_reachable():
             raise BrokerUnavailable("Kafka does not answer: nothing listens there.")
-        self._admin.topics(_ANSWER_TIMEOUT_SECONDS)
+        self._admin.list_topics(_ANSWER_TIMEOUT_SECONDS)
 
     def declare(self, queue: str, *topics: str) -> None:
         """Create a queue's topics, and subscribe it to further topics or patterns."""
@@ -119,7 +119,7 @@ class KafkaSource(base.Source):
         return max(0, self.broker.depth(queue) - held)
 
     def exists(self, queue: str) -> bool:
-        return naming.retry_topic(queue, 0) in self._admin.topics(
+        return naming.retry_topic(queue, 0) in self._admin.list_topics(
             _ANSWER_TIMEOUT_SECONDS
         )
 
@@ -128,7 +128,7 @@ class KafkaSource(base.Source):
         self._leave(queue)
         begin = re.escape(f"{naming.PREFIX}{naming.escape(queue)}.")
         own = re.compile(begin + r"(retry\.[0-9]+|suspects|dead)")
-        found = self._admin.topics(_ANSWER_TIMEOUT_SECONDS)
+        found = self._admin.list_topics(_ANSWER_TIMEOUT_SECONDS)
         self._admin.delete(queue, filter(own.fullmatch, found), _ANSWER_TIMEOUT_SECONDS)
 
     def _plan(self, queue: str) -> QueuePlan:

@@ -130,10 +130,10 @@ class KafkaDeadLetters(DeadLetters):
         if not number:
             return []
         partitions = [(self._topic, n) for n in range(number)]
-        begin = self._admin.beginnings(partitions, DEFAULT_TIMEOUT_SECONDS)
+        begin = self._admin.find_beginnings(partitions, DEFAULT_TIMEOUT_SECONDS)
         ends = {
             each: end
-            for each, end in self._admin.ends(
+            for each, end in self._admin.find_ends(
                 partitions, DEFAULT_TIMEOUT_SECONDS
             ).items()
             if end > begin.get(each, end)

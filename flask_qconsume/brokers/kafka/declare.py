@@ -50,7 +50,7 @@ class TopicDeclaration:
         """Return the topics that must exist before a queue is used."""
         if self._settings.declare == "never":
             return []
-        return self._topics.required(plan)
+        return self._topics.list_required(plan)
 
     def ensure(self, timeout: float) -> None:
         """Declare the topics, unless this process has done that.

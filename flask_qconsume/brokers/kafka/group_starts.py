@@ -81,9 +81,11 @@ class GroupStarts:
         if plan.name in self._checked:
             return
         partitions = _partitions_of(plan, self._topics(timeout))
-        if partitions and not self._admin.committed(plan.name, partitions, timeout):
+        if partitions and not self._admin.read_committed(
+            plan.name, partitions, timeout
+        ):
             logger.warning(_FORGOTTEN, plan.name)
-            first = self._admin.beginnings(partitions, timeout)
+            first = self._admin.find_beginnings(partitions, timeout)
             self._admin.commit(plan.name, first, timeout)
         self._checked.add(plan.name)
 
@@ -95,7 +97,7 @@ class GroupStarts:
         partitions = [
             (topic, n) for topic in queues for n in range(topics.get(topic, 0))
         ]
-        ends = self._admin.ends(partitions, timeout)
+        ends = self._admin.find_ends(partitions, timeout)
         return {queues[topic] for (topic, _), end in ends.items() if end > 0}
 
     def _start(
@@ -106,7 +108,7 @@ class GroupStarts:
         # This is read before the group's commits: if two processes start a group at
         # once, the later commit is no further than what either process has found.
         offsets = self._first_offsets(partitions, timeout)
-        known = self._admin.committed(plan.name, partitions, _time_left(deadline))
+        known = self._admin.read_committed(plan.name, partitions, _time_left(deadline))
         if known or self._admin.commit(plan.name, offsets, _time_left(deadline)):
             # A mark that does not arrive is sent at the next start.
             mark = ProducerRecord(naming.dead_letter_topic(plan.name), None, _MARK)
@@ -122,10 +124,10 @@ class GroupStarts:
         nothing to fetch.
         """
         if not self._at_the_end:
-            return self._admin.beginnings(partitions, timeout)
+            return self._admin.find_beginnings(partitions, timeout)
         own = [each for each in partitions if naming.is_retry_topic(each[0])]
-        first = self._admin.beginnings(own, timeout)
-        return self._admin.ends(set(partitions) - set(own), timeout) | first
+        first = self._admin.find_beginnings(own, timeout)
+        return self._admin.find_ends(set(partitions) - set(own), timeout) | first
 
 
 _FORGOTTEN = (

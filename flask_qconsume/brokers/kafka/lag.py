@@ -103,10 +103,10 @@ def count_lag(
         committed an offset.
     """
     everywhere = set(_partitions(topics))
-    known = admin.committed(group, everywhere, timeout)
+    known = admin.read_committed(group, everywhere, timeout)
     partitions = set(known) if only_committed else everywhere
-    ends = admin.ends(partitions, timeout)
-    first = admin.beginnings(partitions - set(known), timeout)
+    ends = admin.find_ends(partitions, timeout)
+    first = admin.find_beginnings(partitions - set(known), timeout)
     return sum(
         _count_left(known.get(each) or Committed(first.get(each, end), ""), end)
         for each, end in ends.items()
@@ -118,9 +118,9 @@ def find_unhandled(
 ) -> dict[PartitionId, int]:
     """Return the offset of the first unhandled record of each partition with any."""
     everywhere = set(_partitions(topics))
-    known = admin.committed(group, everywhere, timeout)
-    ends = admin.ends(everywhere, timeout)
-    first = admin.beginnings(everywhere - set(known), timeout)
+    known = admin.read_committed(group, everywhere, timeout)
+    ends = admin.find_ends(everywhere, timeout)
+    first = admin.find_beginnings(everywhere - set(known), timeout)
     begin = {**first, **{each: found.offset for each, found in known.items()}}
     return {
         each: offset for each, offset in begin.items() if offset < ends.get(each, 0)

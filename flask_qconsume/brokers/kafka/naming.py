@@ -26,13 +26,13 @@ PREFIX = "_qconsume."
 DELAY_STEPS_SECONDS: tuple[int, ...] = (0, *(1 << n for n in range(20)), 604_800)
 MAX_DELAY_SECONDS = float(DELAY_STEPS_SECONDS[-1])
 
-_LEGAL = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+_LEGAL_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 #: Characters that no topic's name may have; and underscores that would look like the
 #: beginning of an escape.
 _ESCAPE = re.compile(r"[^a-zA-Z0-9._-]|_(?=x[0-9A-F]+[^a-zA-Z0-9.-])")
 _ESCAPED = re.compile("_x([0-9A-F]+)_")
-_DELAYED = re.compile(re.escape(PREFIX) + r".*\.retry\.([0-9]+)")
+_RETRY_TOPIC = re.compile(re.escape(PREFIX) + r".*\.retry\.([0-9]+)")
 
 #: Any word, and any first word of a topic, which begins with no underscore.
 _WORD = "[^.]*"
@@ -101,12 +101,12 @@ def step_for(delay: float) -> int:
 
 def is_retry_topic(topic: str) -> bool:
     """Return whether the records of a topic are handed out only when they are due."""
-    return _DELAYED.fullmatch(topic) is not None
+    return _RETRY_TOPIC.fullmatch(topic) is not None
 
 
 def is_delay_topic(topic: str) -> bool:
     """Return whether the records of a topic are due later than they were written."""
-    found = _DELAYED.fullmatch(topic)
+    found = _RETRY_TOPIC.fullmatch(topic)
     return found is not None and found[1] != "0"
 
 
@@ -142,7 +142,7 @@ def check_topic(name: str, what: str) -> str:
     :param what: What has this name, for the error.
     :raises UnsupportedByBroker: if no topic may have it.
     """
-    if not _LEGAL.fullmatch(name) or name in (".", ".."):
+    if not _LEGAL_NAME.fullmatch(name) or name in (".", ".."):
         raise UnsupportedByBroker(
             f"{what} {quote(name)} cannot be one on Kafka, where it names a topic or a"
             " group: letters, digits, '.', '_' and '-', 249 at the most."

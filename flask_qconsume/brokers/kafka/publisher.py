@@ -95,11 +95,11 @@ class Publisher:
 
     def _topic_exists(self, message: Outgoing, topic: str, deadline: float) -> bool:
         left = max(deadline - time.monotonic(), 0.001)
-        if self._topics.partitions(topic, left):
+        if self._topics.count_partitions(topic, left):
             return True
         # A queue that exists gets the topic of a new delay when it is first used.
         known = naming.retry_topic(message.routing_key, 0)
-        if message.exchange or not self._topics.partitions(known, left):
+        if message.exchange or not self._topics.count_partitions(known, left):
             return False
         self._topics.ensure([topic], left)
         return True

@@ -68,7 +68,9 @@ class Topics:
         """The number of partitions of each topic, by the last look."""
         return self._known
 
-    def partitions(self, topic: str, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> int:
+    def count_partitions(
+        self, topic: str, timeout: float = DEFAULT_TIMEOUT_SECONDS
+    ) -> int:
         """Return how many partitions a topic has; 0 if it does not exist."""
         known = self._known.get(topic, 0)
         if not known or time.monotonic() - self._last_look > _MAX_AGE_SECONDS:
@@ -109,7 +111,9 @@ class Topics:
 
         :raises TopologyMismatch: if one is missing, and must not be created here.
         """
-        missing = [name for name in set(names) if not self.partitions(name, timeout)]
+        missing = [
+            name for name in set(names) if not self.count_partitions(name, timeout)
+        ]
         if not missing:
             return
         if self._settings.declare != "auto":
@@ -137,7 +141,7 @@ class Topics:
             if not all(found.get(name) for name in wanted):
                 time.sleep(_CREATED_LOOK_SECONDS)
 
-    def required(self, plan: QueuePlan) -> list[str]:
+    def list_required(self, plan: QueuePlan) -> list[str]:
         """Return the topics that a queue needs; of a foreign queue, only our own."""
         # With an ordering, retries stay in their partition.
         delays = plan.delays if plan.ordering == "none" else ()
@@ -181,16 +185,16 @@ class Topics:
     def _ask(self, timeout: float) -> Mapping[str, int]:
         """Ask for all topics; at first contact, check TLS if no answer comes soon."""
         if self._last_look > float("-inf"):
-            return self._admin.topics(timeout)
+            return self._admin.list_topics(timeout)
         began = time.monotonic()
         try:
-            return self._admin.topics(min(timeout, _FIRST_ATTEMPT_SECONDS))
+            return self._admin.list_topics(min(timeout, _FIRST_ATTEMPT_SECONDS))
         except BrokerError as error:
             tls_checks.raise_tls_problem(self._config, error)
             left = timeout - (time.monotonic() - began)
             if left <= 0 or not isinstance(error, BrokerUnavailable):
                 raise
-            return self._admin.topics(left)
+            return self._admin.list_topics(left)
 
     def _refresh(self) -> None:
         with contextlib.suppress(BrokerError):  # Callers that need a topic get it.

@@ -78,7 +78,7 @@ class KafkaAdmin:
             lambda: create_client(AdminClient, settings), leave=keep_undestroyed
         )
 
-    def topics(self, timeout: float) -> dict[str, int]:
+    def list_topics(self, timeout: float) -> dict[str, int]:
         """Return the number of partitions of each topic that we may see."""
         client = self._client.get()
         found = call_in_thread(lambda: self._list_topics(client, timeout), timeout)
@@ -112,19 +112,19 @@ class KafkaAdmin:
             if isinstance(answer, KafkaException):
                 _check_created(name, answer)
 
-    def ends(
+    def find_ends(
         self, partitions: Iterable[PartitionId], timeout: float
     ) -> dict[PartitionId, int]:
         """Return the offset behind the last record of each partition."""
         return self._offsets(partitions, _OffsetSpec.latest(), timeout)
 
-    def beginnings(
+    def find_beginnings(
         self, partitions: Iterable[PartitionId], timeout: float
     ) -> dict[PartitionId, int]:
         """Return the offset of the first record that each partition still has."""
         return self._offsets(partitions, _OffsetSpec.earliest(), timeout)
 
-    def committed(
+    def read_committed(
         self, group: str, partitions: Iterable[PartitionId], timeout: float
     ) -> dict[PartitionId, Committed]:
         """Return what a group has committed; partitions without a commit are left out.

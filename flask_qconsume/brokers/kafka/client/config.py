@@ -115,7 +115,7 @@ class KafkaConfig:
     grace: float = 10.0
     #: Seconds without an answer after which a connection is closed; if not set,
     #: librdkafka's default of 60.
-    silence: float | None = None
+    answer_timeout: float | None = None
 
     def consumer(self, group: str, session_timeout: float | None = None) -> Config:
         """Return the settings of a member of a group.
@@ -126,8 +126,8 @@ class KafkaConfig:
         own: Config = {}
         if session_timeout is not None:
             # A cluster's default limits are 6 s and 30 minutes.
-            silence = min(max(session_timeout, 6.0), 1_800.0)
-            own["session.timeout.ms"] = round(silence * 1_000)
+            session = min(max(session_timeout, 6.0), 1_800.0)
+            own["session.timeout.ms"] = round(session * 1_000)
         return self._merge(_CONSUMER_SETTINGS | own, CONSUMER) | {"group.id": group}
 
     def producer(self, timeout: float | None = None) -> Config:
@@ -171,21 +171,23 @@ class KafkaConfig:
 
     @property
     def _sockets(self) -> Config:
-        if self.silence is None:
+        if self.answer_timeout is None:
             return {}
         # Within librdkafka's limits. A fetch waits for half a second by itself.
-        return {"socket.timeout.ms": round(min(max(self.silence, 2), 300) * 1_000)}
+        return {
+            "socket.timeout.ms": round(min(max(self.answer_timeout, 2), 300) * 1_000)
+        }
 
 
 def create_kafka_config(
-    url: str, options: Mapping[str, t.Any], silence: float | None = None
+    url: str, options: Mapping[str, t.Any], answer_timeout: float | None = None
 ) -> KafkaConfig:
     """Return the configuration from a URL and the transport's options.
 
     :param url: ``kafka://[user:password@]host[:port][,host2[:port]]``, or ``kafkas://``
         for TLS.
-    :param silence: Seconds without an answer after which a connection is closed, unless
-        the options say otherwise.
+    :param answer_timeout: Seconds without an answer after which a connection is
+        closed, unless the options say otherwise.
     :raises ConfigurationError: for an invalid part, or one that would break a promise.
     """
     _check_options(options)
@@ -197,7 +199,7 @@ def create_kafka_config(
         replication_factor=_read_whole(options, REPLICATION, -1, -1),
         topics=_read_partitions(options.get(TOPICS) or {}),
         grace=_read_seconds(options, GRACE, 10.0),
-        silence=silence,
+        answer_timeout=answer_timeout,
     )
 
 

@@ -13,7 +13,7 @@ from ....errors import BrokerUnavailable
 from ....errors import PublishRefused
 from ....errors import TopologyMismatch
 from ....errors import UnsupportedByBroker
-from .refusals import refusal_of
+from .refusals import find_refusal
 
 #: How the text of an error begins.
 _SENTENCES: dict[type[BrokerError], str] = {
@@ -28,7 +28,7 @@ _SENTENCES: dict[type[BrokerError], str] = {
 
 def is_refusal(error: KafkaError) -> bool:
     """Return whether the broker refuses until its or our configuration changes."""
-    return refusal_of(error).error is BrokerRefused
+    return find_refusal(error).error is BrokerRefused
 
 
 def ends_client(error: KafkaError) -> bool:
@@ -43,7 +43,7 @@ def translate_error(error: t.Any) -> BrokerError:
         error = error.args[0]
     if not isinstance(error, KafkaError):
         return BrokerError(f"Kafka's client failed: {error}")
-    found = refusal_of(error)
+    found = find_refusal(error)
     text = error.str().rstrip(".")
     return found.error(
         f"{_SENTENCES[found.error]}: {text} ({error.name()}). {found.advice}"

@@ -234,14 +234,14 @@ _BROKEN_OFF = Refusal(
 _UNKNOWN = Refusal[str]((), BrokerError, "Look at the log of the broker.")
 
 
-def refusal_of(error: KafkaError) -> Refusal[str]:
+def find_refusal(error: KafkaError) -> Refusal[str]:
     """Return the meaning of an error."""
     if error.code() == KafkaError._SSL:
-        return _tls_refusal_of(error.str())
+        return _find_tls_refusal(error.str())
     return _BY_CODE.get(error.code(), _UNKNOWN)
 
 
-def _tls_refusal_of(text: str) -> Refusal[str]:
+def _find_tls_refusal(text: str) -> Refusal[str]:
     for number in _OPENSSL.findall(text):
         # The number holds library and reason; 12 bits are enough for the reason in any
         # version.

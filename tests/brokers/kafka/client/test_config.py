@@ -48,15 +48,15 @@ def test_tls() -> None:
 
 
 def test_a_silent_connection_is_given_up_as_it_is_told() -> None:
-    found = create_kafka_config("kafka://localhost", {}, silence=4)
+    found = create_kafka_config("kafka://localhost", {}, answer_timeout=4)
     for each in (found.consumer("g"), found.producer(), found.admin()):
         assert each["socket.timeout.ms"] == 4_000
     assert "socket.timeout.ms" not in config().admin()
-    long = create_kafka_config("kafka://localhost", {}, silence=1_200)
+    long = create_kafka_config("kafka://localhost", {}, answer_timeout=1_200)
     assert long.admin()["socket.timeout.ms"] == 300_000
 
     options = {"kafka_common_config": {"socket.timeout.ms": 9_000}}
-    given = create_kafka_config("kafka://localhost", options, silence=4)
+    given = create_kafka_config("kafka://localhost", options, answer_timeout=4)
     assert given.consumer("g")["socket.timeout.ms"] == 9_000
 
 
@@ -156,14 +156,14 @@ def test_options_of_our_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lease", "silence"),
+    ("lease", "session"),
     [(60.0, 60_000), (2.0, 6_000), (1e6, 1_800_000)],
 )
 def test_the_lease_is_how_long_a_member_may_be_silent(
-    lease: float, silence: int
+    lease: float, session: int
 ) -> None:
     found = config().consumer("billing", lease)
-    assert found["session.timeout.ms"] == silence
+    assert found["session.timeout.ms"] == session
     assert found["heartbeat.interval.ms"] == 1_000
     assert found["group.id"] == "billing"
 
