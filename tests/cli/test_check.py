@@ -182,9 +182,8 @@ def test_a_file_of_other_contents_is_told(
     path.write_text("my thesis")
     done = on_redis.run("run", "--health-file", str(path), *args)
     assert done.returncode == 1
-    assert (
-        f"Error: Cannot write the health file '{path}' (there is a file" in done.stderr
-    )
+    error = f"Error: Cannot write the health file '{path}' (a file with other contents"
+    assert error in done.stderr
     assert path.read_text() == "my thesis"
 
 
