@@ -16,7 +16,7 @@ from ..test_readme import blocks
 from ..waiting import wait_for
 from .environments import Environment
 
-FIRST, TESTS, PROCESSES, WEB, GUNICORN = (each.strip() for each in blocks("sh"))
+FIRST, TESTS, PROCESSES, WEB, GUNICORN, _DOCS = (each.strip() for each in blocks("sh"))
 
 ORDER = {"id": 7, "total": "19.90"}
 

@@ -56,7 +56,7 @@ class PartedLink(MemoryLink):
         assert not delivery.stale
         delivery.gone = True
         self.postponed.append((attempt, delay))
-        assert self._settle(delivery)
+        assert self._mark_settled(delivery)
         again = dataclasses.replace(delivery.message, attempt=attempt)
         self._queue.put([create_stored(again)])
 

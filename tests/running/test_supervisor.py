@@ -412,7 +412,9 @@ def test_memory_is_refused_with_the_reason(tmp_path: pathlib.Path) -> None:
     (tmp_path / "shop.py").write_text(SHOP)
     done = Commands(tmp_path, {}).run("run", "--processes", "2")
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: '--processes' needs a broker that processes")
+    assert done.stderr.startswith(
+        "Error: '--processes' needs a broker that all processes share"
+    )
 
 
 @pytest.fixture
