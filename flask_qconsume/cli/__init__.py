@@ -6,7 +6,7 @@ process. So it imports commands, gevent and kombu only when they are needed.
 
 from __future__ import annotations
 
-from .lazy_group import Lazy
+from .lazy_group import LazyCommand
 from .lazy_group import LazyGroup
 
 _COMMANDS = {
@@ -44,7 +44,7 @@ cli = LazyGroup(
     "qconsume",
     help="Run and manage the app's message consumers.",
     lazy={
-        word: Lazy(f"{__name__}.{module}", name, said)
+        word: LazyCommand(f"{__name__}.{module}", name, said)
         for word, (module, name, said) in _COMMANDS.items()
     },
 )

@@ -40,7 +40,7 @@ def run_reloading(
     serve: Callable[[StopSignals], int], parent: Parent | None
 ) -> t.NoReturn:
     """Serve until a signal or a change of code, and end the process."""
-    worker = _Reloaded(serve, parent)
+    worker = _ReloadableWorker(serve, parent)
     try:
         run_with_reloader(worker.run)
     finally:
@@ -48,7 +48,7 @@ def run_reloading(
     raise AssertionError("werkzeug's reloader does not return")
 
 
-class _Reloaded:
+class _ReloadableWorker:
     """Runs the worker in a greenlet beside that of the reloader."""
 
     def __init__(

@@ -14,7 +14,7 @@ import click
 from flask.cli import AppGroup
 
 
-class Lazy(t.NamedTuple):
+class LazyCommand(t.NamedTuple):
     """Module and name of a command, and its line in the help of the group."""
 
     module: str
@@ -29,7 +29,7 @@ class LazyGroup(AppGroup):
     """
 
     def __init__(
-        self, *args: t.Any, lazy: Mapping[str, Lazy], **options: t.Any
+        self, *args: t.Any, lazy: Mapping[str, LazyCommand], **options: t.Any
     ) -> None:
         super().__init__(*args, **options)
         #: The most important commands first.

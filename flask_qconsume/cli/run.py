@@ -47,7 +47,9 @@ if t.TYPE_CHECKING:
     from ..running.worker import Worker
     from ..settings import Settings
 
-#: The shortest time for ``--kill-blocked``, in seconds.
+logger = get_logger("flask_qconsume.run")
+
+#: The shortest time for ``--kill-blocked``.
 _MIN_KILL_BLOCKED_SECONDS = 5.0
 
 
@@ -387,9 +389,6 @@ def _create_supervisor(
     anew = options.reexec and not is_patched()
     command, environment = build_patched_command() if anew else build_same_command()
     return Supervisor(command, {**environment, **(extra or {})}, **kwargs)
-
-
-logger = get_logger("flask_qconsume.run")
 
 
 def log_to_stderr(app: Flask | None = None) -> None:

@@ -12,7 +12,7 @@ from ..errors import WorkerError
 from ..text import quote
 
 #: Number of wrappers that may be around an app.
-_DEPTH = 10
+_MAX_WRAPPERS = 10
 
 
 def find_app(wsgi: t.Any) -> Flask:
@@ -22,7 +22,7 @@ def find_app(wsgi: t.Any) -> Flask:
 
     :raises WorkerError: if there is no such app, or more than one.
     """
-    found = [app for app in _apps(wsgi) if "qconsume" in app.extensions]
+    found = [app for app in _list_apps(wsgi) if "qconsume" in app.extensions]
     if len(found) == 1:
         return found[0]
     what = "no Flask app with a QConsume" if not found else "several Flask apps"
@@ -34,16 +34,16 @@ def find_app(wsgi: t.Any) -> Flask:
     )
 
 
-def _apps(wsgi: t.Any) -> list[Flask]:
+def _list_apps(wsgi: t.Any) -> list[Flask]:
     """List all apps in a callable, those of the outermost layer first."""
     layer, seen, found = [wsgi], {id(wsgi): wsgi}, list[Flask]()
-    for _ in range(_DEPTH):
+    for _ in range(_MAX_WRAPPERS):
         found += [each for each in layer if isinstance(each, Flask)]
         inner = {
             id(part): part
             for each in layer
             if not isinstance(each, Flask)
-            for part in _parts(each)
+            for part in _iterate_parts(each)
             if id(part) not in seen
         }
         # The objects are kept, since an id is unique only while its object lives.
@@ -52,19 +52,19 @@ def _apps(wsgi: t.Any) -> list[Flask]:
     return found
 
 
-def _parts(wrapper: t.Any) -> Iterable[t.Any]:
+def _iterate_parts(wrapper: t.Any) -> Iterable[t.Any]:
     """Yield the objects that a piece of middleware may call next."""
     if isinstance(wrapper, types.MethodType):
         yield wrapper.__self__
     for cell in getattr(wrapper, "__closure__", None) or ():
-        yield from _callable(cell)
-    yield from filter(callable, _attributes(wrapper).values())
-    mounts = _attributes(wrapper).get("mounts")
+        yield from _iterate_cell(cell)
+    yield from filter(callable, _get_attributes(wrapper).values())
+    mounts = _get_attributes(wrapper).get("mounts")
     if isinstance(mounts, dict):
         yield from mounts.values()
 
 
-def _callable(cell: types.CellType) -> Iterable[t.Any]:
+def _iterate_cell(cell: types.CellType) -> Iterable[t.Any]:
     try:
         if callable(cell.cell_contents):
             yield cell.cell_contents
@@ -72,7 +72,7 @@ def _callable(cell: types.CellType) -> Iterable[t.Any]:
         return  # Not assigned yet.
 
 
-def _attributes(wrapper: t.Any) -> dict[str, t.Any]:
+def _get_attributes(wrapper: t.Any) -> dict[str, t.Any]:
     if isinstance(wrapper, (type, types.ModuleType)):
         return {}
     return dict(getattr(wrapper, "__dict__", None) or {})

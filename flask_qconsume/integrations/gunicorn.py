@@ -48,10 +48,10 @@ if t.TYPE_CHECKING:
     from ..running.worker import Worker
 
 #: Seconds to settle and to run the last hooks, before gunicorn kills the worker.
-_RESERVE = 5.0
+_RESERVE_SECONDS = 5.0
 
 #: Seconds between two checks whether gunicorn is stopping the worker.
-_STOP_CHECK_INTERVAL = 0.1
+_STOP_CHECK_INTERVAL_SECONDS = 0.1
 
 #: Exit code of a worker that cannot start, after which gunicorn stops as a whole.
 _BOOT_ERROR = 3
@@ -81,17 +81,17 @@ class Hooks:
     ) -> None:
         self._find = app
         self._names = names
-        self._hosted: _Hosted | None = None
+        self._hosted: _HostedWorker | None = None
 
     def post_worker_init(self, worker: t.Any) -> None:
         """Start to consume in a worker that has loaded the app."""
         try:
-            _check(worker)
+            _check_options(worker)
             app = self._find(worker.wsgi)
             if not use_app_logging(app):
                 gunicorns = worker.log.error_log
                 add_handlers(gunicorns.handlers, gunicorns.level)
-            hosted = _Hosted(app, self._names, worker)
+            hosted = _HostedWorker(app, self._names, worker)
             hosted.start()
         except QConsumeError as error:
             worker.log.error("Cannot run the consumers: %s", error)
@@ -106,7 +106,7 @@ class Hooks:
             self._hosted.stop()
 
 
-class _Hosted:
+class _HostedWorker:
     """The app's consumers in one of gunicorn's workers."""
 
     def __init__(self, app: Flask, names: Sequence[str], worker: t.Any) -> None:
@@ -132,7 +132,7 @@ class _Hosted:
         except UnsupportedByBroker:
             raise
         except BrokerError as error:
-            self._refused(error)
+            self._retry_later(error)
         except WorkerError:
             # Gunicorn has stopped its worker while it started: no consumer runs.
             if not self._asked_at:
@@ -143,8 +143,8 @@ class _Hosted:
         if self._over or self._fork_guard.is_forked:
             return
         self._over = True
-        self._quiet()
-        self._worker.stop(self._left())
+        self._stop_fetching()
+        self._worker.stop(self._compute_timeout())
 
     def _watch(self) -> None:
         """Stop fetching messages as soon as gunicorn stops its worker.
@@ -153,27 +153,28 @@ class _Hosted:
         meanwhile might not end in time.
         """
         while self._host.alive:
-            time.sleep(_STOP_CHECK_INTERVAL)
-        self._quiet()
+            time.sleep(_STOP_CHECK_INTERVAL_SECONDS)
+        self._stop_fetching()
 
-    def _quiet(self) -> None:
+    def _stop_fetching(self) -> None:
         self._asked_at = self._asked_at or time.monotonic()
         self._worker.quiet()
 
-    def _left(self) -> float:
+    def _compute_timeout(self) -> float:
         """Compute the seconds to wait for handlers."""
         config = self._host.cfg
         limit = min(
-            self._worker.settings.shutdown_timeout, config.graceful_timeout - _RESERVE
+            self._worker.settings.shutdown_timeout,
+            config.graceful_timeout - _RESERVE_SECONDS,
         )
         left: float = self._asked_at + limit - time.monotonic()
         # The master kills a worker that has not notified it for 'timeout' seconds, and
         # gunicorn's worker stops notifying before it calls the hook.
         if config.timeout:
-            left = min(left, config.timeout - _RESERVE)
+            left = min(left, config.timeout - _RESERVE_SECONDS)
         return max(0.0, left)
 
-    def _refused(self, error: BrokerError) -> None:
+    def _retry_later(self, error: BrokerError) -> None:
         from ..running.backoff import Backoff
 
         self._host.log.error(
@@ -199,7 +200,7 @@ def _spawn(function: Callable[..., t.Any], *args: t.Any) -> None:
     threading.Thread(target=function, args=args, daemon=True).start()
 
 
-def _check(worker: t.Any) -> None:
+def _check_options(worker: t.Any) -> None:
     """Check that gunicorn's options suit consumers.
 
     :raises WorkerError: if the worker's kind is not 'gevent', or the app was preloaded.

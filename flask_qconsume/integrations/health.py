@@ -49,13 +49,13 @@ class Health:
         path = self._paths.get(environ.get("PATH_INFO", ""))
         if path is None:
             return self._wsgi_app(environ, start_response)
-        status, body = make_response(self._verdict(), path)
+        status, body = make_response(self._get_verdict(), path)
         reason = "OK" if status == 200 else "Service Unavailable"
         headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
         start_response(f"{status} {reason}", headers)
         return [body.encode()]
 
-    def _verdict(self) -> Verdict:
+    def _get_verdict(self) -> Verdict:
         # Not imported here, since that imports gevent, also without any consumer.
         module = sys.modules.get("flask_qconsume.running.worker")
         worker = module.find_worker(self._app) if module is not None else None

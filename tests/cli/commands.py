@@ -1,4 +1,4 @@
-"""Runs `flask qconsume` in processes of its own, and in this one."""
+"""Runners of `flask qconsume`, in processes of their own and in this one."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ FLASK = (sys.executable, "-m", "flask", "--app", "shop:create_app")
 
 
 def invoke(app: Flask, *args: str, **options: t.Any) -> Result:
-    """Run a command in this process; its exit code and output."""
+    """Run a command in this process, and return its exit code and output."""
     return app.test_cli_runner().invoke(cli, args, **options)
 
 
 class Commands:
-    """`flask qconsume …` on the app of one folder."""
+    """Runner of `flask qconsume …` on the app of one folder."""
 
     def __init__(self, folder: pathlib.Path, config: t.Mapping[str, t.Any]) -> None:
         self.folder = folder
@@ -46,7 +46,7 @@ class Commands:
     def run(
         self, *args: str, command: t.Sequence[str] = FLASK, input: str = ""
     ) -> subprocess.CompletedProcess[str]:
-        """Run one to its end."""
+        """Run a command to its end."""
         return subprocess.run(
             [*command, "qconsume", *args],
             cwd=self.folder,
@@ -58,11 +58,11 @@ class Commands:
         )
 
     def start(self, *args: str, command: t.Sequence[str] = FLASK) -> Running:
-        """Start one that runs until it is stopped; use it as a context manager."""
+        """Start a command that runs until it is stopped; a context manager ends it."""
         return self.spawn([*command, "qconsume", *args])
 
     def spawn(self, command: t.Sequence[str]) -> Running:
-        """Start any command there."""
+        """Start any command in the folder."""
         self._started += 1
         output = self.folder / f"output-{self._started}.log"
         with output.open("wb") as stream:
@@ -78,7 +78,7 @@ class Commands:
 
 
 class Running:
-    """A command that runs, and what it has printed so far."""
+    """A running command, with its output so far."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: pathlib.Path) -> None:
         self.process = process
@@ -93,7 +93,10 @@ class Running:
         return self._output.read_text(errors="replace")
 
     def wait_for(self, text: str, times: int = 1, timeout: float = 40.0) -> None:
-        """Wait until it has printed a text so many times, or has ended."""
+        """Wait for a number of occurrences of a text in the output.
+
+        The test fails if the command ends before.
+        """
         wait_for(
             lambda: self.output.count(text) >= times or self.process.poll() is not None,
             timeout,
@@ -105,7 +108,7 @@ class Running:
         self.process.send_signal(number)
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Ask for a stop, and return the exit code."""
+        """Send a signal, and return the exit code."""
         self.send(number)
         return self.wait()
 
@@ -122,6 +125,6 @@ class Running:
 
 
 def get(url: str) -> t.Any:
-    """The JSON at a URL."""
+    """Return the JSON at a URL."""
     with urllib.request.urlopen(url, timeout=20) as response:
         return json.load(response)

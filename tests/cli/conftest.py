@@ -1,4 +1,4 @@
-"""An app of one file, and the `flask` command run on it in a process of its own."""
+"""Fixtures: an app of one file, and the commands of `flask qconsume` on it."""
 
 from __future__ import annotations
 
@@ -66,32 +66,32 @@ def create_app():
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
-    """Where the app lies."""
+    """Folder of the app."""
     (tmp_path / "shop.py").write_text(SHOP)
     return tmp_path
 
 
 @pytest.fixture
 def commands(folder: pathlib.Path) -> Commands:
-    """Runs `flask qconsume …` on the app, on the broker in memory."""
+    """Commands on the app, with the broker in memory."""
     return Commands(folder, {})
 
 
 @pytest.fixture
 def on_redis(folder: pathlib.Path, redis_url: str) -> Commands:
-    """The same on a Redis of the test's own."""
+    """Commands on the app, with a Redis of the test's own."""
     return Commands(folder, {"BROKER_URL": redis_url})
 
 
 @pytest.fixture
 def on_rabbitmq(folder: pathlib.Path, rabbitmq_url: str) -> Commands:
-    """The same on a virtual host of the test's own on RabbitMQ."""
+    """Commands on the app, with a virtual host of the test's own on RabbitMQ."""
     return Commands(folder, {"BROKER_URL": rabbitmq_url})
 
 
 @pytest.fixture
 def make_app(folder: pathlib.Path) -> t.Iterator[MakeApp]:
-    """Makes the app in this process, with configuration."""
+    """Function that creates the app in this process, with configuration."""
     made: list[Flask] = []
 
     def make(**config: t.Any) -> Flask:

@@ -1,4 +1,4 @@
-"""The checks of `flask qconsume run`, asked as a container platform asks them."""
+"""Health checks of `flask qconsume run`, by HTTP, by file and by `check`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .commands import invoke
 
 
 def get(url: str) -> tuple[int, t.Any]:
-    """Status and body; 0 where nobody listens."""
+    """Return status and body; the status is 0 if the connection is refused."""
     try:
         with urllib.request.urlopen(url, timeout=10) as response:
             return response.status, json.load(response)
@@ -40,10 +40,10 @@ def address() -> str:
 
 
 @pytest.mark.process
-def test_a_blocked_hub_fails_the_check_for_life(
+def test_a_blocked_hub_fails_the_liveness_check(
     commands: Commands, address: str, tmp_path: pathlib.Path
 ) -> None:
-    """The endpoint answers meanwhile, and afterwards it is well again."""
+    """The endpoint answers meanwhile, and the worker is live again afterwards."""
     shop, over = commands.folder / "shop.py", tmp_path / "over"
     code = shop.read_text().replace("time.sleep(order", "hog(order")
     shop.write_text(code + HOG.format(over=str(over)))
@@ -91,7 +91,7 @@ def start_hog():
 
 
 @pytest.mark.process
-def test_an_outage_of_the_broker_is_no_matter_of_life(
+def test_a_worker_is_live_during_an_outage_of_the_broker(
     commands: Commands, address: str
 ) -> None:
     commands.config["BROKER_URL"] = f"redis://127.0.0.1:{free_port()}/0"
@@ -102,11 +102,13 @@ def test_an_outage_of_the_broker_is_no_matter_of_life(
         assert worker.end() == 0
 
 
-def test_the_supervisor_answers_for_all(on_redis: Commands, address: str) -> None:
+def test_the_supervisor_answers_for_all_children(
+    on_redis: Commands, address: str
+) -> None:
     on_redis.config["BLOCKED_AFTER"] = 1.0
     with on_redis.start("run", "--processes", "2", "--health", address) as parent:
         wait_for(lambda: get(f"http://{address}/ready")[0] == 200, 40)
-        child = _children(parent.pid)[0]
+        child = _list_children(parent.pid)[0]
         os.kill(child, signal.SIGSTOP)
         try:
             wait_for(lambda: get(f"http://{address}/live")[0] == 503, 40)
@@ -123,7 +125,7 @@ def test_the_supervisor_answers_for_all(on_redis: Commands, address: str) -> Non
     assert get(f"http://{address}/live")[0] == 0
 
 
-def _children(pid: int) -> list[int]:
+def _list_children(pid: int) -> list[int]:
     text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(word) for word in text.split()]
 
@@ -135,7 +137,7 @@ import gevent.event
 bp.before_worker(lambda: gevent.event.Event().wait())
 """
 
-#: In a child, which gevent has patched.
+#: Hangs during the import, in a child only, which gevent has patched.
 IMPORTS = """
 
 if getattr(sys.modules.get("gevent.monkey"), "saved", None):
@@ -145,7 +147,7 @@ if getattr(sys.modules.get("gevent.monkey"), "saved", None):
 
 
 @pytest.mark.parametrize(
-    "code, args, said",
+    "code, args, problem",
     [
         (HANGS, [], "The worker has been starting for"),
         (HANGS, ["--processes", "1"], "The worker has been starting for"),
@@ -153,29 +155,29 @@ if getattr(sys.modules.get("gevent.monkey"), "saved", None):
     ],
     ids=["a hook", "a child's hook", "a child's import"],
 )
-def test_a_start_that_does_not_end_is_told(
-    on_redis: Commands, address: str, code: str, args: list[str], said: str
+def test_a_start_that_hangs_is_reported(
+    on_redis: Commands, address: str, code: str, args: list[str], problem: str
 ) -> None:
     shop = on_redis.folder / "shop.py"
     shop.write_text(shop.read_text() + code)
     on_redis.config["START_TIMEOUT"] = 2.0
     with on_redis.start("run", "--health", address, *args) as worker:
         wait_for(lambda: get(f"http://{address}/live")[0] == 503, 40)
-        assert said in get(f"http://{address}/live")[1]["wrong"][0]
-        worker.wait_for(said)
+        assert problem in get(f"http://{address}/live")[1]["wrong"][0]
+        worker.wait_for(problem)
         worker.send()
         worker.wait_for("SIGTERM: stopping")
 
 
 @pytest.mark.process
-def test_an_address_that_is_taken_is_told(commands: Commands, address: str) -> None:
+def test_a_wrong_address_is_an_error(commands: Commands, address: str) -> None:
     done = commands.run("run", "--health", "127.0.0.1:99999")
     assert done.returncode == 1
     assert "Cannot listen on '127.0.0.1:99999'" in done.stderr
 
 
 @pytest.mark.parametrize("args", [[], ["--processes", "1"]], ids=" ".join)
-def test_a_file_of_other_contents_is_told(
+def test_a_foreign_file_is_not_overwritten(
     on_redis: Commands, tmp_path: pathlib.Path, args: list[str]
 ) -> None:
     path = tmp_path / "thesis"
@@ -187,13 +189,13 @@ def test_a_file_of_other_contents_is_told(
     assert path.read_text() == "my thesis"
 
 
-def test_a_worker_that_does_not_answer_does_not_live(address: str) -> None:
+def test_a_worker_that_does_not_answer_is_not_live(address: str) -> None:
     done = invoke(Flask("any"), "check", "--health", address)
     assert done.exit_code == 1
     assert f"No worker answers on '{address}'" in done.output
 
 
-def test_a_file_that_is_old_tells_of_no_life(tmp_path: pathlib.Path) -> None:
+def test_a_file_that_is_old_fails_the_check(tmp_path: pathlib.Path) -> None:
     app, path = Flask("any"), tmp_path / "health"
     args = ["check", "--health-file", str(path)]
     assert "No worker writes" in invoke(app, *args).output
@@ -210,11 +212,11 @@ def test_a_file_that_is_old_tells_of_no_life(tmp_path: pathlib.Path) -> None:
     assert invoke(app, *args, "--max-age", "2m").exit_code == 0
 
 
-def test_one_of_both_has_to_be_given() -> None:
+def test_an_address_or_a_file_is_required() -> None:
     assert invoke(Flask("any"), "check").exit_code == 2
 
 
-def test_it_is_answered_within_a_wsgi_server(make_app: t.Any) -> None:
+def test_middleware_answers_within_a_wsgi_server(make_app: t.Any) -> None:
     from flask_qconsume.running.worker import Worker
 
     app = make_app()

@@ -1,4 +1,4 @@
-"""Dead letters as texts: bodies in a format that JSON does not know."""
+"""Dead letters as texts: bodies and headers that JSON cannot represent."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.protobufs import Order
 RAW = Order(id=7, total="1\x1b[2J").SerializeToString()
 
 
-class Away(Format):
-    """Its registry never answers."""
+class UnreachableFormat(Format):
+    """A format whose registry never answers."""
 
     content_types = ("application/avro",)
 
@@ -32,16 +32,16 @@ class Away(Format):
         raise Retry()
 
 
-DECODERS = Formats([Away()]).decoders(schema=ProtobufSchema(Order))
+DECODERS = Formats([UnreachableFormat()]).decoders(schema=ProtobufSchema(Order))
 
 
-def letter(raw: bytes, content_type: str) -> DeadLetter:
+def make_letter(raw: bytes, content_type: str) -> DeadLetter:
     message = Message(raw, "billing", content_type=content_type)
     return DeadLetter("1", "billing", message, message.headers)
 
 
 def test_a_protobuf_message_is_shown_as_its_json() -> None:
-    found = letter(RAW, "application/protobuf")
+    found = make_letter(RAW, "application/protobuf")
     shown = format_page(found, DECODERS)
     assert '"id": "7",' in shown
     assert "\x1b" not in shown
@@ -51,14 +51,14 @@ def test_a_protobuf_message_is_shown_as_its_json() -> None:
 
 
 @pytest.mark.parametrize("content_type", ["application/protobuf", "application/avro"])
-def test_what_cannot_be_read_is_shown_as_its_bytes(content_type: str) -> None:
-    found = letter(b"\xff\x08", content_type)
+def test_an_undecodable_body_is_shown_as_bytes(content_type: str) -> None:
+    found = make_letter(b"\xff\x08", content_type)
     assert r"\xff\x08" in format_page(found, DECODERS)
     assert json.loads(format_json(found, DECODERS, whole=True))["body_base64"] == "/wg="
 
 
-def test_what_json_does_not_know_at_all_is_shown_by_its_text() -> None:
-    found = letter(b"\x81\xa1a\xc4\x01x", "application/msgpack")
+def test_a_value_that_json_cannot_represent_is_shown_as_text() -> None:
+    found = make_letter(b"\x81\xa1a\xc4\x01x", "application/msgpack")
     assert '"a": "b\'x\'"' in format_page(found, DECODERS)
 
 
@@ -72,7 +72,7 @@ NOT_JSON: dict[str, t.Any] = {
 
 @pytest.mark.parametrize("value", NOT_JSON.values(), ids=NOT_JSON)
 @pytest.mark.parametrize("name", ["x-tenant", own_headers.CONSUMER, own_headers.REASON])
-def test_a_header_that_json_cannot_say_is_shown_by_its_text(
+def test_a_header_that_json_cannot_represent_is_shown_as_text(
     name: str, value: t.Any
 ) -> None:
     message = Message(b"1", "billing", headers={name: value})
@@ -86,14 +86,14 @@ def test_a_header_that_json_cannot_say_is_shown_by_its_text(
 
 
 def test_a_body_of_msgpack_with_nan_is_shown_in_base_64() -> None:
-    found = letter(b"\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00", "application/msgpack")
+    found = make_letter(b"\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00", "application/msgpack")
 
     line = format_json(found, DECODERS, whole=True)
 
     assert json.loads(line, parse_constant=pytest.fail)["body_base64"]
 
 
-def test_a_compressed_body_is_shown_as_what_it_was() -> None:
+def test_a_compressed_body_is_shown_decompressed() -> None:
     raw = gzip.compress(b'{"n": 1}')
     message = Message(
         raw, "q", content_type="application/json", content_encoding="gzip"
@@ -104,7 +104,7 @@ def test_a_compressed_body_is_shown_as_what_it_was() -> None:
     assert json.loads(format_json(found, DECODERS, whole=True))["body"] == {"n": 1}
 
 
-def test_a_bomb_is_shown_as_its_bytes() -> None:
+def test_a_body_that_decompresses_too_large_is_shown_as_bytes() -> None:
     raw = gzip.compress(b"0" * 20_000_000)
     message = Message(raw, "q", content_type="text/plain", content_encoding="gzip")
     found = DeadLetter("1", "q", message, {})

@@ -1,4 +1,4 @@
-"""`flask qconsume dead-letters`, on each broker that keeps some."""
+"""`flask qconsume dead-letters`, on Redis and RabbitMQ."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def rabbit_shop(make_app: MakeApp, rabbitmq_url: str) -> Flask:
     return make_app(BROKER_URL=rabbitmq_url)
 
 
-class Dead(t.NamedTuple):
-    """What a dead letter is made of."""
+class RejectedMessage(t.NamedTuple):
+    """A message to publish and reject."""
 
     body: t.Any
     error: Exception | None = None
@@ -48,14 +48,14 @@ class Dead(t.NamedTuple):
     options: dict[str, t.Any] = {}
 
 
-def bury(shop: Flask, *dead: Dead) -> list[str]:
-    """Publish messages to queues and have each of them rejected; their ids."""
+def publish_rejected(shop: Flask, *dead: RejectedMessage) -> list[str]:
+    """Publish messages and reject them; return their ids."""
     consumers = get_app_consumers(shop)
     consumers.broker.declare()
-    return [_bury(consumers, each) for each in dead]
+    return [_publish_rejected(consumers, each) for each in dead]
 
 
-def _bury(consumers: AppConsumers, dead: Dead) -> str:
+def _publish_rejected(consumers: AppConsumers, dead: RejectedMessage) -> str:
     plan = consumers.topology.queue(dead.queue)
     options = {"exchange": "", **dead.options}
     id = consumers.publish(plan.name, dead.body, **options)
@@ -68,7 +68,7 @@ def _bury(consumers: AppConsumers, dead: Dead) -> str:
             plan.consumer,
             plan.name,
             dead.reason,
-            raised(dead.error),
+            raise_and_catch(dead.error),
             died_at,
         )
         forward = Forward(delivery, Lane.DEAD, found, expires=HOUR)
@@ -78,8 +78,8 @@ def _bury(consumers: AppConsumers, dead: Dead) -> str:
     return id
 
 
-def raised(error: Exception | None) -> Exception | None:
-    """The error with a traceback."""
+def raise_and_catch(error: Exception | None) -> Exception | None:
+    """Return the error with a traceback."""
     try:
         if error is not None:
             raise error
@@ -88,20 +88,20 @@ def raised(error: Exception | None) -> Exception | None:
     return None
 
 
-def ok(shop: Flask, *args: str, **options: t.Any) -> str:
+def run_command(shop: Flask, *args: str, **options: t.Any) -> str:
     result = invoke(shop, "dead-letters", *args, **options)
     assert result.exit_code == 0, result.output
     return result.output
 
 
-def as_json(shop: Flask, *args: str) -> list[dict[str, t.Any]]:
+def run_json(shop: Flask, *args: str) -> list[dict[str, t.Any]]:
     result = invoke(shop, "dead-letters", *args, "--json")
     assert result.exit_code == 0, result.output
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def left(shop: Flask) -> list[DeadLetter]:
-    """All there are."""
+def list_letters(shop: Flask) -> list[DeadLetter]:
+    """List all dead letters of the app."""
     consumers = get_app_consumers(shop)
     broker = consumers.broker
     plans = consumers.topology.queues
@@ -109,14 +109,14 @@ def left(shop: Flask) -> list[DeadLetter]:
 
 
 SEVERAL = (
-    Dead({"n": 0}, ValueError("no such card"), age=3 * HOUR),
-    Dead({"n": 1}, KeyError("total"), age=2 * HOUR),
-    Dead({"n": 2}, reason="blacklisted", age=1 * HOUR),
-    Dead({"n": 3}, ValueError("odd"), queue="audit"),
+    RejectedMessage({"n": 0}, ValueError("no such card"), age=3 * HOUR),
+    RejectedMessage({"n": 1}, KeyError("total"), age=2 * HOUR),
+    RejectedMessage({"n": 2}, reason="blacklisted", age=1 * HOUR),
+    RejectedMessage({"n": 3}, ValueError("odd"), queue="audit"),
 )
 
 
-# -- which are meant -------------------------------------------------------------------
+# -- selection -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ SEVERAL = (
     ids=lambda value: " ".join(map(str, value)),
 )
 def test_filters(shop: Flask, args: list[str], found: list[int]) -> None:
-    ids = bury(shop, *SEVERAL)
-    assert {letter["id"] for letter in as_json(shop, "list", *args)} == {
+    ids = publish_rejected(shop, *SEVERAL)
+    assert {letter["id"] for letter in run_json(shop, "list", *args)} == {
         ids[n] for n in found
     }
 
@@ -151,20 +151,20 @@ def test_a_queue_is_named_with_its_prefix_or_without(
     make_app: MakeApp, redis_url: str
 ) -> None:
     shop = make_app(BROKER_URL=redis_url, QUEUE_PREFIX="staging.")
-    bury(shop, Dead({"n": 0}, queue="staging.bill"))
-    (bare,) = as_json(shop, "list", "bill")
-    (full,) = as_json(shop, "list", "--queue", "staging.bill")
+    publish_rejected(shop, RejectedMessage({"n": 0}, queue="staging.bill"))
+    (bare,) = run_json(shop, "list", "bill")
+    (full,) = run_json(shop, "list", "--queue", "staging.bill")
     assert bare == full
     assert bare["queue"] == "staging.bill"
-    assert as_json(shop, "list", "audit") == []
+    assert run_json(shop, "list", "audit") == []
 
 
-def test_one_is_meant_by_its_ref_or_its_id(shop: Flask) -> None:
-    ids = bury(shop, *SEVERAL)
-    (by_id,) = as_json(shop, "list", "--id", ids[1])
-    (by_ref,) = as_json(shop, "list", "--id", by_id["ref"])
+def test_a_dead_letter_is_selected_by_its_ref_or_its_id(shop: Flask) -> None:
+    ids = publish_rejected(shop, *SEVERAL)
+    (by_id,) = run_json(shop, "list", "--id", ids[1])
+    (by_ref,) = run_json(shop, "list", "--id", by_id["ref"])
     assert by_id == by_ref
-    assert len(as_json(shop, "list", "--id", ids[0], "--id", ids[3])) == 2
+    assert len(run_json(shop, "list", "--id", ids[0], "--id", ids[3])) == 2
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_one_is_meant_by_its_ref_or_its_id(shop: Flask) -> None:
         (["--older-than", "x"], "'x' is not a duration"),
     ],
 )
-def test_a_wrong_name_says_which_there_are(
+def test_the_error_about_a_wrong_name_lists_the_names(
     shop: Flask, args: list[str], message: str
 ) -> None:
     result = invoke(shop, "dead-letters", "list", *args)
@@ -194,12 +194,12 @@ def test_memory_is_refused_with_the_reason(make_app: MakeApp, command: str) -> N
     assert result.output.startswith("Error: Cannot look at dead letters: 'memory://'")
 
 
-# -- how they are shown ----------------------------------------------------------------
+# -- list and show ---------------------------------------------------------------------
 
 
 def test_the_list_is_a_table(shop: Flask) -> None:
-    bury(shop, *SEVERAL[:3])
-    header, _, *rows = ok(shop, "list").splitlines()
+    publish_rejected(shop, *SEVERAL[:3])
+    header, _, *rows = run_command(shop, "list").splitlines()
     assert header.split() == ["Ref", "Queue", "Died", "Attempts", "Why"]
     assert [row.split("  ")[-1].strip() for row in rows] == [
         "builtins.ValueError: no such card",
@@ -208,24 +208,28 @@ def test_the_list_is_a_table(shop: Flask) -> None:
     ]
 
 
-def test_the_list_says_that_there_are_more(shop: Flask) -> None:
-    bury(shop, *SEVERAL)
-    assert "these are the first 2; see --limit" in ok(shop, "list", "--limit", "2")
-    assert "--limit" not in ok(shop, "list", "--limit", "4")
+def test_the_list_tells_that_it_is_limited(shop: Flask) -> None:
+    publish_rejected(shop, *SEVERAL)
+    assert "these are the first 2; see --limit" in run_command(
+        shop, "list", "--limit", "2"
+    )
+    assert "--limit" not in run_command(shop, "list", "--limit", "4")
 
 
-def test_no_dead_letters(shop: Flask) -> None:
+def test_commands_without_dead_letters_say_so(shop: Flask) -> None:
     for command in (["list"], ["show"], ["purge"]):
-        assert ok(shop, *command) == "There are no such dead letters.\n"
-    assert as_json(shop, "list") == []
-    assert ok(shop, "replay") == "Replayed 0 dead letters.\n"
+        assert run_command(shop, *command) == "There are no such dead letters.\n"
+    assert run_json(shop, "list") == []
+    assert run_command(shop, "replay") == "Replayed 0 dead letters.\n"
 
 
-def test_a_page_has_all_of_it(shop: Flask) -> None:
+def test_a_page_has_all_parts_of_a_dead_letter(shop: Flask) -> None:
     error = ValueError("no such card")
-    dead = Dead({"n": 0, "name": "Jürgen"}, error, options={"headers": {"x-t": "7"}})
-    (id,) = bury(shop, dead)
-    said = ok(shop, "show")
+    dead = RejectedMessage(
+        {"n": 0, "name": "Jürgen"}, error, options={"headers": {"x-t": "7"}}
+    )
+    (id,) = publish_rejected(shop, dead)
+    output = run_command(shop, "show")
     for words in (
         f"message       {id}",
         "consumer      orders.bill",
@@ -237,7 +241,7 @@ def test_a_page_has_all_of_it(shop: Flask) -> None:
         'ValueError: no such card\n  body (24 bytes):\n    {\n      "n": 0,\n',
         '"name": "Jürgen"',
     ):
-        assert words in said
+        assert words in output
 
 
 @pytest.mark.parametrize(
@@ -258,80 +262,89 @@ def test_any_body_can_be_shown(
     shown: str,
     json_body: dict[str, t.Any],
 ) -> None:
-    bury(shop, Dead(body, options={"content_type": content_type}))
-    assert shown in ok(shop, "show")
-    (found,) = as_json(shop, "show")
+    publish_rejected(
+        shop, RejectedMessage(body, options={"content_type": content_type})
+    )
+    assert shown in run_command(shop, "show")
+    (found,) = run_json(shop, "show")
     assert json_body.items() <= found.items()
 
 
-def test_a_long_body_is_cut_for_people_only(shop: Flask) -> None:
-    bury(shop, Dead({"text": "x" * 50_000}))
-    assert "characters more; --json has them all" in ok(shop, "show")
-    assert len(ok(shop, "show")) < 30_000
-    (found,) = as_json(shop, "show")
+def test_a_long_body_is_truncated_but_not_in_json(shop: Flask) -> None:
+    publish_rejected(shop, RejectedMessage({"text": "x" * 50_000}))
+    assert "characters more; --json has them all" in run_command(shop, "show")
+    assert len(run_command(shop, "show")) < 30_000
+    (found,) = run_json(shop, "show")
     assert len(found["body"]["text"]) == 50_000
 
 
-def test_a_message_cannot_speak_to_the_terminal(shop: Flask) -> None:
+def test_a_message_cannot_control_the_terminal(shop: Flask) -> None:
     evil = "\x1b]0;owned\x07\x1b[2J\r\n\x9b1m"
-    bury(
+    publish_rejected(
         shop,
-        Dead({evil: evil}, ValueError(evil), evil, options={"headers": {"h": evil}}),
-        Dead(evil.encode(), options={"content_type": "text/plain", "id": "\x1b[31m"}),
+        RejectedMessage(
+            {evil: evil}, ValueError(evil), evil, options={"headers": {"h": evil}}
+        ),
+        RejectedMessage(
+            evil.encode(), options={"content_type": "text/plain", "id": "\x1b[31m"}
+        ),
     )
     for args in (["list"], ["show"], ["list", "--json"], ["show", "--json"]):
-        said = ok(shop, *args)
-        assert all(char.isprintable() or char == "\n" for char in said)
+        output = run_command(shop, *args)
+        assert all(char.isprintable() or char == "\n" for char in output)
 
 
 # -- replay and purge ------------------------------------------------------------------
 
 
-def replays_and_purges(shop: Flask) -> None:
-    """What was chosen goes back to its queue, or is gone; the others stay."""
-    bury(shop, *SEVERAL)
+def check_replay_and_purge(shop: Flask) -> None:
+    """Check that selected dead letters are replayed or removed, and the rest stays."""
+    publish_rejected(shop, *SEVERAL)
     broker = get_app_consumers(shop).broker
-    assert "2 dead letters would be replayed" in ok(
+    assert "2 dead letters would be replayed" in run_command(
         shop, "replay", "--dry-run", "--error", "ValueError"
     )
-    wait_for(lambda: len(left(shop)) == 4)
+    wait_for(lambda: len(list_letters(shop)) == 4)
 
-    assert ok(shop, "replay", "--error", "ValueError") == "Replayed 2 dead letters.\n"
-    wait_for(lambda: len(left(shop)) == 2)
+    assert (
+        run_command(shop, "replay", "--error", "ValueError")
+        == "Replayed 2 dead letters.\n"
+    )
+    wait_for(lambda: len(list_letters(shop)) == 2)
     wait_for(lambda: broker.depth("bill") == broker.depth("audit") == 1)
 
-    assert "1 dead letter would be removed" in ok(
+    assert "1 dead letter would be removed" in run_command(
         shop, "purge", "--dry-run", "--error", "KeyError"
     )
     refused = invoke(shop, "dead-letters", "purge", "bill", input="n\n")
     assert refused.exit_code == 1
     assert "Remove 2 dead letters permanently? [y/N]" in refused.output
-    wait_for(lambda: len(left(shop)) == 2)
+    wait_for(lambda: len(list_letters(shop)) == 2)
 
-    asked = ok(shop, "purge", "--error", "KeyError", input="y\n")
+    asked = run_command(shop, "purge", "--error", "KeyError", input="y\n")
     assert asked.endswith("Removed 1 dead letter.\n")
-    assert ok(shop, "purge", "--yes") == "Removed 1 dead letter.\n"
-    assert left(shop) == []
+    assert run_command(shop, "purge", "--yes") == "Removed 1 dead letter.\n"
+    assert list_letters(shop) == []
     assert broker.depth("bill") == 1
 
 
 def test_replay_and_purge_on_redis(shop: Flask) -> None:
-    replays_and_purges(shop)
+    check_replay_and_purge(shop)
 
 
 def test_replay_and_purge_on_rabbitmq(rabbit_shop: Flask) -> None:
-    replays_and_purges(rabbit_shop)
+    check_replay_and_purge(rabbit_shop)
 
 
 def test_listing_on_rabbitmq(rabbit_shop: Flask) -> None:
-    ids = bury(rabbit_shop, *SEVERAL)
-    assert [found["id"] for found in as_json(rabbit_shop, "list")] == ids
-    assert [found["id"] for found in as_json(rabbit_shop, "list", "--limit", "1")]
-    assert "Traceback (most recent" in ok(rabbit_shop, "show", "--id", ids[0])
+    ids = publish_rejected(rabbit_shop, *SEVERAL)
+    assert [found["id"] for found in run_json(rabbit_shop, "list")] == ids
+    assert [found["id"] for found in run_json(rabbit_shop, "list", "--limit", "1")]
+    assert "Traceback (most recent" in run_command(rabbit_shop, "show", "--id", ids[0])
 
 
-def test_a_ref_that_is_not_there_is_an_error(shop: Flask) -> None:
-    ids = bury(shop, *SEVERAL)
+def test_an_unknown_id_is_an_error(shop: Flask) -> None:
+    ids = publish_rejected(shop, *SEVERAL)
     done = invoke(shop, "dead-letters", "replay", "--id", ids[0], "--id", "gone\n")
     assert done.exit_code == 1
     assert "Replayed 1 dead letter." in done.output
@@ -354,20 +367,18 @@ def test_a_ref_that_is_not_there_is_an_error(shop: Flask) -> None:
     ],
     ids=" ".join,
 )
-def test_every_command_fails_for_what_is_not_there(
-    shop: Flask, command: list[str]
-) -> None:
-    ids = bury(shop, *SEVERAL)
+def test_every_command_fails_for_unknown_ids(shop: Flask, command: list[str]) -> None:
+    ids = publish_rejected(shop, *SEVERAL)
     done = invoke(shop, "dead-letters", *command, "--id", "gone", "--id", "lost")
     assert done.exit_code == 1
     assert (
         "Error: There is no dead letter 'gone', 'lost' in these queues." in done.output
     )
-    assert [found["id"] for found in as_json(shop, "list")] == ids
+    assert [found["id"] for found in run_json(shop, "list")] == ids
 
 
-def test_one_that_fails_again_at_once_does_not_go_round(on_redis: Commands) -> None:
-    """A worker runs while dead letters are replayed, and rejects them all again."""
+def test_a_dead_letter_that_fails_again_is_replayed_once(on_redis: Commands) -> None:
+    """A running worker rejects the replayed messages at once."""
     with on_redis.start("run") as worker:
         worker.wait_for("consuming the queue 'bill'")
         for n in range(3):
@@ -382,22 +393,22 @@ def test_one_that_fails_again_at_once_does_not_go_round(on_redis: Commands) -> N
     assert len(listed.splitlines()) == 3
 
 
-def test_a_person_sees_how_far_it_is(shop: Flask, on_redis: Commands) -> None:
-    """A bar on the terminal, and none in a file."""
-    bury(shop, *SEVERAL)
-    terminal, theirs = os.openpty()
+def test_a_terminal_shows_a_progress_bar(shop: Flask, on_redis: Commands) -> None:
+    """A file gets no bar."""
+    publish_rejected(shop, *SEVERAL)
+    terminal, child_terminal = os.openpty()
     try:
         done = subprocess.run(
             [*FLASK, "qconsume", "dead-letters", "replay", "bill"],
             cwd=on_redis.folder,
             env=on_redis.environment(),
             stdout=subprocess.PIPE,
-            stderr=theirs,
+            stderr=child_terminal,
             timeout=60,
         )
         seen = os.read(terminal, 10_000).decode()
     finally:
-        os.close(theirs)
+        os.close(child_terminal)
         os.close(terminal)
     assert done.stdout == b"Replayed 3 dead letters.\n"
     assert "100%" in seen

@@ -38,8 +38,8 @@ def address() -> str:
     return f"127.0.0.1:{free_port()}"
 
 
-def failed(address: str, **headers: str) -> str:
-    """The page of an error."""
+def request_error(address: str, **headers: str) -> str:
+    """Request the view that fails, and return its error page."""
     request = urllib.request.Request(f"http://{address}/fail", headers=headers)
     with pytest.raises(urllib.error.HTTPError) as e:
         urllib.request.urlopen(request, timeout=30)
@@ -56,7 +56,7 @@ def test_code_that_changes_is_loaded_and_errors_are_shown(
         worker.wait_for("Serving on")
         worker.wait_for("Debugger PIN:")
         first = get(f"http://{address}/")["pid"]
-        page = failed(address)
+        page = request_error(address)
         assert "Werkzeug Debugger" in page
         assert "raise ValueError(&#34;failed&#34;)" in page
         path = shop.folder / "shop.py"
@@ -73,8 +73,8 @@ def test_the_debugger_evaluates_for_the_local_host_only(
 ) -> None:
     with shop.start("run", "--web", address, command=DEBUG) as worker:
         worker.wait_for("Serving on")
-        assert "EVALEX = true" in failed(address)
-        assert "EVALEX = false" in failed(address, Host="shop.example")
+        assert "EVALEX = true" in request_error(address)
+        assert "EVALEX = false" in request_error(address, Host="shop.example")
         assert worker.end() == 0
 
 
@@ -84,21 +84,21 @@ def test_both_can_be_switched_off(shop: Commands, address: str) -> None:
     with shop.start("run", *options, command=DEBUG) as worker:
         worker.wait_for("Serving on")
         assert get(f"http://{address}/")["pid"] == worker.pid
-        assert "Debugger" not in failed(address)
+        assert "Debugger" not in request_error(address)
         assert worker.end() == 0
     assert "Debugger" not in worker.output
 
 
 @pytest.mark.process
-def test_neither_is_there_without_it(shop: Commands, address: str) -> None:
+def test_without_debug_mode_both_are_off(shop: Commands, address: str) -> None:
     with shop.start("run", "--web", address) as worker:
         worker.wait_for("Serving on")
         assert get(f"http://{address}/")["pid"] == worker.pid
-        assert "Internal Server Error" in failed(address)
+        assert "Internal Server Error" in request_error(address)
         assert worker.end() == 0
 
 
-def test_processes_have_neither(on_redis: Commands, address: str) -> None:
+def test_with_processes_both_are_off(on_redis: Commands, address: str) -> None:
     options = ["--processes", "2", "--web", address]
     with on_redis.start("run", *options, command=DEBUG) as supervisor:
         supervisor.wait_for("consuming the queue 'bill'", 2)

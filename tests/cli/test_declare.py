@@ -13,7 +13,7 @@ def test_memory_is_refused_with_the_reason(make_app: MakeApp) -> None:
     assert result.output.startswith("Error: Cannot declare queues: 'memory://' is a")
 
 
-def declares_and_prunes(commands: Commands) -> None:
+def check_declare_and_prune(commands: Commands) -> None:
     commands.config["DECLARE"] = "never"
     done = commands.run("declare")
     assert done.returncode == 0, done.stderr
@@ -41,8 +41,8 @@ def declares_and_prunes(commands: Commands) -> None:
 
 
 def test_redis_is_declared_and_pruned(on_redis: Commands) -> None:
-    declares_and_prunes(on_redis)
+    check_declare_and_prune(on_redis)
 
 
 def test_rabbitmq_is_declared_and_pruned(on_rabbitmq: Commands) -> None:
-    declares_and_prunes(on_rabbitmq)
+    check_declare_and_prune(on_rabbitmq)

@@ -1,4 +1,4 @@
-"""Retry policies and handlers in words."""
+"""Descriptions of retry policies and handlers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ from flask_qconsume.cli.descriptions import summarize_retry
         ),
     ],
 )
-def test_the_delays_are_told_one_by_one(options: dict[str, t.Any], words: str) -> None:
+def test_a_policy_is_described_by_its_delays(
+    options: dict[str, t.Any], words: str
+) -> None:
     assert describe_retries(RetryPolicy(**options)) == words
 
 
@@ -46,7 +48,9 @@ def test_the_delays_are_told_one_by_one(options: dict[str, t.Any], words: str) -
         ({"max_attempts": 1}, "none"),
     ],
 )
-def test_a_table_has_them_in_short(options: dict[str, t.Any], words: str) -> None:
+def test_a_policy_has_a_short_description(
+    options: dict[str, t.Any], words: str
+) -> None:
     assert summarize_retry(RetryPolicy(**options)) == words
 
 

@@ -1,4 +1,4 @@
-"""Durations as people write and read them."""
+"""Parsing and formatting of durations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_duration_is_seconds_or_has_units(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "h", "2 h", "-1", "2x", "1h-", "nan", "inf"])
-def test_other_texts_are_no_durations(text: str) -> None:
+def test_other_texts_are_not_durations(text: str) -> None:
     assert parse_duration(text) is None
 
 
@@ -40,7 +40,7 @@ def test_a_wrong_duration_says_how_to_write_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [
         (0, "0 s"),
         (0.25, "0.25 s"),
@@ -55,5 +55,5 @@ def test_a_wrong_duration_says_how_to_write_one() -> None:
         (math.inf, "any time"),
     ],
 )
-def test_a_duration_is_said_in_its_own_unit(seconds: float, said: str) -> None:
-    assert format_duration(seconds) == said
+def test_a_duration_is_formatted_in_a_fitting_unit(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text

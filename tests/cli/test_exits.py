@@ -1,4 +1,4 @@
-"""What greenlets of an app raise past everything, and how `run` ends by it."""
+"""SystemExit and KeyboardInterrupt in greenlets of the app, and the end of `run`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from flask_qconsume import QConsume, current_message, spawn
 qconsume = QConsume()
 
 
-class Unsaid(Exception):
+class WithoutText(Exception):
     def __str__(self):
         raise SystemExit(0)
 
@@ -107,10 +107,10 @@ def test_an_exit_in_a_greenlet_is_a_stop_with_a_code_of_its_own(
 
 
 @pytest.mark.parametrize("web", [False, True], ids=["run", "web"])
-def test_an_exit_while_the_rest_starts_is_a_stop_too(
+def test_an_exit_during_the_start_is_a_stop_too(
     commands: Commands, folder: pathlib.Path, web: bool
 ) -> None:
-    """Handlers run before the web server does, which looks up its name first."""
+    """Handlers start before the web server, which first resolves its host name."""
     write_app(folder, "SystemExit", then="pass")
     with (folder / "shop.py").open("a") as file:
         file.write(LEAVE_AT_ONCE)
@@ -124,7 +124,7 @@ def test_an_exit_while_the_rest_starts_is_a_stop_too(
 def test_an_exit_in_a_forked_child_stops_no_worker(
     commands: Commands, folder: pathlib.Path
 ) -> None:
-    """The child would close the parent's connections as its own."""
+    """A stop in the child would close the connections of its parent."""
     raised = "ValueError if __import__('os').fork() else SystemExit"
     write_app(folder, raised, "one", "two")
     with commands.start("run") as worker:
@@ -136,7 +136,7 @@ def test_an_exit_in_a_forked_child_stops_no_worker(
     assert worker.output.count("Stopped cleanly") == 1
 
 
-def test_another_exit_does_not_cut_the_stop_short(
+def test_further_exits_do_not_shorten_the_stop(
     commands: Commands, folder: pathlib.Path
 ) -> None:
     then = "for _ in range(3): gevent.spawn(leave); gevent.sleep(0.05)"
@@ -148,7 +148,7 @@ def test_another_exit_does_not_cut_the_stop_short(
     assert "Stopped cleanly" in worker.output
 
 
-@pytest.mark.parametrize("raised", ["SystemExit", "KeyboardInterrupt", "Unsaid"])
+@pytest.mark.parametrize("raised", ["SystemExit", "KeyboardInterrupt", "WithoutText"])
 @pytest.mark.parametrize("order", ["spawn", "fail"])
 def test_an_exit_in_a_message_is_a_failure_of_the_message(
     commands: Commands, folder: pathlib.Path, raised: str, order: str
@@ -187,10 +187,10 @@ def test_a_child_that_exits_is_started_again(
         supervisor.end()
 
 
-def test_an_exit_in_a_worker_of_gunicorns_is_a_stop_and_it_is_started_again(
+def test_gunicorn_replaces_a_worker_that_exits(
     commands: Commands, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HOME", str(folder))  # Of gunicorn's control socket.
+    monkeypatch.setenv("HOME", str(folder))  # Gunicorn puts its control socket there.
     write_app(folder, "SystemExit", "one")
     config = "python:flask_qconsume.integrations.gunicorn"
     bound = f"127.0.0.1:{free_port()}"

@@ -1,4 +1,4 @@
-"""Starting the same command anew in a patched interpreter, however it was started."""
+"""Restart of the same command in a patched interpreter."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PYCS = ["--check-hash-based-pycs"]
         (["--check-hash-based-pycs", "never", "-m", "x"], [*PYCS, "never"], "x", True),
     ],
 )
-def test_options_and_target_are_told_apart(
+def test_a_command_line_is_parsed(
     head: list[str], options: list[str], target: str, is_module: bool
 ) -> None:
     expected = CommandLine(options, target, is_module, RUN)
@@ -39,12 +39,12 @@ def test_options_and_target_are_told_apart(
 
 
 @pytest.mark.parametrize("head", [["-c", "code"], ["-"], []])
-def test_what_cannot_be_repeated_says_how_to_start(head: list[str]) -> None:
+def test_a_command_that_cannot_be_repeated_is_an_error(head: list[str]) -> None:
     with pytest.raises(WorkerError, match="python -m gevent.monkey --module flask"):
         parse_command_line(["python", *head, *RUN], [head[0] if head else "", *RUN])
 
 
-def flask_script() -> str:
+def get_flask_script() -> str:
     return str(pathlib.Path(sys.executable).with_name("flask"))
 
 
@@ -52,8 +52,8 @@ def flask_script() -> str:
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param([flask_script()], id="flask"),
-        pytest.param([sys.executable, flask_script()], id="python flask"),
+        pytest.param([get_flask_script()], id="flask"),
+        pytest.param([sys.executable, get_flask_script()], id="python flask"),
         pytest.param([sys.executable, "-m", "flask"], id="python -m flask"),
         pytest.param(
             [sys.executable, "-X", "dev", "-W", "error", "-m", "flask"],
@@ -65,7 +65,7 @@ def flask_script() -> str:
         ),
     ],
 )
-def test_it_runs_however_flask_was_started(
+def test_a_worker_runs_with_every_way_to_start_flask(
     commands: Commands, command: list[str]
 ) -> None:
     app = ["--app", "shop:create_app"]
@@ -77,10 +77,10 @@ def test_it_runs_however_flask_was_started(
 
 
 @pytest.mark.process
-def test_a_script_finds_what_lies_beside_it(
+def test_a_script_can_import_modules_of_its_folder(
     commands: Commands, folder: pathlib.Path
 ) -> None:
-    """As any script does, wherever it is called from."""
+    """The working directory is another folder."""
     beside = folder / "scripts"
     beside.mkdir()
     shutil.move(folder / "shop.py", beside / "shop.py")
@@ -101,8 +101,10 @@ def test_without_reexec_an_unpatched_process_is_refused(commands: Commands) -> N
     assert "Traceback" not in done.stderr
 
 
-def test_the_mark_is_not_handed_on(commands: Commands, folder: pathlib.Path) -> None:
-    """What a handler starts in turn must patch itself."""
+def test_child_processes_do_not_inherit_the_mark(
+    commands: Commands, folder: pathlib.Path
+) -> None:
+    """A command that a handler starts must restart in a patched interpreter, too."""
     with (folder / "shop.py").open("a") as file:
         file.write(
             "\n@bp.before_worker\ndef tell():\n"

@@ -1,4 +1,4 @@
-"""What came with a message forges no line of a log, and says nothing to a terminal."""
+"""Content of messages cannot forge log lines or control a terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..brokers.rabbitmq.rabbit import raw_channel
 from ..waiting import wait_for
 from .commands import invoke
 
-#: A line of its own, a terminal's sequences of both kinds, a change of direction.
+#: A forged log line, terminal sequences of both kinds, and a change of direction.
 EVIL = "x\r\n2026-01-01 CRITICAL forged\x1b[2J\x1b]0;t\x07\x9b31m\u2028\u202ey\x00z"
 
 URLS = [
@@ -31,26 +31,26 @@ URLS = [
 
 @pytest.fixture
 def logged() -> t.Iterator[list[str]]:
-    """All that is logged, as a formatter writes it."""
+    """All log lines, as a formatter writes them."""
     lines: list[str] = []
 
-    class Kept(logging.Handler):
+    class KeepLines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             lines.append(self.format(record))
 
-    kept = Kept()
-    kept.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler = KeepLines()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     before = root.level
-    root.addHandler(kept)
+    root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     yield lines
-    root.removeHandler(kept)
+    root.removeHandler(handler)
     root.setLevel(before)
 
 
 def assert_harmless(text: str) -> None:
-    """Every line of it is ours, and nothing in it moves a cursor."""
+    """Check that no line is forged, and that all characters are printable."""
     forged = [line for line in text.split("\n") if line.startswith("2026-01-01")]
     assert forged == []
     wrong = {c for c in text if not c.isprintable() and c != "\n"}
@@ -64,8 +64,8 @@ def url(request: pytest.FixtureRequest) -> str:
     return found.replace("redis:", "redis-streams:") if layout else found
 
 
-def app_at(url: str, prefix: str) -> Flask:
-    """An app whose handler says what the message says, in every way there is."""
+def create_app_at(url: str, prefix: str) -> Flask:
+    """Create an app whose handler puts the message into errors of several kinds."""
     qconsume = QConsume()
 
     @qconsume.consumer(f"{prefix}work", retry={"max_attempts": 1})
@@ -84,11 +84,11 @@ def app_at(url: str, prefix: str) -> Flask:
 
 @pytest.mark.broker
 @pytest.mark.deadline(240)
-def test_a_message_that_fails_is_told_in_lines_of_ours(
+def test_a_failed_message_is_logged_without_forged_lines(
     url: str, request: pytest.FixtureRequest, logged: list[str]
 ) -> None:
     prefix = request.getfixturevalue("kafka_prefix") if "kafka" in url else ""
-    app = app_at(url, prefix)
+    app = create_app_at(url, prefix)
     found = app.extensions["qconsume"]
     worker = Worker(app)
     worker.start()
@@ -129,13 +129,13 @@ def test_a_message_that_fails_is_told_in_lines_of_ours(
         (EVIL, {"delay": 1}),
         (EVIL, {"headers": {"x": "y" * 200_000}}),
     ],
-    # Whole, it would not fit the environment of a process that the test starts.
+    # A longer id would not fit into the environment of a process.
     ids=lambda value: str(value)[:40],
 )
-def test_what_cannot_be_published_is_told_in_one_line(
+def test_a_publish_error_is_one_line(
     url: str, key: str, options: dict[str, t.Any], logged: list[str]
 ) -> None:
-    found = app_at(url, "").extensions["qconsume"]
+    found = create_app_at(url, "").extensions["qconsume"]
     try:
         found.publish(key, {"a": 1}, **options)
     except QConsumeError as error:
@@ -147,11 +147,11 @@ def test_what_cannot_be_published_is_told_in_one_line(
 
 
 @pytest.mark.broker
-def test_what_rabbitmq_says_of_others_names_is_told_in_one_line(
+def test_an_error_of_rabbitmq_with_a_hostile_name_is_one_line(
     rabbitmq_url: str, logged: list[str]
 ) -> None:
-    """A queue of that name with other arguments, which the broker names in full."""
-    # Control characters are refused when it is registered, marks of direction are not.
+    """RabbitMQ names the queue in its error about other arguments."""
+    # Registration refuses control characters, but not marks of direction.
     name = "".join(c for c in EVIL if not find_name_problem(c))
     assert "\u202e" in name
     with raw_channel(rabbitmq_url) as channel:

@@ -1,4 +1,4 @@
-"""The broker in memory where nothing consumes, and workers without anything to do."""
+"""The broker in memory without consumers, and workers without consumers."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def shop(commands: Commands) -> Commands:
     return commands
 
 
-def add(shop: Commands, code: str) -> None:
+def add_code(shop: Commands, code: str) -> None:
     with (shop.folder / "shop.py").open("a") as file:
         file.write(textwrap.dedent(code))
 
 
 def run_script(shop: Commands, code: str) -> str:
-    """What a script prints that has the app, in a process of its own."""
+    """Run a script with the app in a process of its own, and return its output."""
     before = "from shop import *\napp = create_app()\napp.app_context().push()\n"
     (shop.folder / "script.py").write_text(before + textwrap.dedent(code))
     done = subprocess.run(
@@ -98,7 +98,7 @@ def test_a_web_server_alone_publishes_nothing(shop: Commands) -> None:
 
 @pytest.mark.process
 def test_every_message_of_many_is_refused(shop: Commands) -> None:
-    said = run_script(
+    output = run_script(
         shop,
         """
         try:
@@ -107,12 +107,12 @@ def test_every_message_of_many_is_refused(shop: Commands) -> None:
             print(len(error.errors), {type(e).__name__ for e in error.errors})
         """,
     )
-    assert said == "2 {'PublishError'}\n"
+    assert output == "2 {'PublishError'}\n"
 
 
 @pytest.mark.process
 def test_hooks_handlers_and_views_of_a_worker_publish(shop: Commands) -> None:
-    add(
+    add_code(
         shop,
         """
         @bp.before_worker
@@ -124,15 +124,15 @@ def test_hooks_handlers_and_views_of_a_worker_publish(shop: Commands) -> None:
     with shop.start("run", "--web", f"127.0.0.1:{port}") as worker:
         worker.wait_for("Serving on")
         assert "id" in get(f"http://127.0.0.1:{port}/")
-        for who in ("first", "by a handler", "by a view"):
-            worker.wait_for(f"billed {who}")
+        for origin in ("first", "by a handler", "by a view"):
+            worker.wait_for(f"billed {origin}")
         assert worker.end() == 0
     assert "Cannot consume" not in worker.output
 
 
 @pytest.mark.process
-def test_what_is_captured_or_tested_needs_no_worker(shop: Commands) -> None:
-    said = run_script(
+def test_captured_and_tested_messages_need_no_worker(shop: Commands) -> None:
+    output = run_script(
         shop,
         """
         with qconsume.test_client(app).capture() as published:
@@ -143,15 +143,15 @@ def test_what_is_captured_or_tested_needs_no_worker(shop: Commands) -> None:
         qconsume.publish("bill", "tested")
         """,
     )
-    assert said == "captured\nbilled first\n1\n"
+    assert output == "captured\nbilled first\n1\n"
 
 
 @pytest.mark.process
-def test_a_worker_of_another_app_attends_a_store_that_both_share(
+def test_a_worker_of_another_app_with_the_same_url_is_enough(
     shop: Commands,
 ) -> None:
     shop.config["BROKER_URL"] = "memory://shared"
-    said = run_script(
+    output = run_script(
         shop,
         """
         import gevent
@@ -171,11 +171,11 @@ def test_a_worker_of_another_app_attends_a_store_that_both_share(
         publish("bill", "too late, but there was a worker")
         """,
     )
-    assert said.startswith("refused\n")
+    assert output.startswith("refused\n")
 
 
 @pytest.mark.process
-def test_a_worker_alone_warns_of_being_alone(shop: Commands) -> None:
+def test_a_worker_without_a_web_server_warns(shop: Commands) -> None:
     with shop.start("run") as worker:
         worker.wait_for("Consuming orders.bill")
         assert worker.end() == 0
@@ -231,8 +231,8 @@ def test_an_extension_that_was_not_initialised_is_named(on_redis: Commands) -> N
         assert worker.end() == 0
 
 
-def test_one_of_several_blueprints_is_named_too(on_redis: Commands) -> None:
-    """The worker has something to do, and so it is easily overlooked."""
+def test_a_forgotten_blueprint_beside_others_is_named(on_redis: Commands) -> None:
+    """The worker runs the consumers of the other blueprint."""
     (on_redis.folder / "shop.py").write_text(
         "from flask import Flask\nfrom flask_qconsume import *\n"
         "orders, mails = map(ConsumerBlueprint, ('orders', 'mail'), 'ab')\n"
@@ -249,7 +249,7 @@ def test_one_of_several_blueprints_is_named_too(on_redis: Commands) -> None:
     assert "app.register_blueprint(…) for the blueprint 'mail'?" in line
 
 
-def test_disabled_consumers_are_the_reason(on_redis: Commands) -> None:
+def test_disabled_consumers_are_named_as_the_reason(on_redis: Commands) -> None:
     (on_redis.folder / "shop.py").write_text(SHOP)
     on_redis.config["CONSUMERS"] = {"orders.bill": {"enabled": False}}
     with on_redis.start("run") as worker:
@@ -257,7 +257,7 @@ def test_disabled_consumers_are_the_reason(on_redis: Commands) -> None:
         assert worker.end() == 0
 
 
-def test_an_app_without_any_is_told_how_to_add_one(on_redis: Commands) -> None:
+def test_an_app_without_consumers_learns_how_to_add_one(on_redis: Commands) -> None:
     (on_redis.folder / "shop.py").write_text(
         "from flask import Flask\nfrom flask_qconsume import QConsume\n"
         "app = Flask(__name__)\napp.config.from_prefixed_env()\nQConsume(app)\n"
@@ -268,9 +268,9 @@ def test_an_app_without_any_is_told_how_to_add_one(on_redis: Commands) -> None:
 
 
 @pytest.mark.process
-def test_a_stop_tells_how_many_messages_end_with_the_process(shop: Commands) -> None:
-    """Those whose retry waits, and dead letters."""
-    add(
+def test_a_stop_logs_the_number_of_lost_messages(shop: Commands) -> None:
+    """The count includes retries and dead letters."""
+    add_code(
         shop,
         """
         @bp.consumer("fail", retry={"min_delay": 600})

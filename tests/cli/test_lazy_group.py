@@ -1,4 +1,4 @@
-"""Commands are imported when they are used, and nothing else about them changes."""
+"""Commands are imported when they are used; their help does not change."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def test_help_imports_no_command(args: list[str]) -> None:
 
 
 @pytest.mark.parametrize("word", cli.lazy)
-def test_the_group_says_of_a_command_what_it_says_itself(word: str) -> None:
+def test_the_group_has_the_short_help_of_each_command(word: str) -> None:
     command = cli.get_command(click.Context(cli), word)
     assert command is not None
-    said = click.Command(word, help=cli.lazy[word].help)
-    assert said.get_short_help_str(200) == command.get_short_help_str(200)
+    listed = click.Command(word, help=cli.lazy[word].help)
+    assert listed.get_short_help_str(200) == command.get_short_help_str(200)
 
 
-def test_it_lists_its_commands_and_those_that_an_app_adds() -> None:
+def test_the_group_lists_its_commands_and_those_of_the_app() -> None:
     context = click.Context(cli)
     assert cli.list_commands(context) == sorted(cli.lazy)
     assert cli.get_command(context, "nonsense") is None

@@ -58,7 +58,7 @@ def test_options_that_a_blueprint_gives_are_shown() -> None:
     assert "1 s (each up to 50% longer), then a dead letter" in plan
 
 
-def test_a_disabled_consumer_is_told(make_app: MakeApp) -> None:
+def test_a_disabled_consumer_is_marked(make_app: MakeApp) -> None:
     app = make_app(CONSUMERS={"orders.audit": {"enabled": False}})
     assert "disabled" in invoke(app, "list").output
 

@@ -1,4 +1,4 @@
-"""Log lines of `run`: in the app's format where it has one, else in ours."""
+"""Log lines of `run`: in the app's format, or else in a default format."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ handler = logging.StreamHandler()
 handler.setFormatter(FORMAT)
 """
 
-#: How apps configure logging: at import, in their factory.
+#: Ways to configure logging: code at import, and code in the factory.
 WAYS = {
     "dictConfig at import": ("logging.config.dictConfig(DICT)", ""),
     "dictConfig in the factory": ("", "logging.config.dictConfig(DICT)"),
@@ -109,7 +109,7 @@ WAYS = {
     ),
 }
 
-#: What is logged once each, and by which logger.
+#: Lines that must be logged exactly once, with their loggers.
 ONCE = (
     r"INFO +flask_qconsume.worker +Consuming orders.bill$",
     r"INFO +flask_qconsume.subscription +orders.bill: consuming the queue 'bill'$",
@@ -122,8 +122,10 @@ ONCE = (
 )
 
 
-def run(commands: Commands, at_import: str = "", in_the_factory: str = "") -> list[str]:
-    """The lines of a run that handles one message once and answers one request."""
+def run_once(
+    commands: Commands, at_import: str = "", in_the_factory: str = ""
+) -> list[str]:
+    """Return the lines of a run with one message and one request."""
     factory = "\n".join(f"    {line}" for line in in_the_factory.splitlines())
     shop = SHOP.format(at_import=at_import, in_the_factory=factory)
     (commands.folder / "shop.py").write_text(shop)
@@ -139,15 +141,15 @@ def run(commands: Commands, at_import: str = "", in_the_factory: str = "") -> li
 
 def assert_once(lines: list[str], before: str) -> None:
     for pattern in ONCE:
-        ours = [line for line in lines if re.search(pattern, line)]
-        assert len(ours) == 1, (pattern, ours, lines)
-        assert re.match(before, ours[0]), ours
+        found = [line for line in lines if re.search(pattern, line)]
+        assert len(found) == 1, (pattern, found, lines)
+        assert re.match(before, found[0]), found
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("way", WAYS)
 def test_every_line_has_the_apps_format_once(commands: Commands, way: str) -> None:
-    lines = run(commands, *WAYS[way])
+    lines = run_once(commands, *WAYS[way])
     assert_once(lines, "APP [A-Z]+ ")
     assert sum(line.count("APP ") for line in lines) == len(
         [line for line in lines if line.startswith("APP ")]
@@ -155,34 +157,34 @@ def test_every_line_has_the_apps_format_once(commands: Commands, way: str) -> No
 
 
 @pytest.mark.process
-def test_without_any_configuration_ours_shows_the_apps_lines_too(
+def test_without_configuration_the_default_shows_the_apps_lines_too(
     commands: Commands,
 ) -> None:
-    """A traceback is there as well, at the first failure."""
-    lines = run(commands)
+    """The first failure has a traceback."""
+    lines = run_once(commands)
     assert_once(lines, r"\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ ")
     assert "Traceback (most recent call last):" in lines
     assert '    raise ValueError("failed")' in lines
 
 
 @pytest.mark.process
-def test_a_logger_that_was_asked_for_before_has_each_line_once(
+def test_a_logger_created_in_the_factory_has_each_line_once(
     commands: Commands,
 ) -> None:
-    """Flask gives it a handler of its own then."""
-    assert_once(run(commands, "", "app.logger"), r"\d{4}-\d\d-\d\d ")
+    """Flask adds a handler to it."""
+    assert_once(run_once(commands, "", "app.logger"), r"\d{4}-\d\d-\d\d ")
 
 
 @pytest.mark.process
 def test_a_logger_with_a_handler_of_its_own_has_each_line_once(
     commands: Commands,
 ) -> None:
-    """The rest is shown by ours: the app has not configured it."""
+    """All other loggers use the default format."""
     handler = HANDLER + "logging.getLogger('cards').addHandler(handler)"
     begin = (
         "qconsume.before_worker(lambda: logging.getLogger('cards.visa').error('on'))"
     )
-    lines = run(commands, handler, begin)
+    lines = run_once(commands, handler, begin)
     assert_once(lines, r"\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ ")
     assert [line for line in lines if line.endswith(" on")] == [
         "APP ERROR cards.visa on"
@@ -191,18 +193,20 @@ def test_a_logger_with_a_handler_of_its_own_has_each_line_once(
 
 @pytest.mark.process
 @pytest.mark.parametrize("logger", ["", "store"])
-def test_a_handler_of_errors_only_is_no_log(commands: Commands, logger: str) -> None:
-    """Such as one that sends mail: the worker was silent otherwise."""
+def test_a_handler_for_errors_only_does_not_replace_the_default(
+    commands: Commands, logger: str
+) -> None:
+    """Such a handler may send mails; without the default the worker logged nothing."""
     alert = f"{HANDLER}handler.setLevel('ERROR')\n"
     alert += f"logging.getLogger('{logger}').addHandler(handler)"
-    lines = run(commands, alert)
+    lines = run_once(commands, alert)
     ours = [line for line in lines if not line.startswith("APP ")]
     assert_once(ours, r"\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ ")
     assert "APP ERROR store error 7" in lines
 
 
 @pytest.mark.process
-def test_levels_of_the_app_hold(commands: Commands) -> None:
+def test_the_levels_of_the_app_are_kept(commands: Commands) -> None:
     (commands.folder / "shop.py").write_text(
         SHOP.format(
             at_import="logging.basicConfig(format=FORMAT._fmt)", in_the_factory=""
@@ -229,7 +233,9 @@ def test_children_have_the_apps_format_too(on_redis: Commands) -> None:
 
 @pytest.mark.process
 @pytest.mark.parametrize("broken", [True, False])
-def test_a_reloaded_app_is_asked_each_time(commands: Commands, broken: bool) -> None:
+def test_a_reloaded_app_configures_logging_again(
+    commands: Commands, broken: bool
+) -> None:
     shop = commands.folder / "shop.py"
     text = SHOP.format(at_import="logging.config.dictConfig(DICT)", in_the_factory="")
     shop.write_text("this is no Python" if broken else text)

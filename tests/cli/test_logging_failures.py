@@ -1,4 +1,4 @@
-"""Logs that fail or block: `flask qconsume run` goes on, and can be stopped."""
+"""Log handlers that fail or block: the worker continues, and can be stopped."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def begin(sender, worker):
 """
 
 
-#: From the first such line on.
+#: Hangs from the line 'consuming the queue' on.
 HANGS = """
         self.hangs = "consuming the queue" in record.getMessage() or self.hangs
         while self.hangs:
@@ -44,14 +44,14 @@ HANGS = """
 """
 
 
-def add(commands: Commands, code: str) -> None:
+def add_code(commands: Commands, code: str) -> None:
     with (commands.folder / "shop.py").open("a") as file:
         file.write(code)
 
 
 @pytest.mark.process
-def test_a_handler_that_raises_breaks_nothing(commands: Commands) -> None:
-    add(commands, HANDLER.format(code="raise RuntimeError('the log is full')"))
+def test_a_log_handler_that_raises_breaks_nothing(commands: Commands) -> None:
+    add_code(commands, HANDLER.format(code="raise RuntimeError('the log is full')"))
     with commands.start("run") as worker:
         worker.wait_for("billed {'n': 1}")
         assert worker.end() == 0
@@ -59,22 +59,25 @@ def test_a_handler_that_raises_breaks_nothing(commands: Commands) -> None:
 
 
 @pytest.mark.process
-def test_a_handler_that_hangs_is_shown_and_does_not_keep_it_from_stopping(
+def test_a_log_handler_that_hangs_is_reported_and_the_stop_is_forced(
     commands: Commands,
 ) -> None:
-    """Its other handlers would wait for it for ever; the stop has its time."""
-    add(commands, HANDLER.format(code=HANGS))
+    """Every later log line would wait for ever, so the stop ends by its deadline."""
+    add_code(commands, HANDLER.format(code=HANGS))
     commands.config |= {"BLOCKED_AFTER": 1.0, "SHUTDOWN_TIMEOUT": 1.0}
     address = f"127.0.0.1:{free_port()}"
     with commands.start("run", "--health", address) as worker:
         worker.wait_for("begun")
-        wait_for(lambda: "A log handler has not returned for" in ask(address), 20)
+        wait_for(
+            lambda: "A log handler has not returned for" in read_failed_check(address),
+            20,
+        )
         assert worker.end() == 3
     assert "The stop has not ended after 16 s: ending at once" in worker.output
 
 
-def ask(address: str) -> str:
-    """What a check for life gets that says no."""
+def read_failed_check(address: str) -> str:
+    """Return the answer of a failed liveness check, or an empty text."""
     try:
         with urllib.request.urlopen(f"http://{address}/live", timeout=5):
             return ""
@@ -88,8 +91,8 @@ def ask(address: str) -> str:
 @pytest.mark.process
 @pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-"])
 def test_it_runs_without_standard_streams(commands: Commands, closed: str) -> None:
-    """As under a service manager that closes them."""
-    add(commands, HANDLER.format(code="pass"))
+    """Some service managers close the streams."""
+    add_code(commands, HANDLER.format(code="pass"))
     shell = ("sh", "-c", f'exec "$0" "$@" {closed}', *FLASK)
     with commands.start("run", command=shell) as worker:
         worker.wait_for("billed {'n': 1}")
@@ -97,9 +100,9 @@ def test_it_runs_without_standard_streams(commands: Commands, closed: str) -> No
 
 
 @pytest.mark.process
-def test_a_broken_pipe_of_the_app_is_told(commands: Commands) -> None:
-    """The library of the command line takes it for the end of a shell's pipe."""
-    add(
+def test_a_broken_pipe_of_the_app_is_logged(commands: Commands) -> None:
+    """click would take the error for a closed pipe of the shell."""
+    add_code(
         commands,
         "\n@bp.before_worker\ndef gone():\n    raise BrokenPipeError('gone')\n",
     )

@@ -22,14 +22,14 @@ from .commands import invoke
 from .conftest import MakeApp
 
 
-def unwrapped(text: str) -> str:
+def unwrap(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_it_tells_what_each_consumer_has(make_app: MakeApp) -> None:
+def test_each_consumer_is_described(make_app: MakeApp) -> None:
     result = invoke(make_app(), "plan")
     assert result.exit_code == 0
-    said = unwrapped(result.output)
+    output = unwrap(result.output)
     for words in (
         "memory (memory://)",
         "orders.bill shop:bill",
@@ -39,7 +39,7 @@ def test_it_tells_what_each_consumer_has(make_app: MakeApp) -> None:
         "bill.dead, kept 7 days; after 6 attempts",
         "guarantee Nothing outlives the process",
     ):
-        assert words in said
+        assert words in output
 
 
 def test_memory_has_no_suspects_and_no_stale_bindings(make_app: MakeApp) -> None:
@@ -48,7 +48,7 @@ def test_memory_has_no_suspects_and_no_stale_bindings(make_app: MakeApp) -> None
     assert "Stale" not in output
 
 
-def test_a_disabled_consumer_is_told(make_app: MakeApp) -> None:
+def test_a_disabled_consumer_is_marked(make_app: MakeApp) -> None:
     app = make_app(CONSUMERS={"orders.audit": {"enabled": False}})
     assert "disabled" in invoke(app, "plan").output
 
@@ -56,26 +56,26 @@ def test_a_disabled_consumer_is_told(make_app: MakeApp) -> None:
 def test_an_ordering_that_the_broker_cannot_keep_fails(make_app: MakeApp) -> None:
     app = make_app(CONSUMERS={"orders.bill": {"ordering": "key"}})
     result = invoke(app, "plan")
-    said = unwrapped(result.output)
-    assert "ordering one at a time for each key; a retry holds back" in said
-    assert "the ordering 'key', which memory cannot keep. Leave 'ordering'" in said
+    output = unwrap(result.output)
+    assert "ordering one at a time for each key; a retry holds back" in output
+    assert "the ordering 'key', which memory cannot keep. Leave 'ordering'" in output
     assert result.exit_code == 1
 
 
 @pytest.mark.parametrize("scheme", ["redis", "amqp"])
-def test_it_needs_no_broker_but_for_stale_bindings(
+def test_only_stale_bindings_need_a_running_broker(
     make_app: MakeApp, scheme: str
 ) -> None:
     app = make_app(BROKER_URL=f"{scheme}://127.0.0.1:{free_port()}", PUBLISH_TIMEOUT=2)
     result = invoke(app, "plan")
     assert result.exit_code == 0
-    said = unwrapped(result.output)
-    assert "bill.suspects, handled one by one" in said
-    assert "after 6 attempts or 3 deaths of its process" in said
-    assert "Stale bindings unknown the broker did not answer:" in said
+    output = unwrap(result.output)
+    assert "bill.suspects, handled one by one" in output
+    assert "after 6 attempts or 3 deaths of its process" in output
+    assert "Stale bindings unknown the broker did not answer:" in output
 
 
-def test_types_of_queues_are_told_where_there_are_some(make_app: MakeApp) -> None:
+def test_the_type_of_queues_on_rabbitmq_is_shown(make_app: MakeApp) -> None:
     url = f"amqp://127.0.0.1:{free_port()}"
     app = make_app(BROKER_URL=url, QUEUE_TYPE="classic", PUBLISH_TIMEOUT=2)
     output = invoke(app, "plan").output
@@ -83,24 +83,24 @@ def test_types_of_queues_are_told_where_there_are_some(make_app: MakeApp) -> Non
     assert "bill, classic" in output
 
 
-def test_what_the_broker_does_without_is_told(make_app: MakeApp) -> None:
+def test_missing_features_of_the_broker_are_listed(make_app: MakeApp) -> None:
     url = f"amqp://127.0.0.1:{free_port()}"
-    said = unwrapped(invoke(make_app(BROKER_URL=url, PUBLISH_TIMEOUT=2), "plan").output)
-    assert "RabbitMQ, quorum queues" in said
-    assert "priorities unknown to quorum queues" in said
-    assert "without tombstones; priorities; delays exact to a second" in said
+    output = unwrap(invoke(make_app(BROKER_URL=url, PUBLISH_TIMEOUT=2), "plan").output)
+    assert "RabbitMQ, quorum queues" in output
+    assert "priorities unknown to quorum queues" in output
+    assert "without tombstones; priorities; delays exact to a second" in output
 
 
 def test_the_longest_delay_of_a_policy_can_be_kept(make_app: MakeApp) -> None:
-    """A week is the longest that RabbitMQ's wait queues hold."""
+    """RabbitMQ's wait queues hold a message for a week at most."""
     retry = {"max_delay": 604_800, "min_delay": 604_800, "jitter": 0}
     url = f"amqp://127.0.0.1:{free_port()}"
     fine = make_app(BROKER_URL=url, RETRY=retry, PUBLISH_TIMEOUT=2)
     assert invoke(fine, "plan").exit_code == 0
 
 
-class Short(Memory):
-    """A broker that cannot hold messages back for long."""
+class ShortDelays(Memory):
+    """A broker that can delay messages for 60 s at most."""
 
     capabilities = dataclasses.replace(
         Memory.capabilities, broker="Short", max_delay=60.0
@@ -110,7 +110,7 @@ class Short(Memory):
 def test_a_delay_that_the_broker_cannot_keep_is_refused(make_app: MakeApp) -> None:
     app = make_app()
     consumers = get_app_consumers(app)
-    consumers._broker.made = Short(consumers.settings, consumers.topology)
+    consumers._broker.made = ShortDelays(consumers.settings, consumers.topology)
     result = invoke(app, "plan")
     assert result.exit_code == 1
     assert "orders.bill  shop:bill" in result.output
@@ -120,21 +120,21 @@ def test_a_delay_that_the_broker_cannot_keep_is_refused(make_app: MakeApp) -> No
     )
 
 
-def test_a_queue_of_somebody_elses_is_used_as_given() -> None:
+def test_a_queue_declared_elsewhere_is_used_as_given() -> None:
     app = flask.Flask(__name__)
     app.config["QCONSUME_BROKER_URL"] = "memory://"
     queue = kombu.Queue(
         "theirs", kombu.Exchange("news"), routing_key="sport", max_priority=9
     )
     QConsume(app).add_consumer(queue, print, name="read")
-    said = unwrapped(invoke(app, "plan").output)
-    assert "priorities 0 to 9, the highest first" in said.partition("How")[0]
-    assert "queue theirs, declared elsewhere, used as given" in said
-    assert "gets 'sport' from the exchange 'news'" in said
+    output = unwrap(invoke(app, "plan").output)
+    assert "priorities 0 to 9, the highest first" in output.partition("How")[0]
+    assert "queue theirs, declared elsewhere, used as given" in output
+    assert "gets 'sport' from the exchange 'news'" in output
     assert "(as given)" in invoke(app, "list").output
 
 
-def planned(given: kombu.Queue, url: str) -> Result:
+def run_plan(given: kombu.Queue, url: str) -> Result:
     app = flask.Flask(__name__)
     app.config["QCONSUME_BROKER_URL"] = url
     app.config["QCONSUME_PUBLISH_TIMEOUT"] = 2
@@ -142,14 +142,16 @@ def planned(given: kombu.Queue, url: str) -> Result:
     return invoke(app, "plan")
 
 
-def test_what_follows_from_a_given_queue_is_told() -> None:
+def test_effects_of_a_given_queue_are_listed() -> None:
     url = f"amqp://127.0.0.1:{free_port()}"
     bound = {"x-overflow": "reject-publish"}
-    result = planned(kombu.Queue("a", max_length=9, queue_arguments=bound), url)
+    result = run_plan(kombu.Queue("a", max_length=9, queue_arguments=bound), url)
     assert result.exit_code == 0
-    said = unwrapped(result.output)
-    assert "as given a bound with 'x-overflow': 'reject-publish': a full queue" in said
-    assert "'dead_letter_worker_publisher_confirm_timeout'" in said
+    output = unwrap(result.output)
+    assert (
+        "as given a bound with 'x-overflow': 'reject-publish': a full queue" in output
+    )
+    assert "'dead_letter_worker_publisher_confirm_timeout'" in output
 
 
 @pytest.mark.parametrize(
@@ -166,12 +168,12 @@ def test_a_given_queue_that_cannot_be_kept_is_refused(
     url: str, options: dict[str, t.Any]
 ) -> None:
     address = "" if url == "memory://" else f"127.0.0.1:{free_port()}"
-    result = planned(kombu.Queue("theirs", **options), url + address)
+    result = run_plan(kombu.Queue("theirs", **options), url + address)
     assert result.exit_code == 1
     assert "Error: The kombu.Queue of the consumer 'read' has" in result.output
 
 
-def test_nobody_sees_the_password() -> None:
+def test_a_url_is_shown_without_its_password() -> None:
     assert (
         strip_credentials("amqp://me:secret@host:5672/shop") == "amqp://host:5672/shop"
     )
@@ -184,14 +186,14 @@ def test_stale_bindings_are_listed(on_redis: Commands) -> None:
     assert "no binding is left over" in on_redis.run("plan").stdout
     shop = on_redis.folder / "shop.py"
     shop.write_text(shop.read_text().replace('"order.paid"', '"order.sent"'))
-    said = unwrapped(on_redis.run("plan").stdout)
-    assert "bill still gets 'order.paid' from the exchange 'qconsume'" in said
-    assert "declare --prune" in said
+    output = unwrap(on_redis.run("plan").stdout)
+    assert "bill still gets 'order.paid' from the exchange 'qconsume'" in output
+    assert "declare --prune" in output
 
 
-def test_topics_and_groups_are_told_with_their_prefix(make_app: MakeApp) -> None:
+def test_topics_and_groups_have_their_prefix(make_app: MakeApp) -> None:
     app = make_app(BROKER_URL="kafka://nowhere:9092", QUEUE_PREFIX="staging.")
-    said = unwrapped(invoke(app, "plan").output)
+    output = unwrap(invoke(app, "plan").output)
     for words in (
         "queue staging.bill ",
         "gets the topics 'staging.order.created', 'staging.order.paid'",
@@ -199,10 +201,10 @@ def test_topics_and_groups_are_told_with_their_prefix(make_app: MakeApp) -> None
         "dead letters _qconsume.staging.bill.dead, kept",
         "gets the topic 'staging.#'",
     ):
-        assert words in said
+        assert words in output
 
 
-def test_a_long_name_stands_apart_from_what_is_said_of_it() -> None:
+def test_a_long_name_is_separated_from_its_text() -> None:
     assert _wrap_line("staging.orders.billing", "still") == (
         "  staging.orders.billing still"
     )

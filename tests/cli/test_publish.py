@@ -23,8 +23,8 @@ def shop(make_app: MakeApp, redis_url: str) -> Flask:
     return make_app(BROKER_URL=redis_url)
 
 
-def published(shop: Flask, *args: str, **options: t.Any) -> Outgoing:
-    """What the command would have sent."""
+def run_publish(shop: Flask, *args: str, **options: t.Any) -> Outgoing:
+    """Run the command, and return the message that it would send."""
     sent: list[Outgoing] = []
     with shop.extensions["qconsume"].capture_published(sent.append):
         result = invoke(shop, "publish", *args, **options)
@@ -33,7 +33,7 @@ def published(shop: Flask, *args: str, **options: t.Any) -> Outgoing:
     return sent[0]
 
 
-def refused(shop: Flask, *args: str, **options: t.Any) -> str:
+def run_refused(shop: Flask, *args: str, **options: t.Any) -> str:
     with shop.extensions["qconsume"].capture_published(
         lambda message: pytest.fail("sent")
     ):
@@ -44,35 +44,35 @@ def refused(shop: Flask, *args: str, **options: t.Any) -> str:
 
 
 def test_a_body_is_sent_as_it_is(shop: Flask) -> None:
-    message = published(shop, "order.created", '{"id":  1}')
+    message = run_publish(shop, "order.created", '{"id":  1}')
     assert message.routing_key == "order.created"
     assert message.body == b'{"id":  1}'
     assert message.content_type == "application/json"
 
 
 def test_a_dash_is_standard_input(shop: Flask) -> None:
-    assert published(shop, "a", "-", input="[1, 2]").body == b"[1, 2]"
+    assert run_publish(shop, "a", "-", input="[1, 2]").body == b"[1, 2]"
 
 
 def test_a_file_is_sent_byte_by_byte(shop: Flask, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "body"
     path.write_bytes(b"\xff\x00")
     given = ["a", "--file", str(path), "--content-type", "application/octet-stream"]
-    assert published(shop, *given).body == b"\xff\x00"
+    assert run_publish(shop, *given).body == b"\xff\x00"
 
 
 def test_a_text_needs_no_quotes(shop: Flask) -> None:
-    message = published(shop, "a", "grüß dich", "--content-type", "text/plain")
+    message = run_publish(shop, "a", "grüß dich", "--content-type", "text/plain")
     assert message.body == "grüß dich".encode()
 
 
 def test_msgpack_is_typed_as_json(shop: Flask) -> None:
-    message = published(shop, "a", "[1]", "--content-type", "application/msgpack")
+    message = run_publish(shop, "a", "[1]", "--content-type", "application/msgpack")
     assert message.body == msgpack.packb([1])
 
 
 def test_options_are_passed_on(shop: Flask) -> None:
-    message = published(
+    message = run_publish(
         shop,
         *("a", "1", "--header", "x=1", "--header", "y=a=b", "--delay", "1m"),
         *("--expires", "2h", "--key", "k", "--priority", "7"),
@@ -107,8 +107,10 @@ def test_options_are_passed_on(shop: Flask) -> None:
         (["a", "1", "--header", "x-qconsume-id=1"], "'x-qconsume-' is kept for"),
     ],
 )
-def test_nonsense_is_refused(shop: Flask, args: list[str], message: str) -> None:
-    assert message in refused(shop, *args)
+def test_wrong_arguments_are_refused(
+    shop: Flask, args: list[str], message: str
+) -> None:
+    assert message in run_refused(shop, *args)
 
 
 def test_memory_is_refused_with_the_reason(make_app: MakeApp) -> None:
@@ -117,25 +119,25 @@ def test_memory_is_refused_with_the_reason(make_app: MakeApp) -> None:
     assert result.output.startswith("Error: Cannot publish a message: 'memory://' is")
 
 
-def publishes_without_gevent(commands: Commands) -> None:
-    """Unpatched, with threads; a stand-in makes any import of gevent an error."""
+def check_publish_without_gevent(commands: Commands) -> None:
+    """Check that the command works although importing gevent fails."""
     (commands.folder / "gevent.py").write_text("raise RuntimeError('imported')")
     done = commands.run("publish", "order.created", '{"id": 1}')
     assert done.returncode == 0, done.stderr
     assert uuid.UUID(done.stdout.strip())
 
 
-def test_redis_gets_it_without_gevent(on_redis: Commands) -> None:
-    publishes_without_gevent(on_redis)
+def test_redis_gets_a_message_without_gevent(on_redis: Commands) -> None:
+    check_publish_without_gevent(on_redis)
 
 
-def test_what_nobody_would_get_is_an_error(on_redis: Commands) -> None:
+def test_an_unroutable_message_is_an_error(on_redis: Commands) -> None:
     shop = on_redis.folder / "shop.py"
     shop.write_text(shop.read_text().replace('"#"', '"x"'))
-    done = on_redis.run("publish", "nobody", json.dumps({}))
+    done = on_redis.run("publish", "unbound", json.dumps({}))
     assert done.returncode == 1
     assert done.stderr.startswith("Error: No queue is bound to the exchange 'qconsume'")
 
 
-def test_rabbitmq_gets_it_without_gevent(on_rabbitmq: Commands) -> None:
-    publishes_without_gevent(on_rabbitmq)
+def test_rabbitmq_gets_a_message_without_gevent(on_rabbitmq: Commands) -> None:
+    check_publish_without_gevent(on_rabbitmq)

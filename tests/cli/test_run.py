@@ -1,4 +1,4 @@
-"""`flask qconsume run`, in processes of its own."""
+"""`flask qconsume run` in a process of its own."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def address() -> str:
     return f"127.0.0.1:{free_port()}"
 
 
-class Asked(threading.Thread):
-    """A request that is on its way."""
+class RequestThread(threading.Thread):
+    """Thread that sends one request, and keeps its answer."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Asked(threading.Thread):
         except OSError as error:
             self.answer = f"failed: {error}"
 
-    def __enter__(self) -> Asked:
+    def __enter__(self) -> RequestThread:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -75,14 +75,14 @@ def test_only_the_named_consumers_run(commands: Commands) -> None:
 @pytest.mark.parametrize(
     "args", [[], ["--web", "127.0.0.1:0"], ["--processes", "2"]], ids=" ".join
 )
-def test_an_unknown_name_is_told(commands: Commands, args: list[str]) -> None:
+def test_an_unknown_name_is_an_error(commands: Commands, args: list[str]) -> None:
     done = commands.run("run", "orders.bil", *args)
     assert done.returncode == 1
     assert "no consumer 'orders.bil'; did you mean 'orders.bill'?" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_an_address_that_is_taken_is_told(commands: Commands, address: str) -> None:
+def test_an_address_in_use_is_an_error(commands: Commands, address: str) -> None:
     with commands.start("run", "--web", address) as worker:
         worker.wait_for("Serving on")
         done = commands.run("run", "--web", address)
@@ -99,7 +99,7 @@ def test_web_and_consumers_run_in_one_process(commands: Commands, address: str) 
     assert "Web requests have priority" in worker.output
 
 
-def test_garbage_is_looked_for_less_often(
+def test_garbage_collection_runs_less_often(
     commands: Commands, folder: pathlib.Path
 ) -> None:
     with (folder / "shop.py").open("a") as file:
@@ -112,7 +112,7 @@ def test_garbage_is_looked_for_less_often(
         assert worker.end() == 0
 
 
-def test_without_a_web_server_nothing_goes_first(commands: Commands) -> None:
+def test_without_a_web_server_requests_have_no_priority(commands: Commands) -> None:
     with commands.start("run") as worker:
         worker.wait_for("Consuming")
         assert worker.end() == 0
@@ -122,24 +122,24 @@ def test_without_a_web_server_nothing_goes_first(commands: Commands) -> None:
 def test_running_requests_are_answered_at_a_stop(
     commands: Commands, address: str
 ) -> None:
-    """New ones are refused meanwhile."""
+    """New requests are refused meanwhile."""
     with commands.start("run", "--web", address) as worker:
         worker.wait_for("Serving on")
-        with Asked(f"http://{address}/slow/2.0") as asked:
+        with RequestThread(f"http://{address}/slow/2.0") as running:
             worker.wait_for("slow began")
             worker.send()
             worker.wait_for("stopping")
-            with Asked(f"http://{address}/") as refused:
+            with RequestThread(f"http://{address}/") as refused:
                 pass
             assert worker.wait() == 0
-    assert asked.answer == "slow"
+    assert running.answer == "slow"
     assert "refused" in refused.answer
 
 
 def test_an_idle_connection_does_not_hold_up_a_stop(
     commands: Commands, address: str
 ) -> None:
-    """A browser keeps its connection; a stop need not wait for it."""
+    """Browsers keep connections open; a stop does not wait for them."""
     with commands.start("run", "--web", address) as worker:
         worker.wait_for("Serving on")
         host, _, port = address.partition(":")
@@ -152,12 +152,14 @@ def test_an_idle_connection_does_not_hold_up_a_stop(
         connection.close()
 
 
-def test_requests_and_handlers_share_one_time(on_redis: Commands, address: str) -> None:
-    """Both outlast it, and are cut off after it, not one after the other."""
+def test_requests_and_handlers_share_one_deadline(
+    on_redis: Commands, address: str
+) -> None:
+    """Both take longer, and both are interrupted at the same deadline."""
     on_redis.config |= {"SHUTDOWN_TIMEOUT": 3}
     with on_redis.start("run", "--web", address) as worker:
         worker.wait_for("Serving on")
-        with Asked(f"http://{address}/slow/60.0") as asked:
+        with RequestThread(f"http://{address}/slow/60.0") as running:
             worker.wait_for("slow began")
             body = json.dumps({"seconds": 60})
             assert on_redis.run("publish", "order.created", body).returncode == 0
@@ -168,11 +170,11 @@ def test_requests_and_handlers_share_one_time(on_redis: Commands, address: str) 
     assert 3 <= took < 3 + 5
     assert "Cutting off 1 request at" in worker.output
     assert "Interrupting 1 handler at" in worker.output
-    assert "failed" in asked.answer
+    assert "failed" in running.answer
 
 
-def _busy(commands: Commands) -> bool:
-    """Whether the message has left the queue."""
+def _has_left_queue(commands: Commands) -> bool:
+    """Return whether the message has left the queue."""
     with redis.Redis.from_url(commands.config["BROKER_URL"]) as client:
         return t.cast(int, client.exists("bill")) == 0
 
@@ -182,14 +184,14 @@ def test_a_second_signal_ends_it_at_once(on_redis: Commands) -> None:
         worker.wait_for("consuming the queue 'bill'")
         body = json.dumps({"seconds": 60})
         assert on_redis.run("publish", "order.created", body).returncode == 0
-        wait_for(lambda: _busy(on_redis))
+        wait_for(lambda: _has_left_queue(on_redis))
         worker.send()
         worker.wait_for("SIGTERM: stopping")
         assert worker.end() == 128 + signal.SIGTERM
 
 
-def test_code_that_changes_is_loaded_anew(commands: Commands, address: str) -> None:
-    """Also after it was broken for a while; the worker stops cleanly in between."""
+def test_changed_code_is_loaded(commands: Commands, address: str) -> None:
+    """The worker stops cleanly before each restart, also when the code is broken."""
     with commands.start("run", "--reload", "--web", address) as worker:
         worker.wait_for("Serving on")
         first = get(f"http://{address}/")["pid"]

@@ -1,4 +1,4 @@
-"""A password is in no output: of no command, no log, no error, no process' title."""
+"""Passwords do not appear in outputs, logs, errors and process titles."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .commands import Commands
 from .commands import invoke
 from .conftest import MakeApp
 
-#: Every way to write it has this in it.
+#: Part of the password in every encoding.
 SECRET = "s3cr3t"
 PASSWORD = f"{SECRET}%2Fp%40ss%3A"
 
-#: How the URL of a broker is written that needs a password, or of one that is away.
+#: URLs with a password, by the kind of broker.
 URLS = {
     "amqp": "amqp://shop:{}@127.0.0.1:{}/v",
     "amqps": "amqps://shop:{}@127.0.0.1:{}/v",
@@ -38,7 +38,7 @@ URLS = {
     "kafkas": "kafkas://shop:{}@127.0.0.1:{}",
 }
 
-#: Where else a password may be.
+#: Further options with a password.
 OPTIONS: dict[str, dict[str, t.Any]] = {
     "amqps": {"client_properties": {"note": SECRET}},
     "sentinel": {"master_name": "main", "sentinel_kwargs": {"password": SECRET}},
@@ -61,7 +61,7 @@ COMMANDS = (
 )
 
 
-def configuration(url: str, **options: t.Any) -> dict[str, t.Any]:
+def make_config(url: str, **options: t.Any) -> dict[str, t.Any]:
     return {
         "BROKER_URL": url,
         "TRANSPORT_OPTIONS": options,
@@ -71,28 +71,28 @@ def configuration(url: str, **options: t.Any) -> dict[str, t.Any]:
     }
 
 
-def told(make_app: MakeApp, caplog: t.Any, config: dict[str, t.Any]) -> str:
-    """All that the commands print, log and raise, and how the objects show."""
+def collect_texts(make_app: MakeApp, caplog: t.Any, config: dict[str, t.Any]) -> str:
+    """Collect the output, logs and errors of all commands, and texts of objects."""
     lines: list[str] = []
     with caplog.at_level(logging.DEBUG):
         try:
             app = make_app(**config)
             for command in COMMANDS:
                 result = invoke(app, *command)
-                lines += [result.output, *_trace(result.exception)]
+                lines += [result.output, *_format_error(result.exception)]
             found = app.extensions["qconsume"]
-            lines += [repr(found.settings), *_inside(found.broker)]
+            lines += [repr(found.settings), *_iterate_texts(found.broker)]
         except ConfigurationError as error:
-            lines += _trace(error)
+            lines += _format_error(error)
     return "\n".join([*lines, caplog.text, *(str(r.args) for r in caplog.records)])
 
 
-def _trace(error: BaseException | None) -> list[str]:
+def _format_error(error: BaseException | None) -> list[str]:
     return traceback.format_exception(error) if error is not None else []
 
 
-def _inside(root: object) -> t.Iterator[str]:
-    """How it shows, and all that is of ours in it."""
+def _iterate_texts(root: object) -> t.Iterator[str]:
+    """Yield the texts of an object, and of all its parts from this package."""
     seen: set[int] = set()
     waiting = [root]
     while waiting:
@@ -110,53 +110,53 @@ def test_no_command_shows_the_password_of_a_broker_that_is_away(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
     url = URLS[kind].format(PASSWORD, free_port())
-    said = told(make_app, caplog, configuration(url, **OPTIONS.get(kind, {})))
-    assert "127.0.0.1" in said
-    assert SECRET not in said
+    texts = collect_texts(make_app, caplog, make_config(url, **OPTIONS.get(kind, {})))
+    assert "127.0.0.1" in texts
+    assert SECRET not in texts
 
 
 @pytest.mark.broker
 @pytest.mark.deadline(120)
 @pytest.mark.parametrize("kind", ["redis", "streams"])
-def test_nor_of_a_redis_that_refuses_it(
+def test_no_command_shows_a_password_that_redis_refuses(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture, own_redis: Redis, kind: str
 ) -> None:
     own_redis.command("CONFIG", "SET", "requirepass", "another")
     url = URLS[kind].format(PASSWORD, own_redis.port)
-    said = told(make_app, caplog, configuration(url))
-    assert "Redis refused us" in said
-    assert SECRET not in said
+    texts = collect_texts(make_app, caplog, make_config(url))
+    assert "Redis refused us" in texts
+    assert SECRET not in texts
 
 
 @pytest.mark.broker
 @pytest.mark.deadline(120)
-def test_nor_of_a_rabbitmq_that_refuses_it(
+def test_no_command_shows_a_password_that_rabbitmq_refuses(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture, rabbitmq: RabbitMQ
 ) -> None:
     url = URLS["amqp"].format(PASSWORD, rabbitmq.port)
-    said = told(make_app, caplog, configuration(url))
-    assert "ACCESS_REFUSED" in said
-    assert SECRET not in said
+    texts = collect_texts(make_app, caplog, make_config(url))
+    assert "ACCESS_REFUSED" in texts
+    assert SECRET not in texts
 
 
 @pytest.mark.broker
 @pytest.mark.deadline(120)
-def test_nor_of_a_kafka_that_refuses_it(
+def test_no_command_shows_a_password_that_kafka_refuses(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture, kafka: Kafka
 ) -> None:
     url = URLS["kafka"].format(PASSWORD, kafka.secured_port)
-    said = told(make_app, caplog, configuration(url))
-    assert "Check the user" in said
-    assert SECRET not in said
+    texts = collect_texts(make_app, caplog, make_config(url))
+    assert "Check the user" in texts
+    assert SECRET not in texts
 
 
 @pytest.mark.broker
 @pytest.mark.deadline(120)
 @pytest.mark.parametrize("kind", ["amqp", "kafka"])
-def test_a_worker_shows_it_nowhere(folder: pathlib.Path, kind: str) -> None:
-    """Nor does its title, though the process starts itself anew."""
+def test_a_worker_shows_no_password(folder: pathlib.Path, kind: str) -> None:
+    """Neither the log nor the process title has it after the restart."""
     url = URLS[kind].format(PASSWORD, free_port())
-    config = configuration(url, **OPTIONS.get(kind, {}))
+    config = make_config(url, **OPTIONS.get(kind, {}))
     with Commands(folder, config).start("run", "--health", "127.0.0.1:0") as running:
         running.wait_for("not connected", timeout=60)
         title = pathlib.Path(f"/proc/{running.pid}/cmdline").read_bytes()
@@ -166,7 +166,7 @@ def test_a_worker_shows_it_nowhere(folder: pathlib.Path, kind: str) -> None:
     assert SECRET not in running.output
 
 
-CUT = [
+AMBIGUOUS_URLS = [
     "amqp://shop:{}/x@127.0.0.1:9/v",
     "amqp://shop:1{}@127.0.0.1:9:9/v",
     "redis://:{}#x@127.0.0.1:9/0",
@@ -179,13 +179,13 @@ CUT = [
 ]
 
 
-@pytest.mark.parametrize("url", CUT)
-def test_a_password_that_cuts_the_url_is_refused_and_not_shown(
+@pytest.mark.parametrize("url", AMBIGUOUS_URLS)
+def test_a_password_that_makes_a_url_ambiguous_is_refused(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture, url: str
 ) -> None:
-    said = told(make_app, caplog, configuration(url.format(SECRET)))
-    assert "ConfigurationError" in said or "'QCONSUME_BROKER_URL'" in said
-    assert SECRET not in said
+    texts = collect_texts(make_app, caplog, make_config(url.format(SECRET)))
+    assert "ConfigurationError" in texts or "'QCONSUME_BROKER_URL'" in texts
+    assert SECRET not in texts
 
 
 @pytest.mark.parametrize(
@@ -202,5 +202,5 @@ def test_a_password_that_cuts_the_url_is_refused_and_not_shown(
         "memory://",
     ],
 )
-def test_a_url_that_is_whole_is_taken(url: str) -> None:
+def test_a_correct_url_is_accepted(url: str) -> None:
     check_url(url)

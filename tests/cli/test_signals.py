@@ -1,4 +1,4 @@
-"""What signals do to `flask qconsume run`, also while its hub is blocked."""
+"""Signals to `flask qconsume run`, also while its hub is blocked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..waiting import wait_for
 from .commands import FLASK
 from .commands import Commands
 
-#: Added to the app: blocks the hub as soon as the worker consumes.
+#: Code for the app: blocks the hub as soon as the worker consumes.
 BLOCK = """
 import gevent.monkey
 
@@ -30,7 +30,7 @@ def begin(sender, worker):
 
 COMPUTE = "while True: pass"
 
-#: Takes the place to which Python's handler in C writes, and leaves none behind.
+#: Replaces Python's wakeup descriptor for signals, and leaves none behind.
 ASYNCIO = """
 import asyncio
 import signal
@@ -42,20 +42,20 @@ loop.close()
 print("asyncio was here", flush=True)
 """
 
-#: What waits in C, which neither gevent nor a handler of Python's interrupts.
+#: Waits in C, where neither gevent nor a Python handler can interrupt it.
 WAIT = 'gevent.monkey.get_original("time", "sleep")(1000)'
 
 POOL = """__import__("multiprocessing").Pool(2).map(time.sleep, [1000, 1000])"""
 
 
-def block(commands: Commands, code: str) -> None:
+def add_blocking_code(commands: Commands, code: str) -> None:
     with (commands.folder / "shop.py").open("a") as file:
         file.write(BLOCK.format(code=code))
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
-def test_what_closes_a_terminal_stops_it_cleanly(
+def test_signals_of_a_terminal_stop_the_worker_cleanly(
     commands: Commands, number: signal.Signals
 ) -> None:
     with commands.start("run") as worker:
@@ -66,10 +66,10 @@ def test_what_closes_a_terminal_stops_it_cleanly(
 
 
 @pytest.mark.process
-def test_signals_stop_it_also_after_asyncio_has_handled_some(
+def test_signals_stop_the_worker_after_asyncio_has_handled_some(
     commands: Commands,
 ) -> None:
-    block(commands, f"exec({ASYNCIO!r})")
+    add_blocking_code(commands, f"exec({ASYNCIO!r})")
     with commands.start("run") as worker:
         worker.wait_for("asyncio was here")
         assert worker.end() == 0
@@ -77,7 +77,7 @@ def test_signals_stop_it_also_after_asyncio_has_handled_some(
 
 
 @pytest.mark.process
-def test_a_hangup_that_was_ignored_before_stays_so(commands: Commands) -> None:
+def test_an_ignored_hangup_stays_ignored(commands: Commands) -> None:
     with commands.start("run", command=("nohup", *FLASK)) as worker:
         worker.wait_for("consuming the queue", 2)
         worker.send(signal.SIGHUP)
@@ -89,7 +89,7 @@ def test_a_hangup_that_was_ignored_before_stays_so(commands: Commands) -> None:
 
 @pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
-def test_a_signal_without_a_meaning_is_told_and_ignored(
+def test_a_signal_without_a_meaning_is_logged_and_ignored(
     commands: Commands, number: signal.Signals
 ) -> None:
     with commands.start("run") as worker:
@@ -121,7 +121,7 @@ def test_signals_that_the_app_handles_are_left_to_it(commands: Commands) -> None
 @pytest.mark.process
 @pytest.mark.parametrize("code", [COMPUTE, WAIT], ids=["computes", "waits in C"])
 def test_a_second_signal_ends_a_blocked_worker(commands: Commands, code: str) -> None:
-    block(commands, code)
+    add_blocking_code(commands, code)
     with commands.start("run") as worker:
         worker.wait_for("blocking")
         worker.send(signal.SIGINT)
@@ -144,9 +144,9 @@ def test_a_worker_that_hangs_in_an_import_can_be_stopped(commands: Commands) -> 
 
 
 @pytest.mark.process
-def test_children_of_multiprocessing_end_with_it(commands: Commands) -> None:
-    """They wait for each other's pipes, and stayed for ever."""
-    block(commands, POOL)
+def test_children_of_multiprocessing_end_with_the_worker(commands: Commands) -> None:
+    """Without help they wait for each other's pipes for ever."""
+    add_blocking_code(commands, POOL)
     with commands.start("run") as worker:
         worker.wait_for("blocking")
         process = psutil.Process(worker.pid)
@@ -173,7 +173,7 @@ signals = StopSignals()
 
 @pytest.mark.process
 def test_a_stop_that_does_not_end_is_forced() -> None:
-    """The time that it may take is 15 s more than its handlers have."""
+    """A stop may take 15 s longer than the time of its handlers."""
     done = run_script(
         STOP + "signals.allow(-14)\n"
         "def compute():\n"
@@ -187,7 +187,7 @@ def test_a_stop_that_does_not_end_is_forced() -> None:
 
 
 @pytest.mark.process
-def test_what_blocks_may_hold_the_logs_locks() -> None:
+def test_a_stop_is_forced_while_a_log_lock_is_held() -> None:
     done = run_script(
         STOP + "signals.allow(-14)\n"
         "with logging.getLogger().handlers[0].lock:\n"
@@ -199,8 +199,8 @@ def test_what_blocks_may_hold_the_logs_locks() -> None:
 
 
 @pytest.mark.process
-def test_a_forked_child_is_no_second_worker() -> None:
-    """A signal that is sent to it ends it, and is none to its parent."""
+def test_a_signal_ends_a_forked_child_but_not_the_worker() -> None:
+    """The worker does not see the signal."""
     done = run_script(
         STOP + "process = multiprocessing.Process(target=time.sleep, args=(1000,))\n"
         "process.start()\n"

@@ -1,4 +1,4 @@
-"""What the commands import, and how they show errors."""
+"""Imports and error messages of the commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ finally:
 """
 
 
-def imported(folder: pathlib.Path, *args: str) -> str:
+def run_and_list_imports(folder: pathlib.Path, *args: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", PROBE, *args],
         cwd=folder,
@@ -47,17 +47,17 @@ def imported(folder: pathlib.Path, *args: str) -> str:
     ],
     ids=" ".join,
 )
-def test_looking_imports_neither_gevent_nor_kombu(
+def test_read_only_commands_import_neither_gevent_nor_kombu(
     folder: pathlib.Path, args: list[str]
 ) -> None:
-    assert imported(folder, *args) == "[]"
+    assert run_and_list_imports(folder, *args) == "[]"
 
 
 @pytest.mark.process
 def test_other_commands_than_run_do_not_need_gevent(folder: pathlib.Path) -> None:
-    """A stand-in makes any import of gevent an error."""
+    """Importing gevent fails here."""
     (folder / "gevent.py").write_text("raise RuntimeError('imported')")
-    assert "gevent" not in imported(
+    assert "gevent" not in run_and_list_imports(
         folder, "--app", "shop:create_app", "qconsume", "plan"
     )
 
@@ -75,7 +75,7 @@ def test_other_commands_than_run_do_not_need_gevent(folder: pathlib.Path) -> Non
     ],
 )
 @pytest.mark.parametrize("command", ["plan", "run"])
-def test_our_errors_are_one_message(
+def test_errors_of_the_extension_have_no_traceback(
     commands: Commands, command: str, config: dict[str, object], message: str
 ) -> None:
     commands.config |= config
@@ -87,7 +87,7 @@ def test_our_errors_are_one_message(
 
 
 @pytest.mark.process
-def test_an_app_without_the_extension_is_told_so(
+def test_an_app_without_the_extension_is_an_error(
     commands: Commands, folder: pathlib.Path
 ) -> None:
     (folder / "shop.py").write_text(

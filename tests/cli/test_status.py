@@ -37,7 +37,7 @@ from .conftest import MakeApp
 
 @pytest.fixture(params=["redis", "redis-streams", "rabbitmq", "kafka"])
 def broker(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """Its kind, and where it is."""
+    """Kind of the broker, and its URL."""
     if request.param == "kafka":
         request.getfixturevalue("kafka_prefix")
         return request.param, request.getfixturevalue("kafka_url")
@@ -48,7 +48,7 @@ def broker(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 
 @pytest.mark.broker
-def test_it_needs_no_worker(
+def test_the_counts_need_no_worker(
     broker: tuple[str, str], make_app: MakeApp, request: pytest.FixtureRequest
 ) -> None:
     kind, url = broker
@@ -59,15 +59,15 @@ def test_it_needs_no_worker(
     bill = consumers.topology.queue(f"{prefix}bill")
     for number in range(3):
         consumers.publish(bill.name, number, exchange="")
-    _suspect(consumers, bill, time.time() - 90)
+    _move_to_suspects(consumers, bill, time.time() - 90)
 
-    told = invoke(app, "status", "orders.bill", "--json")
-    assert told.exit_code == 0, told.output
-    (said,) = map(json.loads, told.output.splitlines())
-    oldest = said.pop("oldest")
+    result = invoke(app, "status", "orders.bill", "--json")
+    assert result.exit_code == 0, result.output
+    (counts,) = map(json.loads, result.output.splitlines())
+    oldest = counts.pop("oldest")
     on_rabbitmq, on_redis = kind == "rabbitmq", kind.startswith("redis")
     nothing = {"retries": {}, "delayed": {}, "refused": None}
-    assert said == {
+    assert counts == {
         "consumer": "orders.bill",
         "queue": bill.name,
         "waiting": 2,
@@ -91,10 +91,10 @@ def test_it_needs_no_worker(
 
 
 @pytest.mark.broker
-def test_it_counts_what_is_held_back_and_in_hand(
+def test_messages_held_back_and_in_hand_are_counted(
     broker: tuple[str, str], make_app: MakeApp, request: pytest.FixtureRequest
 ) -> None:
-    """Never 0 where it cannot tell."""
+    """A count that the broker cannot tell is never 0."""
     kind, url = broker
     prefix = request.getfixturevalue("kafka_prefix") if kind == "kafka" else "x."
     app = make_app(BROKER_URL=url, QUEUE_PREFIX=prefix)
@@ -102,7 +102,7 @@ def test_it_counts_what_is_held_back_and_in_hand(
     plan = consumers.topology.queue(f"{prefix}bill")
     on_rabbitmq = kind == "rabbitmq"
     consumers.broker.declare()
-    with held(consumers, plan, 5) as (link, deliveries):
+    with hold_messages(consumers, plan, 5) as (link, deliveries):
         for delivery in deliveries[:2]:
             changed = headers.make_retry_headers(delivery.message, 2)
             forward = Forward(delivery, Lane.MAIN, changed, delay=600)
@@ -113,33 +113,33 @@ def test_it_counts_what_is_held_back_and_in_hand(
         )
         buried = Forward(deliveries[2], Lane.DEAD, dead, expires=600)
         assert link.forward([buried]) == [None]
-        said = standing(app)
-        assert said["dead_letters"] == 1
-        assert said["delayed"] == (None if on_rabbitmq else 2)
+        counts = read_status(app)
+        assert counts["dead_letters"] == 1
+        assert counts["delayed"] == (None if on_rabbitmq else 2)
         if kind.startswith("redis"):
-            assert (said["waiting"], said["in_hand"]) == (0, 2)
+            assert (counts["waiting"], counts["in_hand"]) == (0, 2)
         else:
-            assert said["in_hand"] is None
+            assert counts["in_hand"] is None
         if on_rabbitmq:
             held_back = {"retries": {"1024": 2}, "delayed": {}, "refused": None}
-            assert said["held_back_for_the_app"] == held_back
+            assert counts["held_back_for_the_app"] == held_back
             table = invoke(app, "status").output
             assert "retries           2 (2 of up to 17.1 min)" in table
             assert "refused by a full or missing queue: unknown, without" in table
 
 
-def standing(app: flask.Flask) -> dict[str, t.Any]:
-    told = invoke(app, "status", "orders.bill", "--json")
-    assert told.exit_code == 0, told.output
-    said: dict[str, t.Any] = json.loads(told.output)
-    return said
+def read_status(app: flask.Flask) -> dict[str, t.Any]:
+    result = invoke(app, "status", "orders.bill", "--json")
+    assert result.exit_code == 0, result.output
+    counts: dict[str, t.Any] = json.loads(result.output)
+    return counts
 
 
 @contextlib.contextmanager
-def held(
+def hold_messages(
     consumers: t.Any, plan: QueuePlan, number: int
 ) -> t.Iterator[tuple[Link, list[Delivery]]]:
-    """That many messages of a queue, in the hand of a link."""
+    """Publish a number of messages, and hold them unsettled."""
     for each in range(number):
         consumers.publish(plan.name, each, exchange="")
     link = consumers.broker.connect(plan, Lane.MAIN, number)
@@ -153,10 +153,10 @@ def held(
 
 
 @pytest.mark.broker
-def test_the_management_of_rabbitmq_tells_what_amqp_does_not(
+def test_the_management_api_of_rabbitmq_gives_further_counts(
     make_app: MakeApp, tmp_path: pathlib.Path, rabbitmq: RabbitMQ
 ) -> None:
-    # Each queue that is not there costs a channel, and each look at a lock.
+    # Each look-up of a missing queue or of a lock needs a new channel.
     config = {"channel_max": "8"}
     with (
         RabbitMQ(tmp_path / "managed", config=config, management=True) as server,
@@ -167,22 +167,22 @@ def test_the_management_of_rabbitmq_tells_what_amqp_does_not(
         consumers = app.extensions["qconsume"]
         plan = consumers.topology.queue("bill")
         consumers.broker.declare()
-        with held(consumers, plan, 3):
-            wait_for(lambda: standing(app)["in_hand"] == 3, 30)
-            # One that is due for a queue that is not there.
-            consumers.publish("nobody", 1, exchange="", delay=0.1)
-            wait_for(lambda: refused(app) == 1, 30)
+        with hold_messages(consumers, plan, 3):
+            wait_for(lambda: read_status(app)["in_hand"] == 3, 30)
+            # A delayed message for a queue that does not exist.
+            consumers.publish("missing", 1, exchange="", delay=0.1)
+            wait_for(lambda: count_refused(app) == 1, 30)
             assert "queue: 1" in invoke(app, "status").output
-        _check_what_an_operator_set(vhost, app)
+        _check_policies_and_streams(vhost, app)
         for wrong in (url.replace("guest@", "no@"), url.replace("http:", "https:")):
             app = make_app(BROKER_URL=vhost.url, MANAGEMENT_URL=wrong)
-            told = invoke(app, "status")
-            assert told.exit_code == 1
-            assert "'QCONSUME_MANAGEMENT_URL'" in told.output
-            assert "guest:" not in told.output
+            result = invoke(app, "status")
+            assert result.exit_code == 1
+            assert "'QCONSUME_MANAGEMENT_URL'" in result.output
+            assert "guest:" not in result.output
 
 
-def _check_what_an_operator_set(vhost: Vhost, app: flask.Flask) -> None:
+def _check_policies_and_streams(vhost: Vhost, app: flask.Flask) -> None:
     assert "Limits of this server" not in invoke(app, "plan").output
     definition = ("^bill$", '{"max-length": 5}', "--apply-to", "queues")
     vhost.server.ctl("set_policy", "-p", vhost.name, "short", *definition)
@@ -200,13 +200,13 @@ def _check_what_an_operator_set(vhost: Vhost, app: flask.Flask) -> None:
     wait_for(lambda: "is a stream" in invoke(other, "plan").output, 30)
 
 
-def refused(app: flask.Flask) -> int | None:
-    count: int | None = standing(app)["held_back_for_the_app"]["refused"]
+def count_refused(app: flask.Flask) -> int | None:
+    count: int | None = read_status(app)["held_back_for_the_app"]["refused"]
     return count
 
 
 @pytest.mark.broker
-def test_dead_letters_that_are_being_read_are_counted_right(
+def test_dead_letters_are_counted_while_another_command_reads_them(
     rabbitmq_url: str, make_app: MakeApp
 ) -> None:
     app = make_app(BROKER_URL=rabbitmq_url)
@@ -217,7 +217,7 @@ def test_dead_letters_that_are_being_read_are_counted_right(
         consumers.publish(plan.dead, number, exchange="")
     looking = iter(consumers.broker.dead_letters(plan))
     next(looking)
-    counting = gevent.spawn(standing, app)
+    counting = gevent.spawn(read_status, app)
     counting.join(1)
     assert not counting.ready()
     assert len(list(looking)) == 2
@@ -233,15 +233,15 @@ def test_an_exclusive_queue_of_another_connection_is_unknown(rabbitmq_url: str) 
     consumers = app.extensions["qconsume"]
     link = consumers.broker.connect(consumers.topology.queues[0], Lane.MAIN, 1)
     try:
-        told = json.loads(invoke(app, "status", "--json").output)
-        assert (told["waiting"], told["suspects"]) == (None, 0)
+        result = json.loads(invoke(app, "status", "--json").output)
+        assert (result["waiting"], result["suspects"]) == (None, 0)
     finally:
         link.close()
         consumers.close()
 
 
-def _suspect(consumers: object, plan: object, since: float) -> None:
-    """Move one message to the lane, as the worker does after a death."""
+def _move_to_suspects(consumers: object, plan: object, since: float) -> None:
+    """Move a message to the suspects, as a worker does after a death."""
     broker = consumers.broker  # type: ignore[attr-defined]
     link = broker.connect(plan, Lane.MAIN, 1)
     try:
@@ -254,7 +254,7 @@ def _suspect(consumers: object, plan: object, since: float) -> None:
     wait_for(lambda: broker.depth(plan.name) == 2, 30)  # type: ignore[attr-defined]
 
 
-def test_what_has_none_says_nothing_of_an_age() -> None:
+def test_the_age_of_suspects_is_empty_without_any() -> None:
     none = ConsumerStatus("bill", "bill", 5, 4, 3, 0, None, 1)
     assert _format_row(none)[2:] == ["5", "4", "3", "0", "", "1"]
     assert _format_row(none._replace(suspects=2, oldest=130.0))[6] == "2.2 min"
@@ -264,30 +264,30 @@ def test_what_has_none_says_nothing_of_an_age() -> None:
     ]
 
 
-def test_a_wait_queue_that_cannot_be_counted_is_not_left_out() -> None:
-    said = _describe_held_back(HeldBack({4: 2, 30: None}, {4: 2, 30: 3}, 0))
-    assert "retries           unknown (2 of up to 4 s, unknown of up to 30 s)" in said
-    assert "delayed messages  5 (2 of up to 4 s, 3 of up to 30 s)" in said
+def test_a_wait_queue_without_a_count_is_listed() -> None:
+    text = _describe_held_back(HeldBack({4: 2, 30: None}, {4: 2, 30: 3}, 0))
+    assert "retries           unknown (2 of up to 4 s, unknown of up to 30 s)" in text
+    assert "delayed messages  5 (2 of up to 4 s, 3 of up to 30 s)" in text
 
 
-def test_memory_is_seen_by_its_own_process_only(make_app: MakeApp) -> None:
+def test_memory_is_refused_with_the_reason(make_app: MakeApp) -> None:
     done = invoke(make_app(), "status")
     assert done.exit_code == 1
     assert "Cannot count messages" in done.output
 
 
-def test_an_unknown_consumer_is_told(on_redis: Commands) -> None:
+def test_an_unknown_consumer_is_an_error(on_redis: Commands) -> None:
     done = on_redis.run("status", "orders.bil")
     assert done.returncode == 1
     assert "did you mean 'orders.bill'?" in done.stderr
 
 
-def test_a_redis_that_evicts_is_told(make_app: MakeApp, own_redis: Redis) -> None:
+def test_a_redis_that_evicts_is_reported(make_app: MakeApp, own_redis: Redis) -> None:
     own_redis.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     app = make_app(BROKER_URL=own_redis.url)
-    told = invoke(app, "status", "--json")
-    assert told.exit_code == 0
-    assert "MESSAGES CAN BE LOST" in told.stderr
-    assert "LOST" not in told.stdout
+    result = invoke(app, "status", "--json")
+    assert result.exit_code == 0
+    assert "MESSAGES CAN BE LOST" in result.stderr
+    assert "LOST" not in result.stdout
     plan = " ".join(invoke(app, "plan").output.split())
     assert "Limits of this server warning MESSAGES CAN BE LOST: Redis has the" in plan

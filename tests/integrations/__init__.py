@@ -1,1 +1,1 @@
-"""Consumers hosted by other people's servers."""
+"""Tests of consumers in other servers."""

@@ -1,4 +1,4 @@
-"""Consumers in a real gunicorn's workers."""
+"""Consumers in the workers of a real gunicorn."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ READY = "consuming the queue 'work'"
 
 
 class Site:
-    """A gunicorn that serves and consumes, over and over on the same port."""
+    """A gunicorn that serves and consumes; each start uses the same port."""
 
     def __init__(self, fleet: Fleet, app: Flask) -> None:
         self.fleet = fleet
@@ -62,17 +62,20 @@ class Site:
         self.output = master.output  # type: ignore[attr-defined]
         if sign:
             wait_for(
-                lambda: self.said().count(sign) >= workers or master.poll() is not None,
+                lambda: (
+                    self.read_output().count(sign) >= workers
+                    or master.poll() is not None
+                ),
                 timeout=40,
-                message=self.said,
+                message=self.read_output,
             )
         return master
 
-    def said(self) -> str:
+    def read_output(self) -> str:
         return self.output.read_text(errors="replace")
 
     def request(self, method: str, path: str) -> str:
-        """The answer's body; raises what went wrong."""
+        """Send a request, and return the body of the answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=40)
         try:
             connection.request(method, path)
@@ -83,9 +86,9 @@ class Site:
             connection.close()
 
     def end(self, master: subprocess.Popen[bytes]) -> None:
-        """Stop it; its workers must end before gunicorn loses patience."""
-        assert self.fleet.term(master) == 0, self.said()
-        assert "SIGKILL" not in self.said()
+        """Stop gunicorn; its workers must end before gunicorn kills them."""
+        assert self.fleet.term(master) == 0, self.read_output()
+        assert "SIGKILL" not in self.read_output()
 
     def await_done(self, numbers: t.Iterable[int]) -> None:
         wanted = set(numbers)
@@ -106,9 +109,9 @@ MakeSite = t.Callable[..., Site]
 def make_site(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> t.Iterator[MakeSite]:
-    """Makes a site on the broker of that URL."""
+    """Function that creates a site on the broker of a URL."""
     sites: list[Site] = []
-    monkeypatch.setenv("HOME", str(tmp_path))  # Of gunicorn's control socket.
+    monkeypatch.setenv("HOME", str(tmp_path))  # Gunicorn puts its control socket there.
 
     def make(url: str, **config: t.Any) -> Site:
         fleet = Fleet(tmp_path, {"BROKER_URL": url, **config})
@@ -127,7 +130,7 @@ def make_site(
 
 
 def _end(master: subprocess.Popen[bytes]) -> None:
-    """End a gunicorn and its workers, which would go on for a while."""
+    """Kill a gunicorn and its workers."""
     if master.poll() is None:
         workers = psutil.Process(master.pid).children()
         master.kill()
@@ -141,11 +144,11 @@ def site(make_site: MakeSite, redis_url: str) -> Site:
     return make_site(redis_url)
 
 
-class Load:
-    """Clients that place orders until they are told to stop."""
+class Clients:
+    """Clients that place orders until they are stopped."""
 
     def __init__(self, site: Site, clients: int = 8) -> None:
-        #: Numbers whose request was answered, and those whose was not, and why.
+        #: Numbers of the answered requests, and errors of failed ones by number.
         self.answered: set[int] = set()
         self.failed: dict[int, str] = {}
         self._site = site
@@ -171,29 +174,29 @@ class Load:
         self._pool.join()
 
 
-def test_requests_go_before_messages(site: Site) -> None:
+def test_requests_have_priority(site: Site) -> None:
     site.start(workers=1)
-    assert "Web requests have priority" in site.said()
+    assert "Web requests have priority" in site.read_output()
 
 
-def loses_nothing_at_a_stop(site: Site) -> None:
-    """Requests and messages are in hand in both workers when the signal comes."""
+def check_stop_loses_nothing(site: Site) -> None:
+    """Stop gunicorn while both workers have requests and messages in hand."""
     master = site.start()
     slow = range(10_000, 10_100)
     bodies = [("work", {"n": n, "seconds": 0.4}) for n in slow]
     site.consumers.publish_many(bodies)
-    load = Load(site)
-    wait_for(lambda: len(load.answered) >= 100 and site.fleet.ledger.lines())
+    clients = Clients(site)
+    wait_for(lambda: len(clients.answered) >= 100 and site.fleet.ledger.lines())
     site.end(master)
-    load.stop()
+    clients.stop()
 
-    wait_for(lambda: load.failed)
+    wait_for(lambda: clients.failed)
     again = site.start()
-    site.await_done({*slow, *load.answered})
+    site.await_done({*slow, *clients.answered})
     site.end(again)
     counted = site.fleet.ledger.counted()
-    # Whoever's order was taken was told so: none of the others reached a handler.
-    assert set(counted) == {*slow, *load.answered}
+    # Only messages of answered requests have reached a handler.
+    assert set(counted) == {*slow, *clients.answered}
     assert set(counted.values()) == {1}
     assert {line.attempt for line in site.fleet.ledger.lines()} == {1}
 
@@ -208,46 +211,46 @@ def test_views_publish_in_memory(make_site: MakeSite) -> None:
 
 
 def test_a_stop_under_load_loses_nothing_on_redis(site: Site) -> None:
-    loses_nothing_at_a_stop(site)
+    check_stop_loses_nothing(site)
 
 
 def test_a_stop_under_load_loses_nothing_on_rabbitmq(
     make_site: MakeSite, rabbitmq_url: str
 ) -> None:
-    loses_nothing_at_a_stop(make_site(rabbitmq_url))
+    check_stop_loses_nothing(make_site(rabbitmq_url))
 
 
-def loses_nothing_when_workers_are_recycled(site: Site) -> None:
-    """Gunicorn ends each worker after so many requests, and starts another one."""
+def check_recycling_loses_nothing(site: Site) -> None:
+    """Let gunicorn replace each worker after a number of requests."""
     master = site.start("--max-requests", "60", "--max-requests-jitter", "10")
     slow = range(10_000, 10_050)
     bodies = [("work", {"n": n, "seconds": 0.3}) for n in slow]
     site.consumers.publish_many(bodies)
-    load = Load(site, clients=4)
-    wait_for(lambda: site.said().count(READY) >= 6, 60, message=site.said)
-    load.stop()
-    site.await_done({*slow, *load.answered})
+    clients = Clients(site, clients=4)
+    wait_for(lambda: site.read_output().count(READY) >= 6, 60, message=site.read_output)
+    clients.stop()
+    site.await_done({*slow, *clients.answered})
     site.end(master)
     counted = site.fleet.ledger.counted()
-    assert load.failed == {}
-    assert set(counted) == {*slow, *load.answered}
+    assert clients.failed == {}
+    assert set(counted) == {*slow, *clients.answered}
     assert set(counted.values()) == {1}
 
 
 def test_recycling_loses_nothing_on_redis(site: Site) -> None:
-    loses_nothing_when_workers_are_recycled(site)
+    check_recycling_loses_nothing(site)
 
 
 def test_recycling_loses_nothing_on_rabbitmq(
     make_site: MakeSite, rabbitmq_url: str
 ) -> None:
-    loses_nothing_when_workers_are_recycled(make_site(rabbitmq_url))
+    check_recycling_loses_nothing(make_site(rabbitmq_url))
 
 
-def test_what_does_not_end_goes_back_within_gunicorns_time(
+def test_unfinished_messages_are_returned_within_gunicorns_time(
     make_site: MakeSite, redis_url: str
 ) -> None:
-    """Its time is shorter than ours; nobody is killed, and no attempt is charged."""
+    """Gunicorn's timeout is shorter; the message comes back as the same attempt."""
     site = make_site(redis_url, SHUTDOWN_TIMEOUT=60)
     master = site.start("--graceful-timeout", "8")
     site.consumers.publish("work", {"n": 1, "do": "never"})
@@ -255,14 +258,14 @@ def test_what_does_not_end_goes_back_within_gunicorns_time(
     began = time.monotonic()
     site.end(master)
     assert 2 < time.monotonic() - began < 8
-    assert "Interrupting 1 handler at" in site.said()
+    assert "Interrupting 1 handler at" in site.read_output()
     site.start()
     wait_for(lambda: len(site.fleet.ledger.lines("start")) == 2)
     assert {line.attempt for line in site.fleet.ledger.lines("start")} == {1}
 
 
-def test_nothing_is_begun_after_the_signal(site: Site, tmp_path: pathlib.Path) -> None:
-    """Gunicorn still works off a request, and calls us only then."""
+def test_no_handler_begins_after_the_signal(site: Site, tmp_path: pathlib.Path) -> None:
+    """Gunicorn finishes a request before it calls the hook."""
     (tmp_path / "waiting.py").write_text(
         "import time\n"
         "from flask_qconsume import signals\n"
@@ -280,17 +283,17 @@ def test_nothing_is_begun_after_the_signal(site: Site, tmp_path: pathlib.Path) -
     options = ["--pythonpath", str(tmp_path)]
     master = site.start(*options, app="waiting:app", workers=1)
     waiting = gevent.spawn(site.request, "GET", "/wait")
-    wait_for(lambda: "waiting\n" in site.said(), message=site.said)
+    wait_for(lambda: "waiting\n" in site.read_output(), message=site.read_output)
     master.send_signal(signal.SIGTERM)
-    wait_for(lambda: "quiet\n" in site.said(), message=site.said)
+    wait_for(lambda: "quiet\n" in site.read_output(), message=site.read_output)
     site.consumers.publish("work", {"n": 1})
     assert waiting.get() == "waited"
     assert master.wait(20) == 0
     assert site.fleet.ledger.lines("start") == []
 
 
-def test_signals_are_gunicorns_own(site: Site) -> None:
-    """SIGUSR1 opens logs again, SIGHUP makes new workers; none of them loses any."""
+def test_gunicorn_handles_signals(site: Site) -> None:
+    """SIGUSR1 reopens logs, and SIGHUP replaces workers; no message is lost."""
     master = site.start(workers=1)
     (worker,) = psutil.Process(master.pid).children()
     worker.send_signal(signal.SIGUSR1)
@@ -299,18 +302,18 @@ def test_signals_are_gunicorns_own(site: Site) -> None:
     site.await_done([1])
     assert worker.is_running()
     master.send_signal(signal.SIGHUP)
-    wait_for(lambda: site.said().count(READY) == 2, 40, message=site.said)
+    wait_for(lambda: site.read_output().count(READY) == 2, 40, message=site.read_output)
     site.request("POST", "/2")
     site.await_done([2])
     site.end(master)
-    assert "once more ends at once" not in site.said()
+    assert "once more ends at once" not in site.read_output()
 
 
 def test_preload_is_refused_with_the_remedy(site: Site) -> None:
     master = site.start("--preload", workers=1, sign="")
     assert master.wait(40) == 3
-    assert "'--preload' has imported the app in gunicorn's master" in site.said()
-    assert "Traceback" not in site.said()
+    assert "'--preload' has imported the app in gunicorn's master" in site.read_output()
+    assert "Traceback" not in site.read_output()
 
 
 def test_preload_works_in_a_patched_master(site: Site, tmp_path: pathlib.Path) -> None:
@@ -331,8 +334,8 @@ def test_preload_works_in_a_patched_master(site: Site, tmp_path: pathlib.Path) -
 def test_other_kinds_of_workers_are_refused(site: Site, kind: str) -> None:
     master = site.start(kind=kind, workers=1, sign="")
     assert master.wait(40) == 3
-    assert "Start it by 'gunicorn -k gevent" in site.said()
-    assert "Traceback" not in site.said()
+    assert "Start it by 'gunicorn -k gevent" in site.read_output()
+    assert "Traceback" not in site.read_output()
 
 
 def test_a_wrong_configuration_stops_it_with_a_message(
@@ -342,13 +345,13 @@ def test_a_wrong_configuration_stops_it_with_a_message(
     site.fleet.config["CONSUMERS"] = {"fleet.wrk": {"concurrency": 2}}
     master = site.start(workers=1, sign="")
     assert master.wait(40) == 3
-    assert "Cannot run the consumers: 'QCONSUME_CONSUMERS' names" in site.said()
+    assert "Cannot run the consumers: 'QCONSUME_CONSUMERS' names" in site.read_output()
 
 
-def test_a_file_of_ones_own_says_which_app_and_consumers(
+def test_a_configuration_file_can_name_the_app_and_consumers(
     site: Site, tmp_path: pathlib.Path
 ) -> None:
-    """And without the second hook it stops all the same."""
+    """Without the hook 'worker_exit' the consumers still stop."""
     config = tmp_path / "own.py"
     config.write_text(
         "from flask_qconsume.integrations.gunicorn import Hooks\n"
@@ -367,10 +370,10 @@ def test_a_file_of_ones_own_says_which_app_and_consumers(
     site.request("POST", "/1")
     site.await_done([1])
     site.end(master)
-    assert site.said().count("Stopped cleanly") == 2
+    assert site.read_output().count("Stopped cleanly") == 2
 
 
-def test_a_broker_that_refuses_us_does_not_keep_the_web_from_running(
+def test_requests_are_served_while_the_broker_refuses_the_worker(
     make_site: MakeSite, own_redis: Redis
 ) -> None:
     site = make_site(own_redis.url)
@@ -379,23 +382,23 @@ def test_a_broker_that_refuses_us_does_not_keep_the_web_from_running(
     assert int(site.request("GET", "/"))
     authorised = own_redis.url.replace("://", "://:secret@")
     own_redis.command("CONFIG", "SET", "requirepass", "", url=authorised)
-    wait_for(lambda: site.said().count(READY) == 2, 30, message=site.said)
+    wait_for(lambda: site.read_output().count(READY) == 2, 30, message=site.read_output)
     site.request("POST", "/1")
     site.await_done([1])
     site.end(master)
 
 
-def test_the_masters_calls_do_not_stop_its_workers() -> None:
-    """Gunicorn calls 'worker_exit' in its master too, for workers that are gone."""
+def test_worker_exit_in_the_master_does_nothing() -> None:
+    """Gunicorn calls 'worker_exit' in its master, too, for ended workers."""
     from flask_qconsume.integrations.gunicorn import worker_exit
 
     worker_exit(None, None)
 
 
-def test_a_worker_that_is_ended_while_it_begins_ends_without_an_error(
+def test_a_stop_during_the_start_is_not_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Gunicorn takes an error there for a broken app, and stops altogether."""
+    """After an error gunicorn would stop as a whole."""
     app = Flask("ended")
     app.config["QCONSUME_BROKER_URL"] = "memory://"
     QConsume(app)
@@ -406,7 +409,7 @@ def test_a_worker_that_is_ended_while_it_begins_ends_without_an_error(
         cfg=types.SimpleNamespace(preload_app=False, graceful_timeout=30, timeout=30),
     )
     hooks = gunicorn.Hooks()
-    # The watcher looks first, as it does on a busy machine.
+    # The watcher runs before the worker starts, as it may on a busy machine.
     monkeypatch.setattr(gunicorn, "_spawn", lambda function, *args: function(*args))
     hooks.post_worker_init(host)
     hooks.worker_exit(None, host)
