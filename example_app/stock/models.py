@@ -33,5 +33,5 @@ class Reservation(db.Model):
 
     @property
     def complete(self) -> bool:
-        """Whether the products were reserved."""
+        """True if the products were reserved."""
         return self.detail == ALL

@@ -22,7 +22,7 @@ _ANSWER_TIMEOUT_SECONDS = 5.0
 @click.command()
 @click.option("--health", metavar="HOST:PORT", help="Address of 'run --health'.")
 @click.option("--health-file", metavar="PATH", help="File of 'run --health-file'.")
-@click.option("--ready", is_flag=True, help="Check whether it is ready, too.")
+@click.option("--ready", is_flag=True, help="Fail unless the worker is ready.")
 @click.option(
     "--max-age",
     type=Duration(),

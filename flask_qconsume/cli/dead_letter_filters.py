@@ -108,7 +108,7 @@ class DeadLetterSelection:
             yield from (letter for letter in letters if self.selects(letter))
 
     def selects(self, letter: DeadLetter) -> bool:
-        """Whether a dead letter is selected."""
+        """Return whether a dead letter is selected, and note its ref and id."""
         if not self.filter(letter):
             return False
         self.found_ids.update(filter(None, (letter.ref, letter.message.id)))
@@ -161,14 +161,22 @@ _OPTIONS: tuple[Callable[[t.Any], t.Any], ...] = (
     click.option(
         "--consumer", multiple=True, help="Only dead letters of this consumer."
     ),
-    click.option("--error", help="Only with this text in the error or the reason."),
-    click.option("--older-than", type=Duration(), help="Only older ones, as in 2h."),
-    click.option("--newer-than", type=Duration(), help="Only newer ones, as in 2h."),
+    click.option(
+        "--error", help="Only dead letters with this text in the error or the reason."
+    ),
+    click.option(
+        "--older-than",
+        type=Duration(),
+        help="Only dead letters older than this, as in 2h.",
+    ),
+    click.option(
+        "--newer-than", type=Duration(), help="Only dead letters newer than this."
+    ),
     click.option(
         "--id",
         multiple=True,
         metavar="REF",
-        help="Only this one; the id of its message will do.",
+        help="Only this dead letter, by its ref or its message's id.",
     ),
 )
 

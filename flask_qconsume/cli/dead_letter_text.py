@@ -211,7 +211,7 @@ def _make_json_safe(values: dict[str, t.Any]) -> dict[str, t.Any]:
 
 
 def _is_json_safe(value: t.Any, default: t.Callable[[t.Any], t.Any]) -> bool:
-    """Whether JSON can represent a value: no NaN, no cycle, not too deep.
+    """Return whether JSON can represent a value: no NaN, no cycle, not too deep.
 
     The value is nested, since the caller puts it into other objects.
     """

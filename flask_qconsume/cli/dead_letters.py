@@ -24,14 +24,17 @@ from .table import format_table
 _NONE_FOUND = "There are no such dead letters."
 
 _json = click.option(
-    "--json", "as_lines", is_flag=True, help="Print a line of JSON for each."
+    "--json",
+    "as_lines",
+    is_flag=True,
+    help="Print a line of JSON for each dead letter.",
 )
 _limit = click.option(
     "--limit",
     type=click.IntRange(0),
     default=50,
     show_default=True,
-    help="Maximum number; 0 for all.",
+    help="Maximum number of dead letters; 0 for all.",
 )
 _dry_run = click.option("--dry-run", is_flag=True, help="Only list the dead letters.")
 
@@ -158,7 +161,7 @@ def _take(selection: DeadLetterSelection, *, replay: bool, done: str) -> None:
 
 
 class _FirstLetters:
-    """Selects the wanted ones among the first ``number`` dead letters.
+    """Selects the wanted dead letters among the first ``number``.
 
     A replayed message that fails again comes back at the end of the queue while the
     command still runs. Without this limit the command would replay it for ever.

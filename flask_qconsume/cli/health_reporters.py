@@ -31,8 +31,8 @@ class HealthSource(t.Protocol):
 class HealthReporters:
     """Context manager that reports the health of one process, or of several.
 
-    :param address: ``HOST:PORT`` of the HTTP endpoint.
-    :param path: Path of the health file.
+    :param address: ``HOST:PORT`` of the HTTP endpoint; ``None`` for no endpoint.
+    :param path: Path of the health file; ``None`` for no file.
     :param systemd: Connection to systemd, unless it is read from the environment.
     :raises WorkerError: if the address or the file cannot be used.
     """

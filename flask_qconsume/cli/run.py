@@ -49,12 +49,12 @@ if t.TYPE_CHECKING:
 
 logger = get_logger("flask_qconsume.run")
 
-#: The shortest time for ``--kill-blocked``.
+#: Least value of ``--kill-blocked``.
 _MIN_KILL_BLOCKED_SECONDS = 5.0
 
 
 class RunOptions(t.NamedTuple):
-    """RunOptions of the command line."""
+    """Options of the command line."""
 
     names: tuple[str, ...]
     web: str | None
@@ -102,7 +102,8 @@ class RunOptions(t.NamedTuple):
 @click.option(
     "--debugger/--no-debugger",
     default=None,
-    help="Show errors of views in Werkzeug's debugger. Default in debug mode.",
+    help="Show errors of views (with --web) in Werkzeug's debugger. Default in debug"
+    " mode.",
 )
 @click.option(
     "--reexec/--no-reexec",

@@ -54,7 +54,9 @@ class ConsumerStatus(t.NamedTuple):
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[CONSUMER]...")
-@click.option("--json", "as_lines", is_flag=True, help="Print a line of JSON for each.")
+@click.option(
+    "--json", "as_lines", is_flag=True, help="Print a line of JSON for each consumer."
+)
 @with_consumers
 def status(app: AppConsumers, names: tuple[str, ...], as_lines: bool) -> None:
     """Show how many messages, suspects and dead letters wait.

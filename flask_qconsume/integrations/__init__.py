@@ -1,1 +1,1 @@
-"""Integrations with other servers. Importing one does not import the server."""
+"""Integrations with other servers. Importing a module here imports no server."""

@@ -56,7 +56,7 @@ _STOP_CHECK_INTERVAL_SECONDS = 0.1
 #: Exit code of a worker that cannot start, after which gunicorn stops as a whole.
 _BOOT_ERROR = 3
 
-#: Whether the process was patched at its last fork. In a worker that was the master.
+#: True if gevent had patched the process at its last fork; in a worker, the master.
 _patched_before_fork = False
 
 

@@ -56,7 +56,7 @@ class Health:
         return [body.encode()]
 
     def _get_verdict(self) -> Verdict:
-        # Not imported here, since that imports gevent, also without any consumer.
+        # Not imported here, since a process without consumers need not have gevent.
         module = sys.modules.get("flask_qconsume.running.worker")
         worker = module.find_worker(self._app) if module is not None else None
         if worker is not None:
