@@ -21,7 +21,10 @@ COMMAND = "python -m gevent.monkey --module pytest"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    if _is_patched() or _has_workers(config):
+    if _is_patched():
+        _notice_children()
+        return
+    if _has_workers(config):
         return
     if not _can_start_again():
         raise pytest.UsageError(
@@ -47,6 +50,17 @@ def _is_patched() -> bool:
     from gevent import monkey
 
     return bool(monkey.is_module_patched("socket"))
+
+
+def _notice_children() -> None:
+    """Install gevent's handler of SIGCHLD before the first test forks.
+
+    gevent does so at the first fork, and after it. ``os.waitpid`` would wait for ever
+    for a child that has ended before that.
+    """
+    import gevent
+
+    gevent.get_hub().loop.install_sigchld()
 
 
 def _can_start_again() -> bool:
