@@ -263,8 +263,9 @@ TABLE: tuple[Setting, ...] = (
         "transport_options",
         "a mapping",
         {},
-        "Options that kombu's transport gets as they are. For Redis Streams also:"
-        " group, body_field.",
+        "Options of the broker's client, and of this extension for the broker: for"
+        " example 'wait_replicas' on Redis, 'group' and 'body_field' on Redis Streams,"
+        " and 'partitions' on Kafka.",
         _check_mapping,
         secret=True,
     ),
@@ -352,8 +353,8 @@ TABLE: tuple[Setting, ...] = (
         "delivery_limit",
         "a whole number",
         3,
-        "The number of crashes after which a message that crashes its process becomes"
-        " a dead letter.",
+        "The number of times that a message is started although its process crashes"
+        " each time; then it becomes a dead letter.",
         _whole(2, 1_000),
     ),
     Setting(
@@ -508,7 +509,7 @@ _KEYS = {setting.key for setting in TABLE}
 
 @dataclass(frozen=True)
 class Settings:
-    """The configuration of one app, checked; :data:`TABLE` describes its attributes."""
+    """The configuration of one app, checked; ``TABLE`` describes its attributes."""
 
     # Both may hold passwords, which tracebacks and logs must not show.
     broker_url: str = field(repr=False)

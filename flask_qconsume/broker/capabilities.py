@@ -84,7 +84,7 @@ class Capabilities:
     )
     bindings: bool = field(
         metadata=_words(
-            "Bindings the code no longer has are found",
+            "Bindings that the code no longer has are found",
             "stale bindings",
         )
     )
@@ -124,7 +124,8 @@ class Capabilities:
     )
     exact_delays: bool = field(
         metadata=_words(
-            "A delay is late by less than a second (else by its own length at most)",
+            "A delay is late by less than a second (otherwise by its own length at"
+            " most)",
             "delays exact to a second",
         )
     )
@@ -143,20 +144,20 @@ class Capabilities:
     )
     in_order: bool = field(
         metadata=_words(
-            "One reader gets a queue's messages in their order",
+            "A single reader gets the messages of a queue in order",
             "order within the whole queue",
         )
     )
     keeps_place: bool = field(
         metadata=_words(
-            "A message that is given back keeps its place in the queue",
-            "place kept for messages given back",
+            "A message that a worker returns keeps its place in the queue",
+            "place kept for returned messages",
         )
     )
 
     hands_over: bool = field(
         metadata=_words(
-            "A stopping worker gives back at once the messages that it has not started",
+            "A stopping worker returns at once the messages that it has not begun",
             "early return of messages by a stopping worker",
         )
     )
@@ -167,7 +168,7 @@ class Capabilities:
     )
     exclusive_replays: bool = field(
         metadata=_words(
-            "Two replays at the same time send each dead letter once",
+            "Two simultaneous replays send each dead letter once",
             "simultaneous replays without duplicates",
         )
     )
@@ -176,7 +177,7 @@ class Capabilities:
     )
     counts_deliveries: bool = field(
         metadata=_words(
-            "The broker's own count of deliveries is among the headers",
+            "The headers have the broker's own count of deliveries",
             "count of deliveries in the headers",
         )
     )

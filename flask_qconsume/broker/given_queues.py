@@ -102,8 +102,8 @@ TRAITS = (
     Trait(
         "'x-queue-type': 'stream'",
         lambda d: d.type == "stream",
-        "an acknowledgement removes no message from a stream, and no message can be"
-        " given back",
+        "an acknowledgement does not remove a message from a stream, and a message"
+        " cannot be returned to it",
         "Consume a quorum or classic queue that is bound to the same exchange, or read"
         " the stream by a client of streams",
     ),
@@ -164,7 +164,7 @@ TRAITS = (
         "'x-message-ttl'",
         lambda d: "x-message-ttl" in d.arguments,
         "the broker removes messages that wait for longer, without a dead letter of"
-        " ours; they go to the queue's own dead-letter exchange, if it has one",
+        " ours; if the queue has a dead-letter exchange, they go there",
     ),
     Trait(
         "'x-expires'",
@@ -175,27 +175,27 @@ TRAITS = (
         "'x-max-length' or 'x-max-length-bytes'",
         lambda d: d.bounded and d.drops,
         "a full queue removes its oldest messages, confirmed ones included, without a"
-        " dead letter of ours; they go to the queue's own dead-letter exchange, if it"
-        " has one. 'x-overflow': 'reject-publish' refuses new messages instead",
+        " dead letter of ours; if the queue has a dead-letter exchange, they go there."
+        " 'x-overflow': 'reject-publish' refuses new messages instead",
     ),
     Trait(
         "a bound with 'x-overflow': 'reject-publish'",
         lambda d: d.bounded and not d.drops,
-        "a full queue refuses what is published, and retries that are due: a retry is"
-        " tried again after three minutes, or as the broker's setting"
+        "a full queue refuses new messages, and retries that are due. The broker tries"
+        " to move a refused retry again after three minutes, or as its setting"
         " 'dead_letter_worker_publisher_confirm_timeout' says",
     ),
     Trait(
         "'x-delivery-limit'",
         lambda d: "x-delivery-limit" in d.arguments,
-        "the broker removes a message after so many deliveries, without a dead letter"
-        " of ours; stops and lost connections count as deliveries",
+        "the broker removes a message after this number of deliveries, without a dead"
+        " letter of ours; deliveries before a stop or a lost connection count",
     ),
     Trait(
         "'x-queue-type': 'quorum' without 'x-delivery-limit'",
         lambda d: d.type == "quorum" and "x-delivery-limit" not in d.arguments,
-        "RabbitMQ 4 removes a message after 20 deliveries, and counts stops and lost"
-        " connections; earlier versions have no limit",
+        "RabbitMQ 4 removes a message after 20 deliveries, also if they ended with a"
+        " stop or a lost connection; earlier versions have no limit",
         neutral=True,
     ),
     Trait(

@@ -101,7 +101,7 @@ def _wrap_line(name: str, text: str) -> str:
 def _describe_consumer(app: AppConsumers, consumer: Consumer) -> Lines:
     queue = app.topology.queue(consumer.queue)
     settings = app.settings
-    limit = f"{settings.delivery_limit} deaths of its process"
+    limit = f"{settings.delivery_limit} crashes of its process"
     yield "queue", _describe_queue(queue, app.broker.capabilities)
     suspects, dead = app.broker.companion_names(queue)
     found = describe_sources(queue, app.broker.capabilities)

@@ -76,7 +76,7 @@ class RunOptions(t.NamedTuple):
     "--processes",
     type=click.IntRange(1),
     metavar="N",
-    help="Run in N processes, and replace those that end.",
+    help="Run in N processes, and replace a process that ends.",
 )
 @click.option(
     "--kill-blocked",

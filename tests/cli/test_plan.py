@@ -37,7 +37,7 @@ def test_each_consumer_is_described(make_app: MakeApp) -> None:
         "3 at once in each process, 6 fetched, each for at most 10 min",
         "1 s, 4 s, 16 s, 64 s, 4.3 min (each up to 50% longer), then a dead letter",
         "bill.dead, kept 7 days; after 6 attempts",
-        "guarantee Nothing outlives the process",
+        "guarantee All messages, also delayed ones and dead letters, are lost",
     ):
         assert words in output
 
@@ -71,7 +71,7 @@ def test_only_stale_bindings_need_a_running_broker(
     assert result.exit_code == 0
     output = unwrap(result.output)
     assert "bill.suspects, handled one by one" in output
-    assert "after 6 attempts or 3 deaths of its process" in output
+    assert "after 6 attempts or 3 crashes of its process" in output
     assert "Stale bindings unknown the broker did not answer:" in output
 
 

@@ -7,8 +7,8 @@ from ...broker.capabilities import Capabilities
 CAPABILITIES = Capabilities(
     broker="memory",
     guarantee=(
-        "Nothing outlives the process: whatever is queued, held back or a dead letter"
-        " when it ends is lost. For trying out and for tests."
+        "All messages, also delayed ones and dead letters, are lost when the process"
+        " ends. For trying out and for tests."
     ),
     shared=False,
     survives_worker_death=False,
@@ -18,25 +18,25 @@ CAPABILITIES = Capabilities(
     queue_arguments=False,
     bindings=True,
     confirms="the message is in its queues",
-    unroutable="looked up in the bindings",
+    unroutable="a look-up in the bindings",
     knows_missing_queues=True,
     expires_unread=False,
     priorities=True,
     tombstones=False,
-    priority="0 to 9, the highest first, none as 0",
+    priority="0 to 9, the highest first; a message without one counts as 0",
     delays="a heap in the process",
     max_delay=float("inf"),
     delayed_publish=True,
     exact_delays=True,
     unattended_delays=True,
-    order="as published; what is given back comes again in its old place",
+    order="as published; a returned message keeps its place",
     orderings=("none",),
     in_order=True,
     keeps_place=True,
     hands_over=True,
     exclusive_replays=True,
     dead_letters="a list in the process",
-    counts_deaths="not at all: the messages die with the process",
+    counts_deaths="nothing: the messages end with the process",
     counts_deliveries=False,
     unmarked_stops=True,
     unmarked_losses=True,

@@ -12,8 +12,8 @@ QUORUM = Capabilities(
     kind="quorum queues",
     guarantee=(
         "At least once. Quorum queues survive the loss of a minority of the broker's"
-        " nodes. Messages are handled again when a worker or a connection dies, and"
-        " published again when a confirmation is lost."
+        " nodes. Messages are handled again if a worker crashes or a connection is"
+        " lost, and published again if a confirmation is lost."
     ),
     shared=True,
     survives_worker_death=True,
@@ -22,38 +22,38 @@ QUORUM = Capabilities(
     exchanges=True,
     queue_arguments=True,
     bindings=True,
-    confirms="the broker took the message over: a majority of the nodes has it on disk",
-    unroutable="returned by the broker; not known for delayed messages",
+    confirms="a majority of the nodes has the message on disk",
+    unroutable="the broker, which returns it; not for delayed messages",
     knows_missing_queues=True,
     expires_unread=True,
     tombstones=False,
     priorities=False,
     priority=(
-        "unknown to quorum queues; 'QCONSUME_QUEUE_TYPE' = 'classic' and a kombu.Queue"
-        " with 'max_priority' have them"
+        "not supported by quorum queues; use 'QCONSUME_QUEUE_TYPE' = 'classic' and a"
+        " kombu.Queue with 'max_priority'"
     ),
     delays=(
-        "durable wait queues of 1, 2, 4, … seconds up to a week, one set per app; a"
-        " message may come late by its own delay, at the most, where it waits behind a"
-        " longer wait; one that no consumer would get stays in its wait queue"
+        "durable wait queues of 1, 2, 4, … seconds up to a week, shared by the app's"
+        " consumers; a message behind a longer delay is late, by its own delay at most;"
+        " an unroutable message stays in its wait queue"
     ),
     max_delay=MAX_DELAY,
     delayed_publish=True,
     exact_delays=False,
     unattended_delays=True,
-    order="as published; what is given back or lost may come in another order",
+    order="as published; messages that are delivered again may be in another order",
     orderings=("none",),
     in_order=True,
     keeps_place=False,
     hands_over=True,
     exclusive_replays=True,
     dead_letters=(
-        "a confirmed copy in '<queue>.dead', with an expiration of its own; above 49"
-        " days it does not expire"
+        "a confirmed copy in '<queue>.dead', which expires after"
+        " 'QCONSUME_DEAD_LETTER_TTL', or never if that is above 49 days"
     ),
     counts_deaths=(
-        "in a header: a message delivered again goes to '<queue>.suspects', where each"
-        " death of a process counts; the broker's own delivery limit is off"
+        "a header. A message that is delivered again goes to '<queue>.suspects', where"
+        " each death of a process counts; the broker's own delivery limit is off"
     ),
     counts_deliveries=True,
     unmarked_stops=False,
@@ -66,16 +66,16 @@ CLASSIC = dataclasses.replace(
     kind="classic queues",
     guarantee=(
         "At least once. Classic queues survive restarts, but not the loss of their"
-        " node's disk. Messages are handled again when a worker or a connection dies,"
-        " and published again when a confirmation is lost."
+        " node's disk. Messages are handled again if a worker crashes or a connection"
+        " is lost, and published again if a confirmation is lost."
     ),
-    confirms="the broker took the message over: the queue's node has it on disk",
+    confirms="the queue's node has the message on disk",
     priorities=True,
     priority=(
-        "0 to 9, the highest first, none as 0; only in a queue that is given as a"
-        " kombu.Queue with 'max_priority'"
+        "0 to 9, the highest first; a message without one counts as 0; only in a queue"
+        " that is given as a kombu.Queue with 'max_priority'"
     ),
-    order="as published; what is given back or lost comes again in its old place",
+    order="as published; messages that are delivered again keep their place",
     keeps_place=True,
     counts_deliveries=False,
 )

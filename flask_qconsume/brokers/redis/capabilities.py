@@ -31,7 +31,7 @@ def create_capabilities(**texts: t.Any) -> Capabilities:
         delayed_publish=True,
         exact_delays=True,
         unattended_delays=False,
-        order="as published; what is given back or lost comes first",
+        order="as published; messages that are delivered again come first",
         orderings=("none",),
         in_order=True,
         keeps_place=True,
