@@ -87,7 +87,7 @@ def test_missing_features_of_the_broker_are_listed(make_app: MakeApp) -> None:
     url = f"amqp://127.0.0.1:{free_port()}"
     output = unwrap(invoke(make_app(BROKER_URL=url, PUBLISH_TIMEOUT=2), "plan").output)
     assert "RabbitMQ, quorum queues" in output
-    assert "priorities unknown to quorum queues" in output
+    assert "priorities not supported by quorum queues" in output
     assert "without tombstones; priorities; delays exact to a second" in output
 
 
