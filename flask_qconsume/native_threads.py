@@ -32,7 +32,7 @@ _LAST_LOG_TIMEOUT = 0.5
 def get_unpatched(module: str, name: str) -> t.Any:
     """Return a function of the standard library as it was before gevent patched it.
 
-    >>> original("math", "floor")(1.5)
+    >>> get_unpatched("math", "floor")(1.5)
     1
     """
     monkey = sys.modules.get("gevent.monkey")

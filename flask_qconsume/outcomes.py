@@ -11,6 +11,7 @@ import typing as t
 
 from .seconds import Duration
 from .seconds import parse_seconds
+from .text import quote
 
 
 class Outcome(Exception):
@@ -59,7 +60,7 @@ def _parse_delay(delay: t.Any) -> float:
         return parse_seconds(delay)
     except (TypeError, ValueError):
         raise ValueError(
-            f"'delay' must be seconds from 0 up, or a timedelta, not '{delay}'."
+            f"'delay' must be seconds from 0 up, or a timedelta, not {quote(delay)}."
         ) from None
 
 

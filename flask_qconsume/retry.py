@@ -26,6 +26,10 @@ ErrorClasses = ErrorClass | str | Sequence[ErrorClass | str]
 
 _WEEK = 604_800.0
 
+#: The relative error that rounding may make: 0.3 / 1.5 is a little less than 0.2, and
+#: an error text has 9 digits.
+_ROUNDING = 1e-8
+
 
 @dataclass(frozen=True, init=False)
 class RetryPolicy:
@@ -109,7 +113,8 @@ class RetryPolicy:
 
     def shortest_delay(self, attempt: int) -> float:
         """Return the least seconds to wait after an attempt: without any jitter."""
-        longest = self.max_delay / (1 + self.jitter)
+        # Both are the same where the division has rounded down.
+        longest = max(self.min_delay, self.max_delay / (1 + self.jitter))
         # A large exponent overflows a float (of whole numbers it would make one with
         # millions of digits); the delay is then the longest one.
         try:
@@ -154,14 +159,18 @@ class RetryPolicy:
 
     def _check_room_for_jitter(self) -> None:
         most = self.max_delay / (1 + self.jitter)
-        if self.min_delay > most:
-            raise ConfigurationError(
-                f"A retry policy's 'min_delay' of {self.min_delay:g} s does not fit"
-                f" below its 'max_delay' of {self.max_delay:g} s: a 'jitter' of"
-                f" {self.jitter:g} makes delays up to {1 + self.jitter:g} times as"
-                f" long. Make 'min_delay' {most:g} at the most, or 'max_delay' at"
-                f" least {self.min_delay * (1 + self.jitter):g}."
-            )
+        least = self.min_delay * (1 + self.jitter)
+        if self.min_delay <= most * (1 + _ROUNDING):
+            return
+        advice = f"Make 'min_delay' {most:.9g} at the most"
+        if least <= _WEEK:
+            advice += f", or 'max_delay' at least {least:.9g}"
+        raise ConfigurationError(
+            f"A retry policy's 'min_delay' of {self.min_delay:.9g} s does not fit below"
+            f" its 'max_delay' of {self.max_delay:.9g} s: a 'jitter' of"
+            f" {self.jitter:g} makes delays up to {1 + self.jitter:.9g} times as long."
+            f" {advice}."
+        )
 
 
 def _check_attempts(value: t.Any) -> int:

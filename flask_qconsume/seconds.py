@@ -5,17 +5,17 @@ Standard library only.
 
 from __future__ import annotations
 
-import sys
 import typing as t
 from datetime import timedelta
 
 #: How a user may give a duration: seconds, or a :class:`~datetime.timedelta`.
 Duration = float | timedelta
 
+#: Seconds of the longest duration: more overflow where a broker counts milliseconds.
+_LONGEST = timedelta.max.total_seconds()
 
-def parse_seconds(
-    value: t.Any, least: float = 0.0, most: float = sys.float_info.max
-) -> float:
+
+def parse_seconds(value: t.Any, least: float = 0.0, most: float = _LONGEST) -> float:
     """Return the seconds of a duration.
 
     >>> parse_seconds(5), parse_seconds(timedelta(minutes=1))

@@ -31,7 +31,7 @@ def pluralize(number: int, noun: str) -> str:
 def find_name_problem(name: str) -> str:
     """Return the reason why a text cannot be a name on a broker; ``""`` if it can.
 
-    >>> problem_of("order.created"), problem_of("order\\n")
+    >>> find_name_problem("order.created"), find_name_problem("order\\n")
     ('', "it has '\\\\n' in it")
     """
     for character in name:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import ast
 import builtins
 import contextvars
+import doctest
+import importlib
 import pathlib
 import re
 import subprocess
@@ -42,6 +44,23 @@ COMMAND = re.compile(
     r"\bflask((?: --?[\w-]+(?:[ =][\w.:/()]+)?)*) qconsume(?= |$)(.*?)(?=\W+flask |$)"
 )
 WORD = re.compile(r"--?[a-z][\w-]*|[^\s=]+(?:=\S*)?")
+
+
+PACKAGE = pathlib.Path(flask_qconsume.__file__).parent
+
+#: The modules that have examples in their docstrings.
+MODULES_WITH_EXAMPLES = [
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if ">>> " in path.read_text("utf-8")
+]
+
+
+@pytest.mark.parametrize("module", MODULES_WITH_EXAMPLES)
+def test_the_examples_in_docstrings_are_true(module: str) -> None:
+    done = doctest.testmod(importlib.import_module(module))
+    assert done.attempted > 0
+    assert done.failed == 0
 
 
 @pytest.fixture

@@ -62,11 +62,16 @@ def test_its_text_is_its_call(outcome: Outcome, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "delay", [-0.1, float("inf"), float("nan"), -float("inf"), "5m", True, []]
+    "delay", [-0.1, float("inf"), float("nan"), -float("inf"), 1e308, "5m", True, []]
 )
 def test_a_delay_that_makes_no_sense_is_refused(delay: t.Any) -> None:
     with pytest.raises(ValueError, match="'delay' must be seconds from 0 up"):
         Retry(delay)
+
+
+def test_a_refused_delay_is_shown_in_one_line() -> None:
+    with pytest.raises(ValueError, match=r"a timedelta, not '5\\n'\.$"):
+        Retry(t.cast(t.Any, "5\n"))
 
 
 def test_a_retry_at_once_is_fine() -> None:

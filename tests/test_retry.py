@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import time
 import typing as t
 from datetime import timedelta
@@ -74,6 +75,18 @@ def test_jitter_only_makes_a_delay_longer() -> None:
             " 'jitter' of 0.5 makes delays up to 1.5 times as long. Make 'min_delay'"
             " 600 at the most, or 'max_delay' at least 1350.",
         ),
+        (
+            {"min_delay": 600.0001},
+            "'min_delay' of 600.0001 s does not fit below its 'max_delay' of 900 s: a"
+            " 'jitter' of 0.5 makes delays up to 1.5 times as long. Make 'min_delay'"
+            " 600 at the most, or 'max_delay' at least 900.00015.",
+        ),
+        (
+            {"min_delay": timedelta(days=7)},
+            "'min_delay' of 604800 s does not fit below its 'max_delay' of 900 s: a"
+            " 'jitter' of 0.5 makes delays up to 1.5 times as long. Make 'min_delay'"
+            " 600 at the most.",
+        ),
     ],
 )
 def test_a_minimum_without_room_for_jitter_is_refused(
@@ -82,6 +95,34 @@ def test_a_minimum_without_room_for_jitter_is_refused(
     with pytest.raises(ConfigurationError) as caught:
         RetryPolicy(**options)
     assert str(caught.value) == f"A retry policy's {remedy}"
+
+
+@pytest.mark.parametrize(
+    ("min_delay", "max_delay", "jitter"),
+    [(0.2, 0.3, 0.5), (1.1, 1.65, 0.5), (3, 3.3, 0.1), (0.07, 0.07, 0)],
+)
+def test_a_minimum_with_exactly_the_room_for_jitter_is_accepted(
+    min_delay: float, max_delay: float, jitter: float
+) -> None:
+    policy = RetryPolicy(min_delay=min_delay, max_delay=max_delay, jitter=jitter)
+    assert policy.delay(1, shortest) == min_delay
+    assert policy.delay(1, longest) == max_delay
+
+
+@given(st.floats(1e-3, 604_800), st.floats(1e-3, 604_800), st.floats(0, 1))
+def test_a_refused_policy_is_accepted_with_the_values_of_the_error(
+    min_delay: float, max_delay: float, jitter: float
+) -> None:
+    try:
+        RetryPolicy(min_delay=min_delay, max_delay=max_delay, jitter=jitter)
+    except ConfigurationError as error:
+        smaller = re.search(r"'min_delay' ([^ ]+) at the most", str(error))
+        larger = re.search(r"'max_delay' at least ([^ ]+)\.$", str(error))
+        assert smaller is not None
+        RetryPolicy(min_delay=float(smaller[1]), max_delay=max_delay, jitter=jitter)
+        assert bool(larger) == (min_delay * (1 + jitter) <= 604_800)
+        if larger:
+            RetryPolicy(min_delay=min_delay, max_delay=float(larger[1]), jitter=jitter)
 
 
 @st.composite
@@ -120,7 +161,7 @@ def test_the_longest_delay_is_the_shortest_with_the_whole_jitter(
 def test_a_policy_is_made_or_refused_by_its_room_for_jitter(
     min_delay: float, max_delay: float, jitter: float
 ) -> None:
-    fits = min_delay <= max_delay / (1 + jitter)
+    fits = min_delay <= max_delay / (1 + jitter) * (1 + 1e-8)
     try:
         RetryPolicy(min_delay=min_delay, max_delay=max_delay, jitter=jitter)
     except ConfigurationError:

@@ -242,7 +242,9 @@ def test_a_header_is_refused_before_any_broker_has_it() -> None:
         ({"delay": 10**400}, "'delay' must be seconds"),
         ({"delay": 10**5_000}, "'delay' must be seconds"),
         ({"priority": 10**5_000}, "'priority' must be a whole number"),
+        ({"delay": 1e308}, "'delay' must be seconds"),
         ({"expires": float("inf")}, "'expires' must be seconds"),
+        ({"expires": 1e308}, "'expires' must be seconds"),
         ({"expires": -0.1}, "'expires' must be seconds"),
         ({"key": 5}, "'key' must be a text, not '5'"),
         ({"key": "\ud800"}, "cannot be written as UTF-8"),
@@ -286,6 +288,8 @@ def test_delays_and_expirations_may_be_timedeltas() -> None:
         delay=datetime.timedelta(minutes=5), expires=datetime.timedelta(hours=1)
     )
     assert (message.delay, message.expires) == (300.0, 3600.0)
+    longest = datetime.timedelta.max
+    assert composed(expires=longest).expires == longest.total_seconds()
     with pytest.raises(PublishError, match="'delay' must be seconds from 0 up"):
         composed(delay=datetime.timedelta(seconds=-1))
 
