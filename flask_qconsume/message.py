@@ -23,13 +23,13 @@ class Tombstone:
 TOMBSTONE = Tombstone()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Message:
     """A message as its handler sees it; :data:`.current_message` is one.
 
-    Handlers and hooks cannot assign to its attributes. Dispatch sets three of them:
-    :attr:`deadline` and :attr:`stopping` at the start, :attr:`body` before the first
-    hook.
+    Handlers and hooks read its attributes, and should not assign to them. Dispatch sets
+    three of them: :attr:`deadline` and :attr:`stopping` at the start, :attr:`body`
+    before the first hook.
     """
 
     #: The body as bytes, as it arrived.
@@ -91,31 +91,12 @@ def create_outgoing(fields: dict[str, t.Any]) -> Outgoing:
 def create_message(fields: dict[str, t.Any]) -> Message:
     """Create a message; ``fields`` must have each field without a plain default.
 
-    Every delivery creates a message, and calling the class, a frozen dataclass, takes
-    four times as long.
+    Every delivery creates a message, and calling the class with all fields takes
+    longer.
     """
     message = object.__new__(Message)
-    object.__setattr__(message, "__dict__", fields)
+    message.__dict__ = fields
     return message
-
-
-def start_deadline(
-    message: Message, timeout: float, stopping: threading.Event | None
-) -> None:
-    """Set the deadline of a message, ``timeout`` seconds from now.
-
-    Only dispatch calls this and :func:`set_body`, once for each message, before any
-    hook or handler sees it. A redelivery is another message object.
-    """
-    fields = message.__dict__
-    fields["deadline"] = time.monotonic() + timeout
-    if stopping is not None:
-        fields["stopping"] = stopping
-
-
-def set_body(message: Message, body: t.Any) -> None:
-    """Set the decoded body of a message."""
-    message.__dict__["body"] = body
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Messages are values; what their handler may ask of them."""
+"""Messages, and what handlers read from them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from flask_qconsume import Message
 from flask_qconsume.message import Outgoing
 
 
-def test_a_message_cannot_be_changed() -> None:
+def test_an_outgoing_message_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Message(b"", "q").attempt = 2  # type: ignore[misc]
+        Outgoing("q", b"").id = "7"  # type: ignore[misc]
 
 
 def test_a_foreign_message_needs_nothing_but_its_bytes_and_queue() -> None:

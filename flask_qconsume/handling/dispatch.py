@@ -35,8 +35,6 @@ from ..errors import Interrupted
 from ..errors import InvalidMessage
 from ..logs import get_logger
 from ..message import Message
-from ..message import set_body
-from ..message import start_deadline
 from ..outcomes import Ack
 from ..outcomes import Drop
 from ..outcomes import Outcome
@@ -86,7 +84,9 @@ def dispatch(
     :raises Interrupted: by a stop; the message must not be settled. No other exception
         is raised.
     """
-    start_deadline(message, consumer.timeout, stopping)
+    message.deadline = time.monotonic() + consumer.timeout
+    if stopping is not None:
+        message.stopping = stopping
     result = _Run(app, consumer, limit, now, message.attempt).handle(message)
     if result is _ACKED and not signals.message_handled.receivers:
         return result  # Nothing to log, and no receiver of the signal.
@@ -195,8 +195,7 @@ class _Run:
         """Run steps 2 to 4; return the outcome that a hook or the handler returned."""
         if message.expires_at is not None and message.expires_at <= self._now():
             return Drop("expired before it was consumed")
-        body = None if message.tombstone else self._decode(message)
-        set_body(message, body)
+        message.body = body = None if message.tombstone else self._decode(message)
         for hook in self._hooks.before:
             found = _check_outcome(hook, hook())
             if found is not None:

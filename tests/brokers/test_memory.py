@@ -19,8 +19,6 @@ from flask_qconsume.brokers.memory.link import MemoryLink
 from flask_qconsume.brokers.memory.store import MemoryQueue
 from flask_qconsume.brokers.memory.store import Store
 from flask_qconsume.brokers.memory.store import create_stored
-from flask_qconsume.message import set_body
-from flask_qconsume.message import start_deadline
 from tests.apps import make_app
 
 
@@ -150,13 +148,11 @@ def test_what_comes_back_is_not_the_message_that_a_handler_may_still_have(
     bench.publish(1)
     links = bench.link(), bench.link()
     (first,) = links[0].read(1)
-    start_deadline(first.message, 10.0, None)
+    first.message.deadline = 10.0
     links[0].close()
     (again,) = links[1].read(1)
-    until = first.message.deadline
-    start_deadline(again.message, 1_000.0, None)
-    set_body(again.message, 1)
-    assert (first.message.deadline, first.message.body) == (until, None)
+    again.message.deadline, again.message.body = 1_000.0, 1
+    assert (first.message.deadline, first.message.body) == (10.0, None)
     links[1].close()
 
 

@@ -132,7 +132,6 @@ Reject()  # type: ignore[call-arg]
 Retry("5")  # type: ignore[arg-type]
 Retry(timedelta(minutes=5))
 retry_delay: float | None = Retry(timedelta(minutes=5)).delay
-current_message.attempt = 2  # type: ignore[misc]
 RetryPolicy(max_attempts="5")  # type: ignore[arg-type]
 RetryPolicy(min_delay="5s")  # type: ignore[arg-type]
 RetryPolicy(retry_on=5)  # type: ignore[arg-type]
