@@ -44,8 +44,8 @@ cli = LazyGroup(
     "qconsume",
     help="Run and manage the app's message consumers.",
     lazy={
-        word: LazyCommand(f"{__name__}.{module}", name, said)
-        for word, (module, name, said) in _COMMANDS.items()
+        word: LazyCommand(f"{__name__}.{module}", name, summary)
+        for word, (module, name, summary) in _COMMANDS.items()
     },
 )
 

@@ -61,12 +61,12 @@ def format_json(letter: DeadLetter, decoders: Decoders, *, whole: bool) -> str:
 
     :param whole: Whether to add headers, traceback, details and body.
     """
-    found = _make_json_safe(_collect_facts(letter))
+    fields = _make_json_safe(_collect_facts(letter))
     if whole:
-        found |= _make_json_safe(_collect_further_facts(letter))
-        found["headers"] = _make_json_safe(dict(letter.message.headers))
-        found |= _encode_body(letter.message, decoders)
-    return json.dumps(found, default=_to_plain_or_text)
+        fields |= _make_json_safe(_collect_further_facts(letter))
+        fields["headers"] = _make_json_safe(dict(letter.message.headers))
+        fields |= _encode_body(letter.message, decoders)
+    return json.dumps(fields, default=_to_plain_or_text)
 
 
 def _collect_facts(letter: DeadLetter) -> dict[str, t.Any]:

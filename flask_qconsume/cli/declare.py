@@ -48,9 +48,9 @@ def declare(app: AppConsumers, prune: bool, yes: bool) -> None:
 def _describe_queue(queue: QueuePlan, broker: Broker) -> str:
     if queue.given is not None:
         return f"{queue.consumer}: {queue.name}, declared elsewhere, used as given"
-    found = describe_sources(queue, broker.capabilities)
+    sources = describe_sources(queue, broker.capabilities)
     companions = ", ".join(broker.companion_names(queue))
-    return f"{queue.consumer}: {queue.name} (gets {found}), {companions}"
+    return f"{queue.consumer}: {queue.name} (gets {sources}), {companions}"
 
 
 def _prune(broker: Broker, yes: bool) -> None:

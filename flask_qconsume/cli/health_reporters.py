@@ -67,7 +67,7 @@ class HealthReporters:
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
-    def ready(self) -> None:
+    def notify_ready(self) -> None:
         """Tell systemd that the start is complete."""
         if self._systemd is not None:
             self._systemd.ready()

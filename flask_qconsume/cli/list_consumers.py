@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing as t
 from collections.abc import Callable
 
 import click
@@ -18,7 +19,7 @@ from .table import format_table
 _HEADERS = ("Consumer", "Queue", "Routing keys", "Concurrency", "Retry", "Handler")
 
 #: Sort keys of the rows; ``match`` keeps the order of registration.
-_SORT_KEYS: dict[str, Callable[[Consumer], object]] = {
+_SORT_KEYS: dict[str, Callable[[Consumer], t.Any]] = {
     "consumer": lambda consumer: consumer.name,
     "queue": lambda consumer: consumer.queue,
     "routing-keys": lambda consumer: consumer.routing_keys,
@@ -41,11 +42,13 @@ _SORT_KEYS: dict[str, Callable[[Consumer], object]] = {
 @with_consumers
 def list_consumers(app: AppConsumers, sort: str) -> None:
     """Show the consumers of the app: their queues, settings and handlers."""
-    found = sorted(app.consumers.values(), key=_SORT_KEYS[sort])  # type: ignore[arg-type]
-    if not found:
+    consumers = sorted(app.consumers.values(), key=_SORT_KEYS[sort])
+    if not consumers:
         click.echo(f"Nothing to list: {explain_no_consumers(app.consumers)}")
         return
-    click.echo(format_table(_HEADERS, [_format_row(consumer) for consumer in found]))
+    click.echo(
+        format_table(_HEADERS, [_format_row(consumer) for consumer in consumers])
+    )
 
 
 def _format_row(consumer: Consumer) -> list[str]:

@@ -104,8 +104,8 @@ def _describe_consumer(app: AppConsumers, consumer: Consumer) -> Lines:
     limit = f"{settings.delivery_limit} crashes of its process"
     yield "queue", _describe_queue(queue, app.broker.capabilities)
     suspects, dead = app.broker.companion_names(queue)
-    found = describe_sources(queue, app.broker.capabilities)
-    yield "gets", found or "messages that are published to it by its name"
+    sources = describe_sources(queue, app.broker.capabilities)
+    yield "gets", sources or "messages that are published to it by its name"
     if app.broker.capabilities.survives_worker_death:
         yield "suspects", f"{suspects}, handled one by one"
     yield (
@@ -167,13 +167,13 @@ def _list_caveats(app: AppConsumers) -> list[str]:
 
 def _describe_stale_bindings(app: AppConsumers) -> Lines:
     try:
-        found = app.broker.stale_bindings()
+        stale = app.broker.stale_bindings()
     except BrokerError as error:
         yield "unknown", f"the broker did not answer: {escape(error)}"
         return
-    for binding in found:
+    for binding in stale:
         yield binding.queue, f"still gets {describe_bindings([binding])}"
-    if found:
+    if stale:
         yield "remedy", "flask qconsume declare --prune"
     else:
         yield "none", "no binding is left over from earlier code"

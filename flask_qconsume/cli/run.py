@@ -247,14 +247,14 @@ def serve(
     web = _create_web_server(app, options, parent)
     with HealthReporters(
         options.health, options.health_file, worker.watchdog
-    ) as checks:
+    ) as reporters:
         if parent is not None:
             worker.watchdog.add_outlet(parent.report)
 
         def begin() -> None:
             if web is not None:
                 web.start()
-            checks.ready()
+            reporters.notify_ready()
             if parent is not None:
                 parent.report_up()
 
@@ -331,11 +331,11 @@ def _supervise(app: Flask, options: RunOptions, count: int) -> int:
             stop_timeout=consumers.settings.shutdown_timeout,
             limits=_create_limits(consumers.settings, options),
         )
-        checks = HealthReporters(
+        reporters = HealthReporters(
             options.health, options.health_file, supervisor, systemd
         )
-        stack.enter_context(checks)
-        checks.ready()
+        stack.enter_context(reporters)
+        reporters.notify_ready()
         return supervisor.run()
 
 
@@ -387,8 +387,8 @@ def _create_supervisor(
 ) -> Supervisor:
     from ..running.process.supervisor import Supervisor
 
-    anew = options.reexec and not is_patched()
-    command, environment = build_patched_command() if anew else build_same_command()
+    restarts = options.reexec and not is_patched()
+    command, environment = build_patched_command() if restarts else build_same_command()
     return Supervisor(command, {**environment, **(extra or {})}, **kwargs)
 
 

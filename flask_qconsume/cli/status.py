@@ -73,13 +73,13 @@ def status(app: AppConsumers, names: tuple[str, ...], as_lines: bool) -> None:
     consumers = app.consumers
     chosen = [find_consumer(consumers, name) for name in names]
     chosen = chosen or list(consumers.values())
-    found = _read_statuses(app, chosen, time.time())
-    held_back = app.broker.read_held_back() if found else None
+    statuses = _read_statuses(app, chosen, time.time())
+    held_back = app.broker.read_held_back() if statuses else None
     if as_lines:
-        for each in found:
+        for each in statuses:
             click.echo(json.dumps(_to_json(each, held_back)))
-    elif found:
-        click.echo(format_table(_HEADERS, [_format_row(each) for each in found]))
+    elif statuses:
+        click.echo(format_table(_HEADERS, [_format_row(each) for each in statuses]))
         if held_back is not None:
             click.echo(f"\n{_describe_held_back(held_back)}")
     else:
