@@ -8,6 +8,7 @@ import typing as t
 import pytest
 from flask import Flask
 
+from flask_qconsume import PublishError
 from flask_qconsume import QConsume
 from flask_qconsume import QConsumeError
 from flask_qconsume import Reject
@@ -123,7 +124,6 @@ def test_a_failed_message_is_logged_without_forged_lines(
         (EVIL, {"exchange": ""}),
         ("work", {"headers": {f"x-qconsume-{EVIL}": 1}}),
         ("work", {"headers": {EVIL: object()}}),
-        ("work", {EVIL: 1}),
         ("work", {"priority": EVIL}),
         (EVIL * 20, {}),
         (EVIL, {"delay": 1}),
@@ -144,6 +144,16 @@ def test_a_publish_error_is_one_line(
     finally:
         found.close()
     assert_harmless("\n".join(logged))
+
+
+def test_an_unknown_option_is_named_in_one_line() -> None:
+    found = create_app_at("memory://", "").extensions["qconsume"]
+    with pytest.raises(PublishError) as caught:
+        found.publish_many([("work", {"a": 1}, {EVIL: 1})])
+    assert "forged" in str(caught.value)
+    assert_harmless(str(caught.value))
+    assert "\n" not in str(caught.value)
+    found.close()
 
 
 @pytest.mark.broker
