@@ -119,7 +119,8 @@ class ForkGuard:
     def block_if_forked(self) -> None:
         """Block forever in a forked child, in the copy of a thread.
 
-        If the copy ended, :mod:`threading` would raise, which has forgotten the thread.
+        If the copy ended, :mod:`threading` would raise an error, since it has forgotten
+        the thread.
         """
         if self.is_forked:
             threading.Event().wait()

@@ -176,7 +176,7 @@ def _check_policy(value: t.Any) -> RetryPolicy:
 
 
 def _guess_attempts(value: t.Any) -> str:
-    """Guess the attempts that a policy means that is not a mapping, for the error."""
+    """Guess the attempts that a wrong value means, for the error's example."""
     is_number = isinstance(value, int) and value is not True
     return str(max(value, 1) if is_number else RetryPolicy().max_attempts)
 

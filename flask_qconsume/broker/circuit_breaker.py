@@ -81,7 +81,7 @@ class CircuitBreaker:
                 _log_change(change, broker.capabilities.broker, failure)
 
     def _admit(self, state: _State, broker: Broker, count: int) -> bool:
-        """Admit a caller, or raise; return whether it is the attempt while open."""
+        """Admit a caller, or raise; return whether it probes an open circuit."""
         admission = state.enter(count)
         if admission is _ADMITTED:
             return False
@@ -164,9 +164,9 @@ class _State:
     ) -> _Change | None:
         """Take note of the end of an admitted call.
 
-        :param is_probe: Whether it was the attempt while the circuit is open.
+        :param is_probe: Whether the call probed an open circuit.
         :param answered: Whether the broker has answered.
-        :param failure: The error by which the broker did not answer.
+        :param failure: The error that shows that the broker did not answer.
         """
         with self._lock:
             now = self._clock()
@@ -190,7 +190,10 @@ class _State:
             self._batches += by
 
     def _is_away(self, now: float) -> bool:
-        """Return whether the broker is silent for long, and not because of a batch."""
+        """Return whether the broker has been silent for too long.
+
+        Large batches, which take long to confirm, do not count.
+        """
         single_waits = self._waiting and not self._batches
         is_long = self._unanswered(now) >= self._away_after
         return is_long and bool(single_waits or self.last_failure)
@@ -217,7 +220,7 @@ _ADMITTED = _Admission()
 
 
 def _find_failure(errors: Results) -> Exception | None:
-    """The first error, if the broker did not answer for any of the messages."""
+    """The first error, if the broker answered for none of the messages."""
     if errors[0] is None:
         return None
     if all(isinstance(error, _NO_ANSWER) for error in errors):

@@ -22,7 +22,7 @@ PARKED_RETRY_SECONDS = 60.0
 
 
 class Lane(enum.Enum):
-    """The three places of a consumer's messages."""
+    """The queues of a consumer: the main queue, the suspects and the dead letters."""
 
     #: The consumer's queue.
     MAIN = "main"

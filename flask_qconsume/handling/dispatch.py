@@ -291,7 +291,7 @@ class _Run:
                 del interrupted
 
     def _revoke_ack(self, error: BaseException) -> None:
-        """Replace an ``Ack`` after an error behind the handler, as of a rollback."""
+        """Replace an ``Ack`` if a hook failed after the handler, as a rollback may."""
         _complain(
             "A hook of the consumer '%s' raised after the handler.",
             self._consumer,

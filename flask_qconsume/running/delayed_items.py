@@ -42,7 +42,7 @@ class DelayedItems(t.Generic[T]):
         timer.start(self._end_delay, timer)
 
     def clear(self) -> list[T]:
-        """End all delays; the items are returned instead of passed on."""
+        """End all delays; return the items instead of passing them on."""
         found = self.items
         for timer in self._items:
             timer.close()

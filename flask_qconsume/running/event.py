@@ -24,5 +24,5 @@ class Event(_Event):
     """
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set; whether that happened within ``timeout`` seconds."""
+        """Wait for the event; return whether it was set within ``timeout`` seconds."""
         return self.is_set() or bool(super().wait(timeout))

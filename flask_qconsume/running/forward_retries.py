@@ -32,7 +32,7 @@ class ForwardRetries:
         self._on_count(len(self))
 
     def clear(self) -> list[Forward]:
-        """Give up all retries; the forwards that were held."""
+        """Give up all retries; return the forwards that were held."""
         found = [forward for forwards in self._delayed.clear() for forward in forwards]
         self._on_count(0)
         return found

@@ -20,7 +20,7 @@ logger = get_logger("flask_qconsume.subscription")
 
 
 class Intake:
-    """The way of deliveries to the handlers, except for those not to be handled.
+    """Passes deliveries to the handlers, except those that must not be handled.
 
     These are dead letters that waited outside of their queue, messages that this
     process has handled or is handling, and suspects.

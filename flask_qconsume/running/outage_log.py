@@ -77,7 +77,7 @@ class OutageLog:
             logger.warning("Connected again after %.0f s", self._clock() - outage.began)
 
     def _leave(self, subscription: str, but: str = "") -> list[_Outage]:
-        """Take a subscription out of its outages; the outages that end by that."""
+        """Take a subscription out of its outages; return those that are over."""
         for cause, outage in self._outages.items():
             if cause != but:
                 outage.subscriptions.discard(subscription)

@@ -78,7 +78,7 @@ class Processing:
         return self.handlers.running.count_overdue(self._allowed_seconds)
 
     def quiet(self) -> list[Delivery]:
-        """Begin no more messages; the deliveries that no handler has started."""
+        """Begin no more messages; return the deliveries that no handler has started."""
         self._quiet = True
         self.held.clear()
         return self.handlers.clear()

@@ -47,8 +47,8 @@ class RunningJobs:
     def adopt(self, delivery: Delivery) -> bool:
         """Replace the stale delivery of a message that is being handled by a new one.
 
-        After a lost connection the broker delivers again what is still being handled
-        here; starting it a second time would make a duplicate.
+        After a lost connection the broker delivers messages again that are still being
+        handled here; starting them a second time would make duplicates.
 
         :returns: Whether the message is being handled.
         """
@@ -65,7 +65,7 @@ class RunningJobs:
         return False
 
     def wait(self, timeout: float) -> bool:
-        """Wait until no handler runs; whether that happened within the timeout."""
+        """Wait until no handler runs; return false if the timeout was first."""
         if not self.jobs:
             return True
         self._none_runs.clear()
@@ -88,7 +88,7 @@ class RunningJobs:
         return len(self.find_overdue(allowed)) + len(self._abandoned)
 
     def abandon(self, greenlet: gevent.Greenlet) -> Delivery:
-        """Leave a greenlet to itself; the delivery that it has not ended with."""
+        """Abandon a greenlet; return the delivery that it has not finished."""
         job = self.jobs[greenlet]
         assert job.delivery is not None
         job.given_up = True

@@ -126,12 +126,14 @@ class Settler:
         return not any(greenlet.dead for greenlet in self._greenlets)
 
     def wait_for_forwards(self, timeout: float) -> float:
-        """Wait until no forward is under way; the seconds since the last one ended."""
+        """Wait for running forwards; return the seconds since the last one ended."""
         self._all_forwarded.wait(timeout)
         return time.monotonic() - self._last_forward
 
     def drain(self, timeout: float) -> bool:
-        """Settle all that is left; whether that succeeded within ``timeout`` seconds.
+        """Settle all that is left.
+
+        Return whether that succeeded within ``timeout`` seconds.
 
         A forward that fails from now on is not tried again, nor is one that failed
         before: their messages stay with the broker.
@@ -208,7 +210,10 @@ class Settler:
             self._handle_refused(failed)
 
     def _handle_refused(self, failed: list[tuple[Forward, BaseException]]) -> None:
-        """Try failed forwards later; unsettled until then, no message is lost."""
+        """Try failed forwards again later.
+
+        Their messages stay unsettled meanwhile, so none is lost.
+        """
         if self._stopping.is_set():
             self._close_forwards([forward for forward, _ in failed])
             return
@@ -249,7 +254,7 @@ class Settler:
         self._retries.add([forward for forward, _ in failed], delay)
 
     def _fail_link(self, link: Link, error: BaseException) -> None:
-        """Give the link up: the broker will redeliver what was not settled."""
+        """Give the link up: the broker will redeliver unsettled messages."""
         if not isinstance(error, BrokerError):
             logger.exception("Settling failed in an unforeseen way.")
         self._on_link_failure(link, error)

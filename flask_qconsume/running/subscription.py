@@ -123,7 +123,7 @@ class Subscription:
         self.connection.quiet(unstarted if self.context.lane is Lane.MAIN else [])
 
     def wait(self, timeout: float) -> bool:
-        """Wait until no handler runs; whether that happened within the timeout."""
+        """Wait until no handler runs; return false if the timeout was first."""
         return self.processing.handlers.running.wait(timeout)
 
     def interrupt(self) -> None:

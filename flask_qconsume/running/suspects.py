@@ -2,10 +2,10 @@
 
 A broker marks the messages that it delivers again. The process that had such a message
 may have crashed on it, may have lost its connection, or only had it prefetched; the
-mark does not tell which. So a redelivered message is a *suspect*: it goes to a lane of
-its own, where suspects are handled one at a time. A message that is redelivered *there*
-was being handled when its process died: that is a death, and counts. Messages that were
-only near a killer pass the lane once, and are never rejected for it.
+mark does not tell which. So a redelivered message is a *suspect*: it moves to the queue
+of suspects, where messages are handled one at a time. A message that is redelivered
+from *that* queue was being handled when its process died, which counts as a death.
+Harmless suspects are handled there once, and are never rejected.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ def triage(
 ) -> Forward | None:
     """Decide where a suspect goes; ``None`` if the delivery goes to its handler.
 
-    The delivery limit counts starts: one in the queue, the further ones in the lane. A
-    link that keeps an order needs no lane: it counts, and delivers suspects alone.
+    The delivery limit counts starts: the first in the main queue, the others in the
+    queue of suspects. A link that keeps an order does not move suspects: it counts
+    their deaths itself, and delivers each suspect alone.
     """
     message = delivery.message
     if not message.redelivered:
@@ -57,7 +58,8 @@ def triage(
 def forward_to_suspects(delivery: Delivery, deaths: int | None = None) -> Forward:
     """Send a new copy to the lane of suspects, where it is not marked as redelivered.
 
-    :param deaths: How many processes died of the message; as known unless given.
+    :param deaths: The number of processes that the message has ended; unless given, the
+        number in its headers.
     """
     known = delivery.message.deaths if deaths is None else deaths
     changed = headers.make_suspect_headers(delivery.message, known, time.time())

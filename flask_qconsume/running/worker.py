@@ -246,7 +246,7 @@ class Worker:
                 hook()
 
     def _wait(self, deadline: float) -> bool:
-        """Wait until no handler runs, and log the progress; whether that happened."""
+        """Wait until no handler runs, and log the progress; false at a timeout."""
         while (left := deadline - time.monotonic()) > 0 and self.busy:
             gevent.wait(
                 [

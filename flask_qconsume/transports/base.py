@@ -298,7 +298,7 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
         return uri if is_safe else f"{user}{colon}{mask}{at}{rest}"
 
     def _read_ready(self) -> None:
-        """Read all queues; while messages are ready, now and then the other queues."""
+        """Read all queues; while messages are ready, only other queues, and rarely."""
         self._deliveries += 1
         wanted = _with_room(self._rooms())
         if self.ready:

@@ -185,10 +185,10 @@ class KafkaSource(base.Source):
             raise error
 
     def read(self, rooms: Mapping[str, int], seconds: float) -> Sequence[base.Read]:
-        """Read one message, from another queue first at each call.
+        """Read one message; each call begins with the next queue.
 
-        Only the last queue is waited for: a short time, unless it is the first one's
-        turn.
+        Only the read of the last queue waits: for ``seconds`` when a round
+        begins, else for a short time.
         """
         queues = [*rooms]
         self._turn += 1

@@ -11,9 +11,9 @@ from kombu.utils.url import parse_url
 def find_current_url(client: t.Any) -> str:
     """URL that a :class:`kombu.Connection` uses now, with its password.
 
-    kombu hands the first URL to a transport as it is. Of a list's other URLs, and of
-    the URL that ``Connection.switch`` is given, the connection keeps only the parts,
-    without the query.
+    kombu hands the first URL to a transport as it is. If the connection uses another
+    URL of a list, or one given to ``Connection.switch``, it keeps only the parts of the
+    URL, without the query.
     """
     hostname, kind = client.hostname or "", client.uri_prefix
     if "://" in hostname:

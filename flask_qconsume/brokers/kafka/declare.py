@@ -25,7 +25,7 @@ class TopicDeclaration:
     """Creates the topics of all queues, or checks them, as 'QCONSUME_DECLARE' says.
 
     :param queues: Returns the queues; kombu's transport adds them one by one.
-    :param at_the_end: Whether new groups begin with what is published from now on.
+    :param at_the_end: Whether new groups skip the records that exist already.
     """
 
     def __init__(
@@ -55,7 +55,8 @@ class TopicDeclaration:
     def ensure(self, timeout: float) -> None:
         """Declare the topics, unless this process has done that.
 
-        One caller declares. The other ones wait for it, each for its own time.
+        One caller declares them. Other callers wait for it, each within its own time
+        limit.
         """
         if self._is_done.get().is_set():
             return

@@ -38,7 +38,7 @@ class GroupStarts:
     """Begins groups, each once, and notices groups that have lost their offsets.
 
     :param topics: Returns how many partitions each topic has.
-    :param at_the_end: Whether new groups begin with what is published from now on.
+    :param at_the_end: Whether new groups skip the records that exist already.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class GroupStarts:
     def _find_marked(
         self, plans: Sequence[QueuePlan], topics: Mapping[str, int], timeout: float
     ) -> set[str]:
-        """Return the names of the queues with groups that have begun before."""
+        """Return the names of the queues whose groups are marked as begun."""
         queues = {naming.dead_letter_topic(plan.name): plan.name for plan in plans}
         partitions = [
             (topic, n) for topic in queues for n in range(topics.get(topic, 0))
@@ -119,9 +119,9 @@ class GroupStarts:
     ) -> dict[PartitionId, int]:
         """Return the first offsets of a new group; its retry topics are read whole.
 
-        All partitions get one. A partition without an offset would wait for the
-        client's first fetch of the other ones, which takes half a second if there is
-        nothing to fetch.
+        All partitions get an offset. A partition without one would wait for the
+        client's first fetch from the other partitions, which takes half a second if
+        they are empty.
         """
         if not self._at_the_end:
             return self._admin.find_beginnings(partitions, timeout)

@@ -177,7 +177,7 @@ def check_plan(plan: QueuePlan) -> None:
 
 
 def check_distinct(plans: Iterable[QueuePlan]) -> None:
-    """Refuse topics that are one for Kafka, which does not tell ``.`` from ``_``.
+    """Refuse topics that differ by ``.`` and ``_`` only: Kafka takes them for one.
 
     :raises RegistrationError: with both names.
     """

@@ -64,7 +64,7 @@ class Publisher:
     def forward(
         self, forwards: Sequence[Forward], timeout: float
     ) -> list[Exception | None]:
-        """Send copies to where they go; return ``None`` or the error for each."""
+        """Send copies to their topics; return ``None`` or the error for each."""
         deadline = time.monotonic() + timeout
         now = time.time()
         try:

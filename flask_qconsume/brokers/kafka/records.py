@@ -98,8 +98,8 @@ def read_record(
 ) -> Message:
     """Return the message of a fetched record.
 
-    :param exchange: Where records of topics were published to, if they do not say.
-    :param prefix: What the app's topics begin with, and their routing keys do not.
+    :param exchange: The exchange of records that do not name one.
+    :param prefix: The beginning of the app's topics, which routing keys do not have.
     :param attempt: The attempt, if it is known better than by the record's headers.
     :param deaths: Likewise the number of deaths.
     """
@@ -138,7 +138,7 @@ def create_record(
 ) -> ProducerRecord:
     """Return the record for a message that is published.
 
-    :param prefix: What the app's topics begin with, and their routing keys do not.
+    :param prefix: The beginning of the app's topics, which routing keys do not have.
     :param due: When it is to be handed out, in seconds since 1970, if not at once.
     :raises UnsupportedByBroker: for a header with the name of a property.
     """
@@ -354,8 +354,8 @@ def _write_headers(
 ) -> list[Header]:
     """Return headers as they go into a record.
 
-    :param lenient: Whether to leave a value out that cannot be written, and note its
-        name.
+    :param lenient: Whether to leave out values that cannot be written, and to list
+        their names in a header.
     :raises TypeError: for such a value, if not lenient: it is the publisher's error.
     """
     written: list[Header] = []

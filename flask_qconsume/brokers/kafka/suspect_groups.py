@@ -74,12 +74,15 @@ class SuspectGroups:
             link.wake()
 
     def look_now(self) -> None:
-        """Look in the background, however recent the last look is. Never waits."""
+        """Look for suspects in the background, even soon after the last look.
+
+        Never waits.
+        """
         self._must_look = True
         self.look_if_due()
 
     def look_if_due(self) -> None:
-        """Look in the background, if the last look is old enough. Never waits."""
+        """Look for suspects in the background, if the last look is old. Never waits."""
         if not self._waiting or self._is_looking:
             return
         if self._must_look or not self._is_recent():

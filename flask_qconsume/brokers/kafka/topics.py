@@ -90,7 +90,7 @@ class Topics:
         return found
 
     def refresh(self, at_once: bool = False) -> None:
-        """Look in the background, if the last look is old enough. Never waits.
+        """Ask for the topics in the background, if the last answer is old. Never waits.
 
         :param at_once: Whether to look even if the last look is recent.
         """
@@ -156,8 +156,8 @@ class Topics:
     def retry_topic(self, queue: str, delay: float) -> str:
         """Return the topic that holds a queue's retries back for this delay.
 
-        An existing topic with up to four times the step serves as well: then a record
-        waits for earlier ones by no more than some delays of its own.
+        An existing topic with up to four times the step serves as well: a record in it
+        is late by a few times its own delay at most.
         """
         best = naming.step_for(delay)
         longer = [step for step in naming.DELAY_STEPS_SECONDS if step >= best]
@@ -267,7 +267,7 @@ class TopicListeners:
 
 
 def look_interval(took: float) -> float:
-    """Return the seconds between two looks, if the last one took ``took`` seconds.
+    """Return the seconds until the next look at the topics, if the last took ``took``.
 
     >>> look_interval(0.01), look_interval(1.0), look_interval(5.0)
     (8.0, 20.0, 60.0)

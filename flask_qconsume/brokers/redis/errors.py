@@ -44,7 +44,7 @@ class SlotMoved(BrokerUnavailable):
 
 
 class Meaning(t.NamedTuple):
-    """The error to raise for one of Redis."""
+    """The error to raise for an error of Redis."""
 
     kind: type[BrokerError]
     #: ``{0}`` stands for the text of Redis.
@@ -194,7 +194,7 @@ _IN_SCRIPT = re.compile(
 
 
 def read_error_code(error: Exception) -> str:
-    """Return the code of an error, ours if Redis has none for it.
+    """Return the code of an error: one of our own if Redis has none for it.
 
     >>> read_error_code(exceptions.ResponseError("BUSY Redis is busy running a script"))
     'BUSY'

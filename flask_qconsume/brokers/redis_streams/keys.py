@@ -70,8 +70,8 @@ class StreamLayout:
     def queue_steps(self, queue: str) -> tuple[int, ...]:
         """Return the priority steps of a queue, the highest first.
 
-        The lane of suspects has one step: it is read one message at a time, and a wait
-        at several streams may end with a message of each.
+        The queue of suspects has one step, since its messages are read one at a time: a
+        read of several streams may return a message of each.
         """
         return (
             self.steps[:1] if queue.endswith(COMPANION_SUFFIXES) else self.steps[::-1]

@@ -27,7 +27,9 @@ class ConditionTimer:
     def look(
         self, conditions: Iterable[Hashable], elapsed: float | None = None
     ) -> float:
-        """Note the conditions that hold now; the seconds that the oldest has held.
+        """Note the conditions that hold now.
+
+        Return the seconds that the oldest of them has held.
 
         :param elapsed: Seconds since the last look; the interval unless given.
         """

@@ -16,7 +16,7 @@ class ProblemLog:
         self._known: dict[tuple[str, str], Problem] = {}
 
     def note(self, problem: Problem) -> bool:
-        """Note that the caller logs a problem; whether it had not been logged yet."""
+        """Note that the caller logs a problem; return whether it is a new one."""
         is_new = problem.key not in self._known
         self._known[problem.key] = problem
         return is_new

@@ -7,7 +7,7 @@ ANSWERS = 3
 
 
 class Starvation:
-    """For how long a subscription has been idle while messages wait in its queue.
+    """Measures how long a subscription has been idle while messages wait.
 
     :param stalled: Seconds after which that is a problem. Within these, the broker is
         asked :data:`ANSWERS` times how many messages wait.
@@ -23,11 +23,11 @@ class Starvation:
 
     @property
     def seconds(self) -> float:
-        """For how many seconds messages have waited and none was read."""
+        """Seconds for which messages have waited and none was read."""
         return self._answers * self._period
 
     def look(self, now: float, received: int, idle: bool) -> bool:
-        """Note the subscription's state; whether it is time to ask the broker.
+        """Note the subscription's state; return whether it is time to ask the broker.
 
         :param received: How many messages it has read so far.
         :param idle: Whether it has nothing to do.

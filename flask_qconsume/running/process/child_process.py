@@ -97,7 +97,7 @@ class ChildProcess:
     # -- its health -------------------------------------------------------------------
 
     def check(self, now: float) -> Verdict | None:
-        """Look at the child; its last verdict, unless it has stopped reporting.
+        """Look at the child; return its last verdict, unless it has stopped reporting.
 
         ``None`` if it does not run, or has not reported yet.
         """
@@ -133,7 +133,7 @@ class ChildProcess:
         return silent + (self._verdict.blocked_for if self._verdict else 0.0)
 
     def kill_if_blocked(self) -> bool:
-        """Kill it if its hub has been blocked for too long; whether it was killed."""
+        """Kill it if its hub is blocked for too long; return whether it was killed."""
         limit = self._limits.blocked
         if self._killed or limit is None or self.blocked_for < limit:
             return False
@@ -205,7 +205,7 @@ class ChildProcess:
         return code
 
     def schedule_restart(self) -> float:
-        """Schedule the next process; the seconds until it starts."""
+        """Schedule the next process; return the seconds until it starts."""
         if time.monotonic() - self._started_at > _GOOD_AFTER_SECONDS:
             self._backoff.reset()
         delay = self._backoff.next()

@@ -129,7 +129,7 @@ class KafkaAdmin:
     ) -> dict[PartitionId, Committed]:
         """Return what a group has committed; partitions without a commit are left out.
 
-        A consumer asks, which joins no group: an admin client can crash the process
+        This uses a consumer that joins no group: an admin client can crash the process
         when the group's coordinator has moved, or does not exist yet.
         https://github.com/confluentinc/librdkafka/issues/5040
         """
@@ -241,8 +241,8 @@ class KafkaAdmin:
 class FilledPartitions:
     """Finds partitions that hold records. Opens nothing before it is used.
 
-    It asks again and again, also during an outage, and an admin client can crash the
-    process then; so a consumer asks, which joins no group.
+    It uses a consumer that joins no group: it asks repeatedly, also during an outage,
+    and an admin client can crash the process then.
     https://github.com/confluentinc/librdkafka/issues/3663
 
     :param config: librdkafka's settings, for a consumer.

@@ -37,7 +37,7 @@ def call_in_thread(call: Callable[[], T], timeout: float) -> T:
     """Make a blocking call in a native thread, and wait for it cooperatively.
 
     :param timeout: Seconds that the call itself may take.
-    :raises BrokerUnavailable: if it hangs; the thread is left alone then.
+    :raises BrokerUnavailable: if it hangs; the thread is then abandoned.
     """
     found: list[T] = []
     thread = NativeThread(lambda: found.append(call()), "kafka-call").start()

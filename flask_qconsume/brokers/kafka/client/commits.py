@@ -88,10 +88,10 @@ class OffsetCommits:
         *,
         wait: bool = False,
     ) -> None:
-        """Commit what has changed, if the last commit is answered and it is time.
+        """Commit the changes, if the last commit is answered and the next one is due.
 
-        :param wait: Whether to wait for the answer. In the client's own callbacks no
-            other callback comes, so there is no other way to get it.
+        :param wait: Whether to wait for the answer. Needed in the client's own
+            callbacks, during which it makes no other callback.
         """
         now = time.monotonic()
         if self._pending or (now < self._next_commit and not _is_starving(partitions)):
@@ -217,7 +217,7 @@ class OffsetCommits:
 def _final_states(
     partitions: list[AssignedPartition],
 ) -> list[tuple[AssignedPartition, CommitState]]:
-    """Return the states to be committed when partitions are given up, if not yet."""
+    """Return the uncommitted states of partitions that are given up."""
     states = (
         (each, each.offsets.final_state(each.metadata_limit)) for each in partitions
     )
@@ -235,6 +235,6 @@ def _offset(partition: AssignedPartition, state: CommitState) -> TopicPartition:
 
 
 def _is_starving(partitions: list[AssignedPartition]) -> bool:
-    """Return whether the hub has nothing in hand, and a commit would change that."""
+    """Return whether the hub has no records, and a commit would give it some."""
     waiting = any(each.awaiting_commit for each in partitions)
     return waiting and not any(each.in_hand > 0 for each in partitions)

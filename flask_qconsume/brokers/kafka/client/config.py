@@ -158,7 +158,7 @@ class KafkaConfig:
 
     @property
     def begins_at_the_end(self) -> bool:
-        """Whether a new group begins with what is published from then on."""
+        """Whether a new group skips the records that exist already."""
         return str(self.consumer("")[RESET]).lower() in _AT_THE_END
 
     @property

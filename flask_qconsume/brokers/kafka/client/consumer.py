@@ -129,7 +129,7 @@ class KafkaConsumer:
         self._shared.extra_room = more
 
     def await_joined(self, timeout: float) -> None:
-        """Wait until the group has told which partitions are ours."""
+        """Wait until the group has assigned partitions to this member."""
         deadline = time.monotonic() + timeout
         while not self._shared.has_joined and (left := deadline - time.monotonic()) > 0:
             self._raise_error()

@@ -52,7 +52,7 @@ class PendingReports:
             self._listener.notify(self)
 
     def fail(self, index: int, error: Exception) -> None:
-        """Keep the error of a record that the client did not take."""
+        """Note that the client refused a record, with its error."""
         self._errors[index] = error
         self._expected -= 1
 
@@ -90,7 +90,7 @@ class ReportListener:
         return not self._waiting
 
     def notify(self, reports: PendingReports) -> None:
-        """Wake the caller of complete reports. Any thread may call it."""
+        """Wake the caller that waits for these complete reports, from any thread."""
         self._completed.append(reports)
         self._notifier.notify()
 

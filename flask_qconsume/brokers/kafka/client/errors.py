@@ -27,7 +27,7 @@ _SENTENCES: dict[type[BrokerError], str] = {
 
 
 def is_refusal(error: KafkaError) -> bool:
-    """Return whether the broker refuses until its or our configuration changes."""
+    """Return whether the error lasts until the broker or the app is reconfigured."""
     return find_refusal(error).error is BrokerRefused
 
 

@@ -129,9 +129,9 @@ class Membership:
     def leave(self, consumer: Consumer) -> None:
         """Leave the group, once the join or rebalance under way is over.
 
-        ``Consumer.close`` alone would not: a member without a partition sends nothing,
-        and behind a join that waits for other members nothing is read. Then the group
-        would wait for the session timeout.
+        ``Consumer.close`` alone is not enough. It sends no request for a member without
+        partitions, and the broker reads no request behind a join that waits for other
+        members. The group would then wait for the session timeout.
         https://github.com/confluentinc/librdkafka/pull/3375
         """
         if self._commits.is_pending:

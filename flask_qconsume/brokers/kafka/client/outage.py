@@ -22,7 +22,7 @@ _PAUSE_SECONDS = 0.5
 class Outage:
     """Starts when librdkafka reports ``_ALL_BROKERS_DOWN``, ends with the next answer.
 
-    :param session: Seconds after which the group gives the member up.
+    :param session: Seconds after which the group removes the member.
     :param clock: Returns seconds, like :func:`time.monotonic`.
     """
 
@@ -44,7 +44,7 @@ class Outage:
             self._began = self._next_question = self._clock()
 
     def check(self, ask: Callable[[float], object]) -> bool:
-        """Ask the broker, if an outage is possible and the last question is past.
+        """Ask the broker for an answer, if an outage is possible and a question due.
 
         :param ask: Asks the broker anything, with a time limit in seconds.
         :returns: Whether :attr:`is_confirmed` has changed.

@@ -86,7 +86,7 @@ class SharedState:
 class ClientLogger:
     """Takes the lines that the client logs, in place of a logger.
 
-    All become debug lines: important ones come as errors as well.
+    All become debug lines, since the client also reports important ones as errors.
     """
 
     def __init__(self, lines: deque[tuple[int, str]]) -> None:
