@@ -31,10 +31,10 @@ def format_routing_keys(consumer: Consumer) -> str:
 
 def summarize_retry(policy: RetryPolicy) -> str:
     """Describe a policy in a few words, for a table."""
-    delays = list_shortest_delays(policy)
-    if not delays:
+    retries = policy.max_attempts - 1
+    if not retries:
         return "none"
-    first, last = format_duration(delays[0]), format_duration(delays[-1])
+    first, last = _format_shortest_delays(policy, 1, retries)
     return f"{policy.max_attempts} attempts, {first}" + (
         "" if first == last else f" to {last}"
     )
@@ -42,20 +42,24 @@ def summarize_retry(policy: RetryPolicy) -> str:
 
 def describe_retries(policy: RetryPolicy) -> str:
     """Describe a policy by its delays and the end of its retries."""
-    delays = list_shortest_delays(policy)
-    if not delays:
+    retries = policy.max_attempts - 1
+    if not retries:
         return "none: a failed message becomes a dead letter at once"
-    text = ", ".join(format_duration(delay) for delay in delays[:_MAX_DELAYS_LISTED])
-    if len(delays) > _MAX_DELAYS_LISTED:
-        last = format_duration(delays[-1])
-        text += f", … up to {last}, {len(delays)} in all"
+    listed = range(1, min(retries, _MAX_DELAYS_LISTED) + 1)
+    text = ", ".join(_format_shortest_delays(policy, *listed))
+    if retries > _MAX_DELAYS_LISTED:
+        (last,) = _format_shortest_delays(policy, retries)
+        text += f", … up to {last}, {retries} in all"
     longer = f" (each up to {policy.jitter:.0%} longer)" if policy.jitter else ""
     return f"{text}{longer}, then a dead letter{_describe_errors(policy)}"
 
 
-def list_shortest_delays(policy: RetryPolicy) -> list[float]:
-    """Return the seconds before each retry, without jitter, which makes them longer."""
-    return list(map(policy.shortest_delay, range(1, policy.max_attempts)))
+def _format_shortest_delays(policy: RetryPolicy, *attempts: int) -> list[str]:
+    """Return the delays after some attempts, without jitter, which makes them longer.
+
+    A policy may have millions of attempts, so not all delays are computed.
+    """
+    return [format_duration(policy.shortest_delay(attempt)) for attempt in attempts]
 
 
 def _describe_errors(policy: RetryPolicy) -> str:

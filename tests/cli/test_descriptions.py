@@ -28,6 +28,11 @@ from flask_qconsume.cli.descriptions import summarize_retry
             " then a dead letter",
         ),
         (
+            {"max_attempts": 10**9, "factor": 1},
+            "1 s, 1 s, 1 s, 1 s, 1 s, 1 s, 1 s, 1 s, … up to 1 s, 999999999 in all"
+            " (each up to 50% longer), then a dead letter",
+        ),
+        (
             {"max_attempts": 2, "retry_on": KeyError, "give_up_on": "ValueError"},
             "1 s (each up to 50% longer), then a dead letter (only KeyError retried,"
             " ValueError never retried)",
@@ -45,6 +50,7 @@ def test_a_policy_is_described_by_its_delays(
     [
         ({}, "6 attempts, 1 s to 4.3 min"),
         ({"max_attempts": 2}, "2 attempts, 1 s"),
+        ({"max_attempts": 10**9}, "1000000000 attempts, 1 s to 10 min"),
         ({"max_attempts": 1}, "none"),
     ],
 )
