@@ -86,7 +86,7 @@ def format_traceback(error: BaseException) -> str:
 
 
 def _escape_traceback(record: logging.LogRecord) -> bool:
-    """Escape the traceback of a record; a filter that lets all records pass.
+    """Escape the traceback of a record, as a filter that lets all records pass.
 
     Formatters take the text in ``exc_text``. The error itself stays in ``exc_info`` for
     error collectors.

@@ -102,7 +102,7 @@ def _parse_finite(digits: str) -> float:
 def _parse(text: str) -> t.Any:
     """Parse a text; look for white space around it only if parsing fails.
 
-    That look takes a tenth of the time of short bodies.
+    For short bodies this check would take a tenth of the time.
     """
     try:
         value, end = _DECODER.raw_decode(text)

@@ -137,7 +137,7 @@ class _Run:
         return self._result
 
     def _run_in_context(self, message: Message) -> None:
-        """Run the steps in an app context; pop it with an error that was not acked."""
+        """Run the steps in an app context, and pop it with the remaining error."""
         context = self._app.app_context()
         handled = Handling(message)
         try:

@@ -226,11 +226,11 @@ class KafkaLink(Link):
         return True
 
     def _await_moved(self, forwards: Sequence[Forward]) -> None:
-        """Wait for the commit that suspects have left the queue for their lane.
+        """Wait until moved suspects are committed in the queue that they left.
 
         If a suspect killed its process before that commit, it would be found in both
-        places, and its deaths would be counted in each. (A suspect that goes back to
-        the lane needs no wait: one commit does both.)
+        queues, and its deaths would be counted in each. (A suspect that goes back to
+        the queue of suspects needs no wait: one commit does both.)
         """
         if self.lane is not Lane.MAIN:
             return

@@ -66,8 +66,8 @@ class GroupCommit:
     def submit(self, batch: CallerBatch, send: Send, deadline: float) -> None:
         """Have a batch sent, by another caller or by this one.
 
-        :param send: Called if no other caller leads, with this batch and the waiting
-            ones.
+        :param send: Sends batches; called with this one and the waiting ones if no
+            other caller leads.
         :param deadline: When to stop waiting, on :func:`time.monotonic`'s clock.
         """
         batch.taken = batch.served = False

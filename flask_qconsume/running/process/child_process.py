@@ -123,9 +123,10 @@ class ChildProcess:
 
     @property
     def blocked_for(self) -> float:
-        """Seconds for which its hub has not run since it consumes, as of the last look.
+        """Seconds for which its hub has not run, as of the last look.
 
-        Time before that is not counted: hooks may load much at the start.
+        Only time since the child consumes counts: hooks may block for long at the
+        start.
         """
         if not self.up:
             return 0.0
