@@ -131,7 +131,7 @@ class PublishMethods:
             message that was confirmed, and an error for each other message.
         """
         app = self._get_app_consumers()
-        return app._send([app._compose(*message) for message in messages])
+        return app._send(app._compose_many(messages))
 
     def _get_app_consumers(self) -> AppConsumers:
         raise NotImplementedError
@@ -180,6 +180,18 @@ class AppConsumers(PublishMethods):
 
     def _get_app_consumers(self) -> AppConsumers:
         return self
+
+    def _compose_many(self, messages: Iterable[Publishable]) -> list[Outgoing]:
+        composed: list[Outgoing] = []
+        for message in messages:
+            if not isinstance(message, (tuple, list)) or len(message) not in (2, 3):
+                raise PublishError(
+                    f"Message {len(composed)} of 'publish_many' must be a tuple"
+                    " (routing_key, body) or (routing_key, body, options), and is a"
+                    f" '{type(message).__name__}' that does not fit."
+                )
+            composed.append(self._compose(*message))
+        return composed
 
     def _compose(
         self, routing_key: str, body: t.Any, options: PublishOptions | None = None

@@ -154,6 +154,26 @@ def test_a_message_for_nobody_is_an_error_unless_that_is_fine() -> None:
         publish("nobody", {}, exchange="")
 
 
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (("billing",), "Message 1 of 'publish_many' must be a tuple"),
+        (("billing", 1, {}, {}), "Message 1 of 'publish_many' must be a tuple"),
+        ("ab", "and is a 'str' that does not fit"),
+        (None, "and is a 'NoneType' that does not fit"),
+        (("billing", 1, ["delay"]), 'must be a mapping, such as {"delay": 60}, not'),
+    ],
+)
+def test_publish_many_refuses_what_is_no_message_before_it_sends_any(
+    message: t.Any, said: str
+) -> None:
+    _, app = shop()
+    with pytest.raises(PublishError) as caught:
+        get_app_consumers(app).publish_many([("billing", 1), message])
+    assert said in str(caught.value)
+    assert depth(app, "billing") == 0
+
+
 def test_publish_many_says_of_each_message_what_became_of_it() -> None:
     qconsume = QConsume()
     qconsume.add_consumer("billing", print, name="bill")

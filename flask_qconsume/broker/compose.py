@@ -121,8 +121,13 @@ _VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 def check_options(options: PublishOptions) -> None:
     """Refuse unknown options of one message of ``publish_many``.
 
-    :raises PublishError: for the first unknown name.
+    :raises PublishError: for the first unknown name, or if there are no names.
     """
+    if not isinstance(options, Mapping):
+        raise PublishError(
+            "The options of a message of 'publish_many' must be a mapping, such as"
+            f' {{"delay": 60}}, not {quote(options)}.'
+        )
     for name in options:
         if name not in OPTIONS:
             raise PublishError(
