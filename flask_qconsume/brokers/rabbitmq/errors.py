@@ -40,8 +40,8 @@ REFUSALS: tuple[Refusal[int], ...] = (
     Refusal(
         (0,),
         BrokerRefused,
-        "Allow one of them on the broker ('auth_mechanisms'), or choose another one by"
-        " 'login_method' in 'QCONSUME_TRANSPORT_OPTIONS'.",
+        "Allow one of these login methods on the broker ('auth_mechanisms'), or choose"
+        " another one by 'login_method' in 'QCONSUME_TRANSPORT_OPTIONS'.",
         r"^Couldn't find appropriate auth mechanism ",
     ),
     Refusal(
@@ -60,7 +60,7 @@ REFUSALS: tuple[Refusal[int], ...] = (
         (403,),
         BrokerUnavailable,
         "Another consumer has the queue to itself (an exclusive consumer). End that"
-        " one, or wait for its end.",
+        " consumer, or wait until it ends.",
         r" in exclusive use$",
     ),
     Refusal(
@@ -78,8 +78,8 @@ REFUSALS: tuple[Refusal[int], ...] = (
     Refusal(
         (404,),
         BrokerUnavailable,
-        "The queue exists, but the broker cannot reach it now; see the broker's log if"
-        " it stays so.",
+        "The queue exists, but the broker cannot reach it now. If that lasts, look at"
+        " the broker's log.",
     ),
     Refusal(
         (405,),
@@ -121,7 +121,8 @@ REFUSALS: tuple[Refusal[int], ...] = (
     Refusal(
         (503,),
         UnsupportedByBroker,
-        "Does the exchange's type need a plugin that the broker has not enabled?",
+        "Check whether the exchange's type needs a plugin that is not enabled on the"
+        " broker.",
         r"^(unknown|invalid) exchange type ",
     ),
     Refusal(
@@ -152,7 +153,7 @@ REFUSALS: tuple[Refusal[int], ...] = (
         " set_permissions').",
     ),
     Refusal(
-        (540,), UnsupportedByBroker, "This version of the broker does not have it."
+        (540,), UnsupportedByBroker, "This version of the broker does not support that."
     ),
     Refusal(
         (541,),

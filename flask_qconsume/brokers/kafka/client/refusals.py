@@ -78,8 +78,8 @@ REFUSALS: tuple[Refusal[str], ...] = (
     Refusal(
         ("FENCED_INSTANCE_ID", "_FENCED", "UNRELEASED_INSTANCE_ID"),
         BrokerRefused,
-        "Another process has the same 'group.instance.id': give each its own, or leave"
-        " it out.",
+        "Another process has the same 'group.instance.id': give each process its own,"
+        " or leave the option out.",
     ),
     Refusal(
         ("INCONSISTENT_GROUP_PROTOCOL",),
@@ -96,7 +96,7 @@ REFUSALS: tuple[Refusal[str], ...] = (
     Refusal(
         ("INVALID_GROUP_ID",),
         BrokerRefused,
-        "Give the queue a name: the group has the same.",
+        "Give the queue a name, which is also the group's name.",
     ),
     Refusal(
         (
@@ -106,8 +106,8 @@ REFUSALS: tuple[Refusal[str], ...] = (
             "UNSUPPORTED_COMPRESSION_TYPE",
         ),
         UnsupportedByBroker,
-        "This version of Kafka does not have it: update the brokers, or leave out the"
-        " option that asks for it.",
+        "This version of Kafka does not support that: update the brokers, or leave out"
+        " the option that asks for it.",
     ),
     Refusal(
         (
@@ -136,7 +136,8 @@ REFUSALS: tuple[Refusal[str], ...] = (
     Refusal(
         ("MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE"),
         PublishRefused,
-        "It is larger than the topic's 'max.message.bytes': publish less, or set that.",
+        "The record is larger than the topic's 'max.message.bytes': publish a smaller"
+        " body, or raise that limit.",
     ),
     Refusal(
         ("INVALID_REPLICATION_FACTOR",),
@@ -147,7 +148,7 @@ REFUSALS: tuple[Refusal[str], ...] = (
     Refusal(
         ("NOT_ENOUGH_REPLICAS", "NOT_ENOUGH_REPLICAS_AFTER_APPEND", "_ISR_INSUFF"),
         BrokerUnavailable,
-        "Fewer replicas are in sync than the topic's 'min.insync.replicas': look"
+        "Fewer replicas are in sync than the topic's 'min.insync.replicas': check"
         " whether brokers are down.",
     ),
     Refusal(
@@ -178,8 +179,8 @@ REFUSALS: tuple[Refusal[str], ...] = (
             "REQUEST_TIMED_OUT",
         ),
         BrokerUnavailable,
-        "If that lasts: is a broker there, and does its port speak what"
-        " 'security.protocol' says?",
+        "If that lasts, check that a broker runs at the address, and that"
+        " 'security.protocol' suits its port.",
     ),
     Refusal(
         (
@@ -201,8 +202,8 @@ REFUSALS: tuple[Refusal[str], ...] = (
             "UNKNOWN_LEADER_EPOCH",
         ),
         BrokerUnavailable,
-        "Partitions are moving between brokers. If that lasts, look whether brokers are"
-        " down.",
+        "Partitions are moving between brokers. If that lasts, check whether brokers"
+        " are down.",
     ),
 )
 
@@ -219,8 +220,8 @@ _OURS = (
     " 'ssl.key.location'."
 )
 _PROTOCOL = (
-    "The port speaks no TLS, or another version of it. 'kafka://' is without TLS,"
-    " 'kafkas://' is with it."
+    "The port does not speak TLS, or only other versions of TLS. 'kafka://' connects"
+    " without TLS, 'kafkas://' with it."
 )
 _TLS_ADVICE = {
     **dict.fromkeys((134,), _CERTIFICATE),
@@ -229,7 +230,7 @@ _TLS_ADVICE = {
 }
 _OPENSSL = re.compile("error:([0-9A-F]{8}):")
 _BROKEN_OFF = Refusal(
-    ("_SSL",), BrokerUnavailable, "The connection broke off in the midst of TLS."
+    ("_SSL",), BrokerUnavailable, "The connection was lost while it used TLS."
 )
 _UNKNOWN = Refusal[str]((), BrokerError, "Look at the log of the broker.")
 
