@@ -100,7 +100,7 @@ class Kafka(Broker):
         self._publisher = Publisher(self._producer, self._topics, settings.queue_prefix)
 
     def names(self) -> Iterator[Name]:
-        """Yield the groups. Topics may be shared, and our own have a prefix."""
+        """Yield the groups; topics may be shared, or have a prefix of our own."""
         for plan in self.topology.queues:
             main, suspects, _ = list_names(plan)
             yield main

@@ -40,7 +40,7 @@ _DEFAULT_MESSAGE_BYTES = 1_048_588
 
 
 class Topics:
-    """What is known of the topics of one Kafka, and how to create more.
+    """The known topics of one Kafka cluster; asks for them, and creates missing ones.
 
     :param on_change: Called with the number of partitions of all topics, whenever that
         has changed.

@@ -108,7 +108,7 @@ class Server:
             return self._replicas.confirm(connection, answers, timeout)
 
     def run_grouped(self, calls: Sequence[Call]) -> Sequence[t.Any]:
-        """:meth:`run`, in one round trip with all callers of the same moment."""
+        """Run scripts by :meth:`run`, in one round trip with other waiting callers."""
         return self._get_pool().grouped_scripts.run(calls, self.run, 2 * self.silence)
 
     def call(self, call: Call, timeout: float | None = None) -> t.Any:

@@ -250,7 +250,7 @@ class KafkaProducer:
                 return
 
     def _drop_client(self, client: Producer) -> bool:
-        """Let the next send create another client; return whether it was current."""
+        """Drop this client; return false if another one has replaced it already."""
         with self._lock:
             ours = self._client is client
             if ours:

@@ -220,7 +220,7 @@ _OURS = (
     " 'ssl.key.location'."
 )
 _PROTOCOL = (
-    "The port does not speak TLS, or only other versions of TLS. 'kafka://' connects"
+    "The port speaks no TLS, or only other versions of TLS. 'kafka://' connects"
     " without TLS, 'kafkas://' with it."
 )
 _TLS_ADVICE = {
