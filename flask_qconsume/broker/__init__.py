@@ -1,1 +1,1 @@
-"""Brokers: connections, topology, deliveries. kombu lives here, gevent does not."""
+"""The interface that all brokers implement, and the code that they share."""

@@ -1,4 +1,4 @@
-"""The interface of a broker, and the records that it answers with.
+"""The interface of a broker, and the types of its answers.
 
 Each broker has a package of its own in ``brokers/``, which implements this interface.
 Every method may block, and may be called from greenlets or threads. A broker uses
@@ -34,7 +34,7 @@ from .topology import Topology
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A dead letter as it is listed and shown."""
+    """A dead letter, as ``flask qconsume dead-letters`` lists and shows it."""
 
     #: Unique in its queue; ``show`` and ``replay`` take it as an argument.
     ref: str
@@ -46,9 +46,9 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class SuspectsStatus:
-    """State of the suspects of one queue."""
+    """Number and age of a queue's suspects, messages that may have killed a process."""
 
-    #: Number of suspects that wait; on Kafka, those being handled are included.
+    #: Number of waiting suspects; on Kafka, also of those being handled.
     waiting: int
     #: Time at which the oldest of them became a suspect, in seconds since 1970;
     #: ``None`` if none waits, or the broker cannot tell.
@@ -57,7 +57,7 @@ class SuspectsStatus:
 
 @dataclass(frozen=True)
 class QueueStatus:
-    """Numbers of one queue's messages; ``None`` if the broker cannot tell a number."""
+    """Counts of one queue's messages; ``None`` for a count that the broker lacks."""
 
     #: Messages ready to be handled.
     waiting: int | None
@@ -71,12 +71,12 @@ class QueueStatus:
 
 @dataclass(frozen=True)
 class HeldBack:
-    """Numbers of delayed messages, for all queues of an app together."""
+    """Counts of delayed messages, each the sum over all queues of an app."""
 
-    #: Numbers of retries, by the delay in seconds of the wait queue that has them;
+    #: Counts of retries, by the delay in seconds of the wait queue that holds them;
     #: ``None`` if the broker cannot tell.
     retries: Mapping[int, int | None]
-    #: Numbers of messages published with a delay, likewise.
+    #: Counts of messages published with a delay, by the same delays.
     delayed: Mapping[int, int | None]
     #: Number of messages that are due, but refused by a queue that is full or missing;
     #: ``None`` if the broker cannot tell.
@@ -92,7 +92,7 @@ class DeadLetters(abc.ABC):
 
     @abc.abstractmethod
     def __iter__(self) -> Iterator[DeadLetter]:
-        """Iterate over all dead letters, the oldest first, and change nothing."""
+        """Iterate over all dead letters, the oldest first, without changing them."""
 
     @abc.abstractmethod
     def take(
@@ -107,13 +107,13 @@ class DeadLetters(abc.ABC):
         zero attempts and without the headers of the failure. The dead letter is removed
         once the copy is confirmed.
 
-        :param progress: Called once for each dead letter that is looked at.
+        :param progress: Called once for each dead letter that was examined.
         :returns: The number of dead letters removed.
         """
 
 
 class Broker(abc.ABC):
-    """One app's broker in one process. Opens no connection before it is used.
+    """One app's access to its broker, in one process; connects at the first use.
 
     Safe in any thread or greenlet. After a fork, the child opens its own connections.
     """
@@ -134,9 +134,9 @@ class Broker(abc.ABC):
         """Look up bindings to the app's exchange, with and without the queue prefix.
 
         Earlier versions bound prefixed queues to the exchange without prefix. If the
-        broker does not permit a look there, the app has no such bindings.
+        broker denies access to that exchange, the app has no bindings to it.
 
-        :param read: Reads the bindings to one exchange.
+        :param read: Function that reads the bindings to one exchange.
         """
         found = list(read(self.topology.exchange))
         former = self.settings.bare_exchange
@@ -156,11 +156,11 @@ class Broker(abc.ABC):
             yield from list_names(plan)
 
     def companion_names(self, plan: QueuePlan) -> tuple[str, str]:
-        """Names, on this broker, of a queue's suspects and of its dead letters."""
+        """Return the broker's names for a queue's suspects and for its dead letters."""
         return plan.suspects, plan.dead
 
     def check_names(self) -> None:
-        """Refuse names that the broker does not allow, or that stand for two things.
+        """Refuse names that the broker does not allow, or that are used for two things.
 
         :raises RegistrationError: with the name.
         """
@@ -175,7 +175,7 @@ class Broker(abc.ABC):
         return True
 
     def note_worker(self) -> None:
-        """Note that this process runs a worker, or is about to."""
+        """Remember that this process runs a worker, or is about to start one."""
         return
 
     @abc.abstractmethod
@@ -190,7 +190,7 @@ class Broker(abc.ABC):
     def publish(
         self, messages: Sequence[Outgoing], timeout: float
     ) -> list[Exception | None]:
-        """Publish, pipelined; return when each message is confirmed or has failed.
+        """Publish messages together; return when each is confirmed or has failed.
 
         The topology is declared before the first message (``QCONSUME_DECLARE``).
 
@@ -211,16 +211,16 @@ class Broker(abc.ABC):
     def declare_delays(self) -> None:
         """Declare the wait queues or topics for all delays, if the broker needs any.
 
-        A process with ``QCONSUME_DECLARE = "auto"`` declares them at their first use;
-        with ``passive`` or ``never`` they must exist by then.
+        With ``QCONSUME_DECLARE = "auto"``, a process declares each at its first use;
+        with ``passive`` or ``never``, all must exist before.
         """
         return
 
     @abc.abstractmethod
     def stale_bindings(self) -> list[Binding]:
-        """Find bindings of the app's queues that no consumer asks for.
+        """Find bindings of the app's queues that none of its consumers declares.
 
-        :raises UnsupportedByBroker: if the broker cannot be asked.
+        :raises UnsupportedByBroker: if the broker cannot list bindings.
         """
 
     @abc.abstractmethod
@@ -229,17 +229,17 @@ class Broker(abc.ABC):
 
     @abc.abstractmethod
     def depth(self, queue: str) -> int:
-        """Count the waiting messages of a queue (any name); 0 if it does not exist."""
+        """Count the waiting messages of any queue, by name; 0 if it does not exist."""
 
     def caveats(self) -> list[str]:
-        """Describe how the server's configuration weakens the guarantee, in sentences.
+        """Describe settings of the server that put messages at risk, a sentence each.
 
-        :raises BrokerError: if the broker cannot be asked.
+        :raises BrokerError: if the broker does not answer.
         """
         return []
 
     def is_reachable(self) -> bool:
-        """Return whether the broker's address answers, even by a refusal; never raise.
+        """Return whether the broker answers, if only with a refusal; never raise.
 
         Called once a second during an outage, so it must be cheap. Brokers whose
         clients reconnect by themselves return true.
@@ -247,20 +247,20 @@ class Broker(abc.ABC):
         return True
 
     def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
-        """Read the state of one queue's suspects, and change nothing.
+        """Read the number and the age of one queue's suspects, without changing them.
 
-        AMQP cannot read a message without taking it, and a message that is given back
-        is marked as delivered, which counts as a crash among suspects. So on RabbitMQ
-        only the worker that has a suspect knows since when it has been one.
+        AMQP cannot read a message without taking it, and marks a message that is given
+        back as redelivered, which for a suspect counts as a crash. So on RabbitMQ only
+        the worker that holds a suspect knows its age.
         """
         return SuspectsStatus(self.depth(plan.suspects))
 
     def read_statuses(self, plans: Sequence[QueuePlan]) -> list[QueueStatus]:
-        """Count the messages of queues, and change nothing."""
+        """Count the messages of each queue, without changing them."""
         return [self._read_status(plan) for plan in plans]
 
     def read_held_back(self) -> HeldBack | None:
-        """Count the app's delayed messages; ``None`` if :meth:`read_statuses` does."""
+        """Count all delayed messages; ``None`` if :meth:`read_statuses` counts them."""
         return None
 
     def _read_status(self, plan: QueuePlan) -> QueueStatus:
@@ -281,12 +281,13 @@ class Broker(abc.ABC):
         """Close all connections. Publishing again opens new ones."""
 
     def count_kept_in_process(self) -> int:
-        """Count messages that exist in this process only, and end with it."""
+        """Count messages that exist only in the memory of this process."""
         return 0
 
     def abandon_after_fork(self) -> None:
         """Keep a forked child from destroying this object.
 
-        Its connections are the parent's; the child makes a broker of its own.
+        That would close the parent's connections. The child creates a broker of its
+        own.
         """
         return

@@ -1,8 +1,8 @@
 """Capabilities of brokers, as data for ``plan``, the docs and the tests.
 
-Each field has the words by which tables and sentences name it. The contract suite
-checks every broker against its record: a ``True`` must work, a ``False`` must be
-refused, or fail as described.
+Each field comes with the words that name it in tables and sentences. The tests check
+every broker against its record: ``True`` must work, ``False`` must be refused, or fail
+as described.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from dataclasses import fields
 
 
 def _words(label: str, short: str = "") -> dict[str, str]:
-    """Names of a field: in the docs' table, and in ``plan`` if that differs."""
+    """Return a field's metadata: its name in the docs' table, and in ``plan``."""
     return {"label": label, "short": short or label}
 
 
 class Fact(t.NamedTuple):
-    """One field of a record, with its words."""
+    """One capability of a broker, with the words that name it."""
 
     name: str
-    #: The head of a table's row: ``"The longest delay"``.
+    #: The first cell of a table's row: ``"The longest delay"``.
     label: str
-    #: A word or two for a sentence.
+    #: A shorter name, for use in a sentence.
     short: str
     value: t.Any
 
     @property
     def in_words(self) -> bool:
-        """True if the value is a text, and not a yes or no, or a number."""
+        """True if the value is a text, not a boolean or a number."""
         return isinstance(self.value, str)
 
 
@@ -205,7 +205,7 @@ class Capabilities:
 
     @property
     def facts(self) -> Iterator[Fact]:
-        """The fields that have words, in their order."""
+        """The capabilities that have names, in the order of the fields."""
         for each in fields(self):
             if each.metadata:
                 words = each.metadata["label"], each.metadata["short"]

@@ -1,7 +1,7 @@
 """Checks of consumers and messages against the broker's capabilities.
 
-They run before a message depends on the answer: at a worker's start and before a
-publish.
+They run at a worker's start and before each publish, before any message can be lost by
+an unsupported option.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def find_unsupported(
 def check_consumers(consumers: Iterable[Consumer], capabilities: Capabilities) -> None:
     """Refuse consumers with options that the broker does not support.
 
-    :raises UnsupportedByBroker: with a sentence for each.
+    :raises UnsupportedByBroker: with a sentence for each such option.
     """
     sentences = find_unsupported(consumers, capabilities)
     if sentences:
@@ -71,10 +71,10 @@ def make_no_consumer_error(broker: Broker) -> PublishError:
 
 
 def explain_in_process_broker(what: str, broker: Broker, why: str) -> str:
-    """Explain why an action fails with a broker within one process, and what to do.
+    """Explain why an action fails with an in-process broker, and what to do.
 
     :param what: The action, such as "publish a message".
-    :param why: The end of the first sentence.
+    :param why: Text that completes the sentence behind the broker's name.
     """
     return (
         f"Cannot {what}: '{broker.settings.broker_url}' is a broker within one process"
@@ -112,7 +112,7 @@ def _find_priorities(consumer: Consumer, capabilities: Capabilities) -> Iterator
     if consumer.given is None or capabilities.priorities:
         return
     given = describe(consumer.given)
-    # A given classic queue may have priorities although our queues have none.
+    # A classic queue that the app gives may have priorities although ours have none.
     unknown = not capabilities.kind or given.type in capabilities.kind
     if given.arguments.get("x-max-priority") and unknown:
         yield (

@@ -2,8 +2,8 @@
 
 The circuit is closed as long as the broker answers any caller. After some seconds
 without an answer it opens: all calls fail at once, except one attempt at a time, and
-the first answer closes the circuit. Only messages that users publish pass through here:
-forwarding (retries, dead letters) has a backoff of its own.
+the first answer closes the circuit. Only messages published by user code pass through
+it: forwarding (retries, dead letters) has a backoff of its own.
 
 Safe in any thread or greenlet, and after a fork.
 """
@@ -75,7 +75,7 @@ class CircuitBreaker:
             failure = error
             raise
         finally:
-            # After an interrupt, or an unsupported option, neither is known.
+            # After an interrupt, or an unsupported option, both remain unset.
             change = state.leave(len(messages), is_probe, answered, failure)
             if change is not None:
                 _log_change(change, broker.capabilities.broker, failure)
@@ -94,10 +94,10 @@ class CircuitBreaker:
 
 
 class _Change(t.NamedTuple):
-    """The circuit opened or closed."""
+    """A change of the circuit, from closed to open or back."""
 
     opened: bool
-    #: Seconds without an answer until then.
+    #: Seconds without an answer before the change.
     seconds: float
 
 
@@ -162,7 +162,7 @@ class _State:
     def leave(
         self, count: int, is_probe: bool, answered: bool, failure: Exception | None
     ) -> _Change | None:
-        """Take note of the end of an admitted call.
+        """Record the result of an admitted call.
 
         :param is_probe: Whether the call probed an open circuit.
         :param answered: Whether the broker has answered.

@@ -26,7 +26,7 @@ from ..text import quote
 from . import headers as own_headers
 from .headers import check_values
 
-#: Bytes of AMQP's short strings.
+#: Longest short string of AMQP, in bytes.
 _MAX_SHORT_BYTES = 255
 
 
@@ -114,7 +114,8 @@ def generate_id() -> str:
     return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
 
 
-#: By each digit, the digit with the two bits of a UUID's variant.
+#: For each hex digit, the digit with its two upper bits set to ``10``, a UUID's
+#: variant.
 _VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 
 
@@ -143,7 +144,7 @@ def _check_routing_key(routing_key: t.Any) -> None:
 
 
 def _check_short(name: str, value: t.Any) -> str:
-    """Return a text that AMQP can write as a short string, or refuse it."""
+    """Return the text, or refuse one that AMQP cannot write as a short string."""
     if type(value) is str and value.isascii() and len(value) <= _MAX_SHORT_BYTES:
         return value  # The fast path, for nearly all values.
     if not isinstance(value, str) or len(_encode_utf8(value)) > _MAX_SHORT_BYTES:
@@ -178,7 +179,7 @@ def _check_headers(headers: t.Any) -> dict[str, t.Any]:
 def _encode(
     body: t.Any, content_type: str, formats: Formats, routing_key: str
 ) -> tuple[bytes, Mapping[str, t.Any]]:
-    """Return the bytes of a body, and the headers that go with them."""
+    """Encode a body; return its bytes, and the headers to publish with it."""
     try:
         return encode(body, content_type, formats, routing_key)
     except Exception as error:
@@ -216,7 +217,7 @@ def _check_key(value: t.Any) -> str:
 
 
 def make_unroutable_error(message: Outgoing) -> Unroutable:
-    """Create the error for a message that no queue is bound for."""
+    """Create the error for a message that no queue's bindings match."""
     return Unroutable(
         f"{_describe_missing(message)}, so no consumer would get the message. Register"
         " a consumer for it, run 'flask qconsume declare' in the app that has the"

@@ -1,7 +1,7 @@
-"""Options of given queues: the effect of each, and the brokers that support it.
+"""Options of given queues, that is, of a :class:`kombu.Queue` passed to a consumer.
 
-A :class:`kombu.Queue` has more options than its name. Each option has a row here. It is
-either kept, and ``plan`` describes its effect, or the consumer is refused. No option is
+Each option has a row here with its effect and the brokers that support it. It is either
+kept, and ``plan`` describes its effect, or the consumer is refused. No option is
 dropped silently. This module reads queues without importing kombu.
 """
 
@@ -52,7 +52,7 @@ _KNOWN_ARGUMENTS = {
 
 @dataclass(frozen=True)
 class Description:
-    """A :class:`kombu.Queue`, with its attributes turned into arguments."""
+    """A :class:`kombu.Queue`, its options as arguments such as ``x-max-length``."""
 
     queue: t.Any
     arguments: Mapping[str, t.Any]
@@ -75,7 +75,7 @@ class Description:
 
     @property
     def bindings(self) -> Iterator[tuple[t.Any, t.Any]]:
-        """Exchanges, each with the arguments of the binding to it."""
+        """The exchanges that it is bound to, each with the binding's arguments."""
         if self.queue.exchange:
             yield self.queue.exchange, self.queue.binding_arguments
         for binding in self.queue.bindings:
@@ -254,7 +254,7 @@ TRAITS = (
 
 
 def describe(queue: t.Any) -> Description:
-    """Describe a :class:`kombu.Queue` by its arguments."""
+    """Convert a :class:`kombu.Queue` to its description."""
     arguments = dict(queue.queue_arguments or {})
     for attribute, argument in _ARGUMENTS_BY_ATTRIBUTE.items():
         value = getattr(queue, attribute, None)
@@ -264,7 +264,7 @@ def describe(queue: t.Any) -> Description:
 
 
 def find_traits(queue: t.Any) -> list[Trait]:
-    """Find the options that a given queue has; none if it is ``None``."""
+    """Find the options that a given queue sets; an empty list for ``None``."""
     if queue is None:
         return []
     description = describe(queue)
@@ -272,7 +272,7 @@ def find_traits(queue: t.Any) -> list[Trait]:
 
 
 def find_unsupported_traits(queue: t.Any, capabilities: Capabilities) -> Iterator[str]:
-    """Describe options that a broker cannot keep, in sentences without a subject."""
+    """Describe options that a broker cannot keep, as predicates: "has …, which …"."""
     for trait in find_traits(queue):
         if trait.instead:
             yield f"has {trait.name}: {trait.effect}. {trait.instead}."
@@ -288,7 +288,7 @@ def list_effects(
 ) -> list[str]:
     """Describe the effects of a given queue's options that the broker keeps.
 
-    :param warns: Only options by which messages may be lost or late.
+    :param warns: Whether to list only options that may lose or delay messages.
     """
     if not capabilities.queue_arguments:
         return []
@@ -300,7 +300,7 @@ def list_effects(
 
 
 def may_starve(queue: t.Any) -> bool:
-    """Return whether a healthy consumer may get no messages although some wait."""
+    """Return whether a healthy consumer may get no messages while some wait."""
     if queue is None:
         return False
     description = describe(queue)

@@ -1,6 +1,7 @@
-"""The headers of flask_qconsume's own, and the values that any header may have. No I/O.
+"""The ``x-qconsume-*`` headers, and checks of all headers' values. No I/O.
 
-Headers come from outside: one of our own with a senseless value counts as absent.
+Any program can set headers, so an ``x-qconsume-*`` header with an invalid value counts
+as absent.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ CONSUMER = PREFIX + "consumer"
 QUEUE = PREFIX + "queue"
 ATTEMPTS = PREFIX + "attempts"
 DIED_AT = PREFIX + "died-at"
-#: Set on a dead letter whose queue was full: it goes there again, not to a handler.
+#: Marks a dead letter that its full queue refused, to be sent there again, not handled.
 PARKED = PREFIX + "parked"
 
-#: Names of headers that could not be copied with their values.
+#: Names of headers that a copy lacks, since their values could not be encoded.
 CHANGED = PREFIX + "changed-headers"
 
 _DEAD_LETTER_HEADERS = (
@@ -58,8 +59,8 @@ _DEAD_LETTER_HEADERS = (
     DIED_AT,
 )
 
-#: RabbitMQ routes by these, too; a copy that kept them would go to further queues once
-#: more. https://www.rabbitmq.com/docs/sender-selected
+#: RabbitMQ also routes by these headers, so a copy that kept them would reach those
+#: queues a second time. https://www.rabbitmq.com/docs/sender-selected
 _ROUTING_HEADERS = ("CC", "BCC")
 
 #: Characters. All headers must fit into one AMQP frame with the other properties
@@ -76,7 +77,7 @@ _LAST_TIME = 253_402_300_799
 
 
 def read_int(headers: Mapping[str, t.Any], name: str, default: int) -> int:
-    """Read a whole number; at least ``default``, and at most a million."""
+    """Read a header as a whole number, raised to ``default`` or cut to a million."""
     value = headers.get(name)
     if type(value) is not int:  # A bool is an int for isinstance().
         return default
@@ -84,36 +85,36 @@ def read_int(headers: Mapping[str, t.Any], name: str, default: int) -> int:
 
 
 def read_time(headers: Mapping[str, t.Any], name: str) -> float | None:
-    """Read a time, in seconds since 1970."""
+    """Read a header as a time in seconds since 1970; ``None`` if it is not one."""
     value = headers.get(name)
     if type(value) is not float and type(value) is not int:
         return None
-    # A copy has it as AMQP timestamp, too, which has this range.
+    # A copy also carries it as its AMQP timestamp, which has this range.
     return float(value) if 0 <= value <= _LAST_TIME else None
 
 
 def read_text(headers: Mapping[str, t.Any], name: str) -> str | None:
-    """Read a text."""
+    """Read a header as a text; ``None`` if it is not one."""
     value = headers.get(name)
     return value if isinstance(value, str) else None
 
 
 def select_own(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Select the headers of flask_qconsume's own."""
+    """Select the ``x-qconsume-*`` headers."""
     return {name: headers[name] for name in headers if name.startswith(PREFIX)}
 
 
 def find_oldest_suspect(messages: Iterable[Message]) -> float | None:
-    """Time at which the first of these suspects became one, if their headers say."""
+    """Return when the first of these messages became a suspect; ``None`` if unknown."""
     since = (read_time(message.headers, SUSPECTED_AT) for message in messages)
     return min((each for each in since if each is not None), default=None)
 
 
 def make_retry_headers(message: Message, attempt: int) -> dict[str, t.Any]:
-    """Headers of a copy that comes back as attempt number ``attempt``.
+    """Create the headers of the copy that is delivered as attempt number ``attempt``.
 
-    A message that failed with an error did not kill its process, so its crashes are
-    forgotten.
+    A message that failed with an error did not kill its process, so the count of its
+    crashes is dropped.
     """
     headers = {**_keep_headers(message), ATTEMPT: attempt}
     headers.pop(DEATHS, None)
@@ -122,7 +123,7 @@ def make_retry_headers(message: Message, attempt: int) -> dict[str, t.Any]:
 
 
 def make_suspect_headers(message: Message, deaths: int, now: float) -> dict[str, t.Any]:
-    """Headers of a copy that goes to the suspects, or back to them."""
+    """Create the headers of a copy for the queue of suspects."""
     since = read_time(message.headers, SUSPECTED_AT) or now
     return {
         **_keep_headers(message),
@@ -140,10 +141,10 @@ def make_dead_letter_headers(
     error: BaseException | None,
     now: float,
 ) -> dict[str, t.Any]:
-    """Headers of a dead letter.
+    """Create the headers of a dead letter.
 
-    A consumer that reads dead letters starts with attempt 1; dead letters do not
-    expire by the message's own expiration.
+    They lack the message's attempt, so a consumer of dead letters starts with attempt
+    1, and the message's expiration, so a dead letter outlives it.
     """
     headers = {
         **_keep_headers(message),
@@ -174,7 +175,7 @@ def is_simple(value: t.Any) -> bool:
 
 
 def make_replay_headers(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Headers of a dead letter that goes back to its queue as a new message.
+    """Create the headers of a dead letter that goes back to its queue as a new message.
 
     The expiration is dropped: a replayed message is meant to be handled.
     """
@@ -228,9 +229,9 @@ _MAX_DEPTH = 50
 
 
 def check_values(headers: Mapping[str, t.Any]) -> None:
-    """Refuse headers that AMQP cannot encode, on any broker.
+    """Refuse headers that AMQP cannot encode, whatever the broker.
 
-    So an app that was tried in memory does not fail on RabbitMQ.
+    So an app that works with ``memory://`` does not fail on RabbitMQ.
 
     :raises PublishError: with the name of the header.
     """
@@ -247,7 +248,7 @@ def check_values(headers: Mapping[str, t.Any]) -> None:
 
 
 def _find_problem(value: t.Any, depth: int) -> str | None:
-    """Reason why a value cannot be encoded; ``None`` if it can."""
+    """Return the reason why AMQP cannot encode a value; ``None`` if it can."""
     if isinstance(value, str):
         return None if _is_utf8(value) else f"{quote(value)} is no UTF-8"
     if isinstance(value, (bool, bytes, type(None))):
@@ -273,7 +274,7 @@ def _find_problem_within(value: t.Any, depth: int) -> str | None:
 
 
 def _is_utf8(text: str, longest: float = math.inf) -> bool:
-    """Return whether a text can be encoded; lone surrogates cannot."""
+    """Return whether UTF-8 can encode a text; it cannot encode lone surrogates."""
     try:
         return len(text.encode()) <= longest
     except UnicodeEncodeError:
@@ -281,7 +282,7 @@ def _is_utf8(text: str, longest: float = math.inf) -> bool:
 
 
 def _is_short_decimal(value: decimal.Decimal) -> bool:
-    """Return whether AMQP can encode it: 8 bits for the scale, 32 for the digits."""
+    """Return whether a decimal fits into AMQP's 8 bits of scale, 32 of digits."""
     if not value.is_finite():
         return False
     _, digits, exponent = value.as_tuple()

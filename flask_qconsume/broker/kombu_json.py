@@ -1,4 +1,4 @@
-"""Values as JSON in kombu's way, which can hold dates, decimals and more. No I/O.
+"""JSON with kombu's extensions for dates, decimals and more. No I/O.
 
 kombu is imported when the first such value occurs: it brings py-amqp and billiard,
 which take a megabyte of memory that a worker on Kafka can save.
@@ -16,7 +16,7 @@ _PLAIN_TYPES = (bool, int, float)
 
 
 def encode(value: t.Any) -> str:
-    """Encode a value as JSON.
+    """Encode a value as JSON, by kombu's extensions if plain JSON cannot hold it.
 
     :raises TypeError: for a type that kombu cannot encode.
     :raises RecursionError: for a value that is nested too deeply.
@@ -29,7 +29,7 @@ def encode(value: t.Any) -> str:
 
 
 def decode(text: str) -> t.Any:
-    """Decode JSON, in kombu's way if it has kombu's marks.
+    """Decode JSON, and kombu's extensions if the text contains their markers.
 
     :raises TooManyItems: for a text that would take too much memory.
     :raises Exception: of any kind: kombu calls methods of the decoded values.

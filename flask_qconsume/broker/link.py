@@ -1,7 +1,7 @@
-"""Links and deliveries: one connection that consumes a queue, and what it hands out.
+"""Links and deliveries: a connection that consumes one queue, and its messages.
 
-The broker's implementations subclass :class:`Link`. Everything above sees deliveries:
-it acknowledges them, or forwards their messages to another place.
+Each broker subclasses :class:`Link`. Its caller settles each delivery: acknowledges it,
+or forwards its message to the queue (a retry), the suspects or the dead letters.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Lane(enum.Enum):
 
 
 class Delivery:
-    """The broker's handle on one arrival of a message; settled once.
+    """One delivery of a message by the broker; acknowledged or forwarded once.
 
     A delivery belongs to one connection, its :attr:`link`. When the link is closed, its
     deliveries are stale: the broker delivers the messages again, and may use the same
@@ -59,8 +59,8 @@ class Delivery:
     def identity(self) -> str | None:
         """Key that stays the same when the broker redelivers the message.
 
-        It is the message's id, or the record's place on Kafka; ``None`` for a message
-        that has no id.
+        It is the message's id, on Kafka the topic, partition and offset; ``None`` for a
+        message without an id.
         """
         return self.message.id
 
@@ -74,7 +74,7 @@ class Forward:
     """A message to be copied to another place, and acknowledged once it is there."""
 
     delivery: Delivery
-    #: The place, as seen from the queue that the delivery came from.
+    #: The place that the copy goes to, one of the consumer's three.
     lane: Lane
     #: All headers of the copy (not only the changed ones).
     headers: Mapping[str, t.Any]
@@ -93,7 +93,7 @@ class Forward:
 
 
 class Link(abc.ABC):
-    """One connection that consumes one queue, for one subscription.
+    """A connection that consumes one queue, for one consumer in one process.
 
     One greenlet reads, one settles, and one keeps the link alive, at the same time. A
     link is never reopened: after :meth:`close`, or any error, a new link is made.
@@ -128,9 +128,9 @@ class Link(abc.ABC):
 
     @property
     def interrupted(self) -> bool:
-        """True if the link waits for a broker that is away, and then resumes.
+        """True while the broker is away and the link waits for it, in order to resume.
 
-        The links of most brokers are lost instead.
+        An outage ends the links of most brokers instead.
         """
         return False
 
@@ -138,7 +138,7 @@ class Link(abc.ABC):
     def read(self, room: int) -> Sequence[Delivery]:
         """Wait for messages and return them; the result may be empty.
 
-        :param room: The number of messages that the subscription wants; a pulling link
+        :param room: The number of messages that the caller can take; a pulling link
             returns no more than that.
         :raises BrokerError: if the connection is lost, or the broker cancelled the
             consumer.
@@ -146,16 +146,16 @@ class Link(abc.ABC):
 
     @abc.abstractmethod
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge deliveries, none of which is stale.
+        """Acknowledge deliveries; the caller passes none that is stale.
 
         :raises BrokerError: if the connection is lost.
         """
 
     @abc.abstractmethod
     def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
-        """Copy each message to its place, and acknowledge those that arrived there.
+        """Copy each message to its place, and acknowledge it once the copy is stored.
 
-        :returns: ``None`` for each that arrived, else the reason why it did not.
+        :returns: For each message ``None``, or the reason why its copy was not stored.
         """
 
     def postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
@@ -169,7 +169,7 @@ class Link(abc.ABC):
         raise NotImplementedError
 
     def exceed_prefetch(self, more: int) -> None:
-        """Let the link hold ``more`` messages than its prefetch, for postponed ones."""
+        """Raise the link's prefetch by ``more``, to make up for postponed messages."""
         return
 
     def keep_alive(self) -> None:
@@ -181,12 +181,12 @@ class Link(abc.ABC):
 
     @abc.abstractmethod
     def pause(self) -> None:
-        """Stop fetching. Fetched messages are kept; :meth:`read` may go on blocking."""
+        """Stop fetching, but keep fetched messages; :meth:`read` may go on blocking."""
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Give deliveries back before :meth:`close`, for other workers to take them.
+        """Give deliveries back to the broker before :meth:`close`, for other workers.
 
-        The deliveries are settled by that. Called only after :meth:`pause`.
+        This settles them. Called only after :meth:`pause`.
 
         :raises BrokerError: if the connection is lost.
         """

@@ -44,7 +44,7 @@ def list_names(plan: QueuePlan, *, readable: bool = False) -> Iterator[Name]:
 
 
 def check_unique(names: Iterable[Name], broker: str) -> None:
-    """Refuse a name that stands for two things.
+    """Refuse a name that is used for two things.
 
     :param broker: The broker's name, for the error.
     :raises RegistrationError: with the two things, and what to do.
@@ -60,7 +60,7 @@ def check_unique(names: Iterable[Name], broker: str) -> None:
 
 
 def _consumes(queue: Name, other: Name) -> bool:
-    """Return whether a queue is given in order to consume those dead letters."""
+    """Return whether ``queue`` is given by the app to consume those dead letters."""
     return queue.given and other.readable
 
 

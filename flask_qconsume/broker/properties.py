@@ -1,4 +1,4 @@
-"""AMQP's basic properties, decoded into messages and encoded from them. No I/O.
+"""Conversion between messages and AMQP's basic properties. No I/O.
 
 kombu's virtual transports have the same properties, so every broker uses this module.
 """
@@ -35,7 +35,7 @@ def read_message(
     properties: Mapping[str, t.Any],
     headers: t.Any,
 ) -> Message:
-    """Create the message of a delivery.
+    """Create a message from its properties, headers and body.
 
     :param properties: AMQP's basic properties by name, without ``headers``.
     :param headers: The headers; any value that is not a mapping counts as empty.
@@ -97,7 +97,7 @@ _OWN_HEADERS: dict[str, tuple[str, t.Callable[[Mapping[str, t.Any], str], t.Any]
 
 
 def encode_outgoing(message: Outgoing) -> dict[str, t.Any]:
-    """Encode AMQP's basic properties of a message that is published."""
+    """Encode a published message's fields as AMQP's basic properties."""
     headers = dict(message.headers)
     now = message.timestamp or time.time()
     headers.setdefault(own_headers.PUBLISHED_AT, now)
@@ -120,7 +120,7 @@ def encode_outgoing(message: Outgoing) -> dict[str, t.Any]:
 
 
 def encode_copy(message: Message, headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Encode AMQP's basic properties of a copy, with other headers."""
+    """Encode AMQP's basic properties of a copy that gets other headers."""
     return _drop_missing(
         {
             **{k: message.properties[k] for k in _COPIED if k in message.properties},

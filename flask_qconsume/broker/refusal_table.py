@@ -1,4 +1,4 @@
-"""A row of a broker's table of errors: the error raised here, and what to do. No I/O.
+"""Rows of the tables that map a broker's error codes to our errors. No I/O.
 
 The reference pages show these tables, so the advice is written for users.
 """
@@ -18,8 +18,8 @@ Code = t.TypeVar("Code", int, str)
 class Refusal(t.Generic[Code]):
     """The meaning of some error codes of a broker.
 
-    ``BrokerUnavailable`` passes, and the operation is tried again; any other error ends
-    a worker's start.
+    ``BrokerUnavailable`` is temporary, and the operation is tried again; any other
+    error makes a worker's start fail.
     """
 
     codes: tuple[Code, ...]

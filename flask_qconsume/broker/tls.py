@@ -21,7 +21,7 @@ _NOT_YET_VALID = (9,)
 _UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
 _ANOTHER_HOST = (62, 63, 64)
 
-#: OpenSSL's names of errors by an answer that is not TLS.
+#: OpenSSL's names of the errors raised when an answer is not TLS.
 _NOT_TLS_REASONS = (
     *("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"),
     *("RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"),
@@ -52,7 +52,7 @@ class Advice(t.NamedTuple):
 
 
 def explain_error(error: BaseException, advice: Advice) -> str | None:
-    """Explain the error of a connection; ``None`` if TLS is not the cause."""
+    """Explain why a connection failed; ``None`` if TLS is not the cause."""
     for each in iterate_causes(error):
         if isinstance(each, ssl.SSLCertVerificationError):
             return _explain_certificate(each, advice)
@@ -62,7 +62,7 @@ def explain_error(error: BaseException, advice: Advice) -> str | None:
 
 
 def diagnose_plain_connection(host: str, port: int, advice: Advice) -> str | None:
-    """Explain why a server closed a connection without TLS; ``None`` if not by TLS."""
+    """Explain a connection closed by a server that expects TLS; else ``None``."""
     if not speaks_tls(host, port):
         return None
     return (
@@ -74,7 +74,7 @@ def diagnose_plain_connection(host: str, port: int, advice: Advice) -> str | Non
 def diagnose_tls(
     host: str, port: int, context: ssl.SSLContext, advice: Advice
 ) -> str | None:
-    """Try a handshake, and explain its error; ``None`` if TLS is not the cause."""
+    """Try a TLS handshake, and explain its error; ``None`` if TLS is not the cause."""
     try:
         _shake_hands(host, port, context)
         return None
@@ -121,7 +121,7 @@ def _shake_hands(host: str, port: int, context: ssl.SSLContext) -> None:
 
 
 def check_files(options: Mapping[str, t.Any], names: Iterable[str], where: str) -> None:
-    """Refuse files that cannot be read: the errors of TLS do not name them.
+    """Refuse files that cannot be read; OpenSSL's own errors would not name them.
 
     :param names: The options whose values are paths of files or folders.
     :param where: The setting that has the options.
@@ -142,7 +142,7 @@ def check_files(options: Mapping[str, t.Any], names: Iterable[str], where: str) 
 
 
 def trust_authority(context: ssl.SSLContext, authority: str) -> None:
-    """Add the certificates in a file or a folder to the trusted ones."""
+    """Trust the authorities in a file or a folder of certificates."""
     if os.path.isdir(authority):
         context.load_verify_locations(capath=authority)
     else:
@@ -150,7 +150,7 @@ def trust_authority(context: ssl.SSLContext, authority: str) -> None:
 
 
 def explain_option_error(error: Exception) -> str:
-    """Explain an error that kombu, or its client, raises for a URL or an option."""
+    """Explain an error that kombu or a client library raises for an option."""
     if isinstance(error, KeyError):  # kombu looks this option up in a dict.
         values = "'required', 'optional' or 'none'"
         return f"'ssl_cert_reqs' must be {values}, not {quote(error.args[0])}"

@@ -3,9 +3,8 @@
 kombu's own matcher for virtual transports is not used: there ``#`` does not match zero
 words (``order.#`` must match ``order``).
 
-A pattern is a nondeterministic automaton, whose states are the bits of a number: a
-match takes a few operations for each word. A regular expression backtracks: with six
-``#`` in a pattern, a routing key of 100 words took it seconds.
+Matching takes a few operations for each word of the key. A regular expression would
+backtrack: six ``#`` and a routing key of 100 words took seconds.
 """
 
 from __future__ import annotations
@@ -25,12 +24,13 @@ def matches(pattern: str, routing_key: str) -> bool:
 
 
 class _Pattern:
-    """A pattern with wildcards.
+    """A pattern with wildcards, matched by an automaton in the bits of a number.
 
-    In a set of states, bit ``n`` means: the first ``n`` words of the pattern match all
-    words of the key so far. In a mask, it means the pattern's word at index ``n``.
+    The words of the key are read one by one. After each, bit ``n`` of ``states`` is set
+    if the pattern's first ``n`` words match all words read so far. A mask has bit ``n``
+    set if the pattern's word at index ``n`` is, or matches, a given word.
 
-    :param words: The pattern's words, without ``#`` beside ``#``.
+    :param words: The pattern's words; a ``#`` that follows a ``#`` is left out.
     """
 
     def __init__(self, words: list[str]) -> None:
@@ -49,7 +49,7 @@ class _Pattern:
         return bool(states & self._end)
 
     def _skip_many(self, states: int) -> int:
-        """Add the states behind each ``#``, since it matches zero words."""
+        """Add the state behind each ``#``, which may match zero words."""
         return states | (states & self._many) << 1
 
 

@@ -13,7 +13,7 @@ from ..settings import Settings
 
 @dataclass(frozen=True, order=True)
 class Binding:
-    """A queue gets the messages of an exchange whose routing keys match."""
+    """A rule: a queue gets the messages of an exchange with a matching routing key."""
 
     queue: str
     exchange: str
@@ -22,13 +22,13 @@ class Binding:
 
 @dataclass(frozen=True)
 class QueuePlan:
-    """One consumer's queue, with its suspects and its dead letters."""
+    """One consumer's queue, with the names of its suspects and dead letters."""
 
     name: str
     consumer: str
     #: ``"quorum"`` or ``"classic"``, on brokers that know the difference.
     type: str
-    #: All bindings, including those that a given queue brings along.
+    #: All bindings, including those that a given queue contains.
     bindings: tuple[Binding, ...]
     #: A :class:`kombu.Queue` that the app did not define, used as given.
     given: t.Any = None
@@ -43,17 +43,17 @@ class QueuePlan:
 
     @property
     def suspects(self) -> str:
-        """The queue of messages that may have killed a process."""
+        """The name of the queue of messages that may have killed a process."""
         return f"{self.name}.suspects"
 
     @property
     def handled_queues(self) -> tuple[str, str]:
-        """The two queues whose messages are handled."""
+        """The queue and its suspects: the queues that a worker consumes."""
         return self.name, self.suspects
 
     @property
     def dead(self) -> str:
-        """The name of the dead letters."""
+        """The name under which the dead letters are kept."""
         return f"{self.name}.dead"
 
 
@@ -71,7 +71,7 @@ class Topology:
 
     @property
     def bindings(self) -> tuple[Binding, ...]:
-        """All bindings that the code asks for."""
+        """The bindings of all queues, as the app's code declares them."""
         return tuple(binding for queue in self.queues for binding in queue.bindings)
 
 
@@ -97,7 +97,7 @@ def _plan_queue(settings: Settings, consumer: Consumer) -> QueuePlan:
 
 
 def _find_delays(policy: RetryPolicy) -> tuple[float, ...]:
-    """The longest delay after each of up to 100 attempts, each value once."""
+    """Return the longest delay after each of the first 100 attempts, each once."""
     found = map(policy.longest_delay, range(1, policy.max_attempts))
     return tuple(dict.fromkeys(itertools.islice(found, 100)))
 
@@ -111,7 +111,7 @@ def _plan_bindings(settings: Settings, consumer: Consumer) -> tuple[Binding, ...
 
 
 def _read_given_bindings(queue: t.Any) -> tuple[Binding, ...]:
-    """Read the bindings that a :class:`kombu.Queue` brings along."""
+    """Read the bindings that a :class:`kombu.Queue` contains."""
     keys = [(queue.exchange, queue.routing_key)] if queue.exchange else []
     keys += [(binding.exchange, binding.routing_key) for binding in queue.bindings]
     return tuple(

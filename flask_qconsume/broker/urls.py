@@ -1,4 +1,4 @@
-"""URLs, and the brokers that they mean. A broker is imported when it is opened."""
+"""Selects a broker's class by the URL's scheme, and imports it when it is needed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BROKERS = {
 
 
 def check_url(url: str) -> None:
-    """Refuse a URL that means no known broker, or cannot be parsed.
+    """Refuse a URL that has an unknown scheme, or cannot be parsed.
 
     :raises ConfigurationError: for an unknown scheme, or a login that breaks the URL.
     """
@@ -60,12 +60,12 @@ def check_url(url: str) -> None:
 
 
 def _is_text(url: str) -> bool:
-    """Return whether a URL has no lone surrogates, which undecodable bytes become."""
+    """Return whether a URL has no lone surrogates (undecodable bytes)."""
     return url.isprintable() or url == url.encode(errors="ignore").decode()
 
 
 def _is_whole(url: str) -> bool:
-    """Return whether a URL is not cut in its password, at a character such as ``/``."""
+    """Return false if an unescaped ``/`` in the password cuts the URL there."""
     try:
         parts = urlsplit(url)
         # Brokers that have several hosts parse them on their own.
@@ -91,12 +91,12 @@ def _check_brackets(parts: SplitResult) -> None:
 
 
 def list_brokers() -> list[type[Broker]]:
-    """List the classes of all brokers that a URL can mean."""
+    """List the classes of all brokers."""
     return [_import_class(*where) for where in dict.fromkeys(_BROKERS.values())]
 
 
 def open_broker(settings: Settings, topology: Topology) -> Broker:
-    """Create the broker of ``QCONSUME_BROKER_URL``, which connects when it is used.
+    """Create the broker for ``QCONSUME_BROKER_URL``; it connects at its first use.
 
     :raises ConfigurationError: for an unknown scheme, or a package that is not
         installed.

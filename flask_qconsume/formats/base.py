@@ -21,7 +21,8 @@ class Format:
     """
 
     #: Content types in lower case, without parameters. Bodies are published with the
-    #: first one. ``"+avro"`` means every type that ends so and has no other format.
+    #: first one. ``"+avro"`` means every type with that ending that has no other
+    #: format.
     content_types: Sequence[str] = ()
 
     def decode(self, message: Message) -> t.Any:
@@ -57,5 +58,5 @@ class Format:
         return self.decode
 
     def knowing(self, schemas: Sequence[t.Any]) -> Format:
-        """Return this format, extended by the schemas of all consumers of the app."""
+        """Return this format, extended by the schemas of all the app's consumers."""
         return self

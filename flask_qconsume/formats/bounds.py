@@ -2,7 +2,8 @@
 
 An empty mapping takes 3 bytes of JSON, but 72 bytes of memory, so the length of a body
 alone does not limit the memory of the decoded body. Each check takes time linear in the
-length. A short body cannot hold many items, so most bodies cost one comparison.
+length. A short body cannot hold many items, so for most bodies the check is one
+comparison.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class TooManyItems(ValueError):
 
 
 class TooManyKeys(ValueError):
-    """A body has too many keys with hashes that a publisher can choose."""
+    """A body has too many keys with hashes that a publisher can make collide."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -85,7 +86,7 @@ def _count_items(raw: bytes) -> int:
 
 
 def _remove_escapes(raw: bytes) -> bytes:
-    r"""Remove ``\\`` and ``\"``: the other quotes start or end strings."""
+    r"""Remove escaped ``\\`` and ``\"``, so each quote left begins or ends a string."""
     return raw.replace(b"\\\\", b"").replace(b'\\"', b"")
 
 

@@ -22,7 +22,7 @@ _MAX_LZMA_BYTES = 80 * 1024 * 1024
 
 
 class Decompressor(t.Protocol):
-    """The decompressors of the standard library."""
+    """The interface that the standard library's decompressors have in common."""
 
     def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
@@ -38,7 +38,7 @@ def decompress(
 ) -> bytes:
     """Decompress a body.
 
-    :param create: Creates the decompressor for a body.
+    :param create: Function that creates the decompressor for the body.
     :raises MessageTooLarge: if the result has more than ``max_bytes``.
     :raises Exception: of any kind, if the body is damaged.
     """
@@ -57,12 +57,12 @@ def decompress(
 
 
 def _create_zlib(raw: bytes) -> Decompressor:
-    """Decompressor for the header of gzip or of zlib."""
+    """Create a decompressor for a body with a header of gzip or of zlib."""
     return zlib.decompressobj(zlib.MAX_WBITS + 32)
 
 
 def _create_deflate(raw: bytes) -> Decompressor:
-    """Decompressor for zlib's header, as in HTTP, or for raw data, as some write it."""
+    """Create a decompressor for a body with zlib's header, or without a header."""
     has_header = int.from_bytes(raw[:2], "big") % 31 == 0 and raw[:1] in _ZLIB_BEGINS
     return zlib.decompressobj(zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS)
 
@@ -83,14 +83,14 @@ def _create_lzma(raw: bytes) -> Decompressor:
     return lzma.LZMADecompressor(memlimit=_MAX_LZMA_BYTES)
 
 
-#: By the property ``content-encoding``, with HTTP's names.
+#: Decompressors by the property ``content-encoding``, which has HTTP's names.
 BY_ENCODING: Decompressors = {
     "gzip": _create_zlib,
     "x-gzip": _create_zlib,
     "deflate": _create_deflate,
 }
 
-#: By the header ``compression``, with kombu's names; its "gzip" has zlib's header.
+#: Decompressors by kombu's header ``compression``; its "gzip" has zlib's header.
 BY_HEADER: Decompressors = {
     **dict.fromkeys(
         ("application/x-gzip", "application/gzip", "gzip", "zlib"), _create_zlib

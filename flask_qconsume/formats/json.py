@@ -72,7 +72,7 @@ class Json(Format):
 
 
 def to_plain(value: t.Any) -> t.Any:
-    """Convert a value of a type that JSON does not have.
+    """Convert a value of a type that JSON lacks, such as a date, for encoding.
 
     :raises TypeError: for an unknown type.
     """
@@ -100,9 +100,9 @@ def _parse_finite(digits: str) -> float:
 
 
 def _parse(text: str) -> t.Any:
-    """Parse a text; look for white space around it only if parsing fails.
+    """Parse a text; allow white space around it only in a second attempt.
 
-    For short bodies this check would take a tenth of the time.
+    Allowing it at once would take a tenth of the time of short bodies.
     """
     try:
         value, end = _DECODER.raw_decode(text)

@@ -23,7 +23,7 @@ from .bounds import TooManyItems
 from .bounds import TooManyKeys
 from .json import to_plain
 
-#: Types that Python hashes with a secret.
+#: Types that Python hashes with a secret, so that keys cannot be made to collide.
 _SECRETLY_HASHED = (str, bytes)
 
 #: Mappings with up to this number of keys are fast, even if all keys collide.
@@ -34,7 +34,7 @@ _MAX_DEPTH = 1_024
 
 
 class MsgPack(Format):
-    """MessagePack; its times are ``datetime`` in UTC."""
+    """MessagePack; its timestamps are decoded as ``datetime`` in UTC."""
 
     content_types = (MSGPACK, "application/x-msgpack", "application/vnd.msgpack")
 

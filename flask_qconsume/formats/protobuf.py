@@ -1,4 +1,4 @@
-"""Protocol Buffers, for message classes that the app has.
+"""Protocol Buffers, for message classes that the app imports.
 
 ``google.protobuf`` is imported only if the app has imported a message class.
 """
@@ -146,17 +146,17 @@ class ProtobufSchema:
 
 
 def is_protobuf_class(given: t.Any) -> bool:
-    """Return whether a value is a generated message class; does not import protobuf."""
+    """Return whether a value is a message class, without importing protobuf."""
     return isinstance(given, type) and issubclass(given, _message_class())
 
 
 def is_protobuf(given: t.Any) -> bool:
-    """Return whether a value is a protobuf message; does not import protobuf."""
+    """Return whether a value is a protobuf message, without importing protobuf."""
     return isinstance(given, _message_class())
 
 
 def to_json_values(message: t.Any) -> t.Any:
-    """Convert a protobuf message to the values of its JSON."""
+    """Convert a protobuf message to the mapping that is its JSON form."""
     from google.protobuf import json_format
 
     return json_format.MessageToDict(message)
@@ -169,7 +169,7 @@ def _parse_json_values(data: dict[str, t.Any], message: t.Any) -> t.Any:
 
 
 def _message_class() -> t.Any:
-    """Base class of all messages; an empty tuple if protobuf was not imported."""
+    """Return protobuf's base class; an empty tuple if protobuf was not imported."""
     module = sys.modules.get("google.protobuf.message")
     return () if module is None else module.Message
 

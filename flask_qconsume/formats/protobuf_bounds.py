@@ -42,7 +42,7 @@ def check_protobuf(kind: t.Any, raw: bytes, max_items: int) -> None:
 
 
 def check_plain(kind: t.Any, data: t.Any) -> None:
-    """Refuse JSON values that would take too much time to become a message.
+    """Refuse JSON values that would take too much time to convert to a message.
 
     :param kind: The descriptor of that message.
     :raises TooManyKeys: for too many map keys with hashes that a publisher can choose.
@@ -51,10 +51,10 @@ def check_plain(kind: t.Any, data: t.Any) -> None:
 
 
 class _NestedField(t.NamedTuple):
-    """A field whose values are messages."""
+    """A field of a message type that holds further messages."""
 
     kind: t.Any
-    #: Number of values that one message counts for.
+    #: Number of values that count for one message: all its fields.
     weight: int
     #: True if the field is a map, and a publisher can choose the hashes of its keys.
     can_collide: bool
@@ -62,7 +62,7 @@ class _NestedField(t.NamedTuple):
 
 @lru_cache(1_024)
 def _find_nested(kind: t.Any) -> dict[int, _NestedField]:
-    """The fields of a message whose values are messages, by number."""
+    """Find the fields of a message type that hold messages, by number."""
     return {
         field.number: _NestedField(
             field.message_type, 1 + len(field.message_type.fields), _can_collide(field)
@@ -137,7 +137,7 @@ class _Scanner:
             raise TooManyItems(self._max_items)
 
     def _read_varint(self, at: int) -> tuple[int, int]:
-        """Read a number of seven bits a byte; return it and the position of its end."""
+        """Read a number stored in 7 bits of each byte; return it, and where it ends."""
         value = shift = 0
         while (byte := self._raw[at]) & 0x80:
             value |= (byte & 0x7F) << shift
@@ -164,7 +164,7 @@ class _KeyCounter:
             self._count_field(nested[name], data[name])
 
     def _count_any(self, data: dict[str, t.Any]) -> None:
-        """Count in a ``google.protobuf.Any``, which names its own type."""
+        """Count the keys in a ``google.protobuf.Any``, which names its own type."""
         name = str(data.get("@type")).rpartition("/")[2]
         with contextlib.suppress(KeyError):  # The parser raises for an unknown type.
             kind = _find_kind(name)
@@ -192,7 +192,7 @@ _ANY = "google.protobuf.Any"
 
 @lru_cache(1_024)
 def _find_nested_by_name(kind: t.Any) -> dict[str, t.Any]:
-    """The fields of a message whose values are messages, by their names in JSON."""
+    """Find the fields of a message type that hold messages, by their names in JSON."""
     fields = [field for field in kind.fields if field.message_type is not None]
     return {n: field for field in fields for n in (field.name, field.json_name)}
 

@@ -59,7 +59,7 @@ class Formats:
         return self._by_type.get(name) or self._by_type.get(_find_suffix(name))
 
     def type_of(self, body: t.Any) -> str:
-        """Content type for a body that is published without one."""
+        """Return the content type for a body that is published without one."""
         for each in self._claiming:
             if each.claims(body):
                 return each.content_types[0]
@@ -132,12 +132,12 @@ def find_decoder(decoders: Decoders, content_type: str | None) -> Decoder | None
 
 
 def list_content_types(decoders: Decoders) -> list[str]:
-    """List the proper name of each decoder."""
+    """List the main content type of each decoder, without aliases."""
     return sorted({_find_name(decoders, decoder) for decoder in decoders.values()})
 
 
 def find_content_type(decoders: Decoders, decoder: Decoder) -> str:
-    """Find the proper name of a decoder."""
+    """Find the main content type of a decoder."""
     return _find_name(decoders, decoder)
 
 
@@ -155,7 +155,7 @@ def _may_claim(format: Format) -> bool:
 
 
 def _find_suffix(name: str) -> str:
-    """``+json`` of ``application/cloudevents+json``."""
+    """Return the suffix of a content type, such as ``+json``."""
     return "+" + name.rpartition("+")[2]
 
 

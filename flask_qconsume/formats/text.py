@@ -103,7 +103,7 @@ def decode_text(message: Message) -> str:
 
 
 def check_charset(raw: bytes, content_type: str) -> None:
-    """Refuse a content type with another character set than UTF-8, for a UTF-8 text.
+    """Refuse a content type that names another character set than the text's, UTF-8.
 
     :raises ValueError: unless both character sets decode the text in the same way.
     """
@@ -127,7 +127,7 @@ def _decode(raw: bytes, charset: str) -> str:
 
 
 def _is_known(charset: str) -> bool:
-    """Return whether Python has a codec, without Python's cache of unknown names."""
+    """Return whether Python has this codec, without caching unknown names."""
     if len(charset) > _MAX_CHARSET_LENGTH or not charset.isascii():
         return False
     name = encodings.normalize_encoding(charset).lower().replace(".", "_")

@@ -1,1 +1,1 @@
-"""kombu transports of our own. They know AMQP, and nothing about consumers."""
+"""Transports for kombu, usable without Flask and without this package's consumers."""

@@ -1,4 +1,4 @@
-"""The parts that both kombu transports share.
+"""Base classes of the kombu transports for Kafka and for Redis Streams.
 
 A :class:`Transport` is one connection, and delivers messages to its channels. A
 :class:`Channel` publishes, binds and consumes; its :class:`QoS` counts unacknowledged
@@ -34,7 +34,7 @@ MAX_WAIT_SECONDS = 1.0
 DEAD_LETTER_SECONDS = 7 * 86_400.0
 #: Messages that a channel holds at once without a prefetch, or with a larger one.
 _MAX_HELD = 100
-#: Seconds of a wait while a channel has no room, which may change meanwhile.
+#: Seconds of a wait while a channel is full; it reads again when a message is settled.
 _FULL_WAIT_SECONDS = 0.1
 #: Deliveries after which the queues without a ready message are read, too.
 _DELIVERIES_BETWEEN_READS = 10
@@ -47,12 +47,12 @@ _Virtual: t.Any = virtual
 
 
 class Source(abc.ABC):
-    """The broker, as one kombu connection publishes to it and reads from it."""
+    """The operations on a broker that one kombu connection needs."""
 
     def __init__(self) -> None:
         #: A source that was closed is not opened again.
         self.closed = False
-        #: Set when a message was settled, so that a full channel may have room again.
+        #: Set when a message is settled, since a full channel may then read again.
         self.room = threading.Event()
 
     @abc.abstractmethod
@@ -73,7 +73,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def depth(self, queue: str) -> int:
-        """Number of a queue's messages that no consumer has."""
+        """Count the messages of a queue that no consumer holds."""
 
     @abc.abstractmethod
     def put(self, queue: str, payload: Payload) -> None:
@@ -83,7 +83,7 @@ class Source(abc.ABC):
     def read(self, rooms: Mapping[str, int], seconds: float) -> Sequence[Read]:
         """Return messages, and wait up to ``seconds`` if there are none.
 
-        :param rooms: The number of messages wanted, by queue.
+        :param rooms: The number of messages wanted, at most, by queue.
         """
 
     @abc.abstractmethod
@@ -104,7 +104,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def give_back(self, tags: Iterable[str]) -> None:
-        """Put messages back that were not handled, not marked as redelivered."""
+        """Put unhandled messages back, without marking them as redelivered."""
 
     def cancel(self, queue: str) -> None:
         """Stop reading a queue."""
@@ -118,7 +118,7 @@ class Source(abc.ABC):
 def read_settings(
     url: str, options: Mapping[str, t.Any], names: Iterable[str]
 ) -> Settings:
-    """Settings of a broker from a kombu connection's URL and transport options.
+    """Create a broker's settings from a kombu connection's URL and transport options.
 
     :param names: The transport options that the broker knows; kombu's own are skipped.
     """
@@ -134,7 +134,7 @@ def read_settings(
 
 
 class QoS(_Virtual.QoS):  # type: ignore[misc]
-    """The unacknowledged messages of one channel, against its prefetch."""
+    """Counts the unacknowledged messages of one channel against its prefetch."""
 
     def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
         super().__init__(channel, prefetch_count)
@@ -160,7 +160,7 @@ class QoS(_Virtual.QoS):  # type: ignore[misc]
         return []
 
     def room(self) -> int:
-        """The number of messages that the channel may still be given."""
+        """Return how many more messages may be delivered to the channel."""
         estimate = self.can_consume_max_estimate()
         return _MAX_HELD if estimate is None else min(estimate, _MAX_HELD)
 
@@ -309,7 +309,7 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
             self.ready.add(self.source.read(wanted, 0.0))
 
     def _deliver_ready(self) -> bool:
-        """Deliver one ready message, if a channel has room; return whether it did."""
+        """Try to deliver a ready message to a channel with room; return the success."""
         taken = self.ready.take(self._may_deliver)
         if taken is not None:
             self._deliver(*taken)
@@ -320,7 +320,7 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
         return channel is None or channel.qos.can_consume()
 
     def _rooms(self) -> dict[str, int]:
-        """The number of messages that each consumed queue may still be read for.
+        """Return how many messages to read, at most, from each consumed queue.
 
         The queues of a channel share its prefetch.
         """

@@ -108,7 +108,7 @@ class KafkaSource(base.Source):
         self.broker.declare()
 
     def unbind(self, queue: str, topic: str) -> None:
-        """End a queue's subscription to a topic or pattern."""
+        """Remove a topic or pattern from a queue's subscription."""
         plan = self._plan(queue)
         self._leave(queue)
         self._replace(plan, {b for b in plan.bindings if b.routing_key != topic})
@@ -124,7 +124,7 @@ class KafkaSource(base.Source):
         )
 
     def delete(self, queue: str, exchange: str) -> None:
-        """Delete the topics of the queue's own, and its group's offsets."""
+        """Delete the topics that only this queue uses, and its group's offsets."""
         self._leave(queue)
         begin = re.escape(f"{naming.PREFIX}{naming.escape(queue)}.")
         own = re.compile(begin + r"(retry\.[0-9]+|suspects|dead)")
@@ -154,7 +154,7 @@ class KafkaSource(base.Source):
         routing_key: str,
         mandatory: bool,
     ) -> None:
-        """Publish to a topic, or to a queue if there is none; return when confirmed."""
+        """Publish, confirmed, to ``topic`` or, without one, to a queue by its name."""
         properties = payload["properties"]
         headers = dict(payload.get("headers") or {})
         headers[own_headers.EXCHANGE] = exchange
@@ -257,7 +257,7 @@ class KafkaSource(base.Source):
         del self._held[tag]
 
     def give_back(self, tags: Iterable[str]) -> None:
-        """Leave the groups of these messages; the next members read them again."""
+        """Leave the consumer groups of messages; other members read them again."""
         deliveries = [self._held.pop(tag) for tag in tags if tag in self._held]
         for queue in {delivery.message.queue for delivery in deliveries}:
             self._leave(queue, [d for d in deliveries if d.message.queue == queue])
@@ -309,7 +309,7 @@ class Channel(base.Channel):
         self.source.declare(queue, self._topic(exchange, routing_key))
 
     def _topic(self, exchange: str, routing_key: str) -> str:
-        """The topic of a routing key, or of the exchange if the key has no effect."""
+        """Return the topic of a routing key, or of an exchange that ignores it."""
         is_fanout = self.typeof(exchange).type == "fanout"
         return naming.escape_routing_key((not is_fanout and routing_key) or exchange)
 
@@ -329,7 +329,7 @@ class Transport(base.Transport):
 
 
 def _read_timestamp(value: t.Any) -> float | None:
-    """Seconds since 1970, from a number or from a time; ``None`` for anything else."""
+    """Convert a number or a ``datetime`` to seconds since 1970; ``None`` if neither."""
     if isinstance(value, datetime.datetime):
         return value.timestamp()
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -56,36 +56,36 @@ def create_payload(message: Message, tag: str, redelivered: bool) -> Payload:
 
 
 def create_rejected_headers(message: Message, queue: str) -> dict[str, t.Any]:
-    """Headers of the dead letter that a message becomes when kombu rejects it."""
+    """Create the headers of the dead letter for a message that kombu rejects."""
     return own_headers.make_dead_letter_headers(
         message, "kombu", queue, "rejected", None, time.time()
     )
 
 
 def read_body(payload: Payload) -> bytes:
-    """Body as bytes."""
+    """Return a payload's body as bytes."""
     body = payload.get("body") or b""
     return body.encode() if isinstance(body, str) else bytes(body)
 
 
 def read_delay(payload: Payload) -> float:
-    """Seconds for which the header ``x-delay`` holds a message back."""
+    """Return the delay by the header ``x-delay``, in seconds; 0 without one."""
     return _to_seconds((payload.get("headers") or {}).get("x-delay"))
 
 
 def read_expiration(payload: Payload) -> float | None:
-    """Seconds after which a message expires; ``None`` if it never does."""
+    """Return the seconds after which a message expires; ``None`` if it never does."""
     value = payload["properties"].get("expiration")
     return None if value is None else _to_seconds(value)
 
 
 def has_expired(message: Message) -> bool:
-    """Return whether a message is to be dropped instead of delivered."""
+    """Return whether a message has expired, and must be dropped."""
     return message.expires_at is not None and message.expires_at < time.time()
 
 
 def _to_seconds(milliseconds: t.Any) -> float:
-    """Seconds of a number, or of a text with a number; 0 for anything else."""
+    """Convert ms, a number or a text, to seconds; 0 for anything else."""
     if isinstance(milliseconds, bool):
         return 0.0
     try:

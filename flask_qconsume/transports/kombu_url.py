@@ -9,7 +9,7 @@ from kombu.utils.url import parse_url
 
 
 def find_current_url(client: t.Any) -> str:
-    """URL that a :class:`kombu.Connection` uses now, with its password.
+    """Return the URL that a :class:`kombu.Connection` uses now, with its password.
 
     kombu hands the first URL to a transport as it is. If the connection uses another
     URL of a list, or one given to ``Connection.switch``, it keeps only the parts of the
@@ -24,7 +24,7 @@ def find_current_url(client: t.Any) -> str:
 
 
 def _parse(url: str) -> dict[str, t.Any]:
-    """Parts of a URL; none for a URL with several hosts, which kombu cannot parse."""
+    """Return a URL's parts; none for several hosts, which kombu cannot parse."""
     try:
         return t.cast("dict[str, t.Any]", parse_url(url))
     except ValueError:
@@ -32,7 +32,7 @@ def _parse(url: str) -> dict[str, t.Any]:
 
 
 def _has_parts(client: t.Any, parts: dict[str, t.Any]) -> bool:
-    """Return whether the connection has these parts of a URL."""
+    """Return whether the connection's host, port, user and so on are those of a URL."""
     kept = (client.transport_cls, client.hostname, client.userid, client.password)
     names = ("transport", "hostname", "userid", "password")
     # If a URL has no port or path, the connection keeps its former port or path.

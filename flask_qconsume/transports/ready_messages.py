@@ -20,7 +20,7 @@ class ReadyMessages:
         return bool(self._queues)
 
     def count(self, queue: str) -> int:
-        """Number of ready messages of a queue."""
+        """Return the number of ready messages of a queue."""
         return len(self._queues.get(queue, ()))
 
     def add(self, found: Iterable[tuple[Payload, str]]) -> None:

@@ -71,7 +71,7 @@ _SCHEMES = (
 
 
 class StreamSource(base.Source):
-    """One Redis; reads as one consumer of the groups of all queues.
+    """Access of one kombu connection to Redis, as a consumer in all queues' groups.
 
     A :class:`~.broker.link.Link` waits for one queue. Here one blocking ``XREADGROUP``
     waits for all queues of the connection, so this uses the scripts below the link.
@@ -121,7 +121,7 @@ class StreamSource(base.Source):
         self.publish([queue], payload)
 
     def publish(self, queues: Sequence[str], payload: Payload) -> None:
-        """Put a message into all of these queues in one step."""
+        """Add a message to all of these queues in one step."""
         properties = dict(payload["properties"])
         info = properties.pop("delivery_info", {})
         for name in ("delivery_tag", "body_encoding"):
@@ -175,7 +175,7 @@ class StreamSource(base.Source):
         return None
 
     def _pop(self, rooms: Mapping[str, int]) -> list[base.Read]:
-        """Take the messages that are there, of all queues in one round trip."""
+        """Take available messages of all queues, in one round trip, at once."""
         self._start()
         self._due = None
         calls = [
@@ -252,7 +252,7 @@ class StreamSource(base.Source):
             self._give_back(tag)
 
     def _forget(self, tag: str) -> tuple[str, str]:
-        """Forget a message; return its queue, and its tag within that queue."""
+        """Forget a message; return its queue, and its tag in that queue."""
         self._messages.pop(tag, None)
         queue, _, inner = tag.partition(_SEPARATOR)
         return queue, inner
@@ -314,7 +314,7 @@ class _HeldEntries:
         self._thread: threading.Thread | None = None
 
     def of(self, queue: str) -> PendingEntries:
-        """The entries of one queue."""
+        """Return the entries that are held of one queue."""
         found = self._by_queue.get(queue)
         if found is None:
             found = PendingEntries(self._server, self._layout, queue, self.lease)
