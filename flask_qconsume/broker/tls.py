@@ -62,7 +62,7 @@ def explain_error(error: BaseException, advice: Advice) -> str | None:
 
 
 def diagnose_plain_connection(host: str, port: int, advice: Advice) -> str | None:
-    """Explain a connection closed by a server that expects TLS; else ``None``."""
+    """Return advice if a server expects TLS at this port; ``None`` if it does not."""
     if not speaks_tls(host, port):
         return None
     return (
