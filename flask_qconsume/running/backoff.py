@@ -1,4 +1,7 @@
-"""Delays between attempts. Must not import gevent: the supervising process uses it."""
+"""Growing delays between attempts, with jitter.
+
+Must not import gevent, because the supervising process uses it.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ from collections.abc import Callable
 
 
 class Backoff:
-    """Delays from ``first`` seconds, doubling up to ``longest``, each with jitter.
+    """Delays that start at ``first`` seconds and double up to ``longest``, with jitter.
 
-    Jitter spreads the attempts of workers that lost their broker at the same moment.
+    Without jitter, workers that lost the broker at the same moment would all try again
+    at the same moment.
     """
 
     def __init__(
@@ -24,7 +28,7 @@ class Backoff:
         self._next = first
 
     def next(self) -> float:
-        """The seconds to wait now: between half of the delay and all of it."""
+        """Return the seconds to wait now: between half of the delay and all of it."""
         delay, self._next = self._next, min(self._longest, self._next * 2)
         return delay * (0.5 + self._random() / 2)
 

@@ -1,6 +1,7 @@
-"""Keep a subscription connected: open a link, read it, and replace it when lost.
+"""Keep a subscription connected: open a link, read it, and replace a lost link.
 
-A link is never reopened: everything that belonged to the lost one is stale.
+A link is a connection for one queue. A lost link is never reopened, since its unsettled
+deliveries are no longer valid.
 """
 
 from __future__ import annotations
@@ -24,19 +25,20 @@ from .subscription_context import SubscriptionContext
 
 logger = get_logger("flask_qconsume.subscription")
 
-#: Seconds after which a connection counts as a good one, even if it read nothing. Its
-#: loss then starts the delays between attempts afresh.
+#: Seconds after which a connection counts as good, even if it read nothing. After the
+#: loss of a good one, the delays between attempts start with the shortest.
 _GOOD_AFTER_SECONDS = 5.0
 
-#: Seconds to wait for a greenlet that has nothing left to wait for.
+#: Seconds to wait for a greenlet that is about to end.
 _JOIN_SECONDS = 5.0
 
 
 class ConnectionLoop:
-    """The connection of one subscription, which is replaced whenever it is lost.
+    """Keeps one subscription connected, and connects again when its link fails.
 
-    :param receive: Given deliveries as they come; must neither wait nor raise.
-    :param memory: Told the messages that were unsettled when their link was lost.
+    :param receive: Called with the deliveries of each read; must neither wait nor
+        raise.
+    :param memory: Stores the messages that were unsettled when their link was lost.
     :param before_beat: Called before each heartbeat of the link.
     """
 
@@ -47,9 +49,9 @@ class ConnectionLoop:
         memory: RedeliveryMemory,
         before_beat: Callable[[], None],
     ) -> None:
-        #: Set while the link is open and read.
+        #: Set while the link is open and being read.
         self.consuming = Event()
-        #: The reader of the present link; ``None`` while there is no link.
+        #: The reader of the current link; ``None`` while there is no link.
         self.reader: Reader | None = None
         self._context = context
         self._worker = context.worker
@@ -58,33 +60,36 @@ class ConnectionLoop:
         self._memory = memory
         self._before_beat = before_beat
         self._quiet = False
-        #: Set when the present link, or the present pause, is to end.
+        #: Set to end the current link or the current pause.
         self._over = Event()
         self._greenlet: ProtectedGreenlet | None = None
 
     @property
     def connected(self) -> bool:
-        """True if the link is read, and the broker is reachable."""
+        """True if the link is being read and the broker is reachable."""
         reader = self.reader
         interrupted = reader is not None and reader.link.interrupted
         return self.consuming.is_set() and not interrupted
 
     @property
     def is_running(self) -> bool:
-        """True if the greenlet that keeps the connection runs."""
+        """True if the greenlet that keeps the connection has not ended."""
         return self._greenlet is not None and not self._greenlet.dead
 
     @property
     def unsettled(self) -> list[Delivery]:
-        """The deliveries of the present link that are not settled yet."""
+        """The current link's deliveries that are not settled yet."""
         return [] if self.reader is None else self.reader.unsettled
 
     def start(self) -> None:
-        """Connect in the background, and try until it succeeds."""
+        """Connect in the background, trying again until it succeeds."""
         self._greenlet = ProtectedGreenlet.spawn(self._run)
 
     def quiet(self, unstarted: Sequence[Delivery]) -> None:
-        """Fetch no more, and give deliveries back at once, before :meth:`close`."""
+        """Stop fetching messages, and return ``unstarted`` deliveries to the broker.
+
+        An open link stays open until :meth:`close`.
+        """
         self._quiet = True
         reader = self.reader
         if reader is None:
@@ -98,13 +103,13 @@ class ConnectionLoop:
             self.lose(reader.link, error)
 
     def close(self) -> None:
-        """Close the link, which gives back the deliveries that are not settled."""
+        """Close the link; its unsettled deliveries go back to the broker."""
         self._over.set()
         if self._greenlet is not None:
             self._greenlet.join(_JOIN_SECONDS)
 
     def lose(self, link: Link, error: BaseException) -> None:
-        """Give up a link that failed, so that its deliveries become stale."""
+        """Give up a failed link, whose deliveries become stale, and connect again."""
         reader = self.reader
         if reader is None or reader.link is not link or self._over.is_set():
             return
@@ -113,12 +118,12 @@ class ConnectionLoop:
         self._over.set()
 
     def release(self, deliveries: Iterable[Delivery]) -> None:
-        """Make room for more: these deliveries need no more care."""
+        """Forget deliveries that need no settlement, to have room for new ones."""
         if self.reader is not None:
             self.reader.release(deliveries)
 
     def exceed_prefetch(self, count: int) -> None:
-        """Let a number of deliveries be read beyond the prefetch."""
+        """Allow ``count`` deliveries beyond the prefetch limit."""
         if self.reader is not None:
             self.reader.exceed_prefetch(count)
 
@@ -137,7 +142,6 @@ class ConnectionLoop:
                 gevent.sleep(backoff.next())
 
     def _consume_once(self, backoff: Backoff) -> None:
-        """Connect, and consume until the connection is lost."""
         link = self._connect(backoff)
         if link is None:
             return
@@ -157,7 +161,6 @@ class ConnectionLoop:
             return None
 
     def _pause(self, backoff: Backoff, delay: float) -> None:
-        """Wait before the next connection, unless the subscription is closed."""
         self._over.clear()
         if not self._quiet and self._worker.probe.pause(self._over, delay):
             # Earlier failures say nothing about a broker that has just come back.
@@ -166,7 +169,7 @@ class ConnectionLoop:
     def _tend(self, link: Link) -> bool:
         """Keep one link alive until it is lost or the subscription is closed.
 
-        :returns: Whether the link was a good one: it read messages, or lasted.
+        :returns: Whether the link worked: it read messages, or stayed open for a while.
         """
         if self._quiet:
             link.close()
@@ -192,8 +195,8 @@ class ConnectionLoop:
 
     def _beat(self, link: Link) -> None:
         while not self._over.wait(link.keep_alive_interval):
-            # After a stall of the hub the reader goes first: data that it has not read
-            # yet would look like a silent broker.
+            # If gevent's event loop was blocked, let the reader run first: unread data
+            # would look like a broker that sends no heartbeats.
             gevent.sleep(0)
             self._before_beat()
             try:

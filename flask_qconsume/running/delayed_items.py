@@ -1,6 +1,6 @@
-"""Items that each wait for some time, by timers of the event loop.
+"""Items that are passed on after a delay, by timers of gevent's event loop.
 
-A greenlet that sleeps could be killed, or reached by a time-out; a timer cannot.
+A sleeping greenlet could be killed or hit by a time-out; a timer cannot.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ T = t.TypeVar("T")
 
 
 class DelayedItems(t.Generic[T]):
-    """Items that are passed on when their delay is over, except in a forked child.
+    """Holds items, and passes each one on when its delay is over.
 
-    :param on_due: Given each item; called in the hub, so it must not wait.
+    In a forked child, no item is passed on.
+
+    :param on_due: Called with each item by gevent's event loop, so it must not wait.
     """
 
     def __init__(self, on_due: Callable[[T], object]) -> None:
@@ -27,22 +29,22 @@ class DelayedItems(t.Generic[T]):
         self._fork_guard = ForkGuard()
 
     def __bool__(self) -> bool:
-        """True if any item waits."""
+        """True if any item is held."""
         return bool(self._items)
 
     @property
     def items(self) -> list[T]:
-        """The items that wait."""
+        """The items that are held."""
         return list(self._items.values())
 
     def add(self, item: T, delay: float) -> None:
-        """Have an item wait for ``delay`` seconds."""
+        """Pass ``item`` to ``on_due`` after ``delay`` seconds."""
         timer = gevent.get_hub().loop.timer(delay)
         self._items[timer] = item
         timer.start(self._end_delay, timer)
 
     def clear(self) -> list[T]:
-        """End all delays; return the items instead of passing them on."""
+        """Cancel all delays, and return the items instead of passing them on."""
         found = self.items
         for timer in self._items:
             timer.close()

@@ -15,12 +15,13 @@ else:
 
 
 class Event(_Event):
-    """An event on which :meth:`wait` returns at once if it is set already.
+    """gevent's ``Event``, but its :meth:`wait` returns at once if it is already set.
 
-    gevent's does not while the event is still notifying earlier waiters: a late caller
+    gevent's own does not while it is still notifying earlier waiters: a late caller
     then waits for the same callback, without a time-out (``_wait`` in gevent's
     ``_abstract_linkable.py``). If the last of the earlier waiters times out in the same
-    turn of the loop, that callback is cancelled, and the late caller never wakes.
+    iteration of the event loop, gevent cancels that callback, and the late caller never
+    wakes.
     """
 
     def wait(self, timeout: float | None = None) -> bool:

@@ -1,10 +1,11 @@
-"""When consumers may begin messages, if a web server runs on the same hub.
+"""Share a process's time between web requests and messages, requests first.
 
-Requests have priority. Consumers begin messages in turns of a millisecond. A turn comes
-when the hub has nothing else to run (no request, no timer), or when the last turn was
-too long ago, so that a busy site cannot starve the consumers. A timer measures how late
-the hub runs, and :class:`Pace` derives the pause between two turns from that. The pause
-is needed for handlers that wait: the rest of their work runs as soon as a request does.
+Consumers may begin messages only in *turns*, periods of at least a millisecond. A turn
+comes when gevent's event loop has nothing else to run (no request, no timer), or when
+the last turn was too long ago, so that a busy site cannot starve the consumers. A timer
+measures how late the event loop runs, and :class:`Pace` derives the pause between two
+turns from that. Handlers that wait for I/O make the pause necessary: once begun, they
+compete with requests on equal terms.
 
 Knows no messages and no brokers.
 """
@@ -18,10 +19,10 @@ from collections.abc import Callable
 
 import gevent
 
-#: Seconds that a turn lasts at least; after them no further message is begun in it.
+#: The shortest length of a turn, in seconds. After a turn no message is begun.
 TURN_SECONDS = 0.001
 
-#: Seconds between two measurements of the hub's latency.
+#: Seconds between two measurements of the event loop's latency.
 _PROBE_SECONDS = 0.01
 
 #: The shortest pause in seconds; a pause that would be shorter becomes 0.
@@ -31,24 +32,24 @@ _SHORTEST_PAUSE = 0.001
 #: smoothed one has covered nine tenths of the difference.
 _SAMPLE_WEIGHT = 0.2
 
-#: Factors by which each sample makes the pause longer or shorter.
+#: Factors by which each sample lengthens or shortens the pause.
 _LONGER, _SHORTER = 1.25, 0.9
 
 
 class Pace:
-    """The pause between two turns, controlled by the latency of the hub.
+    """The pause between two turns, computed from the event loop's latency.
 
     Does no I/O and reads no clock.
 
-    :param target: Seconds that the hub may be late.
-    :param longest: The longest pause in seconds, however late the hub is.
+    :param target: The latency, in seconds, above which the pause grows.
+    :param longest: The longest pause in seconds, whatever the latency is.
     """
 
     def __init__(self, target: float, longest: float) -> None:
         self._target = target
         #: The longest pause in seconds.
         self.longest = longest
-        #: Seconds that the hub is late, smoothed.
+        #: The event loop's latency in seconds, smoothed.
         self.late = 0.0
         #: Seconds from the end of one turn to the next turn.
         self.pause = 0.0
@@ -59,7 +60,7 @@ class Pace:
         return self.pause >= self.longest
 
     def feed(self, late: float) -> None:
-        """Adapt the pause to one more sample of the hub's latency, in seconds."""
+        """Adapt the pause to another sample of the event loop's latency, in seconds."""
         self.late += (late - self.late) * _SAMPLE_WEIGHT
         if self.late > self._target:
             longer = max(self.pause * _LONGER, _SHORTEST_PAUSE)
@@ -70,13 +71,12 @@ class Pace:
 
 
 class FairShare:
-    """Turns for the callers that request them, on the hub of the current thread.
+    """Calls functions that begin messages, in turns beside a web server.
 
-    Neither watchers nor timers are active while no turn is requested.
-
-    :param pace: The pause between two turns. After its longest pause a turn comes even
-        if the hub is never idle.
-    :param share: The least part of the time that turns take while one is requested.
+    :param pace: Computes the pause between two turns. After its longest pause, a turn
+        comes even if the event loop is never idle.
+    :param share: The smallest part of the time, from 0 to 1, that turns get while one
+        is requested.
     """
 
     def __init__(self, pace: Pace, share: float) -> None:
@@ -100,17 +100,17 @@ class FairShare:
 
     @property
     def is_slowed(self) -> bool:
-        """True if a turn is requested while pauses have their maximum."""
+        """True if a turn is requested and the pauses have reached their maximum."""
         return self._is_waiting and self.pace.is_slowest
 
     def request_turn(self, begin: Callable[[], None]) -> None:
-        """Have a function called in the hub, once, when it may begin messages."""
+        """Call ``begin`` once, in the next turn, to begin messages."""
         self._requests.append(begin)
         if not self._is_waiting:
             self._await_turn()
 
     def close(self) -> None:
-        """Free the watchers and timers. Requested turns do not come any more."""
+        """Free the watchers and timers; turns that were requested are cancelled."""
         self._requests.clear()
         self._stop_waiting()
         for watcher in (self._hub_is_idle, self._latest, self._probe):
@@ -137,7 +137,6 @@ class FairShare:
             self._pausing = None
 
     def _run_turn(self) -> None:
-        """Run in the hub, which regains control whenever a handler waits."""
         self._stop_waiting()
         now = time.monotonic()
         waited = now - self._waiting_since
@@ -157,7 +156,7 @@ class FairShare:
             if self.turn_is_over:
                 return
 
-    # -- latency of the hub -----------------------------------------------------------
+    # -- latency of the event loop ----------------------------------------------------
 
     def _start_probe(self) -> None:
         self._probed_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""Forwards that the broker refused, until they are tried again."""
+"""Messages that could not be forwarded to another queue, until the next attempt."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from .delayed_items import DelayedItems
 
 
 class ForwardRetries:
-    """Refused forwards, each held until its delay is over.
+    """Holds forwards that the broker refused, and retries each one after its delay.
 
-    :param retry: Given each forward when its delay is over; must not wait.
-    :param on_count: Told how many are held, whenever that changes; must not wait.
+    :param retry: Called with each forward when its delay is over; must not wait.
+    :param on_count: Called with the number of held forwards, whenever that changes;
+        must not wait.
     """
 
     def __init__(
@@ -27,12 +28,12 @@ class ForwardRetries:
         return sum(map(len, self._delayed.items))
 
     def add(self, forwards: Sequence[Forward], delay: float) -> None:
-        """Hold forwards for ``delay`` seconds."""
+        """Retry ``forwards`` after ``delay`` seconds."""
         self._delayed.add(forwards, delay)
         self._on_count(len(self))
 
     def clear(self) -> list[Forward]:
-        """Give up all retries; return the forwards that were held."""
+        """Cancel all retries, and return the forwards that were held."""
         found = [forward for forwards in self._delayed.clear() for forward in forwards]
         self._on_count(0)
         return found

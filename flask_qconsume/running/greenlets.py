@@ -1,12 +1,12 @@
-"""Greenlets of the worker, protected against ``kill()`` and against forks.
+"""The worker's greenlets, protected against ``kill()`` and against forks.
 
-An app may kill all greenlets that it can find. That would cut off a write in the
-middle, or stop the worker from reading, settling or checking its health. Time-outs are
-not stopped: gevent implements the waits of the worker's own code by them.
+An app may kill all greenlets that it can find. In the worker's greenlets, that would
+cut off a write in the middle, or end the reading, settling or health checks. Time-outs
+still reach them, since gevent needs these for the waits of the worker's own code.
 
-A fork copies all greenlets. In the child, only the greenlet that forked may continue;
-the copies of the worker's greenlets must not, or messages would be read, handled and
-settled twice. Knows no messages.
+A fork copies all greenlets. In the child, only the greenlet that forked may continue:
+the copies of the worker's greenlets would read, handle and settle messages a second
+time. Knows no messages.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ logger = get_logger("flask_qconsume.greenlets")
 
 _own: weakref.WeakSet[OwnGreenlet] = weakref.WeakSet()
 
-#: In a forked child, the copies of the parent's greenlets: none of them continues.
+#: In a forked child: the copies of the parent's greenlets. Empty in the parent.
 copies: set[OwnGreenlet] = set()
 
 
 class OwnGreenlet(gevent.Greenlet):  # type: ignore[misc]
-    """A greenlet that continues only in the parent if the process forks."""
+    """A greenlet of the worker; a fork's child does not continue it."""
 
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
         super().__init__(*args, **kwargs)
@@ -41,18 +41,19 @@ class _End(gevent.GreenletExit):  # type: ignore[misc]
 
 
 class ProtectedGreenlet(OwnGreenlet):
-    """A greenlet that ends with its function or by :meth:`end`, not by ``kill()``."""
+    """A greenlet that ignores ``kill()``; only its function or :meth:`end` ends it."""
 
     def throw(self, *args: t.Any) -> None:
-        """Pass on time-outs and ignore kills; gevent calls it in the hub for both."""
+        """Ignore ``kill()`` but pass on time-outs; gevent calls this for both."""
         if _is_kill(*args):
-            # In another greenlet, since log handlers may wait, and the hub must not.
+            # In another greenlet, since log handlers may wait, and the event loop must
+            # not.
             gevent.spawn(_log_kill, self)
         else:
             super().throw(*args)
 
     def end(self, *, block: bool = True) -> None:
-        """End the greenlet."""
+        """End the greenlet; if ``block``, wait until it has ended."""
         self.kill(_End, block=block)
 
 
@@ -73,20 +74,20 @@ def _log_kill(greenlet: gevent.Greenlet) -> None:
 
 
 class _LeftToParent(OwnGreenlet):
-    """The class that a copied greenlet gets in a child: nothing resumes it."""
+    """Class that a copied greenlet gets in a forked child, so that it never resumes."""
 
     def switch(self, *args: t.Any) -> None:
-        """Ignore gevent's hub, which calls this when a wait is over."""
+        """Do nothing; gevent's event loop calls this when a wait is over."""
 
     def throw(self, *args: t.Any) -> None:
-        """Ignore gevent's hub, which calls this for time-outs."""
+        """Do nothing; gevent's event loop calls this for time-outs."""
 
 
 def end_child(error: BaseException | None = None) -> t.NoReturn:
     """End a forked child that has returned into the worker's code.
 
-    :param error: The error that it raised; the error that is being handled unless
-        given.
+    :param error: The exception that the child raised; by default, the exception that is
+        being handled.
     """
     error = error or sys.exc_info()[1]
     code = 0 if error is None else 1
@@ -106,7 +107,7 @@ def end_child(error: BaseException | None = None) -> t.NoReturn:
 def _leave_to_parent() -> None:
     current = gevent.getcurrent()
     if _own and current not in _own and isinstance(current, gevent.Greenlet):
-        # A greenlet of the app. When it ends, only a hub that waits forever is left.
+        # A greenlet of the app has forked. After its end, the child would wait forever.
         current.unlink_all()
         current.rawlink(lambda ended: end_child(ended.exception))
     copies.update(_own)

@@ -1,13 +1,14 @@
 """The greenlets that handle the messages of one subscription.
 
-New work wakes one free greenlet. It handles one message after the other for as long as
-no handler waits; when one does, the next free greenlet is woken. So handlers that wait
-run side by side, and handlers that do not wait get their messages without a switch.
+A new message wakes one free greenlet. It handles one message after the other until a
+handler waits, for example for a database; then the next free greenlet is woken. So
+handlers that wait run concurrently, and handlers that never wait run without switches
+between greenlets.
 
-A greenlet is used again only if nothing but this pool refers to it. A message may leave
-references behind that raise in the next message: a ``gevent.Timeout`` that was never
-closed, or a late ``kill()``. Such a greenlet ends, and a new one takes its place; an
-exception thrown at the old one then reaches no message.
+A greenlet is used again only if no code outside of this pool refers to it. A message
+may leave references behind that raise in the next message: a ``gevent.Timeout`` that
+was never closed, or a late ``kill()``. A greenlet with such references ends, and a new
+one takes its place, so that a late exception reaches no message.
 """
 
 from __future__ import annotations
@@ -35,14 +36,16 @@ logger = get_logger("flask_qconsume.handlers")
 
 
 class Handlers:
-    """A pool of greenlets that take deliveries from one inbox; started when needed.
+    """A pool of greenlets that handle one subscription's deliveries.
 
-    :param name: The subscription's, for log lines.
+    :param name: The subscription's name, for log lines.
     :param concurrency: The largest number of greenlets.
     :param handle: Handles a delivery; raises nothing but :class:`Interrupted`.
-    :param on_done: Told the result of each delivery that was not given up.
-    :param on_missed: Told each delivery that may not be begun any more.
-    :param fair_share: When messages may be begun; at any time unless given.
+    :param on_done: Called with each delivery and its result, unless the handler was
+        interrupted or abandoned.
+    :param on_missed: Called with each delivery that may not be begun any more.
+    :param fair_share: Decides when messages may be begun beside a web server; by
+        default, at any time.
     """
 
     def __init__(
@@ -63,11 +66,11 @@ class Handlers:
         self._fair_share = fair_share
         self._inbox: deque[Delivery] = deque()
         self._free: dict[gevent.Greenlet, Job] = {}
-        #: Whether a call of :meth:`_wake` is due.
+        #: True while a call of :meth:`_wake` is scheduled.
         self._waking = False
-        #: The greenlet that was woken, until it waits for the first time.
+        #: The greenlet that was woken last, until it waits for the first time.
         self._awake: gevent.Greenlet | None = None
-        #: How many references to a free greenlet belong to the pool.
+        #: How many references to a free greenlet the pool itself has.
         self._own_references = 0
         self._ending = False
         #: A fork copies the inbox; only the parent may begin its messages.
@@ -87,27 +90,32 @@ class Handlers:
 
     @property
     def stuck(self) -> Delivery | None:
-        """A delivery that waits although a handler is free: it should not for long."""
+        """A delivery that waits although a handler is free, or ``None``.
+
+        This is normal for a moment only; if it lasts, the pool has a fault.
+        """
         awaits_turn = self._fair_share is not None and self._waking
         waits = self._inbox and self._has_room and not awaits_turn
         return self._inbox[0] if waits else None
 
     def put(self, deliveries: Iterable[Delivery]) -> None:
-        """Have deliveries handled as soon as handlers are free."""
+        """Queue deliveries for the handlers, which start as soon as they are free."""
         self._inbox.extend(deliveries)
         self._wake_soon()
 
     def clear(self) -> list[Delivery]:
-        """Take back the deliveries that no handler has started."""
+        """Remove and return the deliveries that no handler has started."""
         found = list(self._inbox)
         self._inbox.clear()
         return found
 
     def give_up_overdue(self, allowed: float) -> list[Delivery]:
-        """Leave alone the handlers that have run for longer than ``allowed`` seconds.
+        """Abandon handlers that have run for longer than ``allowed`` seconds.
 
         Such a handler has swallowed its time limit, and cannot be ended from outside. A
         new greenlet takes its place, so that other messages are handled.
+
+        :returns: The deliveries of the abandoned handlers.
         """
         overdue = self.running.find_overdue(allowed)
         deliveries = [self.running.abandon(greenlet) for greenlet in overdue]
@@ -116,14 +124,14 @@ class Handlers:
         return deliveries
 
     def stop(self) -> None:
-        """End the greenlets as they become free."""
+        """End free greenlets now, and busy ones after their current message."""
         self._ending = True
         for greenlet, job in self._free.items():
             job.given_up = True
             gevent.get_hub().loop.run_callback(greenlet.switch)
         self._free.clear()
 
-    # -- in the hub: waking a free greenlet -------------------------------------------
+    # -- in the event loop: waking a free greenlet ------------------------------------
 
     @property
     def _has_room(self) -> bool:
@@ -139,7 +147,7 @@ class Handlers:
             self._fair_share.request_turn(self._wake)
 
     def _wake(self) -> None:
-        """Switch to a free greenlet; the hub regains control when that waits."""
+        """Switch to a free greenlet; control returns when that greenlet waits."""
         self._waking = False
         found = self._take_free() if self._inbox else None
         if found is not None:
@@ -151,10 +159,11 @@ class Handlers:
             self._wake_soon()
 
     def _take_free(self) -> tuple[gevent.Greenlet, Job] | None:
-        """Take a greenlet that only this pool refers to; see the module's description.
+        """Take a greenlet that only this pool refers to; see the module's docstring.
 
-        References are counted, since code that keeps one cannot be seen in any other
-        way. More of them than a new greenlet has belong to code outside of the pool.
+        References are counted, since code that keeps one cannot be detected otherwise.
+        If a greenlet has more of them than a new one, code outside of the pool has the
+        rest.
         """
         while self._free:
             greenlet, job = self._free.popitem()
@@ -170,7 +179,7 @@ class Handlers:
         self._greenlets.add(greenlet)
         greenlet.switch()
         greenlet, job = self._free.popitem()
-        # Counted here once, where no other code can have seen the greenlet yet.
+        # Counted now, since no other code can have seen the greenlet yet.
         self._own_references = sys.getrefcount(greenlet)
         return greenlet, job
 
@@ -182,18 +191,17 @@ class Handlers:
             while self._wait_for_work(this, job):
                 self._handle_in_a_row(this, job)
         except Interrupted:
-            # Thrown at a handler that had ended by the time it arrived.
+            # Thrown at a handler that ended before the exception arrived.
             return
         finally:
             self._discard(this)
 
     def _discard(self, greenlet: gevent.Greenlet) -> None:
-        """Forget a greenlet, and let a new one take its place."""
         self._greenlets.discard(greenlet)
         self._wake_soon()
 
     def _wait_for_work(self, this: gevent.Greenlet, job: Job) -> bool:
-        """Wait for a delivery; false if the greenlet is to end."""
+        """Wait for a delivery; return false if the greenlet is to end."""
         if job.given_up or self._ending:
             return False
         job.delivery = None
@@ -222,7 +230,6 @@ class Handlers:
         )
 
     def _handle_in_a_row(self, this: gevent.Greenlet, job: Job) -> None:
-        """Handle one delivery after the other for as long as no handler waits."""
         references = sys.getrefcount(this)
         self._handle_one(this, job)
         while self._inbox and self._may_go_on(this, job):
@@ -239,7 +246,7 @@ class Handlers:
         delivery = job.delivery
         assert delivery is not None
         if not delivery.try_start():
-            # The broker will deliver it again, and it has not been begun: no loss.
+            # Nothing is lost: the message was not begun, and the broker redelivers it.
             self._on_missed(delivery)
             return
         job.started = time.monotonic()

@@ -1,4 +1,4 @@
-"""The first decision about a delivery: to its handler, or settled without it."""
+"""Decide if a new delivery goes to a handler, or is settled without one."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ logger = get_logger("flask_qconsume.subscription")
 
 
 class Intake:
-    """Passes deliveries to the handlers, except those that must not be handled.
+    """Passes new deliveries to the handlers, except for those not to be handled.
 
-    These are dead letters that waited outside of their queue, messages that this
-    process has handled or is handling, and suspects.
+    These exceptions are settled here: dead letters that had to wait outside of their
+    queue, messages that this process has handled or is handling, and suspects (messages
+    that may have killed a process).
     """
 
     def __init__(
@@ -38,16 +39,17 @@ class Intake:
         self._handlers = handlers
         self._settler = settler
         self._memory = memory
-        #: Set at the stop: deliveries then wait, unsettled, for the link to be closed.
+        #: True once the worker stops. Deliveries then stay unsettled, so that they go
+        #: back to the broker when the link is closed.
         self.closed = False
 
     def receive(self, deliveries: Sequence[Delivery]) -> None:
-        """Take over deliveries that were read."""
+        """Pass deliveries to the handlers, or settle those not to be handled."""
         if not self.closed:
             self._handlers.put(filter(self._is_to_be_handled, deliveries))
 
     def _is_to_be_handled(self, delivery: Delivery) -> bool:
-        """True if a delivery goes to a handler; if not, settle it here."""
+        """Return whether a delivery goes to a handler; if not, settle it."""
         if headers.PARKED in delivery.message.headers:
             self._settler.forward(self._to_dead_letters(delivery))
             return False
@@ -70,14 +72,12 @@ class Intake:
         return False
 
     def _to_dead_letters(self, delivery: Delivery) -> Forward:
-        """Send a dead letter on to its queue, which refused it before."""
         kept = dict(delivery.message.headers)
         del kept[headers.PARKED]
         ttl = self._settings.dead_letter_ttl
         return Forward(delivery, Lane.DEAD, kept, expires=ttl)
 
     def _settle_as_known(self, delivery: Delivery) -> bool:
-        """Settle a message that was handled before its connection was lost."""
         settlement = self._memory.take_settlement(delivery)
         if isinstance(settlement, Forward):
             self._settler.forward(settlement)

@@ -1,8 +1,8 @@
-"""Wait in the main greenlet of a command, where other greenlets' exits are raised.
+"""Wait in a command's main greenlet, where gevent raises other greenlets' exits.
 
-gevent's hub raises the ``SystemExit`` or ``KeyboardInterrupt`` of any greenlet in the
-main greenlet. There they start a stop, and do not cut off one that is running. Knows no
-messages.
+If any greenlet raises ``SystemExit`` or ``KeyboardInterrupt``, gevent raises it in the
+main greenlet. Here such an exit starts a stop, and does not interrupt a stop that is
+already running. Knows no messages.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ _EXITS = (KeyboardInterrupt, SystemExit, SystemError)
 
 
 def run_until_stop(begin: Callable[[], object], asked: Event) -> bool:
-    """Begin to serve, and wait until a stop is asked for.
+    """Call ``begin``, then wait until a stop is requested.
 
     :param begin: Finishes the start; handlers may run already.
-    :returns: Whether ``asked`` was set; false if another greenlet raised an exit.
+    :param asked: The event that requests the stop.
+    :returns: True if ``asked`` was set, false if another greenlet raised an exit.
     """
     fork_guard = ForkGuard()
     try:
@@ -55,7 +56,7 @@ def _wait(asked: Event) -> None:
 
 
 def complete(function: Callable[..., T], *args: t.Any) -> T:
-    """Call a function and wait for its end, even if exits are raised meanwhile."""
+    """Call a function and wait for its result, even if exits are raised meanwhile."""
     called = ProtectedGreenlet.spawn(function, *args)
     while not called.dead:
         try:

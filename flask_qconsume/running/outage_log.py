@@ -1,7 +1,7 @@
-"""Log outages: one line for all consumers of a worker, then a reminder now and then.
+"""Log an outage once for all consumers of a worker, then a reminder now and then.
 
-The subscriptions of a worker lose their connections at the same moment, and try again
-until they are connected. The same failure of several subscriptions is one outage.
+When the broker fails, all subscriptions of a worker lose their connections, and try
+again until they are connected. The same failure of several subscriptions is one outage.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ..text import pluralize
 
 logger = get_logger("flask_qconsume.outages")
 
-#: Seconds from the first line of an outage to the second one; they double from then on,
-#: up to the second figure.
+#: Seconds from the first line about an outage to the second line. The interval doubles
+#: after each line, up to the longest.
 _FIRST_INTERVAL, _LONGEST_INTERVAL = 10.0, 600.0
 
 
 class _Outage:
-    """One cause for which subscriptions are not connected."""
+    """One cause that keeps subscriptions from being connected."""
 
     def __init__(self, now: float) -> None:
         self.began = now
@@ -32,7 +32,7 @@ class _Outage:
         self._next, self._interval = now, _FIRST_INTERVAL
 
     def is_due(self, now: float) -> bool:
-        """True if a line is due now; the next line follows after twice the time."""
+        """Return whether to log a line now; if so, double the interval to the next."""
         if now < self._next:
             return False
         self._next = now + self._interval
@@ -41,9 +41,10 @@ class _Outage:
 
 
 class OutageLog:
-    """Log of the reasons why subscriptions of one worker are not connected.
+    """Logs why subscriptions of one worker are not connected.
 
-    Lines that repeat a known outage have the level DEBUG, except for the reminders.
+    The first line about an outage and the reminders have the level ERROR, all other
+    lines the level DEBUG.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -51,10 +52,10 @@ class OutageLog:
         self._outages: dict[str, _Outage] = {}
 
     def log_failure(self, subscription: str, text: str, error: BaseException) -> None:
-        """Log that a subscription has lost its connection, or did not get one.
+        """Log that a subscription has lost its connection, or could not connect.
 
-        :param subscription: Its name.
-        :param text: The failure, and what the subscription does now.
+        :param subscription: The subscription's name.
+        :param text: Says what failed, and what the subscription does now.
         """
         now, cause = self._clock(), _find_cause(error)
         self._leave(subscription, but=cause)
@@ -72,12 +73,12 @@ class OutageLog:
         )
 
     def log_recovery(self, subscription: str) -> None:
-        """Log the end of an outage, once its last subscription is connected."""
+        """Record that a subscription is connected; log each outage that ends so."""
         for outage in self._leave(subscription):
             logger.warning("Connected again after %.0f s", self._clock() - outage.began)
 
     def _leave(self, subscription: str, but: str = "") -> list[_Outage]:
-        """Take a subscription out of its outages; return those that are over."""
+        """Remove a subscription from outages except ``but``; return the ended ones."""
         for cause, outage in self._outages.items():
             if cause != but:
                 outage.subscriptions.discard(subscription)
@@ -86,7 +87,7 @@ class OutageLog:
 
 
 def _find_cause(error: BaseException) -> str:
-    """A key that is the same for all failures of one outage."""
+    """Return a key that is the same for all failures of one outage."""
     if isinstance(error, BrokerUnavailable):
         return "unavailable"
     return f"{type(error).__name__}: {escape(error)}"

@@ -1,4 +1,4 @@
-"""Tell whether gevent patched this process. Must not import gevent."""
+"""Check if gevent has patched this process. Must not import gevent."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import sys
 
 
 def is_patched() -> bool:
-    """True if gevent patched this process."""
+    """Return whether gevent has patched this process."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("socket"))

@@ -1,4 +1,4 @@
-"""Handle the messages of one subscription, and turn outcomes into settlements."""
+"""Handle the messages of one subscription, then acknowledge, retry or reject each."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ from .time_limits import TimeLimits
 
 logger = get_logger("flask_qconsume.subscription")
 
-#: Retries with a delay of fewer seconds are held in this process: the steps of a
-#: broker's delays are coarser.
+#: Retries with a shorter delay, in seconds, are held in this process, since brokers
+#: delay messages in coarser steps.
 HELD_HERE_SECONDS = 1.0
 
-#: Seconds beyond its time limit after which a handler that ignores it is given up.
+#: Seconds beyond its time limit after which a handler that ignores the limit is
+#: abandoned.
 OVERDUE_SECONDS = 10.0
 
 
 class Processing:
-    """Handling of deliveries, and their settlement as the outcomes say.
+    """Runs the handler for each delivery, and settles it according to the outcome.
 
-    :param let_go: Told each delivery that needs no settlement any more.
+    :param let_go: Called with each delivery that needs no settlement any more.
     :param before_handling: Called before each message, unless ``None``; may wait.
     """
 
@@ -58,7 +59,7 @@ class Processing:
             let_go,
             context.worker.fair_share,
         )
-        #: Messages that are handled again in less than a second.
+        #: Messages whose next attempt is less than a second away, held in this process.
         self.held = DelayedItems(self._handle_again)
         self._app = context.worker.app
         self._stopping = context.worker.stopping
@@ -74,22 +75,25 @@ class Processing:
 
     @property
     def overdue(self) -> int:
-        """Number of handlers that are far beyond their time limit and do not end."""
+        """Number of handlers that still run although far beyond their time limit."""
         return self.handlers.running.count_overdue(self._allowed_seconds)
 
     def quiet(self) -> list[Delivery]:
-        """Begin no more messages; return the deliveries that no handler has started."""
+        """Start no more messages; return the deliveries that no handler has started."""
         self._quiet = True
         self.held.clear()
         return self.handlers.clear()
 
     def stop(self) -> None:
-        """End the greenlets of the handlers as they become free."""
+        """End free greenlets now, and busy ones after their current message."""
         self.handlers.stop()
         self._limits.close()
 
     def give_up_overdue(self) -> None:
-        """Leave alone the handlers that ignore their time limit; settle for them."""
+        """Abandon handlers that ignore their time limit.
+
+        The retry policy decides what happens to their messages.
+        """
         for delivery in self.handlers.give_up_overdue(self._allowed_seconds):
             logger.error(
                 "%s: the handler of message %s ignores its time limit of %g s. It is"
@@ -126,7 +130,7 @@ class Processing:
             return self._apply_retry_policy(delivery, error)
 
     def _apply_retry_policy(self, delivery: Delivery, error: BaseException) -> Result:
-        """The retry policy's result for an error from outside of the handler."""
+        """Return the retry policy's result for an error that no handler raised."""
         outcome = self._consumer.retry.decide(delivery.message.attempt, error)
         return Result(outcome, error)
 
@@ -156,13 +160,12 @@ class Processing:
         self._settler.forward(Forward(delivery, Lane.MAIN, changed, delay=delay))
 
     def _postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
-        """Leave the retry to the link, which holds back the messages behind it."""
+        """Let the link retry the message, and hold back the messages behind it."""
         if not delivery.stale:
             delivery.link.postpone(delivery, attempt, delay)
         self._let_go(delivery)
 
     def _hold(self, delivery: Delivery, attempt: int, delay: float) -> None:
-        """Keep the message in this process, unsettled, for less than a second."""
         delivery.message = dataclasses.replace(delivery.message, attempt=attempt)
         self.held.add(delivery, delay)
 

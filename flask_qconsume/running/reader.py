@@ -1,4 +1,4 @@
-"""Read deliveries from one link, in a greenlet that does nothing else."""
+"""Read deliveries from one broker connection, in a greenlet of its own."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from ..broker.link import Delivery
 from ..broker.link import Link
 from .event import Event
 
-#: How many deliveries may be held beyond the prefetch: all are held in memory.
+#: Largest number of deliveries beyond the prefetch limit, since all are in memory.
 _MAX_EXTRA = 1_000
 
 
 class Reader:
-    """Reader of one link, which reads while the prefetch has room.
+    """Reads deliveries from one link, while fewer than ``prefetch`` are unsettled.
 
-    :param link: Read until it is closed or fails.
-    :param prefetch: How many unsettled deliveries there may be at once.
-    :param receive: Given deliveries as they come; must neither wait nor raise.
+    :param link: The broker connection, read until it is closed or fails.
+    :param prefetch: The largest number of unsettled deliveries.
+    :param receive: Called with the deliveries of each read; must neither wait nor
+        raise.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Reader:
         self._extra = 0
         self._room = Event()
         self._quiet = False
-        #: How many deliveries it has read.
+        #: How many deliveries this reader has read so far.
         self.received = 0
 
     @property
@@ -46,7 +47,7 @@ class Reader:
         return list(self._unsettled)
 
     def run(self) -> None:
-        """Read until :meth:`quiet` or the end of the link.
+        """Read until the link is closed or :meth:`quiet` is called.
 
         :raises BrokerError: if the link fails.
         """
@@ -59,7 +60,8 @@ class Reader:
                 return
             self._take(self.link.read(room))
             if self.link.pushes:
-                # Let handlers begin first: a read that finds nothing takes longer.
+                # Let handlers start before the next read: a read that finds nothing
+                # takes longer.
                 gevent.sleep(0)
 
     def _take(self, deliveries: Sequence[Delivery]) -> None:
@@ -68,24 +70,27 @@ class Reader:
         self._receive(deliveries)
 
     def release(self, deliveries: Iterable[Delivery]) -> None:
-        """Forget settled deliveries, which makes room for more."""
+        """Forget settled deliveries, so that as many new ones can be read."""
         self._unsettled.difference_update(deliveries)
         self._room.set()
 
     def exceed_prefetch(self, extra: int) -> None:
-        """Allow a number of deliveries beyond the prefetch, up to a maximum."""
+        """Allow ``extra`` deliveries beyond the prefetch limit, up to a maximum."""
         self._extra = min(extra, _MAX_EXTRA)
         self.link.exceed_prefetch(self._extra)
         self._room.set()
 
     def quiet(self) -> None:
-        """Fetch no more. A pushing link is read on, to keep the connection alive."""
+        """Stop fetching messages.
+
+        A link to which the broker pushes is still read, to keep the connection alive.
+        """
         self._quiet = True
         self._room.set()
         self.link.pause()
 
     def wake(self) -> None:
-        """Let a reader that waits for room notice that its link is closed."""
+        """Wake a reader that waits at the prefetch limit, once its link is closed."""
         self._room.set()
 
     def _wait_for_room(self) -> None:

@@ -1,9 +1,9 @@
-"""Pauses before a subscription connects again, which end when the broker is back.
+"""Pauses before a subscription reconnects, cut short when the broker is back.
 
 The pauses double after each failure, so that a broker which accepts connections and
-then refuses to serve them is not flooded. An outage may then end half a minute before
-the next attempt. So during pauses a probe asks, cheaply and once a second, whether the
-broker's port answers. When it answers again the pauses end, each at a random moment.
+then refuses to serve them is not flooded. The broker may then be back half a minute
+before the next attempt. So during pauses a cheap probe checks once a second if the
+broker's port answers. Once it does, all pauses end, each at a random moment.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from .greenlets import ProtectedGreenlet
 
 logger = get_logger("flask_qconsume.reconnect")
 
-#: Seconds that a running probe has to end at the stop.
+#: Seconds that a running probe gets to end when the worker stops.
 _JOIN_SECONDS = 2.0
 
 
 class BrokerProbe:
-    """Pauses of subscriptions, which end when the broker is back.
+    """Pauses between attempts to connect, which end early when the broker is back.
 
-    :param answers: Whether the broker's address answers now.
+    :param answers: Returns whether the broker's address answers now.
     :param interval: Seconds between two probes.
-    :param spread: Seconds within which subscriptions continue once the broker is back,
-        each at its own moment.
+    :param spread: Seconds within which the subscriptions continue once the broker is
+        back, each at its own moment.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class BrokerProbe:
         self._none_pauses = Event()
 
     def pause(self, over: Event, timeout: float) -> bool:
-        """Wait for ``timeout`` seconds, for ``over``, or until the broker is back.
+        """Wait until the broker is back, ``over`` is set, or ``timeout`` is over.
 
         :returns: Whether the broker is back.
         """
@@ -62,11 +62,12 @@ class BrokerProbe:
             self._end()
         if over.is_set() or not back.is_set():
             return False
-        # A broker that has just started is not to meet all subscriptions at once.
+        # Subscriptions should not all connect at once to a broker that has just
+        # started.
         return not over.wait(self._spread * self._random())
 
     def close(self) -> None:
-        """End the probe that is running, once no subscription pauses any more."""
+        """Stop the running probe. Call this when no subscription pauses any more."""
         probing, self._probing = self._probing, None
         if probing is not None:
             probing.join(_JOIN_SECONDS)
@@ -81,7 +82,7 @@ class BrokerProbe:
     def _end(self) -> None:
         self._pauses -= 1
         if not self._pauses:
-            # Not killed: it may be connecting, and would leave an open socket behind.
+            # Not killed: a probe that is connecting would leave an open socket behind.
             self._none_pauses.set()
 
     def _run(self) -> None:

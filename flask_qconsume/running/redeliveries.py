@@ -1,8 +1,9 @@
 """Remember unsettled messages across a reconnect. No I/O.
 
-The broker delivers them again after the connection was lost, marked as delivered
-before. That mark would make them suspects, and they would be handled twice. Since this
-process lives, neither is needed.
+After a connection was lost, the broker delivers its unsettled messages again, with a
+mark. A message with this mark may have killed a process, and is normally treated as
+such. The messages remembered here did not kill a process, since this process still
+runs; they are handled as usual, and none is handled twice.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ _MAX_IDENTITIES = 10_000
 
 
 class RedeliveryMemory:
-    """The messages that lost their connection while this process lived on.
+    """Remembers the messages that were unsettled when their connection was lost.
 
-    A message that is forgotten is only handled once more, so the memory is bounded: it
-    keeps the settlements of no more messages than two connections can have held.
+    If a message is forgotten, it is only handled once more. So the memory is bounded:
+    it keeps settlements for as many messages as two connections can hold.
 
-    :param prefetch: How many messages one connection holds at most.
+    :param prefetch: The largest number of messages that one connection holds.
     """
 
     def __init__(self, prefetch: int) -> None:
@@ -34,7 +35,7 @@ class RedeliveryMemory:
         self._settlements: dict[str, Settlement] = {}
 
     def __bool__(self) -> bool:
-        """True if anything is remembered."""
+        """True if any message is remembered."""
         return bool(self._unsettled or self._settlements)
 
     def add_unsettled(self, identities: Iterable[str | None]) -> None:
@@ -44,9 +45,9 @@ class RedeliveryMemory:
         self._unsettled |= {each for each in identities if each is not None}
 
     def take_unsettled(self, delivery: Delivery) -> bool:
-        """True if a redelivered message is known not to have killed this process.
+        """Return whether a redelivered message is known not to have killed a process.
 
-        The message is forgotten by that: the next redelivery counts.
+        This forgets the message, so that its next redelivery is suspicious again.
         """
         identity = delivery.identity
         if identity is None or identity not in self._unsettled:
@@ -55,7 +56,7 @@ class RedeliveryMemory:
         return True
 
     def add_settlement(self, settlement: Settlement) -> None:
-        """Remember how a handled message is to be settled once it comes again."""
+        """Remember how to settle a handled message once the broker redelivers it."""
         identity = get_delivery(settlement).identity
         if identity is None:
             return
@@ -64,7 +65,10 @@ class RedeliveryMemory:
         self._settlements[identity] = settlement
 
     def take_settlement(self, delivery: Delivery) -> Settlement | None:
-        """The settlement of a redelivered message that was handled before, if known."""
+        """Return the settlement for a redelivered message that was already handled.
+
+        :returns: ``None`` if the message is not known.
+        """
         message, identity = delivery.message, delivery.identity or ""
         settlement = self._settlements.get(identity)
         if settlement is None or not message.redelivered:

@@ -1,4 +1,4 @@
-"""The messages that handlers of one subscription are working on."""
+"""The messages that the handlers of one subscription are working on."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from .event import Event
 
 
 class Job:
-    """The work of one greenlet of a handler."""
+    """The message that one greenlet is handling, and the time when it began."""
 
     __slots__ = ("delivery", "given_up", "started")
 
-    #: On :func:`time.monotonic`'s clock.
+    #: When handling began, on :func:`time.monotonic`'s clock.
     started: float
 
     def __init__(self) -> None:
-        #: Replaced when the broker delivers the same message again meanwhile; ``None``
-        #: while the greenlet is free.
+        #: Replaced if the broker redelivers the same message meanwhile; ``None`` while
+        #: the greenlet is free.
         self.delivery: Delivery | None = None
-        #: The result does not count any more, and the greenlet ends after it.
+        #: True if the handler's result is to be ignored; the greenlet ends afterwards.
         self.given_up = False
 
 
 class RunningJobs:
-    """The present message of each busy greenlet, and since when it has it."""
+    """The message that each busy greenlet is handling, and the time when it began."""
 
     def __init__(self) -> None:
         #: By greenlet; entered and removed by :class:`~.handlers.Handlers`.
@@ -39,16 +39,17 @@ class RunningJobs:
         self._is_awaited = False
 
     def remove(self, greenlet: gevent.Greenlet) -> None:
-        """Note that a greenlet is done with its message."""
+        """Record that a greenlet has finished its message."""
         self.jobs.pop(greenlet, None)
         if self._is_awaited and not self.jobs:
             self._none_runs.set()
 
     def adopt(self, delivery: Delivery) -> bool:
-        """Replace the stale delivery of a message that is being handled by a new one.
+        """Give a redelivered message to the handler that is still working on it.
 
-        After a lost connection the broker delivers messages again that are still being
-        handled here; starting them a second time would make duplicates.
+        After a lost connection the broker redelivers messages that are still being
+        handled here. Starting a second handler would make a duplicate, so the running
+        handler's stale delivery is replaced by the new one.
 
         :returns: Whether the message is being handled.
         """
@@ -65,7 +66,7 @@ class RunningJobs:
         return False
 
     def wait(self, timeout: float) -> bool:
-        """Wait until no handler runs; return false if the timeout was first."""
+        """Wait until no handler runs; return whether that happened in time."""
         if not self.jobs:
             return True
         self._none_runs.clear()
@@ -73,22 +74,25 @@ class RunningJobs:
         return bool(self._none_runs.wait(timeout))
 
     def interrupt(self) -> None:
-        """Throw :class:`Interrupted` into all handlers; their results do not count."""
+        """Throw :class:`Interrupted` into all handlers, and ignore their results."""
         for greenlet, job in list(self.jobs.items()):
             job.given_up = True
             greenlet.kill(Interrupted, block=False)
 
     def find_overdue(self, allowed: float) -> list[gevent.Greenlet]:
-        """The greenlets that have handled one message for over ``allowed`` seconds."""
+        """Return greenlets that have handled a message for over ``allowed`` seconds."""
         limit = time.monotonic() - allowed
         return [each for each, job in self.jobs.items() if job.started < limit]
 
     def count_overdue(self, allowed: float) -> int:
-        """Number of handlers that have run for longer, the abandoned ones included."""
+        """Count the handlers that have run for over ``allowed`` seconds.
+
+        Abandoned handlers count for as long as they run.
+        """
         return len(self.find_overdue(allowed)) + len(self._abandoned)
 
     def abandon(self, greenlet: gevent.Greenlet) -> Delivery:
-        """Abandon a greenlet; return the delivery that it has not finished."""
+        """Ignore a greenlet from now on; return the delivery that it is handling."""
         job = self.jobs[greenlet]
         assert job.delivery is not None
         job.given_up = True

@@ -1,9 +1,11 @@
 """Settle deliveries: send their acknowledgements and forwards to the broker.
 
-The outcome is decided before, in :mod:`~.processing`; here it is carried out, in
-batches. Two greenlets do so, protected against ``kill()``, since a write that is cut
-off would corrupt the connection. One acknowledges. The other one forwards retries, dead
-letters and suspects, and may have to wait for the broker; acknowledgements do not.
+A forward sends a message on to another queue: as a retry, a dead letter or a suspect (a
+message that may have killed a process). :mod:`~.processing` decides how to settle a
+delivery; this module carries it out, in batches. One greenlet acknowledges. Another one
+forwards, since it may have to wait for the broker, and acknowledgements do not. Both
+are protected against ``kill()``, since a write that is cut off would corrupt the
+connection.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ from .greenlets import ProtectedGreenlet
 
 logger = get_logger("flask_qconsume.settler")
 
-#: How a delivery is settled: a delivery itself stands for its acknowledgement.
+#: How a delivery is settled: a :class:`Delivery` is acknowledged, a :class:`Forward` is
+#: sent on.
 Settlement = Delivery | Forward
 
 #: How many settlements one batch has at most.
@@ -42,17 +45,18 @@ _MAX_BATCH = 500
 
 
 class Settler:
-    """Sender of one subscription's acknowledgements and forwards.
+    """Sends the acknowledgements and forwards of one subscription.
 
     All deliveries that are not stale came by one link: a subscription opens the next
     link only after it has closed the last one.
 
-    :param on_closed: Told the deliveries that need no more care, since they are settled
-        or stale; and the settlements among them that could not be carried out.
-    :param on_link_failure: Told a link that failed, and the error.
-    :param on_retry_count: Told how many refused forwards wait to be tried again.
-    :param max_retried: How many may wait for that on a link that pushes, where they
-        take the places of other deliveries.
+    :param on_closed: Called with deliveries that are settled or stale, and with the
+        settlements among them that could not be carried out.
+    :param on_link_failure: Called with a link that failed, and the error.
+    :param on_retry_count: Called with the number of refused forwards that wait to be
+        tried again.
+    :param max_retried: The largest such number on a link to which the broker pushes;
+        each of them takes the place of another delivery.
     """
 
     def __init__(
@@ -81,7 +85,7 @@ class Settler:
         self._backoff = Backoff()
         self._stopping = Event()
         self._greenlets: list[ProtectedGreenlet] = []
-        #: How many deliveries were stale by the time they were to be settled.
+        #: How many deliveries lost their connection before they were settled.
         self.stale_count = 0
         #: When dead letters last had to wait outside of their queue.
         self.parked_at = -math.inf
@@ -94,30 +98,30 @@ class Settler:
         ]
 
     def ack(self, delivery: Delivery) -> None:
-        """Acknowledge a delivery soon."""
+        """Schedule the acknowledgement of a delivery."""
         self._settling.add(delivery)
         if not self._acks:
             self._to_ack.set()
         self._acks.append(delivery)
 
     def forward(self, forward: Forward) -> None:
-        """Forward a delivery soon, and try until it arrives or is stale."""
+        """Schedule a forward, which is retried until it succeeds or is stale."""
         self._settling.add(forward.delivery)
         self._all_forwarded.clear()
         self._forwards.put(forward)
 
     def is_settling(self, delivery: Delivery) -> bool:
-        """True if a delivery is being settled."""
+        """Return whether the settlement of a delivery is in progress."""
         return delivery in self._settling
 
     @property
     def settling(self) -> frozenset[Delivery]:
-        """The deliveries that are being settled."""
+        """The deliveries whose settlement is in progress."""
         return frozenset(self._settling)
 
     @property
     def retries_forwards(self) -> bool:
-        """True if the broker refused forwards, which wait or are being tried again."""
+        """True if the broker refused forwards that now wait or are being retried."""
         return self._was_refused or bool(self._retries)
 
     @property
@@ -126,17 +130,16 @@ class Settler:
         return not any(greenlet.dead for greenlet in self._greenlets)
 
     def wait_for_forwards(self, timeout: float) -> float:
-        """Wait for running forwards; return the seconds since the last one ended."""
+        """Wait until no forward is in progress; return the seconds since the last."""
         self._all_forwarded.wait(timeout)
         return time.monotonic() - self._last_forward
 
     def drain(self, timeout: float) -> bool:
-        """Settle all that is left.
+        """Settle all remaining deliveries; return whether all succeeded in time.
 
-        Return whether that succeeded within ``timeout`` seconds.
+        No failed forward is tried again from now on: its message stays with the broker.
 
-        A forward that fails from now on is not tried again, nor is one that failed
-        before: their messages stay with the broker.
+        :param timeout: Seconds.
         """
         before = self._failed_count
         self._stopping.set()
@@ -154,7 +157,6 @@ class Settler:
         gevent.joinall(self._greenlets, timeout)
 
     def _ack_next(self) -> bool:
-        """Acknowledge the next batch, waiting for it; false at the end."""
         batch = self._take_acks()
         fresh = [delivery for delivery in batch if not delivery.stale]
         if fresh:
@@ -163,7 +165,7 @@ class Settler:
         return bool(batch)
 
     def _take_acks(self) -> list[Delivery]:
-        """Take the next batch, waiting for it; an empty one means the end."""
+        """Wait for the next batch and return it; an empty batch means the end."""
         while not self._acks and not self._ending:
             self._to_ack.clear()
             self._to_ack.wait()
@@ -180,7 +182,6 @@ class Settler:
                 delivery.settled = True
 
     def _forward_next(self) -> bool:
-        """Forward the next batch, waiting for it; false at the end."""
         batch = _take_batch(self._forwards)
         fresh = [forward for forward in batch if not forward.delivery.stale]
         self._close_forwards([f for f in batch if f.delivery.stale])
@@ -210,9 +211,9 @@ class Settler:
             self._handle_refused(failed)
 
     def _handle_refused(self, failed: list[tuple[Forward, BaseException]]) -> None:
-        """Try failed forwards again later.
+        """Schedule a retry of failed forwards.
 
-        Their messages stay unsettled meanwhile, so none is lost.
+        Their messages stay unsettled until then, so none is lost.
         """
         if self._stopping.is_set():
             self._close_forwards([forward for forward, _ in failed])
@@ -226,7 +227,7 @@ class Settler:
             self._retry_later(later)
 
     def _park(self, failed: list[tuple[Forward, BaseException]]) -> None:
-        """Have dead letters wait as retries, since their own queue refuses them."""
+        """Have the broker delay dead letters, since their own queue refuses them."""
         self.parked_at = time.monotonic()
         logger.error(
             "The dead-letter queue of '%s' refuses %s. Dead letters wait for %g s as"
@@ -254,7 +255,6 @@ class Settler:
         self._retries.add([forward for forward, _ in failed], delay)
 
     def _fail_link(self, link: Link, error: BaseException) -> None:
-        """Give the link up: the broker will redeliver unsettled messages."""
         if not isinstance(error, BrokerError):
             logger.exception("Settling failed in an unforeseen way.")
         self._on_link_failure(link, error)
@@ -276,13 +276,12 @@ class Settler:
 
 
 def _may_park(forward: Forward, error: BaseException) -> bool:
-    """True if this is a dead letter that its queue refused, on a link that pushes."""
     pushes = forward.delivery.link.pushes
     return pushes and forward.lane is Lane.DEAD and isinstance(error, PublishRefused)
 
 
 def get_delivery(settlement: Settlement) -> Delivery:
-    """The delivery that a settlement is about."""
+    """Return the delivery that a settlement is about."""
     if isinstance(settlement, Forward):
         return settlement.delivery
     return settlement
@@ -301,7 +300,7 @@ def _run_until_end(settle_next: Callable[[], bool]) -> None:
 
 
 def _take_batch(inbox: t.Any) -> list[t.Any]:
-    """Take all waiting items, waiting for the first; an empty batch means the end."""
+    """Wait for an item; return all waiting items, or an empty list at the end."""
     first = inbox.get()
     if first is None:
         return []

@@ -1,6 +1,7 @@
 """Open listening sockets. Must not import gevent.
 
-The supervising process, which is not patched, opens the socket that its children share.
+The supervising process, which gevent has not patched, opens the socket that its
+children share.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ..text import quote
 #: How many connections may wait to be accepted.
 _BACKLOG = 1024
 
-#: Characters that only addresses of IPv6 have.
+#: Characters that only IPv6 addresses have.
 _IPV6_CHARACTERS = frozenset("[]:")
 
 
@@ -51,6 +52,6 @@ def _parse_port(text: str) -> int:
 
 
 def get_url(listener: socket.socket) -> str:
-    """The URL of a listening socket, as a browser takes it."""
+    """Return the URL of a listening socket, for use in a browser."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,4 +1,4 @@
-"""Greenlets that belong to a message and end with its handler."""
+"""Start greenlets that work for one message and end with its handler."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from ..handling.context import current
 from . import greenlets
 from .greenlets import OwnGreenlet
 
-#: Seconds that the end of a greenlet is waited for when its handler has ended.
+#: Seconds to wait for the end of a greenlet that is killed after its handler.
 _KILL_SECONDS = 5.0
 
 
 def spawn(
     function: Callable[..., t.Any], *args: t.Any, **kwargs: t.Any
 ) -> gevent.Greenlet:
-    """Start a greenlet for a part of the current message's work.
+    """Start a greenlet that does a part of the current message's work.
 
-    It has an app context of its own (so a database session of its own), a copy of the
-    contents of ``g``, and ``current_message``. It ends with its handler: if it still
-    runs then, it is killed before the teardown hooks. Wait for it by ``.get()``, which
-    also raises the error that it raised. ``SystemExit`` and ``KeyboardInterrupt`` would
-    end the process; a ``RuntimeError`` takes their place.
+    The greenlet has an app context of its own (so a database session of its own), a
+    copy of the contents of ``g``, and ``current_message``. If it still runs when its
+    handler has ended, it is killed before the teardown hooks. Its ``get()`` waits for
+    the result, and raises the error that the greenlet raised. A ``SystemExit`` or
+    ``KeyboardInterrupt``, which would end the process, is replaced by a
+    ``RuntimeError``.
 
     :raises WorkerError: outside of a message.
     """
@@ -71,7 +72,7 @@ def _run(
 def _call(
     function: Callable[..., t.Any], args: tuple[t.Any, ...], kwargs: dict[str, t.Any]
 ) -> t.Any:
-    """Call a function; a child process that it has forked ends here."""
+    """Call a function; if it has forked a child process, end the child here."""
     try:
         return function(*args, **kwargs)
     finally:

@@ -1,10 +1,11 @@
-"""One consumer running in one worker, on one of its lanes: queue or suspects.
+"""One consumer running in one worker, on its main queue or its queue of suspects.
 
-Five roles, each an object: the :mod:`connection loop <.connection_loop>` keeps a link
-open, and its *reader* is the only greenlet that reads the link; the :mod:`intake
-<.intake>` decides which deliveries go to a handler; the :mod:`processing <.processing>`
-handles them and turns outcomes into settlements; the :mod:`settler <.settler>` tells
-the broker.
+Suspects are messages that may have killed a process; they are handled one at a time.
+The subscription has five parts: the :mod:`connection loop <.connection_loop>` keeps a
+link (a broker connection for one queue) open; the *reader* is the only greenlet that
+reads the link; the :mod:`intake <.intake>` decides which deliveries go to a handler;
+the :mod:`processing <.processing>` handles them and turns outcomes into settlements;
+the :mod:`settler <.settler>` sends these to the broker.
 """
 
 from __future__ import annotations
@@ -30,17 +31,18 @@ from .subscription_context import SubscriptionContext
 from .subscription_context import WorkerContext
 from .suspects import forward_to_suspects
 
-#: Seconds that a broker needs to notice an acknowledgement that was written.
+#: Seconds that a broker needs to process an acknowledgement that was sent.
 _ACK_NOTICED_SECONDS = 0.05
 
-#: Seconds to wait for greenlets that have nothing left to wait for.
+#: Seconds to wait for greenlets that are about to end.
 _JOIN_SECONDS = 5.0
 
 
 class Subscription:
-    """One lane of one consumer, consumed from start to stop.
+    """Consumes one queue for one consumer, from start to stop.
 
-    :param main: For the lane of suspects, the subscription that they come from.
+    :param lane: The main queue, or the queue of suspects.
+    :param main: For the queue of suspects, the subscription of the main queue.
     """
 
     def __init__(
@@ -78,17 +80,17 @@ class Subscription:
 
     @property
     def name(self) -> str:
-        """The consumer's name, marked if this is the lane of its suspects."""
+        """The consumer's name, followed by ``(suspects)`` for its queue of suspects."""
         return self.context.name
 
     @property
     def connected(self) -> bool:
-        """True if it reads, and the broker is reachable."""
+        """True if its link is being read and the broker is reachable."""
         return self.connection.connected
 
     @property
     def consuming(self) -> Event:
-        """Set while it is connected and reads."""
+        """The event that is set while its link is open and being read."""
         return self.connection.consuming
 
     @property
@@ -97,7 +99,9 @@ class Subscription:
         return self.processing.handlers.busy
 
     def count_waiting(self) -> SuspectsStatus:
-        """Count the messages in its queue; of suspects, find also the oldest.
+        """Ask the broker how many messages wait in the queue.
+
+        For a queue of suspects, the result has the age of the oldest one as well.
 
         :raises BrokerError: if the broker cannot be asked.
         """
@@ -109,21 +113,22 @@ class Subscription:
     # -- start and stop ---------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to consume; the connection is opened in the background."""
+        """Start to consume; the connection is opened in the background."""
         self.settler.start()
         self.connection.start()
 
     def quiet(self) -> None:
-        """Fetch no more, and give back the messages that no handler has started.
+        """Stop fetching, and return messages that no handler has started.
 
-        In the lane of suspects :meth:`close` does so, which leaves no mark on them.
+        Suspects are returned by :meth:`close`: it sends new copies, since the broker
+        would mark the same messages as redelivered, which counts as a death.
         """
         self._intake.closed = True
         unstarted = self.processing.quiet()
         self.connection.quiet(unstarted if self.context.lane is Lane.MAIN else [])
 
     def wait(self, timeout: float) -> bool:
-        """Wait until no handler runs; return false if the timeout was first."""
+        """Wait until no handler runs; return whether that happened in time."""
         return self.processing.handlers.running.wait(timeout)
 
     def interrupt(self) -> None:
@@ -131,16 +136,16 @@ class Subscription:
         self.processing.handlers.running.interrupt()
 
     def wait_for_forwards(self) -> None:
-        """Wait until all forwarded messages are acknowledged in the queue they left.
+        """Wait until forwarded messages are acknowledged in the queue that they left.
 
-        A suspect may arrive in its lane before that. If it killed the process now, it
-        would be found in both places, and each of the two would be counted on its own.
+        A suspect may arrive in the queue of suspects before that. If it killed the
+        process now, both queues would have it, each with its own count of deaths.
         """
         if self.settler.wait_for_forwards(_JOIN_SECONDS) < _ACK_NOTICED_SECONDS:
             gevent.sleep(_ACK_NOTICED_SECONDS)
 
     def close(self, timeout: float) -> bool:
-        """Settle what can be settled, give back the rest, and end.
+        """Settle what can be settled, return other messages to the broker, and end.
 
         :returns: Whether all handled messages could be settled within the timeout.
         """
@@ -153,7 +158,7 @@ class Subscription:
         return settled
 
     def _return_unsettled_suspects(self) -> None:
-        """Put suspects back without a new mark: a stop is not a crash."""
+        """Return suspects as new copies, which carry no mark: a stop is not a crash."""
         for delivery in self.connection.unsettled:
             if not delivery.settled and not self.settler.is_settling(delivery):
                 self.settler.forward(forward_to_suspects(delivery))
@@ -174,5 +179,4 @@ class Subscription:
         self.connection.lose(link, error)
 
     def _exceed_prefetch(self, count: int) -> None:
-        """Read more, since refused messages take the places of other messages."""
         self.connection.exceed_prefetch(count)

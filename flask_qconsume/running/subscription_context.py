@@ -1,4 +1,4 @@
-"""Objects shared by the subscriptions of a worker, or by the parts of one of them."""
+"""Objects shared by the subscriptions of a worker, or by the parts of one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class WorkerContext:
     stopping: Event
     probe: BrokerProbe
     outages: OutageLog
-    #: When messages may be begun beside a web server; ``None`` if at any time.
+    #: Decides when messages may be begun beside a web server; ``None``: at any time.
     fair_share: FairShare | None
 
 
@@ -42,26 +42,26 @@ class SubscriptionContext:
     consumer: Consumer
     plan: QueuePlan
     lane: Lane
-    #: How many messages had which outcome, by the outcome's name.
+    #: How many messages had each outcome, by the outcome's name.
     counts: Counter[str] = field(default_factory=Counter)
 
     @property
     def name(self) -> str:
-        """The consumer's name, marked if this is the lane of its suspects."""
+        """The consumer's name, followed by ``(suspects)`` for its queue of suspects."""
         suffix = " (suspects)" if self.lane is Lane.SUSPECTS else ""
         return self.consumer.name + suffix
 
     @property
     def queue(self) -> str:
-        """The name of the queue that is read."""
+        """The name of the queue that is read: the main queue, or that of suspects."""
         return self.plan.name if self.lane is Lane.MAIN else self.plan.suspects
 
     @property
     def concurrency(self) -> int:
-        """Number of messages that are handled at once: of suspects, one."""
+        """Number of messages that are handled at once; suspects one at a time."""
         return 1 if self.lane is Lane.SUSPECTS else self.consumer.concurrency
 
     @property
     def prefetch(self) -> int:
-        """Largest number of unsettled messages of one connection."""
+        """Largest number of unsettled messages on one connection."""
         return 1 if self.lane is Lane.SUSPECTS else self.consumer.prefetch

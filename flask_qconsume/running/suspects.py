@@ -1,11 +1,12 @@
 """Find messages that may have killed a process, and decide where they go. No I/O.
 
-A broker marks the messages that it delivers again. The process that had such a message
-may have crashed on it, may have lost its connection, or only had it prefetched; the
-mark does not tell which. So a redelivered message is a *suspect*: it moves to the queue
-of suspects, where messages are handled one at a time. A message that is redelivered
-from *that* queue was being handled when its process died, which counts as a death.
-Harmless suspects are handled there once, and are never rejected.
+A broker marks the messages that it delivers again, but the mark does not tell why: the
+process that had the message may have crashed on it, may have lost its connection, or
+may only have prefetched it. So each redelivered message is a *suspect*: it moves to a
+queue of suspects, which are handled one at a time. If a suspect is redelivered from
+that queue, it was being handled when its process died: that counts as a death. A
+message that only happened to be in a process that died passes the queue of suspects
+once, and is never rejected for it.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from ..settings import Settings
 def triage(
     delivery: Delivery, lane: Lane, consumer: Consumer, settings: Settings
 ) -> Forward | None:
-    """Decide where a suspect goes; ``None`` if the delivery goes to its handler.
+    """Decide where a redelivered message goes; ``None`` means to its handler.
 
-    The delivery limit counts starts: the first in the main queue, the others in the
-    queue of suspects. A link that keeps an order does not move suspects: it counts
-    their deaths itself, and delivers each suspect alone.
+    The delivery limit counts starts of the handler: one in the main queue, the further
+    ones in the queue of suspects. A link that keeps messages in order needs no such
+    queue: it counts deaths itself, and delivers each suspect alone.
     """
     message = delivery.message
     if not message.redelivered:
@@ -56,10 +57,12 @@ def triage(
 
 
 def forward_to_suspects(delivery: Delivery, deaths: int | None = None) -> Forward:
-    """Send a new copy to the lane of suspects, where it is not marked as redelivered.
+    """Forward a message to the queue of suspects, as a new copy.
 
-    :param deaths: The number of processes that the message has ended; unless given, the
-        number in its headers.
+    The broker does not mark the copy as redelivered.
+
+    :param deaths: How many processes died while they handled the message; by default,
+        the number that the message has.
     """
     known = delivery.message.deaths if deaths is None else deaths
     changed = headers.make_suspect_headers(delivery.message, known, time.time())

@@ -1,8 +1,8 @@
 """Time limits of handlers, which the handlers' own ``except`` cannot hide.
 
-A timer for each message would cost more than passing the message to its handler. Nearly
-all handlers end in time, so all limits share one timer, set for the earliest of them;
-when it fires, it is set again for the next limit that is still running.
+A timer for each message would take longer than passing the message to its handler.
+Nearly all handlers end in time, so all limits share one timer. It is set for the
+earliest limit; when it fires, it is set again for the next limit still in force.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from . import greenlets
 
 
 class TimeLimits:
-    """Factory of the time limits of one thread, which one timer enforces."""
+    """Creates the time limits of one thread's handlers; one timer enforces them all."""
 
     def __init__(self) -> None:
-        #: The limits that run; each adds and removes itself.
+        #: The limits in force; each adds and removes itself.
         self.running: dict[TimeLimit, None] = {}
         #: When the timer fires, on :func:`time.monotonic`'s clock.
         self.due = math.inf
@@ -31,14 +31,14 @@ class TimeLimits:
         return TimeLimit(self, seconds)
 
     def close(self) -> None:
-        """Free the timer; no handler may be running."""
+        """Cancel the timer."""
         self.due = math.inf
         if self._timer is not None:
             self._timer.close()
             self._timer = None
 
     def set_timer(self, until: float) -> None:
-        """Let the timer fire at that time, instead of the time set before."""
+        """Set the timer to fire at ``until``, in place of the time set before."""
         self.close()
         self.due = until
         wait = max(0.0, until - time.monotonic())
@@ -46,10 +46,9 @@ class TimeLimits:
         self._timer.start(self._end_overdue)
 
     def _end_overdue(self) -> None:
-        """Run in the hub, which regains control after each ``throw``."""
         now = time.monotonic()
         for limit in [limit for limit in self.running if limit.until <= now]:
-            # A greenlet that was thrown into may have ended this one.
+            # A greenlet that was thrown into before may have ended this limit.
             if limit in self.running:
                 del self.running[limit]
                 limit.throw()
@@ -59,10 +58,10 @@ class TimeLimits:
 
 
 class TimeLimit:
-    """Context that throws :class:`HandlerTimeout` into its greenlet, once.
+    """Context manager that throws :class:`HandlerTimeout` into its greenlet, once.
 
-    If the code catches the error and ends as if nothing had happened, the error is
-    raised again at the end of the block: work that was cut off must not count as done.
+    If the code in the block catches the error and ends normally, the error is raised
+    again at the end of the block: work that was cut off must not count as done.
     """
 
     __slots__ = ("_error", "_greenlet", "_limits", "_seconds", "until")
@@ -75,14 +74,14 @@ class TimeLimit:
     def __enter__(self) -> None:
         limits = self._limits
         self._greenlet = gevent.getcurrent()
-        #: On :func:`time.monotonic`'s clock.
+        #: When the limit ends, on :func:`time.monotonic`'s clock.
         self.until = until = time.monotonic() + self._seconds
         limits.running[self] = None
         if until < limits.due:
             limits.set_timer(until)
 
     def throw(self) -> None:
-        """Throw the error into the greenlet; called in the hub."""
+        """Throw the error into the greenlet; called by gevent's event loop."""
         self._error = HandlerTimeout(self._seconds)
         self._greenlet.throw(self._error)
 

@@ -23,18 +23,18 @@ if t.TYPE_CHECKING:
 
 logger = get_logger("flask_qconsume.web")
 
-#: Gets one line for each request.
+#: Logger for one line per request.
 access_logger = get_logger("flask_qconsume.access")
 
-#: Seconds that a new connection has at a stop for its first request to arrive.
+#: Seconds that a new connection gets at a stop for its first request to arrive.
 _FIRST_REQUEST_SECONDS = 1.0
 
-#: How many of the connections that wait are still accepted at a stop.
+#: How many waiting connections are still accepted at a stop.
 _MAX_LAST_ACCEPTED = 1_000
 
 
 class WebServer:
-    """The app's web server on a listening socket.
+    """Serves the app's web requests on a listening socket.
 
     :param shared: Whether other processes listen on the same socket.
     """
@@ -60,15 +60,15 @@ class WebServer:
         self.url = get_url(listener)
 
     def start(self) -> None:
-        """Accept requests, in the background."""
+        """Start to accept requests, in the background."""
         self._server.start()
         logger.info("Serving on %s", self.url)
 
     def stop(self, timeout: float) -> bool:
-        """Accept no more, and wait for the requests that are running.
+        """Accept no more connections, and wait for the running requests.
 
-        :returns: Whether all of them ended within the timeout; if not, they are cut
-            off.
+        :returns: Whether all requests ended within ``timeout`` seconds; if not, the
+            rest are cut off.
         """
         deadline = time.monotonic() + timeout
         server = self._server
@@ -87,9 +87,9 @@ class WebServer:
 
 
 class _Server(WSGIServer):  # type: ignore[misc]
-    """A server that knows which of its connections wait for a request."""
+    """WSGI server that knows which of its connections are waiting for a request."""
 
-    #: Set at a stop: each connection then ends after its present request.
+    #: True once the server stops: each connection then ends after its current request.
     draining = False
 
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
@@ -97,7 +97,7 @@ class _Server(WSGIServer):  # type: ignore[misc]
         self.idle: set[_Handler] = set()
 
     def accept_waiting(self) -> None:
-        """Accept the connections that wait: closing the listener would reset them."""
+        """Accept connections that wait, since closing the listener would reset them."""
         for _ in range(0 if self.closed else _MAX_LAST_ACCEPTED):
             accepted = self.do_read()
             if accepted is None:
@@ -105,9 +105,9 @@ class _Server(WSGIServer):  # type: ignore[misc]
             self.do_handle(*accepted)
 
     def hang_up(self, *, fresh: bool) -> None:
-        """End the connections that wait for a request.
+        """End the connections that are waiting for a request.
 
-        :param fresh: Whether to end also connections without any request so far.
+        :param fresh: Whether to end connections that have not sent any request, too.
         """
         for handler in list(self.idle):
             if fresh or not handler.fresh:
@@ -115,9 +115,9 @@ class _Server(WSGIServer):  # type: ignore[misc]
 
 
 class _Handler(WSGIHandler):  # type: ignore[misc]
-    """One connection, which can be asked to end between two requests."""
+    """One connection, which can be ended between two requests."""
 
-    #: Whether its first request has not arrived yet.
+    #: True until the connection's first request has arrived.
     fresh = True
 
     def read_requestline(self) -> t.Any:
@@ -135,7 +135,7 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
             super().log_request()
 
     def format_request(self) -> str:
-        """The request as one line, like web servers log it, without the time."""
+        """Return the access log's line for the request, without the time."""
         status = (self._orig_status or self.status or "000").split()[0]
         client = _describe_client(self.client_address)
         took = (self.time_finish or time.time()) - self.time_start
@@ -148,7 +148,7 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
         logger.error("%s", escape(msg % args if args else msg))
 
     def hang_up(self) -> None:
-        """Read no more than what has arrived; a request among that is answered."""
+        """Read no more from the connection; a request that has arrived is answered."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RD)
 
@@ -162,5 +162,4 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
 
 
 def _describe_client(client: t.Any) -> str:
-    """The client's address; a dash for a client of a Unix socket."""
     return client[0] if isinstance(client, tuple) else "-"

@@ -1,10 +1,11 @@
 """Run the consumers of one app in one process, and stop them.
 
-The stop, step by step: 1. ``stopping`` is set; 2. no more messages are fetched; 3.
-messages that no handler has started go back, no attempt charged; 4. running handlers
-are waited for, their connections kept alive; 5. at the deadline they are interrupted,
-and their messages go back, no attempt charged; 6. handled messages are settled; 7.
-``teardown_worker`` hooks run, the last registered first; 8. connections are closed.
+The stop, step by step: 1. ``stopping`` is set. 2. No more messages are fetched. 3.
+Messages that no handler has started go back to the broker, without counting an attempt.
+4. The worker waits for running handlers, and keeps their connections alive. 5. At the
+deadline it interrupts them, and their messages go back in the same way. 6. Handled
+messages are settled. 7. ``teardown_worker`` hooks run, the last registered first. 8.
+Connections are closed.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ logger = get_logger("flask_qconsume.worker")
 #: Seconds that settling, and each hook, may take after the handlers' deadline.
 _GRACE_SECONDS = 4.0
 
-#: Seconds that interrupted handlers have to end.
+#: Seconds that interrupted handlers get to end.
 _INTERRUPTED_SECONDS = 1.0
 
 #: Seconds between two log lines about the progress of a stop.
@@ -58,13 +59,13 @@ _running: dict[int, Worker] = {}
 
 
 class Worker:
-    """The consumers of an app, running in this process.
+    """Runs the consumers of one app in this process.
 
-    :param app: The app with the consumers; it has an initialized ``QConsume``.
-    :param names: The full names of the consumers to run; all that are enabled unless
-        given.
-    :param beside_web: Whether a web server serves requests on the same hub, so that
-        requests have priority over messages.
+    :param app: The app with the consumers and an initialized ``QConsume``.
+    :param names: The full names of the consumers to run; by default, all that are
+        enabled.
+    :param beside_web: Whether a web server runs in the same process, so that requests
+        have priority over messages.
     """
 
     def __init__(
@@ -83,19 +84,19 @@ class Worker:
         self._outages = OutageLog()
         self._hooks_begun = False
         self._beside_web = beside_web
-        #: When messages may be begun; ``None`` if at any time.
+        #: Decides when messages may be begun; ``None``: at any time.
         self.fair_share: FairShare | None = None
 
     def start(self) -> None:
-        """Run the ``before_worker`` hooks, then consume, in the background.
+        """Run the ``before_worker`` hooks, then consume in the background.
 
-        If the broker does not answer, the worker waits for it; if it refuses, the
-        error is raised.
+        If the broker does not answer, the worker keeps trying; if the broker refuses,
+        the error is raised.
 
         :raises WorkerError: if this process is not patched by gevent, or the app's
             worker runs already.
-        :raises UnsupportedByBroker: if a retry policy asks for more than the broker
-            can do.
+        :raises UnsupportedByBroker: if a retry policy asks for more than the broker can
+            do.
         :raises BrokerRefused: if the broker refuses the credentials.
         :raises TopologyMismatch: if queues cannot be declared as they should be.
         """
@@ -120,9 +121,9 @@ class Worker:
         self._log_start()
 
     def quiet(self) -> None:
-        """Begin the stop without waiting: fetch no more, give back unstarted messages.
+        """Begin the stop without waiting: fetch no more, return unstarted messages.
 
-        For servers that have to stop other parts before :meth:`stop` may wait.
+        For servers that have to stop other parts first, since :meth:`stop` waits.
         """
         if self.stopping.is_set():
             return
@@ -132,11 +133,11 @@ class Worker:
             subscription.quiet()
 
     def stop(self, timeout: float | None = None) -> bool:
-        """Stop without losing a message; see the module's description.
+        """Stop without losing a message; see the module's docstring.
 
         :param timeout: Seconds to wait for running handlers;
             ``QCONSUME_SHUTDOWN_TIMEOUT`` unless given.
-        :returns: Whether it was clean: no handler had to be interrupted, and all
+        :returns: Whether the stop was clean: no handler had to be interrupted, and all
             handled messages are settled.
         """
         if timeout is None:
@@ -246,7 +247,6 @@ class Worker:
                 hook()
 
     def _wait(self, deadline: float) -> bool:
-        """Wait until no handler runs, and log the progress; false at a timeout."""
         while (left := deadline - time.monotonic()) > 0 and self.busy:
             gevent.wait(
                 [
@@ -308,7 +308,7 @@ class Worker:
 
 
 def find_worker(app: Flask) -> Worker | None:
-    """The worker that runs for an app in this process, if there is one."""
+    """Return the worker that runs for an app in this process, or ``None``."""
     return _running.get(id(app))
 
 

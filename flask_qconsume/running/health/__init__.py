@@ -1,1 +1,1 @@
-"""Health of a worker: facts are collected, judged, logged and reported."""
+"""Health of a worker: collect facts, judge them, log and report the verdict."""

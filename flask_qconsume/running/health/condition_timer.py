@@ -1,7 +1,7 @@
-"""Measure how long conditions hold, by regular looks. No I/O, no clock.
+"""Measure how long conditions last, by checking them regularly. No I/O, no clock.
 
-Time is counted in looks: a process that was suspended itself (a sleeping machine,
-SIGSTOP) must not blame its parts for what they could not do meanwhile.
+The time that one check adds is limited. So a process that was suspended itself (by a
+sleeping machine or SIGSTOP) does not blame its parts for that time.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterable
 
 
 class ConditionTimer:
-    """Timer of conditions: for how many seconds the oldest of them has held.
+    """Measures for how many seconds the oldest of several conditions has lasted.
 
-    A condition is any hashable value: a message that is being settled, or a counter
-    that does not change.
+    A condition is any hashable value that is passed at each check while it holds: a
+    message that is being settled, or the present value of a counter that should change.
 
-    :param interval: Intended seconds between two looks; no look adds more than twice
-        that.
+    :param interval: The intended seconds between two checks; one check adds at most
+        twice that.
     """
 
     def __init__(self, interval: float) -> None:
@@ -27,11 +27,9 @@ class ConditionTimer:
     def look(
         self, conditions: Iterable[Hashable], elapsed: float | None = None
     ) -> float:
-        """Note the conditions that hold now.
+        """Record the conditions that hold now; return the seconds of the oldest.
 
-        Return the seconds that the oldest of them has held.
-
-        :param elapsed: Seconds since the last look; the interval unless given.
+        :param elapsed: Seconds since the last check; the interval unless given.
         """
         step = self._interval if elapsed is None else min(elapsed, 2 * self._interval)
         before = self._held

@@ -1,7 +1,8 @@
-"""Answer ``/live`` and ``/ready`` over HTTP, even while the hub is blocked.
+"""Answer ``/live`` and ``/ready`` over HTTP, even while gevent's event loop is blocked.
 
-One native thread serves all clients, and waits for none of them: each connection has a
-second, and one request. Must not import gevent: the supervising process uses it too.
+One native thread serves all clients, and waits for none of them: each connection gets
+one second, for one request. Must not import gevent: the supervising process uses this
+module as well.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _MAX_REQUEST_BYTES = 16_384
 #: How many bytes of a request are read at a time.
 _CHUNK_BYTES = 4_096
 
-#: Seconds before the next client is accepted if the system has no descriptor left.
+#: Seconds before the next client is accepted if no file descriptor is left.
 _NO_DESCRIPTOR_SECONDS = 0.1
 
 _REASONS = {
@@ -43,7 +44,7 @@ _REASONS = {
 
 
 def make_response(verdict: Verdict, path: str) -> tuple[int, str]:
-    """The HTTP status and the body for the path ``/live`` or ``/ready``."""
+    """Return the HTTP status and body for a path, ``/live`` or ``/ready``."""
     if path not in ("/live", "/ready"):
         return 404, '{"paths": ["/live", "/ready"]}'
     good = verdict.live if path == "/live" else verdict.ready
@@ -51,11 +52,12 @@ def make_response(verdict: Verdict, path: str) -> tuple[int, str]:
 
 
 class Endpoint:
-    """HTTP server on a listening socket, until it is closed.
+    """HTTP server for health checks, on a listening socket.
 
-    :param listener: The socket, which is used up: its descriptor is taken over.
-    :param verdict: The present verdict; called for each request, in a native thread,
-        so it must not wait.
+    :param listener: The socket. The server takes its descriptor over, so the object
+        cannot be used afterwards.
+    :param verdict: Returns the current verdict. It is called for each request, in a
+        native thread, so it must not wait.
     """
 
     def __init__(self, listener: socket.socket, verdict: Callable[[], Verdict]) -> None:
@@ -64,19 +66,19 @@ class Endpoint:
         self._socket = _to_plain_socket(listener)
         self._poll = get_unpatched("select", "poll")()
         self._poll.register(self._socket, select.POLLIN)
-        #: By descriptor, the oldest first.
+        #: Clients by file descriptor, the oldest first.
         self._clients: dict[int, _Client] = {}
         self._over = Latch()
         self._thread = NativeThread(self._serve, "health")
 
     def start(self) -> None:
-        """Begin to answer, in the background."""
+        """Start to answer, in the background."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop answering, and close the socket."""
         self._over.open()
-        # This ends the thread's wait; closing the descriptor would not.
+        # A shutdown ends the thread's wait; closing the descriptor would not.
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(2 * _CLIENT_SECONDS)
@@ -96,7 +98,7 @@ class Endpoint:
             self._drop(client)
 
     def _wait(self) -> float | None:
-        """Milliseconds until the first client's time is over; ``None`` without any."""
+        """Return the milliseconds until the first client's deadline, or ``None``."""
         first = next(iter(self._clients.values()), None)
         if first is None:
             return None
@@ -117,7 +119,6 @@ class Endpoint:
         self._poll.register(client.descriptor, select.POLLIN)
 
     def _serve_client(self, client: _Client) -> None:
-        """Read from a client that has sent data, or send it more of the answer."""
         try:
             if client.answer:
                 client.send()
@@ -140,20 +141,20 @@ class Endpoint:
 
 
 class _Client:
-    """One connection: the part of its request that has come, and its answer."""
+    """One connection: the part of the request that was received, and the answer."""
 
     def __init__(self, connection: t.Any) -> None:
         connection.setblocking(False)
         self.descriptor: int = connection.fileno()
         self.deadline = time.monotonic() + _CLIENT_SECONDS
-        #: The part of the answer that is still to be sent.
+        #: The part of the answer that has not been sent yet.
         self.answer = b""
         self.is_done = False
         self._connection = connection
         self._request = b""
 
     def read_request(self) -> str | None:
-        """Read more; the first line once the head is complete, ``None`` before."""
+        """Read more; return the request's first line once its headers are complete."""
         more = self._connection.recv(_CHUNK_BYTES)
         self._request += more
         whole = b"\r\n\r\n" in self._request or len(self._request) > _MAX_REQUEST_BYTES
@@ -162,17 +163,15 @@ class _Client:
         return self._request.partition(b"\r\n")[0].decode("latin-1")
 
     def send(self) -> None:
-        """Send as much of the answer as the connection takes now."""
+        """Send as much of the answer as the connection accepts now."""
         self.answer = self.answer[self._connection.send(self.answer) :]
         self.is_done = not self.answer
 
     def close(self) -> None:
-        """Close the connection."""
         self._connection.close()
 
 
 def _write_response(line: str, verdict: Verdict) -> bytes:
-    """The HTTP response to a request with this first line."""
     method, _, rest = line.partition(" ")
     path = rest.partition(" ")[0].partition("?")[0]
     if method not in ("GET", "HEAD"):
@@ -190,7 +189,6 @@ def _write_response(line: str, verdict: Verdict) -> bytes:
 
 
 def _to_plain_socket(listener: socket.socket) -> t.Any:
-    """Turn a socket of gevent's into one of the standard library."""
     kind = get_unpatched("socket", "socket")
     plain = kind(listener.family, listener.type, listener.proto, listener.detach())
     plain.setblocking(False)

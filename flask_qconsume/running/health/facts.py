@@ -1,6 +1,6 @@
 """Facts about a worker and its subscriptions at one moment, to be judged.
 
-Immutable, so that the hub can collect them and a native thread can judge them.
+The objects are immutable: a greenlet creates them, and a native thread reads them.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ class SubscriptionFacts:
     name: str
     queue: str
     connected: bool
-    #: Whether the greenlets that keep it running have not ended.
+    #: False if a greenlet that the subscription needs has ended.
     tended: bool
     #: The time limit of its handlers, in seconds.
     timeout: float
-    #: How many handlers have far exceeded that limit.
+    #: How many handlers have far exceeded their time limit.
     overdue: int
     concurrency: int
-    #: How many handled messages are being settled, and for how long the oldest has.
+    #: How many handled messages are being settled, and for how long the oldest of them.
     unsettled: int
     unsettled_for: float
-    #: Whether the broker refused to take a message, so that it is tried again later.
+    #: Whether the broker refused to take a forwarded message, which is retried later.
     retries_forwards: bool
-    #: Whether its dead-letter queue refused dead letters, so that they wait elsewhere.
+    #: Whether dead letters wait elsewhere, since the dead-letter queue refused them.
     parks: bool
     #: For how long a message that was read has waited although a handler is free.
     stuck_for: float
@@ -47,24 +47,24 @@ class SubscriptionFacts:
 class WorkerFacts:
     """Facts about a worker; durations are in seconds."""
 
-    #: For how long one greenlet has let no other run, and its place in the code.
+    #: For how long one greenlet has let no other run, and the code that it is in.
     blocked_for: float
     blocked_at: str
     started: bool
     stopping: bool
     subscriptions: Sequence[SubscriptionFacts]
-    #: For how long messages have been begun at the slowest pace, and how late the hub
-    #: is.
+    #: For how long messages have been begun at the slowest pace beside a web server,
+    #: and the latency of gevent's event loop.
     slowed_for: float = 0.0
     hub_latency: float = 0.0
-    #: For how long it has been starting.
+    #: For how long the worker has been starting.
     starting_for: float = 0.0
     #: For how long a log handler has not returned.
     logging_for: float = 0.0
 
 
 class HealthLimits(t.NamedTuple):
-    """Seconds after which a condition counts as a problem."""
+    """Seconds for which a condition must last to count as a problem."""
 
     blocked: float
     stalled: float

@@ -1,4 +1,4 @@
-"""Judge facts: find the problems of a worker, and its verdict. No I/O, no clock."""
+"""Judge a worker by facts: is it live, is it ready, which problems has it? No I/O."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .verdict import Verdict
 
 
 def judge(worker: WorkerFacts, limits: HealthLimits) -> Verdict:
-    """Judge whether a worker is live and ready, and name its problems."""
+    """Return the verdict on a worker: is it live, is it ready, and what is wrong?"""
     problems = [*_check_worker(worker, limits)]
     for facts in worker.subscriptions:
         problems += _check_subscription(facts, worker.stopping, limits)
@@ -108,7 +108,6 @@ def _check_subscription(
 def _check_consuming(
     facts: SubscriptionFacts, limits: HealthLimits
 ) -> Iterable[Problem]:
-    """Find the reasons why a subscription does not consume."""
     if not facts.tended:
         yield Problem(
             "ended",
@@ -149,7 +148,7 @@ def _describe_overdue(facts: SubscriptionFacts) -> Problem:
         f"{facts.name}: {pluralize(facts.overdue, 'handler')} far beyond the time limit"
         f" of {facts.timeout:g} s. New handlers took their places, and their messages"
         " went to the retry policy. Let handlers pass on 'HandlerTimeout'.",
-        # A few handlers that hang cost little; a full set of them is a habit.
+        # A few handlers that hang do little harm; as many as the concurrency do.
         fatal=facts.overdue >= facts.concurrency,
         logged=False,
     )

@@ -9,20 +9,20 @@ from .verdict import Problem
 
 
 class ProblemLog:
-    """Log of problems, which knows those that last."""
+    """Logs problems that begin or end, and remembers those that last."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._known: dict[tuple[str, str], Problem] = {}
 
     def note(self, problem: Problem) -> bool:
-        """Note that the caller logs a problem; return whether it is a new one."""
+        """Record that the caller logs a problem; return whether it is a new one."""
         is_new = problem.key not in self._known
         self._known[problem.key] = problem
         return is_new
 
     def update(self, problems: Iterable[Problem]) -> None:
-        """Log the problems that have begun, or are over, since the last call."""
+        """Log the problems that began or ended since the last call."""
         known, self._known = self._known, {p.key: p for p in problems if p.logged}
         for key, problem in self._known.items():
             if key not in known:

@@ -1,6 +1,7 @@
-"""Report each verdict to outlets, such as a file or systemd.
+"""Report each verdict on a worker's health to a health file, to systemd, and so on.
 
-Outlets are called in a native thread. They must not wait, nor import gevent.
+These outlets are functions that are called in a native thread. They must not wait, nor
+import gevent.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from .verdict import Verdict
 
 logger = get_logger("flask_qconsume.watchdog")
 
-#: Environment variables of systemd: the socket to notify, and its watchdog's interval.
+#: Environment variables that systemd sets: the socket for notifications, and the
+#: interval and process of its watchdog.
 _NOTIFY_SOCKET = "NOTIFY_SOCKET"
 _WATCHDOG = ("WATCHDOG_USEC", "WATCHDOG_PID")
 
@@ -31,7 +33,7 @@ _FAILED_TEXT = "The worker's health cannot be reported: %s. It is tried again."
 
 
 class Reporter:
-    """Reporter to several outlets; an outlet that fails is logged once."""
+    """Calls several outlets with each verdict, and logs the first failure of each."""
 
     def __init__(self) -> None:
         self._outlets: list[Callable[[Verdict], object]] = []
@@ -55,11 +57,12 @@ class Reporter:
 
 
 class HealthFile:
-    """A file that is rewritten while the worker is live, and gets old otherwise.
+    """A file that is rewritten while the worker is live, and grows old otherwise.
 
-    It replaces only an earlier verdict, or an empty file.
+    A file that exists is replaced only if it is empty or holds an earlier verdict.
 
-    :raises WorkerError: if it cannot be written, or the path holds something else.
+    :raises WorkerError: if the file cannot be written, or the path holds something
+        else.
     """
 
     def __init__(self, path: str) -> None:
@@ -76,7 +79,7 @@ class HealthFile:
             ) from error
 
     def __call__(self, verdict: Verdict) -> None:
-        """Write the verdict, at once and completely, if the worker is live."""
+        """If the worker is live, write the verdict: all of the file changes at once."""
         if verdict.live:
             self._write(verdict.to_json() + "\n")
             self._check()
@@ -91,9 +94,10 @@ class HealthFile:
             self._path.unlink()
 
     def _check(self) -> None:
-        """Raise ``ValueError`` unless the file is missing, empty or a verdict."""
+        """Raise ``ValueError`` unless the file is missing, empty or holds a verdict."""
         with contextlib.suppress(FileNotFoundError):
-            # A link is not followed, since its target must not be replaced either.
+            # A symbolic link is not followed, since its target must not be replaced
+            # either.
             if not stat.S_ISREG(self._path.lstat().st_mode):
                 raise ValueError("it is not a plain file")
             text = self._path.read_text("utf-8", "replace")
@@ -101,7 +105,8 @@ class HealthFile:
                 raise ValueError("a file with other contents is there")
 
     def _write(self, text: str) -> None:
-        # In a shared folder, a link may have the draft's name: it must not be followed.
+        # In a shared folder, a symbolic link may have the draft's name; removing it
+        # first keeps the write from following it.
         self._draft.unlink(missing_ok=True)
         with self._draft.open("x") as file:
             file.write(text)
@@ -116,7 +121,7 @@ def _is_verdict(text: str) -> bool:
 
 
 class Systemd:
-    """Notifications of systemd: the service is ready, is live, or stops.
+    """Notifies systemd that the service is ready, is live, or stops.
 
     :param address: The value of systemd's variable ``NOTIFY_SOCKET``.
     """
@@ -140,11 +145,11 @@ class Systemd:
         return cls(address) if address else None
 
     def ready(self) -> None:
-        """Report the end of the start, which an outage of the broker does not delay."""
+        """Report that the service has started, even during an outage of the broker."""
         self._send("READY=1")
 
     def __call__(self, verdict: Verdict) -> None:
-        """Reset systemd's watchdog, if the worker is live."""
+        """If the worker is live, reset systemd's watchdog."""
         if verdict.live:
             self._send("WATCHDOG=1")
 

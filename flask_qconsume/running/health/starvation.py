@@ -1,15 +1,15 @@
-"""Find subscriptions that read nothing while messages wait. No I/O, no clock."""
+"""Detect subscriptions that read nothing although messages wait. No I/O, no clock."""
 
 from __future__ import annotations
 
-#: How many answers of the broker in a row must find messages before it is a problem.
+#: How many times in a row the broker must report messages before it is a problem.
 ANSWERS = 3
 
 
 class Starvation:
-    """Measures how long a subscription has been idle while messages wait.
+    """Measures for how long a subscription is idle while messages wait in its queue.
 
-    :param stalled: Seconds after which that is a problem. Within these, the broker is
+    :param stalled: Seconds after which that is a problem. Within them, the broker is
         asked :data:`ANSWERS` times how many messages wait.
     """
 
@@ -18,19 +18,19 @@ class Starvation:
         self._received = -1
         self._idle_since = 0.0
         self._answers = 0
-        #: How many messages waited according to the last answer.
+        #: How many messages waited according to the broker's last answer.
         self.backlog = 0
 
     @property
     def seconds(self) -> float:
-        """Seconds for which messages have waited and none was read."""
+        """Seconds for which messages have waited while none was read."""
         return self._answers * self._period
 
     def look(self, now: float, received: int, idle: bool) -> bool:
-        """Note the subscription's state; return whether it is time to ask the broker.
+        """Record the subscription's state; return whether to ask the broker now.
 
-        :param received: How many messages it has read so far.
-        :param idle: Whether it has nothing to do.
+        :param received: How many messages the subscription has read so far.
+        :param idle: Whether the subscription has nothing to do.
         """
         if received != self._received or not idle:
             self._received, self._idle_since = received, now
@@ -38,7 +38,7 @@ class Starvation:
         return now - self._idle_since >= self._period
 
     def note_backlog(self, now: float, backlog: int) -> None:
-        """Note the broker's answer: how many messages wait."""
+        """Record the broker's answer: the number of messages that wait."""
         self.backlog = backlog
         self._answers = self._answers + 1 if backlog else 0
         self._idle_since = now

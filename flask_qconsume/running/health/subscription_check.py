@@ -1,4 +1,4 @@
-"""Collect the facts about one subscription, on the hub."""
+"""Collect the facts about one subscription that its health is judged by."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ logger = get_logger("flask_qconsume.watchdog")
 
 
 class SubscriptionCheck:
-    """Regular looks at one subscription, which measure how long its states last.
+    """Checks one subscription regularly, and measures how long its states last.
 
-    :param interval: Seconds between two looks.
+    :param interval: Seconds between two checks.
     """
 
     def __init__(
@@ -42,10 +42,11 @@ class SubscriptionCheck:
         self._oldest: float | None = None
 
     def is_due(self, now: float) -> bool:
-        """True if it is time to ask the broker how many messages wait.
+        """Return whether to ask the broker now how many messages wait.
 
-        That is so when the subscription has been idle for some time; for a lane of
-        suspects at regular times, since messages are handled one at a time there.
+        It is asked when the subscription has been idle for some time. For a queue of
+        suspects it is also asked at regular intervals: suspects are handled one at a
+        time, so more of them may be waiting.
         """
         reader = self._subscription.connection.reader
         received = 0 if reader is None else reader.received
@@ -55,11 +56,11 @@ class SubscriptionCheck:
         return idle_for_long or (self._is_of_suspects and interval_is_over)
 
     def ask(self) -> None:
-        """Ask the broker how many messages wait; may wait for the answer."""
+        """Ask the broker how many messages wait, and wait for its answer."""
         try:
             found: SuspectsStatus | None = self._subscription.count_waiting()
         except Exception as error:
-            # An ill broker is reported by the connections that need it.
+            # The connections that need the broker report its failure.
             logger.debug("Cannot count '%s': %s", self._context.queue, error)
             found = None
         self._asked_at = time.monotonic()
@@ -72,7 +73,7 @@ class SubscriptionCheck:
             self._starvation.note_backlog(self._asked_at, found.waiting)
 
     def collect(self) -> SubscriptionFacts:
-        """The facts at this moment; to be called at each look."""
+        """Return the facts at this moment. Call this once at each check."""
         subscription = self._subscription
         settler, processing = subscription.settler, subscription.processing
         settling, stuck = settler.settling, processing.handlers.stuck
@@ -95,7 +96,6 @@ class SubscriptionCheck:
         )
 
     def _is_idle(self) -> bool:
-        """True if it has no message in hand, and should receive those that wait."""
         processing = self._subscription.processing
         handlers, reader = processing.handlers, self._subscription.connection.reader
         busy = handlers.busy or handlers.waiting or processing.held
@@ -103,8 +103,8 @@ class SubscriptionCheck:
         return not (busy or may_starve or self._subscription.settler.settling)
 
     def _find_suspects(self) -> SuspectBacklog:
-        # A message that waited at the last answer may be handled by now, so the age
-        # that the broker reported does not grow with time.
+        # The oldest message at the broker's last answer may be handled by now, so the
+        # age in that answer is not increased with time.
         in_hand = (each.message for each in self._subscription.connection.unsettled)
         age = _find_age(headers.find_oldest_suspect(in_hand))
         oldest = find_largest(age, self._oldest)

@@ -1,9 +1,9 @@
 """The verdict on a worker: live or not, ready or not, and its problems. No I/O.
 
-*Live* means that restarting the process would not help. A worker repairs a lost
-connection itself, so an outage of the broker makes it not *ready* and leaves it live.
-A problem that would last until a restart (a blocked hub, a consumer that reads nothing
-although messages wait) makes it not live.
+A worker is *live* unless restarting the process would help. A worker repairs a lost
+connection itself, so an outage of the broker makes it not *ready* and leaves it live. A
+problem that would last until a restart (a blocked event loop, a consumer that reads
+nothing although messages wait) makes it not live.
 """
 
 from __future__ import annotations
@@ -21,57 +21,57 @@ from ...text import escape
 
 N = t.TypeVar("N", int, float)
 
-#: How many problems an answer shows at most.
+#: How many problems the JSON text shows at most.
 _MAX_PROBLEMS_SHOWN = 10
 
-#: Seconds that a hub must have been blocked before an answer mentions it.
+#: Seconds for which gevent's event loop must be blocked before the JSON text says so.
 _MIN_BLOCKED_SECONDS = 2.0
 
 
 class SuspectBacklog(t.NamedTuple):
-    """The suspects of one consumer that are waiting or being handled."""
+    """One consumer's unsettled messages that may have killed a process."""
 
     consumer: str
-    #: How many wait in the lane; ``None`` until the broker has answered.
+    #: How many wait in the queue of suspects; ``None`` until the broker has answered.
     waiting: int | None
-    #: For how many seconds the oldest has been a suspect, the message in hand included;
-    #: ``None`` where there is no suspect or its age is unknown.
+    #: For how many seconds the oldest has been a suspect, including the one being
+    #: handled; ``None`` if there is no suspect or its age is unknown.
     oldest: float | None
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong."""
+    """One problem of a worker."""
 
     kind: str
     about: str
     text: str
     #: Whether the process should be restarted.
     fatal: bool = False
-    #: Whether to log it. Answers show it in any case.
+    #: Whether to log the problem. Health checks show it in any case.
     logged: bool = True
     level: int = logging.ERROR
 
     @property
     def key(self) -> tuple[str, str]:
-        """The same for as long as the problem lasts, though its text may change."""
+        """A key that stays the same while the problem lasts; its text may change."""
         return self.kind, self.about
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer to the health checks."""
+    """The answer to health checks: whether a worker is live and ready, and why not."""
 
     live: bool
     ready: bool
     problems: tuple[Problem, ...] = ()
-    #: For how many seconds the hub has not run.
+    #: For how many seconds gevent's event loop has not run.
     blocked_for: float = field(default=0.0, compare=False)
-    #: For information: these do not make a worker less live or ready.
+    #: For information only: suspects do not make a worker less live or ready.
     suspects: tuple[SuspectBacklog, ...] = field(default=(), compare=False)
 
     def to_json(self) -> str:
-        """Write the verdict as one line of JSON."""
+        """Return the verdict as one line of JSON."""
         wrong = [escape(each.text) for each in self.problems[:_MAX_PROBLEMS_SHOWN]]
         document: dict[str, t.Any] = {
             "live": self.live,
@@ -89,7 +89,7 @@ class Verdict:
 
     @classmethod
     def from_json(cls, text: str) -> Verdict:
-        """Read the result of :meth:`to_json`; of each problem it has the text only.
+        """Read the result of :meth:`to_json`; the problems have their text only.
 
         :raises ValueError: if the text is something else.
         """
@@ -110,9 +110,9 @@ class Verdict:
 
 
 def combine(verdicts: Mapping[str, Verdict | None]) -> Verdict:
-    """Make one verdict for several processes.
+    """Combine the verdicts on several processes into one.
 
-    :param verdicts: The verdict of each process by its name; ``None`` for a process
+    :param verdicts: The verdict on each process by its name; ``None`` for a process
         that does not run at the moment, or has not reported yet.
     """
     problems: list[Problem] = []
@@ -135,7 +135,10 @@ def combine(verdicts: Mapping[str, Verdict | None]) -> Verdict:
 def _combine_suspects(
     backlogs: Iterable[SuspectBacklog],
 ) -> tuple[SuspectBacklog, ...]:
-    """All processes report the same lane of a consumer: take the largest figures."""
+    """Merge the backlogs that several processes report, by consumer.
+
+    All processes share a consumer's queue of suspects, so the largest figures count.
+    """
     found: dict[str, SuspectBacklog] = {}
     for each in backlogs:
         known = found.get(each.consumer, each)
@@ -148,7 +151,7 @@ def _combine_suspects(
 
 
 def find_largest(*numbers: N | None) -> N | None:
-    """The largest of the numbers that are known, if any is."""
+    """Return the largest number, ignoring ``None``; ``None`` if there is no number."""
     return max((each for each in numbers if each is not None), default=None)
 
 

@@ -1,13 +1,13 @@
-"""Watch a worker from outside of its hub: is it live, is it ready, what is wrong?
+"""Watch the health of a worker, even while gevent's event loop is blocked.
 
 Two parts work together. A greenlet collects facts about the subscriptions once a
-second, and logs problems; its looks show that the hub runs. A native thread watches
-that greenlet, judges the facts, and reports the verdict, even while the hub is blocked.
-The thread uses none of gevent's locks, and so does not log.
+second, and logs problems; each of its rounds proves that the event loop runs. A native
+thread watches that greenlet, judges the facts, and reports the verdict, even while the
+event loop is blocked. The thread uses none of gevent's locks, and so does not log.
 
-gevent's own monitor does not serve here: it traces every switch (as coverage tools need
-to), does not see a hub that is starved by greenlets which switch among each other, and
-repeats itself.
+gevent's own monitor is not used: it traces every greenlet switch (as coverage tools
+need to), does not see an event loop that is starved by greenlets which switch among
+each other, and repeats its reports.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ from .verdict import Verdict
 
 logger = get_logger("flask_qconsume.watchdog")
 
-#: Seconds between two looks.
+#: Seconds between two checks.
 _INTERVAL = 1.0
 
-#: Seconds that the end of the thread is waited for.
+#: Seconds to wait for the thread to end.
 _JOIN_SECONDS = 2.0
 
 
 class WatchedWorker(t.Protocol):
-    """The part of a worker that a watchdog looks at."""
+    """The attributes of a worker that a watchdog uses."""
 
     settings: Settings
     stopping: Event
@@ -61,9 +61,9 @@ class WatchedWorker(t.Protocol):
 
 
 class Watchdog:
-    """Watchdog of one worker, from its start to the end of its stop.
+    """Watches one worker, from its start to the end of its stop.
 
-    :param interval: Seconds between two looks.
+    :param interval: Seconds between two checks.
     """
 
     def __init__(self, worker: WatchedWorker, interval: float = _INTERVAL) -> None:
@@ -73,7 +73,7 @@ class Watchdog:
         self._limits = HealthLimits(
             settings.blocked_after, settings.stalled_after, settings.start_timeout
         )
-        #: Set once the worker consumes, or tries to.
+        #: True once the worker consumes, or tries to connect.
         self.started = False
         #: The latest verdict, which any thread may read.
         self.verdict = Verdict(live=True, ready=False)
@@ -92,14 +92,14 @@ class Watchdog:
         self._thread = NativeThread(self._watch, "watchdog")
 
     def add_outlet(self, outlet: Callable[[Verdict], object]) -> None:
-        """Have a function called with each verdict, in a native thread.
+        """Call a function with each verdict, in a native thread.
 
-        It must not wait for the hub, nor for long.
+        The function must not wait for gevent's event loop, nor take long.
         """
         self._reporter.add_outlet(outlet)
 
     def start(self) -> None:
-        """Begin to watch. To be called on the worker's hub."""
+        """Start to watch. Call this in the thread that runs the worker's greenlets."""
         self._hub_thread = native_threads.get_thread_id()
         self._greenlet = ProtectedGreenlet.spawn(self._run_looks)
         self._thread.start()
@@ -112,7 +112,7 @@ class Watchdog:
         self._over.open()
         self._thread.join(_JOIN_SECONDS)
 
-    # -- on the hub -------------------------------------------------------------------
+    # -- in greenlets -----------------------------------------------------------------
 
     def _run_looks(self) -> None:
         try:
@@ -187,9 +187,10 @@ class Watchdog:
         )
 
     def _log_blocked(self, problem: Problem) -> None:
-        """Log a blocked hub now, since the block may never end.
+        """Log now that the event loop is blocked, since the block may never end.
 
-        In a thread of its own: the code that blocks may hold the log's locks.
+        The line is logged in another thread: the blocking code may hold the log's
+        locks.
         """
         stack = native_threads.format_stack(self._hub_thread)
         native_threads.run_in_thread(
@@ -206,7 +207,6 @@ def _ask_all(checks: Sequence[SubscriptionCheck]) -> None:
 
 
 def _describe_place(frame: FrameType | None) -> str:
-    """A frame's file, line and function, for people."""
     if frame is None:
         return "an unknown place"
     code = frame.f_code

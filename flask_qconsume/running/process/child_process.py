@@ -1,4 +1,4 @@
-"""One child of the supervisor: its present process, and when the next one starts.
+"""One child of the supervisor: its current process, and when the next one starts.
 
 Must not import gevent: the supervising process is not patched.
 """
@@ -20,36 +20,38 @@ from ..health.condition_timer import ConditionTimer
 from ..health.verdict import Problem
 from ..health.verdict import Verdict
 
-#: Environment variable with the descriptors of a child's end of the control socket and
-#: of the listening socket: ``5,6``.
+#: Environment variable with the file descriptors that a child inherits, such as
+#: ``5,6``: its end of the control socket, and the listening socket.
 FDS_VARIABLE = "_FLASK_QCONSUME_FDS"
 
-#: Sent by a child once it consumes.
+#: Line that a child sends to the supervisor once it consumes.
 UP_LINE = b"up\n"
 
-#: Seconds between two looks at the children, unless one of them reports before.
+#: Seconds between two checks of the children, unless one of them reports before.
 LOOK_SECONDS = 0.2
 
-#: After a child that ran for more seconds than that, the next one starts soon.
+#: If a child ran for more seconds, the delays before restarts begin with the shortest.
 _GOOD_AFTER_SECONDS = 60.0
 
-#: The shortest limit in seconds for a child without reports: it reports once a second.
+#: The shortest time in seconds without a report that is a problem; a child reports once
+#: a second.
 MIN_SILENT_SECONDS = 3.0
 
 
 class ChildLimits(t.NamedTuple):
-    """Seconds after which something is wrong with a child."""
+    """Limits in seconds after which something is wrong with a child."""
 
-    #: Since its last report.
+    #: Seconds since its last report.
     silent: float = MIN_SILENT_SECONDS
-    #: Since its start, if it has not reported anything.
+    #: Seconds since its start, if it has not reported anything.
     starting: float = 120.0
-    #: For which its hub has not run: the child is killed then; ``None`` for never.
+    #: Seconds for which its event loop has not run, after which the child is killed;
+    #: ``None`` for never.
     blocked: float | None = None
 
 
 class ChildProcess:
-    """One place for a child: the process in it, and when the next one starts there."""
+    """One of the supervisor's children; a new process replaces one that has ended."""
 
     def __init__(
         self,
@@ -59,11 +61,11 @@ class ChildProcess:
         selector: selectors.BaseSelector,
         limits: ChildLimits,
     ) -> None:
-        #: When to start the next process, on the monotonic clock.
+        #: When to start the next process, on :func:`time.monotonic`'s clock.
         self.due = 0.0
-        #: Whether its process consumes, or did when it ended.
+        #: Whether its process is consuming, or was when it ended.
         self.up = False
-        #: Whether one of its processes found its own configuration wrong.
+        #: Whether one of its processes ended because of a configuration error.
         self.failed = False
         self.pid = 0
         self._command = command
@@ -86,20 +88,20 @@ class ChildProcess:
 
     @property
     def name(self) -> str:
-        """Its name in problems and log lines."""
+        """The child's name in problems and log lines."""
         return f"process {self.pid}" if self.running else "a process"
 
     @property
     def running(self) -> bool:
-        """True if it has a process."""
+        """True from the start of a process until its exit code is taken."""
         return self._process is not None
 
     # -- its health -------------------------------------------------------------------
 
     def check(self, now: float) -> Verdict | None:
-        """Look at the child; return its last verdict, unless it has stopped reporting.
+        """Check the child; return its last verdict, or a bad one if it has gone silent.
 
-        ``None`` if it does not run, or has not reported yet.
+        :returns: ``None`` if it does not run, or has not reported yet.
         """
         elapsed, self._looked_at = now - self._looked_at, now
         state = (self.pid, self.up, self._reports)
@@ -123,10 +125,9 @@ class ChildProcess:
 
     @property
     def blocked_for(self) -> float:
-        """Seconds for which its hub has not run, as of the last look.
+        """Seconds for which the child's event loop has not run, as of the last check.
 
-        Only time since the child consumes counts: hooks may block for long at the
-        start.
+        Only the time since it consumes counts: hooks may load much at the start.
         """
         if not self.up:
             return 0.0
@@ -134,7 +135,7 @@ class ChildProcess:
         return silent + (self._verdict.blocked_for if self._verdict else 0.0)
 
     def kill_if_blocked(self) -> bool:
-        """Kill it if its hub is blocked for too long; return whether it was killed."""
+        """Kill the child if its event loop is blocked too long; return whether so."""
         limit = self._limits.blocked
         if self._killed or limit is None or self.blocked_for < limit:
             return False
@@ -145,13 +146,13 @@ class ChildProcess:
     # -- its process ------------------------------------------------------------------
 
     def start_if_due(self) -> None:
-        """Start a process, if none runs and it is time for one."""
+        """Start a process, if none runs and the delay before a restart is over."""
         if self._process is None and time.monotonic() >= self.due:
             self._start()
 
     def _start(self) -> None:
         self._control, theirs = socket.socketpair()
-        # Processes that the child forks have the other end too, and may keep it open.
+        # Must not block: processes that the child forks may keep the other end open.
         self._control.setblocking(False)
         with theirs:
             fds = [theirs.fileno()]
@@ -168,7 +169,7 @@ class ChildProcess:
         self._selector.register(self._control, selectors.EVENT_READ, self)
 
     def read_reports(self) -> None:
-        """Read the child's reports; at their end, close the control socket."""
+        """Read the child's reports; after the last one, close the control socket."""
         if self._control is None:
             return
         try:
@@ -192,7 +193,7 @@ class ChildProcess:
                 self._reports += 1
 
     def take_exit_code(self) -> int | None:
-        """The exit code, once, after the process has ended."""
+        """Return the exit code once after the process has ended, else ``None``."""
         if self._process is None:
             return None
         code = self._process.poll()
@@ -214,7 +215,10 @@ class ChildProcess:
         return delay
 
     def send(self, number: signal.Signals) -> None:
-        """Signal the process, from any thread; SIGKILL goes to its children too."""
+        """Send a signal to the process, from any thread.
+
+        SIGKILL is sent to the processes that it has started as well.
+        """
         process = self._process
         if process is None or process.poll() is not None:
             return
@@ -238,7 +242,6 @@ class ChildProcess:
             self._forget_process()
 
     def _kill_group(self) -> None:
-        """Kill the child's own children, which might wait for it forever."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 

@@ -1,4 +1,7 @@
-"""The supervising process, as seen by the child; the other end is ``supervisor``."""
+"""A child's connection to its supervising process.
+
+:mod:`~.child_process` has the other end.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +15,24 @@ from .child_process import UP_LINE
 
 
 class Parent:
-    """The supervising process, to which this one reports its start and its health.
+    """The supervising process, to which this process reports its start and health.
 
-    :param control: This end of the control socket.
+    :param control: This process's end of the control socket.
     :param listener: The listening socket that the processes share, if there is one.
     """
 
     def __init__(self, control: socket.socket, listener: socket.socket | None) -> None:
         self._control = control
         self.listener = listener
-        #: The part of a report that the control socket has not taken yet.
+        #: The part of the last report that has not been sent yet.
         self._rest = b""
 
     @classmethod
     def from_environment(cls) -> Parent | None:
         """Create it if a supervisor started this process; else return ``None``.
 
-        To be called once. The variable is removed, so that processes which this one
-        starts do not take themselves for the supervisor's children.
+        Call this once. It removes the environment variable, so that processes which
+        this one starts do not take themselves for the supervisor's children.
         """
         fds = os.environ.pop(FDS_VARIABLE, "")
         if not fds:
@@ -40,19 +43,19 @@ class Parent:
         return cls(sockets[0], sockets[1] if len(sockets) > 1 else None)
 
     def fileno(self) -> int:
-        """The descriptor of the control socket, which ends with the supervisor."""
+        """The descriptor of the control socket, readable once the supervisor ends."""
         return self._control.fileno()
 
     def report_up(self) -> None:
-        """Report that this process consumes."""
+        """Report that this process is consuming."""
         with contextlib.suppress(OSError):
             self._control.sendall(UP_LINE)
 
     def report(self, verdict: Verdict) -> None:
-        """Send a verdict as one line, in a native thread, without blocking.
+        """Send a verdict as one line, without blocking; for native threads.
 
-        If the socket does not take all of it, the rest is sent next time, in place of
-        the verdict of that time.
+        If the socket accepts only a part of the line, the next call sends the rest of
+        it, and not its own verdict.
         """
         if not self._rest:
             self._rest = verdict.to_json().encode() + b"\n"

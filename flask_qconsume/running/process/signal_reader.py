@@ -1,9 +1,9 @@
 """Read signals in any thread, even while the main thread is blocked.
 
 Python runs signal handlers between two instructions of the main thread, and gevent runs
-them from the hub: neither happens while the main thread waits in C. Python's handler in
-C, which runs at once, can write the signal's number to a pipe; the pipe is read here.
-Must not import gevent.
+them from its event loop: neither happens while the main thread waits in C code. But
+Python's own C function, which a signal calls at once, can write the signal's number to
+a pipe. This module reads that pipe. Must not import gevent.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from ...native_threads import get_unpatched
 #: Returned in place of a signal's number when the supervising process has ended.
 PARENT_GONE = 0
 
-#: Signals that are taken over even if they had a handler.
+#: Signals that are taken over even if they have a handler already.
 _ALWAYS_TAKEN = (signal.SIGTERM, signal.SIGINT)
 
 _active: SignalReader | None = None
 
 
 class SignalReader:
-    """Reader of signals. One per process, created in the main thread.
+    """Reads signals, which it takes over from their handlers.
 
-    It takes the signals over from their handlers.
+    Create one per process, in the main thread. Signals other than SIGTERM and SIGINT
+    keep their handlers, and stay ignored if they were when the process began, as under
+    ``nohup``. A handler that the app sets later takes its signal back, and a forked
+    child gets all former handlers back.
 
-    Signals except for SIGTERM and SIGINT are left alone if they have a handler, or were
-    ignored when the process began, as by ``nohup``. A handler that the app sets later
-    takes its signal back, and a forked child gets all former handlers back.
-
-    :param numbers: The signals.
-    :param parent: A socket that ends with the supervising process, if there is one.
+    :param numbers: The signals to read.
+    :param parent: The descriptor of a socket that is readable once the supervising
+        process has ended, if there is one.
     """
 
     def __init__(
@@ -65,8 +65,9 @@ class SignalReader:
     def read(self, timeout: float | None = None) -> int | None:
         """Wait for the next signal, in one thread only, which may be a native one.
 
-        :returns: The signal's number; :data:`PARENT_GONE` once the parent has ended;
-            ``None`` if the timeout is over or the app has taken the signal back.
+        :returns: The signal's number; :data:`PARENT_GONE` once the supervising process
+            has ended; ``None`` if the timeout is over or the app has taken the signal
+            back.
         """
         ready = self._poll.poll(None if timeout is None else timeout * 1000)
         found = [descriptor for descriptor, _ in ready]
@@ -79,7 +80,7 @@ class SignalReader:
         return None
 
     def leave(self) -> None:
-        """Give the signals back to their former handlers, in a forked child."""
+        """Restore the former handlers of the signals, in a forked child."""
         _set_wakeup_fd(-1)
         for number, handler in self._before.items():
             if self._is_ours(number):
@@ -93,7 +94,7 @@ class SignalReader:
         return signal.getsignal(number) is _handle
 
     def write(self, number: int) -> None:
-        """Write a number that the handler in C has written elsewhere."""
+        """Write a signal's number to the pipe, if Python has written it elsewhere."""
         elsewhere = _set_wakeup_fd(self._writer)
         if elsewhere != self._writer:
             _set_wakeup_fd(elsewhere)
@@ -102,13 +103,16 @@ class SignalReader:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    """Write the number to the pipe, if asyncio made Python write it elsewhere."""
+    """Handle a signal: see that its number is in the pipe.
+
+    :mod:`asyncio` makes Python write the numbers to a pipe of its own.
+    """
     if _active is not None:
         _active.write(number)
 
 
 def _set_wakeup_fd(descriptor: int) -> int:
-    """Let Python write signal numbers to a descriptor; returns the former one."""
+    """Make Python write signal numbers to ``descriptor``; return the former one."""
     set_wakeup_fd = get_unpatched("signal", "set_wakeup_fd")
     return t.cast(int, set_wakeup_fd(descriptor, warn_on_full_buffer=False))
 

@@ -1,7 +1,7 @@
-"""Act on signals: the first one stops the process, the second one ends it at once.
+"""Act on signals: the first one starts a clean stop, the second one ends the process.
 
-A native thread does so, even while the main thread is blocked. Must not import gevent:
-the supervising process uses it too.
+This happens in a native thread, even while the main thread is blocked. Must not import
+gevent: the supervising process uses this module as well.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _CHECK_SECONDS = 1.0
 
 
 class SignalWatcher:
-    """Watcher of this process's signals. To be created in the main thread.
-
-    :param stop: Begins the stop; given the reason, for the log.
-    :param end: Ends the process; given the exit code.
-    :param on_unused: Called with each signal that has no meaning here.
-    :param parent: A socket that ends with the supervising process, if there is one.
-        Then a second signal is left to that process, since a service manager may signal
-        both.
+    """Watches this process's signals. Create it in the main thread.
 
     The functions are called in the watcher's thread.
+
+    :param stop: Starts the stop; called with the reason, for the log.
+    :param end: Ends the process; called with the exit code.
+    :param on_unused: Called with each signal that has no meaning here.
+    :param parent: The descriptor of a socket that is readable once the supervising
+        process has ended, if there is one. That process then acts on a second signal,
+        since a service manager may signal both.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class SignalWatcher:
         on_unused: Callable[[signal.Signals], object],
         parent: int | None = None,
     ) -> None:
-        #: Seconds that a stop may take, after which the process ends at once.
+        #: Seconds that a stop may take before the process is ended at once.
         self.limit = RESERVE_SECONDS
         self._stop = stop
         self._end = end
@@ -62,7 +62,7 @@ class SignalWatcher:
         while used < self.limit:
             began = time.monotonic()
             number = self._read(min(_CHECK_SECONDS, self.limit - used))
-            # If the process was suspended, that time does not count.
+            # Time for which the process was suspended does not count.
             used += min(time.monotonic() - began, 2 * _CHECK_SECONDS)
             if number in STOP_SIGNALS and not self._supervised:
                 native_threads.log_before_exit(
@@ -73,7 +73,6 @@ class SignalWatcher:
         self._end(FORCED)
 
     def _wait_for_stop(self) -> str:
-        """Wait for a reason to stop, and return it."""
         while (number := self._read()) is None:
             pass
         if number is PARENT_GONE:

@@ -1,4 +1,4 @@
-"""Turn signals into an event on the hub, which stops the worker's process."""
+"""Turn stop signals into an event that greenlets can wait for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .signal_watcher import SignalWatcher
 
 logger = get_logger("flask_qconsume.shutdown")
 
-#: Seconds after which a hub that has not noticed a stop counts as blocked.
+#: Seconds after which an event loop that has not noticed a stop counts as blocked.
 _NOTICE_SECONDS = 0.5
 
 _BLOCKED_TEXT = (
@@ -27,16 +27,16 @@ _BLOCKED_TEXT = (
 
 
 class StopSignals:
-    """Event that is set when a signal asks for a stop. To be created on the hub.
+    """Sets an event when a signal asks for a stop.
 
-    Only for processes that run a command of ours: under another server it would replace
-    that server's signal handlers.
+    Create it in the main thread, and only in processes that run a command of this
+    package: under another server it would replace that server's signal handlers.
 
     :param parent: The process that supervises this one, if there is one.
     """
 
     def __init__(self, parent: Parent | None = None) -> None:
-        #: Set once a stop is asked for.
+        #: Set once a signal asks for a stop.
         self.asked = Event()
         self._reason = ""
         self._noticed = Latch()
@@ -47,11 +47,10 @@ class StopSignals:
         self._watcher = SignalWatcher(self._stop, end_process, _log_unused, control)
 
     def allow(self, timeout: float) -> None:
-        """Let a stop take ``timeout`` seconds, plus a reserve to settle and close."""
+        """Allow a stop ``timeout`` seconds, and a reserve for settling and closing."""
         self._watcher.limit = timeout + RESERVE_SECONDS
 
     def _stop(self, reason: str) -> None:
-        """Tell the hub to stop; runs in the watcher's thread."""
         self._reason = reason
         self._wake.send()
         if not self._noticed.wait(_NOTICE_SECONDS):

@@ -1,7 +1,7 @@
 """Start, restart and stop several worker processes.
 
-The children are new interpreters, not forks: they share only the listening socket. Must
-not import gevent: the supervising process is not patched.
+The children are new Python processes, not forks: they share only the listening socket.
+Must not import gevent: the supervising process is not patched.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .signal_watcher import SignalWatcher
 
 logger = get_logger("flask_qconsume.processes")
 
-#: Seconds that a child gets for its stop in addition to its own limit.
+#: Seconds that a child gets for its stop beyond its own limit.
 _EXTRA_STOP_SECONDS = 2.0
 
 #: Seconds after which a main thread that has not noticed a stop counts as blocked.
@@ -45,12 +45,12 @@ _REPORT_SECONDS = 1.0
 
 _LIMITS = ChildLimits()
 
-#: Exit codes of a process that finds its own configuration wrong.
+#: Exit codes of a process that ends because of a configuration error.
 _CONFIGURATION_ERRORS = (1, 2)
 
 
 class Supervisor:
-    """Supervisor that keeps a number of children running until it is asked to stop.
+    """Keeps a number of worker processes running until a stop is requested.
 
     :param command: The command line of each child.
     :param environment: The environment variables of each child.
@@ -87,10 +87,10 @@ class Supervisor:
             )
             for _ in range(count)
         ]
-        #: The reason to stop, once it is asked to.
+        #: The reason to stop; empty until a stop is requested.
         self._stop_reason = ""
         self._noticed = Latch()
-        #: The exit code, if it ends at once.
+        #: The exit code, if the supervisor is ended at once.
         self._code = 0
         self._was_ever_up = False
         self._reporter = Reporter()
@@ -101,7 +101,7 @@ class Supervisor:
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict on all children together; any thread may read it."""
+        """The combined verdict on all children; any thread may read it."""
         silent = time.monotonic() - self._judged_at
         if silent < max(MIN_SILENT_SECONDS, self._limits.silent):
             return self._verdict
@@ -112,11 +112,11 @@ class Supervisor:
         return Verdict(False, False, (Problem("silent", "", text),))
 
     def add_outlet(self, outlet: Callable[[Verdict], object]) -> None:
-        """Have a function called each second with the verdict on all children."""
+        """Call a function once a second with the combined verdict on all children."""
         self._reporter.add_outlet(outlet)
 
     def run(self) -> int:
-        """Supervise until a signal asks for a stop; returns the exit code."""
+        """Supervise until a signal asks for a stop; return the exit code."""
         watcher = SignalWatcher(self._request_stop, self._end, self._pass_on)
         watcher.limit = self._stop_timeout + RESERVE_SECONDS + 2 * _EXTRA_STOP_SECONDS
         try:
@@ -137,7 +137,8 @@ class Supervisor:
                 child.send(signal.SIGTERM)
 
     def _end(self, code: int) -> None:
-        # The main thread may notice first that all children have ended.
+        # Set first, since the main thread may notice before that all children have
+        # ended.
         self._code = code
         for child in self._children:
             child.send(signal.SIGKILL)
@@ -153,7 +154,6 @@ class Supervisor:
     # -- in the main thread -----------------------------------------------------------
 
     def _supervise(self) -> int:
-        """Keep all children running until there is a reason to stop; the exit code."""
         while not self._stop_reason:
             for child in self._children:
                 child.start_if_due()
@@ -166,7 +166,7 @@ class Supervisor:
         return 0
 
     def _is_final(self, child: ChildProcess, code: int) -> bool:
-        """True if a child's end ends the supervisor; if not, schedule its restart."""
+        """Return if a child's end ends the supervisor; if not, schedule its restart."""
         if code in self._again:
             child.due = 0.0
             return False
@@ -195,7 +195,6 @@ class Supervisor:
                 )
 
     def _read_reports(self, timeout: float) -> None:
-        """Read the reports of all children, and judge their health."""
         for key, _ in self._selector.select(timeout):
             key.data.read_reports()
         self._was_ever_up = self._was_ever_up or any(
@@ -214,7 +213,6 @@ class Supervisor:
             self._reporter.report(self._verdict)
 
     def _stop(self) -> int:
-        """Stop all children; returns the exit code."""
         self._noticed.open()
         if self._listener is not None:
             self._listener.close()
