@@ -28,9 +28,9 @@ class Format:
     def decode(self, message: Message) -> t.Any:
         """Decode ``message.raw``, and return the body.
 
-        An error makes the message a dead letter, with the error's text as its reason.
-        A raised outcome has its usual effect: raise ``Retry()`` if the message is not
-        at fault, for example when a schema registry does not answer.
+        An error makes the message a dead letter, with the error's text as its reason. A
+        raised outcome has its usual effect: raise ``Retry()`` if the message is not at
+        fault, for example when a schema registry does not answer.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot decode")
 

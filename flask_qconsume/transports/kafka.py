@@ -187,8 +187,8 @@ class KafkaSource(base.Source):
     def read(self, rooms: Mapping[str, int], seconds: float) -> Sequence[base.Read]:
         """Read one message; each call begins with the next queue.
 
-        Only the read of the last queue waits: for ``seconds`` when a round
-        begins, else for a short time.
+        Only the read of the last queue waits: for ``seconds`` when a round begins, else
+        for a short time.
         """
         queues = [*rooms]
         self._turn += 1

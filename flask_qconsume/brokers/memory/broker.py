@@ -1,4 +1,4 @@
-"""The memory broker: puts published messages into the queues of its store."""
+"""The broker for ``memory://``, which keeps queues in a store inside the process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .store import get_named_store
 
 
 class Memory(Broker):
-    """The broker of ``memory://``; see the description of the package."""
+    """Publishes into, and consumes from, a store inside the process."""
 
     capabilities = CAPABILITIES
     link: t.ClassVar[type[MemoryLink]] = MemoryLink

@@ -1,4 +1,4 @@
-"""The capabilities of the memory broker, in words."""
+"""Capabilities of the memory broker, for ``plan`` and the docs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One subscription's link to a queue in memory."""
+"""The link that consumes one queue in memory."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class MemoryLink(Link):
                 copy_for_redelivery(stored) for stored in self._unsettled.values()
             ]
             self._unsettled.clear()
-        # They keep their numbers, and so their places in the queue.
+        # Messages keep their numbers, and so their places in the queue.
         self._queue.put(unsettled)
 
     def _mark_settled(self, delivery: Delivery) -> bool:
@@ -87,7 +87,7 @@ class MemoryLink(Link):
 
 
 def create_forwarded(message: Message, forward: Forward, queue: str) -> Message:
-    """Return the copy for a queue, as it would arrive from any other broker."""
+    """Create the copy of a forwarded message, as another broker would deliver it."""
     properties = encode_copy(message, forward.headers)
     copy = read_message(
         message.raw,

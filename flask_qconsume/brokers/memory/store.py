@@ -26,7 +26,7 @@ _numbers = count()
 
 
 class StoredMessage(t.NamedTuple):
-    """A message in a queue; sorts by priority, then by age."""
+    """A message in a queue; sorted by priority, then by age."""
 
     rank: int
     number: int
@@ -34,14 +34,14 @@ class StoredMessage(t.NamedTuple):
 
 
 def create_stored(message: Message) -> StoredMessage:
-    """Return a message to be stored behind all others of its priority."""
+    """Wrap a new message, which goes behind all others of its priority."""
     return StoredMessage(-(message.priority or 0), next(_numbers), message)
 
 
 def copy_for_redelivery(stored: StoredMessage) -> StoredMessage:
-    """Return a copy at the same place in the queue.
+    """Return a copy of a message, at the same place in the queue.
 
-    A handler that never ends may keep the original message.
+    A handler that still runs may change or keep the original message.
     """
     return stored._replace(message=dataclasses.replace(stored.message))
 
@@ -71,7 +71,7 @@ class MemoryQueue:
     def take(self, room: int, is_closed: Callable[[], bool]) -> list[StoredMessage]:
         """Wait for messages, then remove and return up to ``room`` of them.
 
-        :returns: An empty list as soon as ``is_closed()`` is true.
+        :param is_closed: The call returns an empty list as soon as this is true.
         """
         with self.changed:
             while not is_closed():
@@ -90,13 +90,13 @@ class MemoryQueue:
 
     @property
     def delayed(self) -> int:
-        """How many messages are delayed."""
+        """The number of delayed messages."""
         with self.changed:
             self._move_due()
             return len(self._delayed)
 
     def wake(self) -> None:
-        """Make all callers of :meth:`take` check again whether they are closed."""
+        """Make all waiting calls of :meth:`take` check ``is_closed()`` again."""
         with self.changed:
             self.changed.notify_all()
 
@@ -115,7 +115,7 @@ class MemoryQueue:
 
 @dataclass
 class StoredDeadLetter:
-    """A dead letter, and when it expires on the store's clock."""
+    """A dead letter, with the time on the store's clock at which it expires."""
 
     number: int
     message: Message
@@ -142,19 +142,19 @@ class Store:
             return self._queues[name]
 
     def depth(self, name: str) -> int:
-        """Return how many messages are ready in a queue, without creating it."""
+        """Return the number of ready messages of a queue, without creating it."""
         with self.lock:
             return len(self._queues[name]) if name in self._queues else 0
 
     def count_messages(self) -> int:
-        """Return how many messages there are, including dead letters."""
+        """Return the number of all messages, including dead letters."""
         with self.lock:
             queued = sum(len(q) + q.delayed for q in self._queues.values())
             dead = sum(len(self.dead_letters(name)) for name in [*self._dead_letters])
             return queued + dead
 
     def find_queues(self, exchange: str, routing_key: str) -> list[str]:
-        """Return the names of the queues that a message goes to."""
+        """Return the names of the queues that the bindings select for a routing key."""
         with self.lock:
             if not exchange:
                 return [routing_key] if routing_key in self._queues else []
@@ -166,9 +166,9 @@ class Store:
     def add_dead_letter(
         self, name: str, message: Message, expires: float | None
     ) -> None:
-        """Keep a dead letter.
+        """Store a dead letter.
 
-        :param expires: For how many seconds; ``None`` is as long as the store lives.
+        :param expires: Seconds after which it expires; ``None`` if it never does.
         """
         with self.lock:
             expires_at = math.inf if expires is None else self.clock() + expires
@@ -194,10 +194,10 @@ class Store:
             return True
 
 
-#: A forked child has stores of its own: no consumer reads the parent's there.
+#: A forked child has stores of its own, since the parent's have no consumers there.
 _named: PerProcess[WeakValueDictionary[str, Store]] = PerProcess(WeakValueDictionary)
 
 
 def get_named_store(name: str) -> Store:
-    """Return the store that all brokers of that name share, while one of them lives."""
+    """Return the store that all brokers of the same ``memory://name`` share."""
     return _named.get().setdefault(name, Store())

@@ -1,1 +1,1 @@
-"""Code that both layouts in Redis share: kombu's lists and streams."""
+"""Code shared by both brokers on Redis: kombu's lists, and streams."""

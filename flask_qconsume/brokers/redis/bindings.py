@@ -1,4 +1,4 @@
-"""Bindings in kombu's format: read, cached, written, and matched with routing keys.
+"""Bindings kept in Redis in kombu's format, cached and matched with routing keys.
 
 The bindings of an exchange are a set. Each of its members has three parts: routing key,
 pattern, queue. The pattern is for kombu's own producers, and empty for a direct
@@ -23,9 +23,9 @@ from .connections import Command
 from .keys import Layout
 from .server import Server
 
-#: Seconds for which bindings are not read again.
+#: Seconds for which cached bindings are used.
 _MAX_CACHE_AGE_SECONDS = 1.0
-#: Limits the memory that arbitrary routing keys take.
+#: Limits the memory for routing keys, which a publisher may choose freely.
 _MAX_CACHED_ROUTING_KEYS = 10_000
 
 _create_kombu_pattern: t.Any = t.cast(t.Any, TopicExchange)(None).key_to_pattern
@@ -53,7 +53,7 @@ class BindingEntry:
 
 @dataclass(frozen=True)
 class _CachedExchange:
-    """The bindings of one exchange, and the queues found so far."""
+    """The bindings of one exchange, and the queues found for routing keys so far."""
 
     entries: tuple[BindingEntry, ...]
     read_at: float
@@ -95,7 +95,7 @@ class Bindings:
         return exchange_cache.find_queues(routing_key)
 
     def clear_cache(self) -> None:
-        """Read all bindings again when they are needed."""
+        """Forget cached bindings, so that they are read from Redis at the next use."""
         self._exchanges.clear()
 
     def read_entries(
@@ -110,7 +110,7 @@ class Bindings:
     def add(
         self, entries: Iterable[BindingEntry], timeout: float | None = None
     ) -> None:
-        """Write bindings; existing ones stay."""
+        """Add bindings in Redis; existing bindings stay."""
         self._write("SADD", entries, timeout)
 
     def remove(self, bindings: Iterable[Binding]) -> None:
@@ -134,7 +134,7 @@ class Bindings:
         self.clear_cache()
 
     def _read_exchange(self, exchange: str, timeout: float | None) -> _CachedExchange:
-        # The time before the read, which may miss a binding that is added meanwhile.
+        # Taken before the read, which may miss a binding that is added meanwhile.
         now = time.monotonic()
         read = _CachedExchange(tuple(self.read_entries(exchange, timeout)), now)
         self._exchanges[exchange] = read
@@ -142,7 +142,7 @@ class Bindings:
 
 
 def list_wanted_bindings(topology: Topology) -> list[BindingEntry]:
-    """Return all bindings that the code asks for, as kombu would write them.
+    """Return all bindings that the app's code declares, as kombu would write them.
 
     :raises UnsupportedByBroker: for a given queue that Redis cannot keep.
     """

@@ -1,9 +1,9 @@
 """Polling on behalf of readers that are blocked in Redis.
 
-A link waits in Redis for new messages, for seconds at a time. Messages that become due,
-that are given back, or that have another priority do not end such a wait. One greenlet
-or thread per process looks for them once a second, for all links in one round trip: a
-look for fifty queues costs hardly more than a look for one.
+A link's reader waits in Redis for new messages, for seconds at a time. Messages that
+become due, that are given back, or that have another priority do not end its wait. One
+greenlet or thread per process polls for them once a second, for all links in one round
+trip: polling for fifty queues takes hardly longer than for one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .scripts import Call
 
 logger = get_logger("flask_qconsume.brokers.redis")
 
-#: Seconds between two polls, and so the latest that such a message is noticed.
+#: Seconds between two polls, so also the longest delay until a message is noticed.
 POLL_INTERVAL = 1.0
 
 
@@ -32,10 +32,10 @@ class BlockedReader(t.Protocol):
         """Make the reader look for messages now."""
 
     def create_poll_call(self) -> Call | None:
-        """Return the script to run for this link; ``None`` if it is not blocked."""
+        """Return the script that polls for this link; ``None`` if it is not blocked."""
 
     def note_poll_answer(self, answer: t.Any) -> None:
-        """Take the script's answer."""
+        """Use the answer of the polling script: wake the reader if it is needed."""
 
 
 class BlockedReaderPoller:
@@ -43,7 +43,8 @@ class BlockedReaderPoller:
 
     Its greenlet or thread runs as long as there are links.
 
-    :param run: Runs scripts in one round trip; an error of Redis is an answer.
+    :param run: Runs scripts in one round trip, and returns Redis errors among the
+        answers.
     :param interval: Seconds between two polls.
     """
 
@@ -60,7 +61,7 @@ class BlockedReaderPoller:
         self._is_running = False
 
     def add(self, link: BlockedReader) -> None:
-        """Poll for this link from now on."""
+        """Start polling for a link."""
         with self._lock:
             self._links[link] = None
             self._empty.clear()
@@ -70,14 +71,14 @@ class BlockedReaderPoller:
                 threading.Thread(target=self._poll_repeatedly, daemon=True).start()
 
     def discard(self, link: BlockedReader) -> None:
-        """Stop polling for this link."""
+        """Stop polling for a link."""
         with self._lock:
             self._links.pop(link, None)
             if not self._links:
                 self._empty.set()
 
     def poll(self) -> None:
-        """Ask Redis once, and hand each blocked link its answer."""
+        """Run the polling scripts of all blocked links, and pass on the answers."""
         asked = [
             (link, call)
             for link in list(self._links)

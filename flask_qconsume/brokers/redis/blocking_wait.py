@@ -16,21 +16,22 @@ from .errors import read_error_text
 from .errors import translate_error
 from .server import Server
 
-#: Limits how late a message is noticed that does not end a wait. For the main lane,
-#: :mod:`.blocked_readers` notices it sooner.
+#: Limits how late the reader notices a message that does not end its wait. For the
+#: consumer's queue, :mod:`.blocked_readers` notices such a message sooner.
 _MAX_WAIT_SECONDS = 5.0
-#: The wait may not have arrived in Redis yet, so one attempt may be too early.
+#: The blocking command may not have arrived in Redis yet when the first attempt is
+#: made.
 _MAX_UNBLOCK_ATTEMPTS = 3
 _UNBLOCK_TIMEOUT_SECONDS = 1.0
 
 
 class BlockingWait:
-    """The wait of one reader. Safe in any thread or greenlet.
+    """The blocking wait of one reader in Redis. Safe in any thread or greenlet.
 
     :param server: Used to end the wait, by ``CLIENT UNBLOCK``.
     :param wire: The connection that waits.
     :param near_key: A key on the node to which ``wire`` is connected.
-    :param warn: Called if the user may not end waits.
+    :param warn: Called with a text if Redis denies the permission to end waits.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class BlockingWait:
         self._connection_id = self._read_connection_id(warn)
 
     def begin(self, seconds: float) -> bool:
-        """Note that the reader waits now, and return true.
+        """Mark the reader as waiting, and return true.
 
         Return false if the reader must not wait: ``seconds`` is 0, or :meth:`wake` was
         called since the last wait.
@@ -65,18 +66,19 @@ class BlockingWait:
             return self._is_waiting
 
     def end(self) -> None:
-        """Note that Redis has answered."""
+        """Mark the reader as not waiting, since Redis has answered."""
         with self._lock:
             self._is_waiting = False
 
     def seconds_left(self) -> float:
-        """Return the seconds until the present wait ends; 0 if there is none."""
+        """Return the seconds until the current wait ends; 0 without a wait."""
         return self._ends_at - time.monotonic() if self._is_waiting else 0.0
 
     def wake(self, break_connection: bool) -> None:
-        """End the present wait, or prevent the next one.
+        """End the current wait, or prevent the next one.
 
-        :param break_connection: Whether to end it even if Redis does not answer.
+        :param break_connection: Whether to break the waiting connection if Redis does
+            not answer.
         """
         with self._lock:
             self._is_woken = True
@@ -86,7 +88,7 @@ class BlockingWait:
                 break
 
     def _unblock(self, break_connection: bool) -> bool:
-        """Ask Redis to end the wait; return false if trying again may help."""
+        """Have Redis end the wait; return false if the caller should try again."""
         command = ("CLIENT", "UNBLOCK", self._connection_id)
         try:
             ended = self._server.send_commands(

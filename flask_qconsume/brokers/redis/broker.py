@@ -1,4 +1,4 @@
-"""The parts of an app's broker on Redis that do not depend on the layout."""
+"""Base class of both brokers on Redis: all that does not depend on the layout."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from .publisher import Publisher
 from .shared import L
 from .shared import Shared
 
-#: Redis' type of each key of the app.
+#: The keys of an app, each with its type in Redis.
 KeyTypes = Iterator[tuple[str, str]]
 
 
 class RedisBroker(Broker, t.Generic[L]):
-    """A broker that keeps bindings in sets; a subclass knows the layout of queues."""
+    """A broker on Redis with bindings in sets; subclasses know the layout of queues."""
 
     link: t.ClassVar[type[RedisLink]]
     publisher: t.ClassVar[type[Publisher]]
@@ -137,7 +137,7 @@ class RedisBroker(Broker, t.Generic[L]):
         self._shared.server.close()
 
     def _declare(self, timeout: float | None) -> None:
-        """Declare the bindings, or check them; see ``QCONSUME_DECLARE``.
+        """Declare the bindings, or check them, as ``QCONSUME_DECLARE`` says.
 
         :raises MemoryFull: if a missing binding cannot be written.
         """
@@ -164,14 +164,14 @@ class RedisBroker(Broker, t.Generic[L]):
                 raise
 
     def _prepare(self, timeout: float | None) -> None:
-        """Declare before this process publishes or reads for the first time."""
+        """Declare the bindings, unless this process has done so."""
         if not self._declared_here.get().is_set():
             self._declare(timeout)
 
     def _prepare_reading(self) -> None:
-        """Declare before the first read; if Redis is full, as soon as it has room.
+        """Declare the bindings before reading; if Redis is full, try again later.
 
-        Consumers read meanwhile, which makes room.
+        Consumers read meanwhile, which frees memory.
         """
         try:
             self._prepare(None)
@@ -185,7 +185,7 @@ class RedisBroker(Broker, t.Generic[L]):
             self._declare(timeout)
 
     def _log_caveats(self) -> None:
-        """Log what weakens the guarantee, once per process."""
+        """Log settings of Redis that put messages at risk, once per process."""
         if not self._warned_here.get().is_set():
             for text in self.caveats():
                 self._shared.warn(text)

@@ -1,4 +1,4 @@
-"""Connections to Redis: made by kombu's settings, used by this package.
+"""Connections to Redis, configured by kombu and used by this package.
 
 kombu reads the URL and the transport options and creates the pool (TLS, sentinels,
 sockets, credentials). It sends nothing.
@@ -42,9 +42,9 @@ _MIN_TIMEOUT_SECONDS = 0.001
 
 
 class RedisConnection:
-    """One connection; one greenlet or thread uses it at a time.
+    """One connection to Redis, used by one greenlet or thread at a time.
 
-    :param silence: Seconds without an answer after which it is given up.
+    :param silence: Seconds without an answer after which the connection is closed.
     """
 
     def __init__(self, connection: t.Any, silence: float) -> None:
@@ -54,7 +54,7 @@ class RedisConnection:
     def ask(self, *command: t.Any, timeout: float | None = None) -> t.Any:
         """Send one command and return the answer.
 
-        :raises BrokerError: also for an error with which Redis answered.
+        :raises BrokerError: if the connection is lost, or Redis answers with an error.
         """
         answer = self.pipeline([command], timeout)[0]
         if isinstance(answer, Exception):
@@ -66,8 +66,8 @@ class RedisConnection:
     ) -> list[t.Any]:
         """Send commands in one go and return the answers.
 
-        :param timeout: Seconds without an answer after which to give up the connection.
-        :returns: For each command its answer, or the error of redis-py.
+        :param timeout: Seconds without an answer after which to close the connection.
+        :returns: For each command its answer, or redis-py's exception for an error.
         :raises BrokerError: if the connection is lost.
         """
         connection = self._connection
@@ -103,10 +103,10 @@ class RedisConnection:
         return [translate_error(a) if isinstance(a, Exception) else a for a in answers]
 
     def run_after(self, command: Command, call: Call) -> tuple[t.Any, t.Any]:
-        """Send a command that waits, and a script that runs as soon as the wait ends.
+        """Send a blocking command and a script, which runs as soon as the command ends.
 
-        :returns: Both answers. The first may be an error of redis-py, the second a
-            :class:`BrokerError`.
+        :returns: The answers of the command and of the script; instead of an answer,
+            redis-py's exception or, for the script, a :class:`BrokerError`.
         """
         waited, answer = self.pipeline([command, _create_evalsha_command(call)])
         if _is_unknown(answer):
@@ -116,7 +116,7 @@ class RedisConnection:
         return waited, answer
 
     def interrupt(self) -> None:
-        """Make a caller that waits for an answer fail at once. Safe in any thread."""
+        """Break the connection, so that a waiting caller fails. Safe in any thread."""
         found = self._connection._sock
         if found is not None:
             with contextlib.suppress(OSError, ValueError):
@@ -130,9 +130,10 @@ class RedisConnection:
         return t.cast("Sequence[bytes]", self._connection.pack_commands(commands))
 
     def _read_answer(self, alone: bool) -> t.Any:
-        """Return the next answer, or the error with which Redis answers.
+        """Return the next answer; an error of Redis is returned, not raised.
 
-        :param alone: Whether no other answer follows, which a disconnect would lose.
+        :param alone: Whether this is the only answer, so that a disconnect loses no
+            other.
         """
         try:
             return self._connection.read_response()
@@ -150,7 +151,7 @@ class RedisConnection:
 
 
 class ConnectionPool:
-    """The connections of one process; under gevent, of one hub."""
+    """The connections of one process or, under gevent, of one event loop."""
 
     def __init__(self, url: str, options: dict[str, t.Any], leaders: int) -> None:
         try:
@@ -175,13 +176,13 @@ class ConnectionPool:
                 "'QCONSUME_BROKER_URL' or 'QCONSUME_TRANSPORT_OPTIONS' cannot be used"
                 f" for Redis: {tls.explain_option_error(error)}."
             ) from error
-        #: Joins the publishes of several callers.
+        #: Sends the messages of several callers in one round trip.
         self.group_commit = GroupCommit(leaders)
-        #: Joins the heartbeats of several links.
+        #: Sends the heartbeats of several links in one round trip.
         self.grouped_scripts = GroupedScripts()
 
     def take(self) -> t.Any:
-        """Return a connection of redis-py, connected.
+        """Return an open connection of redis-py, taken out of the pool.
 
         :raises BrokerError: if Redis cannot be reached, or refuses.
         """
@@ -193,7 +194,7 @@ class ConnectionPool:
             raise translate_error(error) from error
 
     def give_back(self, connection: t.Any) -> None:
-        """Let other callers use a connection."""
+        """Put a connection back into the pool."""
         self._pool.release(connection)
 
     def close(self) -> None:
@@ -204,7 +205,7 @@ class ConnectionPool:
 
 
 class LinkConnection(RedisConnection):
-    """The connection of one link, which sends the same few commands repeatedly."""
+    """The connection of one link; remembers the packed form of its few commands."""
 
     def __init__(self, pool: ConnectionPool, silence: float) -> None:
         super().__init__(pool.take(), silence)
@@ -227,14 +228,14 @@ class LinkConnection(RedisConnection):
 
 
 class _NoClient:
-    """Stands in for the client with which kombu's channel would ask Redis."""
+    """Replaces the client with which kombu's channel would send a ping to Redis."""
 
     def ping(self) -> bool:
         return True
 
 
 def create_eval_command(call: Call) -> Command:
-    """Return the command that sends a script with its text."""
+    """Return the command ``EVAL``, which sends a script's text."""
     return ("EVAL", call.script.source, *call.arguments)
 
 

@@ -1,4 +1,4 @@
-"""Dead letters of one queue: a sorted set, scored by when they expire."""
+"""Dead letters of one queue, in a sorted set ordered by the time of expiry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...message import Message
 from . import scripts
 from .shared import Shared
 
-#: A page has fewer dead letters if they are large.
+#: Limits a page, which has fewer dead letters if these are large.
 _MAX_LETTERS_PER_PAGE = 50
 _LETTERS_OF_FIRST_PAGE = 5
 _MAX_BYTES_PER_PAGE = 4 * 1024 * 1024
@@ -53,9 +53,10 @@ class SortedSetDeadLetters(DeadLetters):
             yield DeadLetter(ref, self._plan.name, message, headers), element
 
     def _iterate_elements(self) -> Iterator[bytes]:
-        """Yield all elements, by ascending scores.
+        """Yield all elements of the sorted set, in the order of their scores.
 
-        Not by ranks: these change when another process takes elements out.
+        Pages start at a score, since ranks change when another process removes
+        elements.
         """
         score = b""
         #: The elements of the last score that have been yielded.

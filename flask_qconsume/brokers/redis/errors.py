@@ -1,8 +1,8 @@
 """Errors of Redis and of the redis package, translated into those of this package.
 
-Redis begins an error with a code. The text behind it may hold names that users chose,
-so it is not searched. Only errors with the general code ``ERR`` are told apart by how
-their text begins. No I/O.
+An error of Redis begins with a code. Only errors with the general code ``ERR`` are told
+apart by the beginning of their text; the rest of a text may contain names that users
+chose, so it is not searched. No I/O.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Meaning(t.NamedTuple):
     """The error to raise for an error of Redis."""
 
     kind: type[BrokerError]
-    #: ``{0}`` stands for the text of Redis.
+    #: ``{0}`` is replaced by the text of Redis.
     sentence: str
 
 
@@ -82,7 +82,7 @@ _OTHER = Meaning(BrokerError, "Redis answered with an error: {0}.")
 
 
 def _create_temporary(why: str, remedy: str = "") -> Meaning:
-    """Return the meaning of an error that is likely to pass."""
+    """Return the meaning of an error that is likely to go away."""
     return Meaning(BrokerUnavailable, f"Redis {why}: {{0}}.{remedy and ' ' + remedy}")
 
 
@@ -215,7 +215,7 @@ def read_error_text(error: Exception) -> str:
 
 
 def translate_error(error: Exception, *, sent: bool = False) -> BrokerError:
-    """Return the error of this package for one of redis-py.
+    """Convert an error of redis-py to an error of this package.
 
     :param sent: Whether Redis may have run the command.
     """
@@ -234,7 +234,7 @@ def create_cluster_error(error: SlotMoved) -> BrokerError:
 
 
 def copy_error(error: BrokerError) -> BrokerError:
-    """Return a copy to raise for another caller.
+    """Return a copy of an error, to be raised for another caller.
 
     Raising one exception twice would mix the tracebacks.
     """

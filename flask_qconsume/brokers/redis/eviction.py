@@ -1,4 +1,4 @@
-"""A check whether Redis may evict messages to make room: its ``maxmemory-policy``.
+"""Warns if Redis may delete messages when its memory is full (``maxmemory-policy``).
 
 Queues are ordinary keys. With a policy other than ``noeviction``, Redis deletes whole
 queues when its memory is full, without an error.
@@ -53,7 +53,7 @@ def _describe_policy(policy: str | None, where: str) -> str:
 
 
 def _read_policy(node: Server) -> str | None:
-    """Return the policy of a node; ``None`` if the user may not ask for it."""
+    """Return a node's ``maxmemory-policy``; ``None`` without the permission."""
     return _read_policy_from_info(node) or _read_policy_from_config(node)
 
 
@@ -71,7 +71,7 @@ def _read_policy_from_config(node: Server) -> str | None:
 
 
 def _ask(node: Server, *command: str) -> t.Any:
-    """Send a command; return ``None`` if Redis refuses to answer."""
+    """Send a command; return ``None`` if Redis denies the permission."""
     try:
         return node.send_commands([command])[0]
     except BrokerUnavailable:

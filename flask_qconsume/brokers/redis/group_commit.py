@@ -1,7 +1,8 @@
 """Group commit: one caller sends the batches of all callers that are waiting.
 
-A round trip costs the same for one message as for a hundred. So batches that arrive
-while another one is being sent wait, and go together in the next round trip.
+A round trip takes as long for a hundred messages as for one. So callers that submit a
+batch while another batch is being sent wait. Then one of them, the *leader*, sends the
+batches of all in one round trip.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from ...errors import BrokerUnavailable
 from .errors import copy_error
 from .scripts import Call
 
-#: A larger batch is sent alone.
+#: Limits a group of batches; a larger batch is sent alone.
 _MAX_MESSAGES_PER_GROUP = 200
 
-#: Sends all of these batches.
+#: Function that sends all of these batches.
 Send = Callable[[Sequence["CallerBatch"]], None]
 
 
 class CallerBatch:
-    """The messages or scripts of one caller; submitted again if sending has failed.
+    """The messages or scripts of one caller, which may be submitted several times.
 
     :param size: The number of messages in it.
     """
@@ -35,25 +36,25 @@ class CallerBatch:
         self.size = size
         #: Whether a leader has taken the batch, and whether its sending has ended.
         self.taken = self.served = False
-        #: Whether Redis may have executed a part of it without an answer.
+        #: Whether Redis may have executed a part of the batch without an answer.
         self.doubtful = False
         self._asleep = threading.Lock()
         self._asleep.acquire()
 
     def sleep(self, timeout: float) -> None:
-        """Wait until :meth:`wake` is called; an earlier call counts too."""
+        """Wait until :meth:`wake` is called; return at once if it was called before."""
         self._asleep.acquire(timeout=timeout)
 
     def wake(self) -> None:
-        """End the present or the next :meth:`sleep`."""
+        """End the current or the next :meth:`sleep`."""
         with contextlib.suppress(RuntimeError):  # It has been woken already.
             self._asleep.release()
 
 
 class GroupCommit:
-    """Leaders and followers of one gevent hub, or of a process without hubs.
+    """Groups the batches of callers in one gevent event loop, or in one process.
 
-    :param leaders: How many callers may send at the same time.
+    :param leaders: The number of callers that may send at the same time.
     """
 
     def __init__(self, leaders: int) -> None:
@@ -64,7 +65,7 @@ class GroupCommit:
         self._expected = 0
 
     def submit(self, batch: CallerBatch, send: Send, deadline: float) -> None:
-        """Have a batch sent, by another caller or by this one.
+        """Have this caller or another one send a batch, and wait until it is sent.
 
         :param send: Sends batches; called with this one and the waiting ones if no
             other caller leads.
@@ -74,7 +75,7 @@ class GroupCommit:
         self._waiting[batch] = None
         try:
             while not batch.served and (left := deadline - time.monotonic()) > 0:
-                # A caller whose batch is being sent has nothing to lead for.
+                # A caller waits, and does not lead, while another one sends its batch.
                 leader = None if batch.taken else self._try_to_lead()
                 if leader is None:
                     batch.sleep(left)
@@ -88,7 +89,7 @@ class GroupCommit:
     def _try_to_lead(self) -> threading.Lock | None:
         """Acquire and return a leader's lock, or return ``None`` if none is free."""
         for leader in self._leaders:
-            # gevent switches to the hub if a lock is taken, so look at it first.
+            # gevent switches to its event loop if a lock is taken, so check first.
             if not leader.locked() and leader.acquire(blocking=False):
                 return leader
         return None
@@ -116,7 +117,7 @@ class GroupCommit:
                 batch.wake()
 
     def _take_group(self) -> list[CallerBatch]:
-        """Remove and return the batches that have waited longest, for one leader."""
+        """Remove and return the oldest waiting batches, up to the limit of a group."""
         group: list[CallerBatch] = []
         room = _MAX_MESSAGES_PER_GROUP
         for batch in list(self._waiting):
@@ -129,18 +130,18 @@ class GroupCommit:
         return group
 
     def _wake_next_leader(self) -> None:
-        """Wake one waiting caller, if fewer callers lead than may."""
+        """Wake one waiting caller, if another leader is permitted."""
         if self._waiting and not all(leader.locked() for leader in self._leaders):
             for batch in list(self._waiting)[:1]:
                 batch.wake()
 
 
-#: Runs scripts in one round trip.
+#: Function that runs scripts in one round trip.
 Run = Callable[[Sequence[Call]], list[t.Any]]
 
 
 class _ScriptBatch(CallerBatch):
-    """The scripts of one link, and their answers or the error."""
+    """The scripts of one link, and later their answers or the error."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
         super().__init__(len(calls))
@@ -157,10 +158,10 @@ class _ScriptBatch(CallerBatch):
 
 
 class GroupedScripts:
-    """Scripts of several links, run in one round trip.
+    """Runs the scripts of several links in one round trip.
 
-    The links of a process start together, so their heartbeats fall together. Without
-    this class, each link would need a connection of its own for them.
+    The links of a process start together, so they send heartbeats at the same time.
+    Without this class, each link would need a further connection for its heartbeats.
     """
 
     def __init__(self) -> None:
@@ -170,7 +171,7 @@ class GroupedScripts:
         """Run scripts together with those of other links.
 
         :param timeout: Seconds to wait for the round trips of other links.
-        :returns: The answers; an error with which Redis answered is one of them.
+        :returns: The answers, which include errors of single scripts.
         :raises BrokerError: if the connection is lost.
         """
         batch = _ScriptBatch(calls)

@@ -1,4 +1,4 @@
-"""JSON as kombu writes and reads it. No I/O."""
+"""JSON with kombu's extensions, for properties and headers in Redis. No I/O."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _decode_kombu: t.Any = loads
 
 
 def encode_json(values: dict[str, t.Any]) -> bytes:
-    """Encode as JSON, in kombu's way.
+    """Encode a value as JSON, with kombu's extensions for dates and the like.
 
     :raises PublishRefused: if JSON cannot hold a value.
     """

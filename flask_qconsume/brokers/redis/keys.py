@@ -1,4 +1,4 @@
-"""The interface of a layout: which keys in Redis hold the messages of a queue."""
+"""The interface of a layout, which names the keys in Redis for queues and bindings."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ class Layout(t.Protocol):
 
     @property
     def sep(self) -> str:
-        """The text between the parts of a binding."""
+        """The separator of the parts of a binding."""
 
     @property
     def shared_keys(self) -> Sequence[str]:
-        """Keys of kombu that all queues use."""
+        """The keys of kombu that all queues share."""
 
     def describe_keys(self, queue: str) -> Iterable[tuple[str, str]]:
         """Yield the keys of a queue, each with a description.
 
-        The description has ``{}`` in place of the queue's own description.
+        In a description, ``{}`` is to be replaced by the description of the queue.
         """
 
     def dead_key(self, queue: str) -> str:
-        """Return the key of dead letters; ``queue`` is a name with ``.dead``."""
+        """Return the key of dead letters; ``queue`` is their name, with ``.dead``."""
 
     def binding_keys(self, exchange: str) -> list[str]:
         """Return the keys of an exchange's bindings; the first one is read."""

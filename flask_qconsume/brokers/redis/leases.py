@@ -1,4 +1,4 @@
-"""Leases: what a link holds until it has settled it, whatever the layout.
+"""Leases of the messages that a link has read and not settled, in any layout.
 
 A message that a link has read is leased to it. The link extends its leases as long as
 it lives; the messages of a dead link go back to their queue when their leases end.
@@ -20,11 +20,11 @@ from ...broker.link import Link
 from ...errors import BrokerError
 from .scripts import Call
 
-#: Seconds: each worker extends its leases at least this often, however long they are.
+#: Seconds within which each worker extends its leases, however long these last.
 _MAX_SECONDS_BETWEEN_EXTENSIONS = Link.keep_alive_interval
 #: Lua can unpack some 8,000 arguments of one call.
 _MAX_TAGS_PER_CALL = 500
-#: Seconds that a link which closes, or its successor, waits for Redis.
+#: Seconds that a closing link, or the next one, waits for Redis to take messages back.
 _GIVE_BACK_TIMEOUT_SECONDS = 3.0
 
 K = t.TypeVar("K", bound=t.Hashable)
@@ -44,7 +44,7 @@ class LeasedMessages(abc.ABC):
     def ack(self, tags: Sequence[str]) -> int:
         """Delete handled messages.
 
-        :returns: How many were not leased to this link any more.
+        :returns: The number of messages that were no longer leased to this link.
         :raises BrokerError: if it is unknown whether Redis has deleted them.
         """
 
@@ -62,24 +62,24 @@ class LeasedMessages(abc.ABC):
 
     @abc.abstractmethod
     def give_back(self, tags: Sequence[str], timeout: float | None = None) -> int:
-        """Put messages back to the front of their queue, in order and unmarked.
+        """Put messages back to the front of their queue, not marked as redelivered.
 
-        :returns: How many were still leased to this link.
+        :returns: The number of messages that were still leased to this link.
         """
 
     @abc.abstractmethod
     def forget_all(self) -> list[str]:
-        """Forget all messages; return what :meth:`return_forgotten` needs to know."""
+        """Forget all messages; return an argument for :meth:`return_forgotten`."""
 
     @abc.abstractmethod
     def return_forgotten(self, forgotten: Sequence[str], timeout: float) -> int:
-        """Give back messages that this link, or one before it, has forgotten."""
+        """Give back messages that this link, or an earlier one, has forgotten."""
 
     @abc.abstractmethod
     def restore_expired(self) -> int:
         """Put messages back whose leases have ended, marked as redelivered.
 
-        :returns: How many.
+        :returns: The number of messages put back.
         """
 
 
@@ -93,7 +93,7 @@ class Orphans:
         self._by_queue: dict[str, list[str]] = {}
 
     def release(self, held: LeasedMessages, queue: str) -> None:
-        """Give back all messages of a link that closes, or keep them as orphans."""
+        """Give back all messages of a closing link, or keep them as orphans."""
         forgotten = held.forget_all()
         try:
             self._return(held, forgotten)
@@ -101,7 +101,7 @@ class Orphans:
             self._keep(queue, forgotten)
 
     def adopt(self, held: LeasedMessages, queue: str) -> None:
-        """Give back the orphans of a queue.
+        """Give back the orphans that closed links left in a queue.
 
         :raises BrokerError: if Redis is away; they remain orphans.
         """
@@ -121,7 +121,7 @@ class Orphans:
 
 
 class StaleLeases(t.Generic[K]):
-    """Finds leases that no worker extends, measured by the clock of this process.
+    """Finds leases that no worker extends any more, by the clock of this process.
 
     Redis ends leases by its wall clock. If that clock is set back by an hour, the
     leases of dead workers would last an hour longer. A lease that stays unchanged for
@@ -138,10 +138,9 @@ class StaleLeases(t.Generic[K]):
         self._seen_since: dict[K, float] = {}
 
     def find_stale(self, seen: Iterable[K]) -> list[K]:
-        """Return the leases that every call has seen unchanged for long enough.
+        """Return the leases that all calls have seen unchanged for long enough.
 
-        :param seen: All suspicious leases, each with the value that an extension
-            changes.
+        :param seen: All leases to watch, each with the value that an extension changes.
         """
         now = self._clock()
         self._seen_since = {each: self._seen_since.get(each, now) for each in seen}
@@ -150,11 +149,11 @@ class StaleLeases(t.Generic[K]):
 
 
 def describe_process() -> str:
-    """Return host and process id, for people that look into Redis."""
+    """Return the host and process id, by which a user recognizes entries in Redis."""
     return f"flask_qconsume:{socket.gethostname()}:{os.getpid()}"
 
 
 def split_into_chunks(tags: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield parts of the tags that are small enough for one call."""
+    """Split tags into chunks small enough for one call of a script."""
     for start in range(0, len(tags), _MAX_TAGS_PER_CALL):
         yield tags[start : start + _MAX_TAGS_PER_CALL]

@@ -1,4 +1,4 @@
-"""One connection that consumes one queue, for both layouts. Does not publish.
+"""Base class of the links of both brokers on Redis: consumes one queue.
 
 The reader first takes messages by a script, which leases them in the same step. If
 there are none, it waits in Redis, by a command that takes nothing (lists) or leases the
@@ -37,21 +37,21 @@ T = t.TypeVar("T")
 
 #: Messages that become due less than this before the wait ends do not end it.
 _WAKE_MARGIN_SECONDS = 0.1
-#: How many messages the script takes when a wait ends. More would be held by a process
-#: that may be stopped, or whose hub may be blocked, while other workers are idle.
+#: Number of messages that the script takes when a wait ends. If this process is stopped
+#: or busy at that time, the messages wait for it although other workers are idle.
 ROOM_AFTER_WAIT = 1
-#: Seconds that a close waits for the reader.
+#: Seconds that :meth:`RedisLink.close` waits for the reader.
 _CLOSE_TIMEOUT_SECONDS = 3.0
-#: Seconds that a dead letter is kept if no time is given: a century.
+#: Seconds for which a dead letter is kept by default: a century.
 DEFAULT_RETENTION_SECONDS = 100 * 365 * 86_400.0
 
 
 class LeaseLost(BrokerError):
-    """The lease of a message had ended, and another worker has the message."""
+    """The lease of a message has ended, and another worker has the message."""
 
 
 class RedisLink(Link):
-    """A link that takes and leases messages by scripts; a subclass knows the layout."""
+    """A link that reads and leases messages by scripts; subclasses know the layout."""
 
     pushes = False
 
@@ -64,9 +64,9 @@ class RedisLink(Link):
         #: Whether the last script found nothing, so that the reader waits next.
         self._is_drained = False
         self._is_paused = False
-        #: Held while ``closed`` is written.
+        #: Lock that is held while ``closed`` is set.
         self._closing = threading.Lock()
-        #: Held by the reader while it uses the connection.
+        #: Lock that the reader holds while it uses the connection.
         self._reading = threading.Lock()
         self._ended = threading.Event()
         near_key = self._near_key()
@@ -151,23 +151,24 @@ class RedisLink(Link):
         self._is_paused = True
 
     def wake(self) -> None:
-        """Make the reader look at once for messages that do not end its wait."""
+        """End the reader's wait, so that it looks for messages at once."""
         self._wait.wake(break_connection=self.closed)
 
     def create_poll_call(self) -> Call | None:
-        """Return the script that looks for messages that do not end the present wait.
+        """Return the script that finds messages which do not end the current wait.
 
-        There is nothing to look for if the reader does not wait, or not for long.
+        Return ``None`` if the reader does not wait, or only for a short time.
         """
         long = self._wait.seconds_left() > POLL_INTERVAL
         return self._create_search_call() if long else None
 
     def note_poll_answer(self, answer: bytes) -> None:
-        """Wake the reader if such a message is due well before the wait ends.
+        """Wake the reader if a message is due well before its wait ends.
 
-        :param answer: The seconds until it is due; empty if there is none.
+        :param answer: The seconds until the message is due; empty if there is no
+            message.
         """
-        # The margin covers the difference between two ways to Redis.
+        # The margin covers the different latencies of two connections to Redis.
         latest = self._wait.seconds_left() - _WAKE_MARGIN_SECONDS
         if answer and float(answer) < latest:
             self.wake()
@@ -187,25 +188,25 @@ class RedisLink(Link):
     # -- for subclasses: the layout ---------------------------------------------------
 
     def _near_key(self) -> str:
-        """Return a key on the node that has the queue; empty if there is one node."""
+        """Return a key on the node that has the queue; empty without a cluster."""
         return ""
 
     def _create_leased_messages(self, lease: float) -> LeasedMessages:
         raise NotImplementedError
 
     def _create_search_call(self) -> Call:
-        """Return the script that looks for messages that do not end a wait.
+        """Return the script that finds messages which do not end a wait.
 
-        Its answer is the seconds until there is one, or empty.
+        Its answer is the seconds until a message is due, or empty if there is none.
         """
         raise NotImplementedError
 
     def _read_popped(self, answer: t.Any) -> list[Delivery]:
-        """Return the messages in the answer of the script that takes messages."""
+        """Decode the answer of the script that takes messages."""
         raise NotImplementedError
 
     def _next_wait(self) -> float:
-        """Return the seconds to wait for the next message."""
+        """Return how many seconds to wait in Redis for the next message."""
         raise NotImplementedError
 
     def _block(self, seconds: float, room: int) -> list[Delivery]:
@@ -220,7 +221,7 @@ class RedisLink(Link):
         raise NotImplementedError
 
     def _needs_wake(self, forward: Forward) -> bool:
-        """Return whether a blocked reader of the target queue would notice it late."""
+        """Return true if the copy does not end the wait of the queue's reader."""
         raise NotImplementedError
 
     # -- reading ----------------------------------------------------------------------
@@ -230,7 +231,7 @@ class RedisLink(Link):
         return found or self._wait_and_pop(room)
 
     def _pop(self, room: int) -> list[Delivery]:
-        """Take messages that are there, without waiting."""
+        """Take available messages, without waiting."""
         call = self._held.create_pop_call(room)
         answer = check_answer(self._wire.run([call])[0])
         return self._note_found(self._read_popped(answer))
@@ -263,7 +264,7 @@ class RedisLink(Link):
             self._reading.release()
 
     def _closing_on_error(self, work: Callable[[], T]) -> T:
-        """Call a function that uses Redis; after an error this link is closed."""
+        """Call a function that uses Redis; mark the link as closed if it fails."""
         try:
             return work()
         except BrokerError:
@@ -272,7 +273,7 @@ class RedisLink(Link):
             raise
 
     def _prepare_forward(self, forward: Forward) -> Call | PublishRefused | None:
-        """Return the script that forwards a message, or why it cannot be forwarded.
+        """Return the script that forwards a message, or the error of encoding it.
 
         Return ``None`` for a message that is known to belong to another worker now.
         """
@@ -307,9 +308,9 @@ def _target_queue(plan: QueuePlan, lane: Lane) -> str:
 
 
 def _drop_complex_values(forward: Forward) -> Forward:
-    """Return a copy without values that may not be writable.
+    """Return a copy of a forward without the values that may not be encodable.
 
-    Otherwise the same forward would fail again and again.
+    With them, the message could never be forwarded.
     """
     delivery = forward.delivery
     properties = delivery.message.properties

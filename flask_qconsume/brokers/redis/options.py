@@ -1,4 +1,4 @@
-"""Transport options of both layouts, checked before anything is connected."""
+"""Transport options of both brokers on Redis, checked before a connection is opened."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ADVICE = tls.Advice(
 
 #: The options in the URL that name files or folders.
 FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
-#: How many replicas must have a message before it is confirmed.
+#: Number of replicas that must have a message before it is confirmed.
 REPLICAS = "wait_replicas"
 #: Seconds to wait for the replicas.
 REPLICAS_TIMEOUT = "wait_timeout"
@@ -47,7 +47,7 @@ CONNECTION_OPTIONS = (
 
 
 def check_option(name: str, value: t.Any) -> None:
-    """Refuse a value with which redis-py would fail while it connects.
+    """Refuse a value of an option with which redis-py would fail while it connects.
 
     :raises ConfigurationError: with the values that are allowed.
     """
@@ -101,12 +101,12 @@ _CHECKS: dict[str, tuple[Callable[[t.Any], bool], str]] = {
 
 
 def select_connection_options(options: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Return the transport options that are about connections."""
+    """Select the transport options that kombu needs for connections."""
     return {name: options[name] for name in CONNECTION_OPTIONS if name in options}
 
 
 def read_text(options: Mapping[str, t.Any], name: str, default: str) -> str:
-    """Return an option that must be a text; only the prefix may be empty."""
+    """Return an option that must be a text, not empty except for the prefix of keys."""
     value = options.get(name, default)
     if not isinstance(value, str) or (not value and name != "global_keyprefix"):
         raise ConfigurationError(
@@ -117,7 +117,7 @@ def read_text(options: Mapping[str, t.Any], name: str, default: str) -> str:
 
 
 def read_priority_steps(value: t.Any) -> tuple[int, ...]:
-    """Return the priority steps, ascending."""
+    """Check the option ``priority_steps``, ascending numbers, and return it."""
     steps = tuple(value) if isinstance(value, (list, tuple, range)) else ()
     whole = all(isinstance(s, int) and not isinstance(s, bool) for s in steps)
     if not steps or not whole or steps[0] < 0 or list(steps) != sorted(set(steps)):

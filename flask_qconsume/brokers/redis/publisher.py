@@ -1,4 +1,4 @@
-"""Publishing: routed by kombu's bindings, confirmed by Redis' answer, tried again.
+"""Publishes messages to the queues bound to their exchange, with retries.
 
 Safe in any thread or greenlet: callers that publish at the same time share round trips.
 """
@@ -34,21 +34,21 @@ Result = Exception | None
 
 @dataclass(frozen=True)
 class RoutedPart:
-    """A message on its way to queues that one script can write to."""
+    """A message, and those of its queues that one script can write to."""
 
     batch: PublishRequest
     #: The message's index in the batch.
     number: int
     queues: tuple[str, ...]
     call: Call
-    #: Whether blocked readers of the queues must be woken to notice it soon.
+    #: Whether the queues' blocked readers must be woken, since the message does not.
     needs_wake: bool
 
 
 class Publisher:
-    """Sends messages; each reaches all of its queues or none of them.
+    """Publishes messages; each reaches all of its queues or none of them.
 
-    In a cluster, this is true for the queues of one slot. A subclass knows the layout.
+    In a cluster, this is true for queues in the same slot. Subclasses know the layout.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Publisher:
         self._declare_again = declare_again
 
     def publish(self, messages: Sequence[Outgoing], timeout: float) -> list[Result]:
-        """Publish messages, and try again until the time is over.
+        """Publish messages; during an outage, try again until the time is over.
 
         :param timeout: Seconds for all of them.
         :returns: For each message ``None``, or why it was not confirmed.
@@ -119,13 +119,13 @@ class Publisher:
     def _route_or_settle(
         self, batch: PublishRequest, number: int, left: float
     ) -> list[RoutedPart]:
-        """Return the parts of a message; without any, the message is settled."""
+        """Return the parts of a message to be sent; without any, settle it."""
         try:
             parts = self._route(batch, number, left)
         except BrokerUnavailable:
             raise
         except Exception as error:
-            # It concerns this message, not those that are sent with it.
+            # The error concerns this message only, not the messages sent with it.
             batch.settle(number, error)
             return []
         if not parts:
@@ -135,7 +135,7 @@ class Publisher:
     def _route(
         self, batch: PublishRequest, number: int, left: float
     ) -> list[RoutedPart]:
-        """Return a message's parts for the queues that it has not reached yet."""
+        """Return the parts of a message for the queues that it has not reached."""
         message, reached = batch.messages[number], batch.reached_queues(number)
         queues = [q for q in self._find_queues(message, left) if q not in reached]
         return [
@@ -144,7 +144,7 @@ class Publisher:
         ]
 
     def _key_of(self, queue: str) -> str:
-        """Return a key of a queue, which decides on its node in a cluster."""
+        """Return one of the queue's keys, by which its node in a cluster is found."""
         return queue
 
     def _create_call(
@@ -152,7 +152,7 @@ class Publisher:
     ) -> tuple[Call, bool]:
         """Return the script that puts a message into queues.
 
-        The second value is whether blocked readers must be woken to notice it soon.
+        The second value is true if the message does not end a blocked reader's wait.
         """
         raise NotImplementedError
 
@@ -170,7 +170,7 @@ class Publisher:
 
 
 class PublishRequest(CallerBatch):
-    """One caller's messages, and what has become of them so far.
+    """The messages of one call of :meth:`Publisher.publish`, with the results so far.
 
     :param deadline: When to give up, on :func:`time.monotonic`'s clock.
     """
@@ -196,7 +196,7 @@ class PublishRequest(CallerBatch):
         return list(self._open)
 
     def await_next_attempt(self) -> bool:
-        """Pause after an outage; return whether there are messages and time left."""
+        """Pause after an outage; return true if messages and time are left."""
         if not self._open or self.left <= 0:
             return False
         if self._pause:
@@ -204,7 +204,7 @@ class PublishRequest(CallerBatch):
         return self.left > 0
 
     def note_arrival(self, number: int, queues: Sequence[str]) -> None:
-        """Note that a message has reached some of its queues."""
+        """Remember that a message has reached some of its queues."""
         self._reached.setdefault(number, set()).update(queues)
 
     def reached_queues(self, number: int) -> t.AbstractSet[str]:
@@ -220,7 +220,7 @@ class PublishRequest(CallerBatch):
         self._results[number] = error
 
     def note_outage(self, error: BrokerUnavailable) -> None:
-        """Note that Redis was away: pause before the next attempt."""
+        """Remember that Redis was away: pause before the next attempt."""
         # An attempt that fails because the time is over tells less than those before.
         if self._last_outage is None or self.left > 0:
             self._last_outage = error
@@ -234,7 +234,7 @@ class PublishRequest(CallerBatch):
             self.settle(number, error)
 
     def results(self) -> list[Result]:
-        """Return the results, for open messages the reason why the time is over."""
+        """Return the result of each message; for an open one, a time-out error."""
         # A copy, since a leader that is late may still settle messages.
         results = list(self._results)
         for number in self.open:
@@ -261,7 +261,7 @@ RoundTrip = list[OwnMessage]
 
 
 def _split_into_round_trips(batches: Sequence[PublishRequest]) -> Iterator[RoundTrip]:
-    """Yield the open messages of all batches, limited in number and size."""
+    """Split the open messages of all batches into round trips of limited size."""
     trip: RoundTrip = []
     size = 0
     for batch in batches:

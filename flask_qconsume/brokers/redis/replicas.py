@@ -1,4 +1,4 @@
-"""Waiting until replicas have a published message (``wait_replicas``).
+"""Confirms a message only after replicas have it (transport option ``wait_replicas``).
 
 Only publishing waits. Settling moves a message in one step, and a replica has a state
 that the server had at some moment. So after a failover the message is either in its old
@@ -35,7 +35,7 @@ class Replicas:
     def confirm(
         self, connection: RedisConnection, answers: Sequence[t.Any], left: float | None
     ) -> list[t.Any]:
-        """Wait for the replicas; return the answers, or errors in their place."""
+        """Wait for the replicas; if they miss the messages, return errors."""
         if not self.wanted or all(isinstance(a, BrokerError) for a in answers):
             return list(answers)
         seconds = self.seconds if left is None else max(0.001, min(self.seconds, left))
@@ -52,7 +52,7 @@ class Replicas:
 
 
 def read_replica_options(options: Mapping[str, t.Any]) -> Replicas:
-    """Read the transport options.
+    """Read the transport options about replicas.
 
     :raises ConfigurationError: for values that make no sense.
     """

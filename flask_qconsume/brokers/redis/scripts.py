@@ -1,4 +1,4 @@
-"""Lua scripts: what Redis does in one step, so that no failure leaves a half of it.
+"""Lua scripts; Redis runs each in one step, so no failure leaves it half done.
 
 Each script checks before it changes anything, and puts a message into its new place
 before it takes it out of the old one: an error in the middle loses nothing. Scripts
@@ -18,7 +18,7 @@ from dataclasses import field
 
 @dataclass(frozen=True)
 class Script:
-    """A Lua script, which Redis knows by the hash of its text."""
+    """A Lua script; Redis caches it under the hash of its text."""
 
     source: str
     sha: str = field(init=False)
@@ -34,7 +34,7 @@ class Script:
 
 @dataclass(frozen=True)
 class Call:
-    """One run of a script."""
+    """A script with its keys and arguments, to be run once."""
 
     script: Script
     arguments: tuple[t.Any, ...]

@@ -16,12 +16,12 @@ from .options import URL
 #: Options with which redis-py checks the certificate once it is connected.
 _OCSP_OPTIONS = ("ssl_validate_ocsp", "ssl_validate_ocsp_stapled")
 
-#: Seconds that Redis has to answer.
+#: Seconds within which Redis must answer.
 _PROBE_TIMEOUT_SECONDS = 1.0
 
 
 def check_connection(pool: t.Any) -> None:
-    """Refuse options with which redis-py cannot connect; nothing is connected.
+    """Refuse TLS options with which redis-py could not connect, without connecting.
 
     :raises ConfigurationError: for a file that cannot be read.
     :raises Exception: of redis-py, for other options.
@@ -37,7 +37,7 @@ def check_connection(pool: t.Any) -> None:
 
 
 def explain_failure(pool: t.Any, error: Exception) -> str | None:
-    """Return what is wrong with TLS; ``None`` if the connection failed otherwise."""
+    """Explain a failed connection if TLS is the cause; otherwise return ``None``."""
     if said := tls.explain_error(error, ADVICE):
         return said
     options = pool.connection_kwargs

@@ -1,7 +1,7 @@
 """The Redis server: runs scripts and commands for one app.
 
-Connections are opened when they are needed, and never used across a fork. Methods
-raise no errors but those of this package.
+Connections are opened when they are needed, and never used across a fork. Methods raise
+only errors of this package.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from .replicas import read_replica_options
 from .scripts import Call
 
 _detect_environment: t.Any = detect_environment
-#: Limits the time that connecting takes.
+#: Limits the time for opening a connection.
 _MAX_CONNECT_TIMEOUT_SECONDS = 5.0
 #: Seconds in which a reachable Redis answers.
 _PING_TIMEOUT_SECONDS = 1.0
 
 
 class Server:
-    """Redis, for one app in one process."""
+    """One app's access to Redis in one process."""
 
-    #: How many callers may publish at once: while one of them waits for the answer, the
-    #: next one prepares its messages.
+    #: Number of callers that may publish at once: while one of them waits for the
+    #: answer, the next one prepares its messages.
     leaders: t.ClassVar[int] = 2
-    #: Whether it finds the cluster's node that has a key.
+    #: Whether the class sends each command to the cluster's node that has its key.
     follows_slots: t.ClassVar[bool] = False
 
     def __init__(self, settings: Settings) -> None:
@@ -71,13 +71,13 @@ class Server:
         self._leaders = max(1, min(self.leaders, most))
         # redis-py raises an error if a pool is exhausted. Here, callers wait instead.
         self._options["max_connections"] = 2**31
-        #: By hub.
+        #: By the id of gevent's event loop.
         self._pools: PerProcess[dict[int, ConnectionPool]] = PerProcess(dict)
 
     def open_connection(self, near: str = "") -> RedisConnection:
         """Open a connection for a link.
 
-        :param near: A key: in a cluster, connect to the node that has it.
+        :param near: A key; in a cluster, the connection goes to its node.
         :raises BrokerError: if Redis cannot be reached, or refuses.
         """
         return LinkConnection(self._get_pool(), self.silence)
@@ -112,21 +112,21 @@ class Server:
         return self._get_pool().grouped_scripts.run(calls, self.run, 2 * self.silence)
 
     def call(self, call: Call, timeout: float | None = None) -> t.Any:
-        """Run one script.
+        """Run one script and return its answer.
 
-        :raises BrokerError: also for an error with which Redis answered.
+        :raises BrokerError: if the connection is lost, or Redis answers with an error.
         """
         return check_answer(self.run([call], timeout)[0])
 
     def count(self, calls: Sequence[Call], timeout: float | None = None) -> int:
         """Run scripts that return numbers; return the sum.
 
-        :raises BrokerError: also for an error with which Redis answered.
+        :raises BrokerError: if the connection is lost, or Redis answers with an error.
         """
         return sum(check_answer(answer) for answer in self.run(calls, timeout))
 
     def run_asking(self, call: Call) -> t.Any:
-        """Run one script at a cluster's node that is importing the slot of its keys."""
+        """Run a script at this cluster node, which is importing its keys' slot."""
         with self._borrow_connection() as connection:
             answer = connection.pipeline([("ASKING",), create_eval_command(call)])[1]
         return translate_error(answer) if isinstance(answer, Exception) else answer
@@ -134,7 +134,7 @@ class Server:
     def group_by_slot(
         self, names: Sequence[str], key: t.Callable[[str], str]
     ) -> list[tuple[str, ...]]:
-        """Return groups of queues that one script may write to."""
+        """Group queues so that one script may write to all queues of a group."""
         return [tuple(names)] if names else []
 
     def send_commands(
@@ -145,9 +145,9 @@ class Server:
     ) -> list[t.Any]:
         """Send commands in one round trip.
 
-        :param near: As for :meth:`open_connection`; otherwise, the key that each
-            command names decides.
-        :raises BrokerError: also for an error with which Redis answered.
+        :param near: A key; in a cluster, the commands go to its node. By default, each
+            goes to the node of the key that it names.
+        :raises BrokerError: if the connection is lost, or Redis answers with an error.
         """
         if not commands:
             return []
@@ -161,22 +161,22 @@ class Server:
     def list_nodes(self) -> list[tuple[str, Server]]:
         """Return the nodes that hold messages, each with its address.
 
-        The address is empty if there is only one.
+        Outside of a cluster, the address is empty.
 
         :raises BrokerError: if a cluster does not tell its nodes.
         """
         return [("", self)]
 
     def check_replicas(self, timeout: float | None = None) -> None:
-        """Check that waiting for replicas is permitted, if the options ask for it.
+        """Check that Redis permits waiting for replicas, if the options ask for it.
 
-        :raises BrokerRefused: if it is not.
+        :raises BrokerRefused: if Redis denies the command.
         """
         if self._replicas.wanted:
             self.send_commands([("WAIT", 0, 1)], timeout)
 
     def group_commit(self) -> GroupCommit:
-        """Return the group commit of this process, or of the current hub."""
+        """Return the group commit of this process, or of gevent's event loop."""
         return self._get_pool().group_commit
 
     def is_reachable(self) -> bool:
@@ -227,7 +227,7 @@ def _check_url(url: str) -> None:
 
 
 def check_answer(answer: t.Any) -> t.Any:
-    """Return a script's answer, or raise it if it is an error."""
+    """Return a script's answer; if it is an error, raise it."""
     if isinstance(answer, BrokerError):
         raise answer
     return answer

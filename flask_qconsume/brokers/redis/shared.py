@@ -1,4 +1,4 @@
-"""The state that links, publisher and dead letters of one app share."""
+"""State that one app's links, publisher and dead letters on Redis share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ L = t.TypeVar("L", bound=Layout)
 
 
 class Shared(t.Generic[L]):
-    """One app's Redis in this process."""
+    """One app's access to Redis in this process."""
 
     def __init__(self, settings: Settings, layout: L, server: Server) -> None:
         self.settings = settings
@@ -31,7 +31,7 @@ class Shared(t.Generic[L]):
         self.links: weakref.WeakSet[BlockedReader] = weakref.WeakSet()
         self.poller = PerProcess(lambda: BlockedReaderPoller(server.run))
         self._warnings: set[str] = set()
-        #: Declares bindings that could not be declared before; set by the broker.
+        #: Declares bindings that are not declared yet; set by the broker.
         self.prepare: t.Callable[[], None] = lambda: None
 
     def warn(self, text: str) -> None:
@@ -41,7 +41,7 @@ class Shared(t.Generic[L]):
             logger.warning("%s", escape(text, 1_000))
 
     def wake(self, queues: t.Iterable[str]) -> None:
-        """Wake the readers of these queues, for messages that do not wake them."""
+        """Wake this process's blocked readers of these queues."""
         names = set(queues)
         for link in [link for link in self.links if link.queue in names]:
             link.wake()

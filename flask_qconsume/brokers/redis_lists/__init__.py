@@ -1,4 +1,4 @@
-"""Redis in the layout of kombu's list transport, so that kombu's programs fit."""
+"""Queues as Redis lists in the layout of kombu's transport, so kombu can share them."""
 
 from __future__ import annotations
 

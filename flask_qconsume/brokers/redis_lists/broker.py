@@ -1,4 +1,4 @@
-"""kombu's lists in Redis as an app's broker."""
+"""The broker for ``redis://``: queues as kombu's Redis lists."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .publisher import ListPublisher
 
 
 class RedisLists(RedisBroker[ListLayout]):
-    """Queues in the layout of kombu's list transport, read and settled by scripts."""
+    """A broker with queues in kombu's list layout, read and settled by Lua scripts."""
 
     capabilities = CAPABILITIES
     link: t.ClassVar[type[ListLink]] = ListLink

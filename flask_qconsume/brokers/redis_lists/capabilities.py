@@ -1,4 +1,4 @@
-"""Capabilities of kombu's lists in Redis, in words."""
+"""Capabilities of kombu's lists in Redis, for ``plan`` and the docs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dead letters of a queue of kombu's lists."""
+"""Dead letters of a queue in kombu's list layout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .keys import ListLayout
 
 
 class ListDeadLetters(SortedSetDeadLetters):
-    """kombu's envelopes in ``<queue>.dead``."""
+    """Dead letters as kombu's JSON envelopes in the sorted set ``<queue>.dead``."""
 
     def __init__(self, plan: QueuePlan, shared: Shared[ListLayout]) -> None:
         super().__init__(plan, shared, shared.layout.queue_key(plan.dead))

@@ -1,7 +1,8 @@
-"""kombu's JSON envelope: messages decoded from it and encoded as it. No I/O.
+"""Conversion between messages and kombu's JSON envelopes. No I/O.
 
-Any bytes may be in a list. An element that is not an envelope is a foreign message with
-the element as its body, so reading never fails.
+An envelope is a JSON object with the body, headers and properties. A list may hold any
+bytes. An element that is not an envelope is read as a foreign message, with the whole
+element as its body, so reading never fails.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ def encode_envelope(
 
 
 def read_element(element: bytes, queue: str) -> Message:
-    """Return the message in an element of a list."""
+    """Decode an element of a list as a message."""
     return _read(element, queue)[0]
 
 
 def mark_redelivered(element: bytes, queue: str) -> bytes:
-    """Return the message marked as kombu marks it, with a new delivery tag.
+    """Return an element with kombu's marks of a redelivered message, and a new tag.
 
-    A foreign element is put into an envelope.
+    An element that is not an envelope is put into one.
     """
     message, envelope = _read(element, queue)
     if envelope is None:
@@ -75,7 +76,7 @@ def mark_redelivered(element: bytes, queue: str) -> bytes:
 
 
 def encode_delayed(element: bytes, step: int) -> bytes:
-    """Return a member of the set of delayed messages: the step, then the envelope."""
+    """Create a member of the set of delayed messages: priority step, then envelope."""
     return b"%d:%s" % (step, element)
 
 
@@ -87,21 +88,21 @@ def read_reference(element: bytes) -> str:
 
 
 def to_kombu_priority(priority: t.Any) -> int:
-    """Return kombu's number for a priority; its highest is 0."""
+    """Convert a priority (9 is the highest) to kombu's number (0 is the highest)."""
     if isinstance(priority, bool) or not isinstance(priority, int):
         return 0
     return HIGHEST - max(0, min(priority, HIGHEST))
 
 
 def _read(element: bytes, queue: str) -> tuple[Message, dict[str, t.Any] | None]:
-    """Return the message, and its envelope; ``None`` for a foreign message."""
+    """Return the message and its envelope, which is ``None`` for a foreign message."""
     envelope = _decode_envelope(element)
     body = _decode_body(envelope) if envelope else None
     if envelope is not None and body is not None:
         try:
             return _create_message(envelope, body, queue), envelope
         except Exception:
-            pass  # Its values make no sense: treat it as a foreign message.
+            pass  # A value is invalid: treat the element as a foreign message.
     return _create_foreign_message(element, queue), None
 
 

@@ -1,10 +1,10 @@
-"""The keys of kombu's list transport, and the keys that this package adds. No I/O.
+"""Names of the keys in kombu's list layout, and of keys that we add. No I/O.
 
 ================================  ===================================================
 ``<queue>``, ``<queue><sep>3``…   lists, one per priority step, read from the right
 ``_kombu.binding.<exchange>``     set of ``routing key, pattern, queue``
-``unacked``, ``unacked_index``    hash and sorted set of messages with a consumer
-``<queue>.leases``                sorted set: those of this package, by end of lease
+``unacked``, ``unacked_index``    hash and sorted set of messages held by consumers
+``<queue>.leases``                sorted set: our own part of them, by end of lease
 ``<queue>.delayed``               sorted set by due time: ``<step>:<envelope>``
 ``<queue>.dead``                  sorted set by time of expiry: envelopes
 ================================  ===================================================
@@ -73,11 +73,11 @@ class ListLayout:
     unacked_index_name: str = "unacked_index"
 
     def queue_key(self, queue: str) -> str:
-        """Return the key with the queue's own name: its list of step 0."""
+        """Return the key of the queue's list of step 0, which has the queue's name."""
         return self.prefix + queue
 
     def list_key(self, queue: str, step: int) -> str:
-        """Return the list of one priority step."""
+        """Return the key of the queue's list of one priority step."""
         return (
             f"{self.queue_key(queue)}{self.sep}{step}"
             if step
@@ -85,11 +85,11 @@ class ListLayout:
         )
 
     def list_keys(self, queue: str) -> list[str]:
-        """Return the lists of a queue, in the order in which they are read."""
+        """Return the keys of a queue's lists, in the order in which they are read."""
         return [self.list_key(queue, step) for step in self.steps]
 
     def priority_step(self, priority: int) -> int:
-        """Return the step of a priority in kombu's numbers, as kombu finds it."""
+        """Return the step that kombu chooses for one of its priority numbers."""
         number = max(0, min(priority, HIGHEST))
         return self.steps[bisect(self.steps, number) - 1]
 
@@ -104,16 +104,16 @@ class ListLayout:
         return f"{self.prefix}_kombu.binding_permanent.{exchange}"
 
     def binding_keys(self, exchange: str) -> list[str]:
-        """Return the sets to which a binding is written; the first one is read."""
+        """Return the keys of bindings; both are written, the first is read."""
         return [self.bindings_key(exchange), self.permanent_bindings_key(exchange)]
 
     @property
     def shared_keys(self) -> tuple[str, str]:
-        """The keys of kombu that all queues use."""
+        """The keys of kombu that all queues share."""
         return self.unacked_key, self.unacked_index_key
 
     def describe_keys(self, queue: str) -> Iterator[tuple[str, str]]:
-        """Yield the keys of a queue with descriptions; ``{}`` stands for the queue."""
+        """Yield a queue's keys with descriptions, which have ``{}`` for the queue."""
         for step in self.steps:
             key = self.list_key(queue, step)
             yield key, f"the step {step} of {{}}" if step else "{}"
@@ -121,7 +121,7 @@ class ListLayout:
         yield self.delayed_key(queue), "the delayed messages of {}"
 
     def dead_key(self, queue: str) -> str:
-        """Return the key of dead letters; ``queue`` is a name with ``.dead``."""
+        """Return the key of dead letters; ``queue`` is their name, with ``.dead``."""
         return self.queue_key(queue)
 
     @property
@@ -139,7 +139,7 @@ class ListLayout:
         return f"{self.queue_key(queue)}.delayed"
 
     def held_keys(self, queue: str) -> list[str]:
-        """Return the three keys of messages that are with a consumer."""
+        """Return the three keys for messages held by consumers."""
         return [self.leases_key(queue), self.unacked_key, self.unacked_index_key]
 
 

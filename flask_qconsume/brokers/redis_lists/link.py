@@ -1,8 +1,8 @@
-"""One connection that consumes one queue of kombu's lists.
+"""The link that consumes one queue in kombu's list layout.
 
-To wait for a message, the reader has Redis move one from the right end of the first
-list to where it was (``BLMOVE``), which blocks while the list is empty and takes
-nothing.
+To wait for a message, the reader has ``BLMOVE`` move the right end of the first list to
+the right end of the same list. Redis blocks while the list is empty, and the list does
+not change.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from . import scripts
 from .keys import ListLayout
 from .unacked import UnackedMessages
 
-#: Seconds of a wait while messages of other priorities keep coming, which do not end
-#: it; and how many waits after the last of them are as short.
+#: Seconds of a wait while messages of other priorities arrive, which do not end it; and
+#: the number of such short waits after the last of them.
 _SHORT_WAIT_SECONDS = 0.1
 _SHORT_WAITS = 600
-#: Seconds between two looks, at most, where Redis has no ``BLMOVE`` (before 6.2).
+#: Most seconds between two polls of a Redis without ``BLMOVE`` (before 6.2).
 _MAX_POLL_SECONDS = 0.1
 #: Rounds a time-out up to whole ms; a time-out of 0 would never end.
 _ROUNDING_SECONDS = 0.0005
 
 
 class ListLink(RedisLink):
-    """One queue, read from its lists."""
+    """A link to one queue, read from its lists by priority."""
 
     _held: UnackedMessages
 
@@ -89,7 +89,7 @@ class ListLink(RedisLink):
     def _handle_blmove_error(self, error: Exception, seconds: float) -> None:
         """Wait in this process, since Redis refuses to block.
 
-        :raises BrokerError: for an error that waiting does not help against.
+        :raises BrokerError: for an error other than a refusal to block.
         """
         code = read_error_code(error)
         if code in MISSING:
@@ -134,7 +134,7 @@ class ListLink(RedisLink):
 
 
 class _WaitTimes:
-    """How long the reader waits each time."""
+    """Computes how long the reader's next wait lasts."""
 
     def __init__(self, longest: float) -> None:
         self._longest = longest
@@ -155,7 +155,7 @@ class _WaitTimes:
             self._short_waits = _SHORT_WAITS
 
     def next_wait(self) -> float:
-        """Return the seconds to wait: until a delayed message is due, at the most."""
+        """Return the seconds to wait, at most until a delayed message is due."""
         longest = self._longest
         self._short_waits = max(0, self._short_waits - 1)
         if self._short_waits:
@@ -163,9 +163,9 @@ class _WaitTimes:
         return longest if self._due_in is None else min(longest, self._due_in)
 
     def next_poll(self, seconds: float) -> float:
-        """Return the seconds until the next look, where Redis cannot block.
+        """Return the seconds until the next poll, for a Redis that cannot block.
 
-        They grow from 1 ms as long as nothing is found.
+        They grow from 1 ms, as long as nothing is found.
         """
         self._poll = min(_MAX_POLL_SECONDS, 0.001 + 2 * self._poll)
         return min(self._poll, seconds)

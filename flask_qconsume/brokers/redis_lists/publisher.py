@@ -1,4 +1,4 @@
-"""Publishing into kombu's lists."""
+"""Publishes messages into kombu's lists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .keys import ListLayout
 
 
 class ListPublisher(Publisher):
-    """Puts kombu's envelopes into lists, or into sorted sets if they are delayed."""
+    """Adds kombu's envelopes to lists, or to sorted sets if they are delayed."""
 
     def _create_call(
         self, message: Outgoing, queues: tuple[str, ...]

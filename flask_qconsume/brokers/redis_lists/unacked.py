@@ -1,9 +1,9 @@
-"""Messages that one link of kombu's lists holds: their tags and their leases.
+"""Unsettled messages of one link in kombu's list layout: tags and leases.
 
 A held message is a field of kombu's ``unacked`` hash, in kombu's own format, so that a
 kombu worker on the same Redis can restore it. The field's name is a tag of our own: two
 copies of a message may have the same delivery tag of their producer. The tag ends with
-the step of the list from which the message was taken.
+the priority step of the list that held the message.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .keys import ListLayout
 #: Limits one search for expired leases, so that a heartbeat does not take long.
 _MAX_PAGES_PER_SEARCH = 10
 _MAX_TAGS_PER_PAGE = 100
-#: A read, or a page, ends early when it exceeds this.
+#: Limits a read, or a page of a search, which ends at the first message beyond.
 _MAX_BYTES_PER_READ = 1024 * 1024
 
 
@@ -51,7 +51,7 @@ class UnackedMessages(LeasedMessages):
         self._next_number = 0
         #: The tags in the order in which the messages were read.
         self._tags: dict[str, None] = {}
-        #: The numbers that a script may use whose answer has not arrived.
+        #: Numbers for the tags of a script that has not answered yet.
         self._numbers_in_use = range(0)
         self._keys = layout.held_keys(queue)
         # kombu restores a message to (exchange, routing key). With the default exchange
@@ -79,11 +79,11 @@ class UnackedMessages(LeasedMessages):
         )
 
     def read_pop_answer(self, answer: Sequence[bytes]) -> list[tuple[str, bytes]]:
-        """Return the tags and elements that the script has taken."""
+        """Return the tags and elements that the reading script has taken."""
         tags = [tag.decode() for tag in answer[1::2]]
         self._tags.update(dict.fromkeys(tags))
-        # Numbers that were not used go to the next call, which is often the same text
-        # then, and need not be packed again.
+        # The next call gets the numbers that were not used. So its arguments are often
+        # the same as before, and need not be packed again.
         self._next_number = self._numbers_in_use.start + len(tags)
         self._numbers_in_use = range(0)
         return list(zip(tags, answer[2::2], strict=True))
@@ -154,7 +154,7 @@ class UnackedMessages(LeasedMessages):
     def _end_stale(self, found: Sequence[bytes]) -> bool:
         """End leases that last too long because Redis' clock was set back.
 
-        :returns: Whether there were any.
+        :returns: True if there were such leases.
         """
         stale = self._stale_leases.find_stale(zip(found[::2], found[1::2], strict=True))
         if stale:
@@ -171,7 +171,7 @@ class UnackedMessages(LeasedMessages):
 
 
 def _create_tag_prefix() -> str:
-    """Return the text with which the tags of one link begin.
+    """Create the unique text with which all tags of one link begin.
 
     It is longer than 64 bytes on purpose: Redis keeps a small sorted set with shorter
     members as a packed list, into which it inserts ten times slower.

@@ -1,4 +1,4 @@
-"""Redis Streams, read by a consumer group; any program may add entries by XADD."""
+"""Queues as Redis Streams, read by a consumer group; any program may XADD to them."""
 
 from __future__ import annotations
 

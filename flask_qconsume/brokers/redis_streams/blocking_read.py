@@ -1,4 +1,4 @@
-"""The command that waits in Redis for the first new entry of several streams."""
+"""The blocking ``XREADGROUP``, which waits for the first new entry of some streams."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Found = tuple[int, str, Sequence[bytes]]
 def create_wait_command(
     group: str, consumer: str, streams: Sequence[str], seconds: float
 ) -> Command:
-    """Return a command that waits, and reads one entry of each stream at most."""
+    """Create the command that waits for entries, and reads up to one of each stream."""
     return (
         *("XREADGROUP", "GROUP", group, consumer),
         *("COUNT", 1, "BLOCK", max(1, round(seconds * 1000))),
@@ -28,7 +28,7 @@ def create_wait_command(
 
 
 def read_wait_answer(answer: t.Any, streams: Sequence[str]) -> list[Found]:
-    """Return the entries in the command's answer.
+    """Decode the entries in the command's answer.
 
     :raises BrokerError: if Redis refused to wait.
     """

@@ -1,4 +1,4 @@
-"""Redis Streams as an app's broker.
+"""The broker for ``redis-streams://``: queues as Redis Streams.
 
 The URL is that of Redis with ``-streams`` behind the scheme: ``redis-streams://``,
 ``rediss-streams://`` (TLS), ``redis-streams+socket://``, ``sentinel-streams://`` and
@@ -40,7 +40,7 @@ _CLUSTER = re.compile(r"rediss?\+cluster:")
 
 
 class RedisStreams(RedisBroker[StreamLayout]):
-    """A stream for each queue and priority, read by one consumer group."""
+    """A broker with a stream for each queue and priority, read by one group."""
 
     capabilities = CAPABILITIES
     link: t.ClassVar[type[StreamLink]] = StreamLink
@@ -84,7 +84,7 @@ class RedisStreams(RedisBroker[StreamLayout]):
         )
 
     def _count_entries(self, queue: str) -> tuple[int, int]:
-        """Return how many entries wait, and how many are with a consumer."""
+        """Return the number of waiting entries, and of those held by consumers."""
         layout = self._shared.layout
         call = scripts.COUNT_ENTRIES(layout.stream_keys(queue), layout.group)
         waiting, held = self._shared.server.call(call)
@@ -103,7 +103,7 @@ class RedisStreams(RedisBroker[StreamLayout]):
 
 
 def create_server(settings: Settings) -> Server:
-    """Return the server or cluster that the URL names, without connecting."""
+    """Create the server, or the cluster, for a URL, without connecting."""
     url = to_plain_url(settings.broker_url)
     kind = Cluster if _CLUSTER.match(url) else Server
     return kind(dataclasses.replace(settings, broker_url=url))

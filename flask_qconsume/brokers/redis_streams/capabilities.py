@@ -1,4 +1,4 @@
-"""Capabilities of Redis Streams, in words."""
+"""Capabilities of Redis Streams, for ``plan`` and the docs."""
 
 from __future__ import annotations
 

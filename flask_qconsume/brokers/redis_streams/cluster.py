@@ -1,9 +1,10 @@
-"""A Redis Cluster as one server: each script goes to the node that has its keys.
+"""A Redis Cluster, used like one server: each script runs at its keys' node.
 
-The nodes are asked for the slots when they are needed first, when a link connects, and
-when a node is away or says that a slot has moved. A script that was refused because its
-slot has moved is sent to the right node. All keys of a queue are in one slot, so only a
-publish to several queues takes more than one step.
+A cluster divides all keys into slots, and each node has some of them. The nodes are
+asked for their slots at the first use, when a link connects, and when a node is away or
+answers that a slot has moved. A script that was refused because its slot has moved is
+sent to the new node. All keys of a queue are in one slot, so only a publish to several
+queues takes more than one step.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ..redis.errors import SlotMoved
 from ..redis.scripts import Call
 from ..redis.server import Server
 
-#: How often a script or command is sent to another node before it counts as failed.
+#: Number of times that a script or command is sent to another node before it fails.
 _MAX_REDIRECTS = 3
 
 _Answers = dict[int, t.Any]
@@ -40,7 +41,7 @@ class Cluster(Server):
     def __init__(self, settings: Settings) -> None:
         self._address = _ClusterUrl(settings.broker_url)
         self._settings = settings
-        #: By address, ``host:port``.
+        #: The nodes by address, ``host:port``.
         self._nodes: dict[str, Server] = {}
         #: The address of the slot's node, by the slot's number.
         self._owners: dict[int, str] = {}
@@ -85,7 +86,7 @@ class Cluster(Server):
             node.check_replicas(timeout)
 
     def is_reachable(self) -> bool:
-        """Return whether all nodes answer; a caller may wait for any of them."""
+        """Return whether all nodes answer, since a link may need any of them."""
         known = dict.fromkeys([*self._nodes, *self._address.seeds])
         return all(self._get_node(address).is_reachable() for address in known)
 
@@ -100,9 +101,9 @@ class Cluster(Server):
         timeout: float | None,
         run: t.Callable[[Server, Sequence[Call], float | None], list[t.Any]],
     ) -> list[t.Any]:
-        """Run each script at its node.
+        """Run each script at the node of its keys.
 
-        If several nodes are involved, the loss of one is the answer of its scripts.
+        With several nodes, an outage of one fails only its own scripts.
         """
         answers: _Answers = {}
         numbers = list(range(len(calls)))
@@ -128,7 +129,7 @@ class Cluster(Server):
     def _group_by_node(
         self, calls: Sequence[Call], numbers: Iterable[int], timeout: float | None
     ) -> list[tuple[Server, list[int]]]:
-        """Return the nodes, each with the numbers of its scripts."""
+        """Return each node with the indexes of the scripts that it must run."""
         found: dict[Server, list[int]] = {}
         for number in numbers:
             # The arguments begin with the number of keys, then the keys follow.
@@ -139,7 +140,7 @@ class Cluster(Server):
     def _ask_importing_nodes(
         self, calls: Sequence[Call], numbers: Iterable[int], answers: _Answers
     ) -> _Answers:
-        """Run scripts again whose slot another node is importing."""
+        """Run scripts again at the node that is importing the slot of their keys."""
         return {
             number: self._get_node(answers[number].address).run_asking(calls[number])
             for number in numbers
@@ -160,7 +161,7 @@ class Cluster(Server):
                 raise
 
     def _node_of(self, key: str, timeout: float | None) -> Server:
-        """Return the node that has a key; any node for an empty key."""
+        """Return the node that holds a key; any node for an empty key."""
         if not self._owners:
             self._refresh_slots(timeout)
         slot = _slot_of(key) if key else next(iter(self._owners))
@@ -173,7 +174,7 @@ class Cluster(Server):
         return self._get_node(owner)
 
     def _refresh_slots(self, timeout: float | None) -> None:
-        """Ask the nodes, until one answers, which node has which slot."""
+        """Ask one node after another which node has which slot, until one answers."""
         whole = self.silence if timeout is None else timeout
         deadline = time.monotonic() + whole
         known = dict.fromkeys([*self._nodes, *self._address.seeds])
@@ -184,7 +185,7 @@ class Cluster(Server):
                     [("CLUSTER", "SLOTS")], whole / len(known)
                 )
             except BrokerUnavailable:
-                # It may hang: ask the other nodes first the next time.
+                # The node may hang: ask the other nodes first the next time.
                 self._nodes[address] = self._nodes.pop(address, node)
                 if time.monotonic() >= deadline or address == [*known][-1]:
                     raise
@@ -231,7 +232,7 @@ def _add_port(host: str) -> str:
 
 
 def _read_owners(slots: t.Any, asked: str) -> dict[int, str]:
-    """Return the nodes' addresses by slot, from the answer to CLUSTER SLOTS."""
+    """Decode the answer to ``CLUSTER SLOTS``: each slot with its node's address."""
     found: dict[int, str] = {}
     for first, last, (host, port, *_), *_ in slots:
         # The node that was asked may not know its own name.

@@ -1,4 +1,4 @@
-"""Dead letters of a queue of streams."""
+"""Dead letters of a queue in Redis Streams."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .keys import StreamLayout
 
 
 class StreamDeadLetters(SortedSetDeadLetters):
-    """Packed entries in ``{<queue>}.dead``."""
+    """Dead letters as packed stream entries in the sorted set ``{<queue>}.dead``."""
 
     def __init__(self, plan: QueuePlan, shared: Shared[StreamLayout]) -> None:
         super().__init__(plan, shared, shared.layout.dead_key(plan.dead))

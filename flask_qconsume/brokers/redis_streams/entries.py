@@ -1,4 +1,4 @@
-"""Entries of a stream: messages decoded from them and encoded as them. No I/O.
+"""Conversion between messages and entries of a Redis stream. No I/O.
 
 An entry of this package has two fields: the body as it is, and :data:`META`, the
 properties as JSON. Any other entry is a foreign message. Its fields are its headers,
@@ -25,7 +25,7 @@ from ...message import Message
 from ..redis.json_values import decode_json
 from ..redis.json_values import encode_json
 
-#: The name of the field that only entries of this package have.
+#: Name of the field by which entries of this package are recognized.
 META = "x-qconsume"
 _META = META.encode()
 
@@ -36,15 +36,16 @@ _PACKED = re.compile(rb"(\d{1,9}):(\d{1,9}):")
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry to be written."""
+    """The fields of an entry that is to be added to a stream."""
 
     meta: bytes
     body: bytes
 
     def pack(self, step: int) -> bytes:
-        """Return the entry as a member of a sorted set.
+        """Encode the entry as a member of a sorted set.
 
-        A "ref" makes it unique, since a sorted set has each member once.
+        A random "ref" makes it unique, since a sorted set cannot contain a member
+        twice.
         """
         ref = str(uuid.uuid4()).encode()
         meta = b'%s, "ref": "%s"}' % (self.meta.removesuffix(b"}"), ref)
@@ -66,18 +67,19 @@ def encode_entry(
 def read_entry(
     fields: Sequence[bytes], queue: str, body_field: str, redelivered: bool = False
 ) -> Message:
-    """Return the message in an entry.
+    """Decode an entry as a message.
 
-    :param fields: Names and values in turn.
+    :param fields: The fields' names and values, alternating.
     """
-    # An entry of this package has its fields in a known order, which is quick to test.
+    # Entries of this package have their fields in a fixed order, which is quick to
+    # test.
     if len(fields) == 4 and fields[2] == _META:
         try:
             meta = _decode_meta(fields[3])
             if meta is not None:
                 return _create_own_message(meta, fields[1], queue, redelivered)
         except Exception:
-            pass  # Its values make no sense: treat it as a foreign message.
+            pass  # A value is invalid: treat the entry as a foreign message.
     pairs: dict[bytes, list[bytes]] = {}
     for name, value in zip(fields[::2], fields[1::2], strict=True):
         pairs.setdefault(name, []).append(value)
@@ -87,7 +89,7 @@ def read_entry(
 def split_entries(
     heads: bytes, texts: bytes
 ) -> Iterator[tuple[str, list[bytes], bool]]:
-    """Split the two texts that the script returns.
+    """Split the two texts in which the reading script returns entries.
 
     :returns: For each entry its tag, its fields, and whether it is redelivered.
     """
@@ -103,7 +105,7 @@ def split_entries(
 
 
 def unpack_member(element: bytes, queue: str) -> tuple[Message, str]:
-    """Return the message in a member of a sorted set, and its "ref"."""
+    """Decode a member of a sorted set as a message; return it with its "ref"."""
     found = _PACKED.match(element)
     start = found.end() if found else 0
     end = start + int(found[2]) if found else 0
@@ -160,7 +162,7 @@ def _create_foreign_message(
 
 
 def _pop_field(fields: dict[str, t.Any], names: Sequence[str]) -> t.Any:
-    """Remove the first of these fields and return it; the others stay headers."""
+    """Remove the first of ``names`` that is a field, and return its value."""
     return next((fields.pop(name) for name in names if name in fields), None)
 
 

@@ -1,10 +1,10 @@
-"""The keys of queues that are streams. No I/O.
+"""Names of the keys for queues in Redis Streams. No I/O.
 
 ===============================  ====================================================
 ``<queue>``                      stream of messages with a low priority or none; other
                                  programs add entries here by ``XADD``
 ``{<queue>}.priority.3``…        streams of the higher priority steps, read first
-``{<queue>}.suspects``           stream of the lane of suspects
+``{<queue>}.suspects``           stream of suspects, which may kill a process
 ``{<queue>}.delayed``            sorted set by due time, of packed entries
 ``{<queue>}.dead``               sorted set by time of expiry, of packed entries
 ``_qconsume.binding.<exchange>``  set of ``routing key, pattern, queue``
@@ -32,7 +32,7 @@ from ..redis.options import check_option
 from ..redis.options import read_priority_steps
 from ..redis.options import read_text
 
-#: The ends of names of queues that belong to another queue.
+#: Suffixes of the names of a queue's suspects and dead letters.
 COMPANION_SUFFIXES = (".suspects", ".dead")
 _HASH_TAG = re.compile(r"\{[^}]+\}")
 #: Transport options about the layout, and the fields that they set.
@@ -46,7 +46,7 @@ OPTIONS = tuple(
 
 @dataclass(frozen=True)
 class StreamLayout:
-    """The names of all keys, of the group, and of the fields of an entry."""
+    """The names of all keys, of the consumer group, and of the body's field."""
 
     prefix: str = ""
     #: The field that holds the body.
@@ -54,17 +54,17 @@ class StreamLayout:
     #: The consumer group that reads the streams.
     group: str = "qconsume"
     steps: tuple[int, ...] = (0, 3, 6, 9)
-    #: The text between the parts of a binding.
+    #: The separator of the parts of a binding.
     sep: str = "\x06\x16"
 
     def stream_key(self, queue: str, step: int = 0) -> str:
-        """Return the stream of one step; the lowest has the queue's own name."""
+        """Return the key of one step's stream; the lowest step has the queue's name."""
         if step == self.steps[0]:
             return self._key(queue)
         return self._key(queue, f".priority.{step}")
 
     def stream_keys(self, queue: str) -> list[str]:
-        """Return the streams of a queue, in the order in which they are read."""
+        """Return the keys of a queue's streams, in the order in which they are read."""
         return [self.stream_key(queue, step) for step in self.queue_steps(queue)]
 
     def queue_steps(self, queue: str) -> tuple[int, ...]:
@@ -89,7 +89,7 @@ class StreamLayout:
         return ()
 
     def describe_keys(self, queue: str) -> Iterator[tuple[str, str]]:
-        """Yield the keys of a queue with descriptions; ``{}`` stands for the queue."""
+        """Yield a queue's keys with descriptions, which have ``{}`` for the queue."""
         for step in self.queue_steps(queue):
             lowest = step == self.steps[0]
             what = "{}" if lowest else f"the priorities from {step} of {{}}"
@@ -100,7 +100,7 @@ class StreamLayout:
         return self._key(queue, ".delayed")
 
     def dead_key(self, queue: str) -> str:
-        """Return the key of dead letters; ``queue`` is a name with ``.dead``."""
+        """Return the key of dead letters; ``queue`` is their name, with ``.dead``."""
         return self._key(queue)
 
     def binding_keys(self, exchange: str) -> list[str]:
@@ -117,9 +117,9 @@ class StreamLayout:
 
 
 def create_layout(options: Mapping[str, t.Any]) -> StreamLayout:
-    """Return the layout for these transport options.
+    """Create the layout that the transport options configure.
 
-    :raises ConfigurationError: for an unknown option, or a value that makes no sense.
+    :raises ConfigurationError: for an unknown option, or an invalid value.
     """
     for name, value in options.items():
         check_option(name, value)

@@ -1,4 +1,4 @@
-"""One connection that consumes one queue's streams, by a consumer group.
+"""The link that consumes one queue's streams, as a member of the consumer group.
 
 The reader first runs a script. It moves delayed messages that are due into the streams,
 then reads entries that were given back, entries of dead consumers, and new entries, the
@@ -34,7 +34,7 @@ from .pending import PendingEntries
 
 
 class StreamLink(RedisLink):
-    """One queue, read from its streams."""
+    """A link to one queue, read from its streams by priority."""
 
     _held: PendingEntries
 
@@ -44,7 +44,7 @@ class StreamLink(RedisLink):
         self._layout = shared.layout
         #: Seconds until a delayed message is due.
         self._due_in: float | None = None
-        #: Deliveries of the last wait that exceeded the room.
+        #: Deliveries that the last wait read beyond the number wanted.
         self._excess: list[Delivery] = []
         super().__init__(plan, lane, shared)
 
@@ -84,7 +84,8 @@ class StreamLink(RedisLink):
             found = self._read_waited(answer)
             found += self._note_found(self._read_popped(check_answer(popped)))
         else:
-            # Suspects are handled one by one: the entry of the wait fills the room.
+            # Suspects are handled one by one, so the entry that the wait reads is
+            # enough.
             found = self._read_waited(self._wire.pipeline([wait])[0])
             self._is_drained = False
         self._excess = found[room:]

@@ -1,4 +1,4 @@
-"""Entries that one link of streams holds: pending for its consumer of the group.
+"""Unsettled stream entries of one link, *pending* for its consumer in the group.
 
 Redis counts how long an entry has been pending; that is its lease. A tag has two parts:
 the number of the entry's stream, in the order in which the streams are read, and the
@@ -24,7 +24,7 @@ from . import scripts
 from .entries import META
 from .keys import StreamLayout
 
-#: A read ends early when it exceeds this.
+#: Limits a read, which ends at the first entry beyond.
 _MAX_BYTES_PER_READ = 1024 * 1024
 #: A consumer without entries is deleted after this time, but not before two leases.
 _MIN_CONSUMER_AGE_SECONDS = 60.0
@@ -33,7 +33,7 @@ _MAX_ENTRIES_PER_CONSUMER = 500
 
 
 class PendingEntries(LeasedMessages):
-    """The entries that are pending for one consumer of the group: one link."""
+    """The unsettled entries of one link, which is one consumer in the group."""
 
     def __init__(
         self, server: Server, layout: StreamLayout, queue: str, lease: float
@@ -47,9 +47,9 @@ class PendingEntries(LeasedMessages):
         self._group = layout.group
         #: The tags, and whether each entry is marked as redelivered.
         self._tags: dict[str, bool] = {}
-        #: Where the search for expired leases continues, by stream.
+        #: The entry id at which the search for expired leases continues, by stream.
         self._cursors = dict.fromkeys(self.streams, "-")
-        #: By stream; a lease is a consumer and an entry's id.
+        #: Trackers by stream; a lease is a pair of consumer and entry id.
         self._stale_leases: dict[str, StaleLeases[tuple[bytes, bytes]]] = {
             stream: StaleLeases(lease) for stream in self.streams
         }
@@ -71,7 +71,7 @@ class PendingEntries(LeasedMessages):
         )
 
     def add(self, tag: str, redelivered: bool) -> None:
-        """Note that an entry has been read."""
+        """Remember an entry that was read."""
         self._tags[tag] = redelivered
 
     def ack(self, tags: Sequence[str]) -> int:
@@ -127,7 +127,7 @@ class PendingEntries(LeasedMessages):
         return self._server.count(calls, timeout)
 
     def restore_expired(self) -> int:
-        # In one round trip: it costs an idle consumer a third of one for each script.
+        # One round trip takes a third of the time of one for each script.
         looks = [
             each
             for stream in self.streams
@@ -141,7 +141,7 @@ class PendingEntries(LeasedMessages):
         )
 
     def _create_search_calls(self, stream: str) -> tuple[Call, Call]:
-        """Return a script that reclaims expired leases, and one that finds odd ones."""
+        """Return a script to reclaim expired leases, and one to find future ones."""
         lease = round(self._lease * 1000)
         age = round(max(_MIN_CONSUMER_AGE_SECONDS, 2 * self._lease) * 1000)
         me = (self._group, self.consumer)
@@ -177,7 +177,7 @@ class PendingEntries(LeasedMessages):
         return self.streams[int(number)], id
 
     def _group_by_stream(self, tags: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-        """Yield each stream with the ids of its entries."""
+        """Group tags by stream: yield each stream with the ids of its entries."""
         found: dict[str, list[str]] = {}
         for tag in tags:
             number, _, id = tag.partition(":")
@@ -187,5 +187,5 @@ class PendingEntries(LeasedMessages):
 
 
 def create_consumer_name() -> str:
-    """Return a name that no other consumer has."""
+    """Create a unique name for a consumer of the group."""
     return f"{describe_process()}:{uuid.uuid4()}"

@@ -1,4 +1,4 @@
-"""Publishing into streams."""
+"""Publishes messages into streams."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Lua scripts for streams (Redis 6.2 and later); Redis runs each of them in one step.
 
-An entry that was read is *pending*: Redis notes which consumer of the group has it. A
-consumer is one link. Two more consumers have no link. ``released`` has the entries that
-links gave back, ``lost`` those of consumers whose leases ended. The entries of both are
-read before new ones, in their order, and only those of ``lost`` are marked as
+An entry that was read is *pending*: Redis records which consumer of the group has it.
+Each link is one consumer. Two more consumers have no link: ``released`` owns the
+entries that links gave back, ``lost`` those that had a lease which ended. The entries
+of both are read before new ones, in order, and only those of ``lost`` are marked as
 redelivered. So giving back copies nothing and keeps the order; and since Redis stores
-the owner of an entry, the difference between a stop and a crash is not lost either.
+the owner of an entry, a crash is still told from a clean stop after a restart.
 
 Each script puts a message into its new place before it takes it out of the old one.
 Scripts that only move messages begin with a write that changes nothing; after it, Redis
