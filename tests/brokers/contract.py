@@ -1,8 +1,8 @@
-"""What every broker must do, as cases; a capability may exclude a broker from one.
+"""The contract: cases that every broker must pass, unless it lacks a capability.
 
-A case names what it needs of the broker's record. Where the record says no, the case is
-*excluded*: what it does ``otherwise`` shows that the broker is as its record says, and
-the run reports it as excluded, with the capability that is missing.
+A case names the capabilities that it needs. On a broker without one of them the case is
+*excluded*: its ``otherwise`` function proves that the broker behaves as declared, and
+the run reports the case as excluded, with the missing capability.
 """
 
 from __future__ import annotations
@@ -48,23 +48,23 @@ from flask_qconsume.running.worker import Worker
 from ..formats.flooding import find_colliding
 from ..formats.flooding import packed
 from ..waiting import wait_for
-from .stage import EXCHANGE
-from .stage import SOON
-from .stage import Stage
-from .stage import bodies
+from .context import EXCHANGE
+from .context import SOON
+from .context import CaseContext
+from .context import bodies
 
-Check = t.Callable[[Stage], None]
+Check = t.Callable[[CaseContext], None]
 
 
 class Excluded(Exception):
-    """The case does not hold on this broker, and its record says so."""
+    """The broker lacks a capability that the case needs."""
 
 
 class Case:
-    """One thing that a broker must do, as a function of a stage.
+    """One thing that a broker must do, checked by a function.
 
-    :param needs: Fields of the record that must say yes.
-    :param breaks: Whether it freezes or stops the server.
+    :param needs: Names of the capabilities that the broker must have.
+    :param breaks: Whether the check freezes or stops the server.
     """
 
     def __init__(self, check: Check, needs: tuple[str, ...], breaks: bool) -> None:
@@ -75,7 +75,7 @@ class Case:
         self._instead: dict[str, Check] = {}
 
     def otherwise(self, capability: str) -> t.Callable[[Check], Check]:
-        """What holds where the broker has not this capability."""
+        """Register the check for brokers without this capability."""
         assert capability in self.needs
 
         def decorate(check: Check) -> Check:
@@ -84,42 +84,44 @@ class Case:
 
         return decorate
 
-    def run(self, stage: Stage) -> None:
-        """Run it.
+    def run(self, context: CaseContext) -> None:
+        """Run the check, or the one for brokers without the capability.
 
-        :raises Excluded: if the record excludes it, and what holds instead held.
+        :raises Excluded: if the broker lacks a capability, and that check passed.
         """
         for capability in self.needs:
-            if not getattr(stage.record, capability):
+            if not getattr(context.capabilities, capability):
                 if capability in self._instead:
-                    self._instead[capability](stage)
-                label = {fact.name: fact.short for fact in stage.record.facts}
-                raise Excluded(f"{stage.record.title} has no {label[capability]}")
-        self.check(stage)
+                    self._instead[capability](context)
+                label = {fact.name: fact.short for fact in context.capabilities.facts}
+                raise Excluded(
+                    f"{context.capabilities.title} has no {label[capability]}"
+                )
+        self.check(context)
 
 
-#: All of them, by name, in their order.
+#: All cases by name, in the order of the table.
 CASES: dict[str, Case] = {}
 
 
 def case(*needs: str, breaks: bool = False) -> t.Callable[[Check], Case]:
-    """Make a case of a function."""
+    """Return a decorator that registers a function as a case."""
 
     def decorate(check: Check) -> Case:
-        made = Case(check, needs, breaks)
-        assert made.name not in CASES
-        CASES[made.name] = made
-        return made
+        new = Case(check, needs, breaks)
+        assert new.name not in CASES
+        CASES[new.name] = new
+        return new
 
     return decorate
 
 
-# -- what arrives ----------------------------------------------------------------------
+# -- content of messages ---------------------------------------------------------------
 
 
 @case()
-def a_message_arrives_as_it_was_sent(stage: Stage) -> None:
-    sent = stage.message(
+def a_message_arrives_as_it_was_sent(context: CaseContext) -> None:
+    sent = context.message(
         b'{"n": 1}',
         headers={"x-tenant": "acme", "n": 7},
         content_type="application/json",
@@ -132,8 +134,8 @@ def a_message_arrives_as_it_was_sent(stage: Stage) -> None:
         content_encoding="utf-8",
         properties={"correlation_id": "c", "reply_to": "answers", "type": "t"},
     )
-    stage.publish(sent)
-    message = stage.hand().take_one().message
+    context.publish(sent)
+    message = context.open_reader().take_one().message
     assert message.raw == b'{"n": 1}'
     assert (message.id, message.key) == ("order-1", "customer-1")
     assert (message.headers["x-tenant"], message.headers["n"]) == ("acme", 7)
@@ -142,26 +144,26 @@ def a_message_arrives_as_it_was_sent(stage: Stage) -> None:
     assert message.timestamp == pytest.approx(time.time(), abs=10)
     assert message.expires_at == pytest.approx(time.time() + 60, abs=10)
     assert {**message.properties, **sent.properties} == message.properties
-    assert (message.exchange, message.routing_key) == (EXCHANGE, stage.key("order"))
-    assert message.queue == stage.plan.name
+    assert (message.exchange, message.routing_key) == (EXCHANGE, context.key("order"))
+    assert message.queue == context.plan.name
     assert (message.attempt, message.deaths, message.redelivered) == (1, 0, False)
 
 
 @case()
-def bodies_of_any_bytes_arrive(stage: Stage) -> None:
+def bodies_of_any_bytes_arrive(context: CaseContext) -> None:
     sent = [b"", b"\x00", b"\xff\xfe", bytes(range(256)) * 4, b"1" * 1_000_000]
-    stage.publish(*(stage.message(body) for body in sent))
-    hand = stage.hand()
-    deliveries = hand.take(len(sent))
+    context.publish(*(context.message(body) for body in sent))
+    reader = context.open_reader()
+    deliveries = reader.take(len(sent))
     assert sorted(bodies(deliveries)) == sorted(sent)
-    # A dead letter is larger than what it was, and none may be lost by that.
-    hand.bury(*deliveries)
-    letters = stage.letters()
+    # A dead letter is larger than its message, and must not be lost because of that.
+    reader.bury(*deliveries)
+    letters = context.list_dead_letters()
     assert sorted(letter.message.raw for letter in letters) == sorted(sent)
 
 
 @case()
-def headers_of_any_plain_values_arrive(stage: Stage) -> None:
+def headers_of_any_plain_values_arrive(context: CaseContext) -> None:
     sent = {
         "text": "grüße 🎉 \x00",
         "empty": "",
@@ -174,8 +176,8 @@ def headers_of_any_plain_values_arrive(stage: Stage) -> None:
         "table": {"in": {"deep": [None, True]}},
         "bytes": b"\xff\x00",
     }
-    stage.publish(stage.message(b"1", headers=sent, key="schlüssel", id="nº 1"))
-    message = stage.hand().get()
+    context.publish(context.message(b"1", headers=sent, key="schlüssel", id="nº 1"))
+    message = context.open_reader().get()
     assert {**message.headers, **sent} == message.headers
     assert [type(message.headers[name]) for name in sent] == list(
         map(type, sent.values())
@@ -184,132 +186,132 @@ def headers_of_any_plain_values_arrive(stage: Stage) -> None:
 
 
 @case("foreign")
-def a_message_of_a_foreign_program_arrives(stage: Stage) -> None:
-    """No id, no type, no header of ours: it is handled as any other."""
-    stage.app.declare()
-    stage.place.send(stage.plan, b'{"n": 1}')
-    hand = stage.hand()
-    delivery = hand.take_one()
+def a_message_of_a_foreign_program_arrives(context: CaseContext) -> None:
+    """A message without an id, a type or our headers is handled like any other."""
+    context.app.declare()
+    context.broker.send_foreign(context.plan, b'{"n": 1}')
+    reader = context.open_reader()
+    delivery = reader.take_one()
     message = delivery.message
     assert (message.raw, message.id, message.content_type) == (b'{"n": 1}', None, None)
     assert (message.attempt, message.redelivered) == (1, False)
-    assert message.queue == stage.plan.name
-    hand.retry(delivery)
-    again = hand.take_one()
+    assert message.queue == context.plan.name
+    reader.retry(delivery)
+    again = reader.take_one()
     assert (again.message.raw, again.message.id) == (b'{"n": 1}', None)
     assert again.message.attempt == 2
-    hand.bury(again)
-    (letter,) = stage.letters()
+    reader.bury(again)
+    (letter,) = context.list_dead_letters()
     assert (letter.message.raw, letter.message.id) == (b'{"n": 1}', None)
     assert letter.ref
 
 
 @case()
-def a_compressed_body_is_read_and_replayed_as_it_came(stage: Stage) -> None:
+def a_compressed_body_is_read_and_replayed_as_it_came(context: CaseContext) -> None:
     raw = zlib.compress(gzip.compress(b'{"n": 1}'))
-    sent = stage.message(
+    sent = context.message(
         raw,
         content_type="application/json",
         headers={"compression": "application/x-gzip"},
     )
-    stage.publish(dataclasses.replace(sent, content_encoding="gzip"))
-    hand = stage.hand()
-    delivery = hand.take_one()
-    assert decoded(delivery.message) == {"n": 1}
-    hand.retry(delivery)
-    hand.bury(hand.take_one())
-    (letter,) = stage.letters()
+    context.publish(dataclasses.replace(sent, content_encoding="gzip"))
+    reader = context.open_reader()
+    delivery = reader.take_one()
+    assert decode_body(delivery.message) == {"n": 1}
+    reader.retry(delivery)
+    reader.bury(reader.take_one())
+    (letter,) = context.list_dead_letters()
     decoders = BUILT_IN.decoders()
     assert json.loads(format_json(letter, decoders, whole=True))["body"] == {"n": 1}
-    stage.app.dead_letters(stage.plan).take(lambda letter: True, replay=True)
-    message = hand.get()
+    context.app.dead_letters(context.plan).take(lambda letter: True, replay=True)
+    message = reader.get()
     assert (message.raw, message.content_encoding) == (raw, "gzip")
-    assert decoded(message) == {"n": 1}
+    assert decode_body(message) == {"n": 1}
 
 
-def decoded(message: Message) -> t.Any:
+def decode_body(message: Message) -> t.Any:
     return decode(message, BUILT_IN.decoders(), 1_000)
 
 
 @case("tombstones")
-def a_tombstone_arrives(stage: Stage) -> None:
-    stage.publish(stage.message(TOMBSTONE, key="customer-1"))
-    message = stage.hand().get()
+def a_tombstone_arrives(context: CaseContext) -> None:
+    context.publish(context.message(TOMBSTONE, key="customer-1"))
+    message = context.open_reader().get()
     assert message.tombstone
     assert message.key == "customer-1"
 
 
 @a_tombstone_arrives.otherwise("tombstones")
-def a_tombstone_is_refused(stage: Stage) -> None:
+def a_tombstone_is_refused(context: CaseContext) -> None:
     with pytest.raises(UnsupportedByBroker):
-        stage.app.publish([stage.message(TOMBSTONE, key="customer-1")], SOON)
+        context.app.publish([context.message(TOMBSTONE, key="customer-1")], SOON)
 
 
 # -- publishing ------------------------------------------------------------------------
 
 
 @case()
-def what_is_confirmed_is_in_its_queue(stage: Stage) -> None:
-    stage.fill(7)
-    assert stage.depth() == 7
+def a_confirmed_message_is_in_its_queue(context: CaseContext) -> None:
+    context.fill(7)
+    assert context.depth() == 7
 
 
 @case()
-def publishing_declares_what_it_needs(stage: Stage) -> None:
-    """No event may find no queue, so nobody has to declare beforehand."""
-    stage.publish(stage.message(b"first"))
-    assert stage.hand().get().raw == b"first"
+def publishing_declares_what_it_needs(context: CaseContext) -> None:
+    """The first publish declares the queues, so that no event is lost."""
+    context.publish(context.message(b"first"))
+    assert context.open_reader().get().raw == b"first"
 
 
 @case()
-def a_message_for_nobody_is_an_error_of_its_own(stage: Stage) -> None:
+def an_unroutable_message_is_an_error_of_its_own(context: CaseContext) -> None:
     sent = [
-        stage.message(b"1"),
-        stage.message(b"2", "nobody"),
-        stage.message(b"3", "nobody", mandatory=False),
-        stage.message(b"4"),
+        context.message(b"1"),
+        context.message(b"2", "missing"),
+        context.message(b"3", "missing", mandatory=False),
+        context.message(b"4"),
     ]
-    errors = stage.app.publish(sent, SOON)
+    errors = context.app.publish(sent, SOON)
     assert [type(each) for each in errors] == [
         type(None),
         Unroutable,
         type(None),
         type(None),
     ]
-    assert stage.key("nobody") in str(errors[1])
+    assert context.key("missing") in str(errors[1])
     assert "mandatory=False" in str(errors[1])
-    hand = stage.hand()
-    assert sorted(bodies(hand.take(2))) == [b"1", b"4"]
-    hand.nothing_comes()
+    reader = context.open_reader()
+    assert sorted(bodies(reader.take(2))) == [b"1", b"4"]
+    reader.expect_nothing()
 
 
 @case()
-def each_queue_that_is_bound_gets_one_copy(stage: Stage) -> None:
-    twice = stage.planned("twice", "event", "#.event", "#")
-    once = stage.planned("once", "event")
-    other = stage.planned("other", "something.else")
-    app = stage.opened(twice, once, other)
+def each_queue_that_is_bound_gets_one_copy(context: CaseContext) -> None:
+    twice = context.plan_queue("twice", "event", "#.event", "#")
+    once = context.plan_queue("once", "event")
+    other = context.plan_queue("other", "something.else")
+    app = context.open_app(twice, once, other)
     app.declare()
-    stage.publish(stage.message(b"1", "event"), by=app)
-    hands = [stage.hand(plan) for plan in (twice, once, other)]
-    assert [hand.get().raw for hand in hands[:2]] == [b"1", b"1"]
-    for hand in hands:
-        hand.nothing_comes(0.1)
+    context.publish(context.message(b"1", "event"), by=app)
+    readers = [context.open_reader(plan) for plan in (twice, once, other)]
+    assert [reader.get().raw for reader in readers[:2]] == [b"1", b"1"]
+    for reader in readers:
+        reader.expect_nothing(0.1)
 
 
 @case()
-def a_queue_gets_a_copy_of_its_own_to_settle(stage: Stage) -> None:
-    """What one consumer does with an event is nothing to another one."""
-    audit = stage.planned("audit", "order")
-    app = stage.opened(audit)
+def a_queue_gets_a_copy_of_its_own_to_settle(context: CaseContext) -> None:
+    """Settling a copy in one queue does not change the copy in another queue."""
+    audit = context.plan_queue("audit", "order")
+    app = context.open_app(audit)
     app.declare()
-    stage.publish(stage.message(b"1"))
-    first, second = stage.hand(), stage.hand(audit)
+    context.publish(context.message(b"1"))
+    first, second = context.open_reader(), context.open_reader(audit)
     first.bury(first.take_one())
     second.retry(second.take_one())
     assert second.get().attempt == 2
-    stage.await_depth(0)
-    first.nothing_comes(0.1)
+    context.await_depth(0)
+    first.expect_nothing(0.1)
 
 
 PATTERNS = {
@@ -323,287 +325,291 @@ PATTERNS = {
 
 
 @case()
-def patterns_mean_what_amqp_says(stage: Stage) -> None:
-    """``order.#`` matches ``order`` too, which kombu's own matcher misses."""
+def patterns_mean_what_amqp_says(context: CaseContext) -> None:
+    """``order.#`` also matches ``order``, unlike in kombu's own matcher."""
     keys = sorted(PATTERNS["#"])
-    literal = stage.planned("literal", *keys)
+    literal = context.plan_queue("literal", *keys)
     plans = {
-        pattern: stage.planned(f"q{number}", pattern)
+        pattern: context.plan_queue(f"q{number}", pattern)
         for number, pattern in enumerate(PATTERNS)
     }
-    app = stage.opened(literal, *plans.values())
+    app = context.open_app(literal, *plans.values())
     app.declare()
-    stage.publish(*(stage.message(key.encode(), key) for key in keys), by=app)
+    context.publish(*(context.message(key.encode(), key) for key in keys), by=app)
     for pattern, plan in plans.items():
-        hand = stage.hand(plan)
+        reader = context.open_reader(plan)
         expected = PATTERNS[pattern]
-        came = {raw.decode() for raw in bodies(hand.take(len(expected)))}
+        came = {raw.decode() for raw in bodies(reader.take(len(expected)))}
         assert came == expected, pattern
-        hand.nothing_comes(0.05)
-        hand.close()
+        reader.expect_nothing(0.05)
+        reader.close()
 
 
 @case()
-def a_queue_is_reached_by_its_name(stage: Stage) -> None:
-    """By the default exchange, and nobody else gets it."""
-    audit = stage.planned("audit", "#")
-    app = stage.opened(audit)
+def a_queue_is_reached_by_its_name(context: CaseContext) -> None:
+    """A message to the default exchange reaches the named queue and no other queue."""
+    audit = context.plan_queue("audit", "#")
+    app = context.open_app(audit)
     app.declare()
-    stage.app.declare()
-    stage.publish(stage.message(b"1", stage.plan.name, exchange=""))
-    message = stage.hand().get()
-    assert (message.raw, message.queue) == (b"1", stage.plan.name)
+    context.app.declare()
+    context.publish(context.message(b"1", context.plan.name, exchange=""))
+    message = context.open_reader().get()
+    assert (message.raw, message.queue) == (b"1", context.plan.name)
     assert app.depth(audit.name) == 0
 
 
 @case("knows_missing_queues")
-def a_queue_that_is_not_there_is_an_error(stage: Stage) -> None:
-    message = stage.message(b"1", stage.key("nobody"), exchange="")
-    assert isinstance(stage.refused(message), Unroutable)
-    assert stage.depth(stage.key("nobody")) == 0
+def a_queue_that_is_not_there_is_an_error(context: CaseContext) -> None:
+    message = context.message(b"1", context.key("missing"), exchange="")
+    assert isinstance(context.publish_refused(message), Unroutable)
+    assert context.depth(context.key("missing")) == 0
 
 
 @a_queue_that_is_not_there_is_an_error.otherwise("knows_missing_queues")
-def a_queue_is_there_once_it_is_published_to(stage: Stage) -> None:
-    name = stage.key("nobody")
-    stage.publish(stage.message(b"1", name, exchange=""))
-    assert stage.depth(name) == 1
+def a_queue_is_there_once_it_is_published_to(context: CaseContext) -> None:
+    name = context.key("missing")
+    context.publish(context.message(b"1", name, exchange=""))
+    assert context.depth(name) == 1
 
 
 @case("exchanges")
-def another_exchange_is_published_to(stage: Stage) -> None:
-    theirs = Exchange(stage.key("theirs"), "direct")
-    given = Queue(stage.key("inbox"), theirs, routing_key=stage.key("mail"))
-    plan = stage.planned("inbox", given=given)
-    app = stage.opened(plan)
+def another_exchange_can_be_published_to(context: CaseContext) -> None:
+    theirs = Exchange(context.key("theirs"), "direct")
+    given = Queue(context.key("inbox"), theirs, routing_key=context.key("mail"))
+    plan = context.plan_queue("inbox", given=given)
+    app = context.open_app(plan)
     app.declare()
-    stage.publish(stage.message(b"1", "mail", exchange=theirs), by=app)
-    message = stage.hand(plan).get()
-    assert (message.exchange, message.routing_key) == (theirs.name, stage.key("mail"))
+    context.publish(context.message(b"1", "mail", exchange=theirs), by=app)
+    message = context.open_reader(plan).get()
+    assert (message.exchange, message.routing_key) == (theirs.name, context.key("mail"))
     assert isinstance(
-        stage.refused(stage.message(b"1", "mail", exchange=stage.key("no"))),
+        context.publish_refused(
+            context.message(b"1", "mail", exchange=context.key("no"))
+        ),
         Unroutable,
     )
 
 
-@another_exchange_is_published_to.otherwise("exchanges")
-def another_exchange_is_refused(stage: Stage) -> None:
-    refused_before_anything_is_sent(stage, exchange="another")
+@another_exchange_can_be_published_to.otherwise("exchanges")
+def another_exchange_is_refused(context: CaseContext) -> None:
+    assert_refused_before_sending(context, exchange="another")
 
 
-def refused_before_anything_is_sent(stage: Stage, **options: t.Any) -> None:
+def assert_refused_before_sending(context: CaseContext, **options: t.Any) -> None:
     with pytest.raises(UnsupportedByBroker, match="Leave"):
-        stage.app.publish([stage.message(b"1"), stage.message(b"2", **options)], SOON)
-    stage.app.declare()
-    assert stage.depth() == 0
+        context.app.publish(
+            [context.message(b"1"), context.message(b"2", **options)], SOON
+        )
+    context.app.declare()
+    assert context.depth() == 0
 
 
 @case()
-def many_messages_of_one_call_all_arrive(stage: Stage) -> None:
-    sent = stage.fill(1_000)
-    hand = stage.hand(prefetch=1_000)
-    deliveries = hand.take(1_000)
+def many_messages_of_one_call_all_arrive(context: CaseContext) -> None:
+    sent = context.fill(1_000)
+    reader = context.open_reader(prefetch=1_000)
+    deliveries = reader.take(1_000)
     assert sorted(bodies(deliveries)) == sorted(sent)
-    hand.ack(deliveries)
+    reader.ack(deliveries)
 
 
 @case()
-def many_greenlets_publish_at_once(stage: Stage) -> None:
+def many_greenlets_publish_at_once(context: CaseContext) -> None:
     def some(start: int) -> None:
         for number in range(start, start + 5):
-            stage.publish(stage.message(b"%d" % number))
+            context.publish(context.message(b"%d" % number))
 
     greenlets = [gevent.spawn(some, number * 5) for number in range(20)]
     gevent.joinall(greenlets, timeout=SOON, raise_error=True)
-    came = bodies(stage.hand().take(100))
+    came = bodies(context.open_reader().take(100))
     assert sorted(came, key=int) == [b"%d" % n for n in range(100)]
 
 
 @case()
-def publishing_after_a_close_opens_anew(stage: Stage) -> None:
-    stage.fill(1)
-    stage.app.close()
-    stage.app.close()
-    stage.fill(1)
-    stage.await_depth(2)
+def publishing_after_a_close_connects_again(context: CaseContext) -> None:
+    context.fill(1)
+    context.app.close()
+    context.app.close()
+    context.fill(1)
+    context.await_depth(2)
 
 
 @case("expires_unread")
-def what_nobody_reads_in_time_goes_away(stage: Stage) -> None:
-    stage.publish(stage.message(b"1", expires=0.2))
-    stage.await_depth(0)
+def an_unread_message_expires(context: CaseContext) -> None:
+    context.publish(context.message(b"1", expires=0.2))
+    context.await_depth(0)
 
 
-@what_nobody_reads_in_time_goes_away.otherwise("expires_unread")
-def what_comes_too_late_says_so(stage: Stage) -> None:
-    """It is dropped where it is handled."""
-    stage.publish(stage.message(b"1", expires=0.05))
+@an_unread_message_expires.otherwise("expires_unread")
+def an_expired_message_arrives_with_its_expiry(context: CaseContext) -> None:
+    """The worker drops the message, since the broker does not."""
+    context.publish(context.message(b"1", expires=0.05))
     gevent.sleep(0.1)
-    message = stage.hand().get()
+    message = context.open_reader().get()
     assert message.expires_at is not None
     assert message.expires_at < time.time()
 
 
 @case("priorities")
-def the_highest_priority_comes_first(stage: Stage) -> None:
-    """Within one priority the oldest. RabbitMQ wants a queue that is made for it."""
-    theirs = Exchange(stage.key("theirs"), "direct")
-    key = stage.key("mail")
-    given = Queue(stage.key("inbox"), theirs, routing_key=key, max_priority=9)
-    plan = stage.planned("inbox", given=given)
-    app = stage.opened(plan)
+def the_highest_priority_comes_first(context: CaseContext) -> None:
+    """Equal priorities keep their order. RabbitMQ needs a queue with priorities."""
+    theirs = Exchange(context.key("theirs"), "direct")
+    key = context.key("mail")
+    given = Queue(context.key("inbox"), theirs, routing_key=key, max_priority=9)
+    plan = context.plan_queue("inbox", given=given)
+    app = context.open_app(plan)
     app.declare()
     for body, priority in [(b"1", 0), (b"2", 9), (b"3", 4), (b"4", 9), (b"5", 0)]:
-        stage.publish(
-            stage.message(body, "mail", exchange=theirs, priority=priority), by=app
+        context.publish(
+            context.message(body, "mail", exchange=theirs, priority=priority), by=app
         )
-    hand = stage.hand(plan)
-    deliveries = hand.take(5)
+    reader = context.open_reader(plan)
+    deliveries = reader.take(5)
     assert bodies(deliveries) == [b"2", b"4", b"3", b"1", b"5"]
     assert [d.message.priority for d in deliveries] == [9, 9, 4, 0, 0]
-    hand.ack(deliveries[1:])
-    # A retry keeps it.
-    hand.retry(deliveries[0])
-    assert hand.get().priority == 9
+    reader.ack(deliveries[1:])
+    # A retry keeps the priority.
+    reader.retry(deliveries[0])
+    assert reader.get().priority == 9
 
 
 @the_highest_priority_comes_first.otherwise("priorities")
-def a_priority_is_refused(stage: Stage) -> None:
-    refused_before_anything_is_sent(stage, priority=5)
+def a_priority_is_refused(context: CaseContext) -> None:
+    assert_refused_before_sending(context, priority=5)
 
 
 @case()
-def a_delay_beyond_the_longest_is_refused(stage: Stage) -> None:
-    longest = stage.record.max_delay
+def a_delay_beyond_the_longest_is_refused(context: CaseContext) -> None:
+    longest = context.capabilities.max_delay
     if math.isinf(longest):
-        raise Excluded(f"{stage.record.title} holds back for any time")
-    refused_before_anything_is_sent(stage, delay=longest + 1)
+        raise Excluded(f"{context.capabilities.title} holds back for any time")
+    assert_refused_before_sending(context, delay=longest + 1)
 
 
 @case("delayed_publish")
-def a_delayed_message_comes_when_it_is_due(stage: Stage) -> None:
-    hand = stage.hand()
+def a_delayed_message_comes_when_it_is_due(context: CaseContext) -> None:
+    reader = context.open_reader()
     began = time.monotonic()
-    stage.publish(stage.message(b"late", delay=0.7), stage.message(b"now"))
-    assert hand.get().raw == b"now"
-    late = hand.get()
+    context.publish(context.message(b"late", delay=0.7), context.message(b"now"))
+    assert reader.get().raw == b"now"
+    late = reader.get()
     assert late.raw == b"late"
-    assert 0.65 < time.monotonic() - began < 0.7 + lateness(stage, 0.7)
-    assert (late.exchange, late.routing_key) == (EXCHANGE, stage.key("order"))
+    assert 0.65 < time.monotonic() - began < 0.7 + allow_lateness(context, 0.7)
+    assert (late.exchange, late.routing_key) == (EXCHANGE, context.key("order"))
     assert (late.attempt, late.redelivered) == (1, False)
 
 
 @a_delayed_message_comes_when_it_is_due.otherwise("delayed_publish")
-def a_delayed_message_is_refused(stage: Stage) -> None:
-    refused_before_anything_is_sent(stage, delay=1)
+def a_delayed_message_is_refused(context: CaseContext) -> None:
+    assert_refused_before_sending(context, delay=1)
 
 
-def lateness(stage: Stage, delay: float) -> float:
-    """What a delay may be late by, on a machine that has other things to do."""
-    return (1.0 if stage.record.exact_delays else max(delay, 1.0)) + 1.0
+def allow_lateness(context: CaseContext, delay: float) -> float:
+    """Return the seconds by which a delay may be late, on a busy machine too."""
+    return (1.0 if context.capabilities.exact_delays else max(delay, 1.0)) + 1.0
 
 
 @case("unattended_delays")
-def what_is_due_moves_on_by_itself(stage: Stage) -> None:
-    """No worker runs; the queue fills nevertheless."""
-    stage.app.declare()
-    stage.publish(stage.message(b"1", stage.plan.name, exchange="", delay=2))
-    assert stage.depth() == 0
-    stage.await_depth(1)
+def a_due_message_reaches_its_queue_without_a_consumer(context: CaseContext) -> None:
+    """The broker moves a due message into its queue while no worker runs."""
+    context.app.declare()
+    context.publish(context.message(b"1", context.plan.name, exchange="", delay=2))
+    assert context.depth() == 0
+    context.await_depth(1)
 
 
-@what_is_due_moves_on_by_itself.otherwise("unattended_delays")
-def what_is_due_comes_once_somebody_reads(stage: Stage) -> None:
-    stage.app.declare()
-    stage.publish(stage.message(b"1", stage.plan.name, exchange="", delay=0.3))
+@a_due_message_reaches_its_queue_without_a_consumer.otherwise("unattended_delays")
+def a_due_message_comes_once_a_consumer_reads(context: CaseContext) -> None:
+    context.app.declare()
+    context.publish(context.message(b"1", context.plan.name, exchange="", delay=0.3))
     gevent.sleep(0.4)
-    assert stage.hand().get().raw == b"1"
+    assert context.open_reader().get().raw == b"1"
 
 
 # -- reading and settling --------------------------------------------------------------
 
 
 @case("in_order")
-def messages_come_in_the_order_of_their_publishing(stage: Stage) -> None:
-    sent = stage.fill(300)
-    assert bodies(stage.hand(prefetch=300).take(300)) == sent
+def messages_come_in_the_order_of_their_publishing(context: CaseContext) -> None:
+    sent = context.fill(300)
+    assert bodies(context.open_reader(prefetch=300).take(300)) == sent
 
 
 @messages_come_in_the_order_of_their_publishing.otherwise("in_order")
-def messages_of_one_key_come_in_order(stage: Stage) -> None:
-    sent = stage.fill(300, key="one")
-    assert bodies(stage.hand(prefetch=300).take(300)) == sent
+def messages_of_one_key_come_in_order(context: CaseContext) -> None:
+    sent = context.fill(300, key="one")
+    assert bodies(context.open_reader(prefetch=300).take(300)) == sent
 
 
 @case()
-def what_is_acknowledged_is_gone(stage: Stage) -> None:
-    stage.fill(20)
-    hand = stage.hand()
-    hand.ack(hand.take(20))
-    hand.close()
-    stage.await_depth(0)
-    stage.hand().nothing_comes()
+def an_acknowledged_message_is_gone(context: CaseContext) -> None:
+    context.fill(20)
+    reader = context.open_reader()
+    reader.ack(reader.take(20))
+    reader.close()
+    context.await_depth(0)
+    context.open_reader().expect_nothing()
 
 
 @case()
-def acknowledgements_in_any_order_leave_what_is_open(stage: Stage) -> None:
-    stage.fill(100)
-    hand = stage.hand()
-    deliveries = hand.take(100)
+def acknowledgements_in_any_order_leave_what_is_open(context: CaseContext) -> None:
+    context.fill(100)
+    reader = context.open_reader()
+    deliveries = reader.take(100)
     kept = deliveries.pop(42)
-    hand.ack(deliveries[90:])
+    reader.ack(deliveries[90:])
     for delivery in reversed(deliveries[80:90]):
-        hand.ack([delivery])
-    hand.ack(list(reversed(deliveries[:80])))
-    hand.close()
-    again = stage.hand()
+        reader.ack([delivery])
+    reader.ack(list(reversed(deliveries[:80])))
+    reader.close()
+    again = context.open_reader()
     assert again.take_one().message.raw == kept.message.raw
-    again.nothing_comes(0.1)
+    again.expect_nothing(0.1)
 
 
 @case()
-def acknowledgements_of_the_last_moment_count(stage: Stage) -> None:
-    stage.fill(200)
-    hand = stage.hand(prefetch=200)
-    for delivery in hand.take(200)[1:]:
-        hand.ack([delivery])
-    hand.close()
-    again = stage.hand(prefetch=200)
+def acknowledgements_of_the_last_moment_count(context: CaseContext) -> None:
+    context.fill(200)
+    reader = context.open_reader(prefetch=200)
+    for delivery in reader.take(200)[1:]:
+        reader.ack([delivery])
+    reader.close()
+    again = context.open_reader(prefetch=200)
     assert len(again.take(1)) == 1
-    again.nothing_comes(0.1)
+    again.expect_nothing(0.1)
 
 
 @case()
-def settling_twice_harms_nobody(stage: Stage) -> None:
-    stage.fill(3)
-    hand = stage.hand()
-    first, second, third = hand.take(3)
-    hand.ack([second, second])
-    hand.ack([second])
-    hand.ack([third])
-    stage.publish(stage.message(b"after"))
-    assert hand.get().raw == b"after"
-    hand.close()
-    assert stage.hand().take_one().message.raw == first.message.raw
+def settling_twice_does_no_harm(context: CaseContext) -> None:
+    context.fill(3)
+    reader = context.open_reader()
+    first, second, third = reader.take(3)
+    reader.ack([second, second])
+    reader.ack([second])
+    reader.ack([third])
+    context.publish(context.message(b"after"))
+    assert reader.get().raw == b"after"
+    reader.close()
+    assert context.open_reader().take_one().message.raw == first.message.raw
 
 
 @case()
-def a_settlement_of_a_closed_link_does_nothing(stage: Stage) -> None:
-    """Its tag may by then be somebody else's message."""
-    stage.fill(1)
-    link = stage.link()
+def a_settlement_of_a_closed_link_does_nothing(context: CaseContext) -> None:
+    """The delivery tag may belong to another message by then."""
+    context.fill(1)
+    link = context.open_link()
     (delivery,) = read_one(link)
     link.close()
     assert delivery.stale
-    hand = stage.hand()
-    (same,) = hand.take(1)
+    reader = context.open_reader()
+    (same,) = reader.take(1)
     assert not same.stale
     try:
         link.ack([delivery])
     except BrokerError as error:
         assert "closed" in str(error)
-    hand.close()
-    again = stage.hand().take_one()
+    reader.close()
+    again = context.open_reader().take_one()
     assert again.message.raw == delivery.message.raw
 
 
@@ -615,39 +621,39 @@ def read_one(link: t.Any) -> t.Any:
 
 
 @case()
-def no_more_is_fetched_than_there_is_room_for(stage: Stage) -> None:
-    """Nobody holds what he cannot handle: another one gets it."""
-    stage.fill(20)
-    hand = stage.hand(prefetch=3)
-    held = hand.take(3)
-    hand.nothing_comes()
-    hand.ack(held[:2])
-    assert len(hand.take(2)) == 2
-    hand.nothing_comes(0.1)
+def no_more_is_fetched_than_the_prefetch_allows(context: CaseContext) -> None:
+    """A consumer does not hold messages that another consumer could handle."""
+    context.fill(20)
+    reader = context.open_reader(prefetch=3)
+    held = reader.take(3)
+    reader.expect_nothing()
+    reader.ack(held[:2])
+    assert len(reader.take(2)) == 2
+    reader.expect_nothing(0.1)
 
 
 @case()
-def two_links_share_a_queue_without_doubles(stage: Stage) -> None:
-    hands = [stage.hand(prefetch=5) for _ in range(2)]
-    sent = stage.fill(60)
+def two_links_share_a_queue_without_doubles(context: CaseContext) -> None:
+    readers = [context.open_reader(prefetch=5) for _ in range(2)]
+    sent = context.fill(60)
     came: list[bytes] = []
 
     def all_came() -> bool:
-        for hand in hands:
-            new = hand.take(len(hand.waiting()))
+        for reader in readers:
+            new = reader.take(len(reader.waiting()))
             came.extend(bodies(new))
-            hand.ack(new)
+            reader.ack(new)
         return len(came) >= len(sent)
 
     wait_for(all_came, SOON, message=lambda: f"{len(came)} came")
     assert sorted(came, key=int) == sent
-    for hand in hands:
-        hand.nothing_comes(0.1)
+    for reader in readers:
+        reader.expect_nothing(0.1)
 
 
 @case()
-def closing_wakes_who_reads(stage: Stage) -> None:
-    link = stage.link()
+def closing_wakes_a_blocked_reader(context: CaseContext) -> None:
+    link = context.open_link()
 
     def read() -> None:
         try:
@@ -666,127 +672,129 @@ def closing_wakes_who_reads(stage: Stage) -> None:
 
 
 @case()
-def a_paused_link_fetches_no_more_and_settles_what_it_has(stage: Stage) -> None:
-    stage.fill(1)
-    hand = stage.hand()
-    held = hand.take(1)
-    hand.link.pause()
-    stage.publish(stage.message(b"later"))
-    hand.nothing_comes()
-    hand.ack(held)
-    hand.close()
-    assert stage.hand().get().raw == b"later"
+def a_paused_link_fetches_no_more_and_settles_what_it_has(context: CaseContext) -> None:
+    context.fill(1)
+    reader = context.open_reader()
+    held = reader.take(1)
+    reader.link.pause()
+    context.publish(context.message(b"later"))
+    reader.expect_nothing()
+    reader.ack(held)
+    reader.close()
+    assert context.open_reader().get().raw == b"later"
 
 
 @case("hands_over")
-def what_is_released_is_there_for_others_at_once(stage: Stage) -> None:
-    sent = stage.fill(10)
-    hand = stage.hand()
-    held = hand.take(10)
-    hand.release(held[4:])
-    other = stage.hand()
+def a_released_message_reaches_another_consumer_at_once(context: CaseContext) -> None:
+    sent = context.fill(10)
+    reader = context.open_reader()
+    held = reader.take(10)
+    reader.release(held[4:])
+    other = context.open_reader()
     assert sorted(bodies(other.take(6))) == sorted(bodies(held[4:]))
-    hand.ack(held[:4])
-    hand.close()
-    other.nothing_comes(0.1)
+    reader.ack(held[:4])
+    reader.close()
+    other.expect_nothing(0.1)
     assert len(sent) == 10
 
 
-@what_is_released_is_there_for_others_at_once.otherwise("hands_over")
-def what_is_released_is_there_for_others_after_the_close(stage: Stage) -> None:
-    stage.fill(10)
-    hand = stage.hand()
-    held = hand.take(10)
-    hand.release(held[4:])
-    hand.ack(held[:4])
-    hand.close()
-    other = stage.hand()
+@a_released_message_reaches_another_consumer_at_once.otherwise("hands_over")
+def a_released_message_reaches_another_consumer_after_the_close(
+    context: CaseContext,
+) -> None:
+    context.fill(10)
+    reader = context.open_reader()
+    held = reader.take(10)
+    reader.release(held[4:])
+    reader.ack(held[:4])
+    reader.close()
+    other = context.open_reader()
     assert sorted(bodies(other.take(6))) == sorted(bodies(held[4:]))
-    other.nothing_comes(0.1)
+    other.expect_nothing(0.1)
 
 
 @case("keeps_place")
-def what_is_given_back_keeps_its_place(stage: Stage) -> None:
-    stage.fill(20, key="one")
-    hand = stage.hand(prefetch=10)
-    held = hand.take(10)
-    hand.ack(held[3:5])
-    hand.close()
+def a_returned_message_keeps_its_place(context: CaseContext) -> None:
+    context.fill(20, key="one")
+    reader = context.open_reader(prefetch=10)
+    held = reader.take(10)
+    reader.ack(held[3:5])
+    reader.close()
     expected = [b"%d" % n for n in (0, 1, 2, *range(5, 20))]
-    came = bodies(stage.hand().take(18))
+    came = bodies(context.open_reader().take(18))
     assert came == expected, came
 
 
-@what_is_given_back_keeps_its_place.otherwise("keeps_place")
-def what_is_given_back_comes_again(stage: Stage) -> None:
-    stage.fill(20, key="one")
-    hand = stage.hand(prefetch=10)
-    held = hand.take(10)
-    hand.ack(held[3:5])
-    hand.close()
+@a_returned_message_keeps_its_place.otherwise("keeps_place")
+def a_returned_message_comes_again(context: CaseContext) -> None:
+    context.fill(20, key="one")
+    reader = context.open_reader(prefetch=10)
+    held = reader.take(10)
+    reader.ack(held[3:5])
+    reader.close()
     gone = bodies(held[3:5])
-    came = bodies(stage.hand().take(18))
+    came = bodies(context.open_reader().take(18))
     assert sorted([*came, *gone], key=int) == [b"%d" % n for n in range(20)]
 
 
 @case("keeps_place")
-def one_at_a_time_the_order_holds_over_a_stop(stage: Stage) -> None:
-    sent = stage.fill(6, key="one")
+def the_order_holds_over_a_stop_with_prefetch_one(context: CaseContext) -> None:
+    sent = context.fill(6, key="one")
     came = []
     for _ in range(3):
-        hand = stage.hand(prefetch=1)
-        came.append(hand.get().raw)
-        came.append(hand.get().raw)
-        hand.take(1) if len(came) < 6 else None
-        hand.close()
+        reader = context.open_reader(prefetch=1)
+        came.append(reader.get().raw)
+        came.append(reader.get().raw)
+        reader.take(1) if len(came) < 6 else None
+        reader.close()
     assert came == sent
 
 
 @case("unmarked_stops")
-def what_a_stop_gives_back_is_not_marked(stage: Stage) -> None:
-    assert not any(marks_after_a_stop(stage))
+def a_message_returned_by_a_stop_is_not_marked(context: CaseContext) -> None:
+    assert not any(find_marks_after_a_stop(context))
 
 
-@what_a_stop_gives_back_is_not_marked.otherwise("unmarked_stops")
-def what_a_stop_gives_back_is_marked(stage: Stage) -> None:
-    assert all(marks_after_a_stop(stage))
+@a_message_returned_by_a_stop_is_not_marked.otherwise("unmarked_stops")
+def a_message_returned_by_a_stop_is_marked(context: CaseContext) -> None:
+    assert all(find_marks_after_a_stop(context))
 
 
-def marks_after_a_stop(stage: Stage) -> list[bool]:
-    stage.fill(3)
-    hand = stage.hand()
-    hand.take(3)
-    hand.close()
-    return [d.message.redelivered for d in stage.hand().take(3)]
+def find_marks_after_a_stop(context: CaseContext) -> list[bool]:
+    context.fill(3)
+    reader = context.open_reader()
+    reader.take(3)
+    reader.close()
+    return [d.message.redelivered for d in context.open_reader().take(3)]
 
 
 @case("counts_deliveries")
-def the_count_of_deliveries_is_among_the_headers(stage: Stage) -> None:
-    marks_after_a_stop(stage)
-    stage._hands[-1].close()
-    assert stage.hand().take_one().message.headers["x-delivery-count"] == 2
+def the_count_of_deliveries_is_among_the_headers(context: CaseContext) -> None:
+    find_marks_after_a_stop(context)
+    context._readers[-1].close()
+    assert context.open_reader().take_one().message.headers["x-delivery-count"] == 2
 
 
 @the_count_of_deliveries_is_among_the_headers.otherwise("counts_deliveries")
-def no_count_of_deliveries_is_among_the_headers(stage: Stage) -> None:
-    marks_after_a_stop(stage)
-    stage._hands[-1].close()
-    assert "x-delivery-count" not in stage.hand().take_one().message.headers
+def no_count_of_deliveries_is_among_the_headers(context: CaseContext) -> None:
+    find_marks_after_a_stop(context)
+    context._readers[-1].close()
+    assert "x-delivery-count" not in context.open_reader().take_one().message.headers
 
 
 # -- retries ---------------------------------------------------------------------------
 
 
 @case()
-def a_retry_keeps_all_but_its_attempt(stage: Stage) -> None:
-    sent = stage.message(
+def a_retry_keeps_all_but_its_attempt(context: CaseContext) -> None:
+    sent = context.message(
         b"1", headers={"x-tenant": "acme"}, key="k", expires=60, id="order-1"
     )
-    stage.publish(dataclasses.replace(sent, properties={"correlation_id": "c"}))
-    hand = stage.hand()
-    delivery = hand.take_one()
-    hand.retry(delivery)
-    old, new = delivery.message, hand.get()
+    context.publish(dataclasses.replace(sent, properties={"correlation_id": "c"}))
+    reader = context.open_reader()
+    delivery = reader.take_one()
+    reader.retry(delivery)
+    old, new = delivery.message, reader.get()
     assert new.attempt == 2
     for name in ("id", "raw", "key", "exchange", "routing_key", "queue"):
         assert getattr(new, name) == getattr(old, name), name
@@ -796,23 +804,23 @@ def a_retry_keeps_all_but_its_attempt(stage: Stage) -> None:
     assert new.timestamp == pytest.approx(old.timestamp, abs=1)
     assert new.expires_at == pytest.approx(old.expires_at, abs=1)
     assert not new.redelivered
-    hand.nothing_comes(0.1)
+    reader.expect_nothing(0.1)
 
 
 @case()
 def a_header_that_no_copy_can_carry_stays_behind_and_nothing_is_lost(
-    stage: Stage,
+    context: CaseContext,
 ) -> None:
-    """Hooks may change headers; what is no plain value is told by its name.
+    """A hook may set a header that is no plain value; the copy names such headers.
 
-    It is left out, or its text is there; in memory nothing is written down.
+    Brokers leave the header out or store its text; the memory broker keeps the object.
     """
-    stage.fill(1)
-    hand = stage.hand()
-    delivery = hand.take_one()
+    context.fill(1)
+    reader = context.open_reader()
+    delivery = reader.take_one()
     headers = {"x-object": object(), "x-tenant": "acme"}
-    hand.forward(Forward(delivery, Lane.MAIN, headers))
-    copy = hand.get()
+    reader.forward(Forward(delivery, Lane.MAIN, headers))
+    copy = reader.get()
     if copy.headers.get("x-object") is not headers["x-object"]:
         assert copy.headers[own_headers.CHANGED] == "x-object"
     assert copy.headers["x-tenant"] == "acme"
@@ -820,40 +828,40 @@ def a_header_that_no_copy_can_carry_stays_behind_and_nothing_is_lost(
 
 
 @case()
-def a_delayed_retry_comes_when_it_is_due(stage: Stage) -> None:
-    stage.fill(1)
-    hand = stage.hand()
-    delivery = hand.take_one()
+def a_delayed_retry_comes_when_it_is_due(context: CaseContext) -> None:
+    context.fill(1)
+    reader = context.open_reader()
+    delivery = reader.take_one()
     began = time.monotonic()
-    hand.retry(delivery, delay=1.2)
-    again = hand.get()
+    reader.retry(delivery, delay=1.2)
+    again = reader.get()
     took = time.monotonic() - began
-    assert 1.15 < took < 1.2 + lateness(stage, 1.2)
+    assert 1.15 < took < 1.2 + allow_lateness(context, 1.2)
     assert (again.raw, again.attempt, again.redelivered) == (b"0", 2, False)
-    assert (again.exchange, again.routing_key) == (EXCHANGE, stage.key("order"))
+    assert (again.exchange, again.routing_key) == (EXCHANGE, context.key("order"))
 
 
 @case("exact_delays")
-def a_delay_is_exact_behind_a_longer_one(stage: Stage) -> None:
-    assert behind_a_longer_one(stage) < 1.1 + 1.0
+def a_delay_is_exact_behind_a_longer_one(context: CaseContext) -> None:
+    assert time_delay_behind_a_longer_one(context) < 1.1 + 1.0
 
 
 @a_delay_is_exact_behind_a_longer_one.otherwise("exact_delays")
-def a_delay_is_late_by_its_own_length_at_most(stage: Stage) -> None:
-    assert behind_a_longer_one(stage) < 1.1 * 2 + 1.0
+def a_delay_is_late_by_its_own_length_at_most(context: CaseContext) -> None:
+    assert time_delay_behind_a_longer_one(context) < 1.1 * 2 + 1.0
 
 
-def behind_a_longer_one(stage: Stage) -> float:
-    """The seconds that a delay of 1.1 s takes behind one of 1.9 s, of the same step."""
-    stage.fill(2)
-    hand = stage.hand()
-    first, second = hand.take(2)
+def time_delay_behind_a_longer_one(context: CaseContext) -> float:
+    """Return the seconds that a delay of 1.1 s takes behind one of 1.9 s."""
+    context.fill(2)
+    reader = context.open_reader()
+    first, second = reader.take(2)
     began = time.monotonic()
-    hand.retry(first, delay=1.9)
-    hand.retry(second, delay=1.1)
+    reader.retry(first, delay=1.9)
+    reader.retry(second, delay=1.1)
     came = {}
     for _ in range(2):
-        raw = hand.get().raw
+        raw = reader.get().raw
         came[raw] = time.monotonic() - began
     assert came[first.message.raw] > 1.85
     assert came[second.message.raw] > 1.05
@@ -861,171 +869,175 @@ def behind_a_longer_one(stage: Stage) -> float:
 
 
 @case()
-def a_short_retry_is_not_behind_a_long_one(stage: Stage) -> None:
-    stage.fill(2)
-    hand = stage.hand(prefetch=1)
-    hand.retry(hand.take_one(), delay=30)
-    second = hand.take_one()
-    hand.retry(second, delay=0.3)
-    stage.publish(stage.message(b"new"))
-    came = {hand.get(5).raw, hand.get(5).raw}
+def a_short_retry_is_not_behind_a_long_one(context: CaseContext) -> None:
+    context.fill(2)
+    reader = context.open_reader(prefetch=1)
+    reader.retry(reader.take_one(), delay=30)
+    second = reader.take_one()
+    reader.retry(second, delay=0.3)
+    context.publish(context.message(b"new"))
+    came = {reader.get(5).raw, reader.get(5).raw}
     assert came == {second.message.raw, b"new"}
 
 
 @case()
-def a_retry_goes_to_the_queue_that_failed_only(stage: Stage) -> None:
-    audit = stage.planned("audit", "#")
-    stage.opened(audit).declare()
-    stage.publish(stage.message(b"1"))
-    hand = stage.hand()
-    hand.retry(hand.take_one())
-    assert hand.get().attempt == 2
-    other = stage.hand(audit)
+def a_retry_goes_to_the_queue_that_failed_only(context: CaseContext) -> None:
+    audit = context.plan_queue("audit", "#")
+    context.open_app(audit).declare()
+    context.publish(context.message(b"1"))
+    reader = context.open_reader()
+    reader.retry(reader.take_one())
+    assert reader.get().attempt == 2
+    other = context.open_reader(audit)
     assert other.get().attempt == 1
-    other.nothing_comes(0.1)
+    other.expect_nothing(0.1)
 
 
 @case()
-def attempts_are_counted_over_many_retries(stage: Stage) -> None:
-    """A broker may drop what seems to go round in circles."""
-    stage.fill(1)
-    hand = stage.hand()
+def attempts_are_counted_over_many_retries(context: CaseContext) -> None:
+    """No retry is dropped by a broker that takes it for a routing loop."""
+    context.fill(1)
+    reader = context.open_reader()
     for attempt in range(1, 7):
-        delivery = hand.take_one()
+        delivery = reader.take_one()
         assert delivery.message.attempt == attempt
-        hand.retry(delivery, delay=0.05 * (attempt % 2))
-    assert hand.get().attempt == 7
+        reader.retry(delivery, delay=0.05 * (attempt % 2))
+    assert reader.get().attempt == 7
 
 
 @case()
-def a_retry_outlives_a_stop(stage: Stage) -> None:
-    """It is the broker that holds it, no process of ours."""
-    stage.fill(1)
-    hand = stage.hand()
-    hand.retry(hand.take_one(), delay=0.5)
-    hand.close()
-    assert stage.hand().get().attempt == 2
+def a_retry_outlives_a_stop(context: CaseContext) -> None:
+    """The broker holds a retry, so it survives the end of the worker."""
+    context.fill(1)
+    reader = context.open_reader()
+    reader.retry(reader.take_one(), delay=0.5)
+    reader.close()
+    assert context.open_reader().get().attempt == 2
 
 
 # -- suspects --------------------------------------------------------------------------
 
 
 @case()
-def a_suspect_is_read_in_its_lane_only(stage: Stage) -> None:
-    stage.publish(stage.message(b"1", id="order-1"))
-    hand = stage.hand()
-    hand.suspect(hand.take_one())
-    hand.nothing_comes(0.1)
-    stage.await_depth(0)
-    stage.await_depth(1, stage.plan.suspects)
-    lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
+def a_suspect_is_read_in_its_lane_only(context: CaseContext) -> None:
+    context.publish(context.message(b"1", id="order-1"))
+    reader = context.open_reader()
+    reader.suspect(reader.take_one())
+    reader.expect_nothing(0.1)
+    context.await_depth(0)
+    context.await_depth(1, context.plan.suspects)
+    lane = context.open_reader(lane=Lane.SUSPECTS, prefetch=1)
     suspect = lane.take_one()
     message = suspect.message
     assert (message.raw, message.id, message.queue) == (
         b"1",
         "order-1",
-        stage.plan.suspects,
+        context.plan.suspects,
     )
     assert (message.deaths, message.attempt, message.redelivered) == (0, 1, False)
-    assert (message.exchange, message.routing_key) == (EXCHANGE, stage.key("order"))
+    assert (message.exchange, message.routing_key) == (EXCHANGE, context.key("order"))
 
 
 @case()
-def deaths_are_counted_in_the_lane_and_forgotten_by_a_retry(stage: Stage) -> None:
-    stage.fill(1)
-    hand = stage.hand()
-    lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
-    hand.suspect(hand.take_one())
+def deaths_are_counted_in_the_lane_and_forgotten_by_a_retry(
+    context: CaseContext,
+) -> None:
+    context.fill(1)
+    reader = context.open_reader()
+    lane = context.open_reader(lane=Lane.SUSPECTS, prefetch=1)
+    reader.suspect(reader.take_one())
     lane.suspect(lane.take_one(), deaths=1)
     again = lane.take_one()
     assert again.message.deaths == 1
     lane.retry(again)
-    healthy = hand.get()
+    healthy = reader.get()
     assert (healthy.attempt, healthy.deaths) == (2, 0)
-    lane.nothing_comes(0.1)
+    lane.expect_nothing(0.1)
 
 
 @case()
-def the_length_of_a_lane_is_known(stage: Stage) -> None:
-    """Looking at it takes none of them, and marks none."""
-    assert stage.app.read_suspects(stage.plan) == SuspectsStatus(0)
-    suspected(stage, 3)
-    assert stage.app.read_suspects(stage.plan).waiting == 3
-    lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
+def the_length_of_a_lane_is_known(context: CaseContext) -> None:
+    """Reading the length neither takes nor marks messages."""
+    assert context.app.read_suspects(context.plan) == SuspectsStatus(0)
+    make_suspects(context, 3)
+    assert context.app.read_suspects(context.plan).waiting == 3
+    lane = context.open_reader(lane=Lane.SUSPECTS, prefetch=1)
     assert lane.take_one().message.redelivered is False
 
 
 @case("dates_suspects")
-def the_age_of_a_lane_is_known(stage: Stage) -> None:
-    suspected(stage, 3)
-    assert stage.app.read_suspects(stage.plan).since == 1000.0
-    lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
+def the_age_of_a_lane_is_known(context: CaseContext) -> None:
+    make_suspects(context, 3)
+    assert context.app.read_suspects(context.plan).since == 1000.0
+    lane = context.open_reader(lane=Lane.SUSPECTS, prefetch=1)
     first = lane.take_one()
-    # It is as old as it was when it is put back, having killed a process.
+    # A suspect that killed a process is put back, and keeps its age.
     lane.suspect(first, deaths=1, now=9000.0)
     lane.get()
     lane.get()
     lane.close()
     wait_for(
-        lambda: stage.app.read_suspects(stage.plan) == SuspectsStatus(1, 1000.0), 30
+        lambda: context.app.read_suspects(context.plan) == SuspectsStatus(1, 1000.0), 30
     )
 
 
 @the_age_of_a_lane_is_known.otherwise("dates_suspects")
-def the_age_of_a_lane_is_known_to_who_has_one_in_hand(stage: Stage) -> None:
-    suspected(stage, 2)
-    assert stage.app.read_suspects(stage.plan).since is None
-    lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
+def the_age_of_a_lane_is_known_from_a_suspect_read_from_it(
+    context: CaseContext,
+) -> None:
+    make_suspects(context, 2)
+    assert context.app.read_suspects(context.plan).since is None
+    lane = context.open_reader(lane=Lane.SUSPECTS, prefetch=1)
     assert own_headers.find_oldest_suspect([lane.take_one().message]) == 1000.0
 
 
-def suspected(stage: Stage, count: int) -> None:
-    """Put so many messages into the lane, one second after the other."""
-    stage.fill(count)
-    hand = stage.hand()
-    for number, delivery in enumerate(hand.take(count)):
-        hand.suspect(delivery, now=1000.0 + number)
-    hand.close()
-    stage.await_depth(count, stage.plan.suspects)
+def make_suspects(context: CaseContext, count: int) -> None:
+    """Put ``count`` messages into the lane, with times one second apart."""
+    context.fill(count)
+    reader = context.open_reader()
+    for number, delivery in enumerate(reader.take(count)):
+        reader.suspect(delivery, now=1000.0 + number)
+    reader.close()
+    context.await_depth(count, context.plan.suspects)
 
 
 @case()
-def a_suspect_may_be_a_dead_letter(stage: Stage) -> None:
-    stage.fill(1)
-    hand = stage.hand()
-    hand.suspect(hand.take_one())
-    lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
+def a_suspect_may_be_a_dead_letter(context: CaseContext) -> None:
+    context.fill(1)
+    reader = context.open_reader()
+    reader.suspect(reader.take_one())
+    lane = context.open_reader(lane=Lane.SUSPECTS, prefetch=1)
     suspect = lane.take_one()
     lane.bury(suspect, reason="it killed its process")
-    (letter,) = stage.letters()
+    (letter,) = context.list_dead_letters()
     assert letter.headers[own_headers.REASON] == "it killed its process"
-    assert stage.app.dead_letters(stage.plan).take(lambda _: True, replay=True) == 1
-    again = hand.get()
+    assert context.app.dead_letters(context.plan).take(lambda _: True, replay=True) == 1
+    again = reader.get()
     assert (again.raw, again.attempt, again.deaths) == (b"0", 1, 0)
 
 
 # -- dead letters ----------------------------------------------------------------------
 
 
-def bury(stage: Stage, count: int, **options: t.Any) -> list[bytes]:
-    """Publish that many, and make each a dead letter, in their order."""
-    sent = stage.fill(count, headers={"x-tenant": "acme"}, key="one")
-    hand = stage.hand()
-    deliveries = sorted(hand.take(count), key=lambda each: int(each.message.raw))
-    hand.bury(*deliveries, **options)
-    hand.close()
-    stage.await_letters(count)
+def bury(context: CaseContext, count: int, **options: t.Any) -> list[bytes]:
+    """Publish ``count`` messages, and make each a dead letter, in order."""
+    sent = context.fill(count, headers={"x-tenant": "acme"}, key="one")
+    reader = context.open_reader()
+    deliveries = sorted(reader.take(count), key=lambda each: int(each.message.raw))
+    reader.bury(*deliveries, **options)
+    reader.close()
+    context.await_dead_letters(count)
     return sent
 
 
 @case()
-def a_dead_letter_says_why_and_what_it_was(stage: Stage) -> None:
-    bury(stage, 1)
-    (letter,) = stage.letters()
-    assert letter.queue == stage.plan.name
+def a_dead_letter_says_why_and_what_it_was(context: CaseContext) -> None:
+    bury(context, 1)
+    (letter,) = context.list_dead_letters()
+    assert letter.queue == context.plan.name
     assert letter.headers[own_headers.REASON] == "bad"
     assert letter.headers[own_headers.ERROR] == "builtins.ValueError: no such card"
-    assert "stage.py" in letter.headers[own_headers.TRACEBACK]
+    assert "context.py" in letter.headers[own_headers.TRACEBACK]
     assert letter.headers[own_headers.CONSUMER] == "bill"
     assert letter.headers[own_headers.ATTEMPTS] == 1
     assert letter.headers[own_headers.DIED_AT] == pytest.approx(time.time(), abs=30)
@@ -1035,304 +1047,314 @@ def a_dead_letter_says_why_and_what_it_was(stage: Stage) -> None:
     assert letter.message.id
     assert (letter.message.exchange, letter.message.routing_key) == (
         EXCHANGE,
-        stage.key("order"),
+        context.key("order"),
     )
-    assert stage.depth() == 0
+    assert context.depth() == 0
 
 
 @case()
 def dead_letters_are_listed_the_oldest_first_and_looking_changes_nothing(
-    stage: Stage,
+    context: CaseContext,
 ) -> None:
-    sent = bury(stage, 30)
-    first = stage.letters()
+    sent = bury(context, 30)
+    first = context.list_dead_letters()
     assert [letter.message.raw for letter in first] == sent
     assert len({letter.ref for letter in first}) == 30
     for _ in range(2):
-        stage.await_letters(30)
-        assert {letter.ref for letter in stage.letters()} == {
+        context.await_dead_letters(30)
+        assert {letter.ref for letter in context.list_dead_letters()} == {
             letter.ref for letter in first
         }
-    stage.await_letters(30)
-    for letter in stage.app.dead_letters(stage.plan):
+    context.await_dead_letters(30)
+    for letter in context.app.dead_letters(context.plan):
         assert letter.message.raw == sent[0]
         break
-    stage.await_letters(30)
+    context.await_dead_letters(30)
 
 
 @case()
-def dead_letters_of_a_queue_without_any_are_none(stage: Stage) -> None:
-    stage.app.declare()
-    letters = stage.app.dead_letters(stage.plan)
+def dead_letters_of_a_queue_without_any_are_none(context: CaseContext) -> None:
+    context.app.declare()
+    letters = context.app.dead_letters(context.plan)
     assert (letters.count(), list(letters)) == (0, [])
     assert letters.take(lambda _: True, replay=True) == 0
 
 
 @case()
-def a_replay_goes_to_the_queue_that_failed_as_if_new(stage: Stage) -> None:
-    audit = stage.planned("audit", "#")
-    app = stage.opened(audit)
+def a_replay_goes_to_the_queue_that_failed_as_if_new(context: CaseContext) -> None:
+    audit = context.plan_queue("audit", "#")
+    app = context.open_app(audit)
     app.declare()
-    sent = bury(stage, 12)
+    sent = bury(context, 12)
     looked: list[int] = []
-    letters = stage.app.dead_letters(stage.plan)
+    letters = context.app.dead_letters(context.plan)
     taken = letters.take(
         lambda letter: letter.message.raw in sent[3:6],
         replay=True,
         progress=lambda: looked.append(1),
     )
     assert (taken, len(looked)) == (3, 12)
-    stage.await_letters(9)
-    hand = stage.hand()
-    deliveries = hand.take(3)
+    context.await_dead_letters(9)
+    reader = context.open_reader()
+    deliveries = reader.take(3)
     assert sorted(bodies(deliveries)) == sorted(sent[3:6])
     message = deliveries[0].message
     assert (message.attempt, message.deaths, message.redelivered) == (1, 0, False)
     assert message.headers["x-tenant"] == "acme"
     assert not {own_headers.REASON, own_headers.DIED_AT} & set(message.headers)
-    assert (message.exchange, message.routing_key) == (EXCHANGE, stage.key("order"))
-    hand.nothing_comes(0.1)
-    # The other queue has what was published, and not what was replayed.
-    others = stage.hand(audit)
-    others.ack(others.take(12))
-    others.nothing_comes(0.1)
+    assert (message.exchange, message.routing_key) == (EXCHANGE, context.key("order"))
+    reader.expect_nothing(0.1)
+    # The other queue has the published messages, and none that was replayed.
+    auditor = context.open_reader(audit)
+    auditor.ack(auditor.take(12))
+    auditor.expect_nothing(0.1)
 
 
 @case()
-def one_dead_letter_is_taken_by_its_ref(stage: Stage) -> None:
-    sent = bury(stage, 5)
-    letters = stage.app.dead_letters(stage.plan)
-    wanted = stage.letters()[2]
+def one_dead_letter_is_taken_by_its_ref(context: CaseContext) -> None:
+    sent = bury(context, 5)
+    letters = context.app.dead_letters(context.plan)
+    wanted = context.list_dead_letters()[2]
     assert letters.take(lambda each: each.ref == wanted.ref, replay=False) == 1
-    stage.await_letters(4)
-    left = [letter.message.raw for letter in stage.letters()]
+    context.await_dead_letters(4)
+    left = [letter.message.raw for letter in context.list_dead_letters()]
     assert sorted(left) == sorted(set(sent) - {wanted.message.raw})
 
 
 @case()
-def a_purge_removes_the_wanted_and_sends_nothing(stage: Stage) -> None:
-    bury(stage, 20)
-    letters = stage.app.dead_letters(stage.plan)
+def a_purge_removes_the_wanted_and_sends_nothing(context: CaseContext) -> None:
+    bury(context, 20)
+    letters = context.app.dead_letters(context.plan)
     even = letters.take(lambda each: int(each.message.raw) % 2 == 0, replay=False)
     assert even == 10
-    stage.await_letters(10)
+    context.await_dead_letters(10)
     assert all(int(each.message.raw) % 2 for each in letters)
-    assert stage.depth() == 0
+    assert context.depth() == 0
 
 
 @case()
-def what_is_replayed_may_die_again(stage: Stage) -> None:
-    bury(stage, 1, reason="first")
-    (first,) = stage.letters()
-    letters = stage.app.dead_letters(stage.plan)
+def a_replayed_message_may_become_a_dead_letter_again(context: CaseContext) -> None:
+    bury(context, 1, reason="first")
+    (first,) = context.list_dead_letters()
+    letters = context.app.dead_letters(context.plan)
     assert letters.take(lambda _: True, replay=True) == 1
-    hand = stage.hand()
-    hand.bury(hand.take_one(), reason="second")
-    stage.await_letters(1)
-    (second,) = stage.letters()
+    reader = context.open_reader()
+    reader.bury(reader.take_one(), reason="second")
+    context.await_dead_letters(1)
+    (second,) = context.list_dead_letters()
     assert second.headers[own_headers.REASON] == "second"
     assert second.message.id == first.message.id
     assert letters.take(lambda _: True, replay=True) == 1
-    assert hand.get().raw == b"0"
-    hand.nothing_comes(0.1)
-    assert stage.letters() == []
+    assert reader.get().raw == b"0"
+    reader.expect_nothing(0.1)
+    assert context.list_dead_letters() == []
 
 
 @case()
-def dead_letters_are_forgotten_in_time(stage: Stage) -> None:
-    bury(stage, 1, expires=600.0)
-    hand = stage.hand()
-    stage.publish(stage.message(b"soon gone"))
-    hand.bury(hand.take_one(), expires=1)
-    # RabbitMQ lets go of what is at the head only: the first one is taken away.
-    letters = stage.opened(stage.plan, dead_letter_ttl=1).dead_letters(stage.plan)
+def dead_letters_are_forgotten_in_time(context: CaseContext) -> None:
+    bury(context, 1, expires=600.0)
+    reader = context.open_reader()
+    context.publish(context.message(b"soon gone"))
+    reader.bury(reader.take_one(), expires=1)
+    # RabbitMQ expires messages at the head of a queue only: remove the first one.
+    letters = context.open_app(context.plan, dead_letter_ttl=1).dead_letters(
+        context.plan
+    )
     letters.take(lambda each: each.message.raw == b"0", replay=False)
     wait_for(lambda: letters.count() == 0, SOON)
     assert list(letters) == []
 
 
 @case("exclusive_replays")
-def two_who_replay_at_once_send_each_one_once(stage: Stage) -> None:
-    bury(stage, 10)
+def two_concurrent_replays_send_each_dead_letter_once(context: CaseContext) -> None:
+    bury(context, 10)
     greenlets = [
         gevent.spawn(
-            stage.app.dead_letters(stage.plan).take, lambda _: True, replay=True
+            context.app.dead_letters(context.plan).take, lambda _: True, replay=True
         )
         for _ in range(2)
     ]
     gevent.joinall(greenlets, timeout=SOON, raise_error=True)
     assert sum(greenlet.value for greenlet in greenlets) == 10
-    hand = stage.hand()
-    assert sorted(bodies(hand.take(10)), key=int) == [b"%d" % n for n in range(10)]
-    hand.nothing_comes(0.1)
+    reader = context.open_reader()
+    assert sorted(bodies(reader.take(10)), key=int) == [b"%d" % n for n in range(10)]
+    reader.expect_nothing(0.1)
 
 
-@two_who_replay_at_once_send_each_one_once.otherwise("exclusive_replays")
-def two_who_replay_at_once_lose_none(stage: Stage) -> None:
-    bury(stage, 10)
-    letters = stage.app.dead_letters(stage.plan)
+@two_concurrent_replays_send_each_dead_letter_once.otherwise("exclusive_replays")
+def two_concurrent_replays_lose_no_dead_letter(context: CaseContext) -> None:
+    bury(context, 10)
+    letters = context.app.dead_letters(context.plan)
     greenlets = [
         gevent.spawn(letters.take, lambda _: True, replay=True) for _ in range(2)
     ]
     gevent.joinall(greenlets, timeout=SOON, raise_error=True)
-    came = bodies(stage.hand().take(sum(greenlet.value for greenlet in greenlets)))
+    came = bodies(
+        context.open_reader().take(sum(greenlet.value for greenlet in greenlets))
+    )
     assert {int(body) for body in came} == set(range(10))
-    stage.await_letters(0)
+    context.await_dead_letters(0)
 
 
 # -- topology --------------------------------------------------------------------------
 
 
 @case()
-def declaring_again_changes_nothing(stage: Stage) -> None:
-    stage.app.declare()
-    stage.fill(3)
-    stage.app.declare()
-    stage.opened(stage.plan).declare()
-    assert stage.depth() == 3
-    assert stage.app.stale_bindings() == []
+def declaring_again_changes_nothing(context: CaseContext) -> None:
+    context.app.declare()
+    context.fill(3)
+    context.app.declare()
+    context.open_app(context.plan).declare()
+    assert context.depth() == 3
+    assert context.app.stale_bindings() == []
 
 
 @case()
-def passive_declares_nothing_and_says_what_is_missing(stage: Stage) -> None:
-    passive = stage.opened(stage.plan, declare="passive")
+def passive_declares_nothing_and_says_what_is_missing(context: CaseContext) -> None:
+    passive = context.open_app(context.plan, declare="passive")
     with pytest.raises(TopologyMismatch):
         passive.declare()
-    assert isinstance(stage.refused(stage.message(b"1"), by=passive), TopologyMismatch)
-    stage.app.declare()
-    assert stage.depth() == 0
+    assert isinstance(
+        context.publish_refused(context.message(b"1"), by=passive), TopologyMismatch
+    )
+    context.app.declare()
+    assert context.depth() == 0
     passive.declare()
-    stage.publish(stage.message(b"1"), by=passive)
-    assert stage.hand(by=passive).get().raw == b"1"
+    context.publish(context.message(b"1"), by=passive)
+    assert context.open_reader(by=passive).get().raw == b"1"
 
 
 @case()
-def never_leaves_everything_alone(stage: Stage) -> None:
-    never = stage.opened(stage.plan, declare="never")
+def never_leaves_everything_alone(context: CaseContext) -> None:
+    never = context.open_app(context.plan, declare="never")
     never.declare()
-    assert isinstance(stage.refused(stage.message(b"1"), by=never), Unroutable)
-    stage.app.declare()
-    stage.publish(stage.message(b"1"), by=never)
-    assert stage.hand(by=never).get().raw == b"1"
+    assert isinstance(
+        context.publish_refused(context.message(b"1"), by=never), Unroutable
+    )
+    context.app.declare()
+    context.publish(context.message(b"1"), by=never)
+    assert context.open_reader(by=never).get().raw == b"1"
 
 
 @case()
-def the_depth_of_a_queue_that_is_not_there_is_none(stage: Stage) -> None:
-    name = stage.key("nobody")
-    assert stage.depth(name) == 0
-    # Asking makes none.
-    if stage.record.knows_missing_queues:
-        message = stage.message(b"1", name, exchange="")
-        assert isinstance(stage.refused(message), Unroutable)
+def the_depth_of_a_queue_that_is_not_there_is_none(context: CaseContext) -> None:
+    name = context.key("missing")
+    assert context.depth(name) == 0
+    # Reading the depth does not create the queue.
+    if context.capabilities.knows_missing_queues:
+        message = context.message(b"1", name, exchange="")
+        assert isinstance(context.publish_refused(message), Unroutable)
 
 
 @case("bindings")
-def a_binding_that_the_code_has_no_more_is_found_and_removed(stage: Stage) -> None:
-    queue = stage.planned("billing", "order.old", "order.kept")
-    stage.opened(queue).declare()
-    later = stage.opened(stage.planned("billing", "order.kept", "order.new"))
+def a_binding_that_the_code_has_no_more_is_found_and_removed(
+    context: CaseContext,
+) -> None:
+    queue = context.plan_queue("billing", "order.old", "order.kept")
+    context.open_app(queue).declare()
+    later = context.open_app(context.plan_queue("billing", "order.kept", "order.new"))
     later.declare()
-    stale = [Binding(queue.name, EXCHANGE, stage.key("order.old"))]
+    stale = [Binding(queue.name, EXCHANGE, context.key("order.old"))]
     assert later.stale_bindings() == stale
-    stage.publish(stage.message(b"1", "order.old"), by=later)
+    context.publish(context.message(b"1", "order.old"), by=later)
     later.unbind(stale)
     later.unbind(stale)
     assert later.stale_bindings() == []
-    old = stage.message(b"1", "order.old")
-    assert isinstance(stage.refused(old, by=later), Unroutable)
-    stage.publish(stage.message(b"2", "order.kept"), by=later)
-    stage.publish(stage.message(b"3", "order.new"), by=later)
+    old = context.message(b"1", "order.old")
+    assert isinstance(context.publish_refused(old, by=later), Unroutable)
+    context.publish(context.message(b"2", "order.kept"), by=later)
+    context.publish(context.message(b"3", "order.new"), by=later)
 
 
 @a_binding_that_the_code_has_no_more_is_found_and_removed.otherwise("bindings")
-def no_binding_outlives_the_code(stage: Stage) -> None:
-    queue = stage.planned("billing", "order.old", "order.kept")
-    stage.opened(queue).declare()
-    later = stage.opened(stage.planned("billing", "order.kept", "order.new"))
+def no_binding_outlives_the_code(context: CaseContext) -> None:
+    queue = context.plan_queue("billing", "order.old", "order.kept")
+    context.open_app(queue).declare()
+    later = context.open_app(context.plan_queue("billing", "order.kept", "order.new"))
     later.declare()
     assert later.stale_bindings() == []
-    stage.publish(stage.message(b"1", "order.new"), by=later)
-    hand = stage.hand(later.topology.queues[0], by=later)
-    stage.publish(stage.message(b"2", "order.old", mandatory=False), by=later)
-    assert hand.get().raw == b"1"
-    hand.nothing_comes()
+    context.publish(context.message(b"1", "order.new"), by=later)
+    reader = context.open_reader(later.topology.queues[0], by=later)
+    context.publish(context.message(b"2", "order.old", mandatory=False), by=later)
+    assert reader.get().raw == b"1"
+    reader.expect_nothing()
 
 
 @case("bindings")
-def a_binding_to_the_exchange_without_the_prefix_is_stale(stage: Stage) -> None:
-    """Earlier versions bound there; what another stage has there stays."""
-    stage.app.declare()
-    before = stage.planned("staging.billing", "order")
-    stage.opened(before).declare()
-    staging = stage.opened(
-        dataclasses.replace(before, bindings=()), queue_prefix=stage.key("staging.")
+def a_binding_to_the_exchange_without_the_prefix_is_stale(context: CaseContext) -> None:
+    """Earlier versions bound there. Bindings of other deployments stay."""
+    context.app.declare()
+    before = context.plan_queue("staging.billing", "order")
+    context.open_app(before).declare()
+    staging = context.open_app(
+        dataclasses.replace(before, bindings=()), queue_prefix=context.key("staging.")
     )
-    stale = [Binding(before.name, EXCHANGE, stage.key("order"))]
+    stale = [Binding(before.name, EXCHANGE, context.key("order"))]
     assert staging.stale_bindings() == stale
     staging.unbind(stale)
     assert staging.stale_bindings() == []
-    stage.publish(stage.message(b"1"))
-    stage.await_depth(1)
+    context.publish(context.message(b"1"))
+    context.await_depth(1)
     assert staging.depth(before.name) == 0
 
 
 @a_binding_to_the_exchange_without_the_prefix_is_stale.otherwise("bindings")
-def no_binding_outlives_a_change_of_the_prefix(stage: Stage) -> None:
-    staging = stage.opened(stage.plan, queue_prefix="staging.")
+def no_binding_outlives_a_change_of_the_prefix(context: CaseContext) -> None:
+    staging = context.open_app(context.plan, queue_prefix="staging.")
     assert staging.stale_bindings() == []
 
 
 @case()
-def bindings_of_other_apps_are_none_of_ours(stage: Stage) -> None:
-    stage.app.declare()
-    other = stage.opened(stage.planned("audit", "#"))
+def bindings_of_other_apps_are_not_stale(context: CaseContext) -> None:
+    context.app.declare()
+    other = context.open_app(context.plan_queue("audit", "#"))
     other.declare()
     assert other.stale_bindings() == []
-    assert stage.app.stale_bindings() == []
+    assert context.app.stale_bindings() == []
 
 
 @case("queue_arguments")
-def an_argument_of_a_given_queue_is_honoured(stage: Stage) -> None:
-    plan = stage.planned("inbox", given=_passing(stage))
-    app = stage.opened(plan)
+def an_argument_of_a_given_queue_is_honoured(context: CaseContext) -> None:
+    plan = context.plan_queue("inbox", given=_passing(context))
+    app = context.open_app(plan)
     app.declare()
-    stage.publish(stage.message(b"1", plan.name, exchange=""), by=app)
-    wait_for(lambda: stage.depth(plan.name) == 0, message="it expired in its queue")
+    context.publish(context.message(b"1", plan.name, exchange=""), by=app)
+    wait_for(lambda: context.depth(plan.name) == 0, message="it expired in its queue")
 
 
 @an_argument_of_a_given_queue_is_honoured.otherwise("queue_arguments")
-def an_argument_of_a_given_queue_is_refused(stage: Stage) -> None:
-    (problem,) = find_unsupported_traits(_passing(stage), stage.record)
+def an_argument_of_a_given_queue_is_refused(context: CaseContext) -> None:
+    (problem,) = find_unsupported_traits(_passing(context), context.capabilities)
     assert "'x-message-ttl'" in problem
     assert "Leave it out" in problem
 
 
-def _passing(stage: Stage) -> Queue:
+def _passing(context: CaseContext) -> Queue:
     exchange = Exchange(EXCHANGE, "topic")
-    key = stage.key("mail")
-    return Queue(stage.key("inbox"), exchange, routing_key=key, message_ttl=0.2)
+    key = context.key("mail")
+    return Queue(context.key("inbox"), exchange, routing_key=key, message_ttl=0.2)
 
 
 @case()
-def a_queue_of_somebody_elses_is_used_as_given(stage: Stage) -> None:
-    """And its lanes are ours."""
-    key = stage.key("mail")
-    given = Queue(stage.key("inbox"), Exchange(EXCHANGE, "topic"), routing_key=key)
-    plan = stage.planned("inbox", given=given)
-    theirs = stage.opened(stage.planned("theirs", "mail"))
+def a_queue_of_another_project_is_used_as_given(context: CaseContext) -> None:
+    """The package declares only the lanes of such a queue."""
+    key = context.key("mail")
+    given = Queue(context.key("inbox"), Exchange(EXCHANGE, "topic"), routing_key=key)
+    plan = context.plan_queue("inbox", given=given)
+    theirs = context.open_app(context.plan_queue("theirs", "mail"))
     theirs.declare()
-    app = stage.opened(plan)
+    app = context.open_app(plan)
     app.declare()
     app.declare()
-    stage.publish(stage.message(b"1", "mail"), by=app)
-    hand = stage.hand(plan)
-    delivery = hand.take_one()
+    context.publish(context.message(b"1", "mail"), by=app)
+    reader = context.open_reader(plan)
+    delivery = reader.take_one()
     assert delivery.message.routing_key == key
-    hand.retry(delivery)
-    again = hand.take_one()
+    reader.retry(delivery)
+    again = reader.take_one()
     assert again.message.attempt == 2
-    hand.bury(again)
-    (letter,) = stage.letters(plan)
+    reader.bury(again)
+    (letter,) = context.list_dead_letters(plan)
     assert letter.message.raw == b"1"
 
 
@@ -1340,56 +1362,56 @@ def a_queue_of_somebody_elses_is_used_as_given(stage: Stage) -> None:
 
 
 @case("shared")
-def no_broker_at_all_is_told_in_time(stage: Stage) -> None:
-    """The error keeps the password to itself. Nothing was opened before."""
-    broker = stage.opened(stage.plan, broker_url=stage.place.nowhere)
+def a_broker_that_is_not_there_is_reported_in_time(context: CaseContext) -> None:
+    """The error does not show the password. No connection was open before."""
+    broker = context.open_app(context.plan, broker_url=context.broker.unreachable_url)
     began = time.monotonic()
-    error = broker.publish([stage.message(b"1")], 0.5)[0]
+    error = broker.publish([context.message(b"1")], 0.5)[0]
     assert isinstance(error, BrokerUnavailable | PublishTimeout)
     assert time.monotonic() - began < 3
     assert "secret" not in f"{error}{error!r}"
 
 
 @case("shared", "unmarked_losses")
-def what_a_lost_link_held_comes_again_unmarked(stage: Stage) -> None:
-    assert not any(marks_after_a_loss(stage))
+def a_message_of_a_lost_link_comes_again_unmarked(context: CaseContext) -> None:
+    assert not any(find_marks_after_a_loss(context))
 
 
-@what_a_lost_link_held_comes_again_unmarked.otherwise("unmarked_losses")
-def what_a_lost_link_held_comes_again_marked(stage: Stage) -> None:
-    # On Kafka a connection mends underneath, or everything is as after a kill of the
-    # broker, which has a case of its own.
-    if stage.place.loses_links:
-        assert all(marks_after_a_loss(stage))
+@a_message_of_a_lost_link_comes_again_unmarked.otherwise("unmarked_losses")
+def a_message_of_a_lost_link_comes_again_marked(context: CaseContext) -> None:
+    # Kafka's client reconnects without losing the link. The loss of the whole broker is
+    # another case.
+    if context.broker.loses_links:
+        assert all(find_marks_after_a_loss(context))
 
 
-def marks_after_a_loss(stage: Stage) -> list[bool]:
-    """Whether each message that was held is marked when it comes again."""
-    stage.fill(5)
-    hand = stage.hand()
-    held = hand.take(5)
-    stage.place.cut()
-    hand.lost()
+def find_marks_after_a_loss(context: CaseContext) -> list[bool]:
+    """Return, for each held message, whether it is marked when it comes again."""
+    context.fill(5)
+    reader = context.open_reader()
+    held = reader.take(5)
+    context.broker.cut_connections()
+    reader.await_loss()
     assert all(delivery.stale for delivery in held)
-    hand.close()
-    again = stage.hand()
+    reader.close()
+    again = context.open_reader()
     deliveries = again.take(5)
     assert sorted(bodies(deliveries)) == [b"%d" % n for n in range(5)]
     again.ack(deliveries)
-    # The publisher connects again by itself.
-    stage.publish(stage.message(b"after"))
+    # The publisher reconnects without help.
+    context.publish(context.message(b"after"))
     assert again.get().raw == b"after"
     return [delivery.message.redelivered for delivery in deliveries]
 
 
 @case("survives_worker_death")
-def what_a_killed_process_held_comes_again_marked(stage: Stage) -> None:
-    """And what it acknowledged, or never had, does not, or not marked."""
-    stage.fill(12)
-    said = stage.die_holding(8, acked=3)
-    hand = stage.hand()
-    came = {d.message.raw.decode(): d.message.redelivered for d in hand.take(9)}
-    hand.nothing_comes(0.1)
+def a_message_of_a_killed_process_comes_again_marked(context: CaseContext) -> None:
+    """An acknowledged message does not come again; one never delivered is unmarked."""
+    context.fill(12)
+    said = context.kill_process_holding(8, acked=3)
+    reader = context.open_reader()
+    came = {d.message.raw.decode(): d.message.redelivered for d in reader.take(9)}
+    reader.expect_nothing(0.1)
     held = {each["body"] for each in said[3:]}
     assert held <= set(came)
     assert all(came[body] for body in held)
@@ -1399,89 +1421,89 @@ def what_a_killed_process_held_comes_again_marked(stage: Stage) -> None:
 
 
 @case("survives_worker_death")
-def what_kills_its_process_in_the_lane_is_marked_there(stage: Stage) -> None:
-    stage.fill(1)
-    hand = stage.hand()
-    hand.suspect(hand.take_one(), deaths=1)
-    hand.close()
-    stage.die_holding(1, Lane.SUSPECTS)
-    lane = stage.hand(lane=Lane.SUSPECTS, prefetch=1)
+def a_suspect_that_kills_its_process_comes_again_marked(context: CaseContext) -> None:
+    context.fill(1)
+    reader = context.open_reader()
+    reader.suspect(reader.take_one(), deaths=1)
+    reader.close()
+    context.kill_process_holding(1, Lane.SUSPECTS)
+    lane = context.open_reader(lane=Lane.SUSPECTS, prefetch=1)
     suspect = lane.take_one()
     assert suspect.message.redelivered
     assert suspect.message.deaths == 1
     lane.bury(suspect)
-    assert len(stage.letters()) == 1
+    assert len(context.list_dead_letters()) == 1
 
 
 @case("durable", breaks=True)
-def everything_outlives_a_kill_of_the_broker(stage: Stage) -> None:
-    """What waits, is held back, is held by a link, or is dead; and all go on after."""
-    stage.app.declare()
-    stage.app.declare_delays()
-    stage.place.settle()
-    stage.publish(stage.message(b"dead"))
-    hand = stage.hand(prefetch=1)
-    hand.bury(hand.take_one())
-    stage.publish(stage.message(b"delayed"))
-    hand.retry(hand.take_one(), delay=1)
-    stage.publish(stage.message(b"held"))
-    hand.take_one()
-    stage.publish(stage.message(b"waiting"))
-    stage.place.server.kill()
-    stage.place.server.start()
-    stage.publish(stage.message(b"after"))
-    hand.close()
-    again = stage.hand()
+def everything_outlives_a_kill_of_the_broker(context: CaseContext) -> None:
+    """Waiting, delayed, held and dead messages survive; clients continue afterwards."""
+    context.app.declare()
+    context.app.declare_delays()
+    context.broker.sync_declarations()
+    context.publish(context.message(b"dead"))
+    reader = context.open_reader(prefetch=1)
+    reader.bury(reader.take_one())
+    context.publish(context.message(b"delayed"))
+    reader.retry(reader.take_one(), delay=1)
+    context.publish(context.message(b"held"))
+    reader.take_one()
+    context.publish(context.message(b"waiting"))
+    context.broker.server.kill()
+    context.broker.server.start()
+    context.publish(context.message(b"after"))
+    reader.close()
+    again = context.open_reader()
     came = bodies(again.take(4, timeout=60))
     assert sorted(came) == [b"after", b"delayed", b"held", b"waiting"]
-    stage.await_letters(1)
-    assert [letter.message.raw for letter in stage.letters()] == [b"dead"]
+    context.await_dead_letters(1)
+    assert [letter.message.raw for letter in context.list_dead_letters()] == [b"dead"]
 
 
 @case("durable", breaks=True)
-def a_queue_is_bound_once_a_broker_is_there_that_was_away_at_the_start(
-    stage: Stage,
+def a_broker_that_was_away_at_the_start_gets_the_bindings_later(
+    context: CaseContext,
 ) -> None:
-    """What others publish finds it, though a start could not declare anything."""
-    plan = stage.planned("late", "late")
-    late = stage.opened(plan)
-    stage.place.server.kill()
+    """Another program can publish to a queue that the start could not declare."""
+    plan = context.plan_queue("late", "late")
+    late = context.open_app(plan)
+    context.broker.server.kill()
     with pytest.raises(BrokerUnavailable):
         late.declare()
-    stage.place.server.start()
+    context.broker.server.start()
 
     def connected() -> t.Any:
         with contextlib.suppress(BrokerUnavailable):
-            return stage.hand(plan, by=late)
+            return context.open_reader(plan, by=late)
 
-    hand = wait_for(connected, 60)
-    message = stage.message(b"1", "late")
-    wait_for(lambda: stage.app.publish([message], SOON) == [None], 60)
-    assert hand.get().raw == b"1"
+    reader = wait_for(connected, 60)
+    message = context.message(b"1", "late")
+    wait_for(lambda: context.app.publish([message], SOON) == [None], 60)
+    assert reader.get().raw == b"1"
 
 
 @case("shared", breaks=True)
-def a_broker_that_hangs_is_told_in_time(stage: Stage) -> None:
-    app = stage.opened(stage.plan, publish_timeout=0.5)
-    stage.app.declare()
-    wait_for(lambda: app.publish([stage.message(b"1")], SOON) == [None], SOON)
-    with stage.place.server.frozen():
+def a_broker_that_hangs_is_reported_in_time(context: CaseContext) -> None:
+    app = context.open_app(context.plan, publish_timeout=0.5)
+    context.app.declare()
+    wait_for(lambda: app.publish([context.message(b"1")], SOON) == [None], SOON)
+    with context.broker.server.frozen():
         began = time.monotonic()
-        (error,) = app.publish([stage.message(b"2")], 0.5)
+        (error,) = app.publish([context.message(b"2")], 0.5)
         assert isinstance(error, PublishTimeout | BrokerUnavailable)
         assert time.monotonic() - began < 5
-    stage.publish(stage.message(b"after"))
+    context.publish(context.message(b"after"))
 
 
 # -- apps ------------------------------------------------------------------------------
 
 
 @case()
-def what_costs_too_much_to_decode_is_a_dead_letter_at_once(stage: Stage) -> None:
+def a_body_too_costly_to_decode_is_a_dead_letter_at_once(context: CaseContext) -> None:
     qconsume, got = QConsume(), list[t.Any]()
-    key, queue = stage.key("order"), stage.key("billing")
+    key, queue = context.key("order"), context.key("billing")
     qconsume.add_consumer("billing", got.append, name="bill", routing_key=key)
-    worker = stage.worker(qconsume, max_items=50_000)
+    worker = context.start_worker(qconsume, max_items=50_000)
     consumers = get_app_consumers(worker.app)
     msgpack = {"content_type": "application/msgpack"}
     bomb = {"compression": "application/x-gzip"}
@@ -1505,8 +1527,8 @@ def what_costs_too_much_to_decode_is_a_dead_letter_at_once(stage: Stage) -> None
 
 
 @case()
-def an_app_handles_retries_and_buries(stage: Stage) -> None:
-    """All the way, with a prefix for the queues."""
+def an_app_handles_retries_and_makes_dead_letters(context: CaseContext) -> None:
+    """The whole way of a message through an app, with a prefix for the queues."""
     qconsume = QConsume()
     seen: list[tuple[str, str, int]] = []
 
@@ -1515,10 +1537,10 @@ def an_app_handles_retries_and_buries(stage: Stage) -> None:
         if body == "bad":
             raise ValueError("no such card")
 
-    key, queue = stage.key("order"), stage.key("billing")
+    key, queue = context.key("order"), context.key("billing")
     retry = RetryPolicy(max_attempts=2, min_delay=0.05, jitter=0)
     qconsume.add_consumer("billing", bill, name="bill", routing_key=key, retry=retry)
-    worker = stage.worker(qconsume)
+    worker = context.start_worker(qconsume)
     consumers = get_app_consumers(worker.app)
     id = consumers.publish_many([(key, "good"), (key, "bad")])[1]
     letters = consumers.broker.dead_letters(consumers.topology.queue(queue))
@@ -1533,8 +1555,8 @@ def an_app_handles_retries_and_buries(stage: Stage) -> None:
 
 
 @case()
-def a_worker_that_stops_hands_on_what_it_has_not_begun(stage: Stage) -> None:
-    """Nothing is lost, nothing is handled twice, and no attempt is charged."""
+def a_worker_that_stops_hands_on_what_it_has_not_begun(context: CaseContext) -> None:
+    """No message is lost or handled twice, and no attempt is counted."""
     seen: list[tuple[int, int]] = []
 
     def bill(number: int) -> None:
@@ -1543,15 +1565,15 @@ def a_worker_that_stops_hands_on_what_it_has_not_begun(stage: Stage) -> None:
 
     def started() -> Worker:
         qconsume = QConsume()
-        key = stage.key("order")
+        key = context.key("order")
         qconsume.add_consumer(
             "billing", bill, name="bill", routing_key=key, concurrency=2
         )
-        return stage.worker(qconsume)
+        return context.start_worker(qconsume)
 
     first = started()
     consumers = get_app_consumers(first.app)
-    consumers.publish_many([(stage.key("order"), number) for number in range(60)])
+    consumers.publish_many([(context.key("order"), number) for number in range(60)])
     wait_for(lambda: len(seen) >= 10, SOON)
     assert first.stop()
     assert len(seen) < 60
@@ -1562,13 +1584,16 @@ def a_worker_that_stops_hands_on_what_it_has_not_begun(stage: Stage) -> None:
 
 
 @case()
-def stages_with_prefixes_of_their_own_share_nothing(stage: Stage) -> None:
-    """Work queues, events, patterns, retries, delays and dead letters."""
-    production, staging = _Shop(stage, "production."), _Shop(stage, "staging.")
+def apps_with_prefixes_of_their_own_share_nothing(context: CaseContext) -> None:
+    """Queues, events, patterns, retries, delays and dead letters are separate."""
+    production, staging = (
+        _RecordingApp(context, "production."),
+        _RecordingApp(context, "staging."),
+    )
     production.publish("order.created", 1)
     staging.publish("order.created", 2)
     production.publish("billing", "bad")
-    if stage.record.delayed_publish:
+    if context.capabilities.delayed_publish:
         production.publish("order.created", 3, delay=0.5)
         expected = [("order.created", 1), ("order.created", 3)]
     else:
@@ -1582,29 +1607,31 @@ def stages_with_prefixes_of_their_own_share_nothing(stage: Stage) -> None:
 
 
 @case()
-def nobody_in_the_own_stage_is_nobody(stage: Stage) -> None:
-    _Shop(stage, "staging.")
-    production = stage.opened(queue_prefix=stage.key("production."))
+def a_consumer_with_another_prefix_makes_no_message_routable(
+    context: CaseContext,
+) -> None:
+    _RecordingApp(context, "staging.")
+    production = context.open_app(queue_prefix=context.key("production."))
     key = "order.created"
     message = compose(production.settings.exchange, key, 1)
-    error = stage.refused(message, by=production)
+    error = context.publish_refused(message, by=production)
     assert isinstance(error, Unroutable)
-    assert stage.key("production.") in str(error)
+    assert context.key("production.") in str(error)
 
 
-class _Shop:
-    """A stage of an app: what it handled, and what it could not."""
+class _RecordingApp:
+    """An app with a queue prefix, which records handled and failed messages."""
 
-    def __init__(self, stage: Stage, prefix: str) -> None:
+    def __init__(self, context: CaseContext, prefix: str) -> None:
         self.events: list[tuple[str, int]] = []
         self.attempts = 0
         qconsume = QConsume()
         retry = RetryPolicy(max_attempts=2, min_delay=0.05, jitter=0)
         qconsume.add_consumer("billing", self._fail, name="bill", retry=retry)
-        # The one in full is what there is a topic for on Kafka.
+        # Kafka has a topic only for a key without wildcards.
         keys = ["order.created", "order.*"]
         qconsume.add_consumer("audit", self._see, name="audit", routing_key=keys)
-        worker = stage.worker(qconsume, queue_prefix=stage.key(prefix))
+        worker = context.start_worker(qconsume, queue_prefix=context.key(prefix))
         self._app = get_app_consumers(worker.app)
 
     def publish(self, routing_key: str, body: t.Any, **options: t.Any) -> None:
@@ -1624,13 +1651,13 @@ class _Shop:
 
 
 @case()
-def an_ordering_is_kept_or_refused(stage: Stage) -> None:
-    """No consumer believes in an order that there is not."""
+def an_ordering_is_kept_or_refused(context: CaseContext) -> None:
+    """A consumer does not start if the broker cannot keep its order."""
     for ordering in ("none", "key", "partition"):
         qconsume = QConsume()
         qconsume.add_consumer("billing", print, name="bill", ordering=ordering)
-        if ordering in stage.record.orderings:
-            assert stage.worker(qconsume).stop()
+        if ordering in context.capabilities.orderings:
+            assert context.start_worker(qconsume).stop()
         else:
             with pytest.raises(UnsupportedByBroker, match=ordering):
-                stage.worker(qconsume)
+                context.start_worker(qconsume)

@@ -1,7 +1,8 @@
-"""What became of each case on each broker, told at the end of the run.
+"""The outcome of each case on each broker, printed at the end of the run.
 
 ``pytest tests/brokers --contract-table`` prints the table of cases by brokers. Without
-it a run that had any of them says in a few lines what was excluded, and by what.
+the option, a run with cases of the contract prints a few lines: which cases are
+excluded, and by which missing capability.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ from collections import defaultdict
 
 import pytest
 
-#: How the reason of an excluded case begins: a broker that is missing is none.
+#: Prefix of the reason of an excluded case, which tells it from a case that is skipped
+#: because its broker is not installed.
 EXCLUDED = "excluded: "
 
 _TEST = "test_contract"
-#: What stands in the table, and what it means.
+#: The text of each outcome in the table.
 _SIGNS = {"passed": "yes", "excluded": "—", "failed": "FAILED", "not run": "not run"}
 
 Outcomes = dict[str, dict[str, tuple[str, str]]]
 
 _outcomes = pytest.StashKey[Outcomes]()
 _begun = pytest.StashKey[list[tuple[str, str]]]()
-#: The property of a report that names a case and a broker. It also comes from a worker.
+#: The property of a test report with the case and the broker. pytest-xdist's processes
+#: send properties, unlike attributes.
 _PAIR = "case of the contract"
 
 
@@ -30,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--contract-table",
         action="store_true",
-        help="print what each case of the contract did on each broker",
+        help="print the outcome of each case of the contract on each broker",
     )
 
 
@@ -43,13 +46,13 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if (pair := _pair(item)) is not None:
+        if (pair := _find_pair(item)) is not None:
             item.user_properties.append((_PAIR, pair))
             item.add_marker("broker") if pair[1] != "memory" else None
 
 
 class Recorder:
-    """Records the outcomes of the contract's tests, here or in a worker."""
+    """Recorder of the contract's outcomes, also from pytest-xdist's processes."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._stash = config.stash
@@ -62,7 +65,7 @@ class Recorder:
         if report.when == "setup":
             self._stash[_begun].append((case, broker))
         if report.when == "call" or report.outcome != "passed":
-            self._stash[_outcomes][case][broker] = _outcome(report)
+            self._stash[_outcomes][case][broker] = _read_outcome(report)
 
 
 def pytest_terminal_summary(
@@ -72,24 +75,24 @@ def pytest_terminal_summary(
     if not wanted:
         return
     found = config.stash[_outcomes]
-    lines = _summary(wanted, found)
+    lines = _format_summary(wanted, found)
     if config.getoption("--contract-table"):
-        lines = [*_table(wanted, found), "", *lines]
+        lines = [*_format_table(wanted, found), "", *lines]
     terminalreporter.section("the contract of the brokers")
     for line in lines:
         terminalreporter.write_line(line)
 
 
-def _pair(item: pytest.Item) -> tuple[str, str] | None:
-    """The case and the broker of a test, if it is one of the contract."""
+def _find_pair(item: pytest.Item) -> tuple[str, str] | None:
+    """Return the case and the broker of a test, if it belongs to the contract."""
     if getattr(item, "originalname", "") != _TEST:
         return None
     params = item.callspec.params  # type: ignore[attr-defined]
     return params["case"], params["broker"]
 
 
-def _outcome(report: pytest.TestReport) -> tuple[str, str]:
-    """What became of it, and why."""
+def _read_outcome(report: pytest.TestReport) -> tuple[str, str]:
+    """Return the outcome of a test, and its reason."""
     if report.outcome != "skipped":
         return report.outcome, ""
     reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
@@ -99,33 +102,33 @@ def _outcome(report: pytest.TestReport) -> tuple[str, str]:
     return "not run", reason
 
 
-def _told(found: Outcomes, case: str, broker: str) -> tuple[str, str]:
+def _look_up(found: Outcomes, case: str, broker: str) -> tuple[str, str]:
     return found.get(case, {}).get(broker, ("not run", ""))
 
 
-def _summary(wanted: list[tuple[str, str]], found: Outcomes) -> list[str]:
+def _format_summary(wanted: list[tuple[str, str]], found: Outcomes) -> list[str]:
     counts = dict.fromkeys(_SIGNS, 0)
     excluded: dict[str, list[str]] = defaultdict(list)
     for case, broker in wanted:
-        outcome, why = _told(found, case, broker)
+        outcome, why = _look_up(found, case, broker)
         counts[outcome] += 1
         if outcome == "excluded":
             excluded[why].append(case)
     cases = len({case for case, _ in wanted})
     brokers = len({broker for _, broker in wanted})
-    said = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
+    counted = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
     return [
         *(f"excluded: {why}: {', '.join(names)}" for why, names in excluded.items()),
-        f"{cases} cases, {brokers} brokers, {len(wanted)} pairs: {said}",
+        f"{cases} cases, {brokers} brokers, {len(wanted)} pairs: {counted}",
     ]
 
 
-def _table(wanted: list[tuple[str, str]], found: Outcomes) -> list[str]:
+def _format_table(wanted: list[tuple[str, str]], found: Outcomes) -> list[str]:
     brokers = list(dict.fromkeys(broker for _, broker in wanted))
     cases = list(dict.fromkeys(case for case, _ in wanted))
     width = max(map(len, cases))
     lines = [" ".join((f"{'':<{width}}", *(f"{name:<8}" for name in brokers)))]
     for case in cases:
-        signs = (_SIGNS[_told(found, case, broker)[0]] for broker in brokers)
+        signs = (_SIGNS[_look_up(found, case, broker)[0]] for broker in brokers)
         lines.append(" ".join((f"{case:<{width}}", *(f"{s:<8}" for s in signs))))
     return lines

@@ -1,7 +1,7 @@
-"""The brokers of the contract suite: their records, and the servers behind them.
+"""The brokers under test: their capabilities, and the servers behind them.
 
-A place is what a case cannot reach through the package: it puts in messages of programs
-that know nothing of us, cuts connections, and freezes or starts servers again.
+These classes do what a case cannot do through the package: send messages as a foreign
+program does, cut connections, and freeze or restart servers.
 """
 
 from __future__ import annotations
@@ -32,70 +32,70 @@ from ..servers.ports import free_port
 Fixture = t.Callable[[str], t.Any]
 
 
-class Place(abc.ABC):
+class BrokerUnderTest(abc.ABC):
     """One broker for one case.
 
-    :param fixture: Gives the fixture of a name.
-    :param breaks: Whether the case freezes or stops the server, which must then be one
-        that it may break.
+    :param fixture: Returns the fixture of a name.
+    :param breaks: Whether the case freezes or stops the server. Then the server is not
+        shared with other tests.
     """
 
-    #: What the broker says of itself.
-    record: t.ClassVar[Capabilities]
+    #: The capabilities that the broker declares.
+    capabilities: t.ClassVar[Capabilities]
     #: Further configuration, without ``QCONSUME_``.
     config: t.ClassVar[dict[str, t.Any]] = {}
-    #: Whether a connection that is cut ends the link; else it may mend underneath.
+    #: Whether a cut connection ends the link. Kafka's client reconnects by itself.
     loses_links: t.ClassVar[bool] = True
-    #: The fixtures of a server that is shared, and of one that may be broken.
+    #: The fixture of a shared server, and that of a server which a test may break.
     shared: t.ClassVar[str] = ""
     own: t.ClassVar[str] = ""
 
     url: str
-    #: What the names of the case begin with.
+    #: Prefix of all names of the case.
     name: str
-    #: The broker's process, or processes, where it is the test's own.
+    #: The broker's process or processes, if the test does not share them.
     server: Server | RedisCluster
 
     def __init__(self, fixture: Fixture, breaks: bool) -> None:
         self.name = f"t{uuid.uuid4().hex[:8]}"
 
     @property
-    def nowhere(self) -> str:
-        """A URL with credentials where nobody listens."""
+    def unreachable_url(self) -> str:
+        """A URL with credentials, of a port on which no server listens."""
         scheme = self.url.partition(":")[0]
         return f"{scheme}://someone:secret@{HOST}:{free_port()}"
 
-    def send(self, plan: QueuePlan, body: bytes) -> None:
-        """Put a bare body into a queue, as a program would that knows nothing of us."""
+    def send_foreign(self, plan: QueuePlan, body: bytes) -> None:
+        """Put a bare body into a queue, as a program without this package does."""
         raise NotImplementedError
 
-    def cut(self) -> None:
-        """Close every connection, as an operator or a network would."""
+    def cut_connections(self) -> None:
+        """Close every connection, as an operator or a network failure does."""
         raise NotImplementedError
 
-    def settle(self) -> None:
-        """Wait until what was just declared outlives a kill of the server."""
+    def sync_declarations(self) -> None:
+        """Make the queues that were just declared survive a kill of the server."""
         return
 
     def close(self) -> None:
-        """Close what the place itself has open."""
+        """Close the connections of this object."""
         return
 
 
-class Memory(Place):
-    """No server, and no other process."""
+class Memory(BrokerUnderTest):
+    """The memory broker, which has no server."""
 
-    record = MEMORY
+    capabilities = MEMORY
 
     def __init__(self, fixture: Fixture, breaks: bool) -> None:
         super().__init__(fixture, breaks)
         self.url = f"memory://{uuid.uuid4()}"
 
 
-class Quorum(Place):
+class Quorum(BrokerUnderTest):
     """RabbitMQ with quorum queues."""
 
-    record = QUORUM
+    capabilities = QUORUM
     config: t.ClassVar[dict[str, t.Any]] = {"queue_type": "quorum"}
     shared = "rabbitmq_vhost"
     own = "own_rabbitmq_vhost"
@@ -106,32 +106,32 @@ class Quorum(Place):
         self.url = self._vhost.url
         self.server = self._vhost.server
 
-    def send(self, plan: QueuePlan, body: bytes) -> None:
+    def send_foreign(self, plan: QueuePlan, body: bytes) -> None:
         host, _, vhost = self.url.rpartition("@")[2].partition("/")
         with amqp.Connection(host, virtual_host=vhost, confirm_publish=True) as raw:
             raw.channel().basic_publish(amqp.Message(body), "", plan.name)
 
-    def cut(self) -> None:
+    def cut_connections(self) -> None:
         self._vhost.close_connections()
 
-    def settle(self) -> None:
-        # RabbitMQ 3.10 writes later which quorum queues it has, and takes what
-        # it finds in its log for an unknown one for nothing. So it is told to write.
+    def sync_declarations(self) -> None:
+        # RabbitMQ 3.10 writes its list of quorum queues with a delay. After a restart
+        # it discards log entries of queues that the list lacks, so sync it now.
         self.server.ctl("eval", "[dets:sync(Table) || Table <- dets:all()].")
 
 
 class Classic(Quorum):
     """RabbitMQ with classic queues."""
 
-    record = CLASSIC
+    capabilities = CLASSIC
     config: t.ClassVar[dict[str, t.Any]] = {"queue_type": "classic"}
 
 
-class Lists(Place):
-    """Redis in the layout of kombu's lists."""
+class Lists(BrokerUnderTest):
+    """Redis with lists, in kombu's layout."""
 
-    record = LISTS
-    #: The shortest that tests can wait for.
+    capabilities = LISTS
+    #: The shortest lease allowed, in seconds: tests wait for its end.
     config: t.ClassVar[dict[str, t.Any]] = {"lease": 1.0}
     shared = "redis_url"
     own = "own_redis"
@@ -143,10 +143,10 @@ class Lists(Place):
         self._plain = self.server.url if breaks else fixture(self.shared)
         self.url = self._plain
 
-    def send(self, plan: QueuePlan, body: bytes) -> None:
+    def send_foreign(self, plan: QueuePlan, body: bytes) -> None:
         self._command("LPUSH", plan.name, body)
 
-    def cut(self) -> None:
+    def cut_connections(self) -> None:
         with redis.Redis.from_url(self._plain) as client:
             database = self._plain.rpartition("/")[2]
             for each in client.client_list():
@@ -161,20 +161,20 @@ class Lists(Place):
 class Streams(Lists):
     """Redis Streams."""
 
-    record = STREAMS
+    capabilities = STREAMS
 
     def __init__(self, fixture: Fixture, breaks: bool) -> None:
         super().__init__(fixture, breaks)
         self.url = self._plain.replace("redis:", "redis-streams:")
 
-    def send(self, plan: QueuePlan, body: bytes) -> None:
+    def send_foreign(self, plan: QueuePlan, body: bytes) -> None:
         self._command("XADD", plan.name, "*", "body", body)
 
 
-class Cluster(Place):
+class Cluster(BrokerUnderTest):
     """Redis Streams on a Redis Cluster."""
 
-    record = STREAMS
+    capabilities = STREAMS
     config = Lists.config
     shared = own = "redis_cluster"
 
@@ -183,20 +183,20 @@ class Cluster(Place):
         self.server: RedisCluster = fixture(self.own)
         self.url = self.server.url
 
-    def send(self, plan: QueuePlan, body: bytes) -> None:
+    def send_foreign(self, plan: QueuePlan, body: bytes) -> None:
         owner = self.server.owner(plan.name)
         owner.command("XADD", plan.name, "*", "body", body)
 
-    def cut(self) -> None:
+    def cut_connections(self) -> None:
         for node in self.server.masters():
             node.command("CLIENT", "KILL", "TYPE", "normal")
 
 
-class Topics(Place):
+class Topics(BrokerUnderTest):
     """Kafka."""
 
-    record = KAFKA
-    #: A dead member is found soon, which only its options ask for below six seconds.
+    capabilities = KAFKA
+    #: Kafka notices a dead member after 2 s; its default minimum is 6 s.
     config: t.ClassVar[dict[str, t.Any]] = {
         "transport_options": {
             "partitions": 2,
@@ -215,10 +215,10 @@ class Topics(Place):
         self.server = self._kafka = fixture(self.own if breaks else self.shared)
         self.url = self._kafka.url
         if not breaks:
-            # Its topics are deleted afterwards.
+            # The fixture deletes the topics with this prefix.
             self.name = fixture("kafka_prefix").removesuffix(".")
 
-    def send(self, plan: QueuePlan, body: bytes) -> None:
+    def send_foreign(self, plan: QueuePlan, body: bytes) -> None:
         producer = confluent_kafka.Producer(
             {"bootstrap.servers": self.url.rpartition("/")[2]}
         )
@@ -226,7 +226,7 @@ class Topics(Place):
         assert producer.flush(10) == 0
 
 
-PLACES: dict[str, type[Place]] = {
+BROKERS: dict[str, type[BrokerUnderTest]] = {
     "quorum": Quorum,
     "classic": Classic,
     "redis": Lists,

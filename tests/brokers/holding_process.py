@@ -1,6 +1,6 @@
-"""A process that takes messages, acknowledges some, and holds the others.
+"""A process that takes messages, acknowledges some, and holds the rest.
 
-It is told what to do in a line of JSON, says a line for each message that it has, then
+It reads its task as a line of JSON, prints a line for each message that it takes, then
 ``acked``, and waits to be killed.
 """
 
@@ -22,25 +22,25 @@ from flask_qconsume.settings import Settings
 
 
 def main() -> None:
-    told = json.loads(sys.stdin.readline())
-    plan = planned(told["plan"])
-    settings = Settings.from_config(told["config"])
-    broker = open_broker(settings, Topology(told["exchange"], (plan,)))
-    link = broker.connect(plan, Lane(told["lane"]), told["count"])
-    threading.Thread(target=beat, args=[link], daemon=True).start()
-    held = take(link, told["count"])
-    # Not a further one in place of those that it acknowledges.
+    task = json.loads(sys.stdin.readline())
+    plan = make_plan(task["plan"])
+    settings = Settings.from_config(task["config"])
+    broker = open_broker(settings, Topology(task["exchange"], (plan,)))
+    link = broker.connect(plan, Lane(task["lane"]), task["count"])
+    threading.Thread(target=keep_alive, args=[link], daemon=True).start()
+    held = take(link, task["count"])
+    # The link must not fetch further messages in place of the acknowledged ones.
     link.pause()
-    link.ack(held[: told["acked"]])
-    # A broker may take acknowledgements in batches.
+    link.ack(held[: task["acked"]])
+    # The broker may receive acknowledgements in batches.
     threading.Event().wait(0.3)
-    say("acked")
+    report("acked")
     sys.stdin.readline()
 
 
-def planned(told: dict[str, t.Any]) -> QueuePlan:
-    bindings = tuple(Binding(**binding) for binding in told.pop("bindings"))
-    return QueuePlan(**told, bindings=bindings)
+def make_plan(task: dict[str, t.Any]) -> QueuePlan:
+    bindings = tuple(Binding(**binding) for binding in task.pop("bindings"))
+    return QueuePlan(**task, bindings=bindings)
 
 
 def take(link: Link, count: int) -> list[Delivery]:
@@ -50,16 +50,16 @@ def take(link: Link, count: int) -> list[Delivery]:
             held.append(delivery)
             message = delivery.message
             body = message.raw.decode("latin-1")
-            say(json.dumps({"body": body, "redelivered": message.redelivered}))
+            report(json.dumps({"body": body, "redelivered": message.redelivered}))
     return held
 
 
-def beat(link: Link) -> None:
+def keep_alive(link: Link) -> None:
     while not threading.Event().wait(link.keep_alive_interval):
         link.keep_alive()
 
 
-def say(line: str) -> None:
+def report(line: str) -> None:
     print(line, flush=True)
 
 

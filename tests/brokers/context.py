@@ -1,4 +1,4 @@
-"""What a case is given: apps on one broker, links with readers, and messages."""
+"""The context of a case: apps on one broker, links with readers, and messages."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ from flask_qconsume.settings import Settings
 
 from ..apps import make_app
 from ..waiting import wait_for
-from .places import Place
+from .under_test import BrokerUnderTest
 
 EXCHANGE = "shop"
 
-#: How long a message may take that is on its way; a busy machine is slow.
+#: Seconds within which an expected message must come, on a busy machine too.
 SOON = 20.0
-#: How long nothing may come where nothing should.
+#: Seconds for which a test watches that no message comes.
 QUIET = 0.3
 
 
-class Hand:
-    """A link in the hand of a case: one greenlet reads it, another one beats.
+class Reader:
+    """A link with a greenlet that reads it and a greenlet that sends its heartbeats.
 
-    As a subscription does, it reads while there is room for what is not settled yet.
+    Like a subscription, it reads while fewer messages than the prefetch are unsettled.
     """
 
     def __init__(self, link: Link, room: int) -> None:
@@ -58,17 +58,17 @@ class Hand:
         self.error: BaseException | None = None
         self._room = room
         self._new: list[Delivery] = []
-        self._held: set[int] = set()
+        self._unsettled: set[int] = set()
         self._changed = Event()
         self._ending = Event()
         self._greenlets = [gevent.spawn(self._read), gevent.spawn(self._beat)]
 
     def take(self, count: int = 1, timeout: float = SOON) -> list[Delivery]:
-        """The next so many, as soon as they are there."""
+        """Return the next deliveries, as soon as ``count`` have come."""
         wait_for(
             lambda: len(self._new) >= count or self.error is not None,
             timeout,
-            message=lambda: f"{count} messages; there are {bodies(self._new)}",
+            message=lambda: f"{count} messages came; there are {bodies(self._new)}",
         )
         if len(self._new) < count and self.error is not None:
             raise self.error
@@ -79,17 +79,17 @@ class Hand:
         return self.take(1, timeout)[0]
 
     def get(self, timeout: float = SOON) -> Message:
-        """The next one, acknowledged."""
+        """Acknowledge the next delivery, and return its message."""
         delivery = self.take_one(timeout)
         self.ack([delivery])
         return delivery.message
 
     def waiting(self) -> list[Delivery]:
-        """Those that came and were not taken yet."""
+        """Return the deliveries that came and were not taken yet."""
         return self._new
 
-    def nothing_comes(self, seconds: float = QUIET) -> None:
-        """Wait, and see that nothing came."""
+    def expect_nothing(self, seconds: float = QUIET) -> None:
+        """Watch for some seconds that no message comes."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             assert not self._new, f"{bodies(self._new)} came"
@@ -98,20 +98,20 @@ class Hand:
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         self.link.ack(deliveries)
-        self._settled(deliveries)
+        self._note_settled(deliveries)
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
         self.link.pause()
         self.link.release(deliveries)
-        self._settled(deliveries)
+        self._note_settled(deliveries)
 
     def forward(self, *forwards: Forward) -> None:
-        """Forward; each must arrive."""
+        """Forward deliveries, and assert that each is confirmed."""
         assert self.link.forward(forwards) == [None] * len(forwards)
-        self._settled([forward.delivery for forward in forwards])
+        self._note_settled([forward.delivery for forward in forwards])
 
     def retry(self, delivery: Delivery, delay: float = 0.0) -> None:
-        """As the settler does it after a failure."""
+        """Retry a delivery, as the settler does after a failure."""
         changed = own_headers.make_retry_headers(
             delivery.message, delivery.message.attempt + 1
         )
@@ -120,7 +120,7 @@ class Hand:
     def suspect(
         self, delivery: Delivery, deaths: int = 0, now: float | None = None
     ) -> None:
-        """As the triage does it."""
+        """Move a delivery to the suspects, as a worker does."""
         changed = own_headers.make_suspect_headers(
             delivery.message, deaths, now or time.time()
         )
@@ -129,17 +129,17 @@ class Hand:
     def bury(
         self, *deliveries: Delivery, reason: str = "bad", expires: float | None = 600.0
     ) -> None:
-        """As the settler does it after the last attempt."""
-        self.forward(*(dead(each, reason, expires) for each in deliveries))
+        """Make dead letters, as the settler does after the last attempt."""
+        self.forward(*(forward_dead(each, reason, expires) for each in deliveries))
 
-    def lost(self, timeout: float = SOON) -> BaseException:
-        """The error that ends the reader."""
+    def await_loss(self, timeout: float = SOON) -> BaseException:
+        """Wait for the error that ends the reader, and return it."""
         wait_for(lambda: self.error is not None, timeout, message="the link is lost")
         assert self.error is not None
         return self.error
 
     def close(self) -> None:
-        """Close the link, as a clean stop does; twice is once."""
+        """Close the link, as a clean stop does. A second call does nothing."""
         self._ending.set()
         self.link.pause()
         self.link.close()
@@ -147,14 +147,14 @@ class Hand:
         gevent.joinall(self._greenlets, timeout=SOON)
         assert all(greenlet.dead for greenlet in self._greenlets)
 
-    def _settled(self, deliveries: Iterable[Delivery]) -> None:
-        self._held.difference_update(id(delivery) for delivery in deliveries)
+    def _note_settled(self, deliveries: Iterable[Delivery]) -> None:
+        self._unsettled.difference_update(id(delivery) for delivery in deliveries)
         self._changed.set()
 
     def _read(self) -> None:
         try:
             while not self._ending.is_set() and not self.link.closed:
-                room = self._room - len(self._held)
+                room = self._room - len(self._unsettled)
                 if room > 0 or self.link.pushes:
                     self._add(self.link.read(max(room, 1)))
                 else:
@@ -165,8 +165,8 @@ class Hand:
 
     def _add(self, found: Sequence[Delivery]) -> None:
         if not found:
-            gevent.sleep(0.01)  # A link that pauses may not wait.
-        self._held.update(id(delivery) for delivery in found)
+            gevent.sleep(0.01)  # A paused link returns at once.
+        self._unsettled.update(id(delivery) for delivery in found)
         self._new += found
         self._changed.set()
 
@@ -180,51 +180,51 @@ class Hand:
             self.error = self.error or error
 
 
-class Stage:
-    """One broker for one case, and all that the case opens on it."""
+class CaseContext:
+    """One broker for one case, and everything that the case opens on it."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self.record: Capabilities = place.record
-        #: Makes the names of this case its own, where brokers are shared.
-        self.name = place.name
+    def __init__(self, broker: BrokerUnderTest) -> None:
+        self.broker = broker
+        self.capabilities: Capabilities = broker.capabilities
+        #: Prefix of the case's names, since cases share brokers.
+        self.name = broker.name
         self._brokers: list[Broker] = []
-        self._hands: list[Hand] = []
+        self._readers: list[Reader] = []
         self._links: list[Link] = []
         self._workers: list[Worker] = []
-        self._holders: list[subprocess.Popen[str]] = []
-        self.plan = self.planned("billing", "order")
-        #: The case's first app: one queue, bound for ``order``.
-        self.app = self.opened(self.plan)
+        self._processes: list[subprocess.Popen[str]] = []
+        self.plan = self.plan_queue("billing", "order")
+        #: The case's first app. Its queue is bound for the routing key ``order``.
+        self.app = self.open_app(self.plan)
 
     # -- names and apps ----------------------------------------------------------------
 
     def key(self, routing_key: str) -> str:
-        """A routing key of this case's own."""
+        """Return a name with the prefix of this case."""
         return f"{self.name}.{routing_key}"
 
-    def planned(self, name: str, *keys: str, given: t.Any = None) -> QueuePlan:
-        """A queue of this case's own, bound for these keys of its own."""
+    def plan_queue(self, name: str, *keys: str, given: t.Any = None) -> QueuePlan:
+        """Plan a queue of this case, bound for routing keys of this case."""
         name = self.key(name) if given is None else given.name
         bindings = tuple(Binding(name, EXCHANGE, self.key(key)) for key in keys)
         if given is not None:
             bindings = (Binding(name, given.exchange.name, given.routing_key),)
-        kind = self.place.config.get("queue_type", "quorum")
+        kind = self.broker.config.get("queue_type", "quorum")
         return QueuePlan(name, name, kind, bindings, given, delays=(2.0, 30.0))
 
     def settings(self, **config: t.Any) -> Settings:
         merged = {
-            "broker_url": self.place.url,
+            "broker_url": self.broker.url,
             "exchange": EXCHANGE,
-            **self.place.config,
+            **self.broker.config,
             **config,
         }
         return Settings.from_config(
             {f"QCONSUME_{key.upper()}": value for key, value in merged.items()}
         )
 
-    def opened(self, *plans: QueuePlan, **config: t.Any) -> Broker:
-        """Another app's broker object, closed with the case."""
+    def open_app(self, *plans: QueuePlan, **config: t.Any) -> Broker:
+        """Open the broker object of another app; it is closed with the case."""
         settings = self.settings(**config)
         broker = open_broker(settings, Topology(settings.exchange, plans))
         self._brokers.append(broker)
@@ -233,9 +233,10 @@ class Stage:
     # -- publishing --------------------------------------------------------------------
 
     def message(self, body: t.Any, to: str = "order", **options: t.Any) -> Outgoing:
-        """A message as ``publish`` composes it.
+        """Compose a message, as ``publish`` does.
 
-        :param to: The routing key, made one of this case's own, unless it is a queue's.
+        :param to: The routing key. It gets the case's prefix, unless the message goes
+            to the default exchange, where it is the full name of a queue.
         """
         if isinstance(body, bytes):
             options.setdefault("content_type", "application/octet-stream")
@@ -243,43 +244,43 @@ class Stage:
         return compose(EXCHANGE, to if straight else self.key(to), body, **options)
 
     def publish(self, *messages: Outgoing, by: Broker | None = None) -> None:
-        """Publish; every one must be confirmed."""
+        """Publish messages, and assert that each is confirmed."""
         errors = (by or self.app).publish(messages, SOON)
         assert errors == [None] * len(messages)
 
     def fill(self, count: int, **options: t.Any) -> list[bytes]:
-        """Publish that many to the queue; returns their bodies."""
-        made = [b"%d" % number for number in range(count)]
-        self.publish(*(self.message(body, **options) for body in made))
-        return made
+        """Publish ``count`` messages to the queue, and return their bodies."""
+        sent = [b"%d" % number for number in range(count)]
+        self.publish(*(self.message(body, **options) for body in sent))
+        return sent
 
-    def refused(self, message: Outgoing, by: Broker | None = None) -> Exception:
-        """Publish what must not be confirmed; returns why."""
+    def publish_refused(self, message: Outgoing, by: Broker | None = None) -> Exception:
+        """Publish a message that must be refused, and return the error."""
         (error,) = (by or self.app).publish([message], SOON)
         assert error is not None
         return error
 
     # -- consuming ---------------------------------------------------------------------
 
-    def link(self, plan: QueuePlan | None = None, prefetch: int = 100) -> Link:
-        """A bare link of the queue."""
+    def open_link(self, plan: QueuePlan | None = None, prefetch: int = 100) -> Link:
+        """Open a link of the queue, without a reader."""
         link = self._broker_of(plan).connect(plan or self.plan, Lane.MAIN, prefetch)
         self._links.append(link)
         return link
 
-    def hand(
+    def open_reader(
         self,
         plan: QueuePlan | None = None,
         lane: Lane = Lane.MAIN,
         *,
         prefetch: int = 100,
         by: Broker | None = None,
-    ) -> Hand:
-        """A link of the queue with a reader."""
+    ) -> Reader:
+        """Open a link of the queue, and start to read it."""
         broker = by or self._broker_of(plan)
-        hand = Hand(broker.connect(plan or self.plan, lane, prefetch), prefetch)
-        self._hands.append(hand)
-        return hand
+        reader = Reader(broker.connect(plan or self.plan, lane, prefetch), prefetch)
+        self._readers.append(reader)
+        return reader
 
     def _broker_of(self, plan: QueuePlan | None) -> Broker:
         wanted = plan or self.plan
@@ -289,42 +290,50 @@ class Stage:
         return self.app.depth(queue or self.plan.name)
 
     def await_depth(self, depth: int, queue: str | None = None) -> None:
-        """Counts of RabbitMQ are a little behind."""
+        """Wait for a depth of the queue; RabbitMQ's counts come with a delay."""
         wait_for(
             lambda: self.depth(queue) == depth,
             SOON,
             message=lambda: f"depth {depth}, it is {self.depth(queue)}",
         )
 
-    def letters(self, plan: QueuePlan | None = None) -> list[DeadLetter]:
+    def list_dead_letters(self, plan: QueuePlan | None = None) -> list[DeadLetter]:
         return list(self.app.dead_letters(plan or self.plan))
 
-    def await_letters(self, count: int) -> None:
+    def await_dead_letters(self, count: int) -> None:
         letters = self.app.dead_letters(self.plan)
-        wait_for(lambda: letters.count() == count, SOON, message=f"{count} letters")
+        wait_for(
+            lambda: letters.count() == count, SOON, message=f"{count} dead letters"
+        )
 
-    def die_holding(
+    def kill_process_holding(
         self, count: int, lane: Lane = Lane.MAIN, *, acked: int = 0
     ) -> list[dict[str, t.Any]]:
-        """Let another process take so many, acknowledge the first, and be killed.
+        """Let another process take messages, acknowledge the first, and be killed.
 
-        Returns what it said of each message.
+        :param count: How many messages it takes.
+        :param acked: How many of them it acknowledges.
+        :returns: The body and the mark of each message, as the process reported them.
         """
-        holder = self._holder(count, lane, acked)
-        assert holder.stdout is not None
-        said = []
-        with gevent.Timeout(60, AssertionError(f"the holder has not {count}")):
-            while len(said) < count:
-                said.append(json.loads(holder.stdout.readline()))
-            assert holder.stdout.readline() == "acked\n"
-        holder.kill()
-        holder.wait(20)
-        return said
+        process = self._start_holding(count, lane, acked)
+        assert process.stdout is not None
+        reported = []
+        with gevent.Timeout(
+            60, AssertionError(f"the process does not hold {count} messages")
+        ):
+            while len(reported) < count:
+                reported.append(json.loads(process.stdout.readline()))
+            assert process.stdout.readline() == "acked\n"
+        process.kill()
+        process.wait(20)
+        return reported
 
-    def _holder(self, count: int, lane: Lane, acked: int) -> subprocess.Popen[str]:
-        config = {"broker_url": self.place.url, **self.place.config}
+    def _start_holding(
+        self, count: int, lane: Lane, acked: int
+    ) -> subprocess.Popen[str]:
+        config = {"broker_url": self.broker.url, **self.broker.config}
         plan = dataclasses.asdict(self.plan)
-        told = {
+        task = {
             "config": {f"QCONSUME_{key.upper()}": v for key, v in config.items()},
             "exchange": EXCHANGE,
             "plan": plan,
@@ -332,27 +341,27 @@ class Stage:
             "count": count,
             "acked": acked,
         }
-        holder = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tests.brokers.holder"],
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "tests.brokers.holding_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._holders.append(holder)
-        assert holder.stdin is not None
-        holder.stdin.write(json.dumps(told) + "\n")
-        holder.stdin.flush()
-        return holder
+        self._processes.append(process)
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(task) + "\n")
+        process.stdin.flush()
+        return process
 
     # -- apps with workers -------------------------------------------------------------
 
-    def worker(self, qconsume: QConsume, **config: t.Any) -> Worker:
-        """An app's worker, started; its queues have this case's prefix."""
+    def start_worker(self, qconsume: QConsume, **config: t.Any) -> Worker:
+        """Start the worker of an app whose queues have this case's prefix."""
         merged = {
-            "broker_url": self.place.url,
+            "broker_url": self.broker.url,
             "exchange": EXCHANGE,
             "queue_prefix": self.key(""),
-            **self.place.config,
+            **self.broker.config,
             **config,
         }
         worker = Worker(make_app(qconsume, **merged))
@@ -365,27 +374,27 @@ class Stage:
             if not worker.stopping.is_set():
                 worker.stop(timeout=0)
             get_app_consumers(worker.app).close()
-        for holder in self._holders:
-            holder.kill()
-            holder.wait(20)
-            for stream in (holder.stdin, holder.stdout):
+        for process in self._processes:
+            process.kill()
+            process.wait(20)
+            for stream in (process.stdin, process.stdout):
                 assert stream is not None
                 stream.close()
-        for hand in self._hands:
-            hand.close()
+        for reader in self._readers:
+            reader.close()
         for link in self._links:
             link.close()
         for broker in self._brokers:
             broker.close()
-        self.place.close()
+        self.broker.close()
 
 
 def bodies(deliveries: Iterable[Delivery]) -> list[bytes]:
     return [delivery.message.raw for delivery in deliveries]
 
 
-def dead(delivery: Delivery, reason: str, expires: float | None) -> Forward:
-    """A delivery on its way to the dead letters."""
+def forward_dead(delivery: Delivery, reason: str, expires: float | None) -> Forward:
+    """Make the forward of a delivery to the dead letters."""
     try:
         raise ValueError("no such card")
     except ValueError as error:
