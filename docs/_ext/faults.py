@@ -47,7 +47,7 @@ class Faults(FromCode):
 
 
 def records() -> list[Record]:
-    """The records that are there, by the name of their place."""
+    """The records that are there, by the name of their broker."""
     paths = sorted(RECORDS.glob("*.json"))
     return [json.loads(path.read_text("utf-8")) for path in paths]
 
@@ -56,7 +56,7 @@ def summary(found: list[Record]) -> str:
     """What all of them come to, in a paragraph."""
     faults = [fault for record in found for fault in record["faults"]]
     messages = sum(record["messages"] for record in found)
-    told = sum(fault["lost"] for fault in faults if fault["told_loss"])
+    told = sum(fault["lost"] for fault in faults if fault["may_lose"])
     lost = sum(record["lost"] for record in found) - told
     return (
         f"**{len(faults):,} faults and {messages:,} messages on {len(found)} set-ups of"
@@ -72,10 +72,10 @@ def section(record: Record) -> Iterator[str]:
     yield ""
     yield paragraph(record)
     yield ""
-    kept = [fault for fault in record["faults"] if not fault["told_loss"]]
+    kept = [fault for fault in record["faults"] if not fault["may_lose"]]
     if kept:
         yield from table(HEADS, rows(kept), WIDTHS)
-    told = [fault for fault in record["faults"] if fault["told_loss"]]
+    told = [fault for fault in record["faults"] if fault["may_lose"]]
     if told:
         yield "Faults that are known to lose messages (:doc:`concepts/guarantees`):"
         yield ""
@@ -96,8 +96,8 @@ def paragraph(record: Record) -> str:
             f" {order} were handled out of the order of their key."
             * (order is not None)
         )
-        + (f" {record['dead_told']} were told to become dead letters, and did.")
-        * bool(record["dead_told"])
+        + (f" {record['dead_expected']} were told to become dead letters, and did.")
+        * bool(record["dead_expected"])
     )
 
 

@@ -1,4 +1,4 @@
-"""Faults on purpose, one after the other under load, and what they did to us.
+"""Faults, provoked one after the other under load, and their effects on messages.
 
-Started by one command: ``python -m tests.faults --help``.
+Run them with ``python -m tests.faults``; ``--help`` lists the options.
 """

@@ -1,4 +1,4 @@
-"""What may happen to a broker, or be done to it by those who look after it."""
+"""Faults of a broker: crashes, hangs, full disks, and actions of its operators."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .fault import HEARTBEAT
 from .fault import REDIS
 from .fault import SESSION
 from .fault import Fault
-from .fault import Scene
+from .fault import FaultTarget
 
 #: One Redis with a replica, under sentinels: lists, and streams.
 SENTINEL = frozenset({"sentinel", "sentinel-streams"})
 SINGLE = EVERYWHERE - {"cluster"}
 
-#: Seconds for which a broker hangs or refuses: longer than it is waited for.
+#: Seconds for which a broker hangs or refuses: longer than clients wait for it.
 LONG = 2 * HEARTBEAT + 2
-#: Seconds that a killed broker is away, beside what its start takes.
+#: Seconds that a killed broker is away, without the time of its start.
 _AWAY = 1.0
-#: Seconds that a timeout for consumers is set to.
+#: RabbitMQ's ``consumer_timeout`` during its fault, in seconds.
 IMPATIENCE = 2.0
 
 QUEUE = "work"
@@ -35,169 +35,169 @@ EXCHANGE = "qconsume"
 # -- any broker ------------------------------------------------------------------------
 
 
-def _restart(scene: Scene, chance: random.Random) -> None:
-    scene.server.restart()
+def _restart(target: FaultTarget, chance: random.Random) -> None:
+    target.server.restart()
 
 
-def _kill(scene: Scene, chance: random.Random) -> None:
-    scene.server.kill()
-    # A broker that is back before a client connects again was never missed.
-    scene.last(_AWAY)
-    scene.server.start()
+def _kill(target: FaultTarget, chance: random.Random) -> None:
+    target.server.kill()
+    # Clients would not notice a broker that is back before they connect again.
+    target.last(_AWAY)
+    target.server.start()
 
 
-def _hang(scene: Scene, chance: random.Random) -> None:
-    with scene.server.frozen():
-        scene.last(LONG)
+def _hang(target: FaultTarget, chance: random.Random) -> None:
+    with target.server.frozen():
+        target.last(LONG)
 
 
 # -- RabbitMQ --------------------------------------------------------------------------
 
 
-def _connections_closed(scene: Scene, chance: random.Random) -> None:
-    _vhost(scene).close_connections("maintenance")
+def _connections_closed(target: FaultTarget, chance: random.Random) -> None:
+    _vhost(target).close_connections("maintenance")
 
 
-def _memory_alarm(scene: Scene, chance: random.Random) -> None:
-    with scene.server.memory_alarm():
-        scene.last(LONG)
+def _memory_alarm(target: FaultTarget, chance: random.Random) -> None:
+    with target.server.memory_alarm():
+        target.last(LONG)
 
 
-def _disk_alarm(scene: Scene, chance: random.Random) -> None:
-    with scene.server.disk_alarm():
-        scene.last(LONG)
+def _disk_alarm(target: FaultTarget, chance: random.Random) -> None:
+    with target.server.disk_alarm():
+        target.last(LONG)
 
 
-def _queue_deleted(scene: Scene, chance: random.Random) -> None:
-    """What was in it is gone with it, as whoever deletes it is told."""
-    with raw_channel(_vhost(scene).url) as channel:
+def _queue_deleted(target: FaultTarget, chance: random.Random) -> None:
+    """Delete the queue, with its messages, as an operator may."""
+    with raw_channel(_vhost(target).url) as channel:
         channel.queue_delete(QUEUE)
-    wait_for(lambda: QUEUE in _vhost(scene).queues(), timeout=60, interval=0.5)
+    wait_for(lambda: QUEUE in _vhost(target).queues(), timeout=60, interval=0.5)
 
 
-def _exchange_deleted(scene: Scene, chance: random.Random) -> None:
-    with raw_channel(_vhost(scene).url) as channel:
+def _exchange_deleted(target: FaultTarget, chance: random.Random) -> None:
+    with raw_channel(_vhost(target).url) as channel:
         channel.exchange_delete(EXCHANGE)
 
 
-def _locked_out(scene: Scene, chance: random.Random) -> None:
-    """The virtual host is closed to us; who is in it notices at the next connection."""
-    with _vhost(scene).permissions(None):
-        _vhost(scene).close_connections("you may no longer")
-        scene.last(LONG)
+def _locked_out(target: FaultTarget, chance: random.Random) -> None:
+    """Revoke access to the virtual host, and close all connections to it."""
+    with _vhost(target).permissions(None):
+        _vhost(target).close_connections("you may no longer")
+        target.last(LONG)
 
 
-def _permissions_revoked(scene: Scene, chance: random.Random) -> None:
-    """We may connect, and do nothing then."""
-    with _vhost(scene).permissions("^$"):
-        _vhost(scene).close_connections("you may no longer")
-        scene.last(LONG)
+def _permissions_revoked(target: FaultTarget, chance: random.Random) -> None:
+    """Revoke all permissions in the virtual host; clients may still connect."""
+    with _vhost(target).permissions("^$"):
+        _vhost(target).close_connections("you may no longer")
+        target.last(LONG)
 
 
-def _consumer_timeout(scene: Scene, chance: random.Random) -> None:
-    """A handler takes longer than the broker waits for an acknowledgement."""
-    with scene.server.consumer_timeout(IMPATIENCE):
-        _vhost(scene).close_connections("so that it holds")
-        n = scene.send(seconds=4 * IMPATIENCE)
-        _await_done(scene, n)
+def _consumer_timeout(target: FaultTarget, chance: random.Random) -> None:
+    """Let a handler take longer than the broker waits for an acknowledgement."""
+    with target.server.consumer_timeout(IMPATIENCE):
+        _vhost(target).close_connections("to apply the timeout")
+        n = target.send(seconds=4 * IMPATIENCE)
+        _await_done(target, n)
 
 
-def _vhost(scene: Scene) -> t.Any:
-    assert scene.vhost is not None
-    return scene.vhost
+def _vhost(target: FaultTarget) -> t.Any:
+    assert target.vhost is not None
+    return target.vhost
 
 
-def _await_done(scene: Scene, n: int) -> None:
-    wait_for(lambda: scene.fleet.ledger.counted()[n], timeout=60, interval=0.2)
+def _await_done(target: FaultTarget, n: int) -> None:
+    wait_for(lambda: target.fleet.ledger.counted()[n], timeout=60, interval=0.2)
 
 
 # -- Redis -----------------------------------------------------------------------------
 
 
-def _clients_killed(scene: Scene, chance: random.Random) -> None:
-    scene.server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+def _clients_killed(target: FaultTarget, chance: random.Random) -> None:
+    target.server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
 
-def _out_of_memory(scene: Scene, chance: random.Random) -> None:
-    scene.server.command("CONFIG", "SET", "maxmemory", "1")
+def _out_of_memory(target: FaultTarget, chance: random.Random) -> None:
+    target.server.command("CONFIG", "SET", "maxmemory", "1")
     try:
-        scene.last(LONG)
+        target.last(LONG)
     finally:
-        scene.server.command("CONFIG", "SET", "maxmemory", "0")
+        target.server.command("CONFIG", "SET", "maxmemory", "0")
 
 
-def _disk_full(scene: Scene, chance: random.Random) -> None:
-    """A Redis that need not sync each write goes on, and refuses all of them."""
-    scene.server.command("CONFIG", "SET", "appendfsync", "everysec")
-    with scene.server.full_disk():
-        scene.last(LONG)
-    wait_for(lambda: _writes(scene.server), timeout=20, interval=0.1)
-    scene.server.command("CONFIG", "SET", "appendfsync", "always")
+def _disk_full(target: FaultTarget, chance: random.Random) -> None:
+    """Fill the disk of a Redis that syncs once a second: it refuses all writes."""
+    target.server.command("CONFIG", "SET", "appendfsync", "everysec")
+    with target.server.full_disk():
+        target.last(LONG)
+    wait_for(lambda: _writes(target.server), timeout=20, interval=0.1)
+    target.server.command("CONFIG", "SET", "appendfsync", "always")
 
 
 def _writes(server: Redis) -> bool:
     return bool(server.command("INFO", "persistence")["aof_last_write_status"] == "ok")
 
 
-def _disk_full_for_good(scene: Scene, chance: random.Random) -> None:
-    """One that has to sync each write ends by the first that fails.
+def _disk_full_for_good(target: FaultTarget, chance: random.Random) -> None:
+    """Fill the disk of a broker that then ends.
 
-    So does a Kafka, which cannot write to any of its folders any more.
+    Redis ends if it must sync each write; Kafka ends if no folder is writable.
     """
-    with scene.server.full_disk():
-        wait_for(lambda: not scene.server.running, timeout=60)
-    scene.server.start()
+    with target.server.full_disk():
+        wait_for(lambda: not target.server.running, timeout=60)
+    target.server.start()
 
 
-#: What a user of ours has to be allowed, and whoever restores it need not.
+#: Commands that workers need, and that restoring the permissions does not need.
 _NEEDED = ("eval", "evalsha", "blmove", "xreadgroup")
 
 
-def _commands_forbidden(scene: Scene, chance: random.Random) -> None:
-    scene.server.command("ACL", "SETUSER", "default", *(f"-{c}" for c in _NEEDED))
+def _commands_forbidden(target: FaultTarget, chance: random.Random) -> None:
+    target.server.command("ACL", "SETUSER", "default", *(f"-{c}" for c in _NEEDED))
     try:
-        scene.last(LONG)
+        target.last(LONG)
     finally:
-        scene.server.command("ACL", "SETUSER", "default", "+@all")
+        target.server.command("ACL", "SETUSER", "default", "+@all")
 
 
-def _groups_destroyed(scene: Scene, chance: random.Random) -> None:
-    """What is in the streams is there still: what was in flight comes once more."""
-    for key in scene.server.command("KEYS", f"*{QUEUE}*"):
-        if scene.server.command("TYPE", key) == "stream":
-            scene.server.command("XGROUP", "DESTROY", key, "qconsume")
+def _groups_destroyed(target: FaultTarget, chance: random.Random) -> None:
+    """Destroy the consumer groups. Messages stay; those in flight come once more."""
+    for key in target.server.command("KEYS", f"*{QUEUE}*"):
+        if target.server.command("TYPE", key) == "stream":
+            target.server.command("XGROUP", "DESTROY", key, "qconsume")
 
 
-def _flushed(scene: Scene, chance: random.Random) -> None:
-    scene.server.command("FLUSHALL")
+def _flushed(target: FaultTarget, chance: random.Random) -> None:
+    target.server.command("FLUSHALL")
 
 
-def _failed_over(scene: Scene, chance: random.Random) -> None:
-    """What the replica had not got is lost, unless its publisher has waited for it."""
-    scene.server.fail_over()
+def _failed_over(target: FaultTarget, chance: random.Random) -> None:
+    """Fail over; messages are lost that the replica did not have."""
+    target.server.fail_over()
 
 
 # -- Kafka -----------------------------------------------------------------------------
 
 
-def _one_restarted(scene: Scene, chance: random.Random) -> None:
-    chance.choice(scene.server.brokers).restart()
+def _one_restarted(target: FaultTarget, chance: random.Random) -> None:
+    chance.choice(target.server.brokers).restart()
 
 
-def _leader_killed(scene: Scene, chance: random.Random) -> None:
-    leaders = scene.server.leaders(QUEUE)
-    _replaced(leaders[chance.choice(sorted(leaders))])
+def _leader_killed(target: FaultTarget, chance: random.Random) -> None:
+    leaders = target.server.leaders(QUEUE)
+    _kill_and_start(leaders[chance.choice(sorted(leaders))])
 
 
-def _controller_killed(scene: Scene, chance: random.Random) -> None:
-    _replaced(scene.server.controller())
+def _controller_killed(target: FaultTarget, chance: random.Random) -> None:
+    _kill_and_start(target.server.controller())
 
 
-def _coordinator_killed(scene: Scene, chance: random.Random) -> None:
-    _replaced(scene.server.coordinator(QUEUE))
+def _coordinator_killed(target: FaultTarget, chance: random.Random) -> None:
+    _kill_and_start(target.server.coordinator(QUEUE))
 
 
-def _replaced(broker: Kafka) -> None:
+def _kill_and_start(broker: Kafka) -> None:
     broker.kill()
     broker.start()
 
@@ -209,7 +209,7 @@ FAULTS = (
     Fault("connections closed by the operator", _connections_closed, AMQP, short=True),
     Fault("memory alarm", _memory_alarm, AMQP, short=True),
     Fault("disk alarm", _disk_alarm, AMQP),
-    Fault("queue deleted", _queue_deleted, AMQP, told_loss=True),
+    Fault("queue deleted", _queue_deleted, AMQP, may_lose=True),
     Fault("exchange deleted", _exchange_deleted, AMQP, short=True),
     Fault("locked out", _locked_out, AMQP),
     Fault("permissions revoked", _permissions_revoked, AMQP),
@@ -220,8 +220,8 @@ FAULTS = (
     Fault("ended by a full disk", _disk_full_for_good, REDIS),
     Fault("commands forbidden", _commands_forbidden, REDIS),
     Fault("groups destroyed", _groups_destroyed, frozenset({"streams"}), short=True),
-    Fault("flushed", _flushed, REDIS, told_loss=True),
-    Fault("failover", _failed_over, SENTINEL, 2.0, told_loss=True),
+    Fault("flushed", _flushed, REDIS, may_lose=True),
+    Fault("failover", _failed_over, SENTINEL, 2.0, may_lose=True),
     Fault("ended by a full disk", _disk_full_for_good, frozenset({"kafka"}), SESSION),
     Fault("one of three restarted", _one_restarted, frozenset({"cluster"}), SESSION),
     Fault("leader killed", _leader_killed, frozenset({"cluster"}), SESSION, short=True),

@@ -1,4 +1,4 @@
-"""All faults, and which of them a run provokes, in which order."""
+"""All faults, and the selection and order of those that a run provokes."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ from .fault import Fault
 
 FAULTS: tuple[Fault, ...] = (*network.FAULTS, *process.FAULTS, *brokers.FAULTS)
 
-#: How many the short profile provokes at each place: others with each seed.
+#: Faults that the short profile provokes on each broker; the seed selects them.
 SHORT = 4
-#: How often a fault may be drawn, on the average.
-OFTEN = 6
+#: How often a fault may be drawn on average.
+MAX_AVERAGE_DRAWS = 6
 
 
-def faults_of(place: str) -> list[Fault]:
-    """What can be provoked at a place."""
-    return [each for each in FAULTS if place in each.brokers]
+def find_faults(broker: str) -> list[Fault]:
+    """Return the faults that can be provoked on a broker."""
+    return [each for each in FAULTS if broker in each.brokers]
 
 
-def short(place: str, seed: int) -> list[Fault]:
-    """Some of those that are quick, shuffled."""
-    found = [each for each in faults_of(place) if each.short]
-    return _chance(place, seed).sample(found, min(SHORT, len(found)))
+def draw_short(broker: str, seed: int) -> list[Fault]:
+    """Draw faults of the short profile."""
+    found = [each for each in find_faults(broker) if each.short]
+    return _seed_random(broker, seed).sample(found, min(SHORT, len(found)))
 
 
-def drawn(place: str, seed: int, count: int) -> list[Fault]:
-    """So many of them: each at least once, if they are enough; shuffled.
+def draw(broker: str, seed: int, count: int) -> list[Fault]:
+    """Draw ``count`` faults in random order, each at least once if ``count`` allows.
 
-    Where there are few kinds, they are fewer: each is drawn so often at the most, on
-    the average.
+    Fewer are drawn on a broker with few faults: at most six times their number.
     """
-    known = faults_of(place)
-    count = min(count, OFTEN * len(known))
-    chance = _chance(place, seed)
+    known = find_faults(broker)
+    count = min(count, MAX_AVERAGE_DRAWS * len(known))
+    chance = _seed_random(broker, seed)
     first = chance.sample(known, min(count, len(known)))
     more = chance.choices(known, [each.weight for each in known], k=count - len(first))
     return chance.sample([*first, *more], count)
 
 
-def named(place: str, names: Sequence[str]) -> list[Fault]:
-    """Those of these names, in this order.
+def pick(broker: str, names: Sequence[str]) -> list[Fault]:
+    """Return the faults with these names, in this order.
 
-    :raises LookupError: if there is no such fault there.
+    :raises LookupError: if the broker has no such fault.
     """
-    known = {each.name: each for each in faults_of(place)}
+    known = {each.name: each for each in find_faults(broker)}
     for name in names:
         if name not in known:
             raise LookupError(
-                f"There is no fault '{name}' at {place}; there are: {', '.join(known)}."
+                f"There is no fault '{name}' on {broker}. Choose from:"
+                f" {', '.join(known)}."
             )
     return [known[name] for name in names]
 
 
-def _chance(place: str, seed: int) -> random.Random:
-    return random.Random(f"{seed} {place}")
+def _seed_random(broker: str, seed: int) -> random.Random:
+    return random.Random(f"{seed} {broker}")

@@ -1,7 +1,4 @@
-"""Judges a run by its ledgers: lost, duplicated, out of order, and silent for how long.
-
-Pure: knows neither processes nor brokers.
-"""
+"""Evaluation of a run's ledgers: losses, duplicates, order and the longest silence."""
 
 from __future__ import annotations
 
@@ -17,27 +14,27 @@ from dataclasses import field
 
 from ..fleet.ledger import Line
 
-#: Seconds by which a clock is wrong: no run is silent for so long.
+#: Seconds: a larger gap between two lines comes from a clock that was set.
 CLOCK = 900.0
 
 
 @dataclass
 class Tally:
-    """What happened to each number, from lines as they come."""
+    """The fate of each message number, from the lines of ledgers."""
 
-    #: When each number was confirmed.
+    #: Time at which each number was confirmed.
     confirmed: dict[int, float] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
-    #: How often each was handled to the end.
+    #: How often each number was handled completely.
     handled: Counter[int] = field(default_factory=Counter)
-    #: When something was handled, and when something was handled again.
+    #: Times at which a message was handled, and at which one was handled again.
     times: list[float] = field(default_factory=list)
     again: list[float] = field(default_factory=list)
-    #: The highest number that each process handled, and when it handled numbers.
+    #: For each process the growing maximum of its numbers, with times.
     latest: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
 
     def add(self, lines: Iterable[Line]) -> None:
-        """Take lines in, of whichever kind and ledger."""
+        """Add lines of any kind and ledger."""
         for line in lines:
             take = _TAKES.get(line.what)
             if take is not None:
@@ -45,15 +42,15 @@ class Tally:
 
     @property
     def open(self) -> int:
-        """How many are confirmed and not handled, about."""
+        """Approximate number of confirmed messages that are not handled."""
         return len(self.confirmed) - len(self.handled)
 
     def missing(self) -> set[int]:
-        """What is confirmed and was never handled."""
+        """Return the numbers that are confirmed and were never handled."""
         return self.confirmed.keys() - self.handled.keys()
 
     def reached(self, pid: int, number: int) -> float | None:
-        """When a process first handled that number or a later one."""
+        """Return the time at which a process first handled this or a later number."""
         records = self.latest.get(pid, [])
         at = bisect.bisect_left(records, (number, 0.0))
         return records[at][1] if at < len(records) else None
@@ -68,7 +65,7 @@ def _refuse(tally: Tally, line: Line) -> None:
 
 
 def _handle(tally: Tally, line: Line) -> None:
-    at = _when(tally, line)
+    at = _find_time(tally, line)
     tally.handled[line.n] += 1
     tally.times.append(at)
     if tally.handled[line.n] > 1:
@@ -78,10 +75,10 @@ def _handle(tally: Tally, line: Line) -> None:
         records.append((line.n, at))
 
 
-def _when(tally: Tally, line: Line) -> float:
-    """When it was written; a worker whose clock was set knows less than its neighbour.
+def _find_time(tally: Tally, line: Line) -> float:
+    """Return the time of a line.
 
-    Lines come in the order in which they were written.
+    If its worker's clock was set, the time of the line before it is returned.
     """
     last = tally.times[-1] if tally.times else line.at
     return line.at if abs(line.at - last) < CLOCK else last
@@ -94,24 +91,24 @@ _TAKES: dict[str, Callable[[Tally, Line], None]] = {
 }
 
 
-def longest_silence(times: Sequence[float], since: float, until: float) -> float:
-    """The longest time in which nothing was handled, in seconds.
+def find_longest_silence(times: Sequence[float], since: float, until: float) -> float:
+    """Return the longest time without a handled message, in seconds.
 
-    :param times: When something was, in any order.
+    :param times: Times of handled messages, in any order.
     """
     inside = sorted(at for at in times if since <= at <= until)
     ends = [since, *inside, until]
     return max(later - earlier for earlier, later in itertools.pairwise(ends))
 
 
-def out_of_order(
+def find_out_of_order(
     lines: Iterable[Line], confirmed: t.Collection[int], keys: int
 ) -> list[int]:
-    """The numbers that began before an earlier one of their key was done.
+    """Return the numbers that began before an earlier one of their key was done.
 
-    One that was refused may never have been there, so nobody has to wait for it.
+    Refused messages are left out, since they may not exist.
 
-    :param keys: A number's key is its remainder by this.
+    :param keys: Number of keys; a number's key is its remainder by this.
     """
     waiting = {
         key: sorted(n for n in confirmed if n % keys == key) for key in range(keys)

@@ -1,4 +1,4 @@
-"""Runs of several faults, and the stages of the proofs for faults one by one."""
+"""Fixtures for runs of faults, and for trials of single faults."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections.abc import Sequence
 
 import pytest
 
-from ..proofs.conftest import make_stage as make_stage
+from ..proofs.conftest import make_deployment as make_deployment
 from ..servers.fixtures import refuse
 from .fault import Fault
-from .places import PLACES
-from .places import opened
 from .record import RunRecord
 from .run import Plan
 from .run import Run
+from .setups import SETUPS
+from .setups import open_setup
 
-#: Fixtures of what needs a broker.
-_NEEDING = {"make_run", "make_stage", "kafka_is_there", "redis_clocked"}
+#: Fixtures that start a broker.
+_NEEDING = {"make_run", "make_deployment", "kafka_is_there", "redis_clocked"}
 
 MakeRun = Callable[..., RunRecord]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of these need a broker, which they only name in a parameter."""
+    """Mark tests that name their broker in a parameter."""
     for item in items:
         if _NEEDING & set(getattr(item, "fixturenames", ())):
             item.add_marker("broker")
@@ -34,13 +34,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def make_run(tmp_path: pathlib.Path) -> MakeRun:
-    """Runs faults at a place, and returns the record."""
+    """Return a function that runs faults on a broker and returns the record."""
 
-    def make(place: str, faults: Sequence[Fault], **plan: t.Any) -> RunRecord:
-        server = PLACES[place][1]
+    def make(broker: str, faults: Sequence[Fault], **plan: t.Any) -> RunRecord:
+        server = SETUPS[broker][1]
         if reason := server.missing():
             refuse(f"{server.title} is not installed: {reason}")
-        with opened(place, tmp_path / "broker") as found:
-            return Run(found, Plan(faults=faults, **plan), tmp_path / "run").go()
+        with open_setup(broker, tmp_path / "broker") as found:
+            return Run(found, Plan(faults=faults, **plan), tmp_path / "run").execute()
 
     return make

@@ -1,8 +1,8 @@
-"""Where a process can die on a message's way, and what may come of it. No I/O.
+"""Points at which a process can die, and cases with the allowed outcomes. No I/O.
 
 A *point* is a moment at which the worker of :mod:`.crashing` kills itself. A *case* is
-a message that has something happen to it, and the points at which its first processes
-die; the one after them lives, and has to bring it to its end.
+a message with a scenario, and the points at which its first processes die; the process
+after them does not crash, and must complete the message.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from dataclasses import field
 
 
 class Point(enum.Enum):
-    """All boundaries of a message's life; the values are shown in the table."""
+    """All points at which a process can die; the table shows the values."""
 
-    # The worker, with nothing in hand yet.
+    # The start of the worker, before it has a message.
     DECLARED = "the topology is declared"
     BEFORE_WORKER = "before_worker hook"
     CONNECTED = "connected"
     WORKER_STARTED = "worker_started signal"
-    # A message's way through the worker.
+    # Handling of a message.
     RECEIVED = "received from the broker"
-    TRIAGED = "judged and put before the handlers"
+    TRIAGED = "checked and passed to the handlers"
     GIVEN = "message_received signal"
     BEFORE = "before_message hook"
     BEGUN = "handler begun"
@@ -36,7 +36,7 @@ class Point(enum.Enum):
     RETRIED = "message_retried signal"
     REJECTED = "message_rejected signal"
     DROPPED = "message_dropped signal"
-    HELD = "held here for a short retry"
+    HELD = "held in the worker for a short retry"
     # Settlement.
     BEFORE_ACK = "before the ack"
     AFTER_ACK = "after the ack"
@@ -48,10 +48,10 @@ class Point(enum.Enum):
     AFTER_SUSPECT = "after it went to the suspects"
     BEFORE_POSTPONE = "before a retry in its place"
     AFTER_POSTPONE = "after a retry in its place"
-    # What a connection does beside.
+    # Heartbeats.
     BEFORE_BEAT = "before a heartbeat"
     AFTER_BEAT = "after a heartbeat"
-    # A stop.
+    # The stop of the worker.
     WORKER_STOPPING = "worker_stopping signal"
     BEFORE_PAUSE = "before fetching ends"
     AFTER_PAUSE = "after fetching has ended"
@@ -72,8 +72,8 @@ class Point(enum.Enum):
 #: A point in the lane of suspects.
 SUSPECTS = "lane: "
 
-#: Seams of the code, and where a process dies at them. The names are methods of a link
-#: and of a broker, signals, and hooks; what is missing here is found by a test.
+#: Methods of links and brokers, signals and hooks, with their points. A test finds
+#: names that are missing here.
 OF_LINK: dict[str, tuple[Point, ...]] = {
     "read": (Point.RECEIVED, Point.TRIAGED),
     "ack": (Point.BEFORE_ACK, Point.AFTER_ACK),
@@ -87,7 +87,7 @@ OF_LINK: dict[str, tuple[Point, ...]] = {
     "pause": (Point.BEFORE_PAUSE, Point.AFTER_PAUSE),
     "release": (Point.BEFORE_RELEASE, Point.AFTER_RELEASE),
     "close": (Point.BEFORE_CLOSE, Point.AFTER_CLOSE),
-    # Changes how much is fetched, and nothing of what was.
+    # Changes only how much is fetched.
     "exceed_prefetch": (),
 }
 OF_BROKER: dict[str, tuple[Point, ...]] = {
@@ -95,7 +95,7 @@ OF_BROKER: dict[str, tuple[Point, ...]] = {
     "declare": (Point.DECLARED,),
     "publish": (Point.BEFORE_PUBLISH, Point.SENT, Point.AFTER_PUBLISH),
     "close": (Point.BROKER_CLOSED,),
-    # Names, forks, and what commands and waits ask: beside the messages' way.
+    # Names, forks and requests of commands: no message is involved.
     "names": (),
     "check_names": (),
     "companion_names": (),
@@ -133,15 +133,15 @@ OF_HOOKS: dict[str, Point] = {
     "before_worker": Point.BEFORE_WORKER,
     "teardown_worker": Point.TEARDOWN_WORKER,
 }
-#: In a handler, or beside it.
+#: Points in the handler, or next to it.
 OF_HANDLERS = (Point.BEGUN, Point.BEGUN_AGAIN, Point.COMMITTED, Point.HELD)
 
-#: On these a copy is put elsewhere and its message acknowledged in one step.
+#: Brokers that forward a copy and acknowledge its message in one step.
 IN_ONE_STEP = frozenset({"redis", "streams"})
-#: On these an acknowledgement is told to the broker, and not answered.
+#: Brokers that do not answer acknowledgements.
 UNANSWERED = frozenset({"quorum", "classic", "kafka"})
-#: On these a suspect has left its queue for good before it is begun; on the others its
-#: acknowledgement may be noticed somewhat later, if they are slow.
+#: Brokers on which a suspect has left its queue before it is begun; and those that may
+#: process the acknowledgement later.
 MOVED = ("redis", "streams", "kafka")
 SOON = ("quorum", "classic")
 ALL = ("quorum", "classic", "redis", "streams", "kafka")
@@ -149,69 +149,72 @@ ALL = ("quorum", "classic", "redis", "streams", "kafka")
 
 @dataclass(frozen=True)
 class Case:
-    """One message, what happens to it, and where its first processes die.
+    """One message, its scenario, and the points at which its first processes die.
 
-    :param most: How often it may be handled to its end, or buried, at the most.
-    :param tries: How often it may be started as its first attempt at the most.
+    :param most: How often it may be completed, or become a dead letter, at most.
+    :param tries: How often its first attempt may be begun at most.
     """
 
-    story: str
+    scenario: str
     deaths: tuple[str, ...]
     most: int = 1
     tries: int = 2
     brokers: tuple[str, ...] = ALL
-    #: Numbers of further messages that must be handled, and how often at the most.
+    #: Numbers of further messages that must be handled, and how often at most.
     others: t.Mapping[int, int] = field(default_factory=dict)
-    #: Whether it may be a dead letter, although nothing is wrong with it: three
-    #: processes died that had it, and so many are the limit.
+    #: Whether it may become a dead letter, since three processes died that held it,
+    #: which is the limit.
     buried: bool = False
 
     def slack(self, broker: str) -> int:
-        """How often more it may be, since a move to the lane left it in its queue, too,
-        as far as the broker had noticed when the process died."""
+        """Return how many more copies are allowed on a broker.
+
+        A move to the lane may leave the message in its queue too, if the broker had not
+        processed the acknowledgement when the process died.
+        """
         return int(broker in SOON and any(d.startswith(SUSPECTS) for d in self.deaths))
 
     @property
     def short(self) -> bool:
-        """Whether it belongs to the cases that are run each time."""
-        return (self.story, self.deaths[-1]) in _SHORT
+        """Whether the case belongs to the short profile."""
+        return (self.scenario, self.deaths[-1]) in _SHORT
 
     @property
     def name(self) -> str:
-        """What stands in the table."""
-        return f"{self.story}: {', then '.join(self.deaths)}"
+        """The name of the case in the table."""
+        return f"{self.scenario}: {', then '.join(self.deaths)}"
 
 
 def at(*points: Point | str) -> tuple[str, ...]:
-    """The names of points."""
+    """Return the names of points."""
     return tuple(p.value if isinstance(p, Point) else p for p in points)
 
 
-def apart(point: Point) -> str:
-    """A point in the lane of suspects."""
+def in_lane(point: Point) -> str:
+    """Return the name of a point in the lane of suspects."""
     return SUSPECTS + point.value
 
 
 def cases() -> list[Case]:
-    """All of them."""
+    """Return all cases."""
     return [
-        *_started(),
-        *_acked(),
-        *_dropped(),
-        *_retried(),
-        *_rejected(),
-        *_suspected(),
-        *_suspected_again(),
-        *_fails_apart(),
-        *_in_order(),
-        *_beating(),
-        *_stopped(),
-        *_publishes(),
+        *_start_cases(),
+        *_ack_cases(),
+        *_drop_cases(),
+        *_retry_cases(),
+        *_reject_cases(),
+        *_suspect_cases(),
+        *_repeated_suspect_cases(),
+        *_failing_suspect_cases(),
+        *_ordered_cases(),
+        *_heartbeat_cases(),
+        *_stop_cases(),
+        *_publish_cases(),
     ]
 
 
-def _started() -> Iterator[Case]:
-    """Nothing was in hand: once."""
+def _start_cases() -> Iterator[Case]:
+    """Yield deaths before the worker had a message: it is handled once."""
     for point in (
         Point.DECLARED,
         Point.BEFORE_WORKER,
@@ -221,8 +224,8 @@ def _started() -> Iterator[Case]:
         yield Case("ack", at(point), tries=1)
 
 
-def _acked() -> Iterator[Case]:
-    """Once until it has committed, twice until it is acknowledged."""
+def _ack_cases() -> Iterator[Case]:
+    """Yield deaths before the ack: a committed message may be handled twice."""
     for point in (Point.RECEIVED, Point.TRIAGED, Point.GIVEN, Point.BEFORE):
         yield Case("ack", at(point), tries=1)
     yield Case("ack", at(Point.BEGUN))
@@ -234,29 +237,31 @@ def _acked() -> Iterator[Case]:
         Point.BEFORE_ACK,
     ):
         yield Case("ack", at(point), most=2)
-    yield from _answered("ack", (), Point.AFTER_ACK)
+    yield from _after_ack_cases("ack", (), Point.AFTER_ACK)
 
 
-def _answered(story: str, before: tuple[str, ...], *points: Point) -> Iterator[Case]:
-    """After the ack: once where it is answered, at most twice where it is not."""
-    told = tuple(each for each in ALL if each not in UNANSWERED)
+def _after_ack_cases(
+    scenario: str, before: tuple[str, ...], *points: Point
+) -> Iterator[Case]:
+    """Yield deaths after the ack: a message may repeat if the ack is not answered."""
+    answering = tuple(each for each in ALL if each not in UNANSWERED)
     for point in points:
         deaths = (*before, *at(point))
         first = 1 + len(before)
-        yield Case(story, deaths, 1, first, told)
-        yield Case(story, deaths, 2, first + 1, tuple(sorted(UNANSWERED)))
+        yield Case(scenario, deaths, 1, first, answering)
+        yield Case(scenario, deaths, 2, first + 1, tuple(sorted(UNANSWERED)))
 
 
-def _dropped() -> Iterator[Case]:
+def _drop_cases() -> Iterator[Case]:
     yield Case("drop", at(Point.DROPPED), most=2)
 
 
-def _retried() -> Iterator[Case]:
+def _retry_cases() -> Iterator[Case]:
     yield Case("retry", at(Point.RETRIED))
     yield Case("retry", at(Point.BEFORE_RETRY))
-    # Published, and not acknowledged: there are two.
+    # The copy is published and the message not acknowledged: two copies.
     yield Case("retry", at(Point.BEFORE_ACK), 2, 2, _copying())
-    yield from _answered("retry", (), Point.AFTER_RETRY)
+    yield from _after_ack_cases("retry", (), Point.AFTER_RETRY)
     yield Case("retry", at(Point.BEGUN_AGAIN), tries=1)
     yield Case("short retry", at(Point.RETRIED))
     yield Case("short retry", at(Point.HELD))
@@ -271,53 +276,53 @@ def _in_one_step() -> tuple[str, ...]:
     return tuple(each for each in ALL if each in IN_ONE_STEP)
 
 
-def _rejected() -> Iterator[Case]:
+def _reject_cases() -> Iterator[Case]:
     yield Case("reject", at(Point.REJECTED))
     yield Case("reject", at(Point.BEFORE_DEAD))
     yield Case("reject", at(Point.BEFORE_ACK), 2, 2, _copying())
-    yield from _answered("reject", (), Point.AFTER_DEAD)
+    yield from _after_ack_cases("reject", (), Point.AFTER_DEAD)
 
 
-def _suspected() -> Iterator[Case]:
-    """A process died in its handler; what the next one does with it."""
+def _suspect_cases() -> Iterator[Case]:
+    """Yield deaths of a second process, after one died in the handler."""
     first = at(Point.BEGUN)
     yield Case("ack", (*first, *at(Point.BEFORE_SUSPECT)))
     yield Case("ack", (*first, *at(Point.BEFORE_ACK)), 2, 3, _copying())
     yield Case("ack", (*first, *at(Point.AFTER_SUSPECT)), brokers=MOVED)
     yield Case("ack", (*first, *at(Point.AFTER_SUSPECT)), 2, 3, SOON)
-    # It is there before the other one is acknowledged, and not begun before that.
-    yield Case("ack", (*first, apart(Point.RECEIVED)), 2, 3, _copying())
-    yield Case("ack", (*first, apart(Point.RECEIVED)), brokers=_in_one_step())
-    yield Case("ack", (*first, apart(Point.BEGUN)), tries=3)
+    # The suspect arrives before its original is acknowledged, and begins after.
+    yield Case("ack", (*first, in_lane(Point.RECEIVED)), 2, 3, _copying())
+    yield Case("ack", (*first, in_lane(Point.RECEIVED)), brokers=_in_one_step())
+    yield Case("ack", (*first, in_lane(Point.BEGUN)), tries=3)
     for point in (Point.COMMITTED, Point.HANDLED, Point.BEFORE_ACK):
-        yield Case("ack", (*first, apart(point)), most=2, tries=3)
-    yield Case("ack", (*first, apart(Point.AFTER_ACK)), 1, 3, _in_one_step())
-    yield Case("ack", (*first, apart(Point.AFTER_ACK)), 2, 3, _copying())
+        yield Case("ack", (*first, in_lane(point)), most=2, tries=3)
+    yield Case("ack", (*first, in_lane(Point.AFTER_ACK)), 1, 3, _in_one_step())
+    yield Case("ack", (*first, in_lane(Point.AFTER_ACK)), 2, 3, _copying())
 
 
-def _suspected_again() -> Iterator[Case]:
-    """Two processes died of it, and a third one does as it puts it back in the lane."""
-    lane = at(Point.BEGUN, apart(Point.BEGUN))
-    yield Case("ack", (*lane, apart(Point.BEFORE_SUSPECT)), tries=3)
-    yield Case("ack", (*lane, apart(Point.BEFORE_ACK)), 2, 4, _copying())
-    # What the broker gives out by then counts as begun, if it was delivered.
-    back = (*lane, apart(Point.AFTER_SUSPECT))
+def _repeated_suspect_cases() -> Iterator[Case]:
+    """Yield deaths of a third process, as it puts the suspect back into the lane."""
+    lane = at(Point.BEGUN, in_lane(Point.BEGUN))
+    yield Case("ack", (*lane, in_lane(Point.BEFORE_SUSPECT)), tries=3)
+    yield Case("ack", (*lane, in_lane(Point.BEFORE_ACK)), 2, 4, _copying())
+    # A suspect that the broker has delivered by then counts as begun.
+    back = (*lane, in_lane(Point.AFTER_SUSPECT))
     yield Case("ack", back, 2, 4, _copying(), buried=True)
     yield Case("ack", back, 1, 3, _in_one_step())
 
 
-def _fails_apart() -> Iterator[Case]:
-    """A suspect that fails by an error, and is no suspect any more."""
+def _failing_suspect_cases() -> Iterator[Case]:
+    """Yield deaths while a suspect fails by an error, and leaves the lane."""
     first = at(Point.BEGUN)
-    yield Case("retry", (*first, apart(Point.BEFORE_RETRY)), tries=3)
-    yield Case("retry", (*first, apart(Point.BEFORE_ACK)), 2, 3, _copying())
-    yield Case("retry", (*first, apart(Point.AFTER_RETRY)), 2, 3)
-    yield Case("reject", (*first, apart(Point.BEFORE_DEAD)), tries=3)
-    yield Case("reject", (*first, apart(Point.AFTER_DEAD)), 2, 3)
+    yield Case("retry", (*first, in_lane(Point.BEFORE_RETRY)), tries=3)
+    yield Case("retry", (*first, in_lane(Point.BEFORE_ACK)), 2, 3, _copying())
+    yield Case("retry", (*first, in_lane(Point.AFTER_RETRY)), 2, 3)
+    yield Case("reject", (*first, in_lane(Point.BEFORE_DEAD)), tries=3)
+    yield Case("reject", (*first, in_lane(Point.AFTER_DEAD)), 2, 3)
 
 
-def _in_order() -> Iterator[Case]:
-    """Where an order is kept, suspects and retries stay where they are."""
+def _ordered_cases() -> Iterator[Case]:
+    """Yield deaths on an ordered consumer, whose retries stay in place."""
     for point in (Point.BEFORE_POSTPONE, Point.AFTER_POSTPONE):
         yield Case("retry in order", at(point), brokers=("kafka",))
     twice = at(Point.BEGUN, Point.BEGUN)
@@ -325,15 +330,15 @@ def _in_order() -> Iterator[Case]:
     yield Case("reject in order", at(Point.BEFORE_DEAD), brokers=("kafka",))
 
 
-def _beating() -> Iterator[Case]:
-    # Kafka's client beats in a thread of its own, and nothing is done by it.
+def _heartbeat_cases() -> Iterator[Case]:
+    # Kafka's client sends heartbeats in its own thread.
     brokers = tuple(each for each in ALL if each != "kafka")
     for point in (Point.BEFORE_BEAT, Point.AFTER_BEAT):
         yield Case("wait", at(point), brokers=brokers)
 
 
-def _stopped() -> Iterator[Case]:
-    """One is being handled as the stop begins, and one is behind it."""
+def _stop_cases() -> Iterator[Case]:
+    """Yield deaths during a stop, with one message handled and one waiting."""
     for point in (
         Point.WORKER_STOPPING,
         Point.BEFORE_PAUSE,
@@ -342,7 +347,7 @@ def _stopped() -> Iterator[Case]:
         Point.AFTER_RELEASE,
     ):
         yield Case("stop", at(point), most=2, others={2: 1})
-    # By then it is handled, and was acknowledged, however quickly a broker hears it.
+    # The message is handled and acknowledged; the broker may not have noticed yet.
     for point in (
         Point.BEFORE_CLOSE,
         Point.AFTER_CLOSE,
@@ -354,8 +359,8 @@ def _stopped() -> Iterator[Case]:
         yield Case("stop", at(point), most=unheard, tries=unheard, others={2: 1})
 
 
-def _publishes() -> Iterator[Case]:
-    """Its handler publishes two others; it dies at the second one."""
+def _publish_cases() -> Iterator[Case]:
+    """Yield deaths while the handler publishes the second of two messages."""
     for point in (
         Point.BEFORE_PUBLISH,
         Point.SENT,
@@ -366,15 +371,15 @@ def _publishes() -> Iterator[Case]:
         yield Case("publish", at(point), others={2: 2, 3: second})
 
 
-#: One of each kind: before anything is done, in the midst, and after it.
+#: Cases of the short profile: points before, within and after each step.
 _SHORT = {
-    (story, death)
-    for story, deaths in {
+    (scenario, death)
+    for scenario, deaths in {
         "ack": (
             *at(Point.RECEIVED, Point.BEGUN, Point.COMMITTED),
             *at(Point.BEFORE_ACK, Point.AFTER_ACK),
             *at(Point.BEFORE_SUSPECT, Point.AFTER_SUSPECT),
-            *map(apart, (Point.BEGUN, Point.COMMITTED, Point.AFTER_SUSPECT)),
+            *map(in_lane, (Point.BEGUN, Point.COMMITTED, Point.AFTER_SUSPECT)),
         ),
         "retry": at(Point.BEFORE_RETRY, Point.BEFORE_ACK, Point.AFTER_RETRY),
         "short retry": at(Point.HELD),

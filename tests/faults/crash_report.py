@@ -1,7 +1,7 @@
-"""What became of a message at each point where its process died, told at the end.
+"""The table of crash cases at the end of a run.
 
-A figure says how often it was handled to its end ("1×"), or how many dead letters there
-are of it ("1× dead").
+A figure says how often the message was completed ("1×"), or how many dead letters it
+has ("1× dead").
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import typing as t
 
 import pytest
 
-#: What the test records of a case.
+#: The property of a test with the figure of its case.
 FIGURE = "crash figure"
 
-#: The property of a report that names a case and a broker.
+#: The property of a test report with the case and the broker.
 _CASE = "crash case"
 
 _TEST = "test_no_message_is_lost_wherever_its_process_dies"
@@ -30,16 +30,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of these need a broker, which they only name in a parameter."""
+    """Mark tests that name their broker in a parameter."""
     for item in items:
-        if _is_one(item):
+        if _is_crash_case(item):
             params = item.callspec.params  # type: ignore[attr-defined]
-            item.user_properties.append((_CASE, (params["case"].name, params["place"])))
+            item.user_properties.append(
+                (_CASE, (params["case"].name, params["broker"]))
+            )
             item.add_marker("broker")
 
 
 class Recorder:
-    """Records the figure of each case, which may have run in a worker."""
+    """Recorder of the cases' figures, also from pytest-xdist's processes."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._found = config.stash[_found]
@@ -49,11 +51,11 @@ class Recorder:
         if _CASE not in properties:
             return
         if report.when == "call" or report.outcome != "passed":
-            name, place = t.cast(tuple[str, str], properties[_CASE])
+            name, broker = t.cast(tuple[str, str], properties[_CASE])
             figure = properties.get(FIGURE, report.outcome)
             passed = report.outcome == "passed"
             shown = figure if passed else f"{report.outcome} {figure}"
-            self._found[name, place] = str(shown)
+            self._found[name, broker] = str(shown)
 
 
 def pytest_terminal_summary(
@@ -61,21 +63,23 @@ def pytest_terminal_summary(
 ) -> None:
     found = config.stash[_found]
     if found:
-        terminalreporter.section("where a process died, and how often it was handled")
-        for line in _table(found):
+        terminalreporter.section(
+            "points where a process died, and how often the message was handled"
+        )
+        for line in _format_table(found):
             terminalreporter.write_line(line)
 
 
-def _is_one(item: pytest.Item) -> bool:
+def _is_crash_case(item: pytest.Item) -> bool:
     return getattr(item, "originalname", "") == _TEST
 
 
-def _table(found: Found) -> list[str]:
+def _format_table(found: Found) -> list[str]:
     cases = list(dict.fromkeys(case for case, _ in found))
     brokers = list(dict.fromkeys(broker for _, broker in found))
     width = max(map(len, cases))
     lines = ["  ".join((f"{'':<{width}}", *(f"{name:<8}" for name in brokers)))]
     for case in cases:
-        told = (f"{found.get((case, broker), '—'):<8}" for broker in brokers)
-        lines.append("  ".join((f"{case:<{width}}", *told)).rstrip())
+        cells = (f"{found.get((case, broker), '—'):<8}" for broker in brokers)
+        lines.append("  ".join((f"{case:<{width}}", *cells)).rstrip())
     return lines

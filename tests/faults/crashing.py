@@ -1,8 +1,7 @@
-"""A worker that kills itself at one point of a message's way, and the app it runs.
+"""A worker that kills itself at a planned point, and its app.
 
-The points are where the package lets one stand: a broker and its links are classes, of
-which subclasses do what they do and die before or after it; the rest are the app's own
-hooks and the signals. Nothing is replaced in the package.
+Subclasses of a broker and its links kill the process before or after a method. Hooks of
+the app and signals are the remaining points. No code of the package is replaced.
 """
 
 from __future__ import annotations
@@ -41,97 +40,97 @@ from .crash_points import OF_SIGNALS
 from .crash_points import SUSPECTS
 from .crash_points import Point
 
-#: Seconds that the broker holds a retry, and that we hold one.
+#: Seconds of a retry that the broker holds, and of one that the worker holds.
 DELAY = 1.0
 SHORT_DELAY = 0.3
 
-#: How often a hub runs until what was given to a publisher is sent, and no longer.
-_TURNS = 5
+#: Turns of the hub after which a publisher has sent a message and no answer has come.
+_HUB_TURNS = 5
 
 
-class Life:
-    """This process's life: where it ends, unless it ends well."""
+class PlannedCrash:
+    """The point at which this process kills itself, if any."""
 
     def __init__(self) -> None:
-        #: How many processes of the case died before.
+        #: Number of processes of the case that died before.
         self.number = 0
-        self.end = ""
-        self._spared = False
+        self.point = ""
+        self._suspended = False
 
     @contextlib.contextmanager
-    def spared(self) -> t.Iterator[None]:
-        """It does not end within the block."""
-        self._spared = True
+    def suspended(self) -> t.Iterator[None]:
+        """Do not crash within the block."""
+        self._suspended = True
         yield
-        self._spared = False
+        self._suspended = False
 
     def reach(self, point: Point, lane: Lane = Lane.MAIN) -> None:
-        """Die here, if this is the point."""
-        if self.ends_at(point, lane):
-            note("died", self.end, self.number)
+        """Kill the process, if this is the planned point."""
+        if self.is_planned_at(point, lane):
+            note("died", self.point, self.number)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def ends_at(self, point: Point, lane: Lane = Lane.MAIN) -> bool:
-        """Whether this is the point."""
+    def is_planned_at(self, point: Point, lane: Lane = Lane.MAIN) -> bool:
+        """Return whether this is the planned point."""
         prefix = SUSPECTS if lane is Lane.SUSPECTS else ""
-        return not self._spared and self.end == prefix + point.value
+        return not self._suspended and self.point == prefix + point.value
 
 
-#: Of this process.
-life = Life()
+#: The crash of this process.
+crash = PlannedCrash()
 
 
 class CrashingLink(Link):
-    """Put before a kind of links."""
+    """Mixin for a link class, with crashes around its methods."""
 
     _unseen: tuple[Delivery, ...] = ()
 
     def read(self, room: int) -> Sequence[Delivery]:
         if any(not each.settled for each in self._unseen):
-            # Whoever asks again has given away what it got.
-            life.reach(Point.TRIAGED, self.lane)
+            # The caller has passed its deliveries on when it reads again.
+            crash.reach(Point.TRIAGED, self.lane)
         found = super().read(room)  # type: ignore[safe-super]
         if found:
-            life.reach(Point.RECEIVED, self.lane)
+            crash.reach(Point.RECEIVED, self.lane)
         self._unseen = tuple(found)
         return found
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        life.reach(Point.BEFORE_ACK, self.lane)
+        crash.reach(Point.BEFORE_ACK, self.lane)
         super().ack(deliveries)  # type: ignore[safe-super]
-        life.reach(Point.AFTER_ACK, self.lane)
+        crash.reach(Point.AFTER_ACK, self.lane)
 
     def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
         before, after = _FORWARDED[forwards[0].lane]
-        life.reach(before, self.lane)
+        crash.reach(before, self.lane)
         errors = super().forward(forwards)  # type: ignore[safe-super]
-        life.reach(after, self.lane)
+        crash.reach(after, self.lane)
         return errors
 
     def postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
-        life.reach(Point.BEFORE_POSTPONE, self.lane)
+        crash.reach(Point.BEFORE_POSTPONE, self.lane)
         super().postpone(delivery, attempt, delay)
-        life.reach(Point.AFTER_POSTPONE, self.lane)
+        crash.reach(Point.AFTER_POSTPONE, self.lane)
 
     def keep_alive(self) -> None:
-        life.reach(Point.BEFORE_BEAT, self.lane)
+        crash.reach(Point.BEFORE_BEAT, self.lane)
         super().keep_alive()
-        life.reach(Point.AFTER_BEAT, self.lane)
+        crash.reach(Point.AFTER_BEAT, self.lane)
 
     def pause(self) -> None:
-        life.reach(Point.BEFORE_PAUSE, self.lane)
+        crash.reach(Point.BEFORE_PAUSE, self.lane)
         super().pause()  # type: ignore[safe-super]
-        life.reach(Point.AFTER_PAUSE, self.lane)
+        crash.reach(Point.AFTER_PAUSE, self.lane)
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
-        life.reach(Point.BEFORE_RELEASE, self.lane)
+        crash.reach(Point.BEFORE_RELEASE, self.lane)
         super().release(deliveries)
-        life.reach(Point.AFTER_RELEASE, self.lane)
+        crash.reach(Point.AFTER_RELEASE, self.lane)
 
     def close(self) -> None:
-        life.reach(Point.BEFORE_CLOSE, self.lane)
+        crash.reach(Point.BEFORE_CLOSE, self.lane)
         super().close()  # type: ignore[safe-super]
-        life.reach(Point.AFTER_CLOSE, self.lane)
+        crash.reach(Point.AFTER_CLOSE, self.lane)
 
 
 _FORWARDED = {
@@ -142,47 +141,47 @@ _FORWARDED = {
 
 
 class CrashingBroker(Broker):
-    """Put before a kind of brokers."""
+    """Mixin for a broker class, with crashes around its methods."""
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         link = super().connect(plan, lane, prefetch)  # type: ignore[safe-super]
-        life.reach(Point.CONNECTED, lane)
+        crash.reach(Point.CONNECTED, lane)
         return link
 
     def declare(self) -> None:
         super().declare()  # type: ignore[safe-super]
-        life.reach(Point.DECLARED)
+        crash.reach(Point.DECLARED)
 
     def publish(
         self, messages: Sequence[Outgoing], timeout: float
     ) -> list[Exception | None]:
-        life.reach(Point.BEFORE_PUBLISH)
-        if life.ends_at(Point.SENT):
+        crash.reach(Point.BEFORE_PUBLISH)
+        if crash.is_planned_at(Point.SENT):
             gevent.spawn(_die_when_sent)
         errors = super().publish(messages, timeout)  # type: ignore[safe-super]
-        life.reach(Point.AFTER_PUBLISH)
+        crash.reach(Point.AFTER_PUBLISH)
         return errors
 
     def close(self) -> None:
         super().close()  # type: ignore[safe-super]
-        life.reach(Point.BROKER_CLOSED)
+        crash.reach(Point.BROKER_CLOSED)
 
 
 def _die_when_sent() -> None:
-    """By then whoever sends has had its turn, and an answer takes a way there and back.
+    """Crash once a message is sent, before the broker's answer has come.
 
-    Either way nothing was confirmed to whom it matters: it may be there or not.
+    In both cases the caller has no confirmation: the message may have arrived or not.
     """
-    for _ in range(_TURNS):
+    for _ in range(_HUB_TURNS):
         gevent.sleep(0)
-    life.reach(Point.SENT)
+    crash.reach(Point.SENT)
 
 
 class CrashingConsumers(AppConsumers):
-    """What belongs to an app, with such a broker."""
+    """The objects of an app, with a crashing broker."""
 
     def _open_broker(self) -> Broker:
-        # Its kind; nothing is opened by that.
+        # Only the class is used; this broker object never connects.
         kind: t.Any = type(open_broker(self.settings, self.topology))
         link = type(f"Crashing{kind.link.__name__}", (CrashingLink, kind.link), {})
         broker = type(
@@ -192,7 +191,7 @@ class CrashingConsumers(AppConsumers):
 
 
 def make_app(config: t.Mapping[str, t.Any], key: str) -> Flask:
-    """The app under test: one consumer, whose messages say what happens to them.
+    """Make the app under test: one consumer, whose messages contain their task.
 
     :param key: The routing key of its messages.
     """
@@ -208,7 +207,7 @@ def make_app(config: t.Mapping[str, t.Any], key: str) -> Flask:
 
 
 def connect_signals(app: Flask) -> list[t.Any]:
-    """Die at the signals; what is returned must be kept, or they are forgotten."""
+    """Crash at signals. Keep the returned receivers: signals hold weak references."""
     receivers = [_receiver(point) for point in OF_SIGNALS.values()]
     for name, receiver in zip(OF_SIGNALS, receivers, strict=True):
         getattr(signals, name).connect(receiver, app)
@@ -216,38 +215,38 @@ def connect_signals(app: Flask) -> list[t.Any]:
 
 
 def _hook(point: Point) -> t.Callable[..., None]:
-    return lambda *_: life.reach(point, _lane())
+    return lambda *_: crash.reach(point, _lane())
 
 
 def _receiver(point: Point) -> t.Callable[..., None]:
     def receiver(sender: t.Any, message: t.Any = None, **_: t.Any) -> None:
-        lane = _lane_of(message)
-        life.reach(point, lane)
+        lane = _find_lane(message)
+        crash.reach(point, lane)
         if point is Point.RETRIED:
-            # It runs when nothing else does: once the message is held.
-            gevent.spawn(life.reach, Point.HELD, lane)
+            # This greenlet runs later, when the worker holds the message.
+            gevent.spawn(crash.reach, Point.HELD, lane)
 
     return receiver
 
 
 def _lane() -> Lane:
-    """Where the message comes from that is being handled, if one is."""
-    return _lane_of(current_message)
+    """Return the lane of the message that is being handled, if there is one."""
+    return _find_lane(current_message)
 
 
-def _lane_of(message: t.Any) -> Lane:
+def _find_lane(message: t.Any) -> Lane:
     queue = getattr(message, "queue", "") if message else ""
     return Lane.SUSPECTS if queue.endswith(".suspects") else Lane.MAIN
 
 
 def work(body: dict[str, t.Any]) -> None:
-    """Do what the message says."""
+    """Do the task of the message."""
     attempt = current_message.attempt
     note("start", body["n"], attempt)
-    life.reach(Point.BEGUN if attempt == 1 else Point.BEGUN_AGAIN, _lane())
-    _TODO[body["do"]](body)
+    crash.reach(Point.BEGUN if attempt == 1 else Point.BEGUN_AGAIN, _lane())
+    _TASKS[body["do"]](body)
     note("done", body["n"], attempt)
-    life.reach(Point.COMMITTED, _lane())
+    crash.reach(Point.COMMITTED, _lane())
 
 
 def _retry(body: t.Any) -> None:
@@ -265,28 +264,28 @@ def _drop(body: t.Any) -> None:
 
 
 def _wait(body: t.Any) -> None:
-    """Until the process dies; once."""
-    if life.number == 0:
+    """Wait until the process dies, in the first process only."""
+    if crash.number == 0:
         gevent.sleep(600)
 
 
 def _stop(body: t.Any) -> None:
-    """Have the process stop, and go on for a while; once."""
-    if life.number == 0:
+    """Stop the process while handling, in the first process only."""
+    if crash.number == 0:
         os.kill(os.getpid(), signal.SIGTERM)
         current_message.stopping.wait(30)
         gevent.sleep(SHORT_DELAY)
 
 
 def _publish(body: t.Any) -> None:
-    """Two messages. What was confirmed of the first one must hold, too."""
+    """Publish two messages; the first is confirmed and must not be lost."""
     publish = get_app_consumers(current_app).publish
-    with life.spared():
+    with crash.suspended():
         publish(body["key"], {"n": 2, "do": "ack"})
     publish(body["key"], {"n": 3, "do": "ack"})
 
 
-_TODO: dict[str, t.Callable[[t.Any], None]] = {
+_TASKS: dict[str, t.Callable[[t.Any], None]] = {
     "ack": lambda body: None,
     "retry": _retry,
     "reject": _reject,

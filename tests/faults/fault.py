@@ -1,7 +1,7 @@
-"""One fault of the catalogue, and what it may touch.
+"""A fault of the catalogue, and the objects that it may act on.
 
-Knows neither how a run goes nor how it is judged. The times of the protocols are fixed
-here, so that a fault can say how long its own detection may take.
+The times of the protocols are set here, since a fault declares how many seconds its
+detection may take.
 """
 
 from __future__ import annotations
@@ -24,44 +24,44 @@ if t.TYPE_CHECKING:
     from ..servers import Vhost
     from .proxy import Proxy
 
-#: Where a fault may be provoked: kinds of brokers.
+#: Names of broker setups on which a fault may be provoked.
 AMQP = frozenset({"quorum", "classic"})
 REDIS = frozenset({"redis", "streams"})
 KAFKA = frozenset({"kafka", "cluster"})
 EVERYWHERE = AMQP | REDIS | KAFKA
 
-#: ``QCONSUME_HEARTBEAT`` of a run, in seconds: a silent connection is given up after
-#: two of them.
+#: ``QCONSUME_HEARTBEAT`` of a run, in seconds. A connection that is silent for two
+#: heartbeats is closed.
 HEARTBEAT = 2.0
 #: ``QCONSUME_LEASE`` of a run, in seconds, on Redis.
 LEASE = 3.0
-#: After how many seconds Kafka holds a silent member of a group for dead.
+#: Seconds after which Kafka removes a silent member from its group.
 SESSION = 3.0
 #: ``QCONSUME_PUBLISH_TIMEOUT`` of a run, in seconds.
 PUBLISH_TIMEOUT = 5.0
 
 
 @dataclass
-class Scene:
-    """What a fault may touch: one broker, the proxies before it, and the workers."""
+class FaultTarget:
+    """The broker, the proxies and the workers that a fault may act on."""
 
-    #: The name of the place: ``"quorum"``.
-    place: str
+    #: The name of the setup: ``"quorum"``.
+    broker: str
     #: The broker: a `RabbitMQ`, a `Redis`, a `Kafka` or a `KafkaCluster`.
     server: t.Any
     #: The virtual host, on RabbitMQ.
     vhost: Vhost | None
-    #: What stands between us and the broker: one for each of the broker's processes.
+    #: Proxies between workers and broker: one for each process of the broker.
     proxies: Sequence[Proxy]
     fleet: Fleet
-    #: Of the app that publishes, through the proxies as well.
+    #: The app that publishes, through the proxies too.
     consumers: AppConsumers
-    #: Publishes one message that tells a handler what to do, such as ``do="hog",
-    #: seconds=6``; it is in the ledger like any other. Returns its number.
+    #: Publishes one message with a task for the handler, such as ``do="hog",
+    #: seconds=6``, and returns its number. The ledger has it like any other message.
     send: Callable[..., int]
-    #: The workers that run now. One that ends by itself fails the run.
+    #: The running workers. A worker that ends without a fault fails the run.
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    #: Seconds until the last fault was noticed by us, where a fault measures that.
+    #: Seconds until a client noticed the last fault, if the fault measures it.
     noticed: float | None = None
 
     def start_worker(self) -> subprocess.Popen[bytes]:
@@ -71,17 +71,17 @@ class Scene:
         return worker
 
     def kill_worker(self, worker: subprocess.Popen[bytes]) -> None:
-        """SIGKILL one of them, and start another in its place, as a supervisor does."""
+        """Kill a worker by SIGKILL, and start another one, as a supervisor does."""
         self.workers.remove(worker)
         self.fleet.kill(worker)
         self.start_worker()
 
     def replace_dead(self, timeout: float = 30) -> None:
-        """Wait until a worker has died of what it was told, and start another."""
-        wait_for(self.replaced_dead, timeout)
+        """Wait until a worker has died of its task, and start another one."""
+        wait_for(self.try_replace_dead, timeout)
 
-    def replaced_dead(self) -> bool:
-        """Start another worker for each that has died; whether there was any."""
+    def try_replace_dead(self) -> bool:
+        """Start another worker for each dead one; return whether there was any."""
         dead = [each for each in self.workers if each.poll() is not None]
         for worker in dead:
             self.workers.remove(worker)
@@ -96,26 +96,26 @@ class Scene:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong, and is right again when :attr:`apply` returns."""
+    """One failure, which is over when :attr:`apply` returns."""
 
-    #: For people: ``"connection reset"``.
+    #: Name in reports: ``"connection reset"``.
     name: str
-    #: Provokes it, and returns once it is over. An `AssertionError` says that what it
-    #: waited for did not come; the run goes on and has failed.
-    apply: Callable[[Scene, random.Random], None]
-    #: Names of the places where it can be provoked.
+    #: Provokes the fault, and returns once it is over. An `AssertionError` means that
+    #: an expected effect did not come: the run has failed, and continues.
+    apply: Callable[[FaultTarget, random.Random], None]
+    #: Names of the setups on which it can be provoked.
     brokers: frozenset[str] = EVERYWHERE
-    #: Seconds that the protocol's own detection may take, which may pass in addition
-    #: to one reconnect interval before consuming goes on.
+    #: Seconds that the protocol may take to detect the fault. Consuming must resume
+    #: within this time and one reconnect interval.
     detection: float = 0.0
-    #: Whether it loses what ``plan`` names (a failover to a replica that is behind, a
-    #: flush of the data): counted apart, in rows of its own.
-    told_loss: bool = False
-    #: How often as much as is in flight may be handled again: once for each time that
-    #: all is cut off, and once more where a broker is killed that may have written down
-    #: nothing of what was acknowledged last.
+    #: Whether it may lose messages, as ``plan`` warns: a failover to a replica that is
+    #: behind, a flush of the data. Reports count such faults separately.
+    may_lose: bool = False
+    #: How often all messages in flight may be handled again: once for each loss of all
+    #: connections, and once more if a killed broker may not have stored the last
+    #: acknowledgements.
     returns: int = 1
     #: Whether the short profile uses it.
     short: bool = False
-    #: How often it is chosen, compared with others.
+    #: Relative frequency with which it is drawn.
     weight: int = 1

@@ -1,9 +1,8 @@
-"""What a network does to connections: each fault of the proxy, on every broker.
+"""Faults of the network, provoked by the proxies on every broker.
 
-A connection that is half-open is noticed within two heartbeats: on RabbitMQ each of
-them, since there something is always sent. Elsewhere it is those on which somebody
-waits for an answer; others do no harm, and what counts is how long it takes until
-consuming goes on.
+A half-open connection is noticed within two heartbeats: on RabbitMQ every connection,
+since heartbeats are sent on all of them. On other brokers only a connection on which a
+client awaits an answer; idle ones do no harm. The run measures when consuming resumes.
 """
 
 from __future__ import annotations
@@ -17,114 +16,114 @@ from collections.abc import Sequence
 from ..waiting import wait_for
 from . import fault
 from .fault import Fault
-from .fault import Scene
+from .fault import FaultTarget
 from .proxy import BOTH
 from .proxy import DOWN
 from .proxy import UP
 from .proxy import Proxy
 
-#: Seconds within which a silent connection is given up: two heartbeats.
+#: Seconds within which a silent connection is closed: two heartbeats.
 NOTICED = 2 * fault.HEARTBEAT
-#: Seconds more that this may take on a machine that is busy.
+#: Additional seconds for a busy machine.
 BUSY = 5.0
 
-_Apply = Callable[[Scene, random.Random], None]
+_Apply = Callable[[FaultTarget, random.Random], None]
 
 
-def reset(scene: Scene, chance: random.Random) -> None:
-    """All connections are reset."""
-    for proxy in scene.proxies:
+def reset(target: FaultTarget, chance: random.Random) -> None:
+    """Reset all connections."""
+    for proxy in target.proxies:
         proxy.cut(reset=True)
 
 
-def reset_some(scene: Scene, chance: random.Random) -> None:
-    """A part of them is reset."""
-    for proxy in scene.proxies:
+def reset_some(target: FaultTarget, chance: random.Random) -> None:
+    """Reset a part of the connections."""
+    for proxy in target.proxies:
         proxy.cut(reset=True, share=chance.uniform(0.2, 0.8), chance=chance)
 
 
-#: How often they are reset at the most, where that is again and again.
-OFTEN = 6
+#: Most resets of the fault that resets connections repeatedly.
+MAX_RESETS = 6
 
 
-def reset_often(scene: Scene, chance: random.Random) -> None:
-    """They are reset again and again, as soon as they are there."""
-    for _ in range(chance.randint(3, OFTEN)):
-        reset(scene, chance)
-        Scene.last(chance.uniform(0.2, 1.0))
+def reset_often(target: FaultTarget, chance: random.Random) -> None:
+    """Reset all connections repeatedly, soon after they are established."""
+    for _ in range(chance.randint(3, MAX_RESETS)):
+        reset(target, chance)
+        FaultTarget.last(chance.uniform(0.2, 1.0))
 
 
-def finished(scene: Scene, chance: random.Random) -> None:
-    """All connections are ended by the broker's side, in order."""
-    for proxy in scene.proxies:
+def close_all(target: FaultTarget, chance: random.Random) -> None:
+    """Close all connections regularly, from the broker's side."""
+    for proxy in target.proxies:
         proxy.cut(reset=False)
 
 
 def cut_within_a_frame(way: str, by_reset: bool) -> _Apply:
-    """Each connection ends in the middle of what flows on it next."""
+    """Return a fault that cuts each connection within the next bytes on it."""
 
-    def apply(scene: Scene, chance: random.Random) -> None:
-        for proxy in scene.proxies:
+    def apply(target: FaultTarget, chance: random.Random) -> None:
+        for proxy in target.proxies:
             proxy.break_frames(way, reset=by_reset)
-        # Where nothing flows nothing breaks: those are mended afterwards.
+        # An idle connection is not cut; the proxy ends the fault afterwards.
         until = time.monotonic() + fault.HEARTBEAT
-        while time.monotonic() < until and _sum(scene.proxies, "breaking"):
-            Scene.last(0.05)
+        while time.monotonic() < until and _sum(target.proxies, "breaking"):
+            FaultTarget.last(0.05)
 
     return apply
 
 
-def half_open(ways: Sequence[str]) -> _Apply:
-    """Whatever is sent is lost, and nobody says so; new connections are fine."""
+def lose_bytes(ways: Sequence[str]) -> _Apply:
+    """Return a fault that loses all bytes of open connections without an error."""
 
-    def apply(scene: Scene, chance: random.Random) -> None:
-        for proxy in scene.proxies:
+    def apply(target: FaultTarget, chance: random.Random) -> None:
+        for proxy in target.proxies:
             proxy.swallow(ways)
-        if scene.place not in fault.AMQP:
+        if target.broker not in fault.AMQP:
             return
         began = time.monotonic()
         wait_for(
-            lambda: not _sum(scene.proxies, "dead"),
+            lambda: not _sum(target.proxies, "dead"),
             NOTICED + BUSY,
             message=lambda: (
-                f"half-open connections are given up; {_sum(scene.proxies, 'dead')}"
+                f"half-open connections are closed; {_sum(target.proxies, 'dead')}"
                 f" are still open after {time.monotonic() - began:.1f} s"
             ),
         )
-        scene.noticed = time.monotonic() - began
+        target.noticed = time.monotonic() - began
 
     return apply
 
 
-def refused(scene: Scene, chance: random.Random) -> None:
-    """Connections are cut, and new ones refused for a while."""
-    for proxy in scene.proxies:
+def refuse_new(target: FaultTarget, chance: random.Random) -> None:
+    """Cut connections, and refuse new ones for a while."""
+    for proxy in target.proxies:
         proxy.refuse()
         proxy.cut(reset=True)
-    Scene.last(chance.uniform(1, 4))
+    FaultTarget.last(chance.uniform(1, 4))
 
 
-def slow(scene: Scene, chance: random.Random) -> None:
-    """Each piece takes long, but shorter than a heartbeat."""
-    for proxy in scene.proxies:
+def slow_down(target: FaultTarget, chance: random.Random) -> None:
+    """Delay all bytes, by less than a heartbeat."""
+    for proxy in target.proxies:
         proxy.delay(chance.uniform(0.1, 0.5))
-    Scene.last(chance.uniform(2, 5))
+    FaultTarget.last(chance.uniform(2, 5))
 
 
-def trickling(scene: Scene, chance: random.Random) -> None:
-    """A few bytes a second come through: too few for a message."""
-    for proxy in scene.proxies:
+def throttle(target: FaultTarget, chance: random.Random) -> None:
+    """Let a few bytes per second through: too few for a message."""
+    for proxy in target.proxies:
         proxy.throttle(chance.randint(20, 200))
-    Scene.last(chance.uniform(2, 5))
+    FaultTarget.last(chance.uniform(2, 5))
 
 
-def closed_window(ways: Sequence[str], low: float, high: float) -> _Apply:
-    """Nobody reads, so that who writes is stuck; it goes on afterwards."""
+def close_window(ways: Sequence[str], low: float, high: float) -> _Apply:
+    """Return a fault that stops reading, so that writers block for a while."""
 
-    def apply(scene: Scene, chance: random.Random) -> None:
-        for proxy in scene.proxies:
+    def apply(target: FaultTarget, chance: random.Random) -> None:
+        for proxy in target.proxies:
             proxy.stall(ways)
-        Scene.last(chance.uniform(low, high))
+        FaultTarget.last(chance.uniform(low, high))
 
     return apply
 
@@ -136,8 +135,8 @@ def _sum(proxies: Sequence[Proxy], what: str) -> int:
 _TCP_FAULTS: tuple[tuple[str, _Apply, dict[str, t.Any]], ...] = (
     ("connections reset", reset, {"short": True}),
     ("some connections reset", reset_some, {}),
-    ("connections reset again and again", reset_often, {"returns": OFTEN}),
-    ("connections closed", finished, {}),
+    ("connections reset again and again", reset_often, {"returns": MAX_RESETS}),
+    ("connections closed", close_all, {}),
     ("cut within what we send, by a reset", cut_within_a_frame(UP, True), {}),
     ("cut within what we send, by closing", cut_within_a_frame(UP, False), {}),
     (
@@ -146,25 +145,25 @@ _TCP_FAULTS: tuple[tuple[str, _Apply, dict[str, t.Any]], ...] = (
         {"short": True},
     ),
     ("cut within what we receive, by closing", cut_within_a_frame(DOWN, False), {}),
-    ("half-open both ways", half_open(BOTH), {"short": True, "detection": NOTICED}),
-    ("half-open, what we send is lost", half_open([UP]), {"detection": NOTICED}),
-    ("half-open, nothing comes to us", half_open([DOWN]), {"detection": NOTICED}),
-    ("connections refused", refused, {}),
-    ("slow connections", slow, {}),
-    ("a few bytes a second", trickling, {"detection": NOTICED}),
+    ("half-open both ways", lose_bytes(BOTH), {"short": True, "detection": NOTICED}),
+    ("half-open, what we send is lost", lose_bytes([UP]), {"detection": NOTICED}),
+    ("half-open, nothing comes to us", lose_bytes([DOWN]), {"detection": NOTICED}),
+    ("connections refused", refuse_new, {}),
+    ("slow connections", slow_down, {}),
+    ("a few bytes a second", throttle, {"detection": NOTICED}),
     (
         "receive windows closed for a moment",
-        closed_window(BOTH, 1, fault.HEARTBEAT),
+        close_window(BOTH, 1, fault.HEARTBEAT),
         {"detection": NOTICED},
     ),
     (
         "receive windows closed past the heartbeat",
-        closed_window(BOTH, NOTICED + 1, NOTICED + 4),
+        close_window(BOTH, NOTICED + 1, NOTICED + 4),
         {"detection": NOTICED},
     ),
     (
         "the broker's receive window closed",
-        closed_window([UP], NOTICED + 1, NOTICED + 4),
+        close_window([UP], NOTICED + 1, NOTICED + 4),
         {"detection": NOTICED},
     ),
 )

@@ -1,6 +1,6 @@
-"""What may happen to a process of ours: it is killed, halted, starved, or told lies.
+"""Faults of a worker process: killed, halted, without memory, with a wrong clock.
 
-Each fault is provoked on one worker of those that run. Knows no broker.
+Each fault is provoked on one of the running workers.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from .fault import HEARTBEAT
 from .fault import LEASE
 from .fault import SESSION
 from .fault import Fault
-from .fault import Scene
+from .fault import FaultTarget
 
-#: Seconds for which a process is halted: more than any broker waits for it, which may
-#: be two heartbeats and a half.
+#: Seconds for which a process is halted: longer than any broker waits for it, which may
+#: be two and a half heartbeats.
 HALT = max(3 * HEARTBEAT, 2 * LEASE, 2 * SESSION)
 
-#: Seconds until a broker gives to others what a process had that is gone without a
-#: word; one of them has to look, which it does three times a lease.
+#: Seconds until other workers get the messages of a process that is gone. On Redis a
+#: worker checks for expired leases three times per lease.
 TAKEN_OVER = max(LEASE * 4 / 3, SESSION)
 
 #: Seconds that a process may take to start on a busy machine.
@@ -33,68 +33,68 @@ START = 10.0
 STEPS = (3_600.0, -3_600.0)
 
 
-def _kill(scene: Scene, chance: random.Random) -> None:
-    scene.kill_worker(chance.choice(scene.workers))
+def _kill(target: FaultTarget, chance: random.Random) -> None:
+    target.kill_worker(chance.choice(target.workers))
 
 
-def _halt(scene: Scene, chance: random.Random) -> None:
-    """Others take over meanwhile; what it settles afterwards must not count."""
-    worker = chance.choice(scene.workers)
+def _halt(target: FaultTarget, chance: random.Random) -> None:
+    """Halt a worker for so long that its later settlements must not count."""
+    worker = chance.choice(target.workers)
     worker.send_signal(signal.SIGSTOP)
     try:
-        scene.last(HALT)
+        target.last(HALT)
     finally:
         worker.send_signal(signal.SIGCONT)
 
 
-def _hog(scene: Scene, chance: random.Random) -> None:
-    _do(scene, "hog", seconds=2 * HEARTBEAT + 1)
+def _hog(target: FaultTarget, chance: random.Random) -> None:
+    _do(target, "hog", seconds=2 * HEARTBEAT + 1)
 
 
-def _hoard(scene: Scene, chance: random.Random) -> None:
-    """The handler fails of it, and so may whatever else runs in its process.
+def _hoard(target: FaultTarget, chance: random.Random) -> None:
+    """Let a handler take all memory, of which any code in its process may fail.
 
-    So may the process: greenlet ends one that has no memory left to switch.
+    The process may end as well: greenlet aborts it if no memory is left for a switch.
     """
-    _do(scene, "hoard", deadly=True, seconds=1)
+    _do(target, "hoard", deadly=True, seconds=1)
 
 
-def _killed_for_memory(scene: Scene, chance: random.Random) -> None:
-    scene.send(do="kill_once")
-    scene.replace_dead()
+def _killed_for_memory(target: FaultTarget, chance: random.Random) -> None:
+    target.send(do="kill_once")
+    target.replace_dead()
 
 
-def _do(scene: Scene, deed: str, *, deadly: bool = False, **body: t.Any) -> None:
-    """Have a handler do something, and wait until it has done it.
+def _do(target: FaultTarget, task: str, *, deadly: bool = False, **body: t.Any) -> None:
+    """Let a handler do a task, and wait until the task is done.
 
-    :param deadly: Whether its process may die of it.
+    :param deadly: Whether the process may die of the task.
     """
-    n = scene.send(do=deed, **body)
+    n = target.send(do=task, **body)
 
     def done() -> int:
         if deadly:
-            scene.replaced_dead()
-        return scene.fleet.ledger.counted()[n]
+            target.try_replace_dead()
+        return target.fleet.ledger.counted()[n]
 
     wait_for(
         done,
         timeout=60,
         interval=0.2,
-        message=lambda: f"{deed!r} is done\n{scene.fleet.logs()[-3000:]}",
+        message=lambda: f"{task!r} is done\n{target.fleet.logs()[-3000:]}",
     )
 
 
-def _clock_steps(*steps: float) -> Callable[[Scene, random.Random], None]:
-    def apply(scene: Scene, chance: random.Random) -> None:
-        """One more worker runs, whose clock is set while it does."""
-        clock = scene.fleet.clock()
-        worker = scene.fleet.start(clock=clock)
-        scene.workers.append(worker)
+def _clock_steps(*steps: float) -> Callable[[FaultTarget, random.Random], None]:
+    def apply(target: FaultTarget, chance: random.Random) -> None:
+        """Run an additional worker, and set its clock."""
+        clock = target.fleet.clock()
+        worker = target.fleet.start(clock=clock)
+        target.workers.append(worker)
         for seconds in steps:
             clock.step(seconds)
-            scene.last(1.0)
-        scene.workers.remove(worker)
-        scene.fleet.term(worker)
+            target.last(1.0)
+        target.workers.remove(worker)
+        target.fleet.term(worker)
 
     return apply
 

@@ -1,8 +1,7 @@
-"""A TCP proxy that stands between us and a broker, and spoils what flows.
+"""A TCP proxy between clients and a broker, which provokes network failures.
 
-Its work is done by a process of its own, see `proxy_process`. Of what the registries
-have, nothing kept can do all of it: Toxiproxy knows neither a window that closes nor a
-cut within a frame, and is a program of another language.
+A process of its own relays the bytes, see `proxy_process`. Existing proxies cannot do
+all of it: Toxiproxy can neither close a receive window nor cut within a frame.
 """
 
 from __future__ import annotations
@@ -20,23 +19,23 @@ from ..servers.ports import free_port
 from ..waiting import wait_for
 
 UP, DOWN = "up", "down"
-#: Both directions: from us to the broker, and back.
+#: Both directions: from the client to the broker, and back.
 BOTH = (UP, DOWN)
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
 
 class Proxy:
-    """Relays :attr:`port` to a port of a broker; what is told to it happens at once.
+    """Relay of :attr:`port` to a broker's port, with methods that provoke failures.
 
-    A method returns when it has happened. :meth:`mend` ends every fault; but what was
-    swallowed stays lost, and those connections dead.
+    Each method returns when the failure is in effect. :meth:`mend` ends every failure;
+    but swallowed bytes stay lost, and their connections stay dead.
     """
 
     def __init__(self, target: int, port: int = 0) -> None:
         self.port = port or free_port()
         self._target = target
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -47,7 +46,7 @@ class Proxy:
         self, *, reset: bool, share: float = 1.0, chance: random.Random | None = None
     ) -> None:
         """End connections: by RST or FIN, all or a share of them."""
-        self._tell("cut", reset=reset, share=share, seed=_seed(chance))
+        self._send("cut", reset=reset, share=share, seed=_draw_seed(chance))
 
     def swallow(
         self,
@@ -55,40 +54,43 @@ class Proxy:
         share: float = 1.0,
         chance: random.Random | None = None,
     ) -> None:
-        """Make connections half-open: what is sent on them is lost, closing too."""
-        self._tell("swallow", ways=list(ways), share=share, seed=_seed(chance))
+        """Make connections half-open: bytes on them are lost, and so is their end."""
+        self._send("swallow", ways=list(ways), share=share, seed=_draw_seed(chance))
 
     def break_frames(self, way: str, *, reset: bool) -> None:
-        """Cut each connection in the middle of what flows on it next."""
-        self._tell("break_frames", way=way, reset=reset)
+        """Cut each connection within the next bytes on it."""
+        self._send("break_frames", way=way, reset=reset)
 
     def stall(self, ways: t.Sequence[str] = BOTH) -> None:
-        """Read no more, so that the receive window closes."""
-        self._tell("stall", ways=list(ways))
+        """Stop reading, so that the receive window closes."""
+        self._send("stall", ways=list(ways))
 
     def delay(self, seconds: float, ways: t.Sequence[str] = BOTH) -> None:
-        """Hold each piece back for so long."""
-        self._tell("delay", ways=list(ways), seconds=seconds)
+        """Delay all bytes by these seconds."""
+        self._send("delay", ways=list(ways), seconds=seconds)
 
     def throttle(self, rate: int, ways: t.Sequence[str] = BOTH) -> None:
-        """Let so many bytes a second through, on each connection."""
-        self._tell("throttle", ways=list(ways), rate=rate)
+        """Let ``rate`` bytes per second through on each connection."""
+        self._send("throttle", ways=list(ways), rate=rate)
 
     def refuse(self) -> None:
-        """Refuse new connections; those that are there go on."""
-        self._tell("refuse")
+        """Refuse new connections; open ones stay."""
+        self._send("refuse")
 
     def mend(self) -> None:
-        """End every fault."""
-        self._tell("mend")
+        """End every failure."""
+        self._send("mend")
 
     def state(self) -> dict[str, int]:
-        """``clients``: connections that a client has open; of them ``dead``: those that
-        were swallowed, and ``breaking``: those that will be cut within a frame."""
-        return t.cast(dict[str, int], self._tell("state"))
+        """Return numbers of open connections.
+
+        ``clients``: all; ``dead``: those whose bytes are swallowed; ``breaking``: those
+        that will be cut within a frame.
+        """
+        return t.cast(dict[str, int], self._send("state"))
 
     def start(self) -> None:
-        """Listen, and relay."""
+        """Start to listen and relay."""
         command = [sys.executable, "-m", "tests.faults.proxy_process"]
         self._process = subprocess.Popen(
             [*command, str(self.port), str(self._target)],
@@ -116,11 +118,11 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _tell(self, method: str, **arguments: t.Any) -> t.Any:
+    def _send(self, method: str, **arguments: t.Any) -> t.Any:
         process = self._process
         assert process is not None, "the proxy was not started"
         assert process.stdin is not None and process.stdout is not None
-        with self._turn:
+        with self._lock:
             process.stdin.write(json.dumps([method, arguments]) + "\n")
             process.stdin.flush()
             answer = process.stdout.readline()
@@ -128,5 +130,5 @@ class Proxy:
         return json.loads(answer)
 
 
-def _seed(chance: random.Random | None) -> int:
+def _draw_seed(chance: random.Random | None) -> int:
     return chance.getrandbits(32) if chance is not None else 0

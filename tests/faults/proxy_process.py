@@ -1,8 +1,8 @@
 """The process of a proxy: a TCP relay that misbehaves on command.
 
-Commands come as lines of JSON on its standard input, each answered by a line; it ends
-when that is closed. It runs in a process of its own, with an event loop of its own:
-whoever is tested may stop, hog or patch whatever it likes. Knows nothing of any broker.
+The process reads commands as lines of JSON from its standard input, answers each with a
+line, and ends with its input. It is a process of its own, so that a program under test
+that stops, blocks or patches its interpreter does not disturb the relay.
 """
 
 from __future__ import annotations
@@ -17,52 +17,52 @@ import sys
 import typing as t
 
 HOST = "127.0.0.1"
-#: Bytes read at once, and kept by the kernel on our side: little, so that who writes
-#: into a window that is closed notices soon.
+#: Bytes read at once, and size of the kernel's buffers: small, so that a writer soon
+#: blocks when the window is closed.
 CHUNK = 65_536
-#: What flows from the client to the broker, and back.
+#: The directions from the client to the broker, and back.
 UP, DOWN = "up", "down"
-#: Seconds between two morsels of a connection that is throttled.
-MORSEL = 0.05
+#: Seconds between two pieces on a throttled connection.
+THROTTLE_INTERVAL = 0.05
 
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
-class Way:
-    """What happens to whatever flows in one direction."""
+class Direction:
+    """Failures of one direction."""
 
     def __init__(self) -> None:
-        #: Cleared while nothing is read: the receive window closes.
+        #: Cleared while no bytes are read, so that the receive window closes.
         self.open = asyncio.Event()
         self.mend()
 
     def mend(self) -> None:
-        """Let everything flow."""
+        """End the failures."""
         self.open.set()
         self.delay = 0.0
         self.rate = 0
 
 
 class Cut(Exception):
-    """A connection is to end now."""
+    """The connection must end now."""
 
     def __init__(self, reset: bool) -> None:
         self.reset = reset
 
 
 class Connection:
-    """One client, connected to the broker."""
+    """The two sockets of a relayed connection."""
 
     def __init__(self, client: socket.socket, broker: socket.socket) -> None:
         self.sockets = {UP: (client, broker), DOWN: (broker, client)}
-        #: Ways whose bytes are thrown away, for good: what is lost makes the rest
-        #: nonsense, as on a path that a firewall has forgotten.
+        #: Directions whose bytes are discarded until the end, as on a path that a
+        #: firewall has forgotten: after lost bytes the rest is useless.
         self.dead: set[str] = set()
-        #: Ways on which the next piece is cut in two, and whether it is by a reset.
+        #: Directions to be cut within the next bytes, and whether by a reset.
         self.breaking: dict[str, bool] = {}
-        #: Whether the client has hung up.
+        #: Whether the client has closed its side.
         self.left = False
-        #: Whether it ends by RST when it is cancelled.
+        #: Whether a cancelled connection ends by RST.
         self.reset = False
         self.task: asyncio.Task[None] | None = None
 
@@ -80,18 +80,18 @@ def _reset(each: socket.socket) -> None:
 
 def _finish(each: socket.socket) -> None:
     each.shutdown(socket.SHUT_WR)
-    # Bytes that nobody has read would make a reset of the close.
+    # With unread bytes the kernel would send RST instead of FIN.
     while each.recv(CHUNK):
         pass
 
 
 class Relay:
-    """Listens, connects each client to the broker, and spoils what flows."""
+    """Relay that connects each client to the broker and provokes failures."""
 
     def __init__(self, port: int, target: int) -> None:
         self._port = port
         self._target = target
-        self._ways = {UP: Way(), DOWN: Way()}
+        self._ways = {UP: Direction(), DOWN: Direction()}
         self._connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: socket.socket | None = None
@@ -102,7 +102,7 @@ class Relay:
     def cut(self, reset: bool, share: float, seed: int) -> list[asyncio.Task[None]]:
         """End connections, or a share of them."""
         tasks = []
-        for each in self._chosen(share, seed):
+        for each in self._choose(share, seed):
             each.reset = reset
             assert each.task is not None
             each.task.cancel()
@@ -110,32 +110,32 @@ class Relay:
         return tasks
 
     def swallow(self, ways: list[str], share: float, seed: int) -> None:
-        """Throw away from now on what flows on connections that are there."""
-        for each in self._chosen(share, seed):
+        """Discard all further bytes of open connections."""
+        for each in self._choose(share, seed):
             each.dead.update(ways)
 
     def break_frames(self, way: str, reset: bool) -> None:
-        """Let each connection end within what flows next."""
+        """Cut each connection within its next bytes."""
         for each in self._connections:
             each.breaking[way] = reset
 
     def stall(self, ways: list[str]) -> None:
-        """Read nothing any more, so that the window closes; it may go on later."""
+        """Stop reading until :meth:`mend`, so that the window closes."""
         for way in ways:
             self._ways[way].open.clear()
 
     def delay(self, ways: list[str], seconds: float) -> None:
-        """Hold back what flows."""
+        """Delay all bytes by these seconds."""
         for way in ways:
             self._ways[way].delay = seconds
 
     def throttle(self, ways: list[str], rate: int) -> None:
-        """Let so many bytes a second through, on each connection."""
+        """Let ``rate`` bytes per second through on each connection."""
         for way in ways:
             self._ways[way].rate = rate
 
     def refuse(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._accepting is not None:
             self._accepting.cancel()
         if self._server is not None:
@@ -143,7 +143,7 @@ class Relay:
         self._server = self._accepting = None
 
     def mend(self) -> None:
-        """Listen, and let everything flow that is not dead."""
+        """Listen, and end all failures, except those of dead connections."""
         for way in self._ways.values():
             way.mend()
         for each in self._connections:
@@ -152,7 +152,7 @@ class Relay:
             self._listen()
 
     def state(self) -> dict[str, int]:
-        """How many connections there are, how many of them clients have, and so on."""
+        """Return the numbers of open, dead and breaking connections."""
         here = [each for each in self._connections if not each.left]
         return {
             "clients": len(here),
@@ -162,8 +162,8 @@ class Relay:
 
     # -- connections ------------------------------------------------------------------
 
-    def _chosen(self, share: float, seed: int) -> list[Connection]:
-        """Some of the connections, but at least one, if there is any."""
+    def _choose(self, share: float, seed: int) -> list[Connection]:
+        """Choose a share of the connections, at least one if there is any."""
         found = [each for each in self._connections if not each.left]
         chance = random.Random(seed)
         count = max(1, round(share * len(found)))
@@ -172,7 +172,7 @@ class Relay:
     def _listen(self) -> None:
         server = socket.socket()
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Accepted sockets have it from here.
+        # Accepted sockets inherit the buffer size.
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHUNK)
         server.bind((HOST, self._port))
         server.listen(128)
@@ -198,7 +198,7 @@ class Relay:
         try:
             await loop.sock_connect(broker, (HOST, self._target))
         except OSError:
-            # Nobody is there: as if nobody had listened here.
+            # Reset the client, as if no broker listened on this port.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             client.close()
             broker.close()
@@ -230,12 +230,12 @@ class Relay:
 
     async def _pump(self, connection: Connection, name: str) -> None:
         """Relay one direction until it ends."""
-        while data := await self._received(connection, name):
-            await self._sent(connection, name, data)
-        await self._sent(connection, name, data)
+        while data := await self._receive(connection, name):
+            await self._send(connection, name, data)
+        await self._send(connection, name, data)
 
-    async def _received(self, connection: Connection, name: str) -> bytes:
-        """What comes next; nothing at all is the end, or a reset that is lost."""
+    async def _receive(self, connection: Connection, name: str) -> bytes:
+        """Return the next bytes; no bytes mean the end, or a swallowed reset."""
         loop = asyncio.get_running_loop()
         way = self._ways[name]
         await way.open.wait()
@@ -249,7 +249,7 @@ class Relay:
         connection.left |= name == UP and not data
         return data
 
-    async def _sent(self, connection: Connection, name: str, data: bytes) -> None:
+    async def _send(self, connection: Connection, name: str, data: bytes) -> None:
         if name in connection.dead:
             return
         try:
@@ -257,7 +257,7 @@ class Relay:
         except OSError:
             if not connection.dead:
                 raise
-            # That it is closed would be heard by the way that is dead.
+            # The notice of the close would come on the dead direction: swallow it.
             connection.dead.add(name)
 
     async def _pass_on(
@@ -275,18 +275,20 @@ class Relay:
         else:
             await self._trickle(way, data, target)
 
-    async def _trickle(self, way: Way, data: bytes, target: socket.socket) -> None:
+    async def _trickle(
+        self, way: Direction, data: bytes, target: socket.socket
+    ) -> None:
         loop = asyncio.get_running_loop()
         while way.rate and data:
-            size = max(1, round(way.rate * MORSEL))
+            size = max(1, round(way.rate * THROTTLE_INTERVAL))
             await loop.sock_sendall(target, data[:size])
             data = data[size:]
-            await asyncio.sleep(MORSEL)
+            await asyncio.sleep(THROTTLE_INTERVAL)
         await loop.sock_sendall(target, data)
 
 
-async def obey(port: int, target: int) -> None:
-    """Do what the lines of the standard input say."""
+async def run_commands(port: int, target: int) -> None:
+    """Execute the commands of the standard input."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(
@@ -302,4 +304,4 @@ async def obey(port: int, target: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(obey(int(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(run_commands(int(sys.argv[1]), int(sys.argv[2])))

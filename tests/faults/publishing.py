@@ -1,7 +1,4 @@
-"""Publishes all the time, confirmed, and writes down what came of it.
-
-Knows nothing of faults; it goes on after whatever a broker says.
-"""
+"""A publisher that runs through all faults, and notes the result of each message."""
 
 from __future__ import annotations
 
@@ -16,20 +13,20 @@ from flask_qconsume.extension import AppConsumers
 from ..fleet.ledger import Writer
 from ..waiting import wait_for
 
-#: Messages that are published at once.
+#: Messages of one batch.
 BATCH = 100
-#: How many keys there are, one after the other: those of a key follow in this distance.
+#: Number of keys. Consecutive messages have consecutive keys.
 KEYS = 40
 
 
 class Publishing:
-    """Publishes numbers, each of them once, until it is stopped.
+    """Publisher of numbered messages, each of them once, until it is stopped.
 
-    A number is ``confirmed`` in the ledger, or ``refused``: then it may be there or
-    not, and it is not tried again.
+    The ledger has each number as ``confirmed`` or as ``refused``. A refused message may
+    have arrived or not, and is not published again.
 
-    :param rate: Messages a second, at the most.
-    :param full: Whether so much is not handled yet that it had better wait.
+    :param rate: Most messages per second.
+    :param full: Returns whether so many messages are unhandled that it should wait.
     """
 
     def __init__(
@@ -43,7 +40,7 @@ class Publishing:
         self._ledger = ledger
         self._pause = BATCH / rate
         self._full = full
-        #: Of two who publish at once nobody could say whose message comes first.
+        #: Held while publishing, since the order of concurrent batches is not known.
         self._turn = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="publishing")
@@ -51,12 +48,12 @@ class Publishing:
         self.next = 0
         self.confirmed = 0
         self.refused = 0
-        #: What ended it, which is no error of a broker's.
+        #: The error that ended it. Errors of the broker do not end it.
         self.problem: BaseException | None = None
 
     def send(self, **body: t.Any) -> int:
-        """Publish one message more, until it is confirmed, and return its number."""
-        return wait_for(lambda: self._sent(body), 60) - 1
+        """Publish messages until one is confirmed, and return its number."""
+        return wait_for(lambda: self._try_send(body), 60) - 1
 
     def start(self) -> None:
         self._thread.start()
@@ -75,8 +72,8 @@ class Publishing:
         except BaseException as error:
             self.problem = error
 
-    def _sent(self, body: dict[str, t.Any]) -> int:
-        """One more than the number, if it was confirmed."""
+    def _try_send(self, body: dict[str, t.Any]) -> int:
+        """Publish one message; return its number + 1 if it was confirmed, else 0."""
         numbers, errors = self._publish(1, body)
         return 0 if errors[0] else numbers[0] + 1
 
@@ -86,7 +83,7 @@ class Publishing:
         with self._turn:
             numbers = range(self.next, self.next + size)
             self.next = numbers.stop
-            errors = self._errors(
+            errors = self._publish_all(
                 [("work", {"n": n, **body}, {"key": str(n % KEYS)}) for n in numbers]
             )
         for n, error in zip(numbers, errors, strict=True):
@@ -96,11 +93,11 @@ class Publishing:
         self.confirmed += size - refused
         return numbers, errors
 
-    def _errors(self, messages: list[t.Any]) -> list[Exception | None]:
-        """For each of them ``None``, or why it was not confirmed."""
+    def _publish_all(self, messages: list[t.Any]) -> list[Exception | None]:
+        """Publish messages; return ``None`` or an error for each of them."""
         try:
             self._consumers.publish_many(messages)
         except BrokerError as error:
-            # Where it does not say which, it may be any.
+            # An error without details applies to all messages.
             return list(getattr(error, "errors", ())) or [error] * len(messages)
         return [None] * len(messages)

@@ -1,15 +1,15 @@
-"""The checker finds what was planted."""
+"""The evaluation of ledgers finds losses, duplicates and reordering."""
 
 from __future__ import annotations
 
 from ..fleet.ledger import Line
 from .check import Tally
-from .check import longest_silence
-from .check import out_of_order
+from .check import find_longest_silence
+from .check import find_out_of_order
 
 
 def lines(*events: tuple[str, int], pid: int = 1, began: float = 0) -> list[Line]:
-    """One line a second."""
+    """Make ledger lines, one per second."""
     return [
         Line(what, n, 1, pid, began + second) for second, (what, n) in enumerate(events)
     ]
@@ -54,35 +54,35 @@ def test_what_is_handled_twice_is_counted_when_it_is_again() -> None:
 
 
 def test_order_is_kept_within_a_key() -> None:
-    assert out_of_order(handled(0, 2, 1, 3), {0, 1, 2, 3}, keys=2) == []
+    assert find_out_of_order(handled(0, 2, 1, 3), {0, 1, 2, 3}, keys=2) == []
 
 
 def test_what_overtakes_its_predecessor_is_out_of_order() -> None:
-    assert out_of_order(handled(2, 0, 1), {0, 1, 2}, keys=2) == [2]
+    assert find_out_of_order(handled(2, 0, 1), {0, 1, 2}, keys=2) == [2]
 
 
 def test_what_begins_beside_its_predecessor_is_out_of_order() -> None:
     found = lines(("start", 0), ("start", 2), ("done", 0), ("done", 2))
 
-    assert out_of_order(found, {0, 2}, keys=2) == [2]
+    assert find_out_of_order(found, {0, 2}, keys=2) == [2]
 
 
 def test_what_comes_again_is_not_out_of_order() -> None:
-    assert out_of_order(handled(0, 2, 0, 2, 4), {0, 2, 4}, keys=2) == []
+    assert find_out_of_order(handled(0, 2, 0, 2, 4), {0, 2, 4}, keys=2) == []
 
 
-def test_nobody_waits_for_what_was_refused() -> None:
-    assert out_of_order(handled(2, 0), {2}, keys=2) == []
+def test_a_refused_message_is_not_waited_for() -> None:
+    assert find_out_of_order(handled(2, 0), {2}, keys=2) == []
 
 
-def test_a_lost_one_is_seen_by_those_behind_it() -> None:
-    assert out_of_order(handled(0, 4), {0, 2, 4}, keys=2) == [4]
+def test_a_lost_message_puts_its_successors_out_of_order() -> None:
+    assert find_out_of_order(handled(0, 4), {0, 2, 4}, keys=2) == [4]
 
 
 def test_the_longest_silence_reaches_from_end_to_end() -> None:
-    assert longest_silence([3, 1, 7], 0, 8) == 4
-    assert longest_silence([1, 2], 0, 10) == 8
-    assert longest_silence([1, 20], 5, 10) == 5
+    assert find_longest_silence([3, 1, 7], 0, 8) == 4
+    assert find_longest_silence([1, 2], 0, 10) == 8
+    assert find_longest_silence([1, 20], 5, 10) == 5
 
 
 def test_a_process_reached_a_number_when_it_first_handled_a_later_one() -> None:

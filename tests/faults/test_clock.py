@@ -1,4 +1,4 @@
-"""What is timed survives a clock that is set: leases, delays, dead letters."""
+"""Leases, delays and dead letters survive a clock that is set."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def clock(tmp_path: pathlib.Path) -> Clock:
 
 @pytest.fixture
 def redis_clocked(tmp_path: pathlib.Path, clock: Clock) -> t.Iterator[Redis]:
-    """A Redis whose clock the test may set."""
+    """A Redis server whose clock a test can set."""
     if reason := Redis.missing():
         refuse(reason)
     with Redis(tmp_path / "redis", environment=clock.environment()) as server:

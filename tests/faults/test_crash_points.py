@@ -1,7 +1,7 @@
-"""A process that dies at any point of a message's way: nothing lost, little twice.
+"""A process that dies at any point loses no message, and repeats few.
 
-The cases of one broker run at once, those that were selected; the table at the end of
-the run tells what became of each.
+The selected cases of a broker run at once. A table at the end of the run shows the
+result of each case.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ EVERYWHERE = {
     "PUBLISH_TIMEOUT": 30,
 }
 
-#: Where all are long ones: a sibling that settles by the same code has the short ones.
+#: Brokers whose cases are all long tests: another broker settles by the same code.
 LONG_AT = {"classic"}
 
 
@@ -81,7 +81,7 @@ RUNS = [(case, broker) for case in cases() for broker in case.brokers]
 
 
 def _url(request: pytest.FixtureRequest, broker: str, stack: t.Any) -> str:
-    """Of the shared server of a kind; on RabbitMQ a virtual host of our own."""
+    """Return the URL of a shared server; on RabbitMQ, of a new virtual host."""
     fixture = {"redis": "redis_server", "streams": "redis_server"}
     name = fixture.get(broker, "kafka" if broker == "kafka" else "rabbitmq")
     require(name)
@@ -96,8 +96,8 @@ def _url(request: pytest.FixtureRequest, broker: str, stack: t.Any) -> str:
 _SCHEMES = {"redis": "redis", "streams": "redis-streams"}
 
 
-class Lives:
-    """What became of the selected cases, broker by broker; each runs once."""
+class CrashRuns:
+    """The results of the selected cases, which run once for each broker."""
 
     def __init__(self, request: pytest.FixtureRequest, folder: pathlib.Path) -> None:
         self._request = request
@@ -105,23 +105,23 @@ class Lives:
         self._done: set[str] = set()
 
     def of(self, case: Case, broker: str) -> Ledger:
-        """The ledger of a case."""
+        """Return the ledger of a case."""
         if broker not in self._done:
             self._done.add(broker)
             self._run(broker)
-        return Ledger(self.place(case, broker) / "ledger")
+        return Ledger(self.folder_of(case, broker) / "ledger")
 
-    def place(self, case: Case, broker: str) -> pathlib.Path:
-        """Where its processes wrote."""
+    def folder_of(self, case: Case, broker: str) -> pathlib.Path:
+        """Return the folder of a case."""
         return self._folder / broker / f"{RUNS.index((case, broker)):03}"
 
     def _selected(self, broker: str) -> list[Case]:
-        """Those whose tests are to run, or this one's."""
+        """Return the cases of this broker whose tests are selected."""
         found = (
             getattr(item, "callspec", None) for item in self._request.session.items
         )
         params = [spec.params for spec in found if spec is not None]
-        return [p["case"] for p in params if "case" in p and p.get("place") == broker]
+        return [p["case"] for p in params if "case" in p and p.get("broker") == broker]
 
     def _run(self, broker: str) -> None:
         with contextlib.ExitStack() as stack:
@@ -129,7 +129,7 @@ class Lives:
             plans = [self._plan(case, broker, url) for case in self._selected(broker)]
             path = self._folder / f"{broker}.json"
             path.write_text(json.dumps(plans))
-            module = ["gevent.monkey", "--module", "tests.faults.crash_lives"]
+            module = ["gevent.monkey", "--module", "tests.faults.crash_processes"]
             process = spawn(
                 [sys.executable, "-m", *module, str(path)],
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -142,33 +142,33 @@ class Lives:
                 end(process, signal.SIGKILL, timeout=20)
 
     def _plan(self, case: Case, broker: str, url: str) -> dict[str, t.Any]:
-        place = self.place(case, broker)
-        place.mkdir(parents=True, exist_ok=True)
+        folder = self.folder_of(case, broker)
+        folder.mkdir(parents=True, exist_ok=True)
         name = f"{uuid.uuid4().hex[:6]}."
         config = {"BROKER_URL": url, "QUEUE_PREFIX": name, **EVERYWHERE}
         config |= CONFIG[broker]
-        if case.story.endswith(" in order"):
+        if case.scenario.endswith(" in order"):
             config["ORDERING"] = "key"
         return {
-            "folder": str(place),
+            "folder": str(folder),
             "config": {f"QCONSUME_{key}": value for key, value in config.items()},
             "key": f"{name}work",
-            "story": case.story,
+            "scenario": case.scenario,
             "deaths": list(case.deaths),
             "others": list(case.others),
         }
 
 
 @pytest.fixture(scope="module")
-def lives(
+def crash_runs(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Lives:
-    return Lives(request, tmp_path_factory.mktemp("lives"))
+) -> CrashRuns:
+    return CrashRuns(request, tmp_path_factory.mktemp("crashes"))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the ledger of a case says."""
+    """The result of a case, read from its ledger."""
 
     died: list[str]
     starts: Counter[tuple[t.Any, int]]
@@ -193,7 +193,7 @@ class Outcome:
 
 @pytest.mark.deadline(300)
 @pytest.mark.parametrize(
-    ("case", "place"),
+    ("case", "broker"),
     [
         pytest.param(
             *each,
@@ -204,40 +204,42 @@ class Outcome:
     ],
 )
 def test_no_message_is_lost_wherever_its_process_dies(
-    lives: Lives,
+    crash_runs: CrashRuns,
     case: Case,
-    place: str,
+    broker: str,
     record_property: t.Callable[[str, object], None],
 ) -> None:
-    lines = lives.of(case, place).everything()
-    logs = [p.read_text()[-1500:] for p in lives.place(case, place).glob("*.log")]
+    lines = crash_runs.of(case, broker).everything()
+    logs = [
+        p.read_text()[-1500:] for p in crash_runs.folder_of(case, broker).glob("*.log")
+    ]
     print("\n".join(logs), [(x.what, x.n, x.attempt) for x in lines])
     found = Outcome.of(lines)
-    buries = case.story.startswith("reject") or (case.buried and bool(found.buried))
+    buries = case.scenario.startswith("reject") or (case.buried and bool(found.buried))
     count = len(found.buried) if buries else found.done[1]
     record_property(FIGURE, f"{count}×{' dead' if buries else ''}")
 
-    # It did die there, as often as it was to.
+    # Each process died at its planned point.
     assert found.died == list(case.deaths)
-    # Handled, or a dead letter: not lost, and not repeated without end.
-    assert 1 <= count <= case.most + case.slack(place)
+    # Completed or a dead letter: not lost, and repeated within the limit.
+    assert 1 <= count <= case.most + case.slack(broker)
     assert found.buried == [] or buries
     for number, most in case.others.items():
         assert 1 <= found.done[number] <= most, number
-    # A death is no attempt.
+    # A death does not count as an attempt.
     assert {attempt for _, attempt in found.starts} <= _attempts(case)
-    assert 1 <= found.starts[1, 1] <= case.tries + case.slack(place)
+    assert 1 <= found.starts[1, 1] <= case.tries + case.slack(broker)
     assert all(letter["x-qconsume-attempts"] == 1 for letter in found.buried)
-    # Nothing is left behind, and the last one stopped well.
+    # The queues are empty, and the last process stopped cleanly.
     assert (found.left, found.code) == ([0, 0], 0)
 
 
 def _attempts(case: Case) -> set[int]:
-    return {1, 2} if "retry" in case.story else {1}
+    return {1, 2} if "retry" in case.scenario else {1}
 
 
-def test_each_seam_of_the_code_has_its_points() -> None:
-    """What is added to a link, a broker, the hooks or the signals must be told here."""
+def test_each_method_hook_and_signal_has_its_points() -> None:
+    """A new method, hook or signal must be listed in ``crash_points``."""
     assert _methods(Link) == set(OF_LINK)
     assert _methods(Broker) == set(OF_BROKER)
     hooks = {name for name in dir(ConsumerScaffold) if name.endswith(_OF_HOOKS)}
@@ -252,21 +254,21 @@ _OF_HOOKS = ("_message", "_worker")
 
 
 def _methods(of: type) -> set[str]:
-    """What can be called on it."""
+    """Return the names of a class's public methods."""
     found = {name: value for name, value in vars(of).items() if name[0] != "_"}
     called = (FunctionType, classmethod)
     return {name for name, value in found.items() if isinstance(value, called)}
 
 
 def test_each_point_has_a_case_on_each_broker_that_has_it() -> None:
-    seams = [*OF_LINK.values(), *OF_BROKER.values(), OF_HANDLERS]
-    points = {point for seam in seams for point in seam}
+    groups = [*OF_LINK.values(), *OF_BROKER.values(), OF_HANDLERS]
+    points = {point for group in groups for point in group}
     assert points | {*OF_SIGNALS.values(), *OF_HOOKS.values()} == set(Point)
     reached = {
         broker: {
             death.removeprefix(SUSPECTS)
-            for case, place in RUNS
-            if place == broker
+            for case, name in RUNS
+            if name == broker
             for death in case.deaths
         }
         for broker in ALL
@@ -277,6 +279,6 @@ def test_each_point_has_a_case_on_each_broker_that_has_it() -> None:
     }
     postponed = {Point.BEFORE_POSTPONE, Point.AFTER_POSTPONE}
     beats = {Point.BEFORE_BEAT, Point.AFTER_BEAT}
-    # Kafka's client beats by itself; an order is kept by nobody else.
+    # Kafka's client sends its own heartbeats; only Kafka keeps an order.
     assert missing.pop("kafka") == beats
     assert missing == {broker: postponed for broker in ALL if broker != "kafka"}

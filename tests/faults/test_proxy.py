@@ -1,4 +1,4 @@
-"""The proxy's faults, on a server that answers with what it was sent."""
+"""The proxy's failures, on a server that echoes all bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .proxy import Proxy
 
 
 class Echo:
-    """Sends back what it gets; says how many have hung up, and how."""
+    """A server that echoes all bytes and records how connections end."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server((HOST, 0))
@@ -51,19 +51,19 @@ class Echo:
             self.ends.append("rst")
         client.close()
 
-    def deafen(self) -> None:
-        """Listen no more."""
+    def stop_listening(self) -> None:
+        """Stop listening."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def hang_up(self) -> None:
-        """Close what is connected, as the options of its socket say."""
+        """Close all connections; their socket options decide between FIN and RST."""
         for each in self.open:
             each.shutdown(socket.SHUT_RD)
 
     def close(self) -> None:
-        self.deafen()
+        self.stop_listening()
         for each in self.open:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -92,7 +92,7 @@ def client(proxy: Proxy) -> t.Iterator[socket.socket]:
 
 
 def asked(client: socket.socket, said: bytes) -> bytes:
-    """What comes back, until it is as much as was said, or the end."""
+    """Send bytes, and return the echo, or a part of it at the end."""
     client.sendall(said)
     found = b""
     while len(found) < len(said) and (more := client.recv(4096)):
@@ -157,7 +157,7 @@ def test_a_share_of_the_connections_is_cut(proxy: Proxy) -> None:
 
 
 @pytest.mark.process
-def test_who_hangs_up_is_heard_on_the_other_side(
+def test_a_close_by_one_side_reaches_the_other_side(
     proxy: Proxy, client: socket.socket, echo: Echo
 ) -> None:
     client.shutdown(socket.SHUT_WR)
@@ -220,7 +220,7 @@ def test_what_is_swallowed_on_the_way_down_arrives_and_is_not_answered(
 
 
 @pytest.mark.process
-def test_what_was_swallowed_stays_dead_and_others_are_served(
+def test_a_swallowed_connection_stays_dead_and_new_ones_work(
     proxy: Proxy, client: socket.socket
 ) -> None:
     proxy.swallow()
@@ -233,7 +233,7 @@ def test_what_was_swallowed_stays_dead_and_others_are_served(
 
 
 @pytest.mark.process
-def test_a_closed_window_blocks_who_writes_and_goes_on_later(
+def test_a_closed_window_blocks_the_writer_until_it_opens(
     proxy: Proxy, client: socket.socket, echo: Echo
 ) -> None:
     proxy.stall()
@@ -304,7 +304,7 @@ def test_refused_connections_are_refused_until_it_is_mended(
 
 @pytest.mark.process
 def test_where_no_broker_listens_a_client_is_reset(proxy: Proxy, echo: Echo) -> None:
-    echo.deafen()
+    echo.stop_listening()
     # It may be reset before it knows that it is connected.
     with (
         pytest.raises(ConnectionResetError),

@@ -1,4 +1,4 @@
-"""The short profile: a few faults on each broker, and nothing is lost."""
+"""The short profile: a few faults on each broker lose no message."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from .__main__ import PROFILES
 from .__main__ import report
 from .conftest import MakeRun
 
-#: Repeats a run.
+#: Environment variable with the seed of a run to repeat.
 SEED = "QCONSUME_FAULTS_SEED"
 
 
 @pytest.fixture(scope="session")
 def seed() -> int:
-    """Another one each time, unless the environment says which."""
+    """The seed of the environment, or else a random one."""
     return int(os.environ.get(SEED) or random.randrange(10**6))
 
 
 @pytest.mark.deadline(600)
-@pytest.mark.parametrize("place", ["quorum", "classic", "redis", "streams", "kafka"])
+@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams", "kafka"])
 def test_nothing_is_lost_and_all_goes_on(
-    make_run: MakeRun, place: str, seed: int
+    make_run: MakeRun, broker: str, seed: int
 ) -> None:
-    print(f"\n{place}, {SEED}={seed}")
+    print(f"\n{broker}, {SEED}={seed}")
     record = make_run(
-        place,
-        catalogue.short(place, seed),
+        broker,
+        catalogue.draw_short(broker, seed),
         seed=seed,
         messages=PROFILES["short"].messages,
-        command=f"python -m tests.faults {place} --seed {seed}",
+        command=f"python -m tests.faults {broker} --seed {seed}",
     )
     report(record)
 

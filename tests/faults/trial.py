@@ -1,7 +1,7 @@
-"""One fault by itself, under light load, on a broker of the proofs.
+"""Trial of a single fault under light load.
 
-What a fault does in the midst of others is for the runs to show; this shows that it is
-what it says, and that it alone is survived.
+A trial shows that a fault has the effect that its name says, and that workers survive
+it. Runs show the effects of many faults in sequence.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from flask_qconsume import BrokerError
 
-from ..proofs.conftest import Stage
+from ..proofs.conftest import Deployment
 from ..proofs.test_outages import Publishing
 from ..proofs.test_outages import longest_silence
 from ..waiting import wait_for
@@ -22,14 +22,14 @@ from .fault import LEASE
 from .fault import PUBLISH_TIMEOUT
 from .fault import SESSION
 from .fault import Fault
-from .fault import Scene
+from .fault import FaultTarget
 
-#: The longest that a worker waits before it tries to connect again, in seconds.
+#: Most seconds that a worker waits before it tries to connect again.
 RECONNECT = 30.0
-#: What a busy machine adds to any time.
+#: Additional seconds for a busy machine.
 BUSY = 10.0
 
-#: What a run is told, without ``QCONSUME_``.
+#: Configuration of a trial; keys without ``QCONSUME_``.
 CONFIG: dict[str, t.Any] = {
     "HEARTBEAT": HEARTBEAT,
     "PUBLISH_TIMEOUT": PUBLISH_TIMEOUT,
@@ -47,119 +47,127 @@ KAFKA: dict[str, t.Any] = {
 }
 
 
-def config_of(broker: str, **more: t.Any) -> dict[str, t.Any]:
-    """What the stage of a broker is made with."""
+def make_config(broker: str, **more: t.Any) -> dict[str, t.Any]:
+    """Return the configuration of the deployment on a broker."""
     kafka = broker in {"kafka", "cluster"}
     return {**CONFIG, **(KAFKA if kafka else {"LEASE": LEASE}), **more}
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What one fault did."""
+    """The effects of one fault."""
 
     confirmed: int
     refused: int
     lost: frozenset[int]
     twice: int
-    #: The longest time in which nothing was handled, the fault's own included.
+    #: The longest time without a handled message in seconds, including the fault.
     silence: float
-    #: Seconds from the fault's end until a message published after it was handled.
+    #: Seconds from the fault's end until a message was handled that was published then.
     back: float
     logs: str
 
 
-def undergo(stage: Stage, fault: Fault, broker: str, *, workers: int = 1) -> Findings:
-    """Provoke a fault while messages are published, and say what it did."""
-    scene, began = scene_of(stage, broker), time.time()
+def try_fault(
+    deployment: Deployment, fault: Fault, broker: str, *, workers: int = 1
+) -> Findings:
+    """Provoke a fault while messages are published, and return its effects."""
+    target, began = make_target(deployment, broker), time.time()
     for _ in range(workers):
-        scene.workers.append(stage.fleet.start())
-    with Publishing(stage) as publishing:
+        target.workers.append(deployment.fleet.start())
+    with Publishing(deployment) as publishing:
         publishing.await_more(100)
-        fault.apply(scene, random.Random(1))
+        fault.apply(target, random.Random(1))
         over = time.monotonic()
-        probe = scene.send()
+        probe = target.send()
         wait_for(
-            lambda: stage.ledger.counted()[probe],
+            lambda: deployment.ledger.counted()[probe],
             RECONNECT + fault.detection + BUSY,
-            message=lambda: f"consuming goes on\n{stage.fleet.logs()[-4000:]}",
+            message=lambda: f"consuming resumes\n{deployment.fleet.logs()[-4000:]}",
         )
         back = time.monotonic() - over
         publishing.await_more(100)
-    lost = _lost(stage, publishing.confirmed, wait=not fault.told_loss)
-    _assert_alive(scene)
+    lost = _find_lost(deployment, publishing.confirmed, wait=not fault.may_lose)
+    _assert_alive(target)
     return Findings(
         len(publishing.confirmed),
         publishing.failed,
         lost,
-        sum(count > 1 for count in stage.ledger.counted().values()),
-        # A worker whose clock is set writes down other times.
-        longest_silence([t for t in _times(stage) if began <= t <= time.time()]),
+        sum(count > 1 for count in deployment.ledger.counted().values()),
+        # Ignore lines of a worker whose clock was set.
+        longest_silence(
+            [t for t in _list_times(deployment) if began <= t <= time.time()]
+        ),
         back,
-        stage.fleet.logs(),
+        deployment.fleet.logs(),
     )
 
 
-def scene_of(stage: Stage, broker: str) -> Scene:
-    """What a fault may touch, with no proxy before the broker."""
+def make_target(deployment: Deployment, broker: str) -> FaultTarget:
+    """Return the objects that a fault may act on, without a proxy."""
     numbers = iter(range(1_000_000, 2_000_000))
 
     def send(**body: t.Any) -> int:
         n = next(numbers)
-        wait_for(lambda: _sent(stage, n, body), 60)
+        wait_for(lambda: _try_publish(deployment, n, body), 60)
         return n
 
-    return Scene(
-        place=broker,
-        server=stage.server,
-        vhost=stage.vhost,
+    return FaultTarget(
+        broker=broker,
+        server=deployment.server,
+        vhost=deployment.vhost,
         proxies=(),
-        fleet=stage.fleet,
-        consumers=stage.consumers,
+        fleet=deployment.fleet,
+        consumers=deployment.consumers,
         send=send,
     )
 
 
-def _times(stage: Stage) -> list[float]:
-    return [line.at for line in stage.ledger.lines()]
+def _list_times(deployment: Deployment) -> list[float]:
+    return [line.at for line in deployment.ledger.lines()]
 
 
-def _sent(stage: Stage, n: int, body: dict[str, t.Any]) -> bool:
+def _try_publish(deployment: Deployment, n: int, body: dict[str, t.Any]) -> bool:
     try:
-        stage.publish([n], **body)
+        deployment.publish([n], **body)
     except BrokerError:
         return False
     return True
 
 
-def _lost(stage: Stage, confirmed: list[int], *, wait: bool) -> frozenset[int]:
-    """What was confirmed and is neither handled nor a dead letter."""
+def _find_lost(
+    deployment: Deployment, confirmed: list[int], *, wait: bool
+) -> frozenset[int]:
+    """Return the confirmed numbers that were not handled."""
     if wait:
-        stage.await_done(confirmed, timeout=120)
+        deployment.await_done(confirmed, timeout=120)
     else:
-        # What is there is handled; the rest is gone.
-        wait_for(lambda: stage.consumers.broker.depth("work") == 0, 60, interval=0.5)
-        _await_rest(stage)
-    return frozenset(confirmed) - set(stage.ledger.counted())
+        # Messages in the queue will be handled; the fault lost the rest.
+        wait_for(
+            lambda: deployment.consumers.broker.depth("work") == 0, 60, interval=0.5
+        )
+        _await_rest(deployment)
+    return frozenset(confirmed) - set(deployment.ledger.counted())
 
 
-def _await_rest(stage: Stage) -> None:
-    """Wait until a while has passed in which nothing more was handled."""
+def _await_rest(deployment: Deployment) -> None:
+    """Wait until no message has been handled for two leases."""
     seen, since = -1, time.monotonic()
 
     def quiet() -> bool:
         nonlocal seen, since
-        if (now := len(stage.ledger.lines())) != seen:
+        if (now := len(deployment.ledger.lines())) != seen:
             seen, since = now, time.monotonic()
         return time.monotonic() - since > 2 * LEASE
 
     wait_for(quiet, 120, interval=0.2)
 
 
-def _assert_alive(scene: Scene) -> None:
-    """None of the workers ended by itself, and all of them end cleanly."""
-    for worker in scene.workers:  # One may have been started a moment ago.
+def _assert_alive(target: FaultTarget) -> None:
+    """Assert that all workers still run, and that a stop ends them cleanly."""
+    for worker in target.workers:  # The last one may be starting.
         output = worker.output  # type: ignore[attr-defined]
         wait_for(lambda o=output: "consuming the queue" in o.read_text(), 90)
-    codes = [worker.poll() for worker in scene.workers]
-    assert codes == [None] * len(codes), scene.fleet.logs()[-3000:]
-    assert [scene.fleet.term(worker) for worker in scene.workers] == [0] * len(codes)
+    codes = [worker.poll() for worker in target.workers]
+    assert codes == [None] * len(codes), target.fleet.logs()[-3000:]
+    assert [target.fleet.term(worker) for worker in target.workers] == [0] * len(codes)

@@ -1,4 +1,4 @@
-"""Which fault is to be charged with what happened. Pure, as the checker is."""
+"""Attribution of losses, duplicates and silences to the faults of a run."""
 
 from __future__ import annotations
 
@@ -8,40 +8,39 @@ import typing as t
 from collections.abc import Sequence
 
 from .check import Tally
-from .check import longest_silence
+from .check import find_longest_silence
 from .record import FaultRecord
 
 
 def judge_faults(
     faults: Sequence[FaultRecord], tally: Tally, began: float, bound: int
 ) -> None:
-    """Charge each fault with what happened from its beginning to the next one's.
+    """Add to each fault what happened from its beginning to that of the next fault.
 
-    :param began: When the run did.
-    :param bound: How much may be handled again when all is cut off once.
+    :param began: Time at which the run began.
+    :param bound: Messages that may be handled again when all connections are lost once.
     """
     begins = [began + each.began for each in faults]
     for fault, since, until in zip(
         faults, begins, [*begins[1:], time.time()], strict=False
     ):
-        fault.messages = _within(tally.confirmed.values(), since, until)
-        fault.duplicated = _within(tally.again, since, until)
+        fault.messages = _count_within(tally.confirmed.values(), since, until)
+        fault.duplicated = _count_within(tally.again, since, until)
         fault.bound = fault.returns * bound
         last = max(tally.times, default=since)
-        fault.silence = longest_silence(tally.times, since, min(until, last))
+        fault.silence = find_longest_silence(tally.times, since, min(until, last))
 
 
-def charge(
+def attribute_losses(
     faults: Sequence[FaultRecord],
     tally: Tally,
     began: float,
     lost: t.Collection[int],
     excused: t.Mapping[int, int],
 ) -> None:
-    """Charge what is lost to the fault that was over next after it was confirmed.
+    """Attribute each lost message to the first fault that ended after its confirmation.
 
-    :param excused: What a fault that is told to lose something was seen to take, and
-        the index of that fault.
+    :param excused: Messages lost by a fault that may lose messages, with its index.
     """
     overs = [began + each.began + each.lasted for each in faults]
     for n in lost if faults else ():
@@ -49,5 +48,5 @@ def charge(
         faults[excused.get(n, min(found, len(faults) - 1))].lost += 1
 
 
-def _within(times: t.Iterable[float], since: float, until: float) -> int:
+def _count_within(times: t.Iterable[float], since: float, until: float) -> int:
     return sum(since <= at < until for at in times)

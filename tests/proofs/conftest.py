@@ -46,17 +46,17 @@ BROKERS = {
 SCHEMES = {"streams": "redis-streams", "sentinel-streams": "sentinel-streams"}
 
 
-class Stage:
+class Deployment:
     """One broker, one app that publishes to it, and worker processes."""
 
-    def __init__(self, fleet: Fleet, app: Flask, place: t.Any) -> None:
+    def __init__(self, fleet: Fleet, app: Flask, backend: t.Any) -> None:
         self.fleet = fleet
         self.ledger = fleet.ledger
         self.app = app
         #: The broker's process, which a test may stop and start.
-        self.server = getattr(place, "server", place)
+        self.server = getattr(backend, "server", backend)
         #: On RabbitMQ, where we are there.
-        self.vhost = place if isinstance(place, Vhost) else None
+        self.vhost = backend if isinstance(backend, Vhost) else None
 
     @property
     def consumers(self) -> AppConsumers:
@@ -94,36 +94,36 @@ class Stage:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All of these need a broker, which they only name in a parameter."""
     for item in items:
-        if "make_stage" in getattr(item, "fixturenames", ()):
+        if "make_deployment" in getattr(item, "fixturenames", ()):
             item.add_marker("broker")
 
 
-MakeStage = t.Callable[..., Stage]
+MakeDeployment = t.Callable[..., Deployment]
 
 
 @pytest.fixture
-def make_stage(
+def make_deployment(
     request: pytest.FixtureRequest,
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> t.Iterator[MakeStage]:
-    """Makes the stage on the broker of that name, with further configuration."""
-    stages: list[Stage] = []
+) -> t.Iterator[MakeDeployment]:
+    """Makes the deployment on the broker of that name, with further configuration."""
+    deployments: list[Deployment] = []
 
-    def make(broker: str, **config: t.Any) -> Stage:
+    def make(broker: str, **config: t.Any) -> Deployment:
         fixture, options = BROKERS[broker]
         require(fixture)
-        place = request.getfixturevalue(fixture)
-        scheme, rest = place.url.split(":", 1)
+        backend = request.getfixturevalue(fixture)
+        scheme, rest = backend.url.split(":", 1)
         url = f"{SCHEMES.get(broker, scheme)}:{rest}"
         fleet = Fleet(tmp_path, {"BROKER_URL": url, **options, **config})
         for key, value in fleet.environment().items():
             if key.startswith("FLASK_QCONSUME_"):
                 monkeypatch.setenv(key, value)
-        stages.append(Stage(fleet, create_app(), place))
-        return stages[-1]
+        deployments.append(Deployment(fleet, create_app(), backend))
+        return deployments[-1]
 
     yield make
-    for stage in stages:
-        stage.fleet.close()
-        stage.consumers.close()
+    for deployment in deployments:
+        deployment.fleet.close()
+        deployment.consumers.close()

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from ..waiting import wait_for
-from .conftest import MakeStage
-from .conftest import Stage
+from .conftest import Deployment
+from .conftest import MakeDeployment
 
 #: What a broker's delay may be late by, beside its step: a busy machine.
 LATE = 2.0
@@ -17,9 +17,9 @@ LATE = 2.0
 TAKEN_OVER = {"kafka": LATE + 3.0}
 
 
-def _delay(stage: Stage, n: int) -> float:
+def _delay(deployment: Deployment, n: int) -> float:
     """The seconds between the first attempt and the second; a kill may repeat that."""
-    starts = [line for line in stage.ledger.lines("start") if line.n == n]
+    starts = [line for line in deployment.ledger.lines("start") if line.n == n]
     assert [line.attempt for line in starts[:2]] == [1, 2]
     return starts[1].at - starts[0].at
 
@@ -34,33 +34,33 @@ def _policy(seconds: float) -> dict[str, float]:
     ("short", "long"), [(2, 6), pytest.param(5, 30, marks=pytest.mark.long)]
 )
 def test_a_short_retry_is_not_behind_a_long_one_and_both_survive_a_kill(
-    make_stage: MakeStage, broker: str, short: int, long: int
+    make_deployment: MakeDeployment, broker: str, short: int, long: int
 ) -> None:
-    stage = make_stage(broker, RETRY=_policy(long), CONCURRENCY=1, PREFETCH=1)
-    worker = stage.fleet.start()
-    stage.publish([1], do="fail")
-    wait_for(lambda: 1 in stage.ledger.counted("start"))
+    deployment = make_deployment(broker, RETRY=_policy(long), CONCURRENCY=1, PREFETCH=1)
+    worker = deployment.fleet.start()
+    deployment.publish([1], do="fail")
+    wait_for(lambda: 1 in deployment.ledger.counted("start"))
     if broker != "kafka":  # Where what is held back counts, too.
-        wait_for(lambda: stage.consumers.broker.depth("work") == 0)
-    stage.fleet.term(worker)
-    stage.fleet.config["RETRY"] = _policy(short)
-    worker = stage.fleet.start()
-    stage.publish([2], do="fail")
+        wait_for(lambda: deployment.consumers.broker.depth("work") == 0)
+    deployment.fleet.term(worker)
+    deployment.fleet.config["RETRY"] = _policy(short)
+    worker = deployment.fleet.start()
+    deployment.publish([2], do="fail")
     # With a prefetch of one, a third message shows that no slot is taken by the wait.
-    wait_for(lambda: 2 in stage.ledger.counted("start"))
-    stage.publish([3])
-    stage.await_done([3], timeout=short)
-    stage.fleet.kill(worker)
-    stage.fleet.start()
+    wait_for(lambda: 2 in deployment.ledger.counted("start"))
+    deployment.publish([3])
+    deployment.await_done([3], timeout=short)
+    deployment.fleet.kill(worker)
+    deployment.fleet.start()
     back = time.time()
-    stage.await_done([1, 2], timeout=long + 30)
+    deployment.await_done([1, 2], timeout=long + 30)
 
-    assert short <= _delay(stage, 2) < short + LATE + 2
-    first = next(line.at for line in stage.ledger.lines("start") if line.n == 1)
+    assert short <= _delay(deployment, 2) < short + LATE + 2
+    first = next(line.at for line in deployment.ledger.lines("start") if line.n == 1)
     # While no worker runs nothing comes; it is late from when there is one again.
     latest = max(long, back - first) + TAKEN_OVER.get(broker, LATE)
-    assert long <= _delay(stage, 1) < latest
-    assert {line.attempt for line in stage.ledger.lines() if line.n < 3} == {2}
+    assert long <= _delay(deployment, 1) < latest
+    assert {line.attempt for line in deployment.ledger.lines() if line.n < 3} == {2}
 
 
 @pytest.mark.deadline(600)
@@ -78,17 +78,17 @@ def test_a_short_retry_is_not_behind_a_long_one_and_both_survive_a_kill(
     "messages", [300, pytest.param(10_000, marks=pytest.mark.long)]
 )
 def test_steady_retries_lose_none(
-    make_stage: MakeStage, broker: str, messages: int
+    make_deployment: MakeDeployment, broker: str, messages: int
 ) -> None:
     """Each message fails twice, with delays of one to two seconds."""
     policy = {"min_delay": 1, "factor": 1, "jitter": 1}
-    stage = make_stage(broker, RETRY=policy, CONCURRENCY=50)
-    stage.fleet.start()
+    deployment = make_deployment(broker, RETRY=policy, CONCURRENCY=50)
+    deployment.fleet.start()
     for at in range(0, messages, 50):
-        stage.publish(range(at, at + 50), do="fail", times=2)
-        wait_for(lambda at=at: len(stage.ledger.counted("start")) >= at)
-    stage.await_done(range(messages), timeout=300)
+        deployment.publish(range(at, at + 50), do="fail", times=2)
+        wait_for(lambda at=at: len(deployment.ledger.counted("start")) >= at)
+    deployment.await_done(range(messages), timeout=300)
 
-    assert set(stage.ledger.counted().values()) == {1}
-    assert {line.attempt for line in stage.ledger.lines()} == {3}
-    assert stage.dead() == []
+    assert set(deployment.ledger.counted().values()) == {1}
+    assert {line.attempt for line in deployment.ledger.lines()} == {3}
+    assert deployment.dead() == []

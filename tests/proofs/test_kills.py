@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ..waiting import wait_for
-from .conftest import MakeStage
+from .conftest import MakeDeployment
 
 SHORT = (2_000, 3)
 LONG = (20_000, 10)
@@ -22,19 +22,19 @@ UNTOLD = {"kafka": 60}
     ("messages", "kills"), [SHORT, pytest.param(*LONG, marks=pytest.mark.long)]
 )
 def test_killed_workers_lose_nothing(
-    make_stage: MakeStage, broker: str, messages: int, kills: int
+    make_deployment: MakeDeployment, broker: str, messages: int, kills: int
 ) -> None:
-    stage = make_stage(broker)
-    worker = stage.fleet.start()
-    stage.publish(range(messages), seconds=0.005)
+    deployment = make_deployment(broker)
+    worker = deployment.fleet.start()
+    deployment.publish(range(messages), seconds=0.005)
     for turn in range(1, kills + 1):
         share = messages * turn // (kills + 2)
-        wait_for(lambda share=share: len(stage.ledger.lines()) >= share, 300)
-        stage.fleet.kill(worker)
-        worker = stage.fleet.start()
-    stage.await_done(range(messages), timeout=300)
+        wait_for(lambda share=share: len(deployment.ledger.lines()) >= share, 300)
+        deployment.fleet.kill(worker)
+        worker = deployment.fleet.start()
+    deployment.await_done(range(messages), timeout=300)
 
-    doubles = sum(stage.ledger.counted().values()) - messages
+    doubles = sum(deployment.ledger.counted().values()) - messages
     print(f"{broker}: {messages} messages, {kills} kills, {doubles} handled twice")
     assert doubles <= kills * (HELD + UNTOLD.get(broker, 0))
-    assert stage.dead() == []
+    assert deployment.dead() == []

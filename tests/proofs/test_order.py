@@ -12,8 +12,8 @@ from flask_qconsume import BrokerError
 
 from ..fleet.ledger import Line
 from ..waiting import wait_for
-from .conftest import MakeStage
-from .conftest import Stage
+from .conftest import Deployment
+from .conftest import MakeDeployment
 
 #: How many times a worker joins or leaves.
 TURNS = 60
@@ -32,8 +32,8 @@ MESSAGES_PER_TURN = 3 * RATE
 class Publishing:
     """Publishes a steady stream of numbers, each with the key of its remainder."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         #: How many were confirmed; a number follows when the one before it is.
@@ -68,7 +68,7 @@ class Publishing:
             ("work", {"n": n, **_deed(n)}, {"key": str(n % KEYS)}) for n in numbers
         ]
         try:
-            self._stage.consumers.publish_many(messages)
+            self._deployment.consumers.publish_many(messages)
         except BrokerError:
             return False
         return True
@@ -81,39 +81,42 @@ def _deed(n: int) -> dict[str, object]:
 
 @pytest.mark.long
 @pytest.mark.deadline(900)
-def test_the_order_within_a_key_is_kept_over_rebalances(make_stage: MakeStage) -> None:
-    stage = make_stage("cluster", ORDERING="key", RETRY={"min_delay": 0.2})
-    stage.fleet.start()
-    with Publishing(stage) as publishing:
-        _join_and_leave(stage, publishing)
+def test_the_order_within_a_key_is_kept_over_rebalances(
+    make_deployment: MakeDeployment,
+) -> None:
+    deployment = make_deployment("cluster", ORDERING="key", RETRY={"min_delay": 0.2})
+    deployment.fleet.start()
+    with Publishing(deployment) as publishing:
+        _join_and_leave(deployment, publishing)
     numbers = range(publishing.confirmed)
-    stage.await_done(numbers, timeout=180)
+    deployment.await_done(numbers, timeout=180)
 
-    lines = stage.ledger.everything()
+    lines = deployment.ledger.everything()
     out_of_order, together = _faults(lines)
-    doubles = sum(count > 1 for count in stage.ledger.counted().values())
+    doubles = sum(count > 1 for count in deployment.ledger.counted().values())
     print(
-        f"\n{len(numbers)} messages, {KEYS} keys, {len(stage.fleet.workers)} workers,"
+        f"\n{len(numbers)} messages, {KEYS} keys,"
+        f" {len(deployment.fleet.workers)} workers,"
         f" 0 lost, {doubles} handled twice, {len(out_of_order)} out of order,"
         f" {len(together)} beside another of their key"
     )
-    assert stage.dead() == []
+    assert deployment.dead() == []
     assert (out_of_order, together) == ([], [])
 
 
-def _join_and_leave(stage: Stage, publishing: Publishing) -> None:
+def _join_and_leave(deployment: Deployment, publishing: Publishing) -> None:
     """Start or stop a worker in each turn; a broker is away during some of them."""
     chance = random.Random(2)
-    broker = stage.server.brokers[1]
+    broker = deployment.server.brokers[1]
     outage = threading.Thread(target=broker.restart, args=(OUTAGE_SECONDS,))
     for turn in range(TURNS):
         if turn == OUTAGE_TURN:
             outage.start()
-        running = [each for each in stage.fleet.workers if each.poll() is None]
+        running = [each for each in deployment.fleet.workers if each.poll() is None]
         if len(running) == 1 or (len(running) < MAX_WORKERS and chance.random() < 0.5):
-            stage.fleet.start(ready=False)
+            deployment.fleet.start(ready=False)
         else:
-            stage.fleet.term(chance.choice(running))
+            deployment.fleet.term(chance.choice(running))
         publishing.await_more(MESSAGES_PER_TURN)
     outage.join()
 

@@ -12,15 +12,15 @@ import pytest
 from flask_qconsume import BrokerError
 
 from ..waiting import wait_for
-from .conftest import MakeStage
-from .conftest import Stage
+from .conftest import Deployment
+from .conftest import MakeDeployment
 
 
 class Publishing:
     """Publishes numbers, one after the other, until it is stopped."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         #: The numbers that the broker confirmed.
@@ -42,7 +42,7 @@ class Publishing:
             if self._stop.wait(0.002):
                 return
             try:
-                self._stage.publish([n])
+                self._deployment.publish([n])
             except BrokerError:
                 self.failed += 1
             else:
@@ -64,43 +64,43 @@ def longest_silence(times: t.Sequence[float]) -> float:
 @pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams", "kafka"])
 @pytest.mark.parametrize("restarts", [1, pytest.param(5, marks=pytest.mark.long)])
 def test_restarts_of_the_broker_lose_nothing(
-    make_stage: MakeStage, broker: str, restarts: int
+    make_deployment: MakeDeployment, broker: str, restarts: int
 ) -> None:
-    stage = make_stage(broker)
-    worker = stage.fleet.start()
-    with Publishing(stage) as publishing:
+    deployment = make_deployment(broker)
+    worker = deployment.fleet.start()
+    with Publishing(deployment) as publishing:
         for _ in range(restarts):
             publishing.await_more(300)
-            stage.server.restart()
+            deployment.server.restart()
         publishing.await_more(300)
-    stage.await_done(publishing.confirmed, timeout=120)
+    deployment.await_done(publishing.confirmed, timeout=120)
 
-    doubles = sum(n > 1 for n in stage.ledger.counted().values())
-    silence = longest_silence([line.at for line in stage.ledger.lines()])
+    doubles = sum(n > 1 for n in deployment.ledger.counted().values())
+    silence = longest_silence([line.at for line in deployment.ledger.lines()])
     print(
         f"{broker}: {restarts} restarts, {len(publishing.confirmed)} confirmed,"
         f" {publishing.failed} refused, {doubles} handled twice,"
         f" {silence:.1f} s the longest silence"
     )
     assert worker.poll() is None
-    assert stage.fleet.term(worker) == 0
-    assert stage.dead() == []
+    assert deployment.fleet.term(worker) == 0
+    assert deployment.dead() == []
 
 
 @pytest.mark.long
 @pytest.mark.deadline(300)
 @pytest.mark.parametrize("broker", ["quorum", "redis", "streams", "kafka"])
 def test_a_broker_that_is_away_for_long_loses_nothing(
-    make_stage: MakeStage, broker: str
+    make_deployment: MakeDeployment, broker: str
 ) -> None:
-    stage = make_stage(broker)
-    worker = stage.fleet.start()
-    with Publishing(stage) as publishing:
+    deployment = make_deployment(broker)
+    worker = deployment.fleet.start()
+    with Publishing(deployment) as publishing:
         publishing.await_more(300)
-        stage.server.restart(away=20)
+        deployment.server.restart(away=20)
         publishing.await_more(300)
-    stage.await_done(publishing.confirmed, timeout=120)
+    deployment.await_done(publishing.confirmed, timeout=120)
 
     print(f"{broker}: {publishing.failed} refused while it was away")
     assert worker.poll() is None
-    assert stage.fleet.term(worker) == 0
+    assert deployment.fleet.term(worker) == 0

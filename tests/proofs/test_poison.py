@@ -20,8 +20,8 @@ from ..servers.kafka import Kafka
 from ..servers.rabbitmq import Vhost
 from ..servers.redis import Redis
 from ..waiting import wait_for
-from .conftest import MakeStage
-from .conftest import Stage
+from .conftest import Deployment
+from .conftest import MakeDeployment
 
 GOOD = range(1000)
 
@@ -57,37 +57,43 @@ DEEDS = {
 
 @pytest.mark.deadline(300)
 @pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams", "kafka"])
-def test_poison_stops_nobody_and_is_kept(make_stage: MakeStage, broker: str) -> None:
-    stage = make_stage(
+def test_poison_stops_nobody_and_is_kept(
+    make_deployment: MakeDeployment, broker: str
+) -> None:
+    deployment = make_deployment(
         broker,
         MAX_MESSAGE_SIZE=1_000_000,
         TIMEOUT=1,
         RETRY={"max_attempts": 2, "min_delay": 0.1, "factor": 1},
     )
-    worker = stage.fleet.start()
-    stage.publish(GOOD[:500])
-    _publish_poison(stage)
-    stage.publish([9000], do="hog", seconds=2)
-    stage.publish(GOOD[500:])
-    stage.await_done([*GOOD, 9000], timeout=120)
+    worker = deployment.fleet.start()
+    deployment.publish(GOOD[:500])
+    _publish_poison(deployment)
+    deployment.publish([9000], do="hog", seconds=2)
+    deployment.publish(GOOD[500:])
+    deployment.await_done([*GOOD, 9000], timeout=120)
     wait_for(
-        lambda: len(stage.dead()) == len(BODIES) + len(DEEDS),
+        lambda: len(deployment.dead()) == len(BODIES) + len(DEEDS),
         timeout=60,
-        message=lambda: repr([dead.headers for dead in stage.dead()]),
+        message=lambda: repr([dead.headers for dead in deployment.dead()]),
     )
 
-    reasons = {dead.message.headers["name"]: _reason(dead) for dead in stage.dead()}
+    reasons = {
+        dead.message.headers["name"]: _reason(dead) for dead in deployment.dead()
+    }
     for name, (_, _, reason) in BODIES.items():
         assert reason in reasons[name], name
     for name, reason in DEEDS.items():
         assert reason in reasons[name], name
-    bodies = {dead.message.headers["name"]: dead.message.raw for dead in stage.dead()}
+    bodies = {
+        dead.message.headers["name"]: dead.message.raw for dead in deployment.dead()
+    }
     assert all(bodies[name] == body for name, (body, _, _) in BODIES.items())
-    assert {stage.ledger.counted()[n] for n in GOOD} == {1}
-    assert stage.fleet.term(worker) == 0
+    assert {deployment.ledger.counted()[n] for n in GOOD} == {1}
+    assert deployment.fleet.term(worker) == 0
 
 
-def _publish_poison(stage: Stage) -> None:
+def _publish_poison(deployment: Deployment) -> None:
     messages: list[tuple[str, t.Any, dict[str, t.Any]]] = [
         ("work", body, {"content_type": kind, "headers": {"name": name}})
         for name, (body, kind, _) in BODIES.items()
@@ -95,7 +101,7 @@ def _publish_poison(stage: Stage) -> None:
     messages += [
         ("work", {"n": 9001, "do": name}, {"headers": {"name": name}}) for name in DEEDS
     ]
-    stage.consumers.publish_many(messages)
+    deployment.consumers.publish_many(messages)
 
 
 def _reason(dead: DeadLetter) -> str:
@@ -117,12 +123,12 @@ OF_KAFKA = ["x-qconsume-due", "x-qconsume-json", "x-qconsume-bytes"]
 
 @pytest.mark.parametrize("broker", ["quorum", "classic"])
 def test_what_others_send_to_rabbitmq_stops_nobody(
-    make_stage: MakeStage, own_rabbitmq_vhost: Vhost, broker: str
+    make_deployment: MakeDeployment, own_rabbitmq_vhost: Vhost, broker: str
 ) -> None:
-    stage = make_stage(broker, RETRY={"max_attempts": 1})
-    worker = stage.fleet.start()
+    deployment = make_deployment(broker, RETRY={"max_attempts": 1})
+    worker = deployment.fleet.start()
     url, queue = own_rabbitmq_vhost.url, b"work"
-    stage.publish(range(10))
+    deployment.publish(range(10))
     publish_raw(
         url, short_property(0x8000, b"caf\xe9"), b'{"n": 100}', key=queue, exchange=""
     )
@@ -135,43 +141,43 @@ def test_what_others_send_to_rabbitmq_stops_nobody(
             amqp.Message(b'{"n": 102}', application_headers=NONSENSE), "", "work"
         )
         channel.basic_publish(amqp.Message(b'{"n": 103}'), "", "work")
-    stage.publish(range(10, 20))
-    stage.await_done([*range(20), 102, 103])
-    wait_for(lambda: len(stage.dead()) == 3)
+    deployment.publish(range(10, 20))
+    deployment.await_done([*range(20), 102, 103])
+    wait_for(lambda: len(deployment.dead()) == 3)
 
-    assert [dead.message.raw for dead in stage.dead()] == [
+    assert [dead.message.raw for dead in deployment.dead()] == [
         b'{"n": 100}',
         b'{"n": 101}',
         b"",
     ]
-    assert stage.fleet.term(worker) == 0
+    assert deployment.fleet.term(worker) == 0
 
 
 def test_what_others_add_to_streams_stops_nobody(
-    make_stage: MakeStage, own_redis: Redis
+    make_deployment: MakeDeployment, own_redis: Redis
 ) -> None:
-    stage = make_stage("streams", RETRY={"max_attempts": 1})
-    worker = stage.fleet.start()
-    stage.publish(range(10))
+    deployment = make_deployment("streams", RETRY={"max_attempts": 1})
+    worker = deployment.fleet.start()
+    deployment.publish(range(10))
     garbage = ["no json", "", "\x00\xff", "[1]"]
     for body in ['{"n": 100}', *garbage]:
         own_redis.command("XADD", "work", "*", "body", body, "x-qconsume-attempt", "x")
     own_redis.command("XADD", "work", "*", "x-qconsume", "{", "neither", "body")
-    stage.publish(range(10, 20))
-    stage.await_done([*range(20), 100])
-    wait_for(lambda: len(stage.dead()) == len(garbage) + 1)
+    deployment.publish(range(10, 20))
+    deployment.await_done([*range(20), 100])
+    wait_for(lambda: len(deployment.dead()) == len(garbage) + 1)
 
-    bodies = [dead.message.raw.decode() for dead in stage.dead()]
+    bodies = [dead.message.raw.decode() for dead in deployment.dead()]
     assert bodies[: len(garbage)] == garbage
-    assert stage.fleet.term(worker) == 0
+    assert deployment.fleet.term(worker) == 0
 
 
 def test_what_others_produce_to_kafka_stops_nobody(
-    make_stage: MakeStage, own_kafka: Kafka
+    make_deployment: MakeDeployment, own_kafka: Kafka
 ) -> None:
-    stage = make_stage("kafka", RETRY={"max_attempts": 1})
-    worker = stage.fleet.start()
-    stage.publish(range(10))
+    deployment = make_deployment("kafka", RETRY={"max_attempts": 1})
+    worker = deployment.fleet.start()
+    deployment.publish(range(10))
     nonsense = [(name, b"\xff\xfe{") for name in (*NONSENSE, *OF_KAFKA)]
     nonsense += [(name, b"[5, null") for name in (*NONSENSE, *OF_KAFKA)]
     settings = {"bootstrap.servers": own_kafka.address, "log_level": 0}
@@ -180,28 +186,28 @@ def test_what_others_produce_to_kafka_stops_nobody(
         producer.produce("work", value, key=b"\xff", headers=nonsense)
     producer.produce("work", b'{"n": 101}', headers=[("x", None), ("x", b"\xff")])
     assert producer.flush(30) == 0
-    stage.publish(range(10, 20))
-    stage.await_done([*range(20), 100, 101])
-    wait_for(lambda: len(stage.dead()) == 5)
+    deployment.publish(range(10, 20))
+    deployment.await_done([*range(20), 100, 101])
+    wait_for(lambda: len(deployment.dead()) == 5)
 
-    bodies = {dead.message.raw for dead in stage.dead()}
+    bodies = {dead.message.raw for dead in deployment.dead()}
     assert bodies == {b"no json", b"", b"\x00\xff", b"[1]"}
-    assert [dead.message.tombstone for dead in stage.dead()].count(True) == 1
-    assert stage.fleet.term(worker) == 0
+    assert [dead.message.tombstone for dead in deployment.dead()].count(True) == 1
+    assert deployment.fleet.term(worker) == 0
 
 
 def test_what_others_push_to_redis_stops_nobody(
-    make_stage: MakeStage, own_redis: Redis
+    make_deployment: MakeDeployment, own_redis: Redis
 ) -> None:
-    stage = make_stage("redis", RETRY={"max_attempts": 1})
-    worker = stage.fleet.start()
-    stage.publish(range(10))
+    deployment = make_deployment("redis", RETRY={"max_attempts": 1})
+    worker = deployment.fleet.start()
+    deployment.publish(range(10))
     garbage = ["no json", "{}", '{"body": 5, "properties": []}', "\x00\xff", "[1]"]
     for element in ['{"n": 100}', *garbage]:
         own_redis.command("LPUSH", "work", element)
-    stage.publish(range(10, 20))
-    stage.await_done([*range(20), 100])
-    wait_for(lambda: len(stage.dead()) == len(garbage))
+    deployment.publish(range(10, 20))
+    deployment.await_done([*range(20), 100])
+    wait_for(lambda: len(deployment.dead()) == len(garbage))
 
-    assert [dead.message.raw.decode() for dead in stage.dead()] == garbage
-    assert stage.fleet.term(worker) == 0
+    assert [dead.message.raw.decode() for dead in deployment.dead()] == garbage
+    assert deployment.fleet.term(worker) == 0

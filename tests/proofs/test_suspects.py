@@ -14,8 +14,8 @@ import pytest
 
 from ..brokers.rabbitmq.rabbit import raw_channel
 from ..waiting import wait_for
-from .conftest import MakeStage
-from .conftest import Stage
+from .conftest import Deployment
+from .conftest import MakeDeployment
 
 EVERYWHERE = ["quorum", "classic", "redis", "streams", "kafka"]
 
@@ -29,9 +29,9 @@ LIMIT = 3
 class Workers:
     """So many, and another one for each that dies."""
 
-    def __init__(self, stage: Stage, count: int) -> None:
-        self._stage = stage
-        self.running = [stage.fleet.start(ready=False) for _ in range(count)]
+    def __init__(self, deployment: Deployment, count: int) -> None:
+        self._deployment = deployment
+        self.running = [deployment.fleet.start(ready=False) for _ in range(count)]
         self.deaths = 0
 
     def revive(self) -> None:
@@ -39,31 +39,31 @@ class Workers:
         for place, worker in enumerate(self.running):
             if worker.poll() is not None:
                 self.deaths += 1
-                self.running[place] = self._stage.fleet.start(ready=False)
+                self.running[place] = self._deployment.fleet.start(ready=False)
 
     def stop(self) -> list[int]:
         """The exit codes."""
         for worker in self.running:
             self._ready(worker)
-        return [self._stage.fleet.term(worker) for worker in self.running]
+        return [self._deployment.fleet.term(worker) for worker in self.running]
 
     def _ready(self, worker: subprocess.Popen[bytes]) -> None:
         path = worker.output  # type: ignore[attr-defined]
         wait_for(lambda: "consuming the queue" in path.read_text(), 60)
 
 
-def add_foreign(stage: Stage, broker: str, body: bytes) -> None:
+def add_foreign(deployment: Deployment, broker: str, body: bytes) -> None:
     """A message of somebody who gives no ids."""
-    url = stage.fleet.config["BROKER_URL"]
+    url = deployment.fleet.config["BROKER_URL"]
     if broker in ("quorum", "classic"):
         with raw_channel(url) as channel:
             channel.basic_publish(amqp.Message(body), "", "work")
     elif broker == "redis":
-        stage.server.command("LPUSH", "work", body.decode())
+        deployment.server.command("LPUSH", "work", body.decode())
     elif broker == "streams":
-        stage.server.command("XADD", "work", "*", "body", body.decode())
+        deployment.server.command("XADD", "work", "*", "body", body.decode())
     else:
-        settings = {"bootstrap.servers": stage.server.address, "log_level": 0}
+        settings = {"bootstrap.servers": deployment.server.address, "log_level": 0}
         producer = confluent_kafka.Producer(settings)
         producer.produce("work", body)
         assert producer.flush(30) == 0
@@ -74,7 +74,10 @@ def kills(n: int) -> dict[str, t.Any]:
 
 
 def _until_found_out(
-    stage: Stage, workers: Workers, neighbours: t.Iterable[int], restart: bool = False
+    deployment: Deployment,
+    workers: Workers,
+    neighbours: t.Iterable[int],
+    restart: bool = False,
 ) -> None:
     """Until all killers are dead letters, and all others are handled."""
     wanted = set(neighbours)
@@ -84,49 +87,49 @@ def _until_found_out(
         workers.revive()
         if restart and workers.deaths == 2:
             restart = False
-            stage.server.restart()
-        done = set(stage.ledger.counted())
+            deployment.server.restart()
+        done = set(deployment.ledger.counted())
         # A look at the dead letters costs more than one at the ledger.
-        return wanted <= done and len(stage.dead()) >= len(KILLERS)
+        return wanted <= done and len(deployment.dead()) >= len(KILLERS)
 
     wait_for(
         over,
         300,
         interval=0.2,
         message=lambda: (
-            f"{sorted(wanted - set(stage.ledger.counted()))} are missing,"
-            f" {len(stage.dead())} dead letters\n{stage.fleet.logs()[-3000:]}"
+            f"{sorted(wanted - set(deployment.ledger.counted()))} are missing,"
+            f" {len(deployment.dead())} dead letters\n{deployment.fleet.logs()[-3000:]}"
         ),
     )
 
 
-def _check(stage: Stage, neighbours: t.Iterable[int]) -> None:
+def _check(deployment: Deployment, neighbours: t.Iterable[int]) -> None:
     """The killers are dead letters, each once and for the limit; nobody else is."""
-    dead = [json.loads(letter.message.raw)["n"] for letter in stage.dead()]
+    dead = [json.loads(letter.message.raw)["n"] for letter in deployment.dead()]
     assert sorted(dead) == list(KILLERS)
-    for letter in stage.dead():
+    for letter in deployment.dead():
         assert "QCONSUME_DELIVERY_LIMIT" in letter.headers["x-qconsume-reason"]
-    logs = stage.fleet.logs()
+    logs = deployment.fleet.logs()
     assert logs.count("is a dead letter: its process died") >= len(KILLERS)
-    starts = stage.ledger.counted("start")
+    starts = deployment.ledger.counted("start")
     assert all(1 <= starts[n] <= LIMIT for n in KILLERS), starts
     # Whoever was first began once in the queue, and the other times apart.
     assert max(starts[n] for n in KILLERS) == LIMIT
-    assert {line.attempt for line in stage.ledger.everything()} == {1}
-    often = [n for n in neighbours if starts[n] > 2 + _struck(stage, n)]
-    assert not often, f"{often} began too often\n{_story(stage)}"
+    assert {line.attempt for line in deployment.ledger.everything()} == {1}
+    often = [n for n in neighbours if starts[n] > 2 + _struck(deployment, n)]
+    assert not often, f"{often} began too often\n{_story(deployment)}"
 
 
-def _struck(stage: Stage, n: int) -> int:
+def _struck(deployment: Deployment, n: int) -> int:
     """How often it was alone in its lane when a killer in the queue ended the process.
 
     That one was no suspect yet: it came later, as from another partition of Kafka's.
     """
     begun: dict[int, int] = {}
-    for line in stage.ledger.lines("start"):
+    for line in deployment.ledger.lines("start"):
         if line.n in KILLERS:
             begun.setdefault(line.n, line.pid)
-    lines = [line for line in stage.ledger.everything() if line.n == n]
+    lines = [line for line in deployment.ledger.everything() if line.n == n]
     done = {line.pid for line in lines if line.what == "done"}
     later = [line.pid for line in lines if line.what == "start"][1:]
     return sum(pid in begun.values() and pid not in done for pid in later)
@@ -138,33 +141,33 @@ def _struck(stage: Stage, n: int) -> int:
     "restart", [False, pytest.param(True, marks=pytest.mark.long)], ids=["", "restart"]
 )
 def test_killers_are_found_out_whatever_their_ids(
-    make_stage: MakeStage, broker: str, restart: bool
+    make_deployment: MakeDeployment, broker: str, restart: bool
 ) -> None:
     """A whole prefetch of suspects, and the id of a message says nothing about it.
 
     One killer has no id, and the other one that of all its neighbours.
     """
-    stage = make_stage(broker)
+    deployment = make_deployment(broker)
     neighbours = range(100, 100 + PREFETCH - len(KILLERS))
-    stage.consumers.broker.declare()
-    add_foreign(stage, broker, json.dumps(kills(0)).encode())
-    stage.consumers.publish("work", kills(1), id="same")
+    deployment.consumers.broker.declare()
+    add_foreign(deployment, broker, json.dumps(kills(0)).encode())
+    deployment.consumers.publish("work", kills(1), id="same")
     for n in neighbours:
-        stage.consumers.publish("work", {"n": n, "seconds": 0.2}, id="same")
-    workers = Workers(stage, 1)
-    _until_found_out(stage, workers, neighbours, restart)
+        deployment.consumers.publish("work", {"n": n, "seconds": 0.2}, id="same")
+    workers = Workers(deployment, 1)
+    _until_found_out(deployment, workers, neighbours, restart)
 
-    starts = stage.ledger.counted("start")
+    starts = deployment.ledger.counted("start")
     print(f"{broker}: {workers.deaths} deaths, starts {[starts[n] for n in KILLERS]}")
-    _check(stage, neighbours)
+    _check(deployment, neighbours)
     assert workers.stop() == [0]
 
 
-def _story(stage: Stage) -> str:
+def _story(deployment: Deployment) -> str:
     """What happened, in order, and what the workers say of it."""
-    happened = stage.ledger.everything()
+    happened = deployment.ledger.everything()
     lines = [f"{each.at:.3f} {each.pid} {each.what} {each.n}" for each in happened]
-    return "\n".join([*lines, stage.fleet.logs()])
+    return "\n".join([*lines, deployment.fleet.logs()])
 
 
 class Traffic:
@@ -172,8 +175,8 @@ class Traffic:
 
     PAUSE = 0.05
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run)
         #: When each number was confirmed.
@@ -190,7 +193,7 @@ class Traffic:
     def _run(self) -> None:
         n = 1_000
         while not self._end.wait(self.PAUSE):
-            self._stage.publish([n])
+            self._deployment.publish([n])
             self.published[n] = time.time()
             n += 1
 
@@ -199,41 +202,41 @@ class Traffic:
 @pytest.mark.deadline(600)
 @pytest.mark.parametrize("broker", EVERYWHERE)
 def test_traffic_goes_on_while_several_workers_die(
-    make_stage: MakeStage, broker: str
+    make_deployment: MakeDeployment, broker: str
 ) -> None:
     """Three workers, of which several die at once, again and again."""
-    stage = make_stage(broker, PUBLISH_TIMEOUT=60)
-    workers = Workers(stage, 3)
+    deployment = make_deployment(broker, PUBLISH_TIMEOUT=60)
+    workers = Workers(deployment, 3)
     for worker in workers.running:
         workers._ready(worker)
-    with Traffic(stage) as traffic:
+    with Traffic(deployment) as traffic:
         for n in KILLERS:
-            stage.consumers.publish("work", kills(n))
-        _until_found_out(stage, workers, ())
-    stage.await_done(traffic.published, timeout=120)
+            deployment.consumers.publish("work", kills(n))
+        _until_found_out(deployment, workers, ())
+    deployment.await_done(traffic.published, timeout=120)
 
-    first, last = _lived(stage)
+    first, last = _lived(deployment)
     meanwhile = [n for n, at in traffic.published.items() if first <= at <= last]
-    late = sorted(_latency(stage, traffic)[n] for n in meanwhile)
+    late = sorted(_latency(deployment, traffic)[n] for n in meanwhile)
     print(
         f"{broker}: {workers.deaths} deaths in {last - first:.0f} s; meanwhile"
         f" {len(meanwhile)} healthy messages, half of them handled within"
         f" {late[len(late) // 2]:.2f} s, all within {late[-1]:.1f} s"
     )
-    _check(stage, traffic.published)
+    _check(deployment, traffic.published)
     assert workers.stop() == [0, 0, 0]
 
 
-def _lived(stage: Stage) -> tuple[float, float]:
+def _lived(deployment: Deployment) -> tuple[float, float]:
     """From the first start of a killer to the last one."""
-    starts = [line.at for line in stage.ledger.lines("start") if line.n in KILLERS]
+    starts = [line.at for line in deployment.ledger.lines("start") if line.n in KILLERS]
     return min(starts), max(starts)
 
 
-def _latency(stage: Stage, traffic: Traffic) -> dict[int, float]:
+def _latency(deployment: Deployment, traffic: Traffic) -> dict[int, float]:
     """From when it was confirmed to when it was handled first."""
     done: dict[int, float] = {}
-    for line in stage.ledger.lines():
+    for line in deployment.ledger.lines():
         done.setdefault(line.n, line.at)
     return {n: done[n] - at for n, at in traffic.published.items()}
 
@@ -243,22 +246,22 @@ def _latency(stage: Stage, traffic: Traffic) -> dict[int, float]:
     "ordering", ["key", pytest.param("partition", marks=pytest.mark.long)]
 )
 def test_killers_in_an_order_hold_up_their_own_kind_only(
-    make_stage: MakeStage, ordering: str
+    make_deployment: MakeDeployment, ordering: str
 ) -> None:
     """They are counted where they are; what is behind them comes after their end."""
-    stage = make_stage("kafka", ORDERING=ordering)
+    deployment = make_deployment("kafka", ORDERING=ordering)
     neighbours = range(100, 140)
     for n in KILLERS:
-        stage.consumers.publish("work", kills(n), key=f"k{n}")
+        deployment.consumers.publish("work", kills(n), key=f"k{n}")
     for n in neighbours:
-        stage.consumers.publish("work", {"n": n}, key=f"k{n % 8}")
-    workers = Workers(stage, 1)
-    _until_found_out(stage, workers, neighbours)
+        deployment.consumers.publish("work", {"n": n}, key=f"k{n % 8}")
+    workers = Workers(deployment, 1)
+    _until_found_out(deployment, workers, neighbours)
 
-    _check(stage, neighbours)
+    _check(deployment, neighbours)
     for kind in range(8):
         first: dict[int, float] = {}
-        for line in stage.ledger.lines():
+        for line in deployment.ledger.lines():
             if line.n % 8 == kind:
                 first.setdefault(line.n, line.at)
         assert list(first) == sorted(first)

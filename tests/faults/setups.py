@@ -1,7 +1,4 @@
-"""The brokers that faults are provoked on, each behind proxies.
-
-Knows how to start one, and what a run configures there; not what goes wrong.
-"""
+"""Brokers for the faults, each behind proxies, and their configuration."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ from ..servers.redis_sentinel import NAME as SENTINEL_NAME
 from . import fault
 from .proxy import Proxy
 
-#: What every worker and publisher is told; keys without ``QCONSUME_``.
+#: Configuration of all workers and publishers; keys without ``QCONSUME_``.
 COMMON = {
     "HEARTBEAT": fault.HEARTBEAT,
     "PUBLISH_TIMEOUT": fault.PUBLISH_TIMEOUT,
@@ -49,15 +46,15 @@ _KAFKA = {
 
 
 @dataclass
-class Place:
-    """One broker that runs, and what stands before it."""
+class BrokerSetup:
+    """One running broker, and the proxies in front of it."""
 
     name: str
-    #: For people: ``"RabbitMQ 3.10.8, quorum queues"``.
+    #: Title in reports: ``"RabbitMQ 3.10.8, quorum queues"``.
     title: str
     server: t.Any
     proxies: Sequence[Proxy]
-    #: Where we connect to: the proxies.
+    #: URL of the proxies, to which workers and publishers connect.
     url: str
     vhost: Vhost | None = None
     #: Further configuration, without ``QCONSUME_``.
@@ -67,14 +64,14 @@ class Place:
 
 
 @contextlib.contextmanager
-def _rabbitmq(name: str, folder: pathlib.Path) -> Iterator[Place]:
+def _open_rabbitmq(name: str, folder: pathlib.Path) -> Iterator[BrokerSetup]:
     with (
         RabbitMQ(folder) as server,
         Proxy(server.port) as proxy,
         server.vhost() as vhost,
     ):
         version = server.ctl("version").strip()
-        yield Place(
+        yield BrokerSetup(
             name,
             f"RabbitMQ {version}, {name} queues",
             server,
@@ -86,15 +83,15 @@ def _rabbitmq(name: str, folder: pathlib.Path) -> Iterator[Place]:
 
 
 @contextlib.contextmanager
-def _redis(name: str, folder: pathlib.Path) -> Iterator[Place]:
-    # What the record asks for, so that nothing is lost in a crash of the server.
+def _open_redis(name: str, folder: pathlib.Path) -> Iterator[BrokerSetup]:
+    # The setting that the documentation asks for, so that a crash loses no message.
     options = {"appendfsync": "always"}
     with Redis(folder, options=options) as server, Proxy(server.port) as proxy:
         with server.client() as client:
             version = client.info("server")["redis_version"]
         scheme = "redis-streams" if name == "streams" else "redis"
         kind = "Streams" if name == "streams" else "lists"
-        yield Place(
+        yield BrokerSetup(
             name,
             f"Redis {version}, {kind}",
             server,
@@ -106,7 +103,7 @@ def _redis(name: str, folder: pathlib.Path) -> Iterator[Place]:
 
 
 @contextlib.contextmanager
-def _kafka(name: str, folder: pathlib.Path) -> Iterator[Place]:
+def _open_kafka(name: str, folder: pathlib.Path) -> Iterator[BrokerSetup]:
     many = name == "cluster"
     ports = [free_port() for _ in range(3 if many else 1)]
     server = (
@@ -121,7 +118,7 @@ def _kafka(name: str, folder: pathlib.Path) -> Iterator[Place]:
             stack.enter_context(Proxy(each.proxied_port, each.proxy_port))
             for each in brokers
         ]
-        yield Place(
+        yield BrokerSetup(
             name,
             f"Kafka {kafka_version()}, {len(brokers)} broker{'s' * many}",
             server,
@@ -134,13 +131,13 @@ def _kafka(name: str, folder: pathlib.Path) -> Iterator[Place]:
 
 
 @contextlib.contextmanager
-def _sentinel(name: str, folder: pathlib.Path) -> Iterator[Place]:
-    """No proxy: sentinels name the servers' own addresses."""
+def _open_sentinel(name: str, folder: pathlib.Path) -> Iterator[BrokerSetup]:
+    """Start without a proxy, since sentinels return the servers' own addresses."""
     with RedisSentinel(folder, {"appendfsync": "always"}) as server:
         with server.servers[0].client() as client:
             version = client.info("server")["redis_version"]
         streams = name == "sentinel-streams"
-        yield Place(
+        yield BrokerSetup(
             name,
             f"Redis {version} with a replica, {'Streams' if streams else 'lists'}",
             server,
@@ -155,21 +152,23 @@ def _sentinel(name: str, folder: pathlib.Path) -> Iterator[Place]:
         )
 
 
-_Opened = Callable[[str, pathlib.Path], contextlib.AbstractContextManager[Place]]
+_Open = Callable[[str, pathlib.Path], contextlib.AbstractContextManager[BrokerSetup]]
 
-#: How each is opened, by its name, and which server it needs.
-PLACES: dict[str, tuple[_Opened, type[Server]]] = {
-    "quorum": (_rabbitmq, RabbitMQ),
-    "classic": (_rabbitmq, RabbitMQ),
-    "redis": (_redis, Redis),
-    "streams": (_redis, Redis),
-    "kafka": (_kafka, Kafka),
-    "cluster": (_kafka, Kafka),
-    "sentinel": (_sentinel, Redis),
-    "sentinel-streams": (_sentinel, Redis),
+#: The function that opens each setup, and the server class that it needs.
+SETUPS: dict[str, tuple[_Open, type[Server]]] = {
+    "quorum": (_open_rabbitmq, RabbitMQ),
+    "classic": (_open_rabbitmq, RabbitMQ),
+    "redis": (_open_redis, Redis),
+    "streams": (_open_redis, Redis),
+    "kafka": (_open_kafka, Kafka),
+    "cluster": (_open_kafka, Kafka),
+    "sentinel": (_open_sentinel, Redis),
+    "sentinel-streams": (_open_sentinel, Redis),
 }
 
 
-def opened(name: str, folder: pathlib.Path) -> contextlib.AbstractContextManager[Place]:
+def open_setup(
+    name: str, folder: pathlib.Path
+) -> contextlib.AbstractContextManager[BrokerSetup]:
     """Start the broker of that name in a folder, for the length of a block."""
-    return PLACES[name][0](name, folder)
+    return SETUPS[name][0](name, folder)

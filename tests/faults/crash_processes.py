@@ -1,8 +1,8 @@
-"""The processes of many cases, one after the other within each, many cases at once.
+"""Runner of crash cases, each a sequence of processes; many cases run at once.
 
-``python -m gevent.monkey --module tests.faults.crash_lives PLAN`` reads a file of JSON
-and runs its cases to their ends. It forks each process from one that has imported all,
-since a start of the interpreter takes longer than such a life does.
+``python -m gevent.monkey --module tests.faults.crash_processes PLAN`` reads a JSON file
+and runs its cases to their ends. Each process is forked from one that has imported all
+modules, since the start of an interpreter takes longer than such a process runs.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ from ..fleet.ledger import note
 from .crashing import DELAY
 from .crashing import SHORT_DELAY
 from .crashing import connect_signals
-from .crashing import life
+from .crashing import crash
 from .crashing import make_app
 
-#: Seconds for which nothing may happen until it counts as over: longer than a retry
-#: takes; and on Redis than a lease, in which nobody sees what a dead process held.
+#: Seconds without an event after which a case counts as over: longer than a retry; and
+#: on Redis longer than a lease, which hides the messages of a dead process.
 QUIET = 2.5
 QUIET_LEASE = 5.0
-#: Seconds that one process may live.
-LONGEST = 150
-#: How many cases run at once.
-AT_ONCE = 10
+#: Seconds after which a process is ended.
+MAX_PROCESS_SECONDS = 150
+#: Number of cases that run at once.
+MAX_CASES_AT_ONCE = 10
 
 BROKERS = ("rabbitmq", "redis", "redis_streams", "kafka")
 
 
 class Plan(t.TypedDict):
-    """One case, as the file has it."""
+    """One case of the file."""
 
     folder: str
     config: dict[str, t.Any]
     key: str
-    story: str
+    scenario: str
     deaths: list[str]
     others: list[int]
 
@@ -69,26 +69,26 @@ def main(path: str) -> None:
         importlib.import_module(f"flask_qconsume.brokers.{name}")
     todo: list[Plan] = json.loads(pathlib.Path(path).read_text())
     todo.reverse()
-    living: dict[int, tuple[Plan, int]] = {}
+    running: dict[int, tuple[Plan, int]] = {}
     wait = monkey.get_original("os", "waitpid")
-    while todo or living:
-        while todo and len(living) < AT_ONCE:
+    while todo or running:
+        while todo and len(running) < MAX_CASES_AT_ONCE:
             plan = todo.pop()
-            living[_born(plan, 0)] = plan, 0
+            running[_fork(plan, 0)] = plan, 0
         pid, status = wait(-1, 0)
-        plan, number = living.pop(pid)
+        plan, number = running.pop(pid)
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-            living[_born(plan, number + 1)] = plan, number + 1
+            running[_fork(plan, number + 1)] = plan, number + 1
 
 
-def _born(plan: Plan, number: int) -> int:
+def _fork(plan: Plan, number: int) -> int:
     pid = t.cast(int, gevent.os.fork_gevent())
     if pid:
         return pid
     code = 70
     try:
-        _redirect(pathlib.Path(plan["folder"]) / f"life-{number}.log")
-        code = _live(plan, number)
+        _redirect(pathlib.Path(plan["folder"]) / f"process-{number}.log")
+        code = _run(plan, number)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -102,12 +102,12 @@ def _redirect(path: pathlib.Path) -> None:
     os.dup2(log, 2)
 
 
-def _live(plan: Plan, number: int) -> int:
-    """The life of one process; returns its exit code, if it comes to that."""
-    signal.alarm(LONGEST)
+def _run(plan: Plan, number: int) -> int:
+    """Run one process; return its exit code, unless it crashes."""
+    signal.alarm(MAX_PROCESS_SECONDS)
     os.environ[LEDGER] = str(pathlib.Path(plan["folder"]) / "ledger")
-    life.number = number
-    life.end = dict(enumerate(plan["deaths"])).get(number, "")
+    crash.number = number
+    crash.point = dict(enumerate(plan["deaths"])).get(number, "")
     app = make_app(plan["config"], plan["key"])
     log_to_stderr()
     if number == 0:
@@ -121,9 +121,9 @@ def _live(plan: Plan, number: int) -> int:
 
 
 def _publish(app: Flask, plan: Plan) -> None:
-    """As somebody else would, who does not die of it."""
-    delay = SHORT_DELAY if plan["story"] == "short retry" else DELAY
-    do = _do(plan["story"])
+    """Publish the messages of a case, by an object that does not crash."""
+    delay = SHORT_DELAY if plan["scenario"] == "short retry" else DELAY
+    do = _do(plan["scenario"])
     consumers = AppConsumers(app, get_app_consumers(app).settings)
     body = {"n": 1, "do": do, "delay": delay, "key": plan["key"]}
     consumers.publish(plan["key"], body, key="k")
@@ -132,13 +132,13 @@ def _publish(app: Flask, plan: Plan) -> None:
     consumers.close()
 
 
-def _do(story: str) -> str:
-    """What is done to the message: the story without how."""
-    return story.removeprefix("short ").removesuffix(" in order")
+def _do(scenario: str) -> str:
+    """Return the handler's task: the scenario without its variant."""
+    return scenario.removeprefix("short ").removesuffix(" in order")
 
 
 def _end_when_over(app: Flask, plan: Plan) -> None:
-    """Stop once all is handled, and nothing happens any more."""
+    """Stop the worker once all messages are handled and no event comes."""
     ledger = Ledger(pathlib.Path(plan["folder"]) / "ledger")
     seen, since = 0, time.monotonic()
     lease = plan["config"].get("QCONSUME_LEASE")
@@ -158,7 +158,7 @@ def _is_over(app: Flask, plan: Plan, ledger: Ledger) -> bool:
     try:
         return _is_done(app, plan, ledger)
     except BrokerError:
-        return False  # Asked again.
+        return False  # The caller asks again.
 
 
 def _is_done(app: Flask, plan: Plan, ledger: Ledger) -> bool:
@@ -176,7 +176,7 @@ def _is_done(app: Flask, plan: Plan, ledger: Ledger) -> bool:
 
 
 def _note_end(app: Flask, code: int) -> None:
-    """What is left on the broker, by somebody who comes afterwards."""
+    """Note which messages are left on the broker, read by a new connection."""
     consumers = AppConsumers(app, get_app_consumers(app).settings)
     (queue,) = consumers.topology.queues
     left = [consumers.broker.depth(name) for name in (queue.name, queue.suspects)]
