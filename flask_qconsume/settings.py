@@ -183,8 +183,18 @@ def _guess_attempts(value: t.Any) -> str:
 
 def _check_policies(value: t.Any) -> dict[str, RetryPolicy]:
     return {
-        name: _check_policy(options) for name, options in _check_mapping(value).items()
+        name: _check_named_policy(name, options)
+        for name, options in _check_mapping(value).items()
     }
+
+
+def _check_named_policy(name: str, value: t.Any) -> RetryPolicy:
+    try:
+        return _check_policy(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{quote(name)} cannot be {quote(value)}{_explain(error)}"
+        ) from error
 
 
 def _check_consumers(value: t.Any) -> dict[str, dict[str, t.Any]]:

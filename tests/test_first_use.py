@@ -131,7 +131,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 @pytest.mark.process
-def test_a_fork_waits_for_a_delay() -> None:
+def test_a_fork_waits_for_a_delay_but_not_for_long() -> None:
     run = run_script(
         """
 import os, time
@@ -149,9 +149,14 @@ for asked in ([0.2], [0.4, 0.2]):
         delay_forks(seconds)
     fork()
     print(time.monotonic() - began >= max(asked))
+
+delay_forks(60)
+began = time.monotonic()
+fork()
+print(2 <= time.monotonic() - began < 30)
 """
     )
-    assert run.stdout == "True\nTrue\n", run.stderr
+    assert run.stdout == "True\nTrue\nTrue\n", run.stderr
 
 
 # -- publishing ------------------------------------------------------------------------

@@ -188,6 +188,7 @@ def test_whole_numbers_will_do_for_seconds() -> None:
         ({"jitter": 2}, "'jitter' must be a number from 0 to 1, not '2'"),
         ({"give_up_on": ["no.such.Error"]}, "which cannot be imported"),
         ({"retry_on": "..no.Error"}, "which cannot be imported"),
+        ({"min_delay": 1_000}, "does not fit below its 'max_delay' of 900 s"),
     ],
 )
 def test_a_wrong_policy_names_the_key_and_the_argument(
@@ -202,6 +203,15 @@ def test_a_wrong_policy_names_the_key_and_the_argument(
             settings(**config)
         assert said in str(caught.value)
         assert str(caught.value).startswith(f"'{next(iter(config))}' must be")
+
+
+def test_a_wrong_policy_among_others_is_named() -> None:
+    policies = {"never": {"max_attempts": 1}, "patient": {"min_delay": 900}}
+    with pytest.raises(ConfigurationError) as caught:
+        settings(QCONSUME_RETRY_POLICIES=policies)
+    assert "('patient' cannot be '{'min_delay': 900}' (A retry policy's" in str(
+        caught.value
+    )
 
 
 def test_policies_are_made_of_mappings_and_classes_of_names() -> None:
