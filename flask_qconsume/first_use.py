@@ -16,9 +16,12 @@ import typing as t
 import weakref
 from collections.abc import Callable
 
+from .native_threads import get_unpatched
+
 T = t.TypeVar("T")
 
-#: Seconds that a fork waits at most because of :func:`delay_forks`.
+#: Seconds that a fork, and under gevent its thread, waits at most because of
+#: :func:`delay_forks`.
 _LONGEST_DELAY = 2.0
 
 _lock = threading.RLock()
@@ -139,9 +142,10 @@ def delay_forks(seconds: float) -> None:
 def _await_fork() -> None:
     _lock.acquire()
     deadline = time.monotonic() + _LONGEST_DELAY
-    # Another thread may ask for a longer delay meanwhile.
+    # Another thread may ask for a longer delay meanwhile. gevent's 'sleep' would let an
+    # error be thrown in, such as a handler's time limit, and Python drops errors here.
     while (left := min(_forks_from, deadline) - time.monotonic()) > 0:
-        time.sleep(left)
+        get_unpatched("time", "sleep")(left)
 
 
 def _abandon_all() -> None:

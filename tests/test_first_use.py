@@ -159,6 +159,30 @@ print(2 <= time.monotonic() - began < 30)
     assert run.stdout == "True\nTrue\nTrue\n", run.stderr
 
 
+@pytest.mark.process
+def test_a_greenlet_that_forks_loses_no_error_that_is_thrown_into_it() -> None:
+    run = run_script(
+        """
+import gevent.monkey; gevent.monkey.patch_all()
+import os, time
+import gevent
+from flask_qconsume.first_use import delay_forks
+
+delay_forks(0.5)
+began = time.monotonic()
+with gevent.Timeout(0.2, False):
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    print(time.monotonic() - began >= 0.4)
+    gevent.sleep(60)
+print(time.monotonic() - began < 30)
+os.waitpid(child, 0)
+"""
+    )
+    assert (run.stdout, run.stderr) == ("True\nTrue\n", "")
+
+
 # -- publishing ------------------------------------------------------------------------
 
 APP = """
