@@ -1,6 +1,6 @@
-"""The consumers, settings and broker of one app, and publishing for it.
+"""The consumers, settings and broker of one app, and its publishing.
 
-The extension makes an :class:`AppConsumers` for each app, and the worker runs its
+The extension creates an :class:`AppConsumers` for each app, and the worker runs its
 consumers. Knows no gevent.
 """
 
@@ -50,7 +50,7 @@ Publishable = tuple[str, t.Any] | tuple[str, t.Any, PublishOptions]
 
 
 class PublishMethods:
-    """Publishes messages, for the app that a subclass names."""
+    """The publishing methods of :class:`.QConsume` and :class:`.AppConsumers`."""
 
     def publish(
         self,
@@ -152,7 +152,7 @@ class AppConsumers(PublishMethods):
 
     @fork_safe_property
     def consumers(self) -> dict[str, Consumer]:
-        """The consumers by their full names. Read it once all are registered.
+        """The consumers by full name. Read this once all blueprints are registered.
 
         :raises ConfigurationError: if configuration names a consumer or a retry policy
             that does not exist.
@@ -164,7 +164,7 @@ class AppConsumers(PublishMethods):
 
     @fork_safe_property
     def formats(self) -> Formats:
-        """The formats of bodies. Read it once all are registered."""
+        """The formats of bodies. Read this once all blueprints are registered."""
         _ = self.consumers  # Closes the registry: later formats would be missed.
         return self.registry.formats(self.settings.max_items)
 
@@ -203,7 +203,7 @@ class AppConsumers(PublishMethods):
         return compose(exchange, routing_key, body, self.formats, **options)
 
     def _send(self, messages: list[Outgoing]) -> list[str]:
-        """Send messages, and return their ids; or hand them to a capturing test."""
+        """Send messages and return their ids; in a test that captures, send nothing."""
         if self._capture is not None:
             for message in messages:
                 self._capture(message)
@@ -233,7 +233,7 @@ class AppConsumers(PublishMethods):
 
     @contextlib.contextmanager
     def capture_published(self, take: Callable[[Outgoing], None]) -> Iterator[None]:
-        """Within the block, give messages to ``take`` instead of the broker."""
+        """Within the block, pass published messages to ``take``, not to the broker."""
         before, self._capture = self._capture, take
         try:
             yield
@@ -241,7 +241,7 @@ class AppConsumers(PublishMethods):
             self._capture = before
 
     def close(self) -> None:
-        """Close the connections that are open. Publishing again reopens them."""
+        """Close open connections to the broker. Publishing opens them again."""
         if self._broker.made is not None:
             self._broker.made.close()
 
@@ -265,7 +265,7 @@ def get_app_consumers(app: Flask | None = None) -> AppConsumers:
 
 
 def _explain(error: Exception) -> Exception:
-    """Explain Python's own errors: usually that it cannot start a thread any more."""
+    """Explain a ``RuntimeError`` of Python, usually that no thread can be started."""
     if isinstance(error, QConsumeError) or not isinstance(error, RuntimeError):
         return error
     text = f"Cannot publish: {escape(error)}."

@@ -43,7 +43,7 @@ class ConfigurationError(QConsumeError, ValueError):
 
 
 class RegistrationError(QConsumeError, RuntimeError):
-    """A consumer, a hook or an error handler cannot be registered like that."""
+    """A consumer, a hook or an error handler cannot be registered like this."""
 
 
 class UnknownConsumer(QConsumeError, LookupError):
@@ -59,9 +59,9 @@ class BrokerError(QConsumeError):
 
 
 class BrokerUnavailable(BrokerError, ConnectionError):
-    """No connection to the broker, or a lost one. Trying again may help."""
+    """The connection to the broker failed or was lost. Trying again may help."""
 
-    #: Whole seconds after which to try again, as HTTP's ``Retry-After`` has them.
+    #: Whole seconds after which to try again, for the HTTP header ``Retry-After``.
     retry_after: int = 1
 
 
@@ -108,12 +108,12 @@ class PublishRefused(PublishError):
 class PublishTimeout(PublishError, TimeoutError):
     """The broker did not confirm in time; it may have stored the message."""
 
-    #: Whole seconds after which to try again, as HTTP's ``Retry-After`` has them.
+    #: Whole seconds after which to try again, for the HTTP header ``Retry-After``.
     retry_after: int = 1
 
 
 class InvalidMessage(QConsumeError):
-    """A message that was rejected before its handler saw it.
+    """The message was rejected before its handler saw it.
 
     :param reason: A short sentence.
     :param details: The schema's errors, if a schema refused the body.
@@ -130,7 +130,7 @@ class UndecodableMessage(InvalidMessage):
 
 
 class MessageTooLarge(InvalidMessage):
-    """A body is larger than ``QCONSUME_MAX_MESSAGE_SIZE``."""
+    """The body is larger than ``QCONSUME_MAX_MESSAGE_SIZE``."""
 
 
 class HandlerTimeout(BaseException):

@@ -1,7 +1,7 @@
-"""The extension: registers an app's own consumers, and initialises apps.
+"""The extension :class:`QConsume`: initialises apps, and registers consumers.
 
-:class:`QConsume` holds its registrations and no state of an app, so one instance may
-serve several apps; :class:`AppConsumers` belongs to one app.
+It holds its registrations and no state of an app, so one instance may serve several
+apps; :class:`AppConsumers` belongs to one app.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class QConsume(ConsumerScaffold, PublishMethods):
     Consumers, hooks and error handlers registered on it belong to the app itself; those
     of a :class:`ConsumerBlueprint` are added by ``app.register_blueprint``.
 
-    :param app: Calls :meth:`init_app` if given.
+    :param app: The app to initialise, now instead of later by :meth:`init_app`.
     """
 
     def __init__(self, app: Flask | None = None) -> None:
@@ -71,7 +71,7 @@ class QConsume(ConsumerScaffold, PublishMethods):
         Registry.of(app).add_scope(ROOT, self._qconsume_scope)
 
     def register_format(self, format: Format) -> None:
-        """Add a format for consuming and publishing to the apps of this extension.
+        """Add a body format for consuming and publishing, to the extension's apps.
 
         It takes precedence over the built-in formats, so it may replace one of them.
 

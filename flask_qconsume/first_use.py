@@ -98,7 +98,7 @@ class PerProcess(t.Generic[T]):
         return value
 
     def leave_to_parent(self) -> None:
-        """Forget the parent's value, in a forked child."""
+        """In a forked child: forget the parent's value without destroying it."""
         value = self.take()
         if value is not None:
             self._left.append(value)
@@ -120,10 +120,10 @@ class ForkGuard:
         return os.getpid() != self._pid
 
     def block_if_forked(self) -> None:
-        """Block forever in a forked child, in the copy of a thread.
+        """Block forever in a forked child, if this is the copy of a parent's thread.
 
-        If the copy ended, :mod:`threading` would raise an error, since it has forgotten
-        the thread.
+        If the copy ended instead, :mod:`threading`, which has forgotten the thread,
+        would raise an error.
         """
         if self.is_forked:
             threading.Event().wait()

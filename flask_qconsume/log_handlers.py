@@ -1,7 +1,7 @@
-"""Decides which handlers get the log lines: the app's own, or a default handler.
+"""Choose the handlers of this package's log lines: the app's own, or a default one.
 
-Call it once the app is loaded, since many apps configure logging in their factory. Must
-not import gevent.
+Call these functions once the app is loaded, since many apps configure logging in their
+factory. Must not import gevent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FLASK_FORMAT = "[%(asctime)s] %(levelname)s in %(module)s: %(message)s"
 
 
 def use_app_logging(app: Flask | None) -> bool:
-    """Log as the app has configured it; return whether it has configured logging.
+    """Log to the handlers that the app has configured; return whether it has any.
 
     Handlers of the root logger or of ``flask_qconsume`` get this package's lines. If
     only ``app.logger`` has handlers, this package's lines go there as well. Handlers
@@ -37,7 +37,7 @@ def use_app_logging(app: Flask | None) -> bool:
 
 
 def add_handlers(handlers: Sequence[logging.Handler], level: int) -> None:
-    """Send this package's lines to some handlers.
+    """Send this package's log lines to ``handlers``.
 
     :param level: The least level that is logged, unless the app has set one.
     """
@@ -48,9 +48,9 @@ def add_handlers(handlers: Sequence[logging.Handler], level: int) -> None:
 
 
 def log_all_to(handler: logging.Handler, app: Flask | None) -> None:
-    """Send all loggers' lines to a handler, and log INFO of this package and the app.
+    """Send the lines of all loggers to a handler, and log INFO of app and package.
 
-    Loggers with handlers of their own do not use it.
+    Loggers with handlers of their own keep to those.
     """
     handler.addFilter(
         lambda record: not _has_own_handlers(logging.getLogger(record.name))
@@ -64,7 +64,7 @@ def log_all_to(handler: logging.Handler, app: Flask | None) -> None:
 
 
 def _has_own_handlers(logger: logging.Logger | None) -> bool:
-    """Return whether a logger below the root has or inherits handlers."""
+    """Return whether a logger has or inherits handlers, not counting the root's."""
     while logger is not None and logger is not _ROOT:
         if _has_log_handler(logger):
             return True
@@ -77,7 +77,7 @@ def _has_log_handler(logger: logging.Logger) -> bool:
 
 
 def _is_log_handler(handler: logging.Handler) -> bool:
-    """Return whether a handler shows more than errors; null handlers show nothing."""
+    """Return whether a handler shows warnings, and not only errors or nothing."""
     is_null = isinstance(handler, logging.NullHandler)
     return handler.level <= logging.WARNING and not is_null
 
@@ -101,7 +101,6 @@ def _list_loggers() -> list[logging.Logger]:
 
 
 def _handlers_of(app: Flask) -> list[logging.Handler]:
-    """Return the handlers that the app has given to its logger."""
     return [h for h in logging.getLogger(app.name).handlers if not _is_flasks(h)]
 
 

@@ -1,9 +1,9 @@
-"""This package's loggers: safe against errors' texts and against an app's log handlers.
+"""Loggers that hostile texts in errors and failing log handlers cannot harm.
 
 The standard library writes an error's text into a traceback as it is. That text may
-come from a message, and could forge a log line or control a terminal. An exception from
-a log handler, filter or record factory of the app would leave the call that logs, and
-end the consumer. Standard library only.
+come from a message, and could forge a log line or control a terminal. If a log handler,
+filter or record factory of the app raised, the exception would leave the call that
+logs, and end the consumer. Standard library only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 from .text import escape
 
-#: Characters of an error's own text that are logged.
+#: How many characters of an error's own text are logged.
 _MAX_ERROR_CHARACTERS = 10_000
 
 
@@ -28,7 +28,7 @@ _MAX_ERROR_CHARACTERS = 10_000
 _calls: dict[int, float] = {}
 _numbers = itertools.count()
 
-#: Reports exceptions of logging as the standard library's handlers do.
+#: Reports exceptions in log handlers, as the standard library's handlers do.
 _reporter = logging.Handler()
 
 
@@ -45,7 +45,7 @@ def get_logger(name: str) -> logging.Logger:
 
 
 def measure_handler_hang() -> float:
-    """Return the age in seconds of the oldest log call that has not returned, or 0."""
+    """Return the seconds since the oldest unfinished log call began, or 0."""
     begun = list(_calls.values())
     return time.monotonic() - min(begun) if begun else 0.0
 
@@ -86,10 +86,10 @@ def format_traceback(error: BaseException) -> str:
 
 
 def _escape_traceback(record: logging.LogRecord) -> bool:
-    """Escape the traceback of a record, as a filter that lets all records pass.
+    """Escape the traceback of a log record, for which ``True`` is returned always.
 
-    Formatters take the text in ``exc_text``. The error itself stays in ``exc_info`` for
-    error collectors.
+    This is a logging filter: ``True`` lets the record pass. Formatters take the text in
+    ``exc_text``. The error itself stays in ``exc_info`` for error collectors.
     """
     error = record.exc_info[1] if record.exc_info else None
     if error is not None and not record.exc_text:

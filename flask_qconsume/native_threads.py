@@ -22,7 +22,7 @@ import traceback
 import typing as t
 from collections.abc import Callable
 
-#: Innermost frames of a stack that are shown.
+#: How many of a stack's innermost frames are shown.
 _MAX_FRAMES = 12
 
 #: Seconds that writing the last log line of a process may take.
@@ -42,7 +42,7 @@ def get_unpatched(module: str, name: str) -> t.Any:
 
 
 def get_hub_id() -> int:
-    """Return a number for the hub of this thread; 0 where gevent has not patched.
+    """Return a number that identifies this thread's gevent hub; 0 without gevent.
 
     A socket of gevent belongs to the hub that opened it; a plain socket serves all
     threads.
@@ -54,8 +54,8 @@ def get_hub_id() -> int:
 class ThreadNotifier:
     """Wakes one waiting greenlet or thread from any other thread.
 
-    Several notifications before a wait count as one, and none is missed. Store the news
-    first, then call :meth:`notify`.
+    Several notifications before a wait count as one, and none is missed. Store the data
+    for the waiter first, then call :meth:`notify`.
     """
 
     def __init__(self) -> None:
@@ -204,7 +204,10 @@ def run_in_thread(name: str, function: Callable[..., t.Any], *args: t.Any) -> No
 def run_in_thread_within(
     timeout: float, name: str, function: Callable[..., t.Any], *args: t.Any
 ) -> bool:
-    """Do :func:`run_in_thread`; return whether it ended within ``timeout`` seconds."""
+    """Run a function in a native thread; return whether it ended within ``timeout``.
+
+    :param timeout: Seconds.
+    """
     ended = Latch()
 
     def run() -> None:

@@ -143,7 +143,7 @@ class RetryPolicy:
         delay: float | None = None,
         random: Callable[[], float] = _random.random,
     ) -> Outcome:
-        """Return a retry, or a rejection after the last attempt.
+        """Return a ``Retry``, or a ``Reject`` after the last attempt.
 
         :param delay: Seconds; ``None`` takes the policy's own delay.
         """

@@ -176,7 +176,7 @@ def _check_policy(value: t.Any) -> RetryPolicy:
 
 
 def _guess_attempts(value: t.Any) -> str:
-    """Guess the attempts that a wrong value means, for the error's example."""
+    """Guess the attempts meant by a wrong policy, for the example in the error."""
     is_number = isinstance(value, int) and value is not True
     return str(max(value, 1) if is_number else RetryPolicy().max_attempts)
 
@@ -624,6 +624,6 @@ def _describe_missing_url(unread: Sequence[str]) -> str:
 
 
 def suggest(word: str, known: t.Iterable[str]) -> str:
-    """Return the end of a sentence: ``; did you mean …?``, or a dot."""
+    """Return the end of an error's sentence: ``; did you mean …?``, or a dot."""
     close = get_close_matches(word, sorted(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else "."

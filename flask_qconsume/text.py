@@ -18,7 +18,7 @@ def escape(value: object, length: int = 500) -> str:
 
 
 def quote(value: object) -> str:
-    """Return a given value in single quotes, for an error message."""
+    """Return a value's text in single quotes, for an error message."""
     text = value if isinstance(value, str) else _describe(repr, value)
     return f"'{escape(text)}'"
 
@@ -46,7 +46,7 @@ def stringify(value: object) -> str:
 
 
 def shorten(text: str, length: int) -> str:
-    """Return a text; of one longer than ``length``, only its beginning and end."""
+    """Return a text; if it is longer than ``length``, only its beginning and end."""
     if len(text) <= length:
         return text
     head = length // 4

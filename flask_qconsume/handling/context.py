@@ -1,6 +1,6 @@
-"""The current message, while it is handled.
+"""The message that is being handled: :data:`current_message`.
 
-Knows no gevent: code that starts greenlets for a handler registers how they end.
+Knows no gevent: code that starts greenlets for a handler registers how to end them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ and error handlers, and in greenlets started by 'flask_qconsume.spawn'."""
 
 
 class Handling:
-    """A message while it is handled, and the calls that end its greenlets."""
+    """A message while it is handled, and the functions that end its greenlets."""
 
     __slots__ = ("_endings", "message")
 
@@ -30,13 +30,16 @@ class Handling:
         self._endings: contextlib.ExitStack | None = None
 
     def at_end(self, ending: Callable[[], object]) -> None:
-        """Call a function when the handler has ended, before the teardown hooks."""
+        """Register a function to call after the handler, before the teardown hooks."""
         if self._endings is None:
             self._endings = contextlib.ExitStack()
         self._endings.callback(ending)
 
     def end(self) -> None:
-        """Make all calls of :meth:`at_end`, the latest first, even if one raises."""
+        """Call the functions registered by :meth:`at_end`, the latest first.
+
+        If one of them raises, the rest are called nevertheless.
+        """
         if self._endings is not None:
             self._endings.close()
 

@@ -1,19 +1,19 @@
 """Dispatch: handles one message, from its bytes to its outcome.
 
-1. Push an app context; make the message :data:`current_message`.
+1. Push an app context, and set :data:`current_message`.
 2. Check the size and the expiration, decode the body, and run the ``before_message``
    hooks, the app's first. A returned outcome skips steps 3 and 4.
-3. Load the body by the schema.
+3. Load the body with the schema.
 4. Run the handler. The consumer's time limit covers steps 2 to 4.
 5. Give an error to the error handlers, the innermost first, then to the retry policy. A
    raised outcome is the outcome.
 6. Run the ``after_message`` hooks, the innermost first; they may change the outcome.
 7. Run the ``teardown_message`` hooks, and pop the app context.
 
-:func:`dispatch` raises :class:`~.errors.Interrupted` only, which a stop throws in. It
-acknowledges no message that was not handled completely: if a step after the handler
-raises, the retry policy replaces an ``Ack``. All teardown hooks run in any case. The
-worker settles the message afterwards; this module knows no broker.
+:func:`dispatch` raises only :class:`~.errors.Interrupted`, which a worker's stop throws
+into handlers. A message that was not handled completely is not acknowledged: if a step
+after the handler raises, the retry policy's outcome replaces an ``Ack``. All teardown
+hooks run in any case. The worker then settles the message; this module knows no broker.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ TimeLimit = Callable[[float], contextlib.AbstractContextManager[t.Any]]
 _NOTHING_YET = Result(Ack())
 
 #: The usual result, shared by all messages. With ``after_message`` hooks each message
-#: gets its own instead, since an outcome that a hook raises keeps its traceback.
+#: gets a result of its own, since an outcome that a hook raises keeps its traceback.
 _ACKED = Result(Ack())
 
 
@@ -75,10 +75,12 @@ def dispatch(
     stopping: threading.Event | None = None,
     now: Callable[[], float] = time.time,
 ) -> Result:
-    """Handle one message; see the module's description.
+    """Handle one message; see the module's docstring.
 
-    :param message: Dispatch sets its deadline and body, so pass each object once.
-    :param limit: Enforces the time limit; without it, there is no limit.
+    :param message: The message. Its deadline and body are set, so pass each object
+        once.
+    :param limit: Creates the context manager that enforces the time limit; by default,
+        there is no limit.
     :param stopping: Set when the worker is asked to stop.
     :param now: Returns seconds since 1970, to check the message's expiration.
     :raises Interrupted: by a stop; the message must not be settled. No other exception
@@ -102,7 +104,7 @@ def dispatch(
 
 
 class _Run:
-    """One run of one message through the steps."""
+    """One message's way through the steps that the module's docstring lists."""
 
     __slots__ = ("_app", "_attempt", "_consumer", "_hooks", "_limit", "_now", "_result")
 
@@ -126,7 +128,7 @@ class _Run:
         try:
             self._run_in_context(message)
         except Interrupted:
-            # The result refers to the frames of its calls, and those refer to this.
+            # Break the reference cycle: the result refers to frames that refer to this.
             self._result = _NOTHING_YET
             raise
         except BaseException as error:
@@ -137,7 +139,10 @@ class _Run:
         return self._result
 
     def _run_in_context(self, message: Message) -> None:
-        """Run the steps in an app context, and pop it with the remaining error."""
+        """Run the steps in an app context.
+
+        The context is popped with the error, unless the message is acknowledged.
+        """
         context = self._app.app_context()
         handled = Handling(message)
         try:
@@ -224,7 +229,6 @@ class _Run:
         return Result(self._apply_limits(strip_raise(outcome)), cause, foreseen=True)
 
     def _handle_error(self, error: BaseException) -> Result:
-        """Ask the error handlers for an outcome, then the retry policy."""
         try:
             outcome = self._ask_error_handlers(error)
         except Interrupted:
@@ -254,7 +258,7 @@ class _Run:
         return self._consumer.retry.decide(self._attempt, error)
 
     def _apply_limits(self, outcome: Outcome) -> Outcome:
-        """Apply the policy's limits to a retry that the app's code asked for."""
+        """Apply the retry policy's limits to a retry that the app's code asked for."""
         if isinstance(outcome, Retry):
             return self._consumer.retry.again(self._attempt, outcome.delay)
         return outcome
@@ -291,7 +295,7 @@ class _Run:
                 del interrupted
 
     def _revoke_ack(self, error: BaseException) -> None:
-        """Replace an ``Ack`` if a hook failed after the handler, as a rollback may."""
+        """Replace an ``Ack``, since a hook or the teardown raised after the handler."""
         _complain(
             "A hook of the consumer '%s' raised after the handler.",
             self._consumer,
@@ -302,7 +306,7 @@ class _Run:
 
 
 def _check_outcome(function: Hook, returned: t.Any) -> Outcome | None:
-    """Return a function's result if it is an outcome; other values have no meaning."""
+    """Return ``returned`` if it is an outcome; other values count as ``None``."""
     if returned is None:
         return None
     if isinstance(returned, Outcome):
@@ -324,7 +328,7 @@ def _check_outcome(function: Hook, returned: t.Any) -> Outcome | None:
 
 
 def _find_cause(outcome: Outcome) -> BaseException | None:
-    """Return the error of ``raise Reject("…") from error``, if any."""
+    """Return the error that an outcome was raised from or because of, if any."""
     if isinstance(outcome, Ack):
         return None
     return outcome.__cause__ or outcome.__context__
@@ -423,7 +427,7 @@ def _describe(error: BaseException | None) -> str:
 
 
 def _find_unforeseen_error(result: Result) -> BaseException | None:
-    """Return the error if its traceback says more than the outcome's reason."""
+    """Return the error, if its traceback tells more than the outcome's reason."""
     if result.foreseen or isinstance(result.error, InvalidMessage):
         return None
     return result.error

@@ -1,4 +1,4 @@
-"""Bodies: decodes bytes by their content type, and encodes bodies to bytes.
+"""Decode message bodies by their content type, and encode bodies to bytes.
 
 Bytes are hostile input until they are decoded; see :mod:`..formats`.
 """
@@ -32,7 +32,7 @@ from ..settings import JSON
 from ..text import escape
 from ..text import stringify
 
-#: A header with the reason why a transport could not read a message's properties.
+#: The header in which a transport says why it could not read a message's properties.
 UNREADABLE = "x-qconsume-unreadable"
 
 
@@ -40,9 +40,10 @@ def decode(message: Message, decoders: Decoders, max_size: int) -> t.Any:
     """Decode the body of a message.
 
     :param decoders: The decoders of the accepted content types.
-    :param max_size: Bytes.
-    :raises MessageTooLarge: if the body has more bytes, compressed or decompressed.
-    :raises UndecodableMessage: if the type is not accepted, or the bytes are wrong.
+    :param max_size: The largest size of a body, in bytes.
+    :raises MessageTooLarge: if the body is larger, compressed or decompressed.
+    :raises UndecodableMessage: if the content type is not accepted, or the bytes do not
+        have that type.
     """
     if len(message.raw) > max_size:
         raise MessageTooLarge(
@@ -78,7 +79,8 @@ def decode(message: Message, decoders: Decoders, max_size: int) -> t.Any:
 def _decompress_message(message: Message, max_size: int) -> Message:
     """Return the message with its body decompressed.
 
-    kombu compresses an encoded body, so its header is undone first.
+    kombu compresses a body that is encoded already. So kombu's compression, which a
+    header of its own names, is undone before the content encoding.
     """
     raw, encoding = message.raw, message.content_encoding
     if header := message.headers.get("compression"):
@@ -111,9 +113,9 @@ def encode(
     formats: Formats = BUILT_IN,
     routing_key: str = "",
 ) -> tuple[bytes, Mapping[str, t.Any]]:
-    """Encode a body; return its bytes, and the headers that go with them.
+    """Encode a body; return its bytes, and the headers that describe them.
 
-    ``Decimal``, ``UUID``, dates and times become texts in JSON.
+    In JSON, ``Decimal``, ``UUID``, dates and times become strings.
 
     :raises TypeError: if the body has values that the format cannot write.
     :raises ValueError: for an unknown content type, or NaN and infinity in JSON.
@@ -139,7 +141,6 @@ def encode(
 
 
 def _describe_error(error: Exception) -> str:
-    """Return an error's text, with its class unless that is a ``ValueError``."""
     kind, text = type(error).__name__, escape(stringify(error))
     if not text:
         return kind

@@ -1,7 +1,6 @@
-"""Errors of a schema that refuses a body, limited in number.
+"""Limit the number of errors that are kept when a schema refuses a body.
 
-A schema refuses a body of a million wrong items with a million errors; the first
-thousand say as much.
+A body with a million wrong items leads to a million errors; a thousand are enough.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from ..errors import InvalidMessage
 from ..text import shorten
 from ..text import stringify
 
-#: Errors that are kept of one body.
+#: How many errors are kept for one body.
 _MAX_ERRORS = 1_000
-#: Characters of a reason; the details have the rest.
+#: Length of the longest reason in characters; the details have all errors kept.
 _MAX_REASON_CHARACTERS = 2_000
 
 T = t.TypeVar("T")
@@ -27,7 +26,8 @@ T = t.TypeVar("T")
 def create_refusal(error: ValidationError) -> InvalidMessage:
     """Create the error for a body that a schema refused.
 
-    :param error: Keeps its first thousand errors only, since tracebacks show it, too.
+    :param error: The schema's error. It is cut to its first thousand errors as well,
+        since tracebacks show it.
     """
     error.args = tuple(_ErrorLimit(_MAX_ERRORS).copy(each) for each in error.args)
     error.messages = _ErrorLimit(_MAX_ERRORS).copy(error.messages)
@@ -36,7 +36,7 @@ def create_refusal(error: ValidationError) -> InvalidMessage:
 
 
 class _ErrorLimit:
-    """Copies a tree of mappings and lists, up to a number of leaves."""
+    """Copies a tree of dicts and lists, up to a number of leaves."""
 
     def __init__(self, most: int) -> None:
         self._left = most

@@ -2,9 +2,8 @@
 
 An error refers to its traceback, the traceback to the frames of the calls, and the
 frames to their variables: files, sessions, the message, and often the error itself.
-Such a reference cycle lives until Python's next garbage collection, so the settler
-calls
-:meth:`Result.release` once the message is settled.
+Such a reference cycle lives until Python's next garbage collection. So the worker calls
+:meth:`Result.release` as soon as it has used the result.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Result:
     foreseen: bool = False
 
     def release(self) -> None:
-        """Drop the error, and the variables of the frames in its traceback.
+        """Forget the error, and clear the variables of the frames in its traceback.
 
         An error collector that kept the error still has its text and its lines.
         """
@@ -43,13 +42,13 @@ class Result:
 
 
 def strip_raise(outcome: Outcome) -> Outcome:
-    """Return a raised outcome without its traceback and cause."""
+    """Remove the traceback and causes that an outcome got when it was raised."""
     outcome.__traceback__ = outcome.__cause__ = outcome.__context__ = None
     return outcome
 
 
 def _walk_causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, its causes, and the errors that it interrupted."""
+    """Yield an error and all errors behind it: causes, contexts, group members."""
     seen: set[int] = set()
     left: list[t.Any] = [error]
     while left:

@@ -1,6 +1,6 @@
-"""Blinker signals, for observers. Their sender is the app.
+"""Blinker signals for observers of messages and workers; the app is the sender.
 
-An exception of a receiver is logged, and changes nothing else.
+If a receiver raises an exception, it is logged, and changes nothing else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Search for the Flask app in a WSGI callable, within middleware. Knows no server."""
+"""Find the Flask app in a WSGI callable, also inside middleware.
+
+Knows no server.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ from flask import Flask
 from ..errors import WorkerError
 from ..text import quote
 
-#: Number of wrappers that may be around an app.
+#: How many layers of middleware around an app are searched.
 _MAX_WRAPPERS = 10
 
 
 def find_app(wsgi: t.Any) -> Flask:
-    """Find the app with a ``QConsume`` in a WSGI callable.
+    """Return the app with a ``QConsume`` in a WSGI callable.
 
     The callable is the app itself, or middleware around it.
 
@@ -35,7 +38,6 @@ def find_app(wsgi: t.Any) -> Flask:
 
 
 def _list_apps(wsgi: t.Any) -> list[Flask]:
-    """List all apps in a callable, those of the outermost layer first."""
     layer, seen, found = [wsgi], {id(wsgi): wsgi}, list[Flask]()
     for _ in range(_MAX_WRAPPERS):
         found += [each for each in layer if isinstance(each, Flask)]

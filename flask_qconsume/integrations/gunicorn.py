@@ -47,7 +47,8 @@ from .finding import find_app
 if t.TYPE_CHECKING:
     from ..running.worker import Worker
 
-#: Seconds to settle and to run the last hooks, before gunicorn kills the worker.
+#: Seconds to settle messages and to run the last hooks, before gunicorn kills the
+#: worker.
 _RESERVE_SECONDS = 5.0
 
 #: Seconds between two checks whether gunicorn is stopping the worker.
@@ -56,7 +57,8 @@ _STOP_CHECK_INTERVAL_SECONDS = 0.1
 #: Exit code of a worker that cannot start, after which gunicorn stops as a whole.
 _BOOT_ERROR = 3
 
-#: True if gevent had patched the process at its last fork; in a worker, the master.
+#: True if gevent had patched the process when it last forked; a worker inherits the
+#: value from gunicorn's master.
 _patched_before_fork = False
 
 
@@ -69,10 +71,10 @@ os.register_at_fork(before=_remember_patched)
 
 
 class Hooks:
-    """Gunicorn's hooks for one app.
+    """Gunicorn's hooks that start and stop an app's consumers in each worker.
 
     :param app: Function that finds the Flask app in gunicorn's WSGI callable. The
-        default searches middleware, too.
+        default searches inside middleware as well.
     :param names: The consumers to run. The default is all consumers that are enabled.
     """
 
@@ -84,7 +86,7 @@ class Hooks:
         self._hosted: _HostedWorker | None = None
 
     def post_worker_init(self, worker: t.Any) -> None:
-        """Start to consume in a worker that has loaded the app."""
+        """Start to consume in a gunicorn worker, which has loaded the app."""
         try:
             _check_options(worker)
             app = self._find(worker.wsgi)
@@ -101,7 +103,7 @@ class Hooks:
         atexit.register(hosted.stop)
 
     def worker_exit(self, server: t.Any, worker: t.Any) -> None:
-        """Stop cleanly within the rest of gunicorn's time."""
+        """Stop the consumers within the time that gunicorn leaves its worker."""
         if self._hosted is not None:
             self._hosted.stop()
 
@@ -120,9 +122,9 @@ class _HostedWorker:
         self._over = False
 
     def start(self) -> None:
-        """Start to consume; if the broker refuses it, try again later.
+        """Start to consume; if the broker refuses, try again later.
 
-        The worker serves its requests meanwhile.
+        The gunicorn worker serves its requests meanwhile.
 
         :raises QConsumeError: if the configuration is wrong.
         """
@@ -139,7 +141,7 @@ class _HostedWorker:
                 raise
 
     def stop(self) -> None:
-        """Stop once, within gunicorn's time, which begins with its signal."""
+        """Stop once, within gunicorn's time limit, which begins with its signal."""
         if self._over or self._fork_guard.is_forked:
             return
         self._over = True
@@ -149,8 +151,8 @@ class _HostedWorker:
     def _watch(self) -> None:
         """Stop fetching messages as soon as gunicorn stops its worker.
 
-        Gunicorn waits for its requests before it calls the hook. Handlers that begin
-        meanwhile might not end in time.
+        Gunicorn calls ``worker_exit`` only after its last requests have ended. A
+        handler that began in between might not end in time.
         """
         while self._host.alive:
             time.sleep(_STOP_CHECK_INTERVAL_SECONDS)
@@ -161,7 +163,6 @@ class _HostedWorker:
         self._worker.quiet()
 
     def _compute_timeout(self) -> float:
-        """Compute the seconds to wait for handlers."""
         config = self._host.cfg
         limit = min(
             self._worker.settings.shutdown_timeout,

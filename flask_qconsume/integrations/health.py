@@ -6,8 +6,8 @@
 
     app.wsgi_app = Health(app)
 
-For gunicorn's workers, which have no socket but that of the web server. The middleware
-answers before Flask does, so no hook, session or route of the app takes part. With
+Made for gunicorn's workers, whose only socket is the web server's. The middleware
+answers before Flask does, so hooks, sessions and routes of the app do not run. With
 ``flask qconsume run`` use ``--health`` instead, which also answers while a handler
 blocks the process.
 """
@@ -56,7 +56,7 @@ class Health:
         return [body.encode()]
 
     def _get_verdict(self) -> Verdict:
-        # Not imported here, since a process without consumers need not have gevent.
+        # Not imported, since a process without consumers need not have gevent.
         module = sys.modules.get("flask_qconsume.running.worker")
         worker = module.find_worker(self._app) if module is not None else None
         if worker is not None:

@@ -1,4 +1,7 @@
-"""A consumer, as it was registered and as it runs. Knows no broker and no gevent."""
+"""Consumers: as a decorator declares them, and with all options decided.
+
+Knows no broker and no gevent.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,10 @@ from ..text import find_name_problem
 from ..text import quote
 from .failures import Failures
 
-#: Bytes of AMQP's short strings.
+#: Bytes of the longest name or routing key, which AMQP writes as a short string.
 _MAX_SHORT_BYTES = 255
 
-#: Bytes of a queue's name: ".suspects" and a prefix need room beside it.
+#: Bytes of the longest queue name: a prefix and ".suspects" are added to it.
 _MAX_QUEUE_BYTES = 200
 
 Handler = Callable[[t.Any], t.Any]
@@ -34,25 +37,26 @@ ErrorHandlers = dict[type[BaseException], Hook]
 
 Ordering = t.Literal["none", "key", "partition"]
 
-#: A policy, its arguments, or the name of one in ``QCONSUME_RETRY_POLICIES``.
+#: A retry policy, its arguments, or the name of a policy in
+#: ``QCONSUME_RETRY_POLICIES``.
 Retries = RetryPolicy | Mapping[str, t.Any] | str
 
 
 class SchemaLike(t.Protocol):
-    """An object with the ``load`` of marshmallow's schemas."""
+    """An object with a ``load`` method like that of marshmallow's schemas."""
 
     def load(self, data: t.Any) -> t.Any: ...
 
 
 class KombuExchange(t.Protocol):
-    """A :class:`kombu.Exchange`, which has no types of its own."""
+    """The type of a :class:`kombu.Exchange`, since kombu has no type hints."""
 
     @property
     def name(self) -> t.Any: ...
 
 
 class KombuQueue(t.Protocol):
-    """A :class:`kombu.Queue`, which has no types of its own."""
+    """The type of a :class:`kombu.Queue`, since kombu has no type hints."""
 
     @property
     def name(self) -> t.Any: ...
@@ -79,15 +83,15 @@ _OPTIONS = tuple(sorted(ConsumerOptions.__annotations__))
 
 @dataclass(frozen=True)
 class Declaration:
-    """A consumer as a decorator declared it, before configuration is known."""
+    """A consumer as a decorator declared it, before the configuration is known."""
 
     name: str
     handler: Handler
-    #: A queue's name, or a :class:`kombu.Queue` that is used as given.
+    #: A queue's name, or a :class:`kombu.Queue` that is used unchanged.
     queue: t.Any
     routing_keys: tuple[str, ...]
     schema: SchemaLike | None
-    #: The options that were given, checked; wider defaults apply to all other options.
+    #: The options given to the decorator, checked; defaults apply to all other options.
     options: Mapping[str, t.Any]
 
 
@@ -104,26 +108,26 @@ class MessageHooks:
 
 @dataclass(frozen=True)
 class Consumer:
-    """A consumer with all options decided; one subscription runs it."""
+    """A consumer with all options decided, ready to be run."""
 
     name: str
     handler: Handler
     #: The queue's name on the broker, its prefix included.
     queue: str
-    #: The queue's bindings to the app's exchange; empty for a given queue.
+    #: The queue's bindings to the app's exchange; empty for a :class:`kombu.Queue`.
     routing_keys: tuple[str, ...]
     schema: SchemaLike | None
     retry: RetryPolicy
     concurrency: int
     prefetch: int
-    #: Seconds.
+    #: Time limit of the handler in seconds.
     timeout: float
     enabled: bool
-    #: Bytes.
+    #: Largest accepted body in bytes.
     max_message_size: int
     #: Decoders of the accepted content types.
     decoders: Decoders
-    #: A :class:`kombu.Queue` that is used as given, and declared by its owner.
+    #: A :class:`kombu.Queue` that is used unchanged, and declared by its owner.
     given: t.Any = None
     #: ``"none"``, ``"key"`` or ``"partition"``.
     ordering: str = "none"
@@ -145,7 +149,7 @@ def declare_consumer(
     schema: t.Any,
     options: ConsumerOptions,
 ) -> Declaration:
-    """Check the arguments of a decorator.
+    """Check the arguments of a decorator; return the consumer's declaration.
 
     :raises RegistrationError: for an argument that makes no sense.
     """
@@ -163,7 +167,7 @@ def declare_consumer(
 
 
 def check_defaults(defaults: t.Any) -> dict[str, t.Any]:
-    """Check the ``consumer_defaults`` of a blueprint; return them by name.
+    """Check a blueprint's ``consumer_defaults``; return the options by name.
 
     :raises RegistrationError: for an unknown option or a wrong value.
     """
@@ -211,7 +215,7 @@ def _check_name(name: t.Any) -> None:
 
 
 def _check_text(what: str, text: str) -> None:
-    """Refuse a name that brokers, logs or headers cannot show."""
+    """Refuse a name with characters that brokers, logs or headers cannot show."""
     if problem := find_name_problem(text):
         raise RegistrationError(f"{what} {quote(text)} cannot be one: {problem}.")
 
@@ -274,7 +278,7 @@ def _check_queue(name: str, queue: t.Any, routing_key: t.Any) -> None:
 
 
 def _check_given(of: str, queue: t.Any) -> None:
-    """Refuse names within a kombu.Queue that AMQP or a log cannot write."""
+    """Refuse a kombu.Queue with names that AMQP or a log cannot write."""
     pairs = [(queue.exchange, queue.routing_key)]
     pairs += [(binding.exchange, binding.routing_key) for binding in queue.bindings]
     texts = [("a name", queue.name)]

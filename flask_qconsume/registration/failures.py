@@ -1,4 +1,4 @@
-"""Failures of one consumer, counted by the line that raised them.
+"""Count the failures of one consumer, by the line of code that raised them.
 
 Standard library only.
 """
@@ -7,26 +7,26 @@ from __future__ import annotations
 
 import typing as t
 
-#: Different failures that are remembered for a consumer, the latest ones.
+#: How many different failures of a consumer are remembered: the latest ones.
 _MAX_REMEMBERED = 256
 
 
 class Seen(t.NamedTuple):
-    """A failure and its count."""
+    """A failure's place in the code, and how often it has happened."""
 
     #: The file and the line that raised it; empty for an error that was never raised.
     place: str
-    #: The number of times, this one included.
+    #: How often it has happened, this time included.
     times: int
 
 
 class Failures:
-    """Counts failures; errors of one class that the same line raised are the same.
+    """Counts failures; the same error class from the same line is the same failure.
 
     The counts hold texts and numbers only, no errors and no tracebacks.
 
-    :param remembered: The number of different failures that are remembered. The count
-        of a forgotten failure begins at 1 again.
+    :param remembered: How many different failures are remembered. The count of a
+        forgotten failure begins at 1 again.
     """
 
     def __init__(self, remembered: int = _MAX_REMEMBERED) -> None:
@@ -35,7 +35,7 @@ class Failures:
         self._counts: dict[tuple[str, str], int] = {}
 
     def count(self, error: BaseException) -> Seen:
-        """Count a failure; return its place and count."""
+        """Count a failure; return its place in the code and its count."""
         cls = type(error)
         key = f"{cls.__module__}.{cls.__qualname__}", _find_place(error)
         count = self._counts.pop(key, 0) + 1

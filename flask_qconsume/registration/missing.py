@@ -1,4 +1,4 @@
-"""Explains why an app has nothing to consume. No I/O, no gevent."""
+"""Explain why an app has no consumers to run. No I/O, no gevent."""
 
 from __future__ import annotations
 

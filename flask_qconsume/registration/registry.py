@@ -1,7 +1,8 @@
-"""The registrations on one app: its scopes, and the consumers that follow from them.
+"""The registry of one app: what was registered, and the consumers that result.
 
-The first registration on an app creates its registry, so ``init_app`` and
-``register_blueprint`` may come in any order. Knows no broker and no gevent.
+Each extension or blueprint registers one scope. The first registration on an app
+creates its registry, so ``init_app`` and ``register_blueprint`` may come in any order.
+Knows no broker and no gevent.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ ROOT = ""
 
 
 class Registry:
-    """The scopes of one app by name; the outermost scope's name is ``""``."""
+    """The scopes of one app by blueprint name; the extension's name is ``""``."""
 
     def __init__(self) -> None:
         self._scopes: dict[str, Scope] = {}
@@ -62,19 +63,20 @@ class Registry:
         scope.owned = True
 
     def close(self, reason: str) -> None:
-        """Refuse further registrations, since they would have no effect any more.
+        """Refuse further registrations, which would have no effect any more.
 
-        :param reason: For the error.
+        :param reason: The reason, for the error's text.
         """
         self._closed_by = reason
         for scope in self._scopes.values():
             scope.closed_by = reason
 
     def resolve(self, settings: Settings) -> dict[str, Consumer]:
-        """Return the consumers by their full names, all options decided.
+        """Return the consumers by their full names, with all options decided.
 
-        :raises ConfigurationError: for an unknown consumer or policy.
-        :raises RegistrationError: for two consumers of one queue.
+        :raises ConfigurationError: if configuration names an unknown consumer or
+            policy.
+        :raises RegistrationError: if two consumers read the same queue.
         """
         found = {
             _join(scope_name, name): (scope_name, declaration)
@@ -91,14 +93,14 @@ class Registry:
         return consumers
 
     def formats(self, max_items: int = MAX_ITEMS) -> Formats:
-        """Return the formats of the app; call it once all are registered."""
+        """Return the app's formats. Call this once all blueprints are registered."""
         scopes = self._scopes.values()
         schemas = [d.schema for s in scopes for d in s.consumers.values()]
         registered = [f for s in scopes for f in s.formats]
         return Formats(registered, schemas, max_items)
 
     def list_worker_hooks(self, kind: t.Literal["before", "teardown"]) -> list[Hook]:
-        """Return the hooks of a worker in the order in which they are called."""
+        """Return the ``before_worker`` or ``teardown_worker`` hooks in their order."""
         hooks = [
             hook
             for scope in self._scopes.values()
@@ -150,7 +152,10 @@ class Registry:
     def _collect_options(
         self, full: str, scope_name: str, declaration: Declaration, settings: Settings
     ) -> ChainMap[str, t.Any]:
-        """Return the options of a consumer; the first mapping that has one decides."""
+        """Return a consumer's options, from the configuration, decorator and defaults.
+
+        The first mapping that has an option decides.
+        """
         outside_in = list(self._find_scopes(scope_name))
         return ChainMap(
             settings.consumers.get(full, {}),
@@ -169,7 +174,6 @@ class Registry:
         )
 
     def _find_scopes(self, scope_name: str) -> Iterator[Scope]:
-        """Yield the scopes around a name, the outermost first."""
         names = [ROOT]
         for part in filter(None, scope_name.split(".")):
             names.append(_join(names[-1], part))

@@ -32,7 +32,7 @@ from .scope import Scope
 
 F = t.TypeVar("F", bound=Callable[..., t.Any])
 
-#: All scaffolds, to name those that no app registered.
+#: All extensions and blueprints, to find those that no app registered.
 _scaffolds: weakref.WeakSet[ConsumerScaffold] = weakref.WeakSet()
 
 
@@ -44,10 +44,10 @@ class ConsumerScaffold:
     own blueprint with this mixin.
 
     :param consumer_defaults: Options that the consumers inherit: ``concurrency``,
-        ``ordering``, ``prefetch``, ``retry``, ``timeout``. Consumers of nested
-        blueprints inherit them as well; the innermost blueprint that has an option
-        decides. The decorator's own argument and ``QCONSUME_CONSUMERS`` take
-        precedence, app-wide settings do not.
+        ``ordering``, ``prefetch``, ``retry``, ``timeout``. They override app-wide
+        settings; a decorator's own arguments and ``QCONSUME_CONSUMERS`` override them.
+        Consumers of nested blueprints inherit them as well; the innermost blueprint
+        that has an option decides.
     :raises RegistrationError: for an unknown option or a wrong value.
     """
 
@@ -65,7 +65,7 @@ class ConsumerScaffold:
             record(self._qconsume_register)
 
     def _qconsume_register(self, state: BlueprintSetupState) -> None:
-        """Add the scope to an app; Flask calls this for each registration."""
+        """Add these registrations to an app; Flask calls this at each registration."""
         name = f"{state.name_prefix}.{state.name}".lstrip(".")
         Registry.of(t.cast(Flask, state.app)).add_scope(name, self._qconsume_scope)
         self._qconsume_scope.closed_by = (
@@ -73,7 +73,6 @@ class ConsumerScaffold:
         )
 
     def _qconsume_describe_missing_call(self) -> str:
-        """Return the call that registers these consumers on an app."""
         name = getattr(self, "name", "")
         return f"app.register_blueprint(…) for the blueprint '{name}'"
 
@@ -97,16 +96,16 @@ class ConsumerScaffold:
         the blueprint's ``consumer_defaults``, then from the configuration.
 
         :param queue: The queue's name, or a :class:`kombu.Queue` of another owner,
-            which is used as given.
+            which is used unchanged.
         :param routing_key: The routing key, pattern (``"order.*"``, ``"#"``) or list of
             them that binds the queue to the app's exchange. Every queue bound gets its
             own copy of a message. Without it, the queue gets the messages that are
             published under the queue's own name.
-        :param name: The function's name unless given. The full name has the blueprint's
-            name before it: ``"orders.bill"``.
+        :param name: The consumer's name; by default, the function's. The full name has
+            the blueprint's name before it: ``"orders.bill"``.
         :param schema: A marshmallow schema, instance or class, or a protobuf message
-            class. A body that it refuses makes a dead letter with the errors.
-        :param retry: A policy, its arguments, or the name of one in
+            class. If it refuses a body, the message becomes a dead letter.
+        :param retry: A retry policy, its arguments, or the name of a policy in
             ``QCONSUME_RETRY_POLICIES``; ``QCONSUME_RETRY`` unless given.
         :param concurrency: The number of messages that one process handles at once;
             ``QCONSUME_CONCURRENCY`` unless given.
@@ -117,8 +116,8 @@ class ConsumerScaffold:
         :param ordering: ``"key"`` handles messages of one key one after the other,
             ``"partition"`` all messages of one partition; a retry holds back the
             messages behind it. ``QCONSUME_ORDERING`` unless given.
-        :raises RegistrationError: for an argument that makes no sense, or if the
-            blueprint is registered or the app in use already.
+        :raises RegistrationError: for an argument that makes no sense, or if it is too
+            late: the blueprint is registered, or the app is in use.
         """
         if inspect.isroutine(queue):
             raise RegistrationError(
@@ -160,17 +159,17 @@ class ConsumerScaffold:
         """Register ``handler`` for the messages of a queue: :meth:`consumer` as a call.
 
         :param queue: The queue's name, or a :class:`kombu.Queue` of another owner,
-            which is used as given.
+            which is used unchanged.
         :param handler: Called with the body, decoded and loaded by the schema.
         :param routing_key: The routing key, pattern (``"order.*"``, ``"#"``) or list of
             them that binds the queue to the app's exchange. Every queue bound gets its
             own copy of a message. Without it, the queue gets the messages that are
             published under the queue's own name.
-        :param name: The function's name unless given. The full name has the blueprint's
-            name before it: ``"orders.bill"``.
+        :param name: The consumer's name; by default, the function's. The full name has
+            the blueprint's name before it: ``"orders.bill"``.
         :param schema: A marshmallow schema, instance or class, or a protobuf message
-            class. A body that it refuses makes a dead letter with the errors.
-        :param retry: A policy, its arguments, or the name of one in
+            class. If it refuses a body, the message becomes a dead letter.
+        :param retry: A retry policy, its arguments, or the name of a policy in
             ``QCONSUME_RETRY_POLICIES``; ``QCONSUME_RETRY`` unless given.
         :param concurrency: The number of messages that one process handles at once;
             ``QCONSUME_CONCURRENCY`` unless given.
@@ -181,8 +180,8 @@ class ConsumerScaffold:
         :param ordering: ``"key"`` handles messages of one key one after the other,
             ``"partition"`` all messages of one partition; a retry holds back the
             messages behind it. ``QCONSUME_ORDERING`` unless given.
-        :raises RegistrationError: for an argument that makes no sense, or if the
-            blueprint is registered or the app in use already.
+        :raises RegistrationError: for an argument that makes no sense, or if it is too
+            late: the blueprint is registered, or the app is in use.
         """
         self._qconsume_scope.check_open("consumer")
         name = name or str(getattr(handler, "__name__", ""))
@@ -206,14 +205,15 @@ class ConsumerScaffold:
         )
 
     def before_message(self, hook: F) -> F:
-        """Call a function before each handler; an outcome it returns ends the message.
+        """Call the decorated function before each handler.
 
-        The app's hooks run first, then those of its blueprints, the outermost first.
+        If it returns an outcome, the handler is skipped. The app's hooks run first,
+        then those of its blueprints, the outermost first.
         """
         return self._add_hook("before_message", hook)
 
     def after_message(self, hook: F) -> F:
-        """Call a function with the outcome of each message; it may return another.
+        """Call the decorated function with each outcome; it may return another one.
 
         The hooks of the innermost blueprint run first, the latest registered before
         earlier ones. If a hook raises, a message that would be acknowledged goes to its
@@ -222,26 +222,29 @@ class ConsumerScaffold:
         return self._add_hook("after_message", hook)
 
     def teardown_message(self, hook: F) -> F:
-        """Call a function at the end of each message, with the error or ``None``."""
+        """Call the decorated function after each message, with its error if any."""
         return self._add_hook("teardown_message", hook)
 
     def before_worker(self, hook: F) -> F:
-        """Call a function in an app context once, before a worker process consumes.
+        """Call the decorated function once, before a worker process consumes.
 
-        If the function raises, the worker does not start.
+        It runs in an app context. If it raises, the worker does not start.
         """
         return self._add_hook("before_worker", hook)
 
     def teardown_worker(self, hook: F) -> F:
-        """Call a function once a worker has stopped, the latest registered first."""
+        """Call the decorated function once a worker has stopped.
+
+        It runs in an app context, before functions that were registered earlier.
+        """
         return self._add_hook("teardown_worker", hook)
 
     def message_errorhandler(self, error: type[BaseException]) -> Callable[[F], F]:
-        """Register a function that decides the outcome of an error of this class.
+        """Let the decorated function decide the outcome of errors of a class.
 
         It takes the error and returns an outcome, or ``None`` to leave the error to the
-        next error handler. The innermost blueprint comes first, and within a blueprint
-        the nearest class of the error.
+        next error handler. The innermost blueprint's error handlers come first; within
+        a blueprint, the order of the classes in the error's MRO decides.
         """
 
         _check_error_class(error)
@@ -269,9 +272,9 @@ class ConsumerScaffold:
 
 
 def list_unregistered() -> list[str]:
-    """Return the missing calls for scaffolds that have consumers and no app."""
+    """Return the calls that would register blueprints with consumers, as texts."""
     if any(_find_unowned()):
-        # Scaffolds that are garbage do not belong to the program.
+        # Blueprints that are garbage do not belong to the program any more.
         gc.collect()
     return sorted(
         scaffold._qconsume_describe_missing_call() for scaffold in _find_unowned()

@@ -15,7 +15,7 @@ from .consumer import Hook
 class Scope:
     """The registrations of one extension or blueprint.
 
-    :param defaults: Options that its consumers inherit, checked.
+    :param defaults: Options that its consumers inherit, already checked.
     """
 
     def __init__(self, defaults: Mapping[str, t.Any]) -> None:
@@ -30,13 +30,14 @@ class Scope:
         self.formats: list[Format] = []
         #: True once it is registered on an app.
         self.owned = False
-        #: The reason why registrations have no effect any more; empty while they have.
+        #: The reason why further registrations are refused; empty while they are
+        #: accepted.
         self.closed_by = ""
 
     def check_open(self, what: str) -> None:
-        """Refuse a registration that would have no effect any more.
+        """Refuse a registration that comes too late to have an effect.
 
-        :param what: The method's name, for the error.
+        :param what: The name of the method that registers, for the error's text.
         :raises RegistrationError: if the scope is closed.
         """
         if self.closed_by:

@@ -24,7 +24,7 @@ from ..settings import Settings
 def triage(
     delivery: Delivery, lane: Lane, consumer: Consumer, settings: Settings
 ) -> Forward | None:
-    """Decide where a redelivered message goes; ``None`` means to its handler.
+    """Return the forward of a suspect; ``None`` if the message goes to its handler.
 
     The delivery limit counts starts of the handler: one in the main queue, the further
     ones in the queue of suspects. A link that keeps messages in order needs no such

@@ -19,7 +19,7 @@ class Published:
     """A published message, as its consumers would get it."""
 
     routing_key: str
-    #: Encoded and decoded again; ``bytes`` if the content type is unknown.
+    #: The body, encoded and decoded again; ``bytes`` if the content type is unknown.
     body: t.Any
     id: str
     exchange: str
@@ -34,7 +34,7 @@ class Published:
 
     @classmethod
     def from_outgoing(cls, message: Outgoing, decoders: Decoders) -> Published:
-        """Decode an outgoing message."""
+        """Create it from an outgoing message, whose body is decoded."""
         return cls(
             routing_key=message.routing_key,
             body=_decode_body(message, decoders),

@@ -1,4 +1,4 @@
-"""Runs single messages through an app, without a broker and without waiting.
+"""Run single messages through an app, without a broker and without waiting.
 
 Time is virtual: the result tells the delay of a retry, and the client does not wait.
 """
@@ -72,10 +72,10 @@ class TestClient:
             delivered as they are, so that a test can deliver wrong bodies.
         :param headers: The message's headers.
         :param attempt: The number of the attempt; the first is 1.
-        :param content_type: ``application/json`` unless given, or the type of the body
-            itself.
-        :param catch: If false, raise an exception here instead of keeping it in
-            ``error``, unless an error handler or a raised outcome dealt with it.
+        :param content_type: By default, the type that belongs to the body's class (such
+            as a protobuf message's), or else ``application/json``.
+        :param catch: If false, raise the handler's exception here instead of keeping it
+            in ``error``, unless the app's code decided its outcome.
         :param fields: Further fields of the :class:`~flask_qconsume.Message`, such as
             ``id``, ``key`` or ``routing_key``.
         :raises UnknownConsumer: if no consumer has that name.
@@ -102,7 +102,7 @@ class TestClient:
 
     @contextlib.contextmanager
     def capture(self) -> Iterator[list[Published]]:
-        """Keep the messages published within the block, instead of sending them."""
+        """Collect messages published within the block, instead of sending them."""
         published: list[Published] = []
         decoders = self._consumers.formats.decoders()
 
