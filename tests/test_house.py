@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import collections
 import configparser
+import functools
 import graphlib
 import io
 import pathlib
@@ -24,7 +25,6 @@ from .harness.scripts import run_script
 
 HOUSE = pathlib.Path(flask_qconsume.__file__).parent
 MODULES = {path.relative_to(HOUSE): path for path in sorted(HOUSE.rglob("*.py"))}
-TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in MODULES.items()}
 
 WORDS = {
     *("errors", "first_use", "logs", "message", "native_threads", "outcomes", "retry"),
@@ -71,41 +71,51 @@ HOMES = {
 Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
+@functools.cache
+def trees() -> dict[pathlib.Path, ast.Module]:
+    return {name: ast.parse(path.read_text("utf-8")) for name, path in MODULES.items()}
+
+
+@functools.cache
+def nodes(module: pathlib.Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(trees()[module]))
+
+
 def floor(path: tuple[str, ...]) -> int:
     return 0 if path[0] in WORDS else FLOORS.get(path[0], DOORS)
 
 
-def imports(tree: ast.AST, package: tuple[str, ...]) -> t.Iterator[tuple[str, ...]]:
-    """Whatever is imported, absolutely; our own as paths within the package."""
-    for node in ast.walk(tree):
+def imported(
+    module: pathlib.Path, found: t.Iterable[ast.AST] | None = None
+) -> t.Iterator[tuple[str, ...]]:
+    """The absolute path of all that a module imports, or that these nodes of it do."""
+    package = (HOUSE.name, *module.parent.parts)
+    for node in nodes(module) if found is None else found:
         if isinstance(node, ast.Import):
             yield from (tuple(alias.name.split(".")) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            module = tuple((node.module or "").split(".")) if node.module else ()
+            path = tuple(node.module.split(".")) if node.module else ()
             base = package[: len(package) - node.level + 1] if node.level else ()
             names = [(alias.name,) for alias in node.names]
-            yield from ((*base, *module, *name) for name in names)
+            yield from ((*base, *path, *name) for name in names)
 
 
-def imported(module: pathlib.Path, tree: ast.AST) -> t.Iterator[tuple[str, ...]]:
-    return imports(tree, ("flask_qconsume", *module.parent.parts))
+def outside_of_functions(module: pathlib.Path) -> t.Iterator[ast.AST]:
+    """The nodes of a module without those of its functions."""
+    for node in trees()[module].body:
+        if not isinstance(node, Function):
+            yield from ast.walk(node)
 
 
-def at_the_top(tree: ast.Module) -> ast.Module:
-    """The module without what stands in its functions."""
-    kept = [node for node in tree.body if not isinstance(node, Function)]
-    return ast.Module(body=kept, type_ignores=[])
-
-
-each_module = pytest.mark.parametrize("module", list(MODULES), ids=str)
-
-
-@each_module
-def test_imports_go_down_only(module: pathlib.Path) -> None:
-    parts = module.with_suffix("").parts
-    for path in imported(module, TREES[module]):
-        if path[0] == "flask_qconsume" and len(path) > 1:
-            assert floor(path[1:]) <= floor(parts), f"{module} imports {path}"
+def test_imports_go_down_only() -> None:
+    upward = [
+        f"{module} imports {'.'.join(path)}"
+        for module in MODULES
+        for path in imported(module)
+        if path[0] == HOUSE.name and len(path) > 1
+        if floor(path[1:]) > floor(module.with_suffix("").parts)
+    ]
+    assert upward == []
 
 
 def imported_files() -> dict[pathlib.Path, set[pathlib.Path]]:
@@ -116,8 +126,8 @@ def imported_files() -> dict[pathlib.Path, set[pathlib.Path]]:
     }
     names |= packages
     found: dict[pathlib.Path, set[pathlib.Path]] = {}
-    for module, tree in TREES.items():
-        paths = [path[1:] for path in imported(module, tree) if path[0] == HOUSE.name]
+    for module in MODULES:
+        paths = [path[1:] for path in imported(module) if path[0] == HOUSE.name]
         files = {names.get(path, names.get(path[:-1], module)) for path in paths}
         found[module] = files - {module}
     return found
@@ -140,22 +150,33 @@ def test_a_brokers_room_imports_no_other_brokers_room() -> None:
     assert crossing <= SHARED_ROOMS
 
 
-@pytest.mark.parametrize("word", sorted(WORDS))
-def test_words_know_the_standard_library_only(word: str) -> None:
-    module = pathlib.Path(f"{word}.py")
-    for path in imported(module, TREES[module]):
-        assert path[0] in {*sys.stdlib_module_names, "flask_qconsume"}, path
+def test_words_know_the_standard_library_only() -> None:
+    known = {*sys.stdlib_module_names, HOUSE.name}
+    foreign = [
+        f"{word} imports {path[0]}"
+        for word in sorted(WORDS)
+        for path in imported(pathlib.Path(f"{word}.py"))
+        if path[0] not in known
+    ]
+    assert foreign == []
 
 
-@each_module
-def test_gevent_and_the_brokers_libraries_stay_at_home(module: pathlib.Path) -> None:
-    for library, (homes, lazily) in HOMES.items():
-        if module.parts[0] in homes:
-            continue
-        lazy = module.parts[0] in lazily
-        tree = at_the_top(TREES[module]) if lazy else TREES[module]
-        found = {path[0] for path in imported(module, tree)}
-        assert library not in found, f"{module} imports {library}"
+def test_gevent_and_the_brokers_libraries_stay_at_home() -> None:
+    strayed = [
+        f"{module} imports {library}"
+        for module in MODULES
+        for library, (homes, lazily) in HOMES.items()
+        if module.parts[0] not in homes
+        if library in imported_libraries(module, module.parts[0] in lazily)
+    ]
+    assert strayed == []
+
+
+@functools.cache
+def imported_libraries(module: pathlib.Path, lazily: bool) -> set[str]:
+    """The libraries that a module imports; outside of functions only, if lazily."""
+    found = outside_of_functions(module) if lazily else None
+    return {path[0] for path in imported(module, found)}
 
 
 def test_what_is_imported_is_required() -> None:
@@ -164,8 +185,8 @@ def test_what_is_imported_is_required() -> None:
     others = {*sys.stdlib_module_names, HOUSE.name, "_typeshed", "pytest"}
     used = {
         path[0].replace("google", "protobuf").replace("_", "-")
-        for module, tree in TREES.items()
-        for path in imported(module, tree)
+        for module in MODULES
+        for path in imported(module)
         if path and path[0] not in others
     }
     assert len(used) > 10
@@ -185,24 +206,31 @@ def required() -> set[str]:
 def test_configuration_is_read_in_one_place_only() -> None:
     readers = [
         f"{module}: {ast.unparse(node)}"
-        for module, tree in TREES.items()
-        for node in ast.walk(tree)
+        for module in MODULES
+        for node in nodes(module)
         if isinstance(node, ast.Attribute) and node.attr == "config"
     ]
     assert readers == ["extension.py: app.config"]
 
 
-@each_module
-def test_no_function_is_long(module: pathlib.Path) -> None:
-    for node in ast.walk(TREES[module]):
-        if isinstance(node, Function):
-            body = node.body[1:] if ast.get_docstring(node) else node.body
-            lines = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
-            assert lines <= LONGEST, f"{module}: {node.name} has {lines} lines"
+def test_no_function_is_long() -> None:
+    long = {
+        f"{module}: {node.name}": function_lines(node)
+        for module in MODULES
+        for node in nodes(module)
+        if isinstance(node, Function) and function_lines(node) > LONGEST
+    }
+    assert long == {}
+
+
+def function_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The lines of a function's body without its docstring."""
+    body = node.body[1:] if ast.get_docstring(node, clean=False) else node.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
 def classes() -> t.Iterator[tuple[pathlib.Path, ast.ClassDef]]:
-    for module, tree in TREES.items():
+    for module, tree in trees().items():
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
                 yield module, node
@@ -234,8 +262,8 @@ def vague_words() -> float:
 
 
 def prose() -> t.Iterator[str]:
-    for module, tree in TREES.items():
-        for node in ast.walk(tree):
+    for module in MODULES:
+        for node in nodes(module):
             if isinstance(node, (ast.Module, ast.ClassDef, *Function)):
                 yield ast.get_docstring(node) or ""
         source = io.StringIO(MODULES[module].read_text("utf-8"))
@@ -248,16 +276,18 @@ def test_sentences_name_their_subjects() -> None:
     assert vague_words() <= MOST_VAGUE
 
 
-@each_module
-def test_every_module_says_what_it_is_for(module: pathlib.Path) -> None:
-    assert ast.get_docstring(TREES[module]), f"{module} has no docstring"
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [
+        str(name) for name, tree in trees().items() if not ast.get_docstring(tree)
+    ]
+    assert silent == []
 
 
-@each_module
-def test_everything_public_has_a_docstring(module: pathlib.Path) -> None:
+def test_everything_public_has_a_docstring() -> None:
     missing = [
         f"{module}: {name}"
-        for name, node in public(TREES[module])
+        for module, tree in trees().items()
+        for name, node in public(tree)
         # What is inside one kind of broker is for nobody else.
         if not ast.get_docstring(node) and not ("." in name and len(module.parts) > 2)
     ]

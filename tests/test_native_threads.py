@@ -12,22 +12,25 @@ from flask_qconsume.native_threads import ThreadNotifier
 from flask_qconsume.native_threads import get_unpatched
 
 from .harness.scripts import run_script
+from .harness.ticks import Ticks
+from .waiting import wait_for
 
-sleep = get_unpatched("time", "sleep")
+allocate_lock = get_unpatched("_thread", "allocate_lock")
 
 
 def test_a_native_thread_blocks_without_stopping_the_hub() -> None:
-    thread = NativeThread(lambda: sleep(0.2), "sleeper").start()
-    ticks = 0
-    while thread.alive:
-        gevent.sleep(0.01)
-        ticks += 1
-    assert ticks > 5
-    assert thread.join(0)
+    lock = allocate_lock()
+    lock.acquire()
+    thread = NativeThread(lock.acquire, "blocked").start()
+    with Ticks() as ticks:
+        wait_for(lambda: ticks.count > 5)
+    assert thread.alive
+    lock.release()
+    assert thread.join(10)
 
 
 def test_a_join_waits_cooperatively_and_no_longer_than_asked() -> None:
-    lock = get_unpatched("_thread", "allocate_lock")()
+    lock = allocate_lock()
     lock.acquire()
     thread = NativeThread(lock.acquire, "stuck").start()
     assert "'stuck', running" in repr(thread)
@@ -47,7 +50,10 @@ def test_what_a_thread_raises_is_kept() -> None:
 
 def test_a_notifier_wakes_from_another_thread() -> None:
     notifier = ThreadNotifier()
-    thread = NativeThread(lambda: (sleep(0.05), notifier.notify()), "waker").start()
+    lock = allocate_lock()
+    lock.acquire()
+    thread = NativeThread(lambda: (lock.acquire(), notifier.notify()), "waker").start()
+    gevent.spawn(lock.release)  # Its turn is in the wait.
     assert notifier.wait(10)
     assert not notifier.wait(0)
     thread.join()
@@ -100,14 +106,16 @@ def test_no_ring_is_lost() -> None:
 def test_it_works_where_nothing_is_patched() -> None:
     # Without site: what measures a run imports gevent as the interpreter starts.
     code = (
-        "import sys, time\n"
+        "import sys\n"
         "from flask_qconsume.native_threads import ThreadNotifier, NativeThread\n"
-        "notifier = ThreadNotifier()\n"
-        "def wake(): time.sleep(0.05); notifier.notify()\n"
-        "thread = NativeThread(wake, 'x').start()\n"
-        "print(notifier.wait(10), notifier.wait(0.01), thread.join(10), thread.error)\n"
-        "notifier.close()\n"
+        "question, answer = ThreadNotifier(), ThreadNotifier()\n"
+        "def reply():\n"
+        "    for _ in range(100): question.wait(10) and answer.notify()\n"
+        "thread = NativeThread(reply, 'x').start()\n"
+        "print({question.notify() or answer.wait(10) for _ in range(100)})\n"
+        "print(answer.wait(0.01), thread.join(10), thread.error)\n"
+        "question.close(), answer.close()\n"
         "print([name for name in sys.modules if name.startswith('gevent')])\n"
     )
     done = run_script(code, "-S")
-    assert done.stdout.split("\n")[:2] == ["True False True None", "[]"], done.stderr
+    assert done.stdout.splitlines() == ["{True}", "False True None", "[]"], done.stderr

@@ -49,6 +49,27 @@ def test_no_file_names_a_path_of_one_machine() -> None:
     assert found == []
 
 
+#: Files in which a ``sleep`` stands that is not 0, and why.
+SLEEPS = {
+    "tests/waiting.py": "wait_for looks again after a while; spend is time of a load",
+    "tests/cli/conftest.py": "the app's handlers take time; it cannot import tests",
+    "tests/cli/test_exits.py": "the app's handlers take time; it cannot import tests",
+    "tests/faults/proxy_process.py": "its delays are the faults under test",
+}
+SLEEP = re.compile(r"\bsleep\((?!0\))")
+
+
+def test_no_test_sleeps() -> None:
+    """A test waits by ``wait_for`` or an event; ``spend`` is for the time of a load."""
+    found = {
+        str(path.relative_to(ROOT))
+        for folder in ("tests", "example_app/tests")
+        for path in ROOT.joinpath(folder).rglob("*.py")
+        if SLEEP.search(path.read_text("utf-8"))
+    }
+    assert found == set(SLEEPS)
+
+
 def tracked_files() -> list[str]:
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("not a clone, or no git to read it with")

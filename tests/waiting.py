@@ -6,6 +6,7 @@ between two checks of a condition.
 
 from __future__ import annotations
 
+import threading
 import time
 import typing as t
 
@@ -39,6 +40,19 @@ def wait_for(
             raise AssertionError(_explain(predicate, timeout, message, value))
         time.sleep(interval)
     return value
+
+
+def spend(seconds: float) -> None:
+    """Let time pass as a part of what a test does, and never to wait for something.
+
+    A handler's work takes time, and a load has a pace.
+    """
+    time.sleep(seconds)
+
+
+def hang() -> None:
+    """Wait for what never comes, as a handler does that is to be interrupted."""
+    threading.Event().wait()
 
 
 def _explain(

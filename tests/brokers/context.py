@@ -165,7 +165,7 @@ class Reader:
 
     def _add(self, found: Sequence[Delivery]) -> None:
         if not found:
-            gevent.sleep(0.01)  # A paused link returns at once.
+            self._ending.wait(0.01)  # A paused link returns at once.
         self._unsettled.update(id(delivery) for delivery in found)
         self._new += found
         self._changed.set()

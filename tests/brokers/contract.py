@@ -30,6 +30,7 @@ from flask_qconsume.broker import headers as own_headers
 from flask_qconsume.broker.base import SuspectsStatus
 from flask_qconsume.broker.compose import compose
 from flask_qconsume.broker.given_queues import find_unsupported_traits
+from flask_qconsume.broker.link import Delivery
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.topology import Binding
@@ -47,6 +48,7 @@ from flask_qconsume.running.worker import Worker
 
 from ..formats.flooding import find_colliding
 from ..formats.flooding import packed
+from ..waiting import spend
 from ..waiting import wait_for
 from .context import EXCHANGE
 from .context import SOON
@@ -444,7 +446,8 @@ def an_unread_message_expires(context: CaseContext) -> None:
 def an_expired_message_arrives_with_its_expiry(context: CaseContext) -> None:
     """The worker drops the message, since the broker does not."""
     context.publish(context.message(b"1", expires=0.05))
-    gevent.sleep(0.1)
+    expired = time.time() + 0.05
+    wait_for(lambda: time.time() > expired)
     message = context.open_reader().get()
     assert message.expires_at is not None
     assert message.expires_at < time.time()
@@ -522,7 +525,8 @@ def a_due_message_reaches_its_queue_without_a_consumer(context: CaseContext) -> 
 def a_due_message_comes_once_a_consumer_reads(context: CaseContext) -> None:
     context.app.declare()
     context.publish(context.message(b"1", context.plan.name, exchange="", delay=0.3))
-    gevent.sleep(0.4)
+    due = time.time() + 0.3
+    wait_for(lambda: time.time() > due)
     assert context.open_reader().get().raw == b"1"
 
 
@@ -653,17 +657,19 @@ def two_links_share_a_queue_without_doubles(context: CaseContext) -> None:
 
 @case()
 def closing_wakes_a_blocked_reader(context: CaseContext) -> None:
+    context.fill(1)
     link = context.open_link()
+    came: list[Delivery] = []
 
     def read() -> None:
         try:
             while not link.closed:
-                link.read(1)
+                came.extend(link.read(1))
         except BrokerUnavailable:
             return
 
     reader = gevent.spawn(read)
-    gevent.sleep(0.05)
+    wait_for(lambda: came)  # From now on it waits for a second message.
     began = time.monotonic()
     link.close()
     link.close()
@@ -1560,7 +1566,7 @@ def a_worker_that_stops_hands_on_what_it_has_not_begun(context: CaseContext) -> 
     seen: list[tuple[int, int]] = []
 
     def bill(number: int) -> None:
-        gevent.sleep(0.01)
+        spend(0.01)
         seen.append((number, current_message.attempt))
 
     def started() -> Worker:

@@ -13,6 +13,7 @@ from .commands import Commands
 
 SHOP = """
 import os
+import socket
 import sys
 import time
 
@@ -26,6 +27,15 @@ from flask_qconsume import signals
 bp = ConsumerBlueprint("orders", __name__)
 
 
+def take(seconds):
+    time.sleep(seconds)
+
+
+def hang():
+    ours, theirs = socket.socketpair()
+    ours.recv(1)
+
+
 @bp.consumer("bill", routing_key=["order.created", "order.paid"], concurrency=3)
 def bill(order):
     if isinstance(order, dict) and order.get("reject"):
@@ -33,7 +43,7 @@ def bill(order):
     if isinstance(order, dict) and order.get("fail"):
         raise ValueError(order["fail"])
     print("billing begins", flush=True)
-    time.sleep(order.get("seconds", 0) if isinstance(order, dict) else 0)
+    take(order.get("seconds", 0) if isinstance(order, dict) else 0)
     print("billed", order, flush=True)
 
 
@@ -50,7 +60,7 @@ def index():
 @bp.get("/slow/<float:seconds>")
 def slow(seconds):
     print("slow began", flush=True)
-    time.sleep(seconds)
+    take(seconds)
     return "slow"
 
 

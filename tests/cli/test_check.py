@@ -45,7 +45,7 @@ def test_a_blocked_hub_fails_the_liveness_check(
 ) -> None:
     """The endpoint answers meanwhile, and the worker is live again afterwards."""
     shop, over = commands.folder / "shop.py", tmp_path / "over"
-    code = shop.read_text().replace("time.sleep(order", "hog(order")
+    code = shop.read_text().replace("take(order", "hog(order")
     shop.write_text(code + HOG.format(over=str(over)))
     commands.config["BLOCKED_AFTER"] = 2.0
     web = f"127.0.0.1:{free_port()}"
@@ -141,8 +141,7 @@ bp.before_worker(lambda: gevent.event.Event().wait())
 IMPORTS = """
 
 if getattr(sys.modules.get("gevent.monkey"), "saved", None):
-    while True:
-        time.sleep(1)
+    hang()
 """
 
 

@@ -16,7 +16,7 @@ APP = """
 import sys
 import time
 
-import gevent
+import gevent.event
 from flask import Flask
 from flask_qconsume import QConsume, current_message, spawn
 
@@ -31,6 +31,11 @@ class WithoutText(Exception):
 
 
 begun = []
+all_begun = gevent.event.Event()
+
+
+def take(seconds):
+    time.sleep(seconds)
 
 
 def leave():
@@ -40,11 +45,13 @@ def leave():
 @qconsume.consumer("bill")
 def bill(order):
     begun.append(order)
+    if len(begun) == {count}:
+        all_begun.set()
     if order == "spawn":
         spawn(leave).get()
     if order == "fail" and current_message.attempt == 1:
         leave()
-    time.sleep(0.5)
+    take(0.5)
     print("handled", order, flush=True)
 
 
@@ -52,8 +59,7 @@ def work():
     publish = app.extensions["qconsume"].publish
     for order in {orders!r}:
         publish("bill", order)
-    while len(begun) < {count}:
-        gevent.sleep(0.01)
+    all_begun.wait()
     {then}
 
 
@@ -139,7 +145,7 @@ def test_an_exit_in_a_forked_child_stops_no_worker(
 def test_further_exits_do_not_shorten_the_stop(
     commands: Commands, folder: pathlib.Path
 ) -> None:
-    then = "for _ in range(3): gevent.spawn(leave); gevent.sleep(0.05)"
+    then = "for _ in range(3): gevent.spawn(leave); take(0.05)"
     write_app(folder, "SystemExit", "one", then=then)
     with commands.start("run") as worker:
         assert worker.wait() == 4

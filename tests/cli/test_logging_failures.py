@@ -38,8 +38,8 @@ def begin(sender, worker):
 #: Hangs from the line 'consuming the queue' on.
 HANGS = """
         self.hangs = "consuming the queue" in record.getMessage() or self.hangs
-        while self.hangs:
-            gevent.sleep(1)
+        if self.hangs:
+            gevent.event.Event().wait()
     hangs = False
 """
 

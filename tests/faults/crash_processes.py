@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import pathlib
 import signal
@@ -34,6 +35,7 @@ from flask_qconsume.running.worker import find_worker
 from ..fleet.ledger import LEDGER
 from ..fleet.ledger import Ledger
 from ..fleet.ledger import note
+from ..waiting import wait_for
 from .crashing import DELAY
 from .crashing import SHORT_DELAY
 from .crashing import connect_signals
@@ -143,15 +145,18 @@ def _end_when_over(app: Flask, plan: Plan) -> None:
     seen, since = 0, time.monotonic()
     lease = plan["config"].get("QCONSUME_LEASE")
     quiet = QUIET_LEASE if lease else QUIET
-    while True:
-        gevent.sleep(0.1)
+
+    def is_over() -> bool:
+        nonlocal seen, since
         if len(ledger.everything()) != seen:
             seen, since = len(ledger.everything()), time.monotonic()
-        if time.monotonic() - since >= quiet:
-            if _is_over(app, plan, ledger):
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-            since = time.monotonic() - quiet + 1.0
+        if time.monotonic() - since < quiet:
+            return False
+        since = time.monotonic() - quiet + 1.0
+        return _is_over(app, plan, ledger)
+
+    wait_for(is_over, math.inf, interval=0.1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _is_over(app: Flask, plan: Plan, ledger: Ledger) -> bool:

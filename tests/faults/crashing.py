@@ -35,6 +35,8 @@ from flask_qconsume.broker.urls import open_broker
 from flask_qconsume.message import Outgoing
 
 from ..fleet.ledger import note
+from ..waiting import hang
+from ..waiting import spend
 from .crash_points import OF_HOOKS
 from .crash_points import OF_SIGNALS
 from .crash_points import SUSPECTS
@@ -266,7 +268,7 @@ def _drop(body: t.Any) -> None:
 def _wait(body: t.Any) -> None:
     """Wait until the process dies, in the first process only."""
     if crash.number == 0:
-        gevent.sleep(600)
+        hang()
 
 
 def _stop(body: t.Any) -> None:
@@ -274,7 +276,7 @@ def _stop(body: t.Any) -> None:
     if crash.number == 0:
         os.kill(os.getpid(), signal.SIGTERM)
         current_message.stopping.wait(30)
-        gevent.sleep(SHORT_DELAY)
+        spend(SHORT_DELAY)
 
 
 def _publish(body: t.Any) -> None:

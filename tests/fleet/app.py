@@ -14,7 +14,6 @@ import sys
 import time
 import typing as t
 
-import gevent
 import psutil
 from flask import Flask
 
@@ -23,6 +22,8 @@ from flask_qconsume import QConsume
 from flask_qconsume import Reject
 from flask_qconsume import current_message
 
+from ..waiting import hang
+from ..waiting import spend
 from .ledger import LEDGER
 from .ledger import note
 
@@ -38,7 +39,7 @@ def work(body: dict[str, t.Any]) -> None:
 
 
 def _wait(body: dict[str, t.Any]) -> None:
-    gevent.sleep(body.get("seconds", 0))
+    spend(body.get("seconds", 0))
 
 
 def _fail(body: dict[str, t.Any]) -> None:
@@ -80,7 +81,7 @@ def _hoard(body: dict[str, t.Any]) -> None:
             with contextlib.suppress(MemoryError):
                 while True:
                     hoard.append(bytearray(size))
-        gevent.sleep(body.get("seconds", 0))
+        spend(body.get("seconds", 0))
         hoard.append(bytearray(2**22))
     finally:
         del hoard[:]
@@ -103,12 +104,12 @@ def _reject(body: dict[str, t.Any]) -> None:
 
 
 def _never(body: dict[str, t.Any]) -> None:
-    gevent.sleep(3600)
+    hang()
 
 
 def _swallow(body: dict[str, t.Any]) -> None:
     try:
-        gevent.sleep(3600)
+        hang()
     except BaseException:
         return
 

@@ -34,6 +34,8 @@ from flask_qconsume import spawn
 from flask_qconsume.handling.dispatch import dispatch
 from flask_qconsume.running.time_limits import TimeLimits
 
+from ..waiting import hang
+from ..waiting import spend
 from .conftest import Desk
 
 
@@ -586,7 +588,7 @@ def test_an_interrupted_message_is_reported_by_no_signal(desk: Desk) -> None:
 
 def test_steps_two_to_four_have_the_consumers_time_limit(desk: Desk) -> None:
     desk.config["timeout"] = 0.05
-    desk.handler(lambda body: gevent.sleep(30))
+    desk.handler(lambda body: hang())
     result = desk.handle(limit=TimeLimits())
     assert result.outcome == POLICY
     assert isinstance(result.error, HandlerTimeout)
@@ -596,14 +598,14 @@ def test_steps_two_to_four_have_the_consumers_time_limit(desk: Desk) -> None:
 def test_a_time_limit_ends_a_hook_too(desk: Desk) -> None:
     desk.config["timeout"] = 0.05
     desk.handler(returner(None))
-    desk.qconsume.before_message(lambda: gevent.sleep(30))
+    desk.qconsume.before_message(hang)
     assert isinstance(desk.handle(limit=TimeLimits()).error, HandlerTimeout)
 
 
 def test_a_swallowed_time_limit_is_no_ack(desk: Desk) -> None:
     def stubborn(body: t.Any) -> None:
         try:
-            gevent.sleep(30)
+            hang()
         except BaseException:
             return
 
@@ -618,7 +620,7 @@ def test_an_except_exception_does_not_swallow_the_time_limit(desk: Desk) -> None
 
     def careless(body: t.Any) -> None:
         try:
-            gevent.sleep(30)
+            hang()
         except Exception as error:
             swallowed.append(error)
 
@@ -635,7 +637,7 @@ def test_error_handlers_and_teardown_are_not_cut_off_by_the_time_limit(
 
     def slow(name: str) -> t.Callable[..., None]:
         def work(*args: t.Any) -> None:
-            gevent.sleep(0.1)
+            spend(0.1)
             done.append(name)
 
         return work
@@ -840,11 +842,10 @@ def test_what_the_schema_refuses_is_rejected_at_once_with_its_errors(
     assert handled == []
 
 
-@pytest.mark.deadline(60)
-def test_of_a_million_errors_the_first_thousand_are_kept(desk: Desk) -> None:
+def test_of_many_errors_the_first_thousand_are_kept(desk: Desk) -> None:
     desk.handler(lambda body: None, schema=Order(many=True))
 
-    result = desk.handle(b"[" + b"1," * 200_000 + b"1]")
+    result = desk.handle(b"[" + b"1," * 20_000 + b"1]")
 
     assert isinstance(result.outcome, Reject)
     assert len(result.outcome.reason) < 2_100

@@ -9,12 +9,13 @@ import contextlib
 import gc
 import os
 import threading
-import time
 import typing as t
 import weakref
 
 import gevent
 import pytest
+
+from ..waiting import wait_for
 
 #: Seconds that greenlets, threads and sockets have to end after their test.
 GRACE_SECONDS = 2.0
@@ -45,12 +46,16 @@ def nothing_survives(request: pytest.FixtureRequest) -> t.Iterator[None]:
 
 
 def _left(before: frozenset[tuple[str, int]]) -> list[str]:
-    deadline = time.monotonic() + GRACE_SECONDS
-    while left := _alive() - before:
-        if time.monotonic() >= deadline:
-            return _describe(left)
-        gevent.sleep(0.01)  # Lets those end that are about to.
+    def is_clean() -> bool:
+        if not _alive() - before:
+            return True
         gc.collect()
+        return not _alive() - before
+
+    try:
+        wait_for(is_clean, GRACE_SECONDS, interval=0.01)
+    except AssertionError:
+        return _describe(_alive() - before)
     return []
 
 

@@ -27,6 +27,7 @@ from ..fleet.app import create_app
 from ..fleet.workers import Fleet
 from ..servers import Redis
 from ..servers.ports import free_port
+from ..waiting import spend
 from ..waiting import wait_for
 
 CONFIG = "python:flask_qconsume.integrations.gunicorn"
@@ -165,7 +166,7 @@ class Clients:
                 self._site.request("POST", f"/{n}")
             except (OSError, http.client.HTTPException) as error:
                 self.failed[n] = repr(error)
-                gevent.sleep(0.02)
+                spend(0.02)
             else:
                 self.answered.add(n)
 
@@ -267,14 +268,14 @@ def test_unfinished_messages_are_returned_within_gunicorns_time(
 def test_no_handler_begins_after_the_signal(site: Site, tmp_path: pathlib.Path) -> None:
     """Gunicorn finishes a request before it calls the hook."""
     (tmp_path / "waiting.py").write_text(
-        "import time\n"
         "from flask_qconsume import signals\n"
         "from tests.fleet import app as fleet\n"
+        "from tests.waiting import spend\n"
         "app = fleet.create_app()\n"
         "@app.get('/wait')\n"
         "def wait():\n"
         "    print('waiting', flush=True)\n"
-        "    time.sleep(4)\n"
+        "    spend(4)\n"
         "    return 'waited'\n"
         "@signals.worker_stopping.connect\n"
         "def tell(sender, **extra):\n"

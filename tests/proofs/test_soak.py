@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import gc
 import logging
 import os
@@ -17,11 +18,13 @@ from flask import Flask
 from flask_qconsume import BrokerError
 from flask_qconsume import QConsume
 from flask_qconsume import current_message
+from flask_qconsume.running.health.verdict import Verdict
 from flask_qconsume.running.worker import Worker
 
 from ..servers.kafka import Kafka
 from ..servers.rabbitmq import Vhost
 from ..servers.redis import Redis
+from ..waiting import spend
 from ..waiting import wait_for
 
 #: Seconds between two cuts.
@@ -66,6 +69,9 @@ class Traffic:
             QCONSUME_LEASE=lease,
             QCONSUME_RETRY={"min_delay": 1, "max_delay": 2},
         )
+        self._cuts: list[gevent.Greenlet] = []
+        #: The latest verdicts of the worker's watchdog.
+        self._verdicts: collections.deque[Verdict] = collections.deque(maxlen=3)
         #: The numbers that were published, until they are handled: never many, so that
         #: what is measured is not this.
         self.open: set[int] = set()
@@ -80,6 +86,7 @@ class Traffic:
             self.open.discard(n)
 
         self.worker = Worker(self.app)
+        self.worker.watchdog.add_outlet(self._verdicts.append)
 
     def run(self, seconds: float, cut: t.Callable[[], None], every: float) -> None:
         """Publish, a message after the other, and cut the connections now and then."""
@@ -89,7 +96,19 @@ class Traffic:
                 next_cut += every
                 cutting = gevent.spawn(cut)
                 cutting.link_exception(lambda greenlet: greenlet.get())
+                self._cuts.append(cutting)
             self.publish()
+            spend(0.001)
+
+    def await_healed(self) -> None:
+        """Wait until the last cut is over: all is connected, and a message passes."""
+        gevent.joinall(self._cuts, raise_error=True)
+        self._cuts.clear()
+        self._verdicts.clear()
+        fine = [Verdict(live=True, ready=True)] * 3
+        wait_for(lambda: list(self._verdicts) == fine, 60)
+        wait_for(self.publish, 60)
+        self.await_handled()
 
     def await_handled(self) -> None:
         """Wait until all that was confirmed is handled, which is soon."""
@@ -99,7 +118,8 @@ class Traffic:
             message=lambda: f"{len(self.open)} of {self.confirmed} not handled",
         )
 
-    def publish(self) -> None:
+    def publish(self) -> bool:
+        """Publish a message; returns whether it was confirmed."""
         n = self.confirmed + self.refused
         self.open.add(n)
         try:
@@ -107,9 +127,9 @@ class Traffic:
         except BrokerError:
             self.refused += 1
             self.open.discard(n)
-        else:
-            self.confirmed += 1
-        gevent.sleep(0.001)
+            return False
+        self.confirmed += 1
+        return True
 
 
 @pytest.mark.deadline(1500)
@@ -123,7 +143,6 @@ def test_nothing_grows_on_rabbitmq(
     server = own_rabbitmq_vhost.server
 
     def connections() -> int:
-        gevent.sleep(CUT)  # The last cut is healed by then.
         rows = server.ctl_json("list_channels", "vhost")
         return sum(row["vhost"] == own_rabbitmq_vhost.name for row in rows)
 
@@ -150,7 +169,6 @@ def test_nothing_grows_on_redis(
         own_redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
     def connections() -> int:
-        gevent.sleep(CUT)
         return int(str(own_redis.command("CLIENT", "LIST")).count("id=")) - 1
 
     _same(
@@ -172,8 +190,6 @@ def test_nothing_grows_on_kafka(own_kafka: Kafka) -> None:
             own_kafka.start()
 
     def connections() -> int:
-        wait_for(lambda: own_kafka.running)
-        gevent.sleep(4 * CUT)  # It is back, and the group has formed anew, by then.
         found = psutil.Process().net_connections("tcp")
         return sum(each.raddr[1:] == (own_kafka.port,) for each in found)
 
@@ -192,10 +208,10 @@ def _soak(
     traffic.worker.start()
     try:
         traffic.run(lengths[0], cut, every)
-        traffic.await_handled()
+        traffic.await_healed()
         before = Figures.now(connections())
         traffic.run(lengths[1], cut, every)
-        traffic.await_handled()
+        traffic.await_healed()
         after = Figures.now(connections())
     finally:
         traffic.worker.stop()

@@ -17,6 +17,7 @@ from flask_qconsume.running.fair_share import FairShare
 from flask_qconsume.running.fair_share import Pace
 from flask_qconsume.running.worker import Worker
 
+from ..waiting import spend
 from ..waiting import wait_for
 from .conftest import Bench
 
@@ -151,7 +152,7 @@ def hog() -> Iterator[gevent.Greenlet]:
 def _hog() -> None:
     while True:
         spin(0.1)
-        gevent.sleep(0.001)
+        spend(0.001)
 
 
 def test_a_late_hub_keeps_turns_apart(
@@ -258,7 +259,7 @@ def steps_with(**config: t.Any) -> list[int]:
     worker.start()
     seen = [0]
     while len(begun) < 300:
-        gevent.sleep(TURN_SECONDS)
+        spend(TURN_SECONDS)
         seen.append(len(begun))
     assert worker.stop()
     return [after - before for before, after in zip(seen, seen[1:], strict=False)]

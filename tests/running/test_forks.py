@@ -11,11 +11,12 @@ from ..harness.scripts import run_script
 WORKER = """
 from gevent import monkey
 monkey.patch_all()
-import os, sys, time, logging
+import os, sys, logging
 import gevent
 from flask import Flask
 from flask_qconsume import QConsume, spawn
 from flask_qconsume.running.worker import Worker
+from tests.waiting import spend, wait_for
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
 app = Flask("shop")
@@ -32,7 +33,7 @@ def tear_down(error):
 
 @qconsume.consumer("billing", concurrency=4)
 def bill(order):
-    gevent.sleep(0.05)
+    spend(0.05)
     say("order", order, "by", "parent" if os.getpid() == parent else "child")
     if order == 0:
         pid = fork()
@@ -48,9 +49,7 @@ worker.start()
 publish = app.extensions["qconsume"].publish
 for order in range(20):
     publish("billing", order)
-deadline = time.monotonic() + 20
-while worker.subscriptions[0].counts.total() < 20 and time.monotonic() < deadline:
-    time.sleep(0.02)
+wait_for(lambda: worker.subscriptions[0].counts.total() >= 20, 20)
 say("counts", dict(worker.subscriptions[0].counts))
 say("exit codes", [os.waitstatus_to_exitcode(status) for status in statuses])
 worker.stop()
@@ -83,7 +82,7 @@ def check(lines: list[str], code: int) -> None:
         ("pass", 0),
         ("raise ValueError", 1),
         ("sys.exit(7)", 7),
-        ("gevent.sleep(0.5)", 0),
+        ("spend(0.5)", 0),
     ],
     ids=["returns", "raises", "exits", "waits"],
 )
@@ -91,7 +90,7 @@ def test_a_child_that_comes_back_ends(child: str, code: int) -> None:
     check(worked("memory://", child), code)
 
 
-@pytest.mark.parametrize("child", ["gevent.sleep(1)", "time.sleep(1); raise OSError"])
+@pytest.mark.parametrize("child", ["spend(1)", "spend(1); raise OSError"])
 def test_a_child_that_waits_reads_and_settles_nothing_on_redis(
     redis_url: str, child: str
 ) -> None:
@@ -101,7 +100,7 @@ def test_a_child_that_waits_reads_and_settles_nothing_on_redis(
 def test_a_child_that_waits_reads_and_settles_nothing_on_rabbitmq(
     rabbitmq_url: str,
 ) -> None:
-    check(worked(rabbitmq_url, "gevent.sleep(1)"), 0)
+    check(worked(rabbitmq_url, "spend(1)"), 0)
 
 
 @pytest.mark.process
@@ -119,6 +118,6 @@ def test_a_child_that_a_greenlet_of_the_app_forks_ends() -> None:
 
 @pytest.mark.process
 def test_a_child_that_wakes_a_handler_ends() -> None:
-    wait = "gevent.spawn(lambda: got.set(os.fork() or gevent.sleep(0.5) or 0))"
+    wait = "gevent.spawn(lambda: got.set(os.fork() or spend(0.5) or 0))"
     fork = f"lambda: [got := gevent.event.AsyncResult(), {wait}, got.get()][2]"
-    check(worked("memory://", "gevent.sleep(0.5)", fork), 0)
+    check(worked("memory://", "spend(0.5)", fork), 0)

@@ -14,6 +14,7 @@ from gevent.event import Event
 from flask_qconsume import current_message
 from flask_qconsume.running.greenlets import ProtectedGreenlet
 
+from ..waiting import spend
 from ..waiting import wait_for
 from .conftest import Bench
 
@@ -113,7 +114,7 @@ def test_greenlets_are_reused_unless_other_code_refers_to_them(
         threading.current_thread()
         seen.append(id(gevent.getcurrent()))
         with gevent.Timeout(5):
-            gevent.sleep(0.001 if waits else 0)
+            spend(0.001 if waits else 0)
         if not waits:
             raise OSError
 
@@ -144,7 +145,7 @@ def test_killing_all_greenlets_ends_none_of_the_workers(
     for kind in (gevent.GreenletExit, gevent.Timeout):
         for greenlet in ours():
             greenlet.kill(kind, block=False)
-        gevent.sleep(0.01)
+        gevent.idle()  # All have been hit.
     for number in range(3, 6):
         bench.publish("billing", number)
     bench.publish("billing", "fail")
@@ -242,7 +243,7 @@ def test_a_protected_greenlet_ends_by_its_own_method_alone() -> None:
     greenlet = ProtectedGreenlet.spawn(Event().wait)
     gevent.sleep(0)
     greenlet.kill(block=False)
-    gevent.sleep(0.01)
+    gevent.idle()
     assert not greenlet.dead
 
     greenlet.end()

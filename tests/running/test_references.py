@@ -21,6 +21,7 @@ from flask_qconsume import current_message
 from flask_qconsume import spawn
 
 from ..harness.scripts import run_script
+from ..waiting import hang
 from ..waiting import wait_for
 from .conftest import Bench
 
@@ -76,13 +77,9 @@ def fail_in_a_child_unseen() -> None:
     child.join()
 
 
-def wait_for_ever() -> None:
-    gevent.event.Event().wait()
-
-
 def swallow_the_limit() -> None:
     try:
-        wait_for_ever()
+        hang()
     except BaseException as error:
         kept = error
     assert kept
@@ -114,7 +111,7 @@ HANDLERS: list[Callable[[], t.Any]] = [
     fail_while_handling,
     fail_in_a_child,
     fail_in_a_child_unseen,
-    wait_for_ever,
+    hang,
     swallow_the_limit,
     return_retry,
     raise_retry,
@@ -128,9 +125,8 @@ def names(value: t.Any) -> str:
 
 
 def check_that_nothing_is_left(watched: Watched) -> None:
-    gevent.sleep(0.01)
     assert watched
-    assert [each() for each in watched if each() is not None] == []
+    wait_for(lambda: not [each for each in watched if each() is not None])
 
 
 @pytest.mark.parametrize("handle", HANDLERS, ids=names)
@@ -220,7 +216,7 @@ def test_an_interrupted_message_leaves_nothing(bench: Bench, watched: Watched) -
     def bill(order: t.Any) -> None:
         held = watch(watched)
         try:
-            wait_for_ever()
+            hang()
         except Interrupted:
             interrupted.append(bool(held))
             raise

@@ -93,13 +93,13 @@ print("parent is gone", flush=True)
 
 #: Blocks the supervisor when one of its children ends.
 LOG_BLOCKS = """
-import time
+import signal
 
 class Blocked(logging.Handler):
     def emit(self, record):
         while "starting another" in record.msg:
             print("log blocks", flush=True)
-            time.sleep(1)
+            signal.pause()
 
 logging.getLogger("flask_qconsume").addHandler(Blocked())
 """
@@ -278,7 +278,8 @@ def test_a_child_that_is_blocked_while_it_starts_is_not_killed(
 ) -> None:
     """A hook may take long to load its data."""
     report = REPORT.format(50.0).strip()
-    child = f"import time\nwhile True:\n    {report}\n    time.sleep(0.5)\n"
+    wait = "select.select([control], [], [], 0.5)"
+    child = f"import select\nwhile True:\n    {report}\n    {wait}\n"
     supervised.watching = TELL
     with supervised.begin(child, count=1) as parent:
         parent.wait_for('{"live": false, "ready": false, "wrong": []}', 3)
@@ -331,9 +332,8 @@ def test_a_supervisor_that_is_blocked_is_not_live(supervised: Supervised) -> Non
     supervised.watching = (
         "import threading\n"
         "def watch():\n"
-        "    while True:\n"
+        "    while not threading.Event().wait(0.2):\n"
         "        print(supervisor.verdict.to_json(), flush=True)\n"
-        "        time.sleep(0.2)\n"
         "threading.Thread(target=watch, daemon=True).start()\n"
     )
     with supervised.begin(WAIT) as parent:

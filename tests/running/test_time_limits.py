@@ -12,6 +12,8 @@ from gevent.event import Event
 from flask_qconsume import HandlerTimeout
 from flask_qconsume.running.time_limits import TimeLimits
 
+from ..waiting import hang
+from ..waiting import spend
 from ..waiting import wait_for
 
 
@@ -30,16 +32,12 @@ def limited(limits: TimeLimits, seconds: float, work: t.Callable[[], t.Any]) -> 
     return gevent.spawn(run)
 
 
-def forever() -> None:
-    Event().wait()
-
-
 def test_each_ends_in_its_time_whatever_their_order(limits: TimeLimits) -> None:
     ended: list[float] = []
 
     def wait(seconds: float) -> None:
         try:
-            forever()
+            hang()
         except HandlerTimeout as error:
             assert error.seconds == seconds
             ended.append(seconds)
@@ -53,11 +51,11 @@ def test_each_ends_in_its_time_whatever_their_order(limits: TimeLimits) -> None:
 
 def test_a_handler_that_ends_in_time_gets_no_error(limits: TimeLimits) -> None:
     def briefly() -> str:
-        gevent.sleep(0.01)
+        spend(0.01)
         return "done"
 
     first = limited(limits, 0.1, briefly)
-    second = limited(limits, 0.2, forever)
+    second = limited(limits, 0.2, hang)
     second.join()
     assert first.value == "done"
 
@@ -67,10 +65,10 @@ def test_a_greenlet_that_is_cut_off_may_end_another_first(limits: TimeLimits) ->
 
     def last_words() -> None:
         try:
-            forever()
+            hang()
         finally:
             over.set()
-            gevent.sleep(0.1)
+            spend(0.1)
 
     first = limited(limits, 0.05, last_words)
     second = limited(limits, 0.1, lambda: over.wait())
@@ -82,7 +80,7 @@ def test_a_greenlet_that_is_cut_off_may_end_another_first(limits: TimeLimits) ->
 def test_limits_may_be_nested(limits: TimeLimits) -> None:
     def outer() -> str:
         with pytest.raises(HandlerTimeout), limits(0.02):
-            forever()
+            hang()
         return "the outer one goes on"
 
     assert limited(limits, 30, outer).get() == "the outer one goes on"
@@ -90,6 +88,6 @@ def test_limits_may_be_nested(limits: TimeLimits) -> None:
 
 def test_after_a_pause_the_timer_fires_again(limits: TimeLimits) -> None:
     for _ in range(2):
-        running = limited(limits, 0.02, forever)
+        running = limited(limits, 0.02, hang)
         wait_for(running.ready)
         assert isinstance(running.exception, HandlerTimeout)

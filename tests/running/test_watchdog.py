@@ -38,6 +38,7 @@ from flask_qconsume.running.process.parent import Parent
 from flask_qconsume.running.sockets import listen
 from flask_qconsume.running.worker import Worker
 
+from ..waiting import spend
 from ..waiting import wait_for
 from .conftest import Bench
 from .outage import Outage
@@ -145,7 +146,8 @@ def test_messages_that_wait_while_nothing_is_read_are_noticed(
     wait_for(lambda: "starved" in kinds(worker))
     assert worker.watchdog.verdict.live is False
     wait_for(lambda: said(caplog, "bill: connected, but it has read nothing"))
-    gevent.sleep(0.1)
+    looks = worker.watchdog._looks
+    wait_for(lambda: worker.watchdog._looks > looks + 3)
     assert len(said(caplog, "bill: connected, but it has read nothing")) == 1
 
     link.cut()
@@ -272,7 +274,7 @@ def test_consumers_at_the_slowest_pace_for_long_are_shown(
     def site() -> None:
         while not over.is_set():
             spin(0.2)
-            gevent.sleep(0.001)
+            spend(0.001)
 
     worker = bench.start(beside_web=True)
     serving = gevent.spawn(site)

@@ -21,6 +21,7 @@ from flask_qconsume import signals
 from flask_qconsume.broker.link import Link
 from flask_qconsume.running import processing
 
+from ..waiting import hang
 from ..waiting import wait_for
 from .conftest import Bench
 
@@ -144,7 +145,7 @@ def test_a_handler_over_its_time_limit_is_retried(bench: Bench) -> None:
     def bill(order: t.Any) -> None:
         if current_message.attempt == 1:
             try:
-                gevent.sleep(60)
+                hang()
             except HandlerTimeout as error:
                 errors.append(error)
                 raise
@@ -164,7 +165,7 @@ def test_a_handler_cannot_hide_its_time_limit(bench: Bench) -> None:
     def bill(order: t.Any) -> None:
         if current_message.attempt == 1:
             try:
-                gevent.sleep(60)
+                hang()
             except BaseException:
                 return
 
@@ -293,7 +294,7 @@ def test_at_the_deadline_handlers_are_interrupted_and_nothing_is_charged(
     @bench.qconsume.consumer("billing")
     def bill(order: t.Any) -> None:
         try:
-            gevent.sleep(60)
+            hang()
         except Interrupted as error:
             seen.append(error)
             raise
@@ -311,7 +312,7 @@ def test_a_handler_cannot_hide_its_interruption(bench: Bench) -> None:
     @bench.qconsume.consumer("billing")
     def bill(order: t.Any) -> None:
         try:
-            gevent.sleep(60)
+            hang()
         except BaseException:
             return
 
@@ -412,8 +413,7 @@ def test_a_long_stop_logs_its_progress(
 
     @bench.qconsume.consumer("billing")
     def bill(order: t.Any) -> None:
-        while "still handling" not in caplog.text:
-            gevent.sleep(0.01)
+        wait_for(lambda: "still handling" in caplog.text)
 
     worker = bench.start()
     bench.publish("billing")

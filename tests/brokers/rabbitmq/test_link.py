@@ -28,6 +28,7 @@ from flask_qconsume.handling.payload import UNREADABLE
 from ...faults.proxy import Proxy
 from ...servers import RabbitMQ as Server
 from ...servers import Vhost
+from ...waiting import spend
 from ...waiting import wait_for
 from .rabbit import QUEUE
 from .rabbit import make_order
@@ -237,7 +238,7 @@ def test_a_dead_broker_is_noticed_by_its_silence(
 def keep_alive_for(link: t.Any, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        gevent.sleep(link.keep_alive_interval)
+        spend(link.keep_alive_interval)
         link.keep_alive()
 
 

@@ -201,7 +201,7 @@ def test_publishing_goes_on_over_a_restart(own_redis, at):
         def publish() -> None:
             while going_on:
                 results.extend(it.broker.publish([outgoing() for _ in range(5)], 20))
-                gevent.sleep(0.001)
+                gevent.sleep(0)
 
         publishers = [gevent.spawn(publish) for _ in range(5)]
 

@@ -18,8 +18,10 @@ from flask_qconsume.brokers.kafka.client.consumer import KafkaConsumer
 from flask_qconsume.brokers.kafka.client.partition import ReadyRecord
 from flask_qconsume.brokers.kafka.client.terms import ConsumerTerms
 
+from ....harness.ticks import Ticks
 from ....servers.kafka import Kafka
 from ....servers.ports import free_port
+from ....waiting import spend
 from ....waiting import wait_for
 from .tools import Group
 from .tools import config
@@ -159,7 +161,7 @@ def test_members_that_come_and_go_lose_and_repeat_nothing(
     produce(kafka.address, topic, numbers(count), partition=lambda n: n % PARTITIONS)
 
     def handle(consumer: KafkaConsumer, records: list[ReadyRecord]) -> None:
-        gevent.sleep(0.002)  # A handler waits; meanwhile partitions may go.
+        spend(0.002)  # A handler waits; meanwhile partitions may go.
         seen.update(v for v, a in zip(values(records), records, strict=True))
         consumer.settle(records)
 
@@ -301,7 +303,7 @@ def test_much_is_not_fetched_ahead(kafka: Kafka, topic: str) -> None:
     with consuming(kafka.address, topic, topic, room=1) as consumer:
         consumer.settle(take(consumer))
         # It fills up, then pauses; some are on their way when it does.
-        gevent.sleep(1.5)
+        wait_for(lambda: consumer._worker._flow._all_paused)
         assert 10 < consumer.buffered_count < 50
         for _ in range(count - 1):
             consumer.settle(take(consumer))
@@ -563,19 +565,9 @@ def closed_port() -> str:
 def started(settings: dict[str, t.Any]) -> tuple[BrokerError, int]:
     """Return why it does not start, and how often the hub had its turn meanwhile."""
     consumer = KafkaConsumer(settings, ["orders"], ConsumerTerms(1))
-    turns = 0
-
-    def turn() -> None:
-        nonlocal turns
-        while True:
-            gevent.sleep(0.01)
-            turns += 1
-
-    turning = gevent.spawn(turn)
-    with pytest.raises(BrokerError) as caught:
+    with Ticks() as ticks, pytest.raises(BrokerError) as caught:
         consumer.start()
-    turning.kill()
-    return caught.value, turns
+    return caught.value, ticks.count
 
 
 def test_a_broker_that_is_not_there_is_an_error_and_does_not_stop_the_hub() -> None:
