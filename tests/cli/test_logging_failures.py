@@ -39,7 +39,7 @@ def begin(sender, worker):
 HANGS = """
         self.hangs = "consuming the queue" in record.getMessage() or self.hangs
         if self.hangs:
-            gevent.event.Event().wait()
+            hang()
     hangs = False
 """
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 
 
-def find_colliding(count: int) -> list[int]:
+@functools.cache
+def find_colliding(count: int) -> tuple[int, ...]:
     """Find numbers that a dictionary inserts slowly: each meets many earlier ones.
 
     The search is fast for counts that fill a dictionary, such as 5,400 and 1,300.
@@ -23,7 +25,7 @@ def find_colliding(count: int) -> list[int]:
         if row.get(_find_slot(key, row, size), count) < len(row) // 3:
             late.append(key)
         key += 1
-    return [*row, *late]
+    return (*row, *late)
 
 
 def _find_slot(key: int, row: dict[int, int], size: int) -> int:
@@ -35,7 +37,7 @@ def _find_slot(key: int, row: dict[int, int], size: int) -> int:
     return slot
 
 
-def packed(keys: list[int]) -> bytes:
+def packed(keys: tuple[int, ...]) -> bytes:
     """Encode a mapping from these keys to ``None`` as MessagePack."""
     pairs = b"".join(b"\xce" + struct.pack(">I", key) + b"\xc0" for key in keys)
     return b"\xdf" + struct.pack(">I", len(keys)) + pairs
