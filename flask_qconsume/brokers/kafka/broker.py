@@ -51,12 +51,12 @@ from .topics import DEFAULT_TIMEOUT_SECONDS
 from .topics import TopicListeners
 from .topics import Topics
 
-#: The group of consumers that only look. Nothing is ever committed for it.
+#: The group of clients that only look at topics. Nothing is ever committed for it.
 _LOOKING_GROUP = "_qconsume.dead-letters"
 
 
 class Kafka(Broker):
-    """One app's Kafka in one process. Opens nothing before it is used."""
+    """The Kafka broker of one app in one process. Connects on first use."""
 
     capabilities = CAPABILITIES
     link: t.ClassVar[type[KafkaLink]] = KafkaLink
@@ -100,7 +100,11 @@ class Kafka(Broker):
         self._publisher = Publisher(self._producer, self._topics, settings.queue_prefix)
 
     def names(self) -> Iterator[Name]:
-        """Yield the groups; topics may be shared, or have a prefix of our own."""
+        """Yield the names of the consumer groups.
+
+        Topics are left out: apps may share them, and those of this package have a
+        prefix.
+        """
         for plan in self.topology.queues:
             main, suspects, _ = list_names(plan)
             yield main
@@ -168,11 +172,11 @@ class Kafka(Broker):
         self._declaration.declare(DEFAULT_TIMEOUT_SECONDS)
 
     def stale_bindings(self) -> list[Binding]:
-        """Return none: only living members of a group know what it subscribes to."""
+        """Return an empty list, because Kafka stores no bindings."""
         return []
 
     def unbind(self, bindings: Sequence[Binding]) -> None:
-        """Do nothing: there are no bindings."""
+        """Do nothing, because Kafka stores no bindings."""
 
     def depth(self, queue: str) -> int:
         for plan in self.topology.queues:
@@ -192,7 +196,7 @@ class Kafka(Broker):
         return self._backlog.read_suspects(plan)
 
     def _read_status(self, plan: QueuePlan) -> QueueStatus:
-        """Return the status; messages that a worker has in hand count as waiting."""
+        """Count a queue's messages by state; messages being handled are "waiting"."""
         ready, delayed = self._backlog.count_ready_and_delayed(plan)
         return QueueStatus(
             waiting=ready,
@@ -239,7 +243,7 @@ class Kafka(Broker):
 
 
 def _create_reader(queue: str, exchange: str, prefix: str) -> MessageReader:
-    """Return a function that makes messages of a queue's records."""
+    """Return a function that converts Kafka records of a queue to messages."""
 
     def read_message(ready: ReadyRecord) -> Message:
         _, _, record, redelivered, attempt, deaths = ready

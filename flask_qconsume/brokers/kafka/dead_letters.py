@@ -1,4 +1,4 @@
-"""The dead letters of one queue: the records of a compacted topic, by their keys."""
+"""The dead letters of one queue, kept as records of a compacted topic."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .records import Fetched
 from .topics import DEFAULT_TIMEOUT_SECONDS
 from .topics import Topics
 
-#: Sends records; returns ``None`` or the error for each.
+#: Sends records within seconds; returns ``None`` or the error for each record.
 Send = Callable[[Sequence[ProducerRecord], float], list[Exception | None]]
 
 #: Number of dead letters that are replayed at once.
@@ -44,10 +44,14 @@ _READ_TIMEOUT_SECONDS = 120.0
 
 
 class KafkaDeadLetters(DeadLetters):
-    """Reads the topic from its beginning, without a group: looking changes nothing.
+    """Lists, replays and removes the dead letters of one queue.
+
+    Their topic is read from its beginning, without a consumer group, so reading changes
+    nothing.
 
     :param settings: librdkafka's settings, for a consumer.
-    :param kept: Seconds that a dead letter is kept; Kafka removes it some time later.
+    :param kept: Seconds for which a dead letter is listed; Kafka deletes its record
+        some time later.
     """
 
     def __init__(
@@ -92,7 +96,11 @@ class KafkaDeadLetters(DeadLetters):
         return taken + (self._take(page, replay) if page else 0)
 
     def _take(self, page: list[tuple[Fetched, Message]], replay: bool) -> int:
-        """Replay dead letters if so asked; remove all but failed replays."""
+        """Remove dead letters; return their number.
+
+        If ``replay`` is true, publish a copy of each first, and keep the dead letters
+        for which that fails.
+        """
         gone = [record for record, _ in page]
         failed: list[Exception] = []
         if replay:
@@ -125,7 +133,7 @@ class KafkaDeadLetters(DeadLetters):
         return DeadLetter(_reference(record), self._plan.name, message, headers)
 
     def _list_records(self) -> list[Fetched]:
-        """Return the last record of each key that is not removed, oldest first."""
+        """Return the records of all dead letters that still exist, oldest first."""
         number = self._topics.look().get(self._topic, 0)
         if not number:
             return []
@@ -155,7 +163,7 @@ class KafkaDeadLetters(DeadLetters):
     def _read(
         self, begin: dict[PartitionId, int], ends: dict[PartitionId, int]
     ) -> list[Fetched]:
-        """In a native thread: read all records up to the ends."""
+        """Read the records between these offsets, in a native thread."""
         consumer = create_client(Consumer, {**self._settings, **_READ_SETTINGS})
         try:
             consumer.assign([TopicPartition(*each, begin[each]) for each in ends])
@@ -165,7 +173,7 @@ class KafkaDeadLetters(DeadLetters):
 
 
 def _read_until(consumer: Consumer, ends: dict[PartitionId, int]) -> Iterator[Fetched]:
-    """Yield the records before the ends of their partitions."""
+    """Yield a consumer's records until each partition is read up to its end offset."""
     give_up_at = time.monotonic() + DEFAULT_TIMEOUT_SECONDS
     while ends:
         found: list[Fetched] = consumer.consume(_MAX_FETCH, 0.1)
@@ -185,7 +193,10 @@ def _read_until(consumer: Consumer, ends: dict[PartitionId, int]) -> Iterator[Fe
 
 
 def _is_end(record: Fetched) -> bool:
-    """Return whether this reports the end of a partition, and is not a record."""
+    """Return whether the client reports the end of a partition instead of a record.
+
+    :raises BrokerError: if the client reports an error.
+    """
     error = record.error()
     if error is not None and error.code() != KafkaError._PARTITION_EOF:
         raise translate_error(error)
@@ -197,5 +208,5 @@ def _partition_of(record: Fetched) -> PartitionId:
 
 
 def _reference(record: Fetched) -> str:
-    """Return a short name that stays the same while the dead letter is kept."""
+    """Return the reference of a dead letter that commands show: a hash of its key."""
     return hashlib.sha256(record.key() or b"").hexdigest()[:12]

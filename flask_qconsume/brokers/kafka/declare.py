@@ -17,15 +17,15 @@ from . import naming
 from .group_starts import GroupStarts
 from .topics import Topics
 
-#: Seconds for a last attempt when the time is over, so that its error can be told.
+#: Seconds for a request when no time is left, so that its error can be reported.
 _LAST_ATTEMPT_SECONDS = 0.1
 
 
 class TopicDeclaration:
-    """Creates the topics of all queues, or checks them, as 'QCONSUME_DECLARE' says.
+    """Creates the topics of all queues, or checks that they exist.
 
     :param queues: Returns the queues; kombu's transport adds them one by one.
-    :param at_the_end: Whether new groups skip the records that exist already.
+    :param at_the_end: Whether a new group skips the records published before it.
     """
 
     def __init__(
@@ -53,10 +53,9 @@ class TopicDeclaration:
         return self._topics.list_required(plan)
 
     def ensure(self, timeout: float) -> None:
-        """Declare the topics, unless this process has done that.
+        """Declare the topics, unless this process has declared them already.
 
-        One caller declares them. Other callers wait for it, each within its own time
-        limit.
+        One caller declares. Concurrent callers wait for it, each up to its own timeout.
         """
         if self._is_done.get().is_set():
             return
@@ -77,9 +76,9 @@ class TopicDeclaration:
             self._declaring.release()
 
     def declare(self, timeout: float) -> None:
-        """Declare the topics now.
+        """Create the missing topics, if 'QCONSUME_DECLARE' is 'auto'.
 
-        :raises TopologyMismatch: if topics are missing and must not be created here.
+        :raises TopologyMismatch: if topics are missing and the setting is 'passive'.
         """
         queues = self._queues()
         for plan in queues:
@@ -94,12 +93,12 @@ class TopicDeclaration:
         self._is_done.get().set()
 
     def on_topics_changed(self, topics: Mapping[str, int]) -> None:
-        """Declare again before the next use, if a topic was deleted."""
+        """Make the next use declare the topics again, if one of them was deleted."""
         if any(self._missing(topics).values()):
             self._is_done.take()
 
     def _missing(self, topics: Mapping[str, int]) -> dict[str, list[str]]:
-        """Return the topics that must exist and do not, by queue."""
+        """Return, for each queue, the required topics that do not exist."""
         return {
             plan.name: [name for name in self.topics_of(plan) if name not in topics]
             for plan in self._queues()

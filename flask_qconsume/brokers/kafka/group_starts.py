@@ -1,14 +1,14 @@
-"""Where consumer groups begin to read.
+"""The first offsets of consumer groups.
 
-The start position ('auto.offset.reset') is for a new group and for the partitions that
-exist when the group begins: their offsets are committed at that moment. A partition
-without a committed offset is younger than its group, so it is read from its first
-record.
+'auto.offset.reset' applies only when a group is created: the offsets of all partitions
+that exist then are committed at once. So a partition without a committed offset is
+newer than its group, and is read from its first record.
 
 Kafka forgets the offsets of a group that has had no member for
-'offsets.retention.minutes', and then the group looks new. A mark tells that it is not:
-a tombstone in the topic of its dead letters, without a dead letter to remove. Even
-after Kafka has compacted it away, the end of that topic stays beyond 0.
+'offsets.retention.minutes'; then the group looks new. A marker record tells it from a
+new group: a tombstone in the topic of the queue's dead letters, which removes none.
+Even after Kafka has compacted the marker away, the end offset of that topic stays above
+0.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ Send = Callable[[Sequence[ProducerRecord], float], list[Exception | None]]
 
 
 class GroupStarts:
-    """Begins groups, each once, and notices groups that have lost their offsets.
+    """Commits the first offsets of new groups; detects groups that lost their offsets.
 
     :param topics: Returns how many partitions each topic has.
-    :param at_the_end: Whether new groups skip the records that exist already.
+    :param at_the_end: Whether a new group skips the records published before it.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class GroupStarts:
         self._checked: set[str] = set()
 
     def begin(self, plans: Sequence[QueuePlan], timeout: float) -> None:
-        """Commit the first offsets of these queues' groups, once for each group.
+        """Commit the first offsets of those queues' consumer groups that are new.
 
         :raises BrokerError: if the broker does not answer, or refuses.
         """
@@ -74,7 +74,7 @@ class GroupStarts:
             self._begun.add(plan.name)
 
     def check(self, plan: QueuePlan, timeout: float) -> None:
-        """Warn if Kafka has forgotten the offsets of a group that has begun.
+        """If Kafka has forgotten a group's offsets, log a warning and commit the first.
 
         :raises BrokerError: if the broker does not answer, or refuses.
         """
@@ -92,7 +92,7 @@ class GroupStarts:
     def _find_marked(
         self, plans: Sequence[QueuePlan], topics: Mapping[str, int], timeout: float
     ) -> set[str]:
-        """Return the names of the queues whose groups are marked as begun."""
+        """Return the queues with a marker record: their groups were created before."""
         queues = {naming.dead_letter_topic(plan.name): plan.name for plan in plans}
         partitions = [
             (topic, n) for topic in queues for n in range(topics.get(topic, 0))
@@ -117,11 +117,11 @@ class GroupStarts:
     def _first_offsets(
         self, partitions: Sequence[PartitionId], timeout: float
     ) -> dict[PartitionId, int]:
-        """Return the first offsets of a new group; its retry topics are read whole.
+        """Return the offsets at which a new group begins; retry topics are read whole.
 
-        All partitions get an offset. A partition without one would wait for the
-        client's first fetch from the other partitions, which takes half a second if
-        they are empty.
+        Each partition gets an offset. Without one, the partition would have to wait for
+        the client's first fetch from the other partitions, which takes half a second if
+        they hold no new record.
         """
         if not self._at_the_end:
             return self._admin.find_beginnings(partitions, timeout)
@@ -140,7 +140,7 @@ _FORGOTTEN = (
 
 
 def _partitions_of(plan: QueuePlan, topics: Mapping[str, int]) -> list[PartitionId]:
-    """Return the partitions that a queue's own group reads."""
+    """Return the partitions that the consumer group of a queue reads."""
     reads = naming.topic_filter(plan, Lane.MAIN)
     return [(name, n) for name in topics if reads(name) for n in range(topics[name])]
 

@@ -1,4 +1,4 @@
-"""Records that a group has not handled: how many there are, and the first of them."""
+"""The lag of consumer groups: the number of unhandled records, and the first one."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from .records import Fetched
 from .topics import DEFAULT_TIMEOUT_SECONDS
 from .topics import Topics
 
-#: Seconds that peeking takes; records that did not come by then are left out.
+#: Seconds that peeking takes; records that arrive later are left out.
 _PEEK_TIMEOUT_SECONDS = 3.0
 _POLL_SECONDS = 0.1
 
 
 class Backlog:
-    """Counts the messages that the queues of an app have not handled.
+    """Counts the messages of an app's queues that are not handled yet.
 
     :param settings: librdkafka's settings, for a consumer.
     """
@@ -44,28 +44,31 @@ class Backlog:
         self._settings = settings
 
     def count_waiting(self, plan: QueuePlan) -> int:
-        """Return how many messages of a queue wait, delayed ones included."""
+        """Count the unhandled messages of a queue, delayed messages included."""
         return self._count(plan.name, self._topics_of(plan))
 
     def count_suspects(self, plan: QueuePlan) -> int:
-        """Return how many suspects of a queue wait."""
+        """Count a queue's suspects: messages in flight when their process died."""
         return self._count(plan.suspects, {naming.suspects_topic(plan.name)})
 
     def count_foreign(self, group: str) -> int:
-        """Return how many records a group without a queue of ours has not handled."""
+        """Count the unhandled records of a group that belongs to no queue here."""
         topics = self._topics.look()
         timeout = DEFAULT_TIMEOUT_SECONDS
         return count_lag(self._admin, group, topics, timeout, only_committed=True)
 
     def count_ready_and_delayed(self, plan: QueuePlan) -> tuple[int, int]:
-        """Return how many messages of a queue are ready, and how many are delayed."""
+        """Return the number of ready and the number of delayed messages of a queue."""
         wanted = self._topics_of(plan)
         delayed = {name for name in wanted if naming.is_delay_topic(name)}
         ready = self._count(plan.name, wanted - delayed)
         return ready, self._count(plan.name, delayed)
 
     def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
-        """Return how many suspects of a queue wait, and since when the oldest does."""
+        """Count a queue's suspects, and tell since when the oldest of them waits.
+
+        A suspect is a message that was in flight when a process died.
+        """
         topic = naming.suspects_topic(plan.name)
         topics = {topic: self._topics.look().get(topic, 0)}
         timeout = DEFAULT_TIMEOUT_SECONDS
@@ -83,7 +86,7 @@ class Backlog:
         return {name for name in self._topics.look() if naming.is_read_by(plan, name)}
 
     def _count(self, group: str, wanted: t.AbstractSet[str]) -> int:
-        """Return the lag of a group in the topics that exist."""
+        """Count the records that a group has not handled in those topics that exist."""
         known = self._topics.known
         topics = {name: number for name, number in known.items() if name in wanted}
         return count_lag(self._admin, group, topics, DEFAULT_TIMEOUT_SECONDS)
@@ -96,7 +99,7 @@ def count_lag(
     timeout: float,
     only_committed: bool = False,
 ) -> int:
-    """Return how many records a group has not handled.
+    """Count the records that a group has not handled.
 
     :param topics: The topics that the group reads, and how many partitions each has.
     :param only_committed: Whether to count only partitions for which the group has
@@ -116,7 +119,10 @@ def count_lag(
 def find_unhandled(
     admin: KafkaAdmin, group: str, topics: Mapping[str, int], timeout: float
 ) -> dict[PartitionId, int]:
-    """Return the first unhandled record's offset, for each partition that has one."""
+    """Return the offset of the first unhandled record of each partition.
+
+    Partitions without unhandled records are left out.
+    """
     everywhere = set(_partitions(topics))
     known = admin.read_committed(group, everywhere, timeout)
     ends = admin.find_ends(everywhere, timeout)
@@ -130,7 +136,7 @@ def find_unhandled(
 def peek_records(
     settings: Mapping[str, t.Any], offsets: Mapping[PartitionId, int]
 ) -> list[Fetched]:
-    """Return the record at each offset, or the next one; join no group, change nothing.
+    """Read the record at each offset, or the next record, without joining a group.
 
     :param settings: librdkafka's settings, for a consumer.
     """
@@ -143,7 +149,7 @@ def peek_records(
 def _peek(
     settings: Mapping[str, t.Any], offsets: Mapping[PartitionId, int]
 ) -> list[Fetched]:
-    """In a native thread."""
+    """Read records in a native thread, as :func:`peek_records` describes."""
     consumer = create_client(Consumer, {**settings, "fetch.wait.max.ms": 10})
     deadline = time.monotonic() + _PEEK_TIMEOUT_SECONDS
     found: dict[PartitionId, Fetched] = {}
@@ -159,7 +165,7 @@ def _peek(
 
 
 def _count_left(committed: Committed, end: int) -> int:
-    """Return how many records of one partition beyond an offset are not done."""
+    """Count a partition's unhandled records, from its commit and its end offset."""
     done = decode_metadata(committed.metadata, committed.offset).done
     handled = sum(stop - start for start, stop in done)
     return max(0, end - committed.offset - handled)

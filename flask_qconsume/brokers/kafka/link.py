@@ -1,7 +1,7 @@
-"""A member of a consumer group as a link: reads a queue's topics, or its suspects.
+"""A consumer of one queue, or of its suspects, as a member of a Kafka consumer group.
 
-A delivery is stale as soon as the group takes its partition away, even if the link
-itself is well.
+A delivery is stale once its partition is no longer assigned to this consumer, even if
+the link itself still works.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ logger = get_logger("flask_qconsume.brokers.kafka")
 
 #: Seconds that a read waits for messages.
 _READ_TIMEOUT_SECONDS = 10.0
-#: Seconds that a close waits for the client, and an ack in the suspects' lane, or of a
-#: message that has moved there, for its commit.
+#: Seconds that a close waits for the client; and that the ack of a suspect, or of a
+#: message that has become a suspect, waits for its commit.
 _COMMIT_TIMEOUT_SECONDS = 4.0
 
-#: Puts copies where they go; returns ``None`` or the error for each.
+#: Publishes copies of messages; returns ``None`` or the error for each.
 Forwarder = Callable[[Sequence[Forward]], list[Exception | None]]
-#: Makes the message of a record.
+#: Converts a record to a message.
 MessageReader = Callable[[ReadyRecord], Message]
 
 
 class KafkaDelivery(Delivery):
-    """A record in hand; stale once its partition is gone, or it was put back."""
+    """A received record; stale once it was given back or its partition was lost."""
 
     __slots__ = ("returned",)
 
@@ -48,7 +48,7 @@ class KafkaDelivery(Delivery):
     tag: ReadyRecord
 
     def __init__(self, link: KafkaLink, record: ReadyRecord, message: Message) -> None:
-        # The base's attributes, without a call of its method: this runs per record.
+        # Does not call the base's method, because this runs for each record.
         self.link = link
         self.tag = record
         self.message = message
@@ -74,18 +74,20 @@ class KafkaDelivery(Delivery):
 
 
 class KafkaLink(Link):
-    """Reads topics as a member of a group.
+    """Reads the topics of a queue as a member of its consumer group.
 
     :param config: librdkafka's settings, the group's id among them.
     :param topics: Topics, and patterns that begin with ``^``.
-    :param read_message: Makes the message of a record.
-    :param forwarder: Puts copies where they go.
-    :param refresh: Looks for new topics in the background, if it is time for that; at
-        once, if its argument is true.
-    :param look: Looks for topics now, and tells all links of the process.
+    :param read_message: Converts a record to a message.
+    :param forwarder: Publishes copies of messages for retries, suspects and dead
+        letters.
+    :param refresh: Lists topics in the background if the last list is old; if its
+        argument is true, in any case.
+    :param look: Lists topics now, and tells all links of the process about changes.
     :param declared: The topics that are created when a link is opened.
-    :param is_wanted: Whether the topic of the suspects' lane holds any record. The link
-        joins its group only then; :meth:`wake` makes it ask again.
+    :param is_wanted: Returns whether the topic of suspects holds any record. Until it
+        does, the link does not join its group; :meth:`wake` makes the link call this
+        again.
     """
 
     pushes = False
@@ -147,7 +149,7 @@ class KafkaLink(Link):
         records = [delivery.tag for delivery in deliveries]
         self._consumer.settle(records)
         if self.lane is Lane.SUSPECTS:
-            # The next suspect may kill the process: then this one would come again.
+            # The next suspect may kill the process, and uncommitted ones come again.
             self._consumer.await_committed(records, _COMMIT_TIMEOUT_SECONDS)
 
     def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
@@ -183,16 +185,19 @@ class KafkaLink(Link):
     def await_joined(self, timeout: float) -> None:
         """Wait until the link is a member of its group.
 
-        :raises BrokerError: if the broker refuses that.
+        :raises BrokerError: if the broker refuses the member.
         """
         self._consumer.await_joined(timeout)
 
     def refresh_topics(self, topics: Mapping[str, int]) -> None:
-        """Make the client look for topics with these numbers of partitions."""
+        """Make the Kafka client list topics until it knows these.
+
+        :param topics: The number of partitions of each topic.
+        """
         self._consumer.refresh_topics(topics)
 
     def set_missing(self, topics: Collection[str]) -> None:
-        """Note which topics that the link reads by name were deleted."""
+        """Store and log deleted topics, of those that the link reads by full name."""
         missing = frozenset(topics)
         for name in missing - self.missing:
             logger.warning(
@@ -201,7 +206,7 @@ class KafkaLink(Link):
         self.missing = missing
 
     def wake(self) -> None:
-        """End the wait of :meth:`read`."""
+        """Make a waiting call of :meth:`read` return."""
         self._consumer.wake()
 
     def pause(self) -> None:
@@ -216,7 +221,7 @@ class KafkaLink(Link):
         self.fetched_ids = {record.place for record in self._consumer.unused}
 
     def _ensure_started(self, wait: float) -> bool:
-        """Start once there are suspects, or wait; return whether it has started."""
+        """Start the consumer once it is wanted, or wait; return whether it runs."""
         if self._is_wanted is not None:
             if self._paused or not self._is_wanted():
                 self._consumer.wait(wait)
@@ -226,11 +231,11 @@ class KafkaLink(Link):
         return True
 
     def _await_moved(self, forwards: Sequence[Forward]) -> None:
-        """Wait until moved suspects are committed in the queue that they left.
+        """Wait for the commit that messages have moved to the topic of suspects.
 
-        If a suspect killed its process before that commit, it would be found in both
-        queues, and its deaths would be counted in each. (A suspect that goes back to
-        the queue of suspects needs no wait: one commit does both.)
+        If a message killed its process before that commit, it would be read from both
+        topics, and its deaths would be counted in each. (For a link that reads
+        suspects, :meth:`ack` has waited already.)
         """
         if self.lane is not Lane.MAIN:
             return
@@ -247,7 +252,7 @@ class KafkaLink(Link):
             )
 
     def _check_missing(self) -> None:
-        """Raise if a declared topic was deleted: a new link declares it again."""
+        """Raise an error if a declared topic was deleted; a new link declares it."""
         # The broker that was asked last may not know of the topic yet.
         self._look()
         deleted = self.missing.intersection(self._declared)
@@ -267,9 +272,12 @@ def create_terms(
     due: Callable[[t.Any], float],
     grace: float,
 ) -> ConsumerTerms:
-    """Return how a lane is read: suspects strictly one by one, in no order.
+    """Return the terms on which a link consumes a queue, or the suspects of a queue.
 
-    :param delayed: Whether a topic holds records back until they are ``due``.
+    Suspects are handled one by one, in no order.
+
+    :param delayed: Returns whether a topic holds records back until they are due.
+    :param due: Returns when a record is due.
     """
     main = lane is Lane.MAIN
     return ConsumerTerms(

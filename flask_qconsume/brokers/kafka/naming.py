@@ -1,7 +1,8 @@
-"""Which topics, groups and patterns belong to a queue. No I/O.
+"""The names of a queue's topics, consumer groups and topic patterns. No I/O.
 
-Topics of our own begin with an underscore, which no consumer's pattern matches: a
-consumer that subscribes to ``#`` gets no retries and no dead letters of other queues.
+Topics for retries, suspects and dead letters begin with an underscore, which no
+wildcard matches: a consumer that subscribes to ``#`` gets no retries and no dead
+letters of other queues.
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ MAX_DELAY_SECONDS = float(DELAY_STEPS_SECONDS[-1])
 
 _LEGAL_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
-#: Characters that no topic's name may have; and underscores that would look like the
-#: beginning of an escape.
+#: Characters that Kafka forbids in names of topics, and underscores that would look
+#: like the beginning of an escape.
 _ESCAPE = re.compile(r"[^a-zA-Z0-9._-]|_(?=x[0-9A-F]+[^a-zA-Z0-9.-])")
 _ESCAPED = re.compile("_x([0-9A-F]+)_")
 _RETRY_TOPIC = re.compile(re.escape(PREFIX) + r".*\.retry\.([0-9]+)")
 
-#: Any word, and any first word of a topic, which begins with no underscore.
+#: Any word; and a topic's first word, which must not begin with an underscore.
 _WORD = "[^.]*"
 _FIRST = "[^_.][^.]*"
 
 
 def escape(name: str) -> str:
-    """Return a name as it stands in a topic's name; most names stay as they are.
+    """Escape the characters of a name that Kafka forbids in topic names.
 
     >>> escape("billing"), escape("celery@host"), escape("_x40_")
     ('billing', 'celery_x40_host', '_x5F_x40_')
@@ -49,7 +50,7 @@ def escape(name: str) -> str:
 
 
 def unescape(name: str) -> str:
-    """Return the name that was escaped.
+    """Return the original of a name that :func:`escape` has escaped.
 
     >>> unescape("celery_x40_host"), unescape("_x5F_x40_")
     ('celery@host', '_x40_')
@@ -64,7 +65,7 @@ def escape_routing_key(routing_key: str) -> str:
 
 
 def is_named_after(topic: str, routing_key: str | None) -> bool:
-    """Return whether a topic has the name that a routing key leads to."""
+    """Return whether a topic's name is a routing key, with escaped characters."""
     return routing_key is not None and topic == escape_routing_key(routing_key)
 
 
@@ -74,22 +75,25 @@ def _unescape_character(found: re.Match[str]) -> str:
 
 
 def retry_topic(queue: str, step: int) -> str:
-    """Return the topic of a queue's retries with a delay of ``step`` seconds."""
+    """Return the name of the topic for a queue's retries after ``step`` seconds."""
     return f"{PREFIX}{escape(queue)}.retry.{step}"
 
 
 def suspects_topic(queue: str) -> str:
-    """Return the topic of a queue's suspects."""
+    """Return the name of the topic that holds a queue's suspects.
+
+    A suspect is a message that was in flight when a process died.
+    """
     return f"{PREFIX}{escape(queue)}.suspects"
 
 
 def dead_letter_topic(queue: str) -> str:
-    """Return the topic of a queue's dead letters."""
+    """Return the name of the topic that holds a queue's dead letters."""
     return f"{PREFIX}{escape(queue)}.dead"
 
 
 def step_for(delay: float) -> int:
-    """Return the shortest step that is at least as long as a delay; a week at most.
+    """Round a delay in seconds up to a delay that can have a topic; at most a week.
 
     >>> step_for(0), step_for(0.4), step_for(5), step_for(1e9)
     (0, 1, 8, 604800)
@@ -100,23 +104,26 @@ def step_for(delay: float) -> int:
 
 
 def is_retry_topic(topic: str) -> bool:
-    """Return whether the records of a topic are handed out only when they are due."""
+    """Return whether a topic holds retries, which are handed out when they are due."""
     return _RETRY_TOPIC.fullmatch(topic) is not None
 
 
 def is_delay_topic(topic: str) -> bool:
-    """Return whether the records of a topic are due later than they were written."""
+    """Return whether a topic holds retries with a delay."""
     found = _RETRY_TOPIC.fullmatch(topic)
     return found is not None and found[1] != "0"
 
 
 def group_of(plan: QueuePlan, lane: Lane) -> str:
-    """Return the consumer group that reads a lane."""
+    """Return the consumer group for a queue's normal messages, or for its suspects."""
     return plan.name if lane is Lane.MAIN else plan.suspects
 
 
 def subscription(plan: QueuePlan, lane: Lane) -> list[str]:
-    """Return the topics that a lane's group reads; patterns begin with ``^``."""
+    """Return the topics to subscribe to for a queue, or for its suspects.
+
+    Regular expressions begin with ``^``.
+    """
     if lane is not Lane.MAIN:
         return [suspects_topic(plan.name)]
     return [
@@ -127,20 +134,20 @@ def subscription(plan: QueuePlan, lane: Lane) -> list[str]:
 
 
 def literal_topics(plan: QueuePlan) -> list[str]:
-    """Return the topics that a queue names in full."""
+    """Return the topics for those routing keys of a queue that have no wildcard."""
     return [plan.prefix + key for key in _routing_keys(plan) if not is_pattern(key)]
 
 
 def is_pattern(routing_key: str) -> bool:
-    """Return whether a routing key stands for many topics."""
+    """Return whether a routing key contains a wildcard, ``*`` or ``#``."""
     return any(word in ("*", "#") for word in routing_key.split("."))
 
 
 def check_topic(name: str, what: str) -> str:
-    """Return a name, if a topic may have it.
+    """Return a name unchanged, if Kafka allows it for a topic.
 
-    :param what: What has this name, for the error.
-    :raises UnsupportedByBroker: if no topic may have it.
+    :param what: A description of the name, for the error.
+    :raises UnsupportedByBroker: if Kafka forbids the name.
     """
     if not _LEGAL_NAME.fullmatch(name) or name in (".", ".."):
         raise UnsupportedByBroker(
@@ -151,7 +158,7 @@ def check_topic(name: str, what: str) -> str:
 
 
 def check_prefix(prefix: str) -> None:
-    """Refuse a prefix that no topic can have, or with which patterns would match ours.
+    """Refuse a prefix of queues that Kafka forbids, or that our own topics begin with.
 
     :raises UnsupportedByBroker: with the reason.
     """
@@ -167,7 +174,7 @@ def check_prefix(prefix: str) -> None:
 
 
 def check_plan(plan: QueuePlan) -> None:
-    """Refuse a queue with names that Kafka cannot have.
+    """Refuse a queue with a name or a routing key that Kafka forbids for topics.
 
     :raises UnsupportedByBroker: with the name.
     """
@@ -177,7 +184,7 @@ def check_plan(plan: QueuePlan) -> None:
 
 
 def check_distinct(plans: Iterable[QueuePlan]) -> None:
-    """Refuse topics that differ by ``.`` and ``_`` only: Kafka takes them for one.
+    """Refuse topic names that differ only in ``.`` and ``_``, which Kafka confuses.
 
     :raises RegistrationError: with both names.
     """
@@ -194,12 +201,15 @@ def check_distinct(plans: Iterable[QueuePlan]) -> None:
 
 
 def is_read_by(plan: QueuePlan, topic: str) -> bool:
-    """Return whether a queue's own group reads a topic."""
+    """Return whether the consumer group of a queue reads a topic."""
     return topic_filter(plan, Lane.MAIN)(topic)
 
 
 def topic_filter(plan: QueuePlan, lane: Lane) -> Callable[[str], bool]:
-    """Return a function that tells whether the group of a lane reads a topic."""
+    """Return a function that tells whether a lane's group reads a topic.
+
+    The lane is that of a queue's normal messages, or that of its suspects.
+    """
     if lane is not Lane.MAIN:
         return suspects_topic(plan.name).__eq__
     literal = set(literal_topics(plan))
@@ -213,11 +223,11 @@ def topic_filter(plan: QueuePlan, lane: Lane) -> Callable[[str], bool]:
 
 
 def topic_expressions(routing_key: str, prefix: str = "") -> list[str]:
-    """Return regular expressions for the topics that a pattern stands for.
+    """Return regular expressions for topics that a routing key with wildcards matches.
 
-    They are POSIX's extended ones, as the client takes them: there is no look-ahead.
+    The Kafka client takes POSIX extended expressions, which have no look-ahead.
 
-    :param prefix: What the topics begin with, literally.
+    :param prefix: The literal beginning of the topics' names.
 
     >>> topic_expressions("order.*")
     ['^order\\\\.[^.]*$']
@@ -256,15 +266,15 @@ def _escape_expression(text: str) -> str:
 
 
 def _retry_expression(plan: QueuePlan) -> str:
-    """Return a regular expression for the topics of a queue's retries."""
+    """Return a regular expression for the names of a queue's retry topics."""
     return _escape_expression(f"{PREFIX}{escape(plan.name)}.retry.") + "[0-9]+"
 
 
 def _matches_pattern(prefix: str, routing_key: str, topic: str) -> bool:
-    """Return whether a pattern stands for a topic, in linear time.
+    """Return whether a routing key with wildcards matches a topic, in linear time.
 
-    It means the same as :func:`topic_expressions`. Python's regular expressions
-    backtrack; the client's (the C library's) do not.
+    The result is that of :func:`topic_expressions`; but Python's regular expressions
+    backtrack, and the client's (the C library's) do not.
     """
     if not topic.startswith(prefix):
         return False

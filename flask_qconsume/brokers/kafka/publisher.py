@@ -24,7 +24,7 @@ from .topics import Topics
 
 
 class Publisher:
-    """Makes records of messages, and sends them to topics that exist."""
+    """Converts messages to Kafka records, and sends them to topics that exist."""
 
     def __init__(
         self, producer: PerProcess[KafkaProducer], topics: Topics, prefix: str = ""
@@ -34,9 +34,9 @@ class Publisher:
         self._prefix = prefix
 
     def compose(self, messages: Sequence[Outgoing]) -> list[ProducerRecord]:
-        """Return the records of messages.
+        """Convert messages to Kafka records.
 
-        :raises UnsupportedByBroker: for a name that no topic can have.
+        :raises UnsupportedByBroker: for a name that Kafka forbids for topics.
         """
         return [self._create_record(message) for message in messages]
 
@@ -46,7 +46,10 @@ class Publisher:
         composed: Sequence[ProducerRecord],
         timeout: float,
     ) -> list[Exception | None]:
-        """Send records to topics that exist; return ``None`` or the error for each."""
+        """Send records to those topics that exist.
+
+        :returns: For each message ``None`` or its error.
+        """
         deadline = time.monotonic() + timeout
         found = [
             self._topic_exists(message, record.topic, deadline)
@@ -64,7 +67,10 @@ class Publisher:
     def forward(
         self, forwards: Sequence[Forward], timeout: float
     ) -> list[Exception | None]:
-        """Send copies to their topics; return ``None`` or the error for each."""
+        """Send copies of messages: retries, suspects and dead letters.
+
+        :returns: For each copy ``None`` or its error.
+        """
         deadline = time.monotonic() + timeout
         now = time.time()
         try:
@@ -77,7 +83,10 @@ class Publisher:
     def replay(
         self, copies: Sequence[ProducerRecord], timeout: float
     ) -> list[Exception | None]:
-        """Send records to topics of ours, which are created if necessary."""
+        """Send records to topics of this package, and create those that are missing.
+
+        :returns: For each record ``None`` or its error.
+        """
         self._topics.ensure({copy.topic for copy in copies}, timeout)
         return list(self._send(copies, time.monotonic() + timeout))
 
@@ -88,7 +97,7 @@ class Publisher:
             return iter(())
         left = max(deadline - time.monotonic(), 0.001)
         errors = self._producer.get().send(found, left)
-        # The client goes on looking for a deleted topic until the time is over.
+        # For a deleted topic, the client tries until the time is over.
         if any(isinstance(error, (Unroutable, PublishTimeout)) for error in errors):
             self._topics.forget()
         return iter(errors)
@@ -97,7 +106,7 @@ class Publisher:
         left = max(deadline - time.monotonic(), 0.001)
         if self._topics.count_partitions(topic, left):
             return True
-        # A queue that exists gets the topic of a new delay when it is first used.
+        # A queue that exists gets a topic for another delay on its first use.
         known = naming.retry_topic(message.routing_key, 0)
         if message.exchange or not self._topics.count_partitions(known, left):
             return False
@@ -112,7 +121,7 @@ class Publisher:
         return records.create_record(message, topic, prefix=self._prefix)
 
     def _create_queue_record(self, message: Outgoing) -> ProducerRecord:
-        """Return the record of a message for one queue, as if it were a retry."""
+        """Convert a message for a single queue to a record in a retry topic of it."""
         queue, delay = message.routing_key, message.delay
         naming.check_topic(naming.retry_topic(queue, 0), "The queue's topic")
         if not delay:
@@ -145,7 +154,7 @@ _MISSING = Unroutable("")
 def _result_for_caller(
     message: Outgoing, topic: str, error: Exception | None
 ) -> Exception | None:
-    """Return the error for the caller; only a mandatory message must have a topic."""
+    """Return the caller's error; only mandatory messages need an existing topic."""
     if not isinstance(error, Unroutable):
         return error
     if not message.mandatory:

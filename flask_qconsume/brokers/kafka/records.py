@@ -1,9 +1,10 @@
-"""Kafka's records: read into messages, and created from them. No I/O.
+"""Conversion of Kafka records to messages, and of messages to records. No I/O.
 
-There is no envelope: a record's value is the body, its key the key. Properties are
-headers with their usual names (``content-type``, ``message-id``, …). Headers are texts
-in UTF-8. Other values are written as JSON, and two headers of ours list their names, so
-that they are restored here and other programs can read them.
+There is no envelope: a record's value is the message's body, and its key the message's
+key. Properties are headers with their usual names (``content-type``, ``message-id``,
+…). Header values are UTF-8 text. Other values are written as JSON or bytes, and two
+headers list the names of these headers, so that their types are restored here, and
+other programs can read them.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from .client.producer import ProducerRecord
 
 #: When a record may be handed out, in milliseconds since 1970.
 DUE = own_headers.PREFIX + "due"
-#: The names of headers with values in JSON, and of headers with values that are bytes
-#: though they can be read as text; each is a list in JSON.
+#: JSON lists of names: of headers with JSON values, and of headers with bytes that
+#: would otherwise be read as text.
 AS_JSON = own_headers.PREFIX + "json"
 AS_BYTES = own_headers.PREFIX + "bytes"
 
@@ -72,7 +73,7 @@ _RARE = frozenset(
 #: The property with the bytes of a key that is not UTF-8; the message's key is escaped.
 RAW_KEY = "raw_key"
 
-#: The properties that tell where a record lies.
+#: The properties that identify a record.
 _PLACE = ("topic", "partition", "offset")
 
 #: ``record.headers()``, called so that an error is always raised. If a name is not
@@ -96,12 +97,12 @@ def read_record(
     attempt: int | None = None,
     deaths: int | None = None,
 ) -> Message:
-    """Return the message of a fetched record.
+    """Convert a fetched record to a message.
 
-    :param exchange: The exchange of records that do not name one.
-    :param prefix: The beginning of the app's topics, which routing keys do not have.
-    :param attempt: The attempt, if it is known better than by the record's headers.
-    :param deaths: Likewise the number of deaths.
+    :param exchange: The message's exchange, unless a header of the record tells it.
+    :param prefix: The app's queue prefix, which topics have and routing keys do not.
+    :param attempt: The attempt; replaces that of the record's headers.
+    :param deaths: Number of deaths; replaces that of the record's headers.
     """
     topic, value, key = record.topic(), record.value(), record.key()
     kind, stamp = record.timestamp()
@@ -136,10 +137,11 @@ def read_record(
 def create_record(
     message: Outgoing, topic: str, *, prefix: str = "", due: float | None = None
 ) -> ProducerRecord:
-    """Return the record for a message that is published.
+    """Create the record for a message that the app publishes.
 
-    :param prefix: The beginning of the app's topics, which routing keys do not have.
-    :param due: When it is to be handed out, in seconds since 1970, if not at once.
+    :param prefix: The app's queue prefix, which topics have and routing keys do not.
+    :param due: When the record may be handed out, in seconds since 1970, if not at
+        once.
     :raises UnsupportedByBroker: for a header with the name of a property.
     """
     for name in RESERVED.intersection(message.headers):
@@ -149,7 +151,7 @@ def create_record(
         )
     headers = dict(message.headers)
     if topic == prefix + message.routing_key:
-        # The topic tells both, and there is one exchange (kombu has other ones).
+        # The topic tells both; only kombu's transport has several exchanges.
         told = own_headers.read_text(headers, own_headers.ROUTING_KEY)
         if told == message.routing_key or not naming.is_named_after(topic, told):
             headers.pop(own_headers.ROUTING_KEY, None)
@@ -185,9 +187,9 @@ def create_copy(
     due: float | None = None,
     key: bytes | None = None,
 ) -> ProducerRecord:
-    """Return the record of a copy of a message, with other headers.
+    """Create the record for a copy of a message, with other headers.
 
-    Its time is now, because Kafka's retention counts from the record's time.
+    The record's timestamp is the current time, from which Kafka's retention counts.
 
     :param key: Replaces the message's own key, which becomes a header.
     """
@@ -212,20 +214,21 @@ def create_copy(
 
 
 def create_dead_letter_key(message: Message) -> bytes:
-    """Return the key of a dead letter in its topic.
+    """Return the record key for a dead letter: message id, topic, partition and offset.
 
-    All copies of one record have the same key. If the message becomes a dead letter
-    again later, it is another record with another key.
+    All copies of one record have the same key. A message that is replayed and becomes a
+    dead letter again is another record, with another key.
     """
     place = "/".join(str(message.properties.get(name, "")) for name in _PLACE)
     return f"{message.id or ''}@{place}".encode("utf-8", "backslashreplace")
 
 
 def read_headers(record: Fetched) -> list[Header] | None:
-    """Return the headers of a record, or one that tells that they cannot be read.
+    """Return the headers of a record, or one header that says they are unreadable.
 
-    Where a name is not UTF-8, the client raises at the first call and returns a list
-    that crashes the process at the next one; so this replaces the headers.
+    If a header's name is not UTF-8, the client raises an error at the first call and
+    returns a list that crashes the process at the next call. So unreadable headers are
+    replaced in the record.
     """
     try:
         return t.cast("list[Header] | None", _call_headers(record))
@@ -236,7 +239,7 @@ def read_headers(record: Fetched) -> list[Header] | None:
 
 
 def read_due_time(record: Fetched) -> float:
-    """Return when a record may be handed out, in seconds since 1970; 0 if at once."""
+    """Return when a record may be handed out: seconds since 1970, or 0 for at once."""
     for name, value in read_headers(record) or ():
         if name == DUE:
             return _parse_milliseconds(value) / 1_000
@@ -252,7 +255,7 @@ def _parse_milliseconds(value: bytes | None) -> int:
 
 
 def _apply_headers(found: Sequence[Header], fields: dict[str, t.Any]) -> None:
-    """Read headers into the fields of a message, as they were given to the publisher.
+    """Store a record's headers in a message's fields, as the publisher gave them.
 
     This runs for every record: rare headers are handled only if there are any.
     """
@@ -278,7 +281,10 @@ def _apply_headers(found: Sequence[Header], fields: dict[str, t.Any]) -> None:
 
 
 def _read_repeated(found: Sequence[Header], headers: dict[str, t.Any]) -> None:
-    """Make lists of repeated headers' values; of our own headers the last counts."""
+    """Store the values of each repeated header as a list.
+
+    Of properties and of this package's own headers, the last value counts.
+    """
     values: dict[str, list[t.Any]] = {}
     for name, value in found:
         values.setdefault(name, []).append(_decode(value))
@@ -296,7 +302,7 @@ def _decode(value: bytes | None) -> str | bytes | None:
 
 
 def _read_rare(headers: dict[str, t.Any], fields: dict[str, t.Any]) -> None:
-    """Read headers that only copies have, and properties that are seldom used."""
+    """Store headers that only copies have, and rare properties, in message fields."""
     headers.pop(DUE, None)
     if own_headers.KEY in headers:
         _read_key(headers.pop(own_headers.KEY), fields)
@@ -325,7 +331,7 @@ def _parse_priority(text: t.Any) -> int | None:
 
 
 def _restore_types(headers: dict[str, t.Any]) -> None:
-    """Restore the types of values; a value that is not JSON stays a text."""
+    """Restore header values written as JSON or bytes; invalid JSON stays text."""
     for name in _read_names(headers.pop(AS_JSON, None)):
         if isinstance(headers.get(name), str):
             headers[name] = _parse_json(headers[name])
@@ -335,7 +341,10 @@ def _restore_types(headers: dict[str, t.Any]) -> None:
 
 
 def _read_names(text: t.Any) -> Iterable[str]:
-    """Return the names in a list, each once: a long value must be read only once."""
+    """Parse a JSON list of header names, and return each name once.
+
+    If a name came twice, its value would be parsed twice, which may take long.
+    """
     found = _parse_json(text) if isinstance(text, str) else None
     if not isinstance(found, list):
         return ()
@@ -352,10 +361,10 @@ def _parse_json(text: str) -> t.Any:
 def _write_headers(
     headers: Mapping[str, t.Any], *, lenient: bool = False
 ) -> list[Header]:
-    """Return headers as they go into a record.
+    """Encode headers for a record.
 
-    :param lenient: Whether to leave out values that cannot be written, and to list
-        their names in a header.
+    :param lenient: Whether to leave out values that cannot be encoded, and list their
+        names in a header.
     :raises TypeError: for such a value, if not lenient: it is the publisher's error.
     """
     written: list[Header] = []
@@ -387,7 +396,10 @@ def _write_headers(
 
 
 def _encode_json(value: t.Any, lenient: bool) -> bytes | None:
-    """Return a value as JSON; ``None`` if it is nested too deeply to be written."""
+    """Encode a value as JSON; return ``None`` if it is nested too deeply.
+
+    :param lenient: Whether to return ``None`` after all other errors as well.
+    """
     try:
         return kombu_json.encode(value).encode()
     except RecursionError:
@@ -414,16 +426,17 @@ def _write_properties(
 
 
 def _to_bytes(value: t.Any) -> bytes:
-    """Return a property's bytes; a value that is not UTF-8 is read and written as
-    bytes.
-    """
+    """Encode a property. Bytes (a property that was not UTF-8) stay unchanged."""
     if isinstance(value, bytes):
         return value
     return str(value).encode("utf-8", "backslashreplace")
 
 
 def _read_key(key: t.Any, fields: dict[str, t.Any]) -> None:
-    """Escape a key that is not UTF-8, and keep its bytes for copies."""
+    """Store a record's key in a message's fields.
+
+    A key that is not UTF-8 is escaped; its bytes are kept for copies of the message.
+    """
     if isinstance(key, bytes):
         try:
             key = key.decode()

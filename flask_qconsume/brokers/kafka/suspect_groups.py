@@ -1,8 +1,8 @@
-"""Which queues have suspects: their suspects' groups are joined only then.
+"""Finds the queues that have suspects: only their groups of suspects are joined.
 
-Most queues never have a suspect, and each member of a group costs memory, threads, a
-connection and processor time. So one client of the process looks for suspects of all
-queues.
+A suspect is a message that was in flight when a process died. Most queues never have
+one, and each member of a group needs memory, threads, a connection and processor time.
+So one client of the process checks the suspects' topics of all queues.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ANSWER_TIMEOUT_SECONDS = 5.0
 
 
 class SuspectsLink(t.Protocol):
-    """A link to a suspects' lane that may not have joined its group yet."""
+    """A link that reads a queue's suspects, and may not have joined its group yet."""
 
     @property
     def closed(self) -> bool: ...
@@ -33,9 +33,9 @@ class SuspectsLink(t.Protocol):
 
 
 class SuspectGroups:
-    """Wakes the links of queues that have suspects.
+    """Wakes links that read suspects, as soon as their queue has a suspect.
 
-    :param partitions: Returns how many partitions a topic has, if that is known.
+    :param partitions: Returns how many partitions a topic has; 0 if that is unknown.
     :param find_filled: Returns the partitions that hold any record; may block.
     """
 
@@ -63,26 +63,23 @@ class SuspectGroups:
             self.look_now()
 
     def is_in_use(self, queue: str) -> bool:
-        """Return whether the queue has suspects, or had some."""
+        """Return whether this process knows that the queue has had a suspect."""
         return queue in self._in_use
 
     def set_in_use(self, queue: str) -> None:
-        """Note that the queue has a suspect, and wake its links."""
+        """Remember that the queue has a suspect, and wake its links."""
         self._in_use.add(queue)
         for link in [link for link, its in list(self._waiting.items()) if its == queue]:
             self._waiting.pop(link, None)
             link.wake()
 
     def look_now(self) -> None:
-        """Look for suspects in the background, even soon after the last look.
-
-        Never waits.
-        """
+        """Look for suspects in the background, even if the last look is recent."""
         self._must_look = True
         self.look_if_due()
 
     def look_if_due(self) -> None:
-        """Look for suspects in the background, if the last look is old. Never waits."""
+        """Look for suspects in the background, if the last look is old enough."""
         if not self._waiting or self._is_looking:
             return
         if self._must_look or not self._is_recent():
@@ -92,7 +89,7 @@ class SuspectGroups:
 
     def _look_until_recent(self) -> None:
         try:
-            # Links that are added during a look need another one.
+            # Links that are added during a look need another look.
             while self._must_look or not self._is_recent():
                 self._must_look = False
                 self._look()
@@ -112,7 +109,7 @@ class SuspectGroups:
         self._look_took = self._last_look - began
 
     def _queues_by_partition(self) -> dict[PartitionId, str]:
-        """Return the queues with waiting links, by the partitions of their suspects."""
+        """Map each partition of suspects to its queue, if a link of the queue waits."""
         for link in [each for each in list(self._waiting) if each.closed]:
             self._waiting.pop(link, None)
         topics = {naming.suspects_topic(q): q for q in list(self._waiting.values())}

@@ -1,7 +1,7 @@
-"""TLS of connections to Kafka: files are checked before use, failures are explained.
+"""Checks TLS files before use, and explains failed TLS connections to Kafka.
 
-librdkafka reports every problem of a certificate alike, names no missing file, and says
-of a port that speaks no TLS only that it does not answer.
+librdkafka reports all problems of certificates with the same error, does not name
+missing files, and reports a port without TLS as one that does not answer.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ ADVICE = tls.Advice(
 
 
 def check_files(config: KafkaConfig) -> None:
-    """Refuse files that cannot be read.
+    """Check that the TLS files in librdkafka's settings can be read.
 
-    :raises ConfigurationError: that names the option and the file.
+    :raises ConfigurationError: with the option and the file.
     """
     for options in (config.admin(), config.consumer(""), config.producer()):
         tls.check_files(options, _FILES, _WHERE)
@@ -44,17 +44,17 @@ def check_files(config: KafkaConfig) -> None:
 
 
 def raise_tls_problem(config: KafkaConfig, error: BrokerError) -> None:
-    """Raise the reason, if TLS is why Kafka does not answer.
+    """Raise an explanation, if Kafka does not answer because of TLS.
 
-    :param error: The error so far.
-    :raises BrokerRefused: with what to do.
+    :param error: The client's error, which becomes the cause of the raised error.
+    :raises BrokerRefused: with the problem, and what to do.
     """
     if problem := _find_problem(config):
         raise BrokerRefused(f"No connection to Kafka: {problem}") from error
 
 
 def _find_problem(config: KafkaConfig) -> str | None:
-    """Return what is wrong with TLS, by trying it at the first address."""
+    """Connect to the first address, and describe the problem with TLS, if any."""
     options = config.admin()
     host, port = config.addresses[0]
     if "SSL" not in str(options.get("security.protocol", "")).upper():
@@ -63,7 +63,7 @@ def _find_problem(config: KafkaConfig) -> str | None:
 
 
 def _create_context(options: t.Mapping[str, t.Any]) -> ssl.SSLContext:
-    """Return a context that verifies certificates as librdkafka does."""
+    """Return an SSL context that verifies certificates as librdkafka does."""
     context = ssl.create_default_context()
     if str(options.get("enable.ssl.certificate.verification", "true")) == "false":
         context.check_hostname = False

@@ -23,27 +23,27 @@ from .link import KafkaLink
 
 #: Seconds that the broker has to answer, unless the caller says otherwise.
 DEFAULT_TIMEOUT_SECONDS = 10.0
-#: Seconds of the first attempt at first contact, after which TLS is checked.
+#: Seconds of the very first request, after which TLS is checked.
 _FIRST_ATTEMPT_SECONDS = 2.0
-#: Seconds for which a topic is believed to exist.
+#: Seconds for which a listed topic is assumed to exist.
 _MAX_AGE_SECONDS = 60.0
-#: Between two looks in the background: seconds at least, and as a multiple of the time
-#: that a look took, because a look with many topics costs processor time.
+#: Between two looks in the background: the least seconds, and the multiple of the time
+#: that a look took, because a look at many topics needs processor time.
 _LOOK_INTERVAL_SECONDS = 8.0
 _LOOK_INTERVAL_FACTOR = 20
 #: Seconds between two looks at whether a new topic has leaders.
 _CREATED_LOOK_SECONDS = 0.05
-#: Bytes that a record in our own topics may have: any record and the headers of a copy.
+#: Maximum bytes of a record in our own topics: any record and the headers of a copy.
 _MIN_OWN_MESSAGE_BYTES = 8 * 1024 * 1024
 #: Kafka's default for 'max.message.bytes'.
 _DEFAULT_MESSAGE_BYTES = 1_048_588
 
 
 class Topics:
-    """The known topics of one Kafka cluster; asks for them, and creates missing ones.
+    """Lists and creates the topics of one Kafka cluster; keeps the last list.
 
-    :param on_change: Called with the number of partitions of all topics, whenever that
-        has changed.
+    :param on_change: Called with the number of partitions of each topic, whenever the
+        list has changed.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Topics:
 
     @property
     def known(self) -> Mapping[str, int]:
-        """The number of partitions of each topic, by the last look."""
+        """The number of partitions of each topic, as the broker last listed them."""
         return self._known
 
     def count_partitions(
@@ -90,9 +90,9 @@ class Topics:
         return found
 
     def refresh(self, at_once: bool = False) -> None:
-        """Ask for the topics in the background, if the last answer is old. Never waits.
+        """List the topics in the background, if the last list is old enough.
 
-        :param at_once: Whether to look even if the last look is recent.
+        :param at_once: Whether to list them even if the last list is recent.
         """
         age = time.monotonic() - self._last_look
         due = at_once or age >= look_interval(self._look_took)
@@ -101,15 +101,15 @@ class Topics:
             threading.Thread(target=self._refresh, daemon=True).start()
 
     def forget(self) -> None:
-        """Ask the broker again before any topic is believed to exist."""
+        """Distrust the last list: the next check of a topic asks the broker again."""
         self._last_look = float("-inf")
 
     def ensure(
         self, names: Iterable[str], timeout: float = DEFAULT_TIMEOUT_SECONDS
     ) -> None:
-        """Create topics of ours that are missing, if 'QCONSUME_DECLARE' is 'auto'.
+        """Create missing topics, if 'QCONSUME_DECLARE' is 'auto'.
 
-        :raises TopologyMismatch: if one is missing, and must not be created here.
+        :raises TopologyMismatch: if a topic is missing and the setting is not 'auto'.
         """
         missing = [
             name for name in set(names) if not self.count_partitions(name, timeout)
@@ -127,7 +127,7 @@ class Topics:
     def create(
         self, names: Iterable[str], timeout: float = DEFAULT_TIMEOUT_SECONDS
     ) -> None:
-        """Create topics, and wait until they have leaders."""
+        """Create topics, and wait until the broker lists them."""
         wanted = sorted(set(names))
         deadline = time.monotonic() + timeout
         self._admin.create([self._new_topic(name) for name in wanted], timeout)
@@ -142,7 +142,10 @@ class Topics:
                 time.sleep(_CREATED_LOOK_SECONDS)
 
     def list_required(self, plan: QueuePlan) -> list[str]:
-        """Return the topics that a queue needs; of a foreign queue, only our own."""
+        """Return the topics that a queue needs.
+
+        Of a :class:`kombu.Queue` that the app gave, only our own topics are listed.
+        """
         # With an ordering, retries stay in their partition.
         delays = plan.delays if plan.ordering == "none" else ()
         steps = {0, *map(naming.step_for, delays)}
@@ -156,8 +159,9 @@ class Topics:
     def retry_topic(self, queue: str, delay: float) -> str:
         """Return the topic that holds a queue's retries back for this delay.
 
-        An existing topic with up to four times the step serves as well: a record in it
-        is late by a few times its own delay at most.
+        An existing topic for up to four times the delay is used instead of a new one.
+        There a record may wait behind records with longer delays, but only for a few
+        times its own delay.
         """
         best = naming.step_for(delay)
         longer = [step for step in naming.DELAY_STEPS_SECONDS if step >= best]
@@ -171,7 +175,7 @@ class Topics:
         return naming.retry_topic(queue, best)
 
     def _look_once(self, timeout: float) -> Mapping[str, int]:
-        """Look, or wait for the look of another caller: each takes a native thread."""
+        """List the topics, or wait while another caller does: a list needs a thread."""
         began = time.monotonic()
         if not self._looking.acquire(timeout=timeout):
             raise BrokerUnavailable(f"Kafka did not answer within {timeout:g} s.")
@@ -183,7 +187,7 @@ class Topics:
             self._looking.release()
 
     def _ask(self, timeout: float) -> Mapping[str, int]:
-        """Ask for all topics; at first contact, check TLS if no answer comes soon."""
+        """List all topics; check TLS if the very first request is not answered soon."""
         if self._last_look > float("-inf"):
             return self._admin.list_topics(timeout)
         began = time.monotonic()
@@ -201,9 +205,9 @@ class Topics:
             self._look_once(DEFAULT_TIMEOUT_SECONDS)
 
     def _longest_retry_topic(self, queue: str, best: int) -> str:
-        """Return an existing topic with a shorter step, where none may be created.
+        """Return the longest existing retry topic, where new topics may not be created.
 
-        Its records are handed out when they are due all the same.
+        A record that needs a longer delay is still handed out only when it is due.
         """
         for step in reversed(naming.DELAY_STEPS_SECONDS):
             if naming.retry_topic(queue, step) in self._known:
@@ -226,7 +230,7 @@ class Topics:
         )
 
     def _own_settings(self, name: str) -> dict[str, str]:
-        """Return the settings that keep records of our own topics for long enough."""
+        """Return settings with which our own topics keep their records long enough."""
         kept = round(self._settings.dead_letter_ttl * 1_000)
         usual = int(self._config.topic.get("max.message.bytes", _DEFAULT_MESSAGE_BYTES))
         # A copy is larger than its original.
@@ -240,22 +244,22 @@ class Topics:
 
 
 class TopicListeners:
-    """Tells links of topics that were created or deleted after they had joined."""
+    """Notifies links of topics that are created or deleted after the links joined."""
 
     def __init__(self) -> None:
         #: The topics that each link knows of, and how many partitions each has.
         self._known: dict[KafkaLink, Mapping[str, int]] = {}
 
     def add(self, link: KafkaLink, known: Mapping[str, int]) -> None:
-        """Tell a link of the topics that exist, and from now on of changes.
+        """Notify a link of all known topics now, and of changes later.
 
-        Its client may have asked a broker that did not know of a new topic yet.
+        The link's own client may have asked a broker that did not know a new topic yet.
         """
         self._known[link] = known
         _refresh_topics(link, known)
 
     def announce(self, topics: Mapping[str, int]) -> None:
-        """Tell all links that these topics exist now, and no other ones."""
+        """Notify all links of changes, by the complete list of existing topics."""
         for link, known in list(self._known.items()):
             if link.closed:
                 self._known.pop(link, None)
@@ -267,7 +271,7 @@ class TopicListeners:
 
 
 def look_interval(took: float) -> float:
-    """Return the seconds until the next look at the topics, if the last took ``took``.
+    """Return the seconds between two lists of topics, if the last took so long.
 
     >>> look_interval(0.01), look_interval(1.0), look_interval(5.0)
     (8.0, 20.0, 60.0)
@@ -279,7 +283,7 @@ def look_interval(took: float) -> float:
 def _deleted(
     link: KafkaLink, before: Mapping[str, int], now: Mapping[str, int]
 ) -> set[str]:
-    """Return the topics that a link reads by name, that existed and do not now."""
+    """Return the deleted topics among those that a link reads by their full names."""
     named = naming.subscription(link.plan, link.lane)
     known = {name for name in named if name in before} | link.missing
     return {name for name in known if name not in now}

@@ -1,1 +1,1 @@
-"""Kafka's own client, used from greenlets. It knows no messages of the app."""
+"""The confluent-kafka client, used from greenlets. Knows records, but no messages."""

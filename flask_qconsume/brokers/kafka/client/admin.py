@@ -1,4 +1,4 @@
-"""Topics, offsets and groups of a Kafka, looked up and changed; waits cooperatively."""
+"""Administration of a Kafka cluster: topics, offsets, groups. Waits cooperatively."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from .partition import PartitionId
 _CLOSE_TIMEOUT_SECONDS = 2.0
 #: Seconds of one attempt, after which the client is asked why there is no answer.
 _ATTEMPT_TIMEOUT_SECONDS = 1.0
-#: Seconds that one partition may take to be asked for alone.
+#: Seconds of a request for a single partition.
 _ONE_PARTITION_TIMEOUT_SECONDS = 0.5
-#: Seconds in which all brokers have heard of a new topic, and between two attempts.
+#: Seconds until all brokers know a new topic, and between two attempts until then.
 _PROPAGATION_SECONDS = 3.0
 _RETRY_SECONDS = 0.05
 
-#: A commit from outside fails with these while the group has members.
+#: Errors of a commit by a non-member while the group has members.
 _OCCUPIED = (
     KafkaError.UNKNOWN_MEMBER_ID,
     KafkaError.ILLEGAL_GENERATION,
@@ -68,7 +68,7 @@ class NewTopic(t.NamedTuple):
 
 
 class KafkaAdmin:
-    """Opens nothing before it is used. A forked child has a client of its own."""
+    """An admin client that is created on first use, and once more in a forked child."""
 
     def __init__(self, config: Mapping[str, t.Any]) -> None:
         self._config = config
@@ -79,7 +79,7 @@ class KafkaAdmin:
         )
 
     def list_topics(self, timeout: float) -> dict[str, int]:
-        """Return the number of partitions of each topic that we may see."""
+        """Return the number of partitions of each topic that the user may see."""
         client = self._client.get()
         found = call_in_thread(lambda: self._list_topics(client, timeout), timeout)
         return {
@@ -89,10 +89,10 @@ class KafkaAdmin:
         }
 
     def create(self, topics: Iterable[NewTopic], timeout: float) -> None:
-        """Create topics, unless they exist.
+        """Create those topics that do not exist yet.
 
-        :raises BrokerRefused: if we may not.
-        :raises TopologyMismatch: if the broker does not take their settings.
+        :raises BrokerRefused: if the user may not create topics.
+        :raises TopologyMismatch: if the broker refuses their settings.
         """
         wanted = [
             _untyped.NewTopic(
@@ -127,10 +127,10 @@ class KafkaAdmin:
     def read_committed(
         self, group: str, partitions: Iterable[PartitionId], timeout: float
     ) -> dict[PartitionId, Committed]:
-        """Return what a group has committed; partitions without a commit are left out.
+        """Return a group's committed offsets; partitions without one are left out.
 
-        This uses a consumer that joins no group: an admin client can crash the process
-        when the group's coordinator has moved, or does not exist yet.
+        A consumer that joins no group asks for them, because an admin client can crash
+        the process when the group's coordinator has moved, or does not exist yet.
         https://github.com/confluentinc/librdkafka/issues/5040
         """
         wanted = [TopicPartition(*each) for each in partitions]
@@ -153,7 +153,7 @@ class KafkaAdmin:
     def commit(
         self, group: str, offsets: Mapping[PartitionId, int], timeout: float
     ) -> bool:
-        """Commit offsets for a group without members; return false if it has any."""
+        """Commit offsets for a group; return false if the group has members."""
         if not offsets:
             return True
         wanted = [TopicPartition(*each, offset) for each, offset in offsets.items()]
@@ -173,7 +173,7 @@ class KafkaAdmin:
             time.sleep(_RETRY_SECONDS)
 
     def delete(self, group: str, topics: Iterable[str], timeout: float) -> None:
-        """Delete topics, and a group, unless they are gone already."""
+        """Delete a consumer group and topics, if they exist."""
         client = self._client.get()
         limit = {"request_timeout": timeout}
         names = list(topics)
@@ -184,13 +184,13 @@ class KafkaAdmin:
         )
 
     def close(self) -> None:
-        """Close the client. The next use opens another."""
+        """Close the client. The next use creates another client."""
         clients = [self._client.take()]
         if clients != [None]:
             destroy_within(_CLOSE_TIMEOUT_SECONDS, clients.clear)
 
     def _list_topics(self, client: AdminClient, timeout: float) -> t.Any:
-        """In a native thread: ask until the broker answers, or refuses the client."""
+        """List the topics in a native thread, until the broker answers or refuses."""
         deadline = time.monotonic() + timeout
         while True:
             left = deadline - time.monotonic()
@@ -206,7 +206,7 @@ class KafkaAdmin:
     def _try_commit(
         self, group: str, partitions: list[TopicPartition], timeout: float
     ) -> dict[PartitionId, KafkaError]:
-        """Commit offsets once, and return the errors."""
+        """Try to commit offsets; return the errors by partition."""
         from confluent_kafka import ConsumerGroupTopicPartitions
 
         wanted = [ConsumerGroupTopicPartitions(group, partitions)]
@@ -239,10 +239,10 @@ class KafkaAdmin:
 
 
 class FilledPartitions:
-    """Finds partitions that hold records. Opens nothing before it is used.
+    """Finds partitions that hold records.
 
-    It uses a consumer that joins no group: it asks repeatedly, also during an outage,
-    and an admin client can crash the process then.
+    A consumer that joins no group asks for them, because it asks during outages as
+    well, when an admin client can crash the process.
     https://github.com/confluentinc/librdkafka/issues/3663
 
     :param config: librdkafka's settings, for a consumer.
@@ -256,10 +256,10 @@ class FilledPartitions:
     def find(
         self, partitions: Collection[PartitionId], timeout: float
     ) -> set[PartitionId]:
-        """Return the partitions that hold any record. One call at a time.
+        """Return the partitions that hold any record. Calls must not overlap.
 
-        :param timeout: Seconds for one question. There may be two for all partitions,
-            and one more for each of them if some cannot answer.
+        :param timeout: Seconds for one request. Two requests cover all partitions; if
+            one of them fails, each partition is asked about by a request of its own.
         :raises BrokerError: if the broker does not answer.
         """
         if not partitions:
@@ -269,7 +269,7 @@ class FilledPartitions:
         return call_in_thread(lambda: _find_filled(client, partitions, timeout), limit)
 
     def close(self) -> None:
-        """Close the client. The next use opens another."""
+        """Close the client. The next use creates another client."""
         clients = [self._client.take()]
         if clients != [None]:
             destroy_within(_CLOSE_TIMEOUT_SECONDS, clients.clear)
@@ -278,7 +278,7 @@ class FilledPartitions:
 def _ask_committed(
     consumer: Consumer, wanted: list[TopicPartition], timeout: float
 ) -> list[TopicPartition]:
-    """In a native thread: ask until there is an answer, or the group is refused."""
+    """Read committed offsets, in a native thread, until the broker answers."""
     deadline = time.monotonic() + timeout
     while True:
         left = max(deadline - time.monotonic(), 0.01)
@@ -303,7 +303,7 @@ def _ask_committed(
 def _find_filled(
     client: Consumer, partitions: Collection[PartitionId], timeout: float
 ) -> set[PartitionId]:
-    """In a native thread: ask for all partitions, or for each if that fails."""
+    """Find partitions with records, in a native thread; one by one if that fails."""
     client.poll(0)  # Take the client's errors, which would pile up.
     try:
         first = _ask_offsets(client, partitions, OFFSET_BEGINNING, timeout)
@@ -322,7 +322,7 @@ def _find_filled(
 def _ask_offsets(
     client: Consumer, partitions: Collection[PartitionId], which: int, timeout: float
 ) -> dict[PartitionId, int]:
-    """Return where partitions begin or end; those that do not exist are left out."""
+    """Return first or end offsets; partitions that do not exist are left out."""
     wanted = [TopicPartition(*each, which) for each in partitions]
     found = client.offsets_for_times(wanted, timeout=timeout)
     return {(e.topic, e.partition): e.offset for e in found if e.error is None}

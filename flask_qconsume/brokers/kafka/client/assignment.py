@@ -14,7 +14,7 @@ from .terms import ConsumerTerms
 
 
 class Assignment:
-    """Adds and drops partitions, and marks records in all of them in turn."""
+    """The assigned partitions; records are chosen from all of them in turn."""
 
     def __init__(
         self, terms: ConsumerTerms, shared: SharedState, commits: OffsetCommits
@@ -30,7 +30,7 @@ class Assignment:
     def add(
         self, topic: str, number: int, committed: int | None, metadata: str
     ) -> AssignedPartition:
-        """Add a partition with what the group has committed for it."""
+        """Add a partition, with the offset and metadata that its group committed."""
         self.has_news = True
         partition = self.partitions[topic, number] = AssignedPartition(
             topic,
@@ -50,12 +50,12 @@ class Assignment:
         self._shared.notify()
 
     def reset(self, partition: PartitionId) -> AssignedPartition:
-        """Forget all that is known of a partition, but go on reading it."""
+        """Replace a partition by a new object without any knowledge of its records."""
         self.drop([partition])
         return self.add(*partition, None, "")
 
     def apply_requests(self) -> None:
-        """Carry out what the hub asked for: settle, annotate and release records."""
+        """Settle, annotate and release records, as gevent's thread has requested."""
         shared = self._shared
         while shared.settled:
             for record in shared.settled.popleft():
@@ -76,7 +76,7 @@ class Assignment:
                 record.partition.dirty = True
 
     def mark(self, partitions: list[AssignedPartition]) -> None:
-        """Choose the records to be handed out next, from all partitions in turn."""
+        """Choose the next records to be handed out, from all partitions in turn."""
         room = self._commits.room + self._shared.extra_room
         free = room - sum(each.unsettled - each.blocked_count for each in partitions)
         ready = [each for each in partitions if each.buffer and not each.leaving]

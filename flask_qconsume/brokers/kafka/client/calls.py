@@ -1,4 +1,4 @@
-"""Blocking calls of the Kafka client, made in native threads, off the hub."""
+"""Blocking calls of the Kafka client, made in native threads beside gevent's loop."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def call_in_thread(call: Callable[[], T], timeout: float) -> T:
     """Make a blocking call in a native thread, and wait for it cooperatively.
 
     :param timeout: Seconds that the call itself may take.
-    :raises BrokerUnavailable: if it hangs; the thread is then abandoned.
+    :raises BrokerUnavailable: if the call hangs; its thread is then abandoned.
     """
     found: list[T] = []
     thread = NativeThread(lambda: found.append(call()), "kafka-call").start()
@@ -57,14 +57,15 @@ def call_for_results(
 ) -> dict[K, t.Any]:
     """Return the results of the futures that ``ask`` creates.
 
-    A :class:`~confluent_kafka.KafkaException` is a value in the result. No greenlet may
-    touch a future, not even to see whether it is done: in a patched process its lock is
-    gevent's, and the client's thread that fulfils it may hold that lock. The hub does
-    not know of that thread, and ends with a ``LoopExit`` if it has nothing else to do.
+    A :class:`~confluent_kafka.KafkaException` is a value in the result. Greenlets must
+    not touch a future, not even to see whether it is done: in a process that gevent has
+    patched, a future's lock is gevent's, and the client's thread that fulfils the
+    future may hold it. gevent's event loop does not know that thread, and ends with a
+    ``LoopExit`` if it has nothing else to do.
 
     :param ask: Called in a native thread.
     :param timeout: Seconds for all futures together.
-    :raises BrokerUnavailable: if a result is not there in time.
+    :raises BrokerUnavailable: if a result does not arrive in time.
     """
     return call_in_thread(lambda: _await_results(ask(), timeout), timeout)
 
@@ -72,13 +73,13 @@ def call_for_results(
 def create_client(
     kind: Callable[[dict[str, t.Any]], T], config: Mapping[str, t.Any]
 ) -> T:
-    """Create a client with these settings.
+    """Create a Kafka client with these settings.
 
-    Forks wait while the client's own threads look up addresses: glibc's
-    ``getaddrinfo`` holds a lock meanwhile (in ``check_pf.c``), which a forked child
-    would find locked for ever.
+    Forks of the process wait until the client's threads have looked up addresses:
+    glibc's ``getaddrinfo`` holds a lock meanwhile (in ``check_pf.c``), which would stay
+    locked for ever in a forked child.
 
-    :raises ConfigurationError: for settings that librdkafka does not take.
+    :raises ConfigurationError: for settings that librdkafka refuses.
     """
     delay_forks(FIRST_LOOKUPS_SECONDS)
     try:
@@ -91,7 +92,7 @@ def create_client(
 
 
 class ClientErrors:
-    """Keeps the errors that a client reports on its own, such as a failed login.
+    """Collects errors that a client reports on its own, such as a failed login.
 
     Any thread may use it.
     """
@@ -101,7 +102,7 @@ class ClientErrors:
         self._refusal: KafkaError | None = None
 
     def __call__(self, error: KafkaError) -> None:
-        """Keep an error; the client calls this when it is polled."""
+        """Store an error; the client calls this while it is polled."""
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
             self.last = error
         if is_refusal(error):
@@ -113,7 +114,7 @@ class ClientErrors:
         return error if last is None else KafkaException(last)
 
     def check(self) -> None:
-        """Raise the last refusal that the client reported, once.
+        """Raise the last refusal that the client has reported since the last check.
 
         :raises BrokerRefused: with what to do.
         """
@@ -123,17 +124,19 @@ class ClientErrors:
 
 
 def keep_undestroyed(client: object) -> None:
-    """Never destroy a client that belongs to the parent process of a fork.
+    """In a forked child, keep a client of the parent process from being destroyed.
 
-    Its destructor would wait for ever for its threads, which a fork does not copy.
+    Its destructor would wait for ever for the client's threads, which a fork does not
+    copy.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
 
 
 def destroy_within(timeout: float, drop: Callable[[], object]) -> bool:
-    """Let ``drop`` drop clients in a native thread: their destructors may block.
+    """Destroy clients in a native thread, because their destructors may block.
 
-    :returns: Whether that was done in time.
+    :param drop: Drops the last references to the clients.
+    :returns: Whether the destructors ended within ``timeout`` seconds.
     """
     return NativeThread(drop, "kafka-close").start().join(timeout)
 

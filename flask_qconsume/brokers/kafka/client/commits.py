@@ -1,8 +1,8 @@
-"""Commits of offsets and metadata, one at a time. Native thread only.
+"""Commits of offsets and metadata, one at a time. Used by the native thread only.
 
-Before a record is handed out, a commit notes it as in flight: if the process dies then,
-the next owner of the partition knows which records may have killed it. Settled records
-go into the same commits.
+Before a record is handed out, a commit notes it as in flight: if the process dies
+meanwhile, the next owner of the partition knows which records may have killed it. The
+same commits contain the settled records.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _COMMIT_INTERVAL_SECONDS = 0.02
 _RETRY_SECONDS = 0.1
 #: Maximum number of records that are marked and not settled.
 _MAX_UNSETTLED = 5_000
-#: Maximum of them in one partition with the ordering "key".
+#: Maximum number of such records in one partition with the ordering "key".
 _MAX_UNSETTLED_PER_PARTITION = 1_000
 
-#: A commit fails with these while partitions move. It is made again, or they are gone.
+#: Errors of a commit during a rebalance. It is repeated, unless the partition is gone.
 _REBALANCING = {
     KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError.ILLEGAL_GENERATION,
@@ -44,9 +44,7 @@ _REBALANCING = {
 
 
 class OffsetCommits:
-    """Commits changed partitions, and hands their records to the hub once that is
-    answered.
-    """
+    """Commits changes of partitions, then hands their records to gevent's thread."""
 
     def __init__(self, terms: ConsumerTerms, shared: SharedState) -> None:
         #: Number of records that were settled since the last commit.
@@ -62,7 +60,7 @@ class OffsetCommits:
 
     @property
     def is_pending(self) -> bool:
-        """Whether a commit is not answered yet."""
+        """Whether the broker has not answered the last commit yet."""
         return bool(self._pending)
 
     @property
@@ -71,9 +69,10 @@ class OffsetCommits:
         return list(chain(*(records for _, _, records in self._pending.values())))
 
     def room_in(self, partition: AssignedPartition) -> int:
-        """Return how many more records of one partition may be marked.
+        """Return how many more records of a partition may be chosen to be handed out.
 
-        Records that are blocked by their order count: they are in the metadata, too.
+        Records that wait for an earlier one of their key count, because the commit's
+        metadata contains them.
         """
         if self._terms.ordering == "none":
             return _MAX_UNSETTLED
@@ -88,10 +87,10 @@ class OffsetCommits:
         *,
         wait: bool = False,
     ) -> None:
-        """Commit the changes, if the last commit is answered and the next one is due.
+        """Commit changed partitions, unless a commit is pending or was sent just now.
 
-        :param wait: Whether to wait for the answer. Needed in the client's own
-            callbacks, during which it makes no other callback.
+        :param wait: Whether to wait for the answer. This is necessary within a callback
+            of the client, which calls no other callback meanwhile.
         """
         now = time.monotonic()
         if self._pending or (now < self._next_commit and not _is_starving(partitions)):
@@ -105,7 +104,7 @@ class OffsetCommits:
             self._commit_pending(consumer, wait)
 
     def recall(self) -> None:
-        """Ignore the answer to the pending commit, so that a new one can be made."""
+        """Ignore the answer to the pending commit, so that another can be sent."""
         for partition, _, records in self._pending.values():
             partition.awaiting_commit[:0] = records
             partition.dirty = True
@@ -114,7 +113,7 @@ class OffsetCommits:
     def on_answer(
         self, error: KafkaError | None, partitions: list[TopicPartition]
     ) -> list[KafkaError]:
-        """Take the broker's answer, and return the errors that are not expected."""
+        """Process the broker's answer to a commit; return the errors left to handle."""
         if partitions and not any(self._is_awaited(each) for each in partitions):
             return []  # The answer to a commit that was recalled.
         pending, self._pending = self._pending, {}
@@ -138,7 +137,10 @@ class OffsetCommits:
     def send_final(
         self, consumer: Consumer, partitions: list[AssignedPartition]
     ) -> bool:
-        """Commit the state that the next owners need; return whether that is done."""
+        """Commit the state of partitions that are given up, in several calls.
+
+        :returns: Whether everything is committed.
+        """
         if self._pending or time.monotonic() < self._next_commit:
             return False
         for partition, state in _final_states(partitions):
@@ -151,7 +153,7 @@ class OffsetCommits:
     def send_final_and_wait(
         self, consumer: Consumer, partitions: list[AssignedPartition]
     ) -> None:
-        """Commit, and wait for it, the state that the next owners need."""
+        """Commit the state of partitions that are given up, and wait for the answer."""
         offsets = [_offset(each, state) for each, state in _final_states(partitions)]
         if not offsets:
             return
@@ -196,7 +198,7 @@ class OffsetCommits:
     def _hand_over(
         self, partition: AssignedPartition, records: list[ReadyRecord]
     ) -> None:
-        """Give records to the hub, unless it takes no more of them."""
+        """Hand records to gevent's thread, or release them if it wants no more."""
         if self._shared.is_paused or partition.leaving:
             for record in records:
                 partition.offsets.release(record.offset)
@@ -206,7 +208,7 @@ class OffsetCommits:
             self._shared.notify()
 
     def _adapt_room(self) -> None:
-        """Mark as many records ahead as are settled in the time of two commits."""
+        """Adapt how many records to mark ahead to the number settled in two commits."""
         wanted = self._terms.room + 2 * self.settled_count
         # It shrinks slowly: one slow moment does not end a fast stretch.
         wanted = max(wanted, self._terms.room, self.room * 3 // 4)
@@ -217,7 +219,7 @@ class OffsetCommits:
 def _final_states(
     partitions: list[AssignedPartition],
 ) -> list[tuple[AssignedPartition, CommitState]]:
-    """Return the uncommitted states of partitions that are given up."""
+    """Return the final states of partitions, except those already committed."""
     states = (
         (each, each.offsets.final_state(each.metadata_limit)) for each in partitions
     )
@@ -235,6 +237,6 @@ def _offset(partition: AssignedPartition, state: CommitState) -> TopicPartition:
 
 
 def _is_starving(partitions: list[AssignedPartition]) -> bool:
-    """Return whether the hub has no records, and a commit would give it some."""
+    """Return whether handlers have no record, and some records wait for a commit."""
     waiting = any(each.awaiting_commit for each in partitions)
     return waiting and not any(each.in_hand > 0 for each in partitions)

@@ -1,7 +1,7 @@
-"""The address and the options of a Kafka, as librdkafka's settings. No I/O.
+"""librdkafka's settings, made from the broker's URL and the options. No I/O.
 
 The options have the names of kombu's own transport for Kafka. Settings that would break
-a promise are refused before anything connects.
+a guarantee of this package are refused before anything connects.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class KafkaConfig:
     answer_timeout: float | None = None
 
     def consumer(self, group: str, session_timeout: float | None = None) -> Config:
-        """Return the settings of a member of a group.
+        """Return librdkafka's settings for a member of a consumer group.
 
         :param session_timeout: Seconds of silence after which other members get its
             partitions, unless the options say otherwise.
@@ -131,7 +131,7 @@ class KafkaConfig:
         return self._merge(_CONSUMER_SETTINGS | own, CONSUMER) | {"group.id": group}
 
     def producer(self, timeout: float | None = None) -> Config:
-        """Return the settings of a producer.
+        """Return librdkafka's settings for a producer.
 
         :param timeout: Seconds in which a record must be confirmed.
         """
@@ -141,24 +141,24 @@ class KafkaConfig:
         return self._merge(_PRODUCER_SETTINGS | own, PRODUCER)
 
     def admin(self) -> Config:
-        """Return the settings of a client for topics and groups."""
+        """Return librdkafka's settings for an admin client."""
         return self._merge({}, ADMIN)
 
     @property
     def topic(self) -> Config:
-        """The settings of topics that are created."""
+        """The Kafka settings with which topics are created."""
         given = self.options.get(TOPIC) or {}
         return {name: str(value) for name, value in given.items()}
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """The hosts and ports at which the cluster is found."""
+        """The hosts and ports of the cluster, from the broker's URL."""
         found = [each.rpartition(":") for each in self._servers.split(",")]
         return [(host.strip("[]"), int(port)) for host, _, port in found]
 
     @property
     def begins_at_the_end(self) -> bool:
-        """Whether a new group skips the records that exist already."""
+        """Whether a new group skips the records that were published before it."""
         return str(self.consumer("")[RESET]).lower() in _AT_THE_END
 
     @property
@@ -182,13 +182,14 @@ class KafkaConfig:
 def create_kafka_config(
     url: str, options: Mapping[str, t.Any], answer_timeout: float | None = None
 ) -> KafkaConfig:
-    """Return the configuration from a URL and the transport's options.
+    """Create the configuration from the broker's URL and the transport options.
 
     :param url: ``kafka://[user:password@]host[:port][,host2[:port]]``, or ``kafkas://``
         for TLS.
-    :param answer_timeout: Seconds without an answer after which a connection is
-        closed, unless the options say otherwise.
-    :raises ConfigurationError: for an invalid part, or one that would break a promise.
+    :param answer_timeout: Seconds without an answer after which a connection is closed,
+        unless the options say otherwise.
+    :raises ConfigurationError: for an invalid setting, or one that would break a
+        guarantee.
     """
     _check_options(options)
     common = _parse_url(url) | dict(options.get(COMMON) or {})

@@ -1,4 +1,4 @@
-"""The hub's side of a Kafka consumer: takes records and settles them, in any order.
+"""The greenlets' side of a Kafka consumer: hands out records, and settles them.
 
 A :class:`~.consumer_thread.ConsumerThread` makes all calls of the client that block.
 """
@@ -28,7 +28,7 @@ from .terms import ConsumerTerms
 
 logger = get_logger("flask_qconsume.brokers.kafka")
 
-#: Seconds between two looks at what is committed.
+#: Seconds between two checks whether records are committed.
 _COMMIT_LOOK_SECONDS = 0.005
 #: Seconds without a sign of life of the native thread after which it is given up.
 _HANG_SECONDS = 60.0
@@ -37,7 +37,7 @@ _HANG_SECONDS = 60.0
 class KafkaConsumer:
     """A member of a consumer group, to be used by the thread that created it.
 
-    Before :meth:`start` it has no client and takes nothing.
+    Before :meth:`start` it has no client, and hands out no records.
 
     :param config: librdkafka's settings, the group's id among them.
     :param topics: Topics, and patterns that begin with ``^``.
@@ -47,10 +47,10 @@ class KafkaConsumer:
         self, config: Mapping[str, Any], topics: Sequence[str], terms: ConsumerTerms
     ) -> None:
         self._queue = create_queue(terms.ordering)
-        #: Seconds for which other members may hold up one that leaves.
+        #: Seconds that a leaving member may have to wait for other members.
         self._leave_timeout = terms.grace
-        #: After :meth:`close`: records that may have been committed as handed out, and
-        #: were not.
+        #: After :meth:`close`: records that were not handed out, although a commit
+        #: may note them as in flight.
         self.unused: list[ReadyRecord] = []
         self._notifier = ThreadNotifier()
         self._shared = SharedState(self._notifier)
@@ -74,12 +74,12 @@ class KafkaConsumer:
         return self._worker.outage.is_confirmed
 
     def pop_misses_topic(self) -> bool:
-        """Return whether a topic was missing since the last call."""
+        """Return whether the client missed a topic since the last call of this."""
         found, self._shared.misses_topic = self._shared.misses_topic, False
         return found
 
     def start(self, timeout: float = 2 * ANSWER_TIMEOUT_SECONDS) -> None:
-        """Connect, and begin to join the group, unless it is closed by now.
+        """Connect, and begin to join the group; do nothing if the consumer is closed.
 
         :raises BrokerError: if the broker does not answer, or refuses.
         """
@@ -102,7 +102,7 @@ class KafkaConsumer:
             raise
 
     def take(self, room: int) -> list[ReadyRecord]:
-        """Return up to ``room`` records to be handled; none if there are none yet.
+        """Return up to ``room`` records to be handled; an empty list if none is ready.
 
         :raises BrokerError: if an error ended the consumer.
         """
@@ -125,11 +125,11 @@ class KafkaConsumer:
             self._notifier.wait(timeout)
 
     def exceed_prefetch(self, more: int) -> None:
-        """Hand out this many more unsettled records than the terms say."""
+        """Allow this many more unsettled records than the prefetch."""
         self._shared.extra_room = more
 
     def await_joined(self, timeout: float) -> None:
-        """Wait until the group has assigned partitions to this member."""
+        """Wait until the group has assigned partitions to this consumer, maybe none."""
         deadline = time.monotonic() + timeout
         while not self._shared.has_joined and (left := deadline - time.monotonic()) > 0:
             self._raise_error()
@@ -140,17 +140,17 @@ class KafkaConsumer:
         self._notifier.notify()
 
     def refresh_topics(self, topics: Mapping[str, int]) -> None:
-        """Make the client look for topics with these numbers of partitions."""
+        """Make the client list topics until it knows these numbers of partitions."""
         self._worker.topic_refresh.request(topics)
 
     def settle(self, records: Sequence[ReadyRecord]) -> None:
-        """Note that records are done; the next commit includes them."""
+        """Settle records that are done; the next commit includes them."""
         self._shared.settled.append(records)
         if self._queue.settle(records):
             self._notifier.notify()
 
     def await_committed(self, records: Sequence[ReadyRecord], timeout: float) -> bool:
-        """Wait until a commit notes these records as done; return whether it does."""
+        """Wait until a commit notes these records as done; return false if too late."""
         deadline = time.monotonic() + timeout
         while not all(each.partition.has_committed(each.offset) for each in records):
             if time.monotonic() > deadline or not self._thread.alive:
@@ -159,9 +159,9 @@ class KafkaConsumer:
         return True
 
     def postpone(self, record: ReadyRecord, attempt: int, delay: float) -> None:
-        """Hand a record out again after a delay in seconds; its successors wait.
+        """Hand a record out again after ``delay`` seconds; its successors wait.
 
-        The next commit notes the number of that attempt.
+        The next commit notes the number of the attempt.
         """
         again = record._replace(redelivered=False, attempt=attempt, deaths=0)
         self._shared.notes.append((record, RecordNote(attempt)))
@@ -171,14 +171,14 @@ class KafkaConsumer:
         self._notifier.notify()
 
     def put_back(self, records: Iterable[ReadyRecord]) -> None:
-        """Return records that were not begun, so that another consumer gets them."""
+        """Give back records that no handler has started, for any group member."""
         given = list(records)
         for record in given:
             record.partition.handed_count -= 1
         self._shared.released.append(given)
 
     def pause(self) -> None:
-        """Hand out no more records, and return those that are not handed out."""
+        """Stop handing out records, and give back those that were not handed out."""
         self._shared.is_paused = True
         while self._shared.ready:
             self._queue.add(self._shared.ready.popleft())
@@ -197,12 +197,13 @@ class KafkaConsumer:
             raise BrokerUnavailable(f"Kafka's client has hung for {_HANG_SECONDS:g} s.")
 
     def close(self, timeout: float) -> bool:
-        """Commit, give back what is not settled, and leave the group.
+        """Commit, give back unsettled records, and leave the group.
 
         After an error nothing is committed: records in flight stay marked, as after a
         death of the process.
 
-        :returns: Whether that was done in time; otherwise the thread goes on alone.
+        :returns: Whether the native thread ended in time; otherwise it goes on in the
+            background.
         """
         shared = self._shared
         self.unused = [
@@ -227,7 +228,7 @@ class KafkaConsumer:
             raise BrokerError(f"Kafka's client has ended: {self._thread.error!r}")
 
     def _write_log(self) -> None:
-        """Log the lines of the native thread, which shares no locks with the hub."""
+        """Log the lines of the native thread, which must not use a logger itself."""
         while self._shared.log_lines:
             level, text = self._shared.log_lines.popleft()
             logger.log(level, "%s", escape(text))

@@ -1,6 +1,7 @@
 """The native thread that owns a consumer's client; it fetches and commits in a loop.
 
-The thread and the hub share a :class:`~.shared_state.SharedState`, and no locks.
+It exchanges data with gevent's thread by a :class:`~.shared_state.SharedState`, without
+locks.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from .shared_state import SharedState
 from .terms import ConsumerTerms
 from .topic_refresh import TopicRefresh
 
-#: Seconds that the client waits for records. While records are in hand it is short,
-#: because records that are settled meanwhile wait for its end. Otherwise it grows from
-#: the second to the third value; a stop waits for it, and a new record ends it.
+#: Seconds of one poll for records. While records are being handled it is short, because
+#: records that are settled meanwhile wait for its end. Otherwise it grows from the
+#: second to the third value; a stop waits for its end, and a new record ends it.
 _BUSY_POLL_SECONDS = 0.005
 _IDLE_POLL_SECONDS = 0.05
 _MAX_POLL_SECONDS = 1.0
-#: Seconds without work after which partitions are not looked at in each round.
+#: Seconds without work after which partitions are not checked in each round.
 _REST_AFTER_SECONDS = 1.0
 #: Number of records that are fetched ahead, and in one call.
 _FETCH_AHEAD = 1_000
@@ -53,7 +54,7 @@ _SESSION_TIMEOUT_MS = 45_000
 
 
 class ConsumerThread:
-    """Consumes until the hub stops it, or an error ends it.
+    """Consumes topics in a native thread, until it is stopped or an error ends it.
 
     :param config: librdkafka's settings, the group's id among them.
     :param topics: Topics, and patterns that begin with ``^``.
@@ -92,17 +93,17 @@ class ConsumerThread:
 
     @property
     def buffered_count(self) -> int:
-        """Number of records that are fetched and not marked."""
+        """Number of fetched records that are not chosen to be handed out yet."""
         return sum(len(each.buffer) for each in self._partitions())
 
     @property
     def marked(self) -> list[ReadyRecord]:
-        """Records that are marked and not with the hub: no commit was answered yet."""
+        """Records to be handed out once a commit that notes them is answered."""
         waiting = [each.awaiting_commit for each in self._partitions()]
         return [*chain(*waiting), *self._commits.unanswered]
 
     def run(self) -> None:
-        """Consume until the hub wants to stop, or an error."""
+        """Consume until the consumer is closed, or an error ends it."""
         shared = self._shared
         delay_forks(FIRST_LOOKUPS_SECONDS)
         try:
@@ -119,7 +120,7 @@ class ConsumerThread:
         except Exception as error:
             shared.fail(error)
         finally:
-            # This may take long if the broker does not answer; the hub does not wait.
+            # This may take long if the broker does not answer; no greenlet waits.
             with contextlib.suppress(Exception):
                 self._consumer.close()
 
@@ -178,7 +179,7 @@ class ConsumerThread:
                 self._on_record(record)
 
     def _poll_timeout(self, partitions: list[AssignedPartition]) -> float:
-        """Return how many seconds to wait for a record: longer after a longer rest."""
+        """Return the seconds of the next poll: the longer no record came, the more."""
         if self._resting < _REST_AFTER_SECONDS:
             if self._commits.is_pending or any(each.unsettled for each in partitions):
                 self._resting = 0.0

@@ -1,8 +1,8 @@
 """Wakes callers when the broker has confirmed their records. Knows no Kafka client.
 
-Waking a caller from a native thread takes a socket and a round of the hub. So of all
-callers that wait on one hub, one waits for the socket (the leader); it wakes the other
-ones by locks, which is cheap.
+To wake a greenlet, a native thread needs a socket and a round of gevent's event loop.
+So of all callers on one event loop, a single caller (the leader) waits for the socket.
+It wakes the other callers by locks, which is faster.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NOT_REPORTED = PublishTimeout()
 
 
 class PendingReports:
-    """The reports that one call of ``send`` waits for."""
+    """The delivery reports that one call of :meth:`KafkaProducer.send` waits for."""
 
     def __init__(self, size: int, listener: ReportListener) -> None:
         self._errors: list[Exception | None] = [_NOT_REPORTED] * size
@@ -32,7 +32,7 @@ class PendingReports:
 
     @property
     def errors(self) -> list[Exception | None]:
-        """``None`` or the error for each record; a timeout if it is not reported."""
+        """``None`` or the error for each record; a timeout if it has no report."""
         # An exception of its own for each: callers may raise them.
         return [
             create_timeout_error() if error is _NOT_REPORTED else error
@@ -45,14 +45,14 @@ class PendingReports:
         return self._reported >= self._expected
 
     def report(self, index: int, error: Exception | None) -> None:
-        """Keep the report on one record. Any thread may call it, native ones too."""
+        """Store the report on one record. Any thread may call it, native ones too."""
         self._errors[index] = error
         self._reported += 1
         if self._is_awaited and self.is_complete:
             self._listener.notify(self)
 
     def fail(self, index: int, error: Exception) -> None:
-        """Note that the client refused a record, with its error."""
+        """Store the error of a record that the client did not accept."""
         self._errors[index] = error
         self._expected -= 1
 
@@ -64,17 +64,17 @@ class PendingReports:
             self._listener.wait(self, deadline)
 
     def sleep(self, timeout: float) -> None:
-        """Wait for :meth:`wake`; an earlier call of it counts."""
+        """Wait until :meth:`wake` is called; return at once if it was called before."""
         self._asleep.acquire(timeout=timeout)
 
     def wake(self) -> None:
-        """End :meth:`sleep`; call it on the same hub, or in any thread without one."""
+        """End :meth:`sleep`. Under gevent, call it in the thread of the sleeper."""
         with contextlib.suppress(RuntimeError):  # It is awake already.
             self._asleep.release()
 
 
 class ReportListener:
-    """Wakes the callers on one hub, or in a process without any hub."""
+    """Wakes the callers on one event loop of gevent, or in an unpatched process."""
 
     def __init__(self) -> None:
         self._notifier = ThreadNotifier()
@@ -90,12 +90,12 @@ class ReportListener:
         return not self._waiting
 
     def notify(self, reports: PendingReports) -> None:
-        """Wake the caller that waits for these complete reports, from any thread."""
+        """Wake the caller that waits for these reports. Any thread may call it."""
         self._completed.append(reports)
         self._notifier.notify()
 
     def wait(self, reports: PendingReports, deadline: float) -> None:
-        """Wait until the reports are complete, or the deadline."""
+        """Wait until the reports are complete, or until the deadline."""
         self._waiting[reports] = None
         try:
             while not reports.is_complete and (left := deadline - time.monotonic()) > 0:
@@ -114,8 +114,8 @@ class ReportListener:
             self._notifier.close()
 
     def _try_lead(self) -> bool:
-        """Become the leader, if there is none."""
-        # Checked first: gevent switches to the hub if it does not get a lock.
+        """Become the leader, which waits for the notifier, if there is no leader."""
+        # Checked first: gevent switches greenlets if it does not get a lock.
         return not self._leading.locked() and self._leading.acquire(blocking=False)
 
     def _lead(self, reports: PendingReports, timeout: float) -> None:
@@ -130,7 +130,7 @@ class ReportListener:
             self._leading.release()
 
     def _pass_lead(self) -> None:
-        """Wake the oldest waiting caller, if there is no leader."""
+        """If there is no leader, wake the caller that has waited longest, to lead."""
         if self._closed and self.is_idle:
             self._notifier.close()
         if self._leading.locked():
@@ -141,7 +141,7 @@ class ReportListener:
 
 
 def create_timeout_error() -> PublishTimeout:
-    """Return the error for a record that was not reported in time."""
+    """Return the error for a record that the broker did not confirm in time."""
     return PublishTimeout(
         "Kafka did not confirm the record in time. It may have taken it or not."
     )

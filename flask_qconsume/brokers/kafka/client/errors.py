@@ -27,18 +27,18 @@ _SENTENCES: dict[type[BrokerError], str] = {
 
 
 def is_refusal(error: KafkaError) -> bool:
-    """Return whether the error lasts until the broker or the app is reconfigured."""
+    """Return whether an error lasts until the broker or the app is reconfigured."""
     return find_refusal(error).error is BrokerRefused
 
 
 def ends_client(error: KafkaError) -> bool:
-    """Return whether a client is useless after this error, and must be closed."""
+    """Return whether a client is unusable after this error, and must be closed."""
     full = KafkaError.GROUP_MAX_SIZE_REACHED
     return bool(error.fatal()) or is_refusal(error) or error.code() == full
 
 
 def translate_error(error: t.Any) -> BrokerError:
-    """Return the error of this package for an error or exception of the client."""
+    """Translate an error or an exception of the client to an error of this package."""
     if isinstance(error, KafkaException) and error.args:
         error = error.args[0]
     if not isinstance(error, KafkaError):

@@ -1,4 +1,4 @@
-"""How much is fetched ahead, and which partitions are paused. Native thread only."""
+"""Limits how much is fetched ahead, and pauses partitions. Native thread only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition
 
 from .partition import AssignedPartition
 
-#: Bytes that are fetched ahead, and of all buffers, those of stuck partitions included.
+#: Maximum bytes of fetched records: without stuck partitions, and with them.
 _MAX_BUFFERED_BYTES = 16 * 1024 * 1024
 _MAX_BUFFERED_BYTES_IN_ALL = 4 * _MAX_BUFFERED_BYTES
 #: Seconds for which buffers may be full before partitions are paused. A pause discards
@@ -22,12 +22,12 @@ _LOOK_INTERVAL_SECONDS = 0.05
 
 
 class FlowControl:
-    """Says how many records to fetch next; pauses and resumes partitions."""
+    """Computes how many records to fetch next; pauses and resumes partitions."""
 
     def __init__(self) -> None:
         #: Number of records to be fetched next.
         self.room = 1
-        #: Bytes of a record, on average, by those that came last.
+        #: Bytes of a buffered record, on average.
         self._mean_bytes = _MAX_BUFFERED_BYTES // 16
         self._all_paused = False
         self._full_since: float | None = None
@@ -74,10 +74,10 @@ class FlowControl:
 
 
 def _set_paused(consumer: Consumer, partition: AssignedPartition, paused: bool) -> None:
-    """Pause or resume a partition, unless that is done.
+    """Pause or resume a partition, unless it is in the wanted state already.
 
-    Never call it in the client's own callbacks: while partitions move, it may never
-    return.
+    Do not call this in the client's own callbacks: during a rebalance, the client's
+    method may never return.
     """
     if partition.paused is paused:
         return

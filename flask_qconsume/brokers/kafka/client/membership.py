@@ -35,7 +35,7 @@ _POLL_SECONDS = 0.005
 
 
 class Membership:
-    """Joins the group, takes and gives up partitions, and leaves the group."""
+    """Joins a consumer group, accepts and gives up partitions, and leaves the group."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Membership:
         self._shared.notify()
 
     def on_assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Read the committed offsets of new partitions, and begin to read there."""
+        """Fetch the committed offsets of new partitions, and start reading there."""
         self._shared.has_joined = True
         self._shared.notify()
         if self._shared.is_stopping or not partitions:
@@ -82,7 +82,7 @@ class Membership:
         self._positions.start_reading(consumer, committed)
 
     def on_revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Let running handlers finish, commit, and give the partitions up."""
+        """Wait for the handlers of revoked partitions, commit, and drop these."""
         ids = _ids(partitions)
         known = self._assignment.partitions
         leaving = [known[each] for each in ids if each in known]
@@ -95,7 +95,7 @@ class Membership:
         self._assignment.drop(ids)
 
     def on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Drop partitions that other consumers have already."""
+        """Drop partitions that are already assigned to other consumers."""
         self._assignment.drop(_ids(partitions))
         self._shared.log(
             logging.WARNING,
@@ -107,13 +107,14 @@ class Membership:
     def commit_final(
         self, consumer: Consumer, on_record: Callable[[t.Any], None]
     ) -> None:
-        """Commit what the next owners need, while the group is at rest.
+        """Commit what the next owners of the partitions need, before leaving the group.
 
-        During a rebalance commits wait until it is over, and are refused then. A
-        commit that comes with the end would be refused as well, and a consumer that
-        leaves during a rebalance keeps the group waiting for its session timeout.
+        During a rebalance, a commit waits for the end of the rebalance and is then
+        refused. A commit during the close of the client would be refused as well. And a
+        consumer that leaves during a rebalance keeps the group waiting for its session
+        timeout.
 
-        :param on_record: Takes records and errors that come meanwhile.
+        :param on_record: Called with records and errors that come meanwhile.
         """
         self._shared.is_paused = True
         deadline = time.monotonic() + _FINAL_COMMIT_SECONDS
@@ -127,11 +128,11 @@ class Membership:
                 on_record(record)
 
     def leave(self, consumer: Consumer) -> None:
-        """Leave the group, once the join or rebalance under way is over.
+        """Leave the group, after the end of a join or rebalance that is under way.
 
-        ``Consumer.close`` alone is not enough. It sends no request for a member without
-        partitions, and the broker reads no request behind a join that waits for other
-        members. The group would then wait for the session timeout.
+        ``Consumer.close`` alone would not do so: a member without a partition sends
+        nothing, and the broker reads nothing behind a join that waits for other
+        members. Then the group would wait for the session timeout.
         https://github.com/confluentinc/librdkafka/pull/3375
         """
         if self._commits.is_pending:
@@ -146,7 +147,7 @@ class Membership:
         self._shared.is_leaving = False
 
     def _connect(self, consumer: Consumer) -> None:
-        """Wait for the broker's first answer, or for the cause of its silence."""
+        """Wait for the broker's first answer, or raise the reason why it is silent."""
         deadline = time.monotonic() + ANSWER_TIMEOUT_SECONDS
         while True:
             try:
@@ -164,7 +165,7 @@ class Membership:
     def _await_handlers(
         self, consumer: Consumer, leaving: list[AssignedPartition]
     ) -> None:
-        """Wait until the handlers of these partitions end; all other ones go on."""
+        """Wait for the handlers of leaving partitions; other partitions are read on."""
         shared, assignment = self._shared, self._assignment
         deadline = time.monotonic() + self._terms.grace
         self._commits.recall()

@@ -1,11 +1,10 @@
-"""In-flight and settled offsets of one partition, and how a commit tells them.
+"""In-flight and settled offsets of one partition, and their encoding in commits.
 
-Kafka keeps one offset per partition and group, and a short text (the metadata) beside
-it. The offset is that of the first record that is not done. The metadata tells the next
-owner of the partition which records beyond that offset are done, up to which offset
-records were handed out, and how often some of them were tried. So records that are done
-out of order are not repeated, and the records that were being handled when a process
-died are known.
+Kafka keeps one offset per partition and group, and a short text (the metadata) with it.
+The offset is that of the first record that is not done. The metadata tells the next
+owner of the partition which later records are done, up to which offset records were
+handed out, and how often some of them were tried. So records that are done out of order
+are not repeated, and the records that were being handled when a process died are known.
 
 No I/O, no clock, no threads.
 """
@@ -31,7 +30,7 @@ Range = tuple[int, int]
 
 
 class RecordNote(t.NamedTuple):
-    """Attempts and deaths of a record that is not done."""
+    """Numbers of attempts and of process deaths for a record that is not done."""
 
     attempt: int = 1
     #: Number of processes that died while they handled this record alone.
@@ -58,7 +57,7 @@ class CommitMetadata(t.NamedTuple):
 
 
 class OffsetTracker:
-    """Tracks the records of one partition, from the first one that is not done.
+    """Tracks which records of one partition are in flight, and which are done.
 
     Records are *seen* in the order of their offsets, then *marked* (the next commit
     notes them as in flight, and after that they are handed out), then *settled*, in any
@@ -80,8 +79,8 @@ class OffsetTracker:
         #: Records below this offset may have been in flight when a process died.
         self.suspects_end = found.upto
         self._inherited = deque(found.done)
-        #: Records that were seen and are not settled, with the number in which each was
-        #: seen. The numbers tell gaps in the offsets from records that are done.
+        #: Records that were seen and are not settled, with ordinal numbers. The numbers
+        #: tell gaps in Kafka's offsets from records that are done.
         self._unsettled: dict[int, int] = {}
         self._seen_count = 0
         self._marked_end = 0
@@ -109,12 +108,12 @@ class OffsetTracker:
         return True
 
     def mark(self, offset: int) -> None:
-        """Mark all records up to this one: the next commit notes them as in flight."""
+        """Note all records up to this offset as in flight, in the next commit."""
         self._marked_end = offset + 1
         self._furthest_end = max(self._furthest_end, offset + 1)
 
     def settle(self, offset: int) -> bool:
-        """Note that a record is done; return whether that is new."""
+        """Note that a record is done; return false if that was noted before."""
         if self._unsettled.pop(offset, None) is None:
             return False
         if offset >= self._furthest_end:
@@ -124,11 +123,11 @@ class OffsetTracker:
         return True
 
     def release(self, offset: int) -> None:
-        """Note that a record came back unstarted, so that it is not in flight."""
+        """Note that a record is no longer in flight: it was given back unstarted."""
         self._released.add(offset)
 
     def annotate(self, offset: int, note: RecordNote) -> None:
-        """Keep a note of a record that is not done."""
+        """Store the attempts and deaths of a record that is not done."""
         if offset in self._unsettled:
             self.notes[offset] = note
 
@@ -137,12 +136,12 @@ class OffsetTracker:
         return offset < self.suspects_end
 
     def commit_state(self, limit: int = METADATA_LIMIT_BYTES) -> CommitState:
-        """Return what to commit while records are in flight."""
+        """Return the offset and the metadata to commit while records are in flight."""
         upto = max(self._in_flight_end(), self.suspects_end)
         return CommitState(self.base, self._encode(upto, self.notes, limit))
 
     def final_state(self, limit: int = METADATA_LIMIT_BYTES) -> CommitState:
-        """Return what to commit when a partition with nothing in flight is given up."""
+        """Return the offset and the metadata to commit when no record is in flight."""
         calm = {o: note._replace(alone=False) for o, note in self.notes.items()}
         return CommitState(self.base, self._encode(self.suspects_end, calm, limit))
 
@@ -164,7 +163,7 @@ class OffsetTracker:
         return max(held, default=-1) + 1
 
     def _done_ranges(self) -> Iterator[Range]:
-        """Yield the ranges of done records beyond the base."""
+        """Yield the ranges of done records behind the first record that is not done."""
         end, expected = self.base, 0
         for offset, number in self._unsettled.items():
             if offset >= self._furthest_end:
@@ -186,10 +185,11 @@ class OffsetTracker:
 def encode_metadata(
     base: int, metadata: CommitMetadata, limit: int = METADATA_LIMIT_BYTES
 ) -> str:
-    """Return the metadata text for a commit of the offset ``base``.
+    """Encode the metadata for a commit of the offset ``base``.
 
-    The text is empty without anything to note. Entries that do not fit are left out,
-    the furthest first; their records are handled once more after a takeover.
+    The text is empty if there is nothing to note. Entries beyond ``limit`` bytes are
+    left out, those with the highest offsets first; their records are handled once more
+    if another consumer takes the partition over.
     """
     head = f'{{"{_MARKER}":{_VERSION},"upto":{max(0, metadata.upto - base)}'
     room = limit - len(head) - len(',"notes":[],"done":[]}')
@@ -205,7 +205,7 @@ def encode_metadata(
 
 
 def decode_metadata(metadata: str | None, base: int) -> CommitMetadata:
-    """Read the metadata beside the offset ``base``; foreign metadata says nothing."""
+    """Decode the metadata of a commit of the offset ``base``, if it is ours."""
     try:
         found = json.loads(metadata or "")
         if found[_MARKER] != _VERSION:
@@ -227,7 +227,7 @@ def decode_metadata(metadata: str | None, base: int) -> CommitMetadata:
 
 
 def _with_death(note: RecordNote) -> RecordNote:
-    """Count a death if the previous owner died while it handled this record alone."""
+    """Add a death to a record's note, if it was handled alone when its process died."""
     return RecordNote(note.attempt, note.deaths + 1) if note.alone else note
 
 
@@ -247,7 +247,7 @@ def _encode_note(base: int, offset: int, note: RecordNote) -> str:
 
 
 def _encode_ranges(base: int, ranges: Iterable[Range]) -> Iterator[str]:
-    """Yield each range as its distance from the end of the previous one, and length."""
+    """Yield, for each range, its distance from the previous one, and its length."""
     end = base
     for start, stop in ranges:
         yield f"{start - end},{stop - start}"

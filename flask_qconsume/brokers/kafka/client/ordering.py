@@ -1,4 +1,4 @@
-"""In which order records are handed out, on the hub's side. No I/O, no threads."""
+"""The order in which records are handed out to handlers. No I/O, no threads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OrderingKey = t.Hashable
 
 
 class UnorderedQueue:
-    """Hands out records as they come."""
+    """Hands out records in the order in which they arrive."""
 
     def __init__(self) -> None:
         self._ready: deque[ReadyRecord] = deque()
@@ -39,11 +39,11 @@ class UnorderedQueue:
         return found
 
     def settle(self, records: Iterable[ReadyRecord]) -> bool:
-        """Note that records are done; return whether other ones may be handled now."""
+        """Release the successors of done records; return whether there are any."""
         return False
 
     def postpone(self, record: ReadyRecord, due: float) -> None:
-        """Hand a record out again when it is due, before its successors."""
+        """Hand a record out again at the time ``due``, before its successors."""
         raise NotImplementedError
 
     def next_due(self) -> float | None:
@@ -51,7 +51,7 @@ class UnorderedQueue:
         return None
 
     def drop(self, partition: AssignedPartition) -> None:
-        """Forget the records of a partition that is gone."""
+        """Forget the records of a partition that this consumer has lost."""
         self._ready = deque(r for r in self._ready if r.partition is not partition)
 
     def clear(self) -> list[ReadyRecord]:
@@ -62,12 +62,12 @@ class UnorderedQueue:
 
 
 class OrderedQueue(UnorderedQueue):
-    """Hands out the records of one key one by one, each after its predecessor's end.
+    """Hands out the records of each key one by one, each after the last is settled.
 
     A postponed record keeps its place: its successors wait for it.
 
-    :param key_of: The key of a record within its partition; ``None`` for a record that
-        belongs to no other one.
+    :param key_of: Returns the key of a record within its partition; ``None`` for a
+        record that waits for no other record.
     """
 
     def __init__(self, key_of: Callable[[ReadyRecord], OrderingKey | None]) -> None:

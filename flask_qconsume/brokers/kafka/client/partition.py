@@ -1,11 +1,11 @@
 """One partition of a topic while it is assigned to this consumer. No I/O.
 
 An :class:`AssignedPartition` belongs to one assignment. If the group takes the
-partition away and assigns it again, that is another object, and the records of the old
-one are stale.
+partition away and assigns it again, there is a new object, and the records of the old
+object are stale.
 
-Two threads use it, and both read all attributes. Some attributes are noted as the
-hub's: only the hub writes them. Only the native thread writes the other ones.
+gevent's thread and the native thread read all attributes. Attributes that are noted as
+gevent's are written by gevent's thread only, all other ones by the native thread only.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ReadyRecord(t.NamedTuple):
     redelivered: bool = False
     #: The number of this attempt, if it is known.
     attempt: int | None = None
-    #: Number of processes that died while they handled it alone, if it is known.
+    #: Number of processes that died while handling it alone, if it is known.
     deaths: int | None = None
 
     @property
@@ -55,9 +55,10 @@ class ReadyRecord(t.NamedTuple):
 class AssignedPartition:
     """A partition, its fetched records, and which of them may be handed out.
 
-    :param offsets: What is known of its records.
-    :param due: When a record may be handed out, if the topic holds records back.
-    :param apart: Whether a suspect is handed out only while no other record is.
+    :param offsets: Tracks which of its records are in flight or done.
+    :param due: Returns when a record may be handed out; ``None`` means at once.
+    :param apart: Whether a suspect (a record that was in flight when a process died) is
+        handed out only while no other record is.
     """
 
     __slots__ = (
@@ -123,9 +124,9 @@ class AssignedPartition:
         self.idle_since = 0.0
         #: Number of records that were handed out and are settled.
         self.settled_count = 0
-        #: The hub's: number of records that were handed out and not taken back.
+        #: gevent's: number of records that were handed out and not taken back.
         self.handed_count = 0
-        #: The hub's: number of records that wait for an earlier one of the same key.
+        #: gevent's: number of records that wait for an earlier one of the same key.
         self.blocked_count = 0
 
     def __repr__(self) -> str:
@@ -138,18 +139,19 @@ class AssignedPartition:
 
     @property
     def unsettled(self) -> int:
-        """Number of records that are marked and not settled."""
+        """Number of records that are chosen to be handed out, and not settled."""
         return len(self.offsets) - len(self.buffer)
 
     @property
     def would_count_death(self) -> bool:
-        """Whether a death of the process now would count for one of its records."""
+        """Whether a death of this process would be counted for one of the records."""
         return any(note.alone for note in self.offsets.notes.values())
 
     def has_committed(self, offset: int) -> bool:
         """Return whether a commit notes a record as done.
 
-        It is true as well if the partition is gone, so that no commit will follow.
+        The answer is true as well if the partition is lost, because no commit will
+        follow.
         """
         committed = self.committed
         if self.gone or committed is None:
@@ -166,10 +168,10 @@ class AssignedPartition:
             self.dirty = True
 
     def mark(self, room: int, now: float, *, may_try_suspect: bool = True) -> int:
-        """Mark up to ``room`` buffered records, and return how many were marked.
+        """Choose up to ``room`` buffered records to be handed out; return their number.
 
-        :param may_try_suspect: Whether a suspect may be marked, where suspects are
-            handled alone.
+        :param may_try_suspect: Whether a suspect (a record that was in flight when a
+            process died) may be chosen, if suspects are handled alone.
         """
         if self.apart and not self._may_mark_next(may_try_suspect):
             return 0
@@ -192,7 +194,7 @@ class AssignedPartition:
         return marked
 
     def update_stuck(self, now: float) -> None:
-        """Find out whether the partition is stuck."""
+        """Decide whether no buffered record can be handed out (:attr:`is_stuck`)."""
         if self.has_progressed:
             self.has_progressed, self.idle_since = False, now
         idle = now - self.idle_since
@@ -202,7 +204,7 @@ class AssignedPartition:
             self.is_stuck = True
 
     def _may_mark_next(self, may_try_suspect: bool) -> bool:
-        """Return whether the next record may be handled beside those in hand."""
+        """Return whether the next record may be chosen: suspects are handled alone."""
         buffer = self.buffer
         suspect = bool(buffer) and self.offsets.is_suspect(buffer[0].offset())
         if suspect and not may_try_suspect:

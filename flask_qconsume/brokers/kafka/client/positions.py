@@ -1,8 +1,8 @@
-"""From which offsets a consumer reads its partitions.
+"""The offsets from which a consumer reads its partitions.
 
-A partition without a committed offset is read from its first record. Where the broker
-no longer has an offset, the client reports it ('auto.offset.reset' is 'error'), so that
-the loss is logged before reading goes on. Runs in the native thread.
+A partition without a committed offset is read from its first record. If the broker no
+longer has the record at an offset, the client reports that ('auto.offset.reset' is
+'error'), so that the loss is logged before reading goes on. Runs in the native thread.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from .partition import PartitionId
 #: Make the client report an offset that is gone, instead of choosing another.
 SETTINGS = {"auto.offset.reset": "error"}
 
-#: Seconds that one question may take, and between two of them.
+#: Seconds that a request may take, and between two requests.
 _QUESTION_TIMEOUT_SECONDS = 1.0
 _PAUSE_SECONDS = 0.5
 
 
 class Positions:
-    """Tells the client where to begin reading, and where to go on after a loss.
+    """Sets where the client starts to read, and where it goes on after lost records.
 
     :param strategy: The client's 'partition.assignment.strategy'.
     :param log: Logs a text at a level.
@@ -53,7 +53,7 @@ class Positions:
         add(list(committed))
 
     def add_lost(self, partition: PartitionId) -> None:
-        """Note that the broker has no record at the next offset of a partition."""
+        """Remember that the broker no longer has the next record of a partition."""
         self._lost.add(partition)
 
     def recover_lost(
@@ -61,10 +61,10 @@ class Positions:
         consumer: Consumer,
         partitions: Mapping[PartitionId, AssignedPartition],
     ) -> list[PartitionId]:
-        """Go on reading where an offset is gone.
+        """Read on in partitions of which the broker no longer has the next record.
 
-        :returns: The partitions that were created again and are read from their first
-            record: what is known of their records is no longer true.
+        :returns: The partitions that were created again, and are read from their first
+            record: all state about their old records must be forgotten.
         """
         if not self._lost or time.monotonic() < self._next_look:
             return []
@@ -82,7 +82,7 @@ class Positions:
         partitions: Mapping[PartitionId, AssignedPartition],
         lost: PartitionId,
     ) -> bool:
-        """Go on reading one partition; return whether it was created again."""
+        """Read on in one partition; return whether it was deleted and created again."""
         try:
             found = consumer.get_watermark_offsets(
                 TopicPartition(*lost), timeout=_QUESTION_TIMEOUT_SECONDS
@@ -105,9 +105,10 @@ class Positions:
         partition: PartitionId,
         offset: int,
     ) -> None:
-        """Make the client read one partition from an offset on.
+        """Make the client read a partition from this offset.
 
-        librdkafka cannot seek after such an error, so the partition is assigned again.
+        librdkafka cannot seek after an error of an offset, so the partition is assigned
+        again.
         """
         one = TopicPartition(*partition, offset)
         if self._incremental:

@@ -1,6 +1,6 @@
 """The Kafka producer of a process; callers wait cooperatively.
 
-A native thread calls the client's delivery reports; the client's own threads do the
+A native thread polls the client for delivery reports; the client's own threads do the
 rest. A record counts as sent when all replicas in sync have it.
 """
 
@@ -67,11 +67,9 @@ class ClientFailed(BrokerError):
 
 
 class UnconfirmedFor:
-    """Seconds since the first of the records that were sent without any confirmation.
+    """Measures for how long no record was confirmed although records were sent.
 
-    A client that was given no record counts as healthy.
-
-    :param limit: Seconds that a client may confirm nothing, at least.
+    :param limit: Least number of seconds after which :meth:`is_too_long` is true.
     :param clock: Returns seconds, like :func:`time.monotonic`.
     """
 
@@ -83,16 +81,16 @@ class UnconfirmedFor:
         self._since: float | None = None
 
     def note_sent(self) -> None:
-        """Note that a record is about to be sent."""
+        """Start the measurement before a record is sent, unless it is running."""
         if self._since is None:
             self._since = self._clock()
 
     def reset(self) -> None:
-        """Note a confirmation, or another client. Any thread may call it."""
+        """End the measurement: a record was confirmed, or the client is new."""
         self._since = None
 
     def is_too_long(self, timeout: float) -> bool:
-        """Return whether the limit, or twice the time of a send, is over.
+        """Return whether nothing was confirmed for the limit and for twice ``timeout``.
 
         :param timeout: Seconds that a send may take.
         """
@@ -103,7 +101,7 @@ class UnconfirmedFor:
 
 
 class KafkaProducer:
-    """Sends records, from any greenlet or thread. Opens nothing before it is used.
+    """Sends records, from any greenlet or thread. Creates its client on first use.
 
     It belongs to one process: a forked child must create another one.
 
@@ -122,7 +120,7 @@ class KafkaProducer:
         self._client: Producer | None = None
         self._client_errors = ClientErrors()
         self._thread: NativeThread | None = None
-        #: Listeners by hub.
+        #: Listeners by the id of gevent's hub.
         self._listeners: dict[int, ReportListener] = {}
         self._home_hub = 0
 
@@ -133,8 +131,8 @@ class KafkaProducer:
 
         :param timeout: Seconds for all records together.
         :returns: ``None`` or the error for each record.
-        :raises BrokerRefused: if the broker does not let us in.
-        :raises ConfigurationError: for settings that librdkafka does not take.
+        :raises BrokerRefused: if the broker refuses the login.
+        :raises ConfigurationError: for settings that librdkafka refuses.
         """
         deadline = time.monotonic() + timeout
         client = self._get_client()
@@ -146,7 +144,7 @@ class KafkaProducer:
             reports = PendingReports(len(records), listener)
             self._unconfirmed.note_sent()
             if not listener.is_idle:
-                # Let other greenlets produce first: together, records cost less.
+                # Let other greenlets produce first: a batch takes less time.
                 time.sleep(0)
             for index, record in enumerate(records):
                 self._produce(client, reports, index, record, deadline)
@@ -159,7 +157,7 @@ class KafkaProducer:
         return errors
 
     def close(self) -> None:
-        """Close the client. The next send opens another."""
+        """Close the client. The next send creates another client."""
         with self._lock:
             opened: list[t.Any] = [self._thread, self._client]
             self._client = self._thread = None
@@ -183,7 +181,7 @@ class KafkaProducer:
             return self._client
 
     def _serve_reports(self, client: Producer) -> None:
-        """In the native thread: call delivery reports of the current client."""
+        """Poll the current client for delivery reports, in a native thread."""
         while self._client is client:
             try:
                 client.poll(_POLL_SECONDS)
@@ -194,7 +192,7 @@ class KafkaProducer:
         client.flush(_CLOSE_TIMEOUT_SECONDS / 2)
 
     def _close_if_foreign(self, hub_id: int, listener: ReportListener) -> None:
-        """Close an idle listener, unless it is that of the home hub."""
+        """Close an idle listener, unless its event loop has created the client."""
         if (
             hub_id != self._home_hub
             and listener.is_idle
@@ -205,7 +203,7 @@ class KafkaProducer:
     def _handle_errors(
         self, client: Producer, errors: Sequence[Exception | None], timeout: float
     ) -> None:
-        """Replace a useless client, and raise the cause of its errors if known."""
+        """Replace a client that has failed; raise the cause of the errors if known."""
         if any(isinstance(error, ClientFailed) for error in errors):
             self._drop_client(client)
             self._client_errors.check()
@@ -225,7 +223,7 @@ class KafkaProducer:
         record: ProducerRecord,
         deadline: float,
     ) -> None:
-        """Give one record to the client, as soon as its queue has room."""
+        """Give one record to the client; wait while the client's own queue is full."""
         report = partial(self._report, reports, index)
         topic, value, key, headers, partition, timestamp = record
         while True:
@@ -250,7 +248,7 @@ class KafkaProducer:
                 return
 
     def _drop_client(self, client: Producer) -> bool:
-        """Drop this client; return false if another one has replaced it already."""
+        """Drop a client, for a new one; return whether it was the current client."""
         with self._lock:
             ours = self._client is client
             if ours:
@@ -260,7 +258,7 @@ class KafkaProducer:
     def _report(
         self, reports: PendingReports, index: int, error: t.Any, record: t.Any
     ) -> None:
-        """Take a delivery report; the client calls it in the native thread."""
+        """Store a delivery report; the client calls this in the native thread."""
         if error is None:
             self._unconfirmed.reset()
         reports.report(index, None if error is None else _translate(error))

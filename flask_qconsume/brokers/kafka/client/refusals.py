@@ -3,8 +3,9 @@
 The codes are those of the protocol and, with an underscore, of librdkafka:
 https://kafka.apache.org/protocol#protocol_error_codes
 
-Texts contain names of topics, users and hosts, so they decide nothing. librdkafka has
-one code for all errors of TLS; OpenSSL's own number in the text decides there.
+Texts contain names that users chose (topics, users, hosts), so only codes are compared.
+librdkafka has one code for all errors of TLS, so OpenSSL's own number in the text is
+compared there.
 """
 
 from __future__ import annotations
@@ -236,7 +237,7 @@ _UNKNOWN = Refusal[str]((), BrokerError, "Look at the log of the broker.")
 
 
 def find_refusal(error: KafkaError) -> Refusal[str]:
-    """Return the meaning of an error."""
+    """Look up which error of this package an error of Kafka becomes, and what to do."""
     if error.code() == KafkaError._SSL:
         return _find_tls_refusal(error.str())
     return _BY_CODE.get(error.code(), _UNKNOWN)

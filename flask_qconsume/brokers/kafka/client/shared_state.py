@@ -1,7 +1,7 @@
-"""What the hub and the native thread of a consumer exchange: deques, flags, no locks.
+"""Data that a consumer's native thread and gevent's thread exchange, without locks.
 
-Locks, events and loggers are gevent's in a patched process, and belong to the hub's
-thread. So the native thread logs nothing itself, and wakes the hub by a socket.
+In a process that gevent has patched, locks, events and loggers belong to gevent's
+thread. So the native thread logs nothing itself, and wakes gevent's thread by a socket.
 """
 
 from __future__ import annotations
@@ -24,74 +24,73 @@ _MAX_LOG_LINES = 1_000
 
 
 class SharedState:
-    """Mailboxes and flags of one consumer; each is written on one side only.
+    """Queues and flags of one consumer; each is written by one thread only.
 
-    :param notifier: Wakes the hub.
+    :param notifier: Wakes gevent's thread.
     """
 
     def __init__(self, notifier: ThreadNotifier) -> None:
         self._notifier = notifier
 
-        #: Written by the hub: records that are done, records that come back unstarted,
+        #: Written by gevent's thread: records that are done or given back unstarted,
         #: and notes to be committed.
         self.settled: deque[Sequence[ReadyRecord]] = deque()
         self.released: deque[Sequence[ReadyRecord]] = deque()
         self.notes: deque[tuple[ReadyRecord, RecordNote]] = deque()
-        #: Written by the hub: hand out no more records; leave the group.
+        #: Written by gevent's thread: hand out no more records; leave the group.
         self.is_paused = False
         self.is_stopping = False
-        #: Written by the hub: how many more records it wants than the terms say, for
-        #: records that it cannot settle now.
+        #: Written by gevent's thread: how many records beyond the prefetch to hand
+        #: out, in place of records that it cannot settle now.
         self.extra_room = 0
 
-        #: Written by the thread: records that may be handed out, partitions that are
-        #: gone (the hub must forget their records), and lines to be logged with their
-        #: levels.
+        #: Written by the native thread: records that may be handed out, lost partitions
+        #: (gevent's thread forgets their records), and lines to log with their levels.
         self.ready: deque[list[ReadyRecord]] = deque()
         self.gone: deque[AssignedPartition] = deque()
         self.log_lines: deque[tuple[int, str]] = deque(maxlen=_MAX_LOG_LINES)
-        #: Written by the thread: the client is connected and has subscribed.
+        #: Written by the native thread: the client is connected and has subscribed.
         self.is_subscribed = False
-        #: Written by the thread: the group told which partitions are ours, maybe none.
+        #: Written by the native thread: the group has assigned partitions, maybe none.
         self.has_joined = False
-        #: Written by the thread: it waits until the group lets it leave.
+        #: Written by the native thread: it waits until the group lets it leave.
         self.is_leaving = False
-        #: Set by the thread if a topic is missing, reset by the hub.
+        #: Set by the native thread if a topic is missing, reset by gevent's.
         self.misses_topic = False
-        #: Written by the thread: the error that ended it.
+        #: Written by the native thread: the error that ended it.
         self.error: BrokerError | None = None
-        #: Written by the thread: when it was last seen alive (``time.monotonic()``).
+        #: Written by the native thread: its last sign of life (``time.monotonic()``).
         self.last_seen = time.monotonic()
-        #: Written by the thread: number of records settled after their partition was
-        #: gone.
+        #: Written by the native thread: number of records that were settled too late,
+        #: after their partition was lost.
         self.stale_count = 0
 
     def notify(self) -> None:
-        """Wake the hub."""
+        """Wake gevent's thread."""
         self._notifier.notify()
 
     def fail(self, error: t.Any) -> None:
-        """End the thread, and tell the hub why; the first error counts."""
+        """End the native thread with an error for the consumer; the first counts."""
         if self.error is None:
             known = isinstance(error, BrokerError)
             self.error = error if known else translate_error(error)
             self.notify()
 
     def log(self, level: int, text: str) -> None:
-        """Let the hub log a line."""
+        """Let gevent's thread log a line."""
         self.log_lines.append((level, text))
         self.notify()
 
 
 class ClientLogger:
-    """Takes the lines that the client logs, in place of a logger.
+    """Collects the lines that the client logs, in place of a logger.
 
-    All become debug lines, since the client also reports important ones as errors.
+    All become debug lines: the client reports important ones as errors as well.
     """
 
     def __init__(self, lines: deque[tuple[int, str]]) -> None:
         self._lines = lines
 
     def log(self, level: int, text: str, *values: t.Any) -> None:
-        """Keep a line for the hub."""
+        """Store a line for gevent's thread."""
         self._lines.append((logging.DEBUG, text % values))

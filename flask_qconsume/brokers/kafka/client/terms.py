@@ -10,12 +10,12 @@ from .partition import Due
 
 @dataclass(frozen=True)
 class ConsumerTerms:
-    """How much a consumer holds, in which order it hands out, how it gives up."""
+    """Settings of a consumer: how many records it holds, their order, its patience."""
 
-    #: Number of unsettled records that the hub wants to hold.
+    #: Number of unsettled records that may be handed out.
     room: int
-    #: Whether more records than that may be marked, so that fast handlers never wait
-    #: for a commit.
+    #: Whether more records may be marked ahead, so that fast handlers never wait for a
+    #: commit.
     ahead: bool = True
     #: ``"none"``, ``"key"`` or ``"partition"``.
     ordering: str = "none"

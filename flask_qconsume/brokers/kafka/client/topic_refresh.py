@@ -25,9 +25,9 @@ _MAX_LOOKS = 20
 
 
 class TopicRefresh:
-    """Looks for topics until the client sees them with all their partitions.
+    """Makes the client list topics until it knows new ones with all their partitions.
 
-    The hub calls :meth:`request`, the native thread :meth:`look_if_due`.
+    gevent's thread calls :meth:`request`, the native thread :meth:`look_if_due`.
 
     :param list_topics: Makes the client read its topics, with a time limit in seconds,
         and returns them.
@@ -48,11 +48,11 @@ class TopicRefresh:
         self._looks_left = 0
 
     def request(self, topics: Mapping[str, int]) -> None:
-        """Look for topics with at least these numbers of partitions."""
+        """Request a look for topics with at least these numbers of partitions."""
         self._requests.append(topics)
 
     def look_if_due(self) -> None:
-        """Look for the topics that are missing, at most once per pause."""
+        """List topics if requested ones are missing, at most once per pause."""
         while self._requests:
             self._missing.update(self._requests.popleft())
             self._looks_left = _MAX_LOOKS
