@@ -119,10 +119,7 @@ def count_lag(
 def find_unhandled(
     admin: KafkaAdmin, group: str, topics: Mapping[str, int], timeout: float
 ) -> dict[PartitionId, int]:
-    """Return the offset of the first unhandled record of each partition.
-
-    Partitions without unhandled records are left out.
-    """
+    """Return the first unhandled record's offset, for each partition that has one."""
     everywhere = set(_partitions(topics))
     known = admin.read_committed(group, everywhere, timeout)
     ends = admin.find_ends(everywhere, timeout)

@@ -46,10 +46,7 @@ class Publisher:
         composed: Sequence[ProducerRecord],
         timeout: float,
     ) -> list[Exception | None]:
-        """Send records to those topics that exist.
-
-        :returns: For each message ``None`` or its error.
-        """
+        """Send records to topics that exist; return ``None`` or the error for each."""
         deadline = time.monotonic() + timeout
         found = [
             self._topic_exists(message, record.topic, deadline)
@@ -67,10 +64,7 @@ class Publisher:
     def forward(
         self, forwards: Sequence[Forward], timeout: float
     ) -> list[Exception | None]:
-        """Send copies of messages: retries, suspects and dead letters.
-
-        :returns: For each copy ``None`` or its error.
-        """
+        """Send copies to their topics; return ``None`` or the error for each."""
         deadline = time.monotonic() + timeout
         now = time.time()
         try:
@@ -83,10 +77,7 @@ class Publisher:
     def replay(
         self, copies: Sequence[ProducerRecord], timeout: float
     ) -> list[Exception | None]:
-        """Send records to topics of this package, and create those that are missing.
-
-        :returns: For each record ``None`` or its error.
-        """
+        """Send records to our own topics; create those that are missing."""
         self._topics.ensure({copy.topic for copy in copies}, timeout)
         return list(self._send(copies, time.monotonic() + timeout))
 

@@ -74,12 +74,12 @@ class SuspectGroups:
             link.wake()
 
     def look_now(self) -> None:
-        """Look for suspects in the background, even if the last look is recent."""
+        """Look for suspects in a background thread, even if the last look is recent."""
         self._must_look = True
         self.look_if_due()
 
     def look_if_due(self) -> None:
-        """Look for suspects in the background, if the last look is old enough."""
+        """Look for suspects in a background thread, if the last look is old enough."""
         if not self._waiting or self._is_looking:
             return
         if self._must_look or not self._is_recent():

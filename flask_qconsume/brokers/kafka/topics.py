@@ -90,7 +90,7 @@ class Topics:
         return found
 
     def refresh(self, at_once: bool = False) -> None:
-        """List the topics in the background, if the last list is old enough.
+        """List the topics in a background thread, if the last list is old enough.
 
         :param at_once: Whether to list them even if the last list is recent.
         """
@@ -159,9 +159,8 @@ class Topics:
     def retry_topic(self, queue: str, delay: float) -> str:
         """Return the topic that holds a queue's retries back for this delay.
 
-        An existing topic for up to four times the delay is used instead of a new one.
-        There a record may wait behind records with longer delays, but only for a few
-        times its own delay.
+        An existing topic for up to four times the delay serves as well: a record in it
+        is late by a few times its own delay at most.
         """
         best = naming.step_for(delay)
         longer = [step for step in naming.DELAY_STEPS_SECONDS if step >= best]
@@ -271,7 +270,7 @@ class TopicListeners:
 
 
 def look_interval(took: float) -> float:
-    """Return the seconds between two lists of topics, if the last took so long.
+    """Return the seconds between two lists, if the last one took ``took`` seconds.
 
     >>> look_interval(0.01), look_interval(1.0), look_interval(5.0)
     (8.0, 20.0, 60.0)

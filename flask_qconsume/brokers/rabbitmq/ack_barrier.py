@@ -27,9 +27,9 @@ class BarrierRequest(t.NamedTuple):
 
 
 def barrier_requests(channel: t.Any, queue: str) -> Iterator[BarrierRequest]:
-    """Yield the two requests of a barrier.
+    """Yield two requests; once both are answered, earlier acknowledgements took effect.
 
-    The caller awaits the answer to the first before it sends the second: otherwise
+    The caller awaits the first answer before it sends the second request: otherwise
     RabbitMQ's channel crashes.
     """
     number = channel.channel_id
@@ -42,7 +42,10 @@ def barrier_requests(channel: t.Any, queue: str) -> Iterator[BarrierRequest]:
 
 
 def await_acks(channel: t.Any, queue: str) -> None:
-    """Pass a barrier, on a connection that no other thread reads."""
+    """Wait until the acknowledgements on a channel have taken effect.
+
+    No other thread may read the connection meanwhile.
+    """
     for request in barrier_requests(channel, queue):
         channel.connection.write(request.frame)
         while not request.is_answered():

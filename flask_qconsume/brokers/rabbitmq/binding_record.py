@@ -25,7 +25,7 @@ Table = dict[str, set[str]]
 
 
 class BindingRecord:
-    """The record of one exchange.
+    """The stored list of the bindings to one exchange.
 
     :param channel: A channel in confirm mode.
     """
@@ -36,19 +36,19 @@ class BindingRecord:
         self._queue = record_queue_name(exchange)
 
     def add(self, bindings: Iterable[Binding]) -> None:
-        """Record bindings that were declared."""
+        """Add bindings that were declared to the stored list."""
         added = _build_table(bindings)
         self._change(lambda table: _merge(table, added))
 
     def remove(self, bindings: Iterable[Binding]) -> None:
-        """Remove bindings from the record."""
+        """Remove bindings from the stored list."""
         gone = _build_table(bindings)
         self._change(
             lambda table: {q: keys - gone.get(q, set()) for q, keys in table.items()}
         )
 
     def read(self) -> list[Binding]:
-        """Return all recorded bindings; none if the record does not exist."""
+        """Return the stored bindings; an empty list if the queue does not exist."""
         try:
             self._channel.queue_declare(self._queue, passive=True)
         except NotFound:
@@ -72,9 +72,10 @@ class BindingRecord:
             self._channel.basic_ack(last_tag, multiple=True)
 
     def _fetch(self) -> tuple[Table, int | None, int]:
-        """Return all tables merged, the last message's tag, and the number of messages.
+        """Read all messages of the record; closing the channel requeues them.
 
-        Messages that are not acknowledged are requeued when the channel is closed.
+        :returns: All tables merged, the tag of the last message, and the number of
+            messages.
         """
         declarer = Declarer(self._channel, "auto")
         declarer.declare_queue(self._queue, queue_arguments("quorum"))
@@ -111,7 +112,7 @@ def _merge(left: Table, right: Table) -> Table:
 
 
 def _parse(body: bytes) -> Table:
-    """Parse the body of a record's message; an invalid one gives an empty table."""
+    """Parse the body of a stored message; an invalid body gives an empty table."""
     try:
         check_json(body, own_headers.MAX_ITEMS)
         table = json.loads(body)

@@ -21,7 +21,7 @@ from .errors import explain_error
 
 logger = get_logger("flask_qconsume.dead_letters")
 
-#: Seconds to wait for another reader.
+#: Seconds to wait for another process that reads the queue.
 _MAX_WAIT_SECONDS = 60.0
 #: Seconds between two attempts to lock.
 _RETRY_SECONDS = 0.1
@@ -31,16 +31,16 @@ _CLASSIC = {"x-queue-type": "classic"}
 
 
 class QueueBeingRead(BrokerUnavailable):
-    """Another process has held a queue's messages for longer than we wait."""
+    """Another process has been reading a queue for longer than the time limit."""
 
 
 def lock_queue_name(queue: str) -> str:
-    """Return the name of the exclusive queue that locks a queue."""
+    """Return the name of the exclusive queue that serves as a queue's lock."""
     return f"{queue}.lock"
 
 
 class BrowseLock:
-    """The lock of one queue.
+    """The lock that a process holds while it reads all messages of one queue.
 
     :param connection: A connection that no other thread uses.
     """
@@ -54,7 +54,7 @@ class BrowseLock:
     def hold(self) -> t.Iterator[None]:
         """Hold the lock for the length of a block.
 
-        :raises QueueBeingRead: if another reader keeps it.
+        :raises QueueBeingRead: if another process does not release it in time.
         """
         self.retry(self._acquire)
         try:
@@ -66,7 +66,7 @@ class BrowseLock:
     def retry(
         self, attempt: t.Callable[[], bool], max_seconds: float = _MAX_WAIT_SECONDS
     ) -> None:
-        """Call ``attempt`` until it returns true.
+        """Call ``attempt`` again and again, until it returns true.
 
         :raises QueueBeingRead: if it does not within ``max_seconds``.
         """
@@ -84,7 +84,7 @@ class BrowseLock:
             time.sleep(_RETRY_SECONDS)
 
     def is_free(self) -> bool:
-        """Whether no reader holds the lock. The check needs no permission."""
+        """Return whether no process holds the lock. The user needs no permission."""
         try:
             with self._channel() as channel:
                 channel.queue_declare(self._name, passive=True)
@@ -113,7 +113,7 @@ class BrowseLock:
 
     @contextlib.contextmanager
     def _channel(self) -> t.Iterator[t.Any]:
-        """A channel for one request: the broker closes it if it refuses the request."""
+        """Open a channel for one request; the broker closes it if it refuses that."""
         channel = self._connection.channel()
         try:
             yield channel

@@ -43,7 +43,7 @@ _GIVE_UP_SECONDS = 30.0
 
 
 class TakenMessage(t.NamedTuple):
-    """A message that the browser keeps."""
+    """A message that the browser has received, and its delivery tag."""
 
     tag: int
     message: Message
@@ -85,7 +85,7 @@ class Browser:
             yield self._received.popleft()
 
     def remove(self, tags: Iterable[int]) -> None:
-        """Remove messages for good; return once the broker has that on disk."""
+        """Remove messages from the queue; return once that is on the broker's disk."""
         for tag in tags:
             self._channel.basic_ack(tag)
             del self._kept[tag]
@@ -93,7 +93,7 @@ class Browser:
         await_acks(self._channel, self._queue)
 
     def requeue_kept(self) -> None:
-        """Requeue all messages that are kept, each to its old place."""
+        """Requeue all messages that were not removed, each to its old place."""
         if not (self._consumer_tags and self._connection.connected):
             return
         for consumer_tag in self._consumer_tags:

@@ -45,8 +45,8 @@ def open_connection(settings: Settings, name: str) -> Connection:
 
     :param name: The name of the connection in the broker's management pages.
     :raises BrokerUnavailable: if no address answers.
-    :raises BrokerRefused: if no address accepts us, and at least one refuses us: all
-        addresses are of the same broker, and would refuse us as well.
+    :raises BrokerRefused: if no address accepts the connection and at least one refuses
+        it: all are addresses of the same broker, and would refuse it as well.
     """
     problems: list[BrokerError] = []
     for url in settings.broker_url.split(";"):
@@ -78,7 +78,7 @@ def _find_tls_problem(error: Exception, client: t.Any) -> str | None:
 
 
 def check_connection_options(settings: Settings) -> None:
-    """Refuse a URL and options with which no connection can be opened.
+    """Check the broker's URL and the transport options, without connecting.
 
     :raises ConfigurationError: with the reason.
     """
@@ -96,7 +96,7 @@ def check_connection_options(settings: Settings) -> None:
 
 
 def list_addresses(settings: Settings) -> t.Iterator[tuple[str, int]]:
-    """Yield the hosts and ports of the URL."""
+    """Yield the hosts and ports of the broker's URL."""
     for url in settings.broker_url.split(";"):
         yield _find_address(_kombu_client(settings, url, ""))
 
@@ -107,7 +107,7 @@ def _find_address(client: t.Any) -> tuple[str, int]:
 
 
 def find_virtual_host(settings: Settings) -> str:
-    """Return the virtual host of the URL."""
+    """Return the virtual host that the broker's URL names."""
     url = settings.broker_url.split(";")[0]
     return str(_kombu_client(settings, url, "").virtual_host)
 
@@ -141,7 +141,7 @@ def _kombu_client(settings: Settings, url: str, name: str) -> t.Any:
 
 
 def _tls_options(given: t.Any, client: t.Any) -> t.Any:
-    """Return the TLS options; the server's name is checked unless they say otherwise.
+    """Merge the TLS options of the URL and the settings; check the server's name.
 
     py-amqp checks no name by default, and kombu replaces ``localhost`` by an address.
     """
@@ -157,7 +157,7 @@ def _tls_options(given: t.Any, client: t.Any) -> t.Any:
 
 
 def _tls_options_of_url(given: t.Any) -> dict[str, t.Any]:
-    """Return the TLS options in the URL, by py-amqp's names: without ``ssl_``."""
+    """Return the TLS options in the URL by py-amqp's names, without ``ssl_``."""
     if not isinstance(given, dict):
         return {}
     return {name.removeprefix("ssl_"): value for name, value in given.items()}
@@ -182,13 +182,13 @@ def _establish(client: t.Any) -> Connection:
 
 
 def allow_slow_writes(connection: Connection) -> None:
-    """Set the timeout for writes; from now on the heartbeat detects silence."""
+    """Let a write take longer: from now on the heartbeat detects a silent broker."""
     connection.sock.settimeout(SOCKET_TIMEOUT)
 
 
 @contextlib.contextmanager
 def open_channel(settings: Settings, doing: str) -> t.Iterator[t.Any]:
-    """Open a channel, with a connection of its own, for a few requests with answers.
+    """Connect, open a channel for a few requests, and close the connection at the end.
 
     :param doing: The operation, for error messages.
     """
@@ -207,7 +207,7 @@ def open_channel(settings: Settings, doing: str) -> t.Iterator[t.Any]:
 
 
 def disconnect(connection: Connection) -> None:
-    """Free a connection, in any state. A thread that reads it is woken."""
+    """Close a connection's socket, in any state; wake a thread that is reading it."""
     with contextlib.suppress(Exception):
         transport = connection._transport
         if transport is not None and transport.sock is not None:

@@ -28,9 +28,9 @@ from .forwarding import copy_properties
 from .pending_publish import PendingPublish
 from .pending_publish import Publish
 
-#: Dead letters that are replayed at once.
+#: Number of dead letters that are replayed at once.
 _REPLAYED_AT_ONCE = 100
-#: Dead letters that are removed at once.
+#: Number of dead letters that are removed at once.
 _PURGED_AT_ONCE = 1_000
 
 #: Seconds that a count waits for another process that reads the dead letters.
@@ -58,7 +58,7 @@ class RabbitDeadLetters(DeadLetters):
         found: list[int] = []
 
         def try_count() -> bool:
-            # Free before and after: a reader holds some messages, or all.
+            # The lock must be free before and after: its holder keeps some or all messages.
             if lock.is_free():
                 found.append(count_ready(channel, self._plan.dead))
             return bool(found) and lock.is_free()
@@ -115,7 +115,10 @@ class RabbitDeadLetters(DeadLetters):
     def _remove(
         self, browser: Browser, batch: Sequence[_WantedLetter], replay: bool
     ) -> int:
-        """Remove dead letters; those to replay only once their copies are confirmed."""
+        """Remove dead letters from their queue.
+
+        If ``replay`` is true, a copy of each must first be published and confirmed.
+        """
         if not batch:
             return 0
         errors: Sequence[Exception | None] = [None] * len(batch)
@@ -129,7 +132,7 @@ class RabbitDeadLetters(DeadLetters):
         return len(batch)
 
     def _copy(self, letter: DeadLetter) -> PendingPublish:
-        """Return the copy of a dead letter that is published to its queue."""
+        """Create the message that replays a dead letter to its original queue."""
         message = letter.message
         headers = own_headers.make_replay_headers(message.headers)
         headers.pop(UNREADABLE, None)
@@ -138,7 +141,7 @@ class RabbitDeadLetters(DeadLetters):
 
 
 def to_dead_letter(queue: str, message: t.Any) -> DeadLetter:
-    """Return a message as the dead letter that commands show."""
+    """Convert a message in a dead-letter queue to what commands show."""
     return DeadLetter(
         ref=compute_reference(message),
         queue=queue,
@@ -148,11 +151,11 @@ def to_dead_letter(queue: str, message: t.Any) -> DeadLetter:
 
 
 def compute_reference(message: t.Any) -> str:
-    """Return twelve hexadecimal digits made of the id, the time of death and the body.
+    """Return the reference of a dead letter in commands: twelve hexadecimal digits.
 
-    The id is not enough: one message may become a dead letter twice (it was replayed,
-    or delivered twice), and messages of other programs may have no id. Two dead letters
-    have the same reference only if all three are equal.
+    They are a hash of the message's id, the time at which it became a dead letter, and
+    its body. The id is not enough: one message may become a dead letter twice (it was
+    replayed, or delivered twice), and messages of other programs may have no id.
     """
     died_at = message.headers.get(own_headers.DIED_AT)
     text = f"{message.id}|{died_at}|".encode("utf-8", "backslashreplace")

@@ -29,9 +29,9 @@ MAX_DELIVERY_LIMIT = 2_147_483_647
 
 
 class Declarer:
-    """Declares on one channel, as ``QCONSUME_DECLARE`` says.
+    """Declares exchanges, queues and bindings, or only checks that they exist.
 
-    :param mode: ``"auto"``, ``"passive"`` or ``"never"``.
+    :param mode: ``"auto"``, ``"passive"`` (to check) or ``"never"`` (to do nothing).
     """
 
     def __init__(self, channel: t.Any, mode: str) -> None:
@@ -63,7 +63,7 @@ class Declarer:
                 )
 
     def declare_plan(self, plan: QueuePlan) -> None:
-        """Declare a consumer's queue with its bindings, and the two beside it."""
+        """Declare a consumer's queue with its bindings, and its two side queues."""
         if plan.given is None:
             self.declare_queue(plan.name, queue_arguments(plan.type))
             for binding in plan.bindings:
@@ -73,7 +73,10 @@ class Declarer:
         self.declare_side_queues(plan)
 
     def declare_side_queues(self, plan: QueuePlan) -> None:
-        """Declare the queues of a consumer's suspects and of its dead letters."""
+        """Declare the queues of a consumer's suspects and dead letters.
+
+        A suspect is a message that was in flight when a process died.
+        """
         for name in (plan.suspects, plan.dead):
             self.declare_queue(name, queue_arguments(plan.type))
 
@@ -90,7 +93,7 @@ class Declarer:
                 )
 
     def bind(self, queue: str, exchange: str, routing_key: str = "") -> None:
-        """Declare a binding. AMQP cannot check one, so ``passive`` does nothing."""
+        """Declare a binding. AMQP cannot check bindings: ``passive`` does nothing."""
         if self._mode == "auto":
             self._channel.queue_bind(queue, exchange, routing_key)
 
@@ -124,7 +127,7 @@ class Declarer:
 
 
 def queue_arguments(queue_type: str) -> dict[str, t.Any]:
-    """Return the arguments of a queue that is not a given one.
+    """Return the arguments of a queue that the package declares by itself.
 
     They cannot be changed later, so they hold nothing that users configure.
     """

@@ -25,11 +25,11 @@ _T = t.TypeVar("_T")
 
 
 class QueueUnresponsive(BrokerUnavailable):
-    """A quorum queue does not tell RabbitMQ how many messages it holds."""
+    """A quorum queue does not tell RabbitMQ the number of its messages."""
 
 
 def count_ready(channel: t.Any, queue: str) -> int:
-    """Return how many messages wait in a queue; 0 if the queue does not exist.
+    """Count the messages that wait in a queue; 0 if the queue does not exist.
 
     :raises QueueUnresponsive: if the queue does not answer the broker.
     """
@@ -60,12 +60,15 @@ def _ask_ready(channel: t.Any, queue: str) -> int:
 
 
 def _make_round_trip(channel: t.Any) -> None:
-    """Send a request that involves no queue, and needs no permission."""
+    """Send a request that no queue answers, to measure the way to the broker.
+
+    The request needs no permission.
+    """
     channel.exchange_declare("amq.topic", "topic", passive=True, auto_delete=False)
 
 
 def _time(request: t.Callable[[], _T]) -> tuple[_T, float]:
-    """Return the answer to a request, and the seconds that it took."""
+    """Return the answer to a request, and the seconds that the request took."""
     began = time.monotonic()
     answer = request()
     return answer, time.monotonic() - began

@@ -165,7 +165,7 @@ REFUSALS: tuple[Refusal[int], ...] = (
 
 
 def translate_error(error: BaseException, doing: str) -> BrokerError:
-    """Turn an error of py-amqp into one of ours; return one of ours unchanged.
+    """Translate an error of py-amqp to a :class:`BrokerError`; return one unchanged.
 
     :param doing: The operation that failed: the beginning of the text.
     """
@@ -177,14 +177,14 @@ def translate_error(error: BaseException, doing: str) -> BrokerError:
 
 
 def explain_error(error: BaseException) -> str:
-    """Return the broker's words, and the advice of the table if a row matches."""
+    """Return the text of an error, and the advice of the table if a row matches."""
     refusal = find_refusal(error)
     said = describe_error(error)
     return said if refusal is None else f"{said}. {refusal.advice}"
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the broker's words, or else the error's, with odd characters escaped."""
+    """Return an error's text, with odd characters escaped; the broker's text if any."""
     text = getattr(error, "reply_text", None) or str(error) or "no reason given"
     said = escape(text)
     kind = type(error).__name__
@@ -192,7 +192,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def find_refusal(error: BaseException) -> Refusal[int] | None:
-    """Return the row of an error; ``None`` if it is no refusal, or not in the table."""
+    """Return the table's row for an error that the broker reported, or ``None``."""
     text = getattr(error, "reply_text", None)
     if not isinstance(text, str):
         return None
@@ -203,13 +203,13 @@ def find_refusal(error: BaseException) -> Refusal[int] | None:
 
 
 def is_refused_as(error: BaseException, kind: type[BrokerError]) -> bool:
-    """Whether the table translates a refusal of the broker to this class."""
+    """Return whether the table translates an error of the broker to this class."""
     row = find_refusal(error)
     return row is not None and row.error is kind
 
 
 def lacks_exchange(error: BaseException, name: str) -> bool:
-    """Whether the broker says that it has no exchange of that name."""
+    """Return whether an error says that the broker has no exchange of this name."""
     said = getattr(error, "reply_text", None) or ""
     wanted = f"NOT_FOUND - no exchange '{name}' in vhost '"
     if said.endswith("..."):

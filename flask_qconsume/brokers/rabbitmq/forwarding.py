@@ -1,8 +1,8 @@
-"""The copies that a link publishes of its messages: address and properties. No I/O.
+"""The copies that a link publishes of its messages: addresses and properties. No I/O.
 
-A copy must be publishable whatever the original carried: a copy that can never be sent
-would be tried for ever. Headers that had to be changed or left out are named in a
-header of the copy.
+It must be possible to publish a copy whatever the original contains: a copy that can
+never be sent would be tried for ever. Headers that had to be changed or left out are
+named in a header of the copy.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _EXPIRATION_SIZE = 64
 def build_forward(
     forward: Forward, plan: QueuePlan, app_exchange: str, frame_max: int
 ) -> PendingPublish:
-    """Build the copy that a forward asks for."""
+    """Build the copy of a message: a retry, a suspect or a dead letter."""
     message = forward.delivery.message
     basic = copy_properties(message, forward.headers, frame_max)
     if forward.lane is Lane.MAIN and forward.delay > 0:
@@ -89,14 +89,14 @@ def build_forward(
 def address_to_queue(
     basic: Mapping[str, t.Any], body: bytes, queue: str
 ) -> PendingPublish:
-    """Return a message that goes to one queue only."""
+    """Create a message that is addressed to one queue only."""
     return PendingPublish(basic, body, exchange="", routing_key=queue, ours=True)
 
 
 def copy_properties(
     message: Message, headers: Mapping[str, t.Any], frame_max: int
 ) -> dict[str, t.Any]:
-    """Return properties for a copy of a message, changed where they cannot be sent.
+    """Return properties for a copy of a message; values that AMQP refuses are changed.
 
     :param frame_max: Bytes that a frame may have.
     """
@@ -115,13 +115,13 @@ def _queue_name(plan: QueuePlan, lane: Lane) -> str:
 
 
 def _fit_short_string(text: str) -> str:
-    """Cut a text to a short string; escaping bytes that are not UTF-8 lengthens it."""
+    """Cut a text to AMQP's 255 bytes; escaped bytes may have made it longer."""
     data = text.encode("utf-8", "replace")
     return data[:_MAX_SHORT_STRING].decode("utf-8", "ignore")
 
 
 def _make_sendable(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Return the headers; values that AMQP cannot carry become text."""
+    """Return the headers; values that AMQP cannot carry are converted to text."""
     sent: dict[str, t.Any] = {}
     for name, value in headers.items():
         if _can_be_sent(name, value):
@@ -158,7 +158,7 @@ def _mark_changed(headers: dict[str, t.Any], name: str) -> None:
 def _fit_frame(
     basic: Mapping[str, t.Any], headers: dict[str, t.Any], frame_max: int
 ) -> dict[str, t.Any]:
-    """Shorten the headers until they fit one frame: a header frame cannot be split."""
+    """Shorten the headers until they fit into one frame, which AMQP requires."""
     limit = frame_max - _EXPIRATION_SIZE
     cuts = iter(_CUTS)
     while (

@@ -13,7 +13,7 @@ from .amqp.transport import Connection
 _BEATS_PER_INTERVAL = 2
 #: AMQP gives a peer up after two intervals of silence.
 _MAX_SILENT_BEATS = 2 * _BEATS_PER_INTERVAL
-#: Seconds; the interval if heartbeats are switched off.
+#: Seconds between heartbeats, if the broker has switched them off.
 _DEFAULT_INTERVAL = 60
 
 
@@ -49,7 +49,7 @@ class Heartbeat:
             raise BrokerUnavailable(f"RabbitMQ was silent for {seconds:g} s.")
 
     def _has_unread_bytes(self) -> bool:
-        """Whether the socket holds bytes that the reader has had no time to read."""
+        """Return whether the socket holds bytes that its reader has not read yet."""
         count = array.array("i", [0])
         fcntl.ioctl(self._connection.sock.fileno(), termios.FIONREAD, count)
         return count[0] > 0

@@ -1,4 +1,4 @@
-"""Messages of RabbitMQ as ours. No I/O; nothing that a message holds makes it fail."""
+"""Conversion of RabbitMQ's messages. No I/O; no content of a message makes it fail."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def convert_content(content: Content, queue: str) -> Message:
 
 
 def convert_delivery(delivery: BasicDeliver, queue: str) -> Message:
-    """Convert a delivery that was not passed through py-amqp, in the same way."""
+    """Convert a delivery without py-amqp, in the same way as its messages."""
     return _convert(
         *parse_properties(delivery.header),
         raw=delivery.body,

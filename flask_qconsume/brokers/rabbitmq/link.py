@@ -50,7 +50,7 @@ _MIN_TIMEOUT_SECONDS = 0.01
 
 
 class RabbitLink(Link):
-    """One generation of deliveries of one queue.
+    """Consumes one queue over one connection. A lost link is replaced, never reopened.
 
     :param publish: Publishes the copies of forwarded messages.
     """
@@ -116,7 +116,7 @@ class RabbitLink(Link):
 
     @property
     def _consumer_arguments(self) -> t.Any:
-        """The arguments that a given queue asks for; none for our queue of suspects."""
+        """The consumer arguments of a given :class:`kombu.Queue`, if there are any."""
         given = self.plan.given if self.lane is Lane.MAIN else None
         return getattr(given, "consumer_arguments", None)
 
@@ -197,9 +197,8 @@ class RabbitLink(Link):
         """Ask the broker to close the connection, and read until it has.
 
         The broker handles our frames in order, so its answer means that our last
-        acknowledgements took effect. To close a socket that holds unread bytes would
-        reset the connection, and destroy the frames that are on their way to the
-        broker.
+        acknowledgements took effect. Closing a socket with unread bytes would reset the
+        connection, and destroy the frames that are on their way to the broker.
         """
         deadline = time.monotonic() + _CLOSE_TIMEOUT_SECONDS
         for request in barrier_requests(self._channel, self.queue):
@@ -220,7 +219,7 @@ class RabbitLink(Link):
 
     def _read_until(self, deadline: float, is_answered: t.Callable[[], bool]) -> None:
         # A reader that is reading leaves after the answer, since the link is closed.
-        # Then, or if there is no reader, this call reads.
+        # Then, or without a reader, this method reads.
         if not self._read_lock.acquire(timeout=_seconds_until(deadline)):
             return
         try:

@@ -55,9 +55,9 @@ class Management:
         self._vhost = vhost
 
     def queues(self) -> dict[str, QueueRow]:
-        """Fetch the rows of all queues, by name.
+        """Fetch figures and policies of all queues, by the queues' names.
 
-        :raises BrokerRefused: if the user may not ask.
+        :raises BrokerRefused: if the user lacks a permission.
         :raises BrokerUnavailable: if there is no answer.
         """
         vhost = urllib.parse.quote(self._vhost, safe="")
@@ -92,7 +92,7 @@ class Management:
 
 
 def list_caveats(queue: str, row: QueueRow) -> Iterator[str]:
-    """Describe settings of the operator that weaken the guarantee of a queue."""
+    """Warn of settings on the broker that weaken the guarantee of a queue."""
     if row.get("type") == "stream":
         yield (
             f"The queue '{queue}' is a stream on the broker: an acknowledgement removes"

@@ -42,7 +42,7 @@ ADVICE = tls.Advice(
 
 
 def check_options(options: Mapping[str, t.Any]) -> None:
-    """Refuse options with which no connection can be opened.
+    """Check the names and the types of the transport options.
 
     :raises ConfigurationError: that names the option.
     """
@@ -61,7 +61,7 @@ def check_options(options: Mapping[str, t.Any]) -> None:
 
 
 def check_tls(options: Mapping[str, t.Any]) -> None:
-    """Refuse options of ``ssl`` with which no socket can be wrapped.
+    """Check that a socket can be wrapped with the options of ``ssl``.
 
     :raises ConfigurationError: that names the option or the file.
     """
@@ -77,7 +77,7 @@ def check_tls(options: Mapping[str, t.Any]) -> None:
 
 
 def _try_wrapping(options: Mapping[str, t.Any]) -> Exception | None:
-    """Wrap a socket as a connection would; return the error, if it fails."""
+    """Wrap a socket with TLS options as a connection would; return any error."""
     transport = SSLTransport("localhost", ssl=dict(options))
     with socket.socket() as plain:
         try:

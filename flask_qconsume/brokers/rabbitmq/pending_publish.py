@@ -74,7 +74,8 @@ class PendingPublish:
     def finish(self, error: Exception | None) -> bool:
         """Set the result; a later result is ignored.
 
-        :returns: Whether this was the last message of its batch: the caller wakes.
+        :returns: Whether this was the last message of its batch, so that its caller
+            wakes.
         """
         if self.done:
             return False
@@ -83,15 +84,15 @@ class PendingPublish:
         return self.batch is not None and self.batch.count_finished()
 
     def claim_second_attempt(self) -> bool:
-        """Claim the second and last attempt, after the topology was declared again.
+        """Note that a second attempt follows, after the queue was declared again.
 
-        :returns: ``False`` if the message has had that attempt.
+        :returns: ``False`` if the message has had its second attempt.
         """
         first, self.sent_again = not self.sent_again, True
         return first
 
     def is_returned_as(self, exchange: str, routing_key: str, content: t.Any) -> bool:
-        """Whether a message that the broker returned may be this one."""
+        """Return whether the broker may mean this message by one that it returned."""
         return (
             self.return_error is None
             and not self.done
@@ -102,7 +103,7 @@ class PendingPublish:
         )
 
     def build_frames(self, channel: int, frame_max: int) -> list[bytes]:
-        """Build the AMQP frames.
+        """Build the AMQP frames of the message.
 
         :param frame_max: Bytes that a frame may have.
         :raises PublishRefused: if the headers do not fit into one frame.
@@ -134,9 +135,9 @@ class PublishBatch:
             self._finished.set()
 
     def count_finished(self) -> bool:
-        """Count one message; the caller holds the publisher's lock.
+        """Count one message as done; the caller holds the publisher's lock.
 
-        :returns: Whether it was the last one.
+        :returns: Whether all messages are done.
         """
         self._unfinished -= 1
         if self._unfinished > 0:
@@ -150,6 +151,6 @@ class PublishBatch:
 
 
 def encode_expiration(seconds: float) -> str | None:
-    """Return AMQP's ``expiration``; ``None`` (never) if it is too long for RabbitMQ."""
+    """Convert seconds to AMQP's ``expiration``; ``None`` (never) if too many."""
     milliseconds = max(1, round(seconds * 1000))
     return str(milliseconds) if milliseconds <= _MAX_EXPIRATION_MS else None

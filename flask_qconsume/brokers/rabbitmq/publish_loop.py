@@ -35,15 +35,15 @@ from .wakeup import Wakeup
 
 logger = get_logger("flask_qconsume.publisher")
 
-#: Messages that may be in flight: sent, and not confirmed yet.
+#: Number of messages that may be in flight: sent, and not confirmed yet.
 _MAX_IN_FLIGHT = 1000
 #: While more than ``_BUSY_IN_FLIGHT`` messages are in flight and fewer than
 #: ``_FULL_BATCH`` wait, sending lingers for ``_LINGER_SECONDS``, to fill a batch:
-#: writing and confirming many messages together costs less.
+#: writing and confirming many messages together is faster.
 _BUSY_IN_FLIGHT = 10
 _FULL_BATCH = 20
 _LINGER_SECONDS = 0.0005
-#: Bytes of bodies and properties after which a batch is written.
+#: Bytes of bodies and properties in a batch; the message that exceeds it is the last.
 _BATCH_BYTES = 256 * 1024
 #: Seconds between two attempts to connect: at first, doubled each time, at most.
 _MIN_BACKOFF_SECONDS = 0.05
@@ -51,7 +51,7 @@ _MAX_BACKOFF_SECONDS = 1.0
 
 
 class PublishLoop:
-    """Sends the waiting messages. :meth:`run` is the publisher's thread."""
+    """Connects to RabbitMQ and sends waiting messages, in the publisher's thread."""
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
         self._settings = settings
@@ -102,14 +102,14 @@ class PublishLoop:
             self._send(session)
 
     def _can_send(self, session: PublishSession | None) -> bool:
-        """Whether a message waits and may be sent now, or needs a connection."""
+        """Return whether a message can be sent now, or waits for a connection."""
         with self._lock:
             while self.waiting and self.waiting[0].done:
                 self.waiting.popleft()
             return bool(self.waiting) and self._count_room(session) > 0
 
     def _count_room(self, session: PublishSession | None) -> int:
-        """Return how many more messages may be in flight."""
+        """Return how many more messages may be sent before others are confirmed."""
         if session is None:
             return 1
         if session.blocked:
@@ -118,7 +118,7 @@ class PublishLoop:
         return limit - len(session.in_flight)
 
     def _rest(self, session: PublishSession | None) -> None:
-        """Wait until notified or until the next heartbeat is due."""
+        """Wait for a notification or for the time of the next heartbeat."""
         with self._lock:
             if self.closing or (session is not None and session.failure):
                 return
@@ -158,7 +158,7 @@ class PublishLoop:
         self._beat(session)
 
     def _back_off(self, error: BrokerError) -> None:
-        """Wait for the next attempt to connect; after a refusal fail all messages."""
+        """Pause before connecting again; after a refusal, fail all waiting messages."""
         with self._lock:
             self.problem = str(error)
             if not isinstance(error, BrokerUnavailable):
@@ -216,7 +216,7 @@ class PublishLoop:
                 message.finish(error)
 
     def _declare(self, queue: WaitQueue) -> None:
-        """Declare a wait queue over another connection; the session's is being read."""
+        """Declare a wait queue over another connection: a thread reads this one."""
         if self._settings.declare == "never":
             return
         with open_channel(self._settings, f"declaring '{queue.name}'") as channel:
@@ -239,8 +239,8 @@ class PublishLoop:
     ) -> None:
         """Fail the message because of which the broker closed the channel.
 
-        The broker does not name it. If several messages are possible, all are sent
-        again, one at a time.
+        The broker does not name the message. If several messages are possible, all are
+        sent again, one at a time.
         """
         problem = error or Exception()
         for message in _find_refused(problem, messages):
@@ -252,11 +252,11 @@ class PublishLoop:
         self._send_singly = len([message for message in messages if not message.done])
 
     def _declares(self, message: PendingPublish) -> bool:
-        """Whether the exchange of a message is one that the next session declares."""
+        """Return whether the next session will declare the message's exchange again."""
         return message.ours or message.exchange == self._topology.exchange
 
     def _restart(self, error: BaseException) -> None:
-        """Drop the session and fail the waiting messages, after an unexpected error."""
+        """After an unexpected error, close the connection and fail waiting messages."""
         session, self.session = self.session, None
         if session is not None:
             session.close()
@@ -276,7 +276,7 @@ class PublishLoop:
 
 
 def _is_thread_refusal(error: BaseException) -> t.TypeGuard[RuntimeError]:
-    """Whether Python refuses to start a thread because the interpreter shuts down.
+    """Return whether Python starts no more threads: the interpreter shuts down.
 
     Under gevent, looking up the broker's address takes a thread.
     """
@@ -286,7 +286,7 @@ def _is_thread_refusal(error: BaseException) -> t.TypeGuard[RuntimeError]:
 def _find_refused(
     error: BaseException, messages: Sequence[PendingPublish]
 ) -> Sequence[PendingPublish]:
-    """Return the messages that an error is about; none if that is unknown."""
+    """Return the messages that an error refers to; an empty list if that is unknown."""
     named = [m for m in messages if lacks_exchange(error, m.exchange)]
     return named or (messages if len(messages) == 1 else [])
 

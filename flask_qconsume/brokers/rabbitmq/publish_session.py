@@ -1,8 +1,7 @@
 """One connection that publishes, with its sequence numbers and confirmations.
 
 The publisher's thread writes, a thread of the session reads. A session is never
-reopened: the publisher sends the messages that were unconfirmed when it broke over the
-next session.
+reopened: messages that are unconfirmed when it breaks are sent over the next session.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ from .wakeup import Wakeup
 #: Seconds to wait for the end of the reading thread.
 _CLOSE_TIMEOUT_SECONDS = 2.0
 
-#: Callers that are woken at once when many messages are confirmed at once.
+#: Number of callers that are woken at once when many messages are confirmed at once.
 _MAX_CALLERS_WOKEN = 20
 
 
 class PublishSession:
-    """A connection in confirm mode.
+    """A connection for publishing, on which the broker confirms each message.
 
     :param wakeup: The publisher's. Its lock guards all attributes that change here; it
         is notified of confirmations that the publisher waits for, and of errors.
@@ -71,7 +70,7 @@ class PublishSession:
     def start(self, topology: Topology, mode: str) -> None:
         """Declare the topology, enter confirm mode and start to read.
 
-        :raises BrokerError: if that fails; the session is unusable then.
+        :raises BrokerError: if a step fails; the session is unusable then.
         """
         try:
             self._channel = self._connection.channel()
@@ -111,7 +110,7 @@ class PublishSession:
             self._fail(error)
 
     def send(self, messages: Sequence[PendingPublish]) -> None:
-        """Write messages. Their results come with the confirmations."""
+        """Send messages. Confirmations set the results of the messages later."""
         written: list[bytes] = []
         with self._lock:
             for message in messages:
@@ -124,7 +123,7 @@ class PublishSession:
     def _register(self, message: PendingPublish) -> list[bytes]:
         """Give a message its sequence number, and return its frames.
 
-        Frames must be written in the order of the numbers.
+        Frames must be written in the order of the sequence numbers.
         """
         try:
             written = message.build_frames(self._channel_number, self._frame_max)
@@ -164,7 +163,7 @@ class PublishSession:
             time.sleep(0)
 
     def _finish_some(self, messages: Iterator[PendingPublish]) -> bool:
-        """Finish messages until enough callers wake.
+        """Set the results of confirmed messages, until enough callers are woken.
 
         :returns: Whether messages may be left.
         """
@@ -178,12 +177,12 @@ class PublishSession:
         return woken == _MAX_CALLERS_WOKEN
 
     def _notify_publisher(self) -> None:
-        # Only if it waits: otherwise each of many confirmations would wake it.
+        # Only if the publisher waits: otherwise each confirmation would wake it.
         if self.is_awaited or self.failure is not None:
             self._wakeup.notify()
 
     def _finish(self, message: PendingPublish) -> bool:
-        """Finish a confirmed message; return whether its caller wakes."""
+        """Set the result of a confirmed message; return whether its caller wakes."""
         unroutable = message.return_error is not None and not message.done
         if not (unroutable and message.ours and message.claim_second_attempt()):
             return message.finish(message.return_error)
@@ -207,7 +206,7 @@ class PublishSession:
             self._notify_publisher()
 
     def _pop_confirmed(self, tag: int, multiple: bool) -> list[PendingPublish]:
-        """Remove and return the messages that a confirmation stands for."""
+        """Remove and return the messages in flight that a confirmation covers."""
         if not multiple:
             message = self.in_flight.pop(tag, None)
             return [] if message is None else [message]
@@ -242,11 +241,11 @@ class PublishSession:
 
     @property
     def was_refused(self) -> bool:
-        """Whether the broker closed the channel because of a message of ours."""
+        """Whether the broker closed the channel because of a message."""
         return isinstance(self.failure, ChannelError)
 
     def close(self) -> None:
-        """Close the connection, politely if it is intact, and end the reader."""
+        """Close the connection, politely if it is intact; end the reading thread."""
         reader = self._reader
         if reader is not None and self.failure is None:
             self._send_close()

@@ -41,7 +41,7 @@ class Publisher:
     def publish(
         self, messages: Sequence[PendingPublish], timeout: float
     ) -> list[Exception | None]:
-        """Publish messages; return when each is confirmed, has failed or is late.
+        """Publish messages; return when each is confirmed, has failed or is too late.
 
         :param timeout: Seconds for all of them.
         :returns: For each message ``None``, or why it was not published.
@@ -84,9 +84,9 @@ class Publisher:
             self._thread = thread
 
     def _await(self, batch: PublishBatch, timeout: float) -> float | None:
-        """Wait for confirmations, but less long if there never was a connection.
+        """Wait for confirmations; give up early if there never was a connection.
 
-        :returns: The seconds that were not enough; ``None`` if all are done.
+        :returns: The number of seconds that passed in vain; ``None`` if all are done.
         """
         first = min(timeout, self._settings.away_after)
         if batch.wait(first):

@@ -40,7 +40,7 @@ Rows = Mapping[str, QueueRow] | None
 
 
 class StatusReader:
-    """Reads the status of queues and of the app's wait queues."""
+    """Counts the messages in the app's queues and in its wait queues."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -62,7 +62,7 @@ class StatusReader:
             ]
 
     def read_held_back(self, exchange: str) -> HeldBack:
-        """Count the messages in the wait queues of an app's exchange."""
+        """Count the delayed messages in the wait queues of an app."""
         retries = [choose_retry_queue(exchange, s) for s in WAIT_QUEUE_SECONDS]
         delays = [choose_delay_queue(exchange, s) for s in WAIT_QUEUE_SECONDS]
         rows = self._fetch_rows()
@@ -75,7 +75,10 @@ class StatusReader:
             )
 
     def caveats(self, plans: Sequence[QueuePlan]) -> list[str]:
-        """Describe settings of the operator, if the management plugin is configured."""
+        """Warn of settings on the broker that weaken guarantees.
+
+        The warnings need the management plugin; without its URL there are none.
+        """
         rows = self._fetch_rows() or {}
         return [
             text
@@ -114,7 +117,7 @@ class _ReadyCounter:
         self._channel = channel
 
     def count(self, queue: str) -> int | None:
-        """Count one queue.
+        """Count the ready messages of one queue.
 
         :returns: ``None`` if the queue does not answer, or is exclusive to another
             connection.
@@ -133,13 +136,13 @@ class _ReadyCounter:
 def _count_waiting(
     queues: Iterable[WaitQueue], counter: _ReadyCounter
 ) -> dict[int, int | None]:
-    """Count wait queues, by their seconds; without empty ones."""
+    """Count the messages in wait queues that are not empty, by the queues' seconds."""
     counts = {queue.seconds: counter.count(queue.name) for queue in queues}
     return {seconds: count for seconds, count in counts.items() if count != 0}
 
 
 def _count_in_hand(plan: QueuePlan, rows: Mapping[str, QueueRow]) -> int | None:
-    """Count unacknowledged messages; ``None`` until the plugin knows both queues."""
+    """Count messages that consumers hold; ``None`` if a number is not known yet."""
     counts = [
         rows.get(name, {}).get("messages_unacknowledged")
         for name in plan.handled_queues

@@ -22,7 +22,7 @@ from .declare import Declarer
 
 #: Seconds of each wait queue: 1, 2, 4, … up to six days, and a week.
 WAIT_QUEUE_SECONDS = (*(1 << n for n in range(20)), 604_800)
-#: Seconds.
+#: The longest delay, in seconds.
 MAX_DELAY = float(WAIT_QUEUE_SECONDS[-1])
 
 
@@ -55,13 +55,13 @@ class WaitQueue:
 
 
 def choose_retry_queue(app_exchange: str, delay: float) -> WaitQueue:
-    """Return the wait queue for a message that goes to one queue when it is due."""
+    """Return the wait queue from which due messages go directly to a single queue."""
     seconds = _round_up(delay)
     return WaitQueue(f"{app_exchange}.wait.{seconds}", seconds, "")
 
 
 def choose_delay_queue(app_exchange: str, delay: float) -> WaitQueue:
-    """Return the wait queue for a message that goes to the app's exchange when due."""
+    """Return the wait queue from which due messages go to the app's exchange."""
     seconds = _round_up(delay)
     return WaitQueue(f"{app_exchange}.delay.{seconds}", seconds, app_exchange)
 

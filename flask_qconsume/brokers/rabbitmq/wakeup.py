@@ -12,7 +12,7 @@ import threading
 
 
 class Wakeup:
-    """A lock, and a signal to one waiting thread that the guarded state has changed."""
+    """A lock, and a signal that the data under the lock have changed."""
 
     def __init__(self) -> None:
         #: Guards the state that :meth:`notify` announces changes of.
@@ -20,11 +20,11 @@ class Wakeup:
         self._changed = threading.Event()
 
     def notify(self) -> None:
-        """Wake the waiting thread. Works with and without the lock; never switches."""
+        """Wake the waiting thread, with or without the lock; never switch greenlets."""
         self._changed.set()
 
     def wait(self, timeout: float | None) -> None:
-        """Wait for a change since the last wait. The caller does not hold the lock.
+        """Wait for a notification since the last wait; do not hold the lock.
 
         :param timeout: Seconds at most; ``None`` waits without a limit.
         """

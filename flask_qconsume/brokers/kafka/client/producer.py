@@ -248,7 +248,7 @@ class KafkaProducer:
                 return
 
     def _drop_client(self, client: Producer) -> bool:
-        """Drop a client, for a new one; return whether it was the current client."""
+        """Drop a client; return false if another one has replaced it already."""
         with self._lock:
             ours = self._client is client
             if ours:

@@ -1,1 +1,1 @@
-"""AMQP over a socket: our own frames and properties, in py-amqp's connection."""
+"""AMQP over a socket: py-amqp's connection, with frames and properties of our own."""

@@ -34,7 +34,7 @@ Signature = tuple[int, int]
 #: Methods that a content header and a body follow.
 _WITH_CONTENT = frozenset([spec.Basic.Return, spec.Basic.Deliver, spec.Basic.GetOk])
 
-#: Before a frame's payload: frame type, channel and size. One octet follows the
+#: The head of a frame: type, channel and size of the payload. One octet follows the
 #: payload.
 _HEAD = struct.Struct(">BHI")
 #: The same, followed by the method's class and number as one integer.
@@ -66,13 +66,13 @@ class FrameHandler:
         self._partial: dict[int, _PartialMethod] = {}
 
     def expects_content(self, channel: int) -> bool:
-        """Whether the content of a method is still to come on a channel."""
+        """Return whether a method on this channel still waits for its content."""
         return channel in self._partial
 
     def __call__(self, frame: Frame) -> bool:
-        """Add a frame, and call back with the method that it completes.
+        """Add a frame; if it completes a method, call back with the method.
 
-        :returns: Whether it completed a method.
+        :returns: Whether the frame completed a method.
         """
         kind, channel, payload = frame
         self._connection.bytes_recv += 1
@@ -118,7 +118,7 @@ class _PartialMethod:
         self.missing = 0
 
     def add(self, payload: bytes) -> bool:
-        """Add a header or a part of the body; return whether that was the rest."""
+        """Add a header or a part of the body; return whether nothing is missing."""
         if self.expected == HEADER:
             self.expected = BODY
             (self.missing,) = struct.unpack_from(">Q", payload, 4)
@@ -154,9 +154,9 @@ def parse_properties(header: bytes) -> tuple[dict[str, t.Any], str | None]:
 
 @functools.lru_cache(256)
 def _find_readers(flags: bytes) -> tuple[tuple[str, _Reader | None], ...]:
-    """Return the properties that the flags announce, and the reader of each.
+    """Return the properties that the flags announce, and the parser of each.
 
-    The reader of the headers is ``None``: :func:`parse_properties` reads them itself.
+    The parser of the headers is ``None``: :func:`parse_properties` parses them itself.
     """
     (bits,) = struct.unpack(">H", flags)
     return tuple(
@@ -210,7 +210,7 @@ def _read_table(buffer: bytes, offset: int) -> tuple[dict[str, t.Any], str | Non
 
 
 def _read_common_table(buffer: bytes, offset: int, end: int) -> dict[str, t.Any] | None:
-    """Read a table of UTF-8 texts, numbers and booleans; ``None`` for other tables."""
+    """Parse a table of UTF-8 texts, numbers and booleans; else return ``None``."""
     table: dict[str, t.Any] = {}
     try:
         while offset < end:
@@ -230,7 +230,7 @@ def _read_common_table(buffer: bytes, offset: int, end: int) -> dict[str, t.Any]
     return table if offset == end <= len(buffer) else None
 
 
-#: By the letter of the type, as py-amqp reads them.
+#: Layouts and sizes of numbers, by the type's letter, as py-amqp reads them.
 _NUMBERS = {
     ord(kind): (struct.Struct(layout), struct.calcsize(layout))
     for kind, layout in (
@@ -248,7 +248,7 @@ def _decode_name(key: str | bytes) -> str:
 
 
 def parse_deliver(payload: bytes) -> tuple[str, int, bool, str, str]:
-    """Parse the payload of a Basic.Deliver.
+    """Parse the payload of a Basic.Deliver method.
 
     :returns: Consumer tag, delivery tag, redelivered, exchange and routing key.
     """
@@ -271,13 +271,14 @@ class BasicDeliver(t.NamedTuple):
 
 
 def parse_delivery_at(data: bytes, start: int, channel: int) -> BasicDeliver | None:
-    """Parse a delivery with a body of one frame, or without a body.
+    """Parse the delivery at an offset, if its body has at most one frame.
 
-    :returns: ``None`` if it has not arrived completely, or if another frame is there.
-        The caller then reads frame by frame, which also reports malformed frames.
+    :returns: ``None`` if the delivery has not arrived completely, or if the bytes are
+        another frame. The caller then reads frame by frame, which also reports
+        malformed frames.
     """
     if len(data) == start:
-        return None  # Behind the last delivery; an exception would take longer.
+        return None  # The end of the buffer; an exception would take longer.
     try:
         kind, number, size, method = _METHOD_HEAD.unpack_from(data, start)
         if method != _DELIVER or number != channel or kind != METHOD:
@@ -298,8 +299,8 @@ def parse_delivery_at(data: bytes, start: int, channel: int) -> BasicDeliver | N
 def _payload_at(kind: int, channel: int, data: bytes, start: int) -> bytes:
     """Return the payload of the frame at an offset.
 
-    :raises ValueError: if it is of another type or channel.
-    :raises IndexError: if not all of it has arrived.
+    :raises ValueError: if the frame is of another type or channel.
+    :raises IndexError: if the frame has not arrived completely.
     """
     found, number, size = _HEAD.unpack_from(data, start)
     end = start + 7 + size
@@ -325,7 +326,7 @@ def _parse_deliver_arguments(
 
 @functools.lru_cache(1024)
 def _read_shorts(data: bytes) -> tuple[str, ...]:
-    """Read consecutive short strings. They are nearly always the same few."""
+    """Parse consecutive short strings; cached, because the same few come always."""
     found, offset = [], 0
     while offset < len(data):
         text, offset = _read_short(data, offset)
@@ -334,7 +335,7 @@ def _read_shorts(data: bytes) -> tuple[str, ...]:
 
 
 def escape_short_strings(layout: str, payload: bytes) -> bytes:
-    """Return a method's payload with its short strings made valid UTF-8.
+    """Escape bytes that are not UTF-8 in the short strings of a method's payload.
 
     :param layout: The types of the method's arguments, by py-amqp's letters.
     """
@@ -352,7 +353,7 @@ def escape_short_strings(layout: str, payload: bytes) -> bytes:
 
 
 def parse_frame_at(data: bytes, start: int) -> Frame:
-    """Parse the frame at an offset, where :func:`has_frame` is true."""
+    """Parse the frame at an offset; :func:`has_frame` must be true there."""
     kind, channel, size = _HEAD.unpack_from(data, start)
     end = start + 7 + size
     if data[end] != END:
@@ -361,7 +362,7 @@ def parse_frame_at(data: bytes, start: int) -> Frame:
 
 
 def has_frame(data: bytes, start: int) -> bool:
-    """Whether a whole frame has arrived at an offset."""
+    """Return whether a whole frame has arrived at an offset."""
     available = len(data) - start
     if available < OVERHEAD:
         return False
@@ -372,7 +373,7 @@ def has_frame(data: bytes, start: int) -> bool:
 def check_size(data: bytes, start: int, largest: int) -> None:
     """Refuse an incomplete frame that is larger than client and broker agreed.
 
-    The stream is corrupt, or is not AMQP; to wait for the rest of the frame would fill
+    The stream is corrupt, or is not AMQP; waiting for the rest of the frame would fill
     the memory.
 
     :param largest: Bytes that a frame's payload may have.
@@ -391,13 +392,13 @@ def _describe_foreign(data: bytes) -> str:
 
 
 def build_ack(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Build the frame that acknowledges a delivery, or all up to it (``multiple``)."""
+    """Build the frame that acknowledges a delivery; ``multiple``: and all before it."""
     method = struct.pack(">HHQB", *spec.Basic.Ack, tag, multiple)
     return build_frame(METHOD, channel, method)
 
 
 def build_requeue(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Build the frame that requeues a delivery, or all up to it (``multiple``)."""
+    """Build the frame that requeues a delivery; ``multiple``: and all before it."""
     method = struct.pack(">HHQB", *spec.Basic.Nack, tag, multiple | 2)
     return build_frame(METHOD, channel, method)
 
@@ -414,7 +415,7 @@ _NO_CREDIT = b"".join(
 
 
 def build_idle_consume(channel: int, queue: str, consumer_tag: str) -> bytes:
-    """Build the frame that starts a consumer without credit; the broker answers it."""
+    """Build the frame that starts a consumer to which the broker sends no messages."""
     arguments = dumps("Bssbbbb", (0, queue, consumer_tag, *[False] * 4))
     table = struct.pack(">I", len(_NO_CREDIT)) + _NO_CREDIT
     method = struct.pack(">HH", *spec.Basic.Consume) + arguments + table
@@ -422,7 +423,7 @@ def build_idle_consume(channel: int, queue: str, consumer_tag: str) -> bytes:
 
 
 def build_cancel(channel: int, consumer_tag: str, *, nowait: bool) -> bytes:
-    """Build the frame that ends a consumer; answered unless ``nowait``."""
+    """Build the frame that ends a consumer; the broker answers unless ``nowait``."""
     arguments = t.cast(bytes, dumps("sb", (consumer_tag, nowait)))
     return build_frame(
         METHOD, channel, struct.pack(">HH", *spec.Basic.Cancel) + arguments

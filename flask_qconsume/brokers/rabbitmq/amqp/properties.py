@@ -1,6 +1,6 @@
 """The basic properties of a message, encoded as AMQP does. No I/O.
 
-py-amqp takes three times as long. This module encodes the types that nearly all
+py-amqp takes three times as long. So this module encodes the types that nearly all
 messages use, and leaves all other values, and errors, to py-amqp.
 """
 
@@ -39,7 +39,7 @@ def encode_properties(properties: Mapping[str, t.Any]) -> bytes:
 
 
 class _Unusual(Exception):
-    """A value that is left to py-amqp."""
+    """A value that this module leaves to py-amqp to encode."""
 
 
 def _encode_usual(properties: Mapping[str, t.Any]) -> bytes:
@@ -51,7 +51,7 @@ def _encode_usual(properties: Mapping[str, t.Any]) -> bytes:
 def _find_writers(
     names: tuple[str, ...],
 ) -> tuple[bytes, tuple[tuple[str, _Writer], ...]]:
-    """Return the flags of properties, and the writer of each, in AMQP's order."""
+    """Return the flags of properties, and the encoder of each, in AMQP's order."""
     there = [each for each in _PROPERTIES if each[0] in names]
     flags = sum(flag for _, flag, _ in there)
     return _FLAGS.pack(flags), tuple((name, write) for name, _, write in there)

@@ -1,10 +1,13 @@
 """kombu's pyamqp transport, hardened against odd messages, and safe with greenlets.
 
 * Every message that the broker can deliver arrives (see :mod:`.frames`).
-* A connection is connected once. Attributes of py-amqp's connect again when they find
-  it closed: the new connection has no consumers, and stays silent for ever.
+
+* A connection never reconnects. py-amqp would reconnect when some attributes are read:
+the new connection has no consumers, and stays silent for ever.
+
 * A channel that the broker closed is not reopened in place: its delivery tags start at
-  1 again, and a late acknowledgement would remove another message.
+1 again, and a late acknowledgement would remove another message.
+
 * Reads are buffered: one system call for many frames, and a timeout loses none of them.
 """
 
@@ -33,15 +36,15 @@ _RECV_SIZE = 128 * 1024
 #: Bytes of a frame until client and broker have agreed; py-amqp's own default.
 _FRAME_MAX = 128 * 1024
 
-#: Errors of a socket that does not wait.
+#: Errors of a non-blocking socket without data.
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError)
 
-#: The connections that a forked child must let go.
+#: The connections that a forked child must not use.
 _open_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
 class _BufferedReads:
-    """Reads whole frames from a buffer. A mixin of py-amqp's transports."""
+    """Reads whole frames from a buffer. A mixin for py-amqp's transports."""
 
     connected: bool
     _quick_recv: t.Callable[[int], bytes]
@@ -92,11 +95,11 @@ class _BufferedReads:
 
 
 class TCP(_BufferedReads, sockets.TCPTransport):  # type: ignore[misc]
-    """Plain TCP."""
+    """A transport of py-amqp without TLS, with buffered reads."""
 
 
 class TLS(_BufferedReads, sockets.SSLTransport):  # type: ignore[misc]
-    """TLS over TCP."""
+    """A transport of py-amqp over TLS, with buffered reads."""
 
     def _shutdown_transport(self) -> None:
         # py-amqp waits for the peer's close here, while another greenlet reads.
@@ -104,7 +107,7 @@ class TLS(_BufferedReads, sockets.SSLTransport):  # type: ignore[misc]
 
 
 def is_timeout(error: BaseException) -> bool:
-    """Whether an error is the timeout of a socket, as set by ``settimeout``.
+    """Return whether an error is the timeout of a socket, as set by ``settimeout``.
 
     A dead connection (``ETIMEDOUT``) raises :class:`TimeoutError` as well, but with an
     error number.
@@ -113,7 +116,7 @@ def is_timeout(error: BaseException) -> bool:
 
 
 class Channel(pyamqp.Channel):
-    """A channel that accepts any text, never decodes bodies, and is never reopened."""
+    """A channel that accepts any text, never decodes bodies, and never reopens."""
 
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
         #: Tags of consumers that have started: the broker has confirmed it.
@@ -171,7 +174,7 @@ def _escape_text(layout: str, payload: bytes) -> bytes:
 
 
 class Connection(pyamqp.Connection):
-    """A connection that is connected once, and has a lock for writing."""
+    """A connection that never reconnects, with a lock for writing."""
 
     Channel = Channel
 
@@ -229,12 +232,12 @@ class Connection(pyamqp.Connection):
         return write
 
     def write(self, data: bytes) -> None:
-        """Take :attr:`write_lock`, and write whole frames."""
+        """Take :attr:`write_lock`, and write the bytes of whole frames."""
         with self.write_lock:
             self.write_locked(data)
 
     def write_locked(self, data: bytes) -> None:
-        """Write whole frames. The caller holds :attr:`write_lock`."""
+        """Write the bytes of whole frames. The caller holds :attr:`write_lock`."""
         transport = self.transport
         with self._mark_broken_on_error(transport):
             transport.write(data)
@@ -254,7 +257,7 @@ class Connection(pyamqp.Connection):
             raise
 
     def read_available(self) -> None:
-        """Wait for a frame, and dispatch it and all further ones in the buffer."""
+        """Wait for a frame; dispatch the frame and all complete ones behind it."""
         transport = self.transport
         transport.await_frame()
         has_frame = True
@@ -264,7 +267,7 @@ class Connection(pyamqp.Connection):
             has_frame = self._transport is transport and transport.has_frame
 
     def _take_deliveries(self, transport: t.Any) -> bool:
-        """Dispatch the deliveries that come next; return whether there were any."""
+        """Dispatch the deliveries that come first in the buffer; return whether any."""
         taken = False
         for number, channel in list((self.channels or {}).items()):
             if number == 0 or self.on_inbound_frame.expects_content(number):
@@ -279,7 +282,7 @@ class Connection(pyamqp.Connection):
 
 
 class Transport(pyamqp.Transport):
-    """``amqp://``"""
+    """kombu's transport for ``amqp://``, without TLS."""
 
     Connection = Connection
 
@@ -297,7 +300,7 @@ class Transport(pyamqp.Transport):
 
 
 class TLSTransport(Transport):
-    """``amqps://``"""
+    """kombu's transport for ``amqps://``, with TLS."""
 
     def __init__(self, client: t.Any, **kwargs: t.Any) -> None:
         super().__init__(client, **kwargs)  # type: ignore[no-untyped-call]
@@ -305,10 +308,10 @@ class TLSTransport(Transport):
 
 
 def _detach_from_parent() -> None:
-    """Let go of all connections in a forked child, without telling the broker.
+    """Detach a forked child from its parent's connections; the broker is not told.
 
-    They belong to the parent. Under gevent the child also has copies of the greenlets
-    that read them, which would take the parent's messages out of the shared sockets.
+    Under gevent the child also has copies of the greenlets that read the connections,
+    which would take the parent's messages out of the shared sockets.
     """
     with contextlib.suppress(OSError):
         null = os.open(os.devnull, os.O_RDWR)
