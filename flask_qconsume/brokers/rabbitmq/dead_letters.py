@@ -58,7 +58,7 @@ class RabbitDeadLetters(DeadLetters):
         found: list[int] = []
 
         def try_count() -> bool:
-            # The lock must be free before and after: its holder keeps some or all messages.
+            # Free before and after: the lock's holder keeps some messages, or all.
             if lock.is_free():
                 found.append(count_ready(channel, self._plan.dead))
             return bool(found) and lock.is_free()

@@ -109,7 +109,7 @@ class PublishLoop:
             return bool(self.waiting) and self._count_room(session) > 0
 
     def _count_room(self, session: PublishSession | None) -> int:
-        """Return how many more messages may be sent before others are confirmed."""
+        """Return how many more messages may be sent before one is confirmed."""
         if session is None:
             return 1
         if session.blocked:
