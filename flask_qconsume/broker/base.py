@@ -63,7 +63,7 @@ class QueueStatus:
     waiting: int | None
     #: Messages held back until they are due: retries, and those published with a delay.
     delayed: int | None
-    #: Messages that a worker has and has not settled yet, suspects included.
+    #: Messages that a worker has fetched and not settled yet, suspects included.
     in_hand: int | None
     suspects: SuspectsStatus | None
     dead_letters: int | None
@@ -101,7 +101,7 @@ class DeadLetters(abc.ABC):
         replay: bool,
         progress: t.Callable[[], t.Any] = lambda: None,
     ) -> int:
-        """Remove the dead letters that are ``wanted``, and optionally replay them.
+        """Remove the dead letters for which ``wanted`` is true, and may replay them.
 
         A replay publishes a copy to the queue that failed (never to the exchange), with
         zero attempts and without the headers of the failure. The dead letter is removed
@@ -287,7 +287,6 @@ class Broker(abc.ABC):
     def abandon_after_fork(self) -> None:
         """Keep a forked child from destroying this object.
 
-        That would close the parent's connections. The child creates a broker of its
-        own.
+        Destroying it would close the parent's connections.
         """
         return

@@ -29,8 +29,8 @@ from .base import Broker
 
 logger = get_logger("flask_qconsume.circuit")
 
-#: Mean seconds between two attempts while the circuit is open; jitter spreads
-#: processes.
+#: Mean seconds between two attempts while the circuit is open; a random factor spreads
+#: the attempts of several processes.
 _RETRY_INTERVAL_SECONDS = 1.0
 
 #: Errors that mean that the broker did not answer. Any other error is an answer.

@@ -94,7 +94,7 @@ class Trait(t.NamedTuple):
     instead: str = ""
     #: True if a broker may ignore the option, since no consumer notices.
     neutral: bool = False
-    #: True if messages may be lost or late by it, so that a worker's start warns.
+    #: True if the option may lose or delay messages; a worker's start warns of it.
     warns: bool = True
 
 
@@ -272,7 +272,7 @@ def find_traits(queue: t.Any) -> list[Trait]:
 
 
 def find_unsupported_traits(queue: t.Any, capabilities: Capabilities) -> Iterator[str]:
-    """Describe options that a broker cannot keep, as predicates: "has …, which …"."""
+    """Describe options that a broker cannot keep, by texts to follow a queue's name."""
     for trait in find_traits(queue):
         if trait.instead:
             yield f"has {trait.name}: {trait.effect}. {trait.instead}."
@@ -300,7 +300,7 @@ def list_effects(
 
 
 def may_starve(queue: t.Any) -> bool:
-    """Return whether a healthy consumer may get no messages while some wait."""
+    """Return whether a healthy consumer may get no messages from a queue with some."""
     if queue is None:
         return False
     description = describe(queue)

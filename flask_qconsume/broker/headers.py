@@ -42,7 +42,7 @@ CONSUMER = PREFIX + "consumer"
 QUEUE = PREFIX + "queue"
 ATTEMPTS = PREFIX + "attempts"
 DIED_AT = PREFIX + "died-at"
-#: Marks a dead letter that its full queue refused, to be sent there again, not handled.
+#: Marks a dead letter that its full queue refused: to be sent again, not handled.
 PARKED = PREFIX + "parked"
 
 #: Names of headers that a copy lacks, since their values could not be encoded.
@@ -77,7 +77,7 @@ _LAST_TIME = 253_402_300_799
 
 
 def read_int(headers: Mapping[str, t.Any], name: str, default: int) -> int:
-    """Read a header as a whole number, raised to ``default`` or cut to a million."""
+    """Read a header as a whole number, limited to ``default`` … 1,000,000."""
     value = headers.get(name)
     if type(value) is not int:  # A bool is an int for isinstance().
         return default

@@ -65,7 +65,7 @@ class Delivery:
         return self.message.id
 
     def try_start(self) -> bool:
-        """Return whether a handler may start now; if not, drop the delivery."""
+        """Return true if a handler may start now, false to drop the delivery."""
         return not self.stale
 
 
@@ -84,9 +84,9 @@ class Forward:
     expires: float | None = None
 
     def as_parked(self) -> Forward:
-        """Turn a dead letter that its queue refuses into a delayed retry.
+        """Turn a dead letter that the full queue of dead letters refuses into a retry.
 
-        The retry is marked, so that it is forwarded to the dead letters, not handled.
+        It is delayed, and marked to be forwarded to the dead letters then, not handled.
         """
         marked = {**self.headers, headers.PARKED: True}
         return Forward(self.delivery, Lane.MAIN, marked, delay=PARKED_RETRY_SECONDS)
@@ -100,7 +100,7 @@ class Link(abc.ABC):
     """
 
     #: True if the broker pushes messages up to the prefetch. A pulling link is only
-    #: read while the subscription has room for more messages.
+    #: read while the subscription can take more messages.
     pushes: t.ClassVar[bool]
 
     #: True if a healthy link may get no messages for long although some wait: for
@@ -186,7 +186,7 @@ class Link(abc.ABC):
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """Give deliveries back to the broker before :meth:`close`, for other workers.
 
-        This settles them. Called only after :meth:`pause`.
+        The deliveries count as settled then. Called only after :meth:`pause`.
 
         :raises BrokerError: if the connection is lost.
         """

@@ -22,7 +22,7 @@ class Name(t.NamedTuple):
     text: str
     #: Such as "the dead letters of the consumer 'bill'".
     what: str
-    #: Names only need to be unique within a space: a queue may be named as an exchange.
+    #: Names must be unique in a space: a queue and an exchange may have the same name.
     space: str = "queue"
     #: True if the queue was given as a :class:`kombu.Queue`.
     given: bool = False
@@ -60,7 +60,7 @@ def check_unique(names: Iterable[Name], broker: str) -> None:
 
 
 def _consumes(queue: Name, other: Name) -> bool:
-    """Return whether ``queue`` is given by the app to consume those dead letters."""
+    """Return whether ``queue`` was given to consume the dead letters ``other``."""
     return queue.given and other.readable
 
 

@@ -1,6 +1,6 @@
 """Conversion between messages and AMQP's basic properties. No I/O.
 
-kombu's virtual transports have the same properties, so every broker uses this module.
+kombu gives messages these properties on other brokers, too, so all brokers use them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The exchange, queues and bindings that an app needs. Computes, declares nothing."""
+"""Computes the exchange, queues and bindings that an app needs; declares nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class QueuePlan:
     type: str
     #: All bindings, including those that a given queue contains.
     bindings: tuple[Binding, ...]
-    #: A :class:`kombu.Queue` that the app did not define, used as given.
+    #: The :class:`kombu.Queue` that the consumer was given, used as it is.
     given: t.Any = None
     #: ``"none"``, ``"key"`` or ``"partition"``: the order in which messages are
     #: handled.
@@ -97,7 +97,7 @@ def _plan_queue(settings: Settings, consumer: Consumer) -> QueuePlan:
 
 
 def _find_delays(policy: RetryPolicy) -> tuple[float, ...]:
-    """Return the longest delay after each of the first 100 attempts, each once."""
+    """Return the longest delays after the first 100 attempts, without duplicates."""
     found = map(policy.longest_delay, range(1, policy.max_attempts))
     return tuple(dict.fromkeys(itertools.islice(found, 100)))
 

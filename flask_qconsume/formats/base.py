@@ -1,4 +1,4 @@
-"""The base class of formats, for those of an app as well."""
+"""The base class of all formats; an app can subclass it."""
 
 from __future__ import annotations
 

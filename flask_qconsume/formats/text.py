@@ -120,7 +120,7 @@ def check_charset(raw: bytes, content_type: str) -> None:
 
 
 def _decode(raw: bytes, charset: str) -> str:
-    # An empty body would be decoded without looking the name up.
+    # Python decodes an empty body without looking the name up, so check it first.
     if not _is_known(charset) or codecs.lookup(charset).name in _REFUSED_CODECS:
         raise LookupError(charset)
     return raw.decode(charset)

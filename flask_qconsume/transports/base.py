@@ -65,7 +65,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def exists(self, queue: str) -> bool:
-        """Return whether a queue was declared, here or elsewhere."""
+        """Return whether a queue was declared, by this process or another one."""
 
     @abc.abstractmethod
     def delete(self, queue: str, exchange: str) -> None:
@@ -92,7 +92,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def ack(self, tag: str) -> None:
-        """Acknowledge a message; it may be sent to the broker at :meth:`flush` only."""
+        """Acknowledge a message; a source may tell the broker only at :meth:`flush`."""
 
     def flush(self) -> None:
         """Send the acknowledgements that have not been sent yet."""
@@ -154,7 +154,7 @@ class QoS(_Virtual.QoS):  # type: ignore[misc]
     def restore_unacked(self) -> list[t.Any]:
         tags = list(self._delivered)
         self._delivered.clear()
-        with contextlib.suppress(BrokerError):  # They come again when the lease ends.
+        with contextlib.suppress(BrokerError):  # Messages return when leases end.
             self.channel.source.flush()
             self.channel.source.give_back(tags)
         return []
@@ -170,7 +170,7 @@ class QoS(_Virtual.QoS):  # type: ignore[misc]
 
 
 class Channel(_Virtual.Channel):  # type: ignore[misc]
-    """Publishes, binds and consumes by the connection's :class:`Source`."""
+    """Publishes, binds and consumes through the connection's :class:`Source`."""
 
     QoS = QoS
     #: Bodies are stored as they are, not as base64.
@@ -235,9 +235,9 @@ class Channel(_Virtual.Channel):  # type: ignore[misc]
 
 
 class Transport(_Virtual.Transport):  # type: ignore[misc]
-    """One connection: reads the queues of its channels in turn, and delivers.
+    """A kombu connection: reads its channels' queues in turn, and delivers messages.
 
-    A subclass names its channel and its driver, and creates its source.
+    A subclass sets the channel's class and the driver's name, and creates the source.
     """
 
     can_parse_url = True
@@ -274,7 +274,7 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
         self.source.close()
 
     def drain_events(self, connection: t.Any, timeout: float | None = None) -> None:
-        # The first read may join a group, which takes none of the time for messages.
+        # The first read may join a group, so the time for messages starts after it.
         self._read_ready()
         until = None if timeout is None else time.monotonic() + timeout
         while not self._deliver_ready():
@@ -298,7 +298,10 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
         return uri if is_safe else f"{user}{colon}{mask}{at}{rest}"
 
     def _read_ready(self) -> None:
-        """Read all queues; while messages are ready, only other queues, and rarely."""
+        """Read all queues if no message is ready.
+
+        Else read only every few calls, and only queues without a ready message.
+        """
         self._deliveries += 1
         wanted = _with_room(self._rooms())
         if self.ready:
@@ -309,7 +312,7 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
             self.ready.add(self.source.read(wanted, 0.0))
 
     def _deliver_ready(self) -> bool:
-        """Try to deliver a ready message to a channel with room; return the success."""
+        """Deliver one ready message if possible; return whether one was delivered."""
         taken = self.ready.take(self._may_deliver)
         if taken is not None:
             self._deliver(*taken)

@@ -154,7 +154,7 @@ class KafkaSource(base.Source):
         routing_key: str,
         mandatory: bool,
     ) -> None:
-        """Publish, confirmed, to ``topic`` or, without one, to a queue by its name."""
+        """Publish to ``topic``, or to a queue if it is empty; wait for confirmation."""
         properties = payload["properties"]
         headers = dict(payload.get("headers") or {})
         headers[own_headers.EXCHANGE] = exchange
@@ -257,7 +257,7 @@ class KafkaSource(base.Source):
         del self._held[tag]
 
     def give_back(self, tags: Iterable[str]) -> None:
-        """Leave the consumer groups of messages; other members read them again."""
+        """Leave the groups that delivered messages; other members read these again."""
         deliveries = [self._held.pop(tag) for tag in tags if tag in self._held]
         for queue in {delivery.message.queue for delivery in deliveries}:
             self._leave(queue, [d for d in deliveries if d.message.queue == queue])

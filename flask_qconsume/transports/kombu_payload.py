@@ -1,7 +1,7 @@
-"""Payloads, which kombu's virtual transports hold in place of messages. No I/O.
+"""Payloads: the mappings by which kombu's transports pass messages on. No I/O.
 
-A payload is a mapping: ``body``, ``headers``, ``content-type``, ``content-encoding``
-and ``properties``, where AMQP's other properties are.
+A payload's keys are ``body``, ``headers``, ``content-type``, ``content-encoding`` and
+``properties``, a mapping of AMQP's other properties.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def has_expired(message: Message) -> bool:
 
 
 def _to_seconds(milliseconds: t.Any) -> float:
-    """Convert ms, a number or a text, to seconds; 0 for anything else."""
+    """Convert milliseconds (a number or a text) to seconds; 0 for any other value."""
     if isinstance(milliseconds, bool):
         return 0.0
     try:

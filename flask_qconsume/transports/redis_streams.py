@@ -121,7 +121,7 @@ class StreamSource(base.Source):
         self.publish([queue], payload)
 
     def publish(self, queues: Sequence[str], payload: Payload) -> None:
-        """Add a message to all of these queues in one step."""
+        """Add a message to all given queues in one step."""
         properties = dict(payload["properties"])
         info = properties.pop("delivery_info", {})
         for name in ("delivery_tag", "body_encoding"):
@@ -175,7 +175,7 @@ class StreamSource(base.Source):
         return None
 
     def _pop(self, rooms: Mapping[str, int]) -> list[base.Read]:
-        """Take available messages of all queues, in one round trip, at once."""
+        """Take available messages of all queues in one round trip; do not wait."""
         self._start()
         self._due = None
         calls = [
@@ -314,7 +314,7 @@ class _HeldEntries:
         self._thread: threading.Thread | None = None
 
     def of(self, queue: str) -> PendingEntries:
-        """Return the entries that are held of one queue."""
+        """Return the held entries of one queue."""
         found = self._by_queue.get(queue)
         if found is None:
             found = PendingEntries(self._server, self._layout, queue, self.lease)
@@ -337,7 +337,7 @@ class _HeldEntries:
                 self.of(queue).ack(acks[queue])
                 del acks[queue]
         finally:
-            with self._lock:  # Those that failed are tried again.
+            with self._lock:  # Failed ones are sent again.
                 for queue, tags in acks.items():
                     self._acks.setdefault(queue, []).extend(tags)
 
@@ -351,7 +351,7 @@ class _HeldEntries:
         """Send the acknowledgements, give back all entries, and end the thread."""
         self._ended.set()
         self._acked.set()
-        with contextlib.suppress(BrokerError):  # Those messages come again.
+        with contextlib.suppress(BrokerError):  # The messages come again.
             self.flush()
         for pending in self._by_queue.values():
             with contextlib.suppress(BrokerError):
@@ -380,7 +380,7 @@ class _HeldEntries:
 
 
 class Channel(base.Channel):
-    """Routes by the bindings in Redis."""
+    """Routes messages by the bindings in Redis."""
 
     def basic_publish(
         self, message: Payload, exchange: str, routing_key: str, **kwargs: t.Any

@@ -114,7 +114,6 @@ class Bindings:
         self._write("SADD", entries, timeout)
 
     def remove(self, bindings: Iterable[Binding]) -> None:
-        """Remove bindings."""
         wanted = set(bindings)
         for exchange in sorted({binding.exchange for binding in wanted}):
             found = self.read_entries(exchange)
@@ -157,7 +156,6 @@ def list_wanted_bindings(topology: Topology) -> list[BindingEntry]:
 
 
 def _list_bindings_of(queue: t.Any) -> list[BindingEntry]:
-    """Return the bindings of a :class:`kombu.Queue`."""
     if queue.expires is not None or "x-expires" in (queue.queue_arguments or {}):
         raise UnsupportedByBroker(
             f"The queue '{queue.name}' expires ('x-expires'), and on Redis its messages"

@@ -61,7 +61,6 @@ class BlockedReaderPoller:
         self._is_running = False
 
     def add(self, link: BlockedReader) -> None:
-        """Start polling for a link."""
         with self._lock:
             self._links[link] = None
             self._empty.clear()
@@ -71,7 +70,6 @@ class BlockedReaderPoller:
                 threading.Thread(target=self._poll_repeatedly, daemon=True).start()
 
     def discard(self, link: BlockedReader) -> None:
-        """Stop polling for a link."""
         with self._lock:
             self._links.pop(link, None)
             if not self._links:

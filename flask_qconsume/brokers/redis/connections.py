@@ -1,7 +1,7 @@
 """Connections to Redis, configured by kombu and used by this package.
 
 kombu reads the URL and the transport options and creates the pool (TLS, sentinels,
-sockets, credentials). It sends nothing.
+sockets, credentials). It sends no commands.
 """
 
 from __future__ import annotations
@@ -123,7 +123,6 @@ class RedisConnection:
                 found.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close the connection."""
         self._connection.disconnect()
 
     def _pack(self, commands: Sequence[Command]) -> Sequence[bytes]:
@@ -198,7 +197,6 @@ class ConnectionPool:
         self._pool.release(connection)
 
     def close(self) -> None:
-        """Close all connections."""
         with contextlib.suppress(*_ERRORS):
             self._pool.disconnect()
             self._channel.close()

@@ -20,7 +20,7 @@ _MAX_BYTES_PER_PAGE = 4 * 1024 * 1024
 
 
 class SortedSetDeadLetters(DeadLetters):
-    """Elements of a sorted set that have not expired; a subclass decodes them."""
+    """The dead letters in a sorted set; a subclass decodes its elements."""
 
     def __init__(self, plan: QueuePlan, shared: Shared[t.Any], key: str) -> None:
         self._plan = plan
@@ -84,7 +84,7 @@ class SortedSetDeadLetters(DeadLetters):
             size = max(1, min(_MAX_LETTERS_PER_PAGE, fitting))
 
     def _decode(self, element: bytes) -> tuple[Message, str]:
-        """Return the message in an element, and its reference."""
+        """Decode an element: return its message, and the dead letter's reference."""
         raise NotImplementedError
 
     def _take(self, message: Message, element: bytes, replay: bool) -> int:

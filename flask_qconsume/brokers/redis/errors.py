@@ -30,7 +30,7 @@ class MemoryFull(PublishRefused):
 
 
 class SlotMoved(BrokerUnavailable):
-    """A cluster's node does not have the slot of the keys, or not any more."""
+    """A cluster's node does not, or no longer, have the slot of the keys."""
 
     def __init__(self, error: exceptions.AskError) -> None:
         #: The node that has the slot, ``host:port``.

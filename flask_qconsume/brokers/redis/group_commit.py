@@ -29,7 +29,7 @@ Send = Callable[[Sequence["CallerBatch"]], None]
 class CallerBatch:
     """The messages or scripts of one caller, which may be submitted several times.
 
-    :param size: The number of messages in it.
+    :param size: The number of messages or scripts in the batch.
     """
 
     def __init__(self, size: int) -> None:
@@ -47,7 +47,7 @@ class CallerBatch:
 
     def wake(self) -> None:
         """End the current or the next :meth:`sleep`."""
-        with contextlib.suppress(RuntimeError):  # It has been woken already.
+        with contextlib.suppress(RuntimeError):  # The caller is awake.
             self._asleep.release()
 
 

@@ -77,7 +77,7 @@ class LeasedMessages(abc.ABC):
 
     @abc.abstractmethod
     def restore_expired(self) -> int:
-        """Put messages back whose leases have ended, marked as redelivered.
+        """Put back messages with expired leases, marked as redelivered.
 
         :returns: The number of messages put back.
         """

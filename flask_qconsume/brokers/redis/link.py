@@ -35,7 +35,7 @@ logger = get_logger("flask_qconsume.brokers.redis")
 
 T = t.TypeVar("T")
 
-#: Messages that become due less than this before the wait ends do not end it.
+#: A message that is due within this time before the end of a wait does not end it.
 _WAKE_MARGIN_SECONDS = 0.1
 #: Number of messages that the script takes when a wait ends. If this process is stopped
 #: or busy at that time, the messages wait for it although other workers are idle.

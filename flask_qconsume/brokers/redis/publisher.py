@@ -83,7 +83,7 @@ class Publisher:
     def _send_all(
         self, batches: Sequence[PublishRequest], leader: PublishRequest
     ) -> None:
-        """Send the open messages of all batches, within the time of the leader."""
+        """Send the open messages of all batches, before the leader's deadline."""
         try:
             self._prepare(leader.left)
             for trip in _split_into_round_trips(batches):
@@ -119,7 +119,7 @@ class Publisher:
     def _route_or_settle(
         self, batch: PublishRequest, number: int, left: float
     ) -> list[RoutedPart]:
-        """Return the parts of a message to be sent; without any, settle it."""
+        """Return the parts of a message to send; without any, mark it as done."""
         try:
             parts = self._route(batch, number, left)
         except BrokerUnavailable:
@@ -192,7 +192,7 @@ class PublishRequest(CallerBatch):
 
     @property
     def open(self) -> list[int]:
-        """The indexes of the messages that are not settled."""
+        """The indexes of the messages that have no result yet."""
         return list(self._open)
 
     def await_next_attempt(self) -> bool:
@@ -221,7 +221,8 @@ class PublishRequest(CallerBatch):
 
     def note_outage(self, error: BrokerUnavailable) -> None:
         """Remember that Redis was away: pause before the next attempt."""
-        # An attempt that fails because the time is over tells less than those before.
+        # The error of an attempt cut off by the deadline tells less than earlier
+        # errors.
         if self._last_outage is None or self.left > 0:
             self._last_outage = error
         self.doubtful = self.doubtful or isinstance(error, AnswerLost)
@@ -229,7 +230,7 @@ class PublishRequest(CallerBatch):
         self._pause = min(pause, _LONGEST_PAUSE_SECONDS)
 
     def fail(self, error: BrokerError) -> None:
-        """Settle all open messages with an error."""
+        """Set an error as the result of all open messages."""
         for number in self.open:
             self.settle(number, error)
 

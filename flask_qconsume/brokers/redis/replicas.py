@@ -35,7 +35,7 @@ class Replicas:
     def confirm(
         self, connection: RedisConnection, answers: Sequence[t.Any], left: float | None
     ) -> list[t.Any]:
-        """Wait for the replicas; if they miss the messages, return errors."""
+        """Wait for the replicas; return errors if too few of them have the messages."""
         if not self.wanted or all(isinstance(a, BrokerError) for a in answers):
             return list(answers)
         seconds = self.seconds if left is None else max(0.001, min(self.seconds, left))

@@ -1,4 +1,4 @@
-"""TLS of connections to Redis: checked before it is used, and explained if it fails."""
+"""TLS of connections to Redis: checks of the options, explanations of failures."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ class Server:
         return self._get_pool().group_commit
 
     def is_reachable(self) -> bool:
-        """Return whether Redis answers, even by a refusal, and is not loading."""
+        """Return whether Redis answers, even by a refusal, and is not loading data."""
         try:
             with self._borrow_connection() as connection:
                 connection.ask("PING", timeout=_PING_TIMEOUT_SECONDS)

@@ -9,8 +9,8 @@
 ``<queue>.dead``                  sorted set by time of expiry: envelopes
 ================================  ===================================================
 
-All times are the server's. kombu reads step 0 first. Priority 9 of this package is
-kombu's 0. A message without priority is in step 0, too, as it is for kombu.
+All times are by the server's clock. kombu reads step 0 first. Priority 9 of this
+package is kombu's 0. A message without priority is in step 0, too, as it is for kombu.
 """
 
 from __future__ import annotations

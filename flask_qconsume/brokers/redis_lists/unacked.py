@@ -1,9 +1,9 @@
 """Unsettled messages of one link in kombu's list layout: tags and leases.
 
 A held message is a field of kombu's ``unacked`` hash, in kombu's own format, so that a
-kombu worker on the same Redis can restore it. The field's name is a tag of our own: two
-copies of a message may have the same delivery tag of their producer. The tag ends with
-the priority step of the list that held the message.
+kombu worker on the same Redis can restore it. The field's name is a tag of our own,
+since a producer may give two copies of a message the same delivery tag. The tag ends
+with the priority step of the list that held the message.
 """
 
 from __future__ import annotations

@@ -222,7 +222,6 @@ class _ClusterUrl:
             )
 
     def for_node(self, address: str) -> str:
-        """Return the URL of one node."""
         return f"{self._scheme}://{self._login}{address}/0{self._query}"
 
 

@@ -78,7 +78,6 @@ class StreamLayout:
         )
 
     def priority_step(self, queue: str, priority: int | None) -> int:
-        """Return the step of a priority."""
         levels = sorted(self.queue_steps(queue))
         number = max(0, min(priority or 0, HIGHEST))
         return levels[max(0, bisect(levels, number) - 1)]

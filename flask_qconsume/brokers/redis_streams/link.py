@@ -1,10 +1,11 @@
 """The link that consumes one queue's streams, as a member of the consumer group.
 
-The reader first runs a script. It moves delayed messages that are due into the streams,
-then reads entries that were given back, entries of dead consumers, and new entries, the
-high priorities first. If there are none, the reader waits in a blocking ``XREADGROUP``
-on all streams, which ends with the first new entry. A close ends that wait by ``CLIENT
-UNBLOCK``, so that Redis cannot deliver an entry to a closed connection.
+The reader first runs a script, which moves delayed messages that are due into the
+streams, then reads entries that were given back, entries of dead consumers, and new
+entries, the high priorities first. If there are none, the reader waits in a blocking
+``XREADGROUP`` on all streams, which ends with the first new entry. The method
+:meth:`close` ends that wait by ``CLIENT UNBLOCK``, so that Redis cannot deliver an
+entry to a closed connection.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Unsettled stream entries of one link, *pending* for its consumer in the group.
 
-Redis counts how long an entry has been pending; that is its lease. A tag has two parts:
-the number of the entry's stream, in the order in which the streams are read, and the
-entry's id.
+Redis measures how long an entry has been pending; its lease ends after a time. A tag
+has two parts: the number of the entry's stream, in the order in which the streams are
+read, and the entry's id.
 """
 
 from __future__ import annotations

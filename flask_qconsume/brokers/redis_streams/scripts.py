@@ -2,10 +2,10 @@
 
 An entry that was read is *pending*: Redis records which consumer of the group has it.
 Each link is one consumer. Two more consumers have no link: ``released`` owns the
-entries that links gave back, ``lost`` those that had a lease which ended. The entries
-of both are read before new ones, in order, and only those of ``lost`` are marked as
+entries that links gave back, ``lost`` those with an expired lease. The entries of both
+are read before new ones, in order, and only those of ``lost`` are marked as
 redelivered. So giving back copies nothing and keeps the order; and since Redis stores
-the owner of an entry, a crash is still told from a clean stop after a restart.
+the owner of an entry, the difference between a crash and a clean stop is stored, too.
 
 Each script puts a message into its new place before it takes it out of the old one.
 Scripts that only move messages begin with a write that changes nothing; after it, Redis
