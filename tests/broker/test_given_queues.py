@@ -73,17 +73,17 @@ KEPT: list[tuple[str, dict[str, t.Any], bool]] = [
     ("removes its oldest", {"max_length": 9}, False),
     ("removes its oldest", {"max_length_bytes": 9_000}, False),
     (
-        "refuses what is published",
+        "queue refuses new messages",
         {"max_length": 9, "arguments": {"x-overflow": "reject-publish"}},
         False,
     ),
     (
-        "refuses what is published",
+        "queue refuses new messages",
         {"max_length": 9, "arguments": {"x-overflow": "reject-publish-dlx"}},
         False,
     ),
     (
-        "after so many deliveries",
+        "after this number of deliveries",
         {"arguments": {**QUORUM_TYPE, "x-delivery-limit": 7}},
         False,
     ),
