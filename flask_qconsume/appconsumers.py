@@ -76,22 +76,23 @@ class PublishMethods:
             queue that is bound for it gets a copy.
         :param body: The result of a schema's ``dump()``, plain values, or a protobuf
             message; ``bytes`` are sent as they are.
-        :param headers: A mapping of texts to plain values: those that AMQP can write,
-            on every broker.
+        :param headers: A mapping of strings to values that AMQP can write; the same
+            values are allowed on every broker.
         :param key: Orders or partitions messages, on brokers that know keys.
         :param delay: Seconds, or a :class:`~datetime.timedelta`, for which the broker
             holds the message back.
         :param expires: Seconds, or a :class:`~datetime.timedelta`, after which the
             message is dropped instead of handled.
         :param priority: 0 to 9, the highest first.
-        :param content_type: ``application/json`` unless given, or the type of the body
-            itself; ``application/msgpack``, ``text/plain``, the type of a registered
-            format, or with ``bytes`` any other.
-        :param mandatory: If true, raise :exc:`.Unroutable` where no queue is bound for
-            the message; if false, the broker discards it there.
+        :param content_type: ``application/json``, ``application/msgpack``,
+            ``text/plain``, or the type of a registered format; any type if the body is
+            ``bytes``. By default, the type that belongs to the body's class (such as a
+            protobuf message's), or else ``application/json``.
+        :param mandatory: If true, raise :exc:`.Unroutable` if no queue is bound for the
+            message; if false, the broker discards such a message.
         :param exchange: A name, or a kombu ``Exchange``, in place of
             ``QCONSUME_EXCHANGE``; ``""`` is the broker's default exchange.
-        :param id: A message id of your own in place of a new one.
+        :param id: The message's id; by default, a new one.
         :raises Unroutable: if the message is mandatory and no queue is bound for it.
         :raises BrokerUnavailable: if no broker can be reached within
             ``QCONSUME_PUBLISH_TIMEOUT``.
@@ -203,7 +204,7 @@ class AppConsumers(PublishMethods):
         return compose(exchange, routing_key, body, self.formats, **options)
 
     def _send(self, messages: list[Outgoing]) -> list[str]:
-        """Send messages and return their ids; in a test that captures, send nothing."""
+        """Send messages, or pass them to a capturing test; return their ids."""
         if self._capture is not None:
             for message in messages:
                 self._capture(message)
@@ -247,7 +248,7 @@ class AppConsumers(PublishMethods):
 
 
 def get_app_consumers(app: Flask | None = None) -> AppConsumers:
-    """Return ``app.extensions["qconsume"]``, with its type.
+    """Return ``app.extensions["qconsume"]``, typed as :class:`AppConsumers`.
 
     :param app: The current app unless given.
     :raises ConfigurationError: if no ``QConsume`` was initialised on the app.

@@ -26,7 +26,7 @@
 
 The last two are not subclasses of :class:`Exception` on purpose: a handler's ``except
 Exception`` must not swallow them. :class:`asyncio.CancelledError` and
-``gevent.Timeout`` do the same.
+``gevent.Timeout`` are no subclasses either.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class QConsume(ConsumerScaffold, PublishMethods):
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Read the ``QCONSUME_*`` keys once, and make ``app.extensions["qconsume"]``.
+        """Read the ``QCONSUME_*`` keys once, and set ``app.extensions["qconsume"]``.
 
         :raises ConfigurationError: for an unknown key, a wrong value or a missing URL.
         :raises RuntimeError: if the app has a ``QConsume`` already.
@@ -71,13 +71,14 @@ class QConsume(ConsumerScaffold, PublishMethods):
         Registry.of(app).add_scope(ROOT, self._qconsume_scope)
 
     def register_format(self, format: Format) -> None:
-        """Add a body format for consuming and publishing, to the extension's apps.
+        """Register a format that decodes and encodes message bodies.
 
         It takes precedence over the built-in formats, so it may replace one of them.
 
         :param format: An instance of a subclass of :class:`.Format`.
         :raises RegistrationError: for anything else, for a content type that another
-            registered format has, or if the app publishes or consumes already.
+            registered format has, or if an app of this extension publishes or consumes
+            already.
         """
         self._qconsume_scope.check_open("register_format")
         check_format(format, self._qconsume_scope.formats)

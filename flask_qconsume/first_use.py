@@ -33,8 +33,8 @@ _all: weakref.WeakSet[PerProcess[t.Any]] = weakref.WeakSet()
 class fork_safe_property(t.Generic[T]):
     """A property that is computed on first use, while no fork can happen.
 
-    :class:`functools.cached_property` has a lock of its own until Python 3.12, which a
-    fork copies.
+    Before Python 3.12, :class:`functools.cached_property` has a lock of its own, which
+    a fork may copy while it is held.
     """
 
     def __init__(self, function: Callable[[t.Any], T]) -> None:
@@ -108,7 +108,8 @@ class PerProcess(t.Generic[T]):
 class ForkGuard:
     """Tells whether this process is a fork of the one that created this object.
 
-    A forked child has copies of all greenlets, and under gevent threads are greenlets.
+    A forked child has copies of all greenlets (under gevent, threads are greenlets,
+    too), which should not go on there.
     """
 
     def __init__(self) -> None:

@@ -86,10 +86,10 @@ def format_traceback(error: BaseException) -> str:
 
 
 def _escape_traceback(record: logging.LogRecord) -> bool:
-    """Escape the traceback of a log record, for which ``True`` is returned always.
+    """Logging filter that lets all records pass, and escapes their tracebacks.
 
-    This is a logging filter: ``True`` lets the record pass. Formatters take the text in
-    ``exc_text``. The error itself stays in ``exc_info`` for error collectors.
+    Formatters take the text in ``exc_text``. The error itself stays in ``exc_info`` for
+    error collectors.
     """
     error = record.exc_info[1] if record.exc_info else None
     if error is not None and not record.exc_text:

@@ -82,17 +82,17 @@ class Message:
 
 
 def create_outgoing(fields: dict[str, t.Any]) -> Outgoing:
-    """Create an outgoing message from all its fields; see :func:`create_message`."""
+    """Create an outgoing message from a dict of all its fields."""
     message = object.__new__(Outgoing)
     object.__setattr__(message, "__dict__", fields)
     return message
 
 
 def create_message(fields: dict[str, t.Any]) -> Message:
-    """Create a message; ``fields`` must have each field without a plain default.
+    """Create a message from a dict of its fields.
 
-    Every delivery creates a message, and calling the class with all fields takes
-    longer.
+    Only fields with a plain default may be missing. Every delivery creates a message,
+    and calling the class with all fields takes longer.
     """
     message = object.__new__(Message)
     message.__dict__ = fields

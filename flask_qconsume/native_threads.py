@@ -42,10 +42,10 @@ def get_unpatched(module: str, name: str) -> t.Any:
 
 
 def get_hub_id() -> int:
-    """Return a number that identifies this thread's gevent hub; 0 without gevent.
+    """Return a number that identifies this thread's event loop; 0 without gevent.
 
-    A socket of gevent belongs to the hub that opened it; a plain socket serves all
-    threads.
+    A socket of gevent belongs to the event loop that opened it; a plain socket serves
+    all threads.
     """
     patched = socket.socket.__module__.startswith("gevent")
     return threading.get_native_id() if patched else 0
@@ -150,7 +150,10 @@ class NativeThread:
         return self
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait cooperatively; return whether it ended within ``timeout`` seconds."""
+        """Wait for its end, as a greenlet if gevent is used; return whether it came.
+
+        :param timeout: Seconds to wait at most.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         notifier = ThreadNotifier()
         self._notifiers.append(notifier)

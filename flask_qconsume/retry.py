@@ -38,7 +38,7 @@ class RetryPolicy:
     The delay after attempt *n* is ``b * uniform(1, 1 + jitter)`` with
     ``b = min(max_delay / (1 + jitter), min_delay * factor ** (n - 1))``. So no delay is
     shorter than ``min_delay`` or longer than ``max_delay``. With the defaults, the
-    delays begin at 1, 4, 16, 64 and 256 seconds, and each is up to half as long again.
+    delays are at least 1, 4, 16, 64 and 256 seconds, and at most half as much longer.
 
     :param max_attempts: The number of times that the handler runs, the first included;
         1 means no retries.
@@ -112,7 +112,7 @@ class RetryPolicy:
         return min(self.max_delay, delay)
 
     def shortest_delay(self, attempt: int) -> float:
-        """Return the least seconds to wait after an attempt: without any jitter."""
+        """Return the shortest delay after an attempt, in seconds: without jitter."""
         # Both are the same where the division has rounded down.
         longest = max(self.min_delay, self.max_delay / (1 + self.jitter))
         # A large exponent overflows a float (of whole numbers it would make one with
@@ -123,7 +123,7 @@ class RetryPolicy:
             return longest if self.min_delay else 0.0
 
     def longest_delay(self, attempt: int) -> float:
-        """Return the most seconds to wait after an attempt: with the whole jitter."""
+        """Return the longest delay after an attempt, in seconds: with full jitter."""
         return self.delay(attempt, lambda: 1.0)
 
     def decide(

@@ -582,7 +582,7 @@ class Settings:
 def find_unread_variables(
     config: Mapping[str, t.Any], environ: Mapping[str, str]
 ) -> list[str]:
-    """Return the names of environment variables that ``config`` has not read.
+    """Return the ``FLASK_QCONSUME_*`` environment variables that ``config`` ignores.
 
     ``app.config.from_prefixed_env()`` reads them.
     """

@@ -104,7 +104,7 @@ def dispatch(
 
 
 class _Run:
-    """One message's way through the steps that the module's docstring lists."""
+    """Runs one message through the steps that the module's docstring lists."""
 
     __slots__ = ("_app", "_attempt", "_consumer", "_hooks", "_limit", "_now", "_result")
 
@@ -328,7 +328,7 @@ def _check_outcome(function: Hook, returned: t.Any) -> Outcome | None:
 
 
 def _find_cause(outcome: Outcome) -> BaseException | None:
-    """Return the error that an outcome was raised from or because of, if any."""
+    """Return the error behind an outcome: of ``raise Reject("…") from error``."""
     if isinstance(outcome, Ack):
         return None
     return outcome.__cause__ or outcome.__context__

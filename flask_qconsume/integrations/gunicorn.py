@@ -16,7 +16,7 @@ or, to choose the app or some of its consumers::
     post_worker_init = hooks.post_worker_init
     worker_exit = hooks.worker_exit
 
-Each worker process consumes beside its requests. Gunicorn imports this module in its
+Each worker process consumes messages and serves requests. Gunicorn imports this in its
 master, which gevent has not patched, so the module must not import gevent there.
 """
 
@@ -141,7 +141,10 @@ class _HostedWorker:
                 raise
 
     def stop(self) -> None:
-        """Stop once, within gunicorn's time limit, which begins with its signal."""
+        """Stop the consumers, in the time that gunicorn allows after its signal.
+
+        Later calls do nothing.
+        """
         if self._over or self._fork_guard.is_forked:
             return
         self._over = True

@@ -25,7 +25,7 @@ def explain_no_consumers(consumers: Mapping[str, Consumer]) -> str:
 
 
 def explain_unregistered() -> str:
-    """Name the calls that register forgotten consumers; return ``""`` if none is."""
+    """Return a sentence that names forgotten registrations, or an empty string."""
     calls = "; ".join(list_unregistered())
     if not calls:
         return ""

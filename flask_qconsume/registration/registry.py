@@ -195,7 +195,7 @@ def _choose_policy(
 
 
 def find_consumer(consumers: Mapping[str, Consumer], name: str) -> Consumer:
-    """Return the consumer with a full name.
+    """Return the consumer with the full name ``name``, such as ``orders.bill``.
 
     :raises UnknownConsumer: if no consumer has that name.
     """

@@ -97,10 +97,10 @@ class ConsumerScaffold:
 
         :param queue: The queue's name, or a :class:`kombu.Queue` of another owner,
             which is used unchanged.
-        :param routing_key: The routing key, pattern (``"order.*"``, ``"#"``) or list of
-            them that binds the queue to the app's exchange. Every queue bound gets its
-            own copy of a message. Without it, the queue gets the messages that are
-            published under the queue's own name.
+        :param routing_key: One or several routing keys or patterns (``"order.*"``,
+            ``"#"``) that bind the queue to the app's exchange. Every bound queue gets
+            its own copy of a message. Without a routing key, the queue gets the
+            messages that are published under the queue's own name.
         :param name: The consumer's name; by default, the function's. The full name has
             the blueprint's name before it: ``"orders.bill"``.
         :param schema: A marshmallow schema, instance or class, or a protobuf message
@@ -161,10 +161,10 @@ class ConsumerScaffold:
         :param queue: The queue's name, or a :class:`kombu.Queue` of another owner,
             which is used unchanged.
         :param handler: Called with the body, decoded and loaded by the schema.
-        :param routing_key: The routing key, pattern (``"order.*"``, ``"#"``) or list of
-            them that binds the queue to the app's exchange. Every queue bound gets its
-            own copy of a message. Without it, the queue gets the messages that are
-            published under the queue's own name.
+        :param routing_key: One or several routing keys or patterns (``"order.*"``,
+            ``"#"``) that bind the queue to the app's exchange. Every bound queue gets
+            its own copy of a message. Without a routing key, the queue gets the
+            messages that are published under the queue's own name.
         :param name: The consumer's name; by default, the function's. The full name has
             the blueprint's name before it: ``"orders.bill"``.
         :param schema: A marshmallow schema, instance or class, or a protobuf message
@@ -222,7 +222,7 @@ class ConsumerScaffold:
         return self._add_hook("after_message", hook)
 
     def teardown_message(self, hook: F) -> F:
-        """Call the decorated function after each message, with its error if any."""
+        """Call the decorated function after each message, with its error or None."""
         return self._add_hook("teardown_message", hook)
 
     def before_worker(self, hook: F) -> F:

@@ -29,7 +29,7 @@ copies: set[OwnGreenlet] = set()
 
 
 class OwnGreenlet(gevent.Greenlet):  # type: ignore[misc]
-    """A greenlet of the worker; a fork's child does not continue it."""
+    """A greenlet of the worker, which does not continue in a forked child."""
 
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
         super().__init__(*args, **kwargs)

@@ -20,11 +20,11 @@ logger = get_logger("flask_qconsume.subscription")
 
 
 class Intake:
-    """Passes new deliveries to the handlers, except for those not to be handled.
+    """Passes new deliveries to the handlers, or settles those not to be handled.
 
-    These exceptions are settled here: dead letters that had to wait outside of their
-    queue, messages that this process has handled or is handling, and suspects (messages
-    that may have killed a process).
+    Not to be handled are dead letters that had to wait outside of their queue, messages
+    that this process has handled or is handling, and suspects (messages that may have
+    killed a process).
     """
 
     def __init__(

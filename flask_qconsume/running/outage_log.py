@@ -73,7 +73,7 @@ class OutageLog:
         )
 
     def log_recovery(self, subscription: str) -> None:
-        """Record that a subscription is connected; log each outage that ends so."""
+        """Record that a subscription is connected; log outages that are now over."""
         for outage in self._leave(subscription):
             logger.warning("Connected again after %.0f s", self._clock() - outage.began)
 

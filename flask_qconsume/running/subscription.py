@@ -138,8 +138,9 @@ class Subscription:
     def wait_for_forwards(self) -> None:
         """Wait until forwarded messages are acknowledged in the queue that they left.
 
-        A suspect may arrive in the queue of suspects before that. If it killed the
-        process now, both queues would have it, each with its own count of deaths.
+        A suspect may arrive in the queue of suspects before its original is
+        acknowledged. If it killed the process now, both queues would have it, each with
+        its own count of deaths.
         """
         if self.settler.wait_for_forwards(_JOIN_SECONDS) < _ACK_NOTICED_SECONDS:
             gevent.sleep(_ACK_NOTICED_SECONDS)

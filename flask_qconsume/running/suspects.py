@@ -24,7 +24,7 @@ from ..settings import Settings
 def triage(
     delivery: Delivery, lane: Lane, consumer: Consumer, settings: Settings
 ) -> Forward | None:
-    """Return the forward of a suspect; ``None`` if the message goes to its handler.
+    """Decide where to forward a suspect; ``None`` if the message may be handled.
 
     The delivery limit counts starts of the handler: one in the main queue, the further
     ones in the queue of suspects. A link that keeps messages in order needs no such

@@ -27,7 +27,7 @@ class ConditionTimer:
     def look(
         self, conditions: Iterable[Hashable], elapsed: float | None = None
     ) -> float:
-        """Record the conditions that hold now; return the seconds of the oldest.
+        """Record the conditions that hold now; return the oldest one's age in seconds.
 
         :param elapsed: Seconds since the last check; the interval unless given.
         """

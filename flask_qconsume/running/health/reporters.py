@@ -1,7 +1,6 @@
-"""Report each verdict on a worker's health to a health file, to systemd, and so on.
+"""Report each verdict on a worker's health to outlets: a file, systemd, functions.
 
-These outlets are functions that are called in a native thread. They must not wait, nor
-import gevent.
+Outlets are called in a native thread. They must not wait, nor import gevent.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ class HealthFile:
             ) from error
 
     def __call__(self, verdict: Verdict) -> None:
-        """If the worker is live, write the verdict: all of the file changes at once."""
+        """If the worker is live, write the verdict; readers see a complete file."""
         if verdict.live:
             self._write(verdict.to_json() + "\n")
             self._check()
@@ -135,9 +134,10 @@ class Systemd:
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str]) -> Systemd | None:
-        """Create it if systemd started this process; else return ``None``.
+        """Create a ``Systemd`` if systemd started this process; else return ``None``.
 
-        The variables are removed, so that child processes do not notify systemd.
+        Systemd's environment variables are removed, so that child processes do not
+        notify systemd.
         """
         address = environment.pop(_NOTIFY_SOCKET, "")
         for name in _WATCHDOG:

@@ -9,7 +9,7 @@ ANSWERS = 3
 class Starvation:
     """Measures for how long a subscription is idle while messages wait in its queue.
 
-    :param stalled: Seconds after which that is a problem. Within them, the broker is
+    :param stalled: Seconds after which that is a problem. In this time, the broker is
         asked :data:`ANSWERS` times how many messages wait.
     """
 

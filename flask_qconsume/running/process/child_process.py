@@ -127,7 +127,7 @@ class ChildProcess:
     def blocked_for(self) -> float:
         """Seconds for which the child's event loop has not run, as of the last check.
 
-        Only the time since it consumes counts: hooks may load much at the start.
+        Time before the child consumes is not counted: hooks may block for long then.
         """
         if not self.up:
             return 0.0
@@ -135,7 +135,7 @@ class ChildProcess:
         return silent + (self._verdict.blocked_for if self._verdict else 0.0)
 
     def kill_if_blocked(self) -> bool:
-        """Kill the child if its event loop is blocked too long; return whether so."""
+        """Kill the child if its event loop is blocked too long; return true if so."""
         limit = self._limits.blocked
         if self._killed or limit is None or self.blocked_for < limit:
             return False

@@ -31,7 +31,7 @@ class SignalReader:
     """Reads signals, which it takes over from their handlers.
 
     Create one per process, in the main thread. Signals other than SIGTERM and SIGINT
-    keep their handlers, and stay ignored if they were when the process began, as under
+    keep their handlers, and stay ignored if the process was started so, as by
     ``nohup``. A handler that the app sets later takes its signal back, and a forked
     child gets all former handlers back.
 
@@ -103,7 +103,7 @@ class SignalReader:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    """Handle a signal: see that its number is in the pipe.
+    """Make sure that a signal's number is in the pipe.
 
     :mod:`asyncio` makes Python write the numbers to a pipe of its own.
     """
