@@ -57,7 +57,7 @@ class SuspectsStatus:
 
 @dataclass(frozen=True)
 class QueueStatus:
-    """Counts of one queue's messages; ``None`` for a count that the broker lacks."""
+    """Counts of one queue's messages; ``None`` if the broker does not tell a count."""
 
     #: Messages ready to be handled.
     waiting: int | None

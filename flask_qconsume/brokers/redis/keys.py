@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 class Layout(t.Protocol):
-    """The names of all keys of an app."""
+    """The names of the keys that an app uses in Redis."""
 
     @property
     def sep(self) -> str:

@@ -119,7 +119,7 @@ class Publisher:
     def _route_or_settle(
         self, batch: PublishRequest, number: int, left: float
     ) -> list[RoutedPart]:
-        """Return the parts of a message to send; without any, mark it as done."""
+        """Route a message by :meth:`_route`; if no queue is left, mark it as done."""
         try:
             parts = self._route(batch, number, left)
         except BrokerUnavailable:
@@ -135,7 +135,7 @@ class Publisher:
     def _route(
         self, batch: PublishRequest, number: int, left: float
     ) -> list[RoutedPart]:
-        """Return the parts of a message for the queues that it has not reached."""
+        """Find the queues that a message has not reached, and group them by slot."""
         message, reached = batch.messages[number], batch.reached_queues(number)
         queues = [q for q in self._find_queues(message, left) if q not in reached]
         return [

@@ -24,9 +24,9 @@ class ListDeadLetters(SortedSetDeadLetters):
         return message, envelope.read_reference(element)
 
     def _take(self, message: Message, element: bytes, replay: bool) -> int:
-        layout, queue = self._shared.layout, self._plan.name
-        step = layout.priority_step(envelope.to_kombu_priority(message.priority))
-        keys = [self._key, layout.list_key(queue, step)]
+        list_layout, queue = self._shared.layout, self._plan.name
+        step = list_layout.priority_step(envelope.to_kombu_priority(message.priority))
+        keys = [self._key, list_layout.list_key(queue, step)]
         copy = self._create_replay(message) if replay else b""
         taken = self._shared.server.call(scripts.TAKE_DEAD_LETTER(keys, element, copy))
         if taken and replay and step:

@@ -47,18 +47,20 @@ class ListLink(RedisLink):
     _held: UnackedMessages
 
     def __init__(self, plan: QueuePlan, lane: Lane, shared: Shared[ListLayout]) -> None:
-        self._layout = shared.layout
+        self._list_layout = shared.layout
         self._can_block = True
         super().__init__(plan, lane, shared)
         self._wait_times = _WaitTimes(self._wait.longest)
 
     def _create_leased_messages(self, lease: float) -> UnackedMessages:
-        return UnackedMessages(self._shared.server, self._layout, self.queue, lease)
+        return UnackedMessages(
+            self._shared.server, self._list_layout, self.queue, lease
+        )
 
     def _create_search_call(self) -> Call:
-        _, *other_lists = self._layout.list_keys(self.queue)
+        _, *other_lists = self._list_layout.list_keys(self.queue)
         return scripts.FIND_UNNOTICED(
-            [self._layout.delayed_key(self.queue), *other_lists]
+            [self._list_layout.delayed_key(self.queue), *other_lists]
         )
 
     def _read_popped(self, answer: t.Any) -> list[Delivery]:
@@ -76,7 +78,7 @@ class ListLink(RedisLink):
         if not self._can_block:
             self._ended.wait(self._wait_times.next_poll(seconds))
             return self._pop(room)
-        first = self._layout.list_keys(self.queue)[0]
+        first = self._list_layout.list_keys(self.queue)[0]
         timeout = f"{seconds + _ROUNDING_SECONDS:.3f}"
         blmove = ("BLMOVE", first, first, "RIGHT", "RIGHT", timeout)
         pop = self._held.create_pop_call(ROOM_AFTER_WAIT)
@@ -115,17 +117,19 @@ class ListLink(RedisLink):
         create_call = self._held.create_forward_call
         if forward.lane is Lane.DEAD:
             keep = forward.expires or DEFAULT_RETENTION_SECONDS
-            return create_call(tag, self._layout.queue_key(queue), copy, "keep", keep)
+            return create_call(
+                tag, self._list_layout.queue_key(queue), copy, "keep", keep
+            )
         step = self._priority_step(forward)
         if forward.delay > 0:
-            key = self._layout.delayed_key(queue)
+            key = self._list_layout.delayed_key(queue)
             copy = envelope.encode_delayed(copy, step)
             return create_call(tag, key, copy, "delay", forward.delay)
-        return create_call(tag, self._layout.list_key(queue, step), copy, "")
+        return create_call(tag, self._list_layout.list_key(queue, step), copy, "")
 
     def _priority_step(self, forward: Forward) -> int:
         priority = forward.delivery.message.priority
-        return self._layout.priority_step(envelope.to_kombu_priority(priority))
+        return self._list_layout.priority_step(envelope.to_kombu_priority(priority))
 
     def _needs_wake(self, forward: Forward) -> bool:
         is_soon_due = 0 < forward.delay < POLL_INTERVAL

@@ -18,17 +18,17 @@ class ListPublisher(Publisher):
     def _create_call(
         self, message: Outgoing, queues: tuple[str, ...]
     ) -> tuple[Call, bool]:
-        layout: ListLayout = self._shared.layout
-        step = layout.priority_step(envelope.to_kombu_priority(message.priority))
+        list_layout: ListLayout = self._shared.layout
+        step = list_layout.priority_step(envelope.to_kombu_priority(message.priority))
         # Each queue gets an envelope with its own delivery tag: two kombu consumers
         # that hold the same tag take each other's message away.
         copies = [self._encode(message) for _ in queues]
         if message.delay > 0:
-            keys = [layout.delayed_key(queue) for queue in queues]
+            keys = [list_layout.delayed_key(queue) for queue in queues]
             copies = [envelope.encode_delayed(copy, step) for copy in copies]
             call = scripts.PUBLISH(keys, message.delay, *copies)
         else:
-            keys = [layout.list_key(queue, step) for queue in queues]
+            keys = [list_layout.list_key(queue, step) for queue in queues]
             call = scripts.PUBLISH(keys, "", *copies)
         # A blocked reader waits at the list of step 0 only.
         needs_wake = step != 0 or 0 < message.delay < POLL_INTERVAL

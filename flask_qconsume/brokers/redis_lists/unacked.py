@@ -39,11 +39,11 @@ class UnackedMessages(LeasedMessages):
     """The messages that one link has taken out of its queue and not settled."""
 
     def __init__(
-        self, server: Server, layout: ListLayout, queue: str, lease: float
+        self, server: Server, list_layout: ListLayout, queue: str, lease: float
     ) -> None:
         self.queue = queue
         self._server = server
-        self._layout = layout
+        self._list_layout = list_layout
         self._lease = lease
         #: Tags and the times at which their leases end.
         self._stale_leases: StaleLeases[tuple[bytes, bytes]] = StaleLeases(lease)
@@ -53,7 +53,7 @@ class UnackedMessages(LeasedMessages):
         self._tags: dict[str, None] = {}
         #: Numbers for the tags of a script that has not answered yet.
         self._numbers_in_use = range(0)
-        self._keys = layout.held_keys(queue)
+        self._keys = list_layout.held_keys(queue)
         # kombu restores a message to (exchange, routing key). With the default exchange
         # that is this queue only, not all queues that the message was routed to.
         self._suffix = f',"",{json.dumps(queue)}]'.encode()
@@ -62,20 +62,24 @@ class UnackedMessages(LeasedMessages):
         return tag in self._tags
 
     def create_pop_call(self, room: int) -> Call:
-        layout, queue = self._layout, self.queue
+        list_layout, queue = self._list_layout, self.queue
         first, self._next_number = self._next_number, self._next_number + room
         self._numbers_in_use = range(first, self._next_number)
         return scripts.POP(
-            [*self._keys, layout.delayed_key(queue), *layout.list_keys(queue)],
+            [
+                *self._keys,
+                list_layout.delayed_key(queue),
+                *list_layout.list_keys(queue),
+            ],
             room,
             _MAX_BYTES_PER_READ,
             self._tag_prefix,
             first,
             self._lease,
             self._suffix,
-            layout.queue_key(queue),
-            layout.sep,
-            *layout.steps,
+            list_layout.queue_key(queue),
+            list_layout.sep,
+            *list_layout.steps,
         )
 
     def read_pop_answer(self, answer: Sequence[bytes]) -> list[tuple[str, bytes]]:
@@ -108,8 +112,8 @@ class UnackedMessages(LeasedMessages):
             check_answer(answer)
 
     def give_back(self, tags: Sequence[str], timeout: float | None = None) -> int:
-        layout = self._layout
-        fixed = (len(self._suffix), layout.queue_key(self.queue), layout.sep)
+        list_layout = self._list_layout
+        fixed = (len(self._suffix), list_layout.queue_key(self.queue), list_layout.sep)
         # In reverse order: messages are pushed to the right end, which is read first.
         calls = [
             scripts.GIVE_BACK(self._keys, *fixed, *some)
@@ -122,7 +126,7 @@ class UnackedMessages(LeasedMessages):
         unheard = [
             f"{self._tag_prefix}{number}:{step}"
             for number in self._numbers_in_use
-            for step in self._layout.steps
+            for step in self._list_layout.steps
         ]
         tags, self._tags, self._numbers_in_use = [*self._tags, *unheard], {}, range(0)
         return tags
@@ -166,7 +170,7 @@ class UnackedMessages(LeasedMessages):
         element = value[1 : -len(self._suffix)]
         with contextlib.suppress(BrokerError):  # Better unmarked than lost.
             element = envelope.mark_redelivered(element, self.queue)
-        place = self._layout.list_key(self.queue, step)
+        place = self._list_layout.list_key(self.queue, step)
         return scripts.RESTORE([*self._keys, place], tag, element)
 
 

@@ -24,9 +24,11 @@ class StreamDeadLetters(SortedSetDeadLetters):
         return entries.unpack_member(element, self._plan.name)
 
     def _take(self, message: Message, element: bytes, replay: bool) -> int:
-        layout: StreamLayout = self._shared.layout
+        stream_layout: StreamLayout = self._shared.layout
         queue = self._plan.name
-        stream = layout.stream_key(queue, layout.priority_step(queue, message.priority))
+        stream = stream_layout.stream_key(
+            queue, stream_layout.priority_step(queue, message.priority)
+        )
         copy = self._create_replay(message) if replay else ()
         call = scripts.TAKE_DEAD_LETTER([self._key, stream], element, *copy)
         return int(self._shared.server.call(call))

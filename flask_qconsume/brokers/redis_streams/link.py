@@ -42,7 +42,7 @@ class StreamLink(RedisLink):
     def __init__(
         self, plan: QueuePlan, lane: Lane, shared: Shared[StreamLayout]
     ) -> None:
-        self._layout = shared.layout
+        self._stream_layout = shared.layout
         #: Seconds until a delayed message is due.
         self._due_in: float | None = None
         #: Deliveries that the last wait read beyond the number wanted.
@@ -50,14 +50,16 @@ class StreamLink(RedisLink):
         super().__init__(plan, lane, shared)
 
     def _near_key(self) -> str:
-        return self._layout.stream_key(self.queue)
+        return self._stream_layout.stream_key(self.queue)
 
     def _create_leased_messages(self, lease: float) -> PendingEntries:
-        return PendingEntries(self._shared.server, self._layout, self.queue, lease)
+        return PendingEntries(
+            self._shared.server, self._stream_layout, self.queue, lease
+        )
 
     def _create_search_call(self) -> Call:
-        keys = [self._layout.delayed_key(self.queue), *self._held.streams]
-        return scripts.FIND_UNNOTICED(keys, self._layout.group)
+        keys = [self._stream_layout.delayed_key(self.queue), *self._held.streams]
+        return scripts.FIND_UNNOTICED(keys, self._stream_layout.group)
 
     def _pop(self, room: int) -> list[Delivery]:
         if self._excess:
@@ -77,7 +79,7 @@ class StreamLink(RedisLink):
     def _block(self, seconds: float, room: int) -> list[Delivery]:
         held = self._held
         wait = create_wait_command(
-            self._layout.group, held.consumer, held.streams, seconds
+            self._stream_layout.group, held.consumer, held.streams, seconds
         )
         if self.lane is Lane.MAIN:
             pop = held.create_pop_call(ROOM_AFTER_WAIT)
@@ -103,7 +105,7 @@ class StreamLink(RedisLink):
         self, tag: str, fields: Sequence[bytes], redelivered: bool
     ) -> Delivery:
         self._held.add(tag, redelivered)
-        body = self._layout.body
+        body = self._stream_layout.body
         message = entries.read_entry(fields, self.queue, body, redelivered)
         return Delivery(self, tag, message)
 
@@ -115,17 +117,19 @@ class StreamLink(RedisLink):
             exchange="",
             routing_key=queue,
         )
-        step = self._layout.priority_step(queue, message.priority)
+        step = self._stream_layout.priority_step(queue, message.priority)
         create_call = self._held.create_forward_call
         if forward.lane is Lane.DEAD:
             keep = forward.expires or DEFAULT_RETENTION_SECONDS
-            key = self._layout.dead_key(queue)
+            key = self._stream_layout.dead_key(queue)
             return create_call(tag, key, "keep", keep, entry.pack(step))
         if forward.delay > 0:
-            key = self._layout.delayed_key(queue)
+            key = self._stream_layout.delayed_key(queue)
             return create_call(tag, key, "delay", forward.delay, entry.pack(step))
-        fields = (self._layout.body, entry.body, META, entry.meta)
-        return create_call(tag, self._layout.stream_key(queue, step), "", 0, *fields)
+        fields = (self._stream_layout.body, entry.body, META, entry.meta)
+        return create_call(
+            tag, self._stream_layout.stream_key(queue, step), "", 0, *fields
+        )
 
     def _needs_wake(self, forward: Forward) -> bool:
         return 0 < forward.delay < POLL_INTERVAL

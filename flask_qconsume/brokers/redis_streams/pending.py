@@ -36,15 +36,15 @@ class PendingEntries(LeasedMessages):
     """The unsettled entries of one link, which is one consumer in the group."""
 
     def __init__(
-        self, server: Server, layout: StreamLayout, queue: str, lease: float
+        self, server: Server, stream_layout: StreamLayout, queue: str, lease: float
     ) -> None:
         self.consumer = create_consumer_name()
-        self.streams = layout.stream_keys(queue)
+        self.streams = stream_layout.stream_keys(queue)
         self._server = server
-        self._layout = layout
+        self._stream_layout = stream_layout
         self._queue = queue
         self._lease = lease
-        self._group = layout.group
+        self._group = stream_layout.group
         #: The tags, and whether each entry is marked as redelivered.
         self._tags: dict[str, bool] = {}
         #: The entry id at which the search for expired leases continues, by stream.
@@ -58,16 +58,16 @@ class PendingEntries(LeasedMessages):
         return tag in self._tags
 
     def create_pop_call(self, room: int) -> Call:
-        layout = self._layout
+        stream_layout = self._stream_layout
         return scripts.POP(
-            [layout.delayed_key(self._queue), *self.streams],
+            [stream_layout.delayed_key(self._queue), *self.streams],
             self._group,
             self.consumer,
             room,
             _MAX_BYTES_PER_READ,
-            layout.body,
+            stream_layout.body,
             META,
-            *layout.queue_steps(self._queue),
+            *stream_layout.queue_steps(self._queue),
         )
 
     def add(self, tag: str, redelivered: bool) -> None:

@@ -20,7 +20,7 @@ class StreamPublisher(Publisher):
     def _create_call(
         self, message: Outgoing, queues: tuple[str, ...]
     ) -> tuple[Call, bool]:
-        layout: StreamLayout = self._shared.layout
+        stream_layout: StreamLayout = self._shared.layout
         entry = encode_entry(
             basic_properties.encode_outgoing(message),
             message.body,
@@ -30,18 +30,22 @@ class StreamPublisher(Publisher):
         if message.delay > 0:
             return self._create_delayed_call(message, entry, queues)
         keys = [
-            layout.stream_key(queue, layout.priority_step(queue, message.priority))
+            stream_layout.stream_key(
+                queue, stream_layout.priority_step(queue, message.priority)
+            )
             for queue in queues
         ]
-        fields = (layout.body, entry.body, META, entry.meta)
+        fields = (stream_layout.body, entry.body, META, entry.meta)
         return scripts.PUBLISH(keys, "", *fields), False
 
     def _create_delayed_call(
         self, message: Outgoing, entry: Entry, queues: tuple[str, ...]
     ) -> tuple[Call, bool]:
-        layout: StreamLayout = self._shared.layout
-        steps = [layout.priority_step(queue, message.priority) for queue in queues]
-        keys = [layout.delayed_key(queue) for queue in queues]
+        stream_layout: StreamLayout = self._shared.layout
+        steps = [
+            stream_layout.priority_step(queue, message.priority) for queue in queues
+        ]
+        keys = [stream_layout.delayed_key(queue) for queue in queues]
         copies = [entry.pack(step) for step in steps]
         needs_wake = message.delay < POLL_INTERVAL
         return scripts.PUBLISH(keys, message.delay, *copies), needs_wake
