@@ -163,7 +163,7 @@ class KafkaDeadLetters(DeadLetters):
     def _read(
         self, begin: dict[PartitionId, int], ends: dict[PartitionId, int]
     ) -> list[Fetched]:
-        """Read the records between these offsets, in a native thread."""
+        """Read the records from ``begin`` up to ``ends``, in a native thread."""
         consumer = create_client(Consumer, {**self._settings, **_READ_SETTINGS})
         try:
             consumer.assign([TopicPartition(*each, begin[each]) for each in ends])

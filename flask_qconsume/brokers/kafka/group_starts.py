@@ -74,7 +74,7 @@ class GroupStarts:
             self._begun.add(plan.name)
 
     def check(self, plan: QueuePlan, timeout: float) -> None:
-        """If Kafka has forgotten a group's offsets, log a warning and commit the first.
+        """Detect forgotten offsets of a group: log a warning, commit the first offsets.
 
         :raises BrokerError: if the broker does not answer, or refuses.
         """

@@ -52,7 +52,7 @@ class Backlog:
         return self._count(plan.suspects, {naming.suspects_topic(plan.name)})
 
     def count_foreign(self, group: str) -> int:
-        """Count the unhandled records of a group that belongs to no queue here."""
+        """Count the unhandled records of another program's consumer group."""
         topics = self._topics.look()
         timeout = DEFAULT_TIMEOUT_SECONDS
         return count_lag(self._admin, group, topics, timeout, only_committed=True)

@@ -197,7 +197,7 @@ class KafkaLink(Link):
         self._consumer.refresh_topics(topics)
 
     def set_missing(self, topics: Collection[str]) -> None:
-        """Store and log deleted topics, of those that the link reads by full name."""
+        """Store, and log, deleted topics among those that the link reads by name."""
         missing = frozenset(topics)
         for name in missing - self.missing:
             logger.warning(
@@ -221,7 +221,7 @@ class KafkaLink(Link):
         self.fetched_ids = {record.place for record in self._consumer.unused}
 
     def _ensure_started(self, wait: float) -> bool:
-        """Start the consumer once it is wanted, or wait; return whether it runs."""
+        """Start the consumer once suspects exist, or wait; return whether it runs."""
         if self._is_wanted is not None:
             if self._paused or not self._is_wanted():
                 self._consumer.wait(wait)
@@ -231,11 +231,12 @@ class KafkaLink(Link):
         return True
 
     def _await_moved(self, forwards: Sequence[Forward]) -> None:
-        """Wait for the commit that messages have moved to the topic of suspects.
+        """Wait until a commit notes that suspects have moved to their own topic.
 
-        If a message killed its process before that commit, it would be read from both
-        topics, and its deaths would be counted in each. (For a link that reads
-        suspects, :meth:`ack` has waited already.)
+        A suspect is a message that was in flight when a process died. If it killed
+        another process before that commit, it would be read from both topics, and its
+        deaths would be counted in each. (A link that reads suspects has waited in
+        :meth:`ack`.)
         """
         if self.lane is not Lane.MAIN:
             return
@@ -272,9 +273,10 @@ def create_terms(
     due: Callable[[t.Any], float],
     grace: float,
 ) -> ConsumerTerms:
-    """Return the terms on which a link consumes a queue, or the suspects of a queue.
+    """Return the settings for consuming a queue, or its queue of suspects.
 
-    Suspects are handled one by one, in no order.
+    Suspects (messages that were in flight when a process died) are handled one by one,
+    in no order.
 
     :param delayed: Returns whether a topic holds records back until they are due.
     :param due: Returns when a record is due.

@@ -65,7 +65,7 @@ def escape_routing_key(routing_key: str) -> str:
 
 
 def is_named_after(topic: str, routing_key: str | None) -> bool:
-    """Return whether a topic's name is a routing key, with escaped characters."""
+    """Return whether a topic's name equals a routing key with escaped characters."""
     return routing_key is not None and topic == escape_routing_key(routing_key)
 
 
@@ -115,12 +115,12 @@ def is_delay_topic(topic: str) -> bool:
 
 
 def group_of(plan: QueuePlan, lane: Lane) -> str:
-    """Return the consumer group for a queue's normal messages, or for its suspects."""
+    """Return the consumer group of a queue, or of its queue of suspects."""
     return plan.name if lane is Lane.MAIN else plan.suspects
 
 
 def subscription(plan: QueuePlan, lane: Lane) -> list[str]:
-    """Return the topics to subscribe to for a queue, or for its suspects.
+    """Return the topics to subscribe to for a queue, or for its queue of suspects.
 
     Regular expressions begin with ``^``.
     """
@@ -208,7 +208,7 @@ def is_read_by(plan: QueuePlan, topic: str) -> bool:
 def topic_filter(plan: QueuePlan, lane: Lane) -> Callable[[str], bool]:
     """Return a function that tells whether a lane's group reads a topic.
 
-    The lane is that of a queue's normal messages, or that of its suspects.
+    A lane is either a queue's normal messages, or its queue of suspects.
     """
     if lane is not Lane.MAIN:
         return suspects_topic(plan.name).__eq__

@@ -112,7 +112,7 @@ class Publisher:
         return records.create_record(message, topic, prefix=self._prefix)
 
     def _create_queue_record(self, message: Outgoing) -> ProducerRecord:
-        """Convert a message for a single queue to a record in a retry topic of it."""
+        """Convert a message for one queue to a record in a retry topic of the queue."""
         queue, delay = message.routing_key, message.delay
         naming.check_topic(naming.retry_topic(queue, 0), "The queue's topic")
         if not delay:

@@ -24,7 +24,7 @@ _ANSWER_TIMEOUT_SECONDS = 5.0
 
 
 class SuspectsLink(t.Protocol):
-    """A link that reads a queue's suspects, and may not have joined its group yet."""
+    """A link to a queue of suspects that may not have joined its consumer group yet."""
 
     @property
     def closed(self) -> bool: ...
@@ -33,7 +33,9 @@ class SuspectsLink(t.Protocol):
 
 
 class SuspectGroups:
-    """Wakes links that read suspects, as soon as their queue has a suspect.
+    """Wakes the links to queues of suspects that hold any message.
+
+    A suspect is a message that was in flight when a process died.
 
     :param partitions: Returns how many partitions a topic has; 0 if that is unknown.
     :param find_filled: Returns the partitions that hold any record; may block.

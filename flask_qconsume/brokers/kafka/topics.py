@@ -174,7 +174,7 @@ class Topics:
         return naming.retry_topic(queue, best)
 
     def _look_once(self, timeout: float) -> Mapping[str, int]:
-        """List the topics, or wait while another caller does: a list needs a thread."""
+        """List the topics, or wait for another caller's list: each needs a thread."""
         began = time.monotonic()
         if not self._looking.acquire(timeout=timeout):
             raise BrokerUnavailable(f"Kafka did not answer within {timeout:g} s.")

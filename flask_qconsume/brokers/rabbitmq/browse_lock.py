@@ -52,7 +52,7 @@ class BrowseLock:
 
     @contextlib.contextmanager
     def hold(self) -> t.Iterator[None]:
-        """Hold the lock for the length of a block.
+        """Hold the lock within a ``with`` block.
 
         :raises QueueBeingRead: if another process does not release it in time.
         """
@@ -113,7 +113,7 @@ class BrowseLock:
 
     @contextlib.contextmanager
     def _channel(self) -> t.Iterator[t.Any]:
-        """Open a channel for one request; the broker closes it if it refuses that."""
+        """Open a channel for one request; the broker closes it after a refusal."""
         channel = self._connection.channel()
         try:
             yield channel

@@ -117,7 +117,7 @@ class RabbitDeadLetters(DeadLetters):
     ) -> int:
         """Remove dead letters from their queue.
 
-        If ``replay`` is true, a copy of each must first be published and confirmed.
+        If ``replay`` is true, a copy of each is published and confirmed first.
         """
         if not batch:
             return 0
@@ -141,7 +141,7 @@ class RabbitDeadLetters(DeadLetters):
 
 
 def to_dead_letter(queue: str, message: t.Any) -> DeadLetter:
-    """Convert a message in a dead-letter queue to what commands show."""
+    """Convert a message in a dead-letter queue to a :class:`DeadLetter`."""
     return DeadLetter(
         ref=compute_reference(message),
         queue=queue,

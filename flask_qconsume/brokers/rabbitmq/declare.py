@@ -63,7 +63,7 @@ class Declarer:
                 )
 
     def declare_plan(self, plan: QueuePlan) -> None:
-        """Declare a consumer's queue with its bindings, and its two side queues."""
+        """Declare a consumer's queue with its bindings, and both queues beside it."""
         if plan.given is None:
             self.declare_queue(plan.name, queue_arguments(plan.type))
             for binding in plan.bindings:

@@ -184,7 +184,7 @@ def explain_error(error: BaseException) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error's text, with odd characters escaped; the broker's text if any."""
+    """Return the broker's text of an error, or else the error's own, escaped."""
     text = getattr(error, "reply_text", None) or str(error) or "no reason given"
     said = escape(text)
     kind = type(error).__name__

@@ -64,7 +64,7 @@ _EXPIRATION_SIZE = 64
 def build_forward(
     forward: Forward, plan: QueuePlan, app_exchange: str, frame_max: int
 ) -> PendingPublish:
-    """Build the copy of a message: a retry, a suspect or a dead letter."""
+    """Build a copy of a message: for a retry, the queue of suspects or dead letters."""
     message = forward.delivery.message
     basic = copy_properties(message, forward.headers, frame_max)
     if forward.lane is Lane.MAIN and forward.delay > 0:

@@ -33,7 +33,7 @@ def convert_content(content: Content, queue: str) -> Message:
 
 
 def convert_delivery(delivery: BasicDeliver, queue: str) -> Message:
-    """Convert a delivery without py-amqp, in the same way as its messages."""
+    """Convert a delivery that was parsed without py-amqp to a message."""
     return _convert(
         *parse_properties(delivery.header),
         raw=delivery.body,

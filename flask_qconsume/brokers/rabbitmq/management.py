@@ -92,7 +92,7 @@ class Management:
 
 
 def list_caveats(queue: str, row: QueueRow) -> Iterator[str]:
-    """Warn of settings on the broker that weaken the guarantee of a queue."""
+    """Yield warnings about broker settings that weaken the guarantee of a queue."""
     if row.get("type") == "stream":
         yield (
             f"The queue '{queue}' is a stream on the broker: an acknowledgement removes"

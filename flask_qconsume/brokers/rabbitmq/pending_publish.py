@@ -92,7 +92,7 @@ class PendingPublish:
         return first
 
     def is_returned_as(self, exchange: str, routing_key: str, content: t.Any) -> bool:
-        """Return whether the broker may mean this message by one that it returned."""
+        """Return whether this may be the message that the broker returned."""
         return (
             self.return_error is None
             and not self.done
@@ -151,6 +151,6 @@ class PublishBatch:
 
 
 def encode_expiration(seconds: float) -> str | None:
-    """Convert seconds to AMQP's ``expiration``; ``None`` (never) if too many."""
+    """Convert seconds to AMQP's ``expiration``; ``None`` above RabbitMQ's limit."""
     milliseconds = max(1, round(seconds * 1000))
     return str(milliseconds) if milliseconds <= _MAX_EXPIRATION_MS else None

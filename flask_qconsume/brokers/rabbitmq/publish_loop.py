@@ -216,7 +216,7 @@ class PublishLoop:
                 message.finish(error)
 
     def _declare(self, queue: WaitQueue) -> None:
-        """Declare a wait queue over another connection: a thread reads this one."""
+        """Declare a wait queue over a new connection; a thread reads the session's."""
         if self._settings.declare == "never":
             return
         with open_channel(self._settings, f"declaring '{queue.name}'") as channel:
@@ -276,7 +276,7 @@ class PublishLoop:
 
 
 def _is_thread_refusal(error: BaseException) -> t.TypeGuard[RuntimeError]:
-    """Return whether Python starts no more threads: the interpreter shuts down.
+    """Return whether Python refused to start a thread, because it shuts down.
 
     Under gevent, looking up the broker's address takes a thread.
     """

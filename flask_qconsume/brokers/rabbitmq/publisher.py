@@ -86,7 +86,7 @@ class Publisher:
     def _await(self, batch: PublishBatch, timeout: float) -> float | None:
         """Wait for confirmations; give up early if there never was a connection.
 
-        :returns: The number of seconds that passed in vain; ``None`` if all are done.
+        :returns: The timeout in seconds that has expired; ``None`` if all are done.
         """
         first = min(timeout, self._settings.away_after)
         if batch.wait(first):

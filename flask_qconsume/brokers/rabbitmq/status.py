@@ -75,7 +75,7 @@ class StatusReader:
             )
 
     def caveats(self, plans: Sequence[QueuePlan]) -> list[str]:
-        """Warn of settings on the broker that weaken guarantees.
+        """Return warnings about broker settings that weaken guarantees.
 
         The warnings need the management plugin; without its URL there are none.
         """

@@ -129,7 +129,7 @@ class KafkaAdmin:
     ) -> dict[PartitionId, Committed]:
         """Return a group's committed offsets; partitions without one are left out.
 
-        A consumer that joins no group asks for them, because an admin client can crash
+        The request is made by a consumer that joins no group: an admin client can crash
         the process when the group's coordinator has moved, or does not exist yet.
         https://github.com/confluentinc/librdkafka/issues/5040
         """
@@ -241,8 +241,8 @@ class KafkaAdmin:
 class FilledPartitions:
     """Finds partitions that hold records.
 
-    A consumer that joins no group asks for them, because it asks during outages as
-    well, when an admin client can crash the process.
+    The requests are made by a consumer that joins no group: they are repeated during an
+    outage, when an admin client can crash the process.
     https://github.com/confluentinc/librdkafka/issues/3663
 
     :param config: librdkafka's settings, for a consumer.
@@ -303,7 +303,7 @@ def _ask_committed(
 def _find_filled(
     client: Consumer, partitions: Collection[PartitionId], timeout: float
 ) -> set[PartitionId]:
-    """Find partitions with records, in a native thread; one by one if that fails."""
+    """Find partitions with records, in a native thread: all at once or one by one."""
     client.poll(0)  # Take the client's errors, which would pile up.
     try:
         first = _ask_offsets(client, partitions, OFFSET_BEGINNING, timeout)

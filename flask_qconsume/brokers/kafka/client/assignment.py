@@ -14,7 +14,7 @@ from .terms import ConsumerTerms
 
 
 class Assignment:
-    """The assigned partitions; records are chosen from all of them in turn."""
+    """The assigned partitions, and the choice of the next records to hand out."""
 
     def __init__(
         self, terms: ConsumerTerms, shared: SharedState, commits: OffsetCommits
@@ -50,7 +50,7 @@ class Assignment:
         self._shared.notify()
 
     def reset(self, partition: PartitionId) -> AssignedPartition:
-        """Replace a partition by a new object without any knowledge of its records."""
+        """Drop a partition and its records, and add it again as a new object."""
         self.drop([partition])
         return self.add(*partition, None, "")
 

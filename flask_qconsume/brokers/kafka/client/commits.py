@@ -71,8 +71,8 @@ class OffsetCommits:
     def room_in(self, partition: AssignedPartition) -> int:
         """Return how many more records of a partition may be chosen to be handed out.
 
-        Records that wait for an earlier one of their key count, because the commit's
-        metadata contains them.
+        Records that wait for an earlier record of their key are counted as well,
+        because the commit's metadata contains them.
         """
         if self._terms.ordering == "none":
             return _MAX_UNSETTLED
@@ -113,7 +113,7 @@ class OffsetCommits:
     def on_answer(
         self, error: KafkaError | None, partitions: list[TopicPartition]
     ) -> list[KafkaError]:
-        """Process the broker's answer to a commit; return the errors left to handle."""
+        """Process the broker's answer to a commit; return the unexpected errors."""
         if partitions and not any(self._is_awaited(each) for each in partitions):
             return []  # The answer to a commit that was recalled.
         pending, self._pending = self._pending, {}
@@ -208,7 +208,7 @@ class OffsetCommits:
             self._shared.notify()
 
     def _adapt_room(self) -> None:
-        """Adapt how many records to mark ahead to the number settled in two commits."""
+        """Choose how many records may be in flight, by how many were settled lately."""
         wanted = self._terms.room + 2 * self.settled_count
         # It shrinks slowly: one slow moment does not end a fast stretch.
         wanted = max(wanted, self._terms.room, self.room * 3 // 4)

@@ -60,7 +60,7 @@ class KafkaConsumer:
 
     @property
     def stale_count(self) -> int:
-        """Number of records that were settled after their partition was gone."""
+        """Number of records that were settled after their partition was lost."""
         return self._shared.stale_count
 
     @property
@@ -74,7 +74,7 @@ class KafkaConsumer:
         return self._worker.outage.is_confirmed
 
     def pop_misses_topic(self) -> bool:
-        """Return whether the client missed a topic since the last call of this."""
+        """Return, and reset, whether the client has reported a missing topic."""
         found, self._shared.misses_topic = self._shared.misses_topic, False
         return found
 
@@ -140,7 +140,7 @@ class KafkaConsumer:
         self._notifier.notify()
 
     def refresh_topics(self, topics: Mapping[str, int]) -> None:
-        """Make the client list topics until it knows these numbers of partitions."""
+        """Make the client list topics until it knows these and all their partitions."""
         self._worker.topic_refresh.request(topics)
 
     def settle(self, records: Sequence[ReadyRecord]) -> None:
@@ -150,7 +150,7 @@ class KafkaConsumer:
             self._notifier.notify()
 
     def await_committed(self, records: Sequence[ReadyRecord], timeout: float) -> bool:
-        """Wait until a commit notes these records as done; return false if too late."""
+        """Wait until a commit notes these records as done; return false on timeout."""
         deadline = time.monotonic() + timeout
         while not all(each.partition.has_committed(each.offset) for each in records):
             if time.monotonic() > deadline or not self._thread.alive:
@@ -171,7 +171,7 @@ class KafkaConsumer:
         self._notifier.notify()
 
     def put_back(self, records: Iterable[ReadyRecord]) -> None:
-        """Give back records that no handler has started, for any group member."""
+        """Give back records that were not started, to any member of the group."""
         given = list(records)
         for record in given:
             record.partition.handed_count -= 1
@@ -199,8 +199,8 @@ class KafkaConsumer:
     def close(self, timeout: float) -> bool:
         """Commit, give back unsettled records, and leave the group.
 
-        After an error nothing is committed: records in flight stay marked, as after a
-        death of the process.
+        After an error nothing is committed: the last commit still notes records as in
+        flight, as after a death of the process.
 
         :returns: Whether the native thread ended in time; otherwise it goes on in the
             background.

@@ -179,7 +179,7 @@ class ConsumerThread:
                 self._on_record(record)
 
     def _poll_timeout(self, partitions: list[AssignedPartition]) -> float:
-        """Return the seconds of the next poll: the longer no record came, the more."""
+        """Return how many seconds to poll for a record: more after a longer rest."""
         if self._resting < _REST_AFTER_SECONDS:
             if self._commits.is_pending or any(each.unsettled for each in partitions):
                 self._resting = 0.0

@@ -74,7 +74,7 @@ class PendingReports:
 
 
 class ReportListener:
-    """Wakes the callers on one event loop of gevent, or in an unpatched process."""
+    """Wakes callers that wait for delivery reports on one of gevent's event loops."""
 
     def __init__(self) -> None:
         self._notifier = ThreadNotifier()

@@ -66,7 +66,7 @@ class Membership:
         self._shared.notify()
 
     def on_assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Fetch the committed offsets of new partitions, and start reading there."""
+        """Fetch new partitions' committed offsets, and start to read at these."""
         self._shared.has_joined = True
         self._shared.notify()
         if self._shared.is_stopping or not partitions:
@@ -82,7 +82,7 @@ class Membership:
         self._positions.start_reading(consumer, committed)
 
     def on_revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Wait for the handlers of revoked partitions, commit, and drop these."""
+        """Wait for handlers of revoked partitions, commit, and drop the partitions."""
         ids = _ids(partitions)
         known = self._assignment.partitions
         leaving = [known[each] for each in ids if each in known]
@@ -165,7 +165,7 @@ class Membership:
     def _await_handlers(
         self, consumer: Consumer, leaving: list[AssignedPartition]
     ) -> None:
-        """Wait for the handlers of leaving partitions; other partitions are read on."""
+        """Wait for handlers of leaving partitions, while other handlers are started."""
         shared, assignment = self._shared, self._assignment
         deadline = time.monotonic() + self._terms.grace
         self._commits.recall()

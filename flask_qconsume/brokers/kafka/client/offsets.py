@@ -205,7 +205,7 @@ def encode_metadata(
 
 
 def decode_metadata(metadata: str | None, base: int) -> CommitMetadata:
-    """Decode the metadata of a commit of the offset ``base``, if it is ours."""
+    """Decode the metadata of a commit of the offset ``base``; ignore foreign text."""
     try:
         found = json.loads(metadata or "")
         if found[_MARKER] != _VERSION:

@@ -62,7 +62,7 @@ class UnorderedQueue:
 
 
 class OrderedQueue(UnorderedQueue):
-    """Hands out the records of each key one by one, each after the last is settled.
+    """Hands out records of one key one by one, each after its predecessor is settled.
 
     A postponed record keeps its place: its successors wait for it.
 

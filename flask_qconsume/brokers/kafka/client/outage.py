@@ -21,7 +21,7 @@ _PAUSE_SECONDS = 0.5
 
 
 class Outage:
-    """Starts when librdkafka reports ``_ALL_BROKERS_DOWN``, ends with the next answer.
+    """A Kafka outage, from librdkafka's ``_ALL_BROKERS_DOWN`` to the next answer.
 
     :param session: Session timeout in seconds, after which the group drops the member.
     :param clock: Returns seconds, like :func:`time.monotonic`.
@@ -45,7 +45,7 @@ class Outage:
             self._began = self._next_question = self._clock()
 
     def check(self, ask: Callable[[float], object]) -> bool:
-        """Send the broker a request, if an outage is possible and the last one is past.
+        """If an outage is possible, send the broker a request; pause between requests.
 
         :param ask: Sends any request, with a time limit in seconds.
         :returns: Whether :attr:`is_confirmed` has changed.

@@ -144,7 +144,7 @@ class AssignedPartition:
 
     @property
     def would_count_death(self) -> bool:
-        """Whether a death of this process would be counted for one of the records."""
+        """Whether a record is being handled alone, so that a death counts for it."""
         return any(note.alone for note in self.offsets.notes.values())
 
     def has_committed(self, offset: int) -> bool:

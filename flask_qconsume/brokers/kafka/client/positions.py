@@ -61,7 +61,7 @@ class Positions:
         consumer: Consumer,
         partitions: Mapping[PartitionId, AssignedPartition],
     ) -> list[PartitionId]:
-        """Read on in partitions of which the broker no longer has the next record.
+        """Continue to read partitions of which the broker has deleted the next records.
 
         :returns: The partitions that were created again, and are read from their first
             record: all state about their old records must be forgotten.
@@ -82,7 +82,7 @@ class Positions:
         partitions: Mapping[PartitionId, AssignedPartition],
         lost: PartitionId,
     ) -> bool:
-        """Read on in one partition; return whether it was deleted and created again."""
+        """Continue to read a partition; return whether it was created again."""
         try:
             found = consumer.get_watermark_offsets(
                 TopicPartition(*lost), timeout=_QUESTION_TIMEOUT_SECONDS

@@ -237,7 +237,7 @@ _UNKNOWN = Refusal[str]((), BrokerError, "Look at the log of the broker.")
 
 
 def find_refusal(error: KafkaError) -> Refusal[str]:
-    """Look up which error of this package an error of Kafka becomes, and what to do."""
+    """Look up the exception and the advice for an error of Kafka."""
     if error.code() == KafkaError._SSL:
         return _find_tls_refusal(error.str())
     return _BY_CODE.get(error.code(), _UNKNOWN)

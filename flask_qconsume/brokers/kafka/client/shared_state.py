@@ -70,7 +70,7 @@ class SharedState:
         self._notifier.notify()
 
     def fail(self, error: t.Any) -> None:
-        """End the native thread with an error for the consumer; the first counts."""
+        """Store the error that ends the native thread, unless one is stored already."""
         if self.error is None:
             known = isinstance(error, BrokerError)
             self.error = error if known else translate_error(error)

@@ -48,7 +48,7 @@ class TopicRefresh:
         self._looks_left = 0
 
     def request(self, topics: Mapping[str, int]) -> None:
-        """Request a look for topics with at least these numbers of partitions."""
+        """Request a refresh until the client knows these topics and partitions."""
         self._requests.append(topics)
 
     def look_if_due(self) -> None:
