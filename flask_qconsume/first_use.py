@@ -55,7 +55,7 @@ class fork_safe_property(t.Generic[T]):
     ) -> fork_safe_property[T] | T:
         if instance is None:
             return self
-        # Later reads find the value there, without calling this method.
+        # Later reads find the value in the instance, and do not call this method.
         values = vars(instance)
         with _lock:
             if self._name not in values:

@@ -36,7 +36,7 @@ def get_logger(name: str) -> logging.Logger:
     """Return a logger that never raises, and that escapes the texts of errors."""
     logger = logging.getLogger(name)
     logger.addFilter(_escape_traceback)
-    # Set on the object: the app may have created it before, of another class.
+    # Set on the object: the app may have created the logger already.
     own = vars(logger)
     if "handle" not in own:
         own["handle"] = functools.partial(_handle, logger.handle)

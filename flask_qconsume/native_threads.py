@@ -91,7 +91,7 @@ class ThreadNotifier:
             if self._closed:
                 self._receiver.close()
         # From here on 'notify' writes a byte again. A 'notify' between the byte and
-        # this line wrote none, but its news is stored before the caller looks for it.
+        # this line wrote none, but its data is stored before the caller looks for it.
         self._notified = False
         return True
 

@@ -113,7 +113,7 @@ class RetryPolicy:
 
     def shortest_delay(self, attempt: int) -> float:
         """Return the shortest delay after an attempt, in seconds: without jitter."""
-        # Both are the same where the division has rounded down.
+        # Rounding may make the quotient a little less than 'min_delay'.
         longest = max(self.min_delay, self.max_delay / (1 + self.jitter))
         # A large exponent overflows a float (of whole numbers it would make one with
         # millions of digits); the delay is then the longest one.

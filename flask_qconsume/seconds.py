@@ -11,7 +11,7 @@ from datetime import timedelta
 #: How a user may give a duration: seconds, or a :class:`~datetime.timedelta`.
 Duration = float | timedelta
 
-#: Seconds of the longest duration: more overflow where a broker counts milliseconds.
+#: The longest duration in seconds. Longer ones overflow in a broker's milliseconds.
 _LONGEST = timedelta.max.total_seconds()
 
 

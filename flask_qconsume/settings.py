@@ -37,7 +37,7 @@ TEXT = "text/plain"
 BYTES = "application/octet-stream"
 PROTOBUF = "application/protobuf"
 
-#: Values and keys in a body, unless configured.
+#: How many values and keys a body may have, unless configured.
 MAX_ITEMS = 1_000_000
 
 

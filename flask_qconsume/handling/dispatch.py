@@ -128,7 +128,8 @@ class _Run:
         try:
             self._run_in_context(message)
         except Interrupted:
-            # Break the reference cycle: the result refers to frames that refer to this.
+            # Break a reference cycle: the result refers to frames, these to this
+            # object.
             self._result = _NOTHING_YET
             raise
         except BaseException as error:

@@ -172,8 +172,8 @@ class _HostedWorker:
             config.graceful_timeout - _RESERVE_SECONDS,
         )
         left: float = self._asked_at + limit - time.monotonic()
-        # The master kills a worker that has not notified it for 'timeout' seconds, and
-        # gunicorn's worker stops notifying before it calls the hook.
+        # Gunicorn's master kills a worker that has not notified it for 'timeout'
+        # seconds. The worker stops notifying before it calls 'worker_exit'.
         if config.timeout:
             left = min(left, config.timeout - _RESERVE_SECONDS)
         return max(0.0, left)

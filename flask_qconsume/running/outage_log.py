@@ -58,7 +58,7 @@ class OutageLog:
         :param text: Says what failed, and what the subscription does now.
         """
         now, cause = self._clock(), _find_cause(error)
-        self._leave(subscription, but=cause)
+        self._remove_subscription(subscription, but=cause)
         outage = self._outages.setdefault(cause, _Outage(now))
         outage.subscriptions.add(subscription)
         is_due = outage.is_due(now)
@@ -74,10 +74,10 @@ class OutageLog:
 
     def log_recovery(self, subscription: str) -> None:
         """Record that a subscription is connected; log outages that are now over."""
-        for outage in self._leave(subscription):
+        for outage in self._remove_subscription(subscription):
             logger.warning("Connected again after %.0f s", self._clock() - outage.began)
 
-    def _leave(self, subscription: str, but: str = "") -> list[_Outage]:
+    def _remove_subscription(self, subscription: str, but: str = "") -> list[_Outage]:
         """Remove a subscription from outages except ``but``; return the ended ones."""
         for cause, outage in self._outages.items():
             if cause != but:

@@ -57,7 +57,7 @@ def _run(
     args: tuple[t.Any, ...],
     kwargs: dict[str, t.Any],
 ) -> t.Any:
-    current.set(handling)  # Until this greenlet ends: its context is its own.
+    current.set(handling)  # Needs no reset: the greenlet has its own context.
     with app.app_context():
         vars(g._get_current_object()).update(values)
         try:

@@ -190,7 +190,7 @@ class Worker:
             plan = self._consumers.topology.queue(consumer.queue)
             main = Subscription(context, consumer, plan, Lane.MAIN)
             created.append(main)
-            # If messages die with the worker, none of them can become a suspect.
+            # If messages do not outlive the worker, none of them can become a suspect.
             if broker.capabilities.survives_worker_death:
                 created.append(
                     Subscription(context, consumer, plan, Lane.SUSPECTS, main)

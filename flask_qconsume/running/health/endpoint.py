@@ -86,7 +86,7 @@ class Endpoint:
 
     def _serve(self) -> None:
         while not self._over.is_open:
-            for descriptor, _ in self._poll.poll(self._wait()):
+            for descriptor, _ in self._poll.poll(self._compute_poll_timeout()):
                 if descriptor == self._socket.fileno():
                     self._accept()
                 elif (client := self._clients.get(descriptor)) is not None:
@@ -97,7 +97,7 @@ class Endpoint:
         for client in list(self._clients.values()):
             self._drop(client)
 
-    def _wait(self) -> float | None:
+    def _compute_poll_timeout(self) -> float | None:
         """Return the milliseconds until the first client's deadline, or ``None``."""
         first = next(iter(self._clients.values()), None)
         if first is None:

@@ -39,7 +39,7 @@ class SubscriptionFacts:
     starved_for: float
     #: How many messages wait in the queue.
     backlog: int
-    #: Only for a subscription of suspects.
+    #: Only for a queue of suspects.
     suspects: SuspectBacklog | None = None
 
 

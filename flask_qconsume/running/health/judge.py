@@ -148,7 +148,7 @@ def _describe_overdue(facts: SubscriptionFacts) -> Problem:
         f"{facts.name}: {pluralize(facts.overdue, 'handler')} far beyond the time limit"
         f" of {facts.timeout:g} s. New handlers took their places, and their messages"
         " went to the retry policy. Let handlers pass on 'HandlerTimeout'.",
-        # A few handlers that hang do little harm; as many as the concurrency do.
+        # A few handlers that hang do little harm; a full set calls for a restart.
         fatal=facts.overdue >= facts.concurrency,
         logged=False,
     )
@@ -174,7 +174,7 @@ def _describe_unsettled(facts: SubscriptionFacts) -> Problem:
 
 
 def _describe_suspects(suspects: SuspectBacklog, queue: str) -> Problem:
-    behind = f", and {suspects.waiting} wait in the lane" if suspects.waiting else ""
+    behind = f", and {suspects.waiting} more wait" if suspects.waiting else ""
     return Problem(
         "suspects",
         suspects.consumer,

@@ -68,7 +68,7 @@ class HealthFile:
         self._path = pathlib.Path(path)
         self._draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
-            self._check()
+            self._check_replaceable()
             self._write("")
         except (OSError, ValueError) as error:
             raise WorkerError(
@@ -81,7 +81,7 @@ class HealthFile:
         """If the worker is live, write the verdict; readers see a complete file."""
         if verdict.live:
             self._write(verdict.to_json() + "\n")
-            self._check()
+            self._check_replaceable()
             self._draft.replace(self._path)
 
     def close(self) -> None:
@@ -89,10 +89,10 @@ class HealthFile:
         with contextlib.suppress(OSError):
             self._draft.unlink()
         with contextlib.suppress(OSError, ValueError):
-            self._check()
+            self._check_replaceable()
             self._path.unlink()
 
-    def _check(self) -> None:
+    def _check_replaceable(self) -> None:
         """Raise ``ValueError`` unless the file is missing, empty or holds a verdict."""
         with contextlib.suppress(FileNotFoundError):
             # A symbolic link is not followed, since its target must not be replaced

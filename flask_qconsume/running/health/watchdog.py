@@ -118,7 +118,7 @@ class Watchdog:
         try:
             while True:
                 try:
-                    self._look()
+                    self._check_subscriptions()
                     gevent.sleep(self._interval)
                 except gevent.GreenletExit:
                     raise
@@ -128,7 +128,7 @@ class Watchdog:
             for greenlet in filter(None, (self._asking, self._logging)):
                 greenlet.end(block=False)
 
-    def _look(self) -> None:
+    def _check_subscriptions(self) -> None:
         checks = self._update_checks()
         self._facts = tuple(check.collect() for check in checks)
         fair_share = self._worker.fair_share

@@ -52,7 +52,7 @@ class SignalReader:
         self._pipe, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._before = {n: signal.signal(n, _handle) for n in self.numbers}
-        for number in self.numbers:  # Else libraries in C would see more EINTR.
+        for number in self.numbers:  # Else calls of C libraries fail with EINTR.
             signal.siginterrupt(number, False)
         _set_wakeup_fd(self._writer)
         self._poll = get_unpatched("select", "poll")()

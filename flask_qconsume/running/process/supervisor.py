@@ -148,7 +148,7 @@ class Supervisor:
 
     def _pass_on(self, number: signal.Signals) -> None:
         for child in self._children:
-            if child.up:  # Before that it has no handler, so the signal would end it.
+            if child.up:  # Before, it has no handler, and the signal would end it.
                 child.send(number)
 
     # -- in the main thread -----------------------------------------------------------
