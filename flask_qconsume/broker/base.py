@@ -101,7 +101,8 @@ class DeadLetters(abc.ABC):
         replay: bool,
         progress: t.Callable[[], t.Any] = lambda: None,
     ) -> int:
-        """Remove the dead letters for which ``wanted`` is true, and may replay them.
+        """Remove dead letters for which ``wanted`` is true; with ``replay``, replay
+        them.
 
         A replay publishes a copy to the queue that failed (never to the exchange), with
         zero attempts and without the headers of the failure. The dead letter is removed
@@ -241,17 +242,18 @@ class Broker(abc.ABC):
     def is_reachable(self) -> bool:
         """Return whether the broker answers, if only with a refusal; never raise.
 
-        Called once a second during an outage, so it must be cheap. Brokers whose
-        clients reconnect by themselves return true.
+        Called once a second during an outage, so it must be cheap. Brokers with a
+        client that reconnects by itself return true.
         """
         return True
 
     def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
         """Read the number and the age of one queue's suspects, without changing them.
 
-        AMQP cannot read a message without taking it, and marks a message that is given
-        back as redelivered, which for a suspect counts as a crash. So on RabbitMQ only
-        the worker that holds a suspect knows its age.
+        Suspects are messages that may have killed a process. AMQP cannot read a message
+        without taking it, and marks a message that is given back as redelivered, which
+        for a suspect counts as a crash. So on RabbitMQ only the worker that holds a
+        suspect knows its age.
         """
         return SuspectsStatus(self.depth(plan.suspects))
 

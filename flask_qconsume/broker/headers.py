@@ -197,7 +197,7 @@ def _make_error_headers(error: BaseException) -> dict[str, t.Any]:
     described = f"{kind}: {stringify(error)}"
     headers = {ERROR: _fit_text(described, MAX_ERROR)}
     if error.__traceback__ is not None:
-        # traceback copes with errors whose own str() raises.
+        # traceback copes with errors that raise in their own str().
         lines = "".join(traceback.format_exception(error))
         headers[TRACEBACK] = _fit_text(lines, MAX_TRACEBACK)
     if isinstance(error, InvalidMessage) and error.details is not None:

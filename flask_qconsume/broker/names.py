@@ -60,7 +60,7 @@ def check_unique(names: Iterable[Name], broker: str) -> None:
 
 
 def _consumes(queue: Name, other: Name) -> bool:
-    """Return whether the app gave ``queue`` to consume the dead letters ``other``."""
+    """Return whether ``queue`` is given and ``other`` means readable dead letters."""
     return queue.given and other.readable
 
 

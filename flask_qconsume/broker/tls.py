@@ -123,7 +123,7 @@ def _shake_hands(host: str, port: int, context: ssl.SSLContext) -> None:
 def check_files(options: Mapping[str, t.Any], names: Iterable[str], where: str) -> None:
     """Refuse files that cannot be read; OpenSSL's own errors would not name them.
 
-    :param names: The options whose values are paths of files or folders.
+    :param names: The options that name files or folders.
     :param where: The setting that has the options.
     :raises ConfigurationError: with the option and the path.
     """

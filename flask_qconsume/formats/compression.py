@@ -1,8 +1,8 @@
 """Compressed bodies, decompressed up to a size.
 
 A kilobyte may become a megabyte, so every decompression has a limit. A body must be one
-stream: a body of many short streams would take long, since each stream has a fixed
-cost.
+stream: a body of many short streams would take long, since each stream takes a fixed
+time.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ _ENCODER = json.JSONEncoder(
     default=to_plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")
 )
 
-#: Decodes bodies that mean the same to every decoder, and refuses all others.
+#: Decodes bodies that mean the same to every decoder, and refuses all other bodies.
 _decode_fast: t.Callable[[bytes], t.Any] | None = None
 if FastDecoder is not None:
     _decode_fast = FastDecoder().decode

@@ -19,8 +19,8 @@ from .protobuf import Protobuf
 from .text import Bytes
 from .text import Text
 
-#: A consumer's decoders by content type. A decoder's first content type is its proper
-#: name; the others are aliases, and ``None`` or ``""`` for a message without one.
+#: A consumer's decoders by content type. A decoder's first content type is its main
+#: one; further types are aliases, and ``None`` or ``""`` for a message without one.
 Decoders = Mapping[str | None, Decoder]
 
 _BYTES = Bytes()

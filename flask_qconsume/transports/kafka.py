@@ -257,7 +257,7 @@ class KafkaSource(base.Source):
         del self._held[tag]
 
     def give_back(self, tags: Iterable[str]) -> None:
-        """Leave the groups that delivered messages; other members read these again."""
+        """Leave the groups of these messages, so that other members read them again."""
         deliveries = [self._held.pop(tag) for tag in tags if tag in self._held]
         for queue in {delivery.message.queue for delivery in deliveries}:
             self._leave(queue, [d for d in deliveries if d.message.queue == queue])

@@ -71,10 +71,11 @@ _SCHEMES = (
 
 
 class StreamSource(base.Source):
-    """Access of one kombu connection to Redis, as a consumer in all queues' groups.
+    """Reads and publishes in Redis Streams, for one kombu connection.
 
     A :class:`~.broker.link.Link` waits for one queue. Here one blocking ``XREADGROUP``
-    waits for all queues of the connection, so this uses the scripts below the link.
+    waits for all queues of the connection, so this class calls the scripts that links
+    are built on.
     """
 
     def __init__(self, url: str, options: Mapping[str, t.Any]) -> None:

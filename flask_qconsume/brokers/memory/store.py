@@ -41,7 +41,7 @@ def create_stored(message: Message) -> StoredMessage:
 def copy_for_redelivery(stored: StoredMessage) -> StoredMessage:
     """Return a copy of a message, at the same place in the queue.
 
-    A handler that still runs may keep the original message.
+    A handler that still runs may be using the original.
     """
     return stored._replace(message=dataclasses.replace(stored.message))
 
@@ -199,5 +199,5 @@ _named: PerProcess[WeakValueDictionary[str, Store]] = PerProcess(WeakValueDictio
 
 
 def get_named_store(name: str) -> Store:
-    """Return the store of all brokers of one ``memory://name`` while one lives."""
+    """Return the store that brokers with the same ``memory://name`` share."""
     return _named.get().setdefault(name, Store())

@@ -24,7 +24,7 @@ POLL_INTERVAL = 1.0
 
 
 class BlockedReader(t.Protocol):
-    """A link whose reader may be blocked in Redis."""
+    """A link that may be blocked in Redis, waiting for a message."""
 
     queue: str
 

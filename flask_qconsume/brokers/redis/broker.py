@@ -40,7 +40,7 @@ KeyTypes = Iterator[tuple[str, str]]
 
 
 class RedisBroker(Broker, t.Generic[L]):
-    """A broker on Redis with bindings in sets; subclasses know the layout of queues."""
+    """A broker on Redis; a subclass knows how queues are laid out in keys."""
 
     link: t.ClassVar[type[RedisLink]]
     publisher: t.ClassVar[type[Publisher]]

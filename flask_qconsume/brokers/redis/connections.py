@@ -105,8 +105,8 @@ class RedisConnection:
     def run_after(self, command: Command, call: Call) -> tuple[t.Any, t.Any]:
         """Send a blocking command and a script, which runs as soon as the command ends.
 
-        :returns: The answers of the command and of the script; instead of an answer,
-            redis-py's exception or, for the script, a :class:`BrokerError`.
+        :returns: Both answers. An error of the command is returned as redis-py's
+            exception, an error of the script as a :class:`BrokerError`.
         """
         waited, answer = self.pipeline([command, _create_evalsha_command(call)])
         if _is_unknown(answer):

@@ -124,7 +124,7 @@ MEANINGS: t.Mapping[str, Meaning] = {
     "CLUSTERDOWN": _create_temporary("is a cluster that is not complete"),
     "TRYAGAIN": _create_temporary("is moving the keys"),
     "UNBLOCKED": _create_temporary("ended a wait"),
-    # Codes of our own, for errors whose code is ERR.
+    # Codes of our own, for errors with the code ERR.
     "UNKNOWN": _TOO_OLD,
     "DATABASE": _NO_DATABASE,
     "ONLY-DATABASE": _IS_A_CLUSTER,
@@ -161,8 +161,8 @@ _TEXTS: t.Mapping[str, str] = {
     "this instance has cluster support disabled": "NO-CLUSTER",
     "max number of clients reached": "CLIENTS",
 }
-#: Codes by redis-py's exceptions, whose texts lack them; and codes of our own for
-#: exceptions of redis-py itself.
+#: Codes of redis-py's exceptions for Redis' errors, since their texts lack the code,
+#: and our codes for redis-py's own errors.
 _CODES: t.Mapping[type[Exception], str] = {
     exceptions.AuthenticationError: "WRONGPASS",
     exceptions.AuthorizationError: "NOAUTH",

@@ -130,7 +130,7 @@ class GroupCommit:
         return group
 
     def _wake_next_leader(self) -> None:
-        """Wake one waiting caller, if another leader is permitted."""
+        """Wake one waiting caller to lead, unless enough callers lead already."""
         if self._waiting and not all(leader.locked() for leader in self._leaders):
             for batch in list(self._waiting)[:1]:
                 batch.wake()

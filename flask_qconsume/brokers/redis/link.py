@@ -51,7 +51,7 @@ class LeaseLost(BrokerError):
 
 
 class RedisLink(Link):
-    """A link that reads and leases messages by scripts; subclasses know the layout."""
+    """A link that reads and leases messages by Lua scripts of a subclass."""
 
     pushes = False
 

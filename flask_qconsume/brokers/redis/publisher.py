@@ -83,7 +83,7 @@ class Publisher:
     def _send_all(
         self, batches: Sequence[PublishRequest], leader: PublishRequest
     ) -> None:
-        """Send the open messages of all batches, before the leader's deadline."""
+        """Send the unfinished messages of all batches, before the leader's deadline."""
         try:
             self._prepare(leader.left)
             for trip in _split_into_round_trips(batches):
@@ -230,12 +230,12 @@ class PublishRequest(CallerBatch):
         self._pause = min(pause, _LONGEST_PAUSE_SECONDS)
 
     def fail(self, error: BrokerError) -> None:
-        """Set an error as the result of all open messages."""
+        """Set an error as the result of all unfinished messages."""
         for number in self.open:
             self.settle(number, error)
 
     def results(self) -> list[Result]:
-        """Return the result of each message; for an open one, a time-out error."""
+        """Return the result of each message; a time-out error for an unfinished one."""
         # A copy, since a leader that is late may still settle messages.
         results = list(self._results)
         for number in self.open:
@@ -262,7 +262,7 @@ RoundTrip = list[OwnMessage]
 
 
 def _split_into_round_trips(batches: Sequence[PublishRequest]) -> Iterator[RoundTrip]:
-    """Split the open messages of all batches into round trips of limited size."""
+    """Split the unfinished messages of all batches into round trips of limited size."""
     trip: RoundTrip = []
     size = 0
     for batch in batches:

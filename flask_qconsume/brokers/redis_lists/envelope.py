@@ -95,7 +95,7 @@ def to_kombu_priority(priority: t.Any) -> int:
 
 
 def _read(element: bytes, queue: str) -> tuple[Message, dict[str, t.Any] | None]:
-    """Return the message and its envelope, which is ``None`` for a foreign message."""
+    """Return the message and its envelope, or ``None`` if the element is not one."""
     envelope = _decode_envelope(element)
     body = _decode_body(envelope) if envelope else None
     if envelope is not None and body is not None:
@@ -119,7 +119,7 @@ def _create_foreign_message(element: bytes, queue: str) -> Message:
 
 
 def _decode_envelope(element: bytes) -> dict[str, t.Any] | None:
-    """Return the envelope in an element; ``None`` for a foreign message."""
+    """Return the envelope in an element; ``None`` if the element is not one."""
     if not element.startswith(b"{"):
         return None
     try:

@@ -152,7 +152,7 @@ return count
 """
 )
 
-#: Returns messages whose lease has ended, the last to end first: tag, value, …
+#: Returns messages with an expired lease, the last to expire first: tag, value, …
 #: KEYS leases, unacked; ARGV how many at most, how many bytes
 FIND_EXPIRED = Script(
     NOW

@@ -122,7 +122,7 @@ class UnackedMessages(LeasedMessages):
         return self._server.count(calls, timeout)
 
     def forget_all(self) -> list[str]:
-        # Include messages whose tags may be in an answer that never arrived.
+        # Include messages that a script may have taken with an answer that was lost.
         unheard = [
             f"{self._tag_prefix}{number}:{step}"
             for number in self._numbers_in_use

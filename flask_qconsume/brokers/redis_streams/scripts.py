@@ -229,7 +229,7 @@ return count
 """
 )
 
-#: Takes entries whose lease has ended from other consumers, at most 1,000 at once, and
+#: Takes entries with an expired lease from other consumers, at most 1,000 at once, and
 #: deletes consumers that have been idle for long. XAUTOCLAIM would also take entries
 #: that were given back.
 #: KEYS stream; ARGV group, consumer, lease and age of consumers in ms, from
