@@ -105,6 +105,5 @@ def _handlers_of(app: Flask) -> list[logging.Handler]:
 
 
 def _is_flasks(handler: logging.Handler) -> bool:
-    """Return whether this is Flask's default handler with Flask's own format."""
     unchanged = getattr(handler.formatter, "_fmt", None) == _FLASK_FORMAT
     return handler is default_handler and unchanged

@@ -46,7 +46,7 @@ class Retry(Outcome):
     """Handle the message again later, as one more attempt.
 
     :param delay: Seconds until then, or a :class:`~datetime.timedelta`; ``None`` takes
-        the delay of the retry policy. The policy's ``max_attempts`` counts either way.
+        the delay of the retry policy. The policy's ``max_attempts`` applies either way.
     """
 
     def __init__(self, delay: Duration | None = None) -> None:

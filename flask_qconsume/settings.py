@@ -89,7 +89,6 @@ def _check_text(value: t.Any) -> str:
 
 
 def _check_name_part(value: t.Any) -> str:
-    """Check a text that is part of a name on a broker."""
     text = _check_text(value)
     if problem := find_name_problem(text):
         raise ValueError(problem)
@@ -176,7 +175,6 @@ def _check_policy(value: t.Any) -> RetryPolicy:
 
 
 def _guess_attempts(value: t.Any) -> str:
-    """Guess the attempts meant by a wrong policy, for the example in the error."""
     is_number = isinstance(value, int) and value is not True
     return str(max(value, 1) if is_number else RetryPolicy().max_attempts)
 

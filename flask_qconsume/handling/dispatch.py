@@ -428,7 +428,6 @@ def _describe(error: BaseException | None) -> str:
 
 
 def _find_unforeseen_error(result: Result) -> BaseException | None:
-    """Return the error, if its traceback tells more than the outcome's reason."""
     if result.foreseen or isinstance(result.error, InvalidMessage):
         return None
     return result.error

@@ -79,8 +79,8 @@ def decode(message: Message, decoders: Decoders, max_size: int) -> t.Any:
 def _decompress_message(message: Message, max_size: int) -> Message:
     """Return the message with its body decompressed.
 
-    kombu compresses a body that is encoded already. So kombu's compression, which a
-    header of its own names, is undone before the content encoding.
+    kombu encodes a body first, and then compresses it. So the compression in kombu's
+    header is undone before the content encoding.
     """
     raw, encoding = message.raw, message.content_encoding
     if header := message.headers.get("compression"):

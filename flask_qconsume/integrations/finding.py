@@ -55,7 +55,6 @@ def _list_apps(wsgi: t.Any) -> list[Flask]:
 
 
 def _iterate_parts(wrapper: t.Any) -> Iterable[t.Any]:
-    """Yield the objects that a piece of middleware may call next."""
     if isinstance(wrapper, types.MethodType):
         yield wrapper.__self__
     for cell in getattr(wrapper, "__closure__", None) or ():

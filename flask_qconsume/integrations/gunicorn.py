@@ -155,7 +155,7 @@ class _HostedWorker:
         """Stop fetching messages as soon as gunicorn stops its worker.
 
         Gunicorn calls ``worker_exit`` only after its last requests have ended. A
-        handler that began in between might not end in time.
+        handler that began during these requests might not end in time.
         """
         while self._host.alive:
             time.sleep(_STOP_CHECK_INTERVAL_SECONDS)

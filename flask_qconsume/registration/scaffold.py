@@ -65,7 +65,6 @@ class ConsumerScaffold:
             record(self._qconsume_register)
 
     def _qconsume_register(self, state: BlueprintSetupState) -> None:
-        """Add these registrations to an app; Flask calls this at each registration."""
         name = f"{state.name_prefix}.{state.name}".lstrip(".")
         Registry.of(t.cast(Flask, state.app)).add_scope(name, self._qconsume_scope)
         self._qconsume_scope.closed_by = (

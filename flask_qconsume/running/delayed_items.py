@@ -29,7 +29,6 @@ class DelayedItems(t.Generic[T]):
         self._fork_guard = ForkGuard()
 
     def __bool__(self) -> bool:
-        """True if any item is held."""
         return bool(self._items)
 
     @property

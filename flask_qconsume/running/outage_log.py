@@ -78,7 +78,6 @@ class OutageLog:
             logger.warning("Connected again after %.0f s", self._clock() - outage.began)
 
     def _remove_subscription(self, subscription: str, but: str = "") -> list[_Outage]:
-        """Remove a subscription from outages except ``but``; return the ended ones."""
         for cause, outage in self._outages.items():
             if cause != but:
                 outage.subscriptions.discard(subscription)
@@ -87,7 +86,6 @@ class OutageLog:
 
 
 def _find_cause(error: BaseException) -> str:
-    """Return a key that is the same for all failures of one outage."""
     if isinstance(error, BrokerUnavailable):
         return "unavailable"
     return f"{type(error).__name__}: {escape(error)}"

@@ -130,7 +130,6 @@ class Processing:
             return self._apply_retry_policy(delivery, error)
 
     def _apply_retry_policy(self, delivery: Delivery, error: BaseException) -> Result:
-        """Return the retry policy's result for an error that no handler raised."""
         outcome = self._consumer.retry.decide(delivery.message.attempt, error)
         return Result(outcome, error)
 

@@ -35,7 +35,6 @@ class RedeliveryMemory:
         self._settlements: dict[str, Settlement] = {}
 
     def __bool__(self) -> bool:
-        """True if any message is remembered."""
         return bool(self._unsettled or self._settlements)
 
     def add_unsettled(self, identities: Iterable[str | None]) -> None:

@@ -130,7 +130,7 @@ class Settler:
         return not any(greenlet.dead for greenlet in self._greenlets)
 
     def wait_for_forwards(self, timeout: float) -> float:
-        """Wait until no forward is in progress; return the seconds since the last."""
+        """Wait for running forwards; return the seconds since the last one ended."""
         self._all_forwarded.wait(timeout)
         return time.monotonic() - self._last_forward
 
@@ -165,7 +165,6 @@ class Settler:
         return bool(batch)
 
     def _take_acks(self) -> list[Delivery]:
-        """Wait for the next batch and return it; an empty batch means the end."""
         while not self._acks and not self._ending:
             self._to_ack.clear()
             self._to_ack.wait()

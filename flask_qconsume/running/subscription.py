@@ -41,7 +41,8 @@ _JOIN_SECONDS = 5.0
 class Subscription:
     """Consumes one queue for one consumer, from start to stop.
 
-    :param lane: The main queue, or the queue of suspects.
+    :param lane: The main queue, or the queue of suspects: messages that may have killed
+        a process.
     :param main: For the queue of suspects, the subscription of the main queue.
     """
 
@@ -120,8 +121,9 @@ class Subscription:
     def quiet(self) -> None:
         """Stop fetching, and return messages that no handler has started.
 
-        Suspects are returned by :meth:`close`: it sends new copies, since the broker
-        would mark the same messages as redelivered, which counts as a death.
+        Suspects (messages that may have killed a process) are returned by :meth:`close`
+        as new copies: the broker would mark the originals as redelivered, which counts
+        as a death.
         """
         self._intake.closed = True
         unstarted = self.processing.quiet()
@@ -138,8 +140,8 @@ class Subscription:
     def wait_for_forwards(self) -> None:
         """Wait until forwarded messages are acknowledged in the queue that they left.
 
-        A suspect may arrive in the queue of suspects before its original is
-        acknowledged. If it killed the process now, both queues would have it, each with
+        A suspect (a message that may have killed a process) may arrive in its new queue
+        before that. If it killed this process now, both queues would have it, each with
         its own count of deaths.
         """
         if self.settler.wait_for_forwards(_JOIN_SECONDS) < _ACK_NOTICED_SECONDS:
@@ -159,7 +161,7 @@ class Subscription:
         return settled
 
     def _return_unsettled_suspects(self) -> None:
-        """Return suspects as new copies, which carry no mark: a stop is not a crash."""
+        """Return suspected messages as unmarked new copies: a stop is not a crash."""
         for delivery in self.connection.unsettled:
             if not delivery.settled and not self.settler.is_settling(delivery):
                 self.settler.forward(forward_to_suspects(delivery))

@@ -58,7 +58,7 @@ class SubscriptionContext:
 
     @property
     def concurrency(self) -> int:
-        """Number of messages that are handled at once; suspects one at a time."""
+        """Number of messages handled at once; 1 if they may have killed a process."""
         return 1 if self.lane is Lane.SUSPECTS else self.consumer.concurrency
 
     @property

@@ -24,11 +24,13 @@ from ..settings import Settings
 def triage(
     delivery: Delivery, lane: Lane, consumer: Consumer, settings: Settings
 ) -> Forward | None:
-    """Decide where to forward a suspect; ``None`` if the message may be handled.
+    """Decide where to forward a message that may have killed a process.
 
     The delivery limit counts starts of the handler: one in the main queue, the further
     ones in the queue of suspects. A link that keeps messages in order needs no such
     queue: it counts deaths itself, and delivers each suspect alone.
+
+    :returns: ``None`` if the message goes to its handler.
     """
     message = delivery.message
     if not message.redelivered:
@@ -57,9 +59,9 @@ def triage(
 
 
 def forward_to_suspects(delivery: Delivery, deaths: int | None = None) -> Forward:
-    """Forward a message to the queue of suspects, as a new copy.
+    """Forward a message that may have killed a process to the queue of suspects.
 
-    The broker does not mark the copy as redelivered.
+    The broker does not mark the new copy there as redelivered.
 
     :param deaths: How many processes died while they handled the message; by default,
         the number that the message has.

@@ -72,11 +72,9 @@ class Endpoint:
         self._thread = NativeThread(self._serve, "health")
 
     def start(self) -> None:
-        """Start to answer, in the background."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering, and close the socket."""
         self._over.open()
         # A shutdown ends the thread's wait; closing the descriptor would not.
         with contextlib.suppress(OSError):
@@ -98,7 +96,6 @@ class Endpoint:
             self._drop(client)
 
     def _compute_poll_timeout(self) -> float | None:
-        """Return the milliseconds until the first client's deadline, or ``None``."""
         first = next(iter(self._clients.values()), None)
         if first is None:
             return None
@@ -163,7 +160,6 @@ class _Client:
         return self._request.partition(b"\r\n")[0].decode("latin-1")
 
     def send(self) -> None:
-        """Send as much of the answer as the connection accepts now."""
         self.answer = self.answer[self._connection.send(self.answer) :]
         self.is_done = not self.answer
 

@@ -39,11 +39,9 @@ class Reporter:
         self._failed: set[Callable[[Verdict], object]] = set()
 
     def add_outlet(self, outlet: Callable[[Verdict], object]) -> None:
-        """Call a function with each verdict from now on."""
         self._outlets.append(outlet)
 
     def report(self, verdict: Verdict) -> None:
-        """Call all outlets with a verdict."""
         for outlet in self._outlets:
             try:
                 outlet(verdict)
@@ -85,7 +83,6 @@ class HealthFile:
             self._draft.replace(self._path)
 
     def close(self) -> None:
-        """Remove the file."""
         with contextlib.suppress(OSError):
             self._draft.unlink()
         with contextlib.suppress(OSError, ValueError):
@@ -93,7 +90,6 @@ class HealthFile:
             self._path.unlink()
 
     def _check_replaceable(self) -> None:
-        """Raise ``ValueError`` unless the file is missing, empty or holds a verdict."""
         with contextlib.suppress(FileNotFoundError):
             # A symbolic link is not followed, since its target must not be replaced
             # either.

@@ -38,7 +38,6 @@ class Starvation:
         return now - self._idle_since >= self._period
 
     def note_backlog(self, now: float, backlog: int) -> None:
-        """Record the broker's answer: the number of messages that wait."""
         self.backlog = backlog
         self._answers = self._answers + 1 if backlog else 0
         self._idle_since = now

@@ -105,7 +105,6 @@ class Watchdog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop watching."""
         if self._greenlet is None:
             return
         self._greenlet.end()

@@ -88,7 +88,6 @@ class ChildProcess:
 
     @property
     def name(self) -> str:
-        """The child's name in problems and log lines."""
         return f"process {self.pid}" if self.running else "a process"
 
     @property
@@ -146,7 +145,6 @@ class ChildProcess:
     # -- its process ------------------------------------------------------------------
 
     def start_if_due(self) -> None:
-        """Start a process, if none runs and the delay before a restart is over."""
         if self._process is None and time.monotonic() >= self.due:
             self._start()
 
@@ -228,14 +226,12 @@ class ChildProcess:
             process.send_signal(number)
 
     def wait(self, timeout: float) -> None:
-        """Wait for the end of the process, for ``timeout`` seconds at most."""
         process = self._process
         with contextlib.suppress(subprocess.TimeoutExpired):
             if process is not None:
                 process.wait(timeout)
 
     def kill(self) -> None:
-        """End the process at once."""
         self.send(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()

@@ -47,7 +47,6 @@ class Parent:
         return self._control.fileno()
 
     def report_up(self) -> None:
-        """Report that this process is consuming."""
         with contextlib.suppress(OSError):
             self._control.sendall(UP_LINE)
 

@@ -112,7 +112,6 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 def _set_wakeup_fd(descriptor: int) -> int:
-    """Make Python write signal numbers to ``descriptor``; return the former one."""
     set_wakeup_fd = get_unpatched("signal", "set_wakeup_fd")
     return t.cast(int, set_wakeup_fd(descriptor, warn_on_full_buffer=False))
 
