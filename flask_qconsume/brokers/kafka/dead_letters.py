@@ -31,7 +31,7 @@ from .records import Fetched
 from .topics import DEFAULT_TIMEOUT_SECONDS
 from .topics import Topics
 
-#: Sends records within seconds; returns ``None`` or the error for each record.
+#: Sends records, with a timeout in seconds; returns ``None`` or the error for each.
 Send = Callable[[Sequence[ProducerRecord], float], list[Exception | None]]
 
 #: Number of dead letters that are replayed at once.

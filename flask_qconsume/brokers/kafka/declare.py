@@ -67,7 +67,7 @@ class TopicDeclaration:
             )
         try:
             if not self._is_done.get().is_set():
-                # A Kafka that does not answer at all is an outage after less time.
+                # If Kafka does not answer at all, that counts as an outage earlier.
                 deadline = began + timeout
                 outage_at = began + self._settings.away_after
                 self._topics.look(_time_left(min(deadline, outage_at)))
@@ -88,7 +88,7 @@ class TopicDeclaration:
             missing = self._missing(self._topics.look(timeout))
             self._create(missing, _time_left(deadline))
             if self._at_the_end and self._settings.declare == "auto":
-                # From now on messages are for these groups, before any worker runs.
+                # The groups get all messages from now on, even before a worker runs.
                 self._starts.begin(queues, _time_left(deadline))
         self._is_done.get().set()
 
@@ -98,7 +98,6 @@ class TopicDeclaration:
             self._is_done.take()
 
     def _missing(self, topics: Mapping[str, int]) -> dict[str, list[str]]:
-        """Return, for each queue, the required topics that do not exist."""
         return {
             plan.name: [name for name in self.topics_of(plan) if name not in topics]
             for plan in self._queues()

@@ -30,7 +30,7 @@ logger = get_logger("flask_qconsume.brokers.kafka")
 
 _MARK = b"qconsume: the group has begun"
 
-#: Sends records; returns ``None`` or the error for each.
+#: Sends records, with a timeout in seconds; returns ``None`` or the error for each.
 Send = Callable[[Sequence[ProducerRecord], float], list[Exception | None]]
 
 
@@ -140,7 +140,6 @@ _FORGOTTEN = (
 
 
 def _partitions_of(plan: QueuePlan, topics: Mapping[str, int]) -> list[PartitionId]:
-    """Return the partitions that the consumer group of a queue reads."""
     reads = naming.topic_filter(plan, Lane.MAIN)
     return [(name, n) for name in topics if reads(name) for n in range(topics[name])]
 

@@ -146,7 +146,6 @@ def peek_records(
 def _peek(
     settings: Mapping[str, t.Any], offsets: Mapping[PartitionId, int]
 ) -> list[Fetched]:
-    """Read records in a native thread, as :func:`peek_records` describes."""
     consumer = create_client(Consumer, {**settings, "fetch.wait.max.ms": 10})
     deadline = time.monotonic() + _PEEK_TIMEOUT_SECONDS
     found: dict[PartitionId, Fetched] = {}

@@ -48,12 +48,12 @@ class KafkaDelivery(Delivery):
     tag: ReadyRecord
 
     def __init__(self, link: KafkaLink, record: ReadyRecord, message: Message) -> None:
-        # Does not call the base's method, because this runs for each record.
+        # The base's method is not called, because this runs for each record.
         self.link = link
         self.tag = record
         self.message = message
         self.settled = False
-        #: Whether the link has the record back.
+        #: Whether the record was given back to the link.
         self.returned = False
 
     @property
@@ -149,7 +149,7 @@ class KafkaLink(Link):
         records = [delivery.tag for delivery in deliveries]
         self._consumer.settle(records)
         if self.lane is Lane.SUSPECTS:
-            # The next suspect may kill the process, and uncommitted ones come again.
+            # The next suspect may kill the process; without a commit this one returns.
             self._consumer.await_committed(records, _COMMIT_TIMEOUT_SECONDS)
 
     def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
@@ -254,7 +254,7 @@ class KafkaLink(Link):
 
     def _check_missing(self) -> None:
         """Raise an error if a declared topic was deleted; a new link declares it."""
-        # The broker that was asked last may not know of the topic yet.
+        # The last list may come from a broker that does not know the topic yet.
         self._look()
         deleted = self.missing.intersection(self._declared)
         if deleted:

@@ -201,7 +201,6 @@ def check_distinct(plans: Iterable[QueuePlan]) -> None:
 
 
 def is_read_by(plan: QueuePlan, topic: str) -> bool:
-    """Return whether the consumer group of a queue reads a topic."""
     return topic_filter(plan, Lane.MAIN)(topic)
 
 
@@ -266,7 +265,6 @@ def _escape_expression(text: str) -> str:
 
 
 def _retry_expression(plan: QueuePlan) -> str:
-    """Return a regular expression for the names of a queue's retry topics."""
     return _escape_expression(f"{PREFIX}{escape(plan.name)}.retry.") + "[0-9]+"
 
 

@@ -97,7 +97,7 @@ class Publisher:
         left = max(deadline - time.monotonic(), 0.001)
         if self._topics.count_partitions(topic, left):
             return True
-        # A queue that exists gets a topic for another delay on its first use.
+        # For an existing queue, the topic of another delay is created on first use.
         known = naming.retry_topic(message.routing_key, 0)
         if message.exchange or not self._topics.count_partitions(known, left):
             return False

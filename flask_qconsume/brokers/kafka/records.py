@@ -247,7 +247,7 @@ def read_due_time(record: Fetched) -> float:
 
 
 def _parse_milliseconds(value: bytes | None) -> int:
-    # A foreign value that is not a number must not hold back the records behind it.
+    # A value that is no number must not hold back the records behind this one.
     try:
         return min(max(int(value or b"0"), 0), 2**53)
     except ValueError:

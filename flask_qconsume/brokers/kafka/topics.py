@@ -27,11 +27,11 @@ DEFAULT_TIMEOUT_SECONDS = 10.0
 _FIRST_ATTEMPT_SECONDS = 2.0
 #: Seconds for which a listed topic is assumed to exist.
 _MAX_AGE_SECONDS = 60.0
-#: Between two looks in the background: the least seconds, and the multiple of the time
-#: that a look took, because a look at many topics needs processor time.
+#: Seconds between two lists of topics in the background: at least, and as a multiple of
+#: the seconds that a list took, because a list of many topics needs processor time.
 _LOOK_INTERVAL_SECONDS = 8.0
 _LOOK_INTERVAL_FACTOR = 20
-#: Seconds between two looks at whether a new topic has leaders.
+#: Seconds between two checks whether a new topic has leaders.
 _CREATED_LOOK_SECONDS = 0.05
 #: Maximum bytes of a record in our own topics: any record and the headers of a copy.
 _MIN_OWN_MESSAGE_BYTES = 8 * 1024 * 1024
@@ -71,7 +71,6 @@ class Topics:
     def count_partitions(
         self, topic: str, timeout: float = DEFAULT_TIMEOUT_SECONDS
     ) -> int:
-        """Return how many partitions a topic has; 0 if it does not exist."""
         known = self._known.get(topic, 0)
         if not known or time.monotonic() - self._last_look > _MAX_AGE_SECONDS:
             known = self._look_once(timeout).get(topic, 0)
@@ -219,7 +218,7 @@ class Topics:
         if name.startswith(naming.PREFIX):
             # Retries, suspects and dead letters are few: one partition is enough.
             settings, partitions = settings | self._own_settings(name), 1
-        # The option names topics as routing keys do, or in full.
+        # The option 'topics' has names with or without the app's prefix.
         bare = name.removeprefix(self._settings.queue_prefix)
         return NewTopic(
             name,

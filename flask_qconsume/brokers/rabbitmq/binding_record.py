@@ -36,12 +36,10 @@ class BindingRecord:
         self._queue = record_queue_name(exchange)
 
     def add(self, bindings: Iterable[Binding]) -> None:
-        """Add bindings that were declared to the stored list."""
         added = _build_table(bindings)
         self._change(lambda table: _merge(table, added))
 
     def remove(self, bindings: Iterable[Binding]) -> None:
-        """Remove bindings from the stored list."""
         gone = _build_table(bindings)
         self._change(
             lambda table: {q: keys - gone.get(q, set()) for q, keys in table.items()}

@@ -54,7 +54,7 @@ from .wait_queues import choose_delay_queue
 from .wait_queues import choose_retry_queue
 from .wait_queues import list_wait_queues
 
-#: Names are short strings of AMQP.
+#: AMQP limits names to this.
 _MAX_NAME_BYTES = 255
 #: Seconds between attempts to declare while another process declares the same queue.
 _DECLARE_PAUSES = (0.1, 0.2, 0.4, 0.8)
@@ -101,8 +101,8 @@ class RabbitMQ(Broker):
         super().check_names()
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
-        # Started here, on the worker's hub: under gevent a thread belongs to the hub
-        # that starts it, and the hub of a thread pool's thread does not keep running.
+        # Started here, on the worker's event loop: under gevent a thread belongs to the
+        # loop that starts it, and the loop of a pool's thread does not keep running.
         self._publisher.get().start()
         return self.link(self.settings, plan, lane, prefetch, self._publish)
 

@@ -38,7 +38,7 @@ _SETTLEMENTS_PER_BARRIER = 30
 #: Seconds without a message after which the queue is counted again: messages may have
 #: expired since it was counted.
 _RECOUNT_SECONDS = 3.0
-#: Seconds without a message after which the broker is given up.
+#: Seconds without a message after which the browser fails.
 _GIVE_UP_SECONDS = 30.0
 
 

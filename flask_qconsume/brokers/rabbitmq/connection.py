@@ -164,7 +164,7 @@ def _tls_options_of_url(given: t.Any) -> dict[str, t.Any]:
 
 
 def _socket_options() -> dict[int, int]:
-    # py-amqp's own value gives a connection up after one second without the peer's TCP
+    # By py-amqp's own value, a connection breaks after one second without the peer's TCP
     # acknowledgement, which an alarm of the broker or a slow network exceeds easily.
     if not hasattr(socket, "TCP_USER_TIMEOUT"):
         return {}
@@ -174,8 +174,8 @@ def _socket_options() -> dict[int, int]:
 def _establish(client: t.Any) -> Connection:
     connection: Connection = client.transport.establish_connection()
     connection.client = None
-    # Until our heartbeat starts, a broker that sends nothing for two intervals is given
-    # up by the socket's timeout: a living broker sends heartbeats.
+    # Until our heartbeat starts, the socket's timeout ends a connection on which the
+    # broker sends nothing for two intervals: a living broker sends heartbeats.
     timeout = min(SOCKET_TIMEOUT, 2 * connection.heartbeat or SOCKET_TIMEOUT)
     connection.sock.settimeout(timeout)
     return connection

@@ -51,7 +51,6 @@ class Declarer:
                 self.declare_plan(plan)
 
     def declare_exchange(self, name: str, kind: str = "topic") -> None:
-        """Declare a durable exchange."""
         with self._translate_errors(f"exchange {quote(name)}"):
             if self._mode != "never":
                 self._channel.exchange_declare(
@@ -81,7 +80,6 @@ class Declarer:
             self.declare_queue(name, queue_arguments(plan.type))
 
     def declare_queue(self, name: str, arguments: t.Mapping[str, t.Any]) -> None:
-        """Declare a durable queue."""
         with self._translate_errors(f"queue {quote(name)}"):
             if self._mode != "never":
                 self._channel.queue_declare(

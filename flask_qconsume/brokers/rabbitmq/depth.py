@@ -18,7 +18,7 @@ from .errors import is_refused_as
 #: Seconds after which a 0 may mean that the queue has not answered: RabbitMQ's 0.25,
 #: less a margin for a network of varying speed.
 _UNANSWERED_SECONDS = 0.2
-#: Seconds for which the queue is asked again.
+#: Seconds for which an uncertain count is repeated.
 _RETRY_SECONDS = 3.0
 
 _T = t.TypeVar("_T")
@@ -37,7 +37,7 @@ def count_ready(channel: t.Any, queue: str) -> int:
     fastest_trip = 0.0
     while True:
         count, seconds = _time(lambda: _ask_ready(channel, queue))
-        # A channel is closed after the question for a queue that does not exist.
+        # The broker closes the channel if the queue does not exist.
         is_certain = count or not channel.is_open
         if is_certain or seconds < fastest_trip + _UNANSWERED_SECONDS:
             return count
@@ -68,7 +68,6 @@ def _make_round_trip(channel: t.Any) -> None:
 
 
 def _time(request: t.Callable[[], _T]) -> tuple[_T, float]:
-    """Return the answer to a request, and the seconds that the request took."""
     began = time.monotonic()
     answer = request()
     return answer, time.monotonic() - began

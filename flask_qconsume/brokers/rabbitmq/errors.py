@@ -197,7 +197,7 @@ def find_refusal(error: BaseException) -> Refusal[int] | None:
     if not isinstance(text, str):
         return None
     code = getattr(error, "reply_code", None) or 0
-    # Without the number's name: "ACCESS_REFUSED - …".
+    # Strips the name of the code: "ACCESS_REFUSED - …".
     words = re.sub(r"^[A-Z_]+ - ", "", text)
     return next((row for row in REFUSALS if _matches(row, code, words)), None)
 

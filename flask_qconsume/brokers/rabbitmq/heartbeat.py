@@ -11,7 +11,7 @@ from .amqp.transport import Connection
 
 #: Heartbeats that are sent in each negotiated interval.
 _BEATS_PER_INTERVAL = 2
-#: AMQP gives a peer up after two intervals of silence.
+#: By AMQP, a connection is lost after two intervals of silence.
 _MAX_SILENT_BEATS = 2 * _BEATS_PER_INTERVAL
 #: Seconds between heartbeats, if the broker has switched them off.
 _DEFAULT_INTERVAL = 60

@@ -43,7 +43,7 @@ from .pending_publish import Publish
 _CONSUMER_TAG = "qconsume"
 
 #: Seconds for the close of an intact connection: the broker first sends the messages
-#: that it had on their way to us.
+#: that are already on their way.
 _CLOSE_TIMEOUT_SECONDS = 5.0
 #: Seconds that a step of the close has even after the time limit.
 _MIN_TIMEOUT_SECONDS = 0.01

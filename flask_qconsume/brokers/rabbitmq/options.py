@@ -88,7 +88,6 @@ def _try_wrapping(options: Mapping[str, t.Any]) -> Exception | None:
 
 
 def _list_options() -> list[str]:
-    """Return the names of all transport options."""
     parameters = inspect.signature(amqp.Connection).parameters
     return sorted({*parameters, *_KOMBU_OPTIONS} - {"kwargs"})
 

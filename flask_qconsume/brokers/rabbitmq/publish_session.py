@@ -74,8 +74,8 @@ class PublishSession:
         """
         try:
             self._channel = self._connection.channel()
-            # Copied: when the connection is lost, the reader tears both objects down,
-            # possibly while we write.
+            # Copied: when the connection is lost, the reader clears both objects, maybe
+            # while the publisher writes.
             self._channel_number = self._channel.channel_id
             self._frame_max = self._connection.frame_max
             Declarer(self._channel, mode).declare_topology(topology)

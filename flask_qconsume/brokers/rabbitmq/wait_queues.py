@@ -36,7 +36,6 @@ class WaitQueue:
     next_exchange: str
 
     def declare(self, declarer: Declarer) -> None:
-        """Declare the queue and its exchange, or check that they exist."""
         declarer.declare_exchange(self.name, "fanout")
         declarer.declare_queue(self.name, self._arguments())
         declarer.bind(self.name, self.name)

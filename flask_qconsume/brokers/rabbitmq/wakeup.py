@@ -15,7 +15,7 @@ class Wakeup:
     """A lock, and a signal that the data under the lock have changed."""
 
     def __init__(self) -> None:
-        #: Guards the state that :meth:`notify` announces changes of.
+        #: Guards the data of which :meth:`notify` announces changes.
         self.lock = threading.Lock()
         self._changed = threading.Event()
 

@@ -59,8 +59,6 @@ class Committed(t.NamedTuple):
 
 
 class NewTopic(t.NamedTuple):
-    """A topic to be created."""
-
     name: str
     partitions: int
     replication_factor: int
@@ -184,7 +182,6 @@ class KafkaAdmin:
         )
 
     def close(self) -> None:
-        """Close the client. The next use creates another client."""
         clients = [self._client.take()]
         if clients != [None]:
             destroy_within(_CLOSE_TIMEOUT_SECONDS, clients.clear)
@@ -269,7 +266,6 @@ class FilledPartitions:
         return call_in_thread(lambda: _find_filled(client, partitions, timeout), limit)
 
     def close(self) -> None:
-        """Close the client. The next use creates another client."""
         clients = [self._client.take()]
         if clients != [None]:
             destroy_within(_CLOSE_TIMEOUT_SECONDS, clients.clear)
@@ -311,7 +307,7 @@ def _find_filled(
         return {each for each in partitions if first.get(each, 0) < ends.get(each, 0)}
     except KafkaException as error:
         failed = error.with_traceback(None)
-    # One partition without a leader fails the question for all of them. (This is not
+    # One partition without a leader fails the request for all of them. (This is not
     # within the 'except': the client would keep the handled exception for ever.)
     found = {each: _is_filled(client, each) for each in partitions}
     if all(answer is None for answer in found.values()):

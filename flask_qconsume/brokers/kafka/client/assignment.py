@@ -87,7 +87,7 @@ class Assignment:
         now = time.time()
         for each in ready[self._first :] + ready[: self._first]:
             limit = self._commits.room_in(each)
-            # One suspect at a time in the whole process: a death would count for all.
+            # One suspect at a time in the whole process: its death counts for each.
             may_try = not each.apart or not self._would_count_death()
             room = min(share, free, limit)
             free -= each.mark(room, now, may_try_suspect=may_try)

@@ -150,7 +150,6 @@ def _await_results(asked: Mapping[K, Future[t.Any]], timeout: float) -> dict[K, 
 
 
 def _open_when_done(future: Future[t.Any]) -> Latch:
-    """Return a latch that opens when the future has its result."""
     latch = Latch()
     future.add_done_callback(lambda _: latch.open())
     return latch

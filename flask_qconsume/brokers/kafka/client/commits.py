@@ -24,7 +24,7 @@ from .partition import ReadyRecord
 from .shared_state import SharedState
 from .terms import ConsumerTerms
 
-#: Seconds between two commits, and after a commit that failed.
+#: Seconds between two commits, and before a failed commit is repeated.
 _COMMIT_INTERVAL_SECONDS = 0.02
 _RETRY_SECONDS = 0.1
 #: Maximum number of records that are marked and not settled.
@@ -182,7 +182,6 @@ class OffsetCommits:
         return known is not None and known[1] == state
 
     def _add(self, partition: AssignedPartition) -> None:
-        """Add the changes of a partition to the next commit."""
         if not partition.dirty:
             return
         partition.dirty = False
@@ -210,7 +209,7 @@ class OffsetCommits:
     def _adapt_room(self) -> None:
         """Choose how many records may be in flight, by how many were settled lately."""
         wanted = self._terms.room + 2 * self.settled_count
-        # It shrinks slowly: one slow moment does not end a fast stretch.
+        # It shrinks slowly, so that one slow moment has little effect.
         wanted = max(wanted, self._terms.room, self.room * 3 // 4)
         self.room = min(max(_MAX_UNSETTLED, self._terms.room), wanted)
         self.settled_count = 0

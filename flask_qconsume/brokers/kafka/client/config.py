@@ -46,7 +46,7 @@ OPTIONS = (*_PASSED_ON, PARTITIONS, REPLICATION, TOPICS, GRACE)
 _DEFAULT_PORT = 9092
 _SCHEMES = ("kafka", "kafkas")
 
-#: Types of values that librdkafka takes, besides functions.
+#: Types of values that librdkafka accepts, besides functions.
 _VALUE_TYPES = (str, int, float, bool, type(None))
 
 #: Settings that are fixed, why, and which values are accepted nevertheless.
@@ -91,7 +91,7 @@ _CONSUMER_SETTINGS: Config = {
 _PRODUCER_SETTINGS: Config = {
     "enable.idempotence": True,
     "acks": "all",
-    # A caller waits for each record; callers of the same moment share a request.
+    # Callers wait for each record; records of several callers share a request.
     "linger.ms": 0.5,
     # The topic limits the size of records; the client does not know that limit.
     "message.max.bytes": 1_000_000_000,

@@ -30,7 +30,7 @@ logger = get_logger("flask_qconsume.brokers.kafka")
 
 #: Seconds between two checks whether records are committed.
 _COMMIT_LOOK_SECONDS = 0.005
-#: Seconds without a sign of life of the native thread after which it is given up.
+#: Seconds after which a native thread without a sign of life counts as hung.
 _HANG_SECONDS = 60.0
 
 
@@ -136,7 +136,6 @@ class KafkaConsumer:
             self._notifier.wait(left)
 
     def wake(self) -> None:
-        """End a :meth:`wait`."""
         self._notifier.notify()
 
     def refresh_topics(self, topics: Mapping[str, int]) -> None:

@@ -184,7 +184,7 @@ class ConsumerThread:
             if self._commits.is_pending or any(each.unsettled for each in partitions):
                 self._resting = 0.0
                 return _BUSY_POLL_SECONDS
-            # A record that is held back may become due; a change is to be committed.
+            # A record that is held back may become due, or a change must be committed.
             if any(each.buffer or each.dirty for each in partitions):
                 self._resting = 0.0
                 return _IDLE_POLL_SECONDS

@@ -33,7 +33,7 @@ class PendingReports:
     @property
     def errors(self) -> list[Exception | None]:
         """``None`` or the error for each record; a timeout if it has no report."""
-        # An exception of its own for each: callers may raise them.
+        # Each record gets its own exception, because callers may raise them.
         return [
             create_timeout_error() if error is _NOT_REPORTED else error
             for error in self._errors
@@ -41,7 +41,6 @@ class PendingReports:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all reports have come."""
         return self._reported >= self._expected
 
     def report(self, index: int, error: Exception | None) -> None:
@@ -86,7 +85,6 @@ class ReportListener:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no caller waits."""
         return not self._waiting
 
     def notify(self, reports: PendingReports) -> None:
@@ -108,7 +106,6 @@ class ReportListener:
             self._pass_lead()
 
     def close(self) -> None:
-        """Close the notifier once no caller waits."""
         self._closed = True
         if self.is_idle:
             self._notifier.close()
@@ -135,7 +132,7 @@ class ReportListener:
             self._notifier.close()
         if self._leading.locked():
             return
-        # Other threads come and go meanwhile, where there are any.
+        # Meanwhile other threads may change the dictionary.
         with contextlib.suppress(StopIteration, RuntimeError):
             next(iter(self._waiting)).wake()
 

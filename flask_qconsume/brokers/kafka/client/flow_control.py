@@ -17,7 +17,7 @@ _MAX_BUFFERED_BYTES_IN_ALL = 4 * _MAX_BUFFERED_BYTES
 #: Seconds for which buffers may be full before partitions are paused. A pause discards
 #: what the client has fetched, and it takes half a second to go on.
 _FULL_SECONDS = 1.0
-#: Seconds between two looks at which partitions are stuck or full.
+#: Seconds between two checks which partitions are stuck or full.
 _LOOK_INTERVAL_SECONDS = 0.05
 
 

@@ -40,8 +40,6 @@ class RecordNote(t.NamedTuple):
 
 
 class CommitState(t.NamedTuple):
-    """The offset and the metadata of a commit."""
-
     offset: int
     metadata: str
 
@@ -89,7 +87,6 @@ class OffsetTracker:
         self._furthest_end = 0
 
     def __len__(self) -> int:
-        """Return how many records were seen and are not settled."""
         return len(self._unsettled)
 
     @property

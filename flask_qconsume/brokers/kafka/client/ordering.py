@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from .partition import AssignedPartition
 from .partition import ReadyRecord
 
-#: The key of the records that are handled one by one; it may be any hashable value.
+#: Records with the same key are handled one by one. Any hashable value is a key.
 OrderingKey = t.Hashable
 
 
@@ -23,7 +23,6 @@ class UnorderedQueue:
         self._ready: deque[ReadyRecord] = deque()
 
     def add(self, records: Iterable[ReadyRecord]) -> None:
-        """Add records that may be handed out."""
         self._ready.extend(records)
 
     def take(self, room: int, now: float) -> list[ReadyRecord]:

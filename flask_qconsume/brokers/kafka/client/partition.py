@@ -107,7 +107,7 @@ class AssignedPartition:
         self.committed: CommitState | None = None
         #: Whether something changed since the last commit.
         self.dirty = False
-        #: Bytes of metadata that the broker takes.
+        #: Bytes of metadata that the broker accepts.
         self.metadata_limit = METADATA_LIMIT_BYTES
         #: Whether a suspect is being handled, alone.
         self.on_trial = False
@@ -119,7 +119,7 @@ class AssignedPartition:
         #: partition that comes back may still be paused.
         self.paused: bool | None = None
         self.is_stuck = False
-        #: Whether a record was marked since the last look, and since when none was.
+        #: Whether a record was marked since the last check, and since when none was.
         self.has_progressed = True
         self.idle_since = 0.0
         #: Number of records that were handed out and are settled.
@@ -160,7 +160,6 @@ class AssignedPartition:
         return offset < committed.offset or any(a <= offset < b for a, b in done)
 
     def add_fetched(self, record: t.Any) -> None:
-        """Buffer a fetched record, unless it is done already."""
         if self.offsets.see(record.offset()):
             self.buffer.append(record)
             self.buffered_bytes += len(record)

@@ -36,7 +36,7 @@ from .errors import translate_error
 
 logger = get_logger("flask_qconsume.brokers.kafka")
 
-#: The reports on records that wait when a fatal error ends the client.
+#: Errors of records that were waiting when a fatal error ended the client.
 _PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
 _UNKNOWN_TOPIC = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 
@@ -49,8 +49,6 @@ _CLOSE_TIMEOUT_SECONDS = 2.0
 
 
 class ProducerRecord(t.NamedTuple):
-    """A record to be sent to a topic."""
-
     topic: str
     #: ``None`` makes it a tombstone.
     value: bytes | None
@@ -157,7 +155,6 @@ class KafkaProducer:
         return errors
 
     def close(self) -> None:
-        """Close the client. The next send creates another client."""
         with self._lock:
             opened: list[t.Any] = [self._thread, self._client]
             self._client = self._thread = None
@@ -276,5 +273,5 @@ def _translate(error: t.Any) -> BrokerError:
     if code == KafkaError._MSG_TIMED_OUT:
         return create_timeout_error()
     found = translate_error(error)
-    # Kafka has one error for violations by topics and by records.
+    # Kafka reports violations by topics and by records with the same error.
     return PublishRefused(str(found)) if type(found) is TopologyMismatch else found

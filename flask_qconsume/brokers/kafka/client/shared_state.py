@@ -66,7 +66,6 @@ class SharedState:
         self.stale_count = 0
 
     def notify(self) -> None:
-        """Wake gevent's thread."""
         self._notifier.notify()
 
     def fail(self, error: t.Any) -> None:
@@ -77,7 +76,6 @@ class SharedState:
             self.notify()
 
     def log(self, level: int, text: str) -> None:
-        """Let gevent's thread log a line."""
         self.log_lines.append((level, text))
         self.notify()
 
@@ -92,5 +90,4 @@ class ClientLogger:
         self._lines = lines
 
     def log(self, level: int, text: str, *values: t.Any) -> None:
-        """Store a line for gevent's thread."""
         self._lines.append((logging.DEBUG, text % values))

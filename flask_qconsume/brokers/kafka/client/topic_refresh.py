@@ -17,10 +17,10 @@ from collections.abc import Mapping
 
 from confluent_kafka import KafkaException
 
-#: Seconds that one look may take, and between two of them.
+#: Seconds that one list of topics may take, and between two lists.
 _LOOK_TIMEOUT_SECONDS = 0.5
 _PAUSE_SECONDS = 0.5
-#: Number of looks after which a topic is taken to be deleted again.
+#: Number of lists without a topic after which the topic counts as deleted.
 _MAX_LOOKS = 20
 
 
@@ -42,8 +42,8 @@ class TopicRefresh:
         self._clock = clock
         self._requests: deque[Mapping[str, int]] = deque()
         self._missing: dict[str, int] = {}
-        # The client looks by itself when it subscribes. A look right then could delay
-        # the first records: it may wait for an empty fetch on the same connection.
+        # The client lists topics itself when it subscribes. Another list right then
+        # could delay the first records behind an empty fetch on the same connection.
         self._next_look = clock() + _PAUSE_SECONDS
         self._looks_left = 0
 

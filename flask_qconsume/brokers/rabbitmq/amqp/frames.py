@@ -105,8 +105,6 @@ class FrameHandler:
 
 
 class _PartialMethod:
-    """A method with content that has not arrived completely."""
-
     __slots__ = ("chunks", "content", "expected", "missing", "payload", "signature")
 
     def __init__(self, signature: Signature, payload: bytes) -> None:
@@ -362,7 +360,6 @@ def parse_frame_at(data: bytes, start: int) -> Frame:
 
 
 def has_frame(data: bytes, start: int) -> bool:
-    """Return whether a whole frame has arrived at an offset."""
     available = len(data) - start
     if available < OVERHEAD:
         return False
@@ -480,5 +477,4 @@ def header_frame_size(properties: bytes) -> int:
 
 
 def build_frame(kind: int, channel: int, payload: bytes) -> bytes:
-    """Build a frame of any type."""
     return b"".join((_HEAD.pack(kind, channel, len(payload)), payload, b"\xce"))

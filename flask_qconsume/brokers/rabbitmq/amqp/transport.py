@@ -70,7 +70,6 @@ class _BufferedReads:
 
     @property
     def has_frame(self) -> bool:
-        """Whether the buffer holds a whole frame."""
         return frames.has_frame(self._data, self._offset)
 
     def take_delivery(self, channel: int) -> frames.BasicDeliver | None:
