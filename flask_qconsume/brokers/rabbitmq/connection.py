@@ -164,7 +164,7 @@ def _tls_options_of_url(given: t.Any) -> dict[str, t.Any]:
 
 
 def _socket_options() -> dict[int, int]:
-    # By py-amqp's own value, a connection breaks after one second without the peer's TCP
+    # By py-amqp's default, a connection breaks after one second without the peer's TCP
     # acknowledgement, which an alarm of the broker or a slow network exceeds easily.
     if not hasattr(socket, "TCP_USER_TIMEOUT"):
         return {}
