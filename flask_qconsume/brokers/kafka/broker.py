@@ -68,7 +68,7 @@ class Kafka(Broker):
         )
         check_files(self._config)
         at_the_end = self._config.begins_at_the_end
-        looking = self._config.consumer(_LOOKING_GROUP)
+        looking_config = self._config.consumer(_LOOKING_GROUP)
         self._admin = KafkaAdmin(self._config.admin())
         producing = self._config.producer(settings.publish_timeout)
         self._producer = PerProcess(
@@ -78,7 +78,7 @@ class Kafka(Broker):
             self._admin, self._config, settings, self._on_topics_changed
         )
         self._topic_listeners = TopicListeners()
-        self._backlog = Backlog(self._admin, self._topics, looking)
+        self._backlog = Backlog(self._admin, self._topics, looking_config)
         self._starts = GroupStarts(
             self._admin,
             self._topics.look,
@@ -92,7 +92,7 @@ class Kafka(Broker):
             self._starts,
             at_the_end=at_the_end,
         )
-        self._filled_partitions = FilledPartitions(looking)
+        self._filled_partitions = FilledPartitions(looking_config)
         self._suspect_groups = SuspectGroups(
             lambda topic: self._topics.known.get(topic, 0),
             self._filled_partitions.find,

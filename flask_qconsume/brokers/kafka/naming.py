@@ -201,6 +201,7 @@ def check_distinct(plans: Iterable[QueuePlan]) -> None:
 
 
 def is_read_by(plan: QueuePlan, topic: str) -> bool:
+    """Return whether the consumer group of a queue reads a topic."""
     return topic_filter(plan, Lane.MAIN)(topic)
 
 

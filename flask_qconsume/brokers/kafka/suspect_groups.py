@@ -55,8 +55,8 @@ class SuspectGroups:
         self._in_use: set[str] = set()
         self._is_looking = False
         self._must_look = False
-        self._last_look = float("-inf")
-        self._look_took = 0.0
+        self._last_suspects_look = float("-inf")
+        self._suspects_look_seconds = 0.0
 
     def add(self, queue: str, link: SuspectsLink) -> None:
         """Wake this link as soon as the queue has a suspect."""
@@ -99,7 +99,9 @@ class SuspectGroups:
             self._is_looking = False
 
     def _is_recent(self) -> bool:
-        return self._clock() - self._last_look < look_interval(self._look_took)
+        return self._clock() - self._last_suspects_look < look_interval(
+            self._suspects_look_seconds
+        )
 
     def _look(self) -> None:
         began = self._clock()
@@ -107,8 +109,8 @@ class SuspectGroups:
         with contextlib.suppress(BrokerError):  # The next heartbeat looks again.
             for found in self._find_filled(queues.keys(), _ANSWER_TIMEOUT_SECONDS):
                 self.set_in_use(queues[found])
-        self._last_look = self._clock()
-        self._look_took = self._last_look - began
+        self._last_suspects_look = self._clock()
+        self._suspects_look_seconds = self._last_suspects_look - began
 
     def _queues_by_partition(self) -> dict[PartitionId, str]:
         """Map each partition of suspects to its queue, if a link of the queue waits."""

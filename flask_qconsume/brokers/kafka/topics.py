@@ -60,8 +60,8 @@ class Topics:
         self._lock = threading.Lock()
         self._looking = threading.Lock()
         self._known: Mapping[str, int] = {}
-        self._last_look = float("-inf")
-        self._look_took = 0.0
+        self._listed_at = float("-inf")
+        self._listing_seconds = 0.0
 
     @property
     def known(self) -> Mapping[str, int]:
@@ -72,7 +72,7 @@ class Topics:
         self, topic: str, timeout: float = DEFAULT_TIMEOUT_SECONDS
     ) -> int:
         known = self._known.get(topic, 0)
-        if not known or time.monotonic() - self._last_look > _MAX_AGE_SECONDS:
+        if not known or time.monotonic() - self._listed_at > _MAX_AGE_SECONDS:
             known = self._look_once(timeout).get(topic, 0)
         return known
 
@@ -82,8 +82,8 @@ class Topics:
         found = self._ask(timeout)
         with self._lock:
             has_changed = found != self._known
-            self._known, self._last_look = found, time.monotonic()
-            self._look_took = self._last_look - began
+            self._known, self._listed_at = found, time.monotonic()
+            self._listing_seconds = self._listed_at - began
         if has_changed:
             self._on_change(found)
         return found
@@ -93,15 +93,15 @@ class Topics:
 
         :param at_once: Whether to list them even if the last list is recent.
         """
-        age = time.monotonic() - self._last_look
-        due = at_once or age >= look_interval(self._look_took)
+        age = time.monotonic() - self._listed_at
+        due = at_once or age >= look_interval(self._listing_seconds)
         if due and not self._looking.locked():
             # In a patched process this is a greenlet.
             threading.Thread(target=self._refresh, daemon=True).start()
 
     def forget(self) -> None:
         """Distrust the last list: the next check of a topic asks the broker again."""
-        self._last_look = float("-inf")
+        self._listed_at = float("-inf")
 
     def ensure(
         self, names: Iterable[str], timeout: float = DEFAULT_TIMEOUT_SECONDS
@@ -178,7 +178,7 @@ class Topics:
         if not self._looking.acquire(timeout=timeout):
             raise BrokerUnavailable(f"Kafka did not answer within {timeout:g} s.")
         try:
-            if self._last_look > began:  # Another caller has looked meanwhile.
+            if self._listed_at > began:  # Another caller has looked meanwhile.
                 return self._known
             return self.look(max(timeout - (time.monotonic() - began), 0.1))
         finally:
@@ -186,7 +186,7 @@ class Topics:
 
     def _ask(self, timeout: float) -> Mapping[str, int]:
         """List all topics; check TLS if the very first request is not answered soon."""
-        if self._last_look > float("-inf"):
+        if self._listed_at > float("-inf"):
             return self._admin.list_topics(timeout)
         began = time.monotonic()
         try:

@@ -27,7 +27,7 @@ _MAX_WAIT_SECONDS = 60.0
 _RETRY_SECONDS = 0.1
 
 #: A virtual host may have another default type; a quorum queue cannot be exclusive.
-_CLASSIC = {"x-queue-type": "classic"}
+_LOCK_ARGUMENTS = {"x-queue-type": "classic"}
 
 
 class QueueBeingRead(BrokerUnavailable):
@@ -60,7 +60,7 @@ class BrowseLock:
         try:
             yield
         finally:
-            with contextlib.suppress(Exception), self._channel() as channel:
+            with contextlib.suppress(Exception), self._lock_channel() as channel:
                 channel.queue_delete(self._name)
 
     def retry(
@@ -86,7 +86,7 @@ class BrowseLock:
     def is_free(self) -> bool:
         """Return whether no process holds the lock. The user needs no permission."""
         try:
-            with self._channel() as channel:
+            with self._lock_channel() as channel:
                 channel.queue_declare(self._name, passive=True)
         except NotFound:
             return True
@@ -96,9 +96,9 @@ class BrowseLock:
 
     def _acquire(self) -> bool:
         try:
-            with self._channel() as channel:
+            with self._lock_channel() as channel:
                 channel.queue_declare(
-                    self._name, exclusive=True, durable=False, arguments=_CLASSIC
+                    self._name, exclusive=True, durable=False, arguments=_LOCK_ARGUMENTS
                 )
         except ResourceLocked:
             return False
@@ -112,7 +112,7 @@ class BrowseLock:
         return True
 
     @contextlib.contextmanager
-    def _channel(self) -> t.Iterator[t.Any]:
+    def _lock_channel(self) -> t.Iterator[t.Any]:
         """Open a channel for one request; the broker closes it after a refusal."""
         channel = self._connection.channel()
         try:

@@ -53,7 +53,7 @@ def check_options(options: Mapping[str, t.Any]) -> None:
                 f"{WHERE} has {quote(name)}, which is no option for RabbitMQ"
                 f"{suggest(name, known)} There are: {', '.join(known)}."
             )
-        check, kind = _CHECKS.get(name, (None, ""))
+        check, kind = _OPTION_CHECKS.get(name, (None, ""))
         if check is not None and not check(value):
             raise ConfigurationError(
                 f"'{name}' in {WHERE} must be {kind}, not {quote(value)}."
@@ -104,7 +104,7 @@ def _is_socket_settings(value: t.Any) -> bool:
 
 
 _SECONDS = (_is_seconds, "seconds")
-_CHECKS: dict[str, tuple[Callable[[t.Any], bool], str]] = {
+_OPTION_CHECKS: dict[str, tuple[Callable[[t.Any], bool], str]] = {
     "ssl": (
         lambda value: value is None or isinstance(value, (bool, Mapping)),
         "True, False or a mapping of options",

@@ -198,7 +198,7 @@ def test_a_suspect_of_another_process_is_found_at_the_next_look(
         wait_until_looked(it)
         suspect(other, b"there")
         # As if the last look were long ago.
-        groups_of(it)._last_look = float("-inf")
+        groups_of(it)._last_suspects_look = float("-inf")
         lane.keep_alive()
         assert raw(read(lane, 1)) == [b"there"]
 
@@ -261,7 +261,7 @@ def groups_of(it: Shop) -> SuspectGroups:
 
 def wait_until_looked(it: Shop) -> None:
     groups = groups_of(it)
-    wait_for(lambda: not groups._is_looking and groups._last_look > 0, 20)
+    wait_for(lambda: not groups._is_looking and groups._last_suspects_look > 0, 20)
 
 
 def joined(lane: KafkaLink) -> bool:

@@ -59,6 +59,8 @@ class Committed(t.NamedTuple):
 
 
 class NewTopic(t.NamedTuple):
+    """A topic to be created."""
+
     name: str
     partitions: int
     replication_factor: int

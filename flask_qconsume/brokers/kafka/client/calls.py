@@ -146,7 +146,7 @@ def _await_results(asked: Mapping[K, Future[t.Any]], timeout: float) -> dict[K, 
     for done in [_open_when_done(future) for future in asked.values()]:
         if not done.wait(max(deadline - time.monotonic(), 0)):
             raise BrokerUnavailable(f"Kafka did not answer within {timeout:g} s.")
-    return {key: _result(future) for key, future in asked.items()}
+    return {key: _future_result(future) for key, future in asked.items()}
 
 
 def _open_when_done(future: Future[t.Any]) -> Latch:
@@ -155,7 +155,7 @@ def _open_when_done(future: Future[t.Any]) -> Latch:
     return latch
 
 
-def _result(future: Future[t.Any]) -> t.Any:
+def _future_result(future: Future[t.Any]) -> t.Any:
     error = future.exception(0)
     if error is None:
         return future.result(0)

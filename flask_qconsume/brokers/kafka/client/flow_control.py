@@ -31,7 +31,7 @@ class FlowControl:
         self._mean_bytes = _MAX_BUFFERED_BYTES // 16
         self._all_paused = False
         self._full_since: float | None = None
-        self._next_look = 0.0
+        self._next_flow_check = 0.0
 
     def update(
         self,
@@ -51,9 +51,9 @@ class FlowControl:
             room = (_MAX_BUFFERED_BYTES - size) // self._mean_bytes
             self.room = min(ahead - count, room)
         now = time.monotonic()
-        if now < self._next_look:
+        if now < self._next_flow_check:
             return
-        self._next_look = now + _LOOK_INTERVAL_SECONDS
+        self._next_flow_check = now + _LOOK_INTERVAL_SECONDS
         for each in partitions:
             each.update_stuck(now)
         enough = count > ahead // 2 or size > _MAX_BUFFERED_BYTES // 2

@@ -83,7 +83,7 @@ class Membership:
 
     def on_revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Wait for handlers of revoked partitions, commit, and drop the partitions."""
-        ids = _ids(partitions)
+        ids = _partition_ids(partitions)
         known = self._assignment.partitions
         leaving = [known[each] for each in ids if each in known]
         for partition in leaving:
@@ -96,7 +96,7 @@ class Membership:
 
     def on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Drop partitions that are already assigned to other consumers."""
-        self._assignment.drop(_ids(partitions))
+        self._assignment.drop(_partition_ids(partitions))
         self._shared.log(
             logging.WARNING,
             f"Lost {pluralize(len(partitions), 'partition')}: another member may handle"
@@ -182,5 +182,5 @@ class Membership:
             assignment.apply_requests()
 
 
-def _ids(partitions: list[TopicPartition]) -> list[PartitionId]:
+def _partition_ids(partitions: list[TopicPartition]) -> list[PartitionId]:
     return [(each.topic, each.partition) for each in partitions]

@@ -40,6 +40,8 @@ class RecordNote(t.NamedTuple):
 
 
 class CommitState(t.NamedTuple):
+    """The offset and the metadata of a commit."""
+
     offset: int
     metadata: str
 

@@ -40,7 +40,7 @@ class Positions:
         self._incremental = "cooperative" in strategy
         self._log = log
         self._lost: set[PartitionId] = set()
-        self._next_look = 0.0
+        self._next_recovery = 0.0
 
     def start_reading(
         self, consumer: Consumer, committed: Sequence[TopicPartition]
@@ -66,9 +66,9 @@ class Positions:
         :returns: The partitions that were created again, and are read from their first
             record: all state about their old records must be forgotten.
         """
-        if not self._lost or time.monotonic() < self._next_look:
+        if not self._lost or time.monotonic() < self._next_recovery:
             return []
-        self._next_look = time.monotonic() + _PAUSE_SECONDS
+        self._next_recovery = time.monotonic() + _PAUSE_SECONDS
         self._lost.intersection_update(partitions)
         return [
             each

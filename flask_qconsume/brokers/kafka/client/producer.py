@@ -49,6 +49,8 @@ _CLOSE_TIMEOUT_SECONDS = 2.0
 
 
 class ProducerRecord(t.NamedTuple):
+    """A record to be sent to a topic."""
+
     topic: str
     #: ``None`` makes it a tombstone.
     value: bytes | None

@@ -21,7 +21,7 @@ from confluent_kafka import KafkaException
 _LOOK_TIMEOUT_SECONDS = 0.5
 _PAUSE_SECONDS = 0.5
 #: Number of lists without a topic after which the topic counts as deleted.
-_MAX_LOOKS = 20
+_MAX_REFRESHES = 20
 
 
 class TopicRefresh:
@@ -44,8 +44,8 @@ class TopicRefresh:
         self._missing: dict[str, int] = {}
         # The client lists topics itself when it subscribes. Another list right then
         # could delay the first records behind an empty fetch on the same connection.
-        self._next_look = clock() + _PAUSE_SECONDS
-        self._looks_left = 0
+        self._next_refresh = clock() + _PAUSE_SECONDS
+        self._refreshes_left = 0
 
     def request(self, topics: Mapping[str, int]) -> None:
         """Request a refresh until the client knows these topics and partitions."""
@@ -55,19 +55,19 @@ class TopicRefresh:
         """List topics if requested ones are missing, at most once per pause."""
         while self._requests:
             self._missing.update(self._requests.popleft())
-            self._looks_left = _MAX_LOOKS
-        if not self._missing or self._clock() < self._next_look:
+            self._refreshes_left = _MAX_REFRESHES
+        if not self._missing or self._clock() < self._next_refresh:
             return
-        self._next_look = self._clock() + _PAUSE_SECONDS
+        self._next_refresh = self._clock() + _PAUSE_SECONDS
         try:
             seen = self._list_topics(_LOOK_TIMEOUT_SECONDS)
         except KafkaException:
             return  # Look again once the broker answers.
-        self._looks_left -= 1
+        self._refreshes_left -= 1
         self._missing = {
             name: count
             for name, count in self._missing.items()
-            if self._looks_left and not _is_complete(seen, name, count)
+            if self._refreshes_left and not _is_complete(seen, name, count)
         }
 
 

@@ -360,6 +360,7 @@ def parse_frame_at(data: bytes, start: int) -> Frame:
 
 
 def has_frame(data: bytes, start: int) -> bool:
+    """Return whether a whole frame has arrived at an offset."""
     available = len(data) - start
     if available < OVERHEAD:
         return False
@@ -477,4 +478,5 @@ def header_frame_size(properties: bytes) -> int:
 
 
 def build_frame(kind: int, channel: int, payload: bytes) -> bytes:
+    """Build a frame of any type."""
     return b"".join((_HEAD.pack(kind, channel, len(payload)), payload, b"\xce"))

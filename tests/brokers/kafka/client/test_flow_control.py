@@ -20,11 +20,11 @@ def test_too_much_is_paused_at_once_and_goes_on_when_half_is_gone() -> None:
     assert flow.room <= 0
     assert asked.paused == {0}
     one.mark(190, 0.0)
-    flow._next_look = 0.0
+    flow._next_flow_check = 0.0
     flow.update(asked, [one], 100, False)
     assert asked.paused == {0}
     one.mark(20, 0.0)
-    flow._next_look = 0.0
+    flow._next_flow_check = 0.0
     flow.update(asked, [one], 100, False)
     assert asked.paused == set()
     assert flow.room == 60
@@ -37,12 +37,12 @@ def test_a_new_partition_gets_the_state_of_all_other_ones() -> None:
     flow, asked, first = FlowControl(), client(), filled(new_partition(), 250)
     flow.update(asked, [first], 100, False)
     coming = new_partition(1)
-    flow._next_look = 0.0
+    flow._next_flow_check = 0.0
     flow.update(asked, [first, coming], 100, False)
     assert asked.paused == {0, 1}
     again = new_partition(1)
     first.mark(EVERYTHING, 0.0)
-    flow._next_look = 0.0
+    flow._next_flow_check = 0.0
     flow.update(asked, [first, again], 100, False)
     assert asked.paused == set()
 
@@ -64,6 +64,6 @@ def test_a_pause_that_the_client_refuses_is_tried_again() -> None:
     flow.update(asked, [one], 100, False)
     assert not one.paused
     asked.fails = None
-    flow._next_look = 0.0
+    flow._next_flow_check = 0.0
     flow.update(asked, [one], 100, False)
     assert one.paused
