@@ -101,8 +101,7 @@ class DeadLetters(abc.ABC):
         replay: bool,
         progress: t.Callable[[], t.Any] = lambda: None,
     ) -> int:
-        """Remove dead letters for which ``wanted`` is true; with ``replay``, replay
-        them.
+        """Remove the dead letters for which ``wanted`` is true; optionally replay them.
 
         A replay publishes a copy to the queue that failed (never to the exchange), with
         zero attempts and without the headers of the failure. The dead letter is removed

@@ -49,7 +49,7 @@ class _Pattern:
         return bool(states & self._end)
 
     def _skip_many(self, states: int) -> int:
-        """Add to ``states`` those behind each ``#``, which may match zero words."""
+        """Return the states and those behind each ``#``, which may match zero words."""
         return states | (states & self._many) << 1
 
 

@@ -154,7 +154,7 @@ class KafkaSource(base.Source):
         routing_key: str,
         mandatory: bool,
     ) -> None:
-        """Publish to ``topic`` (empty: to a queue by name); return once confirmed."""
+        """Publish to ``topic``, or if it is empty to a queue; return once confirmed."""
         properties = payload["properties"]
         headers = dict(payload.get("headers") or {})
         headers[own_headers.EXCHANGE] = exchange

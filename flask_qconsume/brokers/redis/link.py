@@ -308,7 +308,7 @@ def _target_queue(plan: QueuePlan, lane: Lane) -> str:
 
 
 def _drop_complex_values(forward: Forward) -> Forward:
-    """Return a copy of a forward without the values that may not be encodable.
+    """Return a copy of ``forward`` without the values that may not be encodable.
 
     With them, the message could never be forwarded.
     """

@@ -41,7 +41,7 @@ class Shared(t.Generic[L]):
             logger.warning("%s", escape(text, 1_000))
 
     def wake(self, queues: t.Iterable[str]) -> None:
-        """Wake this process's blocked readers of these queues."""
+        """Wake readers in this process that are blocked on these queues."""
         names = set(queues)
         for link in [link for link in self.links if link.queue in names]:
             link.wake()
