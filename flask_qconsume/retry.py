@@ -87,7 +87,7 @@ class RetryPolicy:
 
     @classmethod
     def from_mapping(cls, options: t.Mapping[str, t.Any]) -> RetryPolicy:
-        """Build a policy from configuration: the arguments by their names.
+        """Create a policy from a mapping of its arguments, as in configuration.
 
         :raises ConfigurationError: for an unknown name or a wrong value.
         """

@@ -37,7 +37,10 @@ ROOT = ""
 
 
 class Registry:
-    """The scopes of one app by blueprint name; the extension's name is ``""``."""
+    """The registrations on one app: those of its extension and of its blueprints.
+
+    Each of them is a scope, under the blueprint's name; the extension's name is ``""``.
+    """
 
     def __init__(self) -> None:
         self._scopes: dict[str, Scope] = {}
@@ -100,7 +103,7 @@ class Registry:
         return Formats(registered, schemas, max_items)
 
     def list_worker_hooks(self, kind: t.Literal["before", "teardown"]) -> list[Hook]:
-        """Return the ``before_worker`` or ``teardown_worker`` hooks in their order."""
+        """Return ``before_worker`` or ``teardown_worker`` hooks, in calling order."""
         hooks = [
             hook
             for scope in self._scopes.values()

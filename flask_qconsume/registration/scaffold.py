@@ -155,7 +155,7 @@ class ConsumerScaffold:
         timeout: Duration | None = None,
         ordering: Ordering | None = None,
     ) -> None:
-        """Register ``handler`` for the messages of a queue: :meth:`consumer` as a call.
+        """Register ``handler`` for a queue, as the decorator :meth:`consumer` does.
 
         :param queue: The queue's name, or a :class:`kombu.Queue` of another owner,
             which is used unchanged.
@@ -257,7 +257,7 @@ class ConsumerScaffold:
     def register_message_error_handler(
         self, error: type[BaseException], handler: Hook
     ) -> None:
-        """Register an error handler: :meth:`message_errorhandler` as a call."""
+        """Do the same as the decorator :meth:`message_errorhandler`, as a method."""
         self._qconsume_scope.check_open("message_errorhandler")
         _check_error_class(error)
         self._qconsume_scope.errors[error] = handler

@@ -118,7 +118,7 @@ class ConnectionLoop:
         self._over.set()
 
     def release(self, deliveries: Iterable[Delivery]) -> None:
-        """Forget deliveries that need no settlement, to have room for new ones."""
+        """Forget deliveries that need no settlement, so that more can be fetched."""
         if self.reader is not None:
             self.reader.release(deliveries)
 

@@ -135,9 +135,9 @@ def combine(verdicts: Mapping[str, Verdict | None]) -> Verdict:
 def _combine_suspects(
     backlogs: Iterable[SuspectBacklog],
 ) -> tuple[SuspectBacklog, ...]:
-    """Merge the backlogs that several processes report, by consumer.
+    """Merge the numbers of suspects that several processes report.
 
-    All processes share a consumer's queue of suspects, so the largest figures count.
+    All processes share a consumer's queue of suspects, so the largest number counts.
     """
     found: dict[str, SuspectBacklog] = {}
     for each in backlogs:
