@@ -109,7 +109,7 @@ class ConnectionLoop:
             self._greenlet.join(_JOIN_SECONDS)
 
     def lose(self, link: Link, error: BaseException) -> None:
-        """Give up a failed link, whose deliveries become stale, and connect again."""
+        """Give up a failed link and connect again; its deliveries cannot be settled."""
         reader = self.reader
         if reader is None or reader.link is not link or self._over.is_set():
             return

@@ -100,7 +100,7 @@ class FairShare:
 
     @property
     def is_slowed(self) -> bool:
-        """True if a turn is requested and the pauses have reached their maximum."""
+        """True if messages wait to be begun while the pause has its maximum."""
         return self._is_waiting and self.pace.is_slowest
 
     def request_turn(self, begin: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ from .delayed_items import DelayedItems
 
 
 class ForwardRetries:
-    """Holds forwards that the broker refused, and retries each one after its delay.
+    """Holds messages that the broker refused to forward, until each is tried again.
 
     :param retry: Called with each forward when its delay is over; must not wait.
     :param on_count: Called with the number of held forwards, whenever that changes;

@@ -16,7 +16,7 @@ _THRESHOLD = 10_000
 
 
 def collect_less_often() -> None:
-    """Raise the collector's threshold, and exempt the objects that exist already.
+    """Raise the garbage collector's threshold, and exempt objects that exist.
 
     Does nothing if the threshold is higher already, or if the collector is off.
     """

@@ -102,7 +102,8 @@ class Subscription:
     def count_waiting(self) -> SuspectsStatus:
         """Ask the broker how many messages wait in the queue.
 
-        For a queue of suspects, the result has the age of the oldest one as well.
+        If they are suspects (messages that may have killed a process), the result also
+        has the age of the oldest.
 
         :raises BrokerError: if the broker cannot be asked.
         """
