@@ -1,4 +1,4 @@
-"""Apps for tests, on a memory broker of their own. Knows no worker."""
+"""Apps for tests, each on a memory broker of its own."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from flask_qconsume import QConsume
 def make_app(
     qconsume: QConsume | None = None, *blueprints: Blueprint, **config: t.Any
 ) -> Flask:
-    """An app with the extension; ``config`` without its ``QCONSUME_``."""
+    """Make an app with the extension; keys of ``config`` lack ``QCONSUME_``."""
     app = Flask("tested")
-    app.testing = True  # What is published in memory waits for a worker.
+    app.testing = True  # Allows publishing to memory before a worker runs.
     app.config["QCONSUME_BROKER_URL"] = "memory://"
     app.config.update({f"QCONSUME_{k.upper()}": v for k, v in config.items()})
     (qconsume or QConsume()).init_app(app)
@@ -25,5 +25,5 @@ def make_app(
 
 
 def consumers(app: Flask) -> dict[str, t.Any]:
-    """The consumers of an app by their full names."""
+    """Return the consumers of an app by their full names."""
     return t.cast(dict[str, t.Any], app.extensions["qconsume"].consumers)

@@ -102,7 +102,7 @@ def test_the_services_agree_on_the_broker() -> None:
         assert mounted == list(compose["volumes"])
 
 
-def test_who_stops_a_worker_waits_long_enough() -> None:
+def test_a_deployment_waits_long_enough_for_a_worker_to_stop() -> None:
     service = unit(block(DEPLOY, "/etc/systemd/system/shop-consumers.service"))
     assert service["Service"]["TimeoutStopSec"] == "45"
     assert built()["consumers"]["stop_grace_period"] == "45s"

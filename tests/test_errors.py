@@ -67,5 +67,5 @@ def test_a_handler_timeout_names_its_limit() -> None:
     assert error.seconds == 2.5
 
 
-def test_a_publish_error_has_no_errors_of_others_unless_given() -> None:
+def test_a_publish_error_has_errors_of_other_messages_only_if_given() -> None:
     assert errors.PublishError("no").errors == ()

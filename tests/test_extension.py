@@ -144,7 +144,7 @@ def test_a_broker_whose_package_is_missing_says_what_to_install(
         app.extensions["qconsume"].broker  # noqa: B018
 
 
-def test_a_message_for_nobody_is_an_error_unless_that_is_fine() -> None:
+def test_an_unroutable_message_is_an_error_unless_it_may_be() -> None:
     app = make_app()
     publish = app.extensions["qconsume"].publish
     with pytest.raises(Unroutable, match="bound to the exchange 'qconsume'"):

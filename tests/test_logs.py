@@ -99,7 +99,7 @@ def log() -> Iterator[io.StringIO]:
     parent.removeHandler(handler)
 
 
-def test_the_error_is_there_for_those_who_want_it_itself() -> None:
+def test_a_log_record_has_the_error_object() -> None:
     logger, records = get_logger(f"test.{uuid.uuid4()}"), list[logging.LogRecord]()
     assert get_logger(logger.name).filters == logger.filters
     assert len(logger.filters) == 1

@@ -113,7 +113,7 @@ def test_the_state_of_queues_can_be_read_and_changed(rabbitmq_vhost: Vhost) -> N
     assert rabbitmq_vhost.queues() == {}
 
 
-def test_closing_the_connections_of_a_virtual_host_spares_the_others(
+def test_closing_the_connections_of_a_virtual_host_spares_other_virtual_hosts(
     rabbitmq: RabbitMQ, rabbitmq_vhost: Vhost
 ) -> None:
     with rabbitmq.vhost() as other, connect(other) as spared:
@@ -126,7 +126,7 @@ def test_closing_the_connections_of_a_virtual_host_spares_the_others(
         assert spared.channel().is_open
 
 
-def test_a_memory_alarm_blocks_who_publishes(
+def test_a_memory_alarm_blocks_publishers(
     own_rabbitmq: RabbitMQ, own_rabbitmq_vhost: Vhost
 ) -> None:
     said: list[str] = []
@@ -172,7 +172,9 @@ def test_a_kafka_that_is_missing_is_named_with_what_to_do(
     assert Kafka.missing() == "no java on the PATH"
 
 
-def test_tests_do_not_see_each_others_topics(kafka: Kafka, kafka_prefix: str) -> None:
+def test_a_test_does_not_see_the_topics_of_another_test(
+    kafka: Kafka, kafka_prefix: str
+) -> None:
     with_prefix = f"{kafka_prefix}here"
     kafka.create_topics({with_prefix: 2, f"_qconsume.{kafka_prefix}a.dead": 1})
     kafka.delete_topics(kafka_prefix)

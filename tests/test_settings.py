@@ -126,7 +126,7 @@ def test_a_value_that_python_cannot_write_is_an_error_as_any_other(
         settings(QCONSUME_TIMEOUT=value)
 
 
-def test_no_error_has_a_line_of_somebody_elses() -> None:
+def test_no_error_has_a_line_break_of_a_setting() -> None:
     for config in (
         {"QCONSUME_A\nERROR": 1},
         {"QCONSUME_CONSUMERS": {"a\nERROR": {"x": 1}}},
@@ -154,7 +154,7 @@ def test_an_unknown_key_is_an_error_that_suggests(key: str, meant: str) -> None:
     assert str(caught.value).startswith(f"There is no configuration key '{key}'{meant}")
 
 
-def test_keys_of_others_are_none_of_our_business() -> None:
+def test_keys_of_other_extensions_are_ignored() -> None:
     assert settings(SECRET_KEY="x", QCONSUMER="y") == settings()
     assert Settings.from_config({**URL, 5: "x", None: "y"}) == settings()
 

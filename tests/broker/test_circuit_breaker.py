@@ -93,7 +93,7 @@ def test_while_the_broker_answers_all_are_let_through(scene: Scene) -> None:
         scene.later(3600)
 
 
-def test_it_opens_once_somebody_has_failed_for_long(scene: Scene) -> None:
+def test_it_opens_once_a_caller_has_failed_for_long(scene: Scene) -> None:
     scene.open()
 
     with pytest.raises(BrokerAway) as caught:
@@ -108,7 +108,7 @@ def test_it_opens_once_somebody_has_failed_for_long(scene: Scene) -> None:
     assert scene.broker.asked == 1
 
 
-def test_it_opens_while_somebody_still_waits(scene: Scene) -> None:
+def test_it_opens_while_a_caller_still_waits(scene: Scene) -> None:
     first = scene.waiting()
     scene.later(4.9)
     second = scene.waiting()
@@ -140,7 +140,7 @@ def test_one_alone_is_let_through_however_long_ago_the_last_one_failed(
     assert scene.publish() == [None]
 
 
-def test_while_a_batch_is_sent_those_who_wait_behind_it_prove_nothing(
+def test_while_a_batch_is_sent_callers_behind_it_prove_nothing(
     scene: Scene,
 ) -> None:
     batch, single = scene.waiting(100_000), scene.waiting()
@@ -235,7 +235,7 @@ def test_what_is_raised_counts_as_what_is_returned(scene: Scene) -> None:
         scene.publish()
 
 
-def test_nothing_to_publish_asks_nobody(scene: Scene) -> None:
+def test_nothing_to_publish_asks_no_broker(scene: Scene) -> None:
     scene.open()
     assert scene.publish(0) == []
     assert scene.broker.asked == 1

@@ -302,7 +302,7 @@ def test_a_body_that_holds_itself_is_a_publish_error() -> None:
             composed(body=body, content_type=kind)
 
 
-def test_an_unroutable_message_says_where_nobody_listens() -> None:
+def test_an_unroutable_message_names_its_exchange_and_key() -> None:
     named = str(make_unroutable_error(composed("order.x")))
     assert named.startswith(
         "No queue is bound to the exchange 'shop' for the routing key 'order.x', so"

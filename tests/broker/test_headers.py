@@ -129,7 +129,7 @@ def copies(given: Message) -> list[dict[str, t.Any]]:
     ]
 
 
-def test_no_copy_is_routed_to_others_again() -> None:
+def test_no_copy_is_routed_to_other_queues_again() -> None:
     given = message(headers={"CC": ["a"], "BCC": ["b"], "cc": "kept"})
     for found in copies(given):
         assert "CC" not in found

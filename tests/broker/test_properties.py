@@ -113,7 +113,7 @@ def test_an_id_or_type_that_is_no_text_is_none(value: t.Any) -> None:
     assert (message.id, message.content_type, message.content_encoding) == (None,) * 3
 
 
-def test_properties_of_others_are_kept_as_far_as_a_copy_may_have_them() -> None:
+def test_foreign_properties_are_kept_as_far_as_a_copy_may_have_them() -> None:
     given = {
         "correlation_id": "c",
         "reply_to": "r",

@@ -30,7 +30,7 @@ from ..brokers.redis.tools import settings
         "redis://:sec[ret@localhost",
     ],
 )
-def test_a_url_that_nobody_can_read_is_refused_without_its_password(url: str) -> None:
+def test_an_unreadable_url_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read") as caught:
         check_url(url)
     assert "secret" not in str(caught.value)

@@ -156,7 +156,7 @@ def test_what_comes_back_is_not_the_message_that_a_handler_may_still_have(
     links[1].close()
 
 
-def test_what_is_given_back_early_is_there_for_others_once(bench: Bench) -> None:
+def test_a_message_returned_early_reaches_another_consumer_once(bench: Bench) -> None:
     for n in range(3):
         bench.publish(n)
     link = bench.link()

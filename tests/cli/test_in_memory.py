@@ -231,7 +231,7 @@ def test_an_extension_that_was_not_initialised_is_named(on_redis: Commands) -> N
         assert worker.end() == 0
 
 
-def test_a_forgotten_blueprint_beside_others_is_named(on_redis: Commands) -> None:
+def test_a_forgotten_blueprint_beside_other_ones_is_named(on_redis: Commands) -> None:
     """The worker runs the consumers of the other blueprint."""
     (on_redis.folder / "shop.py").write_text(
         "from flask import Flask\nfrom flask_qconsume import *\n"

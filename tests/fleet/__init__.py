@@ -1,1 +1,1 @@
-"""Worker processes under test, and a ledger outside of them that says what they did."""
+"""Worker processes under test, and a ledger file of all that their handlers did."""

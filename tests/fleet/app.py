@@ -1,7 +1,6 @@
-"""The app that worker processes under test run: its messages say what to do.
+"""The app of the worker processes under test: its messages contain their task.
 
-Everything a handler does is written to the ledger, a file outside of the process,
-before and after it is done.
+Each handler writes a line to the ledger file before and after its task.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ bp = ConsumerBlueprint("fleet", __name__)
 
 @bp.consumer("work", routing_key="work")
 def work(body: dict[str, t.Any]) -> None:
-    """Do what the message says."""
+    """Do the task of the message."""
     note("start", body["n"], current_message.attempt)
-    _TODO[body.get("do", "wait")](body)
+    _TASKS[body.get("do", "wait")](body)
     note("done", body["n"], current_message.attempt)
 
 
@@ -43,7 +42,7 @@ def _wait(body: dict[str, t.Any]) -> None:
 
 
 def _fail(body: dict[str, t.Any]) -> None:
-    """Fail as often as it says."""
+    """Fail ``times`` times."""
     if current_message.attempt <= body.get("times", 1):
         raise OSError("told to fail")
 
@@ -53,13 +52,13 @@ def _kill(body: dict[str, t.Any]) -> None:
 
 
 def _kill_once(body: dict[str, t.Any]) -> None:
-    """Kill the process as the kernel does that is short of memory, but only once."""
+    """Kill the process once, as the kernel does when memory is short."""
     if _is_first(body):
         _kill(body)
 
 
 def _is_first(body: dict[str, t.Any]) -> bool:
-    """Whether no handler of any process has asked so for this message."""
+    """Return whether this is the first call for the message, in all processes."""
     try:
         mark = os.open(f"{os.environ[LEDGER]}.{body['n']}", os.O_CREAT | os.O_EXCL)
     except FileExistsError:
@@ -69,7 +68,7 @@ def _is_first(body: dict[str, t.Any]) -> bool:
 
 
 def _hoard(body: dict[str, t.Any]) -> None:
-    """Take all the memory that there is, and let the others go on without any; once."""
+    """Take all memory for a while, so that other code in the process has none; once."""
     if not _is_first(body):
         return
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -93,7 +92,7 @@ def _exit(body: dict[str, t.Any]) -> None:
 
 
 def _hog(body: dict[str, t.Any]) -> None:
-    """Use the processor and never let the hub have it."""
+    """Block the hub with a busy loop."""
     until = time.monotonic() + body["seconds"]
     while time.monotonic() < until:
         pass
@@ -114,7 +113,7 @@ def _swallow(body: dict[str, t.Any]) -> None:
         return
 
 
-_TODO = {
+_TASKS = {
     "wait": _wait,
     "fail": _fail,
     "kill": _kill,

@@ -1,20 +1,19 @@
-"""A wall clock of a process's own, which a test sets while the process runs.
+"""A wall clock for one process, which a test can set while the process runs.
 
-By libfaketime (Debian's package ``faketime``): the times that a process is told, and by
-how much its files' are apart from them, are as on a machine whose clock was set. The
-monotonic clock goes on as it does there.
+libfaketime (Debian's package ``faketime``) shifts the process's time and the times of
+files that it sees, as on a machine whose clock was set. The monotonic clock is real.
 """
 
 from __future__ import annotations
 
 import pathlib
 
-#: Where Debian puts it, on any architecture.
-_PLACES = "/usr/lib/*/faketime/libfaketimeMT.so.1"
+#: The library's path on Debian, for any architecture.
+_LIBRARY = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 
 
 class Clock:
-    """Begins with the machine's own time."""
+    """A clock that starts with the machine's time."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self._path = path
@@ -22,20 +21,20 @@ class Clock:
 
     @staticmethod
     def missing() -> str | None:
-        """Why there is none to be had here, or `None` where there is."""
+        """Return why libfaketime is missing, or ``None`` if it is installed."""
         return None if _library() else "no libfaketime: apt-get install faketime"
 
     def step(self, seconds: float) -> None:
-        """Set it to so much after the machine's own time, or before it."""
+        """Set the clock to the machine's time plus ``seconds``."""
         draft = self._path.with_suffix(".draft")
         draft.write_text(f"{seconds:+f}\n")
         draft.replace(self._path)
 
     def environment(self) -> dict[str, str]:
-        """What a process must be started with."""
+        """Return the environment with which a process must be started."""
         return {
-            # The C library's own allocator, since jemalloc, which Redis uses, asks for
-            # the time before there is one that can be faked.
+            # The C library comes first for its allocator: Redis's jemalloc asks for the
+            # time before libfaketime is ready.
             "LD_PRELOAD": f"{_library()} libc.so.6",
             "FAKETIME_TIMESTAMP_FILE": str(self._path),
             "FAKETIME_NO_CACHE": "1",
@@ -45,4 +44,4 @@ class Clock:
 
 
 def _library() -> pathlib.Path | None:
-    return next(iter(sorted(pathlib.Path("/").glob(_PLACES[1:]))), None)
+    return next(iter(sorted(pathlib.Path("/").glob(_LIBRARY[1:]))), None)

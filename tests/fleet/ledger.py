@@ -1,4 +1,4 @@
-"""What was done, line by line, in a file that outlives whoever writes it."""
+"""The ledger: a file of events that outlives the processes that write it."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _writer: Writer | None = None
 
 
 class Writer:
-    """Adds lines to a ledger."""
+    """Writer of a ledger's lines."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def note(self, what: str, n: t.Any, attempt: int = 0) -> None:
-        """Write one line. A short append is atomic, so many processes may do it."""
+        """Append one line. A short append is atomic, so many processes can write."""
         line = json.dumps([what, n, attempt, os.getpid(), time.time()]) + "\n"
         os.write(self._file, line.encode())
 
     def close(self) -> None:
-        """Write no more."""
+        """Close the file."""
         os.close(self._file)
 
 
 def note(what: str, n: t.Any, attempt: int) -> None:
-    """Write one line, to the ledger that the environment names."""
+    """Write one line to the ledger that the environment names."""
     global _writer
     if _writer is None:
         _writer = Writer(os.environ[LEDGER])
@@ -41,7 +41,7 @@ def note(what: str, n: t.Any, attempt: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing that happened."""
+    """One event."""
 
     what: str
     n: t.Any
@@ -51,7 +51,7 @@ class Line:
 
 
 class Ledger:
-    """Reads what the processes wrote."""
+    """Reader of a ledger."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
@@ -60,16 +60,16 @@ class Ledger:
         self._at = 0
 
     def lines(self, what: str = "done") -> list[Line]:
-        """All lines of one kind so far."""
+        """Return all lines of one kind so far."""
         return [line for line in self.everything() if line.what == what]
 
     def everything(self) -> list[Line]:
-        """All lines so far, in the order they were written, whoever wrote them."""
+        """Return the lines of all processes so far, in the order of writing."""
         self._read.extend(self.fresh())
         return self._read
 
     def fresh(self) -> t.Iterator[Line]:
-        """What was written since the last look, which nobody else gets any more."""
+        """Yield the lines written since the last call."""
         with self.path.open("rb") as file:
             file.seek(self._at)
             while line := file.readline():
@@ -79,5 +79,5 @@ class Ledger:
                 yield Line(*json.loads(line))
 
     def counted(self, what: str = "done") -> Counter[t.Any]:
-        """How often each number stands in lines of one kind."""
+        """Count the lines of one kind for each number."""
         return Counter(line.n for line in self.lines(what))

@@ -1,4 +1,4 @@
-"""Starts, stops and kills worker processes of the app under test."""
+"""Start, stop and kill worker processes of the app under test."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ class Fleet:
         return worker
 
     def clock(self) -> Clock:
-        """A clock for one of them, to be set while it runs."""
+        """Make a clock for the next process."""
         return Clock(self._folder / f"clock-{self._started + 1}")
 
     def environment(self) -> dict[str, str]:
-        """The processes' environment: the configuration, and the path of the ledger."""
+        """Return the processes' environment: configuration, and the ledger's path."""
         config = {
             f"FLASK_QCONSUME_{key}": value
             if isinstance(value, str)
@@ -70,23 +70,23 @@ class Fleet:
         return {**os.environ, **config, LEDGER: str(self.ledger.path)}
 
     def term(self, worker: subprocess.Popen[bytes], timeout: float = 40) -> int:
-        """Ask for a stop, and return the exit code."""
+        """Stop a worker by SIGTERM, and return its exit code."""
         worker.send_signal(signal.SIGTERM)
         return worker.wait(timeout)
 
     def kill(self, worker: subprocess.Popen[bytes]) -> None:
-        """SIGKILL: no hook, no goodbye."""
+        """Kill a worker by SIGKILL."""
         worker.kill()
         worker.wait(20)
 
     def close(self) -> None:
-        """End all that still run."""
+        """Kill all running processes."""
         for worker in self.workers:
             if worker.poll() is None:
                 self.kill(worker)
 
     def logs(self) -> str:
-        """What all of them wrote, one after the other."""
+        """Return the output of all processes."""
         return "\n".join(
             p.read_text(errors="replace") for p in sorted(self._folder.glob("*.log"))
         )

@@ -311,7 +311,7 @@ def test_configuration_may_leave_it_out() -> None:
     )
 
 
-def test_capture_shows_what_consumers_declare_and_the_bytes_of_others() -> None:
+def test_capture_shows_declared_messages_and_the_bytes_of_other_ones() -> None:
     shop = Shop()
     with shop.client.capture() as published:
         publish = shop.app.extensions["qconsume"].publish
@@ -331,7 +331,7 @@ def test_only_message_classes_are_types(given: t.Any) -> None:
 
 
 @pytest.mark.process
-def test_protobuf_is_imported_only_by_those_who_have_it() -> None:
+def test_protobuf_is_imported_only_where_it_is_installed() -> None:
     code = (
         "import sys, flask\n"
         "sys.modules['google.protobuf'] = None\n"

@@ -201,7 +201,7 @@ def test_values_come_as_what_they_are() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 4096])
-def test_nobody_waits_for_a_frame_that_is_too_large(size: int) -> None:
+def test_a_frame_that_is_too_large_is_refused_at_once(size: int) -> None:
     begun = b"\x03\x00\x01" + struct.pack(">I", 131_073) + bytes(1_000)
     us, them = wires.heard_by_us(begun, size), wires.heard_by_py_amqp(begun, size)
     assert them.to_the_end

@@ -409,7 +409,7 @@ def test_what_raises_after_the_handler_is_logged(
     assert "CardDeclined: late" in caplog.text
 
 
-def test_after_a_hook_that_raised_the_others_go_on(desk: Desk) -> None:
+def test_after_a_hook_that_raised_the_next_hooks_run(desk: Desk) -> None:
     called: list[str] = []
     desk.handler(returner(None))
     desk.qconsume.after_message(lambda outcome: called.append(f"after {outcome!r}"))
@@ -454,7 +454,9 @@ def test_after_hooks_get_the_outcome_as_it_was_decided(desk: Desk) -> None:
     assert seen == [Drop("changed")]
 
 
-def test_an_app_context_that_cannot_begin_is_an_error_like_others(desk: Desk) -> None:
+def test_an_app_context_that_cannot_begin_is_an_error_like_any_other(
+    desk: Desk,
+) -> None:
     from flask import appcontext_pushed
 
     handled: list[t.Any] = []
@@ -923,7 +925,7 @@ def test_an_interrupt_of_a_receiver_leaves_the_message_unsettled(desk: Desk) -> 
         desk.handle()
 
 
-def test_a_receiver_that_raises_does_not_keep_others_from_hearing(desk: Desk) -> None:
+def test_a_receiver_that_raises_does_not_stop_other_receivers(desk: Desk) -> None:
     heard: list[str] = []
 
     def raising(sender: t.Any, **_: t.Any) -> None:

@@ -1,4 +1,4 @@
-"""The brokers on which each promise is proved, with worker processes to break."""
+"""Fixtures of the proofs: deployments with a broker and worker processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..servers import Vhost
 from ..servers.fixtures import require
 from ..waiting import wait_for
 
-#: A member that was killed is found dead soon, so that others get its partitions.
+#: Kafka removes a killed member soon, so that other members get its partitions.
 KAFKA = {
     "TRANSPORT_OPTIONS": {
         "partitions": 8,
@@ -42,20 +42,20 @@ BROKERS = {
     "sentinel-streams": ("redis_sentinel", SENTINEL),
 }
 
-#: What the URL begins with, where it is not the server's own.
+#: URL schemes that differ from that of the server's URL.
 SCHEMES = {"streams": "redis-streams", "sentinel-streams": "sentinel-streams"}
 
 
 class Deployment:
-    """One broker, one app that publishes to it, and worker processes."""
+    """A broker, an app that publishes to it, and worker processes."""
 
     def __init__(self, fleet: Fleet, app: Flask, backend: t.Any) -> None:
         self.fleet = fleet
         self.ledger = fleet.ledger
         self.app = app
-        #: The broker's process, which a test may stop and start.
+        #: The broker, which a test may stop and start.
         self.server = getattr(backend, "server", backend)
-        #: On RabbitMQ, where we are there.
+        #: The virtual host, on RabbitMQ.
         self.vhost = backend if isinstance(backend, Vhost) else None
 
     @property
@@ -92,7 +92,7 @@ class Deployment:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of these need a broker, which they only name in a parameter."""
+    """Mark tests that name their broker in a parameter."""
     for item in items:
         if "make_deployment" in getattr(item, "fixturenames", ()):
             item.add_marker("broker")
@@ -107,7 +107,7 @@ def make_deployment(
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> t.Iterator[MakeDeployment]:
-    """Makes the deployment on the broker of that name, with further configuration."""
+    """Return a function that makes a deployment on a broker."""
     deployments: list[Deployment] = []
 
     def make(broker: str, **config: t.Any) -> Deployment:

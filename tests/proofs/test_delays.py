@@ -1,4 +1,4 @@
-"""Retries are held by the broker: durable, in their own time, in nobody's way."""
+"""The broker holds retries: they are durable, on time, and block no other message."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ..waiting import wait_for
 from .conftest import Deployment
 from .conftest import MakeDeployment
 
-#: What a broker's delay may be late by, beside its step: a busy machine.
+#: Seconds by which a delay may be late, in addition to its step, on a busy machine.
 LATE = 2.0
-#: The same after a kill: Kafka gives a dead worker's partitions to nobody before its
+#: The same after a kill: Kafka reassigns a dead worker's partitions only after its
 #: session has ended.
 TAKEN_OVER = {"kafka": LATE + 3.0}
 
 
 def _delay(deployment: Deployment, n: int) -> float:
-    """The seconds between the first attempt and the second; a kill may repeat that."""
+    """Return the seconds between the first and the second attempt."""
     starts = [line for line in deployment.ledger.lines("start") if line.n == n]
     assert [line.attempt for line in starts[:2]] == [1, 2]
     return starts[1].at - starts[0].at
@@ -40,7 +40,7 @@ def test_a_short_retry_is_not_behind_a_long_one_and_both_survive_a_kill(
     worker = deployment.fleet.start()
     deployment.publish([1], do="fail")
     wait_for(lambda: 1 in deployment.ledger.counted("start"))
-    if broker != "kafka":  # Where what is held back counts, too.
+    if broker != "kafka":  # Kafka's depth includes delayed messages.
         wait_for(lambda: deployment.consumers.broker.depth("work") == 0)
     deployment.fleet.term(worker)
     deployment.fleet.config["RETRY"] = _policy(short)

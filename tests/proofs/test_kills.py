@@ -1,4 +1,4 @@
-"""Killed workers: nothing lost, and few doubles."""
+"""Killed workers lose no message, and repeat few."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .conftest import MakeDeployment
 SHORT = (2_000, 3)
 LONG = (20_000, 10)
 
-#: What one worker holds: its prefetch in the queue, and one in the lane.
-HELD = 20 + 1
-#: What it settles between two commits, on Kafka: ten handlers of 5 ms do, in 30 ms.
-UNTOLD = {"kafka": 60}
+#: Messages that one worker holds: its prefetch, and one suspect.
+MAX_HELD = 20 + 1
+#: Messages settled between two commits on Kafka: by ten handlers of 5 ms, in 30 ms.
+MAX_UNCOMMITTED = {"kafka": 60}
 
 
 @pytest.mark.deadline(900)
@@ -36,5 +36,5 @@ def test_killed_workers_lose_nothing(
 
     doubles = sum(deployment.ledger.counted().values()) - messages
     print(f"{broker}: {messages} messages, {kills} kills, {doubles} handled twice")
-    assert doubles <= kills * (HELD + UNTOLD.get(broker, 0))
+    assert doubles <= kills * (MAX_HELD + MAX_UNCOMMITTED.get(broker, 0))
     assert deployment.dead() == []

@@ -1,4 +1,4 @@
-"""Thirty SIGKILLs of random workers under load: nothing lost, and little twice."""
+"""Thirty SIGKILLs of random workers under load lose no message, and repeat few."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_thirty_kills_of_random_workers_lose_nothing(
         f" ({len(doubles) / KILLS:.1f} a kill), 0 lost,"
         f" {len(deployment.dead())} dead letters"
     )
-    # Whatever was handled twice was first handled by one that was killed.
+    # A killed worker handled each repeated message first.
     assert all(pids & killed for pids in doubles.values())
     assert len(doubles) <= KILLS * (HELD + UNTOLD.get(broker, 0))
     assert deployment.dead() == []
@@ -63,7 +63,7 @@ def _await_share(deployment: Deployment, share: int) -> None:
 
 
 def _doubles(deployment: Deployment) -> dict[int, set[int]]:
-    """What was handled more than once, and the processes that did it."""
+    """Return the repeated numbers, with the processes that handled them."""
     found: dict[int, list[int]] = {}
     for line in deployment.ledger.lines():
         found.setdefault(line.n, []).append(line.pid)

@@ -30,13 +30,13 @@ MESSAGES_PER_TURN = 3 * RATE
 
 
 class Publishing:
-    """Publishes a steady stream of numbers, each with the key of its remainder."""
+    """A publisher of consecutive numbers; a number's key is its remainder."""
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
-        #: How many were confirmed; a number follows when the one before it is.
+        #: Confirmed messages. A number is published after the confirmation of the last.
         self.confirmed = 0
 
     def __enter__(self) -> Publishing:
@@ -53,7 +53,7 @@ class Publishing:
         wait_for(lambda: self.confirmed >= wanted, 60)
 
     def _run(self) -> None:
-        """One for each key at a time, so that none overtakes its predecessor."""
+        """Publish one message for each key at a time, to keep their order."""
         for turn in itertools.count():
             while not self._published(range(turn * KEYS, (turn + 1) * KEYS)):
                 if self._stop.is_set():
@@ -63,7 +63,7 @@ class Publishing:
                 return
 
     def _published(self, numbers: range) -> bool:
-        """Again until confirmed: it may come twice, but not behind a later one."""
+        """Publish a message until it is confirmed; it may come twice, but in order."""
         messages = [
             ("work", {"n": n, **_deed(n)}, {"key": str(n % KEYS)}) for n in numbers
         ]
@@ -75,7 +75,7 @@ class Publishing:
 
 
 def _deed(n: int) -> dict[str, object]:
-    """Every now and then one fails, and is retried before the next one of its key."""
+    """Some messages fail, and are retried before the next message of their key."""
     return {"do": "fail", "times": 1} if n % 97 == 0 else {"seconds": 0.01}
 
 
@@ -105,7 +105,7 @@ def test_the_order_within_a_key_is_kept_over_rebalances(
 
 
 def _join_and_leave(deployment: Deployment, publishing: Publishing) -> None:
-    """Start or stop a worker in each turn; a broker is away during some of them."""
+    """Start or stop a worker in each turn; a broker is away during some turns."""
     chance = random.Random(2)
     broker = deployment.server.brokers[1]
     outage = threading.Thread(target=broker.restart, args=(OUTAGE_SECONDS,))
@@ -122,7 +122,7 @@ def _join_and_leave(deployment: Deployment, publishing: Publishing) -> None:
 
 
 def _faults(lines: list[Line]) -> tuple[list[Line], list[Line]]:
-    """What began before its predecessor was done, and beside another of its key."""
+    """Find messages that began too early, or beside another one of their key."""
     done: set[int] = set()
     busy: dict[int, tuple[int, int]] = {}
     out_of_order, together = [], []
@@ -134,7 +134,7 @@ def _faults(lines: list[Line]) -> tuple[list[Line], list[Line]]:
             continue
         if line.n >= KEYS and line.n - KEYS not in done:
             out_of_order.append(line)
-        # The same one again is another attempt, here or elsewhere.
+        # The same number again is another attempt.
         if key in busy and busy[key][0] != line.n:
             together.append(line)
         busy[key] = (line.n, line.pid)

@@ -1,4 +1,4 @@
-"""A broker that goes and comes: publishing and consuming resume by themselves."""
+"""Publishing and consuming resume by themselves after an outage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .conftest import MakeDeployment
 
 
 class Publishing:
-    """Publishes numbers, one after the other, until it is stopped."""
+    """A publisher of consecutive numbers, until it is stopped."""
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
@@ -25,7 +25,7 @@ class Publishing:
         self._thread = threading.Thread(target=self._run)
         #: The numbers that the broker confirmed.
         self.confirmed: list[int] = []
-        #: When each of them was confirmed.
+        #: The time of each confirmation.
         self.times: list[float] = []
         self.failed = 0
 
@@ -50,13 +50,13 @@ class Publishing:
                 self.times.append(time.monotonic())
 
     def await_more(self, number: int, timeout: float = 60) -> None:
-        """Wait until so many more are confirmed."""
+        """Wait until ``number`` more messages are confirmed."""
         wanted = len(self.confirmed) + number
         wait_for(lambda: len(self.confirmed) >= wanted, timeout)
 
 
 def longest_silence(times: t.Sequence[float]) -> float:
-    """The longest time between two neighbours, in seconds."""
+    """Return the longest time between two consecutive times, in seconds."""
     return max(b - a for a, b in itertools.pairwise(sorted(times)))
 
 

@@ -1,4 +1,4 @@
-"""One bad message of each kind among good ones: none lost, none in the others' way."""
+"""Bad messages of each kind become dead letters, and block no good message."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GOOD = range(1000)
 
 JSON = "application/json"
 
-#: Name → body, content type, and what the dead letter's reason says.
+#: Name → body, content type, and a part of the dead letter's reason.
 BODIES: dict[str, tuple[bytes, str, str]] = {
     "not JSON": (b"{not json", JSON, "the body is no application/json"),
     "invalid UTF-8": (b'{"n": "\xff\xfe"}', JSON, "the body is no application/json"),
@@ -42,11 +42,11 @@ BODIES: dict[str, tuple[bytes, str, str]] = {
     "nested": (b"[" * 100_000 + b"]" * 100_000, JSON, "the body is no"),
     "huge number": (b'{"n": ' + b"9" * 100_000 + b"}", JSON, "the body is no"),
     "msgpack": (b"\xc1\xc1", "application/msgpack", "the body is no"),
-    # These decode, and the handler fails on them: attempts, then a dead letter.
+    # The handler fails on these: all attempts are used, then a dead letter is made.
     "wrong shape": (b"[1, 2, 3]", JSON, "failed 2 of 2 attempts"),
 }
 
-#: What the app's handler is told to do, and the reason.
+#: The handler's task, and the reason of the dead letter.
 DEEDS = {
     "exit": "failed 2 of 2 attempts",
     "never": "failed 2 of 2 attempts",
@@ -57,7 +57,7 @@ DEEDS = {
 
 @pytest.mark.deadline(300)
 @pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams", "kafka"])
-def test_poison_stops_nobody_and_is_kept(
+def test_poison_blocks_no_message_and_is_kept(
     make_deployment: MakeDeployment, broker: str
 ) -> None:
     deployment = make_deployment(
@@ -108,7 +108,7 @@ def _reason(dead: DeadLetter) -> str:
     return str(dead.headers["x-qconsume-reason"])
 
 
-#: Our own headers, as somebody else may fill them.
+#: Values of our headers that a foreign program may set.
 NONSENSE = {
     "x-qconsume-attempt": "many",
     "x-qconsume-deaths": -3,
@@ -122,7 +122,7 @@ OF_KAFKA = ["x-qconsume-due", "x-qconsume-json", "x-qconsume-bytes"]
 
 
 @pytest.mark.parametrize("broker", ["quorum", "classic"])
-def test_what_others_send_to_rabbitmq_stops_nobody(
+def test_foreign_messages_on_rabbitmq_block_no_message(
     make_deployment: MakeDeployment, own_rabbitmq_vhost: Vhost, broker: str
 ) -> None:
     deployment = make_deployment(broker, RETRY={"max_attempts": 1})
@@ -153,7 +153,7 @@ def test_what_others_send_to_rabbitmq_stops_nobody(
     assert deployment.fleet.term(worker) == 0
 
 
-def test_what_others_add_to_streams_stops_nobody(
+def test_foreign_entries_of_streams_block_no_message(
     make_deployment: MakeDeployment, own_redis: Redis
 ) -> None:
     deployment = make_deployment("streams", RETRY={"max_attempts": 1})
@@ -172,7 +172,7 @@ def test_what_others_add_to_streams_stops_nobody(
     assert deployment.fleet.term(worker) == 0
 
 
-def test_what_others_produce_to_kafka_stops_nobody(
+def test_foreign_records_on_kafka_block_no_message(
     make_deployment: MakeDeployment, own_kafka: Kafka
 ) -> None:
     deployment = make_deployment("kafka", RETRY={"max_attempts": 1})
@@ -196,7 +196,7 @@ def test_what_others_produce_to_kafka_stops_nobody(
     assert deployment.fleet.term(worker) == 0
 
 
-def test_what_others_push_to_redis_stops_nobody(
+def test_foreign_items_of_redis_lists_block_no_message(
     make_deployment: MakeDeployment, own_redis: Redis
 ) -> None:
     deployment = make_deployment("redis", RETRY={"max_attempts": 1})

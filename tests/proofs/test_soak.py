@@ -1,4 +1,4 @@
-"""A long run with a connection cut every few seconds: nothing grows."""
+"""Memory, threads and files do not grow while connections are cut for a long time."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from ..servers.redis import Redis
 from ..waiting import spend
 from ..waiting import wait_for
 
-#: Seconds between two cuts.
+#: Seconds between two cuts of connections.
 CUT = 3.0
 
 
 @pytest.fixture(autouse=True)
 def unlogged(caplog: pytest.LogCaptureFixture) -> None:
-    """pytest keeps each line of the log in memory, which is what is measured here."""
+    """Disable logging: pytest keeps log lines in memory, which this test measures."""
     caplog.set_level(logging.CRITICAL, "flask_qconsume")
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What must not grow."""
+    """Figures that must not grow."""
 
     memory: float
     greenlets: int
@@ -59,7 +59,7 @@ class Figures:
 
 
 class Traffic:
-    """An app whose consumer handles what it publishes, all in this process."""
+    """An app that publishes and consumes its messages in this process."""
 
     def __init__(self, url: str, lease: float) -> None:
         self.app = Flask("soak")
@@ -72,8 +72,8 @@ class Traffic:
         self._cuts: list[gevent.Greenlet] = []
         #: The latest verdicts of the worker's watchdog.
         self._verdicts: collections.deque[Verdict] = collections.deque(maxlen=3)
-        #: The numbers that were published, until they are handled: never many, so that
-        #: what is measured is not this.
+        #: Published numbers, until they are handled. The set stays small, so that it
+        #: does not distort the measurement.
         self.open: set[int] = set()
         self.confirmed = 0
         self.refused = 0
@@ -89,7 +89,7 @@ class Traffic:
         self.worker.watchdog.add_outlet(self._verdicts.append)
 
     def run(self, seconds: float, cut: t.Callable[[], None], every: float) -> None:
-        """Publish, a message after the other, and cut the connections now and then."""
+        """Publish messages, and cut the connections at intervals."""
         until, next_cut = time.monotonic() + seconds, time.monotonic() + every
         while time.monotonic() < until:
             if time.monotonic() >= next_cut:
@@ -111,7 +111,7 @@ class Traffic:
         self.await_handled()
 
     def await_handled(self) -> None:
-        """Wait until all that was confirmed is handled, which is soon."""
+        """Wait until all confirmed messages are handled."""
         wait_for(
             lambda: not self.open,
             timeout=30,
@@ -182,7 +182,7 @@ def test_nothing_grows_on_redis(
 @pytest.mark.deadline(900)
 @pytest.mark.may_leak("gevent keeps its threadpool for look-ups of host names")
 def test_nothing_grows_on_kafka(own_kafka: Kafka) -> None:
-    """Its connections are cut by killing it: each time it is away for some seconds."""
+    """Cut Kafka's connections by killing it, for some seconds each time."""
 
     def cut() -> None:
         if own_kafka.running:

@@ -1,4 +1,4 @@
-"""Stopping workers loses nothing, doubles nothing and charges nobody an attempt."""
+"""Stopping workers loses no message, repeats none and counts no attempt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Killers among others: found out, and nobody is punished with them."""
+"""Messages that kill workers are found; messages handled beside them are unharmed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .conftest import MakeDeployment
 
 EVERYWHERE = ["quorum", "classic", "redis", "streams", "kafka"]
 
-#: What one worker fetches at once.
+#: Messages that one worker fetches.
 PREFETCH = 20
 KILLERS = range(2)
-#: As often as the limit allows.
+#: Deaths after which a message becomes a dead letter.
 LIMIT = 3
 
 
 class Workers:
-    """So many, and another one for each that dies."""
+    """Worker processes, each replaced when it dies."""
 
     def __init__(self, deployment: Deployment, count: int) -> None:
         self._deployment = deployment
@@ -35,14 +35,14 @@ class Workers:
         self.deaths = 0
 
     def revive(self) -> None:
-        """Start one for each that has died."""
-        for place, worker in enumerate(self.running):
+        """Start a worker for each dead one."""
+        for index, worker in enumerate(self.running):
             if worker.poll() is not None:
                 self.deaths += 1
-                self.running[place] = self._deployment.fleet.start(ready=False)
+                self.running[index] = self._deployment.fleet.start(ready=False)
 
     def stop(self) -> list[int]:
-        """The exit codes."""
+        """Stop the workers, and return their exit codes."""
         for worker in self.running:
             self._ready(worker)
         return [self._deployment.fleet.term(worker) for worker in self.running]
@@ -53,7 +53,7 @@ class Workers:
 
 
 def add_foreign(deployment: Deployment, broker: str, body: bytes) -> None:
-    """A message of somebody who gives no ids."""
+    """Publish a message without an id, as a foreign program does."""
     url = deployment.fleet.config["BROKER_URL"]
     if broker in ("quorum", "classic"):
         with raw_channel(url) as channel:
@@ -79,7 +79,7 @@ def _until_found_out(
     neighbours: t.Iterable[int],
     restart: bool = False,
 ) -> None:
-    """Until all killers are dead letters, and all others are handled."""
+    """Wait until all killers are dead letters, and all other messages are handled."""
     wanted = set(neighbours)
 
     def over() -> bool:
@@ -89,7 +89,7 @@ def _until_found_out(
             restart = False
             deployment.server.restart()
         done = set(deployment.ledger.counted())
-        # A look at the dead letters costs more than one at the ledger.
+        # Reading dead letters is slower than reading the ledger.
         return wanted <= done and len(deployment.dead()) >= len(KILLERS)
 
     wait_for(
@@ -104,7 +104,7 @@ def _until_found_out(
 
 
 def _check(deployment: Deployment, neighbours: t.Iterable[int]) -> None:
-    """The killers are dead letters, each once and for the limit; nobody else is."""
+    """Assert that only the killers are dead letters, each once for the limit."""
     dead = [json.loads(letter.message.raw)["n"] for letter in deployment.dead()]
     assert sorted(dead) == list(KILLERS)
     for letter in deployment.dead():
@@ -113,17 +113,17 @@ def _check(deployment: Deployment, neighbours: t.Iterable[int]) -> None:
     assert logs.count("is a dead letter: its process died") >= len(KILLERS)
     starts = deployment.ledger.counted("start")
     assert all(1 <= starts[n] <= LIMIT for n in KILLERS), starts
-    # Whoever was first began once in the queue, and the other times apart.
+    # One killer began once in the queue, and then in the lane, up to the limit.
     assert max(starts[n] for n in KILLERS) == LIMIT
     assert {line.attempt for line in deployment.ledger.everything()} == {1}
     often = [n for n in neighbours if starts[n] > 2 + _struck(deployment, n)]
-    assert not often, f"{often} began too often\n{_story(deployment)}"
+    assert not often, f"{often} began too often\n{_describe_run(deployment)}"
 
 
 def _struck(deployment: Deployment, n: int) -> int:
-    """How often it was alone in its lane when a killer in the queue ended the process.
+    """Count how often a suspect was alone in its lane when a killer ended the process.
 
-    That one was no suspect yet: it came later, as from another partition of Kafka's.
+    That killer was in the queue and not a suspect yet, as from another partition.
     """
     begun: dict[int, int] = {}
     for line in deployment.ledger.lines("start"):
@@ -143,9 +143,9 @@ def _struck(deployment: Deployment, n: int) -> int:
 def test_killers_are_found_out_whatever_their_ids(
     make_deployment: MakeDeployment, broker: str, restart: bool
 ) -> None:
-    """A whole prefetch of suspects, and the id of a message says nothing about it.
+    """A whole prefetch becomes suspect, and ids do not tell the killers apart.
 
-    One killer has no id, and the other one that of all its neighbours.
+    One killer has no id, and the other has the same id as all other messages.
     """
     deployment = make_deployment(broker)
     neighbours = range(100, 100 + PREFETCH - len(KILLERS))
@@ -163,15 +163,15 @@ def test_killers_are_found_out_whatever_their_ids(
     assert workers.stop() == [0]
 
 
-def _story(deployment: Deployment) -> str:
-    """What happened, in order, and what the workers say of it."""
+def _describe_run(deployment: Deployment) -> str:
+    """Describe the events in order, and the workers' logs."""
     happened = deployment.ledger.everything()
     lines = [f"{each.at:.3f} {each.pid} {each.what} {each.n}" for each in happened]
     return "\n".join([*lines, deployment.fleet.logs()])
 
 
 class Traffic:
-    """Publishes healthy messages, some each second, until it is told to end."""
+    """A publisher of healthy messages, some per second, until it is stopped."""
 
     PAUSE = 0.05
 
@@ -179,7 +179,7 @@ class Traffic:
         self._deployment = deployment
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run)
-        #: When each number was confirmed.
+        #: The time at which each number was confirmed.
         self.published: dict[int, float] = {}
 
     def __enter__(self) -> Traffic:
@@ -204,7 +204,7 @@ class Traffic:
 def test_traffic_goes_on_while_several_workers_die(
     make_deployment: MakeDeployment, broker: str
 ) -> None:
-    """Three workers, of which several die at once, again and again."""
+    """Three workers, of which several die at once, repeatedly."""
     deployment = make_deployment(broker, PUBLISH_TIMEOUT=60)
     workers = Workers(deployment, 3)
     for worker in workers.running:
@@ -228,13 +228,13 @@ def test_traffic_goes_on_while_several_workers_die(
 
 
 def _lived(deployment: Deployment) -> tuple[float, float]:
-    """From the first start of a killer to the last one."""
+    """Return the times of the first and the last start of a killer."""
     starts = [line.at for line in deployment.ledger.lines("start") if line.n in KILLERS]
     return min(starts), max(starts)
 
 
 def _latency(deployment: Deployment, traffic: Traffic) -> dict[int, float]:
-    """From when it was confirmed to when it was handled first."""
+    """Return for each number the seconds from its confirmation to its handling."""
     done: dict[int, float] = {}
     for line in deployment.ledger.lines():
         done.setdefault(line.n, line.at)
@@ -248,7 +248,7 @@ def _latency(deployment: Deployment, traffic: Traffic) -> dict[int, float]:
 def test_killers_in_an_order_hold_up_their_own_kind_only(
     make_deployment: MakeDeployment, ordering: str
 ) -> None:
-    """They are counted where they are; what is behind them comes after their end."""
+    """Suspects of an ordered consumer stay in place; later messages wait for them."""
     deployment = make_deployment("kafka", ORDERING=ordering)
     neighbours = range(100, 140)
     for n in KILLERS:

@@ -1,4 +1,4 @@
-"""What an operator or a broker may do to us, each with its right reaction."""
+"""Actions of operators and brokers, and the reaction of workers to each."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_queue_with_other_arguments_ends_the_start_with_what_to_do(
 def test_under_a_memory_alarm_publishing_fails_in_time_and_retries_wait(
     make_deployment: MakeDeployment, vhost: Vhost
 ) -> None:
-    """The message was not confirmed: the broker may take it when the alarm is over."""
+    """An unconfirmed message may still arrive once the alarm is over."""
     deployment = make_deployment(
         "quorum", RETRY={"min_delay": 2, "jitter": 0}, PUBLISH_TIMEOUT=3
     )
@@ -102,7 +102,7 @@ def test_under_a_memory_alarm_publishing_fails_in_time_and_retries_wait(
 def test_a_handler_that_hogs_the_processor_past_the_heartbeat_is_not_repeated(
     make_deployment: MakeDeployment,
 ) -> None:
-    """Its connection is lost by then; what it did counts on the next one."""
+    """The connection is lost meanwhile; the next one acknowledges the message."""
     deployment = make_deployment("quorum", HEARTBEAT=1, TIMEOUT=60)
     worker = deployment.fleet.start()
     deployment.publish([1], do="hog", seconds=6)
@@ -121,7 +121,7 @@ def test_a_handler_that_hogs_the_processor_past_the_heartbeat_is_not_repeated(
 def test_kafka_is_not_lost_by_a_handler_that_hogs_the_processor(
     make_deployment: MakeDeployment,
 ) -> None:
-    """Its client's threads show that it lives, for longer than a session lasts."""
+    """The client's threads keep the session alive while the handler blocks."""
     deployment = make_deployment("kafka", TIMEOUT=60)
     worker = deployment.fleet.start()
     deployment.publish([1], do="hog", seconds=5)
@@ -173,7 +173,7 @@ def test_a_kafka_that_hangs_for_a_while_is_waited_for(
     worker = deployment.fleet.start()
     deployment.publish(range(100))
     deployment.await_done(range(50))
-    with own_kafka.frozen(seconds=5):  # Longer than a session of the group lasts.
+    with own_kafka.frozen(seconds=5):  # Longer than the group's session timeout.
         pass
     deployment.publish(range(100, 200))
     deployment.await_done(range(200))

@@ -1,7 +1,6 @@
-"""A broker that simulates outages: the memory broker, with links that can be cut.
+"""A broker for simulated outages: the memory broker, with links that can be cut.
 
-What was unsettled on a connection that is cut comes back marked as delivered again, as
-RabbitMQ does it.
+Unsettled messages of a cut connection come again marked as redelivered, as on RabbitMQ.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from .conftest import Bench
 
 
 class CutLink(MemoryLink):
-    """A connection that :meth:`cut` breaks."""
+    """A link with a connection that :meth:`cut` closes."""
 
     broker: Outage
 
     def cut(self) -> None:
-        """Lose the connection: what is unsettled goes to the next one, marked."""
+        """Close the connection; its unsettled messages come again, marked."""
         with self._lock:
             self.closed = True
             entries = list(self._unsettled.values())
@@ -61,7 +60,7 @@ class CutLink(MemoryLink):
 
 
 class Outage(Memory):
-    """The memory broker with :meth:`down` and :meth:`up`."""
+    """The memory broker, with outages from :meth:`down` to :meth:`up`."""
 
     capabilities = dataclasses.replace(Memory.capabilities, survives_worker_death=True)
 
@@ -69,20 +68,20 @@ class Outage(Memory):
         super().__init__(*arguments)
         self.links: list[CutLink] = []
         self.is_down = False
-        #: Whether nothing can be forwarded.
+        #: Whether the broker refuses forwards.
         self.is_full = False
         self.refused = 0
-        #: How often it was looked whether it answers, while it was down.
-        self.looked_at = 0
+        #: Number of calls of :meth:`is_reachable` during outages.
+        self.probed = 0
 
     def is_reachable(self) -> bool:
-        self.looked_at += self.is_down
+        self.probed += self.is_down
         return not self.is_down
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         if self.is_down:
             self.refused += 1
-            raise BrokerUnavailable("nobody listens")
+            raise BrokerUnavailable("no server listens")
         self._declare_once()
         link = CutLink(self.store, plan, lane)
         link.broker = self
@@ -102,7 +101,7 @@ class Outage(Memory):
 
 
 def play_outages(bench: Bench) -> Outage:
-    """Give an app this broker in place of its own."""
+    """Replace an app's broker by this one."""
     consumers = bench.consumers
     broker = Outage(consumers.settings, consumers.topology)
     consumers._broker.made = broker

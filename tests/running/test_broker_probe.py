@@ -149,7 +149,7 @@ def test_consuming_goes_on_when_the_broker_is_back(
     worker = bench.start()
     wait_for(lambda: worker.ready)
     broker.down()
-    wait_for(lambda: broker.looked_at > 2)
+    wait_for(lambda: broker.probed > 2)
     broker.up()
     wait_for(lambda: worker.ready)
 

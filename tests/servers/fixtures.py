@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Recorder:
-    """Records which brokers were missing, here or in a worker."""
+    """Recorder of missing brokers, also from pytest-xdist's processes."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._missing = config.stash[_missing]
@@ -102,14 +102,14 @@ def brokers_are_marked(request: pytest.FixtureRequest) -> t.Iterator[None]:
 
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[RabbitMQ]:
-    """The shared RabbitMQ: not to be stopped, nor its default virtual host used."""
+    """The shared RabbitMQ: do not stop it, nor use its default virtual host."""
     with RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as server:
         yield server
 
 
 @pytest.fixture
 def rabbitmq_vhost(rabbitmq: RabbitMQ) -> t.Iterator[Vhost]:
-    """A virtual host of the test's own on the shared RabbitMQ."""
+    """A new virtual host on the shared RabbitMQ."""
     with rabbitmq.vhost() as vhost:
         yield vhost
 
@@ -139,21 +139,21 @@ def own_rabbitmq(_second_rabbitmq: RabbitMQ) -> RabbitMQ:
 
 @pytest.fixture
 def own_rabbitmq_vhost(own_rabbitmq: RabbitMQ) -> t.Iterator[Vhost]:
-    """A virtual host of the test's own on the RabbitMQ that it may kill."""
+    """A new virtual host on a RabbitMQ that the test may kill."""
     with own_rabbitmq.vhost() as vhost:
         yield vhost
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Redis]:
-    """The shared Redis: not to be stopped or reconfigured."""
+    """The shared Redis: do not stop or reconfigure it."""
     with Redis(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 
 @pytest.fixture
 def redis_url(redis_server: Redis) -> t.Iterator[str]:
-    """A database of the test's own on the shared Redis."""
+    """An empty database on the shared Redis."""
     url = redis_server.fresh_url()
     yield url
     redis_server.command("FLUSHDB", url=url)
@@ -180,7 +180,7 @@ def _one_redis_cluster(
 
 @pytest.fixture
 def redis_cluster(_one_redis_cluster: RedisCluster) -> RedisCluster:
-    """A Redis Cluster, whole and empty, of which the test may kill a node."""
+    """An empty Redis Cluster; the test may kill its nodes."""
     _one_redis_cluster.mend()
     return _one_redis_cluster
 
@@ -189,21 +189,21 @@ def redis_cluster(_one_redis_cluster: RedisCluster) -> RedisCluster:
 def redis_sentinel(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> t.Iterator[RedisSentinel]:
-    """A Redis with a replica and sentinels, of which the test may kill any."""
+    """A Redis with a replica and sentinels; the test may kill any of them."""
     with RedisSentinel(tmp_path_factory.mktemp("redis-sentinel")) as servers:
         yield servers
 
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Kafka]:
-    """The shared Kafka, not to be stopped; a test's topics begin with its prefix."""
+    """The shared Kafka: do not stop it, and use the prefix for topics."""
     with Kafka(tmp_path_factory.mktemp("kafka"), users={"guest": "guest"}) as server:
         yield server
 
 
 @pytest.fixture
 def kafka_prefix(kafka: Kafka) -> t.Iterator[str]:
-    """What the names of a test's topics and queues begin with on the shared Kafka."""
+    """The prefix of a test's topics and queues on the shared Kafka."""
     prefix = fresh_prefix()
     yield prefix
     kafka.delete_topics(prefix)
@@ -221,14 +221,14 @@ def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Kafka]:
 def own_kafka_cluster(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> t.Iterator[KafkaCluster]:
-    """Three Kafkas, of which the test may do that to one at a time."""
+    """A cluster of three Kafkas, of which the test may stop one at a time."""
     with KafkaCluster(tmp_path_factory.mktemp("own-kafka-cluster")) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Chromium]:
-    """A browser for all tests; each loads pages of its own."""
+    """A browser shared by all tests."""
     with Chromium(tmp_path_factory.mktemp("browser")) as found:
         yield found
 
@@ -240,7 +240,7 @@ def kafka_url(kafka: Kafka) -> str:
 
 
 _missing = pytest.StashKey[dict[str, str]]()
-#: The property of a report that names a missing broker, and why it is missing.
+#: The property of a test report with a missing broker and the reason.
 _MISSING = "missing broker"
 
 
@@ -257,7 +257,7 @@ def require(fixture: str) -> None:
 
 
 def refuse(reason: str) -> t.NoReturn:
-    """Skip a test, or fail it where nothing may be missing."""
+    """Skip a test, or fail it if no broker may be missing."""
     if os.environ.get(REQUIRE, "") not in {"", "0"}:
         pytest.fail(f"{reason}, and {REQUIRE} is set", pytrace=False)
     pytest.skip(reason)

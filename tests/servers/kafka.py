@@ -24,7 +24,7 @@ if t.TYPE_CHECKING:
 
 _HERE = pathlib.Path(__file__).parent
 
-#: Small, and up soon: there are seconds to live for most of them.
+#: A small broker that starts fast, since most run for seconds only.
 _JVM = (
     "-Xmx192m",
     "-XX:+UseSerialGC",
@@ -39,12 +39,12 @@ _CONFIG = {
     "log.dirs": "data",
     "auto.create.topics.enable": "false",
     "num.partitions": "4",
-    # A group forms at once, and its members may be found dead soon.
+    # Groups form at once, and dead members are noticed soon.
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
     "offsets.topic.num.partitions": "2",
     "transaction.state.log.num.partitions": "2",
-    # What was killed may come back before it was found dead: it waits for that.
+    # A killed broker may come back before it is noticed; it waits until then.
     "broker.heartbeat.interval.ms": "500",
     "broker.session.timeout.ms": "2000",
     "replica.lag.time.max.ms": "3000",
@@ -112,19 +112,19 @@ class Kafka(Server):
         return f"kafka://{self.address}"
 
     def admin(self) -> AdminClient:
-        """A client for topics and groups."""
+        """Make an admin client."""
         return _admin(self.address)
 
     def create_topics(self, partitions: t.Mapping[str, int]) -> None:
-        """Create topics with so many partitions each."""
+        """Create topics, with ``partitions`` partitions each."""
         _create_topics(self.admin(), partitions)
 
     def topics(self) -> set[str]:
-        """The names of all topics."""
+        """Return the names of all topics."""
         return set(self.admin().list_topics(timeout=10).topics)
 
     def delete_topics(self, prefix: str) -> None:
-        """Delete every topic whose name begins so, but for our own underscore."""
+        """Delete each topic with this prefix, and with it after ``_qconsume.``."""
         _delete_topics(self.admin(), prefix)
 
     def _command(self) -> list[str]:
@@ -137,7 +137,7 @@ class Kafka(Server):
         return ["java", *_JVM, archive, *path, "kafka.Kafka", "server.properties"]
 
     def _format(self) -> None:
-        """Do what Kafka's own tool does in another second and a half."""
+        """Format the data folder; Kafka's own tool takes 1.5 seconds longer."""
         data = self.folder / "data"
         if not data.exists():
             data.mkdir()
@@ -158,7 +158,7 @@ class Kafka(Server):
             "controller.quorum.voters": ",".join(voters),
             "listeners": ",".join([*listening, controller]),
             "advertised.listeners": ",".join(
-                # What its certificate says.
+                # The host name of the certificate.
                 f"{name}://{'localhost' if name == 'SECURED' else HOST}:{told[name]}"
                 for name in listeners
             ),
@@ -172,7 +172,7 @@ class Kafka(Server):
         }
 
     def _listeners(self) -> dict[str, int]:
-        """The ports that clients come to, by the name of the listener."""
+        """The ports for clients by the name of the listener."""
         found = {"PLAINTEXT": self.port}
         if self._users or self._certificate:
             found["SECURED"] = self.secured_port
@@ -226,34 +226,34 @@ class KafkaCluster:
         return f"kafka://{self.address}"
 
     def admin(self) -> AdminClient:
-        """A client for topics and groups."""
+        """Make an admin client."""
         return _admin(self.address)
 
     def create_topics(self, partitions: t.Mapping[str, int]) -> None:
-        """Create topics with so many partitions each."""
+        """Create topics, with ``partitions`` partitions each."""
         _create_topics(self.admin(), partitions)
 
     def leaders(self, topic: str) -> dict[int, Kafka]:
-        """Which broker leads each partition of a topic."""
+        """Return the leading broker of each partition of a topic."""
         found = self.admin().list_topics(topic, timeout=10).topics[topic].partitions
         return {n: self.brokers[each.leader] for n, each in found.items()}
 
     def controller(self) -> Kafka:
-        """The one that keeps the cluster's metadata, as a member of it knows."""
+        """Return the broker that is the active controller."""
         known = next(each for each in self.brokers if each.running)
         state = known.folder / "data" / "__cluster_metadata-0" / "quorum-state"
         return self.brokers[json.loads(state.read_text())["leaderId"]]
 
     def coordinator(self, group: str) -> Kafka:
-        """The one that leads a consumer group."""
-        # Kept until there is an answer: with the client go its questions.
+        """Return the broker that coordinates a consumer group."""
+        # Keep the client until the answer comes: its requests end with it.
         admin = self.admin()
-        found = wait_for(lambda: _described(admin, group), timeout=30)
+        found = wait_for(lambda: _try_describe(admin, group), timeout=30)
         return self.brokers[found.coordinator.id]
 
     def start(self) -> None:
-        """Start all of them, and return once they know of each other."""
-        # None of them answers before there is a majority.
+        """Start all brokers, and wait until they know each other."""
+        # No broker answers before a majority runs.
         for each in self.brokers:
             each.begin()
         for each in self.brokers:
@@ -276,17 +276,17 @@ class KafkaCluster:
 
 
 def fresh_prefix() -> str:
-    """What the names of one test's topics and queues begin with."""
+    """Return a random prefix for one test's topics and queues."""
     return f"t{uuid.uuid4().hex[:8]}."
 
 
 def version() -> str:
-    """Which Kafka it is."""
+    """Return Kafka's version."""
     return _installed().name.partition("-")[2]
 
 
 def _installed() -> pathlib.Path:
-    """Where the jars are."""
+    """Return the folder of the jars."""
     pom = (_HERE / "pom.xml").read_text("utf-8")
     (version,) = re.findall("<kafka.version>(.*)</kafka.version>", pom)
     return pathlib.Path.home() / ".cache" / "flask_qconsume" / f"kafka-{version}"
@@ -300,7 +300,7 @@ def _admin(address: str) -> AdminClient:
 
 
 def _members(admin: AdminClient) -> int:
-    """How many brokers a cluster has, as far as the one knows that answers."""
+    """Return the number of brokers that the answering broker knows."""
     from confluent_kafka import KafkaException
 
     try:
@@ -318,8 +318,8 @@ def _create_topics(admin: AdminClient, partitions: t.Mapping[str, int]) -> None:
     wait_for(lambda: all(_is_led(admin, name) for name in partitions))
 
 
-def _described(admin: AdminClient, group: str) -> t.Any:
-    """What is known of a group; nothing while the one to be asked is not there."""
+def _try_describe(admin: AdminClient, group: str) -> t.Any:
+    """Return the description of a group, or ``None`` without its coordinator."""
     from confluent_kafka import KafkaException
 
     try:
@@ -329,7 +329,7 @@ def _described(admin: AdminClient, group: str) -> t.Any:
 
 
 def _is_led(admin: AdminClient, topic: str) -> bool:
-    """Whether each of its partitions has found a broker to lead it."""
+    """Return whether each partition of a topic has a leader."""
     found = admin.list_topics(topic, timeout=10).topics[topic]
     return bool(found.partitions) and all(
         each.leader >= 0 for each in found.partitions.values()
@@ -343,5 +343,5 @@ def _delete_topics(admin: AdminClient, prefix: str) -> None:
     ours = [name for name in found if name.startswith((prefix, f"_qconsume.{prefix}"))]
     if ours:
         for future in admin.delete_topics(ours).values():
-            with contextlib.suppress(KafkaException):  # Somebody was faster.
+            with contextlib.suppress(KafkaException):  # Another process was faster.
                 future.result(10)

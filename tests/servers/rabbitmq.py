@@ -31,10 +31,10 @@ from .server import spawn
 _DEBIAN = pathlib.Path("/usr/lib/rabbitmq/bin")
 _QUEUE_COLUMNS = ("name", "type", "messages", "messages_ready", "consumers", "state")
 
-#: Whom RabbitMQ notes as having changed something.
+#: The user that RabbitMQ notes for changes.
 _US = '<<"test">>'
 
-#: More than any disk has.
+#: More bytes than any disk has.
 _EXABYTE = 10**18
 
 # Counts of quorum queues are as old as the last tick; 5 s by default.
@@ -75,12 +75,12 @@ class RabbitMQ(Server):
 
     @property
     def url(self) -> str:
-        """The default virtual host; a test had better take one of its own."""
+        """The URL of the default virtual host; tests should use one of their own."""
         return self._url("%2F")
 
     @property
     def management_url(self) -> str:
-        """The management plugin's."""
+        """The URL of the management plugin."""
         return f"http://guest:guest@{HOST}:{self._management_port}"
 
     def start(self) -> None:
@@ -137,7 +137,7 @@ class RabbitMQ(Server):
         return said
 
     def add_vhost(self, name: str = "") -> Vhost:
-        """A new, empty virtual host, with a name of its own where none is given."""
+        """Create an empty virtual host; without ``name``, with a random name."""
         name = name or f"test-{uuid.uuid4().hex[:12]}"
         self.evaluate(f"rabbit_vhost:add({_binary(name)}, {_US})")
         self.permit(name)
@@ -151,13 +151,13 @@ class RabbitMQ(Server):
         :param pattern: With `None` it may not even connect.
         :param configure: What it may declare and delete, if that is something else.
         """
-        whom = f'<<"guest">>, {_binary(vhost)}'
+        user = f'<<"guest">>, {_binary(vhost)}'
         if pattern is None:
-            call = f"clear_permissions({whom}, {_US})"
+            call = f"clear_permissions({user}, {_US})"
         else:
             patterns = [configure or pattern, pattern, pattern]
             call = (
-                f"set_permissions({whom}, {', '.join(map(_binary, patterns))}, {_US})"
+                f"set_permissions({user}, {', '.join(map(_binary, patterns))}, {_US})"
             )
         self.evaluate(f"rabbit_auth_backend_internal:{call}")
 
@@ -184,7 +184,7 @@ class RabbitMQ(Server):
 
     @contextlib.contextmanager
     def vhost(self, name: str = "") -> t.Iterator[Vhost]:
-        """A virtual host for the length of a block; its connections end with it."""
+        """Create a virtual host for a block, and close its connections at the end."""
         vhost = self.add_vhost(name)
         try:
             yield vhost
@@ -194,7 +194,7 @@ class RabbitMQ(Server):
 
     @contextlib.contextmanager
     def memory_alarm(self) -> t.Iterator[None]:
-        """For the length of a block, block every connection that publishes."""
+        """During a block, block each connection that publishes."""
         self._limit_memory(0)
         try:
             yield
@@ -203,7 +203,7 @@ class RabbitMQ(Server):
 
     @contextlib.contextmanager
     def disk_alarm(self) -> t.Iterator[None]:
-        """For the length of a block, do the same as if the disk were full."""
+        """During a block, block each connection that publishes, as with a full disk."""
         self._limit_disk(f"{_EXABYTE}")
         try:
             yield
@@ -263,7 +263,7 @@ class RabbitMQ(Server):
         return {
             "management.tcp.ip": HOST,
             "management.tcp.port": str(self._management_port),
-            # In milliseconds: how old its figures may be.
+            # Milliseconds that figures may be old.
             "collect_statistics_interval": "500",
         }
 
@@ -292,14 +292,14 @@ class RabbitMQ(Server):
             "RABBITMQ_FEATURE_FLAGS_FILE": f"{folder}/feature_flags",
             "RABBITMQ_LOG_BASE": f"{folder}/log",
             "RABBITMQ_PID_FILE": f"{folder}/pid",
-            # The script becomes the node, instead of a shell that waits for it: what
-            # is killed is the broker.
+            # The script becomes the node instead of waiting for it, so that a kill hits
+            # the broker.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
 
     def _start_epmd(self) -> None:
-        # One that the node finds running is one that the node does not start, as a
-        # daemon that would outlive it.
+        # The node does not start a port mapper of its own if one runs. Its own would
+        # outlive it.
         if self._epmd is not None and self._epmd.poll() is None:
             return
         command = ["epmd", "-address", HOST, "-port", str(self._epmd_port)]
@@ -317,7 +317,7 @@ class RabbitMQ(Server):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Vhost:
-    """One virtual host of a node: where one test has its queues."""
+    """A virtual host of a node, for the queues of one test."""
 
     server: RabbitMQ
     name: str
@@ -337,7 +337,7 @@ class Vhost:
         self.server.ctl("delete_queue", "--vhost", self.name, name)
 
     def delete_exchange(self, name: str) -> None:
-        # No other command can: rabbitmqctl has none for it.
+        # rabbitmqctl has no command for this.
         resource = f"rabbit_misc:r({_binary(self.name)}, exchange, {_binary(name)})"
         self.server.evaluate(f"rabbit_exchange:delete({resource}, false, {_US})")
 
@@ -354,12 +354,12 @@ class Vhost:
             self.server.permit(self.name)
 
     def close_connections(self, reason: str = "closed by a test") -> None:
-        """Close every connection to this virtual host, as an operator would."""
+        """Close each connection to this virtual host, as an operator does."""
         self.server.ctl("close_all_connections", "--vhost", self.name, reason)
 
 
 def _scripts() -> pathlib.Path | None:
-    """The folder of the scripts that do not change the user."""
+    """Return the folder of the scripts that do not change the user."""
     if (_DEBIAN / "rabbitmq-server").exists():
         return _DEBIAN
     found = shutil.which("rabbitmq-server")
@@ -374,7 +374,7 @@ def _script(name: str) -> pathlib.Path:
 
 
 def _binary(text: str) -> str:
-    """The text in Erlang."""
+    """Return a text as an Erlang binary."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'<<"{escaped}">>'
 
@@ -392,7 +392,7 @@ def _accepts(port: int) -> bool:
 
 
 def _speaks_amqp(port: int) -> bool:
-    """Whether the broker answers a protocol header: it is up, not only listening."""
+    """Return whether the broker answers a protocol header, not only listens."""
     try:
         with socket.create_connection((HOST, port), timeout=5) as connection:
             connection.sendall(b"AMQP\x00\x00\x09\x01")

@@ -1,4 +1,4 @@
-"""A Redis of a test's own, with an append-only file, so that it keeps its data."""
+"""A throwaway Redis with an append-only file, so that it keeps its data."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .server import Server
 
 DATABASES = 4096
 
-#: A write beyond a limit of the kernel's is to be an error, as on a full disk, and not
-#: the end by a signal.
+#: A write beyond the kernel's limit must be an error, as on a full disk, and not end
+#: the process by a signal.
 _IGNORE_FULL = ("sh", "-c", f"trap '' {signal.SIGXFSZ:d}; exec \"$@\"", "sh")
 
 
@@ -47,16 +47,16 @@ class Redis(Server):
         return f"redis://{HOST}:{self.port}/0"
 
     def fresh_url(self) -> str:
-        """The URL of a database that nobody has used yet."""
+        """Return the URL of an unused database."""
         self._used = self._used % (DATABASES - 1) + 1
         return f"redis://{HOST}:{self.port}/{self._used}"
 
     def client(self, url: str = "") -> redis.Redis:
-        """A client; use it as a context manager, so that its connection is closed."""
+        """Make a client; use it as a context manager, which closes its connection."""
         return redis.Redis.from_url(url or self.url, decode_responses=True)
 
     def command(self, *args: str | int, url: str = "") -> t.Any:
-        """Send one command, over a connection of its own."""
+        """Send one command over a new connection."""
         with self.client(url) as client:
             return client.execute_command(*args)
 

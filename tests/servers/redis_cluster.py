@@ -1,4 +1,4 @@
-"""A Redis Cluster of a test's own: three nodes with slots, and a replica of one."""
+"""A throwaway Redis Cluster: three nodes with slots, and a replica of one."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SLOTS = 16_384
 
 
 class Node(Redis):
-    """One node, which forgets others after half a second."""
+    """One node, which considers another node failed after half a second."""
 
     title = "Redis Cluster"
 
     def __init__(self, folder: pathlib.Path) -> None:
         options = {
             "cluster-enabled": "yes",
-            # The usual one, 10,000 above, may be somebody's outgoing connection.
+            # The default, 10,000 higher, may be taken by an outgoing connection.
             "cluster-port": str(free_port()),
             "cluster-node-timeout": "500",
             "cluster-replica-validity-factor": "0",
@@ -39,13 +39,13 @@ class Node(Redis):
         return str(self.command("CLUSTER", "MYID"))
 
     def knows(self, count: int) -> bool:
-        """Whether it sees that many nodes and all slots."""
+        """Return whether the node sees ``count`` nodes and all slots."""
         about = self.command("CLUSTER", "INFO")
         return f"cluster_known_nodes:{count}" in about and "cluster_state:ok" in about
 
 
 class RedisCluster:
-    """The nodes, joined."""
+    """The joined nodes."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.nodes = [Node(folder / f"node-{number}") for number in range(4)]
@@ -53,21 +53,21 @@ class RedisCluster:
 
     @property
     def url(self) -> str:
-        """Names two nodes, of which one is enough."""
+        """A URL with two nodes, of which one is enough."""
         names = ",".join(f"{HOST}:{node.port}" for node in self.nodes[:2])
         return f"redis-streams+cluster://{names}"
 
     def owner(self, key: str) -> Node:
-        """The node that has a key, as the first that answers says."""
+        """Return the node that has a key, according to the first node that answers."""
         slot = key_slot(key.encode())
         node = next(node for node in self.nodes if node.running)
         for first, last, (_, port, *_), *_ in node.command("CLUSTER", "SLOTS"):
             if first <= slot <= last:
                 return next(node for node in self.nodes if node.port == port)
-        raise LookupError(f"nobody has the slot {slot}")
+        raise LookupError(f"no node has the slot {slot}")
 
     def queue_on(self, node: Node) -> str:
-        """The name of a queue that is on that node."""
+        """Return the name of a queue that is on that node."""
         return next(
             name
             for name in (f"queue-{number}" for number in range(SLOTS))
@@ -75,7 +75,7 @@ class RedisCluster:
         )
 
     def mend(self, *, empty: bool = True) -> None:
-        """Start what was killed, and empty all."""
+        """Start killed nodes, and empty all."""
         for node in self.nodes:
             if not node.running:
                 node.start()
@@ -94,25 +94,25 @@ class RedisCluster:
 
     @contextlib.contextmanager
     def frozen(self) -> t.Iterator[None]:
-        """Let all nodes hang."""
+        """Freeze all nodes."""
         with contextlib.ExitStack() as stack:
             for node in self.nodes:
                 stack.enter_context(node.frozen())
             yield
 
     def masters(self) -> list[Node]:
-        """The nodes that have slots, as they see themselves."""
+        """Return the nodes that consider themselves masters."""
         return [node for node in self.nodes if node.command("ROLE")[0] == "master"]
 
     def unassign(self, slot: int) -> None:
-        """Take a slot from the node that has it: nobody has it then."""
-        # Twice, since its owner tells the others of it until it has been told itself.
+        """Take a slot from its node, so that no node has it."""
+        # Repeat, since the owner announces the slot until it has forgotten it.
         for node in 2 * self.masters():
-            with contextlib.suppress(redis.ResponseError):  # It knew of no owner.
+            with contextlib.suppress(redis.ResponseError):  # The node knew no owner.
                 node.command("CLUSTER", "DELSLOTS", slot)
 
     def assign(self, slot: int) -> None:
-        """Give a slot to the first node."""
+        """Assign a slot to the first node."""
         masters = self.masters()
         for node in masters:
             node.command("CLUSTER", "SETSLOT", slot, "NODE", masters[0].id)

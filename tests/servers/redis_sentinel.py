@@ -1,4 +1,4 @@
-"""A Redis with a replica, and sentinels that let that one take its place."""
+"""A Redis with a replica, and sentinels that promote the replica."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = "shop"
 
 
 class Sentinel(Redis):
-    """One sentinel of some, which finds a server dead after half a second."""
+    """A sentinel that considers a server failed after half a second."""
 
     title = "Redis Sentinel"
 
@@ -34,7 +34,7 @@ class Sentinel(Redis):
             f"sentinel failover-timeout {NAME} 3000",
         ]
         config = self.folder / "sentinel.conf"
-        if not config.exists():  # It writes down there what it has come to know.
+        if not config.exists():  # The sentinel rewrites its configuration.
             config.write_text("".join(f"{line}\n" for line in lines))
         return ["redis-server", "sentinel.conf", "--sentinel"]
 
@@ -57,12 +57,12 @@ class RedisSentinel:
 
     @property
     def url(self) -> str:
-        """For lists; needs the transport option ``master_name``, :data:`NAME`."""
+        """The URL for lists; needs the option ``master_name``, :data:`NAME`."""
         return ";".join(f"sentinel://{HOST}:{each.port}/0" for each in self.sentinels)
 
     @property
     def master(self) -> Redis:
-        """The server that most sentinels take for the master."""
+        """Return the server that most sentinels consider the master."""
         ports = [each.command(*_WHICH)[1] for each in self.sentinels if each.running]
         port = int(max(ports, key=ports.count))
         return next(each for each in self.servers if each.port == port)
@@ -85,7 +85,7 @@ class RedisSentinel:
         return other
 
     def await_replica(self) -> None:
-        """Return once the replica has all that the master has."""
+        """Wait until the replica has all data of the master."""
         wait_for(lambda: role(self.replica) == "slave", timeout=60)
         wait_for(lambda: _link(self.replica) == "up", timeout=60)
 
@@ -110,7 +110,7 @@ _WHICH = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
 
 
 def role(server: Redis) -> str:
-    """What a server takes itself for: ``"master"`` or ``"slave"``."""
+    """Return the role of a server: ``"master"`` or ``"slave"``."""
     try:
         return str(server.command("INFO", "replication")["role"])
     except (redis.ConnectionError, redis.TimeoutError):
@@ -126,6 +126,6 @@ def _link(replica: Redis) -> str | None:
 
 
 def _is_informed(sentinel: Redis) -> bool:
-    """Whether it knows the replica and the other two sentinels."""
+    """Return whether a sentinel knows the replica and the other sentinels."""
     known = sentinel.command("INFO", "sentinel")["master0"]
     return (known["slaves"], known["sentinels"]) == (1, 3)

@@ -23,15 +23,15 @@ ServerT = t.TypeVar("ServerT", bound="Server")
 
 
 class ServerError(Exception):
-    """A server did not start, or refused what it was told."""
+    """A server did not start, or refused a command."""
 
 
 class Server:
     """One throwaway server; its address stays the same over stop and start."""
 
-    #: What a message calls it.
+    #: The name of the server in messages.
     title: t.ClassVar[str]
-    #: How long it may take to start, and to stop cleanly.
+    #: Seconds that it may take to start, and to stop cleanly.
     start_timeout: t.ClassVar[float] = 60.0
     stop_timeout: t.ClassVar[float] = 30.0
 
@@ -42,7 +42,7 @@ class Server:
 
     @classmethod
     def missing(cls) -> str | None:
-        """Why this server cannot be run here, or `None` where it can."""
+        """Return why this server cannot run here, or ``None`` if it can."""
         raise NotImplementedError
 
     @property
@@ -69,12 +69,12 @@ class Server:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it and return once it answers."""
+        """Start the server, and wait until it answers."""
         self.begin()
         self.await_ready()
 
     def begin(self) -> None:
-        """Start it, without waiting for it."""
+        """Start the server without waiting."""
         if self.running:
             raise ServerError(f"{self.title} is already running")
         self._process = spawn(
@@ -85,7 +85,7 @@ class Server:
         )
 
     def await_ready(self) -> None:
-        """Return once it answers; one that does not is ended."""
+        """Wait until the server answers; end it if it does not."""
         try:
             self._await_ready()
         except BaseException:
@@ -93,21 +93,21 @@ class Server:
             raise
 
     def stop(self) -> None:
-        """Ask it to stop, as an operator would, and return once it has ended."""
+        """Stop the server by SIGTERM, and wait until it has ended."""
         self._end(signal.SIGTERM, timeout=self.stop_timeout)
 
     def kill(self) -> None:
-        """End it at once, as a power cut would."""
+        """Kill the server, as a power cut does."""
         self._end(signal.SIGKILL, timeout=10.0)
 
     def restart(self, away: float = 0.0) -> None:
-        """Stop, stay away for this many seconds, and start again."""
+        """Stop, wait ``away`` seconds, and start again."""
         self.stop()
         last(away)
         self.start()
 
     def close(self) -> None:
-        """End it for good; its data is thrown away, so no clean stop is waited for."""
+        """End the server without a clean stop, since its data is thrown away."""
         self.kill()
 
     def freeze(self) -> None:
@@ -127,7 +127,7 @@ class Server:
 
     @contextlib.contextmanager
     def frozen(self, seconds: float = 0.0) -> t.Iterator[None]:
-        """Let it hang for the length of a block, which begins after these seconds."""
+        """Freeze the server during a block, which begins after ``seconds``."""
         self.freeze()
         try:
             last(seconds)
@@ -154,7 +154,7 @@ class Server:
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
     def output(self) -> str:
-        """What it printed so far, over all its starts."""
+        """Return the output of all starts so far."""
         return self._output.read_text(errors="replace") if self._output.exists() else ""
 
     def __enter__(self: ServerT) -> ServerT:
@@ -195,7 +195,7 @@ def spawn(
     folder: pathlib.Path,
     output: pathlib.Path,
 ) -> subprocess.Popen[bytes]:
-    """Start a command in a process group of its own, which ends with this process."""
+    """Start a command in a new process group, which ends with this process."""
     with output.open("ab") as stream:
         return subprocess.Popen(
             [*_ends_with_parent(), *command],
@@ -209,7 +209,7 @@ def spawn(
 
 
 def _ends_with_parent() -> list[str]:
-    # A run that is killed itself, past its deadline say, must leave no server behind.
+    # A test run that is killed, for example at its deadline, must leave no server.
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
 
@@ -217,7 +217,7 @@ def _ends_with_parent() -> list[str]:
 def end(
     process: subprocess.Popen[bytes], signum: signal.Signals, *, timeout: float
 ) -> None:
-    """Signal a process group and return when it and all it started have ended."""
+    """Signal a process group, and wait until all its processes have ended."""
     family = _descendants(process.pid)
     _signal_group(process.pid, signum)
     try:
@@ -231,11 +231,11 @@ def end(
 
 
 def _states(pid: int) -> set[str]:
-    """The states that its threads are in."""
+    """Return the states of a process's threads."""
     found = set()
     for file in pathlib.Path(f"/proc/{pid}/task").glob("*/stat"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            # The name before it is in brackets, and may hold anything.
+            # The name before the state is in brackets, and may contain any character.
             found.add(file.read_text().rpartition(")")[2].split()[0])
     return found
 
@@ -250,7 +250,7 @@ def _descendants(pid: int) -> list[psutil.Process]:
 def _signal_group(pid: int, signum: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signum)
-        # A frozen process takes no signal but SIGKILL before it goes on.
+        # A frozen process handles no signal except SIGKILL until it is thawed.
         os.killpg(pid, signal.SIGCONT)
 
 
@@ -263,7 +263,7 @@ def _kill_all(process: subprocess.Popen[bytes], family: list[psutil.Process]) ->
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it runs; a zombie that nobody has collected yet does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

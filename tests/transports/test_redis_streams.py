@@ -164,7 +164,7 @@ def test_no_more_is_delivered_than_the_prefetch(url):
         assert [message.payload for message in found] == [0, 1, 2]
 
 
-def test_acknowledgements_go_together_and_wait_for_nobody(url):
+def test_acknowledgements_go_together_without_waiting(url):
     with shop(url) as it, Connection(url) as connection:
         for number in range(50):
             send(connection, number)

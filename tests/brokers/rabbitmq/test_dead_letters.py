@@ -93,7 +93,7 @@ def test_a_look_at_the_first_changes_nothing(broker: RabbitMQ) -> None:
     assert len(list(letters)) == 150
 
 
-def test_two_who_look_at_once_see_all(broker: RabbitMQ) -> None:
+def test_two_concurrent_listings_see_all(broker: RabbitMQ) -> None:
     letters = make_dead_letters(broker, 150)
     looking = iter(letters)
     next(looking)

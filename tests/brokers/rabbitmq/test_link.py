@@ -135,7 +135,7 @@ def test_a_delivery_of_another_link_is_never_acknowledged(broker: RabbitMQ) -> N
     wait_for(lambda: broker.depth(QUEUE) == 2)
 
 
-def test_released_messages_are_there_for_others_at_once(either: RabbitMQ) -> None:
+def test_released_messages_reach_another_consumer_at_once(either: RabbitMQ) -> None:
     publish_orders(either, 10)
     with open_link(either) as link:
         deliveries = take(link, 10)
@@ -152,7 +152,7 @@ def test_released_messages_are_there_for_others_at_once(either: RabbitMQ) -> Non
     assert either.depth(QUEUE) == 0
 
 
-def test_many_are_forwarded_at_once_while_others_are_acknowledged(
+def test_many_are_forwarded_at_once_while_other_messages_are_acknowledged(
     either: RabbitMQ,
 ) -> None:
     publish_orders(either, 400)
@@ -440,7 +440,7 @@ def test_a_copy_whose_headers_do_not_fit_a_frame_is_made_to_fit(
         assert letter.headers["x-qconsume-changed-headers"] == "large"
 
 
-def test_a_queue_of_somebody_elses_is_used_as_given(rabbitmq_url: str) -> None:
+def test_a_queue_of_another_project_is_used_as_given(rabbitmq_url: str) -> None:
     exchange = Exchange("theirs", type="direct", durable=False, auto_delete=True)
     given = Queue(
         "inbox",

@@ -67,7 +67,7 @@ def test_a_full_queue_refuses(rabbitmq_url: str, broker: RabbitMQ) -> None:
     assert "'full'" in str(errors[4])
 
 
-def test_a_missing_exchange_fails_its_messages_and_no_others(
+def test_a_missing_exchange_fails_its_messages_only(
     broker: RabbitMQ,
 ) -> None:
     messages = [
@@ -80,7 +80,7 @@ def test_a_missing_exchange_fails_its_messages_and_no_others(
     assert broker.depth(QUEUE) >= 5
 
 
-def test_a_message_that_closes_the_channel_fails_and_no_others(
+def test_a_message_that_closes_the_channel_fails_alone(
     broker: RabbitMQ,
 ) -> None:
     forged = make_order(5, properties={"user_id": "somebody-else"})
@@ -239,7 +239,7 @@ def test_a_thread_of_gevents_pool_may_be_the_first_to_publish(
         take(link, 2)
 
 
-def test_a_caller_that_is_killed_harms_nobody(broker: RabbitMQ) -> None:
+def test_a_caller_that_is_killed_harms_no_other_caller(broker: RabbitMQ) -> None:
     publish_orders(broker)
     body = b"x" * 100_000
     for _ in range(20):

@@ -73,7 +73,7 @@ def test_messages_go_out_and_come_in(secured: Secured) -> None:
             assert isinstance(reader.get(timeout=5), BrokerUnavailable)
 
 
-def test_a_certificate_that_nobody_signed_is_refused(secured: Secured) -> None:
+def test_a_certificate_of_an_unknown_authority_is_refused(secured: Secured) -> None:
     with open_broker(secured.url) as broker:
         (error,) = broker.publish([make_order()], timeout=10)
     assert isinstance(error, BrokerRefused)

@@ -69,7 +69,7 @@ def test_a_copy_that_cannot_be_written_goes_without_what_it_cannot_carry(redis_u
         assert letter.headers["x-qconsume-changed-headers"] == "deep"
 
 
-def test_a_large_message_does_not_bring_many_others_with_it(redis_url):
+def test_a_large_message_is_not_read_with_many_more(redis_url):
     with shop(redis_url) as it:
         it.publish(*[outgoing(b"x" * 500_000) for _ in range(10)])
         found = it.link().read(10)
@@ -90,7 +90,9 @@ def test_closing_gives_everything_back_unmarked_to_the_front(redis_url):
         assert not any(delivery.message.redelivered for delivery in again)
 
 
-def test_what_is_released_is_there_for_others_at_once_unmarked_and_in_order(redis_url):
+def test_released_messages_reach_another_consumer_at_once_unmarked_and_in_order(
+    redis_url,
+):
     with shop(redis_url) as it:
         sent = it.fill(10)
         link = it.link()

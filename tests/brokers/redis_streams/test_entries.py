@@ -55,7 +55,7 @@ def test_what_redis_cli_adds_is_read(url):
         assert it.client.xlen("billing") == 0
 
 
-def test_what_we_publish_is_a_field_that_others_read(url):
+def test_what_we_publish_is_a_field_that_other_programs_read(url):
     with shop(url, transport_options={"body_field": "payload"}) as it:
         it.publish(outgoing(b'{"n": 1}', headers={"x-tenant": "a"}))
         ((_, fields),) = it.client.xrange("billing")
@@ -171,7 +171,7 @@ def test_a_name_that_stands_several_times_has_a_list_of_values():
     assert message.headers == {"tag": ["a", b"\xff"]}
 
 
-def test_what_others_put_among_the_delayed_is_read_too(url):
+def test_foreign_items_among_the_delayed_are_read_too(url):
     with shop(url) as it:
         it.client.zadd("{billing}.delayed", {b"garbage\xff": 1.0})
         assert bodies(read(it.link(), 1)) == [b"garbage\xff"]

@@ -71,7 +71,7 @@ def test_no_more_is_given_than_there_is_room_for_after_a_wait_either(url):
         assert len(read(link, 3)) == 3
 
 
-def test_a_large_message_does_not_bring_many_others_with_it(url):
+def test_a_large_message_is_not_read_with_many_more(url):
     with shop(url) as it:
         it.publish(*[outgoing(b"x" * 500_000) for _ in range(10)])
         found = it.link().read(10)
@@ -106,7 +106,7 @@ def test_what_was_given_back_stays_unmarked_however_long_it_lies(url):
         assert not read(other, 1)[0].message.redelivered
 
 
-def test_what_is_released_is_there_for_others_at_once_unmarked_and_in_order(url):
+def test_released_messages_reach_another_consumer_at_once_unmarked_and_in_order(url):
     with shop(url) as it:
         sent = it.fill(10)
         link = it.link()
@@ -332,7 +332,7 @@ def test_a_message_given_back_keeps_its_priority(url):
         assert bodies(read(it.link(), 2)) == [b"high", b"low"]
 
 
-def test_what_others_deleted_is_passed_over(url):
+def test_an_entry_that_another_program_deleted_is_skipped(url):
     with shop(url) as it:
         it.fill(3)
         link = it.link()
