@@ -1,5 +1,5 @@
-"""Benchmarks: us and others, side by side on one machine.
+"""Benchmarks of flask_qconsume and other libraries on one machine.
 
-``python -m benchmarks --help`` says how; ``requirements.txt`` lists what it needs. Each
-contender is a file in ``contenders/``, and runs in a process of its own.
+``python -m benchmarks --help`` lists the options; ``requirements.txt`` has the needed
+packages. Each contender is a file in ``contenders/``, and runs in its own process.
 """

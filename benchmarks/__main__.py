@@ -1,4 +1,4 @@
-"""``python -m benchmarks drain --broker rabbitmq``; ``--help`` says the rest."""
+"""``python -m benchmarks drain --broker rabbitmq``; see ``--help``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .rounds import Run
 from .rounds import Summary
 from .rounds import play
 
-#: What is written down beside the figures, where it is installed.
+#: Packages whose versions are noted beside the figures, if installed.
 PACKAGES = (
     "aio-pika",
     "amqp",
@@ -46,7 +46,7 @@ PACKAGES = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    names = options.contenders or _able(options.do, options.broker)
+    names = options.contenders or _find_able(options.do, options.broker)
     with (
         tempfile.TemporaryDirectory(prefix="benchmarks-") as folder,
         brokers.all_started(
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         turns = play(options.do, jobs, options.rounds, options.timeout)
         runs = list(_told(turns))
     summaries = [Summary(name, _of(name, runs)) for name in names if _of(name, runs)]
-    print(table.rendered(summaries, "us"))
+    print(table.render(summaries, "us"))
     if options.json:
         options.json.write_text(json.dumps(_record(options, runs), indent=1) + "\n")
 
@@ -71,27 +71,31 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=_contender,
         metavar="NAME[@BROKER]",
-        help="all that can, unless given; on another broker than the others with"
-        f" '@': {', '.join(contenders.names())}",
+        help="default: all that support the broker; '@' chooses a different broker for"
+        f" one contender: {', '.join(contenders.names())}",
     )
-    parser.add_argument("--count", type=int, default=20_000, help="messages in a run")
+    parser.add_argument("--count", type=int, default=20_000, help="messages of a run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--work",
         type=float,
         default=0.0,
         metavar="MS",
-        help="how long each handler waits, in milliseconds",
+        help="milliseconds that each handler waits",
     )
     parser.add_argument("--schema", action="store_true", help="load bodies by a schema")
     parser.add_argument("--concurrency", type=int, default=100)
     parser.add_argument("--prefetch", type=int, default=200)
-    parser.add_argument("--timeout", type=float, default=60.0, help="of one run")
-    parser.add_argument("--json", type=pathlib.Path, help="write all figures there")
+    parser.add_argument(
+        "--timeout", type=float, default=60.0, help="seconds of one run"
+    )
+    parser.add_argument(
+        "--json", type=pathlib.Path, help="write all figures to this file"
+    )
     return parser
 
 
-def _able(do: str, broker: str) -> list[str]:
+def _find_able(do: str, broker: str) -> list[str]:
     found = [(name, contenders.find(name)) for name in contenders.names()]
     return [n for n, c in found if broker in c.BROKERS and hasattr(c, do)]
 

@@ -1,4 +1,4 @@
-"""Throwaway brokers, those of the tests; each run has a queue of its own."""
+"""Throwaway brokers, from the tests' servers; each run has a queue of its own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import typing as t
 from collections.abc import Iterable
 from collections.abc import Iterator
 
-#: A group gets together before its partitions are dealt out, as Kafka is set up; the
-#: tests' own does not wait.
+#: Milliseconds for which Kafka waits for members of a group, as by default; the tests'
+#: server does not wait.
 _OPTIONS: t.Mapping[str, t.Mapping[str, t.Any]] = {
     "kafka": {"config": {"group.initial.rebalance.delay.ms": "3000"}}
 }
@@ -19,7 +19,7 @@ NAMES = ("rabbitmq", "rabbitmq-quorum", "redis", "redis-streams", "memory", "kaf
 
 @contextlib.contextmanager
 def started(name: str, folder: pathlib.Path) -> Iterator[str]:
-    """The URL of a broker that lives as long as the block."""
+    """Start a broker for a block, and return its URL."""
     if name == "memory":
         yield "memory://"
         return
@@ -32,7 +32,7 @@ def started(name: str, folder: pathlib.Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def all_started(names: Iterable[str], folder: pathlib.Path) -> Iterator[dict[str, str]]:
-    """The URLs of several brokers, by their names."""
+    """Start several brokers for a block, and return their URLs by name."""
     with contextlib.ExitStack() as stack:
         yield {
             name: stack.enter_context(started(name, folder / name)) for name in names

@@ -1,6 +1,6 @@
-"""One contender in a process: ``python -m benchmarks.contender NAME DO JOB``.
+"""The process of a contender: ``python -m benchmarks.contender NAME DO JOB``.
 
-``DO`` is ``fill``, ``drain``, ``left`` or ``publish``, and ``JOB`` a job in JSON.
+``DO`` is ``fill``, ``drain``, ``left`` or ``publish``; ``JOB`` is a job in JSON.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The app that several processes run: each message adds a byte to one file.
+"""The app of several processes: each message adds a byte to one file.
 
-``flask --app benchmarks.counted_app``; what is to be done stands in the environment.
+Run it by ``flask --app benchmarks.counted_app``; the environment configures it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from .contenders.us import app_with
 from .job import Job
 
 JOB = "BENCHMARK_JOB"
-#: The file; its length is how many messages were handled, by all processes.
+#: The file whose length is the number of messages handled by all processes.
 COUNTER = "BENCHMARK_COUNTER"
-#: Nothing is handled before there is this file.
+#: Handlers wait until this file exists.
 GATE = "BENCHMARK_GATE"
 
-#: Seconds between two looks for it.
+#: Seconds between two checks for this file.
 _LOOK = 0.02
 
 

@@ -1,4 +1,4 @@
-"""Counts the instructions of each stage of `benchmarks.stages` for one message.
+"""Count of the instructions of each stage of `benchmarks.stages` for one message.
 
 ``valgrind`` runs one process. It prepares all stages and forks two children for each;
 one of the two handles more messages. The difference of their counts, divided by the
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 _FEWER_MESSAGES, _MORE_MESSAGES = 100, 600
 
-#: Seconds that a count takes at most, on a machine that others use.
+#: Most seconds of a count on a busy machine.
 _TIMEOUT = 900
 
 #: Arguments: the tree with the package, the tree with the stages, two message counts.
@@ -50,7 +50,7 @@ for name in names:
 
 
 class CannotCount(Exception):
-    """There is nothing to compare with, or the stages do not run."""
+    """There is no commit to compare with, or the stages do not run."""
 
 
 def count_instructions(

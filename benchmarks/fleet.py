@@ -1,4 +1,4 @@
-"""``flask qconsume run --processes N``, from its start to its end, and what it does."""
+"""``flask qconsume run --processes N`` as a context manager, with its throughput."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .job import Job
 
 _ROOT = pathlib.Path(__file__).parents[1]
 
-#: Seconds between two looks at how many messages were handled.
+#: Seconds between two counts of handled messages.
 _LOOK = 0.01
 
 
 class FleetError(Exception):
-    """The processes do not do what they should."""
+    """The processes did not start, or handle too few messages."""
 
 
 class Fleet:
@@ -46,21 +46,21 @@ class Fleet:
         self._gate = gate
 
     def open(self) -> None:
-        """Have messages handled from now on, and not before."""
+        """Let the handlers begin."""
         self._gate.touch()
 
     @property
     def handled(self) -> int:
-        """How many messages were handled, by all processes."""
+        """Return the number of messages handled by all processes."""
         return self._counter.stat().st_size
 
     def await_handled(self, count: int, timeout: float) -> float:
-        """Wait until so many were; the clock's time then."""
+        """Wait until this number of messages is handled; return the clock's time."""
         _await(lambda: self.handled >= count, timeout, f"{count} messages are handled")
         return time.perf_counter()
 
     def cpu(self) -> float:
-        """Seconds of processor time of the command and its processes."""
+        """Return the seconds of processor time of the command and its processes."""
         command = psutil.Process(self._process.pid)
         times = [each.cpu_times() for each in (command, *command.children(True))]
         return sum(each.user + each.system for each in times)
@@ -68,7 +68,7 @@ class Fleet:
 
 @contextlib.contextmanager
 def running(job: Job, processes: int, folder: pathlib.Path) -> Iterator[Fleet]:
-    """So many processes, all of which consume; at the end they stop."""
+    """Run this number of consuming processes for a block, and stop them."""
     from tests.servers.ports import free_port
 
     port = free_port()

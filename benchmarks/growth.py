@@ -1,9 +1,9 @@
-"""Whether a message's cost grows with the work: ``python -m benchmarks.growth``.
+"""Growth of a message's cost with the work: ``python -m benchmarks.growth``.
 
-The same drain, small and large, in turns: with few and with many consumers, messages
-waiting, greenlets and bytes, and at the beginning and the end of a long run. The ratio
-is that of the processor time of a message (of a byte, where bodies grow), the median
-over the rounds; it may be 1.1. A rate depends on who else uses the machine.
+The same drain, small and large, in turns: with few and with many consumers, waiting
+messages, greenlets and bytes, and at the beginning and the end of a long run. The ratio
+compares the processor time per message (per byte, if bodies grow). Its median over the
+rounds may be 1.1. Rates are not compared, since they depend on other processes.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from collections.abc import Sequence
 from . import brokers
 from .job import Job
 from .rounds import call
-from .table import drawn
+from .table import format_rows
 from .target import Target
 
 HEAD = ("what", "small", "large", "ratio", "spread", "target", "")
 
-#: The large one's cost, as a ratio to the small one's.
+#: Limit of the cost of the large drain, divided by that of the small drain.
 TARGET = Target(1.1)
 
 _NAME = "us_growth"
@@ -39,19 +39,19 @@ Figures = dict[str, float]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A drain, and what its figures are for."""
+    """A drain, and the unit of its figures."""
 
     label: str
     job: Job
-    #: Bytes of a message that the cost is divided by, where bodies grow.
+    #: Bytes of a message by which the cost is divided, if bodies grow.
     per: int = 1
-    #: Whether its queue is filled once only, with more than all rounds take.
+    #: Whether the queue is filled once, with messages for all rounds.
     kept: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Two drains that should cost the same."""
+    """Two drains whose messages should cost the same."""
 
     small: Case
     large: Case
@@ -59,7 +59,7 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How much is enough: all of it, or as much as a quick look takes."""
+    """Sizes of the drains: full, or quick."""
 
     count: int
     many: int
@@ -74,7 +74,7 @@ class Scale:
 
 FULL = Scale(20_000, 1_000_000)
 QUICK = Scale(20_000, 200_000)
-#: Enough to see whether the benchmark itself works.
+#: Sizes that show only whether the benchmark works.
 TINY = Scale(2_000, 10_000, 20, 100, 1)
 
 
@@ -129,12 +129,12 @@ LONG = "long"
 
 
 class Growth:
-    """Plays the pairs on one throwaway broker."""
+    """Runner of the pairs on one throwaway broker."""
 
     def __init__(self, job: Job, scale: Scale) -> None:
         self._job = job
         self._scale = scale
-        # A million messages are filled in at ten thousand a second, on a busy machine.
+        # A busy machine publishes ten thousand messages per second.
         self._timeout = 120.0 + scale.many / 1_000
 
     def rows(self, whats: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -170,7 +170,7 @@ class Growth:
         return job
 
     def _long(self) -> Iterator[tuple[str, ...]]:
-        """Both ends of one run, which is long enough to be the only one."""
+        """Measure the beginning and the end of one long run."""
         scale = self._scale
         job = dataclasses.replace(self._job, count=scale.many, first=scale.window)
         job = self._filled(Case("", job))
@@ -234,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ):
             job = Job(broker, url, "", scale.count)
             rows += Growth(job, scale).rows(options.what)
-    print(drawn(rows))
+    print(format_rows(rows))
 
 
 def _asked(options: argparse.Namespace) -> dict[str, int]:

@@ -1,8 +1,8 @@
-"""What we cost at rest, and at the start: ``python -m benchmarks.idle``.
+"""Cost at rest and at the start: ``python -m benchmarks.idle``.
 
-The processor time of a worker with fifty consumers and nothing to do, the memory of one
-with one consumer beside that of the same imports without us, and how much longer
-Flask's command takes to start.
+The processor time of an idle worker with fifty consumers, the memory of a worker with
+one consumer compared with the same imports without flask_qconsume, and the additional
+time that Flask's command takes to start.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from . import brokers
 from . import startup
 from .job import Job
 from .rounds import call
-from .table import drawn
+from .table import format_rows
 from .target import Target
 
 HEAD = ("what", "figure", "of which not ours", "target", "")
@@ -38,7 +38,7 @@ Row = tuple[str, ...]
 
 
 def resting(job: Job, consumers: int) -> Row:
-    """The share of a processor that idle consumers take."""
+    """Measure the share of a processor that idle consumers use."""
     many = dataclasses.replace(job, idle=consumers - 1)
     share = json.loads(call(_NAME, "rest", many, 180.0 + job.rest))["share"]
     name = f"{job.broker}: {consumers} consumers at rest for {job.rest:g} s"
@@ -46,7 +46,7 @@ def resting(job: Job, consumers: int) -> Row:
 
 
 def resident(job: Job, rounds: int) -> Row:
-    """The memory of a started worker, beyond that of what it imports."""
+    """Measure the memory of a worker, without that of third-party imports."""
     job = dataclasses.replace(job, rest=0.5)
     pairs = [(_memory("rest", job), _memory("bare", job)) for _ in range(rounds)]
     ours, bare = (statistics.median(each) for each in zip(*pairs, strict=True))
@@ -61,7 +61,7 @@ def _memory(do: str, job: Job) -> float:
 
 
 def starting(repeats: int) -> Iterator[Row]:
-    """How much longer it takes with us, by the clock."""
+    """Measure the additional time of a start with flask_qconsume."""
     found = startup.least(repeats)
     for name, (clock, used) in found.items():
         print(f"{name}: {clock:.0f} ms, {used:.0f} ms CPU", file=sys.stderr)
@@ -88,12 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             brokers.started(broker, pathlib.Path(folder) / "server") as url,
         ):
             job = Job(broker, url, f"idle-{broker}", 0, rest=options.seconds)
-            # As an app has it, and not as it has been set for measuring rates.
+            # The default of an app, and not the setting for measuring rates.
             job = dataclasses.replace(job, concurrency=10, prefetch=20)
             rows.append(_told(resting(job, options.consumers)))
             rows.append(_told(resident(job, options.rounds)))
     rows += starting(options.repeats)
-    print(drawn(rows))
+    print(format_rows(rows))
 
 
 def _told(row: Row) -> Row:
@@ -110,8 +110,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--consumers", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--rounds", type=int, default=3, help="of the memory")
-    parser.add_argument("--repeats", type=int, default=15, help="of the starts")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="measurements of the memory"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=15, help="measurements of the starts"
+    )
     return parser
 
 

@@ -41,7 +41,7 @@ Counts = dict[str, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions")
-    parser.add_argument("commit", nargs="?", help="what to compare with")
+    parser.add_argument("commit", nargs="?", help="the commit to compare with")
     parser.add_argument("--guard", action="store_true", help="fail at 3 per cent more")
     options = parser.parse_args()
     try:

@@ -1,11 +1,11 @@
-"""What one contender is asked to do, handed to its process as JSON."""
+"""The job of a contender, passed to its process as JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 
-#: What every message is: 190 bytes of JSON, an order with three items.
+#: The body of each message: 190 bytes of JSON, an order with three items.
 BODY = json.dumps(
     {
         "id": 4711,
@@ -27,29 +27,29 @@ class Job:
     #: ``rabbitmq``, ``rabbitmq-quorum``, ``redis``, ``redis-streams``, ``memory`` or
     #: ``kafka``.
     broker: str
-    #: Where the throwaway broker listens.
+    #: The throwaway broker's URL.
     url: str
     #: The queue, stream or topic; new for each run.
     queue: str
-    #: How many messages.
+    #: Number of messages.
     count: int
-    #: How many messages are handled at once, where a contender can.
+    #: Messages handled at once, if the contender supports that.
     concurrency: int = 100
-    #: How many the broker hands out unacknowledged, where it can be told.
+    #: Most unacknowledged messages, if the broker supports a limit.
     prefetch: int = 200
-    #: Seconds that the handler waits, as if for a database.
+    #: Seconds that the handler waits, as for a database.
     work: float = 0.0
-    #: Whether the handler gets its message through a schema.
+    #: Whether bodies are loaded by a schema.
     schema: bool = False
-    #: How many bytes each body has, as one text of JSON; 0 for `BODY`.
+    #: Bytes of each body, one JSON text; 0 for `BODY`.
     size: int = 0
-    #: How many more consumers the app has, with nothing to do.
+    #: Number of idle consumers of the app.
     idle: int = 0
-    #: How many messages, of all that are there, are handled; 0 for all.
+    #: Messages to handle of those in the queue; 0 for all.
     first: int = 0
-    #: Messages a second that are published while others are handled.
+    #: Messages per second that are published during the run.
     pace: float = 200.0
-    #: Seconds that a worker at rest is watched for.
+    #: Seconds for which an idle worker is measured.
     rest: float = 20.0
 
     @classmethod
@@ -61,15 +61,15 @@ class Job:
 
     @property
     def handled(self) -> int:
-        """How many messages are handled."""
+        """Number of messages that are handled."""
         return self.first or self.count
 
     @property
     def warm_up(self) -> int:
-        """How many messages are handled before the clock starts."""
+        """Number of messages that are handled before the clock starts."""
         return self.handled // 10
 
     @property
     def body(self) -> bytes:
-        """What every message is."""
+        """The body of each message."""
         return b'"%s"' % (b"x" * (self.size - 2)) if self.size else BODY

@@ -1,9 +1,9 @@
-"""How late messages are at an even pace: ``python -m benchmarks.latency``.
+"""Latency of messages at an even pace: ``python -m benchmarks.latency``.
 
-One process publishes 200 messages a second, each with the time in it, and another one
-handles them; its handler looks at the clock. Ours and kombu's bare loop read the same
-queue of RabbitMQ's in turns; of Redis Streams there is ours alone, and its time has the
-publisher's own part in it.
+One process publishes 200 messages per second with their time; another process handles
+them, and its handler compares the time. On RabbitMQ, flask_qconsume and kombu's plain
+loop read the same queue in turns. On Redis Streams only flask_qconsume is measured, and
+the latency includes the publisher's part.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from . import brokers
 from .job import Job
 from .rounds import call
 from .rounds import told
-from .table import drawn
+from .table import format_rows
 from .target import Target
 
 HEAD = ("broker", "contender", "p50 ms", "p99 ms", "spread of p99", "targets", "")
@@ -35,7 +35,7 @@ Figures = dict[str, float]
 
 
 def heard(name: str, job: Job) -> Figures:
-    """One contender's percentiles, in milliseconds."""
+    """Percentiles of one contender in milliseconds."""
     job = dataclasses.replace(job, queue=f"bench-{uuid.uuid4().hex[:8]}")
     timeout = 120.0 + 2 * job.count / job.pace
     call(_OURS, "declare", job, timeout)
@@ -52,7 +52,7 @@ def heard(name: str, job: Job) -> Figures:
 
 
 def compared(job: Job, rounds: int) -> list[tuple[str, ...]]:
-    """All contenders of the broker, in turns."""
+    """Measure all contenders of the broker in turns."""
     names = CONTENDERS[job.broker]
     found: dict[str, list[Figures]] = {name: [] for name in names}
     for number in range(rounds):
@@ -63,13 +63,13 @@ def compared(job: Job, rounds: int) -> list[tuple[str, ...]]:
 
 
 def _row(
-    job: Job, name: str, figures: Sequence[Figures], others: float | None
+    job: Job, name: str, figures: Sequence[Figures], other_latency: float | None
 ) -> tuple[str, ...]:
     p50, p99 = _median(figures, "p50"), _median(figures, "p99")
     p99s = [each["p99"] for each in figures]
     targets = {"p99": (P99, p99)}
-    if others is not None:
-        targets["p50"] = (Target(round(others, 2), " ms"), p50)
+    if other_latency is not None:
+        targets["p50"] = (Target(round(other_latency, 2), " ms"), p50)
     ours = name == _OURS
     return (
         job.broker,
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ):
             job = Job(broker, url, "", options.count, pace=options.rate)
             rows += compared(job, options.rounds)
-    print(drawn(rows))
+    print(format_rows(rows))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -110,8 +110,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         default=list(CONTENDERS),
     )
-    parser.add_argument("--rate", type=float, default=200.0, help="messages a second")
-    parser.add_argument("--count", type=int, default=3_000, help="messages in a run")
+    parser.add_argument("--rate", type=float, default=200.0, help="messages per second")
+    parser.add_argument("--count", type=int, default=3_000, help="messages of a run")
     parser.add_argument("--rounds", type=int, default=3)
     return parser
 

@@ -1,7 +1,7 @@
-"""Plain messages, put there and counted by the brokers' bare clients.
+"""Plain messages, published and counted by the brokers' own clients.
 
-What a contender needs is imported inside of its functions, here as well: nothing must
-be imported before a contender has patched its process, if it does.
+Functions import the packages that they need, as in contenders: nothing may be imported
+before a contender has patched its process.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Mapping
 
 from .job import Job
 
-#: How many messages of a queue that is filled are unconfirmed at the most.
+#: Most unconfirmed messages while a queue is filled.
 _AHEAD = 5_000
-#: How a Redis stream's entries are read: one group.
+#: The consumer group that reads a Redis stream.
 GROUP = "benchmark"
 
 
@@ -32,7 +32,7 @@ def fill(job: Job) -> None:
 
 
 def left(job: Job) -> int:
-    """How many messages are waiting or not acknowledged."""
+    """Return how many messages are waiting or unacknowledged."""
     counts = {
         "rabbitmq": _rabbitmq_depth,
         "rabbitmq-quorum": _rabbitmq_depth,
@@ -53,7 +53,7 @@ def rabbitmq(
     declared: bool = False,
     **properties: t.Any,
 ) -> None:
-    """Publish persistent messages to a durable queue, and wait until all are there."""
+    """Publish persistent messages to a durable queue, and await all confirmations."""
     import amqp
 
     queue = queue or job.queue
@@ -69,8 +69,8 @@ def rabbitmq(
             message = amqp.Message(body, delivery_mode=2, **options)
             channel._basic_publish(message, exchange, queue)
             _take(connection)
-            # A broker that is far behind stops to read, and after a second of that
-            # py-amqp's connection is lost.
+            # A broker that is far behind stops reading, and after a second py-amqp
+            # loses its connection.
             while number % 1000 == 0 and number - max(confirmed[-1000:]) > _AHEAD:
                 connection.drain_events(timeout=30)
         while max(confirmed[-1000:]) < job.count:
@@ -78,7 +78,7 @@ def rabbitmq(
 
 
 def _take(connection: t.Any) -> None:
-    """Take the confirmations that are there: a million would not fit between us."""
+    """Read the confirmations that have come, so that they do not fill the socket."""
     import select
 
     while select.select([connection.sock], [], [], 0)[0]:
@@ -91,14 +91,14 @@ def declare(
     queue: str,
     arguments: Mapping[str, t.Any] | None = None,
 ) -> None:
-    """A durable queue, of the type that the job asks for."""
+    """Declare a durable queue of the job's type."""
     quorum = job.broker == "rabbitmq-quorum"
     wanted = {**(arguments or {}), **({"x-queue-type": "quorum"} if quorum else {})}
     channel.queue_declare(queue, durable=True, auto_delete=False, arguments=wanted)
 
 
 def connected(job: Job) -> t.Any:
-    """py-amqp's own connection; a context manager."""
+    """Open a connection of py-amqp; a context manager."""
     import urllib.parse
 
     import amqp
@@ -108,7 +108,7 @@ def connected(job: Job) -> t.Any:
         f"{url.hostname}:{url.port}", virtual_host=urllib.parse.unquote(url.path[1:])
     )
     connection.connect()
-    # Asking for this makes py-amqp look into the socket before each publish.
+    # This option makes py-amqp check the socket before each publish.
     connection.client_properties["capabilities"].pop("connection.blocked", None)
     return connection
 
@@ -119,8 +119,8 @@ def _rabbitmq_depth(job: Job) -> int:
         deadline = time.monotonic() + 10.0
         while True:
             found = channel.queue_declare(job.queue, passive=True)
-            # The killed contender's connection goes first, and then its messages are
-            # back; a quorum queue counts every now and then.
+            # The messages come back after the killed contender's connection is gone;
+            # quorum queues update their counts at intervals.
             if not found.consumer_count or time.monotonic() > deadline:
                 time.sleep(1.0 if job.broker == "rabbitmq-quorum" else 0.1)
                 found = channel.queue_declare(job.queue, passive=True)
@@ -135,7 +135,7 @@ def redis_client(job: Job) -> t.Any:
 
 
 def _redis_list(job: Job) -> None:
-    """In the layout of kombu's Redis transport."""
+    """Fill a list in the layout of kombu's Redis transport."""
     import kombu
 
     with kombu.Connection(job.url) as connection:
@@ -166,7 +166,7 @@ def _redis_stream(job: Job) -> None:
 
 
 def _redis_stream_depth(job: Job) -> int:
-    """Unread ones and those read but not acknowledged, over all groups."""
+    """Count unread and unacknowledged entries over all groups."""
     client = redis_client(job)
     groups = client.xinfo_groups(job.queue) if client.exists(job.queue) else []
     if not groups:
@@ -175,7 +175,7 @@ def _redis_stream_depth(job: Job) -> int:
 
 
 def kafka_topic(job: Job) -> None:
-    """Create the job's topic, unless it is there."""
+    """Create the job's topic, unless it exists."""
     from confluent_kafka.admin import AdminClient
     from confluent_kafka.admin import NewTopic
 

@@ -1,11 +1,11 @@
-"""What more processes bring where handlers wait: ``python -m benchmarks.processes``.
+"""Throughput of several waiting processes: ``python -m benchmarks.processes``.
 
 ``flask qconsume run --processes 1``, then 2 and 4, in turns; each handler waits for
 10 ms and 20 run at once in a process, so that one process does 2,000 a second at best.
 All processes consume before the first message is published, and handle none before the
-last one is. The clock runs from when a tenth is handled until nine tenths are: who has
-taken more than the others when the queue runs dry is not what is asked. ``efficiency``
-is one process with 100 at once, as a share of the 10,000 a second that there could be.
+last is published. The clock runs from a tenth of the messages to nine tenths, so that
+an uneven end does not count. ``efficiency`` is the rate of one process with 100
+messages at once, as a share of the possible 10,000 per second.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from .job import Job
 from .rounds import Run
 from .rounds import call
 from .rounds import play
-from .table import drawn
+from .table import format_rows
 from .target import Target
 
 HEAD = ("what", "msg/s", "of the ideal", "to one", "spread", "µs CPU", "target", "")
 
-#: Four processes, as a ratio to one.
+#: Throughput of four processes, divided by that of one.
 FOUR = Target(3.8, at_most=False)
 IDEAL = Target(95.0, " %", at_most=False)
 COST = Target(60.0, " µs")
@@ -44,14 +44,14 @@ Row = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """One fleet's throughput, and its processor time in microseconds a message."""
+    """Throughput of the processes, and their microseconds of CPU time per message."""
 
     rate: float
     cpu: float
 
 
 def measured(job: Job, processes: int, settle: float) -> Figures:
-    """Start so many processes, publish, and look how fast they are."""
+    """Start processes, publish, and measure their throughput."""
     job = dataclasses.replace(job, queue=f"bench-{uuid.uuid4().hex[:8]}")
     job = dataclasses.replace(job, count=job.count * processes)
     timeout = 60.0 + 20 * job.count * job.work / job.concurrency / processes
@@ -82,7 +82,7 @@ def _watched(running: fleet.Fleet, job: Job, timeout: float) -> Figures:
 
 
 def scaled(job: Job, counts: Sequence[int], rounds: int, settle: float) -> list[Row]:
-    """The throughput of each number of processes, in turns."""
+    """Measure the throughput of each number of processes in turns."""
     found: dict[int, list[Figures]] = {count: [] for count in counts}
     for number in range(rounds):
         for count in counts[:: 1 if number % 2 else -1]:
@@ -111,7 +111,7 @@ def _row(
 
 
 def efficiency(job: Job, rounds: int) -> Iterator[Row]:
-    """One process, 100 handlers at once."""
+    """Measure one process with 100 handlers at once."""
     job = dataclasses.replace(job, concurrency=100, prefetch=200, count=job.count * 2)
     runs: list[Run] = list(play("drain", {"us": job}, rounds, 120.0))
     rate = statistics.median(run.rate for run in runs)
@@ -141,10 +141,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             job = _job(options, broker, url)
             rows += efficiency(job, options.rounds)
             if options.processes:
-                # The members of a Kafka group share the partitions once all are there.
+                # A Kafka group assigns its partitions once all members have joined.
                 settle = 5.0 if broker == "kafka" else 1.0
                 rows += scaled(job, options.processes, options.rounds, settle)
-    print(drawn(rows))
+    print(format_rows(rows))
 
 
 def _job(options: argparse.Namespace, broker: str, url: str) -> Job:
@@ -167,7 +167,9 @@ def _parser() -> argparse.ArgumentParser:
         "--brokers", nargs="+", choices=_BROKERS, metavar="NAME", default=_BROKERS
     )
     parser.add_argument("--processes", type=int, nargs="*", default=[1, 2, 4])
-    parser.add_argument("--count", type=int, default=20_000, help="for each process")
+    parser.add_argument(
+        "--count", type=int, default=20_000, help="messages for each process"
+    )
     parser.add_argument("--concurrency", type=int, default=20)
     parser.add_argument("--work", type=float, default=10.0, metavar="MS")
     parser.add_argument("--rounds", type=int, default=3)

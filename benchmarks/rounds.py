@@ -1,4 +1,4 @@
-"""Rounds: each contender once in each, in turns, so that all meet the same machine."""
+"""Rounds: all contenders run once per round, under the same conditions."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from collections.abc import Mapping
 
 from .job import Job
 
-#: Seconds that an acknowledgement may take after the last message was handled.
+#: Most seconds of the acknowledgements after the last handled message.
 GRACE = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The figures of one contender in one round."""
+    """Figures of one contender in one round."""
 
     contender: str
     round: int
-    #: Messages a second.
+    #: Messages per second.
     rate: float
-    #: Microseconds of processor time a message.
+    #: Microseconds of processor time per message.
     cpu: float
-    #: The most memory that the process had, in MiB.
+    #: Peak memory of the process in MiB.
     memory: float
-    #: How many messages the broker still had after the process was killed.
+    #: Messages left on the broker after the process was killed.
     left: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """One contender over all rounds."""
+    """Figures of one contender over all rounds."""
 
     contender: str
     runs: list[Run]
@@ -51,7 +51,7 @@ class Summary:
 
     @property
     def spread(self) -> tuple[float, float]:
-        """The lowest and the highest rate."""
+        """Return the lowest and the highest rate."""
         rates = [run.rate for run in self.runs]
         return min(rates), max(rates)
 
@@ -63,7 +63,7 @@ class Summary:
 def play(
     do: str, jobs: Mapping[str, Job], rounds: int, timeout: float
 ) -> Iterator[Run]:
-    """Run each contender's job once a round, in another order each time."""
+    """Run each contender's job once per round, in random order."""
     order = list(jobs)
     for number in range(1, rounds + 1):
         random.Random(number).shuffle(order)
@@ -98,7 +98,7 @@ def measured(do: str, name: str, job: Job, timeout: float) -> dict[str, float]:
 def told(
     name: str, do: str, job: Job, timeout: float
 ) -> Iterator[Iterator[dict[str, t.Any]]]:
-    """What a contender says, line by line, while it runs; at the end it is killed."""
+    """Yield the output lines of a contender's process, and kill it at the end."""
     process = subprocess.Popen(
         command(name, do, job),
         stdout=subprocess.PIPE,
@@ -123,7 +123,7 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[dict[str, t.Any]]:
 
 
 class _Killer:
-    """Kills a process group, at the latest when its time is up."""
+    """Kill a process group at the end, or at its time limit."""
 
     def __init__(self, process: subprocess.Popen[str], timeout: float) -> None:
         import threading
@@ -145,7 +145,7 @@ class _Killer:
 
 
 def call(name: str, do: str, job: Job, timeout: float) -> str:
-    """Have the contender do that in a process that ends; the last line it printed."""
+    """Run a step of a contender in a process, and return its last line."""
     done = subprocess.run(
         command(name, do, job), capture_output=True, text=True, timeout=timeout
     )

@@ -1,6 +1,6 @@
-"""Messages that say when they were published, and how late they were handled.
+"""Messages with the time of publishing, and their latency when handled.
 
-Both are taken from this machine's clock, in different processes.
+Both processes read this machine's clock.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from .tally import tell
 
 
 class Stamps:
-    """Collects how late messages are; the last one prints two percentiles."""
+    """Latencies of messages; the last message prints two percentiles."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self._late: list[float] = []
 
     def one(self, body: t.Mapping[str, float]) -> None:
-        """A message with this body begins to be handled."""
+        """Note that the handling of a message with this body begins."""
         self._late.append(time.time() - body["at"])
         if len(self._late) == self._job.count:
             late = sorted(self._late[self._job.warm_up :])
@@ -35,7 +35,7 @@ def _percentile(ordered: list[float], percent: int) -> float:
 
 
 def paced(job: Job, rate: float, publish: Callable[[bytes], object]) -> None:
-    """Publish the job's messages, so many a second, each at its time."""
+    """Publish the job's messages at an even rate."""
     begun = time.monotonic()
     for number in range(job.count):
         time.sleep(max(0.0, begun + number / rate - time.monotonic()))

@@ -1,4 +1,4 @@
-"""How long a process takes that only starts: the least of several, in turns."""
+"""Times of processes that only start: the minimum of several, in turns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 
-#: Flask's command, as if no other package had added one to it.
+#: Flask's command, without commands of other packages.
 _ALONE = """
 from flask.cli import FlaskGroup
 group = FlaskGroup(name="flask")
@@ -16,7 +16,7 @@ group._loaded_plugin_commands = True
 group.main(["--help"])
 """
 
-#: What is started: an interpreter's arguments.
+#: Arguments of the interpreter for each process.
 STARTS: Mapping[str, tuple[str, ...]] = {
     "flask --help, without us": ("-c", _ALONE),
     "flask --help": ("-m", "flask", "--help"),
@@ -27,7 +27,7 @@ STARTS: Mapping[str, tuple[str, ...]] = {
 
 
 def least(repeats: int) -> dict[str, tuple[float, float]]:
-    """The least milliseconds of each, by the clock and of processor time."""
+    """Return the minimum milliseconds of each, by the clock and of processor time."""
     found = [{name: _once(STARTS[name]) for name in STARTS} for _ in range(repeats)]
     return {
         name: (

@@ -1,4 +1,4 @@
-"""The figures as a table of text, which is also a table of reStructuredText."""
+"""Tables of figures, as text that is also valid reStructuredText."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .rounds import Summary
 HEAD = ("contender", "msg/s", "spread", "times", "µs CPU", "MiB", "left")
 
 
-def rendered(summaries: Sequence[Summary], reference: str) -> str:
-    """A table, the fastest first; "times" is the ratio of the reference to each."""
-    return drawn([HEAD, *_rows(summaries, reference)])
+def render(summaries: Sequence[Summary], reference: str) -> str:
+    """Return a table, the fastest first; "times" is relative to the reference."""
+    return format_rows([HEAD, *_rows(summaries, reference)])
 
 
-def drawn(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as a table; the first one is its head."""
+def format_rows(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as a table; the first row is the head."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     line = "  ".join("=" * width for width in widths)
     texts = ["  ".join(map(_padded, row, widths)).rstrip() for row in rows]

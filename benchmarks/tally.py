@@ -1,4 +1,4 @@
-"""Counting messages inside a contender's process, and taking the time."""
+"""Count and time of messages inside a contender's process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .job import Job
 
 
 class Tally:
-    """Counts handled messages: the clock runs from the end of the warm-up to the last.
+    """Counter of messages; its clock runs from the end of the warm-up to the last.
 
     The last one prints the figures as one line of JSON; the process goes on, so that
     what is acknowledged later is acknowledged, until it is killed from outside.
@@ -26,7 +26,7 @@ class Tally:
         self._began = (0.0, 0.0)
 
     def one(self) -> None:
-        """One message was handled."""
+        """Count a handled message."""
         self._done += 1
         if self._done == self._first:
             self.begin()
@@ -49,18 +49,18 @@ class Tally:
 
 def tell(figures: Mapping[str, object]) -> None:
     """Print figures as one line of JSON."""
-    # Not by 'sys.stdout': Celery puts something else there.
+    # Not by 'sys.stdout', which Celery replaces.
     os.write(1, json.dumps(figures).encode() + b"\n")
 
 
 def cpu() -> float:
-    """Seconds of processor time, of this process and of its children that ended."""
+    """Return the seconds of processor time of this process and its ended children."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def memory(field: str = "VmRSS") -> float:
-    """The memory that this process has, in MiB; with ``VmHWM`` the most it had."""
+    """Return the memory of this process in MiB; with ``VmHWM`` its peak."""
     for line in pathlib.Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) / 1024

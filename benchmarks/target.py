@@ -1,4 +1,4 @@
-"""What the project has set itself, printed beside what was measured."""
+"""Targets of the project, printed beside the measured figures."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ class Target:
         return f"{'≤' if self.at_most else '≥'} {self.limit:g}{self.unit}"
 
     def verdict(self, figure: float) -> str:
-        """Whether it holds, as a word for a table."""
+        """Return whether a figure meets the target, as a word for a table."""
         holds = figure <= self.limit if self.at_most else figure >= self.limit
         return "holds" if holds else "missed"

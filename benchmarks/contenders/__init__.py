@@ -2,15 +2,15 @@
 
 A contender is a module with
 
-* ``TITLE``: what the table calls it;
-* ``BROKERS``: the names of the brokers that it can use;
-* ``drain(job)``: handles all messages of the job, and calls ``Tally.one()`` for each;
-* ``fill(job)``: puts the messages there, in its own envelope if it has one. A contender
-  that reads plain messages leaves it out;
-* ``left(job)``: how many messages the broker still has, waiting or unacknowledged; left
-  out where the plain count does.
+* ``TITLE``: its name in tables;
+* ``BROKERS``: the names of the brokers that it supports;
+* ``drain(job)``: handle all messages of the job, and call ``Tally.one()`` for each;
+* ``fill(job)``: fill the queue, in the contender's own format. A contender that reads
+  plain messages does not need it;
+* ``left(job)``: return how many messages are waiting or unacknowledged. A contender for
+  which the plain count is right does not need it.
 
-Or, for publishing, ``publish(job)`` in place of these.
+A contender for publishing has ``publish(job)`` instead.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..job import Job
 
 
 class Contender(t.Protocol):
-    """What a module here has."""
+    """The interface of a contender's module."""
 
     TITLE: str
     BROKERS: t.Collection[str]
@@ -34,16 +34,16 @@ class Contender(t.Protocol):
 
 
 def names() -> list[str]:
-    """All there are."""
+    """Return the names of all contenders."""
     return [module.name for module in pkgutil.iter_modules(__path__)]
 
 
 def find(name: str) -> t.Any:
-    """The contender of that name; what it needs is imported with it."""
+    """Import and return the contender of this name."""
     return importlib.import_module(f"{__name__}.{name.partition('@')[0]}")
 
 
 def title(name: str) -> str:
-    """What tables and pictures call it; ``NAME@BROKER`` tells the broker."""
+    """Return the title of ``NAME`` or ``NAME@BROKER`` for tables and pictures."""
     _, _, broker = name.partition("@")
     return find(name).TITLE + (f", on {broker}" if broker else "")

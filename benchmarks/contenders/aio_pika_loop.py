@@ -49,7 +49,7 @@ def publish(job: Job) -> None:
 
 
 async def _publish(job: Job) -> None:
-    """A hundred coroutines at once, each waiting for its confirmations."""
+    """Publish from a hundred coroutines, each of which waits for its confirmations."""
     import aio_pika
 
     connection = await aio_pika.connect(job.url)

@@ -40,7 +40,7 @@ def drain(job: Job) -> None:
 
 
 def publish(job: Job) -> None:
-    """At most a hundred records unconfirmed, by all replicas."""
+    """Publish with at most a hundred records that not all replicas have confirmed."""
     from confluent_kafka import Producer
 
     plain.kafka_topic(job)

@@ -71,7 +71,7 @@ def fill(job: Job) -> None:
 
 
 def publish(job: Job) -> None:
-    """A hundred greenlets at once, each waiting for its confirmations."""
+    """Publish from a hundred greenlets, each of which waits for its confirmations."""
     from gevent import monkey
 
     monkey.patch_all()

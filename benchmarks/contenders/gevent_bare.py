@@ -1,7 +1,7 @@
-"""gevent alone: greenlets that wait as handlers do, and get no messages.
+"""gevent alone: greenlets that wait like handlers, without messages.
 
-Its loop counts in milliseconds, so that 10 ms take 10.7. No consumer on gevent can be
-faster than this, whatever it costs.
+gevent's loop counts in milliseconds, so that 10 ms take 10.7. No consumer on gevent can
+be faster.
 """
 
 from __future__ import annotations

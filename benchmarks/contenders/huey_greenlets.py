@@ -1,4 +1,4 @@
-"""Huey's consumer with greenlets. It acknowledges nothing: what it took is gone."""
+"""Huey's consumer with greenlets. It does not acknowledge: crashes lose messages."""
 
 from __future__ import annotations
 

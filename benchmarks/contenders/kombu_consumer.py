@@ -1,4 +1,4 @@
-"""kombu's Consumer, as it is, without gevent."""
+"""kombu's Consumer without gevent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kombu's Consumer, telling how late its messages are: for `benchmarks.latency`."""
+"""kombu's Consumer for `benchmarks.latency`: prints how late its messages are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BROKERS = ("rabbitmq", "rabbitmq-quorum")
 
 
 def listen(job: Job) -> None:
-    """Consume, until killed; say first when it has begun."""
+    """Print a line once consuming begins, and consume until killed."""
     import kombu
 
     stamps = Stamps(job)

@@ -33,7 +33,7 @@ def drain(job: Job) -> None:
 
 
 def publish(job: Job) -> None:
-    """A hundred greenlets at once, each waiting for its answers."""
+    """Publish from a hundred greenlets, each of which waits for its answers."""
     from gevent import monkey
 
     monkey.patch_all()

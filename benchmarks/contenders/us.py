@@ -1,4 +1,4 @@
-"""flask_qconsume: a worker with everything that a message gets, app context and all."""
+"""flask_qconsume: a worker with its full handling of messages and app contexts."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def drain(job: Job) -> None:
         time.sleep(1)
 
 
-#: A body of bytes is published as it is.
+#: Publishes a body of bytes unchanged.
 JSON = {"content_type": "application/json"}
 
 
 def app_of(job: Job, tally: t.Any) -> t.Any:
-    """An app whose consumer tells ``tally`` of each message, if it is given one."""
+    """Make an app whose consumer counts each message in ``tally``, if there is one."""
 
     def handle(order: t.Any) -> None:
         if job.work:
@@ -51,7 +51,7 @@ def app_of(job: Job, tally: t.Any) -> t.Any:
 
 
 def app_with(job: Job, handle: Callable[[t.Any], None]) -> t.Any:
-    """An app whose consumer is this function, and has some idle ones beside it."""
+    """Make an app with this function as consumer, and with idle consumers."""
     from flask import Flask
 
     from flask_qconsume import QConsume
@@ -95,7 +95,7 @@ def _schema() -> t.Any:
 
 
 def fill(job: Job) -> None:
-    """Plain messages in a queue that was declared as our consumer wants it."""
+    """Fill the consumer's queue with plain messages."""
     if job.broker == "memory":
         return  # It fills its own, in its own process.
     broker = app_of(job, None).extensions["qconsume"].broker
@@ -111,7 +111,7 @@ def fill(job: Job) -> None:
 def published(app: t.Any, job: Job) -> None:
     """Publish the job's messages."""
     publisher, body = app.extensions["qconsume"], job.body
-    # A million at once would be as many messages in memory.
+    # In batches, to keep few messages in memory.
     step = max(1, min(1000, 10_000_000 // len(body)))
     for begun in range(0, job.count, step):
         number = min(step, job.count - begun)
@@ -125,7 +125,7 @@ def left(job: Job) -> int:
 
 
 def publish(job: Job) -> None:
-    """A hundred greenlets at once, each waiting for its confirmations."""
+    """Publish from a hundred greenlets, each of which waits for its confirmations."""
     from gevent import monkey
 
     monkey.patch_all()

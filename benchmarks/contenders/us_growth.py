@@ -1,6 +1,6 @@
-"""flask_qconsume, for `benchmarks.growth`: counted from when all consumers consume.
+"""flask_qconsume for `benchmarks.growth`, measured once all consumers consume.
 
-Its runs end by a clean stop, so that a queue with more messages can be drained again.
+A run ends with a clean stop, so that the next run can drain the rest of the queue.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from . import us
 TITLE = "flask_qconsume, as work grows"
 BROKERS = us.BROKERS
 
-#: Seconds that a start may take, with hundreds of connections.
+#: Most seconds of a start, with hundreds of connections.
 _START = 120.0
 
-#: Seconds after that, for whatever the start left behind.
+#: Seconds to wait after the start, until its work is done.
 _SETTLED = 1.0
 
 fill = us.fill
@@ -32,7 +32,7 @@ left = us.left
 
 
 def first(job: Job) -> None:
-    """Handle the first so many, print the figures and stop."""
+    """Handle the job's number of messages, print the figures and stop."""
     from gevent import monkey
 
     monkey.patch_all()
@@ -40,7 +40,7 @@ def first(job: Job) -> None:
 
 
 def windows(job: Job) -> None:
-    """Handle all; print the figures of its beginning and of its end."""
+    """Handle all messages; print the figures of the beginning and of the end."""
     from gevent import monkey
 
     monkey.patch_all()
@@ -67,7 +67,7 @@ def _run(job: Job, tally: _Gated | _Windows) -> None:
 
 
 class _Gated(Tally):
-    """Lets nothing pass before the gate is open."""
+    """A tally whose messages wait until the gate is open."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
@@ -119,7 +119,7 @@ class _Windows:
 
 
 class _Note(t.NamedTuple):
-    """What the clocks say."""
+    """Readings of the clocks."""
 
     clock: float
     cpu: float

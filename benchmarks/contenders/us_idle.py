@@ -1,4 +1,4 @@
-"""flask_qconsume at rest, and what it imports without it: for `benchmarks.idle`."""
+"""flask_qconsume at rest, and its imports alone, for `benchmarks.idle`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from . import us
 TITLE = "flask_qconsume, idle"
 BROKERS = us.BROKERS
 
-#: Seconds that a start may take, with dozens of connections.
+#: Most seconds of a start, with dozens of connections.
 _START = 120.0
 
-#: Seconds after that, for whatever the start left behind.
+#: Seconds to wait after the start, until its work is done.
 _SETTLED = 3.0
 
-#: What a worker imports that is not ours: of each app, and of each broker.
+#: Third-party modules that a worker imports, for each app and for each broker.
 _COMMON = (
     "flask",
     "gevent",
@@ -44,7 +44,7 @@ _CLIENTS = {
 
 
 def rest(job: Job) -> str:
-    """Start a worker and let it be; its share of a processor, and its memory."""
+    """Start an idle worker; return its share of a processor, and its memory."""
     from gevent import monkey
 
     monkey.patch_all()
@@ -65,7 +65,7 @@ def rest(job: Job) -> str:
 
 
 def bare(job: Job) -> str:
-    """The memory of a process that imports the same, and makes an app."""
+    """Return the memory of a process with the same imports and an app."""
     from gevent import monkey
 
     monkey.patch_all()

@@ -1,4 +1,4 @@
-"""flask_qconsume, telling how late its messages are: for `benchmarks.latency`."""
+"""flask_qconsume for `benchmarks.latency`: prints how late its messages are."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ BROKERS = us.BROKERS
 
 
 def declare(job: Job) -> None:
-    """The queue, as both contenders use it."""
+    """Return the queue of both contenders."""
     us.app_of(job, None).extensions["qconsume"].broker.declare()
 
 
 def listen(job: Job) -> None:
-    """Consume, until killed; say first when it has begun."""
+    """Print a line once consuming begins, and consume until killed."""
     from gevent import monkey
 
     monkey.patch_all()
@@ -37,7 +37,7 @@ def listen(job: Job) -> None:
 
 
 def pace(job: Job) -> None:
-    """Publish at an even pace: by a bare client where both can read what it sends."""
+    """Publish at an even pace, by a plain client if both contenders can read it."""
     if job.broker.startswith("rabbitmq"):
         _pace_rabbitmq(job)
     else:

@@ -1,4 +1,4 @@
-"""flask_qconsume's link alone: read, made into messages, acknowledged, in batches."""
+"""flask_qconsume's link alone: it reads and acknowledges messages in batches."""
 
 from __future__ import annotations
 

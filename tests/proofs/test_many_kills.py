@@ -10,8 +10,8 @@ import pytest
 from ..waiting import wait_for
 from .conftest import Deployment
 from .conftest import MakeDeployment
-from .test_kills import HELD
-from .test_kills import UNTOLD
+from .test_kills import MAX_HELD
+from .test_kills import MAX_UNCOMMITTED
 
 MESSAGES = 50_000
 KILLS = 30
@@ -45,7 +45,7 @@ def test_thirty_kills_of_random_workers_lose_nothing(
     )
     # A killed worker handled each repeated message first.
     assert all(pids & killed for pids in doubles.values())
-    assert len(doubles) <= KILLS * (HELD + UNTOLD.get(broker, 0))
+    assert len(doubles) <= KILLS * (MAX_HELD + MAX_UNCOMMITTED.get(broker, 0))
     assert deployment.dead() == []
     assert _stopped(deployment, workers) == [0] * WORKERS
 
