@@ -190,7 +190,7 @@ class KafkaLink(Link):
         self._consumer.await_joined(timeout)
 
     def refresh_topics(self, topics: Mapping[str, int]) -> None:
-        """Make the Kafka client list topics until it knows these.
+        """Make the Kafka client list topics until it knows these topics.
 
         :param topics: The number of partitions of each topic.
         """

@@ -59,7 +59,7 @@ def unescape(name: str) -> str:
 
 
 def escape_routing_key(routing_key: str) -> str:
-    """Escape the words of a routing key, except ``*`` and ``#``."""
+    """Escape a routing key for use as a topic's name, except ``*`` and ``#``."""
     words = routing_key.split(".")
     return ".".join(each if each in ("*", "#") else escape(each) for each in words)
 

@@ -257,7 +257,7 @@ class TopicListeners:
         _refresh_topics(link, known)
 
     def announce(self, topics: Mapping[str, int]) -> None:
-        """Notify all links of changes, by the complete list of existing topics."""
+        """Notify links of created and deleted topics, given the topics that exist."""
         for link, known in list(self._known.items()):
             if link.closed:
                 self._known.pop(link, None)

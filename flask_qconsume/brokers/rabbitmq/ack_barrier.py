@@ -20,7 +20,7 @@ _CONSUMER_TAG = "qconsume.barrier"
 
 
 class BarrierRequest(t.NamedTuple):
-    """The frame of a request, and whether the broker has answered it."""
+    """A request's frame, and a function that tells whether the broker answered."""
 
     frame: bytes
     is_answered: t.Callable[[], bool]

@@ -70,7 +70,7 @@ class BindingRecord:
             self._channel.basic_ack(last_tag, multiple=True)
 
     def _fetch(self) -> tuple[Table, int | None, int]:
-        """Read all messages of the record; closing the channel requeues them.
+        """Read all messages with stored bindings; closing the channel requeues them.
 
         :returns: All tables merged, the tag of the last message, and the number of
             messages.

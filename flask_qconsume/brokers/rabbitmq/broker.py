@@ -61,7 +61,7 @@ _DECLARE_PAUSES = (0.1, 0.2, 0.4, 0.8)
 
 
 class RabbitMQ(Broker):
-    """The RabbitMQ broker of one app: a connection per link, and one for publishing."""
+    """The RabbitMQ broker of an app; each consumed queue has its own connection."""
 
     link: t.ClassVar[type[RabbitLink]] = RabbitLink
 

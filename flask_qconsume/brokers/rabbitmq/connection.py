@@ -1,7 +1,7 @@
 """Connections to RabbitMQ: opened, used for a few requests, disconnected.
 
-kombu's ``Connection`` only parses the URL and the options, and is never kept: asked for
-its connection later, it would silently open another one, without consumers.
+kombu's ``Connection`` only parses the URL and the options, and is not kept: its
+property ``connection`` would later open another connection, without consumers.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Declarer:
                 )
 
     def bind(self, queue: str, exchange: str, routing_key: str = "") -> None:
-        """Declare a binding. AMQP cannot check bindings: ``passive`` does nothing."""
+        """Declare a binding; do nothing if ``passive``: AMQP cannot check bindings."""
         if self._mode == "auto":
             self._channel.queue_bind(queue, exchange, routing_key)
 
@@ -127,7 +127,7 @@ class Declarer:
 def queue_arguments(queue_type: str) -> dict[str, t.Any]:
     """Return the arguments of a queue that the package declares by itself.
 
-    They cannot be changed later, so they hold nothing that users configure.
+    RabbitMQ cannot change them later, so they contain no limits that users configure.
     """
     if queue_type == "classic":
         return {}

@@ -1,7 +1,7 @@
 """The number of ready messages in a queue, and whether a 0 can be trusted.
 
-RabbitMQ gives a quorum queue 0.25 s to answer, and reports 0 if it has not, which
-happens on a busy node. So a 0 counts only if it came sooner.
+RabbitMQ gives a quorum queue 0.25 s to answer. If there is no answer, which happens on
+a busy node, it reports 0. So a 0 counts only if it came sooner.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""RabbitMQ's errors: which error of ours each one is, and what to do about it. No I/O.
+"""Translation of RabbitMQ's errors to those of this package, with advice. No I/O.
 
 A refusal of RabbitMQ has a number, which several situations share, and a text, which
-also holds names that users chose. So a row of the table is found by the number and by
-RabbitMQ's own words at the beginning or the end of the text, where no name can stand:
-RabbitMQ quotes names that come last. It shortens texts of more than 255 bytes; the last
-row of a number usually matches any text, and so these. Numbers and texts:
-https://www.rabbitmq.com/docs/channels#errors and the sources of RabbitMQ 3.10 to 4.1.
+also holds names that users chose. So a row of the table is found by the number, and by
+RabbitMQ's own words at the beginning or the end of the text. No name can be there,
+because RabbitMQ puts names at the end into quotes. RabbitMQ cuts texts of more than 255
+bytes; the last row of a number usually matches any text, also a cut one. Numbers and
+texts: https://www.rabbitmq.com/docs/channels#errors and the sources of RabbitMQ 3.10 to
+4.1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The copies that a link publishes of its messages: addresses and properties. No I/O.
+"""Copies of messages that a link forwards: their address and properties. No I/O.
 
 It must be possible to publish a copy whatever the original contains: a copy that can
 never be sent would be tried for ever. Headers that had to be changed or left out are

@@ -1,7 +1,7 @@
 """Facts about queues that AMQP does not tell, from RabbitMQ's management plugin.
 
-The standard library's HTTP client asks: its sockets are cooperative in a process that
-gevent has patched. The plugin's figures are some seconds old.
+Requests are made by the standard library's HTTP client: its sockets are cooperative in
+a process that gevent has patched. The plugin's figures are some seconds old.
 """
 
 from __future__ import annotations

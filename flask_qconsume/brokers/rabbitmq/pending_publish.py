@@ -20,7 +20,7 @@ _MAX_EXPIRATION_MS = 2**32 - 1
 class PendingPublish:
     """One message to publish: sent again after each lost connection, confirmed once.
 
-    :param properties: By AMQP's names, except ``headers``.
+    :param properties: Properties by AMQP's names, and ``headers``.
     :param wait_queue: The wait queue that must be declared before the message is sent.
     :param ours: Whether the message goes to an exchange or queue that we declare: a
         deleted one is declared again, and the message sent once more.

@@ -43,8 +43,8 @@ _MAX_CALLERS_WOKEN = 20
 class PublishSession:
     """A connection for publishing, on which the broker confirms each message.
 
-    :param wakeup: The publisher's. Its lock guards all attributes that change here; it
-        is notified of confirmations that the publisher waits for, and of errors.
+    :param wakeup: Wakes the publisher's thread after errors, and after confirmations
+        that it waits for. Its lock guards all attributes that change.
     """
 
     def __init__(self, settings: Settings, wakeup: Wakeup) -> None:

@@ -1,14 +1,14 @@
 """The wait queues, in which RabbitMQ holds messages back until they are due.
 
-A wait queue is a fanout exchange and a durable quorum queue of the same name. Its
-messages stay for its number of seconds at most, and are then dead-lettered with the
-routing key that they came with: from a *retry* queue to the default exchange, where the
-routing key is a queue's name; from a *delay* queue to the app's exchange. The exact
-delay is the message's own expiration. A queue expires messages at its head only, so a
-message behind one with a longer delay is late, by less than half of the queue's time:
-the times double, so by less than its own delay.
+A wait queue is a fanout exchange and a durable quorum queue of the same name. A message
+stays for the queue's number of seconds at most, and is then dead-lettered with its own
+routing key: from a *retry* queue to the default exchange, where the routing key is a
+queue's name; from a *delay* queue to the app's exchange. The exact delay is the
+message's own expiration. A queue expires messages at its head only, so a message behind
+a longer delay is late. The times of the queues double, so it is late by less than half
+of the queue's time, and less than its own delay.
 
-Wait queues never expire: an expiring queue takes confirmed messages with it. They are
+Wait queues never expire, because an expiring queue deletes its messages. They are
 declared on first use.
 """
 
@@ -28,7 +28,7 @@ MAX_DELAY = float(WAIT_QUEUE_SECONDS[-1])
 
 @dataclass(frozen=True)
 class WaitQueue:
-    """A wait queue and its exchange."""
+    """A queue in which messages wait until they are due, and its exchange."""
 
     name: str
     seconds: int
@@ -66,7 +66,7 @@ def choose_delay_queue(app_exchange: str, delay: float) -> WaitQueue:
 
 
 def list_wait_queues(app_exchange: str) -> list[WaitQueue]:
-    """Return all retry queues, then all delay queues."""
+    """Return all wait queues: those for retries, then those for delayed messages."""
     return [
         choose(app_exchange, seconds)
         for choose in (choose_retry_queue, choose_delay_queue)

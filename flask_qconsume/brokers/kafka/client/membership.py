@@ -54,7 +54,7 @@ class Membership:
         self._outage = outage
 
     def join(self, consumer: Consumer, topics: list[str]) -> None:
-        """Wait for the broker's first answer, and subscribe."""
+        """Wait for the broker's first answer, and subscribe to the topics."""
         self._connect(consumer)
         consumer.subscribe(
             topics,

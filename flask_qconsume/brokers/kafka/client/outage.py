@@ -21,7 +21,7 @@ _PAUSE_SECONDS = 0.5
 
 
 class Outage:
-    """A Kafka outage, from librdkafka's ``_ALL_BROKERS_DOWN`` to the next answer.
+    """A Kafka outage, from librdkafka's ``_ALL_BROKERS_DOWN`` to Kafka's next answer.
 
     :param session: Session timeout in seconds, after which the group drops the member.
     :param clock: Returns seconds, like :func:`time.monotonic`.

@@ -107,7 +107,7 @@ class Positions:
     ) -> None:
         """Make the client read a partition from this offset.
 
-        librdkafka cannot seek after an error of an offset, so the partition is assigned
+        After a wrong offset, librdkafka cannot seek, so the partition is assigned
         again.
         """
         one = TopicPartition(*partition, offset)

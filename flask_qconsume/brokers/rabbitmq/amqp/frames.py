@@ -390,13 +390,13 @@ def _describe_foreign(data: bytes) -> str:
 
 
 def build_ack(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Build the frame that acknowledges a delivery; ``multiple``: and all before it."""
+    """Build the frame to acknowledge a delivery; ``multiple``: and all before it."""
     method = struct.pack(">HHQB", *spec.Basic.Ack, tag, multiple)
     return build_frame(METHOD, channel, method)
 
 
 def build_requeue(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Build the frame that requeues a delivery; ``multiple``: and all before it."""
+    """Build the frame to requeue a delivery; ``multiple``: and all before it."""
     method = struct.pack(">HHQB", *spec.Basic.Nack, tag, multiple | 2)
     return build_frame(METHOD, channel, method)
 
@@ -446,7 +446,7 @@ def build_publish(
 ) -> list[bytes]:
     """Build the frames of a Basic.Publish.
 
-    :param method: From :func:`build_publish_method`.
+    :param method: The method's payload, from :func:`build_publish_method`.
     """
     header = _CONTENT_HEAD.pack(spec.Basic.CLASS_ID, 0, len(body)) + properties
     frames = [

@@ -27,7 +27,7 @@ _Writer = Callable[[t.Any], bytes]
 def encode_properties(properties: Mapping[str, t.Any]) -> bytes:
     """Encode properties: the flags, then the values.
 
-    :param properties: By AMQP's names, except ``headers``.
+    :param properties: Properties by AMQP's names, and ``headers``.
     :raises Exception: of many types, if a property cannot be encoded.
     """
     try:

@@ -1,13 +1,10 @@
 """kombu's pyamqp transport, hardened against odd messages, and safe with greenlets.
 
 * Every message that the broker can deliver arrives (see :mod:`.frames`).
-
 * A connection never reconnects. py-amqp would reconnect when some attributes are read:
-the new connection has no consumers, and stays silent for ever.
-
+  the new connection has no consumers, and stays silent for ever.
 * A channel that the broker closed is not reopened in place: its delivery tags start at
-1 again, and a late acknowledgement would remove another message.
-
+  1 again, and a late acknowledgement would remove another message.
 * Reads are buffered: one system call for many frames, and a timeout loses none of them.
 """
 
@@ -266,7 +263,7 @@ class Connection(pyamqp.Connection):
             has_frame = self._transport is transport and transport.has_frame
 
     def _take_deliveries(self, transport: t.Any) -> bool:
-        """Dispatch the deliveries that come first in the buffer; return whether any."""
+        """Dispatch deliveries at the buffer's start; return whether there are any."""
         taken = False
         for number, channel in list((self.channels or {}).items()):
             if number == 0 or self.on_inbound_frame.expects_content(number):
