@@ -26,7 +26,7 @@ def run(tmp_path: pathlib.Path) -> Run:
         source: str, *, start: t.Sequence[str] = PATCHED, **environment: str
     ) -> str:
         (tmp_path / "test_it.py").write_text(textwrap.dedent(source))
-        (tmp_path / "pytest.ini").write_text("[pytest]\n")
+        (tmp_path / "pytest.ini").write_text("[pytest]\nleak_grace = 0.3\n")
         plugins = [f"tests.harness.{name}" for name in PLUGINS]
         options = ["-p", "no:cacheprovider", "-p", "tests.servers.fixtures"]
         for plugin in plugins:

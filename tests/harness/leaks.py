@@ -17,14 +17,16 @@ import pytest
 
 from ..waiting import wait_for
 
-#: Seconds that greenlets, threads and sockets have to end after their test.
-GRACE_SECONDS = 2.0
-
 _started: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()
 
 
 class Leak(Exception):
     """Something that a test started outlived it."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    meaning = "seconds that greenlets, threads and sockets have to end after their test"
+    parser.addini("leak_grace", meaning, default="2")
 
 
 @pytest.fixture(autouse=True)
@@ -39,13 +41,13 @@ def nothing_survives(request: pytest.FixtureRequest) -> t.Iterator[None]:
     gevent.Greenlet.add_spawn_callback(_started.add)
     before = _alive()
     yield
-    left = _left(before)
+    left = _left(before, float(request.config.getini("leak_grace")))
     gevent.Greenlet.remove_spawn_callback(_started.add)
     if left:
         raise Leak(f"left behind by the test: {', '.join(sorted(left))}")
 
 
-def _left(before: frozenset[tuple[str, int]]) -> list[str]:
+def _left(before: frozenset[tuple[str, int]], grace: float) -> list[str]:
     def is_clean() -> bool:
         if not _alive() - before:
             return True
@@ -53,7 +55,7 @@ def _left(before: frozenset[tuple[str, int]]) -> list[str]:
         return not _alive() - before
 
     try:
-        wait_for(is_clean, GRACE_SECONDS, interval=0.01)
+        wait_for(is_clean, grace, interval=0.01)
     except AssertionError:
         return _describe(_alive() - before)
     return []
