@@ -10,6 +10,9 @@ import pytest
 #: Fixtures whose tests start processes, and get the marker by them.
 FIXTURES = frozenset({"commands", "on_redis", "on_rabbitmq", "supervised"})
 
+#: Markers of tests that the tests in one process omit.
+OMITTED = frozenset({"process", "broker", "long"})
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,7 +31,7 @@ def processes_are_marked(request: pytest.FixtureRequest) -> t.Iterator[None]:
 
     The kernel adds the page faults of each ended child to a counter of its parent.
     """
-    if {"process", "broker"} & {mark.name for mark in request.node.iter_markers()}:
+    if OMITTED & {mark.name for mark in request.node.iter_markers()}:
         yield
         return
     before = _page_faults_of_children()
