@@ -1,4 +1,4 @@
-"""The loop of the publisher's thread: connects, declares, sends, and keeps alive.
+"""The publisher's thread: connects, declares, sends messages and heartbeats.
 
 A lost connection is replaced by a new one, which sends the unconfirmed messages again.
 Confirmations are read by a thread of the :class:`~.publish_session.PublishSession`.
