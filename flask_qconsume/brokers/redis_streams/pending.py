@@ -141,7 +141,7 @@ class PendingEntries(LeasedMessages):
         )
 
     def _create_search_calls(self, stream: str) -> tuple[Call, Call]:
-        """Return scripts: to reclaim expired leases, to find leases of the future."""
+        """Return a script to reclaim expired leases, and one to find future leases."""
         lease = round(self._lease * 1000)
         age = round(max(_MIN_CONSUMER_AGE_SECONDS, 2 * self._lease) * 1000)
         me = (self._group, self.consumer)
