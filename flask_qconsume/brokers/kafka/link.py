@@ -221,7 +221,7 @@ class KafkaLink(Link):
         self.fetched_ids = {record.place for record in self._consumer.unused}
 
     def _ensure_started(self, wait: float) -> bool:
-        """Start the consumer once suspects exist, or wait; return whether it runs."""
+        """Start the consumer once it has messages, or wait; return whether it runs."""
         if self._is_wanted is not None:
             if self._paused or not self._is_wanted():
                 self._consumer.wait(wait)

@@ -121,7 +121,7 @@ def _fit_short_string(text: str) -> str:
 
 
 def _make_sendable(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Return the headers; values that AMQP cannot carry are converted to text."""
+    """Convert header values that AMQP cannot carry to text; drop impossible names."""
     sent: dict[str, t.Any] = {}
     for name, value in headers.items():
         if _can_be_sent(name, value):

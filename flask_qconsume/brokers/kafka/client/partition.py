@@ -203,7 +203,7 @@ class AssignedPartition:
             self.is_stuck = True
 
     def _may_mark_next(self, may_try_suspect: bool) -> bool:
-        """Return whether the next record may be chosen: suspects are handled alone."""
+        """Return whether the next record may be chosen; some must be handled alone."""
         buffer = self.buffer
         suspect = bool(buffer) and self.offsets.is_suspect(buffer[0].offset())
         if suspect and not may_try_suspect:
