@@ -181,7 +181,7 @@ def imported_libraries(module: pathlib.Path, lazily: bool) -> set[str]:
 
 def test_what_is_imported_is_required() -> None:
     """Else it is there by accident, because something else happens to bring it."""
-    # Types are for mypy alone, and the plugin for those who have pytest.
+    # Types are for mypy only; the plugin is for users with pytest.
     others = {*sys.stdlib_module_names, HOUSE.name, "_typeshed", "pytest"}
     used = {
         path[0].replace("google", "protobuf").replace("_", "-")
@@ -288,7 +288,7 @@ def test_everything_public_has_a_docstring() -> None:
         f"{module}: {name}"
         for module, tree in trees().items()
         for name, node in public(tree)
-        # What is inside one kind of broker is for nobody else.
+        # The inside of one broker is imported by that broker only.
         if not ast.get_docstring(node) and not ("." in name and len(module.parts) > 2)
     ]
     assert missing == []

@@ -112,7 +112,7 @@ def test_publishing_goes_on_when_the_broker_is_back(place: Place) -> None:
 @pytest.mark.broker
 @pytest.mark.deadline(240)
 def test_a_process_whose_broker_was_never_there_is_told_in_time(place: Place) -> None:
-    """The topology is declared first, by one for all: the others wait no longer."""
+    """One caller declares the topology first; all other callers wait no longer."""
     place.server.kill()
     with site_at(place.url) as site:
         began = time.monotonic()
@@ -148,7 +148,7 @@ def test_an_alarm_of_rabbitmqs_is_waited_for_and_then_told(
             errors = site.crowd(20)
             assert time.monotonic() - began >= TIMEOUT
             assert {type(error) for error in errors} == {PublishTimeout}
-            # RabbitMQ says so once it sees that somebody publishes.
+            # RabbitMQ reports the alarm once a client publishes.
             wait_for(lambda: "alarm" in str(site.publish()), 30)
             away = [error for error in site.crowd(20) if type(error) is BrokerAway]
             assert len(away) >= 15

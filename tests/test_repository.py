@@ -1,4 +1,4 @@
-"""What the repository says of itself in two places is the same in both."""
+"""Facts that the repository states in two files are the same in both."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_no_test_sleeps() -> None:
 def tracked_files() -> list[str]:
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("not a clone, or no git to read it with")
-    # A clone that belongs to somebody else, as in a container, is fine to read.
+    # A clone may belong to another user, as in a container.
     command = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
     listed = subprocess.run(
         command, cwd=ROOT, check=True, capture_output=True, text=True

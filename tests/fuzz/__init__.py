@@ -1,4 +1,4 @@
-"""Arbitrary bytes for whatever reads what others wrote.
+"""Arbitrary bytes for all code that reads foreign data.
 
 A target is a function of bytes that raises if something is wrong; ``targets.py`` has
 all of them. ``test_targets.py`` gives them, with the quick tests, their seeds (among

@@ -124,7 +124,7 @@ def _shows(letter: DeadLetter) -> None:
 
 
 def json_bodies(data: bytes) -> None:
-    """JSON, which means the same whoever reads it."""
+    """Decode JSON by both decoders, which must agree."""
     message = Message(data, "q")
     assert _read(Json().decode, message) == _read(Json()._decode, message)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from .taps import Taps
 
-#: Names that mean something to somebody.
+#: Names with a meaning for the package or a broker.
 NAMES = (
     *("x", "ä", "", "redelivered", "compression", "CC", "x-death", "content-type"),
     *("message-id", "correlation-id", "x-qconsume-key", "x-qconsume-attempt"),
@@ -39,7 +39,7 @@ def mapping(taps: Taps, depth: int = 3) -> dict[str, t.Any]:
 
 
 def value(taps: Taps, depth: int = 3) -> t.Any:
-    """Any value; those that hold others not deeper than that, or very deep."""
+    """Return any value; containers are nested to this depth, or very deep."""
     return taps.pick(_KINDS if depth else _PLAIN)(taps, depth - 1)
 
 

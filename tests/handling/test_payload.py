@@ -151,7 +151,7 @@ def test_an_unknown_encoding_is_undecodable(name: str, raw: bytes) -> None:
 
 
 def test_names_of_unknown_encodings_are_not_kept() -> None:
-    """Python's codecs remember each name that they have not, whoever says it."""
+    """Python's codecs cache each unknown name of a message."""
     cache: dict[str, t.Any] = t.cast(t.Any, encodings)._cache
     before = set(cache)
     for number in range(100):

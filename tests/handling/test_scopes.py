@@ -1,4 +1,4 @@
-"""Hooks and error handlers through nested blueprints: whose run, and in which order."""
+"""Hooks and error handlers of nested blueprints: which of them run, and the order."""
 
 from __future__ import annotations
 

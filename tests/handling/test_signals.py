@@ -1,4 +1,4 @@
-"""Signals are sent to whoever wants them, and nobody is disturbed by a receiver."""
+"""Signals reach their receivers; a failing receiver disturbs no message."""
 
 from __future__ import annotations
 
