@@ -157,7 +157,7 @@ def test_a_topic_deleted_under_a_worker_is_read_again_once_it_is_declared(
     deployment.publish([1])
     deployment.await_done([1])
     own_kafka.delete_topics("work")
-    wait_for(lambda: "before somebody creates it" in deployment.fleet.logs(), 30)
+    wait_for(lambda: "of the queue 'work' was deleted" in deployment.fleet.logs(), 30)
     deployment.consumers.broker.declare()
     deployment.publish([2])
 
