@@ -74,7 +74,8 @@ def explain_in_process_broker(what: str, broker: Broker, why: str) -> str:
     """Explain why an action fails with an in-process broker, and what to do.
 
     :param what: The action, such as "publish a message".
-    :param why: Text that completes the sentence behind the broker's name.
+    :param why: End of the error's first sentence, such as "so no other process can
+        share its messages."
     """
     return (
         f"Cannot {what}: '{broker.settings.broker_url}' is a broker within one process"

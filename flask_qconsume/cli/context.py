@@ -22,7 +22,7 @@ F = t.TypeVar("F", bound=Callable[..., t.Any])
 
 @contextlib.contextmanager
 def clean_errors() -> Iterator[None]:
-    """Show the extension's errors without a traceback, and end with 1.
+    """Show the extension's errors without a traceback; the exit code is then 1.
 
     Load the app within this context, since loading finds errors of the configuration.
     """

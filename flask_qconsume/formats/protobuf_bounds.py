@@ -62,7 +62,7 @@ class _NestedField(t.NamedTuple):
 
 @lru_cache(1_024)
 def _find_nested(kind: t.Any) -> dict[int, _NestedField]:
-    """Find the fields of a message type that hold messages, by number."""
+    """Map field numbers to fields whose values are protobuf messages."""
     return {
         field.number: _NestedField(
             field.message_type, 1 + len(field.message_type.fields), _can_collide(field)

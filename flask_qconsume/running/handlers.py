@@ -159,11 +159,10 @@ class Handlers:
             self._wake_soon()
 
     def _take_free(self) -> tuple[gevent.Greenlet, Job] | None:
-        """Take a greenlet that only this pool refers to; see the module's docstring.
+        """Return a free greenlet to which no other code has kept a reference.
 
-        References are counted, since code that keeps one cannot be detected otherwise.
-        If a greenlet has more of them than a new one, code outside of the pool has the
-        rest.
+        Such code, a time-out for example, could reach the next message. Python's count
+        of references tells whether there is any.
         """
         while self._free:
             greenlet, job = self._free.popitem()

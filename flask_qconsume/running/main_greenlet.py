@@ -30,9 +30,9 @@ _EXITS = (KeyboardInterrupt, SystemExit, SystemError)
 def run_until_stop(begin: Callable[[], object], asked: Event) -> bool:
     """Call ``begin``, then wait until a stop is requested.
 
-    :param begin: Finishes the start; handlers may run already.
+    :param begin: Called first, for the rest of the start; handlers may already run.
     :param asked: The event that requests the stop.
-    :returns: True if ``asked`` was set, false if another greenlet raised an exit.
+    :returns: True if ``asked`` was set, false if a greenlet raised ``SystemExit``.
     """
     fork_guard = ForkGuard()
     try:

@@ -92,7 +92,7 @@ class GroupStarts:
     def _find_marked(
         self, plans: Sequence[QueuePlan], topics: Mapping[str, int], timeout: float
     ) -> set[str]:
-        """Return the queues with a marker record: their groups were created before."""
+        """Return the queues whose consumer groups existed before this worker."""
         queues = {naming.dead_letter_topic(plan.name): plan.name for plan in plans}
         partitions = [
             (topic, n) for topic in queues for n in range(topics.get(topic, 0))

@@ -102,7 +102,7 @@ class PublishLoop:
             self._send(session)
 
     def _can_send(self, session: PublishSession | None) -> bool:
-        """Return whether a message can be sent now, or waits for a connection."""
+        """Return whether a message waits that needs a connection or can be sent."""
         with self._lock:
             while self.waiting and self.waiting[0].done:
                 self.waiting.popleft()

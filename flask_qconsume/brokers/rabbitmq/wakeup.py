@@ -20,7 +20,10 @@ class Wakeup:
         self._changed = threading.Event()
 
     def notify(self) -> None:
-        """Wake the waiting thread, with or without the lock; never switch greenlets."""
+        """Wake the waiting thread; the caller may hold the lock.
+
+        Greenlets do not switch.
+        """
         self._changed.set()
 
     def wait(self, timeout: float | None) -> None:

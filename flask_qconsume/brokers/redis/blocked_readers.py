@@ -35,7 +35,7 @@ class BlockedReader(t.Protocol):
         """Return the script that polls for this link; ``None`` if it is not blocked."""
 
     def note_poll_answer(self, answer: t.Any) -> None:
-        """Use the answer of the polling script: wake the reader if it is needed."""
+        """Wake the blocked reader if the polling script has found messages for it."""
 
 
 class BlockedReaderPoller:
@@ -76,7 +76,7 @@ class BlockedReaderPoller:
                 self._empty.set()
 
     def poll(self) -> None:
-        """Run the polling scripts of all blocked links, and pass on the answers."""
+        """Run the polling scripts of all blocked readers, and give each its answer."""
         asked = [
             (link, call)
             for link in list(self._links)

@@ -97,9 +97,10 @@ class ListLayout:
         return f"{self.prefix}_kombu.binding.{exchange}"
 
     def permanent_bindings_key(self, exchange: str) -> str:
-        """Return the key that makes kombu keep the exchange's bindings.
+        """Return the key of the set of bindings that kombu does not delete.
 
-        kombu deletes an exchange of expiring queues, unless this set has members.
+        kombu deletes all bindings of an exchange whose queues expire, unless this set
+        has members.
         """
         return f"{self.prefix}_kombu.binding_permanent.{exchange}"
 

@@ -103,7 +103,7 @@ class RedisStreams(RedisBroker[StreamLayout]):
 
 
 def create_server(settings: Settings) -> Server:
-    """Create the server, or the cluster, for a URL, without connecting."""
+    """Create the client of a server, or of a cluster, without connecting."""
     url = to_plain_url(settings.broker_url)
     kind = Cluster if _CLUSTER.match(url) else Server
     return kind(dataclasses.replace(settings, broker_url=url))

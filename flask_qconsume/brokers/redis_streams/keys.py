@@ -116,7 +116,7 @@ class StreamLayout:
 
 
 def create_layout(options: Mapping[str, t.Any]) -> StreamLayout:
-    """Create the layout that the transport options configure.
+    """Create the naming of keys that the transport options configure.
 
     :raises ConfigurationError: for an unknown option, or an invalid value.
     """

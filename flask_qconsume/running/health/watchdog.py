@@ -92,7 +92,7 @@ class Watchdog:
         self._thread = NativeThread(self._watch, "watchdog")
 
     def add_outlet(self, outlet: Callable[[Verdict], object]) -> None:
-        """Call a function with each verdict, in a native thread.
+        """Register a function, which a native thread calls with each verdict.
 
         The function must not wait for gevent's event loop, nor take long.
         """

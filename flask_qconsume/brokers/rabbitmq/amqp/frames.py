@@ -324,7 +324,7 @@ def _parse_deliver_arguments(
 
 @functools.lru_cache(1024)
 def _read_shorts(data: bytes) -> tuple[str, ...]:
-    """Parse consecutive short strings; cached, because the same few come always."""
+    """Parse consecutive short strings. The results are cached: most are the same."""
     found, offset = [], 0
     while offset < len(data):
         text, offset = _read_short(data, offset)
