@@ -190,6 +190,22 @@ def test_the_number_and_age_of_suspects_are_shown(
     ) == SuspectsStatus(0)
 
 
+def test_a_worker_is_not_ready_before_its_subscriptions_are_looked_at(
+    bench: Bench,
+) -> None:
+    bench.config["QCONSUME_STALLED_AFTER"] = 0.05
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    play_outages(bench).down()
+    verdicts: list[Verdict] = []
+    worker = Worker(bench.app)
+    bench.workers.append(worker)
+    worker.watchdog.add_outlet(verdicts.append)
+    worker.start()
+    spin(0.2)  # Only the native thread looks meanwhile.
+    wait_for(lambda: "disconnected" in {p.kind for v in verdicts for p in v.problems})
+    assert not any(verdict.ready for verdict in verdicts)
+
+
 def test_a_settler_that_is_stuck_is_noticed(bench: Bench) -> None:
     bench.config["QCONSUME_STALLED_AFTER"] = 0.2
     stuck = Event()

@@ -75,6 +75,8 @@ class Watchdog:
         )
         #: True once the worker consumes, or tries to connect.
         self.started = False
+        #: The same at the last look. If true, its facts include all subscriptions.
+        self._has_started = False
         #: The latest verdict, which any thread may read.
         self.verdict = Verdict(live=True, ready=False)
         self._reporter = Reporter()
@@ -128,8 +130,11 @@ class Watchdog:
                 greenlet.end(block=False)
 
     def _check_subscriptions(self) -> None:
+        # Read before the subscriptions, which the worker creates before it is started.
+        started = self.started
         checks = self._update_checks()
         self._facts = tuple(check.collect() for check in checks)
+        self._has_started = started
         fair_share = self._worker.fair_share
         slowed = fair_share is not None and fair_share.is_slowed
         self._slowed_for = self._slowness.look(["slowed"] if slowed else [])
@@ -176,7 +181,7 @@ class Watchdog:
         return WorkerFacts(
             blocked_for=blocked_for,
             blocked_at=_describe_place(self._find_frame()) if blocked else "",
-            started=self.started,
+            started=self._has_started,
             starting_for=starting_for,
             logging_for=measure_handler_hang(),
             stopping=self._worker.stopping.is_set(),
