@@ -276,7 +276,7 @@ def test_suspects_that_wait_long_are_shown_with_what_to_do() -> None:
     (problem,) = verdict.problems
     assert problem.logged
     assert problem.text.startswith(
-        "orders.bill: a suspect in 'bill.suspects' has been one for 130 s, and 4 wait"
+        "orders.bill: a suspect in 'bill.suspects' has been one for 130 s, and 4 more"
     )
     assert "start more processes" in problem.text
 
