@@ -27,9 +27,8 @@ HOUSE = pathlib.Path(flask_qconsume.__file__).parent
 MODULES = {path.relative_to(HOUSE): path for path in sorted(HOUSE.rglob("*.py"))}
 
 WORDS = {
-    *("errors", "first_use", "logs", "message", "native_threads", "outcomes", "retry"),
-    "seconds",
-    *("settings", "text"),
+    *("background_thread", "errors", "first_use", "logs", "message"),
+    *("native_threads", "outcomes", "retry", "seconds", "settings", "text"),
 }
 FLOORS = {
     "formats": 1,

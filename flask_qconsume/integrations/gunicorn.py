@@ -25,7 +25,6 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import threading
 import time
 import typing as t
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from collections.abc import Sequence
 
 from flask import Flask
 
+from ..background_thread import BackgroundThread
 from ..errors import BrokerError
 from ..errors import QConsumeError
 from ..errors import UnsupportedByBroker
@@ -201,7 +201,7 @@ class _HostedWorker:
 
 def _spawn(function: Callable[..., t.Any], *args: t.Any) -> None:
     # The thread is a greenlet, since gunicorn's gevent worker has patched threads.
-    threading.Thread(target=function, args=args, daemon=True).start()
+    BackgroundThread(lambda: function(*args)).start()
 
 
 def _check_options(worker: t.Any) -> None:

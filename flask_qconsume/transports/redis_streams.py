@@ -30,6 +30,7 @@ from collections.abc import Sequence
 
 from kombu.transport import TRANSPORT_ALIASES
 
+from ..background_thread import BackgroundThread
 from ..broker import headers as own_headers
 from ..broker import properties as basic_properties
 from ..brokers.redis.bindings import BindingEntry
@@ -312,7 +313,7 @@ class _HeldEntries:
         self._lock = threading.Lock()
         self._acked = threading.Event()
         self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread: BackgroundThread | None = None
 
     def of(self, queue: str) -> PendingEntries:
         """Return the held entries of one queue."""
@@ -345,7 +346,7 @@ class _HeldEntries:
     def start(self) -> None:
         """Start the thread, unless it runs."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._keep_alive, daemon=True)
+            self._thread = BackgroundThread(self._keep_alive)
             self._thread.start()
 
     def close(self) -> None:

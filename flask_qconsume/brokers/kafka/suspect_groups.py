@@ -14,6 +14,7 @@ import typing as t
 from collections.abc import Callable
 from collections.abc import Collection
 
+from ...background_thread import BackgroundThread
 from ...errors import BrokerError
 from . import naming
 from .client.partition import PartitionId
@@ -53,7 +54,8 @@ class SuspectGroups:
         #: Links that have not joined, and their queues.
         self._waiting: dict[SuspectsLink, str] = {}
         self._in_use: set[str] = set()
-        self._is_looking = False
+        #: Held during a look.
+        self._looking = threading.Lock()
         self._must_look = False
         self._last_suspects_look = float("-inf")
         self._suspects_look_seconds = 0.0
@@ -82,21 +84,21 @@ class SuspectGroups:
 
     def look_if_due(self) -> None:
         """Look for suspects in a background thread, if the last look is old enough."""
-        if not self._waiting or self._is_looking:
+        if not self._waiting or self._looking.locked():
             return
         if self._must_look or not self._is_recent():
-            self._is_looking = True
-            # In a patched process this is a greenlet.
-            threading.Thread(target=self._look_until_recent, daemon=True).start()
+            BackgroundThread(self._look_until_recent).start()
 
     def _look_until_recent(self) -> None:
+        if not self._looking.acquire(blocking=False):
+            return
         try:
             # Links that are added during a look need another look.
             while self._must_look or not self._is_recent():
                 self._must_look = False
                 self._look()
         finally:
-            self._is_looking = False
+            self._looking.release()
 
     def _is_recent(self) -> bool:
         return self._clock() - self._last_suspects_look < look_interval(

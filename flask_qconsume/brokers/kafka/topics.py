@@ -9,6 +9,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 
+from ...background_thread import BackgroundThread
 from ...broker.topology import QueuePlan
 from ...errors import BrokerError
 from ...errors import BrokerUnavailable
@@ -96,8 +97,7 @@ class Topics:
         age = time.monotonic() - self._listed_at
         due = at_once or age >= look_interval(self._listing_seconds)
         if due and not self._looking.locked():
-            # In a patched process this is a greenlet.
-            threading.Thread(target=self._refresh, daemon=True).start()
+            BackgroundThread(self._refresh).start()
 
     def forget(self) -> None:
         """Distrust the last list: the next check of a topic asks the broker again."""

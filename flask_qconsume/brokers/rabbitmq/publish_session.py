@@ -6,7 +6,6 @@ reopened: messages that are unconfirmed when it breaks are sent over the next se
 
 from __future__ import annotations
 
-import threading
 import time
 import typing as t
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 
 from amqp.exceptions import ChannelError
 
+from ...background_thread import BackgroundThread
 from ...broker.topology import Topology
 from ...errors import BrokerError
 from ...errors import PublishRefused
@@ -64,7 +64,7 @@ class PublishSession:
         self.declared_wait_queues: set[str] = set()
         self._connection = open_connection(settings, "publisher")
         self._heartbeat = Heartbeat(self._connection)
-        self._reader: threading.Thread | None = None
+        self._reader: BackgroundThread | None = None
         self._fork_guard = ForkGuard()
 
     def start(self, topology: Topology, mode: str) -> None:
@@ -85,9 +85,7 @@ class PublishSession:
         except LOST as error:
             doing = "RabbitMQ: declaring before publishing failed"
             raise translate_error(error, doing) from error
-        self._reader = threading.Thread(
-            target=self._read, name="flask_qconsume confirmations", daemon=True
-        )
+        self._reader = BackgroundThread(self._read)
         self._reader.start()
 
     def _add_listeners(self) -> None:

@@ -8,9 +8,9 @@ the connection for all callers. A thread of the publisher runs the
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 
+from ...background_thread import BackgroundThread
 from ...broker.topology import Topology
 from ...errors import BrokerError
 from ...errors import BrokerUnavailable
@@ -31,7 +31,7 @@ class Publisher:
         self._settings = settings
         self._loop = PublishLoop(settings, topology)
         self._lock = self._loop.wakeup.lock
-        self._thread: threading.Thread | None = None
+        self._thread: BackgroundThread | None = None
 
     def start(self) -> None:
         """Start the thread, which connects once there is a message to publish."""
@@ -77,9 +77,7 @@ class Publisher:
 
     def _start(self) -> None:
         if self._thread is None:
-            thread = threading.Thread(
-                target=self._loop.run, name="flask_qconsume publisher", daemon=True
-            )
+            thread = BackgroundThread(self._loop.run)
             thread.start()
             self._thread = thread
 

@@ -13,6 +13,7 @@ import typing as t
 from collections.abc import Callable
 from collections.abc import Sequence
 
+from ...background_thread import BackgroundThread
 from ...errors import BrokerError
 from ...logs import get_logger
 from .scripts import Call
@@ -65,9 +66,7 @@ class BlockedReaderPoller:
             self._links[link] = None
             self._empty.clear()
             if not self._is_running:
-                self._is_running = True
-                # Under gevent, this is a greenlet.
-                threading.Thread(target=self._poll_repeatedly, daemon=True).start()
+                BackgroundThread(self._poll_repeatedly).start()
 
     def discard(self, link: BlockedReader) -> None:
         with self._lock:
@@ -91,6 +90,10 @@ class BlockedReaderPoller:
                 link.note_poll_answer(answer)
 
     def _poll_repeatedly(self) -> None:
+        with self._lock:
+            if self._is_running:
+                return  # A second reader was added before this thread ran.
+            self._is_running = True
         while not self._is_over():
             try:
                 if not self._empty.wait(self._interval):

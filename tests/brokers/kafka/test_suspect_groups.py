@@ -79,7 +79,13 @@ class Bench:
 
     def settle(self) -> None:
         """Wait for the end of the look in the background."""
-        wait_for(lambda: not self.groups._is_looking, 10)
+        wait_for(lambda: not is_due(self.groups), 10)
+
+
+def is_due(groups: SuspectGroups) -> bool:
+    """Return whether a look is running, or is to come."""
+    due = groups._must_look or not groups._is_recent()
+    return groups._looking.locked() or bool(groups._waiting and due)
 
 
 @pytest.fixture
@@ -261,7 +267,7 @@ def groups_of(it: Shop) -> SuspectGroups:
 
 def wait_until_looked(it: Shop) -> None:
     groups = groups_of(it)
-    wait_for(lambda: not groups._is_looking and groups._last_suspects_look > 0, 20)
+    wait_for(lambda: not is_due(groups) and groups._last_suspects_look > 0, 20)
 
 
 def joined(lane: KafkaLink) -> bool:
