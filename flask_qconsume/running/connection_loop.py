@@ -34,12 +34,14 @@ _JOIN_SECONDS = 5.0
 
 
 class ConnectionLoop:
-    """Keeps one subscription connected, and connects again when its link fails.
+    """Keeps one subscription connected: when a link fails, it opens another link.
+
+    A link is a connection for one queue.
 
     :param receive: Called with the deliveries of each read; must neither wait nor
         raise.
-    :param memory: Stores the messages that were unsettled when their link was lost.
-    :param before_beat: Called before each heartbeat of the link.
+    :param memory: Stores the messages that were unsettled when a link was lost.
+    :param before_beat: Called before each heartbeat is sent.
     """
 
     def __init__(
@@ -66,19 +68,19 @@ class ConnectionLoop:
 
     @property
     def connected(self) -> bool:
-        """True if the link is being read and the broker is reachable."""
+        """True if there is an open connection that is read and works."""
         reader = self.reader
         interrupted = reader is not None and reader.link.interrupted
         return self.consuming.is_set() and not interrupted
 
     @property
     def is_running(self) -> bool:
-        """True if the greenlet that keeps the connection has not ended."""
+        """True if the greenlet that connects and reconnects has not ended."""
         return self._greenlet is not None and not self._greenlet.dead
 
     @property
     def unsettled(self) -> list[Delivery]:
-        """The current link's deliveries that are not settled yet."""
+        """The deliveries of the current connection that are not settled yet."""
         return [] if self.reader is None else self.reader.unsettled
 
     def start(self) -> None:
@@ -88,7 +90,7 @@ class ConnectionLoop:
     def quiet(self, unstarted: Sequence[Delivery]) -> None:
         """Stop fetching messages, and return ``unstarted`` deliveries to the broker.
 
-        An open link stays open until :meth:`close`.
+        An open connection stays open until :meth:`close`.
         """
         self._quiet = True
         reader = self.reader
@@ -103,13 +105,13 @@ class ConnectionLoop:
             self.lose(reader.link, error)
 
     def close(self) -> None:
-        """Close the link; its unsettled deliveries go back to the broker."""
+        """Close the connection; unsettled deliveries go back to the broker."""
         self._over.set()
         if self._greenlet is not None:
             self._greenlet.join(_JOIN_SECONDS)
 
     def lose(self, link: Link, error: BaseException) -> None:
-        """Give up a failed link and connect again; its deliveries cannot be settled."""
+        """Replace a failed link; deliveries of that link can no longer be settled."""
         reader = self.reader
         if reader is None or reader.link is not link or self._over.is_set():
             return
@@ -118,7 +120,7 @@ class ConnectionLoop:
         self._over.set()
 
     def release(self, deliveries: Iterable[Delivery]) -> None:
-        """Forget deliveries that need no settlement, so that more can be fetched."""
+        """Stop counting ``deliveries`` as unsettled, so that more can be fetched."""
         if self.reader is not None:
             self.reader.release(deliveries)
 
@@ -169,7 +171,7 @@ class ConnectionLoop:
     def _tend(self, link: Link) -> bool:
         """Keep one link alive until it is lost or the subscription is closed.
 
-        :returns: Whether the link worked: it read messages, or stayed open for a while.
+        :returns: Whether the link worked: it brought messages, or lasted for a while.
         """
         if self._quiet:
             link.close()

@@ -15,12 +15,12 @@ else:
 
 
 class Event(_Event):
-    """gevent's ``Event``, but its :meth:`wait` returns at once if it is already set.
+    """gevent's ``Event``, but :meth:`wait` returns at once if the event is already set.
 
-    gevent's own does not while it is still notifying earlier waiters: a late caller
-    then waits for the same callback, without a time-out (``_wait`` in gevent's
-    ``_abstract_linkable.py``). If the last of the earlier waiters times out in the same
-    iteration of the event loop, gevent cancels that callback, and the late caller never
+    After ``set()``, gevent wakes the waiting greenlets in a callback. A greenlet that
+    calls gevent's own ``wait()`` before the callback has run waits for the callback,
+    without a time-out (``_wait`` in gevent's ``_abstract_linkable.py``). If all earlier
+    waiters have timed out by then, gevent cancels the callback, and that greenlet never
     wakes.
     """
 

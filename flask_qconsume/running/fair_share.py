@@ -37,9 +37,9 @@ _LONGER, _SHORTER = 1.25, 0.9
 
 
 class Pace:
-    """The pause between two turns, computed from the event loop's latency.
+    """Computes the pause between two turns from the event loop's latency.
 
-    Does no I/O and reads no clock.
+    A turn is a period in which messages may be begun. Does no I/O and reads no clock.
 
     :param target: The latency, in seconds, above which the pause grows.
     :param longest: The longest pause in seconds, whatever the latency is.
@@ -60,7 +60,7 @@ class Pace:
         return self.pause >= self.longest
 
     def feed(self, late: float) -> None:
-        """Adapt the pause to another sample of the event loop's latency, in seconds."""
+        """Adapt the pause to a new measurement of the latency, in seconds."""
         self.late += (late - self.late) * _SAMPLE_WEIGHT
         if self.late > self._target:
             longer = max(self.pause * _LONGER, _SHORTEST_PAUSE)
@@ -71,12 +71,12 @@ class Pace:
 
 
 class FairShare:
-    """Calls functions that begin messages, in turns beside a web server.
+    """Limits when messages are begun, so that web requests in this process go first.
 
-    :param pace: Computes the pause between two turns. After its longest pause, a turn
-        comes even if the event loop is never idle.
-    :param share: The smallest part of the time, from 0 to 1, that turns get while one
-        is requested.
+    :param pace: Computes the pause between two *turns*, in which messages are begun.
+        After the longest pause, a turn comes even if the event loop is never idle.
+    :param share: The smallest part of the time that turns get, from 0 to 1, while
+        messages wait to be begun.
     """
 
     def __init__(self, pace: Pace, share: float) -> None:
@@ -100,17 +100,17 @@ class FairShare:
 
     @property
     def is_slowed(self) -> bool:
-        """True if messages wait to be begun while the pause has its maximum."""
+        """True if messages wait to be begun and the pause is at its maximum."""
         return self._is_waiting and self.pace.is_slowest
 
     def request_turn(self, begin: Callable[[], None]) -> None:
-        """Call ``begin`` once, in the next turn, to begin messages."""
+        """Schedule one call of ``begin``, which may then begin messages."""
         self._requests.append(begin)
         if not self._is_waiting:
             self._await_turn()
 
     def close(self) -> None:
-        """Free the watchers and timers; turns that were requested are cancelled."""
+        """Cancel all scheduled calls, and free the timers."""
         self._requests.clear()
         self._stop_waiting()
         for watcher in (self._hub_is_idle, self._latest, self._probe):

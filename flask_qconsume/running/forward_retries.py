@@ -10,11 +10,11 @@ from .delayed_items import DelayedItems
 
 
 class ForwardRetries:
-    """Holds messages that the broker refused to forward, until each is tried again.
+    """Holds forwards (messages on the way to another queue) that the broker refused.
 
     :param retry: Called with each forward when its delay is over; must not wait.
-    :param on_count: Called with the number of held forwards, whenever that changes;
-        must not wait.
+    :param on_count: Called with the number of held forwards, whenever the number
+        changes; must not wait.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class ForwardRetries:
         self._on_count(len(self))
 
     def clear(self) -> list[Forward]:
-        """Cancel all retries, and return the forwards that were held."""
+        """Cancel all retries, and return the messages that waited for one."""
         found = [forward for forwards in self._delayed.clear() for forward in forwards]
         self._on_count(0)
         return found

@@ -16,9 +16,9 @@ _THRESHOLD = 10_000
 
 
 def collect_less_often() -> None:
-    """Raise the garbage collector's threshold, and exempt objects that exist.
+    """Raise the garbage collector's threshold; let it skip the objects that exist now.
 
-    Does nothing if the threshold is higher already, or if the collector is off.
+    Does nothing if the threshold is as high already, or if the collector is off.
     """
     first, *rest = gc.get_threshold()
     if not 0 < first < _THRESHOLD:

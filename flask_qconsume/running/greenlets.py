@@ -41,7 +41,7 @@ class _End(gevent.GreenletExit):  # type: ignore[misc]
 
 
 class ProtectedGreenlet(OwnGreenlet):
-    """A greenlet that ignores ``kill()``; only its function or :meth:`end` ends it."""
+    """A greenlet that ignores ``kill()``. Use :meth:`end` to end it early."""
 
     def throw(self, *args: t.Any) -> None:
         """Ignore ``kill()`` but pass on time-outs; gevent calls this for both."""
@@ -74,7 +74,7 @@ def _log_kill(greenlet: gevent.Greenlet) -> None:
 
 
 class _LeftToParent(OwnGreenlet):
-    """Class that a copied greenlet gets in a forked child, so that it never resumes."""
+    """Replaces the class of greenlets copied by a fork, so that they never resume."""
 
     def switch(self, *args: t.Any) -> None:
         """Do nothing; gevent's event loop calls this when a wait is over."""
@@ -84,7 +84,7 @@ class _LeftToParent(OwnGreenlet):
 
 
 def end_child(error: BaseException | None = None) -> t.NoReturn:
-    """End a forked child that has returned into the worker's code.
+    """End this process: a child that app code forked, and that did not exit there.
 
     :param error: The exception that the child raised; by default, the exception that is
         being handled.

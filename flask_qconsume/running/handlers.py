@@ -43,9 +43,10 @@ class Handlers:
     :param handle: Handles a delivery; raises nothing but :class:`Interrupted`.
     :param on_done: Called with each delivery and its result, unless the handler was
         interrupted or abandoned.
-    :param on_missed: Called with each delivery that may not be begun any more.
-    :param fair_share: Decides when messages may be begun beside a web server; by
-        default, at any time.
+    :param on_missed: Called with each delivery that is no longer valid when a handler
+        is free.
+    :param fair_share: Decides when messages may be begun if the process also serves web
+        requests; by default, at any time.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Handlers:
         return self._inbox[0] if waits else None
 
     def put(self, deliveries: Iterable[Delivery]) -> None:
-        """Queue deliveries for the handlers, which start as soon as they are free."""
+        """Queue deliveries; each one is handled as soon as a handler is free."""
         self._inbox.extend(deliveries)
         self._wake_soon()
 
@@ -112,8 +113,8 @@ class Handlers:
     def give_up_overdue(self, allowed: float) -> list[Delivery]:
         """Abandon handlers that have run for longer than ``allowed`` seconds.
 
-        Such a handler has swallowed its time limit, and cannot be ended from outside. A
-        new greenlet takes its place, so that other messages are handled.
+        Such a handler has caught and ignored the exception of its time limit. A new
+        greenlet takes its place, so that other messages are handled.
 
         :returns: The deliveries of the abandoned handlers.
         """
@@ -147,7 +148,7 @@ class Handlers:
             self._fair_share.request_turn(self._wake)
 
     def _wake(self) -> None:
-        """Switch to a free greenlet; control returns when that greenlet waits."""
+        """Run a free greenlet until it waits or has nothing left to handle."""
         self._waking = False
         found = self._take_free() if self._inbox else None
         if found is not None:
@@ -159,10 +160,10 @@ class Handlers:
             self._wake_soon()
 
     def _take_free(self) -> tuple[gevent.Greenlet, Job] | None:
-        """Return a free greenlet to which no other code has kept a reference.
+        """Return a free greenlet, or a new one, or ``None`` if neither is possible.
 
-        Such code, a time-out for example, could reach the next message. Python's count
-        of references tells whether there is any.
+        Greenlets to which code outside of the pool refers (by Python's count of
+        references) are ended: that code could throw into the next message's handler.
         """
         while self._free:
             greenlet, job = self._free.popitem()
