@@ -81,9 +81,9 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def read(self, rooms: Mapping[str, int], seconds: float) -> Sequence[Read]:
-        """Return messages, and wait up to ``seconds`` if there are none.
+        """Return messages; if there are none, wait for them up to ``seconds``.
 
-        :param rooms: The number of messages wanted, at most, by queue.
+        :param rooms: By queue, the highest number of messages to return.
         """
 
     @abc.abstractmethod
@@ -298,9 +298,9 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
         return uri if is_safe else f"{user}{colon}{mask}{at}{rest}"
 
     def _read_ready(self) -> None:
-        """Read all queues if no message is ready.
+        """Read all queues if :attr:`ready` is empty.
 
-        Else read only every few calls, and only queues without a ready message.
+        Otherwise read only in every few calls, and only queues without ready messages.
         """
         self._deliveries += 1
         wanted = _with_room(self._rooms())

@@ -77,7 +77,7 @@ _KEEP_ALIVE_INTERVAL_SECONDS = 10.0
 
 
 class KafkaSource(base.Source):
-    """One Kafka broker, with a link for each queue that is read."""
+    """One Kafka broker, and a ``KafkaLink`` for each queue that is read."""
 
     def __init__(self, url: str, options: Mapping[str, t.Any]) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class KafkaSource(base.Source):
         routing_key: str,
         mandatory: bool,
     ) -> None:
-        """Publish to ``topic``, or if it is empty to a queue; return once confirmed."""
+        """Publish to a topic, or without a topic to a queue; return once confirmed."""
         properties = payload["properties"]
         headers = dict(payload.get("headers") or {})
         headers[own_headers.EXCHANGE] = exchange
@@ -185,10 +185,10 @@ class KafkaSource(base.Source):
             raise error
 
     def read(self, rooms: Mapping[str, int], seconds: float) -> Sequence[base.Read]:
-        """Read one message; each call begins with the next queue.
+        """Read at most one message; each call begins one queue further.
 
-        Only the read of the last queue waits: for ``seconds`` when a round begins, else
-        for a short time.
+        Only the last read of a call waits: for ``seconds`` if the call began with the
+        first queue of ``rooms``, else for a short time.
         """
         queues = [*rooms]
         self._turn += 1
@@ -257,7 +257,7 @@ class KafkaSource(base.Source):
         del self._held[tag]
 
     def give_back(self, tags: Iterable[str]) -> None:
-        """Leave the groups of these messages, so that other members read them again."""
+        """Leave the messages' groups, so that other members read the messages again."""
         deliveries = [self._held.pop(tag) for tag in tags if tag in self._held]
         for queue in {delivery.message.queue for delivery in deliveries}:
             self._leave(queue, [d for d in deliveries if d.message.queue == queue])
@@ -309,7 +309,7 @@ class Channel(base.Channel):
         self.source.declare(queue, self._topic(exchange, routing_key))
 
     def _topic(self, exchange: str, routing_key: str) -> str:
-        """Return the topic of a routing key, or of an exchange that ignores it."""
+        """Return the routing key's topic; for fanout or an empty key the exchange's."""
         is_fanout = self.typeof(exchange).type == "fanout"
         return naming.escape_routing_key((not is_fanout and routing_key) or exchange)
 

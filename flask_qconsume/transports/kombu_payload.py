@@ -69,7 +69,7 @@ def read_body(payload: Payload) -> bytes:
 
 
 def read_delay(payload: Payload) -> float:
-    """Return the delay by the header ``x-delay``, in seconds; 0 without one."""
+    """Return the delay in seconds from the header ``x-delay``; 0 if it is missing."""
     return _to_seconds((payload.get("headers") or {}).get("x-delay"))
 
 

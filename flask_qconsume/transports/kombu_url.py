@@ -11,9 +11,8 @@ from kombu.utils.url import parse_url
 def find_current_url(client: t.Any) -> str:
     """Return the URL that a :class:`kombu.Connection` uses now, with its password.
 
-    kombu hands the first URL to a transport as it is. If the connection uses another
-    URL of a list, or one given to ``Connection.switch``, it keeps only the parts of the
-    URL, without the query.
+    kombu keeps only the first URL whole. Of another URL of a list, or of one given to
+    ``Connection.switch``, it keeps the host, the user and so on, but not the query.
     """
     hostname, kind = client.hostname or "", client.uri_prefix
     if "://" in hostname:
@@ -24,7 +23,7 @@ def find_current_url(client: t.Any) -> str:
 
 
 def _parse(url: str) -> dict[str, t.Any]:
-    """Return a URL's parts; none for several hosts, which kombu cannot parse."""
+    """Return a URL's parts; ``None`` for each if there are several hosts."""
     try:
         return t.cast("dict[str, t.Any]", parse_url(url))
     except ValueError:

@@ -74,9 +74,9 @@ _SCHEMES = (
 class StreamSource(base.Source):
     """Reads and publishes in Redis Streams, for one kombu connection.
 
-    A :class:`~.broker.link.Link` waits for one queue. Here one blocking ``XREADGROUP``
-    waits for all queues of the connection, so this class calls the scripts that links
-    are built on.
+    The worker waits for each queue separately, by a :class:`~.broker.link.Link`. Here
+    one blocking ``XREADGROUP`` waits for all queues of the connection, so this class
+    calls the same scripts in Redis without links.
     """
 
     def __init__(self, url: str, options: Mapping[str, t.Any]) -> None:
@@ -254,7 +254,7 @@ class StreamSource(base.Source):
             self._give_back(tag)
 
     def _forget(self, tag: str) -> tuple[str, str]:
-        """Forget a message; return its queue, and its tag in that queue."""
+        """Forget a message; return its queue, and the tag of its entry there."""
         self._messages.pop(tag, None)
         queue, _, inner = tag.partition(_SEPARATOR)
         return queue, inner

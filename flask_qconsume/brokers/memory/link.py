@@ -21,7 +21,7 @@ from .store import create_stored
 
 
 class MemoryLink(Link):
-    """Takes messages out of a queue, and puts unsettled ones back when it closes."""
+    """Consumes one queue in memory; closing puts the unsettled messages back."""
 
     pushes = False
 
@@ -87,7 +87,7 @@ class MemoryLink(Link):
 
 
 def create_forwarded(message: Message, forward: Forward, queue: str) -> Message:
-    """Create the copy of a forwarded message, as another broker would deliver it."""
+    """Return a copy of a message, as a consumer of ``queue`` would receive it."""
     properties = encode_copy(message, forward.headers)
     copy = read_message(
         message.raw,

@@ -34,7 +34,7 @@ class StoredMessage(t.NamedTuple):
 
 
 def create_stored(message: Message) -> StoredMessage:
-    """Wrap a new message, which goes behind all others of its priority."""
+    """Create a queue entry for a new message, after all others of its priority."""
     return StoredMessage(-(message.priority or 0), next(_numbers), message)
 
 
@@ -56,9 +56,9 @@ class MemoryQueue:
         self._delayed: list[tuple[float, StoredMessage]] = []
 
     def put(self, messages: t.Iterable[StoredMessage], delay: float = 0.0) -> None:
-        """Add messages, new or returned ones, each in its place.
+        """Add messages; each goes to the place that its priority and age give it.
 
-        :param delay: Seconds until they are ready.
+        :param delay: Seconds until the messages are ready.
         """
         with self.changed:
             for stored in messages:
@@ -69,9 +69,9 @@ class MemoryQueue:
             self.changed.notify_all()
 
     def take(self, room: int, is_closed: Callable[[], bool]) -> list[StoredMessage]:
-        """Wait for messages, then remove and return up to ``room`` of them.
+        """Wait for messages; remove and return at least one, at most ``room``.
 
-        :param is_closed: The call returns an empty list as soon as this is true.
+        :param is_closed: A function; once it returns true, an empty list is returned.
         """
         with self.changed:
             while not is_closed():
@@ -142,12 +142,12 @@ class Store:
             return self._queues[name]
 
     def depth(self, name: str) -> int:
-        """Return the number of ready messages of a queue, without creating it."""
+        """Return the number of ready messages of a queue; 0 if the queue is missing."""
         with self.lock:
             return len(self._queues[name]) if name in self._queues else 0
 
     def count_messages(self) -> int:
-        """Return the number of all messages, including dead letters."""
+        """Return the number of all messages in the store, including dead letters."""
         with self.lock:
             queued = sum(len(q) + q.delayed for q in self._queues.values())
             dead = sum(len(self.dead_letters(name)) for name in [*self._dead_letters])

@@ -20,14 +20,14 @@ _CONSUMER_TAG = "qconsume.barrier"
 
 
 class BarrierRequest(t.NamedTuple):
-    """A request's frame, and a function that tells whether the broker answered."""
+    """The frame of a request; ``is_answered`` tells whether the broker has answered."""
 
     frame: bytes
     is_answered: t.Callable[[], bool]
 
 
 def barrier_requests(channel: t.Any, queue: str) -> Iterator[BarrierRequest]:
-    """Yield two requests; once both are answered, earlier acknowledgements took effect.
+    """Yield two requests; both answers prove that earlier acknowledgements took effect.
 
     The caller awaits the first answer before it sends the second request: otherwise
     RabbitMQ's channel crashes.

@@ -70,10 +70,10 @@ class BindingRecord:
             self._channel.basic_ack(last_tag, multiple=True)
 
     def _fetch(self) -> tuple[Table, int | None, int]:
-        """Read all messages with stored bindings; closing the channel requeues them.
+        """Read all messages that store bindings; closing the channel requeues them.
 
-        :returns: All tables merged, the tag of the last message, and the number of
-            messages.
+        :returns: The routing keys by queue, merged from all messages; the last delivery
+            tag (``None`` without a message); and the number of messages.
         """
         declarer = Declarer(self._channel, "auto")
         declarer.declare_queue(self._queue, queue_arguments("quorum"))
@@ -110,7 +110,7 @@ def _merge(left: Table, right: Table) -> Table:
 
 
 def _parse(body: bytes) -> Table:
-    """Parse the body of a stored message; an invalid body gives an empty table."""
+    """Parse routing keys by queue from JSON; return ``{}`` if the JSON is invalid."""
     try:
         check_json(body, own_headers.MAX_ITEMS)
         table = json.loads(body)

@@ -68,7 +68,7 @@ class BrowseLock:
     ) -> None:
         """Call ``attempt`` again and again, until it returns true.
 
-        :raises QueueBeingRead: if it does not within ``max_seconds``.
+        :raises QueueBeingRead: if no call returns true within ``max_seconds``.
         """
         deadline = time.monotonic() + max_seconds
         warned = False
@@ -84,7 +84,7 @@ class BrowseLock:
             time.sleep(_RETRY_SECONDS)
 
     def is_free(self) -> bool:
-        """Return whether no process holds the lock. The user needs no permission."""
+        """Return whether no process holds the lock; RabbitMQ requires no permission."""
         try:
             with self._lock_channel() as channel:
                 channel.queue_declare(self._name, passive=True)
@@ -113,7 +113,7 @@ class BrowseLock:
 
     @contextlib.contextmanager
     def _lock_channel(self) -> t.Iterator[t.Any]:
-        """Open a channel for one request; the broker closes it after a refusal."""
+        """Open a channel for one request; a refused request closes the channel."""
         channel = self._connection.channel()
         try:
             yield channel

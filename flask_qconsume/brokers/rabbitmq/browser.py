@@ -85,7 +85,7 @@ class Browser:
             yield self._received.popleft()
 
     def remove(self, tags: Iterable[int]) -> None:
-        """Remove messages from the queue; return once that is on the broker's disk."""
+        """Remove messages; return once the broker has stored the removal on disk."""
         for tag in tags:
             self._channel.basic_ack(tag)
             del self._kept[tag]

@@ -46,7 +46,7 @@ def open_connection(settings: Settings, name: str) -> Connection:
     :param name: The name of the connection in the broker's management pages.
     :raises BrokerUnavailable: if no address answers.
     :raises BrokerRefused: if no address accepts the connection and at least one refuses
-        it: all are addresses of the same broker, and would refuse it as well.
+        it. All belong to one broker, so another attempt would be refused as well.
     """
     problems: list[BrokerError] = []
     for url in settings.broker_url.split(";"):
@@ -141,9 +141,9 @@ def _kombu_client(settings: Settings, url: str, name: str) -> t.Any:
 
 
 def _tls_options(given: t.Any, client: t.Any) -> t.Any:
-    """Merge the TLS options of the URL and the settings; check the server's name.
+    """Merge the TLS options of URL and settings, and add the server's name to check.
 
-    py-amqp checks no name by default, and kombu replaces ``localhost`` by an address.
+    By default py-amqp checks no name; kombu would replace ``localhost`` by an address.
     """
     of_url = _tls_options_of_url(client.ssl)
     if of_url and not given:
@@ -157,7 +157,7 @@ def _tls_options(given: t.Any, client: t.Any) -> t.Any:
 
 
 def _tls_options_of_url(given: t.Any) -> dict[str, t.Any]:
-    """Return the TLS options in the URL by py-amqp's names, without ``ssl_``."""
+    """Return a URL's TLS options as py-amqp names them: without the prefix ``ssl_``."""
     if not isinstance(given, dict):
         return {}
     return {name.removeprefix("ssl_"): value for name, value in given.items()}
@@ -182,7 +182,7 @@ def _establish(client: t.Any) -> Connection:
 
 
 def allow_slow_writes(connection: Connection) -> None:
-    """Let a write take longer: from now on the heartbeat detects a silent broker."""
+    """Raise the socket's timeout; from now on the heartbeat detects a silent broker."""
     connection.sock.settimeout(SOCKET_TIMEOUT)
 
 

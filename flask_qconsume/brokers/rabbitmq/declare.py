@@ -41,8 +41,8 @@ class Declarer:
     def declare_topology(self, topology: Topology) -> None:
         """Declare the app's exchange and all queues.
 
-        :raises TopologyMismatch: if one of them exists with other arguments, or does
-            not exist (``passive``).
+        :raises TopologyMismatch: if the exchange or a queue has other arguments than
+            wanted, or is missing in the mode ``passive``.
         """
         self.declare_exchange(topology.exchange)
         for plan in topology.queues:
@@ -62,7 +62,7 @@ class Declarer:
                 )
 
     def declare_plan(self, plan: QueuePlan) -> None:
-        """Declare a consumer's queue with its bindings, and both queues beside it."""
+        """Declare a consumer's main queue and bindings, and its other two queues."""
         if plan.given is None:
             self.declare_queue(plan.name, queue_arguments(plan.type))
             for binding in plan.bindings:
@@ -72,10 +72,7 @@ class Declarer:
         self.declare_side_queues(plan)
 
     def declare_side_queues(self, plan: QueuePlan) -> None:
-        """Declare the queues of a consumer's suspects and dead letters.
-
-        A suspect is a message that was in flight when a process died.
-        """
+        """Declare the queues for a consumer's suspects and for its dead letters."""
         for name in (plan.suspects, plan.dead):
             self.declare_queue(name, queue_arguments(plan.type))
 

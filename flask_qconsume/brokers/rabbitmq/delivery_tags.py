@@ -15,12 +15,12 @@ class DeliveryTags:
         self._settled: set[int] = set()
 
     def settle(self, tags: Iterable[int]) -> list[tuple[int, bool]]:
-        """Mark tags as settled, and return the settlements to send.
+        """Mark tags as settled; return the tags to send to the broker.
 
         A tag that was settled before is left out: RabbitMQ would close the channel.
 
-        :returns: Tags, each with AMQP's ``multiple``: whether it stands for all
-            unsettled tags up to it.
+        :returns: Pairs of a tag and AMQP's ``multiple``: if true, the tag also settles
+            all unsettled tags before it.
         """
         low, settled = self._lowest, self._settled
         new = {tag for tag in tags if tag >= low and tag not in settled}

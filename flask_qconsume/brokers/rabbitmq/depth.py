@@ -60,7 +60,7 @@ def _ask_ready(channel: t.Any, queue: str) -> int:
 
 
 def _make_round_trip(channel: t.Any) -> None:
-    """Send a request that no queue answers, to measure the way to the broker.
+    """Send a request that the broker answers without asking a queue.
 
     The request needs no permission.
     """

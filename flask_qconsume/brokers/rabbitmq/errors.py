@@ -166,9 +166,9 @@ REFUSALS: tuple[Refusal[int], ...] = (
 
 
 def translate_error(error: BaseException, doing: str) -> BrokerError:
-    """Translate an error of py-amqp to a :class:`BrokerError`; return one unchanged.
+    """Translate an error to a :class:`BrokerError`, unless it is a BrokerError already.
 
-    :param doing: The operation that failed: the beginning of the text.
+    :param doing: The operation that failed; the new text begins with it.
     """
     if isinstance(error, BrokerError):
         return error
@@ -178,14 +178,14 @@ def translate_error(error: BaseException, doing: str) -> BrokerError:
 
 
 def explain_error(error: BaseException) -> str:
-    """Return the text of an error, and the advice of the table if a row matches."""
+    """Return the text of an error, and the advice that :data:`REFUSALS` has for it."""
     refusal = find_refusal(error)
     said = describe_error(error)
     return said if refusal is None else f"{said}. {refusal.advice}"
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the broker's text of an error, or else the error's own, escaped."""
+    """Return an error's text, escaped: the broker's text if there is one."""
     text = getattr(error, "reply_text", None) or str(error) or "no reason given"
     said = escape(text)
     kind = type(error).__name__
@@ -193,7 +193,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def find_refusal(error: BaseException) -> Refusal[int] | None:
-    """Return the table's row for an error that the broker reported, or ``None``."""
+    """Return the first row of :data:`REFUSALS` that matches an error, or ``None``."""
     text = getattr(error, "reply_text", None)
     if not isinstance(text, str):
         return None
@@ -204,13 +204,13 @@ def find_refusal(error: BaseException) -> Refusal[int] | None:
 
 
 def is_refused_as(error: BaseException, kind: type[BrokerError]) -> bool:
-    """Return whether the table translates an error of the broker to this class."""
+    """Return whether :data:`REFUSALS` translates an error to the class ``kind``."""
     row = find_refusal(error)
     return row is not None and row.error is kind
 
 
 def lacks_exchange(error: BaseException, name: str) -> bool:
-    """Return whether an error says that the broker has no exchange of this name."""
+    """Return whether an error says that the broker lacks the exchange ``name``."""
     said = getattr(error, "reply_text", None) or ""
     wanted = f"NOT_FOUND - no exchange '{name}' in vhost '"
     if said.endswith("..."):

@@ -64,7 +64,7 @@ _EXPIRATION_SIZE = 64
 def build_forward(
     forward: Forward, plan: QueuePlan, app_exchange: str, frame_max: int
 ) -> PendingPublish:
-    """Build a copy of a message: for a retry, the queue of suspects or dead letters."""
+    """Build the copy of a message for a retry, for suspects or for dead letters."""
     message = forward.delivery.message
     basic = copy_properties(message, forward.headers, frame_max)
     if forward.lane is Lane.MAIN and forward.delay > 0:
@@ -121,7 +121,7 @@ def _fit_short_string(text: str) -> str:
 
 
 def _make_sendable(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Convert header values that AMQP cannot carry to text; drop impossible names."""
+    """Turn header values that AMQP cannot carry into text; drop such names."""
     sent: dict[str, t.Any] = {}
     for name, value in headers.items():
         if _can_be_sent(name, value):

@@ -20,9 +20,9 @@ _DEFAULT_INTERVAL = 60
 class Heartbeat:
     """The heartbeat of one connection.
 
-    The broker's silence is counted in beats, not in seconds: while a handler keeps the
-    processor busy for a minute, this process sends no heartbeats and reads nothing, and
-    the connection may still be intact.
+    The broker's silence is counted in calls of :meth:`beat`, not in seconds: while a
+    handler keeps the processor busy for a minute, this process sends no heartbeats and
+    reads nothing, and the connection may still be intact.
     """
 
     def __init__(self, connection: Connection) -> None:

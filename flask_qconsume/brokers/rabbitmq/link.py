@@ -50,9 +50,9 @@ _MIN_TIMEOUT_SECONDS = 0.01
 
 
 class RabbitLink(Link):
-    """Consumes one queue over one connection. A lost link is replaced, never reopened.
+    """Consumes one queue over one connection, which is never opened again.
 
-    :param publish: Publishes the copies of forwarded messages.
+    :param publish: Publishes the copies for :meth:`forward`.
     """
 
     pushes = True
@@ -194,7 +194,7 @@ class RabbitLink(Link):
         disconnect(self._connection)
 
     def _close_politely(self) -> None:
-        """Ask the broker to close the connection, and read until it has.
+        """Ask the broker to close the connection, and read until it is closed.
 
         The broker handles our frames in order, so its answer means that our last
         acknowledgements took effect. Closing a socket with unread bytes would reset the

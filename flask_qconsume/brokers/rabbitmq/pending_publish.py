@@ -18,12 +18,12 @@ _MAX_EXPIRATION_MS = 2**32 - 1
 
 
 class PendingPublish:
-    """One message to publish: sent again after each lost connection, confirmed once.
+    """A message to publish, which is sent again if the connection is lost.
 
     :param properties: Properties by AMQP's names, and ``headers``.
     :param wait_queue: The wait queue that must be declared before the message is sent.
-    :param ours: Whether the message goes to an exchange or queue that we declare: a
-        deleted one is declared again, and the message sent once more.
+    :param ours: Whether this package declares the message's exchange or queue. If this
+        was deleted, it is declared again, and the message is sent a second time.
     """
 
     __slots__ = (
@@ -74,8 +74,8 @@ class PendingPublish:
     def finish(self, error: Exception | None) -> bool:
         """Set the result; a later result is ignored.
 
-        :returns: Whether this was the last message of its batch, so that its caller
-            wakes.
+        :returns: Whether this was the last message of its batch. If so, the caller that
+            waits for the batch wakes.
         """
         if self.done:
             return False

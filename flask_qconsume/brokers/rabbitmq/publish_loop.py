@@ -102,7 +102,7 @@ class PublishLoop:
             self._send(session)
 
     def _can_send(self, session: PublishSession | None) -> bool:
-        """Return whether a message waits that needs a connection or can be sent."""
+        """Return whether a message waits, and can be sent now or after connecting."""
         with self._lock:
             while self.waiting and self.waiting[0].done:
                 self.waiting.popleft()
@@ -216,14 +216,14 @@ class PublishLoop:
                 message.finish(error)
 
     def _declare(self, queue: WaitQueue) -> None:
-        """Declare a wait queue over a new connection; a thread reads the session's."""
+        """Declare a wait queue over a new connection, which no other thread reads."""
         if self._settings.declare == "never":
             return
         with open_channel(self._settings, f"declaring '{queue.name}'") as channel:
             queue.declare(Declarer(channel, self._settings.declare))
 
     def _retire(self, session: PublishSession) -> None:
-        """Close a failed session, and queue its unconfirmed messages again."""
+        """Close a failed connection, and queue its unconfirmed messages again."""
         session.close()
         with self._lock:
             self.session = None
@@ -252,7 +252,7 @@ class PublishLoop:
         self._send_singly = len([message for message in messages if not message.done])
 
     def _declares(self, message: PendingPublish) -> bool:
-        """Return whether the next session will declare the message's exchange again."""
+        """Return whether the next connection declares the message's exchange again."""
         return message.ours or message.exchange == self._topology.exchange
 
     def _restart(self, error: BaseException) -> None:
@@ -276,9 +276,9 @@ class PublishLoop:
 
 
 def _is_thread_refusal(error: BaseException) -> t.TypeGuard[RuntimeError]:
-    """Return whether Python refused to start a thread, because it shuts down.
+    """Return whether an error means that Python is ending and starts no threads.
 
-    Under gevent, looking up the broker's address takes a thread.
+    Under gevent, looking up the broker's address needs a thread.
     """
     return isinstance(error, RuntimeError) and not threading.main_thread().is_alive()
 

@@ -43,8 +43,8 @@ _MAX_CALLERS_WOKEN = 20
 class PublishSession:
     """A connection for publishing, on which the broker confirms each message.
 
-    :param wakeup: Wakes the publisher's thread after errors, and after confirmations
-        that it waits for. Its lock guards all attributes that change.
+    :param wakeup: Wakes the publisher's thread after errors, and after confirmations if
+        the thread waits for them. Its ``lock`` guards all attributes that change.
     """
 
     def __init__(self, settings: Settings, wakeup: Wakeup) -> None:
@@ -161,9 +161,9 @@ class PublishSession:
             time.sleep(0)
 
     def _finish_some(self, messages: Iterator[PendingPublish]) -> bool:
-        """Set the results of confirmed messages, until enough callers are woken.
+        """Set results of confirmed messages, until ``_MAX_CALLERS_WOKEN`` callers woke.
 
-        :returns: Whether messages may be left.
+        :returns: Whether that number was reached, so that messages may be left.
         """
         woken = 0
         with self._lock:
@@ -180,7 +180,7 @@ class PublishSession:
             self._wakeup.notify()
 
     def _finish(self, message: PendingPublish) -> bool:
-        """Set the result of a confirmed message; return whether its caller wakes."""
+        """Set a confirmed message's result; return true if that completed its batch."""
         unroutable = message.return_error is not None and not message.done
         if not (unroutable and message.ours and message.claim_second_attempt()):
             return message.finish(message.return_error)
@@ -243,7 +243,7 @@ class PublishSession:
         return isinstance(self.failure, ChannelError)
 
     def close(self) -> None:
-        """Close the connection, politely if it is intact; end the reading thread."""
+        """Send AMQP's Close if the connection is intact; disconnect; end the reader."""
         reader = self._reader
         if reader is not None and self.failure is None:
             self._send_close()

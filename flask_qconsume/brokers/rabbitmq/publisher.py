@@ -43,7 +43,7 @@ class Publisher:
     ) -> list[Exception | None]:
         """Publish messages; return when each is confirmed, has failed or is too late.
 
-        :param timeout: Seconds for all of them.
+        :param timeout: Seconds for all messages together.
         :returns: For each message ``None``, or why it was not published.
         """
         batch = PublishBatch(messages)
@@ -84,7 +84,7 @@ class Publisher:
     def _await(self, batch: PublishBatch, timeout: float) -> float | None:
         """Wait for confirmations; give up early if there never was a connection.
 
-        :returns: The timeout in seconds that has expired; ``None`` if all are done.
+        :returns: ``None`` if all messages are done, else the seconds that were waited.
         """
         first = min(timeout, self._settings.away_after)
         if batch.wait(first):

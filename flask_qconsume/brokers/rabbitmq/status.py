@@ -77,7 +77,7 @@ class StatusReader:
     def caveats(self, plans: Sequence[QueuePlan]) -> list[str]:
         """Return warnings about broker settings that weaken guarantees.
 
-        The warnings need the management plugin; without its URL there are none.
+        The settings come from the management plugin; without its URL the list is empty.
         """
         rows = self._fetch_rows() or {}
         return [
@@ -136,7 +136,7 @@ class _ReadyCounter:
 def _count_waiting(
     queues: Iterable[WaitQueue], counter: _ReadyCounter
 ) -> dict[int, int | None]:
-    """Count the messages in wait queues that are not empty, by the queues' seconds."""
+    """Count messages by the seconds of their wait queue; empty queues are left out."""
     counts = {queue.seconds: counter.count(queue.name) for queue in queues}
     return {seconds: count for seconds, count in counts.items() if count != 0}
 

@@ -28,7 +28,7 @@ MAX_DELAY = float(WAIT_QUEUE_SECONDS[-1])
 
 @dataclass(frozen=True)
 class WaitQueue:
-    """A queue in which messages wait until they are due, and its exchange."""
+    """A queue of messages that are not due yet, and the exchange that feeds it."""
 
     name: str
     seconds: int

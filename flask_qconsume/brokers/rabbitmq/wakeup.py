@@ -20,14 +20,13 @@ class Wakeup:
         self._changed = threading.Event()
 
     def notify(self) -> None:
-        """Wake the waiting thread; the caller may hold the lock.
-
-        Greenlets do not switch.
-        """
+        """Wake the waiting thread, without a greenlet switch; the lock may be held."""
         self._changed.set()
 
     def wait(self, timeout: float | None) -> None:
-        """Wait for a notification since the last wait; do not hold the lock.
+        """Wait for :meth:`notify`; return at once if it came since the last wait.
+
+        The caller must not hold the lock.
 
         :param timeout: Seconds at most; ``None`` waits without a limit.
         """

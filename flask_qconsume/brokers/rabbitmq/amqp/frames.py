@@ -51,7 +51,7 @@ OVERHEAD = 8
 
 
 class Content(amqp.Message):  # type: ignore[misc]
-    """A message of py-amqp's that may have unreadable headers."""
+    """A message of py-amqp, with a note if its headers are unreadable."""
 
     #: Why the headers could not be read; ``None`` if they could.
     problem: str | None = None
@@ -116,7 +116,7 @@ class _PartialMethod:
         self.missing = 0
 
     def add(self, payload: bytes) -> bool:
-        """Add a header or a part of the body; return whether nothing is missing."""
+        """Add a header or a part of the body; return true once nothing is missing."""
         if self.expected == HEADER:
             self.expected = BODY
             (self.missing,) = struct.unpack_from(">Q", payload, 4)
@@ -152,9 +152,9 @@ def parse_properties(header: bytes) -> tuple[dict[str, t.Any], str | None]:
 
 @functools.lru_cache(256)
 def _find_readers(flags: bytes) -> tuple[tuple[str, _Reader | None], ...]:
-    """Return the properties that the flags announce, and the parser of each.
+    """Return the name and the parser of each property that has its bit in ``flags``.
 
-    The parser of the headers is ``None``: :func:`parse_properties` parses them itself.
+    The parser for the headers is ``None``: :func:`parse_properties` parses these.
     """
     (bits,) = struct.unpack(">H", flags)
     return tuple(
@@ -208,7 +208,7 @@ def _read_table(buffer: bytes, offset: int) -> tuple[dict[str, t.Any], str | Non
 
 
 def _read_common_table(buffer: bytes, offset: int, end: int) -> dict[str, t.Any] | None:
-    """Parse a table of UTF-8 texts, numbers and booleans; else return ``None``."""
+    """Parse a table of UTF-8 texts, numbers and booleans; ``None`` for other tables."""
     table: dict[str, t.Any] = {}
     try:
         while offset < end:
@@ -271,9 +271,9 @@ class BasicDeliver(t.NamedTuple):
 def parse_delivery_at(data: bytes, start: int, channel: int) -> BasicDeliver | None:
     """Parse the delivery at an offset, if its body has at most one frame.
 
-    :returns: ``None`` if the delivery has not arrived completely, or if the bytes are
-        another frame. The caller then reads frame by frame, which also reports
-        malformed frames.
+    :returns: ``None`` if the delivery is incomplete or has several body frames, or if
+        no delivery begins here. The caller then reads single frames, and reports
+        malformed ones.
     """
     if len(data) == start:
         return None  # The end of the buffer; an exception would take longer.
@@ -335,7 +335,7 @@ def _read_shorts(data: bytes) -> tuple[str, ...]:
 def escape_short_strings(layout: str, payload: bytes) -> bytes:
     """Escape bytes that are not UTF-8 in the short strings of a method's payload.
 
-    :param layout: The types of the method's arguments, by py-amqp's letters.
+    :param layout: One letter of py-amqp for each argument's type, as in ``"Bsss"``.
     """
     parts, offset = [payload[:4]], 4
     for kind in layout:
@@ -371,10 +371,10 @@ def has_frame(data: bytes, start: int) -> bool:
 def check_size(data: bytes, start: int, largest: int) -> None:
     """Refuse an incomplete frame that is larger than client and broker agreed.
 
-    The stream is corrupt, or is not AMQP; waiting for the rest of the frame would fill
-    the memory.
+    The bytes are corrupt, or are not AMQP; waiting for the rest would fill the memory.
 
-    :param largest: Bytes that a frame's payload may have.
+    :param largest: The highest allowed size of a frame's payload, in bytes.
+    :raises UnexpectedFrame: if the payload is larger.
     """
     if len(data) - start >= OVERHEAD:
         size: int = _HEAD.unpack_from(data, start)[2]
@@ -390,13 +390,13 @@ def _describe_foreign(data: bytes) -> str:
 
 
 def build_ack(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Build the frame to acknowledge a delivery; ``multiple``: and all before it."""
+    """Build the frame that acknowledges a delivery; with ``multiple``, all up to it."""
     method = struct.pack(">HHQB", *spec.Basic.Ack, tag, multiple)
     return build_frame(METHOD, channel, method)
 
 
 def build_requeue(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Build the frame to requeue a delivery; ``multiple``: and all before it."""
+    """Build the frame that requeues a delivery; with ``multiple``, all up to it."""
     method = struct.pack(">HHQB", *spec.Basic.Nack, tag, multiple | 2)
     return build_frame(METHOD, channel, method)
 

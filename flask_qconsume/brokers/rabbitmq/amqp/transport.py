@@ -243,8 +243,8 @@ class Connection(pyamqp.Connection):
     def _mark_broken_on_error(self, transport: t.Any) -> t.Iterator[None]:
         """Mark the transport as disconnected if the block raises.
 
-        A timeout or another interruption of a write may leave half a frame behind, and
-        the broker could not read the next one.
+        A write that is cut short, for example by a timeout, may have sent half a frame.
+        The broker could not read the frames after that.
         """
         try:
             yield
@@ -253,7 +253,7 @@ class Connection(pyamqp.Connection):
             raise
 
     def read_available(self) -> None:
-        """Wait for a frame; dispatch the frame and all complete ones behind it."""
+        """Wait for a frame, then dispatch all complete frames in the buffer."""
         transport = self.transport
         transport.await_frame()
         has_frame = True
@@ -263,7 +263,7 @@ class Connection(pyamqp.Connection):
             has_frame = self._transport is transport and transport.has_frame
 
     def _take_deliveries(self, transport: t.Any) -> bool:
-        """Dispatch deliveries at the buffer's start; return whether there are any."""
+        """Dispatch deliveries at the buffer's start; return false if there are none."""
         taken = False
         for number, channel in list((self.channels or {}).items()):
             if number == 0 or self.on_inbound_frame.expects_content(number):
@@ -286,7 +286,7 @@ class Transport(pyamqp.Transport):
         super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call]
 
         def read_buffered() -> None:
-            """Dispatch buffered frames: the event loop only watches the socket."""
+            """Dispatch buffered frames: the event loop sees only data in the socket."""
             if not connection.connected:
                 loop.on_tick.discard(read_buffered)
             elif connection.transport.has_frame:
@@ -304,10 +304,10 @@ class TLSTransport(Transport):
 
 
 def _detach_from_parent() -> None:
-    """Detach a forked child from its parent's connections; the broker is not told.
+    """Detach a forked child from its parent's connections, without telling the broker.
 
-    Under gevent the child also has copies of the greenlets that read the connections,
-    which would take the parent's messages out of the shared sockets.
+    Under gevent the child also has copies of the greenlets that read the connections.
+    The copies would take the parent's messages out of the shared sockets.
     """
     with contextlib.suppress(OSError):
         null = os.open(os.devnull, os.O_RDWR)
