@@ -43,8 +43,7 @@ class Handlers:
     :param handle: Handles a delivery; raises nothing but :class:`Interrupted`.
     :param on_done: Called with each delivery and its result, unless the handler was
         interrupted or abandoned.
-    :param on_missed: Called with each delivery that is no longer valid when a handler
-        is free.
+    :param on_missed: Called with each delivery that must not be handled here any more.
     :param fair_share: Decides when messages may be begun if the process also serves web
         requests; by default, at any time.
     """

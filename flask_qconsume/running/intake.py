@@ -22,9 +22,10 @@ logger = get_logger("flask_qconsume.subscription")
 class Intake:
     """Passes new deliveries to the handlers, or settles those not to be handled.
 
-    Not to be handled are dead letters that had to wait outside of their queue, messages
-    that this process has handled or is handling, and suspects (messages that may have
-    killed a process).
+    These are: dead letters that waited as retries, since the dead-letter queue refused
+    them; redelivered messages that this process has handled or is handling;
+    and suspects (messages that may have killed a process) that go to
+    another queue.
     """
 
     def __init__(

@@ -30,9 +30,10 @@ _EXITS = (KeyboardInterrupt, SystemExit, SystemError)
 def run_until_stop(begin: Callable[[], object], asked: Event) -> bool:
     """Call ``begin``, then wait until a stop is requested.
 
-    :param begin: Called first, for the rest of the start; handlers may already run.
+    :param begin: Completes the start; called first, while handlers may already run.
     :param asked: The event that requests the stop.
-    :returns: True if ``asked`` was set, false if a greenlet raised ``SystemExit``.
+    :returns: True if ``asked`` was set; false if a greenlet ended the wait by raising
+        ``SystemExit``, ``KeyboardInterrupt`` or ``SystemError``.
     """
     fork_guard = ForkGuard()
     try:
@@ -56,7 +57,7 @@ def _wait(asked: Event) -> None:
 
 
 def complete(function: Callable[..., T], *args: t.Any) -> T:
-    """Call a function and wait for its result, even if exits are raised meanwhile."""
+    """Call a function and wait for its result; ``SystemExit`` does not end the wait."""
     called = ProtectedGreenlet.spawn(function, *args)
     while not called.dead:
         try:

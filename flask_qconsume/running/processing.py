@@ -38,10 +38,10 @@ OVERDUE_SECONDS = 10.0
 
 
 class Processing:
-    """Runs the handler for each delivery, and settles it according to the outcome.
+    """Runs the handler for each delivery, then settles the delivery by the outcome.
 
-    :param let_go: Called with each delivery that needs no settlement any more.
-    :param before_handling: Called before each message, unless ``None``; may wait.
+    :param let_go: Called with each delivery that needs no settlement after all.
+    :param before_handling: If given, called before each message; may wait.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Processing:
 
     @property
     def overdue(self) -> int:
-        """Number of handlers that still run although far beyond their time limit."""
+        """Number of handlers that run, and are far beyond their time limit."""
         return self.handlers.running.count_overdue(self._allowed_seconds)
 
     def quiet(self) -> list[Delivery]:
@@ -159,7 +159,7 @@ class Processing:
         self._settler.forward(Forward(delivery, Lane.MAIN, changed, delay=delay))
 
     def _postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
-        """Let the link retry the message, and hold back the messages behind it."""
+        """Have the link deliver the message again before the ones that follow it."""
         if not delivery.stale:
             delivery.link.postpone(delivery, attempt, delay)
         self._let_go(delivery)

@@ -19,7 +19,7 @@ _MAX_EXTRA = 1_000
 class Reader:
     """Reads deliveries from one link, while fewer than ``prefetch`` are unsettled.
 
-    :param link: The broker connection, read until it is closed or fails.
+    :param link: A broker connection for one queue.
     :param prefetch: The largest number of unsettled deliveries.
     :param receive: Called with the deliveries of each read; must neither wait nor
         raise.
@@ -70,7 +70,7 @@ class Reader:
         self._receive(deliveries)
 
     def release(self, deliveries: Iterable[Delivery]) -> None:
-        """Forget settled deliveries, so that as many new ones can be read."""
+        """Stop counting ``deliveries`` as unsettled, so that more can be read."""
         self._unsettled.difference_update(deliveries)
         self._room.set()
 
@@ -83,14 +83,14 @@ class Reader:
     def quiet(self) -> None:
         """Stop fetching messages.
 
-        A link to which the broker pushes is still read, to keep the connection alive.
+        If the broker pushes messages, reading goes on, to keep the connection alive.
         """
         self._quiet = True
         self._room.set()
         self.link.pause()
 
     def wake(self) -> None:
-        """Wake a reader that waits at the prefetch limit, once its link is closed."""
+        """Let :meth:`run` notice that the link was closed."""
         self._room.set()
 
     def _wait_for_room(self) -> None:

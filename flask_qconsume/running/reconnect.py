@@ -24,12 +24,12 @@ _JOIN_SECONDS = 2.0
 
 
 class BrokerProbe:
-    """Pauses between attempts to connect, which end early when the broker is back.
+    """Lets subscriptions pause between attempts to connect, until the broker is back.
 
     :param answers: Returns whether the broker's address answers now.
-    :param interval: Seconds between two probes.
-    :param spread: Seconds within which the subscriptions continue once the broker is
-        back, each at its own moment.
+    :param interval: Seconds between two calls of ``answers``.
+    :param spread: When the broker is back, each pause lasts for another random time of
+        up to ``spread`` seconds.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class BrokerProbe:
     def pause(self, over: Event, timeout: float) -> bool:
         """Wait until the broker is back, ``over`` is set, or ``timeout`` is over.
 
-        :returns: Whether the broker is back.
+        :returns: True if the broker is back and ``over`` is not set.
         """
         back = self._back
         self._begin()

@@ -23,10 +23,11 @@ _MAX_IDENTITIES = 10_000
 class RedeliveryMemory:
     """Remembers the messages that were unsettled when their connection was lost.
 
-    If a message is forgotten, it is only handled once more. So the memory is bounded:
-    it keeps settlements for as many messages as two connections can hold.
+    The memory is bounded. A forgotten message is not lost: it is treated like any
+    redelivered message.
 
-    :param prefetch: The largest number of messages that one connection holds.
+    :param prefetch: The largest number of unsettled messages on one connection. At
+        most twice as many handled messages are remembered.
     """
 
     def __init__(self, prefetch: int) -> None:
@@ -44,9 +45,10 @@ class RedeliveryMemory:
         self._unsettled |= {each for each in identities if each is not None}
 
     def take_unsettled(self, delivery: Delivery) -> bool:
-        """Return whether a redelivered message is known not to have killed a process.
+        """Forget a redelivered message; return whether it was remembered.
 
-        This forgets the message, so that its next redelivery is suspicious again.
+        A remembered message did not kill its process. Its next redelivery is suspicious
+        again.
         """
         identity = delivery.identity
         if identity is None or identity not in self._unsettled:
@@ -55,7 +57,7 @@ class RedeliveryMemory:
         return True
 
     def add_settlement(self, settlement: Settlement) -> None:
-        """Remember how to settle a handled message once the broker redelivers it."""
+        """Remember how a handled message is to be settled when it is redelivered."""
         identity = get_delivery(settlement).identity
         if identity is None:
             return
@@ -64,9 +66,9 @@ class RedeliveryMemory:
         self._settlements[identity] = settlement
 
     def take_settlement(self, delivery: Delivery) -> Settlement | None:
-        """Return the settlement for a redelivered message that was already handled.
+        """Forget how to settle a redelivered message that was handled, and return that.
 
-        :returns: ``None`` if the message is not known.
+        :returns: ``None`` if no handling of this message is remembered.
         """
         message, identity = delivery.message, delivery.identity or ""
         settlement = self._settlements.get(identity)

@@ -51,7 +51,7 @@ class RunningJobs:
         handled here. Starting a second handler would make a duplicate, so the running
         handler's stale delivery is replaced by the new one.
 
-        :returns: Whether the message is being handled.
+        :returns: True if a handler is working on the message.
         """
         message, identity = delivery.message, delivery.identity
         if identity is None or not message.redelivered:

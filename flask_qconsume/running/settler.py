@@ -50,13 +50,13 @@ class Settler:
     All deliveries that are not stale came by one link: a subscription opens the next
     link only after it has closed the last one.
 
-    :param on_closed: Called with deliveries that are settled or stale, and with the
-        settlements among them that could not be carried out.
-    :param on_link_failure: Called with a link that failed, and the error.
+    :param on_closed: Called with deliveries that need no more work here, and with those
+        of their settlements that failed.
+    :param on_link_failure: Called with a link (connection) that failed, and the error.
     :param on_retry_count: Called with the number of refused forwards that wait to be
         tried again.
-    :param max_retried: The largest such number on a link to which the broker pushes;
-        each of them takes the place of another delivery.
+    :param max_retried: If the broker pushes messages and this many refused forwards
+        wait, further dead letters wait in the broker instead.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Settler:
         self._acks.append(delivery)
 
     def forward(self, forward: Forward) -> None:
-        """Schedule a forward, which is retried until it succeeds or is stale."""
+        """Schedule sending a message on; retried until it succeeds or is stale."""
         self._settling.add(forward.delivery)
         self._all_forwarded.clear()
         self._forwards.put(forward)
@@ -121,7 +121,7 @@ class Settler:
 
     @property
     def retries_forwards(self) -> bool:
-        """True if the broker refused forwards that now wait or are being retried."""
+        """True if the broker refused to take forwarded messages, to be retried."""
         return self._was_refused or bool(self._retries)
 
     @property
@@ -130,16 +130,15 @@ class Settler:
         return not any(greenlet.dead for greenlet in self._greenlets)
 
     def wait_for_forwards(self, timeout: float) -> float:
-        """Wait for running forwards; return the seconds since the last one ended."""
+        """Wait until all forwards are sent; return the seconds since the last one."""
         self._all_forwarded.wait(timeout)
         return time.monotonic() - self._last_forward
 
     def drain(self, timeout: float) -> bool:
-        """Settle all remaining deliveries; return whether all succeeded in time.
+        """Settle what is left; return whether all succeeded within ``timeout`` seconds.
 
-        No failed forward is tried again from now on: its message stays with the broker.
-
-        :param timeout: Seconds.
+        From now on, failed forwards are not retried: their messages stay in the queue
+        that they came from.
         """
         before = self._failed_count
         self._stopping.set()
@@ -150,7 +149,7 @@ class Settler:
         return not self._settling and self._failed_count == before
 
     def stop(self, timeout: float) -> None:
-        """End both greenlets once they have nothing left to settle."""
+        """End the greenlets once they have nothing left to settle."""
         self._ending = True
         self._to_ack.set()
         self._forwards.put(None)
@@ -212,7 +211,7 @@ class Settler:
     def _handle_refused(self, failed: list[tuple[Forward, BaseException]]) -> None:
         """Schedule a retry of failed forwards.
 
-        Their messages stay unsettled until then, so none is lost.
+        Until the retry, the messages stay unsettled, so that none is lost.
         """
         if self._stopping.is_set():
             self._close_forwards([forward for forward, _ in failed])
@@ -226,7 +225,7 @@ class Settler:
             self._retry_later(later)
 
     def _park(self, failed: list[tuple[Forward, BaseException]]) -> None:
-        """Have the broker delay dead letters, since their own queue refuses them."""
+        """Send dead letters as delayed retries, since their queue refuses them."""
         self.parked_at = time.monotonic()
         logger.error(
             "The dead-letter queue of '%s' refuses %s. Dead letters wait for %g s as"
@@ -280,14 +279,14 @@ def _may_park(forward: Forward, error: BaseException) -> bool:
 
 
 def get_delivery(settlement: Settlement) -> Delivery:
-    """Return the delivery that a settlement is about."""
+    """Return the delivery that a settlement settles."""
     if isinstance(settlement, Forward):
         return settlement.delivery
     return settlement
 
 
 def _run_until_end(settle_next: Callable[[], bool]) -> None:
-    """Settle batch after batch, even if other code throws into this greenlet."""
+    """Settle batch after batch, in spite of exceptions, until there is no more."""
     more = True
     while more:
         try:
@@ -299,7 +298,7 @@ def _run_until_end(settle_next: Callable[[], bool]) -> None:
 
 
 def _take_batch(inbox: t.Any) -> list[t.Any]:
-    """Wait for an item; return all waiting items, or an empty list at the end."""
+    """Wait for items, and return them; an empty list means that no more will come."""
     first = inbox.get()
     if first is None:
         return []

@@ -72,7 +72,7 @@ def _run(
 def _call(
     function: Callable[..., t.Any], args: tuple[t.Any, ...], kwargs: dict[str, t.Any]
 ) -> t.Any:
-    """Call a function; if it has forked a child process, end the child here."""
+    """Call a function. If it forks and the child returns here too, end the child."""
     try:
         return function(*args, **kwargs)
     finally:

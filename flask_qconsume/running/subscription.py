@@ -86,12 +86,12 @@ class Subscription:
 
     @property
     def connected(self) -> bool:
-        """True if its link is being read and the broker is reachable."""
+        """True if the subscription has an open connection that is read and works."""
         return self.connection.connected
 
     @property
     def consuming(self) -> Event:
-        """The event that is set while its link is open and being read."""
+        """The event that is set while the connection is open and being read."""
         return self.connection.consuming
 
     @property
@@ -102,8 +102,8 @@ class Subscription:
     def count_waiting(self) -> SuspectsStatus:
         """Ask the broker how many messages wait in the queue.
 
-        If they are suspects (messages that may have killed a process), the result also
-        has the age of the oldest.
+        For a queue of suspects (messages that may have killed a process), the result
+        also tells since when the oldest has been one.
 
         :raises BrokerError: if the broker cannot be asked.
         """
@@ -139,11 +139,11 @@ class Subscription:
         self.processing.handlers.running.interrupt()
 
     def wait_for_forwards(self) -> None:
-        """Wait until forwarded messages are acknowledged in the queue that they left.
+        """Wait until forwarded messages are acknowledged in their old queue.
 
-        A suspect (a message that may have killed a process) may arrive in its new queue
-        before that. If it killed this process now, both queues would have it, each with
-        its own count of deaths.
+        A suspect (a message that may have killed a process) may be delivered from its
+        new queue before that. If it then killed this process, both queues would have a
+        copy of it, each with its own count of deaths.
         """
         if self.settler.wait_for_forwards(_JOIN_SECONDS) < _ACK_NOTICED_SECONDS:
             gevent.sleep(_ACK_NOTICED_SECONDS)
@@ -162,7 +162,7 @@ class Subscription:
         return settled
 
     def _return_unsettled_suspects(self) -> None:
-        """Return suspected messages as unmarked new copies: a stop is not a crash."""
+        """Replace unsettled suspects by new copies, so that a stop is not a death."""
         for delivery in self.connection.unsettled:
             if not delivery.settled and not self.settler.is_settling(delivery):
                 self.settler.forward(forward_to_suspects(delivery))

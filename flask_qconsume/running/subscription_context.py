@@ -58,7 +58,7 @@ class SubscriptionContext:
 
     @property
     def concurrency(self) -> int:
-        """Number of messages handled at once; 1 if they may have killed a process."""
+        """Number of messages handled at once; 1 in the queue of suspects."""
         return 1 if self.lane is Lane.SUSPECTS else self.consumer.concurrency
 
     @property

@@ -26,11 +26,12 @@ def triage(
 ) -> Forward | None:
     """Decide where to forward a message that may have killed a process.
 
-    The delivery limit counts starts of the handler: one in the main queue, the further
-    ones in the queue of suspects. A link that keeps messages in order needs no such
-    queue: it counts deaths itself, and delivers each suspect alone.
+    ``QCONSUME_DELIVERY_LIMIT`` limits how often a handler starts with the message: once
+    in the main queue, then in the queue of suspects. A link (connection) that keeps
+    messages in order needs no such queue: it counts deaths, and delivers each suspect
+    alone.
 
-    :returns: ``None`` if the message goes to its handler.
+    :returns: ``None`` if the message is not forwarded, but goes to its handler.
     """
     message = delivery.message
     if not message.redelivered:
@@ -61,10 +62,10 @@ def triage(
 def forward_to_suspects(delivery: Delivery, deaths: int | None = None) -> Forward:
     """Forward a message that may have killed a process to the queue of suspects.
 
-    The broker does not mark the new copy there as redelivered.
+    The broker does not mark that copy as redelivered.
 
     :param deaths: How many processes died while they handled the message; by default,
-        the number that the message has.
+        the number in the message's headers.
     """
     known = delivery.message.deaths if deaths is None else deaths
     changed = headers.make_suspect_headers(delivery.message, known, time.time())

@@ -58,7 +58,7 @@ class TimeLimits:
 
 
 class TimeLimit:
-    """Context manager that throws :class:`HandlerTimeout` into its greenlet, once.
+    """Context manager that throws :class:`HandlerTimeout` if its block takes too long.
 
     If the code in the block catches the error and ends normally, the error is raised
     again at the end of the block: work that was cut off must not count as done.
@@ -81,7 +81,7 @@ class TimeLimit:
             limits.set_timer(until)
 
     def throw(self) -> None:
-        """Throw the error into the greenlet; called by gevent's event loop."""
+        """Throw :class:`HandlerTimeout`; called by gevent's event loop."""
         self._error = HandlerTimeout(self._seconds)
         self._greenlet.throw(self._error)
 

@@ -13,11 +13,11 @@ from collections.abc import Iterable
 class ConditionTimer:
     """Measures for how many seconds the oldest of several conditions has lasted.
 
-    A condition is any hashable value that is passed at each check while it holds: a
-    message that is being settled, or the present value of a counter that should change.
+    A condition is any hashable value that lasts from check to check: a message that is
+    still being settled, or a counter that should change and still has the same value.
 
-    :param interval: The intended seconds between two checks; one check adds at most
-        twice that.
+    :param interval: The intended seconds between two checks. If more time has passed,
+        at most twice the interval is added.
     """
 
     def __init__(self, interval: float) -> None:
@@ -29,7 +29,7 @@ class ConditionTimer:
     ) -> float:
         """Record the conditions that hold now; return the oldest one's age in seconds.
 
-        :param elapsed: Seconds since the last check; the interval unless given.
+        :param elapsed: Seconds since the last check; by default, the interval.
         """
         step = self._interval if elapsed is None else min(elapsed, 2 * self._interval)
         before = self._held

@@ -44,7 +44,7 @@ _REASONS = {
 
 
 def make_response(verdict: Verdict, path: str) -> tuple[int, str]:
-    """Return the HTTP status and body for a path, ``/live`` or ``/ready``."""
+    """Return status and body for ``/live`` or ``/ready``; 404 for other paths."""
     if path not in ("/live", "/ready"):
         return 404, '{"paths": ["/live", "/ready"]}'
     good = verdict.live if path == "/live" else verdict.ready
@@ -54,10 +54,9 @@ def make_response(verdict: Verdict, path: str) -> tuple[int, str]:
 class Endpoint:
     """HTTP server for health checks, on a listening socket.
 
-    :param listener: The socket. The server takes its descriptor over, so the object
-        cannot be used afterwards.
-    :param verdict: Returns the current verdict. It is called for each request, in a
-        native thread, so it must not wait.
+    :param listener: The socket, which the caller cannot use afterwards.
+    :param verdict: Returns the current verdict. Called for each request, in a native
+        thread; must not wait.
     """
 
     def __init__(self, listener: socket.socket, verdict: Callable[[], Verdict]) -> None:
@@ -151,7 +150,7 @@ class _Client:
         self._request = b""
 
     def read_request(self) -> str | None:
-        """Read more; return the request's first line once its headers are complete."""
+        """Read more; return the request's first line, ``None`` if more must be read."""
         more = self._connection.recv(_CHUNK_BYTES)
         self._request += more
         whole = b"\r\n\r\n" in self._request or len(self._request) > _MAX_REQUEST_BYTES

@@ -16,7 +16,7 @@ class ProblemLog:
         self._known: dict[tuple[str, str], Problem] = {}
 
     def note(self, problem: Problem) -> bool:
-        """Record that the caller logs a problem; return whether it is a new one."""
+        """Remember a problem; return whether it is new, so that the caller logs it."""
         is_new = problem.key not in self._known
         self._known[problem.key] = problem
         return is_new

@@ -32,7 +32,7 @@ _FAILED_TEXT = "The worker's health cannot be reported: %s. It is tried again."
 
 
 class Reporter:
-    """Calls several outlets with each verdict, and logs the first failure of each."""
+    """Calls functions (outlets) with each verdict; logs each one's first failure."""
 
     def __init__(self) -> None:
         self._outlets: list[Callable[[Verdict], object]] = []
@@ -56,10 +56,9 @@ class Reporter:
 class HealthFile:
     """A file that is rewritten while the worker is live, and grows old otherwise.
 
-    A file that exists is replaced only if it is empty or holds an earlier verdict.
+    An existing file is replaced only if it is empty or holds an earlier verdict.
 
-    :raises WorkerError: if the file cannot be written, or the path holds something
-        else.
+    :raises WorkerError: if the file cannot be written, or must not be replaced.
     """
 
     def __init__(self, path: str) -> None:
@@ -141,7 +140,7 @@ class Systemd:
         return cls(address) if address else None
 
     def ready(self) -> None:
-        """Report that the service has started, even during an outage of the broker."""
+        """Report that the service has started, connected to the broker or not."""
         self._send("READY=1")
 
     def __call__(self, verdict: Verdict) -> None:

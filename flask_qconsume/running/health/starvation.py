@@ -9,8 +9,8 @@ ANSWERS = 3
 class Starvation:
     """Measures for how long a subscription is idle while messages wait in its queue.
 
-    :param stalled: Seconds after which that is a problem. In this time, the broker is
-        asked :data:`ANSWERS` times how many messages wait.
+    :param stalled: Seconds of idleness that are a problem. Within these seconds, the
+        broker is asked :data:`ANSWERS` times how many messages wait.
     """
 
     def __init__(self, stalled: float) -> None:

@@ -44,9 +44,9 @@ class SubscriptionCheck:
     def is_due(self, now: float) -> bool:
         """Return whether to ask the broker now how many messages wait.
 
-        It is asked when the subscription has been idle for some time. A queue of
-        messages that may have killed a process is asked about at regular intervals:
-        they are handled one at a time, so more of them may be waiting.
+        True if the subscription has been idle for some time. For a queue of suspects
+        (messages that may have killed a process), also at regular intervals: suspects
+        are handled one at a time, so others may wait while one is handled.
         """
         reader = self._subscription.connection.reader
         received = 0 if reader is None else reader.received

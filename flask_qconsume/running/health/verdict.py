@@ -29,7 +29,7 @@ _MIN_BLOCKED_SECONDS = 2.0
 
 
 class SuspectBacklog(t.NamedTuple):
-    """One consumer's unsettled messages that may have killed a process."""
+    """How many suspects wait for one consumer, and the age of the oldest."""
 
     consumer: str
     #: How many wait in the queue of suspects; ``None`` until the broker has answered.
@@ -54,7 +54,7 @@ class Problem:
 
     @property
     def key(self) -> tuple[str, str]:
-        """A key that stays the same while the problem lasts; its text may change."""
+        """A key that stays the same while the problem lasts; the text may change."""
         return self.kind, self.about
 
 
@@ -89,9 +89,11 @@ class Verdict:
 
     @classmethod
     def from_json(cls, text: str) -> Verdict:
-        """Read the result of :meth:`to_json`; the problems have their text only.
+        """Create a verdict from the result of :meth:`to_json`.
 
-        :raises ValueError: if the text is something else.
+        Of each problem, only the text is kept.
+
+        :raises ValueError: if ``text`` is no verdict.
         """
         document = json.loads(text)
         try:
@@ -137,7 +139,8 @@ def _combine_suspects(
 ) -> tuple[SuspectBacklog, ...]:
     """Merge the numbers of suspects that several processes report.
 
-    All processes share a consumer's queue of suspects, so the largest number counts.
+    All processes share a consumer's queue of suspects, so numbers are not added up: the
+    largest one is kept.
     """
     found: dict[str, SuspectBacklog] = {}
     for each in backlogs:

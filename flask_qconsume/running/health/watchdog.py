@@ -191,10 +191,10 @@ class Watchdog:
         )
 
     def _log_blocked(self, problem: Problem) -> None:
-        """Log now that the event loop is blocked, since the block may never end.
+        """Log at once, in a new thread, that the event loop is blocked.
 
-        The line is logged in another thread: the blocking code may hold the log's
-        locks.
+        The blocking code may hold the log's locks, and this thread must not wait for
+        them.
         """
         stack = native_threads.format_stack(self._hub_thread)
         native_threads.run_in_thread(

@@ -92,15 +92,16 @@ class ChildProcess:
 
     @property
     def running(self) -> bool:
-        """True from the start of a process until its exit code is taken."""
+        """True from a process's start until :meth:`take_exit_code` returns its code."""
         return self._process is not None
 
     # -- its health -------------------------------------------------------------------
 
     def check(self, now: float) -> Verdict | None:
-        """Check the child; return its last verdict, or a bad one if it has gone silent.
+        """Check the child's reports.
 
-        :returns: ``None`` if it does not run, or has not reported yet.
+        :returns: The last reported verdict; a bad verdict if reports are overdue;
+            ``None`` if the child does not run, or has not reported yet.
         """
         elapsed, self._looked_at = now - self._looked_at, now
         state = (self.pid, self.up, self._reports)
@@ -167,7 +168,7 @@ class ChildProcess:
         self._selector.register(self._control, selectors.EVENT_READ, self)
 
     def read_reports(self) -> None:
-        """Read the child's reports; after the last one, close the control socket."""
+        """Read the child's reports. At their end, close the socket that brings them."""
         if self._control is None:
             return
         try:
@@ -191,7 +192,7 @@ class ChildProcess:
                 self._reports += 1
 
     def take_exit_code(self) -> int | None:
-        """Return the exit code once after the process has ended, else ``None``."""
+        """Return the exit code once, when the process has ended; otherwise ``None``."""
         if self._process is None:
             return None
         code = self._process.poll()
@@ -215,7 +216,7 @@ class ChildProcess:
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the process, from any thread.
 
-        SIGKILL is sent to the processes that it has started as well.
+        SIGKILL also goes to all processes that the child has started.
         """
         process = self._process
         if process is None or process.poll() is not None:

@@ -17,8 +17,8 @@ from .child_process import UP_LINE
 class Parent:
     """The supervising process, to which this process reports its start and health.
 
-    :param control: This process's end of the control socket.
-    :param listener: The listening socket that the processes share, if there is one.
+    :param control: The socket to the supervising process.
+    :param listener: The listening socket that the supervisor's children share, if any.
     """
 
     def __init__(self, control: socket.socket, listener: socket.socket | None) -> None:
@@ -29,10 +29,10 @@ class Parent:
 
     @classmethod
     def from_environment(cls) -> Parent | None:
-        """Create it if a supervisor started this process; else return ``None``.
+        """Create a ``Parent`` if a supervisor started this process; else ``None``.
 
-        Call this once. It removes the environment variable, so that processes which
-        this one starts do not take themselves for the supervisor's children.
+        Call this once. The supervisor's environment variable is removed, so that
+        processes started by this process do not count as the supervisor's children.
         """
         fds = os.environ.pop(FDS_VARIABLE, "")
         if not fds:
@@ -43,7 +43,7 @@ class Parent:
         return cls(sockets[0], sockets[1] if len(sockets) > 1 else None)
 
     def fileno(self) -> int:
-        """The descriptor of the control socket, readable once the supervisor ends."""
+        """The socket's descriptor, which is readable once the supervisor has ended."""
         return self._control.fileno()
 
     def report_up(self) -> None:
@@ -51,10 +51,10 @@ class Parent:
             self._control.sendall(UP_LINE)
 
     def report(self, verdict: Verdict) -> None:
-        """Send a verdict as one line, without blocking; for native threads.
+        """Send a verdict as one line, from a native thread, without blocking.
 
-        If the socket accepts only a part of the line, the next call sends the rest of
-        it, and not its own verdict.
+        If the socket accepts only a part of the line, the next call sends the rest
+        instead of its own verdict.
         """
         if not self._rest:
             self._rest = verdict.to_json().encode() + b"\n"

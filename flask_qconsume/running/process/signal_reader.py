@@ -28,12 +28,12 @@ _active: SignalReader | None = None
 
 
 class SignalReader:
-    """Reads signals, which it takes over from their handlers.
+    """Reads signals, and replaces their handlers.
 
-    Create one per process, in the main thread. Signals other than SIGTERM and SIGINT
-    keep their handlers, and stay ignored if the process was started so, as by
-    ``nohup``. A handler that the app sets later takes its signal back, and a forked
-    child gets all former handlers back.
+    Create one per process, in the main thread. SIGTERM and SIGINT are always read; the
+    other signals are left alone if they already have a handler or are ignored, as
+    SIGHUP is by ``nohup``. If the app sets a handler later, that signal is no longer
+    read. In a forked child, the former handlers are restored.
 
     :param numbers: The signals to read.
     :param parent: The descriptor of a socket that is readable once the supervising
@@ -63,11 +63,11 @@ class SignalReader:
         _active = self
 
     def read(self, timeout: float | None = None) -> int | None:
-        """Wait for the next signal, in one thread only, which may be a native one.
+        """Wait for the next signal. Call this in one thread only, native or not.
 
-        :returns: The signal's number; :data:`PARENT_GONE` once the supervising process
-            has ended; ``None`` if the timeout is over or the app has taken the signal
-            back.
+        :returns: The signal's number; :data:`PARENT_GONE`, once, if the supervising
+            process has ended; ``None`` if the timeout is over, or if the app has set a
+            handler of its own for the signal.
         """
         ready = self._poll.poll(None if timeout is None else timeout * 1000)
         found = [descriptor for descriptor, _ in ready]
@@ -94,7 +94,7 @@ class SignalReader:
         return signal.getsignal(number) is _handle
 
     def write(self, number: int) -> None:
-        """Write a signal's number to the pipe, if Python has written it elsewhere."""
+        """Write a signal's number to the pipe, if Python wrote it to another pipe."""
         elsewhere = _set_wakeup_fd(self._writer)
         if elsewhere != self._writer:
             _set_wakeup_fd(elsewhere)
@@ -103,9 +103,9 @@ class SignalReader:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    """Make sure that a signal's number is in the pipe.
+    """Make sure that the signal's number is in the reader's pipe.
 
-    :mod:`asyncio` makes Python write the numbers to a pipe of its own.
+    :mod:`asyncio` can make Python write the numbers to another pipe.
     """
     if _active is not None:
         _active.write(number)

@@ -29,14 +29,14 @@ _CHECK_SECONDS = 1.0
 class SignalWatcher:
     """Watches this process's signals. Create it in the main thread.
 
-    The functions are called in the watcher's thread.
+    All functions are called in the watcher's thread.
 
     :param stop: Starts the stop; called with the reason, for the log.
     :param end: Ends the process; called with the exit code.
-    :param on_unused: Called with each signal that has no meaning here.
-    :param parent: The descriptor of a socket that is readable once the supervising
-        process has ended, if there is one. That process then acts on a second signal,
-        since a service manager may signal both.
+    :param on_unused: Called with each SIGUSR1 and SIGUSR2.
+    :param parent: For a supervised process, the descriptor of a socket that is readable
+        once the supervisor has ended. While the supervisor runs, it alone acts on a
+        second signal, since a service manager may signal both processes.
     """
 
     def __init__(

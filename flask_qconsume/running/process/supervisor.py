@@ -166,7 +166,7 @@ class Supervisor:
         return 0
 
     def _is_final(self, child: ChildProcess, code: int) -> bool:
-        """Return whether a child's end ends the supervisor; if not, plan a restart."""
+        """Return true if the supervisor is to end, too; else schedule a restart."""
         if code in self._again:
             child.due = 0.0
             return False
