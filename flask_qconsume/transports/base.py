@@ -259,7 +259,7 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
         raise NotImplementedError
 
     def _url(self) -> str:
-        """Return the URL of the server that the connection uses now."""
+        """Return the URL of the server that the kombu connection uses now."""
         return find_current_url(self.client)
 
     def establish_connection(self) -> t.Any:

@@ -99,7 +99,7 @@ class KafkaSource(base.Source):
         self._admin.list_topics(_ANSWER_TIMEOUT_SECONDS)
 
     def declare(self, queue: str, *topics: str) -> None:
-        """Create a queue's topics, and subscribe it to further topics or patterns."""
+        """Create a queue's topics; subscribe the queue to more topics or patterns."""
         plan, exchange = self._plan(queue), self.broker.topology.exchange
         new = [Binding(queue, exchange, topic) for topic in topics]
         if not all(binding in plan.bindings for binding in new):
@@ -124,7 +124,7 @@ class KafkaSource(base.Source):
         )
 
     def delete(self, queue: str, exchange: str) -> None:
-        """Delete the topics that only this queue uses, and its group's offsets."""
+        """Delete a queue's own topics, and the offsets of its consumer group."""
         self._leave(queue)
         begin = re.escape(f"{naming.PREFIX}{naming.escape(queue)}.")
         own = re.compile(begin + r"(retry\.[0-9]+|suspects|dead)")

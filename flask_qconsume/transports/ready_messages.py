@@ -29,7 +29,7 @@ class ReadyMessages:
             self._queues.setdefault(queue, deque()).append(payload)
 
     def take(self, is_allowed: Callable[[str], bool]) -> tuple[Payload, str] | None:
-        """Remove a message of the next allowed queue; return the message and queue."""
+        """Take a message of the next allowed queue; return both, or ``None``."""
         queue = next(filter(is_allowed, self._queues), None)
         if queue is None:
             return None

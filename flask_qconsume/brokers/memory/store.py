@@ -41,7 +41,7 @@ def create_stored(message: Message) -> StoredMessage:
 def copy_for_redelivery(stored: StoredMessage) -> StoredMessage:
     """Return a copy of a message, at the same place in the queue.
 
-    A handler that still runs may be using the original.
+    A handler that still runs may use the original.
     """
     return stored._replace(message=dataclasses.replace(stored.message))
 
@@ -106,7 +106,7 @@ class MemoryQueue:
             return len(self._ready)
 
     def _move_due(self) -> float | None:
-        """Move delayed messages that are due; return the seconds until the next one."""
+        """Make due messages ready; return the seconds until another is due."""
         now = self._clock()
         while self._delayed and self._delayed[0][0] <= now:
             heapq.heappush(self._ready, heapq.heappop(self._delayed)[1])

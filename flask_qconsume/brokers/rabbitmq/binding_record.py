@@ -25,7 +25,7 @@ Table = dict[str, set[str]]
 
 
 class BindingRecord:
-    """The stored list of the bindings to one exchange.
+    """A stored list of the bindings that were declared for one exchange.
 
     :param channel: A channel in confirm mode.
     """

@@ -188,7 +188,7 @@ def allow_slow_writes(connection: Connection) -> None:
 
 @contextlib.contextmanager
 def open_channel(settings: Settings, doing: str) -> t.Iterator[t.Any]:
-    """Connect, open a channel for a few requests, and close the connection at the end.
+    """Open a connection and a channel for the requests of one ``with`` block.
 
     :param doing: The operation, for error messages.
     """

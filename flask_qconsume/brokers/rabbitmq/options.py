@@ -77,7 +77,7 @@ def check_tls(options: Mapping[str, t.Any]) -> None:
 
 
 def _try_wrapping(options: Mapping[str, t.Any]) -> Exception | None:
-    """Wrap a socket with TLS options as a connection would; return any error."""
+    """Wrap a socket with TLS options as a connection would; return an error, if any."""
     transport = SSLTransport("localhost", ssl=dict(options))
     with socket.socket() as plain:
         try:

@@ -84,9 +84,9 @@ class PendingPublish:
         return self.batch is not None and self.batch.count_finished()
 
     def claim_second_attempt(self) -> bool:
-        """Note that a second attempt follows, after the queue was declared again.
+        """Note that the message will be sent a second time, after a new declaration.
 
-        :returns: ``False`` if the message has had its second attempt.
+        :returns: ``False`` if the message was sent a second time already.
         """
         first, self.sent_again = not self.sent_again, True
         return first
