@@ -100,10 +100,9 @@ class Kafka(Broker):
         self._publisher = Publisher(self._producer, self._topics, settings.queue_prefix)
 
     def names(self) -> Iterator[Name]:
-        """Yield the names of the consumer groups.
+        """Yield the names of the consumer groups, but not those of the topics.
 
-        Topics are left out: apps may share them, and those of this package have a
-        prefix.
+        Apps may share the topics of routing keys; our own topics have a prefix.
         """
         for plan in self.topology.queues:
             main, suspects, _ = list_names(plan)
@@ -196,7 +195,7 @@ class Kafka(Broker):
         return self._backlog.read_suspects(plan)
 
     def _read_status(self, plan: QueuePlan) -> QueueStatus:
-        """Count a queue's messages by state; messages being handled are "waiting"."""
+        """Count a queue's messages by state; messages in hand count as "waiting"."""
         ready, delayed = self._backlog.count_ready_and_delayed(plan)
         return QueueStatus(
             waiting=ready,
@@ -243,7 +242,7 @@ class Kafka(Broker):
 
 
 def _create_reader(queue: str, exchange: str, prefix: str) -> MessageReader:
-    """Return a function that converts Kafka records of a queue to messages."""
+    """Return a function that converts a queue's Kafka records to messages."""
 
     def read_message(ready: ReadyRecord) -> Message:
         _, _, record, redelivered, attempt, deaths = ready

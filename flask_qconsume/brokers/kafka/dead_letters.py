@@ -46,8 +46,8 @@ _READ_TIMEOUT_SECONDS = 120.0
 class KafkaDeadLetters(DeadLetters):
     """Lists, replays and removes the dead letters of one queue.
 
-    Their topic is read from its beginning, without a consumer group, so reading changes
-    nothing.
+    Reading changes nothing: no consumer group is used, and each reading starts at the
+    beginning of the topic.
 
     :param settings: librdkafka's settings, for a consumer.
     :param kept: Seconds for which a dead letter is listed; Kafka deletes its record
@@ -98,8 +98,8 @@ class KafkaDeadLetters(DeadLetters):
     def _take(self, page: list[tuple[Fetched, Message]], replay: bool) -> int:
         """Remove dead letters; return their number.
 
-        If ``replay`` is true, publish a copy of each first, and keep the dead letters
-        for which that fails.
+        If ``replay`` is true, first publish a copy of each dead letter. A dead letter
+        of which the copy fails is not removed.
         """
         gone = [record for record, _ in page]
         failed: list[Exception] = []
@@ -193,7 +193,7 @@ def _read_until(consumer: Consumer, ends: dict[PartitionId, int]) -> Iterator[Fe
 
 
 def _is_end(record: Fetched) -> bool:
-    """Return whether the client reports the end of a partition instead of a record.
+    """Return whether this is the end of a partition instead of a record.
 
     :raises BrokerError: if the client reports an error.
     """
@@ -208,5 +208,5 @@ def _partition_of(record: Fetched) -> PartitionId:
 
 
 def _reference(record: Fetched) -> str:
-    """Return the reference of a dead letter that commands show: a hash of its key."""
+    """Hash a dead letter's key to the short reference that commands show."""
     return hashlib.sha256(record.key() or b"").hexdigest()[:12]

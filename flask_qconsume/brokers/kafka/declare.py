@@ -24,7 +24,7 @@ _LAST_ATTEMPT_SECONDS = 0.1
 class TopicDeclaration:
     """Creates the topics of all queues, or checks that they exist.
 
-    :param queues: Returns the queues; kombu's transport adds them one by one.
+    :param queues: Returns the queues known so far; kombu's transport adds more.
     :param at_the_end: Whether a new group skips the records published before it.
     """
 
@@ -55,7 +55,8 @@ class TopicDeclaration:
     def ensure(self, timeout: float) -> None:
         """Declare the topics, unless this process has declared them already.
 
-        One caller declares. Concurrent callers wait for it, each up to its own timeout.
+        Only one caller declares. Concurrent callers wait for that caller, each up to
+        its own timeout.
         """
         if self._is_done.get().is_set():
             return
@@ -93,7 +94,7 @@ class TopicDeclaration:
         self._is_done.get().set()
 
     def on_topics_changed(self, topics: Mapping[str, int]) -> None:
-        """Make the next use declare the topics again, if one of them was deleted."""
+        """If a needed topic was deleted, let the next :meth:`ensure` declare again."""
         if any(self._missing(topics).values()):
             self._is_done.take()
 

@@ -57,7 +57,7 @@ class GroupStarts:
         self._checked: set[str] = set()
 
     def begin(self, plans: Sequence[QueuePlan], timeout: float) -> None:
-        """Commit the first offsets of those queues' consumer groups that are new.
+        """Commit the first offsets of the queues' consumer groups, if these are new.
 
         :raises BrokerError: if the broker does not answer, or refuses.
         """
@@ -74,7 +74,7 @@ class GroupStarts:
             self._begun.add(plan.name)
 
     def check(self, plan: QueuePlan, timeout: float) -> None:
-        """Detect forgotten offsets of a group: log a warning, commit the first offsets.
+        """If Kafka has forgotten a group's offsets, log a warning and commit new ones.
 
         :raises BrokerError: if the broker does not answer, or refuses.
         """
@@ -92,7 +92,7 @@ class GroupStarts:
     def _find_marked(
         self, plans: Sequence[QueuePlan], topics: Mapping[str, int], timeout: float
     ) -> set[str]:
-        """Return the queues whose consumer groups existed before this worker."""
+        """Return the queues that have a marker: their consumer groups began earlier."""
         queues = {naming.dead_letter_topic(plan.name): plan.name for plan in plans}
         partitions = [
             (topic, n) for topic in queues for n in range(topics.get(topic, 0))
@@ -117,11 +117,11 @@ class GroupStarts:
     def _first_offsets(
         self, partitions: Sequence[PartitionId], timeout: float
     ) -> dict[PartitionId, int]:
-        """Return the offsets at which a new group begins; retry topics are read whole.
+        """Return the offset at which a new group begins to read, for each partition.
 
-        Each partition gets an offset. Without one, the partition would have to wait for
-        the client's first fetch from the other partitions, which takes half a second if
-        they hold no new record.
+        Retry topics are read from their first record. A partition without a committed
+        offset would be read half a second late: it would have to wait for the client's
+        first fetch from the other partitions.
         """
         if not self._at_the_end:
             return self._admin.find_beginnings(partitions, timeout)

@@ -65,7 +65,7 @@ class Backlog:
         return ready, self._count(plan.name, delayed)
 
     def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
-        """Count a queue's suspects, and tell since when the oldest of them waits.
+        """Count a queue's suspects, and read since when the oldest one waits.
 
         A suspect is a message that was in flight when a process died.
         """
@@ -86,7 +86,7 @@ class Backlog:
         return {name for name in self._topics.look() if naming.is_read_by(plan, name)}
 
     def _count(self, group: str, wanted: t.AbstractSet[str]) -> int:
-        """Count the records that a group has not handled in those topics that exist."""
+        """Count the unhandled records of a group in the wanted topics that exist."""
         known = self._topics.known
         topics = {name: number for name, number in known.items() if name in wanted}
         return count_lag(self._admin, group, topics, DEFAULT_TIMEOUT_SECONDS)
@@ -119,7 +119,7 @@ def count_lag(
 def find_unhandled(
     admin: KafkaAdmin, group: str, topics: Mapping[str, int], timeout: float
 ) -> dict[PartitionId, int]:
-    """Return the first unhandled record's offset, for each partition that has one."""
+    """Return the first unhandled offset of each partition that has one."""
     everywhere = set(_partitions(topics))
     known = admin.read_committed(group, everywhere, timeout)
     ends = admin.find_ends(everywhere, timeout)
@@ -133,7 +133,7 @@ def find_unhandled(
 def peek_records(
     settings: Mapping[str, t.Any], offsets: Mapping[PartitionId, int]
 ) -> list[Fetched]:
-    """Read the record at each offset, or the next record, without joining a group.
+    """Read one record per partition: the first one at or after the given offset.
 
     :param settings: librdkafka's settings, for a consumer.
     """
@@ -161,7 +161,7 @@ def _peek(
 
 
 def _count_left(committed: Committed, end: int) -> int:
-    """Count a partition's unhandled records, from its commit and its end offset."""
+    """Count a partition's unhandled records, given its commit and its end offset."""
     done = decode_metadata(committed.metadata, committed.offset).done
     handled = sum(stop - start for start, stop in done)
     return max(0, end - committed.offset - handled)

@@ -40,7 +40,7 @@ MessageReader = Callable[[ReadyRecord], Message]
 
 
 class KafkaDelivery(Delivery):
-    """A received record; stale once it was given back or its partition was lost."""
+    """A record; it is stale once it was given back, or its partition was lost."""
 
     __slots__ = ("returned",)
 
@@ -74,20 +74,19 @@ class KafkaDelivery(Delivery):
 
 
 class KafkaLink(Link):
-    """Reads the topics of a queue as a member of its consumer group.
+    """Reads a queue, or its suspects, as a member of a consumer group.
 
     :param config: librdkafka's settings, the group's id among them.
     :param topics: Topics, and patterns that begin with ``^``.
     :param read_message: Converts a record to a message.
     :param forwarder: Publishes copies of messages for retries, suspects and dead
         letters.
-    :param refresh: Lists topics in the background if the last list is old; if its
-        argument is true, in any case.
+    :param refresh: Lists topics in the background, if the last list is old or the
+        argument is true.
     :param look: Lists topics now, and tells all links of the process about changes.
     :param declared: The topics that are created when a link is opened.
-    :param is_wanted: Returns whether the topic of suspects holds any record. Until it
-        does, the link does not join its group; :meth:`wake` makes the link call this
-        again.
+    :param is_wanted: Returns whether the topic of suspects holds any record. The link
+        joins its group once this is true; :meth:`wake` makes the link ask again.
     """
 
     pushes = False
@@ -183,21 +182,21 @@ class KafkaLink(Link):
         self._refresh(False)
 
     def await_joined(self, timeout: float) -> None:
-        """Wait until the link is a member of its group.
+        """Wait until this member has joined its group.
 
         :raises BrokerError: if the broker refuses the member.
         """
         self._consumer.await_joined(timeout)
 
     def refresh_topics(self, topics: Mapping[str, int]) -> None:
-        """Make the Kafka client list topics until it knows these topics.
+        """Make the Kafka client list topics until it knows all their partitions.
 
-        :param topics: The number of partitions of each topic.
+        :param topics: The topics, with the number of partitions of each.
         """
         self._consumer.refresh_topics(topics)
 
     def set_missing(self, topics: Collection[str]) -> None:
-        """Store, and log, deleted topics among those that the link reads by name."""
+        """Store which of the link's literal topics were deleted, and log changes."""
         missing = frozenset(topics)
         for name in missing - self.missing:
             logger.warning(
@@ -221,7 +220,7 @@ class KafkaLink(Link):
         self.fetched_ids = {record.place for record in self._consumer.unused}
 
     def _ensure_started(self, wait: float) -> bool:
-        """Start the consumer once it has messages, or wait; return whether it runs."""
+        """Start the consumer if it is wanted, or else wait; return whether it runs."""
         if self._is_wanted is not None:
             if self._paused or not self._is_wanted():
                 self._consumer.wait(wait)
@@ -231,12 +230,12 @@ class KafkaLink(Link):
         return True
 
     def _await_moved(self, forwards: Sequence[Forward]) -> None:
-        """Wait until a commit notes that suspects have moved to their own topic.
+        """Wait for the commit that notes the originals of moved suspects as done.
 
-        A suspect is a message that was in flight when a process died. If it killed
-        another process before that commit, it would be read from both topics, and its
-        deaths would be counted in each. (A link that reads suspects has waited in
-        :meth:`ack`.)
+        A suspect is a message that was in flight when a process died. Its copy may kill
+        the process. Without the commit, the original would then be read again, and its
+        deaths would be counted separately. (For the suspects' topic, :meth:`ack` has
+        waited.)
         """
         if self.lane is not Lane.MAIN:
             return
@@ -253,7 +252,7 @@ class KafkaLink(Link):
             )
 
     def _check_missing(self) -> None:
-        """Raise an error if a declared topic was deleted; a new link declares it."""
+        """Raise an error if a declared topic was deleted; reconnecting creates it."""
         # The last list may come from a broker that does not know the topic yet.
         self._look()
         deleted = self.missing.intersection(self._declared)
@@ -275,10 +274,10 @@ def create_terms(
 ) -> ConsumerTerms:
     """Return the settings for consuming a queue, or its queue of suspects.
 
-    Suspects (messages that were in flight when a process died) are handled one by one,
-    in no order.
+    For suspects (messages that were in flight when a process died), the queue's
+    ordering is ignored, and no records are prepared ahead.
 
-    :param delayed: Returns whether a topic holds records back until they are due.
+    :param delayed: Returns whether the records of a topic wait until they are due.
     :param due: Returns when a record is due.
     """
     main = lane is Lane.MAIN

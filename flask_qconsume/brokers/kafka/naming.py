@@ -59,13 +59,13 @@ def unescape(name: str) -> str:
 
 
 def escape_routing_key(routing_key: str) -> str:
-    """Escape a routing key for use as a topic's name, except ``*`` and ``#``."""
+    """Escape a routing key for a topic's name; leave the words ``*`` and ``#``."""
     words = routing_key.split(".")
     return ".".join(each if each in ("*", "#") else escape(each) for each in words)
 
 
 def is_named_after(topic: str, routing_key: str | None) -> bool:
-    """Return whether a topic's name equals a routing key with escaped characters."""
+    """Return whether a topic's name is the escaped form of a routing key."""
     return routing_key is not None and topic == escape_routing_key(routing_key)
 
 
@@ -93,7 +93,7 @@ def dead_letter_topic(queue: str) -> str:
 
 
 def step_for(delay: float) -> int:
-    """Round a delay in seconds up to a delay that can have a topic; at most a week.
+    """Round a delay in seconds up to the next delay of a retry topic, at most a week.
 
     >>> step_for(0), step_for(0.4), step_for(5), step_for(1e9)
     (0, 1, 8, 604800)
@@ -104,7 +104,7 @@ def step_for(delay: float) -> int:
 
 
 def is_retry_topic(topic: str) -> bool:
-    """Return whether a topic holds retries, which are handed out when they are due."""
+    """Return whether a topic holds retries, with or without a delay."""
     return _RETRY_TOPIC.fullmatch(topic) is not None
 
 
@@ -122,7 +122,7 @@ def group_of(plan: QueuePlan, lane: Lane) -> str:
 def subscription(plan: QueuePlan, lane: Lane) -> list[str]:
     """Return the topics to subscribe to for a queue, or for its queue of suspects.
 
-    Regular expressions begin with ``^``.
+    Entries that begin with ``^`` are regular expressions.
     """
     if lane is not Lane.MAIN:
         return [suspects_topic(plan.name)]
@@ -134,7 +134,7 @@ def subscription(plan: QueuePlan, lane: Lane) -> list[str]:
 
 
 def literal_topics(plan: QueuePlan) -> list[str]:
-    """Return the topics for those routing keys of a queue that have no wildcard."""
+    """Return the topics of a queue's routing keys without wildcards."""
     return [plan.prefix + key for key in _routing_keys(plan) if not is_pattern(key)]
 
 
@@ -158,7 +158,7 @@ def check_topic(name: str, what: str) -> str:
 
 
 def check_prefix(prefix: str) -> None:
-    """Refuse a prefix of queues that Kafka forbids, or that our own topics begin with.
+    """Refuse a queue prefix that Kafka forbids, or that clashes with our own topics.
 
     :raises UnsupportedByBroker: with the reason.
     """
@@ -206,9 +206,9 @@ def is_read_by(plan: QueuePlan, topic: str) -> bool:
 
 
 def topic_filter(plan: QueuePlan, lane: Lane) -> Callable[[str], bool]:
-    """Return a function that tells whether a lane's group reads a topic.
+    """Return a function that tells whether a lane's consumer group reads a topic.
 
-    A lane is either a queue's normal messages, or its queue of suspects.
+    The lane is the main queue or the queue of suspects.
     """
     if lane is not Lane.MAIN:
         return suspects_topic(plan.name).__eq__
@@ -223,7 +223,7 @@ def topic_filter(plan: QueuePlan, lane: Lane) -> Callable[[str], bool]:
 
 
 def topic_expressions(routing_key: str, prefix: str = "") -> list[str]:
-    """Return regular expressions for topics that a routing key with wildcards matches.
+    """Return regular expressions for the topics that match a key with wildcards.
 
     The Kafka client takes POSIX extended expressions, which have no look-ahead.
 
@@ -272,8 +272,8 @@ def _retry_expression(plan: QueuePlan) -> str:
 def _matches_pattern(prefix: str, routing_key: str, topic: str) -> bool:
     """Return whether a routing key with wildcards matches a topic, in linear time.
 
-    The result is that of :func:`topic_expressions`; but Python's regular expressions
-    backtrack, and the client's (the C library's) do not.
+    The expressions of :func:`topic_expressions` match the same topics, but are only for
+    the client's C library: Python's ``re`` would backtrack.
     """
     if not topic.startswith(prefix):
         return False

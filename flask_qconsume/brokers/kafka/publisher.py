@@ -46,7 +46,7 @@ class Publisher:
         composed: Sequence[ProducerRecord],
         timeout: float,
     ) -> list[Exception | None]:
-        """Send records to topics that exist; return ``None`` or the error for each."""
+        """Send records whose topics exist; return ``None`` or an error for each."""
         deadline = time.monotonic() + timeout
         found = [
             self._topic_exists(message, record.topic, deadline)
@@ -64,7 +64,7 @@ class Publisher:
     def forward(
         self, forwards: Sequence[Forward], timeout: float
     ) -> list[Exception | None]:
-        """Send copies to their topics; return ``None`` or the error for each."""
+        """Send copies of messages; return ``None`` or the error for each copy."""
         deadline = time.monotonic() + timeout
         now = time.time()
         try:
@@ -77,7 +77,7 @@ class Publisher:
     def replay(
         self, copies: Sequence[ProducerRecord], timeout: float
     ) -> list[Exception | None]:
-        """Send records to our own topics; create those that are missing."""
+        """Send records to our own topics; create topics that are missing."""
         self._topics.ensure({copy.topic for copy in copies}, timeout)
         return list(self._send(copies, time.monotonic() + timeout))
 
@@ -112,7 +112,7 @@ class Publisher:
         return records.create_record(message, topic, prefix=self._prefix)
 
     def _create_queue_record(self, message: Outgoing) -> ProducerRecord:
-        """Convert a message for one queue to a record in a retry topic of the queue."""
+        """Convert a message that names its queue to a record for a retry topic."""
         queue, delay = message.routing_key, message.delay
         naming.check_topic(naming.retry_topic(queue, 0), "The queue's topic")
         if not delay:
@@ -145,7 +145,7 @@ _MISSING = Unroutable("")
 def _result_for_caller(
     message: Outgoing, topic: str, error: Exception | None
 ) -> Exception | None:
-    """Return the caller's error; only mandatory messages need an existing topic."""
+    """Return the caller's error: a missing topic is one for mandatory messages only."""
     if not isinstance(error, Unroutable):
         return error
     if not message.mandatory:

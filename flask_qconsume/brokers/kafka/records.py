@@ -140,9 +140,9 @@ def create_record(
     """Create the record for a message that the app publishes.
 
     :param prefix: The app's queue prefix, which topics have and routing keys do not.
-    :param due: When the record may be handed out, in seconds since 1970, if not at
-        once.
-    :raises UnsupportedByBroker: for a header with the name of a property.
+    :param due: When the record may be handed out, in seconds since 1970; ``None`` means
+        at once.
+    :raises UnsupportedByBroker: if a header has the name of a message property.
     """
     for name in RESERVED.intersection(message.headers):
         raise UnsupportedByBroker(
@@ -191,7 +191,7 @@ def create_copy(
 
     The record's timestamp is the current time, from which Kafka's retention counts.
 
-    :param key: Replaces the message's own key, which becomes a header.
+    :param key: Replaces the message's own key, which is then stored in a header.
     """
     kept = dict(headers)
     if message.timestamp is not None:
@@ -224,7 +224,7 @@ def create_dead_letter_key(message: Message) -> bytes:
 
 
 def read_headers(record: Fetched) -> list[Header] | None:
-    """Return the headers of a record, or one header that says they are unreadable.
+    """Return a record's headers, or a single header that marks them as unreadable.
 
     If a header's name is not UTF-8, the client raises an error at the first call and
     returns a list that crashes the process at the next call. So unreadable headers are
@@ -283,7 +283,7 @@ def _apply_headers(found: Sequence[Header], fields: dict[str, t.Any]) -> None:
 def _read_repeated(found: Sequence[Header], headers: dict[str, t.Any]) -> None:
     """Store the values of each repeated header as a list.
 
-    Of properties and of this package's own headers, the last value counts.
+    For properties and this package's own headers, only the last value is stored.
     """
     values: dict[str, list[t.Any]] = {}
     for name, value in found:
@@ -365,7 +365,7 @@ def _write_headers(
 
     :param lenient: Whether to leave out values that cannot be encoded, and list their
         names in a header.
-    :raises TypeError: for such a value, if not lenient: it is the publisher's error.
+    :raises TypeError: if a value cannot be encoded, and ``lenient`` is false.
     """
     written: list[Header] = []
     as_json: list[str] = []
@@ -398,7 +398,7 @@ def _write_headers(
 def _encode_json(value: t.Any, lenient: bool) -> bytes | None:
     """Encode a value as JSON; return ``None`` if it is nested too deeply.
 
-    :param lenient: Whether to return ``None`` after all other errors as well.
+    :param lenient: Whether to return ``None`` for any other error too.
     """
     try:
         return kombu_json.encode(value).encode()

@@ -25,7 +25,7 @@ _ANSWER_TIMEOUT_SECONDS = 5.0
 
 
 class SuspectsLink(t.Protocol):
-    """A link to a queue of suspects that may not have joined its consumer group yet."""
+    """A consumer of suspects that joins its group once the queue has a suspect."""
 
     @property
     def closed(self) -> bool: ...
@@ -34,12 +34,12 @@ class SuspectsLink(t.Protocol):
 
 
 class SuspectGroups:
-    """Wakes the links to queues of suspects that hold any message.
+    """Wakes the consumers (links) of a queue of suspects once it holds a message.
 
     A suspect is a message that was in flight when a process died.
 
     :param partitions: Returns how many partitions a topic has; 0 if that is unknown.
-    :param find_filled: Returns the partitions that hold any record; may block.
+    :param find_filled: Returns those of the partitions that hold records; may block.
     """
 
     def __init__(
@@ -78,12 +78,12 @@ class SuspectGroups:
             link.wake()
 
     def look_now(self) -> None:
-        """Look for suspects in a background thread, even if the last look is recent."""
+        """Search for suspects now, in a background thread."""
         self._must_look = True
         self.look_if_due()
 
     def look_if_due(self) -> None:
-        """Look for suspects in a background thread, if the last look is old enough."""
+        """Search for suspects in a background thread, if the last search is old."""
         if not self._waiting or self._looking.locked():
             return
         if self._must_look or not self._is_recent():
@@ -115,7 +115,7 @@ class SuspectGroups:
         self._suspects_look_seconds = self._last_suspects_look - began
 
     def _queues_by_partition(self) -> dict[PartitionId, str]:
-        """Map each partition of suspects to its queue, if a link of the queue waits."""
+        """Map partitions of suspects to queues, for queues with waiting links."""
         for link in [each for each in list(self._waiting) if each.closed]:
             self._waiting.pop(link, None)
         topics = {naming.suspects_topic(q): q for q in list(self._waiting.values())}

@@ -41,10 +41,10 @@ _DEFAULT_MESSAGE_BYTES = 1_048_588
 
 
 class Topics:
-    """Lists and creates the topics of one Kafka cluster; keeps the last list.
+    """Lists and creates the topics of one Kafka cluster; remembers the last list.
 
-    :param on_change: Called with the number of partitions of each topic, whenever the
-        list has changed.
+    :param on_change: Called whenever the list has changed, with the number of
+        partitions of each topic.
     """
 
     def __init__(
@@ -90,9 +90,9 @@ class Topics:
         return found
 
     def refresh(self, at_once: bool = False) -> None:
-        """List the topics in a background thread, if the last list is old enough.
+        """List the topics in a background thread, unless the last list is recent.
 
-        :param at_once: Whether to list them even if the last list is recent.
+        :param at_once: Whether to list the topics in any case.
         """
         age = time.monotonic() - self._listed_at
         due = at_once or age >= look_interval(self._listing_seconds)
@@ -143,7 +143,8 @@ class Topics:
     def list_required(self, plan: QueuePlan) -> list[str]:
         """Return the topics that a queue needs.
 
-        Of a :class:`kombu.Queue` that the app gave, only our own topics are listed.
+        For a :class:`kombu.Queue` of the app, these are our own topics only, without
+        the topics of its routing keys.
         """
         # With an ordering, retries stay in their partition.
         delays = plan.delays if plan.ordering == "none" else ()
@@ -156,10 +157,10 @@ class Topics:
         ]
 
     def retry_topic(self, queue: str, delay: float) -> str:
-        """Return the topic that holds a queue's retries back for this delay.
+        """Return a topic for a queue's retries with this delay.
 
-        An existing topic for up to four times the delay serves as well: a record in it
-        is late by a few times its own delay at most.
+        An existing topic with up to four times the delay is preferred to a new topic: a
+        record in it is late by a few times its own delay at most.
         """
         best = naming.step_for(delay)
         longer = [step for step in naming.DELAY_STEPS_SECONDS if step >= best]
@@ -173,7 +174,7 @@ class Topics:
         return naming.retry_topic(queue, best)
 
     def _look_once(self, timeout: float) -> Mapping[str, int]:
-        """List the topics, or wait for another caller's list: each needs a thread."""
+        """List the topics; if another caller is listing them, wait for that list."""
         began = time.monotonic()
         if not self._looking.acquire(timeout=timeout):
             raise BrokerUnavailable(f"Kafka did not answer within {timeout:g} s.")
@@ -203,9 +204,10 @@ class Topics:
             self._look_once(DEFAULT_TIMEOUT_SECONDS)
 
     def _longest_retry_topic(self, queue: str, best: int) -> str:
-        """Return the longest existing retry topic, where new topics may not be created.
+        """Return the existing retry topic with the longest delay.
 
-        A record that needs a longer delay is still handed out only when it is due.
+        This is for apps that may not create topics. A record that needs a longer delay
+        is still handed out only when it is due.
         """
         for step in reversed(naming.DELAY_STEPS_SECONDS):
             if naming.retry_topic(queue, step) in self._known:
@@ -242,22 +244,22 @@ class Topics:
 
 
 class TopicListeners:
-    """Notifies links of topics that are created or deleted after the links joined."""
+    """Notifies consumers (links) when topics are created or deleted."""
 
     def __init__(self) -> None:
         #: The topics that each link knows of, and how many partitions each has.
         self._known: dict[KafkaLink, Mapping[str, int]] = {}
 
     def add(self, link: KafkaLink, known: Mapping[str, int]) -> None:
-        """Notify a link of all known topics now, and of changes later.
+        """Notify a link (a consumer) of all known topics now, and of changes later.
 
-        The link's own client may have asked a broker that did not know a new topic yet.
+        The first list of the link's client may lack a topic that is only just created.
         """
         self._known[link] = known
         _refresh_topics(link, known)
 
     def announce(self, topics: Mapping[str, int]) -> None:
-        """Notify links of created and deleted topics, given the topics that exist."""
+        """Notify links of changes; ``topics`` are those that exist now."""
         for link, known in list(self._known.items()):
             if link.closed:
                 self._known.pop(link, None)
@@ -269,7 +271,7 @@ class TopicListeners:
 
 
 def look_interval(took: float) -> float:
-    """Return the seconds between two lists, if the last one took ``took`` seconds.
+    """Return the seconds between two lists; listing last took ``took`` seconds.
 
     >>> look_interval(0.01), look_interval(1.0), look_interval(5.0)
     (8.0, 20.0, 60.0)
@@ -281,7 +283,7 @@ def look_interval(took: float) -> float:
 def _deleted(
     link: KafkaLink, before: Mapping[str, int], now: Mapping[str, int]
 ) -> set[str]:
-    """Return the deleted topics among those that a link reads by their full names."""
+    """Return the deleted topics, among those that a link reads by full name."""
     named = naming.subscription(link.plan, link.lane)
     known = {name for name in named if name in before} | link.missing
     return {name for name in known if name not in now}

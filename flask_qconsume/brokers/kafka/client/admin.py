@@ -115,13 +115,13 @@ class KafkaAdmin:
     def find_ends(
         self, partitions: Iterable[PartitionId], timeout: float
     ) -> dict[PartitionId, int]:
-        """Return the offset behind the last record of each partition."""
+        """Return each partition's end offset (the offset of its next new record)."""
         return self._offsets(partitions, _OffsetSpec.latest(), timeout)
 
     def find_beginnings(
         self, partitions: Iterable[PartitionId], timeout: float
     ) -> dict[PartitionId, int]:
-        """Return the offset of the first record that each partition still has."""
+        """Return the offset of each partition's oldest existing record."""
         return self._offsets(partitions, _OffsetSpec.earliest(), timeout)
 
     def read_committed(
@@ -129,8 +129,8 @@ class KafkaAdmin:
     ) -> dict[PartitionId, Committed]:
         """Return a group's committed offsets; partitions without one are left out.
 
-        The request is made by a consumer that joins no group: an admin client can crash
-        the process when the group's coordinator has moved, or does not exist yet.
+        A consumer that joins no group sends the request, because an admin client can
+        crash the process if the group's coordinator has moved or does not exist yet.
         https://github.com/confluentinc/librdkafka/issues/5040
         """
         wanted = [TopicPartition(*each) for each in partitions]
@@ -153,7 +153,7 @@ class KafkaAdmin:
     def commit(
         self, group: str, offsets: Mapping[PartitionId, int], timeout: float
     ) -> bool:
-        """Commit offsets for a group; return false if the group has members."""
+        """Commit offsets for a group; return false if its members prevent this."""
         if not offsets:
             return True
         wanted = [TopicPartition(*each, offset) for each, offset in offsets.items()]
@@ -205,7 +205,7 @@ class KafkaAdmin:
     def _try_commit(
         self, group: str, partitions: list[TopicPartition], timeout: float
     ) -> dict[PartitionId, KafkaError]:
-        """Try to commit offsets; return the errors by partition."""
+        """Send one commit of offsets; return the error of each failed partition."""
         from confluent_kafka import ConsumerGroupTopicPartitions
 
         wanted = [ConsumerGroupTopicPartitions(group, partitions)]
@@ -240,8 +240,8 @@ class KafkaAdmin:
 class FilledPartitions:
     """Finds partitions that hold records.
 
-    The requests are made by a consumer that joins no group: they are repeated during an
-    outage, when an admin client can crash the process.
+    A consumer that joins no group sends the requests, because they are repeated during
+    an outage, and an admin client can then crash the process.
     https://github.com/confluentinc/librdkafka/issues/3663
 
     :param config: librdkafka's settings, for a consumer.
@@ -255,10 +255,10 @@ class FilledPartitions:
     def find(
         self, partitions: Collection[PartitionId], timeout: float
     ) -> set[PartitionId]:
-        """Return the partitions that hold any record. Calls must not overlap.
+        """Return those of the partitions that hold records. Calls must not overlap.
 
         :param timeout: Seconds for one request. Two requests cover all partitions; if
-            one of them fails, each partition is asked about by a request of its own.
+            either fails, one request is sent for each partition.
         :raises BrokerError: if the broker does not answer.
         """
         if not partitions:
@@ -301,7 +301,7 @@ def _ask_committed(
 def _find_filled(
     client: Consumer, partitions: Collection[PartitionId], timeout: float
 ) -> set[PartitionId]:
-    """Find partitions with records, in a native thread: all at once or one by one."""
+    """Ask for all partitions at once; if that fails, for each. Native thread only."""
     client.poll(0)  # Take the client's errors, which would pile up.
     try:
         first = _ask_offsets(client, partitions, OFFSET_BEGINNING, timeout)
@@ -320,14 +320,14 @@ def _find_filled(
 def _ask_offsets(
     client: Consumer, partitions: Collection[PartitionId], which: int, timeout: float
 ) -> dict[PartitionId, int]:
-    """Return first or end offsets; partitions that do not exist are left out."""
+    """Return first or end offsets; leave out partitions that do not exist."""
     wanted = [TopicPartition(*each, which) for each in partitions]
     found = client.offsets_for_times(wanted, timeout=timeout)
     return {(e.topic, e.partition): e.offset for e in found if e.error is None}
 
 
 def _is_filled(client: Consumer, partition: PartitionId) -> bool | None:
-    """Return whether one partition holds a record; ``None`` without an answer."""
+    """Return whether a partition holds records, or ``None`` if Kafka did not answer."""
     try:
         found = client.get_watermark_offsets(
             TopicPartition(*partition), timeout=_ONE_PARTITION_TIMEOUT_SECONDS

@@ -14,7 +14,7 @@ from .terms import ConsumerTerms
 
 
 class Assignment:
-    """The assigned partitions, and the choice of the next records to hand out."""
+    """Holds the assigned partitions, and chooses the next records to hand out."""
 
     def __init__(
         self, terms: ConsumerTerms, shared: SharedState, commits: OffsetCommits
@@ -76,7 +76,7 @@ class Assignment:
                 record.partition.dirty = True
 
     def mark(self, partitions: list[AssignedPartition]) -> None:
-        """Choose the next records to be handed out, from all partitions in turn."""
+        """Mark the next records for handing out, taking from the partitions in turn."""
         room = self._commits.room + self._shared.extra_room
         free = room - sum(each.unsettled - each.blocked_count for each in partitions)
         ready = [each for each in partitions if each.buffer and not each.leaving]

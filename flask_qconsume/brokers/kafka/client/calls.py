@@ -59,9 +59,9 @@ def call_for_results(
 
     A :class:`~confluent_kafka.KafkaException` is a value in the result. Greenlets must
     not touch a future, not even to see whether it is done: in a process that gevent has
-    patched, a future's lock is gevent's, and the client's thread that fulfils the
-    future may hold it. gevent's event loop does not know that thread, and ends with a
-    ``LoopExit`` if it has nothing else to do.
+    patched, the future has gevent's kind of lock, and a thread of the client may hold
+    this lock. gevent's event loop does not know that thread, and a greenlet that waits
+    for the lock may get a ``LoopExit``.
 
     :param ask: Called in a native thread.
     :param timeout: Seconds for all futures together.
@@ -75,9 +75,9 @@ def create_client(
 ) -> T:
     """Create a Kafka client with these settings.
 
-    Forks of the process wait until the client's threads have looked up addresses:
-    glibc's ``getaddrinfo`` holds a lock meanwhile (in ``check_pf.c``), which would stay
-    locked for ever in a forked child.
+    The process does not fork while the client's threads look up addresses: glibc's
+    ``getaddrinfo`` then holds a lock (in ``check_pf.c``), which would stay locked for
+    ever in a forked child.
 
     :raises ConfigurationError: for settings that librdkafka refuses.
     """
@@ -114,9 +114,9 @@ class ClientErrors:
         return error if last is None else KafkaException(last)
 
     def check(self) -> None:
-        """Raise the last refusal that the client has reported since the last check.
+        """Raise an error if the client has reported a refusal since the last check.
 
-        :raises BrokerRefused: with what to do.
+        :raises BrokerRefused: with the last refusal, and what to do.
         """
         refusal, self._refusal = self._refusal, None
         if refusal is not None:

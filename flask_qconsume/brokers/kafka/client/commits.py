@@ -44,7 +44,7 @@ _REBALANCING = {
 
 
 class OffsetCommits:
-    """Commits changes of partitions, then hands their records to gevent's thread."""
+    """Commits which records are done and in flight, then passes the latter on."""
 
     def __init__(self, terms: ConsumerTerms, shared: SharedState) -> None:
         #: Number of records that were settled since the last commit.
@@ -65,14 +65,14 @@ class OffsetCommits:
 
     @property
     def unanswered(self) -> list[ReadyRecord]:
-        """The records that may be handed out once the pending commit is answered."""
+        """Records to be handed out once the broker has answered the pending commit."""
         return list(chain(*(records for _, _, records in self._pending.values())))
 
     def room_in(self, partition: AssignedPartition) -> int:
-        """Return how many more records of a partition may be chosen to be handed out.
+        """Return how many more records of a partition may be marked for handing out.
 
-        Records that wait for an earlier record of their key are counted as well,
-        because the commit's metadata contains them.
+        The limit includes records that wait for an earlier record of their key, because
+        the commit's metadata contains them.
         """
         if self._terms.ordering == "none":
             return _MAX_UNSETTLED
@@ -87,10 +87,10 @@ class OffsetCommits:
         *,
         wait: bool = False,
     ) -> None:
-        """Commit changed partitions, unless a commit is pending or was sent just now.
+        """Commit the changes, unless a commit is pending or was sent just now.
 
-        :param wait: Whether to wait for the answer. This is necessary within a callback
-            of the client, which calls no other callback meanwhile.
+        :param wait: Whether to wait for the answer. A callback of the client must wait,
+            because the client does not call ``on_commit`` during another callback.
         """
         now = time.monotonic()
         if self._pending or (now < self._next_commit and not _is_starving(partitions)):
@@ -104,7 +104,7 @@ class OffsetCommits:
             self._commit_pending(consumer, wait)
 
     def recall(self) -> None:
-        """Ignore the answer to the pending commit, so that another can be sent."""
+        """Forget the pending commit and ignore its answer; a new commit can be sent."""
         for partition, _, records in self._pending.values():
             partition.awaiting_commit[:0] = records
             partition.dirty = True
@@ -113,7 +113,7 @@ class OffsetCommits:
     def on_answer(
         self, error: KafkaError | None, partitions: list[TopicPartition]
     ) -> list[KafkaError]:
-        """Process the broker's answer to a commit; return the unexpected errors."""
+        """Process the answer to a commit; return its errors, except a rebalance's."""
         if partitions and not any(self._is_awaited(each) for each in partitions):
             return []  # The answer to a commit that was recalled.
         pending, self._pending = self._pending, {}
@@ -137,7 +137,7 @@ class OffsetCommits:
     def send_final(
         self, consumer: Consumer, partitions: list[AssignedPartition]
     ) -> bool:
-        """Commit the state of partitions that are given up, in several calls.
+        """Commit the state of partitions that are given up; call this until it is true.
 
         :returns: Whether everything is committed.
         """
@@ -197,7 +197,7 @@ class OffsetCommits:
     def _hand_over(
         self, partition: AssignedPartition, records: list[ReadyRecord]
     ) -> None:
-        """Hand records to gevent's thread, or release them if it wants no more."""
+        """Hand over records; release them if paused, or if the partition is leaving."""
         if self._shared.is_paused or partition.leaving:
             for record in records:
                 partition.offsets.release(record.offset)
@@ -207,7 +207,7 @@ class OffsetCommits:
             self._shared.notify()
 
     def _adapt_room(self) -> None:
-        """Choose how many records may be in flight, by how many were settled lately."""
+        """Set the limit of records in flight by the number of recently settled ones."""
         wanted = self._terms.room + 2 * self.settled_count
         # It shrinks slowly, so that one slow moment has little effect.
         wanted = max(wanted, self._terms.room, self.room * 3 // 4)
@@ -218,7 +218,7 @@ class OffsetCommits:
 def _final_states(
     partitions: list[AssignedPartition],
 ) -> list[tuple[AssignedPartition, CommitState]]:
-    """Return the final states of partitions, except those already committed."""
+    """Return the states to commit before partitions are given up, unless committed."""
     states = (
         (each, each.offsets.final_state(each.metadata_limit)) for each in partitions
     )
@@ -236,6 +236,6 @@ def _offset(partition: AssignedPartition, state: CommitState) -> TopicPartition:
 
 
 def _is_starving(partitions: list[AssignedPartition]) -> bool:
-    """Return whether handlers have no record, and some records wait for a commit."""
+    """Return whether no handler has a record although records wait for a commit."""
     waiting = any(each.awaiting_commit for each in partitions)
     return waiting and not any(each.in_hand > 0 for each in partitions)

@@ -65,7 +65,7 @@ class KafkaConsumer:
 
     @property
     def buffered_count(self) -> int:
-        """Number of records that were fetched and may not be handed out yet."""
+        """Number of fetched records that are not marked for handing out yet."""
         return self._worker.buffered_count
 
     @property
@@ -74,12 +74,12 @@ class KafkaConsumer:
         return self._worker.outage.is_confirmed
 
     def pop_misses_topic(self) -> bool:
-        """Return, and reset, whether the client has reported a missing topic."""
+        """Return whether a missing topic was reported since the last call."""
         found, self._shared.misses_topic = self._shared.misses_topic, False
         return found
 
     def start(self, timeout: float = 2 * ANSWER_TIMEOUT_SECONDS) -> None:
-        """Connect, and begin to join the group; do nothing if the consumer is closed.
+        """Connect and subscribe, or do nothing if the consumer is closed.
 
         :raises BrokerError: if the broker does not answer, or refuses.
         """
@@ -102,7 +102,7 @@ class KafkaConsumer:
             raise
 
     def take(self, room: int) -> list[ReadyRecord]:
-        """Return up to ``room`` records to be handled; an empty list if none is ready.
+        """Return at most ``room`` records to be handled; do not wait for them.
 
         :raises BrokerError: if an error ended the consumer.
         """
@@ -125,11 +125,11 @@ class KafkaConsumer:
             self._notifier.wait(timeout)
 
     def exceed_prefetch(self, more: int) -> None:
-        """Allow this many more unsettled records than the prefetch."""
+        """Allow ``more`` unsettled records in addition to the prefetch."""
         self._shared.extra_room = more
 
     def await_joined(self, timeout: float) -> None:
-        """Wait until the group has assigned partitions to this consumer, maybe none."""
+        """Wait until the group has sent this consumer its partitions, or none."""
         deadline = time.monotonic() + timeout
         while not self._shared.has_joined and (left := deadline - time.monotonic()) > 0:
             self._raise_error()
@@ -139,7 +139,7 @@ class KafkaConsumer:
         self._notifier.notify()
 
     def refresh_topics(self, topics: Mapping[str, int]) -> None:
-        """Make the client list topics until it knows these and all their partitions."""
+        """Make the client list topics until it knows all partitions of these topics."""
         self._worker.topic_refresh.request(topics)
 
     def settle(self, records: Sequence[ReadyRecord]) -> None:
@@ -160,7 +160,7 @@ class KafkaConsumer:
     def postpone(self, record: ReadyRecord, attempt: int, delay: float) -> None:
         """Hand a record out again after ``delay`` seconds; its successors wait.
 
-        The next commit notes the number of the attempt.
+        The next commit stores the attempt's number.
         """
         again = record._replace(redelivered=False, attempt=attempt, deaths=0)
         self._shared.notes.append((record, RecordNote(attempt)))
@@ -170,14 +170,14 @@ class KafkaConsumer:
         self._notifier.notify()
 
     def put_back(self, records: Iterable[ReadyRecord]) -> None:
-        """Give back records that were not started, to any member of the group."""
+        """Release records that no handler has started; any member may get them."""
         given = list(records)
         for record in given:
             record.partition.handed_count -= 1
         self._shared.released.append(given)
 
     def pause(self) -> None:
-        """Stop handing out records, and give back those that were not handed out."""
+        """Stop handing out records, and release all that were not handed out."""
         self._shared.is_paused = True
         while self._shared.ready:
             self._queue.add(self._shared.ready.popleft())
@@ -198,10 +198,10 @@ class KafkaConsumer:
     def close(self, timeout: float) -> bool:
         """Commit, give back unsettled records, and leave the group.
 
-        After an error nothing is committed: the last commit still notes records as in
-        flight, as after a death of the process.
+        After an error, nothing is committed: the next owner of a partition treats its
+        records as after the death of a process.
 
-        :returns: Whether the native thread ended in time; otherwise it goes on in the
+        :returns: Whether the native thread ended in time; if not, it continues in the
             background.
         """
         shared = self._shared
@@ -227,7 +227,7 @@ class KafkaConsumer:
             raise BrokerError(f"Kafka's client has ended: {self._thread.error!r}")
 
     def _write_log(self) -> None:
-        """Log the lines of the native thread, which must not use a logger itself."""
+        """Log the native thread's lines; that thread must not use a logger."""
         while self._shared.log_lines:
             level, text = self._shared.log_lines.popleft()
             logger.log(level, "%s", escape(text))

@@ -93,12 +93,12 @@ class ConsumerThread:
 
     @property
     def buffered_count(self) -> int:
-        """Number of fetched records that are not chosen to be handed out yet."""
+        """Number of fetched records that are not marked for handing out yet."""
         return sum(len(each.buffer) for each in self._partitions())
 
     @property
     def marked(self) -> list[ReadyRecord]:
-        """Records to be handed out once a commit that notes them is answered."""
+        """Records that wait for a commit before they are handed out."""
         waiting = [each.awaiting_commit for each in self._partitions()]
         return [*chain(*waiting), *self._commits.unanswered]
 
@@ -179,7 +179,7 @@ class ConsumerThread:
                 self._on_record(record)
 
     def _poll_timeout(self, partitions: list[AssignedPartition]) -> float:
-        """Return how many seconds to poll for a record: more after a longer rest."""
+        """Return the seconds to poll for a record; they grow while there is no work."""
         if self._resting < _REST_AFTER_SECONDS:
             if self._commits.is_pending or any(each.unsettled for each in partitions):
                 self._resting = 0.0

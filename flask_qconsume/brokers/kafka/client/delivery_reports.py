@@ -19,7 +19,7 @@ _NOT_REPORTED = PublishTimeout()
 
 
 class PendingReports:
-    """The delivery reports that one call of :meth:`KafkaProducer.send` waits for."""
+    """The delivery reports for which one call of :meth:`KafkaProducer.send` waits."""
 
     def __init__(self, size: int, listener: ReportListener) -> None:
         self._errors: list[Exception | None] = [_NOT_REPORTED] * size
@@ -32,7 +32,7 @@ class PendingReports:
 
     @property
     def errors(self) -> list[Exception | None]:
-        """``None`` or the error for each record; a timeout if it has no report."""
+        """``None`` or the error of each record; a timeout for one without a report."""
         # Each record gets its own exception, because callers may raise them.
         return [
             create_timeout_error() if error is _NOT_REPORTED else error
@@ -44,7 +44,7 @@ class PendingReports:
         return self._reported >= self._expected
 
     def report(self, index: int, error: Exception | None) -> None:
-        """Store the report on one record. Any thread may call it, native ones too."""
+        """Store one record's report. Any thread may call this, even a native one."""
         self._errors[index] = error
         self._reported += 1
         if self._is_awaited and self.is_complete:
@@ -67,13 +67,13 @@ class PendingReports:
         self._asleep.acquire(timeout=timeout)
 
     def wake(self) -> None:
-        """End :meth:`sleep`. Under gevent, call it in the thread of the sleeper."""
+        """End :meth:`sleep`. Under gevent, call both methods in the same thread."""
         with contextlib.suppress(RuntimeError):  # It is awake already.
             self._asleep.release()
 
 
 class ReportListener:
-    """Wakes callers that wait for delivery reports on one of gevent's event loops."""
+    """Wakes the callers on one event loop of gevent when their reports arrive."""
 
     def __init__(self) -> None:
         self._notifier = ThreadNotifier()
@@ -88,7 +88,7 @@ class ReportListener:
         return not self._waiting
 
     def notify(self, reports: PendingReports) -> None:
-        """Wake the caller that waits for these reports. Any thread may call it."""
+        """Wake the caller that waits for these reports. Any thread may call this."""
         self._completed.append(reports)
         self._notifier.notify()
 
@@ -111,12 +111,12 @@ class ReportListener:
             self._notifier.close()
 
     def _try_lead(self) -> bool:
-        """Become the leader, which waits for the notifier, if there is no leader."""
+        """Make the caller the leader (it waits for the socket), if there is none."""
         # Checked first: gevent switches greenlets if it does not get a lock.
         return not self._leading.locked() and self._leading.acquire(blocking=False)
 
     def _lead(self, reports: PendingReports, timeout: float) -> None:
-        """Wait for the notifier once, and wake the callers of complete reports."""
+        """Wait for the socket once, then wake the callers of complete reports."""
         try:
             # The last leader may have taken the notification of these reports.
             if not reports.is_complete:
@@ -127,7 +127,7 @@ class ReportListener:
             self._leading.release()
 
     def _pass_lead(self) -> None:
-        """If there is no leader, wake the caller that has waited longest, to lead."""
+        """Without a leader, wake the longest-waiting caller; it becomes the leader."""
         if self._closed and self.is_idle:
             self._notifier.close()
         if self._leading.locked():

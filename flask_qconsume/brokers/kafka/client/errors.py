@@ -32,7 +32,7 @@ def is_refusal(error: KafkaError) -> bool:
 
 
 def ends_client(error: KafkaError) -> bool:
-    """Return whether a client is unusable after this error, and must be closed."""
+    """Return whether the client must be closed after this error."""
     full = KafkaError.GROUP_MAX_SIZE_REACHED
     return bool(error.fatal()) or is_refusal(error) or error.code() == full
 
@@ -51,7 +51,7 @@ def translate_error(error: t.Any) -> BrokerError:
 
 
 def describe_trouble(error: KafkaError) -> str:
-    """Return a log line for an error after which a consumer goes on."""
+    """Return a log line for an error that does not end the consumer."""
     if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
         return (
             f"{error.str()}. The consumer gets nothing from this topic until it exists."

@@ -40,7 +40,7 @@ class FlowControl:
         ahead: int,
         pause_all: bool,
     ) -> None:
-        """Pause and resume partitions, to have about ``ahead`` records buffered."""
+        """Pause or resume partitions, so that about ``ahead`` records are buffered."""
         loose = [each for each in partitions if not each.is_stuck]
         count = sum(len(each.buffer) for each in loose)
         size = sum(each.buffered_bytes for each in loose)
@@ -76,8 +76,8 @@ class FlowControl:
 def _set_paused(consumer: Consumer, partition: AssignedPartition, paused: bool) -> None:
     """Pause or resume a partition, unless it is in the wanted state already.
 
-    Do not call this in the client's own callbacks: during a rebalance, the client's
-    method may never return.
+    Do not call this in a callback of the client: during a rebalance, ``pause`` and
+    ``resume`` of the client may never return.
     """
     if partition.paused is paused:
         return

@@ -66,7 +66,7 @@ class Membership:
         self._shared.notify()
 
     def on_assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Fetch new partitions' committed offsets, and start to read at these."""
+        """Read the assigned partitions from the group's committed offsets."""
         self._shared.has_joined = True
         self._shared.notify()
         if self._shared.is_stopping or not partitions:
@@ -82,7 +82,7 @@ class Membership:
         self._positions.start_reading(consumer, committed)
 
     def on_revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Wait for handlers of revoked partitions, commit, and drop the partitions."""
+        """Wait for the handlers of the revoked partitions, commit, and drop these."""
         ids = _partition_ids(partitions)
         known = self._assignment.partitions
         leaving = [known[each] for each in ids if each in known]
@@ -107,14 +107,13 @@ class Membership:
     def commit_final(
         self, consumer: Consumer, on_record: Callable[[t.Any], None]
     ) -> None:
-        """Commit what the next owners of the partitions need, before leaving the group.
+        """Commit the final state of all partitions, before the consumer leaves.
 
-        During a rebalance, a commit waits for the end of the rebalance and is then
-        refused. A commit during the close of the client would be refused as well. And a
-        consumer that leaves during a rebalance keeps the group waiting for its session
-        timeout.
+        The broker refuses commits that are sent during a rebalance, or while the client
+        closes. If a consumer leaves during a rebalance, the group waits for the
+        consumer's session timeout.
 
-        :param on_record: Called with records and errors that come meanwhile.
+        :param on_record: Called with records and errors that the client gets meanwhile.
         """
         self._shared.is_paused = True
         deadline = time.monotonic() + _FINAL_COMMIT_SECONDS
@@ -128,11 +127,11 @@ class Membership:
                 on_record(record)
 
     def leave(self, consumer: Consumer) -> None:
-        """Leave the group, after the end of a join or rebalance that is under way.
+        """Leave the group; if it is rebalancing, wait for the end of that first.
 
-        ``Consumer.close`` alone would not do so: a member without a partition sends
-        nothing, and the broker reads nothing behind a join that waits for other
-        members. Then the group would wait for the session timeout.
+        With ``Consumer.close`` alone, the group might wait for the session timeout: a
+        member without a partition does not say that it leaves, and while a join waits
+        for other members, the broker reads no later request on its connection.
         https://github.com/confluentinc/librdkafka/pull/3375
         """
         if self._commits.is_pending:
@@ -147,7 +146,7 @@ class Membership:
         self._shared.is_leaving = False
 
     def _connect(self, consumer: Consumer) -> None:
-        """Wait for the broker's first answer, or raise the reason why it is silent."""
+        """Wait for the broker's first answer; raise an error if there is none."""
         deadline = time.monotonic() + ANSWER_TIMEOUT_SECONDS
         while True:
             try:
@@ -165,7 +164,7 @@ class Membership:
     def _await_handlers(
         self, consumer: Consumer, leaving: list[AssignedPartition]
     ) -> None:
-        """Wait for handlers of leaving partitions, while other handlers are started."""
+        """Wait for the handlers of revoked partitions; start those of other ones."""
         shared, assignment = self._shared, self._assignment
         deadline = time.monotonic() + self._terms.grace
         self._commits.recall()

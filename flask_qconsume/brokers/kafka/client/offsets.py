@@ -30,7 +30,7 @@ Range = tuple[int, int]
 
 
 class RecordNote(t.NamedTuple):
-    """Numbers of attempts and of process deaths for a record that is not done."""
+    """The attempt number of a record, and how many processes died handling it."""
 
     attempt: int = 1
     #: Number of processes that died while they handled this record alone.
@@ -47,7 +47,7 @@ class CommitState(t.NamedTuple):
 
 
 class CommitMetadata(t.NamedTuple):
-    """Contents of a commit's metadata, with absolute offsets."""
+    """The decoded metadata of a commit."""
 
     #: Records below this offset were handed out, unless they are done.
     upto: int = 0
@@ -97,7 +97,7 @@ class OffsetTracker:
         return next(iter(self._unsettled), self.position)
 
     def see(self, offset: int) -> bool:
-        """Add a fetched record; return whether it is to be handled (not done yet)."""
+        """Add a fetched record; return false if it is done already."""
         self.position = offset + 1
         self._seen_count += 1
         if self._inherited and self._was_done(offset):
@@ -107,12 +107,12 @@ class OffsetTracker:
         return True
 
     def mark(self, offset: int) -> None:
-        """Note all records up to this offset as in flight, in the next commit."""
+        """Let the next commit note all records up to this offset as in flight."""
         self._marked_end = offset + 1
         self._furthest_end = max(self._furthest_end, offset + 1)
 
     def settle(self, offset: int) -> bool:
-        """Note that a record is done; return false if that was noted before."""
+        """Note that a record is done; return false if it was done already."""
         if self._unsettled.pop(offset, None) is None:
             return False
         if offset >= self._furthest_end:
@@ -135,12 +135,12 @@ class OffsetTracker:
         return offset < self.suspects_end
 
     def commit_state(self, limit: int = METADATA_LIMIT_BYTES) -> CommitState:
-        """Return the offset and the metadata to commit while records are in flight."""
+        """Return the state to commit while records may be in flight."""
         upto = max(self._in_flight_end(), self.suspects_end)
         return CommitState(self.base, self._encode(upto, self.notes, limit))
 
     def final_state(self, limit: int = METADATA_LIMIT_BYTES) -> CommitState:
-        """Return the offset and the metadata to commit when no record is in flight."""
+        """Return the state to commit when no record is in flight any more."""
         calm = {o: note._replace(alone=False) for o, note in self.notes.items()}
         return CommitState(self.base, self._encode(self.suspects_end, calm, limit))
 
@@ -150,7 +150,7 @@ class OffsetTracker:
         return bool(self._inherited) and self._inherited[0][0] <= offset
 
     def _in_flight_end(self) -> int:
-        """Return the offset behind the last record that a handler may have."""
+        """Return 1 more than the highest offset that may be in flight, or 0."""
         if not self._released:
             return self._marked_end
         self._released.intersection_update(self._unsettled)
@@ -162,7 +162,7 @@ class OffsetTracker:
         return max(held, default=-1) + 1
 
     def _done_ranges(self) -> Iterator[Range]:
-        """Yield the ranges of done records behind the first record that is not done."""
+        """Yield the ranges of done records after the first record that is not done."""
         end, expected = self.base, 0
         for offset, number in self._unsettled.items():
             if offset >= self._furthest_end:
@@ -186,9 +186,9 @@ def encode_metadata(
 ) -> str:
     """Encode the metadata for a commit of the offset ``base``.
 
-    The text is empty if there is nothing to note. Entries beyond ``limit`` bytes are
-    left out, those with the highest offsets first; their records are handled once more
-    if another consumer takes the partition over.
+    The text is empty if there is nothing to note. If the text exceeds ``limit``
+    bytes, the entries with the highest offsets are left out; their records are handled
+    again if another consumer gets the partition.
     """
     head = f'{{"{_MARKER}":{_VERSION},"upto":{max(0, metadata.upto - base)}'
     room = limit - len(head) - len(',"notes":[],"done":[]}')
@@ -204,7 +204,7 @@ def encode_metadata(
 
 
 def decode_metadata(metadata: str | None, base: int) -> CommitMetadata:
-    """Decode the metadata of a commit of the offset ``base``; ignore foreign text."""
+    """Decode the metadata of a commit of the offset ``base``; ignore other texts."""
     try:
         found = json.loads(metadata or "")
         if found[_MARKER] != _VERSION:
@@ -226,12 +226,12 @@ def decode_metadata(metadata: str | None, base: int) -> CommitMetadata:
 
 
 def _with_death(note: RecordNote) -> RecordNote:
-    """Add a death to a record's note, if it was handled alone when its process died."""
+    """Return the note, with one more death if the record was being handled alone."""
     return RecordNote(note.attempt, note.deaths + 1) if note.alone else note
 
 
 def _take_fitting(texts: Iterable[str], room: int) -> list[str]:
-    """Return the first texts that fit into ``room`` characters with their commas."""
+    """Return the first texts that, each with a comma, fit into ``room`` characters."""
     kept = []
     for text in texts:
         room -= len(text) + 1
@@ -246,7 +246,7 @@ def _encode_note(base: int, offset: int, note: RecordNote) -> str:
 
 
 def _encode_ranges(base: int, ranges: Iterable[Range]) -> Iterator[str]:
-    """Yield, for each range, its distance from the previous one, and its length."""
+    """Yield ``gap,length`` for each range: the gap to the range before it."""
     end = base
     for start, stop in ranges:
         yield f"{start - end},{stop - start}"

@@ -26,7 +26,7 @@ class UnorderedQueue:
         self._ready.extend(records)
 
     def take(self, room: int, now: float) -> list[ReadyRecord]:
-        """Return up to ``room`` records that may be handled now."""
+        """Return at most ``room`` records that may be handled now."""
         ready, found = self._ready, []
         while ready and room > 0:
             record = ready.popleft()
@@ -38,7 +38,7 @@ class UnorderedQueue:
         return found
 
     def settle(self, records: Iterable[ReadyRecord]) -> bool:
-        """Release the successors of done records; return whether there are any."""
+        """Make successors of done records ready; return whether there were any."""
         return False
 
     def postpone(self, record: ReadyRecord, due: float) -> None:
@@ -61,7 +61,7 @@ class UnorderedQueue:
 
 
 class OrderedQueue(UnorderedQueue):
-    """Hands out records of one key one by one, each after its predecessor is settled.
+    """Hands out a record once the record before it with the same key is settled.
 
     A postponed record keeps its place: its successors wait for it.
 
@@ -146,7 +146,7 @@ class OrderedQueue(UnorderedQueue):
 
 
 def create_queue(ordering: str) -> UnorderedQueue:
-    """Return the queue for an ordering: ``"none"``, ``"key"`` or ``"partition"``."""
+    """Create the queue for the ordering ``"none"``, ``"key"`` or ``"partition"``."""
     if ordering == "key":
         return OrderedQueue(lambda record: t.cast(OrderingKey, record.record.key()))
     if ordering == "partition":

@@ -39,13 +39,13 @@ class Outage:
         self._began = self._next_question = 0.0
 
     def begin(self) -> None:
-        """Note that all connections are lost, which may be an outage or idleness."""
+        """Note the loss of all connections: an outage is possible now."""
         if not self.is_possible:
             self.is_possible = True
             self._began = self._next_question = self._clock()
 
     def check(self, ask: Callable[[float], object]) -> bool:
-        """If an outage is possible, send the broker a request; pause between requests.
+        """Send a request if an outage is possible and the last request is not recent.
 
         :param ask: Sends any request, with a time limit in seconds.
         :returns: Whether :attr:`is_confirmed` has changed.

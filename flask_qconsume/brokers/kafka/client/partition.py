@@ -58,7 +58,7 @@ class AssignedPartition:
     :param offsets: Tracks which of its records are in flight or done.
     :param due: Returns when a record may be handed out; ``None`` means at once.
     :param apart: Whether a suspect (a record that was in flight when a process died) is
-        handed out only while no other record is.
+        handled alone, without other records of the partition.
     """
 
     __slots__ = (
@@ -139,19 +139,18 @@ class AssignedPartition:
 
     @property
     def unsettled(self) -> int:
-        """Number of records that are chosen to be handed out, and not settled."""
+        """Number of records that are marked for handing out, and not settled."""
         return len(self.offsets) - len(self.buffer)
 
     @property
     def would_count_death(self) -> bool:
-        """Whether a record is being handled alone, so that a death counts for it."""
+        """Whether a record is being handled alone: a death would count for it."""
         return any(note.alone for note in self.offsets.notes.values())
 
     def has_committed(self, offset: int) -> bool:
-        """Return whether a commit notes a record as done.
+        """Return whether a commit notes a record as done, or the partition is lost.
 
-        The answer is true as well if the partition is lost, because no commit will
-        follow.
+        After the loss of a partition, no commit follows.
         """
         committed = self.committed
         if self.gone or committed is None:
@@ -167,10 +166,10 @@ class AssignedPartition:
             self.dirty = True
 
     def mark(self, room: int, now: float, *, may_try_suspect: bool = True) -> int:
-        """Choose up to ``room`` buffered records to be handed out; return their number.
+        """Mark at most ``room`` buffered records for handing out; return how many.
 
         :param may_try_suspect: Whether a suspect (a record that was in flight when a
-            process died) may be chosen, if suspects are handled alone.
+            process died) may be marked, if suspects are handled alone.
         """
         if self.apart and not self._may_mark_next(may_try_suspect):
             return 0
@@ -193,7 +192,7 @@ class AssignedPartition:
         return marked
 
     def update_stuck(self, now: float) -> None:
-        """Decide whether no buffered record can be handed out (:attr:`is_stuck`)."""
+        """Set :attr:`is_stuck`: whether the buffered records cannot be handed out."""
         if self.has_progressed:
             self.has_progressed, self.idle_since = False, now
         idle = now - self.idle_since
@@ -203,7 +202,7 @@ class AssignedPartition:
             self.is_stuck = True
 
     def _may_mark_next(self, may_try_suspect: bool) -> bool:
-        """Return whether the next record may be chosen; some must be handled alone."""
+        """Return whether the next record may be marked; suspects are handled alone."""
         buffer = self.buffer
         suspect = bool(buffer) and self.offsets.is_suspect(buffer[0].offset())
         if suspect and not may_try_suspect:

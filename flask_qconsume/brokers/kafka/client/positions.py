@@ -30,7 +30,7 @@ _PAUSE_SECONDS = 0.5
 
 
 class Positions:
-    """Sets where the client starts to read, and where it goes on after lost records.
+    """Sets the offsets at which the client starts to read, and skips lost records.
 
     :param strategy: The client's 'partition.assignment.strategy'.
     :param log: Logs a text at a level.
@@ -53,7 +53,7 @@ class Positions:
         add(list(committed))
 
     def add_lost(self, partition: PartitionId) -> None:
-        """Remember that the broker no longer has the next record of a partition."""
+        """Remember a partition of which the broker has lost the next record."""
         self._lost.add(partition)
 
     def recover_lost(
@@ -63,8 +63,8 @@ class Positions:
     ) -> list[PartitionId]:
         """Continue to read partitions of which the broker has deleted the next records.
 
-        :returns: The partitions that were created again, and are read from their first
-            record: all state about their old records must be forgotten.
+        :returns: The partitions that were deleted and created again. They are read from
+            their first record; the caller must forget their old records.
         """
         if not self._lost or time.monotonic() < self._next_recovery:
             return []
@@ -107,7 +107,7 @@ class Positions:
     ) -> None:
         """Make the client read a partition from this offset.
 
-        After a wrong offset, librdkafka cannot seek, so the partition is assigned
+        librdkafka cannot seek after an invalid offset, so this assigns the partition
         again.
         """
         one = TopicPartition(*partition, offset)

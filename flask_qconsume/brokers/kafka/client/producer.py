@@ -67,9 +67,9 @@ class ClientFailed(BrokerError):
 
 
 class UnconfirmedFor:
-    """Measures for how long no record was confirmed although records were sent.
+    """Measures how long sent records have been waiting without any confirmation.
 
-    :param limit: Least number of seconds after which :meth:`is_too_long` is true.
+    :param limit: Seconds before which :meth:`is_too_long` is never true.
     :param clock: Returns seconds, like :func:`time.monotonic`.
     """
 
@@ -81,16 +81,16 @@ class UnconfirmedFor:
         self._since: float | None = None
 
     def note_sent(self) -> None:
-        """Start the measurement before a record is sent, unless it is running."""
+        """Start to measure, unless a measurement runs. Call this before sending."""
         if self._since is None:
             self._since = self._clock()
 
     def reset(self) -> None:
-        """End the measurement: a record was confirmed, or the client is new."""
+        """End the measurement. Call this for a confirmed record or a new client."""
         self._since = None
 
     def is_too_long(self, timeout: float) -> bool:
-        """Return whether nothing was confirmed for the limit and for twice ``timeout``.
+        """Return whether the wait has reached the limit and also twice ``timeout``.
 
         :param timeout: Seconds that a send may take.
         """
@@ -106,8 +106,8 @@ class KafkaProducer:
     It belongs to one process: a forked child must create another one.
 
     :param config: librdkafka's settings.
-    :param max_unconfirmed: Seconds (and at least twice the time of a send) without any
-        confirmation after which the client is replaced: after an outage, a client may
+    :param max_unconfirmed: Seconds without any confirmation (but at least two timeouts
+        of a send) after which the client is replaced: after an outage, a client may
         never send again. https://github.com/confluentinc/librdkafka/issues/3009
     """
 
@@ -127,7 +127,7 @@ class KafkaProducer:
     def send(
         self, records: Sequence[ProducerRecord], timeout: float
     ) -> list[Exception | None]:
-        """Send records, pipelined; return when each is confirmed or has failed.
+        """Send records without waiting in between; then wait for all confirmations.
 
         :param timeout: Seconds for all records together.
         :returns: ``None`` or the error for each record.
@@ -191,7 +191,7 @@ class KafkaProducer:
         client.flush(_CLOSE_TIMEOUT_SECONDS / 2)
 
     def _close_if_foreign(self, hub_id: int, listener: ReportListener) -> None:
-        """Close an idle listener, unless its event loop has created the client."""
+        """Close an idle listener, unless its hub has created the client."""
         if (
             hub_id != self._home_hub
             and listener.is_idle
@@ -202,7 +202,7 @@ class KafkaProducer:
     def _handle_errors(
         self, client: Producer, errors: Sequence[Exception | None], timeout: float
     ) -> None:
-        """Replace a client that has failed; raise the cause of the errors if known."""
+        """Drop a failed client; raise the refusal that the client reported, if any."""
         if any(isinstance(error, ClientFailed) for error in errors):
             self._drop_client(client)
             self._client_errors.check()
@@ -247,7 +247,7 @@ class KafkaProducer:
                 return
 
     def _drop_client(self, client: Producer) -> bool:
-        """Drop a client; return false if another one has replaced it already."""
+        """Drop the client; return false if it was dropped before."""
         with self._lock:
             ours = self._client is client
             if ours:

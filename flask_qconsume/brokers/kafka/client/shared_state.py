@@ -83,7 +83,7 @@ class SharedState:
 class ClientLogger:
     """Collects the lines that the client logs, in place of a logger.
 
-    All become debug lines: the client reports important ones as errors as well.
+    All lines get the level DEBUG, because the client reports errors separately too.
     """
 
     def __init__(self, lines: deque[tuple[int, str]]) -> None:

@@ -25,7 +25,7 @@ _MAX_REFRESHES = 20
 
 
 class TopicRefresh:
-    """Makes the client list topics until it knows new ones with all their partitions.
+    """Makes the client list topics until it knows all partitions of new topics.
 
     gevent's thread calls :meth:`request`, the native thread :meth:`look_if_due`.
 
@@ -52,7 +52,7 @@ class TopicRefresh:
         self._requests.append(topics)
 
     def look_if_due(self) -> None:
-        """List topics if requested ones are missing, at most once per pause."""
+        """List topics if a requested one is missing and the last list is old enough."""
         while self._requests:
             self._missing.update(self._requests.popleft())
             self._refreshes_left = _MAX_REFRESHES
