@@ -234,7 +234,7 @@ class AppConsumers(PublishMethods):
 
     @contextlib.contextmanager
     def capture_published(self, take: Callable[[Outgoing], None]) -> Iterator[None]:
-        """Within the block, pass published messages to ``take``, not to the broker."""
+        """Within the block, call ``take`` with each message instead of sending it."""
         before, self._capture = self._capture, take
         try:
             yield
@@ -266,7 +266,7 @@ def get_app_consumers(app: Flask | None = None) -> AppConsumers:
 
 
 def _explain(error: Exception) -> Exception:
-    """Explain a ``RuntimeError`` of Python, usually that no thread can be started."""
+    """Explain a ``RuntimeError``; it usually means that no thread can be started."""
     if isinstance(error, QConsumeError) or not isinstance(error, RuntimeError):
         return error
     text = f"Cannot publish: {escape(error)}."

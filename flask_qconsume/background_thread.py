@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 
 class BackgroundThread:
-    """A daemon thread whose start is not waited for.
+    """A daemon thread that is started without waiting until it runs.
 
-    :class:`threading.Thread` waits until its thread runs. Under gevent that thread is a
-    greenlet. If memory is so short that the greenlet cannot start, its starter would
-    wait for ever, with the locks that it holds.
+    :meth:`threading.Thread.start` waits. Under gevent, it waits for a greenlet; if that
+    greenlet cannot start for lack of memory, the caller waits for ever, and keeps its
+    locks.
 
     :param target: Runs in the thread.
     """
@@ -24,13 +24,13 @@ class BackgroundThread:
     def start(self) -> None:
         """Start the thread. Call this once.
 
-        :raises RuntimeError: if Python starts no more threads, because it shuts down.
+        :raises RuntimeError: if Python is shutting down, and starts no more threads.
         """
         # Looked up at each call: gevent patches this module, too.
         _thread.start_new_thread(self._run, ())
 
     def join(self, timeout: float) -> bool:
-        """Wait up to ``timeout`` seconds for the end; return whether it came."""
+        """Wait up to ``timeout`` seconds; return whether the thread has ended."""
         return self._ended.wait(timeout)
 
     def _run(self) -> None:

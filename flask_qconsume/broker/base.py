@@ -131,10 +131,10 @@ class Broker(abc.ABC):
     def find_bindings(
         self, read: t.Callable[[str], Iterable[Binding]]
     ) -> list[Binding]:
-        """Look up bindings to the app's exchange, with and without the queue prefix.
+        """Find the bindings to the app's exchange, by its present and its former name.
 
-        Earlier versions bound prefixed queues to the exchange without prefix. If the
-        broker denies access to that exchange, the app has no bindings to it.
+        Earlier versions did not put the prefix before the exchange's name. If the
+        broker denies access to the former name, the app has no bindings there.
 
         :param read: Function that reads the bindings to one exchange.
         """
@@ -160,7 +160,7 @@ class Broker(abc.ABC):
         return plan.suspects, plan.dead
 
     def check_names(self) -> None:
-        """Refuse names that the broker does not allow, or that are used for two things.
+        """Refuse names that the broker does not allow, and names that have two uses.
 
         :raises RegistrationError: with the name.
         """
@@ -211,8 +211,8 @@ class Broker(abc.ABC):
     def declare_delays(self) -> None:
         """Declare the wait queues or topics for all delays, if the broker needs any.
 
-        With ``QCONSUME_DECLARE = "auto"``, a process declares each at its first use;
-        with ``passive`` or ``never``, all must exist before.
+        With ``QCONSUME_DECLARE = "auto"``, a process declares a wait queue or topic
+        before its first use; with ``passive`` or ``never``, all must exist already.
         """
         return
 
@@ -239,20 +239,19 @@ class Broker(abc.ABC):
         return []
 
     def is_reachable(self) -> bool:
-        """Return whether the broker answers, if only with a refusal; never raise.
+        """Return whether the broker answers; a refusal is an answer, too. Never raise.
 
-        Called once a second during an outage, so it must be cheap. Brokers with a
-        client that reconnects by itself return true.
+        This is called once a second during an outage, so it must be cheap. If the
+        client library reconnects by itself, the answer is always true.
         """
         return True
 
     def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
         """Read the number and the age of one queue's suspects, without changing them.
 
-        Suspects are messages that may have killed a process. AMQP cannot read a message
-        without taking it, and marks a message that is given back as redelivered, which
-        for a suspect counts as a crash. So on RabbitMQ only the worker that holds a
-        suspect knows its age.
+        On RabbitMQ, only the worker that holds a suspect knows the suspect's age. Any
+        other process would have to fetch the suspect and return it. RabbitMQ then marks
+        it as redelivered, and a redelivery of a suspect counts as a crash.
         """
         return SuspectsStatus(self.depth(plan.suspects))
 

@@ -15,12 +15,12 @@ from dataclasses import fields
 
 
 def _words(label: str, short: str = "") -> dict[str, str]:
-    """Return a field's metadata: its name in the docs' table, and in ``plan``."""
+    """Return a field's metadata: the label for tables, the name for sentences."""
     return {"label": label, "short": short or label}
 
 
 class Fact(t.NamedTuple):
-    """One capability of a broker, with the words that name it."""
+    """One capability of a broker: its names and its value."""
 
     name: str
     #: The first cell of a table's row: ``"The longest delay"``.

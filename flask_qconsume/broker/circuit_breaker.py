@@ -81,7 +81,7 @@ class CircuitBreaker:
                 _log_change(change, broker.capabilities.broker, failure)
 
     def _admit(self, state: _State, broker: Broker, count: int) -> bool:
-        """Admit a caller, or raise; return whether it probes an open circuit."""
+        """Admit a caller, or raise. True if the call tests if the broker is back."""
         admission = state.enter(count)
         if admission is _ADMITTED:
             return False
@@ -164,7 +164,7 @@ class _State:
     ) -> _Change | None:
         """Record the result of an admitted call.
 
-        :param is_probe: Whether the call probed an open circuit.
+        :param is_probe: Whether the call tested if the broker is back.
         :param answered: Whether the broker has answered.
         :param failure: The error that shows that the broker did not answer.
         """
@@ -220,7 +220,7 @@ _ADMITTED = _Admission()
 
 
 def _find_failure(errors: Results) -> Exception | None:
-    """The first error, if the broker answered for none of the messages."""
+    """Return the first error if no message got an answer; ``None`` otherwise."""
     if errors[0] is None:
         return None
     if all(isinstance(error, _NO_ANSWER) for error in errors):

@@ -120,9 +120,9 @@ _VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 
 
 def check_options(options: PublishOptions) -> None:
-    """Refuse unknown options of one message of ``publish_many``.
+    """Refuse options of a message in ``publish_many`` that ``publish`` does not have.
 
-    :raises PublishError: for the first unknown name, or if there are no names.
+    :raises PublishError: for the first such option, or if this is not a mapping.
     """
     if not isinstance(options, Mapping):
         raise PublishError(

@@ -52,7 +52,7 @@ _KNOWN_ARGUMENTS = {
 
 @dataclass(frozen=True)
 class Description:
-    """A :class:`kombu.Queue`, its options as arguments such as ``x-max-length``."""
+    """A :class:`kombu.Queue`, and its options as AMQP arguments (``x-max-length``)."""
 
     queue: t.Any
     arguments: Mapping[str, t.Any]
@@ -65,7 +65,7 @@ class Description:
 
     @property
     def bounded(self) -> bool:
-        """True if its length is limited."""
+        """True if the queue's length is limited."""
         return bool({"x-max-length", "x-max-length-bytes"} & self.arguments.keys())
 
     @property
@@ -75,7 +75,7 @@ class Description:
 
     @property
     def bindings(self) -> Iterator[tuple[t.Any, t.Any]]:
-        """The exchanges that it is bound to, each with the binding's arguments."""
+        """The exchanges of the queue's bindings, each with the binding's arguments."""
         if self.queue.exchange:
             yield self.queue.exchange, self.queue.binding_arguments
         for binding in self.queue.bindings:
@@ -83,7 +83,7 @@ class Description:
 
 
 class Trait(t.NamedTuple):
-    """One option that a given queue may have."""
+    """One option of a :class:`kombu.Queue` that a consumer reads."""
 
     #: The option, as it is written in code.
     name: str
@@ -264,7 +264,7 @@ def describe(queue: t.Any) -> Description:
 
 
 def find_traits(queue: t.Any) -> list[Trait]:
-    """Find the options that a given queue sets; an empty list for ``None``."""
+    """List the options that a :class:`kombu.Queue` sets; ``None`` has no options."""
     if queue is None:
         return []
     description = describe(queue)
@@ -272,7 +272,7 @@ def find_traits(queue: t.Any) -> list[Trait]:
 
 
 def find_unsupported_traits(queue: t.Any, capabilities: Capabilities) -> Iterator[str]:
-    """Describe options that a broker cannot keep, by texts to follow a queue's name."""
+    """Describe options that the broker does not support: ``has …``, for an error."""
     for trait in find_traits(queue):
         if trait.instead:
             yield f"has {trait.name}: {trait.effect}. {trait.instead}."
@@ -286,7 +286,7 @@ def find_unsupported_traits(queue: t.Any, capabilities: Capabilities) -> Iterato
 def list_effects(
     queue: t.Any, capabilities: Capabilities, *, warns: bool = False
 ) -> list[str]:
-    """Describe the effects of a given queue's options that the broker keeps.
+    """Describe the effects of the options that a :class:`kombu.Queue` sets.
 
     :param warns: Whether to list only options that may lose or delay messages.
     """
@@ -300,7 +300,7 @@ def list_effects(
 
 
 def may_starve(queue: t.Any) -> bool:
-    """Return whether a healthy consumer may get no messages from a queue with some."""
+    """Return whether a healthy consumer may get no messages, although some wait."""
     if queue is None:
         return False
     description = describe(queue)

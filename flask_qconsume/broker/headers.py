@@ -77,7 +77,7 @@ _LAST_TIME = 253_402_300_799
 
 
 def read_int(headers: Mapping[str, t.Any], name: str, default: int) -> int:
-    """Read a header as a whole number, limited to ``default`` … 1,000,000."""
+    """Read a header as a whole number, clamped to ``default`` … 1,000,000."""
     value = headers.get(name)
     if type(value) is not int:  # A bool is an int for isinstance().
         return default
@@ -85,7 +85,7 @@ def read_int(headers: Mapping[str, t.Any], name: str, default: int) -> int:
 
 
 def read_time(headers: Mapping[str, t.Any], name: str) -> float | None:
-    """Read a header as a time in seconds since 1970; ``None`` if it is not one."""
+    """Read a header as seconds since 1970; ``None`` unless it is a time."""
     value = headers.get(name)
     if type(value) is not float and type(value) is not int:
         return None
@@ -94,7 +94,7 @@ def read_time(headers: Mapping[str, t.Any], name: str) -> float | None:
 
 
 def read_text(headers: Mapping[str, t.Any], name: str) -> str | None:
-    """Read a header as a text; ``None`` if it is not one."""
+    """Read a header as a text; ``None`` unless it is a text."""
     value = headers.get(name)
     return value if isinstance(value, str) else None
 
@@ -282,7 +282,7 @@ def _is_utf8(text: str, longest: float = math.inf) -> bool:
 
 
 def _is_short_decimal(value: decimal.Decimal) -> bool:
-    """Return whether a decimal fits into AMQP's 8 bits of scale, 32 of digits."""
+    """Return whether AMQP can encode a decimal: 8 bits of scale, 32 bits of digits."""
     if not value.is_finite():
         return False
     _, digits, exponent = value.as_tuple()

@@ -16,7 +16,7 @@ _PLAIN_TYPES = (bool, int, float)
 
 
 def encode(value: t.Any) -> str:
-    """Encode a value as JSON, by kombu's extensions if plain JSON cannot hold it.
+    """Encode a value as JSON; kombu's extensions encode types that JSON lacks.
 
     :raises TypeError: for a type that kombu cannot encode.
     :raises RecursionError: for a value that is nested too deeply.

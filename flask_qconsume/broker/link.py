@@ -59,8 +59,8 @@ class Delivery:
     def identity(self) -> str | None:
         """Key that stays the same when the broker redelivers the message.
 
-        It is the message's id, on Kafka the topic, partition and offset; ``None`` for a
-        message without an id.
+        The key is the message's id, or ``None`` for a message without an id. On Kafka,
+        the key is the topic, partition and offset.
         """
         return self.message.id
 
@@ -71,7 +71,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Forward:
-    """A message to be copied to another place, and acknowledged once it is there."""
+    """A message to copy to one of the consumer's queues, and then to acknowledge."""
 
     delivery: Delivery
     #: The place that the copy goes to, one of the consumer's three.
@@ -84,9 +84,9 @@ class Forward:
     expires: float | None = None
 
     def as_parked(self) -> Forward:
-        """Turn a dead letter that the full queue of dead letters refuses into a retry.
+        """Create a retry of this copy, which the full queue of dead letters refused.
 
-        It is delayed, and marked to be forwarded to the dead letters then, not handled.
+        After a delay, the message is copied to the dead letters again, not handled.
         """
         marked = {**self.headers, headers.PARKED: True}
         return Forward(self.delivery, Lane.MAIN, marked, delay=PARKED_RETRY_SECONDS)
@@ -128,9 +128,9 @@ class Link(abc.ABC):
 
     @property
     def interrupted(self) -> bool:
-        """True while the broker is away and the link waits for it, in order to resume.
+        """True while the link waits for its broker to come back, in order to go on.
 
-        An outage ends the links of most brokers instead.
+        With most brokers, this is never true: a lost connection ends the link.
         """
         return False
 
@@ -138,8 +138,8 @@ class Link(abc.ABC):
     def read(self, room: int) -> Sequence[Delivery]:
         """Wait for messages and return them; the result may be empty.
 
-        :param room: The number of messages that the caller can take; a pulling link
-            returns no more than that.
+        :param room: The number of messages that the caller can take. A link that
+            :attr:`pushes` may return more.
         :raises BrokerError: if the connection is lost, or the broker cancelled the
             consumer.
         """
@@ -153,15 +153,15 @@ class Link(abc.ABC):
 
     @abc.abstractmethod
     def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
-        """Copy each message to its place, and acknowledge it once the copy is stored.
+        """Copy each message to its lane, and acknowledge it once the copy is stored.
 
         :returns: For each message ``None``, or the reason why its copy was not stored.
         """
 
     def postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
-        """Take a delivery back, and deliver the message again after a delay.
+        """Deliver a message again after a delay; its current delivery becomes stale.
 
-        The delivery is stale from then on. Only for a link that :attr:`keeps_order`.
+        The caller must check :attr:`keeps_order` first.
 
         :param attempt: The number of the next attempt.
         :param delay: Seconds.

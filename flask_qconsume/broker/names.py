@@ -17,7 +17,7 @@ from .topology import QueuePlan
 
 
 class Name(t.NamedTuple):
-    """A name on the broker, and the thing that it stands for."""
+    """A name on the broker, and what the app uses it for."""
 
     text: str
     #: Such as "the dead letters of the consumer 'bill'".
@@ -44,10 +44,10 @@ def list_names(plan: QueuePlan, *, readable: bool = False) -> Iterator[Name]:
 
 
 def check_unique(names: Iterable[Name], broker: str) -> None:
-    """Refuse a name that is used for two things.
+    """Refuse a name that has two uses.
 
     :param broker: The broker's name, for the error.
-    :raises RegistrationError: with the two things, and what to do.
+    :raises RegistrationError: with both uses of the name, and what to do.
     """
     known: dict[tuple[str, str], Name] = {}
     for name in names:
@@ -60,7 +60,7 @@ def check_unique(names: Iterable[Name], broker: str) -> None:
 
 
 def _consumes(queue: Name, other: Name) -> bool:
-    """Return whether ``queue`` is given and ``other`` means readable dead letters."""
+    """True if ``queue`` is a kombu.Queue that may read the dead letters ``other``."""
     return queue.given and other.readable
 
 

@@ -120,7 +120,7 @@ def encode_outgoing(message: Outgoing) -> dict[str, t.Any]:
 
 
 def encode_copy(message: Message, headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Encode AMQP's basic properties of a copy that gets other headers."""
+    """Encode AMQP's basic properties for a copy that has different headers."""
     return _drop_missing(
         {
             **{k: message.properties[k] for k in _COPIED if k in message.properties},

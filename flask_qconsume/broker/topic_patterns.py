@@ -27,8 +27,9 @@ class _Pattern:
     """A pattern with wildcards, matched by an automaton in the bits of a number.
 
     The words of the key are read one by one. After each, bit ``n`` of ``states`` is set
-    if the pattern's first ``n`` words match all words read so far. A mask has bit ``n``
-    set if the pattern's word at index ``n`` is, or matches, a given word.
+    if the pattern's first ``n`` words match all words read so far. Each word of
+    the pattern has a mask: bit ``n`` is set if the pattern has this word, or a ``*``
+    that matches it, at index ``n``.
 
     :param words: The pattern's words; a ``#`` that follows a ``#`` is left out.
     """
@@ -49,7 +50,7 @@ class _Pattern:
         return bool(states & self._end)
 
     def _skip_many(self, states: int) -> int:
-        """Return the states and those behind each ``#``, which may match zero words."""
+        """Return the states and the state after each ``#``, which may match no words."""
         return states | (states & self._many) << 1
 
 

@@ -13,7 +13,7 @@ from ..settings import Settings
 
 @dataclass(frozen=True, order=True)
 class Binding:
-    """A rule: a queue gets the messages of an exchange with a matching routing key."""
+    """A rule by which an exchange copies messages to a queue, by their routing keys."""
 
     queue: str
     exchange: str
@@ -97,7 +97,7 @@ def _plan_queue(settings: Settings, consumer: Consumer) -> QueuePlan:
 
 
 def _find_delays(policy: RetryPolicy) -> tuple[float, ...]:
-    """Return the longest delays after the first 100 attempts, without duplicates."""
+    """Return the longest delay after each of the first 100 attempts, each once."""
     found = map(policy.longest_delay, range(1, policy.max_attempts))
     return tuple(dict.fromkeys(itertools.islice(found, 100)))
 

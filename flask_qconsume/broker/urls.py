@@ -65,7 +65,7 @@ def _is_text(url: str) -> bool:
 
 
 def _is_whole(url: str) -> bool:
-    """Return false if an unescaped ``/`` in the password cuts the URL there."""
+    """Return false if an unescaped ``/`` in the password splits the URL."""
     try:
         parts = urlsplit(url)
         # Brokers that have several hosts parse them on their own.
@@ -81,7 +81,7 @@ def _is_whole(url: str) -> bool:
 def _check_brackets(parts: SplitResult) -> None:
     """Check that brackets enclose an IPv6 address, as Python does since 3.11.4.
 
-    :raises ValueError: if they do not.
+    :raises ValueError: for any other text in brackets.
     """
     login, _, host = parts.netloc.rpartition("@")
     if "[" in host:
@@ -100,8 +100,8 @@ def open_broker(settings: Settings, topology: Topology) -> Broker:
 
     :raises ConfigurationError: for an unknown scheme, or a package that is not
         installed.
-    :raises RegistrationError: for a name that the broker does not allow, or that would
-        stand for two things on it.
+    :raises RegistrationError: for a name that the broker does not allow, or that has
+        two uses on the broker.
     """
     check_url(settings.broker_url)
     scheme = _read_scheme(settings.broker_url)
