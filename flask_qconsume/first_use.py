@@ -33,8 +33,8 @@ _all: weakref.WeakSet[PerProcess[t.Any]] = weakref.WeakSet()
 class fork_safe_property(t.Generic[T]):
     """A property that is computed on first use, while no fork can happen.
 
-    Before Python 3.12, :class:`functools.cached_property` has a lock of its own, which
-    a fork may copy while it is held.
+    Before Python 3.12, :class:`functools.cached_property` has a lock of its own. A
+    fork may copy that lock in its locked state.
     """
 
     def __init__(self, function: Callable[[t.Any], T]) -> None:
@@ -109,7 +109,7 @@ class ForkGuard:
     """Tells whether this process is a fork of the one that created this object.
 
     A forked child has copies of all greenlets (under gevent, threads are greenlets,
-    too), which should not go on there.
+    too). These copies should not run in the child.
     """
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class ForkGuard:
         return os.getpid() != self._pid
 
     def block_if_forked(self) -> None:
-        """Block forever in a forked child, if this is the copy of a parent's thread.
+        """Block forever in a forked child, where this thread is only a copy.
 
         If the copy ended instead, :mod:`threading`, which has forgotten the thread,
         would raise an error.

@@ -39,7 +39,7 @@ def use_app_logging(app: Flask | None) -> bool:
 def add_handlers(handlers: Sequence[logging.Handler], level: int) -> None:
     """Send this package's log lines to ``handlers``.
 
-    :param level: The least level that is logged, unless the app has set one.
+    :param level: The level for this package's logger, unless the app has set one.
     """
     for handler in handlers:
         _OURS.addHandler(handler)
@@ -48,9 +48,9 @@ def add_handlers(handlers: Sequence[logging.Handler], level: int) -> None:
 
 
 def log_all_to(handler: logging.Handler, app: Flask | None) -> None:
-    """Send the lines of all loggers to a handler, and log INFO of app and package.
+    """Send all loggers' lines to a handler, with the INFO of the app and this package.
 
-    Loggers with handlers of their own keep to those.
+    A logger that has handlers of its own does not use this one.
     """
     handler.addFilter(
         lambda record: not _has_own_handlers(logging.getLogger(record.name))

@@ -75,7 +75,7 @@ class Message:
 
     @property
     def remaining(self) -> float | None:
-        """The seconds until :attr:`deadline`, at least 0; ``None`` without one."""
+        """Seconds until :attr:`deadline`, at least 0; ``None`` without a deadline."""
         if self.deadline is None:
             return None
         return max(0.0, self.deadline - time.monotonic())

@@ -150,7 +150,7 @@ class NativeThread:
         return self
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for its end, as a greenlet if gevent is used; return whether it came.
+        """Wait, letting other greenlets run; return whether the thread has ended.
 
         :param timeout: Seconds to wait at most.
         """

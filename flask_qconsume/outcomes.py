@@ -45,8 +45,9 @@ class Ack(Outcome):
 class Retry(Outcome):
     """Handle the message again later, as one more attempt.
 
-    :param delay: Seconds until then, or a :class:`~datetime.timedelta`; ``None`` takes
-        the delay of the retry policy. The policy's ``max_attempts`` applies either way.
+    :param delay: Seconds until that attempt, or a :class:`~datetime.timedelta`;
+        ``None`` means the retry policy's delay. The policy's ``max_attempts`` applies
+        either way.
     """
 
     def __init__(self, delay: Duration | None = None) -> None:

@@ -145,7 +145,7 @@ class RetryPolicy:
     ) -> Outcome:
         """Return a ``Retry``, or a ``Reject`` after the last attempt.
 
-        :param delay: Seconds; ``None`` takes the policy's own delay.
+        :param delay: Seconds; ``None`` means the policy's own delay.
         """
         if attempt >= self.max_attempts:
             return Reject(_describe_end(attempt, self.max_attempts))

@@ -23,7 +23,7 @@ def parse_seconds(value: t.Any, least: float = 0.0, most: float = _LONGEST) -> f
 
     :param value: A :data:`Duration`, not checked yet.
     :raises TypeError: for anything but a number or a timedelta.
-    :raises ValueError: if it is not from ``least`` to ``most`` seconds.
+    :raises ValueError: if the duration is not from ``least`` to ``most`` seconds.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):

@@ -580,9 +580,9 @@ class Settings:
 def find_unread_variables(
     config: Mapping[str, t.Any], environ: Mapping[str, str]
 ) -> list[str]:
-    """Return the ``FLASK_QCONSUME_*`` environment variables that ``config`` ignores.
+    """Return the ``FLASK_QCONSUME_*`` environment variables that ``config`` lacks.
 
-    ``app.config.from_prefixed_env()`` reads them.
+    The app should call ``app.config.from_prefixed_env()``, which adds them.
     """
     return [
         name

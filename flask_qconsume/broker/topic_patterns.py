@@ -50,7 +50,7 @@ class _Pattern:
         return bool(states & self._end)
 
     def _skip_many(self, states: int) -> int:
-        """Return the states and the state after each ``#``, which may match no words."""
+        """Add the state after each ``#``, since a ``#`` may match no words."""
         return states | (states & self._many) << 1
 
 

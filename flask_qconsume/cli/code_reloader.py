@@ -49,7 +49,7 @@ def run_reloading(
 
 
 class _ReloadableWorker:
-    """Runs the worker in a greenlet beside that of the reloader."""
+    """Runs the worker in one greenlet, while the reloader runs in another."""
 
     def __init__(
         self, serve: Callable[[StopSignals], int], parent: Parent | None

@@ -33,7 +33,7 @@ def clean_errors() -> Iterator[None]:
 
 
 def with_consumers(function: F) -> F:
-    """Call a command with the app's :class:`AppConsumers` before its own arguments."""
+    """Decorate a command that takes :class:`AppConsumers` as its first argument."""
 
     @click.pass_context
     def wrapper(ctx: click.Context, /, *args: t.Any, **kwargs: t.Any) -> t.Any:

@@ -89,7 +89,7 @@ class DeadLetterSelection:
     found_ids: set[str] = field(default_factory=set)
 
     def get_decoders(self, letter: DeadLetter) -> Decoders:
-        """Return decoders for a letter's body, with all formats."""
+        """Return decoders of all formats, for the body of a dead letter."""
         return self.formats.decoders(schema=self.schemas.get(letter.queue))
 
     def count(self) -> int:
@@ -108,7 +108,7 @@ class DeadLetterSelection:
             yield from (letter for letter in letters if self.selects(letter))
 
     def selects(self, letter: DeadLetter) -> bool:
-        """Return whether a dead letter is selected, and note its ref and id."""
+        """Return whether a dead letter is selected; if so, remember its ids."""
         if not self.filter(letter):
             return False
         self.found_ids.update(filter(None, (letter.ref, letter.message.id)))
@@ -130,7 +130,7 @@ class DeadLetterSelection:
 def with_selection(function: F) -> F:
     """Decorate a command with the options that select dead letters.
 
-    The command is called with a :class:`DeadLetterSelection` in their place.
+    The command gets a :class:`DeadLetterSelection` instead of these options.
     """
 
     @with_consumers

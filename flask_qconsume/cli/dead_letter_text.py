@@ -190,7 +190,7 @@ def _to_plain_or_text(value: t.Any) -> t.Any:
 
 
 def _encode_body(message: Message, decoders: Decoders) -> dict[str, t.Any]:
-    """Return the decoded body if JSON can represent it, else its text or base 64."""
+    """Return the decoded body if JSON can hold it, else its bytes: text or base 64."""
     body = _try_decode(message, decoders)
     if _is_json_safe(body, to_plain):
         return {"body": body}
@@ -213,7 +213,7 @@ def _make_json_safe(values: dict[str, t.Any]) -> dict[str, t.Any]:
 def _is_json_safe(value: t.Any, default: t.Callable[[t.Any], t.Any]) -> bool:
     """Return whether JSON can represent a value: no NaN, no cycle, not too deep.
 
-    The value is nested, since the caller puts it into other objects.
+    The value is tested inside lists, since the caller puts it into other objects.
     """
     try:
         json.dumps([[[value]]], default=default, allow_nan=False)

@@ -119,7 +119,7 @@ def purge(selection: DeadLetterSelection, dry_run: bool, yes: bool) -> None:
 def _open_limited(
     selection: DeadLetterSelection, limit: int
 ) -> Iterator[Iterator[DeadLetter]]:
-    """Yield the first dead letters, and tell at the end if there are more."""
+    """Yield an iterator over the first dead letters; print a line if there are more."""
     with selection.open_letters() as letters:
         yield itertools.islice(letters, limit or None)
         more = bool(limit) and next(letters, None) is not None

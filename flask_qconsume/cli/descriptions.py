@@ -55,9 +55,9 @@ def describe_retries(policy: RetryPolicy) -> str:
 
 
 def _format_shortest_delays(policy: RetryPolicy, *attempts: int) -> list[str]:
-    """Return the delays after some attempts, without jitter, which makes them longer.
+    """Return the shortest delay after each of the given attempts.
 
-    A policy may have millions of attempts, so not all delays are computed.
+    The caller gives a few of the attempts, since a policy may have millions.
     """
     return [format_duration(policy.shortest_delay(attempt)) for attempt in attempts]
 

@@ -48,8 +48,8 @@ def parse_duration(text: str) -> float | None:
 def format_duration(seconds: float) -> str:
     """Format a duration for people: ``16 s``, ``15 min``, ``7 days``.
 
-    The unit is the largest that fits twice, or fits exactly. Above seconds the number
-    has at most one digit after the point.
+    The unit is the largest of which the duration has at least two, or a whole number:
+    ``90 min``, but ``1 h``. Minutes, hours and days have at most one decimal.
     """
     if math.isinf(seconds):
         return "any time"

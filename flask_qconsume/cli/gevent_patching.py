@@ -36,7 +36,7 @@ class CommandLine(t.NamedTuple):
 
 
 def ensure_patched() -> None:
-    """Return in a patched interpreter; restart this command in one if necessary."""
+    """Restart this command with gevent's patches, unless they are applied already."""
     tried = os.environ.pop(_RESTARTED_VARIABLE, None)
     if is_patched() or tried:
         return
@@ -90,7 +90,7 @@ def parse_command_line(orig_argv: Sequence[str], argv: Sequence[str]) -> Command
 
 
 def _split_option(word: str) -> tuple[str, str, str]:
-    """Split a word of options into flags, an option with a value, and the value."""
+    """Split a word such as ``-uWerror``: flags, an option with a value, the value."""
     if word.startswith("--"):
         return word, "-" if word == "--check-hash-based-pycs" else "", ""
     for at, letter in enumerate(word):

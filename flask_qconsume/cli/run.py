@@ -166,10 +166,10 @@ def run(
 
 @contextlib.contextmanager
 def _log_broken_pipes() -> Iterator[None]:
-    """Log a broken pipe and end with 1; click would end without a message.
+    """Log a broken pipe, and exit with code 1; click would exit without a message.
 
-    click expects a pipe to another command of the shell. In a worker it is a connection
-    of a hook, or a stream that the app prints to.
+    click thinks of a pipe between shell commands. In a worker, the broken pipe is a
+    connection that a hook uses, or a stream that the app prints to.
     """
     try:
         yield
@@ -300,7 +300,7 @@ def _wrap_in_debugger(app: Flask) -> WSGIApplication:
 
 
 def _stop(worker: Worker, web: WebServer | None) -> bool:
-    """Stop both within the shutdown timeout.
+    """Stop the worker and the web server within the shutdown timeout.
 
     :returns: Whether all requests and handlers have ended in time.
     """

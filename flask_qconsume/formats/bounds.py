@@ -86,7 +86,7 @@ def _count_items(raw: bytes) -> int:
 
 
 def _remove_escapes(raw: bytes) -> bytes:
-    r"""Remove escaped ``\\`` and ``\"``, so each quote left begins or ends a string."""
+    r"""Remove all ``\\`` and ``\"``; each remaining quote begins or ends a string."""
     return raw.replace(b"\\\\", b"").replace(b'\\"', b"")
 
 

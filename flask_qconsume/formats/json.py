@@ -100,9 +100,9 @@ def _parse_finite(digits: str) -> float:
 
 
 def _parse(text: str) -> t.Any:
-    """Parse a text; allow white space around it only in a second attempt.
+    """Parse a text; skip white space around it only if it is not JSON otherwise.
 
-    For a short body, skipping white space takes a tenth of the time.
+    Looking for white space would make parsing a short body a tenth slower.
     """
     try:
         value, end = _DECODER.raw_decode(text)

@@ -34,7 +34,7 @@ class Protobuf(Format):
     one of ``types``, or of the types of the app's consumers.
 
     :param types: Generated message classes.
-    :param header: The header with the type, which is set on published messages.
+    :param header: Name of the header that holds the type; published messages get it.
     :param max_items: Limit for the values of a body; for the built-in instance,
         ``QCONSUME_MAX_ITEMS`` is the limit.
     :raises RegistrationError: for a value that is not a message class.

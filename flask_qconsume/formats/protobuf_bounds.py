@@ -32,7 +32,7 @@ def check_protobuf(kind: t.Any, raw: bytes, max_items: int) -> None:
     """Refuse a body that would take too much memory or time to parse.
 
     :param kind: The descriptor of the body's message.
-    :param max_items: Limit for values; a nested message counts for all its fields.
+    :param max_items: Limit for values. Each nested message counts with all fields.
     :raises ValueError: for more values, or too many map keys with known hashes.
     """
     if len(raw) <= SHORT_BODY_BYTES or not _find_nested(kind):
@@ -86,7 +86,7 @@ def _is_map(kind: t.Any) -> bool:
 
 
 def _takes_any_bytes(entry: t.Any) -> bool:
-    """Return whether a map's text keys need not be UTF-8, as in proto2."""
+    """Return whether protobuf accepts a map's text keys that are not UTF-8."""
     from google.protobuf import message_factory
 
     try:
@@ -137,7 +137,7 @@ class _Scanner:
             raise TooManyItems(self._max_items)
 
     def _read_varint(self, at: int) -> tuple[int, int]:
-        """Read a number stored in 7 bits of each byte; return it, and where it ends."""
+        """Read a varint at an index; return its value and the index after it."""
         value = shift = 0
         while (byte := self._raw[at]) & 0x80:
             value |= (byte & 0x7F) << shift

@@ -103,9 +103,10 @@ def decode_text(message: Message) -> str:
 
 
 def check_charset(raw: bytes, content_type: str) -> None:
-    """Refuse a content type that names another character set than the text's, UTF-8.
+    """Refuse a content type whose character set would decode UTF-8 to another text.
 
-    :raises ValueError: unless both character sets decode the text in the same way.
+    :param raw: A text, encoded as UTF-8.
+    :raises ValueError: with what to do instead.
     """
     charset = _read_charset(content_type)
     try:

@@ -21,7 +21,7 @@ and error handlers, and in greenlets started by 'flask_qconsume.spawn'."""
 
 
 class Handling:
-    """A message while it is handled, and the functions that end its greenlets."""
+    """A message that is being handled, and the functions to call at its end."""
 
     __slots__ = ("_endings", "message")
 

@@ -77,14 +77,14 @@ def dispatch(
 ) -> Result:
     """Handle one message; see the module's docstring.
 
-    :param message: The message. Its deadline and body are set, so pass each object
-        once.
+    :param message: The message. Its deadline and body are set here, so never pass the
+        same object twice.
     :param limit: Creates the context manager that enforces the time limit; by default,
         there is no limit.
     :param stopping: Set when the worker is asked to stop.
     :param now: Returns seconds since 1970, to check the message's expiration.
-    :raises Interrupted: by a stop; the message must not be settled. No other exception
-        is raised.
+    :raises Interrupted: if a worker's stop interrupts the handler. Do not settle
+        the message then. No other exception is raised.
     """
     message.deadline = time.monotonic() + consumer.timeout
     if stopping is not None:
@@ -142,7 +142,7 @@ class _Run:
     def _run_in_context(self, message: Message) -> None:
         """Run the steps in an app context.
 
-        The context is popped with the error, unless the message is acknowledged.
+        The app's teardown functions get the error, unless the message is acknowledged.
         """
         context = self._app.app_context()
         handled = Handling(message)
@@ -198,7 +198,7 @@ class _Run:
         return Result(Ack()) if self._hooks.after else _ACKED
 
     def _call_handler(self, message: Message) -> Outcome | None:
-        """Run steps 2 to 4; return the outcome that a hook or the handler returned."""
+        """Run steps 2 to 4 of the module's docstring; return the outcome, if any."""
         if message.expires_at is not None and message.expires_at <= self._now():
             return Drop("expired before it was consumed")
         message.body = body = None if message.tombstone else self._decode(message)
@@ -329,7 +329,7 @@ def _check_outcome(function: Hook, returned: t.Any) -> Outcome | None:
 
 
 def _find_cause(outcome: Outcome) -> BaseException | None:
-    """Return the error behind an outcome: of ``raise Reject("…") from error``."""
+    """Return the error that led to an outcome: ``raise Reject("…") from error``."""
     if isinstance(outcome, Ack):
         return None
     return outcome.__cause__ or outcome.__context__
@@ -398,8 +398,8 @@ def _count_failure(
 ) -> tuple[BaseException | None, str]:
     """Count a failure.
 
-    :returns: The error, if its traceback is to be logged; and a text with the place and
-        the count, if not.
+    :returns: The error to log with its traceback, or ``None``; and the text to log
+        instead, with the place and the count, or ``""``.
     """
     error = _find_unforeseen_error(result)
     if error is None:

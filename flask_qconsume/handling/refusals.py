@@ -26,8 +26,8 @@ T = t.TypeVar("T")
 def create_refusal(error: ValidationError) -> InvalidMessage:
     """Create the error for a body that a schema refused.
 
-    :param error: The schema's error. It is cut to its first thousand errors as well,
-        since tracebacks show it.
+    :param error: The schema's error. It loses all but its first thousand entries, since
+        tracebacks show them.
     """
     error.args = tuple(_ErrorLimit(_MAX_ERRORS).copy(each) for each in error.args)
     error.messages = _ErrorLimit(_MAX_ERRORS).copy(error.messages)

@@ -48,7 +48,7 @@ def strip_raise(outcome: Outcome) -> Outcome:
 
 
 def _walk_causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and all errors behind it: causes, contexts, group members."""
+    """Yield an error, its causes and contexts, and the errors in its groups."""
     seen: set[int] = set()
     left: list[t.Any] = [error]
     while left:

@@ -39,7 +39,8 @@ ROOT = ""
 class Registry:
     """The registrations on one app: those of its extension and of its blueprints.
 
-    Each of them is a scope, under the blueprint's name; the extension's name is ``""``.
+    Each extension or blueprint is one scope, stored under the blueprint's name, or
+    under ``""``.
     """
 
     def __init__(self) -> None:

@@ -94,8 +94,8 @@ class ConsumerScaffold:
         decorator returns the function unchanged. Options that are not given come from
         the blueprint's ``consumer_defaults``, then from the configuration.
 
-        :param queue: The queue's name, or a :class:`kombu.Queue` of another owner,
-            which is used unchanged.
+        :param queue: The queue's name; or, for a queue that your app does not own, a
+            :class:`kombu.Queue`, which is used unchanged.
         :param routing_key: One or several routing keys or patterns (``"order.*"``,
             ``"#"``) that bind the queue to the app's exchange. Every bound queue gets
             its own copy of a message. Without a routing key, the queue gets the
@@ -113,8 +113,8 @@ class ConsumerScaffold:
         :param timeout: The handler's time limit: seconds or a
             :class:`~datetime.timedelta`; ``QCONSUME_TIMEOUT`` unless given.
         :param ordering: ``"key"`` handles messages of one key one after the other,
-            ``"partition"`` all messages of one partition; a retry holds back the
-            messages behind it. ``QCONSUME_ORDERING`` unless given.
+            ``"partition"`` all messages of one partition; a message that waits for a
+            retry holds back the later messages. ``QCONSUME_ORDERING`` unless given.
         :raises RegistrationError: for an argument that makes no sense, or if it is too
             late: the blueprint is registered, or the app is in use.
         """
@@ -157,8 +157,8 @@ class ConsumerScaffold:
     ) -> None:
         """Register ``handler`` for a queue, as the decorator :meth:`consumer` does.
 
-        :param queue: The queue's name, or a :class:`kombu.Queue` of another owner,
-            which is used unchanged.
+        :param queue: The queue's name; or, for a queue that your app does not own, a
+            :class:`kombu.Queue`, which is used unchanged.
         :param handler: Called with the body, decoded and loaded by the schema.
         :param routing_key: One or several routing keys or patterns (``"order.*"``,
             ``"#"``) that bind the queue to the app's exchange. Every bound queue gets
@@ -177,8 +177,8 @@ class ConsumerScaffold:
         :param timeout: The handler's time limit: seconds or a
             :class:`~datetime.timedelta`; ``QCONSUME_TIMEOUT`` unless given.
         :param ordering: ``"key"`` handles messages of one key one after the other,
-            ``"partition"`` all messages of one partition; a retry holds back the
-            messages behind it. ``QCONSUME_ORDERING`` unless given.
+            ``"partition"`` all messages of one partition; a message that waits for a
+            retry holds back the later messages. ``QCONSUME_ORDERING`` unless given.
         :raises RegistrationError: for an argument that makes no sense, or if it is too
             late: the blueprint is registered, or the app is in use.
         """
@@ -241,9 +241,9 @@ class ConsumerScaffold:
     def message_errorhandler(self, error: type[BaseException]) -> Callable[[F], F]:
         """Let the decorated function decide the outcome of errors of a class.
 
-        It takes the error and returns an outcome, or ``None`` to leave the error to the
-        next error handler. The innermost blueprint's error handlers come first; within
-        a blueprint, the order of the classes in the error's MRO decides.
+        The function takes the error, and returns an outcome, or ``None`` to leave the
+        error to the next error handler. The innermost blueprint's error handlers come
+        first; within a blueprint, the order of the classes in the error's MRO decides.
         """
 
         _check_error_class(error)
@@ -257,7 +257,7 @@ class ConsumerScaffold:
     def register_message_error_handler(
         self, error: type[BaseException], handler: Hook
     ) -> None:
-        """Do the same as the decorator :meth:`message_errorhandler`, as a method."""
+        """Register ``handler``, as the decorator :meth:`message_errorhandler` does."""
         self._qconsume_scope.check_open("message_errorhandler")
         _check_error_class(error)
         self._qconsume_scope.errors[error] = handler

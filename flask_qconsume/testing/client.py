@@ -75,7 +75,7 @@ class TestClient:
         :param content_type: By default, the type that belongs to the body's class (such
             as a protobuf message's), or else ``application/json``.
         :param catch: If false, raise the handler's exception here instead of keeping it
-            in ``error``, unless the app's code decided its outcome.
+            in ``error``, unless an error handler or a raised outcome decided.
         :param fields: Further fields of the :class:`~flask_qconsume.Message`, such as
             ``id``, ``key`` or ``routing_key``.
         :raises UnknownConsumer: if no consumer has that name.
