@@ -33,7 +33,7 @@ _create_kombu_pattern: t.Any = t.cast(t.Any, TopicExchange)(None).key_to_pattern
 
 @dataclass(frozen=True, order=True)
 class BindingEntry:
-    """One member of an exchange's set: a queue and the routing keys bound to it."""
+    """A binding in kombu's format, a member of the exchange's set in Redis."""
 
     exchange: str
     routing_key: str
@@ -143,7 +143,8 @@ class Bindings:
 def list_wanted_bindings(topology: Topology) -> list[BindingEntry]:
     """Return all bindings that the app's code declares, as kombu would write them.
 
-    :raises UnsupportedByBroker: for a given queue that Redis cannot keep.
+    :raises UnsupportedByBroker: if a queue expires, or its exchange's type is neither
+        direct nor topic.
     """
     ours = [
         BindingEntry(

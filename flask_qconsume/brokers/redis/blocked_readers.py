@@ -25,7 +25,7 @@ POLL_INTERVAL = 1.0
 
 
 class BlockedReader(t.Protocol):
-    """A link that may be blocked in Redis, waiting for a message."""
+    """Reads one queue, and may be blocked in Redis until a message arrives."""
 
     queue: str
 
@@ -33,19 +33,19 @@ class BlockedReader(t.Protocol):
         """Make the reader look for messages now."""
 
     def create_poll_call(self) -> Call | None:
-        """Return the script that polls for this link; ``None`` if it is not blocked."""
+        """Return a script that looks for messages; ``None`` unless the wait is long."""
 
     def note_poll_answer(self, answer: t.Any) -> None:
-        """Wake the blocked reader if the polling script has found messages for it."""
+        """Wake the reader if the script has found messages that the reader misses."""
 
 
 class BlockedReaderPoller:
-    """Looks once a second for messages that do not wake a blocked reader.
+    """Wakes blocked readers for messages that do not end a blocking command.
 
-    Its greenlet or thread runs as long as there are links.
+    A greenlet or thread polls as long as there are readers.
 
-    :param run: Runs scripts in one round trip, and returns Redis errors among the
-        answers.
+    :param run: Function that runs scripts in one round trip. If a script fails, it
+        returns the error as the answer.
     :param interval: Seconds between two polls.
     """
 
@@ -75,7 +75,7 @@ class BlockedReaderPoller:
                 self._empty.set()
 
     def poll(self) -> None:
-        """Run the polling scripts of all blocked readers, and give each its answer."""
+        """Run the scripts of all blocked readers, and pass on each script's answer."""
         asked = [
             (link, call)
             for link in list(self._links)

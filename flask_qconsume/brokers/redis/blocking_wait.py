@@ -26,12 +26,12 @@ _UNBLOCK_TIMEOUT_SECONDS = 1.0
 
 
 class BlockingWait:
-    """The blocking wait of one reader in Redis. Safe in any thread or greenlet.
+    """Ends a reader's wait in Redis early. Safe in any thread or greenlet.
 
-    :param server: Used to end the wait, by ``CLIENT UNBLOCK``.
-    :param wire: The connection that waits.
-    :param near_key: A key on the node to which ``wire`` is connected.
-    :param warn: Called with a text if Redis denies the permission to end waits.
+    :param server: Sends ``CLIENT UNBLOCK``, which ends the wait.
+    :param wire: The connection on which the reader waits.
+    :param near_key: In a cluster, a key on the node to which ``wire`` is connected.
+    :param warn: Called with a warning if Redis does not allow ``CLIENT UNBLOCK``.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class BlockingWait:
             self._is_waiting = False
 
     def seconds_left(self) -> float:
-        """Return the seconds until the current wait ends; 0 without a wait."""
+        """Return the seconds until the wait ends; 0 if the reader does not wait."""
         return self._ends_at - time.monotonic() if self._is_waiting else 0.0
 
     def wake(self, break_connection: bool) -> None:
         """End the current wait, or prevent the next one.
 
-        :param break_connection: Whether to break the waiting connection if Redis does
+        :param break_connection: Whether to break the reader's connection if Redis does
             not answer.
         """
         with self._lock:
@@ -88,7 +88,7 @@ class BlockingWait:
                 break
 
     def _unblock(self, break_connection: bool) -> bool:
-        """Have Redis end the wait; return false if the caller should try again."""
+        """Have Redis end the wait; return false if Redis sees no wait (yet)."""
         command = ("CLIENT", "UNBLOCK", self._connection_id)
         try:
             ended = self._server.send_commands(
@@ -103,9 +103,9 @@ class BlockingWait:
         return bool(ended[0])
 
     def _read_connection_id(self, warn: t.Callable[[str], None]) -> int | None:
-        """Return the number by which Redis knows the waiting connection.
+        """Return Redis' number for the connection on which the reader waits.
 
-        Without permission to end waits, return ``None`` and keep all waits short.
+        If Redis forbids ``CLIENT UNBLOCK``, return ``None``, and shorten all waits.
         """
         # No connection has the number 0: this only tests the permission.
         answers = self._wire.pipeline([("CLIENT", "ID"), ("CLIENT", "UNBLOCK", 0)])

@@ -40,7 +40,7 @@ KeyTypes = Iterator[tuple[str, str]]
 
 
 class RedisBroker(Broker, t.Generic[L]):
-    """A broker on Redis; a subclass knows how queues are laid out in keys."""
+    """Base class of the brokers on Redis; a subclass chooses keys and their types."""
 
     link: t.ClassVar[type[RedisLink]]
     publisher: t.ClassVar[type[Publisher]]
@@ -61,7 +61,7 @@ class RedisBroker(Broker, t.Generic[L]):
         shared.prepare = self._prepare_reading
 
     def _list_key_types(self) -> KeyTypes:
-        """Yield the keys of the app's queues, and the type that each has in Redis."""
+        """Yield each key of the app's queues, and the type that the key must have."""
         raise NotImplementedError
 
     def names(self) -> Iterator[Name]:
@@ -169,9 +169,9 @@ class RedisBroker(Broker, t.Generic[L]):
             self._declare(timeout)
 
     def _prepare_reading(self) -> None:
-        """Declare the bindings before reading; if Redis is full, try again later.
+        """Declare the bindings before reading; if Redis is full, only log a warning.
 
-        Consumers read meanwhile, which frees memory.
+        Consumers read then, too, which frees memory. Each heartbeat tries again.
         """
         try:
             self._prepare(None)
@@ -179,7 +179,7 @@ class RedisBroker(Broker, t.Generic[L]):
             self._shared.warn(_describe_missing(error))
 
     def _declare_again(self, timeout: float) -> None:
-        """Restore bindings that an emptied Redis may have lost."""
+        """Clear the cache; if ``QCONSUME_DECLARE`` is "auto", declare the bindings."""
         self._bindings.clear_cache()
         if self.settings.declare == "auto":
             self._declare(timeout)

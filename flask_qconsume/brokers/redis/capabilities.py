@@ -10,9 +10,9 @@ _YEAR_SECONDS = 365 * 86_400.0
 
 
 def create_capabilities(**texts: t.Any) -> Capabilities:
-    """Return the capabilities of one layout.
+    """Return the capabilities of one of the brokers on Redis.
 
-    :param texts: The fields that differ between the layouts.
+    :param texts: The fields that differ between lists and streams.
     """
     return Capabilities(
         **texts,

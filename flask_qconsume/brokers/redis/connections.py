@@ -103,7 +103,7 @@ class RedisConnection:
         return [translate_error(a) if isinstance(a, Exception) else a for a in answers]
 
     def run_after(self, command: Command, call: Call) -> tuple[t.Any, t.Any]:
-        """Send a blocking command and a script, which runs as soon as the command ends.
+        """Send a blocking command, and a script that runs as soon as the command ends.
 
         :returns: Both answers. An error of the command is returned as redis-py's
             exception, an error of the script as a :class:`BrokerError`.
@@ -129,10 +129,10 @@ class RedisConnection:
         return t.cast("Sequence[bytes]", self._connection.pack_commands(commands))
 
     def _read_answer(self, alone: bool) -> t.Any:
-        """Return the next answer; an error of Redis is returned, not raised.
+        """Read the next answer; if Redis answers with an error, return the error.
 
-        :param alone: Whether this is the only answer, so that a disconnect loses no
-            other.
+        :param alone: Whether no other answer is awaited, which a disconnect would
+            lose.
         """
         try:
             return self._connection.read_response()
@@ -150,7 +150,7 @@ class RedisConnection:
 
 
 class ConnectionPool:
-    """The connections of one process or, under gevent, of one event loop."""
+    """The connections that a process or, under gevent, an event loop shares."""
 
     def __init__(self, url: str, options: dict[str, t.Any], leaders: int) -> None:
         try:
@@ -183,7 +183,7 @@ class ConnectionPool:
     def take(self) -> t.Any:
         """Return an open connection of redis-py, taken out of the pool.
 
-        :raises BrokerError: if Redis cannot be reached, or refuses.
+        :raises BrokerError: if Redis cannot be reached, or refuses the connection.
         """
         try:
             return self._pool.get_connection()
@@ -203,7 +203,7 @@ class ConnectionPool:
 
 
 class LinkConnection(RedisConnection):
-    """The connection of one link; remembers the packed form of its few commands."""
+    """A connection that reads one queue; caches the encoded form of its commands."""
 
     def __init__(self, pool: ConnectionPool, silence: float) -> None:
         super().__init__(pool.take(), silence)
@@ -226,14 +226,14 @@ class LinkConnection(RedisConnection):
 
 
 class _NoClient:
-    """Replaces the client with which kombu's channel would send a ping to Redis."""
+    """A client for kombu's channel that sends nothing: its ping always succeeds."""
 
     def ping(self) -> bool:
         return True
 
 
 def create_eval_command(call: Call) -> Command:
-    """Return the command ``EVAL``, which sends a script's text."""
+    """Return the command ``EVAL``, which sends a script's text, not its hash."""
     return ("EVAL", call.script.source, *call.arguments)
 
 

@@ -20,7 +20,7 @@ _MAX_BYTES_PER_PAGE = 4 * 1024 * 1024
 
 
 class SortedSetDeadLetters(DeadLetters):
-    """The dead letters in a sorted set; a subclass decodes its elements."""
+    """Dead letters in a sorted set; a subclass decodes the set's elements."""
 
     def __init__(self, plan: QueuePlan, shared: Shared[t.Any], key: str) -> None:
         self._plan = plan
@@ -55,8 +55,8 @@ class SortedSetDeadLetters(DeadLetters):
     def _iterate_elements(self) -> Iterator[bytes]:
         """Yield all elements of the sorted set, in the order of their scores.
 
-        Pages start at a score, since ranks change when another process removes
-        elements.
+        Reads page by page. A page starts at a score, not at a rank: ranks change when
+        another process removes elements.
         """
         score = b""
         #: The elements of the last score that have been yielded.
@@ -84,9 +84,9 @@ class SortedSetDeadLetters(DeadLetters):
             size = max(1, min(_MAX_LETTERS_PER_PAGE, fitting))
 
     def _decode(self, element: bytes) -> tuple[Message, str]:
-        """Decode an element: return its message, and the dead letter's reference."""
+        """Return an element's message, and the text that identifies the dead letter."""
         raise NotImplementedError
 
     def _take(self, message: Message, element: bytes, replay: bool) -> int:
-        """Remove an element and replay it; return 0 if it was gone already, else 1."""
+        """Remove, and maybe replay, an element; return 0 if it was gone, else 1."""
         raise NotImplementedError

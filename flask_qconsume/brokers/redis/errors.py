@@ -30,7 +30,7 @@ class MemoryFull(PublishRefused):
 
 
 class SlotMoved(BrokerUnavailable):
-    """A cluster's node does not, or no longer, have the slot of the keys."""
+    """A cluster's node was sent a command for keys that are on another node."""
 
     def __init__(self, error: exceptions.AskError) -> None:
         #: The node that has the slot, ``host:port``.
@@ -44,7 +44,7 @@ class SlotMoved(BrokerUnavailable):
 
 
 class Meaning(t.NamedTuple):
-    """The error to raise for an error of Redis."""
+    """The exception to raise for an error of Redis: its class and its text."""
 
     kind: type[BrokerError]
     #: ``{0}`` is replaced by the text of Redis.
@@ -82,7 +82,7 @@ _OTHER = Meaning(BrokerError, "Redis answered with an error: {0}.")
 
 
 def _create_temporary(why: str, remedy: str = "") -> Meaning:
-    """Return the meaning of an error that is likely to go away."""
+    """Return the exception to raise for an error that is likely to go away."""
     return Meaning(BrokerUnavailable, f"Redis {why}: {{0}}.{remedy and ' ' + remedy}")
 
 
@@ -194,7 +194,7 @@ _IN_SCRIPT = re.compile(
 
 
 def read_error_code(error: Exception) -> str:
-    """Return the code of an error: one of our own if Redis has none for it.
+    """Return the code of an error: Redis' code, or one of our own if Redis has none.
 
     >>> read_error_code(exceptions.ResponseError("BUSY Redis is busy running a script"))
     'BUSY'
@@ -217,7 +217,7 @@ def read_error_text(error: Exception) -> str:
 def translate_error(error: Exception, *, sent: bool = False) -> BrokerError:
     """Convert an error of redis-py to an error of this package.
 
-    :param sent: Whether Redis may have run the command.
+    :param sent: Whether the command was sent, so that Redis may have run it.
     """
     if isinstance(error, exceptions.AskError):  # MovedError is one of them.
         return SlotMoved(error)
@@ -228,7 +228,7 @@ def translate_error(error: Exception, *, sent: bool = False) -> BrokerError:
 
 
 def create_cluster_error(error: SlotMoved) -> BrokerError:
-    """Return the error to raise if the URL does not name a cluster."""
+    """Return the error for a server that is in a cluster, though the URL says not."""
     kind, sentence = _IS_A_CLUSTER
     return kind(sentence.format(str(error).rstrip(".")))
 

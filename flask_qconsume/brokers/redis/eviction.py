@@ -53,7 +53,7 @@ def _describe_policy(policy: str | None, where: str) -> str:
 
 
 def _read_policy(node: Server) -> str | None:
-    """Return a node's ``maxmemory-policy``; ``None`` without the permission."""
+    """Return a node's ``maxmemory-policy``; ``None`` if Redis does not tell it."""
     return _read_policy_from_info(node) or _read_policy_from_config(node)
 
 
@@ -71,7 +71,7 @@ def _read_policy_from_config(node: Server) -> str | None:
 
 
 def _ask(node: Server, *command: str) -> t.Any:
-    """Send a command; return ``None`` if Redis denies the permission."""
+    """Return the answer to a command; ``None`` if the answer is an error."""
     try:
         return node.send_commands([command])[0]
     except BrokerUnavailable:

@@ -27,7 +27,7 @@ Send = Callable[[Sequence["CallerBatch"]], None]
 
 
 class CallerBatch:
-    """The messages or scripts of one caller, which may be submitted several times.
+    """The messages or scripts that one caller submits; a retry submits them again.
 
     :param size: The number of messages or scripts in the batch.
     """
@@ -52,9 +52,9 @@ class CallerBatch:
 
 
 class GroupCommit:
-    """Groups the batches of callers in one gevent event loop, or in one process.
+    """Lets one caller, the leader, send the batches of all callers that wait.
 
-    :param leaders: The number of callers that may send at the same time.
+    :param leaders: The number of callers that may lead at the same time.
     """
 
     def __init__(self, leaders: int) -> None:
@@ -65,11 +65,11 @@ class GroupCommit:
         self._expected = 0
 
     def submit(self, batch: CallerBatch, send: Send, deadline: float) -> None:
-        """Have this caller or another one send a batch, and wait until it is sent.
+        """Wait until a batch is sent, by this caller or by another caller.
 
-        :param send: Sends batches; called with this one and the waiting ones if no
-            other caller leads.
-        :param deadline: When to stop waiting, on :func:`time.monotonic`'s clock.
+        :param send: Function that sends batches. If this caller leads, it is called
+            with the batches of several callers.
+        :param deadline: Time to stop waiting, by :func:`time.monotonic`.
         """
         batch.taken = batch.served = False
         self._waiting[batch] = None
@@ -87,7 +87,7 @@ class GroupCommit:
             self._wake_next_leader()
 
     def _try_to_lead(self) -> threading.Lock | None:
-        """Acquire and return a leader's lock, or return ``None`` if none is free."""
+        """Acquire and return one of the leaders' locks; ``None`` if all are taken."""
         for leader in self._leaders:
             # gevent switches to its event loop if a lock is taken, so check first.
             if not leader.locked() and leader.acquire(blocking=False):
@@ -117,7 +117,7 @@ class GroupCommit:
                 batch.wake()
 
     def _take_group(self) -> list[CallerBatch]:
-        """Remove and return the oldest waiting batches, up to the limit of a group."""
+        """Remove and return the oldest waiting batches, as many as a group may have."""
         group: list[CallerBatch] = []
         room = _MAX_MESSAGES_PER_GROUP
         for batch in list(self._waiting):
@@ -141,7 +141,7 @@ Run = Callable[[Sequence[Call]], list[t.Any]]
 
 
 class _ScriptBatch(CallerBatch):
-    """The scripts of one link, and later their answers or the error."""
+    """The scripts of one queue's reader; later also the answers, or an error."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
         super().__init__(len(calls))
@@ -158,21 +158,21 @@ class _ScriptBatch(CallerBatch):
 
 
 class GroupedScripts:
-    """Runs the scripts of several links in one round trip.
+    """Runs scripts for the readers of several queues in one round trip.
 
-    The links of a process start together, so they send heartbeats at the same time.
-    Without this class, each link would need a further connection for its heartbeats.
+    The readers of a process start together, so their heartbeats are due together.
+    Without this class, each reader would need a second connection for heartbeats.
     """
 
     def __init__(self) -> None:
         self._commit = GroupCommit(leaders=1)
 
     def run(self, calls: Sequence[Call], run: Run, timeout: float) -> Sequence[t.Any]:
-        """Run scripts together with those of other links.
+        """Run one reader's scripts in one round trip with those of other readers.
 
-        :param timeout: Seconds to wait for the round trips of other links.
-        :returns: The answers, which include errors of single scripts.
-        :raises BrokerError: if the connection is lost.
+        :param timeout: Seconds to wait, also for earlier round trips.
+        :returns: For each script its answer, or the error if the script fails.
+        :raises BrokerError: if the connection is lost, or the time is over.
         """
         batch = _ScriptBatch(calls)
 

@@ -35,7 +35,7 @@ def encode_json(values: dict[str, t.Any]) -> bytes:
 def decode_json(element: bytes) -> t.Any:
     """Decode JSON that kombu or another program has written.
 
-    :raises TooManyItems: for more items than an envelope can have.
+    :raises TooManyItems: if the JSON has too many items.
     """
     check_json(element, own_headers.MAX_ITEMS)
     # kombu's decoder, which reads dates and the like, is slow and seldom needed.

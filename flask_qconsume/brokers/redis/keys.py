@@ -8,24 +8,24 @@ from collections.abc import Sequence
 
 
 class Layout(t.Protocol):
-    """The names of the keys that an app uses in Redis."""
+    """The names of the keys in which an app keeps its queues and bindings in Redis."""
 
     @property
     def sep(self) -> str:
-        """The separator of the parts of a binding."""
+        """The separator between routing key, pattern and queue of a binding."""
 
     @property
     def shared_keys(self) -> Sequence[str]:
-        """The keys of kombu that all queues share."""
+        """The keys of kombu for the unsettled messages of all queues; may be empty."""
 
     def describe_keys(self, queue: str) -> Iterable[tuple[str, str]]:
-        """Yield the keys of a queue, each with a description.
+        """Yield each key of a queue with a description.
 
-        In a description, ``{}`` is to be replaced by the description of the queue.
+        In the description, ``{}`` stands for the queue; the caller replaces it.
         """
 
     def dead_key(self, queue: str) -> str:
-        """Return the key of dead letters; ``queue`` is their name, with ``.dead``."""
+        """Return the key of dead letters; ``queue`` is ``<name of a queue>.dead``."""
 
     def binding_keys(self, exchange: str) -> list[str]:
-        """Return the keys of an exchange's bindings; the first one is read."""
+        """Return the keys of an exchange's bindings: write to all, read the first."""

@@ -31,18 +31,18 @@ K = t.TypeVar("K", bound=t.Hashable)
 
 
 class LeasedMessages(abc.ABC):
-    """The messages that one link has read and not settled."""
+    """The unsettled messages of one link, which is a connection to one queue."""
 
     @abc.abstractmethod
     def __contains__(self, tag: str) -> bool: ...
 
     @abc.abstractmethod
     def create_pop_call(self, room: int) -> Call:
-        """Return the script that reads up to ``room`` messages and leases them."""
+        """Return the script that reads and leases at most ``room`` messages."""
 
     @abc.abstractmethod
     def ack(self, tags: Sequence[str]) -> int:
-        """Delete handled messages.
+        """Delete handled messages from Redis.
 
         :returns: The number of messages that were no longer leased to this link.
         :raises BrokerError: if it is unknown whether Redis has deleted them.
@@ -50,7 +50,7 @@ class LeasedMessages(abc.ABC):
 
     @abc.abstractmethod
     def create_forward_call(self, tag: str, place: str, *how: t.Any) -> Call:
-        """Return the script that puts a copy elsewhere and deletes the message."""
+        """Return the script that replaces a message by a copy at the key ``place``."""
 
     @abc.abstractmethod
     def mark_settled(self, tags: Iterable[str]) -> None:
@@ -62,31 +62,31 @@ class LeasedMessages(abc.ABC):
 
     @abc.abstractmethod
     def give_back(self, tags: Sequence[str], timeout: float | None = None) -> int:
-        """Put messages back to the front of their queue, not marked as redelivered.
+        """Put messages back to the front of their queue; do not mark them redelivered.
 
         :returns: The number of messages that were still leased to this link.
         """
 
     @abc.abstractmethod
     def forget_all(self) -> list[str]:
-        """Forget all messages; return an argument for :meth:`return_forgotten`."""
+        """Forget all messages; return what :meth:`return_forgotten` needs to know."""
 
     @abc.abstractmethod
     def return_forgotten(self, forgotten: Sequence[str], timeout: float) -> int:
-        """Give back messages that this link, or an earlier one, has forgotten."""
+        """Give back what :meth:`forget_all` returned, for this or a closed link."""
 
     @abc.abstractmethod
     def restore_expired(self) -> int:
-        """Put back messages with expired leases, marked as redelivered.
+        """Put back messages with expired leases; mark them redelivered.
 
         :returns: The number of messages put back.
         """
 
 
 class Orphans:
-    """Messages that a closed link could not give back, because Redis was away.
+    """Messages that a link could not give back while it closed: Redis was away.
 
-    The next link of the same queue gives them back.
+    The next link to the same queue gives these messages back.
     """
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class Orphans:
     def adopt(self, held: LeasedMessages, queue: str) -> None:
         """Give back the orphans that closed links left in a queue.
 
-        :raises BrokerError: if Redis is away; they remain orphans.
+        :raises BrokerError: if Redis is away; the messages remain orphans.
         """
         forgotten = self._by_queue.pop(queue, [])
         try:
@@ -121,7 +121,7 @@ class Orphans:
 
 
 class StaleLeases(t.Generic[K]):
-    """Finds leases that no worker extends any more, by the clock of this process.
+    """Finds leases that no worker extends any more, measured by this process' clock.
 
     Redis ends leases by its wall clock. If that clock is set back by an hour, the
     leases of dead workers would last an hour longer. A lease that stays unchanged for
@@ -138,9 +138,9 @@ class StaleLeases(t.Generic[K]):
         self._seen_since: dict[K, float] = {}
 
     def find_stale(self, seen: Iterable[K]) -> list[K]:
-        """Return the leases that all calls have seen unchanged for long enough.
+        """Return the leases that have been the same in each call for too long.
 
-        :param seen: All leases to watch, each with the value that an extension changes.
+        :param seen: All leases, each with a value that changes at each extension.
         """
         now = self._clock()
         self._seen_since = {each: self._seen_since.get(each, now) for each in seen}
@@ -149,7 +149,7 @@ class StaleLeases(t.Generic[K]):
 
 
 def describe_process() -> str:
-    """Return the host and process id, by which a user recognizes entries in Redis."""
+    """Return a text with host and process id, by which users recognize a worker."""
     return f"flask_qconsume:{socket.gethostname()}:{os.getpid()}"
 
 

@@ -51,7 +51,7 @@ class LeaseLost(BrokerError):
 
 
 class RedisLink(Link):
-    """A link that reads and leases messages by Lua scripts of a subclass."""
+    """A connection to one queue; a subclass provides the Lua scripts."""
 
     pushes = False
 
@@ -155,18 +155,18 @@ class RedisLink(Link):
         self._wait.wake(break_connection=self.closed)
 
     def create_poll_call(self) -> Call | None:
-        """Return the script that finds messages which do not end the current wait.
+        """Return the script that finds messages for which Redis does not end the wait.
 
-        Return ``None`` if the reader does not wait, or only for a short time.
+        Return ``None`` if the reader does not wait, or if the wait ends soon.
         """
         long = self._wait.seconds_left() > POLL_INTERVAL
         return self._create_search_call() if long else None
 
     def note_poll_answer(self, answer: bytes) -> None:
-        """Wake the reader if a message is due well before its wait ends.
+        """Wake the reader if a message is due well before the end of the wait.
 
-        :param answer: The seconds until the message is due; empty if there is no
-            message.
+        :param answer: The seconds until the next message is due; empty if there is
+            none.
         """
         # The margin covers the different latencies of two connections to Redis.
         latest = self._wait.seconds_left() - _WAKE_MARGIN_SECONDS
@@ -188,16 +188,16 @@ class RedisLink(Link):
     # -- for subclasses: the layout ---------------------------------------------------
 
     def _near_key(self) -> str:
-        """Return a key on the node that has the queue; empty without a cluster."""
+        """Return a key by which a cluster's node is found; empty for no cluster."""
         return ""
 
     def _create_leased_messages(self, lease: float) -> LeasedMessages:
         raise NotImplementedError
 
     def _create_search_call(self) -> Call:
-        """Return the script that finds messages which do not end a wait.
+        """Return the script that finds messages for which Redis does not end a wait.
 
-        Its answer is the seconds until a message is due, or empty if there is none.
+        The script returns the seconds until a message is due; empty if there is none.
         """
         raise NotImplementedError
 
@@ -210,18 +210,18 @@ class RedisLink(Link):
         raise NotImplementedError
 
     def _block(self, seconds: float, room: int) -> list[Delivery]:
-        """Wait for a message or for :meth:`wake`, and return what was read."""
+        """Wait for a message or for :meth:`wake`; return the deliveries, maybe none."""
         raise NotImplementedError
 
     def _create_forward_call(self, forward: Forward, queue: str) -> Call:
-        """Return the script that puts a copy into a queue and deletes the message.
+        """Return the script that puts a copy into a queue and deletes the original.
 
         :raises PublishRefused: if the copy cannot be encoded.
         """
         raise NotImplementedError
 
     def _needs_wake(self, forward: Forward) -> bool:
-        """Return true if the copy does not end the wait of the queue's reader."""
+        """Return whether to wake the reader of the copy's queue by :meth:`wake`."""
         raise NotImplementedError
 
     # -- reading ----------------------------------------------------------------------
@@ -254,7 +254,7 @@ class RedisLink(Link):
     # -- settling and closing ---------------------------------------------------------
 
     def _give_back_and_disconnect(self) -> None:
-        """Give all messages back, and close the connection once the reader is done."""
+        """Wait until the reader has stopped, give back all messages, and disconnect."""
         is_quiet = self._reading.acquire(timeout=_CLOSE_TIMEOUT_SECONDS)
         if not is_quiet:
             self._wire.interrupt()
@@ -264,7 +264,7 @@ class RedisLink(Link):
             self._reading.release()
 
     def _closing_on_error(self, work: Callable[[], T]) -> T:
-        """Call a function that uses Redis; mark the link as closed if it fails."""
+        """Call a function that uses Redis; on an error, mark the link as closed."""
         try:
             return work()
         except BrokerError:
@@ -273,9 +273,9 @@ class RedisLink(Link):
             raise
 
     def _prepare_forward(self, forward: Forward) -> Call | PublishRefused | None:
-        """Return the script that forwards a message, or the error of encoding it.
+        """Return the script that forwards a message, or the error if encoding fails.
 
-        Return ``None`` for a message that is known to belong to another worker now.
+        Return ``None`` if the message is known to belong to another worker now.
         """
         if forward.delivery.tag not in self._held:
             return None
@@ -308,9 +308,9 @@ def _target_queue(plan: QueuePlan, lane: Lane) -> str:
 
 
 def _drop_complex_values(forward: Forward) -> Forward:
-    """Return a copy of ``forward`` without the values that may not be encodable.
+    """Return a copy of ``forward`` without values that are neither text nor number.
 
-    With them, the message could never be forwarded.
+    If JSON cannot hold such a value, the message could never be forwarded.
     """
     delivery = forward.delivery
     properties = delivery.message.properties

@@ -106,7 +106,7 @@ def select_connection_options(options: Mapping[str, t.Any]) -> dict[str, t.Any]:
 
 
 def read_text(options: Mapping[str, t.Any], name: str, default: str) -> str:
-    """Return an option that must be a text, not empty except for the prefix of keys."""
+    """Return an option's text; only the prefix of keys may be empty."""
     value = options.get(name, default)
     if not isinstance(value, str) or (not value and name != "global_keyprefix"):
         raise ConfigurationError(
@@ -117,7 +117,7 @@ def read_text(options: Mapping[str, t.Any], name: str, default: str) -> str:
 
 
 def read_priority_steps(value: t.Any) -> tuple[int, ...]:
-    """Check the option ``priority_steps``, ascending numbers, and return it."""
+    """Return the option ``priority_steps``; check that its numbers ascend."""
     steps = tuple(value) if isinstance(value, (list, tuple, range)) else ()
     whole = all(isinstance(s, int) and not isinstance(s, bool) for s in steps)
     if not steps or not whole or steps[0] < 0 or list(steps) != sorted(set(steps)):

@@ -34,7 +34,7 @@ Result = Exception | None
 
 @dataclass(frozen=True)
 class RoutedPart:
-    """A message, and those of its queues that one script can write to."""
+    """A message, and a group of its queues into which one script puts the message."""
 
     batch: PublishRequest
     #: The message's index in the batch.
@@ -48,7 +48,7 @@ class RoutedPart:
 class Publisher:
     """Publishes messages; each reaches all of its queues or none of them.
 
-    In a cluster, this is true for queues in the same slot. Subclasses know the layout.
+    In a cluster, this holds for queues in the same slot. A subclass knows the keys.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class Publisher:
     def publish(self, messages: Sequence[Outgoing], timeout: float) -> list[Result]:
         """Publish messages; during an outage, try again until the time is over.
 
-        :param timeout: Seconds for all of them.
-        :returns: For each message ``None``, or why it was not confirmed.
+        :param timeout: Seconds for all messages together.
+        :returns: For each message ``None``, or the error if it was not confirmed.
         """
         batch = PublishRequest(messages, time.monotonic() + timeout)
         commit = self._shared.server.group_commit()
@@ -83,7 +83,7 @@ class Publisher:
     def _send_all(
         self, batches: Sequence[PublishRequest], leader: PublishRequest
     ) -> None:
-        """Send the unfinished messages of all batches, before the leader's deadline."""
+        """Send the unfinished messages of all batches within the time of ``leader``."""
         try:
             self._prepare(leader.left)
             for trip in _split_into_round_trips(batches):
@@ -119,7 +119,7 @@ class Publisher:
     def _route_or_settle(
         self, batch: PublishRequest, number: int, left: float
     ) -> list[RoutedPart]:
-        """Route a message by :meth:`_route`; if no queue is left, mark it as done."""
+        """Route a message; set its result if that fails, or if it is in all queues."""
         try:
             parts = self._route(batch, number, left)
         except BrokerUnavailable:
@@ -135,7 +135,7 @@ class Publisher:
     def _route(
         self, batch: PublishRequest, number: int, left: float
     ) -> list[RoutedPart]:
-        """Find the queues that a message has not reached, and group them by slot."""
+        """Find the queues that a message has yet to reach; group them by their slot."""
         message, reached = batch.messages[number], batch.reached_queues(number)
         queues = [q for q in self._find_queues(message, left) if q not in reached]
         return [
@@ -152,7 +152,8 @@ class Publisher:
     ) -> tuple[Call, bool]:
         """Return the script that puts a message into queues.
 
-        The second value is true if the message does not end a blocked reader's wait.
+        Return also whether to wake blocked readers, since Redis does not end their
+        wait for this message.
         """
         raise NotImplementedError
 
@@ -172,7 +173,7 @@ class Publisher:
 class PublishRequest(CallerBatch):
     """The messages of one call of :meth:`Publisher.publish`, with the results so far.
 
-    :param deadline: When to give up, on :func:`time.monotonic`'s clock.
+    :param deadline: Time to give up, by :func:`time.monotonic`.
     """
 
     def __init__(self, messages: Sequence[Outgoing], deadline: float) -> None:
@@ -196,7 +197,7 @@ class PublishRequest(CallerBatch):
         return list(self._open)
 
     def await_next_attempt(self) -> bool:
-        """Pause after an outage; return true if messages and time are left."""
+        """Pause if there was an outage; return whether messages and time are left."""
         if not self._open or self.left <= 0:
             return False
         if self._pause:
@@ -204,7 +205,7 @@ class PublishRequest(CallerBatch):
         return self.left > 0
 
     def note_arrival(self, number: int, queues: Sequence[str]) -> None:
-        """Remember that a message has reached some of its queues."""
+        """Remember that a message has reached these queues."""
         self._reached.setdefault(number, set()).update(queues)
 
     def reached_queues(self, number: int) -> t.AbstractSet[str]:
@@ -212,7 +213,7 @@ class PublishRequest(CallerBatch):
         return self._reached.get(number, frozenset())
 
     def settle(self, number: int, error: Result) -> None:
-        """Set the result of a message, unless another attempt may help."""
+        """Set the result of a message; after an outage, leave it open for a retry."""
         if isinstance(error, BrokerUnavailable):
             self.note_outage(error)
             return
@@ -220,7 +221,7 @@ class PublishRequest(CallerBatch):
         self._results[number] = error
 
     def note_outage(self, error: BrokerUnavailable) -> None:
-        """Remember that Redis was away: pause before the next attempt."""
+        """Remember that Redis was away; choose the pause before the next attempt."""
         # The error of an attempt cut off by the deadline tells less than earlier
         # errors.
         if self._last_outage is None or self.left > 0:

@@ -35,7 +35,7 @@ class Replicas:
     def confirm(
         self, connection: RedisConnection, answers: Sequence[t.Any], left: float | None
     ) -> list[t.Any]:
-        """Wait for the replicas; return errors if too few of them have the messages."""
+        """Wait for replicas; return errors instead of answers if too few confirm."""
         if not self.wanted or all(isinstance(a, BrokerError) for a in answers):
             return list(answers)
         seconds = self.seconds if left is None else max(0.001, min(self.seconds, left))
@@ -54,7 +54,7 @@ class Replicas:
 def read_replica_options(options: Mapping[str, t.Any]) -> Replicas:
     """Read the transport options about replicas.
 
-    :raises ConfigurationError: for values that make no sense.
+    :raises ConfigurationError: for invalid values.
     """
     wanted = options.get(REPLICAS, 0)
     if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 0:

@@ -21,10 +21,10 @@ _PROBE_TIMEOUT_SECONDS = 1.0
 
 
 def check_connection(pool: t.Any) -> None:
-    """Refuse TLS options with which redis-py could not connect, without connecting.
+    """Check TLS options before the first connection is opened.
 
     :raises ConfigurationError: for a file that cannot be read.
-    :raises Exception: of redis-py, for other options.
+    :raises Exception: an error of redis-py, for other options that cannot work.
     """
     options = pool.connection_kwargs
     tls.check_files(options, FILES, URL)
@@ -37,7 +37,7 @@ def check_connection(pool: t.Any) -> None:
 
 
 def explain_failure(pool: t.Any, error: Exception) -> str | None:
-    """Explain a failed connection if TLS is the cause; otherwise return ``None``."""
+    """Return why TLS made a connection fail; ``None`` if TLS is not the cause."""
     if said := tls.explain_error(error, ADVICE):
         return said
     options = pool.connection_kwargs
@@ -54,7 +54,7 @@ def explain_failure(pool: t.Any, error: Exception) -> str | None:
 
 
 def _has_reached_server(error: Exception) -> bool:
-    """Return whether a server accepted the connection, but did not speak Redis."""
+    """Return false for an answer of Redis, a refused connection, or an unknown host."""
     if isinstance(error, exceptions.ResponseError):
         return False
     return not any(

@@ -38,7 +38,7 @@ _PING_TIMEOUT_SECONDS = 1.0
 
 
 class Server:
-    """One app's access to Redis in one process."""
+    """Runs one app's scripts and commands in Redis, by this process' connections."""
 
     #: Number of callers that may publish at once: while one of them waits for the
     #: answer, the next one prepares its messages.
@@ -75,10 +75,10 @@ class Server:
         self._pools: PerProcess[dict[int, ConnectionPool]] = PerProcess(dict)
 
     def open_connection(self, near: str = "") -> RedisConnection:
-        """Open a connection for a link.
+        """Open a connection that reads one queue.
 
-        :param near: A key; in a cluster, the connection goes to its node.
-        :raises BrokerError: if Redis cannot be reached, or refuses.
+        :param near: A key; in a cluster, the connection goes to the key's node.
+        :raises BrokerError: if Redis cannot be reached, or refuses the connection.
         """
         return LinkConnection(self._get_pool(), self.silence)
 
@@ -86,7 +86,7 @@ class Server:
         """Run scripts in one round trip.
 
         :returns: For each script its answer, or a :class:`BrokerError`.
-        :raises BrokerError: if the connection is lost; Redis may have run any of them.
+        :raises BrokerError: if the connection is lost; Redis may have run any script.
         """
         if not calls:
             return []
@@ -96,10 +96,10 @@ class Server:
     def publish(
         self, calls: Sequence[Call], timeout: float | None = None
     ) -> list[t.Any]:
-        """Run scripts that publish, and wait for replicas if the options ask for it.
+        """Run scripts that publish; wait for replicas if ``wait_replicas`` is set.
 
         :returns: For each script its answer, or a :class:`BrokerError`.
-        :raises BrokerError: if the connection is lost; Redis may have run any of them.
+        :raises BrokerError: if the connection is lost; Redis may have run any script.
         """
         if not calls:
             return []
@@ -108,7 +108,7 @@ class Server:
             return self._replicas.confirm(connection, answers, timeout)
 
     def run_grouped(self, calls: Sequence[Call]) -> Sequence[t.Any]:
-        """Run scripts by :meth:`run`, in one round trip with other waiting callers."""
+        """Do the same as :meth:`run`, but share the round trip with other callers."""
         return self._get_pool().grouped_scripts.run(calls, self.run, 2 * self.silence)
 
     def call(self, call: Call, timeout: float | None = None) -> t.Any:
@@ -119,14 +119,14 @@ class Server:
         return check_answer(self.run([call], timeout)[0])
 
     def count(self, calls: Sequence[Call], timeout: float | None = None) -> int:
-        """Run scripts that return numbers; return the sum.
+        """Run scripts, each of which returns a number; return the sum.
 
         :raises BrokerError: if the connection is lost, or Redis answers with an error.
         """
         return sum(check_answer(answer) for answer in self.run(calls, timeout))
 
     def run_asking(self, call: Call) -> t.Any:
-        """Run a script at this cluster node, which is importing its keys' slot."""
+        """Run a script at this cluster node, which is importing the keys' slot."""
         with self._borrow_connection() as connection:
             answer = connection.pipeline([("ASKING",), create_eval_command(call)])[1]
         return translate_error(answer) if isinstance(answer, Exception) else answer
@@ -145,8 +145,8 @@ class Server:
     ) -> list[t.Any]:
         """Send commands in one round trip.
 
-        :param near: A key; in a cluster, the commands go to its node. By default, each
-            goes to the node of the key that it names.
+        :param near: A key; in a cluster, all commands go to the key's node. By default,
+            each command goes to the node of its own key.
         :raises BrokerError: if the connection is lost, or Redis answers with an error.
         """
         if not commands:
@@ -163,7 +163,7 @@ class Server:
 
         Outside of a cluster, the address is empty.
 
-        :raises BrokerError: if a cluster does not tell its nodes.
+        :raises BrokerError: if the nodes of a cluster cannot be asked for.
         """
         return [("", self)]
 
@@ -176,7 +176,7 @@ class Server:
             self.send_commands([("WAIT", 0, 1)], timeout)
 
     def group_commit(self) -> GroupCommit:
-        """Return the group commit of this process, or of gevent's event loop."""
+        """Return the group commit of this process or, under gevent, event loop."""
         return self._get_pool().group_commit
 
     def is_reachable(self) -> bool:

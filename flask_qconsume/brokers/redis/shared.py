@@ -21,7 +21,7 @@ L = t.TypeVar("L", bound=Layout)
 
 
 class Shared(t.Generic[L]):
-    """One app's access to Redis in this process."""
+    """Objects that one app's links, publisher and dead letters on Redis share."""
 
     def __init__(self, settings: Settings, layout: L, server: Server) -> None:
         self.settings = settings

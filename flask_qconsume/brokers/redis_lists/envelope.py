@@ -55,9 +55,9 @@ def read_element(element: bytes, queue: str) -> Message:
 
 
 def mark_redelivered(element: bytes, queue: str) -> bytes:
-    """Return an element with kombu's marks of a redelivered message, and a new tag.
+    """Return an element marked as redelivered, as kombu does, with a new tag.
 
-    An element that is not an envelope is put into one.
+    An element that is not an envelope becomes the body of a new envelope.
     """
     message, envelope = _read(element, queue)
     if envelope is None:
@@ -76,12 +76,12 @@ def mark_redelivered(element: bytes, queue: str) -> bytes:
 
 
 def encode_delayed(element: bytes, step: int) -> bytes:
-    """Create a member of the set of delayed messages: priority step, then envelope."""
+    """Prefix an envelope with its priority step, for the set of delayed messages."""
     return b"%d:%s" % (step, element)
 
 
 def read_reference(element: bytes) -> str:
-    """Return the reference of a dead letter: the delivery tag of its envelope."""
+    """Return the text that identifies a dead letter: its delivery tag, or a hash."""
     envelope = _decode_envelope(element)
     tag = envelope["properties"].get("delivery_tag") if envelope else None
     return tag if isinstance(tag, str) else hashlib.sha256(element).hexdigest()
@@ -95,7 +95,7 @@ def to_kombu_priority(priority: t.Any) -> int:
 
 
 def _read(element: bytes, queue: str) -> tuple[Message, dict[str, t.Any] | None]:
-    """Return the message and its envelope, or ``None`` if the element is not one."""
+    """Return the message, and the envelope or, for a foreign message, ``None``."""
     envelope = _decode_envelope(element)
     body = _decode_body(envelope) if envelope else None
     if envelope is not None and body is not None:
@@ -119,7 +119,7 @@ def _create_foreign_message(element: bytes, queue: str) -> Message:
 
 
 def _decode_envelope(element: bytes) -> dict[str, t.Any] | None:
-    """Return the envelope in an element; ``None`` if the element is not one."""
+    """Decode an element as an envelope; return ``None`` for other content."""
     if not element.startswith(b"{"):
         return None
     try:

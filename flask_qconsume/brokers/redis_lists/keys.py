@@ -64,7 +64,7 @@ _REFUSED = {
 
 @dataclass(frozen=True)
 class ListLayout:
-    """The names of all keys of kombu's list transport."""
+    """The names of all keys: those of kombu's list transport, and our own."""
 
     prefix: str = ""
     sep: str = "\x06\x16"
@@ -73,11 +73,11 @@ class ListLayout:
     unacked_index_name: str = "unacked_index"
 
     def queue_key(self, queue: str) -> str:
-        """Return the key of the queue's list of step 0, which has the queue's name."""
+        """Return the key of the list of step 0: the queue's name, with the prefix."""
         return self.prefix + queue
 
     def list_key(self, queue: str, step: int) -> str:
-        """Return the key of the queue's list of one priority step."""
+        """Return the key of a queue's list for one priority step."""
         return (
             f"{self.queue_key(queue)}{self.sep}{step}"
             if step
@@ -89,7 +89,7 @@ class ListLayout:
         return [self.list_key(queue, step) for step in self.steps]
 
     def priority_step(self, priority: int) -> int:
-        """Return the step that kombu chooses for one of its priority numbers."""
+        """Return the priority step to which kombu assigns a kombu priority."""
         number = max(0, min(priority, HIGHEST))
         return self.steps[bisect(self.steps, number) - 1]
 
@@ -97,24 +97,24 @@ class ListLayout:
         return f"{self.prefix}_kombu.binding.{exchange}"
 
     def permanent_bindings_key(self, exchange: str) -> str:
-        """Return the key of the set of bindings that kombu does not delete.
+        """Return the key of the set that prevents kombu from deleting bindings.
 
-        kombu deletes all bindings of an exchange whose queues expire, unless this set
-        has members.
+        If queues of an exchange expire, kombu deletes all bindings of the exchange,
+        unless this set has members.
         """
         return f"{self.prefix}_kombu.binding_permanent.{exchange}"
 
     def binding_keys(self, exchange: str) -> list[str]:
-        """Return the keys of bindings; both are written, the first is read."""
+        """Return two keys of an exchange's bindings: write to both, read the first."""
         return [self.bindings_key(exchange), self.permanent_bindings_key(exchange)]
 
     @property
     def shared_keys(self) -> tuple[str, str]:
-        """The keys of kombu that all queues share."""
+        """The keys in which kombu keeps the unsettled messages of all queues."""
         return self.unacked_key, self.unacked_index_key
 
     def describe_keys(self, queue: str) -> Iterator[tuple[str, str]]:
-        """Yield a queue's keys with descriptions, which have ``{}`` for the queue."""
+        """Yield each key with a description, in which ``{}`` stands for the queue."""
         for step in self.steps:
             key = self.list_key(queue, step)
             yield key, f"the step {step} of {{}}" if step else "{}"
@@ -122,7 +122,7 @@ class ListLayout:
         yield self.delayed_key(queue), "the delayed messages of {}"
 
     def dead_key(self, queue: str) -> str:
-        """Return the key of dead letters; ``queue`` is their name, with ``.dead``."""
+        """Return the key of dead letters; ``queue`` is ``<name of a queue>.dead``."""
         return self.queue_key(queue)
 
     @property
@@ -140,14 +140,14 @@ class ListLayout:
         return f"{self.queue_key(queue)}.delayed"
 
     def held_keys(self, queue: str) -> list[str]:
-        """Return the three keys for messages held by consumers."""
+        """Return the three keys for unsettled messages: leases, and kombu's two."""
         return [self.leases_key(queue), self.unacked_key, self.unacked_index_key]
 
 
 def create_layout(options: Mapping[str, t.Any]) -> ListLayout:
     """Return the layout that kombu uses with these transport options.
 
-    :raises ConfigurationError: for an option that this package cannot follow.
+    :raises ConfigurationError: for an option that is unknown or not supported.
     """
     for name in options:
         check_option(name, options[name])

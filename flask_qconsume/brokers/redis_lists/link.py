@@ -42,7 +42,7 @@ _ROUNDING_SECONDS = 0.0005
 
 
 class ListLink(RedisLink):
-    """A link to one queue, read from its lists by priority."""
+    """Reads one queue, which is one list per priority step, the highest first."""
 
     _held: UnackedMessages
 
@@ -89,9 +89,9 @@ class ListLink(RedisLink):
         return found
 
     def _handle_blmove_error(self, error: Exception, seconds: float) -> None:
-        """Wait in this process, since Redis refuses to block.
+        """If Redis refuses ``BLMOVE``, wait in this process.
 
-        :raises BrokerError: for an error other than a refusal to block.
+        :raises BrokerError: for any other error.
         """
         code = read_error_code(error)
         if code in MISSING:
@@ -147,10 +147,10 @@ class _WaitTimes:
         self._poll = 0.0
 
     def note(self, due_in: bytes, tags: Sequence[str]) -> None:
-        """Remember the answer of the script that takes messages.
+        """Remember the answer of the script that leases messages.
 
-        :param due_in: Seconds until a delayed message is due; empty if none is.
-        :param tags: The tags of the messages taken.
+        :param due_in: Seconds until a delayed message is due; empty without any.
+        :param tags: The tags of the leased messages.
         """
         self._due_in = float(due_in) if due_in else None
         if tags:
@@ -167,9 +167,9 @@ class _WaitTimes:
         return longest if self._due_in is None else min(longest, self._due_in)
 
     def next_poll(self, seconds: float) -> float:
-        """Return the seconds until the next poll, for a Redis that cannot block.
+        """Return the seconds until the next poll, if Redis does not let readers block.
 
-        They grow from 1 ms, as long as nothing is found.
+        The seconds grow from 1 ms, as long as polls find nothing.
         """
         self._poll = min(_MAX_POLL_SECONDS, 0.001 + 2 * self._poll)
         return min(self._poll, seconds)

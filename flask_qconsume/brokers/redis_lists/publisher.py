@@ -13,7 +13,7 @@ from .keys import ListLayout
 
 
 class ListPublisher(Publisher):
-    """Adds kombu's envelopes to lists, or to sorted sets if they are delayed."""
+    """Puts messages into kombu's lists, and delayed messages into sorted sets."""
 
     def _create_call(
         self, message: Outgoing, queues: tuple[str, ...]

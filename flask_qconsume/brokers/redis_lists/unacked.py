@@ -36,7 +36,7 @@ _MAX_BYTES_PER_READ = 1024 * 1024
 
 
 class UnackedMessages(LeasedMessages):
-    """The messages that one link has taken out of its queue and not settled."""
+    """The unsettled messages of one link, which is a connection to one queue."""
 
     def __init__(
         self, server: Server, list_layout: ListLayout, queue: str, lease: float
@@ -83,7 +83,7 @@ class UnackedMessages(LeasedMessages):
         )
 
     def read_pop_answer(self, answer: Sequence[bytes]) -> list[tuple[str, bytes]]:
-        """Return the tags and elements that the reading script has taken."""
+        """Return the tag and element of each message that the script has leased."""
         tags = [tag.decode() for tag in answer[1::2]]
         self._tags.update(dict.fromkeys(tags))
         # The next call gets the numbers that were not used. So its arguments are often
@@ -156,9 +156,9 @@ class UnackedMessages(LeasedMessages):
         return restored
 
     def _end_stale(self, found: Sequence[bytes]) -> bool:
-        """End leases that last too long because Redis' clock was set back.
+        """End leases that would last too long, since Redis' clock was set back.
 
-        :returns: True if there were such leases.
+        :returns: Whether there were such leases.
         """
         stale = self._stale_leases.find_stale(zip(found[::2], found[1::2], strict=True))
         if stale:

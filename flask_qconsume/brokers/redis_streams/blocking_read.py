@@ -19,7 +19,7 @@ Found = tuple[int, str, Sequence[bytes]]
 def create_wait_command(
     group: str, consumer: str, streams: Sequence[str], seconds: float
 ) -> Command:
-    """Create the command that waits for entries, and reads up to one of each stream."""
+    """Return the command that waits for entries; it reads at most one per stream."""
     return (
         *("XREADGROUP", "GROUP", group, consumer),
         *("COUNT", 1, "BLOCK", max(1, round(seconds * 1000))),
@@ -28,9 +28,9 @@ def create_wait_command(
 
 
 def read_wait_answer(answer: t.Any, streams: Sequence[str]) -> list[Found]:
-    """Decode the entries in the command's answer.
+    """Decode the answer to the command of :func:`create_wait_command`.
 
-    :raises BrokerError: if Redis refused to wait.
+    :raises BrokerError: for an error, unless a stream was deleted.
     """
     if not isinstance(answer, Exception):
         return _read_entries(answer, streams)

@@ -40,7 +40,7 @@ _CLUSTER = re.compile(r"rediss?\+cluster:")
 
 
 class RedisStreams(RedisBroker[StreamLayout]):
-    """A broker with a stream for each queue and priority, read by one group."""
+    """A broker with a stream for each queue and priority step, and a consumer group."""
 
     capabilities = CAPABILITIES
     link: t.ClassVar[type[StreamLink]] = StreamLink
@@ -84,7 +84,7 @@ class RedisStreams(RedisBroker[StreamLayout]):
         )
 
     def _count_entries(self, queue: str) -> tuple[int, int]:
-        """Return the number of waiting entries, and of those held by consumers."""
+        """Return the number of waiting entries, and the number that consumers hold."""
         layout = self._shared.layout
         call = scripts.COUNT_ENTRIES(layout.stream_keys(queue), layout.group)
         waiting, held = self._shared.server.call(call)
@@ -103,7 +103,7 @@ class RedisStreams(RedisBroker[StreamLayout]):
 
 
 def create_server(settings: Settings) -> Server:
-    """Create the client of a server, or of a cluster, without connecting."""
+    """Return a :class:`Server` or :class:`Cluster`, as the URL says; do not connect."""
     url = to_plain_url(settings.broker_url)
     kind = Cluster if _CLUSTER.match(url) else Server
     return kind(dataclasses.replace(settings, broker_url=url))

@@ -44,8 +44,8 @@ class Entry:
     def pack(self, step: int) -> bytes:
         """Encode the entry as a member of a sorted set.
 
-        A random "ref" makes it unique, since a sorted set cannot contain a member
-        twice.
+        A random "ref" makes the member unique, since a sorted set cannot contain two
+        equal members.
         """
         ref = str(uuid.uuid4()).encode()
         meta = b'%s, "ref": "%s"}' % (self.meta.removesuffix(b"}"), ref)
@@ -89,9 +89,9 @@ def read_entry(
 def split_entries(
     heads: bytes, texts: bytes
 ) -> Iterator[tuple[str, list[bytes], bool]]:
-    """Split the two texts in which the reading script returns entries.
+    """Decode the two texts that the script for reading entries returns.
 
-    :returns: For each entry its tag, its fields, and whether it is redelivered.
+    :returns: For each entry the tag, the fields, and whether it is redelivered.
     """
     at = 0
     for head in heads.decode().splitlines():
@@ -105,7 +105,7 @@ def split_entries(
 
 
 def unpack_member(element: bytes, queue: str) -> tuple[Message, str]:
-    """Decode a member of a sorted set as a message; return it with its "ref"."""
+    """Decode a packed entry; return the message, and the entry's unique "ref"."""
     found = _PACKED.match(element)
     start = found.end() if found else 0
     end = start + int(found[2]) if found else 0
@@ -162,7 +162,7 @@ def _create_foreign_message(
 
 
 def _pop_field(fields: dict[str, t.Any], names: Sequence[str]) -> t.Any:
-    """Remove the first of ``names`` that is a field, and return its value."""
+    """Remove the first field of ``names`` that exists; return its value or ``None``."""
     return next((fields.pop(name) for name in names if name in fields), None)
 
 
@@ -182,7 +182,7 @@ def _decode_name(raw: bytes) -> str:
 
 
 def _decode_values(values: Sequence[bytes]) -> t.Any:
-    """Return the value of a field as a header; a list if the field is repeated.
+    """Decode the values of one field for a header; return a list if there are several.
 
     Values that are not UTF-8 stay bytes, which every broker allows in headers.
     """

@@ -46,7 +46,7 @@ OPTIONS = tuple(
 
 @dataclass(frozen=True)
 class StreamLayout:
-    """The names of all keys, of the consumer group, and of the body's field."""
+    """The names of the keys, the consumer group, and the field with the body."""
 
     prefix: str = ""
     #: The field that holds the body.
@@ -58,7 +58,7 @@ class StreamLayout:
     sep: str = "\x06\x16"
 
     def stream_key(self, queue: str, step: int = 0) -> str:
-        """Return the key of one step's stream; the lowest step has the queue's name."""
+        """Return the key of a step's stream; for the lowest step, the queue's name."""
         if step == self.steps[0]:
             return self._key(queue)
         return self._key(queue, f".priority.{step}")
@@ -70,8 +70,8 @@ class StreamLayout:
     def queue_steps(self, queue: str) -> tuple[int, ...]:
         """Return the priority steps of a queue, the highest first.
 
-        The queue of suspects has one step, since its messages are read one at a time: a
-        read of several streams may return a message of each.
+        Suspects have only one step, since they must be read one at a time, and a read
+        of several streams may return one message per stream.
         """
         return (
             self.steps[:1] if queue.endswith(COMPANION_SUFFIXES) else self.steps[::-1]
@@ -84,11 +84,11 @@ class StreamLayout:
 
     @property
     def shared_keys(self) -> tuple[str, ...]:
-        """The keys of kombu that all queues use: none."""
+        """Empty: no key belongs to several queues."""
         return ()
 
     def describe_keys(self, queue: str) -> Iterator[tuple[str, str]]:
-        """Yield a queue's keys with descriptions, which have ``{}`` for the queue."""
+        """Yield each key with a description, in which ``{}`` stands for the queue."""
         for step in self.queue_steps(queue):
             lowest = step == self.steps[0]
             what = "{}" if lowest else f"the priorities from {step} of {{}}"
@@ -99,7 +99,7 @@ class StreamLayout:
         return self._key(queue, ".delayed")
 
     def dead_key(self, queue: str) -> str:
-        """Return the key of dead letters; ``queue`` is their name, with ``.dead``."""
+        """Return the key of dead letters; ``queue`` is ``<name of a queue>.dead``."""
         return self._key(queue)
 
     def binding_keys(self, exchange: str) -> list[str]:
@@ -116,7 +116,7 @@ class StreamLayout:
 
 
 def create_layout(options: Mapping[str, t.Any]) -> StreamLayout:
-    """Create the naming of keys that the transport options configure.
+    """Return the layout that the transport options configure: the names of keys.
 
     :raises ConfigurationError: for an unknown option, or an invalid value.
     """

@@ -35,7 +35,7 @@ from .pending import PendingEntries
 
 
 class StreamLink(RedisLink):
-    """A link to one queue, read from its streams by priority."""
+    """Reads one queue, which is one stream per priority step, the highest first."""
 
     _held: PendingEntries
 

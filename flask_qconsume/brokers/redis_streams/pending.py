@@ -33,7 +33,7 @@ _MAX_ENTRIES_PER_CONSUMER = 500
 
 
 class PendingEntries(LeasedMessages):
-    """The unsettled entries of one link, which is one consumer in the group."""
+    """The unsettled entries of one link, which is a consumer of the consumer group."""
 
     def __init__(
         self, server: Server, stream_layout: StreamLayout, queue: str, lease: float
@@ -141,7 +141,7 @@ class PendingEntries(LeasedMessages):
         )
 
     def _create_search_calls(self, stream: str) -> tuple[Call, Call]:
-        """Return a script to reclaim expired leases, and one to find future leases."""
+        """Return two scripts: to reclaim expired leases, and to find future leases."""
         lease = round(self._lease * 1000)
         age = round(max(_MIN_CONSUMER_AGE_SECONDS, 2 * self._lease) * 1000)
         me = (self._group, self.consumer)
@@ -156,7 +156,7 @@ class PendingEntries(LeasedMessages):
         return int(count)
 
     def _reclaim_stale(self, stream: str, found: Sequence[bytes]) -> int:
-        """Reclaim leases that last too long because Redis' clock was set back."""
+        """Reclaim leases that a clock set back would prolong; return their number."""
         over = self._stale_leases[stream].find_stale(
             zip(found[::2], found[1::2], strict=True)
         )
@@ -187,5 +187,5 @@ class PendingEntries(LeasedMessages):
 
 
 def create_consumer_name() -> str:
-    """Create a unique name for a consumer of the group."""
+    """Create a unique name for a consumer of the consumer group."""
     return f"{describe_process()}:{uuid.uuid4()}"

@@ -15,7 +15,7 @@ from .keys import StreamLayout
 
 
 class StreamPublisher(Publisher):
-    """Adds entries to streams, or to sorted sets if they are delayed."""
+    """Puts messages into streams, and delayed messages into sorted sets."""
 
     def _create_call(
         self, message: Outgoing, queues: tuple[str, ...]
