@@ -34,7 +34,7 @@ _JOIN_SECONDS = 5.0
 
 
 class ConnectionLoop:
-    """Keeps one subscription connected: when a link fails, it opens another link.
+    """Keeps one subscription connected: replaces each link that fails.
 
     A link is a connection for one queue.
 

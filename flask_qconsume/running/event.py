@@ -20,8 +20,7 @@ class Event(_Event):
     After ``set()``, gevent wakes the waiting greenlets in a callback. A greenlet that
     calls gevent's own ``wait()`` before the callback has run waits for the callback,
     without a time-out (``_wait`` in gevent's ``_abstract_linkable.py``). If all earlier
-    waiters have timed out by then, gevent cancels the callback, and that greenlet never
-    wakes.
+    waiters time out first, gevent cancels the callback, and that greenlet never wakes.
     """
 
     def wait(self, timeout: float | None = None) -> bool:

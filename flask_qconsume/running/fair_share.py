@@ -95,7 +95,7 @@ class FairShare:
 
     @property
     def turn_is_over(self) -> bool:
-        """True if no message may be begun now."""
+        """True if no turn is running now, so that no message may be begun."""
         return time.monotonic() >= self._turn_until
 
     @property
@@ -104,7 +104,7 @@ class FairShare:
         return self._is_waiting and self.pace.is_slowest
 
     def request_turn(self, begin: Callable[[], None]) -> None:
-        """Schedule one call of ``begin``, which may then begin messages."""
+        """Call ``begin``, which may then begin messages, once in the next turn."""
         self._requests.append(begin)
         if not self._is_waiting:
             self._await_turn()

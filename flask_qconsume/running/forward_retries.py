@@ -33,7 +33,7 @@ class ForwardRetries:
         self._on_count(len(self))
 
     def clear(self) -> list[Forward]:
-        """Cancel all retries, and return the messages that waited for one."""
+        """Cancel all retries, and return the forwards that were to be retried."""
         found = [forward for forwards in self._delayed.clear() for forward in forwards]
         self._on_count(0)
         return found

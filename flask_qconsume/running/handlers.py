@@ -159,7 +159,7 @@ class Handlers:
             self._wake_soon()
 
     def _take_free(self) -> tuple[gevent.Greenlet, Job] | None:
-        """Return a free greenlet, or a new one, or ``None`` if neither is possible.
+        """Return a free or new greenlet, or ``None`` if no more greenlets may run.
 
         Greenlets to which code outside of the pool refers (by Python's count of
         references) are ended: that code could throw into the next message's handler.

@@ -22,10 +22,9 @@ logger = get_logger("flask_qconsume.subscription")
 class Intake:
     """Passes new deliveries to the handlers, or settles those not to be handled.
 
-    These are: dead letters that waited as retries, since the dead-letter queue refused
-    them; redelivered messages that this process has handled or is handling;
-    and suspects (messages that may have killed a process) that go to
-    another queue.
+    Not to be handled are: dead letters that waited as retries, since the dead-letter
+    queue refused them; redelivered messages that this process has handled or is
+    handling; suspects (messages that may have killed a process) that go elsewhere.
     """
 
     def __init__(

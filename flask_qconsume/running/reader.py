@@ -90,7 +90,7 @@ class Reader:
         self.link.pause()
 
     def wake(self) -> None:
-        """Let :meth:`run` notice that the link was closed."""
+        """Let a waiting :meth:`run` notice that the link was closed."""
         self._room.set()
 
     def _wait_for_room(self) -> None:

@@ -23,8 +23,8 @@ _MAX_IDENTITIES = 10_000
 class RedeliveryMemory:
     """Remembers the messages that were unsettled when their connection was lost.
 
-    The memory is bounded. A forgotten message is not lost: it is treated like any
-    redelivered message.
+    The memory is bounded. A forgotten message is not lost, but may be handled a second
+    time.
 
     :param prefetch: The largest number of unsettled messages on one connection. At
         most twice as many handled messages are remembered.
@@ -47,8 +47,8 @@ class RedeliveryMemory:
     def take_unsettled(self, delivery: Delivery) -> bool:
         """Forget a redelivered message; return whether it was remembered.
 
-        A remembered message did not kill its process. Its next redelivery is suspicious
-        again.
+        A remembered message did not kill its process. Once it is forgotten, the next
+        redelivery is suspicious again.
         """
         identity = delivery.identity
         if identity is None or identity not in self._unsettled:
@@ -66,7 +66,7 @@ class RedeliveryMemory:
         self._settlements[identity] = settlement
 
     def take_settlement(self, delivery: Delivery) -> Settlement | None:
-        """Forget how to settle a redelivered message that was handled, and return that.
+        """Forget and return the settlement of a redelivered message that was handled.
 
         :returns: ``None`` if no handling of this message is remembered.
         """

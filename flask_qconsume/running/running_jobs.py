@@ -12,7 +12,7 @@ from .event import Event
 
 
 class Job:
-    """The message that one greenlet is handling, and the time when it began."""
+    """The message that one greenlet is handling, and when the handling began."""
 
     __slots__ = ("delivery", "given_up", "started")
 
@@ -28,7 +28,7 @@ class Job:
 
 
 class RunningJobs:
-    """The message that each busy greenlet is handling, and the time when it began."""
+    """The messages that are being handled, by greenlet; one :class:`Job` for each."""
 
     def __init__(self) -> None:
         #: By greenlet; entered and removed by :class:`~.handlers.Handlers`.
@@ -92,7 +92,7 @@ class RunningJobs:
         return len(self.find_overdue(allowed)) + len(self._abandoned)
 
     def abandon(self, greenlet: gevent.Greenlet) -> Delivery:
-        """Ignore a greenlet from now on; return the delivery that it is handling."""
+        """Ignore the result of a busy greenlet; return the delivery being handled."""
         job = self.jobs[greenlet]
         assert job.delivery is not None
         job.given_up = True

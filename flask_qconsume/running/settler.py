@@ -105,7 +105,7 @@ class Settler:
         self._acks.append(delivery)
 
     def forward(self, forward: Forward) -> None:
-        """Schedule sending a message on; retried until it succeeds or is stale."""
+        """Schedule a forward to another queue; if the broker refuses, it is retried."""
         self._settling.add(forward.delivery)
         self._all_forwarded.clear()
         self._forwards.put(forward)
@@ -279,7 +279,7 @@ def _may_park(forward: Forward, error: BaseException) -> bool:
 
 
 def get_delivery(settlement: Settlement) -> Delivery:
-    """Return the delivery that a settlement settles."""
+    """Return the delivery that is to be acknowledged or forwarded."""
     if isinstance(settlement, Forward):
         return settlement.delivery
     return settlement

@@ -103,7 +103,7 @@ class Subscription:
         """Ask the broker how many messages wait in the queue.
 
         For a queue of suspects (messages that may have killed a process), the result
-        also tells since when the oldest has been one.
+        also tells since when the oldest has been a suspect.
 
         :raises BrokerError: if the broker cannot be asked.
         """
@@ -142,8 +142,8 @@ class Subscription:
         """Wait until forwarded messages are acknowledged in their old queue.
 
         A suspect (a message that may have killed a process) may be delivered from its
-        new queue before that. If it then killed this process, both queues would have a
-        copy of it, each with its own count of deaths.
+        new queue before that acknowledgement. If it then killed this process, both
+        queues would have a copy of it, each with its own count of deaths.
         """
         if self.settler.wait_for_forwards(_JOIN_SECONDS) < _ACK_NOTICED_SECONDS:
             gevent.sleep(_ACK_NOTICED_SECONDS)
@@ -162,7 +162,7 @@ class Subscription:
         return settled
 
     def _return_unsettled_suspects(self) -> None:
-        """Replace unsettled suspects by new copies, so that a stop is not a death."""
+        """Replace unsettled suspects by copies, so that a stop counts as no death."""
         for delivery in self.connection.unsettled:
             if not delivery.settled and not self.settler.is_settling(delivery):
                 self.settler.forward(forward_to_suspects(delivery))

@@ -53,7 +53,7 @@ class SubscriptionContext:
 
     @property
     def queue(self) -> str:
-        """The name of the queue that is read: the main queue, or that of suspects."""
+        """The name of the queue being read: the main queue or the queue of suspects."""
         return self.plan.name if self.lane is Lane.MAIN else self.plan.suspects
 
     @property

@@ -18,7 +18,7 @@ from . import greenlets
 
 
 class TimeLimits:
-    """Creates the time limits of one thread's handlers; one timer enforces them all."""
+    """Creates time limits for the handlers of one thread, with one timer for all."""
 
     def __init__(self) -> None:
         #: The limits in force; each adds and removes itself.

@@ -98,7 +98,7 @@ class Worker:
         :raises UnsupportedByBroker: if a retry policy asks for more than the broker can
             do.
         :raises BrokerRefused: if the broker refuses the credentials.
-        :raises TopologyMismatch: if queues cannot be declared as they should be.
+        :raises TopologyMismatch: if a queue or exchange exists with other arguments.
         """
         _check_patched()
         check_consumers(

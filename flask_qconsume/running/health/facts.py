@@ -64,7 +64,7 @@ class WorkerFacts:
 
 
 class HealthLimits(t.NamedTuple):
-    """Seconds for which a condition must last to count as a problem."""
+    """For each condition, the seconds that it must last to count as a problem."""
 
     blocked: float
     stalled: float

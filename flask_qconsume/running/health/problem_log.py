@@ -16,7 +16,7 @@ class ProblemLog:
         self._known: dict[tuple[str, str], Problem] = {}
 
     def note(self, problem: Problem) -> bool:
-        """Remember a problem; return whether it is new, so that the caller logs it."""
+        """Remember a problem; return true if it is new, and the caller is to log it."""
         is_new = problem.key not in self._known
         self._known[problem.key] = problem
         return is_new

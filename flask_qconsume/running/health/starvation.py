@@ -27,7 +27,7 @@ class Starvation:
         return self._answers * self._period
 
     def look(self, now: float, received: int, idle: bool) -> bool:
-        """Record the subscription's state; return whether to ask the broker now.
+        """Record the subscription's state; return true when the broker should be asked.
 
         :param received: How many messages the subscription has read so far.
         :param idle: Whether the subscription has nothing to do.

@@ -22,7 +22,7 @@ logger = get_logger("flask_qconsume.watchdog")
 
 
 class SubscriptionCheck:
-    """Checks one subscription regularly, and measures how long its states last.
+    """Checks one subscription regularly, and measures how long its problems last.
 
     :param interval: Seconds between two checks.
     """
@@ -46,7 +46,7 @@ class SubscriptionCheck:
 
         True if the subscription has been idle for some time. For a queue of suspects
         (messages that may have killed a process), also at regular intervals: suspects
-        are handled one at a time, so others may wait while one is handled.
+        are handled one at a time, so more of them may wait while one is handled.
         """
         reader = self._subscription.connection.reader
         received = 0 if reader is None else reader.received

@@ -93,7 +93,7 @@ class Verdict:
 
         Of each problem, only the text is kept.
 
-        :raises ValueError: if ``text`` is no verdict.
+        :raises ValueError: if ``text`` is not a verdict.
         """
         document = json.loads(text)
         try:

@@ -47,7 +47,7 @@ class StopSignals:
         self._watcher = SignalWatcher(self._stop, end_process, _log_unused, control)
 
     def allow(self, timeout: float) -> None:
-        """Let a stop take ``timeout`` seconds for handlers, plus a reserve."""
+        """Limit a stop to ``timeout`` seconds for handlers, plus some for the rest."""
         self._watcher.limit = timeout + RESERVE_SECONDS
 
     def _stop(self, reason: str) -> None:
