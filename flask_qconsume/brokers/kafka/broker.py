@@ -102,7 +102,8 @@ class Kafka(Broker):
     def names(self) -> Iterator[Name]:
         """Yield the names of the consumer groups, but not those of the topics.
 
-        Apps may share the topics of routing keys; our own topics have a prefix.
+        Apps may share topics of routing keys. Topics of retries, suspects and dead
+        letters have a prefix of this package.
         """
         for plan in self.topology.queues:
             main, suspects, _ = list_names(plan)

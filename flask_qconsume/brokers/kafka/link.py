@@ -189,14 +189,14 @@ class KafkaLink(Link):
         self._consumer.await_joined(timeout)
 
     def refresh_topics(self, topics: Mapping[str, int]) -> None:
-        """Make the Kafka client list topics until it knows all their partitions.
+        """Make the Kafka client list topics until it knows all partitions of these.
 
         :param topics: The topics, with the number of partitions of each.
         """
         self._consumer.refresh_topics(topics)
 
     def set_missing(self, topics: Collection[str]) -> None:
-        """Store which of the link's literal topics were deleted, and log changes."""
+        """Store which of the link's topics were deleted, and log each deletion once."""
         missing = frozenset(topics)
         for name in missing - self.missing:
             logger.warning(

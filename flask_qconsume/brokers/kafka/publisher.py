@@ -145,7 +145,7 @@ _MISSING = Unroutable("")
 def _result_for_caller(
     message: Outgoing, topic: str, error: Exception | None
 ) -> Exception | None:
-    """Return the caller's error: a missing topic is one for mandatory messages only."""
+    """Return the caller's error; only mandatory messages fail without a topic."""
     if not isinstance(error, Unroutable):
         return error
     if not message.mandatory:

@@ -101,8 +101,8 @@ def read_record(
 
     :param exchange: The message's exchange, unless a header of the record tells it.
     :param prefix: The app's queue prefix, which topics have and routing keys do not.
-    :param attempt: The attempt; replaces that of the record's headers.
-    :param deaths: Number of deaths; replaces that of the record's headers.
+    :param attempt: The attempt's number, in place of that in the record's headers.
+    :param deaths: The number of deaths, in place of that in the record's headers.
     """
     topic, value, key = record.topic(), record.value(), record.key()
     kind, stamp = record.timestamp()

@@ -253,7 +253,7 @@ class TopicListeners:
     def add(self, link: KafkaLink, known: Mapping[str, int]) -> None:
         """Notify a link (a consumer) of all known topics now, and of changes later.
 
-        The first list of the link's client may lack a topic that is only just created.
+        The first list of the link's client may lack a topic that was only just created.
         """
         self._known[link] = known
         _refresh_topics(link, known)
@@ -271,7 +271,7 @@ class TopicListeners:
 
 
 def look_interval(took: float) -> float:
-    """Return the seconds between two lists; listing last took ``took`` seconds.
+    """Return the seconds between two lists of topics; the last took ``took`` s.
 
     >>> look_interval(0.01), look_interval(1.0), look_interval(5.0)
     (8.0, 20.0, 60.0)

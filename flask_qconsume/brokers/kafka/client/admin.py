@@ -68,7 +68,7 @@ class NewTopic(t.NamedTuple):
 
 
 class KafkaAdmin:
-    """An admin client that is created on first use, and once more in a forked child."""
+    """An admin client. Each process, even a forked one, creates it on first use."""
 
     def __init__(self, config: Mapping[str, t.Any]) -> None:
         self._config = config

@@ -50,12 +50,12 @@ class Assignment:
         self._shared.notify()
 
     def reset(self, partition: PartitionId) -> AssignedPartition:
-        """Drop a partition and its records, and add it again as a new object."""
+        """Replace a partition by a new object that has no records and no offset."""
         self.drop([partition])
         return self.add(*partition, None, "")
 
     def apply_requests(self) -> None:
-        """Settle, annotate and release records, as gevent's thread has requested."""
+        """Settle, annotate and release the records that gevent's thread has listed."""
         shared = self._shared
         while shared.settled:
             for record in shared.settled.popleft():

@@ -44,7 +44,7 @@ _REBALANCING = {
 
 
 class OffsetCommits:
-    """Commits which records are done and in flight, then passes the latter on."""
+    """Commits which records are done or in flight, then hands out the latter."""
 
     def __init__(self, terms: ConsumerTerms, shared: SharedState) -> None:
         #: Number of records that were settled since the last commit.
@@ -113,7 +113,7 @@ class OffsetCommits:
     def on_answer(
         self, error: KafkaError | None, partitions: list[TopicPartition]
     ) -> list[KafkaError]:
-        """Process the answer to a commit; return its errors, except a rebalance's."""
+        """Process the answer to a commit; return errors that no rebalance explains."""
         if partitions and not any(self._is_awaited(each) for each in partitions):
             return []  # The answer to a commit that was recalled.
         pending, self._pending = self._pending, {}
@@ -137,7 +137,7 @@ class OffsetCommits:
     def send_final(
         self, consumer: Consumer, partitions: list[AssignedPartition]
     ) -> bool:
-        """Commit the state of partitions that are given up; call this until it is true.
+        """Commit the state of partitions to give up. Call this until it returns true.
 
         :returns: Whether everything is committed.
         """
@@ -197,7 +197,7 @@ class OffsetCommits:
     def _hand_over(
         self, partition: AssignedPartition, records: list[ReadyRecord]
     ) -> None:
-        """Hand over records; release them if paused, or if the partition is leaving."""
+        """Hand over records; if paused, or the partition is leaving, release them."""
         if self._shared.is_paused or partition.leaving:
             for record in records:
                 partition.offsets.release(record.offset)
@@ -218,7 +218,7 @@ class OffsetCommits:
 def _final_states(
     partitions: list[AssignedPartition],
 ) -> list[tuple[AssignedPartition, CommitState]]:
-    """Return the states to commit before partitions are given up, unless committed."""
+    """Return each partition's final state, unless that state is committed already."""
     states = (
         (each, each.offsets.final_state(each.metadata_limit)) for each in partitions
     )

@@ -129,7 +129,7 @@ class KafkaConsumer:
         self._shared.extra_room = more
 
     def await_joined(self, timeout: float) -> None:
-        """Wait until the group has sent this consumer its partitions, or none."""
+        """Wait until the group has told this consumer its partitions, even if none."""
         deadline = time.monotonic() + timeout
         while not self._shared.has_joined and (left := deadline - time.monotonic()) > 0:
             self._raise_error()
@@ -198,7 +198,7 @@ class KafkaConsumer:
     def close(self, timeout: float) -> bool:
         """Commit, give back unsettled records, and leave the group.
 
-        After an error, nothing is committed: the next owner of a partition treats its
+        After an error, nothing is committed: the next owner of a partition treats the
         records as after the death of a process.
 
         :returns: Whether the native thread ended in time; if not, it continues in the

@@ -179,7 +179,7 @@ class ConsumerThread:
                 self._on_record(record)
 
     def _poll_timeout(self, partitions: list[AssignedPartition]) -> float:
-        """Return the seconds to poll for a record; they grow while there is no work."""
+        """Return the seconds of the next poll, which grow while there is no work."""
         if self._resting < _REST_AFTER_SECONDS:
             if self._commits.is_pending or any(each.unsettled for each in partitions):
                 self._resting = 0.0

@@ -32,7 +32,7 @@ class PendingReports:
 
     @property
     def errors(self) -> list[Exception | None]:
-        """``None`` or the error of each record; a timeout for one without a report."""
+        """``None`` or each record's error; for a record without a report, a timeout."""
         # Each record gets its own exception, because callers may raise them.
         return [
             create_timeout_error() if error is _NOT_REPORTED else error
@@ -111,7 +111,7 @@ class ReportListener:
             self._notifier.close()
 
     def _try_lead(self) -> bool:
-        """Make the caller the leader (it waits for the socket), if there is none."""
+        """Become the leader, which waits for the socket; return false if one exists."""
         # Checked first: gevent switches greenlets if it does not get a lock.
         return not self._leading.locked() and self._leading.acquire(blocking=False)
 

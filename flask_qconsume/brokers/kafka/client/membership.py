@@ -82,7 +82,7 @@ class Membership:
         self._positions.start_reading(consumer, committed)
 
     def on_revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Wait for the handlers of the revoked partitions, commit, and drop these."""
+        """Wait for handlers of revoked partitions, commit, then drop the partitions."""
         ids = _partition_ids(partitions)
         known = self._assignment.partitions
         leaving = [known[each] for each in ids if each in known]
@@ -127,7 +127,7 @@ class Membership:
                 on_record(record)
 
     def leave(self, consumer: Consumer) -> None:
-        """Leave the group; if it is rebalancing, wait for the end of that first.
+        """Leave the group, but first wait for the end of a running rebalance.
 
         With ``Consumer.close`` alone, the group might wait for the session timeout: a
         member without a partition does not say that it leaves, and while a join waits
@@ -164,7 +164,7 @@ class Membership:
     def _await_handlers(
         self, consumer: Consumer, leaving: list[AssignedPartition]
     ) -> None:
-        """Wait for the handlers of revoked partitions; start those of other ones."""
+        """Wait for handlers of revoked partitions; serve other partitions meanwhile."""
         shared, assignment = self._shared, self._assignment
         deadline = time.monotonic() + self._terms.grace
         self._commits.recall()

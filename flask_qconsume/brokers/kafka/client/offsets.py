@@ -204,7 +204,7 @@ def encode_metadata(
 
 
 def decode_metadata(metadata: str | None, base: int) -> CommitMetadata:
-    """Decode the metadata of a commit of the offset ``base``; ignore other texts."""
+    """Decode metadata of a commit of the offset ``base``; empty for a foreign text."""
     try:
         found = json.loads(metadata or "")
         if found[_MARKER] != _VERSION:
@@ -246,7 +246,7 @@ def _encode_note(base: int, offset: int, note: RecordNote) -> str:
 
 
 def _encode_ranges(base: int, ranges: Iterable[Range]) -> Iterator[str]:
-    """Yield ``gap,length`` for each range: the gap to the range before it."""
+    """Yield ``gap,length`` per range; the gap is the distance from the last range."""
     end = base
     for start, stop in ranges:
         yield f"{start - end},{stop - start}"
