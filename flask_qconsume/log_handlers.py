@@ -48,7 +48,7 @@ def add_handlers(handlers: Sequence[logging.Handler], level: int) -> None:
 
 
 def log_all_to(handler: logging.Handler, app: Flask | None) -> None:
-    """Send all loggers' lines to a handler, with the INFO of the app and this package.
+    """Send all loggers' lines to a handler, including INFO of the app and this package.
 
     A logger that has handlers of its own does not use this one.
     """

@@ -81,7 +81,7 @@ class CircuitBreaker:
                 _log_change(change, broker.capabilities.broker, failure)
 
     def _admit(self, state: _State, broker: Broker, count: int) -> bool:
-        """Admit a caller, or raise. True if the call tests if the broker is back."""
+        """Admit a caller, or raise; return true if the call tests an open circuit."""
         admission = state.enter(count)
         if admission is _ADMITTED:
             return False
@@ -164,7 +164,7 @@ class _State:
     ) -> _Change | None:
         """Record the result of an admitted call.
 
-        :param is_probe: Whether the call tested if the broker is back.
+        :param is_probe: True if the call tested an open circuit.
         :param answered: Whether the broker has answered.
         :param failure: The error that shows that the broker did not answer.
         """

@@ -272,7 +272,7 @@ def find_traits(queue: t.Any) -> list[Trait]:
 
 
 def find_unsupported_traits(queue: t.Any, capabilities: Capabilities) -> Iterator[str]:
-    """Describe options that the broker does not support: ``has …``, for an error."""
+    """Describe unsupported options: ``has 'no_ack': …``, after a queue's name."""
     for trait in find_traits(queue):
         if trait.instead:
             yield f"has {trait.name}: {trait.effect}. {trait.instead}."

@@ -143,8 +143,8 @@ def make_dead_letter_headers(
 ) -> dict[str, t.Any]:
     """Create the headers of a dead letter.
 
-    They lack the message's attempt, so a consumer of dead letters starts with attempt
-    1, and the message's expiration, so a dead letter outlives it.
+    The message's attempt is left out: a consumer of dead letters starts with attempt 1.
+    The message's expiration is left out: a dead letter is kept for longer.
     """
     headers = {
         **_keep_headers(message),

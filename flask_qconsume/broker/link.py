@@ -161,7 +161,7 @@ class Link(abc.ABC):
     def postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
         """Deliver a message again after a delay; its current delivery becomes stale.
 
-        The caller must check :attr:`keeps_order` first.
+        Supported only if :attr:`keeps_order` is true.
 
         :param attempt: The number of the next attempt.
         :param delay: Seconds.

@@ -13,7 +13,7 @@ from ..settings import Settings
 
 @dataclass(frozen=True, order=True)
 class Binding:
-    """A rule by which an exchange copies messages to a queue, by their routing keys."""
+    """A rule: an exchange copies messages with some routing keys to a queue."""
 
     queue: str
     exchange: str
@@ -97,7 +97,7 @@ def _plan_queue(settings: Settings, consumer: Consumer) -> QueuePlan:
 
 
 def _find_delays(policy: RetryPolicy) -> tuple[float, ...]:
-    """Return the longest delay after each of the first 100 attempts, each once."""
+    """Return the longest delay after each of the first 100 attempts, no duplicates."""
     found = map(policy.longest_delay, range(1, policy.max_attempts))
     return tuple(dict.fromkeys(itertools.islice(found, 100)))
 

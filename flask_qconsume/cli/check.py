@@ -36,8 +36,8 @@ def check(
     """Ask a running worker whether it is live.
 
     The exit code is 0 if the worker is live, and 1 if not. Give the same --health or
-    --health-file as to the worker. Live means that a restart would not help: while the
-    broker is away, a worker is live, but not ready.
+    --health-file as to the worker. A worker that waits for the broker is live, since
+    a restart would not help, but it is not ready.
     """
     if (health is None) == (health_file is None):
         raise click.UsageError("Give either --health or --health-file.")

@@ -85,8 +85,8 @@ def show(selection: DeadLetterSelection, limit: int, as_lines: bool) -> None:
 def replay(selection: DeadLetterSelection, dry_run: bool) -> None:
     """Send dead letters back to their queues.
 
-    A dead letter is removed when the broker has confirmed its copy. Its attempts begin
-    at 1 again. A copy that fails again meanwhile is not replayed a second time.
+    A dead letter is removed when the broker has confirmed its copy. The attempts of
+    the copy begin at 1. A copy that fails meanwhile is not replayed a second time.
     """
     if dry_run:
         _preview(selection, "would be replayed")

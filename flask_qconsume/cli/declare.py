@@ -28,10 +28,10 @@ from .plan import describe_sources
 def declare(app: AppConsumers, prune: bool, yes: bool) -> None:
     """Declare exchanges, queues and bindings on the broker.
 
-    The command declares them with any value of 'QCONSUME_DECLARE', which applies to
-    workers and publishers. Existing exchanges and queues are not changed. If the value
-    is 'passive' or 'never', the queues for delayed messages are declared, too; with
-    'auto' they are declared at their first use.
+    The command does so with any value of 'QCONSUME_DECLARE', a setting of workers and
+    publishers. Existing exchanges and queues are not changed. With 'passive' or
+    'never', the command also declares the queues for delayed messages; with 'auto',
+    workers and publishers declare these queues at the first use.
     """
     check_shared(app, "declare queues")
     settings = dataclasses.replace(app.settings, declare="auto")

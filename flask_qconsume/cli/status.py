@@ -65,9 +65,9 @@ def status(app: AppConsumers, names: tuple[str, ...], as_lines: bool) -> None:
     cannot tell is 'unknown', and null in JSON.
 
     RabbitMQ cannot tell the number of delayed messages of each consumer, nor the age of
-    the oldest suspect, which 'run --health' of a worker shows. It tells the number of
-    messages in hand only with 'QCONSUME_MANAGEMENT_URL'. On Kafka, messages in hand
-    count as waiting.
+    the oldest suspect, which 'run --health' of a worker shows. RabbitMQ tells the
+    number of messages in hand only with 'QCONSUME_MANAGEMENT_URL'. On Kafka, messages
+    in hand count as waiting.
     """
     check_shared(app, "count messages")
     consumers = app.consumers

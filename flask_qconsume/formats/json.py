@@ -100,7 +100,7 @@ def _parse_finite(digits: str) -> float:
 
 
 def _parse(text: str) -> t.Any:
-    """Parse a text; skip white space around it only if it is not JSON otherwise.
+    """Parse a text; only if that fails, allow white space around the value.
 
     Looking for white space would make parsing a short body a tenth slower.
     """

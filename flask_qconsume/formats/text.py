@@ -103,7 +103,7 @@ def decode_text(message: Message) -> str:
 
 
 def check_charset(raw: bytes, content_type: str) -> None:
-    """Refuse a content type whose character set would decode UTF-8 to another text.
+    """Refuse a content type with a character set that would decode UTF-8 wrongly.
 
     :param raw: A text, encoded as UTF-8.
     :raises ValueError: with what to do instead.

@@ -39,8 +39,7 @@ ROOT = ""
 class Registry:
     """The registrations on one app: those of its extension and of its blueprints.
 
-    Each extension or blueprint is one scope, stored under the blueprint's name, or
-    under ``""``.
+    A scope is stored under its blueprint's name; the extension's, under ``""``.
     """
 
     def __init__(self) -> None:

@@ -94,8 +94,8 @@ class ConsumerScaffold:
         decorator returns the function unchanged. Options that are not given come from
         the blueprint's ``consumer_defaults``, then from the configuration.
 
-        :param queue: The queue's name; or, for a queue that your app does not own, a
-            :class:`kombu.Queue`, which is used unchanged.
+        :param queue: The queue's name, or a :class:`kombu.Queue`, which is used
+            unchanged.
         :param routing_key: One or several routing keys or patterns (``"order.*"``,
             ``"#"``) that bind the queue to the app's exchange. Every bound queue gets
             its own copy of a message. Without a routing key, the queue gets the
@@ -157,8 +157,8 @@ class ConsumerScaffold:
     ) -> None:
         """Register ``handler`` for a queue, as the decorator :meth:`consumer` does.
 
-        :param queue: The queue's name; or, for a queue that your app does not own, a
-            :class:`kombu.Queue`, which is used unchanged.
+        :param queue: The queue's name, or a :class:`kombu.Queue`, which is used
+            unchanged.
         :param handler: Called with the body, decoded and loaded by the schema.
         :param routing_key: One or several routing keys or patterns (``"order.*"``,
             ``"#"``) that bind the queue to the app's exchange. Every bound queue gets
@@ -271,7 +271,7 @@ class ConsumerScaffold:
 
 
 def list_unregistered() -> list[str]:
-    """Return the calls that would register blueprints with consumers, as texts."""
+    """Return the calls that are missing to register blueprints, as source code."""
     if any(_find_unowned()):
         # Blueprints that are garbage do not belong to the program any more.
         gc.collect()
