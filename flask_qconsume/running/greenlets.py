@@ -84,7 +84,7 @@ class _LeftToParent(OwnGreenlet):
 
 
 def end_child(error: BaseException | None = None) -> t.NoReturn:
-    """End this process: a child that app code forked, and that did not exit there.
+    """End this process, a child that app code forked and did not end itself.
 
     :param error: The exception that the child raised; by default, the exception that is
         being handled.

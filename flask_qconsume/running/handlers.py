@@ -147,7 +147,7 @@ class Handlers:
             self._fair_share.request_turn(self._wake)
 
     def _wake(self) -> None:
-        """Run a free greenlet until it waits or has nothing left to handle."""
+        """Run a free greenlet until a handler waits or no message is left."""
         self._waking = False
         found = self._take_free() if self._inbox else None
         if found is not None:

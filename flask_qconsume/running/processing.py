@@ -159,7 +159,7 @@ class Processing:
         self._settler.forward(Forward(delivery, Lane.MAIN, changed, delay=delay))
 
     def _postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
-        """Have the link deliver the message again before the ones that follow it."""
+        """Have the link deliver the message again, before later messages."""
         if not delivery.stale:
             delivery.link.postpone(delivery, attempt, delay)
         self._let_go(delivery)

@@ -50,8 +50,8 @@ class Settler:
     All deliveries that are not stale came by one link: a subscription opens the next
     link only after it has closed the last one.
 
-    :param on_closed: Called with deliveries that need no more work here, and with those
-        of their settlements that failed.
+    :param on_closed: Called with deliveries that need no more work here, and with the
+        settlements that failed.
     :param on_link_failure: Called with a link (connection) that failed, and the error.
     :param on_retry_count: Called with the number of refused forwards that wait to be
         tried again.

@@ -26,7 +26,7 @@ def spawn(
     """Start a greenlet that does a part of the current message's work.
 
     The greenlet has an app context of its own (so a database session of its own), a
-    copy of the contents of ``g``, and ``current_message``. If it still runs when its
+    copy of the contents of ``g``, and ``current_message``. If it still runs when the
     handler has ended, it is killed before the teardown hooks. Its ``get()`` waits for
     the result, and raises the error that the greenlet raised. A ``SystemExit`` or
     ``KeyboardInterrupt``, which would end the process, is replaced by a

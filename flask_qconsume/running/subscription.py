@@ -162,7 +162,7 @@ class Subscription:
         return settled
 
     def _return_unsettled_suspects(self) -> None:
-        """Replace unsettled suspects by copies, so that a stop counts as no death."""
+        """Replace unsettled suspects by copies: a stop must not count as a death."""
         for delivery in self.connection.unsettled:
             if not delivery.settled and not self.settler.is_settling(delivery):
                 self.settler.forward(forward_to_suspects(delivery))

@@ -27,7 +27,7 @@ class ConditionTimer:
     def look(
         self, conditions: Iterable[Hashable], elapsed: float | None = None
     ) -> float:
-        """Record the conditions that hold now; return the oldest one's age in seconds.
+        """Record the present conditions; return the age of the oldest in seconds.
 
         :param elapsed: Seconds since the last check; by default, the interval.
         """

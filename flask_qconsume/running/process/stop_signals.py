@@ -47,7 +47,7 @@ class StopSignals:
         self._watcher = SignalWatcher(self._stop, end_process, _log_unused, control)
 
     def allow(self, timeout: float) -> None:
-        """Limit a stop to ``timeout`` seconds for handlers, plus some for the rest."""
+        """Let a stop take ``timeout`` seconds, and some more to settle and to close."""
         self._watcher.limit = timeout + RESERVE_SECONDS
 
     def _stop(self, reason: str) -> None:
