@@ -36,7 +36,7 @@ class BlockedReader(t.Protocol):
         """Return a script that looks for messages; ``None`` unless the wait is long."""
 
     def note_poll_answer(self, answer: t.Any) -> None:
-        """Wake the reader if the script has found messages that the reader misses."""
+        """Wake the reader if the script of :meth:`create_poll_call` found messages."""
 
 
 class BlockedReaderPoller:
@@ -75,7 +75,7 @@ class BlockedReaderPoller:
                 self._empty.set()
 
     def poll(self) -> None:
-        """Run the scripts of all blocked readers, and pass on each script's answer."""
+        """Run the scripts of all blocked readers, and give each reader its answer."""
         asked = [
             (link, call)
             for link in list(self._links)

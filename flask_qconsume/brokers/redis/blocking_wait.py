@@ -26,7 +26,7 @@ _UNBLOCK_TIMEOUT_SECONDS = 1.0
 
 
 class BlockingWait:
-    """Ends a reader's wait in Redis early. Safe in any thread or greenlet.
+    """Records a reader's wait in Redis, and ends it early. Safe in any thread.
 
     :param server: Sends ``CLIENT UNBLOCK``, which ends the wait.
     :param wire: The connection on which the reader waits.

@@ -150,7 +150,7 @@ class RedisConnection:
 
 
 class ConnectionPool:
-    """The connections that a process or, under gevent, an event loop shares."""
+    """The connections of one process; under gevent, of one event loop."""
 
     def __init__(self, url: str, options: dict[str, t.Any], leaders: int) -> None:
         try:

@@ -228,7 +228,7 @@ def translate_error(error: Exception, *, sent: bool = False) -> BrokerError:
 
 
 def create_cluster_error(error: SlotMoved) -> BrokerError:
-    """Return the error for a server that is in a cluster, though the URL says not."""
+    """Return the error for a cluster's node if the URL does not name a cluster."""
     kind, sentence = _IS_A_CLUSTER
     return kind(sentence.format(str(error).rstrip(".")))
 

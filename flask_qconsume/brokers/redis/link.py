@@ -188,7 +188,7 @@ class RedisLink(Link):
     # -- for subclasses: the layout ---------------------------------------------------
 
     def _near_key(self) -> str:
-        """Return a key by which a cluster's node is found; empty for no cluster."""
+        """Return a key; in a cluster, the link connects to the key's node."""
         return ""
 
     def _create_leased_messages(self, lease: float) -> LeasedMessages:

@@ -114,7 +114,7 @@ class ListLayout:
         return self.unacked_key, self.unacked_index_key
 
     def describe_keys(self, queue: str) -> Iterator[tuple[str, str]]:
-        """Yield each key with a description, in which ``{}`` stands for the queue."""
+        """Yield a queue's keys, each described in a text with ``{}`` for the queue."""
         for step in self.steps:
             key = self.list_key(queue, step)
             yield key, f"the step {step} of {{}}" if step else "{}"

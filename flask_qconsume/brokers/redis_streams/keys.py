@@ -88,7 +88,7 @@ class StreamLayout:
         return ()
 
     def describe_keys(self, queue: str) -> Iterator[tuple[str, str]]:
-        """Yield each key with a description, in which ``{}`` stands for the queue."""
+        """Yield a queue's keys, each described in a text with ``{}`` for the queue."""
         for step in self.queue_steps(queue):
             lowest = step == self.steps[0]
             what = "{}" if lowest else f"the priorities from {step} of {{}}"

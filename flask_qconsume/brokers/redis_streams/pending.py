@@ -141,7 +141,10 @@ class PendingEntries(LeasedMessages):
         )
 
     def _create_search_calls(self, stream: str) -> tuple[Call, Call]:
-        """Return two scripts: to reclaim expired leases, and to find future leases."""
+        """Return two scripts: to reclaim expired leases, and to find future leases.
+
+        A lease begins in the future if Redis' clock was set back afterwards.
+        """
         lease = round(self._lease * 1000)
         age = round(max(_MIN_CONSUMER_AGE_SECONDS, 2 * self._lease) * 1000)
         me = (self._group, self.consumer)
