@@ -192,7 +192,7 @@ class _State:
     def _is_away(self, now: float) -> bool:
         """Return whether the broker has been silent for too long.
 
-        Large batches, which take long to confirm, do not count.
+        While a large batch waits for its confirmation, only a failed call is a sign.
         """
         single_waits = self._waiting and not self._batches
         is_long = self._unanswered(now) >= self._away_after

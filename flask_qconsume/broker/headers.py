@@ -163,7 +163,7 @@ def make_dead_letter_headers(
 
 
 def keep_simple_values(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Drop values that may not be encodable, and list their names in a header."""
+    """Drop headers that may not be encodable, and list their names in a header."""
     kept = {name: value for name, value in headers.items() if is_simple(value)}
     lost = ", ".join(name for name in headers if name not in kept)
     return {**kept, CHANGED: _fit_text(lost, MAX_ERROR)}

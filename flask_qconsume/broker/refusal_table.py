@@ -18,8 +18,8 @@ Code = t.TypeVar("Code", int, str)
 class Refusal(t.Generic[Code]):
     """The meaning of some error codes of a broker.
 
-    ``BrokerUnavailable`` is temporary, and the operation is tried again; any other
-    error makes a worker's start fail.
+    After ``BrokerUnavailable`` the operation is tried again; any other error makes a
+    worker's start fail.
     """
 
     codes: tuple[Code, ...]

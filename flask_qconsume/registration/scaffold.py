@@ -271,7 +271,7 @@ class ConsumerScaffold:
 
 
 def list_unregistered() -> list[str]:
-    """Return the calls that are missing to register blueprints, as source code."""
+    """Return a text for each missing call that would register a blueprint."""
     if any(_find_unowned()):
         # Blueprints that are garbage do not belong to the program any more.
         gc.collect()
