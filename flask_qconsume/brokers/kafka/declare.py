@@ -25,7 +25,7 @@ class TopicDeclaration:
     """Creates the topics of all queues, or checks that they exist.
 
     :param queues: Returns the queues known so far; kombu's transport adds more.
-    :param at_the_end: Whether a new group skips the records published before it.
+    :param at_the_end: Whether a new group skips records that are older than the group.
     """
 
     def __init__(

@@ -38,7 +38,7 @@ class GroupStarts:
     """Commits the first offsets of new groups; detects groups that lost their offsets.
 
     :param topics: Returns how many partitions each topic has.
-    :param at_the_end: Whether a new group skips the records published before it.
+    :param at_the_end: Whether a new group skips records that are older than the group.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class GroupStarts:
     def _find_marked(
         self, plans: Sequence[QueuePlan], topics: Mapping[str, int], timeout: float
     ) -> set[str]:
-        """Return the queues that have a marker: their consumer groups began earlier."""
+        """Return the queues with a marker record: their groups have begun before."""
         queues = {naming.dead_letter_topic(plan.name): plan.name for plan in plans}
         partitions = [
             (topic, n) for topic in queues for n in range(topics.get(topic, 0))
@@ -119,9 +119,9 @@ class GroupStarts:
     ) -> dict[PartitionId, int]:
         """Return the offset at which a new group begins to read, for each partition.
 
-        Retry topics are read from their first record. A partition without a committed
-        offset would be read half a second late: it would have to wait for the client's
-        first fetch from the other partitions.
+        Retry topics are read from their first record. Without a committed offset, the
+        client would fetch from a partition only after its first fetch from the other
+        partitions, up to half a second later.
         """
         if not self._at_the_end:
             return self._admin.find_beginnings(partitions, timeout)

@@ -189,7 +189,7 @@ class KafkaLink(Link):
         self._consumer.await_joined(timeout)
 
     def refresh_topics(self, topics: Mapping[str, int]) -> None:
-        """Make the Kafka client list topics until it knows all partitions of these.
+        """Make the Kafka client list topics until it knows all of their partitions.
 
         :param topics: The topics, with the number of partitions of each.
         """
@@ -252,7 +252,7 @@ class KafkaLink(Link):
             )
 
     def _check_missing(self) -> None:
-        """Raise an error if a declared topic was deleted; reconnecting creates it."""
+        """Raise an error if a declared topic was deleted; reconnecting declares it."""
         # The last list may come from a broker that does not know the topic yet.
         self._look()
         deleted = self.missing.intersection(self._declared)

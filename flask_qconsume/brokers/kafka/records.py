@@ -255,9 +255,9 @@ def _parse_milliseconds(value: bytes | None) -> int:
 
 
 def _apply_headers(found: Sequence[Header], fields: dict[str, t.Any]) -> None:
-    """Store a record's headers in a message's fields, as the publisher gave them.
+    """Restore the values that the publisher gave, from headers to a message's fields.
 
-    This runs for every record: rare headers are handled only if there are any.
+    This runs for every record, so rare headers are handled only if there are any.
     """
     headers: dict[str, t.Any] = fields["headers"]
     given: t.Any
@@ -343,7 +343,8 @@ def _restore_types(headers: dict[str, t.Any]) -> None:
 def _read_names(text: t.Any) -> Iterable[str]:
     """Parse a JSON list of header names, and return each name once.
 
-    If a name came twice, its value would be parsed twice, which may take long.
+    Otherwise the value of a repeated name would be parsed repeatedly, which may take
+    long.
     """
     found = _parse_json(text) if isinstance(text, str) else None
     if not isinstance(found, list):

@@ -34,7 +34,7 @@ class SuspectsLink(t.Protocol):
 
 
 class SuspectGroups:
-    """Wakes the consumers (links) of a queue of suspects once it holds a message.
+    """Wakes the links (consumers) of each queue of suspects that holds a message.
 
     A suspect is a message that was in flight when a process died.
 

@@ -57,7 +57,7 @@ def call_for_results(
 ) -> dict[K, t.Any]:
     """Return the results of the futures that ``ask`` creates.
 
-    A :class:`~confluent_kafka.KafkaException` is a value in the result. Greenlets must
+    A :class:`~confluent_kafka.KafkaException` is returned, not raised. Greenlets must
     not touch a future, not even to see whether it is done: in a process that gevent has
     patched, the future has gevent's kind of lock, and a thread of the client may hold
     this lock. gevent's event loop does not know that thread, and a greenlet that waits

@@ -87,7 +87,7 @@ class OffsetCommits:
         *,
         wait: bool = False,
     ) -> None:
-        """Commit the changes, unless a commit is pending or was sent just now.
+        """Commit the partitions' changes, unless a commit is pending or very recent.
 
         :param wait: Whether to wait for the answer. A callback of the client must wait,
             because the client does not call ``on_commit`` during another callback.

@@ -158,7 +158,7 @@ class KafkaConfig:
 
     @property
     def begins_at_the_end(self) -> bool:
-        """Whether a new group skips the records that were published before it."""
+        """Whether a new group skips the records that are older than the group."""
         return str(self.consumer("")[RESET]).lower() in _AT_THE_END
 
     @property

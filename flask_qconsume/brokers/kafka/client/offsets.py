@@ -246,7 +246,7 @@ def _encode_note(base: int, offset: int, note: RecordNote) -> str:
 
 
 def _encode_ranges(base: int, ranges: Iterable[Range]) -> Iterator[str]:
-    """Yield ``gap,length`` per range; the gap is the distance from the last range."""
+    """Yield ``gap,length`` per range; a gap is the distance from the previous one."""
     end = base
     for start, stop in ranges:
         yield f"{start - end},{stop - start}"

@@ -144,7 +144,7 @@ class AssignedPartition:
 
     @property
     def would_count_death(self) -> bool:
-        """Whether a record is being handled alone, so that it would count a death."""
+        """Whether a record is being handled alone: a death would be counted for it."""
         return any(note.alone for note in self.offsets.notes.values())
 
     def has_committed(self, offset: int) -> bool:

@@ -191,7 +191,7 @@ class KafkaProducer:
         client.flush(_CLOSE_TIMEOUT_SECONDS / 2)
 
     def _close_if_foreign(self, hub_id: int, listener: ReportListener) -> None:
-        """Close an idle listener, unless its hub has created the client."""
+        """Close an idle listener, unless its gevent hub has created the client."""
         if (
             hub_id != self._home_hub
             and listener.is_idle

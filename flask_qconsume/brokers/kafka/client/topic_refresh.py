@@ -48,7 +48,7 @@ class TopicRefresh:
         self._refreshes_left = 0
 
     def request(self, topics: Mapping[str, int]) -> None:
-        """Request a refresh until the client knows these topics and partitions."""
+        """Request lists of topics until the client knows all partitions of these."""
         self._requests.append(topics)
 
     def look_if_due(self) -> None:
