@@ -27,9 +27,9 @@ class _Pattern:
     """A pattern with wildcards, matched by an automaton in the bits of a number.
 
     The words of the key are read one by one. After each, bit ``n`` of ``states`` is set
-    if the pattern's first ``n`` words match all words read so far. Each word of
-    the pattern has a mask: bit ``n`` is set if the pattern has this word, or a ``*``
-    that matches it, at index ``n``.
+    if the pattern's first ``n`` words match all words read so far. Each
+    literal word of the pattern has a mask: bit ``n`` is set if the pattern has this
+    word, or a ``*``, at index ``n``.
 
     :param words: The pattern's words; a ``#`` that follows a ``#`` is left out.
     """
