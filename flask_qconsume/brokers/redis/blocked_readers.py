@@ -44,8 +44,8 @@ class BlockedReaderPoller:
 
     A greenlet or thread polls as long as there are readers.
 
-    :param run: Function that runs scripts in one round trip. If a script fails, it
-        returns the error as the answer.
+    :param run: Function that runs scripts in one round trip. The answer of a script
+        that fails is the error.
     :param interval: Seconds between two polls.
     """
 

@@ -67,8 +67,8 @@ class GroupCommit:
     def submit(self, batch: CallerBatch, send: Send, deadline: float) -> None:
         """Wait until a batch is sent, by this caller or by another caller.
 
-        :param send: Function that sends batches. If this caller leads, it is called
-            with the batches of several callers.
+        :param send: Function that sends batches. A caller that leads passes the batches
+            of several callers to ``send``.
         :param deadline: Time to stop waiting, by :func:`time.monotonic`.
         """
         batch.taken = batch.served = False

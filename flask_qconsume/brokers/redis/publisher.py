@@ -119,7 +119,7 @@ class Publisher:
     def _route_or_settle(
         self, batch: PublishRequest, number: int, left: float
     ) -> list[RoutedPart]:
-        """Route a message; set its result if that fails, or if it is in all queues."""
+        """Route a message; set its result if an error occurs, or no queue is left."""
         try:
             parts = self._route(batch, number, left)
         except BrokerUnavailable:

@@ -91,7 +91,7 @@ def split_entries(
 ) -> Iterator[tuple[str, list[bytes], bool]]:
     """Decode the two texts that the script for reading entries returns.
 
-    :returns: For each entry the tag, the fields, and whether it is redelivered.
+    :returns: For each entry the tag, the fields, and whether the entry is redelivered.
     """
     at = 0
     for head in heads.decode().splitlines():
