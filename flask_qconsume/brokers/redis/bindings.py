@@ -95,7 +95,7 @@ class Bindings:
         return exchange_cache.find_queues(routing_key)
 
     def clear_cache(self) -> None:
-        """Forget cached bindings, so that they are read from Redis at the next use."""
+        """Empty the cache; the next use reads the bindings from Redis."""
         self._exchanges.clear()
 
     def read_entries(

@@ -53,7 +53,7 @@ def _describe_policy(policy: str | None, where: str) -> str:
 
 
 def _read_policy(node: Server) -> str | None:
-    """Return a node's ``maxmemory-policy``; ``None`` if Redis does not tell it."""
+    """Return a node's ``maxmemory-policy``; ``None`` if Redis denies access."""
     return _read_policy_from_info(node) or _read_policy_from_config(node)
 
 

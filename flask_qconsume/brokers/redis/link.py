@@ -151,7 +151,7 @@ class RedisLink(Link):
         self._is_paused = True
 
     def wake(self) -> None:
-        """End the reader's wait, so that it looks for messages at once."""
+        """End the reader's wait; the reader then looks for messages at once."""
         self._wait.wake(break_connection=self.closed)
 
     def create_poll_call(self) -> Call | None:

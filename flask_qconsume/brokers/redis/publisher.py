@@ -135,7 +135,7 @@ class Publisher:
     def _route(
         self, batch: PublishRequest, number: int, left: float
     ) -> list[RoutedPart]:
-        """Find the queues that a message has yet to reach; group them by their slot."""
+        """Find the queues that a message has yet to reach, grouped by cluster slot."""
         message, reached = batch.messages[number], batch.reached_queues(number)
         queues = [q for q in self._find_queues(message, left) if q not in reached]
         return [
@@ -144,7 +144,7 @@ class Publisher:
         ]
 
     def _key_of(self, queue: str) -> str:
-        """Return one of the queue's keys, by which its node in a cluster is found."""
+        """Return a key of the queue, to find the queue's node in a cluster."""
         return queue
 
     def _create_call(
@@ -193,7 +193,7 @@ class PublishRequest(CallerBatch):
 
     @property
     def open(self) -> list[int]:
-        """The indexes of the messages that have no result yet."""
+        """The indexes of the messages in this request that have no result yet."""
         return list(self._open)
 
     def await_next_attempt(self) -> bool:
@@ -213,7 +213,7 @@ class PublishRequest(CallerBatch):
         return self._reached.get(number, frozenset())
 
     def settle(self, number: int, error: Result) -> None:
-        """Set the result of a message; after an outage, leave it open for a retry."""
+        """Set a message's result; after an outage, leave the message unfinished."""
         if isinstance(error, BrokerUnavailable):
             self.note_outage(error)
             return
@@ -263,7 +263,7 @@ RoundTrip = list[OwnMessage]
 
 
 def _split_into_round_trips(batches: Sequence[PublishRequest]) -> Iterator[RoundTrip]:
-    """Split the unfinished messages of all batches into round trips of limited size."""
+    """Divide unfinished messages of all callers into round trips of limited size."""
     trip: RoundTrip = []
     size = 0
     for batch in batches:
