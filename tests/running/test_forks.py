@@ -44,11 +44,12 @@ def bill(order):
 
 fork = {fork}
 parent = os.getpid()
+app.testing = True
+# Before the fork: the child would have a copy of a greenlet that waits for the answer.
+for order in range(20):
+    app.extensions["qconsume"].publish("billing", order)
 worker = Worker(app)
 worker.start()
-publish = app.extensions["qconsume"].publish
-for order in range(20):
-    publish("billing", order)
 wait_for(lambda: worker.subscriptions[0].counts.total() >= 20, 20)
 say("counts", dict(worker.subscriptions[0].counts))
 say("exit codes", [os.waitstatus_to_exitcode(status) for status in statuses])
