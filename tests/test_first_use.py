@@ -187,7 +187,7 @@ os.waitpid(child, 0)
 # -- publishing ------------------------------------------------------------------------
 
 APP = """
-import os, select, sys, threading
+import os, sys, threading
 from flask import Flask
 from flask_qconsume import PublishError, QConsume
 
@@ -205,6 +205,8 @@ def publish():
 """
 
 FORK = """
+from tests.waiting import wait_for
+
 at, forked = threading.Event(), threading.Event()
 main = threading.get_ident()
 
@@ -237,7 +239,6 @@ else:
 first = threading.Thread(target=publish)
 first.start()
 assert at.wait(20)
-child_lives, held_by_child = os.pipe()
 child = os.fork()
 if child == 0:
     try:
@@ -248,13 +249,21 @@ if child == 0:
     os._exit(0)
 forked.set()
 first.join()
-os.close(held_by_child)
-ended, _, _ = select.select([child_lives], [], [], 20)
-if not ended:
+statuses = []
+
+
+def has_ended():
+    done, status = os.waitpid(child, os.WNOHANG)
+    statuses.extend([status] if done else [])
+    return done
+
+
+try:
+    wait_for(has_ended, 20)
+    print("the child ended with", os.waitstatus_to_exitcode(statuses[0]))
+except AssertionError:
     os.kill(child, 9)
-_, status = os.waitpid(child, 0)
-code = os.waitstatus_to_exitcode(status)
-print("the child ended with" if ended else "the child hung, then", code)
+    print("the child hung")
 """
 
 LATE = """
