@@ -41,7 +41,9 @@ def nothing_survives(request: pytest.FixtureRequest) -> t.Iterator[None]:
     gevent.Greenlet.add_spawn_callback(_started.add)
     before = _alive()
     yield
-    left = _left(before, float(request.config.getini("leak_grace")))
+    grace = request.node.get_closest_marker("leak_grace")
+    seconds = grace.args[0] if grace else float(request.config.getini("leak_grace"))
+    left = _left(before, seconds)
     gevent.Greenlet.remove_spawn_callback(_started.add)
     if left:
         raise Leak(f"left behind by the test: {', '.join(sorted(left))}")
