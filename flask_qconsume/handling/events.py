@@ -1,0 +1,198 @@
+"""The life of messages and workers, told to listeners: one :class:`Events` per app.
+
+The code that handles, settles or publishes a message, or that connects or watches a
+worker, tells it here, once. Signals, metrics, traces and log context are listeners. A
+kind of event is a tuple of functions, which is empty while nothing listens, so an event
+without a listener costs one look at a tuple::
+
+    if events.connected:
+        tell(events.connected, subscription, queue)
+
+Listeners are called in the greenlet or thread in which the event happens. They must not
+wait. If one raises an exception, it is logged, and changes nothing else.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Callable
+from collections.abc import Sequence
+
+from ..logs import get_logger
+from ..message import Message
+from ..message import Outgoing
+from ..outcomes import Outcome
+from ..registration.consumer import Consumer
+from .context import Handling
+from .result import Result
+
+logger = get_logger("flask_qconsume.events")
+
+#: Called at the end of something that lasts, with its result.
+Ending = Callable[[t.Any], object]
+
+
+class Listener:
+    """Base class of listeners; a subclass overrides the events that it needs.
+
+    Three methods are told the beginning of something that lasts, and may return a
+    function that is told its end.
+    """
+
+    # -- what lasts -------------------------------------------------------------------
+
+    def handling(self, handling: Handling) -> Ending | None:
+        """A message is about to be handled, in this greenlet; its app context is up.
+
+        :returns: A function to call in the same greenlet once the app context is
+            popped, with the :class:`.Result`, or with ``None`` if a stop interrupted
+            the handler.
+        """
+        raise NotImplementedError
+
+    def settling(
+        self, consumer: Consumer, action: str, messages: Sequence[Message]
+    ) -> Ending | None:
+        """Handled messages are about to be settled together.
+
+        :param action: ``"ack"``, ``"retry"``, ``"suspect"`` or ``"dead-letter"``.
+        :returns: A function to call with a list that has, for each message, ``None`` or
+            the reason why it could not be settled.
+        """
+        raise NotImplementedError
+
+    def publishing(self, messages: Sequence[Outgoing]) -> Ending | None:
+        """Messages are about to be published together; their headers may be added to.
+
+        :returns: A function to call with a list that has, for each message, ``None`` if
+            it was confirmed, or its error.
+        """
+        raise NotImplementedError
+
+    # -- what happens at one moment ---------------------------------------------------
+
+    def received(self, consumer: Consumer, messages: Sequence[Message]) -> None:
+        """Messages were read from the broker."""
+        raise NotImplementedError
+
+    def failed(self, handling: Handling, result: Result) -> None:
+        """An attempt failed with an error; the app context is still up."""
+        raise NotImplementedError
+
+    def decided(
+        self, consumer: Consumer, message: Message, outcome: Outcome, seconds: float
+    ) -> None:
+        """A worker knows what becomes of a message: once for each attempt.
+
+        :param seconds: How long the attempt took, hooks included.
+        """
+        raise NotImplementedError
+
+    def suspected(self, consumer: Consumer, message: Message, dead: bool) -> None:
+        """A message that may have killed a process goes to the suspects.
+
+        :param dead: Whether it becomes a dead letter instead.
+        """
+        raise NotImplementedError
+
+    def lost(self, consumer: Consumer, messages: Sequence[Message]) -> None:
+        """Handled messages lost their connection before they were settled."""
+        raise NotImplementedError
+
+    def connected(self, subscription: str, queue: str) -> None:
+        """A subscription has an open connection, and reads it."""
+        raise NotImplementedError
+
+    def disconnected(self, subscription: str, queue: str, error: BaseException) -> None:
+        """A subscription lost its connection, or could not connect."""
+        raise NotImplementedError
+
+    def problem_began(self, problem: t.Any) -> None:
+        """The watchdog noticed a :class:`~.running.health.verdict.Problem`."""
+        raise NotImplementedError
+
+    def problem_ended(self, problem: t.Any, seconds: float) -> None:
+        """A problem is over; it lasted for ``seconds``."""
+        raise NotImplementedError
+
+    def worker_started(self, worker: t.Any) -> None:
+        """A worker consumes."""
+        raise NotImplementedError
+
+    def worker_stopping(self, worker: t.Any) -> None:
+        """A worker was asked to stop."""
+        raise NotImplementedError
+
+    def worker_stopped(self, worker: t.Any, clean: bool) -> None:
+        """A worker has stopped."""
+        raise NotImplementedError
+
+
+class Events:
+    """The listeners of one app, by kind of event: a tuple of functions for each kind.
+
+    The kinds are the methods of :class:`Listener`, which describes them.
+    """
+
+    def __init__(self) -> None:
+        self.handling: tuple[Callable[[Handling], Ending | None], ...] = ()
+        self.settling: tuple[
+            Callable[[Consumer, str, Sequence[Message]], Ending | None], ...
+        ] = ()
+        self.publishing: tuple[Callable[[Sequence[Outgoing]], Ending | None], ...] = ()
+        self.received: tuple[Callable[[Consumer, Sequence[Message]], None], ...] = ()
+        self.failed: tuple[Callable[[Handling, Result], None], ...] = ()
+        self.decided: tuple[
+            Callable[[Consumer, Message, Outcome, float], None], ...
+        ] = ()
+        self.suspected: tuple[Callable[[Consumer, Message, bool], None], ...] = ()
+        self.lost: tuple[Callable[[Consumer, Sequence[Message]], None], ...] = ()
+        self.connected: tuple[Callable[[str, str], None], ...] = ()
+        self.disconnected: tuple[Callable[[str, str, BaseException], None], ...] = ()
+        self.problem_began: tuple[Callable[[t.Any], None], ...] = ()
+        self.problem_ended: tuple[Callable[[t.Any, float], None], ...] = ()
+        self.worker_started: tuple[Callable[[t.Any], None], ...] = ()
+        self.worker_stopping: tuple[Callable[[t.Any], None], ...] = ()
+        self.worker_stopped: tuple[Callable[[t.Any, bool], None], ...] = ()
+
+    def add(self, listener: Listener) -> None:
+        """Tell a listener the events whose methods it overrides, from now on."""
+        for kind, listeners in vars(self).items():
+            if getattr(type(listener), kind) is not getattr(Listener, kind):
+                setattr(self, kind, (*listeners, getattr(listener, kind)))
+
+    def remove(self, listener: Listener) -> None:
+        """Tell a listener nothing more."""
+        for kind, listeners in vars(self).items():
+            kept = tuple(each for each in listeners if each.__self__ is not listener)
+            setattr(self, kind, kept)
+
+
+def tell(listeners: Sequence[Callable[..., object]], *arguments: t.Any) -> list[Ending]:
+    """Call each listener; return the functions to call at the end, the latest first."""
+    endings: list[Ending] = []
+    for listener in listeners:
+        try:
+            ending = listener(*arguments)
+        except Exception:
+            _log_failure(listener)
+        else:
+            if ending is not None:
+                endings.insert(0, t.cast(Ending, ending))
+    return endings
+
+
+def tell_end(endings: Sequence[Ending], result: t.Any) -> None:
+    """Call the functions that :func:`tell` has returned."""
+    for ending in endings:
+        try:
+            ending(result)
+        except Exception:
+            _log_failure(ending)
+
+
+def _log_failure(function: Callable[..., object]) -> None:
+    logger.exception(
+        "%s raised an exception, which changes nothing else.",
+        getattr(function, "__qualname__", function),
+    )
