@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+
+import pytest
 from flask import Blueprint
 
 from flask_qconsume import ConsumerBlueprint
+from flask_qconsume import ConsumerScaffold
+from flask_qconsume import RegistrationError
 from tests.apps import consumers
 from tests.apps import make_app
 
@@ -25,6 +30,39 @@ def test_it_is_a_blueprint_with_all_its_arguments() -> None:
     app = make_app(None, blueprint)
     assert app.test_client().get("/orders/").text == "orders"
     assert [*consumers(app)] == ["orders.bill"]
+
+
+def test_its_signature_is_that_of_flask_with_the_consumers_defaults() -> None:
+    own = inspect.signature(ConsumerBlueprint).parameters
+    of_flask = inspect.signature(Blueprint).parameters
+    assert [*own] == [*of_flask, "consumer_defaults"]
+    for name, parameter in of_flask.items():
+        assert own[name].default == parameter.default
+        assert own[name].kind == parameter.kind
+
+
+def test_its_commands_are_grouped_as_by_flask() -> None:
+    blueprints = (
+        ConsumerBlueprint("orders", __name__),
+        ConsumerBlueprint("mail", __name__, cli_group="post"),
+        ConsumerBlueprint("stock", __name__, cli_group=None),
+    )
+    for blueprint in blueprints:
+        blueprint.cli.command(f"count-{blueprint.name}")(print)
+    assert {*make_app(None, *blueprints).cli.commands} == {
+        "orders",
+        "post",
+        "count-stock",
+    }
+
+
+def test_the_mixin_after_a_blueprint_is_refused() -> None:
+    with pytest.raises(
+        RegistrationError, match=r"'class Wrong\(ConsumerScaffold, …\)'"
+    ):
+
+        class Wrong(Blueprint, ConsumerScaffold):
+            pass
 
 
 def test_its_views_work_in_an_app_without_the_extension() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 
 from flask import Flask
+from flask.sansio.blueprints import Blueprint
 from flask.sansio.blueprints import BlueprintSetupState
 
 from ..errors import RegistrationError
@@ -48,8 +49,20 @@ class ConsumerScaffold:
         settings; a decorator's own arguments and ``QCONSUME_CONSUMERS`` override them.
         Consumers of nested blueprints inherit them as well; the innermost blueprint
         that has an option decides.
-    :raises RegistrationError: for an unknown option or a wrong value.
+    :raises RegistrationError: for an unknown option or a wrong value; also by a class
+        statement that has the mixin after the blueprint class.
     """
+
+    def __init_subclass__(cls, **kwargs: t.Any) -> None:
+        super().__init_subclass__(**kwargs)
+        bases = cls.__mro__
+        # Flask's blueprint calls no other __init__, so the mixin's would not run.
+        if Blueprint in bases[: bases.index(ConsumerScaffold)]:
+            raise RegistrationError(
+                f"'{cls.__name__}' has 'ConsumerScaffold' after its blueprint class,"
+                " so consumers cannot be registered on it. Write 'ConsumerScaffold'"
+                f" first: 'class {cls.__name__}(ConsumerScaffold, …)'"
+            )
 
     def __init__(
         self,

@@ -51,6 +51,16 @@ ConsumerBlueprint(
     __name__,
     consumer_defaults={"concurency": 5},  # type: ignore[arg-type]
 )
+ConsumerBlueprint(
+    "pages",
+    __name__,
+    static_folder="static",
+    template_folder="templates",
+    cli_group=None,
+)
+ConsumerBlueprint("no_import_name")  # type: ignore[call-arg]
+ConsumerBlueprint("wrong", __name__, url_prefx="/")  # type: ignore[call-arg]
+ConsumerBlueprint("wrong", __name__, url_prefix=5)  # type: ignore[arg-type]
 
 
 class OrderSchema(Schema):
