@@ -32,6 +32,12 @@ class Lane(enum.Enum):
     #: ``<queue>.dead``: the consumer's dead letters.
     DEAD = "dead"
 
+    def queue_of(self, plan: QueuePlan) -> str:
+        """Return the name of a consumer's queue for this lane."""
+        if self is Lane.MAIN:
+            return plan.name
+        return plan.suspects if self is Lane.SUSPECTS else plan.dead
+
 
 class Delivery:
     """One delivery of a message by the broker; acknowledged or forwarded once.
@@ -119,7 +125,7 @@ class Link(abc.ABC):
         self.plan = plan
         self.lane = lane
         #: The name of the queue that is read.
-        self.queue = plan.name if lane is Lane.MAIN else plan.suspects
+        self.queue = lane.queue_of(plan)
         #: After :meth:`close`: identities of messages that were fetched but not handed
         #: out, if the broker may mark these as redelivered.
         self.fetched_ids: t.AbstractSet[str] = frozenset()

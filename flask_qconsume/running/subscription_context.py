@@ -54,7 +54,7 @@ class SubscriptionContext:
     @property
     def queue(self) -> str:
         """The name of the queue being read: the main queue or the queue of suspects."""
-        return self.plan.name if self.lane is Lane.MAIN else self.plan.suspects
+        return self.lane.queue_of(self.plan)
 
     @property
     def concurrency(self) -> int:

@@ -116,7 +116,7 @@ def is_delay_topic(topic: str) -> bool:
 
 def group_of(plan: QueuePlan, lane: Lane) -> str:
     """Return the consumer group of a queue, or of its queue of suspects."""
-    return plan.name if lane is Lane.MAIN else plan.suspects
+    return lane.queue_of(plan)
 
 
 def subscription(plan: QueuePlan, lane: Lane) -> list[str]:

@@ -83,7 +83,7 @@ def build_forward(
         )
     if forward.expires is not None:
         basic["expiration"] = encode_expiration(forward.expires)
-    return address_to_queue(basic, message.raw, _queue_name(plan, forward.lane))
+    return address_to_queue(basic, message.raw, forward.lane.queue_of(plan))
 
 
 def address_to_queue(
@@ -107,11 +107,6 @@ def copy_properties(
     kept = {k: v for k, v in headers.items() if k not in _DROPPED_HEADERS}
     basic["headers"] = _fit_frame(basic, _make_sendable(kept), frame_max)
     return basic
-
-
-def _queue_name(plan: QueuePlan, lane: Lane) -> str:
-    names = {Lane.MAIN: plan.name, Lane.SUSPECTS: plan.suspects, Lane.DEAD: plan.dead}
-    return names[lane]
 
 
 def _fit_short_string(text: str) -> str:

@@ -123,9 +123,9 @@ class RedisLink(Link):
             for forward, each in zip(forwards, prepared, strict=True)
         ]
         self._shared.wake(
-            _target_queue(self.plan, each.lane)
-            for each in forwards
-            if self._needs_wake(each)
+            forward.lane.queue_of(self.plan)
+            for forward in forwards
+            if self._needs_wake(forward)
         )
         return results
 
@@ -279,7 +279,7 @@ class RedisLink(Link):
         """
         if forward.delivery.tag not in self._held:
             return None
-        queue = _target_queue(self.plan, forward.lane)
+        queue = forward.lane.queue_of(self.plan)
         try:
             return self._create_forward_call(forward, queue)
         except PublishRefused:
@@ -300,11 +300,6 @@ class RedisLink(Link):
             " its lease had ended and another worker has it. Make 'QCONSUME_LEASE'"
             " longer if this process was only slow."
         )
-
-
-def _target_queue(plan: QueuePlan, lane: Lane) -> str:
-    names = {Lane.MAIN: plan.name, Lane.SUSPECTS: plan.suspects, Lane.DEAD: plan.dead}
-    return names[lane]
 
 
 def _drop_complex_values(forward: Forward) -> Forward:
