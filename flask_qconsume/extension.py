@@ -20,6 +20,8 @@ from .errors import PublishError
 from .formats.base import Format
 from .formats.table import check_format
 from .logs import get_logger
+from .observing.metrics import KEY as METRICS_KEY
+from .observing.metrics import create_metrics
 from .registration.registry import ROOT
 from .registration.registry import Registry
 from .registration.scaffold import ConsumerScaffold
@@ -59,7 +61,10 @@ class QConsume(ConsumerScaffold, PublishMethods):
                 " Import and use that instance instead."
             )
         config = app.config
-        app.extensions[KEY] = AppConsumers(app, Settings.from_config(config))
+        settings = Settings.from_config(config)
+        app.extensions[KEY] = AppConsumers(app, settings)
+        if settings.metrics:
+            app.extensions[METRICS_KEY] = create_metrics(settings)
         unread = find_unread_variables(config, os.environ)
         if unread and not app.testing:
             logger.warning(

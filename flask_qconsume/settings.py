@@ -139,6 +139,16 @@ def _one_of(*choices: str) -> Callable[[t.Any], str]:
     return check
 
 
+def _check_metrics(value: t.Any) -> bool | str:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        raise TypeError("write True, False or the path of a folder in quotes")
+    if not os.path.isabs(value):
+        raise ValueError("the path of a folder must begin with '/'")
+    return value
+
+
 def _check_http_url(value: t.Any) -> str:
     text = _check_text(value)
     parts = urlsplit(text)
@@ -483,6 +493,17 @@ TABLE: tuple[Setting, ...] = (
         _one_of("first", "always", "never"),
     ),
     Setting(
+        "metrics",
+        "True, False or the path of a folder",
+        False,
+        "Count messages for Prometheus; needs the package 'prometheus-client'. With"
+        " True, the processes of 'flask qconsume run --processes' and the workers of"
+        " gunicorn show their sums, and any other process its own counts. Processes"
+        " that were started apart from each other show their sums if they share a"
+        " folder of the app's own, which should be in memory (/dev/shm).",
+        _check_metrics,
+    ),
+    Setting(
         "hub_latency",
         "seconds",
         0.01,
@@ -548,6 +569,7 @@ class Settings:
     start_timeout: float
     stalled_after: float
     log_tracebacks: str
+    metrics: bool | str
     hub_latency: float
     least_share: float
     consumers: dict[str, dict[str, t.Any]]

@@ -38,9 +38,10 @@ FLOORS = {
     "brokers": 5,
     "transports": 6,
     "appconsumers": 7,
-    "running": 8,
+    "observing": 8,
+    "running": 9,
 }
-DOORS = 9
+DOORS = 10
 
 #: The rooms of brokers that other rooms share.
 SHARED_ROOMS = {("redis_lists", "redis"), ("redis_streams", "redis")}
@@ -65,6 +66,7 @@ HOMES = {
     "redis": ({"broker", "brokers", "transports"}, set()),
     "confluent_kafka": ({"broker", "brokers", "transports"}, set()),
     "google": (set(), {"formats"}),
+    "prometheus_client": (set(), {"observing"}),
 }
 
 Function = (ast.FunctionDef, ast.AsyncFunctionDef)

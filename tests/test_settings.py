@@ -38,6 +38,7 @@ WRONG: dict[str, list[t.Any]] = {
     **dict.fromkeys(WHOLES, ["3", 3.0, True, [], 0, -1, 10**12]),
     **dict.fromkeys(TEXTS, [5, True, b"x", ["x"], {}]),
     **dict.fromkeys(MAPPINGS, [5, "x", ["x"], True, {5: {}}]),
+    "metrics": [5, 1.0, b"x", [], {}, "", "metrics", "true"],
     "accept": [5, "application/json", [5], [None], True],
     "management_url": [5, True, [], "", "host:15672", "file:///etc/passwd", "http://"],
 }

@@ -1,0 +1,1 @@
+"""Observing: metrics of what an app's processes consume and publish."""
