@@ -33,7 +33,10 @@ from .errors import QConsumeError
 from .first_use import PerProcess
 from .first_use import fork_safe_property
 from .formats.table import Formats
-from .handling import signals
+from .handling.events import Events
+from .handling.events import tell
+from .handling.events import tell_end
+from .handling.signal_sender import SignalSender
 from .message import Outgoing
 from .registration.consumer import Consumer
 from .registration.consumer import KombuExchange
@@ -146,6 +149,9 @@ class AppConsumers(PublishMethods):
         #: The configuration, checked.
         self.settings = settings
         self.registry = Registry.of(app)
+        #: What happens to the app's messages and workers, told to listeners.
+        self.events = Events()
+        self._signals = SignalSender(app, self.events)
         self._sender = app
         self._circuit = CircuitBreaker(settings.away_after)
         self._broker = PerProcess(self._open_broker, leave=Broker.abandon_after_fork)
@@ -209,14 +215,20 @@ class AppConsumers(PublishMethods):
             for message in messages:
                 self._capture(message)
         else:
-            errors = self._publish(messages)
-            for message, error in zip(messages, errors, strict=True):
-                if error is None:
-                    signals.send(
-                        signals.message_published, self._sender, message=message
-                    )
-            _raise_first(errors)
+            told = self.events.publishing
+            publish = self._publish_and_tell if told else self._publish
+            _raise_first(publish(messages))
         return [t.cast(str, message.id) for message in messages]
+
+    def _publish_and_tell(self, messages: list[Outgoing]) -> list[Exception | None]:
+        endings = tell(self.events.publishing, messages)
+        try:
+            errors = self._publish(messages)
+        except BaseException as error:
+            tell_end(endings, [error] * len(messages))
+            raise
+        tell_end(endings, errors)
+        return errors
 
     def _publish(self, messages: list[Outgoing]) -> list[Exception | None]:
         try:

@@ -109,7 +109,8 @@ class Outgoing:
     #: ``""`` is the broker's default exchange.
     exchange: str = ""
     id: str | None = None
-    headers: Mapping[str, t.Any] = field(default_factory=dict)
+    #: This message's own dict. Until the message is sent, names may be added.
+    headers: dict[str, t.Any] = field(default_factory=dict)
     content_type: str | None = None
     content_encoding: str | None = None
     #: Seconds since 1970.

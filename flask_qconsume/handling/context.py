@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from werkzeug.local import LocalProxy
 
 from ..message import Message
+from ..registration.consumer import Consumer
 
 _UNBOUND = """\
 Working outside of a message.
@@ -23,9 +24,10 @@ and error handlers, and in greenlets started by 'flask_qconsume.spawn'."""
 class Handling:
     """A message that is being handled, and the functions to call at its end."""
 
-    __slots__ = ("_endings", "message")
+    __slots__ = ("_endings", "consumer", "message")
 
-    def __init__(self, message: Message) -> None:
+    def __init__(self, consumer: Consumer, message: Message) -> None:
+        self.consumer = consumer
         self.message = message
         self._endings: contextlib.ExitStack | None = None
 

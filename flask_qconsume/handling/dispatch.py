@@ -27,6 +27,7 @@ from collections.abc import AsyncGenerator
 from collections.abc import Callable
 from collections.abc import Coroutine
 from collections.abc import Generator
+from collections.abc import Sequence
 
 from flask import Flask
 from marshmallow import ValidationError
@@ -44,9 +45,12 @@ from ..registration.consumer import Consumer
 from ..registration.consumer import Hook
 from ..text import escape
 from ..text import pluralize
-from . import signals
 from .context import Handling
 from .context import current
+from .events import Ending
+from .events import Events
+from .events import tell
+from .events import tell_end
 from .payload import decode
 from .refusals import create_refusal
 from .result import Result
@@ -65,12 +69,16 @@ _NOTHING_YET = Result(Ack())
 #: gets a result of its own, since an outcome that a hook raises keeps its traceback.
 _ACKED = Result(Ack())
 
+#: Used unless the caller passes the app's events; nothing listens to these.
+_NO_EVENTS = Events()
+
 
 def dispatch(
     app: Flask,
     consumer: Consumer,
     message: Message,
     *,
+    events: Events = _NO_EVENTS,
     limit: TimeLimit = contextlib.nullcontext,
     stopping: threading.Event | None = None,
     now: Callable[[], float] = time.time,
@@ -79,6 +87,7 @@ def dispatch(
 
     :param message: The message. Its deadline and body are set here, so never pass the
         same object twice.
+    :param events: The app's events, which are told ``handling`` and ``failed``.
     :param limit: Creates the context manager that enforces the time limit; by default,
         there is no limit.
     :param stopping: Set when the worker is asked to stop.
@@ -89,40 +98,46 @@ def dispatch(
     message.deadline = time.monotonic() + consumer.timeout
     if stopping is not None:
         message.stopping = stopping
-    result = _Run(app, consumer, limit, now, message.attempt).handle(message)
-    if result is _ACKED and not signals.message_handled.receivers:
-        return result  # Nothing to log, and no receiver of the signal.
+    run = _Run(app, consumer, events, limit, now, message.attempt)
     try:
-        _notify(app, consumer, message, result)
+        result = run.handle(message)
     except Interrupted:
+        tell_end(run.endings, None)
         raise
-    except BaseException as error:
-        # A log filter that raises, or a receiver's SystemExit; observers change
-        # nothing.
-        _complain("An observer of the consumer '%s' raised.", consumer, error)
+    if result is not _ACKED:
+        _try_to_log(consumer, message, result)
+    if run.endings:
+        tell_end(run.endings, result)
     return result
 
 
 class _Run:
     """Runs one message through the steps that the module's docstring lists."""
 
-    __slots__ = ("_app", "_attempt", "_consumer", "_hooks", "_limit", "_now", "_result")
+    __slots__ = (
+        *("_app", "_attempt", "_consumer", "_events", "_hooks", "_limit", "_now"),
+        *("_result", "endings"),
+    )
 
     def __init__(
         self,
         app: Flask,
         consumer: Consumer,
+        events: Events,
         limit: TimeLimit,
         now: Callable[[], float],
         attempt: int,
     ) -> None:
         self._app = app
         self._consumer = consumer
+        self._events = events
         self._hooks = consumer.hooks
         self._limit = limit
         self._now = now
         self._attempt = attempt
         self._result = _NOTHING_YET
+        #: Functions to call at the end of the handling.
+        self.endings: Sequence[Ending] = ()
 
     def handle(self, message: Message) -> Result:
         try:
@@ -145,13 +160,17 @@ class _Run:
         The app's teardown functions get the error, unless the message is acknowledged.
         """
         context = self._app.app_context()
-        handled = Handling(message)
+        handled = Handling(self._consumer, message)
         try:
             # A receiver of Flask's signal may raise with the context pushed already.
             context.push()
             token = current.set(handled)
             try:
+                if self._events.handling:
+                    self.endings = tell(self._events.handling, handled)
                 self._run_steps(handled)
+                if self._events.failed and self._result.failed:
+                    tell(self._events.failed, handled, self._result)
             finally:
                 current.reset(token)
         except BaseException as error:
@@ -161,13 +180,6 @@ class _Run:
         context.pop(None if acked else self._result.error)
 
     def _run_steps(self, handled: Handling) -> None:
-        if signals.message_received.receivers:
-            signals.send(
-                signals.message_received,
-                self._app,
-                consumer=self._consumer,
-                message=handled.message,
-            )
         try:
             try:
                 self._result = self._handle(handled.message)
@@ -335,28 +347,14 @@ def _find_cause(outcome: Outcome) -> BaseException | None:
     return outcome.__cause__ or outcome.__context__
 
 
-_SIGNALS = {
-    Ack: signals.message_handled,
-    Retry: signals.message_retried,
-    Reject: signals.message_rejected,
-    Drop: signals.message_dropped,
-}
-
-
-def _notify(app: Flask, consumer: Consumer, message: Message, result: Result) -> None:
-    kind = type(result.outcome)
-    if kind is not Ack:
+def _try_to_log(consumer: Consumer, message: Message, result: Result) -> None:
+    try:
         _log(consumer, message, result)
-    if not _SIGNALS[kind].receivers:
-        return
-    signals.send(
-        _SIGNALS[kind],
-        app,
-        consumer=consumer,
-        message=message,
-        outcome=result.outcome,
-        error=result.error,
-    )
+    except Interrupted:
+        raise
+    except BaseException as error:
+        # A log filter that raises changes nothing.
+        _complain("Logging an outcome of the consumer '%s' failed.", consumer, error)
 
 
 def _log(consumer: Consumer, message: Message, result: Result) -> None:

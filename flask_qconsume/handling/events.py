@@ -9,7 +9,9 @@ without a listener costs one look at a tuple::
         tell(events.connected, subscription, queue)
 
 Listeners are called in the greenlet or thread in which the event happens. They must not
-wait. If one raises an exception, it is logged, and changes nothing else.
+wait. If one raises an exception, also ``SystemExit`` and the like, the exception is
+logged, and changes nothing else. Only :class:`~.errors.Interrupted` passes, which a
+worker's stop throws into handlers: it may arrive while a listener runs.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import typing as t
 from collections.abc import Callable
 from collections.abc import Sequence
 
+from ..errors import Interrupted
 from ..logs import get_logger
 from ..message import Message
 from ..message import Outgoing
@@ -28,7 +31,8 @@ from .result import Result
 
 logger = get_logger("flask_qconsume.events")
 
-#: Called at the end of something that lasts, with its result.
+#: Called at the end of something that lasts, with its result; with ``None`` if a stop
+#: interrupted the handler meanwhile.
 Ending = Callable[[t.Any], object]
 
 
@@ -44,16 +48,23 @@ class Listener:
     def handling(self, handling: Handling) -> Ending | None:
         """A message is about to be handled, in this greenlet; its app context is up.
 
+        Told by workers and by the test client.
+
         :returns: A function to call in the same greenlet once the app context is
             popped, with the :class:`.Result`, or with ``None`` if a stop interrupted
-            the handler.
+            the handler. A handler that ignores its time limit and is abandoned ends
+            like any other, if it ever does, but its result is not used.
         """
         raise NotImplementedError
 
     def settling(
         self, consumer: Consumer, action: str, messages: Sequence[Message]
     ) -> Ending | None:
-        """Handled messages are about to be settled together.
+        """Messages are about to be settled together.
+
+        Told for each attempt of the broker's to take them, so twice or more for a
+        message whose forward is refused. Not told for retries that the process holds
+        itself, which are not settled.
 
         :param action: ``"ack"``, ``"retry"``, ``"suspect"`` or ``"dead-letter"``.
         :returns: A function to call with a list that has, for each message, ``None`` or
@@ -62,7 +73,10 @@ class Listener:
         raise NotImplementedError
 
     def publishing(self, messages: Sequence[Outgoing]) -> Ending | None:
-        """Messages are about to be published together; their headers may be added to.
+        """Messages are about to be published together.
+
+        A listener may add to the ``headers`` of each, by names and values that AMQP can
+        write. Not told for messages that a test captures instead.
 
         :returns: A function to call with a list that has, for each message, ``None`` if
             it was confirmed, or its error.
@@ -72,17 +86,23 @@ class Listener:
     # -- what happens at one moment ---------------------------------------------------
 
     def received(self, consumer: Consumer, messages: Sequence[Message]) -> None:
-        """Messages were read from the broker."""
+        """Messages were read from the broker, of which some may need no handler."""
         raise NotImplementedError
 
     def failed(self, handling: Handling, result: Result) -> None:
-        """An attempt failed with an error; the app context is still up."""
+        """An attempt failed: ``result.failed`` is true.
+
+        Told at most once for each attempt, with the app context up, after the teardown
+        hooks.
+        """
         raise NotImplementedError
 
     def decided(
         self, consumer: Consumer, message: Message, outcome: Outcome, seconds: float
     ) -> None:
         """A worker knows what becomes of a message: once for each attempt.
+
+        Not told for an attempt that a stop interrupts, since it does not count.
 
         :param seconds: How long the attempt took, hooks included.
         """
@@ -100,15 +120,26 @@ class Listener:
         raise NotImplementedError
 
     def connected(self, subscription: str, queue: str) -> None:
-        """A subscription has an open connection, and reads it."""
+        """A subscription has an open connection, and reads it.
+
+        :param subscription: The consumer's full name, followed by ``" (suspects)"`` for
+            its queue of suspects.
+        :param queue: The name of the queue that is read.
+        """
         raise NotImplementedError
 
     def disconnected(self, subscription: str, queue: str, error: BaseException) -> None:
-        """A subscription lost its connection, or could not connect."""
+        """A subscription lost its connection, or could not connect; it tries again.
+
+        Not told when a worker stops.
+        """
         raise NotImplementedError
 
     def problem_began(self, problem: t.Any) -> None:
-        """The watchdog noticed a :class:`~.running.health.verdict.Problem`."""
+        """The watchdog noticed a :class:`~.running.health.verdict.Problem`.
+
+        A blocked event loop is told once it runs again.
+        """
         raise NotImplementedError
 
     def problem_ended(self, problem: t.Any, seconds: float) -> None:
@@ -169,13 +200,20 @@ class Events:
 
 
 def tell(listeners: Sequence[Callable[..., object]], *arguments: t.Any) -> list[Ending]:
-    """Call each listener; return the functions to call at the end, the latest first."""
+    """Call each listener; return the functions to call at the end, the latest first.
+
+    :raises Interrupted: if a worker's stop interrupts the handler that runs here. The
+        functions to call at the end were called then.
+    """
     endings: list[Ending] = []
     for listener in listeners:
         try:
             ending = listener(*arguments)
-        except Exception:
-            _log_failure(listener)
+        except Interrupted:
+            tell_end(endings, None)
+            raise
+        except BaseException as error:
+            _log_failure(listener, error)
         else:
             if ending is not None:
                 endings.insert(0, t.cast(Ending, ending))
@@ -183,16 +221,27 @@ def tell(listeners: Sequence[Callable[..., object]], *arguments: t.Any) -> list[
 
 
 def tell_end(endings: Sequence[Ending], result: t.Any) -> None:
-    """Call the functions that :func:`tell` has returned."""
-    for ending in endings:
+    """Call the functions that :func:`tell` has returned, all of them in any case.
+
+    :raises Interrupted: if a worker's stop interrupts the handler that runs here.
+    """
+    for place, ending in enumerate(endings):
         try:
             ending(result)
-        except Exception:
-            _log_failure(ending)
+        except Interrupted:
+            tell_end(endings[place + 1 :], result)
+            raise
+        except BaseException as error:
+            _log_failure(ending, error)
 
 
-def _log_failure(function: Callable[..., object]) -> None:
-    logger.exception(
-        "%s raised an exception, which changes nothing else.",
-        getattr(function, "__qualname__", function),
-    )
+def _log_failure(function: Callable[..., object], error: BaseException) -> None:
+    name = getattr(function, "__qualname__", function)
+    try:
+        logger.error(
+            "%s raised an exception, which changes nothing else.", name, exc_info=error
+        )
+    except Interrupted:
+        raise
+    except BaseException:
+        pass  # Logging itself raised, so nothing can be reported.

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
+from ..outcomes import Ack
 from ..outcomes import Outcome
 
 #: Kinds of frames that may be suspended: clearing one would close its generator.
@@ -29,6 +30,11 @@ class Result:
     error: BaseException | None = None
     #: True if the app's code decided the outcome, and not the retry policy.
     foreseen: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """True if an error was raised, and the message is not acknowledged."""
+        return self.error is not None and not isinstance(self.outcome, Ack)
 
     def release(self) -> None:
         """Forget the error, and clear the variables of the frames in its traceback.

@@ -10,6 +10,7 @@ import typing as t
 from blinker import NamedSignal
 from blinker import Namespace
 
+from ..errors import Interrupted
 from ..logs import get_logger
 
 logger = get_logger("flask_qconsume.signals")
@@ -43,7 +44,9 @@ def send(signal: NamedSignal, app: t.Any, **arguments: t.Any) -> None:
     for receiver in signal.receivers_for(app):
         try:
             receiver(app, **arguments)
-        except Exception:
+        except Interrupted:
+            raise
+        except BaseException:
             logger.exception(
                 "A receiver of the signal '%s' raised; the message is not affected.",
                 signal.name,

@@ -15,6 +15,7 @@ import gevent
 
 from ..broker.link import Delivery
 from ..broker.link import Link
+from ..handling.events import tell
 from ..logs import get_logger
 from .backoff import Backoff
 from .event import Event
@@ -57,6 +58,7 @@ class ConnectionLoop:
         self.reader: Reader | None = None
         self._context = context
         self._worker = context.worker
+        self._events = context.worker.events
         self._name = context.name
         self._receive = receive
         self._memory = memory
@@ -118,6 +120,12 @@ class ConnectionLoop:
         text = f"lost the connection to the queue '{link.queue}', connecting again"
         self._worker.outages.log_failure(self._name, text, error)
         self._over.set()
+        self._tell_disconnected(error)
+
+    def _tell_disconnected(self, error: BaseException) -> None:
+        if self._events.disconnected:
+            queue = self._context.queue
+            tell(self._events.disconnected, self._name, queue, error)
 
     def release(self, deliveries: Iterable[Delivery]) -> None:
         """Stop counting ``deliveries`` as unsettled, so that more can be fetched."""
@@ -159,6 +167,7 @@ class ConnectionLoop:
         except Exception as error:
             text = f"not connected to the queue '{plan.name}', trying again"
             self._worker.outages.log_failure(self._name, text, error)
+            self._tell_disconnected(error)
             self._pause(backoff, backoff.next())
             return None
 
@@ -183,6 +192,8 @@ class ConnectionLoop:
         self.consuming.set()
         logger.info("%s: consuming the queue '%s'", self._name, link.queue)
         self._worker.outages.log_recovery(self._name)
+        if self._events.connected:
+            tell(self._events.connected, self._name, link.queue)
         try:
             self._beat(link)
         finally:

@@ -41,8 +41,9 @@ class Handlers:
     :param name: The subscription's name, for log lines.
     :param concurrency: The largest number of greenlets.
     :param handle: Handles a delivery; raises nothing but :class:`Interrupted`.
-    :param on_done: Called with each delivery and its result, unless the handler was
-        interrupted or abandoned.
+    :param on_done: Called with each delivery, its result and when its handling began
+        (on :func:`time.monotonic`'s clock), unless the handler was interrupted or
+        abandoned.
     :param on_missed: Called with each delivery that must not be handled here any more.
     :param fair_share: Decides when messages may be begun if the process also serves web
         requests; by default, at any time.
@@ -53,7 +54,7 @@ class Handlers:
         name: str,
         concurrency: int,
         handle: Callable[[Delivery], Result],
-        on_done: Callable[[Delivery, Result], None],
+        on_done: Callable[[Delivery, Result, float], None],
         on_missed: Callable[[Delivery], None],
         fair_share: FairShare | None = None,
     ) -> None:
@@ -109,19 +110,20 @@ class Handlers:
         self._inbox.clear()
         return found
 
-    def give_up_overdue(self, allowed: float) -> list[Delivery]:
+    def give_up_overdue(self, allowed: float) -> list[tuple[Delivery, float]]:
         """Abandon handlers that have run for longer than ``allowed`` seconds.
 
         Such a handler has caught and ignored the exception of its time limit. A new
         greenlet takes its place, so that other messages are handled.
 
-        :returns: The deliveries of the abandoned handlers.
+        :returns: The deliveries of the abandoned handlers, and when each handling began
+            (on :func:`time.monotonic`'s clock).
         """
         overdue = self.running.find_overdue(allowed)
-        deliveries = [self.running.abandon(greenlet) for greenlet in overdue]
+        abandoned = [self.running.abandon(greenlet) for greenlet in overdue]
         for greenlet in overdue:
             self._discard(greenlet)
-        return deliveries
+        return abandoned
 
     def stop(self) -> None:
         """End free greenlets now, and busy ones after their current message."""
@@ -255,7 +257,7 @@ class Handlers:
             if greenlets.copies and this in greenlets.copies:
                 greenlets.end_child()
             if not job.given_up:
-                self._on_done(job.delivery or delivery, result)
+                self._on_done(job.delivery or delivery, result, job.started)
             if result.error is not None:
                 result.release()
         finally:

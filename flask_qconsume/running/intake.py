@@ -8,6 +8,7 @@ from ..broker import headers
 from ..broker.link import Delivery
 from ..broker.link import Forward
 from ..broker.link import Lane
+from ..handling.events import tell
 from ..logs import get_logger
 from ..text import escape
 from .handlers import Handlers
@@ -36,6 +37,7 @@ class Intake:
     ) -> None:
         self._context = context
         self._settings = context.worker.settings
+        self._events = context.worker.events
         self._handlers = handlers
         self._settler = settler
         self._memory = memory
@@ -45,8 +47,12 @@ class Intake:
 
     def receive(self, deliveries: Sequence[Delivery]) -> None:
         """Pass deliveries to the handlers, or settle those not to be handled."""
-        if not self.closed:
-            self._handlers.put(filter(self._is_to_be_handled, deliveries))
+        if self.closed:
+            return
+        if self._events.received and deliveries:
+            messages = [delivery.message for delivery in deliveries]
+            tell(self._events.received, self._context.consumer, messages)
+        self._handlers.put(filter(self._is_to_be_handled, deliveries))
 
     def _is_to_be_handled(self, delivery: Delivery) -> bool:
         """Return whether a delivery goes to a handler; if not, settle it."""
@@ -60,16 +66,22 @@ class Intake:
         forward = self._triage(delivery)
         if forward is None:
             return True
+        self._forward_suspect(forward)
+        return False
+
+    def _forward_suspect(self, forward: Forward) -> None:
+        message, is_dead = forward.delivery.message, forward.lane is Lane.DEAD
         self._context.counts["suspect"] += 1
-        if forward.lane is Lane.DEAD:
+        if is_dead:
             logger.error(
                 "%s: message %s is a dead letter: %s",
                 self._context.name,
-                escape(delivery.message.id),
+                escape(message.id),
                 forward.headers[headers.REASON],
             )
         self._settler.forward(forward)
-        return False
+        if self._events.suspected:
+            tell(self._events.suspected, self._context.consumer, message, is_dead)
 
     def _to_dead_letters(self, delivery: Delivery) -> Forward:
         kept = dict(delivery.message.headers)

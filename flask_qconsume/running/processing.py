@@ -13,9 +13,12 @@ from ..broker.link import Lane
 from ..errors import HandlerTimeout
 from ..errors import Interrupted
 from ..handling.dispatch import dispatch
+from ..handling.events import tell
 from ..handling.result import Result
 from ..logs import get_logger
+from ..message import Message
 from ..outcomes import Ack
+from ..outcomes import Outcome
 from ..outcomes import Reject
 from ..outcomes import Retry
 from ..registration.consumer import Consumer
@@ -62,6 +65,7 @@ class Processing:
         #: Messages whose next attempt is less than a second away, held in this process.
         self.held = DelayedItems(self._handle_again)
         self._app = context.worker.app
+        self._events = context.worker.events
         self._stopping = context.worker.stopping
         self._settings = context.worker.settings
         self._name = context.name
@@ -94,7 +98,7 @@ class Processing:
 
         The retry policy decides what happens to their messages.
         """
-        for delivery in self.handlers.give_up_overdue(self._allowed_seconds):
+        for delivery, began in self.handlers.give_up_overdue(self._allowed_seconds):
             logger.error(
                 "%s: the handler of message %s ignores its time limit of %g s. It is"
                 " left alone, and the message goes to its retry policy. Let the handler"
@@ -104,7 +108,7 @@ class Processing:
                 self._consumer.timeout,
             )
             error = HandlerTimeout(self._consumer.timeout)
-            self._apply(delivery, self._apply_retry_policy(delivery, error))
+            self._apply(delivery, self._apply_retry_policy(delivery, error), began)
 
     @property
     def _allowed_seconds(self) -> float:
@@ -120,6 +124,7 @@ class Processing:
                 self._app,
                 self._consumer,
                 delivery.message,
+                events=self._events,
                 limit=self._limits,
                 stopping=self._stopping,
             )
@@ -135,7 +140,17 @@ class Processing:
 
     # -- from the outcome to a settlement ---------------------------------------------
 
-    def _apply(self, delivery: Delivery, result: Result) -> None:
+    def _apply(self, delivery: Delivery, result: Result, began: float) -> None:
+        message = delivery.message  # Replaced by the next attempt's, for some retries.
+        self._settle(delivery, result)
+        if self._events.decided:
+            self._tell_decided(message, result.outcome, time.monotonic() - began)
+
+    def _tell_decided(self, message: Message, outcome: Outcome, seconds: float) -> None:
+        # The settlement is scheduled already, so that no listener can prevent it.
+        tell(self._events.decided, self._consumer, message, outcome, seconds)
+
+    def _settle(self, delivery: Delivery, result: Result) -> None:
         outcome = result.outcome
         if isinstance(outcome, Retry):
             self._counts["retry"] += 1

@@ -91,12 +91,15 @@ class RunningJobs:
         """
         return len(self.find_overdue(allowed)) + len(self._abandoned)
 
-    def abandon(self, greenlet: gevent.Greenlet) -> Delivery:
-        """Ignore the result of a busy greenlet; return the delivery being handled."""
+    def abandon(self, greenlet: gevent.Greenlet) -> tuple[Delivery, float]:
+        """Ignore the result of a busy greenlet.
+
+        :returns: The delivery being handled, and when its handling began.
+        """
         job = self.jobs[greenlet]
         assert job.delivery is not None
         job.given_up = True
         self.remove(greenlet)
         self._abandoned.add(greenlet)
         greenlet.link(self._abandoned.discard)
-        return job.delivery
+        return job.delivery, job.started

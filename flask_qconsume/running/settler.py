@@ -33,6 +33,7 @@ from .backoff import Backoff
 from .event import Event
 from .forward_retries import ForwardRetries
 from .greenlets import ProtectedGreenlet
+from .settlement_events import SettlementEvents
 
 logger = get_logger("flask_qconsume.settler")
 
@@ -55,6 +56,7 @@ class Settler:
     :param on_link_failure: Called with a link (connection) that failed, and the error.
     :param on_retry_count: Called with the number of refused forwards that wait to be
         tried again.
+    :param events: Told what is settled, and what can no longer be settled.
     :param max_retried: If the broker pushes messages and this many refused forwards
         wait, further dead letters wait in the broker instead.
     """
@@ -64,10 +66,12 @@ class Settler:
         on_closed: Callable[[Sequence[Delivery], Sequence[Settlement]], None],
         on_link_failure: Callable[[Link, BaseException], None],
         on_retry_count: Callable[[int], None],
+        events: SettlementEvents,
         max_retried: int,
     ) -> None:
         self._on_closed = on_closed
         self._on_link_failure = on_link_failure
+        self._events = events
         self._acks: list[Delivery] = []
         self._to_ack = Event()
         self._ending = False
@@ -171,13 +175,18 @@ class Settler:
         return batch
 
     def _ack(self, deliveries: list[Delivery]) -> None:
+        tell_end = self._events.begin_acks(deliveries)
+        failure: BaseException | None = None
         try:
             deliveries[0].link.ack(deliveries)
         except BaseException as error:
+            failure = error
             self._fail_link(deliveries[0].link, error)
         else:
             for delivery in deliveries:
                 delivery.settled = True
+        if tell_end is not None:
+            tell_end([failure] * len(deliveries))
 
     def _forward_next(self) -> bool:
         batch = _take_batch(self._forwards)
@@ -193,6 +202,7 @@ class Settler:
     def _forward(self, forwards: list[Forward]) -> None:
         link = forwards[0].delivery.link
         errors: Sequence[BaseException | None]
+        tell_end = self._events.begin_forwards(forwards)
         try:
             errors = link.forward(forwards)
         except BaseException as error:
@@ -204,6 +214,8 @@ class Settler:
                 self._was_refused = False
                 self._backoff.reset()
                 self._close_forwards([forward])
+        if tell_end is not None:
+            tell_end(errors)
         failed = [(f, e) for f, e in zip(forwards, errors, strict=True) if e]
         if failed:
             self._handle_refused(failed)
@@ -264,13 +276,16 @@ class Settler:
     def _close(
         self, deliveries: Sequence[Delivery], unsettled: Sequence[Settlement]
     ) -> None:
-        self.stale_count += sum(get_delivery(each).stale for each in unsettled)
+        stale = [d for d in map(get_delivery, unsettled) if d.stale]
+        self.stale_count += len(stale)
         self._failed_count += len(unsettled)
         self._settling.difference_update(deliveries)
         self._on_closed(deliveries, unsettled)
         if not self._settling:
             self._was_refused = False
             self._all_closed.set()
+        if stale:
+            self._events.tell_lost(stale)
 
 
 def _may_park(forward: Forward, error: BaseException) -> bool:

@@ -25,6 +25,7 @@ from .event import Event
 from .intake import Intake
 from .processing import Processing
 from .redeliveries import RedeliveryMemory
+from .settlement_events import SettlementEvents
 from .settler import Settlement
 from .settler import Settler
 from .subscription_context import SubscriptionContext
@@ -61,6 +62,7 @@ class Subscription:
             self._release_settled,
             self._lose_link,
             self._exceed_prefetch,
+            SettlementEvents(worker.events, consumer),
             max_retried=self.context.prefetch // 2,
         )
         self.processing = Processing(

@@ -11,6 +11,7 @@ from flask import Flask
 from ..broker.base import Broker
 from ..broker.link import Lane
 from ..broker.topology import QueuePlan
+from ..handling.events import Events
 from ..registration.consumer import Consumer
 from ..settings import Settings
 from .event import Event
@@ -26,6 +27,7 @@ class WorkerContext:
     app: Flask
     broker: Broker
     settings: Settings
+    events: Events
     #: Set as soon as the worker is asked to stop.
     stopping: Event
     probe: BrokerProbe

@@ -24,7 +24,7 @@ from ..broker.given_queues import list_effects
 from ..broker.link import Lane
 from ..errors import BrokerUnavailable
 from ..errors import WorkerError
-from ..handling import signals
+from ..handling.events import tell
 from ..logs import get_logger
 from ..registration.consumer import Consumer
 from ..registration.missing import explain_no_consumers
@@ -74,6 +74,7 @@ class Worker:
         self.app = app
         self._consumers = get_app_consumers(app)
         self.settings = self._consumers.settings
+        self.events = self._consumers.events
         self.names = [consumer.name for consumer in self._find_consumers(names)]
         #: Set as soon as the worker is asked to stop.
         self.stopping = Event()
@@ -117,7 +118,7 @@ class Worker:
         for subscription in self.subscriptions:
             subscription.start()
         self.watchdog.started = True
-        signals.send(signals.worker_started, self.app, worker=self)
+        tell(self.events.worker_started, self)
         self._log_start()
 
     def quiet(self) -> None:
@@ -128,7 +129,7 @@ class Worker:
         if self.stopping.is_set():
             return
         self.stopping.set()
-        signals.send(signals.worker_stopping, self.app, worker=self)
+        tell(self.events.worker_stopping, self)
         for subscription in self.subscriptions:
             subscription.quiet()
 
@@ -149,7 +150,7 @@ class Worker:
         self._finish()
         self._warn_of_losses()
         logger.info("Stopped %s", "cleanly" if clean else "with work given back")
-        signals.send(signals.worker_stopped, self.app, worker=self, clean=clean)
+        tell(self.events.worker_stopped, self, clean)
         return clean
 
     @property
@@ -180,6 +181,7 @@ class Worker:
             self.app,
             broker,
             self.settings,
+            self.events,
             self.stopping,
             self._probe,
             self._outages,

@@ -95,7 +95,7 @@ class TestClient:
             **{"id": str(uuid.uuid4()), **fields},
         )
         with self.capture() as published:
-            result = dispatch(self._app, found, message)
+            result = dispatch(self._app, found, message, events=self._consumers.events)
         if not catch and result.error is not None and not result.foreseen:
             raise result.error
         return Delivered(result.outcome, result.error, list(published))

@@ -47,6 +47,7 @@ class Desk:
         message = Message(raw, consumer.queue, **{"id": "m1", **fields})
         options = {"limit": limit, "now": now}
         given = {name: value for name, value in options.items() if value}
+        given["events"] = self.app.extensions["qconsume"].events
         return dispatch(self.app, consumer, message, **given)
 
 

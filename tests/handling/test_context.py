@@ -9,17 +9,29 @@ import gevent
 import pytest
 
 from flask_qconsume import Message
+from flask_qconsume import QConsume
 from flask_qconsume import WorkerError
 from flask_qconsume import current_message
 from flask_qconsume import spawn
 from flask_qconsume.handling.context import Handling
 from flask_qconsume.handling.context import current
+from flask_qconsume.registration.consumer import Consumer
+from tests.apps import make_app
+
+
+def make_consumer() -> Consumer:
+    qconsume = QConsume()
+    qconsume.add_consumer("billing", print, name="bill")
+    return make_app(qconsume).extensions["qconsume"].consumers["bill"]
+
+
+CONSUMER = make_consumer()
 
 
 @contextlib.contextmanager
 def handling(message: Message) -> t.Iterator[None]:
     """Make a message the current one, as dispatch does."""
-    token = current.set(Handling(message))
+    token = current.set(Handling(CONSUMER, message))
     try:
         yield
     finally:
@@ -54,7 +66,7 @@ def test_other_greenlets_do_not_see_it() -> None:
 
 def test_endings_run_once_the_last_first() -> None:
     ended: list[int] = []
-    now = Handling(Message(b"", "q"))
+    now = Handling(CONSUMER, Message(b"", "q"))
     for number in (1, 2):
         now.at_end(lambda number=number: ended.append(number))
     now.end()
@@ -64,7 +76,7 @@ def test_endings_run_once_the_last_first() -> None:
 
 def test_an_ending_that_raises_keeps_no_other_from_running() -> None:
     ended: list[int] = []
-    now = Handling(Message(b"", "q"))
+    now = Handling(CONSUMER, Message(b"", "q"))
     now.at_end(lambda: ended.append(1))
     now.at_end(lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -22,6 +22,7 @@ from types import FrameType
 import gevent
 
 from ... import native_threads
+from ...handling.events import Events
 from ...logs import get_logger
 from ...logs import measure_handler_hang
 from ...native_threads import Latch
@@ -36,6 +37,7 @@ from .facts import HealthLimits
 from .facts import SubscriptionFacts
 from .facts import WorkerFacts
 from .judge import judge
+from .problem_events import ProblemEvents
 from .problem_log import ProblemLog
 from .reporters import Reporter
 from .subscription_check import SubscriptionCheck
@@ -55,6 +57,7 @@ class WatchedWorker(t.Protocol):
     """The attributes of a worker that a watchdog uses."""
 
     settings: Settings
+    events: Events
     stopping: Event
     subscriptions: list[Subscription]
     fair_share: FairShare | None
@@ -90,6 +93,7 @@ class Watchdog:
         self._logging: ProtectedGreenlet | None = None
         self._hub_thread = 0
         self._log = ProblemLog(logger)
+        self._problem_events = ProblemEvents(worker.events)
         self._over = Latch()
         self._thread = NativeThread(self._watch, "watchdog")
 
@@ -144,9 +148,13 @@ class Watchdog:
             self._asking = ProtectedGreenlet.spawn(_ask_all, due)
         if not self._logging:  # In a greenlet of its own, for a log handler may hang.
             self._logging = ProtectedGreenlet.spawn(
-                self._log.update, self.verdict.problems
+                self._tell_problems, self.verdict.problems
             )
         self._looks += 1
+
+    def _tell_problems(self, problems: Sequence[Problem]) -> None:
+        self._problem_events.update(problems)
+        self._log.update(problems)
 
     def _update_checks(self) -> list[SubscriptionCheck]:
         for subscription in self._worker.subscriptions:
