@@ -140,7 +140,7 @@ def test_listeners_that_raise_change_nothing(
     wait_for(lambda: sum(each[3] for each in recorder("settled")) == 4)
 
     assert worker.stop()
-    assert [each.id for each in bench.dead("billing")] == [ids[2]]
+    assert [each.message.id for each in bench.dead("billing")] == [ids[2]]
     assert bench.consumers.broker.depth("billing") == 0
     assert [each[2:] for each in recorder("decided")] == [
         *((1, Ack), (1, Drop), (1, Reject), (1, Retry), (2, Ack))
