@@ -194,6 +194,15 @@ def test_an_unpatched_run_that_cannot_start_again_names_the_command(run: Run) ->
     assert "Run: python -m gevent.monkey --module pytest" in said
 
 
+@pytest.mark.process
+def test_modules_are_compiled_once_without_files_beside_them(
+    run: Run, tmp_path: pathlib.Path
+) -> None:
+    run("def test_nothing(): pass", PYTHONDONTWRITEBYTECODE="1")
+    assert not (tmp_path / "__pycache__").exists()
+    assert list((tmp_path / ".pytest_cache").rglob("test_it.*.pyc"))
+
+
 NEEDS_BROKERS = """
     def test_redis(redis_url): pass
 

@@ -14,6 +14,8 @@ import typing as t
 
 import pytest
 
+from .bytecode import keep_compiled_modules
+
 GUARD = "QCONSUME_TESTS_PATCHED"
 WORKER = pathlib.Path(__file__).with_name("worker.py")
 COMMAND = "python -m gevent.monkey --module pytest"
@@ -21,6 +23,7 @@ COMMAND = "python -m gevent.monkey --module pytest"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    keep_compiled_modules(config)
     if _is_patched():
         _notice_children()
         return
