@@ -29,6 +29,7 @@ from flask_qconsume.broker.topology import Topology
 from flask_qconsume.broker.urls import open_broker
 from flask_qconsume.errors import BrokerError
 from flask_qconsume.extension import get_app_consumers
+from flask_qconsume.handling.events import Listener
 from flask_qconsume.message import Message
 from flask_qconsume.message import Outgoing
 from flask_qconsume.running.event import Event
@@ -355,7 +356,9 @@ class CaseContext:
 
     # -- apps with workers -------------------------------------------------------------
 
-    def start_worker(self, qconsume: QConsume, **config: t.Any) -> Worker:
+    def start_worker(
+        self, qconsume: QConsume, *, listener: Listener | None = None, **config: t.Any
+    ) -> Worker:
         """Start the worker of an app whose queues have this case's prefix."""
         merged = {
             "broker_url": self.broker.url,
@@ -365,6 +368,8 @@ class CaseContext:
             **config,
         }
         worker = Worker(make_app(qconsume, **merged))
+        if listener is not None:
+            worker.events.add(listener)
         self._workers.append(worker)
         worker.start()
         return worker

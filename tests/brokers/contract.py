@@ -7,6 +7,7 @@ the run reports the case as excluded, with the missing capability.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import gzip
@@ -18,12 +19,17 @@ import zlib
 
 import gevent
 import pytest
+from gevent.event import Event
 from kombu import Exchange
 from kombu import Queue
 
 from flask_qconsume import TOMBSTONE
+from flask_qconsume import Ack
+from flask_qconsume import Drop
 from flask_qconsume import Message
 from flask_qconsume import QConsume
+from flask_qconsume import Reject
+from flask_qconsume import Retry
 from flask_qconsume import RetryPolicy
 from flask_qconsume import current_message
 from flask_qconsume.broker import headers as own_headers
@@ -48,6 +54,8 @@ from flask_qconsume.running.worker import Worker
 
 from ..formats.flooding import find_colliding
 from ..formats.flooding import packed
+from ..listeners import Recorder
+from ..waiting import hang
 from ..waiting import spend
 from ..waiting import wait_for
 from .context import EXCHANGE
@@ -1667,3 +1675,95 @@ def an_ordering_is_kept_or_refused(context: CaseContext) -> None:
         else:
             with pytest.raises(UnsupportedByBroker, match=ordering):
                 context.start_worker(qconsume)
+
+
+# -- listeners -------------------------------------------------------------------------
+
+
+@case()
+def a_listener_is_told_the_life_of_each_message(context: CaseContext) -> None:
+    """Handled, retried by the broker, dropped, dead; unroutable; interrupted."""
+    qconsume, recorder = QConsume(), Recorder()
+    traced: list[t.Any] = []
+
+    def bill(body: str) -> None:
+        traced.append(current_message.headers.get("traced"))
+        if body == "retried" and current_message.attempt == 1:
+            raise Retry(1.5)
+        if body in OUTCOMES:
+            raise OUTCOMES[body]
+        if body == "interrupted":
+            hang()
+
+    key = context.key("order")
+    qconsume.add_consumer("billing", bill, name="bill", routing_key=key)
+    worker = context.start_worker(qconsume, listener=recorder)
+    wait_for(lambda: worker.ready, SOON)
+    app = get_app_consumers(worker.app)
+    for body in ("good", "retried", *OUTCOMES):
+        app.publish(key, body)
+    with pytest.raises(Unroutable):
+        app.publish(context.key("nowhere"), 1)
+    wait_for(lambda: count_settled(recorder) == SETTLED, SOON)
+    app.publish(key, "interrupted")
+    wait_for(lambda: worker.busy, SOON)
+    assert worker.stop(timeout=0) is False
+
+    assert set(traced) == {"yes"}  # A listener added the header.
+    assert [each[-1] for each in recorder("published")][:4] == [[None]] * 4
+    assert isinstance(recorder("published")[4][-1][0], Unroutable)
+    decided = collections.Counter(each[3] for each in recorder("decided"))
+    assert decided == {Ack: 2, Retry: 1, Drop: 1, Reject: 1}
+    results = [each[-1] for each in recorder("handled")]
+    assert results.count(None) == 1 and len(results) == 6
+    assert recorder("lost", "suspected", "disconnected", "failed") == []
+    assert recorder("worker_stopped") == [("worker_stopped", worker, False)]
+
+
+OUTCOMES = {"dropped": Drop("too old"), "dead": Reject("no such card")}
+#: How many messages each action settles: good, retried and dropped ones by an ack.
+SETTLED = {"ack": 3, "retry": 1, "dead-letter": 1}
+
+
+def count_settled(recorder: Recorder) -> dict[str, int]:
+    """Return how many messages each action has settled."""
+    counts = collections.Counter[str]()
+    for _, _, action, _, errors in recorder("settled"):
+        counts[action] += errors.count(None)
+    return dict(counts)
+
+
+@case("survives_worker_death")
+def a_listener_is_told_suspects(context: CaseContext) -> None:
+    qconsume, recorder = QConsume(), Recorder()
+    context.publish(context.message(b"1", context.plan.name, exchange=""))
+    context.kill_process_holding(1)
+    qconsume.add_consumer("billing", print, name="bill")
+    worker = context.start_worker(qconsume, listener=recorder)
+    wait_for(lambda: count_settled(recorder) == {"suspect": 1, "ack": 1}, 60)
+    assert recorder("suspected") == [("suspected", "bill", False)]
+    assert recorder("decided") == [("decided", "bill", 1, Ack)]
+    assert worker.stop()
+
+
+@case("shared")
+def a_listener_is_told_of_lost_connections(context: CaseContext) -> None:
+    """A message that is handled meanwhile comes again, and is settled then."""
+    qconsume, recorder, go = QConsume(), Recorder(), Event()
+    qconsume.add_consumer("billing", lambda body: go.wait(), name="bill")
+    worker = context.start_worker(qconsume, listener=recorder)
+    wait_for(lambda: len(recorder("connected")) == 2, SOON)
+    names = {each[1:] for each in recorder("connected")}
+    queue = context.plan.name
+    assert names == {("bill", queue), ("bill (suspects)", context.plan.suspects)}
+    get_app_consumers(worker.app).publish(queue, 1, exchange="")
+    wait_for(lambda: worker.busy, SOON)
+    if context.broker.loses_links:  # Kafka's client reconnects by itself.
+        context.broker.cut_connections()
+        wait_for(lambda: len(recorder("connected")) >= 4, SOON)
+        assert {each[1:] for each in recorder("disconnected")} == names
+    go.set()
+    wait_for(lambda: count_settled(recorder) == {"ack": 1}, SOON)
+    # Where the loss leaves no mark, the message is handled twice.
+    assert {each[3] for each in recorder("decided")} == {Ack}
+    assert worker.stop()

@@ -14,14 +14,23 @@ from flask_qconsume import HandlerTimeout
 from flask_qconsume import Reject
 from flask_qconsume import Retry
 from flask_qconsume import current_message
+from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.link import Link
+from flask_qconsume.handling.events import Events
+from flask_qconsume.running import connection_loop
 from flask_qconsume.running import processing
+from flask_qconsume.running import settler
+from flask_qconsume.running.backoff import Backoff
+from flask_qconsume.running.health.problem_events import ProblemEvents
+from flask_qconsume.running.health.verdict import Problem
+from flask_qconsume.running.suspects import forward_to_suspects
 from tests.listeners import Recorder
 from tests.listeners import make_raisers
 
 from ..waiting import hang
 from ..waiting import wait_for
 from .conftest import Bench
+from .outage import play_outages
 
 
 @pytest.fixture
@@ -122,6 +131,109 @@ def test_an_abandoned_handler_is_decided_once(
     wait_for(lambda: recorder("handled"))
     assert worker.stop()
     assert recorder("decided") == [("decided", "bill", 1, Reject)]
+
+
+def test_what_was_handled_while_the_broker_was_away_is_lost_and_settled_later(
+    bench: Bench, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_loop, "Backoff", lambda: Backoff(0.01, 0.05))
+    go = Event()
+    bench.qconsume.add_consumer("billing", lambda body: go.wait(), name="bill")
+    broker = play_outages(bench)
+    worker = bench.start()
+    bench.publish("billing")
+    wait_for(lambda: worker.busy == 1)
+    recorder.told.clear()
+    broker.down()
+    go.set()
+    wait_for(lambda: recorder("lost"))
+    broker.up()
+    wait_for(lambda: recorder("settled") and worker.ready)
+    assert worker.stop()
+
+    told = [name for name in recorder.names if name not in PROBLEMS]
+    first = told.index
+    assert first("disconnected") < first("connected") < first("received")
+    assert first("handled") < first("decided") < first("lost") < first("settling")
+    assert recorder("lost", "decided", "settled") == [
+        ("decided", "bill", 1, Ack),
+        ("lost", "bill", 1),
+        ("settled", "bill", "ack", 1, [None]),
+    ]
+    queues = {"bill": "billing", "bill (suspects)": "billing.suspects"}
+    assert {each[1:] for each in recorder("disconnected")} == {*queues.items()}
+
+
+PROBLEMS = {"problem_began", "problem_ended"}
+
+
+def test_a_suspect_and_its_death_are_told(bench: Bench, recorder: Recorder) -> None:
+    """The message has killed a process as a suspect, and now kills a second one."""
+    bench.qconsume.add_consumer("billing", handle, name="bill")
+    broker = play_outages(bench)
+    plan = bench.consumers.topology.queue("billing")
+    bench.publish("billing", "killer")
+    for lane in (Lane.MAIN, Lane.SUSPECTS):
+        link: t.Any = broker.connect(plan, lane, 1)
+        (delivery,) = link.read(1)
+        if lane is Lane.MAIN:
+            link.forward([forward_to_suspects(delivery, deaths=1)])
+            link.close()
+        else:
+            link.cut()
+    bench.start()
+    wait_for(lambda: recorder("settled"))
+    assert recorder("suspected", "decided") == [("suspected", "bill", True)]
+    assert recorder("settled") == [("settled", "bill", "dead-letter", 1, [None])]
+
+
+def test_a_refused_forward_is_told_with_its_reason_and_once_more(
+    bench: Bench, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settler, "Backoff", lambda: Backoff(0.01, 0.02))
+    bench.qconsume.add_consumer("billing", handle, name="bill")
+    broker = play_outages(bench)
+    broker.is_full = True
+    worker = bench.start()
+    bench.publish("billing", "dead")
+    wait_for(lambda: len(recorder("settled")) > 1)
+    broker.is_full = False
+    wait_for(lambda: recorder("settled")[-1][-1] == [None])
+    assert worker.stop()
+
+    *refused, _ = recorder("settled")
+    assert {each[1:3] for each in recorder("settled")} == {("bill", "dead-letter")}
+    assert {str(each[-1][0]) for each in refused} == {"the disk is full"}
+    assert len(recorder("decided")) == 1
+
+
+def test_problems_are_told_once_when_they_begin_and_end() -> None:
+    events, recorder, now = Events(), Recorder(), [0.0]
+    events.add(recorder)
+    problems = ProblemEvents(events, lambda: now[0])
+    stuck = Problem("stuck", "bill", "Stuck for 3 s.")
+    problems.update([stuck, Problem("stopping", "", "Stopping.", logged=False)])
+    now[0] = 5.0
+    problems.update([Problem("stuck", "bill", "Stuck for 8 s.")])
+    problems.update([])
+    assert recorder.told == [
+        ("problem_began", "stuck"),
+        ("problem_began", "stopping"),
+        ("problem_ended", "stopping"),
+        ("problem_ended", "stuck"),
+    ]
+
+
+def test_a_worker_tells_that_it_is_disconnected(
+    bench: Bench, recorder: Recorder
+) -> None:
+    bench.qconsume.add_consumer("billing", handle, name="bill")
+    broker = play_outages(bench)
+    broker.down()
+    bench.start()
+    wait_for(lambda: ("problem_began", "disconnected") in recorder.told)
+    broker.up()
+    wait_for(lambda: ("problem_ended", "disconnected") in recorder.told)
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, gevent.GreenletExit])
