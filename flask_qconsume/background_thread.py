@@ -1,4 +1,4 @@
-"""Threads that run beside their starter; greenlets, if gevent has patched threads."""
+"""Threads for work in the background; greenlets, if gevent has patched threads."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 
 class BackgroundThread:
-    """A daemon thread that is started without waiting until it runs.
+    """A daemon thread, whose start waits for nothing.
 
-    :meth:`threading.Thread.start` waits. Under gevent, it waits for a greenlet; if that
-    greenlet cannot start for lack of memory, the caller waits for ever, and keeps its
-    locks.
+    :meth:`threading.Thread.start` waits until the new thread runs. Under gevent the
+        thread is a greenlet. If the greenlet cannot start for lack of memory, the
+        caller waits for ever, and keeps its locks.
 
     :param target: Runs in the thread.
     """
@@ -30,7 +30,7 @@ class BackgroundThread:
         _thread.start_new_thread(self._run, ())
 
     def join(self, timeout: float) -> bool:
-        """Wait up to ``timeout`` seconds; return whether the thread has ended."""
+        """Wait for the thread's end; return false after ``timeout`` seconds."""
         return self._ended.wait(timeout)
 
     def _run(self) -> None:

@@ -55,7 +55,7 @@ class WorkerError(QConsumeError, RuntimeError):
 
 
 class BrokerError(QConsumeError):
-    """The broker cannot be reached, or does not do what was asked."""
+    """The broker cannot be reached, or refuses an operation."""
 
 
 class BrokerUnavailable(BrokerError, ConnectionError):
@@ -66,9 +66,10 @@ class BrokerUnavailable(BrokerError, ConnectionError):
 
 
 class BrokerAway(BrokerUnavailable):
-    """The broker has not answered for a while; nothing was sent.
+    """The broker has not answered for some time, so nothing was sent to it.
 
-    Raised at once, without waiting for the broker; see ``QCONSUME_AWAY_AFTER``.
+    ``publish`` raises this at once, without waiting for the broker; see
+    ``QCONSUME_AWAY_AFTER``.
 
     :param retry_after: Whole seconds after which the broker is tried again.
     """
@@ -83,11 +84,11 @@ class BrokerRefused(BrokerError):
 
 
 class TopologyMismatch(BrokerError):
-    """The broker holds a queue or exchange of that name with other arguments."""
+    """A queue or exchange of the same name exists, with other arguments."""
 
 
 class UnsupportedByBroker(BrokerError, NotImplementedError):
-    """The broker cannot do what was asked; nothing was done."""
+    """This kind of broker lacks a feature that was asked for; nothing was done."""
 
 
 class PublishError(BrokerError):
@@ -98,15 +99,15 @@ class PublishError(BrokerError):
 
 
 class Unroutable(PublishError):
-    """No queue is bound for the message's routing key, so no consumer would get it."""
+    """No queue is bound for a message's routing key, so no consumer would get it."""
 
 
 class PublishRefused(PublishError):
-    """The broker refused the message (a full queue, a body too large, ...)."""
+    """The broker refused a message, for example because a queue is full."""
 
 
 class PublishTimeout(PublishError, TimeoutError):
-    """The broker did not confirm in time; it may have stored the message."""
+    """The broker did not confirm a message in time, and may or may not have it."""
 
     #: Whole seconds after which to try again, for the HTTP header ``Retry-After``.
     retry_after: int = 1
@@ -134,7 +135,7 @@ class MessageTooLarge(InvalidMessage):
 
 
 class HandlerTimeout(BaseException):
-    """Thrown into a handler that reached its time limit.
+    """The exception that is thrown into a handler when its time limit is over.
 
     It is not an :class:`Exception`, so ``except Exception`` in the handler does not
     swallow it. A handler that swallows it by other means counts as timed out, too.
@@ -148,7 +149,7 @@ class HandlerTimeout(BaseException):
 
 
 class Interrupted(BaseException):
-    """Thrown into a handler that is still running at the deadline of a stop.
+    """The exception that is thrown into a handler at the deadline of a stop.
 
     Its message goes back to the broker, and the attempt does not count.
     """

@@ -36,7 +36,7 @@ logger = get_logger("flask_qconsume.settings")
 
 
 class QConsume(ConsumerScaffold, PublishMethods):
-    """The Flask extension.
+    """The Flask extension: registers consumers and publishes messages.
 
     Consumers, hooks and error handlers registered on it belong to the app itself; those
     of a :class:`ConsumerBlueprint` are added by ``app.register_blueprint``.

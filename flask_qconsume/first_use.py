@@ -1,4 +1,4 @@
-"""Values that are created on first use, safely even if another thread forks meanwhile.
+"""Values that are created on first use, even if another thread forks at that time.
 
 A fork copies only the thread that forks. A lock that another thread holds at that
 moment stays locked in the child for ever; so does Python's lock of a module that is
@@ -31,7 +31,7 @@ _all: weakref.WeakSet[PerProcess[t.Any]] = weakref.WeakSet()
 
 
 class fork_safe_property(t.Generic[T]):
-    """A property that is computed on first use, while no fork can happen.
+    """A property that is computed once, at its first use; safe with forks.
 
     Before Python 3.12, :class:`functools.cached_property` has a lock of its own. A
     fork may copy that lock in its locked state.
@@ -64,7 +64,7 @@ class fork_safe_property(t.Generic[T]):
 
 
 class PerProcess(t.Generic[T]):
-    """A value that each process creates for itself on first use.
+    """A value that each process creates for itself, at the first use.
 
     :param make: Creates the value, without connecting to anything.
     :param leave: Called in a forked child with the parent's value. The child neither
@@ -93,7 +93,7 @@ class PerProcess(t.Generic[T]):
             return self.made
 
     def take(self) -> T | None:
-        """Forget the value of this process and return it; ``None`` if there is none."""
+        """Remove the value of this process, and return it; ``None`` without a value."""
         value, self.made = self.made, None
         return value
 
@@ -106,7 +106,7 @@ class PerProcess(t.Generic[T]):
 
 
 class ForkGuard:
-    """Tells whether this process is a fork of the one that created this object.
+    """Tells whether this process was forked after the guard was created.
 
     A forked child has copies of all greenlets (under gevent, threads are greenlets,
     too). These copies should not run in the child.
@@ -121,7 +121,7 @@ class ForkGuard:
         return os.getpid() != self._pid
 
     def block_if_forked(self) -> None:
-        """Block forever in a forked child, where this thread is only a copy.
+        """In a forked child: block this thread for ever, as it is only a copy.
 
         If the copy ended instead, :mod:`threading`, which has forgotten the thread,
         would raise an error.
@@ -131,7 +131,7 @@ class ForkGuard:
 
 
 def delay_forks(seconds: float) -> None:
-    """Make forks wait for some seconds from now. Any thread may call it.
+    """Make forks of this process wait for some seconds; safe in any thread.
 
     A C library may hold a lock in a thread of its own for a moment, and a fork would
     copy it locked. The lock of this module cannot prevent that.

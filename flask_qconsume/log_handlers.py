@@ -1,4 +1,4 @@
-"""Choose the handlers of this package's log lines: the app's own, or a default one.
+"""Chooses the handlers of this package's log lines: the app's own, or a default one.
 
 Call these functions once the app is loaded, since many apps configure logging in their
 factory. Must not import gevent.
@@ -48,7 +48,7 @@ def add_handlers(handlers: Sequence[logging.Handler], level: int) -> None:
 
 
 def log_all_to(handler: logging.Handler, app: Flask | None) -> None:
-    """Send all loggers' lines to a handler, including INFO of the app and this package.
+    """Send the lines of all loggers to a handler, from the level INFO on.
 
     A logger that has handlers of its own does not use this one.
     """
@@ -64,7 +64,7 @@ def log_all_to(handler: logging.Handler, app: Flask | None) -> None:
 
 
 def _has_own_handlers(logger: logging.Logger | None) -> bool:
-    """Return whether a logger has or inherits handlers, not counting the root's."""
+    """Return whether a logger has handlers, other than those of the root logger."""
     while logger is not None and logger is not _ROOT:
         if _has_log_handler(logger):
             return True
@@ -77,16 +77,17 @@ def _has_log_handler(logger: logging.Logger) -> bool:
 
 
 def _is_log_handler(handler: logging.Handler) -> bool:
-    """Return whether a handler shows warnings, and not only errors or nothing."""
+    """Return whether a handler shows warnings (some show errors only, or nothing)."""
     is_null = isinstance(handler, logging.NullHandler)
     return handler.level <= logging.WARNING and not is_null
 
 
 def _enable_loggers() -> None:
-    """Enable this package's loggers after ``dictConfig`` or ``fileConfig``.
+    """Enable loggers of this package that the app's logging configuration has disabled.
 
-    Unless ``disable_existing_loggers`` is ``False``, these disable each logger that the
-    configuration does not name. A worker would not even log its dead letters.
+    ``dictConfig`` and ``fileConfig`` disable each logger that they do not name, unless
+    ``disable_existing_loggers`` is ``False``. A worker would not even log its dead
+    letters.
     """
     for logger in _list_loggers():
         logger.disabled = False

@@ -33,7 +33,7 @@ _reporter = logging.Handler()
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Return a logger that never raises, and that escapes the texts of errors."""
+    """Return a logger that never raises an error, and escapes the texts of errors."""
     logger = logging.getLogger(name)
     logger.addFilter(_escape_traceback)
     # Set on the object: the app may have created the logger already.
@@ -45,7 +45,7 @@ def get_logger(name: str) -> logging.Logger:
 
 
 def measure_handler_hang() -> float:
-    """Return the seconds since the oldest unfinished log call began, or 0."""
+    """Return for how many seconds a log call has not returned; 0 without any."""
     begun = list(_calls.values())
     return time.monotonic() - min(begun) if begun else 0.0
 
@@ -81,12 +81,12 @@ def _report(record: logging.LogRecord) -> None:
 
 
 def format_traceback(error: BaseException) -> str:
-    """Return an error's traceback, each error's own text escaped and in one line."""
+    """Return an error's traceback as text, in which errors' own texts are escaped."""
     return "\n".join(_lines(traceback.TracebackException.from_exception(error)))
 
 
 def _escape_traceback(record: logging.LogRecord) -> bool:
-    """Logging filter that lets all records pass, and escapes their tracebacks.
+    """A logging filter that changes no decision: it escapes tracebacks.
 
     Formatters take the text in ``exc_text``. The error itself stays in ``exc_info`` for
     error collectors.

@@ -13,7 +13,7 @@ _NEVER = threading.Event()
 
 
 class Tombstone:
-    """The type of :data:`TOMBSTONE`."""
+    """The class of :data:`TOMBSTONE`, the body of a Kafka record without a value."""
 
     def __repr__(self) -> str:
         return "TOMBSTONE"
@@ -25,7 +25,7 @@ TOMBSTONE = Tombstone()
 
 @dataclass
 class Message:
-    """A message as its handler sees it; :data:`.current_message` is one.
+    """A message as its handler sees it; ``current_message`` stands for one.
 
     Handlers and hooks read its attributes, and should not assign to them. Dispatch sets
     three of them: :attr:`deadline` and :attr:`stopping` at the start, :attr:`body`
@@ -75,21 +75,21 @@ class Message:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds until :attr:`deadline`, at least 0; ``None`` without a deadline."""
+        """Seconds until the time limit, at least 0; ``None`` without a limit."""
         if self.deadline is None:
             return None
         return max(0.0, self.deadline - time.monotonic())
 
 
 def create_outgoing(fields: dict[str, t.Any]) -> Outgoing:
-    """Create an outgoing message from a dict of all its fields."""
+    """Create an :class:`Outgoing` quickly, from a dict of all its fields."""
     message = object.__new__(Outgoing)
     object.__setattr__(message, "__dict__", fields)
     return message
 
 
 def create_message(fields: dict[str, t.Any]) -> Message:
-    """Create a message from a dict of its fields.
+    """Create a :class:`Message` quickly, from a dict of its fields.
 
     Only fields with a plain default may be missing. Every delivery creates a message,
     and calling the class with all fields takes longer.
@@ -101,7 +101,7 @@ def create_message(fields: dict[str, t.Any]) -> Message:
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A message to be sent, its body encoded."""
+    """A message to be published, whose body is encoded."""
 
     #: The routing key; a queue's name if the exchange is ``""``.
     routing_key: str

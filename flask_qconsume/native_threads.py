@@ -1,4 +1,4 @@
-"""Threads of the operating system, also in a process that gevent has patched.
+"""Threads of the operating system, even in a process that gevent has patched.
 
 A client library in C blocks the thread that calls it, so each such client gets a native
 thread. Greenlets wait for that thread by a socket pair: reading it is cooperative in a
@@ -42,7 +42,7 @@ def get_unpatched(module: str, name: str) -> t.Any:
 
 
 def get_hub_id() -> int:
-    """Return a number that identifies this thread's event loop; 0 without gevent.
+    """Return a number for the event loop of this thread; 0 without gevent.
 
     A socket of gevent belongs to the event loop that opened it; a plain socket serves
     all threads.
@@ -52,7 +52,7 @@ def get_hub_id() -> int:
 
 
 class ThreadNotifier:
-    """Wakes one waiting greenlet or thread from any other thread.
+    """Wakes a waiting greenlet or thread, from any other thread.
 
     Several notifications before a wait count as one, and none is missed. Store the data
     for the waiter first, then call :meth:`notify`.
@@ -66,7 +66,7 @@ class ThreadNotifier:
         self._closed = False
 
     def notify(self) -> None:
-        """Wake the current waiter, or the next one. Never blocks."""
+        """Wake the waiter; if there is none, the next wait returns at once."""
         if self._notified:
             return
         self._notified = True
@@ -74,7 +74,7 @@ class ThreadNotifier:
             self._sender.send(b"\0")
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for a notification; return whether one came within ``timeout`` seconds.
+        """Wait for a notification; return false after ``timeout`` seconds.
 
         Only one greenlet or thread may wait at a time. Closing notifies, too.
         """
@@ -96,7 +96,7 @@ class ThreadNotifier:
         return True
 
     def close(self) -> None:
-        """Wake the waiter for the last time, and close the sockets."""
+        """Wake the waiter a last time, and close the sockets."""
         self._closed = True
         self._sender.close()
         if not self._waiting:
@@ -104,7 +104,7 @@ class ThreadNotifier:
 
 
 class Latch:
-    """Lets native threads wait, with a time limit, until another thread opens it."""
+    """Lets native threads wait until another thread opens the latch."""
 
     def __init__(self) -> None:
         self._lock = get_unpatched("_thread", "allocate_lock")()
@@ -112,7 +112,7 @@ class Latch:
         self.is_open = False
 
     def open(self) -> None:
-        """Wake all present and later waiters. Never blocks."""
+        """Wake all waiting threads; later calls of :meth:`wait` return at once."""
         if not self.is_open:
             self.is_open = True
             self._lock.release()
@@ -125,7 +125,7 @@ class Latch:
 
 
 class NativeThread:
-    """A daemon thread of the operating system; it never keeps the process alive.
+    """A daemon thread of the operating system, even if gevent has patched threads.
 
     :param target: Runs in the thread; an exception it raises is kept in :attr:`error`.
     :param name: The name that log lines show.
@@ -150,9 +150,9 @@ class NativeThread:
         return self
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait, letting other greenlets run; return whether the thread has ended.
+        """Wait for the thread's end; return false after ``timeout`` seconds.
 
-        :param timeout: Seconds to wait at most.
+        Other greenlets run meanwhile.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         notifier = ThreadNotifier()
@@ -185,12 +185,12 @@ class NativeThread:
 
 
 def get_thread_id() -> int:
-    """Return the identifier of this thread in ``sys._current_frames()``."""
+    """Return the number of this thread in the mapping ``sys._current_frames()``."""
     return t.cast(int, get_unpatched("_thread", "get_ident")())
 
 
 def run_in_thread(name: str, function: Callable[..., t.Any], *args: t.Any) -> None:
-    """Run a function that may hang, such as a log call, in a native thread."""
+    """Run a function in a native thread, without waiting for it: it may hang."""
 
     def run() -> None:
         try:
@@ -207,7 +207,7 @@ def run_in_thread(name: str, function: Callable[..., t.Any], *args: t.Any) -> No
 def run_in_thread_within(
     timeout: float, name: str, function: Callable[..., t.Any], *args: t.Any
 ) -> bool:
-    """Run a function in a native thread; return whether it ended within ``timeout``.
+    """Run a function in a native thread; return false if it takes too long.
 
     :param timeout: Seconds.
     """
@@ -224,7 +224,7 @@ def run_in_thread_within(
 
 
 def log_before_exit(log: Callable[..., object], text: str) -> None:
-    """Log a last line before the process ends, within a second.
+    """Log a line shortly before the process ends; wait for a second at most.
 
     A blocked greenlet may hold the locks of the log's handlers; the line then goes to
     the standard error stream.

@@ -43,7 +43,7 @@ class Ack(Outcome):
 
 
 class Retry(Outcome):
-    """Handle the message again later, as one more attempt.
+    """Handle the message again later, which counts as one more attempt.
 
     :param delay: Seconds until that attempt, or a :class:`~datetime.timedelta`;
         ``None`` means the retry policy's delay. The policy's ``max_attempts`` applies
@@ -78,7 +78,7 @@ class Reject(Outcome):
 
 
 class Drop(Outcome):
-    """Forget the message on purpose.
+    """Acknowledge the message although it was not handled.
 
     :param reason: A sentence for the log.
     """

@@ -143,7 +143,7 @@ class RetryPolicy:
         delay: float | None = None,
         random: Callable[[], float] = _random.random,
     ) -> Outcome:
-        """Return a ``Retry``, or a ``Reject`` after the last attempt.
+        """Return a ``Retry``; after the last attempt, return a ``Reject``.
 
         :param delay: Seconds; ``None`` means the policy's own delay.
         """
@@ -152,7 +152,7 @@ class RetryPolicy:
         return Retry(self.delay(attempt, random) if delay is None else delay)
 
     def retries(self, error: BaseException) -> bool:
-        """Return whether an error of this class is retried at all."""
+        """Return whether errors of this class are retried."""
         if isinstance(error, self.give_up_on):
             return False
         return isinstance(error, self.retry_on) or not isinstance(error, Exception)

@@ -16,7 +16,7 @@ _LONGEST = timedelta.max.total_seconds()
 
 
 def parse_seconds(value: t.Any, least: float = 0.0, most: float = _LONGEST) -> float:
-    """Return the seconds of a duration.
+    """Return the number of seconds of a duration, which may be a ``timedelta``.
 
     >>> parse_seconds(5), parse_seconds(timedelta(minutes=1))
     (5, 60.0)

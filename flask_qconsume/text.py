@@ -10,7 +10,7 @@ _NOT_IN_NAMES = frozenset(("Cc", "Cs", "Zl", "Zp"))
 
 
 def escape(value: object, length: int = 500) -> str:
-    """Return a value's text in one line, shortened, with control characters escaped.
+    """Return a value's text, fit for a log line: in one line, and not too long.
 
     Text from a message or an error must not forge a log line or control a terminal.
     """
@@ -29,7 +29,7 @@ def pluralize(number: int, noun: str) -> str:
 
 
 def find_name_problem(name: str) -> str:
-    """Return the reason why a text cannot be a name on a broker; ``""`` if it can.
+    """Return why a text cannot be a name on a broker; ``""`` if it can.
 
     >>> find_name_problem("order.created"), find_name_problem("order\\n")
     ('', "it has '\\\\n' in it")
@@ -41,12 +41,12 @@ def find_name_problem(name: str) -> str:
 
 
 def stringify(value: object) -> str:
-    """Return ``str(value)``, or a substitute where its ``__str__`` raises."""
+    """Return ``str(value)``; if that raises an error, return a substitute."""
     return _describe(str, value)
 
 
 def shorten(text: str, length: int) -> str:
-    """Return a text; if it is longer than ``length``, only its beginning and end."""
+    """Return a text; of a text longer than ``length``, the beginning and the end."""
     if len(text) <= length:
         return text
     head = length // 4

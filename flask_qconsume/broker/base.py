@@ -46,7 +46,7 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class SuspectsStatus:
-    """Number and age of a queue's suspects, messages that may have killed a process."""
+    """Number and age of the messages that wait in a consumer's queue of suspects."""
 
     #: Number of waiting suspects; on Kafka, also of those being handled.
     waiting: int
@@ -71,7 +71,7 @@ class QueueStatus:
 
 @dataclass(frozen=True)
 class HeldBack:
-    """Counts of delayed messages, each the sum over all queues of an app."""
+    """Numbers of delayed messages, each number summed up over all queues of an app."""
 
     #: Counts of retries, by the delay in seconds of the wait queue that holds them;
     #: ``None`` if the broker cannot tell.
@@ -101,7 +101,7 @@ class DeadLetters(abc.ABC):
         replay: bool,
         progress: t.Callable[[], t.Any] = lambda: None,
     ) -> int:
-        """Remove the dead letters for which ``wanted`` is true; optionally replay them.
+        """Remove, and optionally replay, the dead letters for which ``wanted`` is true.
 
         A replay publishes a copy to the queue that failed (never to the exchange), with
         zero attempts and without the headers of the failure. The dead letter is removed
@@ -131,10 +131,11 @@ class Broker(abc.ABC):
     def find_bindings(
         self, read: t.Callable[[str], Iterable[Binding]]
     ) -> list[Binding]:
-        """Find the bindings to the app's exchange, by its present and its former name.
+        """Find the bindings to the app's exchange, under its new and its old name.
 
-        Earlier versions did not put the prefix before the exchange's name. If the
-        broker denies access to the former name, the app has no bindings there.
+        The old name is the name without the queue prefix, which earlier versions of
+        this package used. If the broker denies access to the old name, the app has no
+        bindings there.
 
         :param read: Function that reads the bindings to one exchange.
         """
@@ -151,16 +152,16 @@ class Broker(abc.ABC):
         return (cls.capabilities,)
 
     def names(self) -> Iterator[Name]:
-        """Iterate over all names that the app uses on this broker."""
+        """Yield all names of queues and exchanges that the app uses on this broker."""
         for plan in self.topology.queues:
             yield from list_names(plan)
 
     def companion_names(self, plan: QueuePlan) -> tuple[str, str]:
-        """Return the broker's names for a queue's suspects and for its dead letters."""
+        """Return the names of the queues for a queue's suspects and dead letters."""
         return plan.suspects, plan.dead
 
     def check_names(self) -> None:
-        """Refuse names that the broker does not allow, and names that have two uses.
+        """Refuse names that the broker does not allow, and names used for two things.
 
         :raises RegistrationError: with the name.
         """
@@ -168,9 +169,10 @@ class Broker(abc.ABC):
 
     @property
     def can_be_consumed(self) -> bool:
-        """True if a consumer can ever get a message that this process publishes.
+        """True if any consumer can get a message that this process publishes.
 
-        False for an in-memory broker as long as this process runs no worker.
+        False for ``memory://`` as long as this process runs no worker, since no other
+        process can read the messages.
         """
         return True
 
@@ -202,7 +204,7 @@ class Broker(abc.ABC):
 
     @abc.abstractmethod
     def declare(self) -> None:
-        """Declare the topology, or check it, as ``QCONSUME_DECLARE`` says. Idempotent.
+        """Declare or check the topology, as ``QCONSUME_DECLARE`` says; may be repeated.
 
         :raises TopologyMismatch: if a queue or exchange exists with other arguments,
             or, with ``passive``, does not exist.
@@ -218,31 +220,31 @@ class Broker(abc.ABC):
 
     @abc.abstractmethod
     def stale_bindings(self) -> list[Binding]:
-        """Find bindings of the app's queues that none of its consumers declares.
+        """Find bindings on the broker that the app's code no longer declares.
 
         :raises UnsupportedByBroker: if the broker cannot list bindings.
         """
 
     @abc.abstractmethod
     def unbind(self, bindings: Sequence[Binding]) -> None:
-        """Remove bindings."""
+        """Remove these bindings from the broker."""
 
     @abc.abstractmethod
     def depth(self, queue: str) -> int:
-        """Count the waiting messages of any queue, by name; 0 if it does not exist."""
+        """Return the number of waiting messages in a queue; 0 without the queue."""
 
     def caveats(self) -> list[str]:
-        """Describe settings of the server that put messages at risk, a sentence each.
+        """Return a sentence for each setting of the server that may lose messages.
 
         :raises BrokerError: if the broker does not answer.
         """
         return []
 
     def is_reachable(self) -> bool:
-        """Return whether the broker answers; a refusal is an answer, too. Never raise.
+        """Return whether the broker answers at all, even by a refusal; never raise.
 
-        This is called once a second during an outage, so it must be cheap. If the
-        client library reconnects by itself, the answer is always true.
+        Workers call this once a second during an outage, so it must be cheap. A broker
+        whose client library reconnects by itself always returns true.
         """
         return True
 
@@ -281,12 +283,13 @@ class Broker(abc.ABC):
         """Close all connections. Publishing again opens new ones."""
 
     def count_kept_in_process(self) -> int:
-        """Count messages that exist only in the memory of this process."""
+        """Count messages that exist only in this process, as with ``memory://``."""
         return 0
 
     def abandon_after_fork(self) -> None:
-        """Keep a forked child from destroying this object.
+        """In a forked child: keep this object, so that its connections stay open.
 
-        Destroying it would close the parent's connections.
+        Python would otherwise destroy the object, and the destructor would close
+        connections that belong to the parent process.
         """
         return

@@ -31,7 +31,7 @@ class Fact(t.NamedTuple):
 
     @property
     def in_words(self) -> bool:
-        """True if the value is a text, not a boolean or a number."""
+        """True if a text describes the capability, not a boolean or a number."""
         return isinstance(self.value, str)
 
 
@@ -200,12 +200,12 @@ class Capabilities:
 
     @property
     def title(self) -> str:
-        """The broker's name, with the kind of queues."""
+        """The broker's name, and the kind of queues if there are several kinds."""
         return f"{self.broker}, {self.kind}" if self.kind else self.broker
 
     @property
     def facts(self) -> Iterator[Fact]:
-        """The capabilities that have names, in the order of the fields."""
+        """The named capabilities, in the order in which the class lists its fields."""
         for each in fields(self):
             if each.metadata:
                 words = each.metadata["label"], each.metadata["short"]

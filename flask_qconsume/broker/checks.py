@@ -60,7 +60,7 @@ def check_messages(
 
 
 def make_no_consumer_error(broker: Broker) -> PublishError:
-    """Create the error for a message that no consumer can ever get."""
+    """Create the error for publishing to ``memory://`` without a worker."""
     return PublishError(
         explain_in_process_broker(
             "publish a message", broker, "and nothing consumes in this one."
@@ -71,7 +71,7 @@ def make_no_consumer_error(broker: Broker) -> PublishError:
 
 
 def explain_in_process_broker(what: str, broker: Broker, why: str) -> str:
-    """Explain why an action fails with an in-process broker, and what to do.
+    """Explain why an action fails with ``memory://``, and what to do.
 
     :param what: The action, such as "publish a message".
     :param why: End of the error's first sentence, such as "so no other process can
@@ -86,7 +86,7 @@ def explain_in_process_broker(what: str, broker: Broker, why: str) -> str:
 
 
 def longest_delay(consumer: Consumer) -> float:
-    """The longest delay of a consumer's retry policy, in seconds; 0 without retries."""
+    """Return the longest delay of a retry policy in seconds; 0 without retries."""
     policy = consumer.retry
     if policy.max_attempts < 2:
         return 0.0

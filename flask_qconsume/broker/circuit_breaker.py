@@ -40,7 +40,7 @@ Results = list[Exception | None]
 
 
 class CircuitBreaker:
-    """Lets callers publish as long as the broker answers.
+    """Lets callers publish while the broker answers; else makes them fail at once.
 
     :param away_after: Seconds without any answer after which the circuit opens.
     """
@@ -81,7 +81,7 @@ class CircuitBreaker:
                 _log_change(change, broker.capabilities.broker, failure)
 
     def _admit(self, state: _State, broker: Broker, count: int) -> bool:
-        """Admit a caller, or raise; return true if the call tests an open circuit."""
+        """Let a caller publish, or raise; return true if its call is the test call."""
         admission = state.enter(count)
         if admission is _ADMITTED:
             return False
@@ -94,7 +94,7 @@ class CircuitBreaker:
 
 
 class _Change(t.NamedTuple):
-    """A change of the circuit, from closed to open or back."""
+    """The change of the circuit that a call has caused: it was opened, or closed."""
 
     opened: bool
     #: Seconds without an answer before the change.
@@ -109,7 +109,7 @@ class _Admission(t.NamedTuple):
 
 
 class _State:
-    """State of the circuit in one process."""
+    """The circuit of one process: open or closed, and the time of the last answer."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class _State:
         self._is_probing = False
 
     def enter(self, count: int) -> _Admission:
-        """Admit or refuse a caller that has ``count`` messages to publish."""
+        """Let a caller publish ``count`` messages, or refuse if the circuit is open."""
         with self._lock:
             if self._since is None and self._next_attempt is None:
                 self._since = self._clock()
@@ -162,7 +162,7 @@ class _State:
     def leave(
         self, count: int, is_probe: bool, answered: bool, failure: Exception | None
     ) -> _Change | None:
-        """Record the result of an admitted call.
+        """Record the result of a caller that was allowed to publish.
 
         :param is_probe: True if the call tested an open circuit.
         :param answered: Whether the broker has answered.
@@ -199,7 +199,7 @@ class _State:
         return is_long and bool(single_waits or self.last_failure)
 
     def _unanswered(self, now: float) -> float:
-        """Seconds without an answer."""
+        """Return the seconds since the broker's last answer."""
         return 0.0 if self._since is None else now - self._since
 
     def _pause(self) -> float:
@@ -220,7 +220,7 @@ _ADMITTED = _Admission()
 
 
 def _find_failure(errors: Results) -> Exception | None:
-    """Return the first error if no message got an answer; ``None`` otherwise."""
+    """Return the first error, or ``None`` if the broker has answered any message."""
     if errors[0] is None:
         return None
     if all(isinstance(error, _NO_ANSWER) for error in errors):

@@ -120,7 +120,7 @@ _VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 
 
 def check_options(options: PublishOptions) -> None:
-    """Refuse options of a message in ``publish_many`` that ``publish`` does not have.
+    """Refuse unknown options of a message that was passed to ``publish_many``.
 
     :raises PublishError: for the first such option, or if this is not a mapping.
     """
@@ -144,7 +144,7 @@ def _check_routing_key(routing_key: t.Any) -> None:
 
 
 def _check_short(name: str, value: t.Any) -> str:
-    """Return the text, or refuse one that AMQP cannot write as a short string."""
+    """Return a text, or refuse it if it is too long for a short string of AMQP."""
     if type(value) is str and value.isascii() and len(value) <= _MAX_SHORT_BYTES:
         return value  # The fast path, for nearly all values.
     if not isinstance(value, str) or len(_encode_utf8(value)) > _MAX_SHORT_BYTES:
@@ -179,7 +179,7 @@ def _check_headers(headers: t.Any) -> dict[str, t.Any]:
 def _encode(
     body: t.Any, content_type: str, formats: Formats, routing_key: str
 ) -> tuple[bytes, Mapping[str, t.Any]]:
-    """Encode a body; return its bytes, and the headers to publish with it."""
+    """Encode a body to bytes; return the bytes, and all headers of the message."""
     try:
         return encode(body, content_type, formats, routing_key)
     except Exception as error:
@@ -217,7 +217,7 @@ def _check_key(value: t.Any) -> str:
 
 
 def make_unroutable_error(message: Outgoing) -> Unroutable:
-    """Create the error for a message that no queue's bindings match."""
+    """Create the error for a message whose routing key matches no binding."""
     return Unroutable(
         f"{_describe_missing(message)}, so no consumer would get the message. Register"
         " a consumer for it, run 'flask qconsume declare' in the app that has the"

@@ -52,7 +52,7 @@ _KNOWN_ARGUMENTS = {
 
 @dataclass(frozen=True)
 class Description:
-    """A :class:`kombu.Queue`, and its options as AMQP arguments (``x-max-length``)."""
+    """A :class:`kombu.Queue`, described by its options as AMQP arguments."""
 
     queue: t.Any
     arguments: Mapping[str, t.Any]
@@ -83,7 +83,7 @@ class Description:
 
 
 class Trait(t.NamedTuple):
-    """One option of a :class:`kombu.Queue` that a consumer reads."""
+    """An option of a kombu.Queue: its effect, and the brokers that support it."""
 
     #: The option, as it is written in code.
     name: str
@@ -264,7 +264,7 @@ def describe(queue: t.Any) -> Description:
 
 
 def find_traits(queue: t.Any) -> list[Trait]:
-    """List the options that a :class:`kombu.Queue` sets; ``None`` has no options."""
+    """List the known options that a :class:`kombu.Queue` sets; empty for ``None``."""
     if queue is None:
         return []
     description = describe(queue)
@@ -272,7 +272,7 @@ def find_traits(queue: t.Any) -> list[Trait]:
 
 
 def find_unsupported_traits(queue: t.Any, capabilities: Capabilities) -> Iterator[str]:
-    """Describe unsupported options: ``has 'no_ack': …``, after a queue's name."""
+    """Describe each unsupported option, in words to follow the queue's name."""
     for trait in find_traits(queue):
         if trait.instead:
             yield f"has {trait.name}: {trait.effect}. {trait.instead}."
@@ -300,7 +300,7 @@ def list_effects(
 
 
 def may_starve(queue: t.Any) -> bool:
-    """Return whether a healthy consumer may get no messages, although some wait."""
+    """Return whether a healthy consumer of a queue may get none of its messages."""
     if queue is None:
         return False
     description = describe(queue)

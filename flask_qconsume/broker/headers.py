@@ -77,7 +77,7 @@ _LAST_TIME = 253_402_300_799
 
 
 def read_int(headers: Mapping[str, t.Any], name: str, default: int) -> int:
-    """Read a header as a whole number, clamped to ``default`` … 1,000,000."""
+    """Read a header as a whole number from ``default`` to 1,000,000."""
     value = headers.get(name)
     if type(value) is not int:  # A bool is an int for isinstance().
         return default
@@ -105,7 +105,7 @@ def select_own(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
 
 
 def find_oldest_suspect(messages: Iterable[Message]) -> float | None:
-    """Return when the first of these messages became a suspect; ``None`` if unknown."""
+    """Return the time at which the first of some messages became a suspect."""
     since = (read_time(message.headers, SUSPECTED_AT) for message in messages)
     return min((each for each in since if each is not None), default=None)
 
@@ -163,7 +163,7 @@ def make_dead_letter_headers(
 
 
 def keep_simple_values(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Drop headers that may not be encodable, and list their names in a header."""
+    """Drop headers with complex values, and list their names in another header."""
     kept = {name: value for name, value in headers.items() if is_simple(value)}
     lost = ", ".join(name for name in headers if name not in kept)
     return {**kept, CHANGED: _fit_text(lost, MAX_ERROR)}
@@ -175,9 +175,10 @@ def is_simple(value: t.Any) -> bool:
 
 
 def make_replay_headers(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Create the headers of a dead letter that goes back to its queue as a new message.
+    """Create the headers of a dead letter that goes back to its queue.
 
-    The expiration is dropped: a replayed message is meant to be handled.
+    The headers of the failure and the expiration are left out, so that the message is
+    handled like a new one.
     """
     gone = {*_DEAD_LETTER_HEADERS, ATTEMPT, DEATHS, SUSPECTED_AT, EXPIRES_AT}
     return {name: value for name, value in headers.items() if name not in gone}
@@ -229,9 +230,9 @@ _MAX_DEPTH = 50
 
 
 def check_values(headers: Mapping[str, t.Any]) -> None:
-    """Refuse headers that AMQP cannot encode, whatever the broker.
+    """Refuse headers that AMQP cannot encode, on every broker.
 
-    So an app that works with ``memory://`` does not fail on RabbitMQ.
+    An app that works with ``memory://`` therefore works on RabbitMQ as well.
 
     :raises PublishError: with the name of the header.
     """
@@ -248,7 +249,7 @@ def check_values(headers: Mapping[str, t.Any]) -> None:
 
 
 def _find_problem(value: t.Any, depth: int) -> str | None:
-    """Return the reason why AMQP cannot encode a value; ``None`` if it can."""
+    """Return the reason why AMQP cannot encode a value; ``None`` if AMQP can."""
     if isinstance(value, str):
         return None if _is_utf8(value) else f"{quote(value)} is no UTF-8"
     if isinstance(value, (bool, bytes, type(None))):
@@ -274,7 +275,7 @@ def _find_problem_within(value: t.Any, depth: int) -> str | None:
 
 
 def _is_utf8(text: str, longest: float = math.inf) -> bool:
-    """Return whether UTF-8 can encode a text; it cannot encode lone surrogates."""
+    """Return whether a text can be encoded as UTF-8; lone surrogates cannot."""
     try:
         return len(text.encode()) <= longest
     except UnicodeEncodeError:
@@ -282,7 +283,7 @@ def _is_utf8(text: str, longest: float = math.inf) -> bool:
 
 
 def _is_short_decimal(value: decimal.Decimal) -> bool:
-    """Return whether AMQP can encode a decimal: 8 bits of scale, 32 bits of digits."""
+    """Return whether AMQP can encode a decimal: at most 32 bits, scale below 256."""
     if not value.is_finite():
         return False
     _, digits, exponent = value.as_tuple()

@@ -16,7 +16,7 @@ _PLAIN_TYPES = (bool, int, float)
 
 
 def encode(value: t.Any) -> str:
-    """Encode a value as JSON; kombu's extensions encode types that JSON lacks.
+    """Encode a value as JSON, with kombu's extensions for dates, decimals and more.
 
     :raises TypeError: for a type that kombu cannot encode.
     :raises RecursionError: for a value that is nested too deeply.
@@ -29,7 +29,7 @@ def encode(value: t.Any) -> str:
 
 
 def decode(text: str) -> t.Any:
-    """Decode JSON, and kombu's extensions if the text contains their markers.
+    """Decode JSON that may contain kombu's extensions for dates, decimals and more.
 
     :raises TooManyItems: for a text that would take too much memory.
     :raises Exception: of any kind: kombu calls methods of the decoded values.

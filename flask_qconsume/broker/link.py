@@ -22,7 +22,7 @@ PARKED_RETRY_SECONDS = 60.0
 
 
 class Lane(enum.Enum):
-    """The queues of a consumer: the main queue, the suspects and the dead letters."""
+    """One of the three queues of a consumer: for messages, suspects or dead letters."""
 
     #: The consumer's queue.
     MAIN = "main"
@@ -40,7 +40,7 @@ class Lane(enum.Enum):
 
 
 class Delivery:
-    """One delivery of a message by the broker; acknowledged or forwarded once.
+    """One delivery of a message by the broker, to be acknowledged or forwarded once.
 
     A delivery belongs to one connection, its :attr:`link`. When the link is closed, its
     deliveries are stale: the broker delivers the messages again, and may use the same
@@ -58,7 +58,7 @@ class Delivery:
 
     @property
     def stale(self) -> bool:
-        """True if the delivery must not be settled any more."""
+        """True if the delivery must not be settled, as its connection is closed."""
         return self.link.closed
 
     @property
@@ -71,13 +71,13 @@ class Delivery:
         return self.message.id
 
     def try_start(self) -> bool:
-        """Return true if a handler may start now, false to drop the delivery."""
+        """Return true if a handler may start, false to skip the delivery."""
         return not self.stale
 
 
 @dataclass(frozen=True)
 class Forward:
-    """A message to copy to one of the consumer's queues, and then to acknowledge."""
+    """A message of which a copy goes to one of its consumer's queues."""
 
     delivery: Delivery
     #: The place that the copy goes to, one of the consumer's three.
@@ -90,9 +90,10 @@ class Forward:
     expires: float | None = None
 
     def as_parked(self) -> Forward:
-        """Create a retry of this copy, which the full queue of dead letters refused.
+        """Create a retry for a dead letter that its full queue has refused.
 
-        After a delay, the message is copied to the dead letters again, not handled.
+        After the delay of the retry, the message is not handled, but forwarded to the
+        dead letters once more.
         """
         marked = {**self.headers, headers.PARKED: True}
         return Forward(self.delivery, Lane.MAIN, marked, delay=PARKED_RETRY_SECONDS)
@@ -134,7 +135,7 @@ class Link(abc.ABC):
 
     @property
     def interrupted(self) -> bool:
-        """True while the link waits for its broker to come back, in order to go on.
+        """True while the link waits for a broker that is away, and is still usable.
 
         With most brokers, this is never true: a lost connection ends the link.
         """
@@ -152,20 +153,20 @@ class Link(abc.ABC):
 
     @abc.abstractmethod
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge deliveries; the caller passes none that is stale.
+        """Acknowledge deliveries, none of which is stale.
 
         :raises BrokerError: if the connection is lost.
         """
 
     @abc.abstractmethod
     def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
-        """Copy each message to its lane, and acknowledge it once the copy is stored.
+        """Copy each message to another queue; acknowledge the original afterwards.
 
         :returns: For each message ``None``, or the reason why its copy was not stored.
         """
 
     def postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
-        """Deliver a message again after a delay; its current delivery becomes stale.
+        """Give a message back, to be delivered again in its place after a delay.
 
         Supported only if :attr:`keeps_order` is true.
 
@@ -175,11 +176,11 @@ class Link(abc.ABC):
         raise NotImplementedError
 
     def exceed_prefetch(self, more: int) -> None:
-        """Raise the link's prefetch by ``more``, to make up for postponed messages."""
+        """Allow ``more`` messages beyond the prefetch, since some are postponed."""
         return
 
     def keep_alive(self) -> None:
-        """Send a heartbeat or renew leases, and check that the broker is alive.
+        """Send a heartbeat or extend leases, and check that the broker answers.
 
         :raises BrokerError: if the connection must be given up.
         """
@@ -187,12 +188,12 @@ class Link(abc.ABC):
 
     @abc.abstractmethod
     def pause(self) -> None:
-        """Stop fetching, but keep fetched messages; :meth:`read` may go on blocking."""
+        """Stop fetching messages, and keep those that were fetched."""
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Give deliveries back to the broker before :meth:`close`, for other workers.
+        """Give unhandled deliveries back to the broker, so that other workers get them.
 
-        The deliveries count as settled then. Called only after :meth:`pause`.
+        The deliveries count as settled afterwards. Call :meth:`pause` first.
 
         :raises BrokerError: if the connection is lost.
         """
@@ -200,4 +201,4 @@ class Link(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Give back all unsettled messages and wake :meth:`read`; never raise."""
+        """Close the connection, which gives back unsettled messages; never raise."""

@@ -17,7 +17,7 @@ from .topology import QueuePlan
 
 
 class Name(t.NamedTuple):
-    """A name on the broker, and what the app uses it for."""
+    """A name on the broker, with a description of what the app uses it for."""
 
     text: str
     #: Such as "the dead letters of the consumer 'bill'".
@@ -33,7 +33,7 @@ class Name(t.NamedTuple):
 
 
 def list_names(plan: QueuePlan, *, readable: bool = False) -> Iterator[Name]:
-    """List the names of a consumer's queue, its suspects and its dead letters.
+    """List the names of a consumer's three queues: messages, suspects, dead letters.
 
     :param readable: Whether the dead letters are in a queue that a consumer can read.
     """
@@ -44,7 +44,7 @@ def list_names(plan: QueuePlan, *, readable: bool = False) -> Iterator[Name]:
 
 
 def check_unique(names: Iterable[Name], broker: str) -> None:
-    """Refuse a name that has two uses.
+    """Refuse a name on the broker that is used for two different things.
 
     :param broker: The broker's name, for the error.
     :raises RegistrationError: with both uses of the name, and what to do.
@@ -60,7 +60,7 @@ def check_unique(names: Iterable[Name], broker: str) -> None:
 
 
 def _consumes(queue: Name, other: Name) -> bool:
-    """True if ``queue`` is a kombu.Queue that may read the dead letters ``other``."""
+    """Return whether ``queue``, a kombu.Queue, consumes the dead letters ``other``."""
     return queue.given and other.readable
 
 

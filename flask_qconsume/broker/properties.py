@@ -149,7 +149,7 @@ def _read_octet(value: t.Any) -> int | None:
 
 
 def _read_timestamp(value: t.Any) -> float | None:
-    """Read seconds since 1970, or a ``datetime`` in UTC, which py-amqp gives."""
+    """Return a message's timestamp as seconds since 1970."""
     if value is None:
         return None
     if isinstance(value, datetime.datetime):

@@ -62,7 +62,7 @@ def explain_error(error: BaseException, advice: Advice) -> str | None:
 
 
 def diagnose_plain_connection(host: str, port: int, advice: Advice) -> str | None:
-    """Return advice if a server expects TLS at this port; ``None`` if it does not."""
+    """Return advice if a server expects TLS at this port, else ``None``."""
     if not speaks_tls(host, port):
         return None
     return (
@@ -74,7 +74,7 @@ def diagnose_plain_connection(host: str, port: int, advice: Advice) -> str | Non
 def diagnose_tls(
     host: str, port: int, context: ssl.SSLContext, advice: Advice
 ) -> str | None:
-    """Try a TLS handshake, and explain its error; ``None`` if TLS is not the cause."""
+    """Try a TLS handshake; explain its error, or return ``None`` if it succeeds."""
     try:
         _shake_hands(host, port, context)
         return None
@@ -121,7 +121,7 @@ def _shake_hands(host: str, port: int, context: ssl.SSLContext) -> None:
 
 
 def check_files(options: Mapping[str, t.Any], names: Iterable[str], where: str) -> None:
-    """Refuse files that cannot be read; OpenSSL's own errors would not name them.
+    """Refuse certificate files that cannot be read, with a clear error.
 
     :param names: The options that name files or folders.
     :param where: The setting that has the options.
@@ -142,7 +142,7 @@ def check_files(options: Mapping[str, t.Any], names: Iterable[str], where: str) 
 
 
 def trust_authority(context: ssl.SSLContext, authority: str) -> None:
-    """Trust the authorities in a file or a folder of certificates."""
+    """Make an SSL context trust the certificate authorities of a file or a folder."""
     if os.path.isdir(authority):
         context.load_verify_locations(capath=authority)
     else:
@@ -171,7 +171,7 @@ def _open(path: t.Any) -> None:
 
 
 def iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Iterate over an error, its cause, the cause of that, and so on."""
+    """Yield an error, its cause, the cause of its cause, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -50,7 +50,7 @@ class _Pattern:
         return bool(states & self._end)
 
     def _skip_many(self, states: int) -> int:
-        """Add the state after each ``#``, since a ``#`` may match no words."""
+        """Add the next state for each ``#`` reached, since ``#`` may match no words."""
         return states | (states & self._many) << 1
 
 
@@ -60,7 +60,7 @@ def _create_mask(words: list[str], word: str) -> int:
 
 @lru_cache(maxsize=4096)
 def _compile(pattern: str) -> _Pattern | None:
-    """Compile a pattern; ``None`` if it has no wildcards."""
+    """Compile a pattern with wildcards; return ``None`` for a pattern without any."""
     words = pattern.split(".")
     if _ONE not in words and _MANY not in words:
         return None

@@ -22,7 +22,7 @@ class Binding:
 
 @dataclass(frozen=True)
 class QueuePlan:
-    """One consumer's queue, with the names of its suspects and dead letters."""
+    """One consumer's queue: its name, its type, its bindings and its retry delays."""
 
     name: str
     consumer: str
@@ -48,7 +48,7 @@ class QueuePlan:
 
     @property
     def handled_queues(self) -> tuple[str, str]:
-        """The queue and its suspects: the queues that a worker consumes."""
+        """The names of the queues that a worker reads: messages and suspects."""
         return self.name, self.suspects
 
     @property
@@ -76,7 +76,7 @@ class Topology:
 
 
 def plan_topology(settings: Settings, consumers: t.Iterable[Consumer]) -> Topology:
-    """Compute the topology that consumers need."""
+    """Compute the exchange, queues and bindings that an app's consumers need."""
     return Topology(
         exchange=settings.exchange,
         queues=tuple(_plan_queue(settings, consumer) for consumer in consumers),
@@ -97,7 +97,7 @@ def _plan_queue(settings: Settings, consumer: Consumer) -> QueuePlan:
 
 
 def _find_delays(policy: RetryPolicy) -> tuple[float, ...]:
-    """Return the longest delay after each of the first 100 attempts, no duplicates."""
+    """Return the distinct longest delays after the first 100 attempts."""
     found = map(policy.longest_delay, range(1, policy.max_attempts))
     return tuple(dict.fromkeys(itertools.islice(found, 100)))
 

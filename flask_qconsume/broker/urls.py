@@ -60,12 +60,12 @@ def check_url(url: str) -> None:
 
 
 def _is_text(url: str) -> bool:
-    """Return whether a URL has no lone surrogates (undecodable bytes)."""
+    """Return whether all characters of a URL can be encoded as UTF-8."""
     return url.isprintable() or url == url.encode(errors="ignore").decode()
 
 
 def _is_whole(url: str) -> bool:
-    """Return false if an unescaped ``/`` in the password splits the URL."""
+    """Return false if a ``/`` in the password has cut the URL into wrong parts."""
     try:
         parts = urlsplit(url)
         # Brokers that have several hosts parse them on their own.
@@ -91,12 +91,12 @@ def _check_brackets(parts: SplitResult) -> None:
 
 
 def list_brokers() -> list[type[Broker]]:
-    """List the classes of all brokers."""
+    """Return the classes of all brokers; this imports their modules."""
     return [_import_class(*where) for where in dict.fromkeys(_BROKERS.values())]
 
 
 def open_broker(settings: Settings, topology: Topology) -> Broker:
-    """Create the broker for ``QCONSUME_BROKER_URL``; it connects at its first use.
+    """Create the broker for ``QCONSUME_BROKER_URL``, without connecting yet.
 
     :raises ConfigurationError: for an unknown scheme, or a package that is not
         installed.

@@ -53,7 +53,7 @@ def check(
 
 
 def _ask_endpoint(address: str) -> Verdict:
-    """Return the verdict that a worker's HTTP endpoint gives.
+    """Return the verdict that a worker gives at its HTTP endpoint.
 
     :raises click.ClickException: if the endpoint does not answer.
     """
@@ -72,7 +72,7 @@ def _ask_endpoint(address: str) -> Verdict:
 
 
 def _read_file(path: pathlib.Path, max_age: float) -> Verdict:
-    """Return the verdict that a worker wrote into its health file.
+    """Return the verdict that a worker has written into its health file.
 
     :raises click.ClickException: if the file is missing or too old.
     """

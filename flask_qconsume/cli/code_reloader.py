@@ -1,4 +1,4 @@
-"""Restarts of a worker when code changes, by werkzeug's reloader.
+"""Restarts a worker when its code changes, by werkzeug's reloader.
 
 The reloader runs in the worker's process. When it finds a change, the worker stops
 cleanly and ends with :data:`CODE_CHANGED_EXIT`, and its supervisor starts the next
@@ -39,7 +39,7 @@ STOP_TIMEOUT_SECONDS = 60.0
 def run_reloading(
     serve: Callable[[StopSignals], int], parent: Parent | None
 ) -> t.NoReturn:
-    """Serve until a signal or a change of code, and end the process."""
+    """Serve until a signal arrives or the code changes, then end the process."""
     worker = _ReloadableWorker(serve, parent)
     try:
         run_with_reloader(worker.run)

@@ -1,4 +1,4 @@
-"""Common parts of all commands: the app's consumers, and errors in one line."""
+"""What all commands have in common: the app's consumers, and errors in one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ F = t.TypeVar("F", bound=Callable[..., t.Any])
 
 @contextlib.contextmanager
 def clean_errors() -> Iterator[None]:
-    """Show the extension's errors without a traceback; the exit code is then 1.
+    """Show an error of this package in one line, and exit with the code 1.
 
     Load the app within this context, since loading finds errors of the configuration.
     """
@@ -33,7 +33,7 @@ def clean_errors() -> Iterator[None]:
 
 
 def with_consumers(function: F) -> F:
-    """Decorate a command that takes :class:`AppConsumers` as its first argument."""
+    """Decorator for commands: passes :class:`AppConsumers` as the first argument."""
 
     @click.pass_context
     def wrapper(ctx: click.Context, /, *args: t.Any, **kwargs: t.Any) -> t.Any:
@@ -49,7 +49,7 @@ def with_consumers(function: F) -> F:
 
 
 def check_shared(consumers: AppConsumers, what: str) -> None:
-    """Refuse a command that is useless on a broker in this process's memory.
+    """Refuse a command that has no effect with ``memory://``.
 
     :param what: Description of the command, as in "publish a message".
     :raises UnsupportedByBroker: if other processes cannot share the broker.

@@ -33,7 +33,7 @@ F = t.TypeVar("F", bound=Callable[..., t.Any])
 
 @dataclass(frozen=True)
 class DeadLetterFilter:
-    """Conditions on a dead letter."""
+    """The conditions by which a command selects dead letters."""
 
     #: A part of the error or the reason; case is ignored.
     error: str | None = None
@@ -78,7 +78,7 @@ _REASON_HEADERS = (own_headers.ERROR, own_headers.REASON)
 
 @dataclass(frozen=True)
 class DeadLetterSelection:
-    """The dead letters that a command selects."""
+    """The dead letters that a command works on."""
 
     queues: tuple[tuple[QueuePlan, DeadLetters], ...]
     filter: DeadLetterFilter
@@ -89,16 +89,16 @@ class DeadLetterSelection:
     found_ids: set[str] = field(default_factory=set)
 
     def get_decoders(self, letter: DeadLetter) -> Decoders:
-        """Return decoders of all formats, for the body of a dead letter."""
+        """Return functions that decode a dead letter's body, by content type."""
         return self.formats.decoders(schema=self.schemas.get(letter.queue))
 
     def count(self) -> int:
-        """Count all dead letters in the queues, selected or not."""
+        """Count all dead letters of the queues, also those not selected."""
         return sum(letters.count() for _, letters in self.queues)
 
     @contextlib.contextmanager
     def open_letters(self) -> Iterator[Iterator[DeadLetter]]:
-        """Iterate over the selected dead letters, queue by queue, the oldest first."""
+        """Yield the selected dead letters of each queue, the oldest first."""
         found = self._iter_letters()
         with contextlib.closing(found):
             yield found
@@ -108,14 +108,14 @@ class DeadLetterSelection:
             yield from (letter for letter in letters if self.selects(letter))
 
     def selects(self, letter: DeadLetter) -> bool:
-        """Return whether a dead letter is selected; if so, remember its ids."""
+        """Return whether a dead letter is selected; remember its id if so."""
         if not self.filter(letter):
             return False
         self.found_ids.update(filter(None, (letter.ref, letter.message.id)))
         return True
 
     def check_ids(self) -> None:
-        """Check that every given id was found.
+        """Check that a dead letter was found for every given id.
 
         :raises UnknownConsumer: if an id was not found.
         """
@@ -128,7 +128,7 @@ class DeadLetterSelection:
 
 
 def with_selection(function: F) -> F:
-    """Decorate a command with the options that select dead letters.
+    """Decorator for commands: adds the options that select dead letters.
 
     The command gets a :class:`DeadLetterSelection` instead of these options.
     """

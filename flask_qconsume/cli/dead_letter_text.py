@@ -1,4 +1,4 @@
-"""Dead letters as texts: a row, a page or a line of JSON.
+"""Dead letters as text: a row of a table, a page, or a line of JSON.
 
 Other programs may have written any part of a dead letter, so every part is escaped
 before it reaches the terminal.
@@ -44,7 +44,7 @@ def format_row(letter: DeadLetter) -> list[str]:
 
 
 def get_reason(letter: DeadLetter) -> str:
-    """Return the error, or else the reason of the rejection, or ``"unknown"``."""
+    """Return why a message became a dead letter: its error, or the reason given."""
     error = own_headers.read_text(letter.headers, own_headers.ERROR)
     return (
         error or own_headers.read_text(letter.headers, own_headers.REASON) or "unknown"
@@ -175,7 +175,7 @@ def _format_body(message: Message, decoders: Decoders) -> str:
 
 
 def _try_decode(message: Message, decoders: Decoders) -> t.Any:
-    """Decode the body; return its bytes if that fails."""
+    """Return a dead letter's decoded body; if it cannot be decoded, its bytes."""
     try:
         return decode(message, decoders, max(len(message.raw), _MAX_DECOMPRESSED_BYTES))
     except (InvalidMessage, Outcome):
@@ -190,7 +190,7 @@ def _to_plain_or_text(value: t.Any) -> t.Any:
 
 
 def _encode_body(message: Message, decoders: Decoders) -> dict[str, t.Any]:
-    """Return the decoded body if JSON can hold it, else its bytes: text or base 64."""
+    """Return a dead letter's body for JSON: decoded, as text, or as base 64."""
     body = _try_decode(message, decoders)
     if _is_json_safe(body, to_plain):
         return {"body": body}
@@ -201,7 +201,7 @@ def _encode_body(message: Message, decoders: Decoders) -> dict[str, t.Any]:
 
 
 def _make_json_safe(values: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Replace values that JSON cannot represent with their texts."""
+    """Replace values that JSON cannot hold by their texts."""
     return {
         name: value
         if _is_json_safe(value, _to_plain_or_text)
@@ -211,7 +211,7 @@ def _make_json_safe(values: dict[str, t.Any]) -> dict[str, t.Any]:
 
 
 def _is_json_safe(value: t.Any, default: t.Callable[[t.Any], t.Any]) -> bool:
-    """Return whether JSON can represent a value: no NaN, no cycle, not too deep.
+    """Return whether JSON can hold a value: no NaN, no cycle, not too deep.
 
     The value is tested inside lists, since the caller puts it into other objects.
     """

@@ -119,7 +119,7 @@ def purge(selection: DeadLetterSelection, dry_run: bool, yes: bool) -> None:
 def _open_limited(
     selection: DeadLetterSelection, limit: int
 ) -> Iterator[Iterator[DeadLetter]]:
-    """Yield an iterator over the first dead letters; print a line if there are more."""
+    """Yield the first dead letters; print a line if there are more."""
     with selection.open_letters() as letters:
         yield itertools.islice(letters, limit or None)
         more = bool(limit) and next(letters, None) is not None
@@ -161,7 +161,7 @@ def _take(selection: DeadLetterSelection, *, replay: bool, done: str) -> None:
 
 
 class _FirstLetters:
-    """Selects the wanted dead letters among the first ``number``.
+    """Selects dead letters, but only among the first ones of the queue.
 
     A replayed message that fails again comes back at the end of the queue while the
     command still runs. Without this limit the command would replay it for ever.
@@ -178,7 +178,7 @@ class _FirstLetters:
 
 @contextlib.contextmanager
 def _show_progress(length: int, label: str) -> Iterator[Callable[[], t.Any]]:
-    """Yield a function to call for each dead letter; shows a bar on a terminal."""
+    """Yield a function that counts dead letters; it draws a bar on a terminal."""
     if not sys.stderr.isatty():
         yield lambda: None
         return

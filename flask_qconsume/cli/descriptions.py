@@ -15,7 +15,7 @@ _MAX_DELAYS_LISTED = 8
 
 
 def get_handler_name(handler: t.Any) -> str:
-    """Return the import path of a handler, ``module:name``."""
+    """Return a handler's module and name: ``shop.orders:bill``."""
     while isinstance(handler, functools.partial):
         handler = handler.func
     named = handler if hasattr(handler, "__qualname__") else type(handler)
@@ -30,7 +30,7 @@ def format_routing_keys(consumer: Consumer) -> str:
 
 
 def summarize_retry(policy: RetryPolicy) -> str:
-    """Describe a policy in a few words, for a table."""
+    """Describe a retry policy in a few words, for a table."""
     retries = policy.max_attempts - 1
     if not retries:
         return "none"
@@ -41,7 +41,7 @@ def summarize_retry(policy: RetryPolicy) -> str:
 
 
 def describe_retries(policy: RetryPolicy) -> str:
-    """Describe a policy by its delays and the end of its retries."""
+    """Describe a retry policy in words: its delays, and how it ends."""
     retries = policy.max_attempts - 1
     if not retries:
         return "none: a failed message becomes a dead letter at once"
@@ -55,7 +55,7 @@ def describe_retries(policy: RetryPolicy) -> str:
 
 
 def _format_shortest_delays(policy: RetryPolicy, *attempts: int) -> list[str]:
-    """Return the shortest delay after each of the given attempts.
+    """Return the shortest delays after the given attempts, as a text.
 
     The caller gives a few of the attempts, since a policy may have millions.
     """

@@ -1,4 +1,4 @@
-"""Parsing and formatting of durations. Knows nothing of messages."""
+"""Reads and writes durations such as ``90s`` and ``7 days``. Knows no messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNITS_OF_TEXT = (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0))
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
-    """Type of an option: seconds, or ``90s``, ``15m``, ``2h``, ``7d``, ``1h30m``."""
+    """The type of a command's option that is a duration, such as ``90s`` or ``7d``."""
 
     name = "duration"
 
@@ -36,7 +36,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 
 
 def parse_duration(text: str) -> float | None:
-    """Return the seconds of a text such as ``1h30m``; ``None`` for other texts."""
+    """Return the seconds of a text such as ``1h30m``; ``None`` for any other text."""
     text = text.strip().lower()
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
@@ -46,7 +46,7 @@ def parse_duration(text: str) -> float | None:
 
 
 def format_duration(seconds: float) -> str:
-    """Format a duration for people: ``16 s``, ``15 min``, ``7 days``.
+    """Return a duration as a text for people: ``16 s``, ``15 min``, ``7 days``.
 
     The unit is the largest of which the duration has at least two, or a whole number:
     ``90 min``, but ``1 h``. Minutes, hours and days have at most one decimal.

@@ -1,4 +1,4 @@
-"""Restarting in an interpreter that gevent has patched before all other imports.
+"""Restarts a command in an interpreter that gevent patches before all other imports.
 
 When a ``flask`` command runs, ``ssl``, ``socket`` and ``threading`` have been imported.
 Patching then would leave unpatched names behind that block the whole process, such as
@@ -25,7 +25,7 @@ _OPTIONS_WITH_VALUE = "cmWX"
 
 
 class CommandLine(t.NamedTuple):
-    """Command line of a Python process."""
+    """The command line of a Python process, in its parts."""
 
     #: The interpreter's own options.
     options: list[str]
@@ -36,7 +36,7 @@ class CommandLine(t.NamedTuple):
 
 
 def ensure_patched() -> None:
-    """Restart this command with gevent's patches, unless they are applied already."""
+    """Restart this command under gevent's patches, unless gevent has patched it."""
     tried = os.environ.pop(_RESTARTED_VARIABLE, None)
     if is_patched() or tried:
         return
@@ -47,7 +47,7 @@ def ensure_patched() -> None:
 
 
 def build_patched_command() -> tuple[list[str], dict[str, str]]:
-    """Build this command, run by ``gevent.monkey``, and its environment.
+    """Build the command line that runs this command under ``gevent.monkey``.
 
     :raises WorkerError: if the process runs neither a script nor a module.
     """
@@ -59,7 +59,7 @@ def build_patched_command() -> tuple[list[str], dict[str, str]]:
 
 
 def build_same_command() -> tuple[list[str], dict[str, str]]:
-    """Build this command, unchanged, and its environment."""
+    """Build the command line and the environment that run this command again."""
     return [sys.executable, *sys.orig_argv[1:]], dict(os.environ)
 
 
@@ -90,7 +90,7 @@ def parse_command_line(orig_argv: Sequence[str], argv: Sequence[str]) -> Command
 
 
 def _split_option(word: str) -> tuple[str, str, str]:
-    """Split a word such as ``-uWerror``: flags, an option with a value, the value."""
+    """Split one of the interpreter's options, such as ``-uWerror``, into its parts."""
     if word.startswith("--"):
         return word, "-" if word == "--check-hash-based-pycs" else "", ""
     for at, letter in enumerate(word):
@@ -110,7 +110,7 @@ def _create_unrepeatable_error() -> WorkerError:
 def _add_script_folder(
     start: CommandLine, environment: Mapping[str, str]
 ) -> dict[str, str]:
-    """Add a script's folder to ``PYTHONPATH``.
+    """Add the folder of a script to the variable ``PYTHONPATH``.
 
     Python puts that folder on ``sys.path``; ``gevent.monkey`` does not.
     """

@@ -1,4 +1,4 @@
-"""Reports of a process's health: an HTTP endpoint, a file, systemd."""
+"""Reports the health of a process: by an HTTP endpoint, a file, or systemd."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ logger = get_logger("flask_qconsume.checks")
 
 
 class HealthSource(t.Protocol):
-    """Protocol of a worker's watchdog, and of the supervisor of several processes."""
+    """The attributes by which a watchdog or a supervisor tells its verdicts."""
 
     @property
     def verdict(self) -> Verdict:
-        """The latest verdict, which any thread may read."""
+        """The latest verdict; safe in any thread."""
 
     def add_outlet(self, outlet: Callable[[Verdict], object]) -> None:
-        """Call a function with each verdict."""
+        """Add a function that is called with each verdict."""
 
 
 class HealthReporters:
-    """Context manager that reports the health of one process, or of several.
+    """A context manager that reports the health of this process.
 
     :param address: ``HOST:PORT`` of the HTTP endpoint; ``None`` for no endpoint.
     :param path: Path of the health file; ``None`` for no file.
@@ -68,6 +68,6 @@ class HealthReporters:
         self._stack.close()
 
     def notify_ready(self) -> None:
-        """Tell systemd that the start is complete."""
+        """Tell systemd that the service has started."""
         if self._systemd is not None:
             self._systemd.ready()

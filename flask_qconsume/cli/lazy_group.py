@@ -1,4 +1,4 @@
-"""Commands that are imported when they are used.
+"""Commands whose modules are imported only when the commands are used.
 
 Flask imports the group for each ``flask`` command, such as ``flask run`` and ``flask
 --help``. The imports of the commands here would take a large part of their time.
@@ -15,7 +15,7 @@ from flask.cli import AppGroup
 
 
 class LazyCommand(t.NamedTuple):
-    """Module and name of a command, and its line in the help of the group."""
+    """A command that is not imported yet: its module, its name, its line of help."""
 
     module: str
     name: str
@@ -23,7 +23,7 @@ class LazyCommand(t.NamedTuple):
 
 
 class LazyGroup(AppGroup):
-    """Group that imports a command when it is called.
+    """A group of commands that imports a command when it is called.
 
     :param lazy: The commands, by their names on the command line.
     """
@@ -49,7 +49,7 @@ class LazyGroup(AppGroup):
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
-        """List all commands, also those that are not imported."""
+        """Write the commands' lines of help, without importing the commands."""
         known: dict[str, click.Command] = {
             word: click.Command(word, help=lazy.help)
             for word, lazy in self.lazy.items()

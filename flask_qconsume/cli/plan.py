@@ -56,13 +56,13 @@ def plan(app: AppConsumers) -> None:
 
 
 def strip_credentials(url: str) -> str:
-    """Return a broker's URL without user, password and options."""
+    """Return a broker's URL without user, password and options, to be shown."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def describe_sources(queue: QueuePlan, capabilities: Capabilities) -> str:
-    """Describe the exchanges or topics of a queue, by their names on the broker."""
+    """Describe where a queue's messages come from: exchanges, or topics."""
     if capabilities.exchanges:
         return describe_bindings(queue.bindings)
     topics = [f"'{queue.prefix}{each.routing_key}'" for each in queue.bindings]
@@ -71,7 +71,7 @@ def describe_sources(queue: QueuePlan, capabilities: Capabilities) -> str:
 
 
 def describe_bindings(bindings: Iterable[Binding]) -> str:
-    """Describe bindings in words."""
+    """Describe the bindings of a queue in words."""
     by_exchange: dict[str, list[str]] = {}
     for binding in bindings:
         by_exchange.setdefault(binding.exchange, []).append(f"'{binding.routing_key}'")
@@ -158,7 +158,7 @@ def _describe_broker(capabilities: Capabilities) -> Lines:
 
 
 def _list_caveats(app: AppConsumers) -> list[str]:
-    """List weaknesses of the server's configuration; none if it does not answer."""
+    """List settings of the server that may lose messages; none without an answer."""
     try:
         return app.broker.caveats()
     except BrokerError:

@@ -93,7 +93,7 @@ def _read_argument(text: str) -> bytes:
 
 
 def _parse_json(raw: bytes, content_type: str) -> t.Any:
-    """Parse JSON as a consumer does.
+    """Parse the JSON of the command's argument, as strictly as a consumer does.
 
     :raises click.UsageError: if a consumer could not parse it.
     """

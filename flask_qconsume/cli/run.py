@@ -54,7 +54,7 @@ _MIN_KILL_BLOCKED_SECONDS = 5.0
 
 
 class RunOptions(t.NamedTuple):
-    """Options of the command line."""
+    """The options of the command ``run``."""
 
     names: tuple[str, ...]
     web: str | None
@@ -166,10 +166,11 @@ def run(
 
 @contextlib.contextmanager
 def _log_broken_pipes() -> Iterator[None]:
-    """Log a broken pipe, and exit with code 1; click would exit without a message.
+    """Log a broken pipe with its traceback, and exit with the code 1.
 
-    click thinks of a pipe between shell commands. In a worker, the broken pipe is a
-    connection that a hook uses, or a stream that the app prints to.
+    click would exit without a message, since it expects a pipe between shell commands.
+    In a worker, the broken pipe is a connection that a hook uses, or a stream that the
+    app prints to.
     """
     try:
         yield
@@ -227,7 +228,7 @@ def _load_app(load: Callable[[], Flask]) -> Flask:
 def serve(
     app: Flask, options: RunOptions, signals: StopSignals, parent: Parent | None = None
 ) -> int:
-    """Run a worker, and a web server if asked for, until a signal.
+    """Run a worker, and a web server if asked for, until a signal arrives.
 
     :returns: The exit code.
     """
@@ -266,7 +267,7 @@ def serve(
 
 
 def _warn_of_isolation(broker: Broker) -> None:
-    """Warn if other processes cannot publish to the consumers."""
+    """With ``memory://``, warn that other processes cannot publish to the consumers."""
     if not broker.capabilities.shared:
         why = "so only code in this process can publish to its consumers."
         logger.warning(
@@ -350,7 +351,7 @@ def _create_limits(settings: Settings, options: RunOptions) -> ChildLimits:
 
 
 def _check_processes(app: Flask, names: Sequence[str]) -> None:
-    """Report a wrong option once, and not in each process."""
+    """Check options of ``--processes`` once, in the supervising process."""
     consumers = get_app_consumers(app)
     for name in names:
         find_consumer(consumers.consumers, name)
@@ -393,7 +394,7 @@ def _create_supervisor(
 
 
 def log_to_stderr(app: Flask | None = None) -> None:
-    """Show log lines, unless the app has configured logging itself.
+    """Show log lines on standard error, unless the app has configured logging.
 
     :param app: The app; ``None`` in a process that has not loaded it.
     """

@@ -39,7 +39,7 @@ _UNKNOWN = "unknown"
 
 
 class ConsumerStatus(t.NamedTuple):
-    """Counts of one consumer's messages; ``None`` if the broker cannot tell."""
+    """The numbers of one consumer's messages; ``None`` where a broker cannot tell."""
 
     consumer: str
     queue: str

@@ -1,4 +1,4 @@
-"""Standard streams of a process that was started without them, as by ``2>&-``.
+"""Replaces standard streams that a process was started without, as by ``2>&-``.
 
 Python has ``None`` in the place of a missing stream, and the next file or socket gets
 its descriptor: a library in C that writes to standard error would write to the broker.
@@ -13,7 +13,7 @@ _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
 def open_missing_streams() -> None:
-    """Open the null device for each missing stream, for child processes, too."""
+    """Open the null device in place of each missing standard stream."""
     for name, mode in _STREAMS:
         if getattr(sys, name) is None:
             stream = open(os.devnull, mode)  # noqa: SIM115 (it stays open)

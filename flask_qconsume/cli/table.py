@@ -1,4 +1,4 @@
-"""Tables of texts, in the style of ``flask routes``."""
+"""Tables of text, which look like those of ``flask routes``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def format_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format rows in columns of the necessary width."""
+    """Format rows of texts as a table with columns."""
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     lines = [headers, ["-" * width for width in widths], *rows]
     return "\n".join(

@@ -51,12 +51,12 @@ class Format:
         return {}
 
     def decoder(self, schema: t.Any) -> Decoder:
-        """Return the decoder for one consumer; called once, before the consumer runs.
+        """Return the function that decodes the bodies of one consumer.
 
         :param schema: The consumer's ``schema=``, for formats that need a schema.
         """
         return self.decode
 
     def knowing(self, schemas: Sequence[t.Any]) -> Format:
-        """Return this format, extended by the schemas of all the app's consumers."""
+        """Return this format, or one that also knows the app's schemas."""
         return self

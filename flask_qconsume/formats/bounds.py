@@ -33,7 +33,7 @@ _NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
 
 
 class TooManyItems(ValueError):
-    """A body holds more than ``QCONSUME_MAX_ITEMS``."""
+    """A body has more values and keys than ``QCONSUME_MAX_ITEMS`` allows."""
 
     def __init__(self, max_items: int) -> None:
         super().__init__(
@@ -68,7 +68,7 @@ def check_json(raw: bytes, max_items: int = MAX_ITEMS) -> None:
 
 
 def check_depth(raw: bytes) -> None:
-    """Refuse JSON that nests too deeply for a consumer to decode.
+    """Refuse JSON that nests deeper than a consumer can decode.
 
     :raises ValueError: if it nests deeper than :data:`MAX_DEPTH`.
     """
@@ -86,7 +86,7 @@ def _count_items(raw: bytes) -> int:
 
 
 def _remove_escapes(raw: bytes) -> bytes:
-    r"""Remove all ``\\`` and ``\"``; each remaining quote begins or ends a string."""
+    r"""Remove escaped characters, so that each quote begins or ends a string."""
     return raw.replace(b"\\\\", b"").replace(b'\\"', b"")
 
 

@@ -1,4 +1,4 @@
-"""Compressed bodies, decompressed up to a size.
+"""Compressed bodies, which are decompressed up to a limited size.
 
 A kilobyte may become a megabyte, so every decompression has a limit. A body must be one
 stream: a body of many short streams would take long, since each stream takes a fixed
@@ -36,7 +36,7 @@ class Decompressor(t.Protocol):
 def decompress(
     raw: bytes, create: Callable[[bytes], Decompressor], max_bytes: int
 ) -> bytes:
-    """Decompress a body.
+    """Decompress a body, up to a limited size.
 
     :param create: Function that creates the decompressor for the body.
     :raises MessageTooLarge: if the result has more than ``max_bytes``.

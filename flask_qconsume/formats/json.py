@@ -1,4 +1,4 @@
-"""JSON, the format of bodies without a content type.
+"""JSON, the default format of bodies.
 
 If msgspec is installed (the extra ``speed``), it decodes bodies in a third of the time.
 A body that msgspec refuses is decoded by the standard library, so results and errors
@@ -72,7 +72,7 @@ class Json(Format):
 
 
 def to_plain(value: t.Any) -> t.Any:
-    """Convert a value of a type that JSON lacks, such as a date, for encoding.
+    """Convert a value that JSON lacks, such as a date, to a value that JSON has.
 
     :raises TypeError: for an unknown type.
     """
@@ -100,9 +100,9 @@ def _parse_finite(digits: str) -> float:
 
 
 def _parse(text: str) -> t.Any:
-    """Parse a text; only if that fails, allow white space around the value.
+    """Parse JSON; if that fails, remove white space around the text and try again.
 
-    Looking for white space would make parsing a short body a tenth slower.
+    Removing white space in any case would make parsing a short body a tenth slower.
     """
     try:
         value, end = _DECODER.raw_decode(text)

@@ -59,7 +59,7 @@ class MsgPack(Format):
 
 
 def _unpack_long(raw: bytes, max_items: int) -> t.Any:
-    """Decode a long body, and refuse one with too many items or bad keys.
+    """Decode a long body, but refuse too many items, and too many keys that collide.
 
     :raises TooManyItems: if the body holds more than ``max_items``.
     :raises Exception: of any kind, if the body is not MessagePack.
@@ -75,7 +75,7 @@ _unpackb = partial(msgpack.unpackb, raw=False, timestamp=3)
 
 
 def _check_whole(raw: bytes) -> None:
-    """Refuse lists and mappings that announce more items than the bytes can hold.
+    """Refuse a body that announces more items than its bytes can contain.
 
     :raises msgpack.UnpackException: if the body ends early.
     :raises ValueError: if the body nests too deeply.
@@ -89,7 +89,7 @@ def _check_whole(raw: bytes) -> None:
 
 
 class _CountingDecoder:
-    """Decodes a body, and counts its items and keys meanwhile."""
+    """Decodes a body, and counts its items and keys at the same time."""
 
     def __init__(self, max_items: int) -> None:
         self._max_items = max_items

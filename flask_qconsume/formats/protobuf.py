@@ -119,7 +119,7 @@ class Protobuf(Format):
 
 
 class ProtobufSchema:
-    """Schema of a consumer with a message class as ``schema=``.
+    """The schema of a consumer whose ``schema=`` is a protobuf message class.
 
     :param cls: The message class.
     """
@@ -146,7 +146,7 @@ class ProtobufSchema:
 
 
 def is_protobuf_class(given: t.Any) -> bool:
-    """Return whether a value is a message class, without importing protobuf."""
+    """Return whether a value is a protobuf class, without importing protobuf."""
     return isinstance(given, type) and issubclass(given, _message_class())
 
 
@@ -156,7 +156,7 @@ def is_protobuf(given: t.Any) -> bool:
 
 
 def to_json_values(message: t.Any) -> t.Any:
-    """Convert a protobuf message to the mapping that is its JSON form."""
+    """Convert a protobuf message to a dict, by protobuf's own JSON mapping."""
     from google.protobuf import json_format
 
     return json_format.MessageToDict(message)
@@ -169,7 +169,7 @@ def _parse_json_values(data: dict[str, t.Any], message: t.Any) -> t.Any:
 
 
 def _message_class() -> t.Any:
-    """Return protobuf's base class; an empty tuple if protobuf was not imported."""
+    """Return the base class of protobuf messages; ``()`` if it is not imported."""
     module = sys.modules.get("google.protobuf.message")
     return () if module is None else module.Message
 
@@ -179,7 +179,7 @@ def _name(cls: t.Any) -> str:
 
 
 def _parse_unnamed(cls: t.Any, raw: bytes, max_items: int) -> t.Any:
-    """Parse a body that does not name its type, if it looks like the consumer's type.
+    """Parse a body without a type's name as a message of the consumer's type.
 
     Bodies that are empty, or have unknown fields only, must name their type.
 

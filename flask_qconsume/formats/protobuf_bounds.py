@@ -42,7 +42,7 @@ def check_protobuf(kind: t.Any, raw: bytes, max_items: int) -> None:
 
 
 def check_plain(kind: t.Any, data: t.Any) -> None:
-    """Refuse JSON values that would take too much time to convert to a message.
+    """Refuse JSON values that take too long to convert to a protobuf message.
 
     :param kind: The descriptor of that message.
     :raises TooManyKeys: for too many map keys with hashes that a publisher can choose.
@@ -51,7 +51,7 @@ def check_plain(kind: t.Any, data: t.Any) -> None:
 
 
 class _NestedField(t.NamedTuple):
-    """A field of a message type that holds further messages."""
+    """A field of a protobuf type that holds messages of another type."""
 
     kind: t.Any
     #: Number of values that count for one message: all its fields.
@@ -62,7 +62,7 @@ class _NestedField(t.NamedTuple):
 
 @lru_cache(1_024)
 def _find_nested(kind: t.Any) -> dict[int, _NestedField]:
-    """Map field numbers to fields whose values are protobuf messages."""
+    """Return the fields whose values are protobuf messages, by field number."""
     return {
         field.number: _NestedField(
             field.message_type, 1 + len(field.message_type.fields), _can_collide(field)
@@ -86,7 +86,7 @@ def _is_map(kind: t.Any) -> bool:
 
 
 def _takes_any_bytes(entry: t.Any) -> bool:
-    """Return whether protobuf accepts a map's text keys that are not UTF-8."""
+    """Return whether a map's text keys may be bytes that are not UTF-8."""
     from google.protobuf import message_factory
 
     try:
@@ -97,7 +97,7 @@ def _takes_any_bytes(entry: t.Any) -> bool:
 
 
 class _Scanner:
-    """Counts the values of messages, field by field, without decoding them."""
+    """Counts the values of a protobuf body, without decoding it."""
 
     def __init__(self, raw: bytes, max_items: int) -> None:
         self._raw = raw
@@ -148,7 +148,7 @@ class _Scanner:
 
 
 class _KeyCounter:
-    """Counts the map keys in JSON values that are to become a message."""
+    """Counts the map keys of JSON values that become a protobuf message."""
 
     def __init__(self) -> None:
         self._collisions = 0
@@ -164,7 +164,7 @@ class _KeyCounter:
             self._count_field(nested[name], data[name])
 
     def _count_any(self, data: dict[str, t.Any]) -> None:
-        """Count the keys in a ``google.protobuf.Any``, which names its own type."""
+        """Count the keys of a ``google.protobuf.Any``, which names its type."""
         name = str(data.get("@type")).rpartition("/")[2]
         with contextlib.suppress(KeyError):  # The parser raises for an unknown type.
             kind = _find_kind(name)
@@ -192,13 +192,13 @@ _ANY = "google.protobuf.Any"
 
 @lru_cache(1_024)
 def _find_nested_by_name(kind: t.Any) -> dict[str, t.Any]:
-    """Find the fields of a message type that hold messages, by their names in JSON."""
+    """Return the fields that hold protobuf messages, by their JSON names."""
     fields = [field for field in kind.fields if field.message_type is not None]
     return {n: field for field in fields for n in (field.name, field.json_name)}
 
 
 def _find_kind(name: str) -> t.Any:
-    """Find the descriptor of a type by its name, as the parser does."""
+    """Find the descriptor of a protobuf type by the type's name."""
     from google.protobuf import descriptor_pool
 
     return descriptor_pool.Default().FindMessageTypeByName(name)

@@ -27,7 +27,7 @@ _BYTES = Bytes()
 
 
 class Formats:
-    """The formats of one app, by content type.
+    """The formats of one app: the built-in ones, and those that it registers.
 
     :param registered: Formats of the app's own, which precede the built-in formats.
     :param schemas: The schemas of the app's consumers.
@@ -52,14 +52,14 @@ class Formats:
                 self._by_type.setdefault(name, each)
 
     def find(self, content_type: str) -> Format | None:
-        """Find the format of a content type; ``None`` if it is unknown."""
+        """Return the format of a content type; ``None`` for an unknown type."""
         if content_type in self._by_type:
             return self._by_type[content_type]
         name = normalize_content_type(content_type) or JSON
         return self._by_type.get(name) or self._by_type.get(_find_suffix(name))
 
     def type_of(self, body: t.Any) -> str:
-        """Return the content type for a body that is published without one."""
+        """Return the content type for a body, if ``publish`` was given none."""
         for each in self._claiming:
             if each.claims(body):
                 return each.content_types[0]
@@ -68,7 +68,7 @@ class Formats:
     def decoders(
         self, accept: Iterable[str] | None = None, schema: t.Any = None
     ) -> Decoders:
-        """Create the decoders of one consumer.
+        """Create the functions that decode bodies for one consumer, by content type.
 
         :param accept: The content types that the consumer accepts; by default all known
             types. Bodies of an accepted but unknown type are given as bytes.
@@ -91,7 +91,7 @@ class Formats:
 
 
 def check_format(given: t.Any, others: Iterable[Format]) -> None:
-    """Refuse a value that is not a format, or has a content type of another format.
+    """Refuse a value that is not a format, or one with a content type in use.
 
     :raises RegistrationError: with what to do instead.
     """
@@ -126,23 +126,23 @@ def check_format(given: t.Any, others: Iterable[Format]) -> None:
 
 
 def find_decoder(decoders: Decoders, content_type: str | None) -> Decoder | None:
-    """Find the decoder for a content type in any spelling; ``None`` if unknown."""
+    """Return the decoder for a content type, however the type is spelled."""
     name = normalize_content_type(content_type or "")
     return decoders.get(name) or decoders.get(_find_suffix(name))
 
 
 def list_content_types(decoders: Decoders) -> list[str]:
-    """List the main content type of each decoder, without aliases."""
+    """Return one content type for each decoder, without other spellings."""
     return sorted({_find_name(decoders, decoder) for decoder in decoders.values()})
 
 
 def find_content_type(decoders: Decoders, decoder: Decoder) -> str:
-    """Find the main content type of a decoder."""
+    """Return the main content type that a decoder belongs to."""
     return _find_name(decoders, decoder)
 
 
 def normalize_content_type(content_type: str) -> str:
-    """Return a content type without its parameters, in lower case."""
+    """Return a content type in lower case, without its parameters."""
     return content_type.partition(";")[0].strip().lower()
 
 

@@ -1,4 +1,4 @@
-"""Texts, in any character set, and bytes as they are."""
+"""Text in any character set; and bytes, which stay as they are."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _REFUSED_CODECS = (
 
 
 class Text(Format):
-    """A ``str``; decoded by the message's character set, encoded as UTF-8."""
+    """The format of ``str``: text in the character set that the message names."""
 
     content_types = (TEXT,)
 
@@ -62,7 +62,7 @@ class Text(Format):
 
 
 class Bytes(Format):
-    """Bytes as they are; also used for content types without a format."""
+    """The format of ``bytes``, and of content types for which there is no format."""
 
     content_types = (BYTES, "application/data")
 
@@ -74,7 +74,7 @@ class Bytes(Format):
 
 
 def is_utf8(message: Message) -> bool:
-    """Return whether the body is known to be UTF-8, by a fast check.
+    """Return whether a message's content type says that the body is UTF-8.
 
     If not, :func:`decode_text` finds the character set.
     """
@@ -85,9 +85,9 @@ def is_utf8(message: Message) -> bool:
 
 
 def decode_text(message: Message) -> str:
-    """Decode the body as a text, by the message's character set.
+    """Decode a body as text, in the character set that the message names.
 
-    The byte-order mark, which .NET puts before texts, is removed.
+    A byte-order mark before the text, as .NET writes it, is removed.
 
     :raises UndecodableMessage: for an unknown character set.
     """
@@ -103,7 +103,7 @@ def decode_text(message: Message) -> str:
 
 
 def check_charset(raw: bytes, content_type: str) -> None:
-    """Refuse a content type with a character set that would decode UTF-8 wrongly.
+    """Refuse to publish text, which is UTF-8, with a different character set.
 
     :param raw: A text, encoded as UTF-8.
     :raises ValueError: with what to do instead.
@@ -128,7 +128,7 @@ def _decode(raw: bytes, charset: str) -> str:
 
 
 def _is_known(charset: str) -> bool:
-    """Return whether Python has this codec, without caching unknown names."""
+    """Return whether Python knows a character set; do not cache unknown names."""
     if len(charset) > _MAX_CHARSET_LENGTH or not charset.isascii():
         return False
     name = encodings.normalize_encoding(charset).lower().replace(".", "_")

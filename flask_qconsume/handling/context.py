@@ -22,7 +22,7 @@ and error handlers, and in greenlets started by 'flask_qconsume.spawn'."""
 
 
 class Handling:
-    """A message that is being handled, and the functions to call at its end."""
+    """The handling of one message, and functions to be called at its end."""
 
     __slots__ = ("_endings", "consumer", "message")
 
@@ -32,15 +32,15 @@ class Handling:
         self._endings: contextlib.ExitStack | None = None
 
     def at_end(self, ending: Callable[[], object]) -> None:
-        """Register a function to call after the handler, before the teardown hooks."""
+        """Add a function that is called after the handler, before teardown hooks."""
         if self._endings is None:
             self._endings = contextlib.ExitStack()
         self._endings.callback(ending)
 
     def end(self) -> None:
-        """Call the functions registered by :meth:`at_end`, the latest first.
+        """Call the functions that :meth:`at_end` has added, the latest first.
 
-        If one of them raises, the rest are called nevertheless.
+        All are called, even if one of them raises an error.
         """
         if self._endings is not None:
             self._endings.close()

@@ -83,7 +83,7 @@ def dispatch(
     stopping: threading.Event | None = None,
     now: Callable[[], float] = time.time,
 ) -> Result:
-    """Handle one message; see the module's docstring.
+    """Handle one message, and return the result; see the module's docstring.
 
     :param message: The message. Its deadline and body are set here, so never pass the
         same object twice.
@@ -112,7 +112,7 @@ def dispatch(
 
 
 class _Run:
-    """Runs one message through the steps that the module's docstring lists."""
+    """Handles one message, by the steps that the module's docstring lists."""
 
     __slots__ = (
         *("_app", "_attempt", "_consumer", "_events", "_hooks", "_limit", "_now"),
@@ -271,7 +271,7 @@ class _Run:
         return self._consumer.retry.decide(self._attempt, error)
 
     def _apply_limits(self, outcome: Outcome) -> Outcome:
-        """Apply the retry policy's limits to a retry that the app's code asked for."""
+        """Turn a ``Retry`` of the app's code into a ``Reject`` at the last attempt."""
         if isinstance(outcome, Retry):
             return self._consumer.retry.again(self._attempt, outcome.delay)
         return outcome
@@ -308,7 +308,7 @@ class _Run:
                 del interrupted
 
     def _revoke_ack(self, error: BaseException) -> None:
-        """Replace an ``Ack``, since a hook or the teardown raised after the handler."""
+        """Replace an ``Ack``, since an error was raised after the handler."""
         _complain(
             "A hook of the consumer '%s' raised after the handler.",
             self._consumer,
@@ -319,7 +319,7 @@ class _Run:
 
 
 def _check_outcome(function: Hook, returned: t.Any) -> Outcome | None:
-    """Return ``returned`` if it is an outcome; other values count as ``None``."""
+    """Return a value if it is an outcome, else ``None``."""
     if returned is None:
         return None
     if isinstance(returned, Outcome):
@@ -341,7 +341,7 @@ def _check_outcome(function: Hook, returned: t.Any) -> Outcome | None:
 
 
 def _find_cause(outcome: Outcome) -> BaseException | None:
-    """Return the error that led to an outcome: ``raise Reject("…") from error``."""
+    """Return the error that led to an outcome: ``raise Reject(…) from error``."""
     if isinstance(outcome, Ack):
         return None
     return outcome.__cause__ or outcome.__context__
@@ -394,7 +394,7 @@ def _log(consumer: Consumer, message: Message, result: Result) -> None:
 def _count_failure(
     consumer: Consumer, result: Result
 ) -> tuple[BaseException | None, str]:
-    """Count a failure.
+    """Count a failure, and decide how much of its error is logged.
 
     :returns: The error to log with its traceback, or ``None``; and the text to log
         instead, with the place and the count, or ``""``.

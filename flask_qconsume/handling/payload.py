@@ -1,4 +1,4 @@
-"""Decode message bodies by their content type, and encode bodies to bytes.
+"""Decodes message bodies by their content type, and encodes bodies to bytes.
 
 Bytes are hostile input until they are decoded; see :mod:`..formats`.
 """
@@ -77,7 +77,7 @@ def decode(message: Message, decoders: Decoders, max_size: int) -> t.Any:
 
 
 def _decompress_message(message: Message, max_size: int) -> Message:
-    """Return the message with its body decompressed.
+    """Return a message with its body decompressed.
 
     kombu encodes a body first, and then compresses it. So the compression in kombu's
     header is undone before the content encoding.

@@ -1,4 +1,4 @@
-"""Limit the number of errors that are kept when a schema refuses a body.
+"""Limits the number of errors that are kept when a schema refuses a body.
 
 A body with a million wrong items leads to a million errors; a thousand are enough.
 """
@@ -36,7 +36,7 @@ def create_refusal(error: ValidationError) -> InvalidMessage:
 
 
 class _ErrorLimit:
-    """Copies a tree of dicts and lists, up to a number of leaves."""
+    """Copies a tree of errors, up to a limited number of them."""
 
     def __init__(self, most: int) -> None:
         self._left = most

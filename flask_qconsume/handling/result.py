@@ -24,7 +24,7 @@ _GENERATORS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GEN
 
 @dataclass
 class Result:
-    """The outcome of a message, and the error that led to it, if any."""
+    """The result of handling a message: its outcome, and the error that led to it."""
 
     outcome: Outcome
     error: BaseException | None = None
@@ -37,7 +37,7 @@ class Result:
         return self.error is not None and not isinstance(self.outcome, Ack)
 
     def release(self) -> None:
-        """Forget the error, and clear the variables of the frames in its traceback.
+        """Forget the error, and the local variables in its traceback.
 
         An error collector that kept the error still has its text and its lines.
         """
@@ -48,13 +48,13 @@ class Result:
 
 
 def strip_raise(outcome: Outcome) -> Outcome:
-    """Remove the traceback and causes that an outcome got when it was raised."""
+    """Remove the traceback and the causes of an outcome that was raised."""
     outcome.__traceback__ = outcome.__cause__ = outcome.__context__ = None
     return outcome
 
 
 def _walk_causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, its causes and contexts, and the errors in its groups."""
+    """Yield an error and all errors that it refers to: causes, contexts, groups."""
     seen: set[int] = set()
     left: list[t.Any] = [error]
     while left:

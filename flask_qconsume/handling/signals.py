@@ -1,4 +1,4 @@
-"""Blinker signals for observers of messages and workers; the app is the sender.
+"""Blinker signals about messages and workers, sent by the app.
 
 If a receiver raises an exception, it is logged, and changes nothing else.
 """
@@ -38,7 +38,7 @@ worker_stopped = _signals.signal("worker-stopped")
 
 
 def send(signal: NamedSignal, app: t.Any, **arguments: t.Any) -> None:
-    """Call a signal's receivers, and log their exceptions."""
+    """Send a signal; an exception of a receiver is logged, and not raised."""
     if not signal.receivers:
         return
     for receiver in signal.receivers_for(app):

@@ -1,4 +1,4 @@
-"""Find the Flask app in a WSGI callable, also inside middleware.
+"""Finds the Flask app in a WSGI callable, also inside middleware.
 
 Knows no server.
 """
@@ -19,7 +19,7 @@ _MAX_WRAPPERS = 10
 
 
 def find_app(wsgi: t.Any) -> Flask:
-    """Return the app with a ``QConsume`` in a WSGI callable.
+    """Return the Flask app, with a ``QConsume``, that a WSGI callable contains.
 
     The callable is the app itself, or middleware around it.
 

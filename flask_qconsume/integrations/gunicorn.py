@@ -109,7 +109,7 @@ class Hooks:
 
 
 class _HostedWorker:
-    """The app's consumers in one of gunicorn's workers."""
+    """The worker for the app's consumers in one of gunicorn's workers."""
 
     def __init__(self, app: Flask, names: Sequence[str], worker: t.Any) -> None:
         from ..running.worker import Worker
@@ -122,7 +122,7 @@ class _HostedWorker:
         self._over = False
 
     def start(self) -> None:
-        """Start to consume; if the broker refuses, try again later.
+        """Begin to consume; if the broker refuses, try again later.
 
         The gunicorn worker serves its requests meanwhile.
 
@@ -152,7 +152,7 @@ class _HostedWorker:
         self._worker.stop(self._compute_timeout())
 
     def _watch(self) -> None:
-        """Stop fetching messages as soon as gunicorn stops its worker.
+        """Stop fetching messages as soon as gunicorn asks its worker to stop.
 
         Gunicorn calls ``worker_exit`` only after its last requests have ended. A
         handler that began during these requests might not end in time.
@@ -205,7 +205,7 @@ def _spawn(function: Callable[..., t.Any], *args: t.Any) -> None:
 
 
 def _check_options(worker: t.Any) -> None:
-    """Check that gunicorn's options suit consumers.
+    """Refuse options of gunicorn under which consumers would not work.
 
     :raises WorkerError: if the worker's kind is not 'gevent', or the app was preloaded.
     """

@@ -1,10 +1,10 @@
-"""Health checks ``/live`` and ``/ready`` as middleware of the app.
+"""Middleware that answers the health checks ``/live`` and ``/ready`` in the app.
 
 ::
 
-    from flask_qconsume.integrations.health import Health
+from flask_qconsume.integrations.health import Health
 
-    app.wsgi_app = Health(app)
+app.wsgi_app = Health(app)
 
 Made for gunicorn's workers, whose only socket is the web server's. The middleware
 answers before Flask does, so hooks, sessions and routes of the app do not run. With

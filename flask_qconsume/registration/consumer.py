@@ -1,4 +1,4 @@
-"""Consumers: as a decorator declares them, and with all options decided.
+"""Consumers: declared by a decorator, then completed by the configuration.
 
 Knows no broker and no gevent.
 """
@@ -83,7 +83,7 @@ _OPTIONS = tuple(sorted(ConsumerOptions.__annotations__))
 
 @dataclass(frozen=True)
 class Declaration:
-    """A consumer as a decorator declared it, before the configuration is known."""
+    """A consumer as its decorator declared it, before the configuration is read."""
 
     name: str
     handler: Handler
@@ -108,7 +108,7 @@ class MessageHooks:
 
 @dataclass(frozen=True)
 class Consumer:
-    """A consumer with all options decided, ready to be run."""
+    """A consumer with all of its options, from the decorator and the configuration."""
 
     name: str
     handler: Handler
@@ -149,7 +149,7 @@ def declare_consumer(
     schema: t.Any,
     options: ConsumerOptions,
 ) -> Declaration:
-    """Check the arguments of a decorator; return the consumer's declaration.
+    """Check the arguments of the decorator ``consumer``; return the declaration.
 
     :raises RegistrationError: for an argument that makes no sense.
     """
@@ -215,7 +215,7 @@ def _check_name(name: t.Any) -> None:
 
 
 def _check_text(what: str, text: str) -> None:
-    """Refuse a name with characters that brokers, logs or headers cannot show."""
+    """Refuse a name with characters that a broker or a log cannot show."""
     if problem := find_name_problem(text):
         raise RegistrationError(f"{what} {quote(text)} cannot be one: {problem}.")
 
@@ -278,7 +278,7 @@ def _check_queue(name: str, queue: t.Any, routing_key: t.Any) -> None:
 
 
 def _check_given(of: str, queue: t.Any) -> None:
-    """Refuse a kombu.Queue with names that AMQP or a log cannot write."""
+    """Refuse a kombu.Queue that has names which a broker or a log cannot show."""
     pairs = [(queue.exchange, queue.routing_key)]
     pairs += [(binding.exchange, binding.routing_key) for binding in queue.bindings]
     texts = [("a name", queue.name)]
@@ -299,7 +299,7 @@ def _check_length(what: str, text: str) -> None:
 
 
 def is_kombu_queue(queue: t.Any) -> bool:
-    """Return whether this is a :class:`kombu.Queue`, without importing kombu."""
+    """Return whether a value is a :class:`kombu.Queue`, without importing kombu."""
     return any(
         f"{base.__module__}.{base.__qualname__}" == "kombu.entity.Queue"
         for base in type(queue).__mro__

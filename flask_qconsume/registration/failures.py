@@ -1,4 +1,4 @@
-"""Count the failures of one consumer, by the line of code that raised them.
+"""Counts the failures of one consumer, by the line of code that raised the error.
 
 Standard library only.
 """
@@ -12,7 +12,7 @@ _MAX_REMEMBERED = 256
 
 
 class Seen(t.NamedTuple):
-    """A failure's place in the code, and how often it has happened."""
+    """A kind of failure: its place in the code, and how often it has happened."""
 
     #: The file and the line that raised it; empty for an error that was never raised.
     place: str
@@ -21,7 +21,7 @@ class Seen(t.NamedTuple):
 
 
 class Failures:
-    """Counts failures; the same error class from the same line is the same failure.
+    """Counts failures by the class of the error and the line that raised it.
 
     The counts hold texts and numbers only, no errors and no tracebacks.
 
@@ -35,7 +35,7 @@ class Failures:
         self._counts: dict[tuple[str, str], int] = {}
 
     def count(self, error: BaseException) -> Seen:
-        """Count a failure; return its place in the code and its count."""
+        """Count one failure; return its place in the code, and its number so far."""
         cls = type(error)
         key = f"{cls.__module__}.{cls.__qualname__}", _find_place(error)
         count = self._counts.pop(key, 0) + 1

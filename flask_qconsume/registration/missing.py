@@ -1,4 +1,4 @@
-"""Explain why an app has no consumers to run. No I/O, no gevent."""
+"""Explains why an app has no consumers to run. No I/O, no gevent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def explain_no_consumers(consumers: Mapping[str, Consumer]) -> str:
 
 
 def explain_unregistered() -> str:
-    """Return a sentence that names forgotten registrations, or an empty string."""
+    """Return a sentence about registrations that the app seems to have forgotten."""
     calls = "; ".join(list_unregistered())
     if not calls:
         return ""

@@ -1,4 +1,4 @@
-"""The registry of one app: what was registered, and the consumers that result.
+"""The registry of one app: all registrations, and the consumers that result.
 
 Each extension or blueprint registers one scope. The first registration on an app
 creates its registry, so ``init_app`` and ``register_blueprint`` may come in any order.
@@ -103,7 +103,7 @@ class Registry:
         return Formats(registered, schemas, max_items)
 
     def list_worker_hooks(self, kind: t.Literal["before", "teardown"]) -> list[Hook]:
-        """Return ``before_worker`` or ``teardown_worker`` hooks, in calling order."""
+        """Return the hooks of one kind around a worker, in their order."""
         hooks = [
             hook
             for scope in self._scopes.values()
@@ -155,9 +155,10 @@ class Registry:
     def _collect_options(
         self, full: str, scope_name: str, declaration: Declaration, settings: Settings
     ) -> ChainMap[str, t.Any]:
-        """Return a consumer's options, from the configuration, decorator and defaults.
+        """Return a consumer's options, each from the first place that has it.
 
-        The first mapping that has an option decides.
+        The places are the configuration of the consumer, its decorator, and the
+        defaults of its blueprints, the innermost first.
         """
         outside_in = list(self._find_scopes(scope_name))
         return ChainMap(
@@ -198,7 +199,7 @@ def _choose_policy(
 
 
 def find_consumer(consumers: Mapping[str, Consumer], name: str) -> Consumer:
-    """Return the consumer with the full name ``name``, such as ``orders.bill``.
+    """Return the consumer with this full name, such as ``orders.bill``.
 
     :raises UnknownConsumer: if no consumer has that name.
     """

@@ -1,4 +1,4 @@
-"""The decorators that extensions and blueprints share.
+"""The decorators that both extensions and blueprints have.
 
 Each decorator calls a method that does the same (``consumer`` calls ``add_consumer``),
 and returns the function unchanged. Knows no broker and no gevent.
@@ -234,7 +234,7 @@ class ConsumerScaffold:
         return self._add_hook("after_message", hook)
 
     def teardown_message(self, hook: F) -> F:
-        """Call the decorated function after each message, with its error or None."""
+        """Call the decorated function after each message, with the error if any."""
         return self._add_hook("teardown_message", hook)
 
     def before_worker(self, hook: F) -> F:
@@ -245,14 +245,14 @@ class ConsumerScaffold:
         return self._add_hook("before_worker", hook)
 
     def teardown_worker(self, hook: F) -> F:
-        """Call the decorated function once a worker has stopped.
+        """Call the decorated function once, after a worker has stopped.
 
         It runs in an app context, before functions that were registered earlier.
         """
         return self._add_hook("teardown_worker", hook)
 
     def message_errorhandler(self, error: type[BaseException]) -> Callable[[F], F]:
-        """Let the decorated function decide the outcome of errors of a class.
+        """Let the decorated function decide the outcome of a class of errors.
 
         The function takes the error, and returns an outcome, or ``None`` to leave the
         error to the next error handler. The innermost blueprint's error handlers come
@@ -284,7 +284,7 @@ class ConsumerScaffold:
 
 
 def list_unregistered() -> list[str]:
-    """Return a text for each missing call that would register a blueprint."""
+    """Return, as texts, the calls that would register forgotten blueprints."""
     if any(_find_unowned()):
         # Blueprints that are garbage do not belong to the program any more.
         gc.collect()

@@ -35,7 +35,7 @@ class Scope:
         self.closed_by = ""
 
     def check_open(self, what: str) -> None:
-        """Refuse a registration that comes too late to have an effect.
+        """Refuse a registration that would have no effect, since it is too late.
 
         :param what: The name of the method that registers, for the error's text.
         :raises RegistrationError: if the scope is closed.

@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 
 class Backoff:
-    """Delays that start at ``first`` seconds and double up to ``longest``, with jitter.
+    """Delays between attempts: each is twice as long as the last one, plus jitter.
 
-    Without jitter, workers that lost the broker at the same moment would all try again
-    at the same moment.
+    The delays start at ``first`` seconds, and end at ``longest``. Jitter (a random
+    part) keeps workers that lost the broker at the same moment from reconnecting at the
+    same moment.
     """
 
     def __init__(

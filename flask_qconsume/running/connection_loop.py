@@ -1,4 +1,4 @@
-"""Keep a subscription connected: open a link, read it, and replace a lost link.
+"""Keeps a subscription connected: opens a link, reads it, and replaces a lost link.
 
 A link is a connection for one queue. A lost link is never reopened, since its unsettled
 deliveries are no longer valid.
@@ -70,27 +70,27 @@ class ConnectionLoop:
 
     @property
     def connected(self) -> bool:
-        """True if there is an open connection that is read and works."""
+        """True if the connection is open, and deliveries are being read from it."""
         reader = self.reader
         interrupted = reader is not None and reader.link.interrupted
         return self.consuming.is_set() and not interrupted
 
     @property
     def is_running(self) -> bool:
-        """True if the greenlet that connects and reconnects has not ended."""
+        """True if the greenlet that connects and reconnects is running."""
         return self._greenlet is not None and not self._greenlet.dead
 
     @property
     def unsettled(self) -> list[Delivery]:
-        """The deliveries of the current connection that are not settled yet."""
+        """The unsettled deliveries of the current connection."""
         return [] if self.reader is None else self.reader.unsettled
 
     def start(self) -> None:
-        """Connect in the background, trying again until it succeeds."""
+        """Begin to connect in the background; failed attempts are repeated."""
         self._greenlet = ProtectedGreenlet.spawn(self._run)
 
     def quiet(self, unstarted: Sequence[Delivery]) -> None:
-        """Stop fetching messages, and return ``unstarted`` deliveries to the broker.
+        """Stop fetching messages; return ``unstarted`` deliveries to the broker.
 
         An open connection stays open until :meth:`close`.
         """
@@ -113,7 +113,7 @@ class ConnectionLoop:
             self._greenlet.join(_JOIN_SECONDS)
 
     def lose(self, link: Link, error: BaseException) -> None:
-        """Replace a failed link; deliveries of that link can no longer be settled."""
+        """Replace a link that has failed; its deliveries become stale."""
         reader = self.reader
         if reader is None or reader.link is not link or self._over.is_set():
             return
@@ -128,12 +128,12 @@ class ConnectionLoop:
             tell(self._events.disconnected, self._name, queue, error)
 
     def release(self, deliveries: Iterable[Delivery]) -> None:
-        """Stop counting ``deliveries`` as unsettled, so that more can be fetched."""
+        """Count ``deliveries`` as settled, so that more messages can be fetched."""
         if self.reader is not None:
             self.reader.release(deliveries)
 
     def exceed_prefetch(self, count: int) -> None:
-        """Allow ``count`` deliveries beyond the prefetch limit."""
+        """Allow ``count`` unsettled deliveries beyond the prefetch."""
         if self.reader is not None:
             self.reader.exceed_prefetch(count)
 
@@ -178,7 +178,7 @@ class ConnectionLoop:
             backoff.reset()
 
     def _tend(self, link: Link) -> bool:
-        """Keep one link alive until it is lost or the subscription is closed.
+        """Send heartbeats over one link, until the link is lost or closed.
 
         :returns: Whether the link worked: it brought messages, or lasted for a while.
         """

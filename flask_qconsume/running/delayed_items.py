@@ -1,4 +1,4 @@
-"""Items that are passed on after a delay, by timers of gevent's event loop.
+"""Passes items on after a delay, by timers of gevent's event loop.
 
 A sleeping greenlet could be killed or hit by a time-out; a timer cannot.
 """
@@ -16,7 +16,7 @@ T = t.TypeVar("T")
 
 
 class DelayedItems(t.Generic[T]):
-    """Holds items, and passes each one on when its delay is over.
+    """Holds items for a delay, and passes each one on when its delay is over.
 
     In a forked child, no item is passed on.
 
@@ -33,7 +33,7 @@ class DelayedItems(t.Generic[T]):
 
     @property
     def items(self) -> list[T]:
-        """The items that are held."""
+        """The items whose delay is not over."""
         return list(self._items.values())
 
     def add(self, item: T, delay: float) -> None:

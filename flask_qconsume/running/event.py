@@ -1,4 +1,4 @@
-"""An event like gevent's, but with reliable time-outs."""
+"""An event like gevent's, whose time-outs are reliable."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ class Event(_Event):
     """
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the event; return whether it was set within ``timeout`` seconds."""
+        """Wait until the event is set; return false after ``timeout`` seconds."""
         return self.is_set() or bool(super().wait(timeout))

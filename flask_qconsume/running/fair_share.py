@@ -1,4 +1,4 @@
-"""Share a process's time between web requests and messages, requests first.
+"""Shares a process's time between web requests and messages, requests first.
 
 Consumers may begin messages only in *turns*, periods of at least a millisecond. A turn
 comes when gevent's event loop has nothing else to run (no request, no timer), or when
@@ -37,7 +37,7 @@ _LONGER, _SHORTER = 1.25, 0.9
 
 
 class Pace:
-    """Computes the pause between two turns from the event loop's latency.
+    """Computes the pause between two turns from the latency of the event loop.
 
     A turn is a period in which messages may be begun. Does no I/O and reads no clock.
 
@@ -56,11 +56,11 @@ class Pace:
 
     @property
     def is_slowest(self) -> bool:
-        """True if the pause has reached its maximum."""
+        """True if the pause is as long as it may be."""
         return self.pause >= self.longest
 
     def feed(self, late: float) -> None:
-        """Adapt the pause to a new measurement of the latency, in seconds."""
+        """Make the pause longer or shorter, by a new measurement of the latency."""
         self.late += (late - self.late) * _SAMPLE_WEIGHT
         if self.late > self._target:
             longer = max(self.pause * _LONGER, _SHORTEST_PAUSE)
@@ -71,7 +71,7 @@ class Pace:
 
 
 class FairShare:
-    """Limits when messages are begun, so that web requests in this process go first.
+    """Decides when handlers may start, so that web requests in this process go first.
 
     :param pace: Computes the pause between two *turns*, in which messages are begun.
         After the longest pause, a turn comes even if the event loop is never idle.
@@ -95,16 +95,16 @@ class FairShare:
 
     @property
     def turn_is_over(self) -> bool:
-        """True if no turn is running now, so that no message may be begun."""
+        """True if no turn is running, so that no handler may start now."""
         return time.monotonic() >= self._turn_until
 
     @property
     def is_slowed(self) -> bool:
-        """True if messages wait to be begun and the pause is at its maximum."""
+        """True if messages wait for a turn, and turns are as rare as they may be."""
         return self._is_waiting and self.pace.is_slowest
 
     def request_turn(self, begin: Callable[[], None]) -> None:
-        """Call ``begin``, which may then begin messages, once in the next turn."""
+        """Call ``begin`` once in the next turn, to start handlers."""
         self._requests.append(begin)
         if not self._is_waiting:
             self._await_turn()

@@ -1,4 +1,4 @@
-"""Messages that could not be forwarded to another queue, until the next attempt."""
+"""Forwards that the broker has refused, until they are tried again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .delayed_items import DelayedItems
 
 
 class ForwardRetries:
-    """Holds forwards (messages on the way to another queue) that the broker refused.
+    """Holds forwards that the broker has refused, and retries them after a delay.
 
     :param retry: Called with each forward when its delay is over; must not wait.
     :param on_count: Called with the number of held forwards, whenever the number
@@ -33,7 +33,7 @@ class ForwardRetries:
         self._on_count(len(self))
 
     def clear(self) -> list[Forward]:
-        """Cancel all retries, and return the forwards that were to be retried."""
+        """Cancel all retries, and return their forwards."""
         found = [forward for forwards in self._delayed.clear() for forward in forwards]
         self._on_count(0)
         return found

@@ -1,4 +1,4 @@
-"""Make Python's garbage collector run less often in a worker's own process.
+"""Makes Python's garbage collector run less often in a worker's own process.
 
 By default the collector runs once a few hundred objects more were created than freed.
 With a few hundred messages in hand, that is every few messages. It finds no garbage
@@ -16,7 +16,7 @@ _THRESHOLD = 10_000
 
 
 def collect_less_often() -> None:
-    """Raise the garbage collector's threshold; let it skip the objects that exist now.
+    """Raise the threshold of the garbage collector, and exempt existing objects.
 
     Does nothing if the threshold is as high already, or if the collector is off.
     """

@@ -1,4 +1,4 @@
-"""The worker's greenlets, protected against ``kill()`` and against forks.
+"""Greenlets of the worker, which ``kill()`` and forks cannot disturb.
 
 An app may kill all greenlets that it can find. In the worker's greenlets, that would
 cut off a write in the middle, or end the reading, settling or health checks. Time-outs
@@ -29,7 +29,7 @@ copies: set[OwnGreenlet] = set()
 
 
 class OwnGreenlet(gevent.Greenlet):  # type: ignore[misc]
-    """A greenlet of the worker, which does not continue in a forked child."""
+    """A greenlet of the worker; its copy in a forked child does not run."""
 
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
         super().__init__(*args, **kwargs)
@@ -37,14 +37,14 @@ class OwnGreenlet(gevent.Greenlet):  # type: ignore[misc]
 
 
 class _End(gevent.GreenletExit):  # type: ignore[misc]
-    """Thrown by :meth:`ProtectedGreenlet.end`."""
+    """The exception by which :meth:`ProtectedGreenlet.end` ends a greenlet."""
 
 
 class ProtectedGreenlet(OwnGreenlet):
-    """A greenlet that ignores ``kill()``. Use :meth:`end` to end it early."""
+    """A greenlet that ignores ``kill()``, and is ended by :meth:`end`."""
 
     def throw(self, *args: t.Any) -> None:
-        """Ignore ``kill()`` but pass on time-outs; gevent calls this for both."""
+        """Throw time-outs into the greenlet, but ignore ``kill()``."""
         if _is_kill(*args):
             # In another greenlet, since log handlers may wait, and the event loop must
             # not.
@@ -74,7 +74,7 @@ def _log_kill(greenlet: gevent.Greenlet) -> None:
 
 
 class _LeftToParent(OwnGreenlet):
-    """Replaces the class of greenlets copied by a fork, so that they never resume."""
+    """The class that copied greenlets get in a forked child: they never resume."""
 
     def switch(self, *args: t.Any) -> None:
         """Do nothing; gevent's event loop calls this when a wait is over."""
@@ -84,7 +84,7 @@ class _LeftToParent(OwnGreenlet):
 
 
 def end_child(error: BaseException | None = None) -> t.NoReturn:
-    """End this process, a child that app code forked and did not end itself.
+    """End this process: a forked child in which the code of the app has returned.
 
     :param error: The exception that the child raised; by default, the exception that is
         being handled.

@@ -1,4 +1,4 @@
-"""Wait in a command's main greenlet, where gevent raises other greenlets' exits.
+"""Waiting in a command's main greenlet, where gevent raises other greenlets' exits.
 
 If any greenlet raises ``SystemExit`` or ``KeyboardInterrupt``, gevent raises it in the
 main greenlet. Here such an exit starts a stop, and does not interrupt a stop that is
@@ -28,7 +28,7 @@ _EXITS = (KeyboardInterrupt, SystemExit, SystemError)
 
 
 def run_until_stop(begin: Callable[[], object], asked: Event) -> bool:
-    """Call ``begin``, then wait until a stop is requested.
+    """Call ``begin``, then wait until a signal or a greenlet asks for a stop.
 
     :param begin: Completes the start; called first, while handlers may already run.
     :param asked: The event that requests the stop.
@@ -57,7 +57,7 @@ def _wait(asked: Event) -> None:
 
 
 def complete(function: Callable[..., T], *args: t.Any) -> T:
-    """Call a function and wait for its result; ``SystemExit`` does not end the wait."""
+    """Call a function and wait for its result; no greenlet's exit ends the wait."""
     called = ProtectedGreenlet.spawn(function, *args)
     while not called.dead:
         try:

@@ -1,4 +1,4 @@
-"""Log an outage once for all consumers of a worker, then a reminder now and then.
+"""Logs an outage once for all consumers of a worker, then a reminder now and then.
 
 When the broker fails, all subscriptions of a worker lose their connections, and try
 again until they are connected. The same failure of several subscriptions is one outage.
@@ -24,7 +24,7 @@ _FIRST_INTERVAL, _LONGEST_INTERVAL = 10.0, 600.0
 
 
 class _Outage:
-    """One cause that keeps subscriptions from being connected."""
+    """One cause for which subscriptions are not connected, with their names."""
 
     def __init__(self, now: float) -> None:
         self.began = now
@@ -32,7 +32,7 @@ class _Outage:
         self._next, self._interval = now, _FIRST_INTERVAL
 
     def is_due(self, now: float) -> bool:
-        """Return whether to log a line now; if so, double the interval to the next."""
+        """Return whether a reminder is due; reminders become rarer each time."""
         if now < self._next:
             return False
         self._next = now + self._interval
@@ -41,7 +41,7 @@ class _Outage:
 
 
 class OutageLog:
-    """Logs why subscriptions of one worker are not connected.
+    """Logs outages of the broker, once for all subscriptions of a worker.
 
     The first line about an outage and the reminders have the level ERROR, all other
     lines the level DEBUG.
@@ -52,7 +52,7 @@ class OutageLog:
         self._outages: dict[str, _Outage] = {}
 
     def log_failure(self, subscription: str, text: str, error: BaseException) -> None:
-        """Log that a subscription has lost its connection, or could not connect.
+        """Log that a subscription lost its connection, or cannot connect.
 
         :param subscription: The subscription's name.
         :param text: Says what failed, and what the subscription does now.
@@ -73,7 +73,7 @@ class OutageLog:
         )
 
     def log_recovery(self, subscription: str) -> None:
-        """Record that a subscription is connected; log outages that are now over."""
+        """Note that a subscription is connected; log outages that have ended."""
         for outage in self._remove_subscription(subscription):
             logger.warning("Connected again after %.0f s", self._clock() - outage.began)
 

@@ -1,4 +1,4 @@
-"""Check if gevent has patched this process. Must not import gevent."""
+"""Checks whether gevent has patched this process. Must not import gevent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handle the messages of one subscription, then acknowledge, retry or reject each."""
+"""Handles the messages of one subscription, then acknowledges, retries or rejects."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OVERDUE_SECONDS = 10.0
 
 
 class Processing:
-    """Runs the handler for each delivery, then settles the delivery by the outcome.
+    """Runs the handler for each delivery, and settles the delivery by the outcome.
 
     :param let_go: Called with each delivery that needs no settlement after all.
     :param before_handling: If given, called before each message; may wait.
@@ -79,24 +79,24 @@ class Processing:
 
     @property
     def overdue(self) -> int:
-        """Number of handlers that run, and are far beyond their time limit."""
+        """Number of running handlers that are far beyond their time limit."""
         return self.handlers.running.count_overdue(self._allowed_seconds)
 
     def quiet(self) -> list[Delivery]:
-        """Start no more messages; return the deliveries that no handler has started."""
+        """Start no more handlers; return the deliveries that are still queued."""
         self._quiet = True
         self.held.clear()
         return self.handlers.clear()
 
     def stop(self) -> None:
-        """End free greenlets now, and busy ones after their current message."""
+        """End all greenlets: free ones now, busy ones after their message."""
         self.handlers.stop()
         self._limits.close()
 
     def give_up_overdue(self) -> None:
-        """Abandon handlers that ignore their time limit.
+        """Abandon handlers that ignore their time limit, and settle their messages.
 
-        The retry policy decides what happens to their messages.
+        The retry policy decides how each of these messages is settled.
         """
         for delivery, began in self.handlers.give_up_overdue(self._allowed_seconds):
             logger.error(
@@ -174,7 +174,7 @@ class Processing:
         self._settler.forward(Forward(delivery, Lane.MAIN, changed, delay=delay))
 
     def _postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
-        """Have the link deliver the message again, before later messages."""
+        """Give a message back to its link, which delivers it again in its order."""
         if not delivery.stale:
             delivery.link.postpone(delivery, attempt, delay)
         self._let_go(delivery)

@@ -1,4 +1,4 @@
-"""Read deliveries from one broker connection, in a greenlet of its own."""
+"""Reads deliveries from one broker connection, in a greenlet of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_EXTRA = 1_000
 
 
 class Reader:
-    """Reads deliveries from one link, while fewer than ``prefetch`` are unsettled.
+    """Reads deliveries from one link, as long as fewer than ``prefetch`` are unsettled.
 
     :param link: A broker connection for one queue.
     :param prefetch: The largest number of unsettled deliveries.
@@ -70,12 +70,12 @@ class Reader:
         self._receive(deliveries)
 
     def release(self, deliveries: Iterable[Delivery]) -> None:
-        """Stop counting ``deliveries`` as unsettled, so that more can be read."""
+        """Count ``deliveries`` as settled, so that more deliveries can be read."""
         self._unsettled.difference_update(deliveries)
         self._room.set()
 
     def exceed_prefetch(self, extra: int) -> None:
-        """Allow ``extra`` deliveries beyond the prefetch limit, up to a maximum."""
+        """Allow ``extra`` unsettled deliveries beyond the prefetch, up to a maximum."""
         self._extra = min(extra, _MAX_EXTRA)
         self.link.exceed_prefetch(self._extra)
         self._room.set()
@@ -90,7 +90,7 @@ class Reader:
         self.link.pause()
 
     def wake(self) -> None:
-        """Let a waiting :meth:`run` notice that the link was closed."""
+        """Wake :meth:`run` after its link was closed."""
         self._room.set()
 
     def _wait_for_room(self) -> None:

@@ -24,7 +24,7 @@ _JOIN_SECONDS = 2.0
 
 
 class BrokerProbe:
-    """Lets subscriptions pause between attempts to connect, until the broker is back.
+    """Pauses between attempts to connect, which end early when the broker is back.
 
     :param answers: Returns whether the broker's address answers now.
     :param interval: Seconds between two calls of ``answers``.
@@ -50,7 +50,7 @@ class BrokerProbe:
         self._none_pauses = Event()
 
     def pause(self, over: Event, timeout: float) -> bool:
-        """Wait until the broker is back, ``over`` is set, or ``timeout`` is over.
+        """Wait for ``timeout`` seconds, or until the broker is back.
 
         :returns: True if the broker is back and ``over`` is not set.
         """

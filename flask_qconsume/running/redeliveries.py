@@ -1,4 +1,4 @@
-"""Remember unsettled messages across a reconnect. No I/O.
+"""Remembers unsettled messages when their connection is lost. No I/O.
 
 After a connection was lost, the broker delivers its unsettled messages again, with a
 mark. A message with this mark may have killed a process, and is normally treated as
@@ -21,7 +21,7 @@ _MAX_IDENTITIES = 10_000
 
 
 class RedeliveryMemory:
-    """Remembers the messages that were unsettled when their connection was lost.
+    """Remembers the messages that were unsettled when a connection was lost.
 
     The memory is bounded. A forgotten message is not lost, but may be handled a second
     time.
@@ -45,7 +45,7 @@ class RedeliveryMemory:
         self._unsettled |= {each for each in identities if each is not None}
 
     def take_unsettled(self, delivery: Delivery) -> bool:
-        """Forget a redelivered message; return whether it was remembered.
+        """Forget a message; return whether it was remembered as unsettled.
 
         A remembered message did not kill its process. Once it is forgotten, the next
         redelivery is suspicious again.
@@ -57,7 +57,7 @@ class RedeliveryMemory:
         return True
 
     def add_settlement(self, settlement: Settlement) -> None:
-        """Remember how a handled message is to be settled when it is redelivered."""
+        """Remember how a message is to be settled when it comes again."""
         identity = get_delivery(settlement).identity
         if identity is None:
             return
@@ -66,7 +66,7 @@ class RedeliveryMemory:
         self._settlements[identity] = settlement
 
     def take_settlement(self, delivery: Delivery) -> Settlement | None:
-        """Forget and return the settlement of a redelivered message that was handled.
+        """Forget and return how a redelivered message is to be settled.
 
         :returns: ``None`` if no handling of this message is remembered.
         """

@@ -1,4 +1,4 @@
-"""Settle deliveries: send their acknowledgements and forwards to the broker.
+"""Settles deliveries: sends their acknowledgements and forwards to the broker.
 
 A forward sends a message on to another queue: as a retry, a dead letter or a suspect (a
 message that may have killed a process). :mod:`~.processing` decides how to settle a
@@ -46,7 +46,7 @@ _MAX_BATCH = 500
 
 
 class Settler:
-    """Sends the acknowledgements and forwards of one subscription.
+    """Sends the acknowledgements and the forwards of one subscription to the broker.
 
     All deliveries that are not stale came by one link: a subscription opens the next
     link only after it has closed the last one.
@@ -95,37 +95,37 @@ class Settler:
         self.parked_at = -math.inf
 
     def start(self) -> None:
-        """Start both greenlets."""
+        """Start two greenlets: one acknowledges, the other one forwards."""
         self._greenlets = [
             ProtectedGreenlet.spawn(_run_until_end, self._ack_next),
             ProtectedGreenlet.spawn(_run_until_end, self._forward_next),
         ]
 
     def ack(self, delivery: Delivery) -> None:
-        """Schedule the acknowledgement of a delivery."""
+        """Queue a delivery to be acknowledged."""
         self._settling.add(delivery)
         if not self._acks:
             self._to_ack.set()
         self._acks.append(delivery)
 
     def forward(self, forward: Forward) -> None:
-        """Schedule a forward to another queue; if the broker refuses, it is retried."""
+        """Queue a forward: a copy of a message, on its way to another queue."""
         self._settling.add(forward.delivery)
         self._all_forwarded.clear()
         self._forwards.put(forward)
 
     def is_settling(self, delivery: Delivery) -> bool:
-        """Return whether the settlement of a delivery is in progress."""
+        """Return whether a delivery is queued or being settled."""
         return delivery in self._settling
 
     @property
     def settling(self) -> frozenset[Delivery]:
-        """The deliveries whose settlement is in progress."""
+        """The deliveries that are queued or being settled."""
         return frozenset(self._settling)
 
     @property
     def retries_forwards(self) -> bool:
-        """True if the broker refused to take forwarded messages, to be retried."""
+        """True if forwards that the broker has refused wait for another attempt."""
         return self._was_refused or bool(self._retries)
 
     @property
@@ -139,7 +139,7 @@ class Settler:
         return time.monotonic() - self._last_forward
 
     def drain(self, timeout: float) -> bool:
-        """Settle what is left; return whether all succeeded within ``timeout`` seconds.
+        """Settle all that is queued; return whether it succeeded in time.
 
         From now on, failed forwards are not retried: their messages stay in the queue
         that they came from.
@@ -221,7 +221,7 @@ class Settler:
             self._handle_refused(failed)
 
     def _handle_refused(self, failed: list[tuple[Forward, BaseException]]) -> None:
-        """Schedule a retry of failed forwards.
+        """Try forwards again later that the broker has refused.
 
         Until the retry, the messages stay unsettled, so that none is lost.
         """
@@ -237,7 +237,7 @@ class Settler:
             self._retry_later(later)
 
     def _park(self, failed: list[tuple[Forward, BaseException]]) -> None:
-        """Send dead letters as delayed retries, since their queue refuses them."""
+        """Send dead letters as delayed retries, since their own queue is full."""
         self.parked_at = time.monotonic()
         logger.error(
             "The dead-letter queue of '%s' refuses %s. Dead letters wait for %g s as"
@@ -294,14 +294,14 @@ def _may_park(forward: Forward, error: BaseException) -> bool:
 
 
 def get_delivery(settlement: Settlement) -> Delivery:
-    """Return the delivery that is to be acknowledged or forwarded."""
+    """Return the delivery of a queued acknowledgement or forward."""
     if isinstance(settlement, Forward):
         return settlement.delivery
     return settlement
 
 
 def _run_until_end(settle_next: Callable[[], bool]) -> None:
-    """Settle batch after batch, in spite of exceptions, until there is no more."""
+    """Settle one batch after another; an exception does not end the loop."""
     more = True
     while more:
         try:
@@ -313,7 +313,7 @@ def _run_until_end(settle_next: Callable[[], bool]) -> None:
 
 
 def _take_batch(inbox: t.Any) -> list[t.Any]:
-    """Wait for items, and return them; an empty list means that no more will come."""
+    """Wait for queued items, and return all; an empty list if no more will come."""
     first = inbox.get()
     if first is None:
         return []

@@ -1,4 +1,4 @@
-"""Open listening sockets. Must not import gevent.
+"""Opens listening sockets. Must not import gevent.
 
 The supervising process, which gevent has not patched, opens the socket that its
 children share.
@@ -20,7 +20,7 @@ _IPV6_CHARACTERS = frozenset("[]:")
 
 
 def listen(address: str) -> socket.socket:
-    """Open a listening socket for ``HOST:PORT``.
+    """Open a listening socket for an address such as ``127.0.0.1:5000``.
 
     :raises WorkerError: if the address is malformed or in use.
     """
@@ -52,6 +52,6 @@ def _parse_port(text: str) -> int:
 
 
 def get_url(listener: socket.socket) -> str:
-    """Return the URL of a listening socket, for use in a browser."""
+    """Return the URL under which a browser reaches a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

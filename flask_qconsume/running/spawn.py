@@ -1,4 +1,4 @@
-"""Start greenlets that work for one message and end with its handler."""
+"""Starts greenlets that work for one message, and end with its handler."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _run(
 def _call(
     function: Callable[..., t.Any], args: tuple[t.Any, ...], kwargs: dict[str, t.Any]
 ) -> t.Any:
-    """Call a function. If it forks and the child returns here too, end the child."""
+    """Call a function; in a child that the function has forked, end the child."""
     try:
         return function(*args, **kwargs)
     finally:

@@ -40,7 +40,7 @@ _JOIN_SECONDS = 5.0
 
 
 class Subscription:
-    """Consumes one queue for one consumer, from start to stop.
+    """Consumes one queue in one worker, from the worker's start to its stop.
 
     :param lane: The main queue, or the queue of suspects: messages that may have killed
         a process.
@@ -88,12 +88,12 @@ class Subscription:
 
     @property
     def connected(self) -> bool:
-        """True if the subscription has an open connection that is read and works."""
+        """True if the connection is open, and deliveries are being read from it."""
         return self.connection.connected
 
     @property
     def consuming(self) -> Event:
-        """The event that is set while the connection is open and being read."""
+        """An event that is set while the connection is open and being read."""
         return self.connection.consuming
 
     @property
@@ -102,7 +102,7 @@ class Subscription:
         return self.processing.handlers.busy
 
     def count_waiting(self) -> SuspectsStatus:
-        """Ask the broker how many messages wait in the queue.
+        """Ask the broker for the number of messages that wait in the queue.
 
         For a queue of suspects (messages that may have killed a process), the result
         also tells since when the oldest has been a suspect.
@@ -117,12 +117,12 @@ class Subscription:
     # -- start and stop ---------------------------------------------------------------
 
     def start(self) -> None:
-        """Start to consume; the connection is opened in the background."""
+        """Begin to consume; the connection is opened in the background."""
         self.settler.start()
         self.connection.start()
 
     def quiet(self) -> None:
-        """Stop fetching, and return messages that no handler has started.
+        """Stop fetching; return messages to the broker that no handler has started.
 
         Suspects (messages that may have killed a process) are returned by :meth:`close`
         as new copies: the broker would mark the originals as redelivered, which counts
@@ -137,11 +137,11 @@ class Subscription:
         return self.processing.handlers.running.wait(timeout)
 
     def interrupt(self) -> None:
-        """Throw :class:`~.errors.Interrupted` into the handlers that still run."""
+        """Throw :class:`~.errors.Interrupted` into all running handlers."""
         self.processing.handlers.running.interrupt()
 
     def wait_for_forwards(self) -> None:
-        """Wait until forwarded messages are acknowledged in their old queue.
+        """Wait until the originals of forwarded messages are acknowledged.
 
         A suspect (a message that may have killed a process) may be delivered from its
         new queue before that acknowledgement. If it then killed this process, both
@@ -151,7 +151,7 @@ class Subscription:
             gevent.sleep(_ACK_NOTICED_SECONDS)
 
     def close(self, timeout: float) -> bool:
-        """Settle what can be settled, return other messages to the broker, and end.
+        """Settle handled messages, return all others to the broker, and disconnect.
 
         :returns: Whether all handled messages could be settled within the timeout.
         """
@@ -164,7 +164,7 @@ class Subscription:
         return settled
 
     def _return_unsettled_suspects(self) -> None:
-        """Replace unsettled suspects by copies: a stop must not count as a death."""
+        """Send suspects back as copies, so that a stop counts no deaths."""
         for delivery in self.connection.unsettled:
             if not delivery.settled and not self.settler.is_settling(delivery):
                 self.settler.forward(forward_to_suspects(delivery))

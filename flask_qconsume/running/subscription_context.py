@@ -55,7 +55,7 @@ class SubscriptionContext:
 
     @property
     def queue(self) -> str:
-        """The name of the queue being read: the main queue or the queue of suspects."""
+        """The queue that is read: the consumer's queue, or its queue of suspects."""
         return self.lane.queue_of(self.plan)
 
     @property
@@ -65,5 +65,5 @@ class SubscriptionContext:
 
     @property
     def prefetch(self) -> int:
-        """Largest number of unsettled messages on one connection."""
+        """The largest number of unsettled messages on the connection."""
         return 1 if self.lane is Lane.SUSPECTS else self.consumer.prefetch

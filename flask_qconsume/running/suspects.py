@@ -1,4 +1,4 @@
-"""Find messages that may have killed a process, and decide where they go. No I/O.
+"""Finds messages that may have killed a process, and decides where they go. No I/O.
 
 A broker marks the messages that it delivers again, but the mark does not tell why: the
 process that had the message may have crashed on it, may have lost its connection, or
@@ -24,14 +24,15 @@ from ..settings import Settings
 def triage(
     delivery: Delivery, lane: Lane, consumer: Consumer, settings: Settings
 ) -> Forward | None:
-    """Decide where to forward a message that may have killed a process.
+    """Decide whether a delivery becomes a suspect, a dead letter, or neither.
 
     ``QCONSUME_DELIVERY_LIMIT`` limits how often a handler starts with the message: once
     in the main queue, then in the queue of suspects. A link (connection) that keeps
     messages in order needs no such queue: it counts deaths, and delivers each suspect
     alone.
 
-    :returns: ``None`` if the message is not forwarded, but goes to its handler.
+    :returns: The forward to the suspects or to the dead letters; ``None`` if the
+        message goes to its handler.
     """
     message = delivery.message
     if not message.redelivered:
@@ -60,9 +61,10 @@ def triage(
 
 
 def forward_to_suspects(delivery: Delivery, deaths: int | None = None) -> Forward:
-    """Forward a message that may have killed a process to the queue of suspects.
+    """Create the forward that moves a message to the queue of suspects.
 
-    The broker does not mark that copy as redelivered.
+    A suspect is a message that may have killed a process. The broker does not mark the
+    copy as redelivered.
 
     :param deaths: How many processes died while they handled the message; by default,
         the number in the message's headers.

@@ -18,7 +18,7 @@ from . import greenlets
 
 
 class TimeLimits:
-    """Creates time limits for the handlers of one thread, with one timer for all."""
+    """Creates the time limits of handlers, with one timer for all of them."""
 
     def __init__(self) -> None:
         #: The limits in force; each adds and removes itself.
@@ -38,7 +38,7 @@ class TimeLimits:
             self._timer = None
 
     def set_timer(self, until: float) -> None:
-        """Set the timer to fire at ``until``, in place of the time set before."""
+        """Set the timer to ``until``, in place of the time set before."""
         self.close()
         self.due = until
         wait = max(0.0, until - time.monotonic())
@@ -58,7 +58,7 @@ class TimeLimits:
 
 
 class TimeLimit:
-    """Context manager that throws :class:`HandlerTimeout` if its block takes too long.
+    """Context manager that throws ``HandlerTimeout`` into a block that takes too long.
 
     If the code in the block catches the error and ends normally, the error is raised
     again at the end of the block: work that was cut off must not count as done.

@@ -1,4 +1,4 @@
-"""Serve the app's web requests in the process that runs its consumers."""
+"""Serves the app's web requests in the process that runs its consumers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MAX_LAST_ACCEPTED = 1_000
 
 
 class WebServer:
-    """Serves the app's web requests on a listening socket.
+    """A web server for the app, on a listening socket.
 
     :param shared: Whether other processes listen on the same socket.
     """
@@ -60,12 +60,12 @@ class WebServer:
         self.url = get_url(listener)
 
     def start(self) -> None:
-        """Start to accept requests, in the background."""
+        """Begin to accept requests, in the background."""
         self._server.start()
         logger.info("Serving on %s", self.url)
 
     def stop(self, timeout: float) -> bool:
-        """Accept no more connections, and wait for the running requests.
+        """Close the listening socket, and wait for the running requests.
 
         :returns: Whether all requests ended within ``timeout`` seconds; if not, the
             rest are cut off.
@@ -87,7 +87,7 @@ class WebServer:
 
 
 class _Server(WSGIServer):  # type: ignore[misc]
-    """WSGI server that knows which of its connections are waiting for a request."""
+    """A WSGI server that knows its idle connections, which wait for a request."""
 
     #: True once the server stops: each connection then ends after its current request.
     draining = False
@@ -97,7 +97,7 @@ class _Server(WSGIServer):  # type: ignore[misc]
         self.idle: set[_Handler] = set()
 
     def accept_waiting(self) -> None:
-        """Accept connections that wait, since closing the listener would reset them."""
+        """Accept connections that the system has queued, which a close would reset."""
         for _ in range(0 if self.closed else _MAX_LAST_ACCEPTED):
             accepted = self.do_read()
             if accepted is None:
@@ -105,7 +105,7 @@ class _Server(WSGIServer):  # type: ignore[misc]
             self.do_handle(*accepted)
 
     def hang_up(self, *, fresh: bool) -> None:
-        """End the connections that are waiting for a request.
+        """Close idle connections, which wait for a request.
 
         :param fresh: Whether to end connections that have not sent any request, too.
         """
@@ -115,7 +115,7 @@ class _Server(WSGIServer):  # type: ignore[misc]
 
 
 class _Handler(WSGIHandler):  # type: ignore[misc]
-    """One connection, which can be ended between two requests."""
+    """One connection of the web server, which can be closed between two requests."""
 
     #: True until the connection's first request has arrived.
     fresh = True
@@ -148,7 +148,7 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
         logger.error("%s", escape(msg % args if args else msg))
 
     def hang_up(self) -> None:
-        """Read no more from the connection; a request that has arrived is answered."""
+        """Close the connection, after answering a request that has already arrived."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RD)
 

@@ -1,4 +1,4 @@
-"""Run the consumers of one app in one process, and stop them.
+"""Runs the consumers of one app in one process, and stops them.
 
 The stop, step by step: 1. ``stopping`` is set. 2. No more messages are fetched. 3.
 Messages that no handler has started go back to the broker, without counting an attempt.
@@ -122,7 +122,7 @@ class Worker:
         self._log_start()
 
     def quiet(self) -> None:
-        """Begin the stop without waiting: fetch no more, return unstarted messages.
+        """Begin the stop: fetch no more messages, and return those not started.
 
         For servers that have to stop other parts first, since :meth:`stop` waits.
         """
@@ -160,7 +160,7 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        """True if every consumer is connected and the worker is not stopping."""
+        """True if all consumers are connected, and the worker is not stopping."""
         return (
             self.watchdog.started
             and not self.stopping.is_set()
@@ -310,7 +310,7 @@ class Worker:
 
 
 def find_worker(app: Flask) -> Worker | None:
-    """Return the worker that runs for an app in this process, or ``None``."""
+    """Return the worker of an app that is running in this process, or ``None``."""
     return _running.get(id(app))
 
 

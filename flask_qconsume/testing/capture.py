@@ -1,4 +1,4 @@
-"""Published messages, captured for a test."""
+"""Published messages that a test has captured."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Published:
 
     @classmethod
     def from_outgoing(cls, message: Outgoing, decoders: Decoders) -> Published:
-        """Create a ``Published`` from an outgoing message, decoding its body."""
+        """Create a ``Published`` from an encoded message, whose body is decoded."""
         return cls(
             routing_key=message.routing_key,
             body=_decode_body(message, decoders),

@@ -1,4 +1,4 @@
-"""Run single messages through an app, without a broker and without waiting.
+"""Runs single messages through an app, without a broker and without waiting.
 
 Time is virtual: the result tells the delay of a retry, and the client does not wait.
 """
@@ -27,7 +27,7 @@ from .capture import Published
 
 @dataclass(frozen=True)
 class Delivered:
-    """The result of :meth:`TestClient.deliver`."""
+    """The result of delivering one message: outcome, error and published messages."""
 
     #: An ``Ack``, ``Retry``, ``Reject`` or ``Drop``.
     outcome: Outcome
@@ -102,7 +102,7 @@ class TestClient:
 
     @contextlib.contextmanager
     def capture(self) -> Iterator[list[Published]]:
-        """Collect messages published within the block, instead of sending them."""
+        """Within the block, collect published messages instead of sending them."""
         published: list[Published] = []
         decoders = self._consumers.formats.decoders()
 

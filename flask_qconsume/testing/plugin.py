@@ -16,7 +16,7 @@ if t.TYPE_CHECKING:
 
 @pytest.fixture
 def qconsume_client(app: Flask) -> TestClient:
-    """A :class:`~flask_qconsume.testing.client.TestClient` for the ``app`` fixture."""
+    """A fixture: the :class:`~.testing.client.TestClient` for the fixture ``app``."""
     from .client import TestClient
 
     return TestClient(app)
@@ -24,6 +24,6 @@ def qconsume_client(app: Flask) -> TestClient:
 
 @pytest.fixture
 def qconsume_published(qconsume_client: TestClient) -> Iterator[list[Published]]:
-    """The messages that the app publishes during the test; none of them is sent."""
+    """A fixture: the messages that the app publishes in a test; none is sent."""
     with qconsume_client.capture() as published:
         yield published

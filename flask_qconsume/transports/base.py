@@ -47,7 +47,7 @@ _Virtual: t.Any = virtual
 
 
 class Source(abc.ABC):
-    """The operations on a broker that one kombu connection needs."""
+    """The operations on a broker that a kombu connection of this package needs."""
 
     def __init__(self) -> None:
         #: A source that was closed is not opened again.
@@ -65,7 +65,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def exists(self, queue: str) -> bool:
-        """Return whether a queue was declared, by this process or another one."""
+        """Return whether a queue was declared, by any process."""
 
     @abc.abstractmethod
     def delete(self, queue: str, exchange: str) -> None:
@@ -73,38 +73,38 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def depth(self, queue: str) -> int:
-        """Count the messages of a queue that no consumer holds."""
+        """Count the messages of a queue that wait for a consumer."""
 
     @abc.abstractmethod
     def put(self, queue: str, payload: Payload) -> None:
-        """Publish to a queue by its name; return when the broker has confirmed it."""
+        """Publish to one queue by its name; return once the broker has confirmed."""
 
     @abc.abstractmethod
     def read(self, rooms: Mapping[str, int], seconds: float) -> Sequence[Read]:
-        """Return messages; if there are none, wait for them up to ``seconds``.
+        """Return messages of several queues; wait up to ``seconds`` for the first one.
 
         :param rooms: By queue, the highest number of messages to return.
         """
 
     @abc.abstractmethod
     def get(self, queue: str) -> Payload | None:
-        """Take one message of a queue; ``None`` if the queue is empty."""
+        """Take one message of a queue, or return ``None`` if the queue is empty."""
 
     @abc.abstractmethod
     def ack(self, tag: str) -> None:
-        """Acknowledge a message; a source may tell the broker only at :meth:`flush`."""
+        """Acknowledge a message, at once or at the next :meth:`flush`."""
 
     def flush(self) -> None:
-        """Send the acknowledgements that have not been sent yet."""
+        """Send acknowledgements that were kept back."""
         return
 
     @abc.abstractmethod
     def reject(self, tag: str, requeue: bool) -> None:
-        """Put a message back as redelivered, or make it a dead letter."""
+        """Put a message back, marked as redelivered, or make it a dead letter."""
 
     @abc.abstractmethod
     def give_back(self, tags: Iterable[str]) -> None:
-        """Put unhandled messages back, without marking them as redelivered."""
+        """Put messages back that were not handled, not marked as redelivered."""
 
     def cancel(self, queue: str) -> None:
         """Stop reading a queue."""
@@ -112,7 +112,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Give back all messages that are held, and close the connections."""
+        """Give back all unacknowledged messages, and close the connections."""
 
 
 def read_settings(
@@ -134,7 +134,7 @@ def read_settings(
 
 
 class QoS(_Virtual.QoS):  # type: ignore[misc]
-    """Counts the unacknowledged messages of one channel against its prefetch."""
+    """Counts the unacknowledged messages of a channel, to keep its prefetch."""
 
     def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
         super().__init__(channel, prefetch_count)
@@ -160,7 +160,7 @@ class QoS(_Virtual.QoS):  # type: ignore[misc]
         return []
 
     def room(self) -> int:
-        """Return how many more messages may be delivered to the channel."""
+        """Return how many more messages the channel may get."""
         estimate = self.can_consume_max_estimate()
         return _MAX_HELD if estimate is None else min(estimate, _MAX_HELD)
 
@@ -170,7 +170,7 @@ class QoS(_Virtual.QoS):  # type: ignore[misc]
 
 
 class Channel(_Virtual.Channel):  # type: ignore[misc]
-    """Publishes, binds and consumes through the connection's :class:`Source`."""
+    """A kombu channel: publishes, binds and consumes through a :class:`Source`."""
 
     QoS = QoS
     #: Bodies are stored as they are, not as base64.
@@ -235,7 +235,7 @@ class Channel(_Virtual.Channel):  # type: ignore[misc]
 
 
 class Transport(_Virtual.Transport):  # type: ignore[misc]
-    """A kombu connection: reads its channels' queues in turn, and delivers messages.
+    """A kombu connection: reads its channels' queues, and delivers messages.
 
     A subclass sets the channel's class and the driver's name, and creates the source.
     """
@@ -259,7 +259,7 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
         raise NotImplementedError
 
     def _url(self) -> str:
-        """Return the URL of the server that the kombu connection uses now."""
+        """Return the URL of the server to which kombu is connected now."""
         return find_current_url(self.client)
 
     def establish_connection(self) -> t.Any:
@@ -298,9 +298,10 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
         return uri if is_safe else f"{user}{colon}{mask}{at}{rest}"
 
     def _read_ready(self) -> None:
-        """Read all queues if :attr:`ready` is empty.
+        """Read messages from the broker if none are ready.
 
-        Otherwise read only in every few calls, and only queues without ready messages.
+        While messages are ready, only one of several calls reads, and only from queues
+        without ready messages.
         """
         self._deliveries += 1
         wanted = _with_room(self._rooms())
@@ -312,7 +313,7 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
             self.ready.add(self.source.read(wanted, 0.0))
 
     def _deliver_ready(self) -> bool:
-        """Deliver one ready message if possible; return whether one was delivered."""
+        """Deliver one ready message; return false if that is not possible."""
         taken = self.ready.take(self._may_deliver)
         if taken is not None:
             self._deliver(*taken)
@@ -323,7 +324,7 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
         return channel is None or channel.qos.can_consume()
 
     def _rooms(self) -> dict[str, int]:
-        """Return how many messages to read, at most, from each consumed queue.
+        """Return for each consumed queue how many messages may be read.
 
         The queues of a channel share its prefetch.
         """

@@ -77,7 +77,7 @@ _KEEP_ALIVE_INTERVAL_SECONDS = 10.0
 
 
 class KafkaSource(base.Source):
-    """One Kafka broker, and a ``KafkaLink`` for each queue that is read."""
+    """Kafka as the source of a kombu connection, with a link for each queue."""
 
     def __init__(self, url: str, options: Mapping[str, t.Any]) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class KafkaSource(base.Source):
         self._admin.list_topics(_ANSWER_TIMEOUT_SECONDS)
 
     def declare(self, queue: str, *topics: str) -> None:
-        """Create a queue's topics; subscribe the queue to more topics or patterns."""
+        """Create the topics of a queue, and subscribe the queue to topics."""
         plan, exchange = self._plan(queue), self.broker.topology.exchange
         new = [Binding(queue, exchange, topic) for topic in topics]
         if not all(binding in plan.bindings for binding in new):
@@ -108,7 +108,7 @@ class KafkaSource(base.Source):
         self.broker.declare()
 
     def unbind(self, queue: str, topic: str) -> None:
-        """Remove a topic or pattern from a queue's subscription."""
+        """Remove a topic, or a pattern of topics, from a queue's subscription."""
         plan = self._plan(queue)
         self._leave(queue)
         self._replace(plan, {b for b in plan.bindings if b.routing_key != topic})
@@ -124,7 +124,7 @@ class KafkaSource(base.Source):
         )
 
     def delete(self, queue: str, exchange: str) -> None:
-        """Delete a queue's own topics, and the offsets of its consumer group."""
+        """Delete a queue: its own topics, and its consumer group."""
         self._leave(queue)
         begin = re.escape(f"{naming.PREFIX}{naming.escape(queue)}.")
         own = re.compile(begin + r"(retry\.[0-9]+|suspects|dead)")
@@ -154,7 +154,7 @@ class KafkaSource(base.Source):
         routing_key: str,
         mandatory: bool,
     ) -> None:
-        """Publish to a topic, or without a topic to a queue; return once confirmed."""
+        """Publish to a topic, or to a queue; wait for the confirmation."""
         properties = payload["properties"]
         headers = dict(payload.get("headers") or {})
         headers[own_headers.EXCHANGE] = exchange
@@ -185,7 +185,7 @@ class KafkaSource(base.Source):
             raise error
 
     def read(self, rooms: Mapping[str, int], seconds: float) -> Sequence[base.Read]:
-        """Read at most one message; each call begins one queue further.
+        """Read at most one message, from the queues in turn.
 
         Only the last read of a call waits: for ``seconds`` if the call began with the
         first queue of ``rooms``, else for a short time.
@@ -257,7 +257,7 @@ class KafkaSource(base.Source):
         del self._held[tag]
 
     def give_back(self, tags: Iterable[str]) -> None:
-        """Leave the messages' groups, so that other members read the messages again."""
+        """Give messages back by leaving their consumer groups."""
         deliveries = [self._held.pop(tag) for tag in tags if tag in self._held]
         for queue in {delivery.message.queue for delivery in deliveries}:
             self._leave(queue, [d for d in deliveries if d.message.queue == queue])
@@ -277,7 +277,7 @@ class KafkaSource(base.Source):
         self._admin.close()
 
     def _leave(self, queue: str, unstarted: Sequence[Delivery] = ()) -> None:
-        """Leave a queue's group; deliveries that are still held become stale."""
+        """Leave a queue's consumer group; its unsettled deliveries become stale."""
         link = self._links.pop(queue, None)
         if link is not None:
             with contextlib.suppress(BrokerError):
@@ -287,7 +287,7 @@ class KafkaSource(base.Source):
 
 
 class Channel(base.Channel):
-    """Publishes to topics, and subscribes groups to topics."""
+    """A kombu channel that publishes to topics, and subscribes queues to topics."""
 
     def basic_publish(
         self, message: Payload, exchange: str, routing_key: str, **kwargs: t.Any
@@ -309,13 +309,13 @@ class Channel(base.Channel):
         self.source.declare(queue, self._topic(exchange, routing_key))
 
     def _topic(self, exchange: str, routing_key: str) -> str:
-        """Return the routing key's topic; for fanout or an empty key the exchange's."""
+        """Return the topic for a routing key; for a fanout exchange, its name."""
         is_fanout = self.typeof(exchange).type == "fanout"
         return naming.escape_routing_key((not is_fanout and routing_key) or exchange)
 
 
 class Transport(base.Transport):
-    """One kombu connection to Kafka."""
+    """A kombu connection to Kafka."""
 
     Channel = Channel
     driver_type = "kafka"
@@ -329,7 +329,7 @@ class Transport(base.Transport):
 
 
 def _read_timestamp(value: t.Any) -> float | None:
-    """Convert a number or a ``datetime`` to seconds since 1970; ``None`` if neither."""
+    """Convert a property to seconds since 1970; ``None`` if it is not a time."""
     if isinstance(value, datetime.datetime):
         return value.timestamp()
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)

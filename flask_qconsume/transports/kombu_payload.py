@@ -32,7 +32,7 @@ _HIDDEN = frozenset(
 
 
 def create_payload(message: Message, tag: str, redelivered: bool) -> Payload:
-    """Turn a message into the payload by which kombu delivers it.
+    """Create the payload by which kombu delivers a message.
 
     :param tag: The delivery tag.
     """
@@ -56,7 +56,7 @@ def create_payload(message: Message, tag: str, redelivered: bool) -> Payload:
 
 
 def create_rejected_headers(message: Message, queue: str) -> dict[str, t.Any]:
-    """Create the headers of the dead letter for a message that kombu rejects."""
+    """Create the headers of a dead letter that kombu's ``reject`` makes."""
     return own_headers.make_dead_letter_headers(
         message, "kombu", queue, "rejected", None, time.time()
     )
@@ -69,7 +69,7 @@ def read_body(payload: Payload) -> bytes:
 
 
 def read_delay(payload: Payload) -> float:
-    """Return the delay in seconds from the header ``x-delay``; 0 if it is missing."""
+    """Return the seconds in the header ``x-delay`` (milliseconds); 0 without it."""
     return _to_seconds((payload.get("headers") or {}).get("x-delay"))
 
 
@@ -80,7 +80,7 @@ def read_expiration(payload: Payload) -> float | None:
 
 
 def has_expired(message: Message) -> bool:
-    """Return whether a message has expired, and must be dropped."""
+    """Return whether a message has expired, so that it is dropped."""
     return message.expires_at is not None and message.expires_at < time.time()
 
 

@@ -9,7 +9,7 @@ from kombu.utils.url import parse_url
 
 
 def find_current_url(client: t.Any) -> str:
-    """Return the URL that a :class:`kombu.Connection` uses now, with its password.
+    """Return the URL that a :class:`kombu.Connection` is using, with its password.
 
     kombu keeps only the first URL whole. Of another URL of a list, or of one given to
     ``Connection.switch``, it keeps the host, the user and so on, but not the query.
@@ -23,7 +23,7 @@ def find_current_url(client: t.Any) -> str:
 
 
 def _parse(url: str) -> dict[str, t.Any]:
-    """Return a URL's parts; ``None`` for each if there are several hosts."""
+    """Return the parts of a URL; only ``None`` if the URL has several hosts."""
     try:
         return t.cast("dict[str, t.Any]", parse_url(url))
     except ValueError:
@@ -31,7 +31,7 @@ def _parse(url: str) -> dict[str, t.Any]:
 
 
 def _has_parts(client: t.Any, parts: dict[str, t.Any]) -> bool:
-    """Return whether the connection's host, port, user and so on are those of a URL."""
+    """Return whether a URL has the host, port and user of the connection."""
     kept = (client.transport_cls, client.hostname, client.userid, client.password)
     names = ("transport", "hostname", "userid", "password")
     # If a URL has no port or path, the connection keeps its former port or path.

@@ -11,7 +11,7 @@ from .kombu_payload import Payload
 
 
 class ReadyMessages:
-    """Messages by queue; the queues take turns, so that a busy one delays no other."""
+    """Messages that were read and not delivered, taken from their queues in turn."""
 
     def __init__(self) -> None:
         self._queues: OrderedDict[str, deque[Payload]] = OrderedDict()
@@ -24,12 +24,12 @@ class ReadyMessages:
         return len(self._queues.get(queue, ()))
 
     def add(self, found: Iterable[tuple[Payload, str]]) -> None:
-        """Add messages, each with the name of its queue."""
+        """Add messages, each of them with the name of its queue."""
         for payload, queue in found:
             self._queues.setdefault(queue, deque()).append(payload)
 
     def take(self, is_allowed: Callable[[str], bool]) -> tuple[Payload, str] | None:
-        """Take a message of the next allowed queue; return both, or ``None``."""
+        """Take a message from the next of the allowed queues; ``None`` without any."""
         queue = next(filter(is_allowed, self._queues), None)
         if queue is None:
             return None

@@ -72,7 +72,7 @@ _SCHEMES = (
 
 
 class StreamSource(base.Source):
-    """Reads and publishes in Redis Streams, for one kombu connection.
+    """Redis Streams as the source of a kombu connection.
 
     The worker waits for each queue separately, by a :class:`~.broker.link.Link`. Here
     one blocking ``XREADGROUP`` waits for all queues of the connection, so this class
@@ -123,7 +123,7 @@ class StreamSource(base.Source):
         self.publish([queue], payload)
 
     def publish(self, queues: Sequence[str], payload: Payload) -> None:
-        """Add a message to all given queues in one step."""
+        """Add a message to several queues in one step."""
         properties = dict(payload["properties"])
         info = properties.pop("delivery_info", {})
         for name in ("delivery_tag", "body_encoding"):
@@ -177,7 +177,7 @@ class StreamSource(base.Source):
         return None
 
     def _pop(self, rooms: Mapping[str, int]) -> list[base.Read]:
-        """Take available messages of all queues in one round trip; do not wait."""
+        """Take messages that are ready in any queue, without waiting."""
         self._start()
         self._due = None
         calls = [
@@ -200,7 +200,7 @@ class StreamSource(base.Source):
         return found
 
     def _wait(self, queues: Iterable[str], seconds: float) -> Iterator[base.Read]:
-        """Wait for the first entry; yield at most one entry of each stream."""
+        """Wait for new entries; yield at most one entry of each stream."""
         places = [
             (queue, number, stream)
             for queue in queues
@@ -254,7 +254,7 @@ class StreamSource(base.Source):
             self._give_back(tag)
 
     def _forget(self, tag: str) -> tuple[str, str]:
-        """Forget a message; return its queue, and the tag of its entry there."""
+        """Forget a message; return its queue and its entry's tag."""
         self._messages.pop(tag, None)
         queue, _, inner = tag.partition(_SEPARATOR)
         return queue, inner
@@ -296,7 +296,7 @@ class StreamSource(base.Source):
 
 
 class _HeldEntries:
-    """Entries that one kombu connection holds, by queue.
+    """The entries that a kombu connection has read and not acknowledged.
 
     A thread renews their leases, and sends the acknowledgements that were collected.
     """
@@ -325,13 +325,13 @@ class _HeldEntries:
         return found
 
     def ack(self, queue: str, tag: str) -> None:
-        """Acknowledge an entry at the next :meth:`flush`."""
+        """Mark an entry to be acknowledged at the next :meth:`flush`."""
         with self._lock:
             self._acks.setdefault(queue, []).append(tag)
         self._acked.set()
 
     def flush(self) -> None:
-        """Send the acknowledgements that were collected."""
+        """Acknowledge all entries that are marked for it."""
         with self._lock:
             acks, self._acks = self._acks, {}
         try:
@@ -382,7 +382,7 @@ class _HeldEntries:
 
 
 class Channel(base.Channel):
-    """Routes messages by the bindings in Redis."""
+    """A kombu channel that routes messages by the bindings in Redis."""
 
     def basic_publish(
         self, message: Payload, exchange: str, routing_key: str, **kwargs: t.Any
@@ -416,7 +416,7 @@ class Channel(base.Channel):
 
 
 class Transport(base.Transport):
-    """One kombu connection to Redis."""
+    """A kombu connection to Redis Streams."""
 
     Channel = Channel
     driver_type = "redis"

@@ -56,7 +56,7 @@ _LOOKING_GROUP = "_qconsume.dead-letters"
 
 
 class Kafka(Broker):
-    """The Kafka broker of one app in one process. Connects on first use."""
+    """The Kafka broker of one app in one process, which connects on first use."""
 
     capabilities = CAPABILITIES
     link: t.ClassVar[type[KafkaLink]] = KafkaLink
@@ -100,10 +100,10 @@ class Kafka(Broker):
         self._publisher = Publisher(self._producer, self._topics, settings.queue_prefix)
 
     def names(self) -> Iterator[Name]:
-        """Yield the names of the consumer groups, but not those of the topics.
+        """Yield the names of the app's consumer groups.
 
-        Apps may share topics of routing keys. Topics of retries, suspects and dead
-        letters have a prefix of this package.
+        Names of topics need no check: apps may share the topics of routing keys, and
+        the topics of retries, suspects and dead letters have a prefix of this package.
         """
         for plan in self.topology.queues:
             main, suspects, _ = list_names(plan)
@@ -196,7 +196,7 @@ class Kafka(Broker):
         return self._backlog.read_suspects(plan)
 
     def _read_status(self, plan: QueuePlan) -> QueueStatus:
-        """Count a queue's messages by state; messages in hand count as "waiting"."""
+        """Count a queue's messages by state; those in hand count as waiting."""
         ready, delayed = self._backlog.count_ready_and_delayed(plan)
         return QueueStatus(
             waiting=ready,
@@ -243,7 +243,7 @@ class Kafka(Broker):
 
 
 def _create_reader(queue: str, exchange: str, prefix: str) -> MessageReader:
-    """Return a function that converts a queue's Kafka records to messages."""
+    """Return a function that converts the Kafka records of a queue to messages."""
 
     def read_message(ready: ReadyRecord) -> Message:
         _, _, record, redelivered, attempt, deaths = ready

@@ -96,7 +96,7 @@ class KafkaDeadLetters(DeadLetters):
         return taken + (self._take(page, replay) if page else 0)
 
     def _take(self, page: list[tuple[Fetched, Message]], replay: bool) -> int:
-        """Remove dead letters; return their number.
+        """Remove the wanted dead letters; return their number.
 
         If ``replay`` is true, first publish a copy of each dead letter. A dead letter
         of which the copy fails is not removed.
@@ -133,7 +133,7 @@ class KafkaDeadLetters(DeadLetters):
         return DeadLetter(_reference(record), self._plan.name, message, headers)
 
     def _list_records(self) -> list[Fetched]:
-        """Return the records of all dead letters that still exist, oldest first."""
+        """Return the records of all existing dead letters, the oldest first."""
         number = self._topics.look().get(self._topic, 0)
         if not number:
             return []
@@ -163,7 +163,7 @@ class KafkaDeadLetters(DeadLetters):
     def _read(
         self, begin: dict[PartitionId, int], ends: dict[PartitionId, int]
     ) -> list[Fetched]:
-        """Read the records from ``begin`` up to ``ends``, in a native thread."""
+        """Read records in a native thread, up to the end offsets ``ends``."""
         consumer = create_client(Consumer, {**self._settings, **_READ_SETTINGS})
         try:
             consumer.assign([TopicPartition(*each, begin[each]) for each in ends])
@@ -173,7 +173,7 @@ class KafkaDeadLetters(DeadLetters):
 
 
 def _read_until(consumer: Consumer, ends: dict[PartitionId, int]) -> Iterator[Fetched]:
-    """Yield a consumer's records until each partition is read up to its end offset."""
+    """Yield records until each partition has been read up to its end offset."""
     give_up_at = time.monotonic() + DEFAULT_TIMEOUT_SECONDS
     while ends:
         found: list[Fetched] = consumer.consume(_MAX_FETCH, 0.1)
@@ -193,7 +193,7 @@ def _read_until(consumer: Consumer, ends: dict[PartitionId, int]) -> Iterator[Fe
 
 
 def _is_end(record: Fetched) -> bool:
-    """Return whether this is the end of a partition instead of a record.
+    """Return whether the client reports the end of a partition, and no record.
 
     :raises BrokerError: if the client reports an error.
     """
@@ -208,5 +208,5 @@ def _partition_of(record: Fetched) -> PartitionId:
 
 
 def _reference(record: Fetched) -> str:
-    """Hash a dead letter's key to the short reference that commands show."""
+    """Return the short text by which commands name a dead letter: a hash of its key."""
     return hashlib.sha256(record.key() or b"").hexdigest()[:12]

@@ -22,7 +22,7 @@ _LAST_ATTEMPT_SECONDS = 0.1
 
 
 class TopicDeclaration:
-    """Creates the topics of all queues, or checks that they exist.
+    """Creates the topics of an app's queues, or checks that they exist.
 
     :param queues: Returns the queues known so far; kombu's transport adds more.
     :param at_the_end: Whether a new group skips records that are older than the group.
@@ -94,7 +94,7 @@ class TopicDeclaration:
         self._is_done.get().set()
 
     def on_topics_changed(self, topics: Mapping[str, int]) -> None:
-        """If a needed topic was deleted, let the next :meth:`ensure` declare again."""
+        """If a topic that the app needs was deleted, declare again at next use."""
         if any(self._missing(topics).values()):
             self._is_done.take()
 

@@ -35,7 +35,7 @@ Send = Callable[[Sequence[ProducerRecord], float], list[Exception | None]]
 
 
 class GroupStarts:
-    """Commits the first offsets of new groups; detects groups that lost their offsets.
+    """Commits the first offsets of new consumer groups; finds groups that lost theirs.
 
     :param topics: Returns how many partitions each topic has.
     :param at_the_end: Whether a new group skips records that are older than the group.
@@ -57,7 +57,7 @@ class GroupStarts:
         self._checked: set[str] = set()
 
     def begin(self, plans: Sequence[QueuePlan], timeout: float) -> None:
-        """Commit the first offsets of the queues' consumer groups, if these are new.
+        """Commit the first offsets of consumer groups that are new.
 
         :raises BrokerError: if the broker does not answer, or refuses.
         """
@@ -74,7 +74,7 @@ class GroupStarts:
             self._begun.add(plan.name)
 
     def check(self, plan: QueuePlan, timeout: float) -> None:
-        """If Kafka has forgotten a group's offsets, log a warning and commit new ones.
+        """Log a warning if Kafka has deleted a group's offsets; commit new ones.
 
         :raises BrokerError: if the broker does not answer, or refuses.
         """
@@ -92,7 +92,7 @@ class GroupStarts:
     def _find_marked(
         self, plans: Sequence[QueuePlan], topics: Mapping[str, int], timeout: float
     ) -> set[str]:
-        """Return the queues with a marker record: their groups have begun before."""
+        """Return the queues that have a marker, since their group has read before."""
         queues = {naming.dead_letter_topic(plan.name): plan.name for plan in plans}
         partitions = [
             (topic, n) for topic in queues for n in range(topics.get(topic, 0))
@@ -117,7 +117,7 @@ class GroupStarts:
     def _first_offsets(
         self, partitions: Sequence[PartitionId], timeout: float
     ) -> dict[PartitionId, int]:
-        """Return the offset at which a new group begins to read, for each partition.
+        """Return the offset of each partition at which a new group begins to read.
 
         Retry topics are read from their first record. Without a committed offset, the
         client would fetch from a partition only after its first fetch from the other

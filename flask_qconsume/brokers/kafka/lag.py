@@ -31,7 +31,7 @@ _POLL_SECONDS = 0.1
 
 
 class Backlog:
-    """Counts the messages of an app's queues that are not handled yet.
+    """Counts the messages of an app's queues that no worker has handled yet.
 
     :param settings: librdkafka's settings, for a consumer.
     """
@@ -52,20 +52,20 @@ class Backlog:
         return self._count(plan.suspects, {naming.suspects_topic(plan.name)})
 
     def count_foreign(self, group: str) -> int:
-        """Count the unhandled records of another program's consumer group."""
+        """Count the records that another program's consumer group has not handled."""
         topics = self._topics.look()
         timeout = DEFAULT_TIMEOUT_SECONDS
         return count_lag(self._admin, group, topics, timeout, only_committed=True)
 
     def count_ready_and_delayed(self, plan: QueuePlan) -> tuple[int, int]:
-        """Return the number of ready and the number of delayed messages of a queue."""
+        """Count a queue's messages that are ready, and those that are delayed."""
         wanted = self._topics_of(plan)
         delayed = {name for name in wanted if naming.is_delay_topic(name)}
         ready = self._count(plan.name, wanted - delayed)
         return ready, self._count(plan.name, delayed)
 
     def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
-        """Count a queue's suspects, and read since when the oldest one waits.
+        """Count a queue's suspects, and find the time since which the oldest waits.
 
         A suspect is a message that was in flight when a process died.
         """
@@ -86,7 +86,7 @@ class Backlog:
         return {name for name in self._topics.look() if naming.is_read_by(plan, name)}
 
     def _count(self, group: str, wanted: t.AbstractSet[str]) -> int:
-        """Count the unhandled records of a group in the wanted topics that exist."""
+        """Count the records that a consumer group has not handled, in some topics."""
         known = self._topics.known
         topics = {name: number for name, number in known.items() if name in wanted}
         return count_lag(self._admin, group, topics, DEFAULT_TIMEOUT_SECONDS)
@@ -99,7 +99,7 @@ def count_lag(
     timeout: float,
     only_committed: bool = False,
 ) -> int:
-    """Count the records that a group has not handled.
+    """Count the records that a consumer group has not handled yet.
 
     :param topics: The topics that the group reads, and how many partitions each has.
     :param only_committed: Whether to count only partitions for which the group has
@@ -119,7 +119,7 @@ def count_lag(
 def find_unhandled(
     admin: KafkaAdmin, group: str, topics: Mapping[str, int], timeout: float
 ) -> dict[PartitionId, int]:
-    """Return the first unhandled offset of each partition that has one."""
+    """Return each partition's first offset that is not handled, if there is any."""
     everywhere = set(_partitions(topics))
     known = admin.read_committed(group, everywhere, timeout)
     ends = admin.find_ends(everywhere, timeout)
@@ -133,7 +133,7 @@ def find_unhandled(
 def peek_records(
     settings: Mapping[str, t.Any], offsets: Mapping[PartitionId, int]
 ) -> list[Fetched]:
-    """Read one record per partition: the first one at or after the given offset.
+    """Read one record of each partition, at the given offset or behind it.
 
     :param settings: librdkafka's settings, for a consumer.
     """
@@ -161,7 +161,7 @@ def _peek(
 
 
 def _count_left(committed: Committed, end: int) -> int:
-    """Count a partition's unhandled records, given its commit and its end offset."""
+    """Count a partition's records between its committed offset and its end."""
     done = decode_metadata(committed.metadata, committed.offset).done
     handled = sum(stop - start for start, stop in done)
     return max(0, end - committed.offset - handled)

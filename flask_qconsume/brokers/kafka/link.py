@@ -40,7 +40,7 @@ MessageReader = Callable[[ReadyRecord], Message]
 
 
 class KafkaDelivery(Delivery):
-    """A record; it is stale once it was given back, or its partition was lost."""
+    """A delivered record; it is stale once this consumer has lost its partition."""
 
     __slots__ = ("returned",)
 
@@ -74,7 +74,7 @@ class KafkaDelivery(Delivery):
 
 
 class KafkaLink(Link):
-    """Reads a queue, or its suspects, as a member of a consumer group.
+    """Consumes a queue, or its suspects, as a member of a Kafka consumer group.
 
     :param config: librdkafka's settings, the group's id among them.
     :param topics: Topics, and patterns that begin with ``^``.
@@ -182,21 +182,21 @@ class KafkaLink(Link):
         self._refresh(False)
 
     def await_joined(self, timeout: float) -> None:
-        """Wait until this member has joined its group.
+        """Wait until this link has joined its consumer group.
 
         :raises BrokerError: if the broker refuses the member.
         """
         self._consumer.await_joined(timeout)
 
     def refresh_topics(self, topics: Mapping[str, int]) -> None:
-        """Make the Kafka client list topics until it knows all of their partitions.
+        """Make the Kafka client list topics until it knows these topics.
 
         :param topics: The topics, with the number of partitions of each.
         """
         self._consumer.refresh_topics(topics)
 
     def set_missing(self, topics: Collection[str]) -> None:
-        """Store which of the link's topics were deleted, and log each deletion once."""
+        """Remember which of the link's topics do not exist, and log each one once."""
         missing = frozenset(topics)
         for name in missing - self.missing:
             logger.warning(
@@ -205,7 +205,7 @@ class KafkaLink(Link):
         self.missing = missing
 
     def wake(self) -> None:
-        """Make a waiting call of :meth:`read` return."""
+        """Make a call of :meth:`read` that is waiting return."""
         self._consumer.wake()
 
     def pause(self) -> None:
@@ -220,7 +220,7 @@ class KafkaLink(Link):
         self.fetched_ids = {record.place for record in self._consumer.unused}
 
     def _ensure_started(self, wait: float) -> bool:
-        """Start the consumer if it is wanted, or else wait; return whether it runs."""
+        """Start the consumer once it is wanted; return whether it runs."""
         if self._is_wanted is not None:
             if self._paused or not self._is_wanted():
                 self._consumer.wait(wait)
@@ -230,7 +230,7 @@ class KafkaLink(Link):
         return True
 
     def _await_moved(self, forwards: Sequence[Forward]) -> None:
-        """Wait for the commit that notes the originals of moved suspects as done.
+        """After moving suspects, wait for the commit that marks originals as done.
 
         A suspect is a message that was in flight when a process died. Its copy may kill
         the process. Without the commit, the original would then be read again, and its
@@ -252,7 +252,7 @@ class KafkaLink(Link):
             )
 
     def _check_missing(self) -> None:
-        """Raise an error if a declared topic was deleted; reconnecting declares it."""
+        """Raise an error if a topic was deleted that a new connection would create."""
         # The last list may come from a broker that does not know the topic yet.
         self._look()
         deleted = self.missing.intersection(self._declared)
@@ -272,7 +272,7 @@ def create_terms(
     due: Callable[[t.Any], float],
     grace: float,
 ) -> ConsumerTerms:
-    """Return the settings for consuming a queue, or its queue of suspects.
+    """Return the settings with which a link consumes a queue or its suspects.
 
     For suspects (messages that were in flight when a process died), the queue's
     ordering is ignored, and no records are prepared ahead.

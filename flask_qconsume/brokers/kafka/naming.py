@@ -59,7 +59,7 @@ def unescape(name: str) -> str:
 
 
 def escape_routing_key(routing_key: str) -> str:
-    """Escape a routing key for a topic's name; leave the words ``*`` and ``#``."""
+    """Escape a routing key for use in a topic's name, but keep ``*`` and ``#``."""
     words = routing_key.split(".")
     return ".".join(each if each in ("*", "#") else escape(each) for each in words)
 
@@ -75,7 +75,7 @@ def _unescape_character(found: re.Match[str]) -> str:
 
 
 def retry_topic(queue: str, step: int) -> str:
-    """Return the name of the topic for a queue's retries after ``step`` seconds."""
+    """Return the name of the topic for retries of a queue with a delay of ``step``."""
     return f"{PREFIX}{escape(queue)}.retry.{step}"
 
 
@@ -93,7 +93,7 @@ def dead_letter_topic(queue: str) -> str:
 
 
 def step_for(delay: float) -> int:
-    """Round a delay in seconds up to the next delay of a retry topic, at most a week.
+    """Round a delay up to the next delay for which there are retry topics.
 
     >>> step_for(0), step_for(0.4), step_for(5), step_for(1e9)
     (0, 1, 8, 604800)
@@ -115,7 +115,7 @@ def is_delay_topic(topic: str) -> bool:
 
 
 def group_of(plan: QueuePlan, lane: Lane) -> str:
-    """Return the consumer group of a queue, or of its queue of suspects."""
+    """Return the name of the consumer group that reads a lane of a queue."""
     return lane.queue_of(plan)
 
 
@@ -134,7 +134,7 @@ def subscription(plan: QueuePlan, lane: Lane) -> list[str]:
 
 
 def literal_topics(plan: QueuePlan) -> list[str]:
-    """Return the topics of a queue's routing keys without wildcards."""
+    """Return the topics of those routing keys of a queue that have no wildcard."""
     return [plan.prefix + key for key in _routing_keys(plan) if not is_pattern(key)]
 
 
@@ -144,7 +144,7 @@ def is_pattern(routing_key: str) -> bool:
 
 
 def check_topic(name: str, what: str) -> str:
-    """Return a name unchanged, if Kafka allows it for a topic.
+    """Return a topic's name unchanged, or refuse it if Kafka does not allow it.
 
     :param what: A description of the name, for the error.
     :raises UnsupportedByBroker: if Kafka forbids the name.
@@ -158,7 +158,7 @@ def check_topic(name: str, what: str) -> str:
 
 
 def check_prefix(prefix: str) -> None:
-    """Refuse a queue prefix that Kafka forbids, or that clashes with our own topics.
+    """Refuse a queue prefix that Kafka does not allow in the names of topics.
 
     :raises UnsupportedByBroker: with the reason.
     """
@@ -174,7 +174,7 @@ def check_prefix(prefix: str) -> None:
 
 
 def check_plan(plan: QueuePlan) -> None:
-    """Refuse a queue with a name or a routing key that Kafka forbids for topics.
+    """Refuse a queue whose name or routing keys Kafka does not allow in topics.
 
     :raises UnsupportedByBroker: with the name.
     """
@@ -184,9 +184,10 @@ def check_plan(plan: QueuePlan) -> None:
 
 
 def check_distinct(plans: Iterable[QueuePlan]) -> None:
-    """Refuse topic names that differ only in ``.`` and ``_``, which Kafka confuses.
+    """Refuse two names of topics that differ only in ``.`` and ``_``.
 
-    :raises RegistrationError: with both names.
+    Kafka itself confuses such names in its metrics, and refuses them. || :raises
+    RegistrationError: with both names.
     """
     known: dict[str, str] = {}
     for plan in plans:
@@ -206,7 +207,7 @@ def is_read_by(plan: QueuePlan, topic: str) -> bool:
 
 
 def topic_filter(plan: QueuePlan, lane: Lane) -> Callable[[str], bool]:
-    """Return a function that tells whether a lane's consumer group reads a topic.
+    """Return a function that tells whether a topic is read in a lane of a queue.
 
     The lane is the main queue or the queue of suspects.
     """
@@ -223,7 +224,7 @@ def topic_filter(plan: QueuePlan, lane: Lane) -> Callable[[str], bool]:
 
 
 def topic_expressions(routing_key: str, prefix: str = "") -> list[str]:
-    """Return regular expressions for the topics that match a key with wildcards.
+    """Return regular expressions for the topics of a routing key with wildcards.
 
     The Kafka client takes POSIX extended expressions, which have no look-ahead.
 
@@ -270,7 +271,7 @@ def _retry_expression(plan: QueuePlan) -> str:
 
 
 def _matches_pattern(prefix: str, routing_key: str, topic: str) -> bool:
-    """Return whether a routing key with wildcards matches a topic, in linear time.
+    """Return whether a routing key with wildcards matches a topic's name.
 
     The expressions of :func:`topic_expressions` match the same topics, but are only for
     the client's C library: Python's ``re`` would backtrack.

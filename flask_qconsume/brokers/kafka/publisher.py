@@ -24,7 +24,7 @@ from .topics import Topics
 
 
 class Publisher:
-    """Converts messages to Kafka records, and sends them to topics that exist."""
+    """Converts messages to Kafka records, and sends records whose topics exist."""
 
     def __init__(
         self, producer: PerProcess[KafkaProducer], topics: Topics, prefix: str = ""
@@ -34,7 +34,7 @@ class Publisher:
         self._prefix = prefix
 
     def compose(self, messages: Sequence[Outgoing]) -> list[ProducerRecord]:
-        """Convert messages to Kafka records.
+        """Convert outgoing messages to Kafka records.
 
         :raises UnsupportedByBroker: for a name that Kafka forbids for topics.
         """
@@ -46,7 +46,7 @@ class Publisher:
         composed: Sequence[ProducerRecord],
         timeout: float,
     ) -> list[Exception | None]:
-        """Send records whose topics exist; return ``None`` or an error for each."""
+        """Send records, if their topics exist; return ``None`` or an error for each."""
         deadline = time.monotonic() + timeout
         found = [
             self._topic_exists(message, record.topic, deadline)
@@ -77,7 +77,7 @@ class Publisher:
     def replay(
         self, copies: Sequence[ProducerRecord], timeout: float
     ) -> list[Exception | None]:
-        """Send records to our own topics; create topics that are missing."""
+        """Send records to this package's own topics; create topics that are missing."""
         self._topics.ensure({copy.topic for copy in copies}, timeout)
         return list(self._send(copies, time.monotonic() + timeout))
 
@@ -145,7 +145,7 @@ _MISSING = Unroutable("")
 def _result_for_caller(
     message: Outgoing, topic: str, error: Exception | None
 ) -> Exception | None:
-    """Return the caller's error; only mandatory messages fail without a topic."""
+    """Return a record's error; a missing topic is one for mandatory messages only."""
     if not isinstance(error, Unroutable):
         return error
     if not message.mandatory:

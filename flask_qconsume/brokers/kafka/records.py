@@ -97,7 +97,7 @@ def read_record(
     attempt: int | None = None,
     deaths: int | None = None,
 ) -> Message:
-    """Convert a fetched record to a message.
+    """Convert a Kafka record to a message.
 
     :param exchange: The message's exchange, unless a header of the record tells it.
     :param prefix: The app's queue prefix, which topics have and routing keys do not.
@@ -137,7 +137,7 @@ def read_record(
 def create_record(
     message: Outgoing, topic: str, *, prefix: str = "", due: float | None = None
 ) -> ProducerRecord:
-    """Create the record for a message that the app publishes.
+    """Create the Kafka record for a message that the app publishes.
 
     :param prefix: The app's queue prefix, which topics have and routing keys do not.
     :param due: When the record may be handed out, in seconds since 1970; ``None`` means
@@ -187,7 +187,7 @@ def create_copy(
     due: float | None = None,
     key: bytes | None = None,
 ) -> ProducerRecord:
-    """Create the record for a copy of a message, with other headers.
+    """Create the Kafka record for a copy of a message that has other headers.
 
     The record's timestamp is the current time, from which Kafka's retention counts.
 
@@ -214,17 +214,18 @@ def create_copy(
 
 
 def create_dead_letter_key(message: Message) -> bytes:
-    """Return the record key for a dead letter: message id, topic, partition and offset.
+    """Return the key of a dead letter's record, the same for all copies of it.
 
-    All copies of one record have the same key. A message that is replayed and becomes a
-    dead letter again is another record, with another key.
+    The key consists of the message's id and the topic, partition and offset of the
+    failed record. A message that is replayed and fails again is another record, with
+    another key.
     """
     place = "/".join(str(message.properties.get(name, "")) for name in _PLACE)
     return f"{message.id or ''}@{place}".encode("utf-8", "backslashreplace")
 
 
 def read_headers(record: Fetched) -> list[Header] | None:
-    """Return a record's headers, or a single header that marks them as unreadable.
+    """Return a record's headers; a special header, if they cannot be read.
 
     If a header's name is not UTF-8, the client raises an error at the first call and
     returns a list that crashes the process at the next call. So unreadable headers are
@@ -239,7 +240,7 @@ def read_headers(record: Fetched) -> list[Header] | None:
 
 
 def read_due_time(record: Fetched) -> float:
-    """Return when a record may be handed out: seconds since 1970, or 0 for at once."""
+    """Return the time when a record is due, in seconds since 1970; 0 for at once."""
     for name, value in read_headers(record) or ():
         if name == DUE:
             return _parse_milliseconds(value) / 1_000
@@ -255,7 +256,7 @@ def _parse_milliseconds(value: bytes | None) -> int:
 
 
 def _apply_headers(found: Sequence[Header], fields: dict[str, t.Any]) -> None:
-    """Restore the values that the publisher gave, from headers to a message's fields.
+    """Set a message's fields from the headers of its record.
 
     This runs for every record, so rare headers are handled only if there are any.
     """
@@ -281,7 +282,7 @@ def _apply_headers(found: Sequence[Header], fields: dict[str, t.Any]) -> None:
 
 
 def _read_repeated(found: Sequence[Header], headers: dict[str, t.Any]) -> None:
-    """Store the values of each repeated header as a list.
+    """Set the value of each repeated header to a list of its values.
 
     For properties and this package's own headers, only the last value is stored.
     """
@@ -302,7 +303,7 @@ def _decode(value: bytes | None) -> str | bytes | None:
 
 
 def _read_rare(headers: dict[str, t.Any], fields: dict[str, t.Any]) -> None:
-    """Store headers that only copies have, and rare properties, in message fields."""
+    """Set fields from headers that few messages have."""
     headers.pop(DUE, None)
     if own_headers.KEY in headers:
         _read_key(headers.pop(own_headers.KEY), fields)
@@ -331,7 +332,7 @@ def _parse_priority(text: t.Any) -> int | None:
 
 
 def _restore_types(headers: dict[str, t.Any]) -> None:
-    """Restore header values written as JSON or bytes; invalid JSON stays text."""
+    """Decode the values of headers that were written as JSON or bytes."""
     for name in _read_names(headers.pop(AS_JSON, None)):
         if isinstance(headers.get(name), str):
             headers[name] = _parse_json(headers[name])
@@ -341,10 +342,10 @@ def _restore_types(headers: dict[str, t.Any]) -> None:
 
 
 def _read_names(text: t.Any) -> Iterable[str]:
-    """Parse a JSON list of header names, and return each name once.
+    """Parse the names in a header that lists other headers; drop repeated names.
 
-    Otherwise the value of a repeated name would be parsed repeatedly, which may take
-    long.
+    A name that is repeated many times would make the reader parse one value many times,
+    which may take long.
     """
     found = _parse_json(text) if isinstance(text, str) else None
     if not isinstance(found, list):
@@ -427,14 +428,14 @@ def _write_properties(
 
 
 def _to_bytes(value: t.Any) -> bytes:
-    """Encode a property. Bytes (a property that was not UTF-8) stay unchanged."""
+    """Encode the value of a property for a header; leave bytes unchanged."""
     if isinstance(value, bytes):
         return value
     return str(value).encode("utf-8", "backslashreplace")
 
 
 def _read_key(key: t.Any, fields: dict[str, t.Any]) -> None:
-    """Store a record's key in a message's fields.
+    """Set the key of a message from the key of its record.
 
     A key that is not UTF-8 is escaped; its bytes are kept for copies of the message.
     """

@@ -25,7 +25,7 @@ _ANSWER_TIMEOUT_SECONDS = 5.0
 
 
 class SuspectsLink(t.Protocol):
-    """A consumer of suspects that joins its group once the queue has a suspect."""
+    """A link to a queue of suspects, which waits until there are suspects."""
 
     @property
     def closed(self) -> bool: ...
@@ -34,7 +34,7 @@ class SuspectsLink(t.Protocol):
 
 
 class SuspectGroups:
-    """Wakes the links (consumers) of each queue of suspects that holds a message.
+    """Wakes links to queues of suspects once the queue has a message.
 
     A suspect is a message that was in flight when a process died.
 
@@ -61,29 +61,29 @@ class SuspectGroups:
         self._suspects_look_seconds = 0.0
 
     def add(self, queue: str, link: SuspectsLink) -> None:
-        """Wake this link as soon as the queue has a suspect."""
+        """Wake a link as soon as its queue of suspects has a message."""
         if queue not in self._in_use:
             self._waiting[link] = queue
             self.look_now()
 
     def is_in_use(self, queue: str) -> bool:
-        """Return whether this process knows that the queue has had a suspect."""
+        """Return whether a queue of suspects is known to have had a message."""
         return queue in self._in_use
 
     def set_in_use(self, queue: str) -> None:
-        """Remember that the queue has a suspect, and wake its links."""
+        """Remember that a queue of suspects has a message, and wake its links."""
         self._in_use.add(queue)
         for link in [link for link, its in list(self._waiting.items()) if its == queue]:
             self._waiting.pop(link, None)
             link.wake()
 
     def look_now(self) -> None:
-        """Search for suspects now, in a background thread."""
+        """Look for suspects at once, in a background thread."""
         self._must_look = True
         self.look_if_due()
 
     def look_if_due(self) -> None:
-        """Search for suspects in a background thread, if the last search is old."""
+        """Look for suspects in a background thread, if that is due."""
         if not self._waiting or self._looking.locked():
             return
         if self._must_look or not self._is_recent():
@@ -115,7 +115,7 @@ class SuspectGroups:
         self._suspects_look_seconds = self._last_suspects_look - began
 
     def _queues_by_partition(self) -> dict[PartitionId, str]:
-        """Map partitions of suspects to queues, for queues with waiting links."""
+        """Return the partitions to look into, and the queue of each."""
         for link in [each for each in list(self._waiting) if each.closed]:
             self._waiting.pop(link, None)
         topics = {naming.suspects_topic(q): q for q in list(self._waiting.values())}

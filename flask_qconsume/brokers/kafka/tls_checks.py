@@ -44,7 +44,7 @@ def check_files(config: KafkaConfig) -> None:
 
 
 def raise_tls_problem(config: KafkaConfig, error: BrokerError) -> None:
-    """Raise an explanation, if Kafka does not answer because of TLS.
+    """If TLS is the reason why Kafka does not answer, raise an explanation.
 
     :param error: The client's error, which becomes the cause of the raised error.
     :raises BrokerRefused: with the problem, and what to do.
@@ -54,7 +54,7 @@ def raise_tls_problem(config: KafkaConfig, error: BrokerError) -> None:
 
 
 def _find_problem(config: KafkaConfig) -> str | None:
-    """Connect to the first address, and describe the problem with TLS, if any."""
+    """Connect to the first address; return what is wrong with TLS, or ``None``."""
     options = config.admin()
     host, port = config.addresses[0]
     if "SSL" not in str(options.get("security.protocol", "")).upper():
@@ -63,7 +63,7 @@ def _find_problem(config: KafkaConfig) -> str | None:
 
 
 def _create_context(options: t.Mapping[str, t.Any]) -> ssl.SSLContext:
-    """Return an SSL context that verifies certificates as librdkafka does."""
+    """Create an SSL context that checks certificates like librdkafka does."""
     context = ssl.create_default_context()
     if str(options.get("enable.ssl.certificate.verification", "true")) == "false":
         context.check_hostname = False

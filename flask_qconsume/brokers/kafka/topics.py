@@ -41,7 +41,7 @@ _DEFAULT_MESSAGE_BYTES = 1_048_588
 
 
 class Topics:
-    """Lists and creates the topics of one Kafka cluster; remembers the last list.
+    """The list of a Kafka cluster's topics, kept up to date; creates topics.
 
     :param on_change: Called whenever the list has changed, with the number of
         partitions of each topic.
@@ -66,7 +66,7 @@ class Topics:
 
     @property
     def known(self) -> Mapping[str, int]:
-        """The number of partitions of each topic, as the broker last listed them."""
+        """The number of partitions of each topic, by the last list of topics."""
         return self._known
 
     def count_partitions(
@@ -78,7 +78,7 @@ class Topics:
         return known
 
     def look(self, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> Mapping[str, int]:
-        """Ask the broker for all topics, and return how many partitions each has."""
+        """Ask Kafka for all topics; return each topic's number of partitions."""
         began = time.monotonic()
         found = self._ask(timeout)
         with self._lock:
@@ -90,7 +90,7 @@ class Topics:
         return found
 
     def refresh(self, at_once: bool = False) -> None:
-        """List the topics in a background thread, unless the last list is recent.
+        """List the topics in a background thread, if the last list is old.
 
         :param at_once: Whether to list the topics in any case.
         """
@@ -100,13 +100,13 @@ class Topics:
             BackgroundThread(self._refresh).start()
 
     def forget(self) -> None:
-        """Distrust the last list: the next check of a topic asks the broker again."""
+        """Treat the last list of topics as old, so that the next check asks Kafka."""
         self._listed_at = float("-inf")
 
     def ensure(
         self, names: Iterable[str], timeout: float = DEFAULT_TIMEOUT_SECONDS
     ) -> None:
-        """Create missing topics, if 'QCONSUME_DECLARE' is 'auto'.
+        """Create topics that are missing, if the app may create topics.
 
         :raises TopologyMismatch: if a topic is missing and the setting is not 'auto'.
         """
@@ -126,7 +126,7 @@ class Topics:
     def create(
         self, names: Iterable[str], timeout: float = DEFAULT_TIMEOUT_SECONDS
     ) -> None:
-        """Create topics, and wait until the broker lists them."""
+        """Create topics, and wait until Kafka's list of topics contains them."""
         wanted = sorted(set(names))
         deadline = time.monotonic() + timeout
         self._admin.create([self._new_topic(name) for name in wanted], timeout)
@@ -141,7 +141,7 @@ class Topics:
                 time.sleep(_CREATED_LOOK_SECONDS)
 
     def list_required(self, plan: QueuePlan) -> list[str]:
-        """Return the topics that a queue needs.
+        """Return the topics that must exist before a queue is used.
 
         For a :class:`kombu.Queue` of the app, these are our own topics only, without
         the topics of its routing keys.
@@ -157,10 +157,10 @@ class Topics:
         ]
 
     def retry_topic(self, queue: str, delay: float) -> str:
-        """Return a topic for a queue's retries with this delay.
+        """Return a topic for a queue's retries with at least this delay.
 
-        An existing topic with up to four times the delay is preferred to a new topic: a
-        record in it is late by a few times its own delay at most.
+        An existing topic for up to four times the delay is preferred to a new topic,
+        although its records may be late by a few times their own delay.
         """
         best = naming.step_for(delay)
         longer = [step for step in naming.DELAY_STEPS_SECONDS if step >= best]
@@ -174,7 +174,7 @@ class Topics:
         return naming.retry_topic(queue, best)
 
     def _look_once(self, timeout: float) -> Mapping[str, int]:
-        """List the topics; if another caller is listing them, wait for that list."""
+        """List the topics; several callers at the same time share one list."""
         began = time.monotonic()
         if not self._looking.acquire(timeout=timeout):
             raise BrokerUnavailable(f"Kafka did not answer within {timeout:g} s.")
@@ -186,7 +186,7 @@ class Topics:
             self._looking.release()
 
     def _ask(self, timeout: float) -> Mapping[str, int]:
-        """List all topics; check TLS if the very first request is not answered soon."""
+        """List all topics; check TLS if the first request gets no answer."""
         if self._listed_at > float("-inf"):
             return self._admin.list_topics(timeout)
         began = time.monotonic()
@@ -204,10 +204,10 @@ class Topics:
             self._look_once(DEFAULT_TIMEOUT_SECONDS)
 
     def _longest_retry_topic(self, queue: str, best: int) -> str:
-        """Return the existing retry topic with the longest delay.
+        """Return the existing topic for a queue's longest delay.
 
-        This is for apps that may not create topics. A record that needs a longer delay
-        is still handed out only when it is due.
+        Apps that may not create topics use it for all longer delays. A record is handed
+        out only when it is due.
         """
         for step in reversed(naming.DELAY_STEPS_SECONDS):
             if naming.retry_topic(queue, step) in self._known:
@@ -230,7 +230,7 @@ class Topics:
         )
 
     def _own_settings(self, name: str) -> dict[str, str]:
-        """Return settings with which our own topics keep their records long enough."""
+        """Return settings for our own topics, which must keep records for long."""
         kept = round(self._settings.dead_letter_ttl * 1_000)
         usual = int(self._config.topic.get("max.message.bytes", _DEFAULT_MESSAGE_BYTES))
         # A copy is larger than its original.
@@ -244,14 +244,14 @@ class Topics:
 
 
 class TopicListeners:
-    """Notifies consumers (links) when topics are created or deleted."""
+    """Tells links when topics were created or deleted."""
 
     def __init__(self) -> None:
         #: The topics that each link knows of, and how many partitions each has.
         self._known: dict[KafkaLink, Mapping[str, int]] = {}
 
     def add(self, link: KafkaLink, known: Mapping[str, int]) -> None:
-        """Notify a link (a consumer) of all known topics now, and of changes later.
+        """Tell a link all known topics now, and changes from now on.
 
         The first list of the link's client may lack a topic that was only just created.
         """
@@ -259,7 +259,7 @@ class TopicListeners:
         _refresh_topics(link, known)
 
     def announce(self, topics: Mapping[str, int]) -> None:
-        """Notify links of changes; ``topics`` are those that exist now."""
+        """Tell all links which topics exist now."""
         for link, known in list(self._known.items()):
             if link.closed:
                 self._known.pop(link, None)
@@ -283,7 +283,7 @@ def look_interval(took: float) -> float:
 def _deleted(
     link: KafkaLink, before: Mapping[str, int], now: Mapping[str, int]
 ) -> set[str]:
-    """Return the deleted topics, among those that a link reads by full name."""
+    """Return the deleted topics among those that a link reads by their exact names."""
     named = naming.subscription(link.plan, link.lane)
     known = {name for name in named if name in before} | link.missing
     return {name for name in known if name not in now}

@@ -32,7 +32,7 @@ from .store import get_named_store
 
 
 class Memory(Broker):
-    """Publishes into, and consumes from, a store inside the process."""
+    """A broker that keeps its messages in the memory of this process."""
 
     capabilities = CAPABILITIES
     link: t.ClassVar[type[MemoryLink]] = MemoryLink
@@ -99,7 +99,7 @@ class Memory(Broker):
         return MemoryDeadLetters(self.store, plan)
 
     def close(self) -> None:
-        """Do nothing: there is no connection, and the messages stay."""
+        """Do nothing: there is no connection to close, and the messages stay."""
 
     def count_kept_in_process(self) -> int:
         return self.store.count_messages()

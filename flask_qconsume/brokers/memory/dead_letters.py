@@ -17,7 +17,7 @@ from .store import create_stored
 
 
 class MemoryDeadLetters(DeadLetters):
-    """Reads and removes the dead letters of a store."""
+    """The dead letters of one queue in memory."""
 
     def __init__(self, store: Store, plan: QueuePlan) -> None:
         self._store = store

@@ -21,7 +21,7 @@ from .store import create_stored
 
 
 class MemoryLink(Link):
-    """Consumes one queue in memory; closing puts the unsettled messages back."""
+    """Consumes one queue in memory; closing it puts unsettled messages back."""
 
     pushes = False
 
@@ -87,7 +87,7 @@ class MemoryLink(Link):
 
 
 def create_forwarded(message: Message, forward: Forward, queue: str) -> Message:
-    """Return a copy of a message, as a consumer of ``queue`` would receive it."""
+    """Return the copy of a forwarded message, as a consumer of ``queue`` gets it."""
     properties = encode_copy(message, forward.headers)
     copy = read_message(
         message.raw,

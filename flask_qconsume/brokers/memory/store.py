@@ -34,20 +34,20 @@ class StoredMessage(t.NamedTuple):
 
 
 def create_stored(message: Message) -> StoredMessage:
-    """Create a queue entry for a new message, after all others of its priority."""
+    """Create a queue's entry for a new message."""
     return StoredMessage(-(message.priority or 0), next(_numbers), message)
 
 
 def copy_for_redelivery(stored: StoredMessage) -> StoredMessage:
-    """Return a copy of a message, at the same place in the queue.
+    """Return a copy of a message, to be delivered again from the same place.
 
-    A handler that still runs may use the original.
+    A handler that still runs may be using the original message.
     """
     return stored._replace(message=dataclasses.replace(stored.message))
 
 
 class MemoryQueue:
-    """One queue: messages that are ready, and delayed ones."""
+    """One queue in memory: its ready messages, and its delayed ones."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.changed = threading.Condition()
@@ -56,7 +56,7 @@ class MemoryQueue:
         self._delayed: list[tuple[float, StoredMessage]] = []
 
     def put(self, messages: t.Iterable[StoredMessage], delay: float = 0.0) -> None:
-        """Add messages; each goes to the place that its priority and age give it.
+        """Add messages, each behind those of its priority that are older.
 
         :param delay: Seconds until the messages are ready.
         """
@@ -69,7 +69,7 @@ class MemoryQueue:
             self.changed.notify_all()
 
     def take(self, room: int, is_closed: Callable[[], bool]) -> list[StoredMessage]:
-        """Wait for messages; remove and return at least one, at most ``room``.
+        """Wait for a message; remove and return up to ``room`` messages.
 
         :param is_closed: A function; once it returns true, an empty list is returned.
         """
@@ -96,7 +96,7 @@ class MemoryQueue:
             return len(self._delayed)
 
     def wake(self) -> None:
-        """Make all waiting calls of :meth:`take` check ``is_closed()`` again."""
+        """Make waiting calls of :meth:`take` look whether they are closed."""
         with self.changed:
             self.changed.notify_all()
 
@@ -106,7 +106,7 @@ class MemoryQueue:
             return len(self._ready)
 
     def _move_due(self) -> float | None:
-        """Make due messages ready; return the seconds until another is due."""
+        """Make due messages ready; return the seconds until the next is due."""
         now = self._clock()
         while self._delayed and self._delayed[0][0] <= now:
             heapq.heappush(self._ready, heapq.heappop(self._delayed)[1])
@@ -115,7 +115,7 @@ class MemoryQueue:
 
 @dataclass
 class StoredDeadLetter:
-    """A dead letter, with the time on the store's clock at which it expires."""
+    """A dead letter, and the time when it expires."""
 
     number: int
     message: Message
@@ -135,14 +135,14 @@ class Store:
         self._dead_letters: dict[str, list[StoredDeadLetter]] = {}
 
     def queue(self, name: str) -> MemoryQueue:
-        """Return the queue of this name; create it if it is missing."""
+        """Return the queue with this name, which is created if it is missing."""
         with self.lock:
             if name not in self._queues:
                 self._queues[name] = MemoryQueue(self.clock)
             return self._queues[name]
 
     def depth(self, name: str) -> int:
-        """Return the number of ready messages of a queue; 0 if the queue is missing."""
+        """Return the number of a queue's ready messages; 0 without the queue."""
         with self.lock:
             return len(self._queues[name]) if name in self._queues else 0
 
@@ -185,7 +185,7 @@ class Store:
             return list(kept)
 
     def remove_dead_letter(self, name: str, letter: StoredDeadLetter) -> bool:
-        """Remove one dead letter; return false if it is gone already."""
+        """Remove a dead letter; return false if another caller has removed it."""
         with self.lock:
             letters = self._dead_letters.get(name, [])
             if letter not in letters:
@@ -199,5 +199,5 @@ _named: PerProcess[WeakValueDictionary[str, Store]] = PerProcess(WeakValueDictio
 
 
 def get_named_store(name: str) -> Store:
-    """Return the store that brokers with the same ``memory://name`` share."""
+    """Return the store of a name, which all brokers of ``memory://name`` share."""
     return _named.get().setdefault(name, Store())

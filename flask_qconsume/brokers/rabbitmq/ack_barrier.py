@@ -20,14 +20,14 @@ _CONSUMER_TAG = "qconsume.barrier"
 
 
 class BarrierRequest(t.NamedTuple):
-    """The frame of a request; ``is_answered`` tells whether the broker has answered."""
+    """The frame of a request, and a function that tells whether it was answered."""
 
     frame: bytes
     is_answered: t.Callable[[], bool]
 
 
 def barrier_requests(channel: t.Any, queue: str) -> Iterator[BarrierRequest]:
-    """Yield two requests; both answers prove that earlier acknowledgements took effect.
+    """Yield two requests whose answers show that earlier acknowledgements count.
 
     The caller awaits the first answer before it sends the second request: otherwise
     RabbitMQ's channel crashes.
@@ -42,7 +42,7 @@ def barrier_requests(channel: t.Any, queue: str) -> Iterator[BarrierRequest]:
 
 
 def await_acks(channel: t.Any, queue: str) -> None:
-    """Wait until the acknowledgements on a channel have taken effect.
+    """Wait until RabbitMQ has stored all acknowledgements of a channel.
 
     No other thread may read the connection meanwhile.
     """

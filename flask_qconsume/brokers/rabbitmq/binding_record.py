@@ -25,7 +25,7 @@ Table = dict[str, set[str]]
 
 
 class BindingRecord:
-    """A stored list of the bindings that were declared for one exchange.
+    """A list of the bindings to one exchange, kept in messages on the broker.
 
     :param channel: A channel in confirm mode.
     """
@@ -70,7 +70,7 @@ class BindingRecord:
             self._channel.basic_ack(last_tag, multiple=True)
 
     def _fetch(self) -> tuple[Table, int | None, int]:
-        """Read all messages that store bindings; closing the channel requeues them.
+        """Read the messages that record bindings; they return when the channel closes.
 
         :returns: The routing keys by queue, merged from all messages; the last delivery
             tag (``None`` without a message); and the number of messages.
@@ -93,7 +93,7 @@ class BindingRecord:
 
 
 def record_queue_name(exchange: str) -> str:
-    """Return the name of the queue that records the bindings of an exchange."""
+    """Return the name of the queue that records an exchange's bindings."""
     return f"{exchange}.bindings"
 
 

@@ -61,7 +61,7 @@ _DECLARE_PAUSES = (0.1, 0.2, 0.4, 0.8)
 
 
 class RabbitMQ(Broker):
-    """The RabbitMQ broker of an app; each consumed queue has its own connection."""
+    """The RabbitMQ broker of one app, with a connection for each consumed queue."""
 
     link: t.ClassVar[type[RabbitLink]] = RabbitLink
 

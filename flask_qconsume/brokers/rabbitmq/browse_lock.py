@@ -52,7 +52,7 @@ class BrowseLock:
 
     @contextlib.contextmanager
     def hold(self) -> t.Iterator[None]:
-        """Hold the lock within a ``with`` block.
+        """Hold the lock while the ``with`` block runs.
 
         :raises QueueBeingRead: if another process does not release it in time.
         """
@@ -66,7 +66,7 @@ class BrowseLock:
     def retry(
         self, attempt: t.Callable[[], bool], max_seconds: float = _MAX_WAIT_SECONDS
     ) -> None:
-        """Call ``attempt`` again and again, until it returns true.
+        """Call ``attempt`` repeatedly until it returns true.
 
         :raises QueueBeingRead: if no call returns true within ``max_seconds``.
         """
@@ -84,7 +84,7 @@ class BrowseLock:
             time.sleep(_RETRY_SECONDS)
 
     def is_free(self) -> bool:
-        """Return whether no process holds the lock; RabbitMQ requires no permission."""
+        """Return whether no process holds the lock; needs no permission on RabbitMQ."""
         try:
             with self._lock_channel() as channel:
                 channel.queue_declare(self._name, passive=True)
@@ -113,7 +113,7 @@ class BrowseLock:
 
     @contextlib.contextmanager
     def _lock_channel(self) -> t.Iterator[t.Any]:
-        """Open a channel for one request; a refused request closes the channel."""
+        """Open a channel for a single request, since a refusal closes the channel."""
         channel = self._connection.channel()
         try:
             yield channel

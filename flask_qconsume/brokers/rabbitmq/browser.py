@@ -50,7 +50,7 @@ class TakenMessage(t.NamedTuple):
 
 
 class Browser:
-    """Iterates over the messages of one queue, on a channel that no other code uses.
+    """Reads the messages of one queue, without removing them, on its own channel.
 
     :param type: ``"quorum"`` or ``"classic"``.
     :param shown_as: The :attr:`~flask_qconsume.Message.queue` of the messages.
@@ -72,10 +72,10 @@ class Browser:
         channel.on_raw_delivery = self._on_raw_delivery
 
     def __iter__(self) -> Iterator[TakenMessage]:
-        """Yield as many messages as the queue holds now, the oldest first.
+        """Yield the messages that the queue holds now, the oldest first.
 
-        Messages that arrive later are left out: otherwise the loop would never end if
-        replayed messages fail at once.
+        Messages that arrive during the loop are left out. Otherwise a replay of
+        messages that fail at once would never end.
         """
         number = count_ready(self._channel, self._queue)
         self._last_arrival = time.monotonic()
@@ -85,7 +85,7 @@ class Browser:
             yield self._received.popleft()
 
     def remove(self, tags: Iterable[int]) -> None:
-        """Remove messages; return once the broker has stored the removal on disk."""
+        """Remove messages, and wait until the broker has stored the removal on disk."""
         for tag in tags:
             self._channel.basic_ack(tag)
             del self._kept[tag]

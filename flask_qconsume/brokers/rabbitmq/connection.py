@@ -107,7 +107,7 @@ def _find_address(client: t.Any) -> tuple[str, int]:
 
 
 def find_virtual_host(settings: Settings) -> str:
-    """Return the virtual host that the broker's URL names."""
+    """Return the virtual host of RabbitMQ that the broker's URL names."""
     url = settings.broker_url.split(";")[0]
     return str(_kombu_client(settings, url, "").virtual_host)
 
@@ -141,9 +141,10 @@ def _kombu_client(settings: Settings, url: str, name: str) -> t.Any:
 
 
 def _tls_options(given: t.Any, client: t.Any) -> t.Any:
-    """Merge the TLS options of URL and settings, and add the server's name to check.
+    """Return the TLS options of the URL and the settings, with the server's name.
 
-    By default py-amqp checks no name; kombu would replace ``localhost`` by an address.
+    The server's certificate is checked for that name. py-amqp alone would check no
+    name, and kombu would check an address in place of ``localhost``.
     """
     of_url = _tls_options_of_url(client.ssl)
     if of_url and not given:
@@ -157,7 +158,7 @@ def _tls_options(given: t.Any, client: t.Any) -> t.Any:
 
 
 def _tls_options_of_url(given: t.Any) -> dict[str, t.Any]:
-    """Return a URL's TLS options as py-amqp names them: without the prefix ``ssl_``."""
+    """Return a URL's options for TLS, as py-amqp names them."""
     if not isinstance(given, dict):
         return {}
     return {name.removeprefix("ssl_"): value for name, value in given.items()}
@@ -182,13 +183,13 @@ def _establish(client: t.Any) -> Connection:
 
 
 def allow_slow_writes(connection: Connection) -> None:
-    """Raise the socket's timeout; from now on the heartbeat detects a silent broker."""
+    """Raise the socket's time-out after connecting, so that writes may take long."""
     connection.sock.settimeout(SOCKET_TIMEOUT)
 
 
 @contextlib.contextmanager
 def open_channel(settings: Settings, doing: str) -> t.Iterator[t.Any]:
-    """Open a connection and a channel for the requests of one ``with`` block.
+    """Open a connection with a channel for the requests of a ``with`` block.
 
     :param doing: The operation, for error messages.
     """
@@ -207,7 +208,7 @@ def open_channel(settings: Settings, doing: str) -> t.Iterator[t.Any]:
 
 
 def disconnect(connection: Connection) -> None:
-    """Close a connection's socket, in any state; wake a thread that is reading it."""
+    """Close a connection's socket, even while another thread reads from it."""
     with contextlib.suppress(Exception):
         transport = connection._transport
         if transport is not None and transport.sock is not None:

@@ -115,10 +115,7 @@ class RabbitDeadLetters(DeadLetters):
     def _remove(
         self, browser: Browser, batch: Sequence[_WantedLetter], replay: bool
     ) -> int:
-        """Remove dead letters from their queue.
-
-        If ``replay`` is true, a copy of each is published and confirmed first.
-        """
+        """Remove dead letters from their queue; if ``replay``, publish copies first."""
         if not batch:
             return 0
         errors: Sequence[Exception | None] = [None] * len(batch)
@@ -132,7 +129,7 @@ class RabbitDeadLetters(DeadLetters):
         return len(batch)
 
     def _copy(self, letter: DeadLetter) -> PendingPublish:
-        """Create the message that replays a dead letter to its original queue."""
+        """Create the message that sends a dead letter back to its original queue."""
         message = letter.message
         headers = own_headers.make_replay_headers(message.headers)
         headers.pop(UNREADABLE, None)
@@ -151,7 +148,7 @@ def to_dead_letter(queue: str, message: t.Any) -> DeadLetter:
 
 
 def compute_reference(message: t.Any) -> str:
-    """Return the reference of a dead letter in commands: twelve hexadecimal digits.
+    """Return the twelve hexadecimal digits by which commands name a dead letter.
 
     They are a hash of the message's id, the time at which it became a dead letter, and
     its body. The id is not enough: one message may become a dead letter twice (it was

@@ -62,7 +62,7 @@ class Declarer:
                 )
 
     def declare_plan(self, plan: QueuePlan) -> None:
-        """Declare a consumer's main queue and bindings, and its other two queues."""
+        """Declare the queues of one consumer: messages, suspects, dead letters."""
         if plan.given is None:
             self.declare_queue(plan.name, queue_arguments(plan.type))
             for binding in plan.bindings:
@@ -72,7 +72,7 @@ class Declarer:
         self.declare_side_queues(plan)
 
     def declare_side_queues(self, plan: QueuePlan) -> None:
-        """Declare the queues for a consumer's suspects and for its dead letters."""
+        """Declare the queues for one consumer's suspects and dead letters."""
         for name in (plan.suspects, plan.dead):
             self.declare_queue(name, queue_arguments(plan.type))
 
@@ -88,7 +88,10 @@ class Declarer:
                 )
 
     def bind(self, queue: str, exchange: str, routing_key: str = "") -> None:
-        """Declare a binding; do nothing if ``passive``: AMQP cannot check bindings."""
+        """Declare a binding; in the mode ``passive`` do nothing.
+
+        AMQP has no request that checks a binding.
+        """
         if self._mode == "auto":
             self._channel.queue_bind(queue, exchange, routing_key)
 
@@ -122,7 +125,7 @@ class Declarer:
 
 
 def queue_arguments(queue_type: str) -> dict[str, t.Any]:
-    """Return the arguments of a queue that the package declares by itself.
+    """Return the arguments with which this package declares its own queues.
 
     RabbitMQ cannot change them later, so they contain no limits that users configure.
     """

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class DeliveryTags:
-    """The tags of one channel: 1, 2, 3, … in the order of delivery."""
+    """The delivery tags of one channel, and which of them are settled."""
 
     def __init__(self) -> None:
         #: The lowest tag that is not settled.
@@ -15,7 +15,7 @@ class DeliveryTags:
         self._settled: set[int] = set()
 
     def settle(self, tags: Iterable[int]) -> list[tuple[int, bool]]:
-        """Mark tags as settled; return the tags to send to the broker.
+        """Mark tags as settled; return the acknowledgements to send to the broker.
 
         A tag that was settled before is left out: RabbitMQ would close the channel.
 

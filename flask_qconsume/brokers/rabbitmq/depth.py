@@ -29,7 +29,7 @@ class QueueUnresponsive(BrokerUnavailable):
 
 
 def count_ready(channel: t.Any, queue: str) -> int:
-    """Count the messages that wait in a queue; 0 if the queue does not exist.
+    """Count the messages in a queue that no consumer holds; 0 without the queue.
 
     :raises QueueUnresponsive: if the queue does not answer the broker.
     """
@@ -60,7 +60,7 @@ def _ask_ready(channel: t.Any, queue: str) -> int:
 
 
 def _make_round_trip(channel: t.Any) -> None:
-    """Send a request that the broker answers without asking a queue.
+    """Send a request that the broker answers at once, without asking a queue.
 
     The request needs no permission.
     """

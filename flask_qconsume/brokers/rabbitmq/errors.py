@@ -166,7 +166,7 @@ REFUSALS: tuple[Refusal[int], ...] = (
 
 
 def translate_error(error: BaseException, doing: str) -> BrokerError:
-    """Translate an error to a :class:`BrokerError`, unless it is a BrokerError already.
+    """Convert an error of RabbitMQ or its client to a :class:`BrokerError`.
 
     :param doing: The operation that failed; the new text begins with it.
     """
@@ -193,7 +193,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def find_refusal(error: BaseException) -> Refusal[int] | None:
-    """Return the first row of :data:`REFUSALS` that matches an error, or ``None``."""
+    """Return the first row of the table :data:`REFUSALS` that matches an error."""
     text = getattr(error, "reply_text", None)
     if not isinstance(text, str):
         return None
@@ -210,7 +210,7 @@ def is_refused_as(error: BaseException, kind: type[BrokerError]) -> bool:
 
 
 def lacks_exchange(error: BaseException, name: str) -> bool:
-    """Return whether an error says that the broker lacks the exchange ``name``."""
+    """Return whether an error says that an exchange with this name does not exist."""
     said = getattr(error, "reply_text", None) or ""
     wanted = f"NOT_FOUND - no exchange '{name}' in vhost '"
     if said.endswith("..."):

@@ -64,7 +64,7 @@ _EXPIRATION_SIZE = 64
 def build_forward(
     forward: Forward, plan: QueuePlan, app_exchange: str, frame_max: int
 ) -> PendingPublish:
-    """Build the copy of a message for a retry, for suspects or for dead letters."""
+    """Build the copy of a message for a retry, the suspects or the dead letters."""
     message = forward.delivery.message
     basic = copy_properties(message, forward.headers, frame_max)
     if forward.lane is Lane.MAIN and forward.delay > 0:
@@ -89,14 +89,14 @@ def build_forward(
 def address_to_queue(
     basic: Mapping[str, t.Any], body: bytes, queue: str
 ) -> PendingPublish:
-    """Create a message that is addressed to one queue only."""
+    """Create a message to be published directly to one queue, by the queue's name."""
     return PendingPublish(basic, body, exchange="", routing_key=queue, ours=True)
 
 
 def copy_properties(
     message: Message, headers: Mapping[str, t.Any], frame_max: int
 ) -> dict[str, t.Any]:
-    """Return properties for a copy of a message; values that AMQP refuses are changed.
+    """Return the AMQP properties for a copy of a message, which AMQP can encode.
 
     :param frame_max: Bytes that a frame may have.
     """
@@ -110,13 +110,13 @@ def copy_properties(
 
 
 def _fit_short_string(text: str) -> str:
-    """Cut a text to AMQP's 255 bytes; escaped bytes may have made it longer."""
+    """Cut a text to the 255 bytes that AMQP allows for a short string."""
     data = text.encode("utf-8", "replace")
     return data[:_MAX_SHORT_STRING].decode("utf-8", "ignore")
 
 
 def _make_sendable(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Turn header values that AMQP cannot carry into text; drop such names."""
+    """Replace header values that AMQP cannot encode by texts."""
     sent: dict[str, t.Any] = {}
     for name, value in headers.items():
         if _can_be_sent(name, value):
@@ -153,7 +153,7 @@ def _mark_changed(headers: dict[str, t.Any], name: str) -> None:
 def _fit_frame(
     basic: Mapping[str, t.Any], headers: dict[str, t.Any], frame_max: int
 ) -> dict[str, t.Any]:
-    """Shorten the headers until they fit into one frame, which AMQP requires."""
+    """Shorten headers until all of them fit into one frame, as AMQP requires."""
     limit = frame_max - _EXPIRATION_SIZE
     cuts = iter(_CUTS)
     while (

@@ -18,7 +18,7 @@ _DEFAULT_INTERVAL = 60
 
 
 class Heartbeat:
-    """The heartbeat of one connection.
+    """Sends the heartbeats of one connection, and notices a broker that is silent.
 
     The broker's silence is counted in calls of :meth:`beat`, not in seconds: while a
     handler keeps the processor busy for a minute, this process sends no heartbeats and

@@ -15,7 +15,7 @@ from .amqp.frames import parse_properties
 
 
 def convert_content(content: Content, queue: str) -> Message:
-    """Convert a message that py-amqp assembled from its frames.
+    """Convert a message of py-amqp, assembled from frames, to a :class:`Message`.
 
     A message with unreadable headers has one header,
     :data:`~flask_qconsume.handling.payload.UNREADABLE`, which says why.
@@ -33,7 +33,7 @@ def convert_content(content: Content, queue: str) -> Message:
 
 
 def convert_delivery(delivery: BasicDeliver, queue: str) -> Message:
-    """Convert a delivery that was parsed without py-amqp to a message."""
+    """Convert a delivery that :mod:`.amqp.frames` has parsed to a :class:`Message`."""
     return _convert(
         *parse_properties(delivery.header),
         raw=delivery.body,

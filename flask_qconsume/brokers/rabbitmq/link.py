@@ -50,7 +50,7 @@ _MIN_TIMEOUT_SECONDS = 0.01
 
 
 class RabbitLink(Link):
-    """Consumes one queue over one connection, which is never opened again.
+    """Consumes one queue over a connection of its own, which is used only once.
 
     :param publish: Publishes the copies for :meth:`forward`.
     """
@@ -147,7 +147,7 @@ class RabbitLink(Link):
     def _settle(
         self, deliveries: Sequence[Delivery], build_frame: t.Callable[..., bytes]
     ) -> bytes:
-        """Mark deliveries as settled; return the frames that tell the broker."""
+        """Mark deliveries as settled; return the AMQP frames that acknowledge them."""
         settled = self._tags.settle(d.tag for d in deliveries if d.link is self)
         channel = self._channel_number
         return b"".join(
@@ -194,7 +194,7 @@ class RabbitLink(Link):
         disconnect(self._connection)
 
     def _close_politely(self) -> None:
-        """Ask the broker to close the connection, and read until it is closed.
+        """Close the connection by AMQP's Close, and wait for RabbitMQ's answer.
 
         The broker handles our frames in order, so its answer means that our last
         acknowledgements took effect. Closing a socket with unread bytes would reset the
@@ -230,7 +230,7 @@ class RabbitLink(Link):
             self._read_lock.release()
 
     def _write(self, build: t.Callable[[], bytes]) -> None:
-        """Write the frames that ``build`` returns, unless the link is closed."""
+        """Call ``build`` for frames, and write them, unless the link is closed."""
         try:
             with self._connection.write_lock:
                 # Checked under the lock, which close() takes for its last frames.
@@ -247,7 +247,7 @@ class RabbitLink(Link):
         return BrokerUnavailable(f"The link to '{self.queue}' is closed.")
 
     def _lose(self, why: str) -> BrokerUnavailable:
-        """Mark the link as closed, and return the error to raise."""
+        """Mark the link as closed after an error; return the error to be raised."""
         self.closed = True
         return BrokerUnavailable(f"The connection that consumes '{self.queue}': {why}")
 

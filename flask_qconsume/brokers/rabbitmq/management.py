@@ -38,7 +38,7 @@ QueueRow = t.Mapping[str, t.Any]
 
 
 class Management:
-    """The management API of one virtual host.
+    """RabbitMQ's management API over HTTP, for one virtual host.
 
     :param url: The API's URL, with a user and a password.
     """
@@ -55,7 +55,7 @@ class Management:
         self._vhost = vhost
 
     def queues(self) -> dict[str, QueueRow]:
-        """Fetch figures and policies of all queues, by the queues' names.
+        """Fetch the numbers and policies of all queues, by the queues' names.
 
         :raises BrokerRefused: if the user lacks a permission.
         :raises BrokerUnavailable: if there is no answer.
@@ -92,7 +92,7 @@ class Management:
 
 
 def list_caveats(queue: str, row: QueueRow) -> Iterator[str]:
-    """Yield warnings about broker settings that weaken the guarantee of a queue."""
+    """Yield warnings about settings of RabbitMQ that may lose a queue's messages."""
     if row.get("type") == "stream":
         yield (
             f"The queue '{queue}' is a stream on the broker: an acknowledgement removes"

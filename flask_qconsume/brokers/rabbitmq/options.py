@@ -61,7 +61,7 @@ def check_options(options: Mapping[str, t.Any]) -> None:
 
 
 def check_tls(options: Mapping[str, t.Any]) -> None:
-    """Check that a socket can be wrapped with the options of ``ssl``.
+    """Check the options of ``ssl`` by wrapping a socket that is not connected.
 
     :raises ConfigurationError: that names the option or the file.
     """
@@ -77,7 +77,7 @@ def check_tls(options: Mapping[str, t.Any]) -> None:
 
 
 def _try_wrapping(options: Mapping[str, t.Any]) -> Exception | None:
-    """Wrap a socket with TLS options as a connection would; return an error, if any."""
+    """Wrap a socket with TLS options; return the error, or ``None`` if it works."""
     transport = SSLTransport("localhost", ssl=dict(options))
     with socket.socket() as plain:
         try:

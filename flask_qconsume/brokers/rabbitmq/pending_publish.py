@@ -18,7 +18,7 @@ _MAX_EXPIRATION_MS = 2**32 - 1
 
 
 class PendingPublish:
-    """A message to publish, which is sent again if the connection is lost.
+    """A message being published: it is kept until the broker has confirmed it.
 
     :param properties: Properties by AMQP's names, and ``headers``.
     :param wait_queue: The wait queue that must be declared before the message is sent.
@@ -72,7 +72,7 @@ class PendingPublish:
         self.return_error: Exception | None = None
 
     def finish(self, error: Exception | None) -> bool:
-        """Set the result; a later result is ignored.
+        """Set the result of the message; a later result is ignored.
 
         :returns: Whether this was the last message of its batch. If so, the caller that
             waits for the batch wakes.
@@ -84,7 +84,7 @@ class PendingPublish:
         return self.batch is not None and self.batch.count_finished()
 
     def claim_second_attempt(self) -> bool:
-        """Note that the message will be sent a second time, after a new declaration.
+        """Allow one second attempt to send, after a new declaration.
 
         :returns: ``False`` if the message was sent a second time already.
         """
@@ -92,7 +92,7 @@ class PendingPublish:
         return first
 
     def is_returned_as(self, exchange: str, routing_key: str, content: t.Any) -> bool:
-        """Return whether this may be the message that the broker returned."""
+        """Return whether the message that RabbitMQ returned may be this one."""
         return (
             self.return_error is None
             and not self.done
@@ -124,7 +124,7 @@ Publish = t.Callable[[Sequence[PendingPublish]], list[Exception | None]]
 
 
 class PublishBatch:
-    """The messages of one caller, which waits until all of them are done."""
+    """The messages of one call of ``publish``, which waits until all are done."""
 
     def __init__(self, messages: Sequence[PendingPublish]) -> None:
         self._unfinished = len(messages)
@@ -135,7 +135,7 @@ class PublishBatch:
             self._finished.set()
 
     def count_finished(self) -> bool:
-        """Count one message as done; the caller holds the publisher's lock.
+        """Count one more finished message; the publisher's lock must be held.
 
         :returns: Whether all messages are done.
         """
@@ -151,6 +151,6 @@ class PublishBatch:
 
 
 def encode_expiration(seconds: float) -> str | None:
-    """Convert seconds to AMQP's ``expiration``; ``None`` above RabbitMQ's limit."""
+    """Convert seconds to AMQP's ``expiration``; ``None`` if RabbitMQ allows less."""
     milliseconds = max(1, round(seconds * 1000))
     return str(milliseconds) if milliseconds <= _MAX_EXPIRATION_MS else None

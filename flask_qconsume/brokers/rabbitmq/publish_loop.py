@@ -109,7 +109,7 @@ class PublishLoop:
             return bool(self.waiting) and self._count_room(session) > 0
 
     def _count_room(self, session: PublishSession | None) -> int:
-        """Return how many more messages may be sent before one is confirmed."""
+        """Return how many more messages may be sent without a confirmation."""
         if session is None:
             return 1
         if session.blocked:
@@ -118,7 +118,7 @@ class PublishLoop:
         return limit - len(session.in_flight)
 
     def _rest(self, session: PublishSession | None) -> None:
-        """Wait for a notification or for the time of the next heartbeat."""
+        """Wait until a message is published, or a heartbeat is due."""
         with self._lock:
             if self.closing or (session is not None and session.failure):
                 return
@@ -158,7 +158,7 @@ class PublishLoop:
         self._beat(session)
 
     def _back_off(self, error: BrokerError) -> None:
-        """Pause before connecting again; after a refusal, fail all waiting messages."""
+        """Pause before the next attempt to connect; fail messages after a refusal."""
         with self._lock:
             self.problem = str(error)
             if not isinstance(error, BrokerUnavailable):
@@ -216,14 +216,14 @@ class PublishLoop:
                 message.finish(error)
 
     def _declare(self, queue: WaitQueue) -> None:
-        """Declare a wait queue over a new connection, which no other thread reads."""
+        """Declare a wait queue, on a new connection that only this thread reads."""
         if self._settings.declare == "never":
             return
         with open_channel(self._settings, f"declaring '{queue.name}'") as channel:
             queue.declare(Declarer(channel, self._settings.declare))
 
     def _retire(self, session: PublishSession) -> None:
-        """Close a failed connection, and queue its unconfirmed messages again."""
+        """Close a failed connection, and send its unconfirmed messages again later."""
         session.close()
         with self._lock:
             self.session = None
@@ -237,10 +237,10 @@ class PublishLoop:
     def _fail_refused(
         self, error: BaseException | None, messages: list[PendingPublish]
     ) -> None:
-        """Fail the message because of which the broker closed the channel.
+        """Fail the message that made RabbitMQ close the channel.
 
-        The broker does not name the message. If several messages are possible, all are
-        sent again, one at a time.
+        RabbitMQ does not say which message that was. If several messages are possible,
+        all of them are sent again, one at a time.
         """
         problem = error or Exception()
         for message in _find_refused(problem, messages):
@@ -252,11 +252,11 @@ class PublishLoop:
         self._send_singly = len([message for message in messages if not message.done])
 
     def _declares(self, message: PendingPublish) -> bool:
-        """Return whether the next connection declares the message's exchange again."""
+        """Return whether a message's exchange is declared again when reconnecting."""
         return message.ours or message.exchange == self._topology.exchange
 
     def _restart(self, error: BaseException) -> None:
-        """After an unexpected error, close the connection and fail waiting messages."""
+        """After an unexpected error, close the connection and fail all messages."""
         session, self.session = self.session, None
         if session is not None:
             session.close()
@@ -276,7 +276,7 @@ class PublishLoop:
 
 
 def _is_thread_refusal(error: BaseException) -> t.TypeGuard[RuntimeError]:
-    """Return whether an error means that Python is ending and starts no threads.
+    """Return whether an error says that Python is exiting and starts no threads.
 
     Under gevent, looking up the broker's address needs a thread.
     """
@@ -286,7 +286,7 @@ def _is_thread_refusal(error: BaseException) -> t.TypeGuard[RuntimeError]:
 def _find_refused(
     error: BaseException, messages: Sequence[PendingPublish]
 ) -> Sequence[PendingPublish]:
-    """Return the messages that an error refers to; an empty list if that is unknown."""
+    """Return the messages that an error of RabbitMQ may refer to."""
     named = [m for m in messages if lacks_exchange(error, m.exchange)]
     return named or (messages if len(messages) == 1 else [])
 

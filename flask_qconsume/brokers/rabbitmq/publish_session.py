@@ -108,7 +108,7 @@ class PublishSession:
             self._fail(error)
 
     def send(self, messages: Sequence[PendingPublish]) -> None:
-        """Send messages. Confirmations set the results of the messages later."""
+        """Send messages; their results are set later, when confirmations arrive."""
         written: list[bytes] = []
         with self._lock:
             for message in messages:
@@ -119,7 +119,7 @@ class PublishSession:
             self._fail(error)
 
     def _register(self, message: PendingPublish) -> list[bytes]:
-        """Give a message its sequence number, and return its frames.
+        """Give a message the next sequence number, and return its frames.
 
         Frames must be written in the order of the sequence numbers.
         """
@@ -161,9 +161,10 @@ class PublishSession:
             time.sleep(0)
 
     def _finish_some(self, messages: Iterator[PendingPublish]) -> bool:
-        """Set results of confirmed messages, until ``_MAX_CALLERS_WOKEN`` callers woke.
+        """Set results of confirmed messages, until enough callers were woken.
 
-        :returns: Whether that number was reached, so that messages may be left.
+        :returns: Whether it stopped at ``_MAX_CALLERS_WOKEN`` callers, with messages
+            left over.
         """
         woken = 0
         with self._lock:
@@ -180,7 +181,7 @@ class PublishSession:
             self._wakeup.notify()
 
     def _finish(self, message: PendingPublish) -> bool:
-        """Set a confirmed message's result; return true if that completed its batch."""
+        """Set the result of a confirmed message; return true if its batch is done."""
         unroutable = message.return_error is not None and not message.done
         if not (unroutable and message.ours and message.claim_second_attempt()):
             return message.finish(message.return_error)
@@ -204,7 +205,7 @@ class PublishSession:
             self._notify_publisher()
 
     def _pop_confirmed(self, tag: int, multiple: bool) -> list[PendingPublish]:
-        """Remove and return the messages in flight that a confirmation covers."""
+        """Remove and return the messages that one confirmation refers to."""
         if not multiple:
             message = self.in_flight.pop(tag, None)
             return [] if message is None else [message]
@@ -239,11 +240,11 @@ class PublishSession:
 
     @property
     def was_refused(self) -> bool:
-        """Whether the broker closed the channel because of a message."""
+        """True if RabbitMQ closed the channel because it refused a message."""
         return isinstance(self.failure, ChannelError)
 
     def close(self) -> None:
-        """Send AMQP's Close if the connection is intact; disconnect; end the reader."""
+        """Close the connection, politely if it works; end the thread that reads it."""
         reader = self._reader
         if reader is not None and self.failure is None:
             self._send_close()

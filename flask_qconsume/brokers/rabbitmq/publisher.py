@@ -34,14 +34,14 @@ class Publisher:
         self._thread: BackgroundThread | None = None
 
     def start(self) -> None:
-        """Start the thread, which connects once there is a message to publish."""
+        """Start the publisher's thread, which connects for the first message."""
         with self._lock:
             self._start()
 
     def publish(
         self, messages: Sequence[PendingPublish], timeout: float
     ) -> list[Exception | None]:
-        """Publish messages; return when each is confirmed, has failed or is too late.
+        """Publish messages; return when all are confirmed, failed, or out of time.
 
         :param timeout: Seconds for all messages together.
         :returns: For each message ``None``, or why it was not published.
@@ -62,7 +62,7 @@ class Publisher:
         return [message.error for message in messages]
 
     def close(self) -> None:
-        """Close the connection and end the thread. Publishing again reopens both."""
+        """Close the connection and end the thread; the next publish opens both."""
         with self._lock:
             thread = self._thread
             self._loop.closing = thread is not None
@@ -82,7 +82,7 @@ class Publisher:
             self._thread = thread
 
     def _await(self, batch: PublishBatch, timeout: float) -> float | None:
-        """Wait for confirmations; give up early if there never was a connection.
+        """Wait for confirmations, but not for long if connecting has always failed.
 
         :returns: ``None`` if all messages are done, else the seconds that were waited.
         """

@@ -40,7 +40,7 @@ Rows = Mapping[str, QueueRow] | None
 
 
 class StatusReader:
-    """Counts the messages in the app's queues and in its wait queues."""
+    """Counts the messages in an app's queues and in its wait queues."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -75,7 +75,7 @@ class StatusReader:
             )
 
     def caveats(self, plans: Sequence[QueuePlan]) -> list[str]:
-        """Return warnings about broker settings that weaken guarantees.
+        """Return warnings about settings of RabbitMQ that may lose messages.
 
         The settings come from the management plugin; without its URL the list is empty.
         """
@@ -111,7 +111,7 @@ class StatusReader:
 
 
 class _ReadyCounter:
-    """Counts the ready messages of queues, on a channel that is reopened if needed."""
+    """Counts the ready messages of queues, on a channel that it keeps open."""
 
     def __init__(self, channel: t.Any) -> None:
         self._channel = channel
@@ -136,13 +136,13 @@ class _ReadyCounter:
 def _count_waiting(
     queues: Iterable[WaitQueue], counter: _ReadyCounter
 ) -> dict[int, int | None]:
-    """Count messages by the seconds of their wait queue; empty queues are left out."""
+    """Count the messages in each wait queue, by the seconds of the wait queue."""
     counts = {queue.seconds: counter.count(queue.name) for queue in queues}
     return {seconds: count for seconds, count in counts.items() if count != 0}
 
 
 def _count_in_hand(plan: QueuePlan, rows: Mapping[str, QueueRow]) -> int | None:
-    """Count messages that consumers hold; ``None`` if a number is not known yet."""
+    """Sum up the messages that consumers hold; ``None`` if a number is unknown."""
     counts = [
         rows.get(name, {}).get("messages_unacknowledged")
         for name in plan.handled_queues

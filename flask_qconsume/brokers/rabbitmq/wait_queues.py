@@ -28,7 +28,7 @@ MAX_DELAY = float(WAIT_QUEUE_SECONDS[-1])
 
 @dataclass(frozen=True)
 class WaitQueue:
-    """A queue of messages that are not due yet, and the exchange that feeds it."""
+    """A queue in which messages wait until they are due, and its exchange."""
 
     name: str
     seconds: int
@@ -54,19 +54,19 @@ class WaitQueue:
 
 
 def choose_retry_queue(app_exchange: str, delay: float) -> WaitQueue:
-    """Return the wait queue from which due messages go directly to a single queue."""
+    """Return the wait queue for a retry, which goes to one queue when it is due."""
     seconds = _round_up(delay)
     return WaitQueue(f"{app_exchange}.wait.{seconds}", seconds, "")
 
 
 def choose_delay_queue(app_exchange: str, delay: float) -> WaitQueue:
-    """Return the wait queue from which due messages go to the app's exchange."""
+    """Return the wait queue for a delayed message, which then goes to the exchange."""
     seconds = _round_up(delay)
     return WaitQueue(f"{app_exchange}.delay.{seconds}", seconds, app_exchange)
 
 
 def list_wait_queues(app_exchange: str) -> list[WaitQueue]:
-    """Return all wait queues: those for retries, then those for delayed messages."""
+    """Return all wait queues of an app: for retries, and for delayed messages."""
     return [
         choose(app_exchange, seconds)
         for choose in (choose_retry_queue, choose_delay_queue)

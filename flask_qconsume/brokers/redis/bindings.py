@@ -33,7 +33,7 @@ _create_kombu_pattern: t.Any = t.cast(t.Any, TopicExchange)(None).key_to_pattern
 
 @dataclass(frozen=True, order=True)
 class BindingEntry:
-    """A binding in kombu's format, a member of the exchange's set in Redis."""
+    """A binding as kombu stores it: a member of the set of its exchange's bindings."""
 
     exchange: str
     routing_key: str
@@ -53,7 +53,7 @@ class BindingEntry:
 
 @dataclass(frozen=True)
 class _CachedExchange:
-    """The bindings of one exchange, and the queues found for routing keys so far."""
+    """The bindings of one exchange, and the queues that routing keys have matched."""
 
     entries: tuple[BindingEntry, ...]
     read_at: float
@@ -73,7 +73,7 @@ class _CachedExchange:
 
 
 class Bindings:
-    """The bindings of all exchanges, cached for a second."""
+    """The bindings of all exchanges, read from Redis at most once a second."""
 
     def __init__(self, server: Server, layout: Layout) -> None:
         self._server = server
@@ -83,7 +83,7 @@ class Bindings:
     def find_queues(
         self, exchange: str, routing_key: str, timeout: float | None = None
     ) -> tuple[str, ...]:
-        """Return the queues that a message goes to.
+        """Return the queues that get a message with this routing key.
 
         The default exchange (``""``) delivers to the queue named by the routing key.
         """
@@ -95,7 +95,7 @@ class Bindings:
         return exchange_cache.find_queues(routing_key)
 
     def clear_cache(self) -> None:
-        """Empty the cache; the next use reads the bindings from Redis."""
+        """Forget all cached bindings; the next use reads them from Redis."""
         self._exchanges.clear()
 
     def read_entries(
@@ -141,7 +141,7 @@ class Bindings:
 
 
 def list_wanted_bindings(topology: Topology) -> list[BindingEntry]:
-    """Return all bindings that the app's code declares, as kombu would write them.
+    """Return the bindings that the app's code declares, in kombu's format.
 
     :raises UnsupportedByBroker: if a queue expires, or its exchange's type is neither
         direct nor topic.

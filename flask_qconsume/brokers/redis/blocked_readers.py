@@ -25,7 +25,7 @@ POLL_INTERVAL = 1.0
 
 
 class BlockedReader(t.Protocol):
-    """Reads one queue, and may be blocked in Redis until a message arrives."""
+    """A reader of one queue, which may be blocked in Redis until a message arrives."""
 
     queue: str
 
@@ -33,14 +33,14 @@ class BlockedReader(t.Protocol):
         """Make the reader look for messages now."""
 
     def create_poll_call(self) -> Call | None:
-        """Return a script that looks for messages; ``None`` unless the wait is long."""
+        """Return a script that looks for messages, if the reader's wait is long."""
 
     def note_poll_answer(self, answer: t.Any) -> None:
-        """Wake the reader if the script of :meth:`create_poll_call` found messages."""
+        """Wake the reader if the poll's script has found messages."""
 
 
 class BlockedReaderPoller:
-    """Wakes blocked readers for messages that do not end a blocking command.
+    """Wakes blocked readers when there are messages that Redis does not wake them for.
 
     A greenlet or thread polls as long as there are readers.
 

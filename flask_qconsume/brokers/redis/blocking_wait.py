@@ -26,7 +26,7 @@ _UNBLOCK_TIMEOUT_SECONDS = 1.0
 
 
 class BlockingWait:
-    """Records a reader's wait in Redis, and ends it early. Safe in any thread.
+    """A reader's wait in a blocking command, which another thread can end early.
 
     :param server: Sends ``CLIENT UNBLOCK``, which ends the wait.
     :param wire: The connection on which the reader waits.
@@ -54,10 +54,10 @@ class BlockingWait:
         self._connection_id = self._read_connection_id(warn)
 
     def begin(self, seconds: float) -> bool:
-        """Mark the reader as waiting, and return true.
+        """Mark the reader as waiting; return false if it must not wait.
 
-        Return false if the reader must not wait: ``seconds`` is 0, or :meth:`wake` was
-        called since the last wait.
+        The reader must not wait if ``seconds`` is 0, or if :meth:`wake` was called
+        since the last wait.
         """
         with self._lock:
             self._is_waiting = seconds > 0 and not self._is_woken
@@ -71,11 +71,11 @@ class BlockingWait:
             self._is_waiting = False
 
     def seconds_left(self) -> float:
-        """Return the seconds until the wait ends; 0 if the reader does not wait."""
+        """Return the seconds until the wait ends; 0 if no reader is waiting."""
         return self._ends_at - time.monotonic() if self._is_waiting else 0.0
 
     def wake(self, break_connection: bool) -> None:
-        """End the current wait, or prevent the next one.
+        """End the current wait; without a wait, make the next one end at once.
 
         :param break_connection: Whether to break the reader's connection if Redis does
             not answer.
@@ -88,7 +88,7 @@ class BlockingWait:
                 break
 
     def _unblock(self, break_connection: bool) -> bool:
-        """Have Redis end the wait; return false if Redis sees no wait (yet)."""
+        """Send ``CLIENT UNBLOCK``; return false if Redis says that no reader waits."""
         command = ("CLIENT", "UNBLOCK", self._connection_id)
         try:
             ended = self._server.send_commands(
@@ -103,7 +103,7 @@ class BlockingWait:
         return bool(ended[0])
 
     def _read_connection_id(self, warn: t.Callable[[str], None]) -> int | None:
-        """Return Redis' number for the connection on which the reader waits.
+        """Return the number by which Redis knows the reader's connection.
 
         If Redis forbids ``CLIENT UNBLOCK``, return ``None``, and shorten all waits.
         """

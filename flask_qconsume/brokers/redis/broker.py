@@ -61,7 +61,7 @@ class RedisBroker(Broker, t.Generic[L]):
         shared.prepare = self._prepare_reading
 
     def _list_key_types(self) -> KeyTypes:
-        """Yield each key of the app's queues, and the type that the key must have."""
+        """Yield each key that the app's queues use, and its type in Redis."""
         raise NotImplementedError
 
     def names(self) -> Iterator[Name]:
@@ -164,14 +164,15 @@ class RedisBroker(Broker, t.Generic[L]):
                 raise
 
     def _prepare(self, timeout: float | None) -> None:
-        """Declare the bindings, unless this process has done so."""
+        """Declare the bindings, unless this process has declared them already."""
         if not self._declared_here.get().is_set():
             self._declare(timeout)
 
     def _prepare_reading(self) -> None:
-        """Declare the bindings before reading; if Redis is full, only log a warning.
+        """Declare the bindings before reading; if Redis is full, log a warning.
 
-        Consumers read then, too, which frees memory. Each heartbeat tries again.
+        Consumers can read although Redis is full, and reading frees memory. Each
+        heartbeat tries to declare the bindings again.
         """
         try:
             self._prepare(None)
@@ -179,13 +180,13 @@ class RedisBroker(Broker, t.Generic[L]):
             self._shared.warn(_describe_missing(error))
 
     def _declare_again(self, timeout: float) -> None:
-        """Clear the cache; if ``QCONSUME_DECLARE`` is "auto", declare the bindings."""
+        """Forget cached bindings, and declare the app's bindings if allowed."""
         self._bindings.clear_cache()
         if self.settings.declare == "auto":
             self._declare(timeout)
 
     def _log_caveats(self) -> None:
-        """Log settings of Redis that put messages at risk, once per process."""
+        """Log a warning for each setting of Redis that may lose messages, once."""
         if not self._warned_here.get().is_set():
             for text in self.caveats():
                 self._shared.warn(text)
@@ -220,7 +221,7 @@ class RedisBroker(Broker, t.Generic[L]):
     def _find_missing(
         self, wanted: list[BindingEntry], timeout: float | None
     ) -> list[Binding]:
-        """Return the wanted bindings that Redis does not have."""
+        """Return the app's bindings that are missing in Redis."""
         exchanges = {member.exchange for member in wanted}
         found = {
             member.binding

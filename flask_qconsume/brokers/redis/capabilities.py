@@ -10,7 +10,7 @@ _YEAR_SECONDS = 365 * 86_400.0
 
 
 def create_capabilities(**texts: t.Any) -> Capabilities:
-    """Return the capabilities of one of the brokers on Redis.
+    """Return the capabilities of a broker on Redis: of lists, or of streams.
 
     :param texts: The fields that differ between lists and streams.
     """

@@ -64,7 +64,7 @@ class RedisConnection:
     def pipeline(
         self, commands: Sequence[Command], timeout: float | None = None
     ) -> list[t.Any]:
-        """Send commands in one go and return the answers.
+        """Send several commands in one round trip, and return their answers.
 
         :param timeout: Seconds without an answer after which to close the connection.
         :returns: For each command its answer, or redis-py's exception for an error.
@@ -85,7 +85,7 @@ class RedisConnection:
             raise
 
     def run(self, calls: Sequence[Call], timeout: float | None = None) -> list[t.Any]:
-        """Run scripts in one round trip.
+        """Run several scripts in one round trip, and return their answers.
 
         :returns: For each script its answer, or a :class:`BrokerError`.
         :raises BrokerError: if the connection is lost.
@@ -103,7 +103,7 @@ class RedisConnection:
         return [translate_error(a) if isinstance(a, Exception) else a for a in answers]
 
     def run_after(self, command: Command, call: Call) -> tuple[t.Any, t.Any]:
-        """Send a blocking command, and a script that runs as soon as the command ends.
+        """Send a blocking command, and a script that runs when the command ends.
 
         :returns: Both answers. An error of the command is returned as redis-py's
             exception, an error of the script as a :class:`BrokerError`.
@@ -116,7 +116,7 @@ class RedisConnection:
         return waited, answer
 
     def interrupt(self) -> None:
-        """Break the connection, so that a waiting caller fails. Safe in any thread."""
+        """Break the connection from any thread, so that its waiting user fails."""
         found = self._connection._sock
         if found is not None:
             with contextlib.suppress(OSError, ValueError):
@@ -129,7 +129,7 @@ class RedisConnection:
         return t.cast("Sequence[bytes]", self._connection.pack_commands(commands))
 
     def _read_answer(self, alone: bool) -> t.Any:
-        """Read the next answer; if Redis answers with an error, return the error.
+        """Read the next answer; an error of Redis is returned, not raised.
 
         :param alone: Whether no other answer is awaited, which a disconnect would
             lose.
@@ -150,7 +150,7 @@ class RedisConnection:
 
 
 class ConnectionPool:
-    """The connections of one process; under gevent, of one event loop."""
+    """The open connections of one process or, under gevent, of one event loop."""
 
     def __init__(self, url: str, options: dict[str, t.Any], leaders: int) -> None:
         try:
@@ -181,7 +181,7 @@ class ConnectionPool:
         self.grouped_scripts = GroupedScripts()
 
     def take(self) -> t.Any:
-        """Return an open connection of redis-py, taken out of the pool.
+        """Take a connection out of the pool; open it if necessary.
 
         :raises BrokerError: if Redis cannot be reached, or refuses the connection.
         """
@@ -203,7 +203,7 @@ class ConnectionPool:
 
 
 class LinkConnection(RedisConnection):
-    """A connection that reads one queue; caches the encoded form of its commands."""
+    """A connection that reads one queue, and keeps its commands in encoded form."""
 
     def __init__(self, pool: ConnectionPool, silence: float) -> None:
         super().__init__(pool.take(), silence)
@@ -226,14 +226,14 @@ class LinkConnection(RedisConnection):
 
 
 class _NoClient:
-    """A client for kombu's channel that sends nothing: its ping always succeeds."""
+    """A client for kombu's channel that sends no commands."""
 
     def ping(self) -> bool:
         return True
 
 
 def create_eval_command(call: Call) -> Command:
-    """Return the command ``EVAL``, which sends a script's text, not its hash."""
+    """Return the command ``EVAL``, which sends the text of a script."""
     return ("EVAL", call.script.source, *call.arguments)
 
 

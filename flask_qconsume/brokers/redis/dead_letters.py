@@ -20,7 +20,7 @@ _MAX_BYTES_PER_PAGE = 4 * 1024 * 1024
 
 
 class SortedSetDeadLetters(DeadLetters):
-    """Dead letters in a sorted set; a subclass decodes the set's elements."""
+    """The dead letters of one queue; a subclass decodes the set's members."""
 
     def __init__(self, plan: QueuePlan, shared: Shared[t.Any], key: str) -> None:
         self._plan = plan
@@ -53,7 +53,7 @@ class SortedSetDeadLetters(DeadLetters):
             yield DeadLetter(ref, self._plan.name, message, headers), element
 
     def _iterate_elements(self) -> Iterator[bytes]:
-        """Yield all elements of the sorted set, in the order of their scores.
+        """Yield all members of the sorted set, in the order of their scores.
 
         Reads page by page. A page starts at a score, not at a rank: ranks change when
         another process removes elements.
@@ -84,9 +84,9 @@ class SortedSetDeadLetters(DeadLetters):
             size = max(1, min(_MAX_LETTERS_PER_PAGE, fitting))
 
     def _decode(self, element: bytes) -> tuple[Message, str]:
-        """Return an element's message, and the text that identifies the dead letter."""
+        """Return a member's message, and the reference that commands show for it."""
         raise NotImplementedError
 
     def _take(self, message: Message, element: bytes, replay: bool) -> int:
-        """Remove, and maybe replay, an element; return 0 if it was gone, else 1."""
+        """Remove, and maybe replay, a dead letter; return how many were removed."""
         raise NotImplementedError

@@ -22,15 +22,15 @@ from ...errors import UnsupportedByBroker
 
 
 class AnswerLost(BrokerUnavailable):
-    """A connection was lost after a command had been sent; Redis may have run it."""
+    """The connection was lost after a command was sent, which Redis may have run."""
 
 
 class MemoryFull(PublishRefused):
-    """Redis has reached its ``maxmemory``: it refuses writes, and allows reads."""
+    """Redis refuses to write, because its memory has reached ``maxmemory``."""
 
 
 class SlotMoved(BrokerUnavailable):
-    """A cluster's node was sent a command for keys that are on another node."""
+    """A cluster's node refused a command, because another node has its keys."""
 
     def __init__(self, error: exceptions.AskError) -> None:
         #: The node that has the slot, ``host:port``.
@@ -44,7 +44,7 @@ class SlotMoved(BrokerUnavailable):
 
 
 class Meaning(t.NamedTuple):
-    """The exception to raise for an error of Redis: its class and its text."""
+    """How an error of Redis is raised: the class of the exception, and its text."""
 
     kind: type[BrokerError]
     #: ``{0}`` is replaced by the text of Redis.
@@ -82,7 +82,7 @@ _OTHER = Meaning(BrokerError, "Redis answered with an error: {0}.")
 
 
 def _create_temporary(why: str, remedy: str = "") -> Meaning:
-    """Return the exception to raise for an error that is likely to go away."""
+    """Return the exception for an error that is likely to go away by itself."""
     return Meaning(BrokerUnavailable, f"Redis {why}: {{0}}.{remedy and ' ' + remedy}")
 
 
@@ -194,7 +194,7 @@ _IN_SCRIPT = re.compile(
 
 
 def read_error_code(error: Exception) -> str:
-    """Return the code of an error: Redis' code, or one of our own if Redis has none.
+    """Return the first word of an error of Redis, which is its code.
 
     >>> read_error_code(exceptions.ResponseError("BUSY Redis is busy running a script"))
     'BUSY'
@@ -228,15 +228,15 @@ def translate_error(error: Exception, *, sent: bool = False) -> BrokerError:
 
 
 def create_cluster_error(error: SlotMoved) -> BrokerError:
-    """Return the error for a cluster's node if the URL does not name a cluster."""
+    """Return the error for a cluster whose URL looks like that of a single server."""
     kind, sentence = _IS_A_CLUSTER
     return kind(sentence.format(str(error).rstrip(".")))
 
 
 def copy_error(error: BrokerError) -> BrokerError:
-    """Return a copy of an error, to be raised for another caller.
+    """Return a copy of an error, so that two callers can raise it.
 
-    Raising one exception twice would mix the tracebacks.
+    An exception that is raised twice gets the tracebacks of both callers.
     """
     kind = BrokerUnavailable if isinstance(error, BrokerUnavailable) else type(error)
     found = kind(str(error))

@@ -19,7 +19,7 @@ _REMEDY = f"Set 'maxmemory-policy' to '{_SAFE}' (redis.conf, or CONFIG SET)."
 
 
 def describe_evictions(server: Server) -> Iterator[str]:
-    """Yield warnings about nodes that may evict messages when their memory is full.
+    """Yield a warning for each node that may delete messages if its memory is full.
 
     :raises BrokerUnavailable: if a node does not answer.
     """
@@ -53,7 +53,7 @@ def _describe_policy(policy: str | None, where: str) -> str:
 
 
 def _read_policy(node: Server) -> str | None:
-    """Return a node's ``maxmemory-policy``; ``None`` if Redis denies access."""
+    """Return a node's ``maxmemory-policy``; ``None`` if Redis does not tell it."""
     return _read_policy_from_info(node) or _read_policy_from_config(node)
 
 

@@ -27,7 +27,7 @@ Send = Callable[[Sequence["CallerBatch"]], None]
 
 
 class CallerBatch:
-    """The messages or scripts that one caller submits; a retry submits them again.
+    """The messages or scripts that one caller wants to send.
 
     :param size: The number of messages or scripts in the batch.
     """
@@ -52,7 +52,7 @@ class CallerBatch:
 
 
 class GroupCommit:
-    """Lets one caller, the leader, send the batches of all callers that wait.
+    """Sends the batches of several callers in one round trip: group commit.
 
     :param leaders: The number of callers that may lead at the same time.
     """
@@ -65,7 +65,7 @@ class GroupCommit:
         self._expected = 0
 
     def submit(self, batch: CallerBatch, send: Send, deadline: float) -> None:
-        """Wait until a batch is sent, by this caller or by another caller.
+        """Wait until a batch is sent, either by this caller or by another one.
 
         :param send: Function that sends batches. A caller that leads passes the batches
             of several callers to ``send``.
@@ -87,7 +87,7 @@ class GroupCommit:
             self._wake_next_leader()
 
     def _try_to_lead(self) -> threading.Lock | None:
-        """Acquire and return one of the leaders' locks; ``None`` if all are taken."""
+        """Return a free leader's lock, acquired; ``None`` if no lock is free."""
         for leader in self._leaders:
             # gevent switches to its event loop if a lock is taken, so check first.
             if not leader.locked() and leader.acquire(blocking=False):
@@ -117,7 +117,7 @@ class GroupCommit:
                 batch.wake()
 
     def _take_group(self) -> list[CallerBatch]:
-        """Remove and return the oldest waiting batches, as many as a group may have."""
+        """Remove and return the oldest waiting batches, up to a group's size."""
         group: list[CallerBatch] = []
         room = _MAX_MESSAGES_PER_GROUP
         for batch in list(self._waiting):
@@ -130,7 +130,7 @@ class GroupCommit:
         return group
 
     def _wake_next_leader(self) -> None:
-        """Wake one waiting caller to lead, unless enough callers lead already."""
+        """Wake a waiting caller, so that it leads, if leaders are missing."""
         if self._waiting and not all(leader.locked() for leader in self._leaders):
             for batch in list(self._waiting)[:1]:
                 batch.wake()
@@ -141,7 +141,7 @@ Run = Callable[[Sequence[Call]], list[t.Any]]
 
 
 class _ScriptBatch(CallerBatch):
-    """The scripts of one queue's reader; later also the answers, or an error."""
+    """The scripts that one queue's reader wants to run, and their answers."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
         super().__init__(len(calls))

@@ -19,7 +19,7 @@ _decode_kombu: t.Any = loads
 
 
 def encode_json(values: dict[str, t.Any]) -> bytes:
-    """Encode a value as JSON, with kombu's extensions for dates and the like.
+    """Encode a value as JSON, with kombu's extensions for dates, decimals and more.
 
     :raises PublishRefused: if JSON cannot hold a value.
     """

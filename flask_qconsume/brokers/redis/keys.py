@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 
 class Layout(t.Protocol):
-    """The names of the keys in which an app keeps its queues and bindings in Redis."""
+    """The names of the keys in which an app's queues and bindings are kept in Redis."""
 
     @property
     def sep(self) -> str:
-        """The separator between routing key, pattern and queue of a binding."""
+        """The separator between a binding's routing key, pattern and queue."""
 
     @property
     def shared_keys(self) -> Sequence[str]:
-        """The keys of kombu for the unsettled messages of all queues; may be empty."""
+        """The keys in which kombu keeps unsettled messages of all queues, if any."""
 
     def describe_keys(self, queue: str) -> Iterable[tuple[str, str]]:
         """Yield each key of a queue with a description.
@@ -25,7 +25,7 @@ class Layout(t.Protocol):
         """
 
     def dead_key(self, queue: str) -> str:
-        """Return the key of dead letters; ``queue`` is ``<name of a queue>.dead``."""
+        """Return the key that holds dead letters."""
 
     def binding_keys(self, exchange: str) -> list[str]:
-        """Return the keys of an exchange's bindings: write to all, read the first."""
+        """Return an exchange's keys for bindings, of which the first is read."""

@@ -31,14 +31,14 @@ K = t.TypeVar("K", bound=t.Hashable)
 
 
 class LeasedMessages(abc.ABC):
-    """The unsettled messages of one link, which is a connection to one queue."""
+    """The unsettled messages of one link, each with a lease."""
 
     @abc.abstractmethod
     def __contains__(self, tag: str) -> bool: ...
 
     @abc.abstractmethod
     def create_pop_call(self, room: int) -> Call:
-        """Return the script that reads and leases at most ``room`` messages."""
+        """Return the script that takes up to ``room`` messages, and leases them."""
 
     @abc.abstractmethod
     def ack(self, tags: Sequence[str]) -> int:
@@ -50,11 +50,11 @@ class LeasedMessages(abc.ABC):
 
     @abc.abstractmethod
     def create_forward_call(self, tag: str, place: str, *how: t.Any) -> Call:
-        """Return the script that replaces a message by a copy at the key ``place``."""
+        """Return the script that puts a copy at the key ``place``, and settles."""
 
     @abc.abstractmethod
     def mark_settled(self, tags: Iterable[str]) -> None:
-        """Forget messages that Redis has deleted or moved."""
+        """Forget messages that are settled: Redis has deleted or moved them."""
 
     @abc.abstractmethod
     def extend_leases(self) -> None:
@@ -62,29 +62,29 @@ class LeasedMessages(abc.ABC):
 
     @abc.abstractmethod
     def give_back(self, tags: Sequence[str], timeout: float | None = None) -> int:
-        """Put messages back to the front of their queue; do not mark them redelivered.
+        """Put messages back at the front of their queue, as not redelivered.
 
         :returns: The number of messages that were still leased to this link.
         """
 
     @abc.abstractmethod
     def forget_all(self) -> list[str]:
-        """Forget all messages; return what :meth:`return_forgotten` needs to know."""
+        """Forget all messages; return what :meth:`return_forgotten` needs."""
 
     @abc.abstractmethod
     def return_forgotten(self, forgotten: Sequence[str], timeout: float) -> int:
-        """Give back what :meth:`forget_all` returned, for this or a closed link."""
+        """Give back messages that this or another link has forgotten."""
 
     @abc.abstractmethod
     def restore_expired(self) -> int:
-        """Put back messages with expired leases; mark them redelivered.
+        """Put messages with expired leases back, marked as redelivered.
 
         :returns: The number of messages put back.
         """
 
 
 class Orphans:
-    """Messages that a link could not give back while it closed: Redis was away.
+    """Messages that closing links could not give back, because Redis did not answer.
 
     The next link to the same queue gives these messages back.
     """
@@ -93,7 +93,7 @@ class Orphans:
         self._by_queue: dict[str, list[str]] = {}
 
     def release(self, held: LeasedMessages, queue: str) -> None:
-        """Give back all messages of a closing link, or keep them as orphans."""
+        """Give back a closing link's messages; if that fails, keep them as orphans."""
         forgotten = held.forget_all()
         try:
             self._return(held, forgotten)
@@ -101,7 +101,7 @@ class Orphans:
             self._keep(queue, forgotten)
 
     def adopt(self, held: LeasedMessages, queue: str) -> None:
-        """Give back the orphans that closed links left in a queue.
+        """Give back the messages that closed links of a queue left behind.
 
         :raises BrokerError: if Redis is away; the messages remain orphans.
         """
@@ -121,7 +121,7 @@ class Orphans:
 
 
 class StaleLeases(t.Generic[K]):
-    """Finds leases that no worker extends any more, measured by this process' clock.
+    """Finds leases that no worker extends, by this process' own clock.
 
     Redis ends leases by its wall clock. If that clock is set back by an hour, the
     leases of dead workers would last an hour longer. A lease that stays unchanged for
@@ -138,7 +138,7 @@ class StaleLeases(t.Generic[K]):
         self._seen_since: dict[K, float] = {}
 
     def find_stale(self, seen: Iterable[K]) -> list[K]:
-        """Return the leases that have been the same in each call for too long.
+        """Return the leases that no worker has extended for too long.
 
         :param seen: All leases, each with a value that changes at each extension.
         """
@@ -149,7 +149,7 @@ class StaleLeases(t.Generic[K]):
 
 
 def describe_process() -> str:
-    """Return a text with host and process id, by which users recognize a worker."""
+    """Return this process' host name and process id, for users to recognize."""
     return f"flask_qconsume:{socket.gethostname()}:{os.getpid()}"
 
 

@@ -47,11 +47,11 @@ DEFAULT_RETENTION_SECONDS = 100 * 365 * 86_400.0
 
 
 class LeaseLost(BrokerError):
-    """The lease of a message has ended, and another worker has the message."""
+    """The lease of a message has ended, so another worker may have the message."""
 
 
 class RedisLink(Link):
-    """A connection to one queue; a subclass provides the Lua scripts."""
+    """Consumes one queue; a subclass provides the Lua scripts."""
 
     pushes = False
 
@@ -151,19 +151,21 @@ class RedisLink(Link):
         self._is_paused = True
 
     def wake(self) -> None:
-        """End the reader's wait; the reader then looks for messages at once."""
+        """End the reader's wait, so that the reader looks for messages at once."""
         self._wait.wake(break_connection=self.closed)
 
     def create_poll_call(self) -> Call | None:
-        """Return the script that finds messages for which Redis does not end the wait.
+        """Return a script that looks for messages that do not end the wait.
 
-        Return ``None`` if the reader does not wait, or if the wait ends soon.
+        A message that becomes due, for example, does not end the reader's wait in
+        Redis. If the reader does not wait, or its wait ends soon, the result is
+        ``None``.
         """
         long = self._wait.seconds_left() > POLL_INTERVAL
         return self._create_search_call() if long else None
 
     def note_poll_answer(self, answer: bytes) -> None:
-        """Wake the reader if a message is due well before the end of the wait.
+        """Wake the reader if a message is due long before its wait ends.
 
         :param answer: The seconds until the next message is due; empty if there is
             none.
@@ -188,40 +190,40 @@ class RedisLink(Link):
     # -- for subclasses: the layout ---------------------------------------------------
 
     def _near_key(self) -> str:
-        """Return a key; in a cluster, the link connects to the key's node."""
+        """Return a key of the queue, by which a cluster's node is chosen."""
         return ""
 
     def _create_leased_messages(self, lease: float) -> LeasedMessages:
         raise NotImplementedError
 
     def _create_search_call(self) -> Call:
-        """Return the script that finds messages for which Redis does not end a wait.
+        """Return a script that looks for messages that do not end the wait.
 
         The script returns the seconds until a message is due; empty if there is none.
         """
         raise NotImplementedError
 
     def _read_popped(self, answer: t.Any) -> list[Delivery]:
-        """Decode the answer of the script that takes messages."""
+        """Decode the answer of the script that takes messages from the queue."""
         raise NotImplementedError
 
     def _next_wait(self) -> float:
-        """Return how many seconds to wait in Redis for the next message."""
+        """Return the seconds for which the reader may wait in Redis."""
         raise NotImplementedError
 
     def _block(self, seconds: float, room: int) -> list[Delivery]:
-        """Wait for a message or for :meth:`wake`; return the deliveries, maybe none."""
+        """Wait in Redis for a message; return the deliveries, or an empty list."""
         raise NotImplementedError
 
     def _create_forward_call(self, forward: Forward, queue: str) -> Call:
-        """Return the script that puts a copy into a queue and deletes the original.
+        """Return the script that stores a copy, and deletes the original.
 
         :raises PublishRefused: if the copy cannot be encoded.
         """
         raise NotImplementedError
 
     def _needs_wake(self, forward: Forward) -> bool:
-        """Return whether to wake the reader of the copy's queue by :meth:`wake`."""
+        """Return whether Redis does not wake the reader of the copy's queue."""
         raise NotImplementedError
 
     # -- reading ----------------------------------------------------------------------
@@ -231,7 +233,7 @@ class RedisLink(Link):
         return found or self._wait_and_pop(room)
 
     def _pop(self, room: int) -> list[Delivery]:
-        """Take available messages, without waiting."""
+        """Take messages that are ready, without waiting for more."""
         call = self._held.create_pop_call(room)
         answer = check_answer(self._wire.run([call])[0])
         return self._note_found(self._read_popped(answer))
@@ -254,7 +256,7 @@ class RedisLink(Link):
     # -- settling and closing ---------------------------------------------------------
 
     def _give_back_and_disconnect(self) -> None:
-        """Wait until the reader has stopped, give back all messages, and disconnect."""
+        """Give back all messages once the reader has stopped, and disconnect."""
         is_quiet = self._reading.acquire(timeout=_CLOSE_TIMEOUT_SECONDS)
         if not is_quiet:
             self._wire.interrupt()
@@ -264,7 +266,7 @@ class RedisLink(Link):
             self._reading.release()
 
     def _closing_on_error(self, work: Callable[[], T]) -> T:
-        """Call a function that uses Redis; on an error, mark the link as closed."""
+        """Call a function; if it raises an error, mark the link as closed."""
         try:
             return work()
         except BrokerError:
@@ -273,9 +275,10 @@ class RedisLink(Link):
             raise
 
     def _prepare_forward(self, forward: Forward) -> Call | PublishRefused | None:
-        """Return the script that forwards a message, or the error if encoding fails.
+        """Return the script that forwards a message, or the encoding error.
 
-        Return ``None`` if the message is known to belong to another worker now.
+        The result is ``None`` if the message's lease has ended, so that another worker
+        may have it.
         """
         if forward.delivery.tag not in self._held:
             return None
@@ -303,9 +306,10 @@ class RedisLink(Link):
 
 
 def _drop_complex_values(forward: Forward) -> Forward:
-    """Return a copy of ``forward`` without values that are neither text nor number.
+    """Return a copy of ``forward`` with only texts and numbers in its headers.
 
-    If JSON cannot hold such a value, the message could never be forwarded.
+    JSON may be unable to hold other values, and the message could then never be
+    forwarded.
     """
     delivery = forward.delivery
     properties = delivery.message.properties

@@ -47,7 +47,7 @@ CONNECTION_OPTIONS = (
 
 
 def check_option(name: str, value: t.Any) -> None:
-    """Refuse a value of an option with which redis-py would fail while it connects.
+    """Refuse a value of an option that would make redis-py fail when connecting.
 
     :raises ConfigurationError: with the values that are allowed.
     """
@@ -65,7 +65,7 @@ def check_option(name: str, value: t.Any) -> None:
 
 
 def check_known(name: str, known: Collection[str], broker: str) -> None:
-    """Refuse an option that does not exist.
+    """Refuse an option that does not exist, and suggest a similar name.
 
     :raises ConfigurationError: with a suggestion.
     """
@@ -101,12 +101,12 @@ _CHECKS: dict[str, tuple[Callable[[t.Any], bool], str]] = {
 
 
 def select_connection_options(options: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Select the transport options that kombu needs for connections."""
+    """Select the transport options that kombu needs for its connections."""
     return {name: options[name] for name in CONNECTION_OPTIONS if name in options}
 
 
 def read_text(options: Mapping[str, t.Any], name: str, default: str) -> str:
-    """Return an option's text; only the prefix of keys may be empty."""
+    """Return an option that is a text; only the prefix of keys may be empty."""
     value = options.get(name, default)
     if not isinstance(value, str) or (not value and name != "global_keyprefix"):
         raise ConfigurationError(
@@ -117,7 +117,7 @@ def read_text(options: Mapping[str, t.Any], name: str, default: str) -> str:
 
 
 def read_priority_steps(value: t.Any) -> tuple[int, ...]:
-    """Return the option ``priority_steps``; check that its numbers ascend."""
+    """Return the option ``priority_steps``, whose numbers must ascend."""
     steps = tuple(value) if isinstance(value, (list, tuple, range)) else ()
     whole = all(isinstance(s, int) and not isinstance(s, bool) for s in steps)
     if not steps or not whole or steps[0] < 0 or list(steps) != sorted(set(steps)):

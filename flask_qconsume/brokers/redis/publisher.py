@@ -34,7 +34,7 @@ Result = Exception | None
 
 @dataclass(frozen=True)
 class RoutedPart:
-    """A message, and a group of its queues into which one script puts the message."""
+    """A message, and those of its queues that one script can write to."""
 
     batch: PublishRequest
     #: The message's index in the batch.
@@ -46,7 +46,7 @@ class RoutedPart:
 
 
 class Publisher:
-    """Publishes messages; each reaches all of its queues or none of them.
+    """Publishes messages; each goes to all of its queues, or to none of them.
 
     In a cluster, this holds for queues in the same slot. A subclass knows the keys.
     """
@@ -65,7 +65,7 @@ class Publisher:
         self._declare_again = declare_again
 
     def publish(self, messages: Sequence[Outgoing], timeout: float) -> list[Result]:
-        """Publish messages; during an outage, try again until the time is over.
+        """Publish messages; during an outage, retry until the time-out.
 
         :param timeout: Seconds for all messages together.
         :returns: For each message ``None``, or the error if it was not confirmed.
@@ -83,7 +83,7 @@ class Publisher:
     def _send_all(
         self, batches: Sequence[PublishRequest], leader: PublishRequest
     ) -> None:
-        """Send the unfinished messages of all batches within the time of ``leader``."""
+        """Send unfinished messages of all batches, until the leader's deadline."""
         try:
             self._prepare(leader.left)
             for trip in _split_into_round_trips(batches):
@@ -119,7 +119,7 @@ class Publisher:
     def _route_or_settle(
         self, batch: PublishRequest, number: int, left: float
     ) -> list[RoutedPart]:
-        """Route a message; set its result if an error occurs, or no queue is left."""
+        """Find a message's queues; if there are none left, set its result."""
         try:
             parts = self._route(batch, number, left)
         except BrokerUnavailable:
@@ -135,7 +135,7 @@ class Publisher:
     def _route(
         self, batch: PublishRequest, number: int, left: float
     ) -> list[RoutedPart]:
-        """Find the queues that a message has yet to reach, grouped by cluster slot."""
+        """Find the queues that have not got a message yet, by cluster slot."""
         message, reached = batch.messages[number], batch.reached_queues(number)
         queues = [q for q in self._find_queues(message, left) if q not in reached]
         return [
@@ -150,10 +150,10 @@ class Publisher:
     def _create_call(
         self, message: Outgoing, queues: tuple[str, ...]
     ) -> tuple[Call, bool]:
-        """Return the script that puts a message into queues.
+        """Return the script that puts a message into queues, and whether to wake.
 
-        Return also whether to wake blocked readers, since Redis does not end their
-        wait for this message.
+        Blocked readers must be woken if Redis does not end their wait for this message,
+        for example because it is delayed.
         """
         raise NotImplementedError
 
@@ -193,11 +193,11 @@ class PublishRequest(CallerBatch):
 
     @property
     def open(self) -> list[int]:
-        """The indexes of the messages in this request that have no result yet."""
+        """The indexes of the messages that have no result yet."""
         return list(self._open)
 
     def await_next_attempt(self) -> bool:
-        """Pause if there was an outage; return whether messages and time are left."""
+        """Pause after an outage; return whether another attempt is possible."""
         if not self._open or self.left <= 0:
             return False
         if self._pause:
@@ -205,7 +205,7 @@ class PublishRequest(CallerBatch):
         return self.left > 0
 
     def note_arrival(self, number: int, queues: Sequence[str]) -> None:
-        """Remember that a message has reached these queues."""
+        """Remember that these queues have got a message."""
         self._reached.setdefault(number, set()).update(queues)
 
     def reached_queues(self, number: int) -> t.AbstractSet[str]:
@@ -213,7 +213,7 @@ class PublishRequest(CallerBatch):
         return self._reached.get(number, frozenset())
 
     def settle(self, number: int, error: Result) -> None:
-        """Set a message's result; after an outage, leave the message unfinished."""
+        """Set the result of a message, unless it is to be tried again."""
         if isinstance(error, BrokerUnavailable):
             self.note_outage(error)
             return
@@ -221,7 +221,7 @@ class PublishRequest(CallerBatch):
         self._results[number] = error
 
     def note_outage(self, error: BrokerUnavailable) -> None:
-        """Remember that Redis was away; choose the pause before the next attempt."""
+        """Remember that Redis did not answer; choose the next pause."""
         # The error of an attempt cut off by the deadline tells less than earlier
         # errors.
         if self._last_outage is None or self.left > 0:
@@ -231,12 +231,12 @@ class PublishRequest(CallerBatch):
         self._pause = min(pause, _LONGEST_PAUSE_SECONDS)
 
     def fail(self, error: BrokerError) -> None:
-        """Set an error as the result of all unfinished messages."""
+        """Set an error as the result of all messages without a result."""
         for number in self.open:
             self.settle(number, error)
 
     def results(self) -> list[Result]:
-        """Return the result of each message; a time-out error for an unfinished one."""
+        """Return each message's result; a time-out for a message without one."""
         # A copy, since a leader that is late may still settle messages.
         results = list(self._results)
         for number in self.open:

@@ -27,7 +27,7 @@ _ANSWER_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Replicas:
-    """How many replicas must have a message, and how long to wait for them."""
+    """Waits until enough replicas have a message, as ``wait_replicas`` asks."""
 
     wanted: int = 0
     seconds: float = _DEFAULT_TIMEOUT_SECONDS
@@ -35,7 +35,7 @@ class Replicas:
     def confirm(
         self, connection: RedisConnection, answers: Sequence[t.Any], left: float | None
     ) -> list[t.Any]:
-        """Wait for replicas; return errors instead of answers if too few confirm."""
+        """Wait for replicas; replace the answers by errors if too few confirm."""
         if not self.wanted or all(isinstance(a, BrokerError) for a in answers):
             return list(answers)
         seconds = self.seconds if left is None else max(0.001, min(self.seconds, left))

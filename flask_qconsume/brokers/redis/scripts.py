@@ -18,7 +18,7 @@ from dataclasses import field
 
 @dataclass(frozen=True)
 class Script:
-    """A Lua script; Redis caches it under the hash of its text."""
+    """A Lua script, which Redis caches under the hash of its text."""
 
     source: str
     sha: str = field(init=False)
@@ -34,7 +34,7 @@ class Script:
 
 @dataclass(frozen=True)
 class Call:
-    """A script with its keys and arguments, to be run once."""
+    """One call of a script: the script, its keys and its arguments."""
 
     script: Script
     arguments: tuple[t.Any, ...]

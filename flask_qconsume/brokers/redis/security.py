@@ -37,7 +37,7 @@ def check_connection(pool: t.Any) -> None:
 
 
 def explain_failure(pool: t.Any, error: Exception) -> str | None:
-    """Return why TLS made a connection fail; ``None`` if TLS is not the cause."""
+    """Explain why TLS made a connection fail; ``None`` if TLS is not the cause."""
     if said := tls.explain_error(error, ADVICE):
         return said
     options = pool.connection_kwargs
@@ -54,7 +54,7 @@ def explain_failure(pool: t.Any, error: Exception) -> str | None:
 
 
 def _has_reached_server(error: Exception) -> bool:
-    """Return false for an answer of Redis, a refused connection, or an unknown host."""
+    """Return whether an error came after connecting, but before Redis answered."""
     if isinstance(error, exceptions.ResponseError):
         return False
     return not any(
@@ -64,7 +64,7 @@ def _has_reached_server(error: Exception) -> bool:
 
 
 def _answers_without_tls(host: str, port: int) -> bool:
-    """Return whether the server answers a Redis command without TLS."""
+    """Return whether the server answers a command that is not encrypted."""
     try:
         with socket.create_connection((host, port), _PROBE_TIMEOUT_SECONDS) as found:
             found.sendall(b"PING\r\n")

@@ -96,7 +96,7 @@ class Server:
     def publish(
         self, calls: Sequence[Call], timeout: float | None = None
     ) -> list[t.Any]:
-        """Run scripts that publish; wait for replicas if ``wait_replicas`` is set.
+        """Run scripts that publish, then wait for replicas if configured.
 
         :returns: For each script its answer, or a :class:`BrokerError`.
         :raises BrokerError: if the connection is lost; Redis may have run any script.
@@ -108,7 +108,7 @@ class Server:
             return self._replicas.confirm(connection, answers, timeout)
 
     def run_grouped(self, calls: Sequence[Call]) -> Sequence[t.Any]:
-        """Do the same as :meth:`run`, but share the round trip with other callers."""
+        """Run scripts in one round trip with the scripts of other callers."""
         return self._get_pool().grouped_scripts.run(calls, self.run, 2 * self.silence)
 
     def call(self, call: Call, timeout: float | None = None) -> t.Any:
@@ -119,14 +119,14 @@ class Server:
         return check_answer(self.run([call], timeout)[0])
 
     def count(self, calls: Sequence[Call], timeout: float | None = None) -> int:
-        """Run scripts, each of which returns a number; return the sum.
+        """Run scripts, each of which returns a number, and return the sum.
 
         :raises BrokerError: if the connection is lost, or Redis answers with an error.
         """
         return sum(check_answer(answer) for answer in self.run(calls, timeout))
 
     def run_asking(self, call: Call) -> t.Any:
-        """Run a script at this cluster node, which is importing the keys' slot."""
+        """Run a script at a cluster's node that is taking over the keys' slot."""
         with self._borrow_connection() as connection:
             answer = connection.pipeline([("ASKING",), create_eval_command(call)])[1]
         return translate_error(answer) if isinstance(answer, Exception) else answer
@@ -134,7 +134,7 @@ class Server:
     def group_by_slot(
         self, names: Sequence[str], key: t.Callable[[str], str]
     ) -> list[tuple[str, ...]]:
-        """Group queues so that one script may write to all queues of a group."""
+        """Group queues by cluster slot, since a script can write to one slot only."""
         return [tuple(names)] if names else []
 
     def send_commands(
@@ -159,7 +159,7 @@ class Server:
         return answers
 
     def list_nodes(self) -> list[tuple[str, Server]]:
-        """Return the nodes that hold messages, each with its address.
+        """Return the servers that hold messages, each with its address.
 
         Outside of a cluster, the address is empty.
 
@@ -176,11 +176,11 @@ class Server:
             self.send_commands([("WAIT", 0, 1)], timeout)
 
     def group_commit(self) -> GroupCommit:
-        """Return the group commit of this process or, under gevent, event loop."""
+        """Return the group commit of this process or, with gevent, event loop."""
         return self._get_pool().group_commit
 
     def is_reachable(self) -> bool:
-        """Return whether Redis answers, even by a refusal, and is not loading data."""
+        """Return whether Redis answers, also by a refusal, and has loaded its data."""
         try:
             with self._borrow_connection() as connection:
                 connection.ask("PING", timeout=_PING_TIMEOUT_SECONDS)

@@ -21,7 +21,7 @@ L = t.TypeVar("L", bound=Layout)
 
 
 class Shared(t.Generic[L]):
-    """Objects that one app's links, publisher and dead letters on Redis share."""
+    """Objects that the links, the publisher and the dead letters of one app share."""
 
     def __init__(self, settings: Settings, layout: L, server: Server) -> None:
         self.settings = settings
@@ -35,13 +35,13 @@ class Shared(t.Generic[L]):
         self.prepare: t.Callable[[], None] = lambda: None
 
     def warn(self, text: str) -> None:
-        """Log a warning, unless this process has logged the same text before."""
+        """Log a warning, once in this process for each text."""
         if text not in self._warnings:
             self._warnings.add(text)
             logger.warning("%s", escape(text, 1_000))
 
     def wake(self, queues: t.Iterable[str]) -> None:
-        """Wake readers in this process that are blocked on these queues."""
+        """Wake the readers of these queues in this process."""
         names = set(queues)
         for link in [link for link in self.links if link.queue in names]:
             link.wake()

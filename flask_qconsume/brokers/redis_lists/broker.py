@@ -26,7 +26,7 @@ from .publisher import ListPublisher
 
 
 class RedisLists(RedisBroker[ListLayout]):
-    """A broker with queues in kombu's list layout, read and settled by Lua scripts."""
+    """A broker whose queues are Redis lists, in the layout of kombu's transport."""
 
     capabilities = CAPABILITIES
     link: t.ClassVar[type[ListLink]] = ListLink

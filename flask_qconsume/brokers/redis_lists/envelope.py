@@ -25,7 +25,7 @@ _REDELIVERED = "redelivered"
 def encode_envelope(
     properties: Mapping[str, t.Any], body: bytes, *, exchange: str, routing_key: str
 ) -> bytes:
-    """Encode a message as an envelope with a new delivery tag.
+    """Encode a message as a JSON envelope of kombu, with a new delivery tag.
 
     :param properties: AMQP's basic properties by name, including ``headers``.
     :raises PublishRefused: if JSON cannot hold a value.
@@ -50,12 +50,12 @@ def encode_envelope(
 
 
 def read_element(element: bytes, queue: str) -> Message:
-    """Decode an element of a list as a message."""
+    """Decode an element of a Redis list as a message; never fail."""
     return _read(element, queue)[0]
 
 
 def mark_redelivered(element: bytes, queue: str) -> bytes:
-    """Return an element marked as redelivered, as kombu does, with a new tag.
+    """Return an element with kombu's mark for redelivered messages, and a new tag.
 
     An element that is not an envelope becomes the body of a new envelope.
     """
@@ -76,26 +76,26 @@ def mark_redelivered(element: bytes, queue: str) -> bytes:
 
 
 def encode_delayed(element: bytes, step: int) -> bytes:
-    """Prefix an envelope with its priority step, for the set of delayed messages."""
+    """Encode an envelope and its priority step for the set of delayed messages."""
     return b"%d:%s" % (step, element)
 
 
 def read_reference(element: bytes) -> str:
-    """Return the text that identifies a dead letter: its delivery tag, or a hash."""
+    """Return the text by which commands name a dead letter."""
     envelope = _decode_envelope(element)
     tag = envelope["properties"].get("delivery_tag") if envelope else None
     return tag if isinstance(tag, str) else hashlib.sha256(element).hexdigest()
 
 
 def to_kombu_priority(priority: t.Any) -> int:
-    """Convert a priority (9 is the highest) to kombu's number (0 is the highest)."""
+    """Convert a priority, of which 9 is the highest, to kombu's, of which 0 is."""
     if isinstance(priority, bool) or not isinstance(priority, int):
         return 0
     return HIGHEST - max(0, min(priority, HIGHEST))
 
 
 def _read(element: bytes, queue: str) -> tuple[Message, dict[str, t.Any] | None]:
-    """Return the message, and the envelope or, for a foreign message, ``None``."""
+    """Return an element's message and envelope; a foreign message has no envelope."""
     envelope = _decode_envelope(element)
     body = _decode_body(envelope) if envelope else None
     if envelope is not None and body is not None:
@@ -119,7 +119,7 @@ def _create_foreign_message(element: bytes, queue: str) -> Message:
 
 
 def _decode_envelope(element: bytes) -> dict[str, t.Any] | None:
-    """Decode an element as an envelope; return ``None`` for other content."""
+    """Decode an element as a JSON envelope of kombu; ``None`` if it is none."""
     if not element.startswith(b"{"):
         return None
     try:

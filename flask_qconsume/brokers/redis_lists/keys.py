@@ -64,7 +64,7 @@ _REFUSED = {
 
 @dataclass(frozen=True)
 class ListLayout:
-    """The names of all keys: those of kombu's list transport, and our own."""
+    """The names of all keys: those of kombu's list transport, and additional ones."""
 
     prefix: str = ""
     sep: str = "\x06\x16"
@@ -73,7 +73,7 @@ class ListLayout:
     unacked_index_name: str = "unacked_index"
 
     def queue_key(self, queue: str) -> str:
-        """Return the key of the list of step 0: the queue's name, with the prefix."""
+        """Return the key of a queue's list for messages without a priority."""
         return self.prefix + queue
 
     def list_key(self, queue: str, step: int) -> str:
@@ -85,11 +85,11 @@ class ListLayout:
         )
 
     def list_keys(self, queue: str) -> list[str]:
-        """Return the keys of a queue's lists, in the order in which they are read."""
+        """Return the keys of a queue's lists, the highest priority first."""
         return [self.list_key(queue, step) for step in self.steps]
 
     def priority_step(self, priority: int) -> int:
-        """Return the priority step to which kombu assigns a kombu priority."""
+        """Return the priority step, one of a few numbers, for a kombu priority."""
         number = max(0, min(priority, HIGHEST))
         return self.steps[bisect(self.steps, number) - 1]
 
@@ -97,15 +97,15 @@ class ListLayout:
         return f"{self.prefix}_kombu.binding.{exchange}"
 
     def permanent_bindings_key(self, exchange: str) -> str:
-        """Return the key of the set that prevents kombu from deleting bindings.
+        """Return the key of a set that keeps kombu from deleting bindings.
 
-        If queues of an exchange expire, kombu deletes all bindings of the exchange,
-        unless this set has members.
+        When a queue expires, kombu deletes all bindings of its exchange, unless the set
+        has members.
         """
         return f"{self.prefix}_kombu.binding_permanent.{exchange}"
 
     def binding_keys(self, exchange: str) -> list[str]:
-        """Return two keys of an exchange's bindings: write to both, read the first."""
+        """Return an exchange's two keys for bindings; only the first one is read."""
         return [self.bindings_key(exchange), self.permanent_bindings_key(exchange)]
 
     @property
@@ -140,7 +140,7 @@ class ListLayout:
         return f"{self.queue_key(queue)}.delayed"
 
     def held_keys(self, queue: str) -> list[str]:
-        """Return the three keys for unsettled messages: leases, and kombu's two."""
+        """Return the keys of unsettled messages: their leases, and kombu's two keys."""
         return [self.leases_key(queue), self.unacked_key, self.unacked_index_key]
 
 

@@ -42,7 +42,7 @@ _ROUNDING_SECONDS = 0.0005
 
 
 class ListLink(RedisLink):
-    """Reads one queue, which is one list per priority step, the highest first."""
+    """Consumes one queue, which has a Redis list for each priority step."""
 
     _held: UnackedMessages
 
@@ -89,7 +89,7 @@ class ListLink(RedisLink):
         return found
 
     def _handle_blmove_error(self, error: Exception, seconds: float) -> None:
-        """If Redis refuses ``BLMOVE``, wait in this process.
+        """If Redis refuses ``BLMOVE``, let the reader poll from now on.
 
         :raises BrokerError: for any other error.
         """
@@ -138,7 +138,7 @@ class ListLink(RedisLink):
 
 
 class _WaitTimes:
-    """Computes how long the reader's next wait lasts."""
+    """Computes for how long the reader waits in Redis."""
 
     def __init__(self, longest: float) -> None:
         self._longest = longest
@@ -147,7 +147,7 @@ class _WaitTimes:
         self._poll = 0.0
 
     def note(self, due_in: bytes, tags: Sequence[str]) -> None:
-        """Remember the answer of the script that leases messages.
+        """Remember when the next delayed message is due, and if messages were found.
 
         :param due_in: Seconds until a delayed message is due; empty without any.
         :param tags: The tags of the leased messages.
@@ -159,7 +159,7 @@ class _WaitTimes:
             self._short_waits = _SHORT_WAITS
 
     def next_wait(self) -> float:
-        """Return the seconds to wait, at most until a delayed message is due."""
+        """Return the seconds to wait: until a delayed message is due, at most."""
         longest = self._longest
         self._short_waits = max(0, self._short_waits - 1)
         if self._short_waits:
@@ -167,7 +167,7 @@ class _WaitTimes:
         return longest if self._due_in is None else min(longest, self._due_in)
 
     def next_poll(self, seconds: float) -> float:
-        """Return the seconds until the next poll, if Redis does not let readers block.
+        """Return the seconds until the next poll, on a Redis without ``BLMOVE``.
 
         The seconds grow from 1 ms, as long as polls find nothing.
         """

@@ -36,7 +36,7 @@ _MAX_BYTES_PER_READ = 1024 * 1024
 
 
 class UnackedMessages(LeasedMessages):
-    """The unsettled messages of one link, which is a connection to one queue."""
+    """The unsettled messages of one link, in kombu's hash ``unacked``."""
 
     def __init__(
         self, server: Server, list_layout: ListLayout, queue: str, lease: float
@@ -83,7 +83,7 @@ class UnackedMessages(LeasedMessages):
         )
 
     def read_pop_answer(self, answer: Sequence[bytes]) -> list[tuple[str, bytes]]:
-        """Return the tag and element of each message that the script has leased."""
+        """Decode the answer of the script that takes messages: tags and elements."""
         tags = [tag.decode() for tag in answer[1::2]]
         self._tags.update(dict.fromkeys(tags))
         # The next call gets the numbers that were not used. So its arguments are often
@@ -156,7 +156,7 @@ class UnackedMessages(LeasedMessages):
         return restored
 
     def _end_stale(self, found: Sequence[bytes]) -> bool:
-        """End leases that would last too long, since Redis' clock was set back.
+        """End leases that last too long because Redis' clock was set back.
 
         :returns: Whether there were such leases.
         """
@@ -175,9 +175,10 @@ class UnackedMessages(LeasedMessages):
 
 
 def _create_tag_prefix() -> str:
-    """Create the unique text with which all tags of one link begin.
+    """Create a unique text, the beginning of all tags of one link.
 
-    It is longer than 64 bytes on purpose: Redis keeps a small sorted set with shorter
-    members as a packed list, into which it inserts ten times slower.
+    The text is longer than 64 bytes on purpose. Redis keeps a small sorted set whose
+    members are shorter as a packed list, and inserting into a packed list takes ten
+    times as long.
     """
     return f"{describe_process():-<28.150}:{uuid.uuid4()}:"

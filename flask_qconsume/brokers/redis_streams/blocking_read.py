@@ -19,7 +19,7 @@ Found = tuple[int, str, Sequence[bytes]]
 def create_wait_command(
     group: str, consumer: str, streams: Sequence[str], seconds: float
 ) -> Command:
-    """Return the command that waits for entries; it reads at most one per stream."""
+    """Return the ``XREADGROUP`` command that waits for the next entry."""
     return (
         *("XREADGROUP", "GROUP", group, consumer),
         *("COUNT", 1, "BLOCK", max(1, round(seconds * 1000))),

@@ -40,7 +40,7 @@ _CLUSTER = re.compile(r"rediss?\+cluster:")
 
 
 class RedisStreams(RedisBroker[StreamLayout]):
-    """A broker with a stream for each queue and priority step, and a consumer group."""
+    """A broker whose queues are Redis Streams, one for each priority step."""
 
     capabilities = CAPABILITIES
     link: t.ClassVar[type[StreamLink]] = StreamLink
@@ -84,7 +84,7 @@ class RedisStreams(RedisBroker[StreamLayout]):
         )
 
     def _count_entries(self, queue: str) -> tuple[int, int]:
-        """Return the number of waiting entries, and the number that consumers hold."""
+        """Return how many entries wait, and how many consumers hold."""
         layout = self._shared.layout
         call = scripts.COUNT_ENTRIES(layout.stream_keys(queue), layout.group)
         waiting, held = self._shared.server.call(call)
@@ -103,12 +103,12 @@ class RedisStreams(RedisBroker[StreamLayout]):
 
 
 def create_server(settings: Settings) -> Server:
-    """Return a :class:`Server` or :class:`Cluster`, as the URL says; do not connect."""
+    """Create a :class:`Server` or, for a URL of a cluster, a :class:`Cluster`."""
     url = to_plain_url(settings.broker_url)
     kind = Cluster if _CLUSTER.match(url) else Server
     return kind(dataclasses.replace(settings, broker_url=url))
 
 
 def to_plain_url(url: str) -> str:
-    """Return the URL without ``-streams``, as kombu understands it."""
+    """Return the URL as kombu understands it, with ``redis`` as its scheme."""
     return _SCHEME.sub(r"\1\2", url)

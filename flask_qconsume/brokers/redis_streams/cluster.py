@@ -34,7 +34,7 @@ _Answers = dict[int, t.Any]
 
 
 class Cluster(Server):
-    """A cluster, used like one server; each of its nodes is a :class:`Server`."""
+    """A Redis Cluster with the interface of a server; each node is a ``Server``."""
 
     follows_slots = True
 
@@ -86,7 +86,7 @@ class Cluster(Server):
             node.check_replicas(timeout)
 
     def is_reachable(self) -> bool:
-        """Return whether all nodes answer, since any node may have a queue."""
+        """Return whether all nodes answer, since each node may hold a queue."""
         known = dict.fromkeys([*self._nodes, *self._address.seeds])
         return all(self._get_node(address).is_reachable() for address in known)
 
@@ -101,9 +101,9 @@ class Cluster(Server):
         timeout: float | None,
         run: t.Callable[[Server, Sequence[Call], float | None], list[t.Any]],
     ) -> list[t.Any]:
-        """Run each script at the node of its keys.
+        """Run each script at the node that has its keys.
 
-        If one of several nodes is away, only the scripts for that node fail.
+        If a node does not answer, only the scripts for that node fail.
         """
         answers: _Answers = {}
         numbers = list(range(len(calls)))
@@ -129,7 +129,7 @@ class Cluster(Server):
     def _group_by_node(
         self, calls: Sequence[Call], numbers: Iterable[int], timeout: float | None
     ) -> list[tuple[Server, list[int]]]:
-        """Group scripts by node; return each node with the indexes of its scripts."""
+        """Group scripts by the node of their keys; return indexes into ``calls``."""
         found: dict[Server, list[int]] = {}
         for number in numbers:
             # The arguments begin with the number of keys, then the keys follow.
@@ -140,7 +140,7 @@ class Cluster(Server):
     def _ask_importing_nodes(
         self, calls: Sequence[Call], numbers: Iterable[int], answers: _Answers
     ) -> _Answers:
-        """Run scripts again at the nodes that are importing their keys' slots."""
+        """Run scripts again, at nodes that are taking over their keys' slots."""
         return {
             number: self._get_node(answers[number].address).run_asking(calls[number])
             for number in numbers
@@ -161,7 +161,7 @@ class Cluster(Server):
                 raise
 
     def _node_of(self, key: str, timeout: float | None) -> Server:
-        """Return the node that has the slot of a key; for an empty key, any node."""
+        """Return the node that has a key; any node for an empty key."""
         if not self._owners:
             self._refresh_slots(timeout)
         slot = _slot_of(key) if key else next(iter(self._owners))
@@ -174,7 +174,7 @@ class Cluster(Server):
         return self._get_node(owner)
 
     def _refresh_slots(self, timeout: float | None) -> None:
-        """Learn which node has which slot, from the first node that answers."""
+        """Ask the nodes, one after the other, which node has which slot."""
         whole = self.silence if timeout is None else timeout
         deadline = time.monotonic() + whole
         known = dict.fromkeys([*self._nodes, *self._address.seeds])
@@ -206,7 +206,7 @@ class Cluster(Server):
 
 
 class _ClusterUrl:
-    """A cluster's URL, which names one or more nodes, separated by commas."""
+    """The URL of a cluster, with the addresses of one or more nodes."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -231,7 +231,7 @@ def _add_port(host: str) -> str:
 
 
 def _read_owners(slots: t.Any, asked: str) -> dict[int, str]:
-    """Decode the answer to ``CLUSTER SLOTS``: the address of each slot's node."""
+    """Decode the answer to ``CLUSTER SLOTS`` to the address of each slot's node."""
     found: dict[int, str] = {}
     for first, last, (host, port, *_), *_ in slots:
         # The node that was asked may not know its own name.

@@ -15,7 +15,7 @@ from .keys import StreamLayout
 
 
 class StreamDeadLetters(SortedSetDeadLetters):
-    """Dead letters as packed stream entries in the sorted set ``{<queue>}.dead``."""
+    """The dead letters of one queue, in the sorted set ``{<queue>}.dead``."""
 
     def __init__(self, plan: QueuePlan, shared: Shared[StreamLayout]) -> None:
         super().__init__(plan, shared, shared.layout.dead_key(plan.dead))

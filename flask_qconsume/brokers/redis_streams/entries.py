@@ -36,15 +36,15 @@ _PACKED = re.compile(rb"(\d{1,9}):(\d{1,9}):")
 
 @dataclass(frozen=True)
 class Entry:
-    """The fields of an entry that is to be added to a stream."""
+    """The fields of a stream entry that is to be written: properties and body."""
 
     meta: bytes
     body: bytes
 
     def pack(self, step: int) -> bytes:
-        """Encode the entry as a member of a sorted set.
+        """Encode the entry as bytes, to be a member of a sorted set.
 
-        A random "ref" makes the member unique, since a sorted set cannot contain two
+        The bytes contain a random text ("ref"), since a sorted set cannot hold two
         equal members.
         """
         ref = str(uuid.uuid4()).encode()
@@ -89,7 +89,7 @@ def read_entry(
 def split_entries(
     heads: bytes, texts: bytes
 ) -> Iterator[tuple[str, list[bytes], bool]]:
-    """Decode the two texts that the script for reading entries returns.
+    """Decode the two texts that a script returns for the entries that it has read.
 
     :returns: For each entry the tag, the fields, and whether the entry is redelivered.
     """
@@ -105,7 +105,7 @@ def split_entries(
 
 
 def unpack_member(element: bytes, queue: str) -> tuple[Message, str]:
-    """Decode a packed entry; return the message, and the entry's unique "ref"."""
+    """Decode a member of a sorted set; return its message and its random "ref"."""
     found = _PACKED.match(element)
     start = found.end() if found else 0
     end = start + int(found[2]) if found else 0
@@ -162,7 +162,7 @@ def _create_foreign_message(
 
 
 def _pop_field(fields: dict[str, t.Any], names: Sequence[str]) -> t.Any:
-    """Remove the first field of ``names`` that exists; return its value or ``None``."""
+    """Remove the first existing field of ``names``, and return its value."""
     return next((fields.pop(name) for name in names if name in fields), None)
 
 
@@ -182,9 +182,9 @@ def _decode_name(raw: bytes) -> str:
 
 
 def _decode_values(values: Sequence[bytes]) -> t.Any:
-    """Decode the values of one field for a header; return a list if there are several.
+    """Decode the values of a field as a header: one value, or a list of several.
 
-    Values that are not UTF-8 stay bytes, which every broker allows in headers.
+    Values that are not UTF-8 stay bytes.
     """
     if len(values) == 1:
         return _decode_text(values[0])

@@ -58,13 +58,13 @@ class StreamLayout:
     sep: str = "\x06\x16"
 
     def stream_key(self, queue: str, step: int = 0) -> str:
-        """Return the key of a step's stream; for the lowest step, the queue's name."""
+        """Return the key of the stream that holds one priority step of a queue."""
         if step == self.steps[0]:
             return self._key(queue)
         return self._key(queue, f".priority.{step}")
 
     def stream_keys(self, queue: str) -> list[str]:
-        """Return the keys of a queue's streams, in the order in which they are read."""
+        """Return the keys of a queue's streams, the highest priority first."""
         return [self.stream_key(queue, step) for step in self.queue_steps(queue)]
 
     def queue_steps(self, queue: str) -> tuple[int, ...]:
@@ -84,7 +84,7 @@ class StreamLayout:
 
     @property
     def shared_keys(self) -> tuple[str, ...]:
-        """Empty: no key belongs to several queues."""
+        """An empty tuple: in this layout, each key belongs to one queue."""
         return ()
 
     def describe_keys(self, queue: str) -> Iterator[tuple[str, str]]:
@@ -116,7 +116,7 @@ class StreamLayout:
 
 
 def create_layout(options: Mapping[str, t.Any]) -> StreamLayout:
-    """Return the layout that the transport options configure: the names of keys.
+    """Create the layout from the transport options.
 
     :raises ConfigurationError: for an unknown option, or an invalid value.
     """

@@ -35,7 +35,7 @@ from .pending import PendingEntries
 
 
 class StreamLink(RedisLink):
-    """Reads one queue, which is one stream per priority step, the highest first."""
+    """Consumes one queue, which has a stream for each priority step."""
 
     _held: PendingEntries
 

@@ -33,7 +33,7 @@ _MAX_ENTRIES_PER_CONSUMER = 500
 
 
 class PendingEntries(LeasedMessages):
-    """The unsettled entries of one link, which is a consumer of the consumer group."""
+    """The unsettled entries of one link, which is one consumer of the group."""
 
     def __init__(
         self, server: Server, stream_layout: StreamLayout, queue: str, lease: float
@@ -141,7 +141,7 @@ class PendingEntries(LeasedMessages):
         )
 
     def _create_search_calls(self, stream: str) -> tuple[Call, Call]:
-        """Return two scripts: to reclaim expired leases, and to find future leases.
+        """Return scripts that find expired leases, and leases from the future.
 
         A lease begins in the future if Redis' clock was set back afterwards.
         """
@@ -159,7 +159,7 @@ class PendingEntries(LeasedMessages):
         return int(count)
 
     def _reclaim_stale(self, stream: str, found: Sequence[bytes]) -> int:
-        """Reclaim leases that a clock set back would prolong; return their number."""
+        """Reclaim leases that last too long because Redis' clock was set back."""
         over = self._stale_leases[stream].find_stale(
             zip(found[::2], found[1::2], strict=True)
         )
@@ -180,7 +180,7 @@ class PendingEntries(LeasedMessages):
         return self.streams[int(number)], id
 
     def _group_by_stream(self, tags: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-        """Group tags by stream: yield each stream with the ids of its entries."""
+        """Group tags by stream; yield each stream's key and the ids of its entries."""
         found: dict[str, list[str]] = {}
         for tag in tags:
             number, _, id = tag.partition(":")
@@ -190,5 +190,5 @@ class PendingEntries(LeasedMessages):
 
 
 def create_consumer_name() -> str:
-    """Create a unique name for a consumer of the consumer group."""
+    """Create a unique name for a link as a consumer of the consumer group."""
     return f"{describe_process()}:{uuid.uuid4()}"

@@ -15,7 +15,7 @@ from .keys import StreamLayout
 
 
 class StreamPublisher(Publisher):
-    """Puts messages into streams, and delayed messages into sorted sets."""
+    """Puts messages into Redis Streams, and delayed messages into sorted sets."""
 
     def _create_call(
         self, message: Outgoing, queues: tuple[str, ...]

@@ -1,1 +1,1 @@
-"""Health of a worker: collect facts, judge them, log and report the verdict."""
+"""The health of a worker: facts are collected and judged, and the verdict reported."""

@@ -1,4 +1,4 @@
-"""Measure how long conditions last, by checking them regularly. No I/O, no clock.
+"""Measures how long conditions last, by regular checks. No I/O, no clock.
 
 The time that one check adds is limited. So a process that was suspended itself (by a
 sleeping machine or SIGSTOP) does not blame its parts for that time.
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class ConditionTimer:
-    """Measures for how many seconds the oldest of several conditions has lasted.
+    """Measures for how many seconds a condition has lasted.
 
     A condition is any hashable value that lasts from check to check: a message that is
     still being settled, or a counter that should change and still has the same value.
@@ -27,7 +27,7 @@ class ConditionTimer:
     def look(
         self, conditions: Iterable[Hashable], elapsed: float | None = None
     ) -> float:
-        """Record the present conditions; return the age of the oldest in seconds.
+        """Note the conditions that hold now; return how long the oldest has lasted.
 
         :param elapsed: Seconds since the last check; by default, the interval.
         """

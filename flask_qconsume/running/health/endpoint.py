@@ -1,4 +1,4 @@
-"""Answer ``/live`` and ``/ready`` over HTTP, even while gevent's event loop is blocked.
+"""Answers ``/live`` and ``/ready`` over HTTP, even if gevent's event loop is blocked.
 
 One native thread serves all clients, and waits for none of them: each connection gets
 one second, for one request. Must not import gevent: the supervising process uses this
@@ -44,7 +44,7 @@ _REASONS = {
 
 
 def make_response(verdict: Verdict, path: str) -> tuple[int, str]:
-    """Return status and body for ``/live`` or ``/ready``; 404 for other paths."""
+    """Return the HTTP status and body for a path: ``/live``, ``/ready`` or unknown."""
     if path not in ("/live", "/ready"):
         return 404, '{"paths": ["/live", "/ready"]}'
     good = verdict.live if path == "/live" else verdict.ready
@@ -52,7 +52,7 @@ def make_response(verdict: Verdict, path: str) -> tuple[int, str]:
 
 
 class Endpoint:
-    """HTTP server for health checks, on a listening socket.
+    """An HTTP server for health checks, which runs in a native thread.
 
     :param listener: The socket, which the caller cannot use afterwards.
     :param verdict: Returns the current verdict. Called for each request, in a native
@@ -137,7 +137,7 @@ class Endpoint:
 
 
 class _Client:
-    """One connection: the part of the request that was received, and the answer."""
+    """One connection: the part of the request that has arrived, and the answer."""
 
     def __init__(self, connection: t.Any) -> None:
         connection.setblocking(False)
@@ -150,7 +150,7 @@ class _Client:
         self._request = b""
 
     def read_request(self) -> str | None:
-        """Read more; return the request's first line, ``None`` if more must be read."""
+        """Read from the connection; return a complete request's first line."""
         more = self._connection.recv(_CHUNK_BYTES)
         self._request += more
         whole = b"\r\n\r\n" in self._request or len(self._request) > _MAX_REQUEST_BYTES

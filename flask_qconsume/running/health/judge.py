@@ -1,4 +1,4 @@
-"""Judge a worker by facts: is it live, is it ready, which problems has it? No I/O."""
+"""Judges a worker by facts: is it live, is it ready, what is wrong with it? No I/O."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .verdict import Verdict
 
 
 def judge(worker: WorkerFacts, limits: HealthLimits) -> Verdict:
-    """Return the verdict on a worker: is it live, is it ready, and what is wrong?"""
+    """Return the verdict on a worker: is it live, is it ready, what is wrong?"""
     problems = [*_check_worker(worker, limits)]
     for facts in worker.subscriptions:
         problems += _check_subscription(facts, worker.stopping, limits)

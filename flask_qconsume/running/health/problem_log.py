@@ -1,4 +1,4 @@
-"""Log each problem once when it begins, and once when it is over."""
+"""Logs each problem of a worker when it begins, and when it ends."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from .verdict import Problem
 
 
 class ProblemLog:
-    """Logs problems that begin or end, and remembers those that last."""
+    """Logs problems that begin and that end, and remembers the present ones."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._known: dict[tuple[str, str], Problem] = {}
 
     def note(self, problem: Problem) -> bool:
-        """Remember a problem; return true if it is new, and the caller is to log it."""
+        """Remember a problem; return true if it is new, so that it must be logged."""
         is_new = problem.key not in self._known
         self._known[problem.key] = problem
         return is_new
 
     def update(self, problems: Iterable[Problem]) -> None:
-        """Log the problems that began or ended since the last call."""
+        """Compare with the last call; log problems that have begun or ended."""
         known, self._known = self._known, {p.key: p for p in problems if p.logged}
         for key, problem in self._known.items():
             if key not in known:

@@ -1,4 +1,4 @@
-"""Report each verdict on a worker's health to outlets: a file, systemd, functions.
+"""Reports the verdicts on a worker's health to a file, to systemd, and to functions.
 
 Outlets are called in a native thread. They must not wait, nor import gevent.
 """
@@ -32,7 +32,7 @@ _FAILED_TEXT = "The worker's health cannot be reported: %s. It is tried again."
 
 
 class Reporter:
-    """Calls functions (outlets) with each verdict; logs each one's first failure."""
+    """Calls functions (outlets) with each verdict, and logs when one begins to fail."""
 
     def __init__(self) -> None:
         self._outlets: list[Callable[[Verdict], object]] = []
@@ -54,7 +54,7 @@ class Reporter:
 
 
 class HealthFile:
-    """A file that is rewritten while the worker is live, and grows old otherwise.
+    """A file that is written each second while the worker is live.
 
     An existing file is replaced only if it is empty or holds an earlier verdict.
 
@@ -75,7 +75,7 @@ class HealthFile:
             ) from error
 
     def __call__(self, verdict: Verdict) -> None:
-        """If the worker is live, write the verdict; readers see a complete file."""
+        """Write the verdict into the file, if the worker is live."""
         if verdict.live:
             self._write(verdict.to_json() + "\n")
             self._check_replaceable()
@@ -115,7 +115,7 @@ def _is_verdict(text: str) -> bool:
 
 
 class Systemd:
-    """Notifies systemd that the service is ready, is live, or stops.
+    """Tells systemd that the service is ready, is live, or is stopping.
 
     :param address: The value of systemd's variable ``NOTIFY_SOCKET``.
     """
@@ -129,7 +129,7 @@ class Systemd:
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str]) -> Systemd | None:
-        """Create a ``Systemd`` if systemd started this process; else return ``None``.
+        """Create a ``Systemd`` if systemd started this process, else return ``None``.
 
         Systemd's environment variables are removed, so that child processes do not
         notify systemd.
@@ -140,11 +140,11 @@ class Systemd:
         return cls(address) if address else None
 
     def ready(self) -> None:
-        """Report that the service has started, connected to the broker or not."""
+        """Report that the service has started, whether or not the broker answers."""
         self._send("READY=1")
 
     def __call__(self, verdict: Verdict) -> None:
-        """If the worker is live, reset systemd's watchdog."""
+        """Reset systemd's watchdog, if the worker is live."""
         if verdict.live:
             self._send("WATCHDOG=1")
 

@@ -1,4 +1,4 @@
-"""Detect subscriptions that read nothing although messages wait. No I/O, no clock."""
+"""Finds subscriptions that read nothing although messages wait. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ ANSWERS = 3
 
 
 class Starvation:
-    """Measures for how long a subscription is idle while messages wait in its queue.
+    """Measures for how long a subscription has read nothing while messages wait.
 
     :param stalled: Seconds of idleness that are a problem. Within these seconds, the
         broker is asked :data:`ANSWERS` times how many messages wait.
@@ -23,11 +23,11 @@ class Starvation:
 
     @property
     def seconds(self) -> float:
-        """Seconds for which messages have waited while none was read."""
+        """Seconds for which messages have been waiting, and none was read."""
         return self._answers * self._period
 
     def look(self, now: float, received: int, idle: bool) -> bool:
-        """Record the subscription's state; return true when the broker should be asked.
+        """Note what the subscription does; return true if the broker must be asked.
 
         :param received: How many messages the subscription has read so far.
         :param idle: Whether the subscription has nothing to do.

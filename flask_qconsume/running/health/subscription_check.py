@@ -1,4 +1,4 @@
-"""Collect the facts about one subscription that its health is judged by."""
+"""Collects facts about one subscription, by which its health is judged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = get_logger("flask_qconsume.watchdog")
 
 
 class SubscriptionCheck:
-    """Checks one subscription regularly, and measures how long its problems last.
+    """Checks one subscription each second, and measures how long problems last.
 
     :param interval: Seconds between two checks.
     """
@@ -42,11 +42,12 @@ class SubscriptionCheck:
         self._oldest: float | None = None
 
     def is_due(self, now: float) -> bool:
-        """Return whether to ask the broker now how many messages wait.
+        """Return whether to ask the broker how many messages wait.
 
-        True if the subscription has been idle for some time. For a queue of suspects
-        (messages that may have killed a process), also at regular intervals: suspects
-        are handled one at a time, so more of them may wait while one is handled.
+        The broker is asked if the subscription has been idle for some time. For a queue
+        of suspects (messages that may have killed a process), the broker is asked at
+        regular intervals: suspects are handled one at a time, so some may wait while
+        one is handled.
         """
         reader = self._subscription.connection.reader
         received = 0 if reader is None else reader.received
@@ -56,7 +57,7 @@ class SubscriptionCheck:
         return idle_for_long or (self._is_of_suspects and interval_is_over)
 
     def ask(self) -> None:
-        """Ask the broker how many messages wait, and wait for its answer."""
+        """Ask the broker how many messages wait; this may take long."""
         try:
             found: SuspectsStatus | None = self._subscription.count_waiting()
         except Exception as error:
@@ -73,7 +74,7 @@ class SubscriptionCheck:
             self._starvation.note_backlog(self._asked_at, found.waiting)
 
     def collect(self) -> SubscriptionFacts:
-        """Return the facts at this moment. Call this once at each check."""
+        """Return the present facts; call this once in each check."""
         subscription = self._subscription
         settler, processing = subscription.settler, subscription.processing
         settling, stuck = settler.settling, processing.handlers.stuck

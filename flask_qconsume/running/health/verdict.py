@@ -29,7 +29,7 @@ _MIN_BLOCKED_SECONDS = 2.0
 
 
 class SuspectBacklog(t.NamedTuple):
-    """How many suspects wait for one consumer, and the age of the oldest."""
+    """The number of a consumer's waiting suspects, and the age of the oldest."""
 
     consumer: str
     #: How many wait in the queue of suspects; ``None`` until the broker has answered.
@@ -41,7 +41,7 @@ class SuspectBacklog(t.NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem of a worker."""
+    """One problem of a worker: a text for users, and how grave it is."""
 
     kind: str
     about: str
@@ -54,13 +54,13 @@ class Problem:
 
     @property
     def key(self) -> tuple[str, str]:
-        """A key that stays the same while the problem lasts; the text may change."""
+        """A value by which a problem is recognised although its text has changed."""
         return self.kind, self.about
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer to health checks: whether a worker is live and ready, and why not."""
+    """The answer to health checks: is a worker live, is it ready, what is wrong?"""
 
     live: bool
     ready: bool
@@ -89,7 +89,7 @@ class Verdict:
 
     @classmethod
     def from_json(cls, text: str) -> Verdict:
-        """Create a verdict from the result of :meth:`to_json`.
+        """Create a verdict from the JSON that :meth:`to_json` has written.
 
         Of each problem, only the text is kept.
 
@@ -137,7 +137,7 @@ def combine(verdicts: Mapping[str, Verdict | None]) -> Verdict:
 def _combine_suspects(
     backlogs: Iterable[SuspectBacklog],
 ) -> tuple[SuspectBacklog, ...]:
-    """Merge the numbers of suspects that several processes report.
+    """Combine the numbers of suspects that several processes report.
 
     All processes share a consumer's queue of suspects, so numbers are not added up: the
     largest one is kept.
@@ -154,7 +154,7 @@ def _combine_suspects(
 
 
 def find_largest(*numbers: N | None) -> N | None:
-    """Return the largest number, ignoring ``None``; ``None`` if there is no number."""
+    """Return the largest number of a list in which ``None`` may occur."""
     return max((each for each in numbers if each is not None), default=None)
 
 

@@ -1,4 +1,4 @@
-"""Watch the health of a worker, even while gevent's event loop is blocked.
+"""Watches the health of a worker, even while gevent's event loop is blocked.
 
 Two parts work together. A greenlet collects facts about the subscriptions once a
 second, and logs problems; each of its rounds proves that the event loop runs. A native
@@ -54,7 +54,7 @@ _JOIN_SECONDS = 2.0
 
 
 class WatchedWorker(t.Protocol):
-    """The attributes of a worker that a watchdog uses."""
+    """The attributes of a worker that its watchdog reads."""
 
     settings: Settings
     events: Events
@@ -64,7 +64,7 @@ class WatchedWorker(t.Protocol):
 
 
 class Watchdog:
-    """Watches one worker, from its start to the end of its stop.
+    """Watches the health of one worker, from its start to the end of its stop.
 
     :param interval: Seconds between two checks.
     """
@@ -98,14 +98,14 @@ class Watchdog:
         self._thread = NativeThread(self._watch, "watchdog")
 
     def add_outlet(self, outlet: Callable[[Verdict], object]) -> None:
-        """Register a function, which a native thread calls with each verdict.
+        """Add a function that gets each verdict, in a native thread.
 
-        The function must not wait for gevent's event loop, nor take long.
+        The function must be fast, and must not wait for gevent's event loop.
         """
         self._reporter.add_outlet(outlet)
 
     def start(self) -> None:
-        """Start to watch. Call this in the thread that runs the worker's greenlets."""
+        """Begin to watch; call this in the thread that runs the worker's greenlets."""
         self._hub_thread = native_threads.get_thread_id()
         self._greenlet = ProtectedGreenlet.spawn(self._run_looks)
         self._thread.start()
@@ -199,7 +199,7 @@ class Watchdog:
         )
 
     def _log_blocked(self, problem: Problem) -> None:
-        """Log at once, in a new thread, that the event loop is blocked.
+        """Log that the event loop is blocked, in another native thread.
 
         The blocking code may hold the log's locks, and this thread must not wait for
         them.

@@ -1,1 +1,1 @@
-"""Processes of workers: the supervisor, its children, signals and exit codes."""
+"""Processes of workers: the supervisor, its child processes, signals and exit codes."""

@@ -39,7 +39,7 @@ MIN_SILENT_SECONDS = 3.0
 
 
 class ChildLimits(t.NamedTuple):
-    """Limits in seconds after which something is wrong with a child."""
+    """The numbers of seconds after which a child process is not live, or is killed."""
 
     #: Seconds since its last report.
     silent: float = MIN_SILENT_SECONDS
@@ -51,7 +51,7 @@ class ChildLimits(t.NamedTuple):
 
 
 class ChildProcess:
-    """One of the supervisor's children; a new process replaces one that has ended."""
+    """One of the supervisor's children: a process, and its replacements."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class ChildProcess:
     # -- its health -------------------------------------------------------------------
 
     def check(self, now: float) -> Verdict | None:
-        """Check the child's reports.
+        """Return the verdict on the child, from its own reports.
 
         :returns: The last reported verdict; a bad verdict if reports are overdue;
             ``None`` if the child does not run, or has not reported yet.
@@ -125,9 +125,10 @@ class ChildProcess:
 
     @property
     def blocked_for(self) -> float:
-        """Seconds for which the child's event loop has not run, as of the last check.
+        """Seconds for which the child's event loop has been blocked.
 
-        Time before the child consumes is not counted: hooks may block for long then.
+        Time before the child consumes does not count, since ``before_worker`` hooks may
+        block for long.
         """
         if not self.up:
             return 0.0
@@ -135,7 +136,7 @@ class ChildProcess:
         return silent + (self._verdict.blocked_for if self._verdict else 0.0)
 
     def kill_if_blocked(self) -> bool:
-        """Kill the child if its event loop is blocked too long; return true if so."""
+        """Kill the child if its event loop is blocked for too long."""
         limit = self._limits.blocked
         if self._killed or limit is None or self.blocked_for < limit:
             return False
@@ -168,7 +169,7 @@ class ChildProcess:
         self._selector.register(self._control, selectors.EVENT_READ, self)
 
     def read_reports(self) -> None:
-        """Read the child's reports. At their end, close the socket that brings them."""
+        """Read the reports that the child has sent since the last call."""
         if self._control is None:
             return
         try:
@@ -192,7 +193,7 @@ class ChildProcess:
                 self._reports += 1
 
     def take_exit_code(self) -> int | None:
-        """Return the exit code once, when the process has ended; otherwise ``None``."""
+        """Return the exit code when the process has ended, once; else ``None``."""
         if self._process is None:
             return None
         code = self._process.poll()
@@ -206,7 +207,7 @@ class ChildProcess:
         return code
 
     def schedule_restart(self) -> float:
-        """Schedule the next process; return the seconds until it starts."""
+        """Choose when the next process starts; return the seconds until then."""
         if time.monotonic() - self._started_at > _GOOD_AFTER_SECONDS:
             self._backoff.reset()
         delay = self._backoff.next()
@@ -214,7 +215,7 @@ class ChildProcess:
         return delay
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to the process, from any thread.
+        """Send a signal to the child process; safe in any thread.
 
         SIGKILL also goes to all processes that the child has started.
         """

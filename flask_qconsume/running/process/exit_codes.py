@@ -28,7 +28,7 @@ RESERVE_SECONDS = 15.0
 
 
 def end_process(code: int) -> t.NoReturn:
-    """End this process at once, from any thread, without waiting for other threads.
+    """End this process at once, from any thread.
 
     Processes that :mod:`multiprocessing` started are ended as well: they wait for work
     from each other's pipes and would stay forever.

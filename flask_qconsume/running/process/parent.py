@@ -15,7 +15,7 @@ from .child_process import UP_LINE
 
 
 class Parent:
-    """The supervising process, to which this process reports its start and health.
+    """The supervisor of this process, which gets reports about its health.
 
     :param control: The socket to the supervising process.
     :param listener: The listening socket that the supervisor's children share, if any.
@@ -29,7 +29,7 @@ class Parent:
 
     @classmethod
     def from_environment(cls) -> Parent | None:
-        """Create a ``Parent`` if a supervisor started this process; else ``None``.
+        """Create a ``Parent`` if a supervisor started this process, else ``None``.
 
         Call this once. The supervisor's environment variable is removed, so that
         processes started by this process do not count as the supervisor's children.
@@ -51,7 +51,7 @@ class Parent:
             self._control.sendall(UP_LINE)
 
     def report(self, verdict: Verdict) -> None:
-        """Send a verdict as one line, from a native thread, without blocking.
+        """Send a verdict to the supervisor, from a native thread; never block.
 
         If the socket accepts only a part of the line, the next call sends the rest
         instead of its own verdict.

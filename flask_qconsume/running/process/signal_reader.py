@@ -1,4 +1,4 @@
-"""Read signals in any thread, even while the main thread is blocked.
+"""Reads signals in any thread, even while the main thread is blocked.
 
 Python runs signal handlers between two instructions of the main thread, and gevent runs
 them from its event loop: neither happens while the main thread waits in C code. But
@@ -28,7 +28,7 @@ _active: SignalReader | None = None
 
 
 class SignalReader:
-    """Reads signals, and replaces their handlers.
+    """Replaces the handlers of signals, and reads the signals from a pipe.
 
     Create one per process, in the main thread. SIGTERM and SIGINT are always read; the
     other signals are left alone if they already have a handler or are ignored, as
@@ -63,7 +63,7 @@ class SignalReader:
         _active = self
 
     def read(self, timeout: float | None = None) -> int | None:
-        """Wait for the next signal. Call this in one thread only, native or not.
+        """Wait for the next signal; call this in one thread only.
 
         :returns: The signal's number; :data:`PARENT_GONE`, once, if the supervising
             process has ended; ``None`` if the timeout is over, or if the app has set a
@@ -80,7 +80,7 @@ class SignalReader:
         return None
 
     def leave(self) -> None:
-        """Restore the former handlers of the signals, in a forked child."""
+        """In a forked child: restore the signal handlers that were set before."""
         _set_wakeup_fd(-1)
         for number, handler in self._before.items():
             if self._is_ours(number):
@@ -94,7 +94,7 @@ class SignalReader:
         return signal.getsignal(number) is _handle
 
     def write(self, number: int) -> None:
-        """Write a signal's number to the pipe, if Python wrote it to another pipe."""
+        """Write a signal's number to the pipe, unless Python has done so already."""
         elsewhere = _set_wakeup_fd(self._writer)
         if elsewhere != self._writer:
             _set_wakeup_fd(elsewhere)
@@ -103,7 +103,7 @@ class SignalReader:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    """Make sure that the signal's number is in the reader's pipe.
+    """Handle a signal: make sure that its number is in the reader's pipe.
 
     :mod:`asyncio` can make Python write the numbers to another pipe.
     """

@@ -1,4 +1,4 @@
-"""Act on signals: the first one starts a clean stop, the second one ends the process.
+"""Acts on signals: the first one starts a clean stop, the second one ends the process.
 
 This happens in a native thread, even while the main thread is blocked. Must not import
 gevent: the supervising process uses this module as well.
@@ -27,9 +27,10 @@ _CHECK_SECONDS = 1.0
 
 
 class SignalWatcher:
-    """Watches this process's signals. Create it in the main thread.
+    """Waits for this process's signals in a native thread, and acts on them.
 
-    All functions are called in the watcher's thread.
+    Create it in the main thread. The functions below are called in the watcher's
+    thread.
 
     :param stop: Starts the stop; called with the reason, for the log.
     :param end: Ends the process; called with the exit code.

@@ -1,4 +1,4 @@
-"""Turn stop signals into an event that greenlets can wait for."""
+"""Turns stop signals into an event that greenlets can wait for."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class StopSignals:
         self._watcher = SignalWatcher(self._stop, end_process, _log_unused, control)
 
     def allow(self, timeout: float) -> None:
-        """Let a stop take ``timeout`` seconds, and some more to settle and to close."""
+        """Set how long a stop may take: ``timeout`` seconds and some more."""
         self._watcher.limit = timeout + RESERVE_SECONDS
 
     def _stop(self, reason: str) -> None:

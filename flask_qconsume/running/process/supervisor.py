@@ -1,4 +1,4 @@
-"""Start, restart and stop several worker processes.
+"""Starts, restarts and stops several worker processes.
 
 The children are new Python processes, not forks: they share only the listening socket.
 Must not import gevent: the supervising process is not patched.
@@ -112,11 +112,11 @@ class Supervisor:
         return Verdict(False, False, (Problem("silent", "", text),))
 
     def add_outlet(self, outlet: Callable[[Verdict], object]) -> None:
-        """Call a function once a second with the combined verdict on all children."""
+        """Add a function that gets the combined verdict once a second."""
         self._reporter.add_outlet(outlet)
 
     def run(self) -> int:
-        """Supervise until a signal asks for a stop; return the exit code."""
+        """Run the children until a signal asks for a stop; return the exit code."""
         watcher = SignalWatcher(self._request_stop, self._end, self._pass_on)
         watcher.limit = self._stop_timeout + RESERVE_SECONDS + 2 * _EXTRA_STOP_SECONDS
         try:
@@ -166,7 +166,7 @@ class Supervisor:
         return 0
 
     def _is_final(self, child: ChildProcess, code: int) -> bool:
-        """Return true if the supervisor is to end, too; else schedule a restart."""
+        """Return whether the supervisor ends with a child; if not, plan a restart."""
         if code in self._again:
             child.due = 0.0
             return False

@@ -52,7 +52,7 @@ _OffsetSpec = _untyped.OffsetSpec
 
 
 class Committed(t.NamedTuple):
-    """The offset and the metadata that a group has committed for a partition."""
+    """The offset that a group has committed for a partition, and its metadata."""
 
     offset: int
     metadata: str
@@ -68,7 +68,7 @@ class NewTopic(t.NamedTuple):
 
 
 class KafkaAdmin:
-    """An admin client. Each process, even a forked one, creates it on first use."""
+    """A client for administration, which each process creates on first use."""
 
     def __init__(self, config: Mapping[str, t.Any]) -> None:
         self._config = config
@@ -115,7 +115,7 @@ class KafkaAdmin:
     def find_ends(
         self, partitions: Iterable[PartitionId], timeout: float
     ) -> dict[PartitionId, int]:
-        """Return each partition's end offset (the offset of its next new record)."""
+        """Return the end offset of each partition: that of its next new record."""
         return self._offsets(partitions, _OffsetSpec.latest(), timeout)
 
     def find_beginnings(
@@ -127,7 +127,7 @@ class KafkaAdmin:
     def read_committed(
         self, group: str, partitions: Iterable[PartitionId], timeout: float
     ) -> dict[PartitionId, Committed]:
-        """Return a group's committed offsets; partitions without one are left out.
+        """Return a group's committed offsets, of the partitions that have one.
 
         A consumer that joins no group sends the request, because an admin client can
         crash the process if the group's coordinator has moved or does not exist yet.
@@ -153,7 +153,7 @@ class KafkaAdmin:
     def commit(
         self, group: str, offsets: Mapping[PartitionId, int], timeout: float
     ) -> bool:
-        """Commit offsets for a group; return false if its members prevent this."""
+        """Commit offsets for a group; return false if the group has members."""
         if not offsets:
             return True
         wanted = [TopicPartition(*each, offset) for each, offset in offsets.items()]
@@ -189,7 +189,7 @@ class KafkaAdmin:
             destroy_within(_CLOSE_TIMEOUT_SECONDS, clients.clear)
 
     def _list_topics(self, client: AdminClient, timeout: float) -> t.Any:
-        """List the topics in a native thread, until the broker answers or refuses."""
+        """List the topics in a native thread; repeat until Kafka answers."""
         deadline = time.monotonic() + timeout
         while True:
             left = deadline - time.monotonic()
@@ -205,7 +205,7 @@ class KafkaAdmin:
     def _try_commit(
         self, group: str, partitions: list[TopicPartition], timeout: float
     ) -> dict[PartitionId, KafkaError]:
-        """Send one commit of offsets; return the error of each failed partition."""
+        """Send a commit of offsets; return each failed partition's error."""
         from confluent_kafka import ConsumerGroupTopicPartitions
 
         wanted = [ConsumerGroupTopicPartitions(group, partitions)]
@@ -238,7 +238,7 @@ class KafkaAdmin:
 
 
 class FilledPartitions:
-    """Finds partitions that hold records.
+    """Finds out which partitions hold records.
 
     A consumer that joins no group sends the requests, because they are repeated during
     an outage, and an admin client can then crash the process.
@@ -255,7 +255,7 @@ class FilledPartitions:
     def find(
         self, partitions: Collection[PartitionId], timeout: float
     ) -> set[PartitionId]:
-        """Return those of the partitions that hold records. Calls must not overlap.
+        """Return those of the given partitions that hold records.
 
         :param timeout: Seconds for one request. Two requests cover all partitions; if
             either fails, one request is sent for each partition.
@@ -276,7 +276,7 @@ class FilledPartitions:
 def _ask_committed(
     consumer: Consumer, wanted: list[TopicPartition], timeout: float
 ) -> list[TopicPartition]:
-    """Read committed offsets, in a native thread, until the broker answers."""
+    """Read committed offsets in a native thread; repeat until Kafka answers."""
     deadline = time.monotonic() + timeout
     while True:
         left = max(deadline - time.monotonic(), 0.01)
@@ -301,7 +301,7 @@ def _ask_committed(
 def _find_filled(
     client: Consumer, partitions: Collection[PartitionId], timeout: float
 ) -> set[PartitionId]:
-    """Ask for all partitions at once; if that fails, for each. Native thread only."""
+    """Find partitions with records: by one request, or else by one for each."""
     client.poll(0)  # Take the client's errors, which would pile up.
     try:
         first = _ask_offsets(client, partitions, OFFSET_BEGINNING, timeout)
@@ -320,7 +320,7 @@ def _find_filled(
 def _ask_offsets(
     client: Consumer, partitions: Collection[PartitionId], which: int, timeout: float
 ) -> dict[PartitionId, int]:
-    """Return first or end offsets; leave out partitions that do not exist."""
+    """Return the first or the end offsets of existing partitions."""
     wanted = [TopicPartition(*each, which) for each in partitions]
     found = client.offsets_for_times(wanted, timeout=timeout)
     return {(e.topic, e.partition): e.offset for e in found if e.error is None}

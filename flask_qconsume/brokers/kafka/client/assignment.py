@@ -14,7 +14,7 @@ from .terms import ConsumerTerms
 
 
 class Assignment:
-    """Holds the assigned partitions, and chooses the next records to hand out."""
+    """The assigned partitions; chooses the records that are handed out next."""
 
     def __init__(
         self, terms: ConsumerTerms, shared: SharedState, commits: OffsetCommits
@@ -50,12 +50,12 @@ class Assignment:
         self._shared.notify()
 
     def reset(self, partition: PartitionId) -> AssignedPartition:
-        """Replace a partition by a new object that has no records and no offset."""
+        """Replace a partition by one without records and without an offset."""
         self.drop([partition])
         return self.add(*partition, None, "")
 
     def apply_requests(self) -> None:
-        """Settle, annotate and release the records that gevent's thread has listed."""
+        """Settle, annotate and release the records that greenlets have named."""
         shared = self._shared
         while shared.settled:
             for record in shared.settled.popleft():
@@ -76,7 +76,7 @@ class Assignment:
                 record.partition.dirty = True
 
     def mark(self, partitions: list[AssignedPartition]) -> None:
-        """Mark the next records for handing out, taking from the partitions in turn."""
+        """Choose the next records to hand out, from the partitions in turn."""
         room = self._commits.room + self._shared.extra_room
         free = room - sum(each.unsettled - each.blocked_count for each in partitions)
         ready = [each for each in partitions if each.buffer and not each.leaving]

@@ -34,7 +34,7 @@ _SECRET_PARTS = ("password", "secret", "token", "oauth", "key.pem", "jaas")
 
 
 def call_in_thread(call: Callable[[], T], timeout: float) -> T:
-    """Make a blocking call in a native thread, and wait for it cooperatively.
+    """Call a blocking function in a native thread, and wait for its result.
 
     :param timeout: Seconds that the call itself may take.
     :raises BrokerUnavailable: if the call hangs; its thread is then abandoned.
@@ -55,7 +55,7 @@ def call_in_thread(call: Callable[[], T], timeout: float) -> T:
 def call_for_results(
     ask: Callable[[], Mapping[K, Future[t.Any]]], timeout: float
 ) -> dict[K, t.Any]:
-    """Return the results of the futures that ``ask`` creates.
+    """Call ``ask``, which starts requests, and return the requests' results.
 
     A :class:`~confluent_kafka.KafkaException` is returned, not raised. Greenlets must
     not touch a future, not even to see whether it is done: in a process that gevent has
@@ -92,7 +92,7 @@ def create_client(
 
 
 class ClientErrors:
-    """Collects errors that a client reports on its own, such as a failed login.
+    """Collects the errors that a client reports by itself, such as a failed login.
 
     Any thread may use it.
     """
@@ -109,12 +109,12 @@ class ClientErrors:
             self._refusal = error
 
     def explain(self, error: KafkaException) -> KafkaException:
-        """Return the last error that the client reported, or else the given one."""
+        """Return the last error that the client has reported, or else ``error``."""
         last, self.last = self.last, None
         return error if last is None else KafkaException(last)
 
     def check(self) -> None:
-        """Raise an error if the client has reported a refusal since the last check.
+        """Raise an error if the client has reported a refusal lately.
 
         :raises BrokerRefused: with the last refusal, and what to do.
         """
@@ -124,7 +124,7 @@ class ClientErrors:
 
 
 def keep_undestroyed(client: object) -> None:
-    """In a forked child, keep a client of the parent process from being destroyed.
+    """In a forked child: keep the parent's Kafka client from being destroyed.
 
     Its destructor would wait for ever for the client's threads, which a fork does not
     copy.
@@ -133,7 +133,7 @@ def keep_undestroyed(client: object) -> None:
 
 
 def destroy_within(timeout: float, drop: Callable[[], object]) -> bool:
-    """Destroy clients in a native thread, because their destructors may block.
+    """Destroy Kafka clients in a native thread, since destructors may block.
 
     :param drop: Drops the last references to the clients.
     :returns: Whether the destructors ended within ``timeout`` seconds.
@@ -165,7 +165,7 @@ def _future_result(future: Future[t.Any]) -> t.Any:
 
 
 def _hide_secrets(config: Mapping[str, t.Any], error: Exception) -> str:
-    """Return the text of an error without any password in it."""
+    """Return an error's text, with passwords replaced."""
     text = error.args[0].str() if isinstance(error, KafkaException) else str(error)
     for name, value in config.items():
         if any(part in name for part in _SECRET_PARTS) and str(value):

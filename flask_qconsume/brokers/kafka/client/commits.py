@@ -44,7 +44,7 @@ _REBALANCING = {
 
 
 class OffsetCommits:
-    """Commits which records are done or in flight, then hands out the latter."""
+    """Commits which records are in flight or done; then hands records out."""
 
     def __init__(self, terms: ConsumerTerms, shared: SharedState) -> None:
         #: Number of records that were settled since the last commit.
@@ -60,16 +60,16 @@ class OffsetCommits:
 
     @property
     def is_pending(self) -> bool:
-        """Whether the broker has not answered the last commit yet."""
+        """True if Kafka has not answered the last commit yet."""
         return bool(self._pending)
 
     @property
     def unanswered(self) -> list[ReadyRecord]:
-        """Records to be handed out once the broker has answered the pending commit."""
+        """Records that are handed out when Kafka answers the pending commit."""
         return list(chain(*(records for _, _, records in self._pending.values())))
 
     def room_in(self, partition: AssignedPartition) -> int:
-        """Return how many more records of a partition may be marked for handing out.
+        """Return how many more records of a partition may be in flight.
 
         The limit includes records that wait for an earlier record of their key, because
         the commit's metadata contains them.
@@ -87,7 +87,7 @@ class OffsetCommits:
         *,
         wait: bool = False,
     ) -> None:
-        """Commit the partitions' changes, unless a commit is pending or very recent.
+        """Commit changes, unless a commit is pending or was sent just now.
 
         :param wait: Whether to wait for the answer. A callback of the client must wait,
             because the client does not call ``on_commit`` during another callback.
@@ -104,7 +104,7 @@ class OffsetCommits:
             self._commit_pending(consumer, wait)
 
     def recall(self) -> None:
-        """Forget the pending commit and ignore its answer; a new commit can be sent."""
+        """Forget the pending commit, so that another one may be sent."""
         for partition, _, records in self._pending.values():
             partition.awaiting_commit[:0] = records
             partition.dirty = True
@@ -113,7 +113,7 @@ class OffsetCommits:
     def on_answer(
         self, error: KafkaError | None, partitions: list[TopicPartition]
     ) -> list[KafkaError]:
-        """Process the answer to a commit; return errors that no rebalance explains."""
+        """Process Kafka's answer to a commit; return errors that matter."""
         if partitions and not any(self._is_awaited(each) for each in partitions):
             return []  # The answer to a commit that was recalled.
         pending, self._pending = self._pending, {}
@@ -137,9 +137,9 @@ class OffsetCommits:
     def send_final(
         self, consumer: Consumer, partitions: list[AssignedPartition]
     ) -> bool:
-        """Commit the state of partitions to give up. Call this until it returns true.
+        """Commit the last state of partitions that are given up; may need repetition.
 
-        :returns: Whether everything is committed.
+        :returns: Whether everything is committed. If not, call this again.
         """
         if self._pending or time.monotonic() < self._next_commit:
             return False
@@ -153,7 +153,7 @@ class OffsetCommits:
     def send_final_and_wait(
         self, consumer: Consumer, partitions: list[AssignedPartition]
     ) -> None:
-        """Commit the state of partitions that are given up, and wait for the answer."""
+        """Commit the last state of partitions, and wait for Kafka's answer."""
         offsets = [_offset(each, state) for each, state in _final_states(partitions)]
         if not offsets:
             return
@@ -197,7 +197,7 @@ class OffsetCommits:
     def _hand_over(
         self, partition: AssignedPartition, records: list[ReadyRecord]
     ) -> None:
-        """Hand over records; if paused, or the partition is leaving, release them."""
+        """Hand records to handlers; release them if the consumer is paused."""
         if self._shared.is_paused or partition.leaving:
             for record in records:
                 partition.offsets.release(record.offset)
@@ -207,7 +207,7 @@ class OffsetCommits:
             self._shared.notify()
 
     def _adapt_room(self) -> None:
-        """Set the limit of records in flight by the number of recently settled ones."""
+        """Limit the records in flight to what handlers have settled lately."""
         wanted = self._terms.room + 2 * self.settled_count
         # It shrinks slowly, so that one slow moment has little effect.
         wanted = max(wanted, self._terms.room, self.room * 3 // 4)
@@ -218,7 +218,7 @@ class OffsetCommits:
 def _final_states(
     partitions: list[AssignedPartition],
 ) -> list[tuple[AssignedPartition, CommitState]]:
-    """Return each partition's final state, unless that state is committed already."""
+    """Return the last state of each partition, if it is not committed yet."""
     states = (
         (each, each.offsets.final_state(each.metadata_limit)) for each in partitions
     )
@@ -236,6 +236,6 @@ def _offset(partition: AssignedPartition, state: CommitState) -> TopicPartition:
 
 
 def _is_starving(partitions: list[AssignedPartition]) -> bool:
-    """Return whether no handler has a record although records wait for a commit."""
+    """Return whether no handler has a record, while records wait for a commit."""
     waiting = any(each.awaiting_commit for each in partitions)
     return waiting and not any(each.in_hand > 0 for each in partitions)

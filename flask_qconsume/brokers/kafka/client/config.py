@@ -100,7 +100,7 @@ _PRODUCER_SETTINGS: Config = {
 
 @dataclass(frozen=True)
 class KafkaConfig:
-    """The settings and options of one app's Kafka."""
+    """librdkafka's settings for one app, and the options of this package."""
 
     #: Settings of all clients. They contain passwords, so they are never shown.
     common: Config = field(repr=False)
@@ -118,7 +118,7 @@ class KafkaConfig:
     answer_timeout: float | None = None
 
     def consumer(self, group: str, session_timeout: float | None = None) -> Config:
-        """Return librdkafka's settings for a member of a consumer group.
+        """Return librdkafka's settings for a consumer in a group.
 
         :param session_timeout: Seconds of silence after which other members get its
             partitions, unless the options say otherwise.
@@ -158,7 +158,7 @@ class KafkaConfig:
 
     @property
     def begins_at_the_end(self) -> bool:
-        """Whether a new group skips the records that are older than the group."""
+        """True if a new consumer group skips older records."""
         return str(self.consumer("")[RESET]).lower() in _AT_THE_END
 
     @property

@@ -35,7 +35,7 @@ _HANG_SECONDS = 60.0
 
 
 class KafkaConsumer:
-    """A member of a consumer group, to be used by the thread that created it.
+    """A member of a consumer group, as the thread with the greenlets uses it.
 
     Before :meth:`start` it has no client, and hands out no records.
 
@@ -65,21 +65,21 @@ class KafkaConsumer:
 
     @property
     def buffered_count(self) -> int:
-        """Number of fetched records that are not marked for handing out yet."""
+        """Number of fetched records that are not chosen for handing out."""
         return self._worker.buffered_count
 
     @property
     def is_away(self) -> bool:
-        """Whether Kafka does not answer at the moment."""
+        """True if Kafka does not answer at the moment."""
         return self._worker.outage.is_confirmed
 
     def pop_misses_topic(self) -> bool:
-        """Return whether a missing topic was reported since the last call."""
+        """Return whether Kafka has reported a missing topic since the last call."""
         found, self._shared.misses_topic = self._shared.misses_topic, False
         return found
 
     def start(self, timeout: float = 2 * ANSWER_TIMEOUT_SECONDS) -> None:
-        """Connect and subscribe, or do nothing if the consumer is closed.
+        """Connect and subscribe, unless the consumer is closed.
 
         :raises BrokerError: if the broker does not answer, or refuses.
         """
@@ -102,7 +102,7 @@ class KafkaConsumer:
             raise
 
     def take(self, room: int) -> list[ReadyRecord]:
-        """Return at most ``room`` records to be handled; do not wait for them.
+        """Return up to ``room`` records to be handled, without waiting.
 
         :raises BrokerError: if an error ended the consumer.
         """
@@ -117,7 +117,7 @@ class KafkaConsumer:
         return self._queue.take(room, time.monotonic())
 
     def wait(self, timeout: float) -> None:
-        """Wait, cooperatively, until there may be records to take."""
+        """Wait until there may be records to take; other greenlets run."""
         due = self._queue.next_due()
         if due is not None:
             timeout = min(timeout, due - time.monotonic())
@@ -125,11 +125,11 @@ class KafkaConsumer:
             self._notifier.wait(timeout)
 
     def exceed_prefetch(self, more: int) -> None:
-        """Allow ``more`` unsettled records in addition to the prefetch."""
+        """Allow ``more`` unsettled records beyond the prefetch."""
         self._shared.extra_room = more
 
     def await_joined(self, timeout: float) -> None:
-        """Wait until the group has told this consumer its partitions, even if none."""
+        """Wait until the group has assigned partitions, or none, to this consumer."""
         deadline = time.monotonic() + timeout
         while not self._shared.has_joined and (left := deadline - time.monotonic()) > 0:
             self._raise_error()
@@ -139,17 +139,17 @@ class KafkaConsumer:
         self._notifier.notify()
 
     def refresh_topics(self, topics: Mapping[str, int]) -> None:
-        """Make the client list topics until it knows all partitions of these topics."""
+        """Make the client list topics until it knows these topics' partitions."""
         self._worker.topic_refresh.request(topics)
 
     def settle(self, records: Sequence[ReadyRecord]) -> None:
-        """Settle records that are done; the next commit includes them."""
+        """Mark records as done, for the next commit."""
         self._shared.settled.append(records)
         if self._queue.settle(records):
             self._notifier.notify()
 
     def await_committed(self, records: Sequence[ReadyRecord], timeout: float) -> bool:
-        """Wait until a commit notes these records as done; return false on timeout."""
+        """Wait until Kafka has committed these records as done."""
         deadline = time.monotonic() + timeout
         while not all(each.partition.has_committed(each.offset) for each in records):
             if time.monotonic() > deadline or not self._thread.alive:
@@ -158,7 +158,7 @@ class KafkaConsumer:
         return True
 
     def postpone(self, record: ReadyRecord, attempt: int, delay: float) -> None:
-        """Hand a record out again after ``delay`` seconds; its successors wait.
+        """Hand a record out again after a delay, before the records behind it.
 
         The next commit stores the attempt's number.
         """
@@ -170,14 +170,14 @@ class KafkaConsumer:
         self._notifier.notify()
 
     def put_back(self, records: Iterable[ReadyRecord]) -> None:
-        """Release records that no handler has started; any member may get them."""
+        """Give back records that no handler has started."""
         given = list(records)
         for record in given:
             record.partition.handed_count -= 1
         self._shared.released.append(given)
 
     def pause(self) -> None:
-        """Stop handing out records, and release all that were not handed out."""
+        """Hand out no more records."""
         self._shared.is_paused = True
         while self._shared.ready:
             self._queue.add(self._shared.ready.popleft())
@@ -185,7 +185,7 @@ class KafkaConsumer:
         self._notifier.notify()
 
     def check(self) -> None:
-        """Check that the native thread is alive.
+        """Check that the native thread is alive and has not failed.
 
         :raises BrokerError: if it hangs, or an error ended it.
         """
@@ -196,7 +196,7 @@ class KafkaConsumer:
             raise BrokerUnavailable(f"Kafka's client has hung for {_HANG_SECONDS:g} s.")
 
     def close(self, timeout: float) -> bool:
-        """Commit, give back unsettled records, and leave the group.
+        """Commit, give back unsettled records, and leave the consumer group.
 
         After an error, nothing is committed: the next owner of a partition treats the
         records as after the death of a process.
@@ -227,7 +227,7 @@ class KafkaConsumer:
             raise BrokerError(f"Kafka's client has ended: {self._thread.error!r}")
 
     def _write_log(self) -> None:
-        """Log the native thread's lines; that thread must not use a logger."""
+        """Log the lines that the native thread has left, which must not log itself."""
         while self._shared.log_lines:
             level, text = self._shared.log_lines.popleft()
             logger.log(level, "%s", escape(text))

@@ -54,7 +54,7 @@ _SESSION_TIMEOUT_MS = 45_000
 
 
 class ConsumerThread:
-    """Consumes topics in a native thread, until it is stopped or an error ends it.
+    """The native thread that consumes topics, until it is stopped or fails.
 
     :param config: librdkafka's settings, the group's id among them.
     :param topics: Topics, and patterns that begin with ``^``.
@@ -93,12 +93,12 @@ class ConsumerThread:
 
     @property
     def buffered_count(self) -> int:
-        """Number of fetched records that are not marked for handing out yet."""
+        """Number of fetched records that are not chosen for handing out."""
         return sum(len(each.buffer) for each in self._partitions())
 
     @property
     def marked(self) -> list[ReadyRecord]:
-        """Records that wait for a commit before they are handed out."""
+        """Records that are handed out after the next commit."""
         waiting = [each.awaiting_commit for each in self._partitions()]
         return [*chain(*waiting), *self._commits.unanswered]
 
@@ -179,7 +179,7 @@ class ConsumerThread:
                 self._on_record(record)
 
     def _poll_timeout(self, partitions: list[AssignedPartition]) -> float:
-        """Return the seconds of the next poll, which grow while there is no work."""
+        """Return the seconds of the next poll, which are more without work."""
         if self._resting < _REST_AFTER_SECONDS:
             if self._commits.is_pending or any(each.unsettled for each in partitions):
                 self._resting = 0.0

@@ -19,7 +19,7 @@ _NOT_REPORTED = PublishTimeout()
 
 
 class PendingReports:
-    """The delivery reports for which one call of :meth:`KafkaProducer.send` waits."""
+    """The delivery reports of one call of :meth:`KafkaProducer.send`."""
 
     def __init__(self, size: int, listener: ReportListener) -> None:
         self._errors: list[Exception | None] = [_NOT_REPORTED] * size
@@ -32,7 +32,7 @@ class PendingReports:
 
     @property
     def errors(self) -> list[Exception | None]:
-        """``None`` or each record's error; for a record without a report, a timeout."""
+        """For each record ``None`` or its error; a time-out if no report came."""
         # Each record gets its own exception, because callers may raise them.
         return [
             create_timeout_error() if error is _NOT_REPORTED else error
@@ -44,19 +44,19 @@ class PendingReports:
         return self._reported >= self._expected
 
     def report(self, index: int, error: Exception | None) -> None:
-        """Store one record's report. Any thread may call this, even a native one."""
+        """Store the delivery report of one record; safe in any thread."""
         self._errors[index] = error
         self._reported += 1
         if self._is_awaited and self.is_complete:
             self._listener.notify(self)
 
     def fail(self, index: int, error: Exception) -> None:
-        """Store the error of a record that the client did not accept."""
+        """Store the error of a record that the Kafka client did not accept."""
         self._errors[index] = error
         self._expected -= 1
 
     def wait(self, deadline: float) -> None:
-        """Wait for all reports until the deadline (``time.monotonic()``)."""
+        """Wait until all reports have arrived, at most until the deadline."""
         # Set before completeness is checked: a report that comes between notifies.
         self._is_awaited = True
         if not self.is_complete:
@@ -67,13 +67,13 @@ class PendingReports:
         self._asleep.acquire(timeout=timeout)
 
     def wake(self) -> None:
-        """End :meth:`sleep`. Under gevent, call both methods in the same thread."""
+        """End :meth:`sleep`, which must run in the same thread under gevent."""
         with contextlib.suppress(RuntimeError):  # It is awake already.
             self._asleep.release()
 
 
 class ReportListener:
-    """Wakes the callers on one event loop of gevent when their reports arrive."""
+    """Wakes greenlets, or threads, when their delivery reports arrive."""
 
     def __init__(self) -> None:
         self._notifier = ThreadNotifier()
@@ -111,12 +111,12 @@ class ReportListener:
             self._notifier.close()
 
     def _try_lead(self) -> bool:
-        """Become the leader, which waits for the socket; return false if one exists."""
+        """Become the leader, unless another caller leads; return whether it did."""
         # Checked first: gevent switches greenlets if it does not get a lock.
         return not self._leading.locked() and self._leading.acquire(blocking=False)
 
     def _lead(self, reports: PendingReports, timeout: float) -> None:
-        """Wait for the socket once, then wake the callers of complete reports."""
+        """Wait once for the socket; wake callers whose reports are complete."""
         try:
             # The last leader may have taken the notification of these reports.
             if not reports.is_complete:
@@ -127,7 +127,7 @@ class ReportListener:
             self._leading.release()
 
     def _pass_lead(self) -> None:
-        """Without a leader, wake the longest-waiting caller; it becomes the leader."""
+        """Wake the caller that has waited longest, to become the leader."""
         if self._closed and self.is_idle:
             self._notifier.close()
         if self._leading.locked():

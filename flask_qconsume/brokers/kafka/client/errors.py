@@ -32,13 +32,13 @@ def is_refusal(error: KafkaError) -> bool:
 
 
 def ends_client(error: KafkaError) -> bool:
-    """Return whether the client must be closed after this error."""
+    """Return whether the client cannot be used any more after an error."""
     full = KafkaError.GROUP_MAX_SIZE_REACHED
     return bool(error.fatal()) or is_refusal(error) or error.code() == full
 
 
 def translate_error(error: t.Any) -> BrokerError:
-    """Translate an error or an exception of the client to an error of this package."""
+    """Convert an error of the Kafka client to an error of this package."""
     if isinstance(error, KafkaException) and error.args:
         error = error.args[0]
     if not isinstance(error, KafkaError):
@@ -51,7 +51,7 @@ def translate_error(error: t.Any) -> BrokerError:
 
 
 def describe_trouble(error: KafkaError) -> str:
-    """Return a log line for an error that does not end the consumer."""
+    """Return the text to log for an error that does not end the consumer."""
     if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
         return (
             f"{error.str()}. The consumer gets nothing from this topic until it exists."

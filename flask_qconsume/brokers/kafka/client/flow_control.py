@@ -22,7 +22,7 @@ _LOOK_INTERVAL_SECONDS = 0.05
 
 
 class FlowControl:
-    """Computes how many records to fetch next; pauses and resumes partitions."""
+    """Limits the number of fetched records by pausing partitions."""
 
     def __init__(self) -> None:
         #: Number of records to be fetched next.
@@ -40,7 +40,7 @@ class FlowControl:
         ahead: int,
         pause_all: bool,
     ) -> None:
-        """Pause or resume partitions, so that about ``ahead`` records are buffered."""
+        """Pause or resume partitions, to have about ``ahead`` records fetched."""
         loose = [each for each in partitions if not each.is_stuck]
         count = sum(len(each.buffer) for each in loose)
         size = sum(each.buffered_bytes for each in loose)
@@ -74,7 +74,7 @@ class FlowControl:
 
 
 def _set_paused(consumer: Consumer, partition: AssignedPartition, paused: bool) -> None:
-    """Pause or resume a partition, unless it is in the wanted state already.
+    """Pause or resume fetching from a partition.
 
     Do not call this in a callback of the client: during a rebalance, ``pause`` and
     ``resume`` of the client may never return.

@@ -35,7 +35,7 @@ _POLL_SECONDS = 0.005
 
 
 class Membership:
-    """Joins a consumer group, accepts and gives up partitions, and leaves the group."""
+    """A consumer's membership in its group, from joining to leaving."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Membership:
         self._outage = outage
 
     def join(self, consumer: Consumer, topics: list[str]) -> None:
-        """Wait for the broker's first answer, and subscribe to the topics."""
+        """Connect, and subscribe to the topics."""
         self._connect(consumer)
         consumer.subscribe(
             topics,
@@ -66,7 +66,7 @@ class Membership:
         self._shared.notify()
 
     def on_assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Read the assigned partitions from the group's committed offsets."""
+        """Begin to read partitions that the group has assigned."""
         self._shared.has_joined = True
         self._shared.notify()
         if self._shared.is_stopping or not partitions:
@@ -82,7 +82,7 @@ class Membership:
         self._positions.start_reading(consumer, committed)
 
     def on_revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Wait for handlers of revoked partitions, commit, then drop the partitions."""
+        """Give partitions up: wait for their handlers, commit, and drop them."""
         ids = _partition_ids(partitions)
         known = self._assignment.partitions
         leaving = [known[each] for each in ids if each in known]
@@ -95,7 +95,7 @@ class Membership:
         self._assignment.drop(ids)
 
     def on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Drop partitions that are already assigned to other consumers."""
+        """Drop partitions that other consumers have got already."""
         self._assignment.drop(_partition_ids(partitions))
         self._shared.log(
             logging.WARNING,
@@ -107,7 +107,7 @@ class Membership:
     def commit_final(
         self, consumer: Consumer, on_record: Callable[[t.Any], None]
     ) -> None:
-        """Commit the final state of all partitions, before the consumer leaves.
+        """Commit the last state of all partitions, before leaving the group.
 
         The broker refuses commits that are sent during a rebalance, or while the client
         closes. If a consumer leaves during a rebalance, the group waits for the
@@ -127,7 +127,7 @@ class Membership:
                 on_record(record)
 
     def leave(self, consumer: Consumer) -> None:
-        """Leave the group, but first wait for the end of a running rebalance.
+        """Leave the group, after waiting for the end of a running rebalance.
 
         With ``Consumer.close`` alone, the group might wait for the session timeout: a
         member without a partition does not say that it leaves, and while a join waits
@@ -164,7 +164,7 @@ class Membership:
     def _await_handlers(
         self, consumer: Consumer, leaving: list[AssignedPartition]
     ) -> None:
-        """Wait for handlers of revoked partitions; serve other partitions meanwhile."""
+        """Wait for handlers of partitions that are given up."""
         shared, assignment = self._shared, self._assignment
         deadline = time.monotonic() + self._terms.grace
         self._commits.recall()

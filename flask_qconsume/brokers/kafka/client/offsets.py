@@ -30,7 +30,7 @@ Range = tuple[int, int]
 
 
 class RecordNote(t.NamedTuple):
-    """The attempt number of a record, and how many processes died handling it."""
+    """A record's number of attempts, and the number of deaths that it has caused."""
 
     attempt: int = 1
     #: Number of processes that died while they handled this record alone.
@@ -57,7 +57,7 @@ class CommitMetadata(t.NamedTuple):
 
 
 class OffsetTracker:
-    """Tracks which records of one partition are in flight, and which are done.
+    """Tracks which records of a partition are in flight, and which are done.
 
     Records are *seen* in the order of their offsets, then *marked* (the next commit
     notes them as in flight, and after that they are handed out), then *settled*, in any
@@ -93,7 +93,7 @@ class OffsetTracker:
 
     @property
     def base(self) -> int:
-        """The offset of the first record that is not done; -1 if it is unknown."""
+        """The offset of the first record that is not done; -1 if unknown."""
         return next(iter(self._unsettled), self.position)
 
     def see(self, offset: int) -> bool:
@@ -107,12 +107,12 @@ class OffsetTracker:
         return True
 
     def mark(self, offset: int) -> None:
-        """Let the next commit note all records up to this offset as in flight."""
+        """Make the next commit note all records up to ``offset`` as in flight."""
         self._marked_end = offset + 1
         self._furthest_end = max(self._furthest_end, offset + 1)
 
     def settle(self, offset: int) -> bool:
-        """Note that a record is done; return false if it was done already."""
+        """Mark a record as done; return false if it is marked already."""
         if self._unsettled.pop(offset, None) is None:
             return False
         if offset >= self._furthest_end:
@@ -122,25 +122,25 @@ class OffsetTracker:
         return True
 
     def release(self, offset: int) -> None:
-        """Note that a record is no longer in flight: it was given back unstarted."""
+        """Mark a record as not in flight: no handler has started it."""
         self._released.add(offset)
 
     def annotate(self, offset: int, note: RecordNote) -> None:
-        """Store the attempts and deaths of a record that is not done."""
+        """Store a record's number of attempts and of deaths."""
         if offset in self._unsettled:
             self.notes[offset] = note
 
     def is_suspect(self, offset: int) -> bool:
-        """Return whether the record may have been in flight when a process died."""
+        """Return whether a record may have been in flight when a process died."""
         return offset < self.suspects_end
 
     def commit_state(self, limit: int = METADATA_LIMIT_BYTES) -> CommitState:
-        """Return the state to commit while records may be in flight."""
+        """Return what to commit now, while records may be in flight."""
         upto = max(self._in_flight_end(), self.suspects_end)
         return CommitState(self.base, self._encode(upto, self.notes, limit))
 
     def final_state(self, limit: int = METADATA_LIMIT_BYTES) -> CommitState:
-        """Return the state to commit when no record is in flight any more."""
+        """Return what to commit last, when no record is in flight any more."""
         calm = {o: note._replace(alone=False) for o, note in self.notes.items()}
         return CommitState(self.base, self._encode(self.suspects_end, calm, limit))
 
@@ -150,7 +150,7 @@ class OffsetTracker:
         return bool(self._inherited) and self._inherited[0][0] <= offset
 
     def _in_flight_end(self) -> int:
-        """Return 1 more than the highest offset that may be in flight, or 0."""
+        """Return the offset behind the last record in flight; 0 without any."""
         if not self._released:
             return self._marked_end
         self._released.intersection_update(self._unsettled)
@@ -162,7 +162,7 @@ class OffsetTracker:
         return max(held, default=-1) + 1
 
     def _done_ranges(self) -> Iterator[Range]:
-        """Yield the ranges of done records after the first record that is not done."""
+        """Yield the ranges of done records behind the first record not done."""
         end, expected = self.base, 0
         for offset, number in self._unsettled.items():
             if offset >= self._furthest_end:
@@ -184,11 +184,11 @@ class OffsetTracker:
 def encode_metadata(
     base: int, metadata: CommitMetadata, limit: int = METADATA_LIMIT_BYTES
 ) -> str:
-    """Encode the metadata for a commit of the offset ``base``.
+    """Encode the metadata of a commit as a short text.
 
-    The text is empty if there is nothing to note. If the text exceeds ``limit``
-    bytes, the entries with the highest offsets are left out; their records are handled
-    again if another consumer gets the partition.
+    The text is empty if no record behind the offset ``base`` is in flight or done. If
+    the text exceeds ``limit`` bytes, the entries with the highest offsets are left out;
+    their records are handled again if another consumer gets the partition.
     """
     head = f'{{"{_MARKER}":{_VERSION},"upto":{max(0, metadata.upto - base)}'
     room = limit - len(head) - len(',"notes":[],"done":[]}')
@@ -204,7 +204,7 @@ def encode_metadata(
 
 
 def decode_metadata(metadata: str | None, base: int) -> CommitMetadata:
-    """Decode metadata of a commit of the offset ``base``; empty for a foreign text."""
+    """Decode the metadata of a commit; nothing for a text of another program."""
     try:
         found = json.loads(metadata or "")
         if found[_MARKER] != _VERSION:
@@ -226,12 +226,12 @@ def decode_metadata(metadata: str | None, base: int) -> CommitMetadata:
 
 
 def _with_death(note: RecordNote) -> RecordNote:
-    """Return the note, with one more death if the record was being handled alone."""
+    """Return the note with one more death, if the record was handled alone."""
     return RecordNote(note.attempt, note.deaths + 1) if note.alone else note
 
 
 def _take_fitting(texts: Iterable[str], room: int) -> list[str]:
-    """Return the first texts that, each with a comma, fit into ``room`` characters."""
+    """Return the first texts that fit into ``room`` characters, with commas."""
     kept = []
     for text in texts:
         room -= len(text) + 1
@@ -246,7 +246,7 @@ def _encode_note(base: int, offset: int, note: RecordNote) -> str:
 
 
 def _encode_ranges(base: int, ranges: Iterable[Range]) -> Iterator[str]:
-    """Yield ``gap,length`` per range; a gap is the distance from the previous one."""
+    """Encode ranges of offsets as texts: the gap before a range, and its length."""
     end = base
     for start, stop in ranges:
         yield f"{start - end},{stop - start}"

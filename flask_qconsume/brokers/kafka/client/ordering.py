@@ -17,7 +17,7 @@ OrderingKey = t.Hashable
 
 
 class UnorderedQueue:
-    """Hands out records in the order in which they arrive."""
+    """Hands out records in the order in which they were fetched."""
 
     def __init__(self) -> None:
         self._ready: deque[ReadyRecord] = deque()
@@ -26,7 +26,7 @@ class UnorderedQueue:
         self._ready.extend(records)
 
     def take(self, room: int, now: float) -> list[ReadyRecord]:
-        """Return at most ``room`` records that may be handled now."""
+        """Return up to ``room`` records that may be handled now."""
         ready, found = self._ready, []
         while ready and room > 0:
             record = ready.popleft()
@@ -38,11 +38,11 @@ class UnorderedQueue:
         return found
 
     def settle(self, records: Iterable[ReadyRecord]) -> bool:
-        """Make successors of done records ready; return whether there were any."""
+        """Note that records are done; return whether others became ready by it."""
         return False
 
     def postpone(self, record: ReadyRecord, due: float) -> None:
-        """Hand a record out again at the time ``due``, before its successors."""
+        """Hand a record out again when it is due, before those behind it."""
         raise NotImplementedError
 
     def next_due(self) -> float | None:
@@ -50,18 +50,18 @@ class UnorderedQueue:
         return None
 
     def drop(self, partition: AssignedPartition) -> None:
-        """Forget the records of a partition that this consumer has lost."""
+        """Forget the records of a partition that the consumer has lost."""
         self._ready = deque(r for r in self._ready if r.partition is not partition)
 
     def clear(self) -> list[ReadyRecord]:
-        """Forget and return all records that are not handed out."""
+        """Forget all records that are not handed out, and return them."""
         found = list(self._ready)
         self._ready.clear()
         return found
 
 
 class OrderedQueue(UnorderedQueue):
-    """Hands out a record once the record before it with the same key is settled.
+    """Hands out a record when the record before it with the same key is done.
 
     A postponed record keeps its place: its successors wait for it.
 

@@ -21,7 +21,7 @@ _PAUSE_SECONDS = 0.5
 
 
 class Outage:
-    """A Kafka outage, from librdkafka's ``_ALL_BROKERS_DOWN`` to Kafka's next answer.
+    """An outage of Kafka: from the loss of all connections to Kafka's next answer.
 
     :param session: Session timeout in seconds, after which the group drops the member.
     :param clock: Returns seconds, like :func:`time.monotonic`.
@@ -39,13 +39,13 @@ class Outage:
         self._began = self._next_question = 0.0
 
     def begin(self) -> None:
-        """Note the loss of all connections: an outage is possible now."""
+        """Note that all connections were lost, so that an outage is possible."""
         if not self.is_possible:
             self.is_possible = True
             self._began = self._next_question = self._clock()
 
     def check(self, ask: Callable[[float], object]) -> bool:
-        """Send a request if an outage is possible and the last request is not recent.
+        """Send a request if an outage is possible, and none was sent just now.
 
         :param ask: Sends any request, with a time limit in seconds.
         :returns: Whether :attr:`is_confirmed` has changed.

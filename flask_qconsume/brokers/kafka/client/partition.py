@@ -33,7 +33,7 @@ Due = Callable[[t.Any], float]
 
 
 class ReadyRecord(t.NamedTuple):
-    """A record that may be handed out: a commit has noted it as in flight."""
+    """A record that a commit has noted as in flight, so that a handler may get it."""
 
     partition: AssignedPartition
     offset: int
@@ -48,12 +48,12 @@ class ReadyRecord(t.NamedTuple):
 
     @property
     def place(self) -> str:
-        """Topic, partition and offset: the same for every delivery of the record."""
+        """Topic, partition and offset, which are the same at every delivery."""
         return f"{self.partition.topic}/{self.partition.number}/{self.offset}"
 
 
 class AssignedPartition:
-    """A partition, its fetched records, and which of them may be handed out.
+    """A partition and its fetched records, as long as it is assigned.
 
     :param offsets: Tracks which of its records are in flight or done.
     :param due: Returns when a record may be handed out; ``None`` means at once.
@@ -139,18 +139,18 @@ class AssignedPartition:
 
     @property
     def unsettled(self) -> int:
-        """Number of records that are marked for handing out, and not settled."""
+        """Number of records that are chosen for handing out, and not done."""
         return len(self.offsets) - len(self.buffer)
 
     @property
     def would_count_death(self) -> bool:
-        """Whether a record is being handled alone: a death would be counted for it."""
+        """True if a record is handled alone, so that a crash counts as its death."""
         return any(note.alone for note in self.offsets.notes.values())
 
     def has_committed(self, offset: int) -> bool:
-        """Return whether a commit notes a record as done, or the partition is lost.
+        """Return whether Kafka knows that a record is done, or will never know.
 
-        After the loss of a partition, no commit follows.
+        For a partition that this consumer has lost, it sends no more commits.
         """
         committed = self.committed
         if self.gone or committed is None:
@@ -166,7 +166,7 @@ class AssignedPartition:
             self.dirty = True
 
     def mark(self, room: int, now: float, *, may_try_suspect: bool = True) -> int:
-        """Mark at most ``room`` buffered records for handing out; return how many.
+        """Choose up to ``room`` records for handing out; return their number.
 
         :param may_try_suspect: Whether a suspect (a record that was in flight when a
             process died) may be marked, if suspects are handled alone.
@@ -192,7 +192,7 @@ class AssignedPartition:
         return marked
 
     def update_stuck(self, now: float) -> None:
-        """Set :attr:`is_stuck`: whether the buffered records cannot be handed out."""
+        """Find out whether the next records cannot be handed out now."""
         if self.has_progressed:
             self.has_progressed, self.idle_since = False, now
         idle = now - self.idle_since
@@ -202,7 +202,7 @@ class AssignedPartition:
             self.is_stuck = True
 
     def _may_mark_next(self, may_try_suspect: bool) -> bool:
-        """Return whether the next record may be marked; suspects are handled alone."""
+        """Return whether the next record may be handed out after a commit."""
         buffer = self.buffer
         suspect = bool(buffer) and self.offsets.is_suspect(buffer[0].offset())
         if suspect and not may_try_suspect:

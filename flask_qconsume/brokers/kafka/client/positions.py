@@ -30,7 +30,7 @@ _PAUSE_SECONDS = 0.5
 
 
 class Positions:
-    """Sets the offsets at which the client starts to read, and skips lost records.
+    """Sets the offsets from which the client reads; skips deleted records.
 
     :param strategy: The client's 'partition.assignment.strategy'.
     :param log: Logs a text at a level.
@@ -45,7 +45,7 @@ class Positions:
     def start_reading(
         self, consumer: Consumer, committed: Sequence[TopicPartition]
     ) -> None:
-        """Read newly assigned partitions from the offsets that the group committed."""
+        """Read newly assigned partitions, from their committed offsets."""
         for each in committed:
             if each.offset < 0:
                 each.offset = OFFSET_BEGINNING
@@ -53,7 +53,7 @@ class Positions:
         add(list(committed))
 
     def add_lost(self, partition: PartitionId) -> None:
-        """Remember a partition of which the broker has lost the next record."""
+        """Remember a partition whose next record Kafka has deleted."""
         self._lost.add(partition)
 
     def recover_lost(
@@ -61,7 +61,7 @@ class Positions:
         consumer: Consumer,
         partitions: Mapping[PartitionId, AssignedPartition],
     ) -> list[PartitionId]:
-        """Continue to read partitions of which the broker has deleted the next records.
+        """Go on with partitions whose next records Kafka has deleted.
 
         :returns: The partitions that were deleted and created again. They are read from
             their first record; the caller must forget their old records.
@@ -82,7 +82,7 @@ class Positions:
         partitions: Mapping[PartitionId, AssignedPartition],
         lost: PartitionId,
     ) -> bool:
-        """Continue to read a partition; return whether it was created again."""
+        """Go on with a partition; return whether the partition was created again."""
         try:
             found = consumer.get_watermark_offsets(
                 TopicPartition(*lost), timeout=_QUESTION_TIMEOUT_SECONDS

@@ -49,7 +49,7 @@ _CLOSE_TIMEOUT_SECONDS = 2.0
 
 
 class ProducerRecord(t.NamedTuple):
-    """A record to be sent to a topic."""
+    """A record to be sent to a topic, with its key and its headers."""
 
     topic: str
     #: ``None`` makes it a tombstone.
@@ -63,11 +63,11 @@ class ProducerRecord(t.NamedTuple):
 
 
 class ClientFailed(BrokerError):
-    """The client had a fatal error; the next publish creates another client."""
+    """The Kafka client had a fatal error; the next publish creates a new one."""
 
 
 class UnconfirmedFor:
-    """Measures how long sent records have been waiting without any confirmation.
+    """Measures for how long no confirmation has come for the records that were sent.
 
     :param limit: Seconds before which :meth:`is_too_long` is never true.
     :param clock: Returns seconds, like :func:`time.monotonic`.
@@ -81,16 +81,16 @@ class UnconfirmedFor:
         self._since: float | None = None
 
     def note_sent(self) -> None:
-        """Start to measure, unless a measurement runs. Call this before sending."""
+        """Start the measurement, unless it runs; call this before sending."""
         if self._since is None:
             self._since = self._clock()
 
     def reset(self) -> None:
-        """End the measurement. Call this for a confirmed record or a new client."""
+        """End the measurement, after a confirmation or with a new client."""
         self._since = None
 
     def is_too_long(self, timeout: float) -> bool:
-        """Return whether the wait has reached the limit and also twice ``timeout``.
+        """Return whether the time is over, and two times ``timeout`` as well.
 
         :param timeout: Seconds that a send may take.
         """
@@ -101,7 +101,7 @@ class UnconfirmedFor:
 
 
 class KafkaProducer:
-    """Sends records, from any greenlet or thread. Creates its client on first use.
+    """Sends records for any greenlet or thread; its client is created on first use.
 
     It belongs to one process: a forked child must create another one.
 
@@ -127,7 +127,7 @@ class KafkaProducer:
     def send(
         self, records: Sequence[ProducerRecord], timeout: float
     ) -> list[Exception | None]:
-        """Send records without waiting in between; then wait for all confirmations.
+        """Send records, then wait for the confirmations of all of them.
 
         :param timeout: Seconds for all records together.
         :returns: ``None`` or the error for each record.
@@ -180,7 +180,7 @@ class KafkaProducer:
             return self._client
 
     def _serve_reports(self, client: Producer) -> None:
-        """Poll the current client for delivery reports, in a native thread."""
+        """Poll the Kafka client for delivery reports, in a native thread."""
         while self._client is client:
             try:
                 client.poll(_POLL_SECONDS)
@@ -191,7 +191,7 @@ class KafkaProducer:
         client.flush(_CLOSE_TIMEOUT_SECONDS / 2)
 
     def _close_if_foreign(self, hub_id: int, listener: ReportListener) -> None:
-        """Close an idle listener, unless its gevent hub has created the client."""
+        """Close an unused listener that belongs to another event loop."""
         if (
             hub_id != self._home_hub
             and listener.is_idle
@@ -202,7 +202,7 @@ class KafkaProducer:
     def _handle_errors(
         self, client: Producer, errors: Sequence[Exception | None], timeout: float
     ) -> None:
-        """Drop a failed client; raise the refusal that the client reported, if any."""
+        """Drop a client that has failed; raise the refusal that it has reported."""
         if any(isinstance(error, ClientFailed) for error in errors):
             self._drop_client(client)
             self._client_errors.check()
@@ -222,7 +222,7 @@ class KafkaProducer:
         record: ProducerRecord,
         deadline: float,
     ) -> None:
-        """Give one record to the client; wait while the client's own queue is full."""
+        """Pass a record to the client; wait while the client's queue is full."""
         report = partial(self._report, reports, index)
         topic, value, key, headers, partition, timestamp = record
         while True:
@@ -247,7 +247,7 @@ class KafkaProducer:
                 return
 
     def _drop_client(self, client: Producer) -> bool:
-        """Drop the client; return false if it was dropped before."""
+        """Drop the client; return false if another caller has dropped it."""
         with self._lock:
             ours = self._client is client
             if ours:

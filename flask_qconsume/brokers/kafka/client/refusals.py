@@ -237,7 +237,7 @@ _UNKNOWN = Refusal[str]((), BrokerError, "Look at the log of the broker.")
 
 
 def find_refusal(error: KafkaError) -> Refusal[str]:
-    """Look up the exception and the advice for an error of Kafka."""
+    """Find the exception and the advice for one of Kafka's error codes."""
     if error.code() == KafkaError._SSL:
         return _find_tls_refusal(error.str())
     return _BY_CODE.get(error.code(), _UNKNOWN)

@@ -24,7 +24,7 @@ _MAX_LOG_LINES = 1_000
 
 
 class SharedState:
-    """Queues and flags of one consumer; each is written by one thread only.
+    """Data of one consumer that two threads exchange without locks.
 
     :param notifier: Wakes gevent's thread.
     """
@@ -69,7 +69,7 @@ class SharedState:
         self._notifier.notify()
 
     def fail(self, error: t.Any) -> None:
-        """Store the error that ends the native thread, unless one is stored already."""
+        """Store the error that ends the native thread; the first one counts."""
         if self.error is None:
             known = isinstance(error, BrokerError)
             self.error = error if known else translate_error(error)
@@ -81,7 +81,7 @@ class SharedState:
 
 
 class ClientLogger:
-    """Collects the lines that the client logs, in place of a logger.
+    """Collects the lines that the Kafka client logs, to be logged later.
 
     All lines get the level DEBUG, because the client reports errors separately too.
     """

@@ -10,7 +10,7 @@ from .partition import Due
 
 @dataclass(frozen=True)
 class ConsumerTerms:
-    """Settings of a consumer: how many records it holds, their order, their delays."""
+    """How a consumer reads: how many records at once, in which order, which delays."""
 
     #: Number of unsettled records that may be handed out.
     room: int

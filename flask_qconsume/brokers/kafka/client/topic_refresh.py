@@ -25,7 +25,7 @@ _MAX_REFRESHES = 20
 
 
 class TopicRefresh:
-    """Makes the client list topics until it knows all partitions of new topics.
+    """Makes a Kafka client list topics until it knows all partitions of new topics.
 
     gevent's thread calls :meth:`request`, the native thread :meth:`look_if_due`.
 
@@ -48,11 +48,11 @@ class TopicRefresh:
         self._refreshes_left = 0
 
     def request(self, topics: Mapping[str, int]) -> None:
-        """Request lists of topics until the client knows all partitions of these."""
+        """Make the client list topics until it knows these topics' partitions."""
         self._requests.append(topics)
 
     def look_if_due(self) -> None:
-        """List topics if a requested one is missing and the last list is old enough."""
+        """List the topics, if a topic is missing and the last list is old."""
         while self._requests:
             self._missing.update(self._requests.popleft())
             self._refreshes_left = _MAX_REFRESHES

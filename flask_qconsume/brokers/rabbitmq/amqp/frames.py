@@ -51,14 +51,14 @@ OVERHEAD = 8
 
 
 class Content(amqp.Message):  # type: ignore[misc]
-    """A message of py-amqp, with a note if its headers are unreadable."""
+    """A message as py-amqp represents it, with a note if its headers are unreadable."""
 
     #: Why the headers could not be read; ``None`` if they could.
     problem: str | None = None
 
 
 class FrameHandler:
-    """Assembles methods from frames, as ``amqp.method_framing.frame_handler`` does."""
+    """Assembles AMQP methods and their contents from frames."""
 
     def __init__(self, connection: t.Any, callback: Callable[..., t.Any]) -> None:
         self._connection = connection
@@ -66,11 +66,11 @@ class FrameHandler:
         self._partial: dict[int, _PartialMethod] = {}
 
     def expects_content(self, channel: int) -> bool:
-        """Return whether a method on this channel still waits for its content."""
+        """Return whether this channel waits for a message's header or body."""
         return channel in self._partial
 
     def __call__(self, frame: Frame) -> bool:
-        """Add a frame; if it completes a method, call back with the method.
+        """Add a frame; once a method is complete, call the callback with it.
 
         :returns: Whether the frame completed a method.
         """
@@ -116,7 +116,7 @@ class _PartialMethod:
         self.missing = 0
 
     def add(self, payload: bytes) -> bool:
-        """Add a header or a part of the body; return true once nothing is missing."""
+        """Add a frame of the message; return true once the message is complete."""
         if self.expected == HEADER:
             self.expected = BODY
             (self.missing,) = struct.unpack_from(">Q", payload, 4)
@@ -152,7 +152,7 @@ def parse_properties(header: bytes) -> tuple[dict[str, t.Any], str | None]:
 
 @functools.lru_cache(256)
 def _find_readers(flags: bytes) -> tuple[tuple[str, _Reader | None], ...]:
-    """Return the name and the parser of each property that has its bit in ``flags``.
+    """Return the names and parsers of the properties that ``flags`` mark as present.
 
     The parser for the headers is ``None``: :func:`parse_properties` parses these.
     """
@@ -208,7 +208,7 @@ def _read_table(buffer: bytes, offset: int) -> tuple[dict[str, t.Any], str | Non
 
 
 def _read_common_table(buffer: bytes, offset: int, end: int) -> dict[str, t.Any] | None:
-    """Parse a table of UTF-8 texts, numbers and booleans; ``None`` for other tables."""
+    """Parse a table with usual values only; return ``None`` for any other table."""
     table: dict[str, t.Any] = {}
     try:
         while offset < end:
@@ -246,7 +246,7 @@ def _decode_name(key: str | bytes) -> str:
 
 
 def parse_deliver(payload: bytes) -> tuple[str, int, bool, str, str]:
-    """Parse the payload of a Basic.Deliver method.
+    """Parse the arguments of AMQP's method Basic.Deliver.
 
     :returns: Consumer tag, delivery tag, redelivered, exchange and routing key.
     """
@@ -254,7 +254,7 @@ def parse_deliver(payload: bytes) -> tuple[str, int, bool, str, str]:
 
 
 class BasicDeliver(t.NamedTuple):
-    """A delivery of which all frames have arrived, before its properties are parsed."""
+    """A complete delivery, whose properties are not parsed yet."""
 
     consumer_tag: str
     tag: int
@@ -269,7 +269,7 @@ class BasicDeliver(t.NamedTuple):
 
 
 def parse_delivery_at(data: bytes, start: int, channel: int) -> BasicDeliver | None:
-    """Parse the delivery at an offset, if its body has at most one frame.
+    """Parse a whole delivery at an offset of the buffer, if it has a single body frame.
 
     :returns: ``None`` if the delivery is incomplete or has several body frames, or if
         no delivery begins here. The caller then reads single frames, and reports
@@ -295,7 +295,7 @@ def parse_delivery_at(data: bytes, start: int, channel: int) -> BasicDeliver | N
 
 
 def _payload_at(kind: int, channel: int, data: bytes, start: int) -> bytes:
-    """Return the payload of the frame at an offset.
+    """Return the payload of the frame at an offset of the buffer.
 
     :raises ValueError: if the frame is of another type or channel.
     :raises IndexError: if the frame has not arrived completely.
@@ -324,7 +324,7 @@ def _parse_deliver_arguments(
 
 @functools.lru_cache(1024)
 def _read_shorts(data: bytes) -> tuple[str, ...]:
-    """Parse consecutive short strings. The results are cached: most are the same."""
+    """Parse consecutive short strings of AMQP; results are cached, as most repeat."""
     found, offset = [], 0
     while offset < len(data):
         text, offset = _read_short(data, offset)
@@ -333,7 +333,7 @@ def _read_shorts(data: bytes) -> tuple[str, ...]:
 
 
 def escape_short_strings(layout: str, payload: bytes) -> bytes:
-    """Escape bytes that are not UTF-8 in the short strings of a method's payload.
+    """Escape bytes that are not UTF-8 in the short strings of an AMQP method.
 
     :param layout: One letter of py-amqp for each argument's type, as in ``"Bsss"``.
     """
@@ -390,13 +390,13 @@ def _describe_foreign(data: bytes) -> str:
 
 
 def build_ack(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Build the frame that acknowledges a delivery; with ``multiple``, all up to it."""
+    """Build the frame that acknowledges a delivery, or all up to it (``multiple``)."""
     method = struct.pack(">HHQB", *spec.Basic.Ack, tag, multiple)
     return build_frame(METHOD, channel, method)
 
 
 def build_requeue(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Build the frame that requeues a delivery; with ``multiple``, all up to it."""
+    """Build the frame that requeues a delivery, or all up to it (``multiple``)."""
     method = struct.pack(">HHQB", *spec.Basic.Nack, tag, multiple | 2)
     return build_frame(METHOD, channel, method)
 
@@ -413,7 +413,7 @@ _NO_CREDIT = b"".join(
 
 
 def build_idle_consume(channel: int, queue: str, consumer_tag: str) -> bytes:
-    """Build the frame that starts a consumer to which the broker sends no messages."""
+    """Build the frame that starts a consumer without credit, which gets nothing."""
     arguments = dumps("Bssbbbb", (0, queue, consumer_tag, *[False] * 4))
     table = struct.pack(">I", len(_NO_CREDIT)) + _NO_CREDIT
     method = struct.pack(">HH", *spec.Basic.Consume) + arguments + table
@@ -473,7 +473,7 @@ def build_publish_method(exchange: str, routing_key: str, *, mandatory: bool) ->
 
 
 def header_frame_size(properties: bytes) -> int:
-    """Return the size in bytes of a message's header frame, which cannot be split."""
+    """Return the size in bytes of the frame that holds a message's properties."""
     return len(properties) + 12 + OVERHEAD
 
 

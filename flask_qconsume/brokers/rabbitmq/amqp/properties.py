@@ -39,7 +39,7 @@ def encode_properties(properties: Mapping[str, t.Any]) -> bytes:
 
 
 class _Unusual(Exception):
-    """A value that this module leaves to py-amqp to encode."""
+    """Raised for a value that this module cannot encode, but py-amqp may."""
 
 
 def _encode_usual(properties: Mapping[str, t.Any]) -> bytes:
@@ -51,7 +51,7 @@ def _encode_usual(properties: Mapping[str, t.Any]) -> bytes:
 def _find_writers(
     names: tuple[str, ...],
 ) -> tuple[bytes, tuple[tuple[str, _Writer], ...]]:
-    """Return the flags and the encoders of the given properties, in AMQP's order."""
+    """Return the flags and the encoders for these properties, in AMQP's order."""
     there = [each for each in _PROPERTIES if each[0] in names]
     flags = sum(flag for _, flag, _ in there)
     return _FLAGS.pack(flags), tuple((name, write) for name, _, write in there)

@@ -60,7 +60,7 @@ class _BufferedReads:
         return frame
 
     def await_frame(self) -> None:
-        """Read from the socket until :attr:`has_frame` is true."""
+        """Read from the socket until a whole frame is in the buffer."""
         while not self.has_frame:
             frames.check_size(self._data, self._offset, self.max_frame_size)
             self._fill()
@@ -70,7 +70,7 @@ class _BufferedReads:
         return frames.has_frame(self._data, self._offset)
 
     def take_delivery(self, channel: int) -> frames.BasicDeliver | None:
-        """Return the next delivery if the buffer holds all of it, else ``None``."""
+        """Return the next delivery, or ``None`` unless all of it has arrived."""
         delivery = frames.parse_delivery_at(self._data, self._offset, channel)
         if delivery is not None:
             self._offset = delivery.end
@@ -103,10 +103,10 @@ class TLS(_BufferedReads, sockets.SSLTransport):  # type: ignore[misc]
 
 
 def is_timeout(error: BaseException) -> bool:
-    """Return whether an error is the timeout of a socket, as set by ``settimeout``.
+    """Return whether an error means that a socket's own time-out has passed.
 
-    A dead connection (``ETIMEDOUT``) raises :class:`TimeoutError` as well, but with an
-    error number.
+    The operating system reports a dead connection (``ETIMEDOUT``) by the same class,
+    :class:`TimeoutError`, but with an error number.
     """
     return isinstance(error, TimeoutError) and error.errno is None
 
@@ -228,12 +228,12 @@ class Connection(pyamqp.Connection):
         return write
 
     def write(self, data: bytes) -> None:
-        """Take :attr:`write_lock`, and write the bytes of whole frames."""
+        """Write whole frames to the socket, under :attr:`write_lock`."""
         with self.write_lock:
             self.write_locked(data)
 
     def write_locked(self, data: bytes) -> None:
-        """Write the bytes of whole frames. The caller holds :attr:`write_lock`."""
+        """Write whole frames to the socket; the caller holds :attr:`write_lock`."""
         transport = self.transport
         with self._mark_broken_on_error(transport):
             transport.write(data)
@@ -241,7 +241,7 @@ class Connection(pyamqp.Connection):
 
     @contextlib.contextmanager
     def _mark_broken_on_error(self, transport: t.Any) -> t.Iterator[None]:
-        """Mark the transport as disconnected if the block raises.
+        """Mark the transport as disconnected if the ``with`` block raises.
 
         A write that is cut short, for example by a timeout, may have sent half a frame.
         The broker could not read the frames after that.
@@ -253,7 +253,7 @@ class Connection(pyamqp.Connection):
             raise
 
     def read_available(self) -> None:
-        """Wait for a frame, then dispatch all complete frames in the buffer."""
+        """Wait for a frame, then process all complete frames in the buffer."""
         transport = self.transport
         transport.await_frame()
         has_frame = True
@@ -263,7 +263,7 @@ class Connection(pyamqp.Connection):
             has_frame = self._transport is transport and transport.has_frame
 
     def _take_deliveries(self, transport: t.Any) -> bool:
-        """Dispatch deliveries at the buffer's start; return false if there are none."""
+        """Process the deliveries at the start of the buffer; false without any."""
         taken = False
         for number, channel in list((self.channels or {}).items()):
             if number == 0 or self.on_inbound_frame.expects_content(number):
@@ -286,7 +286,7 @@ class Transport(pyamqp.Transport):
         super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call]
 
         def read_buffered() -> None:
-            """Dispatch buffered frames: the event loop sees only data in the socket."""
+            """Process frames in the buffer, since the loop sees only the socket."""
             if not connection.connected:
                 loop.on_tick.discard(read_buffered)
             elif connection.transport.has_frame:
@@ -304,7 +304,7 @@ class TLSTransport(Transport):
 
 
 def _detach_from_parent() -> None:
-    """Detach a forked child from its parent's connections, without telling the broker.
+    """Make a forked child forget its parent's connections, and tell no broker.
 
     Under gevent the child also has copies of the greenlets that read the connections.
     The copies would take the parent's messages out of the shared sockets.
