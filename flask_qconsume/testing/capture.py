@@ -34,7 +34,7 @@ class Published:
 
     @classmethod
     def from_outgoing(cls, message: Outgoing, decoders: Decoders) -> Published:
-        """Create a ``Published`` from an encoded message, whose body is decoded."""
+        """Create a ``Published`` from an outgoing message; decode its body."""
         return cls(
             routing_key=message.routing_key,
             body=_decode_body(message, decoders),

@@ -130,7 +130,7 @@ class GroupCommit:
         return group
 
     def _wake_next_leader(self) -> None:
-        """Wake a waiting caller, so that it leads, if leaders are missing."""
+        """Wake a waiting caller to become a leader, unless there are enough."""
         if self._waiting and not all(leader.locked() for leader in self._leaders):
             for batch in list(self._waiting)[:1]:
                 batch.wake()

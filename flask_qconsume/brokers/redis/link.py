@@ -157,9 +157,7 @@ class RedisLink(Link):
     def create_poll_call(self) -> Call | None:
         """Return a script that looks for messages that do not end the wait.
 
-        A message that becomes due, for example, does not end the reader's wait in
-        Redis. If the reader does not wait, or its wait ends soon, the result is
-        ``None``.
+        The result is ``None`` if the reader does not wait, or if its wait ends soon.
         """
         long = self._wait.seconds_left() > POLL_INTERVAL
         return self._create_search_call() if long else None

@@ -236,7 +236,7 @@ class PublishRequest(CallerBatch):
             self.settle(number, error)
 
     def results(self) -> list[Result]:
-        """Return each message's result; a time-out for a message without one."""
+        """Return the result of each message; those without one have timed out."""
         # A copy, since a leader that is late may still settle messages.
         results = list(self._results)
         for number in self.open:

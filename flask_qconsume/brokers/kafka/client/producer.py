@@ -90,7 +90,7 @@ class UnconfirmedFor:
         self._since = None
 
     def is_too_long(self, timeout: float) -> bool:
-        """Return whether the time is over, and two times ``timeout`` as well.
+        """Return whether the wait is longer than the limit and twice ``timeout``.
 
         :param timeout: Seconds that a send may take.
         """
