@@ -36,7 +36,7 @@ logger = get_logger("flask_qconsume.handlers")
 
 
 class Handlers:
-    """A pool of greenlets that handle one subscription's deliveries.
+    """A pool of greenlets, which handle the messages of one subscription.
 
     :param name: The subscription's name, for log lines.
     :param concurrency: The largest number of greenlets.
@@ -91,7 +91,7 @@ class Handlers:
 
     @property
     def stuck(self) -> Delivery | None:
-        """A delivery that waits although a handler is free, or ``None``.
+        """A delivery that waits although a handler is free; ``None`` if there is none.
 
         This is normal for a moment only; if it lasts, the pool has a fault.
         """
@@ -100,7 +100,7 @@ class Handlers:
         return self._inbox[0] if waits else None
 
     def put(self, deliveries: Iterable[Delivery]) -> None:
-        """Queue deliveries; each one is handled as soon as a handler is free."""
+        """Add deliveries to the queue from which free handlers take them."""
         self._inbox.extend(deliveries)
         self._wake_soon()
 
@@ -111,7 +111,7 @@ class Handlers:
         return found
 
     def give_up_overdue(self, allowed: float) -> list[tuple[Delivery, float]]:
-        """Abandon handlers that have run for longer than ``allowed`` seconds.
+        """Abandon handlers that have run for more than ``allowed`` seconds.
 
         Such a handler has caught and ignored the exception of its time limit. A new
         greenlet takes its place, so that other messages are handled.
@@ -126,7 +126,7 @@ class Handlers:
         return abandoned
 
     def stop(self) -> None:
-        """End free greenlets now, and busy ones after their current message."""
+        """End all greenlets: free ones now, busy ones after their message."""
         self._ending = True
         for greenlet, job in self._free.items():
             job.given_up = True
@@ -149,7 +149,7 @@ class Handlers:
             self._fair_share.request_turn(self._wake)
 
     def _wake(self) -> None:
-        """Run a free greenlet until a handler waits or no message is left."""
+        """Let a free greenlet run, until its handler waits or no message is left."""
         self._waking = False
         found = self._take_free() if self._inbox else None
         if found is not None:
@@ -161,7 +161,7 @@ class Handlers:
             self._wake_soon()
 
     def _take_free(self) -> tuple[gevent.Greenlet, Job] | None:
-        """Return a free or new greenlet, or ``None`` if no more greenlets may run.
+        """Return a free greenlet, or a new one; ``None`` if all are busy.
 
         Greenlets to which code outside of the pool refers (by Python's count of
         references) are ended: that code could throw into the next message's handler.
@@ -202,7 +202,7 @@ class Handlers:
         self._wake_soon()
 
     def _wait_for_work(self, this: gevent.Greenlet, job: Job) -> bool:
-        """Wait for a delivery; return false if the greenlet is to end."""
+        """Wait until a delivery is queued; return false to end the greenlet."""
         if job.given_up or self._ending:
             return False
         job.delivery = None

@@ -1,4 +1,4 @@
-"""Decide if a new delivery goes to a handler, or is settled without one."""
+"""Decides whether a new delivery goes to a handler, or is settled without one."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ logger = get_logger("flask_qconsume.subscription")
 
 
 class Intake:
-    """Passes new deliveries to the handlers, or settles those not to be handled.
+    """Passes new deliveries to handlers, except those that need no handler.
 
-    Not to be handled are: dead letters that waited as retries, since the dead-letter
-    queue refused them; redelivered messages that this process has handled or is
-    handling; suspects (messages that may have killed a process) that go elsewhere.
+    Three kinds of deliveries need no handler: dead letters that are on the way to a
+    queue that was full; messages that this process has handled or is handling; and
+    suspects (messages that may have killed a process) that go to another queue.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Intake:
         self.closed = False
 
     def receive(self, deliveries: Sequence[Delivery]) -> None:
-        """Pass deliveries to the handlers, or settle those not to be handled."""
+        """Pass new deliveries to handlers, or settle them without a handler."""
         if self.closed:
             return
         if self._events.received and deliveries:
@@ -55,7 +55,7 @@ class Intake:
         self._handlers.put(filter(self._is_to_be_handled, deliveries))
 
     def _is_to_be_handled(self, delivery: Delivery) -> bool:
-        """Return whether a delivery goes to a handler; if not, settle it."""
+        """Return whether a delivery goes to a handler; settle it if it does not."""
         if headers.PARKED in delivery.message.headers:
             self._settler.forward(self._to_dead_letters(delivery))
             return False

@@ -12,7 +12,7 @@ from .event import Event
 
 
 class Job:
-    """The message that one greenlet is handling, and when the handling began."""
+    """A delivery that a greenlet is handling, and the time at which that began."""
 
     __slots__ = ("delivery", "given_up", "started")
 
@@ -28,7 +28,7 @@ class Job:
 
 
 class RunningJobs:
-    """The messages that are being handled, by greenlet; one :class:`Job` for each."""
+    """The jobs of one subscription, by the greenlets that run them."""
 
     def __init__(self) -> None:
         #: By greenlet; entered and removed by :class:`~.handlers.Handlers`.
@@ -39,13 +39,13 @@ class RunningJobs:
         self._is_awaited = False
 
     def remove(self, greenlet: gevent.Greenlet) -> None:
-        """Record that a greenlet has finished its message."""
+        """Remove the job of a greenlet that has finished."""
         self.jobs.pop(greenlet, None)
         if self._is_awaited and not self.jobs:
             self._none_runs.set()
 
     def adopt(self, delivery: Delivery) -> bool:
-        """Give a redelivered message to the handler that is still working on it.
+        """Give a running job the new delivery of its message, if there is such a job.
 
         After a lost connection the broker redelivers messages that are still being
         handled here. Starting a second handler would make a duplicate, so the running
@@ -74,25 +74,25 @@ class RunningJobs:
         return bool(self._none_runs.wait(timeout))
 
     def interrupt(self) -> None:
-        """Throw :class:`Interrupted` into all handlers, and ignore their results."""
+        """Throw :class:`Interrupted` into all handlers, whose results do not count."""
         for greenlet, job in list(self.jobs.items()):
             job.given_up = True
             greenlet.kill(Interrupted, block=False)
 
     def find_overdue(self, allowed: float) -> list[gevent.Greenlet]:
-        """Return greenlets that have handled a message for over ``allowed`` seconds."""
+        """Return the greenlets whose jobs have run for over ``allowed`` seconds."""
         limit = time.monotonic() - allowed
         return [each for each, job in self.jobs.items() if job.started < limit]
 
     def count_overdue(self, allowed: float) -> int:
-        """Count the handlers that have run for over ``allowed`` seconds.
+        """Count the jobs that have run for over ``allowed`` seconds.
 
-        Abandoned handlers count for as long as they run.
+        Jobs of abandoned handlers count until the handlers end.
         """
         return len(self.find_overdue(allowed)) + len(self._abandoned)
 
     def abandon(self, greenlet: gevent.Greenlet) -> tuple[Delivery, float]:
-        """Ignore the result of a busy greenlet.
+        """Remove the job of a handler that is still running; return its delivery.
 
         :returns: The delivery being handled, and when its handling began.
         """

@@ -275,8 +275,7 @@ class RedisLink(Link):
     def _prepare_forward(self, forward: Forward) -> Call | PublishRefused | None:
         """Return the script that forwards a message, or the encoding error.
 
-        The result is ``None`` if the message's lease has ended, so that another worker
-        may have it.
+        ``None`` if the lease of the message has ended.
         """
         if forward.delivery.tag not in self._held:
             return None
