@@ -22,6 +22,7 @@ from .formats.table import check_format
 from .logs import get_logger
 from .observing.metrics import KEY as METRICS_KEY
 from .observing.metrics import create_metrics
+from .observing.trace_setup import trace_publishing
 from .registration.registry import ROOT
 from .registration.registry import Registry
 from .registration.scaffold import ConsumerScaffold
@@ -63,6 +64,7 @@ class QConsume(ConsumerScaffold, PublishMethods):
         config = app.config
         settings = Settings.from_config(config)
         app.extensions[KEY] = AppConsumers(app, settings)
+        trace_publishing(app.extensions[KEY])
         if settings.metrics:
             app.extensions[METRICS_KEY] = create_metrics(settings)
         unread = find_unread_variables(config, os.environ)

@@ -149,6 +149,12 @@ def _check_metrics(value: t.Any) -> bool | str:
     return value
 
 
+def _check_tracing(value: t.Any) -> bool | str:
+    if value is True or value is False or value == "auto":
+        return t.cast("bool | str", value)
+    raise ValueError("it must be 'auto', True or False")
+
+
 def _check_http_url(value: t.Any) -> str:
     text = _check_text(value)
     parts = urlsplit(text)
@@ -504,6 +510,16 @@ TABLE: tuple[Setting, ...] = (
         _check_metrics,
     ),
     Setting(
+        "tracing",
+        "'auto', True or False",
+        "auto",
+        "OpenTelemetry's spans of published, handled and settled messages. With"
+        " 'auto', they are created where the package 'opentelemetry-api' is installed"
+        " and an SDK is set up. With True, a missing package is an error, and a worker"
+        " logs a missing SDK.",
+        _check_tracing,
+    ),
+    Setting(
         "hub_latency",
         "seconds",
         0.01,
@@ -570,6 +586,7 @@ class Settings:
     stalled_after: float
     log_tracebacks: str
     metrics: bool | str
+    tracing: bool | str
     hub_latency: float
     least_share: float
     consumers: dict[str, dict[str, t.Any]]

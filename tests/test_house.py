@@ -67,7 +67,11 @@ HOMES = {
     "confluent_kafka": ({"broker", "brokers", "transports"}, set()),
     "google": (set(), {"formats"}),
     "prometheus_client": (set(), {"observing"}),
+    "opentelemetry": ({"observing"}, set()),
 }
+
+#: Packages that are not named as the modules that they contain.
+PACKAGES = {"google": "protobuf", "opentelemetry": "opentelemetry-api"}
 
 Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -185,7 +189,7 @@ def test_what_is_imported_is_required() -> None:
     # Types are for mypy only; the plugin is for users with pytest.
     others = {*sys.stdlib_module_names, HOUSE.name, "_typeshed", "pytest"}
     used = {
-        path[0].replace("google", "protobuf").replace("_", "-")
+        PACKAGES.get(path[0], path[0]).replace("_", "-")
         for module in MODULES
         for path in imported(module)
         if path and path[0] not in others

@@ -39,6 +39,7 @@ WRONG: dict[str, list[t.Any]] = {
     **dict.fromkeys(TEXTS, [5, True, b"x", ["x"], {}]),
     **dict.fromkeys(MAPPINGS, [5, "x", ["x"], True, {5: {}}]),
     "metrics": [5, 1.0, b"x", [], {}, "", "metrics", "true"],
+    "tracing": [5, 1, 0, "on", "", [], {}],
     "accept": [5, "application/json", [5], [None], True],
     "management_url": [5, True, [], "", "host:15672", "file:///etc/passwd", "http://"],
 }

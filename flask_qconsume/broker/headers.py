@@ -42,11 +42,18 @@ CONSUMER = PREFIX + "consumer"
 QUEUE = PREFIX + "queue"
 ATTEMPTS = PREFIX + "attempts"
 DIED_AT = PREFIX + "died-at"
+#: The span of the previous attempt, and of the last one before a replay: each as a
+#: ``traceparent`` of W3C. Only workers that trace write the first one.
+PREVIOUS_ATTEMPT = PREFIX + "previous-attempt"
+REPLAYED_ATTEMPT = PREFIX + "replayed-attempt"
 #: Marks a dead letter that its full queue refused: to be sent again, not handled.
 PARKED = PREFIX + "parked"
 
 #: Names of headers that a copy lacks, since their values could not be encoded.
 CHANGED = PREFIX + "changed-headers"
+
+#: W3C's header with the span that created a message, which many programs write.
+_TRACEPARENT = "traceparent"
 
 _DEAD_LETTER_HEADERS = (
     REASON,
@@ -178,10 +185,16 @@ def make_replay_headers(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
     """Create the headers of a dead letter that goes back to its queue.
 
     The headers of the failure and the expiration are left out, so that the message is
-    handled like a new one.
+    handled like a new one. A traced message starts a new trace, which links the last
+    attempt.
     """
     gone = {*_DEAD_LETTER_HEADERS, ATTEMPT, DEATHS, SUSPECTED_AT, EXPIRES_AT}
-    return {name: value for name, value in headers.items() if name not in gone}
+    gone.add(PREVIOUS_ATTEMPT)
+    replayed = {name: value for name, value in headers.items() if name not in gone}
+    traced = headers.get(PREVIOUS_ATTEMPT, headers.get(_TRACEPARENT))
+    if traced is not None:
+        replayed[REPLAYED_ATTEMPT] = traced
+    return replayed
 
 
 def _keep_headers(message: Message) -> dict[str, t.Any]:

@@ -11,6 +11,7 @@ time. Knows no messages.
 
 from __future__ import annotations
 
+import contextvars
 import os
 import sys
 import typing as t
@@ -28,6 +29,11 @@ _own: weakref.WeakSet[OwnGreenlet] = weakref.WeakSet()
 copies: set[OwnGreenlet] = set()
 
 
+#: The context variables with which protected greenlets begin: none, unless tracing sets
+#: one that keeps instrumentations of the broker's client silent.
+first_context = contextvars.Context()
+
+
 class OwnGreenlet(gevent.Greenlet):  # type: ignore[misc]
     """A greenlet of the worker; its copy in a forked child does not run."""
 
@@ -42,6 +48,10 @@ class _End(gevent.GreenletExit):  # type: ignore[misc]
 
 class ProtectedGreenlet(OwnGreenlet):
     """A greenlet that ignores ``kill()``, and is ended by :meth:`end`."""
+
+    def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gr_context = first_context.copy()
 
     def throw(self, *args: t.Any) -> None:
         """Throw time-outs into the greenlet, but ignore ``kill()``."""

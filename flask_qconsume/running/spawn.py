@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import typing as t
 from collections.abc import Callable
 
@@ -11,7 +12,6 @@ from flask import current_app
 from flask import g
 
 from ..errors import WorkerError
-from ..handling.context import Handling
 from ..handling.context import current
 from . import greenlets
 from .greenlets import OwnGreenlet
@@ -42,8 +42,10 @@ def spawn(
         )
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     child = OwnGreenlet(
-        _run, app, handling, dict(vars(g._get_current_object())), function, args, kwargs
+        _run, app, dict(vars(g._get_current_object())), function, args, kwargs
     )
+    # Libraries keep their own context variables: the current span, for one.
+    child.gr_context = contextvars.copy_context()
     handling.at_end(lambda: child.kill(timeout=_KILL_SECONDS))
     child.start()
     return child
@@ -51,13 +53,11 @@ def spawn(
 
 def _run(
     app: Flask,
-    handling: Handling,
     values: dict[str, t.Any],
     function: Callable[..., t.Any],
     args: tuple[t.Any, ...],
     kwargs: dict[str, t.Any],
 ) -> t.Any:
-    current.set(handling)  # Needs no reset: the greenlet has its own context.
     with app.app_context():
         vars(g._get_current_object()).update(values)
         try:

@@ -42,6 +42,7 @@ from .outage_log import OutageLog
 from .reconnect import BrokerProbe
 from .subscription import Subscription
 from .subscription_context import WorkerContext
+from .worker_tracing import begin_tracing
 
 logger = get_logger("flask_qconsume.worker")
 
@@ -111,6 +112,7 @@ class Worker:
         try:
             self._declare()
             self._run_before_hooks()
+            begin_tracing(self._consumers)
         except BaseException:
             self._finish()
             raise

@@ -235,7 +235,7 @@ def test_the_test_client_tells_the_events_of_handling() -> None:
 
 def test_signals_without_a_receiver_cost_nothing() -> None:
     gc.collect()  # Receivers of other tests.
-    events = make_app().extensions["qconsume"].events
+    events = make_app(tracing=False).extensions["qconsume"].events
     assert [kind for kind in KINDS if getattr(events, kind)] == []
 
 
@@ -246,9 +246,9 @@ def test_a_receiver_may_be_connected_at_any_time() -> None:
         heard.append(sender.name)
 
     with signals.message_published.connected_to(hear):
-        early = make_app()
+        early = make_app(tracing=False)
         early.extensions["qconsume"].publish_many([])
-    late = make_app()
+    late = make_app(tracing=False)
     for app in (early, late):
         with signals.message_published.connected_to(hear, app):
             app.extensions["qconsume"].publish("x", 1, mandatory=False)

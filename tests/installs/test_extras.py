@@ -18,7 +18,20 @@ pytestmark = pytest.mark.long
 
 #: Extras that users ask for. The other two are for us: the environments of tox have
 #: "tests", and "docs" builds the pages there, with nothing beside it.
-EXTRAS = {"", "redis", "kafka", "gunicorn", "protobuf", "speed", "example"}
+EXTRAS = {"", "redis", "kafka", "gunicorn", "protobuf", "speed", "otel", "example"}
+
+OTEL = """
+from flask import Flask
+from flask_qconsume import QConsume
+
+app = Flask(__name__)
+app.config.update(
+    TESTING=True, QCONSUME_BROKER_URL="memory://", QCONSUME_TRACING=True
+)
+qconsume = QConsume(app)
+qconsume.add_consumer("teas", print, name="teas")
+app.extensions["qconsume"].publish("teas", "oolong")
+"""
 
 PROTOBUF = """
 from flask import Flask
@@ -94,6 +107,11 @@ def test_speed(install: Install, tmp_path: pathlib.Path) -> None:
     install("speed").run("python", "-W", "error", "-c", SPEED, folder=tmp_path)
 
 
+def test_otel(install: Install, tmp_path: pathlib.Path) -> None:
+    """Without an SDK, a publish creates no span, and needs no more than the API."""
+    install("otel").run("python", "-W", "error", "-c", OTEL, folder=tmp_path)
+
+
 def test_the_lowest_versions(
     install_lowest: Install,
     tmp_path: pathlib.Path,
@@ -102,7 +120,7 @@ def test_the_lowest_versions(
     kafka_url: str,
     kafka_prefix: str,
 ) -> None:
-    environment = install_lowest("redis,kafka,gunicorn,protobuf,speed")
+    environment = install_lowest("redis,kafka,gunicorn,protobuf,speed,otel")
     assert environment.run("python", "-c", FLASK, folder=tmp_path).strip() in required()
     check_web(environment, tmp_path, {"BROKER_URL": rabbitmq_url})
     check_redis(environment, tmp_path, redis_url)

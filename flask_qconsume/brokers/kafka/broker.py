@@ -13,6 +13,7 @@ from ...broker.base import DeadLetters
 from ...broker.base import QueueStatus
 from ...broker.base import SuspectsStatus
 from ...broker.checks import check_messages
+from ...broker.headers import PREVIOUS_ATTEMPT
 from ...broker.link import Forward
 from ...broker.link import Lane
 from ...broker.link import Link
@@ -246,15 +247,18 @@ def _create_reader(queue: str, exchange: str, prefix: str) -> MessageReader:
     """Return a function that converts the Kafka records of a queue to messages."""
 
     def read_message(ready: ReadyRecord) -> Message:
-        _, _, record, redelivered, attempt, deaths = ready
-        return records.read_record(
-            record,
+        message = records.read_record(
+            ready.record,
             queue,
-            redelivered=redelivered,
+            redelivered=ready.redelivered,
             exchange=exchange,
             prefix=prefix,
-            attempt=attempt,
-            deaths=deaths,
+            attempt=ready.attempt,
+            deaths=ready.deaths,
         )
+        if ready.previous is not None:
+            headers = {**message.headers, PREVIOUS_ATTEMPT: ready.previous}
+            message.headers = headers
+        return message
 
     return read_message

@@ -12,6 +12,8 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 
+from ...broker.headers import PREVIOUS_ATTEMPT
+from ...broker.headers import read_text
 from ...broker.link import Delivery
 from ...broker.link import Forward
 from ...broker.link import Lane
@@ -164,7 +166,8 @@ class KafkaLink(Link):
 
     def postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
         t.cast(KafkaDelivery, delivery).returned = True
-        self._consumer.postpone(delivery.tag, attempt, delay)
+        previous = read_text(delivery.message.headers, PREVIOUS_ATTEMPT)
+        self._consumer.postpone(delivery.tag, attempt, delay, previous)
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:

@@ -157,12 +157,21 @@ class KafkaConsumer:
             time.sleep(_COMMIT_LOOK_SECONDS)
         return True
 
-    def postpone(self, record: ReadyRecord, attempt: int, delay: float) -> None:
+    def postpone(
+        self,
+        record: ReadyRecord,
+        attempt: int,
+        delay: float,
+        previous: str | None = None,
+    ) -> None:
         """Hand a record out again after a delay, before the records behind it.
 
-        The next commit stores the attempt's number.
+        The next commit stores the attempt's number. The previous attempt's span is
+        known in this process only.
         """
-        again = record._replace(redelivered=False, attempt=attempt, deaths=0)
+        again = record._replace(
+            redelivered=False, attempt=attempt, deaths=0, previous=previous
+        )
         self._shared.notes.append((record, RecordNote(attempt)))
         if self._shared.is_paused:
             self._shared.released.append([record])

@@ -45,6 +45,8 @@ class ReadyRecord(t.NamedTuple):
     attempt: int | None = None
     #: Number of processes that died while handling it alone, if it is known.
     deaths: int | None = None
+    #: The span of the previous attempt in this process, if it was traced.
+    previous: str | None = None
 
     @property
     def place(self) -> str:

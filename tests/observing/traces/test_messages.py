@@ -1,0 +1,301 @@
+"""The spans of messages: names, attributes, parents and links."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from opentelemetry import baggage
+from opentelemetry import trace
+from opentelemetry.context import attach
+from opentelemetry.trace import SpanKind
+from opentelemetry.trace import StatusCode
+
+from flask_qconsume import InvalidMessage
+from flask_qconsume import Reject
+from flask_qconsume import Retry
+from flask_qconsume import current_message
+from flask_qconsume import spawn
+
+from ...running.conftest import Bench
+from ...waiting import wait_for
+from .recorded import Spans
+from .recorded import linked_ids
+from .recorded import own_id
+from .recorded import parent_id
+from .recorded import trace_id
+
+
+def test_a_message_has_spans_of_publishing_handling_and_settling(
+    bench: Bench, spans: Spans
+) -> None:
+    @bench.qconsume.consumer("bill")
+    def bill(body: t.Any) -> None: ...
+
+    bench.start()
+    with spans.tracer.start_as_current_span("request") as request:
+        message_id = bench.publish("bill", {"id": 1})
+    wait_for(lambda: len(spans.all) == 4)
+
+    publish, process, settle = map(
+        spans.one, ("publish qconsume:bill", "process bill", "ack bill")
+    )
+    assert publish.kind is SpanKind.PRODUCER
+    assert parent_id(publish) == request.get_span_context().span_id
+    assert process.kind is SpanKind.CONSUMER
+    assert parent_id(process) == own_id(publish)
+    assert linked_ids(process) == [own_id(publish)]
+    assert settle.kind is SpanKind.CLIENT
+    assert parent_id(settle) == own_id(process)
+    assert {trace_id(span) for span in spans.all} == {trace_id(publish)}
+    assert dict(process.attributes or {}) == {
+        "messaging.system": "memory",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": "bill",
+        "messaging.message.id": message_id,
+        "messaging.message.body.size": 8,
+        "qconsume.consumer": "bill",
+        "qconsume.attempt": 1,
+        "qconsume.outcome": "ack",
+    }
+    assert process.status.status_code is StatusCode.UNSET
+
+
+def test_a_retry_keeps_its_parent_and_links_the_previous_attempt(
+    bench: Bench, spans: Spans
+) -> None:
+    @bench.qconsume.consumer("bill")
+    def bill(body: t.Any) -> t.Any:
+        attempt = current_message.attempt
+        if attempt == 1:
+            raise ValueError("a card was declined")
+        # The first retry is held in this process, the second one by the broker.
+        return Retry(1.1) if attempt == 2 else None
+
+    bench.config["QCONSUME_RETRY"] = {"min_delay": 0.01, "max_delay": 2}
+    bench.start()
+    bench.publish("bill", 1)
+    wait_for(lambda: len(spans.named("process bill")) == 3)
+
+    publish = spans.one("publish qconsume:bill")
+    first, second, third = spans.named("process bill")
+    assert {parent_id(each) for each in (first, second, third)} == {own_id(publish)}
+    assert linked_ids(second) == [own_id(publish), own_id(first)]
+    assert linked_ids(third) == [own_id(publish), own_id(second)]
+    assert (second.links[1].attributes or {})["qconsume.link"] == "previous attempt"
+    assert first.status.status_code is StatusCode.ERROR
+    assert (first.attributes or {})["error.type"] == "ValueError"
+    assert first.events[0].name == "exception"
+    assert (second.attributes or {})["qconsume.outcome"] == "retry"
+    assert second.status.status_code is StatusCode.UNSET
+    assert parent_id(spans.one("retry bill")) == own_id(second)
+
+
+def test_a_replay_starts_a_new_trace_with_links_to_the_old_one(
+    bench: Bench, spans: Spans
+) -> None:
+    @bench.qconsume.consumer("bill", retry={"max_attempts": 2})
+    def bill(body: t.Any) -> None:
+        if len(bench.dead("bill")) or len(spans.named("process bill")) < 3:
+            raise ValueError("not now")
+
+    bench.start()
+    bench.publish("bill", 1)
+    wait_for(lambda: bench.dead("bill"))
+    dead = bench.consumers.broker.dead_letters(bench.consumers.topology.queues[0])
+    assert dead.take(lambda letter: True, replay=True) == 1
+    wait_for(lambda: len(spans.named("process bill")) == 4)
+
+    publish = spans.one("publish qconsume:bill")
+    first, last, replayed, again = spans.named("process bill")
+    assert trace_id(first) == trace_id(last) == trace_id(publish)
+    assert parent_id(replayed) is None
+    assert trace_id(replayed) != trace_id(publish)
+    assert linked_ids(replayed) == [own_id(publish), own_id(last)]
+    assert parent_id(again) == own_id(replayed)
+    assert linked_ids(again) == [own_id(publish), own_id(replayed)]
+    assert parent_id(spans.one("dead-letter bill")) == own_id(last)
+
+
+def test_what_a_handler_does_is_a_part_of_the_process_span(
+    bench: Bench, spans: Spans
+) -> None:
+    seen = []
+
+    @bench.qconsume.consumer("bill")
+    def bill(body: t.Any) -> None:
+        seen.append(dict(baggage.get_all()))
+        with spans.tracer.start_as_current_span("query"):
+            spawn(in_child).get()
+        bench.publish("mail", 1)
+
+    def in_child() -> None:
+        spans.tracer.start_span("in child").end()
+
+    @bench.qconsume.consumer("mail")
+    def mail(body: t.Any) -> None:
+        seen.append(dict(baggage.get_all()))
+
+    bench.start()
+    bench.publish("bill", 1, headers={"baggage": "tenant=acme"})
+    wait_for(lambda: "ack mail" in spans.names)
+
+    process = spans.one("process bill")
+    assert parent_id(process) == own_id(spans.one("publish qconsume:bill"))
+    assert parent_id(spans.one("query")) == own_id(process)
+    assert parent_id(spans.one("in child")) == own_id(spans.one("query"))
+    assert parent_id(spans.one("publish qconsume:mail")) == own_id(process)
+    assert seen == [{"tenant": "acme"}] * 2
+
+
+def test_nothing_of_a_message_leaks_into_the_next_one(
+    bench: Bench, spans: Spans
+) -> None:
+    @bench.qconsume.consumer("bill", concurrency=1)
+    def bill(body: t.Any) -> None:
+        seen.append(trace.get_current_span().get_span_context().trace_id)
+        seen_baggage.append(dict(baggage.get_all()))
+        attach(baggage.set_baggage("left", "behind"))  # Never detached, on purpose.
+
+    seen: list[int] = []
+    seen_baggage: list[dict[str, object]] = []
+    bench.start()
+    with spans.tracer.start_as_current_span("request"):
+        bench.publish("bill", 1, headers={"baggage": "tenant=acme"})
+    bench.publish("bill", 2, headers={"x-foreign": 1})
+    wait_for(lambda: len(spans.named("ack bill")) == 2)
+    assert len(set(seen)) == 2
+    assert seen_baggage[1] == {}
+
+
+def test_several_messages_published_together_have_a_span_each(
+    bench: Bench, spans: Spans
+) -> None:
+    bench.qconsume.consumer("bill")(lambda body: None)
+    bench.start()
+    with spans.tracer.start_as_current_span("request"):
+        bench.consumers.publish_many([("bill", 1), ("bill", 2)])
+    wait_for(lambda: len(spans.named("ack bill")) == 2)
+
+    created = spans.named("create qconsume:bill")
+    publish = spans.one("publish qconsume:bill")
+    assert publish.kind is SpanKind.CLIENT
+    assert linked_ids(publish) == [own_id(each) for each in created]
+    assert (publish.attributes or {})["messaging.batch.message_count"] == 2
+    assert {parent_id(each) for each in spans.named("process bill")} == {
+        own_id(each) for each in created
+    }
+
+
+def test_a_context_that_the_publisher_sets_is_kept(bench: Bench, spans: Spans) -> None:
+    bench.qconsume.consumer("bill")(lambda body: None)
+    bench.start()
+    given = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    bench.publish("bill", 1, headers={"traceparent": given})
+    wait_for(lambda: "ack bill" in spans.names)
+    assert spans.one("publish qconsume:bill").kind is SpanKind.CLIENT
+    process = spans.one("process bill")
+    assert trace_id(process) == int("a" * 32, 16)
+    assert parent_id(process) == int("b" * 16, 16)
+
+
+def test_a_failed_publish_has_its_errors_class(bench: Bench, spans: Spans) -> None:
+    with pytest.raises(Exception, match="No queue is bound"):
+        bench.publish("nobody", 1)
+    span = spans.one("publish qconsume:nobody")
+    assert (span.attributes or {})["error.type"] == "flask_qconsume.errors.Unroutable"
+    assert span.status.status_code is StatusCode.ERROR
+
+
+@pytest.mark.parametrize("sampled", ["00", "01"])
+def test_an_unsampled_trace_has_no_spans(
+    bench: Bench, spans: Spans, sampled: str
+) -> None:
+    handled: list[t.Any] = []
+    bench.qconsume.consumer("bill")(handled.append)
+    bench.start()
+    given = "00-" + "a" * 32 + "-" + "b" * 16 + "-" + sampled
+    bench.publish("bill", 1, headers={"traceparent": given})
+    wait_for(lambda: handled)
+    bench.workers[0].stop()
+    found = {name for name in spans.names if not name.startswith("publish")}
+    assert found == (set() if sampled == "00" else {"process bill", "ack bill"})
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"traceparent": b"\xff\xfe"},
+        {"traceparent": ["00-" + "a" * 32 + "-" + "b" * 16 + "-01"] * 3},
+        {"traceparent": 7, "tracestate": None, "baggage": {"a": 1}},
+        {"traceparent": "00-" + "0" * 32 + "-" + "0" * 16 + "-01"},
+        {"baggage": "=;=,,%ff=%00" * 1000, "tracestate": "\x00=" * 100},
+        {"baggage": "ü=ö", "traceparent": "ä"},
+    ],
+)
+def test_wrong_headers_count_as_absent(
+    bench: Bench, spans: Spans, headers: dict[str, t.Any]
+) -> None:
+    bench.qconsume.consumer("bill")(lambda body: None)
+    bench.start()
+    bench.publish("bill", 1, headers=headers)
+    wait_for(lambda: "ack bill" in spans.names)
+    process = spans.one("process bill")
+    assert parent_id(process) is None
+    assert not process.links
+
+
+def test_headers_of_other_programs_may_be_bytes_in_any_case(
+    bench: Bench, spans: Spans
+) -> None:
+    bench.qconsume.consumer("bill")(lambda body: None)
+    bench.start()
+    given = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"
+    bench.publish("bill", 1, headers={"TraceParent": given, "BAGGAGE": [b"a=1", "b=2"]})
+    wait_for(lambda: "ack bill" in spans.names)
+    assert trace_id(spans.one("process bill")) == int("a" * 32, 16)
+
+
+def test_no_body_and_no_text_of_a_refusal_is_in_a_span(
+    bench: Bench, spans: Spans
+) -> None:
+    secret = "s3cret"
+
+    @bench.qconsume.consumer("bill")
+    def bill(body: t.Any) -> None:
+        raise InvalidMessage(f"no {body}", {"field": body})
+
+    bench.start()
+    bench.publish("bill", secret)
+    wait_for(lambda: "dead-letter bill" in spans.names)
+    assert secret not in "".join(span.to_json() for span in spans.all)
+    process = spans.one("process bill")
+    assert process.status.status_code is StatusCode.ERROR
+
+
+def test_long_ids_and_texts_that_cannot_be_written_are_changed(
+    bench: Bench, spans: Spans
+) -> None:
+    @bench.qconsume.consumer("bill")
+    def bill(body: t.Any) -> None:
+        raise ValueError("\udcff" * 5_000)
+
+    bench.config["QCONSUME_RETRY"] = {"max_attempts": 1}
+    bench.start()
+    bench.publish("bill", 1, id="ü" * 100)
+    wait_for(lambda: "dead-letter bill" in spans.names)
+    process = spans.one("process bill")
+    process.to_json().encode()
+    assert len(process.status.description or "") < 1_100
+
+
+def test_a_rejection_without_an_error_is_an_error_of_the_span(
+    bench: Bench, spans: Spans
+) -> None:
+    bench.qconsume.consumer("bill")(lambda body: Reject("no such order"))
+    bench.start()
+    bench.publish("bill", 1)
+    wait_for(lambda: "dead-letter bill" in spans.names)
+    process = spans.one("process bill")
+    assert (process.attributes or {})["error.type"] == "Reject"
