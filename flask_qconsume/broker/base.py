@@ -59,7 +59,7 @@ class SuspectsStatus:
 class QueueStatus:
     """Counts of one queue's messages; ``None`` if the broker does not tell a count."""
 
-    #: Messages ready to be handled.
+    #: Messages ready to be handled; on Kafka, also those being handled.
     waiting: int | None
     #: Messages held back until they are due: retries, and those published with a delay.
     delayed: int | None
@@ -67,6 +67,19 @@ class QueueStatus:
     in_hand: int | None
     suspects: SuspectsStatus | None
     dead_letters: int | None
+    #: Time since which the oldest of the waiting messages has been ready, in seconds
+    #: since 1970. A retry is ready when its delay is over; a message that a worker gave
+    #: back is ready since the first time. ``None`` also if no message waits.
+    oldest: float | None = None
+    #: On Kafka: records behind the offsets that the consumer group has committed,
+    #: without retries that are not due; ``None`` elsewhere.
+    lag: int | None = None
+
+
+def find_oldest(times: Sequence[float | None]) -> float | None:
+    """Return the earliest time; ``None`` if there is none, or one is unknown."""
+    known = [each for each in times if each is not None]
+    return min(known, default=None) if len(known) == len(times) else None
 
 
 @dataclass(frozen=True)
@@ -260,6 +273,19 @@ class Broker(abc.ABC):
     def read_statuses(self, plans: Sequence[QueuePlan]) -> list[QueueStatus]:
         """Count the messages of each queue, without changing them."""
         return [self._read_status(plan) for plan in plans]
+
+    def read_backlog(
+        self, plans: Sequence[QueuePlan], timeout: float
+    ) -> list[QueueStatus]:
+        """Do the same as :meth:`read_statuses`, but cheaply: every few seconds.
+
+        A number that the broker cannot tell at once is ``None``. A thread or greenlet
+        must not call this while another one does.
+
+        :param timeout: Seconds that one answer of the broker may take.
+        :raises BrokerError: if the broker does not answer.
+        """
+        return self.read_statuses(plans)
 
     def read_held_back(self) -> HeldBack | None:
         """Count all delayed messages; ``None`` if :meth:`read_statuses` counts them."""

@@ -198,6 +198,35 @@ class Capabilities:
         )
     )
 
+    # Counting, without a worker.
+    counts_delayed: bool = field(
+        metadata=_words(
+            "The number of a queue's delayed messages is known",
+            "number of delayed messages",
+        )
+    )
+    counts_in_hand: bool = field(
+        metadata=_words(
+            "The number of messages that workers hold is known",
+            "number of messages that workers hold",
+        )
+    )
+    counts_dead_letters: bool = field(
+        metadata=_words(
+            "Dead letters are counted without reading them",
+            "number of dead letters without reading them",
+        )
+    )
+    dates_waiting: bool = field(
+        metadata=_words(
+            "The age of the oldest message that waits is known",
+            "age of waiting messages",
+        )
+    )
+    counts_lag: bool = field(
+        metadata=_words("The lag of a consumer group is known", "lag")
+    )
+
     @property
     def title(self) -> str:
         """The broker's name, and the kind of queues if there are several kinds."""

@@ -33,6 +33,7 @@ from flask_qconsume import Retry
 from flask_qconsume import RetryPolicy
 from flask_qconsume import current_message
 from flask_qconsume.broker import headers as own_headers
+from flask_qconsume.broker.base import QueueStatus
 from flask_qconsume.broker.base import SuspectsStatus
 from flask_qconsume.broker.compose import compose
 from flask_qconsume.broker.given_queues import find_unsupported_traits
@@ -927,6 +928,174 @@ def a_retry_outlives_a_stop(context: CaseContext) -> None:
     reader.retry(reader.take_one(), delay=0.5)
     reader.close()
     assert context.open_reader().get().attempt == 2
+
+
+# -- counts ----------------------------------------------------------------------------
+
+
+def read_all_statuses(context: CaseContext) -> list[QueueStatus]:
+    """Read the status of the queue in both ways: exactly, and cheaply."""
+    plans = [context.plan]
+    return context.app.read_statuses(plans) + context.app.read_backlog(plans, SOON)
+
+
+def await_statuses(context: CaseContext, **expected: t.Any) -> None:
+    """Wait until both statuses have these values; RabbitMQ's come with a delay."""
+
+    def find() -> list[dict[str, t.Any]]:
+        found = map(dataclasses.asdict, read_all_statuses(context))
+        return [{name: each[name] for name in expected} for each in found]
+
+    wait_for(lambda: find() == [expected] * 2, SOON, message=lambda: f"{find()}")
+
+
+@case()
+def messages_that_wait_are_counted(context: CaseContext) -> None:
+    """A suspect and a dead letter do not wait in the queue any more."""
+    context.app.declare()
+    await_statuses(context, waiting=0, suspects={"waiting": 0, "since": None})
+    context.fill(3)
+    await_statuses(context, waiting=3)
+    reader = context.open_reader()
+    first, second, third = reader.take(3)
+    reader.suspect(first, now=1000.0)
+    reader.bury(second)
+    reader.ack([third])
+    reader.close()
+    await_statuses(context, waiting=0)
+    for status in read_all_statuses(context):
+        assert status.suspects is not None and status.suspects.waiting == 1
+        since = 1000.0 if context.capabilities.dates_suspects else None
+        assert status.suspects.since == since
+    assert context.app.read_statuses([context.plan])[0].dead_letters == 1
+
+
+@case()
+def several_queues_are_counted_together(context: CaseContext) -> None:
+    audit = context.plan_queue("audit", "order", "audit")
+    app = context.open_app(context.plan, audit)
+    app.declare()
+    context.publish(context.message(b"1"), context.message(b"2", "audit"), by=app)
+    for read in (app.read_statuses, lambda plans: app.read_backlog(plans, SOON)):
+        wait_for(
+            lambda read=read: (
+                [each.waiting for each in read([context.plan, audit])] == [1, 2]
+            ),
+            SOON,
+        )
+
+
+@case("counts_delayed")
+def delayed_messages_are_counted(context: CaseContext) -> None:
+    retry_one(context, delay=30.0)
+    await_statuses(context, waiting=0, delayed=1)
+
+
+@delayed_messages_are_counted.otherwise("counts_delayed")
+def the_number_of_delayed_messages_is_unknown(context: CaseContext) -> None:
+    retry_one(context, delay=30.0)
+    await_statuses(context, waiting=0, delayed=None)
+
+
+def retry_one(context: CaseContext, delay: float) -> None:
+    """Publish a message, and let a worker retry it after a delay, and stop."""
+    context.fill(1)
+    reader = context.open_reader()
+    reader.retry(reader.take_one(), delay)
+    reader.close()
+
+
+@case("counts_in_hand")
+def messages_in_hand_are_counted(context: CaseContext) -> None:
+    context.fill(3)
+    reader = context.open_reader()
+    first, *_ = reader.take(3)
+    await_statuses(context, waiting=0, in_hand=3)
+    reader.ack([first])
+    await_statuses(context, waiting=0, in_hand=2)
+
+
+@messages_in_hand_are_counted.otherwise("counts_in_hand")
+def the_number_of_messages_in_hand_is_unknown(context: CaseContext) -> None:
+    context.fill(1)
+    context.open_reader().take_one()
+    assert {status.in_hand for status in read_all_statuses(context)} == {None}
+
+
+@case("counts_dead_letters")
+def dead_letters_are_counted_cheaply(context: CaseContext) -> None:
+    bury_one(context)
+    await_statuses(context, dead_letters=1)
+
+
+@dead_letters_are_counted_cheaply.otherwise("counts_dead_letters")
+def dead_letters_are_not_counted_every_few_seconds(context: CaseContext) -> None:
+    bury_one(context)
+    exact, cheap = read_all_statuses(context)
+    assert (exact.dead_letters, cheap.dead_letters) == (1, None)
+
+
+def bury_one(context: CaseContext) -> None:
+    context.fill(1)
+    reader = context.open_reader()
+    reader.bury(reader.take_one())
+
+
+@case("dates_waiting")
+def the_age_of_the_oldest_message_grows(context: CaseContext) -> None:
+    """It begins when the message is ready for the first time, and again by a retry."""
+    context.app.declare()
+    await_statuses(context, oldest=None)
+    began = time.time()
+    context.fill(1)
+    published = assert_oldest(context, began)
+    wait_for(lambda: time.time() - published > 2.1, SOON)
+    context.fill(1)
+    assert assert_oldest(context, began) == published
+    reader = context.open_reader()
+    reader.take(2)
+    reader.close()
+    # What a worker gives back unhandled keeps its age.
+    assert assert_oldest(context, began) == published
+    reader = context.open_reader()
+    first, second = reader.take(2)
+    reader.ack([second])
+    retried = time.time()
+    reader.retry(first)
+    reader.close()
+    assert_oldest(context, retried)
+
+
+@the_age_of_the_oldest_message_grows.otherwise("dates_waiting")
+def the_age_of_the_oldest_message_is_unknown(context: CaseContext) -> None:
+    context.fill(1)
+    await_statuses(context, waiting=1, oldest=None)
+
+
+def assert_oldest(context: CaseContext, since: float) -> float:
+    """Assert that the oldest message is ready since a time; return it as told.
+
+    Kombu's lists have the time in whole seconds.
+    """
+    exact, cheap = (status.oldest for status in read_all_statuses(context))
+    assert exact is not None and exact == cheap
+    assert math.floor(since) <= exact <= time.time() + 0.5
+    return exact
+
+
+@case("counts_lag")
+def the_lag_of_a_consumer_group_is_counted(context: CaseContext) -> None:
+    context.fill(3)
+    await_statuses(context, lag=3)
+    reader = context.open_reader()
+    reader.ack(reader.take(3))
+    await_statuses(context, lag=0)
+
+
+@the_lag_of_a_consumer_group_is_counted.otherwise("counts_lag")
+def there_is_no_lag(context: CaseContext) -> None:
+    context.fill(1)
+    assert {status.lag for status in read_all_statuses(context)} == {None}
 
 
 # -- suspects --------------------------------------------------------------------------

@@ -103,6 +103,7 @@ OF_BROKER: dict[str, tuple[Point, ...]] = {
     "abandon_after_fork": (),
     "caveats": (),
     "read_statuses": (),
+    "read_backlog": (),
     "read_held_back": (),
     "count_kept_in_process": (),
     "find_bindings": (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import typing as t
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from ...message import Outgoing
 from ...settings import Settings
 from . import naming
 from . import records
+from .backlog import KafkaBacklog
 from .capabilities import CAPABILITIES
 from .client.admin import FilledPartitions
 from .client.admin import KafkaAdmin
@@ -80,6 +82,7 @@ class Kafka(Broker):
         )
         self._topic_listeners = TopicListeners()
         self._backlog = Backlog(self._admin, self._topics, looking_config)
+        self._backlog_reader = KafkaBacklog(self._admin, self._topics, looking_config)
         self._starts = GroupStarts(
             self._admin,
             self._topics.look,
@@ -196,16 +199,20 @@ class Kafka(Broker):
     def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
         return self._backlog.read_suspects(plan)
 
-    def _read_status(self, plan: QueuePlan) -> QueueStatus:
-        """Count a queue's messages by state; those in hand count as waiting."""
-        ready, delayed = self._backlog.count_ready_and_delayed(plan)
-        return QueueStatus(
-            waiting=ready,
-            delayed=delayed,
-            in_hand=None,
-            suspects=self.read_suspects(plan),
-            dead_letters=self.dead_letters(plan).count(),
-        )
+    def read_statuses(self, plans: Sequence[QueuePlan]) -> list[QueueStatus]:
+        """Count messages by state; those in hand count as waiting."""
+        return [
+            dataclasses.replace(status, dead_letters=self.dead_letters(plan).count())
+            for plan, status in zip(
+                plans, self.read_backlog(plans, DEFAULT_TIMEOUT_SECONDS), strict=True
+            )
+        ]
+
+    def read_backlog(
+        self, plans: Sequence[QueuePlan], timeout: float
+    ) -> list[QueueStatus]:
+        """Count messages by state, except dead letters, which would all be read."""
+        return self._backlog_reader.read(plans, timeout)
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return KafkaDeadLetters(

@@ -58,4 +58,9 @@ CAPABILITIES = Capabilities(
     unmarked_stops=True,
     unmarked_losses=False,
     dates_suspects=True,
+    counts_delayed=True,
+    counts_in_hand=False,
+    counts_dead_letters=False,
+    dates_waiting=True,
+    counts_lag=True,
 )

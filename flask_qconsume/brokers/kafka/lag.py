@@ -57,13 +57,6 @@ class Backlog:
         timeout = DEFAULT_TIMEOUT_SECONDS
         return count_lag(self._admin, group, topics, timeout, only_committed=True)
 
-    def count_ready_and_delayed(self, plan: QueuePlan) -> tuple[int, int]:
-        """Count a queue's messages that are ready, and those that are delayed."""
-        wanted = self._topics_of(plan)
-        delayed = {name for name in wanted if naming.is_delay_topic(name)}
-        ready = self._count(plan.name, wanted - delayed)
-        return ready, self._count(plan.name, delayed)
-
     def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
         """Count a queue's suspects, and find the time since which the oldest waits.
 
@@ -111,7 +104,7 @@ def count_lag(
     ends = admin.find_ends(partitions, timeout)
     first = admin.find_beginnings(partitions - set(known), timeout)
     return sum(
-        _count_left(known.get(each) or Committed(first.get(each, end), ""), end)
+        count_left(known.get(each) or Committed(first.get(each, end), ""), end)
         for each, end in ends.items()
     )
 
@@ -160,8 +153,8 @@ def _peek(
         consumer.close()
 
 
-def _count_left(committed: Committed, end: int) -> int:
-    """Count a partition's records between its committed offset and its end."""
+def count_left(committed: Committed, end: int) -> int:
+    """Count a partition's unhandled records from its committed offset on."""
     done = decode_metadata(committed.metadata, committed.offset).done
     handled = sum(stop - start for start, stop in done)
     return max(0, end - committed.offset - handled)

@@ -92,8 +92,12 @@ class Memory(Broker):
         return SuspectsStatus(len(waiting), find_oldest_suspect(waiting))
 
     def _read_status(self, plan: QueuePlan) -> QueueStatus:
-        delayed = self.store.queue(plan.name).delayed
-        return dataclasses.replace(super()._read_status(plan), delayed=delayed)
+        queue = self.store.queue(plan.name)
+        return dataclasses.replace(
+            super()._read_status(plan),
+            delayed=queue.delayed,
+            oldest=queue.find_oldest(),
+        )
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return MemoryDeadLetters(self.store, plan)
@@ -142,4 +146,5 @@ class Memory(Broker):
             properties=properties,
             headers=properties["headers"],
         )
-        self.store.queue(name).put([create_stored(stored)], message.delay)
+        entry = create_stored(stored, message.delay)
+        self.store.queue(name).put([entry], message.delay)

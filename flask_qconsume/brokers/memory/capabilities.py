@@ -41,4 +41,9 @@ CAPABILITIES = Capabilities(
     unmarked_stops=True,
     unmarked_losses=True,
     dates_suspects=True,
+    counts_delayed=True,
+    counts_in_hand=False,
+    counts_dead_letters=True,
+    dates_waiting=True,
+    counts_lag=False,
 )

@@ -83,7 +83,8 @@ class MemoryLink(Link):
         if forward.lane is Lane.DEAD:
             self._store.add_dead_letter(self.plan.dead, message, forward.expires)
         else:
-            self._store.queue(name).put([create_stored(message)], forward.delay)
+            stored = create_stored(message, forward.delay)
+            self._store.queue(name).put([stored], forward.delay)
 
 
 def create_forwarded(message: Message, forward: Forward, queue: str) -> Message:

@@ -31,11 +31,17 @@ class StoredMessage(t.NamedTuple):
     rank: int
     number: int
     message: Message
+    #: Time at which it is ready for the first time, in seconds since 1970.
+    ready_at: float
 
 
-def create_stored(message: Message) -> StoredMessage:
-    """Create a queue's entry for a new message."""
-    return StoredMessage(-(message.priority or 0), next(_numbers), message)
+def create_stored(message: Message, delay: float = 0.0) -> StoredMessage:
+    """Create a queue entry for a new message, after all others of its priority.
+
+    :param delay: Seconds until it is ready.
+    """
+    rank, ready_at = -(message.priority or 0), time.time() + delay
+    return StoredMessage(rank, next(_numbers), message, ready_at)
 
 
 def copy_for_redelivery(stored: StoredMessage) -> StoredMessage:
@@ -87,6 +93,15 @@ class MemoryQueue:
         with self.changed:
             self._move_due()
             return [stored.message for stored in self._ready]
+
+    def find_oldest(self) -> float | None:
+        """Return since when the oldest ready message has been ready, if there is one.
+
+        The time is in seconds since 1970.
+        """
+        with self.changed:
+            self._move_due()
+            return min((stored.ready_at for stored in self._ready), default=None)
 
     @property
     def delayed(self) -> int:

@@ -33,6 +33,7 @@ from ...message import Outgoing
 from ...settings import Settings
 from ...text import escape
 from ...text import quote
+from .backlog import RabbitBacklog
 from .binding_record import BindingRecord
 from .binding_record import record_queue_name
 from .browse_lock import lock_queue_name
@@ -70,6 +71,7 @@ class RabbitMQ(Broker):
         check_connection_options(settings)
         self.capabilities = CLASSIC if settings.queue_type == "classic" else QUORUM
         self._publisher = PerProcess(lambda: Publisher(settings, topology))
+        self._backlog = PerProcess(lambda: RabbitBacklog(settings))
 
     @classmethod
     def all_capabilities(cls) -> tuple[Capabilities, ...]:
@@ -172,6 +174,11 @@ class RabbitMQ(Broker):
     def read_statuses(self, plans: Sequence[QueuePlan]) -> list[QueueStatus]:
         return StatusReader(self.settings).read_statuses(plans, self.dead_letters)
 
+    def read_backlog(
+        self, plans: Sequence[QueuePlan], timeout: float
+    ) -> list[QueueStatus]:
+        return self._backlog.get().read(plans, timeout)
+
     def caveats(self) -> list[str]:
         return StatusReader(self.settings).caveats(self.topology.queues)
 
@@ -188,6 +195,9 @@ class RabbitMQ(Broker):
         publisher = self._publisher.take()
         if publisher is not None:
             publisher.close()
+        backlog = self._backlog.take()
+        if backlog is not None:
+            backlog.close()
 
     def _publish(self, messages: Sequence[PendingPublish]) -> list[Exception | None]:
         timeout = self.settings.publish_timeout

@@ -59,6 +59,11 @@ QUORUM = Capabilities(
     unmarked_stops=False,
     unmarked_losses=False,
     dates_suspects=False,
+    counts_delayed=False,
+    counts_in_hand=False,
+    counts_dead_letters=True,
+    dates_waiting=False,
+    counts_lag=False,
 )
 
 CLASSIC = dataclasses.replace(

@@ -22,7 +22,10 @@ from ...text import escape
 
 #: Seconds that an answer may take.
 _TIMEOUT_SECONDS = 10.0
-_COLUMNS = "name,type,messages_unacknowledged,messages_dlx,effective_policy_definition"
+_COLUMNS = (
+    "name,type,messages,messages_unacknowledged,messages_dlx"
+    ",effective_policy_definition"
+)
 
 #: Settings of a policy that drop, refuse or delay messages.
 _HARMFUL_SETTINGS = (

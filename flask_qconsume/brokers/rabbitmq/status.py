@@ -54,20 +54,23 @@ class StatusReader:
 
         :param dead_letters: Returns the dead letters of a queue.
         """
-        rows = self._fetch_rows()
+        rows = fetch_rows(self._settings)
         with open_channel(self._settings, "counting messages") as channel:
-            counter = _ReadyCounter(channel)
+            counter = ReadyCounter(channel)
             return [
-                self._status(plan, counter, dead_letters(plan), rows) for plan in plans
+                count_messages(
+                    plan, counter, _count_dead_letters(dead_letters(plan)), rows
+                )
+                for plan in plans
             ]
 
     def read_held_back(self, exchange: str) -> HeldBack:
         """Count the delayed messages in the wait queues of an app."""
         retries = [choose_retry_queue(exchange, s) for s in WAIT_QUEUE_SECONDS]
         delays = [choose_delay_queue(exchange, s) for s in WAIT_QUEUE_SECONDS]
-        rows = self._fetch_rows()
+        rows = fetch_rows(self._settings)
         with open_channel(self._settings, "counting what is held back") as channel:
-            counter = _ReadyCounter(channel)
+            counter = ReadyCounter(channel)
             return HeldBack(
                 _count_waiting(retries, counter),
                 _count_waiting(delays, counter),
@@ -79,7 +82,7 @@ class StatusReader:
 
         The settings come from the management plugin; without its URL the list is empty.
         """
-        rows = self._fetch_rows() or {}
+        rows = fetch_rows(self._settings) or {}
         return [
             text
             for plan in plans
@@ -87,34 +90,47 @@ class StatusReader:
             for text in list_caveats(name, rows.get(name, {}))
         ]
 
-    def _status(
-        self,
-        plan: QueuePlan,
-        counter: _ReadyCounter,
-        letters: DeadLetters,
-        rows: Rows,
-    ) -> QueueStatus:
-        suspects = counter.count(plan.suspects)
-        return QueueStatus(
-            waiting=counter.count(plan.name),
-            delayed=None,
-            in_hand=None if rows is None else _count_in_hand(plan, rows),
-            suspects=None if suspects is None else SuspectsStatus(suspects),
-            dead_letters=_count_dead_letters(letters),
-        )
 
-    def _fetch_rows(self) -> Rows:
-        url = self._settings.management_url
-        if not url:
-            return None
-        return Management(url, find_virtual_host(self._settings)).queues()
+def fetch_rows(settings: Settings) -> Rows:
+    """Fetch the rows of the management plugin, if it is configured."""
+    url = settings.management_url
+    if not url:
+        return None
+    return Management(url, find_virtual_host(settings)).queues()
 
 
-class _ReadyCounter:
+def count_messages(
+    plan: QueuePlan, counter: ReadyCounter, dead_letters: int | None, rows: Rows
+) -> QueueStatus:
+    """Return the status of a queue.
+
+    RabbitMQ does not tell since when a message is ready. A classic queue may tell the
+    time at which its next message was published, which is too early for a retry.
+    """
+    suspects = counter.count(plan.suspects)
+    return QueueStatus(
+        waiting=counter.count(plan.name),
+        delayed=None,
+        in_hand=None if rows is None else _count_in_hand(plan, rows),
+        suspects=None if suspects is None else SuspectsStatus(suspects),
+        dead_letters=dead_letters,
+    )
+
+
+class ReadyCounter:
     """Counts the ready messages of queues, on a channel that it keeps open."""
 
     def __init__(self, channel: t.Any) -> None:
         self._channel = channel
+
+    @property
+    def channel(self) -> t.Any:
+        """The open channel; a new one if the broker has closed it with a refusal."""
+        if not self._channel.is_open:
+            connection = self._channel.connection
+            self._channel.collect()  # Frees the channel's number.
+            self._channel = connection.channel()
+        return self._channel
 
     def count(self, queue: str) -> int | None:
         """Count the ready messages of one queue.
@@ -122,19 +138,14 @@ class _ReadyCounter:
         :returns: ``None`` if the queue does not answer, or is exclusive to another
             connection.
         """
-        if not self._channel.is_open:
-            # The broker closes the channel with each refusal. Free its number.
-            connection = self._channel.connection
-            self._channel.collect()
-            self._channel = connection.channel()
         try:
-            return count_ready(self._channel, queue)
+            return count_ready(self.channel, queue)
         except (ResourceLocked, QueueUnresponsive):
             return None
 
 
 def _count_waiting(
-    queues: Iterable[WaitQueue], counter: _ReadyCounter
+    queues: Iterable[WaitQueue], counter: ReadyCounter
 ) -> dict[int, int | None]:
     """Count the messages in each wait queue, by the seconds of the wait queue."""
     counts = {queue.seconds: counter.count(queue.name) for queue in queues}

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 
 from ...broker.base import Broker
+from ...broker.base import QueueStatus
 from ...broker.checks import check_messages
 from ...broker.link import Lane
 from ...broker.link import Link
@@ -32,6 +33,8 @@ from .errors import create_cluster_error
 from .eviction import describe_evictions
 from .link import RedisLink
 from .publisher import Publisher
+from .scripts import Call
+from .server import check_answer
 from .shared import L
 from .shared import Shared
 
@@ -129,6 +132,33 @@ class RedisBroker(Broker, t.Generic[L]):
 
     def caveats(self) -> list[str]:
         return list(describe_evictions(self._shared.server))
+
+    def read_statuses(self, plans: Sequence[QueuePlan]) -> list[QueueStatus]:
+        return self._read_statuses(plans, None)
+
+    def read_backlog(
+        self, plans: Sequence[QueuePlan], timeout: float
+    ) -> list[QueueStatus]:
+        return self._read_statuses(plans, timeout)
+
+    def _read_statuses(
+        self, plans: Sequence[QueuePlan], timeout: float | None
+    ) -> list[QueueStatus]:
+        """Read all queues in one round trip, or in one to each node of a cluster."""
+        calls = [self._create_status_call(plan) for plan in plans]
+        answers = self._shared.server.run(calls, timeout)
+        return [
+            self._decode_status(plan, check_answer(answer))
+            for plan, answer in zip(plans, answers, strict=True)
+        ]
+
+    def _create_status_call(self, plan: QueuePlan) -> Call:
+        """Return the script that counts the messages of a queue."""
+        raise NotImplementedError
+
+    def _decode_status(self, plan: QueuePlan, answer: t.Any) -> QueueStatus:
+        """Decode the answer of the script that counts the messages of a queue."""
+        raise NotImplementedError
 
     def is_reachable(self) -> bool:
         return self._shared.server.is_reachable()

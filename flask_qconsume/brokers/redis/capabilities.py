@@ -41,4 +41,9 @@ def create_capabilities(**texts: t.Any) -> Capabilities:
         unmarked_stops=True,
         unmarked_losses=True,
         dates_suspects=True,
+        counts_delayed=True,
+        counts_in_hand=True,
+        counts_dead_letters=True,
+        dates_waiting=True,
+        counts_lag=False,
     )

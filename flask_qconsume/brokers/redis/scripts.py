@@ -58,13 +58,29 @@ local function misplaced(wanted)
 end
 """
 
-#: Counts the dead letters that have not expired. KEYS dead
-COUNT_DEAD_LETTERS = Script(
+#: Sets ``now``, and defines a function that counts dead letters that have not expired.
+COUNT_DEAD = (
     NOW
     + """
-return redis.call('ZCOUNT', KEYS[1], '(' .. string.format('%.17g', now), '+inf')
+local function count_dead(key)
+  return redis.call('ZCOUNT', key, '(' .. string.format('%.17g', now), '+inf')
+end
 """
 )
+
+#: Defines a function that returns how many delayed messages are due, how many are not
+#: yet, and since when the first one is due, or nothing. (As soon as a worker runs, it
+#: moves due messages to their queue.)
+COUNT_DELAYED = """
+local function count_delayed(key)
+  local due = redis.call('ZCOUNT', key, '-inf', string.format('%.17g', now))
+  local first = due > 0 and redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] or nil
+  return due, redis.call('ZCARD', key) - due, first
+end
+"""
+
+#: Counts the dead letters that have not expired. KEYS dead
+COUNT_DEAD_LETTERS = Script(COUNT_DEAD + "return count_dead(KEYS[1])")
 
 #: Returns dead letters that have not expired, from a score on, with their scores.
 #: KEYS dead; ARGV lowest score, how many at most

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 import typing as t
 
 from ...broker.base import DeadLetters
 from ...broker.base import QueueStatus
 from ...broker.base import SuspectsStatus
+from ...broker.base import find_oldest
 from ...broker.headers import find_oldest_suspect
 from ...broker.topology import QueuePlan
 from ...broker.topology import Topology
 from ...settings import Settings
 from ..redis.broker import KeyTypes
 from ..redis.broker import RedisBroker
+from ..redis.scripts import Call
 from ..redis.server import Server
 from ..redis.shared import Shared
 from . import envelope
+from . import scripts
 from .capabilities import CAPABILITIES
 from .dead_letters import ListDeadLetters
 from .keys import ListLayout
 from .keys import create_layout
 from .link import ListLink
 from .publisher import ListPublisher
+
+#: A suspect is decoded to learn its age, which takes long if it is larger.
+_MAX_SUSPECT_BYTES = 1024 * 1024
 
 
 class RedisLists(RedisBroker[ListLayout]):
@@ -55,15 +60,32 @@ class RedisLists(RedisBroker[ListLayout]):
             ),
         )
 
-    def _read_status(self, plan: QueuePlan) -> QueueStatus:
+    def _create_status_call(self, plan: QueuePlan) -> Call:
         layout = self._shared.layout
-        sets = (
+        lists = layout.list_keys(plan.name)
+        keys = [
             layout.delayed_key(plan.name),
+            layout.dead_key(plan.dead),
             *map(layout.leases_key, plan.handled_queues),
+            *lists,
+            *layout.list_keys(plan.suspects),
+        ]
+        return scripts.READ_STATUS(keys, len(lists), _MAX_SUSPECT_BYTES)
+
+    def _decode_status(self, plan: QueuePlan, answer: t.Any) -> QueueStatus:
+        (waiting, delayed, in_hand, suspects, dead), due, ends, heads = answer
+        ready = [envelope.read_ready_time(end) for end in ends]
+        ready += [float(due)] if due else []
+        since = find_oldest_suspect(
+            envelope.read_element(head, plan.suspects) for head in heads
         )
-        counts = self._shared.server.send_commands([("ZCARD", key) for key in sets])
-        return dataclasses.replace(
-            super()._read_status(plan), delayed=counts[0], in_hand=sum(counts[1:])
+        return QueueStatus(
+            waiting=waiting,
+            delayed=delayed,
+            in_hand=in_hand,
+            suspects=SuspectsStatus(suspects, since),
+            dead_letters=dead,
+            oldest=find_oldest(ready),
         )
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from ...broker import headers as own_headers
 from ...broker import properties as basic_properties
 from ...broker.topology import QueuePlan
@@ -40,4 +42,5 @@ class ListDeadLetters(SortedSetDeadLetters):
             message.raw,
             exchange="",
             routing_key=self._plan.name,
+            ready_at=time.time(),
         )

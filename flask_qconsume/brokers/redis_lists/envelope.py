@@ -13,6 +13,7 @@ import typing as t
 import uuid
 from collections.abc import Mapping
 
+from ...broker import headers as own_headers
 from ...broker import properties as basic_properties
 from ...message import Message
 from ..redis.json_values import decode_json
@@ -21,18 +22,33 @@ from ..redis.options import HIGHEST
 
 _REDELIVERED = "redelivered"
 
+#: The property with the time at which a message is ready, if that is not the time of
+#: its publishing; in seconds since 1970.
+_READY_AT = "x-qconsume-ready-at"
+#: The properties are the last part of an envelope.
+_PROPERTIES = b'"properties": {'
+
 
 def encode_envelope(
-    properties: Mapping[str, t.Any], body: bytes, *, exchange: str, routing_key: str
+    properties: Mapping[str, t.Any],
+    body: bytes,
+    *,
+    exchange: str,
+    routing_key: str,
+    ready_at: float | None = None,
 ) -> bytes:
     """Encode a message as a JSON envelope of kombu, with a new delivery tag.
 
     :param properties: AMQP's basic properties by name, including ``headers``.
+    :param ready_at: The time from which the message may be handled, in seconds since
+        1970, if that is not the time of its publishing.
     :raises PublishRefused: if JSON cannot hold a value.
     """
     rest = dict(properties)
     if "priority" in rest:
         rest["priority"] = to_kombu_priority(rest["priority"])
+    if ready_at is not None:
+        rest[_READY_AT] = ready_at
     return encode_json(
         {
             "body": base64.b64encode(body).decode("ascii"),
@@ -52,6 +68,18 @@ def encode_envelope(
 def read_element(element: bytes, queue: str) -> Message:
     """Decode an element of a Redis list as a message; never fail."""
     return _read(element, queue)[0]
+
+
+def read_ready_time(end: bytes) -> float | None:
+    """Return since when a message has been ready, in seconds since 1970.
+
+    :param end: The end of the message's element: with the properties, if there are any.
+    :returns: ``None`` if a message of another program does not tell.
+    """
+    _, found, rest = end.rpartition(_PROPERTIES)
+    properties = _decode_mapping(b"{" + rest.removesuffix(b"}")) if found else {}
+    ready_at = own_headers.read_time(properties, _READY_AT)
+    return ready_at or own_headers.read_time(properties, "timestamp")
 
 
 def mark_redelivered(element: bytes, queue: str) -> bytes:
@@ -122,17 +150,22 @@ def _decode_envelope(element: bytes) -> dict[str, t.Any] | None:
     """Decode an element as a JSON envelope of kombu; ``None`` if it is none."""
     if not element.startswith(b"{"):
         return None
-    try:
-        found = decode_json(element)
-    except Exception:
-        return None
-    if not isinstance(found, dict) or not isinstance(found.get("body"), str):
+    found = _decode_mapping(element)
+    if not isinstance(found.get("body"), str):
         return None
     properties = found.get("properties")
     # kombu itself needs the tag, so it tells an envelope from other JSON with a "body"
     # and "properties".
     is_envelope = isinstance(properties, dict) and "delivery_tag" in properties
     return found if is_envelope else None
+
+
+def _decode_mapping(text: bytes) -> dict[str, t.Any]:
+    """Decode a JSON object; return an empty one for other content."""
+    try:
+        return _read_mapping(decode_json(text))
+    except Exception:
+        return {}
 
 
 def _decode_body(envelope: Mapping[str, t.Any]) -> bytes | None:

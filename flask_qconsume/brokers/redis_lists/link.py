@@ -7,6 +7,7 @@ not change.
 
 from __future__ import annotations
 
+import time
 import typing as t
 from collections.abc import Sequence
 
@@ -113,6 +114,7 @@ class ListLink(RedisLink):
             message.raw,
             exchange="",
             routing_key=queue,
+            ready_at=time.time() + forward.delay,
         )
         create_call = self._held.create_forward_call
         if forward.lane is Lane.DEAD:

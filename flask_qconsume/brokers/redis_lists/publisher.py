@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from ...broker import properties as basic_properties
 from ...message import Outgoing
 from ..redis.blocked_readers import POLL_INTERVAL
@@ -40,4 +42,5 @@ class ListPublisher(Publisher):
             message.body,
             exchange=message.exchange,
             routing_key=message.routing_key,
+            ready_at=time.time() + message.delay if message.delay > 0 else None,
         )

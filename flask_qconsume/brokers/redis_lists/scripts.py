@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..redis.scripts import COUNT_DEAD
+from ..redis.scripts import COUNT_DELAYED
 from ..redis.scripts import FIND_MISPLACED
 from ..redis.scripts import NOW
 from ..redis.scripts import Script
@@ -98,6 +100,39 @@ for i = 2, #KEYS do
 end
 local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
 return first and string.format('%.6f', math.max(0, first - now)) or ''
+"""
+)
+
+#: Counts the messages of a queue. KEYS delayed, dead, leases of the queue and of its
+#: suspects, lists of the queue…, lists of its suspects…
+#: ARGV how many lists each of the two has, bytes of a whole element at most
+#: Returns the numbers of messages that wait, are delayed and in hand, of suspects and
+#: of dead letters; since when the first delayed message is due; the ends of the next
+#: elements of the queue's lists, and the next elements of its suspects' lists.
+READ_STATUS = Script(
+    COUNT_DEAD
+    + COUNT_DELAYED
+    + """
+local function read(first, last, size)
+  local count, heads = 0, {}
+  for i = first, last do
+    count = count + redis.call('LLEN', KEYS[i])
+    local head = redis.call('LINDEX', KEYS[i], -1)
+    if head and size then head = string.sub(head, -size) end
+    if head and #head <= tonumber(ARGV[2]) then heads[#heads + 1] = head end
+  end
+  return count, heads
+end
+local due, delayed, since = count_delayed(KEYS[1])
+local last = 4 + ARGV[1]
+local waiting, ends = read(5, last, 4096)
+local suspects, heads = read(last + 1, #KEYS)
+return {
+  {waiting + due, delayed,
+    redis.call('ZCARD', KEYS[3]) + redis.call('ZCARD', KEYS[4]),
+    suspects, count_dead(KEYS[2])},
+  since or '', ends, heads
+}
 """
 )
 

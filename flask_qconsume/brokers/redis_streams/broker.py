@@ -10,10 +10,12 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing as t
+from collections.abc import Sequence
 
 from ...broker.base import DeadLetters
 from ...broker.base import QueueStatus
 from ...broker.base import SuspectsStatus
+from ...broker.base import find_oldest
 from ...broker.headers import find_oldest_suspect
 from ...broker.topology import QueuePlan
 from ...broker.topology import Topology
@@ -22,6 +24,7 @@ from ...settings import Settings
 from ...text import quote
 from ..redis.broker import KeyTypes
 from ..redis.broker import RedisBroker
+from ..redis.scripts import Call
 from ..redis.server import Server
 from ..redis.shared import Shared
 from . import entries
@@ -37,6 +40,9 @@ from .publisher import StreamPublisher
 
 _SCHEME = re.compile(r"(^|;)(rediss?|sentinel)-streams(?=[+:])")
 _CLUSTER = re.compile(r"rediss?\+cluster:")
+
+#: A suspect is decoded to learn its age, which takes long if it is larger.
+_MAX_SUSPECT_BYTES = 1024 * 1024
 
 
 class RedisStreams(RedisBroker[StreamLayout]):
@@ -64,31 +70,47 @@ class RedisStreams(RedisBroker[StreamLayout]):
         super().check_names()
 
     def depth(self, queue: str) -> int:
-        return self._count_entries(queue)[0]
+        layout = self._shared.layout
+        call = scripts.COUNT_ENTRIES(layout.stream_keys(queue), layout.group)
+        return int(self._shared.server.call(call))
 
     def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
         layout = self._shared.layout
         call = scripts.FIND_OLDEST(layout.stream_keys(plan.suspects), layout.group)
-        fields = self._shared.server.call(call)
-        found = (
-            [entries.read_entry(fields, plan.suspects, layout.body)] if fields else []
-        )
-        return SuspectsStatus(self.depth(plan.suspects), find_oldest_suspect(found))
+        since = self._find_oldest_suspect(plan, self._shared.server.call(call))
+        return SuspectsStatus(self.depth(plan.suspects), since)
 
-    def _read_status(self, plan: QueuePlan) -> QueueStatus:
-        delayed = self._shared.layout.delayed_key(plan.name)
-        (number,) = self._shared.server.send_commands([("ZCARD", delayed)])
-        held = sum(self._count_entries(queue)[1] for queue in plan.handled_queues)
-        return dataclasses.replace(
-            super()._read_status(plan), delayed=number, in_hand=held
-        )
-
-    def _count_entries(self, queue: str) -> tuple[int, int]:
-        """Return how many entries wait, and how many consumers hold."""
+    def _create_status_call(self, plan: QueuePlan) -> Call:
         layout = self._shared.layout
-        call = scripts.COUNT_ENTRIES(layout.stream_keys(queue), layout.group)
-        waiting, held = self._shared.server.call(call)
-        return int(waiting), int(held)
+        keys = [
+            layout.delayed_key(plan.name),
+            layout.dead_key(plan.dead),
+            *layout.stream_keys(plan.suspects),
+            *layout.stream_keys(plan.name),
+        ]
+        return scripts.READ_STATUS(keys, layout.group, _MAX_SUSPECT_BYTES)
+
+    def _decode_status(self, plan: QueuePlan, answer: t.Any) -> QueueStatus:
+        (waiting, delayed, in_hand, suspects, dead), due, ids, fields = answer
+        ready = [entries.read_time(id) for id in ids]
+        ready += [float(due)] if due else []
+        since = self._find_oldest_suspect(plan, fields)
+        return QueueStatus(
+            waiting=waiting,
+            delayed=delayed,
+            in_hand=in_hand,
+            suspects=SuspectsStatus(suspects, since),
+            dead_letters=dead,
+            oldest=find_oldest(ready),
+        )
+
+    def _find_oldest_suspect(
+        self, plan: QueuePlan, fields: Sequence[bytes]
+    ) -> float | None:
+        """Return since when the entry with these fields has been a suspect."""
+        body = self._shared.layout.body
+        found = [entries.read_entry(fields, plan.suspects, body)] if fields else []
+        return find_oldest_suspect(found)
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return StreamDeadLetters(plan, self._shared)

@@ -27,6 +27,8 @@ from ..redis.json_values import encode_json
 
 #: Name of the field by which entries of this package are recognized.
 META = "x-qconsume"
+#: An id that begins with less is no time: the year 2001.
+_FIRST_TIME = 1e9
 _META = META.encode()
 
 _CONTENT_TYPES = ("content_type", "content-type", "Content-Type")
@@ -115,6 +117,15 @@ def unpack_member(element: bytes, queue: str) -> tuple[Message, str]:
         ref = hashlib.sha256(element).hexdigest()
     body = element[end:] if meta else element
     return _create_own_message(meta or {}, body, queue, False), ref
+
+
+def read_time(id: bytes) -> float | None:
+    """Return when an entry was added to its stream, in seconds since 1970.
+
+    :returns: ``None`` if another program chose an id that does not begin with a time.
+    """
+    seconds = int(id.partition(b"-")[0]) / 1000
+    return seconds if seconds >= _FIRST_TIME else None
 
 
 def _create_own_message(

@@ -19,6 +19,8 @@ more because the group was created again, and it would be read twice.
 
 from __future__ import annotations
 
+from ..redis.scripts import COUNT_DEAD
+from ..redis.scripts import COUNT_DELAYED
 from ..redis.scripts import FIND_MISPLACED
 from ..redis.scripts import NOW
 from ..redis.scripts import Script
@@ -342,57 +344,89 @@ return 1
 """
 )
 
-#: Returns how many entries wait, and how many are with a consumer.
-#: KEYS streams…; ARGV group
-COUNT_ENTRIES = Script(
-    """
-local count, all = 0, 0
-for _, key in ipairs(KEYS) do
-  local waiting = redis.call('XLEN', key)
-  local found = redis.pcall('XPENDING', key, ARGV[1])
-  if not found.err then
-    for _, owner in ipairs(found[4] or {}) do
-      if owner[1] ~= 'released' and owner[1] ~= 'lost' then
-        waiting = waiting - owner[2]
-        all = all + owner[2]
-      end
-    end
+# ``count`` returns how many entries of a stream wait, and how many are with a consumer.
+_COUNT = """
+local function count(key, group)
+  local waiting, held = redis.call('XLEN', key), 0
+  local found = redis.pcall('XPENDING', key, group)
+  for _, owner in ipairs(not found.err and found[4] or {}) do
+    if owner[1] ~= 'released' and owner[1] ~= 'lost' then held = held + owner[2] end
   end
-  count = count + math.max(0, waiting)
+  return math.max(0, waiting - held), held
 end
-return {count, all}
+local function count_all(keys, group)
+  local waiting, held = 0, 0
+  for _, key in ipairs(keys) do
+    local more, with_consumers = count(key, group)
+    waiting, held = waiting + more, held + with_consumers
+  end
+  return waiting, held
+end
 """
-)
+
+#: Returns how many entries wait. KEYS streams…; ARGV group
+COUNT_ENTRIES = Script(_COUNT + "return (count_all(KEYS, ARGV[1]))")
+
+# ``oldest`` returns the id of a stream's oldest waiting entry, if there is one;
+# ``earlier`` returns whether the first of two ids is the smaller one.
+_OLDEST = """
+local function earlier(id, than)
+  local time, number = string.match(id, '(%d+)-(%d+)')
+  local other, another = string.match(than, '(%d+)-(%d+)')
+  time, number = tonumber(time), tonumber(number)
+  other, another = tonumber(other), tonumber(another)
+  return time < other or (time == other and number < another)
+end
+local function oldest(key, group)
+  local last, found = '-', nil
+  local function look(first)
+    if first and not (found and earlier(found, first[1])) then found = first[1] end
+  end
+  local groups = redis.pcall('XINFO', 'GROUPS', key)
+  for _, flat in ipairs(groups.err and {} or groups) do
+    local about = {}
+    for i = 1, #flat, 2 do about[flat[i]] = flat[i + 1] end
+    if about.name == group then last = '(' .. about['last-delivered-id'] end
+  end
+  for _, owner in ipairs(last == '-' and {} or {'released', 'lost'}) do
+    look(redis.call('XPENDING', key, group, '-', '+', 1, owner)[1])
+  end
+  look(redis.call('XRANGE', key, last, '+', 'COUNT', 1)[1])
+  return found
+end
+local function fields(key, id)
+  local entry = id and redis.call('XRANGE', key, id, id)[1]
+  return entry and entry[2] or {}
+end
+"""
 
 #: Returns the fields and values of a stream's oldest waiting entry, if there is one.
 #: KEYS stream; ARGV group
-FIND_OLDEST = Script(
-    """
-local key, last, found = KEYS[1], '-', {}
-local groups = redis.pcall('XINFO', 'GROUPS', key)
-if groups.err then return {} end
-for _, flat in ipairs(groups) do
-  local about = {}
-  for i = 1, #flat, 2 do about[flat[i]] = flat[i + 1] end
-  if about.name == ARGV[1] then last = '(' .. about['last-delivered-id'] end
-end
-for _, owner in ipairs(last == '-' and {} or {'released', 'lost'}) do
-  local first = redis.call('XPENDING', key, ARGV[1], '-', '+', 1, owner)[1]
-  if first then found[#found + 1] = first[1] end
-end
-local fresh = redis.call('XRANGE', key, last, '+', 'COUNT', 1)[1]
-if fresh then found[#found + 1] = fresh[1] end
-local function parts(id)
-  local time, number = string.match(id, '(%d+)-(%d+)')
-  return tonumber(time), tonumber(number)
-end
-table.sort(found, function(a, b)
-  local time, number = parts(a)
-  local other, another = parts(b)
-  return time < other or (time == other and number < another)
-end)
-local entry = found[1] and redis.call('XRANGE', key, found[1], found[1])[1]
-return entry and entry[2] or {}
+FIND_OLDEST = Script(_OLDEST + "return fields(KEYS[1], oldest(KEYS[1], ARGV[1]))")
+
+#: Counts the messages of a queue. KEYS delayed, dead, suspects, streams…
+#: ARGV group, bytes of a suspect at most
+#: Returns the numbers of messages that wait, are delayed and in hand, of suspects and
+#: of dead letters; since when the first delayed message is due; the ids of the oldest
+#: waiting entries of the streams, and the fields and values of the oldest suspect.
+READ_STATUS = Script(
+    COUNT_DEAD
+    + COUNT_DELAYED
+    + _COUNT
+    + _OLDEST
+    + """
+local due, delayed, since = count_delayed(KEYS[1])
+local group, streams, ids = ARGV[1], {unpack(KEYS, 4)}, {}
+local waiting, held = count_all(streams, group)
+local suspects, held_suspects = count(KEYS[3], group)
+for _, key in ipairs(streams) do ids[#ids + 1] = oldest(key, group) end
+local suspect = fields(KEYS[3], oldest(KEYS[3], group))
+local size = 0
+for _, field in ipairs(suspect) do size = size + #field end
+return {
+  {waiting + due, delayed, held + held_suspects, suspects, count_dead(KEYS[2])},
+  since or '', ids, size <= tonumber(ARGV[2]) and suspect or {}
+}
 """
 )
 

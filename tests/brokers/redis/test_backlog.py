@@ -1,0 +1,157 @@
+"""The status of queues, on a real Redis."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from flask_qconsume.broker.base import QueueStatus
+from flask_qconsume.broker.link import Lane
+from flask_qconsume.brokers.redis_lists import envelope
+from flask_qconsume.brokers.redis_streams import entries
+
+from ...waiting import wait_for
+from .tools import Shop
+from .tools import forward
+from .tools import outgoing
+from .tools import plan
+from .tools import read
+from .tools import shop
+
+
+@pytest.fixture(params=["redis:", "redis-streams:"])
+def url(request, redis_url):
+    return redis_url.replace("redis:", request.param)
+
+
+def status(it: Shop) -> QueueStatus:
+    (found,) = it.broker.read_backlog([it.plan], 10.0)
+    return found
+
+
+def test_a_delayed_message_that_is_due_waits_although_no_worker_moves_it(url):
+    with shop(url) as it:
+        began = time.time()
+        it.publish(outgoing(delay=0.3), outgoing(delay=60.0))
+        assert (status(it).waiting, status(it).delayed) == (0, 2)
+        wait_for(lambda: status(it).waiting == 1)
+        found = status(it)
+        assert (found.delayed, found.oldest) == (1, pytest.approx(began + 0.3, abs=0.2))
+        assert it.depth() == 0
+
+
+def test_a_delayed_message_is_as_old_as_its_delay_is_over(url):
+    with shop(url) as it:
+        link = it.link()
+        began = time.time()
+        it.publish(outgoing(delay=0.3))
+        link.release(read(link, 1))
+        assert status(it).oldest == pytest.approx(began + 0.3, abs=0.2)
+
+
+def test_the_oldest_of_all_priorities_counts(url):
+    with shop(url) as it:
+        it.publish(outgoing(priority=0))
+        began = status(it).oldest
+        assert began is not None
+        wait_for(lambda: time.time() - began > 1.1)
+        it.publish(outgoing(priority=9))
+        assert status(it).oldest == began
+        link = it.link()
+        first, second = read(link, 2)
+        assert first.message.priority == 9
+        link.ack([second])
+        link.release([first])
+        oldest = status(it).oldest
+        assert oldest is not None and oldest > began
+
+
+def test_a_large_suspect_is_not_decoded(url):
+    with shop(url) as it:
+        link = it.link()
+        it.publish(outgoing(b"x" * 2_000_000))
+        (delivery,) = read(link, 1)
+        headers = {"x-qconsume-suspected-at": 1000.0}
+        assert forward(link, delivery, Lane.SUSPECTS, headers=headers) is None
+        suspects = status(it).suspects
+        assert suspects is not None
+        assert (suspects.waiting, suspects.since) == (1, None)
+        assert it.broker.read_suspects(it.plan).since == 1000.0
+
+
+def test_a_key_of_another_type_is_an_error(url):
+    with shop(url) as it:
+        it.client.set("billing", "mine")
+        with pytest.raises(Exception, match="WRONGTYPE"):
+            status(it)
+
+
+def test_one_script_reads_each_queue(url):
+    plans = [plan(f"queue{number}") for number in range(20)]
+    with shop(url, *plans) as it:
+        it.broker.declare()
+        it.broker.read_backlog(plans, 10.0)
+        before = it.client.info("commandstats")
+        it.broker.read_backlog(plans, 10.0)
+        after = it.client.info("commandstats")
+        calls = {
+            name: after[name]["calls"] - before.get(name, {"calls": 0})["calls"]
+            for name in after
+        }
+        # Of each stream or list, the length and the first element, and nothing else.
+        streams = {"xlen": 5, "xpending": 5, "xinfo": 5, "xrange": 5}
+        lists = {"llen": 8, "lindex": 8}
+        expected = streams if "streams" in url else lists
+        read = {
+            name.removeprefix("cmdstat_").partition("|")[0]: count / 20
+            for name, count in calls.items()
+            if count
+        }
+        assert read == {
+            **expected,
+            **{"evalsha": 1, "time": 1, "zcount": 2},
+            "zcard": 1 if "streams" in url else 3,
+            "info": 1 / 20,
+        }
+
+
+def test_a_message_of_kombu_has_no_age(redis_url):
+    foreign = {
+        "body": "e30=",
+        "headers": {"task": "bill"},
+        "properties": {"delivery_tag": "1", "delivery_info": {}, "priority": 0},
+    }
+    with shop(redis_url) as it:
+        for element in (b"{}", json.dumps(foreign).encode()):
+            it.client.lpush("billing", element)
+            assert (status(it).waiting, status(it).oldest) == (1, None)
+            it.client.delete("billing")
+
+
+def test_the_time_is_found_at_the_end_of_an_envelope():
+    properties = {
+        "headers": {"x": '"properties": {"timestamp": 5}'},
+        "correlation_id": '"properties": {"timestamp": 6, ',
+        "timestamp": 7,
+    }
+    target = {"exchange": "", "routing_key": "billing"}
+    plain = envelope.encode_envelope(properties, b"x" * 10_000, **target)
+    assert envelope.read_ready_time(plain[-4096:]) == 7.0
+    delayed = envelope.encode_envelope(properties, b"x", **target, ready_at=8.5)
+    assert envelope.read_ready_time(delayed) == 8.5
+    # Another consumer, such as Celery's, is told nothing about it.
+    assert envelope.read_element(delayed, "billing").properties == {
+        "correlation_id": properties["correlation_id"]
+    }
+    for broken in (b"", b'"properties": {', b'"properties": {"timestamp": "7"}}'):
+        assert envelope.read_ready_time(broken) is None
+
+
+def test_an_id_that_another_program_chose_is_no_time(redis_url):
+    assert entries.read_time(b"1796064788850-3") == 1796064788.85
+    assert entries.read_time(b"7-1") is None
+    with shop(redis_url.replace("redis:", "redis-streams:")) as it:
+        it.client.xadd("billing", {"body": "1"}, id="7-1")
+        assert (status(it).waiting, status(it).oldest) == (1, None)
