@@ -13,7 +13,6 @@ import click
 
 from ..broker.base import HeldBack
 from ..broker.base import QueueStatus
-from ..broker.base import SuspectsStatus
 from ..broker.topology import QueuePlan
 from ..extension import AppConsumers
 from ..registration.consumer import Consumer
@@ -27,12 +26,16 @@ _HEADERS = (
     "Consumer",
     "Queue",
     "Waiting",
+    "Oldest",
     "Delayed",
     "In hand",
     "Suspects",
-    "Oldest",
+    "Oldest suspect",
     "Dead letters",
 )
+
+#: The header of one more column, where the broker has consumer groups.
+_LAG = "Lag"
 
 #: Text in place of a number that the broker cannot tell.
 _UNKNOWN = "unknown"
@@ -44,12 +47,17 @@ class ConsumerStatus(t.NamedTuple):
     consumer: str
     queue: str
     waiting: int | None
+    #: Seconds since the oldest of the waiting messages is ready; ``None`` also if no
+    #: message waits.
+    oldest: float | None
     delayed: int | None
     in_hand: int | None
     suspects: int | None
     #: Seconds since the oldest suspect became one; ``None`` also without suspects.
-    oldest: float | None
+    oldest_suspect: float | None
     dead_letters: int | None
+    #: ``None`` if the broker has no consumer groups.
+    lag: int | None
 
 
 @click.command()
@@ -64,10 +72,12 @@ def status(app: AppConsumers, names: tuple[str, ...], as_lines: bool) -> None:
     The counts come from the broker; no worker needs to run. A number that the broker
     cannot tell is 'unknown', and null in JSON.
 
-    RabbitMQ cannot tell the number of delayed messages of each consumer, nor the age of
+    'Oldest' is the time for which the oldest waiting message has been ready. RabbitMQ
+    cannot tell it, nor the number of delayed messages of each consumer, nor the age of
     the oldest suspect, which 'run --health' of a worker shows. RabbitMQ tells the
     number of messages in hand only with 'QCONSUME_MANAGEMENT_URL'. On Kafka, messages
-    in hand count as waiting.
+    in hand count as waiting, and 'Lag' is the number of records behind the committed
+    offsets.
     """
     check_shared(app, "count messages")
     consumers = app.consumers
@@ -79,7 +89,9 @@ def status(app: AppConsumers, names: tuple[str, ...], as_lines: bool) -> None:
         for each in statuses:
             click.echo(json.dumps(_to_json(each, held_back)))
     elif statuses:
-        click.echo(format_table(_HEADERS, [_format_row(each) for each in statuses]))
+        headers = (*_HEADERS, _LAG) if _has_lag(statuses) else _HEADERS
+        rows = [_format_row(each)[: len(headers)] for each in statuses]
+        click.echo(format_table(headers, rows))
         if held_back is not None:
             click.echo(f"\n{_describe_held_back(held_back)}")
     else:
@@ -107,16 +119,22 @@ def _create_status(
         consumer=consumer.name,
         queue=plan.name,
         waiting=status.waiting,
+        oldest=_compute_age(status.oldest, now),
         delayed=status.delayed,
         in_hand=status.in_hand,
         suspects=None if suspects is None else suspects.waiting,
-        oldest=None if suspects is None else _compute_age(suspects, now),
+        oldest_suspect=_compute_age(suspects.since if suspects else None, now),
         dead_letters=status.dead_letters,
+        lag=status.lag,
     )
 
 
-def _compute_age(suspects: SuspectsStatus, now: float) -> float | None:
-    return None if suspects.since is None else round(max(0.0, now - suspects.since), 1)
+def _has_lag(statuses: Sequence[ConsumerStatus]) -> bool:
+    return any(each.lag is not None for each in statuses)
+
+
+def _compute_age(since: float | None, now: float) -> float | None:
+    return None if since is None else round(max(0.0, now - since), 1)
 
 
 def _to_json(each: ConsumerStatus, held_back: HeldBack | None) -> dict[str, t.Any]:
@@ -125,17 +143,24 @@ def _to_json(each: ConsumerStatus, held_back: HeldBack | None) -> dict[str, t.An
 
 
 def _format_row(each: ConsumerStatus) -> list[str]:
-    oldest = "" if each.suspects == 0 else _UNKNOWN
     return [
         each.consumer,
         each.queue,
         _format_count(each.waiting),
+        _format_age(each.oldest, each.waiting),
         _format_count(each.delayed),
         _format_count(each.in_hand),
         _format_count(each.suspects),
-        oldest if each.oldest is None else format_duration(each.oldest),
+        _format_age(each.oldest_suspect, each.suspects),
         _format_count(each.dead_letters),
+        _format_count(each.lag),
     ]
+
+
+def _format_age(age: float | None, count: int | None) -> str:
+    if age is not None:
+        return format_duration(age)
+    return "" if count == 0 else _UNKNOWN
 
 
 def _format_count(count: int | None) -> str:

@@ -64,7 +64,7 @@ def test_the_counts_need_no_worker(
     result = invoke(app, "status", "orders.bill", "--json")
     assert result.exit_code == 0, result.output
     (counts,) = map(json.loads, result.output.splitlines())
-    oldest = counts.pop("oldest")
+    oldest, suspected = counts.pop("oldest"), counts.pop("oldest_suspect")
     on_rabbitmq, on_redis = kind == "rabbitmq", kind.startswith("redis")
     nothing = {"retries": {}, "delayed": {}, "refused": None}
     assert counts == {
@@ -75,14 +75,17 @@ def test_the_counts_need_no_worker(
         "in_hand": 0 if on_redis else None,
         "suspects": 1,
         "dead_letters": 0,
+        "lag": 2 if kind == "kafka" else None,
         "held_back_for_the_app": nothing if on_rabbitmq else None,
     }
-    assert oldest is None if on_rabbitmq else 90 <= oldest < 600
+    assert suspected is None if on_rabbitmq else 90 <= suspected < 600
+    assert oldest is None if on_rabbitmq else 0 <= oldest < 60
     table = invoke(app, "status").output
     assert ("unknown" in table) == (not on_redis)
     assert table.splitlines()[0].split() == [
-        *("Consumer", "Queue", "Waiting", "Delayed", "In", "hand"),
-        *("Suspects", "Oldest", "Dead", "letters"),
+        *("Consumer", "Queue", "Waiting", "Oldest", "Delayed", "In", "hand"),
+        *("Suspects", "Oldest", "suspect", "Dead", "letters"),
+        *(["Lag"] if kind == "kafka" else []),
     ]
     table = table.partition("\n\n")[0]
     assert [line.split()[0] for line in table.splitlines()[2:]] == [
@@ -254,13 +257,16 @@ def _move_to_suspects(consumers: object, plan: object, since: float) -> None:
     wait_for(lambda: broker.depth(plan.name) == 2, 30)  # type: ignore[attr-defined]
 
 
-def test_the_age_of_suspects_is_empty_without_any() -> None:
-    none = ConsumerStatus("bill", "bill", 5, 4, 3, 0, None, 1)
-    assert _format_row(none)[2:] == ["5", "4", "3", "0", "", "1"]
-    assert _format_row(none._replace(suspects=2, oldest=130.0))[6] == "2.2 min"
-    assert _format_row(none._replace(suspects=2))[6] == "unknown"
-    assert _format_row(none._replace(waiting=None, suspects=None))[2:7] == [
-        *("unknown", "4", "3", "unknown", "unknown")
+def test_an_age_is_empty_if_nothing_waits() -> None:
+    none = ConsumerStatus("bill", "bill", 0, None, 4, 3, 0, None, 1, None)
+    assert _format_row(none)[2:8] == ["0", "", "4", "3", "0", ""]
+    some = none._replace(waiting=5, oldest=7.0, suspects=2, oldest_suspect=130.0)
+    assert _format_row(some)[2:8] == ["5", "7 s", "4", "3", "2", "2.2 min"]
+    dateless = some._replace(oldest=None, oldest_suspect=None)
+    assert _format_row(dateless)[2:8] == ["5", "unknown", "4", "3", "2", "unknown"]
+    unknown = none._replace(waiting=None, suspects=None)
+    assert _format_row(unknown)[2:8] == [
+        *("unknown", "unknown", "4", "3", "unknown", "unknown")
     ]
 
 
