@@ -24,11 +24,13 @@ and error handlers, and in greenlets started by 'flask_qconsume.spawn'."""
 class Handling:
     """The handling of one message, and functions to be called at its end."""
 
-    __slots__ = ("_endings", "consumer", "message")
+    __slots__ = ("_endings", "consumer", "failure_told", "message")
 
     def __init__(self, consumer: Consumer, message: Message) -> None:
         self.consumer = consumer
         self.message = message
+        #: True once listeners were told that the attempt failed, which is done once.
+        self.failure_told = False
         self._endings: contextlib.ExitStack | None = None
 
     def at_end(self, ending: Callable[[], object]) -> None:

@@ -111,6 +111,38 @@ def dispatch(
     return result
 
 
+def tell_failed(app: Flask, events: Events, handling: Handling, result: Result) -> None:
+    """Tell that an attempt failed, in an app context of its own.
+
+    For failures that are known only outside of the message's own context. Those that
+    were told already are not told again.
+    """
+    if not events.failed or not result.failed or handling.failure_told:
+        return
+    context, token = app.app_context(), current.set(handling)
+    try:
+        _try_to(context.push, handling.consumer)
+        _tell_failed_once(events, handling, result)
+    finally:
+        current.reset(token)
+        _try_to(context.pop, handling.consumer)
+
+
+def _tell_failed_once(events: Events, handling: Handling, result: Result) -> None:
+    if not handling.failure_told:
+        handling.failure_told = True
+        tell(events.failed, handling, result)
+
+
+def _try_to(change_context: Callable[[], None], consumer: Consumer) -> None:
+    try:
+        change_context()
+    except Interrupted:
+        raise
+    except BaseException as error:
+        _complain("The app context of the consumer '%s' raised.", consumer, error)
+
+
 class _Run:
     """Handles one message, by the steps that the module's docstring lists."""
 
@@ -140,8 +172,9 @@ class _Run:
         self.endings: Sequence[Ending] = ()
 
     def handle(self, message: Message) -> Result:
+        handling = Handling(self._consumer, message)
         try:
-            self._run_in_context(message)
+            self._run_in_context(handling)
         except Interrupted:
             # Break a reference cycle: the result refers to frames, these to this
             # object.
@@ -152,15 +185,15 @@ class _Run:
             if isinstance(self._result.error, Interrupted):
                 raise self._result.error from error
             self._revoke_ack(error)
+            tell_failed(self._app, self._events, handling, self._result)
         return self._result
 
-    def _run_in_context(self, message: Message) -> None:
+    def _run_in_context(self, handled: Handling) -> None:
         """Run the steps in an app context.
 
         The app's teardown functions get the error, unless the message is acknowledged.
         """
         context = self._app.app_context()
-        handled = Handling(self._consumer, message)
         try:
             # A receiver of Flask's signal may raise with the context pushed already.
             context.push()
@@ -170,7 +203,7 @@ class _Run:
                     self.endings = tell(self._events.handling, handled)
                 self._run_steps(handled)
                 if self._events.failed and self._result.failed:
-                    tell(self._events.failed, handled, self._result)
+                    _tell_failed_once(self._events, handled, self._result)
             finally:
                 current.reset(token)
         except BaseException as error:

@@ -44,6 +44,7 @@ class SignalSender:
         )
         self._idle: dict[Listener, tuple[t.Any, ...]] = {
             _Messages(app): (signals.message_received, *_BY_OUTCOME.values()),
+            _Failures(app): (signals.message_failed,),
             _Published(app): (signals.message_published,),
             _Workers(app): workers,
         }
@@ -73,6 +74,23 @@ class _Messages(Listener):
         if result is not None:
             about = {**about, "outcome": result.outcome, "error": result.error}
             send(_BY_OUTCOME[type(result.outcome)], self._app, **about)
+
+
+class _Failures(Listener):
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+
+    def failed(self, handling: Handling, result: Result) -> None:
+        send(
+            signals.message_failed,
+            self._app,
+            consumer=handling.consumer,
+            message=handling.message,
+            error=result.error,
+            outcome=result.outcome,
+            final=not isinstance(result.outcome, Retry),
+            foreseen=result.foreseen,
+        )
 
 
 class _Published(Listener):

@@ -19,6 +19,10 @@ _signals = Namespace()
 
 #: A message is about to be handled. Arguments: ``consumer``, ``message``.
 message_received = _signals.signal("message-received")
+#: An attempt failed with an error. Arguments: ``consumer``, ``message``, ``outcome``,
+#: ``error``; ``final``: true if there will be no further attempt; ``foreseen``: true if
+#: the app's code decided the outcome, and not the retry policy.
+message_failed = _signals.signal("message-failed")
 #: A message was handled. Arguments: ``consumer``, ``message``, ``outcome``.
 message_handled = _signals.signal("message-handled")
 #: A message will be handled again. ``consumer``, ``message``, ``outcome``, ``error``.

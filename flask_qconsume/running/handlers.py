@@ -29,6 +29,7 @@ from ..logs import get_logger
 from . import greenlets
 from .fair_share import FairShare
 from .greenlets import OwnGreenlet
+from .running_jobs import Abandoned
 from .running_jobs import Job
 from .running_jobs import RunningJobs
 
@@ -110,14 +111,11 @@ class Handlers:
         self._inbox.clear()
         return found
 
-    def give_up_overdue(self, allowed: float) -> list[tuple[Delivery, float]]:
+    def give_up_overdue(self, allowed: float) -> list[Abandoned]:
         """Abandon handlers that have run for more than ``allowed`` seconds.
 
         Such a handler has caught and ignored the exception of its time limit. A new
         greenlet takes its place, so that other messages are handled.
-
-        :returns: The deliveries of the abandoned handlers, and when each handling began
-            (on :func:`time.monotonic`'s clock).
         """
         overdue = self.running.find_overdue(allowed)
         abandoned = [self.running.abandon(greenlet) for greenlet in overdue]

@@ -12,7 +12,9 @@ from ..broker.link import Forward
 from ..broker.link import Lane
 from ..errors import HandlerTimeout
 from ..errors import Interrupted
+from ..handling.context import Handling
 from ..handling.dispatch import dispatch
+from ..handling.dispatch import tell_failed
 from ..handling.events import tell
 from ..handling.result import Result
 from ..logs import get_logger
@@ -24,7 +26,9 @@ from ..outcomes import Retry
 from ..registration.consumer import Consumer
 from ..text import escape
 from .delayed_items import DelayedItems
+from .greenlets import ProtectedGreenlet
 from .handlers import Handlers
+from .running_jobs import Abandoned
 from .settler import Settler
 from .subscription_context import SubscriptionContext
 from .time_limits import TimeLimits
@@ -98,7 +102,8 @@ class Processing:
 
         The retry policy decides how each of these messages is settled.
         """
-        for delivery, began in self.handlers.give_up_overdue(self._allowed_seconds):
+        for abandoned in self.handlers.give_up_overdue(self._allowed_seconds):
+            delivery = abandoned.delivery
             logger.error(
                 "%s: the handler of message %s ignores its time limit of %g s. It is"
                 " left alone, and the message goes to its retry policy. Let the handler"
@@ -108,7 +113,18 @@ class Processing:
                 self._consumer.timeout,
             )
             error = HandlerTimeout(self._consumer.timeout)
-            self._apply(delivery, self._apply_retry_policy(delivery, error), began)
+            result = self._apply_retry_policy(delivery, error)
+            self._tell_abandoned(abandoned, result)
+            self._apply(delivery, result, abandoned.began)
+
+    def _tell_abandoned(self, abandoned: Abandoned, result: Result) -> None:
+        """Tell that an attempt failed, now, and not when its handler ends."""
+        handling = abandoned.handling
+        if handling is not None and not handling.failure_told:
+            handling.failure_told = True
+            # In another greenlet: this one keeps the connection alive, and the app's
+            # code that is called may wait.
+            ProtectedGreenlet.spawn(self._tell_failed, handling.message, result)
 
     @property
     def _allowed_seconds(self) -> float:
@@ -132,7 +148,13 @@ class Processing:
             raise
         except BaseException as error:
             # Other code threw it into this greenlet, before or after the handler ran.
-            return self._apply_retry_policy(delivery, error)
+            result = self._apply_retry_policy(delivery, error)
+            self._tell_failed(delivery.message, result)
+            return result
+
+    def _tell_failed(self, message: Message, result: Result) -> None:
+        handling = Handling(self._consumer, message)
+        tell_failed(self._app, self._events, handling, result)
 
     def _apply_retry_policy(self, delivery: Delivery, error: BaseException) -> Result:
         outcome = self._consumer.retry.decide(delivery.message.attempt, error)

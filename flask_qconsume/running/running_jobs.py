@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+import typing as t
 
 import gevent
 
 from ..broker.link import Delivery
 from ..errors import Interrupted
+from ..handling.context import Handling
+from ..handling.context import current
 from .event import Event
 
 
@@ -25,6 +28,17 @@ class Job:
         self.delivery: Delivery | None = None
         #: True if the handler's result is to be ignored; the greenlet ends afterwards.
         self.given_up = False
+
+
+class Abandoned(t.NamedTuple):
+    """A message whose handler ignored its time limit."""
+
+    delivery: Delivery
+    #: When the handling began, on :func:`time.monotonic`'s clock.
+    began: float
+    #: ``None`` if the handler has ended, and its greenlet hangs elsewhere, such as in a
+    #: log handler. If the attempt failed, listeners know it already.
+    handling: Handling | None
 
 
 class RunningJobs:
@@ -91,15 +105,14 @@ class RunningJobs:
         """
         return len(self.find_overdue(allowed)) + len(self._abandoned)
 
-    def abandon(self, greenlet: gevent.Greenlet) -> tuple[Delivery, float]:
-        """Remove the job of a handler that is still running; return its delivery.
-
-        :returns: The delivery being handled, and when its handling began.
-        """
+    def abandon(self, greenlet: gevent.Greenlet) -> Abandoned:
+        """Remove the job of a handler that is still running; return it."""
         job = self.jobs[greenlet]
         assert job.delivery is not None
         job.given_up = True
         self.remove(greenlet)
         self._abandoned.add(greenlet)
         greenlet.link(self._abandoned.discard)
-        return job.delivery, job.started
+        context = greenlet.gr_context
+        handling = None if context is None else context.get(current)
+        return Abandoned(job.delivery, job.started, handling)

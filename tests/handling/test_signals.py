@@ -20,6 +20,7 @@ def test_every_signal_has_a_name_of_its_own() -> None:
 
 NAMES = {
     "message_received",
+    "message_failed",
     "message_handled",
     "message_retried",
     "message_rejected",

@@ -23,6 +23,7 @@ from flask_qconsume.running import settler
 from flask_qconsume.running.backoff import Backoff
 from flask_qconsume.running.health.problem_events import ProblemEvents
 from flask_qconsume.running.health.verdict import Problem
+from flask_qconsume.running.subscription import Subscription
 from flask_qconsume.running.suspects import forward_to_suspects
 from tests.listeners import Recorder
 from tests.listeners import make_raisers
@@ -130,7 +131,39 @@ def test_an_abandoned_handler_is_decided_once(
     release.set()
     wait_for(lambda: recorder("handled"))
     assert worker.stop()
-    assert recorder("decided") == [("decided", "bill", 1, Reject)]
+    assert recorder("decided", "failed") == [
+        ("decided", "bill", 1, Reject),
+        ("failed", 1, HandlerTimeout),
+    ]
+
+
+def test_an_exception_thrown_in_before_the_handler_is_told_as_a_failure(
+    bench: Bench, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A suspect waits before its handler; other code may throw into its greenlet."""
+    waiting: list[gevent.Greenlet] = []
+
+    def wait(self: Subscription) -> None:
+        waiting.append(gevent.getcurrent())
+        hang()
+
+    monkeypatch.setattr(Subscription, "wait_for_forwards", wait)
+    bench.qconsume.add_consumer("billing", handle, name="bill")
+    broker = play_outages(bench)
+    plan = bench.consumers.topology.queue("billing")
+    bench.publish("billing", "good")
+    link: t.Any = broker.connect(plan, Lane.MAIN, 1)
+    link.forward([forward_to_suspects(link.read(1)[0], deaths=0)])
+    link.close()
+    worker = bench.start()
+    wait_for(lambda: waiting)
+    waiting[0].kill(OSError("thrown"), block=False)
+    wait_for(lambda: recorder("decided"))
+    assert recorder("failed", "decided") == [
+        ("failed", 1, OSError),
+        ("decided", "bill", 1, Retry),
+    ]
+    worker.stop(timeout=0)
 
 
 def test_what_was_handled_while_the_broker_was_away_is_lost_and_settled_later(
