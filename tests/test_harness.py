@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import textwrap
@@ -58,75 +59,41 @@ def _environment() -> dict[str, str]:
 
 
 @pytest.mark.process
-def test_a_greenlet_that_outlives_its_test_fails_it(run: Run) -> None:
+def test_what_outlives_its_test_fails_it(run: Run) -> None:
     said = run(
         """
-        import gevent
-
-        def test_leaves_a_greenlet():
-            gevent.spawn(gevent.sleep, 60)
-        """
-    )
-    assert "left behind by the test: greenlet" in said
-
-
-@pytest.mark.process
-def test_a_thread_that_outlives_its_test_fails_it(run: Run) -> None:
-    said = run(
-        """
-        import threading
-
-        def test_leaves_a_thread():
-            threading.Thread(target=threading.Event().wait, daemon=True).start()
-        """
-    )
-    assert "thread <Thread" in said
-
-
-@pytest.mark.process
-def test_a_socket_that_outlives_its_test_fails_it(run: Run) -> None:
-    said = run(
-        """
-        import socket
+        import gevent, pytest, socket, threading
 
         kept = []
 
+        def test_leaves_a_greenlet():
+            gevent.spawn(gevent.sleep, 60)
+
+        def test_leaves_a_thread():
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
+
         def test_leaves_a_socket():
             kept.append(socket.socket())
-        """
-    )
-    assert "left behind by the test: socket" in said
 
-
-@pytest.mark.process
-def test_a_test_that_clears_up_passes(run: Run) -> None:
-    said = run(
-        """
-        import gevent, socket, threading
-
+        @pytest.mark.leak_grace(30)
         def test_clears_up():
             thread = threading.Thread(target=gevent.sleep)
             thread.start()
             socket.socket().close()
-            gevent.spawn(gevent.sleep, 0.2)
+            gevent.spawn(gevent.sleep, 0.02)
             thread.join()
-        """
-    )
-    assert "1 passed" in said
-
-
-@pytest.mark.process
-def test_a_test_may_be_let_off(run: Run) -> None:
-    said = run(
-        """
-        import gevent, pytest
 
         @pytest.mark.may_leak("to show it")
-        def test_leaves_a_greenlet():
+        def test_may_leave_a_greenlet():
             gevent.spawn(gevent.sleep, 60)
         """
     )
-    assert "1 passed" in said
+    kinds = ("greenlet", "thread", "socket")
+    left = re.findall(r"^E .*left behind by the test: (.*)", said, re.MULTILINE)
+    assert all(f"{kind} " in text for kind, text in zip(kinds, left, strict=True)), left
+    failed = re.findall(r"^ERROR test_it.py::(\w+)", said, re.MULTILINE)
+    assert failed == [f"test_leaves_a_{kind}" for kind in kinds]
+    assert re.search(r"5 passed.* 3 errors", said), said
 
 
 @pytest.mark.process

@@ -42,15 +42,22 @@ def leave():
     raise {raised}
 
 
+def fail(error):
+    raise {{"SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt}}.get(
+        error, WithoutText
+    )
+
+
 @qconsume.consumer("bill")
 def bill(order):
     begun.append(order)
     if len(begun) == {count}:
         all_begun.set()
-    if order == "spawn":
-        spawn(leave).get()
-    if order == "fail" and current_message.attempt == 1:
-        leave()
+    way, _, error = order.partition(" ")
+    if way == "spawn" and current_message.attempt == 1:
+        spawn(fail, error).get()
+    if way == "fail" and current_message.attempt == 1:
+        fail(error)
     take(0.5)
     print("handled", order, flush=True)
 
@@ -154,14 +161,17 @@ def test_further_exits_do_not_shorten_the_stop(
     assert "Stopped cleanly" in worker.output
 
 
-@pytest.mark.parametrize("raised", ["SystemExit", "KeyboardInterrupt", "WithoutText"])
-@pytest.mark.parametrize("order", ["spawn", "fail"])
 def test_an_exit_in_a_message_is_a_failure_of_the_message(
-    commands: Commands, folder: pathlib.Path, raised: str, order: str
+    commands: Commands, folder: pathlib.Path
 ) -> None:
-    write_app(folder, raised, order, "other", then="pass")
+    failing = [
+        f"{way} {error}"
+        for way in ("fail", "spawn")
+        for error in ("SystemExit", "KeyboardInterrupt", "WithoutText")
+    ]
+    write_app(folder, "ValueError", *failing, "other", then="pass")
     with commands.start("run") as worker:
-        worker.wait_for("attempt 1 of 6")
+        worker.wait_for("attempt 1 of 6", len(failing))
         worker.wait_for("handled other")
         assert worker.end() == 0
     assert "A greenlet raised" not in worker.output
