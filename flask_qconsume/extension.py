@@ -20,6 +20,7 @@ from .errors import PublishError
 from .formats.base import Format
 from .formats.table import check_format
 from .logs import get_logger
+from .observing.log_context import ensure_log_context
 from .observing.metrics import KEY as METRICS_KEY
 from .observing.metrics import create_metrics
 from .observing.trace_setup import trace_publishing
@@ -67,6 +68,7 @@ class QConsume(ConsumerScaffold, PublishMethods):
         trace_publishing(app.extensions[KEY])
         if settings.metrics:
             app.extensions[METRICS_KEY] = create_metrics(settings)
+        ensure_log_context(settings)
         unread = find_unread_variables(config, os.environ)
         if unread and not app.testing:
             logger.warning(

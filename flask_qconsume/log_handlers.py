@@ -12,11 +12,46 @@ from collections.abc import Sequence
 from flask import Flask
 from flask.logging import default_handler
 
+from .appconsumers import KEY
+from .errors import ConfigurationError
+
 _ROOT = logging.getLogger()
 _OURS = logging.getLogger("flask_qconsume")
 
 #: The format that Flask gives its default handler.
 _FLASK_FORMAT = "[%(asctime)s] %(levelname)s in %(module)s: %(message)s"
+
+
+class SharedHandlers(logging.Handler):
+    """Passes records on to handlers of another logger, with their own filters."""
+
+    def __init__(self, handlers: Sequence[logging.Handler]) -> None:
+        super().__init__()
+        self._handlers = handlers
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass a record to each handler whose level it has."""
+        for handler in self._handlers:
+            if record.levelno >= handler.level:
+                handler.handle(record)
+
+
+def make_json_formatter(app: Flask | None) -> logging.Formatter | None:
+    """Return the formatter that ``QCONSUME_LOGGING`` asks for; ``None`` for text.
+
+    :raises ConfigurationError: if it is ``"json"``, and a package is missing.
+    """
+    consumers = None if app is None else app.extensions.get(KEY)
+    if consumers is None or consumers.settings.logging != "json":
+        return None
+    try:
+        from .observing.json_formatter import JsonFormatter
+    except ImportError as error:
+        raise ConfigurationError(
+            "'QCONSUME_LOGGING' is 'json', which needs the package"
+            " 'python-json-logger'. Install it by: pip install 'Flask-QConsume[logs]'"
+        ) from error
+    return JsonFormatter()
 
 
 def use_app_logging(app: Flask | None) -> bool:

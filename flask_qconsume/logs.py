@@ -85,6 +85,16 @@ def format_traceback(error: BaseException) -> str:
     return "\n".join(_lines(traceback.TracebackException.from_exception(error)))
 
 
+def describe_error(error: BaseException | None) -> str:
+    """Return an error's traceback as :func:`format_traceback`; raise nothing."""
+    if error is None:
+        return "None"
+    try:
+        return format_traceback(error)
+    except BaseException:
+        return f"{type(error).__name__}, without a readable traceback"
+
+
 def _escape_traceback(record: logging.LogRecord) -> bool:
     """A logging filter that changes no decision: it escapes tracebacks.
 
@@ -93,10 +103,7 @@ def _escape_traceback(record: logging.LogRecord) -> bool:
     """
     error = record.exc_info[1] if record.exc_info else None
     if error is not None and not record.exc_text:
-        try:
-            record.exc_text = format_traceback(error)
-        except BaseException:
-            record.exc_text = f"{type(error).__name__}, without a readable traceback"
+        record.exc_text = describe_error(error)
     return True
 
 

@@ -520,6 +520,17 @@ TABLE: tuple[Setting, ...] = (
         _check_tracing,
     ),
     Setting(
+        "logging",
+        "'context', 'json' or 'off'",
+        "context",
+        "The message on log records: with 'context', all records that are logged while"
+        " a message is handled have its consumer, id and attempt as attributes. With"
+        " 'json', 'flask qconsume run' and gunicorn also write records as JSON, unless"
+        " the app has configured handlers of its own. With 'off', records have no such"
+        " attributes.",
+        _one_of("context", "json", "off"),
+    ),
+    Setting(
         "hub_latency",
         "seconds",
         0.01,
@@ -587,6 +598,7 @@ class Settings:
     log_tracebacks: str
     metrics: bool | str
     tracing: bool | str
+    logging: str
     hub_latency: float
     least_share: float
     consumers: dict[str, dict[str, t.Any]]

@@ -68,10 +68,15 @@ HOMES = {
     "google": (set(), {"formats"}),
     "prometheus_client": (set(), {"observing"}),
     "opentelemetry": ({"observing"}, set()),
+    "pythonjsonlogger": ({"observing"}, set()),
 }
 
 #: Packages that are not named as the modules that they contain.
-PACKAGES = {"google": "protobuf", "opentelemetry": "opentelemetry-api"}
+PACKAGES = {
+    "google": "protobuf",
+    "opentelemetry": "opentelemetry-api",
+    "pythonjsonlogger": "python-json-logger",
+}
 
 Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 

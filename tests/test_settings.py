@@ -25,7 +25,7 @@ SIZES = ("max_message_size", "max_items")
 WHOLES = ("concurrency", "prefetch", "delivery_limit", *SIZES)
 TEXTS = (
     *("broker_url", "exchange", "queue_prefix", "queue_type", "declare", "ordering"),
-    "log_tracebacks",
+    *("log_tracebacks", "logging"),
 )
 MAPPINGS = ("transport_options", "retry", "retry_policies", "consumers")
 

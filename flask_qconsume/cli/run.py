@@ -22,6 +22,7 @@ from ..broker.checks import explain_in_process_broker
 from ..errors import UnsupportedByBroker
 from ..extension import get_app_consumers
 from ..log_handlers import log_all_to
+from ..log_handlers import make_json_formatter
 from ..log_handlers import use_app_logging
 from ..logs import get_logger
 from ..registration.registry import find_consumer
@@ -403,6 +404,9 @@ def log_to_stderr(app: Flask | None = None) -> None:
     handler = logging.StreamHandler()
     process = " [%(process)d]" if _is_child() else ""
     handler.setFormatter(
-        logging.Formatter(f"%(asctime)s %(levelname)-7s %(name)s{process}  %(message)s")
+        make_json_formatter(app)
+        or logging.Formatter(
+            f"%(asctime)s %(levelname)-7s %(name)s{process}  %(message)s"
+        )
     )
     log_all_to(handler, app)

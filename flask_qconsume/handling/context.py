@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from collections.abc import Iterator
 from contextvars import ContextVar
 
 from werkzeug.local import LocalProxy
@@ -49,6 +50,17 @@ class Handling:
 
 
 current: ContextVar[Handling] = ContextVar("flask_qconsume.handling")
+
+
+@contextlib.contextmanager
+def about(consumer: Consumer, message: Message) -> Iterator[None]:
+    """Within the block, make a message the current one, for log lines about it."""
+    token = current.set(Handling(consumer, message))
+    try:
+        yield
+    finally:
+        current.reset(token)
+
 
 #: The :class:`Message` that is handled at present.
 current_message: Message = LocalProxy(  # type: ignore[assignment]

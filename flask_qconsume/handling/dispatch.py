@@ -1,6 +1,6 @@
 """Dispatch: handles one message, from its bytes to its outcome.
 
-1. Push an app context, and set :data:`current_message`.
+1. Set :data:`current_message`, and push an app context.
 2. Check the size and the expiration, decode the body, and run the ``before_message``
    hooks, the app's first. A returned outcome skips steps 3 and 4.
 3. Load the body with the schema.
@@ -98,14 +98,23 @@ def dispatch(
     message.deadline = time.monotonic() + consumer.timeout
     if stopping is not None:
         message.stopping = stopping
-    run = _Run(app, consumer, events, limit, now, message.attempt)
+    handling = Handling(consumer, message)
+    # Until all is logged and told, so that the lines about the message belong to it.
+    token = current.set(handling)
     try:
-        result = run.handle(message)
+        return _run_and_tell(_Run(app, handling, events, limit, now))
+    finally:
+        current.reset(token)
+
+
+def _run_and_tell(run: _Run) -> Result:
+    try:
+        result = run.handle()
     except Interrupted:
         tell_end(run.endings, None)
         raise
     if result is not _ACKED:
-        _try_to_log(consumer, message, result)
+        _try_to_log(run.handling.consumer, run.handling.message, result)
     if run.endings:
         tell_end(run.endings, result)
     return result
@@ -148,33 +157,32 @@ class _Run:
 
     __slots__ = (
         *("_app", "_attempt", "_consumer", "_events", "_hooks", "_limit", "_now"),
-        *("_result", "endings"),
+        *("_result", "endings", "handling"),
     )
 
     def __init__(
         self,
         app: Flask,
-        consumer: Consumer,
+        handling: Handling,
         events: Events,
         limit: TimeLimit,
         now: Callable[[], float],
-        attempt: int,
     ) -> None:
+        self.handling = handling
         self._app = app
-        self._consumer = consumer
+        self._consumer = handling.consumer
         self._events = events
-        self._hooks = consumer.hooks
+        self._hooks = handling.consumer.hooks
         self._limit = limit
         self._now = now
-        self._attempt = attempt
+        self._attempt = handling.message.attempt
         self._result = _NOTHING_YET
         #: Functions to call at the end of the handling.
         self.endings: Sequence[Ending] = ()
 
-    def handle(self, message: Message) -> Result:
-        handling = Handling(self._consumer, message)
+    def handle(self) -> Result:
         try:
-            self._run_in_context(handling)
+            self._run_in_context(self.handling)
         except Interrupted:
             # Break a reference cycle: the result refers to frames, these to this
             # object.
@@ -185,7 +193,7 @@ class _Run:
             if isinstance(self._result.error, Interrupted):
                 raise self._result.error from error
             self._revoke_ack(error)
-            tell_failed(self._app, self._events, handling, self._result)
+            tell_failed(self._app, self._events, self.handling, self._result)
         return self._result
 
     def _run_in_context(self, handled: Handling) -> None:
@@ -197,15 +205,11 @@ class _Run:
         try:
             # A receiver of Flask's signal may raise with the context pushed already.
             context.push()
-            token = current.set(handled)
-            try:
-                if self._events.handling:
-                    self.endings = tell(self._events.handling, handled)
-                self._run_steps(handled)
-                if self._events.failed and self._result.failed:
-                    _tell_failed_once(self._events, handled, self._result)
-            finally:
-                current.reset(token)
+            if self._events.handling:
+                self.endings = tell(self._events.handling, handled)
+            self._run_steps(handled)
+            if self._events.failed and self._result.failed:
+                _tell_failed_once(self._events, handled, self._result)
         except BaseException as error:
             context.pop(error)
             raise

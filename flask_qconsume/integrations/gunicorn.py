@@ -38,7 +38,10 @@ from ..errors import QConsumeError
 from ..errors import UnsupportedByBroker
 from ..errors import WorkerError
 from ..first_use import ForkGuard
+from ..log_handlers import SharedHandlers
 from ..log_handlers import add_handlers
+from ..log_handlers import log_all_to
+from ..log_handlers import make_json_formatter
 from ..log_handlers import use_app_logging
 from ..running.patched import is_patched
 from ..text import escape
@@ -91,8 +94,7 @@ class Hooks:
             _check_options(worker)
             app = self._find(worker.wsgi)
             if not use_app_logging(app):
-                gunicorns = worker.log.error_log
-                add_handlers(gunicorns.handlers, gunicorns.level)
+                _log_to_gunicorn(app, worker.log)
             hosted = _HostedWorker(app, self._names, worker)
             hosted.start()
         except QConsumeError as error:
@@ -197,6 +199,20 @@ class _HostedWorker:
                 return
             except BrokerError as error:
                 self._host.log.error("The consumers cannot run yet: %s", error)
+
+
+def _log_to_gunicorn(app: Flask, log: t.Any) -> None:
+    """Send log lines to the handlers of gunicorn's error log."""
+    error_log = log.error_log
+    formatter = make_json_formatter(app)
+    if formatter is None:
+        add_handlers(error_log.handlers, error_log.level)
+        return
+    for handler in (*error_log.handlers, *log.access_log.handlers):
+        # Gunicorn's own; a logging configuration of the user names its formatters.
+        if getattr(handler, "_gunicorn", False):
+            handler.setFormatter(formatter)
+    log_all_to(SharedHandlers(error_log.handlers), app)
 
 
 def _spawn(function: Callable[..., t.Any], *args: t.Any) -> None:

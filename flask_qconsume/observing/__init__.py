@@ -1,1 +1,1 @@
-"""Observing: metrics of what an app's processes consume and publish."""
+"""Observing: metrics of an app's processes, and messages on their log lines."""

@@ -8,6 +8,7 @@ from ..broker import headers
 from ..broker.link import Delivery
 from ..broker.link import Forward
 from ..broker.link import Lane
+from ..handling.context import about
 from ..handling.events import tell
 from ..logs import get_logger
 from ..text import escape
@@ -73,12 +74,13 @@ class Intake:
         message, is_dead = forward.delivery.message, forward.lane is Lane.DEAD
         self._context.counts["suspect"] += 1
         if is_dead:
-            logger.error(
-                "%s: message %s is a dead letter: %s",
-                self._context.name,
-                escape(message.id),
-                forward.headers[headers.REASON],
-            )
+            with about(self._context.consumer, message):
+                logger.error(
+                    "%s: message %s is a dead letter: %s",
+                    self._context.name,
+                    escape(message.id),
+                    forward.headers[headers.REASON],
+                )
         self._settler.forward(forward)
         if self._events.suspected:
             tell(self._events.suspected, self._context.consumer, message, is_dead)

@@ -13,6 +13,7 @@ from ..broker.link import Lane
 from ..errors import HandlerTimeout
 from ..errors import Interrupted
 from ..handling.context import Handling
+from ..handling.context import about
 from ..handling.dispatch import dispatch
 from ..handling.dispatch import tell_failed
 from ..handling.events import tell
@@ -104,14 +105,8 @@ class Processing:
         """
         for abandoned in self.handlers.give_up_overdue(self._allowed_seconds):
             delivery = abandoned.delivery
-            logger.error(
-                "%s: the handler of message %s ignores its time limit of %g s. It is"
-                " left alone, and the message goes to its retry policy. Let the handler"
-                " pass on 'HandlerTimeout'.",
-                self._name,
-                escape(delivery.message.id),
-                self._consumer.timeout,
-            )
+            with about(self._consumer, delivery.message):
+                self._log_abandoned(delivery.message)
             error = HandlerTimeout(self._consumer.timeout)
             result = self._apply_retry_policy(delivery, error)
             self._tell_abandoned(abandoned, result)
@@ -125,6 +120,16 @@ class Processing:
             # In another greenlet: this one keeps the connection alive, and the app's
             # code that is called may wait.
             ProtectedGreenlet.spawn(self._tell_failed, handling.message, result)
+
+    def _log_abandoned(self, message: Message) -> None:
+        logger.error(
+            "%s: the handler of message %s ignores its time limit of %g s. It is left"
+            " alone, and the message goes to its retry policy. Let the handler pass on"
+            " 'HandlerTimeout'.",
+            self._name,
+            escape(message.id),
+            self._consumer.timeout,
+        )
 
     @property
     def _allowed_seconds(self) -> float:

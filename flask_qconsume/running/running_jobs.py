@@ -36,8 +36,8 @@ class Abandoned(t.NamedTuple):
     delivery: Delivery
     #: When the handling began, on :func:`time.monotonic`'s clock.
     began: float
-    #: ``None`` if the handler has ended, and its greenlet hangs elsewhere, such as in a
-    #: log handler. If the attempt failed, listeners know it already.
+    #: ``None`` if its greenlet hangs before the message is begun, or after its outcome
+    #: is logged.
     handling: Handling | None
 
 

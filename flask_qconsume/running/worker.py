@@ -26,6 +26,7 @@ from ..errors import BrokerUnavailable
 from ..errors import WorkerError
 from ..handling.events import tell
 from ..logs import get_logger
+from ..observing.log_context import ensure_log_context
 from ..registration.consumer import Consumer
 from ..registration.missing import explain_no_consumers
 from ..registration.missing import explain_unregistered
@@ -97,8 +98,7 @@ class Worker:
 
         :raises WorkerError: if this process is not patched by gevent, or the app's
             worker runs already.
-        :raises UnsupportedByBroker: if a retry policy asks for more than the broker can
-            do.
+        :raises UnsupportedByBroker: if a retry policy needs what the broker cannot do.
         :raises BrokerRefused: if the broker refuses the credentials.
         :raises TopologyMismatch: if a queue or exchange exists with other arguments.
         """
@@ -106,6 +106,7 @@ class Worker:
         check_consumers(
             self._find_consumers(self.names), self._consumers.broker.capabilities
         )
+        ensure_log_context(self.settings)
         self._warn_of_queues()
         self._register()
         self.watchdog.start()

@@ -159,7 +159,7 @@ def test_a_handling_begins_and_fails_in_the_app_context_and_ends_outside(
     assert listener.seen == [
         ("begin", True, "m1"),
         ("failed", True, "m1"),
-        ("end", False, None),
+        ("end", False, "m1"),
     ]
 
 

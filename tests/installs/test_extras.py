@@ -18,7 +18,17 @@ pytestmark = pytest.mark.long
 
 #: Extras that users ask for. The other two are for us: the environments of tox have
 #: "tests", and "docs" builds the pages there, with nothing beside it.
-EXTRAS = {"", "redis", "kafka", "gunicorn", "protobuf", "speed", "otel", "example"}
+EXTRAS = {
+    "",
+    "redis",
+    "kafka",
+    "gunicorn",
+    "logs",
+    "protobuf",
+    "speed",
+    "otel",
+    "example",
+}
 
 OTEL = """
 from flask import Flask
@@ -65,6 +75,14 @@ assert "msgspec" in sys.modules
 """
 
 
+LOGS = """
+import json, logging
+from flask_qconsume.observing.json_formatter import JsonFormatter
+
+record = logging.makeLogRecord({"msg": "brewed", "tea": "oolong"})
+assert json.loads(JsonFormatter().format(record))["tea"] == "oolong"
+"""
+
 #: Say which Flask is installed, as a requirement.
 FLASK = "from importlib.metadata import version; print('flask>=' + version('flask'))"
 
@@ -103,6 +121,10 @@ def test_protobuf(install: Install, tmp_path: pathlib.Path) -> None:
     install("protobuf").run("python", "-W", "error", "-c", PROTOBUF, folder=tmp_path)
 
 
+def test_logs(install: Install, tmp_path: pathlib.Path) -> None:
+    install("logs").run("python", "-W", "error", "-c", LOGS, folder=tmp_path)
+
+
 def test_speed(install: Install, tmp_path: pathlib.Path) -> None:
     install("speed").run("python", "-W", "error", "-c", SPEED, folder=tmp_path)
 
@@ -120,7 +142,7 @@ def test_the_lowest_versions(
     kafka_url: str,
     kafka_prefix: str,
 ) -> None:
-    environment = install_lowest("redis,kafka,gunicorn,protobuf,speed,otel")
+    environment = install_lowest("redis,kafka,gunicorn,logs,protobuf,speed,otel")
     assert environment.run("python", "-c", FLASK, folder=tmp_path).strip() in required()
     check_web(environment, tmp_path, {"BROKER_URL": rabbitmq_url})
     check_redis(environment, tmp_path, redis_url)
@@ -128,6 +150,7 @@ def test_the_lowest_versions(
     check_gunicorn(environment, tmp_path)
     environment.run("python", "-W", "error", "-c", PROTOBUF, folder=tmp_path)
     environment.run("python", "-W", "error", "-c", SPEED, folder=tmp_path)
+    environment.run("python", "-W", "error", "-c", LOGS, folder=tmp_path)
 
 
 def setup_cfg() -> configparser.ConfigParser:
