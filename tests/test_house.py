@@ -66,6 +66,7 @@ HOMES = {
     "redis": ({"broker", "brokers", "transports"}, set()),
     "confluent_kafka": ({"broker", "brokers", "transports"}, set()),
     "google": (set(), {"formats"}),
+    "sentry_sdk": ({"integrations"}, set()),
     "prometheus_client": (set(), {"observing"}),
     "opentelemetry": ({"observing"}, set()),
     "pythonjsonlogger": ({"observing"}, set()),

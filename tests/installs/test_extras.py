@@ -25,6 +25,7 @@ EXTRAS = {
     "gunicorn",
     "logs",
     "protobuf",
+    "sentry",
     "speed",
     "otel",
     "example",
@@ -41,6 +42,29 @@ app.config.update(
 qconsume = QConsume(app)
 qconsume.add_consumer("teas", print, name="teas")
 app.extensions["qconsume"].publish("teas", "oolong")
+"""
+
+SENTRY = """
+import sentry_sdk
+from flask import Flask
+from flask_qconsume import QConsume
+from flask_qconsume.integrations.sentry import report_failures
+from sentry_sdk.transport import Transport
+
+sent = []
+class Kept(Transport):
+    def capture_envelope(self, envelope):
+        sent.append(envelope.get_event())
+
+sentry_sdk.init("http://key@127.0.0.1:9/1", transport=Kept({}))
+app = Flask(__name__)
+app.config["QCONSUME_BROKER_URL"] = "memory://"
+qconsume = QConsume(app)
+qconsume.add_consumer("teas", int, name="teas")
+report_failures(app)
+qconsume.test_client(app).deliver("teas", "oolong")
+(event,) = sent
+assert event["tags"]["consumer"] == "teas"
 """
 
 PROTOBUF = """
@@ -125,6 +149,10 @@ def test_logs(install: Install, tmp_path: pathlib.Path) -> None:
     install("logs").run("python", "-W", "error", "-c", LOGS, folder=tmp_path)
 
 
+def test_sentry(install: Install, tmp_path: pathlib.Path) -> None:
+    install("sentry").run("python", "-W", "error", "-c", SENTRY, folder=tmp_path)
+
+
 def test_speed(install: Install, tmp_path: pathlib.Path) -> None:
     install("speed").run("python", "-W", "error", "-c", SPEED, folder=tmp_path)
 
@@ -142,7 +170,7 @@ def test_the_lowest_versions(
     kafka_url: str,
     kafka_prefix: str,
 ) -> None:
-    environment = install_lowest("redis,kafka,gunicorn,logs,protobuf,speed,otel")
+    environment = install_lowest("redis,kafka,gunicorn,logs,protobuf,sentry,speed,otel")
     assert environment.run("python", "-c", FLASK, folder=tmp_path).strip() in required()
     check_web(environment, tmp_path, {"BROKER_URL": rabbitmq_url})
     check_redis(environment, tmp_path, redis_url)
