@@ -178,6 +178,7 @@ def test_the_lowest_versions(
     check_gunicorn(environment, tmp_path)
     environment.run("python", "-W", "error", "-c", PROTOBUF, folder=tmp_path)
     environment.run("python", "-W", "error", "-c", SPEED, folder=tmp_path)
+    environment.run("python", "-W", "error", "-c", SENTRY, folder=tmp_path)
     environment.run("python", "-W", "error", "-c", LOGS, folder=tmp_path)
 
 
