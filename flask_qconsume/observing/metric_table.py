@@ -128,25 +128,32 @@ RECONNECTS = _counter(
 HUB_BLOCKED_SECONDS = _counter(
     "hub_blocked_seconds",
     (),
-    "Time for which gevent's event loop was blocked for longer than"
-    " QCONSUME_BLOCKED_AFTER.",
+    "Time for which gevent's event loop was blocked: the delays of a timer that is due"
+    " twice a second, as far as they are 0.1 s or more.",
 )
 
 CONNECTED = _worker_gauge(
-    "connected", CONSUMER, "1 if the consumer is connected to its broker, else 0."
+    "connected",
+    CONSUMER,
+    "1 if the consumer is connected to its queue and to its suspects, else 0.",
 )
 IN_FLIGHT = _worker_gauge("in_flight", CONSUMER, "Messages that are being handled.")
 PREFETCHED = _worker_gauge(
-    "prefetched", CONSUMER, "Messages that were received, and wait for their handler."
+    "prefetched",
+    CONSUMER,
+    "Messages that were received, and wait in the worker for their handler.",
 )
 HUB_LATENCY_SECONDS = _worker_gauge(
-    "hub_latency_seconds", (), "Mean lag of gevent's event loop."
+    "hub_latency_seconds",
+    (),
+    "How late gevent's event loop ran a timer that was due in the last half second, or"
+    " for how long a timer is overdue.",
 )
 WEB_SHARE = _worker_gauge(
     "web_share",
     (),
-    "Part of the time in which no messages are started, since web requests have"
-    " priority.",
+    "Part of the time, from 0 to 1, in which no messages are started, since web"
+    " requests in the same process have priority.",
 )
 LIVE = _worker_gauge("live", (), "1 unless the process should be restarted, else 0.")
 READY = _worker_gauge("ready", (), "1 if all consumers are connected, else 0.")
@@ -159,17 +166,28 @@ WORKER_INFO = _worker_gauge(
     "Always 1; its labels describe the worker.",
 )
 
-QUEUE_READY = _queue_gauge("ready", "Messages that wait in the queue.")
-QUEUE_DELAYED = _queue_gauge(
-    "delayed", "Messages that the broker holds back: delayed ones and retries."
+QUEUE_READY = _queue_gauge(
+    "ready", "Messages that wait in the queue; on Kafka, also those being handled."
 )
-QUEUE_IN_HAND = _queue_gauge("in_hand", "Messages that workers hold, unsettled.")
+QUEUE_DELAYED = _queue_gauge(
+    "delayed",
+    "Messages that are held back until they are due: retries and delayed ones.",
+)
+QUEUE_IN_HAND = _queue_gauge(
+    "in_hand", "Messages that workers have fetched and not settled, suspects included."
+)
 QUEUE_SUSPECTS = _queue_gauge("suspects", "Messages that wait as suspects.")
 QUEUE_DEAD_LETTERS = _queue_gauge("dead_letters", "Dead letters of the queue.")
 QUEUE_OLDEST_SECONDS = _queue_gauge(
-    "oldest_seconds", "Age of the oldest message that waits in the queue."
+    "oldest_seconds",
+    "Time for which the oldest of the waiting messages has been ready; 0 if no message"
+    " waits.",
 )
-QUEUE_LAG = _queue_gauge("lag", "Messages that the consumer's group has not settled.")
+QUEUE_LAG = _queue_gauge(
+    "lag",
+    "On Kafka: records behind the offsets that the consumer's group has committed,"
+    " without delayed retries.",
+)
 QUEUE_READ_SECONDS = _queue_gauge(
     "read_seconds", "Time of the last reading of these values, in seconds since 1970."
 )

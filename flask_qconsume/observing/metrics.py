@@ -40,6 +40,11 @@ KEY = "qconsume_metrics"
 FOLDER_VARIABLE = "_FLASK_QCONSUME_METRICS"
 
 
+#: Seconds for which gauges are shown. A worker shows its own gauges once a second, and
+#: those of the queues every 5 to 20 seconds.
+_MAX_GAUGES_AGE_SECONDS = 30.0
+
+
 class _OwnMetrics:
     """What this process counts and shows."""
 
@@ -114,7 +119,16 @@ class Metrics:
                 )
 
     def read(self) -> Snapshot:
-        """Return the metrics of all processes; without a folder, those of this one."""
+        """Return the metrics of all processes; without a folder, those of this one.
+
+        Gauges that were not shown again for some time are left out: their process is
+        halted, or hangs.
+        """
+        counts, gauges = self._read()
+        limit = time.time() - _MAX_GAUGES_AGE_SECONDS
+        return Snapshot(counts, [each for each in gauges if each.time > limit])
+
+    def _read(self) -> Snapshot:
         own = self._own.made
         mine = Snapshot(
             own.values.read() if own is not None else [],

@@ -28,8 +28,8 @@ class DelayedItems(t.Generic[T]):
         self._items: dict[t.Any, T] = {}
         self._fork_guard = ForkGuard()
 
-    def __bool__(self) -> bool:
-        return bool(self._items)
+    def __len__(self) -> int:
+        return len(self._items)
 
     @property
     def items(self) -> list[T]:

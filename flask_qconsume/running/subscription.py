@@ -101,6 +101,11 @@ class Subscription:
         """Number of messages that are being handled."""
         return self.processing.handlers.busy
 
+    @property
+    def waiting(self) -> int:
+        """Number of messages that were read, and wait here for their next attempt."""
+        return self.processing.handlers.waiting + len(self.processing.held)
+
     def count_waiting(self) -> SuspectsStatus:
         """Ask the broker for the number of messages that wait in the queue.
 

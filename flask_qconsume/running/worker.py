@@ -19,6 +19,7 @@ from flask import Flask
 from gevent import monkey
 
 from ..appconsumers import get_app_consumers
+from ..broker.capabilities import Capabilities
 from ..broker.checks import check_consumers
 from ..broker.given_queues import list_effects
 from ..broker.link import Lane
@@ -43,6 +44,8 @@ from .outage_log import OutageLog
 from .reconnect import BrokerProbe
 from .subscription import Subscription
 from .subscription_context import WorkerContext
+from .worker_gauges import WorkerGauges
+from .worker_gauges import start_gauges
 from .worker_tracing import begin_tracing
 
 logger = get_logger("flask_qconsume.worker")
@@ -89,6 +92,7 @@ class Worker:
         self._beside_web = beside_web
         #: Decides when messages may be begun; ``None``: at any time.
         self.fair_share: FairShare | None = None
+        self._gauges: WorkerGauges | None = None
 
     def start(self) -> None:
         """Run the ``before_worker`` hooks, then consume in the background.
@@ -103,11 +107,10 @@ class Worker:
         :raises TopologyMismatch: if a queue or exchange exists with other arguments.
         """
         _check_patched()
-        check_consumers(
-            self._find_consumers(self.names), self._consumers.broker.capabilities
-        )
+        chosen = self._find_consumers(self.names)
+        check_consumers(chosen, self._consumers.broker.capabilities)
         ensure_log_context(self.settings)
-        self._warn_of_queues()
+        _warn_of_queues(chosen, self._consumers.broker.capabilities)
         self._register()
         self.watchdog.start()
         try:
@@ -121,6 +124,7 @@ class Worker:
         for subscription in self.subscriptions:
             subscription.start()
         self.watchdog.started = True
+        self._gauges = start_gauges(self, self._consumers)
         tell(self.events.worker_started, self)
         self._log_start()
 
@@ -220,12 +224,6 @@ class Worker:
             why = explain_no_consumers(self._consumers.consumers)
             logger.warning("Consuming nothing: %s", why)
 
-    def _warn_of_queues(self) -> None:
-        capabilities = self._consumers.broker.capabilities
-        for consumer in self._find_consumers(self.names):
-            for effect in list_effects(consumer.given, capabilities, warns=True):
-                logger.warning("%s: its kombu.Queue has %s", consumer.name, effect)
-
     def _register(self) -> None:
         key = id(self.app)
         if self.stopping.is_set():
@@ -298,6 +296,8 @@ class Worker:
             for hook in self._consumers.registry.list_worker_hooks("teardown"):
                 self._run_teardown_hook(hook)
         self._probe.close()
+        if self._gauges is not None:
+            self._gauges.stop()
         self._consumers.close()
         self.watchdog.stop()
         if self.fair_share is not None:
@@ -315,6 +315,14 @@ class Worker:
 def find_worker(app: Flask) -> Worker | None:
     """Return the worker of an app that is running in this process, or ``None``."""
     return _running.get(id(app))
+
+
+def _warn_of_queues(
+    consumers: t.Sequence[Consumer], capabilities: Capabilities
+) -> None:
+    for consumer in consumers:
+        for effect in list_effects(consumer.given, capabilities, warns=True):
+            logger.warning("%s: its kombu.Queue has %s", consumer.name, effect)
 
 
 def _check_patched() -> None:

@@ -1,0 +1,143 @@
+"""The gauges of a worker, with a real worker on the memory broker."""
+
+from __future__ import annotations
+
+import platform
+import threading
+import time
+import typing as t
+
+import gevent
+import pytest
+from gevent.event import Event
+
+import flask_qconsume
+from flask_qconsume.running import worker_gauges
+from flask_qconsume.running.backlog_poller import Reading
+from flask_qconsume.running.fair_share import TURN_SECONDS
+
+from ..waiting import wait_for
+from .conftest import Bench
+from .gauges import metrics_of
+from .gauges import read_counts
+from .gauges import read_gauges
+
+BLOCKED = "hub_blocked_seconds_total"
+
+
+@pytest.fixture
+def bench(bench: Bench) -> Bench:
+    bench.config["QCONSUME_METRICS"] = True
+    return bench
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_gauges, "_INTERVAL_SECONDS", 0.02)
+
+
+def gauges(bench: Bench) -> dict[str, float]:
+    return read_gauges(metrics_of(bench.app))
+
+
+def test_each_gauge_tells_what_the_worker_does(bench: Bench) -> None:
+    go = Event()
+    bench.qconsume.consumer("billing", name="bill", concurrency=2, prefetch=5)(
+        lambda body: go.wait(30)
+    )
+    bench.qconsume.add_consumer("audit", print, name="audit")
+    worker = bench.start()
+    for number in range(6):
+        bench.publish("billing", number)
+    wait_for(lambda: gauges(bench).get("prefetched:bill") == 3)
+    wait_for(lambda: gauges(bench)["ready"] == 1)
+    found = gauges(bench)
+    version = flask_qconsume.__version__
+    assert found[f"worker_info:{version}:{platform.python_version()}:memory"] == 1
+    assert (found["live"], found["in_flight:bill"]) == (1, 2)
+    assert (found["connected:bill"], found["connected:audit"]) == (1, 1)
+    assert (found["in_flight:audit"], found["prefetched:audit"]) == (0, 0)
+    assert 0 <= found["hub_latency_seconds"] < 30
+    assert "web_share" not in found
+    assert not [name for name in found if name.startswith("problems")]
+    go.set()
+    wait_for(lambda: gauges(bench)["in_flight:bill"] == 0)
+    assert worker.stop()
+    assert gauges(bench) == {}
+
+
+def test_problems_are_counted_by_kind(bench: Bench) -> None:
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    worker = bench.start()
+    wait_for(lambda: gauges(bench).get("ready") == 1)
+    worker.stopping.set()
+    wait_for(lambda: gauges(bench)["ready"] == 0)
+    worker.watchdog.started = False
+    wait_for(lambda: gauges(bench).get("problems:starting") == 1)
+    worker.stopping.clear()
+
+
+def test_a_retry_that_is_held_in_the_process_counts_as_prefetched(bench: Bench) -> None:
+    bench.config["QCONSUME_RETRY"] = {"min_delay": 0.9, "max_delay": 0.9, "jitter": 0}
+
+    def fail(body: t.Any) -> None:
+        raise ValueError(body)
+
+    bench.qconsume.add_consumer("billing", fail, name="bill")
+    bench.start()
+    bench.publish("billing", 1)
+    wait_for(lambda: gauges(bench).get("prefetched:bill") == 1)
+
+
+def test_the_share_of_web_requests_is_shown_beside_a_web_server(bench: Bench) -> None:
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    worker = bench.start(beside_web=True)
+    wait_for(lambda: gauges(bench).get("web_share") == 0)
+    assert worker.fair_share is not None
+    worker.fair_share.pace.pause = 3 * TURN_SECONDS
+    wait_for(lambda: gauges(bench)["web_share"] == 0.75)
+
+
+def test_a_blocked_event_loop_is_seen_while_it_lasts(bench: Bench) -> None:
+    """A native thread of the test reads the metrics meanwhile."""
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    bench.start()
+    metrics = metrics_of(bench.app)
+    wait_for(lambda: gauges(bench).get("ready") == 1)
+    before = read_counts(metrics)[BLOCKED]
+    began = time.monotonic()
+    latency = 0.0
+    while latency < 1.0 and time.monotonic() - began < 30:
+        # No greenlet runs meanwhile: neither the loop's timer nor a greenlet's.
+        latency = read_gauges(metrics)["hub_latency_seconds"]
+    blocked = read_counts(metrics)[BLOCKED] - before
+    assert latency >= 1.0
+    took = time.monotonic() - began
+    assert 0.8 <= blocked <= took
+    gevent.sleep(0)
+    wait_for(lambda: gauges(bench)["hub_latency_seconds"] < 1.0)
+    assert read_counts(metrics)[BLOCKED] - before <= time.monotonic() - began
+
+
+def test_old_readings_of_queues_are_hidden(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    worker = bench.start()
+    wait_for(lambda: "queue_ready:bill:billing" in gauges(bench))
+    poller = worker._gauges._poller  # type: ignore[union-attr]
+    poller._greenlet.end()  # type: ignore[union-attr]
+    latest = poller.latest
+    assert latest is not None
+    poller.latest = Reading(latest.at - 31, latest.gauges)
+    wait_for(lambda: "queue_ready:bill:billing" not in gauges(bench))
+    assert gauges(bench)["live"] == 1
+
+
+def test_without_metrics_there_is_neither_thread_nor_timer(bench: Bench) -> None:
+    bench.config["QCONSUME_METRICS"] = False
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    threads = threading.active_count()
+    worker = bench.start()
+    assert worker._gauges is None
+    assert threading.active_count() == threads
