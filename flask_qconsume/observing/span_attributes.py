@@ -80,7 +80,8 @@ class SpanDescriber:
         self._prefix = settings.queue_prefix
         self._server = _find_server(settings.broker_url)
         self._doubled = "messaging/dup" in _read_opt_ins()
-        self._of_process: dict[str, Attributes] = {}
+        #: What all spans of a consumer and an operation share.
+        self._shared: dict[tuple[str, str], Attributes] = {}
 
     def describe_publish(self, message: Outgoing, operation: str) -> NamedSpan:
         """Describe the publishing of a message, or (``"create"``) its creation."""
@@ -106,16 +107,9 @@ class SpanDescriber:
 
     def describe_process(self, consumer: Consumer, message: Message) -> NamedSpan:
         """Describe the handling of a message."""
-        shared = self._of_process.get(consumer.name)
-        if shared is None:
-            shared = self._of_process[consumer.name] = self._double(
-                self._describe_consumer(consumer, "process", "process")
-            )
-        attributes = {
-            **shared,
-            ATTEMPT: message.attempt,
-            BODY_SIZE: len(message.raw),
-        }
+        attributes = self._describe_consumer(consumer, "process", "process")
+        attributes[ATTEMPT] = message.attempt
+        attributes[BODY_SIZE] = len(message.raw)
         self._add_identity(attributes, consumer, message)
         if "correlation_id" in message.properties:
             conversation = message.properties["correlation_id"]
@@ -129,7 +123,7 @@ class SpanDescriber:
         """Describe the settlement of a message."""
         attributes = self._describe_consumer(consumer, action, "settle")
         self._add_identity(attributes, consumer, message)
-        return NamedSpan(f"{action} {consumer.queue}", self._double(attributes))
+        return NamedSpan(f"{action} {consumer.queue}", attributes)
 
     def _describe_operation(
         self, operation: str, kind: str, destination: str
@@ -147,11 +141,15 @@ class SpanDescriber:
     def _describe_consumer(
         self, consumer: Consumer, operation: str, kind: str
     ) -> Attributes:
-        attributes = self._describe_operation(operation, kind, consumer.queue)
-        attributes[CONSUMER] = consumer.name
-        if self._system == "kafka":
-            attributes[GROUP] = consumer.queue
-        return attributes
+        shared = self._shared.get((consumer.name, operation))
+        if shared is None:
+            shared = self._describe_operation(operation, kind, consumer.queue)
+            shared[CONSUMER] = consumer.name
+            if self._system == "kafka":
+                shared[GROUP] = consumer.queue
+            shared = self._double(shared)
+            self._shared[consumer.name, operation] = shared
+        return shared.copy()
 
     def _add_identity(
         self, attributes: Attributes, consumer: Consumer, message: Message

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from opentelemetry import propagate
 from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import SpanContext
 from opentelemetry.trace import get_current_span
 from opentelemetry.trace import set_span_in_context
@@ -81,13 +82,27 @@ def keep_attempt(message: Message, span: SpanContext) -> None:
     message.headers = {**message.headers, PREVIOUS_ATTEMPT: _format_span(span)}
 
 
-def _extract(headers: Mapping[str, t.Any]) -> Context:
-    carrier = {}
-    for name, value in headers.items():
+class _HeaderGetter(Getter[Mapping[str, t.Any]]):
+    """Reads headers of any type for a propagator."""
+
+    def get(self, carrier: Mapping[str, t.Any], key: str) -> list[str] | None:
+        value = carrier.get(key)
+        if value is None:
+            return None
         text = value if type(value) is str else _to_text(value)
-        if text is not None and len(text) <= _MAX_LENGTH:
-            carrier[name.lower()] = text
-    return propagate.extract(carrier, Context()) if carrier else Context()
+        return None if text is None or len(text) > _MAX_LENGTH else [text]
+
+    def keys(self, carrier: Mapping[str, t.Any]) -> list[str]:
+        return list(carrier)
+
+
+_getter = _HeaderGetter()
+
+
+def _extract(headers: Mapping[str, t.Any]) -> Context:
+    if not "".join(headers).islower():  # Other programs may write "Traceparent".
+        headers = {name.lower(): value for name, value in headers.items()}
+    return propagate.extract(headers, Context(), _getter)
 
 
 def _to_text(value: t.Any) -> str | None:

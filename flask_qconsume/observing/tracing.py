@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import time
 import typing as t
 from collections.abc import Sequence
 from contextvars import Token
@@ -36,8 +37,8 @@ from ..handling.result import Result
 from ..message import Message
 from ..message import Outgoing
 from ..outcomes import Ack
+from ..outcomes import Drop
 from ..outcomes import Reject
-from ..outcomes import Retry
 from ..registration.consumer import Consumer
 from .span_attributes import LINK
 from .span_attributes import MESSAGE_ID
@@ -53,7 +54,7 @@ from .trace_headers import keep_attempt
 from .trace_headers import read_origin
 from .trace_headers import write_context
 
-#: The key of a handled message's span in the message's attributes.
+#: The key of the context of a message's process span, in the message's attributes.
 _SPAN = "_opentelemetry_span"
 
 _PREVIOUS_ATTEMPT = {LINK: "previous attempt"}
@@ -195,25 +196,47 @@ class ProcessTracer(Listener):
     def settling(
         self, consumer: Consumer, action: str, messages: Sequence[Message]
     ) -> Ending | None:
-        """Start a settle span for each message whose process span is sampled."""
-        spans = [self._start_settle(consumer, action, message) for message in messages]
-        return functools.partial(_end_settle, spans) if any(spans) else None
+        """Create, at the end, a settle span for each message of a sampled trace.
+
+        Spans of a whole batch that existed meanwhile would make Python's garbage
+        collections slower.
+        """
+        began = time.time_ns()
+
+        def end(errors: Sequence[BaseException | None]) -> None:
+            for message, error in zip(messages, errors, strict=True):
+                self._tell_settled(consumer, action, message, error, began)
+
+        return end
 
     def worker_stopped(self, worker: t.Any, clean: bool) -> None:
         """Listen to nothing more: the next worker may be without an SDK."""
         self._events.remove(self)
 
-    def _start_settle(
-        self, consumer: Consumer, action: str, message: Message
-    ) -> Span | None:
+    def _tell_settled(
+        self,
+        consumer: Consumer,
+        action: str,
+        message: Message,
+        error: BaseException | None,
+        began: int,
+    ) -> None:
         parent = vars(message).get(_SPAN)
-        if parent is None:  # Another process has handled it, or it was not handled.
+        if parent is None:  # It was not handled here, such as a suspect.
             parent = read_origin(message).creation
         if parent is None or not parent.trace_flags.sampled:
-            return None
+            return
         name, attributes = self._describer.describe_settle(consumer, action, message)
-        context = set_span_in_context(NonRecordingSpan(parent), Context())
-        return self._tracer.start_span(name, context, SpanKind.CLIENT, attributes)
+        span = self._tracer.start_span(
+            name,
+            set_span_in_context(NonRecordingSpan(parent), Context()),
+            SpanKind.CLIENT,
+            attributes,
+            start_time=began,
+        )
+        if error is not None:
+            set_error(span, name_class(error), shorten_text(error))
+        span.end()
 
 
 def _end_process(
@@ -222,28 +245,18 @@ def _end_process(
     detach(token)
     if result is not None and not isinstance(result.outcome, Ack):
         keep_attempt(message, span.get_span_context())
-    if span.is_recording():
-        _describe_result(span, result)
+        if span.is_recording():
+            _set_failure(span, result)
+    outcome = type(result.outcome).__name__.lower() if result else "interrupted"
+    span.set_attribute(OUTCOME, outcome)
     span.end()
 
 
-def _describe_result(span: Span, result: Result | None) -> None:
-    if result is None:
-        span.set_attribute(OUTCOME, "interrupted")
+def _set_failure(span: Span, result: Result) -> None:
+    """Mark a span as failed if an error led to a retry or a dead letter."""
+    if isinstance(result.outcome, Drop):
         return
-    span.set_attribute(OUTCOME, type(result.outcome).__name__.lower())
     if result.error is not None:
-        if isinstance(result.outcome, (Retry, Reject)):
-            record_error(span, result.error)
+        record_error(span, result.error)
     elif isinstance(result.outcome, Reject):
         set_error(span, "Reject")
-
-
-def _end_settle(
-    spans: Sequence[Span | None], errors: Sequence[BaseException | None]
-) -> None:
-    for span, error in zip(spans, errors, strict=True):
-        if span is not None:
-            if error is not None:
-                set_error(span, name_class(error), shorten_text(error))
-            span.end()
