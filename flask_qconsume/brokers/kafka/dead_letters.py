@@ -9,7 +9,6 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 
-from confluent_kafka import Consumer
 from confluent_kafka import KafkaError
 from confluent_kafka import TopicPartition
 
@@ -24,6 +23,7 @@ from . import records
 from .client.admin import KafkaAdmin
 from .client.calls import call_in_thread
 from .client.calls import create_client
+from .client.client_classes import Consumer
 from .client.errors import translate_error
 from .client.partition import PartitionId
 from .client.producer import ProducerRecord

@@ -7,7 +7,6 @@ import typing as t
 from collections.abc import Iterable
 from collections.abc import Mapping
 
-from confluent_kafka import Consumer
 from confluent_kafka import TopicPartition
 
 from ...broker.base import SuspectsStatus
@@ -19,6 +18,7 @@ from .client.admin import Committed
 from .client.admin import KafkaAdmin
 from .client.calls import call_in_thread
 from .client.calls import create_client
+from .client.client_classes import Consumer
 from .client.offsets import decode_metadata
 from .client.partition import PartitionId
 from .records import Fetched

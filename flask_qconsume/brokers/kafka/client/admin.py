@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 from confluent_kafka import OFFSET_BEGINNING
 from confluent_kafka import OFFSET_END
-from confluent_kafka import Consumer
 from confluent_kafka import KafkaError
 from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition
@@ -24,6 +23,7 @@ from .calls import call_in_thread
 from .calls import create_client
 from .calls import destroy_within
 from .calls import keep_undestroyed
+from .client_classes import Consumer
 from .errors import is_refusal
 from .errors import translate_error
 from .partition import PartitionId

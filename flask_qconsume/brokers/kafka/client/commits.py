@@ -11,11 +11,11 @@ import logging
 import time
 from itertools import chain
 
-from confluent_kafka import Consumer
 from confluent_kafka import KafkaError
 from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition
 
+from .client_classes import Consumer
 from .errors import describe_trouble
 from .offsets import CommitState
 from .partition import AssignedPartition

@@ -13,7 +13,6 @@ import typing as t
 from collections.abc import Mapping
 from itertools import chain
 
-from confluent_kafka import Consumer
 from confluent_kafka import KafkaError
 from confluent_kafka import TopicPartition
 
@@ -21,6 +20,7 @@ from ....first_use import delay_forks
 from ....native_threads import get_unpatched
 from .assignment import Assignment
 from .calls import FIRST_LOOKUPS_SECONDS
+from .client_classes import Consumer
 from .commits import OffsetCommits
 from .errors import describe_trouble
 from .errors import ends_client

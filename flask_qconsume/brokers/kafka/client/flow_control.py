@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 
-from confluent_kafka import Consumer
 from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition
 
+from .client_classes import Consumer
 from .partition import AssignedPartition
 
 #: Maximum bytes of fetched records: without stuck partitions, and with them.

@@ -10,13 +10,13 @@ import time
 import typing as t
 from collections.abc import Callable
 
-from confluent_kafka import Consumer
 from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition
 
 from ....native_threads import get_unpatched
 from ....text import pluralize
 from .assignment import Assignment
+from .client_classes import Consumer
 from .commits import OffsetCommits
 from .outage import Outage
 from .partition import AssignedPartition

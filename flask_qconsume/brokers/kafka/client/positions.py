@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 
 from confluent_kafka import OFFSET_BEGINNING
-from confluent_kafka import Consumer
 from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition
 
+from .client_classes import Consumer
 from .partition import AssignedPartition
 from .partition import PartitionId
 

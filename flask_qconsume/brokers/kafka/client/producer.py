@@ -16,7 +16,6 @@ from functools import partial
 
 from confluent_kafka import KafkaError
 from confluent_kafka import KafkaException
-from confluent_kafka import Producer
 
 from ....errors import BrokerError
 from ....errors import PublishRefused
@@ -29,6 +28,7 @@ from ....native_threads import get_hub_id
 from .calls import ClientErrors
 from .calls import create_client
 from .calls import destroy_within
+from .client_classes import Producer
 from .delivery_reports import PendingReports
 from .delivery_reports import ReportListener
 from .delivery_reports import create_timeout_error

@@ -1,0 +1,137 @@
+"""Exporting spans: by OTLP over HTTP and gRPC, to collectors that answer or do not."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+from benchmarks.order_trace import create_app
+from benchmarks.order_trace import place_order
+
+from ...harness.scripts import run_script
+from ...running.conftest import Bench
+from ...waiting import wait_for
+from .collector import Collector
+from .recorded import Spans
+from .test_order import TREE
+
+
+def export(spans: Spans, url: str, timeout: float) -> BatchSpanProcessor:
+    exporter = OTLPSpanExporter(url, timeout=timeout)
+    processor = BatchSpanProcessor(
+        exporter, max_queue_size=64, max_export_batch_size=32, schedule_delay_millis=20
+    )
+    spans.provider.add_span_processor(processor)
+    return processor
+
+
+def test_a_collector_gets_the_trace_of_an_order(spans: Spans) -> None:
+    collector = Collector()
+    with collector.serve() as url:
+        processor = export(spans, url, timeout=10)
+        place_order(create_app())
+        processor.force_flush()
+        processor.shutdown()
+    by_id = {span.span_id: span.name for span in collector.spans}
+    tree = {
+        span.name: by_id[span.parent_span_id]
+        for span in collector.spans
+        if span.parent_span_id
+    }
+    assert tree == TREE
+    assert len({span.trace_id for span in collector.spans}) == 1
+    ours = {
+        scope.schema_url
+        for scope in collector.scopes
+        if scope.scope.name == "flask_qconsume"
+    }
+    assert ours == {"https://opentelemetry.io/schemas/1.44.0"}
+
+
+def test_consuming_goes_on_while_a_collector_does_not_answer(
+    bench: Bench, spans: Spans
+) -> None:
+    handled: list[t.Any] = []
+    bench.qconsume.consumer("bill")(handled.append)
+    collector = Collector(silent=True)
+    with collector.serve() as url:
+        processor = export(spans, url, timeout=60)
+        bench.start()
+        bench.publish("bill", 0)
+        wait_for(lambda: collector.requests)
+        bench.consumers.publish_many([("bill", number) for number in range(500)])
+        wait_for(lambda: len(handled) == 501)
+        assert bench.workers[0].stop()
+        assert not collector.answered
+    processor.shutdown()
+
+
+def test_consuming_goes_on_without_a_collector(bench: Bench, spans: Spans) -> None:
+    handled: list[t.Any] = []
+    bench.qconsume.consumer("bill")(handled.append)
+    with Collector().serve() as url:
+        pass  # Nothing listens at the port from now on.
+    processor = export(spans, url, timeout=0.5)
+    bench.start()
+    bench.consumers.publish_many([("bill", number) for number in range(500)])
+    wait_for(lambda: len(handled) == 500)
+    assert bench.workers[0].stop()
+    processor.shutdown()
+
+
+GRPC = """
+from gevent import monkey; monkey.patch_all()
+import socket, time
+import gevent
+from flask import Flask
+from flask_qconsume import QConsume
+from flask_qconsume.running.worker import Worker
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+listening = socket.create_server(("127.0.0.1", 0))  # Accepts, but never answers.
+port = listening.getsockname()[1]
+exporting = []
+
+class Exporter(OTLPSpanExporter):
+    def export(self, spans):
+        exporting.append("begun")
+        try:
+            return super().export(spans)
+        finally:
+            exporting.append("over")
+
+provider = TracerProvider()
+exporter = Exporter(endpoint=f"http://127.0.0.1:{port}", insecure=True, timeout=20)
+provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=20))
+trace.set_tracer_provider(provider)
+
+app = Flask("shop")
+app.config.update(TESTING=True, QCONSUME_BROKER_URL="memory://")
+qconsume = QConsume(app)
+handled = []
+qconsume.consumer("bill")(handled.append)
+worker = Worker(app)
+worker.start()
+app.extensions["qconsume"].publish("bill", 0)
+while not exporting:
+    time.sleep(0.01)
+app.extensions["qconsume"].publish_many([("bill", n) for n in range(200)])
+while len(handled) < 201:
+    time.sleep(0.01)
+worker.stop()
+print(exporting, flush=True)
+import os
+os._exit(0)  # The exporter would wait at the end of the process.
+"""
+
+
+@pytest.mark.process
+def test_a_collector_that_is_silent_by_grpc_blocks_no_handler() -> None:
+    done = run_script(GRPC)
+    assert done.stdout.strip() == "['begun']", done.stderr
