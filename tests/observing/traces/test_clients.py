@@ -43,7 +43,6 @@ def test_spans_of_the_redis_client_are_only_those_of_the_app(
 
 KAFKA = """
 from gevent import monkey; monkey.patch_all()
-import time
 from flask import Flask
 from flask_qconsume import QConsume
 from flask_qconsume.running.worker import Worker
@@ -52,6 +51,7 @@ from opentelemetry.instrumentation.confluent_kafka import ConfluentKafkaInstrume
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from tests.waiting import wait_for
 
 exporter, provider = InMemorySpanExporter(), TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -65,8 +65,7 @@ qconsume.consumer("bill")(lambda body: None)
 worker = Worker(app)
 worker.start()
 app.extensions["qconsume"].publish("bill", 0)
-while len(exporter.get_finished_spans()) < 3:
-    time.sleep(0.05)
+wait_for(lambda: len(exporter.get_finished_spans()) == 3)
 worker.stop()
 print(sorted(span.name.split()[0] for span in exporter.get_finished_spans()))
 print(len({span.context.trace_id for span in exporter.get_finished_spans()}))

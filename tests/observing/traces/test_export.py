@@ -84,8 +84,7 @@ def test_consuming_goes_on_without_a_collector(bench: Bench, spans: Spans) -> No
 
 GRPC = """
 from gevent import monkey; monkey.patch_all()
-import socket, time
-import gevent
+import socket
 from flask import Flask
 from flask_qconsume import QConsume
 from flask_qconsume.running.worker import Worker
@@ -93,6 +92,7 @@ from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from tests.waiting import wait_for
 
 listening = socket.create_server(("127.0.0.1", 0))  # Accepts, but never answers.
 port = listening.getsockname()[1]
@@ -119,11 +119,9 @@ qconsume.consumer("bill")(handled.append)
 worker = Worker(app)
 worker.start()
 app.extensions["qconsume"].publish("bill", 0)
-while not exporting:
-    time.sleep(0.01)
+wait_for(lambda: exporting)
 app.extensions["qconsume"].publish_many([("bill", n) for n in range(200)])
-while len(handled) < 201:
-    time.sleep(0.01)
+wait_for(lambda: len(handled) == 201)
 worker.stop()
 print(exporting, flush=True)
 import os
