@@ -132,7 +132,7 @@ def run_once(
     address = f"127.0.0.1:{free_port()}"
     with commands.start("run", "--web", address) as worker:
         worker.wait_for("Serving on")
-        worker.wait_for("ValueError: failed\n", 2)
+        worker.wait_for("ValueError: failed", 2)
         get(f"http://{address}/")
         worker.wait_for("GET / HTTP")
         assert worker.end() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import logging
 import pathlib
 import signal
@@ -209,6 +210,26 @@ def test_views_publish_in_memory(make_site: MakeSite) -> None:
     site.request("POST", "/7")
     site.await_done([7])
     site.end(master)
+
+
+@pytest.mark.process
+def test_a_worker_logs_json_if_asked_to(make_site: MakeSite) -> None:
+    """Gunicorn's own lines too, from when the worker has loaded the app."""
+    site = make_site("memory://", LOGGING="json")
+    master = site.start("--access-logfile", "-", workers=1)
+    site.request("POST", "/7")
+    site.await_done([7])
+    site.end(master)
+    lines = site.read_output().splitlines()
+    found = [json.loads(line) for line in lines if line.startswith("{")]
+    loggers = {each["logger"].partition(".")[0]: each for each in found}
+    assert set(loggers) == {"flask_qconsume", "gunicorn"}
+    access = [each for each in found if each["logger"] == "gunicorn.access"]
+    assert [each["message"].split('"')[1] for each in access] == ["POST /7 HTTP/1.1"]
+    ours = [line for line in lines if "flask_qconsume" in line]
+    assert [line for line in ours if not line.startswith("{")] == []
+    stopped = [each for each in found if each["message"] == "Stopped cleanly"]
+    assert len(stopped) == 1
 
 
 def test_a_stop_under_load_loses_nothing_on_redis(site: Site) -> None:
