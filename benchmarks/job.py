@@ -41,6 +41,8 @@ class Job:
     work: float = 0.0
     #: Whether bodies are loaded by a schema.
     schema: bool = False
+    #: Count messages for Prometheus.
+    metrics: bool = False
     #: Bytes of each body, one JSON text; 0 for `BODY`.
     size: int = 0
     #: Number of idle consumers of the app.

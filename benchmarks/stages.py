@@ -8,6 +8,7 @@ dispatch and settlement.
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import statistics
 import struct
@@ -124,12 +125,12 @@ def dispatching(count: int) -> Callable[[], None]:
     return run
 
 
-def whole(count: int) -> Callable[[], None]:
+def whole(count: int, job: Job = _JOB) -> Callable[[], None]:
     """The whole way on the memory broker."""
     from flask_qconsume.running.worker import Worker
 
     countdown = _Countdown(count)
-    app = app_of(_JOB, countdown)
+    app = app_of(job, countdown)
     messages = [(_JOB.queue, BODY, JSON)] * count
     app.extensions["qconsume"].publish_many(messages)
     worker = Worker(app)
@@ -142,9 +143,14 @@ def whole(count: int) -> Callable[[], None]:
     return run
 
 
-def publishing(count: int) -> Callable[[], None]:
+def whole_with_metrics(count: int) -> Callable[[], None]:
+    """The same, counted and measured."""
+    return whole(count, dataclasses.replace(_JOB, metrics=True))
+
+
+def publishing(count: int, job: Job = _JOB) -> Callable[[], None]:
     """Publishing one by one to the memory broker: checks, circuit, signals."""
-    publisher = app_of(_JOB, None).extensions["qconsume"]
+    publisher = app_of(job, None).extensions["qconsume"]
     publisher.publish(_JOB.queue, BODY, **JSON)
 
     def run() -> None:
@@ -152,6 +158,11 @@ def publishing(count: int) -> Callable[[], None]:
             publisher.publish(_JOB.queue, BODY, **JSON)
 
     return run
+
+
+def publishing_with_metrics(count: int) -> Callable[[], None]:
+    """The same, counted and measured."""
+    return publishing(count, dataclasses.replace(_JOB, metrics=True))
 
 
 def departure(count: int) -> Callable[[], None]:
@@ -203,7 +214,9 @@ STAGES: dict[str, Stage] = {
     "decoding": decoding,
     "dispatch, both included": dispatching,
     "whole way, memory broker": whole,
+    "the same with metrics": whole_with_metrics,
     "publishing, memory broker": publishing,
+    "publishing with metrics": publishing_with_metrics,
     "what is published to frames": departure,
 }
 

@@ -21,8 +21,7 @@ from .formats.base import Format
 from .formats.table import check_format
 from .logs import get_logger
 from .observing.log_context import ensure_log_context
-from .observing.metrics import KEY as METRICS_KEY
-from .observing.metrics import create_metrics
+from .observing.metric_setup import set_up_metrics
 from .observing.trace_setup import trace_publishing
 from .registration.registry import ROOT
 from .registration.registry import Registry
@@ -63,12 +62,11 @@ class QConsume(ConsumerScaffold, PublishMethods):
                 " Import and use that instance instead."
             )
         config = app.config
-        settings = Settings.from_config(config)
-        app.extensions[KEY] = AppConsumers(app, settings)
-        trace_publishing(app.extensions[KEY])
-        if settings.metrics:
-            app.extensions[METRICS_KEY] = create_metrics(settings)
-        ensure_log_context(settings)
+        consumers = AppConsumers(app, Settings.from_config(config))
+        set_up_metrics(app, consumers)
+        trace_publishing(consumers)
+        ensure_log_context(consumers.settings)
+        app.extensions[KEY] = consumers
         unread = find_unread_variables(config, os.environ)
         if unread and not app.testing:
             logger.warning(

@@ -61,6 +61,8 @@ def app_with(job: Job, handle: Callable[[t.Any], None]) -> t.Any:
     app.config["QCONSUME_BROKER_URL"] = job.url.replace(*_SCHEMES.get(job.broker, "  "))
     quorum = job.broker == "rabbitmq-quorum"
     app.config["QCONSUME_QUEUE_TYPE"] = "quorum" if quorum else "classic"
+    if job.metrics:  # Unknown to earlier versions, with which this one is compared.
+        app.config["QCONSUME_METRICS"] = True
     qconsume = QConsume()
 
     options = {"concurrency": job.concurrency, "prefetch": job.prefetch}

@@ -1,1 +1,1 @@
-"""Observing: metrics of an app's processes, and messages on their log lines."""
+"""Observing: metrics, traces, and the message's context on each log line."""

@@ -65,9 +65,15 @@ class Snapshot(t.NamedTuple):
 class OwnFiles:
     """The files of this process in a metric folder."""
 
-    def __init__(self, values: ValueFile, path: pathlib.Path) -> None:
+    def __init__(self, values: ValueFile, path: pathlib.Path, lock: int) -> None:
         self.values = values
         self.path = path
+        self._lock = lock
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: close the files, of which one holds the parent's lock."""
+        os.close(self._lock)
+        self.values.close()
 
     def write_gauges(self, source: str, series: Iterable[Series]) -> None:
         """Replace the gauges of one source.
@@ -99,20 +105,22 @@ class MetricFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         path = self.path / f"{os.getpid()}-{secrets.token_hex(8)}{_VALUES}"
         new = path.with_suffix(_NEW)
-        descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        lock = os.open(new, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            values = ValueFile(descriptor)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A mapping has a copy of its descriptor, which a forked child inherits and
+            # cannot close. If it was a copy of the lock's, it would hold the lock.
+            values = ValueFile(os.open(new, os.O_RDWR))
             new.rename(path)
         except BaseException:
-            os.close(descriptor)
+            os.close(lock)
             new.unlink(missing_ok=True)
             raise
         try:
             self.compact()
         except OSError as error:
             self._warn_once(self.path / _SUMS, error)
-        return OwnFiles(values, path)
+        return OwnFiles(values, path, lock)
 
     # -- reading ----------------------------------------------------------------------
 

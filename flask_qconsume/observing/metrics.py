@@ -8,7 +8,6 @@ and processes that only publish, use it as well.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import time
 import typing as t
@@ -17,11 +16,9 @@ from collections.abc import Sequence
 
 from flask import Flask
 
-from ..errors import ConfigurationError
 from ..first_use import PerProcess
 from ..logs import get_logger
 from ..native_threads import run_in_thread
-from ..settings import Settings
 from ..text import escape
 from .metric_folder import MetricFolder
 from .metric_folder import OwnFiles
@@ -131,7 +128,7 @@ class Metrics:
     def _read(self) -> Snapshot:
         own = self._own.made
         mine = Snapshot(
-            own.values.read() if own is not None else [],
+            add_up(own.values.read()) if own is not None else [],
             list(own.gauges.values()) if own is not None else [],
         )
         folder = self._find_folder()
@@ -174,28 +171,13 @@ class Metrics:
     def _leave(self, own: _OwnMetrics) -> None:
         """In a forked child: close the file, whose lock is the parent's."""
         if own.files is not None:
-            own.files.values.close()
+            own.files.leave_to_parent()
         for forget in self._on_fork:
             forget()
 
     def _warn(self, text: str) -> None:
         # Often called in a native thread, which must not wait for the log's locks.
         run_in_thread("metrics", logger.warning, "%s", escape(text))
-
-
-def create_metrics(settings: Settings) -> Metrics:
-    """Create the metrics of an app.
-
-    :raises ConfigurationError: if the package ``prometheus-client`` is not installed.
-    """
-    # Not imported: at its import, it decides whether the app's own metrics are kept by
-    # several processes.
-    if importlib.util.find_spec("prometheus_client") is None:
-        raise ConfigurationError(
-            "'QCONSUME_METRICS' needs the package 'prometheus-client'. Install"
-            " 'Flask-QConsume[metrics]'."
-        )
-    return Metrics(settings.metrics if isinstance(settings.metrics, str) else None)
 
 
 def get_metrics(app: Flask) -> Metrics | None:

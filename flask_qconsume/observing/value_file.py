@@ -52,8 +52,8 @@ class Slots(t.NamedTuple):
 class ValueFile:
     """The numbers of one process.
 
-    :param descriptor: An open, empty file, in which the numbers are kept; ``None`` to
-        keep them in memory.
+    :param descriptor: An open, empty file, in which the numbers are kept, and which is
+        closed if that fails; ``None`` to keep them in memory.
     :raises OSError: if the disk is full.
     """
 
@@ -108,6 +108,7 @@ class ValueFile:
             return memoryview(mmap.mmap(self._descriptor, CHUNK_BYTES, offset=offset))
         except OSError as error:
             if not self._chunks:
+                self.close()
                 raise
             self.problem = error
             return memoryview(bytearray(CHUNK_BYTES))

@@ -24,6 +24,7 @@ EXTRAS = {
     "kafka",
     "gunicorn",
     "logs",
+    "metrics",
     "protobuf",
     "sentry",
     "speed",
@@ -65,6 +66,23 @@ report_failures(app)
 qconsume.test_client(app).deliver("teas", "oolong")
 (event,) = sent
 assert event["tags"]["consumer"] == "teas"
+"""
+
+METRICS = """
+from flask import Flask
+from flask_qconsume import QConsume
+from flask_qconsume.observing.metrics import get_metrics
+from flask_qconsume.observing.prometheus import Exposition
+
+app = Flask(__name__)
+app.config.update(QCONSUME_BROKER_URL="memory://", QCONSUME_METRICS=True, TESTING=True)
+qconsume = QConsume(app)
+qconsume.add_consumer("teas", print, name="teas")
+app.extensions["qconsume"].publish("teas", "oolong")
+for accept in ("text/plain", "application/openmetrics-text"):
+    kind, body = Exposition(get_metrics(app)).render(accept)
+    assert kind.startswith(accept), kind
+    assert b'qconsume_published_total{outcome="confirmed"} 1.0' in body, body
 """
 
 PROTOBUF = """
@@ -141,6 +159,10 @@ def test_gunicorn(install: Install, tmp_path: pathlib.Path) -> None:
     check_gunicorn(install("gunicorn"), tmp_path)
 
 
+def test_metrics(install: Install, tmp_path: pathlib.Path) -> None:
+    install("metrics").run("python", "-W", "error", "-c", METRICS, folder=tmp_path)
+
+
 def test_protobuf(install: Install, tmp_path: pathlib.Path) -> None:
     install("protobuf").run("python", "-W", "error", "-c", PROTOBUF, folder=tmp_path)
 
@@ -170,7 +192,8 @@ def test_the_lowest_versions(
     kafka_url: str,
     kafka_prefix: str,
 ) -> None:
-    environment = install_lowest("redis,kafka,gunicorn,logs,protobuf,sentry,speed,otel")
+    extras = "redis,kafka,gunicorn,logs,metrics,protobuf,sentry,speed,otel"
+    environment = install_lowest(extras)
     assert environment.run("python", "-c", FLASK, folder=tmp_path).strip() in required()
     check_web(environment, tmp_path, {"BROKER_URL": rabbitmq_url})
     check_redis(environment, tmp_path, redis_url)
@@ -180,6 +203,7 @@ def test_the_lowest_versions(
     environment.run("python", "-W", "error", "-c", SPEED, folder=tmp_path)
     environment.run("python", "-W", "error", "-c", SENTRY, folder=tmp_path)
     environment.run("python", "-W", "error", "-c", LOGS, folder=tmp_path)
+    environment.run("python", "-W", "error", "-c", METRICS, folder=tmp_path)
 
 
 def setup_cfg() -> configparser.ConfigParser:

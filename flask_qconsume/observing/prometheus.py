@@ -1,0 +1,144 @@
+"""The metrics as ``prometheus-client`` knows them: a collector, and its text.
+
+``prometheus_client`` is imported at the first scrape and not before: when it is
+imported, it decides by the environment whether the app's own metrics are kept by
+several processes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+import typing as t
+from collections.abc import Iterable
+from collections.abc import Iterator
+
+from .metric_folder import ProcessGauges
+from .metric_table import BY_NAME
+from .metric_table import TABLE
+from .metric_table import Metric
+from .metrics import Metrics
+from .series import Series
+
+#: A metric of ``prometheus_client`` with its samples.
+Family = t.Any
+
+#: Seconds for which an answer is given again, so that frequent scrapes cost little.
+_CACHED_SECONDS = 1.0
+
+_PLAIN = "text/plain; version=0.0.4; charset=utf-8"
+_OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+class Collector:
+    """A collector for a registry of ``prometheus_client``.
+
+    :param metrics: The metrics of an app: :func:`.get_metrics`.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Family]:
+        """Yield a family of samples for each metric that has some."""
+        snapshot = self._metrics.read()
+        found: dict[str, list[Series]] = {}
+        for series in filter(_is_known, snapshot.counts):
+            found.setdefault(series.name, []).append(series)
+        for metric in TABLE:
+            if metric.kind == "gauge":
+                pid = self._metrics.folder is not None
+                yield from _make_gauges(metric, snapshot.gauges, pid)
+            elif metric.name in found:
+                yield _make_family(metric, found[metric.name])
+
+    def describe(self) -> Iterator[Family]:
+        """Yield nothing: a registry then checks no names when this is registered."""
+        return iter(())
+
+
+class Exposition:
+    """The text of a scrape, in Prometheus' format or in OpenMetrics.
+
+    Any thread may use it. It never waits for another one.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._collector = Collector(metrics)
+        # Now, since a native thread should not wait for an import.
+        self._encoders = _import_encoders()
+        #: Answers by content type, with the time at which they are too old.
+        self._answers: dict[str, tuple[float, bytes]] = {}
+
+    def render(self, accept: str) -> tuple[str, bytes]:
+        """Return the content type and the body of an answer, at most a second old.
+
+        :param accept: The request's header ``Accept``.
+        """
+        kind = _OPENMETRICS if "application/openmetrics-text" in accept else _PLAIN
+        until, body = self._answers.get(kind, (0.0, b""))
+        if until <= time.monotonic():
+            body = self._encoders[kind](self._collector)
+            self._answers[kind] = (time.monotonic() + _CACHED_SECONDS, body)
+        return kind, body
+
+
+def _import_encoders() -> dict[str, t.Any]:
+    from prometheus_client import generate_latest
+    from prometheus_client.openmetrics import exposition as openmetrics
+
+    return {_PLAIN: generate_latest, _OPENMETRICS: openmetrics.generate_latest}
+
+
+def _make_family(metric: Metric, found: Iterable[Series]) -> Family:
+    from prometheus_client.core import CounterMetricFamily
+    from prometheus_client.core import HistogramMetricFamily
+
+    if metric.kind == "counter":
+        counter = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
+        for series in found:
+            counter.add_metric(series.labels, series.values[0])
+        return counter
+    histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+    for series in found:
+        histogram.add_metric(series.labels, _cumulate(series), series.values[-1])
+    return histogram
+
+
+def _is_known(series: Series) -> bool:
+    """Return whether a series fits the table: a process may run another version."""
+    metric = BY_NAME.get(series.name)
+    return (
+        metric is not None
+        and len(series.labels) == len(metric.labels)
+        and series.bounds == metric.buckets
+        and len(series.values) == (len(metric.buckets) + 2 if metric.buckets else 1)
+    )
+
+
+def _cumulate(series: Series) -> list[tuple[str, float]]:
+    from prometheus_client.utils import floatToGoString
+
+    bounds = [*map(floatToGoString, series.bounds), "+Inf"]
+    counts = itertools.accumulate(series.values[:-1])
+    return list(zip(bounds, counts, strict=True))
+
+
+def _make_gauges(
+    metric: Metric, shown: Iterable[ProcessGauges], with_pid: bool
+) -> Iterator[Family]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    values: dict[tuple[str, ...], float] = {}
+    with_pid = with_pid and metric.per_process
+    for process in sorted(shown, key=lambda each: each.time):
+        for series in process.series:
+            if series.name == metric.name and _is_known(series):
+                own = (str(process.pid),) if with_pid else ()
+                values[series.labels + own] = series.values[0]
+    if values:
+        labels = (*metric.labels, "pid") if with_pid else metric.labels
+        family = GaugeMetricFamily(metric.name, metric.help, labels=labels)
+        for key, value in values.items():
+            family.add_metric(key, value)
+        yield family
