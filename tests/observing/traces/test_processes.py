@@ -1,0 +1,114 @@
+"""Tracing in processes that were forked: ``--processes``, and gunicorn's workers."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+import typing as t
+import urllib.request
+
+import pytest
+
+from ...cli.commands import Commands
+from ...cli.commands import Running
+from ...servers.ports import free_port
+from ...waiting import wait_for
+from .collector import Collector
+
+pytestmark = [pytest.mark.broker, pytest.mark.process]
+
+SHOP = """
+import os
+from flask import Flask
+from flask_qconsume import QConsume
+from opentelemetry.instrumentation.flask import FlaskInstrumentor
+
+qconsume = QConsume()
+
+def set_up_tracing():
+    from opentelemetry import trace
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+
+@qconsume.consumer("bill")
+def bill(body):
+    print("billed", body, flush=True)
+
+def create_app():
+    if "LATE" not in os.environ:
+        set_up_tracing()
+    app = Flask("shop")
+    FlaskInstrumentor().instrument_app(app)
+    app.config.from_prefixed_env()
+    qconsume.init_app(app)
+
+    @app.get("/order")
+    def order():
+        return qconsume.publish("bill", {})
+
+    return app
+"""
+
+GUNICORN = """
+import shop
+from flask_qconsume.integrations.gunicorn import post_worker_init, worker_exit
+
+def post_fork(server, worker):
+    shop.set_up_tracing()
+"""
+
+
+@pytest.fixture
+def shop(
+    tmp_path: pathlib.Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> t.Iterator[tuple[Commands, Collector]]:
+    (tmp_path / "shop.py").write_text(SHOP)
+    (tmp_path / "gunicorn_conf.py").write_text(GUNICORN)
+    monkeypatch.setenv("HOME", str(tmp_path))  # Gunicorn puts its control socket there.
+    collector = Collector()
+    with collector.serve() as url:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", url)
+        yield Commands(tmp_path, {"BROKER_URL": redis_url}), collector
+
+
+def order_often(address: str, running: Running, collector: Collector) -> None:
+    for number in range(1, 11):
+        with urllib.request.urlopen(f"http://{address}/order", timeout=20) as response:
+            assert response.status == 200
+        running.wait_for("billed", number)
+    assert running.end() == 0, running.output
+    wait_for(lambda: len(collector.spans) == 40, 20, message=lambda: running.output)
+    names = [span.name for span in collector.spans]
+    assert sorted(set(names)) == [
+        "GET /order",
+        "ack bill",
+        "process bill",
+        "publish qconsume:bill",
+    ]
+    assert len({span.trace_id for span in collector.spans}) == 10
+
+
+def test_several_processes(shop: tuple[Commands, Collector]) -> None:
+    commands, collector = shop
+    address = f"127.0.0.1:{free_port()}"
+    with commands.start("run", "--processes", "2", "--web", address) as running:
+        running.wait_for("Serving on", 2)
+        order_often(address, running, collector)
+
+
+def test_gunicorn_with_an_sdk_that_is_set_up_after_the_fork(
+    shop: tuple[Commands, Collector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands, collector = shop
+    monkeypatch.setenv("LATE", "1")
+    address = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "gunicorn", "-b", address, "-k", "gevent"]
+    command += ["-w", "2", "-c", "gunicorn_conf.py", "shop:create_app()"]
+    with commands.spawn(command) as running:
+        running.wait_for("consuming the queue 'bill'", 2)
+        order_often(address, running, collector)
