@@ -26,6 +26,7 @@ from . import mail
 from . import orders
 from . import pages
 from . import stock
+from . import telemetry
 from . import tracing
 from .extensions import db
 from .extensions import qconsume
@@ -50,5 +51,6 @@ def create_app(overrides: t.Mapping[str, t.Any] | None = None) -> Flask:
     for part in (pages, orders, stock, mail, audit, dead_letters):
         app.register_blueprint(part.bp)
     tracing.init_app(app)
+    telemetry.init_app(app)
     database.init_app(app)
     return app

@@ -3,6 +3,9 @@
 Code inside a ``with db.session.begin()`` block never waits: it does not call the
 gateway, publish or sleep. SQLite has one writer, so a greenlet that waited in its
 transaction would block all other writers.
+
+The default is SQLite, which needs no server. Processes on several machines share a
+PostgreSQL: ``FLASK_SQLALCHEMY_DATABASE_URI=postgresql+psycopg://…``.
 """
 
 from __future__ import annotations
@@ -30,19 +33,30 @@ PRODUCTS = [
 def init_app(app: Flask) -> None:
     """Create missing tables."""
     with app.app_context():
-        folder = pathlib.Path(db.engine.url.database or "").parent
-        folder.mkdir(parents=True, exist_ok=True)
+        if db.engine.dialect.name == "sqlite":
+            folder = pathlib.Path(db.engine.url.database or "").parent
+            folder.mkdir(parents=True, exist_ok=True)
         with db.engine.connect() as connection:
-            # In this mode commits are faster, and readers do not wait for writers.
-            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-            # Several processes may start at once. One gets the lock; the rest wait
-            # for it and find all tables.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            _lock(connection)
             db.metadata.create_all(connection)
             _insert_products(connection)
             connection.commit()
-        # A server may fork later, and processes must not share SQLite connections.
+        # A server may fork later, and processes must not share connections.
         db.engine.dispose()
+
+
+def _lock(connection: Connection) -> None:
+    """Begin a transaction of which there is only one at a time.
+
+    Several processes may start at once. One gets the lock; the rest wait for it and
+    find all tables.
+    """
+    if connection.dialect.name == "sqlite":
+        # In this mode commits are faster, and readers do not wait for writers.
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7003)")
 
 
 def _insert_products(connection: Connection) -> None:

@@ -1,12 +1,12 @@
-"""The files and commands for operators agree with each other and with the package."""
+"""The files and commands for operators agree with each other and with the package.
+
+``tests/stack`` has the same for the files of ``example_app/deploy``.
+"""
 
 from __future__ import annotations
 
 import configparser
-import re
 import subprocess
-import typing as t
-import urllib.parse
 
 import pytest
 import yaml
@@ -24,11 +24,6 @@ DEPLOY, HEALTH = "how-to/deploy", "how-to/health"
 FORMATS = ("docker", "yaml", "ini", "toml", "json")
 FILES = {page: blocks_in(page, *FORMATS) for page in PAGES}
 
-#: Which package a program in a container comes from.
-BROUGHT_BY = {"flask": "Flask-QConsume", "gunicorn": "gunicorn"}
-#: What it takes beside the package, by the URL's scheme.
-EXTRA = {"amqp": "", "redis": "[redis]", "kafka": "[kafka]"}
-
 #: Where each program that is typed into a shell is tried.
 TRIED = {
     "flask": "test_docs: its commands and options are looked up",
@@ -42,6 +37,9 @@ TRIED = {
     "export": "below",
     "redis-cli": "below",
     "kcat": "below",
+    # No container engine and no cluster: schemas check the files that they are given.
+    "docker": "stack/test_files",
+    "kubectl": "stack/test_files",
 }
 
 
@@ -67,45 +65,13 @@ def test_a_file_is_whole_or_says_what_it_is_a_part_of(page: str) -> None:
 def test_a_file_can_be_read(found: Block) -> None:
     if found.language == "yaml":
         assert isinstance(yaml.safe_load(found.code), dict)
-    elif found.language == "ini":
-        assert unit(found.code).sections()
     else:
-        assert all(words[0].isupper() for words in dockerfile(found.code))
+        assert unit(found.code).sections()
 
 
-def test_the_image_has_what_is_run_in_it() -> None:
-    commands = [words for words in dockerfile(block(DEPLOY, "Dockerfile"))]
-    installed = next(
-        words for words in commands if words[:3] == ["RUN", "pip", "install"]
-    )
-    run = [service["command"] for service in built().values()]
-    for words in commands + dockerfile(block(HEALTH, "Dockerfile")):
-        if words[0] == "CMD":
-            run.append(yaml.safe_load(" ".join(words[1:])))
-    assert len(run) > 3
-    for command in run:
-        assert BROUGHT_BY[command[0]] in installed, command
-
-
-def test_the_services_agree_on_the_broker() -> None:
-    compose = yaml.safe_load(block(DEPLOY, "compose.yaml"))
-    services, dockers = compose["services"], block(DEPLOY, "Dockerfile")
-    for service in built().values():
-        url = urllib.parse.urlsplit(service["environment"]["FLASK_QCONSUME_BROKER_URL"])
-        broker = services[url.hostname]
-        assert f"Flask-QConsume{EXTRA[url.scheme]} " in dockers
-        assert broker["image"].startswith({"amqp": "rabbitmq:"}[url.scheme])
-        user, password = url.username, url.password
-        assert broker["environment"]["RABBITMQ_DEFAULT_USER"] == user
-        assert broker["environment"]["RABBITMQ_DEFAULT_PASS"] == password
-        mounted = [volume.split(":")[0] for volume in broker["volumes"]]
-        assert mounted == list(compose["volumes"])
-
-
-def test_a_deployment_waits_long_enough_for_a_worker_to_stop() -> None:
+def test_a_unit_waits_long_enough_for_a_worker_to_stop() -> None:
     service = unit(block(DEPLOY, "/etc/systemd/system/shop-consumers.service"))
     assert service["Service"]["TimeoutStopSec"] == "45"
-    assert built()["consumers"]["stop_grace_period"] == "45s"
 
 
 def test_the_lines_for_health_go_with_the_unit() -> None:
@@ -113,26 +79,6 @@ def test_the_lines_for_health_go_with_the_unit() -> None:
     more = unit(block(HEALTH, "shop-consumers.service"))
     for name, value in more["Service"].items():
         assert whole["Service"].get(name, value) == value
-
-
-def test_kubernetes_asks_at_the_port_that_is_open() -> None:
-    (container,) = yaml.safe_load(block(HEALTH, "deployment.yaml"))["containers"]
-    (port,) = container["ports"]
-    assert container["command"][-1].endswith(f":{port['containerPort']}")
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        assert container[probe]["httpGet"]["port"] == port["name"]
-
-
-def built() -> dict[str, t.Any]:
-    """The services of the compose file that are built by the Dockerfile."""
-    services = yaml.safe_load(block(DEPLOY, "compose.yaml"))["services"]
-    return {name: found for name, found in services.items() if found.get("build")}
-
-
-def dockerfile(text: str) -> list[list[str]]:
-    """The instructions of a Dockerfile, as words; a health check's own comes apart."""
-    joined = re.sub(r" *\\\n\s*", "\n", text)
-    return [line.split() for line in joined.strip().splitlines()]
 
 
 def unit(text: str) -> configparser.ConfigParser:

@@ -31,14 +31,19 @@ class Shop:
         *arguments: str,
         publish_timeout: float = 10.0,
         supplier_seconds: float = 1.0,
+        environment: t.Mapping[str, str] | None = None,
     ) -> None:
         address = f"127.0.0.1:{free_port()}"
         self.url = f"http://{address}"
         self._output = folder / "output"
         command = "-m flask --app example_app qconsume run --web"
+        self.environment = {
+            **make_environment(folder, broker_url, publish_timeout, supplier_seconds),
+            **(environment or {}),
+        }
         self._process = spawn(
             [sys.executable, *command.split(), address, *arguments],
-            env=make_environment(folder, broker_url, publish_timeout, supplier_seconds),
+            env=self.environment,
             folder=ROOT,
             output=self._output,
         )

@@ -1,4 +1,4 @@
-"""Throwaway brokers and a browser, each with its own ports and folder.
+"""Throwaway brokers, a browser, and what watches, each with its own ports and folder.
 
 Must not know the package under test.
 """
@@ -6,8 +6,11 @@ Must not know the package under test.
 from __future__ import annotations
 
 from .chromium import Chromium as Chromium
+from .collector import Collector as Collector
+from .jaeger import Jaeger as Jaeger
 from .kafka import Kafka as Kafka
 from .kafka import KafkaCluster as KafkaCluster
+from .prometheus import Prometheus as Prometheus
 from .rabbitmq import RabbitMQ as RabbitMQ
 from .rabbitmq import Vhost as Vhost
 from .redis import Redis as Redis

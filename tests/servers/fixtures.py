@@ -12,9 +12,12 @@ import typing as t
 import pytest
 
 from .chromium import Chromium
+from .collector import Collector
+from .jaeger import Jaeger
 from .kafka import Kafka
 from .kafka import KafkaCluster
 from .kafka import fresh_prefix
+from .prometheus import Prometheus
 from .rabbitmq import RabbitMQ
 from .rabbitmq import Vhost
 from .redis import Redis
@@ -36,6 +39,9 @@ NEEDS: dict[str, type[Server]] = {
     "own_kafka": Kafka,
     "own_kafka_cluster": Kafka,
     "browser": Chromium,
+    "prometheus": Prometheus,
+    "collector": Collector,
+    "jaeger": Jaeger,
 }
 
 
