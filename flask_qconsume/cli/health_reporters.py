@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from ..logs import get_logger
 from ..running.health.endpoint import Endpoint
+from ..running.health.endpoint import Scrape
 from ..running.health.reporters import HealthFile
 from ..running.health.reporters import Systemd
 from ..running.health.verdict import Verdict
@@ -34,6 +35,7 @@ class HealthReporters:
     :param address: ``HOST:PORT`` of the HTTP endpoint; ``None`` for no endpoint.
     :param path: Path of the health file; ``None`` for no file.
     :param systemd: Connection to systemd, unless it is read from the environment.
+    :param scrape: Answers ``/metrics`` at the address, if there are metrics.
     :raises WorkerError: if the address or the file cannot be used.
     """
 
@@ -43,6 +45,7 @@ class HealthReporters:
         path: str | None,
         watched: HealthSource,
         systemd: Systemd | None = None,
+        scrape: Scrape | None = None,
     ) -> None:
         self._stack = contextlib.ExitStack()
         self._systemd = systemd or Systemd.from_environment(os.environ)
@@ -55,7 +58,7 @@ class HealthReporters:
             watched.add_outlet(file)
         self._endpoint = None
         if address:
-            self._endpoint = Endpoint(listen(address), lambda: watched.verdict)
+            self._endpoint = Endpoint(listen(address), lambda: watched.verdict, scrape)
             self._stack.callback(self._endpoint.close)
 
     def __enter__(self) -> HealthReporters:

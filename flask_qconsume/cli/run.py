@@ -25,6 +25,9 @@ from ..log_handlers import log_all_to
 from ..log_handlers import make_json_formatter
 from ..log_handlers import use_app_logging
 from ..logs import get_logger
+from ..observing.private_folder import offer_private_folder
+from ..observing.private_folder import remove_private_folder
+from ..observing.prometheus import get_exposition
 from ..registration.registry import find_consumer
 from ..running.health.reporters import Systemd
 from ..running.patched import is_patched
@@ -40,6 +43,7 @@ if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from ..broker.base import Broker
+    from ..running.health.endpoint import Scrape
     from ..running.process.child_process import ChildLimits
     from ..running.process.parent import Parent
     from ..running.process.stop_signals import StopSignals
@@ -88,7 +92,7 @@ class RunOptions(t.NamedTuple):
 @click.option(
     "--health",
     metavar="HOST:PORT",
-    help="Answer the health checks /live and /ready at this address.",
+    help="Answer the health checks /live and /ready, and /metrics, at this address.",
 )
 @click.option(
     "--health-file",
@@ -248,7 +252,10 @@ def serve(
     signals.allow(worker.settings.shutdown_timeout)
     web = _create_web_server(app, options, parent)
     with HealthReporters(
-        options.health, options.health_file, worker.watchdog
+        options.health,
+        options.health_file,
+        worker.watchdog,
+        scrape=_find_scrape(app) if options.health else None,
     ) as reporters:
         if parent is not None:
             worker.watchdog.add_outlet(parent.report)
@@ -326,6 +333,9 @@ def _supervise(app: Flask, options: RunOptions, count: int) -> int:
         listener = stack.enter_context(listen(options.web)) if options.web else None
         if listener is not None:
             logger.info("Listening on %s for %d processes", get_url(listener), count)
+        if consumers.settings.metrics:
+            offer_private_folder()
+            stack.callback(remove_private_folder)
         supervisor = _create_supervisor(
             options,
             count=count,
@@ -334,11 +344,20 @@ def _supervise(app: Flask, options: RunOptions, count: int) -> int:
             limits=_create_limits(consumers.settings, options),
         )
         reporters = HealthReporters(
-            options.health, options.health_file, supervisor, systemd
+            options.health,
+            options.health_file,
+            supervisor,
+            systemd,
+            _find_scrape(app) if options.health else None,
         )
         stack.enter_context(reporters)
         reporters.notify_ready()
         return supervisor.run()
+
+
+def _find_scrape(app: Flask) -> Scrape | None:
+    exposition = get_exposition(app)
+    return exposition.render if exposition is not None else None
 
 
 def _create_limits(settings: Settings, options: RunOptions) -> ChildLimits:

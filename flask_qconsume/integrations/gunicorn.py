@@ -6,13 +6,16 @@
 
 The module contains hooks only. To use a configuration file of your own, import them::
 
-    from flask_qconsume.integrations.gunicorn import post_worker_init, worker_exit
+    from flask_qconsume.integrations.gunicorn import (
+        on_exit, on_starting, post_worker_init, worker_exit
+    )
 
 or, to choose the app or some of its consumers::
 
     from flask_qconsume.integrations.gunicorn import Hooks
 
     hooks = Hooks(app=lambda wsgi: wsgi.inner, names=["orders.bill"])
+    on_exit, on_starting = hooks.on_exit, hooks.on_starting
     post_worker_init = hooks.post_worker_init
     worker_exit = hooks.worker_exit
 
@@ -43,6 +46,9 @@ from ..log_handlers import add_handlers
 from ..log_handlers import log_all_to
 from ..log_handlers import make_json_formatter
 from ..log_handlers import use_app_logging
+from ..observing.metrics import get_metrics
+from ..observing.private_folder import offer_private_folder
+from ..observing.private_folder import remove_private_folder
 from ..running.patched import is_patched
 from ..text import escape
 from .finding import find_app
@@ -88,6 +94,14 @@ class Hooks:
         self._names = names
         self._hosted: _HostedWorker | None = None
 
+    def on_starting(self, server: t.Any) -> None:
+        """Name a folder in which the workers sum up their metrics."""
+        offer_private_folder()
+
+    def on_exit(self, server: t.Any) -> None:
+        """Remove the folder of the metrics, unless a new master uses it."""
+        remove_private_folder()
+
     def post_worker_init(self, worker: t.Any) -> None:
         """Start to consume in a gunicorn worker, which has loaded the app."""
         try:
@@ -95,6 +109,7 @@ class Hooks:
             app = self._find(worker.wsgi)
             if not use_app_logging(app):
                 _log_to_gunicorn(app, worker.log)
+            _check_metrics(app, worker)
             hosted = _HostedWorker(app, self._names, worker)
             hosted.start()
         except QConsumeError as error:
@@ -220,6 +235,17 @@ def _spawn(function: Callable[..., t.Any], *args: t.Any) -> None:
     BackgroundThread(lambda: function(*args)).start()
 
 
+def _check_metrics(app: Flask, worker: t.Any) -> None:
+    """Warn if each worker would show its own counts only."""
+    metrics = get_metrics(app)
+    if metrics is not None and metrics.folder is None and worker.cfg.workers > 1:
+        worker.log.warning(
+            "Each worker shows its own metrics only. To show their sums, add the hooks"
+            " 'on_starting' and 'on_exit' of 'flask_qconsume.integrations.gunicorn' to"
+            " your gunicorn file, or set 'QCONSUME_METRICS' to the path of a folder."
+        )
+
+
 def _check_options(worker: t.Any) -> None:
     """Refuse options of gunicorn under which consumers would not work.
 
@@ -240,5 +266,7 @@ def _check_options(worker: t.Any) -> None:
 
 
 _hooks = Hooks()
+on_exit = _hooks.on_exit
+on_starting = _hooks.on_starting
 post_worker_init = _hooks.post_worker_init
 worker_exit = _hooks.worker_exit

@@ -122,6 +122,10 @@ class MetricFolder:
             self._warn_once(self.path / _SUMS, error)
         return OwnFiles(values, path, lock)
 
+    def has_living_processes(self) -> bool:
+        """Return whether a process that counts here still lives."""
+        return any(map(_is_alive, self._list_values()))
+
     # -- reading ----------------------------------------------------------------------
 
     def read(self, own: OwnFiles | None = None) -> Snapshot:

@@ -13,11 +13,14 @@ import typing as t
 from collections.abc import Iterable
 from collections.abc import Iterator
 
+from flask import Flask
+
 from .metric_folder import ProcessGauges
 from .metric_table import BY_NAME
 from .metric_table import TABLE
 from .metric_table import Metric
 from .metrics import Metrics
+from .metrics import get_metrics
 from .series import Series
 
 #: A metric of ``prometheus_client`` with its samples.
@@ -25,6 +28,9 @@ Family = t.Any
 
 #: Seconds for which an answer is given again, so that frequent scrapes cost little.
 _CACHED_SECONDS = 1.0
+
+#: The key of an app's :class:`Exposition` in ``app.extensions``.
+_KEY = "qconsume_exposition"
 
 _PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 _OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -81,6 +87,15 @@ class Exposition:
             body = self._encoders[kind](self._collector)
             self._answers[kind] = (time.monotonic() + _CACHED_SECONDS, body)
         return kind, body
+
+
+def get_exposition(app: Flask) -> Exposition | None:
+    """Return the exposition of an app; ``None`` unless ``QCONSUME_METRICS`` is set."""
+    found: Exposition | None = app.extensions.get(_KEY)
+    metrics = get_metrics(app)
+    if found is None and metrics is not None:
+        found = app.extensions[_KEY] = Exposition(metrics)
+    return found
 
 
 def _import_encoders() -> dict[str, t.Any]:

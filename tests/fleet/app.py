@@ -20,6 +20,7 @@ from flask_qconsume import ConsumerBlueprint
 from flask_qconsume import QConsume
 from flask_qconsume import Reject
 from flask_qconsume import current_message
+from flask_qconsume.integrations.metrics import metrics
 
 from ..waiting import hang
 from ..waiting import spend
@@ -132,6 +133,7 @@ def create_app() -> Flask:
     app.config.from_prefixed_env()
     QConsume(app)
     app.register_blueprint(bp)
+    app.add_url_rule("/metrics", view_func=metrics)
 
     @app.get("/")
     def index() -> str:

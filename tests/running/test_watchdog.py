@@ -363,6 +363,36 @@ def test_the_endpoint_answers_both_questions(endpoint: Endpoint) -> None:
     assert get(f"{endpoint.url}/live", "POST")[0] == 405
 
 
+def test_the_endpoint_answers_scrapes_if_there_are_metrics(
+    endpoint: Endpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert get(f"{endpoint.url}/metrics")[0] == 404
+
+    def scrape(accept: str) -> tuple[str, bytes]:
+        if "broken" in accept:
+            raise OSError("the disk is gone")
+        return accept.strip(), b"up 1\n" * 500_000
+
+    scraped = Endpoint(listen("127.0.0.1:0"), lambda: Verdict(True, True), scrape)
+    scraped.start()
+    url = f"{scraped.url}/metrics"
+    try:
+        request = urllib.request.Request(url, headers={"Accept": "text/plain"})
+        with urllib.request.urlopen(request, timeout=10) as response:
+            assert response.headers["Content-Type"] == "text/plain"
+            assert len(response.read()) == 2_500_000
+        assert get(url, "HEAD") == (200, "")
+        assert get(f"{scraped.url}/live")[0] == 200
+        broken = urllib.request.Request(url, headers={"Accept": "broken"})
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(broken, timeout=10)
+        with caught.value:
+            assert caught.value.code == 500
+        wait_for(lambda: said(caplog, "The metrics cannot be shown"))
+    finally:
+        scraped.close()
+
+
 def test_clients_that_say_nothing_or_too_much_delay_no_answer(
     endpoint: Endpoint,
 ) -> None:

@@ -14,11 +14,18 @@ import time
 import typing as t
 from collections.abc import Callable
 
+from ...logs import get_logger
 from ...native_threads import Latch
 from ...native_threads import NativeThread
 from ...native_threads import get_unpatched
+from ...native_threads import run_in_thread
 from ..sockets import get_url
 from .verdict import Verdict
+
+logger = get_logger("flask_qconsume.checks")
+
+#: Answers a scrape: takes the header ``Accept``, returns content type and body.
+Scrape = Callable[[str], tuple[str, bytes]]
 
 #: How many clients are served at once; a further client replaces the oldest.
 _MAX_CLIENTS = 100
@@ -35,10 +42,13 @@ _CHUNK_BYTES = 4_096
 #: Seconds before the next client is accepted if no file descriptor is left.
 _NO_DESCRIPTOR_SECONDS = 0.1
 
+_JSON = "application/json"
+
 _REASONS = {
     200: "OK",
     404: "Not Found",
     405: "Method Not Allowed",
+    500: "Internal Server Error",
     503: "Service Unavailable",
 }
 
@@ -57,10 +67,18 @@ class Endpoint:
     :param listener: The socket, which the caller cannot use afterwards.
     :param verdict: Returns the current verdict. Called for each request, in a native
         thread; must not wait.
+    :param scrape: Answers ``/metrics``, in the same thread; ``None`` if there are no
+        metrics.
     """
 
-    def __init__(self, listener: socket.socket, verdict: Callable[[], Verdict]) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        verdict: Callable[[], Verdict],
+        scrape: Scrape | None = None,
+    ) -> None:
         self.url = get_url(listener)
+        self._scrape = scrape
         self._verdict = verdict
         self._socket = _to_plain_socket(listener)
         self._poll = get_unpatched("select", "poll")()
@@ -118,8 +136,8 @@ class Endpoint:
         try:
             if client.answer:
                 client.send()
-            elif (line := client.read_request()) is not None:
-                client.answer = _write_response(line, self._verdict())
+            elif (request := client.read_request()) is not None:
+                client.answer = self._answer(request)
                 client.send()
                 self._poll.modify(client.descriptor, select.POLLOUT)
         except BlockingIOError:
@@ -129,6 +147,20 @@ class Endpoint:
         else:
             if client.is_done:
                 self._drop(client)
+
+    def _answer(self, request: str) -> bytes:
+        line, _, head = request.partition("\r\n")
+        method, _, rest = line.partition(" ")
+        path = rest.partition(" ")[0].partition("?")[0]
+        kind, body = _JSON, b""
+        if method not in ("GET", "HEAD"):
+            status = 405
+        elif path == "/metrics" and self._scrape is not None:
+            status, kind, body = _run_scrape(self._scrape, _find_accept(head))
+        else:
+            status, text = make_response(self._verdict(), path)
+            body = text.encode()
+        return _write_response(status, kind, body, with_body=method != "HEAD")
 
     def _drop(self, client: _Client) -> None:
         del self._clients[client.descriptor]
@@ -156,7 +188,7 @@ class _Client:
         whole = b"\r\n\r\n" in self._request or len(self._request) > _MAX_REQUEST_BYTES
         if more and not whole:
             return None
-        return self._request.partition(b"\r\n")[0].decode("latin-1")
+        return self._request.decode("latin-1")
 
     def send(self) -> None:
         self.answer = self.answer[self._connection.send(self.answer) :]
@@ -166,21 +198,35 @@ class _Client:
         self._connection.close()
 
 
-def _write_response(line: str, verdict: Verdict) -> bytes:
-    method, _, rest = line.partition(" ")
-    path = rest.partition(" ")[0].partition("?")[0]
-    if method not in ("GET", "HEAD"):
-        status, body = 405, ""
-    else:
-        status, body = make_response(verdict, path)
+def _run_scrape(scrape: Scrape, accept: str) -> tuple[int, str, bytes]:
+    try:
+        return 200, *scrape(accept)
+    except Exception as error:
+        run_in_thread("metrics", _log_failure, error)
+        return 500, _JSON, b""
+
+
+def _log_failure(error: Exception) -> None:
+    logger.error("The metrics cannot be shown.", exc_info=error)
+
+
+def _find_accept(head: str) -> str:
+    for line in head.split("\r\n"):
+        name, _, value = line.partition(":")
+        if name.strip().lower() == "accept":
+            return value
+    return ""
+
+
+def _write_response(status: int, kind: str, body: bytes, *, with_body: bool) -> bytes:
     head = (
         f"HTTP/1.1 {status} {_REASONS[status]}\r\n"
-        "Content-Type: application/json\r\n"
+        f"Content-Type: {kind}\r\n"
         f"Content-Length: {len(body)}\r\n"
         "Cache-Control: no-store\r\n"
         "Connection: close\r\n\r\n"
     )
-    return (head + ("" if method == "HEAD" else body)).encode()
+    return head.encode() + (body if with_body else b"")
 
 
 def _to_plain_socket(listener: socket.socket) -> t.Any:
