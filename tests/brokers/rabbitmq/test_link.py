@@ -22,6 +22,7 @@ from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
 from flask_qconsume.brokers.rabbitmq import RabbitMQ
 from flask_qconsume.brokers.rabbitmq.connection import open_channel
+from flask_qconsume.brokers.rabbitmq.link import _CLOSE_TIMEOUT_SECONDS
 from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.handling.payload import UNREADABLE
 
@@ -231,7 +232,8 @@ def test_a_dead_broker_is_noticed_by_its_silence(
             keep_alive_for(link, 20)
         began = time.monotonic()
         link.close()
-        assert time.monotonic() - began < 1
+        # It waits for no answer.
+        assert time.monotonic() - began < _CLOSE_TIMEOUT_SECONDS
         reader.get(timeout=5)
 
 
