@@ -14,9 +14,9 @@ from dataclasses import field
 from dataclasses import fields
 
 
-def _words(label: str, short: str = "") -> dict[str, str]:
-    """Return a field's metadata: the label for tables, the name for sentences."""
-    return {"label": label, "short": short or label}
+def _fact(label: str, short: str = "") -> t.Any:
+    """Return a field with a label for tables and a short name for sentences."""
+    return field(metadata={"label": label, "short": short or label})
 
 
 class Fact(t.NamedTuple):
@@ -50,182 +50,116 @@ class Capabilities:
     guarantee: str
 
     # Storing.
-    shared: bool = field(
-        metadata=_words(
-            "Other processes see the messages", "messages that other processes see"
-        )
+    shared: bool = _fact(
+        "Other processes see the messages", "messages that other processes see"
     )
-    survives_worker_death: bool = field(
-        metadata=_words(
-            "A message outlives the death of its worker",
-            "messages that outlive their worker",
-        )
+    survives_worker_death: bool = _fact(
+        "A message outlives the death of its worker",
+        "messages that outlive their worker",
     )
-    durable: bool = field(
-        metadata=_words(
-            "A message outlives a restart of the broker",
-            "messages that outlive the broker",
-        )
+    durable: bool = _fact(
+        "A message outlives a restart of the broker", "messages that outlive the broker"
     )
-    foreign: bool = field(
-        metadata=_words(
-            "Other programs can add messages",
-            "messages of other programs",
-        )
+    foreign: bool = _fact(
+        "Other programs can add messages", "messages of other programs"
     )
-    exchanges: bool = field(
-        metadata=_words("Exchanges beside the app's own", "other exchanges")
+    exchanges: bool = _fact("Exchanges beside the app's own", "other exchanges")
+    queue_arguments: bool = _fact(
+        "Types and arguments of a given ``kombu.Queue``",
+        "types and arguments of given queues",
     )
-    queue_arguments: bool = field(
-        metadata=_words(
-            "Types and arguments of a given ``kombu.Queue``",
-            "types and arguments of given queues",
-        )
-    )
-    bindings: bool = field(
-        metadata=_words(
-            "Bindings that the code no longer has are found",
-            "stale bindings",
-        )
+    bindings: bool = _fact(
+        "Bindings that the code no longer has are found", "stale bindings"
     )
 
     # Publishing.
-    confirms: str = field(metadata=_words("A publish is confirmed when", "confirms"))
-    unroutable: str = field(
-        metadata=_words(
-            "A message that no consumer would get is detected by",
-            "unroutable",
-        )
+    confirms: str = _fact("A publish is confirmed when", "confirms")
+    unroutable: str = _fact(
+        "A message that no consumer would get is detected by", "unroutable"
     )
-    knows_missing_queues: bool = field(
-        metadata=_words(
-            "Publishing to a queue that does not exist, by its name, is an error",
-            "error for a missing queue",
-        )
+    knows_missing_queues: bool = _fact(
+        "Publishing to a queue that does not exist, by its name, is an error",
+        "error for a missing queue",
     )
-    expires_unread: bool = field(
-        metadata=_words(
-            "Unread messages are removed once they expire (``expires``)",
-            "removal of expired messages",
-        )
+    expires_unread: bool = _fact(
+        "Unread messages are removed once they expire (``expires``)",
+        "removal of expired messages",
     )
-    tombstones: bool = field(
-        metadata=_words("Tombstones (a key without a body)", "tombstones")
-    )
-    priorities: bool = field(metadata=_words("Priorities", "priorities"))
-    priority: str = field(metadata=_words("Priorities are", "priorities"))
+    tombstones: bool = _fact("Tombstones (a key without a body)", "tombstones")
+    priorities: bool = _fact("Priorities", "priorities")
+    priority: str = _fact("Priorities are", "priorities")
 
     # Delays.
-    delays: str = field(metadata=_words("Delays and retries are held by", "delays"))
+    delays: str = _fact("Delays and retries are held by", "delays")
     #: In seconds.
-    max_delay: float = field(metadata=_words("The longest delay"))
-    delayed_publish: bool = field(
-        metadata=_words("``publish(delay=)``", "publishing with a delay")
+    max_delay: float = _fact("The longest delay")
+    delayed_publish: bool = _fact("``publish(delay=)``", "publishing with a delay")
+    exact_delays: bool = _fact(
+        "A delay is late by less than a second (otherwise by its own length at most)",
+        "delays exact to a second",
     )
-    exact_delays: bool = field(
-        metadata=_words(
-            "A delay is late by less than a second (otherwise by its own length at"
-            " most)",
-            "delays exact to a second",
-        )
-    )
-    unattended_delays: bool = field(
-        metadata=_words(
-            "Delayed messages move on when due, with no worker running",
-            "delays that end with no worker running",
-        )
+    unattended_delays: bool = _fact(
+        "Delayed messages move on when due, with no worker running",
+        "delays that end with no worker running",
     )
 
     # Consuming.
-    order: str = field(metadata=_words("Order", "order"))
+    order: str = _fact("Order", "order")
     #: Values of a consumer's ``ordering``.
-    orderings: tuple[str, ...] = field(
-        metadata=_words("A consumer's ``ordering`` may be")
+    orderings: tuple[str, ...] = _fact("A consumer's ``ordering`` may be")
+    in_order: bool = _fact(
+        "A single reader gets the messages of a queue in order",
+        "order within the whole queue",
     )
-    in_order: bool = field(
-        metadata=_words(
-            "A single reader gets the messages of a queue in order",
-            "order within the whole queue",
-        )
-    )
-    keeps_place: bool = field(
-        metadata=_words(
-            "A message that a worker returns keeps its place in the queue",
-            "place kept for returned messages",
-        )
+    keeps_place: bool = _fact(
+        "A message that a worker returns keeps its place in the queue",
+        "place kept for returned messages",
     )
 
-    hands_over: bool = field(
-        metadata=_words(
-            "A stopping worker returns at once the messages that it has not begun",
-            "early return of messages by a stopping worker",
-        )
+    hands_over: bool = _fact(
+        "A stopping worker returns at once the messages that it has not begun",
+        "early return of messages by a stopping worker",
     )
 
     # Failures.
-    dead_letters: str = field(
-        metadata=_words("Dead letters are kept in", "dead letters")
+    dead_letters: str = _fact("Dead letters are kept in", "dead letters")
+    exclusive_replays: bool = _fact(
+        "Two simultaneous replays send each dead letter once",
+        "simultaneous replays without duplicates",
     )
-    exclusive_replays: bool = field(
-        metadata=_words(
-            "Two simultaneous replays send each dead letter once",
-            "simultaneous replays without duplicates",
-        )
+    counts_deaths: str = _fact("Deaths of the process are counted by", "deaths")
+    counts_deliveries: bool = _fact(
+        "The headers have the broker's own count of deliveries",
+        "count of deliveries in the headers",
     )
-    counts_deaths: str = field(
-        metadata=_words("Deaths of the process are counted by", "deaths")
+    unmarked_stops: bool = _fact(
+        "A clean stop makes no suspects", "clean stops without suspects"
     )
-    counts_deliveries: bool = field(
-        metadata=_words(
-            "The headers have the broker's own count of deliveries",
-            "count of deliveries in the headers",
-        )
+    unmarked_losses: bool = _fact(
+        "A lost connection makes no suspects", "lost connections without suspects"
     )
-    unmarked_stops: bool = field(
-        metadata=_words(
-            "A clean stop makes no suspects", "clean stops without suspects"
-        )
-    )
-    unmarked_losses: bool = field(
-        metadata=_words(
-            "A lost connection makes no suspects", "lost connections without suspects"
-        )
-    )
-    dates_suspects: bool = field(
-        metadata=_words(
-            "The age of the oldest suspect is known without a worker",
-            "age of suspects without a worker",
-        )
+    dates_suspects: bool = _fact(
+        "The age of the oldest suspect is known without a worker",
+        "age of suspects without a worker",
     )
 
     # Counting, without a worker.
-    counts_delayed: bool = field(
-        metadata=_words(
-            "The number of a queue's delayed messages is known",
-            "number of delayed messages",
-        )
+    counts_delayed: bool = _fact(
+        "The number of a queue's delayed messages is known",
+        "number of delayed messages",
     )
-    counts_in_hand: bool = field(
-        metadata=_words(
-            "The number of messages that workers hold is known",
-            "number of messages that workers hold",
-        )
+    counts_in_hand: bool = _fact(
+        "The number of messages that workers hold is known",
+        "number of messages that workers hold",
     )
-    counts_dead_letters: bool = field(
-        metadata=_words(
-            "Dead letters are counted without reading them",
-            "number of dead letters without reading them",
-        )
+    counts_dead_letters: bool = _fact(
+        "Dead letters are counted without reading them",
+        "number of dead letters without reading them",
     )
-    dates_waiting: bool = field(
-        metadata=_words(
-            "The age of the oldest message that waits is known",
-            "age of waiting messages",
-        )
+    dates_waiting: bool = _fact(
+        "The age of the oldest message that waits is known", "age of waiting messages"
     )
-    counts_lag: bool = field(
-        metadata=_words("The lag of a consumer group is known", "lag")
-    )
+    counts_lag: bool = _fact("The lag of a consumer group is known", "lag")
 
     @property
     def title(self) -> str:
