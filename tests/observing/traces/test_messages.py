@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import typing as t
 
 import pytest
 from opentelemetry import baggage
 from opentelemetry import trace
 from opentelemetry.context import attach
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace import StatusCode
 
@@ -18,11 +21,13 @@ from flask_qconsume import current_message
 from flask_qconsume import spawn
 
 from ...running.conftest import Bench
+from ...waiting import hang
 from ...waiting import wait_for
 from .recorded import Spans
 from .recorded import linked_ids
 from .recorded import own_id
 from .recorded import parent_id
+from .recorded import set_provider
 from .recorded import trace_id
 
 
@@ -299,3 +304,115 @@ def test_a_rejection_without_an_error_is_an_error_of_the_span(
     wait_for(lambda: "dead-letter bill" in spans.names)
     process = spans.one("process bill")
     assert (process.attributes or {})["error.type"] == "Reject"
+
+
+def test_log_records_about_a_message_belong_to_its_span(
+    bench: Bench, spans: Spans, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: dict[str, int] = {}
+
+    class Watch(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            current = trace.get_current_span().get_span_context()
+            seen[record.name] = current.span_id
+            return True
+
+    @bench.qconsume.consumer("bill")
+    def bill(body: t.Any) -> None:
+        logging.getLogger("shop").warning("billing")
+        raise ValueError
+
+    bench.config["QCONSUME_RETRY"] = {"max_attempts": 1}
+    caplog.handler.addFilter(watch := Watch())
+    bench.start()
+    bench.publish("bill", 1)
+    wait_for(lambda: "dead-letter bill" in spans.names)
+    caplog.handler.removeFilter(watch)
+    process = own_id(spans.one("process bill"))
+    assert seen["shop"] == seen["flask_qconsume.dispatch"] == process
+
+
+def test_tracing_is_off_if_the_configuration_says_so(
+    bench: Bench, spans: Spans
+) -> None:
+    handled: list[t.Any] = []
+    bench.config["QCONSUME_TRACING"] = False
+    bench.qconsume.consumer("bill")(handled.append)
+    bench.start()
+    bench.publish("bill", 1)
+    wait_for(lambda: handled)
+    assert spans.all == ()
+    assert not bench.consumers.events.handling
+
+
+def test_a_worker_without_an_sdk_creates_no_span(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.config["QCONSUME_TRACING"] = True
+    bench.start()
+    assert not bench.consumers.events.handling
+    assert "no SDK of OpenTelemetry is set up" in caplog.text
+
+
+def test_an_sdk_may_be_set_up_in_a_hook_and_after_the_first_publish(
+    bench: Bench,
+) -> None:
+    spans = Spans(TracerProvider())
+
+    @bench.qconsume.consumer("bill")
+    def bill(body: t.Any) -> None: ...
+
+    @bench.qconsume.before_worker
+    def set_up() -> None:
+        set_provider(spans.provider)
+
+    bench.publish("bill", 1)
+    try:
+        bench.start()
+        bench.publish("bill", 2)
+        wait_for(lambda: len(spans.named("ack bill")) == 2)
+        bench.workers[0].stop()
+        assert not bench.consumers.events.handling
+    finally:
+        set_provider(None)
+    assert len(spans.named("publish qconsume:bill")) == 1
+    # The first one was published before the SDK, so it starts a trace of its own.
+    assert len(spans.named("process bill")) == 2
+
+
+def test_an_app_may_keep_its_publishes_out_of_traces(
+    bench: Bench, spans: Spans
+) -> None:
+    bench.qconsume.consumer("bill")(lambda body: None)
+    with suppress_instrumentation():
+        bench.publish("bill", 1)
+    assert spans.all == ()
+
+
+def test_former_names_of_attributes_are_added_on_request(
+    bench: Bench, spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "http,messaging/dup")
+    bench.qconsume.consumer("bill")(lambda body: None)
+    bench.start()
+    bench.publish("bill", 1)
+    wait_for(lambda: "ack bill" in spans.names)
+    former = [(span.attributes or {}).get("messaging.operation") for span in spans.all]
+    assert former == ["publish", "deliver", "settle"]
+
+
+def test_an_interrupted_attempt_says_so(bench: Bench, spans: Spans) -> None:
+    begun: list[t.Any] = []
+
+    @bench.qconsume.consumer("bill")
+    def bill(body: t.Any) -> None:
+        begun.append(body)
+        hang()
+
+    bench.start()
+    bench.publish("bill", 1)
+    wait_for(lambda: begun)
+    bench.workers[0].stop(timeout=0)
+    process = spans.one("process bill")
+    assert (process.attributes or {})["qconsume.outcome"] == "interrupted"
+    assert process.status.status_code is StatusCode.UNSET
