@@ -90,7 +90,7 @@ class BacklogPoller:
             try:
                 self._read_if_holder()
             except gevent.GreenletExit:
-                raise
+                return  # Raised, its traceback would keep Kafka's client from closing.
             except BaseException:
                 logger.exception("Counting messages was cut off; it goes on.")
             took = _INTERVAL_FACTOR * (time.monotonic() - began)

@@ -84,6 +84,51 @@ def test_the_backlog_of_a_consumer_that_does_not_run_is_shown(
 
 
 @pytest.mark.broker
+def test_rabbitmq_tells_neither_ages_nor_delayed_messages(
+    bench: Bench, rabbitmq_url: str
+) -> None:
+    bench.config["QCONSUME_BROKER_URL"] = rabbitmq_url
+    bench.config["QCONSUME_CONSUMERS"] = {"bill": {"enabled": False}}
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    bench.start()
+    bench.publish("billing", 1)
+    wait_for(lambda: gauges(bench).get(READY) == 1)
+    assert find_queue_gauges(bench) == {
+        "ready": 1,
+        "suspects": 0,
+        "dead_letters": 0,
+    }
+
+
+@pytest.mark.broker
+def test_kafka_tells_the_lag_and_no_number_of_dead_letters(
+    bench: Bench, kafka_url: str, kafka_prefix: str
+) -> None:
+    bench.config["QCONSUME_BROKER_URL"] = kafka_url
+    bench.config["QCONSUME_QUEUE_PREFIX"] = kafka_prefix
+    bench.config["QCONSUME_CONSUMERS"] = {"bill": {"enabled": False}}
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    bench.start()
+    queue = f"{kafka_prefix}billing"
+    for number in range(3):
+        bench.publish("billing", number)
+    wait_for(lambda: gauges(bench).get(f"queue_ready:bill:{queue}") == 3, 30)
+    found = find_queue_gauges(bench, queue)
+    assert 0 <= found.pop("oldest_seconds") < 60
+    assert found == {"ready": 3, "delayed": 0, "suspects": 0, "lag": 3}
+
+
+def find_queue_gauges(bench: Bench, queue: str = "billing") -> dict[str, float]:
+    """Return the gauges of one queue, without the time of the reading."""
+    end = f":bill:{queue}"
+    return {
+        name.removeprefix("queue_").removesuffix(end): value
+        for name, value in gauges(bench).items()
+        if name.startswith("queue_") and name.endswith(end) and "read_s" not in name
+    }
+
+
+@pytest.mark.broker
 def test_an_outage_is_logged_once_and_readings_go_on_after_it(
     bench: Bench,
     own_redis: Redis,

@@ -63,16 +63,22 @@ class KafkaBacklog:
         self._admin = admin
         self._topics = topics
         self._settings = {**settings, **_PEEK_SETTINGS}
+        #: The plans and topics of the last search, and the partitions that it found.
+        self._searched: tuple[list[QueuePlan], Mapping[str, int]] | None = None
+        self._groups: dict[str, list[PartitionId]] = {}
         #: The first unhandled record of each partition that had one.
         self._times: dict[PartitionId, _RecordTimes] = {}
 
     def read(self, plans: Sequence[QueuePlan], timeout: float) -> list[QueueStatus]:
         """Return the status of each queue, without the number of its dead letters.
 
+        New topics are found as soon as a consumer of the process finds them, or after a
+        minute.
+
         :param timeout: Seconds that one answer of the broker may take.
         :raises BrokerError: if the broker does not answer.
         """
-        groups = self._list_partitions(plans, self._topics.look(timeout))
+        groups = self._find_partitions(plans, self._topics.list_recent(timeout))
         every = {each for partitions in groups.values() for each in partitions}
         first = self._admin.find_beginnings(every, timeout)
         ends = self._admin.find_ends(every, timeout)
@@ -96,21 +102,18 @@ class KafkaBacklog:
         self._peek(each for ready, _, risky in queues for each in (ready, risky))
         return [self._create_status(*each) for each in queues]
 
-    def _list_partitions(
+    def _find_partitions(
         self, plans: Sequence[QueuePlan], topics: Mapping[str, int]
     ) -> dict[str, list[PartitionId]]:
-        """Return the partitions that each consumer group reads."""
-        found = {}
-        for plan in plans:
-            for lane in (Lane.MAIN, Lane.SUSPECTS):
-                reads = naming.topic_filter(plan, lane)
-                found[naming.group_of(plan, lane)] = [
-                    (topic, n)
-                    for topic, number in topics.items()
-                    if reads(topic)
-                    for n in range(number)
-                ]
-        return found
+        """Return the partitions that each consumer group reads.
+
+        They are searched for only if something has changed: a cluster may have many
+        topics.
+        """
+        if (list(plans), topics) != self._searched:
+            self._groups = _list_partitions(plans, topics)
+            self._searched = (list(plans), topics)
+        return self._groups
 
     def _read_committed(
         self,
@@ -157,6 +160,22 @@ class KafkaBacklog:
             oldest=find_oldest(written),
             lag=ready.uncommitted,
         )
+
+
+def _list_partitions(
+    plans: Sequence[QueuePlan], topics: Mapping[str, int]
+) -> dict[str, list[PartitionId]]:
+    found = {}
+    for plan in plans:
+        for lane in (Lane.MAIN, Lane.SUSPECTS):
+            reads = naming.topic_filter(plan, lane)
+            found[naming.group_of(plan, lane)] = [
+                (topic, n)
+                for topic, number in topics.items()
+                if reads(topic)
+                for n in range(number)
+            ]
+    return found
 
 
 def _measure(

@@ -201,6 +201,7 @@ class Kafka(Broker):
 
     def read_statuses(self, plans: Sequence[QueuePlan]) -> list[QueueStatus]:
         """Count messages by state; those in hand count as waiting."""
+        self._topics.look()
         return [
             dataclasses.replace(status, dead_letters=self.dead_letters(plan).count())
             for plan, status in zip(
