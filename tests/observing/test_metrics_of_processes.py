@@ -146,7 +146,7 @@ def test_the_workers_of_gunicorn_show_their_sums(
     psutil.Process(int(workers.pop())).kill()
     wait_for(lambda: site.read_output().count("consuming the queue 'work'") == 3, 40)
     assert find_acked(site, 60)
-    site.end(master)
+    assert site.fleet.term(master) == 0
     assert not folder.exists()
 
 
