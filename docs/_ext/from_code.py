@@ -4,6 +4,8 @@
 ``qconsume-brokers``       what each broker can do and what it promises
 ``qconsume-commands``      the commands and their options
 ``qconsume-signals``       the signals
+``qconsume-metrics``       the metrics, by kind
+``qconsume-buckets``       the buckets of the histograms
 ``qconsume-refusals``      what RabbitMQ refuses
 ``qconsume-kafka-refusals``  what Kafka refuses
 ``qconsume-traits``        what types and arguments of given queues change
@@ -37,6 +39,7 @@ from flask_qconsume.cli import cli
 from flask_qconsume.cli.durations import format_duration
 from flask_qconsume.cli.lazy_group import LazyGroup
 from flask_qconsume.handling import signals
+from flask_qconsume.observing import metric_table
 
 KEY = re.compile(r"'?\b(QCONSUME_[A-Z_]+)\b'?")
 #: The names at the head of an option's line of help; its value follows.
@@ -112,6 +115,45 @@ class Signals(FromCode):
             yield ""
             yield from (f"   {line}" for line in doc)
             yield ""
+
+
+class Metrics(FromCode):
+    """Every row of ``metric_table.TABLE``, in a table for each kind."""
+
+    def lines(self) -> Iterator[str]:
+        for kind, of_process, title in (
+            ("counter", False, "Counters"),
+            ("histogram", False, "Histograms"),
+            ("gauge", True, "Gauges of each worker process"),
+            ("gauge", False, "Gauges of each queue"),
+        ):
+            yield f".. rubric:: {title}"
+            yield ""
+            if of_process:
+                yield "With several processes, they have the label ``pid``, too."
+                yield ""
+            rows = (
+                (
+                    f"``{metric.name}``",
+                    ", ".join(f"``{name}``" for name in metric.labels),
+                    escaped(metric.help),
+                )
+                for metric in metric_table.TABLE
+                if (metric.kind, metric.per_process) == (kind, of_process)
+            )
+            yield from table(("Name", "Labels", "What it is"), rows, (6, 3, 8))
+
+
+class Buckets(FromCode):
+    """The bounds of each histogram."""
+
+    def lines(self) -> Iterator[str]:
+        rows = (
+            (f"``{metric.name}``", ", ".join(f"{each:g}" for each in metric.buckets))
+            for metric in metric_table.TABLE
+            if metric.buckets
+        )
+        yield from table(("Histogram", "Upper bounds in seconds"), rows, (2, 5))
 
 
 def capabilities() -> list[Capabilities]:
@@ -291,6 +333,8 @@ def setup(app: Sphinx) -> dict[str, t.Any]:
     app.add_directive("qconsume-brokers", Brokers)
     app.add_directive("qconsume-commands", Commands)
     app.add_directive("qconsume-signals", Signals)
+    app.add_directive("qconsume-metrics", Metrics)
+    app.add_directive("qconsume-buckets", Buckets)
     app.add_directive("qconsume-refusals", Refusals)
     app.add_directive("qconsume-kafka-refusals", KafkaRefusals)
     app.add_directive("qconsume-traits", Traits)

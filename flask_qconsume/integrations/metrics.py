@@ -1,4 +1,4 @@
-"""A view that answers scrapes of Prometheus.
+"""A view that answers scrapes of Prometheus, and a collector for a registry.
 
 ::
 
@@ -12,10 +12,14 @@ for which clients. Workers of ``flask qconsume run`` also answer at ``--health``
 
 from __future__ import annotations
 
+from flask import Flask
 from flask import Response
 from flask import current_app
 from flask import request
 
+from ..errors import ConfigurationError
+from ..observing.metrics import get_metrics
+from ..observing.prometheus import Collector
 from ..observing.prometheus import get_exposition
 
 
@@ -29,3 +33,16 @@ def metrics() -> Response:
         return Response("'QCONSUME_METRICS' is not set.\n", 404, mimetype="text/plain")
     kind, body = exposition.render(request.headers.get("Accept", ""))
     return Response(body, content_type=kind, headers={"Cache-Control": "no-store"})
+
+
+def create_collector(app: Flask) -> Collector:
+    """Create a collector for a registry of ``prometheus_client`` that the app has.
+
+    The registry then shows the metrics of both.
+
+    :raises ConfigurationError: if ``QCONSUME_METRICS`` is not set.
+    """
+    metrics = get_metrics(app)
+    if metrics is None:
+        raise ConfigurationError("There is no collector: set 'QCONSUME_METRICS'.")
+    return Collector(metrics)

@@ -14,18 +14,21 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
+from flask_qconsume import ConfigurationError
 from flask_qconsume import Message
+from flask_qconsume.extension import get_app_consumers
+from flask_qconsume.integrations.metrics import create_collector
 from flask_qconsume.observing import metric_table
 from flask_qconsume.observing.counters import Counters
 from flask_qconsume.observing.metric_folder import ProcessGauges
 from flask_qconsume.observing.metric_folder import Snapshot
 from flask_qconsume.observing.metrics import Metrics
-from flask_qconsume.observing.prometheus import Collector
 from flask_qconsume.observing.prometheus import Exposition
 from flask_qconsume.observing.series import Series
 from flask_qconsume.observing.series import make_gauge
 from flask_qconsume.outcomes import Ack
 
+from ..apps import make_app
 from ..harness.scripts import run_script
 from ..waiting import wait_for
 from .samples import parse
@@ -87,17 +90,20 @@ def test_a_scrape_shows_what_was_counted_until_a_second_ago(consumer: t.Any) -> 
     wait_for(lambda: read() == 2)
 
 
-def test_an_app_may_add_the_collector_to_a_registry_of_its_own(
-    consumer: t.Any,
-) -> None:
-    metrics = Metrics()
-    Counters(metrics).publishing([])([None])
+def test_an_app_may_add_the_collector_to_a_registry_of_its_own() -> None:
+    app = make_app(metrics=True)
+    get_app_consumers(app).publish("nowhere", 1, mandatory=False)
     registry = CollectorRegistry()
     Counter("shop_orders", "Orders.", registry=registry).inc()
-    registry.register(Collector(metrics))
+    registry.register(create_collector(app))
     samples = parse(generate_latest(registry).decode())
     assert samples["shop_orders_total", ()] == 1
     assert samples["qconsume_published_total", ("confirmed",)] == 1
+
+
+def test_without_the_setting_there_is_no_collector() -> None:
+    with pytest.raises(ConfigurationError, match="QCONSUME_METRICS"):
+        create_collector(make_app())
 
 
 class Given(Metrics):
