@@ -115,6 +115,12 @@ def allow_long_waits(link: t.Any) -> t.Any:
     return link
 
 
+def do_not_poll_for(link: t.Any) -> t.Any:
+    """A link whose waits no poll ends: the process that publishes must end them."""
+    link._shared.poller.get().discard(link)
+    return link
+
+
 def read(link: Link, count: int, timeout: float = 10.0) -> list[Delivery]:
     """Read until there are that many, and no more than that."""
     found: list[Delivery] = []
