@@ -88,7 +88,7 @@ def _wait_for_dead_letter(app: t.Any) -> None:
 _WIDTH, _MARGIN, _ROW, _INDENT = 380, 8, 30, 10
 
 _COLORS = {"SERVER": "#54607a", "PRODUCER": "#2f6f4f", "CONSUMER": "#2460a7"}
-_OTHER, _FAILED = "#7a8791", "#b5483a"
+_OTHER, _FAILED = "#5d6972", "#b5483a"
 
 
 class _Row(t.NamedTuple):

@@ -25,9 +25,9 @@ from . import dead_letters
 from . import mail
 from . import orders
 from . import pages
+from . import request_ids
 from . import stock
 from . import telemetry
-from . import tracing
 from .extensions import db
 from .extensions import qconsume
 from .orders.gateway import PaymentGateway
@@ -50,7 +50,7 @@ def create_app(overrides: t.Mapping[str, t.Any] | None = None) -> Flask:
 
     for part in (pages, orders, stock, mail, audit, dead_letters):
         app.register_blueprint(part.bp)
-    tracing.init_app(app)
+    request_ids.init_app(app)
     telemetry.init_app(app)
     database.init_app(app)
     return app

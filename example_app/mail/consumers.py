@@ -9,7 +9,7 @@ from flask_qconsume import current_message
 from ..extensions import db
 from ..messages import NewsMessage
 from ..messages import OrderMessage
-from ..tracing import publish_traced
+from ..request_ids import publish_with_request_id
 from .blueprint import bp
 from .models import Mail
 
@@ -45,7 +45,7 @@ def tell(order: dict[str, t.Any]) -> None:
         if not is_sent(mail):
             db.session.add(mail)
     news = {"order_id": mail.order_id, "detail": mail.subject}
-    publish_traced(
+    publish_with_request_id(
         "mail.sent", NewsMessage().dump(news), id=f"mail-{current_message.id}"
     )
 

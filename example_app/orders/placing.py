@@ -10,8 +10,8 @@ from flask_qconsume import BrokerError
 
 from ..extensions import db
 from ..messages import OrderMessage
+from ..request_ids import publish_with_request_id
 from ..stock.models import Product
-from ..tracing import publish_traced
 from .models import PLACED
 from .models import Order
 from .models import OrderItem
@@ -40,7 +40,7 @@ def announce(order: Order, status: str, reason: str = "") -> None:
     The message id is always the same, so that consumers can recognise a copy.
     """
     body = OrderMessage().dump(order) | ({"reason": reason} if reason else {})
-    publish_traced(f"order.{status}", body, id=f"order-{order.id}-{status}")
+    publish_with_request_id(f"order.{status}", body, id=f"order-{order.id}-{status}")
 
 
 def resend() -> None:

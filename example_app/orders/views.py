@@ -13,7 +13,7 @@ from marshmallow import ValidationError
 
 from ..extensions import db
 from ..pages import load_panels
-from ..tracing import publish_traced
+from ..request_ids import publish_with_request_id
 from .blueprint import bp
 from .forms import load_order
 from .models import Order
@@ -39,7 +39,9 @@ def show(order_id: int) -> ResponseReturnValue:
 @bp.post("/broken")
 def create_broken() -> ResponseReturnValue:
     """Publish an invalid order, which becomes a dead letter."""
-    publish_traced("order.placed", {"order_id": "seven", "note": "not an order"})
+    publish_with_request_id(
+        "order.placed", {"order_id": "seven", "note": "not an order"}
+    )
     return redirect(url_for("dead_letters.index"), 303)
 
 

@@ -10,7 +10,7 @@ from ..extensions import db
 from ..messages import NewsMessage
 from ..messages import OrderMessage
 from ..messages import RestockMessage
-from ..tracing import publish_traced
+from ..request_ids import publish_with_request_id
 from .blueprint import bp
 from .models import ALL
 from .models import Product
@@ -32,7 +32,7 @@ def reserve(order: dict[str, t.Any]) -> None:
         reservation = db.session.get(Reservation, order["id"]) or set_aside(order)
     said = "reserved" if reservation.complete else "missing"
     news = {"order_id": reservation.order_id, "detail": reservation.detail}
-    publish_traced(
+    publish_with_request_id(
         f"stock.{said}",
         NewsMessage().dump(news),
         id=f"order-{reservation.order_id}-{said}",
@@ -109,7 +109,7 @@ def reorder() -> None:
             "number": product.deliveries,
             "quantity": BATCH,
         }
-        publish_traced(
+        publish_with_request_id(
             "restock",
             RestockMessage().dump(restock),
             id=f"restock-{product.id}-{product.deliveries}",

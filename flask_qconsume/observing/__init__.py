@@ -1,1 +1,1 @@
-"""Observing: metrics, traces, and the message's context on each log line."""
+"""Observing: metrics, traces and log context of what an app consumes and publishes."""

@@ -31,7 +31,7 @@ def resume_request() -> None:
     g.request_id = str(current_message.headers.get(HEADER, ""))
 
 
-def publish_traced(routing_key: str, body: t.Any, **options: t.Any) -> None:
+def publish_with_request_id(routing_key: str, body: t.Any, **options: t.Any) -> None:
     """Publish a message with the current request id."""
     headers = {HEADER: g.get("request_id", "")}
     qconsume.publish(routing_key, body, headers=headers, **options)
