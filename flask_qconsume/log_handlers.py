@@ -22,6 +22,23 @@ _OURS = logging.getLogger("flask_qconsume")
 _FLASK_FORMAT = "[%(asctime)s] %(levelname)s in %(module)s: %(message)s"
 
 
+class TextFormatter(logging.Formatter):
+    """Adds the message that is handled to the lines of the app and its libraries.
+
+    The extension's own lines name their message in the text.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return a record's line, without its traceback."""
+        line = super().formatMessage(record)
+        context = vars(record)
+        consumer = context.get("qconsume_consumer")
+        if not consumer or record.name.partition(".")[0] == _OURS.name:
+            return line
+        id = context["qconsume_message_id"] or "without an id"
+        return f"{line}  [{consumer} {id}, attempt {context['qconsume_attempt']}]"
+
+
 class SharedHandlers(logging.Handler):
     """Passes records on to handlers of another logger, with their own filters."""
 

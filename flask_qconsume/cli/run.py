@@ -21,6 +21,7 @@ from flask.helpers import get_debug_flag
 from ..broker.checks import explain_in_process_broker
 from ..errors import UnsupportedByBroker
 from ..extension import get_app_consumers
+from ..log_handlers import TextFormatter
 from ..log_handlers import log_all_to
 from ..log_handlers import make_json_formatter
 from ..log_handlers import use_app_logging
@@ -424,8 +425,6 @@ def log_to_stderr(app: Flask | None = None) -> None:
     process = " [%(process)d]" if _is_child() else ""
     handler.setFormatter(
         make_json_formatter(app)
-        or logging.Formatter(
-            f"%(asctime)s %(levelname)-7s %(name)s{process}  %(message)s"
-        )
+        or TextFormatter(f"%(asctime)s %(levelname)-7s %(name)s{process}  %(message)s")
     )
     log_all_to(handler, app)

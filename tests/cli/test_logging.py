@@ -113,8 +113,8 @@ WAYS = {
 ONCE = (
     r"INFO +flask_qconsume.worker +Consuming orders.bill$",
     r"INFO +flask_qconsume.subscription +orders.bill: consuming the queue 'bill'$",
-    r"INFO +store +info 7$",
-    r"ERROR +store +error 7$",
+    r"INFO +store +info 7(  \[orders.bill .*)?$",
+    r"ERROR +store +error 7(  \[orders.bill .*)?$",
     r"WARNING +flask_qconsume.dispatch +orders.bill: message .* \(attempt 1 of 6\)",
     r"ERROR +store +in a request$",
     r"INFO +flask_qconsume.access +127.0.0.1 \"GET / HTTP/1.1\" 200 ",
@@ -160,9 +160,13 @@ def test_every_line_has_the_apps_format_once(commands: Commands, way: str) -> No
 def test_without_configuration_the_default_shows_the_apps_lines_too(
     commands: Commands,
 ) -> None:
-    """The first failure has a traceback."""
+    """They name the message, and the first failure has a traceback."""
     lines = run_once(commands)
     assert_once(lines, r"\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ ")
+    named = [
+        line for line in lines if re.search(r"7  \[orders.bill .{36}, at.*1\]$", line)
+    ]
+    assert len(named) == 2
     assert "Traceback (most recent call last):" in lines
     assert '    raise ValueError("failed")' in lines
 
