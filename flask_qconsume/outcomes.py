@@ -46,8 +46,8 @@ class Retry(Outcome):
     """Handle the message again later, which counts as one more attempt.
 
     :param delay: Seconds until that attempt, or a :class:`~datetime.timedelta`;
-        ``None`` means the retry policy's delay. The policy's ``max_attempts`` applies
-        either way.
+        ``None`` means the retry policy's delay. A broker with a longest delay cuts
+        longer ones. The policy's ``max_attempts`` applies either way.
     """
 
     def __init__(self, delay: Duration | None = None) -> None:

@@ -80,6 +80,8 @@ class Processing:
         self._counts = context.counts
         self._before_handling = before_handling
         self._limits = TimeLimits()
+        self._capabilities = context.worker.broker.capabilities
+        self._has_logged_cut = False
         self._quiet = False
 
     @property
@@ -197,8 +199,30 @@ class Processing:
         if delay < HELD_HERE_SECONDS and not self._quiet:
             self._hold(delivery, attempt, delay)
             return
+        if delay > self._capabilities.max_delay:
+            delay = self._cut_delay(delay)
         changed = headers.make_retry_headers(delivery.message, attempt)
         self._settler.forward(Forward(delivery, Lane.MAIN, changed, delay=delay))
+
+    def _cut_delay(self, delay: float) -> float:
+        """Return the broker's longest delay; the first time, log that it is shorter.
+
+        An early retry is harmless. A refusal would fail an attempt that the app's code
+        wants to repeat.
+        """
+        longest = self._capabilities.max_delay
+        if not self._has_logged_cut:
+            self._has_logged_cut = True
+            logger.warning(
+                "%s: a 'Retry' asks for a delay of %.0f s, and %s can hold a message"
+                " back for %.0f s at the most. The message comes after that time, as do"
+                " later ones, for which this is not logged again.",
+                self._name,
+                delay,
+                self._capabilities.broker,
+                longest,
+            )
+        return longest
 
     def _postpone(self, delivery: Delivery, attempt: int, delay: float) -> None:
         """Give a message back to its link, which delivers it again in its order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import subprocess
 import sys
 import typing as t
@@ -136,6 +137,29 @@ def test_a_long_retry_is_held_by_the_broker(bench: Bench) -> None:
 
     assert worker.stop() is True
     assert bench.consumers.broker.depth("billing") == 0
+
+
+@pytest.mark.broker
+def test_a_retry_longer_than_the_broker_can_hold_is_cut_and_logged_once(
+    bench: Bench, rabbitmq_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.config["QCONSUME_BROKER_URL"] = rabbitmq_url
+
+    @bench.qconsume.consumer("billing")
+    def bill(order: t.Any) -> Retry:
+        return Retry(datetime.timedelta(days=8))
+
+    worker = bench.start()
+    for number in range(2):
+        bench.publish("billing", number)
+    week = 7 * 86_400
+    broker = bench.consumers.broker
+    wait_for(lambda: (held := broker.read_held_back()) and held.retries.get(week) == 2)
+    worker.stop()
+
+    (logged,) = [each for each in caplog.messages if "a 'Retry' asks for" in each]
+    assert "bill: a 'Retry' asks for a delay of 691200 s, and RabbitMQ can" in logged
+    assert "for 604800 s at the most" in logged
 
 
 def test_a_handler_over_its_time_limit_is_retried(bench: Bench) -> None:
