@@ -105,6 +105,7 @@ def dispatch(
         return _run_and_tell(_Run(app, handling, events, limit, now))
     finally:
         current.reset(token)
+        handling.end()  # Also what teardown functions have started.
 
 
 def _run_and_tell(run: _Run) -> Result:

@@ -6,6 +6,7 @@ import contextlib
 import typing as t
 
 import gevent
+import gevent.event
 import pytest
 
 from flask_qconsume import Message
@@ -17,6 +18,8 @@ from flask_qconsume.handling.context import Handling
 from flask_qconsume.handling.context import current
 from flask_qconsume.registration.consumer import Consumer
 from tests.apps import make_app
+
+from .conftest import Desk
 
 
 def make_consumer() -> Consumer:
@@ -87,3 +90,19 @@ def test_an_ending_that_raises_keeps_no_other_from_running() -> None:
 def test_a_child_cannot_be_spawned_outside_of_a_message() -> None:
     with pytest.raises(WorkerError, match="and no message is being handled here"):
         spawn(print)
+
+
+def test_a_child_of_a_teardown_function_ends_with_its_message(desk: Desk) -> None:
+    """``current_message`` is there until the app context is gone."""
+    children: list[gevent.Greenlet] = []
+
+    def start(error: BaseException | None) -> None:
+        if current_message:
+            children.append(spawn(gevent.event.Event().wait))
+
+    desk.handler(lambda body: None)
+    desk.qconsume.teardown_message(start)
+    desk.app.teardown_appcontext(start)
+    assert desk.handle().error is None
+    assert len(children) == 2
+    assert all(child.dead for child in children)
