@@ -23,6 +23,7 @@ from . import config
 from . import database
 from . import dead_letters
 from . import mail
+from . import metrics
 from . import orders
 from . import pages
 from . import request_ids
@@ -48,7 +49,7 @@ def create_app(overrides: t.Mapping[str, t.Any] | None = None) -> Flask:
     qconsume.init_app(app)
     app.extensions["payments"] = PaymentGateway.from_config(app.config)
 
-    for part in (pages, orders, stock, mail, audit, dead_letters):
+    for part in (pages, orders, stock, mail, audit, dead_letters, metrics):
         app.register_blueprint(part.bp)
     request_ids.init_app(app)
     telemetry.init_app(app)

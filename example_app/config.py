@@ -25,6 +25,8 @@ def get_defaults(folder: str) -> dict[str, t.Any]:
         "SHOP_GATEWAY_SECONDS": 0.3,
         "SHOP_GATEWAY_TIMEOUTS": 0.35,
         "SHOP_GATEWAY_SEED": None,
+        # Prometheus sends this token to read /metrics; without a token there is none.
+        "SHOP_METRICS_TOKEN": "",
         # Seconds until the supplier delivers.
         "SHOP_SUPPLIER_SECONDS": 10.0,
     }

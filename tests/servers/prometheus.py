@@ -18,7 +18,7 @@ from .server import Server
 
 
 class Prometheus(Server):
-    """A Prometheus that scrapes addresses every half second.
+    """A Prometheus that scrapes addresses every second.
 
     :param targets: The addresses, ``HOST:PORT``, of each job by its name.
     :param rules: Contents of its file of rules.
@@ -34,7 +34,11 @@ class Prometheus(Server):
     ) -> None:
         super().__init__(folder)
         self.port = free_port()
-        often = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
+        often = {
+            "scrape_interval": "1s",
+            "scrape_timeout": "1s",
+            "evaluation_interval": "500ms",
+        }
         jobs = [
             {"job_name": name, "static_configs": [{"targets": addresses}]}
             for name, addresses in targets.items()

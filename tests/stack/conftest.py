@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import sys
 import typing as t
 
 import pytest
@@ -14,25 +17,30 @@ from ..servers import Prometheus
 from ..servers import Redis
 from ..servers.ports import HOST
 from ..servers.ports import free_port
+from ..servers.server import end
+from ..servers.server import spawn
+from .files import ROOT
 from .files import RULES
 
 
 @pytest.fixture(scope="session")
-def health_address() -> str:
-    """The address at which the shop answers ``/metrics``."""
-    return f"{HOST}:{free_port()}"
+def addresses() -> dict[str, str]:
+    """The address at which each job of Prometheus answers ``/metrics``."""
+    return {job: f"{HOST}:{free_port()}" for job in ("shop", "storm")}
 
 
 @pytest.fixture(scope="session")
 def shop(
-    tmp_path_factory: pytest.TempPathFactory, redis_server: Redis, health_address: str
+    tmp_path_factory: pytest.TempPathFactory,
+    redis_server: Redis,
+    addresses: dict[str, str],
 ) -> t.Iterator[Shop]:
     """A shop on Redis, whose gateway fails for some cards only."""
     with Shop(
         tmp_path_factory.mktemp("shop"),
         redis_server.fresh_url(),
         "--health",
-        health_address,
+        addresses["shop"],
         supplier_seconds=600.0,
         environment={"FLASK_QCONSUME_METRICS": "true"},
     ) as shop:
@@ -40,13 +48,43 @@ def shop(
 
 
 @pytest.fixture(scope="session")
+def storm_url(
+    tmp_path_factory: pytest.TempPathFactory,
+    redis_server: Redis,
+    addresses: dict[str, str],
+) -> t.Iterator[str]:
+    """The broker of a worker of :mod:`.storm_app`, which runs."""
+    folder = tmp_path_factory.mktemp("storm")
+    url = redis_server.fresh_url()
+    command = "-m flask --app tests.stack.storm_app qconsume run --health"
+    process = spawn(
+        [sys.executable, *command.split(), addresses["storm"]],
+        env={
+            **os.environ,
+            "FLASK_QCONSUME_BROKER_URL": url,
+            "FLASK_QCONSUME_METRICS": "true",
+            "FLASK_QCONSUME_BLOCKED_AFTER": "2",
+            "FLASK_QCONSUME_LOG_TRACEBACKS": "never",
+        },
+        folder=ROOT,
+        output=folder / "output",
+    )
+    yield url
+    end(process, signal.SIGKILL, timeout=10.0)
+
+
+@pytest.fixture(scope="session")
 def prometheus(
-    tmp_path_factory: pytest.TempPathFactory, shop: Shop, health_address: str
+    tmp_path_factory: pytest.TempPathFactory,
+    shop: Shop,
+    storm_url: str,
+    addresses: dict[str, str],
 ) -> t.Iterator[Prometheus]:
-    """A Prometheus that scrapes the shop, and has our rules with short times."""
+    """A Prometheus that scrapes both workers, and has our rules with short times."""
     rules = yaml.safe_load(shorten(RULES.read_text("utf-8")))
+    targets = {job: [address] for job, address in addresses.items()}
     folder = tmp_path_factory.mktemp("prometheus")
-    with Prometheus(folder, {"shop": [health_address]}, rules) as prometheus:
+    with Prometheus(folder, targets, rules) as prometheus:
         yield prometheus
 
 
