@@ -111,11 +111,11 @@ def dispatch(
 def _run_and_tell(run: _Run) -> Result:
     try:
         result = run.handle()
+        if result is not _ACKED:
+            _try_to_log(run.handling.consumer, run.handling.message, result)
     except Interrupted:
         tell_end(run.endings, None)
         raise
-    if result is not _ACKED:
-        _try_to_log(run.handling.consumer, run.handling.message, result)
     if run.endings:
         tell_end(run.endings, result)
     return result

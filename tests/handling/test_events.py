@@ -254,3 +254,21 @@ def test_a_receiver_may_be_connected_at_any_time() -> None:
             app.extensions["qconsume"].publish("x", 1, mandatory=False)
             assert len(app.extensions["qconsume"].events.publishing) == 1
     assert heard == ["tested", "tested"]
+
+
+def test_an_interrupt_while_the_outcome_is_logged_ends_what_has_begun(
+    desk: Desk,
+) -> None:
+    def interrupt(record: logging.LogRecord) -> bool:
+        raise Interrupted
+
+    recorder, log = Recorder(), logging.getLogger("flask_qconsume.dispatch")
+    desk.app.extensions["qconsume"].events.add(recorder)
+    desk.handler(lambda body: Reject("no"))
+    log.addFilter(interrupt)
+    try:
+        with pytest.raises(Interrupted):
+            desk.handle()
+    finally:
+        log.removeFilter(interrupt)
+    assert recorder("handled") == [("handled", "bill", 1, None)]
