@@ -6,6 +6,7 @@ import typing as t
 
 import pytest
 from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from flask_qconsume import Message
@@ -30,7 +31,7 @@ VALUES = st.recursive(
         st.sampled_from([PARENT, PARENT.encode(), "a=1,b=2;c", "%00=%ff", "a=b" * 200]),
     ),
     lambda values: st.lists(values) | st.dictionaries(st.text(), values),
-    max_leaves=5,
+    max_leaves=3,
 )
 
 
@@ -39,6 +40,7 @@ def message(**headers: t.Any) -> Message:
     return Message(b"", "bill", headers=named)
 
 
+@settings(deadline=None, max_examples=60)
 @given(headers=st.dictionaries(NAMES | st.text(), VALUES))
 def test_no_header_raises_an_error(headers: dict[str, t.Any]) -> None:
     origin = read_origin(Message(b"", "bill", headers=headers))
