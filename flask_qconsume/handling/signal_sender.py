@@ -101,9 +101,11 @@ class _Published(Listener):
         return functools.partial(self._end, messages)
 
     def _end(
-        self, messages: Sequence[Outgoing], errors: Sequence[BaseException | None]
+        self,
+        messages: Sequence[Outgoing],
+        errors: Sequence[BaseException | None] | None,
     ) -> None:
-        for message, error in zip(messages, errors, strict=True):
+        for message, error in zip(messages, errors or [], strict=False):
             if error is None:
                 send(signals.message_published, self._app, message=message)
 

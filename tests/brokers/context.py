@@ -357,7 +357,7 @@ class CaseContext:
     # -- apps with workers -------------------------------------------------------------
 
     def start_worker(
-        self, qconsume: QConsume, *, listener: Listener | None = None, **config: t.Any
+        self, qconsume: QConsume, *, listeners: Sequence[Listener] = (), **config: t.Any
     ) -> Worker:
         """Start the worker of an app whose queues have this case's prefix."""
         merged = {
@@ -368,7 +368,7 @@ class CaseContext:
             **config,
         }
         worker = Worker(make_app(qconsume, **merged))
-        if listener is not None:
+        for listener in listeners:
             worker.events.add(listener)
         self._workers.append(worker)
         worker.start()

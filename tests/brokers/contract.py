@@ -56,6 +56,7 @@ from flask_qconsume.running.worker import Worker
 from ..formats.flooding import find_colliding
 from ..formats.flooding import packed
 from ..listeners import Recorder
+from ..listeners import make_raisers
 from ..waiting import hang
 from ..waiting import spend
 from ..waiting import wait_for
@@ -1851,9 +1852,13 @@ def an_ordering_is_kept_or_refused(context: CaseContext) -> None:
 
 @case()
 def a_listener_is_told_the_life_of_each_message(context: CaseContext) -> None:
-    """Handled, retried by the broker, dropped, dead; unroutable; interrupted."""
+    """Handled, retried by the broker, dropped, dead; unroutable; interrupted.
+
+    Other listeners raise at each event, which changes nothing.
+    """
     qconsume, recorder = QConsume(), Recorder()
     traced: list[t.Any] = []
+    listeners = [*make_raisers(SystemExit), recorder, *make_raisers(OSError)]
 
     def bill(body: str) -> None:
         traced.append(current_message.headers.get("traced"))
@@ -1866,7 +1871,7 @@ def a_listener_is_told_the_life_of_each_message(context: CaseContext) -> None:
 
     key = context.key("order")
     qconsume.add_consumer("billing", bill, name="bill", routing_key=key)
-    worker = context.start_worker(qconsume, listener=recorder)
+    worker = context.start_worker(qconsume, listeners=listeners)
     wait_for(lambda: worker.ready, SOON)
     app = get_app_consumers(worker.app)
     for body in ("good", "retried", *OUTCOMES):
@@ -1908,7 +1913,7 @@ def a_listener_is_told_suspects(context: CaseContext) -> None:
     context.publish(context.message(b"1", context.plan.name, exchange=""))
     context.kill_process_holding(1)
     qconsume.add_consumer("billing", print, name="bill")
-    worker = context.start_worker(qconsume, listener=recorder)
+    worker = context.start_worker(qconsume, listeners=[recorder])
     wait_for(lambda: count_settled(recorder) == {"suspect": 1, "ack": 1}, 60)
     assert recorder("suspected") == [("suspected", "bill", False)]
     assert recorder("decided") == [("decided", "bill", 1, Ack)]
@@ -1920,7 +1925,7 @@ def a_listener_is_told_of_lost_connections(context: CaseContext) -> None:
     """A message that is handled meanwhile comes again, and is settled then."""
     qconsume, recorder, go = QConsume(), Recorder(), Event()
     qconsume.add_consumer("billing", lambda body: go.wait(), name="bill")
-    worker = context.start_worker(qconsume, listener=recorder)
+    worker = context.start_worker(qconsume, listeners=[recorder])
     wait_for(lambda: len(recorder("connected")) == 2, SOON)
     names = {each[1:] for each in recorder("connected")}
     queue = context.plan.name
