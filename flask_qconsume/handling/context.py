@@ -25,28 +25,29 @@ and error handlers, and in greenlets started by 'flask_qconsume.spawn'."""
 class Handling:
     """The handling of one message, and functions to be called at its end."""
 
-    __slots__ = ("_endings", "consumer", "failure_told", "message")
+    __slots__ = ("consumer", "endings", "failure_told", "message")
 
     def __init__(self, consumer: Consumer, message: Message) -> None:
         self.consumer = consumer
         self.message = message
         #: True once listeners were told that the attempt failed, which is done once.
         self.failure_told = False
-        self._endings: contextlib.ExitStack | None = None
+        #: The functions to call at the end; ``None`` if there are none.
+        self.endings: contextlib.ExitStack | None = None
 
     def at_end(self, ending: Callable[[], object]) -> None:
         """Add a function that is called after the handler, before teardown hooks."""
-        if self._endings is None:
-            self._endings = contextlib.ExitStack()
-        self._endings.callback(ending)
+        if self.endings is None:
+            self.endings = contextlib.ExitStack()
+        self.endings.callback(ending)
 
     def end(self) -> None:
         """Call the functions that :meth:`at_end` has added, the latest first.
 
         All are called, even if one of them raises an error.
         """
-        if self._endings is not None:
-            self._endings.close()
+        if self.endings is not None:
+            self.endings.close()
 
 
 current: ContextVar[Handling] = ContextVar("flask_qconsume.handling")

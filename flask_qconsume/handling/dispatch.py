@@ -101,24 +101,22 @@ def dispatch(
     handling = Handling(consumer, message)
     # Until all is logged and told, so that the lines about the message belong to it.
     token = current.set(handling)
-    try:
-        return _run_and_tell(_Run(app, handling, events, limit, now))
-    finally:
-        current.reset(token)
-        handling.end()  # Also what teardown functions have started.
-
-
-def _run_and_tell(run: _Run) -> Result:
+    run = _Run(app, handling, events, limit, now)
     try:
         result = run.handle()
         if result is not _ACKED:
-            _try_to_log(run.handling.consumer, run.handling.message, result)
+            _try_to_log(consumer, message, result)
     except Interrupted:
         tell_end(run.endings, None)
         raise
-    if run.endings:
-        tell_end(run.endings, result)
-    return result
+    else:
+        if run.endings:
+            tell_end(run.endings, result)
+        return result
+    finally:
+        current.reset(token)
+        if handling.endings is not None:
+            handling.end()  # Also what teardown functions have started.
 
 
 def tell_failed(app: Flask, events: Events, handling: Handling, result: Result) -> None:
@@ -214,15 +212,18 @@ class _Run:
         except BaseException as error:
             context.pop(error)
             raise
-        acked = isinstance(self._result.outcome, Ack)
-        context.pop(None if acked else self._result.error)
+        result = self._result
+        # The usual result is tested first, since that takes less time.
+        failed = result is not _ACKED and result.failed
+        context.pop(result.error if failed else None)
 
     def _run_steps(self, handled: Handling) -> None:
         try:
             try:
                 self._result = self._handle(handled.message)
             finally:
-                handled.end()
+                if handled.endings is not None:
+                    handled.end()
             if self._hooks.after:
                 self._run_after_hooks()
         except Interrupted as error:
