@@ -14,6 +14,7 @@ import pytest
 from kombu import Queue
 
 from flask_qconsume import QConsume
+from flask_qconsume.appconsumers import AppConsumers
 from flask_qconsume.broker import headers
 from flask_qconsume.broker.base import HeldBack
 from flask_qconsume.broker.link import Delivery
@@ -172,10 +173,13 @@ def test_the_management_api_of_rabbitmq_gives_further_counts(
         consumers.broker.declare()
         with hold_messages(consumers, plan, 3):
             wait_for(lambda: read_status(app)["in_hand"] == 3, 30)
+            (status,) = consumers.broker.read_backlog([plan], 10.0)
+            assert (status.waiting, status.in_hand) == (0, 3)
             # A delayed message for a queue that does not exist.
             consumers.publish("missing", 1, exchange="", delay=0.1)
             wait_for(lambda: count_refused(app) == 1, 30)
             assert "queue: 1" in invoke(app, "status").output
+        _check_held_dead_letters(consumers, plan)
         _check_policies_and_streams(vhost, app)
         for wrong in (url.replace("guest@", "no@"), url.replace("http:", "https:")):
             app = make_app(BROKER_URL=vhost.url, MANAGEMENT_URL=wrong)
@@ -183,6 +187,21 @@ def test_the_management_api_of_rabbitmq_gives_further_counts(
             assert result.exit_code == 1
             assert "'QCONSUME_MANAGEMENT_URL'" in result.output
             assert "guest:" not in result.output
+
+
+def _check_held_dead_letters(consumers: AppConsumers, plan: QueuePlan) -> None:
+    """Dead letters that another command holds are counted by the management API."""
+
+    def count() -> int | None:
+        return consumers.broker.read_backlog([plan], 10.0)[0].dead_letters
+
+    for number in range(3):
+        consumers.publish(plan.dead, number, exchange="")
+    wait_for(lambda: count() == 3, 30)
+    looking = iter(consumers.broker.dead_letters(plan))
+    next(looking)
+    wait_for(lambda: count() == 3, 30)
+    assert len(list(looking)) == 2
 
 
 def _check_policies_and_streams(vhost: Vhost, app: flask.Flask) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 
@@ -9,15 +10,20 @@ import pytest
 
 from flask_qconsume.broker.base import QueueStatus
 from flask_qconsume.broker.link import Lane
+from flask_qconsume.broker.topology import Topology
+from flask_qconsume.broker.urls import open_broker
 from flask_qconsume.brokers.redis_lists import envelope
 from flask_qconsume.brokers.redis_streams import entries
+from flask_qconsume.errors import BrokerError
 
 from ...waiting import wait_for
+from .tools import EXCHANGE
 from .tools import Shop
 from .tools import forward
 from .tools import outgoing
 from .tools import plan
 from .tools import read
+from .tools import settings
 from .tools import shop
 
 
@@ -155,3 +161,37 @@ def test_an_id_that_another_program_chose_is_no_time(redis_url):
     with shop(redis_url.replace("redis:", "redis-streams:")) as it:
         it.client.xadd("billing", {"body": "1"}, id="7-1")
         assert (status(it).waiting, status(it).oldest) == (1, None)
+
+
+@pytest.mark.parametrize("scheme", ["sentinel:", "sentinel-streams:"])
+def test_sentinels_lead_to_the_counts_before_and_after_a_failover(
+    redis_sentinel, scheme
+):
+    url = redis_sentinel.url.replace("sentinel:", scheme)
+    options = {"master_name": "shop"}
+    with open_one(url, transport_options=options) as broker:
+        broker.declare()
+        assert broker.publish([outgoing()], 10.0) == [None]
+        redis_sentinel.await_replica()
+        plans = broker.topology.queues
+        (before,) = broker.read_backlog(plans, 10.0)
+        assert (before.waiting, before.dead_letters) == (1, 0)
+        redis_sentinel.fail_over()
+
+        def read_again() -> QueueStatus | None:
+            with contextlib.suppress(BrokerError):
+                return broker.read_backlog(plans, 10.0)[0]
+            return None
+
+        assert wait_for(read_again, 30) == before
+
+
+@contextlib.contextmanager
+def open_one(url, **config):
+    """A broker object for the length of a block."""
+    topology = Topology(EXCHANGE, (plan(),))
+    broker = open_broker(settings(url, **config), topology)
+    try:
+        yield broker
+    finally:
+        broker.close()
