@@ -42,7 +42,6 @@ class HubClock:
         )
         self._state = _Delays(time.monotonic() + _TICK_SECONDS, 0.0, 0.0)
         self._counted = 0.0
-        self._measured_at = time.monotonic()
         self._processor_time = time.process_time()
 
     def start(self) -> None:
@@ -74,11 +73,10 @@ class HubClock:
         Only one thread may call this.
         """
         state, now, used = self._state, time.monotonic(), time.process_time()
-        elapsed, self._measured_at = now - self._measured_at, now
         computed, self._processor_time = used - self._processor_time, used
         total = state.blocked + _ignore_short(now - state.due_at)
         blocked, self._counted = max(0.0, total - self._counted), total
-        return min(blocked, elapsed, max(computed, _MAX_HALTED_SECONDS))
+        return min(blocked, max(computed, _MAX_HALTED_SECONDS))
 
 
 def _ignore_short(late: float) -> float:

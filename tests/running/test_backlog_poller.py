@@ -191,6 +191,17 @@ def _find_unchanged(poller: BacklogPoller, seconds: float) -> Reading | None:
     return latest if poller.latest is latest else None
 
 
+def test_a_process_that_cannot_use_the_folder_reads_for_itself(
+    bench: Bench, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "file").touch()
+    bench.config["QCONSUME_METRICS"] = str(tmp_path / "file" / "folder")
+    bench.qconsume.add_consumer("billing", print, name="bill")
+    bench.start()
+    wait_for(lambda: gauges(bench).get(READY) == 0)
+    assert gauges(bench)[OLDEST] == 0
+
+
 #: Runs a worker that shows its gauges in FOLDER; prints a line once it runs.
 SHOWING = """
 from gevent import get_hub, monkey
