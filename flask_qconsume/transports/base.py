@@ -193,22 +193,22 @@ class Channel(_Virtual.Channel):  # type: ignore[misc]
 
     def basic_cancel(self, consumer_tag: str) -> t.Any:
         queue = self._tag_to_queue.get(consumer_tag)
-        found = super().basic_cancel(consumer_tag)
+        result = super().basic_cancel(consumer_tag)
         if queue is not None:
             ready = self.connection.ready.remove(queue)
             self.source.give_back(p["properties"]["delivery_tag"] for p in ready)
             self.source.cancel(queue)
-        return found
+        return result
 
     def close(self) -> None:
         if not self.closed:
             super().close()
 
     def _get(self, queue: str, timeout: float | None = None) -> Payload:
-        found = self.source.get(queue)
-        if found is None:
+        payload = self.source.get(queue)
+        if payload is None:
             raise Empty()
-        return t.cast(Payload, found)
+        return t.cast(Payload, payload)
 
     def _put(self, queue: str, message: Payload, **kwargs: t.Any) -> None:
         self.source.put(queue, message)
@@ -218,8 +218,8 @@ class Channel(_Virtual.Channel):  # type: ignore[misc]
 
     def _purge(self, queue: str) -> int:
         count = 0
-        while (found := self.source.get(queue)) is not None:
-            self.source.ack(found["properties"]["delivery_tag"])
+        while (payload := self.source.get(queue)) is not None:
+            self.source.ack(payload["properties"]["delivery_tag"])
             count += 1
         self.source.flush()
         return count
@@ -278,18 +278,22 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
         self._read_ready()
         until = None if timeout is None else time.monotonic() + timeout
         while not self._deliver_ready():
-            left = MAX_WAIT_SECONDS if until is None else until - time.monotonic()
-            if left <= 0:
+            seconds_left = (
+                MAX_WAIT_SECONDS if until is None else until - time.monotonic()
+            )
+            if seconds_left <= 0:
                 raise TimeoutError()
             self.source.room.clear()
             rooms = self._rooms()
             wanted = _with_room(rooms)
             is_full = len(wanted) < len(rooms)
-            left = min(left, _FULL_WAIT_SECONDS if is_full else MAX_WAIT_SECONDS)
+            seconds_left = min(
+                seconds_left, _FULL_WAIT_SECONDS if is_full else MAX_WAIT_SECONDS
+            )
             if wanted:
-                self.ready.add(self.source.read(wanted, left))
+                self.ready.add(self.source.read(wanted, seconds_left))
             else:
-                self.source.room.wait(left)
+                self.source.room.wait(seconds_left)
 
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
         head, at, rest = uri.rpartition("@")
@@ -314,10 +318,10 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
 
     def _deliver_ready(self) -> bool:
         """Deliver one ready message; return false if that is not possible."""
-        taken = self.ready.take(self._may_deliver)
-        if taken is not None:
-            self._deliver(*taken)
-        return taken is not None
+        payload_and_queue = self.ready.take(self._may_deliver)
+        if payload_and_queue is not None:
+            self._deliver(*payload_and_queue)
+        return payload_and_queue is not None
 
     def _may_deliver(self, queue: str) -> bool:
         channel = next((c for c in self.channels if queue in c._active_queues), None)

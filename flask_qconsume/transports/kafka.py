@@ -115,8 +115,10 @@ class KafkaSource(base.Source):
 
     def depth(self, queue: str) -> int:
         # Kafka counts the messages of other processes as long as they are not settled.
-        held = sum(each.message.queue == queue for each in self._held.values())
-        return max(0, self.broker.depth(queue) - held)
+        held_count = sum(
+            delivery.message.queue == queue for delivery in self._held.values()
+        )
+        return max(0, self.broker.depth(queue) - held_count)
 
     def exists(self, queue: str) -> bool:
         return naming.retry_topic(queue, 0) in self._admin.list_topics(
@@ -127,9 +129,11 @@ class KafkaSource(base.Source):
         """Delete a queue: its own topics, and its consumer group."""
         self._leave(queue)
         begin = re.escape(f"{naming.PREFIX}{naming.escape(queue)}.")
-        own = re.compile(begin + r"(retry\.[0-9]+|suspects|dead)")
-        found = self._admin.list_topics(_ANSWER_TIMEOUT_SECONDS)
-        self._admin.delete(queue, filter(own.fullmatch, found), _ANSWER_TIMEOUT_SECONDS)
+        own_topic = re.compile(begin + r"(retry\.[0-9]+|suspects|dead)")
+        topics = self._admin.list_topics(_ANSWER_TIMEOUT_SECONDS)
+        self._admin.delete(
+            queue, filter(own_topic.fullmatch, topics), _ANSWER_TIMEOUT_SECONDS
+        )
 
     def _plan(self, queue: str) -> QueuePlan:
         for plan in self.broker.topology.queues:
@@ -139,7 +143,11 @@ class KafkaSource(base.Source):
 
     def _replace(self, plan: QueuePlan, bindings: t.AbstractSet[Binding]) -> None:
         topology = self.broker.topology
-        others = [each for each in topology.queues if each.name != plan.name]
+        others = [
+            plan_of_queue
+            for plan_of_queue in topology.queues
+            if plan_of_queue.name != plan.name
+        ]
         new = dataclasses.replace(plan, bindings=tuple(sorted(bindings)))
         self.broker.topology = Topology(topology.exchange, (*others, new))
 
@@ -212,8 +220,8 @@ class KafkaSource(base.Source):
     def _link(self, queue: str) -> KafkaLink:
         link = self._links.get(queue)
         if link is None or link.closed:
-            found = self.broker.connect(self._plan(queue), Lane.MAIN, _PREFETCH)
-            link = self._links[queue] = t.cast(KafkaLink, found)
+            new_link = self.broker.connect(self._plan(queue), Lane.MAIN, _PREFETCH)
+            link = self._links[queue] = t.cast(KafkaLink, new_link)
             self._postpone_keep_alive(queue)
             link.await_joined(_ANSWER_TIMEOUT_SECONDS)
         elif time.monotonic() >= self._next_keep_alive[queue]:
@@ -265,7 +273,7 @@ class KafkaSource(base.Source):
     def cancel(self, queue: str) -> None:
         # A member that reads no more would keep its partitions from other members. It
         # stays for as long as it has messages to settle.
-        if not any(each.message.queue == queue for each in self._held.values()):
+        if not any(delivery.message.queue == queue for delivery in self._held.values()):
             self._leave(queue)
 
     def close(self) -> None:

@@ -18,8 +18,8 @@ def find_current_url(client: t.Any) -> str:
     if "://" in hostname:
         # kombu has cut off the part before a "+".
         return f"{kind}+{hostname}" if kind else hostname
-    known = (url for url in client.alt if _has_parts(client, _parse(url)))
-    return next(known, None) or _join_parts(client)
+    matching_urls = (url for url in client.alt if _has_parts(client, _parse(url)))
+    return next(matching_urls, None) or _join_parts(client)
 
 
 def _parse(url: str) -> dict[str, t.Any]:
@@ -32,12 +32,19 @@ def _parse(url: str) -> dict[str, t.Any]:
 
 def _has_parts(client: t.Any, parts: dict[str, t.Any]) -> bool:
     """Return whether a URL has the host, port and user of the connection."""
-    kept = (client.transport_cls, client.hostname, client.userid, client.password)
+    connection_parts = (
+        client.transport_cls,
+        client.hostname,
+        client.userid,
+        client.password,
+    )
     names = ("transport", "hostname", "userid", "password")
     # If a URL has no port or path, the connection keeps its former port or path.
     port = parts["port"] in (None, client.port)
     path = parts["virtual_host"] in (None, client.virtual_host)
-    return port and path and kept == tuple(parts.get(name) for name in names)
+    return (
+        port and path and connection_parts == tuple(parts.get(name) for name in names)
+    )
 
 
 def _join_parts(client: t.Any) -> str:

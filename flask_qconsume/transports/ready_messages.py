@@ -23,9 +23,9 @@ class ReadyMessages:
         """Return the number of ready messages of a queue."""
         return len(self._queues.get(queue, ()))
 
-    def add(self, found: Iterable[tuple[Payload, str]]) -> None:
+    def add(self, payloads: Iterable[tuple[Payload, str]]) -> None:
         """Add messages, each of them with the name of its queue."""
-        for payload, queue in found:
+        for payload, queue in payloads:
             self._queues.setdefault(queue, deque()).append(payload)
 
     def take(self, is_allowed: Callable[[str], bool]) -> tuple[Payload, str] | None:

@@ -156,7 +156,8 @@ class StreamSource(base.Source):
             self._publish(scripts.PUBLISH(keys, delay, *copies))
         elif queues:
             keys = [
-                layout.stream_key(*each) for each in zip(queues, steps, strict=True)
+                layout.stream_key(*queue_and_step)
+                for queue_and_step in zip(queues, steps, strict=True)
             ]
             fields = (layout.body, entry.body, META, entry.meta)
             self._publish(scripts.PUBLISH(keys, "", *fields))
@@ -165,14 +166,14 @@ class StreamSource(base.Source):
         check_answer(self.server.publish([call])[0])
 
     def read(self, rooms: Mapping[str, int], seconds: float) -> Sequence[base.Read]:
-        found = list(self._drop_expired(self._pop(rooms)))
-        if found or seconds <= 0:
-            return found
+        payloads = list(self._drop_expired(self._pop(rooms)))
+        if payloads or seconds <= 0:
+            return payloads
         return list(self._drop_expired(self._wait(rooms, seconds)))
 
     def get(self, queue: str) -> Payload | None:
-        while found := self._pop({queue: 1}):
-            for payload, _ in self._drop_expired(found):
+        while payloads := self._pop({queue: 1}):
+            for payload, _ in self._drop_expired(payloads):
                 return payload
         return None
 
@@ -184,7 +185,7 @@ class StreamSource(base.Source):
             self._held.of(queue).create_pop_call(room) for queue, room in rooms.items()
         ]
         answers = self._wire.run(calls)
-        found = []
+        payloads = []
         for queue, answer in zip(rooms, answers, strict=True):
             if isinstance(answer, Exception):
                 continue
@@ -192,12 +193,12 @@ class StreamSource(base.Source):
             if due:
                 self._due = min(float(due), self._due or float(due))
             for entry in split_entries(*texts):
-                found.append((self._hold(queue, *entry), queue))
-        if not found:
+                payloads.append((self._hold(queue, *entry), queue))
+        if not payloads:
             # The messages of other queues are delivered before an error is raised.
             for answer in answers:
                 check_answer(answer)
-        return found
+        return payloads
 
     def _wait(self, queues: Iterable[str], seconds: float) -> Iterator[base.Read]:
         """Wait for new entries; yield at most one entry of each stream."""
@@ -218,9 +219,9 @@ class StreamSource(base.Source):
             yield self._hold(queue, f"{number}:{id}", fields, False), queue
 
     def _drop_expired(
-        self, found: Iterable[tuple[Payload, str]]
+        self, payloads: Iterable[tuple[Payload, str]]
     ) -> Iterator[base.Read]:
-        for payload, queue in found:
+        for payload, queue in payloads:
             tag = payload["properties"]["delivery_tag"]
             if kombu_payload.has_expired(self._messages[tag]):
                 self.ack(tag)
@@ -317,12 +318,14 @@ class _HeldEntries:
 
     def of(self, queue: str) -> PendingEntries:
         """Return the held entries of one queue."""
-        found = self._by_queue.get(queue)
-        if found is None:
-            found = PendingEntries(self._server, self._layout, queue, self.lease)
-            found.consumer = self.consumer
-            self._by_queue[queue] = found
-        return found
+        pending_entries = self._by_queue.get(queue)
+        if pending_entries is None:
+            pending_entries = PendingEntries(
+                self._server, self._layout, queue, self.lease
+            )
+            pending_entries.consumer = self.consumer
+            self._by_queue[queue] = pending_entries
+        return pending_entries
 
     def ack(self, queue: str, tag: str) -> None:
         """Mark an entry to be acknowledged at the next :meth:`flush`."""
@@ -365,12 +368,12 @@ class _HeldEntries:
     def _keep_alive(self) -> None:
         due = time.monotonic() + self.lease / 3
         while not self._ended.is_set():
-            left = due - time.monotonic()
+            seconds_left = due - time.monotonic()
             with contextlib.suppress(BrokerError):
-                if left <= 0:
+                if seconds_left <= 0:
                     due += self.lease / 3
                     self._renew_leases()
-                elif self._acked.wait(left):
+                elif self._acked.wait(seconds_left):
                     self._acked.clear()
                     self._ended.wait(_ACK_DELAY_SECONDS)
                     self.flush()
@@ -391,8 +394,11 @@ class Channel(base.Channel):
         self.source.publish(self._lookup(exchange, routing_key), message)
 
     def get_table(self, exchange: str) -> list[tuple[str, str, str]]:
-        found = self.source.bindings.read_entries(exchange)
-        return [(each.routing_key, each.pattern, each.queue) for each in found]
+        binding_entries = self.source.bindings.read_entries(exchange)
+        return [
+            (binding_entry.routing_key, binding_entry.pattern, binding_entry.queue)
+            for binding_entry in binding_entries
+        ]
 
     def queue_unbind(
         self, queue: str, exchange: str, routing_key: str = "", *args: t.Any, **_: t.Any

@@ -101,22 +101,25 @@ class KafkaDeadLetters(DeadLetters):
         If ``replay`` is true, first publish a copy of each dead letter. A dead letter
         of which the copy fails is not removed.
         """
-        gone = [record for record, _ in page]
+        removed_records = [record for record, _ in page]
         failed: list[Exception] = []
         if replay:
             copies = [self._create_replay(message) for _, message in page]
             answers = self._send(copies, DEFAULT_TIMEOUT_SECONDS)
-            gone = [r for r, e in zip(gone, answers, strict=True) if e is None]
+            removed_records = [
+                r for r, e in zip(removed_records, answers, strict=True) if e is None
+            ]
             failed = [error for error in answers if error is not None]
         tombstones = [
-            ProducerRecord(self._topic, None, record.key()) for record in gone
+            ProducerRecord(self._topic, None, record.key())
+            for record in removed_records
         ]
         failed += [
             error for error in self._send(tombstones, DEFAULT_TIMEOUT_SECONDS) if error
         ]
         if failed:
             raise failed[0]
-        return len(gone)
+        return len(removed_records)
 
     def _create_replay(self, message: Message) -> ProducerRecord:
         topic = naming.retry_topic(self._plan.name, 0)
@@ -140,20 +143,20 @@ class KafkaDeadLetters(DeadLetters):
         partitions = [(self._topic, n) for n in range(number)]
         begin = self._admin.find_beginnings(partitions, DEFAULT_TIMEOUT_SECONDS)
         ends = {
-            each: end
-            for each, end in self._admin.find_ends(
+            partition: end
+            for partition, end in self._admin.find_ends(
                 partitions, DEFAULT_TIMEOUT_SECONDS
             ).items()
-            if end > begin.get(each, end)
+            if end > begin.get(partition, end)
         }
-        found = (
+        record_pages = (
             call_in_thread(lambda: self._read(begin, ends), _READ_TIMEOUT_SECONDS)
             if ends
             else []
         )
         oldest = (time.time() - self._kept) * 1_000
         by_key: dict[bytes, Fetched] = {}
-        for record in found:
+        for record in record_pages:
             by_key.pop(record.key() or b"", None)
             # A tombstone that removes a dead letter has no headers.
             if records.read_headers(record) and record.timestamp()[1] >= oldest:
@@ -166,7 +169,9 @@ class KafkaDeadLetters(DeadLetters):
         """Read records in a native thread, up to the end offsets ``ends``."""
         consumer = create_client(Consumer, {**self._settings, **_READ_SETTINGS})
         try:
-            consumer.assign([TopicPartition(*each, begin[each]) for each in ends])
+            consumer.assign(
+                [TopicPartition(*partition, begin[partition]) for partition in ends]
+            )
             return list(_read_until(consumer, ends))
         finally:
             consumer.close()
@@ -176,15 +181,15 @@ def _read_until(consumer: Consumer, ends: dict[PartitionId, int]) -> Iterator[Fe
     """Yield records until each partition has been read up to its end offset."""
     give_up_at = time.monotonic() + DEFAULT_TIMEOUT_SECONDS
     while ends:
-        found: list[Fetched] = consumer.consume(_MAX_FETCH, 0.1)
-        for record in found:
+        records: list[Fetched] = consumer.consume(_MAX_FETCH, 0.1)
+        for record in records:
             if _is_end(record):
                 ends.pop(_partition_of(record), None)
             elif record.offset() < (end := ends.get(_partition_of(record), 0)):
                 yield record
                 if record.offset() + 1 == end:
                     del ends[_partition_of(record)]
-        if found:
+        if records:
             give_up_at = time.monotonic() + DEFAULT_TIMEOUT_SECONDS
         elif time.monotonic() > give_up_at:
             raise BrokerUnavailable(

@@ -105,13 +105,13 @@ class TopicDeclaration:
         }
 
     def _create(self, missing: Mapping[str, Sequence[str]], timeout: float) -> None:
-        names = {name for each in missing.values() for name in each}
+        names = {name for topics in missing.values() for name in topics}
         if not names:
             return
         if self._settings.declare == "auto":
             self._topics.create(names, timeout)
             return
-        queue, first = next((q, each[0]) for q, each in missing.items() if each)
+        queue, first = next((q, topics[0]) for q, topics in missing.items() if topics)
         raise TopologyMismatch(
             f"The topic '{first}' of the queue '{queue}' is not there ({len(names)}"
             " such topics are missing), and 'QCONSUME_DECLARE' is 'passive'. Run 'flask"

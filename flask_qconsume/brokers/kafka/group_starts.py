@@ -108,8 +108,10 @@ class GroupStarts:
         # This is read before the group's commits: if two processes start a group at
         # once, the later commit is no further than what either process has found.
         offsets = self._first_offsets(partitions, timeout)
-        known = self._admin.read_committed(plan.name, partitions, _time_left(deadline))
-        if known or self._admin.commit(plan.name, offsets, _time_left(deadline)):
+        committed = self._admin.read_committed(
+            plan.name, partitions, _time_left(deadline)
+        )
+        if committed or self._admin.commit(plan.name, offsets, _time_left(deadline)):
             # A mark that does not arrive is sent at the next start.
             mark = ProducerRecord(naming.dead_letter_topic(plan.name), None, _MARK)
             self._send([mark], _time_left(deadline))
@@ -125,9 +127,14 @@ class GroupStarts:
         """
         if not self._at_the_end:
             return self._admin.find_beginnings(partitions, timeout)
-        own = [each for each in partitions if naming.is_retry_topic(each[0])]
-        first = self._admin.find_beginnings(own, timeout)
-        return self._admin.find_ends(set(partitions) - set(own), timeout) | first
+        retry_partitions = [
+            partition for partition in partitions if naming.is_retry_topic(partition[0])
+        ]
+        first = self._admin.find_beginnings(retry_partitions, timeout)
+        return (
+            self._admin.find_ends(set(partitions) - set(retry_partitions), timeout)
+            | first
+        )
 
 
 _FORGOTTEN = (

@@ -80,8 +80,10 @@ class Backlog:
 
     def _count(self, group: str, wanted: t.AbstractSet[str]) -> int:
         """Count the records that a consumer group has not handled, in some topics."""
-        known = self._topics.known
-        topics = {name: number for name, number in known.items() if name in wanted}
+        partition_counts = self._topics.known
+        topics = {
+            name: number for name, number in partition_counts.items() if name in wanted
+        }
         return count_lag(self._admin, group, topics, DEFAULT_TIMEOUT_SECONDS)
 
 
@@ -98,14 +100,16 @@ def count_lag(
     :param only_committed: Whether to count only partitions for which the group has
         committed an offset.
     """
-    everywhere = set(_partitions(topics))
-    known = admin.read_committed(group, everywhere, timeout)
-    partitions = set(known) if only_committed else everywhere
+    all_partitions = set(_partitions(topics))
+    committed = admin.read_committed(group, all_partitions, timeout)
+    partitions = set(committed) if only_committed else all_partitions
     ends = admin.find_ends(partitions, timeout)
-    first = admin.find_beginnings(partitions - set(known), timeout)
+    first = admin.find_beginnings(partitions - set(committed), timeout)
     return sum(
-        count_left(known.get(each) or Committed(first.get(each, end), ""), end)
-        for each, end in ends.items()
+        count_left(
+            committed.get(partition) or Committed(first.get(partition, end), ""), end
+        )
+        for partition, end in ends.items()
     )
 
 
@@ -113,13 +117,18 @@ def find_unhandled(
     admin: KafkaAdmin, group: str, topics: Mapping[str, int], timeout: float
 ) -> dict[PartitionId, int]:
     """Return each partition's first offset that is not handled, if there is any."""
-    everywhere = set(_partitions(topics))
-    known = admin.read_committed(group, everywhere, timeout)
-    ends = admin.find_ends(everywhere, timeout)
-    first = admin.find_beginnings(everywhere - set(known), timeout)
-    begin = {**first, **{each: found.offset for each, found in known.items()}}
+    all_partitions = set(_partitions(topics))
+    committed = admin.read_committed(group, all_partitions, timeout)
+    ends = admin.find_ends(all_partitions, timeout)
+    first = admin.find_beginnings(all_partitions - set(committed), timeout)
+    first_unhandled = {
+        **first,
+        **{partition: commit.offset for partition, commit in committed.items()},
+    }
     return {
-        each: offset for each, offset in begin.items() if offset < ends.get(each, 0)
+        partition: offset
+        for partition, offset in first_unhandled.items()
+        if offset < ends.get(partition, 0)
     }
 
 
@@ -141,14 +150,18 @@ def _peek(
 ) -> list[Fetched]:
     consumer = create_client(Consumer, {**settings, "fetch.wait.max.ms": 10})
     deadline = time.monotonic() + _PEEK_TIMEOUT_SECONDS
-    found: dict[PartitionId, Fetched] = {}
+    records_by_partition: dict[PartitionId, Fetched] = {}
     try:
-        consumer.assign([TopicPartition(*each, at) for each, at in offsets.items()])
-        while len(found) < len(offsets) and time.monotonic() < deadline:
+        consumer.assign(
+            [TopicPartition(*partition, at) for partition, at in offsets.items()]
+        )
+        while len(records_by_partition) < len(offsets) and time.monotonic() < deadline:
             record: Fetched = consumer.poll(_POLL_SECONDS)
             if record is not None and record.error() is None:
-                found.setdefault((record.topic(), record.partition()), record)
-        return list(found.values())
+                records_by_partition.setdefault(
+                    (record.topic(), record.partition()), record
+                )
+        return list(records_by_partition.values())
     finally:
         consumer.close()
 

@@ -137,11 +137,11 @@ class KafkaLink(Link):
         consumer, read_message = self._consumer, self._read_message
         if consumer.pop_misses_topic():
             self._refresh(True)
-        found = [] if self._paused else consumer.take(room)
-        if not found:
+        records = [] if self._paused else consumer.take(room)
+        if not records:
             consumer.wait(wait)
-            found = [] if self._paused or self.closed else consumer.take(room)
-        return [KafkaDelivery(self, record, read_message(record)) for record in found]
+            records = [] if self._paused or self.closed else consumer.take(room)
+        return [KafkaDelivery(self, record, read_message(record)) for record in records]
 
     def exceed_prefetch(self, more: int) -> None:
         self._consumer.exceed_prefetch(more)

@@ -46,7 +46,7 @@ def escape(name: str) -> str:
     >>> escape("billing"), escape("celery@host"), escape("_x40_")
     ('billing', 'celery_x40_host', '_x5F_x40_')
     """
-    return _ESCAPE.sub(lambda found: f"_x{ord(found[0]):X}_", name)
+    return _ESCAPE.sub(lambda character: f"_x{ord(character[0]):X}_", name)
 
 
 def unescape(name: str) -> str:
@@ -61,7 +61,7 @@ def unescape(name: str) -> str:
 def escape_routing_key(routing_key: str) -> str:
     """Escape a routing key for use in a topic's name, but keep ``*`` and ``#``."""
     words = routing_key.split(".")
-    return ".".join(each if each in ("*", "#") else escape(each) for each in words)
+    return ".".join(word if word in ("*", "#") else escape(word) for word in words)
 
 
 def is_named_after(topic: str, routing_key: str | None) -> bool:
@@ -69,9 +69,9 @@ def is_named_after(topic: str, routing_key: str | None) -> bool:
     return routing_key is not None and topic == escape_routing_key(routing_key)
 
 
-def _unescape_character(found: re.Match[str]) -> str:
-    code = int(found[1], 16)
-    return chr(code) if code <= sys.maxunicode else found[0]
+def _unescape_character(escaped: re.Match[str]) -> str:
+    code = int(escaped[1], 16)
+    return chr(code) if code <= sys.maxunicode else escaped[0]
 
 
 def retry_topic(queue: str, step: int) -> str:
@@ -110,8 +110,8 @@ def is_retry_topic(topic: str) -> bool:
 
 def is_delay_topic(topic: str) -> bool:
     """Return whether a topic holds retries with a delay."""
-    found = _RETRY_TOPIC.fullmatch(topic)
-    return found is not None and found[1] != "0"
+    match = _RETRY_TOPIC.fullmatch(topic)
+    return match is not None and match[1] != "0"
 
 
 def group_of(plan: QueuePlan, lane: Lane) -> str:
@@ -189,14 +189,16 @@ def check_distinct(plans: Iterable[QueuePlan]) -> None:
     Kafka itself confuses such names in its metrics, and refuses them. || :raises
     RegistrationError: with both names.
     """
-    known: dict[str, str] = {}
+    topics_by_metric_name: dict[str, str] = {}
     for plan in plans:
         for topic in (dead_letter_topic(plan.name), *literal_topics(plan)):
-            other = known.setdefault(topic.replace(".", "_"), topic)
-            if other != topic:
+            other_topic = topics_by_metric_name.setdefault(
+                topic.replace(".", "_"), topic
+            )
+            if other_topic != topic:
                 raise RegistrationError(
-                    f"The topics {quote(other)} and {quote(topic)} cannot both be on"
-                    " Kafka, which does not tell '.' from '_' in names. Change the"
+                    f"The topics {quote(other_topic)} and {quote(topic)} cannot both be"
+                    " on Kafka, which does not tell '.' from '_' in names. Change the"
                     " queue's name, or the routing key."
                 )
 
@@ -215,11 +217,11 @@ def topic_filter(plan: QueuePlan, lane: Lane) -> Callable[[str], bool]:
         return suspects_topic(plan.name).__eq__
     literal = set(literal_topics(plan))
     wild = [key for key in _routing_keys(plan) if is_pattern(key)]
-    own = re.compile(_retry_expression(plan))
+    retry_topic = re.compile(_retry_expression(plan))
     return lambda topic: (
         topic in literal
         or any(_matches_pattern(plan.prefix, key, topic) for key in wild)
-        or own.fullmatch(topic) is not None
+        or retry_topic.fullmatch(topic) is not None
     )
 
 
@@ -236,7 +238,9 @@ def topic_expressions(routing_key: str, prefix: str = "") -> list[str]:
     ['^failed$', '^[^_.][^.]*(\\\\.[^.]*)*\\\\.failed$']
     """
     begin = "^" + _escape_expression(prefix)
-    return [f"{begin}{found}$" for found in _expressions(routing_key.split("."))]
+    return [
+        f"{begin}{expression}$" for expression in _expressions(routing_key.split("."))
+    ]
 
 
 def _expressions(words: list[str]) -> Iterator[str]:
@@ -289,8 +293,10 @@ def _matches_pattern(prefix: str, routing_key: str, topic: str) -> bool:
 
 def _topic_expressions_of(plan: QueuePlan) -> list[str]:
     keys = (key for key in _routing_keys(plan) if is_pattern(key))
-    found = (each for key in keys for each in topic_expressions(key, plan.prefix))
-    return list(dict.fromkeys(found))
+    expressions = (
+        expression for key in keys for expression in topic_expressions(key, plan.prefix)
+    )
+    return list(dict.fromkeys(expressions))
 
 
 def _routing_keys(plan: QueuePlan) -> t.Iterable[str]:

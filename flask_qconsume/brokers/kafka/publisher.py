@@ -48,17 +48,25 @@ class Publisher:
     ) -> list[Exception | None]:
         """Send records, if their topics exist; return ``None`` or an error for each."""
         deadline = time.monotonic() + timeout
-        found = [
+        topics_exist = [
             self._topic_exists(message, record.topic, deadline)
             for message, record in zip(messages, composed, strict=True)
         ]
         sent = self._send(
-            [record for record, there in zip(composed, found, strict=True) if there],
+            [
+                record
+                for record, topic_exists in zip(composed, topics_exist, strict=True)
+                if topic_exists
+            ],
             deadline,
         )
         return [
-            _result_for_caller(message, record.topic, next(sent) if there else _MISSING)
-            for message, record, there in zip(messages, composed, found, strict=True)
+            _result_for_caller(
+                message, record.topic, next(sent) if topic_exists else _MISSING
+            )
+            for message, record, topic_exists in zip(
+                messages, composed, topics_exist, strict=True
+            )
         ]
 
     def forward(
@@ -82,26 +90,28 @@ class Publisher:
         return list(self._send(copies, time.monotonic() + timeout))
 
     def _send(
-        self, found: Sequence[ProducerRecord], deadline: float
+        self, records: Sequence[ProducerRecord], deadline: float
     ) -> t.Iterator[Exception | None]:
-        if not found:
+        if not records:
             return iter(())
-        left = max(deadline - time.monotonic(), 0.001)
-        errors = self._producer.get().send(found, left)
+        seconds_left = max(deadline - time.monotonic(), 0.001)
+        errors = self._producer.get().send(records, seconds_left)
         # For a deleted topic, the client tries until the time is over.
         if any(isinstance(error, (Unroutable, PublishTimeout)) for error in errors):
             self._topics.forget()
         return iter(errors)
 
     def _topic_exists(self, message: Outgoing, topic: str, deadline: float) -> bool:
-        left = max(deadline - time.monotonic(), 0.001)
-        if self._topics.count_partitions(topic, left):
+        seconds_left = max(deadline - time.monotonic(), 0.001)
+        if self._topics.count_partitions(topic, seconds_left):
             return True
         # For an existing queue, the topic of another delay is created on first use.
-        known = naming.retry_topic(message.routing_key, 0)
-        if message.exchange or not self._topics.count_partitions(known, left):
+        group_topic = naming.retry_topic(message.routing_key, 0)
+        if message.exchange or not self._topics.count_partitions(
+            group_topic, seconds_left
+        ):
             return False
-        self._topics.ensure([topic], left)
+        self._topics.ensure([topic], seconds_left)
         return True
 
     def _create_record(self, message: Outgoing) -> ProducerRecord:

@@ -193,12 +193,12 @@ def create_copy(
 
     :param key: Replaces the message's own key, which is then stored in a header.
     """
-    kept = dict(headers)
+    copied_headers = dict(headers)
     if message.timestamp is not None:
-        kept.setdefault(own_headers.PUBLISHED_AT, message.timestamp)
+        copied_headers.setdefault(own_headers.PUBLISHED_AT, message.timestamp)
     written = [
         *_write_properties(message, message.properties),
-        *_write_headers(kept, lenient=True),
+        *_write_headers(copied_headers, lenient=True),
     ]
     if key is not None:
         # The header without a value tells that there was no key.
@@ -255,43 +255,45 @@ def _parse_milliseconds(value: bytes | None) -> int:
         return 0
 
 
-def _apply_headers(found: Sequence[Header], fields: dict[str, t.Any]) -> None:
+def _apply_headers(record_headers: Sequence[Header], fields: dict[str, t.Any]) -> None:
     """Set a message's fields from the headers of its record.
 
     This runs for every record, so rare headers are handled only if there are any.
     """
     headers: dict[str, t.Any] = fields["headers"]
-    given: t.Any
-    rare, known = False, 0
-    for name, value in found:
+    header_value: t.Any
+    rare, property_count = False, 0
+    for name, value in record_headers:
         try:
-            given = None if value is None else value.decode()
+            header_value = None if value is None else value.decode()
         except UnicodeDecodeError:
-            given = value
+            header_value = value
         if name in _PROPERTIES:
-            known += 1
-            if given and isinstance(given, str):
-                fields[_PROPERTIES[name]] = given
+            property_count += 1
+            if header_value and isinstance(header_value, str):
+                fields[_PROPERTIES[name]] = header_value
             continue
-        headers[name] = given
+        headers[name] = header_value
         rare = rare or name in _RARE
-    if len(headers) + known < len(found):
-        _read_repeated(found, headers)
+    if len(headers) + property_count < len(record_headers):
+        _read_repeated(record_headers, headers)
     if rare:
         _read_rare(headers, fields)
 
 
-def _read_repeated(found: Sequence[Header], headers: dict[str, t.Any]) -> None:
+def _read_repeated(record_headers: Sequence[Header], headers: dict[str, t.Any]) -> None:
     """Set the value of each repeated header to a list of its values.
 
     For properties and this package's own headers, only the last value is stored.
     """
     values: dict[str, list[t.Any]] = {}
-    for name, value in found:
+    for name, value in record_headers:
         values.setdefault(name, []).append(_decode(value))
     for name, several in values.items():
-        theirs = name not in RESERVED and not name.startswith(own_headers.PREFIX)
-        if theirs and len(several) > 1:
+        is_foreign_header = name not in RESERVED and not name.startswith(
+            own_headers.PREFIX
+        )
+        if is_foreign_header and len(several) > 1:
             headers[name] = several
 
 
@@ -327,8 +329,8 @@ def _read_rare(headers: dict[str, t.Any], fields: dict[str, t.Any]) -> None:
 
 
 def _parse_priority(text: t.Any) -> int | None:
-    found = isinstance(text, str) and re.fullmatch("[0-9]{1,3}", text)
-    return min(int(text), 255) if found else None
+    is_number = isinstance(text, str) and re.fullmatch("[0-9]{1,3}", text)
+    return min(int(text), 255) if is_number else None
 
 
 def _restore_types(headers: dict[str, t.Any]) -> None:
@@ -347,10 +349,10 @@ def _read_names(text: t.Any) -> Iterable[str]:
     A name that is repeated many times would make the reader parse one value many times,
     which may take long.
     """
-    found = _parse_json(text) if isinstance(text, str) else None
-    if not isinstance(found, list):
+    header_names = _parse_json(text) if isinstance(text, str) else None
+    if not isinstance(header_names, list):
         return ()
-    return dict.fromkeys(name for name in found if isinstance(name, str))
+    return dict.fromkeys(name for name in header_names if isinstance(name, str))
 
 
 def _parse_json(text: str) -> t.Any:

@@ -109,14 +109,16 @@ class SuspectGroups:
         began = self._clock()
         queues = self._queues_by_partition()
         with contextlib.suppress(BrokerError):  # The next heartbeat looks again.
-            for found in self._find_filled(queues.keys(), _ANSWER_TIMEOUT_SECONDS):
-                self.set_in_use(queues[found])
+            for partition in self._find_filled(queues.keys(), _ANSWER_TIMEOUT_SECONDS):
+                self.set_in_use(queues[partition])
         self._last_suspects_look = self._clock()
         self._suspects_look_seconds = self._last_suspects_look - began
 
     def _queues_by_partition(self) -> dict[PartitionId, str]:
         """Return the partitions to look into, and the queue of each."""
-        for link in [each for each in list(self._waiting) if each.closed]:
+        for link in [
+            waiting_link for waiting_link in list(self._waiting) if waiting_link.closed
+        ]:
             self._waiting.pop(link, None)
         topics = {naming.suspects_topic(q): q for q in list(self._waiting.values())}
         return {

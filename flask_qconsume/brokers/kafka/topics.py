@@ -72,22 +72,22 @@ class Topics:
     def count_partitions(
         self, topic: str, timeout: float = DEFAULT_TIMEOUT_SECONDS
     ) -> int:
-        known = self._known.get(topic, 0)
-        if not known or time.monotonic() - self._listed_at > _MAX_AGE_SECONDS:
-            known = self._look_once(timeout).get(topic, 0)
-        return known
+        partition_count = self._known.get(topic, 0)
+        if not partition_count or time.monotonic() - self._listed_at > _MAX_AGE_SECONDS:
+            partition_count = self._look_once(timeout).get(topic, 0)
+        return partition_count
 
     def look(self, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> Mapping[str, int]:
         """Ask Kafka for all topics; return each topic's number of partitions."""
         began = time.monotonic()
-        found = self._ask(timeout)
+        partition_counts = self._ask(timeout)
         with self._lock:
-            has_changed = found != self._known
-            self._known, self._listed_at = found, time.monotonic()
+            has_changed = partition_counts != self._known
+            self._known, self._listed_at = partition_counts, time.monotonic()
             self._listing_seconds = self._listed_at - began
         if has_changed:
-            self._on_change(found)
-        return found
+            self._on_change(partition_counts)
+        return partition_counts
 
     def list_recent(self, timeout: float) -> Mapping[str, int]:
         """Return the last list of topics, unless it is a minute old."""
@@ -136,13 +136,13 @@ class Topics:
         deadline = time.monotonic() + timeout
         self._admin.create([self._new_topic(name) for name in wanted], timeout)
         while not all(name in self._known for name in wanted):
-            left = deadline - time.monotonic()
-            if left <= 0:
+            seconds_left = deadline - time.monotonic()
+            if seconds_left <= 0:
                 raise BrokerError(
                     f"Kafka does not show the topics it created: {wanted}"
                 )
-            found = self.look(left)
-            if not all(found.get(name) for name in wanted):
+            partition_counts = self.look(seconds_left)
+            if not all(partition_counts.get(name) for name in wanted):
                 time.sleep(_CREATED_LOOK_SECONDS)
 
     def list_required(self, plan: QueuePlan) -> list[str]:
@@ -199,10 +199,10 @@ class Topics:
             return self._admin.list_topics(min(timeout, _FIRST_ATTEMPT_SECONDS))
         except BrokerError as error:
             tls_checks.raise_tls_problem(self._config, error)
-            left = timeout - (time.monotonic() - began)
-            if left <= 0 or not isinstance(error, BrokerUnavailable):
+            seconds_left = timeout - (time.monotonic() - began)
+            if seconds_left <= 0 or not isinstance(error, BrokerUnavailable):
                 raise
-            return self._admin.list_topics(left)
+            return self._admin.list_topics(seconds_left)
 
     def _refresh(self) -> None:
         with contextlib.suppress(BrokerError):  # Callers that need a topic get it.
@@ -236,12 +236,15 @@ class Topics:
 
     def _own_settings(self, name: str) -> dict[str, str]:
         """Return settings for our own topics, which must keep records for long."""
-        kept = round(self._settings.dead_letter_ttl * 1_000)
+        retention_ms = round(self._settings.dead_letter_ttl * 1_000)
         usual = int(self._config.topic.get("max.message.bytes", _DEFAULT_MESSAGE_BYTES))
         # A copy is larger than its original.
         size = {"max.message.bytes": str(max(2 * usual, _MIN_OWN_MESSAGE_BYTES))}
         if name.endswith(".dead"):
-            kind = {"cleanup.policy": "compact,delete", "retention.ms": str(kept)}
+            kind = {
+                "cleanup.policy": "compact,delete",
+                "retention.ms": str(retention_ms),
+            }
             return size | kind
         # A retry must outlive the longest delay and some weeks without any worker.
         longest = round(4 * naming.MAX_DELAY_SECONDS * 1_000)
@@ -255,24 +258,26 @@ class TopicListeners:
         #: The topics that each link knows of, and how many partitions each has.
         self._known: dict[KafkaLink, Mapping[str, int]] = {}
 
-    def add(self, link: KafkaLink, known: Mapping[str, int]) -> None:
+    def add(self, link: KafkaLink, known_topics: Mapping[str, int]) -> None:
         """Tell a link all known topics now, and changes from now on.
 
         The first list of the link's client may lack a topic that was only just created.
         """
-        self._known[link] = known
-        _refresh_topics(link, known)
+        self._known[link] = known_topics
+        _refresh_topics(link, known_topics)
 
     def announce(self, topics: Mapping[str, int]) -> None:
         """Tell all links which topics exist now."""
-        for link, known in list(self._known.items()):
+        for link, known_topics in list(self._known.items()):
             if link.closed:
                 self._known.pop(link, None)
                 continue
             self._known[link] = topics
-            link.set_missing(_deleted(link, known, topics))
-            new = {name: n for name, n in topics.items() if known.get(name) != n}
-            _refresh_topics(link, new)
+            link.set_missing(_deleted(link, known_topics, topics))
+            new_topics = {
+                name: n for name, n in topics.items() if known_topics.get(name) != n
+            }
+            _refresh_topics(link, new_topics)
 
 
 def look_interval(took: float) -> float:
@@ -296,6 +301,6 @@ def _deleted(
 
 def _refresh_topics(link: KafkaLink, topics: Mapping[str, int]) -> None:
     reads = naming.topic_filter(link.plan, link.lane)
-    found = {name: number for name, number in topics.items() if reads(name)}
-    if found:
-        link.refresh_topics(found)
+    topics_read = {name: number for name, number in topics.items() if reads(name)}
+    if topics_read:
+        link.refresh_topics(topics_read)

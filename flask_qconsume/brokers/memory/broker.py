@@ -74,9 +74,9 @@ class Memory(Broker):
                 self._declare(plan)
 
     def stale_bindings(self) -> list[Binding]:
-        ours = {plan.name for plan in self.topology.queues}
-        found = self.store.bindings - set(self.topology.bindings)
-        return sorted(b for b in found if b.queue in ours)
+        own_queues = {plan.name for plan in self.topology.queues}
+        stored_bindings = self.store.bindings - set(self.topology.bindings)
+        return sorted(b for b in stored_bindings if b.queue in own_queues)
 
     def unbind(self, bindings: Sequence[Binding]) -> None:
         with self.store.lock:

@@ -28,7 +28,7 @@ class MemoryDeadLetters(DeadLetters):
 
     def __iter__(self) -> Iterator[DeadLetter]:
         stored = self._store.dead_letters(self._plan.dead)
-        return (self._create_dead_letter(each) for each in stored)
+        return (self._create_dead_letter(stored_letter) for stored_letter in stored)
 
     def take(
         self,
@@ -36,14 +36,14 @@ class MemoryDeadLetters(DeadLetters):
         replay: bool,
         progress: t.Callable[[], t.Any] = lambda: None,
     ) -> int:
-        taken = 0
+        taken_count = 0
         for letter in self._store.dead_letters(self._plan.dead):
             if wanted(self._create_dead_letter(letter)) and self._remove(
                 letter, replay
             ):
-                taken += 1
+                taken_count += 1
             progress()
-        return taken
+        return taken_count
 
     def _remove(self, letter: StoredDeadLetter, replay: bool) -> bool:
         if not self._store.remove_dead_letter(self._plan.dead, letter):

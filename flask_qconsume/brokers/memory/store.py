@@ -173,9 +173,9 @@ class Store:
         with self.lock:
             if not exchange:
                 return [routing_key] if routing_key in self._queues else []
-            found = (b for b in self.bindings if b.exchange == exchange)
+            bindings = (b for b in self.bindings if b.exchange == exchange)
             return sorted(
-                {b.queue for b in found if matches(b.routing_key, routing_key)}
+                {b.queue for b in bindings if matches(b.routing_key, routing_key)}
             )
 
     def add_dead_letter(
@@ -194,10 +194,12 @@ class Store:
         """Return the dead letters that have not expired, the oldest first."""
         with self.lock:
             now = self.clock()
-            found = self._dead_letters.get(name, [])
-            kept = [letter for letter in found if letter.expires_at > now]
-            self._dead_letters[name] = kept
-            return list(kept)
+            letters = self._dead_letters.get(name, [])
+            unexpired_letters = [
+                letter for letter in letters if letter.expires_at > now
+            ]
+            self._dead_letters[name] = unexpired_letters
+            return list(unexpired_letters)
 
     def remove_dead_letter(self, name: str, letter: StoredDeadLetter) -> bool:
         """Remove a dead letter; return false if another caller has removed it."""

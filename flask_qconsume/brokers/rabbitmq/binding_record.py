@@ -40,9 +40,9 @@ class BindingRecord:
         self._change(lambda table: _merge(table, added))
 
     def remove(self, bindings: Iterable[Binding]) -> None:
-        gone = _build_table(bindings)
+        removed = _build_table(bindings)
         self._change(
-            lambda table: {q: keys - gone.get(q, set()) for q, keys in table.items()}
+            lambda table: {q: keys - removed.get(q, set()) for q, keys in table.items()}
         )
 
     def read(self) -> list[Binding]:
@@ -104,9 +104,11 @@ def _build_table(bindings: Iterable[Binding]) -> Table:
     return table
 
 
-def _merge(left: Table, right: Table) -> Table:
-    queues = {*left, *right}
-    return {queue: left.get(queue, set()) | right.get(queue, set()) for queue in queues}
+def _merge(first: Table, second: Table) -> Table:
+    queues = {*first, *second}
+    return {
+        queue: first.get(queue, set()) | second.get(queue, set()) for queue in queues
+    }
 
 
 def _parse(body: bytes) -> Table:

@@ -88,7 +88,9 @@ class RabbitMQ(Broker):
         for queue in list_wait_queues(exchange):
             yield Name(queue.name, "a queue in which the app's messages wait")
             yield Name(queue.name, "the exchange of a wait queue", "exchange")
-        for name in {each.exchange for each in self.topology.bindings} - {exchange}:
+        for name in {binding.exchange for binding in self.topology.bindings} - {
+            exchange
+        }:
             yield Name(name, "an exchange that a kombu.Queue names", "exchange")
 
     def check_names(self) -> None:
@@ -115,7 +117,11 @@ class RabbitMQ(Broker):
         for message in messages:
             self._check_delay(message)
         encoded = [self._encode(message) for message in messages]
-        pending = [each for each in encoded if isinstance(each, PendingPublish)]
+        pending = [
+            publish_or_error
+            for publish_or_error in encoded
+            if isinstance(publish_or_error, PendingPublish)
+        ]
         errors = iter(self._publisher.get().publish(pending, timeout))
         return [next(errors) if isinstance(e, PendingPublish) else e for e in encoded]
 
@@ -149,8 +155,8 @@ class RabbitMQ(Broker):
     def stale_bindings(self) -> list[Binding]:
         wanted = set(self.topology.bindings)
         queues = {plan.name for plan in self.topology.queues}
-        known = self.find_bindings(self._read_bindings)
-        return [b for b in known if b.queue in queues and b not in wanted]
+        recorded_bindings = self.find_bindings(self._read_bindings)
+        return [b for b in recorded_bindings if b.queue in queues and b not in wanted]
 
     def unbind(self, bindings: Sequence[Binding]) -> None:
         with open_channel(self.settings, "removing bindings") as channel:
@@ -159,8 +165,12 @@ class RabbitMQ(Broker):
                     binding.queue, binding.exchange, binding.routing_key
                 )
             for exchange in sorted({binding.exchange for binding in bindings}):
-                gone = [each for each in bindings if each.exchange == exchange]
-                BindingRecord(channel, exchange).remove(gone)
+                removed_bindings = [
+                    removed_binding
+                    for removed_binding in bindings
+                    if removed_binding.exchange == exchange
+                ]
+                BindingRecord(channel, exchange).remove(removed_bindings)
 
     def _read_bindings(self, exchange: str) -> list[Binding]:
         # On a channel for each exchange: RabbitMQ closes it if there is no record.

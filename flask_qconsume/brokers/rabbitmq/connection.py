@@ -57,7 +57,9 @@ def open_connection(settings: Settings, name: str) -> Connection:
             problem = _describe_problem(error, url, client)
             problem.__cause__ = error
             problems.append(problem)
-    final = (each for each in problems if not isinstance(each, BrokerUnavailable))
+    final = (
+        refusal for refusal in problems if not isinstance(refusal, BrokerUnavailable)
+    )
     raise next(final, problems[-1])
 
 
@@ -140,28 +142,30 @@ def _kombu_client(settings: Settings, url: str, name: str) -> t.Any:
     return client
 
 
-def _tls_options(given: t.Any, client: t.Any) -> t.Any:
+def _tls_options(ssl_options: t.Any, client: t.Any) -> t.Any:
     """Return the TLS options of the URL and the settings, with the server's name.
 
     The server's certificate is checked for that name. py-amqp alone would check no
     name, and kombu would check an address in place of ``localhost``.
     """
     of_url = _tls_options_of_url(client.ssl)
-    if of_url and not given:
+    if of_url and not ssl_options:
         raise ValueError("it has options of TLS, and does not begin with 'amqps://'")
-    if not given or "context" in (options := {} if given is True else dict(given)):
-        return given
+    if not ssl_options or "context" in (
+        options := {} if ssl_options is True else dict(ssl_options)
+    ):
+        return ssl_options
     options = of_url | options
     if options.get("cert_reqs") == ssl.CERT_NONE:
         return options
     return {"server_hostname": client.hostname, **options}
 
 
-def _tls_options_of_url(given: t.Any) -> dict[str, t.Any]:
+def _tls_options_of_url(url_options: t.Any) -> dict[str, t.Any]:
     """Return a URL's options for TLS, as py-amqp names them."""
-    if not isinstance(given, dict):
+    if not isinstance(url_options, dict):
         return {}
-    return {name.removeprefix("ssl_"): value for name, value in given.items()}
+    return {name.removeprefix("ssl_"): value for name, value in url_options.items()}
 
 
 def _socket_options() -> dict[int, int]:

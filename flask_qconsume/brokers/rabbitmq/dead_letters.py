@@ -55,23 +55,23 @@ class RabbitDeadLetters(DeadLetters):
         self._publish = publish
 
     def count(self) -> int:
-        found: list[int] = []
+        ready_counts: list[int] = []
 
         def try_count() -> bool:
             # Free before and after: the lock's holder keeps some messages, or all.
             if lock.is_free():
-                found.append(count_ready(channel, self._plan.dead))
-            return bool(found) and lock.is_free()
+                ready_counts.append(count_ready(channel, self._plan.dead))
+            return bool(ready_counts) and lock.is_free()
 
         with self._channel() as channel:
             lock = BrowseLock(channel.connection, self._plan.dead)
             lock.retry(try_count, _COUNT_WAIT_SECONDS)
-        return found[-1]
+        return ready_counts[-1]
 
     def __iter__(self) -> Iterator[DeadLetter]:
         with self._browser() as browser:
-            for taken in browser:
-                yield to_dead_letter(self._plan.name, taken.message)
+            for taken_message in browser:
+                yield to_dead_letter(self._plan.name, taken_message.message)
 
     def take(
         self,
@@ -83,10 +83,10 @@ class RabbitDeadLetters(DeadLetters):
         batch: list[_WantedLetter] = []
         batch_size = _REPLAYED_AT_ONCE if replay else _PURGED_AT_ONCE
         with self._browser() as browser:
-            for taken in browser:
-                letter = to_dead_letter(self._plan.name, taken.message)
+            for taken_message in browser:
+                letter = to_dead_letter(self._plan.name, taken_message.message)
                 if wanted(letter):
-                    batch.append(_WantedLetter(taken.tag, letter))
+                    batch.append(_WantedLetter(taken_message.tag, letter))
                 if len(batch) == batch_size:
                     number += self._remove(browser, batch, replay)
                     batch = []
@@ -120,9 +120,13 @@ class RabbitDeadLetters(DeadLetters):
             return 0
         errors: Sequence[Exception | None] = [None] * len(batch)
         if replay:
-            errors = self._publish([self._copy(each.letter) for each in batch])
+            errors = self._publish(
+                [self._copy(wanted_letter.letter) for wanted_letter in batch]
+            )
         settled = zip(batch, errors, strict=True)
-        browser.remove(each.tag for each, error in settled if error is None)
+        browser.remove(
+            wanted_letter.tag for wanted_letter, error in settled if error is None
+        )
         for error in errors:
             if error is not None:
                 raise error

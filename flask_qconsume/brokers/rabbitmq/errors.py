@@ -180,16 +180,16 @@ def translate_error(error: BaseException, doing: str) -> BrokerError:
 def explain_error(error: BaseException) -> str:
     """Return the text of an error, and the advice that :data:`REFUSALS` has for it."""
     refusal = find_refusal(error)
-    said = describe_error(error)
-    return said if refusal is None else f"{said}. {refusal.advice}"
+    reply_text = describe_error(error)
+    return reply_text if refusal is None else f"{reply_text}. {refusal.advice}"
 
 
 def describe_error(error: BaseException) -> str:
     """Return an error's text, escaped: the broker's text if there is one."""
     text = getattr(error, "reply_text", None) or str(error) or "no reason given"
-    said = escape(text)
+    reply_text = escape(text)
     kind = type(error).__name__
-    return said if isinstance(error, BrokerError) else f"{said} ({kind})"
+    return reply_text if isinstance(error, BrokerError) else f"{reply_text} ({kind})"
 
 
 def find_refusal(error: BaseException) -> Refusal[int] | None:
@@ -211,11 +211,11 @@ def is_refused_as(error: BaseException, kind: type[BrokerError]) -> bool:
 
 def lacks_exchange(error: BaseException, name: str) -> bool:
     """Return whether an error says that an exchange with this name does not exist."""
-    said = getattr(error, "reply_text", None) or ""
+    reply_text = getattr(error, "reply_text", None) or ""
     wanted = f"NOT_FOUND - no exchange '{name}' in vhost '"
-    if said.endswith("..."):
-        wanted = wanted[: len(said) - len("...")]
-    return bool(said.startswith(wanted))
+    if reply_text.endswith("..."):
+        wanted = wanted[: len(reply_text) - len("...")]
+    return bool(reply_text.startswith(wanted))
 
 
 def _matches(row: Refusal[int], code: int, words: str) -> bool:

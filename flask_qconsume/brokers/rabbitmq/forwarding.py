@@ -104,8 +104,8 @@ def copy_properties(
     for name, value in basic.items():
         if isinstance(value, str):
             basic[name] = _fit_short_string(value)
-    kept = {k: v for k, v in headers.items() if k not in _DROPPED_HEADERS}
-    basic["headers"] = _fit_frame(basic, _make_sendable(kept), frame_max)
+    kept_headers = {k: v for k, v in headers.items() if k not in _DROPPED_HEADERS}
+    basic["headers"] = _fit_frame(basic, _make_sendable(kept_headers), frame_max)
     return basic
 
 

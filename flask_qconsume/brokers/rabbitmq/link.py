@@ -117,8 +117,8 @@ class RabbitLink(Link):
     @property
     def _consumer_arguments(self) -> t.Any:
         """The consumer arguments of a given :class:`kombu.Queue`, if there are any."""
-        given = self.plan.given if self.lane is Lane.MAIN else None
-        return getattr(given, "consumer_arguments", None)
+        given_queue = self.plan.given if self.lane is Lane.MAIN else None
+        return getattr(given_queue, "consumer_arguments", None)
 
     def read(self, room: int) -> Sequence[Delivery]:
         with self._read_lock:

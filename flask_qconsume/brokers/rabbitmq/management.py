@@ -52,8 +52,8 @@ class Management:
         #: Without user and password.
         self._url = public.geturl().rstrip("/")
         self._login = ":".join(
-            urllib.parse.unquote(part or "guest")
-            for part in (parts.username, parts.password)
+            urllib.parse.unquote(login_part or "guest")
+            for login_part in (parts.username, parts.password)
         )
         self._vhost = vhost
 

@@ -99,7 +99,7 @@ def _is_seconds(value: t.Any) -> bool:
 
 def _is_socket_settings(value: t.Any) -> bool:
     return isinstance(value, Mapping) and all(
-        isinstance(each, int) for pair in value.items() for each in pair
+        isinstance(number, int) for pair in value.items() for number in pair
     )
 
 

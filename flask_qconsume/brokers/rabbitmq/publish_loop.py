@@ -168,8 +168,8 @@ class PublishLoop:
         doubled = self._backoff_seconds * 2 or _MIN_BACKOFF_SECONDS
         self._backoff_seconds = min(_MAX_BACKOFF_SECONDS, doubled)
         until = time.monotonic() + self._backoff_seconds
-        while not self.closing and (left := until - time.monotonic()) > 0:
-            self.wakeup.wait(left)
+        while not self.closing and (seconds_left := until - time.monotonic()) > 0:
+            self.wakeup.wait(seconds_left)
 
     def _fail_waiting(self, error: BaseException) -> None:
         reason: Exception = (

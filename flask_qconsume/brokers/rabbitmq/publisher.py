@@ -105,8 +105,8 @@ class Publisher:
     def _explain_lateness(self, timeout: float) -> BrokerError:
         session = self._loop.session
         if session is None:
-            said = self._loop.problem or "there is no connection yet."
-            return BrokerUnavailable(f"Not published within {timeout:g} s: {said}")
+            problem = self._loop.problem or "there is no connection yet."
+            return BrokerUnavailable(f"Not published within {timeout:g} s: {problem}")
         if session.blocked:
             return PublishTimeout(
                 f"Not published within {timeout:g} s: RabbitMQ blocks all publishers,"

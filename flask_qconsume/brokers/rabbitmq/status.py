@@ -158,8 +158,8 @@ def _count_in_hand(plan: QueuePlan, rows: Mapping[str, QueueRow]) -> int | None:
         rows.get(name, {}).get("messages_unacknowledged")
         for name in plan.handled_queues
     ]
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
+    known_counts = [count for count in counts if count is not None]
+    return sum(known_counts) if len(known_counts) == len(counts) else None
 
 
 def _count_refused(queues: Iterable[WaitQueue], rows: Mapping[str, QueueRow]) -> int:

@@ -63,13 +63,13 @@ class _CachedExchange:
         return time.monotonic() - self.read_at > _MAX_CACHE_AGE_SECONDS
 
     def find_queues(self, routing_key: str) -> tuple[str, ...]:
-        known = self.queues_by_key.get(routing_key)
-        if known is None:
+        bound_queues = self.queues_by_key.get(routing_key)
+        if bound_queues is None:
             names = {m.queue for m in self.entries if m.is_bound_for(routing_key)}
-            known = tuple(sorted(names))
+            bound_queues = tuple(sorted(names))
             if len(self.queues_by_key) < _MAX_CACHED_ROUTING_KEYS:
-                self.queues_by_key[routing_key] = known
-        return known
+                self.queues_by_key[routing_key] = bound_queues
+        return bound_queues
 
 
 class Bindings:
@@ -116,8 +116,8 @@ class Bindings:
     def remove(self, bindings: Iterable[Binding]) -> None:
         wanted = set(bindings)
         for exchange in sorted({binding.exchange for binding in wanted}):
-            found = self.read_entries(exchange)
-            self._write("SREM", [m for m in found if m.binding in wanted])
+            entries = self.read_entries(exchange)
+            self._write("SREM", [m for m in entries if m.binding in wanted])
 
     def _write(
         self, verb: str, entries: Iterable[BindingEntry], timeout: float | None = None
@@ -152,8 +152,10 @@ def list_wanted_bindings(topology: Topology) -> list[BindingEntry]:
         )
         for b in topology.bindings
     ]
-    given = [plan.given for plan in topology.queues if plan.given is not None]
-    return sorted({*ours, *(m for queue in given for m in _list_bindings_of(queue))})
+    given_queues = [plan.given for plan in topology.queues if plan.given is not None]
+    return sorted(
+        {*ours, *(m for queue in given_queues for m in _list_bindings_of(queue))}
+    )
 
 
 def _list_bindings_of(queue: t.Any) -> list[BindingEntry]:

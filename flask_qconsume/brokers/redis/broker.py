@@ -121,8 +121,8 @@ class RedisBroker(Broker, t.Generic[L]):
     def stale_bindings(self) -> list[Binding]:
         queues = {plan.name for plan in self.topology.queues}
         asked_for = {member.binding for member in list_wanted_bindings(self.topology)}
-        found = set(self.find_bindings(self._list_bound))
-        return sorted(b for b in found - asked_for if b.queue in queues)
+        bindings = set(self.find_bindings(self._list_bound))
+        return sorted(b for b in bindings - asked_for if b.queue in queues)
 
     def _list_bound(self, exchange: str) -> list[Binding]:
         return [member.binding for member in self._bindings.read_entries(exchange)]
@@ -253,12 +253,12 @@ class RedisBroker(Broker, t.Generic[L]):
     ) -> list[Binding]:
         """Return the app's bindings that are missing in Redis."""
         exchanges = {member.exchange for member in wanted}
-        found = {
+        existing_bindings = {
             member.binding
             for exchange in exchanges
             for member in self._bindings.read_entries(exchange, timeout)
         }
-        return sorted({member.binding for member in wanted} - found)
+        return sorted({member.binding for member in wanted} - existing_bindings)
 
 
 def _describe_missing(error: MemoryFull) -> str:

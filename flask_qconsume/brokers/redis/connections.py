@@ -117,10 +117,10 @@ class RedisConnection:
 
     def interrupt(self) -> None:
         """Break the connection from any thread, so that its waiting user fails."""
-        found = self._connection._sock
-        if found is not None:
+        socket_in_use = self._connection._sock
+        if socket_in_use is not None:
             with contextlib.suppress(OSError, ValueError):
-                found.shutdown(socket.SHUT_RDWR)
+                socket_in_use.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._connection.disconnect()
@@ -144,9 +144,9 @@ class RedisConnection:
             return error
 
     def _set_timeout(self, timeout: float) -> None:
-        found = self._connection._sock
-        if found is not None:
-            found.settimeout(timeout)
+        socket_in_use = self._connection._sock
+        if socket_in_use is not None:
+            socket_in_use.settimeout(timeout)
 
 
 class ConnectionPool:
@@ -217,12 +217,12 @@ class LinkConnection(RedisConnection):
     def _pack(self, commands: Sequence[Command]) -> Sequence[bytes]:
         # Packing two commands takes longer than sending them.
         key = tuple(commands)
-        found = self._packed.get(key)
-        if found is None:
+        packed = self._packed.get(key)
+        if packed is None:
             if len(self._packed) >= _MAX_REMEMBERED_COMMANDS:
                 self._packed.clear()
-            found = self._packed[key] = super()._pack(commands)
-        return found
+            packed = self._packed[key] = super()._pack(commands)
+        return packed
 
 
 class _NoClient:

@@ -39,12 +39,12 @@ class SortedSetDeadLetters(DeadLetters):
         replay: bool,
         progress: t.Callable[[], t.Any] = lambda: None,
     ) -> int:
-        taken = 0
+        taken_count = 0
         for letter, element in self._iterate_letters():
             if wanted(letter):
-                taken += self._take(letter.message, element, replay)
+                taken_count += self._take(letter.message, element, replay)
             progress()
-        return taken
+        return taken_count
 
     def _iterate_letters(self) -> Iterator[tuple[DeadLetter, bytes]]:
         for element in self._iterate_elements():
@@ -60,26 +60,26 @@ class SortedSetDeadLetters(DeadLetters):
         """
         score = b""
         #: The elements of the last score that have been yielded.
-        seen: set[bytes] = set()
+        seen_elements: set[bytes] = set()
         size = _LETTERS_OF_FIRST_PAGE
         while True:
-            count = len(seen) + size
+            count = len(seen_elements) + size
             page = self._shared.server.call(
                 scripts.READ_DEAD_LETTERS([self._key], score, count)
             )
-            fresh = [
-                (element, found)
-                for element, found in zip(page[::2], page[1::2], strict=True)
-                if found != score or element not in seen
+            new_elements = [
+                (element, element_score)
+                for element, element_score in zip(page[::2], page[1::2], strict=True)
+                if element_score != score or element not in seen_elements
             ]
-            for element, found in fresh:
-                if found != score:
-                    score, seen = found, set()
-                seen.add(element)
+            for element, element_score in new_elements:
+                if element_score != score:
+                    score, seen_elements = element_score, set()
+                seen_elements.add(element)
                 yield element
-            if not fresh:
+            if not new_elements:
                 return
-            largest = max(len(element) for element, _ in fresh)
+            largest = max(len(element) for element, _ in new_elements)
             fitting = _MAX_BYTES_PER_PAGE // (largest + 1)
             size = max(1, min(_MAX_LETTERS_PER_PAGE, fitting))
 

@@ -205,8 +205,8 @@ def read_error_code(error: Exception) -> str:
         if kind in _CODES:
             return _CODES[kind]
     text = _IN_SCRIPT.sub("", str(error), count=1)
-    found = (code for begin, code in _TEXTS.items() if text.lower().startswith(begin))
-    return next(found, text.partition(" ")[0])
+    codes = (code for begin, code in _TEXTS.items() if text.lower().startswith(begin))
+    return next(codes, text.partition(" ")[0])
 
 
 def read_error_text(error: Exception) -> str:
@@ -239,14 +239,14 @@ def copy_error(error: BrokerError) -> BrokerError:
     An exception that is raised twice gets the tracebacks of both callers.
     """
     kind = BrokerUnavailable if isinstance(error, BrokerUnavailable) else type(error)
-    found = kind(str(error))
-    found.__cause__ = error
-    return found
+    copied = kind(str(error))
+    copied.__cause__ = error
+    return copied
 
 
 def _find_meaning(error: Exception) -> Meaning:
     # redis-py makes a refused password a ConnectionError: look for its code first.
-    found = MEANINGS.get(read_error_code(error))
-    if found is not None:
-        return found
+    meaning = MEANINGS.get(read_error_code(error))
+    if meaning is not None:
+        return meaning
     return _OUTAGE if isinstance(error, _OUTAGES) else _OTHER

@@ -23,10 +23,10 @@ def describe_evictions(server: Server) -> Iterator[str]:
 
     :raises BrokerUnavailable: if a node does not answer.
     """
-    found: dict[str | None, list[str]] = {}
+    addresses_by_policy: dict[str | None, list[str]] = {}
     for address, node in server.list_nodes():
-        found.setdefault(_read_policy(node), []).append(address)
-    for policy, addresses in found.items():
+        addresses_by_policy.setdefault(_read_policy(node), []).append(address)
+    for policy, addresses in addresses_by_policy.items():
         if policy != _SAFE:
             where = ", ".join(filter(None, addresses))
             yield _describe_policy(policy, f" ({where})" if where else "")
@@ -59,8 +59,8 @@ def _read_policy(node: Server) -> str | None:
 
 def _read_policy_from_info(node: Server) -> str | None:
     text = _ask(node, "INFO", "memory") or b""
-    found = re.search(rb"^maxmemory_policy:(\S+)", text, re.MULTILINE)
-    return found[1].decode() if found else None
+    match = re.search(rb"^maxmemory_policy:(\S+)", text, re.MULTILINE)
+    return match[1].decode() if match else None
 
 
 def _read_policy_from_config(node: Server) -> str | None:

@@ -74,11 +74,13 @@ class GroupCommit:
         batch.taken = batch.served = False
         self._waiting[batch] = None
         try:
-            while not batch.served and (left := deadline - time.monotonic()) > 0:
+            while (
+                not batch.served and (seconds_left := deadline - time.monotonic()) > 0
+            ):
                 # A caller waits, and does not lead, while another one sends its batch.
                 leader = None if batch.taken else self._try_to_lead()
                 if leader is None:
-                    batch.sleep(left)
+                    batch.sleep(seconds_left)
                 else:
                     self._lead(leader, send)
         finally:

@@ -92,29 +92,31 @@ class Orphans:
     def __init__(self) -> None:
         self._by_queue: dict[str, list[str]] = {}
 
-    def release(self, held: LeasedMessages, queue: str) -> None:
+    def release(self, leased_messages: LeasedMessages, queue: str) -> None:
         """Give back a closing link's messages; if that fails, keep them as orphans."""
-        forgotten = held.forget_all()
+        forgotten = leased_messages.forget_all()
         try:
-            self._return(held, forgotten)
+            self._return(leased_messages, forgotten)
         except BrokerError:
             self._keep(queue, forgotten)
 
-    def adopt(self, held: LeasedMessages, queue: str) -> None:
+    def adopt(self, leased_messages: LeasedMessages, queue: str) -> None:
         """Give back the messages that closed links of a queue left behind.
 
         :raises BrokerError: if Redis is away; the messages remain orphans.
         """
         forgotten = self._by_queue.pop(queue, [])
         try:
-            self._return(held, forgotten)
+            self._return(leased_messages, forgotten)
         except BrokerError:
             self._keep(queue, forgotten)
             raise
 
-    def _return(self, held: LeasedMessages, forgotten: Sequence[str]) -> None:
+    def _return(
+        self, leased_messages: LeasedMessages, forgotten: Sequence[str]
+    ) -> None:
         if forgotten:
-            held.return_forgotten(forgotten, _GIVE_BACK_TIMEOUT_SECONDS)
+            leased_messages.return_forgotten(forgotten, _GIVE_BACK_TIMEOUT_SECONDS)
 
     def _keep(self, queue: str, forgotten: Sequence[str]) -> None:
         self._by_queue.setdefault(queue, []).extend(forgotten)
@@ -137,15 +139,15 @@ class StaleLeases(t.Generic[K]):
         self._clock = clock
         self._seen_since: dict[K, float] = {}
 
-    def find_stale(self, seen: Iterable[K]) -> list[K]:
+    def find_stale(self, leases: Iterable[K]) -> list[K]:
         """Return the leases that no worker has extended for too long.
 
         :param seen: All leases, each with a value that changes at each extension.
         """
         now = self._clock()
-        self._seen_since = {each: self._seen_since.get(each, now) for each in seen}
+        self._seen_since = {lease: self._seen_since.get(lease, now) for lease in leases}
         limit = now - self._stale_after
-        return [each for each, since in self._seen_since.items() if since <= limit]
+        return [lease for lease, since in self._seen_since.items() if since <= limit]
 
 
 def describe_process() -> str:

@@ -89,17 +89,17 @@ class RedisLink(Link):
             if self._ended.is_set():
                 return []
             try:
-                found = self._closing_on_error(lambda: self._pop_or_wait(room))
+                deliveries = self._closing_on_error(lambda: self._pop_or_wait(room))
             except Exception:
                 if not self._ended.is_set():
                     raise
                 return []
-        if found and self._is_paused:
+        if deliveries and self._is_paused:
             # The wait had begun before the pause.
-            self.release(found)
+            self.release(deliveries)
             return []
         # A close that runs meanwhile gives back what was read.
-        return [] if self.closed else found
+        return [] if self.closed else deliveries
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         tags = [delivery.tag for delivery in deliveries]
@@ -113,14 +113,14 @@ class RedisLink(Link):
             )
 
     def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
-        prepared = [self._prepare_forward(each) for each in forwards]
-        calls = [each for each in prepared if isinstance(each, Call)]
+        prepared_calls = [self._prepare_forward(each) for each in forwards]
+        calls = [each for each in prepared_calls if isinstance(each, Call)]
         answers = iter(self._closing_on_error(lambda: self._shared.server.run(calls)))
         results = [
             self._note_forwarded(forward.delivery, next(answers))
             if isinstance(each, Call)
             else each
-            for forward, each in zip(forwards, prepared, strict=True)
+            for forward, each in zip(forwards, prepared_calls, strict=True)
         ]
         self._shared.wake(
             forward.lane.queue_of(self.plan)
@@ -227,8 +227,8 @@ class RedisLink(Link):
     # -- reading ----------------------------------------------------------------------
 
     def _pop_or_wait(self, room: int) -> list[Delivery]:
-        found = [] if self._is_drained else self._pop(room)
-        return found or self._wait_and_pop(room)
+        deliveries = [] if self._is_drained else self._pop(room)
+        return deliveries or self._wait_and_pop(room)
 
     def _pop(self, room: int) -> list[Delivery]:
         """Take messages that are ready, without waiting for more."""
@@ -236,9 +236,9 @@ class RedisLink(Link):
         answer = check_answer(self._wire.run([call])[0])
         return self._note_found(self._read_popped(answer))
 
-    def _note_found(self, found: list[Delivery]) -> list[Delivery]:
-        self._is_drained = not found
-        return found
+    def _note_found(self, deliveries: list[Delivery]) -> list[Delivery]:
+        self._is_drained = not deliveries
+        return deliveries
 
     def _wait_and_pop(self, room: int) -> list[Delivery]:
         seconds = self._next_wait()
@@ -310,8 +310,10 @@ def _drop_complex_values(forward: Forward) -> Forward:
     """
     delivery = forward.delivery
     properties = delivery.message.properties
-    kept = {name: v for name, v in properties.items() if own_headers.is_simple(v)}
-    message = replace(delivery.message, properties=kept)
+    simple_properties = {
+        name: v for name, v in properties.items() if own_headers.is_simple(v)
+    }
+    message = replace(delivery.message, properties=simple_properties)
     return replace(
         forward,
         delivery=Delivery(delivery.link, delivery.tag, message),

@@ -97,31 +97,34 @@ class Publisher:
 
     def _send(self, trip: RoundTrip, leader: PublishRequest) -> None:
         parts = [
-            part
+            routed_part
             for batch, number in trip
-            for part in self._route_or_settle(batch, number, leader.left)
+            for routed_part in self._route_or_settle(batch, number, leader.left)
         ]
-        calls = [part.call for part in parts]
+        calls = [routed_part.call for routed_part in parts]
         answers = self._shared.server.publish(calls, leader.left)
         results: dict[OwnMessage, Result] = {}
-        for part, answer in zip(parts, answers, strict=True):
+        for routed_part, answer in zip(parts, answers, strict=True):
             error = answer if isinstance(answer, Exception) else None
-            key = part.batch, part.number
+            key = routed_part.batch, routed_part.number
             if error is None:
-                part.batch.note_arrival(part.number, part.queues)
+                routed_part.batch.note_arrival(routed_part.number, routed_part.queues)
             results[key] = results.get(key) or error
         for (batch, number), result in results.items():
             batch.settle(number, result)
         self._shared.wake(
-            queue for part in parts if part.needs_wake for queue in part.queues
+            queue
+            for routed_part in parts
+            if routed_part.needs_wake
+            for queue in routed_part.queues
         )
 
     def _route_or_settle(
-        self, batch: PublishRequest, number: int, left: float
+        self, batch: PublishRequest, number: int, seconds_left: float
     ) -> list[RoutedPart]:
         """Find a message's queues; if there are none left, set its result."""
         try:
-            parts = self._route(batch, number, left)
+            parts = self._route(batch, number, seconds_left)
         except BrokerUnavailable:
             raise
         except Exception as error:
@@ -133,11 +136,13 @@ class Publisher:
         return parts
 
     def _route(
-        self, batch: PublishRequest, number: int, left: float
+        self, batch: PublishRequest, number: int, seconds_left: float
     ) -> list[RoutedPart]:
         """Find the queues that have not got a message yet, by cluster slot."""
         message, reached = batch.messages[number], batch.reached_queues(number)
-        queues = [q for q in self._find_queues(message, left) if q not in reached]
+        queues = [
+            q for q in self._find_queues(message, seconds_left) if q not in reached
+        ]
         return [
             RoutedPart(batch, number, group, *self._create_call(message, group))
             for group in self._shared.server.group_by_slot(queues, self._key_of)
@@ -157,14 +162,14 @@ class Publisher:
         """
         raise NotImplementedError
 
-    def _find_queues(self, message: Outgoing, left: float) -> tuple[str, ...]:
+    def _find_queues(self, message: Outgoing, seconds_left: float) -> tuple[str, ...]:
         exchange, key = message.exchange, message.routing_key
-        queues = self._bindings.find_queues(exchange, key, left)
+        queues = self._bindings.find_queues(exchange, key, seconds_left)
         if queues or not message.mandatory:
             return queues
         # The cache may be old, and a Redis that was emptied has lost the bindings.
-        self._declare_again(left)
-        queues = self._bindings.find_queues(exchange, key, left)
+        self._declare_again(seconds_left)
+        queues = self._bindings.find_queues(exchange, key, seconds_left)
         if not queues:
             raise make_unroutable_error(message)
         return queues

@@ -33,12 +33,19 @@ class Replicas:
     seconds: float = _DEFAULT_TIMEOUT_SECONDS
 
     def confirm(
-        self, connection: RedisConnection, answers: Sequence[t.Any], left: float | None
+        self,
+        connection: RedisConnection,
+        answers: Sequence[t.Any],
+        seconds_left: float | None,
     ) -> list[t.Any]:
         """Wait for replicas; replace the answers by errors if too few confirm."""
         if not self.wanted or all(isinstance(a, BrokerError) for a in answers):
             return list(answers)
-        seconds = self.seconds if left is None else max(0.001, min(self.seconds, left))
+        seconds = (
+            self.seconds
+            if seconds_left is None
+            else max(0.001, min(self.seconds, seconds_left))
+        )
         wait = ("WAIT", self.wanted, round(seconds * 1000) or 1)
         reached = connection.ask(*wait, timeout=seconds + _ANSWER_SECONDS)
         if reached >= self.wanted:

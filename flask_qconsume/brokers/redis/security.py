@@ -58,16 +58,18 @@ def _has_reached_server(error: Exception) -> bool:
     if isinstance(error, exceptions.ResponseError):
         return False
     return not any(
-        isinstance(each, (ConnectionRefusedError, socket.gaierror))
-        for each in tls.iterate_causes(error)
+        isinstance(cause, (ConnectionRefusedError, socket.gaierror))
+        for cause in tls.iterate_causes(error)
     )
 
 
 def _answers_without_tls(host: str, port: int) -> bool:
     """Return whether the server answers a command that is not encrypted."""
     try:
-        with socket.create_connection((host, port), _PROBE_TIMEOUT_SECONDS) as found:
-            found.sendall(b"PING\r\n")
-            return found.recv(1) in (b"+", b"-")
+        with socket.create_connection(
+            (host, port), _PROBE_TIMEOUT_SECONDS
+        ) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(1) in (b"+", b"-")
     except OSError:
         return False

@@ -52,9 +52,11 @@ class Server:
         # if something has imported gevent; see 'first_use'.
         _detect_environment()
         self._url = settings.broker_url
-        given = select_connection_options(settings.transport_options)
+        connection_options = select_connection_options(settings.transport_options)
         #: Seconds without an answer after which a connection is given up.
-        self.silence = float(given.get("socket_timeout") or 2 * settings.heartbeat)
+        self.silence = float(
+            connection_options.get("socket_timeout") or 2 * settings.heartbeat
+        )
         # kombu's time-outs hold until a connection is open. Then each command has its
         # own; redis-py would wait for ever.
         connecting = min(
@@ -63,7 +65,7 @@ class Server:
         self._options: dict[str, t.Any] = {
             "socket_connect_timeout": connecting,
             "socket_keepalive": True,
-            **given,
+            **connection_options,
             "socket_timeout": connecting,
         }
         self._replicas = read_replica_options(settings.transport_options)

@@ -30,10 +30,12 @@ class ListDeadLetters(SortedSetDeadLetters):
         step = list_layout.priority_step(envelope.to_kombu_priority(message.priority))
         keys = [self._key, list_layout.list_key(queue, step)]
         copy = self._create_replay(message) if replay else b""
-        taken = self._shared.server.call(scripts.TAKE_DEAD_LETTER(keys, element, copy))
-        if taken and replay and step:
+        has_taken = self._shared.server.call(
+            scripts.TAKE_DEAD_LETTER(keys, element, copy)
+        )
+        if has_taken and replay and step:
             self._shared.wake([queue])
-        return int(taken)
+        return int(has_taken)
 
     def _create_replay(self, message: Message) -> bytes:
         headers = own_headers.make_replay_headers(message.headers)

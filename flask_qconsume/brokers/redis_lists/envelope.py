@@ -91,14 +91,18 @@ def mark_redelivered(element: bytes, queue: str) -> bytes:
     if envelope is None:
         properties = basic_properties.encode_copy(message, {_REDELIVERED: True})
         return encode_envelope(properties, element, exchange="", routing_key=queue)
-    found = envelope["properties"]
-    info = {**_read_mapping(found.get("delivery_info")), _REDELIVERED: True}
+    old_properties = envelope["properties"]
+    info = {**_read_mapping(old_properties.get("delivery_info")), _REDELIVERED: True}
     tag = _create_tag()
     return encode_json(
         {
             **envelope,
             "headers": {**_read_mapping(envelope.get("headers")), _REDELIVERED: True},
-            "properties": {**found, "delivery_info": info, "delivery_tag": tag},
+            "properties": {
+                **old_properties,
+                "delivery_info": info,
+                "delivery_tag": tag,
+            },
         }
     )
 
@@ -150,14 +154,14 @@ def _decode_envelope(element: bytes) -> dict[str, t.Any] | None:
     """Decode an element as a JSON envelope of kombu; ``None`` if it is none."""
     if not element.startswith(b"{"):
         return None
-    found = _decode_mapping(element)
-    if not isinstance(found.get("body"), str):
+    document = _decode_mapping(element)
+    if not isinstance(document.get("body"), str):
         return None
-    properties = found.get("properties")
+    properties = document.get("properties")
     # kombu itself needs the tag, so it tells an envelope from other JSON with a "body"
     # and "properties".
     is_envelope = isinstance(properties, dict) and "delivery_tag" in properties
-    return found if is_envelope else None
+    return document if is_envelope else None
 
 
 def _decode_mapping(text: bytes) -> dict[str, t.Any]:

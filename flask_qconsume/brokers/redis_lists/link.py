@@ -65,11 +65,11 @@ class ListLink(RedisLink):
         )
 
     def _read_popped(self, answer: t.Any) -> list[Delivery]:
-        found = self._held.read_pop_answer(answer)
-        self._wait_times.note(answer[0], [tag for tag, _ in found])
+        popped_elements = self._held.read_pop_answer(answer)
+        self._wait_times.note(answer[0], [tag for tag, _ in popped_elements])
         return [
             Delivery(self, tag, envelope.read_element(element, self.queue))
-            for tag, element in found
+            for tag, element in popped_elements
         ]
 
     def _next_wait(self) -> float:
@@ -84,10 +84,10 @@ class ListLink(RedisLink):
         blmove = ("BLMOVE", first, first, "RIGHT", "RIGHT", timeout)
         pop = self._held.create_pop_call(ROOM_AFTER_WAIT)
         answer, popped = self._wire.run_after(blmove, pop)
-        found = self._note_found(self._read_popped(check_answer(popped)))
-        if isinstance(answer, Exception) and not found:
+        deliveries = self._note_found(self._read_popped(check_answer(popped)))
+        if isinstance(answer, Exception) and not deliveries:
             self._handle_blmove_error(answer, seconds)
-        return found
+        return deliveries
 
     def _handle_blmove_error(self, error: Exception, seconds: float) -> None:
         """If Redis refuses ``BLMOVE``, let the reader poll from now on.

@@ -94,9 +94,9 @@ class UnackedMessages(LeasedMessages):
 
     def ack(self, tags: Sequence[str]) -> int:
         calls = [scripts.ACK(self._keys, *some) for some in split_into_chunks(tags)]
-        known = self._server.count(calls)
+        acked_count = self._server.count(calls)
         self.mark_settled(tags)
-        return len(tags) - known
+        return len(tags) - acked_count
 
     def create_forward_call(self, tag: str, place: str, *how: t.Any) -> Call:
         return scripts.FORWARD([*self._keys, place], tag, *how)
@@ -106,8 +106,10 @@ class UnackedMessages(LeasedMessages):
             self._tags.pop(tag, None)
 
     def extend_leases(self) -> None:
-        held = split_into_chunks(list(self._tags))
-        calls = [scripts.EXTEND_LEASES(self._keys, self._lease, *some) for some in held]
+        tag_chunks = split_into_chunks(list(self._tags))
+        calls = [
+            scripts.EXTEND_LEASES(self._keys, self._lease, *tags) for tags in tag_chunks
+        ]
         for answer in self._server.run_grouped(calls) if calls else ():
             check_answer(answer)
 
@@ -144,23 +146,25 @@ class UnackedMessages(LeasedMessages):
         # In one round trip, since idle consumers do this at each heartbeat.
         answers = map(check_answer, self._server.run_grouped([ahead, search]))
         has_ended_some = self._end_stale(next(answers))
-        found = self._server.call(search) if has_ended_some else next(answers)
+        leases_found = self._server.call(search) if has_ended_some else next(answers)
         restored = 0
         for _ in range(_MAX_PAGES_PER_SEARCH):
-            pairs = list(zip(found[::2], found[1::2], strict=True))
+            pairs = list(zip(leases_found[::2], leases_found[1::2], strict=True))
             if not pairs:
                 break
             calls = [self._create_restore_call(*pair) for pair in pairs]
             restored += self._server.count(calls)
-            found = self._server.call(search)
+            leases_found = self._server.call(search)
         return restored
 
-    def _end_stale(self, found: Sequence[bytes]) -> bool:
+    def _end_stale(self, leases_found: Sequence[bytes]) -> bool:
         """End leases that last too long because Redis' clock was set back.
 
         :returns: Whether there were such leases.
         """
-        stale = self._stale_leases.find_stale(zip(found[::2], found[1::2], strict=True))
+        stale = self._stale_leases.find_stale(
+            zip(leases_found[::2], leases_found[1::2], strict=True)
+        )
         if stale:
             self._server.call(scripts.END_LEASES(self._keys[:1], *chain(*stale)))
         return bool(stale)

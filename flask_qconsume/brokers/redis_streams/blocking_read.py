@@ -44,6 +44,6 @@ def _read_entries(answer: t.Any, streams: Sequence[str]) -> list[Found]:
     pairs = answer.items() if isinstance(answer, dict) else answer or ()
     return [
         (streams.index(stream.decode()), id.decode(), fields)
-        for stream, found in pairs
-        for id, fields in found
+        for stream, entries in pairs
+        for id, fields in entries
     ]

@@ -70,11 +70,11 @@ class Cluster(Server):
     def group_by_slot(
         self, names: Sequence[str], key: t.Callable[[str], str]
     ) -> list[tuple[str, ...]]:
-        found: dict[int, tuple[str, ...]] = {}
+        queues_by_slot: dict[int, tuple[str, ...]] = {}
         for name in names:
             slot = _slot_of(key(name))
-            found[slot] = (*found.get(slot, ()), name)
-        return list(found.values())
+            queues_by_slot[slot] = (*queues_by_slot.get(slot, ()), name)
+        return list(queues_by_slot.values())
 
     def list_nodes(self) -> list[tuple[str, Server]]:
         self._refresh_slots(None)
@@ -87,8 +87,8 @@ class Cluster(Server):
 
     def is_reachable(self) -> bool:
         """Return whether all nodes answer, since each node may hold a queue."""
-        known = dict.fromkeys([*self._nodes, *self._address.seeds])
-        return all(self._get_node(address).is_reachable() for address in known)
+        addresses = dict.fromkeys([*self._nodes, *self._address.seeds])
+        return all(self._get_node(address).is_reachable() for address in addresses)
 
     def close(self) -> None:
         super().close()
@@ -109,15 +109,15 @@ class Cluster(Server):
         numbers = list(range(len(calls)))
         for _ in range(_MAX_REDIRECTS + 1):
             parts = self._group_by_node(calls, numbers, timeout)
-            for node, some in parts:
+            for node, indexes in parts:
                 try:
-                    found = run(node, [calls[n] for n in some], timeout)
+                    node_answers = run(node, [calls[n] for n in indexes], timeout)
                 except BrokerUnavailable as error:
                     self._owners = {}
                     if len(parts) == 1 and not answers:
                         raise
-                    found = [error] * len(some)
-                answers.update(zip(some, found, strict=True))
+                    node_answers = [error] * len(indexes)
+                answers.update(zip(indexes, node_answers, strict=True))
             numbers = [n for n in numbers if isinstance(answers[n], SlotMoved)]
             answers.update(self._ask_importing_nodes(calls, numbers, answers))
             numbers = [n for n in numbers if isinstance(answers[n], SlotMoved)]
@@ -130,12 +130,12 @@ class Cluster(Server):
         self, calls: Sequence[Call], numbers: Iterable[int], timeout: float | None
     ) -> list[tuple[Server, list[int]]]:
         """Group scripts by the node of their keys; return indexes into ``calls``."""
-        found: dict[Server, list[int]] = {}
+        indexes_by_node: dict[Server, list[int]] = {}
         for number in numbers:
             # The arguments begin with the number of keys, then the keys follow.
             node = self._node_of(calls[number].arguments[1], timeout)
-            found.setdefault(node, []).append(number)
-        return list(found.items())
+            indexes_by_node.setdefault(node, []).append(number)
+        return list(indexes_by_node.items())
 
     def _ask_importing_nodes(
         self, calls: Sequence[Call], numbers: Iterable[int], answers: _Answers
@@ -177,28 +177,28 @@ class Cluster(Server):
         """Ask the nodes, one after the other, which node has which slot."""
         whole = self.silence if timeout is None else timeout
         deadline = time.monotonic() + whole
-        known = dict.fromkeys([*self._nodes, *self._address.seeds])
-        for address in known:
+        addresses = dict.fromkeys([*self._nodes, *self._address.seeds])
+        for address in addresses:
             node = self._get_node(address)
             try:
-                (found,) = node.send_commands(
-                    [("CLUSTER", "SLOTS")], whole / len(known)
+                (slots,) = node.send_commands(
+                    [("CLUSTER", "SLOTS")], whole / len(addresses)
                 )
             except BrokerUnavailable:
                 # The node may hang: ask the other nodes first the next time.
                 self._nodes[address] = self._nodes.pop(address, node)
-                if time.monotonic() >= deadline or address == [*known][-1]:
+                if time.monotonic() >= deadline or address == [*addresses][-1]:
                     raise
             else:
-                self._owners = _read_owners(found, address)
+                self._owners = _read_owners(slots, address)
                 return
 
     def _get_node(self, address: str) -> Server:
-        found = self._nodes.get(address)
-        if found is None:
-            made = Server(self._settings_of(address))
-            found = self._nodes.setdefault(address, made)
-        return found
+        node = self._nodes.get(address)
+        if node is None:
+            new_node = Server(self._settings_of(address))
+            node = self._nodes.setdefault(address, new_node)
+        return node
 
     def _settings_of(self, address: str) -> Settings:
         url = self._address.for_node(address)
@@ -232,13 +232,13 @@ def _add_port(host: str) -> str:
 
 def _read_owners(slots: t.Any, asked: str) -> dict[int, str]:
     """Decode the answer to ``CLUSTER SLOTS`` to the address of each slot's node."""
-    found: dict[int, str] = {}
+    owners: dict[int, str] = {}
     for first, last, (host, port, *_), *_ in slots:
         # The node that was asked may not know its own name.
         name = host.decode() if host else asked.rpartition(":")[0]
         address = f"[{name}]:{port}" if ":" in name.strip("[]") else f"{name}:{port}"
-        found.update(dict.fromkeys(range(first, last + 1), address))
-    return found
+        owners.update(dict.fromkeys(range(first, last + 1), address))
+    return owners
 
 
 def _slot_of(key: str) -> int:

@@ -108,9 +108,9 @@ def split_entries(
 
 def unpack_member(element: bytes, queue: str) -> tuple[Message, str]:
     """Decode a member of a sorted set; return its message and its random "ref"."""
-    found = _PACKED.match(element)
-    start = found.end() if found else 0
-    end = start + int(found[2]) if found else 0
+    match = _PACKED.match(element)
+    start = match.end() if match else 0
+    end = start + int(match[2]) if match else 0
     meta = _decode_meta(element[start:end])
     ref = meta.get("ref") if meta else None
     if meta is None or not isinstance(ref, str):
@@ -181,10 +181,10 @@ def _decode_meta(raw: bytes) -> dict[str, t.Any] | None:
     if not raw.startswith(b"{"):
         return None
     try:
-        found = decode_json(raw)
+        meta = decode_json(raw)
     except Exception:
         return None
-    return found if isinstance(found, dict) else None
+    return meta if isinstance(meta, dict) else None
 
 
 def _decode_name(raw: bytes) -> str:

@@ -63,37 +63,42 @@ class StreamLink(RedisLink):
 
     def _pop(self, room: int) -> list[Delivery]:
         if self._excess:
-            found, self._excess = self._excess[:room], self._excess[room:]
-            return found
+            deliveries, self._excess = self._excess[:room], self._excess[room:]
+            return deliveries
         return super()._pop(room)
 
     def _read_popped(self, answer: t.Any) -> list[Delivery]:
         due_in, *texts = answer
         self._due_in = float(due_in) if due_in else None
-        return [self._create_delivery(*each) for each in entries.split_entries(*texts)]
+        return [
+            self._create_delivery(*entry) for entry in entries.split_entries(*texts)
+        ]
 
     def _next_wait(self) -> float:
         longest = self._wait.longest
         return longest if self._due_in is None else min(longest, self._due_in)
 
     def _block(self, seconds: float, room: int) -> list[Delivery]:
-        held = self._held
+        pending_entries = self._held
         wait = create_wait_command(
-            self._stream_layout.group, held.consumer, held.streams, seconds
+            self._stream_layout.group,
+            pending_entries.consumer,
+            pending_entries.streams,
+            seconds,
         )
         if self.lane is Lane.MAIN:
-            pop = held.create_pop_call(ROOM_AFTER_WAIT)
+            pop = pending_entries.create_pop_call(ROOM_AFTER_WAIT)
             answer, popped = self._wire.run_after(wait, pop)
-            found = self._read_waited(answer)
-            found += self._note_found(self._read_popped(check_answer(popped)))
+            deliveries = self._read_waited(answer)
+            deliveries += self._note_found(self._read_popped(check_answer(popped)))
         else:
             # Suspects are handled one by one, so the entry that the wait reads is
             # enough.
-            found = self._read_waited(self._wire.pipeline([wait])[0])
+            deliveries = self._read_waited(self._wire.pipeline([wait])[0])
             self._is_drained = False
-        self._excess = found[room:]
+        self._excess = deliveries[room:]
         self._is_drained = self._is_drained and not self._excess
-        return found[:room]
+        return deliveries[:room]
 
     def _read_waited(self, answer: t.Any) -> list[Delivery]:
         return [

@@ -76,15 +76,15 @@ class PendingEntries(LeasedMessages):
 
     def ack(self, tags: Sequence[str]) -> int:
         # An entry that this link has given back may be pending for another consumer.
-        ours = dict.fromkeys(tag for tag in tags if tag in self._tags)
+        own_tags = dict.fromkeys(tag for tag in tags if tag in self._tags)
         calls = [
             scripts.ACK([stream], self._group, " ".join(some))
-            for stream, ids in self._group_by_stream(ours)
+            for stream, ids in self._group_by_stream(own_tags)
             for some in split_into_chunks(ids)
         ]
-        known = self._server.count(calls)
-        self.mark_settled(ours)
-        return len(ours) - known
+        acked_count = self._server.count(calls)
+        self.mark_settled(own_tags)
+        return len(own_tags) - acked_count
 
     def create_forward_call(self, tag: str, place: str, *how: t.Any) -> Call:
         stream, id = self._split_tag(tag)
@@ -116,8 +116,8 @@ class PendingEntries(LeasedMessages):
 
     def return_forgotten(self, forgotten: Sequence[str], timeout: float) -> int:
         calls = []
-        for each in forgotten:
-            tag, _, consumer = each.partition(" ")
+        for forgotten_tag in forgotten:
+            tag, _, consumer = forgotten_tag.partition(" ")
             if tag:
                 stream, id = self._split_tag(tag)
                 arguments = (self._group, consumer, "lost", id)
@@ -129,9 +129,9 @@ class PendingEntries(LeasedMessages):
     def restore_expired(self) -> int:
         # One round trip takes a third of the time of one for each script.
         looks = [
-            each
+            search_call
             for stream in self.streams
-            for each in self._create_search_calls(stream)
+            for search_call in self._create_search_calls(stream)
         ]
         answers = map(check_answer, self._server.run_grouped(looks))
         return sum(
@@ -158,10 +158,10 @@ class PendingEntries(LeasedMessages):
         self._cursors[stream] = cursor.decode()
         return int(count)
 
-    def _reclaim_stale(self, stream: str, found: Sequence[bytes]) -> int:
+    def _reclaim_stale(self, stream: str, future_leases: Sequence[bytes]) -> int:
         """Reclaim leases that last too long because Redis' clock was set back."""
         over = self._stale_leases[stream].find_stale(
-            zip(found[::2], found[1::2], strict=True)
+            zip(future_leases[::2], future_leases[1::2], strict=True)
         )
         calls = [
             scripts.RELEASE([stream], self._group, owner, "lost", id)
@@ -181,11 +181,11 @@ class PendingEntries(LeasedMessages):
 
     def _group_by_stream(self, tags: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
         """Group tags by stream; yield each stream's key and the ids of its entries."""
-        found: dict[str, list[str]] = {}
+        ids_by_stream: dict[str, list[str]] = {}
         for tag in tags:
             number, _, id = tag.partition(":")
-            found.setdefault(number, []).append(id)
-        for number, ids in found.items():
+            ids_by_stream.setdefault(number, []).append(id)
+        for number, ids in ids_by_stream.items():
             yield self.streams[int(number)], ids
 
 

@@ -81,10 +81,10 @@ class KafkaAdmin:
     def list_topics(self, timeout: float) -> dict[str, int]:
         """Return the number of partitions of each topic that the user may see."""
         client = self._client.get()
-        found = call_in_thread(lambda: self._list_topics(client, timeout), timeout)
+        metadata = call_in_thread(lambda: self._list_topics(client, timeout), timeout)
         return {
             name: len(topic.partitions)
-            for name, topic in found.topics.items()
+            for name, topic in metadata.topics.items()
             if topic.error is None
         }
 
@@ -133,7 +133,7 @@ class KafkaAdmin:
         crash the process if the group's coordinator has moved or does not exist yet.
         https://github.com/confluentinc/librdkafka/issues/5040
         """
-        wanted = [TopicPartition(*each) for each in partitions]
+        wanted = [TopicPartition(*partition) for partition in partitions]
         if not wanted:
             return {}
 
@@ -145,9 +145,11 @@ class KafkaAdmin:
                 consumer.close()
 
         return {
-            (each.topic, each.partition): Committed(each.offset, each.metadata or "")
-            for each in call_in_thread(ask, timeout)
-            if each.offset >= 0
+            (partition.topic, partition.partition): Committed(
+                partition.offset, partition.metadata or ""
+            )
+            for partition in call_in_thread(ask, timeout)
+            if partition.offset >= 0
         }
 
     def commit(
@@ -156,10 +158,12 @@ class KafkaAdmin:
         """Commit offsets for a group; return false if the group has members."""
         if not offsets:
             return True
-        wanted = [TopicPartition(*each, offset) for each, offset in offsets.items()]
+        topic_partitions = [
+            TopicPartition(*partition, offset) for partition, offset in offsets.items()
+        ]
         deadline = time.monotonic() + min(timeout, _PROPAGATION_SECONDS)
         while True:
-            errors = self._try_commit(group, wanted, timeout)
+            errors = self._try_commit(group, topic_partitions, timeout)
             if any(error.code() in _OCCUPIED for error in errors.values()):
                 return False
             for error in errors.values():
@@ -169,7 +173,9 @@ class KafkaAdmin:
             # deleted meanwhile needs no offset.
             if not errors or time.monotonic() > deadline:
                 return True
-            wanted = [TopicPartition(*each, offsets[each]) for each in errors]
+            topic_partitions = [
+                TopicPartition(*partition, offsets[partition]) for partition in errors
+            ]
             time.sleep(_RETRY_SECONDS)
 
     def delete(self, group: str, topics: Iterable[str], timeout: float) -> None:
@@ -192,14 +198,14 @@ class KafkaAdmin:
         """List the topics in a native thread; repeat until Kafka answers."""
         deadline = time.monotonic() + timeout
         while True:
-            left = deadline - time.monotonic()
-            limit = min(max(left, 0.01), _ATTEMPT_TIMEOUT_SECONDS)
+            seconds_left = deadline - time.monotonic()
+            limit = min(max(seconds_left, 0.01), _ATTEMPT_TIMEOUT_SECONDS)
             try:
                 return client.list_topics(timeout=limit)
             except KafkaException as error:
                 client.poll(0)
                 self._client_errors.check()
-                if left <= _ATTEMPT_TIMEOUT_SECONDS:
+                if seconds_left <= _ATTEMPT_TIMEOUT_SECONDS:
                     raise self._client_errors.explain(error) from None
 
     def _try_commit(
@@ -210,28 +216,30 @@ class KafkaAdmin:
 
         wanted = [ConsumerGroupTopicPartitions(group, partitions)]
         alter = self._client.get().alter_consumer_group_offsets
-        found = call_for_results(
+        answers = call_for_results(
             lambda: alter(wanted, request_timeout=timeout), timeout
         )
-        (answer,) = found.values()
+        (answer,) = answers.values()
         if isinstance(answer, KafkaException):
             raise translate_error(answer) from answer
-        each = answer.topic_partitions
-        return {(p.topic, p.partition): p.error for p in each if p.error}
+        committed_partitions = answer.topic_partitions
+        return {
+            (p.topic, p.partition): p.error for p in committed_partitions if p.error
+        }
 
     def _offsets(
         self, partitions: Iterable[PartitionId], spec: t.Any, timeout: float
     ) -> dict[PartitionId, int]:
-        wanted = {TopicPartition(*each): spec for each in partitions}
-        if not wanted:
+        requests = {TopicPartition(*partition): spec for partition in partitions}
+        if not requests:
             return {}
         client = self._client.get()
-        found = call_for_results(
-            lambda: client.list_offsets(wanted, request_timeout=timeout), timeout
+        answers = call_for_results(
+            lambda: client.list_offsets(requests, request_timeout=timeout), timeout
         )
         return {
-            (each.topic, each.partition): answer.offset
-            for each, answer in found.items()
+            (partition.topic, partition.partition): answer.offset
+            for partition, answer in answers.items()
             # A partition may be deleted, or without a leader just now.
             if not isinstance(answer, KafkaException)
         }
@@ -279,10 +287,10 @@ def _ask_committed(
     """Read committed offsets in a native thread; repeat until Kafka answers."""
     deadline = time.monotonic() + timeout
     while True:
-        left = max(deadline - time.monotonic(), 0.01)
+        seconds_left = max(deadline - time.monotonic(), 0.01)
         try:
-            found = consumer.committed(
-                wanted, timeout=min(left, _ATTEMPT_TIMEOUT_SECONDS)
+            committed = consumer.committed(
+                wanted, timeout=min(seconds_left, _ATTEMPT_TIMEOUT_SECONDS)
             )
         except KafkaException:
             # The client itself would ask for ever; its next record tells of a refusal.
@@ -290,12 +298,12 @@ def _ask_committed(
             error = None if record is None else record.error()
             if error is not None and is_refusal(error):
                 raise KafkaException(error) from None
-            if left <= _ATTEMPT_TIMEOUT_SECONDS:
+            if seconds_left <= _ATTEMPT_TIMEOUT_SECONDS:
                 raise
             continue
-        for failed in (each.error for each in found if each.error):
+        for failed in (partition.error for partition in committed if partition.error):
             raise KafkaException(failed)
-        return found
+        return committed
 
 
 def _find_filled(
@@ -306,39 +314,45 @@ def _find_filled(
     try:
         first = _ask_offsets(client, partitions, OFFSET_BEGINNING, timeout)
         ends = _ask_offsets(client, partitions, OFFSET_END, timeout)
-        return {each for each in partitions if first.get(each, 0) < ends.get(each, 0)}
+        return {
+            partition
+            for partition in partitions
+            if first.get(partition, 0) < ends.get(partition, 0)
+        }
     except KafkaException as error:
         failed = error.with_traceback(None)
     # One partition without a leader fails the request for all of them. (This is not
     # within the 'except': the client would keep the handled exception for ever.)
-    found = {each: _is_filled(client, each) for each in partitions}
-    if all(answer is None for answer in found.values()):
+    is_filled = {partition: _is_filled(client, partition) for partition in partitions}
+    if all(answer is None for answer in is_filled.values()):
         raise failed
-    return {each for each, answer in found.items() if answer}
+    return {partition for partition, answer in is_filled.items() if answer}
 
 
 def _ask_offsets(
     client: Consumer, partitions: Collection[PartitionId], which: int, timeout: float
 ) -> dict[PartitionId, int]:
     """Return the first or the end offsets of existing partitions."""
-    wanted = [TopicPartition(*each, which) for each in partitions]
-    found = client.offsets_for_times(wanted, timeout=timeout)
-    return {(e.topic, e.partition): e.offset for e in found if e.error is None}
+    topic_partitions = [TopicPartition(*partition, which) for partition in partitions]
+    offsets = client.offsets_for_times(topic_partitions, timeout=timeout)
+    return {(e.topic, e.partition): e.offset for e in offsets if e.error is None}
 
 
 def _is_filled(client: Consumer, partition: PartitionId) -> bool | None:
     """Return whether a partition holds records, or ``None`` if Kafka did not answer."""
     try:
-        found = client.get_watermark_offsets(
+        watermarks = client.get_watermark_offsets(
             TopicPartition(*partition), timeout=_ONE_PARTITION_TIMEOUT_SECONDS
         )
     except KafkaException:
         return None
-    return None if found is None else found[0] < found[1]
+    return None if watermarks is None else watermarks[0] < watermarks[1]
 
 
 def _check_created(name: str, error: KafkaException) -> None:
     if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
         return
-    found = translate_error(error)
-    raise type(found)(f"The topic '{name}' was not created. {found}") from error
+    translated = translate_error(error)
+    raise type(translated)(
+        f"The topic '{name}' was not created. {translated}"
+    ) from error

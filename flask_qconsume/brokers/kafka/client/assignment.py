@@ -43,7 +43,11 @@ class Assignment:
 
     def drop(self, ids: Sequence[PartitionId]) -> None:
         """Remove partitions; their records are stale from now on."""
-        dropped = [self.partitions.pop(each) for each in ids if each in self.partitions]
+        dropped = [
+            self.partitions.pop(partition_id)
+            for partition_id in ids
+            if partition_id in self.partitions
+        ]
         for partition in dropped:
             partition.leaving = partition.gone = True
             self._shared.gone.append(partition)
@@ -78,19 +82,27 @@ class Assignment:
     def mark(self, partitions: list[AssignedPartition]) -> None:
         """Choose the next records to hand out, from the partitions in turn."""
         room = self._commits.room + self._shared.extra_room
-        free = room - sum(each.unsettled - each.blocked_count for each in partitions)
-        ready = [each for each in partitions if each.buffer and not each.leaving]
+        free = room - sum(
+            partition.unsettled - partition.blocked_count for partition in partitions
+        )
+        ready = [
+            partition
+            for partition in partitions
+            if partition.buffer and not partition.leaving
+        ]
         if not ready or free <= 0:
             return
         self._first = (self._first + 1) % len(ready)
         share = max(1, free // len(ready))
         now = time.time()
-        for each in ready[self._first :] + ready[: self._first]:
-            limit = self._commits.room_in(each)
+        for partition in ready[self._first :] + ready[: self._first]:
+            limit = self._commits.room_in(partition)
             # One suspect at a time in the whole process: its death counts for each.
-            may_try = not each.apart or not self._would_count_death()
+            may_try = not partition.apart or not self._would_count_death()
             room = min(share, free, limit)
-            free -= each.mark(room, now, may_try_suspect=may_try)
+            free -= partition.mark(room, now, may_try_suspect=may_try)
 
     def _would_count_death(self) -> bool:
-        return any(each.would_count_death for each in list(self.partitions.values()))
+        return any(
+            partition.would_count_death for partition in list(self.partitions.values())
+        )

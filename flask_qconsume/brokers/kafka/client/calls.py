@@ -39,8 +39,8 @@ def call_in_thread(call: Callable[[], T], timeout: float) -> T:
     :param timeout: Seconds that the call itself may take.
     :raises BrokerUnavailable: if the call hangs; its thread is then abandoned.
     """
-    found: list[T] = []
-    thread = NativeThread(lambda: found.append(call()), "kafka-call").start()
+    results: list[T] = []
+    thread = NativeThread(lambda: results.append(call()), "kafka-call").start()
     if not thread.join(timeout + _HANG_SECONDS):
         raise BrokerUnavailable(
             f"Kafka's client has hung for {timeout + _HANG_SECONDS} s."
@@ -49,7 +49,7 @@ def call_in_thread(call: Callable[[], T], timeout: float) -> T:
         raise translate_error(thread.error) from thread.error
     if thread.error is not None:
         raise thread.error
-    return found[0]
+    return results[0]
 
 
 def call_for_results(

@@ -114,10 +114,12 @@ class OffsetCommits:
         self, error: KafkaError | None, partitions: list[TopicPartition]
     ) -> list[KafkaError]:
         """Process Kafka's answer to a commit; return errors that matter."""
-        if partitions and not any(self._is_awaited(each) for each in partitions):
+        if partitions and not any(self._is_awaited(offset) for offset in partitions):
             return []  # The answer to a commit that was recalled.
         pending, self._pending = self._pending, {}
-        errors = {(each.topic, each.partition): each.error for each in partitions}
+        errors = {
+            (offset.topic, offset.partition): offset.error for offset in partitions
+        }
         failures = {}
         for partition_id, (partition, state, records) in pending.items():
             failed = errors.get(partition_id) or error
@@ -154,7 +156,9 @@ class OffsetCommits:
         self, consumer: Consumer, partitions: list[AssignedPartition]
     ) -> None:
         """Commit the last state of partitions, and wait for Kafka's answer."""
-        offsets = [_offset(each, state) for each, state in _final_states(partitions)]
+        offsets = [
+            _offset(partition, state) for partition, state in _final_states(partitions)
+        ]
         if not offsets:
             return
         try:
@@ -164,7 +168,9 @@ class OffsetCommits:
                 self._shared.log(logging.WARNING, describe_trouble(error.args[0]))
 
     def _commit_pending(self, consumer: Consumer, wait: bool) -> None:
-        offsets = [_offset(each, state) for each, state, _ in self._pending.values()]
+        offsets = [
+            _offset(partition, state) for partition, state, _ in self._pending.values()
+        ]
         try:
             if not wait:
                 consumer.commit(offsets=offsets, asynchronous=True)
@@ -177,9 +183,9 @@ class OffsetCommits:
             self._shared.log(logging.WARNING, describe_trouble(failed))
 
     def _is_awaited(self, answered: TopicPartition) -> bool:
-        known = self._pending.get((answered.topic, answered.partition))
+        pending_commit = self._pending.get((answered.topic, answered.partition))
         state = CommitState(answered.offset, answered.metadata or "")
-        return known is not None and known[1] == state
+        return pending_commit is not None and pending_commit[1] == state
 
     def _add(self, partition: AssignedPartition) -> None:
         if not partition.dirty:
@@ -220,12 +226,13 @@ def _final_states(
 ) -> list[tuple[AssignedPartition, CommitState]]:
     """Return the last state of each partition, if it is not committed yet."""
     states = (
-        (each, each.offsets.final_state(each.metadata_limit)) for each in partitions
+        (partition, partition.offsets.final_state(partition.metadata_limit))
+        for partition in partitions
     )
     return [
-        (each, state)
-        for each, state in states
-        if state.offset >= 0 and state != each.committed
+        (partition, state)
+        for partition, state in states
+        if state.offset >= 0 and state != partition.committed
     ]
 
 
@@ -237,5 +244,5 @@ def _offset(partition: AssignedPartition, state: CommitState) -> TopicPartition:
 
 def _is_starving(partitions: list[AssignedPartition]) -> bool:
     """Return whether no handler has a record, while records wait for a commit."""
-    waiting = any(each.awaiting_commit for each in partitions)
-    return waiting and not any(each.in_hand > 0 for each in partitions)
+    waiting = any(partition.awaiting_commit for partition in partitions)
+    return waiting and not any(partition.in_hand > 0 for partition in partitions)

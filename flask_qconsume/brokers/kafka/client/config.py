@@ -123,22 +123,24 @@ class KafkaConfig:
         :param session_timeout: Seconds of silence after which other members get its
             partitions, unless the options say otherwise.
         """
-        own: Config = {}
+        consumer_settings: Config = {}
         if session_timeout is not None:
             # A cluster's default limits are 6 s and 30 minutes.
             session = min(max(session_timeout, 6.0), 1_800.0)
-            own["session.timeout.ms"] = round(session * 1_000)
-        return self._merge(_CONSUMER_SETTINGS | own, CONSUMER) | {"group.id": group}
+            consumer_settings["session.timeout.ms"] = round(session * 1_000)
+        return self._merge(_CONSUMER_SETTINGS | consumer_settings, CONSUMER) | {
+            "group.id": group
+        }
 
     def producer(self, timeout: float | None = None) -> Config:
         """Return librdkafka's settings for a producer.
 
         :param timeout: Seconds in which a record must be confirmed.
         """
-        own: Config = {}
+        producer_settings: Config = {}
         if timeout is not None:
-            own["message.timeout.ms"] = max(1, math.ceil(timeout * 1_000))
-        return self._merge(_PRODUCER_SETTINGS | own, PRODUCER)
+            producer_settings["message.timeout.ms"] = max(1, math.ceil(timeout * 1_000))
+        return self._merge(_PRODUCER_SETTINGS | producer_settings, PRODUCER)
 
     def admin(self) -> Config:
         """Return librdkafka's settings for an admin client."""
@@ -147,14 +149,16 @@ class KafkaConfig:
     @property
     def topic(self) -> Config:
         """The Kafka settings with which topics are created."""
-        given = self.options.get(TOPIC) or {}
-        return {name: str(value) for name, value in given.items()}
+        topic_settings = self.options.get(TOPIC) or {}
+        return {name: str(value) for name, value in topic_settings.items()}
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """The hosts and ports of the cluster, from the broker's URL."""
-        found = [each.rpartition(":") for each in self._servers.split(",")]
-        return [(host.strip("[]"), int(port)) for host, _, port in found]
+        hosts_and_ports = [
+            server.rpartition(":") for server in self._servers.split(",")
+        ]
+        return [(host.strip("[]"), int(port)) for host, _, port in hosts_and_ports]
 
     @property
     def begins_at_the_end(self) -> bool:
@@ -165,9 +169,15 @@ class KafkaConfig:
     def _servers(self) -> str:
         return str(self.common["bootstrap.servers"])
 
-    def _merge(self, ours: Config, option: str) -> Config:
-        given = self.options.get(option) or {}
-        return {**_COMMON_SETTINGS, **self._sockets, **ours, **self.common, **given}
+    def _merge(self, own_settings: Config, option: str) -> Config:
+        given_settings = self.options.get(option) or {}
+        return {
+            **_COMMON_SETTINGS,
+            **self._sockets,
+            **own_settings,
+            **self.common,
+            **given_settings,
+        }
 
     @property
     def _sockets(self) -> Config:
@@ -218,12 +228,12 @@ def _parse_url(url: str) -> Config:
             " 'QCONSUME_TRANSPORT_OPTIONS'."
         )
     login, _, hosts = parts.netloc.rpartition("@")
-    found: Config = {"bootstrap.servers": _parse_hosts(hosts)}
-    return found | _create_security(scheme == "kafkas", login)
+    servers: Config = {"bootstrap.servers": _parse_hosts(hosts)}
+    return servers | _create_security(scheme == "kafkas", login)
 
 
 def _parse_hosts(hosts: str) -> str:
-    return ",".join(_parse_host(each.strip()) for each in hosts.split(","))
+    return ",".join(_parse_host(host.strip()) for host in hosts.split(","))
 
 
 def _parse_host(host: str) -> str:
@@ -259,13 +269,13 @@ def _check_options(options: Mapping[str, t.Any]) -> None:
                 f" The options are: {', '.join(OPTIONS)}."
             )
     for option in _PASSED_ON:
-        given = options.get(option) or {}
-        if not isinstance(given, Mapping):
+        given_settings = options.get(option) or {}
+        if not isinstance(given_settings, Mapping):
             raise ConfigurationError(
                 f"The transport option '{option}' is not a mapping."
             )
         if option != TOPIC:
-            _check_settings(option, given)
+            _check_settings(option, given_settings)
 
 
 def _check_settings(option: str, given: Mapping[str, t.Any]) -> None:
@@ -276,8 +286,8 @@ def _check_settings(option: str, given: Mapping[str, t.Any]) -> None:
                 f"{quote(name)} in the transport option '{option}' must be a text, a"
                 " number, True or False, by the name of a setting of librdkafka."
             )
-        why, taken = _FIXED.get(name, ("", ("",)))
-        if why and str(value).lower() not in taken:
+        why, accepted = _FIXED.get(name, ("", ("",)))
+        if why and str(value).lower() not in accepted:
             raise ConfigurationError(
                 f"'{name}' in the transport option '{option}' cannot be set: {why}."
             )

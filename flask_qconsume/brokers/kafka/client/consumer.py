@@ -75,8 +75,8 @@ class KafkaConsumer:
 
     def pop_misses_topic(self) -> bool:
         """Return whether Kafka has reported a missing topic since the last call."""
-        found, self._shared.misses_topic = self._shared.misses_topic, False
-        return found
+        misses_topic, self._shared.misses_topic = self._shared.misses_topic, False
+        return misses_topic
 
     def start(self, timeout: float = 2 * ANSWER_TIMEOUT_SECONDS) -> None:
         """Connect and subscribe, unless the consumer is closed.
@@ -93,10 +93,10 @@ class KafkaConsumer:
         try:
             while not (shared.is_subscribed or shared.is_stopping):
                 self._raise_error()
-                left = deadline - time.monotonic()
-                if left <= 0:
+                seconds_left = deadline - time.monotonic()
+                if seconds_left <= 0:
                     raise BrokerUnavailable("Kafka's client does not begin.")
-                self._notifier.wait(left)
+                self._notifier.wait(seconds_left)
         except BrokerError:
             self.close(0)
             raise
@@ -131,9 +131,12 @@ class KafkaConsumer:
     def await_joined(self, timeout: float) -> None:
         """Wait until the group has assigned partitions, or none, to this consumer."""
         deadline = time.monotonic() + timeout
-        while not self._shared.has_joined and (left := deadline - time.monotonic()) > 0:
+        while (
+            not self._shared.has_joined
+            and (seconds_left := deadline - time.monotonic()) > 0
+        ):
             self._raise_error()
-            self._notifier.wait(left)
+            self._notifier.wait(seconds_left)
 
     def wake(self) -> None:
         self._notifier.notify()
@@ -151,7 +154,9 @@ class KafkaConsumer:
     def await_committed(self, records: Sequence[ReadyRecord], timeout: float) -> bool:
         """Wait until Kafka has committed these records as done."""
         deadline = time.monotonic() + timeout
-        while not all(each.partition.has_committed(each.offset) for each in records):
+        while not all(
+            record.partition.has_committed(record.offset) for record in records
+        ):
             if time.monotonic() > deadline or not self._thread.alive:
                 return False
             time.sleep(_COMMIT_LOOK_SECONDS)
@@ -180,10 +185,10 @@ class KafkaConsumer:
 
     def put_back(self, records: Iterable[ReadyRecord]) -> None:
         """Give back records that no handler has started."""
-        given = list(records)
-        for record in given:
+        released = list(records)
+        for record in released:
             record.partition.handed_count -= 1
-        self._shared.released.append(given)
+        self._shared.released.append(released)
 
     def pause(self) -> None:
         """Hand out no more records."""

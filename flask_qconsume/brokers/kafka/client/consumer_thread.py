@@ -94,12 +94,12 @@ class ConsumerThread:
     @property
     def buffered_count(self) -> int:
         """Number of fetched records that are not chosen for handing out."""
-        return sum(len(each.buffer) for each in self._partitions())
+        return sum(len(partition.buffer) for partition in self._partitions())
 
     @property
     def marked(self) -> list[ReadyRecord]:
         """Records that are handed out after the next commit."""
-        waiting = [each.awaiting_commit for each in self._partitions()]
+        waiting = [partition.awaiting_commit for partition in self._partitions()]
         return [*chain(*waiting), *self._commits.unanswered]
 
     def run(self) -> None:
@@ -181,11 +181,13 @@ class ConsumerThread:
     def _poll_timeout(self, partitions: list[AssignedPartition]) -> float:
         """Return the seconds of the next poll, which are more without work."""
         if self._resting < _REST_AFTER_SECONDS:
-            if self._commits.is_pending or any(each.unsettled for each in partitions):
+            if self._commits.is_pending or any(
+                partition.unsettled for partition in partitions
+            ):
                 self._resting = 0.0
                 return _BUSY_POLL_SECONDS
             # A record that is held back may become due, or a change must be committed.
-            if any(each.buffer or each.dirty for each in partitions):
+            if any(partition.buffer or partition.dirty for partition in partitions):
                 self._resting = 0.0
                 return _IDLE_POLL_SECONDS
         return min(_MAX_POLL_SECONDS, max(_IDLE_POLL_SECONDS, self._resting / 10))

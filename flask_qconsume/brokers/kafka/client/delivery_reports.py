@@ -96,11 +96,14 @@ class ReportListener:
         """Wait until the reports are complete, or until the deadline."""
         self._waiting[reports] = None
         try:
-            while not reports.is_complete and (left := deadline - time.monotonic()) > 0:
+            while (
+                not reports.is_complete
+                and (seconds_left := deadline - time.monotonic()) > 0
+            ):
                 if self._try_lead():
-                    self._lead(reports, left)
+                    self._lead(reports, seconds_left)
                 else:
-                    reports.sleep(left)
+                    reports.sleep(seconds_left)
         finally:
             del self._waiting[reports]
             self._pass_lead()

@@ -43,10 +43,10 @@ def translate_error(error: t.Any) -> BrokerError:
         error = error.args[0]
     if not isinstance(error, KafkaError):
         return BrokerError(f"Kafka's client failed: {error}")
-    found = find_refusal(error)
+    refusal = find_refusal(error)
     text = error.str().rstrip(".")
-    return found.error(
-        f"{_SENTENCES[found.error]}: {text} ({error.name()}). {found.advice}"
+    return refusal.error(
+        f"{_SENTENCES[refusal.error]}: {text} ({error.name()}). {refusal.advice}"
     )
 
 

@@ -41,10 +41,12 @@ class FlowControl:
         pause_all: bool,
     ) -> None:
         """Pause or resume partitions, to have about ``ahead`` records fetched."""
-        loose = [each for each in partitions if not each.is_stuck]
-        count = sum(len(each.buffer) for each in loose)
-        size = sum(each.buffered_bytes for each in loose)
-        in_all = sum(each.buffered_bytes for each in partitions)
+        readable_partitions = [
+            partition for partition in partitions if not partition.is_stuck
+        ]
+        count = sum(len(partition.buffer) for partition in readable_partitions)
+        size = sum(partition.buffered_bytes for partition in readable_partitions)
+        in_all = sum(partition.buffered_bytes for partition in partitions)
         self.room = 0
         if size < _MAX_BUFFERED_BYTES and in_all < _MAX_BUFFERED_BYTES_IN_ALL:
             self._mean_bytes = max(1, size // count) if count else self._mean_bytes
@@ -54,13 +56,13 @@ class FlowControl:
         if now < self._next_flow_check:
             return
         self._next_flow_check = now + _LOOK_INTERVAL_SECONDS
-        for each in partitions:
-            each.update_stuck(now)
+        for partition in partitions:
+            partition.update_stuck(now)
         enough = count > ahead // 2 or size > _MAX_BUFFERED_BYTES // 2
         too_much = count > 2 * ahead or size > 2 * _MAX_BUFFERED_BYTES
         self._decide(now, enough, pause_all or too_much)
-        for each in partitions:
-            _set_paused(consumer, each, self._all_paused or each.is_stuck)
+        for partition in partitions:
+            _set_paused(consumer, partition, self._all_paused or partition.is_stuck)
 
     def _decide(self, now: float, enough: bool, at_once: bool) -> None:
         if self.room > 0:

@@ -73,19 +73,28 @@ class Membership:
             return
         timeout = 2 * ANSWER_TIMEOUT_SECONDS
         committed = consumer.committed(partitions, timeout=timeout)
-        for found in committed:
-            if found.error is not None:
-                raise KafkaException(found.error)
-            offset = found.offset if found.offset >= 0 else None
-            metadata = found.metadata or ""
-            self._assignment.add(found.topic, found.partition, offset, metadata)
+        for committed_partition in committed:
+            if committed_partition.error is not None:
+                raise KafkaException(committed_partition.error)
+            offset = (
+                committed_partition.offset if committed_partition.offset >= 0 else None
+            )
+            metadata = committed_partition.metadata or ""
+            self._assignment.add(
+                committed_partition.topic,
+                committed_partition.partition,
+                offset,
+                metadata,
+            )
         self._positions.start_reading(consumer, committed)
 
     def on_revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Give partitions up: wait for their handlers, commit, and drop them."""
         ids = _partition_ids(partitions)
-        known = self._assignment.partitions
-        leaving = [known[each] for each in ids if each in known]
+        assigned = self._assignment.partitions
+        leaving = [
+            assigned[partition_id] for partition_id in ids if partition_id in assigned
+        ]
         for partition in leaving:
             partition.leaving = True
         self._shared.notify()
@@ -169,7 +178,7 @@ class Membership:
         deadline = time.monotonic() + self._terms.grace
         self._commits.recall()
         assignment.apply_requests()
-        while any(each.in_hand > 0 for each in leaving):
+        while any(partition.in_hand > 0 for partition in leaving):
             if shared.is_stopping or shared.error or time.monotonic() > deadline:
                 break
             shared.last_seen = time.monotonic()
@@ -182,4 +191,4 @@ class Membership:
 
 
 def _partition_ids(partitions: list[TopicPartition]) -> list[PartitionId]:
-    return [(each.topic, each.partition) for each in partitions]
+    return [(partition.topic, partition.partition) for partition in partitions]

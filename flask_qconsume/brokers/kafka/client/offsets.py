@@ -70,15 +70,15 @@ class OffsetTracker:
     def __init__(self, committed: int | None = None, metadata: str = "") -> None:
         #: The offset behind the last record seen; -1 if it is unknown.
         self.position = -1 if committed is None else committed
-        found = CommitMetadata()
+        decoded = CommitMetadata()
         if self.position >= 0:
-            found = decode_metadata(metadata, self.position)
+            decoded = decode_metadata(metadata, self.position)
         self.notes: dict[int, RecordNote] = {
-            offset: _with_death(note) for offset, note in found.notes.items()
+            offset: _with_death(note) for offset, note in decoded.notes.items()
         }
         #: Records below this offset may have been in flight when a process died.
-        self.suspects_end = found.upto
-        self._inherited = deque(found.done)
+        self.suspects_end = decoded.upto
+        self._inherited = deque(decoded.done)
         #: Records that were seen and are not settled, with ordinal numbers. The numbers
         #: tell gaps in Kafka's offsets from records that are done.
         self._unsettled: dict[int, int] = {}
@@ -192,8 +192,10 @@ def encode_metadata(
     """
     head = f'{{"{_MARKER}":{_VERSION},"upto":{max(0, metadata.upto - base)}'
     room = limit - len(head) - len(',"notes":[],"done":[]}')
-    found = sorted(metadata.notes.items())
-    notes = _take_fitting((_encode_note(base, *each) for each in found), room // 2)
+    offset_notes = sorted(metadata.notes.items())
+    notes = _take_fitting(
+        (_encode_note(base, *offset_note) for offset_note in offset_notes), room // 2
+    )
     room -= sum(len(text) + 1 for text in notes)
     done = _take_fitting(_encode_ranges(base, metadata.done), room)
     if metadata.upto <= base and not notes and not done:
@@ -206,18 +208,18 @@ def encode_metadata(
 def decode_metadata(metadata: str | None, base: int) -> CommitMetadata:
     """Decode the metadata of a commit; nothing for a text of another program."""
     try:
-        found = json.loads(metadata or "")
-        if found[_MARKER] != _VERSION:
+        document = json.loads(metadata or "")
+        if document[_MARKER] != _VERSION:
             return CommitMetadata()
         return CommitMetadata(
-            base + _natural(found["upto"]),
-            list(_decode_ranges(base, found.get("done", []))),
+            base + _natural(document["upto"]),
+            list(_decode_ranges(base, document.get("done", []))),
             {
                 base + _natural(offset): RecordNote(
                     _natural(attempt), _natural(deaths), alone
                 )
                 for offset, attempt, deaths, alone in _decode_notes(
-                    found.get("notes", [])
+                    document.get("notes", [])
                 )
             },
         )
@@ -232,13 +234,13 @@ def _with_death(note: RecordNote) -> RecordNote:
 
 def _take_fitting(texts: Iterable[str], room: int) -> list[str]:
     """Return the first texts that fit into ``room`` characters, with commas."""
-    kept = []
+    fitting_texts = []
     for text in texts:
         room -= len(text) + 1
         if room < 0:
             break
-        kept.append(text)
-    return kept
+        fitting_texts.append(text)
+    return fitting_texts
 
 
 def _encode_note(base: int, offset: int, note: RecordNote) -> str:

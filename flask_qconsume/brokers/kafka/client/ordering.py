@@ -27,15 +27,15 @@ class UnorderedQueue:
 
     def take(self, room: int, now: float) -> list[ReadyRecord]:
         """Return up to ``room`` records that may be handled now."""
-        ready, found = self._ready, []
+        ready, records = self._ready, []
         while ready and room > 0:
             record = ready.popleft()
             if record.partition.leaving:
                 continue
             record.partition.handed_count += 1
-            found.append(record)
+            records.append(record)
             room -= 1
-        return found
+        return records
 
     def settle(self, records: Iterable[ReadyRecord]) -> bool:
         """Note that records are done; return whether others became ready by it."""
@@ -55,9 +55,9 @@ class UnorderedQueue:
 
     def clear(self) -> list[ReadyRecord]:
         """Forget all records that are not handed out, and return them."""
-        found = list(self._ready)
+        records = list(self._ready)
         self._ready.clear()
-        return found
+        return records
 
 
 class OrderedQueue(UnorderedQueue):
@@ -118,18 +118,20 @@ class OrderedQueue(UnorderedQueue):
         super().drop(partition)
         self._waiting.pop(partition, None)
         self._postponed = [
-            each for each in self._postponed if each[2].partition is not partition
+            postponed
+            for postponed in self._postponed
+            if postponed[2].partition is not partition
         ]
         heapq.heapify(self._postponed)
 
     def clear(self) -> list[ReadyRecord]:
-        found = super().clear()
+        records = super().clear()
         for by_key in self._waiting.values():
-            found += itertools.chain(*by_key.values())
-        found += [record for _, _, record in self._postponed]
+            records += itertools.chain(*by_key.values())
+        records += [record for _, _, record in self._postponed]
         self._waiting.clear()
         self._postponed.clear()
-        return found
+        return records
 
     def _release_successor(self, record: ReadyRecord) -> bool:
         by_key = self._waiting.get(record.partition)

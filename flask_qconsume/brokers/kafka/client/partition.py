@@ -221,8 +221,8 @@ class AssignedPartition:
         note = offsets.notes.get(offset)
         suspect = offsets.is_suspect(offset)
         if self.on_trial:
-            known = note or RecordNote()
-            offsets.annotate(offset, known._replace(alone=True))
+            record_note = note or RecordNote()
+            offsets.annotate(offset, record_note._replace(alone=True))
         if note is None:
             return ReadyRecord(self, offset, record, suspect)
         return ReadyRecord(self, offset, record, suspect, note.attempt, note.deaths)

@@ -46,9 +46,9 @@ class Positions:
         self, consumer: Consumer, committed: Sequence[TopicPartition]
     ) -> None:
         """Read newly assigned partitions, from their committed offsets."""
-        for each in committed:
-            if each.offset < 0:
-                each.offset = OFFSET_BEGINNING
+        for topic_partition in committed:
+            if topic_partition.offset < 0:
+                topic_partition.offset = OFFSET_BEGINNING
         add = consumer.incremental_assign if self._incremental else consumer.assign
         add(list(committed))
 
@@ -71,9 +71,9 @@ class Positions:
         self._next_recovery = time.monotonic() + _PAUSE_SECONDS
         self._lost.intersection_update(partitions)
         return [
-            each
-            for each in list(self._lost)
-            if self._recover(consumer, partitions, each)
+            partition_id
+            for partition_id in list(self._lost)
+            if self._recover(consumer, partitions, partition_id)
         ]
 
     def _recover(
@@ -84,12 +84,12 @@ class Positions:
     ) -> bool:
         """Go on with a partition; return whether the partition was created again."""
         try:
-            found = consumer.get_watermark_offsets(
+            watermarks = consumer.get_watermark_offsets(
                 TopicPartition(*lost), timeout=_QUESTION_TIMEOUT_SECONDS
             )
         except KafkaException:
             return False  # It may have no leader just now: ask again later.
-        first, end = found
+        first, end = watermarks
         position = partitions[lost].offsets.position
         self._read_from(consumer, partitions, lost, first)
         self._lost.discard(lost)
@@ -110,20 +110,20 @@ class Positions:
         librdkafka cannot seek after an invalid offset, so this assigns the partition
         again.
         """
-        one = TopicPartition(*partition, offset)
+        topic_partition = TopicPartition(*partition, offset)
         if self._incremental:
-            consumer.incremental_unassign([one])
-            consumer.incremental_assign([one])
+            consumer.incremental_unassign([topic_partition])
+            consumer.incremental_assign([topic_partition])
         else:
             rest = [
-                _next_unread(each)
-                for key, each in partitions.items()
+                _next_unread(assigned_partition)
+                for key, assigned_partition in partitions.items()
                 if key != partition
             ]
-            consumer.assign([one, *rest])
-        for each in partitions.values():
+            consumer.assign([topic_partition, *rest])
+        for assigned_partition in partitions.values():
             # The client may have forgotten which partitions are paused.
-            each.paused = None
+            assigned_partition.paused = None
 
 
 def _next_unread(partition: AssignedPartition) -> TopicPartition:

@@ -274,6 +274,10 @@ def _translate(error: t.Any) -> BrokerError:
         return Unroutable(f"There is no such topic: {text}")
     if code == KafkaError._MSG_TIMED_OUT:
         return create_timeout_error()
-    found = translate_error(error)
+    translated = translate_error(error)
     # Kafka reports violations by topics and by records with the same error.
-    return PublishRefused(str(found)) if type(found) is TopologyMismatch else found
+    return (
+        PublishRefused(str(translated))
+        if type(translated) is TopologyMismatch
+        else translated
+    )

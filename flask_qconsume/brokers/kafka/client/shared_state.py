@@ -71,8 +71,8 @@ class SharedState:
     def fail(self, error: t.Any) -> None:
         """Store the error that ends the native thread; the first one counts."""
         if self.error is None:
-            known = isinstance(error, BrokerError)
-            self.error = error if known else translate_error(error)
+            is_translated = isinstance(error, BrokerError)
+            self.error = error if is_translated else translate_error(error)
             self.notify()
 
     def log(self, level: int, text: str) -> None:

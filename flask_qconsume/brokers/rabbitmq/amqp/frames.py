@@ -198,11 +198,11 @@ def _read_table(buffer: bytes, offset: int) -> tuple[dict[str, t.Any], str | Non
     if (common := _read_common_table(buffer, offset + 4, end)) is not None:
         return common, None, end
     try:
-        (table,), found = loads("F", buffer, offset)
+        (table,), table_end = loads("F", buffer, offset)
     except Exception as error:
         # A date after the year 9999, tables nested a thousand deep, an unknown type.
         return {}, f"{type(error).__name__}: {error}", end
-    if found != end or end > len(buffer):
+    if table_end != end or end > len(buffer):
         return {}, "the headers do not end where they should", end
     return {_decode_name(key): value for key, value in table.items()}, None, end
 
@@ -300,9 +300,9 @@ def _payload_at(kind: int, channel: int, data: bytes, start: int) -> bytes:
     :raises ValueError: if the frame is of another type or channel.
     :raises IndexError: if the frame has not arrived completely.
     """
-    found, number, size = _HEAD.unpack_from(data, start)
+    frame_type, frame_channel, size = _HEAD.unpack_from(data, start)
     end = start + 7 + size
-    if data[end] != END or found != kind or number != channel:
+    if data[end] != END or frame_type != kind or frame_channel != channel:
         raise ValueError("another frame")
     return data[start + 7 : end]
 
@@ -325,11 +325,11 @@ def _parse_deliver_arguments(
 @functools.lru_cache(1024)
 def _read_shorts(data: bytes) -> tuple[str, ...]:
     """Parse consecutive short strings of AMQP; results are cached, as most repeat."""
-    found, offset = [], 0
+    short_strings, offset = [], 0
     while offset < len(data):
         text, offset = _read_short(data, offset)
-        found.append(text)
-    return tuple(found)
+        short_strings.append(text)
+    return tuple(short_strings)
 
 
 def escape_short_strings(layout: str, payload: bytes) -> bytes:

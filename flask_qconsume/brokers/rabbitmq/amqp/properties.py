@@ -52,9 +52,13 @@ def _find_writers(
     names: tuple[str, ...],
 ) -> tuple[bytes, tuple[tuple[str, _Writer], ...]]:
     """Return the flags and the encoders for these properties, in AMQP's order."""
-    there = [each for each in _PROPERTIES if each[0] in names]
-    flags = sum(flag for _, flag, _ in there)
-    return _FLAGS.pack(flags), tuple((name, write) for name, _, write in there)
+    amqp_properties = [
+        amqp_property for amqp_property in _PROPERTIES if amqp_property[0] in names
+    ]
+    flags = sum(flag for _, flag, _ in amqp_properties)
+    return _FLAGS.pack(flags), tuple(
+        (name, write) for name, _, write in amqp_properties
+    )
 
 
 def _write_short(value: str) -> bytes:

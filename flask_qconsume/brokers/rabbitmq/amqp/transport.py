@@ -264,17 +264,17 @@ class Connection(pyamqp.Connection):
 
     def _take_deliveries(self, transport: t.Any) -> bool:
         """Process the deliveries at the start of the buffer; false without any."""
-        taken = False
+        has_delivered = False
         for number, channel in list((self.channels or {}).items()):
             if number == 0 or self.on_inbound_frame.expects_content(number):
                 continue
             while (delivery := transport.take_delivery(number)) is not None:
-                taken = True
+                has_delivered = True
                 self.bytes_recv += 1
                 channel.on_raw_delivery(delivery)
                 if self._transport is not transport:
                     return True
-        return taken
+        return has_delivered
 
 
 class Transport(pyamqp.Transport):
