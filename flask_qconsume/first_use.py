@@ -84,9 +84,9 @@ class PerProcess(t.Generic[T]):
 
     def get(self) -> T:
         """Return the value of this process; create it if necessary."""
-        found = self.made
-        if found is not None:
-            return found  # The lock would make each publish slower.
+        value = self.made
+        if value is not None:
+            return value  # The lock would make each publish slower.
         with _lock:
             if self.made is None:
                 self.made = self._make()
@@ -145,13 +145,13 @@ def _await_fork() -> None:
     deadline = time.monotonic() + _LONGEST_DELAY
     # Another thread may ask for a longer delay meanwhile. gevent's 'sleep' would let an
     # error be thrown in, such as a handler's time limit, and Python drops errors here.
-    while (left := min(_forks_from, deadline) - time.monotonic()) > 0:
-        get_unpatched("time", "sleep")(left)
+    while (seconds_left := min(_forks_from, deadline) - time.monotonic()) > 0:
+        get_unpatched("time", "sleep")(seconds_left)
 
 
 def _abandon_all() -> None:
-    for each in list(_all):
-        each.leave_to_parent()
+    for value in list(_all):
+        value.leave_to_parent()
     _lock.release()
 
 

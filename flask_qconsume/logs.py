@@ -37,10 +37,10 @@ def get_logger(name: str) -> logging.Logger:
     logger = logging.getLogger(name)
     logger.addFilter(_escape_traceback)
     # Set on the object: the app may have created the logger already.
-    own = vars(logger)
-    if "handle" not in own:
-        own["handle"] = functools.partial(_handle, logger.handle)
-        own["makeRecord"] = functools.partial(_make_record, logger.makeRecord)
+    attributes = vars(logger)
+    if "handle" not in attributes:
+        attributes["handle"] = functools.partial(_handle, logger.handle)
+        attributes["makeRecord"] = functools.partial(_make_record, logger.makeRecord)
     return logger
 
 
@@ -124,5 +124,7 @@ def _lines(shown: traceback.TracebackException) -> Iterator[str]:
     within: list[traceback.TracebackException] = (
         getattr(shown, "exceptions", None) or []
     )
-    for each in within:
-        yield from (f"  | {line}" for text in _lines(each) for line in text.split("\n"))
+    for grouped_error in within:
+        yield from (
+            f"  | {line}" for text in _lines(grouped_error) for line in text.split("\n")
+        )

@@ -159,10 +159,10 @@ class NativeThread:
         self._notifiers.append(notifier)
         try:
             while self.alive:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
+                seconds_left = None if deadline is None else deadline - time.monotonic()
+                if seconds_left is not None and seconds_left <= 0:
                     return False
-                notifier.wait(left)
+                notifier.wait(seconds_left)
             return True
         finally:
             self._notifiers.remove(notifier)

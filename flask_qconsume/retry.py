@@ -91,12 +91,12 @@ class RetryPolicy:
 
         :raises ConfigurationError: for an unknown name or a wrong value.
         """
-        known = {field.name for field in fields(cls)}
+        option_names = {field.name for field in fields(cls)}
         for name in options:
-            if name not in known:
+            if name not in option_names:
                 raise ConfigurationError(
                     f"A retry policy has no {quote(name)}. It has:"
-                    f" {', '.join(sorted(known))}."
+                    f" {', '.join(sorted(option_names))}."
                 )
         return cls(**options)
 
@@ -158,11 +158,11 @@ class RetryPolicy:
         return isinstance(error, self.retry_on) or not isinstance(error, Exception)
 
     def _check_room_for_jitter(self) -> None:
-        most = self.max_delay / (1 + self.jitter)
+        max_min_delay = self.max_delay / (1 + self.jitter)
         least = self.min_delay * (1 + self.jitter)
-        if self.min_delay <= most * (1 + _ROUNDING):
+        if self.min_delay <= max_min_delay * (1 + _ROUNDING):
             return
-        advice = f"Make 'min_delay' {most:.9g} at the most"
+        advice = f"Make 'min_delay' {max_min_delay:.9g} at the most"
         if least <= _WEEK:
             advice += f", or 'max_delay' at least {least:.9g}"
         raise ConfigurationError(
@@ -202,11 +202,11 @@ def _load_classes(name: str, value: t.Any) -> tuple[ErrorClass, ...]:
 
 
 def _load_class(name: str, value: t.Any) -> ErrorClass:
-    found = _import_name(name, value) if isinstance(value, str) else value
-    if not (isinstance(found, type) and issubclass(found, BaseException)):
+    error_class = _import_name(name, value) if isinstance(value, str) else value
+    if not (isinstance(error_class, type) and issubclass(error_class, BaseException)):
         wanted = "exception classes or their dotted names"
         raise _describe_wrong(name, value, wanted)
-    return found
+    return error_class
 
 
 def _import_name(name: str, dotted: str) -> t.Any:
@@ -221,10 +221,10 @@ def _import_name(name: str, dotted: str) -> t.Any:
         ) from error
 
 
-def _describe_end(attempt: int, most: int) -> str:
-    if most == 1:
+def _describe_end(attempt: int, max_attempts: int) -> str:
+    if max_attempts == 1:
         return "failed its only attempt"
-    return f"failed {attempt} of {most} attempts"
+    return f"failed {attempt} of {max_attempts} attempts"
 
 
 def _describe_wrong(name: str, value: t.Any, wanted: str) -> ConfigurationError:

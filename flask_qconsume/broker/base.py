@@ -152,12 +152,12 @@ class Broker(abc.ABC):
 
         :param read: Function that reads the bindings to one exchange.
         """
-        found = list(read(self.topology.exchange))
+        bindings = list(read(self.topology.exchange))
         former = self.settings.bare_exchange
         if former != self.topology.exchange:
             with contextlib.suppress(BrokerRefused):
-                found += read(former)
-        return found
+                bindings += read(former)
+        return bindings
 
     @classmethod
     def all_capabilities(cls) -> tuple[Capabilities, ...]:

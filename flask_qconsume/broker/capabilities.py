@@ -169,7 +169,7 @@ class Capabilities:
     @property
     def facts(self) -> Iterator[Fact]:
         """The named capabilities, in the order in which the class lists its fields."""
-        for each in fields(self):
-            if each.metadata:
-                words = each.metadata["label"], each.metadata["short"]
-                yield Fact(each.name, *words, getattr(self, each.name))
+        for capability in fields(self):
+            if capability.metadata:
+                words = capability.metadata["label"], capability.metadata["short"]
+                yield Fact(capability.name, *words, getattr(self, capability.name))

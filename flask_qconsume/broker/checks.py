@@ -112,10 +112,10 @@ def _find_queue_traits(consumer: Consumer, capabilities: Capabilities) -> Iterat
 def _find_priorities(consumer: Consumer, capabilities: Capabilities) -> Iterator[str]:
     if consumer.given is None or capabilities.priorities:
         return
-    given = describe(consumer.given)
+    description = describe(consumer.given)
     # A classic queue that the app gives may have priorities although ours have none.
-    unknown = not capabilities.kind or given.type in capabilities.kind
-    if given.arguments.get("x-max-priority") and unknown:
+    unknown = not capabilities.kind or description.type in capabilities.kind
+    if description.arguments.get("x-max-priority") and unknown:
         yield (
             f"The kombu.Queue of the consumer '{consumer.name}' has a 'max_priority',"
             f" which cannot be kept. Priorities are {capabilities.priority}."
@@ -124,11 +124,13 @@ def _find_priorities(consumer: Consumer, capabilities: Capabilities) -> Iterator
 
 def _find_orderings(consumer: Consumer, capabilities: Capabilities) -> Iterator[str]:
     if consumer.ordering not in capabilities.orderings:
-        known = " or ".join(f"'{name}'" for name in capabilities.orderings)
+        supported_orderings = " or ".join(
+            f"'{name}'" for name in capabilities.orderings
+        )
         yield (
             f"The consumer '{consumer.name}' has the ordering '{consumer.ordering}',"
             f" which {capabilities.broker} cannot keep. Leave 'ordering' out, or make"
-            f" it {known}."
+            f" it {supported_orderings}."
         )
 
 

@@ -153,8 +153,10 @@ class _State:
             change = self._open(now, 0.0 if not self._waiting else self._pause())
         assert self._next_attempt is not None
         if self._is_probing or now < self._next_attempt:
-            left = 0.0 if self._is_probing else self._next_attempt - now
-            return _Admission(refusal=(self._unanswered(now), left), change=change)
+            seconds_left = 0.0 if self._is_probing else self._next_attempt - now
+            return _Admission(
+                refusal=(self._unanswered(now), seconds_left), change=change
+            )
         self._is_probing = True
         self._count(count)
         return _Admission(is_probe=True, change=change)
@@ -232,11 +234,11 @@ def _create_error(
     name: str, last: Exception | None, seconds: float, pause: float
 ) -> BrokerAway:
     when = f"in {pause:.1f} s" if pause > 0 else "just now, by another caller"
-    said = f" The last error: {escape(last)}" if last is not None else ""
+    last_error = f" The last error: {escape(last)}" if last is not None else ""
     return BrokerAway(
         f"Nothing was sent: {name} has confirmed nothing for {seconds:.0f} s, so"
         f" publishing fails at once ('QCONSUME_AWAY_AFTER'). It is tried again {when}."
-        f"{said}",
+        f"{last_error}",
         max(1, math.ceil(pause)),
     )
 

@@ -70,7 +70,7 @@ def compose(
     """
     _check_routing_key(routing_key)
     content_type = content_type or formats.type_of(body)
-    own = _check_headers(headers)
+    all_headers = _check_headers(headers)
     name = default_exchange if exchange is None else getattr(exchange, "name", exchange)
     _check_short("exchange", name)
     _check_short("content_type", content_type)
@@ -80,14 +80,14 @@ def compose(
     raw, more = (
         (b"", {}) if tombstone else _encode(body, content_type, formats, routing_key)
     )
-    own |= more
-    check_values(own)
+    all_headers |= more
+    check_values(all_headers)
     fields = {
         "routing_key": routing_key,
         "body": raw,
         "exchange": name,
         "id": _check_short("id", id) if id else generate_id(),
-        "headers": own,
+        "headers": all_headers,
         "content_type": content_type,
         "content_encoding": None
         if isinstance(body, bytes)
@@ -165,15 +165,15 @@ def _encode_utf8(text: str) -> bytes:
 def _check_headers(headers: t.Any) -> dict[str, t.Any]:
     if not isinstance(headers, (Mapping, NoneType)):
         raise PublishError(f"'headers' must be a mapping, not {quote(headers)}.")
-    found = dict(headers or {})
-    for name in found:
+    copied_headers = dict(headers or {})
+    for name in copied_headers:
         _check_short("a header's name", name)
         if name.lower().startswith(own_headers.PREFIX):
             raise PublishError(
                 f"The header {quote(name)} cannot be set: the prefix"
                 f" '{own_headers.PREFIX}' is kept for flask_qconsume itself."
             )
-    return found
+    return copied_headers
 
 
 def _encode(

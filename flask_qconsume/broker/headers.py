@@ -114,7 +114,10 @@ def select_own(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
 def find_oldest_suspect(messages: Iterable[Message]) -> float | None:
     """Return the time at which the first of some messages became a suspect."""
     since = (read_time(message.headers, SUSPECTED_AT) for message in messages)
-    return min((each for each in since if each is not None), default=None)
+    return min(
+        (suspected_at for suspected_at in since if suspected_at is not None),
+        default=None,
+    )
 
 
 def make_retry_headers(message: Message, attempt: int) -> dict[str, t.Any]:
@@ -171,9 +174,11 @@ def make_dead_letter_headers(
 
 def keep_simple_values(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
     """Drop headers with complex values, and list their names in another header."""
-    kept = {name: value for name, value in headers.items() if is_simple(value)}
-    lost = ", ".join(name for name in headers if name not in kept)
-    return {**kept, CHANGED: _fit_text(lost, MAX_ERROR)}
+    simple_headers = {
+        name: value for name, value in headers.items() if is_simple(value)
+    }
+    dropped_names = ", ".join(name for name in headers if name not in simple_headers)
+    return {**simple_headers, CHANGED: _fit_text(dropped_names, MAX_ERROR)}
 
 
 def is_simple(value: t.Any) -> bool:
@@ -283,8 +288,8 @@ def _find_problem_within(value: t.Any, depth: int) -> str | None:
             if not isinstance(key, str) or not _is_utf8(key, 255):
                 return f"its key {quote(key)} must be a text of up to 255 bytes"
         value = value.values()
-    problems = (_find_problem(each, depth) for each in value)
-    return next((each for each in problems if each), None)
+    problems = (_find_problem(item, depth) for item in value)
+    return next((item for item in problems if item), None)
 
 
 def _is_utf8(text: str, longest: float = math.inf) -> bool:

@@ -49,13 +49,16 @@ def check_unique(names: Iterable[Name], broker: str) -> None:
     :param broker: The broker's name, for the error.
     :raises RegistrationError: with both uses of the name, and what to do.
     """
-    known: dict[tuple[str, str], Name] = {}
+    names_by_text: dict[tuple[str, str], Name] = {}
     for name in names:
-        other = known.setdefault((name.space, name.text), name)
-        if other is not name and not (_consumes(name, other) or _consumes(other, name)):
+        other_name = names_by_text.setdefault((name.space, name.text), name)
+        if other_name is not name and not (
+            _consumes(name, other_name) or _consumes(other_name, name)
+        ):
             raise RegistrationError(
                 f"The name {quote(name.text)} would stand for two things on {broker}:"
-                f" for {other.what}, and for {name.what}. {_suggest(name, other)}"
+                f" for {other_name.what}, and for {name.what}."
+                f" {_suggest(name, other_name)}"
             )
 
 

@@ -53,11 +53,11 @@ class Advice(t.NamedTuple):
 
 def explain_error(error: BaseException, advice: Advice) -> str | None:
     """Explain why a connection failed; ``None`` if TLS is not the cause."""
-    for each in iterate_causes(error):
-        if isinstance(each, ssl.SSLCertVerificationError):
-            return _explain_certificate(each, advice)
-        if isinstance(each, ssl.SSLError):
-            return _explain_handshake(each, advice)
+    for cause in iterate_causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _explain_certificate(cause, advice)
+        if isinstance(cause, ssl.SSLError):
+            return _explain_handshake(cause, advice)
     return None
 
 
@@ -178,22 +178,24 @@ def iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _explain_certificate(error: ssl.SSLCertVerificationError, advice: Advice) -> str:
-    code, said = error.verify_code, error.verify_message
+    code, verify_message = error.verify_code, error.verify_message
     if code in _EXPIRED:
         return "the broker's certificate has expired. Renew it on the broker."
     if code in _NOT_YET_VALID:
         return "the broker's certificate is not valid yet. Compare the clocks."
     if code in _UNKNOWN_AUTHORITY:
         return (
-            f"an unknown authority has signed the broker's certificate ({said})."
-            f" Name the authority's certificate by {advice.authority}."
+            "an unknown authority has signed the broker's certificate"
+            f" ({verify_message}). Name the authority's certificate by"
+            f" {advice.authority}."
         )
     if code in _ANOTHER_HOST:
         return (
-            f"the broker's certificate is for another host ({said.rstrip('.')}). Use"
-            " the host's name that the certificate has in 'QCONSUME_BROKER_URL'."
+            "the broker's certificate is for another host"
+            f" ({verify_message.rstrip('.')}). Use the host's name that the"
+            " certificate has in 'QCONSUME_BROKER_URL'."
         )
-    return f"the broker's certificate cannot be verified ({escape(said)})."
+    return f"the broker's certificate cannot be verified ({escape(verify_message)})."
 
 
 def _explain_handshake(error: ssl.SSLError, advice: Advice) -> str | None:

@@ -55,7 +55,7 @@ class _Pattern:
 
 
 def _create_mask(words: list[str], word: str) -> int:
-    return sum(1 << n for n, each in enumerate(words) if each == word)
+    return sum(1 << n for n, pattern_word in enumerate(words) if pattern_word == word)
 
 
 @lru_cache(maxsize=4096)

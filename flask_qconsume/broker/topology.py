@@ -98,8 +98,8 @@ def _plan_queue(settings: Settings, consumer: Consumer) -> QueuePlan:
 
 def _find_delays(policy: RetryPolicy) -> tuple[float, ...]:
     """Return the distinct longest delays after the first 100 attempts."""
-    found = map(policy.longest_delay, range(1, policy.max_attempts))
-    return tuple(dict.fromkeys(itertools.islice(found, 100)))
+    longest_delays = map(policy.longest_delay, range(1, policy.max_attempts))
+    return tuple(dict.fromkeys(itertools.islice(longest_delays, 100)))
 
 
 def _plan_bindings(settings: Settings, consumer: Consumer) -> tuple[Binding, ...]:

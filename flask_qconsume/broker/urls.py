@@ -107,13 +107,13 @@ def open_broker(settings: Settings, topology: Topology) -> Broker:
     scheme = _read_scheme(settings.broker_url)
     module, name = _BROKERS[scheme]
     try:
-        found = _import_class(module, name)
+        broker_class = _import_class(module, name)
     except ImportError as error:
         raise ConfigurationError(
             f"The broker '{scheme}' needs a package that is not installed ({error})."
             f" Install it by: pip install 'Flask-QConsume[{_find_extra(module)}]'"
         ) from error
-    broker = found(settings, topology)
+    broker = broker_class(settings, topology)
     broker.check_names()
     return broker
 

@@ -99,9 +99,9 @@ class DeadLetterSelection:
     @contextlib.contextmanager
     def open_letters(self) -> Iterator[Iterator[DeadLetter]]:
         """Yield the selected dead letters of each queue, the oldest first."""
-        found = self._iter_letters()
-        with contextlib.closing(found):
-            yield found
+        letters = self._iter_letters()
+        with contextlib.closing(letters):
+            yield letters
 
     def _iter_letters(self) -> t.Generator[DeadLetter, None, None]:
         for _, letters in self.queues:

@@ -39,20 +39,20 @@ class LazyGroup(AppGroup):
         return sorted({*super().list_commands(ctx), *self.lazy})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        found = super().get_command(ctx, cmd_name)
-        if found is None and cmd_name in self.lazy:
+        command = super().get_command(ctx, cmd_name)
+        if command is None and cmd_name in self.lazy:
             module, name, _ = self.lazy[cmd_name]
-            found = getattr(importlib.import_module(module), name)
-            self.add_command(found, cmd_name)
-        return found
+            command = getattr(importlib.import_module(module), name)
+            self.add_command(command, cmd_name)
+        return command
 
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
         """Write the commands' lines of help, without importing the commands."""
-        known: dict[str, click.Command] = {
+        commands: dict[str, click.Command] = {
             word: click.Command(word, help=lazy.help)
             for word, lazy in self.lazy.items()
         }
-        known.update(self.commands)
-        click.Group(commands=known).format_commands(ctx, formatter)
+        commands.update(self.commands)
+        click.Group(commands=commands).format_commands(ctx, formatter)

@@ -65,7 +65,7 @@ def describe_sources(queue: QueuePlan, capabilities: Capabilities) -> str:
     """Describe where a queue's messages come from: exchanges, or topics."""
     if capabilities.exchanges:
         return describe_bindings(queue.bindings)
-    topics = [f"'{queue.prefix}{each.routing_key}'" for each in queue.bindings]
+    topics = [f"'{queue.prefix}{binding.routing_key}'" for binding in queue.bindings]
     noun = "topic" if len(topics) == 1 else "topics"
     return f"the {noun} {', '.join(topics)}" if topics else ""
 

@@ -62,7 +62,7 @@ def publish(
         app.publish(
             routing_key,
             _read_body(body, file, content_type, app.formats),
-            headers=dict(_parse_header(each) for each in headers),
+            headers=dict(_parse_header(header) for header in headers),
             content_type=content_type,
             **options,
         )
@@ -108,7 +108,7 @@ def _parse_json(raw: bytes, content_type: str) -> t.Any:
 
 
 def _parse_header(text: str) -> tuple[str, str]:
-    name, found, value = text.partition("=")
-    if not found or not name:
+    name, equals_sign, value = text.partition("=")
+    if not equals_sign or not name:
         raise click.UsageError(f"A header is NAME=VALUE, not {quote(text)}.")
     return name, value

@@ -138,8 +138,8 @@ def run(
     handlers and return their messages to the broker.
     """
     open_missing_streams()
-    for option, given in {"--reload": reload, "--debugger": debugger}.items():
-        if processes and given:
+    for option, is_given in {"--reload": reload, "--debugger": debugger}.items():
+        if processes and is_given:
             raise click.UsageError(
                 f"{option} works with a single process only: leave out --processes."
             )

@@ -86,8 +86,8 @@ def status(app: AppConsumers, names: tuple[str, ...], as_lines: bool) -> None:
     statuses = _read_statuses(app, chosen, time.time())
     held_back = app.broker.read_held_back() if statuses else None
     if as_lines:
-        for each in statuses:
-            click.echo(json.dumps(_to_json(each, held_back)))
+        for consumer_status in statuses:
+            click.echo(json.dumps(_to_json(consumer_status, held_back)))
     elif statuses:
         headers = (*_HEADERS, _LAG) if _has_lag(statuses) else _HEADERS
         rows = [_format_row(each)[: len(headers)] for each in statuses]
@@ -137,9 +137,11 @@ def _compute_age(since: float | None, now: float) -> float | None:
     return None if since is None else round(max(0.0, now - since), 1)
 
 
-def _to_json(each: ConsumerStatus, held_back: HeldBack | None) -> dict[str, t.Any]:
-    held = None if held_back is None else dataclasses.asdict(held_back)
-    return {**each._asdict(), "held_back_for_the_app": held}
+def _to_json(
+    consumer_status: ConsumerStatus, held_back: HeldBack | None
+) -> dict[str, t.Any]:
+    held_back_document = None if held_back is None else dataclasses.asdict(held_back)
+    return {**consumer_status._asdict(), "held_back_for_the_app": held_back_document}
 
 
 def _format_row(each: ConsumerStatus) -> list[str]:
@@ -182,8 +184,8 @@ def _describe_held_back(held_back: HeldBack) -> str:
 
 
 def _describe_steps(counts: Mapping[int, int | None]) -> str:
-    known = [count for count in counts.values() if count is not None]
-    total = sum(known) if len(known) == len(counts) else None
+    known_counts = [count for count in counts.values() if count is not None]
+    total = sum(known_counts) if len(known_counts) == len(counts) else None
     steps = ", ".join(
         f"{_format_count(count)} of up to {format_duration(seconds)}"
         for seconds, count in sorted(counts.items())

@@ -43,8 +43,8 @@ def decompress(
     :raises Exception: of any kind, if the body is damaged.
     """
     stream = create(raw)
-    found = stream.decompress(raw, max_bytes + 1)
-    if len(found) > max_bytes:
+    decompressed = stream.decompress(raw, max_bytes + 1)
+    if len(decompressed) > max_bytes:
         raise MessageTooLarge(
             "the body grows to more than 'QCONSUME_MAX_MESSAGE_SIZE' ="
             f" {max_bytes} bytes"
@@ -53,7 +53,7 @@ def decompress(
         raise ValueError("it is cut off")
     if stream.unused_data:
         raise ValueError(f"{len(stream.unused_data)} bytes follow its end")
-    return found
+    return decompressed
 
 
 def _create_zlib(raw: bytes) -> Decompressor:

@@ -113,9 +113,9 @@ class _CountingDecoder:
                 raise ValueError(f"{error}; {limit}") from error
             raise
 
-    def _count_list(self, found: list[t.Any]) -> list[t.Any]:
-        self._count(len(found))
-        return found
+    def _count_list(self, items: list[t.Any]) -> list[t.Any]:
+        self._count(len(items))
+        return items
 
     def _create_dict(self, pairs: list[tuple[t.Any, t.Any]]) -> dict[t.Any, t.Any]:
         self._count(2 * len(pairs))

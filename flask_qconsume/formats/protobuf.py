@@ -49,10 +49,11 @@ class Protobuf(Format):
     def __init__(
         self, *types: t.Any, header: str = TYPE, max_items: int = MAX_ITEMS
     ) -> None:
-        for given in types:
-            if not is_protobuf_class(given):
+        for message_class in types:
+            if not is_protobuf_class(message_class):
                 raise RegistrationError(
-                    f"'Protobuf' takes generated message classes, not {quote(given)}."
+                    "'Protobuf' takes generated message classes, not"
+                    f" {quote(message_class)}."
                 )
         self._types = {_name(cls): cls for cls in types}
         self._header = header
@@ -67,10 +68,10 @@ class Protobuf(Format):
             )
         cls = self._types.get(name)
         if cls is None:
-            known = ", ".join(sorted(self._types)) or "none"
+            known_types = ", ".join(sorted(self._types)) or "none"
             raise UndecodableMessage(
                 f"the protobuf type '{escape(name)}' is not known here; there are:"
-                f" {known}"
+                f" {known_types}"
             )
         return _parse(cls, message.raw, self._max_items)
 

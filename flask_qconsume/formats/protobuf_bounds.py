@@ -114,9 +114,9 @@ class _Scanner:
             self._count(1)
             if wire == _SIZED:
                 size, at = self._read_varint(at)
-                if (found := nested.get(tag >> 3)) is not None:
-                    keys[tag >> 3] += found.can_collide
-                    self._scan_nested(found, at, at + size, depth)
+                if (nested_field := nested.get(tag >> 3)) is not None:
+                    keys[tag >> 3] += nested_field.can_collide
+                    self._scan_nested(nested_field, at, at + size, depth)
                 at += size
             elif wire == _VARINT:
                 _, at = self._read_varint(at)
@@ -126,10 +126,14 @@ class _Scanner:
         if self._collisions > MAX_COLLISIONS:
             raise TooManyKeys()
 
-    def _scan_nested(self, found: _NestedField, at: int, end: int, depth: int) -> None:
-        self._count(found.weight)
-        if depth < _MAX_DEPTH and _find_nested(found.kind):
-            self.scan_message(found.kind, at, min(end, len(self._raw)), depth + 1)
+    def _scan_nested(
+        self, nested_field: _NestedField, at: int, end: int, depth: int
+    ) -> None:
+        self._count(nested_field.weight)
+        if depth < _MAX_DEPTH and _find_nested(nested_field.kind):
+            self.scan_message(
+                nested_field.kind, at, min(end, len(self._raw)), depth + 1
+            )
 
     def _count(self, items: int) -> None:
         self._items += items
@@ -173,13 +177,13 @@ class _KeyCounter:
     def _count_field(self, field: t.Any, value: t.Any) -> None:
         kind = field.message_type
         if not _is_map(kind):
-            for each in value if isinstance(value, list) else [value]:
-                self.count_message(kind, each)
+            for nested_value in value if isinstance(value, list) else [value]:
+                self.count_message(kind, nested_value)
         elif isinstance(value, dict):
             self._count_keys(len(value) if _can_collide(field) else 0)
-            held = kind.fields_by_name["value"].message_type
-            for each in value.values() if held is not None else ():
-                self.count_message(held, each)
+            value_type = kind.fields_by_name["value"].message_type
+            for nested_value in value.values() if value_type is not None else ():
+                self.count_message(value_type, nested_value)
 
     def _count_keys(self, keys: int) -> None:
         self._collisions += keys * keys

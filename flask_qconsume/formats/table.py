@@ -60,9 +60,9 @@ class Formats:
 
     def type_of(self, body: t.Any) -> str:
         """Return the content type for a body, if ``publish`` was given none."""
-        for each in self._claiming:
-            if each.claims(body):
-                return each.content_types[0]
+        for claiming_format in self._claiming:
+            if claiming_format.claims(body):
+                return claiming_format.content_types[0]
         return JSON
 
     def decoders(
@@ -74,17 +74,17 @@ class Formats:
             types. Bodies of an accepted but unknown type are given as bytes.
         :param schema: The consumer's schema.
         """
-        found: dict[str | None, Decoder] = {}
+        decoders: dict[str | None, Decoder] = {}
         for name in (
             self._by_type if accept is None else map(normalize_content_type, accept)
         ):
-            if name not in found:
+            if name not in decoders:
                 each = self.find(name) or _BYTES
                 names = self._names(each) if name in self._by_type else [name]
-                found |= dict.fromkeys(names, each.decoder(schema))
-        if JSON in found:
-            found[""] = found[None] = found[JSON]
-        return found
+                decoders |= dict.fromkeys(names, each.decoder(schema))
+        if JSON in decoders:
+            decoders[""] = decoders[None] = decoders[JSON]
+        return decoders
 
     def _names(self, format: Format) -> list[str]:
         return [name for name, each in self._by_type.items() if each is format]
@@ -147,7 +147,9 @@ def normalize_content_type(content_type: str) -> str:
 
 
 def _find_name(decoders: Decoders, decoder: Decoder) -> str:
-    return next(name for name, found in decoders.items() if found is decoder) or ""
+    return (
+        next(name for name, candidate in decoders.items() if candidate is decoder) or ""
+    )
 
 
 def _may_claim(format: Format) -> bool:

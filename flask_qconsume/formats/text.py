@@ -137,13 +137,13 @@ def _is_known(charset: str) -> bool:
 
 @lru_cache(1)
 def _list_codecs() -> frozenset[str]:
-    modules = (each.name for each in pkgutil.iter_modules(encodings.__path__))
+    modules = (module.name for module in pkgutil.iter_modules(encodings.__path__))
     return frozenset((*modules, *aliases, *aliases.values()))
 
 
 def _read_charset(content_type: str) -> str:
-    _, _, found = content_type.lower().partition("charset=")
-    return found.partition(";")[0].strip(' "')
+    _, _, charset = content_type.lower().partition("charset=")
+    return charset.partition(";")[0].strip(' "')
 
 
 def _find_charset(message: Message) -> str:

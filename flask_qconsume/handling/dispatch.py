@@ -299,9 +299,9 @@ class _Run:
                 handler = handlers.get(cls)
                 if handler is None:
                     continue
-                found = _check_outcome(handler, handler(error))
-                if found is not None:
-                    return found
+                outcome = _check_outcome(handler, handler(error))
+                if outcome is not None:
+                    return outcome
         return None
 
     def _ask_policy(self, error: BaseException) -> Outcome:

@@ -53,10 +53,10 @@ def decode(message: Message, decoders: Decoders, max_size: int) -> t.Any:
     headers = message.headers
     if UNREADABLE in headers:
         raise UndecodableMessage(f"unreadable: {headers[UNREADABLE]}")
-    given = message.content_type
-    decoder = decoders.get(given) or find_decoder(decoders, given)
+    content_type = message.content_type
+    decoder = decoders.get(content_type) or find_decoder(decoders, content_type)
     if decoder is None:
-        name = escape(normalize_content_type(given or ""))
+        name = escape(normalize_content_type(content_type or ""))
         raise UndecodableMessage(
             f"the content type '{name}' is not accepted;"
             f" there are: {', '.join(list_content_types(decoders))}"
@@ -90,15 +90,17 @@ def _decompress_message(message: Message, max_size: int) -> Message:
     return dataclasses.replace(message, raw=raw, content_encoding=encoding)
 
 
-def _decompress(raw: bytes, name: t.Any, known: Decompressors, max_size: int) -> bytes:
-    found = known.get(name) if isinstance(name, str) else None
-    if found is None:
+def _decompress(
+    raw: bytes, name: t.Any, decompressors: Decompressors, max_size: int
+) -> bytes:
+    create = decompressors.get(name) if isinstance(name, str) else None
+    if create is None:
         raise UndecodableMessage(
             f"the body is compressed by '{escape(name)}', which is not supported;"
-            f" there are: {', '.join(known)}"
+            f" there are: {', '.join(decompressors)}"
         )
     try:
-        return decompress(raw, found, max_size)
+        return decompress(raw, create, max_size)
     except MessageTooLarge:
         raise
     except Exception as error:

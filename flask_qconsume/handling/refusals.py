@@ -29,7 +29,9 @@ def create_refusal(error: ValidationError) -> InvalidMessage:
     :param error: The schema's error. It loses all but its first thousand entries, since
         tracebacks show them.
     """
-    error.args = tuple(_ErrorLimit(_MAX_ERRORS).copy(each) for each in error.args)
+    error.args = tuple(
+        _ErrorLimit(_MAX_ERRORS).copy(argument) for argument in error.args
+    )
     error.messages = _ErrorLimit(_MAX_ERRORS).copy(error.messages)
     text = shorten(stringify(error), _MAX_REASON_CHARACTERS)
     return InvalidMessage(f"the schema refused it: {text}", error.messages)
@@ -38,19 +40,19 @@ def create_refusal(error: ValidationError) -> InvalidMessage:
 class _ErrorLimit:
     """Copies a tree of errors, up to a limited number of them."""
 
-    def __init__(self, most: int) -> None:
-        self._left = most
+    def __init__(self, max_errors: int) -> None:
+        self._left = max_errors
 
     def copy(self, tree: t.Any) -> t.Any:
         if isinstance(tree, dict):
-            return {key: self.copy(each) for key, each in self._take(tree.items())}
+            return {key: self.copy(branch) for key, branch in self._take(tree.items())}
         if isinstance(tree, list):
-            return [self.copy(each) for each in self._take(tree)]
+            return [self.copy(branch) for branch in self._take(tree)]
         self._left -= 1
         return tree
 
-    def _take(self, found: Iterable[T]) -> Iterator[T]:
-        for each in found:
+    def _take(self, branches: Iterable[T]) -> Iterator[T]:
+        for branch in branches:
             if self._left <= 0:
                 return
-            yield each
+            yield branch

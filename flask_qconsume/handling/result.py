@@ -43,8 +43,8 @@ class Result:
         """
         error, self.error = self.error, None
         if error is not None:
-            for each in _walk_causes(error):
-                _clear_frames(each.__traceback__)
+            for cause in _walk_causes(error):
+                _clear_frames(cause.__traceback__)
 
 
 def strip_raise(outcome: Outcome) -> Outcome:
@@ -56,14 +56,14 @@ def strip_raise(outcome: Outcome) -> Outcome:
 def _walk_causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and all errors that it refers to: causes, contexts, groups."""
     seen: set[int] = set()
-    left: list[t.Any] = [error]
-    while left:
-        each = left.pop()
-        if each is not None and id(each) not in seen:
-            seen.add(id(each))
-            yield each
-            left += (each.__cause__, each.__context__)
-            left += getattr(each, "exceptions", ())
+    unvisited: list[t.Any] = [error]
+    while unvisited:
+        cause = unvisited.pop()
+        if cause is not None and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            unvisited += (cause.__cause__, cause.__context__)
+            unvisited += getattr(cause, "exceptions", ())
 
 
 def _clear_frames(traceback: TracebackType | None) -> None:

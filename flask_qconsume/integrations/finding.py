@@ -25,10 +25,10 @@ def find_app(wsgi: t.Any) -> Flask:
 
     :raises WorkerError: if there is no such app, or more than one.
     """
-    found = [app for app in _list_apps(wsgi) if "qconsume" in app.extensions]
-    if len(found) == 1:
-        return found[0]
-    what = "no Flask app with a QConsume" if not found else "several Flask apps"
+    apps = [app for app in _list_apps(wsgi) if "qconsume" in app.extensions]
+    if len(apps) == 1:
+        return apps[0]
+    what = "no Flask app with a QConsume" if not apps else "several Flask apps"
     raise WorkerError(
         f"Found {what} in the WSGI callable {quote(wsgi)}, so it is not clear which"
         " consumers to run. Name the app in your gunicorn file: 'hooks ="
@@ -38,20 +38,20 @@ def find_app(wsgi: t.Any) -> Flask:
 
 
 def _list_apps(wsgi: t.Any) -> list[Flask]:
-    layer, seen, found = [wsgi], {id(wsgi): wsgi}, list[Flask]()
+    layer, seen_objects, apps = [wsgi], {id(wsgi): wsgi}, list[Flask]()
     for _ in range(_MAX_WRAPPERS):
-        found += [each for each in layer if isinstance(each, Flask)]
+        apps += [wrapper for wrapper in layer if isinstance(wrapper, Flask)]
         inner = {
             id(part): part
-            for each in layer
-            if not isinstance(each, Flask)
-            for part in _iterate_parts(each)
-            if id(part) not in seen
+            for wrapper in layer
+            if not isinstance(wrapper, Flask)
+            for part in _iterate_parts(wrapper)
+            if id(part) not in seen_objects
         }
         # The objects are kept, since an id is unique only while its object lives.
-        seen |= inner
+        seen_objects |= inner
         layer = list(inner.values())
-    return found
+    return apps
 
 
 def _iterate_parts(wrapper: t.Any) -> Iterable[t.Any]:

@@ -188,12 +188,12 @@ class _HostedWorker:
             self._worker.settings.shutdown_timeout,
             config.graceful_timeout - _RESERVE_SECONDS,
         )
-        left: float = self._asked_at + limit - time.monotonic()
+        seconds_left: float = self._asked_at + limit - time.monotonic()
         # Gunicorn's master kills a worker that has not notified it for 'timeout'
         # seconds. The worker stops notifying before it calls 'worker_exit'.
         if config.timeout:
-            left = min(left, config.timeout - _RESERVE_SECONDS)
-        return max(0.0, left)
+            seconds_left = min(seconds_left, config.timeout - _RESERVE_SECONDS)
+        return max(0.0, seconds_left)
 
     def _retry_later(self, error: BrokerError) -> None:
         from ..running.backoff import Backoff

@@ -306,15 +306,16 @@ def is_kombu_queue(queue: t.Any) -> bool:
     )
 
 
-def _check_routing_keys(name: str, given: t.Any) -> tuple[str, ...]:
-    if given is None:
+def _check_routing_keys(name: str, routing_keys: t.Any) -> tuple[str, ...]:
+    if routing_keys is None:
         return ()
-    if not isinstance(given, (str, list, tuple, set, frozenset)):
+    if not isinstance(routing_keys, (str, list, tuple, set, frozenset)):
         raise RegistrationError(
-            f"The routing key {quote(given)} of the consumer '{name}' must be a text"
-            " or a list of texts, such as 'order.created' or ['order.*', 'stock.#']."
+            f"The routing key {quote(routing_keys)} of the consumer '{name}' must be a"
+            " text or a list of texts, such as 'order.created' or ['order.*',"
+            " 'stock.#']."
         )
-    keys = (given,) if isinstance(given, str) else tuple(given)
+    keys = (routing_keys,) if isinstance(routing_keys, str) else tuple(routing_keys)
     for key in keys:
         if isinstance(key, str):
             _check_text(f"The routing key of the consumer '{name}',", key)
@@ -336,10 +337,10 @@ def _create_schema(name: str, schema: t.Any) -> SchemaLike | None:
         return None
     if is_protobuf_class(schema):
         return ProtobufSchema(schema)
-    found = schema() if isinstance(schema, type) else schema
-    if not callable(getattr(found, "load", None)):
+    instance = schema() if isinstance(schema, type) else schema
+    if not callable(getattr(instance, "load", None)):
         raise RegistrationError(
             f"The schema of the consumer '{name}' must be a marshmallow Schema or a"
             f" protobuf message class, not {quote(schema)}."
         )
-    return t.cast(SchemaLike, found)
+    return t.cast(SchemaLike, instance)

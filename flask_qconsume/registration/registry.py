@@ -81,16 +81,18 @@ class Registry:
             policy.
         :raises RegistrationError: if two consumers read the same queue.
         """
-        found = {
+        declarations = {
             _join(scope_name, name): (scope_name, declaration)
             for scope_name, scope in self._scopes.items()
             for name, declaration in scope.consumers.items()
         }
-        self._check_names(settings, list(found))
+        self._check_names(settings, list(declarations))
         formats = self.formats(settings.max_items)
         consumers = {
-            full: self._create_consumer(full, scope, declaration, settings, formats)
-            for full, (scope, declaration) in found.items()
+            full_name: self._create_consumer(
+                full_name, scope, declaration, settings, formats
+            )
+            for full_name, (scope, declaration) in declarations.items()
         }
         _check_queues(consumers.values())
         return consumers
@@ -122,38 +124,42 @@ class Registry:
 
     def _create_consumer(
         self,
-        full: str,
+        full_name: str,
         scope_name: str,
         declaration: Declaration,
         settings: Settings,
         formats: Formats,
     ) -> Consumer:
         queue, routing_keys = declaration.queue, declaration.routing_keys
-        given = None if isinstance(queue, str) else queue
-        options = self._collect_options(full, scope_name, declaration, settings)
+        given_queue = None if isinstance(queue, str) else queue
+        options = self._collect_options(full_name, scope_name, declaration, settings)
         concurrency = options.get("concurrency", settings.concurrency)
         policy = options.get("retry", settings.retry)
         return Consumer(
-            name=full,
+            name=full_name,
             handler=declaration.handler,
-            queue=given.name if given else settings.queue_prefix + queue,
-            routing_keys=() if given else (routing_keys or (queue,)),
+            queue=given_queue.name if given_queue else settings.queue_prefix + queue,
+            routing_keys=() if given_queue else (routing_keys or (queue,)),
             schema=declaration.schema,
-            retry=_choose_policy(full, policy, settings.retry_policies),
+            retry=_choose_policy(full_name, policy, settings.retry_policies),
             concurrency=concurrency,
             prefetch=options.get("prefetch", settings.prefetch or 2 * concurrency),
             timeout=options.get("timeout", settings.timeout),
             enabled=options.get("enabled", True),
             max_message_size=settings.max_message_size,
             decoders=formats.decoders(settings.accept, declaration.schema),
-            given=given,
+            given=given_queue,
             ordering=options.get("ordering", settings.ordering),
             hooks=self._collect_hooks(scope_name),
             log_tracebacks=settings.log_tracebacks,
         )
 
     def _collect_options(
-        self, full: str, scope_name: str, declaration: Declaration, settings: Settings
+        self,
+        full_name: str,
+        scope_name: str,
+        declaration: Declaration,
+        settings: Settings,
     ) -> ChainMap[str, t.Any]:
         """Return a consumer's options, each from the first place that has it.
 
@@ -162,7 +168,7 @@ class Registry:
         """
         outside_in = list(self._find_scopes(scope_name))
         return ChainMap(
-            settings.consumers.get(full, {}),
+            settings.consumers.get(full_name, {}),
             dict(declaration.options),
             *(dict(scope.defaults) for scope in reversed(outside_in)),
         )
@@ -179,8 +185,8 @@ class Registry:
 
     def _find_scopes(self, scope_name: str) -> Iterator[Scope]:
         names = [ROOT]
-        for part in filter(None, scope_name.split(".")):
-            names.append(_join(names[-1], part))
+        for name_part in filter(None, scope_name.split(".")):
+            names.append(_join(names[-1], name_part))
         return (self._scopes[name] for name in names if name in self._scopes)
 
 

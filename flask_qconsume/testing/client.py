@@ -80,22 +80,24 @@ class TestClient:
             ``id``, ``key`` or ``routing_key``.
         :raises UnknownConsumer: if no consumer has that name.
         """
-        found = find_consumer(self._consumers.consumers, consumer)
+        declared = find_consumer(self._consumers.consumers, consumer)
         formats = self._consumers.formats
         if content_type is None:
             content_type = formats.type_of(body)
-        routing_key = fields.get("routing_key", found.queue)
+        routing_key = fields.get("routing_key", declared.queue)
         raw, more = encode(body, content_type, formats, routing_key)
         message = Message(
             raw=raw,
-            queue=found.queue,
+            queue=declared.queue,
             headers={**more, **(headers or {})},
             attempt=attempt,
             content_type=content_type,
             **{"id": str(uuid.uuid4()), **fields},
         )
         with self.capture() as published:
-            result = dispatch(self._app, found, message, events=self._consumers.events)
+            result = dispatch(
+                self._app, declared, message, events=self._consumers.events
+            )
         if not catch and result.error is not None and not result.foreseen:
             raise result.error
         return Delivered(result.outcome, result.error, list(published))

@@ -142,7 +142,7 @@ class StaleLeases(t.Generic[K]):
     def find_stale(self, leases: Iterable[K]) -> list[K]:
         """Return the leases that no worker has extended for too long.
 
-        :param seen: All leases, each with a value that changes at each extension.
+        :param leases: All leases, each with a value that changes at each extension.
         """
         now = self._clock()
         self._seen_since = {lease: self._seen_since.get(lease, now) for lease in leases}

@@ -34,6 +34,7 @@ class ConditionTimer:
         step = self._interval if elapsed is None else min(elapsed, 2 * self._interval)
         before = self._held
         self._held = {
-            each: before[each] + step if each in before else 0.0 for each in conditions
+            condition: before[condition] + step if condition in before else 0.0
+            for condition in conditions
         }
         return max(self._held.values(), default=0.0)

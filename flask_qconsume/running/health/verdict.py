@@ -72,7 +72,9 @@ class Verdict:
 
     def to_json(self) -> str:
         """Return the verdict as one line of JSON."""
-        wrong = [escape(each.text) for each in self.problems[:_MAX_PROBLEMS_SHOWN]]
+        wrong = [
+            escape(problem.text) for problem in self.problems[:_MAX_PROBLEMS_SHOWN]
+        ]
         document: dict[str, t.Any] = {
             "live": self.live,
             "ready": self.ready,
@@ -82,8 +84,11 @@ class Verdict:
             document["blocked"] = round(self.blocked_for, 1)
         if self.suspects:
             document["suspects"] = {
-                each.consumer: {"waiting": each.waiting, "oldest": _round(each.oldest)}
-                for each in self.suspects
+                backlog.consumer: {
+                    "waiting": backlog.waiting,
+                    "oldest": _round(backlog.oldest),
+                }
+                for backlog in self.suspects
             }
         return json.dumps(document)
 
@@ -124,13 +129,17 @@ def combine(verdicts: Mapping[str, Verdict | None]) -> Verdict:
             problems.append(Problem("absent", name, text, logged=False))
         else:
             problems += [
-                replace(each, about=name, text=f"{name}: {each.text}")
-                for each in verdict.problems
+                replace(problem, about=name, text=f"{name}: {problem.text}")
+                for problem in verdict.problems
             ]
-    known = [verdict for verdict in verdicts.values() if verdict is not None]
-    live = all(verdict.live for verdict in known)
-    ready = len(known) == len(verdicts) and all(verdict.ready for verdict in known)
-    suspects = _combine_suspects(each for verdict in known for each in verdict.suspects)
+    known_verdicts = [verdict for verdict in verdicts.values() if verdict is not None]
+    live = all(verdict.live for verdict in known_verdicts)
+    ready = len(known_verdicts) == len(verdicts) and all(
+        verdict.ready for verdict in known_verdicts
+    )
+    suspects = _combine_suspects(
+        backlog for verdict in known_verdicts for backlog in verdict.suspects
+    )
     return Verdict(live, ready, tuple(problems), suspects=suspects)
 
 
@@ -142,20 +151,20 @@ def _combine_suspects(
     All processes share a consumer's queue of suspects, so numbers are not added up: the
     largest one is kept.
     """
-    found: dict[str, SuspectBacklog] = {}
-    for each in backlogs:
-        known = found.get(each.consumer, each)
-        found[each.consumer] = SuspectBacklog(
-            each.consumer,
-            find_largest(each.waiting, known.waiting),
-            find_largest(each.oldest, known.oldest),
+    combined: dict[str, SuspectBacklog] = {}
+    for backlog in backlogs:
+        other = combined.get(backlog.consumer, backlog)
+        combined[backlog.consumer] = SuspectBacklog(
+            backlog.consumer,
+            find_largest(backlog.waiting, other.waiting),
+            find_largest(backlog.oldest, other.oldest),
         )
-    return tuple(found.values())
+    return tuple(combined.values())
 
 
 def find_largest(*numbers: N | None) -> N | None:
     """Return the largest number of a list in which ``None`` may occur."""
-    return max((each for each in numbers if each is not None), default=None)
+    return max((number for number in numbers if number is not None), default=None)
 
 
 def _read_problem(text: t.Any) -> Problem:

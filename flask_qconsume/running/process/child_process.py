@@ -151,11 +151,11 @@ class ChildProcess:
             self._start()
 
     def _start(self) -> None:
-        self._control, theirs = socket.socketpair()
+        self._control, child_socket = socket.socketpair()
         # Must not block: processes that the child forks may keep the other end open.
         self._control.setblocking(False)
-        with theirs:
-            fds = [theirs.fileno()]
+        with child_socket:
+            fds = [child_socket.fileno()]
             fds += [self._listener.fileno()] if self._listener is not None else []
             self._process = subprocess.Popen(
                 self._command,

@@ -38,8 +38,8 @@ class Parent:
         if not fds:
             return None
         sockets = [socket.socket(fileno=int(fd)) for fd in fds.split(",")]
-        for each in sockets:
-            each.set_inheritable(False)
+        for inherited_socket in sockets:
+            inherited_socket.set_inheritable(False)
         return cls(sockets[0], sockets[1] if len(sockets) > 1 else None)
 
     def fileno(self) -> int:

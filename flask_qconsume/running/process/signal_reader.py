@@ -70,11 +70,11 @@ class SignalReader:
             handler of its own for the signal.
         """
         ready = self._poll.poll(None if timeout is None else timeout * 1000)
-        found = [descriptor for descriptor, _ in ready]
-        if self._pipe in found:
+        descriptors = [descriptor for descriptor, _ in ready]
+        if self._pipe in descriptors:
             number = os.read(self._pipe, 1)[0]
             return number if self._is_ours(number) else None
-        if self._parent in found:
+        if self._parent in descriptors:
             self._poll.unregister(self._parent)
             return PARENT_GONE
         return None

@@ -172,7 +172,7 @@ class Supervisor:
             return False
         if code in _CONFIGURATION_ERRORS and not child.up:
             child.failed = True
-        if not self._was_ever_up and all(each.failed for each in self._children):
+        if not self._was_ever_up and all(sibling.failed for sibling in self._children):
             logger.error("Process %d could not start: giving up", child.pid)
             return True
         delay = child.schedule_restart()
@@ -204,7 +204,7 @@ class Supervisor:
 
     def _judge(self) -> None:
         now = time.monotonic()
-        verdict = combine({each.name: each.check(now) for each in self._children})
+        verdict = combine({child.name: child.check(now) for child in self._children})
         self._verdict = replace(verdict, ready=verdict.ready and not self._stop_reason)
         self._judged_at = now
         self._log.update(verdict.problems)
