@@ -168,12 +168,12 @@ class _FirstLetters:
     """
 
     def __init__(self, number: int, wanted: Callable[[DeadLetter], bool]) -> None:
-        self._left = number
+        self._letters_left = number
         self._wanted = wanted
 
     def __call__(self, letter: DeadLetter) -> bool:
-        self._left -= 1
-        return self._left >= 0 and self._wanted(letter)
+        self._letters_left -= 1
+        return self._letters_left >= 0 and self._wanted(letter)
 
 
 @contextlib.contextmanager

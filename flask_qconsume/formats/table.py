@@ -46,17 +46,19 @@ class Formats:
         # Every published body is offered to these, so formats without 'claims' are left
         # out.
         self._claiming = [f for f in self._formats if _may_claim(f)]
-        self._by_type: dict[str, Format] = {}
+        self._formats_by_type: dict[str, Format] = {}
         for each in self._formats:
             for name in each.content_types:
-                self._by_type.setdefault(name, each)
+                self._formats_by_type.setdefault(name, each)
 
     def find(self, content_type: str) -> Format | None:
         """Return the format of a content type; ``None`` for an unknown type."""
-        if content_type in self._by_type:
-            return self._by_type[content_type]
+        if content_type in self._formats_by_type:
+            return self._formats_by_type[content_type]
         name = normalize_content_type(content_type) or JSON
-        return self._by_type.get(name) or self._by_type.get(_find_suffix(name))
+        return self._formats_by_type.get(name) or self._formats_by_type.get(
+            _find_suffix(name)
+        )
 
     def type_of(self, body: t.Any) -> str:
         """Return the content type for a body, if ``publish`` was given none."""
@@ -76,18 +78,20 @@ class Formats:
         """
         decoders: dict[str | None, Decoder] = {}
         for name in (
-            self._by_type if accept is None else map(normalize_content_type, accept)
+            self._formats_by_type
+            if accept is None
+            else map(normalize_content_type, accept)
         ):
             if name not in decoders:
                 each = self.find(name) or _BYTES
-                names = self._names(each) if name in self._by_type else [name]
+                names = self._names(each) if name in self._formats_by_type else [name]
                 decoders |= dict.fromkeys(names, each.decoder(schema))
         if JSON in decoders:
             decoders[""] = decoders[None] = decoders[JSON]
         return decoders
 
     def _names(self, format: Format) -> list[str]:
-        return [name for name, each in self._by_type.items() if each is format]
+        return [name for name, each in self._formats_by_type.items() if each is format]
 
 
 def check_format(given: t.Any, others: Iterable[Format]) -> None:

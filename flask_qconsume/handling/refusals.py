@@ -41,18 +41,18 @@ class _ErrorLimit:
     """Copies a tree of errors, up to a limited number of them."""
 
     def __init__(self, max_errors: int) -> None:
-        self._left = max_errors
+        self._errors_left = max_errors
 
     def copy(self, tree: t.Any) -> t.Any:
         if isinstance(tree, dict):
             return {key: self.copy(branch) for key, branch in self._take(tree.items())}
         if isinstance(tree, list):
             return [self.copy(branch) for branch in self._take(tree)]
-        self._left -= 1
+        self._errors_left -= 1
         return tree
 
     def _take(self, branches: Iterable[T]) -> Iterator[T]:
         for branch in branches:
-            if self._left <= 0:
+            if self._errors_left <= 0:
                 return
             yield branch

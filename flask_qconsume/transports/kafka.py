@@ -88,8 +88,8 @@ class KafkaSource(base.Source):
         self.broker = Kafka(settings, Topology(settings.exchange, ()))
         self._links: dict[str, KafkaLink] = {}
         #: Deliveries that are not settled, by their tags for kombu.
-        self._held: dict[str, Delivery] = {}
-        self._numbers = itertools.count()
+        self._held_deliveries: dict[str, Delivery] = {}
+        self._tag_numbers = itertools.count()
         self._next_keep_alive: dict[str, float] = {}
         self._turn = 0
 
@@ -116,7 +116,8 @@ class KafkaSource(base.Source):
     def depth(self, queue: str) -> int:
         # Kafka counts the messages of other processes as long as they are not settled.
         held_count = sum(
-            delivery.message.queue == queue for delivery in self._held.values()
+            delivery.message.queue == queue
+            for delivery in self._held_deliveries.values()
         )
         return max(0, self.broker.depth(queue) - held_count)
 
@@ -234,8 +235,8 @@ class KafkaSource(base.Source):
 
     def _hold(self, delivery: Delivery) -> Payload:
         message = delivery.message
-        tag = f"{message.queue}/{next(self._numbers)}"
-        self._held[tag] = delivery
+        tag = f"{message.queue}/{next(self._tag_numbers)}"
+        self._held_deliveries[tag] = delivery
         redelivered = message.redelivered or message.attempt > 1
         payload = kombu_payload.create_payload(message, tag, redelivered)
         properties = payload["properties"]
@@ -246,12 +247,12 @@ class KafkaSource(base.Source):
         return payload
 
     def ack(self, tag: str) -> None:
-        delivery = self._held.pop(tag)
+        delivery = self._held_deliveries.pop(tag)
         if not delivery.stale:
             delivery.link.ack([delivery])
 
     def reject(self, tag: str, requeue: bool) -> None:
-        delivery = self._held[tag]
+        delivery = self._held_deliveries[tag]
         message = delivery.message
         if requeue:
             headers = own_headers.make_retry_headers(message, message.attempt + 1)
@@ -262,23 +263,30 @@ class KafkaSource(base.Source):
             forward = Forward(delivery, Lane.DEAD, headers, expires=keep)
         if not delivery.stale and (error := delivery.link.forward([forward])[0]):
             raise error
-        del self._held[tag]
+        del self._held_deliveries[tag]
 
     def give_back(self, tags: Iterable[str]) -> None:
         """Give messages back by leaving their consumer groups."""
-        deliveries = [self._held.pop(tag) for tag in tags if tag in self._held]
+        deliveries = [
+            self._held_deliveries.pop(tag)
+            for tag in tags
+            if tag in self._held_deliveries
+        ]
         for queue in {delivery.message.queue for delivery in deliveries}:
             self._leave(queue, [d for d in deliveries if d.message.queue == queue])
 
     def cancel(self, queue: str) -> None:
         # A member that reads no more would keep its partitions from other members. It
         # stays for as long as it has messages to settle.
-        if not any(delivery.message.queue == queue for delivery in self._held.values()):
+        if not any(
+            delivery.message.queue == queue
+            for delivery in self._held_deliveries.values()
+        ):
             self._leave(queue)
 
     def close(self) -> None:
         self.closed = True
-        self.give_back(list(self._held))
+        self.give_back(list(self._held_deliveries))
         for queue in list(self._links):
             self._leave(queue)
         self.broker.close()

@@ -90,19 +90,21 @@ class StreamSource(base.Source):
         self.layout = create_layout(settings.transport_options)
         self.server = Server(settings)
         self.bindings = Bindings(self.server, self.layout)
-        self._held = _HeldEntries(self.server, self.layout, settings.lease)
+        self._held_entries = _HeldEntries(self.server, self.layout, settings.lease)
         #: Messages that are not settled, by their delivery tags.
         self._messages: dict[str, Message] = {}
         #: Seconds until the next delayed message is due, as of the last read.
         self._due: float | None = None
-        self._wire: t.Any = None
+        self._redis_connection: t.Any = None
 
     def check(self) -> None:
         self.server.send_commands([("PING",)])
 
     def declare(self, queue: str) -> None:
         # Reading zero messages creates the group, and so the stream.
-        pending = PendingEntries(self.server, self.layout, queue, self._held.lease)
+        pending = PendingEntries(
+            self.server, self.layout, queue, self._held_entries.lease
+        )
         self.server.call(pending.create_pop_call(0))
 
     def exists(self, queue: str) -> bool:
@@ -182,9 +184,10 @@ class StreamSource(base.Source):
         self._start()
         self._due = None
         calls = [
-            self._held.of(queue).create_pop_call(room) for queue, room in rooms.items()
+            self._held_entries.of(queue).create_pop_call(room)
+            for queue, room in rooms.items()
         ]
-        answers = self._wire.run(calls)
+        answers = self._redis_connection.run(calls)
         payloads = []
         for queue, answer in zip(rooms, answers, strict=True):
             if isinstance(answer, Exception):
@@ -205,15 +208,15 @@ class StreamSource(base.Source):
         places = [
             (queue, number, stream)
             for queue in queues
-            for number, stream in enumerate(self._held.of(queue).streams)
+            for number, stream in enumerate(self._held_entries.of(queue).streams)
         ]
         streams = [stream for _, _, stream in places]
         if self._due is not None:
             seconds = min(seconds, self._due)
         wait = create_wait_command(
-            self.layout.group, self._held.consumer, streams, seconds
+            self.layout.group, self._held_entries.consumer, streams, seconds
         )
-        answer = self._wire.pipeline([wait])[0]
+        answer = self._redis_connection.pipeline([wait])[0]
         for index, id, fields in read_wait_answer(answer, streams):
             queue, number, _ = places[index]
             yield self._hold(queue, f"{number}:{id}", fields, False), queue
@@ -231,7 +234,7 @@ class StreamSource(base.Source):
     def _hold(
         self, queue: str, inner: str, fields: Sequence[bytes], redelivered: bool
     ) -> Payload:
-        self._held.of(queue).add(inner, redelivered)
+        self._held_entries.of(queue).add(inner, redelivered)
         tag = f"{queue}{_SEPARATOR}{inner}"
         message = read_entry(fields, queue, self.layout.body, redelivered)
         self._messages[tag] = message
@@ -239,10 +242,10 @@ class StreamSource(base.Source):
 
     def ack(self, tag: str) -> None:
         queue, inner = self._forget(tag)
-        self._held.ack(queue, inner)
+        self._held_entries.ack(queue, inner)
 
     def flush(self) -> None:
-        self._held.flush()
+        self._held_entries.flush()
 
     def reject(self, tag: str, requeue: bool) -> None:
         if requeue:
@@ -262,7 +265,7 @@ class StreamSource(base.Source):
 
     def _give_back(self, tag: str, redelivered: bool = False) -> None:
         queue, inner = self._forget(tag)
-        pending = self._held.of(queue)
+        pending = self._held_entries.of(queue)
         if redelivered:
             pending.add(inner, True)
         pending.give_back([inner])
@@ -275,7 +278,10 @@ class StreamSource(base.Source):
         properties = basic_properties.encode_copy(message, headers)
         entry = encode_entry(properties, message.raw, exchange="", routing_key=queue)
         packed = entry.pack(self.layout.priority_step(queue, message.priority))
-        pending, place = self._held.of(queue), self.layout.dead_key(f"{queue}.dead")
+        pending, place = (
+            self._held_entries.of(queue),
+            self.layout.dead_key(f"{queue}.dead"),
+        )
         keep = base.DEAD_LETTER_SECONDS
         self.server.call(
             pending.create_forward_call(inner, place, "keep", keep, packed)
@@ -283,16 +289,16 @@ class StreamSource(base.Source):
         pending.mark_settled([inner])
 
     def _start(self) -> None:
-        if self._wire is None:
-            self._wire = self.server.open_connection()
-        self._held.start()
+        if self._redis_connection is None:
+            self._redis_connection = self.server.open_connection()
+        self._held_entries.start()
 
     def close(self) -> None:
         self.closed = True
-        self._held.close()
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
+        self._held_entries.close()
+        if self._redis_connection is not None:
+            self._redis_connection.close()
+            self._redis_connection = None
         self.server.close()
 
 

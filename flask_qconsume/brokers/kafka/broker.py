@@ -83,7 +83,7 @@ class Kafka(Broker):
         self._topic_listeners = TopicListeners()
         self._backlog = Backlog(self._admin, self._topics, looking_config)
         self._backlog_reader = KafkaBacklog(self._admin, self._topics, looking_config)
-        self._starts = GroupStarts(
+        self._group_starts = GroupStarts(
             self._admin,
             self._topics.look,
             lambda *args: self._producer.get().send(*args),
@@ -93,7 +93,7 @@ class Kafka(Broker):
             settings,
             lambda: self.topology.queues,
             self._topics,
-            self._starts,
+            self._group_starts,
             at_the_end=at_the_end,
         )
         self._filled_partitions = FilledPartitions(looking_config)
@@ -128,8 +128,8 @@ class Kafka(Broker):
         self._declaration.ensure(DEFAULT_TIMEOUT_SECONDS)
         group, main = naming.group_of(plan, lane), lane is Lane.MAIN
         if main:
-            self._starts.begin([plan], DEFAULT_TIMEOUT_SECONDS)
-            self._starts.check(plan, DEFAULT_TIMEOUT_SECONDS)
+            self._group_starts.begin([plan], DEFAULT_TIMEOUT_SECONDS)
+            self._group_starts.check(plan, DEFAULT_TIMEOUT_SECONDS)
         link = self.link(
             plan,
             lane,

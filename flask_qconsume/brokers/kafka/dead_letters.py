@@ -68,8 +68,8 @@ class KafkaDeadLetters(DeadLetters):
         self._settings = settings
         self._admin = admin
         self._topics = topics
-        self._send = send
-        self._kept = kept
+        self._send_records = send
+        self._retention_seconds = kept
 
     def count(self) -> int:
         return len(self._list_records())
@@ -105,7 +105,7 @@ class KafkaDeadLetters(DeadLetters):
         failed: list[Exception] = []
         if replay:
             copies = [self._create_replay(message) for _, message in page]
-            answers = self._send(copies, DEFAULT_TIMEOUT_SECONDS)
+            answers = self._send_records(copies, DEFAULT_TIMEOUT_SECONDS)
             removed_records = [
                 r for r, e in zip(removed_records, answers, strict=True) if e is None
             ]
@@ -115,7 +115,9 @@ class KafkaDeadLetters(DeadLetters):
             for record in removed_records
         ]
         failed += [
-            error for error in self._send(tombstones, DEFAULT_TIMEOUT_SECONDS) if error
+            error
+            for error in self._send_records(tombstones, DEFAULT_TIMEOUT_SECONDS)
+            if error
         ]
         if failed:
             raise failed[0]
@@ -154,7 +156,7 @@ class KafkaDeadLetters(DeadLetters):
             if ends
             else []
         )
-        oldest = (time.time() - self._kept) * 1_000
+        oldest = (time.time() - self._retention_seconds) * 1_000
         by_key: dict[bytes, Fetched] = {}
         for record in record_pages:
             by_key.pop(record.key() or b"", None)

@@ -40,7 +40,7 @@ class TopicDeclaration:
         self._settings = settings
         self._queues = queues
         self._topics = topics
-        self._starts = starts
+        self._group_starts = starts
         self._at_the_end = at_the_end
         #: Set once this process has declared its topics.
         self._is_done = PerProcess(threading.Event)
@@ -90,7 +90,7 @@ class TopicDeclaration:
             self._create(missing, _time_left(deadline))
             if self._at_the_end and self._settings.declare == "auto":
                 # The groups get all messages from now on, even before a worker runs.
-                self._starts.begin(queues, _time_left(deadline))
+                self._group_starts.begin(queues, _time_left(deadline))
         self._is_done.get().set()
 
     def on_topics_changed(self, topics: Mapping[str, int]) -> None:

@@ -51,10 +51,10 @@ class GroupStarts:
     ) -> None:
         self._admin = admin
         self._topics = topics
-        self._send = send
+        self._send_records = send
         self._at_the_end = at_the_end
-        self._begun: set[str] = set()
-        self._checked: set[str] = set()
+        self._begun_groups: set[str] = set()
+        self._checked_groups: set[str] = set()
 
     def begin(self, plans: Sequence[QueuePlan], timeout: float) -> None:
         """Commit the first offsets of consumer groups that are new.
@@ -62,7 +62,7 @@ class GroupStarts:
         :raises BrokerError: if the broker does not answer, or refuses.
         """
         deadline = time.monotonic() + timeout
-        unknown = [plan for plan in plans if plan.name not in self._begun]
+        unknown = [plan for plan in plans if plan.name not in self._begun_groups]
         if not unknown:
             return
         topics = self._topics(timeout)
@@ -70,15 +70,15 @@ class GroupStarts:
         for plan in unknown:
             if plan.name not in marked:
                 self._start(plan, topics, _time_left(deadline))
-                self._checked.add(plan.name)
-            self._begun.add(plan.name)
+                self._checked_groups.add(plan.name)
+            self._begun_groups.add(plan.name)
 
     def check(self, plan: QueuePlan, timeout: float) -> None:
         """Log a warning if Kafka has deleted a group's offsets; commit new ones.
 
         :raises BrokerError: if the broker does not answer, or refuses.
         """
-        if plan.name in self._checked:
+        if plan.name in self._checked_groups:
             return
         partitions = _partitions_of(plan, self._topics(timeout))
         if partitions and not self._admin.read_committed(
@@ -87,7 +87,7 @@ class GroupStarts:
             logger.warning(_FORGOTTEN, plan.name)
             first = self._admin.find_beginnings(partitions, timeout)
             self._admin.commit(plan.name, first, timeout)
-        self._checked.add(plan.name)
+        self._checked_groups.add(plan.name)
 
     def _find_marked(
         self, plans: Sequence[QueuePlan], topics: Mapping[str, int], timeout: float
@@ -114,7 +114,7 @@ class GroupStarts:
         if committed or self._admin.commit(plan.name, offsets, _time_left(deadline)):
             # A mark that does not arrive is sent at the next start.
             mark = ProducerRecord(naming.dead_letter_topic(plan.name), None, _MARK)
-            self._send([mark], _time_left(deadline))
+            self._send_records([mark], _time_left(deadline))
 
     def _first_offsets(
         self, partitions: Sequence[PartitionId], timeout: float

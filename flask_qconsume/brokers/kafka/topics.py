@@ -60,19 +60,19 @@ class Topics:
         self._on_change = on_change
         self._lock = threading.Lock()
         self._looking = threading.Lock()
-        self._known: Mapping[str, int] = {}
+        self._partition_counts: Mapping[str, int] = {}
         self._listed_at = float("-inf")
         self._listing_seconds = 0.0
 
     @property
     def known(self) -> Mapping[str, int]:
         """The number of partitions of each topic, by the last list of topics."""
-        return self._known
+        return self._partition_counts
 
     def count_partitions(
         self, topic: str, timeout: float = DEFAULT_TIMEOUT_SECONDS
     ) -> int:
-        partition_count = self._known.get(topic, 0)
+        partition_count = self._partition_counts.get(topic, 0)
         if not partition_count or time.monotonic() - self._listed_at > _MAX_AGE_SECONDS:
             partition_count = self._look_once(timeout).get(topic, 0)
         return partition_count
@@ -82,8 +82,8 @@ class Topics:
         began = time.monotonic()
         partition_counts = self._ask(timeout)
         with self._lock:
-            has_changed = partition_counts != self._known
-            self._known, self._listed_at = partition_counts, time.monotonic()
+            has_changed = partition_counts != self._partition_counts
+            self._partition_counts, self._listed_at = partition_counts, time.monotonic()
             self._listing_seconds = self._listed_at - began
         if has_changed:
             self._on_change(partition_counts)
@@ -135,7 +135,7 @@ class Topics:
         wanted = sorted(set(names))
         deadline = time.monotonic() + timeout
         self._admin.create([self._new_topic(name) for name in wanted], timeout)
-        while not all(name in self._known for name in wanted):
+        while not all(name in self._partition_counts for name in wanted):
             seconds_left = deadline - time.monotonic()
             if seconds_left <= 0:
                 raise BrokerError(
@@ -172,7 +172,7 @@ class Topics:
         if self._settings.declare == "auto":
             longer = [step for step in longer if step <= 4 * best]
         for step in longer:
-            if naming.retry_topic(queue, step) in self._known:
+            if naming.retry_topic(queue, step) in self._partition_counts:
                 return naming.retry_topic(queue, step)
         if self._settings.declare != "auto":
             return self._longest_retry_topic(queue, best)
@@ -185,7 +185,7 @@ class Topics:
             raise BrokerUnavailable(f"Kafka did not answer within {timeout:g} s.")
         try:
             if self._listed_at > began:  # Another caller has looked meanwhile.
-                return self._known
+                return self._partition_counts
             return self.look(max(timeout - (time.monotonic() - began), 0.1))
         finally:
             self._looking.release()
@@ -215,7 +215,7 @@ class Topics:
         out only when it is due.
         """
         for step in reversed(naming.DELAY_STEPS_SECONDS):
-            if naming.retry_topic(queue, step) in self._known:
+            if naming.retry_topic(queue, step) in self._partition_counts:
                 return naming.retry_topic(queue, step)
         return naming.retry_topic(queue, best)
 
@@ -256,23 +256,23 @@ class TopicListeners:
 
     def __init__(self) -> None:
         #: The topics that each link knows of, and how many partitions each has.
-        self._known: dict[KafkaLink, Mapping[str, int]] = {}
+        self._known_topics: dict[KafkaLink, Mapping[str, int]] = {}
 
     def add(self, link: KafkaLink, known_topics: Mapping[str, int]) -> None:
         """Tell a link all known topics now, and changes from now on.
 
         The first list of the link's client may lack a topic that was only just created.
         """
-        self._known[link] = known_topics
+        self._known_topics[link] = known_topics
         _refresh_topics(link, known_topics)
 
     def announce(self, topics: Mapping[str, int]) -> None:
         """Tell all links which topics exist now."""
-        for link, known_topics in list(self._known.items()):
+        for link, known_topics in list(self._known_topics.items()):
             if link.closed:
-                self._known.pop(link, None)
+                self._known_topics.pop(link, None)
                 continue
-            self._known[link] = topics
+            self._known_topics[link] = topics
             link.set_missing(_deleted(link, known_topics, topics))
             new_topics = {
                 name: n for name, n in topics.items() if known_topics.get(name) != n

@@ -64,7 +64,7 @@ class Browser:
         self._shown_as = shown_as
         self._received: deque[TakenMessage] = deque()
         #: Tags of messages that are neither removed nor requeued, in order of arrival.
-        self._kept: dict[int, None] = {}
+        self._kept_messages: dict[int, None] = {}
         self._consumer_tags: list[str] = []
         #: How many more messages the broker may send us.
         self._credit = 0
@@ -88,7 +88,7 @@ class Browser:
         """Remove messages, and wait until the broker has stored the removal on disk."""
         for tag in tags:
             self._channel.basic_ack(tag)
-            del self._kept[tag]
+            del self._kept_messages[tag]
             self._credit += 1
         await_acks(self._channel, self._queue)
 
@@ -98,13 +98,13 @@ class Browser:
             return
         for consumer_tag in self._consumer_tags:
             self._channel.basic_cancel(consumer_tag)
-        tags, size = list(self._kept), self._requeued_at_once
+        tags, size = list(self._kept_messages), self._requeued_at_once
         # The last tag of each group stands for the group ('multiple').
         lasts = list(dict.fromkeys([*tags[size - 1 :: size], *tags[-1:]]))
         for start in range(0, len(lasts), _SETTLEMENTS_PER_BARRIER):
             self._requeue(lasts[start : start + _SETTLEMENTS_PER_BARRIER])
         self._consumer_tags.clear()
-        self._kept.clear()
+        self._kept_messages.clear()
 
     def _requeue(self, lasts: Iterable[int]) -> None:
         number = self._channel.channel_id
@@ -162,7 +162,7 @@ class Browser:
         self._add(tag, convert_content(content, self._shown_as))
 
     def _add(self, tag: int, message: Message) -> None:
-        self._kept[tag] = None
+        self._kept_messages[tag] = None
         self._credit -= 1
         self._received.append(TakenMessage(tag, message))
         self._last_arrival = time.monotonic()

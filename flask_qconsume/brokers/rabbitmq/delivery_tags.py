@@ -10,7 +10,7 @@ class DeliveryTags:
 
     def __init__(self) -> None:
         #: The lowest tag that is not settled.
-        self._lowest = 1
+        self._lowest_unsettled = 1
         #: Tags above it that are settled.
         self._settled: set[int] = set()
 
@@ -22,17 +22,17 @@ class DeliveryTags:
         :returns: Pairs of a tag and AMQP's ``multiple``: if true, the tag also settles
             all unsettled tags before it.
         """
-        low, settled = self._lowest, self._settled
+        low, settled = self._lowest_unsettled, self._settled
         new = {tag for tag in tags if tag >= low and tag not in settled}
         if not new:
             return []
         settled |= new
-        while self._lowest in settled:
-            settled.remove(self._lowest)
-            self._lowest += 1
-        rest = [(tag, False) for tag in sorted(new) if tag >= self._lowest]
-        if self._lowest == low:
+        while self._lowest_unsettled in settled:
+            settled.remove(self._lowest_unsettled)
+            self._lowest_unsettled += 1
+        rest = [(tag, False) for tag in sorted(new) if tag >= self._lowest_unsettled]
+        if self._lowest_unsettled == low:
             return rest
         # A tag sent with 'multiple' must itself be unsettled on the broker, which would
         # close the channel otherwise.
-        return [(max(tag for tag in new if tag < self._lowest), True), *rest]
+        return [(max(tag for tag in new if tag < self._lowest_unsettled), True), *rest]

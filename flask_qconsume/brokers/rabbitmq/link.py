@@ -70,7 +70,7 @@ class RabbitLink(Link):
         self._settings = settings
         self._publish = publish
         self._received: list[Delivery] = []
-        self._tags = DeliveryTags()
+        self._delivery_tags = DeliveryTags()
         self._cancelled = False
         self._paused = False
         #: Held by the thread or greenlet that reads the socket.
@@ -148,7 +148,9 @@ class RabbitLink(Link):
         self, deliveries: Sequence[Delivery], build_frame: t.Callable[..., bytes]
     ) -> bytes:
         """Mark deliveries as settled; return the AMQP frames that acknowledge them."""
-        settled = self._tags.settle(d.tag for d in deliveries if d.link is self)
+        settled = self._delivery_tags.settle(
+            d.tag for d in deliveries if d.link is self
+        )
         channel = self._channel_number
         return b"".join(
             build_frame(channel, tag, multiple=multiple) for tag, multiple in settled

@@ -42,7 +42,7 @@ class BlockingWait:
         warn: t.Callable[[str], None],
     ) -> None:
         self._server = server
-        self._wire = wire
+        self._redis_connection = wire
         self._near_key = near_key
         #: Seconds that a wait lasts at most.
         self.longest = min(_MAX_WAIT_SECONDS, server.silence / 2)
@@ -96,7 +96,7 @@ class BlockingWait:
             )
         except BrokerUnavailable:
             if break_connection:
-                self._wire.interrupt()
+                self._redis_connection.interrupt()
             return True
         except BrokerError:
             return True  # The wait lasts as long as it was meant to.
@@ -108,7 +108,9 @@ class BlockingWait:
         If Redis forbids ``CLIENT UNBLOCK``, return ``None``, and shorten all waits.
         """
         # No connection has the number 0: this only tests the permission.
-        answers = self._wire.pipeline([("CLIENT", "ID"), ("CLIENT", "UNBLOCK", 0)])
+        answers = self._redis_connection.pipeline(
+            [("CLIENT", "ID"), ("CLIENT", "UNBLOCK", 0)]
+        )
         errors = [answer for answer in answers if isinstance(answer, Exception)]
         if not errors:
             return int(answers[0])

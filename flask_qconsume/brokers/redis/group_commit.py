@@ -59,7 +59,7 @@ class GroupCommit:
 
     def __init__(self, leaders: int) -> None:
         self._leaders = [threading.Lock() for _ in range(leaders)]
-        self._waiting: dict[CallerBatch, None] = {}
+        self._waiting_batches: dict[CallerBatch, None] = {}
         #: Batches expected in the next group: as many as in the last one, and one
         #: fewer after each group.
         self._expected = 0
@@ -72,7 +72,7 @@ class GroupCommit:
         :param deadline: Time to stop waiting, by :func:`time.monotonic`.
         """
         batch.taken = batch.served = False
-        self._waiting[batch] = None
+        self._waiting_batches[batch] = None
         try:
             while (
                 not batch.served and (seconds_left := deadline - time.monotonic()) > 0
@@ -84,7 +84,7 @@ class GroupCommit:
                 else:
                     self._lead(leader, send)
         finally:
-            self._waiting.pop(batch, None)
+            self._waiting_batches.pop(batch, None)
             batch.doubtful = batch.doubtful or (batch.taken and not batch.served)
             self._wake_next_leader()
 
@@ -99,7 +99,7 @@ class GroupCommit:
     def _lead(self, leader: threading.Lock, send: Send) -> None:
         group: list[CallerBatch] = []
         try:
-            if self._expected > 0 or len(self._waiting) > 1:
+            if self._expected > 0 or len(self._waiting_batches) > 1:
                 # Let callers that were woken together with this one submit their next
                 # batch. If Redis answers quickly, nothing else gives them the chance.
                 time.sleep(0)
@@ -122,10 +122,10 @@ class GroupCommit:
         """Remove and return the oldest waiting batches, up to a group's size."""
         group: list[CallerBatch] = []
         room = _MAX_MESSAGES_PER_GROUP
-        for batch in list(self._waiting):
+        for batch in list(self._waiting_batches):
             if group and batch.size > room:
                 break
-            if self._waiting.pop(batch, batch) is None:
+            if self._waiting_batches.pop(batch, batch) is None:
                 batch.taken = True
                 room -= batch.size
                 group.append(batch)
@@ -133,8 +133,10 @@ class GroupCommit:
 
     def _wake_next_leader(self) -> None:
         """Wake a waiting caller to become a leader, unless there are enough."""
-        if self._waiting and not all(leader.locked() for leader in self._leaders):
-            for batch in list(self._waiting)[:1]:
+        if self._waiting_batches and not all(
+            leader.locked() for leader in self._leaders
+        ):
+            for batch in list(self._waiting_batches)[:1]:
                 batch.wake()
 
 

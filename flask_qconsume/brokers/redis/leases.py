@@ -137,7 +137,7 @@ class StaleLeases(t.Generic[K]):
     ) -> None:
         self._stale_after = max(lease, 3 * _MAX_SECONDS_BETWEEN_EXTENSIONS)
         self._clock = clock
-        self._seen_since: dict[K, float] = {}
+        self._unchanged_since: dict[K, float] = {}
 
     def find_stale(self, leases: Iterable[K]) -> list[K]:
         """Return the leases that no worker has extended for too long.
@@ -145,9 +145,13 @@ class StaleLeases(t.Generic[K]):
         :param leases: All leases, each with a value that changes at each extension.
         """
         now = self._clock()
-        self._seen_since = {lease: self._seen_since.get(lease, now) for lease in leases}
+        self._unchanged_since = {
+            lease: self._unchanged_since.get(lease, now) for lease in leases
+        }
         limit = now - self._stale_after
-        return [lease for lease, since in self._seen_since.items() if since <= limit]
+        return [
+            lease for lease, since in self._unchanged_since.items() if since <= limit
+        ]
 
 
 def describe_process() -> str:

@@ -60,22 +60,24 @@ class RedisLink(Link):
         lease = shared.settings.lease
         self.keep_alive_interval = min(lease / 3, Link.keep_alive_interval)
         self._shared = shared
-        self._held = self._create_leased_messages(lease)
+        self._leased = self._create_leased_messages(lease)
         #: Whether the last script found nothing, so that the reader waits next.
         self._is_drained = False
         self._is_paused = False
         #: Lock that is held while ``closed`` is set.
-        self._closing = threading.Lock()
+        self._close_lock = threading.Lock()
         #: Lock that the reader holds while it uses the connection.
-        self._reading = threading.Lock()
+        self._read_lock = threading.Lock()
         self._ended = threading.Event()
         near_key = self._near_key()
-        self._wire = shared.server.open_connection(near_key)
+        self._redis_connection = shared.server.open_connection(near_key)
         try:
-            self._wait = BlockingWait(shared.server, self._wire, near_key, shared.warn)
-            shared.orphans.adopt(self._held, self.queue)
+            self._blocking_wait = BlockingWait(
+                shared.server, self._redis_connection, near_key, shared.warn
+            )
+            shared.orphans.adopt(self._leased, self.queue)
         except BaseException:
-            self._wire.close()
+            self._redis_connection.close()
             raise
         shared.links.add(self)
         if lane is Lane.MAIN:
@@ -85,7 +87,7 @@ class RedisLink(Link):
         if self._is_paused or self.closed:
             self._ended.wait(POLL_INTERVAL)
             return []
-        with self._reading:
+        with self._read_lock:
             if self._ended.is_set():
                 return []
             try:
@@ -103,7 +105,7 @@ class RedisLink(Link):
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         tags = [delivery.tag for delivery in deliveries]
-        lost = self._closing_on_error(lambda: self._held.ack(tags))
+        lost = self._closing_on_error(lambda: self._leased.ack(tags))
         if lost:
             logger.warning(
                 "Lost %s of '%s' to another worker: their leases had ended."
@@ -131,15 +133,15 @@ class RedisLink(Link):
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
         tags = [delivery.tag for delivery in deliveries]
-        self._closing_on_error(lambda: self._held.give_back(tags))
-        self._held.mark_settled(tags)
+        self._closing_on_error(lambda: self._leased.give_back(tags))
+        self._leased.mark_settled(tags)
 
     def keep_alive(self) -> None:
         if self.closed:
             return
-        self._closing_on_error(self._held.extend_leases)
+        self._closing_on_error(self._leased.extend_leases)
         self._closing_on_error(self._shared.prepare)
-        restored = self._closing_on_error(self._held.restore_expired)
+        restored = self._closing_on_error(self._leased.restore_expired)
         if restored:
             logger.warning(
                 "Put %s back into '%s': the worker that held them let their leases end",
@@ -152,14 +154,14 @@ class RedisLink(Link):
 
     def wake(self) -> None:
         """End the reader's wait, so that the reader looks for messages at once."""
-        self._wait.wake(break_connection=self.closed)
+        self._blocking_wait.wake(break_connection=self.closed)
 
     def create_poll_call(self) -> Call | None:
         """Return a script that looks for messages that do not end the wait.
 
         The result is ``None`` if the reader does not wait, or if its wait ends soon.
         """
-        long = self._wait.seconds_left() > POLL_INTERVAL
+        long = self._blocking_wait.seconds_left() > POLL_INTERVAL
         return self._create_search_call() if long else None
 
     def note_poll_answer(self, answer: bytes) -> None:
@@ -169,12 +171,12 @@ class RedisLink(Link):
             none.
         """
         # The margin covers the different latencies of two connections to Redis.
-        latest = self._wait.seconds_left() - _WAKE_MARGIN_SECONDS
+        latest = self._blocking_wait.seconds_left() - _WAKE_MARGIN_SECONDS
         if answer and float(answer) < latest:
             self.wake()
 
     def close(self) -> None:
-        with self._closing:
+        with self._close_lock:
             self.closed = True
             first = not self._ended.is_set()
             self._ended.set()
@@ -231,9 +233,8 @@ class RedisLink(Link):
         return deliveries or self._wait_and_pop(room)
 
     def _pop(self, room: int) -> list[Delivery]:
-        """Take messages that are ready, without waiting for more."""
-        call = self._held.create_pop_call(room)
-        answer = check_answer(self._wire.run([call])[0])
+        call = self._leased.create_pop_call(room)
+        answer = check_answer(self._redis_connection.run([call])[0])
         return self._note_found(self._read_popped(answer))
 
     def _note_found(self, deliveries: list[Delivery]) -> list[Delivery]:
@@ -244,31 +245,30 @@ class RedisLink(Link):
         seconds = self._next_wait()
         if self.closed:
             return []
-        if not self._wait.begin(seconds):
+        if not self._blocking_wait.begin(seconds):
             return self._pop(room)
         try:
             return self._block(seconds, room)
         finally:
-            self._wait.end()
+            self._blocking_wait.end()
 
     # -- settling and closing ---------------------------------------------------------
 
     def _give_back_and_disconnect(self) -> None:
         """Give back all messages once the reader has stopped, and disconnect."""
-        is_quiet = self._reading.acquire(timeout=_CLOSE_TIMEOUT_SECONDS)
+        is_quiet = self._read_lock.acquire(timeout=_CLOSE_TIMEOUT_SECONDS)
         if not is_quiet:
-            self._wire.interrupt()
-        self._shared.orphans.release(self._held, self.queue)
+            self._redis_connection.interrupt()
+        self._shared.orphans.release(self._leased, self.queue)
         if is_quiet:
-            self._wire.close()
-            self._reading.release()
+            self._redis_connection.close()
+            self._read_lock.release()
 
     def _closing_on_error(self, work: Callable[[], T]) -> T:
-        """Call a function; if it raises an error, mark the link as closed."""
         try:
             return work()
         except BrokerError:
-            with self._closing:
+            with self._close_lock:
                 self.closed = True
             raise
 
@@ -277,7 +277,7 @@ class RedisLink(Link):
 
         ``None`` if the lease of the message has ended.
         """
-        if forward.delivery.tag not in self._held:
+        if forward.delivery.tag not in self._leased:
             return None
         queue = forward.lane.queue_of(self.plan)
         try:
@@ -292,7 +292,7 @@ class RedisLink(Link):
     def _note_forwarded(self, delivery: Delivery, answer: t.Any) -> Exception | None:
         if isinstance(answer, BrokerError):
             return answer
-        self._held.mark_settled([delivery.tag])
+        self._leased.mark_settled([delivery.tag])
         if answer:
             return None
         return LeaseLost(

@@ -187,7 +187,7 @@ class PublishRequest(CallerBatch):
         self.deadline = deadline
         self._open = dict.fromkeys(range(len(messages)))
         self._results: list[Result] = [None] * len(messages)
-        self._reached: dict[int, set[str]] = {}
+        self._reached_queues: dict[int, set[str]] = {}
         self._last_outage: BrokerError | None = None
         self._pause = 0.0
 
@@ -211,11 +211,11 @@ class PublishRequest(CallerBatch):
 
     def note_arrival(self, number: int, queues: Sequence[str]) -> None:
         """Remember that these queues have got a message."""
-        self._reached.setdefault(number, set()).update(queues)
+        self._reached_queues.setdefault(number, set()).update(queues)
 
     def reached_queues(self, number: int) -> t.AbstractSet[str]:
         """Return the queues that a message has reached."""
-        return self._reached.get(number, frozenset())
+        return self._reached_queues.get(number, frozenset())
 
     def settle(self, number: int, error: Result) -> None:
         """Set the result of a message, unless it is to be tried again."""

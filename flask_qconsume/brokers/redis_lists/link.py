@@ -45,13 +45,13 @@ _ROUNDING_SECONDS = 0.0005
 class ListLink(RedisLink):
     """Consumes one queue, which has a Redis list for each priority step."""
 
-    _held: UnackedMessages
+    _leased: UnackedMessages
 
     def __init__(self, plan: QueuePlan, lane: Lane, shared: Shared[ListLayout]) -> None:
         self._list_layout = shared.layout
         self._can_block = True
         super().__init__(plan, lane, shared)
-        self._wait_times = _WaitTimes(self._wait.longest)
+        self._wait_times = _WaitTimes(self._blocking_wait.longest)
 
     def _create_leased_messages(self, lease: float) -> UnackedMessages:
         return UnackedMessages(
@@ -65,7 +65,7 @@ class ListLink(RedisLink):
         )
 
     def _read_popped(self, answer: t.Any) -> list[Delivery]:
-        popped_elements = self._held.read_pop_answer(answer)
+        popped_elements = self._leased.read_pop_answer(answer)
         self._wait_times.note(answer[0], [tag for tag, _ in popped_elements])
         return [
             Delivery(self, tag, envelope.read_element(element, self.queue))
@@ -82,8 +82,8 @@ class ListLink(RedisLink):
         first = self._list_layout.list_keys(self.queue)[0]
         timeout = f"{seconds + _ROUNDING_SECONDS:.3f}"
         blmove = ("BLMOVE", first, first, "RIGHT", "RIGHT", timeout)
-        pop = self._held.create_pop_call(ROOM_AFTER_WAIT)
-        answer, popped = self._wire.run_after(blmove, pop)
+        pop = self._leased.create_pop_call(ROOM_AFTER_WAIT)
+        answer, popped = self._redis_connection.run_after(blmove, pop)
         deliveries = self._note_found(self._read_popped(check_answer(popped)))
         if isinstance(answer, Exception) and not deliveries:
             self._handle_blmove_error(answer, seconds)
@@ -116,7 +116,7 @@ class ListLink(RedisLink):
             routing_key=queue,
             ready_at=time.time() + forward.delay,
         )
-        create_call = self._held.create_forward_call
+        create_call = self._leased.create_forward_call
         if forward.lane is Lane.DEAD:
             keep = forward.expires or DEFAULT_RETENTION_SECONDS
             return create_call(

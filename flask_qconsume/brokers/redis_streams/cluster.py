@@ -44,7 +44,7 @@ class Cluster(Server):
         #: The nodes by address, ``host:port``.
         self._nodes: dict[str, Server] = {}
         #: The address of the slot's node, by the slot's number.
-        self._owners: dict[int, str] = {}
+        self._slot_owners: dict[int, str] = {}
         super().__init__(self._settings_of(self._address.seeds[0]))
 
     def open_connection(self, near: str = "") -> RedisConnection:
@@ -78,7 +78,7 @@ class Cluster(Server):
 
     def list_nodes(self) -> list[tuple[str, Server]]:
         self._refresh_slots(None)
-        addresses = sorted(set(self._owners.values()))
+        addresses = sorted(set(self._slot_owners.values()))
         return [(address, self._get_node(address)) for address in addresses]
 
     def check_replicas(self, timeout: float | None = None) -> None:
@@ -113,7 +113,7 @@ class Cluster(Server):
                 try:
                     node_answers = run(node, [calls[n] for n in indexes], timeout)
                 except BrokerUnavailable as error:
-                    self._owners = {}
+                    self._slot_owners = {}
                     if len(parts) == 1 and not answers:
                         raise
                     node_answers = [error] * len(indexes)
@@ -157,15 +157,15 @@ class Cluster(Server):
                     raise
                 self._refresh_slots(timeout)
             except BrokerUnavailable:
-                self._owners = {}
+                self._slot_owners = {}
                 raise
 
     def _node_of(self, key: str, timeout: float | None) -> Server:
         """Return the node that has a key; any node for an empty key."""
-        if not self._owners:
+        if not self._slot_owners:
             self._refresh_slots(timeout)
-        slot = _slot_of(key) if key else next(iter(self._owners))
-        owner = self._owners.get(slot)
+        slot = _slot_of(key) if key else next(iter(self._slot_owners))
+        owner = self._slot_owners.get(slot)
         if owner is None:
             raise BrokerUnavailable(
                 f"No node of the Redis Cluster has the slot {slot} of the key '{key}':"
@@ -190,7 +190,7 @@ class Cluster(Server):
                 if time.monotonic() >= deadline or address == [*addresses][-1]:
                     raise
             else:
-                self._owners = _read_owners(slots, address)
+                self._slot_owners = _read_owners(slots, address)
                 return
 
     def _get_node(self, address: str) -> Server:

@@ -37,7 +37,7 @@ from .pending import PendingEntries
 class StreamLink(RedisLink):
     """Consumes one queue, which has a stream for each priority step."""
 
-    _held: PendingEntries
+    _leased: PendingEntries
 
     def __init__(
         self, plan: QueuePlan, lane: Lane, shared: Shared[StreamLayout]
@@ -46,7 +46,7 @@ class StreamLink(RedisLink):
         #: Seconds until a delayed message is due.
         self._due_in: float | None = None
         #: Deliveries that the last wait read beyond the number wanted.
-        self._excess: list[Delivery] = []
+        self._excess_deliveries: list[Delivery] = []
         super().__init__(plan, lane, shared)
 
     def _near_key(self) -> str:
@@ -58,12 +58,18 @@ class StreamLink(RedisLink):
         )
 
     def _create_search_call(self) -> Call:
-        keys = [self._stream_layout.delayed_key(self.queue), *self._held.streams]
+        keys = [
+            self._stream_layout.delayed_key(self.queue),
+            *self._leased.streams,
+        ]
         return scripts.FIND_UNNOTICED(keys, self._stream_layout.group)
 
     def _pop(self, room: int) -> list[Delivery]:
-        if self._excess:
-            deliveries, self._excess = self._excess[:room], self._excess[room:]
+        if self._excess_deliveries:
+            deliveries, self._excess_deliveries = (
+                self._excess_deliveries[:room],
+                self._excess_deliveries[room:],
+            )
             return deliveries
         return super()._pop(room)
 
@@ -75,11 +81,11 @@ class StreamLink(RedisLink):
         ]
 
     def _next_wait(self) -> float:
-        longest = self._wait.longest
+        longest = self._blocking_wait.longest
         return longest if self._due_in is None else min(longest, self._due_in)
 
     def _block(self, seconds: float, room: int) -> list[Delivery]:
-        pending_entries = self._held
+        pending_entries = self._leased
         wait = create_wait_command(
             self._stream_layout.group,
             pending_entries.consumer,
@@ -88,28 +94,28 @@ class StreamLink(RedisLink):
         )
         if self.lane is Lane.MAIN:
             pop = pending_entries.create_pop_call(ROOM_AFTER_WAIT)
-            answer, popped = self._wire.run_after(wait, pop)
+            answer, popped = self._redis_connection.run_after(wait, pop)
             deliveries = self._read_waited(answer)
             deliveries += self._note_found(self._read_popped(check_answer(popped)))
         else:
             # Suspects are handled one by one, so the entry that the wait reads is
             # enough.
-            deliveries = self._read_waited(self._wire.pipeline([wait])[0])
+            deliveries = self._read_waited(self._redis_connection.pipeline([wait])[0])
             self._is_drained = False
-        self._excess = deliveries[room:]
-        self._is_drained = self._is_drained and not self._excess
+        self._excess_deliveries = deliveries[room:]
+        self._is_drained = self._is_drained and not self._excess_deliveries
         return deliveries[:room]
 
     def _read_waited(self, answer: t.Any) -> list[Delivery]:
         return [
             self._create_delivery(f"{number}:{id}", fields, False)
-            for number, id, fields in read_wait_answer(answer, self._held.streams)
+            for number, id, fields in read_wait_answer(answer, self._leased.streams)
         ]
 
     def _create_delivery(
         self, tag: str, fields: Sequence[bytes], redelivered: bool
     ) -> Delivery:
-        self._held.add(tag, redelivered)
+        self._leased.add(tag, redelivered)
         body = self._stream_layout.body
         message = entries.read_entry(fields, self.queue, body, redelivered)
         return Delivery(self, tag, message)
@@ -123,7 +129,7 @@ class StreamLink(RedisLink):
             routing_key=queue,
         )
         step = self._stream_layout.priority_step(queue, message.priority)
-        create_call = self._held.create_forward_call
+        create_call = self._leased.create_forward_call
         if forward.lane is Lane.DEAD:
             keep = forward.expires or DEFAULT_RETENTION_SECONDS
             key = self._stream_layout.dead_key(queue)

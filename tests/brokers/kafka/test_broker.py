@@ -544,7 +544,7 @@ def test_a_topic_is_taken_for_deleted_only_after_a_second_look(
     with shop(kafka.url, plan(queue)) as it:
         link = it.link()
         broker = t.cast(KafkaBroker, it.broker)
-        broker._topics._known = {}
+        broker._topics._partition_counts = {}
         broker._on_topics_changed({})
         assert link.interrupted
         link.keep_alive()

@@ -214,6 +214,6 @@ def test_a_group_is_begun_and_looked_at_once_in_a_process(
         wait_for(lambda: not caplog.records)
         forget_offsets(kafka, queue)
         it.link()
-        starts = t.cast(KafkaBroker, it.broker)._starts
-        assert starts._checked == {queue}
+        starts = t.cast(KafkaBroker, it.broker)._group_starts
+        assert starts._checked_groups == {queue}
     assert "no offsets" not in caplog.text

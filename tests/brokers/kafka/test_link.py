@@ -99,7 +99,7 @@ def read(link: KafkaLink, count: int, timeout: float = 20.0) -> list[Delivery]:
 
 def state(link: KafkaLink) -> dict[str, object]:
     """Return what the link's native thread has, and waits for."""
-    thread, shared = link._consumer._worker, link._consumer._shared
+    thread, shared = link._consumer._consumer_thread, link._consumer._shared
     partitions = {
         repr(each): [
             len(each.buffer),
@@ -287,7 +287,7 @@ def test_a_client_that_hangs_is_left_and_a_broker_that_ends_is_told(
         assert time.monotonic() - began < 4.8
         own_kafka.thaw()
         # It ends by itself as soon as it can.
-        assert link._consumer._thread.join(20)
+        assert link._consumer._native_thread.join(20)
 
     # Its controller had taken it for dead, and it leads nothing before that is over.
     own_kafka.await_ready()

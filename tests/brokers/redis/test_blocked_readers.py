@@ -144,7 +144,7 @@ def test_what_is_due_after_the_wait_does_not_end_it(url: str) -> None:
         wait_for(lambda: int(it.client.info("clients")["blocked_clients"]) > 0)
         for answer in (b"", b"300.5", b"299.95"):
             link.note_poll_answer(answer)
-        assert not link._wait._is_woken
+        assert not link._blocking_wait._is_woken
         link.note_poll_answer(b"100.0")
         assert reader.get(timeout=10) == []
 

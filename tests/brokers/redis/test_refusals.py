@@ -479,7 +479,7 @@ def test_delays_are_kept_without_the_permission_to_end_waits(
         it.fill(1)
         (first,) = read(link, 1)
         reader = gevent.spawn(read, link, 1)
-        wait_for(lambda: link._wait.seconds_left() > 0)
+        wait_for(lambda: link._blocking_wait.seconds_left() > 0)
         began = time.monotonic()
         assert forward(link, first, Lane.MAIN, delay=1.0) is None
         assert reader.get(timeout=10)

@@ -109,7 +109,7 @@ def shop(url: str, *plans: QueuePlan, **config: t.Any) -> t.Iterator[Shop]:
 
 def allow_long_waits(link: t.Any) -> t.Any:
     """A link that would wait for minutes, if nothing ended its waits."""
-    link._wait.longest = 300.0
+    link._blocking_wait.longest = 300.0
     if hasattr(link, "_wait_times"):
         link._wait_times._longest = 300.0
     return link

@@ -25,7 +25,7 @@ class Assignment:
         self._terms = terms
         self._shared = shared
         self._commits = commits
-        self._first = 0
+        self._first_partition = 0
 
     def add(
         self, topic: str, number: int, committed: int | None, metadata: str
@@ -37,7 +37,7 @@ class Assignment:
             number,
             OffsetTracker(committed, metadata),
             due=self._terms.due if self._terms.delayed(topic) else None,
-            apart=self._terms.ordering != "none",
+            suspects_alone=self._terms.ordering != "none",
         )
         return partition
 
@@ -68,16 +68,16 @@ class Assignment:
                     shared.stale_count += 1
                 elif partition.offsets.settle(record.offset):
                     partition.settled_count += 1
-                    partition.dirty = True
+                    partition.is_uncommitted = True
                     self._commits.settled_count += 1
         while shared.notes:
             record, note = shared.notes.popleft()
             record.partition.offsets.annotate(record.offset, note)
-            record.partition.dirty = True
+            record.partition.is_uncommitted = True
         while shared.released:
             for record in shared.released.popleft():
                 record.partition.offsets.release(record.offset)
-                record.partition.dirty = True
+                record.partition.is_uncommitted = True
 
     def mark(self, partitions: list[AssignedPartition]) -> None:
         """Choose the next records to hand out, from the partitions in turn."""
@@ -92,13 +92,15 @@ class Assignment:
         ]
         if not ready or free <= 0:
             return
-        self._first = (self._first + 1) % len(ready)
+        self._first_partition = (self._first_partition + 1) % len(ready)
         share = max(1, free // len(ready))
         now = time.time()
-        for partition in ready[self._first :] + ready[: self._first]:
+        for partition in (
+            ready[self._first_partition :] + ready[: self._first_partition]
+        ):
             limit = self._commits.room_in(partition)
             # One suspect at a time in the whole process: its death counts for each.
-            may_try = not partition.apart or not self._would_count_death()
+            may_try = not partition.suspects_alone or not self._would_count_death()
             room = min(share, free, limit)
             free -= partition.mark(room, now, may_try_suspect=may_try)
 

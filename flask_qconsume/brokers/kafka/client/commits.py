@@ -107,7 +107,7 @@ class OffsetCommits:
         """Forget the pending commit, so that another one may be sent."""
         for partition, _, records in self._pending.values():
             partition.awaiting_commit[:0] = records
-            partition.dirty = True
+            partition.is_uncommitted = True
         self._pending = {}
 
     def on_answer(
@@ -128,7 +128,7 @@ class OffsetCommits:
                 self._hand_over(partition, records)
                 continue
             partition.awaiting_commit[:0] = records
-            partition.dirty = True
+            partition.is_uncommitted = True
             self._next_commit = time.monotonic() + _RETRY_SECONDS
             if failed.code() == KafkaError.OFFSET_METADATA_TOO_LARGE:
                 partition.metadata_limit //= 2
@@ -188,9 +188,9 @@ class OffsetCommits:
         return pending_commit is not None and pending_commit[1] == state
 
     def _add(self, partition: AssignedPartition) -> None:
-        if not partition.dirty:
+        if not partition.is_uncommitted:
             return
-        partition.dirty = False
+        partition.is_uncommitted = False
         state = partition.offsets.commit_state(partition.metadata_limit)
         if state == partition.committed:
             # An earlier commit notes these records as in flight already.
@@ -207,7 +207,7 @@ class OffsetCommits:
         if self._shared.is_paused or partition.leaving:
             for record in records:
                 partition.offsets.release(record.offset)
-            partition.dirty = True
+            partition.is_uncommitted = True
         elif records:
             self._shared.ready.append(records)
             self._shared.notify()

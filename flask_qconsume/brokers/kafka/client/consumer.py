@@ -46,7 +46,7 @@ class KafkaConsumer:
     def __init__(
         self, config: Mapping[str, Any], topics: Sequence[str], terms: ConsumerTerms
     ) -> None:
-        self._queue = create_queue(terms.ordering)
+        self._record_queue = create_queue(terms.ordering)
         #: Seconds that a leaving member may have to wait for other members.
         self._leave_timeout = terms.grace
         #: After :meth:`close`: records that were not handed out, although a commit
@@ -54,8 +54,10 @@ class KafkaConsumer:
         self.unused: list[ReadyRecord] = []
         self._notifier = ThreadNotifier()
         self._shared = SharedState(self._notifier)
-        self._worker = ConsumerThread(config, list(topics), terms, self._shared)
-        self._thread = NativeThread(self._worker.run, "kafka")
+        self._consumer_thread = ConsumerThread(
+            config, list(topics), terms, self._shared
+        )
+        self._native_thread = NativeThread(self._consumer_thread.run, "kafka")
         self.is_started = False
 
     @property
@@ -66,12 +68,12 @@ class KafkaConsumer:
     @property
     def buffered_count(self) -> int:
         """Number of fetched records that are not chosen for handing out."""
-        return self._worker.buffered_count
+        return self._consumer_thread.buffered_count
 
     @property
     def is_away(self) -> bool:
         """True if Kafka does not answer at the moment."""
-        return self._worker.outage.is_confirmed
+        return self._consumer_thread.outage.is_confirmed
 
     def pop_misses_topic(self) -> bool:
         """Return whether Kafka has reported a missing topic since the last call."""
@@ -88,7 +90,7 @@ class KafkaConsumer:
             return
         self.is_started = True
         shared.last_seen = time.monotonic()
-        self._thread.start()
+        self._native_thread.start()
         deadline = time.monotonic() + timeout
         try:
             while not (shared.is_subscribed or shared.is_stopping):
@@ -111,14 +113,14 @@ class KafkaConsumer:
         if shared.log_lines:
             self._write_log()
         while shared.gone:
-            self._queue.drop(shared.gone.popleft())
+            self._record_queue.drop(shared.gone.popleft())
         while shared.ready:
-            self._queue.add(shared.ready.popleft())
-        return self._queue.take(room, time.monotonic())
+            self._record_queue.add(shared.ready.popleft())
+        return self._record_queue.take(room, time.monotonic())
 
     def wait(self, timeout: float) -> None:
         """Wait until there may be records to take; other greenlets run."""
-        due = self._queue.next_due()
+        due = self._record_queue.next_due()
         if due is not None:
             timeout = min(timeout, due - time.monotonic())
         if timeout > 0:
@@ -143,12 +145,12 @@ class KafkaConsumer:
 
     def refresh_topics(self, topics: Mapping[str, int]) -> None:
         """Make the client list topics until it knows these topics' partitions."""
-        self._worker.topic_refresh.request(topics)
+        self._consumer_thread.topic_refresh.request(topics)
 
     def settle(self, records: Sequence[ReadyRecord]) -> None:
         """Mark records as done, for the next commit."""
         self._shared.settled.append(records)
-        if self._queue.settle(records):
+        if self._record_queue.settle(records):
             self._notifier.notify()
 
     def await_committed(self, records: Sequence[ReadyRecord], timeout: float) -> bool:
@@ -157,7 +159,7 @@ class KafkaConsumer:
         while not all(
             record.partition.has_committed(record.offset) for record in records
         ):
-            if time.monotonic() > deadline or not self._thread.alive:
+            if time.monotonic() > deadline or not self._native_thread.alive:
                 return False
             time.sleep(_COMMIT_LOOK_SECONDS)
         return True
@@ -180,7 +182,7 @@ class KafkaConsumer:
         self._shared.notes.append((record, RecordNote(attempt)))
         if self._shared.is_paused:
             self._shared.released.append([record])
-        self._queue.postpone(again, time.monotonic() + delay)
+        self._record_queue.postpone(again, time.monotonic() + delay)
         self._notifier.notify()
 
     def put_back(self, records: Iterable[ReadyRecord]) -> None:
@@ -194,8 +196,8 @@ class KafkaConsumer:
         """Hand out no more records."""
         self._shared.is_paused = True
         while self._shared.ready:
-            self._queue.add(self._shared.ready.popleft())
-        self._shared.released.append(self._queue.clear())
+            self._record_queue.add(self._shared.ready.popleft())
+        self._shared.released.append(self._record_queue.clear())
         self._notifier.notify()
 
     def check(self) -> None:
@@ -220,15 +222,15 @@ class KafkaConsumer:
         """
         shared = self._shared
         self.unused = [
-            *self._queue.clear(),
+            *self._record_queue.clear(),
             *chain(*shared.ready),
-            *self._worker.marked,
+            *self._consumer_thread.marked,
         ]
         shared.is_stopping = True
         self._notifier.notify()
-        done = not self._thread.alive or self._thread.join(timeout)
+        done = not self._native_thread.alive or self._native_thread.join(timeout)
         if not done and shared.is_leaving:
-            done = self._thread.join(self._leave_timeout)
+            done = self._native_thread.join(self._leave_timeout)
         self._write_log()
         self._notifier.close()
         return done
@@ -236,9 +238,11 @@ class KafkaConsumer:
     def _raise_error(self) -> None:
         if self._shared.error is not None:
             raise self._shared.error
-        ended = self.is_started and not self._thread.alive
+        ended = self.is_started and not self._native_thread.alive
         if ended and not self._shared.is_stopping:
-            raise BrokerError(f"Kafka's client has ended: {self._thread.error!r}")
+            raise BrokerError(
+                f"Kafka's client has ended: {self._native_thread.error!r}"
+            )
 
     def _write_log(self) -> None:
         """Log the lines that the native thread has left, which must not log itself."""

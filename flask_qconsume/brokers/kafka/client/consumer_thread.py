@@ -187,7 +187,9 @@ class ConsumerThread:
                 self._resting = 0.0
                 return _BUSY_POLL_SECONDS
             # A record that is held back may become due, or a change must be committed.
-            if any(partition.buffer or partition.dirty for partition in partitions):
+            if any(
+                partition.buffer or partition.is_uncommitted for partition in partitions
+            ):
                 self._resting = 0.0
                 return _IDLE_POLL_SECONDS
         return min(_MAX_POLL_SECONDS, max(_IDLE_POLL_SECONDS, self._resting / 10))

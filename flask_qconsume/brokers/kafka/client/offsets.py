@@ -78,7 +78,7 @@ class OffsetTracker:
         }
         #: Records below this offset may have been in flight when a process died.
         self.suspects_end = decoded.upto
-        self._inherited = deque(decoded.done)
+        self._done_before = deque(decoded.done)
         #: Records that were seen and are not settled, with ordinal numbers. The numbers
         #: tell gaps in Kafka's offsets from records that are done.
         self._unsettled: dict[int, int] = {}
@@ -100,7 +100,7 @@ class OffsetTracker:
         """Add a fetched record; return false if it is done already."""
         self.position = offset + 1
         self._seen_count += 1
-        if self._inherited and self._was_done(offset):
+        if self._done_before and self._was_done(offset):
             self._furthest_end = offset + 1
             return False
         self._unsettled[offset] = self._seen_count
@@ -145,9 +145,9 @@ class OffsetTracker:
         return CommitState(self.base, self._encode(self.suspects_end, calm, limit))
 
     def _was_done(self, offset: int) -> bool:
-        while self._inherited and self._inherited[0][1] <= offset:
-            self._inherited.popleft()
-        return bool(self._inherited) and self._inherited[0][0] <= offset
+        while self._done_before and self._done_before[0][1] <= offset:
+            self._done_before.popleft()
+        return bool(self._done_before) and self._done_before[0][0] <= offset
 
     def _in_flight_end(self) -> int:
         """Return the offset behind the last record in flight; 0 without any."""
@@ -172,7 +172,7 @@ class OffsetTracker:
             end, expected = offset + 1, number + 1
         if expected and end < self._furthest_end:
             yield end, self._furthest_end
-        for start, stop in self._inherited:
+        for start, stop in self._done_before:
             if stop > self.position:
                 yield max(start, self.position), stop
 

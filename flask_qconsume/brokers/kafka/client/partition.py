@@ -59,18 +59,18 @@ class AssignedPartition:
 
     :param offsets: Tracks which of its records are in flight or done.
     :param due: Returns when a record may be handed out; ``None`` means at once.
-    :param apart: Whether a suspect (a record that was in flight when a process died) is
-        handled alone, without other records of the partition.
+    :param suspects_alone: Whether suspects (records that were in flight when a process
+        died) are handled one by one, without other records of the partition.
     """
 
     __slots__ = (
-        "apart",
+        "suspects_alone",
         "awaiting_commit",
         "blocked_count",
         "buffer",
         "buffered_bytes",
         "committed",
-        "dirty",
+        "is_uncommitted",
         "due",
         "gone",
         "handed_count",
@@ -94,13 +94,13 @@ class AssignedPartition:
         offsets: OffsetTracker,
         *,
         due: Due | None = None,
-        apart: bool = False,
+        suspects_alone: bool = False,
     ) -> None:
         self.topic = topic
         self.number = number
         self.offsets = offsets
         self.due = due
-        self.apart = apart
+        self.suspects_alone = suspects_alone
         #: Fetched records that are not marked yet, and their size in bytes.
         self.buffer: deque[t.Any] = deque()
         self.buffered_bytes = 0
@@ -108,7 +108,7 @@ class AssignedPartition:
         self.awaiting_commit: list[ReadyRecord] = []
         self.committed: CommitState | None = None
         #: Whether something changed since the last commit.
-        self.dirty = False
+        self.is_uncommitted = False
         #: Bytes of metadata that the broker accepts.
         self.metadata_limit = METADATA_LIMIT_BYTES
         #: Whether a suspect is being handled, alone.
@@ -165,7 +165,7 @@ class AssignedPartition:
             self.buffer.append(record)
             self.buffered_bytes += len(record)
         else:
-            self.dirty = True
+            self.is_uncommitted = True
 
     def mark(self, room: int, now: float, *, may_try_suspect: bool = True) -> int:
         """Choose up to ``room`` records for handing out; return their number.
@@ -173,7 +173,7 @@ class AssignedPartition:
         :param may_try_suspect: Whether a suspect (a record that was in flight when a
             process died) may be marked, if suspects are handled alone.
         """
-        if self.apart and not self._may_mark_next(may_try_suspect):
+        if self.suspects_alone and not self._may_mark_next(may_try_suspect):
             return 0
         ready, buffer = self.awaiting_commit, self.buffer
         before = len(ready)
@@ -190,7 +190,7 @@ class AssignedPartition:
         marked = len(ready) - before
         if marked:
             self.offsets.mark(ready[-1].offset)
-            self.dirty = self.has_progressed = True
+            self.is_uncommitted = self.has_progressed = True
         return marked
 
     def update_stuck(self, now: float) -> None:

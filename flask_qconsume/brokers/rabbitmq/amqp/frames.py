@@ -63,11 +63,11 @@ class FrameHandler:
     def __init__(self, connection: t.Any, callback: Callable[..., t.Any]) -> None:
         self._connection = connection
         self._callback = callback
-        self._partial: dict[int, _PartialMethod] = {}
+        self._partial_methods: dict[int, _PartialMethod] = {}
 
     def expects_content(self, channel: int) -> bool:
         """Return whether this channel waits for a message's header or body."""
-        return channel in self._partial
+        return channel in self._partial_methods
 
     def __call__(self, frame: Frame) -> bool:
         """Add a frame; once a method is complete, call the callback with it.
@@ -78,7 +78,7 @@ class FrameHandler:
         self._connection.bytes_recv += 1
         if kind == HEARTBEAT:
             return False
-        partial = self._partial.get(channel)
+        partial = self._partial_methods.get(channel)
         if kind != (METHOD if partial is None else partial.expected):
             raise UnexpectedFrame(f"a frame of type {kind} on channel {channel}")
         if partial is not None:
@@ -88,7 +88,7 @@ class FrameHandler:
     def _add_method(self, channel: int, payload: bytes) -> bool:
         signature = struct.unpack_from(">HH", payload)
         if signature in _WITH_CONTENT:
-            self._partial[channel] = _PartialMethod(signature, payload)
+            self._partial_methods[channel] = _PartialMethod(signature, payload)
             return False
         self._callback(channel, signature, payload, None)
         return True
@@ -98,7 +98,7 @@ class FrameHandler:
     ) -> bool:
         if not partial.add(payload):
             return False
-        del self._partial[channel]
+        del self._partial_methods[channel]
         content = partial.content
         self._callback(channel, partial.signature, partial.payload, content)
         return True

@@ -48,30 +48,30 @@ class _BufferedReads:
 
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
         super().__init__(*args, **kwargs)
-        self._data = b""
+        self._read_buffer = b""
         self._offset = 0
         #: Bytes that a frame's payload may have.
         self.max_frame_size = _FRAME_MAX
 
     def read_frame(self) -> frames.Frame:
         self.await_frame()
-        frame = frames.parse_frame_at(self._data, self._offset)
+        frame = frames.parse_frame_at(self._read_buffer, self._offset)
         self._offset += len(frame[2]) + frames.OVERHEAD
         return frame
 
     def await_frame(self) -> None:
         """Read from the socket until a whole frame is in the buffer."""
         while not self.has_frame:
-            frames.check_size(self._data, self._offset, self.max_frame_size)
+            frames.check_size(self._read_buffer, self._offset, self.max_frame_size)
             self._fill()
 
     @property
     def has_frame(self) -> bool:
-        return frames.has_frame(self._data, self._offset)
+        return frames.has_frame(self._read_buffer, self._offset)
 
     def take_delivery(self, channel: int) -> frames.BasicDeliver | None:
         """Return the next delivery, or ``None`` unless all of it has arrived."""
-        delivery = frames.parse_delivery_at(self._data, self._offset, channel)
+        delivery = frames.parse_delivery_at(self._read_buffer, self._offset, channel)
         if delivery is not None:
             self._offset = delivery.end
         return delivery
@@ -86,7 +86,7 @@ class _BufferedReads:
         if not data:
             self.connected = False
             raise ConnectionResetError("the broker closed the connection")
-        self._data = self._data[self._offset :] + data
+        self._read_buffer = self._read_buffer[self._offset :] + data
         self._offset = 0
 
 

@@ -44,7 +44,11 @@ def test_a_commit_that_fails_is_made_again_and_hands_out_nothing(
     assert len(commits.unanswered) == 3
     moving = KafkaError(KafkaError.REBALANCE_IN_PROGRESS)
     assert commits.on_answer(moving, []) == []
-    assert (len(one.awaiting_commit), one.dirty, commits.is_pending) == (3, True, False)
+    assert (len(one.awaiting_commit), one.is_uncommitted, commits.is_pending) == (
+        3,
+        True,
+        False,
+    )
     assert not shared.ready
     commits._next_commit = 0.0
     commits.send(asked, [one])

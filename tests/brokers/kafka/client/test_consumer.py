@@ -69,7 +69,7 @@ def test_a_member_at_rest_waits_longer_and_hears_of_what_comes(
     kafka: Kafka, topic: str, group: Group
 ) -> None:
     with consuming(kafka.address, topic, topic, room=3) as consumer:
-        thread = consumer._worker
+        thread = consumer._consumer_thread
         wait_for(lambda: len(thread._assignment.partitions) == PARTITIONS, 20)
         wait_for(lambda: thread._poll_timeout([]) > 0.2, 20)
         produce(kafka.address, topic, numbers(10))
@@ -262,7 +262,7 @@ def test_a_member_without_a_partition_leaves_its_group(
     kafka.create_topics({topic: 1})
     options = {"session_timeout_ms": 60_000}
     with consuming(kafka.address, topic, topic, **options) as first:
-        wait_for(lambda: first._worker._assignment.partitions, 20)
+        wait_for(lambda: first._consumer_thread._assignment.partitions, 20)
         with consuming(kafka.address, topic, topic, **options):
             wait_for(lambda: members.count() == 2, 20)
             produce(kafka.address, topic, numbers(1))
@@ -276,11 +276,11 @@ def test_a_member_that_leaves_while_it_joins_holds_up_no_other(
     members = Members(kafka, topic)
     options = {"session_timeout_ms": 60_000, "heartbeat_interval_ms": 1_000}
     with consuming(kafka.address, topic, topic, **options) as first:
-        wait_for(lambda: first._worker._assignment.partitions, 20)
+        wait_for(lambda: first._consumer_thread._assignment.partitions, 20)
         with consuming(kafka.address, topic, topic, **options):
             wait_for(lambda: members.count() == 2, 20)
         with consuming(kafka.address, topic, topic, **options) as third:
-            wait_for(lambda: third._worker._assignment.partitions, 20)
+            wait_for(lambda: third._consumer_thread._assignment.partitions, 20)
 
 
 def test_what_is_not_handled_in_time_is_stale(kafka: Kafka, topic: str) -> None:
@@ -303,7 +303,7 @@ def test_much_is_not_fetched_ahead(kafka: Kafka, topic: str) -> None:
     with consuming(kafka.address, topic, topic, room=1) as consumer:
         consumer.settle(take(consumer))
         # It fills up, then pauses; some are on their way when it does.
-        wait_for(lambda: consumer._worker._flow._all_paused)
+        wait_for(lambda: consumer._consumer_thread._flow._all_paused)
         assert 10 < consumer.buffered_count < 50
         for _ in range(count - 1):
             consumer.settle(take(consumer))

@@ -119,7 +119,7 @@ def test_a_record_that_is_given_back_is_no_suspect() -> None:
     tracker.release(5)
     assert not taken_over(tracker.commit_state()).is_suspect(4)
     assert taken_over(tracker.commit_state()).is_suspect(3)
-    # In front of one that is in flight it cannot be told apart.
+    # In front of one that is in flight it cannot be told suspects_alone.
     tracker = filled(0, 1)
     tracker.mark(1)
     tracker.release(0)
