@@ -1,9 +1,9 @@
-"""What each stage of a message's way costs here: ``python -m benchmarks.stages``.
+"""The cost of each stage of handling a message: ``python -m benchmarks.stages``.
 
-Microseconds of processor time, the least of several repeats, and their ratio to a
-calibrating loop that is measured beside each: the ratio hardly depends on the machine
-and on who else uses it. "Whole way" is a worker on the memory broker: reader, handlers,
-dispatch and settlement.
+Prints each stage's processor time in microseconds, the least of several repeats, and
+its ratio to a calibrating loop that is measured beside it. The ratio hardly depends on
+the machine and its load. The stage "whole way" is a worker on the memory broker:
+reader, handlers, dispatch and settlement.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from .job import Job
 
 _JOB = Job("memory", "memory://", "bench", 1_000)
 
-#: Gets ready to do something so often, and returns what does it.
+#: Prepares a stage for a number of messages; returns the function to be measured.
 Stage = Callable[[int], Callable[[], None]]
 
 
-def calibrating(count: int) -> Callable[[], None]:
-    """Plain Python: what the others are compared with."""
+def calibrate(count: int) -> Callable[[], None]:
+    """A loop of plain Python, with which all stages are compared."""
 
     def run() -> None:
         for _ in range(count):
@@ -39,8 +39,8 @@ def calibrating(count: int) -> Callable[[], None]:
     return run
 
 
-def context(count: int) -> Callable[[], None]:
-    """Flask's app context, pushed and popped."""
+def use_app_context(count: int) -> Callable[[], None]:
+    """Push and pop Flask's app context."""
     app = app_of(_JOB, None)
 
     def run() -> None:
@@ -51,23 +51,23 @@ def context(count: int) -> Callable[[], None]:
     return run
 
 
-def arrival(count: int) -> Callable[[], None]:
-    """A delivery of RabbitMQ's, from the bytes to a message."""
+def read_delivery(count: int) -> Callable[[], None]:
+    """Convert the bytes of a delivery from RabbitMQ to a message."""
     from flask_qconsume.brokers.rabbitmq.amqp import frames as frames
     from flask_qconsume.brokers.rabbitmq.incoming import convert_delivery
 
-    data = _delivery()
+    data = _encode_delivery()
 
     def run() -> None:
         for _ in range(count):
-            found = frames.parse_delivery_at(data, 0, 1)
-            assert found is not None
-            convert_delivery(found, "bench")
+            delivery = frames.parse_delivery_at(data, 0, 1)
+            assert delivery is not None
+            convert_delivery(delivery, "bench")
 
     return run
 
 
-def _delivery() -> bytes:
+def _encode_delivery() -> bytes:
     import amqp
 
     from flask_qconsume.brokers.rabbitmq.amqp import frames as frames
@@ -94,8 +94,8 @@ def _delivery() -> bytes:
     )
 
 
-def decoding(count: int) -> Callable[[], None]:
-    """The body, decoded."""
+def decode_body(count: int) -> Callable[[], None]:
+    """Decode the body of a message."""
     from flask_qconsume.handling.payload import decode
 
     consumer, message = _consumer(), _message()
@@ -107,15 +107,15 @@ def decoding(count: int) -> Callable[[], None]:
     return run
 
 
-def dispatching(count: int) -> Callable[[], None]:
-    """All of dispatch: app context, decoding, time limit, an empty handler."""
+def dispatch_message(count: int) -> Callable[[], None]:
+    """Dispatch a message: app context, decoding, time limit, an empty handler."""
     from flask_qconsume.handling.dispatch import dispatch
     from flask_qconsume.running import time_limits as limits
 
     app = app_of(_JOB, None)
     consumer = app.extensions["qconsume"].consumers["handle"]
     message = _message()
-    # Before commit 2d41f1c there was a timer for each.
+    # Before commit 2d41f1c, each time limit had a timer of its own.
     limit = getattr(limits, "TimeLimits", lambda: limits.TimeLimit)()
 
     def run() -> None:
@@ -125,8 +125,8 @@ def dispatching(count: int) -> Callable[[], None]:
     return run
 
 
-def whole(count: int, job: Job = _JOB) -> Callable[[], None]:
-    """The whole way on the memory broker."""
+def run_worker(count: int, job: Job = _JOB) -> Callable[[], None]:
+    """Run a worker on the memory broker until it has handled all messages."""
     from flask_qconsume.running.worker import Worker
 
     countdown = _Countdown(count)
@@ -145,11 +145,11 @@ def whole(count: int, job: Job = _JOB) -> Callable[[], None]:
 
 def whole_with_metrics(count: int) -> Callable[[], None]:
     """The same, counted and measured."""
-    return whole(count, dataclasses.replace(_JOB, metrics=True))
+    return run_worker(count, dataclasses.replace(_JOB, metrics=True))
 
 
-def publishing(count: int, job: Job = _JOB) -> Callable[[], None]:
-    """Publishing one by one to the memory broker: checks, circuit, signals."""
+def publish_messages(count: int, job: Job = _JOB) -> Callable[[], None]:
+    """Publish messages one by one to the memory broker: checks, circuit, signals."""
     publisher = app_of(job, None).extensions["qconsume"]
     publisher.publish(_JOB.queue, BODY, **JSON)
 
@@ -162,11 +162,11 @@ def publishing(count: int, job: Job = _JOB) -> Callable[[], None]:
 
 def publishing_with_metrics(count: int) -> Callable[[], None]:
     """The same, counted and measured."""
-    return publishing(count, dataclasses.replace(_JOB, metrics=True))
+    return publish_messages(count, dataclasses.replace(_JOB, metrics=True))
 
 
-def departure(count: int) -> Callable[[], None]:
-    """What is published, composed and written as RabbitMQ's frames."""
+def write_frames(count: int) -> Callable[[], None]:
+    """Convert the arguments of ``publish`` to the frames for RabbitMQ."""
     from flask_qconsume.broker.compose import compose
     from flask_qconsume.broker.properties import encode_outgoing
     from flask_qconsume.brokers.rabbitmq.pending_publish import PendingPublish
@@ -183,7 +183,7 @@ def departure(count: int) -> Callable[[], None]:
 
 
 class _Countdown:
-    """Rings when so many messages were handled."""
+    """Sets an event when a number of messages were handled."""
 
     def __init__(self, count: int) -> None:
         from gevent.event import Event
@@ -208,21 +208,21 @@ def _message() -> t.Any:
 
 
 STAGES: dict[str, Stage] = {
-    "calibrating loop": calibrating,
-    "app context": context,
-    "RabbitMQ's frames to a message": arrival,
-    "decoding": decoding,
-    "dispatch, both included": dispatching,
-    "whole way, memory broker": whole,
+    "calibrating loop": calibrate,
+    "app context": use_app_context,
+    "RabbitMQ's frames to a message": read_delivery,
+    "decoding": decode_body,
+    "dispatch, both included": dispatch_message,
+    "whole way, memory broker": run_worker,
     "the same with metrics": whole_with_metrics,
-    "publishing, memory broker": publishing,
+    "publishing, memory broker": publish_messages,
     "publishing with metrics": publishing_with_metrics,
-    "what is published to frames": departure,
+    "what is published to frames": write_frames,
 }
 
 
-def measured(stage: Stage, count: int) -> float:
-    """Microseconds of processor time for each."""
+def measure(stage: Stage, count: int) -> float:
+    """Return the microseconds of processor time per message."""
     run = stage(count)
     gc.collect()
     began = time.process_time()
@@ -236,12 +236,14 @@ def main(repeats: int = 7, count: int = 4_000) -> None:
     monkey.patch_all()
     print(f"{'stage':<32}{'µs':>8}{'ratio':>8}")
     for name, stage in STAGES.items():
-        both = [
-            (measured(stage, count), measured(calibrating, count))
-            for _ in range(repeats)
+        times = [
+            (measure(stage, count), measure(calibrate, count)) for _ in range(repeats)
         ]
-        ratio = statistics.median(mine / loop for mine, loop in both)
-        print(f"{name:<32}{min(mine for mine, _ in both):8.1f}{ratio:8.2f}")
+        ratio = statistics.median(
+            stage_time / loop_time for stage_time, loop_time in times
+        )
+        least = min(stage_time for stage_time, _ in times)
+        print(f"{name:<32}{least:8.1f}{ratio:8.2f}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""``python -m benchmarks.load``: what consumers in the same process cost the site.
+"""``python -m benchmarks.load``: how much consumers in its process slow a site down.
 
-Finds how many requests a second the shop can serve alone. Then customers come in steps,
-up to 80 % of that: to the site alone, and to the site beside its consumers, whose
-queues are kept full, without and with co-scheduling; in rounds, each in another order.
-The site has a core for itself, where there are two; the rest shares the others.
+First measures how many requests per second the shop can serve without consumers. Then
+simulated customers send up to 80 per cent of that rate, in steps, in three modes: to
+the site alone, and to the site with consumers whose queues are kept full, without and
+with co-scheduling. The modes run in several rounds, in a random order. If the machine
+has two cores or more, the site has one core to itself.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from .. import brokers
 from . import report
 from .trial import Plan
 from .trial import Trial
-from .trial import limit_of
-from .trial import play
+from .trial import measure_limit
+from .trial import run_trials
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = _parser().parse_args(arguments)
-    _to_the_last_core()
+    options = _create_parser().parse_args(arguments)
+    _leave_first_core_to_site()
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with (
         tempfile.TemporaryDirectory(prefix="load-", dir=memory) as folder,
@@ -34,40 +35,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ):
         if options.broker == "redis-streams":
             url = url.replace("redis://", "redis-streams://")
-        trials = list(_rounds(options, pathlib.Path(folder), url))
-    print(report.rendered(trials))
+        trials = list(_run_rounds(options, pathlib.Path(folder), url))
+    print(report.render_tables(trials))
     if options.csv:
-        report.write(options.csv, trials)
+        report.write_csv(options.csv, trials)
 
 
-def _rounds(
+def _run_rounds(
     options: argparse.Namespace, place: pathlib.Path, url: str
 ) -> Iterator[Trial]:
-    """All trials. The limit is asked anew in each round: others use the machine too."""
+    """Run all trials; the limit is measured in each round, as the machine is shared."""
     for number in range(1, options.rounds + 1):
-        limit = limit_of(place, url, number)
-        told = f"The site alone serves {limit:.0f} requests a second at the most."
-        print(f"{number}. {told}", file=sys.stderr, flush=True)
-        for trial in play(place, url, _plan(options, limit), number):
-            print(report.line(trial), file=sys.stderr, flush=True)
+        limit = measure_limit(place, url, number)
+        limit_text = (
+            f"Without consumers, the site serves {limit:.0f} requests/s at most."
+        )
+        print(f"{number}. {limit_text}", file=sys.stderr, flush=True)
+        for trial in run_trials(place, url, _plan_steps(options, limit), number):
+            print(report.format_trial(trial), file=sys.stderr, flush=True)
             yield trial
 
 
-def _plan(options: argparse.Namespace, limit: float) -> Plan:
-    """Steps up to 80 % of the limit; the last one is the longest, and the one meant."""
+def _plan_steps(options: argparse.Namespace, limit: float) -> Plan:
+    """Plan steps up to 80 per cent of the limit; the last step is the longest."""
     most = options.customers
     steps = [(6.0, most // 4), (6.0, most // 2), (options.seconds, most)]
     return Plan(steps, period=most / (options.load * limit))
 
 
-def _to_the_last_core() -> None:
+def _leave_first_core_to_site() -> None:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) > 1:
         os.sched_setaffinity(0, cores[1:])
         os.environ["LOAD_CORE"] = str(cores[0])
 
 
-def _parser() -> argparse.ArgumentParser:
+def _create_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.load", description=__doc__
     )

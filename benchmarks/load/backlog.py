@@ -1,4 +1,4 @@
-"""Messages that wait for the shop's consumers: more than they can handle meanwhile."""
+"""Messages for the shop's consumers, so many that the queues never run empty."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from example_app.orders.models import Payment
 from example_app.stock.models import Product
 from example_app.stock.models import Reservation
 
-#: How many orders there are; the messages are about these.
-ORDERS = 20
+#: Number of orders in the shop's database, to which the messages refer.
+ORDER_COUNT = 20
 
-#: Fewer messages than this in a queue, and it is filled again.
-FEW = 100
+#: The queues are refilled when one of them has fewer messages than this.
+FEW_MESSAGES = 100
 
 
 class Backlog:
-    """The shop's queues, and what is put there.
+    """The shop's queues, and the messages that are published to them.
 
     :param config: The shop's configuration.
     """
@@ -38,15 +38,15 @@ class Backlog:
         #: The names of the shop's consumers.
         self.names = list(self._consumers.consumers)
         with app.app_context():
-            orders = list(_placed())
-        self._messages = [each for order in orders for each in _about(order)]
+            orders = list(_place_orders())
+        self._messages = [each for order in orders for each in _messages_about(order)]
 
     def fill(self, times: int) -> None:
-        """Publish all messages so many times."""
+        """Publish all messages, each one ``times`` times."""
         self._consumers.publish_many(self._messages * times)
 
     def depths(self) -> dict[str, int]:
-        """How many messages wait, by consumer."""
+        """Return the number of waiting messages of each consumer."""
         broker = self._consumers.broker
         found = self._consumers.consumers.items()
         return {name: broker.depth(consumer.queue) for name, consumer in found}
@@ -57,28 +57,31 @@ class Backlog:
 
 
 def runs_low(depths: Mapping[str, int]) -> bool:
-    """Whether a consumer is soon without work."""
-    # The supplier comes when the stock is low, and not before.
-    return min(n for name, n in depths.items() if name != "stock.receive") < FEW
+    """Return whether a consumer will soon have no messages."""
+    # The consumer 'stock.receive' gets messages only when the stock is low.
+    return (
+        min(n for name, n in depths.items() if name != "stock.receive") < FEW_MESSAGES
+    )
 
 
-def _placed() -> Iterator[Order]:
-    """Orders, and what the shop's page shows of them once they were seen to.
+def _place_orders() -> Iterator[Order]:
+    """Create orders with all records that handlers would write about them.
 
-    Without these the page would be shorter, and sooner made, where nobody consumes.
+    The shop's page shows these records. Without them, the page of a shop without
+    consumers would be shorter, and faster to render.
     """
     with db.session.begin():
-        # Enough for all customers, however long they come.
+        # The stock must not run out during a trial.
         db.session.execute(db.update(Product).values(in_stock=1_000_000_000))
-        for number in range(ORDERS):
-            order = _order(number)
+        for number in range(ORDER_COUNT):
+            order = _create_order(number)
             db.session.add(order)
             db.session.flush()
-            db.session.add_all(_noted(order))
+            db.session.add_all(_create_records(order))
             yield order
 
 
-def _order(number: int) -> Order:
+def _create_order(number: int) -> Order:
     order = Order(
         customer=f"Customer {number}",
         email="customer@example.org",
@@ -92,7 +95,7 @@ def _order(number: int) -> Order:
     return order
 
 
-def _noted(order: Order) -> Iterator[t.Any]:
+def _create_records(order: Order) -> Iterator[t.Any]:
     body = json.dumps(OrderMessage().dump(order))
     yield Payment(order_id=order.id, receipt="R", amount=order.total)
     yield Reservation(order_id=order.id, detail="all in stock")
@@ -112,8 +115,8 @@ def _noted(order: Order) -> Iterator[t.Any]:
     )
 
 
-def _about(order: Order) -> Iterator[tuple[str, t.Any]]:
-    """What the parts of the shop say about an order, for each consumer some."""
+def _messages_about(order: Order) -> Iterator[tuple[str, t.Any]]:
+    """Yield messages about an order: at least one for each consumer."""
     body = OrderMessage().dump(order)
     news = NewsMessage().dump({"order_id": order.id, "detail": "all in stock"})
     yield from (("order.placed", body), ("order.billed", body))

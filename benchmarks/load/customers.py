@@ -1,4 +1,4 @@
-"""Locust's customers of the shop, who come in steps. Run by ``benchmarks.load``.
+"""Customers of the shop, simulated by Locust. Run by ``benchmarks.load``.
 
 ``LOAD_PLAN`` is a JSON object: ``steps``, pairs of seconds and customers; ``period``,
 the seconds from one request of a customer to the next, on average (0: at once); and
@@ -21,8 +21,8 @@ from locust import task
 
 PLAN = json.loads(os.environ["LOAD_PLAN"])
 
-#: All customers of a step come within this part of a second.
-_SPAWNING = 1_000
+#: Customers that Locust may start per second: all customers of a step at once.
+_SPAWN_RATE = 1_000
 
 ORDER = {
     "customer": "Ada",
@@ -36,7 +36,7 @@ _customers = 0
 
 
 class Steps(LoadTestShape):
-    """More customers, step by step."""
+    """Number of customers over time, which grows in steps."""
 
     def tick(self) -> tuple[int, float] | None:
         global _customers
@@ -44,16 +44,16 @@ class Steps(LoadTestShape):
         for seconds, customers in PLAN["steps"]:
             if left < seconds:
                 _customers = customers
-                return customers, _SPAWNING
+                return customers, _SPAWN_RATE
             left -= seconds
         return None
 
 
 class Customer(FastHttpUser):
-    """Looks around, and now and then orders tea."""
+    """Requests pages of the shop, and sometimes orders tea."""
 
     def wait_time(self) -> float:
-        # Independent of each other, as customers are.
+        # Random, so that customers do not send their requests at the same time.
         return _chance.expovariate(1 / PLAN["period"]) if PLAN["period"] else 0.0
 
     def on_start(self) -> None:
@@ -82,7 +82,7 @@ class Customer(FastHttpUser):
 
 @events.request.add_listener
 def note(response_time: float, exception: t.Any, **others: t.Any) -> None:
-    """Keep each request: Locust's own percentiles are rounded."""
+    """Write each request to a file, since Locust's own percentiles are rounded."""
     failed = int(exception is not None)
     _samples.write(f"{time.time():.3f},{_customers},{response_time:.2f},{failed}\n")
 

@@ -1,4 +1,4 @@
-"""A load over time: ``python -m benchmarks.load.picture FIGURES.csv PICTURE.svg``."""
+"""Charts of a trial: ``python -m benchmarks.load.picture FIGURES.csv PICTURE.svg``."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ _COLOURS = dict(zip(MODES, ("#9aa7b0", "#b5483a", "#2f6f4f"), strict=True))
 Points = Sequence[tuple[float, float]]
 
 
-def drawn(rows: Sequence[Mapping[str, str]]) -> str:
-    """Two charts above each other: the site's p99, and the messages that wait."""
-    top, bottom = _lines(rows, "p99"), _lines(rows, "lag")
+def draw_svg(rows: Sequence[Mapping[str, str]]) -> str:
+    """Draw two charts: the site's p99 above, the number of waiting messages below."""
+    top, bottom = _read_lines(rows, "p99"), _read_lines(rows, "lag")
     width, height = _LEFT + _WIDTH + 20, 2 * (_HEIGHT + _GAP) + 30
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
             ' font-family="sans-serif" font-size="13">',
             f'<rect width="{width}" height="{height}" fill="#fff"/>',
-            *_chart(top, _GAP, "p99 of HTTP requests, ms (up to 1000)", most=1000.0),
-            *_chart(bottom, 2 * _GAP + _HEIGHT, "messages that wait"),
-            *_legend(height - 10),
+            *_draw_chart(
+                top, _GAP, "p99 of HTTP requests, ms (up to 1000)", most=1000.0
+            ),
+            *_draw_chart(bottom, 2 * _GAP + _HEIGHT, "messages that wait"),
+            *_draw_legend(height - 10),
             "</svg>\n",
         ]
     )
 
 
-def _lines(rows: Sequence[Mapping[str, str]], figure: str) -> dict[str, Points]:
-    """The median of all rounds, by mode."""
+def _read_lines(rows: Sequence[Mapping[str, str]], figure: str) -> dict[str, Points]:
+    """Return one line for each mode: the medians of all rounds."""
     found: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row[figure]:
@@ -49,14 +51,14 @@ def _lines(rows: Sequence[Mapping[str, str]], figure: str) -> dict[str, Points]:
     }
 
 
-def _chart(
+def _draw_chart(
     lines: Mapping[str, Points], top: float, title: str, most: float | None = None
 ) -> list[str]:
     last = max(second for points in lines.values() for second, _ in points)
     most = most or max(figure for points in lines.values() for _, figure in points)
     bottom = top + _HEIGHT
 
-    def placed(points: Points) -> str:
+    def join_points(points: Points) -> str:
         return " ".join(
             f"{_LEFT + second / last * _WIDTH:.0f},"
             f"{bottom - min(figure, most) / most * _HEIGHT:.0f}"
@@ -72,14 +74,14 @@ def _chart(
         f'<text x="{_LEFT + _WIDTH}" y="{bottom + 16}" text-anchor="end">'
         f"{last:.0f} s</text>",
         *(
-            f'<polyline points="{placed(points)}" fill="none" stroke-width="2"'
+            f'<polyline points="{join_points(points)}" fill="none" stroke-width="2"'
             f' stroke="{_COLOURS[mode]}"/>'
             for mode, points in lines.items()
         ),
     ]
 
 
-def _legend(y: float) -> list[str]:
+def _draw_legend(y: float) -> list[str]:
     return [
         f'<text x="{_LEFT + at * 190}" y="{y}" fill="{colour}">{escape(mode)}</text>'
         for at, (mode, colour) in enumerate(_COLOURS.items())
@@ -89,7 +91,7 @@ def _legend(y: float) -> list[str]:
 def main(figures: str, picture: str) -> None:
     with open(figures, newline="") as file:
         rows = list(csv.DictReader(file))
-    pathlib.Path(picture).write_text(drawn(rows))
+    pathlib.Path(picture).write_text(draw_svg(rows))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The shop, with one more page: how many messages it has handled so far."""
+"""The example shop, with a page that shows how many messages were handled."""
 
 from __future__ import annotations
 

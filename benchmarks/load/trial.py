@@ -1,4 +1,4 @@
-"""One trial: the shop and its customers for a minute, in one mode."""
+"""One trial: the example shop runs in one mode, and customers send it requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.servers.ports import free_port
 from .backlog import Backlog
 from .backlog import runs_low
 
-#: What each mode asks of the shop.
+#: The mode without consumers: the web site runs alone.
 ALONE = "site alone"
 MODES: dict[str, dict[str, t.Any]] = {
     ALONE: {},
@@ -30,28 +30,28 @@ MODES: dict[str, dict[str, t.Any]] = {
     "co-scheduling": {},
 }
 
-#: Seconds between two looks at the queues.
-_LOOK = 1.0
+#: Seconds between two readings of the queues' lengths.
+_READING_SECONDS = 1.0
 
-#: How often each message waits in the beginning.
-_FULL = 75
+#: How many copies of each message wait at the start of a trial.
+_COPIES_AT_START = 75
 
-#: Seconds that a start may take.
-_START = 30.0
+#: Seconds within which the site must answer after its start.
+_START_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many customers come, and how long they wait between two requests."""
+    """The numbers of customers, and the pause between two requests of a customer."""
 
-    #: Seconds and customers of each.
+    #: For each step, its seconds and its number of customers.
     steps: list[tuple[float, int]]
     period: float
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request as a customer saw it."""
+    """One HTTP request of a customer: when it was sent, and how long it took."""
 
     at: float
     customers: int
@@ -60,58 +60,62 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Look:
-    """The queues at one moment."""
+class QueueReading:
+    """The state of the queues at one time."""
 
     at: float
-    #: How many messages were handled so far, and how many wait.
+    #: Number of messages handled since the start, and number of messages that wait.
     handled: int
     lag: int
 
 
 @dataclass(frozen=True)
 class Trial:
-    """All that was seen in one mode in one round."""
+    """The measurements of one mode in one round."""
 
     mode: str
     round: int
     requests: list[Request]
-    looks: list[Look]
+    readings: list[QueueReading]
 
 
-def play(folder: pathlib.Path, url: str, plan: Plan, number: int) -> Iterator[Trial]:
-    """Each mode once, in another order each round."""
+def run_trials(
+    folder: pathlib.Path, url: str, plan: Plan, number: int
+) -> Iterator[Trial]:
+    """Run a trial of each mode, in a random order."""
     order = list(MODES)
     random.Random(number).shuffle(order)
     for mode in order:
         place = folder / f"{number}-{order.index(mode)}"
-        yield _trial(place, url, plan, mode, number)
+        yield _run_trial(place, url, plan, mode, number)
 
 
-def limit_of(folder: pathlib.Path, url: str, number: int) -> float:
-    """The most requests a second that the site alone can serve now."""
+def measure_limit(folder: pathlib.Path, url: str, number: int) -> float:
+    """Return how many requests per second the site can serve without consumers."""
     seconds = 8.0
     plan = Plan([(seconds, 30)], period=0.0)
-    trial = _trial(folder / f"{number}-limit", url, plan, ALONE, number)
+    trial = _run_trial(folder / f"{number}-limit", url, plan, ALONE, number)
     begin = trial.requests[0].at + seconds / 4
-    late = [each for each in trial.requests if each.at >= begin]
+    late = [request for request in trial.requests if request.at >= begin]
     return (len(late) - 1) / (late[-1].at - begin)
 
 
-def _trial(folder: pathlib.Path, url: str, plan: Plan, mode: str, number: int) -> Trial:
+def _run_trial(
+    folder: pathlib.Path, url: str, plan: Plan, mode: str, number: int
+) -> Trial:
     folder.mkdir()
     config = _config(folder, url)
     backlog = Backlog(config)
     if mode == ALONE:
         config["QCONSUME_CONSUMERS"] = {n: {"enabled": False} for n in backlog.names}
     else:
-        backlog.fill(_FULL)
-    with _site(folder, {**config, **MODES[mode]}) as address:
-        watch = _Watch(address, backlog, filled=mode != ALONE)
-        requests = _customers(folder, address, plan)
-        looks = watch.end()
+        backlog.fill(_COPIES_AT_START)
+    with _run_site(folder, {**config, **MODES[mode]}) as address:
+        reader = _QueueReader(address, backlog, filled=mode != ALONE)
+        requests = _run_customers(folder, address, plan)
+        readings = reader.end()
     backlog.close()
-    return Trial(mode, number, requests, looks)
+    return Trial(mode, number, requests, readings)
 
 
 def _config(folder: pathlib.Path, url: str) -> dict[str, t.Any]:
@@ -126,39 +130,41 @@ def _config(folder: pathlib.Path, url: str) -> dict[str, t.Any]:
 
 
 @contextlib.contextmanager
-def _site(folder: pathlib.Path, config: dict[str, t.Any]) -> Iterator[str]:
+def _run_site(folder: pathlib.Path, config: dict[str, t.Any]) -> Iterator[str]:
     address = f"127.0.0.1:{free_port()}"
     environment = {f"FLASK_{key}": json.dumps(value) for key, value in config.items()}
     with open(folder / "site.log", "w") as log:
         process = subprocess.Popen(
-            [*_pinned(), *_flask(), "qconsume", "run", "--web", address],
+            [*_pin_to_core(), *_flask_command(), "qconsume", "run", "--web", address],
             env={**os.environ, **environment},
             stdout=log,
             stderr=log,
         )
         try:
-            _await(f"http://{address}/stock/", process, folder / "site.log")
+            _wait_for_site(f"http://{address}/stock/", process, folder / "site.log")
             yield f"http://{address}"
         finally:
             process.terminate()
             try:
-                process.wait(_START)
+                process.wait(_START_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
 
-def _flask() -> list[str]:
+def _flask_command() -> list[str]:
     return [sys.executable, "-m", "flask", "--app", f"{__package__}.site:create_app"]
 
 
-def _pinned() -> list[str]:
+def _pin_to_core() -> list[str]:
     core = os.environ.get("LOAD_CORE")
     return ["taskset", "-c", core] if core else []
 
 
-def _await(url: str, process: subprocess.Popen[bytes], log: pathlib.Path) -> None:
-    deadline = time.monotonic() + _START
+def _wait_for_site(
+    url: str, process: subprocess.Popen[bytes], log: pathlib.Path
+) -> None:
+    deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
             _get(url)
@@ -169,60 +175,66 @@ def _await(url: str, process: subprocess.Popen[bytes], log: pathlib.Path) -> Non
 
 
 def _get(url: str) -> t.Any:
-    with urllib.request.urlopen(url, timeout=_START) as response:
+    with urllib.request.urlopen(url, timeout=_START_SECONDS) as response:
         return json.load(response)
 
 
-def _customers(folder: pathlib.Path, address: str, plan: Plan) -> list[Request]:
+def _run_customers(folder: pathlib.Path, address: str, plan: Plan) -> list[Request]:
     samples = folder / "samples.csv"
-    told = {"steps": plan.steps, "period": plan.period, "samples": str(samples)}
+    plan_for_locust = {
+        "steps": plan.steps,
+        "period": plan.period,
+        "samples": str(samples),
+    }
     locust = [sys.executable, "-m", "locust", "-f", _locustfile(), "--headless"]
     options = ["--host", address, "--only-summary", "--loglevel", "ERROR"]
     done = subprocess.run(
         [*locust, *options],
-        env={**os.environ, "LOAD_PLAN": json.dumps(told)},
+        env={**os.environ, "LOAD_PLAN": json.dumps(plan_for_locust)},
         capture_output=True,
         text=True,
-        timeout=sum(seconds for seconds, _ in plan.steps) + 2 * _START,
+        timeout=sum(seconds for seconds, _ in plan.steps) + 2 * _START_SECONDS,
     )
     if not samples.exists():
         raise SystemExit(f"Locust failed:\n{done.stderr[-3000:]}")
-    return [_request(line) for line in samples.read_text().splitlines()]
+    return [_parse_request(line) for line in samples.read_text().splitlines()]
 
 
 def _locustfile() -> str:
     return str(pathlib.Path(__file__).with_name("customers.py"))
 
 
-def _request(line: str) -> Request:
+def _parse_request(line: str) -> Request:
     at, customers, milliseconds, failed = line.split(",")
     return Request(float(at), int(customers), float(milliseconds), failed == "1")
 
 
-class _Watch:
-    """Looks at the queues meanwhile, and keeps them full."""
+class _QueueReader:
+    """Reads the queues' lengths during a trial, and refills the queues."""
 
     def __init__(self, address: str, backlog: Backlog, *, filled: bool) -> None:
         self._url = f"{address}/handled"
         self._backlog = backlog
         self._filled = filled
-        self._looks: list[Look] = []
+        self._readings: list[QueueReading] = []
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
+        self._thread = threading.Thread(target=self._read_queues)
         if filled:
             self._thread.start()
 
-    def end(self) -> list[Look]:
+    def end(self) -> list[QueueReading]:
         self._over.set()
         if self._filled:
             self._thread.join()
-        return self._looks
+        return self._readings
 
-    def _watch(self) -> None:
-        while not self._over.wait(_LOOK):
+    def _read_queues(self) -> None:
+        while not self._over.wait(_READING_SECONDS):
             with contextlib.suppress(OSError):
                 handled = _get(self._url)["handled"]
                 depths = self._backlog.depths()
-                self._looks.append(Look(time.time(), handled, sum(depths.values())))
+                self._readings.append(
+                    QueueReading(time.time(), handled, sum(depths.values()))
+                )
                 if runs_low(depths):
                     self._backlog.fill(10)

@@ -48,7 +48,7 @@ class Told(Memory):
         return [self.answer] * len(messages)
 
 
-class Scene:
+class ClockedCircuit:
     """A circuit that opens after 5 s on a virtual clock; the pauses last 1 s."""
 
     def __init__(self) -> None:
@@ -79,25 +79,29 @@ class Scene:
 
 
 @pytest.fixture
-def scene() -> Scene:
-    return Scene()
+def clocked_circuit() -> ClockedCircuit:
+    return ClockedCircuit()
 
 
-def test_while_the_broker_answers_all_are_let_through(scene: Scene) -> None:
+def test_while_the_broker_answers_all_are_let_through(
+    clocked_circuit: ClockedCircuit,
+) -> None:
     for _ in range(3):
-        assert scene.publish() == [None]
-        scene.later(3600)
-    scene.broker.answer = Unroutable("no consumer would get it")
+        assert clocked_circuit.publish() == [None]
+        clocked_circuit.later(3600)
+    clocked_circuit.broker.answer = Unroutable("no consumer would get it")
     for _ in range(3):
-        assert scene.publish(2) == [scene.broker.answer] * 2
-        scene.later(3600)
+        assert clocked_circuit.publish(2) == [clocked_circuit.broker.answer] * 2
+        clocked_circuit.later(3600)
 
 
-def test_it_opens_once_a_caller_has_failed_for_long(scene: Scene) -> None:
-    scene.open()
+def test_it_opens_once_a_caller_has_failed_for_long(
+    clocked_circuit: ClockedCircuit,
+) -> None:
+    clocked_circuit.open()
 
     with pytest.raises(BrokerAway) as caught:
-        scene.publish()
+        clocked_circuit.publish()
     assert str(caught.value) == (
         "Nothing was sent: memory has confirmed nothing for 10 s, so publishing fails"
         " at once ('QCONSUME_AWAY_AFTER'). It is tried again in 1.0 s. The last"
@@ -105,48 +109,50 @@ def test_it_opens_once_a_caller_has_failed_for_long(scene: Scene) -> None:
     )
     assert isinstance(caught.value, BrokerUnavailable)
     assert caught.value.retry_after == 1
-    assert scene.broker.asked == 1
+    assert clocked_circuit.broker.asked == 1
 
 
-def test_it_opens_while_a_caller_still_waits(scene: Scene) -> None:
-    first = scene.waiting()
-    scene.later(4.9)
-    second = scene.waiting()
-    scene.later(0.1)
+def test_it_opens_while_a_caller_still_waits(clocked_circuit: ClockedCircuit) -> None:
+    first = clocked_circuit.waiting()
+    clocked_circuit.later(4.9)
+    second = clocked_circuit.waiting()
+    clocked_circuit.later(0.1)
     with pytest.raises(BrokerAway):
-        scene.publish()
-    scene.broker.may.set()
+        clocked_circuit.publish()
+    clocked_circuit.broker.may.set()
     assert first.get() == second.get() == [None]
-    assert scene.publish() == [None]
+    assert clocked_circuit.publish() == [None]
 
 
-def test_a_short_time_limit_counts_by_how_long_it_goes_on(scene: Scene) -> None:
-    scene.broker.answer = PublishTimeout("not in time")
+def test_a_short_time_limit_counts_by_how_long_it_goes_on(
+    clocked_circuit: ClockedCircuit,
+) -> None:
+    clocked_circuit.broker.answer = PublishTimeout("not in time")
     for _ in range(5):
-        assert scene.publish() == [scene.broker.answer]
-        scene.later(1)
-    assert scene.publish() == [scene.broker.answer]
+        assert clocked_circuit.publish() == [clocked_circuit.broker.answer]
+        clocked_circuit.later(1)
+    assert clocked_circuit.publish() == [clocked_circuit.broker.answer]
     with pytest.raises(BrokerAway):
-        scene.publish()
+        clocked_circuit.publish()
 
 
 def test_one_alone_is_let_through_however_long_ago_the_last_one_failed(
-    scene: Scene,
+    clocked_circuit: ClockedCircuit,
 ) -> None:
-    scene.broker.answer = BrokerUnavailable("restarting")
-    scene.publish()
-    scene.later(3600)
-    scene.broker.answer = None
-    assert scene.publish() == [None]
+    clocked_circuit.broker.answer = BrokerUnavailable("restarting")
+    clocked_circuit.publish()
+    clocked_circuit.later(3600)
+    clocked_circuit.broker.answer = None
+    assert clocked_circuit.publish() == [None]
 
 
 def test_while_a_batch_is_sent_callers_behind_it_prove_nothing(
-    scene: Scene,
+    clocked_circuit: ClockedCircuit,
 ) -> None:
-    batch, single = scene.waiting(100_000), scene.waiting()
-    scene.later(9)
-    other = scene.waiting()
-    scene.broker.may.set()
+    batch, single = clocked_circuit.waiting(100_000), clocked_circuit.waiting()
+    clocked_circuit.later(9)
+    other = clocked_circuit.waiting()
+    clocked_circuit.broker.may.set()
     assert [batch.get(), single.get(), other.get()] == [
         [None] * 100_000,
         [None],
@@ -154,118 +160,128 @@ def test_while_a_batch_is_sent_callers_behind_it_prove_nothing(
     ]
 
 
-def test_a_batch_that_failed_does(scene: Scene) -> None:
-    scene.broker.answer = BrokerUnavailable("nobody listens")
-    batch = scene.waiting(3)
-    scene.later(10)
-    scene.broker.may.set()
+def test_a_batch_that_failed_does(clocked_circuit: ClockedCircuit) -> None:
+    clocked_circuit.broker.answer = BrokerUnavailable("nobody listens")
+    batch = clocked_circuit.waiting(3)
+    clocked_circuit.later(10)
+    clocked_circuit.broker.may.set()
     batch.join()
     with pytest.raises(BrokerAway):
-        scene.publish()
+        clocked_circuit.publish()
 
 
-def test_one_at_a_time_tries_and_the_first_answer_closes_it(scene: Scene) -> None:
-    scene.open()
-    scene.later(1)
-    trying = scene.waiting()
-    assert scene.broker.asked == 2
+def test_one_at_a_time_tries_and_the_first_answer_closes_it(
+    clocked_circuit: ClockedCircuit,
+) -> None:
+    clocked_circuit.open()
+    clocked_circuit.later(1)
+    trying = clocked_circuit.waiting()
+    assert clocked_circuit.broker.asked == 2
     with pytest.raises(BrokerAway, match="just now, by another caller") as caught:
-        scene.publish()
+        clocked_circuit.publish()
     assert caught.value.retry_after == 1
-    scene.broker.answer = None
-    scene.broker.may.set()
+    clocked_circuit.broker.answer = None
+    clocked_circuit.broker.may.set()
 
     assert trying.get() == [None]
-    assert [scene.publish() for _ in range(10)] == [[None]] * 10
+    assert [clocked_circuit.publish() for _ in range(10)] == [[None]] * 10
 
 
-def test_after_an_attempt_that_failed_there_is_a_pause(scene: Scene) -> None:
-    scene.open()
-    scene.later(1)
-    assert isinstance(scene.publish()[0], BrokerUnavailable)
+def test_after_an_attempt_that_failed_there_is_a_pause(
+    clocked_circuit: ClockedCircuit,
+) -> None:
+    clocked_circuit.open()
+    clocked_circuit.later(1)
+    assert isinstance(clocked_circuit.publish()[0], BrokerUnavailable)
     with pytest.raises(BrokerAway):
-        scene.publish()
-    scene.later(1)
-    assert isinstance(scene.publish()[0], BrokerUnavailable)
-    assert scene.broker.asked == 3
+        clocked_circuit.publish()
+    clocked_circuit.later(1)
+    assert isinstance(clocked_circuit.publish()[0], BrokerUnavailable)
+    assert clocked_circuit.broker.asked == 3
 
 
-def test_whoever_waited_since_before_closes_it_too(scene: Scene) -> None:
-    waiting = scene.waiting()
-    scene.later(5)
+def test_whoever_waited_since_before_closes_it_too(
+    clocked_circuit: ClockedCircuit,
+) -> None:
+    waiting = clocked_circuit.waiting()
+    clocked_circuit.later(5)
     with pytest.raises(BrokerAway):
-        scene.publish()
-    scene.broker.may.set()
+        clocked_circuit.publish()
+    clocked_circuit.broker.may.set()
     assert waiting.get() == [None]
-    assert scene.publish() == [None]
+    assert clocked_circuit.publish() == [None]
 
 
-def test_an_attempt_that_is_interrupted_lets_the_next_one_try(scene: Scene) -> None:
-    scene.open()
-    scene.later(1)
-    trying = scene.waiting()
+def test_an_attempt_that_is_interrupted_lets_the_next_one_try(
+    clocked_circuit: ClockedCircuit,
+) -> None:
+    clocked_circuit.open()
+    clocked_circuit.later(1)
+    trying = clocked_circuit.waiting()
     trying.kill()
-    scene.later(1)
-    scene.broker.answer = None
-    scene.broker.may.set()
-    assert scene.publish() == [None]
+    clocked_circuit.later(1)
+    clocked_circuit.broker.answer = None
+    clocked_circuit.broker.may.set()
+    assert clocked_circuit.publish() == [None]
 
 
 @pytest.mark.parametrize("raised", [UnsupportedByBroker("no"), gevent.GreenletExit()])
 def test_what_says_nothing_about_the_broker_changes_nothing(
-    scene: Scene, raised: BaseException
+    clocked_circuit: ClockedCircuit, raised: BaseException
 ) -> None:
-    scene.broker.raises = raised
+    clocked_circuit.broker.raises = raised
     for _ in range(3):
         with pytest.raises(type(raised)):
-            scene.publish()
-        scene.later(10)
-    scene.broker.raises = None
-    assert scene.publish() == [None]
+            clocked_circuit.publish()
+        clocked_circuit.later(10)
+    clocked_circuit.broker.raises = None
+    assert clocked_circuit.publish() == [None]
 
 
-def test_what_is_raised_counts_as_what_is_returned(scene: Scene) -> None:
-    scene.broker.raises = BrokerUnavailable("hangs")
-    waiting = scene.waiting()
-    scene.later(10)
-    scene.broker.may.set()
+def test_what_is_raised_counts_as_what_is_returned(
+    clocked_circuit: ClockedCircuit,
+) -> None:
+    clocked_circuit.broker.raises = BrokerUnavailable("hangs")
+    waiting = clocked_circuit.waiting()
+    clocked_circuit.later(10)
+    clocked_circuit.broker.may.set()
     with pytest.raises(BrokerUnavailable, match="hangs"):
         waiting.get()
     with pytest.raises(BrokerAway, match="hangs"):
-        scene.publish()
+        clocked_circuit.publish()
 
 
-def test_nothing_to_publish_asks_no_broker(scene: Scene) -> None:
-    scene.open()
-    assert scene.publish(0) == []
-    assert scene.broker.asked == 1
+def test_nothing_to_publish_asks_no_broker(clocked_circuit: ClockedCircuit) -> None:
+    clocked_circuit.open()
+    assert clocked_circuit.publish(0) == []
+    assert clocked_circuit.broker.asked == 1
 
 
 def test_opening_and_closing_are_logged_once(
-    scene: Scene, caplog: pytest.LogCaptureFixture
+    clocked_circuit: ClockedCircuit, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scene.broker.answer = BrokerUnavailable("gone\nfor lunch")
+    clocked_circuit.broker.answer = BrokerUnavailable("gone\nfor lunch")
     with caplog.at_level(logging.INFO, "flask_qconsume"):
-        scene.open()
+        clocked_circuit.open()
         for _ in range(3):
             with pytest.raises(BrokerAway):
-                scene.publish()
-        scene.later(2)
-        scene.broker.answer = None
-        scene.publish()
+                clocked_circuit.publish()
+        clocked_circuit.later(2)
+        clocked_circuit.broker.answer = None
+        clocked_circuit.publish()
     opened, closed = (record.getMessage() for record in caplog.records)
     assert opened.startswith("memory has confirmed nothing for 10 s: publishing fails")
     assert closed == "memory answers again after 12 s"
 
 
 @pytest.mark.process
-def test_a_child_begins_anew(scene: Scene) -> None:
+def test_a_child_begins_anew(clocked_circuit: ClockedCircuit) -> None:
     """Callers that wait in the parent do not wait in the child."""
-    scene.open()
-    scene.broker.answer = None
+    clocked_circuit.open()
+    clocked_circuit.broker.answer = None
     child = os.fork()
     if not child:
-        os._exit(0 if scene.publish() == [None] else 1)
+        os._exit(0 if clocked_circuit.publish() == [None] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     with pytest.raises(BrokerAway):
-        scene.publish()
+        clocked_circuit.publish()

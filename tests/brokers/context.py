@@ -127,7 +127,7 @@ class Reader:
         )
         self.forward(Forward(delivery, Lane.SUSPECTS, changed))
 
-    def bury(
+    def dead_letter(
         self, *deliveries: Delivery, reason: str = "bad", expires: float | None = 600.0
     ) -> None:
         """Make dead letters, as the settler does after the last attempt."""

@@ -169,7 +169,7 @@ def bodies_of_any_bytes_arrive(context: CaseContext) -> None:
     deliveries = reader.take(len(sent))
     assert sorted(bodies(deliveries)) == sorted(sent)
     # A dead letter is larger than its message, and must not be lost because of that.
-    reader.bury(*deliveries)
+    reader.dead_letter(*deliveries)
     letters = context.list_dead_letters()
     assert sorted(letter.message.raw for letter in letters) == sorted(sent)
 
@@ -212,7 +212,7 @@ def a_message_of_a_foreign_program_arrives(context: CaseContext) -> None:
     again = reader.take_one()
     assert (again.message.raw, again.message.id) == (b'{"n": 1}', None)
     assert again.message.attempt == 2
-    reader.bury(again)
+    reader.dead_letter(again)
     (letter,) = context.list_dead_letters()
     assert (letter.message.raw, letter.message.id) == (b'{"n": 1}', None)
     assert letter.ref
@@ -231,7 +231,7 @@ def a_compressed_body_is_read_and_replayed_as_it_came(context: CaseContext) -> N
     delivery = reader.take_one()
     assert decode_body(delivery.message) == {"n": 1}
     reader.retry(delivery)
-    reader.bury(reader.take_one())
+    reader.dead_letter(reader.take_one())
     (letter,) = context.list_dead_letters()
     decoders = BUILT_IN.decoders()
     assert json.loads(format_json(letter, decoders, whole=True))["body"] == {"n": 1}
@@ -319,7 +319,7 @@ def a_queue_gets_a_copy_of_its_own_to_settle(context: CaseContext) -> None:
     app.declare()
     context.publish(context.message(b"1"))
     first, second = context.open_reader(), context.open_reader(audit)
-    first.bury(first.take_one())
+    first.dead_letter(first.take_one())
     second.retry(second.take_one())
     assert second.get().attempt == 2
     context.await_depth(0)
@@ -960,7 +960,7 @@ def messages_that_wait_are_counted(context: CaseContext) -> None:
     reader = context.open_reader()
     first, second, third = reader.take(3)
     reader.suspect(first, now=1000.0)
-    reader.bury(second)
+    reader.dead_letter(second)
     reader.ack([third])
     reader.close()
     await_statuses(context, waiting=0)
@@ -1039,7 +1039,7 @@ def dead_letters_are_not_counted_every_few_seconds(context: CaseContext) -> None
 def bury_one(context: CaseContext) -> None:
     context.fill(1)
     reader = context.open_reader()
-    reader.bury(reader.take_one())
+    reader.dead_letter(reader.take_one())
 
 
 @case("dates_waiting")
@@ -1192,7 +1192,7 @@ def a_suspect_may_be_a_dead_letter(context: CaseContext) -> None:
     reader.suspect(reader.take_one())
     lane = context.open_reader(lane=Lane.SUSPECTS, prefetch=1)
     suspect = lane.take_one()
-    lane.bury(suspect, reason="it killed its process")
+    lane.dead_letter(suspect, reason="it killed its process")
     (letter,) = context.list_dead_letters()
     assert letter.headers[own_headers.REASON] == "it killed its process"
     assert context.app.dead_letters(context.plan).take(lambda _: True, replay=True) == 1
@@ -1203,12 +1203,14 @@ def a_suspect_may_be_a_dead_letter(context: CaseContext) -> None:
 # -- dead letters ----------------------------------------------------------------------
 
 
-def bury(context: CaseContext, count: int, **options: t.Any) -> list[bytes]:
+def make_dead_letters(
+    context: CaseContext, count: int, **options: t.Any
+) -> list[bytes]:
     """Publish ``count`` messages, and make each a dead letter, in order."""
     sent = context.fill(count, headers={"x-tenant": "acme"}, key="one")
     reader = context.open_reader()
     deliveries = sorted(reader.take(count), key=lambda each: int(each.message.raw))
-    reader.bury(*deliveries, **options)
+    reader.dead_letter(*deliveries, **options)
     reader.close()
     context.await_dead_letters(count)
     return sent
@@ -1216,7 +1218,7 @@ def bury(context: CaseContext, count: int, **options: t.Any) -> list[bytes]:
 
 @case()
 def a_dead_letter_says_why_and_what_it_was(context: CaseContext) -> None:
-    bury(context, 1)
+    make_dead_letters(context, 1)
     (letter,) = context.list_dead_letters()
     assert letter.queue == context.plan.name
     assert letter.headers[own_headers.REASON] == "bad"
@@ -1240,7 +1242,7 @@ def a_dead_letter_says_why_and_what_it_was(context: CaseContext) -> None:
 def dead_letters_are_listed_the_oldest_first_and_looking_changes_nothing(
     context: CaseContext,
 ) -> None:
-    sent = bury(context, 30)
+    sent = make_dead_letters(context, 30)
     first = context.list_dead_letters()
     assert [letter.message.raw for letter in first] == sent
     assert len({letter.ref for letter in first}) == 30
@@ -1269,7 +1271,7 @@ def a_replay_goes_to_the_queue_that_failed_as_if_new(context: CaseContext) -> No
     audit = context.plan_queue("audit", "#")
     app = context.open_app(audit)
     app.declare()
-    sent = bury(context, 12)
+    sent = make_dead_letters(context, 12)
     looked: list[int] = []
     letters = context.app.dead_letters(context.plan)
     taken = letters.take(
@@ -1296,7 +1298,7 @@ def a_replay_goes_to_the_queue_that_failed_as_if_new(context: CaseContext) -> No
 
 @case()
 def one_dead_letter_is_taken_by_its_ref(context: CaseContext) -> None:
-    sent = bury(context, 5)
+    sent = make_dead_letters(context, 5)
     letters = context.app.dead_letters(context.plan)
     wanted = context.list_dead_letters()[2]
     assert letters.take(lambda each: each.ref == wanted.ref, replay=False) == 1
@@ -1307,7 +1309,7 @@ def one_dead_letter_is_taken_by_its_ref(context: CaseContext) -> None:
 
 @case()
 def a_purge_removes_the_wanted_and_sends_nothing(context: CaseContext) -> None:
-    bury(context, 20)
+    make_dead_letters(context, 20)
     letters = context.app.dead_letters(context.plan)
     even = letters.take(lambda each: int(each.message.raw) % 2 == 0, replay=False)
     assert even == 10
@@ -1318,12 +1320,12 @@ def a_purge_removes_the_wanted_and_sends_nothing(context: CaseContext) -> None:
 
 @case()
 def a_replayed_message_may_become_a_dead_letter_again(context: CaseContext) -> None:
-    bury(context, 1, reason="first")
+    make_dead_letters(context, 1, reason="first")
     (first,) = context.list_dead_letters()
     letters = context.app.dead_letters(context.plan)
     assert letters.take(lambda _: True, replay=True) == 1
     reader = context.open_reader()
-    reader.bury(reader.take_one(), reason="second")
+    reader.dead_letter(reader.take_one(), reason="second")
     context.await_dead_letters(1)
     (second,) = context.list_dead_letters()
     assert second.headers[own_headers.REASON] == "second"
@@ -1336,10 +1338,10 @@ def a_replayed_message_may_become_a_dead_letter_again(context: CaseContext) -> N
 
 @case()
 def dead_letters_are_forgotten_in_time(context: CaseContext) -> None:
-    bury(context, 1, expires=600.0)
+    make_dead_letters(context, 1, expires=600.0)
     reader = context.open_reader()
     context.publish(context.message(b"soon gone"))
-    reader.bury(reader.take_one(), expires=1)
+    reader.dead_letter(reader.take_one(), expires=1)
     # RabbitMQ expires messages at the head of a queue only: remove the first one.
     letters = context.open_app(context.plan, dead_letter_ttl=1).dead_letters(
         context.plan
@@ -1351,7 +1353,7 @@ def dead_letters_are_forgotten_in_time(context: CaseContext) -> None:
 
 @case("exclusive_replays")
 def two_concurrent_replays_send_each_dead_letter_once(context: CaseContext) -> None:
-    bury(context, 10)
+    make_dead_letters(context, 10)
     greenlets = [
         gevent.spawn(
             context.app.dead_letters(context.plan).take, lambda _: True, replay=True
@@ -1367,7 +1369,7 @@ def two_concurrent_replays_send_each_dead_letter_once(context: CaseContext) -> N
 
 @two_concurrent_replays_send_each_dead_letter_once.otherwise("exclusive_replays")
 def two_concurrent_replays_lose_no_dead_letter(context: CaseContext) -> None:
-    bury(context, 10)
+    make_dead_letters(context, 10)
     letters = context.app.dead_letters(context.plan)
     greenlets = [
         gevent.spawn(letters.take, lambda _: True, replay=True) for _ in range(2)
@@ -1537,7 +1539,7 @@ def a_queue_of_another_project_is_used_as_given(context: CaseContext) -> None:
     reader.retry(delivery)
     again = reader.take_one()
     assert again.message.attempt == 2
-    reader.bury(again)
+    reader.dead_letter(again)
     (letter,) = context.list_dead_letters(plan)
     assert letter.message.raw == b"1"
 
@@ -1615,7 +1617,7 @@ def a_suspect_that_kills_its_process_comes_again_marked(context: CaseContext) ->
     suspect = lane.take_one()
     assert suspect.message.redelivered
     assert suspect.message.deaths == 1
-    lane.bury(suspect)
+    lane.dead_letter(suspect)
     assert len(context.list_dead_letters()) == 1
 
 
@@ -1627,7 +1629,7 @@ def everything_outlives_a_kill_of_the_broker(context: CaseContext) -> None:
     context.broker.sync_declarations()
     context.publish(context.message(b"dead"))
     reader = context.open_reader(prefetch=1)
-    reader.bury(reader.take_one())
+    reader.dead_letter(reader.take_one())
     context.publish(context.message(b"delayed"))
     reader.retry(reader.take_one(), delay=1)
     context.publish(context.message(b"held"))

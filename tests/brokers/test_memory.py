@@ -32,7 +32,7 @@ class Clock:
         return self.now
 
 
-class Bench:
+class MemoryApp:
     """A broker on a virtual clock, with the queues 'billing' and 'audit'."""
 
     def __init__(self, **config: t.Any) -> None:
@@ -64,8 +64,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def memory_app() -> MemoryApp:
+    return MemoryApp()
 
 
 def bodies(deliveries: t.Iterable[Delivery]) -> list[t.Any]:
@@ -75,37 +75,39 @@ def bodies(deliveries: t.Iterable[Delivery]) -> list[t.Any]:
 # -- order and delay -------------------------------------------------------------------
 
 
-def test_priorities_come_first_and_within_one_the_oldest(bench: Bench) -> None:
+def test_priorities_come_first_and_within_one_the_oldest(memory_app: MemoryApp) -> None:
     for body, priority in [(1, None), (2, 9), (3, 0), (4, 5), (5, 9)]:
-        bench.publish(body, priority=priority)
-    link = bench.link()
+        memory_app.publish(body, priority=priority)
+    link = memory_app.link()
     assert bodies(link.read(10)) == [b"2", b"5", b"4", b"1", b"3"]
     link.close()
 
 
-def test_a_delayed_message_is_held_back_until_it_is_due(bench: Bench) -> None:
-    bench.publish("late", delay=30)
-    bench.publish("soon", delay=5)
-    bench.publish("now")
-    link = bench.link()
+def test_a_delayed_message_is_held_back_until_it_is_due(memory_app: MemoryApp) -> None:
+    memory_app.publish("late", delay=30)
+    memory_app.publish("soon", delay=5)
+    memory_app.publish("now")
+    link = memory_app.link()
     assert bodies(link.read(10)) == [b'"now"']
-    assert bench.broker.depth("billing") == 0
-    bench.advance(4.9)
-    assert bench.broker.depth("billing") == 0
-    bench.advance(0.1)
+    assert memory_app.broker.depth("billing") == 0
+    memory_app.advance(4.9)
+    assert memory_app.broker.depth("billing") == 0
+    memory_app.advance(0.1)
     assert bodies(link.read(10)) == [b'"soon"']
-    bench.advance(25)
+    memory_app.advance(25)
     assert bodies(link.read(10)) == [b'"late"']
     link.close()
 
 
-def test_a_reader_that_waits_is_woken_when_a_message_is_due(bench: Bench) -> None:
-    bench.publish("late", delay=30)
-    link = bench.link()
+def test_a_reader_that_waits_is_woken_when_a_message_is_due(
+    memory_app: MemoryApp,
+) -> None:
+    memory_app.publish("late", delay=30)
+    link = memory_app.link()
     reading = gevent.spawn(link.read, 10)
     gevent.sleep(0)
     assert not reading.ready()
-    bench.advance(30)
+    memory_app.advance(30)
     assert bodies(reading.get(timeout=5)) == [b'"late"']
     link.close()
 
@@ -117,12 +119,12 @@ def test_a_reader_wakes_by_itself_on_a_real_clock() -> None:
     assert entry.message.raw == b"x"
 
 
-def test_many_readers_get_each_message_once(bench: Bench) -> None:
-    links = [bench.link() for _ in range(4)]
+def test_many_readers_get_each_message_once(memory_app: MemoryApp) -> None:
+    links = [memory_app.link() for _ in range(4)]
     readers = [gevent.spawn(link.read, 3) for link in links]
     gevent.sleep(0)
     for n in range(12):
-        bench.publish(n)
+        memory_app.publish(n)
     found = [raw for r in readers for raw in bodies(r.get(timeout=5))]
     found += [raw for raw in bodies(links[0].read(12))] if len(found) < 12 else []
     assert sorted(map(int, found)) == list(range(12))
@@ -133,20 +135,22 @@ def test_many_readers_get_each_message_once(bench: Bench) -> None:
 # -- links -----------------------------------------------------------------------------
 
 
-def test_its_heart_needs_no_beat_and_its_delays_no_declaration(bench: Bench) -> None:
-    link = bench.link()
+def test_its_heart_needs_no_beat_and_its_delays_no_declaration(
+    memory_app: MemoryApp,
+) -> None:
+    link = memory_app.link()
     link.keep_alive()
-    bench.broker.declare_delays()
-    bench.broker.close()
+    memory_app.broker.declare_delays()
+    memory_app.broker.close()
     assert not link.closed
     link.close()
 
 
 def test_what_comes_back_is_not_the_message_that_a_handler_may_still_have(
-    bench: Bench,
+    memory_app: MemoryApp,
 ) -> None:
-    bench.publish(1)
-    links = bench.link(), bench.link()
+    memory_app.publish(1)
+    links = memory_app.link(), memory_app.link()
     (first,) = links[0].read(1)
     first.message.deadline = 10.0
     links[0].close()
@@ -156,34 +160,36 @@ def test_what_comes_back_is_not_the_message_that_a_handler_may_still_have(
     links[1].close()
 
 
-def test_a_message_returned_early_reaches_another_consumer_once(bench: Bench) -> None:
+def test_a_message_returned_early_reaches_another_consumer_once(
+    memory_app: MemoryApp,
+) -> None:
     for n in range(3):
-        bench.publish(n)
-    link = bench.link()
+        memory_app.publish(n)
+    link = memory_app.link()
     first, second, third = link.read(3)
     link.pause()
     link.release([third, first])
-    other = bench.link()
+    other = memory_app.link()
     assert bodies(other.read(10)) == [b"0", b"2"]
     link.close()
     assert bodies(other.read(10)) == [b"1"]
     link.release([first])
     other.close()
-    assert bench.broker.depth("billing") == 3
+    assert memory_app.broker.depth("billing") == 3
 
 
 # -- forwarding ------------------------------------------------------------------------
 
 
 def test_a_retry_goes_to_its_own_queue_only_and_remembers_where_it_was_from() -> None:
-    bench = Bench()
-    bench.publish(1, "order.created", priority=4, key="k", headers={"a": 1})
-    link = bench.link(plan=bench.audit)
+    memory_app = MemoryApp()
+    memory_app.publish(1, "order.created", priority=4, key="k", headers={"a": 1})
+    link = memory_app.link(plan=memory_app.audit)
     (delivery,) = link.read(1)
     headers = own_headers.make_retry_headers(delivery.message, 2)
     assert link.forward([Forward(delivery, Lane.MAIN, headers, delay=5)]) == [None]
-    assert bench.broker.depth("audit") == 0
-    bench.advance(5)
+    assert memory_app.broker.depth("audit") == 0
+    memory_app.advance(5)
     (again,) = link.read(1)
     old, new = delivery.message, again.message
     assert (new.attempt, new.id, new.raw, new.priority) == (2, old.id, old.raw, 4)
@@ -197,15 +203,17 @@ def test_a_retry_goes_to_its_own_queue_only_and_remembers_where_it_was_from() ->
     link.close()
 
 
-def test_a_suspect_goes_to_the_lane_that_only_its_link_reads(bench: Bench) -> None:
-    bench.publish(1)
-    link = bench.link()
+def test_a_suspect_goes_to_the_lane_that_only_its_link_reads(
+    memory_app: MemoryApp,
+) -> None:
+    memory_app.publish(1)
+    link = memory_app.link()
     (delivery,) = link.read(1)
     headers = own_headers.make_suspect_headers(delivery.message, 1, 1.0)
     link.forward([Forward(delivery, Lane.SUSPECTS, headers)])
-    assert bench.broker.depth("billing") == 0
-    assert bench.broker.depth("billing.suspects") == 1
-    lane = bench.link(Lane.SUSPECTS)
+    assert memory_app.broker.depth("billing") == 0
+    assert memory_app.broker.depth("billing.suspects") == 1
+    lane = memory_app.link(Lane.SUSPECTS)
     (suspect,) = lane.read(1)
     assert suspect.message.deaths == 1
     assert suspect.message.queue == "billing.suspects"
@@ -217,9 +225,11 @@ def test_a_suspect_goes_to_the_lane_that_only_its_link_reads(bench: Bench) -> No
     lane.close()
 
 
-def add_dead_letter(bench: Bench, body: t.Any, expires: float | None = 60.0) -> None:
-    bench.publish(body, id=f"id-{body}")
-    link = bench.link()
+def add_dead_letter(
+    memory_app: MemoryApp, body: t.Any, expires: float | None = 60.0
+) -> None:
+    memory_app.publish(body, id=f"id-{body}")
+    link = memory_app.link()
     (delivery,) = link.read(1)
     headers = own_headers.make_dead_letter_headers(
         delivery.message, "bill", "billing", f"no {body}", None, 1.0
@@ -229,51 +239,55 @@ def add_dead_letter(bench: Bench, body: t.Any, expires: float | None = 60.0) -> 
 
 
 def test_dead_letters_are_listed_the_oldest_first_and_looking_changes_nothing(
-    bench: Bench,
+    memory_app: MemoryApp,
 ) -> None:
     for n in range(3):
-        add_dead_letter(bench, n)
+        add_dead_letter(memory_app, n)
     for _ in range(2):
-        found = list(bench.letters)
+        found = list(memory_app.letters)
         assert [letter.message.id for letter in found] == ["id-0", "id-1", "id-2"]
-    assert bench.letters.count() == bench.broker.depth("billing.dead") == 3
+    assert memory_app.letters.count() == memory_app.broker.depth("billing.dead") == 3
     assert found[0].queue == "billing"
     assert found[0].headers[own_headers.REASON] == "no 0"
     assert found[0].message.raw == b"0"
 
 
-def test_a_ref_is_of_one_dead_letter_only(bench: Bench) -> None:
+def test_a_ref_is_of_one_dead_letter_only(memory_app: MemoryApp) -> None:
     for body in (1, 1, 2):
-        add_dead_letter(bench, body)
-    first, second, other = bench.letters
+        add_dead_letter(memory_app, body)
+    first, second, other = memory_app.letters
     assert first.message.id == second.message.id
     assert len({first.ref, second.ref, other.ref}) == 3
-    assert [letter.ref for letter in bench.letters][1] == second.ref
-    bench.letters.take(lambda letter: letter.ref == second.ref, replay=False)
-    assert [letter.ref for letter in bench.letters] == [first.ref, other.ref]
+    assert [letter.ref for letter in memory_app.letters][1] == second.ref
+    memory_app.letters.take(lambda letter: letter.ref == second.ref, replay=False)
+    assert [letter.ref for letter in memory_app.letters] == [first.ref, other.ref]
 
 
-def test_dead_letters_are_forgotten_in_time_each_by_itself(bench: Bench) -> None:
-    add_dead_letter(bench, 1, expires=60)
-    add_dead_letter(bench, 2, expires=10)
-    add_dead_letter(bench, 3, expires=None)
-    bench.advance(10)
-    assert [letter.message.id for letter in bench.letters] == ["id-1", "id-3"]
-    bench.advance(10**9)
-    assert [letter.message.id for letter in bench.letters] == ["id-3"]
+def test_dead_letters_are_forgotten_in_time_each_by_itself(
+    memory_app: MemoryApp,
+) -> None:
+    add_dead_letter(memory_app, 1, expires=60)
+    add_dead_letter(memory_app, 2, expires=10)
+    add_dead_letter(memory_app, 3, expires=None)
+    memory_app.advance(10)
+    assert [letter.message.id for letter in memory_app.letters] == ["id-1", "id-3"]
+    memory_app.advance(10**9)
+    assert [letter.message.id for letter in memory_app.letters] == ["id-3"]
 
 
-def test_a_replay_puts_the_wanted_into_their_queue_as_if_new(bench: Bench) -> None:
+def test_a_replay_puts_the_wanted_into_their_queue_as_if_new(
+    memory_app: MemoryApp,
+) -> None:
     for n in range(3):
-        add_dead_letter(bench, n)
+        add_dead_letter(memory_app, n)
     looked: list[None] = []
-    taken = bench.letters.take(
+    taken = memory_app.letters.take(
         lambda letter: letter.message.id != "id-1", True, lambda: looked.append(None)
     )
     assert (taken, len(looked)) == (2, 3)
-    assert [letter.message.id for letter in bench.letters] == ["id-1"]
-    assert bench.broker.depth("audit") == 0
-    link = bench.link()
+    assert [letter.message.id for letter in memory_app.letters] == ["id-1"]
+    assert memory_app.broker.depth("audit") == 0
+    link = memory_app.link()
     first, second = link.read(10)
     assert [first.message.id, second.message.id] == ["id-0", "id-2"]
     assert (first.message.attempt, first.message.deaths) == (1, 0)
@@ -286,34 +300,38 @@ def test_a_replay_puts_the_wanted_into_their_queue_as_if_new(bench: Bench) -> No
     link.close()
 
 
-def test_a_purge_removes_the_wanted_and_sends_nothing(bench: Bench) -> None:
+def test_a_purge_removes_the_wanted_and_sends_nothing(memory_app: MemoryApp) -> None:
     for n in range(3):
-        add_dead_letter(bench, n)
+        add_dead_letter(memory_app, n)
     assert (
-        bench.letters.take(lambda letter: letter.message.id == "id-1", replay=False)
+        memory_app.letters.take(
+            lambda letter: letter.message.id == "id-1", replay=False
+        )
         == 1
     )
-    assert [letter.message.id for letter in bench.letters] == ["id-0", "id-2"]
-    assert bench.broker.depth("billing") == 0
+    assert [letter.message.id for letter in memory_app.letters] == ["id-0", "id-2"]
+    assert memory_app.broker.depth("billing") == 0
 
 
-def test_two_concurrent_replays_replay_each_letter_once(bench: Bench) -> None:
-    add_dead_letter(bench, 1)
+def test_two_concurrent_replays_replay_each_letter_once(memory_app: MemoryApp) -> None:
+    add_dead_letter(memory_app, 1)
 
     def take_it_from_under(letter: t.Any) -> bool:
-        if bench.letters.count():
-            bench.broker.dead_letters(bench.plan).take(lambda _: True, replay=True)
+        if memory_app.letters.count():
+            memory_app.broker.dead_letters(memory_app.plan).take(
+                lambda _: True, replay=True
+            )
         return True
 
-    assert bench.letters.take(take_it_from_under, replay=True) == 0
-    assert bench.broker.depth("billing") == 1
+    assert memory_app.letters.take(take_it_from_under, replay=True) == 0
+    assert memory_app.broker.depth("billing") == 1
 
 
 # -- topology --------------------------------------------------------------------------
 
 
 def test_brokers_without_a_name_share_nothing() -> None:
-    one, two = Bench(), Bench()
+    one, two = MemoryApp(), MemoryApp()
     one.publish(1)
     two.publish(2)
     assert one.broker.depth("billing") == two.broker.depth("billing") == 1

@@ -13,9 +13,9 @@ from flask_qconsume.broker.link import Link
 
 from ..brokers.redis.tools import bodies
 from ..brokers.redis.tools import forward
+from ..brokers.redis.tools import linked_broker
 from ..brokers.redis.tools import outgoing
 from ..brokers.redis.tools import read
-from ..brokers.redis.tools import shop
 from ..fleet.clock import Clock
 from ..servers import Redis
 from ..servers.fixtures import refuse
@@ -47,13 +47,17 @@ def redis_clocked(tmp_path: pathlib.Path, clock: Clock) -> t.Iterator[Redis]:
 def test_a_dead_workers_messages_come_back_after_the_clock_of_redis_was_set(
     redis_clocked: Redis, clock: Clock, scheme: str, step: float
 ) -> None:
-    with shop(redis_clocked.url.replace("redis:", scheme), lease=1.0) as it:
-        sent = it.fill(5)
-        silent, other = it.link(), it.link()
+    with linked_broker(
+        redis_clocked.url.replace("redis:", scheme), lease=1.0
+    ) as linked:
+        sent = linked.fill(5)
+        silent, other = linked.link(), linked.link()
         read(silent, 5)
         clock.step(step)
         wait_for(
-            lambda: (other.keep_alive(), it.depth() == 5)[1], timeout=60, interval=0.3
+            lambda: (other.keep_alive(), linked.depth() == 5)[1],
+            timeout=60,
+            interval=0.3,
         )
         again = read(other, 5)
         assert bodies(again) == sent
@@ -64,9 +68,11 @@ def test_a_dead_workers_messages_come_back_after_the_clock_of_redis_was_set(
 def test_what_a_live_worker_holds_stays_its_own_when_the_clock_is_set_back(
     redis_clocked: Redis, clock: Clock, scheme: str
 ) -> None:
-    with shop(redis_clocked.url.replace("redis:", scheme), lease=1.0) as it:
-        it.fill(5)
-        link, other = it.link(), it.link()
+    with linked_broker(
+        redis_clocked.url.replace("redis:", scheme), lease=1.0
+    ) as linked:
+        linked.fill(5)
+        link, other = linked.link(), linked.link()
         held = read(link, 5)
         clock.step(-HOUR)
         until = time.monotonic() + 3.5 * Link.keep_alive_interval
@@ -75,20 +81,20 @@ def test_what_a_live_worker_holds_stays_its_own_when_the_clock_is_set_back(
             other.keep_alive()
             assert other.read(1) == []
         link.ack(held)
-        assert it.depth() == 0
+        assert linked.depth() == 0
 
 
 @both
 def test_a_dead_letter_is_kept_when_the_clock_is_set_by_less_than_it_is_kept_for(
     redis_clocked: Redis, clock: Clock, scheme: str
 ) -> None:
-    with shop(redis_clocked.url.replace("redis:", scheme)) as it:
-        it.publish(outgoing(b"1"), outgoing(b"2"))
-        link = it.link()
+    with linked_broker(redis_clocked.url.replace("redis:", scheme)) as linked:
+        linked.publish(outgoing(b"1"), outgoing(b"2"))
+        link = linked.link()
         first, second = read(link, 2)
         assert forward(link, first, Lane.DEAD, expires=2 * HOUR) is None
         clock.step(HOUR)
         assert forward(link, second, Lane.DEAD, expires=2 * HOUR) is None
-        assert it.broker.dead_letters(it.plan).count() == 2
+        assert linked.broker.dead_letters(linked.plan).count() == 2
         clock.step(-HOUR)
-        assert it.broker.dead_letters(it.plan).count() == 2
+        assert linked.broker.dead_letters(linked.plan).count() == 2

@@ -49,7 +49,7 @@ class Csv(Format):
         return {"columns": len(getattr(body, "cells", body))}
 
 
-class Shop:
+class AppWithFormats:
     """An app with the consumer 'stock.count', and the bodies that it handled."""
 
     def __init__(self, *formats: Format, **options: t.Any) -> None:
@@ -70,30 +70,30 @@ class Shop:
     "content_type", ["text/csv", "Text/CSV; charset=utf-8", "text/x-csv", "a/b+csv"]
 )
 def test_a_registered_format_is_accepted_and_read(content_type: str) -> None:
-    shop = Shop(Csv())
-    assert shop.outcome(b"a,b", content_type=content_type) == Ack()
-    assert shop.outcome(["c", "d"], content_type=content_type) == Ack()
-    assert shop.handled == [["a", "b"], ["c", "d"]]
+    app_with_formats = AppWithFormats(Csv())
+    assert app_with_formats.outcome(b"a,b", content_type=content_type) == Ack()
+    assert app_with_formats.outcome(["c", "d"], content_type=content_type) == Ack()
+    assert app_with_formats.handled == [["a", "b"], ["c", "d"]]
 
 
 def test_it_counts_whenever_it_is_registered_before_the_first_message() -> None:
-    shop = Shop()
-    shop.qconsume.register_format(Csv())
-    assert shop.outcome(b"a,b", **CSV) == Ack()
+    app_with_formats = AppWithFormats()
+    app_with_formats.qconsume.register_format(Csv())
+    assert app_with_formats.outcome(b"a,b", **CSV) == Ack()
     with pytest.raises(RegistrationError, match="'register_format' cannot be called"):
-        shop.qconsume.register_format(Csv())
+        app_with_formats.qconsume.register_format(Csv())
 
 
 def test_an_app_knows_its_own_formats_only() -> None:
-    Shop(Csv())
-    outcome = Shop().outcome(b"a,b", **CSV)
+    AppWithFormats(Csv())
+    outcome = AppWithFormats().outcome(b"a,b", **CSV)
     assert "the content type 'text/csv' is not accepted; there are: " in outcome.reason
 
 
 def test_publishing_uses_it() -> None:
-    shop = Shop(Csv())
-    publish = shop.app.extensions["qconsume"].publish
-    with shop.client.capture() as published:
+    app_with_formats = AppWithFormats(Csv())
+    publish = app_with_formats.app.extensions["qconsume"].publish
+    with app_with_formats.client.capture() as published:
         publish("q", ["a", "b"], headers={"columns": "?", "x": 1}, **CSV)
         publish("q", Row(["c"]))
         publish("q", b"d", **CSV)
@@ -141,26 +141,26 @@ FAULTS: list[tuple[Exception, str]] = [
 def test_whatever_a_decoder_raises_is_a_dead_letter(
     error: Exception, reason: str
 ) -> None:
-    shop = Shop(Broken(error))
-    found = shop.client.deliver("stock.count", b"a", **CSV)
+    app_with_formats = AppWithFormats(Broken(error))
+    found = app_with_formats.client.deliver("stock.count", b"a", **CSV)
     assert found.outcome == Reject(reason)
     assert found.error is not None
     assert found.error.__cause__ is error
-    assert shop.handled == []
+    assert app_with_formats.handled == []
 
 
 def test_what_a_decoder_throws_at_the_process_is_for_the_retry_policy() -> None:
     for error in (SystemExit(1), HandlerTimeout(5)):
-        shop = Shop(Broken(error), retry={"max_attempts": 2})
-        assert isinstance(shop.outcome(b"a", **CSV), Retry)
-        assert isinstance(shop.outcome(b"a", attempt=2, **CSV), Reject)
+        app_with_formats = AppWithFormats(Broken(error), retry={"max_attempts": 2})
+        assert isinstance(app_with_formats.outcome(b"a", **CSV), Retry)
+        assert isinstance(app_with_formats.outcome(b"a", attempt=2, **CSV), Reject)
 
 
 def test_an_outcome_that_a_decoder_raises_is_itself() -> None:
-    assert Shop(Broken(Retry(5))).outcome(b"a", **CSV) == Retry(5)
-    shop = Shop(Broken(Retry(5)))
-    with shop.client.capture() as published:
-        shop.app.extensions["qconsume"].publish("q", b"raw", **CSV)
+    assert AppWithFormats(Broken(Retry(5))).outcome(b"a", **CSV) == Retry(5)
+    app_with_formats = AppWithFormats(Broken(Retry(5)))
+    with app_with_formats.client.capture() as published:
+        app_with_formats.app.extensions["qconsume"].publish("q", b"raw", **CSV)
     assert published[0].body == b"raw"
 
 
@@ -191,14 +191,14 @@ def test_formats_is_no_option_of_publish() -> None:
 
 
 def test_configuration_says_what_is_accepted() -> None:
-    only_json = Shop(Csv(), config={"accept": ["application/json"]})
+    only_json = AppWithFormats(Csv(), config={"accept": ["application/json"]})
     assert "is not accepted" in only_json.outcome(b"a,b", **CSV).reason
-    only_csv = Shop(Csv(), config={"accept": ["Text/CSV"]})
+    only_csv = AppWithFormats(Csv(), config={"accept": ["Text/CSV"]})
     assert only_csv.outcome(b"a,b", content_type="text/x-csv") == Ack()
     assert only_csv.outcome({}) == Reject(
         "the content type 'application/json' is not accepted; there are: text/csv"
     )
-    one_kind = Shop(Csv(), config={"accept": ["a/b+csv", "c/d"]})
+    one_kind = AppWithFormats(Csv(), config={"accept": ["a/b+csv", "c/d"]})
     assert one_kind.outcome(b"a,b", content_type="a/b+csv") == Ack()
     assert one_kind.outcome(b"a,b", content_type="c/d") == Ack()
     assert one_kind.handled == [["a", "b"], b"a,b"]
@@ -206,10 +206,15 @@ def test_configuration_says_what_is_accepted() -> None:
 
 
 def test_a_type_of_the_last_suffix_is_read_by_its_format() -> None:
-    shop = Shop()
-    assert shop.outcome(b"{}", content_type="application/cloudevents+json") == Ack()
-    assert shop.outcome(b"{}", content_type="application/a+xml+json") == Ack()
-    assert shop.handled == [{}, {}]
+    app_with_formats = AppWithFormats()
+    assert (
+        app_with_formats.outcome(b"{}", content_type="application/cloudevents+json")
+        == Ack()
+    )
+    assert (
+        app_with_formats.outcome(b"{}", content_type="application/a+xml+json") == Ack()
+    )
+    assert app_with_formats.handled == [{}, {}]
 
 
 class OwnJson(Csv):
@@ -217,12 +222,12 @@ class OwnJson(Csv):
 
 
 def test_an_own_format_comes_before_those_that_every_app_has() -> None:
-    shop = Shop(OwnJson())
-    assert shop.outcome(b"a,b", content_type="application/json") == Ack()
+    app_with_formats = AppWithFormats(OwnJson())
+    assert app_with_formats.outcome(b"a,b", content_type="application/json") == Ack()
     # A body without a content type is JSON, in any format of JSON.
-    assert shop.outcome(b"a,b", content_type="") == Ack()
-    assert shop.outcome(b"{}", content_type="text/json") == Ack()
-    assert shop.handled == [["a", "b"], ["a", "b"], {}]
+    assert app_with_formats.outcome(b"a,b", content_type="") == Ack()
+    assert app_with_formats.outcome(b"{}", content_type="text/json") == Ack()
+    assert app_with_formats.handled == [["a", "b"], ["a", "b"], {}]
 
 
 class BySchema(Csv):
@@ -239,9 +244,9 @@ def test_a_format_may_read_by_the_consumers_schema() -> None:
             return declared is schema, cells
 
     schema = Columns()
-    shop = Shop(BySchema(), schema=schema)
-    assert shop.outcome(b"a,b", **CSV) == Ack()
-    assert shop.handled == [(True, ["a", "b"])]
+    app_with_formats = AppWithFormats(BySchema(), schema=schema)
+    assert app_with_formats.outcome(b"a,b", **CSV) == Ack()
+    assert app_with_formats.handled == [(True, ["a", "b"])]
 
 
 # -- what is refused -------------------------------------------------------------------
@@ -293,8 +298,8 @@ def test_a_format_that_can_only_read_or_write_says_so() -> None:
     class Half(Format):
         content_types = ("a/b",)
 
-    shop = Shop(Half())
-    assert shop.outcome(b"", content_type="a/b") == Reject(
+    app_with_formats = AppWithFormats(Half())
+    assert app_with_formats.outcome(b"", content_type="a/b") == Reject(
         "the body is no a/b: NotImplementedError: Half cannot decode"
     )
     with pytest.raises(PublishError, match="Half cannot encode"):

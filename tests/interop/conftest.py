@@ -16,7 +16,7 @@ from ..servers.fixtures import refuse
 from ..waiting import wait_for
 
 
-class Shop:
+class RecordingApp:
     """An app with one queue."""
 
     def __init__(self, queue: str, **config: t.Any) -> None:
@@ -47,16 +47,16 @@ class Shop:
 
 
 @pytest.fixture
-def make_shop() -> t.Iterator[t.Callable[..., Shop]]:
-    made: list[Shop] = []
+def make_recording_app() -> t.Iterator[t.Callable[..., RecordingApp]]:
+    made: list[RecordingApp] = []
 
-    def make(queue: str, **config: t.Any) -> Shop:
-        made.append(Shop(queue, **config))
+    def make(queue: str, **config: t.Any) -> RecordingApp:
+        made.append(RecordingApp(queue, **config))
         return made[-1]
 
     yield make
-    for shop in made:
-        shop.bench.consumers.close()
+    for recording_app in made:
+        recording_app.bench.consumers.close()
 
 
 def run(*command: str, given: str = "") -> str:

@@ -11,7 +11,7 @@ import kombu
 import pytest
 
 from ..waiting import wait_for
-from .conftest import Shop
+from .conftest import RecordingApp
 
 pytestmark = pytest.mark.broker
 
@@ -38,14 +38,16 @@ class Touch:
 
 
 @pytest.fixture(params=PLACES)
-def shop(request: pytest.FixtureRequest, make_shop: t.Callable[..., Shop]) -> Shop:
+def recording_app(
+    request: pytest.FixtureRequest, make_recording_app: t.Callable[..., RecordingApp]
+) -> RecordingApp:
     kind = request.param.partition("-")[0]
     scheme, transport = PLACES[request.param]
     if transport:
         importlib.import_module(f"flask_qconsume.transports.{transport}")
     url = request.getfixturevalue(f"{kind}_url")
     prefix = request.getfixturevalue("kafka_prefix") if kind == "kafka" else ""
-    return make_shop(
+    return make_recording_app(
         f"{prefix}billing",
         broker_url=scheme + url.partition("://")[2],
         max_message_size=100_000,
@@ -55,18 +57,20 @@ def shop(request: pytest.FixtureRequest, make_shop: t.Callable[..., Shop]) -> Sh
 
 @pytest.mark.deadline(180)
 def test_nothing_that_kombu_serialized_is_run_or_blown_up(
-    shop: Shop, tmp_path: pathlib.Path
+    recording_app: RecordingApp, tmp_path: pathlib.Path
 ) -> None:
     made = tmp_path / "made"
-    shop.declare()
-    app = shop.bench.consumers
+    recording_app.declare()
+    app = recording_app.bench.consumers
     with kombu.Connection(
         app.settings.broker_url, transport_options=app.settings.transport_options
     ) as connection:
         producer = connection.Producer()
 
         def send(body: t.Any, **options: t.Any) -> None:
-            producer.publish(body, exchange="", routing_key=shop.queue, **options)
+            producer.publish(
+                body, exchange="", routing_key=recording_app.queue, **options
+            )
 
         send(Touch(made), serializer="pickle")
         send(Touch(made), serializer="pickle", compression="zlib")
@@ -74,15 +78,15 @@ def test_nothing_that_kombu_serialized_is_run_or_blown_up(
         send(BOMB, compression="zlib")
         send({"n": 2})
 
-    worker = shop.bench.start()
+    worker = recording_app.bench.start()
     try:
-        wait_for(lambda: len(shop.handled) == 1, 60)
-        wait_for(lambda: len(shop.bench.dead(shop.queue)) == 4, 60)
+        wait_for(lambda: len(recording_app.handled) == 1, 60)
+        wait_for(lambda: len(recording_app.bench.dead(recording_app.queue)) == 4, 60)
     finally:
         worker.stop()
-    assert [body for body, _ in shop.handled] == [{"n": 2}]
+    assert [body for body, _ in recording_app.handled] == [{"n": 2}]
     assert not made.exists()
-    dead = shop.bench.dead(shop.queue)
+    dead = recording_app.bench.dead(recording_app.queue)
     reasons = [each.headers["x-qconsume-reason"] for each in dead]
     assert sum("is not accepted" in reason for reason in reasons) == 3, reasons
     assert sum("the body grows to more than" in each for each in reasons) == 1, reasons

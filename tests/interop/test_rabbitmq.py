@@ -11,27 +11,34 @@ MakeShop = t.Callable[..., t.Any]
 
 
 def test_what_amqp_publish_sends_is_handled(
-    make_shop: MakeShop, rabbitmq_url: str
+    make_recording_app: MakeShop, rabbitmq_url: str
 ) -> None:
-    shop = make_shop("billing", broker_url=rabbitmq_url)
-    shop.declare()
+    recording_app = make_recording_app("billing", broker_url=rabbitmq_url)
+    recording_app.declare()
     send = ["amqp-publish", "-u", rabbitmq_url, "-r", "billing", "-b", '{"n": 1}']
     run(*send)
-    run(*send, "-e", shop.bench.consumers.settings.exchange, "-p", "-H", "x-tenant: a")
+    run(
+        *send,
+        "-e",
+        recording_app.bench.consumers.settings.exchange,
+        "-p",
+        "-H",
+        "x-tenant: a",
+    )
     run(*send, "-C", "application/json", "-t", "answers")
 
-    found = shop.consume(3)
+    found = recording_app.consume(3)
     assert [body for body, _ in found] == [{"n": 1}] * 3
     assert found[1][1].headers["x-tenant"] == "a"
     assert found[2][1].properties["reply_to"] == "answers"
 
 
 def test_what_we_publish_is_read_by_amqp_get_and_amqp_consume(
-    make_shop: MakeShop, rabbitmq_url: str
+    make_recording_app: MakeShop, rabbitmq_url: str
 ) -> None:
-    shop = make_shop("billing", broker_url=rabbitmq_url)
+    recording_app = make_recording_app("billing", broker_url=rabbitmq_url)
     for number in range(3):
-        shop.publish({"n": number})
+        recording_app.publish({"n": number})
 
     got = run("amqp-get", "-u", rabbitmq_url, "-q", "billing")
     eaten = run(

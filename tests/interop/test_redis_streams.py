@@ -29,27 +29,27 @@ def cli(redis_url: str) -> list[str]:
 
 
 def test_what_redis_cli_adds_is_handled(
-    make_shop: MakeShop, redis_url: str, cli: list[str]
+    make_recording_app: MakeShop, redis_url: str, cli: list[str]
 ) -> None:
-    shop = make_shop(
+    recording_app = make_recording_app(
         "billing", broker_url=redis_url.replace("redis:", "redis-streams:")
     )
     run(*cli, "XADD", "billing", "*", "body", '{"n": 1}', "x-tenant", "a")
     run(*cli, "XADD", "billing", "*", "id", "5", "total", "3")
 
-    (first, message), (second, _) = shop.consume(2)
+    (first, message), (second, _) = recording_app.consume(2)
     assert (first, second) == ({"n": 1}, {"id": "5", "total": "3"})
     assert (message.headers, message.id) == ({"x-tenant": "a"}, None)
     assert run(*cli, "XLEN", "billing").strip() == "0"
 
 
 def test_what_we_publish_is_read_by_redis_cli(
-    make_shop: MakeShop, redis_url: str, cli: list[str]
+    make_recording_app: MakeShop, redis_url: str, cli: list[str]
 ) -> None:
-    shop = make_shop(
+    recording_app = make_recording_app(
         "billing", broker_url=redis_url.replace("redis:", "redis-streams:")
     )
-    shop.publish({"n": 1}, headers={"x-tenant": "a"})
+    recording_app.publish({"n": 1}, headers={"x-tenant": "a"})
 
     lines = run(*cli, "XRANGE", "billing", "-", "+").splitlines()
     assert json.loads(lines[lines.index("body") + 1]) == {"n": 1}
@@ -57,15 +57,15 @@ def test_what_we_publish_is_read_by_redis_cli(
 
 
 def test_another_group_of_redis_cli_gets_its_own_copies(
-    make_shop: MakeShop, redis_url: str, cli: list[str]
+    make_recording_app: MakeShop, redis_url: str, cli: list[str]
 ) -> None:
     """Another group can read a stream, and our group still gets all messages."""
-    shop = make_shop(
+    recording_app = make_recording_app(
         "billing", broker_url=redis_url.replace("redis:", "redis-streams:")
     )
-    shop.publish({"n": 1})
+    recording_app.publish({"n": 1})
     run(*cli, "XGROUP", "CREATE", "billing", "watch", "0")
 
     read = ["XREADGROUP", "GROUP", "watch", "me", "STREAMS", "billing", ">"]
     assert "body" in run(*cli, *read)
-    assert [body for body, _ in shop.consume(1)] == [{"n": 1}]
+    assert [body for body, _ in recording_app.consume(1)] == [{"n": 1}]

@@ -18,9 +18,9 @@ from flask_qconsume.errors import ConfigurationError
 from flask_qconsume.errors import PublishTimeout
 from flask_qconsume.transports import redis_streams
 
+from ..brokers.redis.tools import linked_broker
 from ..brokers.redis.tools import outgoing
 from ..brokers.redis.tools import read
-from ..brokers.redis.tools import shop
 from ..servers import Redis
 from ..waiting import wait_for
 
@@ -99,8 +99,8 @@ def test_a_script_of_thirty_lines_consumes_with_a_consumer_mixin(url):
         lines = [line.split() for line in output]
     assert worker.returncode == 0
     assert lines == [[str(number), "order.new"] for number in range(100)]
-    with shop(url) as it:
-        (left,) = read(it.link(), 1)  # The message that was not acknowledged.
+    with linked_broker(url) as linked:
+        (left,) = read(linked.link(), 1)  # The message that was not acknowledged.
         assert left.message.raw == b'{"n": 50}'
         assert not left.message.redelivered
 
@@ -119,27 +119,27 @@ def test_what_a_killed_script_held_comes_again(url):
             held = [output.readline() for _ in range(10)]
         worker.send_signal(signal.SIGKILL)
     assert len(held) == 10
-    with shop(url, lease=2) as it:
-        link = it.link()
+    with linked_broker(url, lease=2) as linked:
+        link = linked.link()
         wait_for(
-            lambda: link.keep_alive() or it.depth() == 20, timeout=10, interval=0.2
+            lambda: link.keep_alive() or linked.depth() == 20, timeout=10, interval=0.2
         )
         found = read(link, 20)
         assert [d.message.redelivered for d in found].count(True) == 10
 
 
 def test_what_we_publish_is_consumed_by_kombu_and_the_other_way_round(url):
-    with shop(url) as it, Connection(url) as connection:
+    with linked_broker(url) as linked, Connection(url) as connection:
         sent = outgoing(
             b'{"n": 1}', content_type="application/json", headers={"a": 1}, priority=9
         )
-        it.publish(sent)
+        linked.publish(sent)
         (message,) = take(connection)
         assert message.payload == {"n": 1}
         assert message.headers["a"] == 1
         assert message.properties["message_id"] == sent.id
         send(connection, {"n": 2}, headers={"b": 2}, priority=4)
-        (delivery,) = read(it.link(), 1)
+        (delivery,) = read(linked.link(), 1)
         assert delivery.message.raw == b'{"n": 2}'
         assert delivery.message.headers == {"b": 2}
         assert delivery.message.content_type == "application/json"
@@ -165,10 +165,10 @@ def test_no_more_is_delivered_than_the_prefetch(url):
 
 
 def test_acknowledgements_go_together_without_waiting(url):
-    with shop(url) as it, Connection(url) as connection:
+    with linked_broker(url) as linked, Connection(url) as connection:
         for number in range(50):
             send(connection, number)
-        before = acknowledged(it)
+        before = acknowledged(linked)
         found: list = []
         consumer = connection.Consumer([BILLING], accept=["json"])
         consumer.register_callback(lambda body, message: found.append(message))
@@ -179,20 +179,20 @@ def test_acknowledgements_go_together_without_waiting(url):
                 if number == 30:
                     # As if a handler took long: the earlier acknowledgements are sent
                     # meanwhile.
-                    wait_for(lambda: it.client.xlen("billing") == 19, timeout=2)
-            assert it.client.xlen("billing") == 0
-        assert acknowledged(it) - before < 25
+                    wait_for(lambda: linked.client.xlen("billing") == 19, timeout=2)
+            assert linked.client.xlen("billing") == 0
+        assert acknowledged(linked) - before < 25
         assert [message.payload for message in found] == list(range(50))
 
 
-def acknowledged(it) -> int:
+def acknowledged(linked) -> int:
     """Count the commands by which Redis got acknowledgements."""
-    found = it.client.info("commandstats").get("cmdstat_xack")
+    found = linked.client.info("commandstats").get("cmdstat_xack")
     return found["calls"] if found else 0
 
 
 def test_a_rejected_message_is_a_dead_letter_and_a_requeued_one_comes_again(url):
-    with shop(url) as it, Connection(url) as connection:
+    with linked_broker(url) as linked, Connection(url) as connection:
         send(connection, {"n": 1})
         (message,) = take(connection, ack=False)
         queue = BILLING(connection.default_channel)
@@ -201,9 +201,9 @@ def test_a_rejected_message_is_a_dead_letter_and_a_requeued_one_comes_again(url)
         found.requeue()
         queue.get(accept=["json"]).reject()
         assert queue.get() is None
-        (dead,) = it.broker.dead_letters(it.plan)
+        (dead,) = linked.broker.dead_letters(linked.plan)
         assert dead.message.raw == b'{"n": 1}'
-        assert it.depth() == 0
+        assert linked.depth() == 0
 
 
 def test_a_requeued_message_is_redelivered_and_one_of_a_closed_channel_is_not(url):
@@ -224,24 +224,24 @@ def test_a_requeued_message_is_redelivered_and_one_of_a_closed_channel_is_not(ur
 
 
 def test_what_has_expired_is_not_delivered(url):
-    with shop(url) as it, Connection(url) as connection:
+    with linked_broker(url) as linked, Connection(url) as connection:
         for number in range(3):
             send(connection, number, expiration=0)
         send(connection, 3, expiration=60)
         assert [m.payload for m in take(connection)] == [3]
         send(connection, 4, expiration=0)
         assert BILLING(connection.default_channel).get() is None
-        assert it.depth() == 0
+        assert linked.depth() == 0
 
 
 def test_our_own_headers_are_neither_shown_nor_forwarded(url):
-    with shop(url) as it, Connection(url) as connection:
-        it.publish(outgoing(b"1", headers={"a": 1}, key="k", expires=60.0))
+    with linked_broker(url) as linked, Connection(url) as connection:
+        linked.publish(outgoing(b"1", headers={"a": 1}, key="k", expires=60.0))
         (message,) = take(connection)
         assert message.headers == {"a": 1}
         assert message.properties["timestamp"]
         send(connection, 2, headers=message.headers)
-        (delivery,) = read(it.link(), 1)
+        (delivery,) = read(linked.link(), 1)
         assert delivery.message.headers == {"a": 1}
         assert delivery.message.expires_at is None
 
@@ -283,15 +283,15 @@ def test_a_busy_queue_does_not_hold_up_another_one(url):
 
 
 def test_what_was_read_for_a_consumer_that_is_cancelled_goes_back(url):
-    with shop(url) as it, Connection(url) as connection:
+    with linked_broker(url) as linked, Connection(url) as connection:
         for number in range(3):
             send(connection, number)
         consumer = connection.Consumer([BILLING], accept=["json"], prefetch_count=9)
         consumer.register_callback(lambda body, message: message.ack())
         with consumer:
             connection.drain_events(timeout=5)
-        wait_for(lambda: it.depth() == 2, timeout=5)
-        left = read(it.link(), 2)
+        wait_for(lambda: linked.depth() == 2, timeout=5)
+        left = read(linked.link(), 2)
         assert [d.message.redelivered for d in left] == [False, False]
 
 
@@ -341,18 +341,21 @@ def test_a_fanout_exchange_is_durable(url):
 
 def test_leases_are_prolonged_while_a_handler_works(url):
     options = {"lease": 1}
-    with shop(url, lease=1) as it, Connection(url, transport_options=options) as mine:
+    with (
+        linked_broker(url, lease=1) as linked,
+        Connection(url, transport_options=options) as mine,
+    ):
         send(mine, 1)
         channel = mine.default_channel
         message = BILLING(channel).get(accept=["json"])
-        other = it.broker.connect(it.plan, Lane.MAIN, 1)
+        other = linked.broker.connect(linked.plan, Lane.MAIN, 1)
         until = time.monotonic() + 2.5
         while time.monotonic() < until:
             other.keep_alive()
             assert other.read(1) == []
         message.ack()
         other.close()
-        assert it.client.xlen("billing") == 0
+        assert linked.client.xlen("billing") == 0
 
 
 def test_queues_are_counted_purged_and_deleted(url):

@@ -30,10 +30,10 @@ from ...harness.ticks import Ticks
 from ...servers.kafka import Kafka
 from ...waiting import wait_for
 from .client.tools import produce
-from .shop import outgoing
-from .shop import plan
-from .shop import read
-from .shop import shop
+from .tools import linked_broker
+from .tools import outgoing
+from .tools import plan
+from .tools import read
 
 
 def test_declaring_makes_the_topics_with_the_partitions_asked_for(
@@ -43,9 +43,9 @@ def test_declaring_makes_the_topics_with_the_partitions_asked_for(
     wanted = plan(queue, topic, f"{kafka_prefix}refund.*", delays=(1.0, 4.0))
     options = {"partitions": 3, "topics": {topic: 5}}
 
-    with shop(kafka.url, wanted, transport_options=options) as it:
-        it.broker.declare()
-        it.broker.declare()
+    with linked_broker(kafka.url, wanted, transport_options=options) as linked:
+        linked.broker.declare()
+        linked.broker.declare()
 
     found = kafka.admin().list_topics(timeout=10).topics
     mine = {n: len(t.partitions) for n, t in found.items() if kafka_prefix in n}
@@ -68,10 +68,10 @@ def test_topics_have_the_prefix_and_options_name_them_without(
         "QUEUE_PREFIX": kafka_prefix,
     }
 
-    with shop(kafka.url, wanted, **config) as it:
-        it.broker.declare()
-        assert it.broker.publish([outgoing("order.created")], 10) == [None]
-        (delivery,) = read(it.link(), 1)
+    with linked_broker(kafka.url, wanted, **config) as linked:
+        linked.broker.declare()
+        assert linked.broker.publish([outgoing("order.created")], 10) == [None]
+        (delivery,) = read(linked.link(), 1)
 
     found = kafka.admin().list_topics(timeout=10).topics
     assert len(found[f"{kafka_prefix}order.created"].partitions) == 3
@@ -83,8 +83,8 @@ def test_dead_letters_are_kept_as_long_as_configured(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     queue = f"{kafka_prefix}billing"
-    with shop(kafka.url, plan(queue), dead_letter_ttl=3_600) as it:
-        it.broker.declare()
+    with linked_broker(kafka.url, plan(queue), dead_letter_ttl=3_600) as linked:
+        linked.broker.declare()
 
     topic = ConfigResource("topic", f"_qconsume.{queue}.dead")
     admin = kafka.admin()
@@ -98,14 +98,14 @@ def test_passive_says_what_is_missing_and_makes_nothing(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     queue = f"{kafka_prefix}billing"
-    with shop(kafka.url, plan(queue), declare="passive") as it:
+    with linked_broker(kafka.url, plan(queue), declare="passive") as linked:
         with pytest.raises(TopologyMismatch, match=f"'{queue}' is not there"):
-            it.broker.declare()
+            linked.broker.declare()
         assert not [name for name in kafka.topics() if kafka_prefix in name]
-    with shop(kafka.url, plan(queue)) as it:
-        it.broker.declare()
-    with shop(kafka.url, plan(queue), declare="passive") as it:
-        it.broker.declare()
+    with linked_broker(kafka.url, plan(queue)) as linked:
+        linked.broker.declare()
+    with linked_broker(kafka.url, plan(queue), declare="passive") as linked:
+        linked.broker.declare()
 
 
 def test_the_topics_of_an_existing_queue_are_never_created(
@@ -113,8 +113,8 @@ def test_the_topics_of_an_existing_queue_are_never_created(
 ) -> None:
     given = Queue(f"{kafka_prefix}billing", routing_key=f"{kafka_prefix}theirs")
     wanted = plan(given.name, f"{kafka_prefix}theirs", given=given)
-    with shop(kafka.url, wanted) as it:
-        it.broker.declare()
+    with linked_broker(kafka.url, wanted) as linked:
+        linked.broker.declare()
         assert f"{kafka_prefix}theirs" not in kafka.topics()
         assert f"_qconsume.{given.name}.dead" in kafka.topics()
 
@@ -124,21 +124,21 @@ def test_a_topic_that_cannot_be_made_as_asked_is_an_error(
 ) -> None:
     options = {"replication_factor": 7}
     with (
-        shop(
+        linked_broker(
             kafka.url, plan(f"{kafka_prefix}billing"), transport_options=options
-        ) as it,
+        ) as linked,
         pytest.raises(BrokerUnavailable, match="'replication_factor'"),
     ):
-        it.broker.declare()
+        linked.broker.declare()
 
 
 def test_a_new_group_gets_what_was_published_before_its_first_worker(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     queue = f"{kafka_prefix}billing"
-    with shop(kafka.url, plan(queue)) as it:
-        it.publish(*(outgoing(queue, b"%d" % n) for n in range(5)))
-        found = read(it.link(), 5)
+    with linked_broker(kafka.url, plan(queue)) as linked:
+        linked.publish(*(outgoing(queue, b"%d" % n) for n in range(5)))
+        found = read(linked.link(), 5)
         assert {d.message.raw for d in found} == {b"0", b"1", b"2", b"3", b"4"}
         assert not any(d.message.redelivered for d in found)
 
@@ -148,43 +148,43 @@ def test_a_group_that_begins_at_the_end_begins_where_it_was_declared(
 ) -> None:
     queue = f"{kafka_prefix}billing"
     kafka.create_topics({queue: 2})
-    with shop(kafka.url, plan(f"{kafka_prefix}other", queue)) as it:
-        it.publish(outgoing(queue, b"before"))
+    with linked_broker(kafka.url, plan(f"{kafka_prefix}other", queue)) as linked:
+        linked.publish(outgoing(queue, b"before"))
     quickly: dict[str, t.Any] = {
         "kafka_consumer_config": {
             "auto.offset.reset": "latest",
             "topic.metadata.refresh.interval.ms": 500,
         }
     }
-    with shop(kafka.url, plan(queue), transport_options=quickly) as it:
-        it.broker.declare()
-        it.publish(outgoing(queue, b"after"))
-        assert [d.message.raw for d in read(it.link(), 1)] == [b"after"]
+    with linked_broker(kafka.url, plan(queue), transport_options=quickly) as linked:
+        linked.broker.declare()
+        linked.publish(outgoing(queue, b"after"))
+        assert [d.message.raw for d in read(linked.link(), 1)] == [b"after"]
 
 
 def test_a_topic_that_is_not_there_is_an_error_if_it_is_mandatory(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     queue = f"{kafka_prefix}billing"
-    with shop(kafka.url, plan(queue)) as it:
+    with linked_broker(kafka.url, plan(queue)) as linked:
         lost = outgoing(f"{kafka_prefix}nobody")
-        errors = it.broker.publish([outgoing(queue), lost, outgoing(queue)], 10.0)
+        errors = linked.broker.publish([outgoing(queue), lost, outgoing(queue)], 10.0)
         assert [type(each) for each in errors] == [type(None), Unroutable, type(None)]
-        it.publish(outgoing(f"{kafka_prefix}nobody", mandatory=False))
+        linked.publish(outgoing(f"{kafka_prefix}nobody", mandatory=False))
         assert f"{kafka_prefix}nobody" not in kafka.topics()
-        assert it.broker.depth(queue) == 2
+        assert linked.broker.depth(queue) == 2
         kafka.create_topics({f"{kafka_prefix}nobody": 1})
-        it.publish(lost)
+        linked.publish(lost)
 
 
 def test_a_queue_gets_what_is_sent_to_it_alone(kafka: Kafka, kafka_prefix: str) -> None:
     billing, audit = f"{kafka_prefix}billing", f"{kafka_prefix}audit"
     topic = f"{kafka_prefix}order"
-    with shop(kafka.url, plan(billing, topic), plan(audit, topic)) as it:
-        it.publish(outgoing(billing, exchange=""))
-        assert (it.broker.depth(billing), it.broker.depth(audit)) == (1, 0)
+    with linked_broker(kafka.url, plan(billing, topic), plan(audit, topic)) as linked:
+        linked.publish(outgoing(billing, exchange=""))
+        assert (linked.broker.depth(billing), linked.broker.depth(audit)) == (1, 0)
         missing = outgoing(f"{kafka_prefix}missing", exchange="")
-        (error,) = it.broker.publish([missing], 10.0)
+        (error,) = linked.broker.publish([missing], 10.0)
         assert isinstance(error, Unroutable)
         assert "There is no queue" in str(error)
 
@@ -193,10 +193,10 @@ def test_what_is_sent_to_a_queue_may_be_held_back(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     queue = f"{kafka_prefix}billing"
-    with shop(kafka.url, plan(queue, delays=(1.0,))) as it:
+    with linked_broker(kafka.url, plan(queue, delays=(1.0,))) as linked:
         sent = time.time()
-        it.publish(outgoing(queue, exchange="", delay=1.0))
-        read(it.link(), 1)
+        linked.publish(outgoing(queue, exchange="", delay=1.0))
+        read(linked.link(), 1)
         assert 0.9 <= time.time() - sent < 5
 
 
@@ -215,17 +215,17 @@ def test_what_kafka_cannot_do_is_refused_before_anything_is_sent(
 ) -> None:
     # Nothing listens at this address: a message that was sent would hang, or fail
     # otherwise.
-    with shop("kafka://127.0.0.1:1", plan("billing")) as it:
+    with linked_broker("kafka://127.0.0.1:1", plan("billing")) as linked:
         with pytest.raises(UnsupportedByBroker, match=said):
-            it.broker.publish([outgoing("billing", **options)], 5.0)
+            linked.broker.publish([outgoing("billing", **options)], 5.0)
         with pytest.raises(UnsupportedByBroker, match="'an order' cannot be one"):
-            it.broker.publish([outgoing("an order")], 5.0)
+            linked.broker.publish([outgoing("an order")], 5.0)
 
 
 def test_a_record_that_is_too_large_is_refused(kafka: Kafka, kafka_prefix: str) -> None:
     queue = f"{kafka_prefix}billing"
-    with shop(kafka.url, plan(queue)) as it:
-        (large, small) = it.broker.publish(
+    with linked_broker(kafka.url, plan(queue)) as linked:
+        (large, small) = linked.broker.publish(
             [outgoing(queue, os.urandom(5_000_000)), outgoing(queue)], 10.0
         )
         assert isinstance(large, PublishRefused)
@@ -235,29 +235,31 @@ def test_a_record_that_is_too_large_is_refused(kafka: Kafka, kafka_prefix: str) 
 def test_a_broker_that_hangs_is_a_timeout_and_the_hub_goes_on(
     own_kafka: Kafka,
 ) -> None:
-    with shop(own_kafka.url, plan("billing")) as it:
-        it.publish(outgoing("billing"))
+    with linked_broker(own_kafka.url, plan("billing")) as linked:
+        linked.publish(outgoing("billing"))
         with own_kafka.frozen(), Ticks() as ticks:
             began = time.monotonic()
-            (error,) = it.broker.publish([outgoing("billing")], 1.0)
+            (error,) = linked.broker.publish([outgoing("billing")], 1.0)
             took = time.monotonic() - began
         assert isinstance(error, PublishTimeout)
         assert took < 3
         assert ticks.count > 20
-        it.publish(outgoing("billing"))
+        linked.publish(outgoing("billing"))
         own_kafka.kill()
-        (error,) = it.broker.publish([outgoing("billing")], 0.5)
+        (error,) = linked.broker.publish([outgoing("billing")], 0.5)
         assert isinstance(error, PublishTimeout)
         own_kafka.start()
-        wait_for(lambda: it.broker.publish([outgoing("billing")], 5.0) == [None], 30)
+        wait_for(
+            lambda: linked.broker.publish([outgoing("billing")], 5.0) == [None], 30
+        )
 
 
 def test_a_hundred_greenlets_publish_at_once(kafka: Kafka, kafka_prefix: str) -> None:
     queue = f"{kafka_prefix}billing"
-    with shop(kafka.url, plan(queue)) as it:
-        jobs = [gevent.spawn(it.publish, outgoing(queue)) for _ in range(100)]
+    with linked_broker(kafka.url, plan(queue)) as linked:
+        jobs = [gevent.spawn(linked.publish, outgoing(queue)) for _ in range(100)]
         gevent.joinall(jobs, timeout=20, raise_error=True)
-        assert it.broker.depth(queue) == 100
+        assert linked.broker.depth(queue) == 100
 
 
 def test_threads_with_hubs_of_their_own_publish_beside_greenlets(
@@ -266,34 +268,38 @@ def test_threads_with_hubs_of_their_own_publish_beside_greenlets(
     queue = f"{kafka_prefix}billing"
     pool = ThreadPool(3)
     try:
-        with shop(kafka.url, plan(queue)) as it:
-            it.publish(outgoing(queue))
+        with linked_broker(kafka.url, plan(queue)) as linked:
+            linked.publish(outgoing(queue))
             for _ in range(5):
-                there = [pool.spawn(it.publish, outgoing(queue)) for _ in range(6)]
-                here = [gevent.spawn(it.publish, outgoing(queue)) for _ in range(6)]
+                there = [pool.spawn(linked.publish, outgoing(queue)) for _ in range(6)]
+                here = [gevent.spawn(linked.publish, outgoing(queue)) for _ in range(6)]
                 gevent.joinall(here, timeout=20, raise_error=True)
                 for job in there:
                     job.get(timeout=20)
-            assert it.broker.depth(queue) == 61
+            assert linked.broker.depth(queue) == 61
     finally:
         pool.kill()
 
 
 def test_a_password_is_in_no_error(kafka: Kafka) -> None:
     address = f"127.0.0.1:{kafka.secured_port}"
-    with shop(f"kafka://guest:hunter2@{address}", plan("billing")) as it:
+    with linked_broker(f"kafka://guest:hunter2@{address}", plan("billing")) as linked:
         with pytest.raises(BrokerRefused) as caught:
-            it.broker.connect(it.plan, Lane.MAIN, 1)
+            linked.broker.connect(linked.plan, Lane.MAIN, 1)
         assert "hunter2" not in str(caught.value)
-    with shop(f"kafka://guest:guest@{address}", plan("billing"), declare="never") as it:
-        assert it.broker.depth("billing") == 0
+    with linked_broker(
+        f"kafka://guest:guest@{address}", plan("billing"), declare="never"
+    ) as linked:
+        assert linked.broker.depth("billing") == 0
 
 
 def test_a_setting_that_is_not_known_is_an_error_without_secrets() -> None:
     options = {"kafka_common_config": {"sasl.password": "hunter2", "no.such": 1}}
-    with shop("kafka://127.0.0.1:1", plan("a"), transport_options=options) as it:
+    with linked_broker(
+        "kafka://127.0.0.1:1", plan("a"), transport_options=options
+    ) as linked:
         with pytest.raises(ConfigurationError, match="no.such") as caught:
-            it.broker.publish([outgoing("a")], 5.0)
+            linked.broker.publish([outgoing("a")], 5.0)
         assert "hunter2" not in str(caught.value)
 
 
@@ -302,17 +308,17 @@ def test_a_fork_has_clients_of_its_own(kafka: Kafka, kafka_prefix: str) -> None:
     queue = f"{kafka_prefix}billing"
     script = f"""
 import os, sys
-from tests.brokers.kafka.shop import Shop, outgoing, plan
-it = Shop({kafka.url!r}, [plan({queue!r})])
-it.publish(outgoing({queue!r}))
+from tests.brokers.kafka.tools import LinkedBroker, outgoing, plan
+linked = LinkedBroker({kafka.url!r}, [plan({queue!r})])
+linked.publish(outgoing({queue!r}))
 pid = os.fork()
-it.publish(outgoing({queue!r}))
-it.close()
+linked.publish(outgoing({queue!r}))
+linked.close()
 if pid:
     assert os.waitpid(pid, 0)[1] == 0
-    it.publish(outgoing({queue!r}))
-    print(it.broker.depth({queue!r}))
-    it.close()
+    linked.publish(outgoing({queue!r}))
+    print(linked.broker.depth({queue!r}))
+    linked.close()
 """
     done = run_script(script)
     assert (done.stdout.strip(), done.returncode) == ("4", 0), done.stderr
@@ -320,28 +326,30 @@ if pid:
 
 def test_the_lag_is_what_is_not_done(kafka: Kafka, kafka_prefix: str) -> None:
     queue = f"{kafka_prefix}billing"
-    with shop(kafka.url, plan(queue), transport_options={"partitions": 1}) as it:
-        it.publish(*(outgoing(queue, b"%d" % n) for n in range(10)))
-        assert it.broker.depth(queue) == 10
-        link = it.link()
+    with linked_broker(
+        kafka.url, plan(queue), transport_options={"partitions": 1}
+    ) as linked:
+        linked.publish(*(outgoing(queue, b"%d" % n) for n in range(10)))
+        assert linked.broker.depth(queue) == 10
+        link = linked.link()
         found = read(link, 10)
         # Not the first ones: what is done beyond them counts as done nevertheless.
         link.ack(found[4:])
-        wait_for(lambda: it.broker.depth(queue) == 4, 10)
-        assert it.broker.depth("nobody's") == 0
-        assert it.broker.depth(f"{queue}.suspects") == 0
+        wait_for(lambda: linked.broker.depth(queue) == 4, 10)
+        assert linked.broker.depth("nobody's") == 0
+        assert linked.broker.depth(f"{queue}.suspects") == 0
 
 
 def test_dead_letters_are_listed_and_taken(kafka: Kafka, kafka_prefix: str) -> None:
     queue = f"{kafka_prefix}billing"
-    with shop(kafka.url, plan(queue)) as it:
-        it.publish(
+    with linked_broker(kafka.url, plan(queue)) as linked:
+        linked.publish(
             *(outgoing(queue, b"%d" % n, id=f"m-{n}", key="k") for n in range(4))
         )
-        link = it.link()
+        link = linked.link()
         for delivery in read(link, 4):
-            it.bury(link, delivery, reason=f"no {delivery.message.id}")
-        letters = it.letters()
+            linked.dead_letter(link, delivery, reason=f"no {delivery.message.id}")
+        letters = linked.letters()
         assert sorted(x.message.id or "" for x in letters) == [
             "m-0",
             "m-1",
@@ -352,48 +360,54 @@ def test_dead_letters_are_listed_and_taken(kafka: Kafka, kafka_prefix: str) -> N
         first = next(letter for letter in letters if letter.message.id == "m-0")
         assert first.headers["x-qconsume-reason"] == "no m-0"
         assert first.message.key == "k"
-        assert it.broker.depth(f"{queue}.dead") == 4
+        assert linked.broker.depth(f"{queue}.dead") == 4
 
-        dead = it.broker.dead_letters(it.plan)
+        dead = linked.broker.dead_letters(linked.plan)
         assert dead.take(lambda letter: letter.message.id == "m-1", replay=False) == 1
         assert dead.take(lambda letter: letter.message.id == "m-2", replay=True) == 1
-        assert sorted(x.message.id or "" for x in it.letters()) == ["m-0", "m-3"]
+        assert sorted(x.message.id or "" for x in linked.letters()) == ["m-0", "m-3"]
         (again,) = read(link, 1)
         assert (again.message.id, again.message.attempt) == ("m-2", 1)
         assert again.message.properties["topic"] == f"_qconsume.{queue}.retry.0"
         assert "x-qconsume-reason" not in again.message.headers
         # What dies again is another dead letter, and no older tombstone removes it.
-        it.bury(link, again, reason="again")
-        assert sorted(x.message.id or "" for x in it.letters()) == ["m-0", "m-2", "m-3"]
+        linked.dead_letter(link, again, reason="again")
+        assert sorted(x.message.id or "" for x in linked.letters()) == [
+            "m-0",
+            "m-2",
+            "m-3",
+        ]
 
 
 def test_a_dead_letter_that_is_forwarded_twice_is_one(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     queue = f"{kafka_prefix}billing"
-    with shop(kafka.url, plan(queue)) as it:
-        it.publish(outgoing(queue))
-        link = it.link()
+    with linked_broker(kafka.url, plan(queue)) as linked:
+        linked.publish(outgoing(queue))
+        link = linked.link()
         (delivery,) = read(link, 1)
-        it.bury(link, delivery)
-        it.bury(link, delivery)
-        assert len(it.letters()) == 1
+        linked.dead_letter(link, delivery)
+        linked.dead_letter(link, delivery)
+        assert len(linked.letters()) == 1
 
 
 def test_no_dead_letters_are_no_error(kafka: Kafka, kafka_prefix: str) -> None:
-    with shop(kafka.url, plan(f"{kafka_prefix}billing"), declare="never") as it:
-        assert it.letters() == []
-        assert it.broker.dead_letters(it.plan).count() == 0
-        assert it.broker.stale_bindings() == []
+    with linked_broker(
+        kafka.url, plan(f"{kafka_prefix}billing"), declare="never"
+    ) as linked:
+        assert linked.letters() == []
+        assert linked.broker.dead_letters(linked.plan).count() == 0
+        assert linked.broker.stale_bindings() == []
 
 
 def test_a_step_that_is_not_there_is_made_or_a_longer_one_is_taken(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     queue = f"{kafka_prefix}billing"
-    with shop(kafka.url, plan(queue, delays=(8.0,))) as it:
-        it.publish(outgoing(queue, b"1"), outgoing(queue, b"2"))
-        link = it.link()
+    with linked_broker(kafka.url, plan(queue, delays=(8.0,))) as linked:
+        linked.publish(outgoing(queue, b"1"), outgoing(queue, b"2"))
+        link = linked.link()
         first, second = read(link, 2)
         # 8 s serve for 3 s, but not for 1 s.
         assert link.forward([Forward(first, Lane.MAIN, {}, delay=3.0)]) == [None]
@@ -408,11 +422,11 @@ def test_where_nothing_may_be_made_a_step_that_is_there_is_taken(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     queue = f"{kafka_prefix}billing"
-    with shop(kafka.url, plan(queue, delays=(1.0,))) as it:
-        it.broker.declare()
-    with shop(kafka.url, plan(queue), declare="passive") as it:
-        it.publish(outgoing(queue))
-        link = it.link()
+    with linked_broker(kafka.url, plan(queue, delays=(1.0,))) as linked:
+        linked.broker.declare()
+    with linked_broker(kafka.url, plan(queue), declare="passive") as linked:
+        linked.publish(outgoing(queue))
+        link = linked.link()
         (delivery,) = read(link, 1)
         assert link.forward([Forward(delivery, Lane.MAIN, {}, delay=2.0)]) == [None]
         began = time.monotonic()
@@ -438,13 +452,13 @@ def test_topics_that_come_later_are_found_by_the_look_of_the_process(
 ) -> None:
     queue = plan(f"{kafka_prefix}billing", f"{kafka_prefix}order.*")
     topic = f"{kafka_prefix}order.created"
-    with shop(kafka.url, queue, transport_options=BLINDLY) as it:
-        link = it.link()
+    with linked_broker(kafka.url, queue, transport_options=BLINDLY) as linked:
+        link = linked.link()
         kafka.create_topics({topic: 1})
-        with shop(kafka.url, plan(f"{kafka_prefix}other", topic)) as other:
+        with linked_broker(kafka.url, plan(f"{kafka_prefix}other", topic)) as other:
             other.publish(outgoing(topic, b"created"))
         # As if the last look were long ago.
-        t.cast(KafkaBroker, it.broker)._topics.forget()
+        t.cast(KafkaBroker, linked.broker)._topics.forget()
         link.keep_alive()
         assert [d.message.raw for d in read(link, 1)] == [b"created"]
 
@@ -454,15 +468,15 @@ def test_partitions_that_are_added_are_read_as_soon_as_they_are_seen(
 ) -> None:
     queue = f"{kafka_prefix}billing"
     kafka.create_topics({queue: 1})
-    with shop(kafka.url, plan(queue), transport_options=BLINDLY) as it:
-        it.publish(outgoing(queue, b"first"))
-        link = it.link()
+    with linked_broker(kafka.url, plan(queue), transport_options=BLINDLY) as linked:
+        linked.publish(outgoing(queue, b"first"))
+        link = linked.link()
         link.ack(read(link, 1))
         more = _untyped.NewPartitions(queue, 4)
         admin = kafka.admin()
         admin.create_partitions([more])[queue].result(10)
         produce(kafka.address, queue, [b"new"], partition=3)
-        wait_for(lambda: it.broker.depth(queue) == 1, 20)
+        wait_for(lambda: linked.broker.depth(queue) == 1, 20)
         assert [d.message.raw for d in read(link, 1)] == [b"new"]
 
 
@@ -470,9 +484,9 @@ def test_a_topic_of_longer_retries_is_read_at_once_by_its_creator(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     queue = f"{kafka_prefix}billing"
-    with shop(kafka.url, plan(queue), transport_options=BLINDLY) as it:
-        it.publish(outgoing(queue, b"late"))
-        link = it.link()
+    with linked_broker(kafka.url, plan(queue), transport_options=BLINDLY) as linked:
+        linked.publish(outgoing(queue, b"late"))
+        link = linked.link()
         (delivery,) = read(link, 1)
         again = Forward(delivery, Lane.MAIN, delivery.message.headers, delay=2.0)
         assert link.forward([again]) == [None]
@@ -490,17 +504,17 @@ def test_a_topic_that_is_deleted_is_declared_again(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     queue = f"{kafka_prefix}billing"
-    with shop(kafka.url, plan(queue)) as it:
-        link = it.link()
-        it.publish(outgoing(queue, b"old"))
+    with linked_broker(kafka.url, plan(queue)) as linked:
+        link = linked.link()
+        linked.publish(outgoing(queue, b"old"))
         link.ack(read(link, 1))
         topic_is_deleted(kafka, queue, link)
         with pytest.raises(BrokerUnavailable, match=f"topic '{queue}' was deleted"):
             link.keep_alive()
         link.close()
-        again = it.link()
+        again = linked.link()
         assert not again.interrupted
-        it.publish(outgoing(queue, b"new"))
+        linked.publish(outgoing(queue, b"new"))
         assert [d.message.raw for d in read(again, 1)] == [b"new"]
 
 
@@ -508,11 +522,11 @@ def test_a_publisher_declares_a_topic_again_too(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     queue = f"{kafka_prefix}billing"
-    with shop(kafka.url, plan(queue)) as it:
-        it.publish(outgoing(queue))
+    with linked_broker(kafka.url, plan(queue)) as linked:
+        linked.publish(outgoing(queue))
         kafka.delete_topics(queue)
         wait_for(lambda: queue not in kafka.topics())
-        wait_for(lambda: it.broker.publish([outgoing(queue)], 3.0) == [None], 60)
+        wait_for(lambda: linked.broker.publish([outgoing(queue)], 3.0) == [None], 60)
 
 
 def test_where_topics_are_not_declared_it_is_waited_until_they_are_there_again(
@@ -521,8 +535,8 @@ def test_where_topics_are_not_declared_it_is_waited_until_they_are_there_again(
     theirs = f"{kafka_prefix}theirs"
     kafka.create_topics({theirs: 2})
     given = Queue(f"{kafka_prefix}billing", routing_key=theirs)
-    with shop(kafka.url, plan(given.name, theirs, given=given)) as it:
-        link = it.link()
+    with linked_broker(kafka.url, plan(given.name, theirs, given=given)) as linked:
+        link = linked.link()
         topic_is_deleted(kafka, theirs, link)
         link.keep_alive()
         assert link.interrupted
@@ -530,7 +544,8 @@ def test_where_topics_are_not_declared_it_is_waited_until_they_are_there_again(
         produce(kafka.address, theirs, [b"new"])
         wait_for(
             lambda: (
-                t.cast(KafkaBroker, it.broker)._topics.look() and not link.interrupted
+                t.cast(KafkaBroker, linked.broker)._topics.look()
+                and not link.interrupted
             )
         )
         assert [d.message.raw for d in read(link, 1, 60)] == [b"new"]
@@ -541,9 +556,9 @@ def test_a_topic_is_taken_for_deleted_only_after_a_second_look(
 ) -> None:
     """The broker that is asked may have just come back, and not know all topics."""
     queue = f"{kafka_prefix}billing"
-    with shop(kafka.url, plan(queue)) as it:
-        link = it.link()
-        broker = t.cast(KafkaBroker, it.broker)
+    with linked_broker(kafka.url, plan(queue)) as linked:
+        link = linked.link()
+        broker = t.cast(KafkaBroker, linked.broker)
         broker._topics._partition_counts = {}
         broker._on_topics_changed({})
         assert link.interrupted

@@ -19,12 +19,12 @@ from .client.tools import numbers
 from .client.tools import produce
 from .client.tools import take
 from .client.tools import values
-from .shop import QUICKLY
-from .shop import Shop
-from .shop import outgoing
-from .shop import plan
-from .shop import read
-from .shop import shop
+from .tools import QUICKLY
+from .tools import LinkedBroker
+from .tools import linked_broker
+from .tools import outgoing
+from .tools import plan
+from .tools import read
 
 _NewPartitions: t.Any = t.cast(t.Any, _admin).NewPartitions
 
@@ -35,9 +35,9 @@ def beginning(where: str) -> dict[str, t.Any]:
     return {"kafka_consumer_config": consumer}
 
 
-def bodies(it: Shop, count: int) -> set[bytes]:
+def bodies(linked: LinkedBroker, count: int) -> set[bytes]:
     """Settle the first messages, and return their bodies."""
-    link = it.link()
+    link = linked.link()
     found = read(link, count)
     link.ack(found)
     link.close()
@@ -77,15 +77,15 @@ def test_what_is_younger_than_a_group_at_the_end_is_read_from_its_first_record(
     options = beginning("latest")
     wanted = plan(f"{kafka_prefix}group", topic, pattern)
 
-    with shop(kafka.url, wanted, transport_options=options) as it:
-        it.broker.declare()
+    with linked_broker(kafka.url, wanted, transport_options=options) as linked:
+        linked.broker.declare()
     grow(kafka, topic, 2)
     produce(kafka.address, topic, [b"new partition"], partition=1)
     kafka.create_topics({f"{kafka_prefix}event.moved": 1})
     produce(kafka.address, f"{kafka_prefix}event.moved", [b"new topic"])
 
-    with shop(kafka.url, wanted, transport_options=options) as it:
-        assert bodies(it, 2) == {b"new partition", b"new topic"}
+    with linked_broker(kafka.url, wanted, transport_options=options) as linked:
+        assert bodies(linked, 2) == {b"new partition", b"new topic"}
 
 
 def test_a_topic_made_anew_under_a_running_group_at_the_end_loses_nothing(
@@ -96,9 +96,9 @@ def test_a_topic_made_anew_under_a_running_group_at_the_end_loses_nothing(
     produce(kafka.address, topic, numbers(5))
     options = beginning("latest")
     wanted = plan(f"{kafka_prefix}group", topic)
-    with shop(kafka.url, wanted, transport_options=options) as it:
-        link = it.link()
-        it.publish(outgoing(topic, b"old"))
+    with linked_broker(kafka.url, wanted, transport_options=options) as linked:
+        link = linked.link()
+        linked.publish(outgoing(topic, b"old"))
         link.ack(read(link, 1))
         kafka.delete_topics(topic)
         wait_for(lambda: topic not in kafka.topics())
@@ -111,24 +111,24 @@ def test_what_is_published_after_any_declare_is_for_a_group_at_the_end(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     queue, options = f"{kafka_prefix}billing", beginning("latest")
-    with shop(kafka.url, plan(queue), transport_options=options) as it:
-        it.broker.declare()
-        it.publish(outgoing(queue, b"first"))
-    with shop(kafka.url, plan(queue), transport_options=options) as it:
-        it.broker.declare()
-        it.publish(outgoing(queue, b"second"))
-        assert bodies(it, 2) == {b"first", b"second"}
+    with linked_broker(kafka.url, plan(queue), transport_options=options) as linked:
+        linked.broker.declare()
+        linked.publish(outgoing(queue, b"first"))
+    with linked_broker(kafka.url, plan(queue), transport_options=options) as linked:
+        linked.broker.declare()
+        linked.publish(outgoing(queue, b"second"))
+        assert bodies(linked, 2) == {b"first", b"second"}
 
 
 def test_what_is_sent_to_a_queue_by_its_name_is_for_a_group_at_the_end_too(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     queue = f"{kafka_prefix}billing"
-    with shop(kafka.url, plan(queue)) as it:
-        it.publish(outgoing(queue, b"ours", exchange=""))
+    with linked_broker(kafka.url, plan(queue)) as linked:
+        linked.publish(outgoing(queue, b"ours", exchange=""))
     options = beginning("latest")
-    with shop(kafka.url, plan(queue), transport_options=options) as it:
-        assert bodies(it, 1) == {b"ours"}
+    with linked_broker(kafka.url, plan(queue), transport_options=options) as linked:
+        assert bodies(linked, 1) == {b"ours"}
 
 
 @pytest.mark.parametrize("declare", ["passive", "never"])
@@ -136,12 +136,14 @@ def test_where_nothing_is_declared_a_group_at_the_end_begins_with_its_first_work
     kafka: Kafka, kafka_prefix: str, declare: str
 ) -> None:
     queue, options = f"{kafka_prefix}billing", beginning("latest")
-    with shop(kafka.url, plan(queue)) as it:
-        it.publish(outgoing(queue, b"before"))
-    with shop(kafka.url, plan(queue), transport_options=options, declare=declare) as it:
-        it.link().close()
-        it.publish(outgoing(queue, b"after"))
-        assert bodies(it, 1) == {b"after"}
+    with linked_broker(kafka.url, plan(queue)) as linked:
+        linked.publish(outgoing(queue, b"before"))
+    with linked_broker(
+        kafka.url, plan(queue), transport_options=options, declare=declare
+    ) as linked:
+        linked.link().close()
+        linked.publish(outgoing(queue, b"after"))
+        assert bodies(linked, 1) == {b"after"}
 
 
 @pytest.mark.parametrize("where", ["earliest", "latest"])
@@ -149,19 +151,22 @@ def test_a_group_without_its_offsets_logs_a_warning_and_loses_nothing(
     kafka: Kafka, kafka_prefix: str, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     queue, options = f"{kafka_prefix}billing", beginning(where)
-    with shop(kafka.url, plan(queue), transport_options=options) as it:
-        it.broker.declare()
-        it.publish(outgoing(queue, b"handled"))
-        assert bodies(it, 1) == {b"handled"}
-        it.publish(outgoing(queue, b"unread"))
+    with linked_broker(kafka.url, plan(queue), transport_options=options) as linked:
+        linked.broker.declare()
+        linked.publish(outgoing(queue, b"handled"))
+        assert bodies(linked, 1) == {b"handled"}
+        linked.publish(outgoing(queue, b"unread"))
     assert "has no offsets" not in caplog.text
     forget_offsets(kafka, queue)
 
-    with caplog.at_level(logging.WARNING), shop(kafka.url, plan(queue)) as it:
-        assert bodies(it, 2) == {b"handled", b"unread"}
+    with (
+        caplog.at_level(logging.WARNING),
+        linked_broker(kafka.url, plan(queue)) as linked,
+    ):
+        assert bodies(linked, 2) == {b"handled", b"unread"}
     assert caplog.text.count(f"no offsets of the group '{queue}' any more") == 1
-    with shop(kafka.url, plan(queue)) as it:
-        it.link()
+    with linked_broker(kafka.url, plan(queue)) as linked:
+        linked.link()
     assert caplog.text.count("no offsets of the group") == 1
 
 
@@ -172,8 +177,8 @@ def test_a_new_group_waits_for_no_fetch_to_learn_where_it_begins(
     topic, queue = f"{kafka_prefix}orders", f"{kafka_prefix}billing"
     kafka.create_topics({topic: 2})
     produce(kafka.address, topic, [b"before"], partition=1)
-    with shop(kafka.url, plan(queue, topic)) as it:
-        assert [d.message.raw for d in read(it.link(), 1)] == [b"before"]
+    with linked_broker(kafka.url, plan(queue, topic)) as linked:
+        assert [d.message.raw for d in read(linked.link(), 1)] == [b"before"]
         # Of the partition where nothing is nothing was read that it would commit.
         Group(kafka.address, queue, topic, 2).await_offsets(0, 0)
 
@@ -183,9 +188,9 @@ def test_a_group_that_has_nothing_to_read_is_not_taken_for_one_without_offsets(
 ) -> None:
     queue = f"{kafka_prefix}billing"
     for _ in range(2):
-        with shop(kafka.url, plan(queue)) as it:
-            it.link()
-            assert it.letters() == []
+        with linked_broker(kafka.url, plan(queue)) as linked:
+            linked.link()
+            assert linked.letters() == []
     assert "no offsets" not in caplog.text
 
 
@@ -209,11 +214,11 @@ def test_a_group_is_begun_and_looked_at_once_in_a_process(
     kafka: Kafka, kafka_prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     queue = f"{kafka_prefix}billing"
-    with shop(kafka.url, plan(queue)) as it:
-        it.link().close()
+    with linked_broker(kafka.url, plan(queue)) as linked:
+        linked.link().close()
         wait_for(lambda: not caplog.records)
         forget_offsets(kafka, queue)
-        it.link()
-        starts = t.cast(KafkaBroker, it.broker)._group_starts
+        linked.link()
+        starts = t.cast(KafkaBroker, linked.broker)._group_starts
         assert starts._checked_groups == {queue}
     assert "no offsets" not in caplog.text

@@ -26,11 +26,11 @@ from flask_qconsume.errors import UnsupportedByBroker
 
 from ...servers.kafka import Kafka
 from ...waiting import wait_for
-from .shop import Shop
-from .shop import outgoing
-from .shop import plan
-from .shop import read
-from .shop import shop
+from .tools import LinkedBroker
+from .tools import linked_broker
+from .tools import outgoing
+from .tools import plan
+from .tools import read
 
 _a: t.Any = _admin
 
@@ -76,12 +76,12 @@ def allow(server: Kafka, kind: str, name: str, *operations: str) -> None:
         future.result(10)
 
 
-def as_shop(
+def linked_as_shop_user(
     server: Kafka, queue: str, login: str = "shop:secret", **more: t.Any
-) -> contextlib.AbstractContextManager[Shop]:
-    """A shop of the user 'shop'."""
+) -> contextlib.AbstractContextManager[LinkedBroker]:
+    """A broker with links, opened as the user 'shop'."""
     common = more.pop("common", {})
-    return shop(
+    return linked_broker(
         f"kafka://{login}@127.0.0.1:{server.secured_port}",
         plan(queue),
         transport_options={"kafka_common_config": common, "partitions": 1},
@@ -91,40 +91,40 @@ def as_shop(
 
 def test_topics_need_permissions(guarded: Kafka) -> None:
     with (
-        as_shop(guarded, "orders") as it,
+        linked_as_shop_user(guarded, "orders") as linked,
         pytest.raises(BrokerRefused, match="'Create'"),
     ):
-        it.broker.declare()
+        linked.broker.declare()
     guarded.create_topics({"given": 1})
     allow(guarded, "TOPIC", "given", "DESCRIBE")
-    with as_shop(guarded, "given", declare="never") as it:
-        (error,) = it.broker.publish([outgoing("given")], 5.0)
+    with linked_as_shop_user(guarded, "given", declare="never") as linked:
+        (error,) = linked.broker.publish([outgoing("given")], 5.0)
         assert isinstance(error, BrokerRefused)
         # The client's own first question to the broker is refused as a whole.
         assert "'IdempotentWrite'" in str(error)
         allow(guarded, "TOPIC", "given", "WRITE")
-        wait_for(lambda: it.broker.publish([outgoing("given")], 5.0) == [None], 30)
+        wait_for(lambda: linked.broker.publish([outgoing("given")], 5.0) == [None], 30)
 
 
 def test_groups_need_permissions(guarded: Kafka) -> None:
     for name in "billing", "_qconsume.billing":
         allow(guarded, "TOPIC", name, "CREATE", "READ", "WRITE")
-    with as_shop(guarded, "billing") as it:
-        it.broker.declare()
-        it.publish(outgoing("billing"))
+    with linked_as_shop_user(guarded, "billing") as linked:
+        linked.broker.declare()
+        linked.publish(outgoing("billing"))
         with pytest.raises(BrokerRefused, match="'Read' on the group"):
-            it.link()
+            linked.link()
         allow(guarded, "GROUP", "billing", "READ")
-        assert len(read(it.link(), 1)) == 1
+        assert len(read(linked.link(), 1)) == 1
 
 
 def test_a_group_that_is_full_is_waited_for(guarded: Kafka) -> None:
     queue = "full"
-    with shop(guarded.url, plan(queue)) as it:
-        it.publish(outgoing(queue))
-        first = it.link()
+    with linked_broker(guarded.url, plan(queue)) as linked:
+        linked.publish(outgoing(queue))
+        first = linked.link()
         assert len(read(first, 1)) == 1
-        second = it.link()
+        second = linked.link()
         with pytest.raises(BrokerUnavailable, match="'group.max.size'"):
             wait_for(lambda: second.read(1))
 
@@ -140,16 +140,16 @@ def test_a_group_that_is_full_is_waited_for(guarded: Kafka) -> None:
 def test_an_unknown_user_is_refused(
     guarded: Kafka, login: str, common: dict[str, str]
 ) -> None:
-    with as_shop(guarded, "orders", login, common=common) as it:
+    with linked_as_shop_user(guarded, "orders", login, common=common) as linked:
         with pytest.raises(BrokerRefused, match="'sasl.mechanism'"):
-            it.broker.declare()
-        (error,) = it.broker.publish([outgoing("orders")], 5.0)
+            linked.broker.declare()
+        (error,) = linked.broker.publish([outgoing("orders")], 5.0)
         assert isinstance(error, BrokerRefused)
 
 
 def test_tls_spoken_to_a_port_without_it_is_told(kafka: Kafka) -> None:
-    with shop(f"kafkas://127.0.0.1:{kafka.port}", plan("orders")) as it:
-        (error,) = it.broker.publish([outgoing("orders")], 3.0)
+    with linked_broker(f"kafkas://127.0.0.1:{kafka.port}", plan("orders")) as linked:
+        (error,) = linked.broker.publish([outgoing("orders")], 3.0)
         assert type(error) is BrokerRefused
         assert "does not speak TLS at this port" in str(error)
         assert "'kafka://'" in str(error)
@@ -158,8 +158,8 @@ def test_tls_spoken_to_a_port_without_it_is_told(kafka: Kafka) -> None:
 def test_a_broker_that_is_not_there_is_an_outage() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    with shop(f"kafka://127.0.0.1:{port}", plan("orders")) as it:
-        (error,) = it.broker.publish([outgoing("orders")], 2.0)
+    with linked_broker(f"kafka://127.0.0.1:{port}", plan("orders")) as linked:
+        (error,) = linked.broker.publish([outgoing("orders")], 2.0)
         assert type(error) is BrokerUnavailable
         assert "Connection refused" in str(error)
 
@@ -170,7 +170,9 @@ def test_a_file_that_is_not_there_is_named(name: str, kind: str) -> None:
     options = {f"kafka_{kind}_config": {name: "/nowhere/kafka.pem"}}
     with (
         pytest.raises(ConfigurationError, match=rf"'{name}'.*/nowhere/kafka.pem"),
-        shop("kafkas://localhost:1", plan("orders"), transport_options=options),
+        linked_broker(
+            "kafkas://localhost:1", plan("orders"), transport_options=options
+        ),
     ):
         pass
 
@@ -181,10 +183,10 @@ def test_a_topic_with_a_bad_setting_is_a_mismatch(
     queue = f"{kafka_prefix}billing"
     options = {"kafka_topic_config": {"retention.ms": "long"}}
     with (
-        shop(kafka.url, plan(queue), transport_options=options) as it,
+        linked_broker(kafka.url, plan(queue), transport_options=options) as linked,
         pytest.raises(TopologyMismatch, match=f"'{queue}'.*'kafka_topic_config'"),
     ):
-        it.broker.declare()
+        linked.broker.declare()
 
 
 CODES = [(name, row) for row in REFUSALS for name in row.codes]

@@ -19,12 +19,12 @@ from flask_qconsume.brokers.kafka.suspect_groups import SuspectGroups
 
 from ...servers.kafka import Kafka
 from ...waiting import wait_for
-from .shop import QUICKLY
-from .shop import Shop
-from .shop import outgoing
-from .shop import plan
-from .shop import read
-from .shop import shop
+from .tools import QUICKLY
+from .tools import LinkedBroker
+from .tools import linked_broker
+from .tools import outgoing
+from .tools import plan
+from .tools import read
 
 TOPIC = "_qconsume.billing.suspects"
 
@@ -40,7 +40,7 @@ class FakeLink:
         self.woken += 1
 
 
-class Bench:
+class ClockedGroups:
     """Suspect groups on a virtual clock, and the questions that they ask."""
 
     def __init__(self) -> None:
@@ -89,94 +89,113 @@ def is_due(groups: SuspectGroups) -> bool:
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def clocked_groups() -> ClockedGroups:
+    return ClockedGroups()
 
 
-def test_a_lane_in_which_something_lies_is_woken_at_once(bench: Bench) -> None:
-    bench.filled = {(TOPIC, 0)}
-    full, empty = bench.add(), bench.add("mail")
-    assert full.woken == 1 and bench.groups.is_in_use("billing")
-    assert empty.woken == 0 and not bench.groups.is_in_use("mail")
-    assert bench.asked == [{(TOPIC, 0)}, {("_qconsume.mail.suspects", 0)}]
+def test_a_lane_in_which_something_lies_is_woken_at_once(
+    clocked_groups: ClockedGroups,
+) -> None:
+    clocked_groups.filled = {(TOPIC, 0)}
+    full, empty = clocked_groups.add(), clocked_groups.add("mail")
+    assert full.woken == 1 and clocked_groups.groups.is_in_use("billing")
+    assert empty.woken == 0 and not clocked_groups.groups.is_in_use("mail")
+    assert clocked_groups.asked == [{(TOPIC, 0)}, {("_qconsume.mail.suspects", 0)}]
 
 
-def test_one_question_is_for_all_lanes_and_for_all_partitions(bench: Bench) -> None:
-    bench.sizes = {TOPIC: 2}
-    bench.add()
-    bench.add("mail")
-    bench.asked.clear()
-    bench.beat(60.0)
-    assert bench.asked == [{(TOPIC, 0), (TOPIC, 1), ("_qconsume.mail.suspects", 0)}]
+def test_one_question_is_for_all_lanes_and_for_all_partitions(
+    clocked_groups: ClockedGroups,
+) -> None:
+    clocked_groups.sizes = {TOPIC: 2}
+    clocked_groups.add()
+    clocked_groups.add("mail")
+    clocked_groups.asked.clear()
+    clocked_groups.beat(60.0)
+    assert clocked_groups.asked == [
+        {(TOPIC, 0), (TOPIC, 1), ("_qconsume.mail.suspects", 0)}
+    ]
 
 
-def test_what_comes_later_is_noticed_and_looked_for_no_more(bench: Bench) -> None:
-    link = bench.add()
-    bench.filled = {(TOPIC, 0)}
-    bench.beat(9.0)
+def test_what_comes_later_is_noticed_and_looked_for_no_more(
+    clocked_groups: ClockedGroups,
+) -> None:
+    link = clocked_groups.add()
+    clocked_groups.filled = {(TOPIC, 0)}
+    clocked_groups.beat(9.0)
     assert link.woken == 1
-    bench.beat(60.0)
-    assert len(bench.asked) == 2
+    clocked_groups.beat(60.0)
+    assert len(clocked_groups.asked) == 2
 
 
-def test_all_links_beat_and_one_of_them_looks(bench: Bench) -> None:
-    bench.add()
+def test_all_links_beat_and_one_of_them_looks(clocked_groups: ClockedGroups) -> None:
+    clocked_groups.add()
     for _ in range(50):
-        bench.beat(0.01)
-    assert len(bench.asked) == 1
+        clocked_groups.beat(0.01)
+    assert len(clocked_groups.asked) == 1
 
 
-def test_it_is_looked_the_less_the_longer_that_takes(bench: Bench) -> None:
-    bench.took = 2.0
-    bench.add()
-    bench.beat(39.0)
-    assert len(bench.asked) == 1
-    bench.beat(2.0)
-    assert len(bench.asked) == 2
+def test_it_is_looked_the_less_the_longer_that_takes(
+    clocked_groups: ClockedGroups,
+) -> None:
+    clocked_groups.took = 2.0
+    clocked_groups.add()
+    clocked_groups.beat(39.0)
+    assert len(clocked_groups.asked) == 1
+    clocked_groups.beat(2.0)
+    assert len(clocked_groups.asked) == 2
 
 
-def test_a_lane_that_comes_during_a_look_is_looked_at_after_it(bench: Bench) -> None:
+def test_a_lane_that_comes_during_a_look_is_looked_at_after_it(
+    clocked_groups: ClockedGroups,
+) -> None:
     link = FakeLink()
 
     def come() -> None:
-        bench.meanwhile = lambda: None
-        bench.groups.add("mail", link)
+        clocked_groups.meanwhile = lambda: None
+        clocked_groups.groups.add("mail", link)
 
-    bench.meanwhile = come
-    bench.filled = {("_qconsume.mail.suspects", 0)}
-    bench.add()
+    clocked_groups.meanwhile = come
+    clocked_groups.filled = {("_qconsume.mail.suspects", 0)}
+    clocked_groups.add()
     assert link.woken == 1
 
 
-def test_a_broker_that_does_not_answer_is_asked_again(bench: Bench) -> None:
-    bench.error = BrokerUnavailable("hangs")
-    bench.filled = {(TOPIC, 0)}
-    link = bench.add()
-    bench.beat(1.0)
-    assert (link.woken, len(bench.asked)) == (0, 1)
-    bench.error = None
-    bench.beat(9.0)
+def test_a_broker_that_does_not_answer_is_asked_again(
+    clocked_groups: ClockedGroups,
+) -> None:
+    clocked_groups.error = BrokerUnavailable("hangs")
+    clocked_groups.filled = {(TOPIC, 0)}
+    link = clocked_groups.add()
+    clocked_groups.beat(1.0)
+    assert (link.woken, len(clocked_groups.asked)) == (0, 1)
+    clocked_groups.error = None
+    clocked_groups.beat(9.0)
     assert link.woken == 1
 
 
-def test_a_process_that_moves_a_suspect_wakes_its_own_links(bench: Bench) -> None:
-    links = bench.add(), bench.add(), bench.add("mail")
-    bench.groups.set_in_use("billing")
+def test_a_process_that_moves_a_suspect_wakes_its_own_links(
+    clocked_groups: ClockedGroups,
+) -> None:
+    links = clocked_groups.add(), clocked_groups.add(), clocked_groups.add("mail")
+    clocked_groups.groups.set_in_use("billing")
     assert [link.woken for link in links] == [1, 1, 0]
-    asked = len(bench.asked)
+    asked = len(clocked_groups.asked)
     # It joins without asking: it is known, and stays so.
-    bench.add()
-    assert bench.groups.is_in_use("billing") and len(bench.asked) == asked
-    bench.beat(60.0)
-    assert bench.asked[asked:] == [{("_qconsume.mail.suspects", 0)}]
+    clocked_groups.add()
+    assert (
+        clocked_groups.groups.is_in_use("billing")
+        and len(clocked_groups.asked) == asked
+    )
+    clocked_groups.beat(60.0)
+    assert clocked_groups.asked[asked:] == [{("_qconsume.mail.suspects", 0)}]
 
 
-def test_a_lane_that_is_closed_is_not_asked_for(bench: Bench) -> None:
-    bench.add().closed = True
-    bench.beat(60.0)
-    assert bench.asked[1:] == [set()]
-    bench.beat(60.0)
-    assert len(bench.asked) == 2
+def test_a_lane_that_is_closed_is_not_asked_for(clocked_groups: ClockedGroups) -> None:
+    clocked_groups.add().closed = True
+    clocked_groups.beat(60.0)
+    assert clocked_groups.asked[1:] == [set()]
+    clocked_groups.beat(60.0)
+    assert len(clocked_groups.asked) == 2
 
 
 # -- on a real Kafka ------------------------------------------------------------------
@@ -185,12 +204,12 @@ def test_a_lane_that_is_closed_is_not_asked_for(bench: Bench) -> None:
 def test_a_lane_joins_its_group_only_once_it_has_a_suspect(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
-    with shop(kafka.url, plan(f"{kafka_prefix}billing")) as it:
-        lane = lane_of(it)
-        wait_until_looked(it)
+    with linked_broker(kafka.url, plan(f"{kafka_prefix}billing")) as linked:
+        lane = lane_of(linked)
+        wait_until_looked(linked)
         assert lane.read(1, wait=0.05) == []
         assert not joined(lane)
-        suspect(it, b"here")
+        suspect(linked, b"here")
         assert raw(read(lane, 1)) == [b"here"]
         assert joined(lane)
 
@@ -199,12 +218,15 @@ def test_a_suspect_of_another_process_is_found_at_the_next_look(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     queue = plan(f"{kafka_prefix}billing")
-    with shop(kafka.url, queue) as it, shop(kafka.url, queue) as other:
-        lane = lane_of(it)
-        wait_until_looked(it)
+    with (
+        linked_broker(kafka.url, queue) as linked,
+        linked_broker(kafka.url, queue) as other,
+    ):
+        lane = lane_of(linked)
+        wait_until_looked(linked)
         suspect(other, b"there")
         # As if the last look were long ago.
-        groups_of(it)._last_suspects_look = float("-inf")
+        groups_of(linked)._last_suspects_look = float("-inf")
         lane.keep_alive()
         assert raw(read(lane, 1)) == [b"there"]
 
@@ -219,21 +241,21 @@ def test_a_suspect_that_was_there_before_is_found_wherever_groups_begin(
             "auto.offset.reset": "latest",
         }
     }
-    with shop(kafka.url, queue, transport_options=late) as it:
-        it.broker.declare()
-        suspect(it, b"before")
-    with shop(kafka.url, queue, transport_options=late) as it:
-        assert raw(read(lane_of(it), 1)) == [b"before"]
+    with linked_broker(kafka.url, queue, transport_options=late) as linked:
+        linked.broker.declare()
+        suspect(linked, b"before")
+    with linked_broker(kafka.url, queue, transport_options=late) as linked:
+        assert raw(read(lane_of(linked), 1)) == [b"before"]
 
 
 def test_where_nothing_is_declared_a_suspect_is_found_once_topics_are_known(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
     queue = plan(f"{kafka_prefix}billing")
-    with shop(kafka.url, queue) as it:
-        suspect(it, b"before")
-    with shop(kafka.url, queue, declare="never") as it:
-        lane = lane_of(it)
+    with linked_broker(kafka.url, queue) as linked:
+        suspect(linked, b"before")
+    with linked_broker(kafka.url, queue, declare="never") as linked:
+        lane = lane_of(linked)
         lane.keep_alive()  # This looks for the topics.
         assert raw(read(lane, 1)) == [b"before"]
 
@@ -241,14 +263,14 @@ def test_where_nothing_is_declared_a_suspect_is_found_once_topics_are_known(
 def test_a_lane_that_has_not_joined_can_be_paused_and_closed(
     kafka: Kafka, kafka_prefix: str
 ) -> None:
-    with shop(kafka.url, plan(f"{kafka_prefix}billing")) as it:
-        lane = lane_of(it)
+    with linked_broker(kafka.url, plan(f"{kafka_prefix}billing")) as linked:
+        lane = lane_of(linked)
         reading = gevent.spawn(lane.read, 1, 60.0)
         gevent.sleep(0)
         lane.pause()
         lane.keep_alive()
         assert reading.get(timeout=10) == []
-        suspect(it, b"late")
+        suspect(linked, b"late")
         assert lane.read(1, wait=0.05) == []
         assert not joined(lane)
         again = gevent.spawn(lane.read, 1, 60.0)
@@ -257,16 +279,16 @@ def test_a_lane_that_has_not_joined_can_be_paused_and_closed(
         assert again.get(timeout=10) == []
 
 
-def lane_of(it: Shop) -> KafkaLink:
-    return t.cast(KafkaLink, it.link(Lane.SUSPECTS))
+def lane_of(linked: LinkedBroker) -> KafkaLink:
+    return t.cast(KafkaLink, linked.link(Lane.SUSPECTS))
 
 
-def groups_of(it: Shop) -> SuspectGroups:
-    return t.cast(KafkaBroker, it.broker)._suspect_groups
+def groups_of(linked: LinkedBroker) -> SuspectGroups:
+    return t.cast(KafkaBroker, linked.broker)._suspect_groups
 
 
-def wait_until_looked(it: Shop) -> None:
-    groups = groups_of(it)
+def wait_until_looked(linked: LinkedBroker) -> None:
+    groups = groups_of(linked)
     wait_for(lambda: not is_due(groups) and groups._last_suspects_look > 0, 20)
 
 
@@ -275,10 +297,10 @@ def joined(lane: KafkaLink) -> bool:
     return lane._consumer.is_started
 
 
-def suspect(it: Shop, body: bytes) -> None:
+def suspect(linked: LinkedBroker, body: bytes) -> None:
     """Publish a message, and have it become a suspect."""
-    it.publish(outgoing(it.plan.name, body))
-    link = it.link()
+    linked.publish(outgoing(linked.plan.name, body))
+    link = linked.link()
     (delivery,) = read(link, 1)
     forward = Forward(delivery, Lane.SUSPECTS, delivery.message.headers)
     assert link.forward([forward]) == [None]

@@ -12,11 +12,11 @@ import pytest
 from flask_qconsume import BrokerRefused
 
 from ...servers.kafka import Kafka
-from .shop import Shop
-from .shop import outgoing
-from .shop import plan
-from .shop import read
-from .shop import shop
+from .tools import LinkedBroker
+from .tools import linked_broker
+from .tools import outgoing
+from .tools import plan
+from .tools import read
 
 _CERTIFICATE = (
     "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout key.pem -out cert.pem"
@@ -28,12 +28,12 @@ class Secured(t.NamedTuple):
     port: int
     certificate: str
 
-    def shop(
+    def linked_broker(
         self, *, host: str = "localhost", login: str = "shop:s%40cret", **common: t.Any
-    ) -> contextlib.AbstractContextManager[Shop]:
-        """A shop that knows the certificate, unless ``common`` says otherwise."""
+    ) -> contextlib.AbstractContextManager[LinkedBroker]:
+        """A broker that knows the certificate, unless ``common`` says otherwise."""
         settings = {"ssl.ca.location": self.certificate, **common}
-        return shop(
+        return linked_broker(
             f"kafkas://{login}@{host}:{self.port}",
             plan("billing"),
             transport_options={"kafka_common_config": settings, "partitions": 1},
@@ -58,9 +58,9 @@ def secured(
 
 
 def test_messages_go_both_ways(secured: Secured) -> None:
-    with secured.shop() as it:
-        it.publish(outgoing("billing", b"1"))
-        assert [each.message.raw for each in read(it.link(), 1)] == [b"1"]
+    with secured.linked_broker() as linked:
+        linked.publish(outgoing("billing", b"1"))
+        assert [each.message.raw for each in read(linked.link(), 1)] == [b"1"]
 
 
 @pytest.mark.parametrize(
@@ -77,22 +77,22 @@ def test_a_certificate_that_does_not_fit_is_refused(
     common: dict[str, str],
     request: pytest.FixtureRequest,
 ) -> None:
-    with secured.shop(host=host, **common) as it:
+    with secured.linked_broker(host=host, **common) as linked:
         with pytest.raises(BrokerRefused, match=request.node.callspec.id):
-            it.broker.declare()
-        (error,) = it.broker.publish([outgoing("billing")], 5.0)
+            linked.broker.declare()
+        (error,) = linked.broker.publish([outgoing("billing")], 5.0)
         assert isinstance(error, BrokerRefused)
         assert "s@cret" not in str(error)
 
 
 def test_a_certificate_may_be_left_unchecked_by_an_option(secured: Secured) -> None:
     unchecked = {"enable.ssl.certificate.verification": False}
-    with secured.shop(host="127.0.0.1", **unchecked) as it:
-        it.publish(outgoing("billing"))
+    with secured.linked_broker(host="127.0.0.1", **unchecked) as linked:
+        linked.publish(outgoing("billing"))
 
 
 def test_a_wrong_password_is_refused_and_not_shown(secured: Secured) -> None:
-    with secured.shop(login="shop:hunter2") as it:
+    with secured.linked_broker(login="shop:hunter2") as linked:
         with pytest.raises(BrokerRefused, match="Check the user") as caught:
-            it.broker.declare()
+            linked.broker.declare()
         assert "hunter2" not in str(caught.value)

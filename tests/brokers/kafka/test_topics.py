@@ -11,7 +11,7 @@ from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.brokers.kafka.topics import TopicListeners
 from flask_qconsume.brokers.kafka.topics import look_interval
 
-from .shop import plan
+from .tools import plan
 
 
 class FakeLink:

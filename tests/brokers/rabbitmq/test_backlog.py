@@ -20,7 +20,7 @@ def count_dead(broker: RabbitBroker) -> int | None:
     return broker.read_backlog(broker.topology.queues, TIMEOUT)[0].dead_letters
 
 
-def bury(broker: RabbitBroker, count: int) -> None:
+def dead_letter(broker: RabbitBroker, count: int) -> None:
     """Put messages into the queue of dead letters."""
     plan = broker.topology.queues[0]
     broker.declare()
@@ -53,7 +53,7 @@ def test_dead_letters_that_another_command_holds_are_unknown(
     rabbitmq_vhost: Vhost,
 ) -> None:
     with open_broker(rabbitmq_vhost.url) as broker:
-        bury(broker, 3)
+        dead_letter(broker, 3)
         assert count_dead(broker) == 3
         looking = iter(broker.dead_letters(broker.topology.queues[0]))
         next(looking)
@@ -66,7 +66,7 @@ def test_without_permission_for_the_lock_dead_letters_are_unknown(
     rabbitmq_vhost: Vhost,
 ) -> None:
     with open_broker(rabbitmq_vhost.url) as broker:
-        bury(broker, 1)
+        dead_letter(broker, 1)
         with rabbitmq_vhost.permissions("^$"):
             assert count_dead(broker) is None
         assert count_dead(broker) is None

@@ -18,13 +18,13 @@ from flask_qconsume.errors import BrokerError
 
 from ...waiting import wait_for
 from .tools import EXCHANGE
-from .tools import Shop
+from .tools import LinkedBroker
 from .tools import forward
+from .tools import linked_broker
 from .tools import outgoing
 from .tools import plan
 from .tools import read
 from .tools import settings
-from .tools import shop
 
 
 @pytest.fixture(params=["redis:", "redis-streams:"])
@@ -32,76 +32,76 @@ def url(request, redis_url):
     return redis_url.replace("redis:", request.param)
 
 
-def status(it: Shop) -> QueueStatus:
-    (found,) = it.broker.read_backlog([it.plan], 10.0)
+def status(linked: LinkedBroker) -> QueueStatus:
+    (found,) = linked.broker.read_backlog([linked.plan], 10.0)
     return found
 
 
 def test_a_delayed_message_that_is_due_waits_although_no_worker_moves_it(url):
-    with shop(url) as it:
+    with linked_broker(url) as linked:
         began = time.time()
-        it.publish(outgoing(delay=0.3), outgoing(delay=60.0))
-        assert (status(it).waiting, status(it).delayed) == (0, 2)
-        wait_for(lambda: status(it).waiting == 1)
-        found = status(it)
+        linked.publish(outgoing(delay=0.3), outgoing(delay=60.0))
+        assert (status(linked).waiting, status(linked).delayed) == (0, 2)
+        wait_for(lambda: status(linked).waiting == 1)
+        found = status(linked)
         assert (found.delayed, found.oldest) == (1, pytest.approx(began + 0.3, abs=0.2))
-        assert it.depth() == 0
+        assert linked.depth() == 0
 
 
 def test_a_delayed_message_is_as_old_as_its_delay_is_over(url):
-    with shop(url) as it:
-        link = it.link()
+    with linked_broker(url) as linked:
+        link = linked.link()
         began = time.time()
-        it.publish(outgoing(delay=0.3))
+        linked.publish(outgoing(delay=0.3))
         link.release(read(link, 1))
-        assert status(it).oldest == pytest.approx(began + 0.3, abs=0.2)
+        assert status(linked).oldest == pytest.approx(began + 0.3, abs=0.2)
 
 
 def test_the_oldest_of_all_priorities_counts(url):
-    with shop(url) as it:
-        it.publish(outgoing(priority=0))
-        began = status(it).oldest
+    with linked_broker(url) as linked:
+        linked.publish(outgoing(priority=0))
+        began = status(linked).oldest
         assert began is not None
         wait_for(lambda: time.time() - began > 1.1)
-        it.publish(outgoing(priority=9))
-        assert status(it).oldest == began
-        link = it.link()
+        linked.publish(outgoing(priority=9))
+        assert status(linked).oldest == began
+        link = linked.link()
         first, second = read(link, 2)
         assert first.message.priority == 9
         link.ack([second])
         link.release([first])
-        oldest = status(it).oldest
+        oldest = status(linked).oldest
         assert oldest is not None and oldest > began
 
 
 def test_a_large_suspect_is_not_decoded(url):
-    with shop(url) as it:
-        link = it.link()
-        it.publish(outgoing(b"x" * 2_000_000))
+    with linked_broker(url) as linked:
+        link = linked.link()
+        linked.publish(outgoing(b"x" * 2_000_000))
         (delivery,) = read(link, 1)
         headers = {"x-qconsume-suspected-at": 1000.0}
         assert forward(link, delivery, Lane.SUSPECTS, headers=headers) is None
-        suspects = status(it).suspects
+        suspects = status(linked).suspects
         assert suspects is not None
         assert (suspects.waiting, suspects.since) == (1, None)
-        assert it.broker.read_suspects(it.plan).since == 1000.0
+        assert linked.broker.read_suspects(linked.plan).since == 1000.0
 
 
 def test_a_key_of_another_type_is_an_error(url):
-    with shop(url) as it:
-        it.client.set("billing", "mine")
+    with linked_broker(url) as linked:
+        linked.client.set("billing", "mine")
         with pytest.raises(Exception, match="WRONGTYPE"):
-            status(it)
+            status(linked)
 
 
 def test_one_script_reads_each_queue(url):
     plans = [plan(f"queue{number}") for number in range(20)]
-    with shop(url, *plans) as it:
-        it.broker.declare()
-        it.broker.read_backlog(plans, 10.0)
-        before = it.client.info("commandstats")
-        it.broker.read_backlog(plans, 10.0)
-        after = it.client.info("commandstats")
+    with linked_broker(url, *plans) as linked:
+        linked.broker.declare()
+        linked.broker.read_backlog(plans, 10.0)
+        before = linked.client.info("commandstats")
+        linked.broker.read_backlog(plans, 10.0)
+        after = linked.client.info("commandstats")
         calls = {
             name: after[name]["calls"] - before.get(name, {"calls": 0})["calls"]
             for name in after
@@ -129,11 +129,11 @@ def test_a_message_of_kombu_has_no_age(redis_url):
         "headers": {"task": "bill"},
         "properties": {"delivery_tag": "1", "delivery_info": {}, "priority": 0},
     }
-    with shop(redis_url) as it:
+    with linked_broker(redis_url) as linked:
         for element in (b"{}", json.dumps(foreign).encode()):
-            it.client.lpush("billing", element)
-            assert (status(it).waiting, status(it).oldest) == (1, None)
-            it.client.delete("billing")
+            linked.client.lpush("billing", element)
+            assert (status(linked).waiting, status(linked).oldest) == (1, None)
+            linked.client.delete("billing")
 
 
 def test_the_time_is_found_at_the_end_of_an_envelope():
@@ -158,9 +158,9 @@ def test_the_time_is_found_at_the_end_of_an_envelope():
 def test_an_id_that_another_program_chose_is_no_time(redis_url):
     assert entries.read_time(b"1796064788850-3") == 1796064788.85
     assert entries.read_time(b"7-1") is None
-    with shop(redis_url.replace("redis:", "redis-streams:")) as it:
-        it.client.xadd("billing", {"body": "1"}, id="7-1")
-        assert (status(it).waiting, status(it).oldest) == (1, None)
+    with linked_broker(redis_url.replace("redis:", "redis-streams:")) as linked:
+        linked.client.xadd("billing", {"body": "1"}, id="7-1")
+        assert (status(linked).waiting, status(linked).oldest) == (1, None)
 
 
 @pytest.mark.parametrize("scheme", ["sentinel:", "sentinel-streams:"])

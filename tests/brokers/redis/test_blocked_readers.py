@@ -15,12 +15,12 @@ from flask_qconsume.brokers.redis.scripts import Call
 from flask_qconsume.brokers.redis.scripts import Script
 
 from ...waiting import wait_for
-from .tools import Shop
+from .tools import LinkedBroker
 from .tools import allow_long_waits
 from .tools import bodies
+from .tools import linked_broker
 from .tools import outgoing
 from .tools import read
-from .tools import shop
 
 
 class Reader:
@@ -103,17 +103,17 @@ def url(request: pytest.FixtureRequest, redis_url: str) -> str:
     return redis_url.replace("redis:", f"{request.param}:")
 
 
-def spawn_reader(it: Shop) -> gevent.Greenlet:
+def spawn_reader(linked: LinkedBroker) -> gevent.Greenlet:
     """A reader that would wait for minutes if nothing ended the wait."""
-    link = allow_long_waits(it.link())
+    link = allow_long_waits(linked.link())
     reader = gevent.spawn(read, link, 1)
-    wait_for(lambda: int(it.client.info("clients")["blocked_clients"]) > 0)
+    wait_for(lambda: int(linked.client.info("clients")["blocked_clients"]) > 0)
     return reader
 
 
 def test_a_delay_that_another_process_asked_for_ends_a_wait_in_time(url: str) -> None:
-    with shop(url) as it, shop(url) as other:
-        reader = spawn_reader(it)
+    with linked_broker(url) as linked, linked_broker(url) as other:
+        reader = spawn_reader(linked)
         other.publish(outgoing(b"due", delay=2.0))
         other.publish(outgoing(b"soon", delay=0.1))
         # Far less than the wait would take.
@@ -121,27 +121,27 @@ def test_a_delay_that_another_process_asked_for_ends_a_wait_in_time(url: str) ->
 
 
 def test_what_another_process_gives_back_ends_a_wait(url: str) -> None:
-    with shop(url) as it, shop(url) as other:
-        it.publish(outgoing(b"begun elsewhere"))
+    with linked_broker(url) as linked, linked_broker(url) as other:
+        linked.publish(outgoing(b"begun elsewhere"))
         link = other.link()
         read(link, 1)
-        reader = spawn_reader(it)
+        reader = spawn_reader(linked)
         link.close()
         assert bodies(reader.get(timeout=10)) == [b"begun elsewhere"]
 
 
 def test_a_low_priority_of_another_process_ends_a_wait(url: str) -> None:
-    with shop(url) as it, shop(url) as other:
-        reader = spawn_reader(it)
+    with linked_broker(url) as linked, linked_broker(url) as other:
+        reader = spawn_reader(linked)
         other.publish(outgoing(b"low", priority=0))
         assert bodies(reader.get(timeout=10)) == [b"low"]
 
 
 def test_what_is_due_after_the_wait_does_not_end_it(url: str) -> None:
-    with shop(url) as it:
-        link = allow_long_waits(it.link())
+    with linked_broker(url) as linked:
+        link = allow_long_waits(linked.link())
         reader = gevent.spawn(link.read, 1)
-        wait_for(lambda: int(it.client.info("clients")["blocked_clients"]) > 0)
+        wait_for(lambda: int(linked.client.info("clients")["blocked_clients"]) > 0)
         for answer in (b"", b"300.5", b"299.95"):
             link.note_poll_answer(answer)
         assert not link._blocking_wait._is_woken
@@ -150,9 +150,9 @@ def test_what_is_due_after_the_wait_does_not_end_it(url: str) -> None:
 
 
 def test_closed_links_are_not_polled_for(url: str) -> None:
-    with shop(url) as it:
-        poller = t.cast(t.Any, it.broker)._shared.poller.get()
-        links = [it.link(), it.link()]
+    with linked_broker(url) as linked:
+        poller = t.cast(t.Any, linked.broker)._shared.poller.get()
+        links = [linked.link(), linked.link()]
         assert [*poller._links] == links
         links[0].close()
         assert [*poller._links] == links[1:]

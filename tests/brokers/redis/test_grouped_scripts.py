@@ -15,8 +15,8 @@ from flask_qconsume.brokers.redis.group_commit import GroupedScripts
 from flask_qconsume.brokers.redis.scripts import Call
 from flask_qconsume.brokers.redis.scripts import Script
 
+from .tools import linked_broker
 from .tools import plan
-from .tools import shop
 
 
 class Redis:
@@ -90,27 +90,29 @@ def test_a_link_waits_for_the_round_trips_of_other_links_up_to_its_timeout() -> 
 def test_many_links_are_kept_alive_by_one_connection(own_redis, kind: str) -> None:
     queues = [plan(f"queue-{number}") for number in range(20)]
     url = own_redis.url.replace("redis:", f"{kind}:")
-    with shop(url, *queues) as it:
-        links = [it.link(plan=queue) for queue in queues]
-        before = it.client.info("clients")["connected_clients"]
+    with linked_broker(url, *queues) as linked:
+        links = [linked.link(plan=queue) for queue in queues]
+        before = linked.client.info("clients")["connected_clients"]
         for _ in range(3):
             greenlets = [gevent.spawn(link.keep_alive) for link in links]
             gevent.joinall(greenlets, timeout=10, raise_error=True)
-        after = it.client.info("clients")["connected_clients"]
+        after = linked.client.info("clients")["connected_clients"]
         assert after <= before + 1
 
 
 def test_each_keep_alive_extends_all_leases(own_redis) -> None:
     queues = [plan(f"queue-{number}") for number in range(5)]
-    with shop(own_redis.url, *queues, lease=3.0) as it:
-        links = [it.link(plan=queue) for queue in queues]
+    with linked_broker(own_redis.url, *queues, lease=3.0) as linked:
+        links = [linked.link(plan=queue) for queue in queues]
         for queue in queues:
-            it.client.lpush(queue.name, b"held")
+            linked.client.lpush(queue.name, b"held")
         tags = [delivery.tag for link in links for delivery in link.read(1)]
 
         def leases() -> list[float]:
             keys = [f"{queue.name}.leases" for queue in queues]
-            return [it.client.zscore(k, tag) for k, tag in zip(keys, tags, strict=True)]
+            return [
+                linked.client.zscore(k, tag) for k, tag in zip(keys, tags, strict=True)
+            ]
 
         before = leases()
         beats = [gevent.spawn(link.keep_alive) for link in links]

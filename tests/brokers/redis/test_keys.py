@@ -10,10 +10,10 @@ from flask_qconsume.brokers.redis_lists.keys import ListLayout
 from flask_qconsume.brokers.redis_lists.keys import create_layout
 from flask_qconsume.errors import ConfigurationError
 
+from .tools import linked_broker
 from .tools import outgoing
 from .tools import read
 from .tools import settings
-from .tools import shop
 
 
 def test_the_lists_of_a_queue_are_kombus():
@@ -43,12 +43,16 @@ def test_options_of_the_layout_are_honoured(redis_url):
         "unacked_index_key": "held_index",
         "queue_order_strategy": "sorted",
     }
-    with shop(redis_url, transport_options=options) as it:
-        it.publish(outgoing(priority=9), outgoing(priority=0))
-        assert it.keys() == {"stage:billing", "stage:billing|5"}
-        read(it.link(), 2)
-        assert it.keys() == {"stage:held", "stage:held_index", "stage:billing.leases"}
-        exchange = it.client.smembers("stage:_kombu.binding.shop")
+    with linked_broker(redis_url, transport_options=options) as linked:
+        linked.publish(outgoing(priority=9), outgoing(priority=0))
+        assert linked.keys() == {"stage:billing", "stage:billing|5"}
+        read(linked.link(), 2)
+        assert linked.keys() == {
+            "stage:held",
+            "stage:held_index",
+            "stage:billing.leases",
+        }
+        exchange = linked.client.smembers("stage:_kombu.binding.shop")
         assert exchange == {b"billing|^billing$|billing"}
 
 

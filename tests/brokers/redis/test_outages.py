@@ -17,19 +17,19 @@ from flask_qconsume.errors import PublishRefused
 
 from ...servers import Redis
 from ...waiting import wait_for
-from .tools import Shop
+from .tools import LinkedBroker
 from .tools import bodies
 from .tools import forward
+from .tools import linked_broker
 from .tools import outgoing
 from .tools import read
-from .tools import shop
 
 #: Reads messages, notes them in Redis, and acknowledges them.
 CONSUMER = """
 import sys, threading
-from tests.brokers.redis.tools import shop
-with shop(sys.argv[1], lease=1.0) as it:
-    link = it.link()
+from tests.brokers.redis.tools import linked_broker
+with linked_broker(sys.argv[1], lease=1.0) as linked:
+    link = linked.link()
     def keep_alive():
         while True:
             link.keep_alive()
@@ -39,7 +39,7 @@ with shop(sys.argv[1], lease=1.0) as it:
         found = link.read(50)
         for delivery in found:
             marked = b"!" if delivery.message.redelivered else b""
-            it.client.rpush("handled", delivery.message.raw + marked)
+            linked.client.rpush("handled", delivery.message.raw + marked)
         link.ack(found)
 """
 
@@ -52,18 +52,18 @@ def at(request):
 
 @pytest.mark.deadline(180)
 def test_ten_kills_of_a_consumer_lose_nothing(redis_url):
-    with shop(redis_url, lease=1.0) as it:
-        sent = set(it.fill(5_000))
+    with linked_broker(redis_url, lease=1.0) as linked:
+        sent = set(linked.fill(5_000))
         for _ in range(10):
-            kill_after(redis_url, it, 300)
-        link = it.link()
+            kill_after(redis_url, linked, 300)
+        link = linked.link()
         rest = []
-        while it.depth() or it.client.hlen("unacked"):
+        while linked.depth() or linked.client.hlen("unacked"):
             found = link.read(500)
             rest += found
             link.ack(found)
             link.keep_alive()
-        handled = it.client.lrange("handled", 0, -1)
+        handled = linked.client.lrange("handled", 0, -1)
         seen = {entry.rstrip(b"!") for entry in handled} | set(bodies(rest))
         assert seen == sent
         # More than once only what a killed one held, a batch at most.
@@ -73,14 +73,14 @@ def test_ten_kills_of_a_consumer_lose_nothing(redis_url):
         )
 
 
-def kill_after(url: str, it: Shop, count: int) -> None:
+def kill_after(url: str, linked: LinkedBroker, count: int) -> None:
     """Let a consumer handle some messages, and kill it at once."""
-    before = it.client.llen("handled")
+    before = linked.client.llen("handled")
     command = [sys.executable, "-W", "ignore", "-c", CONSUMER, url]
     with subprocess.Popen(command) as process:
         try:
             wait_for(
-                lambda: it.client.llen("handled") >= before + count,
+                lambda: linked.client.llen("handled") >= before + count,
                 timeout=30,
                 interval=0.001,
             )
@@ -89,9 +89,9 @@ def kill_after(url: str, it: Shop, count: int) -> None:
 
 
 def test_held_messages_stay_held_while_the_link_is_kept_alive(redis_url):
-    with shop(redis_url, lease=1.0) as it:
-        it.fill(1)
-        link, other = it.link(), it.link()
+    with linked_broker(redis_url, lease=1.0) as linked:
+        linked.fill(1)
+        link, other = linked.link(), linked.link()
         held = read(link, 1)
         assert link.keep_alive_interval == pytest.approx(1 / 3)
         until = time.monotonic() + 2.5
@@ -100,40 +100,40 @@ def test_held_messages_stay_held_while_the_link_is_kept_alive(redis_url):
             other.keep_alive()
             assert other.read(1) == []
         link.ack(held)
-        assert it.keys() == set()
+        assert linked.keys() == set()
 
 
 def test_messages_with_ended_leases_come_back_marked_and_a_late_ack_is_harmless(
     redis_url,
 ):
-    with shop(redis_url, lease=1.0) as it:
-        sent = it.fill(5)
-        silent, other = it.link(), it.link()
+    with linked_broker(redis_url, lease=1.0) as linked:
+        sent = linked.fill(5)
+        silent, other = linked.link(), linked.link()
         held = read(silent, 5)
-        wait_for(lambda: (other.keep_alive(), it.depth() == 5)[1], timeout=5)
+        wait_for(lambda: (other.keep_alive(), linked.depth() == 5)[1], timeout=5)
         again = read(other, 5)
         assert bodies(again) == sent
         assert all(delivery.message.redelivered for delivery in again)
         assert {d.message.id for d in again} == {d.message.id for d in held}
         assert isinstance(forward(silent, held[0], Lane.DEAD), LeaseLost)
         silent.ack(held[1:])
-        assert it.client.hlen("unacked") == 5
+        assert linked.client.hlen("unacked") == 5
         silent.close()
-        assert it.depth() == 0
+        assert linked.depth() == 0
         other.ack(again)
-        assert it.keys() == set()
+        assert linked.keys() == set()
 
 
 def test_leases_that_end_are_restored_under_load_too(redis_url, at):
-    with shop(at(redis_url), lease=1.0) as it:
-        it.publish(outgoing(b"left behind"))
-        silent = it.link()
+    with linked_broker(at(redis_url), lease=1.0) as linked:
+        linked.publish(outgoing(b"left behind"))
+        silent = linked.link()
         read(silent, 1)
-        busy = it.link()
+        busy = linked.link()
         seen: list[bytes] = []
 
         def more() -> bool:
-            it.fill(20)
+            linked.fill(20)
             found = busy.read(20)
             seen.extend(bodies(found))
             busy.ack(found)
@@ -144,19 +144,19 @@ def test_leases_that_end_are_restored_under_load_too(redis_url, at):
 
 
 def test_a_restored_foreign_message_has_its_body_and_its_mark(redis_url):
-    with shop(redis_url, lease=1.0) as it:
-        it.client.lpush("billing", b"\xff{")
-        silent, other = it.link(), it.link()
+    with linked_broker(redis_url, lease=1.0) as linked:
+        linked.client.lpush("billing", b"\xff{")
+        silent, other = linked.link(), linked.link()
         read(silent, 1)
-        wait_for(lambda: (other.keep_alive(), it.depth() == 1)[1], timeout=5)
+        wait_for(lambda: (other.keep_alive(), linked.depth() == 1)[1], timeout=5)
         message = read(other, 1)[0].message
         assert (message.raw, message.redelivered, message.id) == (b"\xff{", True, None)
 
 
 def test_a_link_ends_with_redis_and_a_new_one_goes_on_at_once(own_redis, at):
-    with shop(at(own_redis.url)) as it:
-        sent = it.fill(20)
-        link = it.link()
+    with linked_broker(at(own_redis.url)) as linked:
+        sent = linked.fill(20)
+        link = linked.link()
         held = read(link, 10)
         link.ack(held[:5])
         reader = gevent.spawn(link.read, 5)
@@ -167,7 +167,7 @@ def test_a_link_ends_with_redis_and_a_new_one_goes_on_at_once(own_redis, at):
                 reader = gevent.spawn(link.read, 5)
         assert link.closed
         link.close()
-        again = read(it.link(), 15)
+        again = read(linked.link(), 15)
         assert sorted(bodies(again), key=int) == sent[5:]
         assert not any(delivery.message.redelivered for delivery in again)
 
@@ -175,9 +175,9 @@ def test_a_link_ends_with_redis_and_a_new_one_goes_on_at_once(own_redis, at):
 def test_what_a_link_held_while_redis_is_away_comes_back_with_the_next_link(
     own_redis, at
 ):
-    with shop(at(own_redis.url)) as it:
-        sent = it.fill(10)
-        link = it.link()
+    with linked_broker(at(own_redis.url)) as linked:
+        sent = linked.fill(10)
+        link = linked.link()
         held = read(link, 10)
         own_redis.stop()
         with pytest.raises(BrokerUnavailable):
@@ -185,22 +185,24 @@ def test_what_a_link_held_while_redis_is_away_comes_back_with_the_next_link(
         assert held[0].stale
         link.close()
         with pytest.raises(BrokerUnavailable):
-            it.link()
+            linked.link()
         own_redis.start()
-        again = read(it.link(), 10)
+        again = read(linked.link(), 10)
         assert bodies(again) == sent
         assert not any(delivery.message.redelivered for delivery in again)
 
 
 def test_publishing_goes_on_over_a_restart(own_redis, at):
-    with shop(at(own_redis.url)) as it:
-        it.publish(outgoing())
+    with linked_broker(at(own_redis.url)) as linked:
+        linked.publish(outgoing())
         going_on = True
         results: list = []
 
         def publish() -> None:
             while going_on:
-                results.extend(it.broker.publish([outgoing() for _ in range(5)], 20))
+                results.extend(
+                    linked.broker.publish([outgoing() for _ in range(5)], 20)
+                )
                 gevent.sleep(0)
 
         publishers = [gevent.spawn(publish) for _ in range(5)]
@@ -216,7 +218,7 @@ def test_publishing_goes_on_over_a_restart(own_redis, at):
         going_on = False
         gevent.joinall(publishers, timeout=20, raise_error=True)
         assert set(results) == {None}
-        assert it.depth() >= len(results) + 1
+        assert linked.depth() >= len(results) + 1
 
 
 @pytest.mark.process
@@ -226,22 +228,22 @@ def test_what_was_confirmed_outlives_a_kill_of_redis_with_an_append_only_file(
     options = {"appendfsync": "always"}
     with (
         Redis(tmp_path / "redis", options=options) as server,
-        shop(at(server.url)) as it,
+        linked_broker(at(server.url)) as linked,
     ):
-        sent = it.fill(200)
-        it.publish(outgoing(b"later", delay=0.5))
-        link = it.link()
+        sent = linked.fill(200)
+        linked.publish(outgoing(b"later", delay=0.5))
+        link = linked.link()
         read(link, 50)
         server.kill()
         server.start()
         link.close()
-        again = read(it.link(), 201)
+        again = read(linked.link(), 201)
         assert bodies(again) == [*sent, b"later"]
 
 
 def test_a_redis_that_hangs_ends_the_link_after_two_heartbeats(own_redis, at):
-    with shop(at(own_redis.url), heartbeat=1.0) as it:
-        link = it.link()
+    with linked_broker(at(own_redis.url), heartbeat=1.0) as linked:
+        link = linked.link()
         assert link.read(1) == []
         started = time.monotonic()
         with own_redis.frozen():
@@ -253,9 +255,9 @@ def test_a_redis_that_hangs_ends_the_link_after_two_heartbeats(own_redis, at):
 
 
 def test_closing_a_link_to_a_redis_that_hangs_does_not_hang(own_redis, at):
-    with shop(at(own_redis.url)) as it:
-        it.fill(5)
-        link = it.link()
+    with linked_broker(at(own_redis.url)) as linked:
+        linked.fill(5)
+        link = linked.link()
         read(link, 5)
         with own_redis.frozen():
             reader = gevent.spawn(link.read, 1)
@@ -264,17 +266,17 @@ def test_closing_a_link_to_a_redis_that_hangs_does_not_hang(own_redis, at):
             link.close()
             assert time.monotonic() - started < 10
             assert reader.get(timeout=1) == []
-        assert len(read(it.link(), 5)) == 5
+        assert len(read(linked.link(), 5)) == 5
 
 
 def test_a_full_redis_refuses_publishing_and_lets_consuming_go_on(own_redis, at):
-    with shop(at(own_redis.url)) as it:
-        it.publish(*[outgoing(b"x" * 1_000) for _ in range(100)])
+    with linked_broker(at(own_redis.url)) as linked:
+        linked.publish(*[outgoing(b"x" * 1_000) for _ in range(100)])
         own_redis.command("CONFIG", "SET", "maxmemory", "1")
-        error = it.broker.publish([outgoing()], 2.0)[0]
+        error = linked.broker.publish([outgoing()], 2.0)[0]
         assert isinstance(error, PublishRefused)
         assert "memory" in str(error)
-        link = it.link()
+        link = linked.link()
         found = read(link, 100)
         link.keep_alive()
         assert forward(link, found[0], Lane.MAIN) is None
@@ -282,47 +284,51 @@ def test_a_full_redis_refuses_publishing_and_lets_consuming_go_on(own_redis, at)
         assert forward(link, found[2], Lane.DEAD, expires=60.0) is None
         link.ack(found[3:90])
         link.close()
-        assert it.depth() in (11, 12)
-        assert it.broker.dead_letters(it.plan).count() == 1
-        link = it.link()
+        assert linked.depth() in (11, 12)
+        assert linked.broker.dead_letters(linked.plan).count() == 1
+        link = linked.link()
         link.ack(read(link, 12))
-        assert it.broker.dead_letters(it.plan).take(lambda letter: True, True) == 1
+        assert (
+            linked.broker.dead_letters(linked.plan).take(lambda letter: True, True) == 1
+        )
 
 
 def test_a_read_only_redis_is_an_outage(own_redis, at):
-    with shop(at(own_redis.url)) as it:
-        it.fill(3)
+    with linked_broker(at(own_redis.url)) as linked:
+        linked.fill(3)
         own_redis.command("REPLICAOF", "127.0.0.1", "1")
-        link = it.link()
+        link = linked.link()
         with pytest.raises(BrokerUnavailable):
             link.read(1)
         assert link.closed
-        assert isinstance(it.broker.publish([outgoing()], 0.3)[0], BrokerUnavailable)
+        assert isinstance(
+            linked.broker.publish([outgoing()], 0.3)[0], BrokerUnavailable
+        )
         own_redis.command("REPLICAOF", "NO", "ONE")
-        assert len(read(it.link(), 3)) == 3
+        assert len(read(linked.link(), 3)) == 3
 
 
 def test_a_key_of_another_type_ends_a_link_and_loses_nothing(redis_url):
     for key in ("unacked", "unacked_index", "billing.leases", "billing.delayed"):
-        with shop(redis_url) as it:
-            it.client.delete(key)
-            it.client.delete("billing")
-            sent = it.fill(3)
-            it.client.set(key, "somebody else's")
-            link = it.link()
+        with linked_broker(redis_url) as linked:
+            linked.client.delete(key)
+            linked.client.delete("billing")
+            sent = linked.fill(3)
+            linked.client.set(key, "somebody else's")
+            link = linked.link()
             with pytest.raises(BrokerError, match="another program|something else"):
                 link.read(3)
             link.close()
-            it.client.delete(key)
-            assert sorted(bodies(read(it.link(), 3))) == sent
+            linked.client.delete(key)
+            assert sorted(bodies(read(linked.link(), 3))) == sent
 
 
 def test_a_script_that_redis_forgot_is_sent_again(redis_url):
-    with shop(redis_url) as it:
-        link = it.link()
+    with linked_broker(redis_url) as linked:
+        link = linked.link()
         for _ in range(2):
-            it.client.script_flush()
-            it.publish(outgoing())
+            linked.client.script_flush()
+            linked.publish(outgoing())
             link.ack(read(link, 1))
 
 
@@ -330,24 +336,24 @@ def test_twenty_thousand_messages_are_drained_in_seconds(redis_url, capsys):
     """Lists and streams, one after the other."""
     rates = {}
     for scheme in ("redis:", "redis-streams:"):
-        with shop(redis_url.replace("redis:", scheme)) as it:
-            it.fill(20_000)
-            rates[scheme] = measure_drain(it, 20_000)
-            it.client.flushdb()
+        with linked_broker(redis_url.replace("redis:", scheme)) as linked:
+            linked.fill(20_000)
+            rates[scheme] = measure_drain(linked, 20_000)
+            linked.client.flushdb()
     lists, streams = rates.values()
     with capsys.disabled():
         print(f" {lists:,.0f} messages/s read and acknowledged from lists, ", end="")
         print(f"{streams:,.0f} from streams, {streams / lists:.1f} times ", end="")
 
 
-def measure_drain(it, wanted: int) -> float:
+def measure_drain(linked, wanted: int) -> float:
     """Read and acknowledge that many; returns how many a second."""
-    link, count = it.link(), 0
+    link, count = linked.link(), 0
     started = time.monotonic()
     while count < wanted:
         found = link.read(200)
         link.ack(found)
         count += len(found)
     rate = count / (time.monotonic() - started)
-    assert it.depth() == 0
+    assert linked.depth() == 0
     return rate

@@ -33,11 +33,11 @@ from ...waiting import wait_for
 from .tools import EXCHANGE
 from .tools import bodies
 from .tools import forward
+from .tools import linked_broker
 from .tools import outgoing
 from .tools import plan
 from .tools import read
 from .tools import settings
-from .tools import shop
 
 FAR = "script: 2a5c, on @user_script:1."
 OLD = "ERR Error running script (call to f_2a5c): @user_script:7: "
@@ -123,14 +123,14 @@ def test_a_batch_that_redis_answers_while_it_loads_fails_as_one(
     }
     with Redis(tmp_path, options={"appendonly": "no", **slow}) as server:
         url = server.url.replace("redis:", scheme)
-        with server.client() as client, shop(url) as it:
-            it.broker.publish([outgoing()], 5.0)
+        with server.client() as client, linked_broker(url) as linked:
+            linked.broker.publish([outgoing()], 5.0)
             # Half a minute's worth, of which the test waits for a part.
             client.mset({f"key {n}": os.urandom(2_000) for n in range(1_500)})
             client.save()
             reload = gevent.spawn(server.command, "DEBUG", "RELOAD", "NOSAVE")
             wait_for(lambda: client.info("persistence")["loading"])
-            errors = it.broker.publish([outgoing(), outgoing(), outgoing()], 2.0)
+            errors = linked.broker.publish([outgoing(), outgoing(), outgoing()], 2.0)
             assert client.info("persistence")["loading"]
             client.config_set("key-load-delay", 0)
             assert {type(error) for error in errors} <= {
@@ -139,7 +139,7 @@ def test_a_batch_that_redis_answers_while_it_loads_fails_as_one(
             }
             assert all("is loading the dataset" in str(e) for e in errors), errors
             reload.join()
-            assert it.broker.publish([outgoing(), outgoing()], 5.0) == [None, None]
+            assert linked.broker.publish([outgoing(), outgoing()], 5.0) == [None, None]
 
 
 def test_every_meaning_is_met() -> None:
@@ -204,23 +204,26 @@ def unsaved(server: Redis) -> None:
 )
 def test_a_state_that_ends_is_waited_for(tmp_path, at, state, said):
     options = {"dbfilename": "taken"}
-    with Redis(tmp_path, options=options) as server, shop(at(server.url)) as it:
+    with (
+        Redis(tmp_path, options=options) as server,
+        linked_broker(at(server.url)) as linked,
+    ):
         state(server)
         with pytest.raises(BrokerUnavailable, match=said):
-            it.broker.declare()
-        (error,) = it.broker.publish([outgoing()], 1.0)  # It answers in that time.
+            linked.broker.declare()
+        (error,) = linked.broker.publish([outgoing()], 1.0)  # It answers in that time.
         assert isinstance(error, BrokerUnavailable)
         with pytest.raises(BrokerUnavailable):
-            it.link().read(1)
+            linked.link().read(1)
 
 
 @pytest.mark.broker
 def test_what_redis_said_is_told_if_it_says_nothing_more(tmp_path, at):
     """The last attempt of a publish has hardly any time, and often learns nothing."""
-    with Redis(tmp_path) as server, shop(at(server.url)) as it:
-        it.publish(outgoing())
+    with Redis(tmp_path) as server, linked_broker(at(server.url)) as linked:
+        linked.publish(outgoing())
         replica(server)
-        publishing = gevent.spawn(it.broker.publish, [outgoing()], 5.0)
+        publishing = gevent.spawn(linked.broker.publish, [outgoing()], 5.0)
         wait_for(lambda: server.command("INFO", "errorstats").get("errorstat_READONLY"))
         with server.frozen():
             (error,) = publishing.get(timeout=30)
@@ -230,8 +233,8 @@ def test_what_redis_said_is_told_if_it_says_nothing_more(tmp_path, at):
 
 def test_publishing_waits_for_a_slow_script_of_another_program(own_redis, at):
     own_redis.command("CONFIG", "SET", "busy-reply-threshold", "50")
-    with shop(at(own_redis.url)) as it:
-        it.broker.declare()
+    with linked_broker(at(own_redis.url)) as linked:
+        linked.broker.declare()
 
         def block() -> None:
             with pytest.raises(redis.ResponseError):
@@ -242,7 +245,7 @@ def test_publishing_waits_for_a_slow_script_of_another_program(own_redis, at):
         try:
 
             def refused() -> str:
-                (error,) = it.broker.publish([outgoing()], 0.2)
+                (error,) = linked.broker.publish([outgoing()], 0.2)
                 assert error is None or isinstance(error, BrokerError)
                 return str(error)
 
@@ -250,7 +253,7 @@ def test_publishing_waits_for_a_slow_script_of_another_program(own_redis, at):
         finally:
             own_redis.command("SCRIPT", "KILL")
             blocking.join()
-        it.publish(outgoing())
+        linked.publish(outgoing())
 
 
 # -- full ------------------------------------------------------------------------------
@@ -265,12 +268,12 @@ def fill_up(server: Redis) -> None:
 
 def test_a_full_redis_is_consumed_by_new_workers(own_redis, at):
     url = at(own_redis.url)
-    with shop(url) as before:
+    with linked_broker(url) as before:
         sent = before.fill(3)
         fill_up(own_redis)
-        with shop(url) as it:
-            it.broker.declare()
-            link = it.link()
+        with linked_broker(url) as linked:
+            linked.broker.declare()
+            link = linked.link()
             found = read(link, 3)
             assert bodies(found) == sent
             link.ack(found)
@@ -280,14 +283,14 @@ def test_a_binding_that_a_full_redis_does_not_take_is_written_once_there_is_room
     own_redis, at, caplog
 ):
     url = at(own_redis.url)
-    with shop(url) as before:
+    with linked_broker(url) as before:
         sent = before.fill(3)
         fill_up(own_redis)
-        with shop(url, plan("billing", "billing", "new")) as it:
+        with linked_broker(url, plan("billing", "billing", "new")) as linked:
             with pytest.raises(BrokerUnavailable, match="cannot be written: .* out of"):
-                it.broker.declare()
-            link = it.link()
-            it.link(Lane.SUSPECTS)
+                linked.broker.declare()
+            link = linked.link()
+            linked.link(Lane.SUSPECTS)
             found = read(link, 3)
             assert bodies(found) == sent
             link.ack(found)
@@ -301,11 +304,11 @@ def test_a_binding_that_a_full_redis_does_not_take_is_written_once_there_is_room
 
 
 def test_a_publish_to_a_full_redis_is_refused_at_once(own_redis, at):
-    with shop(at(own_redis.url)) as it:
-        it.broker.declare()
+    with linked_broker(at(own_redis.url)) as linked:
+        linked.broker.declare()
         fill_up(own_redis)
         began = time.monotonic()
-        (error,) = it.broker.publish([outgoing()], 10.0)
+        (error,) = linked.broker.publish([outgoing()], 10.0)
         assert isinstance(error, PublishRefused)
         assert "maxmemory" in str(error)
         assert time.monotonic() - began < 5
@@ -316,11 +319,11 @@ def test_bindings_are_made_once_a_redis_is_there_that_was_away_at_the_start(
 ):
     url = at(own_redis.url)
     own_redis.stop()
-    with shop(url) as it, shop(url, plan("other")) as other:
+    with linked_broker(url) as linked, linked_broker(url, plan("other")) as other:
         with pytest.raises(BrokerUnavailable):
-            it.broker.declare()
+            linked.broker.declare()
         own_redis.start()
-        link = it.link()
+        link = linked.link()
         other.publish(outgoing(b"1"))
         assert bodies(read(link, 1)) == [b"1"]
 
@@ -342,19 +345,24 @@ def user(server: Redis, at, *rules: str) -> str:
 )
 def test_what_a_script_may_not_do_is_a_refusal_and_no_outage(own_redis, at, rules):
     with (
-        shop(user(own_redis, at, *rules), declare="never") as it,
+        linked_broker(user(own_redis, at, *rules), declare="never") as linked,
         pytest.raises(BrokerRefused, match="needs more permissions"),
     ):
-        it.link().read(1)
+        linked.link().read(1)
 
 
 @pytest.mark.parametrize("rule", ["-xreadgroup", "-xpending", "-xack"])
 def test_what_a_script_has_looked_at_stays_a_refusal(own_redis, rule):
     """A script raises an error again that it was not prepared for."""
-    url = user(own_redis, lambda it: it.replace("redis:", "redis-streams:"), rule)
-    with shop(url) as it, pytest.raises(BrokerRefused, match="needs more permissions"):
-        it.publish(outgoing(b"1"))
-        link = it.link()
+    url = user(
+        own_redis, lambda linked: linked.replace("redis:", "redis-streams:"), rule
+    )
+    with (
+        linked_broker(url) as linked,
+        pytest.raises(BrokerRefused, match="needs more permissions"),
+    ):
+        linked.publish(outgoing(b"1"))
+        link = linked.link()
         link.ack(link.read(1))
 
 
@@ -368,10 +376,10 @@ def read_documented_codes() -> list[str]:
 
 def test_the_documented_permissions_are_enough(own_redis, at, caplog):
     url = user(own_redis, at, "-@all", *read_documented_codes())
-    with shop(url, transport_options={"wait_replicas": 0}) as it:
-        it.broker.declare()
-        it.fill(3)
-        link, suspects = it.link(), it.link(Lane.SUSPECTS)
+    with linked_broker(url, transport_options={"wait_replicas": 0}) as linked:
+        linked.broker.declare()
+        linked.fill(3)
+        link, suspects = linked.link(), linked.link(Lane.SUSPECTS)
         first, second, third = read(link, 3)
         assert forward(link, first, Lane.MAIN, delay=0.2) is None
         assert forward(link, second, Lane.SUSPECTS) is None
@@ -380,13 +388,13 @@ def test_the_documented_permissions_are_enough(own_redis, at, caplog):
         link.ack(reader.get(timeout=10))
         suspects.release(read(suspects, 1))
         link.keep_alive()
-        letters = it.broker.dead_letters(it.plan)
+        letters = linked.broker.dead_letters(linked.plan)
         assert letters.take(lambda letter: True, replay=True) == 1
-        assert it.broker.read_suspects(it.plan).waiting == 1
-        assert it.depth() == 1
-        assert it.broker.stale_bindings() == []
-        it.broker.unbind(it.plan.bindings)
-        assert it.broker.is_reachable()
+        assert linked.broker.read_suspects(linked.plan).waiting == 1
+        assert linked.depth() == 1
+        assert linked.broker.stale_bindings() == []
+        linked.broker.unbind(linked.plan.bindings)
+        assert linked.broker.is_reachable()
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
@@ -394,19 +402,21 @@ def test_a_user_of_one_stage_need_not_see_what_was_shared(own_redis, at, caplog)
     keys = ["~staging.*", "~{staging.*", "~*binding*.staging.*", "~unacked*"]
     url = user(own_redis, at, "resetkeys", *keys)
     stage = dataclasses.replace(plan("staging.billing", "billing"), bindings=())
-    with shop(url, stage, exchange=EXCHANGE, queue_prefix="staging.") as it:
-        it.broker.topology = Topology(f"staging.{EXCHANGE}", (stage,))
+    with linked_broker(
+        url, stage, exchange=EXCHANGE, queue_prefix="staging."
+    ) as linked:
+        linked.broker.topology = Topology(f"staging.{EXCHANGE}", (stage,))
         with pytest.raises(BrokerRefused):
-            it.broker._list_bound(EXCHANGE)
-        assert it.broker.stale_bindings() == []
+            linked.broker._list_bound(EXCHANGE)
+        assert linked.broker.stale_bindings() == []
 
 
 @pytest.mark.parametrize("rule", ["-type", "-sadd"])
 def test_what_is_needed_to_declare_is_a_refusal(own_redis, at, rule):
-    with shop(user(own_redis, at, rule)) as it:
+    with linked_broker(user(own_redis, at, rule)) as linked:
         with pytest.raises(BrokerRefused, match=f"'{rule[1:]}' command"):
-            it.broker.declare()
-        (error,) = it.broker.publish([outgoing()], 5.0)
+            linked.broker.declare()
+        (error,) = linked.broker.publish([outgoing()], 5.0)
         assert isinstance(error, BrokerRefused)
 
 
@@ -432,8 +442,8 @@ def test_a_wrong_url_is_a_refusal(own_redis, at, login, database, said):
 
 
 def shop_of(url: str) -> None:
-    with shop(url) as it:
-        it.broker.declare()
+    with linked_broker(url) as linked:
+        linked.broker.declare()
 
 
 def test_a_node_of_a_cluster_is_no_redis_by_itself(redis_cluster):
@@ -461,10 +471,10 @@ def test_replicas_that_may_not_be_waited_for_are_told_before_anything_is_sent(
     own_redis, at
 ):
     url = user(own_redis, at, "-wait")
-    with shop(url, transport_options={"wait_replicas": 1}) as it:
+    with linked_broker(url, transport_options={"wait_replicas": 1}) as linked:
         with pytest.raises(BrokerRefused, match="'wait' command"):
-            it.broker.declare()
-        assert it.client.keys() == []
+            linked.broker.declare()
+        assert linked.client.keys() == []
 
 
 # -- what can be done without ----------------------------------------------------------
@@ -474,9 +484,9 @@ def test_replicas_that_may_not_be_waited_for_are_told_before_anything_is_sent(
 def test_delays_are_kept_without_the_permission_to_end_waits(
     own_redis, at, caplog, rule
 ):
-    with shop(user(own_redis, at, rule)) as it:
-        link, _ = it.link(), it.link(Lane.SUSPECTS)
-        it.fill(1)
+    with linked_broker(user(own_redis, at, rule)) as linked:
+        link, _ = linked.link(), linked.link(Lane.SUSPECTS)
+        linked.fill(1)
         (first,) = read(link, 1)
         reader = gevent.spawn(read, link, 1)
         wait_for(lambda: link._blocking_wait.seconds_left() > 0)
@@ -490,10 +500,10 @@ def test_delays_are_kept_without_the_permission_to_end_waits(
 
 def test_a_queue_is_read_without_the_permission_to_wait(own_redis, caplog):
     url = user(own_redis, lambda url: url, "-blmove")
-    with shop(url) as it:
-        link = it.link()
+    with linked_broker(url) as linked:
+        link = linked.link()
         assert link.read(1) == []
-        it.fill(1)
+        linked.fill(1)
         read(link, 1)
     (text,) = [r.getMessage() for r in caplog.records if "BLMOVE" in r.getMessage()]
     assert "+blmove" in text
@@ -519,10 +529,10 @@ def test_a_redis_that_evicts_is_a_loud_warning(
     own_redis, at, caplog, policy, said, rules
 ):
     own_redis.command("CONFIG", "SET", "maxmemory-policy", policy)
-    with shop(user(own_redis, at, *rules)) as it:
+    with linked_broker(user(own_redis, at, *rules)) as linked:
         for lane in (Lane.MAIN, Lane.SUSPECTS, Lane.MAIN):
-            it.link(lane)
-        assert it.broker.caveats() == read_warnings(caplog)
+            linked.link(lane)
+        assert linked.broker.caveats() == read_warnings(caplog)
     (text,) = read_warnings(caplog)
     assert said in text
     assert f"'{policy}'" in text
@@ -530,14 +540,14 @@ def test_a_redis_that_evicts_is_a_loud_warning(
 
 
 def test_a_redis_that_does_not_evict_is_no_warning(own_redis, at, caplog):
-    with shop(at(own_redis.url)) as it:
-        it.link()
+    with linked_broker(at(own_redis.url)) as linked:
+        linked.link()
     assert read_warnings(caplog) == []
 
 
 def test_a_redis_that_does_not_tell_is_a_warning(own_redis, at, caplog):
-    with shop(user(own_redis, at, "-info", "-config")) as it:
-        it.link()
+    with linked_broker(user(own_redis, at, "-info", "-config")) as linked:
+        linked.link()
     (text,) = read_warnings(caplog)
     assert text.startswith("It is not known whether Redis evicts messages")
 
@@ -546,8 +556,8 @@ def test_each_node_of_a_cluster_is_asked(redis_cluster, caplog):
     evicting = redis_cluster.nodes[1]
     evicting.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     try:
-        with shop(redis_cluster.url) as it:
-            it.link()
+        with linked_broker(redis_cluster.url) as linked:
+            linked.link()
     finally:
         evicting.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
     (text,) = read_warnings(caplog)

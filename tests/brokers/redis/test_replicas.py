@@ -14,10 +14,10 @@ from flask_qconsume.errors import PublishTimeout
 from ...servers import Redis
 from ...waiting import wait_for
 from .tools import bodies
+from .tools import linked_broker
 from .tools import outgoing
 from .tools import read
 from .tools import settings
-from .tools import shop
 
 NOTHING = Topology("shop", ())
 
@@ -39,9 +39,12 @@ def replica(own_redis, tmp_path):
 def test_what_was_confirmed_is_on_the_replica(own_redis, replica, scheme):
     options = {"wait_replicas": 1, "wait_timeout": 5}
     url = own_redis.url.replace("redis:", scheme)
-    with shop(url, transport_options=options) as it, replica.client() as there:
+    with (
+        linked_broker(url, transport_options=options) as linked,
+        replica.client() as there,
+    ):
         for number in range(1, 51):
-            it.publish(outgoing())
+            linked.publish(outgoing())
             length = there.xlen if "streams" in scheme else there.llen
             assert length("billing") == number
 
@@ -52,17 +55,17 @@ def test_a_publish_that_no_replica_gets_is_an_error_and_is_not_sent_twice(
 ):
     options = {"wait_replicas": 1, "wait_timeout": 0.5}
     url = own_redis.url.replace("redis:", scheme)
-    with shop(url, transport_options=options) as it:
-        it.publish(outgoing(b"1"))
+    with linked_broker(url, transport_options=options) as linked:
+        linked.publish(outgoing(b"1"))
         with replica.frozen():
             started = time.monotonic()
-            error = it.broker.publish([outgoing(b"2")], 10.0)[0]
+            error = linked.broker.publish([outgoing(b"2")], 10.0)[0]
             assert time.monotonic() - started < 5
         assert isinstance(error, PublishTimeout)
         assert "only 0 of the 1 replicas that 'wait_replicas' asks for" in str(error)
-        assert it.depth() == 2
+        assert linked.depth() == 2
         # Settling does not wait: what the replica has is some moment of the server's.
-        link = it.link()
+        link = linked.link()
         with replica.frozen():
             found = read(link, 2)
             link.ack(found)

@@ -48,7 +48,7 @@ def outgoing(body: bytes = b"{}", **more: t.Any) -> Outgoing:
     return Outgoing(body=body, **{**values, **more})
 
 
-class Shop:
+class LinkedBroker:
     """A broker with its links, closed together."""
 
     def __init__(self, url: str, plans: t.Sequence[QueuePlan], **config: t.Any) -> None:
@@ -99,8 +99,10 @@ def _client(url: str) -> t.Any:
 
 
 @contextlib.contextmanager
-def shop(url: str, *plans: QueuePlan, **config: t.Any) -> t.Iterator[Shop]:
-    made = Shop(url, plans or [plan()], **config)
+def linked_broker(
+    url: str, *plans: QueuePlan, **config: t.Any
+) -> t.Iterator[LinkedBroker]:
+    made = LinkedBroker(url, plans or [plan()], **config)
     try:
         yield made
     finally:

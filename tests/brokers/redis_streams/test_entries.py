@@ -24,10 +24,10 @@ from flask_qconsume.errors import UnsupportedByBroker
 
 from ..redis.tools import bodies
 from ..redis.tools import forward
+from ..redis.tools import linked_broker
 from ..redis.tools import outgoing
 from ..redis.tools import plan
 from ..redis.tools import read
-from ..redis.tools import shop
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ def test_what_redis_cli_adds_is_read(url):
     address = urlsplit(url)
     place = ["-p", str(address.port), "-n", address.path.strip("/")]
     added = ["XADD", "billing", "*", "body", '{"n": 1}', "x-tenant", "a"]
-    with shop(url) as it:
+    with linked_broker(url) as linked:
         command = ["redis-cli", "-h", str(address.hostname), *place, *added]
         subprocess.run(command, check=True, capture_output=True)
-        link = it.link()
+        link = linked.link()
         found = read(link, 1)
         message = found[0].message
         assert message.raw == b'{"n": 1}'
@@ -52,21 +52,21 @@ def test_what_redis_cli_adds_is_read(url):
         assert message.id is None
         assert message.routing_key == "billing"
         link.ack(found)
-        assert it.client.xlen("billing") == 0
+        assert linked.client.xlen("billing") == 0
 
 
 def test_what_we_publish_is_a_field_that_other_programs_read(url):
-    with shop(url, transport_options={"body_field": "payload"}) as it:
-        it.publish(outgoing(b'{"n": 1}', headers={"x-tenant": "a"}))
-        ((_, fields),) = it.client.xrange("billing")
+    with linked_broker(url, transport_options={"body_field": "payload"}) as linked:
+        linked.publish(outgoing(b'{"n": 1}', headers={"x-tenant": "a"}))
+        ((_, fields),) = linked.client.xrange("billing")
         assert fields[b"payload"] == b'{"n": 1}'
         assert json.loads(fields[META.encode()])["headers"]["x-tenant"] == "a"
 
 
 def test_entries_without_the_body_field_are_an_object_of_their_fields(url):
-    with shop(url) as it:
-        it.client.xadd("billing", {"id": "5", "total": "3"})
-        message = read(it.link(), 1)[0].message
+    with linked_broker(url) as linked:
+        linked.client.xadd("billing", {"id": "5", "total": "3"})
+        message = read(linked.link(), 1)[0].message
         assert json.loads(message.raw) == {"id": "5", "total": "3"}
         assert message.headers == {"id": "5", "total": "3"}
 
@@ -149,15 +149,15 @@ def test_what_json_cannot_hold_is_refused():
 
 
 def test_a_foreign_message_that_is_not_text_survives_the_dead_letters(url):
-    with shop(url) as it:
-        it.client.xadd("billing", {"body": b"\xff\xfe{", b"h\xff": b"\xff"})
-        link = it.link()
+    with linked_broker(url) as linked:
+        linked.client.xadd("billing", {"body": b"\xff\xfe{", b"h\xff": b"\xff"})
+        link = linked.link()
         delivery = read(link, 1)[0]
         written = headers.make_dead_letter_headers(
             delivery.message, "b", "billing", "no", None, 1.0
         )
         forward(link, delivery, Lane.DEAD, headers=written, expires=60.0)
-        it.broker.dead_letters(it.plan).take(lambda letter: True, replay=True)
+        linked.broker.dead_letters(linked.plan).take(lambda letter: True, replay=True)
         again = read(link, 1)[0].message
         assert (again.raw, again.id, again.content_type) == (b"\xff\xfe{", None, None)
         assert again.headers["h\\xff"] == b"\xff"
@@ -172,23 +172,28 @@ def test_a_name_that_stands_several_times_has_a_list_of_values():
 
 
 def test_foreign_items_among_the_delayed_are_read_too(url):
-    with shop(url) as it:
-        it.client.zadd("{billing}.delayed", {b"garbage\xff": 1.0})
-        assert bodies(read(it.link(), 1)) == [b"garbage\xff"]
+    with linked_broker(url) as linked:
+        linked.client.zadd("{billing}.delayed", {b"garbage\xff": 1.0})
+        assert bodies(read(linked.link(), 1)) == [b"garbage\xff"]
 
 
 def test_every_bound_queue_gets_exactly_one_copy(url):
     both = [plan("billing", "order.#", "order.*"), plan("mail", "order.created")]
-    with shop(url, *both) as it:
-        it.publish(outgoing(routing_key="order.created"), outgoing(routing_key="order"))
-        assert (it.depth("billing"), it.depth("mail")) == (2, 1)
-        error = it.broker.publish([outgoing(routing_key="nobody")], 5.0)[0]
+    with linked_broker(url, *both) as linked:
+        linked.publish(
+            outgoing(routing_key="order.created"), outgoing(routing_key="order")
+        )
+        assert (linked.depth("billing"), linked.depth("mail")) == (2, 1)
+        error = linked.broker.publish([outgoing(routing_key="nobody")], 5.0)[0]
         assert isinstance(error, Unroutable)
 
 
 def test_a_delay_of_more_than_ten_years_is_refused(url):
-    with shop(url) as it, pytest.raises(UnsupportedByBroker, match="is longer than"):
-        it.broker.publish([outgoing(delay=1e9)], 5.0)
+    with (
+        linked_broker(url) as linked,
+        pytest.raises(UnsupportedByBroker, match="is longer than"),
+    ):
+        linked.broker.publish([outgoing(delay=1e9)], 5.0)
 
 
 def test_keys_of_one_queue_share_a_slot_and_take_the_prefix():
@@ -226,7 +231,7 @@ def test_an_option_that_makes_no_sense_is_refused(options, said):
 
 def test_the_group_and_the_prefix_are_options(url):
     options = {"group": "shop", "global_keyprefix": "stage:"}
-    with shop(url, transport_options=options) as it:
-        it.publish(outgoing(b"1"))
-        assert bodies(read(it.link(), 1)) == [b"1"]
-        assert it.client.xpending("stage:billing", "shop")["pending"] == 1
+    with linked_broker(url, transport_options=options) as linked:
+        linked.publish(outgoing(b"1"))
+        assert bodies(read(linked.link(), 1)) == [b"1"]
+        assert linked.client.xpending("stage:billing", "shop")["pending"] == 1

@@ -17,9 +17,9 @@ from ..redis.tools import assert_reads
 from ..redis.tools import bodies
 from ..redis.tools import do_not_poll_for
 from ..redis.tools import forward
+from ..redis.tools import linked_broker
 from ..redis.tools import outgoing
 from ..redis.tools import read
-from ..redis.tools import shop
 
 
 @pytest.fixture
@@ -27,170 +27,172 @@ def url(redis_url):
     return redis_url.replace("redis:", "redis-streams:")
 
 
-def pending(it, queue="billing"):
+def pending(linked, queue="billing"):
     """How many entries each consumer of the group has."""
-    found = it.client.xpending(queue, "qconsume")["consumers"]
+    found = linked.client.xpending(queue, "qconsume")["consumers"]
     return {each["name"].decode(): each["pending"] for each in found}
 
 
-def stall(it, delivery):
+def stall(linked, delivery):
     """Let an entry look as if its consumer were not heard of for long."""
     id = delivery.tag.partition(":")[2]
-    (found,) = it.client.xpending_range("billing", "qconsume", id, id, 1)
-    it.client.xclaim(
+    (found,) = linked.client.xpending_range("billing", "qconsume", id, id, 1)
+    linked.client.xclaim(
         "billing", "qconsume", found["consumer"], 0, [id], idle=10**6, justid=True
     )
 
 
-def is_waiting(it) -> bool:
-    return int(it.client.info("clients")["blocked_clients"]) > 0
+def is_waiting(linked) -> bool:
+    return int(linked.client.info("clients")["blocked_clients"]) > 0
 
 
 def test_messages_are_read_in_their_order_and_gone_once_acknowledged(url):
-    with shop(url) as it:
-        sent = it.fill(300)
-        link = it.link()
+    with linked_broker(url) as linked:
+        sent = linked.fill(300)
+        link = linked.link()
         found = read(link, 300)
         assert bodies(found) == sent
-        assert sum(pending(it).values()) == 300
-        assert it.depth() == 0
+        assert sum(pending(linked).values()) == 300
+        assert linked.depth() == 0
         link.ack(found)
-        assert pending(it) == {}
-        assert it.client.xlen("billing") == 0
+        assert pending(linked) == {}
+        assert linked.client.xlen("billing") == 0
 
 
 def test_no_more_is_given_than_there_is_room_for_after_a_wait_either(url):
-    with shop(url) as it:
-        link = it.link()
+    with linked_broker(url) as linked:
+        link = linked.link()
         reader = gevent.spawn(read, link, 1)
-        wait_for(lambda: is_waiting(it))
+        wait_for(lambda: is_waiting(linked))
         # In one step, so that the wait ends with one of each stream.
-        it.publish(*(outgoing(b"%d" % n, priority=n) for n in (0, 3, 6, 9)))
+        linked.publish(*(outgoing(b"%d" % n, priority=n) for n in (0, 3, 6, 9)))
         assert len(reader.get(timeout=5)) == 1
         assert len(read(link, 3)) == 3
 
 
 def test_a_large_message_is_not_read_with_many_more(url):
-    with shop(url) as it:
-        it.publish(*[outgoing(b"x" * 500_000) for _ in range(10)])
-        found = it.link().read(10)
+    with linked_broker(url) as linked:
+        linked.publish(*[outgoing(b"x" * 500_000) for _ in range(10)])
+        found = linked.link().read(10)
         assert 1 <= len(found) < 10
 
 
 def test_closing_gives_everything_back_unmarked_and_in_order(url):
-    with shop(url) as it:
-        sent = it.fill(20)
-        link = it.link()
+    with linked_broker(url) as linked:
+        sent = linked.fill(20)
+        link = linked.link()
         found = read(link, 10)
         link.ack(found[3:5])
         link.close()
         assert all(delivery.stale for delivery in found)
-        assert pending(it) == {"released": 8}
-        assert it.depth() == 18
-        again = read(it.link(), 18)
+        assert pending(linked) == {"released": 8}
+        assert linked.depth() == 18
+        again = read(linked.link(), 18)
         assert bodies(again) == sent[:3] + sent[5:]
         assert not any(delivery.message.redelivered for delivery in again)
 
 
 def test_what_was_given_back_stays_unmarked_however_long_it_lies(url):
-    with shop(url, lease=2) as it:
-        it.fill(1)
-        link = it.link()
+    with linked_broker(url, lease=2) as linked:
+        linked.fill(1)
+        link = linked.link()
         delivery = read(link, 1)[0]
         link.close()
-        stall(it, delivery)
-        other = it.link()
+        stall(linked, delivery)
+        other = linked.link()
         other.keep_alive()
-        assert pending(it) == {"released": 1}
+        assert pending(linked) == {"released": 1}
         assert not read(other, 1)[0].message.redelivered
 
 
 def test_released_messages_reach_another_consumer_at_once_unmarked_and_in_order(url):
-    with shop(url) as it:
-        sent = it.fill(10)
-        link = it.link()
+    with linked_broker(url) as linked:
+        sent = linked.fill(10)
+        link = linked.link()
         found = read(link, 10)
         link.pause()
         link.release(found[4:])
-        again = read(it.link(), 6)
+        again = read(linked.link(), 6)
         assert bodies(again) == sent[4:]
         assert not any(delivery.message.redelivered for delivery in again)
         link.close()
-        assert it.depth() == 4
+        assert linked.depth() == 4
 
 
 def test_a_closed_link_leaves_no_consumer_behind(url):
-    with shop(url) as it:
-        it.fill(2)
+    with linked_broker(url) as linked:
+        linked.fill(2)
         for _ in range(3):
-            link = it.link()
+            link = linked.link()
             link.ack(read(link, 1)[:0])
             link.close()
-        names = {c["name"] for c in it.client.xinfo_consumers("billing", "qconsume")}
+        names = {
+            c["name"] for c in linked.client.xinfo_consumers("billing", "qconsume")
+        }
         assert names == {b"released"}
 
 
 def test_what_is_fetched_while_a_close_begins_is_not_lost(url):
-    with shop(url) as it:
-        sent = it.fill(200)
+    with linked_broker(url) as linked:
+        sent = linked.fill(200)
         for _ in range(20):
-            link = it.link()
+            link = linked.link()
             reader = gevent.spawn(link.read, 7)
             gevent.sleep(0)
             link.close()
             reader.get(timeout=5)
-        assert it.depth() == 200
-        assert bodies(read(it.link(), 200)) == sent
+        assert linked.depth() == 200
+        assert bodies(read(linked.link(), 200)) == sent
 
 
 def test_keeping_an_idle_link_alive_asks_redis_once(own_redis):
-    with shop(own_redis.url.replace("redis:", "redis-streams:")) as it:
-        link = it.link()
+    with linked_broker(own_redis.url.replace("redis:", "redis-streams:")) as linked:
+        link = linked.link()
         link.keep_alive()  # It connects, and tells Redis the scripts.
         with assert_reads(own_redis, 1):
             link.keep_alive()
 
 
 def test_a_redis_that_forgot_the_scripts_is_told_them_again(own_redis):
-    with shop(own_redis.url.replace("redis:", "redis-streams:")) as it:
-        link = it.link()
+    with linked_broker(own_redis.url.replace("redis:", "redis-streams:")) as linked:
+        link = linked.link()
         reader = gevent.spawn(read, link, 2)
-        wait_for(lambda: is_waiting(it))
-        it.client.script_flush()
-        it.client.xadd("billing", {"body": b"1"})
-        it.client.xadd("billing", {"body": b"2"})
+        wait_for(lambda: is_waiting(linked))
+        linked.client.script_flush()
+        linked.client.xadd("billing", {"body": b"1"})
+        linked.client.xadd("billing", {"body": b"2"})
         assert bodies(reader.get(timeout=5)) == [b"1", b"2"]
 
 
 def test_a_suspect_comes_alone_after_a_wait_too(url):
-    with shop(url) as it:
-        lane = it.link(Lane.SUSPECTS)
+    with linked_broker(url) as linked:
+        lane = linked.link(Lane.SUSPECTS)
         reader = gevent.spawn(read, lane, 1)
-        wait_for(lambda: is_waiting(it))
-        pipe = it.client.pipeline(transaction=True)
+        wait_for(lambda: is_waiting(linked))
+        pipe = linked.client.pipeline(transaction=True)
         for body in (b"1", b"2", b"3"):
             pipe.xadd("{billing}.suspects", {"body": body})
         pipe.execute()
         assert bodies(reader.get(timeout=5)) == [b"1"]
-        assert sum(pending(it, "{billing}.suspects").values()) == 1
+        assert sum(pending(linked, "{billing}.suspects").values()) == 1
 
 
 def test_a_new_message_ends_a_wait(url):
-    with shop(url) as it:
-        link = allow_long_waits(it.link())
+    with linked_broker(url) as linked:
+        link = allow_long_waits(linked.link())
         for n in range(10):
             reader = gevent.spawn(read, link, 1)
-            wait_for(lambda: is_waiting(it), interval=0.001)
-            it.publish(outgoing(priority=n))
+            wait_for(lambda: is_waiting(linked), interval=0.001)
+            linked.publish(outgoing(priority=n))
             link.ack(reader.get(timeout=5))
 
 
 def test_what_a_dead_worker_held_comes_marked_and_in_order(url):
-    with shop(url, lease=2) as it:
-        it.fill(5)
-        dead, alive = it.link(), it.link()
+    with linked_broker(url, lease=2) as linked:
+        linked.fill(5)
+        dead, alive = linked.link(), linked.link()
         for delivery in read(dead, 3):
-            stall(it, delivery)
+            stall(linked, delivery)
         alive.keep_alive()
         found = read(alive, 5)
         assert bodies(found) == [b"0", b"1", b"2", b"3", b"4"]
@@ -201,42 +203,42 @@ def test_what_a_dead_worker_held_comes_marked_and_in_order(url):
 
 
 def test_a_mark_outlives_a_clean_close(url):
-    with shop(url, lease=2) as it:
-        it.fill(2)
-        dead, second = it.link(), it.link()
-        stall(it, read(dead, 1)[0])
+    with linked_broker(url, lease=2) as linked:
+        linked.fill(2)
+        dead, second = linked.link(), linked.link()
+        stall(linked, read(dead, 1)[0])
         second.keep_alive()
         read(second, 2)
         second.close()
-        marks = [d.message.redelivered for d in read(it.link(), 2)]
+        marks = [d.message.redelivered for d in read(linked.link(), 2)]
         assert sorted(marks) == [False, True]
 
 
 def test_leases_are_extended_while_the_link_is_kept_alive(url):
-    with shop(url, lease=2) as it:
-        it.fill(1200)
-        link, other = it.link(), it.link()
+    with linked_broker(url, lease=2) as linked:
+        linked.fill(1200)
+        link, other = linked.link(), linked.link()
         found = read(link, 1200)
-        stall(it, found[0])
-        stall(it, found[1199])
+        stall(linked, found[0])
+        stall(linked, found[1199])
         link.keep_alive()
         other.keep_alive()
-        assert set(pending(it).values()) == {1200}
-        idle = it.client.xpending_range("billing", "qconsume", "-", "+", 1200)
+        assert set(pending(linked).values()) == {1200}
+        idle = linked.client.xpending_range("billing", "qconsume", "-", "+", 1200)
         assert max(each["time_since_delivered"] for each in idle) < 2000
         assert {each["times_delivered"] for each in idle} == {1}
 
 
 def test_dead_workers_are_found_behind_thousands_that_live(url):
-    with shop(url, lease=2) as it:
-        it.fill(1300)
-        living, dead, third = it.link(), it.link(), it.link()
+    with linked_broker(url, lease=2) as linked:
+        linked.fill(1300)
+        living, dead, third = linked.link(), linked.link(), linked.link()
         kept = read(living, 1299)
         # The living one is slow too: all of its entries are beyond their leases.
-        stall(it, read(dead, 1)[0])
+        stall(linked, read(dead, 1)[0])
         living.close()
         for delivery in kept:
-            stall(it, delivery)
+            stall(linked, delivery)
         third.keep_alive()
         third.keep_alive()
         found = read(third, 1300)
@@ -245,13 +247,13 @@ def test_dead_workers_are_found_behind_thousands_that_live(url):
 
 
 def test_forwarding_to_suspects_is_read_by_their_link(url):
-    with shop(url) as it:
-        it.publish(outgoing(b"[1]", priority=9))
-        main, suspects = it.link(), it.link(Lane.SUSPECTS)
+    with linked_broker(url) as linked:
+        linked.publish(outgoing(b"[1]", priority=9))
+        main, suspects = linked.link(), linked.link(Lane.SUSPECTS)
         first = read(main, 1)[0]
         copied = headers.make_suspect_headers(first.message, 1, 1.0)
         assert forward(main, first, Lane.SUSPECTS, headers=copied) is None
-        assert it.depth("billing.suspects") == 1
+        assert linked.depth("billing.suspects") == 1
         found = read(suspects, 1)[0]
         assert found.message.deaths == 1
         assert not found.message.redelivered
@@ -262,106 +264,106 @@ def test_forwarding_to_suspects_is_read_by_their_link(url):
 
 
 def test_a_message_that_another_worker_has_is_not_forwarded(url):
-    with shop(url) as it:
-        it.publish(outgoing())
-        link = it.link()
+    with linked_broker(url) as linked:
+        linked.publish(outgoing())
+        link = linked.link()
         delivery = read(link, 1)[0]
         id = delivery.tag.partition(":")[2]
-        it.client.xclaim("billing", "qconsume", "somebody", 0, [id])
+        linked.client.xclaim("billing", "qconsume", "somebody", 0, [id])
         assert isinstance(forward(link, delivery, Lane.DEAD), LeaseLost)
         assert forward(link, delivery, Lane.DEAD) is None  # It was told once.
-        assert it.broker.dead_letters(it.plan).count() == 0
+        assert linked.broker.dead_letters(linked.plan).count() == 0
         assert not link.closed
 
 
 def test_forwarding_many_at_once_reports_on_each(url):
-    with shop(url) as it:
-        it.fill(3)
-        link = it.link()
+    with linked_broker(url) as linked:
+        linked.fill(3)
+        link = linked.link()
         found = read(link, 3)
-        it.client.xack("billing", "qconsume", found[1].tag.partition(":")[2])
+        linked.client.xack("billing", "qconsume", found[1].tag.partition(":")[2])
         results = link.forward([Forward(each, Lane.MAIN, {}) for each in found])
         assert [type(each) for each in results] == [type(None), LeaseLost, type(None)]
         assert bodies(read(link, 2)) == [b"0", b"2"]
 
 
 def test_a_delay_shorter_than_a_wait_ends_it(url):
-    with shop(url) as it:
-        link = do_not_poll_for(allow_long_waits(it.link()))
+    with linked_broker(url) as linked:
+        link = do_not_poll_for(allow_long_waits(linked.link()))
         reader = gevent.spawn(read, link, 1)
-        wait_for(lambda: is_waiting(it))
-        it.publish(outgoing(delay=0.2))
+        wait_for(lambda: is_waiting(linked))
+        linked.publish(outgoing(delay=0.2))
         assert len(reader.get(timeout=20)) == 1
 
 
 def test_delayed_messages_that_are_the_same_are_not_one(url):
-    with shop(url) as it:
+    with linked_broker(url) as linked:
         same = outgoing(b"[1]", id=None, delay=0.05, timestamp=1.0)
-        it.publish(same, same)
-        assert bodies(read(it.link(), 2)) == [b"[1]", b"[1]"]
+        linked.publish(same, same)
+        assert bodies(read(linked.link(), 2)) == [b"[1]", b"[1]"]
 
 
 def test_nine_is_read_first_and_no_priority_counts_as_none(url):
-    with shop(url) as it:
+    with linked_broker(url) as linked:
         for priority in (0, 4, None, 9):
             delay = 0.05 if priority == 4 else 0.0
             body = str(priority).encode()
-            it.publish(outgoing(body, priority=priority, delay=delay))
-        wait_for(lambda: it.client.time()[0] and is_due(it))
-        found = read(it.link(), 4)
+            linked.publish(outgoing(body, priority=priority, delay=delay))
+        wait_for(lambda: linked.client.time()[0] and is_due(linked))
+        found = read(linked.link(), 4)
         assert bodies(found) == [b"9", b"4", b"0", b"None"]
         assert [each.message.priority for each in found] == [9, 4, 0, None]
 
 
-def is_due(it) -> bool:
-    seconds, micro = it.client.time()
+def is_due(linked) -> bool:
+    seconds, micro = linked.client.time()
     now = seconds + micro / 1e6
-    return it.client.zcount("{billing}.delayed", "-inf", now) == 1
+    return linked.client.zcount("{billing}.delayed", "-inf", now) == 1
 
 
 def test_a_message_given_back_keeps_its_priority(url):
-    with shop(url) as it:
-        it.publish(outgoing(b"low", priority=0))
-        link = it.link()
+    with linked_broker(url) as linked:
+        linked.publish(outgoing(b"low", priority=0))
+        link = linked.link()
         read(link, 1)
         link.close()
-        it.publish(outgoing(b"high", priority=9))
-        assert bodies(read(it.link(), 2)) == [b"high", b"low"]
+        linked.publish(outgoing(b"high", priority=9))
+        assert bodies(read(linked.link(), 2)) == [b"high", b"low"]
 
 
 def test_an_entry_that_another_program_deleted_is_skipped(url):
-    with shop(url) as it:
-        it.fill(3)
-        link = it.link()
+    with linked_broker(url) as linked:
+        linked.fill(3)
+        link = linked.link()
         found = read(link, 2)
         link.close()
-        it.client.xdel("billing", found[0].tag.partition(":")[2])
-        assert bodies(read(it.link(), 2)) == [b"1", b"2"]
-        assert sum(pending(it).values()) == 2
+        linked.client.xdel("billing", found[0].tag.partition(":")[2])
+        assert bodies(read(linked.link(), 2)) == [b"1", b"2"]
+        assert sum(pending(linked).values()) == 2
 
 
 def test_consuming_goes_on_after_everything_was_flushed(url):
-    with shop(url) as it:
-        link = it.link()
-        it.fill(1)
+    with linked_broker(url) as linked:
+        link = linked.link()
+        linked.fill(1)
         link.ack(read(link, 1))
         reader = gevent.spawn(read, link, 1)
-        wait_for(lambda: is_waiting(it))
-        it.client.flushdb()
-        it.publish(outgoing(b"after"))
+        wait_for(lambda: is_waiting(linked))
+        linked.client.flushdb()
+        linked.publish(outgoing(b"after"))
         found = reader.get(timeout=5)
         assert bodies(found) == [b"after"]
         link.keep_alive()
-        it.client.flushdb()
+        linked.client.flushdb()
         link.keep_alive()
         link.ack(found)
-        it.publish(outgoing(b"again"))
+        linked.publish(outgoing(b"again"))
         assert bodies(read(link, 1)) == [b"again"]
         assert not link.closed
 
 
 def test_a_key_of_another_type_is_said_to_be_so(url):
-    with shop(url) as it:
-        it.client.lpush("billing", "a kombu envelope")
+    with linked_broker(url) as linked:
+        linked.client.lpush("billing", "a kombu envelope")
         with pytest.raises(TopologyMismatch, match="is a list, not a stream"):
-            it.broker.declare()
+            linked.broker.declare()

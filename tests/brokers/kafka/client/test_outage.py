@@ -9,7 +9,7 @@ from confluent_kafka import KafkaException
 from flask_qconsume.brokers.kafka.client.outage import Outage
 
 
-class Scene:
+class ClockedOutage:
     """An outage with a session of ten seconds, on a virtual clock."""
 
     def __init__(self) -> None:
@@ -29,59 +29,63 @@ class Scene:
 
 
 @pytest.fixture
-def scene() -> Scene:
-    return Scene()
+def clocked_outage() -> ClockedOutage:
+    return ClockedOutage()
 
 
-def test_nothing_is_asked_while_connections_are_there(scene: Scene) -> None:
-    assert not scene.check()
-    assert scene.asked == 0
+def test_nothing_is_asked_while_connections_are_there(
+    clocked_outage: ClockedOutage,
+) -> None:
+    assert not clocked_outage.check()
+    assert clocked_outage.asked == 0
 
 
-def test_connections_that_were_only_idle_are_no_outage(scene: Scene) -> None:
-    scene.there = True
-    scene.outage.begin()
-    assert not scene.check()
-    assert not scene.outage.is_confirmed
-    assert not scene.check()
-    assert scene.asked == 1
+def test_connections_that_were_only_idle_are_no_outage(
+    clocked_outage: ClockedOutage,
+) -> None:
+    clocked_outage.there = True
+    clocked_outage.outage.begin()
+    assert not clocked_outage.check()
+    assert not clocked_outage.outage.is_confirmed
+    assert not clocked_outage.check()
+    assert clocked_outage.asked == 1
 
 
-def test_its_beginning_and_its_end_are_news(scene: Scene) -> None:
-    scene.outage.begin()
-    assert scene.check()
-    assert scene.outage.is_confirmed
-    scene.outage.begin()
-    assert not scene.check()
-    scene.there = True
-    assert scene.check()
-    assert not scene.outage.is_confirmed
-    assert not scene.check()
-    assert scene.asked == 3
+def test_its_beginning_and_its_end_are_news(clocked_outage: ClockedOutage) -> None:
+    clocked_outage.outage.begin()
+    assert clocked_outage.check()
+    assert clocked_outage.outage.is_confirmed
+    clocked_outage.outage.begin()
+    assert not clocked_outage.check()
+    clocked_outage.there = True
+    assert clocked_outage.check()
+    assert not clocked_outage.outage.is_confirmed
+    assert not clocked_outage.check()
+    assert clocked_outage.asked == 3
 
 
-def test_it_is_not_asked_in_every_round(scene: Scene) -> None:
-    scene.outage.begin()
+def test_it_is_not_asked_in_every_round(clocked_outage: ClockedOutage) -> None:
+    clocked_outage.outage.begin()
     for _ in range(8):
-        scene.check(0.125)
-    assert scene.asked == 2
+        clocked_outage.check(0.125)
+    assert clocked_outage.asked == 2
 
 
-def test_it_is_over_with_the_session(scene: Scene) -> None:
-    scene.outage.begin()
+def test_it_is_over_with_the_session(clocked_outage: ClockedOutage) -> None:
+    clocked_outage.outage.begin()
     for _ in range(19):
-        scene.check()
+        clocked_outage.check()
     with pytest.raises(KafkaException):
-        scene.check()
-    assert scene.now == 110
+        clocked_outage.check()
+    assert clocked_outage.now == 110
 
 
-def test_the_next_outage_has_a_whole_session(scene: Scene) -> None:
-    scene.outage.begin()
-    scene.check(9)
-    scene.there = True
-    scene.check()
-    scene.there = False
-    scene.outage.begin()
-    assert scene.check(9)
-    assert scene.outage.is_confirmed
+def test_the_next_outage_has_a_whole_session(clocked_outage: ClockedOutage) -> None:
+    clocked_outage.outage.begin()
+    clocked_outage.check(9)
+    clocked_outage.there = True
+    clocked_outage.check()
+    clocked_outage.there = False
+    clocked_outage.outage.begin()
+    assert clocked_outage.check(9)
+    assert clocked_outage.outage.is_confirmed

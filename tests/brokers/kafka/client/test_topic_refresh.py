@@ -16,7 +16,7 @@ class Topic(t.NamedTuple):
     partitions: range
 
 
-class Scene:
+class ClockedRefresh:
     """A client that sees these topics, on a virtual clock."""
 
     def __init__(self) -> None:
@@ -40,56 +40,64 @@ class Scene:
 
 
 @pytest.fixture
-def scene() -> Scene:
-    return Scene()
+def clocked_refresh() -> ClockedRefresh:
+    return ClockedRefresh()
 
 
-def test_nothing_is_asked_for_before_something_is_sought(scene: Scene) -> None:
-    assert scene.look() == 0
+def test_nothing_is_asked_for_before_something_is_sought(
+    clocked_refresh: ClockedRefresh,
+) -> None:
+    assert clocked_refresh.look() == 0
 
 
 def test_what_is_sought_from_the_start_is_left_to_the_client_at_first(
-    scene: Scene,
+    clocked_refresh: ClockedRefresh,
 ) -> None:
-    scene.there = {"orders": 1}
-    scene.refresh.request({"orders": 1})
-    assert scene.look(0.4) == 0
-    assert scene.look(0.1) == 1
+    clocked_refresh.there = {"orders": 1}
+    clocked_refresh.refresh.request({"orders": 1})
+    assert clocked_refresh.look(0.4) == 0
+    assert clocked_refresh.look(0.1) == 1
 
 
-def test_what_is_seen_is_sought_no_more(scene: Scene) -> None:
-    scene.there = {"orders": 2}
-    scene.refresh.request({"orders": 2})
-    assert scene.look() == 1
-    assert scene.look() == 1
+def test_what_is_seen_is_sought_no_more(clocked_refresh: ClockedRefresh) -> None:
+    clocked_refresh.there = {"orders": 2}
+    clocked_refresh.refresh.request({"orders": 2})
+    assert clocked_refresh.look() == 1
+    assert clocked_refresh.look() == 1
 
 
-def test_it_is_looked_again_until_all_of_it_is_seen(scene: Scene) -> None:
-    scene.there = {"orders": 1}
-    scene.refresh.request({"orders": 2})
-    scene.refresh.request({"refunds": 1})
-    assert scene.look() == 1
-    assert scene.look(0.1) == 1
-    scene.there = {"orders": 2}
-    assert scene.look(0.4) == 2
-    scene.there = {"orders": 2, "refunds": 1}
-    assert scene.look() == 3
-    assert scene.look() == 3
+def test_it_is_looked_again_until_all_of_it_is_seen(
+    clocked_refresh: ClockedRefresh,
+) -> None:
+    clocked_refresh.there = {"orders": 1}
+    clocked_refresh.refresh.request({"orders": 2})
+    clocked_refresh.refresh.request({"refunds": 1})
+    assert clocked_refresh.look() == 1
+    assert clocked_refresh.look(0.1) == 1
+    clocked_refresh.there = {"orders": 2}
+    assert clocked_refresh.look(0.4) == 2
+    clocked_refresh.there = {"orders": 2, "refunds": 1}
+    assert clocked_refresh.look() == 3
+    assert clocked_refresh.look() == 3
 
 
-def test_a_topic_that_is_gone_again_is_not_sought_for_ever(scene: Scene) -> None:
-    scene.refresh.request({"orders": 1})
-    asked = [scene.look() for _ in range(100)]
+def test_a_topic_that_is_gone_again_is_not_sought_for_ever(
+    clocked_refresh: ClockedRefresh,
+) -> None:
+    clocked_refresh.refresh.request({"orders": 1})
+    asked = [clocked_refresh.look() for _ in range(100)]
     assert asked[-1] == asked[-50] < 50
-    scene.refresh.request({"orders": 1})
-    assert scene.look() == asked[-1] + 1
+    clocked_refresh.refresh.request({"orders": 1})
+    assert clocked_refresh.look() == asked[-1] + 1
 
 
-def test_a_broker_that_does_not_answer_is_asked_again_later(scene: Scene) -> None:
-    scene.answers = False
-    scene.refresh.request({"orders": 1})
+def test_a_broker_that_does_not_answer_is_asked_again_later(
+    clocked_refresh: ClockedRefresh,
+) -> None:
+    clocked_refresh.answers = False
+    clocked_refresh.refresh.request({"orders": 1})
     for _ in range(100):
-        scene.look()
-    scene.answers, scene.there = True, {"orders": 1}
-    assert scene.look() == 101
-    assert scene.look() == 101
+        clocked_refresh.look()
+    clocked_refresh.answers, clocked_refresh.there = True, {"orders": 1}
+    assert clocked_refresh.look() == 101
+    assert clocked_refresh.look() == 101

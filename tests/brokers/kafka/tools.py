@@ -46,7 +46,7 @@ def outgoing(topic: str, body: bytes = b"{}", **more: t.Any) -> Outgoing:
     return Outgoing(routing_key=topic, body=body, **values)
 
 
-class Shop:
+class LinkedBroker:
     """A broker with its links, closed together."""
 
     def __init__(self, url: str, plans: t.Sequence[QueuePlan], **config: t.Any) -> None:
@@ -72,7 +72,7 @@ class Shop:
         """Return the dead letters of the first queue."""
         return list(self.broker.dead_letters(self.plan))
 
-    def bury(self, link: Link, delivery: Delivery, **headers: t.Any) -> None:
+    def dead_letter(self, link: Link, delivery: Delivery, **headers: t.Any) -> None:
         """Make a dead letter of a delivery."""
         named = {f"x-qconsume-{name}": value for name, value in headers.items()}
         all_of_them = {**delivery.message.headers, **named}
@@ -86,13 +86,15 @@ class Shop:
 
 
 @contextlib.contextmanager
-def shop(url: str, *plans: QueuePlan, **config: t.Any) -> Iterator[Shop]:
-    """Open a shop for the length of a block."""
-    it = Shop(url, plans, **config)
+def linked_broker(
+    url: str, *plans: QueuePlan, **config: t.Any
+) -> Iterator[LinkedBroker]:
+    """Open a broker for the length of a ``with`` block."""
+    linked = LinkedBroker(url, plans, **config)
     try:
-        yield it
+        yield linked
     finally:
-        it.close()
+        linked.close()
 
 
 def read(link: Link, count: int, timeout: float = 20.0) -> list[Delivery]:
