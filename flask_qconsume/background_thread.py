@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class BackgroundThread:
-    """A daemon thread, whose start waits for nothing.
+    """A daemon thread that is started without waiting until it runs.
 
     :meth:`threading.Thread.start` waits until the new thread runs. Under gevent the
         thread is a greenlet. If the greenlet cannot start for lack of memory, the

@@ -25,7 +25,7 @@ TOMBSTONE = Tombstone()
 
 @dataclass
 class Message:
-    """A message as its handler sees it; ``current_message`` stands for one.
+    """A message as its handler sees it; ``current_message`` is the one in hand.
 
     Handlers and hooks read its attributes, and should not assign to them. Dispatch sets
     three of them: :attr:`deadline` and :attr:`stopping` at the start, :attr:`body`

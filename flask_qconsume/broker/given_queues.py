@@ -272,7 +272,7 @@ def find_traits(queue: t.Any) -> list[Trait]:
 
 
 def find_unsupported_traits(queue: t.Any, capabilities: Capabilities) -> Iterator[str]:
-    """Describe each unsupported option, in words to follow the queue's name."""
+    """Describe options that the broker lacks, such as ``has 'no_ack': …``."""
     for trait in find_traits(queue):
         if trait.instead:
             yield f"has {trait.name}: {trait.effect}. {trait.instead}."

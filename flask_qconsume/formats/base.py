@@ -58,5 +58,5 @@ class Format:
         return self.decode
 
     def knowing(self, schemas: Sequence[t.Any]) -> Format:
-        """Return this format, or one that also knows the app's schemas."""
+        """Return this format, or a copy that knows the schemas of all consumers."""
         return self

@@ -105,7 +105,7 @@ class Registry:
         return Formats(registered, schemas, max_items)
 
     def list_worker_hooks(self, kind: t.Literal["before", "teardown"]) -> list[Hook]:
-        """Return the hooks of one kind around a worker, in their order."""
+        """Return all ``before_worker`` or ``teardown_worker`` hooks, in their order."""
         hooks = [
             hook
             for scope in self._scopes.values()

@@ -94,7 +94,7 @@ class _LeftToParent(OwnGreenlet):
 
 
 def end_child(error: BaseException | None = None) -> t.NoReturn:
-    """End this process: a forked child in which the code of the app has returned.
+    """End a child process that the code of the app has forked and not ended.
 
     :param error: The exception that the child raised; by default, the exception that is
         being handled.

@@ -57,7 +57,7 @@ def _wait(asked: Event) -> None:
 
 
 def complete(function: Callable[..., T], *args: t.Any) -> T:
-    """Call a function and wait for its result; no greenlet's exit ends the wait."""
+    """Call a function and wait for its result, even if a greenlet asks to exit."""
     called = ProtectedGreenlet.spawn(function, *args)
     while not called.dead:
         try:

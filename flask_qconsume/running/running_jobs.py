@@ -15,7 +15,7 @@ from .event import Event
 
 
 class Job:
-    """A delivery that a greenlet is handling, and the time at which that began."""
+    """The delivery that a greenlet is handling, and the time when it began."""
 
     __slots__ = ("delivery", "given_up", "started")
 
@@ -88,7 +88,7 @@ class RunningJobs:
         return bool(self._none_runs.wait(timeout))
 
     def interrupt(self) -> None:
-        """Throw :class:`Interrupted` into all handlers, whose results do not count."""
+        """Throw :class:`Interrupted` into all handlers, and ignore their results."""
         for greenlet, job in list(self.jobs.items()):
             job.given_up = True
             greenlet.kill(Interrupted, block=False)
@@ -106,7 +106,7 @@ class RunningJobs:
         return len(self.find_overdue(allowed)) + len(self._abandoned)
 
     def abandon(self, greenlet: gevent.Greenlet) -> Abandoned:
-        """Remove the job of a handler that is still running; return it."""
+        """Remove the job of a handler that has ignored its time limit; return it."""
         job = self.jobs[greenlet]
         assert job.delivery is not None
         job.given_up = True

@@ -72,7 +72,7 @@ def _run(
 def _call(
     function: Callable[..., t.Any], args: tuple[t.Any, ...], kwargs: dict[str, t.Any]
 ) -> t.Any:
-    """Call a function; in a child that the function has forked, end the child."""
+    """Call a function; if it forks, end the child process after the call."""
     try:
         return function(*args, **kwargs)
     finally:

@@ -94,7 +94,7 @@ class TopicDeclaration:
         self._is_done.get().set()
 
     def on_topics_changed(self, topics: Mapping[str, int]) -> None:
-        """If a topic that the app needs was deleted, declare again at next use."""
+        """If a needed topic was deleted, let the next use declare it again."""
         if any(self._missing(topics).values()):
             self._is_done.take()
 

@@ -208,7 +208,7 @@ class KafkaLink(Link):
         self.missing = missing
 
     def wake(self) -> None:
-        """Make a call of :meth:`read` that is waiting return."""
+        """Make a waiting call of :meth:`read` return."""
         self._consumer.wake()
 
     def pause(self) -> None:
@@ -255,7 +255,7 @@ class KafkaLink(Link):
             )
 
     def _check_missing(self) -> None:
-        """Raise an error if a topic was deleted that a new connection would create."""
+        """Raise an error if a needed topic was deleted; reconnecting creates it."""
         # The last list may come from a broker that does not know the topic yet.
         self._look()
         deleted = self.missing.intersection(self._declared)

@@ -155,7 +155,7 @@ _MISSING = Unroutable("")
 def _result_for_caller(
     message: Outgoing, topic: str, error: Exception | None
 ) -> Exception | None:
-    """Return a record's error; a missing topic is one for mandatory messages only."""
+    """Return a record's error, but no error for a topic that need not exist."""
     if not isinstance(error, Unroutable):
         return error
     if not message.mandatory:

@@ -111,7 +111,7 @@ class MemoryQueue:
             return len(self._delayed)
 
     def wake(self) -> None:
-        """Make waiting calls of :meth:`take` look whether they are closed."""
+        """Make each waiting call of :meth:`take` check whether it is to end."""
         with self.changed:
             self.changed.notify_all()
 

@@ -27,7 +27,7 @@ class BarrierRequest(t.NamedTuple):
 
 
 def barrier_requests(channel: t.Any, queue: str) -> Iterator[BarrierRequest]:
-    """Yield two requests whose answers show that earlier acknowledgements count.
+    """Yield two requests that RabbitMQ answers once acknowledgements are stored.
 
     The caller awaits the first answer before it sends the second request: otherwise
     RabbitMQ's channel crashes.

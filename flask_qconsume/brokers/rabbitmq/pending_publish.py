@@ -84,7 +84,7 @@ class PendingPublish:
         return self.batch is not None and self.batch.count_finished()
 
     def claim_second_attempt(self) -> bool:
-        """Allow one second attempt to send, after a new declaration.
+        """Note that a second, last attempt to send is made, after a declaration.
 
         :returns: ``False`` if the message was sent a second time already.
         """
@@ -151,6 +151,6 @@ class PublishBatch:
 
 
 def encode_expiration(seconds: float) -> str | None:
-    """Convert seconds to AMQP's ``expiration``; ``None`` if RabbitMQ allows less."""
+    """Convert seconds to AMQP's ``expiration``; ``None`` for too many seconds."""
     milliseconds = max(1, round(seconds * 1000))
     return str(milliseconds) if milliseconds <= _MAX_EXPIRATION_MS else None

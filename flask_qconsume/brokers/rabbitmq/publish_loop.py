@@ -252,7 +252,7 @@ class PublishLoop:
         self._send_singly = len([message for message in messages if not message.done])
 
     def _declares(self, message: PendingPublish) -> bool:
-        """Return whether a message's exchange is declared again when reconnecting."""
+        """Return whether a new connection declares the message's exchange again."""
         return message.ours or message.exchange == self._topology.exchange
 
     def _restart(self, error: BaseException) -> None:

@@ -28,4 +28,4 @@ class Layout(t.Protocol):
         """Return the key that holds dead letters."""
 
     def binding_keys(self, exchange: str) -> list[str]:
-        """Return an exchange's keys for bindings, of which the first is read."""
+        """Return the keys that hold an exchange's bindings; the first is read."""

@@ -50,7 +50,7 @@ class LeasedMessages(abc.ABC):
 
     @abc.abstractmethod
     def create_forward_call(self, tag: str, place: str, *how: t.Any) -> Call:
-        """Return the script that puts a copy at the key ``place``, and settles."""
+        """Return the script that replaces a message by a copy at ``place``."""
 
     @abc.abstractmethod
     def mark_settled(self, tags: Iterable[str]) -> None:
@@ -69,11 +69,11 @@ class LeasedMessages(abc.ABC):
 
     @abc.abstractmethod
     def forget_all(self) -> list[str]:
-        """Forget all messages; return what :meth:`return_forgotten` needs."""
+        """Forget all messages; return what is needed to give them back later."""
 
     @abc.abstractmethod
     def return_forgotten(self, forgotten: Sequence[str], timeout: float) -> int:
-        """Give back messages that this or another link has forgotten."""
+        """Give back messages that :meth:`forget_all` of any link has returned."""
 
     @abc.abstractmethod
     def restore_expired(self) -> int:

@@ -157,7 +157,7 @@ class RedisLink(Link):
         self._blocking_wait.wake(break_connection=self.closed)
 
     def create_poll_call(self) -> Call | None:
-        """Return a script that looks for messages that do not end the wait.
+        """Return a script that finds messages for which Redis wakes no reader.
 
         The result is ``None`` if the reader does not wait, or if its wait ends soon.
         """
@@ -197,7 +197,7 @@ class RedisLink(Link):
         raise NotImplementedError
 
     def _create_search_call(self) -> Call:
-        """Return a script that looks for messages that do not end the wait.
+        """Return a script that finds messages for which Redis wakes no reader.
 
         The script returns the seconds until a message is due; empty if there is none.
         """

@@ -155,7 +155,7 @@ class Publisher:
     def _create_call(
         self, message: Outgoing, queues: tuple[str, ...]
     ) -> tuple[Call, bool]:
-        """Return the script that puts a message into queues, and whether to wake.
+        """Return a script that puts a message into queues; and if readers must wake.
 
         Blocked readers must be woken if Redis does not end their wait for this message,
         for example because it is delayed.

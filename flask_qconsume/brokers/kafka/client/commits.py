@@ -139,7 +139,7 @@ class OffsetCommits:
     def send_final(
         self, consumer: Consumer, partitions: list[AssignedPartition]
     ) -> bool:
-        """Commit the last state of partitions that are given up; may need repetition.
+        """Commit the last state of partitions that this consumer gives up.
 
         :returns: Whether everything is committed. If not, call this again.
         """

@@ -162,7 +162,7 @@ class OffsetTracker:
         return max(held, default=-1) + 1
 
     def _done_ranges(self) -> Iterator[Range]:
-        """Yield the ranges of done records behind the first record not done."""
+        """Yield the ranges of offsets that are done although an earlier one is not."""
         end, expected = self.base, 0
         for offset, number in self._unsettled.items():
             if offset >= self._furthest_end:

@@ -38,7 +38,7 @@ class UnorderedQueue:
         return records
 
     def settle(self, records: Iterable[ReadyRecord]) -> bool:
-        """Note that records are done; return whether others became ready by it."""
+        """Note that records are done; return true if records behind them are ready."""
         return False
 
     def postpone(self, record: ReadyRecord, due: float) -> None:

@@ -150,7 +150,7 @@ class AssignedPartition:
         return any(note.alone for note in self.offsets.notes.values())
 
     def has_committed(self, offset: int) -> bool:
-        """Return whether Kafka knows that a record is done, or will never know.
+        """Return whether a commit marks a record as done, or none can follow.
 
         For a partition that this consumer has lost, it sends no more commits.
         """
@@ -194,7 +194,7 @@ class AssignedPartition:
         return marked
 
     def update_stuck(self, now: float) -> None:
-        """Find out whether the next records cannot be handed out now."""
+        """Set :attr:`is_stuck`: whether no buffered record can be handed out now."""
         if self.has_progressed:
             self.has_progressed, self.idle_since = False, now
         idle = now - self.idle_since
