@@ -77,10 +77,10 @@ def compose(
     tombstone = body is TOMBSTONE
     if tombstone and not key:
         raise PublishError("A tombstone needs a 'key': the key that is removed.")
-    raw, more = (
+    raw, format_headers = (
         (b"", {}) if tombstone else _encode(body, content_type, formats, routing_key)
     )
-    all_headers |= more
+    all_headers |= format_headers
     check_values(all_headers)
     fields = {
         "routing_key": routing_key,

@@ -193,9 +193,11 @@ def make_replay_headers(headers: Mapping[str, t.Any]) -> dict[str, t.Any]:
     handled like a new one. A traced message starts a new trace, which links the last
     attempt.
     """
-    gone = {*_DEAD_LETTER_HEADERS, ATTEMPT, DEATHS, SUSPECTED_AT, EXPIRES_AT}
-    gone.add(PREVIOUS_ATTEMPT)
-    replayed = {name: value for name, value in headers.items() if name not in gone}
+    dropped_names = {*_DEAD_LETTER_HEADERS, ATTEMPT, DEATHS, SUSPECTED_AT, EXPIRES_AT}
+    dropped_names.add(PREVIOUS_ATTEMPT)
+    replayed = {
+        name: value for name, value in headers.items() if name not in dropped_names
+    }
     traced = headers.get(PREVIOUS_ATTEMPT, headers.get(_TRACEPARENT))
     if traced is not None:
         replayed[REPLAYED_ATTEMPT] = traced

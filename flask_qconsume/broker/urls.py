@@ -67,25 +67,29 @@ def _is_text(url: str) -> bool:
 def _is_whole(url: str) -> bool:
     """Return false if a ``/`` in the password has cut the URL into wrong parts."""
     try:
-        parts = urlsplit(url)
+        url_parts = urlsplit(url)
         # Brokers that have several hosts parse them on their own.
-        if "," not in parts.netloc:
-            _ = parts.port
-            _check_brackets(parts)
+        if "," not in url_parts.netloc:
+            _ = url_parts.port
+            _check_brackets(url_parts)
     except ValueError:
         return False
-    rest = parts.path + parts.fragment + ("" if parts.hostname else parts.query)
-    return "@" in parts.netloc or "@" not in rest
+    rest = (
+        url_parts.path
+        + url_parts.fragment
+        + ("" if url_parts.hostname else url_parts.query)
+    )
+    return "@" in url_parts.netloc or "@" not in rest
 
 
-def _check_brackets(parts: SplitResult) -> None:
+def _check_brackets(url_parts: SplitResult) -> None:
     """Check that brackets enclose an IPv6 address, as Python does since 3.11.4.
 
     :raises ValueError: for any other text in brackets.
     """
-    login, _, host = parts.netloc.rpartition("@")
+    login, _, host = url_parts.netloc.rpartition("@")
     if "[" in host:
-        IPv6Address(parts.hostname or "")
+        IPv6Address(url_parts.hostname or "")
     if "[" in login or "]" in login:
         raise ValueError(login)
 

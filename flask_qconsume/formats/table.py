@@ -42,14 +42,16 @@ class Formats:
     ) -> None:
         bounded = (Json(max_items), MsgPack(max_items), Protobuf(max_items=max_items))
         built_in = (*bounded, Text(), _BYTES)
-        self._formats = [each.knowing(schemas) for each in (*registered, *built_in)]
+        self._formats = [
+            body_format.knowing(schemas) for body_format in (*registered, *built_in)
+        ]
         # Every published body is offered to these, so formats without 'claims' are left
         # out.
         self._claiming = [f for f in self._formats if _may_claim(f)]
         self._formats_by_type: dict[str, Format] = {}
-        for each in self._formats:
-            for name in each.content_types:
-                self._formats_by_type.setdefault(name, each)
+        for body_format in self._formats:
+            for name in body_format.content_types:
+                self._formats_by_type.setdefault(name, body_format)
 
     def find(self, content_type: str) -> Format | None:
         """Return the format of a content type; ``None`` for an unknown type."""
@@ -83,15 +85,23 @@ class Formats:
             else map(normalize_content_type, accept)
         ):
             if name not in decoders:
-                each = self.find(name) or _BYTES
-                names = self._names(each) if name in self._formats_by_type else [name]
-                decoders |= dict.fromkeys(names, each.decoder(schema))
+                body_format = self.find(name) or _BYTES
+                names = (
+                    self._names(body_format)
+                    if name in self._formats_by_type
+                    else [name]
+                )
+                decoders |= dict.fromkeys(names, body_format.decoder(schema))
         if JSON in decoders:
             decoders[""] = decoders[None] = decoders[JSON]
         return decoders
 
     def _names(self, format: Format) -> list[str]:
-        return [name for name, each in self._formats_by_type.items() if each is format]
+        return [
+            name
+            for name, known_format in self._formats_by_type.items()
+            if known_format is format
+        ]
 
 
 def check_format(given: t.Any, others: Iterable[Format]) -> None:

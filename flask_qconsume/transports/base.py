@@ -285,21 +285,21 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
                 raise TimeoutError()
             self.source.room.clear()
             rooms = self._rooms()
-            wanted = _with_room(rooms)
-            is_full = len(wanted) < len(rooms)
+            rooms_left = _with_room(rooms)
+            is_full = len(rooms_left) < len(rooms)
             seconds_left = min(
                 seconds_left, _FULL_WAIT_SECONDS if is_full else MAX_WAIT_SECONDS
             )
-            if wanted:
-                self.ready.add(self.source.read(wanted, seconds_left))
+            if rooms_left:
+                self.ready.add(self.source.read(rooms_left, seconds_left))
             else:
                 self.source.room.wait(seconds_left)
 
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
-        head, at, rest = uri.rpartition("@")
+        head, at, address = uri.rpartition("@")
         user, colon, _ = head.rpartition(":")
         is_safe = include_password or not at or "//" in head.rpartition(":")[2]
-        return uri if is_safe else f"{user}{colon}{mask}{at}{rest}"
+        return uri if is_safe else f"{user}{colon}{mask}{at}{address}"
 
     def _read_ready(self) -> None:
         """Read messages from the broker if none are ready.
@@ -308,13 +308,15 @@ class Transport(_Virtual.Transport):  # type: ignore[misc]
         without ready messages.
         """
         self._deliveries += 1
-        wanted = _with_room(self._rooms())
+        rooms_left = _with_room(self._rooms())
         if self.ready:
             if self._deliveries % _DELIVERIES_BETWEEN_READS:
                 return
-            wanted = {q: room for q, room in wanted.items() if not self.ready.count(q)}
-        if wanted:
-            self.ready.add(self.source.read(wanted, 0.0))
+            rooms_left = {
+                q: room for q, room in rooms_left.items() if not self.ready.count(q)
+            }
+        if rooms_left:
+            self.ready.add(self.source.read(rooms_left, 0.0))
 
     def _deliver_ready(self) -> bool:
         """Deliver one ready message; return false if that is not possible."""

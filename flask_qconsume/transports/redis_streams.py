@@ -251,7 +251,7 @@ class StreamSource(base.Source):
         if requeue:
             self._give_back(tag, redelivered=True)
         else:
-            self._bury(tag)
+            self._make_dead_letter(tag)
 
     def give_back(self, tags: Iterable[str]) -> None:
         for tag in tags:
@@ -271,20 +271,20 @@ class StreamSource(base.Source):
         pending.give_back([inner])
         pending.mark_settled([inner])
 
-    def _bury(self, tag: str) -> None:
+    def _make_dead_letter(self, tag: str) -> None:
         message = self._messages[tag]
         queue, inner = self._forget(tag)
         headers = kombu_payload.create_rejected_headers(message, queue)
         properties = basic_properties.encode_copy(message, headers)
         entry = encode_entry(properties, message.raw, exchange="", routing_key=queue)
         packed = entry.pack(self.layout.priority_step(queue, message.priority))
-        pending, place = (
+        pending, target_key = (
             self._held_entries.of(queue),
             self.layout.dead_key(f"{queue}.dead"),
         )
         keep = base.DEAD_LETTER_SECONDS
         self.server.call(
-            pending.create_forward_call(inner, place, "keep", keep, packed)
+            pending.create_forward_call(inner, target_key, "keep", keep, packed)
         )
         pending.mark_settled([inner])
 

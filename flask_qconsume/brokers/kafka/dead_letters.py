@@ -83,17 +83,17 @@ class KafkaDeadLetters(DeadLetters):
         replay: bool,
         progress: t.Callable[[], t.Any] = lambda: None,
     ) -> int:
-        taken = 0
+        taken_count = 0
         page: list[tuple[Fetched, Message]] = []
         for record in self._list_records():
             letter = self._create_letter(record)
             if wanted(letter):
                 page.append((record, letter.message))
             if len(page) == _PAGE_SIZE:
-                taken += self._take(page, replay)
+                taken_count += self._take(page, replay)
                 page = []
             progress()
-        return taken + (self._take(page, replay) if page else 0)
+        return taken_count + (self._take(page, replay) if page else 0)
 
     def _take(self, page: list[tuple[Fetched, Message]], replay: bool) -> int:
         """Remove the wanted dead letters; return their number.

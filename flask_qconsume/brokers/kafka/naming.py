@@ -244,16 +244,16 @@ def topic_expressions(routing_key: str, prefix: str = "") -> list[str]:
 
 
 def _expressions(words: list[str]) -> Iterator[str]:
-    first, rest = words[0], words[1:]
-    if first == "#":
-        if rest:
-            yield from _expressions(rest)
-        if not rest or rest[0] != "#":
-            yield f"{_FIRST}(\\.{_WORD})*" + _following_words(rest)
+    first_word, words_after = words[0], words[1:]
+    if first_word == "#":
+        if words_after:
+            yield from _expressions(words_after)
+        if not words_after or words_after[0] != "#":
+            yield f"{_FIRST}(\\.{_WORD})*" + _following_words(words_after)
     else:
         yield (
-            _FIRST if first == "*" else _escape_expression(first)
-        ) + _following_words(rest)
+            _FIRST if first_word == "*" else _escape_expression(first_word)
+        ) + _following_words(words_after)
 
 
 def _following_words(words: list[str]) -> str:

@@ -220,8 +220,8 @@ def create_dead_letter_key(message: Message) -> bytes:
     failed record. A message that is replayed and fails again is another record, with
     another key.
     """
-    place = "/".join(str(message.properties.get(name, "")) for name in _PLACE)
-    return f"{message.id or ''}@{place}".encode("utf-8", "backslashreplace")
+    failed_record = "/".join(str(message.properties.get(name, "")) for name in _PLACE)
+    return f"{message.id or ''}@{failed_record}".encode("utf-8", "backslashreplace")
 
 
 def read_headers(record: Fetched) -> list[Header] | None:

@@ -132,17 +132,17 @@ class Topics:
         self, names: Iterable[str], timeout: float = DEFAULT_TIMEOUT_SECONDS
     ) -> None:
         """Create topics, and wait until Kafka's list of topics contains them."""
-        wanted = sorted(set(names))
+        topic_names = sorted(set(names))
         deadline = time.monotonic() + timeout
-        self._admin.create([self._new_topic(name) for name in wanted], timeout)
-        while not all(name in self._partition_counts for name in wanted):
+        self._admin.create([self._new_topic(name) for name in topic_names], timeout)
+        while not all(name in self._partition_counts for name in topic_names):
             seconds_left = deadline - time.monotonic()
             if seconds_left <= 0:
                 raise BrokerError(
-                    f"Kafka does not show the topics it created: {wanted}"
+                    f"Kafka does not show the topics it created: {topic_names}"
                 )
             partition_counts = self.look(seconds_left)
-            if not all(partition_counts.get(name) for name in wanted):
+            if not all(partition_counts.get(name) for name in topic_names):
                 time.sleep(_CREATED_LOOK_SECONDS)
 
     def list_required(self, plan: QueuePlan) -> list[str]:
@@ -286,8 +286,8 @@ def look_interval(took: float) -> float:
     >>> look_interval(0.01), look_interval(1.0), look_interval(5.0)
     (8.0, 20.0, 60.0)
     """
-    wanted = max(_LOOK_INTERVAL_SECONDS, _LOOK_INTERVAL_FACTOR * took)
-    return min(wanted, _MAX_AGE_SECONDS)
+    interval = max(_LOOK_INTERVAL_SECONDS, _LOOK_INTERVAL_FACTOR * took)
+    return min(interval, _MAX_AGE_SECONDS)
 
 
 def _deleted(

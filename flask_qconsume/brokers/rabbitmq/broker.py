@@ -153,10 +153,14 @@ class RabbitMQ(Broker):
                 queue.declare(declarer)
 
     def stale_bindings(self) -> list[Binding]:
-        wanted = set(self.topology.bindings)
+        declared_bindings = set(self.topology.bindings)
         queues = {plan.name for plan in self.topology.queues}
         recorded_bindings = self.find_bindings(self._read_bindings)
-        return [b for b in recorded_bindings if b.queue in queues and b not in wanted]
+        return [
+            b
+            for b in recorded_bindings
+            if b.queue in queues and b not in declared_bindings
+        ]
 
     def unbind(self, bindings: Sequence[Binding]) -> None:
         with open_channel(self.settings, "removing bindings") as channel:

@@ -30,9 +30,14 @@ class DeliveryTags:
         while self._lowest_unsettled in settled:
             settled.remove(self._lowest_unsettled)
             self._lowest_unsettled += 1
-        rest = [(tag, False) for tag in sorted(new) if tag >= self._lowest_unsettled]
+        single_tags = [
+            (tag, False) for tag in sorted(new) if tag >= self._lowest_unsettled
+        ]
         if self._lowest_unsettled == low:
-            return rest
+            return single_tags
         # A tag sent with 'multiple' must itself be unsettled on the broker, which would
         # close the channel otherwise.
-        return [(max(tag for tag in new if tag < self._lowest_unsettled), True), *rest]
+        return [
+            (max(tag for tag in new if tag < self._lowest_unsettled), True),
+            *single_tags,
+        ]

@@ -212,10 +212,10 @@ def is_refused_as(error: BaseException, kind: type[BrokerError]) -> bool:
 def lacks_exchange(error: BaseException, name: str) -> bool:
     """Return whether an error says that an exchange with this name does not exist."""
     reply_text = getattr(error, "reply_text", None) or ""
-    wanted = f"NOT_FOUND - no exchange '{name}' in vhost '"
+    not_found_text = f"NOT_FOUND - no exchange '{name}' in vhost '"
     if reply_text.endswith("..."):
-        wanted = wanted[: len(reply_text) - len("...")]
-    return bool(reply_text.startswith(wanted))
+        not_found_text = not_found_text[: len(reply_text) - len("...")]
+    return bool(reply_text.startswith(not_found_text))
 
 
 def _matches(row: Refusal[int], code: int, words: str) -> bool:

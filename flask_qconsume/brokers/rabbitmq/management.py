@@ -47,13 +47,13 @@ class Management:
     """
 
     def __init__(self, url: str, vhost: str) -> None:
-        parts = urllib.parse.urlsplit(url)
-        public = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+        url_parts = urllib.parse.urlsplit(url)
+        public = url_parts._replace(netloc=url_parts.netloc.rpartition("@")[2])
         #: Without user and password.
         self._url = public.geturl().rstrip("/")
         self._login = ":".join(
             urllib.parse.unquote(login_part or "guest")
-            for login_part in (parts.username, parts.password)
+            for login_part in (url_parts.username, url_parts.password)
         )
         self._vhost = vhost
 

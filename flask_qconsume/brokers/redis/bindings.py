@@ -104,8 +104,10 @@ class Bindings:
         """Read the bindings of an exchange from Redis."""
         key = self._layout.binding_keys(exchange)[0]
         raw = self._server.send_commands([("SMEMBERS", key)], timeout)[0]
-        parts = (m.decode("utf-8", "replace").split(self._layout.sep) for m in raw)
-        return sorted(BindingEntry(exchange, *p) for p in parts if len(p) == 3)
+        entry_parts = (
+            m.decode("utf-8", "replace").split(self._layout.sep) for m in raw
+        )
+        return sorted(BindingEntry(exchange, *p) for p in entry_parts if len(p) == 3)
 
     def add(
         self, entries: Iterable[BindingEntry], timeout: float | None = None
@@ -114,10 +116,10 @@ class Bindings:
         self._write("SADD", entries, timeout)
 
     def remove(self, bindings: Iterable[Binding]) -> None:
-        wanted = set(bindings)
-        for exchange in sorted({binding.exchange for binding in wanted}):
+        removed_bindings = set(bindings)
+        for exchange in sorted({binding.exchange for binding in removed_bindings}):
             entries = self.read_entries(exchange)
-            self._write("SREM", [m for m in entries if m.binding in wanted])
+            self._write("SREM", [m for m in entries if m.binding in removed_bindings])
 
     def _write(
         self, verb: str, entries: Iterable[BindingEntry], timeout: float | None = None

@@ -183,14 +183,14 @@ class RedisBroker(Broker, t.Generic[L]):
         self._declared_here.get().set()
 
     def _bind(self, timeout: float | None) -> None:
-        wanted = list_wanted_bindings(self.topology)
+        wanted_bindings = list_wanted_bindings(self.topology)
         if self.settings.declare == "passive":
-            self._check_bound(wanted, timeout)
+            self._check_bound(wanted_bindings, timeout)
             return
         try:
-            self._bindings.add(wanted, timeout)
+            self._bindings.add(wanted_bindings, timeout)
         except MemoryFull:
-            if self._find_missing(wanted, timeout):
+            if self._find_missing(wanted_bindings, timeout):
                 raise
 
     def _prepare(self, timeout: float | None) -> None:
@@ -225,20 +225,22 @@ class RedisBroker(Broker, t.Generic[L]):
     def _check_keys(self, timeout: float | None) -> None:
         types = dict(self._list_key_types())
         asked = [("TYPE", key) for key in types]
-        for (key, wanted), answer in zip(
+        for (key, key_type), answer in zip(
             types.items(),
             self._shared.server.send_commands(asked, timeout),
             strict=True,
         ):
-            if answer.decode() not in (wanted, "none"):
+            if answer.decode() not in (key_type, "none"):
                 raise TopologyMismatch(
-                    f"The key '{key}' in Redis is a {answer.decode()}, not a {wanted}:"
-                    " another program uses that name. Set 'QCONSUME_QUEUE_PREFIX', or"
-                    " remove the key."
+                    f"The key '{key}' in Redis is a {answer.decode()}, not a"
+                    f" {key_type}: another program uses that name. Set"
+                    " 'QCONSUME_QUEUE_PREFIX', or remove the key."
                 )
 
-    def _check_bound(self, wanted: list[BindingEntry], timeout: float | None) -> None:
-        missing = self._find_missing(wanted, timeout)
+    def _check_bound(
+        self, wanted_bindings: list[BindingEntry], timeout: float | None
+    ) -> None:
+        missing = self._find_missing(wanted_bindings, timeout)
         if missing:
             first = missing[0]
             raise TopologyMismatch(
@@ -249,16 +251,18 @@ class RedisBroker(Broker, t.Generic[L]):
             )
 
     def _find_missing(
-        self, wanted: list[BindingEntry], timeout: float | None
+        self, wanted_bindings: list[BindingEntry], timeout: float | None
     ) -> list[Binding]:
         """Return the app's bindings that are missing in Redis."""
-        exchanges = {member.exchange for member in wanted}
+        exchanges = {member.exchange for member in wanted_bindings}
         existing_bindings = {
             member.binding
             for exchange in exchanges
             for member in self._bindings.read_entries(exchange, timeout)
         }
-        return sorted({member.binding for member in wanted} - existing_bindings)
+        return sorted(
+            {member.binding for member in wanted_bindings} - existing_bindings
+        )
 
 
 def _describe_missing(error: MemoryFull) -> str:

@@ -49,8 +49,8 @@ class LeasedMessages(abc.ABC):
         """
 
     @abc.abstractmethod
-    def create_forward_call(self, tag: str, place: str, *how: t.Any) -> Call:
-        """Return the script that replaces a message by a copy at ``place``."""
+    def create_forward_call(self, tag: str, target_key: str, *how: t.Any) -> Call:
+        """Return the script that replaces a message by a copy at ``target_key``."""
 
     @abc.abstractmethod
     def mark_settled(self, tags: Iterable[str]) -> None:

@@ -96,15 +96,15 @@ class Publisher:
                 batch.fail(error if batch is leader else copy_error(error))
 
     def _send(self, trip: RoundTrip, leader: PublishRequest) -> None:
-        parts = [
+        routed_parts = [
             routed_part
             for batch, number in trip
             for routed_part in self._route_or_settle(batch, number, leader.left)
         ]
-        calls = [routed_part.call for routed_part in parts]
+        calls = [routed_part.call for routed_part in routed_parts]
         answers = self._shared.server.publish(calls, leader.left)
         results: dict[OwnMessage, Result] = {}
-        for routed_part, answer in zip(parts, answers, strict=True):
+        for routed_part, answer in zip(routed_parts, answers, strict=True):
             error = answer if isinstance(answer, Exception) else None
             key = routed_part.batch, routed_part.number
             if error is None:
@@ -114,7 +114,7 @@ class Publisher:
             batch.settle(number, result)
         self._shared.wake(
             queue
-            for routed_part in parts
+            for routed_part in routed_parts
             if routed_part.needs_wake
             for queue in routed_part.queues
         )
@@ -124,16 +124,16 @@ class Publisher:
     ) -> list[RoutedPart]:
         """Find a message's queues; if there are none left, set its result."""
         try:
-            parts = self._route(batch, number, seconds_left)
+            routed_parts = self._route(batch, number, seconds_left)
         except BrokerUnavailable:
             raise
         except Exception as error:
             # The error concerns this message only, not the messages sent with it.
             batch.settle(number, error)
             return []
-        if not parts:
+        if not routed_parts:
             batch.settle(number, None)
-        return parts
+        return routed_parts
 
     def _route(
         self, batch: PublishRequest, number: int, seconds_left: float

@@ -63,11 +63,15 @@ def read_replica_options(options: Mapping[str, t.Any]) -> Replicas:
 
     :raises ConfigurationError: for invalid values.
     """
-    wanted = options.get(REPLICAS, 0)
-    if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 0:
+    replica_count = options.get(REPLICAS, 0)
+    if (
+        not isinstance(replica_count, int)
+        or isinstance(replica_count, bool)
+        or replica_count < 0
+    ):
         raise ConfigurationError(
             f"'{REPLICAS}' in 'QCONSUME_TRANSPORT_OPTIONS' must be a number of"
-            f" replicas, not {quote(wanted)}."
+            f" replicas, not {quote(replica_count)}."
         )
     seconds = options.get(REPLICAS_TIMEOUT, _DEFAULT_TIMEOUT_SECONDS)
     number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
@@ -76,4 +80,4 @@ def read_replica_options(options: Mapping[str, t.Any]) -> Replicas:
             f"'{REPLICAS_TIMEOUT}' in 'QCONSUME_TRANSPORT_OPTIONS' must be a number of"
             f" seconds above 0, not {quote(seconds)}."
         )
-    return Replicas(wanted, float(seconds))
+    return Replicas(replica_count, float(seconds))

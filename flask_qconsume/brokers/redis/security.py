@@ -38,8 +38,8 @@ def check_connection(pool: t.Any) -> None:
 
 def explain_failure(pool: t.Any, error: Exception) -> str | None:
     """Explain why TLS made a connection fail; ``None`` if TLS is not the cause."""
-    if said := tls.explain_error(error, ADVICE):
-        return said
+    if explanation := tls.explain_error(error, ADVICE):
+        return explanation
     options = pool.connection_kwargs
     address = options.get("host"), options.get("port")
     if None in address or not _has_reached_server(error):

@@ -48,11 +48,11 @@ class UnackedMessages(LeasedMessages):
         #: Tags and the times at which their leases end.
         self._stale_leases: StaleLeases[tuple[bytes, bytes]] = StaleLeases(lease)
         self._tag_prefix = _create_tag_prefix()
-        self._next_number = 0
+        self._next_tag_number = 0
         #: The tags in the order in which the messages were read.
         self._tags: dict[str, None] = {}
         #: Numbers for the tags of a script that has not answered yet.
-        self._numbers_in_use = range(0)
+        self._tag_numbers_in_use = range(0)
         self._keys = list_layout.held_keys(queue)
         # kombu restores a message to (exchange, routing key). With the default exchange
         # that is this queue only, not all queues that the message was routed to.
@@ -63,8 +63,11 @@ class UnackedMessages(LeasedMessages):
 
     def create_pop_call(self, room: int) -> Call:
         list_layout, queue = self._list_layout, self.queue
-        first, self._next_number = self._next_number, self._next_number + room
-        self._numbers_in_use = range(first, self._next_number)
+        first, self._next_tag_number = (
+            self._next_tag_number,
+            self._next_tag_number + room,
+        )
+        self._tag_numbers_in_use = range(first, self._next_tag_number)
         return scripts.POP(
             [
                 *self._keys,
@@ -88,8 +91,8 @@ class UnackedMessages(LeasedMessages):
         self._tags.update(dict.fromkeys(tags))
         # The next call gets the numbers that were not used. So its arguments are often
         # the same as before, and need not be packed again.
-        self._next_number = self._numbers_in_use.start + len(tags)
-        self._numbers_in_use = range(0)
+        self._next_tag_number = self._tag_numbers_in_use.start + len(tags)
+        self._tag_numbers_in_use = range(0)
         return list(zip(tags, answer[2::2], strict=True))
 
     def ack(self, tags: Sequence[str]) -> int:
@@ -98,8 +101,8 @@ class UnackedMessages(LeasedMessages):
         self.mark_settled(tags)
         return len(tags) - acked_count
 
-    def create_forward_call(self, tag: str, place: str, *how: t.Any) -> Call:
-        return scripts.FORWARD([*self._keys, place], tag, *how)
+    def create_forward_call(self, tag: str, target_key: str, *how: t.Any) -> Call:
+        return scripts.FORWARD([*self._keys, target_key], tag, *how)
 
     def mark_settled(self, tags: Iterable[str]) -> None:
         for tag in tags:
@@ -127,10 +130,14 @@ class UnackedMessages(LeasedMessages):
         # Include messages that a script may have taken with an answer that was lost.
         unheard = [
             f"{self._tag_prefix}{number}:{step}"
-            for number in self._numbers_in_use
+            for number in self._tag_numbers_in_use
             for step in self._list_layout.steps
         ]
-        tags, self._tags, self._numbers_in_use = [*self._tags, *unheard], {}, range(0)
+        tags, self._tags, self._tag_numbers_in_use = (
+            [*self._tags, *unheard],
+            {},
+            range(0),
+        )
         return tags
 
     def return_forgotten(self, forgotten: Sequence[str], timeout: float) -> int:
@@ -174,8 +181,8 @@ class UnackedMessages(LeasedMessages):
         element = value[1 : -len(self._suffix)]
         with contextlib.suppress(BrokerError):  # Better unmarked than lost.
             element = envelope.mark_redelivered(element, self.queue)
-        place = self._list_layout.list_key(self.queue, step)
-        return scripts.RESTORE([*self._keys, place], tag, element)
+        list_key = self._list_layout.list_key(self.queue, step)
+        return scripts.RESTORE([*self._keys, list_key], tag, element)
 
 
 def _create_tag_prefix() -> str:

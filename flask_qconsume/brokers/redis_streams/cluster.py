@@ -39,13 +39,13 @@ class Cluster(Server):
     follows_slots = True
 
     def __init__(self, settings: Settings) -> None:
-        self._address = _ClusterUrl(settings.broker_url)
+        self._cluster_url = _ClusterUrl(settings.broker_url)
         self._settings = settings
         #: The nodes by address, ``host:port``.
         self._nodes: dict[str, Server] = {}
         #: The address of the slot's node, by the slot's number.
         self._slot_owners: dict[int, str] = {}
-        super().__init__(self._settings_of(self._address.seeds[0]))
+        super().__init__(self._settings_of(self._cluster_url.seeds[0]))
 
     def open_connection(self, near: str = "") -> RedisConnection:
         self._refresh_slots(None)
@@ -87,7 +87,7 @@ class Cluster(Server):
 
     def is_reachable(self) -> bool:
         """Return whether all nodes answer, since each node may hold a queue."""
-        addresses = dict.fromkeys([*self._nodes, *self._address.seeds])
+        addresses = dict.fromkeys([*self._nodes, *self._cluster_url.seeds])
         return all(self._get_node(address).is_reachable() for address in addresses)
 
     def close(self) -> None:
@@ -108,13 +108,13 @@ class Cluster(Server):
         answers: _Answers = {}
         numbers = list(range(len(calls)))
         for _ in range(_MAX_REDIRECTS + 1):
-            parts = self._group_by_node(calls, numbers, timeout)
-            for node, indexes in parts:
+            calls_by_node = self._group_by_node(calls, numbers, timeout)
+            for node, indexes in calls_by_node:
                 try:
                     node_answers = run(node, [calls[n] for n in indexes], timeout)
                 except BrokerUnavailable as error:
                     self._slot_owners = {}
-                    if len(parts) == 1 and not answers:
+                    if len(calls_by_node) == 1 and not answers:
                         raise
                     node_answers = [error] * len(indexes)
                 answers.update(zip(indexes, node_answers, strict=True))
@@ -177,7 +177,7 @@ class Cluster(Server):
         """Ask the nodes, one after the other, which node has which slot."""
         whole = self.silence if timeout is None else timeout
         deadline = time.monotonic() + whole
-        addresses = dict.fromkeys([*self._nodes, *self._address.seeds])
+        addresses = dict.fromkeys([*self._nodes, *self._cluster_url.seeds])
         for address in addresses:
             node = self._get_node(address)
             try:
@@ -201,7 +201,7 @@ class Cluster(Server):
         return node
 
     def _settings_of(self, address: str) -> Settings:
-        url = self._address.for_node(address)
+        url = self._cluster_url.for_node(address)
         return dataclasses.replace(self._settings, broker_url=url)
 
 
@@ -209,13 +209,13 @@ class _ClusterUrl:
     """The URL of a cluster, with the addresses of one or more nodes."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._scheme = parts.scheme.partition("+")[0]
-        login, at, hosts = parts.netloc.rpartition("@")
+        url_parts = urlsplit(url)
+        self._scheme = url_parts.scheme.partition("+")[0]
+        login, at, hosts = url_parts.netloc.rpartition("@")
         self._login = login + at
-        self._query = f"?{parts.query}" if parts.query else ""
+        self._query = f"?{url_parts.query}" if url_parts.query else ""
         self.seeds = [_add_port(host) for host in hosts.split(",")]
-        if parts.path not in {"", "/", "/0"}:
+        if url_parts.path not in {"", "/", "/0"}:
             raise ConfigurationError(
                 "'QCONSUME_BROKER_URL' names a database, and a Redis Cluster has only"
                 " the first. Leave it out; 'global_keyprefix' keeps apps apart."

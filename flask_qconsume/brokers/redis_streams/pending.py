@@ -86,9 +86,11 @@ class PendingEntries(LeasedMessages):
         self.mark_settled(own_tags)
         return len(own_tags) - acked_count
 
-    def create_forward_call(self, tag: str, place: str, *how: t.Any) -> Call:
+    def create_forward_call(self, tag: str, target_key: str, *how: t.Any) -> Call:
         stream, id = self._split_tag(tag)
-        return scripts.FORWARD([stream, place], self._group, self.consumer, id, *how)
+        return scripts.FORWARD(
+            [stream, target_key], self._group, self.consumer, id, *how
+        )
 
     def mark_settled(self, tags: Iterable[str]) -> None:
         for tag in tags:
@@ -145,12 +147,18 @@ class PendingEntries(LeasedMessages):
 
         A lease begins in the future if Redis' clock was set back afterwards.
         """
-        lease = round(self._lease * 1000)
-        age = round(max(_MIN_CONSUMER_AGE_SECONDS, 2 * self._lease) * 1000)
-        me = (self._group, self.consumer)
-        expired = scripts.RECLAIM([stream], *me, lease, age, self._cursors[stream])
-        return expired, scripts.FIND_FUTURE_LEASES(
-            [stream], *me, _MAX_ENTRIES_PER_CONSUMER
+        lease_ms = round(self._lease * 1000)
+        consumer_age_ms = round(max(_MIN_CONSUMER_AGE_SECONDS, 2 * self._lease) * 1000)
+        group_and_consumer = (self._group, self.consumer)
+        reclaim_expired = scripts.RECLAIM(
+            [stream],
+            *group_and_consumer,
+            lease_ms,
+            consumer_age_ms,
+            self._cursors[stream],
+        )
+        return reclaim_expired, scripts.FIND_FUTURE_LEASES(
+            [stream], *group_and_consumer, _MAX_ENTRIES_PER_CONSUMER
         )
 
     def _note_reclaimed(self, stream: str, answer: t.Any) -> int:
