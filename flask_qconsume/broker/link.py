@@ -77,7 +77,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Forward:
-    """A message of which a copy goes to one of its consumer's queues."""
+    """A message to be copied to one of its consumer's queues, and then acknowledged."""
 
     delivery: Delivery
     #: The place that the copy goes to, one of the consumer's three.

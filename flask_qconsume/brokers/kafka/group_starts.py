@@ -35,7 +35,7 @@ Send = Callable[[Sequence[ProducerRecord], float], list[Exception | None]]
 
 
 class GroupStarts:
-    """Commits the first offsets of new consumer groups; finds groups that lost theirs.
+    """Commits the first offsets of new consumer groups; finds groups without offsets.
 
     :param topics: Returns how many partitions each topic has.
     :param at_the_end: Whether a new group skips records that are older than the group.
