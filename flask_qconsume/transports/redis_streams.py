@@ -119,7 +119,7 @@ class StreamSource(base.Source):
 
     def depth(self, queue: str) -> int:
         keys = self.layout.stream_keys(queue)
-        return int(self.server.call(scripts.COUNT_ENTRIES(keys, self.layout.group))[0])
+        return int(self.server.call(scripts.COUNT_ENTRIES(keys, self.layout.group)))
 
     def put(self, queue: str, payload: Payload) -> None:
         self.publish([queue], payload)

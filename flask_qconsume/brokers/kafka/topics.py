@@ -92,7 +92,7 @@ class Topics:
     def list_recent(self, timeout: float) -> Mapping[str, int]:
         """Return the last list of topics, unless it is a minute old."""
         recent = time.monotonic() - self._listed_at <= _MAX_AGE_SECONDS
-        return self._known if recent else self.look(timeout)
+        return self._partition_counts if recent else self.look(timeout)
 
     def refresh(self, at_once: bool = False) -> None:
         """List the topics in a background thread, if the last list is old.
