@@ -806,9 +806,15 @@ def a_retry_keeps_all_but_its_attempt(context: CaseContext) -> None:
     sent = context.message(
         b"1", headers={"x-tenant": "acme"}, key="k", expires=60, id="order-1"
     )
-    context.publish(dataclasses.replace(sent, properties={"correlation_id": "c"}))
+    hour_ago = time.time() - 3_600
+    context.publish(
+        dataclasses.replace(
+            sent, properties={"correlation_id": "c"}, timestamp=hour_ago
+        )
+    )
     reader = context.open_reader()
     delivery = reader.take_one()
+    assert delivery.message.timestamp == pytest.approx(hour_ago, abs=1)
     reader.retry(delivery)
     old, new = delivery.message, reader.get()
     assert new.attempt == 2
