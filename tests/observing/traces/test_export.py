@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import typing as t
 
 import pytest
@@ -127,6 +129,61 @@ print(exporting, flush=True)
 import os
 os._exit(0)  # The exporter would wait at the end of the process.
 """
+
+
+COLLECTOR = """
+import sys
+from concurrent import futures
+import grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
+
+class Servicer(trace_service_pb2_grpc.TraceServiceServicer):
+    def Export(self, request, context):
+        for resource in request.resource_spans:
+            for scope in resource.scope_spans:
+                for span in scope.spans:
+                    print(span.name, flush=True)
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+server = grpc.server(futures.ThreadPoolExecutor(2))
+trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Servicer(), server)
+print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+server.start()
+sys.stdin.read()
+"""
+
+ORDER_BY_GRPC = """
+from gevent import monkey; monkey.patch_all()
+from benchmarks.order_trace import create_app, place_order
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+provider = TracerProvider()
+exporter = OTLPSpanExporter(endpoint=f"http://127.0.0.1:{PORT}", insecure=True)
+provider.add_span_processor(BatchSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+place_order(create_app())
+assert provider.force_flush()
+"""
+
+
+@pytest.mark.process
+def test_a_collector_gets_the_trace_of_an_order_by_grpc() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", COLLECTOR],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as collector:
+        assert collector.stdout is not None
+        port = int(collector.stdout.readline())
+        done = run_script(f"PORT = {port}\n{ORDER_BY_GRPC}")
+        assert done.returncode == 0, done.stderr
+        names, _ = collector.communicate()  # Closes its input, which ends it.
+    assert set(names.splitlines()) == {*TREE, "POST /orders"}
 
 
 @pytest.mark.process
