@@ -22,7 +22,7 @@ from .formats.table import check_format
 from .logs import get_logger
 from .observing.log_context import ensure_log_context
 from .observing.metric_setup import set_up_metrics
-from .observing.trace_setup import trace_publishing
+from .observing.trace_setup import set_up_tracing
 from .registration.registry import ROOT
 from .registration.registry import Registry
 from .registration.scaffold import ConsumerScaffold
@@ -64,7 +64,7 @@ class QConsume(ConsumerScaffold, PublishMethods):
         config = app.config
         consumers = AppConsumers(app, Settings.from_config(config))
         set_up_metrics(app, consumers)
-        trace_publishing(consumers)
+        set_up_tracing(app, consumers)
         ensure_log_context(consumers.settings)
         app.extensions[KEY] = consumers
         unread = find_unread_variables(config, os.environ)

@@ -85,25 +85,15 @@ def suppress_clients() -> None:
 
 
 class PublishTracer(Listener):
-    """Creates the spans of publishing, and adds their context to the headers.
+    """Creates the spans of publishing, and adds their context to the headers."""
 
-    :param find_tracer: Called at each publish until it returns a tracer.
-    :param describe: Creates the describer of spans.
-    """
-
-    def __init__(
-        self,
-        find_tracer: t.Callable[[], Tracer | None],
-        describe: t.Callable[[], SpanDescriber],
-    ) -> None:
-        self._find_tracer = find_tracer
-        self._create_describer = describe
-        self._tracer: Tracer | None = None
+    def __init__(self, tracer: Tracer, describer: SpanDescriber) -> None:
+        self._tracer = tracer
+        self._describer = describer
+        self._fields = propagate.get_global_textmap().fields - {"baggage"}
 
     def publishing(self, messages: Sequence[Outgoing]) -> Ending | None:
         """Start a span, and make it current until the messages are confirmed."""
-        if self._tracer is None and not self._begin():
-            return None
         if not messages or get_value(_SUPPRESS_INSTRUMENTATION_KEY):
             return None
         if len(messages) == 1:
@@ -112,14 +102,6 @@ class PublishTracer(Listener):
             span = self._start_many(messages)
         token = attach(suppress_instrumentations(set_span_in_context(span)))
         return functools.partial(_end_publish, span, token)
-
-    def _begin(self) -> bool:
-        self._tracer = self._find_tracer()
-        if self._tracer is None:
-            return False
-        self._describer = self._create_describer()
-        self._fields = propagate.get_global_textmap().fields - {"baggage"}
-        return True
 
     def _start_one(self, message: Outgoing) -> Span:
         """Start the producer span, or (for a given context) the client span."""
@@ -132,7 +114,6 @@ class PublishTracer(Listener):
 
     def _start_many(self, messages: Sequence[Outgoing]) -> Span:
         """Create a span for each message, and start one for sending them together."""
-        assert self._tracer is not None
         links = [
             self._create(message)
             for message in messages
@@ -150,7 +131,6 @@ class PublishTracer(Listener):
         return Link(span.get_span_context(), {MESSAGE_ID: shorten_text(message.id)})
 
     def _start(self, message: Outgoing, operation: str, kind: SpanKind) -> Span:
-        assert self._tracer is not None
         name, attributes = self._describer.describe_publish(message, operation)
         return self._tracer.start_span(name, kind=kind, attributes=attributes)
 

@@ -116,7 +116,7 @@ class Worker:
         try:
             self._declare()
             self._run_before_hooks()
-            begin_tracing(self._consumers)
+            begin_tracing(self.app)
         except BaseException:
             self._finish()
             raise

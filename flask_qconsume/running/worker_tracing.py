@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import sys
 
-from ..appconsumers import AppConsumers
+from flask import Flask
+
 from ..logs import get_logger
-from ..observing.trace_setup import trace_worker
+from ..observing.trace_setup import KEY
 from . import greenlets
 
 logger = get_logger("flask_qconsume.tracing")
@@ -16,14 +17,15 @@ logger = get_logger("flask_qconsume.tracing")
 _GRPC_EXPORTERS = "opentelemetry.exporter.otlp.proto.grpc"
 
 
-def begin_tracing(app: AppConsumers) -> None:
+def begin_tracing(app: Flask) -> None:
     """Create spans for what a worker does, if an SDK of OpenTelemetry is set up.
 
     Call this after the ``before_worker`` hooks, which may set up the SDK.
     """
-    if app.settings.tracing:
+    tracing = app.extensions.get(KEY)
+    if tracing is not None:
         make_grpc_cooperative()
-    trace_worker(app, greenlets.first_context)
+        tracing.begin_worker(greenlets.first_context)
 
 
 def make_grpc_cooperative() -> None:

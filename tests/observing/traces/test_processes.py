@@ -11,11 +11,12 @@ import pytest
 
 from ...cli.commands import Commands
 from ...cli.commands import Running
+from ...harness.scripts import run_script
 from ...servers.ports import free_port
 from ...waiting import wait_for
 from .collector import Collector
 
-pytestmark = [pytest.mark.broker, pytest.mark.process]
+pytestmark = pytest.mark.process
 
 SHOP = """
 import os
@@ -93,6 +94,7 @@ def order_often(address: str, running: Running, collector: Collector) -> None:
     assert len({span.trace_id for span in collector.spans}) == 10
 
 
+@pytest.mark.broker
 def test_several_processes(shop: tuple[Commands, Collector]) -> None:
     commands, collector = shop
     address = f"127.0.0.1:{free_port()}"
@@ -101,6 +103,7 @@ def test_several_processes(shop: tuple[Commands, Collector]) -> None:
         order_often(address, running, collector)
 
 
+@pytest.mark.broker
 def test_gunicorn_with_an_sdk_that_is_set_up_after_the_fork(
     shop: tuple[Commands, Collector], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,3 +115,37 @@ def test_gunicorn_with_an_sdk_that_is_set_up_after_the_fork(
     with commands.spawn(command) as running:
         running.wait_for("consuming the queue 'bill'", 2)
         order_often(address, running, collector)
+
+
+FORKED = """
+import os
+from flask import Flask
+from flask_qconsume import QConsume
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+
+app = Flask("shop")
+app.config.update(TESTING=True, QCONSUME_BROKER_URL="memory://")
+qconsume = QConsume(app)
+qconsume.consumer("bill")(print)
+consumers = app.extensions["qconsume"]
+consumers.publish("bill", 1)
+assert consumers.events.publishing == ()
+if child := os.fork():
+    _, status = os.waitpid(child, 0)
+    assert status == 0
+else:
+    provider = TracerProvider()
+    exporter = ConsoleSpanExporter(formatter=lambda span: span.name + "\\n")
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    consumers.publish("bill", 1)
+    consumers.publish("bill", 1)
+    os._exit(0)
+"""
+
+
+def test_each_process_looks_for_an_sdk_at_its_first_publish() -> None:
+    done = run_script(FORKED)
+    assert done.stdout.splitlines() == ["publish qconsume:bill"] * 2, done.stderr

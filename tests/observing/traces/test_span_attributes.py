@@ -9,7 +9,6 @@ import pytest
 from flask_qconsume import Message
 from flask_qconsume.message import Outgoing
 from flask_qconsume.observing.span_attributes import SpanDescriber
-from flask_qconsume.observing.trace_setup import trace_publishing
 from flask_qconsume.observing.tracing import ProcessTracer
 from flask_qconsume.settings import Settings
 
@@ -157,5 +156,4 @@ def test_a_missing_package_is_an_error_only_if_traces_are_asked_for() -> None:
 
 def test_nothing_listens_where_tracing_is_off() -> None:
     app = make_app_with_bill()
-    trace_publishing(app.extensions["qconsume"])
     assert app.extensions["qconsume"].events.publishing == ()
