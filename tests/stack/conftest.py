@@ -19,6 +19,7 @@ from ..servers.ports import HOST
 from ..servers.ports import free_port
 from ..servers.server import end
 from ..servers.server import spawn
+from ..waiting import wait_for
 from .files import ROOT
 from .files import RULES
 
@@ -52,8 +53,9 @@ def storm_url(
     tmp_path_factory: pytest.TempPathFactory,
     redis_server: Redis,
     addresses: dict[str, str],
+    prometheus: Prometheus,
 ) -> t.Iterator[str]:
-    """The broker of a worker of :mod:`.storm_app`, which runs."""
+    """The broker of a worker of :mod:`.storm_app`, which Prometheus has seen."""
     folder = tmp_path_factory.mktemp("storm")
     url = redis_server.fresh_url()
     command = "-m flask --app tests.stack.storm_app qconsume run --health"
@@ -69,6 +71,8 @@ def storm_url(
         folder=ROOT,
         output=folder / "output",
     )
+    connected = 'qconsume_connected{consumer="charge"} == 1'
+    wait_for(lambda: prometheus.query(connected), timeout=30.0, interval=0.2)
     yield url
     end(process, signal.SIGKILL, timeout=10.0)
 
@@ -77,10 +81,12 @@ def storm_url(
 def prometheus(
     tmp_path_factory: pytest.TempPathFactory,
     shop: Shop,
-    storm_url: str,
     addresses: dict[str, str],
 ) -> t.Iterator[Prometheus]:
-    """A Prometheus that scrapes both workers, and has our rules with short times."""
+    """A Prometheus that scrapes the shop, and has our rules with short times.
+
+    It also scrapes the worker of :mod:`.storm_app` once that runs.
+    """
     rules = yaml.safe_load(shorten(RULES.read_text("utf-8")))
     targets = {job: [address] for job, address in addresses.items()}
     folder = tmp_path_factory.mktemp("prometheus")

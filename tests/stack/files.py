@@ -30,6 +30,11 @@ class Query:
     place: str
     text: str
 
+    @property
+    def panel(self) -> str:
+        """The dashboard and panel, without the letter of the query."""
+        return self.place.rpartition(" ")[0]
+
 
 def load(path: pathlib.Path) -> t.Any:
     """Return the only document of a YAML file."""

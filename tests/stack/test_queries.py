@@ -30,7 +30,13 @@ VARIABLES = {"$__rate_interval": "10s", "$consumer": ".+"}
 
 @pytest.fixture(scope="module")
 def loaded(shop: Shop, prometheus: Prometheus) -> Prometheus:
-    """Orders that are billed, declined, not answered, broken, or leave little stock."""
+    """The Prometheus beside a shop that has had some orders."""
+    place_orders_of_all_kinds(shop)
+    return prometheus
+
+
+def place_orders_of_all_kinds(shop: Shop) -> None:
+    """Place orders that are billed, declined, not answered, broken, or reduce stock."""
     for _ in range(10):
         shop.order()
     for card in ("tok_silent", "tok_expired"):
@@ -38,7 +44,6 @@ def loaded(shop: Shop, prometheus: Prometheus) -> Prometheus:
     shop.post("/orders/broken")
     # 12 - 5 is below 10: a message that is delayed until the supplier delivers.
     shop.order(items=[{"product_id": 2, "quantity": 5}])
-    return prometheus
 
 
 def test_every_query_of_the_dashboards_has_data(shop: Shop, loaded: Prometheus) -> None:
