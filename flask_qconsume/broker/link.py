@@ -90,7 +90,7 @@ class Forward:
     expires: float | None = None
 
     def as_parked(self) -> Forward:
-        """Create a retry for a dead letter that its full queue has refused.
+        """Create the retry as which a dead letter waits while its queue is full.
 
         After the delay of the retry, the message is not handled, but forwarded to the
         dead letters once more.

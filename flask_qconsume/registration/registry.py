@@ -161,10 +161,10 @@ class Registry:
         declaration: Declaration,
         settings: Settings,
     ) -> ChainMap[str, t.Any]:
-        """Return a consumer's options, each from the first place that has it.
+        """Collect a consumer's options: from configuration, decorator, blueprints.
 
-        The places are the configuration of the consumer, its decorator, and the
-        defaults of its blueprints, the innermost first.
+        The first place that has an option decides; the blueprints are asked from the
+        innermost one on.
         """
         outside_in = list(self._find_scopes(scope_name))
         return ChainMap(

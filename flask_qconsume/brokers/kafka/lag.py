@@ -79,7 +79,7 @@ class Backlog:
         return {name for name in self._topics.look() if naming.is_read_by(plan, name)}
 
     def _count(self, group: str, wanted: t.AbstractSet[str]) -> int:
-        """Count the records that a consumer group has not handled, in some topics."""
+        """Count the records in some topics that a consumer group has not handled."""
         partition_counts = self._topics.known
         topics = {
             name: number for name, number in partition_counts.items() if name in wanted
