@@ -1,4 +1,4 @@
-"""The site shows its metrics to those who know the token."""
+"""The site shows its metrics to clients that send the token."""
 
 from __future__ import annotations
 
