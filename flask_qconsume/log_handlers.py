@@ -23,7 +23,7 @@ _FLASK_FORMAT = "[%(asctime)s] %(levelname)s in %(module)s: %(message)s"
 
 
 class TextFormatter(logging.Formatter):
-    """Adds the message that is handled to the lines of the app and its libraries.
+    """Names the message being handled in log lines of the app and its libraries.
 
     The extension's own lines name their message in the text.
     """

@@ -52,7 +52,7 @@ _KNOWN_ARGUMENTS = {
 
 @dataclass(frozen=True)
 class Description:
-    """A :class:`kombu.Queue`, described by its options as AMQP arguments."""
+    """A :class:`kombu.Queue`, and its options written as AMQP arguments."""
 
     queue: t.Any
     arguments: Mapping[str, t.Any]

@@ -90,7 +90,7 @@ class Forward:
     expires: float | None = None
 
     def as_parked(self) -> Forward:
-        """Create the retry as which a dead letter waits while its queue is full.
+        """Create a retry that keeps a dead letter while the dead-letter queue is full.
 
         After the delay of the retry, the message is not handled, but forwarded to the
         dead letters once more.

@@ -97,7 +97,7 @@ def _plan_queue(settings: Settings, consumer: Consumer) -> QueuePlan:
 
 
 def _find_delays(policy: RetryPolicy) -> tuple[float, ...]:
-    """Return the distinct longest delays after the first 100 attempts."""
+    """Return the longest delay after each of 100 attempts, without repetitions."""
     longest_delays = map(policy.longest_delay, range(1, policy.max_attempts))
     return tuple(dict.fromkeys(itertools.islice(longest_delays, 100)))
 

@@ -12,7 +12,7 @@ OTHER = "other"
 
 
 class ErrorNames:
-    """The names of error classes that one process counts apart."""
+    """The names of error classes that one process counts separately."""
 
     def __init__(self) -> None:
         self._names: set[str] = set()

@@ -159,7 +159,7 @@ class ProcessTracer(Listener):
         self._describer = describer
 
     def handling(self, handling: Handling) -> Ending | None:
-        """Start a process span, and make it current until the message is handled."""
+        """Start the span of handling a message, current until the handling ends."""
         message = handling.message
         origin = read_origin(message)
         name, attributes = self._describer.describe_process(handling.consumer, message)

@@ -23,7 +23,7 @@ def find_current_url(client: t.Any) -> str:
 
 
 def _parse(url: str) -> dict[str, t.Any]:
-    """Return the parts of a URL; only ``None`` if the URL has several hosts."""
+    """Return the parts of a URL; each is ``None`` if the URL has several hosts."""
     try:
         return t.cast("dict[str, t.Any]", parse_url(url))
     except ValueError:

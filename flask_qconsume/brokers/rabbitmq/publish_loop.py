@@ -158,7 +158,7 @@ class PublishLoop:
         self._beat(session)
 
     def _back_off(self, error: BrokerError) -> None:
-        """Pause before the next attempt to connect; fail messages after a refusal."""
+        """Pause before the next attempt to connect; or fail what waits, if refused."""
         with self._lock:
             self.problem = str(error)
             if not isinstance(error, BrokerUnavailable):

@@ -147,7 +147,7 @@ class ReadyCounter:
 def _count_waiting(
     queues: Iterable[WaitQueue], counter: ReadyCounter
 ) -> dict[int, int | None]:
-    """Count the messages in each wait queue, by the seconds of the wait queue."""
+    """Count the messages of each wait queue; the keys are the delays in seconds."""
     counts = {queue.seconds: counter.count(queue.name) for queue in queues}
     return {seconds: count for seconds, count in counts.items() if count != 0}
 

@@ -60,7 +60,7 @@ def choose_retry_queue(app_exchange: str, delay: float) -> WaitQueue:
 
 
 def choose_delay_queue(app_exchange: str, delay: float) -> WaitQueue:
-    """Return the wait queue for a delayed message, which then goes to the exchange."""
+    """Return the wait queue from which a delayed message goes to its exchange."""
     seconds = _round_up(delay)
     return WaitQueue(f"{app_exchange}.delay.{seconds}", seconds, app_exchange)
 

@@ -131,8 +131,8 @@ class RedisConnection:
     def _read_answer(self, alone: bool) -> t.Any:
         """Read the next answer; an error of Redis is returned, not raised.
 
-        :param alone: Whether no other answer is awaited, which a disconnect would
-            lose.
+        :param alone: True if this is the only awaited answer, so that a disconnect
+            loses no other answer.
         """
         try:
             return self._connection.read_response()

@@ -89,7 +89,7 @@ class GroupCommit:
             self._wake_next_leader()
 
     def _try_to_lead(self) -> threading.Lock | None:
-        """Return a free leader's lock, acquired; ``None`` if no lock is free."""
+        """Acquire a leader's lock and return it; ``None`` if all locks are taken."""
         for leader in self._leaders:
             # gevent switches to its event loop if a lock is taken, so check first.
             if not leader.locked() and leader.acquire(blocking=False):

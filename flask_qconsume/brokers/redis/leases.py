@@ -73,7 +73,7 @@ class LeasedMessages(abc.ABC):
 
     @abc.abstractmethod
     def return_forgotten(self, forgotten: Sequence[str], timeout: float) -> int:
-        """Give back messages that :meth:`forget_all` of any link has returned."""
+        """Return the messages of a :meth:`forget_all`, of any link, to their queues."""
 
     @abc.abstractmethod
     def restore_expired(self) -> int:

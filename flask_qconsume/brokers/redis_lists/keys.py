@@ -140,7 +140,7 @@ class ListLayout:
         return f"{self.queue_key(queue)}.delayed"
 
     def held_keys(self, queue: str) -> list[str]:
-        """Return the keys of unsettled messages: their leases, and kombu's two keys."""
+        """Return the keys that hold unsettled messages: ours, and kombu's two."""
         return [self.leases_key(queue), self.unacked_key, self.unacked_index_key]
 
 

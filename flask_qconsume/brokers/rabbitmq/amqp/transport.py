@@ -286,7 +286,7 @@ class Transport(pyamqp.Transport):
         super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call]
 
         def read_buffered() -> None:
-            """Process frames in the buffer, since the loop sees only the socket."""
+            """Process frames in the buffer; the loop notices only new bytes."""
             if not connection.connected:
                 loop.on_tick.discard(read_buffered)
             elif connection.transport.has_frame:
