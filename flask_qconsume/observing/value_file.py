@@ -88,7 +88,7 @@ class ValueFile:
         return [each for chunk in self._chunks for each in _read_chunk(bytes(chunk))]
 
     def close(self) -> None:
-        """Close the file. The numbers can still be added to."""
+        """Close the file's descriptor; its numbers can still be increased."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

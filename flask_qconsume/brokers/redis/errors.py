@@ -228,7 +228,7 @@ def translate_error(error: Exception, *, sent: bool = False) -> BrokerError:
 
 
 def create_cluster_error(error: SlotMoved) -> BrokerError:
-    """Return the error for a URL of a single server that belongs to a cluster."""
+    """Return the error for a URL of one server, which is a part of a cluster."""
     kind, sentence = _IS_A_CLUSTER
     return kind(sentence.format(str(error).rstrip(".")))
 
