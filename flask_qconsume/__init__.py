@@ -46,8 +46,9 @@ from .outcomes import Retry
 from .registration.consumer import ConsumerOptions
 from .registration.scaffold import ConsumerScaffold
 from .retry import RetryPolicy
+from .version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "Ack",

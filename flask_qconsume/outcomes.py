@@ -87,3 +87,9 @@ class Drop(Outcome):
         # Copying and pickling call the class with 'args'.
         super().__init__(reason)
         self.reason = str(reason)
+
+
+def find_kind(outcome: Outcome) -> type[Outcome]:
+    """Return which of the four outcomes this is, also of a class of the app's."""
+    kinds = (each for each in (Ack, Retry, Reject) if isinstance(outcome, each))
+    return next(kinds, Drop)

@@ -17,6 +17,7 @@ from ..outcomes import Ack
 from ..outcomes import Drop
 from ..outcomes import Reject
 from ..outcomes import Retry
+from ..outcomes import find_kind
 from . import signals
 from .context import Handling
 from .events import Ending
@@ -73,7 +74,7 @@ class _Messages(Listener):
     def _end(self, about: dict[str, t.Any], result: Result | None) -> None:
         if result is not None:
             about = {**about, "outcome": result.outcome, "error": result.error}
-            send(_BY_OUTCOME[type(result.outcome)], self._app, **about)
+            send(_BY_OUTCOME[find_kind(result.outcome)], self._app, **about)
 
 
 class _Failures(Listener):

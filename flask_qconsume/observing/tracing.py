@@ -8,7 +8,6 @@ retry also links the previous attempt. Knows the API of OpenTelemetry, not its S
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import time
 import typing as t
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from opentelemetry.trace import SpanKind
 from opentelemetry.trace import Tracer
 from opentelemetry.trace import set_span_in_context
 
+from ..errors import Interrupted
 from ..handling.context import Handling
 from ..handling.events import Ending
 from ..handling.events import Events
@@ -39,7 +39,9 @@ from ..message import Outgoing
 from ..outcomes import Ack
 from ..outcomes import Drop
 from ..outcomes import Reject
+from ..outcomes import find_kind
 from ..registration.consumer import Consumer
+from ..version import VERSION
 from .span_attributes import LINK
 from .span_attributes import MESSAGE_ID
 from .span_attributes import OUTCOME
@@ -61,12 +63,13 @@ _PREVIOUS_ATTEMPT = {LINK: "previous attempt"}
 
 
 def find_tracer() -> Tracer | None:
-    """Return a tracer of the global provider, or ``None`` if no SDK is set up."""
+    """Return a tracer of the global provider; ``None`` if no SDK is set up and on."""
     provider = trace.get_tracer_provider()
     if isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider)):
         return None
-    version = importlib.metadata.version("Flask-QConsume")
-    return provider.get_tracer("flask_qconsume", version, SCHEMA_URL)
+    tracer = provider.get_tracer("flask_qconsume", VERSION, SCHEMA_URL)
+    # "OTEL_SDK_DISABLED" switches an SDK off that is set up.
+    return None if isinstance(tracer, trace.NoOpTracer) else tracer
 
 
 def suppress_instrumentations(context: Context | None = None) -> Context:
@@ -136,11 +139,13 @@ class PublishTracer(Listener):
 
 
 def _end_publish(
-    span: Span, token: Token[Context], errors: Sequence[Exception | None]
+    span: Span, token: Token[Context], errors: Sequence[Exception | None] | None
 ) -> None:
     detach(token)
-    failed = [error for error in errors if error is not None]
-    if failed:
+    failed = [error for error in errors or () if error is not None]
+    if errors is None:
+        set_error(span, name_class(Interrupted()))
+    elif failed:
         set_error(span, name_class(failed[0]), shorten_text(failed[0]))
     span.end()
 
@@ -227,7 +232,7 @@ def _end_process(
         keep_attempt(message, span.get_span_context())
         if span.is_recording():
             _set_failure(span, result)
-    outcome = type(result.outcome).__name__.lower() if result else "interrupted"
+    outcome = find_kind(result.outcome).__name__.lower() if result else "interrupted"
     span.set_attribute(OUTCOME, outcome)
     span.end()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import time
 import typing as t
@@ -20,6 +19,7 @@ from ..observing.metrics import Metrics
 from ..observing.metrics import get_metrics
 from ..observing.series import Series
 from ..observing.series import make_gauge
+from ..version import VERSION
 from .backlog_poller import BacklogPoller
 from .backlog_poller import Reading
 from .fair_share import TURN_SECONDS
@@ -159,7 +159,6 @@ def _collect_consumers(subscriptions: list[Subscription]) -> Iterator[Series]:
 
 
 def _make_info(capabilities: Capabilities) -> Series:
-    version = importlib.metadata.version("Flask-QConsume")
     python = platform.python_version()
-    labels = (version, python, capabilities.title)
+    labels = (VERSION, python, capabilities.title)
     return make_gauge(metric_table.WORKER_INFO, 1, *labels)

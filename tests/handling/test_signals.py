@@ -6,8 +6,11 @@ import typing as t
 
 import pytest
 
+from flask_qconsume import Drop
+from flask_qconsume import QConsume
 from flask_qconsume import signals
 from flask_qconsume.handling.signals import send
+from tests.apps import make_app
 
 
 def test_every_signal_has_a_name_of_its_own() -> None:
@@ -53,3 +56,21 @@ def test_a_receiver_that_raises_is_logged(caplog: pytest.LogCaptureFixture) -> N
         send(signals.worker_started, object())
     assert "A receiver of the signal 'worker-started' raised" in caplog.text
     assert "ValueError: no" in caplog.text
+
+
+class TooLate(Drop):
+    pass
+
+
+def test_an_outcome_of_a_class_of_the_apps_is_told_as_its_base() -> None:
+    heard: list[t.Any] = []
+    qconsume = QConsume()
+    qconsume.add_consumer("bill", lambda body: TooLate("an hour"), name="bill")
+    app = make_app(qconsume)
+
+    def hear(sender: t.Any, outcome: t.Any, **extra: t.Any) -> None:
+        heard.append(outcome)
+
+    with signals.message_dropped.connected_to(hear, app):
+        qconsume.test_client(app).deliver("bill", {})
+    assert heard == [TooLate("an hour")]

@@ -14,11 +14,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace import StatusCode
 
+from flask_qconsume import Drop
 from flask_qconsume import InvalidMessage
 from flask_qconsume import Reject
 from flask_qconsume import Retry
 from flask_qconsume import current_message
 from flask_qconsume import spawn
+from flask_qconsume.handling.events import Listener
 
 from ...running.conftest import Bench
 from ...waiting import hang
@@ -416,3 +418,58 @@ def test_an_interrupted_attempt_says_so(bench: Bench, spans: Spans) -> None:
     process = spans.one("process bill")
     assert (process.attributes or {})["qconsume.outcome"] == "interrupted"
     assert process.status.status_code is StatusCode.UNSET
+
+
+def test_an_outcome_of_a_class_of_the_apps_is_told_as_its_base(
+    bench: Bench, spans: Spans
+) -> None:
+    class TooLate(Drop):
+        pass
+
+    bench.qconsume.add_consumer("bill", lambda body: TooLate("an hour"), name="bill")
+    bench.start()
+    bench.publish("bill", 1)
+    wait_for(lambda: "process bill" in spans.names)
+    process = spans.one("process bill")
+    assert (process.attributes or {})["qconsume.outcome"] == "drop"
+
+
+def test_a_publish_that_a_stop_prevents_ends_its_span(
+    bench: Bench, spans: Spans, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The stop interrupts a listener that waits, before anything is sent."""
+    waits: list[t.Any] = []
+
+    class Waits(Listener):
+        def publishing(self, messages: t.Any) -> None:
+            waits.append(messages)
+            hang()
+
+    @bench.qconsume.consumer("bill")
+    def bill(body: t.Any) -> None:
+        bench.publish("paid", 1)
+
+    bench.qconsume.add_consumer("paid", lambda body: None, name="paid")
+    bench.start()
+    bench.publish("bill", 1)
+    bench.consumers.events.add(Waits())
+    wait_for(lambda: waits)
+    bench.workers[0].stop(timeout=0)
+    assert (spans.one("publish qconsume:paid").attributes or {})["error.type"] == (
+        "flask_qconsume.errors.Interrupted"
+    )
+    assert "raised an exception" not in caplog.text
+
+
+def test_an_sdk_that_is_switched_off_counts_as_none(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    set_provider(TracerProvider())
+    try:
+        bench.start()
+        bench.consumers.publish("bill", 1, mandatory=False)
+    finally:
+        set_provider(None)
+    assert not bench.consumers.events.handling
+    assert not bench.consumers.events.publishing

@@ -149,3 +149,33 @@ else:
 def test_each_process_looks_for_an_sdk_at_its_first_publish() -> None:
     done = run_script(FORKED)
     assert done.stdout.splitlines() == ["publish qconsume:bill"] * 2, done.stderr
+
+
+WITHOUT_METADATA = """
+from gevent import monkey; monkey.patch_all()
+import importlib.metadata
+
+def find_version(name):
+    raise importlib.metadata.PackageNotFoundError(name)
+
+from flask import Flask
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from flask_qconsume import QConsume
+from flask_qconsume.running.worker import Worker
+
+trace.set_tracer_provider(TracerProvider())
+importlib.metadata.version = find_version
+app = Flask("copied")
+app.config.update(QCONSUME_BROKER_URL="memory://", QCONSUME_METRICS=True)
+QConsume(app)
+worker = Worker(app)
+worker.start()
+print(len(app.extensions["qconsume"].events.handling), worker.stop())
+"""
+
+
+def test_an_app_may_run_without_the_metadata_of_its_packages() -> None:
+    """For example, in an image to which the packages were copied."""
+    done = run_script(WITHOUT_METADATA)
+    assert done.stdout == "1 True\n", done.stderr
