@@ -16,6 +16,7 @@ worker's stop throws into handlers: it may arrive while a listener runs.
 
 from __future__ import annotations
 
+import functools
 import typing as t
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -79,7 +80,8 @@ class Listener:
         write. Not told for messages that a test captures instead.
 
         :returns: A function to call with a list that has, for each message, ``None`` if
-            it was confirmed, or its error.
+            it was confirmed, or its error; with ``None`` in place of the list if a stop
+            interrupted a listener, so that nothing was sent.
         """
         raise NotImplementedError
 
@@ -236,7 +238,11 @@ def tell_end(endings: Sequence[Ending], result: t.Any) -> None:
 
 
 def _log_failure(function: Callable[..., object], error: BaseException) -> None:
-    name = getattr(function, "__qualname__", function)
+    # Of an ending with fixed arguments only the function's name: the arguments may be a
+    # message with its body.
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__qualname__", type(function).__qualname__)
     try:
         logger.error(
             "%s raised an exception, which changes nothing else.", name, exc_info=error

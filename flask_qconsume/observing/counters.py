@@ -142,7 +142,13 @@ class Counters(Listener):
         """Measure the time until the confirmations."""
         mine = self._publisher or self._get_publisher()
         began = time.monotonic()
-        return lambda errors: mine.count(errors, time.monotonic() - began)
+
+        def end(errors: Sequence[BaseException | None] | None) -> None:
+            # Without errors, a stop has interrupted the publish before it began.
+            if errors is not None:
+                mine.count(errors, time.monotonic() - began)
+
+        return end
 
     # -- numbers ----------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import typing as t
@@ -21,6 +22,7 @@ from flask_qconsume.handling.events import Events
 from flask_qconsume.handling.events import Listener
 from flask_qconsume.handling.events import tell
 from flask_qconsume.handling.events import tell_end
+from flask_qconsume.message import Message
 from tests.apps import make_app
 from tests.listeners import KINDS
 from tests.listeners import Recorder
@@ -95,6 +97,18 @@ def test_what_a_listener_raises_is_logged_and_the_others_are_told(
         error
     ] * 3
     assert "raise_it raised an exception, which changes nothing else." in caplog.text
+
+
+def test_a_log_line_about_a_listener_has_no_message(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Endings often are partials, whose text would have a message with its body."""
+    message = Message(b"a secret", "bill")
+    inner = functools.partial(raiser(OSError), message)
+    tell_end([functools.partial(inner, message)], None)
+    (record,) = caplog.records
+    assert record.getMessage().split()[0].endswith(".raise_it")
+    assert "secret" not in record.getMessage()
 
 
 def test_an_interrupt_passes_and_what_has_begun_is_ended() -> None:

@@ -137,6 +137,19 @@ def test_a_worker_counts_each_attempt_and_its_outcome(bench: Bench) -> None:
     assert samples["qconsume_confirm_seconds_count", ()] == 23
 
 
+def test_a_publish_that_a_stop_prevents_is_not_counted(bench: Bench) -> None:
+    """The stop interrupts another listener, so nothing is sent."""
+    metrics = metrics_of(bench.app)
+    ends = [begin([]) for begin in bench.consumers.events.publishing]
+    for end in ends:
+        if end is not None:
+            end(None)
+    samples = scrape(metrics)
+    for outcome in ("confirmed", "failed"):
+        assert samples["qconsume_published_total", (outcome,)] == 0
+    assert samples["qconsume_confirm_seconds_count", ()] == 0
+
+
 def test_a_publish_that_fails_is_counted(bench: Bench) -> None:
     with pytest.raises(Unroutable):
         bench.publish("nowhere")
