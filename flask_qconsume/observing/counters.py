@@ -131,11 +131,6 @@ class Counters(Listener):
             self._get_consumer(consumer).count(RECONNECTS)
         self._connected.add(subscription)
 
-    def problem_ended(self, problem: t.Any, seconds: float) -> None:
-        """Count the seconds for which the event loop was blocked."""
-        if problem.kind == "blocked":
-            self._get_publisher().count_blocked(seconds)
-
     # -- publishing -------------------------------------------------------------------
 
     def publishing(self, messages: Sequence[Outgoing]) -> Ending:

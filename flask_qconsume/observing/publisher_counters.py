@@ -6,26 +6,23 @@ from collections.abc import Sequence
 
 from .consumer_counters import Histogram
 from .metric_table import CONFIRM_SECONDS
-from .metric_table import HUB_BLOCKED_SECONDS
 from .metric_table import PUBLISHED
 from .value_file import ValueFile
 
 
 class PublisherCounters:
-    """Counts what one app publishes, and how long its event loop was blocked."""
+    """Counts what one app publishes."""
 
     def __init__(self, file: ValueFile) -> None:
-        confirmed, failed, blocked, seconds = file.add(
+        confirmed, failed, seconds = file.add(
             [
                 (PUBLISHED.name, ("confirmed",), ()),
                 (PUBLISHED.name, ("failed",), ()),
-                (HUB_BLOCKED_SECONDS.name, (), ()),
                 (CONFIRM_SECONDS.name, (), CONFIRM_SECONDS.buckets),
             ]
         )
         self._values = confirmed.values
         self._confirmed, self._failed = confirmed.first, failed.first
-        self._blocked = blocked.first
         self._seconds = Histogram(CONFIRM_SECONDS, seconds)
 
     def count(self, errors: Sequence[BaseException | None], seconds: float) -> None:
@@ -39,7 +36,3 @@ class PublisherCounters:
         if confirmed < len(errors):
             self._values[self._failed] += len(errors) - confirmed
         self._seconds.observe_one(seconds)
-
-    def count_blocked(self, seconds: float) -> None:
-        """Add the seconds for which the event loop was blocked."""
-        self._values[self._blocked] += seconds

@@ -23,7 +23,6 @@ from flask_qconsume.observing.metrics import get_metrics
 from flask_qconsume.outcomes import Ack
 from flask_qconsume.outcomes import Outcome
 from flask_qconsume.registration.consumer import Consumer
-from flask_qconsume.running.health.verdict import Problem
 
 from ..running.conftest import Bench
 from ..waiting import wait_for
@@ -246,13 +245,6 @@ def test_only_later_connections_of_a_subscription_are_reconnects(
         counting.counters.connected(name, "billing")
     samples = counting.scrape()
     assert samples["qconsume_reconnects_total", ("bill",)] == 2
-
-
-def test_the_time_of_a_blocked_event_loop_is_counted(counting: Counting) -> None:
-    for kind in ("blocked", "stalled", "blocked"):
-        counting.counters.problem_ended(Problem(kind, "", ""), 2.5)
-    samples = counting.scrape()
-    assert samples["qconsume_hub_blocked_seconds_total", ()] == 5.0
 
 
 def test_so_many_classes_of_errors_are_named(bench: Bench) -> None:

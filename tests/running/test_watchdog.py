@@ -25,6 +25,7 @@ from flask_qconsume.broker import headers
 from flask_qconsume.broker.base import SuspectsStatus
 from flask_qconsume.broker.link import Lane
 from flask_qconsume.message import Outgoing
+from flask_qconsume.native_threads import Latch
 from flask_qconsume.native_threads import NativeThread
 from flask_qconsume.running import connection_loop
 from flask_qconsume.running import processing
@@ -391,6 +392,22 @@ def test_the_endpoint_answers_scrapes_if_there_are_metrics(
         wait_for(lambda: said(caplog, "The metrics cannot be shown"))
     finally:
         scraped.close()
+
+
+def test_metrics_that_take_longer_than_a_request_may_are_sent_whole() -> None:
+    """Those of 500 consumers are 3 MB, and take half a second on a free processor."""
+
+    def scrape(accept: str) -> tuple[str, bytes]:
+        Latch().wait(1.5)
+        return "text/plain", b"up 1\n" * 2_000_000
+
+    slow = Endpoint(listen("127.0.0.1:0"), lambda: Verdict(True, True), scrape)
+    slow.start()
+    try:
+        with urllib.request.urlopen(f"{slow.url}/metrics", timeout=20) as response:
+            assert len(response.read()) == 10_000_000
+    finally:
+        slow.close()
 
 
 def test_clients_that_say_nothing_or_too_much_delay_no_answer(

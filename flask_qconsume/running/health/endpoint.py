@@ -1,7 +1,7 @@
 """Answers ``/live`` and ``/ready`` over HTTP, even if gevent's event loop is blocked.
 
 One native thread serves all clients, and waits for none of them: each connection gets
-one second, for one request. Must not import gevent: the supervising process uses this
+one second for one request, and time to read the answer. Must not import gevent: the supervising process uses this
 module as well.
 """
 
@@ -30,8 +30,12 @@ Scrape = Callable[[str], tuple[str, bytes]]
 #: How many clients are served at once; a further client replaces the oldest.
 _MAX_CLIENTS = 100
 
-#: Seconds that a client has to send its request and to read the answer.
+#: Seconds that a client has to send its request.
 _CLIENT_SECONDS = 1.0
+
+#: Seconds that a client has to read the answer. Metrics of 500 consumers are 3 MB, and
+#: creating them may take a second.
+_ANSWER_SECONDS = 10.0
 
 #: The longest request that is read, in bytes.
 _MAX_REQUEST_BYTES = 16_384
@@ -113,10 +117,10 @@ class Endpoint:
             self._drop(client)
 
     def _compute_poll_timeout(self) -> float | None:
-        first = next(iter(self._clients.values()), None)
-        if first is None:
+        if not self._clients:
             return None
-        return max(0.0, first.deadline - time.monotonic()) * 1000 + 1
+        first = min(client.deadline for client in self._clients.values())
+        return max(0.0, first - time.monotonic()) * 1000 + 1
 
     def _accept(self) -> None:
         if len(self._clients) >= _MAX_CLIENTS:
@@ -137,7 +141,7 @@ class Endpoint:
             if client.answer:
                 client.send()
             elif (request := client.read_request()) is not None:
-                client.answer = self._answer(request)
+                client.begin_answer(self._answer(request))
                 client.send()
                 self._poll.modify(client.descriptor, select.POLLOUT)
         except BlockingIOError:
@@ -189,6 +193,10 @@ class _Client:
         if more and not whole:
             return None
         return self._request.decode("latin-1")
+
+    def begin_answer(self, answer: bytes) -> None:
+        self.answer = answer
+        self.deadline = time.monotonic() + _ANSWER_SECONDS
 
     def send(self) -> None:
         self.answer = self.answer[self._connection.send(self.answer) :]
